@@ -1,0 +1,8 @@
+"""``python -m agent`` is ``hostmesh-agent``."""
+
+import sys
+
+from agent.daemon.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""The values every room shares. Frozen, comparable, free of I/O and of clocks.
+
+Words are those of docs/architecture.md ("Words"): a *subnet* is the part of the mesh's
+CIDR that one host's containers live in, a *lease* is the record in etcd that one host
+owns one subnet, a *heartbeat* is the short-lived key that says the agent is alive.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from types import MappingProxyType
+from typing import NewType
+
+__all__ = [
+    "Backend",
+    "Condition",
+    "DockerFacts",
+    "DockerNetwork",
+    "DockerState",
+    "Heartbeat",
+    "HostFacts",
+    "HostId",
+    "Lease",
+    "Link",
+    "MeshConfig",
+    "Route",
+    "RouteKind",
+    "SetAside",
+    "Severity",
+    "Uplink",
+    "View",
+]
+
+HostId = NewType("HostId", str)
+"""32 hex digits: HMAC-SHA256 of machine-id keyed for this application, per machine-id(5)."""
+
+
+class Backend(enum.StrEnum):
+    """How packets travel between hosts; flannel's names."""
+
+    HOST_GW = "host-gw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshConfig:
+    """``<prefix>/config``, validated: what every host of the mesh agrees on.
+
+    Attributes:
+        cidr: The range all subnets come from (flannel: Network).
+        subnet_len: Prefix length of each new lease (flannel: SubnetLen), /12 to /30.
+        subnet_min: Network address of the first subnet that may be leased.
+        subnet_max: Network address of the last subnet that may be leased.
+        backend: flannel's Backend.Type as written; kept as text because a mesh may name
+            a backend this version does not have, which is a condition, not an error.
+        mod_revision: etcd revision of the record, 0 when it has not been stored.
+    """
+
+    cidr: IPv4Network
+    subnet_len: int
+    subnet_min: IPv4Address
+    subnet_max: IPv4Address
+    backend: str = Backend.HOST_GW
+    mod_revision: int = 0
+
+
+class DockerState(enum.StrEnum):
+    """Whether a host's Docker has the subnet; carried in its heartbeat."""
+
+    READY = "ready"
+    PENDING = "pending"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The record that one host owns one subnet.
+
+    Attributes:
+        host_id: None for a flannel host, which has no identity but its address.
+        node_address: Address on the underlay by which peers reach the host.
+        claimed_s, renewed_s: Unix time written by the owner's clock; for display only,
+            never for a decision (TTLs are etcd's). None for a flannel host.
+        ttl_s: The etcd lease's granted TTL.
+        etcd_lease_id: 0 when the key has no etcd lease (a reservation made by flannel).
+        create_revision, mod_revision: etcd's, for compare-and-write.
+    """
+
+    subnet: IPv4Network
+    node_address: IPv4Address
+    backend: str
+    host_id: HostId | None = None
+    host_name: str = ""
+    claimed_s: float | None = None
+    renewed_s: float | None = None
+    ttl_s: int | None = None
+    etcd_lease_id: int = 0
+    create_revision: int = 0
+    mod_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """The short-lived key that says a host's agent is alive."""
+
+    host_id: HostId
+    host_name: str
+    node_address: IPv4Address | None
+    subnet: IPv4Network | None
+    docker: DockerState
+    agent_version: str
+    boot_id: str
+    started_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A record in etcd that is not used, and why. It costs that record, never the mesh."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Everything under the prefix at one revision. Always complete: a partial one is never made.
+
+    Attributes:
+        cluster_id: etcd's cluster id, so that another cluster's view is recognised.
+        revision: The revision at which all of it was true.
+        config: None when there is none or when it is not usable (see config_problem).
+        leases: Usable leases, the own one included, in order of subnet, none overlapping.
+        memory: Last subnet of each host that held one in the last 30 days.
+        reservations: Subnets only the named host may claim.
+        cached: From the host's own copy of the last complete view, while etcd is away.
+    """
+
+    cluster_id: int
+    revision: int
+    config: MeshConfig | None = None
+    config_problem: str = ""
+    leases: tuple[Lease, ...] = ()
+    heartbeats: Mapping[HostId, Heartbeat] = field(default_factory=lambda: MappingProxyType({}))
+    memory: Mapping[HostId, IPv4Network] = field(default_factory=lambda: MappingProxyType({}))
+    reservations: Mapping[IPv4Network, HostId] = field(default_factory=lambda: MappingProxyType({}))
+    set_aside: tuple[SetAside, ...] = ()
+    cached: bool = False
+
+    def lease_of(self, host_id: HostId) -> Lease | None:
+        """The lease that ``host_id`` owns in this view, or None."""
+        return next((lease for lease in self.leases if lease.host_id == host_id), None)
+
+
+class RouteKind(enum.StrEnum):
+    """Route types Hostmesh writes (rtnetlink(7) rtm_type)."""
+
+    UNICAST = "unicast"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One IPv4 route as the kernel keeps it.
+
+    The kernel's key is (table, destination, tos, metric); protocol says who wrote it.
+    Attributes ``gateway``, ``oif`` (interface index) and ``prefsrc`` are None when absent.
+    """
+
+    destination: IPv4Network
+    kind: str = RouteKind.UNICAST
+    gateway: IPv4Address | None = None
+    oif: int | None = None
+    prefsrc: IPv4Address | None = None
+    protocol: int = 0
+    table: int = 254
+    metric: int = 0
+    tos: int = 0
+    scope: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network interface. ``kind`` is IFLA_INFO_KIND ("bridge", "veth", ...), "" for hardware."""
+
+    index: int
+    name: str
+    kind: str
+    up: bool
+    mtu: int
+    mac: str
+    addresses: tuple[IPv4Interface, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What the kernel says about this host: links with addresses, and every route not ours."""
+
+    links: tuple[Link, ...]
+    foreign_routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uplink:
+    """The interface that carries the node address, with the node address and its on-link range."""
+
+    index: int
+    name: str
+    mtu: int
+    node_address: IPv4Address
+    on_link: IPv4Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerNetwork:
+    """A Docker network of driver ``bridge`` with an IPv4 subnet.
+
+    Attributes:
+        bridge: Name of its Linux bridge ("docker0", "br-0123456789ab").
+        internal: Created with --internal.
+        default: Docker's own network "bridge", on docker0.
+    """
+
+    id: str
+    name: str
+    bridge: str
+    subnet: IPv4Network
+    internal: bool = False
+    default: bool = False
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerFacts:
+    """What the engine says of itself now, or that it does not answer.
+
+    Attributes:
+        reachable: The API answered within its deadline.
+        version: Engine version such as "26.1.5", "" when unknown.
+        bridge: docker0's network, None when the engine has none.
+        networks: All bridge networks, ``bridge`` included.
+        running: Names of containers running, paused or restarting.
+        firewall_backend: "iptables", "nftables" (29 and later) or "" when unknown.
+        live_restore: The engine's live-restore as in GET /info.
+        problem: Why it is not reachable.
+    """
+
+    reachable: bool
+    version: str = ""
+    bridge: DockerNetwork | None = None
+    networks: tuple[DockerNetwork, ...] = ()
+    pools: tuple[tuple[IPv4Network, int], ...] = ()
+    running: tuple[str, ...] = ()
+    firewall_backend: str = ""
+    live_restore: bool = False
+    problem: str = ""
+
+
+class Severity(enum.StrEnum):
+    """How much a condition matters: does it stop the host's part of the mesh from working?"""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Something the operator should know, the same in status, metrics and log.
+
+    Attributes:
+        name: Kebab-case, stable, documented in docs/conditions.md.
+        subject: What it is about, so that two of one name can stand side by side.
+        cause: What is the case, with values.
+        hint: What to do about it.
+    """
+
+    name: str
+    cause: str
+    hint: str
+    subject: str = ""
+    severity: Severity = Severity.WARNING
