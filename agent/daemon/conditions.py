@@ -1,0 +1,94 @@
+"""What the operator should know now: every condition with its cause, hint and since when.
+
+Each source (the leases room, the route pass, Docker, ...) replaces its own set whole, so a
+condition that is not said again is over. Raising and clearing are logged once each, which
+is what makes status, metrics and log tell the same story (promise 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from agent.model import Condition, Severity
+
+__all__ = ["ConditionRegistry", "Standing"]
+
+_LOG_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "info"}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A condition that holds, and since when (monotonic seconds)."""
+
+    condition: Condition
+    since_s: float
+
+
+class ConditionRegistry:
+    """The conditions that hold now, by source.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._by_source: dict[str, dict[tuple[str, str], Standing]] = {}
+        self._log = structlog.get_logger("agent.conditions")
+
+    def replace(self, source: str, conditions: Iterable[Condition]) -> bool:
+        """Make ``conditions`` all that ``source`` has to say. True when that changed anything.
+
+        A condition that was there before keeps its "since", even if its wording changed:
+        the trouble is the same one.
+        """
+        before = self._by_source.get(source, {})
+        now: dict[tuple[str, str], Standing] = {}
+        for condition in conditions:
+            key = (condition.name, condition.subject)
+            known = before.get(key)
+            now[key] = Standing(condition, known.since_s if known else self._clock())
+        self._by_source[source] = now
+        self._tell(before, now)
+        return {k: s.condition for k, s in before.items()} != {
+            k: s.condition for k, s in now.items()
+        }
+
+    def all(self) -> tuple[Standing, ...]:
+        """Every standing condition, the gravest first, then the oldest."""
+        order = list(_LOG_LEVELS)
+        standing = (s for source in self._by_source.values() for s in source.values())
+        return tuple(sorted(standing, key=lambda s: (order.index(s.condition.severity), s.since_s)))
+
+    def worst(self) -> Severity | None:
+        """The gravest severity that stands, None when there is no condition."""
+        standing = self.all()
+        return standing[0].condition.severity if standing else None
+
+    def _tell(
+        self,
+        before: dict[tuple[str, str], Standing],
+        now: dict[tuple[str, str], Standing],
+    ) -> None:
+        for key, standing in now.items():
+            if key in before:
+                continue
+            condition = standing.condition
+            getattr(self._log, _LOG_LEVELS[condition.severity])(
+                "condition raised",
+                condition=condition.name,
+                subject=condition.subject,
+                cause=condition.cause,
+                hint=condition.hint,
+            )
+        for key in before.keys() - now.keys():
+            standing = before[key]
+            self._log.info(
+                "condition cleared",
+                condition=standing.condition.name,
+                subject=standing.condition.subject,
+                after_s=round(self._clock() - standing.since_s, 1),
+            )

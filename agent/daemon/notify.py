@@ -1,0 +1,61 @@
+"""Tell systemd how it goes: READY, STATUS, WATCHDOG (sd_notify(3), the datagram protocol)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+
+__all__ = ["Notifier"]
+
+_USEC = 1_000_000
+
+
+class Notifier:
+    """Sends state lines to $NOTIFY_SOCKET; does nothing where there is none.
+
+    Args:
+        environ: The process environment.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._address = environ.get("NOTIFY_SOCKET", "")
+        watchdog_pid = environ.get("WATCHDOG_PID", "")
+        usec = environ.get("WATCHDOG_USEC", "")
+        mine = watchdog_pid in ("", str(os.getpid()))
+        self.watchdog_s: float | None = int(usec) / _USEC if usec.isdigit() and mine else None
+        self._ready = False
+        self._status = ""
+
+    def ready(self) -> None:
+        """Say READY=1, once."""
+        if not self._ready:
+            self._ready = True
+            self._send("READY=1")
+
+    def status(self, text: str) -> None:
+        """Set the one-line status that ``systemctl status`` shows; repeats are not sent."""
+        if text != self._status:
+            self._status = text
+            self._send(f"STATUS={text}")
+
+    def watchdog(self) -> None:
+        """Feed the watchdog; called by the loop itself, so that a stuck loop starves it."""
+        if self.watchdog_s is not None:
+            self._send("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        """Say STOPPING=1."""
+        self._send("STOPPING=1")
+
+    def _send(self, line: str) -> None:
+        if not self._address:
+            return
+        # A leading "@" means the abstract namespace (sd_notify(3)).
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with (
+            contextlib.suppress(OSError),  # systemd going away must not stop the data path
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
+        ):
+            sock.sendto(line.encode(), address)

@@ -1,0 +1,113 @@
+"""The agent's own small facts on disk: has the operator said leave; what the agent switched.
+
+One JSON file, written atomically. It holds only what cannot be read back from the kernel
+or from etcd: an operator's word, and values to put back when the host leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from agent.errors import StateError
+
+__all__ = ["StateFile", "Switched"]
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """What the agent found before it changed it; None when it changed nothing.
+
+    Attributes:
+        ip_forward: Value of net.ipv4.ip_forward before ("0").
+        forward_policy: Policy of filter FORWARD before ("ACCEPT").
+    """
+
+    ip_forward: str | None = None
+    forward_policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    version: int = _VERSION
+    left: bool = False
+    switched: Switched = Switched()
+
+
+class StateFile:
+    """``state.json`` in the agent's state directory.
+
+    Args:
+        state_dir: Usually /var/lib/hostmesh; created when missing.
+
+    Raises:
+        StateError: The directory or the file cannot be read or written. A file that is
+            damaged is an error too: guessing "not left" could bring a host back unasked.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "state.json"
+        self._content = self._load()
+
+    @property
+    def left(self) -> bool:
+        """The operator said leave, and has not said join since."""
+        return self._content.left
+
+    @property
+    def switched(self) -> Switched:
+        """What to put back when the host leaves."""
+        return self._content.switched
+
+    def set_left(self, *, left: bool) -> None:
+        """Remember the operator's word over restarts and reboots."""
+        if left != self._content.left:
+            self._store(replace(self._content, left=left))
+
+    def set_switched(self, switched: Switched) -> None:
+        """Remember what was found before the agent changed it; called before the change."""
+        if switched != self._content.switched:
+            self._store(replace(self._content, switched=switched))
+
+    def _load(self) -> _Content:
+        try:
+            raw = json.loads(self._path.read_text())
+            switched = raw.get("switched", {})
+            return _Content(
+                left=bool(raw["left"]),
+                switched=Switched(
+                    ip_forward=switched.get("ip_forward"),
+                    forward_policy=switched.get("forward_policy"),
+                ),
+            )
+        except FileNotFoundError:
+            return _Content()
+        except OSError as error:
+            raise StateError(
+                f"{self._path} cannot be read: {error.strerror}", hint="check its owner and mode"
+            ) from error
+        except (ValueError, KeyError, AttributeError) as error:
+            raise StateError(
+                f"{self._path} is damaged: {error}",
+                hint="write {\"version\": 1, \"left\": false} to it, or true if this host has left",
+            ) from error
+
+    def _store(self, content: _Content) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with temporary.open("w") as file:
+                json.dump(asdict(content), file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as error:
+            raise StateError(
+                f"{self._path} cannot be written: {error.strerror}",
+                hint="check free space, owner and mode",
+            ) from error
+        self._content = content

@@ -1,0 +1,76 @@
+#!/bin/sh
+# Prepare this clone: .venv from the lock file, and what the tests and the lab need from Debian.
+#
+#   tests/prepare.sh          the virtual environment only
+#   tests/prepare.sh lab      also the programs that namespaces and the lab need (root)
+#
+# Nothing is installed that is there already, and no Docker or etcd ever: the lab's hosts
+# have theirs in root filesystems of their own.
+set -eu
+cd "$(dirname "$0")/.."
+want=${1:-venv}
+
+say() { printf 'prepare: %s\n' "$*"; }
+fail() { printf 'prepare: %s\n' "$*" >&2; exit 1; }
+
+# Debian's packages, asked for only where a program is missing. apt has no deadline of its
+# own for a lock that another apt holds.
+install_packages() {
+    [ "$(id -u)" = 0 ] || fail "root is needed to install: $*"
+    command -v apt-get >/dev/null || fail "apt-get is missing: install by hand: $*"
+    say "installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    if ! apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "$@" >/tmp/hostmesh-apt.log 2>&1; then
+        apt-get -o DPkg::Lock::Timeout=300 update -q >>/tmp/hostmesh-apt.log 2>&1 || true
+        apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "$@" >>/tmp/hostmesh-apt.log 2>&1 ||
+            { tail -n 20 /tmp/hostmesh-apt.log >&2; fail "apt-get could not install: $*"; }
+    fi
+}
+
+# A Python that is new enough and can make virtual environments and build an extension.
+usable() {
+    "$1" - 2>/dev/null <<'PY'
+import ensurepip, os, sys, sysconfig, venv
+sys.exit(not (sys.version_info >= (3, 11) and
+              os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))))
+PY
+}
+
+find_python() {
+    for python in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
+        if command -v "$python" >/dev/null && usable "$python"; then command -v "$python"; return; fi
+    done
+    return 1
+}
+
+command -v cc >/dev/null || install_packages gcc libc6-dev
+python=$(find_python) || { install_packages python3 python3-venv python3-dev; python=$(find_python); } ||
+    fail "no Python 3.11 or later with venv and headers"
+
+stamp=$( (cat requirements-dev.lock pyproject.toml tests/lab/pyproject.toml; "$python" -V) | sha256sum)
+if [ ! -f .venv/hostmesh-stamp ] || [ "$(cat .venv/hostmesh-stamp)" != "$stamp" ] || [ ! -x .venv/bin/agentctl ]; then
+    say "making .venv with $("$python" -V) (about a minute)"
+    rm -rf .venv
+    "$python" -m venv .venv
+    .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e tests/lab
+    printf '%s\n' "$stamp" >.venv/hostmesh-stamp
+fi
+
+if [ "$want" = lab ]; then
+    [ "$(id -u)" = 0 ] || fail "root is needed for namespaces; without it: make test-fast"
+    packages=
+    need() { command -v "$1" >/dev/null || packages="$packages $2"; }
+    PATH=$PATH:/usr/sbin:/sbin
+    need debootstrap debootstrap
+    need ip iproute2
+    need unshare util-linux
+    need iptables iptables
+    need ipset ipset
+    need conntrack conntrack
+    need tcpdump tcpdump
+    need ping iputils-ping
+    need dpkg-deb dpkg
+    # shellcheck disable=SC2086  # a list of package names
+    [ -z "$packages" ] || install_packages $packages
+fi
