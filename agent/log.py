@@ -1,0 +1,294 @@
+"""structlog set up once: readable on a terminal, one JSON object a line otherwise.
+
+Every event is a short kebab-case or plain phrase with key-values. What may come from etcd,
+Docker or the kernel is made printable, what may be secret is struck out, and an event that
+repeats is held back and counted (promise 10: logs are rate-limited). A log that cannot be
+written never stops the agent.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import structlog
+
+from agent.settings import LogSettings
+
+__all__ = ["RateLimiter", "configure", "printable", "redact"]
+
+Processor = Callable[[Any, str, MutableMapping[str, Any]], MutableMapping[str, Any]]
+
+_SECRET_KEY = re.compile(
+    r"passw|secret|token|authorization|credential|private_?key|api_?key", re.IGNORECASE
+)
+_URL_USER = re.compile(r"(?<=://)[^/@\s]+@")
+_STRUCK_OUT = "***"
+_JOURNAL_LEVEL = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_QUIET_LOGGERS = ("docker", "etcd3", "grpc", "pyroute2", "requests", "tenacity", "urllib3")
+_MAX_NESTING = 6
+_KEPT_CONTROLS = "\n\t"
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """``text`` with everything a terminal might obey spelled as an escape.
+
+    Control characters, line separators and the marks that reorder text are not printable in
+    Unicode's sense (:meth:`str.isprintable`); ``keep`` names exceptions.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def redact(value: Any, *, depth: int = 0) -> Any:  # noqa: ANN401 - log values are anything
+    """``value`` without secrets: values of keys that name one, and users in URLs."""
+    if isinstance(value, str):
+        return _URL_USER.sub(f"{_STRUCK_OUT}@", value)
+    if depth >= _MAX_NESTING:
+        return _URL_USER.sub(f"{_STRUCK_OUT}@", str(value))
+    if isinstance(value, Mapping):
+        return {
+            key: _STRUCK_OUT
+            if _SECRET_KEY.search(str(key)) and not str(key).endswith("_file")
+            else redact(each, depth=depth + 1)
+            for key, each in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [redact(each, depth=depth + 1) for each in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return _URL_USER.sub(f"{_STRUCK_OUT}@", str(value))
+
+
+def _redact_event(
+    _logger: Any,  # noqa: ANN401 - structlog's signature
+    _method: str,
+    event: MutableMapping[str, Any],
+) -> MutableMapping[str, Any]:
+    cleaned: dict[str, Any] = redact(event)
+    return cleaned
+
+
+def _printable_event(
+    _logger: Any,  # noqa: ANN401 - structlog's signature
+    _method: str,
+    event: MutableMapping[str, Any],
+) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        text = (
+            value
+            if isinstance(value, str)
+            else str(value)
+            if isinstance(value, list | dict)
+            else ""
+        )
+        keep = _KEPT_CONTROLS if key in {"exception", "stack"} else ""
+        if text and not text.isprintable():
+            event[key] = printable(text, keep=keep)
+    return event
+
+
+@dataclass(slots=True)
+class _Window:
+    started_s: float
+    admitted: int = 0
+    held_back: int = 0
+
+
+class RateLimiter:
+    """Admits ``burst`` of one key per ``interval_s`` and counts those it holds back.
+
+    As a processor it limits each event by its name, more strictly (one per interval) by
+    name and ``limit_key`` where the caller gives that; the next admitted one carries
+    ``held_back=N``. Debug events and critical ones pass.
+
+    Args:
+        clock: Monotonic seconds.
+        interval_s: Length of a window.
+        burst: How many of a key without ``limit_key`` pass in a window.
+        capacity: How many keys are remembered; the least recently seen is forgotten.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        interval_s: float = 60.0,
+        burst: int = 20,
+        capacity: int = 1024,
+    ) -> None:
+        self._clock = clock
+        self._interval_s = interval_s
+        self._burst = burst
+        self._capacity = capacity
+        self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def admit(self, key: str, *, burst: int | None = None) -> int | None:
+        """How many of ``key`` were held back since the last one, or None to hold back this one."""
+        now_s = self._clock()
+        limit = self._burst if burst is None else burst
+        with self._lock:
+            window = self._windows.get(key)
+            if window is None or now_s - window.started_s >= self._interval_s:
+                held_back = window.held_back if window else 0
+                self._windows[key] = _Window(started_s=now_s, admitted=1)
+                self._windows.move_to_end(key)
+                while len(self._windows) > self._capacity:
+                    self._windows.popitem(last=False)
+                return held_back
+            self._windows.move_to_end(key)
+            if window.admitted < limit:
+                window.admitted += 1
+                return 0
+            window.held_back += 1
+            return None
+
+    def __call__(
+        self,
+        _logger: Any,  # noqa: ANN401 - structlog's signature
+        method: str,
+        event: MutableMapping[str, Any],
+    ) -> MutableMapping[str, Any]:
+        """Hold back repeats, as a structlog processor: raises DropEvent for those."""
+        limit_key = event.pop("limit_key", None)
+        if method in {"debug", "critical"}:
+            return event
+        name = str(event.get("event", ""))
+        if limit_key is None:
+            held_back = self.admit(name)
+        else:
+            held_back = self.admit(f"{name}\0{limit_key}", burst=1)
+        if held_back is None:
+            raise structlog.DropEvent
+        if held_back:
+            event["held_back"] = held_back
+        return event
+
+
+def _ordered(
+    _logger: Any,  # noqa: ANN401 - structlog's signature
+    _method: str,
+    event: MutableMapping[str, Any],
+) -> MutableMapping[str, Any]:
+    """Put what every line has first, so that raw JSON lines can be read by eye."""
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return {**first, **event}
+
+
+class _StreamLogger:
+    """Writes lines to a stream whole, from any thread; a stream that fails loses the line only."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def msg(self, line: str) -> None:
+        """Write one rendered event."""
+        with self._lock:
+            try:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):
+                # A full disk, a closed pipe, a closed stream: not worth the agent's life.
+                return
+
+    debug = info = warning = error = critical = msg
+
+
+class _LibraryHandler(logging.Handler):
+    """Passes what libraries log through stdlib logging on to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log ``record`` as an event of its own with the library's name beside it."""
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):
+            text = str(record.msg)
+        structlog.get_logger().log(
+            record.levelno,
+            "library",
+            limit_key=f"{record.name} {record.msg}",
+            logger=record.name,
+            message=text,
+            exc_info=record.exc_info,
+        )
+
+
+def _journal_prefix(renderer: Processor) -> Callable[[Any, str, MutableMapping[str, Any]], str]:
+    """Prefix each line with its syslog level, as systemd's sd-daemon(3) reads it."""
+
+    def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:  # noqa: ANN401
+        level = _JOURNAL_LEVEL.get(str(event.get("level")), 6)
+        return f"<{level}>{renderer(logger, method, event)}"
+
+    return render
+
+
+def configure(
+    settings: LogSettings,
+    *,
+    stream: TextIO,
+    is_tty: bool,
+    journal: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Set up structlog and the stdlib's logging for the whole process.
+
+    Args:
+        settings: Level and format; format "auto" is the console's on a terminal, else JSON.
+        stream: Where lines go.
+        is_tty: Whether ``stream`` is a terminal: colours and, with "auto", the form.
+        journal: Lines are read by systemd's journal (JOURNAL_STREAM is set): prefix JSON
+            lines with their level so that ``journalctl -p`` works.
+        clock: Monotonic seconds for the rate limit.
+    """
+    level = getattr(logging, settings.level.upper())
+    console = settings.format == "console" or (settings.format == "auto" and is_tty)
+    renderer: Any
+    if console:
+        # Plain tracebacks: the fancy ones print local variables, and with them secrets.
+        tail: list[Any] = [_printable_event]
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=is_tty, exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
+        )
+    else:
+        tail = [_ordered]
+        renderer = structlog.processors.JSONRenderer(ensure_ascii=True)
+        renderer = _journal_prefix(renderer) if journal else renderer
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.add_log_level,
+            RateLimiter(clock),
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            _redact_event,
+            *tail,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_args: _StreamLogger(stream),
+        cache_logger_on_first_use=False,
+    )
+    _configure_libraries(level)
+
+
+def _configure_libraries(level: int) -> None:
+    """Route stdlib logging here; libraries speak from warning up, from debug if we do."""
+    root = logging.getLogger()
+    root.handlers[:] = [_LibraryHandler()]
+    root.setLevel(max(level, logging.WARNING))
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    logging.captureWarnings(capture=True)

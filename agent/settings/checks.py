@@ -1,0 +1,82 @@
+"""What can only be seen by looking at several settings together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+
+from agent.settings.sections import EtcdSettings, LeaseSettings, MeshSettings, Settings
+
+__all__ = ["cross_checks"]
+
+_MAX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path is 108 bytes with its final zero
+
+Problem = tuple[str, str]
+"""("section.key", what is wrong with it)."""
+
+
+def cross_checks(settings: Settings) -> Iterator[Problem]:
+    """Yield every problem between the keys of ``settings``."""
+    yield from _etcd(settings.etcd)
+    if settings.mesh is not None:
+        yield from _mesh(settings.mesh)
+    yield from _lease(settings.lease)
+    length = len(str(settings.agent.socket).encode())
+    if length > _MAX_SOCKET_PATH_BYTES:
+        why = f"the kernel takes {_MAX_SOCKET_PATH_BYTES} bytes for the control socket's path"
+        yield "agent.run_dir", f"is too long: {why}, this one has {length}"
+
+
+def _etcd(etcd: EtcdSettings) -> Iterator[Problem]:
+    if etcd.cert_file and not etcd.key_file:
+        yield "etcd.cert_file", "needs etcd.key_file beside it"
+    if etcd.key_file and not etcd.cert_file:
+        yield "etcd.key_file", "needs etcd.cert_file beside it"
+    if etcd.username and not etcd.password_file:
+        yield "etcd.username", "needs etcd.password_file beside it"
+    if etcd.password_file and not etcd.username:
+        yield "etcd.password_file", "needs etcd.username beside it"
+    if etcd.endpoints[0].startswith("http://"):
+        for key in ("ca_file", "cert_file"):
+            if getattr(etcd, key):
+                yield f"etcd.{key}", "has no use: etcd.endpoints begin with http://, not https://"
+
+
+def _mesh(mesh: MeshSettings) -> Iterator[Problem]:
+    cidr, length = mesh.cidr, mesh.subnet_len
+    if length <= cidr.prefixlen:
+        yield (
+            "mesh.subnet_len",
+            f"must be longer than the /{cidr.prefixlen} of mesh.cidr {cidr}, not {length}",
+        )
+        return
+    wrong = False
+    for key in ("subnet_min", "subnet_max"):
+        bound = getattr(mesh, key)
+        if bound is None:
+            continue
+        subnet = IPv4Network((bound, length), strict=False)
+        if bound not in cidr:
+            wrong = True
+            yield f"mesh.{key}", f"{bound} is outside mesh.cidr {cidr}"
+        elif subnet.network_address != bound:
+            wrong = True
+            yield (
+                f"mesh.{key}",
+                f"{bound} is not the first address of a /{length}; {subnet.network_address} is",
+            )
+    if not wrong and mesh.subnet_min and mesh.subnet_max and mesh.subnet_min > mesh.subnet_max:
+        yield "mesh.subnet_min", f"{mesh.subnet_min} is above mesh.subnet_max {mesh.subnet_max}"
+
+
+def _lease(lease: LeaseSettings) -> Iterator[Problem]:
+    if lease.heartbeat_ttl_s >= lease.ttl_s:
+        yield (
+            "lease.heartbeat_ttl_s",
+            f"must be shorter than lease.ttl_s ({lease.ttl_s}), not {lease.heartbeat_ttl_s}",
+        )
+    if lease.memory_ttl_s < lease.ttl_s:
+        yield (
+            "lease.memory_ttl_s",
+            f"must not be shorter than lease.ttl_s ({lease.ttl_s}), not {lease.memory_ttl_s}",
+        )

@@ -1,0 +1,220 @@
+"""The sections of agent.toml as frozen dataclasses. docs/settings.md says what each is for.
+
+Fields made with ``setting`` can be set by file, environment and flags; the kind says what
+they accept. Constructing a section directly checks nothing: it is for tests and defaults.
+"""
+
+# ruff: noqa: RUF009 - setting() is dataclasses.field() that keeps the type
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from agent.errors import SettingsError
+from agent.model import Backend
+from agent.settings import kinds
+from agent.settings.kinds import required, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "DEFAULT_PATH",
+    "AgentSettings",
+    "DockerSettings",
+    "EtcdSettings",
+    "FirewallSettings",
+    "FirewallVariant",
+    "HostSettings",
+    "LeaseSettings",
+    "LogFormat",
+    "LogLevel",
+    "LogSettings",
+    "MeshSettings",
+    "RestartPolicy",
+    "RouteSettings",
+    "Settings",
+]
+
+DEFAULT_PATH = Path("/etc/hostmesh/agent.toml")
+
+FirewallVariant = Literal["auto", "nft", "legacy"]
+RestartPolicy = Literal["when-idle", "always", "never"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "console", "json"]
+
+_VARIANTS: tuple[FirewallVariant, ...] = ("auto", "nft", "legacy")
+_RESTARTS: tuple[RestartPolicy, ...] = ("when-idle", "always", "never")
+_LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
+_FORMATS: tuple[LogFormat, ...] = ("auto", "console", "json")
+
+_MAX_TTL_S = 9_000_000_000  # etcd's own limit for a lease
+
+# linux/rtnetlink.h: the kernel's own numbers, then those that routing daemons use.
+_TAKEN_PROTOCOLS = (
+    dict.fromkeys(range(5), "rtnetlink reserves 0 to 4 for the kernel and the operator")
+    | {8: "gated", 9: "router advertisements", 10: "mrt", 11: "zebra", 12: "bird", 13: "dnrouted"}
+    | {14: "xorp", 15: "ntk", 16: "dhcp", 17: "mrouted", 18: "keepalived", 42: "babel"}
+    | {99: "openr", 186: "bgp", 187: "isis", 188: "ospf", 189: "rip", 192: "eigrp"}
+)
+_REFUSED_PROTOCOLS = {
+    number: why if number < 5 else f"routes of {why} carry it"  # noqa: PLR2004 - RTPROT_STATIC + 1
+    for number, why in _TAKEN_PROTOCOLS.items()
+}
+_REFUSED_TABLES = {255: "table local is the kernel's own"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdSettings:
+    """[etcd]: where the hosts meet."""
+
+    endpoints: tuple[str, ...] = setting(kinds.endpoints(), ("http://127.0.0.1:2379",))
+    prefix: str = setting(
+        kinds.pattern("a key prefix such as /hostmesh", r"(/[A-Za-z0-9._-]+){1,16}"), "/hostmesh"
+    )
+    ca_file: Path | None = setting(kinds.optional_file(), None)
+    cert_file: Path | None = setting(kinds.optional_file(), None)
+    key_file: Path | None = setting(kinds.optional_file(), None)
+    username: str = setting(kinds.pattern("a user name", r"[^\s:]{0,255}"), "")
+    password_file: Path | None = setting(kinds.optional_file(), None)
+    call_timeout_s: float = setting(kinds.seconds(0.1, 300), 5.0)
+
+    @property
+    def password(self) -> str:
+        """The password, read from ``password_file`` each time so that it can be rotated.
+
+        Raises:
+            SettingsError: The file cannot be read. The message never holds its content.
+        """
+        if self.password_file is None:
+            return ""
+        try:
+            return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+            raise SettingsError(
+                (f"{self.password_file}: etcd.password_file: {why}",),
+                hint="the user who runs the command must be able to read it",
+            ) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshSettings:
+    """[mesh]: the config to create in etcd if there is none. What is in etcd wins."""
+
+    cidr: IPv4Network = required(kinds.mesh_cidr())
+    subnet_len: int = setting(kinds.integer(12, 30), 16)
+    subnet_min: IPv4Address | None = setting(kinds.address(), None)
+    subnet_max: IPv4Address | None = setting(kinds.address(), None)
+    backend: str = setting(kinds.choice(tuple(str(each) for each in Backend)), str(Backend.HOST_GW))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """[host]: how this host is called and reached; empty values mean "find out"."""
+
+    name: str = setting(kinds.pattern("a host name", r"([A-Za-z0-9_]([A-Za-z0-9._-]{0,252}))?"), "")
+    uplink: str = setting(kinds.uplink(), "")
+    node_address: IPv4Address | None = setting(kinds.optional_address(), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings:
+    """[routes]: how our routes are marked and how often they are compared."""
+
+    protocol: int = setting(kinds.integer(1, 255, refused=_REFUSED_PROTOCOLS), 140)
+    table: int = setting(kinds.integer(1, 2**32 - 1, refused=_REFUSED_TABLES), 254)
+    resync_s: float = setting(kinds.seconds(1, 86_400), 60.0)
+    sweep_grace_s: float = setting(kinds.seconds(0, 86_400), 10.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirewallSettings:
+    """[firewall]: whether and through which iptables our rules are kept."""
+
+    manage: bool = setting(kinds.boolean(), default=True)
+    variant: FirewallVariant = setting(kinds.choice(_VARIANTS), "auto")
+    check_s: float = setting(kinds.seconds(1, 3600), 5.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerSettings:
+    """[docker]: what we may do to the host's Docker.
+
+    Attributes:
+        restart_command: Program and arguments that restart dockerd; empty: find out.
+        expendable: Names of containers that may be restarted with dockerd.
+        replace: The operator's word that their own ``bip`` and pools may be replaced.
+    """
+
+    manage: bool = setting(kinds.boolean(), default=True)
+    socket: Path = setting(kinds.absolute_path(), Path("/var/run/docker.sock"))
+    daemon_json: Path = setting(kinds.absolute_path(), Path("/etc/docker/daemon.json"))
+    restart: RestartPolicy = setting(kinds.choice(_RESTARTS), "when-idle")
+    restart_command: tuple[str, ...] = setting(kinds.texts("list: program, arguments"), ())
+    restart_timeout_s: float = setting(kinds.seconds(1, 3600), 60.0)
+    replace: bool = setting(kinds.boolean(), default=False)
+    expendable: tuple[str, ...] = setting(kinds.texts("list of container names"), ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseSettings:
+    """[lease]: how long the records in etcd outlive the agent that keeps them."""
+
+    ttl_s: int = setting(kinds.integer(60, _MAX_TTL_S, "seconds"), 86_400)
+    heartbeat_ttl_s: int = setting(kinds.integer(5, 3600, "seconds"), 30)
+    memory_ttl_s: int = setting(kinds.integer(60, _MAX_TTL_S, "seconds"), 2_592_000)
+    empty_cluster_grace_s: float = setting(kinds.seconds(0, 86_400), 60.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """[agent]: the agent's own files."""
+
+    state_dir: Path = setting(kinds.absolute_path(), Path("/var/lib/hostmesh"))
+    run_dir: Path = setting(kinds.absolute_path(), Path("/run/hostmesh"))
+    socket_group: str = setting(
+        kinds.pattern("a group name", r"([A-Za-z_][A-Za-z0-9_.-]{0,31}\$?)?"), ""
+    )
+
+    @property
+    def socket(self) -> Path:
+        """The control socket."""
+        return self.run_dir / "agent.sock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """[log]: how much is told and in which form."""
+
+    level: LogLevel = setting(kinds.choice(_LEVELS), "info")
+    format: LogFormat = setting(kinds.choice(_FORMATS), "auto")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything the agent is told by its operator on this host.
+
+    Attributes:
+        mesh: None when the file, environment and flags bring no [mesh].
+        path: The settings file, there or not.
+        sources: "section.key" to where the value came from, for keys that are not defaults.
+        notes: What the operator should know though it is no error.
+    """
+
+    etcd: EtcdSettings = field(default_factory=EtcdSettings)
+    mesh: MeshSettings | None = None
+    host: HostSettings = field(default_factory=HostSettings)
+    routes: RouteSettings = field(default_factory=RouteSettings)
+    firewall: FirewallSettings = field(default_factory=FirewallSettings)
+    docker: DockerSettings = field(default_factory=DockerSettings)
+    lease: LeaseSettings = field(default_factory=LeaseSettings)
+    agent: AgentSettings = field(default_factory=AgentSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    path: Path = DEFAULT_PATH
+    sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    notes: tuple[str, ...] = ()
