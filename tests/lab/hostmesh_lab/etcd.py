@@ -1,0 +1,73 @@
+"""A member of the lab's etcd, and what tests do to it."""
+
+import base64
+import json
+import signal
+import uuid
+from dataclasses import replace
+from typing import Any
+
+from hostmesh_lab import shell
+from hostmesh_lab.errors import LabError
+from hostmesh_lab.machine import Machine, Service
+
+
+class EtcdMember(Machine):
+    """A machine that runs one etcd. Its data stay when it is stopped, killed or switched off."""
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{self.address}:2379"
+
+    def start(self) -> None:
+        """Start etcd; returns when it serves clients (with three members: when two of them run)."""
+        self.service("start", "etcd")
+
+    def stop(self) -> None:
+        """End etcd in order."""
+        self.service("stop", "etcd")
+
+    def kill_etcd(self) -> None:
+        """kill -9 etcd. The machine goes on and refuses connections."""
+        self.service("kill", "etcd")
+
+    def pause(self) -> None:
+        """Stop etcd where it stands: connections stay open and nobody answers."""
+        self.service("signal", "etcd", number=int(signal.SIGSTOP))
+
+    def resume(self) -> None:
+        """Let a paused etcd go on."""
+        self.service("signal", "etcd", number=int(signal.SIGCONT))
+
+    def replace_with_empty(self) -> None:
+        """Put a new, empty cluster with another cluster id in the place of the lab's only member."""
+        service = self.config.services[0]
+        if "," in service.argv[service.argv.index("--initial-cluster") + 1]:
+            raise LabError("only the one member of a lab can be replaced by an empty one")
+        self._with_token(f"lab-{uuid.uuid4().hex[:8]}", service)
+        self.kill()
+        self.boot()
+
+    def _with_token(self, token: str, service: Service) -> None:
+        """Another token makes another cluster id; the data of the old one stay beside the new."""
+        argv = list(service.argv)
+        data = argv.index("--data-dir") + 1
+        argv[data] = argv[data].rsplit("/", 1)[0] + "/" + token
+        argv[argv.index("--initial-cluster-token") + 1] = token
+        self.config = replace(self.config, services=[replace(service, argv=argv)])
+        self.save()
+
+    def etcdctl(self, *args: str, check: bool = True, timeout_s: float = 20.0) -> shell.Completed:
+        """Run etcdctl (version 3) against this member."""
+        return self.run(
+            ["etcdctl", f"--endpoints={self.endpoint}", *args],
+            timeout_s=timeout_s, check=check, env={"ETCDCTL_API": "3"},
+        )
+
+    def keys(self, prefix: str) -> dict[str, str]:
+        """All keys below a prefix, with their values."""
+        answer: dict[str, Any] = json.loads(self.etcdctl("get", "--prefix", prefix, "-w", "json").stdout)
+        return {
+            base64.b64decode(item["key"]).decode(): base64.b64decode(item.get("value", "")).decode(errors="replace")
+            for item in answer.get("kvs", [])
+        }

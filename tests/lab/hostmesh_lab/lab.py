@@ -1,0 +1,276 @@
+"""A whole lab: some hosts, their etcd, a LAN and a world around it.
+
+    with Lab.up(LabOptions(name="mytest", hosts=2)) as lab:
+        lab.hosts["host1"].run(["docker", "ps"])
+"""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hostmesh_lab import agentlayer, cgroups, images, kinds, labimage, net, paths, state
+from hostmesh_lab.errors import LabError
+from hostmesh_lab.etcd import EtcdMember
+from hostmesh_lab.host import Host
+from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.machine import Config, Machine
+
+_HOST_BYTES = 400 * 1024**2
+CIDR = "10.64.0.0/10"
+
+
+@dataclass(frozen=True)
+class LabOptions:
+    """What a lab is made of. An owned lab is cleared by the next one if the process that made it dies.
+
+    `host` holds for every host; `hosts_differ` names hosts that get options of their own. With `cidr`
+    the agents' settings bring the mesh's config; None leaves it to `agentctl config init`.
+    """
+
+    name: str = "lab"
+    hosts: int = 3
+    suite: str = images.DEFAULT_SUITE
+    etcd_members: int = 1
+    host: HostOptions = field(default_factory=HostOptions)
+    hosts_differ: Mapping[str, HostOptions] = field(default_factory=dict)
+    cidr: str | None = CIDR
+    owned: bool = True
+
+
+class Lab:
+    """A lab that runs. Leaving it as a context manager ends it."""
+
+    def __init__(self, record: state.Record) -> None:
+        self.record = record
+        self.name = record.name
+        self.hosts: dict[str, Host] = {}
+        self.etcd: dict[str, EtcdMember] = {}
+        self.world: Machine | None = None
+        self.stranger: Machine | None = None
+        self._adopt_all()
+
+    # -- making and finding
+
+    @classmethod
+    def up(cls, options: LabOptions, say: images.Say = lambda _: None) -> "Lab":
+        """Make a lab and return when every service of every machine is up."""
+        paths.checked_name(options.name)
+        require_root()
+        cleared = state.clear_dead_labs(except_for=options.name)
+        for name in cleared:
+            say(f"cleared what was left of lab {name}")
+        image = images.ensure(options.suite, say)
+        layers = [str(image.rootfs)]
+        if options.host.agent or agentlayer.lock_file().is_file():
+            layers.insert(0, str(agentlayer.ensure(image, say)))
+        lab_image = str(labimage.ensure(image.rootfs))
+        with state.locked(options.name):
+            _require_free_name(options.name, say)
+            return cls._make(options, layers, lab_image, say)
+
+    @classmethod
+    def _make(cls, options: LabOptions, layers: list[str], lab_image: str, say: images.Say) -> "Lab":
+        paths.disk_root().mkdir(parents=True, exist_ok=True)
+        images.require_space(paths.disk_root(), _HOST_BYTES * (options.hosts + 1))
+        owner = state.this_process() if options.owned else (0, 0)
+        group = cgroups.lab_group(options.name) / "holder"
+        try:
+            holder = net.start_holder(group)
+            record = state.Record(
+                options.name, options.suite, layers, lab_image, options.etcd_members,
+                asdict(_with_mesh(options.host, options.cidr)),
+                state.machine_boot_id(), holder.pid, holder.start, *owner,
+            )
+            record.save()
+            lab = cls(record)
+            lab._populate(options, say)
+        except BaseException:
+            state.clear(options.name)
+            raise
+        return lab
+
+    @classmethod
+    def open(cls, name: str = "lab") -> "Lab":
+        """The lab of that name, made by whomever."""
+        require_root()
+        record = state.load(paths.checked_name(name))
+        if record is None:
+            raise LabError(f"there is no lab {name!r}", "hostmesh-lab up")
+        if not record.alive():
+            raise LabError(f"lab {name!r} was killed", "hostmesh-lab down clears it, up replaces it")
+        return cls(record)
+
+    def __enter__(self) -> "Lab":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def down(self) -> None:
+        """End the lab and remove everything of it."""
+        with state.locked(self.name):
+            state.clear(self.name)
+
+    # -- its machines
+
+    def _base(self) -> kinds.Base:
+        return kinds.Base(self.name, self.record.suite, tuple(self.record.layers), self.record.lab_image)
+
+    def _adopt_all(self) -> None:
+        folder = paths.disk_root() / self.name
+        for path in sorted(folder.glob("*/machine.json"), key=lambda p: (len(p.parent.name), p.parent.name)):
+            self._adopt(Config.load(path))
+
+    def _adopt(self, config: Config) -> Machine:
+        if config.kind == "host":
+            machine: Machine = self.hosts.setdefault(config.name, Host(config, self.record.holder))
+        elif config.kind == "etcd":
+            machine = self.etcd.setdefault(config.name, EtcdMember(config, self.record.holder))
+        else:
+            machine = Machine(config, self.record.holder)
+            if config.kind == "gateway":
+                self.world = machine
+            else:
+                self.stranger = machine
+        return machine
+
+    def _populate(self, options: LabOptions, say: images.Say) -> None:
+        say(f"booting {options.hosts} hosts and {options.etcd_members} etcd")
+        base, token = self._base(), f"lab-{self.name}"
+        configs = [kinds.gateway(base), kinds.stranger(base)]
+        members = options.etcd_members
+        configs += [kinds.etcd(base, n, members, token) for n in range(1, members + 1)]
+        others = [self._adopt(config) for config in configs]
+        for machine in others:
+            machine.create_disk({})
+        hosts = [self._new_host(n, options) for n in range(1, options.hosts + 1)]
+        # etcd first: an agent that finds it at once does not wait out a back-off.
+        in_parallel(lambda machine: machine.power_on(), others)
+        in_parallel(lambda machine: machine.wait_booted(), others)
+        in_parallel(lambda machine: machine.boot(), hosts)
+
+    def _new_host(self, index: int, options: LabOptions) -> Host:
+        name = f"host{index}"
+        chosen = options.hosts_differ.get(name, options.host)
+        return self._create_host(index, _with_mesh(chosen, options.cidr))
+
+    def _create_host(self, index: int, chosen: HostOptions) -> Host:
+        config = kinds.host(self._base(), index, chosen)
+        host = self._adopt(config)
+        assert isinstance(host, Host)
+        host.create_disk(kinds.host_files(chosen, self.endpoints()))
+        return host
+
+    def join(self, options: HostOptions | None = None) -> Host:
+        """Add the next host and boot it. Without options it is like the lab's others."""
+        with state.locked(self.name):
+            self._adopt_all()
+            index = 1 + max((int(name.removeprefix("host")) for name in self.hosts), default=0)
+            host = self._create_host(index, options or self.host_defaults())
+            host.boot()
+            return host
+
+    def host_defaults(self) -> HostOptions:
+        """The options that the lab's hosts were made with."""
+        raw: dict[str, Any] = dict(self.record.host_defaults)
+        return HostOptions(**raw)
+
+    def machine(self, name: str) -> Machine:
+        """The machine of that name, of whatever kind."""
+        everything: dict[str, Machine] = {**self.hosts, **self.etcd}
+        for extra in (self.world, self.stranger):
+            if extra is not None:
+                everything[extra.name] = extra
+        if name not in everything:
+            raise LabError(f"no machine {name!r} in lab {self.name}", "one of " + ", ".join(everything))
+        return everything[name]
+
+    def host(self, name: str) -> Host:
+        """The host of that name."""
+        machine = self.machine(name)
+        if not isinstance(machine, Host):
+            raise LabError(f"{name} is no host", "one of " + ", ".join(self.hosts))
+        return machine
+
+    # -- etcd
+
+    def endpoints(self) -> list[str]:
+        """Where clients reach etcd."""
+        return [f"http://{net.etcd_address(n)}:2379" for n in range(1, self.record.etcd_members + 1)]
+
+    def etcdctl(self, *args: str, check: bool = True) -> str:
+        """Run etcdctl against the lab's etcd and return what it prints."""
+        for member in self.etcd.values():
+            if member.proc() is not None:
+                argv = ["etcdctl", "--endpoints=" + ",".join(self.endpoints()), *args]
+                return member.run(argv, check=check, env={"ETCDCTL_API": "3"}).stdout
+        raise LabError("no machine of etcd is on", "hostmesh-lab start etcd1")
+
+    # -- looking
+
+    def wait_ready(self, timeout_s: float = 60.0, hosts: Iterable[str] = ()) -> None:
+        """Return when the agents of these hosts (or of all that are on) say that they are ready."""
+        names = list(hosts) or [name for name, host in self.hosts.items() if host.proc()]
+        deadline = time.monotonic() + timeout_s
+        while True:
+            late = [name for name in names if not self.hosts[name].ready()]
+            if not late:
+                return
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"not ready within {timeout_s:g} s: {', '.join(late)}",
+                    f"hostmesh-lab logs {late[0]} --name {self.name}",
+                )
+            time.sleep(0.2)
+
+    def copy_logs(self, target: Path) -> None:
+        """Copy every machine's logs to a folder that outlives the lab."""
+        for folder in sorted((paths.disk_root() / self.name).glob("*/log")):
+            shutil.copytree(folder, target / folder.parent.name, dirs_exist_ok=True)
+
+
+def _with_mesh(options: HostOptions, cidr: str | None) -> HostOptions:
+    if cidr is None or "mesh" in options.settings:
+        return options
+    return replace(options, settings={"mesh": {"cidr": cidr}, **options.settings})
+
+
+def _require_free_name(name: str, say: images.Say) -> None:
+    record = state.load(name)
+    if record is not None and record.alive() and not record.orphaned():
+        raise LabError(f"lab {name!r} is up already", "hostmesh-lab down, or another --name")
+    if name in state.known_names():
+        say(f"clearing what was left of lab {name}")
+        state.clear(name)
+
+
+def in_parallel(act: Callable[[Any], Any], things: Sequence[Any]) -> None:
+    """Do something to several machines at once; all are done before the first error is raised."""
+    with ThreadPoolExecutor(max_workers=max(1, min(8, len(things)))) as pool:
+        for future in [pool.submit(act, thing) for thing in things]:
+            future.result()
+
+
+def require_root() -> None:
+    """Refuse early: nothing of the lab works without root."""
+    if os.geteuid() != 0:
+        raise LabError("the lab needs root", "sudo, or run as root")
+
+
+def die_on_sigterm() -> None:
+    """Make SIGTERM and SIGHUP end the program the way Ctrl-C does, so that it cleans up."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)

@@ -1,0 +1,99 @@
+"""The small Docker image `lab` that every host's Docker has: there is no registry to pull from.
+
+Made from the root filesystem's static busybox. Its default command serves pages on port 80:
+`/` is fixed, `/cgi-bin/whoami` is the address of whoever asks, `/cgi-bin/hostname` the container's name.
+"""
+
+import hashlib
+import io
+import json
+import platform
+import tarfile
+import tempfile
+from pathlib import Path
+
+from hostmesh_lab import shell
+from hostmesh_lab.errors import LabError
+
+NAME = "lab:latest"
+PAGE = "hostmesh lab\n"
+_FORMAT = 1
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_SCRIPTS = {
+    "whoami": '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n%s\\n" "$REMOTE_ADDR"\n',
+    "hostname": '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n%s\\n" "$(hostname)"\n',
+}
+
+
+def ensure(rootfs: Path) -> Path:
+    """The image as `docker load` takes it, made beside the root filesystem if it is not there yet."""
+    target = rootfs.parent / f"lab-image-{_FORMAT}.tar"
+    if not target.exists():
+        with tempfile.NamedTemporaryFile(dir=rootfs.parent, delete=False) as file:
+            file.write(archive(_busybox(rootfs)))
+        Path(file.name).rename(target)
+    return target
+
+
+def _busybox(rootfs: Path) -> Path:
+    for name in ("usr/bin/busybox", "bin/busybox"):
+        if (rootfs / name).is_file():
+            return rootfs / name
+    raise LabError(f"no busybox in {rootfs}", "hostmesh-lab image --purge, then again")
+
+
+def archive(busybox: Path) -> bytes:
+    """The whole image: a configuration, one layer, a manifest."""
+    applets = shell.run([str(busybox), "--list"], timeout_s=10).stdout.split()
+    layer = _layer(busybox.read_bytes(), applets)
+    config = json.dumps({
+        "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+        "os": "linux",
+        "created": "2000-01-01T00:00:00Z",
+        "config": {
+            "Env": ["PATH=/bin"],
+            "Cmd": ["httpd", "-f", "-p", "80", "-h", "/www"],
+            "StopSignal": "SIGKILL",
+        },
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
+        "history": [{"created": "2000-01-01T00:00:00Z", "comment": "busybox"}],
+    }).encode()
+    name = hashlib.sha256(config).hexdigest()
+    manifest = [{"Config": f"{name}.json", "RepoTags": [NAME], "Layers": ["layer.tar"]}]
+    return _tar({
+        f"{name}.json": (config, 0o644),
+        "layer.tar": (layer, 0o644),
+        "manifest.json": (json.dumps(manifest).encode(), 0o644),
+    })
+
+
+def _layer(busybox: bytes, applets: list[str]) -> bytes:
+    files = {
+        "bin/busybox": (busybox, 0o755),
+        "etc/passwd": (b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644),
+        "etc/group": (b"root:x:0:\nnogroup:x:65534:\n", 0o644),
+        "www/index.html": (PAGE.encode(), 0o644),
+        **{f"www/cgi-bin/{name}": (text.encode(), 0o755) for name, text in _SCRIPTS.items()},
+    }
+    links = {f"bin/{name}": "busybox" for name in applets if name != "busybox"}
+    return _tar(files, links, ["bin", "etc", "www", "www/cgi-bin", "tmp", "root", "proc", "sys", "dev"])
+
+
+def _tar(
+    files: dict[str, tuple[bytes, int]], links: dict[str, str] | None = None, folders: list[str] | None = None
+) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in folders or []:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+            tar.addfile(entry)
+        for name, (content, mode) in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), mode
+            tar.addfile(entry, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            tar.addfile(entry)
+    return buffer.getvalue()

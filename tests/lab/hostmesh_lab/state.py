@@ -1,0 +1,120 @@
+"""Which labs there are, which of them live, and how the remains of a dead one are cleared.
+
+A lab's first process (the holder) is the truth: if it is gone, the kernel has ended every
+process of the lab, and what is left are folders and empty cgroups.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hostmesh_lab import cgroups, paths
+from hostmesh_lab.errors import LabError
+from hostmesh_lab.procs import Proc, machine_boot_id, start_time
+
+_RECORD = "lab.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a lab beside its machines. An owned lab is to end with its owner."""
+
+    name: str
+    suite: str
+    layers: list[str]
+    lab_image: str
+    etcd_members: int
+    host_defaults: dict[str, object]
+    machine_boot_id: str
+    holder_pid: int
+    holder_start: int
+    owner_pid: int
+    owner_start: int
+
+    @property
+    def holder(self) -> Proc:
+        return Proc(self.holder_pid, self.holder_start)
+
+    def alive(self) -> bool:
+        """Whether the lab runs: the same run of the machine, and its first process still there."""
+        return self.machine_boot_id == machine_boot_id() and self.holder.alive()
+
+    def orphaned(self) -> bool:
+        """Whether it was to end with a process that is gone."""
+        return self.owner_pid != 0 and not Proc(self.owner_pid, self.owner_start).alive()
+
+    def save(self) -> None:
+        folder = paths.state_root() / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"{_RECORD}.new"
+        temporary.write_text(json.dumps(asdict(self), indent=1))
+        temporary.rename(folder / _RECORD)
+
+
+def load(name: str) -> Record | None:
+    """The record of a lab, whether it lives or not."""
+    try:
+        return Record(**json.loads((paths.state_root() / name / _RECORD).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def known_names() -> list[str]:
+    """Every lab that left a trace."""
+    places = (paths.state_root(), paths.disk_root(), cgroups.lab_group("x").parent)
+    found = {
+        entry.name for place in places if place.is_dir() for entry in place.iterdir() if entry.is_dir()
+    }
+    return sorted(name for name in found if not name.startswith("failed-"))
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Let one process at a time make, change or end a lab."""
+    paths.state_root().mkdir(parents=True, exist_ok=True)
+    with open(paths.state_root() / f".{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def clear(name: str) -> None:
+    """End a lab and remove all it left, in whatever state it is."""
+    record = load(name)
+    cgroups.kill(cgroups.lab_group(name))
+    if record is not None and record.machine_boot_id == machine_boot_id():
+        if not record.holder.wait_gone(10):
+            raise LabError(f"the first process of lab {name} ({record.holder_pid}) does not end")
+    cgroups.remove(cgroups.lab_group(name))
+    for folder in (paths.disk_root() / name, paths.state_root() / name):
+        _remove_tree(folder)
+
+
+def _remove_tree(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def clear_dead_labs(except_for: str = "") -> list[str]:
+    """Clear labs that were killed, and those whose owner was; return their names."""
+    cleared = []
+    for name in known_names():
+        if name == except_for:
+            continue
+        with locked(name):
+            record = load(name)
+            if record is not None and record.alive() and not record.orphaned():
+                continue
+            # A lab without a record is not one that is being made right now: its maker holds the lock.
+            clear(name)
+            cleared.append(name)
+    return cleared
+
+
+def this_process() -> tuple[int, int]:
+    """Pid and start time of this process, as an owner."""
+    return os.getpid(), start_time(os.getpid()) or 0
