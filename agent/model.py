@@ -258,7 +258,7 @@ class DockerFacts:
 
 
 class Severity(enum.StrEnum):
-    """How much a condition matters: does it stop the host's part of the mesh from working?"""
+    """How much a condition matters: an error keeps the host from doing its part of the mesh."""
 
     ERROR = "error"
     WARNING = "warning"

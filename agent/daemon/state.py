@@ -93,7 +93,7 @@ class StateFile:
         except (ValueError, KeyError, AttributeError) as error:
             raise StateError(
                 f"{self._path} is damaged: {error}",
-                hint="write {\"version\": 1, \"left\": false} to it, or true if this host has left",
+                hint='write {"version": 1, "left": false} to it, or true if this host has left',
             ) from error
 
     def _store(self, content: _Content) -> None:

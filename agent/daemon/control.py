@@ -1,0 +1,217 @@
+"""The control socket: HTTP/1.1 with JSON on a unix socket, the daemon's only front door.
+
+Reading needs access to the socket (mode 0660, group settable); changing needs uid 0, told by
+SO_PEERCRED (unix(7)). Handlers run in short-lived threads and never touch the kernel, etcd or
+Docker: they read documents the loop has published, or post a command to the loop and wait for
+its answer within a deadline. docs/control-socket.md describes the documents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
+
+import structlog
+
+from agent.errors import HostmeshError, NotRoot, Refused, StateError, UsageError
+
+__all__ = ["ControlServer", "Routes"]
+
+Document = Mapping[str, Any]
+_BODY_LIMIT = 64 * 1024
+_REQUEST_TIMEOUT_S = 10.0
+_THREADS = 16
+
+
+class Routes:
+    """What the socket answers: paths to functions.
+
+    Args:
+        read: GET paths; each function returns the document, or (status, document).
+        change: POST paths; each function takes the request's JSON object.
+    """
+
+    def __init__(
+        self,
+        read: Mapping[str, Callable[[], Document | tuple[int, Document]]],
+        change: Mapping[str, Callable[[Document], Document]],
+    ) -> None:
+        self.read = read
+        self.change = change
+
+
+class ControlServer:
+    """Serves :class:`Routes` on a unix socket until stopped.
+
+    Args:
+        path: The socket. A stale one of a dead agent is replaced.
+        group: Name of the group that may read, "" for root only.
+        routes: What to answer.
+
+    Raises:
+        Refused: Another agent answers on the socket.
+        StateError: The socket cannot be made.
+    """
+
+    def __init__(self, path: Path, group: str, routes: Routes) -> None:
+        self._path = path
+        _refuse_a_second_agent(path)
+        try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            # Nobody may connect between bind and chmod.
+            mask = os.umask(0o177)
+            try:
+                self._server = _Server(str(path), routes)
+            finally:
+                os.umask(mask)
+            if group:
+                os.chown(path, 0, grp.getgrnam(group).gr_gid)
+            path.chmod(0o660)
+        except (OSError, KeyError) as error:
+            raise StateError(
+                f"the control socket {path} cannot be made: {error}",
+                hint="check agent.run_dir and agent.socket_group in agent.toml",
+            ) from error
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="control", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering and remove the socket."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join(timeout=2)
+        self._server.server_close()
+        self._path.unlink(missing_ok=True)
+
+
+def _refuse_a_second_agent(path: Path) -> None:
+    with (
+        contextlib.suppress(OSError),  # nobody listens, or no socket: both are what we want
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe,
+    ):
+        probe.settimeout(1)
+        probe.connect(str(path))
+        raise Refused(
+            f"another hostmesh-agent answers on {path}",
+            hint="one agent runs per host: systemctl status hostmesh-agent",
+        )
+
+
+class _Server(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 32
+
+    def __init__(self, path: str, routes: Routes) -> None:
+        self.routes = routes
+        self._slots = threading.BoundedSemaphore(_THREADS)
+        super().__init__(path, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 # socketserver's types
+        if not self._slots.acquire(timeout=1):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 # the same
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._slots.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002 # the same
+        structlog.get_logger("agent.control").debug("request failed", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = _REQUEST_TIMEOUT_S
+    server: _Server
+
+    def do_GET(self) -> None:  # http.server's name
+        function = self.server.routes.read.get(self.path.partition("?")[0])
+        if function is None:
+            self._unknown()
+            return
+        self._answer(function)
+
+    def do_POST(self) -> None:  # http.server's name
+        function = self.server.routes.change.get(self.path)
+        if function is None:
+            self._unknown()
+            return
+        self._answer(lambda: function(self._body()))
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 # http.server's signature
+        """Say nothing: requests are not news."""
+
+    def _unknown(self) -> None:
+        known = sorted({*self.server.routes.read, *self.server.routes.change})
+        self.close_connection = True
+        self._send(
+            HTTPStatus.NOT_FOUND,
+            error_document(UsageError(f"no {self.path} here", hint="known: " + " ".join(known))),
+        )
+
+    def _body(self) -> Document:
+        if self._peer_uid() != 0:
+            raise NotRoot("only root may change anything", hint="run it with sudo")
+        length = self.headers.get("Content-Length", "0")
+        if not length.isdigit() or int(length) > _BODY_LIMIT:
+            self.close_connection = True
+            raise UsageError(f"a request's body has at most {_BODY_LIMIT} bytes")
+        raw = self.rfile.read(int(length)) if int(length) else b"{}"
+        try:
+            body = json.loads(raw)
+        except ValueError as error:
+            raise UsageError(f"the request's body is not JSON: {error}") from error
+        if not isinstance(body, dict):
+            raise UsageError("the request's body is not a JSON object")
+        return body
+
+    def _peer_uid(self) -> int:
+        raw = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int(struct.unpack("3i", raw)[1])
+
+    def _answer(self, function: Callable[[], Document | tuple[int, Document]]) -> None:
+        try:
+            answer = function()
+        except HostmeshError as error:
+            status = HTTPStatus.FORBIDDEN if isinstance(error, NotRoot) else HTTPStatus.CONFLICT
+            if isinstance(error, UsageError):
+                status = HTTPStatus.BAD_REQUEST
+            self._send(status, error_document(error))
+            return
+        status_code, document = answer if isinstance(answer, tuple) else (HTTPStatus.OK, answer)
+        self._send(status_code, document)
+
+    def _send(self, status: int, document: Document) -> None:
+        payload = json.dumps(document).encode() + b"\n"
+        with contextlib.suppress(OSError):  # the asker went away
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+
+def error_document(error: HostmeshError) -> Document:
+    """An error as the socket says it: message, hint, exit status for agentctl."""
+    return {"error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}}

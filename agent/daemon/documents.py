@@ -1,0 +1,83 @@
+"""The JSON documents that daemon and agentctl share. Pure: view in, plain values out.
+
+docs/control-socket.md describes each field; the shape changes only with its "version".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from agent.model import HostId, Lease, View
+
+__all__ = ["leases_document"]
+
+_NEVER: Mapping[HostId, float] = MappingProxyType({})
+
+
+def leases_document(
+    view: View,
+    own: HostId | None,
+    now_s: float,
+    *,
+    last_heartbeat_s: Mapping[HostId, float] = _NEVER,
+) -> dict[str, Any]:
+    """Describe every lease of ``view``, in order of subnet.
+
+    Args:
+        view: A complete view.
+        own: This host's id, None when it is not known.
+        now_s: Unix time.
+        last_heartbeat_s: When each host whose heartbeat lapsed was last seen alive (Unix
+            time). Only a watcher can know; without it ``silent_s`` is null.
+    """
+    return {
+        "version": 1,
+        "cached": view.cached,
+        "leases": [
+            _lease(lease, view, own, now_s, last_heartbeat_s)
+            for lease in sorted(view.leases, key=lambda each: each.subnet)
+        ],
+        "set_aside": [{"key": each.key, "reason": each.reason} for each in view.set_aside],
+    }
+
+
+def _lease(
+    lease: Lease,
+    view: View,
+    own: HostId | None,
+    now_s: float,
+    last_heartbeat_s: Mapping[HostId, float],
+) -> dict[str, Any]:
+    host_id = lease.host_id
+    heartbeat = view.heartbeats.get(host_id) if host_id is not None else None
+    silent_s = None
+    if host_id is not None and heartbeat is None and host_id in last_heartbeat_s:
+        silent_s = _since(last_heartbeat_s[host_id], now_s)
+    return {
+        "subnet": str(lease.subnet),
+        "host_id": host_id,
+        "host_name": lease.host_name,
+        "node_address": str(lease.node_address),
+        "backend": lease.backend,
+        "age_s": None if lease.claimed_s is None else _since(lease.claimed_s, now_s),
+        "ttl_left_s": _ttl_left(lease, now_s),
+        "alive": None if host_id is None else heartbeat is not None,
+        "silent_s": silent_s,
+        "docker": None if heartbeat is None else str(heartbeat.docker),
+        "own": own is not None and host_id == own,
+    }
+
+
+def _since(then_s: float, now_s: float) -> float:
+    """Seconds from ``then_s``, never negative: other hosts' clocks may be ahead."""
+    return round(max(0.0, now_s - then_s), 1)
+
+
+def _ttl_left(lease: Lease, now_s: float) -> float | None:
+    """What is left by the owner's clock; etcd alone knows exactly."""
+    if lease.ttl_s is None or lease.renewed_s is None:
+        return None
+    left_s = lease.renewed_s + lease.ttl_s - now_s
+    return round(min(max(0.0, left_s), float(lease.ttl_s)), 1)

@@ -1,0 +1,71 @@
+"""The IPv4 address of the etcd endpoint, by which the uplink is chosen.
+
+A name is looked up in a thread of its own: a resolver that hangs must not stop the loop.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from urllib.parse import urlsplit
+
+from agent.daemon.timers import jittered
+
+__all__ = ["EndpointAddress"]
+
+_REFRESH_S = 60.0
+
+
+class EndpointAddress:
+    """Knows the first endpoint's address, or None: unknown yet, loopback, or not IPv4.
+
+    Args:
+        endpoints: URLs as in the settings.
+        on_change: Called from the resolver's thread when a name's address changed.
+    """
+
+    def __init__(self, endpoints: tuple[str, ...], on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self._name = ""
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        host = urlsplit(endpoints[0]).hostname or ""
+        try:
+            self.address = _usable(IPv4Address(host))
+        except ValueError:
+            self.address = None
+            self._name = host
+
+    def start(self) -> None:
+        """Begin to look the name up; nothing to do for an address."""
+        if self._name:
+            self._thread = threading.Thread(target=self._run, name="resolver", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; one that hangs in the resolver is left behind (daemon thread)."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            found = self._look_up()
+            if found is not None and found != self.address:
+                self.address = found
+                self._on_change()
+            self._stop.wait(jittered(_REFRESH_S if found else _REFRESH_S / 6))
+
+    def _look_up(self) -> IPv4Address | None:
+        try:
+            answers = socket.getaddrinfo(
+                self._name, None, family=socket.AF_INET, type=socket.SOCK_STREAM
+            )
+        except OSError:
+            return None
+        return _usable(IPv4Address(answers[0][4][0]))
+
+
+def _usable(address: IPv4Address) -> IPv4Address | None:
+    """An etcd on loopback says nothing about the uplink."""
+    return None if address.is_loopback else address

@@ -1,0 +1,177 @@
+"""What a host must see before it joins, and what it then tells the lease keeper.
+
+A CIDR that overlaps the host's own addresses or routes is refused here, before anything is
+written to etcd, to Docker or to the kernel. A member that finds such an overlap later keeps
+its place and reports it: taking a working host out of the mesh would be worse (promise 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Network
+
+from agent.daemon.bootstrap import Bootstrap
+from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.known import Known
+from agent.kernel.facts import choose_uplink
+from agent.leases.keeper import Keeper, Registration
+from agent.mesh.backends import backend_by_name, backend_names
+from agent.mesh.overlap import host_overlaps
+from agent.model import Condition, HostFacts, MeshConfig, Severity, Uplink
+from agent.settings import Settings
+
+__all__ = ["Joining", "backend_condition", "overlap_condition"]
+
+
+class Joining:
+    """Decides whether this host may claim, and hands the keeper what to claim for.
+
+    Args:
+        wanted: The config that settings bring ([mesh]), None when they bring none.
+        past_subnet: The subnet of this host's own copy, None when it has none.
+        host_name: As peers and operators should see it.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        keeper: Keeper,
+        bootstrap: Bootstrap,
+        endpoint: EndpointAddress,
+        wanted: MeshConfig | None,
+        past_subnet: Callable[[], IPv4Network | None],
+        host_name: str,
+    ) -> None:
+        self._settings = settings
+        self._keeper = keeper
+        self._bootstrap = bootstrap
+        self._endpoint = endpoint
+        self._wanted = wanted
+        self._past_subnet = past_subnet
+        self._host_name = host_name
+        self._told: Registration | None = None
+
+    def choose_uplink(self, facts: HostFacts) -> Uplink:
+        """The uplink by setting, else by the route to etcd.
+
+        Raises:
+            KernelError: No interface fits.
+        """
+        host = self._settings.host
+        return choose_uplink(
+            facts,
+            setting=host.uplink,
+            route_to=self._endpoint.address,
+            node_address=host.node_address,
+        )
+
+    def step(self, known: Known) -> tuple[Condition, ...]:
+        """Go one step towards membership, or say what stands in the way."""
+        view = known.believed
+        if view is None or view.cached or known.host is None or known.uplink is None:
+            return ()
+        if known.alarming is not None:
+            self._keeper.hold()
+            return ()
+        self._keeper.resume()
+        if view.config is None:
+            return self._without_config(known)
+        conditions = list(self._differences(view.config))
+        overlaps = host_overlaps(known.host, view.config.cidr, known.docker)
+        if overlaps:
+            conditions.append(
+                overlap_condition(view.config.cidr, overlaps, joined=known.own is not None)
+            )
+        if backend_by_name(view.config.backend) is None:
+            conditions.append(backend_condition(view.config.backend))
+        if known.own is not None or not any(c.severity is Severity.ERROR for c in conditions):
+            self._register(known, known.uplink)
+        return tuple(conditions)
+
+    def _without_config(self, known: Known) -> tuple[Condition, ...]:
+        view = known.believed
+        if view is None or known.host is None or view.config_problem:
+            return ()  # an unusable config is the view's own condition, and nobody overwrites it
+        if self._wanted is None:
+            return (
+                Condition(
+                    name="mesh-config-missing",
+                    severity=Severity.ERROR,
+                    cause=f"there is no {self._settings.etcd.prefix}/config in etcd",
+                    hint="create the mesh once, on any host: agentctl config init",
+                ),
+            )
+        overlaps = host_overlaps(known.host, self._wanted.cidr, known.docker)
+        if overlaps:
+            return (overlap_condition(self._wanted.cidr, overlaps, joined=False),)
+        return self._bootstrap.ensure(self._wanted)
+
+    def _differences(self, config: MeshConfig) -> tuple[Condition, ...]:
+        wanted = self._wanted
+        if wanted is None:
+            return ()
+        names = ("cidr", "subnet_len", "backend")
+        different = [
+            f"{name} is {getattr(config, name)} in etcd and {getattr(wanted, name)} in [mesh]"
+            for name in names
+            if getattr(config, name) != getattr(wanted, name)
+        ]
+        if not different:
+            return ()
+        return (
+            Condition(
+                name="mesh-settings-differ",
+                severity=Severity.INFO,
+                cause="; ".join(different),
+                hint="what is in etcd is used; correct [mesh] in agent.toml or remove it",
+            ),
+        )
+
+    def _register(self, known: Known, uplink: Uplink) -> None:
+        registration = Registration(
+            node_address=uplink.node_address,
+            host_name=self._host_name,
+            docker_state=known.docker_state,
+            avoid=self._avoid(known),
+            wanted_subnet=known.own.subnet if known.own else self._past_subnet(),
+            may_change_subnet=known.own is None,
+        )
+        if registration != self._told:
+            self._told = registration
+            self._keeper.update(registration)
+
+    @staticmethod
+    def _avoid(known: Known) -> tuple[IPv4Network, ...]:
+        """Subnets that Docker already uses here for networks of the operator's."""
+        own = known.own.subnet if known.own else None
+        return tuple(
+            network.subnet
+            for network in known.docker.networks
+            if not network.default and (own is None or not network.subnet.overlaps(own))
+        )
+
+    def forget(self) -> None:
+        """Tell the keeper everything again at the next step (after leave and join)."""
+        self._told = None
+
+
+def overlap_condition(cidr: IPv4Network, overlaps: tuple[str, ...], *, joined: bool) -> Condition:
+    """The mesh's CIDR meets what the host already uses; both are named."""
+    return Condition(
+        name="cidr-overlaps-host",
+        severity=Severity.WARNING if joined else Severity.ERROR,
+        cause=f"the mesh's CIDR {cidr} overlaps {', '.join(overlaps)} of this host",
+        hint="choose another CIDR (agentctl config init proposes one), or remove what overlaps",
+    )
+
+
+def backend_condition(name: str) -> Condition:
+    """The mesh wants a backend that this version does not have."""
+    return Condition(
+        name="backend-unknown",
+        subject=name,
+        severity=Severity.ERROR,
+        cause=f"the mesh uses backend {name!r}; this agent has {', '.join(backend_names())}",
+        hint="upgrade this agent, or change Backend.Type in the mesh's config",
+    )

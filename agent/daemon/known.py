@@ -1,0 +1,129 @@
+"""Everything the loop has been told, the newest of each; and the world it makes of that.
+
+``Known`` is immutable: the loop folds an event in by replacing it. What the fold decides is
+here and pure, so that it can be tested without a thread: which view is believed, whether
+anything may be deleted, who the peers are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from agent.leases import trust
+from agent.mesh.world import World, peers_by_subnet
+from agent.model import (
+    Condition,
+    DockerFacts,
+    DockerState,
+    HostFacts,
+    HostId,
+    Lease,
+    MeshConfig,
+    Severity,
+    Uplink,
+    View,
+)
+
+__all__ = ["Known"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the loop knows now.
+
+    Attributes:
+        host_id: This host.
+        believed: The view that is acted on: the newest that raised no alarm, or the host's
+            own copy of it (``believed.cached``).
+        alarming: The newest view, when it is not believed (promise 4); else None.
+        verdict: Why it is not.
+        own: The lease this host holds, or held by its own copy while etcd is away.
+        left: The operator said leave.
+    """
+
+    host_id: HostId
+    believed: View | None = None
+    alarming: View | None = None
+    verdict: trust.Verdict | None = None
+    own: Lease | None = None
+    host: HostFacts | None = None
+    docker: DockerFacts = DockerFacts(reachable=False, problem="not asked yet")
+    docker_state: DockerState = DockerState.ABSENT
+    uplink: Uplink | None = None
+    left: bool = False
+
+    def with_view(self, view: View) -> Known:
+        """Fold in a complete view: believe it, or hold what is there and raise the alarm."""
+        verdict = trust.judge(self.believed, view)
+        if verdict.alarm:
+            return replace(self, alarming=view, verdict=verdict)
+        return replace(self, believed=view, alarming=None, verdict=None)
+
+    def accepted(self) -> Known:
+        """Believe the alarming view by the operator's word."""
+        if self.alarming is None:
+            return self
+        return replace(self, believed=self.alarming, alarming=None, verdict=None)
+
+    @property
+    def complete(self) -> bool:
+        """True when what is believed is etcd's own and current, so that deleting is allowed."""
+        return self.believed is not None and not self.believed.cached and self.alarming is None
+
+    @property
+    def config(self) -> MeshConfig | None:
+        """The mesh's config that is acted on."""
+        return self.believed.config if self.believed else None
+
+    def world(self, *, route_protocol: int, route_table: int) -> World | None:
+        """The world to reconcile to, or None while there is too little to act on.
+
+        Without an own lease the host is no member yet: it routes nothing and opens nothing.
+        """
+        if self.left or self.own is None or self.believed is None or self.host is None:
+            return None
+        return World(
+            config=self.believed.config,
+            own=self.own,
+            peers=peers_by_subnet(self.believed.leases, self.own),
+            uplink=self.uplink,
+            host=self.host,
+            docker=self.docker,
+            complete=self.complete,
+            route_protocol=route_protocol,
+            route_table=route_table,
+        )
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """What the believed and the alarming view have to say."""
+        found: list[Condition] = []
+        if self.alarming is not None and self.verdict is not None:
+            found.append(
+                Condition(
+                    name="etcd-alarm",
+                    severity=Severity.ERROR,
+                    cause=self.verdict.reason,
+                    hint="routes and leases are held as they were; check that agent.toml names the"
+                    " right etcd; if this is how it should be: agentctl etcd accept",
+                )
+            )
+        view = self.alarming or self.believed
+        if view is not None and view.config_problem:
+            found.append(
+                Condition(
+                    name="mesh-config-unusable",
+                    severity=Severity.ERROR,
+                    cause=view.config_problem,
+                    hint="agentctl config show; correct the key with etcdctl or agentctl config",
+                )
+            )
+        found.extend(
+            Condition(
+                name="record-set-aside",
+                subject=aside.key,
+                cause=aside.reason,
+                hint="correct or delete this key in etcd; every other record is used",
+            )
+            for aside in (view.set_aside if view else ())
+        )
+        return tuple(found)

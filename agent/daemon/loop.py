@@ -1,0 +1,359 @@
+"""The loop: one thread that acts. Everything else waits somewhere and posts events here.
+
+    events -> fold into Known -> world -> desired -> plan -> apply -> report
+
+Level-triggered: an event only says that something may have changed; what is done comes from
+comparing what should be with what is. Any number of events make one pass.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.events import (
+    Command,
+    ContactChanged,
+    DockerReported,
+    Event,
+    KernelChanged,
+    LeaseChanged,
+    Reload,
+    Stop,
+    ViewSeen,
+)
+from agent.daemon.joining import Joining
+from agent.daemon.kernelpass import KernelPass, PassReport
+from agent.daemon.known import Known
+from agent.daemon.notify import Notifier
+from agent.daemon.timers import Timers, jittered
+from agent.docker.worker import DockerWorker
+from agent.errors import HostmeshError
+from agent.kernel.facts import HostReader
+from agent.leases.copy import CopyFile
+from agent.leases.keeper import Keeper
+from agent.mesh.world import World
+from agent.model import Condition, Severity
+from agent.settings import Settings
+
+__all__ = ["Loop", "Rooms", "Snapshot"]
+
+_IDLE_S = 15.0
+_COALESCE_S = 0.02
+"""How long a burst of events may gather. Far below what anybody notices, and enough that a
+hundred hosts that join at once cost a few passes, not a hundred."""
+_COALESCE_MOST_S = 0.2
+_COPY_DELAY_S = 2.0
+_RETRY_FIRST_S = 1.0
+_RETRY_MOST_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """What the loop drives. ``docker`` is None when settings leave Docker alone."""
+
+    keeper: Keeper
+    copy: CopyFile
+    host: HostReader
+    kernel: KernelPass
+    docker: DockerWorker | None
+    joining: Joining
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the control socket's readers see: replaced whole after each round, never changed.
+
+    Attributes:
+        contact_lost_s: Monotonic time contact with etcd was lost, None while it stands.
+        last_contact_s: Monotonic time etcd last told anything, None before the first time.
+        passed: True once a pass over the kernel ended with nothing failed.
+    """
+
+    known: Known
+    report: PassReport = PassReport()
+    contact_problem: str = "not connected yet"
+    last_contact_s: float | None = None
+    passed: bool = False
+
+
+class Loop:
+    """Folds events and reconciles until told to stop.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        rooms: Rooms,
+        known: Known,
+        conditions: ConditionRegistry,
+        notifier: Notifier,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._rooms = rooms
+        self._conditions = conditions
+        self._notifier = notifier
+        self._clock = clock
+        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._timers = Timers(clock)
+        self._snapshot = Snapshot(known=known)
+        self._kernel_dirty = True
+        self._host_dirty = True
+        self._complete_since_s: float | None = None
+        self._retry_s = _RETRY_FIRST_S
+        self._stopping = False
+        self._log = structlog.get_logger("agent.loop")
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest state, for readers in other threads."""
+        return self._snapshot
+
+    def post(self, event: Event) -> None:
+        """Hand an event to the loop. Any thread, never blocks."""
+        self._queue.put(event)
+
+    def run(self) -> None:
+        """Work until :class:`Stop`. The data path is left as it is (promise 3)."""
+        self._timers.set("resync", 0)
+        while not self._stopping:
+            for event in self._gather():
+                self._fold(event)
+            self._alarm_clock()
+            if not self._stopping:
+                self._round()
+            self._notifier.watchdog()
+        self._save_copy()
+
+    def remove_all(self) -> tuple[str, ...]:
+        """Take everything of ours out of the kernel; called through a :class:`Command`."""
+        return self._rooms.kernel.remove()
+
+    def set_left(self, *, left: bool) -> None:
+        """Follow the operator's word; called through a :class:`Command`."""
+        known = self._snapshot.known
+        self._update(known=replace(known, left=left, own=None if left else known.own))
+        self._kernel_dirty = self._host_dirty = True
+
+    def accept(self) -> bool:
+        """Believe the alarming view; called through a :class:`Command`. False: no alarm."""
+        known = self._snapshot.known
+        if known.alarming is None:
+            return False
+        self._update(known=known.accepted())
+        self._kernel_dirty = True
+        return True
+
+    def _gather(self) -> list[Event]:
+        """Wait for events; once one came, give a burst a moment to be over."""
+        wait_s = self._timers.wait_s(_IDLE_S)
+        if self._notifier.watchdog_s is not None:
+            wait_s = min(wait_s, self._notifier.watchdog_s / 3)
+        events: list[Event] = []
+        until_s = self._clock() + _COALESCE_MOST_S
+        try:
+            events.append(self._queue.get(timeout=wait_s))
+            while self._clock() < until_s:
+                events.append(self._queue.get(timeout=_COALESCE_S))
+        except queue.Empty:
+            pass
+        return events
+
+    def _fold(self, event: Event) -> None:
+        known = self._snapshot.known
+        if isinstance(event, ViewSeen):
+            self._update(known=known.with_view(event.view), last_contact_s=self._clock())
+            self._kernel_dirty = True
+            self._timers.set_once("copy", _COPY_DELAY_S)
+        elif isinstance(event, ContactChanged):
+            self._contact(event)
+        elif isinstance(event, LeaseChanged):
+            self._lease(event)
+        elif isinstance(event, KernelChanged):
+            self._kernel_dirty = True
+            self._host_dirty = self._host_dirty or event.what != "rules"
+        elif isinstance(event, DockerReported):
+            report = event.report
+            self._kernel_dirty = self._kernel_dirty or report.facts != known.docker
+            self._update(known=replace(known, docker=report.facts, docker_state=report.state))
+            self._conditions.replace("docker", report.conditions)
+        elif isinstance(event, Command):
+            event.execute()
+        elif isinstance(event, Reload):
+            self._log.warning("settings are read at start only", hint="restart the agent")
+        elif isinstance(event, Stop):
+            self._stopping = True
+
+    def _contact(self, event: ContactChanged) -> None:
+        if event.problem is None:
+            self._update(contact_problem="", last_contact_s=self._clock())
+            self._conditions.replace("etcd", ())
+            return
+        self._update(contact_problem=event.problem.message)
+        self._conditions.replace(
+            "etcd",
+            (
+                Condition(
+                    name="etcd-unreachable",
+                    cause=event.problem.message,
+                    hint=event.problem.hint
+                    or "routes and rules stay as they are; see etcd and etcd.endpoints in agent.toml",
+                ),
+            ),
+        )
+
+    def _lease(self, event: LeaseChanged) -> None:
+        known = self._snapshot.known
+        self._conditions.replace("lease", event.conditions)
+        if known.left or event.lease == known.own:
+            return
+        if event.lease is None:
+            # What runs keeps running (promise 3); the keeper's condition says why it is not ours.
+            return
+        if known.own is None or known.own.subnet != event.lease.subnet:
+            self._log.info("lease held", subnet=str(event.lease.subnet))
+        self._update(known=replace(known, own=event.lease))
+        self._kernel_dirty = True
+        self._timers.set_once("copy", 0)
+
+    def _alarm_clock(self) -> None:
+        due = self._timers.due()
+        if "resync" in due:
+            self._kernel_dirty = self._host_dirty = True
+            self._timers.set("resync", jittered(self._settings.routes.resync_s))
+        if due & {"firewall", "retry", "sweep"}:
+            self._kernel_dirty = True
+        if "copy" in due:
+            self._save_copy()
+
+    def _round(self) -> None:
+        if self._host_dirty:
+            self._look_at_host()
+        known = self._snapshot.known
+        complete_since = self._complete_since_s
+        if known.complete and complete_since is None:
+            self._complete_since_s = self._clock()
+            self._timers.set("sweep", self._settings.routes.sweep_grace_s)
+        self._conditions.replace("view", known.conditions())
+        if not known.left:
+            self._conditions.replace("joining", self._rooms.joining.step(known))
+            self._want_docker()
+        world = self.world()
+        if self._kernel_dirty:
+            self._kernel_dirty = False
+            if world is not None:
+                self._pass(world)
+            else:
+                self._conditions.replace("kernel", ())
+                self._update(report=PassReport(), passed=False)
+        self._tell_systemd()
+
+    def world(self) -> World | None:
+        """The world as known now, None while there is too little to act on."""
+        routes = self._settings.routes
+        return self._snapshot.known.world(route_protocol=routes.protocol, route_table=routes.table)
+
+    @property
+    def may_delete(self) -> bool:
+        """Deleting is allowed: a complete, believed view, and the grace time is over."""
+        return (
+            self._snapshot.known.complete
+            and self._complete_since_s is not None
+            and self._clock() - self._complete_since_s >= self._settings.routes.sweep_grace_s
+        )
+
+    def _pass(self, world: World) -> None:
+        report = self._rooms.kernel.run(world, may_delete=self.may_delete)
+        self._conditions.replace("kernel", report.conditions)
+        self._update(report=report, passed=report.failed == 0)
+        if report.failed:
+            self._timers.set("retry", jittered(self._retry_s))
+            self._retry_s = min(self._retry_s * 2, _RETRY_MOST_S)
+        else:
+            self._retry_s = _RETRY_FIRST_S
+        self._timers.set("firewall", jittered(self._settings.firewall.check_s, 0.1))
+
+    def _look_at_host(self) -> None:
+        self._host_dirty = False
+        known = self._snapshot.known
+        try:
+            facts = self._rooms.host.read()
+            uplink = self._rooms.joining.choose_uplink(facts)
+        except HostmeshError as error:
+            self._conditions.replace("host", (host_condition(error),))
+            self._timers.set("retry", jittered(self._retry_s))
+            self._host_dirty = True
+            return
+        self._conditions.replace("host", ())
+        if uplink != known.uplink:
+            self._log.info(
+                "uplink", name=uplink.name, node_address=str(uplink.node_address), mtu=uplink.mtu
+            )
+        if facts != known.host or uplink != known.uplink:
+            self._kernel_dirty = True
+        self._update(known=replace(known, host=facts, uplink=uplink))
+
+    def _want_docker(self) -> None:
+        known = self._snapshot.known
+        if self._rooms.docker is not None and known.own is not None and known.uplink is not None:
+            self._rooms.docker.want_lease(known.own.subnet, known.uplink.mtu)
+
+    def _save_copy(self) -> None:
+        known = self._snapshot.known
+        if known.believed is None or known.believed.cached or known.left:
+            return
+        try:
+            self._rooms.copy.save(view=known.believed, lease=known.own)
+            self._conditions.replace("copy", ())
+        except HostmeshError as error:
+            self._conditions.replace(
+                "copy",
+                (
+                    Condition(
+                        name="copy-not-written",
+                        cause=error.message,
+                        hint=error.hint or "without it this host cannot boot while etcd is away",
+                    ),
+                ),
+            )
+            self._timers.set("copy", jittered(_RETRY_MOST_S))
+
+    def _tell_systemd(self) -> None:
+        known = self._snapshot.known
+        if known.left:
+            self._notifier.ready()
+            self._notifier.status("left the mesh; agentctl join brings it back")
+            return
+        if known.own is None:
+            self._notifier.status("waiting for a subnet")
+            return
+        if self._snapshot.passed:
+            self._notifier.ready()
+        source = "from the host's own copy" if not known.complete else "from etcd"
+        report = self._snapshot.report
+        self._notifier.status(
+            f"{known.own.subnet}, {report.installed} of {report.desired} routes, {source}"
+        )
+
+    def _update(self, **changes: object) -> None:
+        self._snapshot = replace(self._snapshot, **changes)  # type: ignore[arg-type] # names are Snapshot's
+
+
+def host_condition(error: HostmeshError) -> Condition:
+    """Why the host's own links and addresses cannot be used."""
+    return Condition(
+        name="uplink-missing",
+        severity=Severity.ERROR,
+        cause=error.message,
+        hint=error.hint or "bring the uplink up, or name it in agent.toml: host.uplink",
+    )

@@ -1,0 +1,109 @@
+"""hostmesh-agent: parse flags, read settings, run the loop until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent import __version__
+from agent.errors import HostmeshError, NotRoot, SettingsError
+from agent.settings import DEFAULT_PATH, Settings, load_settings, overrides_from_flags
+
+__all__ = ["main"]
+
+_INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run hostmesh-agent; the exit status (docs/exit-status.md)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        overrides = overrides_from_flags(arguments.set)
+        if arguments.etcd:
+            overrides["etcd.endpoints"] = arguments.etcd
+        if arguments.log_level:
+            overrides["log.level"] = arguments.log_level
+        settings = load_settings(arguments.settings, os.environ, overrides)
+        if arguments.check:
+            for note in settings.notes:
+                print(f"hostmesh-agent: note: {note}", file=sys.stderr)
+            print(f"hostmesh-agent: {settings.path}: settings are good")
+            return 0
+        return _run(settings, arguments)
+    except SettingsError as error:
+        for problem in error.problems:
+            print(f"hostmesh-agent: {problem}", file=sys.stderr)
+        _hint(error)
+        return error.exit_code
+    except HostmeshError as error:
+        print(f"hostmesh-agent: {error.message}", file=sys.stderr)
+        _hint(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agent import log  # noqa: PLC0415 # --check and --help need none of the rooms
+
+    log.configure(
+        settings.log,
+        stream=sys.stderr,
+        is_tty=sys.stderr.isatty(),
+        journal="JOURNAL_STREAM" in os.environ,
+    )
+    if os.geteuid() != 0:
+        raise NotRoot(
+            "hostmesh-agent changes routes, rules and Docker's configuration and needs root",
+            hint="start it with systemctl start hostmesh-agent, or with sudo",
+        )
+    from agent.daemon import compose  # noqa: PLC0415 # the same
+
+    if arguments.once:
+        return compose.run_once(settings, dry_run=arguments.dry_run)
+    return compose.run_forever(settings)
+
+
+def _hint(error: HostmeshError) -> None:
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hostmesh-agent",
+        description="Lease a subnet from etcd, give it to Docker, and keep routes and firewall"
+        " as all hosts' leases say.",
+        epilog="Settings are read from the file, then from HOSTMESH_<SECTION>_<KEY> in the"
+        " environment, then from flags. Every setting: docs/settings.md.",
+    )
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        default=DEFAULT_PATH,
+        metavar="FILE",
+        help=f"settings file (default {DEFAULT_PATH})",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one setting; may be given again",
+    )
+    parser.add_argument("--etcd", metavar="URLS", help="same as --set etcd.endpoints=URLS")
+    parser.add_argument("--log-level", metavar="LEVEL", help="same as --set log.level=LEVEL")
+    parser.add_argument("--check", action="store_true", help="validate the settings and exit")
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="reconcile this host's kernel once from etcd and exit; claims nothing",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="with --once: print what would be done, do nothing"
+    )
+    parser.add_argument("--version", action="version", version=f"hostmesh {__version__}")
+    return parser

@@ -1,0 +1,137 @@
+"""Leaving, joining and cleaning up: the operator's word, online and with the agent down.
+
+Both ways run the same steps in the same order. The word is written down first, so that a
+crash at any point ends in a host that stays out, and running the verb again finishes it.
+Nothing here depends on every step succeeding: what cannot be done now is said ("todo").
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.daemon.state import StateFile
+from agent.errors import HostmeshError, Refused
+from agent.settings import Settings
+
+__all__ = [
+    "Done",
+    "Leaver",
+    "cleanup",
+    "join_offline",
+    "leave_offline",
+]
+
+
+@dataclass(slots=True)
+class Done:
+    """What a verb did and what it could not do now, in lines for the operator."""
+
+    done: list[str] = field(default_factory=list)
+    todo: list[str] = field(default_factory=list)
+
+    def attempt(self, what: str, step: Callable[[], tuple[str, ...]]) -> None:
+        """Run a step; its failure becomes a line of ``todo`` and stops nothing."""
+        try:
+            self.done += step()
+        except HostmeshError as error:
+            self.todo.append(f"{what}: {error}")
+
+    def document(self) -> Mapping[str, Any]:
+        """As the control socket says it."""
+        return {"version": 1, "done": self.done, "todo": self.todo}
+
+
+class Leaver:
+    """The steps of leaving, with the rooms that do them.
+
+    Args:
+        release: Gives lease and heartbeat back in etcd. Lines of what was done.
+        remove: Takes ours out of the kernel.
+        restore: Gives Docker its former configuration back: (done, todo).
+    """
+
+    def __init__(
+        self,
+        *,
+        state: StateFile,
+        release: Callable[[], tuple[str, ...]],
+        remove: Callable[[], tuple[str, ...]],
+        restore: Callable[[], tuple[tuple[str, ...], tuple[str, ...]]],
+    ) -> None:
+        self._state = state
+        self._release = release
+        self._remove = remove
+        self._restore = restore
+
+    def leave(self) -> Done:
+        """Stay out from now on, give the lease back, remove what is ours."""
+        outcome = Done()
+        self._state.set_left(left=True)
+        outcome.attempt("the lease could not be given back yet", self._release)
+        self._clean(outcome)
+        return outcome
+
+    def clean(self) -> Done:
+        """Remove what is ours from the host; the lease stays."""
+        outcome = Done()
+        self._clean(outcome)
+        return outcome
+
+    def _clean(self, outcome: Done) -> None:
+        outcome.attempt("the kernel was not cleaned whole", self._remove)
+        try:
+            done, todo = self._restore()
+            outcome.done += done
+            outcome.todo += todo
+        except HostmeshError as error:
+            outcome.todo.append(f"Docker's configuration was not restored: {error}")
+
+
+def leave_offline(settings: Settings) -> Done:
+    """``agentctl leave`` while no agent runs."""
+    refuse_running_agent(settings.agent.socket, "leave")
+    from agent.daemon import compose  # noqa: PLC0415 # pulls in every room; the CLI is lazy
+
+    return compose.leaver(settings).leave()
+
+
+def cleanup(settings: Settings) -> Done:
+    """``agentctl cleanup``: only the host, only while no agent runs (it would repair at once)."""
+    refuse_running_agent(settings.agent.socket, "cleanup")
+    from agent.daemon import compose  # noqa: PLC0415 # the same
+
+    return compose.leaver(settings).clean()
+
+
+def join_offline(settings: Settings) -> Done:
+    """``agentctl join`` while no agent runs: it will join when it starts."""
+    refuse_running_agent(settings.agent.socket, "join")
+    state = StateFile(settings.agent.state_dir)
+    outcome = Done()
+    if state.left:
+        state.set_left(left=False)
+        outcome.done.append("this host is no longer kept out")
+    outcome.todo.append("start the agent: systemctl start hostmesh-agent")
+    return outcome
+
+
+def refuse_running_agent(path: Path, verb: str) -> None:
+    """Offline verbs and a running agent would work against each other.
+
+    Raises:
+        Refused: An agent answers on the socket.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return
+    raise Refused(
+        f"{verb} without the agent is not possible while one runs here",
+        hint="stop it first: systemctl stop hostmesh-agent (routes and rules stay as they are)",
+    )

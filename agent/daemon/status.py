@@ -1,0 +1,150 @@
+"""What the control socket says about this host: documents made of a snapshot. Pure.
+
+docs/control-socket.md describes them; a change there is a change of ``version``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent import __version__
+from agent.daemon.conditions import Standing
+from agent.daemon.known import Known
+from agent.daemon.loop import Snapshot
+from agent.model import DockerState, Lease, Severity
+
+__all__ = ["host_state", "is_ready", "status_document"]
+
+_VERSION = 1
+
+
+def host_state(snapshot: Snapshot, standing: Iterable[Standing]) -> str:
+    """One word: left, waiting (no subnet yet), joining, degraded or ready.
+
+    Ready means what an operator means: the lease is held, Docker has it, and every route and
+    rule is as it should be. While etcd is away a host can be degraded and work all the same.
+    """
+    known = snapshot.known
+    if known.left:
+        return "left"
+    if known.own is None:
+        return "waiting"
+    if known.docker_state is DockerState.PENDING or not snapshot.passed:
+        return "joining"
+    if any(each.condition.severity is Severity.ERROR for each in standing):
+        return "degraded"
+    return "ready" if known.complete else "degraded"
+
+
+def is_ready(snapshot: Snapshot) -> tuple[bool, str]:
+    """Whether containers of this host are on the mesh, or the reason they are not."""
+    known = snapshot.known
+    if known.left:
+        return False, "the host has left the mesh"
+    if known.own is None:
+        return False, "no subnet is held yet"
+    if known.docker_state is not DockerState.READY:
+        return False, f"Docker does not have {known.own.subnet} yet ({known.docker_state})"
+    if not snapshot.passed:
+        return False, "routes or rules are not all in place"
+    return True, "ready"
+
+
+def status_document(
+    snapshot: Snapshot, standing: tuple[Standing, ...], *, host_name: str, now_s: float
+) -> Mapping[str, Any]:
+    """``GET /v1/status``.
+
+    Args:
+        now_s: Monotonic seconds, as the snapshot's own times.
+    """
+    known = snapshot.known
+    uplink = known.uplink
+    return {
+        "version": _VERSION,
+        "agent_version": __version__,
+        "state": host_state(snapshot, standing),
+        "host": {
+            "id": known.host_id,
+            "name": host_name,
+            "node_address": str(uplink.node_address) if uplink else None,
+            "uplink": uplink.name if uplink else None,
+        },
+        "subnet": str(known.own.subnet) if known.own else None,
+        "docker": {
+            "state": str(known.docker_state),
+            "version": known.docker.version,
+            "bridge": str(known.docker.bridge.subnet) if known.docker.bridge else None,
+        },
+        "etcd": _etcd(snapshot, now_s),
+        "mesh": _mesh(known),
+        "routes": {
+            "desired": snapshot.report.desired,
+            "installed": snapshot.report.installed,
+            "drift": snapshot.report.failed,
+        },
+        "peers": [_peer(lease, known) for lease in peers_of(known)],
+        "conditions": [_condition(each, now_s) for each in standing],
+    }
+
+
+def peers_of(known: Known) -> tuple[Lease, ...]:
+    """Every lease in the believed view that is not this host's."""
+    if known.believed is None:
+        return ()
+    return tuple(
+        lease
+        for lease in known.believed.leases
+        if lease.host_id is None or lease.host_id != known.host_id
+    )
+
+
+def _etcd(snapshot: Snapshot, now_s: float) -> Mapping[str, Any]:
+    view = snapshot.known.alarming or snapshot.known.believed
+    last = snapshot.last_contact_s
+    return {
+        "connected": not snapshot.contact_problem,
+        "problem": snapshot.contact_problem or None,
+        "last_contact_s_ago": round(now_s - last, 1) if last is not None else None,
+        "cluster_id": f"{view.cluster_id:x}" if view else None,
+        "revision": view.revision if view else None,
+        "cached": bool(snapshot.known.believed and snapshot.known.believed.cached),
+    }
+
+
+def _mesh(known: Known) -> Mapping[str, Any] | None:
+    config = known.config
+    if config is None:
+        return None
+    return {
+        "cidr": str(config.cidr),
+        "subnet_len": config.subnet_len,
+        "backend": config.backend,
+    }
+
+
+def _peer(lease: Lease, known: Known) -> Mapping[str, Any]:
+    alive: bool | None = None
+    if lease.host_id is not None and known.believed is not None and not known.believed.cached:
+        alive = lease.host_id in known.believed.heartbeats
+    return {
+        "host_name": lease.host_name,
+        "host_id": lease.host_id,
+        "subnet": str(lease.subnet),
+        "node_address": str(lease.node_address),
+        "backend": lease.backend,
+        "alive": alive,
+    }
+
+
+def _condition(standing: Standing, now_s: float) -> Mapping[str, Any]:
+    condition = standing.condition
+    return {
+        "name": condition.name,
+        "subject": condition.subject,
+        "severity": str(condition.severity),
+        "cause": condition.cause,
+        "hint": condition.hint,
+        "since_s_ago": round(now_s - standing.since_s, 1),
+    }
