@@ -1,0 +1,1 @@
+"""The pure core: world -> desired state -> plan. No I/O, no clock, no threads."""

@@ -1,0 +1,320 @@
+"""What the kernel says about this host, and which interface is the uplink.
+
+Reading only. Nothing here is cached: the caller looks again when the monitor says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
+from typing import Final
+
+from agent.errors import KernelError
+from agent.kernel.codec import (
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    RawAddress,
+    address_request,
+    decode_address,
+    decode_link,
+    decode_route,
+    link_request,
+    route_dump_request,
+    route_lookup_request,
+)
+from agent.kernel.netlink import NetlinkSocket
+from agent.mesh.world import ROUTE_PROTOCOL
+from agent.model import HostFacts, Link, Route, Uplink
+
+__all__ = ["HostReader", "PathTo", "choose_uplink", "path_to", "read_host_facts"]
+
+_LOCAL_TABLE: Final = 255
+_SCOPE_LINK: Final = 253
+_ROUTE_TO: Final = "route to "
+_HOST_ROUTE: Final = 32
+
+
+def read_host_facts(protocol: int = ROUTE_PROTOCOL) -> HostFacts:
+    """Links with their IPv4 addresses, and every route that is not of ``protocol``.
+
+    Routes of the table ``local`` are left out: they repeat the addresses. Routes this host's
+    own agent wrote are left out because they would look like an overlap with the mesh.
+
+    Raises:
+        KernelError: Any of the three lists could not be had completely.
+    """
+    with NetlinkSocket() as connection:
+        links = connection.dump(RTM_GETLINK, link_request(), "listing links")
+        addresses = connection.dump(RTM_GETADDR, address_request(), "listing addresses")
+        routes = connection.dump(RTM_GETROUTE, route_dump_request(), "listing routes")
+    by_link: dict[int, list[RawAddress]] = {}
+    for payload in addresses:
+        address = decode_address(payload)
+        if address is not None:
+            by_link.setdefault(address.link_index, []).append(address)
+    return HostFacts(
+        links=tuple(_link(payload, by_link) for payload in links),
+        foreign_routes=tuple(_foreign(routes, protocol)),
+    )
+
+
+class HostReader:
+    """:func:`read_host_facts` as an object, for those who are given their I/O.
+
+    Args:
+        protocol: rtm_protocol of our own routes, which are left out.
+    """
+
+    def __init__(self, protocol: int = ROUTE_PROTOCOL) -> None:
+        self._protocol = protocol
+
+    def read(self) -> HostFacts:
+        """A fresh look. Errors as :func:`read_host_facts`."""
+        return read_host_facts(self._protocol)
+
+
+def _link(payload: bytes, addresses: dict[int, list[RawAddress]]) -> Link:
+    raw = decode_link(payload)
+    own = sorted(addresses.get(raw.number, ()), key=lambda address: address.secondary)
+    return Link(
+        index=raw.number,
+        name=raw.name,
+        kind=raw.kind,
+        up=raw.up,
+        mtu=raw.mtu,
+        mac=raw.mac,
+        addresses=tuple(address.interface for address in own),
+    )
+
+
+def _foreign(payloads: Iterable[bytes], protocol: int) -> Iterable[Route]:
+    for payload in payloads:
+        route = decode_route(payload)
+        if route is not None and route.protocol != protocol and route.table != _LOCAL_TABLE:
+            yield route
+
+
+@dataclass(frozen=True, slots=True)
+class PathTo:
+    """Which way a packet would go.
+
+    Attributes:
+        link_index: None when the kernel has no way or refuses.
+        source: The address it would be sent from.
+        local: The destination is this host itself.
+    """
+
+    link_index: int | None = None
+    source: IPv4Address | None = None
+    local: bool = False
+
+
+def path_to(address: IPv4Address) -> PathTo:
+    """Ask the kernel (RTM_GETROUTE) which way a packet to ``address`` would go.
+
+    Raises:
+        KernelError: No way there (the message has the kernel's reason), or no answer.
+    """
+    with NetlinkSocket() as connection:
+        payload = connection.request(
+            RTM_GETROUTE, route_lookup_request(address), f"looking up the route to {address}"
+        )
+    route = decode_route(payload)
+    if route is None:
+        return PathTo()
+    return PathTo(route.oif, route.prefsrc, local=route.kind.startswith("local"))
+
+
+def choose_uplink(
+    facts: HostFacts,
+    *,
+    setting: str = "",
+    route_to: IPv4Address | None = None,
+    node_address: IPv4Address | None = None,
+    lookup: Callable[[IPv4Address], PathTo] = path_to,
+) -> Uplink:
+    """The interface that carries the node address.
+
+    Args:
+        facts: A fresh look at the host.
+        setting: ``""``, an interface's name, a CIDR that holds its address, ``route to ADDRESS``,
+            or a regular expression for the whole of its name; tried in this order.
+        route_to: An etcd endpoint's address: without a setting, the way there decides. When it
+            is this very host, or None, the default route does.
+        node_address: The address to use on it, where the interface has several.
+        lookup: How to ask the kernel for a path.
+
+    Raises:
+        KernelError: No interface qualifies; the hint says what to set.
+    """
+    setting = setting.strip()
+    if not setting and node_address is not None:
+        return _by_network(facts, IPv4Network(node_address))
+    chosen = _by_setting(facts, setting, route_to, lookup)
+    if node_address is None or node_address == chosen.node_address:
+        return chosen
+    link = next(each for each in facts.links if each.index == chosen.index)
+    if node_address not in _plain(link.addresses):
+        raise KernelError(
+            f"the uplink {link.name} does not have the address {node_address} that agent.toml "
+            "sets as node address",
+            hint=f"there are {_inventory(facts)}",
+        )
+    return _uplink(facts, link, node_address)
+
+
+def _by_setting(
+    facts: HostFacts,
+    setting: str,
+    route_to: IPv4Address | None,
+    lookup: Callable[[IPv4Address], PathTo],
+) -> Uplink:
+    if not setting:
+        return _by_route(facts, route_to, lookup)
+    if setting.startswith(_ROUTE_TO):
+        return _by_route(facts, _parse_target(setting), lookup)
+    named = next((link for link in facts.links if link.name == setting), None)
+    if named is not None:
+        return _uplink(facts, named, None)
+    network = _parse_network(setting)
+    if network is not None:
+        return _by_network(facts, network)
+    return _by_pattern(facts, setting)
+
+
+def _parse_target(setting: str) -> IPv4Address:
+    text = setting.removeprefix(_ROUTE_TO).strip()
+    try:
+        return IPv4Address(text)
+    except AddressValueError as error:
+        raise KernelError(
+            f"uplink setting {setting!r}: {text!r} is not an IPv4 address",
+            hint='write it as "route to 192.0.2.1"',
+        ) from error
+
+
+def _parse_network(text: str) -> IPv4Network | None:
+    try:
+        return IPv4Network(text, strict=False)
+    except (AddressValueError, NetmaskValueError, ValueError):
+        return None
+
+
+def _by_route(
+    facts: HostFacts, target: IPv4Address | None, lookup: Callable[[IPv4Address], PathTo]
+) -> Uplink:
+    if target is not None:
+        path = lookup(target)
+        if path.local:
+            owner = next((link for link in facts.links if target in _plain(link.addresses)), None)
+            if owner is not None and not target.is_loopback:
+                return _uplink(facts, owner, target)
+        else:
+            link = next((each for each in facts.links if each.index == path.link_index), None)
+            if link is not None:
+                return _uplink(facts, link, path.source)
+    defaults = sorted(
+        (route for route in facts.foreign_routes if _is_default(route)),
+        key=lambda route: route.metric,
+    )
+    for route in defaults:
+        link = next((each for each in facts.links if each.index == route.oif), None)
+        if link is not None and link.addresses:
+            return _uplink(facts, link, route.prefsrc)
+    raise KernelError(
+        "no interface leads to etcd or to a default gateway, so the uplink cannot be told",
+        hint="name the uplink in agent.toml",
+    )
+
+
+def _is_default(route: Route) -> bool:
+    return route.destination.prefixlen == 0 and route.kind.startswith("unicast")
+
+
+def _plain(interfaces: Iterable[IPv4Interface]) -> tuple[IPv4Address, ...]:
+    return tuple(interface.ip for interface in interfaces)
+
+
+def _by_network(facts: HostFacts, network: IPv4Network) -> Uplink:
+    for link in facts.links:
+        for interface in link.addresses:
+            if interface.ip in network and not interface.ip.is_loopback:
+                return _uplink(facts, link, interface.ip)
+    raise KernelError(
+        f"no interface has an address in {network}, which agent.toml asks of the uplink",
+        hint=f"there are {_inventory(facts)}",
+    )
+
+
+def _by_pattern(facts: HostFacts, pattern: str) -> Uplink:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise KernelError(
+            f"uplink setting {pattern!r} is no interface here, no CIDR and no regular "
+            f"expression: {error}",
+            hint=f"there are {_inventory(facts)}",
+        ) from error
+    matching = [link for link in facts.links if compiled.fullmatch(link.name)]
+    usable = [link for link in matching if link.addresses]
+    if not usable:
+        raise KernelError(
+            f"no interface with an IPv4 address is called {pattern}",
+            hint=f"there are {_inventory(facts)}",
+        )
+    # An interface that is up first, then by index: the same answer at every look.
+    usable.sort(key=lambda link: (not link.up, link.index))
+    return _uplink(facts, usable[0], None)
+
+
+def _uplink(facts: HostFacts, link: Link, source: IPv4Address | None) -> Uplink:
+    """``link`` as the uplink, with ``source`` as node address if it is the link's."""
+    own = next((each for each in link.addresses if each.ip == source), None)
+    if own is None:
+        own = next((each for each in link.addresses if not each.ip.is_link_local), None)
+    if own is None or own.ip.is_loopback:
+        raise KernelError(
+            f"interface {link.name} has no IPv4 address that peers could use",
+            hint="give it one, or name another uplink in agent.toml",
+        )
+    return Uplink(
+        index=link.index,
+        name=link.name,
+        mtu=link.mtu,
+        node_address=own.ip,
+        on_link=_on_link(facts, link, own),
+    )
+
+
+def _on_link(facts: HostFacts, link: Link, own: IPv4Interface) -> IPv4Network:
+    """The range that is reachable without a gateway.
+
+    The address's own prefix says it; where that is a /32 (common in clouds), the widest
+    link-scope route of the interface does.
+    """
+    if own.network.prefixlen < _HOST_ROUTE:
+        return own.network
+    ranges = [
+        route.destination
+        for route in facts.foreign_routes
+        if route.oif == link.index
+        and route.gateway is None
+        and route.scope == _SCOPE_LINK
+        and route.destination.prefixlen > 0
+        and own.ip in route.destination
+    ]
+    return min(ranges, key=lambda each: each.prefixlen, default=own.network)
+
+
+def _inventory(facts: HostFacts) -> str:
+    """The interfaces with an address, for a hint; at most eight."""
+    found = [
+        f"{link.name} ({', '.join(str(each) for each in link.addresses)})"
+        for link in facts.links
+        if link.addresses and link.name != "lo"
+    ]
+    shown = ", ".join(found[:8])
+    return f"{shown} and {len(found) - 8} more" if len(found) > 8 else shown or "none"  # noqa: PLR2004

@@ -1,0 +1,267 @@
+"""Tells the daemon that routes, links or addresses changed. A thread on a socket of its own.
+
+What it posts is small and coalesced; what to do about it is the daemon's. Losing messages is
+normal under load (ENOBUFS): then it opens a new socket and says ``resync``, which means "look
+at everything again". The kernel removes IPv4 routes without a message when a link goes down or
+an address goes (fib_flush in net/ipv4/fib_frontend.c), so an event with ``links`` or
+``addresses`` also calls for a new list of the routes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import Final
+
+import structlog
+
+from agent.errors import KernelError
+from agent.kernel.codec import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    decode_route,
+)
+from agent.kernel.netlink import (
+    GROUP_ADDRESSES,
+    GROUP_LINKS,
+    GROUP_ROUTES,
+    HEADER,
+    NetlinkSocket,
+)
+from agent.mesh.delta import RouteChange
+
+__all__ = ["KernelEvent", "Monitor", "RouteChange"]
+
+_log = structlog.get_logger(__name__)
+
+_RECEIVE_BYTES: Final = 16 << 20
+_ROUTES_IN_EVENT: Final = 1000
+"""More changes than this in one event are told as ``resync``: a full pass is cheaper."""
+_DATAGRAMS_IN_EVENT: Final = 20_000
+_REOPEN_FIRST_S: Final = 0.05
+_REOPEN_MOST_S: Final = 5.0
+_STOP_S: Final = 2.0
+_NLM_F_REPLACE: Final = 0x100
+_ROUTE_TYPES: Final = frozenset({RTM_NEWROUTE, RTM_DELROUTE})
+_LINK_TYPES: Final = frozenset({RTM_NEWLINK, RTM_DELLINK})
+_ADDRESS_TYPES: Final = frozenset({RTM_NEWADDR, RTM_DELADDR})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelEvent:
+    """What changed since the last event.
+
+    Attributes:
+        resync: Messages may have been lost, or too many came: look at everything.
+        links, addresses: Something of that kind changed.
+        routes: Changes of routes that matter to us, in order.
+    """
+
+    resync: bool = False
+    links: bool = False
+    addresses: bool = False
+    routes: tuple[RouteChange, ...] = ()
+
+    @property
+    def needs_full_pass(self) -> bool:
+        """Whether a list of all routes is called for (see the module's text)."""
+        return self.resync or self.links or self.addresses
+
+
+class Monitor:
+    """Watches the network namespace of the thread that calls :meth:`start`.
+
+    Args:
+        on_event: Called on the monitor's thread; must be quick and must not raise, for example
+            a queue's put.
+        own_ports: The netlink ports we write from (``RouteTable.port_ids``): the echoes of our
+            own changes are not reported.
+        coalesce_s: Shortest time between two events.
+        receive_bytes: Receive buffer of the socket.
+    """
+
+    def __init__(
+        self,
+        on_event: Callable[[KernelEvent], None],
+        *,
+        own_ports: Callable[[], frozenset[int]] = frozenset,
+        coalesce_s: float = 0.01,
+        receive_bytes: int = _RECEIVE_BYTES,
+    ) -> None:
+        self._on_event = on_event
+        self._own_ports = own_ports
+        self._coalesce_s = coalesce_s
+        self._receive_bytes = receive_bytes
+        self._range: IPv4Network | None = None
+        self._protocol = -1
+        self._socket: NetlinkSocket | None = None
+        self._thread: threading.Thread | None = None
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._stopping = threading.Event()
+
+    def watch_range(self, cidr: IPv4Network | None, protocol: int) -> None:
+        """Report only route changes that meet ``cidr`` or bear ``protocol``, and default routes.
+
+        A router with a full table may see thousands of changes a second that mean nothing here.
+        """
+        self._protocol = protocol
+        self._range = cidr
+
+    def start(self) -> None:
+        """Subscribe, then start the thread: what is listed after this is never stale unnoticed.
+
+        Raises:
+            KernelError: No socket could be had.
+        """
+        self._socket = self._open()
+        self._thread = threading.Thread(target=self._run, name="netlink-monitor", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, within two seconds. Harmless when it does not run."""
+        self._stopping.set()
+        with contextlib.suppress(OSError):
+            self._wake_in.send(b"\0")
+        if self._thread is not None:
+            self._thread.join(_STOP_S)
+            if self._thread.is_alive():
+                _log.warning("monitor.stop_slow", waited_s=_STOP_S)
+                return
+        self._wake_in.close()
+        self._wake_out.close()
+        if self._socket is not None:
+            self._socket.close()
+
+    def _open(self) -> NetlinkSocket:
+        return NetlinkSocket(
+            groups=GROUP_LINKS | GROUP_ADDRESSES | GROUP_ROUTES,
+            receive_bytes=self._receive_bytes,
+        )
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            current = self._socket
+            if current is None:
+                return
+            try:
+                self._wait_for(current)
+                if self._stopping.is_set():
+                    return
+                event = self._drain(current)
+            except (OSError, ValueError) as error:
+                # ENOBUFS: the kernel dropped messages, and this socket stays in error.
+                _log.warning("monitor.overrun", problem=str(error))
+                if not self._reopen():
+                    return
+                event = KernelEvent(resync=True)
+            if event is not None:
+                self._on_event(event)
+                self._stopping.wait(self._coalesce_s)
+
+    def _wait_for(self, current: NetlinkSocket) -> None:
+        poller = select.poll()
+        poller.register(current.fileno(), select.POLLIN)
+        poller.register(self._wake_out.fileno(), select.POLLIN)
+        poller.poll()
+
+    def _reopen(self) -> bool:
+        """A new socket, however long it takes. False when told to stop meanwhile."""
+        if self._socket is not None:
+            self._socket.close()
+        wait_s = _REOPEN_FIRST_S
+        while not self._stopping.is_set():
+            try:
+                self._socket = self._open()
+            except KernelError as error:
+                _log.warning("monitor.reopen_failed", problem=error.message, again_in_s=wait_s)
+                self._stopping.wait(wait_s)
+                wait_s = min(wait_s * 2, _REOPEN_MOST_S)
+            else:
+                return True
+        return False
+
+    def _drain(self, current: NetlinkSocket) -> KernelEvent | None:
+        """Everything queued, as one event; None when nothing of it matters."""
+        collected = _Collector(self._range, self._protocol, self._own_ports())
+        until_s = time.monotonic() + 1.0
+        for _ in range(_DATAGRAMS_IN_EVENT):
+            try:
+                data = current.receive_now()
+            except BlockingIOError:
+                break
+            collected.take(data)
+            if time.monotonic() > until_s:
+                break
+        return collected.event()
+
+
+class _Collector:
+    """Folds messages into one event."""
+
+    def __init__(self, cidr: IPv4Network | None, protocol: int, own_ports: frozenset[int]) -> None:
+        self._cidr = cidr
+        self._protocol = protocol
+        self._own_ports = own_ports
+        self._links = False
+        self._addresses = False
+        self._resync = False
+        self._routes: list[RouteChange] = []
+
+    def take(self, data: bytes) -> None:
+        offset, end = 0, len(data)
+        while offset + HEADER.size <= end:
+            length, kind, flags, _, port = HEADER.unpack_from(data, offset)
+            if length < HEADER.size:
+                return
+            if kind in _ROUTE_TYPES:
+                if port not in self._own_ports or port == 0:
+                    self._take_route(kind, flags, data[offset + HEADER.size : offset + length])
+            elif kind in _LINK_TYPES:
+                self._links = True
+            elif kind in _ADDRESS_TYPES:
+                self._addresses = True
+            offset += (length + 3) & ~3
+
+    def _take_route(self, kind: int, flags: int, payload: bytes) -> None:
+        if self._resync:
+            return
+        route = decode_route(payload)
+        if route is None:
+            return
+        if (
+            self._cidr is not None
+            and route.protocol != self._protocol
+            and route.destination.prefixlen > 0
+            and not route.destination.overlaps(self._cidr)
+        ):
+            return
+        self._routes.append(
+            RouteChange(
+                route=route,
+                gone=kind == RTM_DELROUTE,
+                replaced=bool(flags & _NLM_F_REPLACE),
+            )
+        )
+        if len(self._routes) > _ROUTES_IN_EVENT:
+            self._resync = True
+            self._routes.clear()
+
+    def event(self) -> KernelEvent | None:
+        if not (self._resync or self._links or self._addresses or self._routes):
+            return None
+        return KernelEvent(
+            resync=self._resync,
+            links=self._links,
+            addresses=self._addresses,
+            routes=tuple(self._routes),
+        )

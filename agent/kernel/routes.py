@@ -1,0 +1,235 @@
+"""The kernel's routes: list all that are ours and all that may meet them, apply a plan.
+
+The only writer of routes. Three rules keep it harmless (promises 4 to 6): a list is complete
+or an error; a missing route is added exclusively, so that one which somebody else added in the
+meantime is never overwritten; a deletion names our protocol.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Sequence
+from ipaddress import IPv4Network
+from typing import Final, NamedTuple
+
+import structlog
+
+from agent.errors import KernelError
+from agent.kernel.codec import (
+    RTM_DELROUTE,
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    decode_route,
+    encode_route,
+    route_dump_request,
+)
+from agent.kernel.netlink import NetlinkError, NetlinkSocket
+from agent.mesh.plan import (
+    Action,
+    Operation,
+    OperationResult,
+    Reason,
+    RoutePlan,
+    describe_route,
+)
+from agent.mesh.world import MAIN_TABLE, ROUTE_PROTOCOL
+from agent.model import Route
+
+__all__ = ["RouteListing", "RouteTable"]
+
+_log = structlog.get_logger(__name__)
+
+_BATCH: Final = 500
+"""Requests in one send: 40 kB, well under the default send buffer of 208 kB; were all of them
+refused, the answers (about 1 kB each in the kernel) fit the receive buffer four times."""
+
+_REQUEST: Final = 0x1
+_ACK: Final = 0x4
+_NLM_F_REPLACE: Final = 0x100
+_NLM_F_EXCL: Final = 0x200
+_NLM_F_CREATE: Final = 0x400
+_GONE: Final = frozenset({errno.ESRCH, errno.ENOENT})
+_PROTOCOL_AT: Final = 5  # offsetof(struct rtmsg, rtm_protocol)
+
+
+class RouteListing(NamedTuple):
+    """A complete list.
+
+    Attributes:
+        ours: Every route with our protocol, in whatever table: an earlier life may have used
+            another one.
+        foreign: Routes of other protocols in our table that overlap the range asked for.
+    """
+
+    ours: tuple[Route, ...]
+    foreign: tuple[Route, ...]
+
+
+class RouteTable:
+    """The routes of one protocol number in one table of this network namespace.
+
+    May be used from several threads; calls wait for each other.
+
+    Args:
+        protocol: rtm_protocol that marks our routes.
+        table: Table they live in.
+        timeout_s: Longest wait for one answer of the kernel.
+    """
+
+    def __init__(
+        self, protocol: int = ROUTE_PROTOCOL, table: int = MAIN_TABLE, *, timeout_s: float = 10.0
+    ) -> None:
+        self._protocol = protocol
+        self._table = table
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._socket: NetlinkSocket | None = None
+        self._seen: dict[bytes, Route] = {}
+
+    @property
+    def port_ids(self) -> frozenset[int]:
+        """Netlink ports we write from: a notification that bears one is our own change's echo."""
+        current = self._socket
+        return frozenset() if current is None else frozenset({current.port_id})
+
+    def close(self) -> None:
+        """Close the socket; the next call opens another."""
+        with self._lock:
+            self._drop_socket()
+
+    def list_routes(self, within: IPv4Network | None = None) -> RouteListing:
+        """Everything there is, ours and foreign.
+
+        Args:
+            within: The mesh's CIDR: foreign routes that do not overlap it are left out.
+
+        Raises:
+            KernelError: The list could not be had completely. Never an empty list instead.
+        """
+        with self._lock:
+            try:
+                return RouteListing(self._list_ours(), self._list_foreign(within))
+            except KernelError:
+                self._drop_socket()
+                raise
+
+    def list_ours(self) -> tuple[Route, ...]:
+        """Every route with our protocol; the kernel filters. Same errors as list_routes."""
+        with self._lock:
+            try:
+                return self._list_ours()
+            except KernelError:
+                self._drop_socket()
+                raise
+
+    def _list_ours(self) -> tuple[Route, ...]:
+        payloads = self._open().dump(
+            RTM_GETROUTE, route_dump_request(protocol=self._protocol), "listing routes"
+        )
+        # Most routes are the ones of the last time, byte for byte: then no decoding is needed.
+        before, now = self._seen, {}
+        ours: list[Route] = []
+        for payload in payloads:
+            route = before.get(payload)
+            if route is None:
+                if payload[_PROTOCOL_AT] != self._protocol:
+                    continue  # a kernel that does not filter
+                route = decode_route(payload)
+                if route is None:
+                    continue
+            now[payload] = route
+            ours.append(route)
+        self._seen = now
+        return tuple(ours)
+
+    def _list_foreign(self, within: IPv4Network | None) -> tuple[Route, ...]:
+        payloads = self._open().dump(
+            RTM_GETROUTE, route_dump_request(table=self._table), "listing routes"
+        )
+        foreign: list[Route] = []
+        ours = self._protocol
+        for payload in payloads:
+            if payload[_PROTOCOL_AT] == ours:
+                continue
+            route = decode_route(payload)
+            if (
+                route is not None
+                and route.table == self._table
+                and (within is None or route.destination.overlaps(within))
+            ):
+                foreign.append(route)
+        return tuple(foreign)
+
+    def apply(self, plan: RoutePlan) -> tuple[OperationResult, ...]:
+        """Carry out the plan's operations in order; one that fails does not stop the rest.
+
+        Never raises: what could not even be sent has a result that says so. A failed operation
+        is to be planned again from a new list.
+        """
+        results: list[OperationResult] = []
+        with self._lock:
+            for start in range(0, len(plan.operations), _BATCH):
+                results.extend(self._apply_batch(plan.operations[start : start + _BATCH]))
+        failed = [result.error for result in results if result.error is not None]
+        if failed:
+            _log.warning(
+                "routes.apply_failed",
+                failed=len(failed),
+                of=len(results),
+                first=failed[0].message,
+            )
+        return tuple(results)
+
+    def _apply_batch(self, operations: Sequence[Operation]) -> list[OperationResult]:
+        try:
+            connection = self._open()
+            first = connection.next_sequences(len(operations))
+            last = first + len(operations) - 1
+            frames = [
+                _encode(operation, sequence, acknowledge=sequence == last)
+                for sequence, operation in enumerate(operations, first)
+            ]
+            failed = connection.batch(frames, "writing routes")
+        except KernelError as error:
+            self._drop_socket()
+            return [OperationResult(each, error) for each in operations]
+        if not failed:
+            return [OperationResult(operation) for operation in operations]
+        return [
+            _result(operation, failed.get(sequence))
+            for sequence, operation in enumerate(operations, first)
+        ]
+
+    def _open(self) -> NetlinkSocket:
+        if self._socket is None:
+            self._socket = NetlinkSocket(timeout_s=self._timeout_s)
+        return self._socket
+
+    def _drop_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _encode(operation: Operation, sequence: int, *, acknowledge: bool) -> bytearray:
+    flags = _REQUEST | (_ACK if acknowledge else 0)
+    if operation.action is Action.DELETE:
+        return encode_route(operation.route, RTM_DELROUTE, flags, sequence)
+    if operation.reason is Reason.MISSING:
+        flags |= _NLM_F_CREATE | _NLM_F_EXCL
+    else:
+        flags |= _NLM_F_CREATE | _NLM_F_REPLACE
+    return encode_route(operation.route, RTM_NEWROUTE, flags, sequence)
+
+
+def _result(operation: Operation, failure: tuple[int, str] | None) -> OperationResult:
+    if failure is None:
+        return OperationResult(operation)
+    number, words = failure
+    if number in _GONE and operation.action is Action.DELETE:
+        return OperationResult(operation)  # gone already
+    what = f"route {operation.action} {describe_route(operation.route)}"
+    if number == errno.EEXIST and operation.reason is Reason.MISSING:
+        words = "another route to this destination appeared meanwhile; it is left alone"
+    return OperationResult(operation, NetlinkError(what, number, words))

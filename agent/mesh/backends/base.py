@@ -1,0 +1,25 @@
+"""What every backend answers: how packets reach one peer."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from agent.mesh.world import World
+from agent.model import Condition, Lease, Route, Uplink
+
+__all__ = ["RouteBackend"]
+
+
+class RouteBackend(Protocol):
+    """One way for packets to travel between hosts, named as flannel names it."""
+
+    @property
+    def name(self) -> str:
+        """The value of Backend.Type and BackendType, ``host-gw`` for example."""
+
+    def peer_route(self, peer: Lease, uplink: Uplink, world: World) -> Route | Condition:
+        """The route to ``peer``'s subnet, or why this host cannot have one.
+
+        The peer's record has passed :mod:`agent.mesh.desired`'s checks already. Depends on the
+        arguments only, so that one peer's change costs one call.
+        """

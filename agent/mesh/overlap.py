@@ -1,0 +1,78 @@
+"""What of a host's own addresses and routes meets the mesh's CIDR. Pure.
+
+Each joining host checks this before anything is written: a mesh laid over ranges that the host
+already uses would cut it off from them.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Final
+
+from agent.mesh.world import protocol_name
+from agent.model import DockerFacts, HostFacts, Route, RouteKind
+
+__all__ = ["host_overlaps"]
+
+_DEFAULT_BRIDGE: Final = "docker0"
+_HALF_OF_EVERYTHING: Final = 1
+"""0.0.0.0/1 and 128.0.0.0/1 together are how VPN clients write a default route."""
+
+
+def host_overlaps(
+    host: HostFacts,
+    cidr: IPv4Network,
+    docker: DockerFacts | None = None,
+    own: IPv4Network | None = None,
+) -> tuple[str, ...]:
+    """Every address and route of the host that overlaps ``cidr``, in words; empty when none does.
+
+    Not counted: default routes, which everything overlaps; Docker's default bridge, which is
+    about to be renumbered; a refusal (blackhole and its like) of a wider range, which the mesh's
+    more specific routes do not disturb; and what lies in the own subnet.
+
+    Args:
+        host: A complete look; our own routes are not in it.
+        cidr: The mesh's CIDR, or one that is proposed.
+        docker: Tells what Docker's default bridge is called here.
+        own: This host's own subnet, once it has one.
+    """
+    bridge = docker.bridge.bridge if docker is not None and docker.bridge else _DEFAULT_BRIDGE
+    ignored = {link.index for link in host.links if link.name in (bridge, _DEFAULT_BRIDGE)}
+    names = {link.index: link.name for link in host.links}
+    found: list[str] = []
+    covered: set[tuple[int, IPv4Network]] = set()
+    for link in host.links:
+        if link.index in ignored:
+            continue
+        for interface in link.addresses:
+            if interface.network.overlaps(cidr) and not _within(interface.network, own):
+                found.append(f"the address {interface} of {link.name}")
+                covered.add((link.index, interface.network))
+    for route in host.foreign_routes:
+        if (
+            route.oif in ignored
+            or (route.oif, route.destination) in covered
+            or _within(route.destination, own)
+            or not _disturbed(route, cidr)
+        ):
+            continue
+        device = f" by {names.get(route.oif, route.oif)}" if route.oif is not None else ""
+        found.append(
+            f"the route to {route.destination}{device} written by {protocol_name(route.protocol)}"
+        )
+    return tuple(found)
+
+
+def _within(network: IPv4Network, own: IPv4Network | None) -> bool:
+    return own is not None and network.subnet_of(own)
+
+
+def _disturbed(route: Route, cidr: IPv4Network) -> bool:
+    """Whether routing ``cidr`` to the mesh and this route get in each other's way."""
+    if route.destination.prefixlen <= _HALF_OF_EVERYTHING:
+        return False
+    if not route.destination.overlaps(cidr):
+        return False
+    wider = route.destination.prefixlen < cidr.prefixlen
+    return not wider or route.kind.startswith(RouteKind.UNICAST)

@@ -1,0 +1,236 @@
+"""The difference between desired and actual routes, as operations. Pure.
+
+Safe to compute and to apply at any time, any number of times: what is right already brings no
+operation, a replacement never passes through a state without the route, and nothing that
+another protocol wrote appears in an operation (promises 5 and 6).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from agent.errors import KernelError
+from agent.mesh.desired import DesiredRoutes
+from agent.mesh.world import RouteKey, protocol_name, route_key
+from agent.model import Condition, Route
+
+__all__ = [
+    "Action",
+    "Conflict",
+    "Operation",
+    "OperationResult",
+    "Reason",
+    "RoutePlan",
+    "describe_route",
+    "order_operations",
+    "plan_key",
+    "plan_routes",
+]
+
+
+class Action(enum.StrEnum):
+    """What is done to a route."""
+
+    REPLACE = "replace"
+    DELETE = "delete"
+
+
+class Reason(enum.StrEnum):
+    """Why an operation is in a plan; the words ``agentctl diff`` prints."""
+
+    MISSING = "missing"
+    MODIFIED = "modified"
+    EXTRA = "extra"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One change of one route.
+
+    Attributes:
+        route: What shall be there (replace) or shall go (delete).
+        actual: What is there instead, for a modified route.
+    """
+
+    action: Action
+    route: Route
+    reason: Reason
+    actual: Route | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationResult:
+    """How one operation ended.
+
+    Attributes:
+        error: None when the kernel now holds what the operation wanted.
+    """
+
+    operation: Operation
+    error: KernelError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A foreign route to a destination that we want to route. It is left alone."""
+
+    wanted: Route
+    foreign: Route
+
+    def condition(self) -> Condition:
+        """The condition ``route-conflict``."""
+        return Condition(
+            name="route-conflict",
+            subject=str(self.wanted.destination),
+            cause=f"{describe_route(self.foreign)} was written by "
+            f"{protocol_name(self.foreign.protocol)}; it is left alone",
+            hint=f"remove it (ip route del {self.foreign.destination}) or find what writes it; "
+            "Hostmesh takes over when it is gone",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutePlan:
+    """What has to be done, in order, and what is not done and why.
+
+    Attributes:
+        operations: Replacements before deletions.
+        conflicts: Foreign routes to our destinations.
+        held: Extra routes of ours that stay because deletion is not allowed yet.
+    """
+
+    operations: tuple[Operation, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    held: tuple[Route, ...] = ()
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """One ``route-conflict`` for each conflict."""
+        return tuple(conflict.condition() for conflict in self.conflicts)
+
+
+def plan_routes(
+    desired: DesiredRoutes,
+    ours: Iterable[Route],
+    foreign: Iterable[Route],
+    *,
+    may_delete: bool,
+) -> RoutePlan:
+    """Compare everything.
+
+    Args:
+        desired: What should be there. Nothing is deleted because of it unless it is certain.
+        ours: Every route with our protocol, from a complete list.
+        foreign: Every other route that may meet ours, from the same complete list.
+        may_delete: The grace time after the first complete view is over.
+    """
+    may_delete = may_delete and desired.certain
+    ours_by_key: dict[RouteKey, list[Route]] = {}
+    for route in ours:
+        ours_by_key.setdefault(route_key(route), []).append(route)
+    foreign_by_place: dict[tuple[int, IPv4Network], list[Route]] = {}
+    for route in foreign:
+        foreign_by_place.setdefault((route.table, route.destination), []).append(route)
+    operations: list[Operation] = []
+    conflicts: list[Conflict] = []
+    held: list[Route] = []
+    for key, wanted in desired.routes.items():
+        there = ours_by_key.pop(key, ())
+        if len(there) == 1 and there[0] == wanted and not foreign_by_place:
+            continue
+        rivals = foreign_by_place.get((key.table, key.destination), ()) if foreign_by_place else ()
+        for part in plan_key(wanted, there, rivals, may_delete=may_delete):
+            _sort_in(part, operations, conflicts, held)
+    for there in ours_by_key.values():
+        for part in plan_key(None, there, (), may_delete=may_delete):
+            _sort_in(part, operations, conflicts, held)
+    return RoutePlan(
+        operations=order_operations(operations), conflicts=tuple(conflicts), held=tuple(held)
+    )
+
+
+def _sort_in(
+    part: Operation | Conflict | Route,
+    operations: list[Operation],
+    conflicts: list[Conflict],
+    held: list[Route],
+) -> None:
+    if isinstance(part, Operation):
+        operations.append(part)
+    elif isinstance(part, Conflict):
+        conflicts.append(part)
+    else:
+        held.append(part)
+
+
+def plan_key(
+    wanted: Route | None,
+    ours: Iterable[Route],
+    rivals: Iterable[Route],
+    *,
+    may_delete: bool,
+) -> list[Operation | Conflict | Route]:
+    """Compare what stands under one key; the full plan is this, key by key.
+
+    Args:
+        wanted: The desired route, None when there should be none.
+        ours: Routes of ours under the key. More than one when somebody appended.
+        rivals: Foreign routes to the same destination in the same table, of any metric.
+        may_delete: Whether extra routes go, or are held.
+
+    Returns:
+        Operations, conflicts, and bare routes for extras that are held.
+    """
+    parts: list[Operation | Conflict | Route] = []
+    rivals = tuple(rivals)
+    there = list(ours)
+    if wanted is not None:
+        parts.extend(Conflict(wanted, rival) for rival in rivals)
+        key = route_key(wanted)
+        taken = any(route_key(rival) == key for rival in rivals)
+        if wanted in there:
+            there.remove(wanted)
+        elif there and not taken:
+            parts.append(Operation(Action.REPLACE, wanted, Reason.MODIFIED, there.pop(0)))
+        elif not there and not rivals:
+            parts.append(Operation(Action.REPLACE, wanted, Reason.MISSING))
+        elif taken:
+            # Replacing would hit whichever of the two stands first, perhaps the foreign one.
+            there = []
+    if may_delete:
+        parts.extend(Operation(Action.DELETE, extra, Reason.EXTRA) for extra in there)
+    else:
+        parts.extend(there)
+    return parts
+
+
+def order_operations(operations: Iterable[Operation]) -> tuple[Operation, ...]:
+    """Replacements first, then deletions, the most specific first.
+
+    So no address is ever without both its old and its new route, and an aggregate goes only
+    when everything in front of it is gone.
+    """
+    replacements: list[Operation] = []
+    deletions: list[Operation] = []
+    for operation in operations:
+        is_delete = operation.action is Action.DELETE
+        (deletions if is_delete else replacements).append(operation)
+    deletions.sort(key=lambda operation: -operation.route.destination.prefixlen)
+    return (*replacements, *deletions)
+
+
+def describe_route(route: Route) -> str:
+    """The route as ``ip route`` would print it, for messages."""
+    words = [] if route.kind == "unicast" else [str(route.kind)]
+    words.append(str(route.destination))
+    if route.gateway is not None:
+        words.append(f"via {route.gateway}")
+    if route.oif is not None:
+        words.append(f"oif {route.oif}")
+    words.append(f"proto {route.protocol}")
+    if route.metric:
+        words.append(f"metric {route.metric}")
+    return " ".join(words)

@@ -1,0 +1,115 @@
+"""The immutable world that desired state is computed from, and the kernel's key of a route.
+
+The daemon's loop folds every event into a new :class:`World`; nothing in this room reads
+anything else. There is no clock here: what depends on time arrives as a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from agent.model import DockerFacts, HostFacts, Lease, MeshConfig, Route, Uplink
+
+__all__ = [
+    "MAIN_TABLE",
+    "ROUTE_PROTOCOL",
+    "RouteKey",
+    "World",
+    "peers_by_subnet",
+    "protocol_name",
+    "route_key",
+]
+
+ROUTE_PROTOCOL: Final = 140
+"""Default rtm_protocol of our routes: free in linux/rtnetlink.h and in iproute2's rt_protos."""
+
+MAIN_TABLE: Final = 254
+"""RT_TABLE_MAIN of linux/rtnetlink.h."""
+
+_PROTOCOL_NAMES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        0: "unspec", 1: "redirect", 2: "kernel", 3: "boot", 4: "static", 8: "gated", 9: "ra",
+        10: "mrt", 11: "zebra", 12: "bird", 13: "dnrouted", 14: "xorp", 15: "ntk", 16: "dhcp",
+        17: "mrouted", 18: "keepalived", 42: "babel", 84: "ovn", 99: "openr", 186: "bgp",
+        187: "isis", 188: "ospf", 189: "rip", 192: "eigrp",
+    }
+)  # fmt: skip
+
+
+def protocol_name(protocol: int) -> str:
+    """Who writes routes with this rtm_protocol: ``"dhcp (16)"``, or ``"protocol 77"``.
+
+    The names are RTPROT_* of linux/rtnetlink.h, which is what ``ip route`` prints.
+    """
+    name = _PROTOCOL_NAMES.get(protocol)
+    return f"{name} ({protocol})" if name else f"protocol {protocol}"
+
+
+class RouteKey(NamedTuple):
+    """What the kernel tells IPv4 routes apart by (fib_table_insert in net/ipv4/fib_trie.c)."""
+
+    table: int
+    destination: IPv4Network
+    tos: int
+    metric: int
+
+
+def route_key(route: Route) -> RouteKey:
+    """The kernel's key of ``route``."""
+    return RouteKey(route.table, route.destination, route.tos, route.metric)
+
+
+def peers_by_subnet(leases: Iterable[Lease], own: Lease | None) -> Mapping[IPv4Network, Lease]:
+    """Every lease that is not this host's, keyed by subnet.
+
+    A lease counts as this host's by identity or by subnet: while a claim is being renewed the
+    two may differ for a moment, and a route to the own subnet must not come from either.
+    """
+    return MappingProxyType(
+        {
+            lease.subnet: lease
+            for lease in leases
+            if own is None
+            or not (
+                lease.subnet == own.subnet
+                or (own.host_id is not None and lease.host_id == own.host_id)
+            )
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """All that desired state depends on, at one moment.
+
+    Attributes:
+        config: What the mesh agreed on; None while it is not known.
+        own: This host's lease; None before the first claim and after leaving.
+        peers: Every other lease, keyed by subnet (see :func:`peers_by_subnet`).
+        uplink: The interface that carries the node address; None while there is none.
+        host: What the kernel said at the last look; None before the first.
+        docker: What the engine said at the last look; None before the first.
+        complete: A complete view from etcd was seen in this life. Nothing is deleted before
+            (promise 4); a host's own copy of an earlier view does not count.
+        dead_subnets: Subnets of peers whose heartbeat is known to have lapsed and that answer
+            no probe (promise 3's one exception): unreachable until they answer.
+        route_protocol: rtm_protocol that marks a route as ours.
+        route_table: Table our routes live in.
+        route_metric: Priority of our routes, 0 as with ``ip route add``.
+    """
+
+    config: MeshConfig | None = None
+    own: Lease | None = None
+    peers: Mapping[IPv4Network, Lease] = field(default_factory=lambda: MappingProxyType({}))
+    uplink: Uplink | None = None
+    host: HostFacts | None = None
+    docker: DockerFacts | None = None
+    complete: bool = False
+    dead_subnets: frozenset[IPv4Network] = frozenset()
+    route_protocol: int = ROUTE_PROTOCOL
+    route_table: int = MAIN_TABLE
+    route_metric: int = 0
