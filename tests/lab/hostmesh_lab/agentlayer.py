@@ -65,18 +65,27 @@ def _build(image: images.Image, lock: Path, folder: Path, say: images.Say) -> No
     pip = _pip_settings(upper)
     links = " ".join(name for name in pip.get("PIP_FIND_LINKS", "").split() if Path(name).is_dir())
     mounts = {
-        "LAB_LOWER": image.rootfs, "LAB_UPPER": upper, "LAB_WORK": folder / "work",
-        "LAB_VENV": layer / _VENV, "LAB_LINKS": links,
+        "LAB_LOWER": image.rootfs,
+        "LAB_UPPER": upper,
+        "LAB_WORK": folder / "work",
+        "LAB_VENV": layer / _VENV,
+        "LAB_LINKS": links,
     }
     exports = "".join(f"{name}='{value}'\n" for name, value in mounts.items())
     images.in_chroot(
-        folder / "merged", _SCRIPT, log, doing=f"making the agent's environment for {image.suite}",
-        env=pip, mounts=exports + _MOUNTS,
+        folder / "merged",
+        _SCRIPT,
+        log,
+        doing=f"making the agent's environment for {image.suite}",
+        env=pip,
+        mounts=exports + _MOUNTS,
     )
     _add_programs(layer, Path((upper / "purelib").read_text().strip()))
     images.remove_tree(upper)
     images.remove_tree(folder / "work")
-    say(f"the agent's environment for {image.suite} is ready after {time.monotonic() - started:.0f} s")
+    say(
+        f"the agent's environment for {image.suite} is ready after {time.monotonic() - started:.0f} s"
+    )
 
 
 def _pip_settings(upper: Path) -> dict[str, str]:
@@ -85,8 +94,13 @@ def _pip_settings(upper: Path) -> dict[str, str]:
     settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_REQUIRE_VIRTUALENV"):
         settings.pop(name, None)
-    settings |= {"PIP_CERT": bundle, "SSL_CERT_FILE": bundle, "PIP_ROOT_USER_ACTION": "ignore",
-                 "PIP_NO_CACHE_DIR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    settings |= {
+        "PIP_CERT": bundle,
+        "SSL_CERT_FILE": bundle,
+        "PIP_ROOT_USER_ACTION": "ignore",
+        "PIP_NO_CACHE_DIR": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
     for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
         if name in os.environ:
             settings[name] = os.environ[name]

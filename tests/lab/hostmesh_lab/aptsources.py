@@ -15,7 +15,9 @@ _DEBIAN_SUITES = frozenset(
     "buster bullseye bookworm trixie forky duke sid "
     "oldoldstable oldstable stable testing unstable".split()
 )
-_ONE_LINE = re.compile(r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<components>.*)$")
+_ONE_LINE = re.compile(
+    r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<components>.*)$"
+)
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,14 @@ def _split_command(words: list[str]) -> tuple[list[str], list[str]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="hostmesh-lab", description="Several Docker hosts on this machine, in namespaces of their own."
+        prog="hostmesh-lab",
+        description="Several Docker hosts on this machine, in namespaces of their own.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, act: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, act: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(act=act)
         command.add_argument("--name", default="lab", help="which lab (default: lab)")
@@ -71,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     add("down", _down, "End the lab and remove everything of it.")
     image = add("image", _image, "Prepare root filesystems only.")
     image.add_argument("--suite", choices=(*images.SUITES, "all"), default=images.DEFAULT_SUITE)
-    image.add_argument("--purge", action="store_true", help="remove everything that is cached instead")
+    image.add_argument(
+        "--purge", action="store_true", help="remove everything that is cached instead"
+    )
     logs = add("logs", _logs, "Print a service's log: logs host1 docker")
     logs.add_argument("machine")
     logs.add_argument("service", nargs="?", default="agent")
@@ -89,9 +94,13 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--no-agent", action="store_true", help="do not start the agents")
     up.add_argument("--iptables", choices=("nft", "legacy"), default="nft")
     up.add_argument("--mtu", type=int, default=1500)
-    up.add_argument("--reject-forward", action="store_true", help="end FORWARD in icmp-host-prohibited")
     up.add_argument(
-        "--cidr", default=CIDR, help=f"the mesh's range in the agents' settings ({CIDR}); '' for none"
+        "--reject-forward", action="store_true", help="end FORWARD in icmp-host-prohibited"
+    )
+    up.add_argument(
+        "--cidr",
+        default=CIDR,
+        help=f"the mesh's range in the agents' settings ({CIDR}); '' for none",
     )
 
 
@@ -105,13 +114,20 @@ def _say(text: str) -> None:
 def _up(arguments: argparse.Namespace) -> int:
     die_on_sigterm()
     host = HostOptions(
-        agent=not arguments.no_agent, iptables=arguments.iptables, mtu=arguments.mtu,
+        agent=not arguments.no_agent,
+        iptables=arguments.iptables,
+        mtu=arguments.mtu,
         reject_forward=arguments.reject_forward,
     )
     lab = Lab.up(
         LabOptions(
-            name=arguments.name, hosts=arguments.hosts, suite=arguments.suite, host=host,
-            etcd_members=arguments.etcd_members, cidr=arguments.cidr or None, owned=False,
+            name=arguments.name,
+            hosts=arguments.hosts,
+            suite=arguments.suite,
+            host=host,
+            etcd_members=arguments.etcd_members,
+            cidr=arguments.cidr or None,
+            owned=False,
         ),
         _say,
     )
@@ -120,7 +136,9 @@ def _up(arguments: argparse.Namespace) -> int:
         lab.wait_ready(_READY_S)
         _say("every agent is ready")
     option = "" if lab.name == "lab" else f" --name {lab.name}"
-    print(f"look around: hostmesh-lab exec{option} host1 -- docker ps; end it: hostmesh-lab down{option}")
+    print(
+        f"look around: hostmesh-lab exec{option} host1 -- docker ps; end it: hostmesh-lab down{option}"
+    )
     return 0
 
 
@@ -131,16 +149,23 @@ def _describe(lab: Lab) -> dict[str, Any]:
         if machine is None:
             continue
         proc = machine.proc()
-        machines.append({
-            "name": machine.name,
-            "kind": machine.config.kind,
-            "address": machine.address,
-            "state": "on" if proc else "off",
-            "pid": proc.pid if proc else None,
-            "services": machine.services() if proc else {},
-            "logs": str(machine.disk / "log"),
-        })
-    return {"name": lab.name, "suite": lab.record.suite, "etcd": lab.endpoints(), "machines": machines}
+        machines.append(
+            {
+                "name": machine.name,
+                "kind": machine.config.kind,
+                "address": machine.address,
+                "state": "on" if proc else "off",
+                "pid": proc.pid if proc else None,
+                "services": machine.services() if proc else {},
+                "logs": str(machine.disk / "log"),
+            }
+        )
+    return {
+        "name": lab.name,
+        "suite": lab.record.suite,
+        "etcd": lab.endpoints(),
+        "machines": machines,
+    }
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -217,7 +242,9 @@ def _image(arguments: argparse.Namespace) -> int:
     require_root()
     if arguments.purge:
         if state.known_names():
-            raise LabError("labs use the images: " + ", ".join(state.known_names()), "hostmesh-lab down")
+            raise LabError(
+                "labs use the images: " + ", ".join(state.known_names()), "hostmesh-lab down"
+            )
         shutil.rmtree(paths.cache_root(), ignore_errors=True)
         return 0
     for suite in images.SUITES if arguments.suite == "all" else [arguments.suite]:

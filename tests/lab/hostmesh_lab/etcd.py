@@ -61,13 +61,19 @@ class EtcdMember(Machine):
         """Run etcdctl (version 3) against this member."""
         return self.run(
             ["etcdctl", f"--endpoints={self.endpoint}", *args],
-            timeout_s=timeout_s, check=check, env={"ETCDCTL_API": "3"},
+            timeout_s=timeout_s,
+            check=check,
+            env={"ETCDCTL_API": "3"},
         )
 
     def keys(self, prefix: str) -> dict[str, str]:
         """All keys below a prefix, with their values."""
-        answer: dict[str, Any] = json.loads(self.etcdctl("get", "--prefix", prefix, "-w", "json").stdout)
+        answer: dict[str, Any] = json.loads(
+            self.etcdctl("get", "--prefix", prefix, "-w", "json").stdout
+        )
         return {
-            base64.b64decode(item["key"]).decode(): base64.b64decode(item.get("value", "")).decode(errors="replace")
+            base64.b64decode(item["key"]).decode(): base64.b64decode(item.get("value", "")).decode(
+                errors="replace"
+            )
             for item in answer.get("kvs", [])
         }

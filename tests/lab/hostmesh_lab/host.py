@@ -47,7 +47,9 @@ class Host(Machine):
         for label, item in found.items():
             if item["IPAddress"] and network in (None, label):
                 return ip_address(item["IPAddress"])
-        raise LabError(f"{self.name}: container {name} has no address in {network or 'any network'}")
+        raise LabError(
+            f"{self.name}: container {name} has no address in {network or 'any network'}"
+        )
 
     def inspect(self, name: str) -> dict[str, Any]:
         """What Docker knows of a container, network or image."""
@@ -58,11 +60,16 @@ class Host(Machine):
         """Kill and remove a container."""
         self.docker("rm", "--force", name)
 
-    def ping(self, target: object, *, container: str | None = None, count: int = 1, wait_s: int = 1) -> bool:
+    def ping(
+        self, target: object, *, container: str | None = None, count: int = 1, wait_s: int = 1
+    ) -> bool:
         """Whether an address answers a ping from this host, or from a container on it."""
         argv = ["ping", "-n", "-c", str(count), "-W", str(wait_s), str(target)]
         inside = ["docker", "exec", container] if container else []
-        return self.run([*inside, *argv], timeout_s=10 + count * (wait_s + 1), check=False).returncode == 0
+        return (
+            self.run([*inside, *argv], timeout_s=10 + count * (wait_s + 1), check=False).returncode
+            == 0
+        )
 
     def fetch(self, url: str, *, container: str | None = None, timeout_s: int = 3) -> str | None:
         """A page by HTTP from this host or from a container on it; None if it cannot be had."""
@@ -76,7 +83,9 @@ class Host(Machine):
 
     # -- the agent
 
-    def agentctl(self, *args: str, check: bool = True, timeout_s: float = _AGENT_CALL_S) -> shell.Completed:
+    def agentctl(
+        self, *args: str, check: bool = True, timeout_s: float = _AGENT_CALL_S
+    ) -> shell.Completed:
         """Run agentctl on this host."""
         return self.run(["agentctl", *args], timeout_s=timeout_s, check=check)
 
@@ -99,12 +108,16 @@ class Host(Machine):
         try:
             found: list[dict[str, Any]] = json.loads(answer.stdout)["leases"]
         except (ValueError, KeyError) as error:
-            raise CommandFailed(f"{self.name}: agentctl leases printed no list: {answer.stdout[:200]!r}") from error
+            raise CommandFailed(
+                f"{self.name}: agentctl leases printed no list: {answer.stdout[:200]!r}"
+            ) from error
         return found
 
     def lease(self) -> str | None:
         """This host's own subnet as it stands in the list of leases."""
-        return next((item["subnet"] for item in self.leases() if item["node_address"] == self.address), None)
+        return next(
+            (item["subnet"] for item in self.leases() if item["node_address"] == self.address), None
+        )
 
     def agent_log(self) -> str:
         """All that the agent logged since the host's disk was made."""
@@ -148,7 +161,8 @@ class Host(Machine):
     def set_autostart(self, *, agent: bool) -> None:
         """Whether the agent starts at the host's next boots."""
         services = [
-            replace(item, autostart=agent) if item.name == "agent" else item for item in self.config.services
+            replace(item, autostart=agent) if item.name == "agent" else item
+            for item in self.config.services
         ]
         self.config = replace(self.config, services=services)
         self.save()
@@ -166,7 +180,11 @@ class Host(Machine):
     def addresses(self, interface: str) -> list[str]:
         """The IPv4 addresses of an interface, with their prefix lengths."""
         shown = self._ip_json("-4", "address", "show", "dev", interface)
-        return [f"{item['local']}/{item['prefixlen']}" for link in shown for item in link.get("addr_info", [])]
+        return [
+            f"{item['local']}/{item['prefixlen']}"
+            for link in shown
+            for item in link.get("addr_info", [])
+        ]
 
     def _ip_json(self, *args: str) -> list[dict[str, Any]]:
         text = self.run(["ip", "-j", *args]).stdout.strip()
@@ -178,6 +196,8 @@ class Host(Machine):
         command = f"iptables-{variant}-save" if variant else "iptables-save"
         return self.run([command, "-t", table]).stdout.splitlines()
 
-    def extra_settings(self, tables: Mapping[str, Mapping[str, Any]], endpoints: Sequence[str]) -> None:
+    def extra_settings(
+        self, tables: Mapping[str, Mapping[str, Any]], endpoints: Sequence[str]
+    ) -> None:
         """Write the settings file with these tables merged over the lab's own."""
         self.write_settings(kinds.HostOptions(settings=tables), endpoints)

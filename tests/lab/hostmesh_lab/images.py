@@ -185,8 +185,17 @@ def _debootstrap(suite: Suite, rootfs: Path, source: str, log: Path, say: Say) -
 def _isolated(argv: list[str], log: Path, doing: str) -> None:
     """Run with mounts and processes that end with it, whatever ends it."""
     shell.run(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
-         "--", *argv],
+        [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--propagation",
+            "private",
+            "--",
+            *argv,
+        ],
         timeout_s=_BUILD_TIMEOUT_S,
         env={**os.environ, "LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"},
         log=log,
@@ -213,7 +222,9 @@ def in_chroot(
 
 
 def _assignments(env: dict[str, str]) -> str:
-    return " ".join("'" + f"{name}={value}".replace("'", "'\\''") + "'" for name, value in env.items())
+    return " ".join(
+        "'" + f"{name}={value}".replace("'", "'\\''") + "'" for name, value in env.items()
+    )
 
 
 def lend_name_service(folder: Path) -> None:
@@ -251,7 +262,9 @@ def _apt_conf() -> str:
     """The machine's own way to its mirror (proxies, time-outs), and patience with an old Release file."""
     dump = shell.run(["apt-config", "dump"], timeout_s=30).stdout
     wanted = ("Acquire::http::", "Acquire::https::", "Acquire::Retries")
-    lines = [line for line in dump.splitlines() if line.startswith(wanted) and not line.endswith('"";')]
+    lines = [
+        line for line in dump.splitlines() if line.startswith(wanted) and not line.endswith('"";')
+    ]
     lines += [
         'Acquire::Check-Valid-Until "false";',
         'Acquire::Languages "none";',
@@ -262,11 +275,22 @@ def _apt_conf() -> str:
 
 def _finish(rootfs: Path) -> None:
     """Remove what was only for the build, and what each host must have of its own."""
-    for name in (BUILD_APT_CONF, BUILD_BUNDLE, "etc/resolv.conf", "etc/hostname",
-                 "var/lib/dbus/machine-id"):
+    for name in (
+        BUILD_APT_CONF,
+        BUILD_BUNDLE,
+        "etc/resolv.conf",
+        "etc/hostname",
+        "var/lib/dbus/machine-id",
+    ):
         (rootfs / name).unlink(missing_ok=True)
     (rootfs / "etc/machine-id").write_text("")
     shutil.rmtree(rootfs / "var/lib/apt/lists", ignore_errors=True)
-    for name in ("var/lib/docker", "var/lib/containerd", "opt/hostmesh/src/agent", "etc/docker",
-                 "etc/hostmesh", "var/lib/apt/lists/partial"):
+    for name in (
+        "var/lib/docker",
+        "var/lib/containerd",
+        "opt/hostmesh/src/agent",
+        "etc/docker",
+        "etc/hostmesh",
+        "var/lib/apt/lists/partial",
+    ):
         (rootfs / name).mkdir(parents=True, exist_ok=True)

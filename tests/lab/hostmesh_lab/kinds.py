@@ -60,7 +60,12 @@ def host(base: Base, index: int, options: HostOptions) -> Config:
     if not _has_agent(base):
         services.pop()
     return Config(
-        base.lab, f"host{index}", "host", base.suite, str(net.host_address(index)), list(base.layers),
+        base.lab,
+        f"host{index}",
+        "host",
+        base.suite,
+        str(net.host_address(index)),
+        list(base.layers),
         services,
         mtu=options.mtu,
         sysctls={**_SYSCTLS, **options.sysctls},
@@ -90,18 +95,28 @@ def _first_commands(options: HostOptions) -> list[list[str]]:
 def docker_service(options: HostOptions) -> Service:
     """dockerd as its unit runs it: without flags that would forbid keys in daemon.json."""
     return Service(
-        "docker", ["dockerd"], {"kind": "ping", "path": "/run/docker.sock"},
+        "docker",
+        ["dockerd"],
+        {"kind": "ping", "path": "/run/docker.sock"},
         restart=Restart(delay_s=2, max_delay_s=2, burst=3),
         autostart=options.docker,
         # Loaded once: afterwards it is on the disk.
-        afterwards=[["sh", "-c", f"docker image inspect lab >/dev/null 2>&1 || docker load -q -i {LAB_IMAGE}"]],
+        afterwards=[
+            [
+                "sh",
+                "-c",
+                f"docker image inspect lab >/dev/null 2>&1 || docker load -q -i {LAB_IMAGE}",
+            ]
+        ],
     )
 
 
 def agent_service(options: HostOptions) -> Service:
     """The agent, restarted whatever it ends with, as its unit has it."""
     return Service(
-        "agent", ["/usr/local/bin/hostmesh-agent"], {"kind": "settled", "seconds": 0.3},
+        "agent",
+        ["/usr/local/bin/hostmesh-agent"],
+        {"kind": "settled", "seconds": 0.3},
         restart=Restart(delay_s=1, max_delay_s=10),
         autostart=options.agent,
     )
@@ -133,20 +148,36 @@ def etcd(base: Base, index: int, members: int, token: str) -> Config:
     address = net.etcd_address(index)
     cluster = ",".join(f"etcd{n}=http://{net.etcd_address(n)}:2380" for n in range(1, members + 1))
     argv = [
-        "etcd", "--name", f"etcd{index}", "--data-dir", f"{ETCD_DATA}/{token}",
-        "--listen-client-urls", "http://0.0.0.0:2379",
-        "--advertise-client-urls", f"http://{address}:2379",
-        "--listen-peer-urls", f"http://{address}:2380",
-        "--initial-advertise-peer-urls", f"http://{address}:2380",
-        "--initial-cluster", cluster,
-        "--initial-cluster-token", token,
-        "--initial-cluster-state", "new",
+        "etcd",
+        "--name",
+        f"etcd{index}",
+        "--data-dir",
+        f"{ETCD_DATA}/{token}",
+        "--listen-client-urls",
+        "http://0.0.0.0:2379",
+        "--advertise-client-urls",
+        f"http://{address}:2379",
+        "--listen-peer-urls",
+        f"http://{address}:2380",
+        "--initial-advertise-peer-urls",
+        f"http://{address}:2380",
+        "--initial-cluster",
+        cluster,
+        "--initial-cluster-token",
+        token,
+        "--initial-cluster-state",
+        "new",
     ]
     service = Service(
-        "etcd", argv, {"kind": "port", "host": str(address), "port": 2379},
-        restart=None, stop_timeout_s=10,
+        "etcd",
+        argv,
+        {"kind": "port", "host": str(address), "port": 2379},
+        restart=None,
+        stop_timeout_s=10,
     )
-    return Config(base.lab, f"etcd{index}", "etcd", base.suite, str(address), list(base.layers), [service])
+    return Config(
+        base.lab, f"etcd{index}", "etcd", base.suite, str(address), list(base.layers), [service]
+    )
 
 
 def gateway(base: Base) -> Config:
@@ -154,9 +185,18 @@ def gateway(base: Base) -> Config:
     argv = ["/usr/bin/python3", "-I", "-B", "/run/lab/world_web.py", str(net.OUTSIDE), "80"]
     web = Service("web", argv, {"kind": "port", "host": str(net.OUTSIDE), "port": 80})
     return Config(
-        base.lab, "world", "gateway", base.suite, str(net.GATEWAY), list(base.layers), [web],
-        sysctls={"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.send_redirects": "0",
-                 "net.ipv4.conf.eth0.send_redirects": "0"},
+        base.lab,
+        "world",
+        "gateway",
+        base.suite,
+        str(net.GATEWAY),
+        list(base.layers),
+        [web],
+        sysctls={
+            "net.ipv4.ip_forward": "1",
+            "net.ipv4.conf.all.send_redirects": "0",
+            "net.ipv4.conf.eth0.send_redirects": "0",
+        },
         binds=[Bind(str(_WORLD_WEB), "/run/lab/world_web.py")],
     )
 

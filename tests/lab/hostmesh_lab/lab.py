@@ -1,7 +1,7 @@
 """A whole lab: some hosts, their etcd, a LAN and a world around it.
 
-    with Lab.up(LabOptions(name="mytest", hosts=2)) as lab:
-        lab.hosts["host1"].run(["docker", "ps"])
+with Lab.up(LabOptions(name="mytest", hosts=2)) as lab:
+    lab.hosts["host1"].run(["docker", "ps"])
 """
 
 import os
@@ -21,6 +21,7 @@ from hostmesh_lab.etcd import EtcdMember
 from hostmesh_lab.host import Host
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.machine import Config, Machine
+from hostmesh_lab.procs import machine_boot_id
 
 _HOST_BYTES = 400 * 1024**2
 CIDR = "10.64.0.0/10"
@@ -76,7 +77,9 @@ class Lab:
             return cls._make(options, layers, lab_image, say)
 
     @classmethod
-    def _make(cls, options: LabOptions, layers: list[str], lab_image: str, say: images.Say) -> "Lab":
+    def _make(
+        cls, options: LabOptions, layers: list[str], lab_image: str, say: images.Say
+    ) -> "Lab":
         paths.disk_root().mkdir(parents=True, exist_ok=True)
         images.require_space(paths.disk_root(), _HOST_BYTES * (options.hosts + 1))
         owner = state.this_process() if options.owned else (0, 0)
@@ -84,9 +87,16 @@ class Lab:
         try:
             holder = net.start_holder(group)
             record = state.Record(
-                options.name, options.suite, layers, lab_image, options.etcd_members,
+                options.name,
+                options.suite,
+                layers,
+                lab_image,
+                options.etcd_members,
                 asdict(_with_mesh(options.host, options.cidr)),
-                state.machine_boot_id(), holder.pid, holder.start, *owner,
+                machine_boot_id(),
+                holder.pid,
+                holder.start,
+                *owner,
             )
             record.save()
             lab = cls(record)
@@ -104,14 +114,19 @@ class Lab:
         if record is None:
             raise LabError(f"there is no lab {name!r}", "hostmesh-lab up")
         if not record.alive():
-            raise LabError(f"lab {name!r} was killed", "hostmesh-lab down clears it, up replaces it")
+            raise LabError(
+                f"lab {name!r} was killed", "hostmesh-lab down clears it, up replaces it"
+            )
         return cls(record)
 
     def __enter__(self) -> "Lab":
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.down()
 
@@ -123,11 +138,15 @@ class Lab:
     # -- its machines
 
     def _base(self) -> kinds.Base:
-        return kinds.Base(self.name, self.record.suite, tuple(self.record.layers), self.record.lab_image)
+        return kinds.Base(
+            self.name, self.record.suite, tuple(self.record.layers), self.record.lab_image
+        )
 
     def _adopt_all(self) -> None:
         folder = paths.disk_root() / self.name
-        for path in sorted(folder.glob("*/machine.json"), key=lambda p: (len(p.parent.name), p.parent.name)):
+        for path in sorted(
+            folder.glob("*/machine.json"), key=lambda p: (len(p.parent.name), p.parent.name)
+        ):
             self._adopt(Config.load(path))
 
     def _adopt(self, config: Config) -> Machine:
@@ -154,9 +173,12 @@ class Lab:
             machine.create_disk({})
         hosts = [self._new_host(n, options) for n in range(1, options.hosts + 1)]
         # etcd first: an agent that finds it at once does not wait out a back-off.
-        in_parallel(lambda machine: machine.power_on(), others)
-        in_parallel(lambda machine: machine.wait_booted(), others)
-        in_parallel(lambda machine: machine.boot(), hosts)
+        in_parallel(lambda machine: machine.power_on(), others, self._cut_power)
+        in_parallel(lambda machine: machine.wait_booted(), others, self._cut_power)
+        in_parallel(lambda machine: machine.boot(), hosts, self._cut_power)
+
+    def _cut_power(self) -> None:
+        cgroups.kill(cgroups.lab_group(self.name))
 
     def _new_host(self, index: int, options: LabOptions) -> Host:
         name = f"host{index}"
@@ -191,7 +213,9 @@ class Lab:
             if extra is not None:
                 everything[extra.name] = extra
         if name not in everything:
-            raise LabError(f"no machine {name!r} in lab {self.name}", "one of " + ", ".join(everything))
+            raise LabError(
+                f"no machine {name!r} in lab {self.name}", "one of " + ", ".join(everything)
+            )
         return everything[name]
 
     def host(self, name: str) -> Host:
@@ -205,7 +229,9 @@ class Lab:
 
     def endpoints(self) -> list[str]:
         """Where clients reach etcd."""
-        return [f"http://{net.etcd_address(n)}:2379" for n in range(1, self.record.etcd_members + 1)]
+        return [
+            f"http://{net.etcd_address(n)}:2379" for n in range(1, self.record.etcd_members + 1)
+        ]
 
     def etcdctl(self, *args: str, check: bool = True) -> str:
         """Run etcdctl against the lab's etcd and return what it prints."""
@@ -247,17 +273,28 @@ def _with_mesh(options: HostOptions, cidr: str | None) -> HostOptions:
 def _require_free_name(name: str, say: images.Say) -> None:
     record = state.load(name)
     if record is not None and record.alive() and not record.orphaned():
-        raise LabError(f"lab {name!r} is up already", "hostmesh-lab down, or another --name")
+        raise LabError(
+            f"lab {name!r} is up already", f"hostmesh-lab down --name {name}, or another name"
+        )
     if name in state.known_names():
         say(f"clearing what was left of lab {name}")
         state.clear(name)
 
 
-def in_parallel(act: Callable[[Any], Any], things: Sequence[Any]) -> None:
-    """Do something to several machines at once; all are done before the first error is raised."""
-    with ThreadPoolExecutor(max_workers=max(1, min(8, len(things)))) as pool:
+def in_parallel(
+    act: Callable[[Any], Any], things: Sequence[Any], abort: Callable[[], None] = lambda: None
+) -> None:
+    """Do something to several machines at once. On the first error, or Ctrl-C, `abort` ends what the
+    others wait for, so that none is still at work when the error goes on."""
+    pool = ThreadPoolExecutor(max_workers=max(1, min(8, len(things))))
+    try:
         for future in [pool.submit(act, thing) for thing in things]:
             future.result()
+    except BaseException:
+        abort()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def require_root() -> None:

@@ -46,41 +46,55 @@ def archive(busybox: Path) -> bytes:
     """The whole image: a configuration, one layer, a manifest."""
     applets = shell.run([str(busybox), "--list"], timeout_s=10).stdout.split()
     layer = _layer(busybox.read_bytes(), applets)
-    config = json.dumps({
-        "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
-        "os": "linux",
-        "created": "2000-01-01T00:00:00Z",
-        "config": {
-            "Env": ["PATH=/bin"],
-            "Cmd": ["httpd", "-f", "-p", "80", "-h", "/www"],
-            "StopSignal": "SIGKILL",
-        },
-        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
-        "history": [{"created": "2000-01-01T00:00:00Z", "comment": "busybox"}],
-    }).encode()
+    config = json.dumps(
+        {
+            "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+            "os": "linux",
+            "created": "2000-01-01T00:00:00Z",
+            "config": {
+                "Env": ["PATH=/bin"],
+                "Cmd": ["httpd", "-f", "-p", "80", "-h", "/www"],
+                "StopSignal": "SIGKILL",
+            },
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()],
+            },
+            "history": [{"created": "2000-01-01T00:00:00Z", "comment": "busybox"}],
+        }
+    ).encode()
     name = hashlib.sha256(config).hexdigest()
     manifest = [{"Config": f"{name}.json", "RepoTags": [NAME], "Layers": ["layer.tar"]}]
-    return _tar({
-        f"{name}.json": (config, 0o644),
-        "layer.tar": (layer, 0o644),
-        "manifest.json": (json.dumps(manifest).encode(), 0o644),
-    })
+    return _tar(
+        {
+            f"{name}.json": (config, 0o644),
+            "layer.tar": (layer, 0o644),
+            "manifest.json": (json.dumps(manifest).encode(), 0o644),
+        }
+    )
 
 
 def _layer(busybox: bytes, applets: list[str]) -> bytes:
     files = {
         "bin/busybox": (busybox, 0o755),
-        "etc/passwd": (b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644),
+        "etc/passwd": (
+            b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+            0o644,
+        ),
         "etc/group": (b"root:x:0:\nnogroup:x:65534:\n", 0o644),
         "www/index.html": (PAGE.encode(), 0o644),
         **{f"www/cgi-bin/{name}": (text.encode(), 0o755) for name, text in _SCRIPTS.items()},
     }
     links = {f"bin/{name}": "busybox" for name in applets if name != "busybox"}
-    return _tar(files, links, ["bin", "etc", "www", "www/cgi-bin", "tmp", "root", "proc", "sys", "dev"])
+    return _tar(
+        files, links, ["bin", "etc", "www", "www/cgi-bin", "tmp", "root", "proc", "sys", "dev"]
+    )
 
 
 def _tar(
-    files: dict[str, tuple[bytes, int]], links: dict[str, str] | None = None, folders: list[str] | None = None
+    files: dict[str, tuple[bytes, int]],
+    links: dict[str, str] | None = None,
+    folders: list[str] | None = None,
 ) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:

@@ -225,13 +225,34 @@ class Machine:
     def _spawn(self, spec: Path) -> "subprocess.Popen[bytes]":
         with open(self.disk / "log/boot.log", "ab") as log:
             return subprocess.Popen(
-                [*net.in_group(self._group / "outer"),
-                 "nsenter", f"--pid=/proc/{self._holder.pid}/ns/pid", "--",
-                 "unshare", "--fork", "--kill-child", "--pid", "--mount", "--net", "--uts", "--ipc",
-                 "--propagation", "private", "--",
-                 sys.executable, "-I", "-S", "-B", str(_GUEST / "boot.py"), str(spec)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                start_new_session=True, cwd="/",
+                [
+                    *net.in_group(self._group / "outer"),
+                    "nsenter",
+                    f"--pid=/proc/{self._holder.pid}/ns/pid",
+                    "--",
+                    "unshare",
+                    "--fork",
+                    "--kill-child",
+                    "--pid",
+                    "--mount",
+                    "--net",
+                    "--uts",
+                    "--ipc",
+                    "--propagation",
+                    "private",
+                    "--",
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    "-B",
+                    str(_GUEST / "boot.py"),
+                    str(spec),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
             )
 
     def _follow_boot(self, process: "subprocess.Popen[bytes]") -> None:
@@ -298,7 +319,9 @@ class Machine:
                     break
                 except OSError as error:
                     if time.monotonic() > deadline or self.proc() is None:
-                        raise LabError(f"{self.name}: its PID 1 does not answer: {error.strerror}") from error
+                        raise LabError(
+                            f"{self.name}: its PID 1 does not answer: {error.strerror}"
+                        ) from error
                     time.sleep(0.02)
             try:
                 connection.sendall(line)
@@ -325,13 +348,29 @@ class Machine:
 
     def enter(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> list[str]:
         """The command line that runs a program on this machine."""
-        settings = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8",
-                    "TERM": os.environ.get("TERM", "dumb"), **(env or {})}
+        settings = {
+            "PATH": _PATH,
+            "HOME": "/root",
+            "LANG": "C.UTF-8",
+            "TERM": os.environ.get("TERM", "dumb"),
+            **(env or {}),
+        }
         return [
             *net.in_group(self._group / "root/exec"),
-            "nsenter", f"--target={self.pid()}", "--mount", "--uts", "--ipc", "--net", "--pid",
-            "--cgroup", "--wdns=/root", "--", "/usr/bin/env", "-i",
-            *(f"{name}={value}" for name, value in settings.items()), *argv,
+            "nsenter",
+            f"--target={self.pid()}",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--pid",
+            "--cgroup",
+            "--wdns=/root",
+            "--",
+            "/usr/bin/env",
+            "-i",
+            *(f"{name}={value}" for name, value in settings.items()),
+            *argv,
         ]
 
     def run(
@@ -345,13 +384,20 @@ class Machine:
     ) -> shell.Completed:
         """Run a program on this machine to its end."""
         doing = f"{self.name}: {' '.join(argv)}"
-        return shell.run(self.enter(argv, env), timeout_s=timeout_s, check=check, stdin=stdin, doing=doing)
+        return shell.run(
+            self.enter(argv, env), timeout_s=timeout_s, check=check, stdin=stdin, doing=doing
+        )
 
-    def popen(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
+    def popen(
+        self, argv: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[bytes]":
         """Start a program on this machine and go on; end it with `shell.kill_session`."""
         return subprocess.Popen(
-            self.enter(argv, env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, start_new_session=True,
+            self.enter(argv, env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
 
 

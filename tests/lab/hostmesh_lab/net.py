@@ -61,10 +61,28 @@ def start_holder(group: Path) -> Proc:
     cgroups.create(group)
     script = Path(__file__).parent / "guest/holder.py"
     process = subprocess.Popen(
-        [*in_group(group), "unshare", "--fork", "--kill-child", "--pid", "--net", "--mount",
-         "--propagation", "private", "--", sys.executable, "-I", "-S", "-B", str(script)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        start_new_session=True, cwd="/",
+        [
+            *in_group(group),
+            "unshare",
+            "--fork",
+            "--kill-child",
+            "--pid",
+            "--net",
+            "--mount",
+            "--propagation",
+            "private",
+            "--",
+            sys.executable,
+            "-I",
+            "-S",
+            "-B",
+            str(script),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
     )
     assert process.stdout is not None
     with process.stdout as pipe:
@@ -72,11 +90,14 @@ def start_holder(group: Path) -> Proc:
     if not line.isdigit():
         raise LabError("the lab's first process did not start", "are namespaces allowed here?")
     holder = Proc.of(int(line))
-    ip_batch(holder, [
-        "link set lo up",
-        f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
-        f"link set {BRIDGE} up",
-    ])
+    ip_batch(
+        holder,
+        [
+            "link set lo up",
+            f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+            f"link set {BRIDGE} up",
+        ],
+    )
     return holder
 
 
@@ -89,17 +110,22 @@ def ip_batch(proc: Proc, lines: list[str]) -> None:
     """Run several `ip` commands in the network namespace of a process."""
     shell.run(
         ["nsenter", f"--net=/proc/{proc.pid}/ns/net", "ip", "-batch", "-"],
-        timeout_s=_IP_TIMEOUT_S, stdin="\n".join(lines) + "\n", doing="setting up the lab's network",
+        timeout_s=_IP_TIMEOUT_S,
+        stdin="\n".join(lines) + "\n",
+        doing="setting up the lab's network",
     )
 
 
 def plug(holder: Proc, machine: Proc, port: Port) -> None:
     """Lay a cable from the bridge to a machine and give the machine its address."""
-    ip_batch(holder, [
-        f"link add {port.name} mtu {port.mtu} type veth peer name eth0"
-        f" address {mac_of(port.address)} mtu {port.mtu} netns {machine.pid}",
-        f"link set {port.name} master {BRIDGE} up",
-    ])
+    ip_batch(
+        holder,
+        [
+            f"link add {port.name} mtu {port.mtu} type veth peer name eth0"
+            f" address {mac_of(port.address)} mtu {port.mtu} netns {machine.pid}",
+            f"link set {port.name} master {BRIDGE} up",
+        ],
+    )
     inside = [
         "link set lo up",
         f"address add {port.interface} brd + dev eth0",

@@ -68,7 +68,11 @@ def known_names() -> list[str]:
     """Every lab that left a trace."""
     places = (paths.state_root(), paths.disk_root(), cgroups.lab_group("x").parent)
     found = {
-        entry.name for place in places if place.is_dir() for entry in place.iterdir() if entry.is_dir()
+        entry.name
+        for place in places
+        if place.is_dir()
+        for entry in place.iterdir()
+        if entry.is_dir()
     }
     return sorted(name for name in found if not name.startswith("failed-"))
 

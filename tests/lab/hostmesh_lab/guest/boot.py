@@ -19,8 +19,16 @@ MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
 CLONE_NEWCGROUP = 0x02000000
 _libc = ctypes.CDLL(None, use_errno=True)
-_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
-            "tty": (5, 0), "kmsg": (1, 11), "net/tun": (10, 200)}
+_DEVICES = {
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+    "kmsg": (1, 11),
+    "net/tun": (10, 200),
+}
 
 
 def _checked(result: int, doing: str) -> None:
@@ -29,11 +37,18 @@ def _checked(result: int, doing: str) -> None:
         raise OSError(number, f"{doing}: {os.strerror(number)}")
 
 
-def mount(source: str, target: Path | str, kind: str = "", flags: int = 0, options: str = "") -> None:
+def mount(
+    source: str, target: Path | str, kind: str = "", flags: int = 0, options: str = ""
+) -> None:
     """mount(2)."""
     _checked(
-        _libc.mount(source.encode(), str(target).encode(), kind.encode() or None,
-                    ctypes.c_ulong(flags), options.encode() or None),
+        _libc.mount(
+            source.encode(),
+            str(target).encode(),
+            kind.encode() or None,
+            ctypes.c_ulong(flags),
+            options.encode() or None,
+        ),
         f"mount {kind or 'bind'} {source} on {target}",
     )
 
@@ -68,7 +83,13 @@ def build_tree(spec: dict[str, Any]) -> Path:
     mount("sysfs", root / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("cgroup2", root / "sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for name in ("run", "tmp"):
-        mount("tmpfs", root / name, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777" if name == "tmp" else "mode=755")
+        mount(
+            "tmpfs",
+            root / name,
+            "tmpfs",
+            MS_NOSUID | MS_NODEV,
+            "mode=1777" if name == "tmp" else "mode=755",
+        )
     make_devices(root / "dev")
     for item in spec["binds"]:
         bind(item["source"], root / item["target"].lstrip("/"), read_only=item["read_only"])
@@ -84,11 +105,22 @@ def make_devices(dev: Path) -> None:
     for name, (major, minor) in _DEVICES.items():
         os.mknod(dev / name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
         os.chmod(dev / name, 0o666)
-    mount("devpts", dev / "pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5")
+    mount(
+        "devpts",
+        dev / "pts",
+        "devpts",
+        MS_NOSUID | MS_NOEXEC,
+        "newinstance,ptmxmode=0666,mode=620,gid=5",
+    )
     mount("tmpfs", dev / "shm", "tmpfs", MS_NOSUID | MS_NODEV)
     mount("mqueue", dev / "mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    for name, target in (("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"),
-                         ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")):
+    for name, target in (
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ):
         (dev / name).symlink_to(target)
 
 
@@ -116,9 +148,17 @@ def main() -> None:
     null = os.open("/dev/null", os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
-    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                   "HOME": "/root", "LANG": "C.UTF-8", "container": "hostmesh-lab"}
-    os.execve("/usr/bin/python3", ["/usr/bin/python3", "-I", "-B", "/run/lab/init.py", "/run/lab/spec.json"], environment)
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "container": "hostmesh-lab",
+    }
+    os.execve(
+        "/usr/bin/python3",
+        ["/usr/bin/python3", "-I", "-B", "/run/lab/init.py", "/run/lab/spec.json"],
+        environment,
+    )
 
 
 if __name__ == "__main__":

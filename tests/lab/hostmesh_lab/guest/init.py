@@ -51,8 +51,13 @@ def spawn(argv: list[str], env: dict[str, str], log_path: str, ended: Callable[[
     ]
     with _spawning:
         pid = os.posix_spawnp(
-            argv[0], argv, {**os.environ, **env}, file_actions=actions, setsid=True,
-            setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGTERM],
+            argv[0],
+            argv,
+            {**os.environ, **env},
+            file_actions=actions,
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGTERM],
         )
         _children[pid] = ended
     return pid
@@ -99,7 +104,9 @@ class Service:
         recent: list[float] = []
         while True:
             with self.changed:
-                self.changed.wait_for(lambda: self.wanted and self.pid is None and not self.given_up)
+                self.changed.wait_for(
+                    lambda: self.wanted and self.pid is None and not self.given_up
+                )
                 asked = self.last_exit is None
                 if not asked:
                     delay = self._delay(recent)
@@ -169,7 +176,9 @@ class Service:
                 return
             with self.changed:
                 self.changed.wait_for(lambda: self.exits > exits, 0.03)
-        raise Failed(f"{self.name} is not up after {self.spec['start_timeout_s']} s: {self._last_lines()}")
+        raise Failed(
+            f"{self.name} is not up after {self.spec['start_timeout_s']} s: {self._last_lines()}"
+        )
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it and keep it ended; killed if it takes too long."""
@@ -205,7 +214,12 @@ class Service:
             state = "running" if self.pid else "failed" if self.given_up else "stopped"
             if self.wanted and not self.pid and not self.given_up:
                 state = "restarting"
-            return {"state": state, "pid": self.pid, "starts": self.starts, "last_exit": self.last_exit}
+            return {
+                "state": state,
+                "pid": self.pid,
+                "starts": self.starts,
+                "last_exit": self.last_exit,
+            }
 
 
 def ready(probe: dict[str, Any], began: float) -> bool:
@@ -284,7 +298,10 @@ class Machine:
         service = self.services.get(request["service"])
         if service is None:
             known = ", ".join(self.services) or "none"
-            return {"ok": False, "message": f"no service {request['service']!r} here (there is: {known})"}
+            return {
+                "ok": False,
+                "message": f"no service {request['service']!r} here (there is: {known})",
+            }
         return self._serve(verb, service, request)
 
     def _serve(self, verb: str, service: Service, request: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,9 @@ def main() -> int:
         connection.connect("/run/lab/init.sock")
         connection.sendall(json.dumps({"verb": verb, "service": name}).encode() + b"\n")
         with connection.makefile("rb") as stream:
-            reply = json.loads(stream.readline() or b'{"ok": false, "message": "no answer from PID 1"}')
+            reply = json.loads(
+                stream.readline() or b'{"ok": false, "message": "no answer from PID 1"}'
+            )
     if verb == "status" and reply["ok"]:
         reply = reply["services"].get(name, {"state": "unknown"})
         print(reply["state"])

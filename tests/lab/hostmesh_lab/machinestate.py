@@ -1,0 +1,121 @@
+"""What a lab must leave untouched: the machine's own network, mounts and cgroups, before and after."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hostmesh_lab import shell
+
+_TIMEOUT_S = 30.0
+# These change by themselves, or by anybody's traffic.
+_VOLATILE_KEYS = frozenset(
+    "valid_life_time preferred_life_time expires stats stats64 flags_expires ageing_timer gc_timer".split()
+)
+_VOLATILE_SYSCTLS = re.compile(
+    r"(^|/)(nf_conntrack_count|tcp_mem|udp_mem|tcp_fastopen_key|stable_secret|base_reachable_time(_ms)?"
+    r"|rps_.*|flow_limit.*|nf_conntrack_dccp.*|.*_cookie|netdev_rss_key)$"
+)
+_CONTAINER_GROUP = re.compile(r"hostmesh|docker|[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class MachineState:
+    """Lines by what they are about: a difference is a line that came or went."""
+
+    lines: frozenset[str]
+
+    def differences(self, later: "MachineState") -> list[str]:
+        """What changed from this state to a later one, in words."""
+        gone = [f"gone: {line}" for line in sorted(self.lines - later.lines)]
+        return gone + [f"new: {line}" for line in sorted(later.lines - self.lines)]
+
+
+def look(*, lab: str = "") -> MachineState:
+    """Record the machine's state. With `lab`, what belongs to other labs that live beside it is left out."""
+    lines = [*_network(), *_firewall(), *_sysctls(), *_namespaces(), *_mounts()]
+    others = re.compile(rf"hostmesh-lab($|/(?!{re.escape(lab)}(/|$)))")
+    lines += [line for line in _cgroups() if not (lab and others.search(line))]
+    return MachineState(frozenset(lines))
+
+
+def _network() -> Iterator[str]:
+    for label, args in (
+        ("link", ["link"]),
+        ("address", ["address"]),
+        ("rule", ["rule"]),
+        ("rule6", ["-6", "rule"]),
+        ("route", ["route", "show", "table", "all"]),
+        ("route6", ["-6", "route", "show", "table", "all"]),
+    ):
+        text = shell.run(["ip", "-j", *args], timeout_s=_TIMEOUT_S, check=False).stdout.strip()
+        for item in json.loads(text) if text else []:
+            yield f"{label} {json.dumps(_steady(item), sort_keys=True)}"
+
+
+def _steady(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _steady(item) for key, item in value.items() if key not in _VOLATILE_KEYS}
+    return [_steady(item) for item in value] if isinstance(value, list) else value
+
+
+def _firewall() -> Iterator[str]:
+    """Only with tools that are there, and legacy tables only if they exist: looking would make them."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    commands = [["nft", "list", "ruleset"], ["ipset", "save"]]
+    for names, command in (
+        ("ip_tables_names", "iptables-legacy-save"),
+        ("ip6_tables_names", "ip6tables-legacy-save"),
+    ):
+        file = Path("/proc/net") / names
+        commands += [
+            [command, "-t", table] for table in (file.read_text().split() if file.exists() else [])
+        ]
+    for argv in commands:
+        program = shutil.which(argv[0], path=path)
+        if program is None:
+            continue
+        text = shell.run([program, *argv[1:]], timeout_s=_TIMEOUT_S, check=False).stdout
+        section = ""
+        for line in text.splitlines():
+            bare = re.sub(r"\[\d+:\d+\]|packets \d+ bytes \d+", "", line).strip()
+            section = bare if line[:5] == "table" or line[:1] == "*" else section
+            if bare and not bare.startswith("#"):
+                yield f"firewall {argv[0]} {section}: {bare}"
+
+
+def _sysctls() -> Iterator[str]:
+    for folder, _, names in os.walk("/proc/sys/net"):
+        for name in names:
+            path = Path(folder) / name
+            if _VOLATILE_SYSCTLS.search(str(path)):
+                continue
+            try:
+                yield f"sysctl {path.relative_to('/proc/sys')} = {path.read_text().strip()}"
+            except (OSError, UnicodeDecodeError):
+                continue
+
+
+def _namespaces() -> Iterator[str]:
+    folder = Path("/run/netns")
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        yield f"named network namespace {entry.name}"
+
+
+def _mounts() -> Iterator[str]:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, source = line.partition(" - ")
+        words = fields.split()
+        yield f"mount {words[4]} {words[5]} {source}"
+
+
+def _cgroups() -> Iterator[str]:
+    """Groups that containers or labs leave; a machine's services make and remove their own all the time."""
+    for folder, names, _ in os.walk("/sys/fs/cgroup"):
+        for name in names:
+            if _CONTAINER_GROUP.search(name):
+                yield f"cgroup {folder}/{name}"
