@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import structlog
 
 from agent.settings import LogSettings
+from agent.settings.text import printable
 
 __all__ = ["RateLimiter", "configure", "printable", "redact"]
 
@@ -34,19 +35,6 @@ _JOURNAL_LEVEL = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2
 _QUIET_LOGGERS = ("docker", "etcd3", "grpc", "pyroute2", "requests", "tenacity", "urllib3")
 _MAX_NESTING = 6
 _KEPT_CONTROLS = "\n\t"
-
-
-def printable(text: str, *, keep: str = "") -> str:
-    """``text`` with everything a terminal might obey spelled as an escape.
-
-    Control characters, line separators and the marks that reorder text are not printable in
-    Unicode's sense (:meth:`str.isprintable`); ``keep`` names exceptions.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
-    )
 
 
 def redact(value: Any, *, depth: int = 0) -> Any:  # noqa: ANN401 - log values are anything

@@ -10,6 +10,8 @@ from agent.settings.sections import EtcdSettings, LeaseSettings, MeshSettings, S
 __all__ = ["cross_checks"]
 
 _MAX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path is 108 bytes with its final zero
+_MIN_SUBNET_BITS = 2  # flannel refuses a config with fewer than four subnets
+_MAX_SUBNET_BITS = 16  # agent.mesh.ranges.MAX_SUBNETS
 
 Problem = tuple[str, str]
 """("section.key", what is wrong with it)."""
@@ -44,11 +46,14 @@ def _etcd(etcd: EtcdSettings) -> Iterator[Problem]:
 
 def _mesh(mesh: MeshSettings) -> Iterator[Problem]:
     cidr, length = mesh.cidr, mesh.subnet_len
-    if length <= cidr.prefixlen:
-        yield (
-            "mesh.subnet_len",
-            f"must be longer than the /{cidr.prefixlen} of mesh.cidr {cidr}, not {length}",
-        )
+    spare_bits = length - cidr.prefixlen
+    if spare_bits < _MIN_SUBNET_BITS:
+        what = f"{cidr} does not hold four /{length}, the least for a mesh"
+        yield "mesh.subnet_len", f"must be {cidr.prefixlen + 2} or more: mesh.cidr {what}"
+        return
+    if spare_bits > _MAX_SUBNET_BITS:
+        least = cidr.prefixlen + _MAX_SUBNET_BITS
+        yield "mesh.subnet_len", f"must be {least} or less: a mesh has 65536 subnets at most"
         return
     wrong = False
     for key in ("subnet_min", "subnet_max"):

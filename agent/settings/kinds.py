@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from agent.settings.text import shown
+
 __all__ = [
     "Kind",
     "absolute_path",
@@ -40,8 +42,12 @@ __all__ = [
 T = TypeVar("T")
 TextT = TypeVar("TextT", bound=str)
 
-_SHOWN_CHARS = 60
 _MAX_TEXT_CHARS = 4096
+_SHORTEST_CIDR, _LONGEST_CIDR = 8, 28
+_NOT_FOR_HOSTS = tuple(
+    IPv4Network(text)
+    for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+)
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,6 @@ def required(kind: Kind[T]) -> T:
     field: Any = dataclasses.field(metadata={"kind": kind})
     converted: T = field
     return converted
-
-
-def shown(value: object) -> str:
-    """``value`` for a message: short, and without control characters."""
-    text = ascii(value) if not isinstance(value, bool) else str(value).lower()
-    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
 
 
 def _wrong_type(wanted: str, value: object) -> ValueError:
@@ -281,10 +281,11 @@ def mesh_cidr() -> Kind[IPv4Network]:
                 raise ValueError(
                     f"has host bits set; {found} is the range of {shown(text)}"
                 ) from None
-        if found.is_multicast or found.is_loopback or found.is_link_local or found.is_reserved:
-            raise ValueError(f"must not be {found}: containers cannot have such addresses")
-        if found.overlaps(IPv4Network("0.0.0.0/8")) or found.overlaps(IPv4Network("127.0.0.0/8")):
-            raise ValueError(f"must not contain 0.0.0.0/8 or 127.0.0.0/8, unlike {found}")
+        if not _SHORTEST_CIDR <= found.prefixlen <= _LONGEST_CIDR:
+            raise ValueError(f"must be a /{_SHORTEST_CIDR} to /{_LONGEST_CIDR}, not {found}")
+        for other in _NOT_FOR_HOSTS:
+            if found.overlaps(other):
+                raise ValueError(f"must not be in {other}, unlike {found}: no host may have those")
         return found
 
     return Kind(accepts, convert)

@@ -17,9 +17,10 @@ from typing import Any
 
 from agent.errors import SettingsError, UsageError
 from agent.settings import checks, sections
-from agent.settings.kinds import Kind, shown
+from agent.settings.kinds import Kind
 from agent.settings.lines import find_lines, nearest_line
 from agent.settings.sections import DEFAULT_PATH, Settings
+from agent.settings.text import shown
 
 __all__ = ["KEYS", "SECTIONS", "load_settings", "overrides_from_flags"]
 
@@ -155,6 +156,7 @@ class _Loader:
         self._values.setdefault(section, {})[key] = converted
         self.sources[name] = source
         self._places[name] = place
+        self._places.setdefault(section, place)
 
     def build(self) -> Settings:
         """Check what only shows between keys, and make the Settings.

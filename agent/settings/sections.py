@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from agent.errors import SettingsError
-from agent.model import Backend
+from agent.model import Backend, MeshConfig
 from agent.settings import kinds
 from agent.settings.kinds import required, setting
 
@@ -111,6 +111,17 @@ class MeshSettings:
     subnet_min: IPv4Address | None = setting(kinds.address(), None)
     subnet_max: IPv4Address | None = setting(kinds.address(), None)
     backend: str = setting(kinds.choice(tuple(str(each) for each in Backend)), str(Backend.HOST_GW))
+
+    def config(self) -> MeshConfig:
+        """Make the config that these settings ask for; bounds not set are the CIDR's own."""
+        size = 1 << (32 - self.subnet_len)
+        return MeshConfig(
+            cidr=self.cidr,
+            subnet_len=self.subnet_len,
+            subnet_min=self.subnet_min or self.cidr.network_address,
+            subnet_max=self.subnet_max or self.cidr.broadcast_address - (size - 1),
+            backend=self.backend,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

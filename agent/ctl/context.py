@@ -1,0 +1,98 @@
+"""What a verb gets to work with: arguments, settings, the agent's socket, where to print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TextIO
+
+from agent.ctl.client import AgentClient
+from agent.ctl.output import Palette, json_text
+from agent.errors import NotRoot
+from agent.settings import Settings, load_settings, overrides_from_flags
+from agent.settings.text import printable
+
+__all__ = ["Context"]
+
+_MIN_WIDTH = 40
+
+
+class Context:
+    """One run of agentctl.
+
+    Args:
+        args: The parsed command line.
+        environ: The process's environment.
+        stdout: For the answer.
+        stderr: For everything that is not the answer, so that pipes stay clean.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        environ: Mapping[str, str],
+        stdout: TextIO,
+        stderr: TextIO,
+    ) -> None:
+        self.args = args
+        self._environ = environ
+        self.stdout = stdout
+        self._stderr = stderr
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The agent's settings, with the command line's on top. Raises SettingsError."""
+        return self.settings_with({})
+
+    def settings_with(self, overrides: Mapping[str, str]) -> Settings:
+        """The settings with ``overrides`` ("section.key" to text) on top of everything."""
+        flags = overrides_from_flags(self.args.set)
+        return load_settings(self.args.settings, self._environ, {**flags, **overrides})
+
+    @cached_property
+    def client(self) -> AgentClient:
+        """The agent on this host; ``--socket`` spares reading the settings."""
+        path: Path | None = self.args.socket
+        return AgentClient(path or self.settings.agent.socket, self.args.timeout)
+
+    @property
+    def form(self) -> str:
+        """Form of the answer: text, wide or json."""
+        form: str = self.args.output
+        return form
+
+    @cached_property
+    def width(self) -> int | None:
+        """Cells of the terminal; None when the output goes elsewhere: nothing is cut then."""
+        if self._environ.get("COLUMNS", "").isdigit():
+            return max(_MIN_WIDTH, int(self._environ["COLUMNS"]))
+        if self.stdout.isatty():
+            return max(_MIN_WIDTH, shutil.get_terminal_size().columns)
+        return None
+
+    @cached_property
+    def palette(self) -> Palette:
+        """Colours on a terminal, unless NO_COLOR is set to anything (no-color.org)."""
+        plain = self._environ.get("NO_COLOR") or self._environ.get("TERM") == "dumb"
+        return Palette(colours=self.stdout.isatty() and not plain)
+
+    def say(self, line: str = "") -> None:
+        """Print one line of the answer; ``line`` is clean already."""
+        print(line, file=self.stdout)
+
+    def say_json(self, document: Mapping[str, Any]) -> None:
+        """Print the answer as JSON."""
+        self.say(json_text(document))
+
+    def remark(self, line: str) -> None:
+        """Say something beside the answer, on stderr."""
+        print(printable(line), file=self._stderr)
+
+    def need_root(self, what: str) -> None:
+        """Raise NotRoot unless we are root."""
+        if os.geteuid() != 0:
+            raise NotRoot(f"only root may {what}", hint="run it with sudo")

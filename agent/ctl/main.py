@@ -1,0 +1,65 @@
+"""agentctl: parse, ask, print. An error is one line and a hint; its class decides the status."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from agent.ctl.context import Context
+from agent.ctl.parser import build_parser
+from agent.errors import HostmeshError, SettingsError, UsageError
+from agent.settings.text import printable
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
+_PIPE_BROKEN = 141  # 128 + SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run agentctl; the result is the process's exit status (docs/exit-status.md)."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except SettingsError as error:
+        _complain(error.problems, error.hint)
+        return error.exit_code
+    except HostmeshError as error:
+        _complain((error.message,), error.hint)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python flushes stdout once more at exit
+        # and would complain then: give it somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_BROKEN
+    except OSError as error:
+        _complain((f"{error.filename or 'output'}: {error.strerror or error}",), "")
+        return HostmeshError.exit_code
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.verb is None:
+        parser.print_help(sys.stderr)
+        return UsageError.exit_code
+    context = Context(args, os.environ, sys.stdout, sys.stderr)
+    module = importlib.import_module(f"agent.ctl.verbs.{args.verb.module}")
+    run: Callable[[Context], int] = getattr(module, args.verb.function)
+    status = run(context)
+    sys.stdout.flush()
+    return status
+
+
+def _complain(messages: Sequence[str], hint: str) -> None:
+    for message in messages:
+        print(f"agentctl: {printable(message)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {printable(hint)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""What agentctl prints: tables that fit the terminal, durations, colour where it is wanted.
+
+Every value passes through :func:`agent.settings.text.printable`: names come from etcd, where
+any host can write, and must not reach the terminal as commands.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.settings.text import printable
+
+__all__ = [
+    "Column",
+    "Palette",
+    "clean",
+    "duration",
+    "json_text",
+    "render_table",
+]
+
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+_SMALL_UNITS = 10  # below it two units are shown: 3h12m, but 23h
+_MAX_CELL_CHARS = 200
+_GAP = "  "
+
+
+def clean(value: object) -> str:
+    """``value`` as one harmless cell; "-" for nothing."""
+    if value is None or value == "":
+        return "-"
+    text = printable(str(value)[: _MAX_CELL_CHARS + 1])
+    return text if len(text) <= _MAX_CELL_CHARS else text[: _MAX_CELL_CHARS - 1] + "…"
+
+
+def duration(seconds: object) -> str:
+    """Seconds in at most two units: 45s, 12m, 3h12m, 2d4h, 30d; "-" when not known."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:  # noqa: PLR0124 - NaN
+        return "-"
+    whole = int(min(max(seconds, 0), 1e12))
+    for unit_s, name, below_s, below in (
+        (_DAY_S, "d", _HOUR_S, "h"),
+        (_HOUR_S, "h", _MINUTE_S, "m"),
+        (_MINUTE_S, "m", 1, "s"),
+    ):
+        if whole >= unit_s:
+            count, rest = divmod(whole, unit_s)
+            small = rest // below_s
+            return f"{count}{name}" + (f"{small}{below}" if small and count < _SMALL_UNITS else "")
+    return f"{whole}s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        title: Heading.
+        shrink_to: Least width when the table is too wide; 0: is never shortened.
+        drop: Order in which columns go when shortening is not enough, lowest first; 0: stays.
+        right: Numbers and durations stand to the right.
+        blank: Nothing is left blank instead of printed as "-".
+    """
+
+    title: str
+    shrink_to: int = 0
+    drop: int = 0
+    right: bool = False
+    blank: bool = False
+
+
+def _cells(text: str) -> int:
+    """Cells that ``text`` takes on a terminal; it is printable and has no combining marks."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _shorten(text: str, width: int) -> str:
+    if _cells(text) <= width:
+        return text
+    kept = text
+    while kept and _cells(kept) > width - 1:
+        kept = kept[:-1]
+    return kept + "…"
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [
+        max([_cells(column.title), *(_cells(row[index]) for row in rows)])
+        for index, column in enumerate(columns)
+    ]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
+def render_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[object]], width: int | None
+) -> list[str]:
+    """Lay out ``rows`` in at most ``width`` cells; None: as wide as it takes.
+
+    Shortens the columns that may be shortened, widest first; if that is not enough leaves
+    out whole columns in their order. A table of columns that may neither be shortened nor
+    dropped can be wider.
+    """
+    cleaned = [
+        [
+            "" if column.blank and not value else clean(value)
+            for column, value in zip(columns, row, strict=True)
+        ]
+        for row in rows
+    ]
+    columns = list(columns)
+    while True:
+        natural = _widths(columns, cleaned)
+        widths = natural if width is None else _shrunk(columns, natural, width)
+        droppable = [index for index, column in enumerate(columns) if column.drop]
+        if width is None or _total(widths) <= width or not droppable:
+            break
+        gone = min(droppable, key=lambda index: columns[index].drop)
+        columns = columns[:gone] + columns[gone + 1 :]
+        cleaned = [row[:gone] + row[gone + 1 :] for row in cleaned]
+    lines = [_line(columns, widths, [column.title for column in columns])]
+    lines.extend(_line(columns, widths, row) for row in cleaned)
+    return lines
+
+
+def _shrunk(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[int]:
+    widths = list(natural)
+    while (over := _total(widths) - width) > 0:
+        able = [i for i, column in enumerate(columns) if 0 < column.shrink_to < widths[i]]
+        if not able:
+            break
+        widest = max(able, key=lambda i: widths[i])
+        widths[widest] = max(columns[widest].shrink_to, widths[widest] - over)
+    return widths
+
+
+def _line(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) -> str:
+    cells = []
+    for column, width, value in zip(columns, widths, row, strict=True):
+        text = _shorten(value, width) if column.shrink_to else value
+        space = " " * (width - _cells(text))
+        cells.append(space + text if column.right else text + space)
+    return _GAP.join(cells).rstrip()
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """``document`` as indented JSON in ASCII: no byte of it can mean anything to a terminal."""
+    return json.dumps(document, indent=2, ensure_ascii=True)
+
+
+class Palette:
+    """Colours, or none.
+
+    Args:
+        colours: Whether to use any: only on a terminal without NO_COLOR.
+    """
+
+    _CODES = {"good": "32", "bad": "31", "warn": "33", "strong": "1", "dim": "2"}  # noqa: RUF012 - never changed
+
+    def __init__(self, *, colours: bool) -> None:
+        self._colours = colours
+
+    def paint(self, style: str, text: str) -> str:
+        """Wrap ``text`` (already clean) in the colour of ``style``."""
+        return f"\x1b[{self._CODES[style]}m{text}\x1b[0m" if self._colours else text

@@ -1,0 +1,210 @@
+"""agentctl's command line: every verb, its arguments, and the nearest right one for a mistake.
+
+Only argparse is imported here. A verb's module is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from agent.errors import UsageError
+from agent.settings.sections import DEFAULT_PATH
+from agent.settings.text import shown
+
+__all__ = ["VERBS", "Verb", "build_parser"]
+
+_TIMEOUT_S = 15.0
+_MAX_TIMEOUT_S = 86_400.0
+
+
+def _no_arguments(_parser: argparse.ArgumentParser) -> None:
+    """Most verbs take none of their own."""
+
+
+def _config_init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cidr", metavar="CIDR", help="range of the whole mesh; without it one is proposed"
+    )
+    parser.add_argument("--subnet-len", metavar="N", help="prefix length of each subnet (16)")
+    parser.add_argument("--backend", metavar="NAME", help="how packets travel (host-gw)")
+    parser.add_argument("--yes", action="store_true", help="create what is proposed, unasked")
+
+
+def _leave(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--force", action="store_true", help="leave even if Docker must restart under containers"
+    )
+
+
+def _docker_restart(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--now",
+        action="store_true",
+        help="restart dockerd although containers run; without it nothing is done",
+    )
+
+
+def _wait(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ready", action="store_true", help="wait until this host is ready (the only thing yet)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb.
+
+    Attributes:
+        words: What is typed: ("leases",) or ("config", "init").
+        summary: One line of help.
+        module: Module of agent.ctl.verbs that has ``run(context) -> exit status``.
+        function: The function in it.
+        arguments: Adds the verb's own arguments.
+    """
+
+    words: tuple[str, ...]
+    summary: str
+    module: str
+    function: str = "run"
+    arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb(("status",), "this host on one screen, with every condition", "status"),
+    Verb(("leases",), "who owns which subnet, and whether they are alive", "leases"),
+    Verb(("diff",), "what differs from what should be: 0 nothing, 1 something, 2 unknown", "diff"),
+    Verb(("config", "init"), "create the mesh", "config", "init", _config_init),
+    Verb(("config", "show"), "the mesh's config as it is in etcd", "config", "show"),
+    Verb(("join",), "join again after a leave", "membership", "join"),
+    Verb(("leave",), "give the lease back and stay out until join", "membership", "leave", _leave),
+    Verb(("cleanup",), "take ours off this host and keep the lease", "membership", "cleanup"),
+    Verb(("etcd", "accept"), "believe etcd again after an alarm", "etcd", "accept"),
+    Verb(
+        ("docker", "restart"),
+        "restart dockerd if it needs it",
+        "docker",
+        "restart",
+        _docker_restart,
+    ),
+    Verb(("firewall", "show"), "our firewall rules as they stand", "firewall", "show"),
+    Verb(("wait",), "wait until this host is ready", "wait", "run", _wait),
+    Verb(("version",), "versions of agentctl and of the agent here", "version"),
+)
+
+_GROUPS = {
+    "config": "the mesh's config",
+    "docker": "this host's Docker",
+    "etcd": "etcd and what is believed of it",
+    "firewall": "this host's firewall",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UsageError with the nearest right word instead of printing the usage."""
+
+    options: set[str]  # of all parsers together; set by build_parser
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ``message`` with a hint."""
+        wrong = re.search(r"invalid choice: '?([^'\s]*)'? \(choose from (.*)\)", message)
+        if wrong is not None:
+            known = re.findall(r"[a-z][a-z-]*", wrong[2])
+            raise UsageError(f"there is no {shown(wrong[1])}", hint=_nearest(wrong[1], known))
+        if message.startswith("unrecognized arguments: "):
+            first = message.partition(": ")[2].split(" ")[0]
+            hint = _nearest(first, self.options) if first.startswith("-") else self._help_hint()
+            raise UsageError(f"there is no {shown(first)} here", hint=hint)
+        raise UsageError(message, hint=self._help_hint())
+
+    def _help_hint(self) -> str:
+        return f"{self.prog} --help"
+
+
+def _nearest(wrong: str, known: Iterable[str]) -> str:
+    words = sorted(known)
+    near = difflib.get_close_matches(wrong, words, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "there are " + ", ".join(words)
+
+
+def _seconds(text: str) -> float:
+    """``60``, ``60s`` or ``2m``."""
+    number, unit_s = text, 1.0
+    for suffix, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)):
+        if text.endswith(suffix):
+            number, unit_s = text.removesuffix(suffix), factor
+            break
+    try:
+        value = float(number) * unit_s
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= _MAX_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(f"must be a time such as 30s, not {shown(text)}")
+    return value
+
+
+def _common() -> argparse.ArgumentParser:
+    """Arguments that stand before or after the verb."""
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument(
+        "-o", "--output", choices=("text", "wide", "json"), help="form of the answer (text)"
+    )
+    common.add_argument("--settings", type=Path, metavar="FILE", help=f"instead of {DEFAULT_PATH}")
+    common.add_argument(
+        "--set", action="append", metavar="SECTION.KEY=VALUE", help="override one setting"
+    )
+    common.add_argument("--socket", type=Path, metavar="FILE", help="the agent's control socket")
+    common.add_argument(
+        "--timeout", type=_seconds, metavar="TIME", help=f"wait this long at most ({_TIMEOUT_S:g}s)"
+    )
+    return common
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser; the result's ``verb`` is None when none was given."""
+    common = _common()
+    top = _Parser(
+        prog="agentctl",
+        description="Ask and steer the Hostmesh agent of this host.",
+        epilog="Exit statuses: docs/exit-status.md. Every verb: agentctl VERB --help.",
+        parents=[common],
+        allow_abbrev=False,
+    )
+    top.set_defaults(
+        verb=None, output="text", settings=DEFAULT_PATH, set=[], socket=None, timeout=_TIMEOUT_S
+    )
+    parsers: list[argparse.ArgumentParser] = [top]
+    verbs = top.add_subparsers(metavar="VERB", title="verbs", parser_class=_Parser)
+    groups = {}
+    for verb in VERBS:
+        place = verbs
+        if len(verb.words) > 1:
+            group = verb.words[0]
+            if group not in groups:
+                parser = verbs.add_parser(group, help=_GROUPS[group], description=_GROUPS[group])
+                groups[group] = parser.add_subparsers(
+                    metavar="VERB", title="verbs", required=True, parser_class=_Parser
+                )
+                parsers.append(parser)
+            place = groups[group]
+        parser = place.add_parser(
+            verb.words[-1],
+            help=verb.summary,
+            description=verb.summary[0].upper() + verb.summary[1:] + ".",
+            parents=[common],
+            allow_abbrev=False,
+        )
+        verb.arguments(parser)
+        parser.set_defaults(verb=verb)
+        parsers.append(parser)
+    options = {option for parser in parsers for option in parser._option_string_actions}  # noqa: SLF001 - argparse offers no other way
+    for parser in parsers:
+        if isinstance(parser, _Parser):
+            parser.options = options
+    return top

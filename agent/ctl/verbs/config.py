@@ -1,0 +1,171 @@
+"""``agentctl config``: create the mesh, and show what it agreed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING, Any
+
+from agent.ctl import direct
+from agent.ctl.context import Context
+from agent.ctl.output import clean
+from agent.errors import MeshConfigError, OverlapError
+from agent.mesh.overlap import host_overlaps
+from agent.mesh.ranges import propose_cidr
+from agent.model import DockerFacts, DockerNetwork, HostFacts, MeshConfig
+from agent.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["docker0_of", "init", "occupied", "show"]
+
+_DOCKER0 = "docker0"
+_FLAGS = {"cidr": "mesh.cidr", "subnet_len": "mesh.subnet_len", "backend": "mesh.backend"}
+
+
+def init(context: Context) -> int:
+    """Create the mesh's config; without --cidr and [mesh] propose one and write nothing.
+
+    Raises:
+        OverlapError: The CIDR meets this host's addresses or routes; nothing was written.
+        MeshConfigError: There is a config already, or nothing is left to propose.
+        SettingsError: The flags describe an impossible mesh.
+    """
+    from agent.kernel.facts import read_host_facts  # noqa: PLC0415 - costs 0.2 s
+
+    settings = context.settings
+    facts = read_host_facts(settings.routes.protocol)
+    docker = docker0_of(facts, settings)
+    flags = {key: getattr(context.args, name) for name, key in _FLAGS.items()}
+    overrides = {key: text for key, text in flags.items() if text is not None}
+    propose = "mesh.cidr" not in overrides and settings.mesh is None
+    if propose:
+        overrides["mesh.cidr"] = str(_proposal(facts, docker))
+    mesh = context.settings_with(overrides).mesh
+    if mesh is None:  # it has a CIDR by now
+        raise MeshConfigError("no CIDR is given", hint="agentctl config init --cidr CIDR")
+    config = mesh.config()
+    if propose and not context.args.yes:
+        return _show_proposal(context, config)
+    _refuse_overlap(facts, config.cidr, docker)
+    with direct.registry(settings) as registry:
+        registry.create_config(config)
+    _say(context, config, f"created {settings.etcd.prefix}/config: {_sentence(config)}")
+    return 0
+
+
+def show(context: Context) -> int:
+    """Print the config as etcd has it now.
+
+    Raises:
+        MeshConfigError: There is none, or it cannot be used.
+    """
+    settings = context.settings
+    with direct.registry(settings) as registry:
+        view = registry.snapshot()
+    if view.config is None:
+        key = f"{settings.etcd.prefix}/config"
+        if view.config_problem:
+            raise MeshConfigError(
+                f"{key} cannot be used: {view.config_problem}",
+                hint="correct it with etcdctl; every agent holds what it has until then",
+            )
+        raise MeshConfigError(f"there is no {key} in etcd", hint="agentctl config init")
+    _say(context, view.config, _sentence(view.config))
+    return 0
+
+
+def _say(context: Context, config: MeshConfig, sentence: str) -> None:
+    if context.form == "json":
+        context.say_json(_document(config))
+    else:
+        context.say(sentence)
+
+
+def docker0_of(facts: HostFacts, settings: Settings) -> DockerFacts:
+    """What the host's links say of Docker: docker0's range, which is about to be renumbered.
+
+    Not when the settings leave Docker alone: then docker0 stays where it is.
+    """
+    unknown = DockerFacts(reachable=False, problem="not asked")
+    if not settings.docker.manage:
+        return unknown
+    for link in facts.links:
+        if link.name == _DOCKER0 and link.kind == "bridge" and link.addresses:
+            network = DockerNetwork(
+                id="",
+                name="bridge",
+                bridge=_DOCKER0,
+                subnet=link.addresses[0].network,
+                default=True,
+            )
+            return DockerFacts(reachable=True, bridge=network, networks=(network,))
+    return unknown
+
+
+def occupied(facts: HostFacts, docker: DockerFacts) -> Iterator[IPv4Network]:
+    """Yield every range this host can see, except docker0's and the default route."""
+    leaving = docker.bridge.subnet if docker.bridge else None
+    for link in facts.links:
+        for address in link.addresses:
+            if address.network != leaving:
+                yield address.network
+    for route in facts.foreign_routes:
+        if route.destination.prefixlen and route.destination != leaving:
+            yield route.destination
+
+
+def _proposal(facts: HostFacts, docker: DockerFacts) -> IPv4Network:
+    found = propose_cidr(tuple(occupied(facts, docker)))
+    if found is None:
+        raise MeshConfigError(
+            "no private range is free on this host, not even a /16",
+            hint="agentctl config init --cidr CIDR with a range that is yours",
+        )
+    return found
+
+
+def _refuse_overlap(facts: HostFacts, cidr: IPv4Network, docker: DockerFacts) -> None:
+    overlaps = host_overlaps(facts, cidr, docker)
+    if overlaps:
+        free = propose_cidr(tuple(occupied(facts, docker)), prefixlen=max(cidr.prefixlen, 8))
+        raise OverlapError(
+            f"{cidr} overlaps {', '.join(overlaps)} of this host; nothing was written",
+            hint=f"{free} overlaps nothing here" if free else "choose another CIDR",
+        )
+
+
+def _show_proposal(context: Context, config: MeshConfig) -> int:
+    if context.form == "json":
+        context.say_json({**_document(config), "created": False})
+        return 0
+    command = f"agentctl config init --cidr {config.cidr} --subnet-len {config.subnet_len}"
+    context.say(f"proposed: {_sentence(config)}")
+    context.say("It overlaps nothing that this host sees. Other hosts may see more: each one")
+    context.say("checks before it joins. Nothing was written. To create the mesh:")
+    context.say(f"  {command}")
+    return 0
+
+
+def _sentence(config: MeshConfig) -> str:
+    count = 1 << (config.subnet_len - config.cidr.prefixlen)
+    bounds = ""
+    if (int(config.subnet_max) - int(config.subnet_min)) >> (32 - config.subnet_len) != count - 1:
+        bounds = f" from {config.subnet_min} to {config.subnet_max}"
+    return (
+        f"{config.cidr}, a /{config.subnet_len} for each of up to {count} hosts{bounds},"
+        f" {clean(config.backend)}"
+    )
+
+
+def _document(config: MeshConfig) -> Mapping[str, Any]:
+    return {
+        "version": 1,
+        "cidr": str(config.cidr),
+        "subnet_len": config.subnet_len,
+        "subnet_min": str(config.subnet_min),
+        "subnet_max": str(config.subnet_max),
+        "backend": config.backend,
+        "mod_revision": config.mod_revision,
+    }

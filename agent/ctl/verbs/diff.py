@@ -1,0 +1,57 @@
+"""``agentctl diff``: what the agent would change now. 0: nothing, 1: something, 2: unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.ctl.context import Context
+from agent.ctl.output import clean
+from agent.errors import CannotTell, HostmeshError, NotRoot, SettingsError, UsageError
+
+__all__ = ["lines", "run"]
+
+_STATUSES = {"equal": 0, "drift": 1}
+
+
+def run(context: Context) -> int:
+    """Print the plan.
+
+    Raises:
+        CannotTell: For whatever reason there is no plan: 2 must mean just that.
+    """
+    try:
+        document = context.client.get("/v1/diff")
+    except (NotRoot, SettingsError, UsageError):
+        raise
+    except HostmeshError as error:
+        raise CannotTell(error.message, hint=error.hint) from error
+    state = document.get("state")
+    if context.form == "json":
+        context.say_json(document)
+    else:
+        for line in lines(document):
+            context.say(line)
+    if state not in _STATUSES:
+        reason = clean(document.get("reason") or "the agent has no complete picture now")
+        raise CannotTell(f"whether anything differs is not known: {reason}", hint="agentctl status")
+    return _STATUSES[state]
+
+
+def lines(document: Mapping[str, Any]) -> list[str]:
+    """Lay out the document of GET /v1/diff."""
+    found = []
+    for operation in document.get("operations") or []:
+        route = clean(operation.get("route") or operation.get("destination"))
+        found.append(f"{clean(operation.get('action'))} {route}: {clean(operation.get('reason'))}")
+    found.extend(f"conflict: {_words(each)}" for each in document.get("conflicts") or [])
+    found.extend(f"firewall: {_words(each)}" for each in document.get("firewall") or [])
+    if not found and document.get("state") == "equal":
+        found.append("nothing differs")
+    return found
+
+
+def _words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{clean(key)} {clean(each)}" for key, each in value.items())
+    return clean(value)

@@ -1,0 +1,31 @@
+"""``agentctl docker restart``: the operator's word that dockerd may restart under containers."""
+
+from __future__ import annotations
+
+from agent.ctl.context import Context
+from agent.ctl.output import clean
+from agent.errors import Refused
+
+__all__ = ["restart"]
+
+
+def restart(context: Context) -> int:
+    """Let the agent restart dockerd if it still has to, containers or not.
+
+    Raises:
+        Refused: Without --now: containers stop when dockerd restarts.
+    """
+    if not context.args.now:
+        raise Refused(
+            "containers stop while dockerd restarts, unless it has live-restore",
+            hint="agentctl docker restart --now does it; agentctl status says whether it is needed",
+        )
+    document = context.client.post("/v1/docker/restart", {"now": True})
+    if context.form == "json":
+        context.say_json(document)
+        return 0
+    for line in document.get("done") or ["dockerd needs no restart"]:
+        context.say(clean(line))
+    for line in document.get("todo") or []:
+        context.remark(f"left to do: {clean(line)}")
+    return 1 if document.get("todo") else 0

@@ -1,0 +1,95 @@
+"""``agentctl leases``: who owns which subnet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from agent.ctl import direct
+from agent.ctl.client import Document
+from agent.ctl.context import Context
+from agent.ctl.output import Column, clean, duration, render_table
+from agent.daemon.documents import leases_document
+from agent.errors import AgentUnavailable, HostmeshError
+
+__all__ = ["lines", "run"]
+
+_COLUMNS = (
+    Column(title=" ", blank=True),
+    Column(title="SUBNET"),
+    Column(title="HOST", shrink_to=10),
+    Column(title="NODE ADDRESS"),
+    Column(title="BACKEND", shrink_to=7, drop=1),
+    Column(title="AGE", right=True, drop=2),
+    Column(title="LEFT", right=True),
+    Column(title="HEARTBEAT"),
+)
+_WIDE = (Column(title="DOCKER", drop=3), Column(title="HOST ID", shrink_to=8, drop=4))
+
+
+def run(context: Context) -> int:
+    """Print the leases as the agent sees them, or as etcd has them when no agent answers."""
+    document = _ask(context)
+    if context.form == "json":
+        context.say_json(document)
+        return 0
+    for line in lines(document, wide=context.form == "wide", width=context.width):
+        context.say(line)
+    if document.get("cached"):
+        context.remark(
+            "etcd does not answer: this is the host's own copy of the last complete view"
+        )
+    return 0
+
+
+def _ask(context: Context) -> Document:
+    try:
+        return context.client.get("/v1/leases")
+    except AgentUnavailable as error:
+        context.remark(f"{error.message}; asking etcd")
+        try:
+            with direct.registry(context.settings) as registry:
+                view = registry.snapshot()
+        except HostmeshError as problem:
+            problem.hint = problem.hint or error.hint
+            raise
+        return leases_document(view, direct.own_host_id(), time.time())
+
+
+def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list[str]:
+    """Lay out the document of GET /v1/leases."""
+    columns = _COLUMNS + (_WIDE if wide else ())
+    rows = [_row(lease) + (_wide_row(lease) if wide else []) for lease in document["leases"]]
+    found = render_table(columns, rows, width) if rows else ["no host has a lease"]
+    for aside in document.get("set_aside", []):
+        found.append(f"set aside: {clean(aside.get('key'))}: {clean(aside.get('reason'))}")
+    return found
+
+
+def _row(lease: Mapping[str, Any]) -> list[object]:
+    return [
+        "*" if lease.get("own") else "",
+        lease.get("subnet"),
+        lease.get("host_name"),
+        lease.get("node_address"),
+        lease.get("backend"),
+        duration(lease.get("age_s")),
+        duration(lease.get("ttl_left_s")),
+        _heartbeat(lease),
+    ]
+
+
+def _wide_row(lease: Mapping[str, Any]) -> list[object]:
+    return [lease.get("docker"), lease.get("host_id")]
+
+
+def _heartbeat(lease: Mapping[str, Any]) -> str:
+    """A flannel host has no heartbeat; without a watcher nobody knows since when there is none."""
+    alive = lease.get("alive")
+    if alive is None:
+        return "-"
+    if alive:
+        return "alive"
+    silent_s = lease.get("silent_s")
+    return "none" if silent_s is None else f"none for {duration(silent_s)}"

@@ -1,0 +1,160 @@
+"""``agentctl status``: this host on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
+from typing import Any
+
+from agent.ctl.context import Context
+from agent.ctl.output import Column, Palette, clean, duration, render_table
+
+__all__ = ["lines", "run"]
+
+_STYLES = {"ready": "good", "degraded": "bad", "error": "bad", "warning": "warn"}
+_MAX_SILENT = 10  # one screen
+_LABEL_CELLS = 11
+_MIN_WRAP = 20
+_PEER_COLUMNS = (
+    Column(title="PEER", shrink_to=10),
+    Column(title="SUBNET"),
+    Column(title="NODE ADDRESS"),
+    Column(title="BACKEND", drop=1),
+    Column(title="HEARTBEAT"),
+)
+
+
+def run(context: Context) -> int:
+    """Print what the agent says of itself; 0 whatever the state (``wait --ready`` tells)."""
+    document = context.client.get("/v1/status")
+    if context.form == "json":
+        context.say_json(document)
+        return 0
+    wide = context.form == "wide"
+    for line in lines(document, wide=wide, width=context.width, palette=context.palette):
+        context.say(line)
+    return 0
+
+
+def lines(
+    document: Mapping[str, Any], *, wide: bool, width: int | None, palette: Palette
+) -> list[str]:
+    """Lay out the document of GET /v1/status; ``wide`` lists every peer."""
+    found: list[str] = []
+    for label, value in _facts(document):
+        style = _STYLES.get(value) if label == "state" else None
+        text = clean(value)
+        found.append(f"{label:<{_LABEL_CELLS}}{palette.paint(style, text) if style else text}")
+    found.extend(_peers(_list(document, "peers"), wide=wide, width=width))
+    found.extend(_conditions(_list(document, "conditions"), width=width, palette=palette))
+    return found
+
+
+def _part(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = document.get(key)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _list(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    part = document.get(key)
+    return [each for each in part if isinstance(each, Mapping)] if isinstance(part, list) else []
+
+
+def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    host, mesh = _part(document, "host"), _part(document, "mesh")
+    yield "host", f"{host.get('name')} ({host.get('id')})"
+    yield "state", str(document.get("state"))
+    yield "subnet", str(document.get("subnet") or "none")
+    if mesh:
+        length, backend = mesh.get("subnet_len"), mesh.get("backend")
+        yield "mesh", f"{mesh.get('cidr')}, a /{length} for each host, {backend}"
+    else:
+        yield "mesh", "no config: agentctl config init"
+    if host.get("node_address"):
+        yield "address", f"{host.get('node_address')} on {host.get('uplink')}"
+    else:
+        yield "address", "no uplink"
+    yield "docker", _docker(_part(document, "docker"))
+    yield "etcd", _etcd(_part(document, "etcd"))
+    routes = _part(document, "routes")
+    drift = routes.get("drift") or 0
+    yield (
+        "routes",
+        f"{routes.get('installed')} of {routes.get('desired')}"
+        + (f", {drift} drifted" if drift else ""),
+    )
+
+
+def _docker(docker: Mapping[str, Any]) -> str:
+    found = [str(docker.get("state"))]
+    if docker.get("version"):
+        found.append(f"version {docker['version']}")
+    if docker.get("bridge"):
+        found.append(f"docker0 {docker['bridge']}")
+    return ", ".join(found)
+
+
+def _etcd(etcd: Mapping[str, Any]) -> str:
+    found = ["connected" if etcd.get("connected") else "away"]
+    if etcd.get("problem"):
+        found.append(str(etcd["problem"]))
+    if etcd.get("last_contact_s_ago") is not None:
+        found.append(f"last contact {duration(etcd['last_contact_s_ago'])} ago")
+    if etcd.get("revision") is not None:
+        found.append(f"revision {etcd['revision']}")
+    if etcd.get("cached"):
+        found.append("working from this host's own copy")
+    return ", ".join(found)
+
+
+def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None) -> Iterator[str]:
+    silent = [peer for peer in peers if peer.get("alive") is False]
+    unknown = [peer for peer in peers if peer.get("alive") is None]
+    counts = [f"{len(peers) - len(silent) - len(unknown)} alive"]
+    counts += [f"{len(silent)} without heartbeat"] if silent else []
+    counts += [f"{len(unknown)} that have none to show"] if unknown else []
+    yield f"{'peers':<{_LABEL_CELLS}}{len(peers)}" + (f": {', '.join(counts)}" if peers else "")
+    listed = peers if wide else silent[:_MAX_SILENT]
+    if listed:
+        rows = [_peer_row(peer) for peer in listed]
+        room = None if width is None else width - 2
+        yield from (f"  {line}" for line in render_table(_PEER_COLUMNS, rows, room))
+    if not wide and len(silent) > _MAX_SILENT:
+        yield f"  and {len(silent) - _MAX_SILENT} more: agentctl status -o wide"
+
+
+def _peer_row(peer: Mapping[str, Any]) -> list[object]:
+    heartbeat = {True: "alive", False: "none"}.get(peer.get("alive"), "-")  # type: ignore[arg-type]
+    return [
+        peer.get("host_name"),
+        peer.get("subnet"),
+        peer.get("node_address"),
+        peer.get("backend"),
+        heartbeat,
+    ]
+
+
+def _conditions(
+    conditions: Sequence[Mapping[str, Any]], *, width: int | None, palette: Palette
+) -> Iterator[str]:
+    if not conditions:
+        yield f"{'conditions':<{_LABEL_CELLS}}none"
+        return
+    yield f"{'conditions':<{_LABEL_CELLS}}{len(conditions)}"
+    for condition in conditions:
+        severity = clean(condition.get("severity"))
+        name = clean(condition.get("name"))
+        about = f" ({clean(condition['subject'])})" if condition.get("subject") else ""
+        since = f" for {duration(condition.get('since_s_ago'))}"
+        painted = palette.paint(_STYLES.get(severity, "dim"), severity)
+        yield f"  {painted} {palette.paint('strong', name)}{about}{since}"
+        yield from _indented(clean(condition.get("cause")), width)
+        if condition.get("hint"):
+            yield from _indented(f"hint: {clean(condition['hint'])}", width)
+
+
+def _indented(text: str, width: int | None) -> list[str]:
+    if width is None:
+        return [f"    {text}"]
+    room = max(_MIN_WRAP, width)
+    return wrap(text, room, initial_indent="    ", subsequent_indent="    ")

@@ -1,0 +1,35 @@
+"""Text from outside made harmless for a terminal or a log line. Imports next to nothing."""
+
+from __future__ import annotations
+
+import unicodedata
+
+__all__ = ["printable", "shown"]
+
+_SHOWN_CHARS = 60
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Spell out as an escape everything in ``text`` that a terminal might obey.
+
+    Control characters, line separators and the marks that reorder text are not printable in
+    Unicode's sense (:meth:`str.isprintable`). Combining marks are, but stack without end on
+    the character before them, so they are spelled out too. ``keep`` names exceptions.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in keep or _harmless(c) else _spelled(c) for c in text)
+
+
+def _harmless(char: str) -> bool:
+    return char.isprintable() and unicodedata.category(char) not in {"Mn", "Me"}
+
+
+def _spelled(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+def shown(value: object) -> str:
+    """Quote ``value`` for a message: short, ASCII, without control characters."""
+    text = str(value).lower() if isinstance(value, bool) else ascii(value)
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
