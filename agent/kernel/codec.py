@@ -226,7 +226,7 @@ def route_dump_request(*, protocol: int = 0, table: int = 0) -> bytes:
 
 
 def route_lookup_request(address: IPv4Address) -> bytes:
-    """Body of RTM_GETROUTE: which way would a packet to ``address`` go?"""
+    """Body of RTM_GETROUTE, which asks the way a packet to ``address`` would go."""
     return (
         _RTMSG.pack(_AF_INET, 32, 0, 0, 0, 0, 0, 0, 0) + _ATTRIBUTE.pack(8, _DST) + address.packed
     )

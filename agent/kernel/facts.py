@@ -130,9 +130,9 @@ def path_to(address: IPv4Address) -> PathTo:
 
 def choose_uplink(
     facts: HostFacts,
-    *,
     setting: str = "",
     route_to: IPv4Address | None = None,
+    *,
     node_address: IPv4Address | None = None,
     lookup: Callable[[IPv4Address], PathTo] = path_to,
 ) -> Uplink:

@@ -26,8 +26,8 @@ from agent.kernel.codec import (
 )
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 from agent.mesh.plan import (
-    Action,
     Operation,
+    OperationKind,
     OperationResult,
     Reason,
     RoutePlan,
@@ -214,7 +214,7 @@ class RouteTable:
 
 def _encode(operation: Operation, sequence: int, *, acknowledge: bool) -> bytearray:
     flags = _REQUEST | (_ACK if acknowledge else 0)
-    if operation.action is Action.DELETE:
+    if operation.kind is OperationKind.DELETE:
         return encode_route(operation.route, RTM_DELROUTE, flags, sequence)
     if operation.reason is Reason.MISSING:
         flags |= _NLM_F_CREATE | _NLM_F_EXCL
@@ -227,9 +227,9 @@ def _result(operation: Operation, failure: tuple[int, str] | None) -> OperationR
     if failure is None:
         return OperationResult(operation)
     number, words = failure
-    if number in _GONE and operation.action is Action.DELETE:
+    if number in _GONE and operation.kind is OperationKind.DELETE:
         return OperationResult(operation)  # gone already
-    what = f"route {operation.action} {describe_route(operation.route)}"
+    what = f"route {operation.kind} {describe_route(operation.route)}"
     if number == errno.EEXIST and operation.reason is Reason.MISSING:
         words = "another route to this destination appeared meanwhile; it is left alone"
     return OperationResult(operation, NetlinkError(what, number, words))

@@ -15,9 +15,9 @@ from ipaddress import IPv4Network
 
 from agent.mesh.desired import DesiredRoutes, PeerRules, desired_routes, summarise
 from agent.mesh.plan import (
-    Action,
     Conflict,
     Operation,
+    OperationKind,
     OperationResult,
     RoutePlan,
     order_operations,
@@ -229,7 +229,7 @@ class RouteDelta:
                 continue
             operation = result.operation
             key = route_key(operation.route)
-            if operation.action is Action.REPLACE:
+            if operation.kind is OperationKind.REPLACE:
                 there = tuple(each for each in self._ours.get(key, ()) if each != operation.actual)
                 self._ours[key] = (operation.route, *there)
             else:

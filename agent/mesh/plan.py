@@ -8,19 +8,18 @@ another protocol wrote appears in an operation (promises 5 and 6).
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from agent.errors import KernelError
-from agent.mesh.desired import DesiredRoutes
 from agent.mesh.world import RouteKey, protocol_name, route_key
 from agent.model import Condition, Route
 
 __all__ = [
-    "Action",
     "Conflict",
     "Operation",
+    "OperationKind",
     "OperationResult",
     "Reason",
     "RoutePlan",
@@ -31,7 +30,7 @@ __all__ = [
 ]
 
 
-class Action(enum.StrEnum):
+class OperationKind(enum.StrEnum):
     """What is done to a route."""
 
     REPLACE = "replace"
@@ -55,7 +54,7 @@ class Operation:
         actual: What is there instead, for a modified route.
     """
 
-    action: Action
+    kind: OperationKind
     route: Route
     reason: Reason
     actual: Route | None = None
@@ -71,6 +70,16 @@ class OperationResult:
 
     operation: Operation
     error: KernelError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the kernel now holds what the operation wanted."""
+        return self.error is None
+
+    @property
+    def problem(self) -> str:
+        """What failed and why, "" when nothing did."""
+        return "" if self.error is None else self.error.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,7 @@ class RoutePlan:
 
 
 def plan_routes(
-    desired: DesiredRoutes,
+    desired: Mapping[RouteKey, Route],
     ours: Iterable[Route],
     foreign: Iterable[Route],
     *,
@@ -122,12 +131,11 @@ def plan_routes(
     """Compare everything.
 
     Args:
-        desired: What should be there. Nothing is deleted because of it unless it is certain.
+        desired: What should be there, by the kernel's key.
         ours: Every route with our protocol, from a complete list.
         foreign: Every other route that may meet ours, from the same complete list.
-        may_delete: The grace time after the first complete view is over.
+        may_delete: ``DesiredRoutes.certain`` holds and the grace time is over.
     """
-    may_delete = may_delete and desired.certain
     ours_by_key: dict[RouteKey, list[Route]] = {}
     for route in ours:
         ours_by_key.setdefault(route_key(route), []).append(route)
@@ -137,7 +145,7 @@ def plan_routes(
     operations: list[Operation] = []
     conflicts: list[Conflict] = []
     held: list[Route] = []
-    for key, wanted in desired.routes.items():
+    for key, wanted in desired.items():
         there = ours_by_key.pop(key, ())
         if len(there) == 1 and there[0] == wanted and not foreign_by_place:
             continue
@@ -194,14 +202,14 @@ def plan_key(
         if wanted in there:
             there.remove(wanted)
         elif there and not taken:
-            parts.append(Operation(Action.REPLACE, wanted, Reason.MODIFIED, there.pop(0)))
+            parts.append(Operation(OperationKind.REPLACE, wanted, Reason.MODIFIED, there.pop(0)))
         elif not there and not rivals:
-            parts.append(Operation(Action.REPLACE, wanted, Reason.MISSING))
+            parts.append(Operation(OperationKind.REPLACE, wanted, Reason.MISSING))
         elif taken:
             # Replacing would hit whichever of the two stands first, perhaps the foreign one.
             there = []
     if may_delete:
-        parts.extend(Operation(Action.DELETE, extra, Reason.EXTRA) for extra in there)
+        parts.extend(Operation(OperationKind.DELETE, extra, Reason.EXTRA) for extra in there)
     else:
         parts.extend(there)
     return parts
@@ -216,7 +224,7 @@ def order_operations(operations: Iterable[Operation]) -> tuple[Operation, ...]:
     replacements: list[Operation] = []
     deletions: list[Operation] = []
     for operation in operations:
-        is_delete = operation.action is Action.DELETE
+        is_delete = operation.kind is OperationKind.DELETE
         (deletions if is_delete else replacements).append(operation)
     deletions.sort(key=lambda operation: -operation.route.destination.prefixlen)
     return (*replacements, *deletions)
