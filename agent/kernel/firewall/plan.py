@@ -1,0 +1,212 @@
+"""From what is there and what is wanted to the edits between them. Pure.
+
+A second pass over the result of a first one finds nothing to do, whatever the first one met:
+jumps missing, doubled, moved, changed or in the wrong chain, rules of ours changed, chains of
+an older version. Rules of others are neither changed nor moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
+from agent.kernel.firewall.rules import (
+    DOCKER_CHAIN,
+    DOCKER_USER,
+    ENTRIES,
+    OURS,
+    jump_to,
+    our_chains,
+)
+from agent.mesh.firewall import FirewallWants
+
+__all__ = ["JumpEdit", "TableEdit", "entry_chain", "plan", "plan_removal", "restore_text"]
+
+_TABLES: Final = tuple(ENTRIES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JumpEdit:
+    """Take every jump of ours out of a foreign chain, and perhaps put one in.
+
+    Attributes:
+        chain: The foreign chain.
+        delete: Bodies to delete, as printed; equal ones as often as they occur.
+        insert_at: Position of the new jump among the foreign rules alone, from 0; None
+            when the chain is to hold none.
+        body: The new jump, "" with ``insert_at`` None.
+    """
+
+    chain: str
+    delete: tuple[str, ...]
+    insert_at: int | None = None
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableEdit:
+    """What changes in one table, in one commit.
+
+    Attributes:
+        fill: Our chains to (re)write whole, with their rules.
+        jumps: Foreign chains in which our jumps change.
+        drop: Chains of ours that have no place any more.
+    """
+
+    table: str
+    fill: Mapping[str, tuple[str, ...]]
+    jumps: tuple[JumpEdit, ...]
+    drop: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.fill or self.jumps or self.drop)
+
+    def words(self) -> tuple[str, ...]:
+        """What this does, for people: one line per change."""
+        return (
+            *(f"{self.table}: write chain {chain}" for chain in self.fill),
+            *(
+                f"{self.table}: jump in {jump.chain}: {len(jump.delete)} taken out"
+                + ("" if jump.insert_at is None else f", 1 put at {jump.insert_at + 1}")
+                for jump in self.jumps
+            ),
+            *(f"{self.table}: remove chain {chain}" for chain in self.drop),
+        )
+
+
+def entry_chain(table: Table) -> str:
+    """The foreign chain our jump belongs in.
+
+    In the filter table that is DOCKER-USER while FORWARD leads there, and FORWARD itself
+    where there is no Docker or where ``iptables -F`` took Docker's jumps.
+    """
+    base = ENTRIES[table.name][0]
+    if table.name != "filter" or DOCKER_USER not in table.chains:
+        return base
+    leads = any(
+        spec.target == DOCKER_USER and spec.unconditional
+        for spec in map(parse_rule, table.rules(base))
+    )
+    return DOCKER_USER if leads else base
+
+
+def plan(ruleset: Ruleset, wants: FirewallWants) -> tuple[TableEdit, ...]:
+    """The edits that make ``ruleset`` hold exactly what is wanted; none when it does."""
+    docker_chain = DOCKER_CHAIN in ruleset.table("filter").chains
+    chains = our_chains(wants, docker_chain=docker_chain)
+    edits = (_plan_table(ruleset.table(name), chains[name]) for name in _TABLES)
+    strays = (_removal(table) for table in _other_tables(ruleset))
+    return tuple(edit for edit in (*edits, *strays) if edit)
+
+
+def plan_removal(ruleset: Ruleset) -> tuple[TableEdit, ...]:
+    """The edits that take out exactly what is ours."""
+    return tuple(edit for edit in map(_removal, ruleset.tables.values()) if edit)
+
+
+def _other_tables(ruleset: Ruleset) -> tuple[Table, ...]:
+    return tuple(table for table in ruleset.tables.values() if table.name not in _TABLES)
+
+
+def _plan_table(table: Table, wanted: Mapping[str, tuple[str, ...]]) -> TableEdit:
+    target = ENTRIES[table.name][1]
+    parent = entry_chain(table)
+    fill = {
+        chain: rules
+        for chain, rules in wanted.items()
+        if chain not in table.chains or not _same(table.rules(chain), rules)
+    }
+    jumps = [_jump_edit(table, parent, jump_to(target))]
+    jumps += [_jump_edit(table, chain, "") for chain in _foreign_chains(table) if chain != parent]
+    return TableEdit(
+        table=table.name,
+        fill=fill,
+        jumps=tuple(edit for edit in jumps if edit is not None),
+        drop=tuple(chain for chain in _chains_of_ours(table) if chain not in wanted),
+    )
+
+
+def _removal(table: Table) -> TableEdit:
+    jumps = (_jump_edit(table, chain, "") for chain in _foreign_chains(table))
+    return TableEdit(
+        table=table.name,
+        fill={},
+        jumps=tuple(edit for edit in jumps if edit is not None),
+        drop=_chains_of_ours(table),
+    )
+
+
+def _jump_edit(table: Table, chain: str, body: str) -> JumpEdit | None:
+    """What changes among our jumps in a foreign chain; ``body`` "" when none belongs there."""
+    rules = table.rules(chain)
+    ours = tuple(rule for rule in rules if is_ours(rule))
+    if not body:
+        return JumpEdit(chain=chain, delete=ours) if ours else None
+    foreign = tuple(rule for rule in rules if not is_ours(rule))
+    at = _place(chain, foreign)
+    wanted = (*foreign[:at], body, *foreign[at:])
+    if _same(rules, wanted):
+        return None
+    return JumpEdit(chain=chain, delete=ours, insert_at=at, body=body)
+
+
+def _place(chain: str, foreign: tuple[str, ...]) -> int:
+    """Where among the foreign rules ours belongs.
+
+    First, except in DOCKER-USER: there behind the operator's own rules, and before the
+    RETURN at its end that engines before 28.3 write, behind which nothing is reached.
+    """
+    if chain != DOCKER_USER:
+        return 0
+    for index, rule in enumerate(foreign):
+        spec = parse_rule(rule)
+        if spec.target == "RETURN" and spec.unconditional:
+            return index
+    return len(foreign)
+
+
+def is_ours(rule: str) -> bool:
+    """Whether a rule in a foreign chain leads into a chain of ours."""
+    return OURS in rule and parse_rule(rule).target.startswith(OURS)
+
+
+def _same(rules: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    """Whether two lists of bodies mean the same, in the same order."""
+    return rules == wanted or (
+        len(rules) == len(wanted)
+        and all(
+            one == other or parse_rule(one) == parse_rule(other)
+            for one, other in zip(rules, wanted, strict=True)
+        )
+    )
+
+
+def _chains_of_ours(table: Table) -> tuple[str, ...]:
+    return tuple(chain for chain in table.chains if chain.startswith(OURS))
+
+
+def _foreign_chains(table: Table) -> tuple[str, ...]:
+    return tuple(chain for chain in table.chains if not chain.startswith(OURS))
+
+
+def restore_text(edits: tuple[TableEdit, ...]) -> str:
+    """The edits as input of ``iptables-restore --noflush``, which commits table by table.
+
+    Declaring a chain of ours makes it or empties it; a foreign chain is never declared. Jumps
+    are deleted by their text, never by number: a number may have become somebody else's.
+    """
+    return "".join(_table_text(edit) for edit in edits)
+
+
+def _table_text(edit: TableEdit) -> str:
+    lines = [f"*{edit.table}"]
+    lines += [f":{chain} - [0:0]" for chain in (*edit.fill, *edit.drop)]
+    lines += [f"-A {chain} {rule}" for chain, rules in edit.fill.items() for rule in rules]
+    for jump in edit.jumps:
+        lines += [f"-D {jump.chain} {rule}" for rule in jump.delete]
+        if jump.insert_at is not None:
+            lines.append(f"-I {jump.chain} {jump.insert_at + 1} {jump.body}")
+    lines += [f"-X {chain}" for chain in edit.drop]
+    return "\n".join([*lines, "COMMIT", ""])

@@ -1,0 +1,211 @@
+"""Our chains' rules for what is wanted. Pure: the same wants give the same text.
+
+Each rule carries its purpose as a comment. The number of rules depends on the host's own
+Docker networks, never on the number of peers: those are members of one set.
+
+Mesh traffic is recognised by the interface it came in by as well as by its addresses.
+Addresses alone let a container of one Docker network reach an unpublished port of another
+one on the same host, which Docker had blocked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+from types import MappingProxyType
+from typing import Final
+
+from agent.kernel.firewall.text import join_words
+from agent.mesh.firewall import PEERS_SET, Access, FirewallWants, WantedNetwork
+
+__all__ = [
+    "DOCKER_CHAIN",
+    "DOCKER_USER",
+    "ENTRIES",
+    "OURS",
+    "jump_to",
+    "our_chains",
+]
+
+OURS: Final = "HOSTMESH-"
+"""Every chain of ours bears this prefix, and no other chain does."""
+
+FORWARD: Final = OURS + "FORWARD"
+INBOUND: Final = OURS + "INBOUND"
+PREROUTING: Final = OURS + "PREROUTING"
+POSTROUTING: Final = OURS + "POSTROUTING"
+
+DOCKER_USER: Final = "DOCKER-USER"
+DOCKER_CHAIN: Final = "DOCKER"
+"""Docker's chain of published ports in the filter table, on every engine since 1.13."""
+
+ENTRIES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "raw": ("PREROUTING", PREROUTING),
+        "filter": ("FORWARD", FORWARD),
+        "nat": ("POSTROUTING", POSTROUTING),
+    }
+)
+"""Table -> (built-in chain that traffic comes through, our chain that it must reach)."""
+
+_REPLIES: Final = "RELATED,ESTABLISHED"
+
+Chains = Mapping[str, tuple[str, ...]]
+
+
+def jump_to(chain: str) -> str:
+    """Body of the one rule that leads from a foreign chain into ``chain``."""
+    return _rule("hostmesh: everything of ours is in this chain", chain)
+
+
+def our_chains(wants: FirewallWants, *, docker_chain: bool) -> Mapping[str, Chains]:
+    """Table -> chain -> rule bodies.
+
+    Args:
+        wants: What should pass.
+        docker_chain: The filter table has Docker's chain of published ports. Without it
+            nothing is published, so published networks show ICMP only.
+    """
+    return MappingProxyType(
+        {
+            "raw": MappingProxyType({PREROUTING: _prerouting(wants)}),
+            "filter": MappingProxyType(
+                {FORWARD: _forward(wants), INBOUND: _inbound(wants, docker_chain=docker_chain)}
+            ),
+            "nat": MappingProxyType({POSTROUTING: _postrouting(wants)}),
+        }
+    )
+
+
+def _prerouting(wants: FirewallWants) -> tuple[str, ...]:
+    """Ahead of the DROP that Docker 28 keeps here for every container.
+
+    Raw comes before connection tracking un-NATs, so replies die in it too.
+    """
+    lease, up = wants.lease, wants.uplink
+    closed = [network.subnet for network in wants.networks if network.closed]
+    return (
+        _rule("hostmesh: own addresses do not come from outside", "RETURN", source=lease, inp=up),
+        *(
+            _rule("hostmesh: closed network, left to Docker", "RETURN", dest=subnet, inp=up)
+            for subnet in closed
+        ),
+        _rule(
+            "hostmesh: containers of other hosts", "ACCEPT", source=wants.cidr, dest=lease, inp=up
+        ),
+        _rule("hostmesh: other hosts themselves", "ACCEPT", dest=lease, inp=up, peers="src"),
+    )
+
+
+def _forward(wants: FirewallWants) -> tuple[str, ...]:
+    lease, cidr, up = wants.lease, wants.cidr, wants.uplink
+    return (
+        _rule(
+            "hostmesh: between networks of this host Docker decides",
+            "RETURN", source=lease, dest=lease, inp=up, not_inp=True,
+        ),
+        _rule("hostmesh: forged, own addresses do not come from outside", "DROP",
+              source=lease, dest=lease, inp=up),
+        *(
+            _rule("hostmesh: internal network", "DROP", dest=cidr, inp=network.bridge, out=up)
+            for network in wants.networks
+            if network.internal
+        ),
+        _rule("hostmesh: from containers of other hosts", INBOUND, source=cidr, dest=lease, inp=up),
+        _rule("hostmesh: from other hosts themselves", INBOUND, dest=lease, inp=up, peers="src"),
+        _rule("hostmesh: replies to containers of other hosts", "ACCEPT",
+              source=lease, dest=cidr, out=up, states=_REPLIES),
+        _rule("hostmesh: replies to other hosts themselves", "ACCEPT",
+              source=lease, out=up, peers="dst", states=_REPLIES),
+        *(
+            _rule("hostmesh: to containers of other hosts", "ACCEPT",
+                  source=network.subnet, dest=cidr, inp=network.bridge, out=up)
+            for network in wants.networks
+            if not network.closed
+        ),
+        *(
+            _rule("hostmesh: from a Docker network of this host, left to Docker", "RETURN",
+                  dest=lease, inp=bridge)
+            for bridge in wants.local_bridges
+        ),
+        _rule("hostmesh: strangers reach published ports of the host only", "DROP",
+              dest=lease, not_states=f"{_REPLIES},DNAT"),
+    )  # fmt: skip
+
+
+def _inbound(wants: FirewallWants, *, docker_chain: bool) -> tuple[str, ...]:
+    """Mesh traffic to this host's containers. What falls through meets FORWARD's last rule."""
+    closed = [network.subnet for network in wants.networks if network.closed]
+    accepting = [network for network in wants.networks if not network.closed]
+    return (
+        *(_rule("hostmesh: closed network", "RETURN", dest=subnet) for subnet in closed),
+        _rule("hostmesh: replies", "ACCEPT", states=_REPLIES),
+        *(
+            body
+            for network in accepting
+            for body in _opened(network, docker_chain=docker_chain)
+        ),
+    )  # fmt: skip
+
+
+def _opened(network: WantedNetwork, *, docker_chain: bool) -> tuple[str, ...]:
+    """Rules for one network that is not closed.
+
+    A published network asks Docker's own chain of published ports, and falls through to the
+    DROP after it: engines before 28 leave the unpublished ones to FORWARD's policy, which
+    may well be ACCEPT.
+    """
+    subnet, bridge = network.subnet, network.bridge
+    if network.access is Access.OPEN:
+        return (_rule("hostmesh: open network", "ACCEPT", dest=subnet, out=bridge),)
+    ping = _rule("hostmesh: ICMP", "ACCEPT", dest=subnet, out=bridge, protocol="icmp")
+    if not docker_chain:
+        return (ping,)
+    return (
+        ping,
+        _rule("hostmesh: published ports, as Docker knows them", DOCKER_CHAIN,
+              dest=subnet, out=bridge),
+    )  # fmt: skip
+
+
+def _postrouting(wants: FirewallWants) -> tuple[str, ...]:
+    """Ahead of Docker's MASQUERADE: containers of other hosts see true source addresses."""
+    lease = wants.lease
+    return (
+        _rule("hostmesh: within this host Docker decides", "RETURN", source=lease, dest=lease),
+        *(
+            _rule("hostmesh: closed network, left to Docker", "RETURN", source=network.subnet)
+            for network in wants.networks
+            if network.closed
+        ),
+        _rule("hostmesh: true source addresses within the mesh", "ACCEPT",
+              source=lease, dest=wants.cidr, out=wants.uplink),
+    )  # fmt: skip
+
+
+def _rule(
+    comment: str,
+    target: str,
+    *,
+    source: IPv4Network | None = None,
+    dest: IPv4Network | None = None,
+    inp: str = "",
+    not_inp: bool = False,
+    out: str = "",
+    protocol: str = "",
+    peers: str = "",
+    states: str = "",
+    not_states: str = "",
+) -> str:
+    """One rule's body, in the order iptables-save prints."""
+    words: list[str] = []
+    words += ["-s", str(source)] if source else []
+    words += ["-d", str(dest)] if dest else []
+    words += ([*(["!"] if not_inp else []), "-i", inp]) if inp else []
+    words += ["-o", out] if out else []
+    words += ["-p", protocol] if protocol else []
+    words += ["-m", "set", "--match-set", PEERS_SET, peers] if peers else []
+    words += ["-m", "conntrack", "--ctstate", states] if states else []
+    words += ["-m", "conntrack", "!", "--ctstate", not_states] if not_states else []
+    words += ["-m", "comment", "--comment", comment, "-j", target]
+    return join_words(tuple(words))

@@ -1,0 +1,58 @@
+"""Our rules for people: in their place among the others, with what they counted."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from agent.kernel.firewall.parse import Chain, Ruleset
+from agent.kernel.firewall.plan import entry_chain, is_ours
+from agent.kernel.firewall.rules import ENTRIES, OURS
+from agent.mesh.firewall import PEERS_SET
+
+__all__ = ["shown"]
+
+
+def shown(ruleset: Ruleset, *, variant: str, peers: frozenset[IPv4Address] | None) -> str:
+    """Text of several lines. Numbers are packets and bytes, in iptables-save's form.
+
+    Args:
+        ruleset: Read with counters.
+        variant: The iptables variant that was read.
+        peers: Members of the set of node addresses; None when there is no set.
+    """
+    lines = [f"iptables-{variant}"]
+    for name, (base, _entry) in ENTRIES.items():
+        table = ruleset.table(name)
+        chains = [base] if entry_chain(table) == base else [base, entry_chain(table)]
+        for chain in chains:
+            lines += _foreign(name, table.chains.get(chain))
+        for chain_name, chain_found in table.chains.items():
+            if chain_name.startswith(OURS):
+                lines += _ours(name, chain_found)
+    count = "absent" if peers is None else f"{len(peers)} members"
+    lines += [f"ipset {PEERS_SET}: {count}", *(f"  {address}" for address in sorted(peers or ()))]
+    return "\n".join(lines) + "\n"
+
+
+def _foreign(table: str, chain: Chain | None) -> list[str]:
+    """A foreign chain that leads to ours: every rule, ours marked."""
+    if chain is None:
+        return []
+    policy = "" if chain.policy == "-" else f" (policy {chain.policy})"
+    lines = [f"{table} {chain.name}{policy}"]
+    for number, (rule, count) in enumerate(_counted(chain), start=1):
+        lines.append(f"  {number:>3} {'*' if is_ours(rule) else ' '} {count} {rule}")
+    return lines
+
+
+def _ours(table: str, chain: Chain) -> list[str]:
+    return [
+        f"{table} {chain.name}",
+        *(f"      * {count} {rule}" for rule, count in _counted(chain)),
+    ]
+
+
+def _counted(chain: Chain) -> list[tuple[str, str]]:
+    counts = [f"[{packets}:{size}]" for packets, size in chain.counters]
+    counts += [""] * (len(chain.rules) - len(counts))
+    return list(zip(chain.rules, counts, strict=True))

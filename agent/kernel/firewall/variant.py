@@ -1,0 +1,148 @@
+"""Which iptables this host has, and running its programs.
+
+iptables-nft and iptables-legacy are two rule sets that the kernel evaluates both: an ACCEPT
+in one does not undo a DROP in the other. Ours belong where Docker's are, and Docker writes
+with whatever ``iptables`` on its PATH resolves to.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+import shutil
+import subprocess
+from typing import Final
+
+from agent.errors import DependencyMissing, FirewallError, NotRoot
+
+__all__ = ["Programs", "Variant"]
+
+_TIMEOUT_S: Final = 20.0
+_LOCK_WAIT_S: Final = 5
+"""How long to wait for the xtables lock (iptables(8), -w)."""
+_SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+_VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?: \((\w+)\))?")
+_LAST_WORDS: Final = 500
+
+
+class Variant(enum.StrEnum):
+    """The two rule sets iptables programs write to."""
+
+    NFT = "nft"
+    LEGACY = "legacy"
+
+    @property
+    def other(self) -> Variant:
+        """The one that is not this."""
+        return Variant.LEGACY if self is Variant.NFT else Variant.NFT
+
+
+class Programs:
+    """The iptables programs of this host. Each run has a deadline.
+
+    Args:
+        path: PATH to look on, the agent's own by default. The folders for system programs
+            are looked in as well: a service's PATH may lack them.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        own = os.environ.get("PATH", os.defpath) if path is None else path
+        self._path = os.pathsep.join((own, *_SBIN))
+
+    def default_variant(self) -> Variant:
+        """The variant that ``iptables`` on PATH is.
+
+        Raises:
+            DependencyMissing: There is no iptables.
+            FirewallError: It does not say its version.
+        """
+        said = self.run((self._find("iptables"), "-V"))
+        version = _VERSION.search(said)
+        if version is None:
+            raise FirewallError(f"iptables -V says {said.strip()[:80]!r}, which is no version")
+        return Variant.NFT if version[4] == "nf_tables" else Variant.LEGACY
+
+    def has(self, variant: Variant) -> bool:
+        """Whether this host can read and write ``variant``."""
+        try:
+            self._program(variant, "save")
+        except DependencyMissing:
+            return False
+        return True
+
+    def save(self, variant: Variant, *, counters: bool = False) -> str:
+        """Every table of ``variant`` as iptables-save prints it. Makes no table.
+
+        Raises:
+            DependencyMissing, FirewallError: It is not there, or failed.
+        """
+        program = self._program(variant, "save")
+        return self.run((program, "-c") if counters else (program,))
+
+    def restore(self, variant: Variant, text: str) -> None:
+        """Commit ``text`` with ``iptables-restore --noflush``: each table whole or not at all.
+
+        Raises:
+            DependencyMissing, FirewallError: It is not there, or refused.
+        """
+        program = self._program(variant, "restore")
+        self.run((program, "--noflush", "-w", str(_LOCK_WAIT_S)), stdin=text)
+
+    def run(self, argv: tuple[str, ...], *, stdin: str = "") -> str:
+        """Standard output of one program.
+
+        Raises:
+            DependencyMissing: It is gone.
+            NotRoot: It needs root.
+            FirewallError: It failed or did not end in time; its last words are quoted.
+        """
+        try:
+            done = subprocess.run(
+                argv,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_TIMEOUT_S,
+                check=False,
+                env={"PATH": self._path, "LC_ALL": "C"},
+            )
+        except FileNotFoundError as error:
+            raise _missing(argv[0]) from error
+        except OSError as error:
+            raise FirewallError(f"{argv[0]} cannot be run: {error.strerror}") from error
+        except subprocess.TimeoutExpired as error:
+            raise FirewallError(f"{argv[0]} did not end within {_TIMEOUT_S:g} s") from error
+        if done.returncode != 0:
+            words = done.stderr.strip()[-_LAST_WORDS:].replace("\n", "; ")
+            if "you must be root" in words:
+                raise NotRoot(f"{argv[0]} needs root", hint="run it as root")
+            raise FirewallError(f"{' '.join(argv)} failed with status {done.returncode}: {words}")
+        return done.stdout
+
+    def _program(self, variant: Variant, verb: str) -> str:
+        """Path of ``iptables-save`` or ``-restore`` for a variant.
+
+        Raises:
+            DependencyMissing: This host has no program for the variant.
+        """
+        named = shutil.which(f"iptables-{variant}-{verb}", path=self._path)
+        if named is not None:
+            return named
+        if self.default_variant() is variant:
+            return self._find(f"iptables-{verb}")
+        raise _missing(f"iptables-{variant}-{verb}")
+
+    def _find(self, name: str) -> str:
+        found = shutil.which(name, path=self._path)
+        if found is None:
+            raise _missing(name)
+        return found
+
+
+def _missing(name: str) -> DependencyMissing:
+    return DependencyMissing(
+        f"{name} is not on PATH",
+        hint="install iptables with the system's packages (Debian: apt-get install iptables)",
+    )

@@ -1,0 +1,151 @@
+"""The set of peers' node addresses: what keeps the number of rules free of the number of peers."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+from pyroute2 import IPSet
+from pyroute2.netlink.exceptions import NetlinkError
+
+from agent.errors import FirewallError, NotRoot
+from agent.mesh.firewall import PEERS_SET
+
+__all__ = ["PeerSet", "SetChange"]
+
+_TYPE: Final = "hash:ip"
+_MAX_MEMBERS: Final = 65536
+"""The kernel's default maxelem, and as many /16s as IPv4 has."""
+_REFERENCED: Final = 4103
+"""IPSET_ERR_REFERENCED of linux/netfilter/ipset/ip_set.h: a rule still names the set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetChange:
+    """How the set differs from what is wanted, or how it was changed.
+
+    Attributes:
+        missing: The set itself is not there.
+        added, removed: Members, in order.
+    """
+
+    missing: bool = False
+    added: tuple[IPv4Address, ...] = ()
+    removed: tuple[IPv4Address, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.missing or bool(self.added or self.removed)
+
+
+class PeerSet:
+    """One ipset of node addresses, in the network namespace of the calling thread.
+
+    Every method is idempotent and opens its own socket.
+    """
+
+    def __init__(self, name: str = PEERS_SET) -> None:
+        self._name = name
+
+    def members(self) -> frozenset[IPv4Address] | None:
+        """All members, None when there is no such set.
+
+        Raises:
+            FirewallError: The kernel refused, or a set of that name has another type.
+        """
+        with _opened(f"ipset {self._name} cannot be read") as ipset:
+            return self._members(ipset)
+
+    def difference(self, wanted: frozenset[IPv4Address]) -> SetChange:
+        """What :meth:`sync` would change.
+
+        Raises:
+            FirewallError: As :meth:`members`.
+        """
+        return _difference(self.members(), wanted)
+
+    def sync(self, wanted: frozenset[IPv4Address]) -> SetChange:
+        """Make the set hold exactly ``wanted``, adding before deleting, and say what changed.
+
+        Members that stay are never away, not for a moment.
+
+        Raises:
+            FirewallError: As :meth:`members`, or there are more than 65,536 peers.
+        """
+        with _opened(f"ipset {self._name} cannot be written") as ipset:
+            change = _difference(self._members(ipset), wanted)
+            if change.missing:
+                ipset.create(self._name, stype=_TYPE, exclusive=False, maxelem=_MAX_MEMBERS)
+            for address in change.added:
+                ipset.add(self._name, str(address), exclusive=False)
+            for address in change.removed:
+                ipset.delete(self._name, str(address), exclusive=False)
+            return change
+
+    def remove(self) -> bool:
+        """Destroy the set, and say whether there was one. Rules that name it go first.
+
+        Raises:
+            FirewallError: A rule still names it.
+        """
+        with _opened(f"ipset {self._name} cannot be removed") as ipset:
+            try:
+                ipset.destroy(self._name)
+            except NetlinkError as error:
+                if error.code == errno.ENOENT:
+                    return False
+                raise
+            return True
+
+    def _members(self, ipset: Any) -> frozenset[IPv4Address] | None:  # noqa: ANN401
+        found: set[IPv4Address] = set()
+        seen = False
+        try:
+            for message in ipset.list(self._name):
+                seen = True
+                kind = message.get_attr("IPSET_ATTR_TYPENAME")
+                if kind is not None and kind != _TYPE:
+                    raise FirewallError(
+                        f"ipset {self._name} is a {kind}, not a {_TYPE}: it is not ours",
+                        hint=f"remove it: ipset destroy {self._name}",
+                    )
+                found.update(_addresses(message))
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:
+                return None
+            raise
+        return frozenset(found) if seen else None
+
+
+def _addresses(message: Any) -> Iterator[IPv4Address]:  # noqa: ANN401
+    """The members in one message of a list."""
+    data = message.get_attr("IPSET_ATTR_ADT")
+    for entry in data.get_attrs("IPSET_ATTR_DATA") if data is not None else ():
+        yield IPv4Address(entry.get_attr("IPSET_ATTR_IP_FROM").get_attr("IPSET_ATTR_IPADDR_IPV4"))
+
+
+def _difference(actual: frozenset[IPv4Address] | None, wanted: frozenset[IPv4Address]) -> SetChange:
+    held = actual or frozenset()
+    return SetChange(
+        missing=actual is None,
+        added=tuple(sorted(wanted - held)),
+        removed=tuple(sorted(held - wanted)),
+    )
+
+
+@contextmanager
+def _opened(doing: str) -> Iterator[Any]:
+    """A socket to the kernel's ipset, its refusals turned into ours."""
+    try:
+        with IPSet() as ipset:
+            yield ipset
+    except NetlinkError as error:
+        if error.code in {errno.EPERM, errno.EACCES}:
+            raise NotRoot(f"{doing}: it needs root", hint="run it as root") from error
+        words = "a rule still names it" if error.code == _REFERENCED else str(error)
+        raise FirewallError(f"{doing}: {words}") from error
+    except OSError as error:
+        raise FirewallError(f"{doing}: {error}") from error
