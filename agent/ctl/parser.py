@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from agent.errors import UsageError
 from agent.settings.sections import DEFAULT_PATH
@@ -109,7 +109,7 @@ _GROUPS = {
 class _Parser(argparse.ArgumentParser):
     """Raises UsageError with the nearest right word instead of printing the usage."""
 
-    options: set[str]  # of all parsers together; set by build_parser
+    options: ClassVar[set[str]] = set()  # of all parsers together; set by build_parser
 
     def error(self, message: str) -> NoReturn:
         """Raise ``message`` with a hint."""
@@ -149,7 +149,7 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _common() -> argparse.ArgumentParser:
+def _common() -> _Parser:
     """Arguments that stand before or after the verb."""
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
@@ -168,43 +168,41 @@ def _common() -> argparse.ArgumentParser:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; the result's ``verb`` is None when none was given."""
-    common = _common()
+    # Each parser gets common arguments of its own: with shared ones the defaults below would
+    # become the verbs' too, and undo what was given before the verb.
     top = _Parser(
         prog="agentctl",
         description="Ask and steer the Hostmesh agent of this host.",
         epilog="Exit statuses: docs/exit-status.md. Every verb: agentctl VERB --help.",
-        parents=[common],
+        parents=[_common()],
         allow_abbrev=False,
     )
     top.set_defaults(
         verb=None, output="text", settings=DEFAULT_PATH, set=[], socket=None, timeout=_TIMEOUT_S
     )
-    parsers: list[argparse.ArgumentParser] = [top]
     verbs = top.add_subparsers(metavar="VERB", title="verbs", parser_class=_Parser)
     groups = {}
+    parsers: list[argparse.ArgumentParser] = [top]
     for verb in VERBS:
         place = verbs
         if len(verb.words) > 1:
-            group = verb.words[0]
-            if group not in groups:
-                parser = verbs.add_parser(group, help=_GROUPS[group], description=_GROUPS[group])
-                groups[group] = parser.add_subparsers(
+            name = verb.words[0]
+            if name not in groups:
+                group = verbs.add_parser(name, help=_GROUPS[name], description=_GROUPS[name])
+                groups[name] = group.add_subparsers(
                     metavar="VERB", title="verbs", required=True, parser_class=_Parser
                 )
-                parsers.append(parser)
-            place = groups[group]
+                parsers.append(group)
+            place = groups[name]
         parser = place.add_parser(
             verb.words[-1],
             help=verb.summary,
             description=verb.summary[0].upper() + verb.summary[1:] + ".",
-            parents=[common],
+            parents=[_common()],
             allow_abbrev=False,
         )
         verb.arguments(parser)
         parser.set_defaults(verb=verb)
         parsers.append(parser)
-    options = {option for parser in parsers for option in parser._option_string_actions}  # noqa: SLF001 - argparse offers no other way
-    for parser in parsers:
-        if isinstance(parser, _Parser):
-            parser.options = options
+    _Parser.options = {option for each in parsers for option in each._option_string_actions}  # noqa: SLF001 - argparse offers no other way
     return top

@@ -85,7 +85,8 @@ class _Scanner:
             self._header_depth -= 1
             if self._header_depth == 0:
                 self._header = _key_path(self._before)
-                self.lines.setdefault(self._header, self._start_line)
+                for length in range(1, len(self._header) + 1):
+                    self.lines.setdefault(self._header[:length], self._start_line)
                 self._before = ""
 
     def _key_ends(self) -> None:

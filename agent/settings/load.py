@@ -208,6 +208,8 @@ def _syntax_problem(path: Path, text: str, message: str) -> str:
     line = found[2] or str(text.count("\n") + 1)
     where = f"column {found[3]}" if found[3] else "end of file"
     what = found[1] if found[1].isprintable() else shown(found[1])
+    if what == "Invalid value":
+        what += "; text stands in quotes"
     return f"{path}:{line}: {where}: {what}"
 
 
