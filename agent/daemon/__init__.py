@@ -1,0 +1,1 @@
+"""The loop that connects the rooms, and what answers for it."""

@@ -9,52 +9,27 @@ before it is changed, and is put back when the host leaves.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import structlog
 
 from agent.daemon.state import StateFile, Switched
+from agent.kernel.firewall import Firewall
+from agent.kernel.sysctl import SysctlChange, Sysctls
 
 __all__ = ["Forwarding"]
-
-
-class ForwardPolicy(Protocol):
-    """What the firewall room offers for the policy of filter FORWARD."""
-
-    def forward_policy(self) -> str:
-        """The policy now, "ACCEPT" or "DROP"."""
-        ...
-
-    def set_forward_policy(self, policy: str) -> None:
-        """Set it."""
-        ...
-
-
-class ForwardSysctl(Protocol):
-    """What the kernel room offers for net.ipv4.ip_forward."""
-
-    def ip_forward(self) -> bool:
-        """Whether the host forwards now."""
-        ...
-
-    def set_ip_forward(self, *, on: bool) -> None:
-        """Switch it."""
-        ...
 
 
 class Forwarding:
     """Switches forwarding on when it is off, and back when the host leaves.
 
     Args:
-        policy: None when settings say that the operator keeps the rules: then the policy
-            is theirs too and only the sysctl is switched.
+        sysctls: Of this network namespace.
+        firewall: None when settings say that the operator keeps the rules: then FORWARD's
+            policy is theirs too and only the sysctl is switched.
     """
 
-    def __init__(
-        self, *, sysctl: ForwardSysctl, policy: ForwardPolicy | None, state: StateFile
-    ) -> None:
-        self._sysctl = sysctl
-        self._policy = policy
+    def __init__(self, *, sysctls: Sysctls, firewall: Firewall | None, state: StateFile) -> None:
+        self._sysctls = sysctls
+        self._firewall = firewall
         self._state = state
         self._log = structlog.get_logger("agent.forwarding")
 
@@ -63,18 +38,19 @@ class Forwarding:
 
         Raises:
             KernelError: The policy or the sysctl could not be read or set.
+            StateError: What was found could not be written down; then nothing is changed.
         """
-        if self._sysctl.ip_forward():
+        if self._sysctls.forwarding():
             return False
-        found = self._policy.forward_policy() if self._policy else None
         known = self._state.switched
-        self._state.set_switched(
-            Switched(ip_forward="0", forward_policy=known.forward_policy or found)
-        )
-        if self._policy is not None:
-            self._policy.set_forward_policy("DROP")
-        self._sysctl.set_ip_forward(on=True)
-        self._log.info("forwarding switched on", forward_policy="DROP" if self._policy else "as is")
+        self._state.set_switched(Switched(ip_forward="0", forward_policy=known.forward_policy))
+        if self._firewall is not None:
+            previous = self._firewall.set_forward_policy_drop()
+            self._state.set_switched(
+                Switched(ip_forward="0", forward_policy=known.forward_policy or previous)
+            )
+        self._sysctls.enable_forwarding()
+        self._log.info("forwarding switched on", forward_policy="DROP" if self._firewall else "")
         return True
 
     def undo(self) -> tuple[str, ...]:
@@ -85,11 +61,10 @@ class Forwarding:
         """
         switched = self._state.switched
         done: list[str] = []
-        if switched.ip_forward == "0":
-            self._sysctl.set_ip_forward(on=False)
+        if switched.ip_forward == "0" and self._sysctls.undo(SysctlChange("ip_forward", "0", "1")):
             done.append("net.ipv4.ip_forward is 0 again")
-        if switched.forward_policy is not None and self._policy is not None:
-            self._policy.set_forward_policy(switched.forward_policy)
+        if switched.forward_policy is not None and self._firewall is not None:
+            self._firewall.restore_forward_policy(switched.forward_policy)
             done.append(f"the policy of FORWARD is {switched.forward_policy} again")
         if done:
             self._state.set_switched(Switched())

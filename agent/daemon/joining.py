@@ -59,12 +59,8 @@ class Joining:
             KernelError: No interface fits.
         """
         host = self._settings.host
-        return choose_uplink(
-            facts,
-            setting=host.uplink,
-            route_to=self._endpoint.address,
-            node_address=host.node_address,
-        )
+        setting = f"{host.node_address}/32" if host.node_address else host.uplink
+        return choose_uplink(facts, setting, self._endpoint.address)
 
     def step(self, known: Known) -> tuple[Condition, ...]:
         """Go one step towards membership, or say what stands in the way."""

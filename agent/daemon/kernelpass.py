@@ -7,18 +7,17 @@ again by the loop's own backoff.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from ipaddress import IPv4Network
 
 import structlog
 
 from agent.daemon.forwarding import Forwarding
 from agent.errors import FirewallError, HostmeshError, KernelError
-from agent.kernel.firewall.base import Firewall
-from agent.kernel.ipset import PeerSet
+from agent.kernel.firewall import Firewall
 from agent.kernel.routes import RouteTable
-from agent.mesh.desired import desired_routes
+from agent.mesh.desired import DesiredRoutes, desired_routes
 from agent.mesh.firewall import FirewallWants, desired_firewall
 from agent.mesh.plan import Operation, RoutePlan, plan_routes
 from agent.mesh.world import World
@@ -57,23 +56,29 @@ class KernelPass:
         *,
         table: RouteTable,
         firewall: Firewall | None,
-        peer_set: PeerSet,
         forwarding: Forwarding,
     ) -> None:
         self._table = table
         self._firewall = firewall
-        self._peer_set = peer_set
         self._forwarding = forwarding
         self._log = structlog.get_logger("agent.kernel")
 
-    def run(self, world: World, *, may_delete: bool) -> PassReport:
-        """Make the kernel as ``world`` wants it, as far as it can be done now."""
+    def run(self, world: World, *, may_delete: bool, docker_seen: bool) -> PassReport:
+        """Make the kernel as ``world`` wants it, as far as it can be done now.
+
+        Args:
+            may_delete: Routes of ours that are not wanted may go (promises 3 and 4).
+            docker_seen: Docker has said which networks there are. Before that rules are
+                left as they are: not knowing a network must not close it.
+        """
+        desired = desired_routes(world)
         conditions: list[Condition] = []
         failed = 0
-        failed += self._part(conditions, "forwarding", lambda: self._forward(world))
-        failed += self._part(conditions, "firewall", lambda: self._filter(world))
+        if docker_seen:
+            failed += self._part(conditions, "forwarding", lambda: self._forward(world))
+            failed += self._part(conditions, "firewall", lambda: self._filter(world, desired))
         try:
-            routes = self._route(world, may_delete=may_delete)
+            routes = self._route(world, desired, may_delete=may_delete)
         except KernelError as error:
             conditions.append(refused("routes", error))
             return PassReport(failed=failed + 1, conditions=tuple(conditions))
@@ -87,18 +92,20 @@ class KernelPass:
 
     def plan(self, world: World, *, may_delete: bool) -> RoutePlan:
         """What :meth:`run` would do to the routes now, without doing it."""
-        ours, foreign = self._table.list_routes()
-        return plan_routes(desired_routes(world).routes, ours, foreign, may_delete=may_delete)
+        listing = self._table.list_routes(within=cidr_of(world))
+        return plan_routes(
+            desired_routes(world).routes, listing.ours, listing.foreign, may_delete=may_delete
+        )
 
     def check_firewall(self, world: World) -> tuple[str, ...]:
         """What :meth:`run` would do to the rules now, a line each."""
         if self._firewall is None:
             return ()
-        return self._firewall.check(self._firewall_wants(world)).differences
+        return self._firewall.check(firewall_wants(world, desired_routes(world))).edits
 
-    def show_firewall(self) -> Mapping[str, Any]:
-        """Our rules as they stand, with their place among the others."""
-        return {"rules": list(self._firewall.show())} if self._firewall else {"rules": []}
+    def show_firewall(self) -> str:
+        """Our rules as they stand, with their place among the others; "" when not managed."""
+        return self._firewall.show() if self._firewall else ""
 
     def remove(self) -> tuple[str, ...]:
         """Take everything of ours out of the kernel. Lines of what was done.
@@ -110,14 +117,11 @@ class KernelPass:
         """
         done: list[str] = []
         if self._firewall is not None:
-            done += self._firewall.remove()
-        if self._peer_set.remove():
-            done.append("removed the set of peers' addresses")
+            done += self._firewall.remove().edits
         done += self._forwarding.undo()
-        ours, foreign = self._table.list_routes()
-        plan = plan_routes({}, ours, foreign, may_delete=True)
+        plan = plan_routes({}, self._table.list_ours(), (), may_delete=True)
         results = self._table.apply(plan)
-        errors = [result.error for result in results if result.error]
+        errors = [result.problem for result in results if not result.ok]
         if errors:
             raise KernelError(
                 f"{len(errors)} of {len(results)} routes would not go: {errors[0]}",
@@ -128,42 +132,37 @@ class KernelPass:
         return tuple(done)
 
     def _forward(self, world: World) -> tuple[Condition, ...]:
-        if not world.docker.reachable:
-            return ()  # nothing to forward to yet, and Docker switches it on itself
-        self._forwarding.ensure()
+        if world.docker is not None and world.docker.reachable:
+            self._forwarding.ensure()  # Docker off: nothing to forward to, and it does it itself
         return ()
 
-    def _filter(self, world: World) -> tuple[Condition, ...]:
+    def _filter(self, world: World, desired: DesiredRoutes) -> tuple[Condition, ...]:
         if self._firewall is None:
             return ()
-        wants = self._firewall_wants(world)
-        self._peer_set.ensure(wants.peers)
-        report = self._firewall.apply(wants)
-        if report.differences:
-            self._log.info("firewall repaired", changes=len(report.differences))
-            for difference in report.differences:
-                self._log.debug("firewall change", change=difference)
-        return report.conditions
+        wants = firewall_wants(world, desired)
+        return (*wants.conditions, *self._firewall.apply(wants).conditions)
 
-    @staticmethod
-    def _firewall_wants(world: World) -> FirewallWants:
-        return desired_firewall(world)
-
-    def _route(self, world: World, *, may_delete: bool) -> PassReport:
-        desired = desired_routes(world)
-        ours, foreign = self._table.list_routes()
-        plan = plan_routes(desired.routes, ours, foreign, may_delete=may_delete)
+    def _route(self, world: World, desired: DesiredRoutes, *, may_delete: bool) -> PassReport:
+        listing = self._table.list_routes(within=cidr_of(world))
+        plan = plan_routes(
+            desired.routes,
+            listing.ours,
+            listing.foreign,
+            may_delete=may_delete and desired.certain,
+        )
         results = self._table.apply(plan)
         conditions = [*desired.conditions, *plan.conditions]
         failed = 0
         for result in results:
             operation = result.operation
-            if result.error is not None:
+            if not result.ok:
                 failed += 1
-                conditions.append(refused(str(operation.route.destination), result.error))
+                conditions.append(
+                    refused(str(operation.route.destination), KernelError(result.problem))
+                )
             else:
                 self._log.info(
-                    f"route {operation.action}",
+                    f"route {operation.kind}d",
                     destination=str(operation.route.destination),
                     gateway=str(operation.route.gateway or operation.route.kind),
                     reason=operation.reason,
@@ -187,6 +186,33 @@ class KernelPass:
             conditions.append(refused(subject, error))
             return 1
         return 0
+
+
+def cidr_of(world: World) -> IPv4Network | None:
+    """The range whose foreign routes matter."""
+    return world.config.cidr if world.config else None
+
+
+def firewall_wants(world: World, desired: DesiredRoutes) -> FirewallWants:
+    """What the firewall should let pass in ``world``.
+
+    Raises:
+        FirewallError: The world cannot be said in rules (an odd interface name).
+    """
+    if world.config is None or world.own is None or world.uplink is None:
+        raise FirewallError("the mesh, the lease or the uplink is not known")
+    docker = world.docker
+    try:
+        return desired_firewall(
+            cidr=world.config.cidr,
+            lease=world.own.subnet,
+            uplink=world.uplink.name,
+            peers=(route.gateway for route in desired.routes.values() if route.gateway),
+            networks=docker.networks if docker else (),
+            docker_backend=docker.firewall_backend if docker else "",
+        )
+    except ValueError as error:
+        raise FirewallError(str(error), hint="name another uplink in agent.toml") from error
 
 
 def refused(subject: str, error: HostmeshError) -> Condition:

@@ -37,7 +37,11 @@ class Known:
             own copy of it (``believed.cached``).
         alarming: The newest view, when it is not believed (promise 4); else None.
         verdict: Why it is not.
+        pinned: What was believed last, by which the next view is judged.
+        config: The mesh's config, the last usable one while the one in etcd is gone or is not
+            usable: a slip of an editor must not take the mesh down.
         own: The lease this host holds, or held by its own copy while etcd is away.
+        docker_seen: The engine answered at least once in this life of the agent.
         left: The operator said leave.
     """
 
@@ -45,35 +49,70 @@ class Known:
     believed: View | None = None
     alarming: View | None = None
     verdict: trust.Verdict | None = None
+    pinned: trust.Pinned = trust.Pinned()
+    config: MeshConfig | None = None
     own: Lease | None = None
     host: HostFacts | None = None
     docker: DockerFacts = DockerFacts(reachable=False, problem="not asked yet")
     docker_state: DockerState = DockerState.ABSENT
+    docker_seen: bool = False
     uplink: Uplink | None = None
     left: bool = False
 
     def with_view(self, view: View) -> Known:
-        """Fold in a complete view: believe it, or hold what is there and raise the alarm."""
-        verdict = trust.judge(self.believed, view)
-        if verdict.alarm:
+        """Fold in a complete view: believe it, or hold what is there and raise the alarm.
+
+        An alarm ends by itself when the hosts that are believed to hold leases have
+        registered them again, or by the operator's word (:meth:`accepted`).
+        """
+        verdict = trust.judge(self.pinned, view)
+        if self.alarming is not None and not verdict.ok and trust.agrees(self.pinned, view):
+            return self._believing(view)
+        if self.alarming is not None and verdict.ok and not trust.agrees(self.pinned, view):
+            verdict = self.verdict or verdict  # one alarm is not ended by half of its cause
+        if not verdict.ok:
             return replace(self, alarming=view, verdict=verdict)
-        return replace(self, believed=view, alarming=None, verdict=None)
+        return self._believing(view)
+
+    def _believing(self, view: View) -> Known:
+        return replace(
+            self,
+            believed=view,
+            pinned=trust.pin(view),
+            config=view.config or self.config,
+            alarming=None,
+            verdict=None,
+        )
+
+    def with_docker(self, facts: DockerFacts, state: DockerState) -> Known:
+        """Fold in what Docker said; while it does not answer, its networks are the last known.
+
+        An engine that restarts or hangs has not lost its networks: taking their rules away
+        would cut containers that still run (promise 3, live-restore).
+        """
+        if not facts.reachable:
+            facts = replace(
+                facts,
+                version=facts.version or self.docker.version,
+                bridge=facts.bridge or self.docker.bridge,
+                networks=facts.networks or self.docker.networks,
+                firewall_backend=facts.firewall_backend or self.docker.firewall_backend,
+            )
+        return replace(
+            self,
+            docker=facts,
+            docker_state=state,
+            docker_seen=self.docker_seen or facts.reachable,
+        )
 
     def accepted(self) -> Known:
         """Believe the alarming view by the operator's word."""
-        if self.alarming is None:
-            return self
-        return replace(self, believed=self.alarming, alarming=None, verdict=None)
+        return self if self.alarming is None else self._believing(self.alarming)
 
     @property
     def complete(self) -> bool:
         """True when what is believed is etcd's own and current, so that deleting is allowed."""
         return self.believed is not None and not self.believed.cached and self.alarming is None
-
-    @property
-    def config(self) -> MeshConfig | None:
-        """The mesh's config that is acted on."""
-        return self.believed.config if self.believed else None
 
     def world(self, *, route_protocol: int, route_table: int) -> World | None:
         """The world to reconcile to, or None while there is too little to act on.
@@ -83,7 +122,7 @@ class Known:
         if self.left or self.own is None or self.believed is None or self.host is None:
             return None
         return World(
-            config=self.believed.config,
+            config=self.config,
             own=self.own,
             peers=peers_by_subnet(self.believed.leases, self.own),
             uplink=self.uplink,
@@ -115,6 +154,16 @@ class Known:
                     severity=Severity.ERROR,
                     cause=view.config_problem,
                     hint="agentctl config show; correct the key with etcdctl or agentctl config",
+                )
+            )
+        elif view is not None and view.config is None and self.config is not None:
+            found.append(
+                Condition(
+                    name="mesh-config-gone",
+                    severity=Severity.ERROR,
+                    cause="the mesh's config is gone from etcd; the last known one is used",
+                    hint="it is written back from this host's copy; if the mesh shall end:"
+                    " agentctl leave on every host",
                 )
             )
         found.extend(

@@ -34,11 +34,10 @@ from agent.daemon.notify import Notifier
 from agent.daemon.timers import Timers, jittered
 from agent.docker.worker import DockerWorker
 from agent.errors import HostmeshError
-from agent.kernel.facts import HostReader
 from agent.leases.copy import CopyFile
 from agent.leases.keeper import Keeper
 from agent.mesh.world import World
-from agent.model import Condition, Severity
+from agent.model import Condition, HostFacts, Severity
 from agent.settings import Settings
 
 __all__ = ["Loop", "Rooms", "Snapshot"]
@@ -59,7 +58,7 @@ class Rooms:
 
     keeper: Keeper
     copy: CopyFile
-    host: HostReader
+    read_host: Callable[[], HostFacts]
     kernel: KernelPass
     docker: DockerWorker | None
     joining: Joining
@@ -184,8 +183,9 @@ class Loop:
             self._host_dirty = self._host_dirty or event.what != "rules"
         elif isinstance(event, DockerReported):
             report = event.report
-            self._kernel_dirty = self._kernel_dirty or report.facts != known.docker
-            self._update(known=replace(known, docker=report.facts, docker_state=report.state))
+            told = known.with_docker(report.facts, report.state)
+            self._kernel_dirty = self._kernel_dirty or told.docker != known.docker
+            self._update(known=told)
             self._conditions.replace("docker", report.conditions)
         elif isinstance(event, Command):
             event.execute()
@@ -273,7 +273,11 @@ class Loop:
         )
 
     def _pass(self, world: World) -> None:
-        report = self._rooms.kernel.run(world, may_delete=self.may_delete)
+        report = self._rooms.kernel.run(
+            world,
+            may_delete=self.may_delete,
+            docker_seen=self._snapshot.known.docker_seen,
+        )
         self._conditions.replace("kernel", report.conditions)
         self._update(report=report, passed=report.failed == 0)
         if report.failed:
@@ -287,7 +291,7 @@ class Loop:
         self._host_dirty = False
         known = self._snapshot.known
         try:
-            facts = self._rooms.host.read()
+            facts = self._rooms.read_host()
             uplink = self._rooms.joining.choose_uplink(facts)
         except HostmeshError as error:
             self._conditions.replace("host", (host_condition(error),))

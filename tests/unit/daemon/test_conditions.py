@@ -1,0 +1,80 @@
+"""Promise 9: nothing degrades silently, and a condition is told once when it comes and goes."""
+
+from __future__ import annotations
+
+import pytest
+from structlog.testing import capture_logs
+
+from agent.daemon.conditions import ConditionRegistry
+from agent.model import Condition, Severity
+
+pytestmark = pytest.mark.unit
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def condition(name: str, cause: str = "because", **more: object) -> Condition:
+    return Condition(name=name, cause=cause, hint="do this", **more)  # type: ignore[arg-type]
+
+
+def test_a_condition_is_logged_when_raised_and_when_cleared_and_not_between() -> None:
+    clock = Clock()
+    registry = ConditionRegistry(clock)
+    with capture_logs() as logs:
+        registry.replace("etcd", [condition("etcd-unreachable")])
+        registry.replace("etcd", [condition("etcd-unreachable")])
+        clock.now += 7
+        registry.replace("etcd", [])
+    assert [(line["event"], line["condition"]) for line in logs] == [
+        ("condition raised", "etcd-unreachable"),
+        ("condition cleared", "etcd-unreachable"),
+    ]
+    assert logs[1]["after_s"] == 7
+
+
+def test_the_same_trouble_in_other_words_keeps_its_since() -> None:
+    clock = Clock()
+    registry = ConditionRegistry(clock)
+    registry.replace("etcd", [condition("etcd-unreachable", "refused")])
+    clock.now += 5
+    assert registry.replace("etcd", [condition("etcd-unreachable", "timed out")])
+    (standing,) = registry.all()
+    assert standing.since_s == 100.0
+    assert standing.condition.cause == "timed out"
+
+
+def test_sources_do_not_clear_each_other() -> None:
+    registry = ConditionRegistry(Clock())
+    registry.replace("etcd", [condition("a")])
+    registry.replace("docker", [condition("b")])
+    registry.replace("docker", [])
+    assert [each.condition.name for each in registry.all()] == ["a"]
+
+
+def test_two_subjects_of_one_name_stand_side_by_side_and_the_gravest_comes_first() -> None:
+    registry = ConditionRegistry(Clock())
+    registry.replace(
+        "view",
+        [
+            condition("record-set-aside", subject="x"),
+            condition("record-set-aside", subject="y"),
+            condition("etcd-alarm", severity=Severity.ERROR),
+        ],
+    )
+    assert [each.condition.name for each in registry.all()][0] == "etcd-alarm"
+    assert len(registry.all()) == 3
+    assert registry.worst() is Severity.ERROR
+
+
+def test_replace_says_whether_anything_changed() -> None:
+    registry = ConditionRegistry(Clock())
+    assert registry.replace("a", [condition("x")])
+    assert not registry.replace("a", [condition("x")])
+    assert registry.replace("a", [])
+    assert not registry.replace("a", [])

@@ -1,0 +1,47 @@
+"""The operator's word survives restarts, and a damaged file is never guessed at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.state import StateFile, Switched
+from agent.errors import StateError
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_fresh_host_has_not_left(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "hostmesh")
+    assert not state.left
+    assert state.switched == Switched()
+    assert not (tmp_path / "hostmesh").exists()
+
+
+def test_leaving_and_what_was_switched_survive_a_restart(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "hostmesh")
+    state.set_left(left=True)
+    state.set_switched(Switched(ip_forward="0", forward_policy="ACCEPT"))
+    again = StateFile(tmp_path / "hostmesh")
+    assert again.left
+    assert again.switched == Switched(ip_forward="0", forward_policy="ACCEPT")
+    again.set_left(left=False)
+    assert not StateFile(tmp_path / "hostmesh").left
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"left": true, "switched": 3}', "null"])
+def test_a_damaged_file_is_an_error_with_a_hint(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(StateError) as caught:
+        StateFile(tmp_path)
+    assert str(tmp_path / "state.json") in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_for_operators(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    state = StateFile(tmp_path / "elsewhere")
+    assert not state.left
+    with pytest.raises(StateError):
+        StateFile(tmp_path / "file" / "below")
