@@ -1,0 +1,367 @@
+"""Brings Docker to the lease and keeps it there, with the operator's word at every step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from agent.docker.checker import FileChecker
+from agent.docker.conflicts import not_routable
+from agent.docker.decide import Held, blocking_containers, held_back
+from agent.docker.engine import Engine, EngineKind, EngineReading
+from agent.docker.journal import Phase
+from agent.docker.planning import FilePlan, attempt_name, fixable, plan_file
+from agent.docker.processes import Flags, ProcessTable, parse_flags
+from agent.docker.report import (
+    ConfiguratorReport,
+    RestoreReport,
+    engine_conditions,
+    error_condition,
+    pending_condition,
+    rolled_back_condition,
+)
+from agent.docker.restarter import Restarter
+from agent.docker.service import DockerService
+from agent.docker.store import DaemonJsonStore, Snapshot
+from agent.docker.wants import BIP, NETWORK_MTU, POOLS, DockerWants, differences
+from agent.errors import HostmeshError, Refused
+from agent.model import Condition, DockerState
+
+__all__ = ["Configurator", "ConfiguratorReport", "Gate", "RestoreReport", "Settings"]
+
+_log = structlog.get_logger("docker")
+
+Gate = Callable[[], AbstractContextManager[bool]]
+"""Asks the mesh for the right to restart: at most one host at a time. False: not now."""
+
+
+class Settings(Protocol):
+    """[docker] of the settings, as far as it matters here."""
+
+    @property
+    def manage(self) -> bool:
+        """May daemon.json be written and Docker restarted."""
+        ...
+
+    @property
+    def restart(self) -> str:
+        """One of when-idle, always and never."""
+        ...
+
+    @property
+    def replace(self) -> bool:
+        """The operator's word that their own keys may be replaced."""
+        ...
+
+    @property
+    def expendable(self) -> tuple[str, ...]:
+        """Names of containers that may be restarted with Docker."""
+        ...
+
+
+def _open_gate() -> AbstractContextManager[bool]:
+    return nullcontext(enter_result=True)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One run of :meth:`Configurator.ensure`: what is known and what was done so far."""
+
+    wants: DockerWants
+    reading: EngineReading
+    flags: Mapping[str, Flags]
+    version: str
+    forced: bool
+    conditions: list[Condition]
+    changed: bool = False
+    restarted: bool = False
+
+    def differences(self, reading: EngineReading | None = None) -> Mapping[tuple[str, ...], str]:
+        seen = reading or self.reading
+        return differences(self.wants, bip=seen.bip, pools=seen.pools, mtu=seen.mtu)
+
+
+class Configurator:
+    """Brings Docker to the lease. For one thread; every call may take minutes.
+
+    Args:
+        settings: What we may do to this Docker.
+        engine: The engine.
+        store: daemon.json.
+        service: dockerd as a service.
+        restarter: Restarts with a way back.
+        processes: The running dockerd's command line.
+        checker: Lets dockerd check a file before it is written.
+        gate: Asks the mesh for the right to restart.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        engine: Engine,
+        store: DaemonJsonStore,
+        service: DockerService,
+        restarter: Restarter,
+        processes: ProcessTable,
+        checker: FileChecker,
+        gate: Gate = _open_gate,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._store = store
+        self._service = service
+        self._restarter = restarter
+        self._processes = processes
+        self._checker = checker
+        self._gate = gate
+        self._version = ""
+        self._failure: tuple[str, str] | None = None
+
+    def observe(self, wants: DockerWants | None = None) -> ConfiguratorReport:
+        """Look and touch nothing: for a host without a lease, or where Docker is not ours."""
+        reading = self._engine.read()
+        conditions = list(engine_conditions(reading))
+        if wants is None:
+            state = DockerState.PENDING if reading.facts.reachable else DockerState.ABSENT
+            return ConfiguratorReport(
+                state=state, facts=reading.facts, conditions=tuple(conditions)
+            )
+        job = _Pass(wants, reading, {}, "", forced=False, conditions=conditions)
+        return self._report(job)
+
+    def ensure(self, wants: DockerWants, *, forced: bool = False) -> ConfiguratorReport:
+        """Make Docker have ``wants``, as far as settings and the running containers let it.
+
+        Args:
+            wants: What Docker should have.
+            forced: The operator asked for a restart now; earlier failures are forgotten.
+
+        Returns:
+            What was found and done; trouble with Docker is a condition in it.
+
+        Raises:
+            Stopped: The agent stops.
+        """
+        reading = self._engine.read()
+        if not self._settings.manage:
+            return self.observe(wants)
+        job = _Pass(
+            wants=wants,
+            reading=reading,
+            flags=self._flags(),
+            version=self._known_version(reading),
+            forced=forced,
+            conditions=list(engine_conditions(reading)),
+        )
+        if reading.kind is EngineKind.PODMAN:
+            return self._report(job)
+        if forced:
+            self._failure = None
+        try:
+            self._settle(job)
+            self._work(job)
+        except HostmeshError as error:
+            job.conditions.append(error_condition(error))
+        return self._report(job)
+
+    def restart_now(self, wants: DockerWants, *, force: bool) -> ConfiguratorReport:
+        """Do what is pending now, on the operator's word.
+
+        Args:
+            wants: What Docker should have.
+            force: Also under running containers.
+
+        Raises:
+            Refused: Containers run and ``force`` is not given; names those that would not
+                come back by themselves.
+            Stopped: The agent stops.
+        """
+        reading = self._engine.read()
+        running = blocking_containers(reading.facts, self._settings.expendable)
+        if running and not force:
+            staying = self._engine.stay_down(self._settings.expendable)
+            what = f"{len(running)} containers run" if len(running) > 1 else f"{running[0]} runs"
+            lost = f"; not back by themselves: {', '.join(staying)}" if staying else ""
+            raise Refused(f"{what} on this Docker{lost}", hint="--now restarts it all the same")
+        return self.ensure(wants, forced=True)
+
+    # --- the steps of ensure ------------------------------------------------------------
+
+    def _settle(self, job: _Pass) -> None:
+        """Bring a change that was cut off by a kill, or a dockerd that failed, to an end."""
+        journal = self._store.journal()
+        if journal is None:
+            return
+        name = self._attempt(job, self._store.read())
+        if journal.phase is Phase.RESTARTING:
+            outcome = self._restarter.resume(name, lambda seen: self._right(job, seen))
+            self._note(job, outcome.reading, name, outcome.failure)
+        elif job.reading.facts.reachable:
+            if journal.phase is Phase.ROLLED_BACK:
+                self._store.mark(Phase.APPLIED)
+        elif journal.phase is Phase.ROLLED_BACK:
+            job.reading = self._restarter.start_after_roll_back()
+        elif journal.phase is Phase.WRITTEN and self._service.failed():
+            outcome = self._restarter.roll_back(name, "dockerd failed with the new daemon.json")
+            self._note(job, outcome.reading, name, outcome.failure)
+
+    def _work(self, job: _Pass) -> None:
+        """Write what differs and restart if that is needed and allowed."""
+        snapshot = self._store.read()
+        plan = plan_file(
+            job.wants,
+            snapshot,
+            job.flags,
+            version=job.version,
+            replace=self._settings.replace,
+        )
+        job.conditions += plan.conditions
+        name = self._attempt(job, snapshot, plan)
+        failure = self._remembered(snapshot, name)
+        if failure and not job.forced:
+            job.conditions.append(rolled_back_condition(failure))
+            return
+        if plan.blocked:
+            return
+        refused = self._checker.check(
+            self._store.preview(snapshot, plan.values, drop=plan.drop), job.version
+        )
+        if refused:
+            job.conditions.append(refused)
+            return
+        written = self._store.change(snapshot, plan.values, drop=plan.drop)
+        job.changed = written is not snapshot
+        if job.changed:
+            _log.info(
+                "daemon-json-written",
+                path=str(written.path),
+                keys=[".".join(path) for path in plan.values],
+            )
+        if job.reading.facts.reachable:
+            self._restart_if_needed(job, written, name)
+
+    def _restart_if_needed(self, job: _Pass, snapshot: Snapshot, name: str) -> None:
+        due = dict(fixable(job.wants, job.differences(), snapshot.document, job.flags))
+        if self._network_mtu_due(snapshot):
+            due[NETWORK_MTU] = "new networks do not have the mesh's MTU yet"
+        if not due:
+            if snapshot.journal and snapshot.journal.phase is Phase.WRITTEN:
+                self._store.mark(Phase.APPLIED)
+            return
+        what = "Docker must be restarted: " + "; ".join(due.values())
+        held = self._held(job)
+        if held:
+            job.conditions.append(pending_condition(what, *held))
+            return
+        with self._gate() as allowed:
+            if not allowed:
+                why = "another host of the mesh restarts its Docker"
+                job.conditions.append(pending_condition(what, why, "wait: it is done next"))
+                return
+            _log.info("docker-restart-due", why=list(due.values()))
+            outcome = self._restarter.apply(name, lambda seen: self._right(job, seen, tuple(due)))
+        job.restarted = True
+        self._note(job, outcome.reading, name, outcome.failure)
+
+    def _held(self, job: _Pass) -> Held | None:
+        cannot = self._service.can_restart()
+        if cannot:
+            return cannot, "restart Docker yourself, or set docker.restart_command"
+        return held_back(
+            job.reading.facts,
+            policy=self._settings.restart,
+            expendable=self._settings.expendable,
+            forced=job.forced,
+        )
+
+    def _note(self, job: _Pass, reading: EngineReading, name: str, failure: str) -> None:
+        job.reading = reading
+        job.conditions = [
+            condition
+            for condition in job.conditions
+            if condition.name not in {"docker-absent", "docker-not-answering"}
+        ]
+        job.conditions += engine_conditions(reading)
+        if failure:
+            self._failure = (name, failure)
+            job.conditions.append(rolled_back_condition(failure))
+
+    def _right(
+        self, job: _Pass, reading: EngineReading, due: tuple[tuple[str, ...], ...] = (BIP, POOLS)
+    ) -> bool:
+        left = job.differences(reading)
+        return reading.facts.reachable and not any(path in left for path in due)
+
+    def _network_mtu_due(self, snapshot: Snapshot) -> bool:
+        """Whether the running dockerd is older than the file's MTU for new networks."""
+        journal = snapshot.journal
+        if journal is None or journal.phase is not Phase.WRITTEN:
+            return False
+        if not journal.change(NETWORK_MTU) or not snapshot.document.has(NETWORK_MTU):
+            return False
+        process = self._processes.dockerd()
+        if process is None:
+            return False
+        return process.age_s > time.time() - snapshot.path.stat().st_mtime + 1.0
+
+    # --- what is known --------------------------------------------------------------------
+
+    def _attempt(self, job: _Pass, snapshot: Snapshot, plan: FilePlan | None = None) -> str:
+        plan = plan or plan_file(
+            job.wants, snapshot, job.flags, version=job.version, replace=self._settings.replace
+        )
+        journal = snapshot.journal
+        base = snapshot.content.data
+        if journal and journal.phase in {Phase.WRITTEN, Phase.RESTARTING}:
+            base = journal.previous.data
+        return attempt_name(plan.values, base, job.version)
+
+    def _remembered(self, snapshot: Snapshot, name: str) -> str:
+        failure = snapshot.journal.failure if snapshot.journal else None
+        if failure and failure.digest == name:
+            return failure.reason
+        if self._failure and self._failure[0] == name:
+            return self._failure[1]
+        return ""
+
+    def _flags(self) -> Mapping[str, Flags]:
+        sources: dict[str, Flags] = {}
+        unit = self._service.unit_argv()
+        if unit:
+            sources["the unit"] = parse_flags(unit)
+        process = self._processes.dockerd()
+        if process:
+            sources["the running dockerd"] = parse_flags(process.argv)
+        return sources
+
+    def _known_version(self, reading: EngineReading) -> str:
+        if reading.facts.version:
+            self._version = reading.facts.version
+        elif not self._version:
+            self._version = self._service.installed_version()
+        return self._version
+
+    def _report(self, job: _Pass) -> ConfiguratorReport:
+        facts = job.reading.facts
+        left = job.differences()
+        if not facts.reachable:
+            state = DockerState.ABSENT
+        elif BIP in left or POOLS in left:
+            state = DockerState.PENDING
+        else:
+            state = DockerState.READY
+        unique = {(c.name, c.subject): c for c in job.conditions}
+        unique |= {(c.name, c.subject): c for c in not_routable(facts.networks, job.wants.subnet)}
+        return ConfiguratorReport(
+            state=state,
+            facts=facts,
+            changed=job.changed,
+            restarted=job.restarted,
+            conditions=tuple(unique.values()),
+        )

@@ -1,0 +1,54 @@
+"""May Docker be restarted now? Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent.model import DockerFacts
+
+__all__ = ["Held", "blocking_containers", "held_back"]
+
+_NAMES_SHOWN = 5
+
+Held = tuple[str, str]
+"""Why a restart is held back, and what to do about it."""
+
+
+def blocking_containers(facts: DockerFacts, expendable: Iterable[str]) -> tuple[str, ...]:
+    """Return the active containers that settings do not name as expendable."""
+    spared = set(expendable)
+    return tuple(name for name in facts.running if name not in spared)
+
+
+def held_back(
+    facts: DockerFacts, *, policy: str, expendable: Iterable[str], forced: bool
+) -> Held | None:
+    """Return why Docker must not be restarted now, None when it may be.
+
+    live-restore is looked at first: with it and any container running, dockerd keeps
+    docker0 as it is (all versions), so a restart would change nothing and be repeated.
+
+    Args:
+        facts: What the engine said.
+        policy: "when-idle", "always" or "never".
+        expendable: Containers that may be restarted with Docker.
+        forced: The operator asked for this restart.
+    """
+    if facts.live_restore and facts.running:
+        why = f"with live-restore a restart changes nothing while {_names(facts.running)} runs"
+        return why, "stop the containers for a moment, or set live-restore to false and reload"
+    if forced or policy == "always":
+        return None
+    if policy == "never":
+        return 'docker.restart is "never"', "restart Docker when it suits you"
+    blocking = blocking_containers(facts, expendable)
+    if blocking:
+        why = f"not while {_names(blocking)} runs"
+        return why, "agentctl docker restart --now, or stop the containers, or wait"
+    return None
+
+
+def _names(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    more = len(names) - _NAMES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,186 @@
+"""What Hostmesh did to daemon.json: the values, how they are stored, and how they undo. Pure.
+
+The journal is written *before* daemon.json, so that whatever point a power cut finds, the
+file is the old or the new one and the journal explains both.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from agent.docker.document import REMOVE, Document, Edit, KeyPath, Raw, parse, same_json, with_keys
+from agent.docker.jsonspan import JsonValue
+from agent.errors import StateError
+
+__all__ = ["Content", "Failure", "Journal", "KeyChange", "Phase", "digest", "dump", "load", "undo"]
+
+_FORMAT = 1
+
+
+class Phase(enum.StrEnum):
+    """How far a change of daemon.json has come."""
+
+    WRITTEN = "written"  # about to be in the file, or in it; no engine has been seen with it
+    RESTARTING = "restarting"  # Docker was told to restart for it
+    APPLIED = "applied"  # the engine came up with it
+    ROLLED_BACK = "rolled-back"  # the former file is back; the engine is yet to be seen with it
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A file's bytes, mode and owner; None for ``data`` when there is no file."""
+
+    data: bytes | None
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """One key that we set.
+
+    Attributes:
+        path: Where.
+        before: Its JSON text before us, None when it was not there.
+        ours: The values we wrote or are about to write, newest last. Two while a change
+            is on its way, because either may be in the file.
+        depth: How many parts of ``path`` were there before us: what we made goes again.
+    """
+
+    path: KeyPath
+    before: str | None
+    ours: tuple[JsonValue, ...]
+    depth: int
+
+    def is_ours(self, value: JsonValue) -> bool:
+        """Return whether ``value`` is one that we wrote."""
+        return any(same_json(value, mine) for mine in self.ours)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A change that the engine did not take; not tried again while ``digest`` is the same."""
+
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """The record of what was done to one daemon.json.
+
+    Attributes:
+        path: The file, symlinks resolved.
+        original: What it was before we first touched it.
+        previous: What it was before the last change: where a roll back leads.
+        changes: The keys that are ours.
+        pristine: Nobody but us has written since ``original``, as far as we saw.
+        written: Digest of the bytes that we wrote last.
+        phase: How far the last change has come.
+        made_folder: The folder did not exist before us.
+        failure: The last change that was rolled back.
+    """
+
+    path: str
+    original: Content
+    previous: Content
+    changes: tuple[KeyChange, ...] = ()
+    pristine: bool = True
+    written: str = ""
+    phase: Phase = Phase.WRITTEN
+    made_folder: bool = False
+    failure: Failure | None = None
+
+    def change(self, path: KeyPath) -> KeyChange | None:
+        """Return the change of that key, None when it is not ours."""
+        return next((change for change in self.changes if change.path == path), None)
+
+
+def digest(data: bytes | None) -> str:
+    """Return a name for some bytes; "absent" for no file."""
+    return "absent" if data is None else hashlib.sha256(data).hexdigest()
+
+
+def undo(document: Document, changes: Iterable[KeyChange], *, keep: Iterable[KeyPath] = ()) -> str:
+    """Return the document's text with our keys as they were before us.
+
+    A key that the operator has changed or removed since is theirs and stays. An object
+    that we made for a nested key goes with the last key in it.
+
+    Args:
+        document: The file as it is now.
+        changes: What we did.
+        keep: Keys to leave as they are.
+
+    Raises:
+        DockerConfigError: Not possible on a document that holds what we wrote.
+    """
+    kept = set(keep)
+    for change in reversed(tuple(changes)):
+        raw = document.raw(change.path)
+        if change.path in kept or raw is None or not change.is_ours(document.value(change.path)):
+            continue
+        edit: Edit = REMOVE if change.before is None else Raw(change.before)
+        document = parse(with_keys(document, {change.path: edit}), source=document.source)
+        for length in range(len(change.path) - 1, change.depth, -1):
+            if document.value(change.path[:length]) == {}:
+                text = with_keys(document, {change.path[:length]: REMOVE})
+                document = parse(text, source=document.source)
+    return document.text
+
+
+def dump(journal: Journal) -> str:
+    """Return the journal as JSON text."""
+    fields = asdict(journal)
+    for name in ("original", "previous"):
+        data = fields[name]["data"]
+        fields[name]["data"] = None if data is None else base64.b64encode(data).decode("ascii")
+    return json.dumps({"format": _FORMAT, **fields}, indent=2) + "\n"
+
+
+def load(text: str, *, source: str) -> Journal:
+    """Return the journal that :func:`dump` wrote.
+
+    Raises:
+        StateError: The text is damaged, or of a later format.
+    """
+    try:
+        fields = json.loads(text)
+        if fields.pop("format") != _FORMAT:
+            raise StateError(
+                f"{source} was written by a later Hostmesh", hint="install that version again"
+            )
+        return _journal(fields)
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+        hint = f"compare daemon.json with the copy beside it, then remove {source}"
+        raise StateError(f"{source} is damaged: {error}", hint=hint) from error
+
+
+def _journal(fields: dict[str, Any]) -> Journal:
+    failure = fields.pop("failure")
+    changes = tuple(
+        KeyChange(tuple(c["path"]), c["before"], tuple(c["ours"]), int(c["depth"]))
+        for c in fields.pop("changes")
+    )
+    return Journal(
+        original=_content(fields.pop("original")),
+        previous=_content(fields.pop("previous")),
+        changes=changes,
+        phase=Phase(fields.pop("phase")),
+        failure=None if failure is None else Failure(**failure),
+        **fields,
+    )
+
+
+def _content(fields: dict[str, Any]) -> Content:
+    data = fields["data"]
+    decoded = None if data is None else base64.b64decode(data, validate=True)
+    return Content(decoded, int(fields["mode"]), int(fields["uid"]), int(fields["gid"]))

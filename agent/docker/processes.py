@@ -1,0 +1,122 @@
+"""The running dockerd as /proc shows it, and the command line it was given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["DaemonProcess", "Flags", "ProcessTable", "parse_flags"]
+
+_PROC = Path("/proc")
+
+_VALUES = {
+    "-b": "bridge",
+    "--bridge": "bridge",
+    "--bip": "bip",
+    "--fixed-cidr": "fixed-cidr",
+    "--mtu": "mtu",
+    "-H": "hosts",
+    "--host": "hosts",
+    "--default-address-pool": "default-address-pools",
+    "--default-network-opt": "default-network-opts",
+    "--config-file": "config-file",
+}
+_SWITCHES = {"--iptables": "iptables", "--live-restore": "live-restore"}
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """Flags that matter to us, under daemon.json's names; values as given, in order."""
+
+    values: tuple[tuple[str, str], ...] = ()
+
+    def get(self, name: str) -> tuple[str, ...]:
+        """Return all values that were given for ``name``."""
+        return tuple(value for key, value in self.values if key == name)
+
+
+def parse_flags(argv: Sequence[str]) -> Flags:
+    """Return the flags in a dockerd command line, ``argv[0]`` included; others are passed over.
+
+    Understands ``--bip=X``, ``--bip X``, ``-b X``, ``-bX`` and ``-H X``, as dockerd does.
+    """
+    found: list[tuple[str, str]] = []
+    rest = list(argv[1:])
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name in _SWITCHES:
+            found.append((_SWITCHES[name], value if equals else "true"))
+        elif name in _VALUES and equals:
+            found.append((_VALUES[name], value))
+        elif name in _VALUES and rest:
+            found.append((_VALUES[name], rest.pop(0)))
+        elif word[:2] in _VALUES and not word.startswith("--") and len(word) > len("-b"):
+            found.append((_VALUES[word[:2]], word[2:]))
+    return Flags(tuple(found))
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonProcess:
+    """A dockerd that runs.
+
+    Attributes:
+        pid: In our PID namespace.
+        argv: Its command line.
+        age_s: Seconds since it started.
+    """
+
+    pid: int
+    argv: tuple[str, ...]
+    age_s: float
+
+
+class ProcessTable:
+    """Finds dockerd in /proc.
+
+    Args:
+        proc: Where proc is mounted.
+    """
+
+    def __init__(self, proc: Path = _PROC) -> None:
+        self._proc = proc
+
+    def dockerd(self) -> DaemonProcess | None:
+        """Return the host's dockerd, None when none is seen.
+
+        A dockerd inside a container (Docker in Docker) is seen too; it has a network
+        namespace of its own and is passed over where that can be told. Of several left the
+        oldest is taken.
+        """
+        found = [process for pid in self._pids() if (process := self._read(pid))]
+        return max(found, key=lambda process: process.age_s, default=None)
+
+    def _pids(self) -> list[int]:
+        try:
+            return [int(entry.name) for entry in self._proc.iterdir() if entry.name.isdigit()]
+        except OSError:
+            return []
+
+    def _read(self, pid: int) -> DaemonProcess | None:
+        folder = self._proc / str(pid)
+        try:
+            if (folder / "comm").read_text("utf-8", "replace").strip() != "dockerd":
+                return None
+            argv = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
+            stat = (folder / "stat").read_text("utf-8", "replace")
+            uptime_s = float((self._proc / "uptime").read_text("utf-8").split()[0])
+        except (OSError, ValueError, IndexError):  # it ended while we looked
+            return None
+        if not argv or self._elsewhere(folder):
+            return None
+        ticks = int(stat.rpartition(")")[2].split()[19])
+        return DaemonProcess(pid, tuple(argv), uptime_s - ticks / os.sysconf("SC_CLK_TCK"))
+
+    def _elsewhere(self, folder: Path) -> bool:
+        """Whether the process is known to be in another network namespace than ours."""
+        try:
+            return (folder / "ns/net").readlink() != (self._proc / "self/ns/net").readlink()
+        except OSError:  # not allowed to look: taken for the host's
+            return False

@@ -1,0 +1,258 @@
+"""dockerd as a service: restarting it, what its unit says, and what it said when it died."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from agent.docker.processes import ProcessTable
+from agent.errors import DockerError
+
+__all__ = ["CommandResult", "Commands", "DockerService", "Runner", "Stopped", "error_line"]
+
+_UNIT = "docker.service"
+_SYSTEMD = Path("/run/systemd/system")
+_QUERY_TIMEOUT_S = 10.0
+_POLL_S = 0.1
+_TAIL_LINES = 8
+_TAIL_BYTES = 16 * 1024
+_KILL_WAIT_S = 2.0
+_FATAL = re.compile(
+    r"failed to start daemon|unable to configure|fatal|level=error|invalid|error", re.IGNORECASE
+)
+_LOGFMT = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
+_VERSION = re.compile(r"version ([0-9][^\s,]*)")
+
+
+class Stopped(Exception):
+    """The wait was ended because the agent stops."""
+
+
+class CommandResult:
+    """What a command left: exit status (None when it was cut short) and its last lines."""
+
+    def __init__(self, status: int | None, output: str) -> None:
+        self.status = status
+        self.output = output
+
+    @property
+    def last_lines(self) -> str:
+        """The last lines of output, joined by " / " for a message of one line."""
+        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        return " / ".join(lines[-_TAIL_LINES:])
+
+
+class Runner(Protocol):
+    """Runs programs with a deadline."""
+
+    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
+        """Run and wait; status None when the deadline passed or it could not be started."""
+
+
+class Commands:
+    """Runs real programs; output goes to an unlinked file, so that it cannot fill a pipe.
+
+    Args:
+        stopping: Ends a wait early with :class:`Stopped`; the program is left to finish.
+    """
+
+    def __init__(self, stopping: threading.Event | None = None) -> None:
+        self._stopping = stopping or threading.Event()
+
+    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
+        """Run ``argv`` without a shell; killed with its process group after ``timeout_s``.
+
+        Raises:
+            Stopped: The agent stops.
+        """
+        with tempfile.TemporaryFile() as output:
+            try:
+                process = subprocess.Popen(
+                    list(argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                return CommandResult(None, f"{argv[0]}: {error.strerror}")
+            status = self._wait(process, timeout_s)
+            size = output.seek(0, os.SEEK_END)
+            output.seek(max(0, size - _TAIL_BYTES))
+            text = output.read().decode("utf-8", "replace")
+        if status is None:
+            text += f"\nno end within {timeout_s:g} s"
+        return CommandResult(status, text)
+
+    def _wait(self, process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                return process.wait(min(_POLL_S, timeout_s))
+            except subprocess.TimeoutExpired:
+                if self._stopping.is_set():
+                    raise Stopped from None
+                if time.monotonic() < deadline_s:
+                    continue
+            os.killpg(process.pid, 9)
+            process.wait(_KILL_WAIT_S)
+            return None
+
+
+class DockerService:
+    """dockerd, as systemd or the operator's own command runs it.
+
+    Args:
+        command: Program and arguments that restart dockerd; empty for systemd.
+        timeout_s: Deadline of a restart.
+        runner: Runs programs.
+        processes: Where a running dockerd is looked for.
+        systemd: A folder that is there when systemd runs the host.
+    """
+
+    def __init__(
+        self,
+        command: tuple[str, ...] = (),
+        timeout_s: float = 60.0,
+        *,
+        runner: Runner | None = None,
+        processes: ProcessTable | None = None,
+        systemd: Path = _SYSTEMD,
+    ) -> None:
+        self._command = command
+        self._timeout_s = timeout_s
+        self._runner = runner or Commands()
+        self._processes = processes or ProcessTable()
+        self._systemd = systemd
+
+    @property
+    def by_systemd(self) -> bool:
+        """Whether restarts go through systemd."""
+        return not self._command and self._systemd.exists()
+
+    def can_restart(self) -> str:
+        """Return why dockerd cannot be restarted from here, "" when it can."""
+        if self._command or self._systemd.exists():
+            return ""
+        return "there is no systemd here and docker.restart_command is not set"
+
+    def restart(self) -> None:
+        """Restart dockerd and wait until the command says it is done.
+
+        Raises:
+            DockerError: There is no way to restart it, or the command failed or took too
+                long; carries its last lines.
+            Stopped: The agent stops; the restart goes on without it.
+        """
+        why = self.can_restart()
+        if why:
+            hint = "set docker.restart_command, or restart Docker yourself"
+            raise DockerError(why, hint=hint)
+        argv = self._command or ("systemctl", "restart", _UNIT)
+        if not self._command:
+            # Three starts in 60 s and the unit refuses; a roll back must not meet that.
+            self._runner.run(("systemctl", "reset-failed", _UNIT), _QUERY_TIMEOUT_S)
+        result = self._runner.run(argv, self._timeout_s)
+        if result.status != 0:
+            how = "did not end" if result.status is None else f"failed ({result.status})"
+            what = f"{shlex.join(argv)} {how}: {result.last_lines}".rstrip(": ")
+            raise DockerError(what, hint="look at Docker's log: journalctl -u docker")
+
+    def asleep(self) -> str:
+        """Return why dockerd must not be spoken to now, "" when it may be.
+
+        With systemd, connecting to docker.sock starts dockerd: an operator who stopped it,
+        or a host on its way up, would get it started by an agent that only looked.
+        """
+        if self.by_systemd and self._processes.dockerd() is None:
+            return "dockerd is not running"
+        return ""
+
+    def failed(self) -> bool:
+        """Return whether systemd gave up on dockerd. Without systemd nobody can say: False."""
+        if not self.by_systemd:
+            return False
+        result = self._runner.run(("systemctl", "is-failed", _UNIT), _QUERY_TIMEOUT_S)
+        return result.output.strip() == "failed"
+
+    def unit_argv(self) -> tuple[str, ...]:
+        """Return the command line of the unit, drop-ins included; empty without systemd."""
+        if not self._systemd.exists():
+            return ()
+        argv = ("systemctl", "show", _UNIT, "--property=ExecStart", "--value")
+        result = self._runner.run(argv, _QUERY_TIMEOUT_S)
+        match = re.search(r"argv\[\]=(.*?) ; ", result.output)
+        return tuple(match[1].split()) if result.status == 0 and match else ()
+
+    def log_line(self, since_s: float) -> str:
+        """Return dockerd's own error line since a moment (Unix time), "" when none is found."""
+        if not self.by_systemd:
+            return ""
+        argv = ("journalctl", "-u", _UNIT, "-o", "cat", "-n", "200", "--no-pager")
+        result = self._runner.run((*argv, f"--since=@{int(since_s)}"), _QUERY_TIMEOUT_S)
+        return error_line(result.output)
+
+    def installed_version(self) -> str:
+        """Return the version of the dockerd on PATH, "" when there is none."""
+        result = self._runner.run(("dockerd", "--version"), _QUERY_TIMEOUT_S)
+        match = _VERSION.search(result.output)
+        return match[1] if result.status == 0 and match else ""
+
+    def validate(self, config_file: Path, argv: Sequence[str]) -> str:
+        """Let dockerd check a file with its own flags; from Docker 23.0.
+
+        Args:
+            config_file: The file to check.
+            argv: The service's command line, whose flags are used.
+
+        Returns:
+            What is wrong in dockerd's words, "" when nothing is or it cannot check.
+        """
+        flags = _without_config_file(argv[1:])
+        command = ("dockerd", *flags, "--validate", f"--config-file={config_file}")
+        result = self._runner.run(command, _QUERY_TIMEOUT_S)
+        if result.status in (0, None) or "unknown flag" in result.output:
+            return ""
+        return error_line(result.output) or result.last_lines
+
+
+def _without_config_file(flags: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for flag in flags:
+        if skip or flag.startswith(("--config-file=", "$")):
+            skip = False
+        elif flag == "--config-file":
+            skip = True
+        else:
+            kept.append(flag)
+    return kept
+
+
+def error_line(log: str) -> str:
+    """Return the line of dockerd's log that says why it ended, "" when there is none.
+
+    dockerd up to 28 logs in logfmt and prints the reason bare as its last words.
+    """
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    ours = [line for line in lines if not line.startswith("docker.service:")]
+    for line in reversed(ours):
+        if re.search(r"failed to start daemon|unable to configure", line):
+            return _plain(line)
+    for line in reversed(ours):
+        if _FATAL.search(line):
+            return _plain(line)
+    return ""
+
+
+def _plain(line: str) -> str:
+    match = _LOGFMT.search(line)
+    return (match[1].replace('\\"', '"') if match else line)[:500]

@@ -1,0 +1,226 @@
+"""The thread that owns Docker, so that no call to it ever holds up the reconcile loop."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+import structlog
+
+from agent.docker.configurator import Configurator, ConfiguratorReport
+from agent.docker.engine import Engine
+from agent.docker.giveback import GiveBack
+from agent.docker.report import RestoreReport
+from agent.docker.service import Stopped
+from agent.docker.wants import DockerWants, wants_of
+from agent.docker.watcher import EngineEvent, EngineWatcher, EventKind
+from agent.errors import DockerError
+
+__all__ = ["DockerWorker"]
+
+_log = structlog.get_logger("docker.worker")
+
+_CHECK_S = 30.0
+_JITTER = 0.2
+_DEBOUNCE_S = 0.1
+_SPACING_S = 0.5
+"""At most two looks a second, however many events there are: they coalesce."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Something to be done in the worker's thread, with the caller waiting for it."""
+
+    run: Callable[[], ConfiguratorReport | RestoreReport]
+    answer: Future[ConfiguratorReport | RestoreReport]
+
+
+class DockerWorker:
+    """Runs the configurator when something may have changed, and at least every 30 s.
+
+    Args:
+        configurator: Brings Docker to the lease.
+        give_back: Gives it back.
+        engine: Whose events are followed.
+        on_report: Called in the worker's thread after every look; must not block.
+        stopping: Shared with everything that waits in this room.
+        check_s: How often to look without being told to, with 20 % jitter.
+    """
+
+    def __init__(
+        self,
+        configurator: Configurator,
+        give_back: GiveBack,
+        engine: Engine,
+        on_report: Callable[[ConfiguratorReport], None],
+        *,
+        stopping: threading.Event,
+        check_s: float = _CHECK_S,
+    ) -> None:
+        self._configurator = configurator
+        self._give_back = give_back
+        self._on_report = on_report
+        self._stopping = stopping
+        self._check_s = check_s
+        self._condition = threading.Condition()
+        self._wants: DockerWants | None = None
+        self._orders: deque[_Order] = deque()
+        self._due_s = 0.0
+        self._watcher = EngineWatcher(engine, self._on_event)
+        self._thread = threading.Thread(target=self._run, name="docker-worker", daemon=True)
+
+    def start(self) -> None:
+        """Start the worker and its watcher."""
+        self._thread.start()
+        self._watcher.start()
+
+    def stop(self, timeout_s: float = 10.0) -> bool:
+        """End both threads; return whether they ended within ``timeout_s``.
+
+        A restart of Docker that is under way is left to finish; the next agent goes on from
+        the journal.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        self._stopping.set()
+        with self._condition:
+            self._condition.notify_all()
+        ended = self._watcher.stop(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, deadline_s - time.monotonic()))
+        return ended and not self._thread.is_alive()
+
+    def want(self, wants: DockerWants | None) -> None:
+        """Say what Docker should have; None: nothing, only look. The same again is no news."""
+        with self._condition:
+            if wants != self._wants:
+                self._wants = wants
+                self._hurry()
+
+    def want_lease(self, subnet: IPv4Network, mtu: int | None) -> None:
+        """Say what Docker should have in terms of the lease.
+
+        Args:
+            subnet: The lease's subnet, /30 or shorter.
+            mtu: Bytes that the uplink carries, less what the backend adds.
+
+        Raises:
+            ValueError: The subnet is too small.
+        """
+        self.want(wants_of(subnet, mtu))
+
+    def look(self) -> None:
+        """Look at Docker soon, whatever the timer says."""
+        with self._condition:
+            self._hurry()
+
+    def restart_now(self, *, force: bool, timeout_s: float) -> ConfiguratorReport:
+        """Do what is pending now, on the operator's word. Waits for it.
+
+        Raises:
+            Refused: Containers run and ``force`` is not given.
+            DockerError: There is no lease, or it takes longer than ``timeout_s``.
+        """
+        wants = self._wants
+        if wants is None:
+            raise DockerError("there is no lease to give to Docker yet", hint="see agentctl status")
+        report = self._order(lambda: self._configurator.restart_now(wants, force=force), timeout_s)
+        if not isinstance(report, ConfiguratorReport):
+            raise TypeError(report)
+        self._on_report(report)
+        return report
+
+    def restore(
+        self, *, may_restart: bool = True, force: bool = False, timeout_s: float
+    ) -> RestoreReport:
+        """Give Docker back and want nothing of it from now on. Waits for it.
+
+        Raises:
+            DockerError: daemon.json could not be restored, or it takes longer than
+                ``timeout_s``.
+        """
+        self.want(None)
+        report = self._order(
+            lambda: self._give_back.restore(may_restart=may_restart, force=force), timeout_s
+        )
+        if not isinstance(report, RestoreReport):
+            raise TypeError(report)
+        self.look()
+        return report
+
+    def _order(
+        self, run: Callable[[], ConfiguratorReport | RestoreReport], timeout_s: float
+    ) -> ConfiguratorReport | RestoreReport:
+        order = _Order(run, Future())
+        with self._condition:
+            self._orders.append(order)
+            self._condition.notify_all()
+        try:
+            return order.answer.result(timeout_s)
+        except TimeoutError:
+            order.answer.cancel()
+            raise DockerError(
+                f"Docker is busy: no end within {timeout_s:g} s", hint="see agentctl status"
+            ) from None
+        except Stopped:
+            raise DockerError("the agent stops", hint="ask again when it runs") from None
+
+    def _on_event(self, event: EngineEvent) -> None:
+        if event.kind in {EventKind.GONE, EventKind.BACK}:
+            _log.info(f"docker-{event.kind.value}", why=event.action)
+        self.look()
+
+    def _hurry(self) -> None:
+        """Bring the next look forward. Holds the lock."""
+        self._due_s = min(self._due_s, time.monotonic() + _DEBOUNCE_S)
+        self._condition.notify_all()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._step()
+            except Stopped:
+                break
+            except Exception:  # noqa: BLE001 - the top of a thread
+                _log.exception("docker-worker-failed")
+                self._stopping.wait(_SPACING_S)
+        for order in tuple(self._orders):
+            if order.answer.set_running_or_notify_cancel():
+                order.answer.set_exception(Stopped())
+
+    def _step(self) -> None:
+        """Wait for an order or until a look is due, and do it."""
+        with self._condition:
+            while not self._stopping.is_set() and not self._orders:
+                left_s = self._due_s - time.monotonic()
+                if left_s <= 0:
+                    break
+                self._condition.wait(left_s)
+            if self._stopping.is_set():
+                return
+            order = self._orders.popleft() if self._orders else None
+            wants = self._wants
+            if order is None:
+                spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+                self._due_s = time.monotonic() + self._check_s * spread
+        if order is not None:
+            _carry_out(order)
+            return
+        started_s = time.monotonic()
+        report = self._configurator.observe() if wants is None else self._configurator.ensure(wants)
+        self._on_report(report)
+        self._stopping.wait(max(0.0, _SPACING_S - (time.monotonic() - started_s)))
+
+
+def _carry_out(order: _Order) -> None:
+    if not order.answer.set_running_or_notify_cancel():
+        return
+    try:
+        order.answer.set_result(order.run())
+    except BaseException as error:  # noqa: BLE001 - handed to the one who waits
+        order.answer.set_exception(error)
