@@ -17,11 +17,13 @@ from hostmesh_lab.errors import LabError
 
 NAME = "lab:latest"
 PAGE = "hostmesh lab\n"
-_FORMAT = 1
+_FORMAT = 2
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_HEADER = '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\n'
 _SCRIPTS = {
-    "whoami": '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n%s\\n" "$REMOTE_ADDR"\n',
-    "hostname": '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n%s\\n" "$(hostname)"\n',
+    # An IPv4 address comes as [::ffff:192.0.2.1], because httpd listens on IPv6.
+    "whoami": _HEADER + 'a=${REMOTE_ADDR#"["}; a=${a%"]"}; echo "${a#::ffff:}"\n',
+    "hostname": _HEADER + "hostname\n",
 }
 
 

@@ -1,0 +1,25 @@
+"""Labs for the lab's own tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from hostmesh_lab import machinestate
+from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.lab import Lab, LabOptions
+
+NO_AGENT = HostOptions(agent=False, reject_forward=True)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """Two hosts without agents whose Docker has addresses as an agent would give them."""
+    name = "labtest"
+    before = machinestate.look(lab=name)
+    differ = {
+        f"host{n}": HostOptions(agent=False, reject_forward=True, daemon_json={"bip": f"10.{63 + n}.0.1/17"})
+        for n in (1, 2)
+    }
+    with Lab.up(LabOptions(name=name, hosts=2, host=NO_AGENT, hosts_differ=differ)) as made:
+        yield made
+    assert before.differences(machinestate.look(lab=name)) == []
