@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-
 from hostmesh_lab import machinestate
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
@@ -17,7 +16,9 @@ def lab() -> Iterator[Lab]:
     name = "labtest"
     before = machinestate.look(lab=name)
     differ = {
-        f"host{n}": HostOptions(agent=False, reject_forward=True, daemon_json={"bip": f"10.{63 + n}.0.1/17"})
+        f"host{n}": HostOptions(
+            agent=False, reject_forward=True, daemon_json={"bip": f"10.{63 + n}.0.1/17"}
+        )
         for n in (1, 2)
     }
     with Lab.up(LabOptions(name=name, hosts=2, host=NO_AGENT, hosts_differ=differ)) as made:

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from hostmesh_lab import cgroups, labimage, machinestate, net, paths, procs, state
 from hostmesh_lab.capture import ECHO_REPLY, ECHO_REQUEST, Capture, Pinger
 from hostmesh_lab.errors import LabError
@@ -65,7 +64,9 @@ def test_a_power_cut_keeps_the_disk_and_forgets_the_kernel(lab: Lab) -> None:
     host = lab.hosts["host2"]
     host.run(["ip", "route", "replace", "198.51.100.0/24", "via", "192.168.50.1"])
     host.write_file("/root/kept", "kept")
-    identity = [host.read_file(f"/{name}") for name in ("etc/machine-id", "proc/sys/kernel/random/boot_id")]
+    identity = [
+        host.read_file(f"/{name}") for name in ("etc/machine-id", "proc/sys/kernel/random/boot_id")
+    ]
     first, began = host.pid(), time.monotonic()
     host.kill()
     assert time.monotonic() - began < 5
@@ -137,7 +138,9 @@ def test_etcd_can_be_paused_killed_and_replaced(lab: Lab) -> None:
     member.replace_with_empty()
     assert member.keys("/") == {}
     second = member.etcdctl("endpoint", "status", "-w", "fields").stdout
-    ids = [next(line for line in text.splitlines() if "ClusterID" in line) for text in (first, second)]
+    ids = [
+        next(line for line in text.splitlines() if "ClusterID" in line) for text in (first, second)
+    ]
     assert ids[0] != ids[1]
 
 
@@ -168,7 +171,17 @@ def test_a_lab_that_was_killed_is_cleared_and_the_machine_is_as_before(victim: s
     name = "labkill"
     before = machinestate.look(lab=name)
     # In a process of its own, as from the command line: the lab must not depend on it.
-    argv = [sys.executable, "-m", "hostmesh_lab", "up", "--name", name, "--hosts", "1", "--no-agent"]
+    argv = [
+        sys.executable,
+        "-m",
+        "hostmesh_lab",
+        "up",
+        "--name",
+        name,
+        "--hosts",
+        "1",
+        "--no-agent",
+    ]
     subprocess.run(argv, check=True, timeout=120, env={**os.environ, "PYTHONPATH": "tests/lab"})
     lab = Lab.open(name)
     lab.hosts["host1"].start_container("web")
@@ -195,7 +208,10 @@ def test_a_lab_whose_owner_died_is_cleared_by_the_next() -> None:
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run(
-        [sys.executable, "-c", script], check=False, timeout=60, env={**os.environ, "PYTHONPATH": "tests/lab"}
+        [sys.executable, "-c", script],
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": "tests/lab"},
     )
     record = state.load("orphan")
     assert record is not None

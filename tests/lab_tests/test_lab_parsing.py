@@ -1,17 +1,19 @@
 """What the lab reads: apt sources, packets, its own records."""
 
+import io
 import json
 import os
 import struct
+import tarfile
+import tomllib
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-
 from hostmesh_lab import aptsources, labimage, paths, state, toml
 from hostmesh_lab.capture import ECHO_REQUEST, PcapReader, parse_frame
+from hostmesh_lab.config import Config, Restart, Service
 from hostmesh_lab.errors import LabError, WaitTimeout
-from hostmesh_lab.machine import Config, Restart, Service
 from hostmesh_lab.machinestate import MachineState
 from hostmesh_lab.procs import Proc
 from hostmesh_lab.wait import wait_until
@@ -81,7 +83,12 @@ def ethernet(payload: bytes, kind: int = 0x0800) -> bytes:
 
 def ipv4(protocol: int, payload: bytes, ttl: int = 63) -> bytes:
     source, target = IPv4Address("10.64.0.2").packed, IPv4Address("10.65.0.2").packed
-    return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 1, 0, ttl, protocol, 0) + source + target + payload
+    return (
+        struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 1, 0, ttl, protocol, 0)
+        + source
+        + target
+        + payload
+    )
 
 
 ECHO = ethernet(ipv4(1, struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, 7, 3)))
@@ -91,7 +98,11 @@ class TestPackets:
     def test_an_echo_request_is_read_whole(self) -> None:
         packet = parse_frame(ECHO, 1.5)
         assert packet is not None
-        assert (packet.src, packet.dst, packet.ttl) == (IPv4Address("10.64.0.2"), IPv4Address("10.65.0.2"), 63)
+        assert (packet.src, packet.dst, packet.ttl) == (
+            IPv4Address("10.64.0.2"),
+            IPv4Address("10.65.0.2"),
+            63,
+        )
         assert (packet.src_mac, packet.dst_mac) == ("02:00:00:00:00:01", "02:00:00:00:00:02")
         assert (packet.icmp_type, packet.icmp_id, packet.icmp_seq) == (ECHO_REQUEST, 7, 3)
 
@@ -120,7 +131,9 @@ class TestRecords:
         assert mine.alive()
         assert not Proc(mine.pid, mine.start + 1).alive()
 
-    def test_a_record_that_is_garbage_is_no_record(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_record_that_is_garbage_is_no_record(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(paths, "state_root", lambda: tmp_path)
         (tmp_path / "lab").mkdir()
         (tmp_path / "lab/lab.json").write_text('{"name": "lab"')
@@ -143,9 +156,10 @@ class TestRecords:
 
 
 def test_settings_are_written_as_toml_that_reads_back() -> None:
-    import tomllib
-
-    tables = {"etcd": {"endpoints": ["http://a:2379"], "deep": {"x": 1}}, "x": {"on": True, "text": 'a"b\\c'}}
+    tables: dict[str, dict[str, object]] = {
+        "etcd": {"endpoints": ["http://a:2379"], "deep": {"x": 1}},
+        "x": {"on": True, "text": 'a"b\\c'},
+    }
     assert tomllib.loads(toml.dumps(tables)) == tables
 
 
@@ -155,9 +169,6 @@ def test_waiting_in_vain_says_what_was_seen_last() -> None:
 
 
 def test_the_containers_image_names_no_file_that_it_lacks(tmp_path: Path) -> None:
-    import io
-    import tarfile
-
     busybox = tmp_path / "busybox"
     busybox.write_text("#!/bin/sh\necho sh\necho httpd\n")
     busybox.chmod(0o755)

@@ -31,7 +31,8 @@ apt-get -q update
 apt-get -q install -y --no-install-recommends gcc libc6-dev python3-dev
 python3 -m venv /opt/hostmesh/venv
 /opt/hostmesh/venv/bin/pip install -q --no-input --require-hashes -r /requirements.lock
-/opt/hostmesh/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > /purelib"""
+print_path='import sysconfig; print(sysconfig.get_path("purelib"))'
+/opt/hostmesh/venv/bin/python -c "$print_path" > /purelib"""
 
 
 def lock_file() -> Path:
@@ -84,7 +85,8 @@ def _build(image: images.Image, lock: Path, folder: Path, say: images.Say) -> No
     images.remove_tree(upper)
     images.remove_tree(folder / "work")
     say(
-        f"the agent's environment for {image.suite} is ready after {time.monotonic() - started:.0f} s"
+        f"the agent's environment for {image.suite} is ready"
+        f" after {time.monotonic() - started:.0f} s"
     )
 
 

@@ -71,9 +71,10 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
 def choose_mirror(sources: Iterable[Source]) -> str:
     """The first source that serves Debian itself: not its security archive, not a vendor's."""
     for source in sources:
-        if source.suite in _DEBIAN_SUITES and "main" in source.components:
-            if "security" not in source.uri.rstrip("/").rsplit("/", 1)[-1]:
-                return source.uri.rstrip("/")
+        uri = source.uri.rstrip("/")
+        ours = source.suite in _DEBIAN_SUITES and "main" in source.components
+        if ours and "security" not in uri.rsplit("/", 1)[-1]:
+            return uri
     raise LabError(
         "no Debian mirror in this machine's apt sources",
         "the lab reads /etc/apt/sources.list and /etc/apt/sources.list.d",
@@ -94,7 +95,7 @@ def read_sources(apt: Path = Path("/etc/apt")) -> list[Source]:
 
 
 def mirror(apt: Path = Path("/etc/apt")) -> str:
-    """This machine's Debian mirror. Cloud images name a file that lists mirrors; its first is taken."""
+    """This machine's Debian mirror. Cloud images name a file of mirrors: its first is taken."""
     uri = choose_mirror(read_sources(apt))
     if not uri.startswith("mirror+file:"):
         return uri

@@ -51,7 +51,7 @@ class PcapReader:
         self._order = ""
 
     def feed(self, data: bytes) -> list[Packet]:
-        """Add a piece; return the packets it completed. What is not IPv4 on Ethernet is left out."""
+        """Add a piece; return the packets it completed, those of IPv4 on Ethernet."""
         self._buffer += data
         if not self._order:
             if len(self._buffer) < 24:
@@ -191,7 +191,7 @@ class Capture:
 
 
 class Pinger:
-    """A ping that runs on, to see when an address first answers and whether any answer is missed."""
+    """A ping that runs on: when does an address first answer, is any answer missed?"""
 
     def __init__(
         self, machine: Machine, target: object, *, container: str = "", every_s: float = 0.1

@@ -58,7 +58,7 @@ def kill(group: Path, timeout_s: float = 20.0) -> None:
 
 
 def remove(group: Path) -> None:
-    """Remove an empty group with its children, and the parent that all labs share if it was the last."""
+    """Remove an empty group with its children, and the parent of all labs after the last one."""
     for folder, _, _ in os.walk(group, topdown=False):
         _rmdir_patiently(Path(folder))
     with contextlib.suppress(OSError):
@@ -71,7 +71,6 @@ def _rmdir_patiently(group: Path) -> None:
     while True:
         try:
             group.rmdir()
-            return
         except FileNotFoundError:
             return
         except OSError:

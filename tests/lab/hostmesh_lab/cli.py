@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hostmesh_lab import agentlayer, images, labimage, paths, state
+from hostmesh_lab import agentlayer, demo, images, labimage, paths, state
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import CIDR, Lab, LabOptions, die_on_sigterm, require_root
@@ -137,7 +137,8 @@ def _up(arguments: argparse.Namespace) -> int:
         _say("every agent is ready")
     option = "" if lab.name == "lab" else f" --name {lab.name}"
     print(
-        f"look around: hostmesh-lab exec{option} host1 -- docker ps; end it: hostmesh-lab down{option}"
+        f"look around: hostmesh-lab exec{option} host1 -- docker ps;"
+        f" end it: hostmesh-lab down{option}"
     )
     return 0
 
@@ -197,7 +198,7 @@ def _pass_through(argv: list[str]) -> int:
         os.execv(program, argv)
     # nsenter's child belongs to this terminal's foreground; only Ctrl-C must not end us before it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    code = subprocess.call(argv, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # noqa: PLW1509
+    code = subprocess.call(argv, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return code if code >= 0 else 128 - code
 
 
@@ -263,6 +264,4 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from hostmesh_lab import demo
-
     return demo.run(arguments.name, arguments.suite, keep=arguments.keep)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hostmesh_lab import demo_mesh, demo_packets, demo_changes, machinestate, paths, state
+from hostmesh_lab import demo_changes, demo_mesh, demo_packets, machinestate, paths, state
 from hostmesh_lab.demo_stage import Stage
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.kinds import HostOptions
@@ -121,7 +121,7 @@ def _perform(name: str, suite: str, keep: bool, screen: Screen, outcome: _Outcom
         for number, (title, step) in enumerate(STEPS, 1):
             with screen.step(str(number), title):
                 step(stage)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever fails, the demo says where and cleans up
         if not isinstance(error, LabError):
             traceback.print_exc()
         outcome.failed_step = f"{number}: {title}"
@@ -149,11 +149,10 @@ def _end_lab(
 
 def _verdict(name: str, screen: Screen, outcome: _Outcome, kept: bool) -> int:
     if kept:
-        screen.line(
-            f"the lab is left running; look around:  hostmesh-lab exec --name {name} host1 -- agentctl status"
-        )
-        screen.line(f"                          its machines:  hostmesh-lab status --name {name}")
-        screen.line(f"                                end it:  hostmesh-lab down --name {name}")
+        screen.line("the lab is left running")
+        screen.line(f"  look around:  hostmesh-lab exec --name {name} host1 -- agentctl status")
+        screen.line(f"  its machines: hostmesh-lab status --name {name}")
+        screen.line(f"  end it:       hostmesh-lab down --name {name}")
     if outcome.interrupted:
         screen.line("interrupted; nothing is left but caches")
         return 130

@@ -39,9 +39,8 @@ def fourth_host(stage: Stage) -> None:
             pinger.stop()
     lost = [number for pinger in traffic for number in pinger.missed()]
     require(not lost, f"{len(lost)} packets of the traffic between the three were lost")
-    stage.note(
-        f"traffic between the three meanwhile: {sum(len(p.replies) for p in traffic)} replies, none lost"
-    )
+    answered = sum(len(pinger.replies) for pinger in traffic)
+    stage.note(f"traffic between the three meanwhile: {answered} replies, none lost")
 
 
 def _first_reply(stage: Stage, host: Host) -> None:

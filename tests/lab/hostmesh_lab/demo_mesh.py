@@ -4,8 +4,9 @@ from ipaddress import IPv4Interface, IPv4Network
 from itertools import permutations
 
 from hostmesh_lab import labimage, net
-from hostmesh_lab.demo_stage import CIDR, READY_S, WEB, Stage, require
+from hostmesh_lab.demo_stage import READY_S, WEB, Stage, require
 from hostmesh_lab.host import Host
+from hostmesh_lab.lab import CIDR
 from hostmesh_lab.wait import wait_until
 
 _REJECT = "-A FORWARD -j REJECT --reject-with icmp-host-prohibited"
@@ -14,7 +15,7 @@ _REJECT = "-A FORWARD -j REJECT --reject-with icmp-host-prohibited"
 def hosts_join(stage: Stage) -> None:
     """Create the mesh as an operator does, and look at what each host made of it."""
     first = stage.host("host1")
-    wait_until(lambda: first.status(), READY_S, "the agent of host1 answers agentctl")
+    wait_until(first.status, READY_S, "the agent of host1 answers agentctl")
     first.agentctl("config", "init", "--cidr", CIDR)
     stage.note(f"host1# agentctl config init --cidr {CIDR}")
     stage.lab.wait_ready(READY_S)
@@ -60,18 +61,15 @@ def host_to_remote_container(stage: Stage) -> None:
         require(
             stage.host(name).ping(target), f"{name} gets no reply from {peer}'s container {target}"
         )
-    stage.note(
-        f"host1# ping {stage.containers['host2']}: answered; the same from every host to every other"
-    )
+    stage.note(f"host1# ping {stage.containers['host2']}: answered, as is every other such ping")
 
 
 def every_pair(stage: Stage) -> None:
     """Both ways, with the container's own address as the source."""
     for name, peer in permutations(stage.containers, 2):
         check_pair(stage, name, peer)
-    stage.note(
-        f"{len(stage.containers) * (len(stage.containers) - 1)} directions, each container seen with its own address"
-    )
+    count = len(stage.containers) * (len(stage.containers) - 1)
+    stage.note(f"{count} directions, each container seen with its own address")
 
 
 def check_pair(stage: Stage, name: str, peer: str) -> None:

@@ -38,12 +38,12 @@ def _check(
     stage: Stage, names: list[str], packets: list[Packet], source: IPv4Address, target: IPv4Address
 ) -> None:
     for name, packet in zip(names, packets, strict=True):
-        stage.note(
-            f"{name:<14} ttl {packet.ttl}  {packet.src} > {packet.dst}  {packet.src_mac} > {packet.dst_mac}"
-        )
+        addresses = f"{packet.src} > {packet.dst}  {packet.src_mac} > {packet.dst_mac}"
+        stage.note(f"{name:<14} ttl {packet.ttl}  {addresses}")
         require(
             (packet.src, packet.dst) == (source, target),
-            f"on {name} the packet goes from {packet.src} to {packet.dst}, not from {source} to {target}",
+            f"on {name} the packet goes from {packet.src} to {packet.dst},"
+            f" not from {source} to {target}",
         )
     ttls = [packet.ttl for packet in packets]
     require(ttls == _TTLS, f"the packet's TTLs are {ttls}, not {_TTLS}")

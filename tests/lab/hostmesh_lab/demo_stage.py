@@ -26,7 +26,7 @@ class Stage:
         return self.lab.hosts[name]
 
     def add_container(self, name: str) -> str:
-        """Start a container that serves pages on a host and check that its address is the host's own."""
+        """Start a container that serves pages; its address must be of the host's subnet."""
         address = self.host(name).start_container(WEB)
         require(
             IPv4Network(f"{address}/32").subnet_of(self.subnets[name]),

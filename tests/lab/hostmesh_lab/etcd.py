@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from hostmesh_lab import shell
+from hostmesh_lab.config import Service
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.machine import Machine, Service
+from hostmesh_lab.machine import Machine
 
 
 class EtcdMember(Machine):
@@ -40,7 +41,7 @@ class EtcdMember(Machine):
         self.service("signal", "etcd", number=int(signal.SIGCONT))
 
     def replace_with_empty(self) -> None:
-        """Put a new, empty cluster with another cluster id in the place of the lab's only member."""
+        """Put a new, empty cluster with another cluster id in the only member's place."""
         service = self.config.services[0]
         if "," in service.argv[service.argv.index("--initial-cluster") + 1]:
             raise LabError("only the one member of a lab can be replaced by an empty one")

@@ -32,7 +32,7 @@ class Host(Machine):
         command: Sequence[str] = (),
         options: Sequence[str] = (),
     ) -> str:
-        """Start a container of the `lab` image and return its address. Without a command it serves pages."""
+        """Start a container of the `lab` image, by default serving pages; return its address."""
         argv = ["run", "--detach", "--name", name, *options]
         if network is not None:
             argv += ["--network", network]
@@ -192,7 +192,7 @@ class Host(Machine):
         return found
 
     def iptables(self, table: str = "filter", *, variant: str = "") -> list[str]:
-        """The rules of a table as `iptables-save` prints them; `variant` legacy or nft, or the host's choice."""
+        """A table as `iptables-save` prints it; `variant` legacy or nft, or the host's choice."""
         command = f"iptables-{variant}-save" if variant else "iptables-save"
         return self.run([command, "-t", table]).stdout.splitlines()
 

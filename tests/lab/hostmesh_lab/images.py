@@ -91,7 +91,7 @@ def ensure(suite_name: str, say: Say) -> Image:
 
 
 def build_once(folder: Path, build: Callable[[Path], None], say: Say) -> None:
-    """Let exactly one process fill `folder`; others wait for it. Leftovers of a killed one are cleared."""
+    """Let one process fill `folder` while others wait. What a killed one left is cleared."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.parent / f".{folder.name}.lock", say, folder.name):
         if folder.is_dir():
@@ -212,7 +212,7 @@ def in_chroot(
     env: dict[str, str] | None = None,
     mounts: str = ":",
 ) -> None:
-    """Run a shell script inside a root filesystem that has /proc; `mounts` is run before, outside it."""
+    """Run a shell script inside a root filesystem with /proc; `mounts` is run before it."""
     wrapped = (
         f'{mounts}\nmount -t proc proc "$0/proc"\nexec env -i HOME=/root LC_ALL=C.UTF-8'
         " DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin"
@@ -259,7 +259,7 @@ BUILD_APT_CONF = "etc/apt/apt.conf.d/00lab-build"
 
 
 def _apt_conf() -> str:
-    """The machine's own way to its mirror (proxies, time-outs), and patience with an old Release file."""
+    """The machine's own way to its mirror (proxies, time-outs); an old Release file is fine."""
     dump = shell.run(["apt-config", "dump"], timeout_s=30).stdout
     wanted = ("Acquire::http::", "Acquire::https::", "Acquire::Retries")
     lines = [

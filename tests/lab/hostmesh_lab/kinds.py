@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hostmesh_lab import agentlayer, net, paths, toml
-from hostmesh_lab.machine import Bind, Config, Restart, Service
+from hostmesh_lab.config import Bind, Config, Restart, Service
 
 LAB_IMAGE = "/run/lab/lab-image.tar"
 DAEMON_JSON = "/etc/docker/daemon.json"
@@ -30,7 +30,7 @@ class HostOptions:
     """What a test may choose for a host.
 
     `settings` is merged over the lab's own agent settings, table by table; `settings_text` takes
-    the place of the whole file. `reject_forward` ends the FORWARD chain as the first operator's hosts did.
+    the place of the whole file. `reject_forward` ends FORWARD as on the first operator's hosts.
     """
 
     agent: bool = True
@@ -46,7 +46,7 @@ class HostOptions:
 
 @dataclass(frozen=True)
 class Base:
-    """What all machines of a lab's suite share. `layers` has the agent's environment if there is one."""
+    """What a lab's machines share. `layers` has the agent's environment if there is one."""
 
     lab: str
     suite: str
@@ -82,13 +82,14 @@ def _has_agent(base: Base) -> bool:
 
 
 def _first_commands(options: HostOptions) -> list[list[str]]:
-    """What the host's start-up does before Docker: the choice of iptables, the operator's own rules."""
+    """What start-up does before Docker: the choice of iptables, the operator's own rules."""
     commands = [
         ["update-alternatives", "--set", name, f"/usr/sbin/{name}-{options.iptables}"]
         for name in ("iptables", "ip6tables")
     ]
     if options.reject_forward:
-        commands.append("iptables -A FORWARD -j REJECT --reject-with icmp-host-prohibited".split())
+        reject = ["-j", "REJECT", "--reject-with", "icmp-host-prohibited"]
+        commands.append(["iptables", "-A", "FORWARD", *reject])
     return commands
 
 
@@ -181,7 +182,7 @@ def etcd(base: Base, index: int, members: int, token: str) -> Config:
 
 
 def gateway(base: Base) -> Config:
-    """The LAN's router, with an address outside that answers web requests with the asker's address."""
+    """The LAN's router, with an address outside that tells web clients theirs."""
     argv = ["/usr/bin/python3", "-I", "-B", "/run/lab/world_web.py", str(net.OUTSIDE), "80"]
     web = Service("web", argv, {"kind": "port", "host": str(net.OUTSIDE), "port": 80})
     return Config(

@@ -16,22 +16,28 @@ from types import TracebackType
 from typing import Any
 
 from hostmesh_lab import agentlayer, cgroups, images, kinds, labimage, net, paths, state
+from hostmesh_lab.config import Config
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.etcd import EtcdMember
 from hostmesh_lab.host import Host
 from hostmesh_lab.kinds import HostOptions
-from hostmesh_lab.machine import Config, Machine
+from hostmesh_lab.machine import Machine
 from hostmesh_lab.procs import machine_boot_id
 
+_REPORT = """exec 2>&1; set -x
+cat /etc/docker/daemon.json /etc/hostmesh/agent.toml
+ip -d address; ip rule; ip route show table all; ip neighbour; bridge fdb
+iptables-save -c; iptables-legacy-save -c; ipset list; conntrack -L
+docker ps -a; docker network inspect bridge; agentctl status; agentctl leases"""
 _HOST_BYTES = 400 * 1024**2
 CIDR = "10.64.0.0/10"
 
 
 @dataclass(frozen=True)
 class LabOptions:
-    """What a lab is made of. An owned lab is cleared by the next one if the process that made it dies.
+    """What a lab is made of. An owned lab is cleared by the next if the process that made it dies.
 
-    `host` holds for every host; `hosts_differ` names hosts that get options of their own. With `cidr`
+    `host` holds for every host; `hosts_differ` names hosts with options of their own. With `cidr`
     the agents' settings bring the mesh's config; None leaves it to `agentctl config init`.
     """
 
@@ -259,9 +265,13 @@ class Lab:
             time.sleep(0.2)
 
     def copy_logs(self, target: Path) -> None:
-        """Copy every machine's logs to a folder that outlives the lab."""
+        """Copy every machine's logs, and what its kernel and its agent say, to a folder that stays."""
         for folder in sorted((paths.disk_root() / self.name).glob("*/log")):
             shutil.copytree(folder, target / folder.parent.name, dirs_exist_ok=True)
+        for name, host in self.hosts.items():
+            if host.proc() is not None:
+                said = host.run(["sh", "-c", _REPORT], timeout_s=60, check=False)
+                (target / name / "state.txt").write_text(said.stdout)
 
 
 def _with_mesh(options: HostOptions, cidr: str | None) -> HostOptions:
@@ -284,8 +294,11 @@ def _require_free_name(name: str, say: images.Say) -> None:
 def in_parallel(
     act: Callable[[Any], Any], things: Sequence[Any], abort: Callable[[], None] = lambda: None
 ) -> None:
-    """Do something to several machines at once. On the first error, or Ctrl-C, `abort` ends what the
-    others wait for, so that none is still at work when the error goes on."""
+    """Do something to several machines at once.
+
+    On the first error, or Ctrl-C, `abort` ends what the others wait for, so that none is still at
+    work when the error goes on.
+    """
     pool = ThreadPoolExecutor(max_workers=max(1, min(8, len(things))))
     try:
         for future in [pool.submit(act, thing) for thing in things]:

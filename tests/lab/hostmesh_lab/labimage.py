@@ -1,7 +1,7 @@
 """The small Docker image `lab` that every host's Docker has: there is no registry to pull from.
 
 Made from the root filesystem's static busybox. Its default command serves pages on port 80:
-`/` is fixed, `/cgi-bin/whoami` is the address of whoever asks, `/cgi-bin/hostname` the container's name.
+`/` is fixed, `/cgi-bin/whoami` the asker's address, `/cgi-bin/hostname` the container's name.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _SCRIPTS = {
 
 
 def ensure(rootfs: Path) -> Path:
-    """The image as `docker load` takes it, made beside the root filesystem if it is not there yet."""
+    """The image as `docker load` takes it, made beside the root filesystem if need be."""
     target = rootfs.parent / f"lab-image-{_FORMAT}.tar"
     if not target.exists():
         with tempfile.NamedTemporaryFile(dir=rootfs.parent, delete=False) as file:

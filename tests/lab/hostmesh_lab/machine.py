@@ -1,4 +1,4 @@
-"""A machine of the lab: namespaces, a file tree, a cable to the LAN and services under a small PID 1.
+"""A machine of the lab: namespaces, a file tree, a cable to the LAN, services under a PID 1.
 
 Hosts, etcd members, the gateway and the stranger are all machines; they differ in their services.
 A machine's configuration lies beside its disk, so that any later command finds and boots it again.
@@ -14,12 +14,12 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Address
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hostmesh_lab import cgroups, net, paths, shell
+from hostmesh_lab.config import Bind, Config
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.procs import Proc
 
@@ -27,74 +27,6 @@ _GUEST = Path(__file__).parent / "guest"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_TIMEOUT_S = 30.0
 _LAB_SERVICE = '#!/bin/sh\nexec /usr/bin/python3 -I -B /run/lab/lab_service.py "$@"\n'
-
-
-@dataclass(frozen=True)
-class Bind:
-    """A file or folder of the machine that runs the lab, shown inside."""
-
-    source: str
-    target: str
-    read_only: bool = True
-
-
-@dataclass(frozen=True)
-class Restart:
-    """What PID 1 does when a service ends unasked."""
-
-    delay_s: float
-    max_delay_s: float
-    burst: int = 0
-
-
-@dataclass(frozen=True)
-class Service:
-    """A program that PID 1 supervises. `ready` says how it is known to be up."""
-
-    name: str
-    argv: list[str]
-    ready: dict[str, Any]
-    env: dict[str, str] = field(default_factory=dict)
-    restart: Restart | None = None
-    autostart: bool = True
-    start_timeout_s: float = 60.0
-    stop_timeout_s: float = 30.0
-    afterwards: list[list[str]] = field(default_factory=list)
-
-    @property
-    def log(self) -> str:
-        return f"/var/log/{self.name}.log"
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything needed to boot a machine, now or again."""
-
-    lab: str
-    name: str
-    kind: str
-    suite: str
-    address: str
-    layers: list[str]
-    services: list[Service]
-    mtu: int = 1500
-    sysctls: dict[str, str] = field(default_factory=dict)
-    commands: list[list[str]] = field(default_factory=list)
-    binds: list[Bind] = field(default_factory=list)
-
-    def port(self) -> net.Port:
-        gateway = self.kind == "gateway"
-        return net.Port(self.name, IPv4Address(self.address), self.mtu, not gateway, gateway)
-
-    @classmethod
-    def load(cls, path: Path) -> "Config":
-        raw = json.loads(path.read_text())
-        raw["services"] = [
-            Service(**{**item, "restart": Restart(**item["restart"]) if item["restart"] else None})
-            for item in raw["services"]
-        ]
-        raw["binds"] = [Bind(**item) for item in raw["binds"]]
-        return cls(**raw)
 
 
 class Machine:
@@ -256,7 +188,8 @@ class Machine:
             )
 
     def _follow_boot(self, process: "subprocess.Popen[bytes]") -> None:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         with process.stdout as said, process.stdin as go:
             line = said.readline().decode().strip()
             if not line.isdigit():
@@ -334,7 +267,7 @@ class Machine:
         return reply
 
     def service(self, verb: str, name: str, **request: Any) -> None:
-        """`start`, `stop`, `restart`, `kill` or `signal` a service; an error says why it did not work."""
+        """`start`, `stop`, `restart`, `kill` or `signal` a service; an error says why not."""
         reply = self.ask(verb, service=name, **request)
         if not reply["ok"]:
             raise LabError(f"{self.name}: {reply['message']}")

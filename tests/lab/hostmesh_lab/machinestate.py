@@ -1,4 +1,4 @@
-"""What a lab must leave untouched: the machine's own network, mounts and cgroups, before and after."""
+"""What a lab must leave untouched: the machine's own network, mounts and cgroups."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from hostmesh_lab import shell
 _TIMEOUT_S = 30.0
 # These change by themselves, or by anybody's traffic.
 _VOLATILE_KEYS = frozenset(
-    "valid_life_time preferred_life_time expires stats stats64 flags_expires ageing_timer gc_timer".split()
+    ["valid_life_time", "preferred_life_time", "expires", "stats", "stats64", "ageing_timer"]
 )
 _VOLATILE_SYSCTLS = re.compile(
     r"(^|/)(nf_conntrack_count|tcp_mem|udp_mem|tcp_fastopen_key|stable_secret|base_reachable_time(_ms)?"
@@ -36,7 +36,7 @@ class MachineState:
 
 
 def look(*, lab: str = "") -> MachineState:
-    """Record the machine's state. With `lab`, what belongs to other labs that live beside it is left out."""
+    """Record the machine's state. With `lab`, what belongs to other labs is left out."""
     lines = [*_network(), *_firewall(), *_sysctls(), *_namespaces(), *_mounts()]
     others = re.compile(rf"hostmesh-lab($|/(?!{re.escape(lab)}(/|$)))")
     lines += [line for line in _cgroups() if not (lab and others.search(line))]
@@ -64,7 +64,7 @@ def _steady(value: Any) -> Any:
 
 
 def _firewall() -> Iterator[str]:
-    """Only with tools that are there, and legacy tables only if they exist: looking would make them."""
+    """Only with tools that are there; legacy tables only if they exist: looking makes them."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     commands = [["nft", "list", "ruleset"], ["ipset", "save"]]
     for names, command in (
@@ -114,7 +114,7 @@ def _mounts() -> Iterator[str]:
 
 
 def _cgroups() -> Iterator[str]:
-    """Groups that containers or labs leave; a machine's services make and remove their own all the time."""
+    """Groups that containers or labs leave; a machine's services come and go as they like."""
     for folder, names, _ in os.walk("/sys/fs/cgroup"):
         for name in names:
             if _CONTAINER_GROUP.search(name):

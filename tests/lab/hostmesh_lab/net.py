@@ -57,7 +57,7 @@ class Port:
 
 
 def start_holder(group: Path) -> Proc:
-    """Start the lab's PID 1 with a process and a network namespace of its own, and build the bridge."""
+    """Start the lab's PID 1 in namespaces of its own, and build the bridge."""
     cgroups.create(group)
     script = Path(__file__).parent / "guest/holder.py"
     process = subprocess.Popen(
@@ -118,11 +118,11 @@ def ip_batch(proc: Proc, lines: list[str]) -> None:
 
 def plug(holder: Proc, machine: Proc, port: Port) -> None:
     """Lay a cable from the bridge to a machine and give the machine its address."""
+    end = f"eth0 address {mac_of(port.address)} mtu {port.mtu} netns {machine.pid}"
     ip_batch(
         holder,
         [
-            f"link add {port.name} mtu {port.mtu} type veth peer name eth0"
-            f" address {mac_of(port.address)} mtu {port.mtu} netns {machine.pid}",
+            f"link add {port.name} mtu {port.mtu} type veth peer name {end}",
             f"link set {port.name} master {BRIDGE} up",
         ],
     )

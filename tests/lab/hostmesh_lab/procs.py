@@ -1,4 +1,4 @@
-"""Processes by identity, not by number alone: a pid that the kernel gave to somebody else is never killed."""
+"""Processes by identity: a pid that the kernel gave to somebody else since is never killed."""
 
 import contextlib
 import os

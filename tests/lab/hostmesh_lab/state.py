@@ -90,9 +90,9 @@ def clear(name: str) -> None:
     """End a lab and remove all it left, in whatever state it is."""
     record = load(name)
     cgroups.kill(cgroups.lab_group(name))
-    if record is not None and record.machine_boot_id == machine_boot_id():
-        if not record.holder.wait_gone(10):
-            raise LabError(f"the first process of lab {name} ({record.holder_pid}) does not end")
+    same_boot = record is not None and record.machine_boot_id == machine_boot_id()
+    if record is not None and same_boot and not record.holder.wait_gone(10):
+        raise LabError(f"the first process of lab {name} ({record.holder_pid}) does not end")
     cgroups.remove(cgroups.lab_group(name))
     for folder in (paths.disk_root() / name, paths.state_root() / name):
         _remove_tree(folder)
@@ -113,7 +113,7 @@ def clear_dead_labs(except_for: str = "") -> list[str]:
             record = load(name)
             if record is not None and record.alive() and not record.orphaned():
                 continue
-            # A lab without a record is not one that is being made right now: its maker holds the lock.
+            # A lab without a record is not one in the making: its maker holds the lock.
             clear(name)
             cleared.append(name)
     return cleared

@@ -12,7 +12,7 @@ T = TypeVar("T")
 def wait_until(predicate: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.1) -> T:
     """Ask again and again until the answer is true and return it.
 
-    What the predicate last said, or the lab's error it last raised, is in the message when time is up.
+    What the predicate last said, or the lab's error it last raised, is in the message.
     """
     deadline = time.monotonic() + timeout_s
     last = ""

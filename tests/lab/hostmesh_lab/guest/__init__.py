@@ -1,1 +1,1 @@
-"""What runs inside a machine of the lab, by file name: standard library only, no import of the rest."""
+"""What runs inside a machine of the lab, by file name: it imports the standard library only."""

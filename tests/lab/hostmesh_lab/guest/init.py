@@ -250,7 +250,7 @@ class Machine:
         self.trouble: list[str] = []
 
     def boot(self) -> None:
-        """Bring the machine up: settings of the kernel, commands of the first minute, services in order."""
+        """Bring the machine up: the kernel's settings, first commands, services in order."""
         for name, value in self.spec["sysctls"].items():
             path = Path("/proc/sys") / name.replace(".", "/")
             if path.exists():
