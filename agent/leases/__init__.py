@@ -1,0 +1,1 @@
+"""Who owns which subnet. The only room that speaks to etcd."""

@@ -1,0 +1,319 @@
+"""Claiming, renewing and giving back leases: each by one transaction that compares first.
+
+The compares of a claim (promise 1): no lease and no reservation that overlaps the subnet,
+whatever its length; the config unchanged; the host's own memory record unchanged. The last
+one makes a host's tries exclude each other: one that was given up on (its answer was lost)
+and arrives late then fails, so a host never ends with two leases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Network
+
+import structlog
+
+from agent.errors import ClaimConflict, EtcdError, MeshConfigError
+from agent.leases import kv, wire
+from agent.leases.client import EtcdClient
+from agent.leases.faults import EtcdLeaseGoneError
+from agent.leases.fold import Records
+from agent.leases.keys import Keys
+from agent.leases.kv import Record
+from agent.leases.request import ClaimRequest, LeaseLostError
+from agent.leases.selection import Selection
+from agent.model import HostId, Lease, View
+
+__all__ = ["Claims"]
+
+_log = structlog.get_logger()
+
+_ROUNDS = 6  # snapshots per claim
+_TRIES = 64  # transactions per snapshot
+_RENEW_TRIES = 4
+_RELEASE_TRIES = 4
+_LOOK_AHEAD = 64
+"""How many of the next candidates a failed claim asks about in its failure branch, so that
+the next try is likely to succeed without listing everything again."""
+
+
+class Claims:
+    """The writing half of the registry.
+
+    Args:
+        client: To etcd.
+        keys: Of the mesh.
+        read: Returns all records at one revision.
+        wall_clock: Unix seconds, written for display only.
+    """
+
+    def __init__(
+        self,
+        client: EtcdClient,
+        keys: Keys,
+        read: Callable[[], Records],
+        *,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._read = read
+        self._wall_clock = wall_clock
+
+    def claim(self, request: ClaimRequest) -> Lease:
+        """See :meth:`agent.leases.registry.Registry.claim`."""
+        lease_id = memory_id = 0
+        try:
+            for _ in range(_ROUNDS):
+                records = self._read()
+                view = _usable(records.view(), self._keys)
+                held = _held(view, request)
+                if held is not None:
+                    adopted = self._adopt(held, request)
+                    if adopted is not None:
+                        return adopted
+                    continue
+                selection = Selection(records, view, request)
+                if not lease_id:
+                    lease_id = self._client.grant(request.ttl_s).id
+                    memory_id = self._client.grant(request.memory_ttl_s).id
+                lease = self._try_all(selection, request, lease_id, memory_id)
+                if lease is not None:
+                    lease_id = memory_id = 0  # in use now
+                    return lease
+        finally:
+            self._drop(lease_id, memory_id)
+        raise EtcdError(
+            f"the mesh changed {_ROUNDS} times while claiming a subnet",
+            hint="many hosts join at once; the claim is tried again",
+        )
+
+    def _try_all(
+        self, selection: Selection, request: ClaimRequest, lease_id: int, memory_id: int
+    ) -> Lease | None:
+        """Try candidates until one is won.
+
+        Returns:
+            The lease; None when what was read is out of date: read again.
+
+        Raises:
+            NoFreeSubnet, ClaimConflict, GraceError: See :class:`Selection`.
+        """
+        for _ in range(_TRIES):
+            subnet = selection.next()
+            if subnet is None:
+                return None
+            lease = self._new_lease(subnet, request, lease_id)
+            value = wire.encode_lease(lease)
+            key, memory = self._keys.subnet(subnet), self._keys.memory(request.host_id)
+            ahead = selection.peek(_LOOK_AHEAD)
+            result = self._client.txn(
+                f"claim {subnet}",
+                selection.compares(subnet),
+                [
+                    kv.put(key, value, lease_id),
+                    kv.put(memory, wire.encode_memory(subnet), memory_id),
+                ],
+                [
+                    kv.get(key),
+                    kv.get(self._keys.config, keys_only=True),
+                    kv.get(memory, keys_only=True),
+                    *(kv.get(*_own_keys(self._keys, each), limit=1, keys_only=True)
+                      for each in ahead),
+                ],
+            )  # fmt: skip
+            if result.succeeded:
+                return replace(lease, create_revision=result.revision, mod_revision=result.revision)
+            there, config, remembered, *taken = result.ranges
+            if there and there[0].lease_id == lease_id:  # an earlier try had got through
+                return _confirmed(lease, there[0])
+            if not selection.still_true(config, remembered):
+                return None
+            selection.lost(
+                subnet, [each for each, found in zip(ahead, taken, strict=True) if found]
+            )
+        return None
+
+    def _new_lease(self, subnet: IPv4Network, request: ClaimRequest, lease_id: int) -> Lease:
+        now_s = round(self._wall_clock(), 3)
+        return Lease(
+            subnet=subnet,
+            node_address=request.node_address,
+            backend=request.backend,
+            host_id=request.host_id,
+            host_name=request.host_name,
+            claimed_s=now_s,
+            renewed_s=now_s,
+            ttl_s=request.ttl_s,
+            etcd_lease_id=lease_id,
+        )
+
+    def _adopt(self, held: Lease, request: ClaimRequest) -> Lease | None:
+        """Take over the host's own lease, or flannel's of this same address; None: read again."""
+        try:
+            return self.renew(
+                replace(
+                    held,
+                    host_id=request.host_id,
+                    host_name=request.host_name,
+                    node_address=request.node_address,
+                    backend=request.backend,
+                    claimed_s=held.claimed_s or round(self._wall_clock(), 3),
+                    ttl_s=request.ttl_s,
+                    etcd_lease_id=held.etcd_lease_id if held.host_id else 0,
+                ),
+                request.memory_ttl_s,
+            )
+        except (LeaseLostError, ClaimConflict):
+            return None
+
+    def renew(self, lease: Lease, memory_ttl_s: int) -> Lease:
+        """Write ``lease`` if its key was last modified at its ``mod_revision``."""
+        for _ in range(_RENEW_TRIES):
+            lease_id = self._kept_alive(lease.etcd_lease_id, lease.ttl_s or 86_400)
+            wished = replace(lease, etcd_lease_id=lease_id, renewed_s=round(self._wall_clock(), 3))
+            try:
+                renewed = self._write(wished, memory_ttl_s)
+            except EtcdLeaseGoneError:
+                continue
+            if isinstance(renewed, Lease):
+                if lease.etcd_lease_id not in {0, lease_id}:
+                    self._drop(lease.etcd_lease_id)
+                return renewed
+            lease = replace(self._after_conflict(lease, renewed), etcd_lease_id=lease_id)
+        raise EtcdError(f"the lease of {lease.subnet} changes faster than it can be renewed")
+
+    def _write(self, lease: Lease, memory_ttl_s: int) -> Lease | Record | None:
+        """Write a lease and the memory of it if nobody wrote the lease since.
+
+        Returns:
+            The lease as written; else what is there instead, None when nothing is.
+        """
+        key, memory = self._keys.subnet(lease.subnet), self._keys.memory(_owner(lease))
+        remembered = self._client.range(memory).records
+        memory_id = self._kept_alive(remembered[0].lease_id if remembered else 0, memory_ttl_s)
+        result = self._client.txn(
+            f"renew {lease.subnet}",
+            [kv.unchanged(key, lease.mod_revision)],
+            [
+                kv.put(key, wire.encode_lease(lease), lease.etcd_lease_id),
+                kv.put(memory, wire.encode_memory(lease.subnet), memory_id),
+            ],
+            [kv.get(key)],
+        )
+        if result.succeeded:
+            return replace(lease, mod_revision=result.revision)
+        there = result.ranges[0]
+        if there and there[0].value == wire.encode_lease(lease):  # an earlier try got through
+            return _confirmed(lease, there[0])
+        return there[0] if there else None
+
+    def _after_conflict(self, lease: Lease, there: Record | None) -> Lease:
+        """Go on from what somebody else wrote, if it still says that the host is the owner."""
+        if there is None:
+            raise LeaseLostError(f"the lease of {lease.subnet} is gone from etcd")
+        try:
+            found = wire.decode_lease(self._keys.split(there.key)[1], there)
+        except ValueError as error:
+            raise ClaimConflict(
+                f"the lease of {lease.subnet} was overwritten with something unreadable: {error}",
+                hint=f"look at it with etcdctl get {there.key.decode()}, then delete it",
+            ) from error
+        ours = found.host_id == lease.host_id
+        flannel_here = found.host_id is None and found.node_address == lease.node_address
+        if not ours and not flannel_here:
+            raise ClaimConflict(
+                f"{lease.subnet} is now leased to {_shown(found)}",
+                hint="this host was away for longer than the lease's TTL; it needs another subnet",
+            )
+        return _confirmed(lease, there)
+
+    def release(self, host_id: HostId) -> IPv4Network | None:
+        """See :meth:`agent.leases.registry.Registry.release`."""
+        given_back: IPv4Network | None = None
+        for _ in range(_RELEASE_TRIES):
+            owned = [each for each in self._read().leases() if each.host_id == host_id]
+            heartbeat = kv.delete(self._keys.heartbeat(host_id))
+            if not owned:
+                self._client.txn("end the heartbeat", [], [heartbeat])
+                return given_back
+            for lease in owned:
+                key = self._keys.subnet(lease.subnet)
+                result = self._client.txn(
+                    f"release {lease.subnet}",
+                    [kv.unchanged(key, lease.mod_revision)],
+                    [kv.delete(key), heartbeat],
+                )
+                if result.succeeded:
+                    given_back = lease.subnet
+                    self._drop(lease.etcd_lease_id)
+        raise EtcdError(f"the lease of host {host_id} is written faster than it can be released")
+
+    def _kept_alive(self, lease_id: int, ttl_s: int) -> int:
+        """Give an etcd lease its TTL again; make one when it is gone or has another TTL."""
+        if lease_id and self._client.keep_alive(lease_id) == ttl_s:
+            return lease_id
+        return self._client.grant(ttl_s).id
+
+    def _drop(self, *lease_ids: int) -> None:
+        """Revoke etcd leases that nothing hangs on; failing costs nothing: they expire."""
+        for lease_id in lease_ids:
+            if lease_id:
+                try:
+                    self._client.revoke(lease_id)
+                except EtcdError as error:
+                    _log.debug("etcd-lease-left-to-expire", reason=str(error))
+
+
+def _usable(view: View, keys: Keys) -> View:
+    """Return the view if it has a config.
+
+    Raises:
+        MeshConfigError: It has none, or an unusable one.
+    """
+    if view.config_problem:
+        raise MeshConfigError(
+            f"{keys.config.decode()} is not usable: {view.config_problem}",
+            hint="correct it with agentctl config set",
+        )
+    if view.config is None:
+        raise MeshConfigError(
+            f"there is no config at {keys.config.decode()}",
+            hint="create it with agentctl config init --cidr …, or bring [mesh] in agent.toml",
+        )
+    return view
+
+
+def _held(view: View, request: ClaimRequest) -> Lease | None:
+    """Find the host's lease: by identity, else what flannel leased to this host's address."""
+    own = [each for each in view.leases if each.host_id == request.host_id]
+    flannel = [
+        each
+        for each in view.leases
+        if each.host_id is None and each.node_address == request.node_address
+    ]
+    for lease in (*own, *flannel):
+        if lease.subnet == request.wanted:
+            return lease
+    return next(iter((*own, *flannel)), None)
+
+
+def _own_keys(keys: Keys, subnet: IPv4Network) -> tuple[bytes, bytes]:
+    """The keys of the lease of exactly this subnet, with and without an IPv6 half."""
+    key = keys.subnet(subnet)
+    return key, key + b"'"
+
+
+def _confirmed(lease: Lease, record: Record) -> Lease:
+    return replace(lease, create_revision=record.create_revision, mod_revision=record.mod_revision)
+
+
+def _owner(lease: Lease) -> HostId:
+    if lease.host_id is None:
+        raise ClaimConflict(f"{lease.subnet} is a flannel host's lease, not this host's")
+    return lease.host_id
+
+
+def _shown(lease: Lease) -> str:
+    return f"{lease.host_name or lease.host_id or 'a flannel host'} at {lease.node_address}"

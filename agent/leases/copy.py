@@ -1,0 +1,225 @@
+"""The host's own copy of its lease and of the last complete view, for when etcd is away.
+
+One JSON file, replaced atomically (write, fsync, rename, fsync of the folder), with a
+version and a checksum. A file that is damaged is renamed aside and reported, never fatal:
+etcd is the truth, the copy only bridges its absence (promises 3 and 4).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+
+from agent.errors import StateError
+from agent.leases.untrusted import quote
+from agent.model import HostId, Lease, MeshConfig, View
+
+__all__ = ["Copy", "CopyFile"]
+
+_log = structlog.get_logger()
+
+_VERSION = 1
+_LARGEST_BYTES = 256 * 1024 * 1024  # 65,536 leases take about 25 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What was saved.
+
+    Attributes:
+        view: With ``cached`` set. Without heartbeats: they say nothing by now.
+        lease: The own lease, None when the host had none.
+        saved_s: Unix time of saving, for display.
+    """
+
+    view: View
+    lease: Lease | None
+    saved_s: float
+
+
+class CopyFile:
+    """Reads and writes the copy. One writer at a time.
+
+    Args:
+        path: Such as /var/lib/hostmesh/copy.json; its folder is made when missing.
+        wall_clock: Unix seconds.
+    """
+
+    def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._wall_clock = wall_clock
+        self.problem = ""
+        """Why the last :meth:`load` set a damaged file aside; "" when it did not."""
+
+    def save(self, *, view: View, lease: Lease | None) -> None:
+        """Replace the file.
+
+        Raises:
+            StateError: It cannot be written; the old file is still whole.
+        """
+        body = {"saved": self._wall_clock(), "lease": _plain(lease), "view": _plain_view(view)}
+        text = json.dumps(body, separators=(",", ":"), sort_keys=True)
+        envelope = {"version": _VERSION, "sha256": _checksum(text), "body": text}
+        try:
+            self._replace(json.dumps(envelope).encode("ascii"))
+        except OSError as error:
+            raise StateError(
+                f"cannot write {self._path}: {error.strerror or error}",
+                hint="is the disk full, or read-only?",
+            ) from error
+
+    def load(self) -> Copy | None:
+        """Read the file.
+
+        Returns:
+            None when there is none, or when it was damaged and has been set aside (then
+            :attr:`problem` says why).
+
+        Raises:
+            StateError: It is there but cannot be read.
+        """
+        self.problem = ""
+        try:
+            with self._path.open("rb") as file:
+                raw = file.read(_LARGEST_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"cannot read {self._path}: {error.strerror or error}") from error
+        try:
+            return _parse(raw)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            self._set_aside(quote(str(error)))
+            return None
+
+    def forget(self) -> None:
+        """Delete the file (the host leaves the mesh); one that is not there is fine.
+
+        Raises:
+            StateError: It cannot be deleted.
+        """
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StateError(f"cannot delete {self._path}: {error.strerror or error}") from error
+
+    def _replace(self, raw: bytes) -> None:
+        folder = self._path.parent
+        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(self._path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+    def _set_aside(self, reason: str) -> None:
+        aside = self._path.with_name(self._path.name + ".damaged")
+        self.problem = f"{self._path} was damaged ({reason}) and is now {aside}"
+        try:
+            self._path.replace(aside)
+        except OSError as error:
+            self.problem = f"{self._path} is damaged ({reason}) and cannot be moved: {error}"
+        _log.warning("copy-set-aside", path=str(self._path), reason=reason)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parse(raw: bytes) -> Copy:
+    """Read an envelope; raises whatever a damaged one leads to."""
+    if len(raw) > _LARGEST_BYTES:
+        raise ValueError("too large")
+    envelope = json.loads(raw)
+    if envelope["version"] != _VERSION:
+        raise ValueError(f"version {envelope['version']}, this agent knows {_VERSION}")
+    if _checksum(envelope["body"]) != envelope["sha256"]:
+        raise ValueError("checksum differs")
+    body = json.loads(envelope["body"])
+    return Copy(
+        view=_view(body["view"]),
+        lease=_lease(body["lease"]) if body["lease"] else None,
+        saved_s=float(body["saved"]),
+    )
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a dataclass or None
+    """Turn a flat dataclass of ours into JSON's types."""
+    if value is None:
+        return None
+    return {
+        field.name: str(found) if isinstance(found, IPv4Address | IPv4Network) else found
+        for field in dataclasses.fields(value)
+        for found in (getattr(value, field.name),)
+    }
+
+
+def _plain_view(view: View) -> dict[str, Any]:
+    return {
+        "cluster_id": view.cluster_id,
+        "revision": view.revision,
+        "config": _plain(view.config),
+        "leases": [_plain(lease) for lease in view.leases],
+        "memory": {host: str(subnet) for host, subnet in view.memory.items()},
+        "reservations": {str(subnet): host for subnet, host in view.reservations.items()},
+    }
+
+
+def _view(plain: dict[str, Any]) -> View:
+    memory = {HostId(host): IPv4Network(subnet) for host, subnet in plain["memory"].items()}
+    reserved = {IPv4Network(subnet): HostId(host) for subnet, host in plain["reservations"].items()}
+    return View(
+        cluster_id=int(plain["cluster_id"]),
+        revision=int(plain["revision"]),
+        config=_config(plain["config"]) if plain["config"] else None,
+        leases=tuple(_lease(each) for each in plain["leases"]),
+        memory=MappingProxyType(memory),
+        reservations=MappingProxyType(reserved),
+        cached=True,
+    )
+
+
+def _config(plain: dict[str, Any]) -> MeshConfig:
+    return MeshConfig(
+        **{
+            **plain,
+            "cidr": IPv4Network(plain["cidr"]),
+            "subnet_min": IPv4Address(plain["subnet_min"]),
+            "subnet_max": IPv4Address(plain["subnet_max"]),
+        }
+    )
+
+
+def _lease(plain: dict[str, Any]) -> Lease:
+    return Lease(
+        **{
+            **plain,
+            "subnet": IPv4Network(plain["subnet"]),
+            "node_address": IPv4Address(plain["node_address"]),
+        }
+    )

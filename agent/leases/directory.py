@@ -1,0 +1,191 @@
+"""Everybody's leases, followed: a complete snapshot, then a watch, for as long as it runs.
+
+Whatever ends the watch (compaction, cancellation, silence, a broken connection) leads to a
+new complete snapshot, and every view that is handed out is complete. Nobody computes "what
+was removed" here: views are compared by value by those who use them (promises 3 and 4).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from agent.errors import EtcdError, EtcdUnavailable
+from agent.leases.backoff import Backoff
+from agent.leases.fold import Records
+from agent.leases.kv import Event
+from agent.leases.registry import Registry
+from agent.leases.watch import WatchStream
+from agent.model import MeshConfig, View
+
+__all__ = ["Directory"]
+
+_log = structlog.get_logger()
+
+_PROGRESS_EVERY_S = 2.5
+_SILENCE_S = 8.0
+"""A watch that has not even answered a progress request for that long is dead.
+With one call's deadline (5 s) on top, a stopped server is reported within 15 s."""
+
+_QUIET_S = 0.005
+_COALESCE_S = 0.1
+"""Changes are folded into one view until none came for _QUIET_S, for _COALESCE_S at most."""
+
+_NEVER_TOLD = "never told"
+_STEADY_S = 10.0  # a watch that lived that long resets the back-off
+_SLICE_S = 0.5  # how soon stop() is noticed at the latest
+
+
+class Directory:
+    """A thread that calls back with every new view of the mesh.
+
+    Both callbacks run on the directory's thread and must only post an event.
+
+    Args:
+        registry: To read from and watch.
+        on_view: Called with a complete view after each batch of changes.
+        on_problem: Called with the error when contact is lost (and again when its reason
+            changes) and with None when it is there, for the first time or again; the second argument is the monotonic
+            time of the last contact, in seconds (0.0: never).
+        last_config: By which leases are judged while the config in etcd is unusable: from
+            the host's copy.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        on_view: Callable[[View], None],
+        on_problem: Callable[[EtcdError | None, float], None],
+        *,
+        last_config: MeshConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._on_view = on_view
+        self._on_problem = on_problem
+        self._last_config = last_config
+        self._clock = clock
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._problem: str | None = _NEVER_TOLD
+        self._last_contact_s = 0.0
+
+    def start(self) -> None:
+        """Start following. Call once."""
+        self._thread = threading.Thread(target=self._run, name="etcd-directory", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; returns within 2 s even if etcd hangs (the thread is a daemon)."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
+
+    @property
+    def last_contact_s(self) -> float:
+        """Monotonic time when etcd last answered, 0.0 if never."""
+        return self._last_contact_s
+
+    def _run(self) -> None:
+        backoff = Backoff()
+        while not self._stop.is_set():
+            started_s = self._clock()
+            try:
+                self._follow()
+            except EtcdError as error:
+                self._report(error)
+            except Exception:  # noqa: BLE001  # top of a thread: it must never end silently
+                _log.exception("etcd-directory-failed", limit_key="directory")
+                self._report(EtcdError("the directory met an unexpected error; see the log"))
+            if self._clock() - started_s > _STEADY_S:
+                backoff.reset()
+            self._stop.wait(backoff.next_s())
+
+    def _follow(self) -> None:
+        """Take a snapshot and watch from the next revision until the watch ends.
+
+        Raises:
+            EtcdError: Why there is no snapshot or why the watch ended. What the watch ends
+                with is not reported as lost contact: the next snapshot decides that.
+        """
+        records = self._registry.records(self._last_config)
+        self._contact()
+        everything = self._registry.keys.everything
+        self._publish(records)
+        try:
+            stream = self._registry.client.watch(
+                everything.start, everything.end, records.revision + 1
+            )
+        except EtcdUnavailable as error:
+            self._retry_later(error)
+            return
+        try:
+            self._report(None)
+            self._drain(stream, records)
+        except EtcdError as error:
+            self._registry.client.leave(stream, str(error))
+            self._retry_later(error)
+        finally:
+            stream.close()
+
+    def _drain(self, stream: WatchStream, records: Records) -> None:
+        asked_s = heard_s = self._clock()
+        while not self._stop.is_set():
+            events = stream.next(_SLICE_S)
+            now_s = self._clock()
+            if events is not None:
+                heard_s = now_s
+                self._contact()
+                if events:
+                    self._fold(stream, records, list(events))
+            if now_s - heard_s > _SILENCE_S:
+                raise EtcdUnavailable(
+                    f"{stream.member.endpoint} has been silent for {now_s - heard_s:.0f} s",
+                    hint="is etcd stopped there, or the network between cut?",
+                )
+            if now_s - asked_s >= _PROGRESS_EVERY_S:
+                asked_s = now_s
+                stream.request_progress()
+
+    def _fold(self, stream: WatchStream, records: Records, events: list[Event]) -> None:
+        """Fold what is there already into one view, so that a storm costs few views.
+
+        What came before an error is published before the error goes up.
+        """
+        try:
+            until_s = self._clock() + _COALESCE_S
+            while self._clock() < until_s:
+                more = stream.next(_QUIET_S)
+                if more is None:
+                    break
+                events.extend(more)
+        finally:
+            records.apply(events)
+            self._publish(records)
+
+    def _publish(self, records: Records) -> None:
+        view = records.view()
+        self._last_config = records.last_config
+        self._on_view(view)
+
+    def _contact(self) -> None:
+        self._last_contact_s = self._clock()
+
+    def _retry_later(self, error: EtcdError) -> None:
+        _log.info("etcd-watch-ended", reason=str(error), limit_key="watch")
+
+    def _report(self, error: EtcdError | None) -> None:
+        """Tell about a change of contact once."""
+        reason = None if error is None else str(error)
+        if reason == self._problem:
+            return
+        before, self._problem = self._problem, reason
+        if error is None:
+            _log.info("etcd-contact" if before is _NEVER_TOLD else "etcd-contact-regained")
+        elif before in {None, _NEVER_TOLD}:
+            _log.warning("etcd-contact-lost", reason=reason, limit_key="lost")
+        self._on_problem(error, self._last_contact_s)

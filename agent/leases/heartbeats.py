@@ -1,0 +1,88 @@
+"""Heartbeats: alive or not, and one live host per identity."""
+
+from __future__ import annotations
+
+from agent.errors import ClaimConflict, EtcdError
+from agent.leases import kv, wire
+from agent.leases.client import EtcdClient
+from agent.leases.faults import EtcdLeaseGoneError
+from agent.leases.keys import Keys
+from agent.leases.kv import Record
+from agent.model import Heartbeat
+
+__all__ = ["Heartbeats", "IdentityInUseError"]
+
+_TRIES = 4
+
+
+class IdentityInUseError(ClaimConflict):
+    """Another live host has this host's identity.
+
+    Args:
+        other: Its heartbeat.
+    """
+
+    def __init__(self, other: Heartbeat) -> None:
+        super().__init__(
+            f"host {other.host_name or other.host_id} at {other.node_address} is alive"
+            " with the same machine-id as this host",
+            hint="one is a clone of the other: on one of them remove /etc/machine-id, run"
+            " systemd-machine-id-setup and restart hostmesh-agent",
+        )
+        self.other = other
+
+
+class Heartbeats:
+    """Writes heartbeats by transactions that look at who wrote the last one.
+
+    Args:
+        client: To etcd.
+        keys: Of the mesh.
+    """
+
+    def __init__(self, client: EtcdClient, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    def write(
+        self, heartbeat: Heartbeat, ttl_s: int, etcd_lease_id: int, *, earlier_life: bool
+    ) -> int:
+        """See :meth:`agent.leases.registry.Registry.heartbeat`."""
+        key = self._keys.heartbeat(heartbeat.host_id)
+        compare = kv.attached(key, etcd_lease_id) if etcd_lease_id else kv.absent(key)
+        for _ in range(_TRIES):
+            etcd_lease_id = etcd_lease_id or self._client.grant(ttl_s).id
+            put = kv.put(key, wire.encode_heartbeat(heartbeat), etcd_lease_id)
+            try:
+                result = self._client.txn("write the heartbeat", [compare], [put], [kv.get(key)])
+            except EtcdLeaseGoneError:
+                etcd_lease_id = 0
+                continue
+            if result.succeeded:
+                return etcd_lease_id
+            found = result.ranges[0]
+            if not found:
+                compare = kv.absent(key)
+            else:
+                self._refuse_other(found[0], heartbeat, etcd_lease_id, earlier_life=earlier_life)
+                compare = kv.unchanged(key, found[0].mod_revision)
+        raise EtcdError(f"the heartbeat {key.decode()} changes faster than it can be written")
+
+    def _refuse_other(
+        self, record: Record, heartbeat: Heartbeat, etcd_lease_id: int, *, earlier_life: bool
+    ) -> None:
+        """Raise IdentityInUseError when ``record`` was written by another live host.
+
+        A heartbeat of this boot is this host's (the agent was restarted), one with this
+        node address too (the host was: two live hosts cannot share an address).
+        """
+        if record.lease_id == etcd_lease_id:  # our own earlier try got through
+            return
+        try:
+            other = wire.decode_heartbeat(heartbeat.host_id, record)
+        except ValueError:
+            return  # nobody's: overwriting it costs nothing
+        same_life = other.boot_id == heartbeat.boot_id
+        same_place = other.node_address in {None, heartbeat.node_address}
+        if not (same_life or same_place or earlier_life):
+            raise IdentityInUseError(other)

@@ -1,0 +1,63 @@
+"""Who this host is: machine-id, hashed for this application; and which boot this is."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import uuid
+from pathlib import Path
+
+from agent.errors import StateError
+from agent.model import HostId
+
+__all__ = ["APPLICATION_ID", "host_id", "read_boot_id", "read_machine_id"]
+
+APPLICATION_ID = uuid.UUID("6f1d3c52-8a0e-4b8f-9d27-2f4be1a7c3d5")
+"""Chosen at random once for Hostmesh. Changing it would give every host another identity."""
+
+_MACHINE_ID = re.compile(r"[0-9a-f]{32}")
+_HINT = "run systemd-machine-id-setup (or: dbus-uuidgen --ensure=/etc/machine-id) and start again"
+
+
+def host_id(machine_id: str) -> HostId:
+    """Hash a machine-id for this application, so that it does not leave the host.
+
+    machine-id(5) asks for a keyed hash. This is what sd_id128_get_machine_app_specific(3)
+    computes: HMAC-SHA256 keyed with the machine-id over the application's id, its first 16
+    bytes marked as a version 4 UUID. `systemd-id128 machine-id --app-specific=ID` prints it.
+    """
+    digest = hmac.new(bytes.fromhex(machine_id), APPLICATION_ID.bytes, hashlib.sha256).digest()
+    raw = bytearray(digest[:16])
+    raw[6] = (raw[6] & 0x0F) | 0x40
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    return HostId(raw.hex())
+
+
+def read_machine_id(path: Path = Path("/etc/machine-id")) -> str:
+    """Read the machine-id.
+
+    Raises:
+        StateError: There is none, or it is not initialised, or it is not a machine-id.
+    """
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateError(f"cannot read {path}: {error}", hint=_HINT) from error
+    if not text or text == "uninitialized":
+        raise StateError(f"{path} is not initialised yet", hint=_HINT)
+    if not _MACHINE_ID.fullmatch(text) or text == "0" * 32:
+        raise StateError(f"{path} does not hold a machine-id of 32 hex digits", hint=_HINT)
+    return text
+
+
+def read_boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
+    """Read the kernel's id of this boot (random(4)), without dashes.
+
+    Raises:
+        StateError: It cannot be read.
+    """
+    try:
+        return uuid.UUID(path.read_text(encoding="ascii").strip()).hex
+    except (OSError, ValueError) as error:
+        raise StateError(f"cannot read {path}: {error}") from error

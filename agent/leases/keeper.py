@@ -1,0 +1,366 @@
+"""Keeps what is this host's in etcd: its lease, its heartbeat and the memory of its subnet.
+
+One thread. It never writes before the mesh has a config, never overwrites what another host
+owns, and never ends on an error: it waits, with back-off, and tries again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+import structlog
+
+from agent.errors import (
+    ClaimConflict,
+    EtcdAuthError,
+    EtcdUnavailable,
+    HostmeshError,
+    MeshConfigError,
+    NoFreeSubnet,
+)
+from agent.leases.backoff import Backoff, jittered
+from agent.leases.registry import (
+    ClaimRequest,
+    GraceError,
+    IdentityInUseError,
+    LeaseLostError,
+    Registry,
+)
+from agent.model import (
+    Backend,
+    Condition,
+    DockerState,
+    Heartbeat,
+    HostId,
+    Lease,
+    Severity,
+    View,
+)
+from agent.settings import LeaseSettings
+
+__all__ = ["Keeper", "Registration"]
+
+_log = structlog.get_logger()
+
+_RENEWALS_PER_TTL = 24
+_BEATS_PER_TTL = 3
+_IDLE_S = 60.0
+_FIRST_RETRY_S = 0.5
+_LONGEST_RETRY_S = 15.0
+
+
+def _boot_clock() -> float:
+    """Seconds since boot, the time in suspend included, so that a wake-up renews at once."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What the loop wants kept for this host.
+
+    Attributes:
+        node_address: By which peers reach the host.
+        host_name: For display.
+        docker_state: Whether Docker has the subnet; goes into the heartbeat.
+        avoid: Networks that this host sees elsewhere; no new subnet overlaps them.
+        wanted_subnet: What the host had, by its own copy or by Docker's settings.
+        may_change_subnet: Another subnet will do, too: nothing runs on the wanted one.
+        backend: How packets travel to this host.
+    """
+
+    node_address: IPv4Address
+    host_name: str
+    docker_state: DockerState
+    avoid: tuple[IPv4Network, ...] = ()
+    wanted_subnet: IPv4Network | None = None
+    may_change_subnet: bool = True
+    backend: str = Backend.HOST_GW
+
+
+class Keeper:
+    """A thread that holds a lease for this host and calls back with what it holds.
+
+    Args:
+        registry: To write to.
+        host_id: This host's identity.
+        boot_id: Of this boot of the host, to tell an earlier life from a clone.
+        agent_version: For the heartbeat.
+        settings: TTLs.
+        on_lease: Called on the keeper's thread with the lease it owns (None: none) and what
+            there is to say about it, whenever either changes.
+        earlier_life: Asked when another boot of this host's identity is alive at another
+            address: True when nobody answers there, so that it was this host before it was
+            rebooted. Without it, the other heartbeat's end is waited for.
+        clock: Seconds that never go back.
+        wall_clock: Unix seconds, for the time the agent started.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        host_id: HostId,
+        boot_id: str,
+        agent_version: str,
+        settings: LeaseSettings,
+        on_lease: Callable[[Lease | None, tuple[Condition, ...]], None],
+        earlier_life: Callable[[IPv4Address], bool] | None = None,
+        clock: Callable[[], float] = _boot_clock,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._host_id = host_id
+        self._boot_id = boot_id
+        self._agent_version = agent_version
+        self._settings = settings
+        self._on_lease = on_lease
+        self._earlier_life = earlier_life
+        self._clock = clock
+        self._started_s = round(wall_clock(), 3)
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        # Shared, under the lock:
+        self._registration: Registration | None = None
+        self._held_back = False
+        self._doubt = False
+        # The thread's own:
+        self._lease: Lease | None = None
+        self._last_subnet: IPv4Network | None = None
+        self._taken: Condition | None = None
+        self._has_config = False
+        self._beat_id = 0
+        self._beat: Heartbeat | None = None
+        self._beat_due_s = 0.0
+        self._renew_due_s = 0.0
+        self._told: tuple[Lease | None, tuple[Condition, ...]] | None = None
+
+    # --- called from other threads --------------------------------------------------------
+
+    def start(self) -> None:
+        """Start keeping; nothing is written before the first :meth:`update`."""
+        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop within 2 s. Lease and heartbeat stay in etcd (promise 3)."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
+
+    def update(self, registration: Registration) -> None:
+        """Say what is to be kept from now on."""
+        with self._lock:
+            self._registration = registration
+        self._wake.set()
+
+    def pause(self) -> None:
+        """Keep nothing more until the next :meth:`update` (the host leaves); writes nothing."""
+        with self._lock:
+            self._registration = None
+        self._wake.set()
+
+    def notice(self, view: View) -> None:
+        """Look at a view: if it shows the own lease gone or rewritten, check at once."""
+        lease = self._lease
+        if lease is None or view.revision < lease.mod_revision:
+            return
+        seen = next((each for each in view.leases if each.subnet == lease.subnet), None)
+        if seen is None or seen.mod_revision > lease.mod_revision:
+            with self._lock:
+                self._doubt = True
+            self._wake.set()
+
+    def hold(self) -> None:
+        """Claim no new subnet for now; what this host had is still registered again."""
+        with self._lock:
+            self._held_back = True
+
+    def resume(self) -> None:
+        """End :meth:`hold`."""
+        with self._lock:
+            was_held_back, self._held_back = self._held_back, False
+        if was_held_back:
+            self._wake.set()
+
+    # --- the thread -----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        backoff = Backoff(_FIRST_RETRY_S, _LONGEST_RETRY_S)
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                wait_s = self._step()
+                backoff.reset()
+            except (EtcdUnavailable, EtcdAuthError) as error:  # the directory tells the loop
+                _log.warning("lease-not-kept", reason=str(error), limit_key="keeper")
+                wait_s = backoff.next_s()
+            except HostmeshError as error:
+                self._tell(_condition(error))
+                wait_s = backoff.next_s()
+            except Exception:  # noqa: BLE001  # top of a thread: it must never end silently
+                _log.exception("lease-keeper-failed", limit_key="keeper")
+                wait_s = backoff.next_s()
+            self._wake.wait(min(wait_s, self._settings.heartbeat_ttl_s / _BEATS_PER_TTL))
+
+    def _step(self) -> float:
+        """Do what is due.
+
+        Returns:
+            Seconds until something is due again.
+
+        Raises:
+            HostmeshError: What stands in the way; tried again later.
+        """
+        with self._lock:
+            registration, held_back = self._registration, self._held_back
+            doubt, self._doubt = self._doubt, False
+        if registration is None:
+            self._forget()
+            return _IDLE_S
+        if not self._has_config:
+            self._require_config()
+        self._keep_heartbeat(registration)
+        if self._lease is not None:
+            self._keep_lease(self._lease, registration, doubt=doubt)
+        if self._lease is None:
+            self._claim(registration, held_back=held_back)
+        self._keep_heartbeat(registration)
+        self._tell()
+        now_s = self._clock()
+        return max(0.05, min(self._beat_due_s, self._renew_due_s) - now_s)
+
+    def _forget(self) -> None:
+        self._lease = self._beat = self._told = None
+        self._beat_id = 0
+
+    def _require_config(self) -> None:
+        """Raise MeshConfigError unless the mesh has a usable config."""
+        if self._registry.config() is None:
+            raise MeshConfigError(
+                "there is no config in etcd yet",
+                hint="create it with agentctl config init --cidr …, or bring [mesh] in agent.toml",
+            )
+        self._has_config = True
+
+    # --- heartbeat ------------------------------------------------------------------------
+
+    def _keep_heartbeat(self, registration: Registration) -> None:
+        wished = Heartbeat(
+            host_id=self._host_id,
+            host_name=registration.host_name,
+            node_address=registration.node_address,
+            subnet=self._lease.subnet if self._lease else None,
+            docker=registration.docker_state,
+            agent_version=self._agent_version,
+            boot_id=self._boot_id,
+            started_s=self._started_s,
+        )
+        due = self._clock() >= self._beat_due_s
+        if wished == self._beat and not due:
+            return
+        alive = wished == self._beat and self._registry.client.keep_alive(self._beat_id) > 0
+        if not alive:
+            if self._beat is not None and wished == self._beat:
+                self._renew_due_s = 0.0  # away for longer than a heartbeat: look at the lease
+            self._beat_id = self._write_heartbeat(wished)
+        self._beat = wished
+        interval_s = self._settings.heartbeat_ttl_s / _BEATS_PER_TTL
+        self._beat_due_s = self._clock() + jittered(interval_s)
+
+    def _write_heartbeat(self, wished: Heartbeat) -> int:
+        ttl_s = self._settings.heartbeat_ttl_s
+        try:
+            return self._registry.heartbeat(wished, ttl_s, self._beat_id)
+        except IdentityInUseError as error:
+            address = error.other.node_address
+            if address is None or self._earlier_life is None or not self._earlier_life(address):
+                raise
+            return self._registry.heartbeat(wished, ttl_s, self._beat_id, earlier_life=True)
+
+    # --- lease ----------------------------------------------------------------------------
+
+    def _keep_lease(self, lease: Lease, registration: Registration, *, doubt: bool) -> None:
+        changed = (lease.node_address, lease.host_name, lease.backend) != (
+            registration.node_address,
+            registration.host_name,
+            registration.backend,
+        )
+        if not (changed or doubt or self._clock() >= self._renew_due_s):
+            return
+        try:
+            self._lease = self._registry.renew(
+                lease,
+                node_address=registration.node_address,
+                host_name=registration.host_name,
+                backend=registration.backend,
+                ttl_s=self._settings.ttl_s,
+                memory_ttl_s=self._settings.memory_ttl_s,
+            )
+        except LeaseLostError as error:
+            _log.warning("lease-lost", subnet=str(lease.subnet), reason=error.message)
+            self._lease = None
+        except ClaimConflict as error:
+            _log.error("lease-taken", subnet=str(lease.subnet), reason=error.message)
+            self._lease = None
+            self._taken = _condition(error)
+        self._set_renewal()
+
+    def _claim(self, registration: Registration, *, held_back: bool) -> None:
+        had = self._last_subnet or registration.wanted_subnet
+        only_wanted = had is not None and (held_back or not registration.may_change_subnet)
+        if held_back and had is None:
+            raise GraceError("new claims are held back while etcd is in doubt")
+        try:
+            self._lease = self._registry.claim(
+                ClaimRequest(
+                    host_id=self._host_id,
+                    host_name=registration.host_name,
+                    node_address=registration.node_address,
+                    backend=registration.backend,
+                    boot_id=self._boot_id,
+                    avoid=registration.avoid,
+                    wanted=had,
+                    only_wanted=only_wanted,
+                    registering=had is not None,
+                    ttl_s=self._settings.ttl_s,
+                    memory_ttl_s=self._settings.memory_ttl_s,
+                )
+            )
+        except MeshConfigError:
+            self._has_config = False
+            raise
+        self._taken = None
+        self._last_subnet = self._lease.subnet
+        self._set_renewal()
+        _log.info("lease-claimed", subnet=str(self._lease.subnet), wanted=str(had or "any"))
+
+    def _set_renewal(self) -> None:
+        interval_s = self._settings.ttl_s / _RENEWALS_PER_TTL
+        self._renew_due_s = self._clock() + jittered(interval_s)
+
+    def _tell(self, *conditions: Condition) -> None:
+        found = conditions or ((self._taken,) if self._taken else ())
+        told = (self._lease, found)
+        if told != self._told:
+            self._told = told
+            self._on_lease(*told)
+
+
+def _condition(error: HostmeshError) -> Condition:
+    """Name what keeps this host from having its lease."""
+    names: tuple[tuple[type[HostmeshError], str], ...] = (
+        (IdentityInUseError, "machine-id-cloned"),
+        (ClaimConflict, "lease-taken"),
+        (NoFreeSubnet, "no-free-subnet"),
+        (MeshConfigError, "mesh-config-missing"),
+        (GraceError, "claims-held-back"),
+    )
+    name = next((name for kind, name in names if isinstance(error, kind)), "lease-not-held")
+    return Condition(name=name, cause=error.message, hint=error.hint, severity=Severity.ERROR)

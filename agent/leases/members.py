@@ -1,0 +1,165 @@
+"""One connection per etcd endpoint, and which of them is in use now.
+
+Each endpoint has a channel of its own, so that moving on to the next is a decision of this
+room (a member that accepts connections but has no leader, or is stopped, must be left) and
+not only gRPC's, which leaves a member when its connection breaks.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from agent.errors import EtcdAuthError, EtcdError
+from agent.leases.stubs import etcd3, rpc
+from agent.settings import EtcdSettings
+
+__all__ = ["CHANNEL_OPTIONS", "MAX_ANSWER_BYTES", "Member", "Members"]
+
+_log = structlog.get_logger()
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+"""Larger answers are refused (and asked for again in smaller pages)."""
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Pings on connections with calls open, so that a stopped server or a pulled cable is
+    # noticed: 11 s in all, measured. etcd refuses pings more often than every 5 s and those
+    # without a call.
+    ("grpc.keepalive_time_ms", 6_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 0),
+    # gRPC's own reconnecting, which runs below our back-off: it must not be the slower one.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    ("grpc.max_send_message_length", 2 * 1024 * 1024),
+    ("grpc.enable_retries", 0),  # retrying is decided here, in one place
+    ("grpc.enable_http_proxy", 0),  # etcd is on the underlay; a proxy variable is for the web
+)
+
+_SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """An endpoint with its stubs (etcd3's); ``kv``, ``lease``, ``auth``, ``watch`` are gRPC's."""
+
+    endpoint: str
+    client: Any
+    kv: Any
+    lease: Any
+    auth: Any
+    watch: Any
+
+
+def _open(endpoint: str, settings: EtcdSettings) -> Member:
+    """Make the channel (it connects when first used).
+
+    Raises:
+        EtcdAuthError: A certificate or key file cannot be read.
+    """
+    url = urlsplit(endpoint)
+    tls: dict[str, str] = {}
+    if url.scheme == "https":
+        tls["ca_cert"] = str(settings.ca_file or _SYSTEM_CA)
+        if settings.cert_file and settings.key_file:
+            tls["cert_cert"] = str(settings.cert_file)
+            tls["cert_key"] = str(settings.key_file)
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    try:
+        client = etcd3.Etcd3Client(
+            host=host, port=url.port or 2379, grpc_options=CHANNEL_OPTIONS, **tls
+        )
+    except OSError as error:
+        raise EtcdAuthError(
+            f"cannot read a certificate or key for {endpoint}: {error}",
+            hint="check [etcd] ca_file, cert_file and key_file",
+        ) from error
+    return Member(
+        endpoint=endpoint,
+        client=client,
+        kv=client.kvstub,
+        lease=client.leasestub,
+        auth=rpc.AuthStub(client.channel),
+        watch=rpc.WatchStub(client.channel),
+    )
+
+
+class Members:
+    """The endpoints in the order of settings, one of them current. Thread-safe.
+
+    Args:
+        settings: Endpoints and certificates. Files are read when a channel is opened, which
+            is at its first use and again after :meth:`reopen` (certificates may be renewed).
+    """
+
+    def __init__(self, settings: EtcdSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._opened: dict[str, Member] = {}
+        self._current = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._settings.endpoints)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """All endpoints, as in settings."""
+        return self._settings.endpoints
+
+    def current(self) -> Member:
+        """Return the member to speak to now.
+
+        Raises:
+            EtcdAuthError: Its certificate or key file cannot be read.
+            EtcdError: The client was closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise EtcdError("the connection to etcd is closed")
+            endpoint = self._settings.endpoints[self._current]
+            member = self._opened.get(endpoint)
+            if member is None:
+                member = _open(endpoint, self._settings)
+                self._opened[endpoint] = member
+            return member
+
+    def leave(self, member: Member, reason: str) -> None:
+        """Move on to the next endpoint, unless somebody else did since ``member`` was current."""
+        with self._lock:
+            endpoints = self._settings.endpoints
+            if self._closed or endpoints[self._current] != member.endpoint or len(endpoints) == 1:
+                return
+            self._current = (self._current + 1) % len(endpoints)
+            following = endpoints[self._current]
+        _log.info(
+            "etcd-endpoint-changed",
+            left=member.endpoint,
+            now=following,
+            reason=reason,
+            limit_key=member.endpoint,
+        )
+
+    def reopen(self, member: Member) -> None:
+        """Forget a channel, so that the next use reads the certificate files again."""
+        with self._lock:
+            if self._opened.get(member.endpoint) is member:
+                del self._opened[member.endpoint]
+        member.client.close()
+
+    def close(self) -> None:
+        """Close all channels; calls under way end with an error."""
+        with self._lock:
+            self._closed = True
+            opened, self._opened = self._opened, {}
+        for member in opened.values():
+            member.client.close()

@@ -1,0 +1,241 @@
+"""Reading the mesh at one revision, and writing to it by transactions that compare first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import structlog
+
+from agent.errors import EtcdError, MeshConfigError
+from agent.leases import kv, wire
+from agent.leases.claims import Claims
+from agent.leases.client import EtcdClient
+from agent.leases.faults import CompactedError, TooLargeError
+from agent.leases.fold import Records
+from agent.leases.heartbeats import Heartbeats, IdentityInUseError
+from agent.leases.keys import Keys
+from agent.leases.kv import Record
+from agent.leases.request import ClaimRequest, GraceError, LeaseLostError
+from agent.model import Heartbeat, HostId, Lease, MeshConfig, View
+
+__all__ = ["ClaimRequest", "GraceError", "IdentityInUseError", "LeaseLostError", "Registry"]
+
+_log = structlog.get_logger()
+
+_PAGE = 1_000  # keys of one range request
+_MAX_RECORDS = 500_000
+_SNAPSHOT_TRIES = 3
+
+
+class Registry:
+    """The mesh's records in etcd. Thread-safe: it keeps nothing but the client.
+
+    Args:
+        client: To etcd.
+        prefix: Such as "/hostmesh".
+        wall_clock: Unix seconds, written for display only.
+    """
+
+    def __init__(
+        self,
+        client: EtcdClient,
+        prefix: str = "/hostmesh",
+        *,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.client = client
+        self.keys = Keys(prefix)
+        self._wall_clock = wall_clock
+        self._beats = Heartbeats(client, self.keys)
+        self._claims = Claims(client, self.keys, self.records, wall_clock=wall_clock)
+
+    # --- reading --------------------------------------------------------------------------
+
+    def snapshot(self) -> View:
+        """Read everything under the prefix at one revision.
+
+        Raises:
+            EtcdError and what derives from it: No view, rather than a partial one.
+        """
+        return self.records().view()
+
+    def records(self, last_config: MeshConfig | None = None) -> Records:
+        """Like :meth:`snapshot`, as records that events can be folded into.
+
+        Args:
+            last_config: By which leases are judged while the config in etcd is unusable.
+        """
+        for last_try in (*(False,) * (_SNAPSHOT_TRIES - 1), True):
+            try:
+                return self._read_all(last_config)
+            except CompactedError:  # between two pages; the next try pins a newer revision
+                if last_try:
+                    raise
+        raise AssertionError  # the loop returns or raises
+
+    def config(self) -> MeshConfig | None:
+        """Read the config alone, None when there is none.
+
+        Raises:
+            MeshConfigError: It describes no mesh that Hostmesh can serve.
+        """
+        page = self.client.range(self.keys.config)
+        if not page.records:
+            return None
+        return self._decode_config(page.records[0])
+
+    def _read_all(self, last_config: MeshConfig | None) -> Records:
+        everything = self.keys.everything
+        start, revision, limit = everything.start, 0, _PAGE
+        found: Records | None = None
+        total = 0
+        while True:
+            try:
+                page = self.client.range(start, everything.end, limit=limit, revision=revision)
+            except TooLargeError:  # somebody wrote huge values: they must not cost the others
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 8)
+                continue
+            if found is None:
+                revision = page.revision
+                found = Records(self.keys, page.cluster_id, revision, last_config)
+            found.load(page.records)
+            total += len(page.records)
+            if not page.more or not page.records:
+                return found
+            if total > _MAX_RECORDS:
+                raise EtcdError(
+                    f"more than {_MAX_RECORDS} keys under {self.keys.prefix}",
+                    hint="another application writes there? choose another [etcd] prefix",
+                )
+            start = page.records[-1].key + b"\0"
+
+    def _decode_config(self, record: Record) -> MeshConfig:
+        try:
+            return wire.decode_config(record.value, record.mod_revision)
+        except ValueError as error:
+            raise MeshConfigError(
+                f"{self.keys.config.decode()} is not usable: {error}",
+                hint="correct it with agentctl config set, or with etcdctl put",
+            ) from error
+
+    # --- config ---------------------------------------------------------------------------
+
+    def create_config(self, config: MeshConfig, *, grace_s: int = 0) -> MeshConfig:
+        """Create the config unless there is one; either way return what is there.
+
+        Args:
+            config: To be created.
+            grace_s: For that long after creating it, only hosts that say they hold a subnet
+                by their own copy get one (``ClaimRequest.registering``): the holders of an
+                etcd that was replaced by an empty one come back first. Kept by etcd.
+
+        Raises:
+            MeshConfigError: What is there is not usable.
+        """
+        key = self.keys.config
+        success = [kv.put(key, wire.encode_config(config))]
+        if grace_s > 0:
+            success.append(kv.put(self.keys.grace, b"{}", self.client.grant(grace_s).id))
+        result = self.client.txn("create the config", [kv.absent(key)], success, [kv.get(key)])
+        if result.succeeded:
+            _log.info("mesh-config-created", cidr=str(config.cidr), subnet_len=config.subnet_len)
+            return replace(config, mod_revision=result.revision)
+        record = result.ranges[0][0]
+        return self._decode_config(record)
+
+    # --- leases ---------------------------------------------------------------------------
+
+    def claim(self, request: ClaimRequest) -> Lease:
+        """Get a lease for a host: the one it holds, else the best free subnet.
+
+        Raises:
+            MeshConfigError: There is no config, or it is not usable.
+            NoFreeSubnet: Nothing is free for this host.
+            ClaimConflict: Only ``wanted`` was allowed and another host has it; or another
+                live process claims with the same identity.
+            EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
+        """
+        return self._claims.claim(request)
+
+    def renew(
+        self,
+        lease: Lease,
+        *,
+        node_address: IPv4Address | None = None,
+        host_name: str | None = None,
+        backend: str | None = None,
+        ttl_s: int | None = None,
+        memory_ttl_s: int,
+    ) -> Lease:
+        """Write an own lease again, with its full TTL, if and only if it still is our own.
+
+        Args:
+            lease: As last claimed or renewed, or as seen in a view.
+            node_address: None leaves each as it is; also ``host_name``, ``backend``, ``ttl_s``.
+            host_name: See above.
+            backend: See above.
+            ttl_s: See above.
+            memory_ttl_s: How long others avoid the subnet after the lease is gone.
+
+        Returns:
+            The lease with new revisions.
+
+        Raises:
+            ClaimConflict: Another owner has the key now; nothing was written.
+            LeaseLostError: The key is gone; nothing was written.
+            EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
+        """
+        wished = replace(
+            lease,
+            node_address=node_address or lease.node_address,
+            host_name=lease.host_name if host_name is None else host_name,
+            backend=backend or lease.backend,
+            ttl_s=ttl_s or lease.ttl_s,
+        )
+        return self._claims.renew(wished, memory_ttl_s)
+
+    def release(self, host_id: HostId) -> IPv4Network | None:
+        """Give back a host's leases and end its heartbeat; its memory stays. Idempotent.
+
+        Returns:
+            The subnet that was given back, None when the host had none.
+
+        Raises:
+            EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
+        """
+        return self._claims.release(host_id)
+
+    # --- heartbeat ------------------------------------------------------------------------
+
+    def heartbeat(
+        self,
+        heartbeat: Heartbeat,
+        ttl_s: int,
+        etcd_lease_id: int = 0,
+        *,
+        earlier_life: bool = False,
+    ) -> int:
+        """Write a heartbeat, on the etcd lease given or on a new one.
+
+        It is what tells two live hosts with one identity (a cloned machine-id) apart: a
+        heartbeat of another boot, at another node address, is not overwritten.
+
+        Args:
+            heartbeat: What to write.
+            ttl_s: Of a new etcd lease.
+            etcd_lease_id: What the last call returned; made anew when it is gone.
+            earlier_life: The caller has found out that the other heartbeat is what this
+                host left behind when it was rebooted with a new address.
+
+        Returns:
+            The etcd lease's id, for :meth:`EtcdClient.keep_alive`.
+
+        Raises:
+            IdentityInUseError: Another live host has this host's identity.
+        """
+        return self._beats.write(heartbeat, ttl_s, etcd_lease_id, earlier_life=earlier_life)

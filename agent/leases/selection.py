@@ -1,0 +1,201 @@
+"""Which subnet a claim tries next, what its transaction compares, and what refusal says."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from ipaddress import IPv4Network
+
+from agent.errors import ClaimConflict, NoFreeSubnet
+from agent.leases import kv
+from agent.leases.fold import Records
+from agent.leases.keys import KeyRange
+from agent.leases.kv import Compare, Record
+from agent.leases.request import ClaimRequest, GraceError
+from agent.mesh.ranges import OverlapIndex, candidates, count_subnets
+from agent.model import MeshConfig, View
+
+__all__ = ["Selection"]
+
+_BUFFER = 256  # candidates computed ahead, for peek
+
+
+class Selection:
+    """The candidates of one claim over one snapshot, best first.
+
+    Args:
+        records: The snapshot.
+        view: Of ``records``, with a config.
+        request: Who claims and how.
+    """
+
+    def __init__(self, records: Records, view: View, request: ClaimRequest) -> None:
+        if view.config is None:
+            raise ValueError("a claim needs a config")
+        self._records = records
+        self._keys = records.keys
+        self._view = view
+        self._config: MeshConfig = view.config
+        self._request = request
+        self._taken = OverlapIndex(lease.subnet for lease in records.leases())
+        self._reserved = dict(view.reservations)
+        self._refused = OverlapIndex(
+            subnet for subnet, owner in self._reserved.items() if owner != request.host_id
+        )
+        self._lost_any = False
+        self._order = self._candidates()
+        self._ahead: deque[IPv4Network] = deque()
+
+    def next(self) -> IPv4Network | None:
+        """The next subnet to try.
+
+        Returns:
+            None when this snapshot has no candidate left but others won some of them since:
+            another look may find that some were given back.
+
+        Raises:
+            NoFreeSubnet: Nothing in the snapshot is free for this host.
+            ClaimConflict: Only the wanted subnet would do and it is not to be had.
+            GraceError: etcd was replaced and this host did not hold a subnet.
+        """
+        while True:
+            self._fill(1)
+            if not self._ahead:
+                break
+            subnet = self._ahead.popleft()
+            if self._free(subnet):
+                self._check_grace(subnet)
+                return subnet
+        if self._lost_any and not self._request.only_wanted:
+            return None
+        raise self._refusal()
+
+    def peek(self, count: int) -> tuple[IPv4Network, ...]:
+        """Return up to ``count`` candidates that would be tried next."""
+        self._fill(_BUFFER)
+        free = (subnet for subnet in self._ahead if self._free(subnet))
+        return tuple(itertools.islice(free, count))
+
+    def lost(self, subnet: IPv4Network, taken: Collection[IPv4Network]) -> None:
+        """Learn that a transaction for ``subnet`` failed and that ``taken`` are gone too."""
+        self._lost_any = True
+        for each in (subnet, *taken):
+            self._taken.add(each)
+
+    def still_true(self, config: Sequence[Record], memory: Sequence[Record]) -> bool:
+        """Whether config and own memory are still those that this selection rests on."""
+        ours = self._records.get(self._keys.memory(self._request.host_id))
+        return _revision(config) == self._config.mod_revision and _revision(memory) == (
+            ours.mod_revision if ours else 0
+        )
+
+    def compares(self, subnet: IPv4Network) -> list[Compare]:
+        """Build what must hold for ``subnet`` to be ours."""
+        memory = self._keys.memory(self._request.host_id)
+        remembered = self._records.get(memory)
+        found = [
+            kv.unchanged(self._keys.config, self._config.mod_revision),
+            kv.unchanged(memory, remembered.mod_revision if remembered else 0),
+        ]
+        if not self._past_grace(subnet):
+            found.append(kv.absent(self._keys.grace))
+        found += [
+            kv.none_in(each.start, each.end) for each in self._keys.leases_overlapping(subnet)
+        ]
+        reservations = self._keys.reservations_overlapping(subnet)
+        if self._reserved.get(subnet) == self._request.host_id:
+            key = self._keys.reservation(subnet)
+            record = self._records.get(key)
+            found.append(kv.unchanged(key, record.mod_revision if record else 0))
+            reservations = tuple(_without(reservations, key))
+        found += [kv.none_in(each.start, each.end) for each in reservations]
+        return found
+
+    def _candidates(self) -> Iterator[IPv4Network]:
+        request, config = self._request, self._config
+        wanted = [request.wanted] if self._fits(request.wanted) and request.wanted else []
+        if request.only_wanted and request.wanted is not None:
+            return iter(wanted)
+        reserved = [each for each, owner in self._reserved.items() if owner == request.host_id]
+        remembered = self._view.memory.get(request.host_id)
+        preferred = [*wanted, *reserved, remembered]
+        return candidates(
+            config,
+            request.host_id,
+            preferred=[each for each in preferred if each is not None and self._fits(each)],
+            last=[
+                subnet for owner, subnet in self._view.memory.items() if owner != request.host_id
+            ],
+            avoid=request.avoid,
+        )
+
+    def _fits(self, subnet: IPv4Network | None) -> bool:
+        cidr = self._config.cidr
+        return subnet is not None and subnet.subnet_of(cidr) and subnet != cidr
+
+    def _fill(self, count: int) -> None:
+        while len(self._ahead) < count:
+            following = next(self._order, None)
+            if following is None:
+                return
+            self._ahead.append(following)
+
+    def _free(self, subnet: IPv4Network) -> bool:
+        return self._taken.find(subnet) is None and self._refused.find(subnet) is None
+
+    def _past_grace(self, subnet: IPv4Network) -> bool:
+        return self._request.registering and subnet == self._request.wanted
+
+    def _check_grace(self, subnet: IPv4Network) -> None:
+        if self._records.get(self._keys.grace) is not None and not self._past_grace(subnet):
+            raise GraceError(
+                "etcd was set up anew and hosts that held a subnet before come back first",
+                hint="the claim is tried again; nothing needs to be done",
+            )
+
+    def _refusal(self) -> Exception:
+        request, view = self._request, self._view
+        if request.only_wanted and request.wanted is not None:
+            holder = next(
+                (each for each in view.leases if each.subnet.overlaps(request.wanted)), None
+            )
+            who = (
+                f"is held by {holder.host_name or holder.host_id or 'a flannel host'}"
+                f" at {holder.node_address}"
+                if holder
+                else "is reserved for another host or not a part of the mesh's CIDR"
+            )
+            return ClaimConflict(
+                f"{request.wanted}, which this host had, {who}",
+                hint="allow a new subnet, which restarts Docker: agentctl join --new-subnet",
+            )
+        oldest = min(view.leases, key=lambda each: each.create_revision, default=None)
+        held_longest = (
+            f"; the oldest is {oldest.subnet}, held by"
+            f" {oldest.host_name or oldest.host_id or 'a flannel host'} at {oldest.node_address}"
+            if oldest
+            else ""
+        )
+        return NoFreeSubnet(
+            f"no free subnet among the {count_subnets(self._config)} of {self._config.cidr}:"
+            f" {len(view.leases)} are held, {len(self._reserved)} reserved,"
+            f" {len(request.avoid)} networks seen by this host are avoided{held_longest}",
+            hint="retire hosts that are gone (agentctl leases; agentctl remove HOST), or enlarge"
+            " the mesh (agentctl config set: a shorter Network or a longer SubnetLen)",
+        )
+
+
+def _revision(records: Sequence[Record]) -> int:
+    return records[0].mod_revision if records else 0
+
+
+def _without(ranges: Sequence[KeyRange], key: bytes) -> Iterator[KeyRange]:
+    """Cut one key out of ranges."""
+    for each in ranges:
+        if not each.start <= key < each.end:
+            yield each
+            continue
+        if each.start < key:
+            yield KeyRange(each.start, key)
+        yield KeyRange(key + b"\0", each.end)

@@ -1,0 +1,164 @@
+"""Reading JSON that others wrote: sizes, types and ranges are checked before anything is believed.
+
+Field names are matched as Go's encoding/json does, without regard to case, because flannel
+reads the same records with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, NoReturn, TypeVar
+
+__all__ = [
+    "MAX_VALUE_BYTES",
+    "Fields",
+    "clean_name",
+    "parse_object",
+    "quote",
+]
+
+_T = TypeVar("_T")
+
+MAX_VALUE_BYTES = 16 * 1024
+"""Larger values are not looked into. Ours have less than 1 KiB."""
+
+_MAX_SHOWN = 80
+_NAME = re.compile(r"[\x21-\x7e]{1,253}")  # printable ASCII without the space
+_NOT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_NETWORK = re.compile(r"[0-9.]{7,15}/[0-9]{1,2}")
+_MAX_INTEGER = 2**53
+
+
+def quote(text: str | bytes) -> str:
+    """Show text of unknown origin: ASCII without control characters, cut to a line's length."""
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+    shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in raw[:200])  # noqa: PLR2004 - ASCII's printable range
+    return shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "…"
+
+
+def clean_name(name: str) -> str:
+    """Make a host name that every reader accepts out of one that this host has."""
+    return _NOT_NAME.sub("-", name)[:253] or "unnamed"
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+class Fields:
+    """A JSON object whose fields are taken one by one with their type and range checked.
+
+    Every method raises ValueError with a reason fit to be shown.
+    """
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = {str(name).lower(): value for name, value in fields.items()}
+
+    @classmethod
+    def parse(cls, value: bytes) -> Fields:
+        """Read an object from a record's value."""
+        return cls(parse_object(value))
+
+    def text(self, name: str, *, default: str | None = None, longest: int = 253) -> str:
+        """Return printable ASCII without spaces; ``default`` (None: an error) when absent."""
+        found = self._fields.get(name.lower())
+        if found is None or (found == "" and default is not None):
+            return self._absent(name, default)
+        if not isinstance(found, str) or not _NAME.fullmatch(found) or len(found) > longest:
+            raise ValueError(f"{name} is not a name")
+        return found
+
+    def integer(self, name: str, low: int, high: int, *, default: int | None = None) -> int:
+        """Return an integer from ``low`` to ``high``."""
+        found = self._fields.get(name.lower())
+        if found is None:
+            return self._absent(name, default)
+        if isinstance(found, bool) or not isinstance(found, int) or not low <= found <= high:
+            raise ValueError(f"{name} is not an integer from {low} to {high}")
+        return found
+
+    def time_s(self, name: str) -> float | None:
+        """Return a Unix time, None when absent."""
+        found = self._fields.get(name.lower())
+        if found is None:
+            return None
+        good = isinstance(found, int | float) and not isinstance(found, bool)
+        if not good or not 0 <= found < _MAX_INTEGER:
+            raise ValueError(f"{name} is not a time")
+        return float(found)
+
+    def address(self, name: str, *, default: IPv4Address | None = None) -> IPv4Address:
+        """Return an IPv4 address in dotted decimal."""
+        found = self._fields.get(name.lower())
+        if found is None:
+            return self._absent(name, default)
+        try:
+            if isinstance(found, str):
+                return IPv4Address(found)
+        except ValueError:
+            pass
+        raise ValueError(f"{name} is not an IPv4 address")
+
+    def network(
+        self, name: str, *, default: IPv4Network | None = None, strict: bool = True
+    ) -> IPv4Network:
+        """Return an IPv4 network as address/length; unless ``strict``, host bits are dropped."""
+        found = self._fields.get(name.lower())
+        if found is None:
+            return self._absent(name, default)
+        try:
+            if isinstance(found, str) and _NETWORK.fullmatch(found):
+                return IPv4Network(found, strict=strict)
+        except ValueError:
+            pass
+        raise ValueError(f"{name} is not an IPv4 network")
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Return true or false."""
+        found = self._fields.get(name.lower())
+        if found is None:
+            return default
+        if not isinstance(found, bool):
+            raise ValueError(f"{name} is not true or false")  # noqa: TRY004 - one error for readers
+        return found
+
+    def object(self, name: str) -> Fields | None:
+        """Return an object, None when absent."""
+        found = self._fields.get(name.lower())
+        if found is None:
+            return None
+        if not isinstance(found, dict):
+            raise ValueError(f"{name} is not an object")  # noqa: TRY004 - one error for readers
+        return Fields(found)
+
+    def has(self, name: str) -> bool:
+        """Whether the field is there and not null."""
+        return self._fields.get(name.lower()) is not None
+
+    @staticmethod
+    def _absent(name: str, default: _T | None) -> _T:
+        if default is None:
+            raise ValueError(f"{name} is missing")
+        return default
+
+
+def parse_object(value: bytes) -> dict[str, Any]:
+    """Read a record's value as a JSON object.
+
+    Raises:
+        ValueError: Too large, not UTF-8, not JSON, nested too deep, or not an object.
+    """
+    if len(value) > MAX_VALUE_BYTES:
+        raise ValueError(f"the value has {len(value)} bytes, more than {MAX_VALUE_BYTES}")
+    try:
+        found = json.loads(value.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise ValueError("the value is not UTF-8") from None
+    except (ValueError, RecursionError):
+        raise ValueError("the value is not JSON") from None
+    if not isinstance(found, dict):
+        raise ValueError("the value is not a JSON object")  # noqa: TRY004 - one error for readers
+    return found

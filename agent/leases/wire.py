@@ -1,0 +1,271 @@
+"""The values under the prefix: flannel's JSON with our additions under "Hostmesh".
+
+flannel's side of the format is its pkg/lease/lease.go (LeaseAttrs), pkg/subnet/config.go
+(Config, CheckNetworkConfig). It ignores fields that it does not know; so does this module.
+Every ``decode_*`` raises ValueError, with a reason fit to be shown, for what is not usable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from agent.leases.keys import HOST_ID, parse_subnet
+from agent.leases.kv import Record
+from agent.leases.untrusted import Fields, clean_name, parse_object
+from agent.mesh.ranges import MAX_SUBNETS, count_subnets
+from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig
+
+__all__ = [
+    "check_lease",
+    "decode_config",
+    "decode_heartbeat",
+    "decode_host_id",
+    "decode_lease",
+    "decode_memory",
+    "decode_reservation",
+    "encode_config",
+    "encode_heartbeat",
+    "encode_lease",
+    "encode_memory",
+    "encode_reservation",
+]
+
+_OURS = "Hostmesh"
+_MAX_TTL_S = 400 * 86_400
+_LONGEST, _SHORTEST = 30, 12  # of a subnet's prefix
+_NOT_UNICAST: tuple[IPv4Network, ...] = tuple(
+    IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")
+)
+
+
+def _dump(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+
+
+# --- config -------------------------------------------------------------------------------
+
+
+def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
+    """Read ``<prefix>/config`` with flannel's defaults for what it leaves out.
+
+    So both read the same mesh: SubnetLen is 24 (or two bits more than Network when that is
+    longer than /22), SubnetMin the second subnet, SubnetMax the last, Backend "udp". A
+    config written by :func:`encode_config` states all of them.
+    """
+    fields = Fields.parse(value)
+    if not fields.flag("EnableIPv4", default=True):
+        raise ValueError("EnableIPv4 is false and Hostmesh routes IPv4")
+    cidr = fields.network("Network", strict=False)
+    if not _SHORTEST - 4 <= cidr.prefixlen <= _LONGEST - 2:
+        raise ValueError(f"Network {cidr} is not a /8 to /28")
+    if any(cidr.overlaps(other) for other in _NOT_UNICAST):
+        raise ValueError(f"Network {cidr} is not a range for hosts")
+    subnet_len = fields.integer("SubnetLen", 0, 32, default=0) or _default_len(cidr)
+    if not _SHORTEST <= subnet_len <= _LONGEST:
+        raise ValueError(f"SubnetLen {subnet_len} is not from {_SHORTEST} to {_LONGEST}")
+    if subnet_len < cidr.prefixlen + 2:
+        raise ValueError(f"Network {cidr} does not hold four /{subnet_len}: flannel wants that")
+    config = MeshConfig(
+        cidr=cidr,
+        subnet_len=subnet_len,
+        subnet_min=_bound(fields, "SubnetMin", cidr, subnet_len, first=True),
+        subnet_max=_bound(fields, "SubnetMax", cidr, subnet_len, first=False),
+        backend=_backend(fields),
+        mod_revision=mod_revision,
+    )
+    if config.subnet_min > config.subnet_max:
+        raise ValueError("SubnetMin is behind SubnetMax")
+    if count_subnets(config) > MAX_SUBNETS:
+        raise ValueError(f"more than {MAX_SUBNETS} subnets: use a shorter SubnetLen")
+    return config
+
+
+def _default_len(cidr: IPv4Network) -> int:
+    return 24 if cidr.prefixlen <= 22 else cidr.prefixlen + 2  # noqa: PLR2004 - flannel's rule
+
+
+def _bound(
+    fields: Fields, name: str, cidr: IPv4Network, subnet_len: int, *, first: bool
+) -> IPv4Address:
+    size = 1 << (32 - subnet_len)
+    default = cidr.network_address + size if first else cidr.broadcast_address - (size - 1)
+    found = fields.address(name, default=default)
+    if int(found) == 0:  # flannel's zero value means absent
+        found = default
+    if found not in cidr:
+        raise ValueError(f"{name} {found} is not inside Network {cidr}")
+    if int(found) % size:
+        raise ValueError(f"{name} {found} does not start a /{subnet_len}")
+    return found
+
+
+def _backend(fields: Fields) -> str:
+    backend = fields.object("Backend")
+    return "udp" if backend is None else backend.text("Type", longest=32)
+
+
+def encode_config(config: MeshConfig, previous: bytes | None = None) -> bytes:
+    """Write a config; whatever else ``previous`` holds, of flannel's or anyone's, stays.
+
+    Everything is stated, defaults too. SubnetMin in particular: flannel would skip the
+    first subnet, whose network address equals the mesh's; we route subnets, so it is as
+    good as any.
+    """
+    fields: dict[str, Any] = parse_object(previous) if previous else {}
+    backend = fields.get("Backend")
+    ours = {
+        "Network": str(config.cidr),
+        "SubnetLen": config.subnet_len,
+        "SubnetMin": str(config.subnet_min),
+        "SubnetMax": str(config.subnet_max),
+        "Backend": {**(backend if isinstance(backend, dict) else {}), "Type": config.backend},
+    }
+    for name in [each for each in fields if each.lower() in {our.lower() for our in ours}]:
+        if name not in ours:
+            del fields[name]  # the same field to Go, spelled otherwise
+    return _dump({**fields, **ours})
+
+
+# --- leases -------------------------------------------------------------------------------
+
+
+def decode_lease(name: str, record: Record) -> Lease:
+    """Read a lease from the last part of its key and its value; not yet held against a mesh."""
+    subnet = parse_subnet(name)
+    if not _SHORTEST <= subnet.prefixlen <= _LONGEST:
+        raise ValueError(f"a /{subnet.prefixlen} is not a subnet of a mesh")
+    fields = Fields.parse(record.value)
+    ours = fields.object(_OURS)
+    flannel = Lease(
+        subnet=subnet,
+        node_address=_node_address(fields, "PublicIP"),
+        backend=fields.text("BackendType", default="alloc", longest=32),
+        etcd_lease_id=record.lease_id,
+        create_revision=record.create_revision,
+        mod_revision=record.mod_revision,
+    )
+    if ours is None or not ours.has("HostID"):
+        return flannel
+    return Lease(
+        subnet=flannel.subnet,
+        node_address=flannel.node_address,
+        backend=flannel.backend,
+        host_id=_host_id(ours, "HostID"),
+        host_name=ours.text("HostName", default=""),
+        claimed_s=ours.time_s("Claimed"),
+        renewed_s=ours.time_s("Renewed"),
+        ttl_s=ours.integer("TTL", 1, _MAX_TTL_S) if ours.has("TTL") else None,
+        etcd_lease_id=record.lease_id,
+        create_revision=record.create_revision,
+        mod_revision=record.mod_revision,
+    )
+
+
+def check_lease(lease: Lease, config: MeshConfig) -> str:
+    """Say why a lease is not usable in this mesh, "" when it is (promise 8)."""
+    if not lease.subnet.subnet_of(config.cidr) or lease.subnet == config.cidr:
+        return f"{lease.subnet} is not a part of the mesh's CIDR {config.cidr}"
+    if lease.node_address in config.cidr:
+        return f"node address {lease.node_address} is inside the mesh's CIDR {config.cidr}"
+    return ""
+
+
+def encode_lease(lease: Lease, backend_data: Any = None) -> bytes:  # noqa: ANN401 - JSON
+    """Write a lease as flannel does, ours at the end where flannel ignores it.
+
+    Args:
+        lease: With a host id; times in seconds since 1970 by the owner's clock.
+        backend_data: What the backend's peers need (flannel: BackendData), None for host-gw.
+    """
+    fields: dict[str, Any] = {
+        "PublicIP": str(lease.node_address),
+        "PublicIPv6": None,
+        "BackendType": lease.backend,
+    }
+    if backend_data is not None:
+        fields["BackendData"] = backend_data
+    fields[_OURS] = {
+        "HostID": lease.host_id,
+        "HostName": clean_name(lease.host_name),
+        "Claimed": lease.claimed_s,
+        "Renewed": lease.renewed_s,
+        "TTL": lease.ttl_s,
+    }
+    return _dump(fields)
+
+
+def _node_address(fields: Fields, name: str) -> IPv4Address:
+    address = fields.address(name)
+    if any(address in network for network in _NOT_UNICAST):
+        raise ValueError(f"{name} {address} is not the address of a host")
+    return address
+
+
+# --- heartbeat, memory, reservations ------------------------------------------------------
+
+
+def decode_host_id(text: str) -> HostId:
+    """Read a host id from a key."""
+    if not HOST_ID.fullmatch(text):
+        raise ValueError("not a host id of 32 hex digits")
+    return HostId(text)
+
+
+def _host_id(fields: Fields, name: str) -> HostId:
+    return decode_host_id(fields.text(name, longest=32))
+
+
+def decode_heartbeat(name: str, record: Record) -> Heartbeat:
+    """Read a heartbeat from the last part of its key and its value."""
+    host_id = decode_host_id(name)
+    fields = Fields.parse(record.value)
+    docker = fields.text("Docker", default=DockerState.ABSENT, longest=16)
+    known = docker in set(DockerState)
+    return Heartbeat(
+        host_id=host_id,
+        host_name=fields.text("HostName", default=""),
+        node_address=_node_address(fields, "NodeAddress") if fields.has("NodeAddress") else None,
+        subnet=fields.network("Subnet") if fields.has("Subnet") else None,
+        docker=DockerState(docker) if known else DockerState.PENDING,
+        agent_version=fields.text("AgentVersion", default="", longest=64),
+        boot_id=fields.text("BootID", default="", longest=64),
+        started_s=fields.time_s("Started") or 0.0,
+    )
+
+
+def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
+    """Write a heartbeat."""
+    return _dump(
+        {
+            "HostName": clean_name(heartbeat.host_name),
+            "NodeAddress": str(heartbeat.node_address) if heartbeat.node_address else None,
+            "Subnet": str(heartbeat.subnet) if heartbeat.subnet else None,
+            "Docker": heartbeat.docker,
+            "AgentVersion": heartbeat.agent_version or None,
+            "BootID": heartbeat.boot_id or None,
+            "Started": heartbeat.started_s,
+        }
+    )
+
+
+def decode_memory(name: str, record: Record) -> tuple[HostId, IPv4Network]:
+    """Read which subnet a host had last."""
+    return decode_host_id(name), Fields.parse(record.value).network("Subnet")
+
+
+def encode_memory(subnet: IPv4Network) -> bytes:
+    """Write which subnet a host has."""
+    return _dump({"Subnet": str(subnet)})
+
+
+def decode_reservation(name: str, record: Record) -> tuple[IPv4Network, HostId]:
+    """Read for which host a subnet is reserved."""
+    return parse_subnet(name), _host_id(Fields.parse(record.value), "HostID")
+
+
+def encode_reservation(host_id: HostId) -> bytes:
+    """Write for which host a subnet is reserved."""
+    return _dump({"HostID": host_id})

@@ -1,0 +1,184 @@
+"""Arithmetic on ranges of addresses: overlap, the order in which a host tries subnets, a free CIDR.
+
+Pure: no clock, no randomness but what a host id gives, so that a host prefers the same
+subnets in every life and on every rebuilt etcd.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Collection, Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+from agent.model import MeshConfig
+
+__all__ = [
+    "MAX_SUBNETS",
+    "NEVER_PROPOSED",
+    "OverlapIndex",
+    "candidates",
+    "count_subnets",
+    "first_overlap",
+    "propose_cidr",
+    "subnet_at",
+]
+
+MAX_SUBNETS = 65_536
+"""More subnets than this in one mesh are refused: it is what the candidate order is tested for."""
+
+NEVER_PROPOSED: tuple[IPv4Network, ...] = tuple(
+    IPv4Network(text)
+    for text in (
+        "172.16.0.0/12",  # Docker's default pools (and 172.17.0.0/16, docker0's)
+        "192.168.0.0/16",  # Docker's second default pool, and most home and office networks
+        "10.128.0.0/9",  # one cloud's default range for new networks
+        "10.244.0.0/16",  # flannel's in its own manifests
+        "10.96.0.0/12",  # Kubernetes' default range for services
+        "10.0.0.0/16",  # the usual first private network at cloud providers
+    )
+)
+"""Ranges that :func:`propose_cidr` stays out of, even when this host cannot see anybody there."""
+
+
+def first_overlap(subnet: IPv4Network, others: Iterable[IPv4Network]) -> IPv4Network | None:
+    """Return the first of ``others`` that shares an address with ``subnet``, or None."""
+    return next((other for other in others if subnet.overlaps(other)), None)
+
+
+class OverlapIndex:
+    """A growing set of networks that answers "does this overlap any?" in constant time.
+
+    CIDR blocks overlap only when one contains the other. So it is enough to remember every
+    network and every prefix above one: at most 33 set look-ups per question, however many
+    networks there are (65,536 leases are folded per view).
+    """
+
+    def __init__(self, networks: Iterable[IPv4Network] = ()) -> None:
+        self._members: dict[tuple[int, int], IPv4Network] = {}
+        self._above: dict[tuple[int, int], IPv4Network] = {}
+        for network in networks:
+            self.add(network)
+
+    def add(self, network: IPv4Network) -> None:
+        """Remember ``network``; adding it twice is harmless."""
+        address = int(network.network_address)
+        self._members[address, network.prefixlen] = network
+        for length in range(network.prefixlen):
+            self._above.setdefault((_cut(address, length), length), network)
+
+    def find(self, network: IPv4Network) -> IPv4Network | None:
+        """One remembered network that shares an address with ``network``, or None."""
+        address = int(network.network_address)
+        for length in range(network.prefixlen + 1):
+            found = self._members.get((_cut(address, length), length))
+            if found is not None:
+                return found
+        return self._above.get((address, network.prefixlen))
+
+
+def _cut(address: int, length: int) -> int:
+    """``address`` with all but its first ``length`` bits cleared."""
+    return address & (0xFFFFFFFF << (32 - length)) & 0xFFFFFFFF
+
+
+def count_subnets(config: MeshConfig) -> int:
+    """How many subnets of ``subnet_len`` lie between ``subnet_min`` and ``subnet_max``, both in."""
+    span = int(config.subnet_max) - int(config.subnet_min)
+    return max(0, (span >> (32 - config.subnet_len)) + 1)
+
+
+def subnet_at(config: MeshConfig, index: int) -> IPv4Network:
+    """Return the ``index``-th subnet of the mesh, counted from ``subnet_min``."""
+    address = int(config.subnet_min) + (index << (32 - config.subnet_len))
+    return IPv4Network((address, config.subnet_len))
+
+
+def candidates(
+    config: MeshConfig,
+    host_id: str,
+    *,
+    preferred: Iterable[IPv4Network] = (),
+    last: Collection[IPv4Network] = (),
+    avoid: Collection[IPv4Network] = (),
+) -> Iterator[IPv4Network]:
+    """Yield the subnets that a host should try, best first, as they are asked for.
+
+    ``preferred`` (a reservation, the past subnet) come first as they are; then every subnet
+    of the mesh in an order of the host's own; those that overlap one of ``last`` (remembered
+    for other hosts) at the end. Whatever overlaps ``avoid`` is left out altogether.
+
+    Args:
+        config: The mesh; its subnet_len and bounds say which subnets there are.
+        host_id: Seeds the order, so that it is stable per host and differs between hosts.
+        preferred: Tried first; may have another length than the mesh's.
+        last: Subnets that others held lately.
+        avoid: Networks that this host sees elsewhere.
+    """
+    avoided = OverlapIndex(avoid)
+    late = OverlapIndex(last)
+    seen: set[IPv4Network] = set()
+    for subnet in preferred:
+        if subnet not in seen and avoided.find(subnet) is None:
+            seen.add(subnet)
+            yield subnet
+    postponed: list[IPv4Network] = []
+    for index in _permutation(host_id, count_subnets(config)):
+        subnet = subnet_at(config, index)
+        if subnet in seen or avoided.find(subnet) is not None:
+            continue
+        if late.find(subnet) is not None:
+            postponed.append(subnet)
+        else:
+            yield subnet
+    yield from postponed
+
+
+def _permutation(seed: str, size: int) -> Iterator[int]:
+    """All of 0 … size-1 once, in an order drawn from ``seed``, without a list of them.
+
+    ``start + step * i`` modulo ``size`` visits everything when step and size have no common
+    divisor. Start and step differ per seed, so two hosts that meet once part again.
+    """
+    if size <= 0:
+        return
+    digest = hashlib.sha256(seed.encode()).digest()
+    start = int.from_bytes(digest[:8]) % size
+    step = int.from_bytes(digest[8:16]) % size
+    while math.gcd(step, size) != 1:
+        step = (step + 1) % size
+    position = start
+    for _ in range(size):
+        yield position
+        position = (position + step) % size
+
+
+def propose_cidr(occupied: Collection[IPv4Network], *, prefixlen: int = 10) -> IPv4Network | None:
+    """Find a private range for a new mesh that meets nothing in ``occupied`` nor usual defaults.
+
+    Args:
+        occupied: Every network that the asking host can see: addresses and routes, without
+            the default route.
+        prefixlen: Wished length. A longer one is taken when no such range is free, down
+            to /16; the result is the first free range of the shortest such length.
+
+    Returns:
+        The range, or None when even a /16 of 10.0.0.0/8 and 100.64.0.0/10 is not free.
+    """
+    taken = OverlapIndex(itertools.chain(occupied, NEVER_PROPOSED))
+    private = IPv4Network("10.0.0.0/8")
+    shared = IPv4Network("100.64.0.0/10")  # RFC 6598; only when 10/8 is full
+    for pool in (private, shared):
+        for length in range(max(prefixlen, pool.prefixlen), 17):
+            for candidate in _blocks(pool, length):
+                if taken.find(candidate) is None:
+                    return candidate
+    return None
+
+
+def _blocks(pool: IPv4Network, length: int) -> Iterator[IPv4Network]:
+    """Yield the blocks of ``pool``, its first quarter last: numbering plans start there."""
+    blocks = list(pool.subnets(new_prefix=length))
+    quarter = IPv4Address(int(pool.network_address) + pool.num_addresses // 4)
+    return iter(sorted(blocks, key=lambda block: (block.network_address < quarter, block)))
