@@ -1,11 +1,12 @@
-"""Create the mesh's config from [mesh] of the settings, in one transaction, off the loop."""
+"""Create the mesh's config, in one transaction and off the loop.
+
+From [mesh] of the settings, or again from this host's copy when etcd lost it.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-
-import structlog
 
 from agent.daemon.timers import jittered
 from agent.errors import HostmeshError
@@ -25,15 +26,18 @@ class Bootstrap:
         self._thread: threading.Thread | None = None
         self._not_before_s = 0.0
         self._problem: HostmeshError | None = None
-        self._log = structlog.get_logger("agent.bootstrap")
 
-    def ensure(self, config: MeshConfig) -> tuple[Condition, ...]:
-        """Start a try unless one is under way or has just failed. Never blocks."""
+    def ensure(self, config: MeshConfig, *, grace_s: int) -> tuple[Condition, ...]:
+        """Start a try unless one is under way or has just failed. Never blocks.
+
+        Args:
+            grace_s: For that long only hosts that held a subnet may claim.
+        """
         idle = self._thread is None or not self._thread.is_alive()
         if idle and time.monotonic() >= self._not_before_s:
             self._not_before_s = time.monotonic() + jittered(_RETRY_S)
             self._thread = threading.Thread(
-                target=self._create, args=(config,), name="bootstrap", daemon=True
+                target=self._create, args=(config, grace_s), name="bootstrap", daemon=True
             )
             self._thread.start()
         problem = self._problem
@@ -48,11 +52,10 @@ class Bootstrap:
             ),
         )
 
-    def _create(self, config: MeshConfig) -> None:
+    def _create(self, config: MeshConfig, grace_s: int) -> None:
         try:
-            self._registry.create_config(config)
+            self._registry.create_config(config, grace_s=grace_s)
         except HostmeshError as error:
             self._problem = error
             return
         self._problem = None
-        self._log.info("mesh created", cidr=str(config.cidr), subnet_len=config.subnet_len)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from agent.docker.configurator import ConfiguratorReport
 from agent.errors import CannotTell, EtcdError, HostmeshError
@@ -70,39 +70,44 @@ class Stop:
     """SIGTERM or SIGINT: leave the loop; the data path stays (promise 3)."""
 
 
-@dataclass(slots=True)
-class Command:
-    """Something the control socket asks the loop to do, with a place for the answer."""
+_Answer = TypeVar("_Answer")
 
-    run: Callable[[], Mapping[str, Any]]
-    _done: threading.Event = field(default_factory=threading.Event)
-    _answer: Mapping[str, Any] | None = None
-    _error: HostmeshError | None = None
+
+class Command(Generic[_Answer]):
+    """Something another thread asks the loop to do, with a place for the answer.
+
+    Args:
+        run: Called in the loop's thread.
+    """
+
+    def __init__(self, run: Callable[[], _Answer]) -> None:
+        self._run = run
+        self._future: Future[_Answer] = Future()
 
     def execute(self) -> None:
         """Run it, in the loop's thread, and wake the asker."""
+        if not self._future.set_running_or_notify_cancel():
+            return
         try:
-            self._answer = self.run()
+            self._future.set_result(self._run())
         except HostmeshError as error:
-            self._error = error
-        finally:
-            self._done.set()
+            self._future.set_exception(error)
 
-    def wait(self, timeout_s: float) -> Mapping[str, Any]:
+    def wait(self, timeout_s: float) -> _Answer:
         """The answer.
 
         Raises:
-            CannotTell: The loop did not get to it in time; it may still be done later.
+            CannotTell: The loop did not get to it in time; it is then not done.
             HostmeshError: What the command itself raised.
         """
-        if not self._done.wait(timeout_s):
+        try:
+            return self._future.result(timeout_s)
+        except TimeoutError:
+            self._future.cancel()
             raise CannotTell(
                 f"the agent did not answer within {timeout_s:g} s",
-                hint="it may still be at it: agentctl status",
-            )
-        if self._error is not None:
-            raise self._error
-        return self._answer or {}
+                hint="it may be stuck in a call to the kernel: see its log",
+            ) from None
 
 
 Event = (
@@ -113,5 +118,5 @@ Event = (
     | DockerReported
     | Reload
     | Stop
-    | Command
+    | Command[Any]
 )

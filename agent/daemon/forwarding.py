@@ -40,7 +40,7 @@ class Forwarding:
             KernelError: The policy or the sysctl could not be read or set.
             StateError: What was found could not be written down; then nothing is changed.
         """
-        if self._sysctls.forwarding():
+        if self._sysctls.ip_forward():
             return False
         known = self._state.switched
         self._state.set_switched(Switched(ip_forward="0", forward_policy=known.forward_policy))

@@ -64,31 +64,49 @@ class Joining:
 
     def step(self, known: Known) -> tuple[Condition, ...]:
         """Go one step towards membership, or say what stands in the way."""
-        view = known.believed
+        view = known.alarming or known.believed
         if view is None or view.cached or known.host is None or known.uplink is None:
             return ()
         if known.alarming is not None:
             self._keeper.hold()
-            return ()
-        self._keeper.resume()
-        if view.config is None:
-            return self._without_config(known)
-        conditions = list(self._differences(view.config))
-        overlaps = host_overlaps(known.host, view.config.cidr, known.docker)
+        else:
+            self._keeper.resume()
+        if view.config is None and not view.config_problem:
+            found = self._without_config(known, known.host)
+        elif view.config is None:
+            found = ()  # the view's own condition says so, and nobody overwrites it
+        else:
+            found = self._with_config(known, known.host, view.config)
+        if known.own is not None or (
+            view.config is not None and not any(c.severity is Severity.ERROR for c in found)
+        ):
+            self._register(known, known.uplink)
+        return found
+
+    def _with_config(
+        self, known: Known, host: HostFacts, config: MeshConfig
+    ) -> tuple[Condition, ...]:
+        conditions = list(self._differences(config))
+        own = known.own.subnet if known.own else self._past_subnet()
+        overlaps = host_overlaps(host, config.cidr, known.docker, own)
         if overlaps:
             conditions.append(
-                overlap_condition(view.config.cidr, overlaps, joined=known.own is not None)
+                overlap_condition(config.cidr, overlaps, joined=known.own is not None)
             )
-        if backend_by_name(view.config.backend) is None:
-            conditions.append(backend_condition(view.config.backend))
-        if known.own is not None or not any(c.severity is Severity.ERROR for c in conditions):
-            self._register(known, known.uplink)
+        if backend_by_name(config.backend) is None:
+            conditions.append(backend_condition(config.backend))
         return tuple(conditions)
 
-    def _without_config(self, known: Known) -> tuple[Condition, ...]:
-        view = known.believed
-        if view is None or known.host is None or view.config_problem:
-            return ()  # an unusable config is the view's own condition, and nobody overwrites it
+    def _without_config(self, known: Known, host: HostFacts) -> tuple[Condition, ...]:
+        """Bring the config: from this host's copy if there is one, else from [mesh].
+
+        What a copy knows is never replaced by what settings say (promise 4). For a while
+        after it was written back, only hosts that held a subnet get one.
+        """
+        if known.config is not None:
+            return self._bootstrap.ensure(
+                known.config, grace_s=round(self._settings.lease.empty_cluster_grace_s)
+            )
         if self._wanted is None:
             return (
                 Condition(
@@ -98,10 +116,10 @@ class Joining:
                     hint="create the mesh once, on any host: agentctl config init",
                 ),
             )
-        overlaps = host_overlaps(known.host, self._wanted.cidr, known.docker)
+        overlaps = host_overlaps(host, self._wanted.cidr, known.docker)
         if overlaps:
             return (overlap_condition(self._wanted.cidr, overlaps, joined=False),)
-        return self._bootstrap.ensure(self._wanted)
+        return self._bootstrap.ensure(self._wanted, grace_s=0)
 
     def _differences(self, config: MeshConfig) -> tuple[Condition, ...]:
         wanted = self._wanted

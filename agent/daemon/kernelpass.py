@@ -63,6 +63,11 @@ class KernelPass:
         self._forwarding = forwarding
         self._log = structlog.get_logger("agent.kernel")
 
+    @property
+    def port_ids(self) -> frozenset[int]:
+        """Netlink ports we write from, by which the monitor tells our own changes."""
+        return self._table.port_ids
+
     def run(self, world: World, *, may_delete: bool, docker_seen: bool) -> PassReport:
         """Make the kernel as ``world`` wants it, as far as it can be done now.
 

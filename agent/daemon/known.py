@@ -37,7 +37,6 @@ class Known:
             own copy of it (``believed.cached``).
         alarming: The newest view, when it is not believed (promise 4); else None.
         verdict: Why it is not.
-        pinned: What was believed last, by which the next view is judged.
         config: The mesh's config, the last usable one while the one in etcd is gone or is not
             usable: a slip of an editor must not take the mesh down.
         own: The lease this host holds, or held by its own copy while etcd is away.
@@ -49,7 +48,6 @@ class Known:
     believed: View | None = None
     alarming: View | None = None
     verdict: trust.Verdict | None = None
-    pinned: trust.Pinned = trust.Pinned()
     config: MeshConfig | None = None
     own: Lease | None = None
     host: HostFacts | None = None
@@ -65,12 +63,13 @@ class Known:
         An alarm ends by itself when the hosts that are believed to hold leases have
         registered them again, or by the operator's word (:meth:`accepted`).
         """
-        verdict = trust.judge(self.pinned, view)
-        if self.alarming is not None and not verdict.ok and trust.agrees(self.pinned, view):
-            return self._believing(view)
-        if self.alarming is not None and verdict.ok and not trust.agrees(self.pinned, view):
-            verdict = self.verdict or verdict  # one alarm is not ended by half of its cause
-        if not verdict.ok:
+        verdict = trust.judge(self.believed, view)
+        if self.alarming is not None and self.believed is not None:
+            if trust.agrees(self.believed, view):
+                return self._believing(view)
+            # One alarm is not ended by a view that is merely not alarming by itself.
+            verdict = verdict if verdict.alarm else self.verdict or verdict
+        if verdict.alarm:
             return replace(self, alarming=view, verdict=verdict)
         return self._believing(view)
 
@@ -78,7 +77,6 @@ class Known:
         return replace(
             self,
             believed=view,
-            pinned=trust.pin(view),
             config=view.config or self.config,
             alarming=None,
             verdict=None,

@@ -12,6 +12,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import structlog
 
@@ -31,6 +32,7 @@ from agent.daemon.joining import Joining
 from agent.daemon.kernelpass import KernelPass, PassReport
 from agent.daemon.known import Known
 from agent.daemon.notify import Notifier
+from agent.daemon.silence import Silence
 from agent.daemon.timers import Timers, jittered
 from agent.docker.worker import DockerWorker
 from agent.errors import HostmeshError
@@ -42,7 +44,10 @@ from agent.settings import Settings
 
 __all__ = ["Loop", "Rooms", "Snapshot"]
 
+_Answer = TypeVar("_Answer")
+
 _IDLE_S = 15.0
+_COMMAND_S = 30.0
 _COALESCE_S = 0.02
 """How long a burst of events may gather. Far below what anybody notices, and enough that a
 hundred hosts that join at once cost a few passes, not a hundred."""
@@ -54,14 +59,20 @@ _RETRY_MOST_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rooms:
-    """What the loop drives. ``docker`` is None when settings leave Docker alone."""
+    """What the loop drives.
+
+    Attributes:
+        read_host: A fresh look at links, addresses and foreign routes.
+        watch_range: Tells the netlink monitor which routes matter.
+    """
 
     keeper: Keeper
     copy: CopyFile
     read_host: Callable[[], HostFacts]
     kernel: KernelPass
-    docker: DockerWorker | None
+    docker: DockerWorker
     joining: Joining
+    watch_range: Callable[[Known], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +80,13 @@ class Snapshot:
     """What the control socket's readers see: replaced whole after each round, never changed.
 
     Attributes:
-        contact_lost_s: Monotonic time contact with etcd was lost, None while it stands.
-        last_contact_s: Monotonic time etcd last told anything, None before the first time.
+        contact_problem: Why etcd cannot be reached, "" while it can.
         passed: True once a pass over the kernel ended with nothing failed.
     """
 
     known: Known
     report: PassReport = PassReport()
     contact_problem: str = "not connected yet"
-    last_contact_s: float | None = None
     passed: bool = False
 
 
@@ -96,6 +105,7 @@ class Loop:
         known: Known,
         conditions: ConditionRegistry,
         notifier: Notifier,
+        silence: Silence,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -108,7 +118,9 @@ class Loop:
         self._snapshot = Snapshot(known=known)
         self._kernel_dirty = True
         self._host_dirty = True
-        self._complete_since_s: float | None = None
+        self._silence = silence
+        self._delete_from_s: float | None = None
+        self._alarmed = False
         self._retry_s = _RETRY_FIRST_S
         self._stopping = False
         self._log = structlog.get_logger("agent.loop")
@@ -121,6 +133,17 @@ class Loop:
     def post(self, event: Event) -> None:
         """Hand an event to the loop. Any thread, never blocks."""
         self._queue.put(event)
+
+    def ask(self, run: Callable[[], _Answer], timeout_s: float = _COMMAND_S) -> _Answer:
+        """Have the loop's own thread run something, and wait for what it returns.
+
+        Raises:
+            CannotTell: The loop did not get to it within ``timeout_s``.
+            HostmeshError: What ``run`` raised.
+        """
+        command = Command(run)
+        self.post(command)
+        return command.wait(timeout_s)
 
     def run(self) -> None:
         """Work until :class:`Stop`. The data path is left as it is (promise 3)."""
@@ -143,6 +166,12 @@ class Loop:
         known = self._snapshot.known
         self._update(known=replace(known, left=left, own=None if left else known.own))
         self._kernel_dirty = self._host_dirty = True
+        if left:
+            self._rooms.keeper.pause()
+            self._rooms.joining.forget()
+            self._conditions.replace("joining", ())
+            self._conditions.replace("lease", ())
+            self._conditions.replace("kernel", ())
 
     def accept(self) -> bool:
         """Believe the alarming view; called through a :class:`Command`. False: no alarm."""
@@ -150,6 +179,8 @@ class Loop:
         if known.alarming is None:
             return False
         self._update(known=known.accepted())
+        self._alarmed = False
+        self._delete_from_s = self._clock()
         self._kernel_dirty = True
         return True
 
@@ -171,8 +202,11 @@ class Loop:
     def _fold(self, event: Event) -> None:
         known = self._snapshot.known
         if isinstance(event, ViewSeen):
-            self._update(known=known.with_view(event.view), last_contact_s=self._clock())
+            self._update(known=known.with_view(event.view))
+            self._silence.update(event.view)
+            self._rooms.keeper.notice(event.view)
             self._kernel_dirty = True
+            self._rooms.watch_range(self._snapshot.known)
             self._timers.set_once("copy", _COPY_DELAY_S)
         elif isinstance(event, ContactChanged):
             self._contact(event)
@@ -196,7 +230,7 @@ class Loop:
 
     def _contact(self, event: ContactChanged) -> None:
         if event.problem is None:
-            self._update(contact_problem="", last_contact_s=self._clock())
+            self._update(contact_problem="")
             self._conditions.replace("etcd", ())
             return
         self._update(contact_problem=event.problem.message)
@@ -207,7 +241,7 @@ class Loop:
                     name="etcd-unreachable",
                     cause=event.problem.message,
                     hint=event.problem.hint
-                    or "routes and rules stay as they are; see etcd and etcd.endpoints in agent.toml",
+                    or "routes and rules stay; see etcd, and etcd.endpoints in agent.toml",
                 ),
             ),
         )
@@ -240,10 +274,7 @@ class Loop:
         if self._host_dirty:
             self._look_at_host()
         known = self._snapshot.known
-        complete_since = self._complete_since_s
-        if known.complete and complete_since is None:
-            self._complete_since_s = self._clock()
-            self._timers.set("sweep", self._settings.routes.sweep_grace_s)
+        self._deletion_grace(known)
         self._conditions.replace("view", known.conditions())
         if not known.left:
             self._conditions.replace("joining", self._rooms.joining.step(known))
@@ -268,9 +299,29 @@ class Loop:
         """Deleting is allowed: a complete, believed view, and the grace time is over."""
         return (
             self._snapshot.known.complete
-            and self._complete_since_s is not None
-            and self._clock() - self._complete_since_s >= self._settings.routes.sweep_grace_s
+            and self._delete_from_s is not None
+            and self._clock() >= self._delete_from_s
         )
+
+    def _deletion_grace(self, known: Known) -> None:
+        """Give hosts time to be seen before a route goes because one is not (promise 4).
+
+        After an alarm the longer one: half of the holders being back ends the alarm, and
+        the other half may be on its way.
+        """
+        if known.alarming is not None:
+            self._alarmed = True
+            return
+        if not known.complete or not (self._delete_from_s is None or self._alarmed):
+            return
+        grace_s = (
+            self._settings.lease.empty_cluster_grace_s
+            if self._alarmed
+            else self._settings.routes.sweep_grace_s
+        )
+        self._alarmed = False
+        self._delete_from_s = self._clock() + grace_s
+        self._timers.set("sweep", grace_s)
 
     def _pass(self, world: World) -> None:
         report = self._rooms.kernel.run(
@@ -309,7 +360,7 @@ class Loop:
 
     def _want_docker(self) -> None:
         known = self._snapshot.known
-        if self._rooms.docker is not None and known.own is not None and known.uplink is not None:
+        if known.own is not None and known.uplink is not None:
             self._rooms.docker.want_lease(known.own.subnet, known.uplink.mtu)
 
     def _save_copy(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from agent import __version__
 from agent.errors import HostmeshError, NotRoot, SettingsError
 from agent.settings import DEFAULT_PATH, Settings, load_settings, overrides_from_flags
+from agent.settings.text import printable
 
 __all__ = ["main"]
 
@@ -60,11 +61,16 @@ def _run(settings: Settings, arguments: argparse.Namespace) -> int:
             "hostmesh-agent changes routes, rules and Docker's configuration and needs root",
             hint="start it with systemctl start hostmesh-agent, or with sudo",
         )
-    from agent.daemon import compose  # noqa: PLC0415 # the same
-
     if arguments.once:
-        return compose.run_once(settings, dry_run=arguments.dry_run)
-    return compose.run_forever(settings)
+        from agent.daemon.once import run_once  # noqa: PLC0415 # the same
+
+        status, lines = run_once(settings, dry_run=arguments.dry_run)
+        for line in lines:
+            print(printable(line))
+        return status
+    from agent.daemon.compose import run_forever  # noqa: PLC0415 # the same
+
+    return run_forever(settings)
 
 
 def _hint(error: HostmeshError) -> None:

@@ -94,17 +94,17 @@ class Leaver:
 def leave_offline(settings: Settings) -> Done:
     """``agentctl leave`` while no agent runs."""
     refuse_running_agent(settings.agent.socket, "leave")
-    from agent.daemon import compose  # noqa: PLC0415 # pulls in every room; the CLI is lazy
+    from agent.daemon.compose import leaver  # noqa: PLC0415 # pulls in every room
 
-    return compose.leaver(settings).leave()
+    return leaver(settings).leave()
 
 
 def cleanup(settings: Settings) -> Done:
     """``agentctl cleanup``: only the host, only while no agent runs (it would repair at once)."""
     refuse_running_agent(settings.agent.socket, "cleanup")
-    from agent.daemon import compose  # noqa: PLC0415 # the same
+    from agent.daemon.compose import leaver  # noqa: PLC0415 # the same
 
-    return compose.leaver(settings).clean()
+    return leaver(settings).clean()
 
 
 def join_offline(settings: Settings) -> Done:

@@ -52,12 +52,19 @@ def is_ready(snapshot: Snapshot) -> tuple[bool, str]:
 
 
 def status_document(
-    snapshot: Snapshot, standing: tuple[Standing, ...], *, host_name: str, now_s: float
+    snapshot: Snapshot,
+    standing: tuple[Standing, ...],
+    *,
+    host_name: str,
+    last_contact_s: float,
+    now_s: float,
 ) -> Mapping[str, Any]:
     """``GET /v1/status``.
 
     Args:
-        now_s: Monotonic seconds, as the snapshot's own times.
+        host_name: As peers see it.
+        last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
+        now_s: Monotonic seconds, as the conditions' own times.
     """
     known = snapshot.known
     uplink = known.uplink
@@ -77,7 +84,7 @@ def status_document(
             "version": known.docker.version,
             "bridge": str(known.docker.bridge.subnet) if known.docker.bridge else None,
         },
-        "etcd": _etcd(snapshot, now_s),
+        "etcd": _etcd(snapshot, now_s - last_contact_s if last_contact_s else None),
         "mesh": _mesh(known),
         "routes": {
             "desired": snapshot.report.desired,
@@ -100,13 +107,12 @@ def peers_of(known: Known) -> tuple[Lease, ...]:
     )
 
 
-def _etcd(snapshot: Snapshot, now_s: float) -> Mapping[str, Any]:
+def _etcd(snapshot: Snapshot, silent_s: float | None) -> Mapping[str, Any]:
     view = snapshot.known.alarming or snapshot.known.believed
-    last = snapshot.last_contact_s
     return {
         "connected": not snapshot.contact_problem,
         "problem": snapshot.contact_problem or None,
-        "last_contact_s_ago": round(now_s - last, 1) if last is not None else None,
+        "last_contact_s_ago": None if silent_s is None else round(silent_s, 1),
         "cluster_id": f"{view.cluster_id:x}" if view else None,
         "revision": view.revision if view else None,
         "cached": bool(snapshot.known.believed and snapshot.known.believed.cached),

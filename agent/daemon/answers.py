@@ -1,0 +1,213 @@
+"""What the control socket answers, from the loop's newest snapshot or by a command to the loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.control import Routes
+from agent.daemon.documents import leases_document
+from agent.daemon.kernelpass import KernelPass
+from agent.daemon.loop import Loop
+from agent.daemon.membership import Done, Leaver
+from agent.daemon.silence import Silence
+from agent.daemon.state import StateFile
+from agent.daemon.status import host_state, is_ready, status_document
+from agent.docker.configurator import ConfiguratorReport
+from agent.errors import CannotTell, HostmeshError
+from agent.mesh.plan import RoutePlan, describe_route
+from agent.model import DockerState
+
+__all__ = ["Answers"]
+
+Document = Mapping[str, Any]
+_VERSION = 1
+_UNHEALTHY_S = 60.0
+"""A loop that did not answer a command for that long is stuck."""
+
+
+class Answers:
+    """The functions behind the paths. Runs in the control socket's threads.
+
+    Args:
+        last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
+        restart_docker: Does what is pending for Docker now; may take minutes.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: Loop,
+        kernel: KernelPass,
+        conditions: ConditionRegistry,
+        silence: Silence,
+        host_name: str,
+        last_contact_s: Callable[[], float],
+        leaver: Leaver,
+        state: StateFile,
+        restart_docker: Callable[[], ConfiguratorReport],
+    ) -> None:
+        self._loop = loop
+        self._kernel = kernel
+        self._conditions = conditions
+        self._silence = silence
+        self._host_name = host_name
+        self._last_contact_s = last_contact_s
+        self._leaver = leaver
+        self._state = state
+        self._restart_docker = restart_docker
+
+    def routes(self) -> Routes:
+        """Every path of the socket."""
+        return Routes(
+            read={
+                "/v1/status": self.status,
+                "/v1/leases": self.leases,
+                "/v1/diff": self.diff,
+                "/v1/firewall": self.firewall,
+                "/healthz": self.health,
+                "/readyz": self.readiness,
+            },
+            change={
+                "/v1/leave": self.leave,
+                "/v1/join": self.join,
+                "/v1/etcd/accept": self.accept,
+                "/v1/docker/restart": self.docker_restart,
+            },
+        )
+
+    def status(self) -> Document:
+        """``GET /v1/status``."""
+        return status_document(
+            self._loop.snapshot,
+            self._conditions.all(),
+            host_name=self._host_name,
+            last_contact_s=self._last_contact_s(),
+            now_s=time.monotonic(),
+        )
+
+    def leases(self) -> Document:
+        """``GET /v1/leases``: of the newest view, the alarming one included."""
+        known = self._loop.snapshot.known
+        view = known.alarming or known.believed
+        if view is None:
+            raise CannotTell(
+                "no complete view of etcd yet and no copy of an earlier one",
+                hint="see etcd in agentctl status",
+            )
+        return leases_document(
+            view, known.host_id, time.time(), last_heartbeat_s=self._silence.last_heartbeat_s
+        )
+
+    def diff(self) -> Document:
+        """``GET /v1/diff``: what the next pass would do."""
+        return self._loop.ask(self._diff)
+
+    def _diff(self) -> Document:
+        world = self._loop.world()
+        if world is None:
+            return _unknown("this host holds no subnet, so there is nothing to compare with")
+        try:
+            plan = self._kernel.plan(world, may_delete=self._loop.may_delete)
+            rules = self._kernel.check_firewall(world)
+        except HostmeshError as error:
+            return _unknown(error.message)
+        equal = not (plan.operations or plan.conflicts or rules)
+        return {
+            "version": _VERSION,
+            "state": "equal" if equal else "drift",
+            **_plan_document(plan),
+            "firewall": list(rules),
+        }
+
+    def firewall(self) -> Document:
+        """``GET /v1/firewall``."""
+        return self._loop.ask(
+            lambda: {"version": _VERSION, "rules": self._kernel.show_firewall().splitlines()}
+        )
+
+    def health(self) -> tuple[int, Document]:
+        """``GET /healthz``: the loop turns."""
+        try:
+            self._loop.ask(dict, timeout_s=_UNHEALTHY_S / 6)
+        except HostmeshError as error:
+            return HTTPStatus.SERVICE_UNAVAILABLE, {"healthy": False, "reason": error.message}
+        return HTTPStatus.OK, {"healthy": True}
+
+    def readiness(self) -> tuple[int, Document]:
+        """``GET /readyz``: containers of this host are on the mesh, or why not."""
+        ready, reason = is_ready(self._loop.snapshot)
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        state = host_state(self._loop.snapshot, self._conditions.all())
+        return status, {"ready": ready, "reason": reason, "state": state}
+
+    def leave(self, _body: Document) -> Document:
+        """``POST /v1/leave``."""
+        self._loop.ask(lambda: self._set_left(left=True))
+        return self._leaver.leave().document()
+
+    def join(self, _body: Document) -> Document:
+        """``POST /v1/join``."""
+        outcome = Done()
+        if self._state.left:
+            self._loop.ask(lambda: self._set_left(left=False))
+            outcome.done.append("this host joins again; watch it with agentctl status")
+        return outcome.document()
+
+    def _set_left(self, *, left: bool) -> Document:
+        self._state.set_left(left=left)
+        self._loop.set_left(left=left)
+        return {}
+
+    def accept(self, _body: Document) -> Document:
+        """``POST /v1/etcd/accept``."""
+        outcome = Done()
+        if self._loop.ask(lambda: {"accepted": self._loop.accept()})["accepted"]:
+            outcome.done.append("what etcd says now is believed")
+        return outcome.document()
+
+    def docker_restart(self, _body: Document) -> Document:
+        """``POST /v1/docker/restart``."""
+        report = self._restart_docker()
+        outcome = Done()
+        if report.restarted:
+            outcome.done.append("Docker was restarted")
+        if report.state is not DockerState.READY:
+            outcome.todo += [f"{each.name}: {each.cause}" for each in report.conditions]
+        return outcome.document()
+
+
+def _unknown(reason: str) -> Document:
+    return {
+        "version": _VERSION,
+        "state": "unknown",
+        "reason": reason,
+        "operations": [],
+        "conflicts": [],
+        "firewall": [],
+    }
+
+
+def _plan_document(plan: RoutePlan) -> Document:
+    return {
+        "operations": [
+            {
+                "action": str(each.kind),
+                "destination": str(each.route.destination),
+                "reason": str(each.reason),
+                "route": describe_route(each.route),
+            }
+            for each in plan.operations
+        ],
+        "conflicts": [
+            {
+                "destination": str(each.wanted.destination),
+                "wanted": describe_route(each.wanted),
+                "foreign": describe_route(each.foreign),
+            }
+            for each in plan.conflicts
+        ],
+    }

@@ -1,0 +1,294 @@
+"""Puts the agent together from its rooms, and takes it apart again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import FrameType
+
+import structlog
+
+from agent import __version__
+from agent.daemon.answers import Answers
+from agent.daemon.bootstrap import Bootstrap
+from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.control import ControlServer
+from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.events import (
+    ContactChanged,
+    DockerReported,
+    KernelChanged,
+    LeaseChanged,
+    Reload,
+    Stop,
+    ViewSeen,
+)
+from agent.daemon.forwarding import Forwarding
+from agent.daemon.joining import Joining
+from agent.daemon.kernelpass import KernelPass
+from agent.daemon.known import Known
+from agent.daemon.loop import Loop, Rooms
+from agent.daemon.membership import Leaver
+from agent.daemon.notify import Notifier
+from agent.daemon.silence import Silence
+from agent.daemon.state import StateFile
+from agent.docker.room import DockerRoom
+from agent.docker.worker import DockerWorker
+from agent.errors import EtcdError
+from agent.kernel.facts import read_host_facts
+from agent.kernel.firewall import Firewall, open_firewall
+from agent.kernel.monitor import KernelEvent, Monitor
+from agent.kernel.routes import RouteTable
+from agent.kernel.sysctl import Sysctls
+from agent.leases.client import EtcdClient
+from agent.leases.copy import Copy, CopyFile
+from agent.leases.directory import Directory
+from agent.leases.identity import host_id, read_boot_id, read_machine_id
+from agent.leases.keeper import Keeper
+from agent.leases.registry import Registry
+from agent.model import HostId
+from agent.settings import Settings
+
+__all__ = ["HostAgent", "leaver", "run_forever"]
+
+_COPY = "copy.json"
+_DOCKER_BUSY_S = 180.0
+
+
+def run_forever(settings: Settings) -> int:
+    """Run the agent until SIGTERM or SIGINT. The data path stays when it ends (promise 3)."""
+    agent = HostAgent(settings)
+    agent.run()
+    return 0
+
+
+def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
+    """The kernel's writers for these settings.
+
+    Raises:
+        DependencyMissing: Rules are to be kept and there is no iptables.
+    """
+    firewall: Firewall | None = None
+    if settings.firewall.manage:
+        firewall = open_firewall(settings.firewall.variant)
+    return KernelPass(
+        table=RouteTable(settings.routes.protocol, settings.routes.table),
+        firewall=firewall,
+        forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),
+    )
+
+
+def leaver(settings: Settings) -> Leaver:
+    """The steps of leaving, for a host whose agent does not run."""
+    state = StateFile(settings.agent.state_dir)
+    kernel = kernel_pass(settings, state)
+    docker = DockerRoom.of(settings.docker, settings.agent.state_dir)
+
+    def restore() -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if not settings.docker.manage:
+            return (), ()
+        report = docker.give_back.restore()
+        return report.done, report.todo
+
+    def release() -> tuple[str, ...]:
+        client = EtcdClient(settings.etcd)
+        try:
+            return release_lease(Registry(client, settings.etcd.prefix), host_id(read_machine_id()))
+        finally:
+            client.close()
+
+    return Leaver(state=state, release=release, remove=kernel.remove, restore=restore)
+
+
+def release_lease(registry: Registry, own: HostId) -> tuple[str, ...]:
+    """Give the lease back; a line of what was done.
+
+    Raises:
+        EtcdError: It could not be done now.
+    """
+    subnet = registry.release(own)
+    return (f"gave {subnet} back",) if subnet is not None else ()
+
+
+class HostAgent:
+    """The daemon: every room, one loop, the control socket.
+
+    Args:
+        settings: What the operator told.
+
+    Raises:
+        HostmeshError: The host lacks something without which nothing can start.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log = structlog.get_logger("agent")
+        self._state = StateFile(settings.agent.state_dir)
+        self._host_id = host_id(read_machine_id())
+        host_name = settings.host.name or socket.gethostname()
+        client = EtcdClient(settings.etcd)
+        self._client = client
+        self._registry = Registry(client, settings.etcd.prefix)
+        self._copy_file = CopyFile(settings.agent.state_dir / _COPY)
+        self._copy = self._copy_file.load()
+        self._endpoint = EndpointAddress(
+            settings.etcd.endpoints, on_change=lambda: self._loop.post(KernelChanged("endpoint"))
+        )
+        self._keeper = self._make_keeper()
+        self._docker = self._make_docker()
+        kernel = kernel_pass(settings, self._state)
+        conditions = ConditionRegistry(time.monotonic)
+        silence = Silence()
+        self._loop = Loop(
+            settings=settings,
+            rooms=Rooms(
+                keeper=self._keeper,
+                copy=self._copy_file,
+                read_host=lambda: read_host_facts(settings.routes.protocol),
+                kernel=kernel,
+                docker=self._docker,
+                joining=self._make_joining(host_name),
+                watch_range=self._watch_range,
+            ),
+            known=self._first_known(),
+            conditions=conditions,
+            notifier=Notifier(os.environ),
+            silence=silence,
+        )
+        self._directory = self._make_directory()
+        self._monitor = Monitor(self._on_kernel, own_ports=lambda: kernel.port_ids)
+        answers = Answers(
+            loop=self._loop,
+            kernel=kernel,
+            conditions=conditions,
+            silence=silence,
+            host_name=host_name,
+            last_contact_s=lambda: self._directory.last_contact_s,
+            leaver=self._leaver(),
+            state=self._state,
+            restart_docker=lambda: self._docker.restart_now(force=True, timeout_s=_DOCKER_BUSY_S),
+        )
+        self._control = ControlServer(
+            settings.agent.socket, settings.agent.socket_group, answers.routes()
+        )
+
+    def run(self) -> None:
+        """Start every thread, run the loop in this one, stop every thread."""
+        self._log.info(
+            "agent started",
+            version=__version__,
+            host_id=self._host_id,
+            etcd=list(self._settings.etcd.endpoints),
+            left=self._state.left,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, lambda _number, _frame: self._loop.post(Reload()))
+        # The monitor subscribes before the loop's first look: nothing falls between the two.
+        self._monitor.start()
+        for start in (
+            self._endpoint.start,
+            self._docker.start,
+            self._keeper.start,
+            self._directory.start,
+            self._control.start,
+        ):
+            start()
+        try:
+            self._loop.run()
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        stops: tuple[Callable[[], object], ...] = (
+            self._control.stop,
+            self._directory.stop,
+            self._keeper.stop,
+            self._monitor.stop,
+            self._endpoint.stop,
+            self._docker.stop,
+            self._client.close,
+        )
+        for stop in stops:
+            stop()
+        self._log.info("agent stopped", data_path="left as it is")
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._loop.post(Stop())
+
+    def _on_kernel(self, event: KernelEvent) -> None:
+        changed = "host" if event.needs_full_pass else "routes"
+        self._loop.post(KernelChanged(changed))
+
+    def _watch_range(self, known: Known) -> None:
+        self._monitor.watch_range(
+            known.config.cidr if known.config else None, self._settings.routes.protocol
+        )
+
+    def _first_known(self) -> Known:
+        known = Known(host_id=self._host_id, left=self._state.left)
+        copy: Copy | None = self._copy
+        if copy is None or self._state.left:
+            return known
+        return replace(
+            known,
+            believed=copy.view,
+            config=copy.view.config,
+            own=copy.lease,
+        )
+
+    def _make_keeper(self) -> Keeper:
+        return Keeper(
+            self._registry,
+            host_id=self._host_id,
+            boot_id=read_boot_id(),
+            agent_version=__version__,
+            settings=self._settings.lease,
+            on_lease=lambda lease, conditions: self._loop.post(LeaseChanged(lease, conditions)),
+        )
+
+    def _make_docker(self) -> DockerWorker:
+        room = DockerRoom.of(self._settings.docker, self._settings.agent.state_dir)
+        return room.worker(lambda report: self._loop.post(DockerReported(report)))
+
+    def _make_directory(self) -> Directory:
+        def on_problem(problem: EtcdError | None, _last_contact_s: float) -> None:
+            self._loop.post(ContactChanged(problem))
+
+        return Directory(
+            self._registry,
+            on_view=lambda view: self._loop.post(ViewSeen(view)),
+            on_problem=on_problem,
+            last_config=self._copy.view.config if self._copy else None,
+        )
+
+    def _make_joining(self, host_name: str) -> Joining:
+        mesh = self._settings.mesh
+        copy = self._copy
+        return Joining(
+            settings=self._settings,
+            keeper=self._keeper,
+            bootstrap=Bootstrap(self._registry),
+            endpoint=self._endpoint,
+            wanted=mesh.config() if mesh else None,
+            past_subnet=lambda: copy.lease.subnet if copy and copy.lease else None,
+            host_name=host_name,
+        )
+
+    def _leaver(self) -> Leaver:
+        def restore() -> tuple[tuple[str, ...], tuple[str, ...]]:
+            if not self._settings.docker.manage:
+                return (), ()
+            report = self._docker.restore(timeout_s=_DOCKER_BUSY_S)
+            return report.done, report.todo
+
+        return Leaver(
+            state=self._state,
+            release=lambda: release_lease(self._registry, self._host_id),
+            remove=lambda: self._loop.ask(self._loop.remove_all),
+            restore=restore,
+        )
