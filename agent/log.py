@@ -41,8 +41,8 @@ def redact(value: Any, *, depth: int = 0) -> Any:  # noqa: ANN401 - log values a
     """``value`` without secrets: values of keys that name one, and users in URLs."""
     if isinstance(value, str):
         return _URL_USER.sub(f"{_STRUCK_OUT}@", value)
-    if depth >= _MAX_NESTING:
-        return _URL_USER.sub(f"{_STRUCK_OUT}@", str(value))
+    if depth >= _MAX_NESTING and isinstance(value, Mapping | list | tuple | set | frozenset):
+        return "…"  # its text could hold a secret that no key says is one
     if isinstance(value, Mapping):
         return {
             key: _STRUCK_OUT

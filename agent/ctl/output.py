@@ -7,6 +7,7 @@ any host can write, and must not reach the terminal as commands.
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ __all__ = [
 ]
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
-_SMALL_UNITS = 10  # below it two units are shown: 3h12m, but 23h
+_SECONDS_UP_TO_S = 100
+_SMALL = 10
+_MOST_S = 1e12
 _MAX_CELL_CHARS = 200
 _GAP = "  "
 
@@ -38,20 +41,22 @@ def clean(value: object) -> str:
 
 
 def duration(seconds: object) -> str:
-    """Seconds in at most two units: 45s, 12m, 3h12m, 2d4h, 30d; "-" when not known."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:  # noqa: PLR0124 - NaN
+    """Seconds as 45s, 12m, 3h12m, 2d4h or 30d; "-" when not known."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
         return "-"
-    whole = int(min(max(seconds, 0), 1e12))
-    for unit_s, name, below_s, below in (
-        (_DAY_S, "d", _HOUR_S, "h"),
-        (_HOUR_S, "h", _MINUTE_S, "m"),
-        (_MINUTE_S, "m", 1, "s"),
-    ):
-        if whole >= unit_s:
-            count, rest = divmod(whole, unit_s)
-            small = rest // below_s
-            return f"{count}{name}" + (f"{small}{below}" if small and count < _SMALL_UNITS else "")
-    return f"{whole}s"
+    whole = int(min(max(seconds, 0), _MOST_S))
+    if whole < _SECONDS_UP_TO_S:
+        return f"{whole}s"
+    if whole < _HOUR_S:
+        return f"{whole // _MINUTE_S}m"
+    if whole < _DAY_S:
+        return _two_units(whole // _HOUR_S, "h", whole % _HOUR_S // _MINUTE_S, "m")
+    return _two_units(whole // _DAY_S, "d", whole % _DAY_S // _HOUR_S, "h")
+
+
+def _two_units(count: int, unit: str, rest: int, smaller_unit: str) -> str:
+    """3h12m, but 23h: the larger the number, the less the rest says."""
+    return f"{count}{unit}" + (f"{rest}{smaller_unit}" if rest and count < _SMALL else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +68,12 @@ class Column:
         shrink_to: Least width when the table is too wide; 0: is never shortened.
         drop: Order in which columns go when shortening is not enough, lowest first; 0: stays.
         right: Numbers and durations stand to the right.
-        blank: Nothing is left blank instead of printed as "-".
     """
 
     title: str
     shrink_to: int = 0
     drop: int = 0
     right: bool = False
-    blank: bool = False
 
 
 def _cells(text: str) -> int:
@@ -109,13 +112,7 @@ def render_table(
     out whole columns in their order. A table of columns that may neither be shortened nor
     dropped can be wider.
     """
-    cleaned = [
-        [
-            "" if column.blank and not value else clean(value)
-            for column, value in zip(columns, row, strict=True)
-        ]
-        for row in rows
-    ]
+    cleaned = [[clean(value) for value in row] for row in rows]
     columns = list(columns)
     while True:
         natural = _widths(columns, cleaned)

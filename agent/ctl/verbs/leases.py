@@ -16,9 +16,8 @@ from agent.errors import AgentUnavailable, HostmeshError
 __all__ = ["lines", "run"]
 
 _COLUMNS = (
-    Column(title=" ", blank=True),
-    Column(title="SUBNET"),
-    Column(title="HOST", shrink_to=10),
+    Column(title="  SUBNET"),
+    Column(title="HOST", shrink_to=8),
     Column(title="NODE ADDRESS"),
     Column(title="BACKEND", shrink_to=7, drop=1),
     Column(title="AGE", right=True, drop=2),
@@ -58,10 +57,12 @@ def _ask(context: Context) -> Document:
 
 
 def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list[str]:
-    """Lay out the document of GET /v1/leases."""
+    """Lay out the document of GET /v1/leases; ``wide`` adds columns and cuts nothing."""
     columns = _COLUMNS + (_WIDE if wide else ())
     rows = [_row(lease) + (_wide_row(lease) if wide else []) for lease in document["leases"]]
-    found = render_table(columns, rows, width) if rows else ["no host has a lease"]
+    found = (
+        render_table(columns, rows, None if wide else width) if rows else ["no host has a lease"]
+    )
     for aside in document.get("set_aside", []):
         found.append(f"set aside: {clean(aside.get('key'))}: {clean(aside.get('reason'))}")
     return found
@@ -69,8 +70,7 @@ def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list
 
 def _row(lease: Mapping[str, Any]) -> list[object]:
     return [
-        "*" if lease.get("own") else "",
-        lease.get("subnet"),
+        f"{'*' if lease.get('own') else ' '} {clean(lease.get('subnet'))}",
         lease.get("host_name"),
         lease.get("node_address"),
         lease.get("backend"),

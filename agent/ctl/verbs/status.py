@@ -44,7 +44,12 @@ def lines(
     for label, value in _facts(document):
         style = _STYLES.get(value) if label == "state" else None
         text = clean(value)
-        found.append(f"{label:<{_LABEL_CELLS}}{palette.paint(style, text) if style else text}")
+        if style:
+            found.append(f"{label:<{_LABEL_CELLS}}{palette.paint(style, text)}")
+        else:
+            found.extend(
+                _indented(text, width, first=f"{label:<{_LABEL_CELLS}}", rest=_LABEL_CELLS)
+            )
     found.extend(_peers(_list(document, "peers"), wide=wide, width=width))
     found.extend(_conditions(_list(document, "conditions"), width=width, palette=palette))
     return found
@@ -112,7 +117,7 @@ def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None)
     unknown = [peer for peer in peers if peer.get("alive") is None]
     counts = [f"{len(peers) - len(silent) - len(unknown)} alive"]
     counts += [f"{len(silent)} without heartbeat"] if silent else []
-    counts += [f"{len(unknown)} that have none to show"] if unknown else []
+    counts += [f"{len(unknown)} unknown"] if unknown else []
     yield f"{'peers':<{_LABEL_CELLS}}{len(peers)}" + (f": {', '.join(counts)}" if peers else "")
     listed = peers if wide else silent[:_MAX_SILENT]
     if listed:
@@ -153,8 +158,9 @@ def _conditions(
             yield from _indented(f"hint: {clean(condition['hint'])}", width)
 
 
-def _indented(text: str, width: int | None) -> list[str]:
+def _indented(text: str, width: int | None, *, first: str = "    ", rest: int = 4) -> list[str]:
+    """Break ``text`` into lines of ``width`` after ``first``, ``rest`` cells in."""
     if width is None:
-        return [f"    {text}"]
+        return [f"{first}{text}"]
     room = max(_MIN_WRAP, width)
-    return wrap(text, room, initial_indent="    ", subsequent_indent="    ")
+    return wrap(text, room, initial_indent=first, subsequent_indent=" " * rest)

@@ -1,0 +1,436 @@
+"""agentctl against a real HTTP server on a unix socket, and with nobody there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+import pytest
+
+from agent.ctl import direct
+from agent.ctl.main import main
+from agent.ctl.parser import VERBS
+from agent.daemon import membership
+from agent.errors import EtcdUnavailable, HostmeshError, SettingsError
+from agent.model import View
+from agent.settings import Settings
+
+pytestmark = pytest.mark.unit
+
+Serving = Callable[[Path, Mapping[str, Any]], AbstractContextManager[Any]]
+
+LEASES = {
+    "version": 1,
+    "cached": False,
+    "leases": [
+        {
+            "subnet": "10.64.0.0/16",
+            "host_id": "0" * 32,
+            "host_name": "host1",
+            "node_address": "192.0.2.1",
+            "backend": "host-gw",
+            "age_s": 11520.0,
+            "ttl_left_s": 86000.0,
+            "alive": True,
+            "silent_s": None,
+            "docker": "ready",
+            "own": True,
+        }
+    ],
+    "set_aside": [],
+}
+STATUS: dict[str, Any] = {
+    "version": 1,
+    "agent_version": "9.9.9",
+    "state": "ready",
+    "host": {"id": "0" * 32, "name": "host1", "node_address": "192.0.2.1", "uplink": "eth0"},
+    "subnet": "10.64.0.0/16",
+    "docker": {"state": "ready", "version": "26.1.5", "bridge": "10.64.0.0/17"},
+    "etcd": {
+        "connected": True,
+        "last_contact_s_ago": 2.0,
+        "cluster_id": "abc",
+        "revision": 42,
+        "cached": False,
+    },
+    "mesh": {"cidr": "10.64.0.0/10", "subnet_len": 16, "backend": "host-gw"},
+    "routes": {"desired": 3, "installed": 3, "drift": 0},
+    "peers": [],
+    "conditions": [],
+}
+
+
+@pytest.fixture(name="socket_path")
+def socket_path_fixture(tmp_path: Path) -> Path:
+    return tmp_path / "agent.sock"
+
+
+def run(path: Path, *words: str) -> int:
+    return main([*words, "--socket", str(path), "--settings", str(path.parent / "none.toml")])
+
+
+def test_leases_come_through_the_socket(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(socket_path, {"GET /v1/leases": LEASES}):
+        assert run(socket_path, "leases") == 0
+        assert run(socket_path, "leases", "-o", "json") == 0
+    out, err = capsys.readouterr()
+    table, _, document = out.partition("{")
+    assert table.splitlines() == [
+        "  SUBNET        HOST   NODE ADDRESS  BACKEND    AGE  LEFT  HEARTBEAT",
+        "* 10.64.0.0/16  host1  192.0.2.1     host-gw  3h12m   23h  alive",
+    ]
+    assert json.loads("{" + document) == LEASES
+    assert err == ""
+
+
+def test_options_count_before_and_after_the_verb(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(socket_path, {"GET /v1/leases": LEASES}):
+        assert main(["-o", "json", "--socket", str(socket_path), "leases"]) == 0
+    assert json.loads(capsys.readouterr().out) == LEASES
+
+
+def test_leases_ask_etcd_when_no_agent_answers_and_say_so(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Registry:
+        def snapshot(self) -> View:
+            return View(cluster_id=1, revision=2)
+
+    @contextmanager
+    def registry(_settings: Settings) -> Iterator[Registry]:
+        yield Registry()
+
+    monkeypatch.setattr(direct, "registry", registry)
+    monkeypatch.setattr(direct, "own_host_id", lambda: None)
+    assert run(socket_path, "leases") == 0
+    out, err = capsys.readouterr()
+    assert out == "no host has a lease\n"
+    assert (
+        err == f"hostmesh-agent is not running here: nobody answers on {socket_path}; asking etcd\n"
+    )
+
+
+def test_with_agent_and_etcd_down_the_error_is_etcds(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def registry(_settings: Settings) -> Iterator[None]:
+        raise EtcdUnavailable("no endpoint answered", hint="check etcd.endpoints")
+        yield
+
+    monkeypatch.setattr(direct, "registry", registry)
+    assert run(socket_path, "leases") == EtcdUnavailable.exit_code
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "agentctl: no endpoint answered",
+        "hint: check etcd.endpoints",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("status",), ("etcd", "accept"), ("firewall", "show"), ("docker", "restart", "--now")],
+)
+def test_verbs_that_need_the_agent_say_that_it_is_not_running(
+    socket_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(socket_path, *words) == 23
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 2
+    assert err[0].startswith("agentctl: hostmesh-agent is not running here")
+    assert err[1].startswith("hint: ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "message"),
+    [
+        (
+            (409, {"error": {"message": "no", "hint": "do", "exit_code": 24}}),
+            24,
+            "agentctl: no\nhint: do\n",
+        ),
+        (
+            (403, {"error": {"message": "a\x1b[2Jb", "hint": "", "exit_code": 11}}),
+            11,
+            "agentctl: a\\x1b[2Jb\n",
+        ),
+        ((500, {"error": {"message": "odd", "exit_code": 99}}), 1, "agentctl: odd\n"),
+        ((500, {}), 23, "agentctl: hostmesh-agent answered with status 500 and no reason\n"),
+    ],
+)
+def test_the_agents_errors_keep_their_status(
+    socket_path: Path,
+    serving: Serving,
+    answer: object,
+    status: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with serving(socket_path, {"GET /v1/status": answer}):
+        assert run(socket_path, "status") == status
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b"", b"[" * 100_000])
+def test_another_programs_socket_is_recognised(
+    socket_path: Path, serving: Serving, body: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(socket_path, {"GET /v1/status": (200, body)}):
+        assert run(socket_path, "status") == 23
+    assert "does not answer as hostmesh-agent does" in capsys.readouterr().err
+
+
+def test_a_silent_agent_is_given_up_in_time(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(socket_path, {"GET /v1/status": 0.6}):
+        assert run(socket_path, "status", "--timeout", "200ms") == 23
+    assert "did not answer" in capsys.readouterr().err
+
+
+def test_an_answer_without_end_is_refused(
+    socket_path: Path,
+    serving: Serving,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("agent.ctl.client._MAX_BODY_BYTES", 10)
+    with serving(socket_path, {"GET /v1/status": STATUS}):
+        assert run(socket_path, "status") == 23
+    assert "answer larger than 10 bytes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("equal", 0), ("drift", 1), ("unknown", 2), ("x", 2)]
+)
+def test_diff_tells_equal_drift_and_unknown_apart(
+    socket_path: Path, serving: Serving, state: str, status: int
+) -> None:
+    document = {
+        "version": 1,
+        "state": state,
+        "operations": [
+            {
+                "action": "add",
+                "destination": "10.65.0.0/16",
+                "reason": "lost",
+                "route": "10.65.0.0/16 via x",
+            }
+        ],
+        "conflicts": ["foreign"],
+        "firewall": [],
+    }
+    with serving(socket_path, {"GET /v1/diff": document}):
+        assert run(socket_path, "diff") == status
+
+
+def test_diff_without_an_agent_cannot_tell(socket_path: Path) -> None:
+    assert run(socket_path, "diff") == 2
+
+
+def test_wait_returns_when_the_host_is_ready_and_names_why_it_is_not(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(socket_path, {"GET /v1/status": STATUS}):
+        assert run(socket_path, "wait", "--ready") == 0
+    condition = {"name": "docker-pending", "cause": "containers run"}
+    joining = {**STATUS, "state": "joining", "conditions": [condition]}
+    with serving(socket_path, {"GET /v1/status": joining}):
+        assert run(socket_path, "wait", "--ready", "--timeout", "100ms") == 1
+    assert run(socket_path, "wait", "--timeout", "100ms") == 2
+    out, err = capsys.readouterr()
+    assert out == "ready: 10.64.0.0/16\n"
+    assert "not ready after 0.1 s: joining (docker-pending: containers run)" in err
+
+
+def test_leave_and_join_go_through_the_agent(
+    socket_path: Path,
+    serving: Serving,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    answers = {
+        "POST /v1/leave": {"done": ["gave back 10.64.0.0/16"], "todo": ["restart dockerd"]},
+        "POST /v1/join": {"done": [], "todo": []},
+    }
+    with serving(socket_path, answers) as agent:
+        assert run(socket_path, "leave", "--force") == 1
+        assert run(socket_path, "join") == 0
+    assert agent.asked == [("POST /v1/leave", {"force": True}), ("POST /v1/join", {})]
+    out, err = capsys.readouterr()
+    assert out == "gave back 10.64.0.0/16\nnothing to do\n"
+    assert err == "left to do: restart dockerd\n"
+
+
+def test_leave_join_and_cleanup_work_without_an_agent(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for name in ("leave_offline", "join_offline", "cleanup"):
+        done = membership.Done(done=[f"{name} ran"])
+        monkeypatch.setattr(membership, name, lambda _settings, done=done: done)
+    for verb in ("leave", "join", "cleanup"):
+        assert run(socket_path, verb) == 0
+    out, err = capsys.readouterr()
+    assert out == "leave_offline ran\njoin_offline ran\ncleanup ran\n"
+    assert err.count("hostmesh-agent is not running here") == 2
+
+
+@pytest.mark.parametrize("verb", ["leave", "join", "cleanup"])
+def test_changing_the_host_needs_root(
+    socket_path: Path,
+    verb: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert run(socket_path, verb) == 11
+    assert capsys.readouterr().err.startswith("agentctl: only root may ")
+
+
+def test_docker_restarts_only_with_the_operators_word(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = {"POST /v1/docker/restart": {"done": ["restarted dockerd"], "todo": []}}
+    with serving(socket_path, answers) as agent:
+        assert run(socket_path, "docker", "restart") == 24
+        assert agent.asked == []
+        assert run(socket_path, "docker", "restart", "--now") == 0
+    assert capsys.readouterr().out == "restarted dockerd\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["leaes"], "did you mean leases?"),
+        (["statsu"], "did you mean status?"),
+        (["config", "ini"], "did you mean init?"),
+        (["leases", "--outptu", "json"], "did you mean --output?"),
+        (["leases", "-o", "jsn"], "did you mean json?"),
+        (["config"], "agentctl config --help"),
+        (["wait", "--timeout", "soon"], "agentctl wait --help"),
+        (["leases", "--set", "loglevel"], "for example --set log.level=debug"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_the_nearest_right_thing(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 2
+    assert err.splitlines()[1] == f"hint: {hint}"
+
+
+def test_wrong_settings_are_all_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text("[log]\nlevel = 1\nlvl = 2\n")
+    assert main(["status", "--settings", str(path)]) == SettingsError.exit_code
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": must")[0] for line in lines[:2]] == [
+        f"agentctl: {path}:2: log.level",
+        f"agentctl: {path}:3: log.lvl: unknown key; did you mean log.level?",
+    ]
+
+
+def test_version_needs_no_agent(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(socket_path, "version") == 0
+    with serving(socket_path, {"GET /v1/status": STATUS}):
+        assert run(socket_path, "version") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[1] == "hostmesh-agent does not answer"
+    assert out[3] == "hostmesh-agent 9.9.9"
+
+
+def test_every_verb_has_its_function() -> None:
+    import importlib  # noqa: PLC0415
+
+    for verb in VERBS:
+        module: ModuleType = importlib.import_module(f"agent.ctl.verbs.{verb.module}")
+        assert callable(getattr(module, verb.function)), verb
+
+
+def test_an_interrupt_is_quiet(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agent.ctl.client.AgentClient.get", interrupt)
+    assert run(socket_path, "status") == 130
+    assert capsys.readouterr().err == ""
+
+
+def agentctl(
+    *words: str, stdout: int | IO[str] = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agent.ctl", *words],
+        stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=30,
+    )  # fmt: skip
+
+
+def test_a_closed_pipe_is_quiet(socket_path: Path, serving: Serving) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with serving(socket_path, {"GET /v1/leases": LEASES}):
+        done = agentctl("leases", "--socket", str(socket_path), stdout=write_end)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_full_disk_is_one_line(socket_path: Path, serving: Serving) -> None:
+    with serving(socket_path, {"GET /v1/leases": LEASES}), Path("/dev/full").open("w") as full:
+        done = agentctl("leases", "--socket", str(socket_path), stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "agentctl: output: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["version"], ["leases"], ["status"], ["diff"]])
+def test_what_goes_through_the_socket_imports_no_library(
+    words: list[str], socket_path: Path, serving: Serving
+) -> None:
+    script = (
+        "import sys; from agent.ctl.main import main\n"
+        "try: status = main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = ('grpc', 'etcd3', 'google', 'docker', 'requests', 'pyroute2', 'iptc',"
+        " 'structlog', 'rich', 'tenacity')\n"
+        "print(*[name for name in heavy if name in sys.modules], file=sys.stderr, end='')"
+    )
+    answers = {
+        "GET /v1/leases": LEASES,
+        "GET /v1/status": STATUS,
+        "GET /v1/diff": {"state": "equal"},
+    }
+    with serving(socket_path, answers):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words, "--socket", str(socket_path)],
+            capture_output=True, text=True, check=True, timeout=30,
+        )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout
+
+
+def test_every_error_has_a_message_of_one_line(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise HostmeshError("two\nlines\x07", hint="")
+
+    monkeypatch.setattr("agent.ctl.client.AgentClient.get", fail)
+    assert run(socket_path, "status") == 1
+    assert capsys.readouterr().err == "agentctl: two\\nlines\\x07\n"

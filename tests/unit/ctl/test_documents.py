@@ -1,0 +1,85 @@
+"""View in, document out."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from agent.daemon.documents import leases_document
+from agent.model import DockerState, Heartbeat, HostId, Lease, SetAside, View
+
+pytestmark = pytest.mark.unit
+
+ONE, TWO = HostId("1" * 32), HostId("2" * 32)
+NOW_S = 1_000_000.0
+
+
+def lease(subnet: str, host_id: HostId | None, **fields: object) -> Lease:
+    values: dict[str, object] = {"ttl_s": 86_400, "claimed_s": NOW_S - 60, "renewed_s": NOW_S - 10}
+    return Lease(
+        subnet=IPv4Network(subnet),
+        node_address=IPv4Address("192.0.2.1"),
+        backend="host-gw",
+        host_id=host_id,
+        host_name="h",
+        **{**values, **fields},  # type: ignore[arg-type]
+    )
+
+
+def heartbeat(host_id: HostId) -> Heartbeat:
+    return Heartbeat(
+        host_id=host_id,
+        host_name="h",
+        node_address=None,
+        subnet=None,
+        docker=DockerState.PENDING,
+        agent_version="1",
+        boot_id="b",
+        started_s=0,
+    )
+
+
+VIEW = View(
+    cluster_id=1,
+    revision=2,
+    leases=(
+        lease("10.66.0.0/16", TWO, claimed_s=NOW_S + 500, renewed_s=NOW_S + 500),
+        lease("10.64.0.0/16", ONE),
+        lease("10.65.0.0/16", None, ttl_s=None, claimed_s=None, renewed_s=None),
+    ),
+    heartbeats={ONE: heartbeat(ONE)},
+    set_aside=(SetAside("/k", "why"),),
+)
+
+
+def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
+    document = leases_document(VIEW, ONE, NOW_S, last_heartbeat_s={TWO: NOW_S - 180, ONE: 0})
+    assert json.loads(json.dumps(document)) == document
+    assert document["set_aside"] == [{"key": "/k", "reason": "why"}]
+    first, flannel, second = document["leases"]
+    assert first == {
+        "subnet": "10.64.0.0/16",
+        "host_id": ONE,
+        "host_name": "h",
+        "node_address": "192.0.2.1",
+        "backend": "host-gw",
+        "age_s": 60.0,
+        "ttl_left_s": 86_390.0,
+        "alive": True,
+        "silent_s": None,
+        "docker": "pending",
+        "own": True,
+    }
+    assert (flannel["alive"], flannel["age_s"], flannel["ttl_left_s"]) == (None, None, None)
+    assert (second["alive"], second["silent_s"], second["own"]) == (False, 180.0, False)
+
+
+def test_a_clock_that_is_ahead_gives_no_negative_times() -> None:
+    second = leases_document(VIEW, ONE, NOW_S)["leases"][2]
+    assert (second["age_s"], second["ttl_left_s"], second["silent_s"]) == (0.0, 86_400.0, None)
+
+
+def test_an_unknown_own_host_marks_no_row_not_even_flannels() -> None:
+    assert not any(each["own"] for each in leases_document(VIEW, None, NOW_S)["leases"])

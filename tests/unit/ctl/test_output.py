@@ -1,0 +1,244 @@
+"""Tables as they are printed: golden at 80 and 160 columns, and with names that mean harm."""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.ctl.context import Context
+from agent.ctl.output import Column, Palette, clean, duration, render_table
+from agent.ctl.verbs import diff, leases, status
+from agent.settings.text import printable
+
+pytestmark = pytest.mark.unit
+
+GOLDEN = Path(__file__).parent / "golden"
+HOSTILE = (
+    "\x1b[2J\x1b]0;owned\x07",
+    "a\r\nb\tc",
+    "\u202egnp.exe",
+    "\x9b31m",
+    "e" + "\u0301" * 500,
+    "名" * 80,
+    "x" * 5000,
+    "\ud800",
+    "\u2028line",
+)
+
+
+def lease(number: int, **fields: object) -> dict[str, object]:
+    return {
+        "subnet": f"10.{64 + number}.0.0/16",
+        "host_id": f"{number:032x}",
+        "host_name": f"host{number}",
+        "node_address": f"192.168.100.{number}",
+        "backend": "host-gw",
+        "age_s": 86400.0 * number,
+        "ttl_left_s": 86400.0 - 60 * number,
+        "alive": True,
+        "silent_s": None,
+        "docker": "ready",
+        "own": False,
+        **fields,
+    }
+
+
+LEASES: dict[str, Any] = {
+    "version": 1,
+    "cached": False,
+    "leases": [
+        lease(0, own=True, age_s=45.0),
+        lease(1, alive=False, silent_s=185.0, docker=None),
+        lease(2, host_name="a-rather-long-name-of-a-host.rack-17.dc-2.example.net"),
+        lease(3, host_id=None, host_name="", age_s=None, ttl_left_s=None, alive=None, docker=None),
+        lease(4, alive=False, docker=None),
+        lease(60, subnet="100.100.100.128/30", node_address="192.168.200.100", docker="pending"),
+    ],
+    "set_aside": [{"key": "/hostmesh/subnets/x", "reason": "is not a subnet"}],
+}
+STATUS: dict[str, Any] = {
+    "version": 1,
+    "agent_version": "0.1.0",
+    "state": "degraded",
+    "host": {
+        "id": "0123456789abcdef0123456789abcdef",
+        "name": "host0",
+        "node_address": "192.168.100.10",
+        "uplink": "eth0",
+    },
+    "subnet": "10.64.0.0/16",
+    "docker": {"state": "pending", "version": "26.1.5", "bridge": "172.17.0.0/16"},
+    "etcd": {
+        "connected": False,
+        "problem": "no endpoint answered",
+        "last_contact_s_ago": 75.0,
+        "cluster_id": "cdf818194e3a8c32",
+        "revision": 1234,
+        "cached": True,
+    },
+    "mesh": {"cidr": "10.64.0.0/10", "subnet_len": 16, "backend": "host-gw"},
+    "routes": {"desired": 3, "installed": 2, "drift": 1},
+    "peers": [
+        {**lease(1), "alive": True},
+        {**lease(2), "alive": False},
+        {**lease(3), "alive": None},
+    ],
+    "conditions": [
+        {
+            "name": "docker-pending",
+            "subject": "dockerd",
+            "severity": "error",
+            "cause": "3 containers run, and giving docker0 its new address takes a restart of"
+            " dockerd that would stop them all",
+            "hint": "agentctl docker restart --now, or set docker.restart",
+            "since_s_ago": 4000.0,
+        },
+        {
+            "name": "etcd-away",
+            "subject": "",
+            "severity": "warning",
+            "cause": "no endpoint answered",
+            "hint": "",
+            "since_s_ago": 75.0,
+        },
+    ],
+}
+
+
+def check_golden(name: str, lines: list[str]) -> None:
+    """To accept new output: delete the file, run the test, and look at the difference."""
+    path = GOLDEN / name
+    text = "\n".join(lines) + "\n"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        pytest.fail(f"{path} was not there; it holds the present output now")
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("width", [80, 160])
+@pytest.mark.parametrize("wide", [False, True])
+def test_golden_leases(width: int, wide: bool) -> None:
+    lines = leases.lines(LEASES, wide=wide, width=width)
+    assert wide or max(map(len, lines)) <= width
+    check_golden(f"leases{'-wide' if wide else ''}-{width}.txt", lines)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+@pytest.mark.parametrize("wide", [False, True])
+def test_golden_status(width: int, wide: bool) -> None:
+    lines = status.lines(STATUS, wide=wide, width=width, palette=Palette(colours=False))
+    assert max(map(len, lines)) <= width
+    check_golden(f"status{'-wide' if wide else ''}-{width}.txt", lines)
+
+
+def test_a_status_fits_one_screen_with_5000_peers() -> None:
+    peers = [{**lease(1), "alive": number % 2 == 0} for number in range(5000)]
+    lines = status.lines(
+        {**STATUS, "peers": peers}, wide=False, width=80, palette=Palette(colours=False)
+    )
+    assert len(lines) <= 40
+    assert "  and 2490 more: agentctl status -o wide" in lines
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_promise_8_hostile_names_reach_no_terminal(name: str) -> None:
+    hostile = lease(1, host_name=name, node_address=name, backend=name, docker=name, host_id=name)
+    document = {**LEASES, "leases": [hostile], "set_aside": [{"key": name, "reason": name}]}
+    lines = leases.lines(document, wide=True, width=80)
+    lines += leases.lines(document, wide=False, width=None)
+    condition = dict.fromkeys(("name", "subject", "severity", "cause", "hint"), name)
+    everywhere = {
+        **STATUS,
+        "state": name,
+        "host": dict.fromkeys(("id", "name", "node_address", "uplink"), name),
+        "docker": dict.fromkeys(("state", "version", "bridge"), name),
+        "etcd": {**STATUS["etcd"], "problem": name, "revision": name},
+        "mesh": dict.fromkeys(("cidr", "subnet_len", "backend"), name),
+        "routes": dict.fromkeys(("installed", "desired", "drift"), name),
+        "peers": [{**hostile, "alive": False}],
+        "conditions": [condition],
+    }
+    lines += status.lines(everywhere, wide=True, width=80, palette=Palette(colours=False))
+    operation = dict.fromkeys(("action", "destination", "route", "reason"), name)
+    lines += diff.lines(
+        {"state": name, "operations": [operation], "conflicts": [name], "firewall": [{name: name}]}
+    )
+    for line in lines:
+        assert line.isprintable(), ascii(line)
+        assert not any(unicodedata.combining(char) for char in line)
+        line.encode()
+
+
+def test_wide_characters_take_two_cells() -> None:
+    columns = (Column(title="A", shrink_to=5), Column(title="B"))
+    table = render_table(columns, [["名名名名", "x"], ["ab", "y"]], 9)
+    assert table == ["A       B", "名名…   x", "ab      y"]
+
+
+def test_columns_shrink_before_they_go() -> None:
+    columns = (
+        Column(title="KEPT"),
+        Column(title="LONG", shrink_to=5),
+        Column(title="LESS", drop=1),
+    )
+    rows = [["aaaa", "bbbbbbbbbb", "cccc"]]
+    assert render_table(columns, rows, None)[1] == "aaaa  bbbbbbbbbb  cccc"
+    assert render_table(columns, rows, 20)[1] == "aaaa  bbbbbbb…  cccc"
+    assert render_table(columns, rows, 16)[1] == "aaaa  bbbbbbbbbb"
+    assert render_table(columns, rows, 5)[1] == "aaaa  bbbb…"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0s"), (59.9, "59s"), (99, "99s"), (100, "1m"), (185, "3m"), (725, "12m"),
+        (3600, "1h"), (11520, "3h12m"), (86399, "23h"), (90000, "1d1h"), (2592000, "30d"),
+        (-5, "0s"), (None, "-"), (True, "-"), ("x", "-"), (float("nan"), "-"),
+        (float("inf"), "11574074d"),
+    ],
+)  # fmt: skip
+def test_durations(seconds: object, expected: str) -> None:
+    assert duration(seconds) == expected
+
+
+def test_cells_are_bounded_and_never_empty() -> None:
+    assert clean(None) == clean("") == "-"
+    assert len(clean("x" * 10_000)) == 200
+    assert printable("a\tb", keep="\t") == "a\tb"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def context(stdout: io.StringIO, environ: dict[str, str]) -> Context:
+    return Context(Namespace(output="text"), environ, stdout, io.StringIO())
+
+
+def test_colour_is_for_terminals_and_no_color_is_honoured() -> None:
+    painted = "\x1b[32mx\x1b[0m"
+    assert context(_Terminal(), {}).palette.paint("good", "x") == painted
+    assert context(_Terminal(), {"NO_COLOR": ""}).palette.paint("good", "x") == painted
+    assert context(_Terminal(), {"NO_COLOR": "1"}).palette.paint("good", "x") == "x"
+    assert context(_Terminal(), {"TERM": "dumb"}).palette.paint("good", "x") == "x"
+    assert context(io.StringIO(), {}).palette.paint("good", "x") == "x"
+
+
+def test_nothing_is_cut_on_its_way_into_a_pipe() -> None:
+    assert context(io.StringIO(), {}).width is None
+    assert context(io.StringIO(), {"COLUMNS": "100"}).width == 100
+    assert context(_Terminal(), {"COLUMNS": "1"}).width == 40
+
+
+def test_diff_in_words() -> None:
+    operation = {"action": "add", "destination": "10.65.0.0/16", "route": "", "reason": "missing"}
+    document = {"state": "drift", "operations": [operation], "conflicts": [], "firewall": ["x"]}
+    assert diff.lines(document) == ["add 10.65.0.0/16: missing", "firewall: x"]
+    assert diff.lines({"state": "equal"}) == ["nothing differs"]
