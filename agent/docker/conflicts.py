@@ -176,7 +176,7 @@ def foreign_keys(
     """
     found: list[Finding] = []
     for path, wanted in values.items():
-        if not document.has(path) or replace:
+        if document.value(path) is None or replace:  # null means unset to dockerd
             continue
         value = document.value(path)
         change = journal.change(path) if journal else None

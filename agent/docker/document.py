@@ -85,7 +85,7 @@ class Document:
         raw = self.raw(path)
         return None if raw is None else _loads(raw)
 
-    def keys(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Return the top-level keys in the file's order."""
         return tuple(member.key for member in self.root.members) if self.root else ()
 
@@ -220,16 +220,15 @@ def _added(document: Document, parent: Node, key: str, value: JsonValue | Raw) -
 
 
 def _added_to_empty(document: Document, parent: Node, key: str, value: JsonValue | Raw) -> str:
+    """Return the text with the first member of ``parent``; the blanks in it stay behind it."""
     text = document.text
-    inner = text[parent.start + 1 : parent.end - 1]
     member = f"{json.dumps(key)}: {_render(value, spaced=True)}"
-    broken = _LAST_LINE.search(inner)
-    if parent is not document.root and not broken:
-        return text[: parent.start + 1] + member + text[parent.end - 1 :]
-    newline = _newline(text)
-    closing = broken.group().lstrip("\r\n") if broken else ""
-    body = f"{newline}{closing}  {member}{newline}{closing}"
-    return text[: parent.start + 1] + body + text[parent.end - 1 :]
+    broken = _LAST_LINE.search(text, parent.start + 1, parent.end - 1)
+    if broken:
+        member = _newline(text) + broken.group().lstrip("\r\n") + "  " + member
+    elif parent is document.root:
+        member = f"{_newline(text)}  {member}{_newline(text)}"
+    return text[: parent.start + 1] + member + text[parent.start + 1 :]
 
 
 def _gap(text: str, parent: Node, *, spaced: bool) -> str:
@@ -282,4 +281,4 @@ def _extent(parent: Node, member: Member) -> tuple[int, int]:
         return parent.members[at - 1].value.end, member.value.end
     if len(parent.members) > 1:
         return member.key_start, parent.members[1].key_start
-    return parent.start + 1, parent.end - 1
+    return parent.start + 1, member.value.end

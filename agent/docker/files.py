@@ -38,15 +38,17 @@ def read_content(path: Path) -> Content:
         return Content(None, uid=os.geteuid(), gid=os.getegid())
     except OSError as error:
         raise _failed("read", path, error) from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             hint = "dockerd reads a regular file; put one there, or remove it"
             raise DockerConfigError(f"{path} is not a regular file", hint=hint)
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(_MAX_BYTES)
-        except OSError as error:
-            raise _failed("read", path, error) from error
+    except OSError as error:
+        raise _failed("read", path, error) from error
+    finally:
+        os.close(descriptor)
     return Content(data, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 

@@ -254,7 +254,7 @@ class DaemonJsonStore:
         if text == document.text:
             return now
         left = parse_bytes(text.encode("utf-8"), source=str(path))
-        if journal.original.data is None and not left.keys():
+        if journal.original.data is None and not left.names():
             return replace(now, data=None)
         return replace(now, data=text.encode("utf-8"))
 

@@ -1,0 +1,97 @@
+"""What a lease means for Docker."""
+
+from ipaddress import IPv4Interface, IPv4Network
+
+import pytest
+
+from agent.docker.wants import (
+    BIP,
+    MTU,
+    NETWORK_MTU,
+    POOLS,
+    differences,
+    keys_for,
+    parse_version,
+    wants_of,
+)
+from agent.mesh.split import split_lease
+
+pytestmark = pytest.mark.unit
+
+LEASE = IPv4Network("10.64.0.0/16")
+
+
+@pytest.mark.parametrize(
+    ("subnet", "bip", "pool"),
+    [
+        ("10.64.0.0/12", "10.64.0.1/13", "10.72.0.0/13"),
+        ("10.64.0.0/16", "10.64.0.1/17", "10.64.128.0/17"),
+        ("10.64.16.0/20", "10.64.16.1/21", "10.64.24.0/21"),
+        ("10.64.2.0/23", "10.64.2.1/24", "10.64.3.0/24"),
+        ("10.64.2.0/24", "10.64.2.1/24", None),
+        ("10.64.2.64/26", "10.64.2.65/26", None),
+        ("10.64.2.64/30", "10.64.2.65/30", None),
+    ],
+)
+def test_a_lease_is_split_between_docker0_and_pools(
+    subnet: str, bip: str, pool: str | None
+) -> None:
+    split = split_lease(IPv4Network(subnet))
+    assert split.bip == IPv4Interface(bip)
+    assert split.docker0 == split.bip.network
+    assert split.pools == (((IPv4Network(pool), 24),) if pool else ())
+    assert all(base.subnet_of(IPv4Network(subnet)) for base, _ in split.pools)
+
+
+@pytest.mark.parametrize("subnet", ["10.64.0.0/31", "10.64.0.0/32"])
+def test_a_lease_without_room_is_refused(subnet: str) -> None:
+    with pytest.raises(ValueError, match="too small"):
+        split_lease(IPv4Network(subnet))
+
+
+def test_networks_of_another_size() -> None:
+    assert split_lease(LEASE, pool_size=26).pools == ((IPv4Network("10.64.128.0/17"), 26),)
+    assert split_lease(IPv4Network("10.0.0.0/26"), pool_size=26).pools == ()
+    with pytest.raises(ValueError, match="/31"):
+        split_lease(LEASE, pool_size=31)
+
+
+@pytest.mark.parametrize(
+    ("version", "keys"),
+    [
+        ("20.10.24+dfsg1", {BIP, POOLS, MTU}),
+        ("23.0.6", {BIP, POOLS, MTU}),
+        ("24.0.0", {BIP, POOLS, MTU, NETWORK_MTU}),
+        ("28.5.2", {BIP, POOLS, MTU, NETWORK_MTU}),
+        ("", {BIP, POOLS, MTU}),
+        ("master-dockerproject", {BIP, POOLS, MTU}),
+    ],
+)
+def test_a_key_the_engine_does_not_know_is_not_written(
+    version: str, keys: set[tuple[str, ...]]
+) -> None:
+    assert set(keys_for(wants_of(LEASE, 1450), version)) == keys
+
+
+def test_dockers_own_mtu_is_not_written() -> None:
+    assert set(keys_for(wants_of(LEASE, 1500), "28.5.2")) == {BIP, POOLS}
+    assert set(keys_for(wants_of(LEASE, None), "28.5.2")) == {BIP, POOLS}
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [("28.5.2+dfsg2", (28, 5)), ("20.10.24", (20, 10)), ("", None), ("dev", None), ("7", None)],
+)
+def test_versions(text: str, version: tuple[int, int] | None) -> None:
+    assert parse_version(text) == version
+
+
+def test_differences_name_what_is_the_case() -> None:
+    wants = wants_of(LEASE, 1450)
+    found = differences(wants, bip=IPv4Interface("172.17.0.1/16"), pools=(), mtu=1500)
+    assert found[BIP] == "docker0 is 172.17.0.1/16, wanted 10.64.0.1/17"
+    assert found[POOLS] == "pools are Docker's own, wanted 10.64.128.0/17 in /24"
+    assert found[MTU] == "docker0's MTU is 1500, wanted 1450"
+    assert differences(wants, bip=wants.bip, pools=wants.pools, mtu=1450) == {}
+    assert differences(wants, bip=wants.bip, pools=None, mtu=None) == {}
+    assert "absent" in differences(wants, bip=None, pools=None, mtu=None)[BIP]
