@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from agent.errors import HostmeshError
-from agent.settings import Settings
+from agent.settings import LogSettings, Settings
 
 if TYPE_CHECKING:
     from agent.leases.registry import Registry
     from agent.model import HostId
 
-__all__ = ["own_host_id", "registry"]
+__all__ = ["log_to_stderr", "own_host_id", "registry"]
 
 
 @contextmanager
@@ -23,6 +24,7 @@ def registry(settings: Settings) -> Iterator[Registry]:
     Raises:
         EtcdUnavailable, EtcdAuthError, EtcdError: From what is called on it.
     """
+    log_to_stderr()
     from agent.leases.client import EtcdClient  # noqa: PLC0415 - costs 0.2 s and 20 MB
     from agent.leases.registry import Registry  # noqa: PLC0415 - the same
 
@@ -31,6 +33,17 @@ def registry(settings: Settings) -> Iterator[Registry]:
         yield Registry(client, settings.etcd.prefix)
     finally:
         client.close()
+
+
+def log_to_stderr() -> None:
+    """Keep the rooms' log off stdout, where the answer goes; warnings only, in words."""
+    from agent import log  # noqa: PLC0415 - structlog, only where a room is used
+
+    log.configure(
+        LogSettings(level="warning", format="console"),
+        stream=sys.stderr,
+        is_tty=sys.stderr.isatty(),
+    )
 
 
 def own_host_id() -> HostId | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def init(context: Context) -> int:
 
     Raises:
         OverlapError: The CIDR meets this host's addresses or routes; nothing was written.
-        MeshConfigError: There is a config already, or nothing is left to propose.
+        MeshConfigError: There is another config already, or nothing is left to propose.
         SettingsError: The flags describe an impossible mesh.
     """
     from agent.kernel.facts import read_host_facts  # noqa: PLC0415 - costs 0.2 s
@@ -50,8 +51,14 @@ def init(context: Context) -> int:
         return _show_proposal(context, config)
     _refuse_overlap(facts, config.cidr, docker)
     with direct.registry(settings) as registry:
-        registry.create_config(config)
-    _say(context, config, f"created {settings.etcd.prefix}/config: {_sentence(config)}")
+        stored = registry.create_config(config)
+    key = f"{settings.etcd.prefix}/config"
+    if replace(stored, mod_revision=0) != replace(config, mod_revision=0):
+        raise MeshConfigError(
+            f"{key} is in etcd already and differs: {_sentence(stored)}; nothing was written",
+            hint="agentctl config show; or name another mesh with etcd.prefix",
+        )
+    _say(context, stored, f"{key} is in etcd: {_sentence(stored)}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import clean
 from agent.errors import AgentUnavailable
@@ -25,6 +26,7 @@ def leave(context: Context) -> int:
         context.remark(f"{error.message}; leaving without it")
         from agent.daemon.membership import leave_offline  # noqa: PLC0415 - pulls in every room
 
+        direct.log_to_stderr()
         document = leave_offline(context.settings).document()
     return _report(context, document)
 
@@ -38,6 +40,7 @@ def join(context: Context) -> int:
         context.remark(f"{error.message}; noted for when it starts")
         from agent.daemon.membership import join_offline  # noqa: PLC0415 - as above
 
+        direct.log_to_stderr()
         document = join_offline(context.settings).document()
         _report(context, document)
         return 0  # "start the agent" is not something that failed
@@ -49,6 +52,7 @@ def cleanup(context: Context) -> int:
     context.need_root("clean this host")
     from agent.daemon.membership import cleanup as clean_host  # noqa: PLC0415 - as above
 
+    direct.log_to_stderr()
     return _report(context, clean_host(context.settings).document())
 
 
