@@ -48,8 +48,8 @@ class Directory:
         registry: To read from and watch.
         on_view: Called with a complete view after each batch of changes.
         on_problem: Called with the error when contact is lost (and again when its reason
-            changes) and with None when it is there, for the first time or again; the second argument is the monotonic
-            time of the last contact, in seconds (0.0: never).
+            changes) and with None when it is there, for the first time or again; the second
+            argument is the monotonic time of the last contact, in seconds (0.0: never).
         last_config: By which leases are judged while the config in etcd is unusable: from
             the host's copy.
         clock: Monotonic seconds.

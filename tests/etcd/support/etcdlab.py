@@ -1,0 +1,262 @@
+"""Real etcd servers for tests, from Debian's packages, without installing anything."""
+
+# ruff: noqa: ANN401  # keyword arguments are handed on as they are
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from agent.leases.client import EtcdClient
+from agent.leases.identity import host_id
+from agent.leases.registry import ClaimRequest, Registry
+from agent.model import HostId, MeshConfig
+from agent.settings import EtcdSettings
+
+_T = TypeVar("_T")
+
+CACHE = Path(os.environ.get("HOSTMESH_LAB_CACHE", "/var/cache/hostmesh-lab"))
+_ports = itertools.count(20_000, 2)
+
+
+def binaries() -> Path:
+    """Return the folder with ``etcd`` and ``etcdctl`` of this machine's Debian, cached."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "etcd.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ready = sorted(CACHE.glob("etcd-[0-9]*/usr/bin/etcd"))
+        if not ready:
+            ready = [_download()]
+        return ready[-1].parent
+
+
+def _download() -> Path:
+    work = Path(tempfile.mkdtemp(prefix="etcd-new-", dir=CACHE))
+    try:
+        names = ["etcd-server", "etcd-client"]
+        command = ["apt-get", "download", "-q", *names]
+        if subprocess.run(command, cwd=work, check=False, capture_output=True).returncode:
+            subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
+            subprocess.run(command, cwd=work, check=True, capture_output=True)
+        for package in work.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, work], check=True, capture_output=True)
+            package.unlink()
+        shown = subprocess.run(
+            [work / "usr/bin/etcd", "--version"], check=True, capture_output=True, text=True
+        ).stdout
+        version = shown.split()[2]
+        target = CACHE / f"etcd-{version}"
+        shutil.rmtree(target, ignore_errors=True)
+        work.rename(target)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return target / "usr/bin/etcd"
+
+
+class Etcd:
+    """One etcd process with its data in memory.
+
+    Args:
+        name: Of the member.
+        peers: Name to peer port, of all members; None: a cluster of one.
+        arguments: More of etcd's flags.
+        port: To listen on; chosen when None.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "one",
+        peers: Mapping[str, int] | None = None,
+        arguments: Sequence[str] = (),
+        port: int | None = None,
+        scheme: str = "http",
+    ) -> None:
+        self.name = name
+        self.port = port or next(_ports)
+        self.scheme = scheme
+        self.peers = dict(peers or {name: self.port + 1})
+        self.arguments = list(arguments)
+        self.folder = Path(tempfile.mkdtemp(prefix="etcd-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.wait_healthy()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self) -> None:
+        peer = f"http://127.0.0.1:{self.peers[self.name]}"
+        cluster = ",".join(f"{name}=http://127.0.0.1:{port}" for name, port in self.peers.items())
+        command = [str(binaries() / "etcd"), "--name", self.name]
+        command += ["--data-dir", str(self.folder / "data")]
+        command += ["--listen-client-urls", self.endpoint, "--advertise-client-urls", self.endpoint]
+        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+        command += ["--initial-cluster", cluster, "--log-level", "error", "--logger", "zap"]
+        command += ["--heartbeat-interval", "50", "--election-timeout", "500", *self.arguments]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+
+    def wait_healthy(self, timeout_s: float = 20.0) -> None:
+        eventually(lambda: self.ctl("endpoint", "health", check=False), timeout_s=timeout_s)
+
+    def ctl(self, *arguments: str, check: bool = True, flags: Sequence[str] = ()) -> str:
+        """Run etcdctl against this member; returns its output, "" when it failed."""
+        result = subprocess.run(
+            [binaries() / "etcdctl", "--endpoints", self.endpoint, *flags, *arguments],
+            env={**os.environ, "ETCDCTL_API": "3"},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        if check and result.returncode:
+            raise AssertionError(f"etcdctl {arguments}: {result.stderr}")
+        return result.stdout or (result.stderr if result.returncode == 0 else "")
+
+    def put(self, key: str, value: str) -> None:
+        self.ctl("put", key, value)
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def wipe(self) -> None:
+        """Lose all data, as when a server is replaced by a new one. Stopped only."""
+        shutil.rmtree(self.folder / "data")
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+@contextlib.contextmanager
+def cluster(size: int = 3, arguments: Sequence[str] = ()) -> Iterator[list[Etcd]]:
+    """Several members."""
+    ports = [next(_ports) for _ in range(size)]
+    peers = {f"m{index}": port + 1 for index, port in enumerate(ports)}
+    members = [
+        Etcd(name=name, peers=peers, port=port, arguments=arguments)
+        for name, port in zip(peers, ports, strict=True)
+    ]
+    try:
+        for member in members:
+            member.start()
+        for member in members:
+            member.wait_healthy()
+        yield members
+    finally:
+        for member in members:
+            member.__exit__()
+
+
+def leader_of(members: Sequence[Etcd]) -> Etcd:
+    """The member that leads."""
+    for member in members:
+        text = member.ctl("endpoint", "status", check=False)
+        if text and text.split(",")[4].strip() == "true":
+            return member
+    raise AssertionError("no leader")
+
+
+def settings(*etcds: Etcd, **more: Any) -> EtcdSettings:
+    return EtcdSettings(endpoints=tuple(each.endpoint for each in etcds), **more)
+
+
+@contextlib.contextmanager
+def registry(*etcds: Etcd, prefix: str = "/hostmesh", **more: Any) -> Iterator[Registry]:
+    """A registry with a client of its own."""
+    client = EtcdClient(settings(*etcds, **more))
+    try:
+        yield Registry(client, prefix)
+    finally:
+        client.close()
+
+
+def config(cidr: str = "10.64.0.0/10", subnet_len: int = 16) -> MeshConfig:
+    network = IPv4Network(cidr)
+    size = 1 << (32 - subnet_len)
+    return MeshConfig(
+        cidr=network,
+        subnet_len=subnet_len,
+        subnet_min=network.network_address,
+        subnet_max=IPv4Address(int(network.broadcast_address) - size + 1),
+    )
+
+
+def host(number: int) -> HostId:
+    return host_id(f"{number + 1:032x}")
+
+
+def request(number: int, **more: Any) -> ClaimRequest:
+    return ClaimRequest(
+        host_id=host(number),
+        host_name=f"host{number}",
+        node_address=IPv4Address("192.0.2.0") + number + 1,
+        boot_id=f"{number:032x}",
+        **more,
+    )
+
+
+def eventually(look: Callable[[], _T], *, timeout_s: float = 10.0, interval_s: float = 0.05) -> _T:
+    """Wait until ``look`` returns something true; fail with its last result otherwise."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"not within {timeout_s} s: {found!r}")
+        time.sleep(interval_s)
+
+
+@dataclass
+class Heard:
+    """Collects what a thread calls back with."""
+
+    items: list[Any] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, *arguments: Any) -> None:
+        with self._lock:
+            self.items.append(arguments[0] if len(arguments) == 1 else arguments)
+            self.times_s.append(time.monotonic())
+
+    @property
+    def last(self) -> Any:
+        with self._lock:
+            return self.items[-1] if self.items else None
+
+    def __len__(self) -> int:
+        return len(self.items)
