@@ -434,3 +434,40 @@ def test_every_error_has_a_message_of_one_line(
     monkeypatch.setattr("agent.ctl.client.AgentClient.get", fail)
     assert run(socket_path, "status") == 1
     assert capsys.readouterr().err == "agentctl: two\\nlines\\x07\n"
+
+
+def test_with_nobody_there_stdout_stays_empty_and_the_reason_is_etcds(socket_path: Path) -> None:
+    nobody = ["--set", "etcd.endpoints=http://127.0.0.1:1", "--set", "etcd.call_timeout_s=0.2"]
+    done = agentctl("leases", "-o", "json", "--socket", str(socket_path), *nobody)
+    assert (done.returncode, done.stdout) == (EtcdUnavailable.exit_code, "")
+    assert len(done.stderr.splitlines()) == 3, done.stderr
+    assert done.stderr.splitlines()[1].startswith("agentctl: ")
+    assert done.stderr.splitlines()[2].startswith("hint: ")
+
+
+def test_the_daemons_own_server_and_agentctl_understand_each_other(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from agent.daemon.control import ControlServer, Routes  # noqa: PLC0415
+    from agent.errors import Refused  # noqa: PLC0415
+
+    def refuse(_body: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise Refused("containers run", hint="--force")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    server = ControlServer(
+        socket_path, "", Routes({"/v1/leases": lambda: LEASES}, {"/v1/leave": refuse})
+    )
+    server.start()
+    try:
+        assert run(socket_path, "leases", "-o", "json") == 0
+        assert json.loads(capsys.readouterr().out) == LEASES
+        refused = run(socket_path, "leave")
+        err = capsys.readouterr().err
+        assert run(socket_path, "firewall", "show") == 2
+    finally:
+        server.stop()
+    if os.getuid() == 0:
+        assert (refused, err) == (24, "agentctl: containers run\nhint: --force\n")
+    else:
+        assert refused == 11
