@@ -54,6 +54,9 @@ _KINDS: Final = (
 _SCOPE_ANY: Final = 255
 """RT_SCOPE_NOWHERE: in a deletion it matches every scope (fib_table_delete)."""
 _FLAG_ONLINK: Final = 4
+_BYTE_MAX: Final = 255
+_TABLE_COMPAT: Final = 252
+"""RT_TABLE_COMPAT: stands in the header's byte for a table above 255, which RTA_TABLE names."""
 
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE: Final = struct.Struct("=HH")
@@ -162,7 +165,7 @@ def _template(shape: _Shape) -> _Template:
     message["family"] = _AF_INET
     message["dst_len"] = shape.dst_len
     message["tos"] = shape.tos
-    message["table"] = shape.table
+    message["table"] = shape.table if shape.table <= _BYTE_MAX else _TABLE_COMPAT
     message["proto"] = shape.protocol
     message["scope"] = shape.scope
     message["type"] = _KINDS.index(shape.kind)

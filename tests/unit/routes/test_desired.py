@@ -1,0 +1,223 @@
+"""Desired routes: what each lease is worth, and what promise 8 forbids."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from agent.mesh.backends import backend_by_name
+from agent.mesh.desired import CONDITIONS_SHOWN, desired_routes
+from agent.mesh.world import RouteKey, World, peers_by_subnet, protocol_name
+from agent.model import (
+    HostFacts,
+    HostId,
+    Lease,
+    MeshConfig,
+    Route,
+    RouteKind,
+    Uplink,
+)
+
+pytestmark = pytest.mark.unit
+
+ME = HostId("0" * 32)
+CIDR = IPv4Network("10.64.0.0/10")
+
+
+def lease(subnet: str, address: str, backend: str = "host-gw") -> Lease:
+    return Lease(subnet=IPv4Network(subnet), node_address=IPv4Address(address), backend=backend)
+
+
+OWN = replace(lease("10.64.0.0/16", "192.0.2.1"), host_id=ME)
+
+
+def world(*peers: Lease, **changes: object) -> World:
+    plain = World(
+        config=MeshConfig(
+            cidr=CIDR,
+            subnet_len=16,
+            subnet_min=IPv4Address("10.64.0.0"),
+            subnet_max=IPv4Address("10.127.0.0"),
+        ),
+        own=OWN,
+        peers=peers_by_subnet(peers, OWN),
+        uplink=Uplink(
+            index=2,
+            name="eth0",
+            mtu=1500,
+            node_address=IPv4Address("192.0.2.1"),
+            on_link=IPv4Network("192.0.2.0/24"),
+        ),
+        complete=True,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type] # names are World's
+
+
+def destinations(made: World) -> set[str]:
+    return {f"{route.kind} {route.destination}" for route in desired_routes(made).routes.values()}
+
+
+def test_a_peer_is_routed_by_its_node_address() -> None:
+    desired = desired_routes(world(lease("10.65.0.0/16", "192.0.2.11")))
+    key = RouteKey(254, IPv4Network("10.65.0.0/16"), 0, 0)
+    assert desired.routes[key] == Route(
+        destination=IPv4Network("10.65.0.0/16"),
+        gateway=IPv4Address("192.0.2.11"),
+        oif=2,
+        protocol=140,
+    )
+    assert desired.conditions == ()
+    assert desired.certain
+
+
+def test_protocol_table_and_metric_are_settable() -> None:
+    desired = desired_routes(
+        world(
+            lease("10.65.0.0/16", "192.0.2.11"),
+            route_protocol=77,
+            route_table=100,
+            route_metric=5,
+        )
+    )
+    assert {(r.protocol, r.table, r.metric) for r in desired.routes.values()} == {(77, 100, 5)}
+
+
+def test_promise_9_the_aggregate_is_there_without_peers_and_without_uplink() -> None:
+    assert destinations(world()) == {"unreachable 10.64.0.0/10"}
+    assert destinations(world(uplink=None)) == {"unreachable 10.64.0.0/10"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "condition"),
+    [
+        ({"config": None}, "mesh-config-missing"),
+        ({"uplink": None}, "uplink-missing"),
+    ],
+)
+def test_promise_4_a_world_with_gaps_is_not_certain(
+    changes: dict[str, object], condition: str
+) -> None:
+    desired = desired_routes(world(lease("10.65.0.0/16", "192.0.2.11"), **changes))
+    assert not desired.certain
+    assert [each.name for each in desired.conditions] == [condition]
+
+
+def test_promise_4_before_a_complete_view_nothing_is_certain_but_routes_are_wanted() -> None:
+    desired = desired_routes(world(lease("10.65.0.0/16", "192.0.2.11"), complete=False))
+    assert not desired.certain
+    assert len(desired.routes) == 2
+
+
+def test_unknown_backend_of_the_mesh_holds_everything() -> None:
+    made = world(lease("10.65.0.0/16", "192.0.2.11"))
+    assert made.config is not None
+    desired = desired_routes(replace(made, config=replace(made.config, backend="vxlan")))
+    assert not desired.certain
+    assert [each.name for each in desired.conditions] == ["backend-unknown"]
+
+
+@pytest.mark.parametrize(
+    ("subnet", "address", "words"),
+    [
+        ("0.0.0.0/0", "192.0.2.11", "outside"),
+        ("192.168.0.0/16", "192.0.2.11", "outside"),
+        ("10.0.0.0/8", "192.0.2.11", "outside"),
+        ("10.64.0.0/10", "192.0.2.11", "whole CIDR"),
+        ("10.64.0.0/12", "192.0.2.11", "own subnet"),
+        ("10.64.3.0/24", "192.0.2.11", "own subnet"),
+        ("10.65.0.0/16", "10.66.0.1", "inside the mesh"),
+        ("10.65.0.0/16", "127.0.0.1", "cannot be a host's"),
+        ("10.65.0.0/16", "0.1.2.3", "cannot be a host's"),
+        ("10.65.0.0/16", "224.0.0.1", "cannot be a host's"),
+        ("10.65.0.0/16", "255.255.255.255", "cannot be a host's"),
+        ("10.65.0.0/16", "192.0.2.0", "end of the underlay"),
+        ("10.65.0.0/16", "192.0.2.255", "end of the underlay"),
+    ],
+)
+def test_promise_8_a_record_routes_nothing_it_must_not(
+    subnet: str, address: str, words: str
+) -> None:
+    made = world(lease(subnet, address))
+    assert destinations(made) == {"unreachable 10.64.0.0/10"}
+    (condition,) = desired_routes(made).conditions
+    assert condition.name == "peer-refused"
+    assert words in condition.cause
+
+
+def test_promise_8_no_route_over_the_underlay_even_inside_the_cidr() -> None:
+    uplink = Uplink(
+        index=2,
+        name="eth0",
+        mtu=1500,
+        node_address=IPv4Address("10.70.0.1"),
+        on_link=IPv4Network("10.70.0.0/24"),
+    )
+    made = world(lease("10.70.0.0/16", "192.0.2.11"), uplink=uplink)
+    assert destinations(made) == {"unreachable 10.64.0.0/10"}
+
+
+def test_one_bad_record_costs_that_record_only() -> None:
+    made = world(lease("0.0.0.0/0", "192.0.2.11"), lease("10.65.0.0/16", "192.0.2.11"))
+    assert "unicast 10.65.0.0/16" in destinations(made)
+
+
+def test_off_link_peer_is_a_condition_with_a_hint() -> None:
+    (condition,) = desired_routes(world(lease("10.65.0.0/16", "203.0.113.9"))).conditions
+    assert condition.name == "peer-off-link"
+    assert "vxlan" in condition.hint
+    assert condition.subject == "10.65.0.0/16"
+
+
+def test_a_second_range_on_the_uplink_is_on_link_too() -> None:
+    facts = HostFacts(
+        links=(),
+        foreign_routes=(
+            Route(destination=IPv4Network("203.0.113.0/24"), oif=2, scope=253, protocol=2),
+        ),
+    )
+    made = world(lease("10.65.0.0/16", "203.0.113.9"), host=facts)
+    assert "unicast 10.65.0.0/16" in destinations(made)
+
+
+def test_peer_of_another_backend_is_a_condition() -> None:
+    (condition,) = desired_routes(world(lease("10.65.0.0/16", "192.0.2.11", "vxlan"))).conditions
+    assert condition.name == "peer-backend-differs"
+
+
+def test_peer_with_our_own_address_is_a_condition() -> None:
+    (condition,) = desired_routes(world(lease("10.65.0.0/16", "192.0.2.1"))).conditions
+    assert condition.name == "peer-same-address"
+
+
+def test_promise_3_a_dead_peer_is_unreachable_until_it_answers() -> None:
+    peer = lease("10.65.0.0/16", "192.0.2.11")
+    made = world(peer, dead_subnets=frozenset({peer.subnet}))
+    assert destinations(made) == {"unreachable 10.64.0.0/10", "unreachable 10.65.0.0/16"}
+    assert all(
+        route.kind == RouteKind.UNREACHABLE for route in desired_routes(made).routes.values()
+    )
+
+
+def test_own_lease_is_no_peer_by_identity_or_by_subnet() -> None:
+    by_identity = replace(lease("10.66.0.0/16", "192.0.2.7"), host_id=ME)
+    by_subnet = lease("10.64.0.0/16", "192.0.2.8")
+    assert not peers_by_subnet((by_identity, by_subnet), OWN)
+
+
+def test_conditions_are_bounded() -> None:
+    peers = [lease(f"10.65.{n}.0/24", "203.0.113.9") for n in range(200)]
+    conditions = desired_routes(world(*peers)).conditions
+    assert len(conditions) == CONDITIONS_SHOWN + 1
+    assert conditions[-1].subject == "180 more"
+
+
+def test_backends_by_name() -> None:
+    assert backend_by_name("host-gw") is not None
+    assert backend_by_name("vxlan") is None
+
+
+def test_protocols_have_the_names_ip_route_prints() -> None:
+    assert protocol_name(16) == "dhcp (16)"
+    assert protocol_name(77) == "protocol 77"

@@ -1,0 +1,112 @@
+"""Plans: one case a line; the properties are in tests/property/routes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from agent.mesh.plan import OperationKind, Reason, RoutePlan, plan_routes
+from agent.mesh.world import route_key
+from agent.model import Route
+
+pytestmark = pytest.mark.unit
+
+A = Route(
+    destination=IPv4Network("10.65.0.0/16"),
+    gateway=IPv4Address("192.0.2.11"),
+    oif=2,
+    protocol=140,
+)
+B = replace(A, destination=IPv4Network("10.66.0.0/16"))
+FOREIGN = replace(A, gateway=IPv4Address("192.0.2.77"), protocol=186)
+
+
+def planned(
+    desired: list[Route], ours: list[Route], foreign: list[Route], *, may_delete: bool = True
+) -> RoutePlan:
+    wanted = {route_key(route): route for route in desired}
+    return plan_routes(wanted, ours, foreign, may_delete=may_delete)
+
+
+def words(plan: RoutePlan) -> list[tuple[str, str, str]]:
+    return [(o.kind, str(o.route.destination), o.reason) for o in plan.operations]
+
+
+def test_nothing_to_do_when_nothing_differs() -> None:
+    assert planned([A, B], [B, A], []) == RoutePlan()
+
+
+def test_missing_modified_extra() -> None:
+    bent = replace(B, gateway=IPv4Address("192.0.2.99"))
+    extra = replace(A, destination=IPv4Network("10.67.0.0/16"))
+    plan = planned([A, B], [bent, extra], [])
+    assert words(plan) == [
+        ("replace", "10.65.0.0/16", "missing"),
+        ("replace", "10.66.0.0/16", "modified"),
+        ("delete", "10.67.0.0/16", "extra"),
+    ]
+    assert plan.operations[1].actual == bent
+
+
+def test_promise_6_replace_before_delete_and_the_specific_before_the_general() -> None:
+    extras = [replace(A, destination=IPv4Network(n)) for n in ("10.0.0.0/8", "10.9.1.0/24")]
+    plan = planned([B], extras, [])
+    assert [o.kind for o in plan.operations] == [
+        OperationKind.REPLACE,
+        OperationKind.DELETE,
+        OperationKind.DELETE,
+    ]
+    assert str(plan.operations[1].route.destination) == "10.9.1.0/24"
+
+
+def test_promise_4_extra_routes_are_held_until_deletion_is_allowed() -> None:
+    plan = planned([], [A], [], may_delete=False)
+    assert plan.operations == ()
+    assert plan.held == (A,)
+
+
+def test_promise_5_foreign_route_is_reported_not_stolen() -> None:
+    plan = planned([A], [], [FOREIGN])
+    assert plan.operations == ()
+    (condition,) = plan.conditions
+    assert condition.name == "route-conflict"
+    assert "bgp (186)" in condition.cause
+
+
+def test_promise_5_foreign_route_of_another_metric_is_a_conflict_too() -> None:
+    plan = planned([A], [], [replace(FOREIGN, metric=100)])
+    assert plan.operations == ()
+    assert len(plan.conflicts) == 1
+
+
+def test_promise_5_ours_beside_a_foreign_of_another_metric_stays_and_is_kept_right() -> None:
+    bent = replace(A, gateway=IPv4Address("192.0.2.99"))
+    plan = planned([A], [bent], [replace(FOREIGN, metric=100)])
+    assert words(plan) == [("replace", "10.65.0.0/16", "modified")]
+    assert len(plan.conflicts) == 1
+
+
+def test_promise_5_a_replacement_that_could_hit_the_foreign_route_is_not_made() -> None:
+    bent = replace(A, gateway=IPv4Address("192.0.2.99"))
+    assert planned([A], [bent], [FOREIGN]).operations == ()
+
+
+def test_promise_5_foreign_route_in_another_table_is_no_conflict() -> None:
+    assert words(planned([A], [], [replace(FOREIGN, table=100)])) == [
+        ("replace", "10.65.0.0/16", "missing")
+    ]
+
+
+def test_of_two_under_one_key_the_wrong_one_goes() -> None:
+    bent = replace(A, gateway=IPv4Address("192.0.2.99"))
+    plan = planned([A], [bent, A], [])
+    assert words(plan) == [("delete", "10.65.0.0/16", "extra")]
+    assert plan.operations[0].route == bent
+
+
+def test_extra_of_our_own_in_another_table_goes() -> None:
+    assert words(planned([A], [A, replace(A, table=77)], [])) == [
+        ("delete", "10.65.0.0/16", Reason.EXTRA)
+    ]
