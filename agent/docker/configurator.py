@@ -235,7 +235,8 @@ class Configurator:
         if refused:
             job.conditions.append(refused)
             return
-        written = self._store.change(snapshot, plan.values, drop=plan.drop)
+        before = str(job.reading.bip) if job.reading.bip else ""
+        written = self._store.change(snapshot, plan.values, drop=plan.drop, bridge_before=before)
         job.changed = written is not snapshot
         if job.changed:
             _log.info(

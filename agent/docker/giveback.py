@@ -1,8 +1,15 @@
-"""Leaving: Docker gets its former configuration back, and what remains to do is said."""
+"""Leaving: Docker gets its former configuration back, and what remains to do is said.
+
+Taking ``bip`` out of daemon.json is not enough. dockerd keeps the address docker0 has, even
+if docker0 is deleted before it starts: it is in its own store (seen on 26.1). So docker0 is
+first moved back by a restart with its former address as ``bip``, and then the original file
+is put in place, which needs no second restart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Interface, IPv4Network
 
 import structlog
 
@@ -13,24 +20,33 @@ from agent.docker.journal import Journal
 from agent.docker.jsonspan import JsonValue
 from agent.docker.report import RestoreReport
 from agent.docker.restarter import Restarter
-from agent.docker.service import DockerService, Runner
+from agent.docker.service import DockerService
 from agent.docker.store import DaemonJsonStore
 from agent.docker.wants import BIP, POOLS
 
-__all__ = ["GiveBack", "drop_docker0"]
+__all__ = ["GiveBack", "docker0_of_old"]
 
 _log = structlog.get_logger("docker")
-_IP_TIMEOUT_S = 10.0
-_BY_HAND = "restart Docker when it suits you; until then docker0 keeps {bip}"
+
+_DOCKERS_OWN = (
+    *(IPv4Network(f"172.{second}.0.0/16") for second in range(17, 32)),
+    *(IPv4Network(f"192.168.{third}.0/20") for third in range(0, 256, 16)),
+)
+"""What Docker takes docker0's network from when nobody says otherwise (20.10 to 28)."""
 
 
-def drop_docker0(runner: Runner) -> None:
-    """Remove docker0, so that the next start of dockerd makes it anew.
+def docker0_of_old(taken: Iterable[IPv4Network], lease: IPv4Network) -> IPv4Interface | None:
+    """Return an address for docker0 as Docker itself would choose it, None when all are taken.
 
-    dockerd takes the address that an existing docker0 has when daemon.json names none (seen
-    on 20.10, 26.1 and 28.5), so without this the lease's address would outlive the lease.
+    Args:
+        taken: Destinations of the host's routes.
+        lease: docker0's network until now, which is about to be free.
     """
-    runner.run(("ip", "link", "delete", "dev", "docker0"), _IP_TIMEOUT_S)
+    busy = [network for network in taken if network != lease]
+    for network in _DOCKERS_OWN:
+        if not any(network.overlaps(other) for other in busy):
+            return IPv4Interface((network.network_address + 1, network.prefixlen))
+    return None
 
 
 class GiveBack:
@@ -42,7 +58,7 @@ class GiveBack:
         store: daemon.json.
         service: dockerd as a service.
         restarter: Restarts it.
-        drop_bridge: Removes docker0.
+        routes: Reads the destinations of the host's routes.
     """
 
     def __init__(
@@ -53,19 +69,19 @@ class GiveBack:
         store: DaemonJsonStore,
         service: DockerService,
         restarter: Restarter,
-        drop_bridge: Callable[[], None],
+        routes: Callable[[], tuple[IPv4Network, ...]],
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._store = store
         self._service = service
         self._restarter = restarter
-        self._drop_bridge = drop_bridge
+        self._routes = routes
 
     def restore(self, *, may_restart: bool = True, force: bool = False) -> RestoreReport:
         """Return daemon.json's keys to what they were, and restart Docker if that is allowed.
 
-        Doing it twice does nothing the second time.
+        Doing it twice does nothing the second time. Killed in between, it can be done again.
 
         Args:
             may_restart: False: only the file.
@@ -80,25 +96,49 @@ class GiveBack:
         reading = self._engine.read()
         if journal is None:
             return RestoreReport(done=(), todo=(), facts=reading.facts)
-        in_force = _in_force(journal, reading)
-        changed = self._store.restore()
-        done = [f"{self._store.path} is as it was before"] if changed else []
-        if not in_force:
-            return RestoreReport(done=tuple(done), todo=(), facts=reading.facts)
+        if not _in_force(journal, reading):
+            return RestoreReport(done=self._put_back(), todo=(), facts=reading.facts)
         why = self._held(reading, force=force) if may_restart else "no restart was asked for"
         if why:
-            todo = f"{_BY_HAND.format(bip=reading.bip)} ({why})"
-            return RestoreReport(done=tuple(done), todo=(todo,), facts=reading.facts)
-        bip = journal.change(BIP)
-        if bip is not None and bip.before is None:
-            self._drop_bridge()
-        outcome = self._restarter.plain(lambda seen: seen.facts.reachable)
+            todo = f"restart Docker when it suits you: docker0 still has {reading.bip} ({why})"
+            address = self._former(journal, reading)
+            if address is not None:
+                todo += f"; it keeps it unless started once with --bip={address}"
+            return RestoreReport(done=self._put_back(), todo=(todo,), facts=reading.facts)
+        return self._move_back(journal, reading)
+
+    def _move_back(self, journal: Journal, reading: EngineReading) -> RestoreReport:
+        """Restart with docker0's former address, then put the file back."""
+        former = self._former(journal, reading)
+        if former is not None:
+            ours = tuple(change.path for change in journal.changes if change.path != BIP)
+            self._store.change(self._store.read(), {BIP: str(former)}, drop=ours)
+            outcome = self._restarter.plain(lambda seen: seen.bip == former)
+            done = self._put_back()
+        else:
+            done = self._put_back()
+            outcome = self._restarter.plain(lambda seen: seen.facts.reachable)
+        facts = outcome.reading.facts
         if outcome.failure:
-            todo = f"Docker did not come back: {outcome.failure}; look at journalctl -u docker"
-            return RestoreReport(done=tuple(done), todo=(todo,), facts=outcome.reading.facts)
+            todo = f"Docker did not come back: {outcome.failure}; look at Docker's log"
+            return RestoreReport(done=done, todo=(todo,), facts=facts)
         _log.info("docker-given-back", bridge=str(outcome.reading.bip))
-        done.append(f"Docker was restarted; docker0 is {outcome.reading.bip or 'absent'}")
-        return RestoreReport(done=tuple(done), todo=(), facts=outcome.reading.facts)
+        told = f"Docker was restarted; docker0 is {outcome.reading.bip or 'absent'}"
+        return RestoreReport(done=(*done, told), todo=(), facts=facts)
+
+    def _put_back(self) -> tuple[str, ...]:
+        changed = self._store.restore()
+        return (f"{self._store.path} is as it was before",) if changed else ()
+
+    def _former(self, journal: Journal, reading: EngineReading) -> IPv4Interface | None:
+        """Return docker0's address to be; None when daemon.json will say it."""
+        bip = journal.change(BIP)
+        if bip is None or bip.before not in {None, "null"} or reading.bip is None:
+            return None
+        before = journal.bridge_before
+        if before and not bip.is_ours(before):
+            return IPv4Interface(before)
+        return docker0_of_old(self._routes(), reading.bip.network)
 
     def _held(self, reading: EngineReading, *, force: bool) -> str:
         cannot = self._service.can_restart()

@@ -86,6 +86,7 @@ class Journal:
         written: Digest of the bytes that we wrote last.
         phase: How far the last change has come.
         made_folder: The folder did not exist before us.
+        bridge_before: docker0's address before us, "" when nobody knows it.
         failure: The last change that was rolled back.
     """
 
@@ -97,6 +98,7 @@ class Journal:
     written: str = ""
     phase: Phase = Phase.WRITTEN
     made_folder: bool = False
+    bridge_before: str = ""
     failure: Failure | None = None
 
     def change(self, path: KeyPath) -> KeyChange | None:

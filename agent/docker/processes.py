@@ -1,13 +1,16 @@
-"""The running dockerd as /proc shows it, and the command line it was given."""
+"""What /proc shows: the running dockerd, its command line, and the routes Docker avoids."""
 
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
-__all__ = ["DaemonProcess", "Flags", "ProcessTable", "parse_flags"]
+__all__ = ["DaemonProcess", "Flags", "ProcessTable", "parse_flags", "read_routes"]
 
 _PROC = Path("/proc")
 
@@ -120,3 +123,23 @@ class ProcessTable:
             return (folder / "ns/net").readlink() != (self._proc / "self/ns/net").readlink()
         except OSError:  # not allowed to look: taken for the host's
             return False
+
+
+def read_routes(table: Path = _PROC / "net/route") -> tuple[IPv4Network, ...]:
+    """Return the destinations of the main routing table, the default route left out.
+
+    Only to choose an address for docker0 when it is given back; the mesh's own view of the
+    kernel is the kernel room's.
+    """
+    found = []
+    try:
+        lines = table.read_text("ascii").splitlines()[1:]
+    except OSError:
+        return ()
+    for line in lines:
+        fields = line.split()
+        destination, mask = (struct.pack("=I", int(fields[i], 16)) for i in (1, 7))
+        if any(mask):
+            text = f"{socket.inet_ntoa(destination)}/{socket.inet_ntoa(mask)}"
+            found.append(IPv4Network(text, strict=False))
+    return tuple(found)

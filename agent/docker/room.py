@@ -11,8 +11,8 @@ from pathlib import Path
 from agent.docker.checker import FileChecker
 from agent.docker.configurator import Configurator, ConfiguratorReport, Gate
 from agent.docker.engine import Engine
-from agent.docker.giveback import GiveBack, drop_docker0
-from agent.docker.processes import ProcessTable
+from agent.docker.giveback import GiveBack
+from agent.docker.processes import ProcessTable, read_routes
 from agent.docker.restarter import Restarter
 from agent.docker.service import Commands, DockerService
 from agent.docker.store import DaemonJsonStore
@@ -82,7 +82,7 @@ class DockerRoom:
             store=store,
             service=service,
             restarter=restarter,
-            drop_bridge=lambda: drop_docker0(runner),
+            routes=read_routes,
         )
         return cls(engine, store, configurator, give_back, stopping)
 

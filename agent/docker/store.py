@@ -106,6 +106,7 @@ class DaemonJsonStore:
         values: Mapping[KeyPath, JsonValue],
         *,
         drop: tuple[KeyPath, ...] = (),
+        bridge_before: str = "",
     ) -> Snapshot:
         """Set keys, and give back keys of ours that are no longer wanted.
 
@@ -113,6 +114,7 @@ class DaemonJsonStore:
             snapshot: What the decision was made on; the file must still be that.
             values: The keys to set.
             drop: Keys of ours to return to what they were before us.
+            bridge_before: docker0's address now, kept if this is our first change.
 
         Returns:
             The file as it is now; the same content when nothing needed changing.
@@ -128,6 +130,8 @@ class DaemonJsonStore:
             return snapshot
         self._check_unchanged(snapshot)
         journal = self._next_journal(snapshot, values, content)
+        if snapshot.journal is None:
+            journal = replace(journal, bridge_before=bridge_before)
         self._save(journal)
         self._make_folder(snapshot.path)
         replace_file(snapshot.path, content)
