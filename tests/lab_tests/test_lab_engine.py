@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import hostmesh_lab
 import pytest
 from hostmesh_lab import cgroups, labimage, machinestate, net, paths, procs, state
 from hostmesh_lab.capture import ECHO_REPLY, ECHO_REQUEST, Capture, Pinger
@@ -18,6 +19,7 @@ from hostmesh_lab.wait import wait_until
 
 pytestmark = pytest.mark.engine
 NO_AGENT = HostOptions(agent=False)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(hostmesh_lab.__file__).parents[1])}
 
 
 def connect_by_hand(host: Host, peer: Host, own: str, other: str) -> None:
@@ -109,19 +111,22 @@ def test_programs_end_with_their_timeout_inside_the_host_too(lab: Lab) -> None:
     assert "sleep 4711" not in host.run(["ps", "ax"]).stdout
 
 
-def test_a_running_ping_tells_what_was_missed(lab: Lab) -> None:
+@pytest.mark.parametrize("way", ["down", "silent"])
+def test_a_cable_can_be_cut_and_a_running_ping_tells_what_was_missed(lab: Lab, way: str) -> None:
     one, two = lab.hosts["host1"], lab.hosts["host2"]
     pinger = Pinger(one, two.address, every_s=0.05)
     try:
         pinger.wait_reply(5, "host2")
-        two.run(["ip", "link", "set", "eth0", "down"])
-        two.run(["ip", "link", "set", "eth0", "up"])
-        two.run(["ip", "route", "replace", "default", "via", "192.168.50.1"])
+        two.cable(way)
+        carrier = two.read_file("/sys/class/net/eth0/carrier").strip()
+        wait_until(lambda: time.monotonic() - pinger.replies[-1][0] > 0.4, 10, "silence")
+        two.cable("up")
         seen = len(pinger.replies)
         wait_until(lambda: len(pinger.replies) > seen + 2, 10, "replies again")
     finally:
         pinger.stop()
-    assert isinstance(pinger.missed(), list)
+    assert carrier == ("0" if way == "down" else "1")
+    assert pinger.missed()
 
 
 def test_etcd_can_be_paused_killed_and_replaced(lab: Lab) -> None:
@@ -182,7 +187,7 @@ def test_a_lab_that_was_killed_is_cleared_and_the_machine_is_as_before(victim: s
         "1",
         "--no-agent",
     ]
-    subprocess.run(argv, check=True, timeout=120, env={**os.environ, "PYTHONPATH": "tests/lab"})
+    subprocess.run(argv, check=True, timeout=120, env=ENVIRONMENT)
     lab = Lab.open(name)
     lab.hosts["host1"].start_container("web")
     pids = [machine.pid() for machine in (lab.hosts["host1"], lab.etcd["etcd1"])]
@@ -211,7 +216,7 @@ def test_a_lab_whose_owner_died_is_cleared_by_the_next() -> None:
         [sys.executable, "-c", script],
         check=False,
         timeout=60,
-        env={**os.environ, "PYTHONPATH": "tests/lab"},
+        env=ENVIRONMENT,
     )
     record = state.load("orphan")
     assert record is not None

@@ -47,8 +47,7 @@ def ensure(image: images.Image, say: images.Say) -> Path:
         raise LabError(f"no {lock}", "hosts without an agent: --no-agent")
     text = f"{FORMAT} {image.key} ".encode() + lock.read_bytes()
     folder = paths.cache_root() / "venvs" / f"{image.key}-{hashlib.sha256(text).hexdigest()[:12]}"
-    if not folder.is_dir():
-        images.build_once(folder, lambda temporary: _build(image, lock, temporary, say), say)
+    images.build_once(folder, lambda temporary: _build(image, lock, temporary, say), say)
     return folder / "layer"
 
 

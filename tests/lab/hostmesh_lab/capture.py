@@ -4,6 +4,7 @@ tcpdump writes its binary format, which does not change from version to version 
 """
 
 import contextlib
+import re
 import signal
 import struct
 import subprocess
@@ -23,6 +24,7 @@ ECHO_REPLY, UNREACHABLE, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 8, 11
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
 _ETHERNET = 14
 _START_S = 15.0
+_REPLY = re.compile(r"bytes from .*icmp_seq=(\d+)")
 
 
 @dataclass(frozen=True)
@@ -190,24 +192,25 @@ class Capture:
         self.stop()
 
 
+def _container_namespace(machine: Machine, container: str) -> str:
+    shown = machine.run(["docker", "inspect", "--format", "{{.State.Pid}}", container])
+    return f"/proc/{shown.stdout.strip()}/ns/net"
+
+
 class Pinger:
     """A ping that runs on: when does an address first answer, is any answer missed?"""
 
     def __init__(
         self, machine: Machine, target: object, *, container: str = "", every_s: float = 0.1
     ) -> None:
-        inside = ["docker", "exec", container] if container else []
-        self.started = time.monotonic()
-        self._process = machine.popen(
-            [
-                *inside,
-                "ping",
-                *([] if container else ["-n", "-O"]),
-                "-i",
-                f"{every_s:g}",
-                str(target),
-            ]
+        # In a container's network namespace, but a process of the host's: `docker exec` would leave
+        # the ping running in the container when it is ended.
+        inside = (
+            ["nsenter", "--net=" + _container_namespace(machine, container)] if container else []
         )
+        ping = ["ping", "-n", "-O", "-i", f"{every_s:g}", str(target)]
+        self.started = time.monotonic()
+        self._process = machine.popen([*inside, *ping])
         self.replies: list[tuple[float, int]] = []
         self.other: list[str] = []
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -218,16 +221,9 @@ class Pinger:
         with contextlib.suppress(ValueError, OSError):
             for raw in self._process.stdout:
                 line = raw.decode(errors="replace").strip()
-                number = next(
-                    (
-                        word[4:]
-                        for word in line.replace("icmp_seq", "seq").split()
-                        if word.startswith("seq=")
-                    ),
-                    "",
-                )
-                if "bytes from" in line and number.isdigit():
-                    self.replies.append((time.monotonic(), int(number)))
+                match = _REPLY.search(line)
+                if match:
+                    self.replies.append((time.monotonic(), int(match[1])))
                 else:
                     self.other.append(line)
 

@@ -61,7 +61,7 @@ class Host(Machine):
         self.docker("rm", "--force", name)
 
     def ping(
-        self, target: object, *, container: str | None = None, count: int = 1, wait_s: int = 1
+        self, target: object, *, container: str | None = None, count: int = 1, wait_s: int = 2
     ) -> bool:
         """Whether an address answers a ping from this host, or from a container on it."""
         argv = ["ping", "-n", "-c", str(count), "-W", str(wait_s), str(target)]

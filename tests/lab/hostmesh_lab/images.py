@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostmesh_lab import aptsources, paths, shell
+from hostmesh_lab import aptsources, paths, shell, state
 from hostmesh_lab.errors import CommandFailed, LabError
 
 Say = Callable[[str], None]
@@ -30,6 +30,7 @@ _COMMON = (
 ).split()
 _NEEDED_BYTES = 3 * 1024**3
 _BUILD_TIMEOUT_S = 900.0
+_KEPT_S = 14 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,15 @@ def ensure(suite_name: str, say: Say) -> Image:
     suite = suite_named(suite_name)
     key = f"{suite.name}-{recipe_key(suite)}"
     folder = paths.cache_root() / "images" / key
-    if not folder.is_dir():
-        build_once(folder, lambda temporary: _build(suite, temporary, say), say)
+    build_once(folder, lambda temporary: _build(suite, temporary, say), say)
     return Image(suite.name, key, folder)
 
 
 def build_once(folder: Path, build: Callable[[Path], None], say: Say) -> None:
     """Let one process fill `folder` while others wait. What a killed one left is cleared."""
+    if folder.is_dir():
+        os.utime(folder)
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.parent / f".{folder.name}.lock", say, folder.name):
         if folder.is_dir():
@@ -104,6 +107,17 @@ def build_once(folder: Path, build: Callable[[Path], None], say: Say) -> None:
             temporary.rename(folder)
         finally:
             remove_tree(temporary)
+        _forget_old(folder.parent)
+
+
+def _forget_old(parent: Path) -> None:
+    """Recipes and lock files change: what no lab used for two weeks and none uses now may go."""
+    records = (state.load(name) for name in state.known_names())
+    used = [layer for record in records if record is not None for layer in record.layers]
+    for folder in parent.iterdir():
+        idle = time.time() - folder.stat().st_mtime > _KEPT_S
+        if idle and folder.is_dir() and not any(layer.startswith(f"{folder}/") for layer in used):
+            remove_tree(folder)
 
 
 @contextlib.contextmanager
@@ -124,7 +138,7 @@ def remove_tree(folder: Path) -> None:
 
 def _build(suite: Suite, folder: Path, say: Say) -> None:
     require_tools()
-    require_space(folder, _NEEDED_BYTES)
+    require_space(folder, _NEEDED_BYTES, "set HOSTMESH_LAB_CACHE to a folder on a larger disk")
     started = time.monotonic()
     rootfs = folder / "rootfs"
     log = paths.cache_root() / f"build-{suite.name}.log"
@@ -156,13 +170,13 @@ def require_tools() -> None:
             raise LabError(f"{tool} is not installed", f"apt-get install {tool}")
 
 
-def require_space(folder: Path, needed: int) -> None:
+def require_space(folder: Path, needed: int, hint: str) -> None:
     """Refuse when the disk would fill up half-way."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise LabError(
             f"{folder} has {free / 1024**3:.1f} GiB free, {needed / 1024**3:.0f} GiB are needed",
-            "set HOSTMESH_LAB_CACHE to a folder on a larger disk",
+            hint,
         )
 
 

@@ -86,8 +86,9 @@ class Lab:
     def _make(
         cls, options: LabOptions, layers: list[str], lab_image: str, say: images.Say
     ) -> "Lab":
+        net.host_address(max(1, options.hosts))
         paths.disk_root().mkdir(parents=True, exist_ok=True)
-        images.require_space(paths.disk_root(), _HOST_BYTES * (options.hosts + 1))
+        images.require_space(paths.disk_root(), _HOST_BYTES * (options.hosts + 1), "fewer --hosts")
         owner = state.this_process() if options.owned else (0, 0)
         group = cgroups.lab_group(options.name) / "holder"
         try:
@@ -265,7 +266,7 @@ class Lab:
             time.sleep(0.2)
 
     def copy_logs(self, target: Path) -> None:
-        """Copy every machine's logs, and what its kernel and its agent say, to a folder that stays."""
+        """Copy logs, and what kernels and agents say, to a folder that outlives the lab."""
         for folder in sorted((paths.disk_root() / self.name).glob("*/log")):
             shutil.copytree(folder, target / folder.parent.name, dirs_exist_ok=True)
         for name, host in self.hosts.items():

@@ -237,6 +237,18 @@ class Machine:
         self.kill()
         shutil.rmtree(self.disk)
 
+    def cable(self, state: str) -> None:
+        """Its cable: `down` loses the carrier, `silent` drops all unnoticed, `up` mends both."""
+        lines = {
+            "down": [f"link set {self.name} down"],
+            "silent": [f"link set {self.name} nomaster"],
+            "up": [
+                f"link set {self.name} master {net.BRIDGE}",
+                f"link set {self.name} up",
+            ],
+        }
+        net.ip_batch(self._holder, lines[state])
+
     # -- its services
 
     def ask(self, verb: str, timeout_s: float = 120.0, **request: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from hostmesh_lab import cgroups, paths
 from hostmesh_lab.errors import LabError
@@ -79,11 +80,38 @@ def known_names() -> list[str]:
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Let one process at a time make, change or end a lab."""
-    paths.state_root().mkdir(parents=True, exist_ok=True)
-    with open(paths.state_root() / f".{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    """Let one process at a time make, change or end a lab. The lock's file goes with the lab."""
+    path = paths.state_root() / f".{name}.lock"
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = open(path, "w")  # noqa: SIM115 - closed below, after the caller's work
+        except FileNotFoundError:
+            continue
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_at(lock, path):
+                continue
+            try:
+                yield
+            finally:
+                _drop_lock(path, name)
+            return
+
+
+def _is_at(lock: IO[str], path: Path) -> bool:
+    """Whether the file that was locked still is the one with that name."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _drop_lock(path: Path, name: str) -> None:
+    if not (path.parent / name).exists():
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
 
 def clear(name: str) -> None:
