@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.unit
 
 Serving = Callable[[Path, Mapping[str, Any]], AbstractContextManager[Any]]
 
-LEASES = {
+LEASES: dict[str, Any] = {
     "version": 1,
     "cached": False,
     "leases": [
@@ -193,8 +194,10 @@ def test_another_programs_socket_is_recognised(
 def test_a_silent_agent_is_given_up_in_time(
     socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serving(socket_path, {"GET /v1/status": 0.6}):
+    before_s = time.monotonic()
+    with serving(socket_path, {"GET /v1/status": 5.0}):
         assert run(socket_path, "status", "--timeout", "200ms") == 23
+    assert time.monotonic() - before_s < 3
     assert "did not answer" in capsys.readouterr().err
 
 
@@ -386,7 +389,8 @@ def agentctl(
 def test_a_closed_pipe_is_quiet(socket_path: Path, serving: Serving) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
-    with serving(socket_path, {"GET /v1/leases": LEASES}):
+    many = {**LEASES, "leases": [LEASES["leases"][0]] * 5000}
+    with serving(socket_path, {"GET /v1/leases": many}):
         done = agentctl("leases", "--socket", str(socket_path), stdout=write_end)
     os.close(write_end)
     assert (done.returncode, done.stderr) == (141, "")

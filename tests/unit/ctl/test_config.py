@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
+import structlog
 
 from agent.ctl import direct
 from agent.ctl.main import main
@@ -180,3 +182,19 @@ def test_show(registry: FakeRegistry, capsys: pytest.CaptureFixture[str]) -> Non
     capsys.readouterr()
     assert run("show", "-o", "json") == 0
     assert json.loads(capsys.readouterr().out)["subnet_len"] == 16
+
+
+def test_the_rooms_log_never_mixes_with_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.getLogger().handlers[:]
+    try:
+        with direct.registry(Settings()):
+            structlog.get_logger().info("mesh-config-created")
+            structlog.get_logger().warning("slow")
+    finally:
+        structlog.reset_defaults()
+        logging.captureWarnings(capture=False)
+        logging.getLogger().handlers[:] = before
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "slow" in err
+    assert "mesh-config-created" not in err

@@ -240,8 +240,8 @@ def test_lines_are_right_in_every_spelling_of_toml(tmp_path: Path) -> None:
         'etcd.prefix = 1\r\nlog = { level = 1, format = [1, {a = "}"}] }\r\n'
         "[ 'docker' ]\r\n"
         'restart_command = [ # "\r\n  "[", 1,\r\n]\r\n'
-        '"manage" = 1\r\n'
         "expendable = '''\r\nmanage = 2\r\n'''\r\n"
+        '"manage" = """\r\nreplace = 3 \\""" \r\n"""\r\n'
         "replace = 7\r\n"
     )
     lines = [
@@ -252,9 +252,9 @@ def test_lines_are_right_in_every_spelling_of_toml(tmp_path: Path) -> None:
         ["2", " log.level"],
         ["2", " log.format"],
         ["4", " docker.restart_command"],
-        ["7", " docker.manage"],
-        ["8", " docker.expendable"],
-        ["11", " docker.replace"],
+        ["7", " docker.expendable"],
+        ["10", " docker.manage"],
+        ["13", " docker.replace"],
     ]
 
 
