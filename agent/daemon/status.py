@@ -30,7 +30,7 @@ def host_state(snapshot: Snapshot, standing: Iterable[Standing]) -> str:
         return "left"
     if known.own is None:
         return "waiting"
-    if known.docker_state is DockerState.PENDING or not snapshot.passed:
+    if known.docker_state is not DockerState.READY or not snapshot.passed:
         return "joining"
     if any(each.condition.severity is Severity.ERROR for each in standing):
         return "degraded"

@@ -1,0 +1,140 @@
+"""Hosts that come, go, die and come back; an etcd that forgets. Promises by name."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+from hostmesh_lab.capture import Pinger
+from hostmesh_lab.host import Host
+from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.wait import wait_until
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+LAB = LabOptions(name="member", hosts=3, host=HostOptions(reject_forward=True))
+
+
+def routes(host: Host) -> set[str]:
+    return {each["dst"] for each in host.mesh_routes()}
+
+
+def rules(host: Host) -> list[str]:
+    return [line for table in ("raw", "filter", "nat") for line in host.iptables(table)]
+
+
+@pytest.fixture(autouse=True)
+def _ready_again(mesh: Lab) -> Iterator[None]:
+    yield
+    mesh.wait_ready(60)
+
+
+def test_leave_takes_a_host_out_everywhere_within_a_second_and_leaves_no_trace(mesh: Lab) -> None:
+    host, other = mesh.hosts["host3"], mesh.hosts["host1"]
+    subnet = host.lease() or ""
+    assert subnet in routes(other)
+    process = host.popen(["agentctl", "leave"])
+    wait_until(
+        lambda: json.loads(other.agentctl("leases", "-o", "json").stdout)["leases"].__len__() == 2,
+        10,
+        "the lease to be given back",
+        every_s=0.02,
+    )
+    wait_until(lambda: subnet not in routes(other), 1, "the route to be gone elsewhere", 0.02)
+    assert process.wait(120) == 0
+    assert routes(host) == set()
+    assert not [line for line in rules(host) if "hostmesh" in line.lower()]
+    assert "hostmesh" not in host.run(["ipset", "list", "-n"]).stdout
+    assert "bip" not in host.run(["cat", "/etc/docker/daemon.json"], check=False).stdout
+    assert host.addresses("docker0") == ["172.17.0.1/16"]
+    assert host.status()["state"] == "left"
+    # The operator's word holds over a restart and over a power cut.
+    host.restart_agent()
+    wait_until(lambda: host.status().get("state") == "left", 15, "the agent to stay out")
+    host.kill()
+    host.boot()
+    wait_until(lambda: host.status().get("state") == "left", 30, "the host to stay out")
+    assert subnet not in routes(other)
+    host.agentctl("join")
+    wait_until(host.ready, 60, "the host to be back")
+    assert host.lease() == subnet, "promise 2: its own subnet is still free"
+
+
+def test_promise_2_a_power_cut_keeps_the_subnet_and_no_other_route_moves(mesh: Lab) -> None:
+    host, other, third = (mesh.hosts[f"host{n}"] for n in (3, 1, 2))
+    subnet, before = host.lease(), routes(other)
+    web = str(third.start_container("steady"))
+    ping = Pinger(other, web, every_s=0.05)
+    ping.wait_reply(10, "host2")
+    host.kill()
+    assert routes(other) == before
+    host.boot()
+    wait_until(host.ready, 60, "the host to be back")
+    ping.stop()
+    assert host.lease() == subnet
+    assert ping.missed() == []
+    third.docker("rm", "-f", "steady")
+
+
+def test_a_host_that_boots_while_etcd_is_away_works_from_its_copy(mesh: Lab) -> None:
+    host, other = mesh.hosts["host3"], mesh.hosts["host1"]
+    subnet, neighbour = host.lease(), other.lease() or ""
+    mesh.etcd["etcd1"].kill_etcd()
+    try:
+        host.kill()
+        host.boot()
+        wait_until(lambda: host.status().get("subnet") == subnet, 40, "the copy's subnet")
+        wait_until(lambda: neighbour in routes(host), 30, "the copy's routes")
+        assert host.status()["etcd"]["cached"] is True
+    finally:
+        mesh.etcd["etcd1"].start()
+    wait_until(host.ready, 60, "truth to replace the copy")
+    assert host.lease() == subnet
+
+
+def test_a_fourth_host_joins_under_traffic_with_nobody_touching_the_others(mesh: Lab) -> None:
+    first, second = mesh.hosts["host1"], mesh.hosts["host2"]
+    web = str(second.start_container("busy"))
+    ping = Pinger(first, web, every_s=0.05)
+    ping.wait_reply(10, "host2")
+    started = time.monotonic()
+    newcomer = mesh.join()
+    wait_until(newcomer.ready, 60, "the newcomer to be ready")
+    address = str(newcomer.start_container("new"))
+    for host in (first, second):
+        wait_until(lambda host=host: host.ping(address), 10, f"{host.name} to reach it")
+    print(f"joined and reached after {time.monotonic() - started:.1f} s, its boot included")
+    ping.stop()
+    assert ping.missed() == []
+    second.docker("rm", "-f", "busy")
+
+
+def test_promise_4_etcd_replaced_by_an_empty_one_takes_no_route_and_no_subnet(mesh: Lab) -> None:
+    """A fifth host joins at that very moment and must not be given a live host's subnet."""
+    members = dict(mesh.hosts)
+    held = {name: host.lease() for name, host in members.items()}
+    before = {name: routes(host) for name, host in members.items()}
+    first, second = mesh.hosts["host1"], mesh.hosts["host2"]
+    web = str(second.start_container("lasting"))
+    ping = Pinger(first, web, every_s=0.1)
+    ping.wait_reply(10, "host2")
+    mesh.etcd["etcd1"].replace_with_empty()
+    newcomer = mesh.join()
+    lost: set[str] = set()
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline:
+        for name, host in members.items():
+            lost |= before[name] - routes(host)
+        if newcomer.ready() and all(host.ready() for host in members.values()):
+            break
+        time.sleep(0.3)
+    ping.stop()
+    assert lost == set(), "a route was lost"
+    assert ping.missed() == []
+    assert {name: host.lease() for name, host in members.items()} == held
+    fresh = newcomer.lease()
+    assert fresh is not None
+    assert fresh not in held.values()
