@@ -181,7 +181,7 @@ class Directory:
     def _report(self, error: EtcdError | None) -> None:
         """Tell about a change of contact once."""
         reason = None if error is None else str(error)
-        if reason == self._problem:
+        if reason == self._problem or self._stop.is_set():
             return
         before, self._problem = self._problem, reason
         if error is None:

@@ -228,7 +228,9 @@ def request(number: int, **more: Any) -> ClaimRequest:
     )
 
 
-def eventually(look: Callable[[], _T], *, timeout_s: float = 10.0, interval_s: float = 0.05) -> _T:
+def eventually(
+    look: Callable[[], _T | None], *, timeout_s: float = 10.0, interval_s: float = 0.05
+) -> _T:
     """Wait until ``look`` returns something true; fail with its last result otherwise."""
     deadline_s = time.monotonic() + timeout_s
     while True:

@@ -1,0 +1,265 @@
+"""Following the mesh on a real etcd: complete views only, whatever ends the watch."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+import pytest
+
+from agent.errors import EtcdUnavailable
+from agent.leases import kv
+from agent.leases.directory import Directory
+from agent.leases.registry import Registry
+from agent.model import View
+from tests.etcd.support.etcdlab import (
+    Etcd,
+    Heard,
+    cluster,
+    config,
+    eventually,
+    host,
+    leader_of,
+    registry,
+    request,
+)
+
+pytestmark = pytest.mark.etcd
+
+_FLANNEL = '{"PublicIP":"192.0.2.200","PublicIPv6":null,"BackendType":"host-gw"}'
+
+
+@contextlib.contextmanager
+def follow(found: Registry) -> Iterator[tuple[Heard, Heard]]:
+    """A directory with what it called back with: views, problems."""
+    views, problems = Heard(), Heard()
+    directory = Directory(found, views, problems)
+    directory.start()
+    try:
+        eventually(lambda: len(views) > 0 and len(problems) > 0)
+        yield views, problems
+    finally:
+        started_s = time.monotonic()
+        directory.stop()
+        assert time.monotonic() - started_s < 2.1
+
+
+@pytest.fixture
+def mesh(etcd: Etcd) -> Iterator[Registry]:
+    """A mesh on an etcd that the test may stop."""
+    with registry(etcd) as found:
+        found.create_config(config("10.64.0.0/12"))
+        yield found
+
+
+def _current(views: Heard, mesh: Registry) -> bool:
+    """The last view says what etcd says now."""
+    truth = mesh.snapshot()
+    last: View = views.last
+    return (last.leases, last.memory, last.config, last.set_aside) == (
+        truth.leases,
+        truth.memory,
+        truth.config,
+        truth.set_aside,
+    )
+
+
+def test_changes_are_seen_at_once_and_by_value(mesh: Registry) -> None:
+    with follow(mesh) as (views, problems):
+        assert problems.last[0] is None
+        lease = mesh.claim(request(1))
+        eventually(lambda: views.last.lease_of(host(1)) == lease)
+        written_s = time.monotonic()
+        moved = mesh.renew(lease, node_address=IPv4Address("192.0.2.99"), memory_ttl_s=3600)
+        eventually(lambda: views.last.lease_of(host(1)) == moved, interval_s=0.005)
+        assert time.monotonic() - written_s < 0.5
+        mesh.release(host(1))
+        eventually(lambda: views.last.leases == ())
+
+
+def test_promise_4_a_malformed_record_removes_nothing(mesh: Registry, etcd: Etcd) -> None:
+    leases = tuple(sorted((mesh.claim(request(n)) for n in range(3)), key=lambda e: e.subnet))
+    with follow(mesh) as (views, _):
+        for key, value in {
+            "subnets/10.70.0.0-16": "not json",
+            "subnets/nonsense": _FLANNEL,
+            "subnets/10.71.0.0-16": '{"PublicIP":"10.64.0.1"}',
+            "subnets/99.0.0.0-16": _FLANNEL,
+            "hosts/x": "{}",
+            "memory/x": "{}",
+            "reservations/10.0.0.0-33": "{}",
+        }.items():
+            etcd.put(f"/hostmesh/{key}", value)
+        eventually(lambda: len(views.last.set_aside) == 7)
+        assert all(view.leases == leases for view in views.items)
+
+
+def test_promise_4_a_config_that_becomes_garbage_costs_no_lease(mesh: Registry, etcd: Etcd) -> None:
+    lease = mesh.claim(request(1))
+    with follow(mesh) as (views, _):
+        etcd.put("/hostmesh/config", "garbage")
+        eventually(lambda: views.last.config_problem)
+        assert (views.last.config, views.last.leases) == (None, (lease,))
+        etcd.ctl("del", "/hostmesh/config")
+        eventually(lambda: not views.last.config_problem)
+        assert (views.last.config, views.last.leases) == (None, (lease,))
+
+
+def test_a_gap_in_the_watch_ends_in_a_complete_view(mesh: Registry, etcd: Etcd) -> None:
+    """What a peer changed while the watch was broken is seen although its subnet is the same."""
+    lease = mesh.claim(request(1))
+    gone = mesh.claim(request(2))
+    with follow(mesh) as (views, problems):
+        etcd.kill()
+        eventually(lambda: problems.last[0] is not None, timeout_s=15)
+        etcd.start()
+        etcd.wait_healthy()
+        moved = mesh.renew(lease, node_address=IPv4Address("192.0.2.99"), memory_ttl_s=3600)
+        mesh.release(host(2))
+        eventually(lambda: views.last.leases == (moved,), timeout_s=15)
+        assert gone.subnet not in {each.subnet for each in views.last.leases}
+        assert problems.last[0] is None
+        assert all(view.leases for view in views.items)
+
+
+def test_compaction_inside_a_gap_ends_in_a_complete_view(
+    mesh: Registry, etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot that the watch goes on from is compacted away before the watch starts."""
+    mesh.claim(request(1))
+    stale = mesh.records()
+    for number in range(2, 6):
+        mesh.claim(request(number))
+    revision = mesh.snapshot().revision
+    etcd.ctl("compact", str(revision))
+    reads = iter([stale])
+    real = mesh.records
+    monkeypatch.setattr(mesh, "records", lambda *arguments: next(reads, None) or real(*arguments))
+    with follow(mesh) as (views, _):
+        eventually(lambda: len(views.last.leases) == 5)
+        assert _current(views, mesh)
+
+
+def test_compaction_under_a_running_watch_is_survived(mesh: Registry, etcd: Etcd) -> None:
+    with follow(mesh) as (views, _):
+        for number in range(5):
+            mesh.claim(request(number))
+            etcd.ctl("compact", str(mesh.snapshot().revision))
+        eventually(lambda: len(views.last.leases) == 5)
+        assert _current(views, mesh)
+
+
+def test_a_cancelled_watch_ends_in_a_new_snapshot(
+    mesh: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agent.leases import watch  # noqa: PLC0415  # only here is a response forged
+
+    with follow(mesh) as (views, _):
+        real = watch._events
+        cancelled: list[object] = []
+
+        def cancel_once(response: object) -> object:
+            if not cancelled:
+                cancelled.append(response)
+                raise EtcdUnavailable("cancelled by the test")
+            return real(response)
+
+        monkeypatch.setattr(watch, "_events", cancel_once)
+        lease = mesh.claim(request(1))
+        eventually(lambda: views.last.lease_of(host(1)) == lease)
+        assert cancelled
+
+
+def test_a_stopped_etcd_is_noticed_within_15_s_and_its_return_too(
+    mesh: Registry, etcd: Etcd
+) -> None:
+    lease = mesh.claim(request(1))
+    with follow(mesh) as (views, problems):
+        etcd.pause()
+        stopped_s = time.monotonic()
+        eventually(lambda: problems.last[0] is not None, timeout_s=16)
+        assert time.monotonic() - stopped_s < 15
+        assert isinstance(problems.last[0], EtcdUnavailable)
+        assert etcd.endpoint in str(problems.last[0])
+        assert stopped_s - 5 < problems.last[1] < stopped_s + 1
+        etcd.resume()
+        eventually(lambda: problems.last[0] is None, timeout_s=15)
+        assert views.last.leases == (lease,)
+
+
+def test_promise_10_an_etcd_that_is_down_costs_no_cpu_and_few_words(
+    mesh: Registry, etcd: Etcd, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mesh.claim(request(1))
+    with follow(mesh) as (_, problems):
+        etcd.kill()
+        eventually(lambda: problems.last[0] is not None, timeout_s=15)
+        capfd.readouterr()
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        time.sleep(10)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        used_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        assert used_s < 0.3
+        assert len(problems) < 10
+        assert len(capfd.readouterr().out.splitlines()) < 10
+
+
+def test_fail_over_when_the_leader_is_killed_stopped_or_cut_off() -> None:
+    with cluster() as members, registry(*members) as mesh:
+        mesh.create_config(config())
+        mesh.claim(request(1))
+        with follow(mesh) as (views, problems):
+            leader_of(members).kill()
+            lease = mesh.claim(request(2))
+            eventually(lambda: views.last.lease_of(host(2)) == lease, timeout_s=15)
+            assert problems.last[0] is None
+
+
+def test_fail_over_when_the_member_in_use_is_stopped() -> None:
+    with cluster() as members, registry(*members) as mesh:
+        mesh.create_config(config())
+        with follow(mesh) as (views, problems):
+            members[0].pause()
+            stopped_s = time.monotonic()
+            lease = mesh.claim(request(2))
+            assert time.monotonic() - stopped_s < 12
+            eventually(lambda: views.last.lease_of(host(2)) == lease, timeout_s=15)
+            assert time.monotonic() - stopped_s < 15
+            members[0].resume()
+            assert problems.last[0] is None
+
+
+def test_a_member_without_a_leader_is_left_although_it_accepts_connections() -> None:
+    """One of three alone still accepts connections; with hasleader it refuses."""
+    with cluster() as members, registry(members[0]) as mesh:
+        mesh.create_config(config())
+        with follow(mesh) as (views, problems):
+            members[1].pause()
+            members[2].pause()
+            eventually(lambda: problems.last[0] is not None, timeout_s=15)
+            members[1].resume()
+            members[2].resume()
+            eventually(lambda: problems.last[0] is None, timeout_s=15)
+            lease = mesh.claim(request(1))
+            eventually(lambda: views.last.lease_of(host(1)) == lease, timeout_s=15)
+
+
+def test_promise_4_an_empty_etcd_in_place_of_the_old_is_another_cluster(
+    mesh: Registry, etcd: Etcd
+) -> None:
+    from agent.leases import trust  # noqa: PLC0415  # only here
+
+    for number in range(4):
+        mesh.claim(request(number))
+    believed = mesh.snapshot()
+    etcd.kill()
+    etcd.wipe()
+    etcd.arguments += ["--initial-cluster-token", "another"]
+    etcd.start()
+    etcd.wait_healthy()
+    verdict = trust.judge(believed, mesh.snapshot())
+    assert verdict.kind is trust.VerdictKind.OTHER_CLUSTER
+    mesh.client.txn("w", [], [kv.put(b"/hostmesh/x", b"")])

@@ -1,0 +1,250 @@
+"""The keeper: what is this host's stays this host's, on a real etcd."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+
+from agent.leases.directory import Directory
+from agent.leases.keeper import Keeper, Registration
+from agent.leases.registry import Registry
+from agent.model import DockerState, Lease
+from agent.settings import LeaseSettings
+from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
+
+pytestmark = pytest.mark.etcd
+
+_REGISTRATION = Registration(
+    node_address=IPv4Address("192.0.2.2"), host_name="host1", docker_state=DockerState.PENDING
+)
+_SHORT = LeaseSettings(ttl_s=60, heartbeat_ttl_s=5, memory_ttl_s=3600)
+
+
+@contextlib.contextmanager
+def keep(mesh: Registry, heard: Heard, **more: Any) -> Iterator[Keeper]:  # noqa: ANN401  # handed on
+    """A keeper that is told what a directory sees, as the daemon does."""
+    keeper = Keeper(
+        mesh,
+        **{
+            "host_id": host(1),
+            "boot_id": "1" * 32,
+            "agent_version": "0.1.0",
+            "settings": _SHORT,
+            "on_lease": heard,
+            **more,
+        },
+    )
+    directory = Directory(mesh, keeper.notice, Heard())
+    keeper.start()
+    directory.start()
+    try:
+        yield keeper
+    finally:
+        keeper.stop()
+        directory.stop()
+
+
+@pytest.fixture
+def mesh(shared_etcd: Etcd, prefix: str) -> Iterator[Registry]:
+    """Sixteen /16s."""
+    with registry(shared_etcd, prefix=prefix) as found:
+        found.create_config(config("10.64.0.0/12"))
+        yield found
+
+
+def _held(heard: Heard) -> Callable[[], Lease | None]:
+    return lambda: heard.last[0] if heard.last else None
+
+
+def _condition(heard: Heard) -> str:
+    return heard.last[1][0].name if heard.last and heard.last[1] else ""
+
+
+def test_nothing_is_written_before_there_is_a_config(shared_etcd: Etcd, prefix: str) -> None:
+    heard = Heard()
+    with registry(shared_etcd, prefix=prefix) as mesh, keep(mesh, heard) as keeper:
+        keeper.update(_REGISTRATION)
+        eventually(lambda: _condition(heard) == "mesh-config-missing")
+        assert not mesh.records()._records
+        mesh.create_config(config())
+        lease = eventually(_held(heard))
+        assert heard.last[1] == ()
+        assert mesh.snapshot().lease_of(host(1)) == lease
+
+
+def test_lease_heartbeat_and_memory_are_kept(mesh: Registry) -> None:
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.update(_REGISTRATION)
+        lease = eventually(_held(heard))
+        beat = eventually(lambda: mesh.snapshot().heartbeats.get(host(1)))
+        eventually(lambda: mesh.snapshot().heartbeats[host(1)].subnet == lease.subnet)
+        assert (beat.docker, beat.boot_id) == (DockerState.PENDING, "1" * 32)
+        keeper.update(replace(_REGISTRATION, docker_state=DockerState.READY))
+        eventually(lambda: mesh.snapshot().heartbeats[host(1)].docker is DockerState.READY)
+    assert mesh.snapshot().leases
+    eventually(lambda: not mesh.snapshot().heartbeats, timeout_s=10)
+    assert mesh.snapshot().leases  # promise 3: a stopped agent gives nothing back
+
+
+def test_promise_2_a_new_node_address_keeps_the_subnet(mesh: Registry) -> None:
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.update(_REGISTRATION)
+        lease = eventually(_held(heard))
+        keeper.update(replace(_REGISTRATION, node_address=IPv4Address("192.0.2.88")))
+        eventually(lambda: heard.last[0].node_address == IPv4Address("192.0.2.88"))
+        assert heard.last[0].subnet == lease.subnet
+        assert mesh.snapshot().lease_of(host(1)) == heard.last[0]
+
+
+def test_a_deleted_lease_is_claimed_again_at_once_with_the_same_subnet(mesh: Registry) -> None:
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.update(_REGISTRATION)
+        lease = eventually(_held(heard))
+        mesh.client.revoke(lease.etcd_lease_id)
+        again = eventually(lambda: mesh.snapshot().lease_of(host(1)), timeout_s=3)
+        assert (again.subnet, again.etcd_lease_id) != (lease.subnet, lease.etcd_lease_id)
+        assert again.subnet == lease.subnet
+
+
+def test_promise_3_a_taken_subnet_is_reported_and_not_announced_until_it_is_free(
+    mesh: Registry,
+) -> None:
+    """While Docker runs on the subnet the host takes no other, and gets its own back."""
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.update(_REGISTRATION)
+        lease = eventually(_held(heard))
+        keeper.update(replace(_REGISTRATION, wanted_subnet=lease.subnet, may_change_subnet=False))
+        _steal(mesh, lease)
+        eventually(lambda: _condition(heard) == "lease-taken")
+        assert _held(heard)() is None
+        assert "host9 at" in heard.last[1][0].cause
+        eventually(lambda: mesh.snapshot().heartbeats[host(1)].subnet is None)
+        assert mesh.snapshot().lease_of(host(1)) is None
+        mesh.release(host(9))
+        eventually(_held(heard), timeout_s=20)
+        assert (heard.last[0].subnet, heard.last[1]) == (lease.subnet, ())
+
+
+def test_another_subnet_is_taken_when_docker_may_be_restarted(mesh: Registry) -> None:
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.update(_REGISTRATION)
+        lease = eventually(_held(heard))
+        _steal(mesh, lease)
+        eventually(lambda: heard.last[0] and heard.last[0].subnet != lease.subnet)
+        assert mesh.snapshot().lease_of(host(9)) is not None
+
+
+def test_promise_4_on_hold_only_what_was_held_is_registered_again(mesh: Registry) -> None:
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.hold()
+        keeper.update(_REGISTRATION)
+        eventually(lambda: _condition(heard) == "claims-held-back")
+        assert mesh.snapshot().leases == ()
+        wanted = IPv4Network("10.70.0.0/16")
+        keeper.update(replace(_REGISTRATION, wanted_subnet=wanted))
+        lease = eventually(_held(heard))
+        assert lease.subnet == wanted
+
+
+def test_promise_4_a_claim_held_back_goes_ahead_when_the_alarm_ends(mesh: Registry) -> None:
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.hold()
+        keeper.update(_REGISTRATION)
+        eventually(lambda: _condition(heard) == "claims-held-back")
+        keeper.resume()
+        eventually(_held(heard))
+
+
+def test_a_cloned_machine_id_is_reported_and_never_shared(mesh: Registry) -> None:
+    first, second = Heard(), Heard()
+    clone = replace(_REGISTRATION, node_address=IPv4Address("192.0.2.150"), host_name="clone")
+    with keep(mesh, first) as original, keep(mesh, second, boot_id="2" * 32) as copied:
+        original.update(_REGISTRATION)
+        lease = eventually(_held(first))
+        copied.update(clone)
+        eventually(lambda: _condition(second) == "machine-id-cloned")
+        assert "host1" in second.last[1][0].cause
+        assert second.last[0] is None
+        assert mesh.snapshot().leases == (lease,)
+
+
+def test_a_reboot_with_a_new_address_is_no_clone_when_nobody_answers_at_the_old(
+    mesh: Registry,
+) -> None:
+    first, second, asked = Heard(), Heard(), Heard()
+    with keep(mesh, first) as before:
+        before.update(_REGISTRATION)
+        lease = eventually(_held(first))
+
+    def nobody_there(address: IPv4Address) -> bool:
+        asked(address)
+        return True
+
+    rebooted = replace(_REGISTRATION, node_address=IPv4Address("192.0.2.150"))
+    with keep(mesh, second, boot_id="2" * 32, earlier_life=nobody_there) as after:
+        after.update(rebooted)
+        eventually(_held(second), timeout_s=3)
+        assert second.last[0].subnet == lease.subnet
+        assert asked.items == [_REGISTRATION.node_address]
+
+
+def test_an_outage_longer_than_the_heartbeat_is_made_good(etcd: Etcd) -> None:
+    heard = Heard()
+    with registry(etcd) as mesh:
+        mesh.create_config(config())
+        with keep(mesh, heard) as keeper:
+            keeper.update(_REGISTRATION)
+            lease = eventually(_held(heard))
+            etcd.kill()
+            etcd.start()
+            etcd.wait_healthy()
+            beat_id = keeper._beat_id
+            mesh.client.revoke(beat_id)
+            eventually(lambda: mesh.snapshot().heartbeats, timeout_s=15)
+            found = mesh.snapshot().lease_of(host(1))
+            assert found is not None
+            assert found.subnet == lease.subnet
+
+
+def test_stop_is_bounded_while_etcd_hangs(etcd: Etcd) -> None:
+    import time  # noqa: PLC0415  # only here
+
+    heard = Heard()
+    with registry(etcd) as mesh:
+        mesh.create_config(config())
+        with keep(mesh, heard) as keeper:
+            keeper.update(_REGISTRATION)
+            eventually(_held(heard))
+            etcd.pause()
+            keeper.update(replace(_REGISTRATION, host_name="other"))
+            time.sleep(0.2)
+            started_s = time.monotonic()
+            keeper.stop()
+            assert time.monotonic() - started_s < 2.5
+            etcd.resume()
+
+
+def _steal(mesh: Registry, lease: Lease) -> None:
+    """Another host gets the subnet as after a partition longer than the TTL: in one step."""
+    from agent.leases import kv, wire  # noqa: PLC0415  # only here are records written by hand
+
+    thief = replace(
+        lease,
+        host_id=host(9),
+        host_name="host9",
+        node_address=request(9).node_address,
+        etcd_lease_id=0,
+    )
+    mesh.client.txn("w", [], [kv.put(mesh.keys.subnet(lease.subnet), wire.encode_lease(thief))])

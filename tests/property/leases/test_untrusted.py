@@ -1,0 +1,111 @@
+"""Anything at all may stand in etcd: it costs itself, never the view (promises 4 and 8)."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.leases import wire
+from agent.leases.fold import Records
+from agent.leases.keys import Keys
+from agent.leases.kv import Event, Record
+
+pytestmark = pytest.mark.property
+
+_KEYS = Keys("/hostmesh")
+_CONFIG = b'{"Network":"10.64.0.0/10","SubnetLen":16,"Backend":{"Type":"host-gw"}}'
+_GOOD = b'{"PublicIP":"192.0.2.1","BackendType":"host-gw"}'
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["10.64.0.0", "127.0.0.1", "192.0.2.7", "10.64.0.0/16", "f" * 32])
+)
+json_values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_FIELDS = (
+    "PublicIP BackendType Hostmesh HostID TTL Claimed HostName Network SubnetLen SubnetMin Backend"
+    " Type Subnet NodeAddress Docker Started"
+)
+names = st.sampled_from(_FIELDS.split())
+objects = st.dictionaries(
+    names, json_values | st.dictionaries(names, json_values, max_size=3), max_size=5
+)
+values = st.binary(max_size=60) | objects.map(lambda each: json.dumps(each).encode())
+kinds = st.sampled_from(["subnets", "hosts", "memory", "reservations", "other", ""])
+tails = (
+    st.text(max_size=20)
+    | st.from_regex(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}-\d{1,2}", fullmatch=True)
+    | st.sampled_from(["f" * 32, "10.65.0.0-16", "10.64.0.0-12"])
+)
+events = st.builds(
+    lambda kind, tail, value, revision: Event(
+        f"/hostmesh/{kind}/{tail}".encode("utf-8", "surrogatepass"),
+        Record(b"", value, revision, revision),
+    ),
+    kinds,
+    tails,
+    values,
+    st.integers(2, 99),
+)
+
+
+@settings(max_examples=150)
+@given(st.lists(events, max_size=8), st.none() | values)
+def test_promise_4_and_8_no_record_costs_another_or_gets_out_of_the_mesh(
+    others: list[Event], config: bytes | None
+) -> None:
+    records = Records(_KEYS, 1, 100)
+    records.load([Record(_KEYS.config, _CONFIG, 1, 1)])
+    good = Record(_KEYS.subnet(IPv4Network("10.64.0.0/16")), _GOOD, 1, 1)
+    records.load([good])
+    expected = records.view().leases
+    assert len(expected) == 1
+    records.apply([each for each in others if each.key != good.key])
+    if config is not None:
+        records.apply([Event(_KEYS.config, Record(_KEYS.config, config, 1, 2))])
+    view = records.view()
+    used = records.last_config
+    assert used is not None
+    if config is None:
+        assert expected[0] in view.leases
+    for lease in view.leases:
+        assert lease.subnet.subnet_of(used.cidr)
+        assert lease.node_address not in used.cidr
+        assert not lease.node_address.is_loopback
+        assert not lease.node_address.is_multicast
+        assert lease.host_name.isprintable()
+    for index, lease in enumerate(view.leases):
+        assert not any(lease.subnet.overlaps(other.subnet) for other in view.leases[index + 1 :])
+    for aside in view.set_aside:
+        assert aside.key.isprintable()
+        assert aside.reason.isprintable()
+        assert len(aside.key) + len(aside.reason) < 400
+
+
+@given(values)
+def test_promise_8_decoders_raise_nothing_but_value_errors(value: bytes) -> None:
+    record = Record(b"k", value)
+    for decode in (
+        lambda: wire.decode_config(value),
+        lambda: wire.decode_lease("10.64.0.0-16", record),
+        lambda: wire.decode_heartbeat("f" * 32, record),
+        lambda: wire.decode_memory("f" * 32, record),
+        lambda: wire.decode_reservation("10.64.0.0-16", record),
+    ):
+        try:
+            decode()
+        except ValueError as error:
+            assert str(error).isprintable()  # noqa: PT017  # not raising is fine, too

@@ -1,0 +1,295 @@
+"""flannel's wire format in both directions, and what others write is not believed (promise 8)."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+
+from agent.leases import wire
+from agent.leases.kv import Record
+from agent.leases.untrusted import clean_name, quote
+from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig
+
+pytestmark = pytest.mark.unit
+
+_HOST = HostId("0123456789abcdef0123456789abcdef")
+
+
+def _record(value: str | bytes, lease_id: int = 7) -> Record:
+    raw = value if isinstance(value, bytes) else value.encode()
+    return Record(b"key", raw, create_revision=3, mod_revision=9, lease_id=lease_id)
+
+
+# --- golden records: what flannel 0.28 writes, byte for byte --------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "subnet", "address", "backend"),
+    [
+        (
+            "10.5.52.0-24",
+            '{"PublicIP":"192.168.10.37","PublicIPv6":null,"BackendType":"host-gw"}',
+            "10.5.52.0/24",
+            "192.168.10.37",
+            "host-gw",
+        ),
+        (
+            "10.5.34.0-24",
+            (
+                '{"PublicIP":"10.0.0.4","PublicIPv6":null,"BackendType":"vxlan",'
+                '"BackendData":{"VNI":1,"VtepMAC":"82:4b:b6:2f:54:4e"}}'
+            ),
+            "10.5.34.0/24",
+            "10.0.0.4",
+            "vxlan",
+        ),
+        ("10.5.1.0-24", '{"PublicIP":"10.0.0.9"}', "10.5.1.0/24", "10.0.0.9", "alloc"),
+        (
+            "10.5.2.0-24&fc00:0:0:2::-64",
+            (
+                '{"PublicIP":"10.0.0.9","PublicIPv6":"2001:db8::9","BackendType":"vxlan",'
+                '"BackendV6Data":{"VNI":1}}'
+            ),
+            "10.5.2.0/24",
+            "10.0.0.9",
+            "vxlan",
+        ),
+    ],
+)
+def test_leases_that_flannel_wrote_are_read(
+    name: str, value: str, subnet: str, address: str, backend: str
+) -> None:
+    lease = wire.decode_lease(name, _record(value))
+    assert lease == Lease(
+        subnet=IPv4Network(subnet),
+        node_address=IPv4Address(address),
+        backend=backend,
+        etcd_lease_id=7,
+        create_revision=3,
+        mod_revision=9,
+    )
+
+
+def test_our_lease_is_flannels_record_with_ours_behind_it() -> None:
+    lease = Lease(
+        subnet=IPv4Network("10.64.0.0/16"),
+        node_address=IPv4Address("192.0.2.1"),
+        backend="host-gw",
+        host_id=_HOST,
+        host_name="host1",
+        claimed_s=1_700_000_000.5,
+        renewed_s=1_700_000_001.0,
+        ttl_s=86_400,
+        etcd_lease_id=7,
+        create_revision=3,
+        mod_revision=9,
+    )
+    value = wire.encode_lease(lease)
+    assert value == (
+        b'{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"host-gw","Hostmesh":'
+        b'{"HostID":"0123456789abcdef0123456789abcdef","HostName":"host1",'
+        b'"Claimed":1700000000.5,"Renewed":1700000001.0,"TTL":86400}}'
+    )
+    assert wire.decode_lease("10.64.0.0-16", _record(value)) == lease
+
+
+def test_no_field_of_ours_could_be_taken_by_go_for_one_of_flannels() -> None:
+    """Go matches names without regard to case; ours at the top is one that flannel lacks."""
+    lease = Lease(
+        subnet=IPv4Network("10.64.0.0/16"), node_address=IPv4Address("192.0.2.1"), backend="x"
+    )
+    flannels = {"publicip", "publicipv6", "backendtype", "backenddata", "backendv6data"}
+    top = json.loads(wire.encode_lease(lease))
+    assert {name.lower() for name in top} - flannels == {"hostmesh"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (
+            '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}',
+            ("10.5.0.0/16", 24, "10.5.1.0", "10.5.255.0", "host-gw"),
+        ),
+        ('{"Network":"10.5.0.0/24"}', ("10.5.0.0/24", 26, "10.5.0.64", "10.5.0.192", "udp")),
+        (
+            (
+                '{"network":"10.1.2.3/8","subnetLen":20,"SubnetMin":"10.10.0.0",'
+                '"SubnetMax":"10.99.0.0","Backend":{"Type":"vxlan","Port":8472},"Other":[1]}'
+            ),
+            ("10.0.0.0/8", 20, "10.10.0.0", "10.99.0.0", "vxlan"),
+        ),
+        (
+            (
+                '{"Network":"10.64.0.0/10","SubnetLen":16,"SubnetMin":"10.64.0.0",'
+                '"SubnetMax":"10.127.0.0","Backend":{"Type":"host-gw"}}'
+            ),
+            ("10.64.0.0/10", 16, "10.64.0.0", "10.127.0.0", "host-gw"),
+        ),
+    ],
+)
+def test_configs_are_read_with_flannels_defaults(value: str, expected: tuple[Any, ...]) -> None:
+    config = wire.decode_config(value.encode(), 5)
+    found = (config.cidr, config.subnet_len, config.subnet_min, config.subnet_max, config.backend)
+    assert tuple(str(each) for each in found) == tuple(str(each) for each in expected)
+    assert config.mod_revision == 5
+
+
+def test_our_config_states_everything_and_keeps_what_it_does_not_know() -> None:
+    config = MeshConfig(
+        cidr=IPv4Network("10.64.0.0/10"),
+        subnet_len=16,
+        subnet_min=IPv4Address("10.64.0.0"),
+        subnet_max=IPv4Address("10.127.0.0"),
+    )
+    assert wire.encode_config(config) == (
+        b'{"Network":"10.64.0.0/10","SubnetLen":16,"SubnetMin":"10.64.0.0",'
+        b'"SubnetMax":"10.127.0.0","Backend":{"Type":"host-gw"}}'
+    )
+    before = b'{"EnableIPv6":false,"network":"10.0.0.0/8","Backend":{"Type":"udp","Port":1},"X":9}'
+    after = json.loads(wire.encode_config(config, before))
+    assert (after["EnableIPv6"], after["X"], "network" in after) == (False, 9, False)
+    assert after["Backend"] == {"Type": "host-gw", "Port": 1}
+    assert wire.decode_config(wire.encode_config(config, before)) == config
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ("[" * 10_000, "not JSON"),
+        ('{"Network":"10.0.0.0/8","x":NaN}', "not JSON"),
+        ('{"Network":"10.0.0.0/8"' + " " * 20_000 + "}", "more than 16384"),
+        ("{}", "Network is missing"),
+        ('{"Network":7}', "not an IPv4 network"),
+        ('{"Network":"10.0.0.0/255.0.0.0"}', "not an IPv4 network"),
+        ('{"Network":"fc00::/8"}', "not an IPv4 network"),
+        ('{"Network":"0.0.0.0/0"}', "not a /8 to /28"),
+        ('{"Network":"127.0.0.0/8"}', "not a range for hosts"),
+        ('{"Network":"224.0.0.0/8"}', "not a range for hosts"),
+        ('{"Network":"10.0.0.0/8","SubnetLen":9}', "not from 12 to 30"),
+        ('{"Network":"10.0.0.0/8","SubnetLen":31}', "not from 12 to 30"),
+        ('{"Network":"10.0.0.0/8","SubnetLen":"16"}', "not an integer"),
+        ('{"Network":"10.0.0.0/8","SubnetLen":true}', "not an integer"),
+        ('{"Network":"10.0.0.0/15","SubnetLen":16}', "does not hold four"),
+        ('{"Network":"10.0.0.0/8","SubnetLen":30}', "more than 65536"),
+        ('{"Network":"10.0.0.0/8","SubnetLen":16,"SubnetMin":"11.0.0.0"}', "not inside"),
+        ('{"Network":"10.0.0.0/8","SubnetLen":16,"SubnetMin":"10.0.1.0"}', "does not start"),
+        (
+            '{"Network":"10.0.0.0/8","SubnetLen":16,"SubnetMin":"10.9.0.0","SubnetMax":"10.8.0.0"}',
+            "behind",
+        ),
+        ('{"Network":"10.0.0.0/8","Backend":"vxlan"}', "Backend is not an object"),
+        ('{"Network":"10.0.0.0/8","Backend":{"Type":"\\u001b[31m"}}', "Type is not a name"),
+        ('{"Network":"10.0.0.0/8","EnableIPv4":false}', "routes IPv4"),
+    ],
+)
+def test_a_config_that_describes_no_mesh_is_refused_with_the_reason(
+    value: str, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        wire.decode_config(value.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("10.64.0.0-16", "nonsense", "not JSON"),
+        ("10.64.0.0-16", b"\xff\xfe", "not UTF-8"),
+        ("10.64.0.0-16", "{}", "PublicIP is missing"),
+        ("10.64.0.0-16", '{"PublicIP":"x"}', "not an IPv4 address"),
+        ("10.64.0.0-16", '{"PublicIP":"127.0.0.1"}', "not the address of a host"),
+        ("10.64.0.0-16", '{"PublicIP":"0.0.0.0"}', "not the address of a host"),
+        ("10.64.0.0-16", '{"PublicIP":"224.0.0.9"}', "not the address of a host"),
+        ("10.64.0.0-16", '{"PublicIP":"255.255.255.255"}', "not the address of a host"),
+        ("10.64.0.1-16", '{"PublicIP":"10.0.0.1"}', "without host bits"),
+        ("10.64.0.0/16", '{"PublicIP":"10.0.0.1"}', "not <address>-<length>"),
+        ("010.64.0.0-16", '{"PublicIP":"10.0.0.1"}', "network"),
+        ("10.64.0.0-016", '{"PublicIP":"10.0.0.1"}', "not <address>-<length>"),
+        ("10.64.0.0-99", '{"PublicIP":"10.0.0.1"}', "network"),
+        ("0.0.0.0-0", '{"PublicIP":"10.0.0.1"}', "not a subnet of a mesh"),
+        ("10.0.0.0-8", '{"PublicIP":"10.0.0.1"}', "not a subnet of a mesh"),
+        ("10.64.0.0-32", '{"PublicIP":"10.0.0.1"}', "not a subnet of a mesh"),
+        ("10.64.0.0-16", '{"PublicIP":"10.0.0.1","BackendType":"a\\nb"}', "BackendType"),
+        ("10.64.0.0-16", '{"PublicIP":"10.0.0.1","Hostmesh":7}', "Hostmesh is not an object"),
+        ("10.64.0.0-16", '{"PublicIP":"10.0.0.1","Hostmesh":{"HostID":"me"}}', "host id"),
+        (
+            "10.64.0.0-16",
+            '{"PublicIP":"10.0.0.1","Hostmesh":{"HostID":"%s","HostName":"\\u001b]0;x\\u0007"}}'.replace(
+                "%s", _HOST
+            ),
+            "HostName is not a name",
+        ),
+        (
+            "10.64.0.0-16",
+            '{"PublicIP":"10.0.0.1","Hostmesh":{"HostID":"%s","TTL":1e400}}'.replace("%s", _HOST),
+            "TTL is not an integer",
+        ),
+        (
+            "10.64.0.0-16",
+            '{"PublicIP":"10.0.0.1","Hostmesh":{"HostID":"%s","Claimed":-1}}'.replace("%s", _HOST),
+            "Claimed is not a time",
+        ),
+    ],
+)
+def test_promise_8_a_malformed_lease_is_refused_with_the_reason(
+    name: str, value: str | bytes, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        wire.decode_lease(name, _record(value))
+
+
+@pytest.mark.parametrize(
+    ("subnet", "address", "fine"),
+    [
+        ("10.64.0.0/16", "192.0.2.1", True),
+        ("10.64.0.0/16", "10.64.0.1", False),  # a next hop inside the mesh
+        ("10.64.0.0/16", "10.99.0.1", False),
+        ("10.128.0.0/16", "192.0.2.1", False),  # outside
+        ("192.0.2.0/24", "192.0.2.1", False),  # the underlay
+        ("10.64.0.0/10", "192.0.2.1", False),  # all of it
+    ],
+)
+def test_promise_8_a_lease_cannot_route_anything_but_a_part_of_the_mesh(
+    subnet: str, address: str, fine: bool
+) -> None:
+    config = wire.decode_config(b'{"Network":"10.64.0.0/10","SubnetLen":16}')
+    lease = Lease(subnet=IPv4Network(subnet), node_address=IPv4Address(address), backend="host-gw")
+    assert (wire.check_lease(lease, config) == "") is fine
+
+
+def test_a_heartbeat_comes_back_as_it_was_written() -> None:
+    beat = Heartbeat(
+        host_id=_HOST,
+        host_name="host1",
+        node_address=IPv4Address("192.0.2.1"),
+        subnet=IPv4Network("10.64.0.0/16"),
+        docker=DockerState.PENDING,
+        agent_version="0.1.0",
+        boot_id="b" * 32,
+        started_s=1_700_000_000.0,
+    )
+    assert wire.decode_heartbeat(_HOST, _record(wire.encode_heartbeat(beat))) == beat
+    assert wire.decode_heartbeat(_HOST, _record("{}")).docker is DockerState.ABSENT
+    assert wire.decode_heartbeat(_HOST, _record('{"Docker":"new"}')).docker is DockerState.PENDING
+
+
+def test_memory_and_reservations_come_back_as_they_were_written() -> None:
+    subnet = IPv4Network("10.64.0.0/16")
+    assert wire.decode_memory(_HOST, _record(wire.encode_memory(subnet))) == (_HOST, subnet)
+    found = wire.decode_reservation("10.64.0.0-16", _record(wire.encode_reservation(_HOST)))
+    assert found == (subnet, _HOST)
+
+
+def test_a_host_name_that_others_would_refuse_is_cleaned_before_it_is_written() -> None:
+    assert clean_name("höst 1\x1b") == "h-st-1-"
+    assert clean_name("") == "unnamed"
+    assert len(clean_name("x" * 999)) == 253
+
+
+def test_what_is_shown_of_unknown_text_is_printable_and_short() -> None:
+    assert quote(b"a\x1b[31m\xff") == "a\\x1b[31m\\xff"
+    assert len(quote("x" * 5000)) <= 81
