@@ -14,7 +14,7 @@ from agent import errors
 from agent.errors import AgentUnavailable, HostmeshError, NotRoot
 from agent.settings.text import shown
 
-__all__ = ["AgentClient", "Document"]
+__all__ = ["AgentClient", "AgentSilentError", "Document"]
 
 Document = dict[str, Any]
 
@@ -22,6 +22,10 @@ _MAX_BODY_BYTES = 64 << 20  # 65,536 leases are 25 MB
 _CHUNK_BYTES = 1 << 16
 _OK = 200
 _START_HINT = "systemctl status hostmesh-agent; journalctl -u hostmesh-agent -n 20"
+
+
+class AgentSilentError(AgentUnavailable):
+    """The agent runs, or something on its socket does, but did not answer in time."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -62,7 +66,8 @@ class AgentClient:
         """Ask the agent to do something.
 
         Raises:
-            AgentUnavailable: Nobody answers, not in time, or not in our language.
+            AgentUnavailable: Nobody answers, or not in our language.
+            AgentSilentError: No answer in time; what was asked for may still be done.
             NotRoot: The socket may not be opened by this user.
             HostmeshError: The agent's own error, of the class its exit status names.
         """
@@ -97,8 +102,8 @@ class AgentClient:
             connection.close()
         return self._document(response.status, data)
 
-    def _late(self) -> AgentUnavailable:
-        return AgentUnavailable(
+    def _late(self) -> AgentSilentError:
+        return AgentSilentError(
             f"hostmesh-agent did not answer on {self.path} within {self._timeout_s:g} s",
             hint="it may be busy: wait, or give --timeout more; " + _START_HINT,
         )

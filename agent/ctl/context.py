@@ -57,7 +57,14 @@ class Context:
     def client(self) -> AgentClient:
         """The agent on this host; ``--socket`` spares reading the settings."""
         path: Path | None = self.args.socket
-        return AgentClient(path or self.settings.agent.socket, self.args.timeout)
+        return AgentClient(path or self.settings.agent.socket, self.timeout_s)
+
+    @property
+    def timeout_s(self) -> float:
+        """How long the verb may wait: --timeout, else its own measure."""
+        given: float | None = self.args.timeout
+        own: float = self.args.verb.timeout_s
+        return own if given is None else given
 
     @property
     def form(self) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "duration",
     "json_text",
     "render_table",
+    "sentence",
 ]
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
@@ -29,15 +30,21 @@ _SECONDS_UP_TO_S = 100
 _SMALL = 10
 _MOST_S = 1e12
 _MAX_CELL_CHARS = 200
+_MAX_SENTENCE_CHARS = 4000
 _GAP = "  "
 
 
-def clean(value: object) -> str:
+def clean(value: object, *, max_chars: int = _MAX_CELL_CHARS) -> str:
     """``value`` as one harmless cell; "-" for nothing."""
     if value is None or value == "":
         return "-"
-    text = printable(str(value)[: _MAX_CELL_CHARS + 1])
-    return text if len(text) <= _MAX_CELL_CHARS else text[: _MAX_CELL_CHARS - 1] + "…"
+    text = printable(str(value)[: max_chars + 1])
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
+
+
+def sentence(value: object) -> str:
+    """``value`` as a harmless line of its own, longer than a cell may be."""
+    return clean(value, max_chars=_MAX_SENTENCE_CHARS)
 
 
 def duration(seconds: object) -> str:

@@ -20,7 +20,7 @@ from agent.settings.text import shown
 
 __all__ = ["VERBS", "Verb", "build_parser"]
 
-_TIMEOUT_S = 15.0
+_RESTART_TIMEOUT_S = 180.0  # dockerd may restart, fail, and be brought back as it was
 _MAX_TIMEOUT_S = 86_400.0
 
 
@@ -67,6 +67,7 @@ class Verb:
         module: Module of agent.ctl.verbs that has ``run(context) -> exit status``.
         function: The function in it.
         arguments: Adds the verb's own arguments.
+        timeout_s: How long to wait without --timeout.
     """
 
     words: tuple[str, ...]
@@ -74,6 +75,7 @@ class Verb:
     module: str
     function: str = "run"
     arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+    timeout_s: float = 15.0
 
 
 VERBS: tuple[Verb, ...] = (
@@ -83,7 +85,14 @@ VERBS: tuple[Verb, ...] = (
     Verb(("config", "init"), "create the mesh", "config", "init", _config_init),
     Verb(("config", "show"), "the mesh's config as it is in etcd", "config", "show"),
     Verb(("join",), "join again after a leave", "membership", "join"),
-    Verb(("leave",), "give the lease back and stay out until join", "membership", "leave", _leave),
+    Verb(
+        ("leave",),
+        "give the lease back and stay out until join",
+        "membership",
+        "leave",
+        _leave,
+        _RESTART_TIMEOUT_S,
+    ),
     Verb(("cleanup",), "take ours off this host and keep the lease", "membership", "cleanup"),
     Verb(("etcd", "accept"), "believe etcd again after an alarm", "etcd", "accept"),
     Verb(
@@ -92,9 +101,10 @@ VERBS: tuple[Verb, ...] = (
         "docker",
         "restart",
         _docker_restart,
+        _RESTART_TIMEOUT_S,
     ),
     Verb(("firewall", "show"), "our firewall rules as they stand", "firewall", "show"),
-    Verb(("wait",), "wait until this host is ready", "wait", "run", _wait),
+    Verb(("wait",), "wait until this host is ready", "wait", "run", _wait, _RESTART_TIMEOUT_S),
     Verb(("version",), "versions of agentctl and of the agent here", "version"),
 )
 
@@ -160,9 +170,7 @@ def _common() -> _Parser:
         "--set", action="append", metavar="SECTION.KEY=VALUE", help="override one setting"
     )
     common.add_argument("--socket", type=Path, metavar="FILE", help="the agent's control socket")
-    common.add_argument(
-        "--timeout", type=_seconds, metavar="TIME", help=f"wait this long at most ({_TIMEOUT_S:g}s)"
-    )
+    common.add_argument("--timeout", type=_seconds, metavar="TIME", help="wait this long at most")
     return common
 
 
@@ -178,7 +186,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.set_defaults(
-        verb=None, output="text", settings=DEFAULT_PATH, set=[], socket=None, timeout=_TIMEOUT_S
+        verb=None, output="text", settings=DEFAULT_PATH, set=[], socket=None, timeout=None
     )
     verbs = top.add_subparsers(metavar="VERB", title="verbs", parser_class=_Parser)
     groups = {}

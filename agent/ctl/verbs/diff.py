@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.ctl.context import Context
-from agent.ctl.output import clean
+from agent.ctl.output import sentence
 from agent.errors import CannotTell, HostmeshError, NotRoot, SettingsError, UsageError
 
 __all__ = ["lines", "run"]
@@ -33,7 +33,7 @@ def run(context: Context) -> int:
         for line in lines(document):
             context.say(line)
     if state not in _STATUSES:
-        reason = clean(document.get("reason") or "the agent has no complete picture now")
+        reason = sentence(document.get("reason") or "the agent has no complete picture now")
         raise CannotTell(f"whether anything differs is not known: {reason}", hint="agentctl status")
     return _STATUSES[state]
 
@@ -42,8 +42,10 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     """Lay out the document of GET /v1/diff."""
     found = []
     for operation in document.get("operations") or []:
-        route = clean(operation.get("route") or operation.get("destination"))
-        found.append(f"{clean(operation.get('action'))} {route}: {clean(operation.get('reason'))}")
+        route = sentence(operation.get("route") or operation.get("destination"))
+        found.append(
+            f"{sentence(operation.get('action'))} {route}: {sentence(operation.get('reason'))}"
+        )
     found.extend(f"conflict: {_words(each)}" for each in document.get("conflicts") or [])
     found.extend(f"firewall: {_words(each)}" for each in document.get("firewall") or [])
     if not found and document.get("state") == "equal":
@@ -53,5 +55,5 @@ def lines(document: Mapping[str, Any]) -> list[str]:
 
 def _words(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{clean(key)} {clean(each)}" for key, each in value.items())
-    return clean(value)
+        return ", ".join(f"{sentence(key)} {sentence(each)}" for key, each in value.items())
+    return sentence(value)

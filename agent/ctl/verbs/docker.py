@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.ctl.context import Context
-from agent.ctl.output import clean
+from agent.ctl.output import sentence
 from agent.errors import Refused
 
 __all__ = ["restart"]
@@ -25,7 +25,7 @@ def restart(context: Context) -> int:
         context.say_json(document)
         return 0
     for line in document.get("done") or ["dockerd needs no restart"]:
-        context.say(clean(line))
+        context.say(sentence(line))
     for line in document.get("todo") or []:
-        context.remark(f"left to do: {clean(line)}")
+        context.remark(f"left to do: {sentence(line)}")
     return 1 if document.get("todo") else 0

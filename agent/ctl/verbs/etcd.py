@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.ctl.context import Context
-from agent.ctl.output import clean
+from agent.ctl.output import sentence
 
 __all__ = ["accept"]
 
@@ -15,7 +15,7 @@ def accept(context: Context) -> int:
         context.say_json(document)
         return 0
     for line in document.get("done") or ["nothing to accept"]:
-        context.say(clean(line))
+        context.say(sentence(line))
     for line in document.get("todo") or []:
-        context.remark(f"left to do: {clean(line)}")
+        context.remark(f"left to do: {sentence(line)}")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.ctl.context import Context
-from agent.ctl.output import clean
+from agent.ctl.output import sentence
 
 __all__ = ["show"]
 
@@ -16,5 +16,5 @@ def show(context: Context) -> int:
         return 0
     rules = document.get("rules") or ["no rule of ours stands"]
     for rule in rules:
-        context.say(clean(rule))
+        context.say(sentence(rule))
     return 0

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.ctl import direct
+from agent.ctl.client import AgentSilentError
 from agent.ctl.context import Context
-from agent.ctl.output import clean
+from agent.ctl.output import sentence
 from agent.errors import AgentUnavailable
 
 __all__ = ["cleanup", "join", "leave"]
@@ -22,6 +23,8 @@ def leave(context: Context) -> int:
         document: Mapping[str, Any] = context.client.post(
             "/v1/leave", {"force": context.args.force}
         )
+    except AgentSilentError:
+        raise  # it runs, and may be at it still
     except AgentUnavailable as error:
         context.remark(f"{error.message}; leaving without it")
         from agent.daemon.membership import leave_offline  # noqa: PLC0415 - pulls in every room
@@ -36,6 +39,8 @@ def join(context: Context) -> int:
     context.need_root("let this host join")
     try:
         document: Mapping[str, Any] = context.client.post("/v1/join", {})
+    except AgentSilentError:
+        raise  # it runs, and may be at it still
     except AgentUnavailable as error:
         context.remark(f"{error.message}; noted for when it starts")
         from agent.daemon.membership import join_offline  # noqa: PLC0415 - as above
@@ -64,9 +69,9 @@ def _report(context: Context, document: Mapping[str, Any]) -> int:
         return _UNFINISHED if todo else 0
     done = document.get("done") or []
     for line in done:
-        context.say(clean(line))
+        context.say(sentence(line))
     for line in todo:
-        context.remark(f"left to do: {clean(line)}")
+        context.remark(f"left to do: {sentence(line)}")
     if not done and not todo:
         context.say("nothing to do")
     return _UNFINISHED if todo else 0

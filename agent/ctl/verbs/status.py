@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from agent.ctl.context import Context
-from agent.ctl.output import Column, Palette, clean, duration, render_table
+from agent.ctl.output import Column, Palette, clean, duration, render_table, sentence
 
 __all__ = ["lines", "run"]
 
@@ -43,7 +43,7 @@ def lines(
     found: list[str] = []
     for label, value in _facts(document):
         style = _STYLES.get(value) if label == "state" else None
-        text = clean(value)
+        text = sentence(value)
         if style:
             found.append(f"{label:<{_LABEL_CELLS}}{palette.paint(style, text)}")
         else:
@@ -153,9 +153,9 @@ def _conditions(
         since = f" for {duration(condition.get('since_s_ago'))}"
         painted = palette.paint(_STYLES.get(severity, "dim"), severity)
         yield f"  {painted} {palette.paint('strong', name)}{about}{since}"
-        yield from _indented(clean(condition.get("cause")), width)
+        yield from _indented(sentence(condition.get("cause")), width)
         if condition.get("hint"):
-            yield from _indented(f"hint: {clean(condition['hint'])}", width)
+            yield from _indented(f"hint: {sentence(condition['hint'])}", width)
 
 
 def _indented(text: str, width: int | None, *, first: str = "    ", rest: int = 4) -> list[str]:

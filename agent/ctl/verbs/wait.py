@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.ctl.client import AgentClient
 from agent.ctl.context import Context
-from agent.ctl.output import clean
+from agent.ctl.output import clean, sentence
 from agent.errors import AgentUnavailable, CannotTell, HostmeshError
 
 __all__ = ["run"]
@@ -24,7 +24,7 @@ def run(context: Context) -> int:
         HostmeshError: Not within --timeout; the message has the state and the conditions.
         CannotTell: No agent answered all that time.
     """
-    timeout_s: float = context.args.timeout
+    timeout_s = context.timeout_s
     deadline_s = time.monotonic() + timeout_s
     client = AgentClient(context.client.path, min(timeout_s, _ONE_REQUEST_S))
     last: Mapping[str, Any] = {}
@@ -56,6 +56,6 @@ def _say_ready(context: Context, document: Mapping[str, Any]) -> None:
 def _why(document: Mapping[str, Any]) -> str:
     conditions = document.get("conditions") or []
     causes = "; ".join(
-        f"{clean(each.get('name'))}: {clean(each.get('cause'))}" for each in conditions
+        f"{clean(each.get('name'))}: {sentence(each.get('cause'))}" for each in conditions
     )
     return clean(document.get("state")) + (f" ({causes})" if causes else "")

@@ -290,6 +290,20 @@ def test_leave_join_and_cleanup_work_without_an_agent(
     assert err.count("hostmesh-agent is not running here") == 2
 
 
+@pytest.mark.parametrize("verb", ["leave", "join"])
+def test_an_agent_that_is_slow_is_not_worked_around(
+    socket_path: Path, verb: str, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_settings: Settings) -> None:
+        pytest.fail("the agent runs")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for name in ("leave_offline", "join_offline"):
+        monkeypatch.setattr(membership, name, fail)
+    with serving(socket_path, {f"POST /v1/{verb}": 1.0}):
+        assert run(socket_path, verb, "--timeout", "100ms") == 23
+
+
 @pytest.mark.parametrize("verb", ["leave", "join", "cleanup"])
 def test_changing_the_host_needs_root(
     socket_path: Path,
