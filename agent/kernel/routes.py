@@ -85,7 +85,10 @@ class RouteTable:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._socket: NetlinkSocket | None = None
-        self._seen: dict[bytes, Route] = {}
+        self._payloads: list[bytes] = []
+        self._decoded: dict[bytes, Route] = {}
+        self._ours: tuple[Route, ...] = ()
+        self._foreign: tuple[Route, ...] = ()
 
     @property
     def port_ids(self) -> frozenset[int]:
@@ -127,28 +130,27 @@ class RouteTable:
         payloads = self._open().dump(
             RTM_GETROUTE, route_dump_request(protocol=self._protocol), "listing routes"
         )
-        # Most routes are the ones of the last time, byte for byte: then no decoding is needed.
-        before, now = self._seen, {}
-        ours: list[Route] = []
+        # Between two lists most routes stay as they are, byte for byte: those are not decoded
+        # again, and when all stay, the very tuple of the last time says so to the caller.
+        if payloads == self._payloads:
+            return self._ours
+        before, now = self._decoded, {}
         for payload in payloads:
-            route = before.get(payload)
-            if route is None:
-                if payload[_PROTOCOL_AT] != self._protocol:
-                    continue  # a kernel that does not filter
-                route = decode_route(payload)
-                if route is None:
-                    continue
-            now[payload] = route
-            ours.append(route)
-        self._seen = now
-        return tuple(ours)
+            if payload[_PROTOCOL_AT] != self._protocol:
+                continue  # a kernel that does not filter
+            route = before.get(payload) or decode_route(payload)
+            if route is not None:
+                now[payload] = route
+        self._payloads, self._decoded = payloads, now
+        self._ours = tuple(now.values())
+        return self._ours
 
     def _list_foreign(self, within: IPv4Network | None) -> tuple[Route, ...]:
         payloads = self._open().dump(
             RTM_GETROUTE, route_dump_request(table=self._table), "listing routes"
         )
-        foreign: list[Route] = []
         ours = self._protocol
+        foreign: list[Route] = []
         for payload in payloads:
             if payload[_PROTOCOL_AT] == ours:
                 continue
@@ -159,7 +161,10 @@ class RouteTable:
                 and (within is None or route.destination.overlaps(within))
             ):
                 foreign.append(route)
-        return tuple(foreign)
+        found = tuple(foreign)
+        if found != self._foreign:
+            self._foreign = found
+        return self._foreign
 
     def apply(self, plan: RoutePlan) -> tuple[OperationResult, ...]:
         """Carry out the plan's operations in order; one that fails does not stop the rest.

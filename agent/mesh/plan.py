@@ -21,6 +21,7 @@ __all__ = [
     "Operation",
     "OperationKind",
     "OperationResult",
+    "PlanParts",
     "Reason",
     "RoutePlan",
     "describe_route",
@@ -142,36 +143,43 @@ def plan_routes(
     foreign_by_place: dict[tuple[int, IPv4Network], list[Route]] = {}
     for route in foreign:
         foreign_by_place.setdefault((route.table, route.destination), []).append(route)
-    operations: list[Operation] = []
-    conflicts: list[Conflict] = []
-    held: list[Route] = []
+    parts = PlanParts()
     for key, wanted in desired.items():
         there = ours_by_key.pop(key, ())
         if len(there) == 1 and there[0] == wanted and not foreign_by_place:
             continue
         rivals = foreign_by_place.get((key.table, key.destination), ()) if foreign_by_place else ()
-        for part in plan_key(wanted, there, rivals, may_delete=may_delete):
-            _sort_in(part, operations, conflicts, held)
+        parts.add(plan_key(wanted, there, rivals, may_delete=may_delete))
     for there in ours_by_key.values():
-        for part in plan_key(None, there, (), may_delete=may_delete):
-            _sort_in(part, operations, conflicts, held)
-    return RoutePlan(
-        operations=order_operations(operations), conflicts=tuple(conflicts), held=tuple(held)
-    )
+        parts.add(plan_key(None, there, (), may_delete=may_delete))
+    return parts.plan()
 
 
-def _sort_in(
-    part: Operation | Conflict | Route,
-    operations: list[Operation],
-    conflicts: list[Conflict],
-    held: list[Route],
-) -> None:
-    if isinstance(part, Operation):
-        operations.append(part)
-    elif isinstance(part, Conflict):
-        conflicts.append(part)
-    else:
-        held.append(part)
+class PlanParts:
+    """Collects what single keys bring into one plan."""
+
+    def __init__(self) -> None:
+        self._operations: list[Operation] = []
+        self._conflicts: list[Conflict] = []
+        self._held: list[Route] = []
+
+    def add(self, parts: Iterable[Operation | Conflict | Route]) -> None:
+        """Sort in what :func:`plan_key` returned."""
+        for part in parts:
+            if isinstance(part, Operation):
+                self._operations.append(part)
+            elif isinstance(part, Conflict):
+                self._conflicts.append(part)
+            else:
+                self._held.append(part)
+
+    def plan(self) -> RoutePlan:
+        """All of it, in the order in which it is safe."""
+        return RoutePlan(
+            operations=order_operations(self._operations),
+            conflicts=tuple(self._conflicts),
+            held=tuple(self._held),
+        )
 
 
 def plan_key(

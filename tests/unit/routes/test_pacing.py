@@ -1,0 +1,134 @@
+"""Back-off of what fails, damping of fights; the clock is a number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from agent.errors import KernelError
+from agent.mesh.delta import RouteChange
+from agent.mesh.pacing import Pacer
+from agent.mesh.plan import Operation, OperationKind, OperationResult, Reason, RoutePlan
+from agent.model import Route
+
+pytestmark = pytest.mark.unit
+
+A = Route(destination=IPv4Network("10.65.0.0/16"), gateway=IPv4Address("192.0.2.11"), protocol=140)
+B = replace(A, destination=IPv4Network("10.66.0.0/16"))
+
+
+def plan(*routes: Route, reason: Reason = Reason.MODIFIED) -> RoutePlan:
+    return RoutePlan(
+        operations=tuple(Operation(OperationKind.REPLACE, route, reason) for route in routes)
+    )
+
+
+def succeed(pacer: Pacer, what: RoutePlan, now_s: float) -> int:
+    """Carry out what is allowed; how much that was."""
+    allowed, _ = pacer.allow(what, now_s)
+    pacer.done([OperationResult(each) for each in allowed.operations], now_s)
+    return len(allowed.operations)
+
+
+def fail(pacer: Pacer, what: RoutePlan, now_s: float) -> int:
+    allowed, _ = pacer.allow(what, now_s)
+    pacer.done([OperationResult(e, KernelError("refused")) for e in allowed.operations], now_s)
+    return len(allowed.operations)
+
+
+def test_promise_10_a_failing_route_backs_off_alone() -> None:
+    pacer = Pacer()
+    tries = sum(fail(pacer, plan(A), now_s) for now_s in range(600))
+    assert 10 <= tries <= 20
+    assert succeed(pacer, plan(A, B), 600) in (1, 2)
+    assert [each.name for each in pacer.conditions()] == ["route-refused"] or not pacer.conditions()
+
+
+def test_the_next_due_time_is_told() -> None:
+    pacer = Pacer(jitter=lambda: 1.2)
+    fail(pacer, plan(A), 100)
+    allowed, next_s = pacer.allow(plan(A, B), 100.5)
+    assert [each.route for each in allowed.operations] == [B]
+    assert next_s == pytest.approx(101.2)
+    assert pacer.allow(plan(A), 101.3)[1] is None
+
+
+def test_success_ends_the_back_off() -> None:
+    pacer = Pacer()
+    fail(pacer, plan(A), 0)
+    assert pacer.conditions()
+    succeed(pacer, plan(A), 2)
+    assert pacer.conditions() == ()
+    assert succeed(pacer, plan(A), 2) == 1
+
+
+def test_drift_now_and_then_is_repaired_at_once_for_ever() -> None:
+    pacer = Pacer()
+    assert all(succeed(pacer, plan(A), now_s) == 1 for now_s in range(0, 600, 5))
+    assert pacer.conditions() == ()
+
+
+def test_promise_10_a_fight_is_damped_and_named() -> None:
+    pacer = Pacer()
+    repairs = 0
+    for tick in range(6000):  # ten minutes, ten times a second
+        now_s = tick / 10
+        done = succeed(pacer, plan(A), now_s)
+        repairs += done
+        if done:
+            pacer.observed(RouteChange(route=replace(A, protocol=186), replaced=True))
+    assert repairs < 40
+    (condition,) = pacer.conditions()
+    assert condition.name == "route-fight"
+    assert "bgp (186)" in condition.cause
+
+
+def test_a_fight_over_one_route_delays_no_other() -> None:
+    pacer = Pacer()
+    for tick in range(20):
+        succeed(pacer, plan(A), tick / 10)
+    assert succeed(pacer, plan(A, B), 2.1) == 1
+
+
+def test_a_fight_that_ended_is_forgotten() -> None:
+    pacer = Pacer()
+    for tick in range(20):
+        succeed(pacer, plan(A), tick / 10)
+    assert pacer.conditions()
+    pacer.allow(RoutePlan(), 200)
+    assert pacer.conditions() == ()
+    assert succeed(pacer, plan(A), 201) == 1
+
+
+def test_new_gateways_of_a_peer_are_no_fight() -> None:
+    pacer = Pacer()
+    for tick in range(50):
+        route = replace(A, gateway=IPv4Address(f"192.0.2.{11 + tick}"))
+        assert succeed(pacer, plan(route), tick / 10) == 1
+
+
+def test_link_flaps_are_no_fight() -> None:
+    pacer = Pacer()
+    for tick in range(50):
+        pacer.links_changed()
+        assert succeed(pacer, plan(A), tick / 10) == 1
+
+
+def test_one_who_writes_as_us_or_only_deletes_is_named_so() -> None:
+    for change, words in (
+        (RouteChange(route=A, replaced=True), "our own"),
+        (RouteChange(route=A, gone=True), "no trace"),
+    ):
+        pacer = Pacer()
+        for tick in range(20):
+            succeed(pacer, plan(A), tick / 10)
+            pacer.observed(change)
+        assert words in pacer.conditions()[0].cause
+
+
+def test_what_is_no_longer_wanted_has_no_condition() -> None:
+    pacer = Pacer()
+    fail(pacer, plan(A), 0)
+    assert pacer.conditions(wanted=[]) == ()
