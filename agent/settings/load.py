@@ -61,6 +61,7 @@ class _Loader:
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.sources: dict[str, str] = {}
+        self._broken: set[str] = set()  # sections with a wrong value
         self._values: dict[str, dict[str, Any]] = {}
         self._places: dict[str, str] = {}  # "section" or "section.key" to what messages begin with
 
@@ -152,6 +153,7 @@ class _Loader:
             converted = kind.convert(value)
         except ValueError as error:
             self.problems.append(f"{place}: {name}: {error}")
+            self._broken.add(section)
             return
         self._values.setdefault(section, {})[key] = converted
         self.sources[name] = source
@@ -183,8 +185,9 @@ class _Loader:
             notes=tuple(self.notes),
         )
         for name, what in checks.cross_checks(settings):
-            place = self._place_of(name)
-            self.problems.append(f"{place}: {name}: {what}")
+            # A wrong value's place was taken by its default: comparing that would mislead.
+            if name.partition(".")[0] not in self._broken:
+                self.problems.append(f"{self._place_of(name)}: {name}: {what}")
         if self.problems:
             raise SettingsError(tuple(self.problems), hint=_FILE_HINT)
         return settings

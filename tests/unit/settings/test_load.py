@@ -297,6 +297,11 @@ def test_a_password_stays_in_its_file(tmp_path: Path) -> None:
         _ = settings.etcd.password
 
 
+def test_a_wrong_value_is_not_compared_with_others_by_its_default(tmp_path: Path) -> None:
+    found = problems_of(tmp_path, "[lease]\nmemory_ttl_s = ''\nttl_s = 2592001\n")
+    assert [problem.partition(": must")[0] for problem in found] == ["2: lease.memory_ttl_s"]
+
+
 def test_certificates_go_with_https_and_in_pairs(tmp_path: Path) -> None:
     pem = tmp_path / "x.pem"
     pem.touch()
