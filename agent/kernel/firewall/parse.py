@@ -112,7 +112,7 @@ def parse_ruleset(text: str) -> Ruleset:
             or a table cannot be shown by it. A partial list is never returned.
     """
     tables: dict[str, Table] = {}
-    lines = iter(text.splitlines())
+    lines = iter(text.split("\n"))
     for line in lines:
         refused = _INCOMPATIBLE.match(line)
         if refused:

@@ -1,0 +1,64 @@
+"""Runs the agent's firewall in a network namespace of a test: JSON lines in, JSON lines out.
+
+One process per host, because python-iptables stays bound to the namespace it was first used in.
+"""
+
+import dataclasses
+import json
+import sys
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import structlog
+
+from agent.errors import HostmeshError
+from agent.kernel.firewall import FirewallReport, open_firewall
+from agent.mesh.firewall import FirewallWants, desired_firewall
+from agent.model import DockerNetwork
+
+
+def wants_of(said: dict[str, Any]) -> FirewallWants:
+    return desired_firewall(
+        cidr=IPv4Network(said["cidr"]),
+        lease=IPv4Network(said["lease"]),
+        uplink=said["uplink"],
+        peers=[IPv4Address(peer) for peer in said["peers"]],
+        docker_backend=said.get("docker_backend", ""),
+        networks=[
+            DockerNetwork(
+                id=network["bridge"],
+                name=network["bridge"],
+                bridge=network["bridge"],
+                subnet=IPv4Network(network["subnet"]),
+                internal=network.get("internal", False),
+                default=network["bridge"] == "docker0",
+                labels=network.get("labels", {}),
+            )
+            for network in said["networks"]
+        ],
+    )
+
+
+def plain(report: Any) -> Any:  # noqa: ANN401
+    return dataclasses.asdict(report) if isinstance(report, FirewallReport) else report
+
+
+def main() -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    firewall = open_firewall(sys.argv[1])
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["op"] == "reopen":
+            firewall = open_firewall(*request["arguments"])
+            print(json.dumps({"result": None}), flush=True)  # noqa: T201
+            continue
+        operation = getattr(firewall, request["op"])
+        arguments = [wants_of(request["wants"])] if "wants" in request else request["arguments"]
+        try:
+            reply = {"result": plain(operation(*arguments))}
+        except HostmeshError as error:
+            reply = {"error": type(error).__name__, "message": str(error)}
+        print(json.dumps(reply, default=str), flush=True)  # noqa: T201
+
+
+main()

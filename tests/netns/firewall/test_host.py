@@ -1,0 +1,151 @@
+"""Conditions, variants, policy, sizes and errors, on the real programs."""
+
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from tests.netns.firewall.dockerrules import docker_text
+from tests.netns.firewall.fwlab import C0, PEER_CONTAINER, STRANGER, WANTS, Probe, Rig
+
+pytestmark = pytest.mark.netns
+
+
+def conditions(report: dict[str, Any]) -> dict[str, str]:
+    return {condition["name"]: condition["cause"] for condition in report["conditions"]}
+
+
+def test_an_operators_rule_that_shuts_the_mesh_off_is_quoted(docked: Rig) -> None:
+    assert "operator-blocks-mesh" not in conditions(docked.firewall("apply"))
+    docked.iptables("-I", "DOCKER-USER", "-i", "eth0", "-j", "DROP")
+    report = docked.firewall("apply")
+    assert report["differs"] is False
+    assert "-A DOCKER-USER -i eth0 -j DROP" in conditions(report)["operator-blocks-mesh"]
+    docked.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
+
+
+def test_dockers_lost_jumps_are_a_condition_and_are_not_forged(docked: Rig) -> None:
+    assert "docker-rules-missing" not in conditions(docked.firewall("apply"))
+    docked.iptables("-F")
+    report = docked.firewall("apply")
+    assert "filter FORWARD" in conditions(report)["docker-rules-missing"]
+    assert not [line for line in docked.save() if line.startswith("-A FORWARD -j DOCKER")]
+
+
+def test_rules_in_the_other_variant_are_moved(bare: Rig) -> None:
+    other = "legacy" if bare.variant == "nft" else "nft"
+    bare.driver.send({"op": "reopen", "arguments": [other]})
+    bare.driver.receive()
+    bare.firewall("apply")
+    bare.driver.send({"op": "reopen", "arguments": [bare.variant]})
+    bare.driver.receive()
+    report = bare.firewall("apply")
+    assert report["variant"] == bare.variant
+    assert not [line for line in bare.save(variant=other) if "HOSTMESH" in line]
+    assert [line for line in bare.save() if "HOSTMESH" in line]
+    assert bare.firewall("check")["differs"] is False
+
+
+def test_auto_goes_where_dockers_rules_are(bare: Rig) -> None:
+    bare.restore(docker_text("26.1"))
+    bare.driver.send({"op": "reopen", "arguments": ["auto"]})
+    bare.driver.receive()
+    assert bare.firewall("apply")["variant"] == bare.variant
+    assert [line for line in bare.save() if "HOSTMESH" in line]
+
+
+def test_docker_in_both_variants_is_a_condition(docked: Rig, engine: str) -> None:
+    other = "legacy" if docked.variant == "nft" else "nft"
+    docked.restore(docker_text(engine), variant=other)
+    said = conditions(docked.firewall("apply"))
+    assert f"iptables-{other}" in said["firewall-stale-variant"]
+
+
+def test_forward_policy_is_set_as_docker_does_and_restored(docked: Rig) -> None:
+    before = docked.save()
+    assert docked.firewall("set_forward_policy_drop") == "ACCEPT"
+    assert ":FORWARD DROP" in docked.save()
+    assert docked.firewall("set_forward_policy_drop") == "DROP"
+    assert [line for line in docked.save() if line.startswith("-")] == [
+        line for line in before if line.startswith("-")
+    ]
+    docked.firewall("restore_forward_policy", "ACCEPT")
+    assert ":FORWARD ACCEPT" in docked.save()
+
+
+def test_the_host_is_no_open_router_between_switching_forwarding_on_and_docker(bare: Rig) -> None:
+    bare.firewall("set_forward_policy_drop")
+    bare.expect((Probe("stranger", C0, "tcp81"), None), (Probe("c0", STRANGER, "tcp81"), None))
+
+
+@pytest.mark.parametrize("count", [1_500, pytest.param(10_000, marks=pytest.mark.full)])
+def test_rules_do_not_grow_with_peers_and_ten_thousand_fit(bare: Rig, count: int) -> None:
+    few = bare.firewall("render")
+    peers = [f"192.168.{high}.{low}" for high in range(16, 56) for low in range(250)]
+    del peers[count:]
+    bare.firewall("apply")
+    rules = bare.save()
+    began = time.monotonic()
+    report = bare.firewall("apply", peers=peers)
+    assert time.monotonic() - began < 6
+    assert report["peers_added"] == count
+    assert bare.save() == rules
+    assert len(few.splitlines()) == len(set(few.splitlines())) + few.count("COMMIT") - 1
+    assert bare.firewall("check", peers=peers)["differs"] is False
+    assert bare.firewall("apply")["peers_removed"] == count
+
+
+def test_a_set_of_another_type_is_not_taken_over(bare: Rig) -> None:
+    bare.host.run("ipset", "create", "hostmesh-peers", "hash:net")
+    bare.driver.send({"op": "apply", "wants": {**WANTS}})
+    reply = bare.driver.receive()
+    assert reply["error"] == "FirewallError"
+    assert "hash:net" in reply["message"]
+
+
+def test_a_set_that_lost_members_is_filled_again(bare: Rig) -> None:
+    bare.firewall("apply")
+    bare.host.run("ipset", "flush", "hostmesh-peers")
+    assert bare.firewall("apply")["peers_added"] == 1
+
+
+def test_show_says_where_ours_stand_and_what_they_counted(docked: Rig) -> None:
+    docked.firewall("apply")
+    docked.reach(Probe("peer", C0, "tcp81", PEER_CONTAINER))
+    text = docked.firewall("show")
+    assert "filter DOCKER-USER" in text
+    assert "1 members" in text
+    line = next(line for line in text.splitlines() if "hostmesh: open network" in line)
+    assert "[0:0]" not in line
+
+
+def test_the_dry_run_is_what_restore_takes(docked: Rig) -> None:
+    text = docked.firewall("render")
+    docked.host.run("ipset", "create", "hostmesh-peers", "hash:ip")
+    docked.restore(text)
+    report = docked.firewall("check")
+    assert [edit for edit in report["edits"] if not edit.startswith("ipset")] == []
+    assert docked.firewall("apply")["differs"] is True
+    assert docked.firewall("render") == ""
+
+
+def test_the_legacy_writer_waits_for_the_xtables_lock(bare: Rig) -> None:
+    if bare.variant != "legacy":
+        pytest.skip("the nft variant has no lock")
+    held = subprocess.Popen(bare.host.enter("flock", "/run/xtables.lock", "sleep", "1.5"))
+    time.sleep(0.3)
+    began = time.monotonic()
+    bare.firewall("apply")
+    assert time.monotonic() - began > 0.8
+    held.wait(timeout=5)
+
+
+def test_a_legacy_commit_loses_no_rule_of_a_racing_program(bare: Rig) -> None:
+    script = "for n in $(seq 1 150); do iptables-%s -w 10 -A INPUT -s 10.9.0.$n -j ACCEPT; done"
+    racing = subprocess.Popen(bare.host.enter("sh", "-c", script % bare.variant))
+    while racing.poll() is None:
+        bare.firewall("apply")
+        bare.firewall("remove")
+    assert racing.wait(timeout=30) == 0
+    assert len([line for line in bare.save() if "-A INPUT" in line]) == 150

@@ -1,0 +1,148 @@
+"""Who reaches whom, by real packets, on each engine's rules and each iptables."""
+
+import pytest
+
+from tests.netns.firewall.fwlab import (
+    A1,
+    C0,
+    HOST,
+    I1,
+    O1,
+    PEER,
+    PEER_CONTAINER,
+    STRANGER,
+    Probe,
+    Rig,
+)
+
+pytestmark = pytest.mark.netns
+
+Expected = tuple[Probe, str | None]
+
+MESH_REACHES: tuple[Expected, ...] = (
+    *(
+        (Probe("peer", C0, how, PEER_CONTAINER), PEER_CONTAINER)
+        for how in ("tcp80", "tcp81", "udp81")
+    ),
+    (Probe("peer", C0, "icmp", PEER_CONTAINER), "yes"),
+    *((Probe("peer", C0, how, PEER), PEER) for how in ("tcp80", "tcp81", "udp80", "udp81")),
+    (Probe("peer", C0, "icmp", PEER), "yes"),
+    (Probe("c0", PEER_CONTAINER, "tcp81"), C0),
+    (Probe("c0", PEER_CONTAINER, "udp81"), C0),
+    (Probe("c0", PEER_CONTAINER, "icmp"), "yes"),
+    (Probe("a1", PEER_CONTAINER, "tcp81"), A1),
+    (Probe("a1", PEER_CONTAINER, "udp81"), A1),
+)
+PUBLISHED: tuple[Expected, ...] = (
+    (Probe("peer", A1, "tcp80", PEER_CONTAINER), PEER_CONTAINER),
+    (Probe("peer", A1, "icmp", PEER_CONTAINER), "yes"),
+    (Probe("peer", A1, "tcp80", PEER), PEER),
+    (Probe("peer", A1, "icmp", PEER), "yes"),
+    *(
+        (Probe("peer", A1, how, source), None)
+        for how in ("tcp81", "udp80", "udp81")
+        for source in (PEER, PEER_CONTAINER)
+    ),
+)
+WORLD: tuple[Expected, ...] = (
+    (Probe("c0", STRANGER, "tcp81"), HOST),
+    (Probe("a1", STRANGER, "udp81"), HOST),
+    (Probe("o1", PEER_CONTAINER, "tcp81"), HOST),
+    (Probe("c0", STRANGER, "icmp"), "yes"),
+    (Probe("c0", PEER, "tcp81"), HOST),
+)
+HOST_PORTS: tuple[Expected, ...] = (
+    (Probe("stranger", HOST, "tcp8080"), STRANGER),
+    (Probe("stranger", HOST, "udp8080"), STRANGER),
+    (Probe("stranger", HOST, "tcp8081"), STRANGER),
+    (Probe("peer", HOST, "tcp8081", PEER_CONTAINER), PEER_CONTAINER),
+)
+STRANGERS: tuple[Expected, ...] = tuple(
+    (Probe("stranger", to, how), None)
+    for to in (C0, A1, I1)
+    for how in ("icmp", "tcp80", "tcp81", "udp81")
+)
+ISOLATED: tuple[Expected, ...] = (
+    *((Probe("c0", to, how), None) for to in (A1, I1, O1) for how in ("icmp", "tcp81", "udp81")),
+    *((Probe(by, C0, how), None) for by in ("a1", "i1", "o1") for how in ("icmp", "tcp81")),
+)
+INTERNAL: tuple[Expected, ...] = (
+    *((Probe("peer", I1, how, PEER_CONTAINER), None) for how in ("icmp", "tcp80", "udp81")),
+    *((Probe("peer", I1, how, PEER), None) for how in ("icmp", "tcp80")),
+    *((Probe("i1", to, "tcp81"), None) for to in (PEER_CONTAINER, PEER, STRANGER)),
+    (Probe("i1", PEER_CONTAINER, "icmp"), None),
+)
+ALL = (*MESH_REACHES, *PUBLISHED, *WORLD, *HOST_PORTS, *STRANGERS, *ISOLATED, *INTERNAL)
+
+
+def test_everybody_reaches_what_is_meant_for_them_and_nothing_else(docked: Rig) -> None:
+    docked.firewall("apply")
+    docked.expect(*ALL)
+    docked.iptables("-P", "FORWARD", "DROP")
+    docked.expect(*ALL)
+
+
+def test_it_would_not_be_so_without_us(docked: Rig, engine: str) -> None:
+    """The rig is worth something: on the engines' own rules the opposite is the case."""
+    reached = docked.reach(
+        Probe("stranger", C0, "tcp81"),
+        Probe("peer", C0, "tcp81", PEER_CONTAINER),
+        Probe("c0", PEER_CONTAINER, "tcp81"),
+    )
+    open_router = STRANGER, PEER_CONTAINER, HOST
+    assert reached == ([None, None, HOST] if engine == "28.5" else list(open_router))
+
+
+def test_forward_ends_in_reject(docked: Rig) -> None:
+    docked.iptables("-A", "FORWARD", "-j", "REJECT", "--reject-with", "icmp-host-prohibited")
+    docked.firewall("apply")
+    docked.expect(*ALL)
+
+
+def test_forward_rejects_and_there_is_no_docker(bare: Rig) -> None:
+    bare.iptables("-A", "FORWARD", "-j", "REJECT", "--reject-with", "icmp-host-prohibited")
+    bare.firewall("apply")
+    bare.expect(*MESH_REACHES, *STRANGERS, *INTERNAL)
+    assert bare.firewall("check")["differs"] is False
+
+
+def test_forged_own_addresses_reach_nobody(docked: Rig, engine: str) -> None:
+    """Addresses of the lease as source, from outside: Docker's isolation trusts them."""
+    forged = "10.65.129.77"
+    docked.at["stranger"].ip(f"addr replace {forged}/32 dev lo")
+    probes = [Probe("stranger", to, "udp80", forged) for to in (I1, A1)]
+    docked.reach(*probes, timeout_s=0.2)
+    assert docked.at["i1"].seen("udp") == {forged} or engine == "28.5"
+    docked.at["a1"].seen("udp")
+    docked.firewall("apply")
+    docked.reach(*probes, timeout_s=0.2)
+    assert docked.at["i1"].seen("udp") == docked.at["a1"].seen("udp") == set()
+
+
+def test_a_peer_that_left_is_a_stranger(docked: Rig) -> None:
+    docked.firewall("apply")
+    docked.firewall("apply", peers=[])
+    docked.expect(
+        (Probe("peer", C0, "tcp81", PEER), None),
+        (Probe("peer", C0, "icmp", PEER), None),
+        (Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER),
+    )
+
+
+@pytest.mark.parametrize("access", ["open", "published", "closed"])
+def test_access_of_a_network_switches_live(docked: Rig, access: str) -> None:
+    networks = [
+        {"bridge": "docker0", "subnet": "10.65.0.0/17"},
+        {"bridge": "br-app", "subnet": "10.65.128.0/24", "labels": {"hostmesh.access": access}},
+    ]
+    docked.firewall("apply")
+    docked.firewall("apply", networks=networks)
+    inward = PEER_CONTAINER if access != "closed" else None
+    docked.expect(
+        (Probe("peer", A1, "tcp80", PEER_CONTAINER), inward),
+        (Probe("peer", A1, "tcp81", PEER_CONTAINER), inward if access == "open" else None),
+        (Probe("peer", A1, "icmp", PEER_CONTAINER), "yes" if inward else None),
+        (Probe("a1", PEER_CONTAINER, "tcp81"), A1 if inward else HOST),
+        (Probe("peer", HOST, "tcp8081", PEER), PEER),
+        (Probe("c0", A1, "tcp81"), None),
+    )

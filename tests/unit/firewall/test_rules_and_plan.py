@@ -1,0 +1,239 @@
+"""Our rules' text and the edits between what is there and what is wanted."""
+
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from agent.errors import FirewallError
+from agent.kernel.firewall.conditions import conditions_of
+from agent.kernel.firewall.parse import parse_rule, parse_ruleset
+from agent.kernel.firewall.plan import plan, plan_removal, restore_text
+from agent.kernel.firewall.rules import our_chains
+from agent.mesh.firewall import Access, FirewallWants, WantedNetwork
+
+pytestmark = pytest.mark.unit
+
+
+def wants(*networks: WantedNetwork, peers: int = 1, docker_backend: str = "") -> FirewallWants:
+    return FirewallWants(
+        cidr=IPv4Network("10.64.0.0/10"),
+        lease=IPv4Network("10.65.0.0/16"),
+        uplink="eth0",
+        peers=frozenset(IPv4Address("192.168.0.0") + n for n in range(peers)),
+        networks=networks,
+        local_bridges=tuple(network.bridge for network in networks),
+        docker_backend=docker_backend,
+    )
+
+
+def network(bridge: str, octet: int, access: str, *, internal: bool = False) -> WantedNetwork:
+    return WantedNetwork(
+        bridge=bridge,
+        subnet=IPv4Network(f"10.65.{octet}.0/24"),
+        access=Access(access),
+        internal=internal,
+    )
+
+
+OPEN = network("docker0", 0, "open")
+SHOWN = network("br-a", 128, "published")
+CLOSED = network("br-c", 129, "closed")
+INTERNAL = network("br-i", 130, "closed", internal=True)
+DOCKER_20 = """\
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [1:2]
+:OUTPUT ACCEPT [0:0]
+:DOCKER - [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -j DOCKER
+{user}-A DOCKER-USER -j RETURN
+COMMIT
+"""
+
+
+def bodies(wanted: FirewallWants, *, docker_chain: bool = True) -> list[str]:
+    chains = our_chains(wanted, docker_chain=docker_chain)
+    return [rule for table in chains.values() for rules in table.values() for rule in rules]
+
+
+def test_every_rule_says_its_purpose() -> None:
+    for body in bodies(wants(OPEN, SHOWN, CLOSED, INTERNAL)):
+        assert '--comment "hostmesh: ' in body
+
+
+def test_the_number_of_rules_is_that_of_networks_not_of_peers() -> None:
+    assert bodies(wants(OPEN, SHOWN, peers=10)) == bodies(wants(OPEN, SHOWN, peers=10_000))
+
+
+def test_every_rule_that_lets_something_in_looks_at_the_uplink_first() -> None:
+    """Promise 5: addresses alone let one network of a host into another."""
+    chains = our_chains(wants(OPEN, SHOWN, CLOSED), docker_chain=True)
+    for rules in (chains["filter"]["HOSTMESH-FORWARD"], chains["raw"]["HOSTMESH-PREROUTING"]):
+        for spec in map(parse_rule, rules):
+            if spec.target in {"ACCEPT", "HOSTMESH-INBOUND"}:
+                interfaces = [c for c in spec.clauses if c.option in {"-i", "-o"}]
+                assert any(c.values == ("eth0",) and not c.negated for c in interfaces), spec
+    assert "-s 10.65.0.0/16 -d 10.65.0.0/16 ! -i eth0" in chains["filter"]["HOSTMESH-FORWARD"][0]
+
+
+def test_nothing_opens_a_closed_network() -> None:
+    for body in bodies(wants(CLOSED, INTERNAL)):
+        spec = parse_rule(body)
+        if "10.65.129.0/24" in body or "10.65.130.0/24" in body:
+            assert spec.target == "RETURN"
+        if "br-i" in body or "br-c" in body:
+            assert spec.target in {"RETURN", "DROP"}
+
+
+def test_what_a_published_network_publishes_is_asked_of_dockers_chain_if_it_is_there() -> None:
+    assert any(body.endswith("-j DOCKER") for body in bodies(wants(SHOWN)))
+    assert not any(body.endswith("-j DOCKER") for body in bodies(wants(SHOWN), docker_chain=False))
+
+
+def test_the_last_rule_drops_strangers_whatever_the_policy() -> None:
+    last = our_chains(wants(OPEN), docker_chain=True)["filter"]["HOSTMESH-FORWARD"][-1]
+    assert last.startswith("-d 10.65.0.0/16 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT")
+    assert last.endswith("-j DROP")
+
+
+def test_ours_go_behind_the_operators_and_before_the_return() -> None:
+    ruleset = parse_ruleset(DOCKER_20.format(user="-A DOCKER-USER -s 10.9.9.9/32 -j DROP\n"))
+    text = restore_text(plan(ruleset, wants(OPEN)))
+    assert "-I DOCKER-USER 2 " in text
+    assert ":DOCKER" not in text
+    assert ":FORWARD" not in text
+
+
+def test_jumps_are_deleted_by_their_text_and_never_by_number() -> None:
+    jump = "-A DOCKER-USER -m tcp -p tcp -j HOSTMESH-FORWARD\n"
+    ruleset = parse_ruleset(
+        DOCKER_20.format(user=jump + jump).replace(
+            ":DOCKER ", ":HOSTMESH-FORWARD - [0:0]\n:DOCKER "
+        )
+    )
+    text = restore_text(plan(ruleset, wants(OPEN)))
+    assert text.count("-D DOCKER-USER -m tcp -p tcp -j HOSTMESH-FORWARD\n") == 2
+    assert "-D DOCKER-USER 1" not in text
+
+
+def test_removal_of_nothing_is_nothing() -> None:
+    assert plan_removal(parse_ruleset(DOCKER_20.format(user=""))) == ()
+    assert restore_text(()) == ""
+
+
+def test_legacys_normal_forms_are_no_difference() -> None:
+    wanted = wants(OPEN, SHOWN)
+    text = restore_text(plan(parse_ruleset(""), wanted))
+    tables = parse_ruleset(_as_saved(text))
+    assert plan(tables, wanted) == ()
+
+
+def _as_saved(text: str) -> str:
+    """As the legacy program prints what python-iptables wrote: other tests first."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        words = line.split(" -m comment ")
+        if line.startswith("-A") and " -m set " in words[0]:
+            head, tail = words[0].split(" -m set ")
+            comment, jump = words[1].split(" -j ")
+            line = f"{head} -m comment {comment} -m set {tail} -j {jump}"  # noqa: PLW2901
+        if line.startswith("-I"):
+            _, chain, _, rest = line.split(" ", 3)
+            line = f"-A {chain} {rest}"  # noqa: PLW2901
+            lines.insert(lines.index(f":{rest.split(' -j ')[1]} - [0:0]"), f":{chain} ACCEPT [0:0]")
+        lines.append(line)
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*filter\n:FORWARD ACCEPT [0:0]\n",
+        "*filter\nsomething\nCOMMIT\n",
+        "*filter\n-A NOWHERE -j ACCEPT\nCOMMIT\n",
+        "iptables: error\n",
+        "# Table `nat' is incompatible, use 'nft' tool.\n",
+    ],
+)
+def test_a_partial_or_unreadable_list_is_an_error_never_an_empty_list(text: str) -> None:
+    """Promise 4."""
+    with pytest.raises(FirewallError):
+        parse_ruleset(text)
+
+
+def test_a_foreign_comment_with_odd_line_breaks_is_one_rule() -> None:
+    rule = '-A INPUT -m comment --comment "a\x0b\x85\u2028b" -j ACCEPT'
+    text = f"*filter\n:INPUT ACCEPT [0:0]\n{rule}\nCOMMIT\n"
+    assert len(parse_ruleset(text).table("filter").rules("INPUT")) == 1
+
+
+def names(user: str, wanted: FirewallWants | None = None) -> list[str]:
+    ruleset = parse_ruleset(DOCKER_20.format(user=user))
+    return [c.name for c in conditions_of(ruleset, wanted or wants(OPEN, SHOWN))]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-i eth0 -j DROP",
+        "-i eth+ -j REJECT --reject-with icmp-port-unreachable",
+        "-j DROP",
+        "! -s 192.168.1.0/24 -i eth0 -j DROP",
+        "-i eth0 -m conntrack --ctstate NEW -j DROP",
+        "-s 10.0.0.0/8 -j DROP",
+        "-d 10.65.0.0/24 -i eth0 -j DROP",
+        "-i docker0 -o eth0 -j DROP",
+        '-i eth0 -m comment --comment "no way" -j DROP',
+        "-i eth0 -o docker0 -j REJECT",
+    ],
+)
+def test_an_operators_rule_that_surely_shuts_the_mesh_off_is_quoted(rule: str) -> None:
+    ruleset = parse_ruleset(DOCKER_20.format(user=f"-A DOCKER-USER {rule}\n"))
+    found = conditions_of(ruleset, wants(OPEN, SHOWN))
+    assert [condition.name for condition in found] == ["operator-blocks-mesh"]
+    assert f"-A DOCKER-USER {rule}" in found[0].cause
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-i eth1 -j DROP",
+        "-i eth0 -p tcp -m tcp --dport 22 -j DROP",
+        "! -s 10.0.0.0/8 -i eth0 -j DROP",
+        "-s 10.66.0.77/32 -j DROP",
+        "-i eth0 -m set --match-set bad src -j DROP",
+        "-i eth0 -m conntrack --ctstate INVALID -j DROP",
+        "-i eth0 -j ACCEPT",
+        "-i eth0 -m limit --limit 5/sec -j DROP",
+    ],
+)
+def test_a_rule_that_closes_only_a_part_is_the_operators_right(rule: str) -> None:
+    assert names(f"-A DOCKER-USER {rule}\n") == []
+
+
+def test_an_operators_own_chain_is_followed() -> None:
+    text = DOCKER_20.format(user="-A DOCKER-USER -i eth0 -j GUARD\n")
+    text = text.replace("-A FORWARD -j DOCKER-USER", "{}-A FORWARD -j DOCKER-USER", 1)
+    shut = ":GUARD - [0:0]\n-A GUARD -s 10.9.9.9/32 -j ACCEPT\n-A GUARD -j DROP\n"
+    kept = ":GUARD - [0:0]\n-A GUARD -s 10.64.0.0/10 -j RETURN\n-A GUARD -j DROP\n"
+    assert _blocked(text.format(shut))
+    assert not _blocked(text.format(kept))
+
+
+def _blocked(text: str) -> bool:
+    return bool(conditions_of(parse_ruleset(text), wants(OPEN)))
+
+
+def test_dockers_nftables_backend_is_one_clear_condition() -> None:
+    found = conditions_of(parse_ruleset(""), wants(OPEN, docker_backend="nftables"))
+    assert [condition.name for condition in found] == ["firewall-backend-nftables"]
+
+
+def test_dockers_lost_jumps_and_lost_chains_say_to_restart_it() -> None:
+    flushed = "*filter\n:FORWARD DROP [0:0]\n:DOCKER - [0:0]\n:DOCKER-USER - [0:0]\nCOMMIT\n"
+    for text in (flushed, ""):
+        found = conditions_of(parse_ruleset(text), wants(OPEN))
+        assert [condition.name for condition in found] == ["docker-rules-missing"]
+        assert "restart docker" in found[0].hint
