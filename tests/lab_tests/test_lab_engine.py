@@ -200,7 +200,8 @@ def test_a_lab_that_was_killed_is_cleared_and_the_machine_is_as_before(victim: s
         os.kill(pids[0], signal.SIGKILL)
         wait_until(lambda: procs.start_time(pids[0]) is None, 10, "the host's end")
         assert Lab.open(name).etcdctl("put", "/a", "1") == "OK\n"
-    state.clear(name)
+    with state.locked(name):
+        state.clear(name)
     assert left_behind(name) == []
     assert all(procs.start_time(pid) is None for pid in pids)
     assert before.differences(machinestate.look(lab=name)) == []

@@ -73,11 +73,12 @@ class Host(Machine):
 
     def fetch(self, url: str, *, container: str | None = None, timeout_s: int = 3) -> str | None:
         """A page by HTTP from this host or from a container on it; None if it cannot be had."""
-        argv = (
-            ["docker", "exec", container, "wget", "-q", "-T", str(timeout_s), "-O", "-", url]
-            if container
-            else ["curl", "-sf", "--max-time", str(timeout_s), url]
-        )
+        if container:
+            # Not wget's own -T: Debian 12's static busybox crashes on it.
+            inside = ["timeout", str(timeout_s), "wget", "-q", "-O", "-", url]
+            argv = ["docker", "exec", container, *inside]
+        else:
+            argv = ["curl", "-sf", "--max-time", str(timeout_s), url]
         done = self.run(argv, timeout_s=timeout_s + 15, check=False)
         return done.stdout if done.returncode == 0 else None
 
