@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from agent.docker.document import Document, KeyPath, same_json
 from agent.docker.journal import Journal
@@ -109,6 +109,9 @@ def file_conflicts(wants: DockerWants, document: Document) -> tuple[Finding, ...
     cidr = document.value(("fixed-cidr",))
     if isinstance(cidr, str) and cidr:
         found += _fixed_cidr(wants, cidr, f'"fixed-cidr" in {source}').values()
+    gateway = document.value(("default-gateway",))
+    if isinstance(gateway, str) and gateway and not _inside(gateway, wants):
+        found.append(_gateway(gateway, wants, source))
     if document.value(("iptables",)) is False:
         found.append(_iptables_off(f'"iptables" in {source}'))
     return tuple(found)
@@ -137,6 +140,24 @@ def _fixed_cidr(wants: DockerWants, cidr: str, where: str) -> dict[tuple[str, st
         severity=Severity.ERROR,
     )
     return {(condition.name, ""): Finding(condition, blocks=True)}
+
+
+def _inside(address: str, wants: DockerWants) -> bool:
+    try:
+        return IPv4Address(address) in wants.bip.network
+    except ValueError:
+        return False
+
+
+def _gateway(gateway: str, wants: DockerWants, source: str) -> Finding:
+    condition = Condition(
+        name="docker-default-gateway-outside",
+        cause=f'"default-gateway" in {source} is {gateway}, outside docker0\'s '
+        f"{wants.bip.network}: dockerd does not start with that",
+        hint=f"change it to an address inside {wants.bip.network}, or remove it",
+        severity=Severity.ERROR,
+    )
+    return Finding(condition, blocks=True)
 
 
 def _hosts(given: tuple[str, ...], where: str) -> Finding:

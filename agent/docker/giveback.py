@@ -18,6 +18,7 @@ from agent.docker.decide import held_back
 from agent.docker.engine import Engine, EngineReading
 from agent.docker.journal import Journal
 from agent.docker.jsonspan import JsonValue
+from agent.docker.planning import pools_of
 from agent.docker.report import RestoreReport
 from agent.docker.restarter import Restarter
 from agent.docker.service import DockerService
@@ -97,14 +98,14 @@ class GiveBack:
         if journal is None:
             return RestoreReport(done=(), todo=(), facts=reading.facts)
         if not _in_force(journal, reading):
-            return RestoreReport(done=self._put_back(), todo=(), facts=reading.facts)
+            return _report(self._put_back(), (), reading, journal)
         why = self._held(reading, force=force) if may_restart else "no restart was asked for"
         if why:
             todo = f"restart Docker when it suits you: docker0 still has {reading.bip} ({why})"
             address = self._former(journal, reading)
             if address is not None:
                 todo += f"; it keeps it unless started once with --bip={address}"
-            return RestoreReport(done=self._put_back(), todo=(todo,), facts=reading.facts)
+            return _report(self._put_back(), (todo,), reading, journal)
         return self._move_back(journal, reading)
 
     def _move_back(self, journal: Journal, reading: EngineReading) -> RestoreReport:
@@ -118,13 +119,12 @@ class GiveBack:
         else:
             done = self._put_back()
             outcome = self._restarter.plain(lambda seen: seen.facts.reachable)
-        facts = outcome.reading.facts
         if outcome.failure:
             todo = f"Docker did not come back: {outcome.failure}; look at Docker's log"
-            return RestoreReport(done=done, todo=(todo,), facts=facts)
+            return _report(done, (todo,), outcome.reading, journal)
         _log.info("docker-given-back", bridge=str(outcome.reading.bip))
         told = f"Docker was restarted; docker0 is {outcome.reading.bip or 'absent'}"
-        return RestoreReport(done=(*done, told), todo=(), facts=facts)
+        return _report((*done, told), (), outcome.reading, journal)
 
     def _put_back(self) -> tuple[str, ...]:
         changed = self._store.restore()
@@ -160,3 +160,17 @@ def _in_force(journal: Journal, reading: EngineReading) -> bool:
         return True
     have: JsonValue = [{"base": str(base), "size": size} for base, size in reading.pools or ()]
     return pools is not None and pools.is_ours(have)
+
+
+def _report(
+    done: tuple[str, ...], todo: tuple[str, ...], reading: EngineReading, journal: Journal
+) -> RestoreReport:
+    """Return the report, with the networks that keep a subnet from the lease's pools."""
+    pools = journal.change(POOLS)
+    ours = pools_of(pools.ours[-1]) if pools else ()
+    left = [
+        f"docker network rm {network.name}: it keeps {network.subnet}, which is no longer ours"
+        for network in reading.facts.networks
+        if not network.default and any(network.subnet.subnet_of(base) for base, _ in ours)
+    ]
+    return RestoreReport(done=done, todo=(*todo, *left), facts=reading.facts)

@@ -16,7 +16,7 @@ from agent.docker.store import Snapshot
 from agent.docker.wants import BIP, DOCKER_MTU, MTU, NETWORK_MTU, POOLS, DockerWants, keys_for
 from agent.model import Condition
 
-__all__ = ["FilePlan", "attempt_name", "fixable", "plan_file"]
+__all__ = ["FilePlan", "attempt_name", "fixable", "plan_file", "pools_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ def fixable(
     told = {
         BIP: _interface(given.get("bip") or document.value(BIP)) == wants.bip,
         POOLS: not any(each.get("default-address-pools") for each in flags.values())
-        and _pools(document.value(POOLS)) == wants.pools,
+        and pools_of(document.value(POOLS)) == wants.pools,
         MTU: str(given.get("mtu") or document.value(MTU) or DOCKER_MTU) == str(wants.mtu),
     }
     return {path: what for path, what in differences.items() if told.get(path)}
@@ -111,7 +111,8 @@ def _interface(value: JsonValue) -> IPv4Interface | None:
         return None
 
 
-def _pools(value: JsonValue) -> tuple[tuple[IPv4Network, int], ...]:
+def pools_of(value: JsonValue) -> tuple[tuple[IPv4Network, int], ...]:
+    """Return ``default-address-pools`` as (base, prefix length); what is no pool is left out."""
     found = []
     for pool in value if isinstance(value, list) else ():
         base = pool.get("base") if isinstance(pool, dict) else None

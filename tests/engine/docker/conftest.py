@@ -1,0 +1,20 @@
+"""Which engine tests are for `make test`: all on 26.1, those that matter most on the others."""
+
+import pytest
+
+EVERYWHERE = {
+    "test_an_idle_engine_gets_the_lease_and_every_new_network_lies_in_it",
+    "test_promise_7_live_restore_with_containers_is_held_not_repeated",
+    "test_promise_7_leave_gives_back_file_and_docker0",
+    "test_promise_7_an_engine_that_does_not_come_up_is_rolled_back_once",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the rest on the other engines to `make test-full`."""
+    for item in items:
+        name, _, parameters = item.name.partition("[")
+        if item.path.name != "test_docker_engine.py" or name in EVERYWHERE:
+            continue
+        if parameters.startswith(("bookworm", "forky")):
+            item.add_marker(pytest.mark.full)

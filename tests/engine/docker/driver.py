@@ -1,0 +1,63 @@
+"""Runs on a lab host: one call to the Docker room, its outcome as JSON on standard output."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from agent.docker.room import DockerRoom
+from agent.docker.wants import wants_of
+from agent.errors import HostmeshError
+from agent.settings import DockerSettings
+
+STATE = Path("/var/lib/hostmesh")
+
+
+def main() -> None:
+    """Read {"call", "subnet", "mtu", "settings", …} from the command line and do it."""
+    order: dict[str, Any] = json.loads(sys.argv[1])
+    values: dict[str, Any] = {
+        "restart_command": ("/usr/local/sbin/lab-service", "restart", "docker"),
+        "restart_timeout_s": 30.0,
+        **{key: tuple(v) if isinstance(v, list) else v for key, v in order["settings"].items()},
+    }
+    room = DockerRoom.of(DockerSettings(**values), STATE)
+    wants = wants_of(IPv4Network(order["subnet"]), order["mtu"])
+    try:
+        if order["call"] == "ensure":
+            result: Any = room.configurator.ensure(wants)
+        elif order["call"] == "timed":
+            room.engine.ping()  # the docker package is loaded
+            started_s = time.monotonic()
+            report = room.configurator.ensure(wants)
+            result = {"report": report, "seconds": time.monotonic() - started_s}
+        elif order["call"] == "restart":
+            result = room.configurator.restart_now(wants, force=order["force"])
+        elif order["call"] == "read":
+            result = room.engine.read()
+        else:
+            result = room.give_back.restore(force=order["force"])
+    except HostmeshError as error:
+        result = {"error": type(error).__name__, "message": error.message}
+    sys.stdout.write(json.dumps(plain(result)) + "\n")
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - anything dataclasses hold
+    """Turn dataclasses into what JSON can say."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(each) for each in value]
+    if isinstance(value, Enum):
+        return value.value
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+main()

@@ -1,0 +1,313 @@
+"""The Docker room on real dockerds (26.1, 20.10 and 28.5), driven by driver.py on the host."""
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostmesh_lab import shell
+from hostmesh_lab.host import Host
+from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.lab import Lab, LabOptions
+
+pytestmark = pytest.mark.engine
+
+DRIVER = "/root/driver.py"
+DAEMON_JSON = "/etc/docker/daemon.json"
+WRAPPER = "/usr/local/sbin/dockerd"
+PYTHON = "/opt/hostmesh/venv/bin/python"
+_CLEAR = "docker ps -aq | xargs -r docker rm -f; docker network prune -f"
+ENVIRONMENT = {"PYTHONPATH": "/opt/hostmesh/src"}
+
+
+@dataclass
+class Driven:
+    """A host whose Docker room is driven from the test."""
+
+    host: Host
+    version: tuple[int, int]
+
+    def command(self, call: str, **order: object) -> list[str]:
+        whole = {"subnet": "10.64.0.0/16", "mtu": 1500, "force": False, "settings": {}, **order}
+        return [PYTHON, DRIVER, json.dumps({"call": call, **whole})]
+
+    def call(self, call: str, **order: object) -> dict[str, Any]:
+        done = self.host.run(self.command(call, **order), env=ENVIRONMENT, timeout_s=200)
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return answer
+
+    def ensure(self, **order: object) -> dict[str, Any]:
+        return self.call("ensure", **order)
+
+    def docker0(self) -> list[str]:
+        return self.host.addresses("docker0")
+
+    def file(self) -> str | None:
+        path = self.host.path(DAEMON_JSON)
+        return path.read_text() if path.exists() else None
+
+    def starts(self) -> int:
+        """How often dockerd was started."""
+        return int(self.host.services()["docker"]["starts"])
+
+    def wrap(self, script: str) -> None:
+        """Let the service start dockerd through a script of the operator's."""
+        self.host.write_file(WRAPPER, f"#!/bin/sh\n{script}\n", mode=0o755)
+
+    def reset(self) -> None:
+        """Make it a host that never saw an agent, with its Docker on 172.17.0.1/16."""
+        self.host.service("stop", "docker")
+        self.host.run(["rm", "-rf", "/var/lib/hostmesh", WRAPPER, DAEMON_JSON])
+        self.host.write_file(DAEMON_JSON, '{"bip": "172.17.0.1/16"}')
+        self.host.service("start", "docker")
+        self.host.run(["sh", "-c", _CLEAR])
+        self.host.run(["rm", DAEMON_JSON])
+
+
+@pytest.fixture(scope="module", params=["trixie", "bookworm", "forky"])
+def machine(request: pytest.FixtureRequest) -> Iterator[Driven]:
+    options = LabOptions(
+        name="dockertest",
+        hosts=1,
+        suite=request.param,
+        etcd_members=0,
+        host=HostOptions(agent=False),
+    )
+    with Lab.up(options) as lab:
+        host = lab.hosts["host1"]
+        host.write_file(DRIVER, Path(__file__).with_name("driver.py").read_text())
+        text = host.docker("version", "--format", "{{.Server.Version}}").stdout
+        major, minor = text.split(".")[:2]
+        yield Driven(host, (int(major), int(minor)))
+
+
+@pytest.fixture
+def driven(machine: Driven) -> Driven:
+    machine.reset()
+    return machine
+
+
+def names(report: dict[str, Any]) -> set[str]:
+    return {condition["name"] for condition in report["conditions"]}
+
+
+def cause(report: dict[str, Any], name: str) -> str:
+    return str(next(c["cause"] for c in report["conditions"] if c["name"] == name))
+
+
+def test_an_idle_engine_gets_the_lease_and_every_new_network_lies_in_it(driven: Driven) -> None:
+    report = driven.ensure(mtu=1450)
+    assert (report["state"], report["changed"], report["restarted"]) == ("ready", True, True)
+    assert report["conditions"] == []
+    assert driven.docker0() == ["10.64.0.1/17"]
+    driven.host.docker("network", "create", "app")
+    network = driven.host.inspect("app")
+    assert network["IPAM"]["Config"][0]["Subnet"].startswith("10.64.128.")
+    if driven.version >= (24, 0):
+        assert network["Options"]["com.docker.network.driver.mtu"] == "1450"
+    driven.host.start_container("web")
+    assert str(driven.host.container_address("web")).startswith("10.64.")
+    mtu = driven.host.docker("exec", "web", "cat", "/sys/class/net/eth0/mtu").stdout.strip()
+    assert mtu == "1450"
+    starts = driven.starts()
+    again = driven.ensure(mtu=1450)
+    assert (again["state"], again["changed"], again["restarted"]) == ("ready", False, False)
+    assert driven.starts() == starts
+
+
+def test_before_dockers_first_start_the_file_is_enough(driven: Driven) -> None:
+    driven.host.service("stop", "docker")
+    report = driven.ensure()
+    assert (report["state"], report["changed"], report["restarted"]) == ("absent", True, False)
+    assert names(report) == {"docker-absent"}
+    driven.host.service("start", "docker")
+    assert driven.docker0() == ["10.64.0.1/17"]
+    assert driven.ensure()["state"] == "ready"
+
+
+def test_promise_7_no_restart_under_running_containers(driven: Driven) -> None:
+    driven.host.start_container("web")
+    starts = driven.starts()
+    for policy in ("when-idle", "never"):
+        report = driven.ensure(settings={"restart": policy})
+        assert (report["state"], report["restarted"]) == ("pending", False)
+        assert names(report) == {"docker-restart-pending"}
+    assert driven.starts() == starts
+    refused = driven.call("restart")
+    assert refused["error"] == "Refused"
+    assert "not back by themselves: web" in refused["message"]
+    spared = driven.ensure(settings={"expendable": ["web"]})
+    assert (spared["state"], spared["restarted"]) == ("ready", True)
+    assert driven.docker0() == ["10.64.0.1/17"]
+
+
+@pytest.mark.parametrize("how", ["always", "the operator's word"])
+def test_a_restart_under_containers_when_the_operator_allowed_it(driven: Driven, how: str) -> None:
+    driven.host.start_container("web", options=["--restart=always"])
+    if how == "always":
+        report = driven.ensure(settings={"restart": "always"})
+    else:
+        report = driven.call("restart", force=True)
+    assert (report["state"], report["restarted"]) == ("ready", True)
+    assert str(driven.host.container_address("web")).startswith("10.64.")
+
+
+def test_promise_7_live_restore_with_containers_is_held_not_repeated(driven: Driven) -> None:
+    driven.host.write_file(DAEMON_JSON, '{"live-restore": true}')
+    driven.host.service("restart", "docker")
+    driven.host.start_container("web")
+    starts = driven.starts()
+    for policy in ("always", "when-idle"):
+        report = driven.ensure(settings={"restart": policy})
+        assert report["state"] == "pending"
+        assert "live-restore" in cause(report, "docker-restart-pending")
+    assert driven.starts() == starts
+    driven.host.remove_container("web")
+    assert driven.ensure()["state"] == "ready"
+
+
+def test_promise_7_leave_gives_back_file_and_docker0(driven: Driven) -> None:
+    text = '{\r\n\t"debug" :false , "log-level":"info"\r\n}'
+    driven.host.path(DAEMON_JSON).write_bytes(text.encode())
+    assert driven.ensure(mtu=1450)["state"] == "ready"
+    driven.host.docker("network", "create", "app")
+    report = driven.call("restore")
+    assert driven.host.path(DAEMON_JSON).read_bytes() == text.encode()
+    assert driven.docker0() == ["172.17.0.1/16"]
+    assert report["todo"] == [
+        "docker network rm app: it keeps 10.64.128.0/24, which is no longer ours"
+    ]
+    driven.host.service("restart", "docker")
+    assert driven.docker0() == ["172.17.0.1/16"]
+
+
+def test_leaving_under_containers_says_what_is_left_to_do(driven: Driven) -> None:
+    assert driven.ensure()["state"] == "ready"
+    driven.host.start_container("web")
+    report = driven.call("restore")
+    assert driven.file() is None
+    assert driven.docker0() == ["10.64.0.1/17"]
+    assert "--bip=172.17.0.1/16" in report["todo"][0]
+
+
+def test_promise_7_an_engine_that_does_not_come_up_is_rolled_back_once(driven: Driven) -> None:
+    text = '{\n  "debug": false\n}\n'
+    driven.host.write_file(DAEMON_JSON, text)
+    driven.wrap(
+        f"grep -q bip {DAEMON_JSON} && set -- --storage-driver=nonsense\n"
+        'exec /usr/sbin/dockerd "$@"'
+    )
+    report = driven.ensure()
+    assert (report["state"], report["facts"]["reachable"]) == ("pending", True)
+    assert "nonsense" in cause(report, "docker-rolled-back")
+    assert driven.file() == text
+    assert driven.docker0() == ["172.17.0.1/16"]
+    starts = driven.starts()
+    again = driven.ensure()
+    assert names(again) == {"docker-rolled-back"}
+    assert (driven.file(), driven.starts()) == (text, starts)
+    driven.host.run(["rm", WRAPPER])
+    driven.host.write_file(DAEMON_JSON, text.replace("false", "true"))
+    assert driven.ensure()["state"] == "ready", "tried again once something changed"
+
+
+def test_a_flag_in_the_way_is_found_before_dockerd_finds_it(driven: Driven) -> None:
+    driven.wrap('exec /usr/sbin/dockerd --bip=172.29.0.1/16 "$@"')
+    driven.host.service("restart", "docker")
+    starts = driven.starts()
+    report = driven.ensure()
+    assert report["state"] == "pending"
+    assert "172.29.0.1/16" in cause(report, "docker-flag-conflict")
+    assert (driven.file(), driven.starts()) == (None, starts)
+
+
+def test_promise_7_the_operators_bip_needs_their_word(driven: Driven) -> None:
+    text = '{"bip": "172.28.0.1/16"}'
+    driven.host.write_file(DAEMON_JSON, text)
+    driven.host.service("restart", "docker")
+    assert names(driven.ensure()) == {"docker-operator-key"}
+    assert driven.file() == text
+    assert driven.ensure(settings={"replace": True})["state"] == "ready"
+    driven.call("restore")
+    assert (driven.file(), driven.docker0()) == (text, ["172.28.0.1/16"])
+
+
+@pytest.mark.parametrize(
+    "broken", ['{"default-gateway": "172.17.0.254"}', '{"fixed-cidr": "172.17.4.0/24"}']
+)
+def test_keys_that_would_keep_dockerd_from_starting_are_found(driven: Driven, broken: str) -> None:
+    driven.host.write_file(DAEMON_JSON, broken)
+    driven.host.service("restart", "docker")
+    starts = driven.starts()
+    assert names(driven.ensure()) <= {
+        "docker-default-gateway-outside",
+        "docker-fixed-cidr-outside",
+    }
+    assert (driven.file(), driven.starts()) == (broken, starts)
+
+
+def test_an_unknown_key_is_found_by_dockerds_own_check(driven: Driven) -> None:
+    driven.host.write_file(DAEMON_JSON, '{"no-such-key": 1}')
+    starts = driven.starts()
+    report = driven.ensure()
+    if driven.version >= (23, 0):
+        assert "no-such-key" in cause(report, "docker-config-refused")
+        assert driven.starts() == starts
+        assert driven.file() == '{"no-such-key": 1}'
+
+
+def test_an_engine_that_hangs_or_dies_is_told_apart_and_costs_little(driven: Driven) -> None:
+    assert driven.ensure()["state"] == "ready"
+    driven.host.service("signal", "docker", number=int(signal.SIGSTOP))
+    try:
+        started_s = time.monotonic()
+        hanging = driven.ensure()
+        assert time.monotonic() - started_s < 15
+    finally:
+        driven.host.service("signal", "docker", number=int(signal.SIGCONT))
+    assert names(hanging) == {"docker-not-answering"}
+    assert hanging["state"] == "absent"
+    driven.host.service("signal", "docker", number=int(signal.SIGKILL))
+    deadline_s = time.monotonic() + 30
+    while driven.ensure()["state"] != "ready":
+        assert time.monotonic() < deadline_s
+    assert driven.docker0() == ["10.64.0.1/17"]
+
+
+def test_promise_6_a_kill_of_the_agent_at_any_moment_is_recovered_from(driven: Driven) -> None:
+    """Killed after 0.4, 0.9, … s, that is before, in and after the restart of dockerd."""
+    delay_s = 0.4
+    while True:
+        driven.call("restore", force=True)
+        assert driven.docker0() == ["172.17.0.1/16"]
+        process = driven.host.popen(driven.command("ensure"), env=ENVIRONMENT)
+        with contextlib.suppress(Exception):
+            process.wait(delay_s)
+        ended = process.poll() is not None
+        driven.host.run(["pkill", "-KILL", "-f", "driver.py"], check=False)
+        shell.kill_session(process)
+        text = driven.file()
+        assert text is None or json.loads(text)["bip"] == "10.64.0.1/17"
+        assert driven.ensure()["state"] == "ready"
+        assert driven.docker0() == ["10.64.0.1/17"]
+        if ended:
+            return
+        delay_s += 0.5
+
+
+def test_the_overhead_over_a_plain_restart_is_small(
+    driven: Driven, record_property: Callable[[str, object], None]
+) -> None:
+    started_s = time.monotonic()
+    driven.host.service("restart", "docker")
+    plain_s = time.monotonic() - started_s
+    report = driven.call("timed")
+    assert report["report"]["restarted"]
+    ensure_s = float(report["seconds"])
+    record_property("seconds", f"plain {plain_s:.2f}, ensure {ensure_s:.2f}")
+    assert ensure_s - plain_s < 1.0, (plain_s, ensure_s)
