@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from agent.model import HostId
 
-__all__ = ["HOST_ID", "KeyRange", "Keys", "overlapping_ranges", "parse_subnet", "subnet_name"]
+__all__ = [
+    "HOST_ID",
+    "KeyRange",
+    "Keys",
+    "overlapping_ranges",
+    "parse_subnet",
+    "subnet_name",
+    "without_key",
+]
 
 _SUBNET = re.compile(r"((?:\d{1,3}\.){3}\d{1,3})-(\d{1,2})(?:&[0-9a-f:]{2,39}-\d{1,3})?")
 HOST_ID = re.compile(r"[0-9a-f]{32}")
@@ -125,6 +133,19 @@ class Keys:
         return tuple(
             KeyRange(folder + each.start, folder + each.end) for each in overlapping_ranges(subnet)
         )
+
+
+def without_key(ranges: Iterable[KeyRange], key: bytes) -> tuple[KeyRange, ...]:
+    """Cut one key out of ranges."""
+    found: list[KeyRange] = []
+    for each in ranges:
+        if not each.start <= key < each.end:
+            found.append(each)
+            continue
+        if each.start < key:
+            found.append(KeyRange(each.start, key))
+        found.append(KeyRange(key + b"\0", each.end))
+    return tuple(found)
 
 
 def overlapping_ranges(subnet: IPv4Network) -> tuple[KeyRange, ...]:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network
 from agent.errors import ClaimConflict, NoFreeSubnet
 from agent.leases import kv
 from agent.leases.fold import Records
-from agent.leases.keys import KeyRange
+from agent.leases.keys import without_key
 from agent.leases.kv import Compare, Record
 from agent.leases.request import ClaimRequest, GraceError
 from agent.mesh.ranges import OverlapIndex, candidates, count_subnets
@@ -108,7 +108,7 @@ class Selection:
             key = self._keys.reservation(subnet)
             record = self._records.get(key)
             found.append(kv.unchanged(key, record.mod_revision if record else 0))
-            reservations = tuple(_without(reservations, key))
+            reservations = without_key(reservations, key)
         found += [kv.none_in(each.start, each.end) for each in reservations]
         return found
 
@@ -188,14 +188,3 @@ class Selection:
 
 def _revision(records: Sequence[Record]) -> int:
     return records[0].mod_revision if records else 0
-
-
-def _without(ranges: Sequence[KeyRange], key: bytes) -> Iterator[KeyRange]:
-    """Cut one key out of ranges."""
-    for each in ranges:
-        if not each.start <= key < each.end:
-            yield each
-            continue
-        if each.start < key:
-            yield KeyRange(each.start, key)
-        yield KeyRange(key + b"\0", each.end)

@@ -1,0 +1,257 @@
+"""Users, passwords, tokens that run out, and certificates, on a real etcd."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import EtcdAuthError, EtcdUnavailable
+from agent.leases.directory import Directory
+from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
+
+pytestmark = pytest.mark.etcd
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA, a server and a client certificate, one of another CA and an expired one."""
+    folder = tmp_path_factory.mktemp("pki")
+    for authority in ("ca", "other-ca"):
+        _openssl(
+            folder,
+            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+            *("-keyout", f"{authority}.key", "-out", f"{authority}.crt"),
+            *("-subj", f"/CN={authority}", "-days", "2"),
+        )
+    _issue(folder, "server", "ca")
+    _issue(folder, "client", "ca")
+    _issue(folder, "stranger", "other-ca")
+    _issue(
+        folder, "expired", "ca", "-not_before", "20200101000000Z", "-not_after", "20200102000000Z"
+    )
+    return folder
+
+
+def _openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def _issue(folder: Path, name: str, authority: str, *dates: str) -> None:
+    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    _openssl(
+        folder,
+        *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+        *("-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"),
+    )
+    if not dates:
+        _openssl(
+            folder,
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.crt"),
+            *("-CAkey", f"{authority}.key", "-CAcreateserial", "-days", "1"),
+            *("-extfile", "ext", "-out", f"{name}.crt"),
+        )
+        return
+    (folder / "ca.conf").write_text(
+        "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nserial=serial\nnew_certs_dir=.\n"
+        "default_md=sha256\npolicy=p\nunique_subject=no\n[p]\ncommonName=supplied\n"
+    )
+    (folder / "index").write_text("")
+    (folder / "serial").write_text("77\n")
+    _openssl(
+        folder,
+        *("ca", "-batch", "-config", "ca.conf", "-cert", f"{authority}.crt"),
+        *("-keyfile", f"{authority}.key", "-in", f"{name}.csr", "-out", f"{name}.crt"),
+        *("-extfile", "ext", "-startdate", dates[1], "-enddate", dates[3], "-notext"),
+    )
+
+
+def _secure(pki: Path, name: str = "server", *more: str) -> Etcd:
+    return Etcd(
+        scheme="https",
+        arguments=["--cert-file", f"{pki}/{name}.crt", "--key-file", f"{pki}/{name}.key", *more],
+    )
+
+
+def _serve(etcd: Etcd, pki: Path) -> None:
+    etcd.start()
+    flags = ["--cacert", f"{pki}/ca.crt", "--cert", f"{pki}/client.crt"]
+    flags += ["--key", f"{pki}/client.key", "--insecure-skip-tls-verify"]
+    eventually(lambda: etcd.ctl("endpoint", "health", check=False, flags=flags), timeout_s=20)
+
+
+@pytest.fixture(scope="module")
+def mutual(pki: Path) -> Iterator[Etcd]:
+    """An etcd that wants client certificates."""
+    etcd = _secure(pki, "server", "--client-cert-auth", "--trusted-ca-file", f"{pki}/ca.crt")
+    try:
+        _serve(etcd, pki)
+        yield etcd
+    finally:
+        etcd.__exit__()
+
+
+def _files(pki: Path, name: str = "client", ca: str = "ca") -> dict[str, Any]:
+    return {
+        "ca_file": pki / f"{ca}.crt",
+        "cert_file": pki / f"{name}.crt",
+        "key_file": pki / f"{name}.key",
+    }
+
+
+def test_tls_with_a_ca_only(pki: Path) -> None:
+    etcd = _secure(pki)
+    try:
+        _serve(etcd, pki)
+        with registry(etcd, ca_file=pki / "ca.crt") as mesh:
+            mesh.create_config(config())
+            assert mesh.claim(request(1)).host_id == host(1)
+    finally:
+        etcd.__exit__()
+
+
+def test_mutual_tls_and_a_watch_over_it(pki: Path, mutual: Etcd) -> None:
+    views = Heard()
+    with registry(mutual, **_files(pki)) as mesh:
+        mesh.create_config(config())
+        directory = Directory(mesh, views, Heard())
+        directory.start()
+        lease = mesh.claim(request(1))
+        eventually(lambda: views.last and views.last.lease_of(host(1)) == lease)
+        directory.stop()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"ca": "other-ca"}, {"name": "stranger"}],
+    ids=["wrong CA", "client certificate of another CA"],
+)
+def test_certificates_that_do_not_fit_are_an_error_that_says_so(
+    pki: Path, mutual: Etcd, files: dict[str, str]
+) -> None:
+    with registry(mutual, **_files(pki, **files)) as mesh:
+        with pytest.raises((EtcdAuthError, EtcdUnavailable)) as refused:
+            mesh.snapshot()
+        assert mutual.endpoint in refused.value.message
+        if files.get("ca"):
+            assert isinstance(refused.value, EtcdAuthError)
+            assert "ca_file" in refused.value.hint
+
+
+def test_an_expired_server_certificate_is_an_error_that_says_so(pki: Path) -> None:
+    etcd = _secure(pki, "expired")
+    try:
+        _serve(etcd, pki)
+        with (
+            registry(etcd, ca_file=pki / "ca.crt") as mesh,
+            pytest.raises(EtcdAuthError) as refused,
+        ):
+            mesh.snapshot()
+        assert "dates" in refused.value.hint
+    finally:
+        etcd.__exit__()
+
+
+def test_a_certificate_file_that_is_missing_is_named(mutual: Etcd, pki: Path) -> None:
+    with (
+        registry(mutual, ca_file=pki / "absent.crt") as mesh,
+        pytest.raises(EtcdAuthError, match=r"absent\.crt"),
+    ):
+        mesh.snapshot()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[Etcd, Path]]:
+    """An etcd with users whose tokens live two seconds; and the file with the password."""
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    with Etcd(arguments=["--auth-token-ttl", "2"]) as etcd:
+        for command in (
+            "user add root:rootpw",
+            "user grant-role root root",
+            "user add mesh:secret",
+            "role add mesh",
+            "role grant-permission mesh readwrite --prefix=true /hostmesh/",
+            "user grant-role mesh mesh",
+            "auth enable",
+        ):
+            etcd.ctl(*command.split())
+        yield etcd, password
+
+
+def test_user_and_password_and_a_token_that_runs_out(guarded: tuple[Etcd, Path]) -> None:
+    """Unary calls and watches both go on after the token's life, without a gap to be seen."""
+    etcd, password = guarded
+    views, problems = Heard(), Heard()
+    with registry(etcd, username="mesh", password_file=password) as mesh:
+        mesh.create_config(config())
+        mesh.claim(request(1))
+        directory = Directory(mesh, views, problems)
+        directory.start()
+        eventually(lambda: views.last)
+        for number in range(2, 5):
+            time.sleep(3)
+            lease = mesh.claim(request(number))
+            eventually(lambda: views.last.lease_of(host(number)) == lease)  # noqa: B023  # at once
+        assert [error for error, _ in problems.items if error is not None] == []
+        directory.stop()
+
+
+@pytest.mark.parametrize("user", ["", "mesh", "nobody"])
+def test_no_user_or_a_wrong_password_is_an_error_that_says_so(
+    guarded: tuple[Etcd, Path], tmp_path: Path, user: str
+) -> None:
+    etcd, _ = guarded
+    wrong = tmp_path / "wrong"
+    wrong.write_text("wrong")
+    with registry(etcd, username=user, password_file=wrong) as mesh:
+        with pytest.raises(EtcdAuthError) as refused:
+            mesh.snapshot()
+        assert "username" in refused.value.hint
+        assert "wrong" not in str(refused.value)
+
+
+def test_a_user_without_a_grant_on_the_prefix_is_told(guarded: tuple[Etcd, Path]) -> None:
+    etcd, password = guarded
+    with (
+        registry(etcd, prefix="/else", username="mesh", password_file=password) as mesh,
+        pytest.raises(EtcdAuthError, match="permission denied"),
+    ):
+        mesh.snapshot()
+
+
+def test_users_set_here_before_authentication_is_enabled_do_no_harm(
+    etcd: Etcd, tmp_path: Path
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret")
+    with registry(etcd, username="mesh", password_file=password) as mesh:
+        assert mesh.create_config(config()).mod_revision > 0
+
+
+def test_user_and_password_over_mutual_tls(pki: Path, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret")
+    etcd = _secure(pki)
+    try:
+        _serve(etcd, pki)
+        flags = ["--cacert", f"{pki}/ca.crt"]
+        for command in (
+            "user add root:rootpw",
+            "user grant-role root root",
+            "user add mesh:secret",
+            "user grant-role mesh root",
+            "auth enable",
+        ):
+            etcd.ctl(*command.split(), flags=flags)
+        with registry(
+            etcd, username="mesh", password_file=password, ca_file=pki / "ca.crt"
+        ) as mesh:
+            mesh.create_config(config())
+            assert mesh.claim(request(1)).host_id == host(1)
+    finally:
+        etcd.__exit__()
