@@ -12,7 +12,7 @@ from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER, OURS
 from agent.mesh.firewall import FirewallWants
 from agent.model import Condition, Severity
 
-__all__ = ["conditions_of", "stale_variant"]
+__all__ = ["conditions_of", "contested", "stale_variant"]
 
 _DEPTH: Final = 8
 """How deep an operator's own chains are followed."""
@@ -20,9 +20,8 @@ _SHUTS: Final = frozenset({"DROP", "REJECT"})
 
 
 def conditions_of(ruleset: Ruleset, wants: FirewallWants) -> tuple[Condition, ...]:
-    """Every condition that shows in the rules, in a stable order."""
+    """Every condition that shows in the rules, in a stable order; not those of the wants."""
     return (
-        *wants.conditions,
         *_backend(wants),
         *_docker_rules(ruleset, wants),
         *_operator_blocks(ruleset.table("filter"), wants),
@@ -184,5 +183,21 @@ def stale_variant(stale: Ruleset, variant: str) -> tuple[Condition, ...]:
             cause=f"Docker's rules also stand in iptables-{variant}, left from before iptables was"
             " switched, and are still in force: what they drop stays dropped",
             hint=f"iptables-{variant}-save shows them; remove them there, or reboot",
+        ),
+    )
+
+
+def contested(is_so: bool) -> tuple[Condition, ...]:  # noqa: FBT001
+    """Somebody undoes our repairs as fast as they are made."""
+    if not is_so:
+        return ()
+    return (
+        Condition(
+            name="firewall-contested",
+            severity=Severity.ERROR,
+            cause="rules of ours were repaired six times within a minute: another program keeps"
+            " changing them, and they are repaired every 10 s only",
+            hint="the log names the programs that write rules; one of two that want to be first"
+            " in a chain must yield",
         ),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
 
 from agent.errors import FirewallError
-from agent.kernel.firewall.conditions import conditions_of, stale_variant
+from agent.kernel.firewall.conditions import conditions_of, contested, stale_variant
+from agent.kernel.firewall.damper import Damper
 from agent.kernel.firewall.flows import Flows
 from agent.kernel.firewall.legacy import LegacyWriter
 from agent.kernel.firewall.nft import NftWriter
@@ -42,6 +43,8 @@ class FirewallReport:
         conditions: What the operator should know.
         peers_added, peers_removed: Changes of the set of node addresses.
         freed_flows: Flows forgotten because they had been masqueraded.
+        repairs: How often this object has put right what somebody else had changed.
+        held_back: Nothing was done this time: somebody undoes every repair at once.
     """
 
     variant: str
@@ -51,6 +54,8 @@ class FirewallReport:
     peers_added: int = 0
     peers_removed: int = 0
     freed_flows: int = 0
+    repairs: int = 0
+    held_back: bool = False
 
 
 class Writer(Protocol):
@@ -88,6 +93,9 @@ class Firewall(Protocol):
 
     def render(self, wants: FirewallWants) -> str:
         """What :meth:`apply` would feed to iptables-restore. Changes nothing."""
+
+    def own_pids(self) -> frozenset[int]:
+        """Processes of ours, for :class:`~agent.kernel.firewall.monitor.RuleMonitor`."""
 
     def set_forward_policy_drop(self) -> str:
         """Set FORWARD's policy to DROP, as Docker does before it switches forwarding on.
@@ -131,6 +139,12 @@ class HostFirewall:
         self._chosen: Variant | None = None
         self._looked_at = 0.0
         self._other: Ruleset | None = None
+        self._damper = Damper()
+        self._applied: FirewallWants | None = None
+
+    def own_pids(self) -> frozenset[int]:
+        """See :class:`Firewall`."""
+        return self._programs.own_pids()
 
     def check(self, wants: FirewallWants) -> FirewallReport:
         """See :class:`Firewall`."""
@@ -147,10 +161,14 @@ class HostFirewall:
         change = self._peers.difference(wants.peers)
         report = self._report(writer, ruleset, wants, change)
         if not report.differs:
+            self._applied = wants
             return report
         if change:
             self._peers.sync(wants.peers)
         edits = plan(ruleset, wants)
+        drift = bool(edits) and wants == self._applied
+        if drift and not self._damper.allows(self._clock()):
+            return replace(report, held_back=True)
         freed = 0
         if edits:
             writer.write(edits)
@@ -158,15 +176,16 @@ class HostFirewall:
             if any(edit.table == "nat" for edit in edits):
                 freed = self._flows.free_masqueraded(wants.lease, wants.cidr)
         self._leave_other(writer.variant)
+        self._applied = wants
+        if drift:
+            self._damper.repaired(self._clock())
         _log.info("firewall.changed", variant=writer.variant, edits=report.edits, freed=freed)
-        return FirewallReport(
-            variant=writer.variant,
-            differs=True,
-            edits=report.edits,
-            conditions=report.conditions,
+        return replace(
+            report,
             peers_added=len(change.added),
             peers_removed=len(change.removed),
             freed_flows=freed,
+            repairs=self._damper.total,
         )
 
     def remove(self) -> FirewallReport:
@@ -181,7 +200,7 @@ class HostFirewall:
             done += [f"{variant}: {word}" for edit in edits for word in edit.words()]
         if self._peers.remove():
             done.append(f"ipset {PEERS_SET}: removed")
-        self._chosen = self._other = None
+        self._chosen = self._other = self._applied = None
         if done:
             _log.info("firewall.removed", edits=tuple(done))
         return FirewallReport(variant=chosen, differs=bool(done), edits=tuple(done))
@@ -235,7 +254,9 @@ class HostFirewall:
             conditions=(
                 *conditions_of(ruleset, wants),
                 *stale_variant(other, writer.variant.other),
+                *contested(self._damper.contested(self._clock())),
             ),
+            repairs=self._damper.total,
         )
 
     def _read(self) -> tuple[Writer, Ruleset]:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import deque
 from typing import Final
 
 from agent.errors import DependencyMissing, FirewallError, NotRoot
@@ -24,6 +25,7 @@ _LOCK_WAIT_S: Final = 5
 _SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?: \((\w+)\))?")
 _LAST_WORDS: Final = 500
+_PIDS_KEPT: Final = 16
 
 
 class Variant(enum.StrEnum):
@@ -49,6 +51,11 @@ class Programs:
     def __init__(self, path: str | None = None) -> None:
         own = os.environ.get("PATH", os.defpath) if path is None else path
         self._path = os.pathsep.join((own, *_SBIN))
+        self._pids: deque[int] = deque(maxlen=_PIDS_KEPT)
+
+    def own_pids(self) -> frozenset[int]:
+        """The last few processes run, by which the monitor tells our own changes."""
+        return frozenset(self._pids)
 
     def default_variant(self) -> Variant:
         """The variant that ``iptables`` on PATH is.
@@ -97,29 +104,39 @@ class Programs:
             NotRoot: It needs root.
             FirewallError: It failed or did not end in time; its last words are quoted.
         """
+        with self._start(argv) as process:
+            self._pids.append(process.pid)
+            try:
+                said, complaint = process.communicate(stdin, timeout=_TIMEOUT_S)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise FirewallError(f"{argv[0]} did not end within {_TIMEOUT_S:g} s") from error
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            words = complaint.strip()[-_LAST_WORDS:].replace("\n", "; ")
+            if "you must be root" in words:
+                raise NotRoot(f"{argv[0]} needs root", hint="run it as root")
+            status = process.returncode
+            raise FirewallError(f"{' '.join(argv)} failed with status {status}: {words}")
+        return said
+
+    def _start(self, argv: tuple[str, ...]) -> subprocess.Popen[str]:
         try:
-            done = subprocess.run(
+            return subprocess.Popen(
                 argv,
-                input=stdin,
-                capture_output=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                timeout=_TIMEOUT_S,
-                check=False,
                 env={"PATH": self._path, "LC_ALL": "C"},
             )
         except FileNotFoundError as error:
             raise _missing(argv[0]) from error
         except OSError as error:
             raise FirewallError(f"{argv[0]} cannot be run: {error.strerror}") from error
-        except subprocess.TimeoutExpired as error:
-            raise FirewallError(f"{argv[0]} did not end within {_TIMEOUT_S:g} s") from error
-        if done.returncode != 0:
-            words = done.stderr.strip()[-_LAST_WORDS:].replace("\n", "; ")
-            if "you must be root" in words:
-                raise NotRoot(f"{argv[0]} needs root", hint="run it as root")
-            raise FirewallError(f"{' '.join(argv)} failed with status {done.returncode}: {words}")
-        return done.stdout
 
     def _program(self, variant: Variant, verb: str) -> str:
         """Path of ``iptables-save`` or ``-restore`` for a variant.

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from agent.errors import HostmeshError
-from agent.kernel.firewall import FirewallReport, open_firewall
+from agent.kernel.firewall import FirewallReport, RuleMonitor, open_firewall
 from agent.mesh.firewall import FirewallWants, desired_firewall
 from agent.model import DockerNetwork
 
@@ -46,8 +46,20 @@ def plain(report: Any) -> Any:  # noqa: ANN401
 def main() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     firewall = open_firewall(sys.argv[1])
+    events: list[list[str]] = []
     for line in sys.stdin:
         request = json.loads(line)
+        if request["op"] == "watch":
+            events.clear()
+            RuleMonitor(
+                lambda event: events.append(list(event.by)), own_pids=firewall.own_pids
+            ).start()
+            print(json.dumps({"result": None}), flush=True)  # noqa: T201
+            continue
+        if request["op"] == "events":
+            print(json.dumps({"result": events}), flush=True)  # noqa: T201
+            events.clear()
+            continue
         if request["op"] == "reopen":
             firewall = open_firewall(*request["arguments"])
             print(json.dumps({"result": None}), flush=True)  # noqa: T201

@@ -149,3 +149,42 @@ def test_a_legacy_commit_loses_no_rule_of_a_racing_program(bare: Rig) -> None:
         bare.firewall("remove")
     assert racing.wait(timeout=30) == 0
     assert len([line for line in bare.save() if "-A INPUT" in line]) == 150
+
+
+def test_a_change_of_somebody_elses_is_told_within_a_second_and_our_own_is_not(bare: Rig) -> None:
+    if bare.variant != "nft":
+        pytest.skip("legacy rules notify nobody: the daemon looks every CHECK_EVERY_S")
+    bare.firewall("watch")
+    bare.firewall("apply")
+    time.sleep(0.3)
+    assert bare.firewall("events") == []
+    began = time.monotonic()
+    bare.iptables("-t", "nat", "-F")
+    while not (events := bare.firewall("events")):
+        assert time.monotonic() - began < 1
+        time.sleep(0.02)
+    assert any("iptables" in by for by in events[0])
+    bare.firewall("apply")
+    time.sleep(0.3)
+    assert bare.firewall("events") == []
+
+
+def test_repairs_are_counted_and_damped_where_somebody_fights(bare: Rig) -> None:
+    bare.firewall("apply")
+    reports = []
+    for _ in range(8):
+        bare.iptables("-t", "nat", "-F", "POSTROUTING")
+        reports.append(bare.firewall("apply"))
+    assert [report["repairs"] for report in reports] == [1, 2, 3, 4, 5, 6, 6, 6]
+    assert [report["held_back"] for report in reports] == [False] * 6 + [True] * 2
+    assert "firewall-contested" in conditions(reports[-1])
+    assert bare.firewall("apply", peers=[])["held_back"] is False
+
+
+def test_only_the_own_variant_holds_rules_and_nothing_new_is_made_elsewhere(bare: Rig) -> None:
+    other = "legacy" if bare.variant == "nft" else "nft"
+    before = bare.save(variant=other)
+    bare.firewall("apply")
+    bare.firewall("check")
+    bare.firewall("remove")
+    assert bare.save(variant=other) == before

@@ -90,11 +90,13 @@ def storm_jumps(draw: st.DrawFn, rules: list[str], ours: list[str]) -> None:
     """Lose our jumps in a foreign chain, put in others, in any place and number."""
     if draw(st.integers(0, 2)) == 0:
         rules[:] = [body for body in rules if not is_jump(body)]
-    if ours and draw(st.booleans()):
+    put_in: bool = draw(st.booleans())
+    if ours and put_in:
         target = draw(st.sampled_from(ours))
         head = draw(st.sampled_from(["", "-p tcp ", "-i eth1 "]))
         for _ in range(draw(st.integers(1, 3))):
-            rules.insert(draw(st.integers(0, len(rules))), f"{head}-j {target}")
+            at = draw(st.integers(0, len(rules)))
+            rules.insert(at, f"{head}-j {target}")
 
 
 def is_jump(body: str) -> bool:

@@ -1,0 +1,38 @@
+"""How often a repair is tried while somebody else keeps undoing it. Pure: times come in."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+__all__ = ["Damper"]
+
+_BURST: Final = 6
+_WINDOW_S: Final = 60.0
+_HOLD_S: Final = 10.0
+
+
+class Damper:
+    """Lets the first repairs through at once, and one in 10 s after six within a minute.
+
+    Docker that makes networks or restarts stays well below; two programs that each want to be
+    first in a chain would otherwise rewrite it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._repairs: deque[float] = deque(maxlen=_BURST)
+        self.total = 0
+
+    def contested(self, now_s: float) -> bool:
+        """Whether the last minute saw six repairs."""
+        full = len(self._repairs) == _BURST
+        return full and now_s - self._repairs[0] < _WINDOW_S
+
+    def allows(self, now_s: float) -> bool:
+        """Whether a repair may be tried now."""
+        return not self.contested(now_s) or now_s - self._repairs[-1] >= _HOLD_S
+
+    def repaired(self, now_s: float) -> None:
+        """Count one repair."""
+        self._repairs.append(now_s)
+        self.total += 1
