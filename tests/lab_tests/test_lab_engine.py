@@ -243,3 +243,14 @@ def test_legacy_iptables_can_be_chosen() -> None:
         assert any("DOCKER-USER" in line for line in host.iptables(variant="legacy"))
         assert not any("DOCKER-USER" in line for line in host.iptables(variant="nft"))
         assert "mtu 1400" in host.run(["ip", "link", "show", "eth0"]).stdout
+
+
+def test_a_demo_does_not_touch_a_lab_of_its_name_that_runs() -> None:
+    with Lab.up(LabOptions(name="labdemo", hosts=0, host=NO_AGENT)) as lab:
+        argv = [sys.executable, "-m", "hostmesh_lab", "demo", "--name", lab.name]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT
+        )
+        assert done.returncode == 1
+        assert "is up already" in done.stderr
+        assert lab.etcdctl("put", "/a", "1") == "OK\n"

@@ -92,29 +92,34 @@ def run(name: str, suite: str, *, keep: bool) -> int:
     """Run the demo; 0 only if every step was verified and the machine is as it was."""
     require_root()
     paths.checked_name(name)
+    record = state.load(name)
+    if record is not None and record.alive() and not record.orphaned():
+        raise LabError(
+            f"lab {name!r} is up already", f"hostmesh-lab down --name {name}, or --name OTHER"
+        )
     die_on_sigterm()
     screen, outcome = Screen(), _Outcome()
     before = machinestate.look(lab=name)
     try:
-        _perform(name, suite, keep, screen, outcome)
+        _perform(name, suite, screen, outcome)
     except KeyboardInterrupt:
         outcome.interrupted = True
     kept = keep and not outcome.interrupted
-    if not kept:
+    if kept:
+        state.disown(name)
+    else:
         _end_lab(name, before, screen, outcome)
     return _verdict(name, screen, outcome, kept)
 
 
-def _perform(name: str, suite: str, keep: bool, screen: Screen, outcome: _Outcome) -> None:
+def _perform(name: str, suite: str, screen: Screen, outcome: _Outcome) -> None:
     title = "three machines boot, each with its own kernel namespaces, dockerd and agent; one etcd"
     number = 0
     try:
         with screen.step(str(number), title):
             options = HostOptions(reject_forward=True)
             lab = Lab.up(
-                LabOptions(
-                    name=name, hosts=3, suite=suite, host=options, cidr=None, owned=not keep
-                ),
+                LabOptions(name=name, hosts=3, suite=suite, host=options, cidr=None),
                 screen.note,
             )
         stage = Stage(lab, screen.note)
@@ -125,7 +130,7 @@ def _perform(name: str, suite: str, keep: bool, screen: Screen, outcome: _Outcom
         if not isinstance(error, LabError):
             traceback.print_exc()
         outcome.failed_step = f"{number}: {title}"
-        if state.load(name) is not None:
+        if state.is_ours(name):
             outcome.kept_logs = _keep_logs(name)
 
 
@@ -137,8 +142,9 @@ def _end_lab(
         signal.signal(number, signal.SIG_IGN)
     title = "the lab ends; this machine's addresses, routes, rules, sysctls, mounts are compared"
     with contextlib.suppress(LabError), screen.step("end", title):
-        with state.locked(name):
-            state.clear(name)
+        if state.is_ours(name):
+            with state.locked(name):
+                state.clear(name)
         outcome.changed = ["unknown"]
         outcome.changed = before.differences(machinestate.look(lab=name))
         for line in outcome.changed[:20]:

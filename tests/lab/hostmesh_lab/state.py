@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -145,6 +145,19 @@ def clear_dead_labs(except_for: str = "") -> list[str]:
             clear(name)
             cleared.append(name)
     return cleared
+
+
+def is_ours(name: str) -> bool:
+    """Whether this process made the lab and owns it."""
+    record = load(name)
+    return record is not None and (record.owner_pid, record.owner_start) == this_process()
+
+
+def disown(name: str) -> None:
+    """Let a lab outlive the process that made it."""
+    record = load(name)
+    if record is not None:
+        replace(record, owner_pid=0, owner_start=0).save()
 
 
 def this_process() -> tuple[int, int]:
