@@ -121,7 +121,7 @@ def test_a_gap_in_the_watch_ends_in_a_complete_view(mesh: Registry, etcd: Etcd) 
         mesh.release(host(2))
         eventually(lambda: views.last.leases == (moved,), timeout_s=15)
         assert gone.subnet not in {each.subnet for each in views.last.leases}
-        assert problems.last[0] is None
+        eventually(lambda: problems.last[0] is None)
         assert all(view.leases for view in views.items)
 
 
@@ -199,10 +199,10 @@ def test_promise_10_an_etcd_that_is_down_costs_no_cpu_and_few_words(
         eventually(lambda: problems.last[0] is not None, timeout_s=15)
         capfd.readouterr()
         before = resource.getrusage(resource.RUSAGE_SELF)
-        time.sleep(10)
+        time.sleep(6)
         after = resource.getrusage(resource.RUSAGE_SELF)
         used_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        assert used_s < 0.3
+        assert used_s < 0.2
         assert len(problems) < 10
         assert len(capfd.readouterr().out.splitlines()) < 10
 
