@@ -72,6 +72,7 @@ class DockerWorker:
         self._wants: DockerWants | None = None
         self._orders: deque[_Order] = deque()
         self._due_s = 0.0
+        self._looked_s = 0.0
         self._watcher = EngineWatcher(engine, self._on_event)
         self._thread = threading.Thread(target=self._run, name="docker-worker", daemon=True)
 
@@ -100,7 +101,7 @@ class DockerWorker:
         with self._condition:
             if wants != self._wants:
                 self._wants = wants
-                self._hurry()
+                self._hurry(0.0)
 
     def want_lease(self, subnet: IPv4Network, mtu: int | None) -> None:
         """Say what Docker should have in terms of the lease.
@@ -115,9 +116,10 @@ class DockerWorker:
         self.want(wants_of(subnet, mtu))
 
     def look(self) -> None:
-        """Look at Docker soon, whatever the timer says."""
+        """Look at Docker soon, whatever the timer says; often asked, seldom done."""
         with self._condition:
-            self._hurry()
+            spaced_s = self._looked_s + _SPACING_S - time.monotonic()
+            self._hurry(max(_DEBOUNCE_S, spaced_s))
 
     def restart_now(self, *, force: bool, timeout_s: float) -> ConfiguratorReport:
         """Do what is pending now, on the operator's word. Waits for it.
@@ -175,9 +177,9 @@ class DockerWorker:
             _log.info(f"docker-{event.kind.value}", why=event.action)
         self.look()
 
-    def _hurry(self) -> None:
-        """Bring the next look forward. Holds the lock."""
-        self._due_s = min(self._due_s, time.monotonic() + _DEBOUNCE_S)
+    def _hurry(self, delay_s: float) -> None:
+        """Bring the next look forward to ``delay_s`` from now. Holds the lock."""
+        self._due_s = min(self._due_s, time.monotonic() + delay_s)
         self._condition.notify_all()
 
     def _run(self) -> None:
@@ -211,10 +213,9 @@ class DockerWorker:
         if order is not None:
             _carry_out(order)
             return
-        started_s = time.monotonic()
         report = self._configurator.observe() if wants is None else self._configurator.ensure(wants)
+        self._looked_s = time.monotonic()
         self._on_report(report)
-        self._stopping.wait(max(0.0, _SPACING_S - (time.monotonic() - started_s)))
 
 
 def _carry_out(order: _Order) -> None:

@@ -1,0 +1,458 @@
+"""The configurator against an engine that reads daemon.json as dockerd does, without a dockerd."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from agent.docker.checker import FileChecker
+from agent.docker.configurator import Configurator, ConfiguratorReport
+from agent.docker.engine import Engine, EngineKind, EngineReading
+from agent.docker.giveback import GiveBack, docker0_of_old
+from agent.docker.journal import Phase
+from agent.docker.processes import DaemonProcess, ProcessTable
+from agent.docker.restarter import Restarter
+from agent.docker.service import CommandResult, DockerService, Stopped
+from agent.docker.store import DaemonJsonStore
+from agent.docker.wants import wants_of
+from agent.errors import Refused
+from agent.model import DockerFacts, DockerNetwork, DockerState
+from agent.settings import DockerSettings
+
+pytestmark = pytest.mark.unit
+
+WANTS = wants_of(IPv4Network("10.64.0.0/16"), 1500)
+OLD = IPv4Interface("172.17.0.1/16")
+
+
+@dataclass
+class World:
+    """A host: its dockerd, and what a restart of it does."""
+
+    file: Path
+    version: str = "20.10.24"
+    running: tuple[str, ...] = ()
+    live_restore: bool = False
+    up: bool = True
+    kind: EngineKind = EngineKind.DOCKER
+    bip: IPv4Interface = OLD
+    pools: tuple[tuple[IPv4Network, int], ...] = ()
+    mtu: int = 1500
+    networks: tuple[DockerNetwork, ...] = ()
+    breaks: Callable[[dict[str, object]], str] = lambda _: ""
+    argv: tuple[str, ...] = ("dockerd",)
+    restarts: int = 0
+    swarm: str = "inactive"
+    commands: list[tuple[str, ...]] = field(default_factory=list)
+    stay: tuple[str, ...] = ()
+
+    def read(self) -> EngineReading:
+        if self.kind is EngineKind.PODMAN:
+            facts = DockerFacts(reachable=False, problem="podman answers on x, not Docker")
+            return EngineReading(kind=self.kind, facts=facts)
+        if not self.up:
+            facts = DockerFacts(reachable=False, problem="refused")
+            return EngineReading(kind=EngineKind.ABSENT, facts=facts)
+        default = DockerNetwork(
+            id="b", name="bridge", bridge="docker0", subnet=self.bip.network, default=True
+        )
+        facts = DockerFacts(
+            reachable=True,
+            version=self.version,
+            bridge=default,
+            networks=(default, *self.networks),
+            pools=self.pools,
+            running=self.running,
+            live_restore=self.live_restore,
+        )
+        return EngineReading(
+            kind=EngineKind.DOCKER,
+            facts=facts,
+            bip=self.bip,
+            mtu=self.mtu,
+            pools=self.pools,
+            swarm=self.swarm,
+        )
+
+    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
+        """Be the restart command: dockerd reads its file."""
+        del timeout_s
+        self.commands.append(tuple(argv))
+        if argv[0] != "restart-docker":
+            return CommandResult(None, "not here")
+        self.restarts += 1
+        given = json.loads(self.file.read_text() or "{}") if self.file.exists() else {}
+        why = self.breaks(given)
+        self.up = not why
+        if why:
+            return CommandResult(1, why)
+        if not (self.live_restore and self.running):
+            self.bip = IPv4Interface(given.get("bip") or self.bip)
+            self.mtu = given.get("mtu", 1500)
+        pools = given.get("default-address-pools", [])
+        self.pools = tuple((IPv4Network(p["base"]), p["size"]) for p in pools)
+        return CommandResult(0, "")
+
+
+class FakeEngine(Engine):
+    def __init__(self, world: World) -> None:
+        super().__init__(Path("/nowhere"))
+        self.world = world
+
+    def read(self) -> EngineReading:
+        return self.world.read()
+
+    def stay_down(self, expendable: tuple[str, ...] = ()) -> tuple[str, ...]:
+        return tuple(name for name in self.world.stay if name not in expendable)
+
+
+class FakeProcesses(ProcessTable):
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def dockerd(self) -> DaemonProcess | None:
+        return DaemonProcess(7 + self.world.restarts, self.world.argv, 1e6)
+
+
+@dataclass
+class Room:
+    world: World
+    store: DaemonJsonStore
+    configurator: Configurator
+    give_back: GiveBack
+    stopping: threading.Event
+    allowed: list[bool]
+
+    @property
+    def text(self) -> str | None:
+        return self.world.file.read_text() if self.world.file.exists() else None
+
+    def ensure(self) -> ConfiguratorReport:
+        return self.configurator.ensure(WANTS)
+
+
+def make(world: World, state: Path, settings: DockerSettings) -> Room:
+    stopping = threading.Event()
+    allowed = [True]
+
+    @contextmanager
+    def gate() -> Iterator[bool]:
+        yield allowed[0]
+
+    engine, processes = FakeEngine(world), FakeProcesses(world)
+    service = DockerService(("restart-docker",), 5.0, runner=world, systemd=state / "none")
+    store = DaemonJsonStore(world.file, state)
+    restarter = Restarter(engine, service, store, processes, timeout_s=0.5, stopping=stopping)
+    configurator = Configurator(
+        settings,
+        engine=engine,
+        store=store,
+        service=service,
+        restarter=restarter,
+        processes=processes,
+        checker=FileChecker(service, processes),
+        gate=gate,
+    )
+    give_back = GiveBack(
+        settings,
+        engine=engine,
+        store=store,
+        service=service,
+        restarter=restarter,
+        routes=lambda: (),
+    )
+    return Room(world, store, configurator, give_back, stopping, allowed)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "docker/daemon.json")
+
+
+@pytest.fixture
+def room(world: World, tmp_path: Path) -> Room:
+    return make(world, tmp_path / "state", DockerSettings())
+
+
+def names(report: ConfiguratorReport) -> set[str]:
+    return {condition.name for condition in report.conditions}
+
+
+def write(world: World, text: str) -> None:
+    world.file.parent.mkdir(exist_ok=True)
+    world.file.write_text(text)
+
+
+def test_an_idle_engine_is_restarted_once(room: Room) -> None:
+    report = room.ensure()
+    assert (report.state, report.changed, report.restarted) == (DockerState.READY, True, True)
+    report = room.ensure()
+    assert (report.state, report.changed, report.restarted) == (DockerState.READY, False, False)
+    assert room.world.restarts == 1
+    journal = room.store.journal()
+    assert journal is not None
+    assert journal.phase is Phase.APPLIED
+    assert journal.bridge_before == "172.17.0.1/16"
+
+
+def test_promise_7_nothing_is_restarted_when_the_values_are_in_force(
+    room: Room, world: World
+) -> None:
+    """The file is compared by what the engine does, not by what the file says."""
+    world.bip, world.pools = WANTS.bip, WANTS.pools
+    report = room.ensure()
+    assert (report.state, report.restarted) == (DockerState.READY, False)
+    assert world.restarts == 0
+
+
+def test_a_file_that_is_right_already_still_needs_its_restart(room: Room, world: World) -> None:
+    pools = [{"base": str(base), "size": size} for base, size in WANTS.pools]
+    write(world, json.dumps({"bip": str(WANTS.bip), "default-address-pools": pools}))
+    report = room.ensure()
+    assert (report.state, report.changed, report.restarted) == (DockerState.READY, False, True)
+    assert room.store.journal() is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "restarted"),
+    [
+        (DockerSettings(), False),
+        (DockerSettings(expendable=("web",)), False),
+        (DockerSettings(expendable=("web", "db")), True),
+        (DockerSettings(restart="always"), True),
+        (DockerSettings(restart="never", expendable=("web", "db")), False),
+    ],
+)
+def test_promise_7_running_containers_hold_the_restart(
+    world: World, tmp_path: Path, settings: DockerSettings, restarted: bool
+) -> None:
+    world.running = ("db", "web")
+    room = make(world, tmp_path / "state", settings)
+    report = room.ensure()
+    assert report.restarted is restarted
+    assert (report.state is DockerState.READY) is restarted
+    assert ("docker-restart-pending" in names(report)) is not restarted
+    assert report.changed
+
+
+def test_promise_7_live_restore_is_held_even_when_forced(room: Room, world: World) -> None:
+    world.running, world.live_restore = ("web",), True
+    report = room.configurator.restart_now(WANTS, force=True)
+    assert (report.restarted, world.restarts) == (False, 0)
+    assert "live-restore" in report.conditions[0].cause
+
+
+def test_the_operators_word_restarts_and_names_who_stays_down(room: Room, world: World) -> None:
+    world.running, world.stay = ("db", "web"), ("db",)
+    with pytest.raises(Refused, match=r"2 containers run on this Docker; not back .*: db"):
+        room.configurator.restart_now(WANTS, force=False)
+    assert world.restarts == 0
+    report = room.configurator.restart_now(WANTS, force=True)
+    assert (report.state, world.restarts) == (DockerState.READY, 1)
+
+
+def test_one_host_of_the_mesh_at_a_time(room: Room) -> None:
+    room.allowed[0] = False
+    report = room.ensure()
+    assert names(report) == {"docker-restart-pending"}
+    assert room.world.restarts == 0
+    room.allowed[0] = True
+    assert room.ensure().state is DockerState.READY
+
+
+def test_promise_7_a_dockerd_that_refuses_the_file_gets_the_old_one_back(
+    room: Room, world: World
+) -> None:
+    write(world, '{"debug": true}')
+    world.breaks = lambda given: "failed to start daemon: no" if "bip" in given else ""
+    report = room.ensure()
+    assert (report.state, report.facts.reachable) == (DockerState.PENDING, True)
+    assert "failed to start daemon: no" in report.conditions[0].cause
+    assert (names(report), room.text) == ({"docker-rolled-back"}, '{"debug": true}')
+    assert world.restarts == 2
+    for _ in range(3):
+        assert names(room.ensure()) == {"docker-rolled-back"}
+    assert (world.restarts, room.text) == (2, '{"debug": true}')
+
+
+@pytest.mark.parametrize("what", ["file", "version", "wants", "word"])
+def test_a_failure_is_tried_again_once_something_changed(
+    room: Room, world: World, what: str
+) -> None:
+    world.breaks = lambda given: "no" if "bip" in given else ""
+    room.ensure()
+    world.breaks = lambda _: ""
+    wants = WANTS
+    if what == "file":
+        write(world, '{"debug": true}')
+    elif what == "version":
+        world.version = "20.10.25"
+    elif what == "wants":
+        wants = wants_of(IPv4Network("10.65.0.0/16"), 1500)
+    if what == "word":
+        report = room.configurator.restart_now(wants, force=False)
+    else:
+        report = room.configurator.ensure(wants)
+    assert report.state is DockerState.READY
+
+
+def test_a_failure_is_remembered_over_a_restart_of_the_agent(
+    room: Room, world: World, tmp_path: Path
+) -> None:
+    world.breaks = lambda given: "no" if "bip" in given else ""
+    room.ensure()
+    again = make(world, tmp_path / "state", DockerSettings())
+    assert names(again.ensure()) == {"docker-rolled-back"}
+    assert world.restarts == 2
+
+
+def test_an_engine_that_comes_up_with_other_values_is_rolled_back(room: Room, world: World) -> None:
+    world.breaks = lambda _: ""
+    original = world.run
+
+    def stubborn(argv: Sequence[str], timeout_s: float) -> CommandResult:
+        result = original(argv, timeout_s)
+        world.bip = OLD
+        return result
+
+    world.run = stubborn  # type: ignore[method-assign]
+    report = room.ensure()
+    assert names(report) == {"docker-rolled-back"}
+    assert room.text is None
+
+
+@pytest.mark.parametrize("came_up", [True, False])
+def test_promise_6_an_agent_killed_while_dockerd_restarts_goes_on(
+    room: Room, world: World, tmp_path: Path, came_up: bool
+) -> None:
+    room.store.change(room.store.read(), {("bip",): str(WANTS.bip)})
+    room.store.mark(Phase.RESTARTING)
+    world.breaks = lambda given: "no" if "bip" in given and not came_up else ""
+    world.run(("restart-docker",), 1.0)
+    report = make(world, tmp_path / "state", DockerSettings()).ensure()
+    assert report.facts.reachable
+    if came_up:
+        assert report.state is DockerState.READY
+    else:
+        assert names(report) == {"docker-rolled-back"}
+        assert room.text is None
+
+
+def test_promise_6_an_agent_killed_after_rolling_back_starts_docker(
+    room: Room, world: World, tmp_path: Path
+) -> None:
+    world.breaks = lambda given: "no" if "bip" in given else ""
+    room.ensure()
+    room.store.mark(Phase.ROLLED_BACK)
+    world.up = False
+    report = make(world, tmp_path / "state", DockerSettings()).ensure()
+    assert report.facts.reachable
+    assert names(report) == {"docker-rolled-back"}
+
+
+def test_an_agent_that_stops_does_not_wait_for_dockerd(room: Room, world: World) -> None:
+    original = world.run
+
+    def slow(argv: Sequence[str], timeout_s: float) -> CommandResult:
+        result = original(argv, timeout_s)
+        world.up = False
+        room.stopping.set()
+        return result
+
+    world.run = slow  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        room.ensure()
+    journal = room.store.journal()
+    assert journal is not None
+    assert journal.phase is Phase.RESTARTING
+
+
+def test_promise_7_the_operators_bip_is_replaced_only_with_their_word(
+    world: World, tmp_path: Path
+) -> None:
+    text = '{"bip": "192.168.5.1/24"}'
+    write(world, text)
+    room = make(world, tmp_path / "state", DockerSettings())
+    assert names(room.ensure()) == {"docker-operator-key"}
+    assert (room.text, world.restarts) == (text, 0)
+    room = make(world, tmp_path / "state", DockerSettings(replace=True))
+    assert room.ensure().state is DockerState.READY
+    room.give_back.restore()
+    assert room.text == text
+
+
+def test_an_unusable_file_is_a_condition_with_its_place(room: Room, world: World) -> None:
+    write(world, '{"debug": true,}')
+    report = room.ensure()
+    assert names(report) == {"docker-config-unusable"}
+    assert "daemon.json:1:16" in report.conditions[0].cause
+    assert (room.text, world.restarts) == ('{"debug": true,}', 0)
+
+
+def test_podman_is_left_alone(room: Room, world: World) -> None:
+    world.kind = EngineKind.PODMAN
+    report = room.ensure()
+    assert (report.state, names(report)) == (DockerState.ABSENT, {"docker-is-podman"})
+    assert room.text is None
+
+
+def test_a_docker_that_is_not_ours_is_only_looked_at(world: World, tmp_path: Path) -> None:
+    room = make(world, tmp_path / "state", DockerSettings(manage=False))
+    report = room.ensure()
+    assert (report.state, report.changed, room.text) == (DockerState.PENDING, False, None)
+    world.bip, world.pools = WANTS.bip, WANTS.pools
+    assert room.ensure().state is DockerState.READY
+
+
+def test_networks_outside_the_lease_are_named(room: Room, world: World) -> None:
+    app = DockerNetwork(id="1", name="app", bridge="br-1", subnet=IPv4Network("172.18.0.0/16"))
+    inside = DockerNetwork(id="2", name="in", bridge="br-2", subnet=IPv4Network("10.64.128.0/24"))
+    world.networks = (app, inside, replace(app, id="3", name="db", internal=True))
+    world.bip, world.pools = WANTS.bip, WANTS.pools
+    (condition,) = room.ensure().conditions
+    assert (condition.name, condition.subject) == ("network-not-routable", "app")
+
+
+def test_a_smaller_mtu_goes_again_when_it_is_no_longer_wanted(room: Room, world: World) -> None:
+    room.configurator.ensure(wants_of(IPv4Network("10.64.0.0/16"), 1400))
+    assert world.mtu == 1400
+    report = room.ensure()
+    assert (report.state, report.restarted, world.mtu) == (DockerState.READY, True, 1500)
+    assert "mtu" not in json.loads(room.text or "")
+
+
+def test_leaving_moves_docker0_back_with_one_restart(room: Room, world: World) -> None:
+    write(world, '{ "debug": true }')
+    room.ensure()
+    report = room.give_back.restore()
+    assert (room.text, world.bip, world.restarts) == ('{ "debug": true }', OLD, 2)
+    assert report.todo == ()
+    assert room.give_back.restore().done == ()
+
+
+def test_leaving_with_containers_running_only_puts_the_file_back(room: Room, world: World) -> None:
+    room.ensure()
+    world.running = ("web",)
+    report = room.give_back.restore()
+    assert (room.text, world.restarts) == (None, 1)
+    assert "web" in report.todo[0]
+
+
+def test_leaving_by_force_restarts_under_containers(room: Room, world: World) -> None:
+    room.ensure()
+    world.running = ("web",)
+    assert room.give_back.restore(force=True).todo == ()
+    assert (world.bip, world.restarts) == (OLD, 2)
+
+
+def test_docker0_goes_where_docker_itself_would_put_it() -> None:
+    lease = IPv4Network("10.64.0.0/17")
+    taken = [lease, IPv4Network("172.17.0.0/16"), IPv4Network("172.18.4.0/24")]
+    assert docker0_of_old(taken, lease) == IPv4Interface("172.19.0.1/16")
+    assert docker0_of_old([IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1")], lease) is None

@@ -1,0 +1,145 @@
+"""What would keep dockerd from starting, or from using what we write."""
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+
+import pytest
+
+from agent.docker.conflicts import Finding, file_conflicts, flag_conflicts, foreign_keys
+from agent.docker.document import parse
+from agent.docker.planning import fixable
+from agent.docker.processes import Flags, parse_flags
+from agent.docker.wants import BIP, MTU, NETWORK_MTU, POOLS, keys_for, wants_of
+from agent.model import Severity
+
+pytestmark = pytest.mark.unit
+
+WANTS = wants_of(IPv4Network("10.64.0.0/16"), 1450)
+EMPTY = parse("")
+
+
+def by_name(findings: tuple[Finding, ...]) -> Mapping[str, Finding]:
+    return {finding.condition.name: finding for finding in findings}
+
+
+def seen(*argv: str) -> dict[str, Flags]:
+    return {"the unit": parse_flags(("dockerd", *argv))}
+
+
+@pytest.mark.parametrize(
+    ("argv", "values"),
+    [
+        (("--bip=1.2.3.4/24",), (("bip", "1.2.3.4/24"),)),
+        (("--bip", "1.2.3.4/24", "-D"), (("bip", "1.2.3.4/24"),)),
+        (("-b", "br0"), (("bridge", "br0"),)),
+        (("-bbr0",), (("bridge", "br0"),)),
+        (("-H", "fd://", "--containerd=/run/x"), (("hosts", "fd://"),)),
+        (("-H=fd://", "--host", "tcp://x"), (("hosts", "fd://"), ("hosts", "tcp://x"))),
+        (("--iptables=false", "--live-restore"), (("iptables", "false"), ("live-restore", "true"))),
+        (("--bip",), ()),
+    ],
+)
+def test_flags(argv: tuple[str, ...], values: tuple[tuple[str, str], ...]) -> None:
+    assert parse_flags(("/usr/bin/dockerd", *argv)).values == values
+
+
+@pytest.mark.parametrize(
+    ("argv", "path"),
+    [
+        (("--bip=172.29.0.1/16",), BIP),
+        (("--default-address-pool", "base=172.80.0.0/16,size=24"), POOLS),
+    ],
+)
+def test_a_flag_that_says_something_else_blocks(
+    argv: tuple[str, ...], path: tuple[str, ...]
+) -> None:
+    finding = by_name(flag_conflicts(WANTS, seen(*argv), EMPTY))["docker-flag-conflict"]
+    assert finding.blocks
+    assert finding.keys == (path,)
+    assert finding.condition.severity is Severity.ERROR
+    assert "the unit" in finding.condition.cause
+
+
+@pytest.mark.parametrize(
+    ("argv", "path"),
+    [
+        (("--bip=10.64.0.1/17",), BIP),
+        (("--default-address-pool=base=10.64.128.0/17,size=24",), POOLS),
+        (("--mtu=1450",), MTU),
+        (("--mtu=9000",), MTU),
+        (("--default-network-opt=bridge=x=y",), NETWORK_MTU),
+    ],
+)
+def test_a_key_that_is_a_flag_is_never_written(
+    argv: tuple[str, ...], path: tuple[str, ...]
+) -> None:
+    """Both together stop dockerd, even when they say the same (20.10 to 28)."""
+    finding = by_name(flag_conflicts(WANTS, seen(*argv), EMPTY))["docker-flag-conflict"]
+    assert finding.keys == (path,)
+    assert not finding.blocks
+
+
+def test_hosts_in_the_file_and_as_a_flag() -> None:
+    document = parse('{"hosts": ["unix:///run/docker.sock"]}')
+    assert by_name(flag_conflicts(WANTS, seen("-H", "fd://"), document))[
+        "docker-hosts-conflict"
+    ].blocks
+    assert flag_conflicts(WANTS, seen("-H", "fd://"), EMPTY) == ()
+    assert flag_conflicts(WANTS, seen(), document) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "blocks"),
+    [
+        ('{"bridge": "br0"}', "docker-bridge-set", True),
+        ('{"bridge": "none"}', "docker-bridge-set", True),
+        ('{"bridge": ""}', None, False),
+        ('{"fixed-cidr": "172.17.0.0/24"}', "docker-fixed-cidr-outside", True),
+        ('{"fixed-cidr": "10.64.0.0/16"}', "docker-fixed-cidr-outside", True),
+        ('{"fixed-cidr": "rubbish"}', "docker-fixed-cidr-outside", True),
+        ('{"fixed-cidr": "10.64.4.0/24"}', None, False),
+        ('{"default-gateway": "172.17.0.254"}', "docker-default-gateway-outside", True),
+        ('{"default-gateway": "10.64.0.9"}', None, False),
+        ('{"iptables": false}', "docker-iptables-off", False),
+        ('{"iptables": true}', None, False),
+    ],
+)
+def test_keys_of_the_file(text: str, name: str | None, blocks: bool) -> None:
+    found = by_name(file_conflicts(WANTS, parse(text)))
+    assert set(found) == ({name} if name else set())
+    if name:
+        assert found[name].blocks is blocks
+        assert found[name].condition.hint
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (("-b", "br0"), "docker-bridge-set"),
+        (("--fixed-cidr=172.17.0.0/24",), "docker-fixed-cidr-outside"),
+        (("--iptables=false",), "docker-iptables-off"),
+    ],
+)
+def test_the_same_as_flags(argv: tuple[str, ...], name: str) -> None:
+    assert name in by_name(flag_conflicts(WANTS, seen(*argv), EMPTY))
+
+
+def test_promise_7_keys_the_operator_set_are_theirs() -> None:
+    values = keys_for(WANTS, "26.1")
+    document = parse('{"bip": "1.2.3.4/24", "mtu": 9000, "default-address-pools": null}')
+    found = {f.keys[0]: f for f in foreign_keys(document, None, values, replace=False)}
+    assert set(found) == {BIP, MTU}
+    assert found[BIP].blocks
+    assert not found[MTU].blocks
+    assert foreign_keys(document, None, values, replace=True) == ()
+    same = parse('{"bip": "10.64.0.1/17", "mtu": 1450}')
+    assert foreign_keys(same, None, values, replace=False) == ()
+
+
+def test_a_restart_is_only_for_what_it_would_mend() -> None:
+    differences = {BIP: "a", POOLS: "b", MTU: "c"}
+    document = parse('{"bip": "10.64.0.1/17", "mtu": 9000}')
+    assert set(fixable(WANTS, differences, document, {})) == {BIP}
+    assert set(fixable(WANTS, differences, EMPTY, seen("--mtu=1450"))) == {MTU}
+    flag = seen("--bip=172.29.0.1/16")
+    assert BIP not in fixable(WANTS, differences, document, flag)

@@ -1,0 +1,232 @@
+"""dockerd as a service: commands with deadlines, units, logs, /proc."""
+
+import threading
+import time
+from collections.abc import Sequence
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from agent.docker.checker import FileChecker
+from agent.docker.processes import DaemonProcess, ProcessTable, read_routes
+from agent.docker.service import CommandResult, Commands, DockerService, Stopped, error_line
+from agent.errors import DockerError
+
+pytestmark = pytest.mark.unit
+
+
+class Script:
+    """Answers commands by their first words; notes them all."""
+
+    def __init__(self, answers: dict[str, CommandResult]) -> None:
+        self.answers = answers
+        self.asked: list[tuple[str, ...]] = []
+
+    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
+        assert timeout_s > 0
+        self.asked.append(tuple(argv))
+        line = " ".join(argv)
+        for start, result in self.answers.items():
+            if line.startswith(start):
+                return result
+        return CommandResult(None, "not installed")
+
+
+class NoProcesses(ProcessTable):
+    found: DaemonProcess | None = None
+
+    def dockerd(self) -> DaemonProcess | None:
+        return self.found
+
+
+def service(
+    tmp_path: Path, answers: dict[str, CommandResult], *, systemd: bool = True
+) -> tuple[DockerService, Script]:
+    script = Script(answers)
+    folder = tmp_path if systemd else tmp_path / "none"
+    made = DockerService(runner=script, processes=NoProcesses(), systemd=folder)
+    return made, script
+
+
+def test_a_command_says_its_last_lines() -> None:
+    result = Commands().run(["sh", "-c", "for i in $(seq 50); do echo line $i; done; exit 3"], 10)
+    assert result.status == 3
+    assert result.last_lines.startswith("line 43 / ")
+    assert result.last_lines.endswith("line 50")
+
+
+def test_promise_10_a_command_that_hangs_is_ended_with_its_children() -> None:
+    started_s = time.monotonic()
+    result = Commands().run(["sh", "-c", "sleep 60 & sleep 60"], 0.3)
+    assert result.status is None
+    assert time.monotonic() - started_s < 3
+    assert "no end within 0.3 s" in result.last_lines
+
+
+def test_a_command_that_is_not_there() -> None:
+    result = Commands().run(["/no/such/program"], 1)
+    assert result.status is None
+    assert "No such file" in result.last_lines
+
+
+def test_a_flood_of_output_fills_no_pipe() -> None:
+    result = Commands().run(["sh", "-c", "yes | head -c 3000000; echo end"], 20)
+    assert result.status == 0
+    assert result.last_lines.endswith("end")
+    assert len(result.output) <= 16 * 1024
+
+
+def test_an_agent_that_stops_leaves_the_command_alone() -> None:
+    stopping = threading.Event()
+    stopping.set()
+    with pytest.raises(Stopped):
+        Commands(stopping).run(["sleep", "1"], 10)
+
+
+def test_restarting_by_systemd_forgets_earlier_failures_first(tmp_path: Path) -> None:
+    made, script = service(tmp_path, {"systemctl": CommandResult(0, "")})
+    made.restart()
+    assert [argv[1] for argv in script.asked] == ["reset-failed", "restart"]
+
+
+def test_a_failed_restart_carries_the_last_lines(tmp_path: Path) -> None:
+    answers = {"systemctl restart": CommandResult(1, "Job failed.\nSee journalctl.")}
+    made, _ = service(tmp_path, answers)
+    with pytest.raises(DockerError, match=r"failed \(1\): Job failed. / See journalctl."):
+        made.restart()
+
+
+def test_without_systemd_and_command_there_is_no_restart(tmp_path: Path) -> None:
+    made, _ = service(tmp_path, {}, systemd=False)
+    with pytest.raises(DockerError, match="no systemd here"):
+        made.restart()
+    assert made.unit_argv() == ()
+    assert not made.failed()
+    assert made.log_line(0) == ""
+
+
+def test_the_units_command_line_with_drop_ins(tmp_path: Path) -> None:
+    shown = (
+        "{ path=/usr/sbin/dockerd ; argv[]=/usr/sbin/dockerd -H fd:// --bip=1.2.3.4/24 "
+        "$DOCKER_OPTS ; ignore_errors=no ; start_time=[n/a] }"
+    )
+    made, _ = service(tmp_path, {"systemctl show": CommandResult(0, shown)})
+    assert made.unit_argv() == (
+        "/usr/sbin/dockerd",
+        "-H",
+        "fd://",
+        "--bip=1.2.3.4/24",
+        "$DOCKER_OPTS",
+    )
+
+
+def test_a_dockerd_that_systemd_would_start_is_not_woken(tmp_path: Path) -> None:
+    made, _ = service(tmp_path, {})
+    assert made.asleep() == "dockerd is not running"
+    NoProcesses.found = DaemonProcess(1, ("dockerd",), 1.0)
+    try:
+        assert made.asleep() == ""
+    finally:
+        NoProcesses.found = None
+    assert service(tmp_path, {}, systemd=False)[0].asleep() == ""
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        (
+            (
+                'time="2024" level=info msg="Starting up"\nunable to configure the Docker daemon with '
+                "file /etc/docker/daemon.json: EOF\ndocker.service: Main process exited\n"
+            ),
+            "unable to configure the Docker daemon with file /etc/docker/daemon.json: EOF",
+        ),
+        (
+            'level=info msg="x"\nlevel=error msg="bad \\"thing\\" here"\nlevel=info msg="bye"',
+            'bad "thing" here',
+        ),
+        (
+            "failed to start daemon: no space\nlevel=error msg=later",
+            "failed to start daemon: no space",
+        ),
+        ("all is well", ""),
+        ("", ""),
+    ],
+)
+def test_dockerds_own_error_line(log: str, line: str) -> None:
+    assert error_line(log) == line
+
+
+def test_the_check_uses_the_services_flags_once_for_each_text(tmp_path: Path) -> None:
+    shown = "{ argv[]=dockerd -H fd:// --config-file /x $OPTS --debug ; y }"
+    refused = CommandResult(1, "unable to configure the Docker daemon: no-such-key")
+    made, script = service(
+        tmp_path, {"systemctl show": CommandResult(0, shown), "dockerd": refused}
+    )
+    checker = FileChecker(made, NoProcesses())
+    for _ in range(2):
+        condition = checker.check("{}", "26.1")
+        assert condition is not None
+        assert "no-such-key" in condition.cause
+    (asked,) = [argv for argv in script.asked if argv[0] == "dockerd"]
+    assert asked[1:5] == ("-H", "fd://", "--debug", "--validate")
+    assert len(asked) == 6
+    assert checker.check("{}", "20.10.24") is None
+
+
+@pytest.mark.parametrize(
+    ("output", "version"),
+    [
+        ("Docker version 26.1.5+dfsg1, build a72d7cd", "26.1.5+dfsg1"),
+        ("Docker version 20.10.24+dfsg1, build 297e128", "20.10.24+dfsg1"),
+        ("podman", ""),
+    ],
+)
+def test_the_installed_version(tmp_path: Path, output: str, version: str) -> None:
+    made, _ = service(tmp_path, {"dockerd --version": CommandResult(0, output)})
+    assert made.installed_version() == version
+
+
+# --- /proc ------------------------------------------------------------------------------
+
+
+def process(proc: Path, pid: int, comm: str, argv: str, *, start: int, net: str) -> None:
+    folder = proc / str(pid)
+    (folder / "ns").mkdir(parents=True)
+    (folder / "comm").write_text(comm + "\n")
+    (folder / "cmdline").write_text(argv.replace(" ", "\0") + "\0")
+    (folder / "stat").write_text(f"{pid} ({comm} )) S " + "0 " * 18 + f"{start} 0 0\n")
+    (folder / "ns/net").symlink_to(net)
+
+
+def test_the_hosts_dockerd_is_found_and_one_in_a_container_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "uptime").write_text("1000.50 2000.0\n")
+    (tmp_path / "self/ns").mkdir(parents=True)
+    (tmp_path / "self/ns/net").symlink_to("net:[1]")
+    process(
+        tmp_path, 10, "dockerd", "/usr/bin/dockerd --bip 1.2.3.4/24", start=90000, net="net:[1]"
+    )
+    process(tmp_path, 5, "dockerd", "dockerd", start=80000, net="net:[2]")
+    process(tmp_path, 7, "sshd", "dockerd", start=1, net="net:[1]")
+    (tmp_path / "99").mkdir()
+    found = ProcessTable(tmp_path).dockerd()
+    assert found is not None
+    assert (found.pid, found.argv) == (10, ("/usr/bin/dockerd", "--bip", "1.2.3.4/24"))
+    assert 100.0 < found.age_s < 101.0
+
+
+def test_no_dockerd_and_no_proc(tmp_path: Path) -> None:
+    assert ProcessTable(tmp_path).dockerd() is None
+    assert ProcessTable(tmp_path / "nowhere").dockerd() is None
+
+
+def test_routes(tmp_path: Path) -> None:
+    table = tmp_path / "route"
+    table.write_text(
+        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+        "eth0\t00000000\t0132A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+        "docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
+    )
+    assert read_routes(table) == (IPv4Network("172.17.0.0/16"),)
+    assert read_routes(tmp_path / "none") == ()
