@@ -144,10 +144,10 @@ class Answers:
         state = host_state(self._loop.snapshot, self._conditions.all())
         return status, {"ready": ready, "reason": reason, "state": state}
 
-    def leave(self, _body: Document) -> Document:
+    def leave(self, body: Document) -> Document:
         """``POST /v1/leave``."""
         self._loop.ask(lambda: self._set_left(left=True))
-        return self._leaver.leave().document()
+        return self._leaver.leave(force=body.get("force") is True).document()
 
     def join(self, _body: Document) -> Document:
         """``POST /v1/join``."""

@@ -88,10 +88,10 @@ def leaver(settings: Settings) -> Leaver:
     kernel = kernel_pass(settings, state)
     docker = DockerRoom.of(settings.docker, settings.agent.state_dir)
 
-    def restore() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def restore(force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: FBT001 # a callback of one argument
         if not settings.docker.manage:
             return (), ()
-        report = docker.give_back.restore()
+        report = docker.give_back.restore(force=force)
         return report.done, report.todo
 
     def release() -> tuple[str, ...]:
@@ -179,7 +179,7 @@ class HostAgent:
     def run(self) -> None:
         """Start every thread, run the loop in this one, stop every thread."""
         self._log.info(
-            "agent started",
+            "agent-started",
             version=__version__,
             host_id=self._host_id,
             etcd=list(self._settings.etcd.endpoints),
@@ -215,7 +215,7 @@ class HostAgent:
         )
         for stop in stops:
             stop()
-        self._log.info("agent stopped", data_path="left as it is")
+        self._log.info("agent-stopped", data_path="left as it is")
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._loop.post(Stop())
@@ -280,10 +280,10 @@ class HostAgent:
         )
 
     def _leaver(self) -> Leaver:
-        def restore() -> tuple[tuple[str, ...], tuple[str, ...]]:
+        def restore(force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: FBT001 # a callback of one argument
             if not self._settings.docker.manage:
                 return (), ()
-            report = self._docker.restore(timeout_s=_DOCKER_BUSY_S)
+            report = self._docker.restore(force=force, timeout_s=_DOCKER_BUSY_S)
             return report.done, report.todo
 
         return Leaver(

@@ -78,7 +78,7 @@ class ConditionRegistry:
                 continue
             condition = standing.condition
             getattr(self._log, _LOG_LEVELS[condition.severity])(
-                "condition raised",
+                "condition-raised",
                 condition=condition.name,
                 subject=condition.subject,
                 cause=condition.cause,
@@ -87,7 +87,7 @@ class ConditionRegistry:
         for key in before.keys() - now.keys():
             standing = before[key]
             self._log.info(
-                "condition cleared",
+                "condition-cleared",
                 condition=standing.condition.name,
                 subject=standing.condition.subject,
                 after_s=round(self._clock() - standing.since_s, 1),

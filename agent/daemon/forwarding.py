@@ -50,7 +50,7 @@ class Forwarding:
                 Switched(ip_forward="0", forward_policy=known.forward_policy or previous)
             )
         self._sysctls.enable_forwarding()
-        self._log.info("forwarding switched on", forward_policy="DROP" if self._firewall else "")
+        self._log.info("forwarding-enabled", forward_policy="DROP" if self._firewall else "")
         return True
 
     def undo(self) -> tuple[str, ...]:

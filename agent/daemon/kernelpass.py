@@ -19,11 +19,13 @@ from agent.kernel.firewall import Firewall
 from agent.kernel.routes import RouteTable
 from agent.mesh.desired import DesiredRoutes, desired_routes
 from agent.mesh.firewall import FirewallWants, desired_firewall
-from agent.mesh.plan import Operation, RoutePlan, plan_routes
+from agent.mesh.plan import Operation, RoutePlan, describe_route, plan_routes
 from agent.mesh.world import World
 from agent.model import Condition, Severity
 
 __all__ = ["KernelPass", "PassReport"]
+
+_ROUTES_TOLD = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,21 +159,13 @@ class KernelPass:
         )
         results = self._table.apply(plan)
         conditions = [*desired.conditions, *plan.conditions]
-        failed = 0
-        for result in results:
-            operation = result.operation
-            if not result.ok:
-                failed += 1
-                conditions.append(
-                    refused(str(operation.route.destination), KernelError(result.problem))
-                )
-            else:
-                self._log.info(
-                    f"route {operation.kind}d",
-                    destination=str(operation.route.destination),
-                    gateway=str(operation.route.gateway or operation.route.kind),
-                    reason=operation.reason,
-                )
+        conditions.extend(
+            refused(str(result.operation.route.destination), KernelError(result.problem))
+            for result in results
+            if not result.ok
+        )
+        failed = sum(not result.ok for result in results)
+        self._tell(tuple(result.operation for result in results if result.ok))
         missing = failed + len(plan.conditions)
         return PassReport(
             desired=len(desired.routes),
@@ -180,6 +174,18 @@ class KernelPass:
             failed=failed,
             conditions=tuple(conditions),
         )
+
+    def _tell(self, done: tuple[Operation, ...]) -> None:
+        """One line for a pass; the routes themselves are named while they are few."""
+        if done:
+            self._log.info(
+                "routes-changed",
+                changed=len(done),
+                routes=[
+                    f"{each.kind} {describe_route(each.route)} ({each.reason})"
+                    for each in done[:_ROUTES_TOLD]
+                ],
+            )
 
     @staticmethod
     def _part(

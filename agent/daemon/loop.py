@@ -224,7 +224,9 @@ class Loop:
         elif isinstance(event, Command):
             event.execute()
         elif isinstance(event, Reload):
-            self._log.warning("settings are read at start only", hint="restart the agent")
+            self._log.warning(
+                "reload-ignored", hint="settings are read at start only: restart the agent"
+            )
         elif isinstance(event, Stop):
             self._stopping = True
 
@@ -255,7 +257,7 @@ class Loop:
             # What runs keeps running (promise 3); the keeper's condition says why it is not ours.
             return
         if known.own is None or known.own.subnet != event.lease.subnet:
-            self._log.info("lease held", subnet=str(event.lease.subnet))
+            self._log.debug("lease-held", subnet=str(event.lease.subnet))
         self._update(known=replace(known, own=event.lease))
         self._kernel_dirty = True
         self._timers.set_once("copy", 0)

@@ -51,7 +51,8 @@ class Leaver:
     Args:
         release: Gives lease and heartbeat back in etcd. Lines of what was done.
         remove: Takes ours out of the kernel.
-        restore: Gives Docker its former configuration back: (done, todo).
+        restore: Gives Docker its former configuration back, restarting it under running
+            containers if its argument says so: (done, todo).
     """
 
     def __init__(
@@ -60,43 +61,47 @@ class Leaver:
         state: StateFile,
         release: Callable[[], tuple[str, ...]],
         remove: Callable[[], tuple[str, ...]],
-        restore: Callable[[], tuple[tuple[str, ...], tuple[str, ...]]],
+        restore: Callable[[bool], tuple[tuple[str, ...], tuple[str, ...]]],
     ) -> None:
         self._state = state
         self._release = release
         self._remove = remove
         self._restore = restore
 
-    def leave(self) -> Done:
-        """Stay out from now on, give the lease back, remove what is ours."""
+    def leave(self, *, force: bool = False) -> Done:
+        """Stay out from now on, give the lease back, remove what is ours.
+
+        Args:
+            force: Restart Docker even while containers run.
+        """
         outcome = Done()
         self._state.set_left(left=True)
         outcome.attempt("the lease could not be given back yet", self._release)
-        self._clean(outcome)
+        self._clean(outcome, force=force)
         return outcome
 
     def clean(self) -> Done:
         """Remove what is ours from the host; the lease stays."""
         outcome = Done()
-        self._clean(outcome)
+        self._clean(outcome, force=False)
         return outcome
 
-    def _clean(self, outcome: Done) -> None:
+    def _clean(self, outcome: Done, *, force: bool) -> None:
         outcome.attempt("the kernel was not cleaned whole", self._remove)
         try:
-            done, todo = self._restore()
+            done, todo = self._restore(force)
             outcome.done += done
             outcome.todo += todo
         except HostmeshError as error:
             outcome.todo.append(f"Docker's configuration was not restored: {error}")
 
 
-def leave_offline(settings: Settings) -> Done:
+def leave_offline(settings: Settings, *, force: bool = False) -> Done:
     """``agentctl leave`` while no agent runs."""
     refuse_running_agent(settings.agent.socket, "leave")
     from agent.daemon.compose import leaver  # noqa: PLC0415 # pulls in every room
 
-    return leaver(settings).leave()
+    return leaver(settings).leave(force=force)
 
 
 def cleanup(settings: Settings) -> Done:

@@ -35,7 +35,6 @@ NEVER_PROPOSED: tuple[IPv4Network, ...] = tuple(
         "192.168.0.0/16",  # Docker's second default pool, and most home and office networks
         "10.128.0.0/9",  # one cloud's default range for new networks
         "10.244.0.0/16",  # flannel's in its own manifests
-        "10.96.0.0/12",  # Kubernetes' default range for services
         "10.0.0.0/16",  # the usual first private network at cloud providers
     )
 )

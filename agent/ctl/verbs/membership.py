@@ -30,7 +30,7 @@ def leave(context: Context) -> int:
         from agent.daemon.membership import leave_offline  # noqa: PLC0415 - pulls in every room
 
         direct.log_to_stderr()
-        document = leave_offline(context.settings).document()
+        document = leave_offline(context.settings, force=context.args.force).document()
     return _report(context, document)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hostmesh_lab.capture import Pinger
@@ -105,7 +106,7 @@ def test_a_fourth_host_joins_under_traffic_with_nobody_touching_the_others(mesh:
     wait_until(newcomer.ready, 60, "the newcomer to be ready")
     address = str(newcomer.start_container("new"))
     for host in (first, second):
-        wait_until(lambda host=host: host.ping(address), 10, f"{host.name} to reach it")
+        wait_until(partial(host.ping, address), 10, f"{host.name} to reach it")
     print(f"joined and reached after {time.monotonic() - started:.1f} s, its boot included")
     ping.stop()
     assert ping.missed() == []

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
-from hostmesh_lab.capture import Capture, Pinger
+from hostmesh_lab.capture import ECHO_REQUEST, Capture, Pinger
 from hostmesh_lab.host import Host
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
@@ -36,10 +36,6 @@ def _ready_again(mesh: Lab) -> Iterator[None]:
     """Whatever a test disturbed has healed before the next one starts."""
     yield
     mesh.wait_ready(60)
-
-
-def conditions(host: Host) -> dict[str, dict[str, Any]]:
-    return {each["name"]: each for each in host.status().get("conditions", [])}
 
 
 def route_to(host: Host, subnet: str) -> dict[str, Any] | None:
@@ -83,9 +79,7 @@ def test_containers_and_hosts_reach_every_remote_container_with_true_addresses(
         with Capture(target, "docker0", "icmp") as capture:
             assert source.ping(web[target.name], container="web")
             seen = capture.wait_for(
-                lambda p, web=web, target=target: str(p.dst) == web[target.name],
-                5,
-                "the ping on the target's bridge",
+                lambda packet: packet.icmp_type == ECHO_REQUEST, 5, "the ping on the bridge"
             )
         assert str(seen.src) == web[source.name], "the source was masqueraded"
         assert seen.ttl == 62
@@ -127,9 +121,7 @@ def test_promise_3_and_10_etcd_frozen_and_back(mesh: Lab, web: dict[str, str]) -
     member = mesh.etcd["etcd1"]
     member.pause()
     try:
-        wait_until(
-            lambda: "etcd-unreachable" in conditions(host), 25, "etcd's silence to be noticed"
-        )
+        host.wait_condition("etcd-unreachable", 25)
         host.kill_agent()
         wait_until(lambda: host.status().get("subnet") == subnet, 20, "the copy to be used")
         assert host.status()["etcd"]["cached"] is True
@@ -175,9 +167,7 @@ def test_promise_5_a_foreign_route_is_reported_and_left(mesh: Lab) -> None:
     host.run(["ip", "route", "del", subnet, "proto", "140"])
     host.run(["ip", "route", "add", subnet, "via", "192.168.50.1"])
     host.start_agent()
-    conflict = wait_until(
-        lambda: conditions(host).get("route-conflict"), 20, "the foreign route to be reported"
-    )
+    conflict = host.wait_condition("route-conflict")
     assert subnet in conflict["cause"]
     shown = host.run(["ip", "route", "show", subnet]).stdout
     assert "192.168.50.1 " in shown
@@ -230,7 +220,7 @@ def test_promise_6_rules_that_somebody_changed_are_repaired(
         )
         with Capture(other, "docker0", "icmp") as capture:
             assert host.ping(web[other.name], container="web")
-            seen = capture.wait_for(lambda p: True, 5, "the ping")
+            seen = capture.wait_for(lambda _: True, 5, "the ping")
         assert str(seen.src) == web[host.name]
     finally:
         if "MASQUERADE" in disturbance:
@@ -248,7 +238,7 @@ def test_a_restarted_docker_gets_its_rules_in_order_again(mesh: Lab, web: dict[s
         with Capture(other, "docker0", "icmp") as capture:
             if not host.ping(web[other.name], container="web"):
                 return False
-            seen = capture.wait_for(lambda p: True, 5, "the ping")
+            seen = capture.wait_for(lambda _: True, 5, "the ping")
         return str(seen.src) == web[host.name]
 
     wait_until(unmasqueraded, 15, "true source addresses again", every_s=0.5)

@@ -10,6 +10,7 @@ from typing import Any
 from hostmesh_lab import kinds, shell
 from hostmesh_lab.errors import CommandFailed, LabError
 from hostmesh_lab.machine import Machine
+from hostmesh_lab.wait import wait_until
 
 _AGENT_CALL_S = 30.0
 
@@ -102,6 +103,16 @@ class Host(Machine):
     def ready(self) -> bool:
         """Whether the agent says that lease, Docker, routes and rules are right."""
         return self.status().get("state") == "ready"
+
+    def conditions(self) -> dict[str, dict[str, Any]]:
+        """The conditions that stand on this host, by name."""
+        return {each["name"]: each for each in self.status().get("conditions", [])}
+
+    def wait_condition(self, name: str, timeout_s: float = 20.0) -> dict[str, Any]:
+        """Wait until a condition stands and return it."""
+        return wait_until(
+            lambda: self.conditions().get(name), timeout_s, f"condition {name} on {self.name}"
+        ) or {}
 
     def leases(self) -> list[dict[str, Any]]:
         """The leases as agentctl on this host lists them."""

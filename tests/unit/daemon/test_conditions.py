@@ -32,8 +32,8 @@ def test_a_condition_is_logged_when_raised_and_when_cleared_and_not_between() ->
         clock.now += 7
         registry.replace("etcd", [])
     assert [(line["event"], line["condition"]) for line in logs] == [
-        ("condition raised", "etcd-unreachable"),
-        ("condition cleared", "etcd-unreachable"),
+        ("condition-raised", "etcd-unreachable"),
+        ("condition-cleared", "etcd-unreachable"),
     ]
     assert logs[1]["after_s"] == 7
 
@@ -67,7 +67,7 @@ def test_two_subjects_of_one_name_stand_side_by_side_and_the_gravest_comes_first
             condition("etcd-alarm", severity=Severity.ERROR),
         ],
     )
-    assert [each.condition.name for each in registry.all()][0] == "etcd-alarm"
+    assert registry.all()[0].condition.name == "etcd-alarm"
     assert len(registry.all()) == 3
     assert registry.worst() is Severity.ERROR
 

@@ -32,7 +32,11 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def ask(
-    path: Path, method: str, target: str, body: object = None, headers: Mapping[str, str] | None = None
+    path: Path,
+    method: str,
+    target: str,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, Any]:
     connection = UnixConnection(path)
     raw = None if body is None else body if isinstance(body, bytes) else json.dumps(body)
