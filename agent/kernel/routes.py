@@ -88,6 +88,8 @@ class RouteTable:
         self._payloads: list[bytes] = []
         self._decoded: dict[bytes, Route] = {}
         self._ours: tuple[Route, ...] = ()
+        self._foreign_payloads: list[bytes] = []
+        self._within: IPv4Network | None = None
         self._foreign: tuple[Route, ...] = ()
 
     @property
@@ -150,20 +152,20 @@ class RouteTable:
             RTM_GETROUTE, route_dump_request(table=self._table), "listing routes"
         )
         ours = self._protocol
-        foreign: list[Route] = []
+        payloads = [payload for payload in payloads if payload[_PROTOCOL_AT] != ours]
+        if payloads == self._foreign_payloads and within == self._within:
+            return self._foreign
+        found: list[Route] = []
         for payload in payloads:
-            if payload[_PROTOCOL_AT] == ours:
-                continue
             route = decode_route(payload)
             if (
                 route is not None
                 and route.table == self._table
                 and (within is None or route.destination.overlaps(within))
             ):
-                foreign.append(route)
-        found = tuple(foreign)
-        if found != self._foreign:
-            self._foreign = found
+                found.append(route)
+        self._foreign_payloads, self._within = payloads, within
+        self._foreign = tuple(found)
         return self._foreign
 
     def apply(self, plan: RoutePlan) -> tuple[OperationResult, ...]:

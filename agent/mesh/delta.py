@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from agent.mesh.desired import PeerRules, aggregate_routes, summarise
 from agent.mesh.plan import (
@@ -31,6 +31,9 @@ __all__ = ["RouteChange", "RouteDelta"]
 
 _Place = tuple[int, IPv4Network]
 _K = TypeVar("_K")
+
+_FULL_PASS_SHARE: Final = 4
+"""When more than one peer in four is new, computing everything is no slower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +59,15 @@ class RouteDelta:
         self._protocol = protocol
         self._world = World(route_protocol=protocol)
         self._rules = PeerRules.of(self._world)
+        self._peers: dict[IPv4Network, Lease] = {}
         self._desired: dict[RouteKey, Route] = {}
         self._refused: dict[IPv4Network, Condition] = {}
-        self._ours: dict[RouteKey, tuple[Route, ...]] = {}
+        self._listed: dict[RouteKey, tuple[Route, ...]] = {}
+        self._listed_routes: dict[int, Route] = {}
+        self._since: dict[RouteKey, tuple[Route, ...]] = {}  # what changed since the list
         self._foreign: dict[_Place, tuple[Route, ...]] = {}
-        self._dirty: set[RouteKey] = set()
-        self._ours_listed: tuple[Route, ...] | None = None
         self._foreign_listed: tuple[Route, ...] | None = None
+        self._dirty: set[RouteKey] = set()
         self._needs_list = True
         self._listed_once = False
 
@@ -89,10 +94,41 @@ class RouteDelta:
         return summarise(list(self._refused.values()))
 
     def world_changed(self, world: World) -> None:
-        """Compute desired anew from everything; keys that differ become dirty."""
+        """Follow the world. Costs one look at each peer, and work for those that differ.
+
+        Leases that stayed the same should be the same objects as before; where they are not,
+        they are computed anew, which costs time but changes nothing.
+        """
+        before = self._world
         was_certain = self.certain
         self._world = world
         self._rules = PeerRules.of(world)
+        known = {id(peer) for peer in self._peers.values()}
+        fresh = [peer for peer in world.peers.values() if id(peer) not in known]
+        if (
+            isinstance(self._rules, PeerRules)
+            and _frame(world) == _frame(before)
+            and len(fresh) * _FULL_PASS_SHARE <= len(world.peers)
+        ):
+            self._peers_changed(before, world, fresh)
+        else:
+            self._compute_all(world)
+        if self.certain != was_certain:
+            self._dirty.update(self._extras())
+
+    def _peers_changed(self, before: World, world: World, fresh: list[Lease]) -> None:
+        """Only these peers are new or changed; find those that went or died."""
+        for peer in fresh:
+            self.peer_changed(peer.subnet, peer)
+        remaining = {id(peer) for peer in world.peers.values()}
+        gone = [subnet for subnet, peer in self._peers.items() if id(peer) not in remaining]
+        for subnet in gone:
+            self.peer_changed(subnet, None)
+        for subnet in before.dead_subnets ^ world.dead_subnets:
+            self.peer_changed(subnet, world.peers.get(subnet))
+
+    def _compute_all(self, world: World) -> None:
+        self._peers = dict(world.peers)
         wanted = {route_key(route): route for route in aggregate_routes(world)}
         self._refused = {}
         if isinstance(self._rules, PeerRules):
@@ -105,16 +141,24 @@ class RouteDelta:
         before = self._desired
         self._dirty.update(key for key, route in wanted.items() if before.get(key) != route)
         self._dirty.update(key for key in before if key not in wanted)
-        if self.certain != was_certain:
-            self._dirty.update(key for key in self._ours if key not in wanted)
         self._desired = wanted
+
+    def _extras(self) -> list[RouteKey]:
+        """Keys of ours that nobody wants: what may be done to them depends on certainty."""
+        keys = [key for key in self._listed if key not in self._desired]
+        keys.extend(key for key in self._since if key not in self._desired)
+        return keys
 
     def peer_changed(self, subnet: IPv4Network, peer: Lease | None) -> None:
         """One peer's lease appeared, changed or (None) is known to be gone.
 
-        Everything else is as in the last :meth:`world_changed`; a change of own lease, config,
-        uplink, host or dead peers goes there. The caller's next world has this change in it.
+        The short way for a caller that knows which; everything else is as in the last
+        :meth:`world_changed`. The caller's next world has this change in it.
         """
+        if peer is None:
+            self._peers.pop(subnet, None)
+        else:
+            self._peers[subnet] = peer
         if not isinstance(self._rules, PeerRules):
             return
         self._refused.pop(subnet, None)
@@ -133,55 +177,83 @@ class RouteDelta:
         """The only key a desired route to this place can have."""
         return RouteKey(place[0], place[1], 0, self._world.route_metric)
 
+    def _ours_at(self, key: RouteKey) -> tuple[Route, ...]:
+        """Our routes under a key as far as is known: the list, and what was heard since."""
+        since = self._since.get(key)
+        return self._listed.get(key, ()) if since is None else since
+
     def actual_listed(self, ours: tuple[Route, ...], foreign: tuple[Route, ...]) -> None:
         """A complete list from the kernel replaces all that was remembered of it.
 
-        Handing in the very tuples of the last time (``RouteTable`` does when nothing changed)
-        costs nothing.
+        Routes that stayed the same should be the same objects as in the last list, as
+        ``RouteTable`` hands them out: then only the others cost time.
         """
         self._needs_list = False
         self._listed_once = True
-        if ours is self._ours_listed and foreign is self._foreign_listed:
-            return
-        self._ours_listed, self._foreign_listed = ours, foreign
-        self._ours = {}
-        for route in ours:
+        self._dirty.update(self._since)
+        self._since = {}
+        now = {id(route): route for route in ours}
+        before = self._listed_routes
+        self._listed_routes = now
+        touched: set[RouteKey] = set()
+        for route in [route for number, route in before.items() if number not in now]:
             key = route_key(route)
-            self._ours[key] = (*self._ours.get(key, ()), route)
+            touched.add(key)
+            self._put(self._listed, key, tuple(r for r in self._listed[key] if r is not route))
+        for route in [route for number, route in now.items() if number not in before]:
+            key = route_key(route)
+            touched.add(key)
+            self._listed[key] = (*self._listed.get(key, ()), route)
+        for key in touched:
+            if len(self._listed.get(key, ())) > 1:  # then their order counts
+                self._listed[key] = tuple(r for r in ours if route_key(r) == key)
+        self._dirty.update(touched)
+        if foreign is not self._foreign_listed:
+            self._list_foreign(foreign)
+
+    def _list_foreign(self, foreign: tuple[Route, ...]) -> None:
+        places = set(self._foreign)
+        self._foreign_listed = foreign
         self._foreign = {}
         for route in foreign:
             place = (route.table, route.destination)
             self._foreign[place] = (*self._foreign.get(place, ()), route)
-        desired = self._desired
-        self._dirty = {key for key, there in self._ours.items() if there != (desired.get(key),)}
-        self._dirty.update(key for key in desired if key not in self._ours)
-        contested = (self._key_at(place) for place in self._foreign)
-        self._dirty.update(key for key in contested if key in desired)
+        places.update(self._foreign)
+        self._dirty.update(key for key in map(self._key_at, places) if key in self._desired)
 
     def observed(self, change: RouteChange) -> None:
         """A notification from the kernel about one route."""
-        self._ours_listed = None
         route, key = change.route, route_key(change.route)
         place = (route.table, route.destination)
         if change.replaced and not change.gone:
-            self._put(self._ours, key, ())
+            if self._standing(key) != 1:
+                # Which of several was replaced, no message says.
+                self._needs_list = True
+            self._since[key] = ()
             kept = tuple(each for each in self._foreign.get(place, ()) if route_key(each) != key)
-            self._put(self._foreign, place, kept)
+            self._put_foreign(place, kept)
         if route.protocol == self._protocol:
-            others = tuple(each for each in self._ours.get(key, ()) if each != route)
-            self._put(self._ours, key, others if change.gone else (*others, route))
+            others = tuple(each for each in self._ours_at(key) if each != route)
+            self._since[key] = others if change.gone else (*others, route)
         elif route.table == self._world.route_table:
             rivals = tuple(each for each in self._foreign.get(place, ()) if each != route)
-            self._put(self._foreign, place, rivals if change.gone else (*rivals, route))
-        there = len(self._ours.get(key, ())) + sum(
-            route_key(each) == key for each in self._foreign.get(place, ())
-        )
-        if there > 1 or change.replaced:
-            # Which of several stands first, and which of them was replaced, no message says.
+            self._put_foreign(place, rivals if change.gone else (*rivals, route))
+        if self._standing(key) > 1:
+            # Which of them stands first, no message says.
             self._needs_list = True
         self._dirty.add(key)
         if self._key_at(place) in self._desired:
             self._dirty.add(self._key_at(place))
+
+    def _standing(self, key: RouteKey) -> int:
+        """How many routes stand under a key, of whomever."""
+        rivals = self._foreign.get((key.table, key.destination), ())
+        return len(self._ours_at(key)) + sum(route_key(each) == key for each in rivals)
+
+    def _put_foreign(self, place: _Place, routes: tuple[Route, ...]) -> None:
+        if routes != self._foreign.get(place, ()):
+            self._foreign_listed = None
+        self._put(self._foreign, place, routes)
 
     @staticmethod
     def _put(held: dict[_K, tuple[Route, ...]], key: _K, routes: tuple[Route, ...]) -> None:
@@ -204,7 +276,7 @@ class RouteDelta:
         for key in self._dirty:
             found = plan_key(
                 self._desired.get(key),
-                self._ours.get(key, ()),
+                self._ours_at(key),
                 self._foreign.get((key.table, key.destination), ()),
                 may_delete=may_delete,
             )
@@ -218,15 +290,26 @@ class RouteDelta:
     def applied(self, results: Iterable[OperationResult]) -> None:
         """What the kernel made of a plan. Failed operations stay dirty and call for a list."""
         for result in results:
-            self._ours_listed = None
             operation = result.operation
             key = route_key(operation.route)
-            there = self._ours.get(key, ())
+            there = self._ours_at(key)
             if not result.ok:
                 self._needs_list = True
             elif operation.kind is OperationKind.REPLACE:
                 others = tuple(each for each in there if each != operation.actual)
-                self._ours[key] = (operation.route, *others)
+                self._since[key] = (operation.route, *others)
             else:
-                left = tuple(each for each in there if each != operation.route)
-                self._put(self._ours, key, left)
+                self._since[key] = tuple(each for each in there if each != operation.route)
+
+
+def _frame(world: World) -> tuple[object, ...]:
+    """All of a world that every peer's route depends on."""
+    return (
+        world.config,
+        None if world.own is None else world.own.subnet,
+        world.uplink,
+        None if world.host is None else world.host.foreign_routes,
+        world.route_protocol,
+        world.route_table,
+        world.route_metric,
+    )

@@ -34,7 +34,7 @@ def main() -> None:
         )
         if not started:
             started = True
-            print("started", flush=True)  # noqa: T201
+            print("started", flush=True)
         one_pass(world, table)
 
 

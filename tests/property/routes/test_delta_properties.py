@@ -79,6 +79,23 @@ class Machine(RuleBasedStateMachine):
         self.delta.peer_changed(subnet, None)
 
     @rule(
+        changes=st.dictionaries(subnets, st.none() | addresses, max_size=2),
+        dead=st.frozensets(subnets, max_size=2),
+    )
+    def view_changes(
+        self, changes: dict[IPv4Network, IPv4Address | None], dead: frozenset[IPv4Network]
+    ) -> None:
+        """A new world with a few other peers; the delta finds out which."""
+        peers = dict(self.world.peers)
+        for subnet, address in changes.items():
+            if address is None:
+                peers.pop(subnet, None)
+            else:
+                peers[subnet] = Lease(subnet=subnet, node_address=address, backend="host-gw")
+        self.world = replace(self.world, peers=peers, dead_subnets=dead)
+        self.delta.world_changed(self.world)
+
+    @rule(
         uplink=st.sampled_from([None, *UPLINKS]),
         complete=st.booleans(),
         config=st.sampled_from([CONFIG, CONFIG, replace(CONFIG, backend="vxlan"), None]),

@@ -1,0 +1,261 @@
+"""Figures of the route reconciler, each as a ratio to something measured in the same run.
+
+    unshare -n .venv/bin/python tests/bench/routes.py [--large]
+
+Runs in an empty network namespace only. Each figure is the median of several rounds, ours and
+the other's in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.monitor import Monitor
+from agent.kernel.routes import RouteTable
+from agent.mesh.delta import RouteDelta
+from agent.mesh.desired import desired_routes
+from agent.mesh.plan import OperationResult, RoutePlan, plan_routes
+from agent.mesh.world import World
+from agent.model import Lease, MeshConfig
+
+CIDR = IPv4Network("10.0.0.0/8")
+GATEWAYS = 250
+ROUNDS = 5
+
+
+def ip(command: str) -> None:
+    subprocess.run(["ip", *command.split()], check=True, stdout=subprocess.DEVNULL)
+
+
+def prepare() -> None:
+    found = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True)
+    if len(found.stdout.splitlines()) > 1:
+        sys.exit("run it in a namespace of its own: unshare -n ...")
+    ip("link set lo up")
+    ip("link add eth0 type veth peer name eth0-peer")
+    ip("addr add 172.16.0.1/16 dev eth0")
+    ip("link set eth0 up")
+    ip("link set eth0-peer up")
+
+
+def peer(number: int, shift: int = 0, gateways: int = GATEWAYS) -> Lease:
+    """The lease of host ``number``; ``shift`` gives it another address."""
+    return Lease(
+        subnet=IPv4Network((int(IPv4Address("10.1.0.0")) + number * 128, 25)),
+        node_address=IPv4Address(int(IPv4Address("172.16.0.2")) + (number + shift) % gateways),
+        backend="host-gw",
+    )
+
+
+def world(count: int, gateways: int = GATEWAYS) -> World:
+    facts = read_host_facts()
+    peers = [peer(number, gateways=gateways) for number in range(count)]
+    return World(
+        config=MeshConfig(
+            cidr=CIDR,
+            subnet_len=25,
+            subnet_min=IPv4Address("10.1.0.0"),
+            subnet_max=IPv4Address("10.255.0.0"),
+        ),
+        peers={each.subnet: each for each in peers},
+        uplink=choose_uplink(facts, "eth0"),
+        host=facts,
+        complete=True,
+    )
+
+
+def timed(work: Callable[[], object]) -> float:
+    started_s = time.perf_counter()
+    work()
+    return time.perf_counter() - started_s
+
+
+def flush() -> None:
+    subprocess.run(["ip", "route", "flush", "proto", "140"], check=False, capture_output=True)
+
+
+def report(what: str, ours_s: float, other_s: float, goal: float, other: str) -> None:
+    ratio = ours_s / other_s
+    print(
+        f"{what:58} {ours_s * 1000:9.2f} ms {other_s * 1000:9.2f} ms  "
+        f"{ratio:6.2f} x {other} (goal {goal:g}) {'ok' if ratio <= goal else 'MISSED'}",
+        flush=True,
+    )
+
+
+def full_programming(
+    count: int, goal: float, gateways: int = GATEWAYS, rounds: int = ROUNDS
+) -> None:
+    made = world(count, gateways)
+    desired = desired_routes(made)
+    plan = plan_routes(desired.routes, (), (), may_delete=True)
+    lines = "".join(
+        f"route add {route.destination} via {route.gateway} dev eth0 proto 140\n"
+        for route in desired.routes.values()
+        if route.gateway is not None
+    )
+    ours, other = [], []
+    for _ in range(rounds):
+        flush()
+        other.append(
+            timed(
+                lambda: subprocess.run(
+                    ["ip", "-force", "-batch", "-"], input=lines, text=True, check=True
+                )
+            )
+        )
+        flush()
+        table = RouteTable()
+        results: list[OperationResult] = []
+        ours.append(timed(lambda t=table, r=results: r.extend(t.apply(plan))))  # type: ignore[misc]
+        assert all(result.ok for result in results)
+        table.close()
+    flush()
+    what = f"apply of {count} routes, {gateways} gateways"
+    report(what, statistics.median(ours), statistics.median(other), goal, "ip -batch")
+
+
+def no_change(count: int) -> None:
+    table, delta = RouteTable(), RouteDelta()
+    delta.world_changed(world(count))
+    delta.actual_listed(*table.list_routes(CIDR))
+    delta.applied(table.apply(delta.plan(may_delete=True)))
+    delta.actual_listed(*table.list_routes(CIDR))
+    delta.actual_listed(*table.list_routes(CIDR))
+
+    def compare() -> None:
+        delta.actual_listed(*table.list_routes(CIDR))
+        assert delta.plan(may_delete=True) == RoutePlan()
+
+    def show() -> None:
+        subprocess.run(
+            ["ip", "-j", "route", "show", "proto", "140"], check=True, stdout=subprocess.DEVNULL
+        )
+
+    ours, other = [], []
+    for _ in range(ROUNDS * 4):
+        ours.append(timed(compare))
+        other.append(timed(show))
+    what = f"full comparison without a change, {count} routes"
+    report(what, statistics.median(ours), statistics.median(other), 2, "ip -j route show")
+    flush()
+
+
+def one_change(count: int) -> float:
+    """Seconds from one peer's new address to the kernel having it."""
+    table, delta = RouteTable(), RouteDelta()
+    delta.world_changed(world(count))
+    delta.actual_listed(*table.list_routes(CIDR))
+    delta.applied(table.apply(delta.plan(may_delete=True)))
+    delta.actual_listed(*table.list_routes(CIDR))
+    took = []
+    for number in range(500):
+        changed = peer(number % 10, shift=number + 1)
+        started_s = time.perf_counter()
+        delta.peer_changed(changed.subnet, changed)
+        results = table.apply(delta.plan(may_delete=True))
+        delta.applied(results)
+        took.append(time.perf_counter() - started_s)
+        assert [result.ok for result in results] == [True]
+    flush()
+    return statistics.median(took)
+
+
+def drift_repair(count: int, rounds: int = 500) -> None:
+    """From somebody's ``ip route del`` or ``replace`` to the route being right again."""
+    events: queue.SimpleQueue[object] = queue.SimpleQueue()
+    table, delta = RouteTable(), RouteDelta()
+    monitor = Monitor(events.put, own_ports=lambda: table.port_ids)
+    monitor.watch_range(CIDR, 140)
+    made = world(count)
+    monitor.start()
+    delta.world_changed(made)
+    delta.actual_listed(*table.list_routes(CIDR))
+    delta.applied(table.apply(delta.plan(may_delete=True)))
+    delta.actual_listed(*table.list_routes(CIDR))
+    vandal = RouteTable()
+    took: dict[str, list[float]] = {"deleted": [], "modified": []}
+    leases = list(made.peers.values())
+    for number in range(rounds):
+        victim = leases[number * 7 % count]
+        wanted = desired_routes(replace(made, peers={victim.subnet: victim}))
+        route = next(each for each in wanted.routes.values() if each.gateway is not None)
+        kind = "modified" if number % 2 else "deleted"
+        bent = replace(route, gateway=IPv4Address("172.16.0.254"))
+        there = plan_routes(
+            {}
+            if kind == "deleted"
+            else {key: bent for key in wanted.routes if key[1] == victim.subnet},
+            [route],
+            [],
+            may_delete=True,
+        )
+        started_s = time.perf_counter()
+        vandal.apply(there)
+        while True:
+            event = events.get(timeout=5)
+            for change in getattr(event, "routes", ()):
+                delta.observed(change)
+            if delta.needs_list:
+                delta.actual_listed(*table.list_routes(CIDR))
+            plan = delta.plan(may_delete=True)
+            if plan.operations:
+                delta.applied(table.apply(plan))
+                break
+        took[kind].append(time.perf_counter() - started_s)
+        time.sleep(0.012)
+    monitor.stop()
+    flush()
+    for kind, times in took.items():
+        times.sort()
+        p99_s = times[len(times) * 99 // 100]
+        print(
+            f"repair of a {kind} route among {count}: median "
+            f"{statistics.median(times) * 1000:.2f} ms, p99 {p99_s * 1000:.2f} ms (goal 100) "
+            f"{'ok' if p99_s <= 0.1 else 'MISSED'}",
+            flush=True,
+        )
+
+
+def resident_mb() -> float:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    line = next(each for each in status.splitlines() if each.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", action="store_true", help="65,000 routes too")
+    large = parser.parse_args().large
+    prepare()
+    print(f"resident with the rooms loaded: {resident_mb():.1f} MB")
+    full_programming(1_000, 3)
+    full_programming(10_000, 2.5)
+    full_programming(2_000, 3, gateways=2_000)
+    no_change(10_000)
+    drift_repair(10)
+    drift_repair(10_000)
+    small_s = one_change(10)
+    report("one peer's change among 10,000", one_change(10_000), small_s, 1.5, "among 10")
+    if large:
+        full_programming(65_000, 2.5, rounds=3)
+        no_change(65_000)
+        report("one peer's change among 65,000", one_change(65_000), small_s, 1.5, "among 10")
+        drift_repair(65_000)
+    print(f"resident at the end: {resident_mb():.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
