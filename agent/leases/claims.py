@@ -33,6 +33,7 @@ _ROUNDS = 6  # snapshots per claim
 _TRIES = 64  # transactions per snapshot
 _RENEW_TRIES = 4
 _RELEASE_TRIES = 4
+_DAY_S = 86_400
 _LOOK_AHEAD = 64
 """How many of the next candidates a failed claim asks about in its failure branch, so that
 the next try is likely to succeed without listing everything again."""
@@ -161,31 +162,44 @@ class Claims:
                     backend=request.backend,
                     claimed_s=held.claimed_s or round(self._wall_clock(), 3),
                     ttl_s=request.ttl_s,
-                    etcd_lease_id=held.etcd_lease_id if held.host_id else 0,
                 ),
                 request.memory_ttl_s,
+                fresh=held.host_id is None,
             )
         except (LeaseLostError, ClaimConflict):
             return None
 
-    def renew(self, lease: Lease, memory_ttl_s: int) -> Lease:
-        """Write ``lease`` if its key was last modified at its ``mod_revision``."""
+    def renew(self, lease: Lease, memory_ttl_s: int, *, fresh: bool = False) -> Lease:
+        """Write ``lease`` if its key is as it was when ``lease`` was read or written.
+
+        Args:
+            lease: As wished, with the revision and the etcd lease that the key had.
+            memory_ttl_s: Of the memory.
+            fresh: Do not go on with the key's etcd lease: it is flannel's.
+        """
         for _ in range(_RENEW_TRIES):
-            lease_id = self._kept_alive(lease.etcd_lease_id, lease.ttl_s or 86_400)
+            ttl_s = lease.ttl_s or _DAY_S
+            before_id = lease.etcd_lease_id
+            lease_id = self._kept_alive(0 if fresh else before_id, ttl_s)
             wished = replace(lease, etcd_lease_id=lease_id, renewed_s=round(self._wall_clock(), 3))
             try:
-                renewed = self._write(wished, memory_ttl_s)
+                renewed = self._write(wished, before_id, memory_ttl_s)
             except EtcdLeaseGoneError:
                 continue
             if isinstance(renewed, Lease):
-                if lease.etcd_lease_id not in {0, lease_id}:
-                    self._drop(lease.etcd_lease_id)
+                if lease_id != before_id and not fresh:
+                    self._drop(before_id)
                 return renewed
-            lease = replace(self._after_conflict(lease, renewed), etcd_lease_id=lease_id)
+            if lease_id != before_id:
+                self._drop(lease_id)
+            lease = self._after_conflict(lease, renewed)
         raise EtcdError(f"the lease of {lease.subnet} changes faster than it can be renewed")
 
-    def _write(self, lease: Lease, memory_ttl_s: int) -> Lease | Record | None:
+    def _write(self, lease: Lease, before_id: int, memory_ttl_s: int) -> Lease | Record | None:
         """Write a lease and the memory of it if nobody wrote the lease since.
+
+        Revisions alone do not prove that: an etcd that was replaced counts anew and may
+        have reached the same one. The etcd lease's id is random.
 
         Returns:
             The lease as written; else what is there instead, None when nothing is.
@@ -193,9 +207,12 @@ class Claims:
         key, memory = self._keys.subnet(lease.subnet), self._keys.memory(_owner(lease))
         remembered = self._client.range(memory).records
         memory_id = self._kept_alive(remembered[0].lease_id if remembered else 0, memory_ttl_s)
+        compares = [kv.unchanged(key, lease.mod_revision)]
+        if before_id:
+            compares.append(kv.attached(key, before_id))
         result = self._client.txn(
             f"renew {lease.subnet}",
-            [kv.unchanged(key, lease.mod_revision)],
+            compares,
             [
                 kv.put(key, wire.encode_lease(lease), lease.etcd_lease_id),
                 kv.put(memory, wire.encode_memory(lease.subnet), memory_id),
@@ -306,7 +323,12 @@ def _own_keys(keys: Keys, subnet: IPv4Network) -> tuple[bytes, bytes]:
 
 
 def _confirmed(lease: Lease, record: Record) -> Lease:
-    return replace(lease, create_revision=record.create_revision, mod_revision=record.mod_revision)
+    return replace(
+        lease,
+        etcd_lease_id=record.lease_id,
+        create_revision=record.create_revision,
+        mod_revision=record.mod_revision,
+    )
 
 
 def _owner(lease: Lease) -> HostId:

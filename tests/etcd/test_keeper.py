@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from agent.leases import trust
 from agent.leases.directory import Directory
 from agent.leases.keeper import Keeper, Registration
 from agent.leases.registry import Registry
-from agent.model import DockerState, Lease
+from agent.model import Condition, DockerState, Lease, View
 from agent.settings import LeaseSettings
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 
@@ -248,3 +249,81 @@ def _steal(mesh: Registry, lease: Lease) -> None:
         etcd_lease_id=0,
     )
     mesh.client.txn("w", [], [kv.put(mesh.keys.subnet(lease.subnet), wire.encode_lease(thief))])
+
+
+class _Host:
+    """A host as far as leases go: believes views or raises the alarm, as the daemon does."""
+
+    def __init__(self, etcd: Etcd, stack: contextlib.ExitStack, number: int) -> None:
+        self.heard = Heard()
+        self.believed: View | None = None
+        self.alarm = False
+        mesh = stack.enter_context(registry(etcd))
+        self.mesh = mesh
+        self.registration = replace(
+            _REGISTRATION, node_address=request(number).node_address, host_name=f"host{number}"
+        )
+        self.keeper = Keeper(
+            mesh,
+            host_id=host(number),
+            boot_id=f"{number:032x}",
+            agent_version="0.1.0",
+            settings=_SHORT,
+            on_lease=self._on_lease,
+        )
+        directory = Directory(mesh, self._on_view, Heard())
+        stack.callback(self.keeper.stop)
+        stack.callback(directory.stop)
+        self.keeper.start()
+        directory.start()
+        self.keeper.update(self.registration)
+
+    def _on_lease(self, lease: Lease | None, conditions: tuple[Condition, ...]) -> None:
+        self.heard(lease, conditions)
+        if lease is not None and self.registration.wanted_subnet is None:
+            self.registration = replace(
+                self.registration, wanted_subnet=lease.subnet, may_change_subnet=False
+            )
+            self.keeper.update(self.registration)
+
+    def _on_view(self, view: View) -> None:
+        if trust.judge(self.believed, view).alarm:
+            self.alarm = True
+            self.keeper.hold()
+            if view.config is None and self.believed is not None and self.believed.config:
+                self.mesh.create_config(self.believed.config, grace_s=3)
+        else:
+            self.believed = view
+        self.keeper.notice(view)
+
+    @property
+    def subnet(self) -> IPv4Network | None:
+        lease = self.heard.last[0] if self.heard.last else None
+        return lease.subnet if lease else None
+
+
+def test_promise_4_etcd_replaced_by_an_empty_one_with_a_fifth_host_joining_at_once(
+    etcd: Etcd,
+) -> None:
+    """Every holder registers what it held; the joiner waits and takes nobody's subnet."""
+    with contextlib.ExitStack() as stack:
+        first = _Host(etcd, stack, 0)
+        eventually(lambda: _condition(first.heard) == "mesh-config-missing")
+        first.mesh.create_config(config("10.64.0.0/14"))  # four subnets for four hosts
+        hosts = [first, *(_Host(etcd, stack, number) for number in range(1, 4))]
+        eventually(lambda: all(each.subnet for each in hosts))
+        before = [each.subnet for each in hosts]
+        eventually(lambda: all(each.believed and len(each.believed.leases) == 4 for each in hosts))
+        etcd.kill()
+        etcd.wipe()
+        etcd.arguments += ["--initial-cluster-token", "another"]
+        etcd.start()
+        etcd.wait_healthy()
+        fifth = _Host(etcd, stack, 4)
+        eventually(lambda: len(first.mesh.snapshot().leases) == 4, timeout_s=20)
+        assert all(each.alarm for each in hosts)
+        assert [each.subnet for each in hosts] == before
+        held = {first.mesh.snapshot().lease_of(host(number)) for number in range(4)}
+        assert {lease.subnet for lease in held if lease} == set(before)
+        eventually(lambda: _condition(fifth.heard) == "no-free-subnet", timeout_s=20)
+        assert fifth.subnet is None

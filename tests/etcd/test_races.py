@@ -124,5 +124,5 @@ def _storm(etcd: Etcd, prefix: str, hosts: int) -> float:
 @pytest.mark.parametrize("hosts", [256, 300])
 def test_promise_1_256_or_300_processes_claim_256_subnets_at_once(etcd: Etcd, hosts: int) -> None:
     per_claim = _storm(etcd, "/hostmesh", hosts)
-    print(f"transactions per successful claim, {hosts} hosts for 256 subnets: {per_claim:.2f}")  # noqa: T201
+    print(f"transactions per successful claim, {hosts} hosts for 256 subnets: {per_claim:.2f}")
     assert per_claim <= 2.0

@@ -217,6 +217,19 @@ def test_promise_3_renewal_never_overwrites_the_new_owner(mesh: Registry) -> Non
     assert mesh.snapshot().lease_of(host(2)) == taken
 
 
+def test_promise_3_renewal_does_not_rest_on_a_revision_that_another_etcd_reached_too(
+    mesh: Registry,
+) -> None:
+    """After etcd was replaced, the new owner's record may have the very revision we remember."""
+    lease = mesh.claim(request(1))
+    mesh.release(host(1))
+    taken = mesh.claim(request(2, wanted=lease.subnet))
+    assert taken.subnet == lease.subnet
+    remembered = replace(lease, mod_revision=taken.mod_revision)
+    with pytest.raises(ClaimConflict, match="host2 at"):
+        mesh.renew(remembered, memory_ttl_s=_MEMORY_S)
+
+
 def test_promise_3_renewal_does_not_overwrite_what_flannel_wrote_over_it(mesh: Registry) -> None:
     lease = mesh.claim(request(1))
     mesh.client.txn("w", [], [_put(mesh.keys.subnet(lease.subnet).decode(), _FLANNEL)])
