@@ -23,4 +23,4 @@ def lab() -> Iterator[Lab]:
     }
     with Lab.up(LabOptions(name=name, hosts=2, host=NO_AGENT, hosts_differ=differ)) as made:
         yield made
-    assert before.differences(machinestate.look(lab=name)) == []
+    assert machinestate.lasting_differences(before, lab=name) == []

@@ -204,7 +204,7 @@ def test_a_lab_that_was_killed_is_cleared_and_the_machine_is_as_before(victim: s
         state.clear(name)
     assert left_behind(name) == []
     assert all(procs.start_time(pid) is None for pid in pids)
-    assert before.differences(machinestate.look(lab=name)) == []
+    assert machinestate.lasting_differences(before, lab=name) == []
 
 
 def test_a_lab_whose_owner_died_is_cleared_by_the_next() -> None:

@@ -146,7 +146,7 @@ def _end_lab(
             with state.locked(name):
                 state.clear(name)
         outcome.changed = ["unknown"]
-        outcome.changed = before.differences(machinestate.look(lab=name))
+        outcome.changed = machinestate.lasting_differences(before, lab=name)
         for line in outcome.changed[:20]:
             screen.note(line)
         if outcome.changed:

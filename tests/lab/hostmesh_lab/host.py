@@ -110,9 +110,12 @@ class Host(Machine):
 
     def wait_condition(self, name: str, timeout_s: float = 20.0) -> dict[str, Any]:
         """Wait until a condition stands and return it."""
-        return wait_until(
-            lambda: self.conditions().get(name), timeout_s, f"condition {name} on {self.name}"
-        ) or {}
+        return (
+            wait_until(
+                lambda: self.conditions().get(name), timeout_s, f"condition {name} on {self.name}"
+            )
+            or {}
+        )
 
     def leases(self) -> list[dict[str, Any]]:
         """The leases as agentctl on this host lists them."""

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,20 @@ def look(*, lab: str = "") -> MachineState:
     others = re.compile(rf"hostmesh-lab($|/(?!{re.escape(lab)}(/|$)))")
     lines += [line for line in _cgroups() if not (lab and others.search(line))]
     return MachineState(frozenset(lines))
+
+
+def lasting_differences(before: MachineState, *, lab: str, patience_s: float = 5.0) -> list[str]:
+    """What differs now and still does after a while.
+
+    The kernel ends namespaces a moment after their last process, and other programs of the machine
+    come and go.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        found = before.differences(look(lab=lab))
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
 
 
 def _network() -> Iterator[str]:
