@@ -272,7 +272,7 @@ class RouteDelta:
         if not self._listed_once:
             return parts.plan()
         may_delete = may_delete and self.certain
-        settled: list[RouteKey] = []
+        unsettled: set[RouteKey] = set()
         for key in self._dirty:
             found = plan_key(
                 self._desired.get(key),
@@ -282,9 +282,9 @@ class RouteDelta:
             )
             if found:
                 parts.add(found)
-            else:
-                settled.append(key)
-        self._dirty.difference_update(settled)
+                unsettled.add(key)
+        # A new set: one that was large once takes long to walk even when it is empty.
+        self._dirty = unsettled
         return parts.plan()
 
     def applied(self, results: Iterable[OperationResult]) -> None:
