@@ -33,7 +33,12 @@ _ports = itertools.count(20_000, 2)
 
 
 def binaries() -> Path:
-    """Return the folder with ``etcd`` and ``etcdctl`` of this machine's Debian, cached."""
+    """Return the folder with ``etcd`` and ``etcdctl``: this machine's Debian's, cached.
+
+    HOSTMESH_TEST_ETCD names another folder, for another version: that of a lab image.
+    """
+    if given := os.environ.get("HOSTMESH_TEST_ETCD"):
+        return Path(given)
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "etcd.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

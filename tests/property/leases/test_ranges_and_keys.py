@@ -182,6 +182,6 @@ def test_a_proposed_cidr_meets_nothing(occupied: list[IPv4Network]) -> None:
 
 
 def test_a_host_that_sees_nothing_is_proposed_a_large_private_range() -> None:
-    assert propose_cidr([]) == IPv4Network("10.64.0.0/11")
+    assert propose_cidr([]) == IPv4Network("10.64.0.0/10")
     assert propose_cidr([IPv4Network("10.0.0.0/8")]) is not None
     assert propose_cidr([IPv4Network("10.0.0.0/8"), IPv4Network("100.64.0.0/10")]) is None
