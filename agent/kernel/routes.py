@@ -239,4 +239,4 @@ def _result(operation: Operation, failure: tuple[int, str] | None) -> OperationR
     what = f"route {operation.kind} {describe_route(operation.route)}"
     if number == errno.EEXIST and operation.reason is Reason.MISSING:
         words = "another route to this destination appeared meanwhile; it is left alone"
-    return OperationResult(operation, NetlinkError(what, number, words))
+    return OperationResult(operation, NetlinkError(what, number, words), number)

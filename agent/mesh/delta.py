@@ -86,6 +86,10 @@ class RouteDelta:
         """What should be there, by the kernel's key."""
         return self._desired
 
+    def __contains__(self, key: object) -> bool:
+        """Whether something is desired or still to be done under ``key``."""
+        return key in self._desired or key in self._dirty
+
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """As ``DesiredRoutes.conditions``."""

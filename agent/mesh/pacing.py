@@ -9,7 +9,7 @@ Time comes in as an argument, in monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -158,16 +158,16 @@ class Pacer:
             del self._repairs[key]
             self._writers.pop(key, None)
 
-    def conditions(self, wanted: Iterable[RouteKey] | None = None) -> tuple[Condition, ...]:
+    def conditions(self, wanted: Container[RouteKey] | None = None) -> tuple[Condition, ...]:
         """``route-fight`` and ``route-refused`` for each route that has one now, bounded.
 
         Args:
-            wanted: Keys that are still desired or dirty; failures of others are forgotten.
+            wanted: Says which keys are still of interest, as a ``RouteDelta`` does; what is
+                remembered of others is forgotten.
         """
         if wanted is not None:
-            known = set(wanted)
-            self._failures = {k: f for k, f in self._failures.items() if k in known}
-            self._fights = {k: f for k, f in self._fights.items() if k in known}
+            self._failures = {k: f for k, f in self._failures.items() if k in wanted}
+            self._fights = {k: f for k, f in self._fights.items() if k in wanted}
         found = [self._fight_condition(key, fight) for key, fight in self._fights.items()]
         found.extend(
             Condition(

@@ -67,10 +67,12 @@ class OperationResult:
 
     Attributes:
         error: None when the kernel now holds what the operation wanted.
+        errno: The kernel's error number, 0 without an error or when it gave none.
     """
 
     operation: Operation
     error: KernelError | None = None
+    errno: int = 0
 
     @property
     def ok(self) -> bool:
