@@ -21,9 +21,11 @@ from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.events import (
     ContactChanged,
     DockerReported,
+    EndpointFound,
     KernelChanged,
     LeaseChanged,
     Reload,
+    RulesWritten,
     Stop,
     ViewSeen,
 )
@@ -34,14 +36,18 @@ from agent.daemon.known import Known
 from agent.daemon.loop import Loop, Rooms
 from agent.daemon.membership import Leaver
 from agent.daemon.notify import Notifier
+from agent.daemon.passes import Passes
+from agent.daemon.routing import Routing
 from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
+from agent.daemon.timers import Timers
 from agent.docker.room import DockerRoom
 from agent.docker.worker import DockerWorker
-from agent.errors import EtcdError
+from agent.errors import EtcdError, FirewallError
 from agent.kernel.facts import read_host_facts
 from agent.kernel.firewall import Firewall, open_firewall
-from agent.kernel.monitor import KernelEvent, Monitor
+from agent.kernel.firewall.monitor import RuleMonitor
+from agent.kernel.monitor import Monitor
 from agent.kernel.routes import RouteTable
 from agent.kernel.sysctl import Sysctls
 from agent.leases.client import EtcdClient
@@ -75,8 +81,10 @@ def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
     firewall: Firewall | None = None
     if settings.firewall.manage:
         firewall = open_firewall(settings.firewall.variant)
+    routes = settings.routes
+    table = RouteTable(routes.protocol, routes.table)
     return KernelPass(
-        table=RouteTable(settings.routes.protocol, settings.routes.table),
+        routing=Routing(table, routes.protocol, time.monotonic),
         firewall=firewall,
         forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),
     )
@@ -136,20 +144,26 @@ class HostAgent:
         self._copy_file = CopyFile(settings.agent.state_dir / _COPY)
         self._copy = self._copy_file.load()
         self._endpoint = EndpointAddress(
-            settings.etcd.endpoints, on_change=lambda: self._loop.post(KernelChanged("endpoint"))
+            settings.etcd.endpoints, on_change=lambda: self._loop.post(EndpointFound())
         )
         self._keeper = self._make_keeper()
         self._docker = self._make_docker()
         kernel = kernel_pass(settings, self._state)
         conditions = ConditionRegistry(time.monotonic)
         silence = Silence()
+        timers = Timers(time.monotonic)
         self._loop = Loop(
             settings=settings,
             rooms=Rooms(
                 keeper=self._keeper,
                 copy=self._copy_file,
                 read_host=lambda: read_host_facts(settings.routes.protocol),
-                kernel=kernel,
+                passes=Passes(
+                    kernel=kernel,
+                    conditions=conditions,
+                    timers=timers,
+                    check_s=settings.firewall.check_s,
+                ),
                 docker=self._docker,
                 joining=self._make_joining(host_name),
                 watch_range=self._watch_range,
@@ -158,9 +172,14 @@ class HostAgent:
             conditions=conditions,
             notifier=Notifier(os.environ),
             silence=silence,
+            timers=timers,
         )
         self._directory = self._make_directory()
-        self._monitor = Monitor(self._on_kernel, own_ports=lambda: kernel.port_ids)
+        self._monitor = Monitor(
+            lambda event: self._loop.post(KernelChanged(event)),
+            own_ports=lambda: kernel.routing.port_ids,
+        )
+        self._rule_monitor = RuleMonitor(lambda _event: self._loop.post(RulesWritten()))
         answers = Answers(
             loop=self._loop,
             kernel=kernel,
@@ -190,6 +209,7 @@ class HostAgent:
         signal.signal(signal.SIGHUP, lambda _number, _frame: self._loop.post(Reload()))
         # The monitor subscribes before the loop's first look: nothing falls between the two.
         self._monitor.start()
+        self._start_rule_monitor()
         for start in (
             self._endpoint.start,
             self._docker.start,
@@ -203,12 +223,22 @@ class HostAgent:
         finally:
             self._stop()
 
+    def _start_rule_monitor(self) -> None:
+        if not self._settings.firewall.manage:
+            return
+        try:
+            self._rule_monitor.start()
+        except FirewallError as error:
+            # A kernel without nf_tables has legacy rules, which the timer looks at.
+            self._log.info("rules-not-watched", reason=error.message)
+
     def _stop(self) -> None:
         stops: tuple[Callable[[], object], ...] = (
             self._control.stop,
             self._directory.stop,
             self._keeper.stop,
             self._monitor.stop,
+            self._rule_monitor.stop,
             self._endpoint.stop,
             self._docker.stop,
             self._client.close,
@@ -219,10 +249,6 @@ class HostAgent:
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._loop.post(Stop())
-
-    def _on_kernel(self, event: KernelEvent) -> None:
-        changed = "host" if event.needs_full_pass else "routes"
-        self._loop.post(KernelChanged(changed))
 
     def _watch_range(self, known: Known) -> None:
         self._monitor.watch_range(

@@ -9,16 +9,19 @@ from typing import Any, Generic, TypeVar
 
 from agent.docker.configurator import ConfiguratorReport
 from agent.errors import CannotTell, EtcdError, HostmeshError
+from agent.kernel.monitor import KernelEvent
 from agent.model import Condition, Lease, View
 
 __all__ = [
     "Command",
     "ContactChanged",
     "DockerReported",
+    "EndpointFound",
     "Event",
     "KernelChanged",
     "LeaseChanged",
     "Reload",
+    "RulesWritten",
     "Stop",
     "ViewSeen",
 ]
@@ -48,9 +51,19 @@ class LeaseChanged:
 
 @dataclass(frozen=True, slots=True)
 class KernelChanged:
-    """Links, addresses, routes or rules changed; by whom is found out by comparing."""
+    """Links, addresses or routes changed; by whom is found out by comparing."""
 
-    what: str
+    event: KernelEvent
+
+
+@dataclass(frozen=True, slots=True)
+class RulesWritten:
+    """Somebody else wrote firewall rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointFound:
+    """The address of the etcd endpoint became known or changed: the uplink may follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +128,8 @@ Event = (
     | ContactChanged
     | LeaseChanged
     | KernelChanged
+    | RulesWritten
+    | EndpointFound
     | DockerReported
     | Reload
     | Stop

@@ -12,7 +12,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -21,17 +21,20 @@ from agent.daemon.events import (
     Command,
     ContactChanged,
     DockerReported,
+    EndpointFound,
     Event,
     KernelChanged,
     LeaseChanged,
     Reload,
+    RulesWritten,
     Stop,
     ViewSeen,
 )
 from agent.daemon.joining import Joining
-from agent.daemon.kernelpass import KernelPass, PassReport
 from agent.daemon.known import Known
 from agent.daemon.notify import Notifier
+from agent.daemon.passes import Passes
+from agent.daemon.routing import RoutesReport
 from agent.daemon.silence import Silence
 from agent.daemon.timers import Timers, jittered
 from agent.docker.worker import DockerWorker
@@ -53,8 +56,8 @@ _COALESCE_S = 0.02
 hundred hosts that join at once cost a few passes, not a hundred."""
 _COALESCE_MOST_S = 0.2
 _COPY_DELAY_S = 2.0
-_RETRY_FIRST_S = 1.0
-_RETRY_MOST_S = 30.0
+_RETRY_S = 2.0
+_COPY_RETRY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,7 @@ class Rooms:
     keeper: Keeper
     copy: CopyFile
     read_host: Callable[[], HostFacts]
-    kernel: KernelPass
+    passes: Passes
     docker: DockerWorker
     joining: Joining
     watch_range: Callable[[Known], None]
@@ -81,13 +84,25 @@ class Snapshot:
 
     Attributes:
         contact_problem: Why etcd cannot be reached, "" while it can.
-        passed: True once a pass over the kernel ended with nothing failed.
+        passed: The last passes over routes and rules left nothing undone.
     """
 
     known: Known
-    report: PassReport = PassReport()
+    report: RoutesReport = RoutesReport()
     contact_problem: str = "not connected yet"
     passed: bool = False
+
+    @property
+    def summary(self) -> str:
+        """One line for ``systemctl status``."""
+        known = self.known
+        if known.left:
+            return "left the mesh; agentctl join brings it back"
+        if known.own is None:
+            return "waiting for a subnet"
+        source = "from etcd" if known.complete else "from this host's copy"
+        report = self.report
+        return f"{known.own.subnet}, {report.installed} of {report.desired} routes, {source}"
 
 
 class Loop:
@@ -106,6 +121,7 @@ class Loop:
         conditions: ConditionRegistry,
         notifier: Notifier,
         silence: Silence,
+        timers: Timers,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -114,16 +130,26 @@ class Loop:
         self._notifier = notifier
         self._clock = clock
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._timers = Timers(clock)
+        self._timers = timers
         self._snapshot = Snapshot(known=known)
-        self._kernel_dirty = True
         self._host_dirty = True
         self._silence = silence
         self._delete_from_s: float | None = None
         self._alarmed = False
-        self._retry_s = _RETRY_FIRST_S
         self._stopping = False
         self._log = structlog.get_logger("agent.loop")
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            ViewSeen: self._view,
+            ContactChanged: self._contact,
+            LeaseChanged: self._lease,
+            KernelChanged: self._kernel,
+            RulesWritten: lambda _event: rooms.passes.rules_changed(),
+            EndpointFound: self._endpoint,
+            DockerReported: self._docker,
+            Command: Command.execute,
+            Reload: self._reload,
+            Stop: self._stop,
+        }
 
     @property
     def snapshot(self) -> Snapshot:
@@ -159,19 +185,19 @@ class Loop:
 
     def remove_all(self) -> tuple[str, ...]:
         """Take everything of ours out of the kernel; called through a :class:`Command`."""
-        return self._rooms.kernel.remove()
+        return self._rooms.passes.kernel.remove()
 
     def set_left(self, *, left: bool) -> None:
         """Follow the operator's word; called through a :class:`Command`."""
         known = self._snapshot.known
         self._update(known=replace(known, left=left, own=None if left else known.own))
-        self._kernel_dirty = self._host_dirty = True
+        self._host_dirty = True
+        self._rooms.passes.everything()
         if left:
             self._rooms.keeper.pause()
             self._rooms.joining.forget()
             self._conditions.replace("joining", ())
             self._conditions.replace("lease", ())
-            self._conditions.replace("kernel", ())
 
     def accept(self) -> bool:
         """Believe the alarming view; called through a :class:`Command`. False: no alarm."""
@@ -181,7 +207,7 @@ class Loop:
         self._update(known=known.accepted())
         self._alarmed = False
         self._delete_from_s = self._clock()
-        self._kernel_dirty = True
+        self._rooms.passes.world_changed()
         return True
 
     def _gather(self) -> list[Event]:
@@ -200,35 +226,38 @@ class Loop:
         return events
 
     def _fold(self, event: Event) -> None:
+        self._handlers[type(event)](event)
+
+    def _view(self, event: ViewSeen) -> None:
+        self._update(known=self._snapshot.known.with_view(event.view))
+        self._silence.update(event.view)
+        self._rooms.keeper.notice(event.view)
+        self._rooms.passes.world_changed()
+        self._rooms.watch_range(self._snapshot.known)
+        self._timers.set_once("copy", _COPY_DELAY_S)
+
+    def _kernel(self, event: KernelChanged) -> None:
+        self._rooms.passes.kernel_changed(event.event)
+        self._host_dirty = self._host_dirty or event.event.needs_full_pass
+
+    def _endpoint(self, _event: EndpointFound) -> None:
+        self._host_dirty = True
+
+    def _docker(self, event: DockerReported) -> None:
         known = self._snapshot.known
-        if isinstance(event, ViewSeen):
-            self._update(known=known.with_view(event.view))
-            self._silence.update(event.view)
-            self._rooms.keeper.notice(event.view)
-            self._kernel_dirty = True
-            self._rooms.watch_range(self._snapshot.known)
-            self._timers.set_once("copy", _COPY_DELAY_S)
-        elif isinstance(event, ContactChanged):
-            self._contact(event)
-        elif isinstance(event, LeaseChanged):
-            self._lease(event)
-        elif isinstance(event, KernelChanged):
-            self._kernel_dirty = True
-            self._host_dirty = self._host_dirty or event.what != "rules"
-        elif isinstance(event, DockerReported):
-            report = event.report
-            told = known.with_docker(report.facts, report.state)
-            self._kernel_dirty = self._kernel_dirty or told.docker != known.docker
-            self._update(known=told)
-            self._conditions.replace("docker", report.conditions)
-        elif isinstance(event, Command):
-            event.execute()
-        elif isinstance(event, Reload):
-            self._log.warning(
-                "reload-ignored", hint="settings are read at start only: restart the agent"
-            )
-        elif isinstance(event, Stop):
-            self._stopping = True
+        told = known.with_docker(event.report.facts, event.report.state)
+        if told.docker != known.docker:
+            self._rooms.passes.world_changed()
+        self._update(known=told)
+        self._conditions.replace("docker", event.report.conditions)
+
+    def _reload(self, _event: Reload) -> None:
+        self._log.warning(
+            "reload-ignored", hint="settings are read at start only: restart the agent"
+        )
+
+    def _stop(self, _event: Stop) -> None:
+        self._stopping = True
 
     def _contact(self, event: ContactChanged) -> None:
         if event.problem is None:
@@ -259,16 +288,20 @@ class Loop:
         if known.own is None or known.own.subnet != event.lease.subnet:
             self._log.debug("lease-held", subnet=str(event.lease.subnet))
         self._update(known=replace(known, own=event.lease))
-        self._kernel_dirty = True
+        self._rooms.passes.world_changed()
         self._timers.set_once("copy", 0)
 
     def _alarm_clock(self) -> None:
         due = self._timers.due()
+        self._rooms.passes.fell_due(due)
         if "resync" in due:
-            self._kernel_dirty = self._host_dirty = True
+            self._host_dirty = True
+            self._rooms.passes.everything()
             self._timers.set("resync", jittered(self._settings.routes.resync_s))
-        if due & {"firewall", "retry", "sweep"}:
-            self._kernel_dirty = True
+        if "host" in due:
+            self._host_dirty = True
+        if "sweep" in due:
+            self._rooms.passes.world_changed()
         if "copy" in due:
             self._save_copy()
 
@@ -282,13 +315,12 @@ class Loop:
             self._conditions.replace("joining", self._rooms.joining.step(known))
             self._want_docker()
         world = self.world()
-        if self._kernel_dirty:
-            self._kernel_dirty = False
-            if world is not None:
-                self._pass(world)
-            else:
-                self._conditions.replace("kernel", ())
-                self._update(report=PassReport(), passed=False)
+        passes = self._rooms.passes
+        if world is None:
+            passes.stand_down()
+        else:
+            passes.run(world, may_delete=self.may_delete, docker_seen=known.docker_seen)
+        self._update(report=passes.report, passed=passes.settled)
         self._tell_systemd()
 
     def world(self) -> World | None:
@@ -325,21 +357,6 @@ class Loop:
         self._delete_from_s = self._clock() + grace_s
         self._timers.set("sweep", grace_s)
 
-    def _pass(self, world: World) -> None:
-        report = self._rooms.kernel.run(
-            world,
-            may_delete=self.may_delete,
-            docker_seen=self._snapshot.known.docker_seen,
-        )
-        self._conditions.replace("kernel", report.conditions)
-        self._update(report=report, passed=report.failed == 0)
-        if report.failed:
-            self._timers.set("retry", jittered(self._retry_s))
-            self._retry_s = min(self._retry_s * 2, _RETRY_MOST_S)
-        else:
-            self._retry_s = _RETRY_FIRST_S
-        self._timers.set("firewall", jittered(self._settings.firewall.check_s, 0.1))
-
     def _look_at_host(self) -> None:
         self._host_dirty = False
         known = self._snapshot.known
@@ -348,8 +365,7 @@ class Loop:
             uplink = self._rooms.joining.choose_uplink(facts)
         except HostmeshError as error:
             self._conditions.replace("host", (host_condition(error),))
-            self._timers.set("retry", jittered(self._retry_s))
-            self._host_dirty = True
+            self._timers.set("host", jittered(_RETRY_S))
             return
         self._conditions.replace("host", ())
         if uplink != known.uplink:
@@ -357,7 +373,7 @@ class Loop:
                 "uplink", name=uplink.name, node_address=str(uplink.node_address), mtu=uplink.mtu
             )
         if facts != known.host or uplink != known.uplink:
-            self._kernel_dirty = True
+            self._rooms.passes.world_changed()
         self._update(known=replace(known, host=facts, uplink=uplink))
 
     def _want_docker(self) -> None:
@@ -383,24 +399,12 @@ class Loop:
                     ),
                 ),
             )
-            self._timers.set("copy", jittered(_RETRY_MOST_S))
+            self._timers.set("copy", jittered(_COPY_RETRY_S))
 
     def _tell_systemd(self) -> None:
-        known = self._snapshot.known
-        if known.left:
+        if self._snapshot.passed or self._snapshot.known.left:
             self._notifier.ready()
-            self._notifier.status("left the mesh; agentctl join brings it back")
-            return
-        if known.own is None:
-            self._notifier.status("waiting for a subnet")
-            return
-        if self._snapshot.passed:
-            self._notifier.ready()
-        source = "from the host's own copy" if not known.complete else "from etcd"
-        report = self._snapshot.report
-        self._notifier.status(
-            f"{known.own.subnet}, {report.installed} of {report.desired} routes, {source}"
-        )
+        self._notifier.status(self._snapshot.summary)
 
     def _update(self, **changes: object) -> None:
         self._snapshot = replace(self._snapshot, **changes)  # type: ignore[arg-type] # names are Snapshot's

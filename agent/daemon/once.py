@@ -42,11 +42,11 @@ def run_once(settings: Settings, *, dry_run: bool) -> tuple[int, tuple[str, ...]
     kernel = kernel_pass(settings, state)
     if dry_run:
         return _would(kernel, world)
-    report = kernel.run(world, may_delete=True, docker_seen=True)
-    lines = [f"{each.kind} {describe_route(each.route)}" for each in report.operations]
-    lines += [f"{each.name}: {each.cause}" for each in report.conditions]
-    lines.append(f"{report.installed} of {report.desired} routes are in place")
-    return (1 if report.failed else 0), tuple(lines)
+    rules = kernel.rules(world)
+    routes = kernel.routes(world, may_delete=True)
+    lines = [f"{each.name}: {each.cause}" for each in (*rules.conditions, *routes.conditions)]
+    lines.append(f"{routes.installed} of {routes.desired} routes are in place")
+    return (1 if routes.failed or rules.failed else 0), tuple(lines)
 
 
 def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:

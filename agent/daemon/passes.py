@@ -1,0 +1,122 @@
+"""When the kernel is looked at, and how the last looks went."""
+
+from __future__ import annotations
+
+from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.kernelpass import KernelPass, RulesReport
+from agent.daemon.routing import RoutesReport
+from agent.daemon.timers import Timers, jittered
+from agent.kernel.monitor import KernelEvent
+from agent.mesh.world import World
+
+__all__ = ["Passes"]
+
+_RETRY_FIRST_S = 1.0
+_RETRY_MOST_S = 30.0
+_ROUTES, _RULES = "routes", "rules"
+
+
+class Passes:
+    """Runs the passes that are due. Used by the loop's thread only.
+
+    Args:
+        timers: The loop's own; the names "routes" and "rules" are used here.
+        check_s: How often the rules are looked at without being told to: legacy rules and
+            sets notify nobody.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel: KernelPass,
+        conditions: ConditionRegistry,
+        timers: Timers,
+        check_s: float,
+    ) -> None:
+        self.kernel = kernel
+        self._conditions = conditions
+        self._timers = timers
+        self._check_s = check_s
+        self._due = {_ROUTES, _RULES}
+        self._failures = {_ROUTES: 0, _RULES: 0}
+        self._rules_seen = False
+        self.report = RoutesReport()
+
+    @property
+    def settled(self) -> bool:
+        """The last pass over each part left nothing undone."""
+        done = self._rules_seen and not any(self._failures.values())
+        return done and self.report.installed == self.report.desired
+
+    def world_changed(self) -> None:
+        """Routes and rules may have to change."""
+        self._due = {_ROUTES, _RULES}
+
+    def rules_changed(self) -> None:
+        """Somebody wrote rules."""
+        self._due.add(_RULES)
+
+    def kernel_changed(self, event: KernelEvent) -> None:
+        """Somebody wrote routes, or links or addresses changed."""
+        self.kernel.routing.observe(event)
+        self._due.add(_ROUTES)
+
+    def everything(self) -> None:
+        """A full comparison of all there is."""
+        self.kernel.routing.look_again()
+        self.world_changed()
+
+    def fell_due(self, names: frozenset[str]) -> None:
+        """Timers of ours went off."""
+        self._due |= names & {_ROUTES, _RULES}
+
+    def stand_down(self) -> None:
+        """There is no world to reconcile to: this host is no member now."""
+        self.report = RoutesReport()
+        self._rules_seen = False
+        for name in (_ROUTES, _RULES):
+            self._conditions.replace(name, ())
+            self._timers.cancel(name)
+        self.world_changed()
+
+    def run(self, world: World, *, may_delete: bool, docker_seen: bool) -> None:
+        """Run what is due.
+
+        Args:
+            may_delete: Routes of ours that are not wanted may go.
+            docker_seen: Docker has said which networks there are. Before that, rules are
+                left as they are: not knowing a network must not close it (promise 3).
+        """
+        due, self._due = self._due, set()
+        if _RULES in due and not docker_seen:
+            self._due.add(_RULES)
+        elif _RULES in due:
+            self._after_rules(self.kernel.rules(world))
+        if _ROUTES in due:
+            self._after_routes(self.kernel.routes(world, may_delete=may_delete))
+
+    def _after_rules(self, report: RulesReport) -> None:
+        self._rules_seen = True
+        # One failure may be Docker writing at the same moment; it is news when it lasts.
+        lasting = not report.failed or self._failures[_RULES] > 0
+        if lasting:
+            self._conditions.replace(_RULES, report.conditions)
+        pause_s = self._pause_s(_RULES, failed=report.failed)
+        self._timers.set(_RULES, min(pause_s or self._check_s, jittered(self._check_s, 0.1)))
+
+    def _after_routes(self, report: RoutesReport) -> None:
+        self.report = report
+        self._conditions.replace(_ROUTES, report.conditions)
+        pause_s = self._pause_s(_ROUTES, failed=report.failed > 0)
+        again_in_s = report.again_in_s if report.again_in_s is not None else pause_s
+        if again_in_s is not None:
+            self._timers.set(_ROUTES, again_in_s)
+
+    def _pause_s(self, name: str, *, failed: bool) -> float | None:
+        """How long to wait before the next try, None when there is nothing to try again."""
+        if not failed:
+            self._failures[name] = 0
+            return None
+        pause_s: float = min(_RETRY_FIRST_S * 2 ** min(self._failures[name], 8), _RETRY_MOST_S)
+        self._failures[name] += 1
+        return jittered(pause_s)

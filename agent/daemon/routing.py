@@ -1,0 +1,184 @@
+"""The route part of a pass: follow the world and the kernel, write only what differs.
+
+Joins three pieces: what may differ (:class:`agent.mesh.delta.RouteDelta`), what may be tried
+now (:class:`agent.mesh.pacing.Pacer`), and the kernel (:class:`agent.kernel.routes.RouteTable`).
+A single change costs work for that one route; everything is listed again when messages were
+lost, links or addresses changed, something was refused, or the timer says so.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+import structlog
+
+from agent.daemon.timers import jittered
+from agent.kernel.monitor import KernelEvent
+from agent.kernel.netlink import NetlinkError
+from agent.kernel.routes import RouteTable
+from agent.mesh.delta import RouteDelta
+from agent.mesh.desired import desired_routes
+from agent.mesh.pacing import Pacer
+from agent.mesh.plan import (
+    Operation,
+    OperationResult,
+    Reason,
+    RoutePlan,
+    describe_route,
+    plan_routes,
+)
+from agent.mesh.world import RouteKey, World, route_key
+from agent.model import Condition
+
+__all__ = ["RoutesReport", "Routing"]
+
+_ROUTES_TOLD = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutesReport:
+    """How the routes stand after a pass.
+
+    Attributes:
+        desired, installed: Routes wanted, and how many of those are there.
+        failed: Operations that the kernel refused.
+        again_in_s: When to come back for what was held back, None when nothing was.
+    """
+
+    desired: int = 0
+    installed: int = 0
+    failed: int = 0
+    again_in_s: float | None = None
+    conditions: tuple[Condition, ...] = ()
+
+
+class Routing:
+    """The routes of one protocol number in one table. Used by the loop's thread only.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, table: RouteTable, protocol: int, clock: Callable[[], float]) -> None:
+        self._table = table
+        self._clock = clock
+        self._delta = RouteDelta(protocol)
+        self._pacer = Pacer(protocol=protocol, jitter=lambda: jittered(1.0))
+        self._must_list = True
+        self._log = structlog.get_logger("agent.routes")
+
+    @property
+    def port_ids(self) -> frozenset[int]:
+        """Netlink ports we write from, by which the monitor tells our own changes."""
+        return self._table.port_ids
+
+    def observe(self, event: KernelEvent) -> None:
+        """Follow what the monitor saw."""
+        for change in event.routes:
+            self._delta.observed(change)
+            self._pacer.observed(change)
+        if event.links or event.addresses:
+            self._pacer.links_changed()
+        self._must_list = self._must_list or event.needs_full_pass
+
+    def look_again(self) -> None:
+        """List everything at the next pass."""
+        self._must_list = True
+
+    def run(self, world: World, *, may_delete: bool) -> RoutesReport:
+        """Make the routes as ``world`` wants them, as far as it may be done now.
+
+        Raises:
+            KernelError: The routes could not be listed completely; nothing was changed.
+        """
+        self._delta.world_changed(world)
+        if self._must_list or self._delta.needs_list:
+            self._list(world)
+        now_s = self._clock()
+        plan = self._delta.plan(may_delete=may_delete)
+        allowed, next_s = self._pacer.allow(plan, now_s)
+        results = self._table.apply(allowed)
+        self._delta.applied(results)
+        # Somebody else added the very route meanwhile, or our list was older than an event:
+        # no failure, only a reason to look again.
+        outrun = [result for result in results if _outrun(result)]
+        self._pacer.done([result for result in results if not _outrun(result)], now_s)
+        self._must_list = self._must_list or bool(outrun)
+        self._tell(tuple(result.operation for result in results if result.ok))
+        failed = sum(not result.ok for result in results) - len(outrun)
+        again_in_s = 0.0 if outrun else None if next_s is None else max(0.0, next_s - now_s)
+        if failed and again_in_s is None:
+            again_in_s = jittered(1.0)
+        waiting = len(plan.operations) - sum(result.ok for result in results)
+        return RoutesReport(
+            desired=len(self._delta.desired),
+            installed=len(self._delta.desired) - waiting - len(plan.conflicts),
+            failed=failed,
+            again_in_s=again_in_s,
+            conditions=(
+                *self._delta.conditions,
+                *plan.conditions,
+                *self._pacer.conditions(self._concerned(plan)),
+            ),
+        )
+
+    def plan(self, world: World, *, may_delete: bool) -> RoutePlan:
+        """What a full comparison says now, from a fresh list and without memory."""
+        desired = desired_routes(world)
+        listing = self._table.list_routes(within=_cidr(world))
+        return plan_routes(
+            desired.routes,
+            listing.ours,
+            listing.foreign,
+            may_delete=may_delete and desired.certain,
+        )
+
+    def remove_all(self) -> tuple[OperationResult, ...]:
+        """Delete every route that bears our protocol.
+
+        Raises:
+            KernelError: They could not be listed completely; nothing was changed.
+        """
+        plan = plan_routes({}, self._table.list_ours(), (), may_delete=True)
+        results = self._table.apply(plan)
+        self._must_list = True
+        return results
+
+    def _list(self, world: World) -> None:
+        listing = self._table.list_routes(within=_cidr(world))
+        self._delta.actual_listed(listing.ours, listing.foreign)
+        self._must_list = False
+
+    def _concerned(self, plan: RoutePlan) -> frozenset[RouteKey]:
+        return frozenset(self._delta.desired) | {
+            route_key(operation.route) for operation in plan.operations
+        }
+
+    def _tell(self, done: tuple[Operation, ...]) -> None:
+        """One line for a pass; the routes themselves are named while they are few."""
+        if done:
+            self._log.info(
+                "routes-changed",
+                changed=len(done),
+                routes=[
+                    f"{each.kind} {describe_route(each.route)} ({each.reason})"
+                    for each in done[:_ROUTES_TOLD]
+                ],
+            )
+
+
+def _outrun(result: OperationResult) -> bool:
+    error = result.error
+    return (
+        isinstance(error, NetlinkError)
+        and error.errno == errno.EEXIST
+        and result.operation.reason is Reason.MISSING
+    )
+
+
+def _cidr(world: World) -> IPv4Network | None:
+    """The range whose foreign routes matter."""
+    return world.config.cidr if world.config else None
