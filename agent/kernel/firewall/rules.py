@@ -11,6 +11,7 @@ one on the same host, which Docker had blocked.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Final
@@ -58,8 +59,9 @@ def jump_to(chain: str) -> str:
     return _rule("hostmesh: everything of ours is in this chain", chain)
 
 
+@lru_cache(maxsize=4)
 def our_chains(wants: FirewallWants, *, docker_chain: bool) -> Mapping[str, Chains]:
-    """Table -> chain -> rule bodies.
+    """Table -> chain -> rule bodies. Cached: most passes ask for the same again.
 
     Args:
         wants: What should pass.

@@ -54,15 +54,15 @@ def main() -> None:
             RuleMonitor(
                 lambda event: events.append(list(event.by)), own_pids=firewall.own_pids
             ).start()
-            print(json.dumps({"result": None}), flush=True)  # noqa: T201
+            print(json.dumps({"result": None}), flush=True)
             continue
         if request["op"] == "events":
-            print(json.dumps({"result": events}), flush=True)  # noqa: T201
+            print(json.dumps({"result": events}), flush=True)
             events.clear()
             continue
         if request["op"] == "reopen":
             firewall = open_firewall(*request["arguments"])
-            print(json.dumps({"result": None}), flush=True)  # noqa: T201
+            print(json.dumps({"result": None}), flush=True)
             continue
         operation = getattr(firewall, request["op"])
         arguments = [wants_of(request["wants"])] if "wants" in request else request["arguments"]
@@ -70,7 +70,7 @@ def main() -> None:
             reply = {"result": plain(operation(*arguments))}
         except HostmeshError as error:
             reply = {"error": type(error).__name__, "message": str(error)}
-        print(json.dumps(reply, default=str), flush=True)  # noqa: T201
+        print(json.dumps(reply, default=str), flush=True)
 
 
 main()

@@ -22,7 +22,7 @@ _SEEN: set[tuple[str, str]] = set()
 
 def say(answer: dict[str, Any]) -> None:
     with _SAY:
-        print(json.dumps(answer), flush=True)  # noqa: T201
+        print(json.dumps(answer), flush=True)
 
 
 def serve_tcp(port: int) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.netns.firewall.dockerrules import docker_text
 from tests.netns.firewall.fwlab import (
     A1,
     C0,
@@ -146,3 +147,12 @@ def test_access_of_a_network_switches_live(docked: Rig, access: str) -> None:
         (Probe("peer", HOST, "tcp8081", PEER), PEER),
         (Probe("c0", A1, "tcp81"), None),
     )
+
+
+def test_between_networks_of_one_host_an_operators_word_counts(bare: Rig) -> None:
+    """From a Docker network outside the lease to one inside: none of our business."""
+    bare.restore(docker_text("20.10"))
+    for there, back in (("br-old", "docker0"), ("docker0", "br-old")):
+        bare.iptables("-I", "FORWARD", "2", "-i", there, "-o", back, "-j", "ACCEPT")
+    bare.firewall("apply")
+    bare.expect((Probe("o1", C0, "tcp81"), "10.65.0.1"), (Probe("stranger", C0, "tcp81"), None))
