@@ -137,7 +137,7 @@ def test_a_dockerd_that_systemd_would_start_is_not_woken(tmp_path: Path) -> None
     [
         (
             (
-                'time="2024" level=info msg="Starting up"\nunable to configure the Docker daemon with '
+                'level=info msg="Starting up"\nunable to configure the Docker daemon with '
                 "file /etc/docker/daemon.json: EOF\ndocker.service: Main process exited\n"
             ),
             "unable to configure the Docker daemon with file /etc/docker/daemon.json: EOF",
