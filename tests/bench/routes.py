@@ -247,12 +247,13 @@ def main() -> None:
     no_change(10_000)
     drift_repair(10)
     drift_repair(10_000)
-    small_s = one_change(10)
-    report("one peer's change among 10,000", one_change(10_000), small_s, 1.5, "among 10")
+    report("one peer's change among 10,000", one_change(10_000), one_change(10), 1.5, "among 10")
     if large:
         full_programming(65_000, 2.5, rounds=3)
         no_change(65_000)
-        report("one peer's change among 65,000", one_change(65_000), small_s, 1.5, "among 10")
+        report(
+            "one peer's change among 65,000", one_change(65_000), one_change(10), 1.5, "among 10"
+        )
         drift_repair(65_000)
     print(f"resident at the end: {resident_mb():.1f} MB")
 

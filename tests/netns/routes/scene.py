@@ -43,7 +43,13 @@ def lease(subnet: str, node_address: str, backend: str = "host-gw") -> Lease:
     )
 
 
-def world_of(host: Host, *peers: Lease, uplink: str = "eth0", complete: bool = True) -> World:
+def world_of(
+    host: Host,
+    *peers: Lease,
+    uplink: str = "eth0",
+    complete: bool = True,
+    dead: frozenset[IPv4Network] = frozenset(),
+) -> World:
     """The world as the host's kernel and these leases make it now."""
     facts = host.call(read_host_facts)
     return World(
@@ -53,6 +59,7 @@ def world_of(host: Host, *peers: Lease, uplink: str = "eth0", complete: bool = T
         uplink=choose_uplink(facts, uplink),
         host=facts,
         complete=complete,
+        dead_subnets=dead,
     )
 
 

@@ -1,0 +1,56 @@
+"""Who is suspected, and who is dead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from agent.mesh.liveness import dead_subnets, lapsed_leases
+from agent.model import DockerState, Heartbeat, HostId, Lease, View
+
+pytestmark = pytest.mark.unit
+
+ME, PEER = HostId("0" * 32), HostId("1" * 32)
+
+
+def lease(subnet: str, address: str, host_id: HostId | None) -> Lease:
+    return Lease(
+        subnet=IPv4Network(subnet),
+        node_address=IPv4Address(address),
+        backend="host-gw",
+        host_id=host_id,
+    )
+
+
+OWN = lease("10.64.0.0/16", "192.0.2.1", ME)
+THEIRS = lease("10.65.0.0/16", "192.0.2.11", PEER)
+FLANNEL = lease("10.66.0.0/16", "192.0.2.12", None)
+VIEW = View(cluster_id=1, revision=9, leases=(OWN, THEIRS, FLANNEL))
+BEAT = Heartbeat(
+    host_id=PEER,
+    host_name="b",
+    node_address=None,
+    subnet=None,
+    docker=DockerState.READY,
+    agent_version="1",
+    boot_id="",
+    started_s=0,
+)
+
+
+def test_a_peer_without_a_heartbeat_is_suspected_flannel_hosts_and_this_host_are_not() -> None:
+    assert lapsed_leases(VIEW, ME) == (THEIRS,)
+    assert lapsed_leases(replace(VIEW, heartbeats={PEER: BEAT}), ME) == ()
+
+
+def test_promise_4_absence_from_no_view_or_from_a_copy_is_no_absence() -> None:
+    assert lapsed_leases(None, ME) == ()
+    assert lapsed_leases(replace(VIEW, cached=True), ME) == ()
+
+
+def test_promise_3_dead_is_lapsed_and_silent() -> None:
+    assert dead_subnets([THEIRS], {THEIRS.node_address}) == {THEIRS.subnet}
+    assert dead_subnets([THEIRS], frozenset()) == frozenset()
+    assert dead_subnets([], {THEIRS.node_address}) == frozenset()
