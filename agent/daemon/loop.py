@@ -234,7 +234,7 @@ class Loop:
         self._rooms.keeper.notice(event.view)
         self._rooms.passes.world_changed()
         self._rooms.watch_range(self._snapshot.known)
-        self._timers.set_once("copy", _COPY_DELAY_S)
+        self._timers.set_sooner("copy", _COPY_DELAY_S)
 
     def _kernel(self, event: KernelChanged) -> None:
         self._rooms.passes.kernel_changed(event.event)
@@ -289,7 +289,7 @@ class Loop:
             self._log.debug("lease-held", subnet=str(event.lease.subnet))
         self._update(known=replace(known, own=event.lease))
         self._rooms.passes.world_changed()
-        self._timers.set_once("copy", 0)
+        self._timers.set_sooner("copy", 0)
 
     def _alarm_clock(self) -> None:
         due = self._timers.due()

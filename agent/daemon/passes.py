@@ -13,6 +13,7 @@ __all__ = ["Passes"]
 
 _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 30.0
+_SETTLE_S = 0.25
 _ROUTES, _RULES = "routes", "rules"
 
 
@@ -53,8 +54,12 @@ class Passes:
         self._due = {_ROUTES, _RULES}
 
     def rules_changed(self) -> None:
-        """Somebody wrote rules."""
-        self._due.add(_RULES)
+        """Somebody wrote rules.
+
+        Docker writes in bursts, taking its jumps out and in again: a moment's patience looks
+        at what they come to.
+        """
+        self._timers.set_sooner(_RULES, _SETTLE_S)
 
     def kernel_changed(self, event: KernelEvent) -> None:
         """Somebody wrote routes, or links or addresses changed."""

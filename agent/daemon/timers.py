@@ -28,9 +28,10 @@ class Timers:
         """Have ``name`` fall due in ``in_s`` seconds, whatever was set before."""
         self._at[name] = self._clock() + in_s
 
-    def set_once(self, name: str, in_s: float) -> None:
+    def set_sooner(self, name: str, in_s: float) -> None:
         """The same, but keep an earlier deadline that is already set."""
-        self._at.setdefault(name, self._clock() + in_s)
+        at = self._clock() + in_s
+        self._at[name] = min(at, self._at.get(name, at))
 
     def cancel(self, name: str) -> None:
         """Forget ``name``."""

@@ -30,13 +30,16 @@ def test_a_deadline_falls_due_once() -> None:
     assert timers.wait_s(60) == 60
 
 
-def test_set_moves_and_set_once_keeps_the_earlier() -> None:
+def test_set_moves_and_set_sooner_keeps_the_earlier() -> None:
     clock = Clock()
     timers = Timers(clock)
     timers.set("a", 5)
     timers.set("a", 9)
-    timers.set_once("a", 1)
     assert timers.wait_s(60) == 9
+    timers.set_sooner("a", 12)
+    assert timers.wait_s(60) == 9
+    timers.set_sooner("a", 1)
+    assert timers.wait_s(60) == 1
     timers.cancel("a")
     timers.cancel("a")
     assert timers.wait_s(60) == 60
