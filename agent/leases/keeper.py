@@ -122,6 +122,7 @@ class Keeper:
         self._clock = clock
         self._started_s = round(wall_clock(), 3)
         self._lock = threading.Lock()
+        self._busy = threading.Lock()  # held by the thread while it may write
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -160,11 +161,23 @@ class Keeper:
             self._registration = registration
         self._wake.set()
 
-    def pause(self) -> None:
-        """Keep nothing more until the next :meth:`update` (the host leaves); writes nothing."""
+    def pause(self, timeout_s: float = 5.0) -> bool:
+        """Keep nothing more until the next :meth:`update`; writes nothing (the host leaves).
+
+        Args:
+            timeout_s: How long to wait for a write under way: what is released while it is
+                on its way would be claimed again by it.
+
+        Returns:
+            False when a write is still under way.
+        """
         with self._lock:
             self._registration = None
         self._wake.set()
+        idle = self._busy.acquire(timeout=timeout_s)
+        if idle:
+            self._busy.release()
+        return idle
 
     def notice(self, view: View) -> None:
         """Look at a view: if it shows the own lease gone or rewritten, check at once."""
@@ -196,7 +209,8 @@ class Keeper:
         while not self._stop.is_set():
             self._wake.clear()
             try:
-                wait_s = self._step()
+                with self._busy:
+                    wait_s = self._step()
                 backoff.reset()
             except (EtcdUnavailable, EtcdAuthError) as error:  # the directory tells the loop
                 _log.warning("lease-not-kept", reason=str(error), limit_key="keeper")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -13,7 +15,7 @@ import pytest
 from agent.leases import trust
 from agent.leases.directory import Directory
 from agent.leases.keeper import Keeper, Registration
-from agent.leases.registry import Registry
+from agent.leases.registry import ClaimRequest, Registry
 from agent.model import Condition, DockerState, Lease, View
 from agent.settings import LeaseSettings
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
@@ -201,6 +203,32 @@ def test_a_reboot_with_a_new_address_is_no_clone_when_nobody_answers_at_the_old(
         assert asked.items == [_REGISTRATION.node_address]
 
 
+def test_what_is_released_after_pause_is_not_claimed_again_by_a_write_under_way(
+    mesh: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard()
+    entered, go_on = threading.Event(), threading.Event()
+    real = mesh.claim
+
+    def slow(wanted: ClaimRequest) -> Lease:
+        entered.set()
+        go_on.wait(5)
+        return real(wanted)
+
+    monkeypatch.setattr(mesh, "claim", slow)
+    with keep(mesh, heard) as keeper:
+        keeper.update(_REGISTRATION)
+        assert entered.wait(5)
+        assert not keeper.pause(0.1)
+        threading.Timer(0.3, go_on.set).start()
+        assert keeper.pause()
+        mesh.release(host(1))
+        time.sleep(0.5)
+        assert (mesh.snapshot().leases, dict(mesh.snapshot().heartbeats)) == ((), {})
+        keeper.update(_REGISTRATION)
+        eventually(lambda: mesh.snapshot().leases)
+
+
 def test_an_outage_longer_than_the_heartbeat_is_made_good(etcd: Etcd) -> None:
     heard = Heard()
     with registry(etcd) as mesh:
@@ -220,8 +248,6 @@ def test_an_outage_longer_than_the_heartbeat_is_made_good(etcd: Etcd) -> None:
 
 
 def test_stop_is_bounded_while_etcd_hangs(etcd: Etcd) -> None:
-    import time  # noqa: PLC0415  # only here
-
     heard = Heard()
     with registry(etcd) as mesh:
         mesh.create_config(config())
