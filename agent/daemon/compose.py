@@ -22,6 +22,7 @@ from agent.daemon.events import (
     ContactChanged,
     DockerReported,
     EndpointFound,
+    HostsSilent,
     KernelChanged,
     LeaseChanged,
     Reload,
@@ -48,6 +49,7 @@ from agent.kernel.facts import read_host_facts
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.firewall.monitor import RuleMonitor
 from agent.kernel.monitor import Monitor
+from agent.kernel.probe import Prober
 from agent.kernel.routes import RouteTable
 from agent.kernel.sysctl import Sysctls
 from agent.leases.client import EtcdClient
@@ -167,6 +169,7 @@ class HostAgent:
                 docker=self._docker,
                 joining=self._make_joining(host_name),
                 watch_range=self._watch_range,
+                probe=self._probe,
             ),
             known=self._first_known(),
             conditions=conditions,
@@ -179,6 +182,7 @@ class HostAgent:
             lambda event: self._loop.post(KernelChanged(event)),
             own_ports=lambda: kernel.routing.port_ids,
         )
+        self._prober = Prober(lambda addresses: self._loop.post(HostsSilent(addresses)))
         self._rule_monitor = RuleMonitor(lambda _event: self._loop.post(RulesWritten()))
         answers = Answers(
             loop=self._loop,
@@ -212,6 +216,7 @@ class HostAgent:
         self._start_rule_monitor()
         for start in (
             self._endpoint.start,
+            self._prober.start,
             self._docker.start,
             self._keeper.start,
             self._directory.start,
@@ -240,6 +245,7 @@ class HostAgent:
             self._monitor.stop,
             self._rule_monitor.stop,
             self._endpoint.stop,
+            self._prober.stop,
             self._docker.stop,
             self._client.close,
         )
@@ -254,6 +260,13 @@ class HostAgent:
         self._monitor.watch_range(
             known.config.cidr if known.config else None, self._settings.routes.protocol
         )
+
+    def _probe(self, known: Known) -> None:
+        asked = self._settings.routes.probe and not known.left
+        addresses = (
+            frozenset(lease.node_address for lease in known.lapsed) if asked else frozenset()
+        )
+        self._prober.watch(addresses, known.uplink)
 
     def _first_known(self) -> Known:
         known = Known(host_id=self._host_id, left=self._state.left)

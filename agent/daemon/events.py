@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any, Generic, TypeVar
 
 from agent.docker.configurator import ConfiguratorReport
@@ -18,6 +19,7 @@ __all__ = [
     "DockerReported",
     "EndpointFound",
     "Event",
+    "HostsSilent",
     "KernelChanged",
     "LeaseChanged",
     "Reload",
@@ -71,6 +73,13 @@ class DockerReported:
     """What the Docker worker found or did."""
 
     report: ConfiguratorReport
+
+
+@dataclass(frozen=True, slots=True)
+class HostsSilent:
+    """The node addresses that were probed and do not answer; all of them, each time."""
+
+    addresses: frozenset[IPv4Address]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,7 @@ Event = (
     | RulesWritten
     | EndpointFound
     | DockerReported
+    | HostsSilent
     | Reload
     | Stop
     | Command[Any]

@@ -8,8 +8,11 @@ anything may be deleted, who the peers are.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 
 from agent.leases import trust
+from agent.mesh.desired import summarise
+from agent.mesh.liveness import dead_subnets, lapsed_leases
 from agent.mesh.world import World, peers_by_subnet
 from agent.model import (
     Condition,
@@ -40,6 +43,7 @@ class Known:
         config: The mesh's config, the last usable one while the one in etcd is gone or is not
             usable: a slip of an editor must not take the mesh down.
         own: The lease this host holds, or held by its own copy while etcd is away.
+        silent: Node addresses that were probed and do not answer.
         docker_seen: The engine answered at least once in this life of the agent.
         left: The operator said leave.
     """
@@ -54,6 +58,7 @@ class Known:
     docker: DockerFacts = DockerFacts(reachable=False, problem="not asked yet")
     docker_state: DockerState = DockerState.ABSENT
     docker_seen: bool = False
+    silent: frozenset[IPv4Address] = frozenset()
     uplink: Uplink | None = None
     left: bool = False
 
@@ -112,6 +117,11 @@ class Known:
         """True when what is believed is etcd's own and current, so that deleting is allowed."""
         return self.believed is not None and not self.believed.cached and self.alarming is None
 
+    @property
+    def lapsed(self) -> tuple[Lease, ...]:
+        """Leases of peers whose heartbeat is known to have lapsed."""
+        return lapsed_leases(self.believed, self.host_id)
+
     def world(self, *, route_protocol: int, route_table: int) -> World | None:
         """The world to reconcile to, or None while there is too little to act on.
 
@@ -126,6 +136,7 @@ class Known:
             uplink=self.uplink,
             host=self.host,
             docker=self.docker,
+            dead_subnets=dead_subnets(self.lapsed, self.silent),
             complete=self.complete,
             route_protocol=route_protocol,
             route_table=route_table,
@@ -166,6 +177,18 @@ class Known:
             )
         found.extend(
             Condition(
+                name="peer-dead",
+                subject=str(lease.subnet),
+                cause=f"{lease.host_name or lease.host_id} at {lease.node_address} has no"
+                " heartbeat and answers no probe; its subnet is unreachable",
+                hint="it heals by itself when the host answers; if it is gone for good, its"
+                " lease ends by itself",
+            )
+            for lease in self.lapsed
+            if lease.node_address in self.silent
+        )
+        found.extend(
+            Condition(
                 name="record-set-aside",
                 subject=aside.key,
                 cause=aside.reason,
@@ -173,4 +196,4 @@ class Known:
             )
             for aside in (view.set_aside if view else ())
         )
-        return tuple(found)
+        return summarise(found)

@@ -23,6 +23,7 @@ from agent.daemon.events import (
     DockerReported,
     EndpointFound,
     Event,
+    HostsSilent,
     KernelChanged,
     LeaseChanged,
     Reload,
@@ -34,8 +35,8 @@ from agent.daemon.joining import Joining
 from agent.daemon.known import Known
 from agent.daemon.notify import Notifier
 from agent.daemon.passes import Passes
-from agent.daemon.routing import RoutesReport
 from agent.daemon.silence import Silence
+from agent.daemon.snapshot import Snapshot
 from agent.daemon.timers import Timers, jittered
 from agent.docker.worker import DockerWorker
 from agent.errors import HostmeshError
@@ -45,7 +46,7 @@ from agent.mesh.world import World
 from agent.model import Condition, HostFacts, Severity
 from agent.settings import Settings
 
-__all__ = ["Loop", "Rooms", "Snapshot"]
+__all__ = ["Loop", "Rooms"]
 
 _Answer = TypeVar("_Answer")
 
@@ -67,6 +68,7 @@ class Rooms:
     Attributes:
         read_host: A fresh look at links, addresses and foreign routes.
         watch_range: Tells the netlink monitor which routes matter.
+        probe: Tells the prober which hosts to ask, by which uplink.
     """
 
     keeper: Keeper
@@ -76,33 +78,7 @@ class Rooms:
     docker: DockerWorker
     joining: Joining
     watch_range: Callable[[Known], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """What the control socket's readers see: replaced whole after each round, never changed.
-
-    Attributes:
-        contact_problem: Why etcd cannot be reached, "" while it can.
-        passed: The last passes over routes and rules left nothing undone.
-    """
-
-    known: Known
-    report: RoutesReport = RoutesReport()
-    contact_problem: str = "not connected yet"
-    passed: bool = False
-
-    @property
-    def summary(self) -> str:
-        """One line for ``systemctl status``."""
-        known = self.known
-        if known.left:
-            return "left the mesh; agentctl join brings it back"
-        if known.own is None:
-            return "waiting for a subnet"
-        source = "from etcd" if known.complete else "from this host's copy"
-        report = self.report
-        return f"{known.own.subnet}, {report.installed} of {report.desired} routes, {source}"
+    probe: Callable[[Known], None]
 
 
 class Loop:
@@ -147,6 +123,7 @@ class Loop:
             EndpointFound: self._endpoint,
             DockerReported: self._docker,
             Command: Command.execute,
+            HostsSilent: self._silent_hosts,
             Reload: self._reload,
             Stop: self._stop,
         }
@@ -251,6 +228,10 @@ class Loop:
         self._update(known=told)
         self._conditions.replace("docker", event.report.conditions)
 
+    def _silent_hosts(self, event: HostsSilent) -> None:
+        self._update(known=replace(self._snapshot.known, silent=event.addresses))
+        self._rooms.passes.world_changed()
+
     def _reload(self, _event: Reload) -> None:
         self._log.warning(
             "reload-ignored", hint="settings are read at start only: restart the agent"
@@ -314,6 +295,7 @@ class Loop:
         if not known.left:
             self._conditions.replace("joining", self._rooms.joining.step(known))
             self._want_docker()
+        self._rooms.probe(known)
         world = self.world()
         passes = self._rooms.passes
         if world is None:

@@ -11,7 +11,7 @@ from typing import Any
 from agent import __version__
 from agent.daemon.conditions import Standing
 from agent.daemon.known import Known
-from agent.daemon.loop import Snapshot
+from agent.daemon.snapshot import Snapshot
 from agent.model import DockerState, Lease, Severity
 
 __all__ = ["host_state", "is_ready", "status_document"]

@@ -141,6 +141,7 @@ class RouteSettings:
     table: int = setting(kinds.integer(1, 2**32 - 1, refused=_REFUSED_TABLES), 254)
     resync_s: float = setting(kinds.seconds(1, 86_400), 60.0)
     sweep_grace_s: float = setting(kinds.seconds(0, 86_400), 10.0)
+    probe: bool = setting(kinds.boolean(), True)  # noqa: FBT003 - the default's value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,37 @@
+"""What the control socket's readers see of the loop: one value, replaced whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.daemon.known import Known
+from agent.daemon.routing import RoutesReport
+
+__all__ = ["Snapshot"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the control socket's readers see: replaced whole after each round, never changed.
+
+    Attributes:
+        contact_problem: Why etcd cannot be reached, "" while it can.
+        passed: The last passes over routes and rules left nothing undone.
+    """
+
+    known: Known
+    report: RoutesReport = RoutesReport()
+    contact_problem: str = "not connected yet"
+    passed: bool = False
+
+    @property
+    def summary(self) -> str:
+        """One line for ``systemctl status``."""
+        known = self.known
+        if known.left:
+            return "left the mesh; agentctl join brings it back"
+        if known.own is None:
+            return "waiting for a subnet"
+        source = "from etcd" if known.complete else "from this host's copy"
+        report = self.report
+        return f"{known.own.subnet}, {report.installed} of {report.desired} routes, {source}"
