@@ -23,6 +23,7 @@ _SYSTEMD = Path("/run/systemd/system")
 _QUERY_TIMEOUT_S = 10.0
 _POLL_S = 0.1
 _TAIL_LINES = 8
+_TAIL_CHARACTERS = 800
 _TAIL_BYTES = 16 * 1024
 _KILL_WAIT_S = 2.0
 _FATAL = re.compile(
@@ -47,7 +48,7 @@ class CommandResult:
     def last_lines(self) -> str:
         """The last lines of output, joined by " / " for a message of one line."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        return " / ".join(lines[-_TAIL_LINES:])
+        return " / ".join(lines[-_TAIL_LINES:])[-_TAIL_CHARACTERS:]
 
 
 class Runner(Protocol):

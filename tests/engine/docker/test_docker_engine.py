@@ -204,7 +204,9 @@ def test_promise_7_an_engine_that_does_not_come_up_is_rolled_back_once(driven: D
     )
     report = driven.ensure()
     assert (report["state"], report["facts"]["reachable"]) == ("pending", True)
-    assert "nonsense" in cause(report, "docker-rolled-back")
+    # 20.10 does not name the driver.
+    said = cause(report, "docker-rolled-back")
+    assert "nonsense" in said or "error initializing graphdriver" in said
     assert driven.file() == text
     assert driven.docker0() == ["172.17.0.1/16"]
     starts = driven.starts()
@@ -252,13 +254,14 @@ def test_keys_that_would_keep_dockerd_from_starting_are_found(driven: Driven, br
 
 
 def test_an_unknown_key_is_found_by_dockerds_own_check(driven: Driven) -> None:
+    if driven.version < (23, 0):
+        pytest.skip("dockerd --validate is from 23.0")
     driven.host.write_file(DAEMON_JSON, '{"no-such-key": 1}')
     starts = driven.starts()
     report = driven.ensure()
-    if driven.version >= (23, 0):
-        assert "no-such-key" in cause(report, "docker-config-refused")
-        assert driven.starts() == starts
-        assert driven.file() == '{"no-such-key": 1}'
+    assert "no-such-key" in cause(report, "docker-config-refused")
+    assert driven.starts() == starts
+    assert driven.file() == '{"no-such-key": 1}'
 
 
 def test_an_engine_that_hangs_or_dies_is_told_apart_and_costs_little(driven: Driven) -> None:
