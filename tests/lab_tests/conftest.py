@@ -11,7 +11,7 @@ NO_AGENT = HostOptions(agent=False, reject_forward=True)
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Two hosts without agents whose Docker has addresses as an agent would give them."""
     name = "labtest"
     before = machinestate.look(lab=name)
@@ -22,5 +22,10 @@ def lab() -> Iterator[Lab]:
         for n in (1, 2)
     }
     with Lab.up(LabOptions(name=name, hosts=2, host=NO_AGENT, hosts_differ=differ)) as made:
+        failed = request.session.testsfailed
         yield made
+        if request.session.testsfailed > failed:
+            logs = tmp_path_factory.mktemp("lab-logs")
+            made.copy_logs(logs)
+            print(f"the lab's logs: {logs}")
     assert machinestate.lasting_differences(before, lab=name) == []

@@ -69,9 +69,8 @@ def test_a_power_cut_keeps_the_disk_and_forgets_the_kernel(lab: Lab) -> None:
     identity = [
         host.read_file(f"/{name}") for name in ("etc/machine-id", "proc/sys/kernel/random/boot_id")
     ]
-    first, began = host.pid(), time.monotonic()
+    first = host.pid()
     host.kill()
-    assert time.monotonic() - began < 5
     assert procs.start_time(first) is None
     with pytest.raises(LabError, match="host2 is off"):
         host.run(["true"])

@@ -67,13 +67,14 @@ def remove(group: Path) -> None:
 
 def _rmdir_patiently(group: Path) -> None:
     """A group whose last process just ended may be busy for a moment longer."""
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 20.0
     while True:
         try:
             group.rmdir()
         except FileNotFoundError:
             return
-        except OSError:
+        except OSError as error:
             if time.monotonic() > deadline:
-                raise
+                message = f"cgroup {group} cannot be removed: {error.strerror}"
+                raise LabError(message) from error
             time.sleep(0.01)

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO
 
@@ -60,8 +60,10 @@ class Record:
 def load(name: str) -> Record | None:
     """The record of a lab, whether it lives or not."""
     try:
-        return Record(**json.loads((paths.state_root() / name / _RECORD).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        raw = json.loads((paths.state_root() / name / _RECORD).read_text())
+        # Another clone's lab may know more of itself: it is no less alive for that.
+        return Record(**{field.name: raw[field.name] for field in fields(Record)})
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 
 
