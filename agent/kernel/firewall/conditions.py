@@ -194,9 +194,8 @@ def contested(is_so: bool) -> tuple[Condition, ...]:  # noqa: FBT001
     return (
         Condition(
             name="firewall-contested",
-            severity=Severity.ERROR,
-            cause="rules of ours were repaired six times within a minute: another program keeps"
-            " changing them, and they are repaired every 10 s only",
+            cause="rules of ours were repaired twenty times within half a minute: another"
+            " program keeps changing them, and they are repaired every 5 s only",
             hint="the log names the programs that write rules; one of two that want to be first"
             " in a chain must yield",
         ),

@@ -7,16 +7,16 @@ from typing import Final
 
 __all__ = ["Damper"]
 
-_BURST: Final = 6
-_WINDOW_S: Final = 60.0
-_HOLD_S: Final = 10.0
+_BURST: Final = 20
+_WINDOW_S: Final = 30.0
+_HOLD_S: Final = 5.0
 
 
 class Damper:
-    """Lets the first repairs through at once, and one in 10 s after six within a minute.
+    """Lets repairs through at once, and one in 5 s after twenty within half a minute.
 
-    Docker that makes networks or restarts stays well below; two programs that each want to be
-    first in a chain would otherwise rewrite it for ever.
+    Docker that restarts or makes a Compose project's networks stays below; two programs
+    that each want to be first in a chain would otherwise rewrite it for ever.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Damper:
         self.total = 0
 
     def contested(self, now_s: float) -> bool:
-        """Whether the last minute saw six repairs."""
+        """Whether the last half minute saw twenty repairs."""
         full = len(self._repairs) == _BURST
         return full and now_s - self._repairs[0] < _WINDOW_S
 

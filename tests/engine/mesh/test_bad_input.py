@@ -20,7 +20,7 @@ from agent.errors import (
     SettingsError,
 )
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 LAB = LabOptions(name="badinput", hosts=1, host=HostOptions(agent=False), cidr=None)
 SETTINGS = "/etc/hostmesh/agent.toml"

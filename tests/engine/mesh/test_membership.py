@@ -14,7 +14,7 @@ from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.wait import wait_until
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 LAB = LabOptions(name="member", hosts=3, host=HostOptions(reject_forward=True))
 

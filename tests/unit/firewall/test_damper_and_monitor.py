@@ -10,26 +10,26 @@ from agent.kernel.firewall.monitor import changes_in
 pytestmark = pytest.mark.unit
 
 
-def test_six_repairs_go_through_then_one_in_ten_seconds_until_it_is_quiet() -> None:
+def test_a_burst_of_repairs_goes_through_then_one_in_five_seconds_until_it_is_quiet() -> None:
     damper = Damper()
-    for second in range(6):
+    for second in range(20):
         assert damper.allows(second)
         damper.repaired(second)
-    assert damper.contested(6)
-    assert not damper.allows(6)
-    assert not damper.allows(14.9)
-    assert damper.allows(15)
-    damper.repaired(15)
-    assert not damper.allows(16)
-    assert damper.total == 7
-    assert not damper.contested(76)
+    assert damper.contested(20)
+    assert not damper.allows(20)
+    assert not damper.allows(23.9)
+    assert damper.allows(24)
+    damper.repaired(24)
+    assert not damper.allows(25)
+    assert damper.total == 21
+    assert not damper.contested(55)
 
 
 def test_seldom_repairs_are_never_held_back() -> None:
     damper = Damper()
-    for minute in range(50):
-        assert damper.allows(minute * 13.0)
-        damper.repaired(minute * 13.0)
+    for repair in range(50):
+        assert damper.allows(repair * 2.0)
+        damper.repaired(repair * 2.0)
 
 
 def attribute(kind: int, value: bytes) -> bytes:
