@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
@@ -16,15 +16,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
+from agent.docker.stream import EventStream
 from agent.docker.wants import DOCKER_MTU
 from agent.errors import DockerError
 from agent.model import DockerFacts, DockerNetwork
 
 if TYPE_CHECKING:
     import docker
-    import requests
 
-__all__ = ["Engine", "EngineKind", "EngineReading", "EventStream"]
+__all__ = ["Engine", "EngineKind", "EngineReading"]
 
 _BRIDGE_NAME = "com.docker.network.bridge.name"
 _MTU = "com.docker.network.driver.mtu"
@@ -84,6 +84,9 @@ class Engine:
         self._socket = socket
         self._timeout_s = timeout_s
         self._asleep = asleep
+        self._lock = threading.Lock()
+        self._stream: EventStream | None = None
+        self._quiet = False
 
     def facts(self) -> DockerFacts:
         """Return what the engine says of itself; never raises for one that is not there."""
@@ -139,13 +142,35 @@ class Engine:
         Raises:
             DockerError: The engine does not answer, or is not Docker.
         """
-        why = self._unavailable()
+        why = "Docker is being restarted" if self._quiet else self._unavailable()
         failures = _Failures(self._socket, self._timeout_s)
         if not why:
             with failures:
-                return EventStream(self._open(), idle_s)
+                return self._kept(EventStream(self._open(), idle_s))
             why = failures.reading().facts.problem
         raise DockerError(why)
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Close the event stream and open none meanwhile: for the time of a restart.
+
+        dockerd 26.1 waits 5 s at its end for a connection that is still open (seen).
+        """
+        with self._lock:
+            self._quiet = True
+            if self._stream is not None:
+                self._stream.close()
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+    def _kept(self, stream: EventStream) -> EventStream:
+        with self._lock:
+            self._stream = stream
+            if self._quiet:
+                stream.close()
+        return stream
 
     def _unavailable(self) -> str:
         why = self._asleep()
@@ -225,55 +250,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _unreachable(kind: EngineKind, problem: str) -> EngineReading:
     return EngineReading(kind=kind, facts=DockerFacts(reachable=False, problem=problem))
-
-
-# --- the event stream -------------------------------------------------------------------
-
-
-class EventStream:
-    """Events of networks and containers as they come; :meth:`close` from any thread ends it.
-
-    Args:
-        client: Owned by the stream from now on.
-        idle_s: How long it may be silent before it ends by itself.
-    """
-
-    def __init__(self, client: docker.APIClient, idle_s: float) -> None:
-        from docker.types import CancellableStream  # noqa: PLC0415
-
-        self._client = client
-        filters = {
-            "type": ["network", "container", "daemon"],
-            "event": ["create", "destroy", "connect", "disconnect", "start", "die", "reload"],
-        }
-        self._response: requests.Response = client.get(
-            f"{client.base_url}/v{client.api_version}/events",
-            params={"filters": json.dumps(filters)},
-            stream=True,
-            timeout=(client.timeout, idle_s),
-        )
-        self._response.raise_for_status()
-        lines = self._response.iter_lines(chunk_size=None)
-        self._cancel = CancellableStream(lines, self._response)
-
-    def __iter__(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (type, action, name) until the stream is silent for too long, cut or closed."""
-        import requests.exceptions  # noqa: PLC0415
-
-        try:
-            for line in self._response.iter_lines(chunk_size=None):
-                event = json.loads(line)
-                actor = event.get("Actor") or {}
-                name = (actor.get("Attributes") or {}).get("name") or actor.get("ID") or ""
-                yield str(event.get("Type")), str(event.get("Action")), str(name)
-        except (requests.exceptions.RequestException, OSError, ValueError, AttributeError):
-            return
-
-    def close(self) -> None:
-        """End the stream; the thread that reads it comes back at once."""
-        with contextlib.suppress(OSError, AttributeError):
-            self._cancel.close()
-        self._client.close()
 
 
 # --- from the API's answers to facts -----------------------------------------------------

@@ -80,7 +80,8 @@ class Restarter:
         before = self._processes.dockerd()
         _log.info("docker-restarting")
         try:
-            self._service.restart()
+            with self._engine.quiet():
+                self._service.restart()
         except DockerError as error:
             return self._roll_back(attempt, error.message, since_s)
         old_pid = before.pid if before else None
@@ -113,7 +114,7 @@ class Restarter:
 
     def start_after_roll_back(self) -> EngineReading:
         """Start Docker with the former file; whatever comes of it, once."""
-        with contextlib.suppress(DockerError):
+        with contextlib.suppress(DockerError), self._engine.quiet():
             self._service.restart()
         reading = self.await_reading(lambda seen: seen.facts.reachable)
         self._store.mark(Phase.APPLIED)
@@ -122,7 +123,8 @@ class Restarter:
     def plain(self, is_right: Callable[[EngineReading], bool]) -> Outcome:
         """Restart Docker without a way back: after our keys have been taken out."""
         try:
-            self._service.restart()
+            with self._engine.quiet():
+                self._service.restart()
         except DockerError as error:
             return Outcome(self._engine.read(), error.message)
         reading = self.await_reading(is_right)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from agent.docker.engine import Engine, EventStream
+from agent.docker.engine import Engine
+from agent.docker.stream import EventStream
 from agent.errors import DockerError
 
 __all__ = ["EngineEvent", "EngineWatcher", "EventKind"]
