@@ -171,23 +171,32 @@ class Pinger:
             time.sleep(self._interval_s)
 
     def _receive(self) -> None:
-        until_s: float | None = None
-        while until_s is None or time.monotonic() < until_s:
-            if self._stop.is_set() and until_s is None:
-                until_s = time.monotonic() + 0.5
+        """Read until half a second of silence after the stop; a busy machine may lag behind."""
+        stopped_s: float | None = None
+        while stopped_s is None or time.monotonic() < stopped_s + 5:
+            if self._stop.is_set() and stopped_s is None:
+                stopped_s = time.monotonic()
+                self._socket.settimeout(0.5)
             try:
                 packet = self._socket.recv(2048)
             except TimeoutError:
+                if stopped_s is not None:
+                    return
                 continue
             body = packet[(packet[0] & 0xF) * 4 :]
             if body[0] == 0 and struct.unpack_from("!H", body, 4)[0] == self._identifier:
                 self._answered.add(struct.unpack_from("!I", body, 8)[0])
 
+    @property
+    def sent(self) -> int:
+        """How many were sent so far."""
+        return len(self._sent)
+
     def stop(self) -> Pings:
         """End it, wait for late answers, and tell."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(10)
         self._socket.close()
         lost = [(n, at) for n, at in sorted(self._sent.items()) if n not in self._answered]
         return Pings(len(self._sent), len(self._answered), self._refused, lost)

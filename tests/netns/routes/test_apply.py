@@ -195,13 +195,13 @@ def test_promise_6_replacement_comes_before_deletion_and_loses_no_ping(lan: Lan)
     second = world_of(here, lease(PEER_A, "192.0.2.12"))
     repair(here, first)
     ping = Pinger(here, "10.64.1.1", 0.002)
-    time.sleep(0.2)
-    for _ in range(100):
+    changes = 0
+    while ping.sent < 300 or changes < 100:
         repair(here, second)
         repair(here, first)
+        changes += 2
     seen = ping.stop()
 
-    assert seen.sent > 100
     assert seen.lost == []
     assert seen.refused == 0
 
@@ -333,10 +333,11 @@ def test_promise_9_addresses_nobody_owns_fail_at_once_and_never_leave(lan: Lan) 
 
 
 def test_promise_6_killed_at_any_moment_then_run_again_equals_desired(one: Host) -> None:
-    kill_and_converge(one, rounds=15, seed=4)
+    kill_and_converge(one, rounds=10, seed=4)
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1500)
 def test_promise_6_killed_three_hundred_times_under_changing_leases(one: Host) -> None:
     kill_and_converge(one, rounds=300, seed=1848)
 
