@@ -43,7 +43,8 @@ class CertificateRefusedError(EtcdAuthError):
     """No TLS session: one side does not accept the other's certificate."""
 
 
-_TLS = re.compile(r"ssl|tls|certificate|handshake|x509", re.IGNORECASE)
+_TLS = re.compile(r"ssl|tls|certificate|(?<!tcp )handshake|x509", re.IGNORECASE)
+"""gRPC's "tcp handshaker shutdown" is a connection that was not made, not a certificate."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 _MAX_DETAILS = 300
 
@@ -79,7 +80,8 @@ def translate(error: Any, endpoint: str, action: str) -> EtcdError:  # noqa: ANN
         return EtcdAuthError(what, hint=_HINT_USER)
     if "user name is empty" in details:
         return EtcdAuthError(what, hint="etcd wants a user: set [etcd] username, password_file")
-    if code == status.UNAVAILABLE and _TLS.search(details):
+    tls = endpoint.startswith("https") and _TLS.search(details)
+    if code == status.UNAVAILABLE and tls:
         return CertificateRefusedError(what, hint=_HINT_TLS)
     return _by_code(code, details, what)
 
