@@ -6,8 +6,8 @@ A module that wants a lab says which in a constant ``LAB`` and uses the fixture 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,13 @@ def running_lab(options: LabOptions) -> Iterator[Lab]:
             if options.host.agent and options.cidr is not None:
                 lab.wait_ready(90)
             yield lab
-        assert before.differences(machinestate.look(lab=options.name)) == []
+        assert machinestate.lasting_differences(before, lab=options.name) == []
+
+
+@pytest.fixture(scope="session")
+def make_lab() -> Callable[[LabOptions], AbstractContextManager[Lab]]:
+    """For modules that need several labs, one after the other."""
+    return running_lab
 
 
 @pytest.fixture(scope="module")
