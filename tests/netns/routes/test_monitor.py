@@ -207,12 +207,15 @@ def test_promise_6_overrun_by_fifty_thousand_events_ends_in_a_resync(one: Host) 
 
     monitor = Monitor(take)
     one.call(monitor.start)
+    one.ip("route add 172.31.0.0/16 via 192.0.2.77")
+    eventually(lambda: events)
+    events.clear()
     subnets = [f"172.{16 + n // 65536}.{n // 256 % 256}.{n % 256}/32" for n in range(25_000)]
     one.batch(
         [f"route add {subnet} via 192.0.2.77" for subnet in subnets]
         + [f"route del {subnet}" for subnet in subnets]
     )
-    assert len(events) == 1
+    assert events == []
     held = monitor._socket
     gate.set()
     eventually(lambda: monitor._socket is not held, 10)

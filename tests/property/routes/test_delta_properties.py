@@ -160,6 +160,22 @@ class Machine(RuleBasedStateMachine):
         self.kernel = [route for route in self.kernel if route.oif is None]
         self._list()
 
+    @rule(
+        subnet=subnets,
+        address=addresses,
+        protocol=st.sampled_from([140, 186]),
+        gone=st.booleans(),
+    )
+    def changes_are_missed_and_listed_later(
+        self, subnet: IPv4Network, address: IPv4Address, protocol: int, gone: bool
+    ) -> None:
+        if gone:
+            self.kernel = [route for route in self.kernel if route.destination != subnet]
+        route = Route(destination=subnet, gateway=address, oif=2, protocol=protocol)
+        if route not in self.kernel:
+            self.kernel.append(route)
+        self._list()
+
     # --- the agent
 
     @rule()

@@ -154,8 +154,12 @@ def test_promise_8_no_route_over_the_underlay_even_inside_the_cidr() -> None:
         node_address=IPv4Address("10.70.0.1"),
         on_link=IPv4Network("10.70.0.0/24"),
     )
-    made = world(lease("10.70.0.0/16", "192.0.2.11"), uplink=uplink)
+    second_range = Route(destination=IPv4Network("203.0.113.0/24"), oif=2, scope=253)
+    facts = HostFacts(links=(), foreign_routes=(second_range,))
+    made = world(lease("10.70.0.0/16", "203.0.113.9"), uplink=uplink, host=facts)
     assert destinations(made) == {"unreachable 10.64.0.0/10"}
+    elsewhere = world(lease("10.71.0.0/16", "203.0.113.9"), uplink=uplink, host=facts)
+    assert "unicast 10.71.0.0/16" in destinations(elsewhere)
 
 
 def test_one_bad_record_costs_that_record_only() -> None:

@@ -60,6 +60,14 @@ def test_by_name() -> None:
     assert by("eth0").node_address == IPv4Address("192.0.2.1")
 
 
+def test_a_name_is_taken_literally_before_it_is_a_pattern() -> None:
+    facts = HostFacts(
+        links=(link(2, "eth0x5", "192.0.2.1/24"), link(3, "eth0.5", "198.51.100.1/24")),
+        foreign_routes=(),
+    )
+    assert choose_uplink(facts, "eth0.5").name == "eth0.5"
+
+
 def test_by_regular_expression() -> None:
     assert by("eth[1-9]").name == "eth1"
 
