@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import FirewallError
@@ -15,16 +15,19 @@ pytestmark = pytest.mark.property
 WORD = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"))
 
 
+@settings(deadline=None)
 @given(st.lists(WORD, max_size=6))
 def test_words_survive_a_line(words: list[str]) -> None:
     assert split_words(join_words(tuple(words))) == tuple(words)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_line_can_be_read_as_a_rule(line: str) -> None:
     parse_rule(line)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_ruleset_or_an_error(text: str) -> None:
     with contextlib.suppress(FirewallError):
@@ -45,6 +48,7 @@ CLAUSES = (
 )
 
 
+@settings(deadline=None)
 @given(st.permutations(CLAUSES), st.data())
 def test_spelling_and_order_of_tests_do_not_matter(
     order: list[tuple[tuple[str, ...], ...]], data: st.DataObject
