@@ -135,7 +135,7 @@ class Monitor:
         if self._thread is not None:
             self._thread.join(_STOP_S)
             if self._thread.is_alive():
-                _log.warning("monitor.stop_slow", waited_s=_STOP_S)
+                _log.warning("netlink-monitor-stop-slow", waited_s=_STOP_S)
                 return
         self._wake_in.close()
         self._wake_out.close()
@@ -160,7 +160,7 @@ class Monitor:
                 event = self._drain(current)
             except (OSError, ValueError) as error:
                 # ENOBUFS: the kernel dropped messages, and this socket stays in error.
-                _log.warning("monitor.overrun", problem=str(error))
+                _log.warning("netlink-monitor-overrun", problem=str(error))
                 if not self._reopen():
                     return
                 event = KernelEvent(resync=True)
@@ -183,7 +183,9 @@ class Monitor:
             try:
                 self._socket = self._open()
             except KernelError as error:
-                _log.warning("monitor.reopen_failed", problem=error.message, again_in_s=wait_s)
+                _log.warning(
+                    "netlink-monitor-reopen-failed", problem=error.message, again_in_s=wait_s
+                )
                 self._stopping.wait(wait_s)
                 wait_s = min(wait_s * 2, _REOPEN_MOST_S)
             else:

@@ -152,7 +152,7 @@ class Prober:
             try:
                 self._channel = _open(uplink)
             except KernelError as error:
-                _log.warning("prober.no_socket", problem=error.message)
+                _log.warning("prober-no-socket", problem=error.message)
 
     def _ask_due(self) -> float:
         """Send what is due and the rate allows; seconds until the next is."""
@@ -206,7 +206,7 @@ class Prober:
             except BlockingIOError:
                 return
             except OSError as error:  # ENETDOWN: the uplink went; nothing was answered
-                _log.debug("prober.receive_failed", problem=str(error))
+                _log.debug("prober-receive-failed", problem=str(error))
                 return
             address = sender(packet)
             target = self._targets.get(address) if address is not None else None
@@ -262,7 +262,7 @@ def _send(channel: _Channel, address: IPv4Address) -> bool:
         left = True
     except OSError as error:
         # EHOSTUNREACH is the kernel's own failed ARP; ARP below is what then counts.
-        _log.debug("prober.echo_not_sent", address=str(address), problem=str(error))
+        _log.debug("prober-echo-not-sent", address=str(address), problem=str(error))
     if channel.arp is None or address not in channel.uplink.on_link:
         return left
     request = _ARP.pack(
@@ -276,7 +276,7 @@ def _send(channel: _Channel, address: IPv4Address) -> bool:
             (channel.uplink.name, _ETHERTYPE_ARP, 0, 0, _BROADCAST),
         )
     except OSError as error:
-        _log.debug("prober.arp_not_sent", address=str(address), problem=str(error))
+        _log.debug("prober-arp-not-sent", address=str(address), problem=str(error))
         return False  # the link itself is the problem
     return True
 

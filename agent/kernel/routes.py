@@ -181,7 +181,7 @@ class RouteTable:
         failed = [result.error for result in results if result.error is not None]
         if failed:
             _log.warning(
-                "routes.apply_failed",
+                "routes-refused",
                 failed=len(failed),
                 of=len(results),
                 first=failed[0].message,
