@@ -14,7 +14,6 @@ import structlog
 
 from agent import __version__
 from agent.daemon.answers import Answers
-from agent.daemon.bootstrap import Bootstrap
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.control import ControlServer
 from agent.daemon.endpoint import EndpointAddress
@@ -48,6 +47,7 @@ from agent.errors import EtcdError, FirewallError
 from agent.kernel.facts import read_host_facts
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.firewall.monitor import RuleMonitor
+from agent.kernel.hostchecks import networkd_condition
 from agent.kernel.monitor import Monitor
 from agent.kernel.probe import Prober
 from agent.kernel.routes import RouteTable
@@ -58,7 +58,7 @@ from agent.leases.directory import Directory
 from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
-from agent.model import HostId
+from agent.model import Condition, HostId, Uplink
 from agent.settings import Settings
 
 __all__ = ["HostAgent", "leaver", "run_forever"]
@@ -111,7 +111,13 @@ def leaver(settings: Settings) -> Leaver:
         finally:
             client.close()
 
-    return Leaver(state=state, release=release, remove=kernel.remove, restore=restore)
+    return Leaver(
+        state=state,
+        release=release,
+        remove=kernel.remove,
+        restore=restore,
+        forget=CopyFile(settings.agent.state_dir / _COPY).forget,
+    )
 
 
 def release_lease(registry: Registry, own: HostId) -> tuple[str, ...]:
@@ -122,6 +128,12 @@ def release_lease(registry: Registry, own: HostId) -> tuple[str, ...]:
     """
     subnet = registry.release(own)
     return (f"gave {subnet} back",) if subnet is not None else ()
+
+
+def check_host(uplink: Uplink) -> tuple[Condition, ...]:
+    """What on this host, beside ourselves, would undo or hinder our work."""
+    found = (Sysctls().reverse_path_condition(uplink), networkd_condition())
+    return tuple(each for each in found if each is not None)
 
 
 class HostAgent:
@@ -160,6 +172,7 @@ class HostAgent:
                 keeper=self._keeper,
                 copy=self._copy_file,
                 read_host=lambda: read_host_facts(settings.routes.protocol),
+                check_host=check_host,
                 passes=Passes(
                     kernel=kernel,
                     conditions=conditions,
@@ -183,7 +196,9 @@ class HostAgent:
             own_ports=lambda: kernel.routing.port_ids,
         )
         self._prober = Prober(lambda addresses: self._loop.post(HostsSilent(addresses)))
-        self._rule_monitor = RuleMonitor(lambda _event: self._loop.post(RulesWritten()))
+        self._rule_monitor = RuleMonitor(
+            lambda _event: self._loop.post(RulesWritten()), own_pids=kernel.own_pids
+        )
         answers = Answers(
             loop=self._loop,
             kernel=kernel,
@@ -311,7 +326,8 @@ class HostAgent:
         return Joining(
             settings=self._settings,
             keeper=self._keeper,
-            bootstrap=Bootstrap(self._registry),
+            registry=self._registry,
+            host_id=self._host_id,
             endpoint=self._endpoint,
             wanted=mesh.config() if mesh else None,
             past_subnet=lambda: copy.lease.subnet if copy and copy.lease else None,
@@ -330,4 +346,5 @@ class HostAgent:
             release=lambda: release_lease(self._registry, self._host_id),
             remove=lambda: self._loop.ask(self._loop.remove_all),
             restore=restore,
+            forget=self._copy_file.forget,
         )

@@ -60,12 +60,16 @@ class Forwarding:
             KernelError: The policy or the sysctl could not be set.
         """
         switched = self._state.switched
-        done: list[str] = []
-        if switched.ip_forward == "0" and self._sysctls.undo(SysctlChange("ip_forward", "0", "1")):
-            done.append("net.ipv4.ip_forward is 0 again")
+        if switched.ip_forward != "0":
+            return ()
+        if not self._sysctls.undo(SysctlChange("ip_forward", "0", "1")):
+            # Somebody else has set it since, and relies on it. With forwarding on, the
+            # policy that closes FORWARD stays too: the host must not become an open router.
+            self._state.set_switched(Switched())
+            return ("net.ipv4.ip_forward was set by somebody else since; it stays",)
+        done = ["net.ipv4.ip_forward is 0 again"]
         if switched.forward_policy is not None and self._firewall is not None:
             self._firewall.restore_forward_policy(switched.forward_policy)
             done.append(f"the policy of FORWARD is {switched.forward_policy} again")
-        if done:
-            self._state.set_switched(Switched())
+        self._state.set_switched(Switched())
         return tuple(done)

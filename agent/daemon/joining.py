@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import IPv4Network
 
-from agent.daemon.bootstrap import Bootstrap
+from agent.daemon.background import Background
 from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.known import Known
 from agent.kernel.facts import choose_uplink
 from agent.leases.keeper import Keeper, Registration
+from agent.leases.registry import Registry
 from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.overlap import host_overlaps
-from agent.model import Condition, HostFacts, MeshConfig, Severity, Uplink
+from agent.model import Condition, HostFacts, HostId, MeshConfig, Severity, Uplink
 from agent.settings import Settings
 
 __all__ = ["Joining", "backend_condition", "overlap_condition"]
@@ -27,6 +28,8 @@ class Joining:
     """Decides whether this host may claim, and hands the keeper what to claim for.
 
     Args:
+        registry: To create the config with, or to give a lease back.
+        host_id: This host.
         wanted: The config that settings bring ([mesh]), None when they bring none.
         past_subnet: The subnet of this host's own copy, None when it has none.
         host_name: As peers and operators should see it.
@@ -37,7 +40,8 @@ class Joining:
         *,
         settings: Settings,
         keeper: Keeper,
-        bootstrap: Bootstrap,
+        registry: Registry,
+        host_id: HostId,
         endpoint: EndpointAddress,
         wanted: MeshConfig | None,
         past_subnet: Callable[[], IPv4Network | None],
@@ -45,7 +49,10 @@ class Joining:
     ) -> None:
         self._settings = settings
         self._keeper = keeper
-        self._bootstrap = bootstrap
+        self._registry = registry
+        self._host_id = host_id
+        self._config_job = Background("mesh-config-not-created")
+        self._release_job = Background("lease-not-given-back")
         self._endpoint = endpoint
         self._wanted = wanted
         self._past_subnet = past_subnet
@@ -104,9 +111,8 @@ class Joining:
         after it was written back, only hosts that held a subnet get one.
         """
         if known.config is not None:
-            return self._bootstrap.ensure(
-                known.config, grace_s=round(self._settings.lease.empty_cluster_grace_s)
-            )
+            grace_s = round(self._settings.lease.empty_cluster_grace_s)
+            return self._create_config(known.config, grace_s)
         if self._wanted is None:
             return (
                 Condition(
@@ -119,7 +125,22 @@ class Joining:
         overlaps = host_overlaps(host, self._wanted.cidr, known.docker)
         if overlaps:
             return (overlap_condition(self._wanted.cidr, overlaps, joined=False),)
-        return self._bootstrap.ensure(self._wanted, grace_s=0)
+        return self._create_config(self._wanted, 0)
+
+    def _create_config(self, config: MeshConfig, grace_s: int) -> tuple[Condition, ...]:
+        return self._config_job.ensure(
+            lambda: self._registry.create_config(config, grace_s=grace_s)
+        )
+
+    def stay_out(self, known: Known) -> tuple[Condition, ...]:
+        """Give back a lease that etcd still has of this host, which has left.
+
+        ``agentctl leave`` does so itself; this is for when etcd was away at that time.
+        """
+        view = known.believed
+        if view is None or view.cached or view.lease_of(self._host_id) is None:
+            return ()
+        return self._release_job.ensure(lambda: self._registry.release(self._host_id))
 
     def _differences(self, config: MeshConfig) -> tuple[Condition, ...]:
         wanted = self._wanted

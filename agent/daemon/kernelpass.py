@@ -46,6 +46,10 @@ class KernelPass:
         self._firewall = firewall
         self._forwarding = forwarding
 
+    def own_pids(self) -> frozenset[int]:
+        """Processes whose writes of rules are ours, by which the rule monitor tells them."""
+        return self._firewall.own_pids() if self._firewall else frozenset()
+
     def routes(self, world: World, *, may_delete: bool) -> RoutesReport:
         """Make the routes as ``world`` wants them.
 

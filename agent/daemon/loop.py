@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 
 import structlog
 
+from agent.daemon.announce import Announcer
 from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.copying import Copying
 from agent.daemon.events import (
     Command,
     ContactChanged,
@@ -43,7 +45,7 @@ from agent.errors import HostmeshError
 from agent.leases.copy import CopyFile
 from agent.leases.keeper import Keeper
 from agent.mesh.world import World
-from agent.model import Condition, HostFacts, Severity
+from agent.model import Condition, HostFacts, Severity, Uplink
 from agent.settings import Settings
 
 __all__ = ["Loop", "Rooms"]
@@ -58,7 +60,6 @@ hundred hosts that join at once cost a few passes, not a hundred."""
 _COALESCE_MOST_S = 0.2
 _COPY_DELAY_S = 2.0
 _RETRY_S = 2.0
-_COPY_RETRY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,7 @@ class Rooms:
 
     Attributes:
         read_host: A fresh look at links, addresses and foreign routes.
+        check_host: What else on the host would undo our work.
         watch_range: Tells the netlink monitor which routes matter.
         probe: Tells the prober which hosts to ask, by which uplink.
     """
@@ -74,6 +76,7 @@ class Rooms:
     keeper: Keeper
     copy: CopyFile
     read_host: Callable[[], HostFacts]
+    check_host: Callable[[Uplink], tuple[Condition, ...]]
     passes: Passes
     docker: DockerWorker
     joining: Joining
@@ -110,6 +113,8 @@ class Loop:
         self._snapshot = Snapshot(known=known)
         self._host_dirty = True
         self._silence = silence
+        self._announcer = Announcer(notifier)
+        self._copying = Copying(rooms.copy, conditions, timers)
         self._delete_from_s: float | None = None
         self._alarmed = False
         self._stopping = False
@@ -158,7 +163,7 @@ class Loop:
             if not self._stopping:
                 self._round()
             self._notifier.watchdog()
-        self._save_copy()
+        self._copying.save(self._snapshot.known)
 
     def remove_all(self) -> tuple[str, ...]:
         """Take everything of ours out of the kernel; called through a :class:`Command`."""
@@ -284,7 +289,7 @@ class Loop:
         if "sweep" in due:
             self._rooms.passes.world_changed()
         if "copy" in due:
-            self._save_copy()
+            self._copying.save(self._snapshot.known)
 
     def _round(self) -> None:
         if self._host_dirty:
@@ -292,7 +297,9 @@ class Loop:
         known = self._snapshot.known
         self._deletion_grace(known)
         self._conditions.replace("view", known.conditions())
-        if not known.left:
+        if known.left:
+            self._conditions.replace("joining", self._rooms.joining.stay_out(known))
+        else:
             self._conditions.replace("joining", self._rooms.joining.step(known))
             self._want_docker()
         self._rooms.probe(known)
@@ -303,7 +310,7 @@ class Loop:
         else:
             passes.run(world, may_delete=self.may_delete, docker_seen=known.docker_seen)
         self._update(report=passes.report, passed=passes.settled)
-        self._tell_systemd()
+        self._announcer.tell(self._snapshot)
 
     def world(self) -> World | None:
         """The world as known now, None while there is too little to act on."""
@@ -345,11 +352,12 @@ class Loop:
         try:
             facts = self._rooms.read_host()
             uplink = self._rooms.joining.choose_uplink(facts)
+            found = self._rooms.check_host(uplink)
         except HostmeshError as error:
             self._conditions.replace("host", (host_condition(error),))
             self._timers.set("host", jittered(_RETRY_S))
             return
-        self._conditions.replace("host", ())
+        self._conditions.replace("host", found)
         if uplink != known.uplink:
             self._log.info(
                 "uplink", name=uplink.name, node_address=str(uplink.node_address), mtu=uplink.mtu
@@ -362,31 +370,6 @@ class Loop:
         known = self._snapshot.known
         if known.own is not None and known.uplink is not None:
             self._rooms.docker.want_lease(known.own.subnet, known.uplink.mtu)
-
-    def _save_copy(self) -> None:
-        known = self._snapshot.known
-        if known.believed is None or known.believed.cached or known.left:
-            return
-        try:
-            self._rooms.copy.save(view=known.believed, lease=known.own)
-            self._conditions.replace("copy", ())
-        except HostmeshError as error:
-            self._conditions.replace(
-                "copy",
-                (
-                    Condition(
-                        name="copy-not-written",
-                        cause=error.message,
-                        hint=error.hint or "without it this host cannot boot while etcd is away",
-                    ),
-                ),
-            )
-            self._timers.set("copy", jittered(_COPY_RETRY_S))
-
-    def _tell_systemd(self) -> None:
-        if self._snapshot.passed or self._snapshot.known.left:
-            self._notifier.ready()
-        self._notifier.status(self._snapshot.summary)
 
     def _update(self, **changes: object) -> None:
         self._snapshot = replace(self._snapshot, **changes)  # type: ignore[arg-type] # names are Snapshot's

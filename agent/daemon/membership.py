@@ -53,6 +53,8 @@ class Leaver:
         remove: Takes ours out of the kernel.
         restore: Gives Docker its former configuration back, restarting it under running
             containers if its argument says so: (done, todo).
+        forget: Deletes the host's own copy of the mesh: when it joins again, what it holds
+            is what etcd says, not what the copy remembers.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class Leaver:
         release: Callable[[], tuple[str, ...]],
         remove: Callable[[], tuple[str, ...]],
         restore: Callable[[bool], tuple[tuple[str, ...], tuple[str, ...]]],
+        forget: Callable[[], None],
     ) -> None:
         self._state = state
         self._release = release
         self._remove = remove
         self._restore = restore
+        self._forget = forget
 
     def leave(self, *, force: bool = False) -> Done:
         """Stay out from now on, give the lease back, remove what is ours.
@@ -77,6 +81,7 @@ class Leaver:
         outcome = Done()
         self._state.set_left(left=True)
         outcome.attempt("the lease could not be given back yet", self._release)
+        outcome.attempt("the copy of the mesh stays", lambda: (self._forget(), ())[1])
         self._clean(outcome, force=force)
         return outcome
 

@@ -78,7 +78,7 @@ class Restarter:
         self._store.mark(Phase.RESTARTING)
         since_s = time.time()
         before = self._processes.dockerd()
-        _log.info("docker-restarting")
+        _log.debug("docker-restarting")
         try:
             with self._engine.quiet():
                 self._service.restart()

@@ -174,7 +174,7 @@ class DockerWorker:
 
     def _on_event(self, event: EngineEvent) -> None:
         if event.kind in {EventKind.GONE, EventKind.BACK}:
-            _log.info(f"docker-{event.kind.value}", why=event.action)
+            _log.debug(f"docker-{event.kind.value}", why=event.action)
         self.look()
 
     def _hurry(self, delay_s: float) -> None:

@@ -42,11 +42,11 @@ class Flows:
                 wrong = list(_masqueraded(table, lease, cidr, deadline))
                 for flow in wrong:
                     if time.monotonic() > deadline:
-                        _log.warning("firewall.flows_left", left=len(wrong) - freed)
+                        _log.warning("firewall-flows-left", left=len(wrong) - freed)
                         break
                     freed += _forget(table, flow)
         except (NetlinkError, OSError) as error:
-            _log.warning("firewall.flows_unreadable", error=str(error))
+            _log.warning("firewall-flows-unreadable", error=str(error))
         return freed
 
 

@@ -29,6 +29,9 @@ __all__ = ["Firewall", "FirewallReport", "HostFirewall", "Writer", "open_firewal
 _OTHER_EVERY_S: Final = 30.0
 """How often the variant is asked for again and the one not in use is looked at."""
 
+_EDITS_TOLD: Final = 2
+"""How many edits a log line names; ``agentctl diff`` and ``agentctl firewall show`` have all."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -179,7 +182,13 @@ class HostFirewall:
         self._applied = wants
         if drift:
             self._damper.repaired(self._clock())
-        _log.info("firewall.changed", variant=writer.variant, edits=report.edits, freed=freed)
+        _log.info(
+            "firewall-changed",
+            variant=writer.variant,
+            changes=len(report.edits),
+            edits=report.edits[:_EDITS_TOLD],
+            freed=freed,
+        )
         return replace(
             report,
             peers_added=len(change.added),
@@ -202,7 +211,7 @@ class HostFirewall:
             done.append(f"ipset {PEERS_SET}: removed")
         self._chosen = self._other = self._applied = None
         if done:
-            _log.info("firewall.removed", edits=tuple(done))
+            _log.info("firewall-removed", edits=tuple(done))
         return FirewallReport(variant=chosen, differs=bool(done), edits=tuple(done))
 
     def show(self) -> str:
@@ -223,7 +232,7 @@ class HostFirewall:
         previous = chain.policy if chain is not None else "ACCEPT"
         if previous != "DROP":
             writer.set_policy("DROP")
-            _log.info("firewall.forward_policy", policy="DROP", previous=previous)
+            _log.info("forward-policy-set", policy="DROP", previous=previous)
         return previous
 
     def restore_forward_policy(self, previous: str) -> None:
@@ -234,7 +243,7 @@ class HostFirewall:
         chain = ruleset.table("filter").chains.get("FORWARD")
         if chain is not None and chain.policy == "DROP" and previous != "DROP":
             writer.set_policy(previous)
-            _log.info("firewall.forward_policy", policy=previous, previous="DROP")
+            _log.info("forward-policy-set", policy=previous, previous="DROP")
 
     def _report(
         self, writer: Writer, ruleset: Ruleset, wants: FirewallWants, change: SetChange

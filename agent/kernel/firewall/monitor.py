@@ -114,7 +114,7 @@ class RuleMonitor:
             except OSError as error:
                 if self._stopping.is_set():
                     return
-                _log.warning("firewall.monitor_overrun", problem=str(error))
+                _log.warning("firewall-monitor-overrun", problem=str(error))
                 self._reopen()
                 event = RulesChanged()
             if event is not None:
@@ -149,7 +149,7 @@ class RuleMonitor:
             try:
                 self._socket = _subscribed()
             except OSError as error:
-                _log.warning("firewall.monitor_reopen_failed", problem=str(error))
+                _log.warning("firewall-monitor-reopen-failed", problem=str(error))
                 self._stopping.wait(_REOPEN_S)
             else:
                 return

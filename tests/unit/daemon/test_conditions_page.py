@@ -20,6 +20,8 @@ def names_in_code() -> Iterator[str]:
     for path in (ROOT / "agent").rglob("*.py"):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Background":
+                yield from _literals(node.args[0], tree)
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Condition":
                 for keyword in node.keywords:
                     if keyword.arg == "name":

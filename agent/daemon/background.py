@@ -1,0 +1,64 @@
+"""Small jobs at etcd that must not run on the loop's thread: one at a time, tried again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from agent.daemon.timers import jittered
+from agent.errors import HostmeshError
+from agent.model import Condition, Severity
+
+__all__ = ["Background"]
+
+_RETRY_S = 5.0
+
+
+class Background:
+    """Runs one kind of job off the loop. What it changes comes back the normal way, as a view.
+
+    Args:
+        condition: Name of the condition that stands while the job fails.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, condition: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._condition = condition
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+        self._not_before_s = 0.0
+        self._problem: HostmeshError | None = None
+
+    def ensure(self, job: Callable[[], object]) -> tuple[Condition, ...]:
+        """Start a try unless one is under way or has just been made. Never blocks.
+
+        Returns:
+            Why the last try failed, as a condition; nothing when it did not.
+        """
+        idle = self._thread is None or not self._thread.is_alive()
+        if idle and self._clock() >= self._not_before_s:
+            self._not_before_s = self._clock() + jittered(_RETRY_S)
+            self._thread = threading.Thread(
+                target=self._run, args=(job,), name="background", daemon=True
+            )
+            self._thread.start()
+        problem = self._problem
+        if problem is None:
+            return ()
+        return (
+            Condition(
+                name=self._condition,
+                severity=Severity.ERROR,
+                cause=problem.message,
+                hint=problem.hint or "it is tried again",
+            ),
+        )
+
+    def _run(self, job: Callable[[], object]) -> None:
+        try:
+            job()
+        except HostmeshError as error:
+            self._problem = error
+        else:
+            self._problem = None
