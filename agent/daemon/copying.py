@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.known import Known
 from agent.daemon.timers import Timers, jittered
@@ -31,7 +33,8 @@ class Copying:
         if known.believed is None or known.believed.cached or known.left:
             return
         try:
-            self._file.save(view=known.believed, lease=known.own)
+            view = replace(known.believed, config=known.config)  # the last usable one
+            self._file.save(view=view, lease=known.own)
         except HostmeshError as error:
             self._conditions.replace("copy", (_not_written(error),))
             self._timers.set("copy", jittered(_RETRY_S))
