@@ -111,7 +111,7 @@ class Answers:
         if world is None:
             return _unknown("this host holds no subnet, so there is nothing to compare with")
         try:
-            plan = self._kernel.plan(world, may_delete=self._loop.may_delete)
+            plan = self._kernel.plan(world, may_delete=self._loop.may_sweep)
             rules = self._kernel.check_firewall(world)
         except HostmeshError as error:
             return _unknown(error.message)

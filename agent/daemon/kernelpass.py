@@ -50,14 +50,15 @@ class KernelPass:
         """Processes whose writes of rules are ours, by which the rule monitor tells them."""
         return self._firewall.own_pids() if self._firewall else frozenset()
 
-    def routes(self, world: World, *, may_delete: bool) -> RoutesReport:
+    def routes(self, world: World, *, may_delete: bool, may_sweep: bool) -> RoutesReport:
         """Make the routes as ``world`` wants them.
 
         Args:
-            may_delete: Routes of ours that are not wanted may go (promises 3 and 4).
+            may_delete: Routes may go whose lease was seen in this life and is gone.
+            may_sweep: Routes of an earlier life may go, too (promises 3 and 4).
         """
         try:
-            return self.routing.run(world, may_delete=may_delete)
+            return self.routing.run(world, may_delete=may_delete, may_sweep=may_sweep)
         except KernelError as error:
             self.routing.look_again()
             return RoutesReport(failed=1, conditions=(refused("routes", error),))

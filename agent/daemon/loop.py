@@ -115,8 +115,8 @@ class Loop:
         self._silence = silence
         self._announcer = Announcer(notifier)
         self._copying = Copying(rooms.copy, conditions, timers)
-        self._delete_from_s: float | None = None
-        self._alarmed = False
+        self._sweep_from_s: float | None = None
+        self._calm_from_s = 0.0
         self._stopping = False
         self._log = structlog.get_logger("agent.loop")
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -187,8 +187,7 @@ class Loop:
         if known.alarming is None:
             return False
         self._update(known=known.accepted())
-        self._alarmed = False
-        self._delete_from_s = self._clock()
+        self._calm_from_s = 0.0
         self._rooms.passes.world_changed()
         return True
 
@@ -286,7 +285,7 @@ class Loop:
             self._timers.set("resync", jittered(self._settings.routes.resync_s))
         if "host" in due:
             self._host_dirty = True
-        if "sweep" in due:
+        if due & {"sweep", "calm"}:
             self._rooms.passes.world_changed()
         if "copy" in due:
             self._copying.save(self._snapshot.known)
@@ -295,7 +294,7 @@ class Loop:
         if self._host_dirty:
             self._look_at_host()
         known = self._snapshot.known
-        self._deletion_grace(known)
+        self._grace(known)
         self._conditions.replace("view", known.conditions())
         if known.left:
             self._conditions.replace("joining", self._rooms.joining.stay_out(known))
@@ -308,7 +307,12 @@ class Loop:
         if world is None:
             passes.stand_down()
         else:
-            passes.run(world, may_delete=self.may_delete, docker_seen=known.docker_seen)
+            passes.run(
+                world,
+                may_delete=self.may_delete,
+                may_sweep=self.may_sweep,
+                docker_seen=known.docker_seen,
+            )
         self._update(report=passes.report, passed=passes.settled)
         self._announcer.tell(self._snapshot)
 
@@ -319,32 +323,31 @@ class Loop:
 
     @property
     def may_delete(self) -> bool:
-        """Deleting is allowed: a complete, believed view, and the grace time is over."""
-        return (
-            self._snapshot.known.complete
-            and self._delete_from_s is not None
-            and self._clock() >= self._delete_from_s
-        )
+        """A route may go whose lease is known to be gone: the view is complete and believed.
 
-    def _deletion_grace(self, known: Known) -> None:
-        """Give hosts time to be seen before a route goes because one is not (promise 4).
-
-        After an alarm the longer one: half of the holders being back ends the alarm, and
-        the other half may be on its way.
+        After an alarm not at once: half of the holders being back ends it, and the other
+        half may be on its way (promise 4).
         """
-        if known.alarming is not None:
-            self._alarmed = True
-            return
-        if not known.complete or not (self._delete_from_s is None or self._alarmed):
-            return
-        grace_s = (
-            self._settings.lease.empty_cluster_grace_s
-            if self._alarmed
-            else self._settings.routes.sweep_grace_s
+        known = self._snapshot.known
+        return known.complete and self._clock() >= self._calm_from_s
+
+    @property
+    def may_sweep(self) -> bool:
+        """Routes of an earlier life may go, too: hosts had time to be seen."""
+        return (
+            self.may_delete
+            and self._sweep_from_s is not None
+            and self._clock() >= self._sweep_from_s
         )
-        self._alarmed = False
-        self._delete_from_s = self._clock() + grace_s
-        self._timers.set("sweep", grace_s)
+
+    def _grace(self, known: Known) -> None:
+        """Keep the two grace times."""
+        if known.alarming is not None:
+            self._calm_from_s = self._clock() + self._settings.lease.empty_cluster_grace_s
+            self._timers.set("calm", self._settings.lease.empty_cluster_grace_s)
+        elif known.complete and self._sweep_from_s is None:
+            self._sweep_from_s = self._clock() + self._settings.routes.sweep_grace_s
+            self._timers.set("sweep", self._settings.routes.sweep_grace_s)
 
     def _look_at_host(self) -> None:
         self._host_dirty = False

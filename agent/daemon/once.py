@@ -43,7 +43,7 @@ def run_once(settings: Settings, *, dry_run: bool) -> tuple[int, tuple[str, ...]
     if dry_run:
         return _would(kernel, world)
     rules = kernel.rules(world)
-    routes = kernel.routes(world, may_delete=True)
+    routes = kernel.routes(world, may_delete=True, may_sweep=True)
     lines = [f"{each.name}: {each.cause}" for each in (*rules.conditions, *routes.conditions)]
     lines.append(f"{routes.installed} of {routes.desired} routes are in place")
     return (1 if routes.failed or rules.failed else 0), tuple(lines)

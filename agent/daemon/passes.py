@@ -84,11 +84,12 @@ class Passes:
             self._timers.cancel(name)
         self.world_changed()
 
-    def run(self, world: World, *, may_delete: bool, docker_seen: bool) -> None:
+    def run(self, world: World, *, may_delete: bool, may_sweep: bool, docker_seen: bool) -> None:
         """Run what is due.
 
         Args:
-            may_delete: Routes of ours that are not wanted may go.
+            may_delete: Routes may go whose lease was seen in this life and is gone.
+            may_sweep: Routes of an earlier life may go, too.
             docker_seen: Docker has said which networks there are. Before that, rules are
                 left as they are: not knowing a network must not close it (promise 3).
         """
@@ -98,7 +99,8 @@ class Passes:
         elif _RULES in due:
             self._after_rules(self.kernel.rules(world))
         if _ROUTES in due:
-            self._after_routes(self.kernel.routes(world, may_delete=may_delete))
+            report = self.kernel.routes(world, may_delete=may_delete, may_sweep=may_sweep)
+            self._after_routes(report)
 
     def _after_rules(self, report: RulesReport) -> None:
         self._rules_seen = True

@@ -30,7 +30,7 @@ from agent.mesh.plan import (
     describe_route,
     plan_routes,
 )
-from agent.mesh.world import RouteKey, World, route_key
+from agent.mesh.world import World
 from agent.model import Condition
 
 __all__ = ["RoutesReport", "Routing"]
@@ -88,8 +88,12 @@ class Routing:
         """List everything at the next pass."""
         self._must_list = True
 
-    def run(self, world: World, *, may_delete: bool) -> RoutesReport:
+    def run(self, world: World, *, may_delete: bool, may_sweep: bool) -> RoutesReport:
         """Make the routes as ``world`` wants them, as far as it may be done now.
+
+        Args:
+            may_delete: Routes may go whose lease was seen in this life and is gone.
+            may_sweep: Routes of an earlier life may go, too.
 
         Raises:
             KernelError: The routes could not be listed completely; nothing was changed.
@@ -98,7 +102,7 @@ class Routing:
         if self._must_list or self._delta.needs_list:
             self._list(world)
         now_s = self._clock()
-        plan = self._delta.plan(may_delete=may_delete)
+        plan = self._delta.plan(may_delete=may_delete, may_sweep=may_sweep)
         allowed, next_s = self._pacer.allow(plan, now_s)
         results = self._table.apply(allowed)
         self._delta.applied(results)
@@ -121,7 +125,7 @@ class Routing:
             conditions=(
                 *self._delta.conditions,
                 *plan.conditions,
-                *self._pacer.conditions(self._concerned(plan)),
+                *self._pacer.conditions(self._delta),
             ),
         )
 
@@ -151,11 +155,6 @@ class Routing:
         listing = self._table.list_routes(within=_cidr(world))
         self._delta.actual_listed(listing.ours, listing.foreign)
         self._must_list = False
-
-    def _concerned(self, plan: RoutePlan) -> frozenset[RouteKey]:
-        return frozenset(self._delta.desired) | {
-            route_key(operation.route) for operation in plan.operations
-        }
 
     def _tell(self, done: tuple[Operation, ...]) -> None:
         """One line for a pass; the routes themselves are named while they are few."""

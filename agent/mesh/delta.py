@@ -70,6 +70,8 @@ class RouteDelta:
         self._dirty: set[RouteKey] = set()
         self._needs_list = True
         self._listed_once = False
+        self._from_complete = False  # what is desired came from a complete world
+        self._ended: set[RouteKey] = set()
 
     @property
     def needs_list(self) -> bool:
@@ -105,6 +107,7 @@ class RouteDelta:
         """
         before = self._world
         was_certain = self.certain
+        self._from_complete = before.complete
         self._world = world
         self._rules = PeerRules.of(world)
         known = {id(peer) for peer in self._peers.values()}
@@ -117,6 +120,7 @@ class RouteDelta:
             self._peers_changed(before, world, fresh)
         else:
             self._compute_all(world)
+        self._from_complete = world.complete
         if self.certain != was_certain:
             self._dirty.update(self._extras())
 
@@ -144,7 +148,11 @@ class RouteDelta:
                     self._refused[subnet] = outcome
         before = self._desired
         self._dirty.update(key for key, route in wanted.items() if before.get(key) != route)
-        self._dirty.update(key for key in before if key not in wanted)
+        gone = [key for key in before if key not in wanted]
+        self._dirty.update(gone)
+        if self._from_complete:
+            self._ended.update(gone)
+        self._ended.difference_update(wanted)
         self._desired = wanted
 
     def _extras(self) -> list[RouteKey]:
@@ -174,8 +182,11 @@ class RouteDelta:
             if self._desired.get(key) != outcome:
                 self._desired[key] = outcome
                 self._dirty.add(key)
+                self._ended.discard(key)
         elif subnet != self._rules.config.cidr and self._desired.pop(key, None) is not None:
             self._dirty.add(key)
+            if self._from_complete:
+                self._ended.add(key)
 
     def _key_at(self, place: _Place) -> RouteKey:
         """The only key a desired route to this place can have."""
@@ -266,11 +277,14 @@ class RouteDelta:
         else:
             held.pop(key, None)
 
-    def plan(self, *, may_delete: bool) -> RoutePlan:
+    def plan(self, *, may_delete: bool, may_sweep: bool = True) -> RoutePlan:
         """What has to be done where something may differ. Empty before the first list.
 
         Args:
-            may_delete: The grace time is over; deletion also needs :attr:`certain`.
+            may_delete: Nothing speaks against deletion; it also needs :attr:`certain`.
+            may_sweep: The grace time is over, so that routes of an earlier life may go too.
+                A route that was desired in this life, and whose lease was then seen to be
+                gone, does not wait for it.
         """
         parts = PlanParts()
         if not self._listed_once:
@@ -282,11 +296,13 @@ class RouteDelta:
                 self._desired.get(key),
                 self._ours_at(key),
                 self._foreign.get((key.table, key.destination), ()),
-                may_delete=may_delete,
+                may_delete=may_delete and (may_sweep or key in self._ended),
             )
             if found:
                 parts.add(found)
                 unsettled.add(key)
+            else:
+                self._ended.discard(key)
         # A new set: one that was large once takes long to walk even when it is empty.
         self._dirty = unsettled
         return parts.plan()

@@ -45,7 +45,9 @@ def trace(mesh: Lab, host: Host) -> Trace:
         if not line.startswith("#")
     )
     return Trace(
-        routes=host.run(["ip", "route", "show", "table", "all"]).stdout,
+        routes=host.run(["ip", "-4", "route", "show", "table", "all"]).stdout.replace(
+            " linkdown", ""
+        ),
         rules=rules,
         daemon_json=host.run(["cat", DAEMON_JSON], check=False).stdout,
         forwarding=host.run(["cat", "/proc/sys/net/ipv4/ip_forward"]).stdout,

@@ -30,6 +30,9 @@ def rules(host: Host) -> list[str]:
 @pytest.fixture(autouse=True)
 def _ready_again(mesh: Lab) -> Iterator[None]:
     yield
+    for host in mesh.hosts.values():
+        if host.status().get("state") == "left":
+            host.agentctl("join")
     mesh.wait_ready(60)
 
 
@@ -107,6 +110,12 @@ def test_a_fourth_host_joins_under_traffic_with_nobody_touching_the_others(mesh:
     address = str(newcomer.start_container("new"))
     for host in (first, second):
         wait_until(partial(host.ping, address), 10, f"{host.name} to reach it")
+    story = [
+        line
+        for line in newcomer.agent_log().splitlines()
+        if json.loads(line)["level"] in {"info", "warning", "error"}
+    ]
+    assert len(story) < 15, "a join reads as a story in under 15 lines:\n" + "\n".join(story)
     print(f"joined and reached after {time.monotonic() - started:.1f} s, its boot included")
     ping.stop()
     assert ping.missed() == []

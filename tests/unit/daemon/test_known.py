@@ -1,0 +1,196 @@
+"""What the loop believes, and when it must not delete (promises 3 and 4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from agent.daemon.known import Known
+from agent.model import (
+    DockerFacts,
+    DockerNetwork,
+    DockerState,
+    Heartbeat,
+    HostFacts,
+    HostId,
+    Lease,
+    MeshConfig,
+    Uplink,
+    View,
+)
+
+pytestmark = pytest.mark.unit
+
+OWN = HostId("0" * 32)
+CONFIG = MeshConfig(
+    cidr=IPv4Network("10.64.0.0/10"),
+    subnet_len=16,
+    subnet_min=IPv4Address("10.64.0.0"),
+    subnet_max=IPv4Address("10.127.0.0"),
+)
+UPLINK = Uplink(
+    index=2,
+    name="eth0",
+    mtu=1500,
+    node_address=IPv4Address("192.0.2.1"),
+    on_link=IPv4Network("192.0.2.0/24"),
+)
+
+
+def lease(number: int) -> Lease:
+    return Lease(
+        subnet=IPv4Network(f"10.{64 + number}.0.0/16"),
+        node_address=IPv4Address(f"192.0.2.{1 + number}"),
+        backend="host-gw",
+        host_id=HostId(f"{number:032x}"),
+        host_name=f"host{number}",
+    )
+
+
+def beat(number: int) -> Heartbeat:
+    return Heartbeat(
+        host_id=HostId(f"{number:032x}"),
+        host_name=f"host{number}",
+        node_address=IPv4Address(f"192.0.2.{1 + number}"),
+        subnet=None,
+        docker=DockerState.READY,
+        agent_version="1",
+        boot_id="b",
+        started_s=0,
+    )
+
+
+def view(*numbers: int, revision: int = 10, cluster: int = 1) -> View:
+    return View(
+        cluster_id=cluster,
+        revision=revision,
+        config=CONFIG,
+        leases=tuple(lease(number) for number in numbers),
+        heartbeats={HostId(f"{number:032x}"): beat(number) for number in numbers},
+    )
+
+
+def member() -> Known:
+    return replace(
+        Known(host_id=OWN).with_view(view(0, 1, 2, 3)),
+        own=lease(0),
+        host=HostFacts(links=(), foreign_routes=()),
+        uplink=UPLINK,
+    )
+
+
+def world(known: Known) -> object:
+    return known.world(route_protocol=140, route_table=254)
+
+
+def test_a_view_is_believed_and_allows_deleting() -> None:
+    known = member()
+    assert known.complete
+    assert known.alarming is None
+    assert known.conditions() == ()
+
+
+def test_promise_3_the_hosts_own_copy_never_allows_deleting() -> None:
+    known = replace(member(), believed=replace(view(0, 1), cached=True))
+    assert not known.complete
+    made = known.world(route_protocol=140, route_table=254)
+    assert made is not None
+    assert not made.complete
+    assert set(made.peers) == {lease(1).subnet}
+
+
+@pytest.mark.parametrize(
+    "alarming",
+    [
+        view(0, 1, 2, 3, cluster=2),
+        view(0, 1, 2, 3, revision=9),
+        view(0, revision=11),
+        view(revision=11),
+    ],
+    ids=["another cluster", "a past", "most leases gone", "all leases gone"],
+)
+def test_promise_4_an_alarming_view_changes_nothing(alarming: View) -> None:
+    known = member()
+    held = known.with_view(alarming)
+    assert held.believed == known.believed
+    assert held.alarming == alarming
+    assert not held.complete
+    made = held.world(route_protocol=140, route_table=254)
+    assert made is not None
+    assert set(made.peers) == {lease(n).subnet for n in (1, 2, 3)}
+    assert [each.name for each in held.conditions()] == ["etcd-alarm"]
+
+
+def test_promise_4_an_alarm_ends_when_the_holders_are_back_and_not_before() -> None:
+    held = member().with_view(view(cluster=2, revision=1))
+    held = held.with_view(view(0, cluster=2, revision=2))
+    assert held.alarming is not None
+    back = held.with_view(view(0, 1, cluster=2, revision=3))
+    assert back.alarming is None
+    assert back.complete
+
+
+def test_promise_4_an_alarm_ends_by_the_operators_word() -> None:
+    held = member().with_view(view(7, cluster=2, revision=1))
+    accepted = held.accepted()
+    assert accepted.alarming is None
+    assert accepted.believed == view(7, cluster=2, revision=1)
+    assert member().accepted() == member()
+
+
+def test_one_host_may_leave_without_an_alarm() -> None:
+    assert member().with_view(view(0, 1, 2, revision=11)).alarming is None
+
+
+def test_a_config_that_is_gone_or_garbage_is_not_acted_on() -> None:
+    known = member().with_view(replace(view(0, 1, 2, 3, revision=11), config=None))
+    assert known.config == CONFIG
+    assert [each.name for each in known.conditions()] == ["mesh-config-gone"]
+    garbage = replace(view(0, 1, 2, 3, revision=12), config=None, config_problem="not JSON")
+    known = known.with_view(garbage)
+    assert known.config == CONFIG
+    assert [each.name for each in known.conditions()] == ["mesh-config-unusable"]
+    assert world(known) is not None
+
+
+def test_promise_3_docker_that_does_not_answer_has_not_lost_its_networks() -> None:
+    network = DockerNetwork(
+        id="1", name="bridge", bridge="docker0", subnet=IPv4Network("10.64.0.0/17"), default=True
+    )
+    facts = DockerFacts(reachable=True, version="26.1", bridge=network, networks=(network,))
+    known = member().with_docker(facts, DockerState.READY)
+    silent = known.with_docker(DockerFacts(reachable=False, problem="hangs"), DockerState.ABSENT)
+    assert silent.docker.networks == (network,)
+    assert silent.docker.bridge == network
+    assert not silent.docker.reachable
+    assert silent.docker_seen
+
+
+def test_before_docker_ever_answered_its_networks_are_not_known() -> None:
+    known = member().with_docker(DockerFacts(reachable=False), DockerState.ABSENT)
+    assert not known.docker_seen
+
+
+def test_no_member_no_world() -> None:
+    known = member()
+    assert world(known) is not None
+    assert world(replace(known, left=True)) is None
+    assert world(replace(known, own=None)) is None
+    assert world(replace(known, host=None)) is None
+
+
+def test_promise_3_only_a_silent_host_without_heartbeat_is_dead() -> None:
+    lapsed = replace(view(0, 1, 2, 3, revision=11), heartbeats={})
+    known = member().with_view(lapsed)
+    assert {each.subnet for each in known.lapsed} == {lease(n).subnet for n in (1, 2, 3)}
+    known = replace(known, silent=frozenset({lease(2).node_address}))
+    made = known.world(route_protocol=140, route_table=254)
+    assert made is not None
+    assert made.dead_subnets == {lease(2).subnet}
+    assert [each.name for each in known.conditions()] == ["peer-dead"]
+    alive = replace(member(), silent=frozenset({lease(2).node_address}))
+    made = alive.world(route_protocol=140, route_table=254)
+    assert made is not None
+    assert made.dead_subnets == frozenset()

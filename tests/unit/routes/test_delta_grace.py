@@ -1,0 +1,90 @@
+"""Promises 3 and 4: what may go at once, and what has to wait for the grace time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from agent.mesh.delta import RouteDelta
+from agent.mesh.desired import desired_routes
+from agent.mesh.world import World, peers_by_subnet
+from agent.model import HostFacts, Lease, MeshConfig, Route, Uplink
+
+pytestmark = pytest.mark.unit
+
+CONFIG = MeshConfig(
+    cidr=IPv4Network("10.64.0.0/10"),
+    subnet_len=16,
+    subnet_min=IPv4Address("10.64.0.0"),
+    subnet_max=IPv4Address("10.127.0.0"),
+)
+
+
+def lease(number: int) -> Lease:
+    return Lease(
+        subnet=IPv4Network(f"10.{64 + number}.0.0/16"),
+        node_address=IPv4Address(f"192.0.2.{1 + number}"),
+        backend="host-gw",
+    )
+
+
+WORLD = World(
+    config=CONFIG,
+    own=lease(0),
+    peers=peers_by_subnet((lease(1), lease(2)), lease(0)),
+    uplink=Uplink(
+        index=2,
+        name="eth0",
+        mtu=1500,
+        node_address=IPv4Address("192.0.2.1"),
+        on_link=IPv4Network("192.0.2.0/24"),
+    ),
+    host=HostFacts(links=(), foreign_routes=()),
+    complete=True,
+)
+LESS = replace(WORLD, peers=peers_by_subnet((lease(1),), lease(0)))
+
+
+def routes(world: World) -> tuple[Route, ...]:
+    return tuple(desired_routes(world).routes.values())
+
+
+def deleted(delta: RouteDelta, **allowed: bool) -> set[str]:
+    plan = delta.plan(**allowed)
+    return {str(each.route.destination) for each in plan.operations if each.kind == "delete"}
+
+
+def test_a_route_whose_lease_went_in_this_life_does_not_wait() -> None:
+    delta = RouteDelta()
+    delta.world_changed(WORLD)
+    delta.actual_listed(routes(WORLD), ())
+    delta.world_changed(LESS)
+    assert deleted(delta, may_delete=False, may_sweep=False) == set()
+    assert deleted(delta, may_delete=True, may_sweep=False) == {"10.66.0.0/16"}
+
+
+def test_a_route_of_an_earlier_life_waits_for_the_grace_time() -> None:
+    delta = RouteDelta()
+    delta.world_changed(LESS)
+    delta.actual_listed(routes(WORLD), ())
+    assert deleted(delta, may_delete=True, may_sweep=False) == set()
+    assert deleted(delta, may_delete=True, may_sweep=True) == {"10.66.0.0/16"}
+
+
+def test_what_only_the_hosts_own_copy_knew_waits_too() -> None:
+    delta = RouteDelta()
+    delta.world_changed(replace(WORLD, complete=False))
+    delta.actual_listed(routes(WORLD), ())
+    delta.world_changed(LESS)
+    assert deleted(delta, may_delete=True, may_sweep=False) == set()
+
+
+def test_a_lease_that_came_back_before_the_pass_is_not_deleted() -> None:
+    delta = RouteDelta()
+    delta.world_changed(WORLD)
+    delta.actual_listed(routes(WORLD), ())
+    delta.world_changed(LESS)
+    delta.world_changed(WORLD)
+    assert deleted(delta, may_delete=True, may_sweep=True) == set()
