@@ -1,10 +1,11 @@
-"""Routes, links and addresses to and from rtnetlink's bytes.
+"""Routes, links, addresses and neighbours to and from rtnetlink's bytes.
 
 What we send is encoded by pyroute2, once for each shape of message, and copied with another
 destination and gateway: its encoder takes 0.3 ms a message, a patched copy 2 µs. What we
 receive is read here directly, for the same reason.
 
-Sources: rtnetlink(7), linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
+Sources: rtnetlink(7), linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h,
+linux/neighbour.h.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ __all__ = [
     "RTM_GETROUTE",
     "RTM_NEWADDR",
     "RTM_NEWLINK",
+    "RTM_NEWNEIGH",
     "RTM_NEWROUTE",
     "RawAddress",
     "RawLink",
+    "RawNeighbour",
     "address_request",
     "decode_address",
     "decode_link",
+    "decode_neighbour",
     "decode_route",
     "encode_route",
     "link_request",
@@ -45,6 +49,7 @@ __all__ = [
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH: Final = 28
 
 _AF_INET: Final = 2
 _KINDS: Final = (
@@ -311,3 +316,32 @@ def decode_address(payload: bytes) -> RawAddress | None:
         return None
     interface = IPv4Interface((int.from_bytes(value), prefix_len))
     return RawAddress(index, interface, bool(flags & _IFA_F_SECONDARY))
+
+
+class RawNeighbour(NamedTuple):
+    """How an IPv4 neighbour stands. Neither failed nor valid: the kernel is still asking."""
+
+    link_index: int
+    address: IPv4Address
+    failed: bool
+    valid: bool
+
+
+_NDMSG: Final = struct.Struct("=BBHiHBB")
+_NDA_DST: Final = 1
+_NUD_FAILED: Final = 0x20
+_NUD_VALID: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80
+"""REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT: there is an address to send to."""
+
+
+def decode_neighbour(payload: bytes) -> RawNeighbour | None:
+    """The entry in an ndmsg, None when it is not IPv4's (a bridge's forwarding table, say)."""
+    family, _, _, index, state, _, _ = _NDMSG.unpack_from(payload)
+    if family != _AF_INET:
+        return None
+    for attribute, value in _attributes(payload, _NDMSG.size):
+        if attribute == _NDA_DST:
+            return RawNeighbour(
+                index, IPv4Address(value), bool(state & _NUD_FAILED), bool(state & _NUD_VALID)
+            )
+    return None

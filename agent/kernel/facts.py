@@ -29,7 +29,7 @@ from agent.kernel.netlink import NetlinkSocket
 from agent.mesh.world import ROUTE_PROTOCOL
 from agent.model import HostFacts, Link, Route, Uplink
 
-__all__ = ["HostReader", "PathTo", "choose_uplink", "path_to", "read_host_facts"]
+__all__ = ["HostReader", "PathTo", "choose_uplink", "path_to", "read_host_facts", "uplink_target"]
 
 _LOCAL_TABLE: Final = 255
 _SCOPE_LINK: Final = 253
@@ -183,6 +183,21 @@ def _by_setting(
     if network is not None:
         return _by_network(facts, network)
     return _by_pattern(facts, setting)
+
+
+def uplink_target(setting: str, route_to: IPv4Address | None) -> IPv4Address | None:
+    """The address whose route decides which uplink is chosen, None when no such route does.
+
+    Args:
+        setting, route_to: As for :func:`choose_uplink`.
+
+    Raises:
+        KernelError: ``route to`` something that is no address.
+    """
+    setting = setting.strip()
+    if setting.startswith(_ROUTE_TO):
+        return _parse_target(setting)
+    return None if setting else route_to
 
 
 def _parse_target(setting: str) -> IPv4Address:

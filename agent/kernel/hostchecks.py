@@ -8,14 +8,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from agent.kernel.networkmanager import networkmanager_condition
 from agent.model import Condition, Severity
 
-__all__ = ["networkd_condition"]
+__all__ = ["host_conditions", "networkd_condition"]
 
 _RUNS: Final = "run/systemd/netif/state"
 _FOLDERS: Final = ("etc/systemd", "run/systemd", "usr/local/lib/systemd", "usr/lib/systemd")
 _SETTING: Final = "ManageForeignRoutes"
 _NO: Final = frozenset({"no", "false", "off", "n", "f", "0"})
+
+
+def host_conditions(root: Path = Path("/")) -> tuple[Condition, ...]:
+    """What the configuration of this host's own network services would do to our work.
+
+    Args:
+        root: Where the file system begins, for tests.
+    """
+    found = (networkd_condition(root), networkmanager_condition(root))
+    return tuple(each for each in found if each is not None)
 
 
 def networkd_condition(root: Path = Path("/")) -> Condition | None:

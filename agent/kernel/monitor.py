@@ -1,10 +1,13 @@
-"""Tells the daemon that routes, links or addresses changed. A thread on a socket of its own.
+"""Tells the daemon that routes, links, addresses or neighbours changed. A thread, a socket.
 
 What it posts is small and coalesced; what to do about it is the daemon's. Losing messages is
 normal under load (ENOBUFS): then it opens a new socket and says ``resync``, which means "look
 at everything again". The kernel removes IPv4 routes without a message when a link goes down or
 an address goes (fib_flush in net/ipv4/fib_frontend.c), so an event with ``links`` or
 ``addresses`` also calls for a new list of the routes.
+
+A neighbour table is never quiet: every entry in use is confirmed again each half minute. So of
+it only this is told: a neighbour that was asked for is found not to answer, or to answer again.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 import structlog
@@ -28,19 +31,23 @@ from agent.kernel.codec import (
     RTM_DELROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWNEIGH,
     RTM_NEWROUTE,
+    decode_neighbour,
     decode_route,
 )
 from agent.kernel.netlink import (
     GROUP_ADDRESSES,
     GROUP_LINKS,
+    GROUP_NEIGHBOURS,
     GROUP_ROUTES,
     HEADER,
     NetlinkSocket,
 )
 from agent.mesh.delta import RouteChange
+from agent.model import Route
 
-__all__ = ["KernelEvent", "Monitor", "RouteChange"]
+__all__ = ["KernelEvent", "Monitor", "NeighbourChange", "RouteChange"]
 
 _log = structlog.get_logger(__name__)
 
@@ -52,9 +59,18 @@ _REOPEN_FIRST_S: Final = 0.05
 _REOPEN_MOST_S: Final = 5.0
 _STOP_S: Final = 2.0
 _NLM_F_REPLACE: Final = 0x100
+_LOCAL_TABLE: Final = 255
 _ROUTE_TYPES: Final = frozenset({RTM_NEWROUTE, RTM_DELROUTE})
 _LINK_TYPES: Final = frozenset({RTM_NEWLINK, RTM_DELLINK})
 _ADDRESS_TYPES: Final = frozenset({RTM_NEWADDR, RTM_DELADDR})
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourChange:
+    """The kernel found that a neighbour does not answer (``failed``), or answers again."""
+
+    address: IPv4Address
+    failed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,18 +80,33 @@ class KernelEvent:
     Attributes:
         resync: Messages may have been lost, or too many came: look at everything.
         links, addresses: Something of that kind changed.
+        ways: A route by which the uplink is chosen changed: a default one, or one that leads
+            to etcd. The uplink may be another now.
         routes: Changes of routes that matter to us, in order.
+        neighbours: What became of neighbours asked for with :meth:`Monitor.watch_neighbours`.
     """
 
     resync: bool = False
     links: bool = False
     addresses: bool = False
+    ways: bool = False
     routes: tuple[RouteChange, ...] = ()
+    neighbours: tuple[NeighbourChange, ...] = ()
 
     @property
     def needs_full_pass(self) -> bool:
         """Whether a list of all routes is called for (see the module's text)."""
         return self.resync or self.links or self.addresses
+
+    @property
+    def concerns_host(self) -> bool:
+        """Whether links, addresses and the choice of the uplink should be looked at again."""
+        return self.needs_full_pass or self.ways
+
+    @property
+    def concerns_routes(self) -> bool:
+        """Whether there is anything to do for the routes; neighbours alone are not."""
+        return self.concerns_host or bool(self.routes)
 
 
 class Monitor:
@@ -102,20 +133,32 @@ class Monitor:
         self._own_ports = own_ports
         self._coalesce_s = coalesce_s
         self._receive_bytes = receive_bytes
-        self._range: IPv4Network | None = None
-        self._protocol = -1
+        self._filter = _Filter()
+        self._neighbours: tuple[frozenset[IPv4Address], int] = (frozenset(), 0)
+        self._failed: set[IPv4Address] = set()
         self._socket: NetlinkSocket | None = None
         self._thread: threading.Thread | None = None
         self._wake_out, self._wake_in = socket.socketpair()
         self._stopping = threading.Event()
 
-    def watch_range(self, cidr: IPv4Network | None, protocol: int) -> None:
-        """Report only route changes that meet ``cidr`` or bear ``protocol``, and default routes.
+    def watch_range(
+        self, cidr: IPv4Network | None, protocol: int, way_to: IPv4Address | None = None
+    ) -> None:
+        """Report only route changes that meet ``cidr`` or bear ``protocol``, and ways out.
 
         A router with a full table may see thousands of changes a second that mean nothing here.
+
+        Args:
+            way_to: Routes to this address and default routes are reported as ``ways``.
         """
-        self._protocol = protocol
-        self._range = cidr
+        self._filter = _Filter(cidr, protocol, way_to)
+
+    def watch_neighbours(self, addresses: frozenset[IPv4Address], link_index: int) -> None:
+        """Report when one of these on this link fails to answer, and when it answers again.
+
+        An address that failed before it was asked for here is told when it fails again.
+        """
+        self._neighbours = (addresses, link_index)
 
     def start(self) -> None:
         """Subscribe, then start the thread: what is listed after this is never stale unnoticed.
@@ -144,7 +187,7 @@ class Monitor:
 
     def _open(self) -> NetlinkSocket:
         return NetlinkSocket(
-            groups=GROUP_LINKS | GROUP_ADDRESSES | GROUP_ROUTES,
+            groups=GROUP_LINKS | GROUP_ADDRESSES | GROUP_ROUTES | GROUP_NEIGHBOURS,
             receive_bytes=self._receive_bytes,
         )
 
@@ -194,7 +237,13 @@ class Monitor:
 
     def _drain(self, current: NetlinkSocket) -> KernelEvent | None:
         """Everything queued, as one event; None when nothing of it matters."""
-        collected = _Collector(self._range, self._protocol, self._own_ports())
+        watched, link_index = self._neighbours
+        self._failed &= watched
+        collected = _Collector(
+            self._filter,
+            self._own_ports(),
+            _NeighbourWatch(watched, link_index, self._failed),
+        )
         until_s = time.monotonic() + 1.0
         for _ in range(_DATAGRAMS_IN_EVENT):
             try:
@@ -207,15 +256,79 @@ class Monitor:
         return collected.event()
 
 
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    """Which route changes matter; without a range all do."""
+
+    cidr: IPv4Network | None = None
+    protocol: int = -1
+    way_to: IPv4Address | None = None
+
+    def is_way(self, route: Route) -> bool:
+        """Whether the uplink may be chosen by this route of somebody else's."""
+        if route.protocol == self.protocol or route.table == _LOCAL_TABLE:
+            return False
+        destination = route.destination
+        return destination.prefixlen == 0 or (
+            self.way_to is not None and self.way_to in destination
+        )
+
+    def matters(self, route: Route) -> bool:
+        """Whether our own routes may be touched by this one."""
+        return (
+            self.cidr is None
+            or route.protocol == self.protocol
+            or route.destination.prefixlen == 0
+            or route.destination.overlaps(self.cidr)
+        )
+
+
+class _NeighbourWatch:
+    """Tells the few changes that matter from the many that do not.
+
+    Args:
+        failed: Those known to have failed; kept from one event to the next.
+    """
+
+    def __init__(
+        self, watched: frozenset[IPv4Address], link_index: int, failed: set[IPv4Address]
+    ) -> None:
+        self._watched = watched
+        self._link_index = link_index
+        self._failed = failed
+        self.changes: list[NeighbourChange] = []
+
+    def take(self, payload: bytes) -> None:
+        """Look at one RTM_NEWNEIGH."""
+        if not self._watched:
+            return
+        entry = decode_neighbour(payload)
+        if entry is None or entry.link_index != self._link_index:
+            return
+        address = entry.address
+        if address not in self._watched:
+            return
+        if entry.failed and address not in self._failed:
+            self._failed.add(address)
+        elif entry.valid and address in self._failed:
+            self._failed.discard(address)
+        else:
+            return
+        self.changes.append(NeighbourChange(address, entry.failed))
+
+
 class _Collector:
     """Folds messages into one event."""
 
-    def __init__(self, cidr: IPv4Network | None, protocol: int, own_ports: frozenset[int]) -> None:
-        self._cidr = cidr
-        self._protocol = protocol
+    def __init__(
+        self, wanted: _Filter, own_ports: frozenset[int], neighbours: _NeighbourWatch
+    ) -> None:
+        self._wanted = wanted
         self._own_ports = own_ports
+        self._neighbours = neighbours
         self._links = False
         self._addresses = False
+        self._ways = False
         self._resync = False
         self._routes: list[RouteChange] = []
 
@@ -232,6 +345,8 @@ class _Collector:
                 self._links = True
             elif kind in _ADDRESS_TYPES:
                 self._addresses = True
+            elif kind == RTM_NEWNEIGH:
+                self._neighbours.take(data[offset + HEADER.size : offset + length])
             offset += (length + 3) & ~3
 
     def _take_route(self, kind: int, flags: int, payload: bytes) -> None:
@@ -240,12 +355,8 @@ class _Collector:
         route = decode_route(payload)
         if route is None:
             return
-        if (
-            self._cidr is not None
-            and route.protocol != self._protocol
-            and route.destination.prefixlen > 0
-            and not route.destination.overlaps(self._cidr)
-        ):
+        self._ways = self._ways or self._wanted.is_way(route)
+        if not self._wanted.matters(route):
             return
         self._routes.append(
             RouteChange(
@@ -259,11 +370,15 @@ class _Collector:
             self._routes.clear()
 
     def event(self) -> KernelEvent | None:
-        if not (self._resync or self._links or self._addresses or self._routes):
-            return None
-        return KernelEvent(
+        event = KernelEvent(
             resync=self._resync,
             links=self._links,
             addresses=self._addresses,
+            ways=self._ways,
             routes=tuple(self._routes),
+            neighbours=tuple(self._neighbours.changes),
         )
+        return None if event == _NOTHING else event
+
+
+_NOTHING: Final = KernelEvent()
