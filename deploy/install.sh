@@ -11,6 +11,7 @@ prefix=/opt/hostmesh
 etcd=
 start=no
 uninstall=no
+protocol_name=/etc/iproute2/rt_protos.d/hostmesh.conf
 
 fail() { printf 'install: %s\n' "$*" >&2; exit 1; }
 while [ $# -gt 0 ]; do
@@ -32,7 +33,8 @@ if [ $uninstall = yes ]; then
     if command -v systemctl >/dev/null; then
         systemctl disable --now hostmesh-agent.service 2>/dev/null || true
     fi
-    rm -f /etc/systemd/system/hostmesh-agent.service /usr/local/bin/hostmesh-agent /usr/local/bin/agentctl
+    rm -f /etc/systemd/system/hostmesh-agent.service /usr/local/bin/hostmesh-agent /usr/local/bin/agentctl \
+        $protocol_name
     rm -rf $prefix
     if command -v systemctl >/dev/null; then systemctl daemon-reload 2>/dev/null || true; fi
     printf 'install: removed; /etc/hostmesh and /var/lib/hostmesh are kept (rm -r them to forget this host)\n'
@@ -79,6 +81,13 @@ if [ ! -e /etc/hostmesh/agent.toml ]; then
     chmod 600 /etc/hostmesh/agent.toml
 fi
 /usr/local/bin/hostmesh-agent --check
+
+# One that is there stays: the operator may have another routes.protocol.
+if [ ! -e $protocol_name ]; then
+    mkdir -p "${protocol_name%/*}"
+    cp deploy/iproute2.conf $protocol_name
+    chmod 644 $protocol_name
+fi
 
 if [ -d /run/systemd/system ]; then
     cp systemd/hostmesh-agent.service /etc/systemd/system/hostmesh-agent.service
