@@ -33,16 +33,23 @@ def route(host: Host, subnet: str) -> dict[str, Any]:
     return next((each for each in host.mesh_routes() if each["dst"] == subnet), {})
 
 
+def renumber(host: Host, old: str, new: str) -> None:
+    """Give eth0 another address, as a DHCP server would: the routes by it are made again."""
+    steps = (
+        f"ip address del {old}/24 dev eth0",
+        f"ip address add {new}/24 dev eth0",
+        "ip route replace default via 192.168.50.1",
+    )
+    host.run(["sh", "-ec", "; ".join(steps)])
+
+
 def test_promise_2_a_new_node_address_keeps_the_subnet_and_peers_follow(mesh: Lab) -> None:
     host, peer = mesh.hosts["host1"], mesh.hosts["host2"]
     subnet = host.lease() or ""
     web = str(host.start_container("moving"))
     try:
-        host.run(["ip", "address", "add", "192.168.50.61/24", "dev", "eth0"])
-        host.run(["ip", "address", "del", f"{host.address}/24", "dev", "eth0"])
         started = time.monotonic()
-        # The first address went and took its link route and the default route along.
-        host.run(["ip", "route", "replace", "default", "via", "192.168.50.1"])
+        renumber(host, str(host.address), "192.168.50.61")
         wait_until(
             lambda: route(peer, subnet).get("gateway") == "192.168.50.61",
             10,
@@ -54,9 +61,7 @@ def test_promise_2_a_new_node_address_keeps_the_subnet_and_peers_follow(mesh: La
         assert host.status()["subnet"] == subnet
         assert host.status()["host"]["node_address"] == "192.168.50.61"
     finally:
-        host.run(["ip", "address", "add", f"{host.address}/24", "dev", "eth0"], check=False)
-        host.run(["ip", "address", "del", "192.168.50.61/24", "dev", "eth0"], check=False)
-        host.run(["ip", "route", "replace", "default", "via", "192.168.50.1"], check=False)
+        renumber(host, "192.168.50.61", str(host.address))
     wait_until(lambda: route(peer, subnet).get("gateway") == str(host.address), 10, "the old one")
     wait_until(lambda: peer.ping(web), 10, "the container at its old place")
     host.docker("rm", "-f", "moving")
