@@ -183,6 +183,7 @@ class HostAgent:
                 joining=self._make_joining(host_name),
                 watch_range=self._watch_range,
                 probe=self._probe,
+                reconnect=client.reconnect,
             ),
             known=self._first_known(),
             conditions=conditions,

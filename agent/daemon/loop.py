@@ -70,6 +70,7 @@ class Rooms:
         read_host: A fresh look at links, addresses and foreign routes.
         check_host: What else on the host would undo our work.
         watch_range: Tells the netlink monitor which routes matter.
+        reconnect: Drops etcd's connections when they are bound to an address that is gone.
         probe: Tells the prober which hosts to ask, by which uplink.
     """
 
@@ -82,6 +83,7 @@ class Rooms:
     joining: Joining
     watch_range: Callable[[Known], None]
     probe: Callable[[Known], None]
+    reconnect: Callable[[], None]
 
 
 class Loop:
@@ -362,6 +364,8 @@ class Loop:
             return
         self._conditions.replace("host", found)
         if uplink != known.uplink:
+            if known.uplink is not None and uplink.node_address != known.uplink.node_address:
+                self._rooms.reconnect()
             self._log.info(
                 "uplink", name=uplink.name, node_address=str(uplink.node_address), mtu=uplink.mtu
             )

@@ -72,6 +72,14 @@ class EtcdClient:
         self._closed.set()
         self._members.close()
 
+    def reconnect(self) -> None:
+        """Drop the connections and make new ones: this host's own address has changed.
+
+        Calls under way are tried again at once instead of waiting for a deadline on a
+        connection whose source address is gone; a watch ends in a new snapshot.
+        """
+        self._members.reopen_all()
+
     def range(
         self, key: bytes, end: bytes | None = None, *, limit: int = 0, revision: int = 0
     ) -> Page:

@@ -156,6 +156,13 @@ class Members:
                 del self._opened[member.endpoint]
         member.client.close()
 
+    def reopen_all(self) -> None:
+        """Forget every channel: the address they were made from is gone."""
+        with self._lock:
+            opened = tuple(self._opened.values())
+        for member in opened:
+            self.reopen(member)
+
     def close(self) -> None:
         """Close all channels; calls under way end with an error."""
         with self._lock:

@@ -52,7 +52,7 @@ def test_promise_2_a_new_node_address_keeps_the_subnet_and_peers_follow(mesh: La
         renumber(host, str(host.address), "192.168.50.61")
         wait_until(
             lambda: route(peer, subnet).get("gateway") == "192.168.50.61",
-            10,
+            3,
             "the peer to follow",
             every_s=0.05,
         )
