@@ -26,9 +26,9 @@ done
 [ "$(id -u)" = 0 ] || fail "root is needed"
 
 if [ $uninstall = yes ]; then
-    if [ -x $prefix/venv/bin/agentctl ]; then
+    if [ -x /usr/local/bin/agentctl ]; then
         # What cannot be given back now (etcd away) is said, and does not keep the files here.
-        $prefix/venv/bin/agentctl leave || printf 'install: agentctl leave said the above; going on\n' >&2
+        /usr/local/bin/agentctl leave || printf 'install: agentctl leave said the above; going on\n' >&2
     fi
     if command -v systemctl >/dev/null; then
         systemctl disable --now hostmesh-agent.service 2>/dev/null || true
@@ -41,6 +41,7 @@ if [ $uninstall = yes ]; then
     exit 0
 fi
 
+[ -e /etc/hostmesh/agent.toml ] || [ -n "$etcd" ] || fail "say where etcd is: --etcd http://10.0.0.5:2379"
 command -v iptables >/dev/null || fail "iptables is missing: apt-get install iptables"
 python=
 for candidate in python3 python3.13 python3.12 python3.11; do
@@ -72,7 +73,6 @@ done
 
 mkdir -p /etc/hostmesh
 if [ ! -e /etc/hostmesh/agent.toml ]; then
-    [ -n "$etcd" ] || fail "say where etcd is: --etcd http://10.0.0.5:2379"
     {
         printf '# Every setting: docs/settings.md\n[etcd]\nendpoints = ['
         printf '%s' "$etcd" | sed 's/[^,]*/"&"/g; s/,/, /g'
