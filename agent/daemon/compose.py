@@ -44,11 +44,11 @@ from agent.daemon.timers import Timers
 from agent.docker.room import DockerRoom
 from agent.docker.worker import DockerWorker
 from agent.errors import EtcdError, FirewallError
-from agent.kernel.facts import read_host_facts
+from agent.kernel.facts import read_host_facts, uplink_target
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.firewall.monitor import RuleMonitor
-from agent.kernel.hostchecks import networkd_condition
-from agent.kernel.monitor import Monitor
+from agent.kernel.hostchecks import host_conditions
+from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.probe import Prober
 from agent.kernel.routes import RouteTable
 from agent.kernel.sysctl import Sysctls
@@ -132,7 +132,7 @@ def release_lease(registry: Registry, own: HostId) -> tuple[str, ...]:
 
 def check_host(uplink: Uplink) -> tuple[Condition, ...]:
     """What on this host, beside ourselves, would undo or hinder our work."""
-    found = (Sysctls().reverse_path_condition(uplink), networkd_condition())
+    found = (Sysctls().reverse_path_condition(uplink), *host_conditions())
     return tuple(each for each in found if each is not None)
 
 
@@ -192,10 +192,7 @@ class HostAgent:
             timers=timers,
         )
         self._directory = self._make_directory()
-        self._monitor = Monitor(
-            lambda event: self._loop.post(KernelChanged(event)),
-            own_ports=lambda: kernel.routing.port_ids,
-        )
+        self._monitor = Monitor(self._on_kernel, own_ports=lambda: kernel.routing.port_ids)
         self._prober = Prober(lambda addresses: self._loop.post(HostsSilent(addresses)))
         self._rule_monitor = RuleMonitor(
             lambda _event: self._loop.post(RulesWritten()), own_pids=kernel.own_pids
@@ -272,9 +269,18 @@ class HostAgent:
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._loop.post(Stop())
 
+    def _on_kernel(self, event: KernelEvent) -> None:
+        """Called on the monitor's thread."""
+        if event.neighbours:
+            self._prober.hurry(frozenset(change.address for change in event.neighbours))
+        if event.concerns_routes:
+            self._loop.post(KernelChanged(event))
+
     def _watch_range(self, known: Known) -> None:
         self._monitor.watch_range(
-            known.config.cidr if known.config else None, self._settings.routes.protocol
+            known.config.cidr if known.config else None,
+            self._settings.routes.protocol,
+            uplink_target(self._settings.host.uplink, self._endpoint.address),
         )
 
     def _probe(self, known: Known) -> None:
@@ -283,6 +289,8 @@ class HostAgent:
             frozenset(lease.node_address for lease in known.lapsed) if asked else frozenset()
         )
         self._prober.watch(addresses, known.uplink)
+        if known.uplink is not None:
+            self._monitor.watch_neighbours(addresses, known.uplink.index)
 
     def _first_known(self) -> Known:
         known = Known(host_id=self._host_id, left=self._state.left)

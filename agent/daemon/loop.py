@@ -221,10 +221,11 @@ class Loop:
 
     def _kernel(self, event: KernelChanged) -> None:
         self._rooms.passes.kernel_changed(event.event)
-        self._host_dirty = self._host_dirty or event.event.needs_full_pass
+        self._host_dirty = self._host_dirty or event.event.concerns_host
 
     def _endpoint(self, _event: EndpointFound) -> None:
         self._host_dirty = True
+        self._rooms.watch_range(self._snapshot.known)
 
     def _docker(self, event: DockerReported) -> None:
         known = self._snapshot.known
