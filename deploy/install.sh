@@ -43,6 +43,7 @@ fi
 
 [ -e /etc/hostmesh/agent.toml ] || [ -n "$etcd" ] || fail "say where etcd is: --etcd http://10.0.0.5:2379"
 command -v iptables >/dev/null || fail "iptables is missing: apt-get install iptables"
+command -v cc >/dev/null || fail "a C compiler is missing (python-iptables is built here): apt-get install gcc libc6-dev python3-dev"
 python=
 for candidate in python3 python3.13 python3.12 python3.11; do
     if command -v $candidate >/dev/null && $candidate -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -57,7 +58,7 @@ rm -rf $prefix/venv.new
 mkdir -p $prefix
 "$python" -m venv $prefix/venv.new
 $prefix/venv.new/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock ||
-    fail "the dependencies could not be installed (python-iptables is built here: apt-get install gcc python3-dev)"
+    fail "the dependencies could not be installed (see above; python-iptables needs Python.h: apt-get install python3-dev)"
 $prefix/venv.new/bin/python -m pip install -q --disable-pip-version-check --no-deps .
 rm -rf $prefix/venv.old
 [ ! -d $prefix/venv ] || mv $prefix/venv $prefix/venv.old
