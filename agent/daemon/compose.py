@@ -193,6 +193,7 @@ class HostAgent:
         )
         self._directory = self._make_directory()
         self._monitor = Monitor(self._on_kernel, own_ports=lambda: kernel.routing.port_ids)
+        self._watch_range(self._loop.snapshot.known)
         self._prober = Prober(lambda addresses: self._loop.post(HostsSilent(addresses)))
         self._rule_monitor = RuleMonitor(
             lambda _event: self._loop.post(RulesWritten()), own_pids=kernel.own_pids

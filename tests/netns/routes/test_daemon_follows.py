@@ -1,0 +1,80 @@
+"""The daemon itself, without etcd and Docker, follows what the monitor tells of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from agent.daemon import compose
+from agent.daemon.events import Event, Stop
+from agent.kernel.monitor import KernelEvent, NeighbourChange
+from agent.settings import load_settings
+from tests.netns.netlab import Host, eventually
+from tests.netns.routes.scene import scene
+
+pytestmark = pytest.mark.netns
+
+ETCD = IPv4Address("203.0.113.5")
+
+
+@pytest.fixture
+def one(host: Host) -> Host:
+    """192.0.2.1 on eth0, 198.51.100.1 on eth1, the default gateway behind eth0."""
+    scene(host)
+    host.ip("route add default via 192.0.2.254")
+    return host
+
+
+@pytest.fixture
+def agent(
+    one: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[compose.HostAgent]:
+    """Its loop and its monitor run; nothing that would speak to etcd, Docker or iptables does."""
+    monkeypatch.setattr(compose, "read_machine_id", lambda: "0123456789abcdef" * 2)
+    (tmp_path / "agent.toml").write_text(
+        f'[etcd]\nendpoints = ["http://{ETCD}:2379"]\n'
+        f'[agent]\nstate_dir = "{tmp_path}/state"\nrun_dir = "{tmp_path}/run"\n'
+        "[firewall]\nmanage = false\n[docker]\nmanage = false\n"
+    )
+    made = compose.HostAgent(one.call(load_settings, tmp_path / "agent.toml", {}, {}))
+    one.call(made._monitor.start)
+    loop = one.thread(made._loop.run)
+    yield made
+    made._loop.post(Stop())
+    loop.join(5)
+    made._monitor.stop()
+    made._client.close()
+
+
+def uplink_of(agent: compose.HostAgent) -> str:
+    uplink = agent._loop.snapshot.known.uplink
+    return uplink.name if uplink else ""
+
+
+def test_the_uplink_follows_the_default_gateway(one: Host, agent: compose.HostAgent) -> None:
+    """The timer would look a minute later."""
+    eventually(lambda: uplink_of(agent) == "eth0", 5)
+    one.ip("route replace default via 198.51.100.254")
+    eventually(lambda: uplink_of(agent) == "eth1", 2)
+
+
+def test_the_uplink_follows_the_route_to_etcd(one: Host, agent: compose.HostAgent) -> None:
+    eventually(lambda: uplink_of(agent) == "eth0", 5)
+    one.ip("route add 203.0.113.0/24 via 198.51.100.254")
+    eventually(lambda: uplink_of(agent) == "eth1", 2)
+
+
+def test_a_neighbour_hurries_the_prober_and_causes_no_pass(
+    agent: compose.HostAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted: list[Event] = []
+    monkeypatch.setattr(agent._loop, "post", posted.append)
+    suspect = IPv4Address("192.0.2.11")
+    agent._prober.watch(frozenset({suspect}), None)
+    agent._on_kernel(KernelEvent(neighbours=(NeighbourChange(suspect, failed=True),)))
+    assert agent._prober._hurried == {suspect}
+    assert posted == []
+    monkeypatch.undo()
