@@ -20,11 +20,13 @@ install_packages() {
     command -v apt-get >/dev/null || fail "apt-get is missing: install by hand: $*"
     say "installing $*"
     export DEBIAN_FRONTEND=noninteractive
-    if ! apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "$@" >/tmp/hostmesh-apt.log 2>&1; then
-        apt-get -o DPkg::Lock::Timeout=300 update -q >>/tmp/hostmesh-apt.log 2>&1 || true
-        apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "$@" >>/tmp/hostmesh-apt.log 2>&1 ||
-            { tail -n 20 /tmp/hostmesh-apt.log >&2; fail "apt-get could not install: $*"; }
+    log=$(mktemp)
+    if ! apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "$@" >"$log" 2>&1; then
+        apt-get -o DPkg::Lock::Timeout=300 update -q >>"$log" 2>&1 || true
+        apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "$@" >>"$log" 2>&1 ||
+            { tail -n 20 "$log" >&2; fail "apt-get could not install: $*"; }
     fi
+    rm -f "$log"
 }
 
 # A Python that is new enough and can make virtual environments and build an extension.
