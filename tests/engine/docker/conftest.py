@@ -4,10 +4,9 @@ import pytest
 
 EVERYWHERE = {
     "test_an_idle_engine_gets_the_lease_and_every_new_network_lies_in_it",
-    "test_promise_7_live_restore_with_containers_is_held_not_repeated",
-    "test_promise_7_leave_gives_back_file_and_docker0",
     "test_promise_7_an_engine_that_does_not_come_up_is_rolled_back_once",
 }
+LONG = {"test_the_overhead_over_a_plain_restart_is_small"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,5 +15,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name, _, parameters = item.name.partition("[")
         if item.path.name != "test_docker_engine.py" or name in EVERYWHERE:
             continue
-        if parameters.startswith(("bookworm", "forky")):
+        if name in LONG or parameters.startswith(("bookworm", "forky")):
             item.add_marker(pytest.mark.full)
