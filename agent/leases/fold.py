@@ -7,6 +7,7 @@ that a change costs one decode whatever the number of leases.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
@@ -65,7 +66,7 @@ class Records:
         self.revision = max(self.revision, revision)
 
     def get(self, key: bytes) -> Record | None:
-        """Return the record of a key."""
+        """Return the record of a key; its value is kept only where :meth:`view` reads it again."""
         return self._records.get(key)
 
     def leases(self) -> tuple[Lease, ...]:
@@ -108,11 +109,13 @@ class Records:
             return
         if len(record.value) > MAX_VALUE_BYTES:  # not worth the memory
             record = replace(record, value=record.value[: MAX_VALUE_BYTES + 1])
-        self._records[key] = record
         decoded = self._decode(key, record)
         if decoded is None:
+            self._records[key] = record
             self._decoded.pop(key, None)
         else:
+            # In a large mesh the raw values would take as much memory as what they say.
+            self._records[key] = replace(record, value=b"")
             self._decoded[key] = decoded
 
     def _decode(self, key: bytes, record: Record) -> tuple[str, Any] | None:
@@ -121,7 +124,8 @@ class Records:
         try:
             kind, name = self.keys.split(key)
             decoder = _DECODERS.get(kind)
-            return None if decoder is None else (kind, decoder(name, record))
+            # One string for all records of a kind.
+            return None if decoder is None else (sys.intern(kind), decoder(name, record))
         except ValueError as error:
             return kind, error
 
