@@ -50,6 +50,13 @@ CONFIG = MeshConfig(
     subnet_max=IPv4Address("10.255.255.0"),
 )
 PAGE = 500
+_AS_INSTALLED = """
+import runpy, sys
+sys.modules["rich"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""structlog takes rich where it finds it; requirements.lock does not have it, development does."""
 
 
 def resident_mb(field: str = "VmRSS") -> float:
@@ -199,7 +206,8 @@ def main() -> None:
         measure(arguments.peers[0])
         return
     for peers in arguments.peers:
-        command = ["unshare", "--net", sys.executable, __file__, "--child", str(peers)]
+        start = [sys.executable, "-c", _AS_INSTALLED, __file__, "--child", str(peers)]
+        command = ["unshare", "--net", *start]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         last = done.stdout.splitlines()[-1]
         loaded_mb, working_mb, after_mb, peak_mb = (float(each) for each in last.split())
