@@ -159,6 +159,16 @@ def test_a_checksum_that_fits_a_body_of_nonsense_is_not_fatal_either(tmp_path: P
         assert CopyFile(path).load() is None
 
 
+def test_no_name_can_pose_as_the_place_of_the_leases(tmp_path: Path) -> None:
+    odd = replace(_lease(1), host_name='x"leases":[]\\"leases":[]')
+    file = CopyFile(tmp_path / "copy.json")
+    file.save(view=replace(_VIEW, leases=(odd, _lease(2))), lease=odd)
+    copy = file.load()
+    assert copy is not None
+    assert copy.lease == odd
+    assert copy.view.leases == (odd, _lease(2))
+
+
 # --- trust --------------------------------------------------------------------------------
 
 
