@@ -282,7 +282,7 @@ def test_leave_join_and_cleanup_work_without_an_agent(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     for name in ("leave_offline", "join_offline", "cleanup"):
         done = membership.Done(done=[f"{name} ran"])
-        monkeypatch.setattr(membership, name, lambda _settings, done=done: done)
+        monkeypatch.setattr(membership, name, lambda _settings, done=done, **_how: done)
     for verb in ("leave", "join", "cleanup"):
         assert run(socket_path, verb) == 0
     out, err = capsys.readouterr()
@@ -294,7 +294,7 @@ def test_leave_join_and_cleanup_work_without_an_agent(
 def test_an_agent_that_is_slow_is_not_worked_around(
     socket_path: Path, verb: str, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_settings: Settings) -> None:
+    def fail(_settings: Settings, **_how: object) -> None:
         pytest.fail("the agent runs")
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
