@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from agent.ctl.client import AgentClient
-from agent.ctl.output import Palette, json_text
+from agent.ctl.output import Palette, json_text, sentence
 from agent.errors import NotRoot
 from agent.settings import Settings, load_settings, overrides_from_flags
 from agent.settings.text import printable
@@ -98,6 +98,25 @@ class Context:
     def remark(self, line: str) -> None:
         """Say something beside the answer, on stderr."""
         print(printable(line), file=self._stderr)
+
+    def report(self, document: Mapping[str, Any], *, nothing: str = "nothing to do") -> int:
+        """Print what a changing verb did; 1 when something is left to do, else 0.
+
+        Args:
+            document: With lines under "done" and "todo".
+            nothing: What to say when there was nothing to do.
+        """
+        done, todo = document.get("done") or [], document.get("todo") or []
+        if self.form == "json":
+            self.say_json(document)
+            return 1 if todo else 0
+        for line in done:
+            self.say(sentence(line))
+        for line in todo:
+            self.remark(f"left to do: {sentence(line)}")
+        if not done and not todo:
+            self.say(nothing)
+        return 1 if todo else 0
 
     def need_root(self, what: str) -> None:
         """Raise NotRoot unless we are root."""

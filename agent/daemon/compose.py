@@ -152,9 +152,8 @@ class HostAgent:
         self._state = StateFile(settings.agent.state_dir)
         self._host_id = host_id(read_machine_id())
         host_name = settings.host.name or socket.gethostname()
-        client = EtcdClient(settings.etcd)
-        self._client = client
-        self._registry = Registry(client, settings.etcd.prefix)
+        self._client = EtcdClient(settings.etcd)
+        self._registry = Registry(self._client, settings.etcd.prefix)
         self._copy_file = CopyFile(settings.agent.state_dir / _COPY)
         self._copy = self._copy_file.load()
         self._endpoint = EndpointAddress(
@@ -162,56 +161,19 @@ class HostAgent:
         )
         self._keeper = self._make_keeper()
         self._docker = self._make_docker()
-        kernel = kernel_pass(settings, self._state)
-        conditions = ConditionRegistry(time.monotonic)
-        silence = Silence()
-        timers = Timers(time.monotonic)
-        self._loop = Loop(
-            settings=settings,
-            rooms=Rooms(
-                keeper=self._keeper,
-                copy=self._copy_file,
-                read_host=lambda: read_host_facts(settings.routes.protocol),
-                check_host=check_host,
-                passes=Passes(
-                    kernel=kernel,
-                    conditions=conditions,
-                    timers=timers,
-                    check_s=settings.firewall.check_s,
-                ),
-                docker=self._docker,
-                joining=self._make_joining(host_name),
-                watch_range=self._watch_range,
-                probe=self._probe,
-                reconnect=client.reconnect,
-            ),
-            known=self._first_known(),
-            conditions=conditions,
-            notifier=Notifier(os.environ),
-            silence=silence,
-            timers=timers,
-        )
+        self._kernel = kernel_pass(settings, self._state)
+        self._conditions = ConditionRegistry(time.monotonic)
+        self._tell_of_copy()
+        self._silence = Silence()
+        self._loop = self._make_loop(host_name)
         self._directory = self._make_directory()
-        self._monitor = Monitor(self._on_kernel, own_ports=lambda: kernel.routing.port_ids)
+        self._monitor = Monitor(self._on_kernel, own_ports=lambda: self._kernel.routing.port_ids)
         self._watch_range(self._loop.snapshot.known)
         self._prober = Prober(lambda addresses: self._loop.post(HostsSilent(addresses)))
         self._rule_monitor = RuleMonitor(
-            lambda _event: self._loop.post(RulesWritten()), own_pids=kernel.own_pids
+            lambda _event: self._loop.post(RulesWritten()), own_pids=self._kernel.own_pids
         )
-        answers = Answers(
-            loop=self._loop,
-            kernel=kernel,
-            conditions=conditions,
-            silence=silence,
-            host_name=host_name,
-            last_contact_s=lambda: self._directory.last_contact_s,
-            leaver=self._leaver(),
-            state=self._state,
-            restart_docker=lambda: self._docker.restart_now(force=True, timeout_s=_DOCKER_BUSY_S),
-        )
-        self._control = ControlServer(
-            settings.agent.socket, settings.agent.socket_group, answers.routes()
-        )
+        self._control = self._make_control(host_name)
 
     def run(self) -> None:
         """Start every thread, run the loop in this one, stop every thread."""
@@ -304,6 +266,62 @@ class HostAgent:
             config=copy.view.config,
             own=copy.lease,
         )
+
+    def _tell_of_copy(self) -> None:
+        if self._copy_file.problem:
+            damaged = Condition(
+                name="copy-damaged",
+                cause=self._copy_file.problem,
+                hint="nothing to do while etcd answers: a new copy is written; without etcd this"
+                " host waits for it",
+            )
+            self._conditions.replace("copy-damaged", (damaged,))
+
+    def _make_loop(self, host_name: str) -> Loop:
+        settings = self._settings
+        timers = Timers(time.monotonic)
+        passes = Passes(
+            kernel=self._kernel,
+            conditions=self._conditions,
+            timers=timers,
+            check_s=settings.firewall.check_s,
+        )
+        rooms = Rooms(
+            keeper=self._keeper,
+            copy=self._copy_file,
+            read_host=lambda: read_host_facts(settings.routes.protocol),
+            check_host=check_host,
+            passes=passes,
+            docker=self._docker,
+            joining=self._make_joining(host_name),
+            watch_range=self._watch_range,
+            probe=self._probe,
+            reconnect=self._client.reconnect,
+        )
+        return Loop(
+            settings=settings,
+            rooms=rooms,
+            known=self._first_known(),
+            conditions=self._conditions,
+            notifier=Notifier(os.environ),
+            silence=self._silence,
+            timers=timers,
+        )
+
+    def _make_control(self, host_name: str) -> ControlServer:
+        answers = Answers(
+            loop=self._loop,
+            kernel=self._kernel,
+            conditions=self._conditions,
+            silence=self._silence,
+            host_name=host_name,
+            last_contact_s=lambda: self._directory.last_contact_s,
+            leaver=self._leaver(),
+            state=self._state,
+            restart_docker=lambda: self._docker.restart_now(force=True, timeout_s=_DOCKER_BUSY_S),
+        )
+        agent = self._settings.agent
+        return ControlServer(agent.socket, agent.socket_group, answers.routes())
 
     def _make_keeper(self) -> Keeper:
         return Keeper(

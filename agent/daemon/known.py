@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
+from agent.daemon import viewconditions as tell
 from agent.leases import trust
 from agent.mesh.desired import summarise
 from agent.mesh.liveness import dead_subnets, lapsed_leases
@@ -22,7 +23,6 @@ from agent.model import (
     HostId,
     Lease,
     MeshConfig,
-    Severity,
     Uplink,
     View,
 )
@@ -143,57 +143,17 @@ class Known:
         )
 
     def conditions(self) -> tuple[Condition, ...]:
-        """What the believed and the alarming view have to say."""
+        """What the believed and the alarming view have to say, bounded."""
+        view = self.alarming or self.believed
+        if view is None:
+            return ()
         found: list[Condition] = []
         if self.alarming is not None and self.verdict is not None:
-            found.append(
-                Condition(
-                    name="etcd-alarm",
-                    severity=Severity.ERROR,
-                    cause=self.verdict.reason,
-                    hint="routes and leases are held as they were; check that agent.toml names the"
-                    " right etcd; if this is how it should be: agentctl etcd accept",
-                )
-            )
-        view = self.alarming or self.believed
-        if view is not None and view.config_problem:
-            found.append(
-                Condition(
-                    name="mesh-config-unusable",
-                    severity=Severity.ERROR,
-                    cause=view.config_problem,
-                    hint="agentctl config show; correct the key with etcdctl or agentctl config",
-                )
-            )
-        elif view is not None and view.config is None and self.config is not None:
-            found.append(
-                Condition(
-                    name="mesh-config-gone",
-                    severity=Severity.ERROR,
-                    cause="the mesh's config is gone from etcd; the last known one is used",
-                    hint="it is written back from this host's copy; if the mesh shall end:"
-                    " agentctl leave on every host",
-                )
-            )
-        found.extend(
-            Condition(
-                name="peer-dead",
-                subject=str(lease.subnet),
-                cause=f"{lease.host_name or lease.host_id} at {lease.node_address} has no"
-                " heartbeat and answers no probe; its subnet is unreachable",
-                hint="it heals by itself when the host answers; if it is gone for good, its"
-                " lease ends by itself",
-            )
-            for lease in self.lapsed
-            if lease.node_address in self.silent
-        )
-        found.extend(
-            Condition(
-                name="record-set-aside",
-                subject=aside.key,
-                cause=aside.reason,
-                hint="correct or delete this key in etcd; every other record is used",
-            )
-            for aside in (view.set_aside if view else ())
-        )
+            found.append(tell.alarm(self.verdict.reason))
+        if view.config_problem:
+            found.append(tell.config_unusable(view.config_problem))
+        elif view.config is None and self.config is not None:
+            found.append(tell.config_gone())
+        found.extend(tell.dead(lease) for lease in self.lapsed if lease.node_address in self.silent)
+        found.extend(map(tell.set_aside, view.set_aside))
         return summarise(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from agent.ctl.context import Context
-from agent.ctl.output import sentence
 from agent.errors import Refused
 
 __all__ = ["restart"]
@@ -21,11 +20,4 @@ def restart(context: Context) -> int:
             hint="agentctl docker restart --now does it; agentctl status says whether it is needed",
         )
     document = context.client.post("/v1/docker/restart", {"now": True})
-    if context.form == "json":
-        context.say_json(document)
-        return 0
-    for line in document.get("done") or ["dockerd needs no restart"]:
-        context.say(sentence(line))
-    for line in document.get("todo") or []:
-        context.remark(f"left to do: {sentence(line)}")
-    return 1 if document.get("todo") else 0
+    return context.report(document, nothing="dockerd needs no restart")

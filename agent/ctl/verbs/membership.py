@@ -8,12 +8,9 @@ from typing import Any
 from agent.ctl import direct
 from agent.ctl.client import AgentSilentError
 from agent.ctl.context import Context
-from agent.ctl.output import sentence
 from agent.errors import AgentUnavailable
 
 __all__ = ["cleanup", "join", "leave"]
-
-_UNFINISHED = 1
 
 
 def leave(context: Context) -> int:
@@ -31,7 +28,7 @@ def leave(context: Context) -> int:
 
         direct.log_to_stderr()
         document = leave_offline(context.settings, force=context.args.force).document()
-    return _report(context, document)
+    return context.report(document)
 
 
 def join(context: Context) -> int:
@@ -47,9 +44,9 @@ def join(context: Context) -> int:
 
         direct.log_to_stderr()
         document = join_offline(context.settings).document()
-        _report(context, document)
+        context.report(document)
         return 0  # "start the agent" is not something that failed
-    return _report(context, document)
+    return context.report(document)
 
 
 def cleanup(context: Context) -> int:
@@ -58,20 +55,4 @@ def cleanup(context: Context) -> int:
     from agent.daemon.membership import cleanup as clean_host  # noqa: PLC0415 - as above
 
     direct.log_to_stderr()
-    return _report(context, clean_host(context.settings).document())
-
-
-def _report(context: Context, document: Mapping[str, Any]) -> int:
-    """Print what was done; 1 when something is left to do."""
-    todo = document.get("todo") or []
-    if context.form == "json":
-        context.say_json(document)
-        return _UNFINISHED if todo else 0
-    done = document.get("done") or []
-    for line in done:
-        context.say(sentence(line))
-    for line in todo:
-        context.remark(f"left to do: {sentence(line)}")
-    if not done and not todo:
-        context.say("nothing to do")
-    return _UNFINISHED if todo else 0
+    return context.report(clean_host(context.settings).document())
