@@ -14,6 +14,8 @@ from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.wait import wait_until
 
+from agent.errors import Refused
+
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 LAB = LabOptions(name="member", hosts=3, host=HostOptions(reject_forward=True))
@@ -65,6 +67,22 @@ def test_leave_takes_a_host_out_everywhere_within_a_second_and_leaves_no_trace(m
     host.agentctl("join")
     wait_until(host.ready, 60, "the host to be back")
     assert host.lease() == subnet, "promise 2: its own subnet is still free"
+
+
+def test_cleanup_takes_ours_off_the_host_and_keeps_the_lease(mesh: Lab) -> None:
+    host, other = mesh.hosts["host3"], mesh.hosts["host1"]
+    subnet = host.lease()
+    assert host.agentctl("cleanup", check=False).returncode == Refused.exit_code, "an agent runs"
+    host.stop_agent()
+    host.agentctl("cleanup", timeout_s=120)
+    assert routes(host) == set()
+    assert not [line for line in rules(host) if "hostmesh" in line.lower()]
+    assert "hostmesh" not in host.run(["ipset", "list", "-n"]).stdout
+    assert host.addresses("docker0") == ["172.17.0.1/16"]
+    assert subnet in {each["subnet"] for each in other.leases()}
+    host.start_agent()
+    wait_until(host.ready, 60, "the host to be back")
+    assert host.lease() == subnet
 
 
 def test_promise_2_a_power_cut_keeps_the_subnet_and_no_other_route_moves(mesh: Lab) -> None:
