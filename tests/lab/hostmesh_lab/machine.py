@@ -27,6 +27,7 @@ _GUEST = Path(__file__).parent / "guest"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_TIMEOUT_S = 30.0
 _LAB_SERVICE = '#!/bin/sh\nexec /usr/bin/python3 -I -B /run/lab/lab_service.py "$@"\n'
+_GONE_S = 20.0
 
 
 class Machine:
@@ -212,8 +213,15 @@ class Machine:
             raise LabError(f"{self.name}: {reply['message']}")
 
     def kill(self) -> None:
-        """Power cut: every process of it is gone at once, its disk stays."""
+        """Power cut: every process of it is gone at once, its disk stays.
+
+        A group counts as empty when its last process begins to exit; the first process of a
+        PID namespace then still waits for the kernel to end the others.
+        """
+        proc = self.proc()
         self._clear_group()
+        if proc is not None and not proc.wait_gone(_GONE_S):
+            raise LabError(f"{self.name}: its first process does not end within {_GONE_S:g} s")
         self._pid_file.unlink(missing_ok=True)
         if self._holder.alive():
             net.unplug(self._holder, self.name)
