@@ -29,7 +29,7 @@ from agent.kernel.netlink import NetlinkSocket
 from agent.mesh.world import ROUTE_PROTOCOL
 from agent.model import HostFacts, Link, Route, Uplink
 
-__all__ = ["HostReader", "PathTo", "choose_uplink", "path_to", "read_host_facts", "uplink_target"]
+__all__ = ["PathTo", "choose_uplink", "path_to", "read_host_facts", "uplink_target"]
 
 _LOCAL_TABLE: Final = 255
 _SCOPE_LINK: Final = 253
@@ -59,21 +59,6 @@ def read_host_facts(protocol: int = ROUTE_PROTOCOL) -> HostFacts:
         links=tuple(_link(payload, by_link) for payload in links),
         foreign_routes=tuple(_foreign(routes, protocol)),
     )
-
-
-class HostReader:
-    """:func:`read_host_facts` as an object, for those who are given their I/O.
-
-    Args:
-        protocol: rtm_protocol of our own routes, which are left out.
-    """
-
-    def __init__(self, protocol: int = ROUTE_PROTOCOL) -> None:
-        self._protocol = protocol
-
-    def read(self) -> HostFacts:
-        """A fresh look. Errors as :func:`read_host_facts`."""
-        return read_host_facts(self._protocol)
 
 
 def _link(payload: bytes, addresses: dict[int, list[RawAddress]]) -> Link:

@@ -21,7 +21,6 @@ __all__ = [
     "delete",
     "get",
     "none_in",
-    "prefix_end",
     "put",
     "transaction",
     "unchanged",
@@ -97,11 +96,6 @@ class TxnResult:
                 if each.WhichOneof("response") == "response_range"
             ),
         )
-
-
-def prefix_end(prefix: bytes) -> bytes:
-    """Return the first key after all keys that start with ``prefix`` (which ends in no 0xff)."""
-    return prefix[:-1] + bytes((prefix[-1] + 1,))
 
 
 def absent(key: bytes) -> Compare:
