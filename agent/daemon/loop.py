@@ -199,9 +199,9 @@ class Loop:
         if self._notifier.watchdog_s is not None:
             wait_s = min(wait_s, self._notifier.watchdog_s / 3)
         events: list[Event] = []
-        until_s = self._clock() + _COALESCE_MOST_S
         try:
             events.append(self._queue.get(timeout=wait_s))
+            until_s = self._clock() + _COALESCE_MOST_S
             while self._clock() < until_s:
                 events.append(self._queue.get(timeout=_COALESCE_S))
         except queue.Empty:
