@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from agent.errors import UsageError
 from agent.settings.sections import DEFAULT_PATH
@@ -51,6 +51,10 @@ def _docker_restart(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="whose script to print")
+
+
 def _wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ready", action="store_true", help="wait until this host is ready (the only thing yet)"
@@ -68,6 +72,7 @@ class Verb:
         function: The function in it.
         arguments: Adds the verb's own arguments.
         timeout_s: How long to wait without --timeout.
+        hidden: For programs (completion), not for --help.
     """
 
     words: tuple[str, ...]
@@ -76,6 +81,7 @@ class Verb:
     function: str = "run"
     arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
     timeout_s: float = 15.0
+    hidden: bool = False
 
 
 VERBS: tuple[Verb, ...] = (
@@ -106,6 +112,8 @@ VERBS: tuple[Verb, ...] = (
     Verb(("firewall", "show"), "our firewall rules as they stand", "firewall", "show"),
     Verb(("wait",), "wait until this host is ready", "wait", "run", _wait, _RESTART_TIMEOUT_S),
     Verb(("version",), "versions of agentctl and of the agent here", "version"),
+    Verb(("completion",), "a completion script for a shell", "completion", "run", _completion),
+    Verb(("complete-hosts",), "names of live hosts", "completion", "hosts", hidden=True),
 )
 
 _GROUPS = {
@@ -202,9 +210,10 @@ def build_parser() -> argparse.ArgumentParser:
                 )
                 parsers.append(group)
             place = groups[name]
+        listed: dict[str, Any] = {} if verb.hidden else {"help": verb.summary}
         parser = place.add_parser(
             verb.words[-1],
-            help=verb.summary,
+            **listed,
             description=verb.summary[0].upper() + verb.summary[1:] + ".",
             parents=[_common()],
             allow_abbrev=False,

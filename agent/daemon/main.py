@@ -13,14 +13,14 @@ from agent.errors import HostmeshError, NotRoot, SettingsError
 from agent.settings import DEFAULT_PATH, Settings, load_settings, overrides_from_flags
 from agent.settings.text import printable
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 _INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run hostmesh-agent; the exit status (docs/exit-status.md)."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         overrides = overrides_from_flags(arguments.set)
         if arguments.etcd:
@@ -78,38 +78,39 @@ def _hint(error: HostmeshError) -> None:
         print(f"hint: {error.hint}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line of hostmesh-agent; its man page is made of this, too."""
+    found = argparse.ArgumentParser(
         prog="hostmesh-agent",
         description="Lease a subnet from etcd, give it to Docker, and keep routes and firewall"
         " as all hosts' leases say.",
         epilog="Settings are read from the file, then from HOSTMESH_<SECTION>_<KEY> in the"
         " environment, then from flags. Every setting: docs/settings.md.",
     )
-    parser.add_argument(
+    found.add_argument(
         "--settings",
         type=Path,
         default=DEFAULT_PATH,
         metavar="FILE",
         help=f"settings file (default {DEFAULT_PATH})",
     )
-    parser.add_argument(
+    found.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
         help="override one setting; may be given again",
     )
-    parser.add_argument("--etcd", metavar="URLS", help="same as --set etcd.endpoints=URLS")
-    parser.add_argument("--log-level", metavar="LEVEL", help="same as --set log.level=LEVEL")
-    parser.add_argument("--check", action="store_true", help="validate the settings and exit")
-    parser.add_argument(
+    found.add_argument("--etcd", metavar="URLS", help="same as --set etcd.endpoints=URLS")
+    found.add_argument("--log-level", metavar="LEVEL", help="same as --set log.level=LEVEL")
+    found.add_argument("--check", action="store_true", help="validate the settings and exit")
+    found.add_argument(
         "--once",
         action="store_true",
         help="reconcile this host's kernel once from etcd and exit; claims nothing",
     )
-    parser.add_argument(
+    found.add_argument(
         "--dry-run", action="store_true", help="with --once: print what would be done, do nothing"
     )
-    parser.add_argument("--version", action="version", version=f"hostmesh {__version__}")
-    return parser
+    found.add_argument("--version", action="version", version=f"hostmesh {__version__}")
+    return found

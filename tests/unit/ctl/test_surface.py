@@ -1,0 +1,126 @@
+"""Man pages and completions: made of the parser, and they say all that it takes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.ctl import completions, manpages
+from agent.ctl.main import main
+from agent.ctl.surface import commands
+
+pytestmark = pytest.mark.unit
+
+Serving = Callable[[Path, Mapping[str, Any]], AbstractContextManager[Any]]
+
+
+def bash_completes(script: Path, line: str) -> list[str]:
+    """What bash offers at the end of ``line``; ``agentctl`` on PATH tells two hosts."""
+    words = line.split(" ")
+    quoted = " ".join(f"'{word}'" for word in words)
+    code = (
+        f"source {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1};"
+        ' _agentctl; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{script.parent}/bin:/usr/bin:/bin"},
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.fixture(name="folder")
+def folder_fixture(tmp_path: Path) -> Path:
+    assert completions.main([str(tmp_path)]) == 0
+    fake = tmp_path / "bin" / "agentctl"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\nprintf 'host-one\\nhost-two\\n'\n")
+    fake.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("agentctl lea", {"leases", "leave"}),
+        ("agentctl -o json sta", {"status"}),
+        ("agentctl config ", {"init", "show"}),
+        ("agentctl leases -o ", {"text", "wide", "json"}),
+        ("agentctl completion ", {"bash", "zsh", "fish"}),
+        ("agentctl leave --fo", {"--force"}),
+    ],
+)
+def test_bash_offers_what_the_parser_takes(folder: Path, line: str, offered: set[str]) -> None:
+    assert set(bash_completes(folder / "agentctl.bash", line)) >= offered
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_verb_and_option_is_in_every_script(shell: str) -> None:
+    script = completions.SHELLS[shell]()
+    for command in commands():
+        assert all(word in script for word in command.words)
+        for option in command.options:
+            for flag in option.flags:
+                wanted = flag if shell != "fish" else f"-{'l' if '--' in flag else 's'} "
+                assert wanted + (flag.lstrip("-") if shell == "fish" else "") in script
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_scripts_parse_where_the_shell_is(shell: str, folder: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    script = folder / completions.FILES[shell]
+    subprocess.run([shell, "-n", str(script)], check=True, capture_output=True)
+
+
+def test_the_verb_prints_the_same_script(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "fish"]) == 0
+    assert capsys.readouterr().out == completions.fish()
+
+
+def test_promise_8_only_harmless_names_are_offered_to_a_shell(
+    tmp_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["good-1", "$(reboot)", "a b", "x\x1b[2J", "`id`", "", "good-1", "*"]
+    document = {"leases": [{"host_name": name} for name in names]}
+    path = tmp_path / "agent.sock"
+    with serving(path, {"GET /v1/leases": document}):
+        assert main(["complete-hosts", "--socket", str(path)]) == 0
+    assert main(["complete-hosts", "--socket", str(path)]) == 0  # nobody answers: no noise
+    assert capsys.readouterr() == ("good-1\n", "")
+
+
+def test_the_pages_tell_every_verb_option_and_exit_status(tmp_path: Path) -> None:
+    assert manpages.main([str(tmp_path)]) == 0
+    page = (tmp_path / "agentctl.1").read_text()
+    plain = page.replace("\\-", "-").replace("\\fP", "").replace("\\fB", "").replace("\\fI", "")
+    for command in commands():
+        assert " ".join(command.words) in plain
+        assert all(flag in plain for option in command.options for flag in option.flags)
+    assert re.search(r"^24\n", plain, re.MULTILINE)
+    assert "complete-hosts" not in plain
+    agent = (tmp_path / "hostmesh-agent.8").read_text().replace("\\-", "-")
+    assert "--dry-run" in agent
+    known = {"TH", "SH", "SS", "TP", "PP", "B", "I", "BR"}
+    for line in [*page.splitlines(), *agent.splitlines()]:
+        assert not line.startswith(".") or line[1:].split(" ")[0] in known
+
+
+@pytest.mark.parametrize("module", ["manpages", "completions"])
+def test_the_generators_say_how_they_are_called(module: str) -> None:
+    command = [sys.executable, "-m", f"agent.ctl.{module}"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: ")
