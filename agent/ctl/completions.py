@@ -1,8 +1,9 @@
-"""Completion for bash, zsh and fish: ``agentctl completion SHELL``, or all three by
-``python -m agent.ctl.completions FOLDER`` when a package is built.
+"""Completion for bash, zsh and fish.
 
-Verbs, options and their choices are those of the parser. Where a host is asked for, the
-script runs ``agentctl complete-hosts``, which asks the agent and prints harmless names only.
+``agentctl completion SHELL`` prints a script; ``python -m agent.ctl.completions FOLDER`` writes
+all three, when a package is built. Verbs, options and their choices are those of the parser.
+Where a host is asked for, the script runs ``agentctl complete-hosts``, which asks the agent and
+prints harmless names only.
 """
 
 from __future__ import annotations
