@@ -12,19 +12,12 @@ it only this is told: a neighbour that was asked for is found not to answer, or 
 
 from __future__ import annotations
 
-import contextlib
-import select
-import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-import structlog
-
-from agent.errors import KernelError
 from agent.kernel.codec import (
     RTM_DELADDR,
     RTM_DELLINK,
@@ -36,6 +29,7 @@ from agent.kernel.codec import (
     decode_neighbour,
     decode_route,
 )
+from agent.kernel.listener import Listener, Listening
 from agent.kernel.netlink import (
     GROUP_ADDRESSES,
     GROUP_LINKS,
@@ -49,15 +43,10 @@ from agent.model import Route
 
 __all__ = ["KernelEvent", "Monitor", "NeighbourChange", "RouteChange"]
 
-_log = structlog.get_logger(__name__)
-
 _RECEIVE_BYTES: Final = 16 << 20
 _ROUTES_IN_EVENT: Final = 1000
 """More changes than this in one event are told as ``resync``: a full pass is cheaper."""
 _DATAGRAMS_IN_EVENT: Final = 20_000
-_REOPEN_FIRST_S: Final = 0.05
-_REOPEN_MOST_S: Final = 5.0
-_STOP_S: Final = 2.0
 _NLM_F_REPLACE: Final = 0x100
 _LOCAL_TABLE: Final = 255
 _ROUTE_TYPES: Final = frozenset({RTM_NEWROUTE, RTM_DELROUTE})
@@ -129,17 +118,21 @@ class Monitor:
         coalesce_s: float = 0.01,
         receive_bytes: int = _RECEIVE_BYTES,
     ) -> None:
-        self._on_event = on_event
         self._own_ports = own_ports
-        self._coalesce_s = coalesce_s
         self._receive_bytes = receive_bytes
         self._filter = _Filter()
         self._neighbours: tuple[frozenset[IPv4Address], int] = (frozenset(), 0)
         self._failed: set[IPv4Address] = set()
-        self._socket: NetlinkSocket | None = None
-        self._thread: threading.Thread | None = None
-        self._wake_out, self._wake_in = socket.socketpair()
-        self._stopping = threading.Event()
+        self._listener = Listener(
+            Listening(
+                name="netlink-monitor",
+                open=self._open,
+                drain=self._drain,
+                lost=KernelEvent(resync=True),
+                on_event=on_event,
+                coalesce_s=coalesce_s,
+            )
+        )
 
     def watch_range(
         self, cidr: IPv4Network | None, protocol: int, way_to: IPv4Address | None = None
@@ -166,74 +159,17 @@ class Monitor:
         Raises:
             KernelError: No socket could be had.
         """
-        self._socket = self._open()
-        self._thread = threading.Thread(target=self._run, name="netlink-monitor", daemon=True)
-        self._thread.start()
+        self._listener.start()
 
     def stop(self) -> None:
         """End the thread, within two seconds. Harmless when it does not run."""
-        self._stopping.set()
-        with contextlib.suppress(OSError):
-            self._wake_in.send(b"\0")
-        if self._thread is not None:
-            self._thread.join(_STOP_S)
-            if self._thread.is_alive():
-                _log.warning("netlink-monitor-stop-slow", waited_s=_STOP_S)
-                return
-        self._wake_in.close()
-        self._wake_out.close()
-        if self._socket is not None:
-            self._socket.close()
+        self._listener.stop()
 
     def _open(self) -> NetlinkSocket:
         return NetlinkSocket(
             groups=GROUP_LINKS | GROUP_ADDRESSES | GROUP_ROUTES | GROUP_NEIGHBOURS,
             receive_bytes=self._receive_bytes,
         )
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            current = self._socket
-            if current is None:
-                return
-            try:
-                self._wait_for(current)
-                if self._stopping.is_set():
-                    return
-                event = self._drain(current)
-            except (OSError, ValueError) as error:
-                # ENOBUFS: the kernel dropped messages, and this socket stays in error.
-                _log.warning("netlink-monitor-overrun", problem=str(error))
-                if not self._reopen():
-                    return
-                event = KernelEvent(resync=True)
-            if event is not None:
-                self._on_event(event)
-                self._stopping.wait(self._coalesce_s)
-
-    def _wait_for(self, current: NetlinkSocket) -> None:
-        poller = select.poll()
-        poller.register(current.fileno(), select.POLLIN)
-        poller.register(self._wake_out.fileno(), select.POLLIN)
-        poller.poll()
-
-    def _reopen(self) -> bool:
-        """A new socket, however long it takes. False when told to stop meanwhile."""
-        if self._socket is not None:
-            self._socket.close()
-        wait_s = _REOPEN_FIRST_S
-        while not self._stopping.is_set():
-            try:
-                self._socket = self._open()
-            except KernelError as error:
-                _log.warning(
-                    "netlink-monitor-reopen-failed", problem=error.message, again_in_s=wait_s
-                )
-                self._stopping.wait(wait_s)
-                wait_s = min(wait_s * 2, _REOPEN_MOST_S)
-            else:
-                return True
-        return False
 
     def _drain(self, current: NetlinkSocket) -> KernelEvent | None:
         """Everything queued, as one event; None when nothing of it matters."""

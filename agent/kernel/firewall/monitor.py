@@ -12,18 +12,14 @@ namespace, where the kernel names processes by other numbers.
 from __future__ import annotations
 
 import contextlib
-import errno
-import select
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
 from agent.errors import FirewallError
+from agent.kernel.listener import Listener, Listening
 
 __all__ = ["CHECK_EVERY_S", "RuleMonitor", "RulesChanged", "changes_in"]
 
@@ -45,10 +41,6 @@ _RECEIVE_BYTES: Final = 4 << 20
 _SO_RCVBUFFORCE: Final = 33
 _DATAGRAM_BYTES: Final = 1 << 16
 _COALESCE_S: Final = 0.05
-_REOPEN_S: Final = 1.0
-_STOP_S: Final = 2.0
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +68,17 @@ class RuleMonitor:
         *,
         own_pids: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
-        self._on_event = on_event
         self._own_pids = own_pids
-        self._socket: socket.socket | None = None
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._wake_out, self._wake_in = socket.socketpair()
+        self._listener = Listener(
+            Listening(
+                name="firewall-monitor",
+                open=_subscribed,
+                drain=self._drain,
+                lost=RulesChanged(),
+                on_event=on_event,
+                coalesce_s=_COALESCE_S,
+            )
+        )
 
     def start(self) -> None:
         """Subscribe, then start the thread.
@@ -90,49 +87,20 @@ class RuleMonitor:
             FirewallError: The kernel has no nf_tables to listen to.
         """
         try:
-            self._socket = _subscribed()
+            self._listener.start()
         except OSError as error:
             raise FirewallError(f"rules cannot be watched: {error.strerror}") from error
-        self._thread = threading.Thread(target=self._run, name="rule-monitor", daemon=True)
-        self._thread.start()
 
     def stop(self) -> None:
         """End the thread, within two seconds. Harmless when it does not run."""
-        self._stopping.set()
-        with contextlib.suppress(OSError):
-            self._wake_in.send(b"\0")
-        if self._thread is not None:
-            self._thread.join(_STOP_S)
-        for end in (self._wake_in, self._wake_out, self._socket):
-            if end is not None:
-                end.close()
+        self._listener.stop()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                event = self._wait()
-            except OSError as error:
-                if self._stopping.is_set():
-                    return
-                _log.warning("firewall-monitor-overrun", problem=str(error))
-                self._reopen()
-                event = RulesChanged()
-            if event is not None:
-                self._on_event(event)
-                self._stopping.wait(_COALESCE_S)
-
-    def _wait(self) -> RulesChanged | None:
-        """The next event; None when only we wrote.
+    def _drain(self, current: socket.socket) -> RulesChanged | None:
+        """What was announced by now; None when only we wrote.
 
         Raises:
             OSError: Messages were lost (ENOBUFS): the socket stays in error.
         """
-        current = self._socket
-        if current is None:
-            raise OSError(errno.EBADF, "no socket")
-        readable, _, _ = select.select([current, self._wake_out], [], [])
-        if current not in readable:
-            return None
         own = self._own_pids()
         by: set[str] = set()
         with contextlib.suppress(BlockingIOError):
@@ -140,19 +108,6 @@ class RuleMonitor:
                 data = current.recv(_DATAGRAM_BYTES)
                 by.update(f"{name} ({pid})" for pid, name in changes_in(data) if pid not in own)
         return RulesChanged(tuple(sorted(by))) if by else None
-
-    def _reopen(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        while not self._stopping.is_set():
-            try:
-                self._socket = _subscribed()
-            except OSError as error:
-                _log.warning("firewall-monitor-reopen-failed", problem=str(error))
-                self._stopping.wait(_REOPEN_S)
-            else:
-                return
 
 
 def _subscribed() -> socket.socket:

@@ -216,9 +216,9 @@ def test_promise_6_overrun_by_fifty_thousand_events_ends_in_a_resync(one: Host) 
         + [f"route del {subnet}" for subnet in subnets]
     )
     assert events == []
-    held = monitor._socket
+    held = monitor._listener.socket
     gate.set()
-    eventually(lambda: monitor._socket is not held, 10)
+    eventually(lambda: monitor._listener.socket is not held, 10)
     eventually(lambda: any(event.resync for event in events), 10)
 
     events.clear()
@@ -240,10 +240,10 @@ def test_closed_socket_means_a_new_one_and_a_resync(one: Host) -> None:
     events: list[KernelEvent] = []
     monitor = Monitor(events.append)
     one.call(monitor.start)
-    assert monitor._socket is not None
-    monitor._socket._socket.close()
+    assert monitor._listener.socket is not None
+    monitor._listener.socket._socket.close()
     one.ip(f"route add {PEER_A} via 192.0.2.77")
-    monitor._wake_in.send(b"\0")
+    monitor._listener._wake_in.send(b"\0")
     eventually(lambda: any(event.resync for event in events), 2)
     one.ip(f"route del {PEER_A}")
     eventually(lambda: any(change.gone for event in events for change in event.routes), 2)
@@ -257,8 +257,8 @@ def test_promise_10_stop_is_bounded_and_leaves_no_descriptor(one: Host) -> None:
         started_s = time.monotonic()
         monitor.stop()
         assert time.monotonic() - started_s < 0.5
-        assert monitor._socket is not None
-        assert monitor._socket.fileno() == -1
+        assert monitor._listener.socket is not None
+        assert monitor._listener.socket.fileno() == -1
 
 
 def test_drift_is_repaired_in_less_than_100_ms(one: Host, loop: Reconciler) -> None:
