@@ -55,6 +55,8 @@ class MeshConfig:
         subnet_max: Network address of the last subnet that may be leased.
         backend: flannel's Backend.Type as written; kept as text because a mesh may name
             a backend this version does not have, which is a condition, not an error.
+        previous: CIDRs that the mesh moves away from: leases in them are used and routed, no
+            new subnet comes from them. They may overlap ``cidr`` (a mesh that shrinks).
         mod_revision: etcd revision of the record, 0 when it has not been stored.
     """
 
@@ -63,7 +65,21 @@ class MeshConfig:
     subnet_min: IPv4Address
     subnet_max: IPv4Address
     backend: str = Backend.HOST_GW
+    previous: tuple[IPv4Network, ...] = ()
     mod_revision: int = 0
+
+    @property
+    def cidrs(self) -> tuple[IPv4Network, ...]:
+        """Every range in which the mesh has subnets, the one for new leases first."""
+        return (self.cidr, *self.previous)
+
+    def holds(self, subnet: IPv4Network) -> bool:
+        """Whether a lease of ``subnet`` is a part of the mesh."""
+        return any(subnet.subnet_of(each) and subnet != each for each in self.cidrs)
+
+    def must_move(self, subnet: IPv4Network) -> bool:
+        """Whether the owner of ``subnet`` has yet to take one in the new CIDR."""
+        return bool(self.previous) and not subnet.subnet_of(self.cidr)
 
 
 class DockerState(enum.StrEnum):

@@ -11,10 +11,11 @@ from agent.errors import HostmeshError
 from agent.settings import LogSettings, Settings
 
 if TYPE_CHECKING:
+    from agent.leases.operator import Operator
     from agent.leases.registry import Registry
     from agent.model import HostId
 
-__all__ = ["log_to_stderr", "own_host_id", "registry"]
+__all__ = ["log_to_stderr", "operator", "own_host_id", "registry"]
 
 
 @contextmanager
@@ -33,6 +34,19 @@ def registry(settings: Settings) -> Iterator[Registry]:
         yield Registry(client, settings.etcd.prefix)
     finally:
         client.close()
+
+
+@contextmanager
+def operator(settings: Settings) -> Iterator[Operator]:
+    """The operator's verbs on the etcd that the settings name.
+
+    Raises:
+        EtcdUnavailable, EtcdAuthError, EtcdError: From what is called on it.
+    """
+    with registry(settings) as found:
+        from agent.leases.operator import Operator  # noqa: PLC0415 - as above
+
+        yield Operator(found)
 
 
 def log_to_stderr() -> None:

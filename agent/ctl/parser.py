@@ -37,6 +37,38 @@ def _config_init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="create what is proposed, unasked")
 
 
+def _dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="check, say what, write nothing")
+
+
+def _config_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cidr", metavar="CIDR", help="range of the whole mesh")
+    parser.add_argument("--subnet-len", metavar="N", help="prefix length of each new subnet")
+    parser.add_argument("--subnet-min", metavar="ADDRESS", help="the first subnet for new leases")
+    parser.add_argument("--subnet-max", metavar="ADDRESS", help="the last subnet for new leases")
+    parser.add_argument("--backend", metavar="NAME", help="how packets travel")
+    parser.add_argument(
+        "--move", action="store_true", help="keep the old CIDR in use until its hosts have moved"
+    )
+    parser.add_argument(
+        "--finish", action="store_true", help="end a move: stop using the CIDRs moved away from"
+    )
+    _dry_run(parser)
+
+
+def _reserve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("host", nargs="?", metavar="HOST", help="its name, address, subnet or id")
+    parser.add_argument("subnet", nargs="?", metavar="SUBNET", help="what to keep for it")
+    parser.add_argument("--delete", metavar="SUBNET", help="end this reservation")
+    _dry_run(parser)
+
+
+def _remove(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("host", metavar="HOST", help="its name, address, subnet or id")
+    parser.add_argument("--force", action="store_true", help="even if it is alive")
+    _dry_run(parser)
+
+
 def _leave(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="leave even if Docker must restart under containers"
@@ -90,6 +122,14 @@ VERBS: tuple[Verb, ...] = (
     Verb(("diff",), "what differs from what should be: 0 nothing, 1 something, 2 unknown", "diff"),
     Verb(("config", "init"), "create the mesh", "config", "init", _config_init),
     Verb(("config", "show"), "the mesh's config as it is in etcd", "config", "show"),
+    Verb(("config", "set"), "change the mesh while it runs", "configset", arguments=_config_set),
+    Verb(
+        ("reserve",),
+        "keep a subnet for a host; without arguments list what is kept",
+        "reserve",
+        arguments=_reserve,
+    ),
+    Verb(("remove",), "retire another host: its lease and memory", "reserve", "remove", _remove),
     Verb(("join",), "join again after a leave", "membership", "join"),
     Verb(
         ("leave",),

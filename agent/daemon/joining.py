@@ -95,7 +95,7 @@ class Joining:
     ) -> tuple[Condition, ...]:
         conditions = list(self._differences(config))
         own = known.own.subnet if known.own else self._past_subnet()
-        overlaps = host_overlaps(host, config.cidr, known.docker, own)
+        overlaps = host_overlaps(host, config.cidr, known.docker, (own,) if own else ())
         if overlaps:
             conditions.append(
                 overlap_condition(config.cidr, overlaps, joined=known.own is not None)

@@ -176,10 +176,16 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - a dataclass or None
     if value is None:
         return None
     return {
-        field.name: str(found) if isinstance(found, IPv4Address | IPv4Network) else found
+        field.name: _text(found)
         for field in dataclasses.fields(value)
         for found in (getattr(value, field.name),)
     }
+
+
+def _text(found: Any) -> Any:  # noqa: ANN401 - a field's value
+    if isinstance(found, tuple):
+        return [str(each) for each in found]
+    return str(found) if isinstance(found, IPv4Address | IPv4Network) else found
 
 
 def _compact(value: Any) -> str:  # noqa: ANN401 - JSON
@@ -220,6 +226,7 @@ def _config(plain: dict[str, Any]) -> MeshConfig:
         **{
             **plain,
             "cidr": IPv4Network(plain["cidr"]),
+            "previous": tuple(map(IPv4Network, plain.get("previous", ()))),
             "subnet_min": IPv4Address(plain["subnet_min"]),
             "subnet_max": IPv4Address(plain["subnet_max"]),
         }

@@ -80,6 +80,19 @@ class Keys:
         return KeyRange(f"{self.prefix}/".encode(), f"{self.prefix}0".encode())
 
     @property
+    def leases(self) -> KeyRange:
+        """The keys of all leases."""
+        return self._folder("subnets")
+
+    @property
+    def reservations(self) -> KeyRange:
+        """The keys of all reservations."""
+        return self._folder("reservations")
+
+    def _folder(self, kind: str) -> KeyRange:
+        return KeyRange(f"{self.prefix}/{kind}/".encode(), f"{self.prefix}/{kind}0".encode())
+
+    @property
     def config(self) -> bytes:
         """The mesh's settings."""
         return f"{self.prefix}/config".encode()

@@ -20,6 +20,7 @@ __all__ = [
     "attached",
     "delete",
     "get",
+    "none_created_since",
     "none_in",
     "put",
     "transaction",
@@ -106,6 +107,14 @@ def absent(key: bytes) -> Compare:
 def none_in(start: bytes, end: bytes) -> Compare:
     """Compare that holds when no key exists in [start, end)."""
     return (transactions.Version(start, end) == 0).build_message()
+
+
+def none_created_since(start: bytes, end: bytes, revision: int) -> Compare:
+    """Compare that holds when every key in [start, end) was there at ``revision`` already.
+
+    Renewals do not count. A range without keys satisfies it.
+    """
+    return (transactions.Create(start, end) < revision + 1).build_message()
 
 
 def unchanged(key: bytes, mod_revision: int) -> Compare:

@@ -1,23 +1,46 @@
 """What an operator does to the mesh: reserve, remove a host, change the config.
 
-Every verb is idempotent, works by transactions that compare first, and needs no agent.
+Every verb is idempotent, works by transactions that compare first, and needs no agent. With
+``dry`` everything is checked and nothing is written.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 
 from agent.errors import ClaimConflict, EtcdError, MeshConfigError, Refused
 from agent.leases import kv, wire
+from agent.leases.fold import Records
+from agent.leases.hosts import HostRef, find_host, hosts_of
 from agent.leases.keys import without_key
 from agent.leases.registry import Registry
 from agent.leases.untrusted import parse_object
+from agent.mesh.reconfigure import left_behind
 from agent.model import HostId, Lease, MeshConfig, View
 
-__all__ = ["Operator"]
+__all__ = ["ConfigChange", "Operator"]
 
 _TRIES = 5
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChange:
+    """What became of a change of the config.
+
+    Attributes:
+        before: None when there was none that is usable.
+        after: As it is now, or would be.
+        changed: Something was, or would be, written.
+        not_moved: Leases outside the CIDR for new ones: their hosts have yet to move.
+    """
+
+    before: MeshConfig | None
+    after: MeshConfig
+    changed: bool
+    not_moved: tuple[Lease, ...] = ()
 
 
 class Operator:
@@ -32,37 +55,22 @@ class Operator:
         self._client = registry.client
         self._keys = registry.keys
 
-    def find_host(self, text: str) -> HostId:
-        """Find a host by its id, the start of it, its name, its node address or its subnet.
+    def view(self) -> View:
+        """Everything as it is now."""
+        return self._registry.snapshot()
 
-        Raises:
-            Refused: No host, or more than one, is meant.
-        """
-        view = self._registry.snapshot()
-        known: dict[HostId, set[str]] = {}
-        for lease in view.leases:
-            if lease.host_id:
-                names = {lease.host_name, str(lease.node_address), str(lease.subnet)}
-                known.setdefault(lease.host_id, set()).update(names)
-        for beat in view.heartbeats.values():
-            names = {beat.host_name, str(beat.node_address)}
-            known.setdefault(beat.host_id, set()).update(names)
-        for host_id in (*view.memory, *view.reservations.values()):
-            known.setdefault(host_id, set())
-        found = [
-            host_id
-            for host_id, names in known.items()
-            if text in names or (len(text) >= 4 and host_id.startswith(text))  # noqa: PLR2004
-        ]
-        if len(found) != 1:
-            raise Refused(
-                f"{len(found) or 'no'} hosts are known as {text!r}",
-                hint="agentctl leases -o wide shows ids, names and addresses",
-            )
-        return found[0]
+    @staticmethod
+    def find(text: str, view: View, *, unknown: bool = False) -> HostRef:
+        """See :func:`agent.leases.hosts.find_host`."""
+        return find_host(view, text, unknown=unknown)
 
-    def reserve(self, host_id: HostId, subnet: IPv4Network) -> None:
+    # --- reservations ---------------------------------------------------------------------
+
+    def reserve(self, host_id: HostId, subnet: IPv4Network, *, dry: bool = False) -> bool:
         """Keep a subnet for a host, without a time limit. Repeating it is fine.
+
+        Returns:
+            False: it was reserved for the host already.
 
         Raises:
             MeshConfigError: There is no config, or ``subnet`` is not a subnet of the mesh.
@@ -72,60 +80,68 @@ class Operator:
         for _ in range(_TRIES):
             view = self._registry.snapshot()
             config = _config(view)
-            if not subnet.subnet_of(config.cidr) or subnet == config.cidr:
-                raise MeshConfigError(f"{subnet} is not a part of the mesh's CIDR {config.cidr}")
+            _refuse_odd(config, subnet)
             self._refuse_overlap(view, host_id, subnet)
-            held = view.lease_of(host_id)
-            compares = [kv.unchanged(self._keys.config, config.mod_revision)]
             if view.reservations.get(subnet) == host_id:
-                return
+                return False
+            if dry:
+                return True
+            compares = [kv.unchanged(self._keys.config, config.mod_revision)]
             compares += [
                 kv.none_in(each.start, each.end)
                 for each in self._keys.reservations_overlapping(subnet)
             ]
-            compares += self._leases_unchanged(subnet, held)
+            own = [each for each in view.leases if each.host_id == host_id]
+            compares += self._leases_unchanged(subnet, own)
             put = kv.put(key, wire.encode_reservation(host_id))
             if self._client.txn(f"reserve {subnet}", compares, [put]).succeeded:
-                return
+                return True
         raise EtcdError("the mesh changes faster than a subnet can be reserved")
 
-    def unreserve(self, subnet: IPv4Network) -> bool:
+    def unreserve(self, subnet: IPv4Network, *, dry: bool = False) -> bool:
         """End a reservation; the host keeps what it holds. False: there was none."""
         key = self._keys.reservation(subnet)
+        if dry:
+            return bool(self._client.range(key).records)
         exists = kv.unchanged(key, 0)
         gone = self._client.txn(f"unreserve {subnet}", [exists], [], [kv.delete(key)])
         return not gone.succeeded
 
-    def remove_host(self, host_id: HostId, *, force: bool = False) -> tuple[IPv4Network, ...]:
-        """Retire another host before its TTLs do: lease, heartbeat and memory. Idempotent.
+    # --- hosts ----------------------------------------------------------------------------
+
+    def remove_host(
+        self, host: HostRef, *, force: bool = False, dry: bool = False
+    ) -> tuple[IPv4Network, ...]:
+        """Retire another host before its TTLs do: leases, heartbeat and memory. Idempotent.
+
+        Its reservations stay: they are the operator's.
 
         Returns:
             The subnets that it held, () when none.
 
         Raises:
-            Refused: Its agent is alive and ``force`` is not given.
+            Refused: It is alive, or (a flannel host) nobody can tell, and ``force`` is not
+                given.
         """
         for _ in range(_TRIES):
             records = self._registry.records()
-            view = records.view()
-            beat = view.heartbeats.get(host_id)
-            if beat is not None and not force:
-                raise Refused(
-                    f"host {beat.host_name or host_id} at {beat.node_address} is alive",
-                    hint="run agentctl leave there; --force takes its subnet away all the same",
-                )
-            owned = [each for each in records.leases() if each.host_id == host_id]
-            heartbeat = self._keys.heartbeat(host_id)
+            if not force:
+                _refuse_alive(records.view(), host)
+            owned = [each for each in records.leases() if _is_of(each, host)]
             compares = [
                 kv.unchanged(self._keys.subnet(each.subnet), each.mod_revision) for each in owned
             ]
-            if not force:
-                compares.append(kv.absent(heartbeat))
             deletes = [kv.delete(self._keys.subnet(each.subnet)) for each in owned]
-            deletes += [kv.delete(heartbeat), kv.delete(self._keys.memory(host_id))]
-            if self._client.txn(f"remove host {host_id}", compares, deletes).succeeded:
-                return tuple(each.subnet for each in owned)
-        raise EtcdError(f"host {host_id} writes its lease faster than it can be removed")
+            if host.host_id is not None:
+                heartbeat = self._keys.heartbeat(host.host_id)
+                compares += [] if force else [kv.absent(heartbeat)]
+                deletes += [kv.delete(heartbeat), kv.delete(self._keys.memory(host.host_id))]
+            subnets = tuple(each.subnet for each in owned)
+            if dry or self._client.txn(f"remove host {host}", compares, deletes).succeeded:
+                return subnets
+        raise EtcdError(f"host {host} writes its lease faster than it can be removed")
+
+    # --- config ---------------------------------------------------------------------------
 
     def config_show(self) -> tuple[MeshConfig | None, str]:
         """Return the config (None: none that is usable) and its text as it is in etcd."""
@@ -133,37 +149,56 @@ class Operator:
         if record is None:
             return None, ""
         text = record.value.decode("utf-8", "backslashreplace")
-        try:
-            return wire.decode_config(record.value, record.mod_revision), text
-        except ValueError:
-            return None, text
+        return _decoded(record), text
 
-    def config_set(self, wished: MeshConfig) -> MeshConfig:
+    def config_set(
+        self, wished: Callable[[MeshConfig | None], MeshConfig], *, dry: bool = False
+    ) -> ConfigChange:
         """Change the config; what is in use stays inside, unknown fields stay as they are.
 
-        A larger CIDR and another SubnetLen for new leases work while the mesh runs.
+        A larger CIDR and another SubnetLen for new leases work while the mesh runs. Another
+        CIDR takes ``MeshConfig.previous``, in which leases go on until their hosts have moved.
+
+        Args:
+            wished: Makes the new config of the present one (None: none that is usable). Called
+                again when somebody else changed it meanwhile.
+            dry: Check and write nothing.
 
         Raises:
             Refused: A lease or a reservation would be outside, or a node address inside.
-            MeshConfigError: ``wished`` describes no possible mesh.
+            MeshConfigError: What is wished describes no possible mesh.
         """
-        try:
-            wire.decode_config(wire.encode_config(wished))
-        except ValueError as error:
-            raise MeshConfigError(f"this config describes no possible mesh: {error}") from error
         key = self._keys.config
         for _ in range(_TRIES):
             records = self._registry.records()
             record = records.get(key)
-            self._refuse_misfits(wished, records.leases(), records.view())
-            value = wire.encode_config(wished, _object_or_none(record))
-            if record is not None and value == record.value:
-                return replace(wished, mod_revision=record.mod_revision)
+            before = None if record is None else _decoded(record)
+            after = _checked(wished(before))
+            _refuse_misfits(after, records.leases(), records.view())
+            value = wire.encode_config(after, _object_or_none(record))
+            same = record is not None and value == record.value
+            change = ConfigChange(
+                before=before,
+                after=replace(after, mod_revision=record.mod_revision if record else 0),
+                changed=not same,
+                not_moved=tuple(each for each in records.leases() if after.must_move(each.subnet)),
+            )
+            if same or dry:
+                return change
             compares = [kv.unchanged(key, record.mod_revision if record else 0)]
+            if left_behind(before, after):
+                compares += self._none_joined(records)
             result = self._client.txn("change the config", compares, [kv.put(key, value)])
             if result.succeeded:
-                return replace(wished, mod_revision=result.revision)
-        raise EtcdError("the config changes faster than it can be set")
+                return replace(change, after=replace(after, mod_revision=result.revision))
+        raise EtcdError("the mesh changes faster than its config can be set")
+
+    def _none_joined(self, records: Records) -> list[kv.Compare]:
+        """No lease and no reservation that was not looked at."""
+        return [
+            kv.none_created_since(each.start, each.end, records.revision)
+            for each in (self._keys.leases, self._keys.reservations)
+        ]
 
     def _refuse_overlap(self, view: View, host_id: HostId, subnet: IPv4Network) -> None:
         for lease in view.leases:
@@ -171,38 +206,91 @@ class Operator:
                 raise ClaimConflict(
                     f"{subnet} overlaps {lease.subnet}, held by"
                     f" {lease.host_name or lease.host_id or 'a flannel host'}",
-                    hint="agentctl leases shows what is free",
+                    hint="agentctl leases shows what is held",
                 )
         for reserved, owner in view.reservations.items():
             if reserved.overlaps(subnet) and (reserved, owner) != (subnet, host_id):
-                raise ClaimConflict(f"{subnet} overlaps {reserved}, reserved for host {owner}")
+                raise ClaimConflict(
+                    f"{subnet} overlaps {reserved}, reserved for host {owner}",
+                    hint=f"end that first: agentctl reserve --delete {reserved}",
+                )
 
-    def _leases_unchanged(self, subnet: IPv4Network, own: Lease | None) -> list[kv.Compare]:
-        """Nobody but ``own`` has a lease there, and that one is as it was seen."""
+    def _leases_unchanged(self, subnet: IPv4Network, own: list[Lease]) -> list[kv.Compare]:
+        """Nobody has a lease there but ``own``, and those are as they were seen."""
         ranges = self._keys.leases_overlapping(subnet)
         found: list[kv.Compare] = []
-        if own is not None and own.subnet.overlaps(subnet):
-            key = self._keys.subnet(own.subnet)
-            found.append(kv.unchanged(key, own.mod_revision))
-            ranges = without_key(ranges, key)
+        for lease in own:
+            if lease.subnet.overlaps(subnet):
+                key = self._keys.subnet(lease.subnet)
+                found.append(kv.unchanged(key, lease.mod_revision))
+                ranges = without_key(ranges, key)
         return [*found, *(kv.none_in(each.start, each.end) for each in ranges)]
 
-    def _refuse_misfits(self, wished: MeshConfig, leases: tuple[Lease, ...], view: View) -> None:
-        problems = [
-            problem for lease in leases for problem in (wire.check_lease(lease, wished),) if problem
-        ]
-        problems += [
-            f"reservation {subnet} is not a part of {wished.cidr}"
-            for subnet in view.reservations
-            if not subnet.subnet_of(wished.cidr)
-        ]
-        if problems:
-            raise Refused(
-                f"the config would not fit what is in use: {'; '.join(problems[:3])}"
-                + (f" and {len(problems) - 3} more" if len(problems) > 3 else ""),  # noqa: PLR2004
-                hint="retire those hosts first (agentctl leave, agentctl remove), or choose a"
-                " range that holds them",
-            )
+
+def _refuse_odd(config: MeshConfig, subnet: IPv4Network) -> None:
+    """Raise MeshConfigError unless a host could hold ``subnet``."""
+    if not subnet.subnet_of(config.cidr) or subnet == config.cidr:
+        raise MeshConfigError(f"{subnet} is not a part of the mesh's CIDR {config.cidr}")
+    if not wire.SHORTEST <= subnet.prefixlen <= wire.LONGEST:
+        raise MeshConfigError(
+            f"{subnet} is not a subnet for a host: those are /{wire.SHORTEST} to /{wire.LONGEST}"
+        )
+
+
+def _is_of(lease: Lease, host: HostRef) -> bool:
+    if host.host_id is not None:
+        return lease.host_id == host.host_id
+    return lease.host_id is None and lease.node_address == host.node_address
+
+
+def _refuse_alive(view: View, host: HostRef) -> None:
+    if host.host_id is None:
+        raise Refused(
+            f"{host} may be alive: flannel writes no heartbeat",
+            hint="stop flanneld there; then --force takes its lease away",
+        )
+    if host.host_id in view.heartbeats:
+        known = next((each for each in hosts_of(view) if each.host_id == host.host_id), host)
+        raise Refused(
+            f"host {known} is alive",
+            hint="run agentctl leave there; --force takes its subnet away all the same",
+        )
+
+
+def _checked(config: MeshConfig) -> MeshConfig:
+    """The config as every host will read it.
+
+    Raises:
+        MeshConfigError: It describes no possible mesh.
+    """
+    try:
+        return wire.decode_config(wire.encode_config(config))
+    except ValueError as error:
+        raise MeshConfigError(f"this config describes no possible mesh: {error}") from error
+
+
+def _refuse_misfits(wished: MeshConfig, leases: tuple[Lease, ...], view: View) -> None:
+    problems = [problem for lease in leases if (problem := wire.check_lease(lease, wished))]
+    problems += [
+        f"reservation {subnet} is not a part of {' or '.join(map(str, wished.cidrs))}"
+        for subnet in view.reservations
+        if not wished.holds(subnet)
+    ]
+    if problems:
+        more = len(problems) - _SHOWN
+        raise Refused(
+            f"the config would not fit what is in use: {'; '.join(problems[:_SHOWN])}"
+            + (f"; and {more} more" if more > 0 else ""),
+            hint="retire those hosts first (agentctl leave, agentctl remove), end those"
+            " reservations, choose a range that holds them, or move host by host: --move",
+        )
+
+
+def _decoded(record: kv.Record) -> MeshConfig | None:
+    try:
+        return wire.decode_config(record.value, record.mod_revision)
+    except ValueError:
+        return None
 
 
 def _config(view: View) -> MeshConfig:

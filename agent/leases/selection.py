@@ -119,7 +119,7 @@ class Selection:
             return iter(wanted)
         reserved = [each for each, owner in self._reserved.items() if owner == request.host_id]
         remembered = self._view.memory.get(request.host_id)
-        preferred = [*wanted, *reserved, remembered]
+        preferred = [*reserved, *wanted, remembered]  # the operator's word comes first
         return candidates(
             config,
             request.host_id,

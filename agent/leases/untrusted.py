@@ -109,12 +109,16 @@ class Fields:
         found = self._fields.get(name.lower())
         if found is None:
             return self._absent(name, default)
-        try:
-            if isinstance(found, str) and _NETWORK.fullmatch(found):
-                return IPv4Network(found, strict=strict)
-        except ValueError:
-            pass
-        raise ValueError(f"{name} is not an IPv4 network")
+        return _network(name, found, strict=strict)
+
+    def networks(self, name: str, most: int) -> tuple[IPv4Network, ...]:
+        """Return a list of at most ``most`` IPv4 networks, () when absent."""
+        found = self._fields.get(name.lower())
+        if found is None:
+            return ()
+        if not isinstance(found, list) or len(found) > most:
+            raise ValueError(f"{name} is not a list of at most {most}")
+        return tuple(_network(name, each, strict=True) for each in found)
 
     def flag(self, name: str, *, default: bool) -> bool:
         """Return true or false."""
@@ -143,6 +147,15 @@ class Fields:
         if default is None:
             raise ValueError(f"{name} is missing")
         return default
+
+
+def _network(name: str, found: object, *, strict: bool) -> IPv4Network:
+    try:
+        if isinstance(found, str) and _NETWORK.fullmatch(found):
+            return IPv4Network(found, strict=strict)
+    except ValueError:
+        pass
+    raise ValueError(f"{name} is not an IPv4 network")
 
 
 def parse_object(value: bytes) -> dict[str, Any]:

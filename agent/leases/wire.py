@@ -19,6 +19,8 @@ from agent.mesh.ranges import MAX_SUBNETS, count_subnets
 from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig
 
 __all__ = [
+    "LONGEST",
+    "SHORTEST",
     "check_lease",
     "decode_config",
     "decode_heartbeat",
@@ -34,8 +36,11 @@ __all__ = [
 ]
 
 _OURS = "Hostmesh"
+_PREVIOUS = "Previous"
+_MAX_PREVIOUS = 4
 _MAX_TTL_S = 400 * 86_400
-_LONGEST, _SHORTEST = 30, 12  # of a subnet's prefix
+LONGEST, SHORTEST = 30, 12
+"""Of a subnet's prefix."""
 _NOT_UNICAST: tuple[IPv4Network, ...] = tuple(
     IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")
 )
@@ -58,18 +63,16 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
     fields = Fields.parse(value)
     if not fields.flag("EnableIPv4", default=True):
         raise ValueError("EnableIPv4 is false and Hostmesh routes IPv4")
-    cidr = fields.network("Network", strict=False)
-    if not _SHORTEST - 4 <= cidr.prefixlen <= _LONGEST - 2:
-        raise ValueError(f"Network {cidr} is not a /8 to /28")
-    if any(cidr.overlaps(other) for other in _NOT_UNICAST):
-        raise ValueError(f"Network {cidr} is not a range for hosts")
+    cidr = _mesh_range("Network", fields.network("Network", strict=False))
     subnet_len = fields.integer("SubnetLen", 0, 32, default=0) or _default_len(cidr)
-    if not _SHORTEST <= subnet_len <= _LONGEST:
-        raise ValueError(f"SubnetLen {subnet_len} is not from {_SHORTEST} to {_LONGEST}")
+    if not SHORTEST <= subnet_len <= LONGEST:
+        raise ValueError(f"SubnetLen {subnet_len} is not from {SHORTEST} to {LONGEST}")
     if subnet_len < cidr.prefixlen + 2:
         raise ValueError(f"Network {cidr} does not hold four /{subnet_len}: flannel wants that")
+    ours = fields.object(_OURS)
     config = MeshConfig(
         cidr=cidr,
+        previous=() if ours is None else _previous(ours, cidr),
         subnet_len=subnet_len,
         subnet_min=_bound(fields, "SubnetMin", cidr, subnet_len, first=True),
         subnet_max=_bound(fields, "SubnetMax", cidr, subnet_len, first=False),
@@ -81,6 +84,20 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
     if count_subnets(config) > MAX_SUBNETS:
         raise ValueError(f"more than {MAX_SUBNETS} subnets: use a shorter SubnetLen")
     return config
+
+
+def _mesh_range(name: str, cidr: IPv4Network) -> IPv4Network:
+    if not SHORTEST - 4 <= cidr.prefixlen <= LONGEST - 2:
+        raise ValueError(f"{name} {cidr} is not a /8 to /28")
+    if any(cidr.overlaps(other) for other in _NOT_UNICAST):
+        raise ValueError(f"{name} {cidr} is not a range for hosts")
+    return cidr
+
+
+def _previous(ours: Fields, cidr: IPv4Network) -> tuple[IPv4Network, ...]:
+    """Read the CIDRs that the mesh moves away from, those that ``cidr`` covers left out."""
+    found = (_mesh_range(_PREVIOUS, each) for each in ours.networks(_PREVIOUS, _MAX_PREVIOUS))
+    return tuple(each for each in dict.fromkeys(found) if not each.subnet_of(cidr))
 
 
 def _default_len(cidr: IPv4Network) -> int:
@@ -123,10 +140,28 @@ def encode_config(config: MeshConfig, previous: bytes | None = None) -> bytes:
         "SubnetMax": str(config.subnet_max),
         "Backend": {**(backend if isinstance(backend, dict) else {}), "Type": config.backend},
     }
+    extra = _additions(fields, config)
+    if extra:
+        ours[_OURS] = extra
     for name in [each for each in fields if each.lower() in {our.lower() for our in ours}]:
         if name not in ours:
             del fields[name]  # the same field to Go, spelled otherwise
     return _dump({**fields, **ours})
+
+
+def _additions(fields: dict[str, Any], config: MeshConfig) -> dict[str, Any]:
+    """Take our part out of a config's fields, with what ``config`` says put in."""
+    names = [each for each in fields if each.lower() == _OURS.lower()]
+    found = [each for each in map(fields.pop, names) if isinstance(each, dict)]
+    extra = {
+        name: value
+        for each in found
+        for name, value in each.items()
+        if name.lower() != _PREVIOUS.lower()
+    }
+    if config.previous:
+        extra[_PREVIOUS] = [str(each) for each in config.previous]
+    return extra
 
 
 # --- leases -------------------------------------------------------------------------------
@@ -135,7 +170,7 @@ def encode_config(config: MeshConfig, previous: bytes | None = None) -> bytes:
 def decode_lease(name: str, record: Record) -> Lease:
     """Read a lease from the last part of its key and its value; not yet held against a mesh."""
     subnet = parse_subnet(name)
-    if not _SHORTEST <= subnet.prefixlen <= _LONGEST:
+    if not SHORTEST <= subnet.prefixlen <= LONGEST:
         raise ValueError(f"a /{subnet.prefixlen} is not a subnet of a mesh")
     fields = Fields.parse(record.value)
     ours = fields.object(_OURS)
@@ -166,11 +201,16 @@ def decode_lease(name: str, record: Record) -> Lease:
 
 def check_lease(lease: Lease, config: MeshConfig) -> str:
     """Say why a lease is not usable in this mesh, "" when it is (promise 8)."""
-    if not lease.subnet.subnet_of(config.cidr) or lease.subnet == config.cidr:
-        return f"{lease.subnet} is not a part of the mesh's CIDR {config.cidr}"
-    if lease.node_address in config.cidr:
-        return f"node address {lease.node_address} is inside the mesh's CIDR {config.cidr}"
+    if not config.holds(lease.subnet):
+        return f"{lease.subnet} is not a part of the mesh's CIDR {_shown(config)}"
+    around = next((each for each in config.cidrs if lease.node_address in each), None)
+    if around is not None:
+        return f"node address {lease.node_address} is inside the mesh's CIDR {around}"
     return ""
+
+
+def _shown(config: MeshConfig) -> str:
+    return " or ".join(map(str, config.cidrs))
 
 
 def encode_lease(lease: Lease, backend_data: Any = None) -> bytes:  # noqa: ANN401 - JSON

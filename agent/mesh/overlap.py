@@ -6,6 +6,7 @@ already uses would cut it off from them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Network
 from typing import Final
 
@@ -23,7 +24,7 @@ def host_overlaps(
     host: HostFacts,
     cidr: IPv4Network,
     docker: DockerFacts | None = None,
-    own: IPv4Network | None = None,
+    own: Iterable[IPv4Network] = (),
 ) -> tuple[str, ...]:
     """Every address and route of the host that overlaps ``cidr``, in words; empty when none does.
 
@@ -35,8 +36,9 @@ def host_overlaps(
         host: A complete look; our own routes are not in it.
         cidr: The mesh's CIDR, or one that is proposed.
         docker: Tells what Docker's default bridge is called here.
-        own: This host's own subnet, once it has one.
+        own: This host's own subnets, once it has some.
     """
+    own = tuple(own)
     bridge = docker.bridge.bridge if docker is not None and docker.bridge else _DEFAULT_BRIDGE
     ignored = {link.index for link in host.links if link.name in (bridge, _DEFAULT_BRIDGE)}
     names = {link.index: link.name for link in host.links}
@@ -64,8 +66,8 @@ def host_overlaps(
     return tuple(found)
 
 
-def _within(network: IPv4Network, own: IPv4Network | None) -> bool:
-    return own is not None and network.subnet_of(own)
+def _within(network: IPv4Network, own: tuple[IPv4Network, ...]) -> bool:
+    return any(network.subnet_of(each) for each in own)
 
 
 def _disturbed(route: Route, cidr: IPv4Network) -> bool:

@@ -3,7 +3,7 @@
 The tests of this folder run in one child process inside the namespaces, so that neither
 the machine's ports nor an etcd of its own are touched, and nothing can be left behind: the
 kernel ends every process of a PID namespace with its first. The child's reports are
-replayed here as they come. Inside, ``HOSTMESH_ETCD_INSIDE`` names where reports go.
+replayed here as they come. Inside, ``ETCD_TESTS_INSIDE`` names where reports go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-INSIDE = "HOSTMESH_ETCD_INSIDE"
+INSIDE = "ETCD_TESTS_INSIDE"
 _CHILD = pytest.StashKey[Any]()
 
 sys.path.insert(0, str(HERE.parents[1]))

@@ -158,7 +158,7 @@ class Mesh(RuleBasedStateMachine):
 
     @rule(length=st.sampled_from((29, 30)))
     def change_subnet_len(self, length: int) -> None:
-        self.operator.config_set(config(_CIDR, length))
+        self.operator.config_set(lambda _now: config(_CIDR, length))
         self.length = length
 
     @invariant()

@@ -9,9 +9,12 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import ClaimConflict, MeshConfigError, Refused
-from agent.leases.operator import Operator
+from agent.leases import kv
+from agent.leases.hosts import HostRef, find_host
+from agent.leases.operator import ConfigChange, Operator
 from agent.leases.registry import Registry
-from agent.model import DockerState, Heartbeat
+from agent.mesh.reconfigure import ConfigWish, wished_config
+from agent.model import DockerState, Heartbeat, MeshConfig
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
 
 pytestmark = pytest.mark.etcd
@@ -45,6 +48,19 @@ def test_reserve_is_for_one_host_and_can_be_repeated_and_ended(
     assert operator.unreserve(_SUBNET)
     assert not operator.unreserve(_SUBNET)
     assert mesh.snapshot().lease_of(host(1)) is not None
+
+
+def test_a_host_that_joins_anew_takes_what_is_reserved_for_it(
+    mesh: Registry, operator: Operator
+) -> None:
+    had = mesh.claim(request(1)).subnet
+    kept = next(each for each in config("10.64.0.0/12").cidr.subnets(new_prefix=16) if each != had)
+    operator.reserve(host(1), kept)
+    assert mesh.claim(request(1, wanted=had)).subnet == had, "promise 2: it holds that one"
+    mesh.release(host(1))
+    assert mesh.claim(request(1, wanted=had, only_wanted=True)).subnet == had, "it is in use"
+    mesh.release(host(1))
+    assert mesh.claim(request(1, wanted=had)).subnet == kept
 
 
 def test_reserve_refuses_what_others_hold_and_what_is_not_of_the_mesh(
@@ -86,27 +102,110 @@ def test_remove_refuses_a_live_host_and_takes_everything_of_a_dead_one(
         started_s=0.0,
     )
     beat_id = mesh.heartbeat(beat, 30)
-    with pytest.raises(Refused, match="host1 at"):
-        operator.remove_host(host(1))
+    with pytest.raises(Refused, match=r"host1 .* is alive"):
+        operator.remove_host(HostRef(host_id=host(1)))
     assert mesh.snapshot().leases == (lease,)
     mesh.client.revoke(beat_id)
-    assert operator.remove_host(host(1)) == (lease.subnet,)
+    assert operator.remove_host(HostRef(host_id=host(1))) == (lease.subnet,)
     view = mesh.snapshot()
     assert (view.leases, dict(view.memory), dict(view.heartbeats)) == ((), {}, {})
-    assert operator.remove_host(host(1)) == ()
+    assert operator.remove_host(HostRef(host_id=host(1))) == ()
     mesh.claim(request(1))
     mesh.heartbeat(beat, 30)
-    assert operator.remove_host(host(1), force=True)
+    assert operator.remove_host(HostRef(host_id=host(1)), force=True)
 
 
-def test_a_host_is_found_by_id_name_address_or_subnet(mesh: Registry, operator: Operator) -> None:
+def test_a_host_is_found_by_id_name_address_or_subnet(mesh: Registry) -> None:
     lease = mesh.claim(request(1))
     mesh.claim(request(2))
+    view = mesh.snapshot()
     for text in (host(1), host(1)[:8], "host1", str(lease.node_address), str(lease.subnet)):
-        assert operator.find_host(text) == host(1)
-    for text in ("", "nobody"):
-        with pytest.raises(Refused):
-            operator.find_host(text)
+        assert find_host(view, text).host_id == host(1)
+    for text in ("", "nobody", host(7)):
+        with pytest.raises(Refused, match="no host"):
+            find_host(view, text)
+    assert find_host(view, host(7), unknown=True).host_id == host(7)
+
+
+def test_a_name_that_two_hosts_have_is_refused_with_both(mesh: Registry) -> None:
+    for number in (1, 2):
+        mesh.claim(replace(request(number), host_name="web"))
+    with pytest.raises(Refused) as caught:
+        find_host(mesh.snapshot(), "web")
+    for each in (host(1), host(2), "192.0.2.2", "192.0.2.3"):
+        assert each in str(caught.value)
+
+
+def test_a_flannel_host_is_removed_by_its_address_and_by_force_only(
+    mesh: Registry, operator: Operator
+) -> None:
+    key = mesh.keys.subnet(_SUBNET)
+    value = b'{"PublicIP":"192.0.2.77","BackendType":"host-gw"}'
+    mesh.client.txn("as flannel does", [], [kv.put(key, value)])
+    flannel = find_host(mesh.snapshot(), "192.0.2.77")
+    assert flannel.host_id is None
+    with pytest.raises(Refused, match="may be alive"):
+        operator.remove_host(flannel)
+    assert operator.remove_host(flannel, force=True, dry=True) == (_SUBNET,)
+    assert mesh.snapshot().leases
+    assert operator.remove_host(flannel, force=True) == (_SUBNET,)
+    assert mesh.snapshot().leases == ()
+
+
+def test_dry_runs_write_nothing(mesh: Registry, operator: Operator) -> None:
+    lease = mesh.claim(request(1))
+    before = mesh.snapshot()
+    assert operator.reserve(host(2), IPv4Network("10.71.0.0/16"), dry=True)
+    assert operator.remove_host(HostRef(host_id=host(1)), dry=True) == (lease.subnet,)
+    assert set_config(operator, config("10.64.0.0/10"), dry=True).changed
+    assert mesh.snapshot() == before
+
+
+def test_promise_1_config_set_sees_a_lease_that_came_after_it_looked(
+    mesh: Registry, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shrinking while a host joins outside: the transaction fails, the second look refuses."""
+    early = mesh.records()
+    mesh.claim(request(1, wanted=_SUBNET))
+    looks = iter([early])
+    real = mesh.records
+    monkeypatch.setattr(mesh, "records", lambda: next(looks, None) or real())
+    with pytest.raises(Refused, match=r"10\.70\.0\.0/16 is not a part"):
+        set_config(operator, config("10.64.0.0/14"))
+    assert mesh.config() == early.view().config
+
+
+def test_a_renewal_does_not_hold_up_config_set(
+    mesh: Registry, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = mesh.claim(request(1, wanted=_SUBNET))
+    early = mesh.records()
+    mesh.renew(lease, memory_ttl_s=60)
+    monkeypatch.setattr(mesh, "records", lambda: early)
+    assert set_config(operator, config("10.64.0.0/13")).changed
+
+
+def test_a_move_keeps_the_old_cidr_until_its_last_lease_is_gone(
+    mesh: Registry, operator: Operator
+) -> None:
+    old = mesh.claim(request(1))
+    new, moving = (
+        IPv4Network("10.32.0.0/12"),
+        ConfigWish(cidr=IPv4Network("10.32.0.0/12"), move=True),
+    )
+    change = operator.config_set(lambda now: wished_config(now, moving) if now else config())
+    assert (change.after.cidr, change.after.previous) == (new, (IPv4Network("10.64.0.0/12"),))
+    assert change.not_moved == (old,)
+    assert '"Hostmesh":{"Previous":["10.64.0.0/12"]}' in operator.config_show()[1]
+    assert mesh.snapshot().leases == (old,)
+    assert mesh.claim(request(2)).subnet.subnet_of(new)
+    finish = ConfigWish(finish=True)
+    with pytest.raises(Refused, match=str(old.subnet)):
+        operator.config_set(lambda now: wished_config(now, finish) if now else config())
+    mesh.release(host(1))
+    done = operator.config_set(lambda now: wished_config(now, finish) if now else config())
+    assert done.after.previous == ()
+    assert "Hostmesh" not in operator.config_show()[1]
 
 
 def test_config_set_enlarges_a_running_mesh_and_keeps_unknown_fields(
@@ -123,8 +222,11 @@ def test_config_set_enlarges_a_running_mesh_and_keeps_unknown_fields(
         subnet_len=20,
         subnet_max=IPv4Address("10.127.240.0"),
     )
-    changed = operator.config_set(larger)
-    assert operator.config_set(larger) == changed == mesh.config()
+    changed = set_config(operator, larger)
+    assert changed.changed
+    again = set_config(operator, larger)
+    assert not again.changed
+    assert again.after == changed.after == mesh.config()
     assert '"Flannels":"own"' in operator.config_show()[1]
     assert mesh.snapshot().leases == (lease,)
     assert mesh.claim(request(2)).subnet.prefixlen == 20
@@ -135,28 +237,30 @@ def test_config_set_refuses_what_would_leave_somebody_outside(
 ) -> None:
     mesh.claim(request(1, wanted=_SUBNET))
     with pytest.raises(Refused, match=r"10\.70\.0\.0/16 is not a part"):
-        operator.config_set(config("10.96.0.0/12"))
+        set_config(operator, config("10.96.0.0/12"))
     near = replace(request(2), node_address=IPv4Address("10.200.0.1"))
     mesh.claim(near)
     with pytest.raises(Refused, match=r"10\.200\.0\.1 is inside"):
-        operator.config_set(config("10.0.0.0/8"))
+        set_config(operator, config("10.0.0.0/8"))
     with pytest.raises(MeshConfigError, match="four"):
-        operator.config_set(config("10.64.0.0/15"))
+        set_config(operator, config("10.64.0.0/15"))
     mesh.release(host(1))
     mesh.release(host(2))
     operator.reserve(host(1), _SUBNET)
     with pytest.raises(Refused, match="reservation"):
-        operator.config_set(config("10.96.0.0/12"))
+        set_config(operator, config("10.96.0.0/12"))
 
 
 def test_config_set_repairs_garbage(mesh: Registry, operator: Operator) -> None:
     _write(mesh, "garbage")
     assert operator.config_show() == (None, "garbage")
-    operator.config_set(config("10.64.0.0/12"))
+    set_config(operator, config("10.64.0.0/12"))
     assert mesh.config() is not None
 
 
-def _write(mesh: Registry, text: str) -> None:
-    from agent.leases import kv  # noqa: PLC0415  # only here are records written by hand
+def set_config(operator: Operator, wished: MeshConfig, **more: bool) -> ConfigChange:
+    return operator.config_set(lambda _now: wished, **more)
 
+
+def _write(mesh: Registry, text: str) -> None:
     mesh.client.txn("w", [], [kv.put(mesh.keys.config, text.encode())])

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from agent.errors import EtcdError, NoFreeSubnet
+from agent.leases.operator import Operator
 from agent.leases.registry import Registry
+from agent.model import MeshConfig
 from tests.etcd.support.etcdlab import Etcd, config, registry, request
 
 pytestmark = pytest.mark.etcd
@@ -69,7 +71,6 @@ def test_promise_1_forty_hosts_race_for_thirty_two_subnets(shared_etcd: Etcd, pr
 
 def test_promise_1_hosts_with_different_lengths_race(shared_etcd: Etcd, prefix: str) -> None:
     """The operator enlarges the subnets while hosts claim: /20s and /16s never overlap."""
-    from agent.leases.operator import Operator  # noqa: PLC0415  # only here
 
     def host(number: int) -> _Answer:
         with registry(shared_etcd, prefix=prefix) as mesh:
@@ -80,10 +81,14 @@ def test_promise_1_hosts_with_different_lengths_race(shared_etcd: Etcd, prefix: 
         with ThreadPoolExecutor(13) as pool:
             claims = [pool.submit(host, number) for number in range(12)]
             for length in (16, 20, 18, 16):
-                Operator(mesh).config_set(config("10.64.0.0/12", length))
+                _set_config(Operator(mesh), config("10.64.0.0/12", length))
             answers = [each.result() for each in claims]
         _check(answers, 256)
         assert mesh.snapshot().set_aside == ()
+
+
+def _set_config(operator: Operator, wished: MeshConfig) -> None:
+    operator.config_set(lambda _now: wished)
 
 
 def _process(endpoint: str, prefix: str, number: int, barrier: Any, answers: Any) -> None:  # noqa: ANN401

@@ -19,7 +19,15 @@ from agent.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["docker0_of", "init", "occupied", "show"]
+__all__ = [
+    "config_document",
+    "config_sentence",
+    "docker0_of",
+    "init",
+    "occupied",
+    "refuse_overlap",
+    "show",
+]
 
 _DOCKER0 = "docker0"
 _FLAGS = {"cidr": "mesh.cidr", "subnet_len": "mesh.subnet_len", "backend": "mesh.backend"}
@@ -55,10 +63,10 @@ def init(context: Context) -> int:
     key = f"{settings.etcd.prefix}/config"
     if replace(stored, mod_revision=0) != replace(config, mod_revision=0):
         raise MeshConfigError(
-            f"{key} is in etcd already and differs: {_sentence(stored)}; nothing was written",
+            f"{key} is in etcd already and differs: {config_sentence(stored)}; nothing was written",
             hint="agentctl config show; or name another mesh with etcd.prefix",
         )
-    _say(context, stored, f"{key} is in etcd: {_sentence(stored)}")
+    _say(context, stored, f"{key} is in etcd: {config_sentence(stored)}")
     return 0
 
 
@@ -79,13 +87,13 @@ def show(context: Context) -> int:
                 hint="correct it with etcdctl; every agent holds what it has until then",
             )
         raise MeshConfigError(f"there is no {key} in etcd", hint="agentctl config init")
-    _say(context, view.config, _sentence(view.config))
+    _say(context, view.config, config_sentence(view.config))
     return 0
 
 
 def _say(context: Context, config: MeshConfig, sentence: str) -> None:
     if context.form == "json":
-        context.say_json(_document(config))
+        context.say_json(config_document(config))
     else:
         context.say(sentence)
 
@@ -133,8 +141,20 @@ def _proposal(facts: HostFacts, docker: DockerFacts) -> IPv4Network:
     return found
 
 
-def _refuse_overlap(facts: HostFacts, cidr: IPv4Network, docker: DockerFacts) -> None:
-    overlaps = host_overlaps(facts, cidr, docker)
+def refuse_overlap(
+    settings: Settings, cidr: IPv4Network, own: tuple[IPv4Network, ...] = ()
+) -> None:
+    """Raise OverlapError when ``cidr`` meets what this host has, its ``own`` subnets left out."""
+    from agent.kernel.facts import read_host_facts  # noqa: PLC0415 - costs 0.2 s
+
+    facts = read_host_facts(settings.routes.protocol)
+    _refuse_overlap(facts, cidr, docker0_of(facts, settings), own)
+
+
+def _refuse_overlap(
+    facts: HostFacts, cidr: IPv4Network, docker: DockerFacts, own: tuple[IPv4Network, ...] = ()
+) -> None:
+    overlaps = host_overlaps(facts, cidr, docker, own)
     if overlaps:
         free = propose_cidr(tuple(occupied(facts, docker)), prefixlen=max(cidr.prefixlen, 8))
         raise OverlapError(
@@ -145,28 +165,31 @@ def _refuse_overlap(facts: HostFacts, cidr: IPv4Network, docker: DockerFacts) ->
 
 def _show_proposal(context: Context, config: MeshConfig) -> int:
     if context.form == "json":
-        context.say_json({**_document(config), "created": False})
+        context.say_json({**config_document(config), "created": False})
         return 0
     command = f"agentctl config init --cidr {config.cidr} --subnet-len {config.subnet_len}"
-    context.say(f"proposed: {_sentence(config)}")
+    context.say(f"proposed: {config_sentence(config)}")
     context.say("It overlaps nothing that this host sees. Other hosts may see more: each one")
     context.say("checks before it joins. Nothing was written. To create the mesh:")
     context.say(f"  {command}")
     return 0
 
 
-def _sentence(config: MeshConfig) -> str:
+def config_sentence(config: MeshConfig) -> str:
+    """A config in words, clean."""
     count = 1 << (config.subnet_len - config.cidr.prefixlen)
     bounds = ""
     if (int(config.subnet_max) - int(config.subnet_min)) >> (32 - config.subnet_len) != count - 1:
         bounds = f" from {config.subnet_min} to {config.subnet_max}"
+    moving = f", moving from {', '.join(map(str, config.previous))}" if config.previous else ""
     return (
         f"{config.cidr}, a /{config.subnet_len} for each of up to {count} hosts{bounds},"
-        f" {clean(config.backend)}"
+        f" {clean(config.backend)}{moving}"
     )
 
 
-def _document(config: MeshConfig) -> Mapping[str, Any]:
+def config_document(config: MeshConfig) -> Mapping[str, Any]:
+    """A config as JSON."""
     return {
         "version": 1,
         "cidr": str(config.cidr),
@@ -174,5 +197,6 @@ def _document(config: MeshConfig) -> Mapping[str, Any]:
         "subnet_min": str(config.subnet_min),
         "subnet_max": str(config.subnet_max),
         "backend": config.backend,
+        "previous": [str(each) for each in config.previous],
         "mod_revision": config.mod_revision,
     }

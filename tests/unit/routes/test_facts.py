@@ -157,7 +157,7 @@ def test_overlaps_are_named(links: list[Link], routes: list[Route], words: str) 
 )
 def test_what_is_no_overlap(links: list[Link], routes: list[Route]) -> None:
     facts = HostFacts(links=tuple(links), foreign_routes=tuple(routes))
-    assert host_overlaps(facts, CIDR, None, IPv4Network("10.64.0.0/24")) == ()
+    assert host_overlaps(facts, CIDR, None, [IPv4Network("10.64.0.0/24")]) == ()
 
 
 def test_dockers_bridge_by_another_name_is_no_overlap() -> None:

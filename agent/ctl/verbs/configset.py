@@ -1,0 +1,136 @@
+"""``agentctl config set``: change the mesh while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING, TypeVar
+
+from agent.ctl import direct
+from agent.ctl.context import Context
+from agent.ctl.output import clean
+from agent.ctl.verbs.config import config_document, config_sentence, refuse_overlap
+from agent.errors import MeshConfigError, UsageError
+from agent.mesh.backends import backend_by_name, backend_names
+from agent.mesh.reconfigure import ConfigWish, wished_config
+from agent.model import MeshConfig
+from agent.settings.text import shown
+
+if TYPE_CHECKING:
+    from agent.leases.operator import ConfigChange
+
+__all__ = ["run"]
+
+_T = TypeVar("_T")
+_SHOWN = 10
+
+
+def run(context: Context) -> int:
+    """Change what is named on the command line and nothing else.
+
+    Raises:
+        UsageError: Nothing is named, or it cannot be meant.
+        Refused: What is in use would be outside.
+        OverlapError: The new CIDR meets this host's addresses or routes.
+        MeshConfigError: There is no config yet, or no mesh can be like that.
+    """
+    wish = _wish(context)
+
+    def wished(now: MeshConfig | None) -> MeshConfig:
+        if now is None:
+            raise MeshConfigError(
+                "there is no usable config in etcd to change",
+                hint="agentctl config show says why; create the mesh with agentctl config init",
+            )
+        _refuse_twisted(now, wish)
+        return wished_config(now, wish)
+
+    with direct.operator(context.settings) as operator:
+        if wish.cidr is not None:
+            here = direct.own_host_id()
+            own = tuple(each.subnet for each in operator.view().leases if each.host_id == here)
+            refuse_overlap(context.settings, wish.cidr, own if here else ())
+        change = operator.config_set(wished, dry=context.args.dry_run)
+    _say(context, change)
+    return 0
+
+
+def _wish(context: Context) -> ConfigWish:
+    args = context.args
+    wish = ConfigWish(
+        cidr=_read("--cidr", args.cidr, IPv4Network, "a range such as 10.64.0.0/10"),
+        subnet_len=_read("--subnet-len", args.subnet_len, int, "a prefix length such as 16"),
+        subnet_min=_read("--subnet-min", args.subnet_min, IPv4Address, "an address"),
+        subnet_max=_read("--subnet-max", args.subnet_max, IPv4Address, "an address"),
+        backend=args.backend,
+        move=args.move,
+        finish=args.finish,
+    )
+    if wish == ConfigWish():
+        raise UsageError("nothing to change is named", hint="agentctl config set --help")
+    if wish.move and (wish.cidr is None or wish.finish):
+        raise UsageError(
+            "--move says how to get to another --cidr",
+            hint="agentctl config set --cidr CIDR --move",
+        )
+    if wish.backend is not None and backend_by_name(wish.backend) is None:
+        raise UsageError(
+            f"there is no backend {shown(wish.backend)}",
+            hint=f"there are {', '.join(backend_names())}",
+        )
+    return wish
+
+
+def _read(option: str, text: str | None, kind: Callable[[str], _T], what: str) -> _T | None:
+    if text is None:
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"{option} {shown(text)} is not {what}") from None
+
+
+def _refuse_twisted(now: MeshConfig, wish: ConfigWish) -> None:
+    """Bounds that the operator chose do not fit another range by themselves."""
+    after = wished_config(now, wish)
+    for option, bound in (("--subnet-min", after.subnet_min), ("--subnet-max", after.subnet_max)):
+        if bound not in after.cidr:
+            raise MeshConfigError(
+                f"{option} is {bound} and that is outside {after.cidr}",
+                hint=f"name {option} as well",
+            )
+
+
+def _say(context: Context, change: ConfigChange) -> None:
+    moving = [str(each.subnet) for each in change.not_moved]
+    if context.form == "json":
+        context.say_json(
+            {
+                **config_document(change.after),
+                "changed": change.changed,
+                "dry_run": context.args.dry_run,
+                "not_moved": moving,
+            }
+        )
+        return
+    sentence = config_sentence(change.after)
+    if not change.changed:
+        context.say(f"nothing to change: {sentence}")
+    elif context.args.dry_run:
+        context.say(f"would be: {sentence}")
+    else:
+        context.say(f"changed: {sentence}")
+    if change.after.previous:
+        _say_move(context, change)
+
+
+def _say_move(context: Context, change: ConfigChange) -> None:
+    left = ", ".join(map(str, change.after.previous))
+    if not change.not_moved:
+        context.say(f"No host is left in {left}. To stop using it: agentctl config set --finish")
+        return
+    hosts = [clean(each.host_name or each.node_address) for each in change.not_moved[:_SHOWN]]
+    more = len(change.not_moved) - _SHOWN
+    named = ", ".join(hosts) + (f" and {more} more" if more > 0 else "")
+    context.say(f"{left} stays in use until its hosts have moved: {named}")
+    context.say("Each moves when its Docker may restart: agentctl docker restart --now there.")

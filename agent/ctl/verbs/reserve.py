@@ -1,0 +1,159 @@
+"""``agentctl reserve`` and ``agentctl remove``: who shall have which subnet, and who no more."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Any
+
+from agent.ctl import direct
+from agent.ctl.context import Context
+from agent.ctl.output import Column, render_table
+from agent.errors import UsageError
+from agent.settings.text import shown
+
+__all__ = ["remove", "run"]
+
+_COLUMNS = (
+    Column(title="SUBNET"),
+    Column(title="HOST", shrink_to=8),
+    Column(title="HOLDS IT"),
+    Column(title="HOST ID", shrink_to=8, drop=1),
+)
+
+
+def run(context: Context) -> int:
+    """Reserve a subnet for a host, end a reservation, or list them.
+
+    Raises:
+        UsageError: The command line cannot be meant.
+        Refused: No host, or more than one, is meant.
+        MeshConfigError, ClaimConflict: The subnet is none of the mesh's, or another's.
+    """
+    args = context.args
+    if args.delete is not None:
+        if args.host is not None:
+            raise UsageError("--delete takes the subnet alone", hint="agentctl reserve --help")
+        return _end(context, _subnet(args.delete))
+    if args.host is None:
+        return _list(context)
+    if args.subnet is None:
+        raise UsageError("which subnet?", hint="agentctl reserve HOST SUBNET")
+    return _reserve(context, args.host, _subnet(args.subnet))
+
+
+def _reserve(context: Context, text: str, subnet: IPv4Network) -> int:
+    with direct.operator(context.settings) as operator:
+        view = operator.view()
+        host = operator.find(text, view, unknown=True)
+        if host.host_id is None:
+            raise UsageError(
+                f"{host} has no identity to reserve a subnet for",
+                hint="flannel's own reservations are leases without a TTL",
+            )
+        changed = operator.reserve(host.host_id, subnet, dry=context.args.dry_run)
+    held = [each.subnet for each in view.leases if each.host_id == host.host_id]
+    done = [f"{_did(context, 'reserved', 'reserve')} {subnet} for {host}"] if changed else []
+    if held and subnet not in held:
+        context.remark(
+            f"it holds {held[0]} now, and takes {subnet} when it joins anew:"
+            " agentctl leave and agentctl join there"
+        )
+    return _say(context, changed, done, subnet=str(subnet), host_id=host.host_id)
+
+
+def _end(context: Context, subnet: IPv4Network) -> int:
+    with direct.operator(context.settings) as operator:
+        changed = operator.unreserve(subnet, dry=context.args.dry_run)
+    done = [f"{_did(context, 'ended', 'end')} the reservation of {subnet}"] if changed else []
+    return _say(context, changed, done, subnet=str(subnet))
+
+
+def _list(context: Context) -> int:
+    with direct.operator(context.settings) as operator:
+        view = operator.view()
+    names = {each.host_id: each.host_name for each in view.leases}
+    names |= {each.host_id: each.host_name for each in view.heartbeats.values()}
+    found = [
+        {
+            "subnet": str(subnet),
+            "host_id": host_id,
+            "host_name": names.get(host_id, ""),
+            "held": any(each.subnet == subnet and each.host_id == host_id for each in view.leases),
+        }
+        for subnet, host_id in sorted(view.reservations.items())
+    ]
+    if context.form == "json":
+        context.say_json({"version": 1, "reservations": found})
+        return 0
+    rows = [
+        [each["subnet"], each["host_name"], "yes" if each["held"] else "no", each["host_id"]]
+        for each in found
+    ]
+    width = None if context.form == "wide" else context.width
+    for line in render_table(_COLUMNS, rows, width) if rows else ["no subnet is reserved"]:
+        context.say(line)
+    return 0
+
+
+def remove(context: Context) -> int:
+    """Retire another host: its leases, heartbeat and memory.
+
+    Raises:
+        Refused: It is alive and --force is not given; or no host, or more than one, is meant.
+    """
+    args = context.args
+    with direct.operator(context.settings) as operator:
+        view = operator.view()
+        host = operator.find(args.host, view, unknown=True)
+        known = host.host_id in view.heartbeats or host.host_id in view.memory
+        subnets = operator.remove_host(host, force=args.force, dry=args.dry_run)
+    changed = known or bool(subnets)
+    done = [f"{_did(context, 'took', 'take')} {subnet} away from {host}" for subnet in subnets]
+    if changed:
+        done.append(f"{_did(context, 'forgot', 'forget')} {host}")
+    reserved = [str(subnet) for subnet, owner in view.reservations.items() if owner == host.host_id]
+    if reserved:
+        context.remark(
+            f"{', '.join(reserved)} stays reserved for it: agentctl reserve --delete {reserved[0]}"
+        )
+    return _say(
+        context,
+        changed,
+        done,
+        host_id=host.host_id,
+        host_name=host.host_name,
+        subnets=[str(each) for each in subnets],
+    )
+
+
+def _did(context: Context, done: str, todo: str) -> str:
+    return f"would {todo}" if context.args.dry_run else done
+
+
+def _say(context: Context, changed: bool, done: list[str], **values: Any) -> int:  # noqa: ANN401, FBT001 - JSON; a helper of two callers
+    document = {
+        "version": 1,
+        "changed": changed,
+        "dry_run": context.args.dry_run,
+        **values,
+        "done": done,
+        "todo": [],
+    }
+    return context.report(document)
+
+
+def _subnet(text: str) -> IPv4Network:
+    """Read a subnet as the operator wrote it.
+
+    Raises:
+        UsageError: It is none; with the nearest that is.
+    """
+    try:
+        return IPv4Network(text)
+    except ValueError:
+        pass
+    try:
+        near = f"did you mean {IPv4Network(text, strict=False)}?"
+    except ValueError:
+        near = "such as 10.70.0.0/16"
+    raise UsageError(f"{shown(text)} is not a subnet", hint=near)

@@ -1,0 +1,106 @@
+"""Which host an operator means: by id, name, address or subnet. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from agent.errors import Refused
+from agent.leases.keys import HOST_ID
+from agent.model import HostId, View
+
+__all__ = ["HostRef", "find_host", "hosts_of"]
+
+_LEAST_OF_AN_ID = 4
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRef:
+    """A host that the mesh knows.
+
+    Attributes:
+        host_id: None for a flannel host, which has no identity but its address.
+        names: All it can be called by: name, node address, subnets.
+    """
+
+    host_id: HostId | None
+    host_name: str = ""
+    node_address: IPv4Address | None = None
+    names: frozenset[str] = field(default=frozenset(), compare=False)
+
+    def __str__(self) -> str:
+        """As in a sentence: ``web1 (0123…) at 192.0.2.7``."""
+        name = self.host_name or ("a flannel host" if self.host_id is None else "")
+        found = f"{name} ({self.host_id})" if name and self.host_id else name or str(self.host_id)
+        return f"{found} at {self.node_address}" if self.node_address else found
+
+
+def hosts_of(view: View) -> tuple[HostRef, ...]:
+    """Every host that some record names."""
+    found: dict[str, HostRef] = {}
+
+    def add(key: str, ref: HostRef) -> None:
+        before = found.get(key)
+        if before is not None:
+            ref = HostRef(
+                host_id=before.host_id,
+                host_name=before.host_name or ref.host_name,
+                node_address=before.node_address or ref.node_address,
+                names=before.names | ref.names,
+            )
+        found[key] = ref
+
+    for lease in view.leases:
+        names = frozenset({lease.host_name, str(lease.node_address), str(lease.subnet)})
+        add(
+            lease.host_id or f"flannel {lease.node_address}",
+            HostRef(
+                host_id=lease.host_id,
+                host_name=lease.host_name,
+                node_address=lease.node_address,
+                names=names,
+            ),
+        )
+    for beat in view.heartbeats.values():
+        address = beat.node_address
+        names = frozenset({beat.host_name} | ({str(address)} if address else set()))
+        ref = HostRef(
+            host_id=beat.host_id, host_name=beat.host_name, node_address=address, names=names
+        )
+        add(beat.host_id, ref)
+    for host_id in (*view.memory, *view.reservations.values()):
+        add(host_id, HostRef(host_id=host_id))
+    return tuple(found.values())
+
+
+def find_host(view: View, text: str, *, unknown: bool = False) -> HostRef:
+    """Find the one host that ``text`` means: a host id or the start of it, or one of its names.
+
+    Args:
+        view: Where to look.
+        text: As the operator wrote it.
+        unknown: A whole host id may also be one that no record names yet.
+
+    Raises:
+        Refused: No host is meant, or more than one; then with the candidates.
+    """
+    hosts = hosts_of(view)
+    found = [each for each in hosts if text and (text == each.host_id or text in each.names)]
+    if not found and len(text) >= _LEAST_OF_AN_ID:
+        found = [each for each in hosts if each.host_id and each.host_id.startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    if not found and unknown and HOST_ID.fullmatch(text):
+        return HostRef(host_id=HostId(text))
+    if not found:
+        raise Refused(
+            f"no host of the mesh is known as {text!r}",
+            hint="agentctl leases -o wide shows names, addresses and ids",
+        )
+    shown = "; ".join(str(each) for each in found[:_SHOWN])
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    raise Refused(
+        f"{len(found)} hosts are known as {text!r}: {shown}{more}",
+        hint="name the one you mean by its id or its subnet",
+    )

@@ -1,0 +1,71 @@
+"""From one config of a running mesh to the next: what an operator may wish, worked out. Pure.
+
+A larger CIDR and another SubnetLen for new leases only change what new leases look like. Another
+CIDR is a move: the old one stays in use (``MeshConfig.previous``) until the last host has left it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+
+from agent.model import MeshConfig
+
+__all__ = ["ConfigWish", "left_behind", "wished_config"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigWish:
+    """What shall change; None leaves it as it is.
+
+    Attributes:
+        move: Keep what ``cidr`` replaces in use until its hosts have moved.
+        finish: Stop using the CIDRs that the mesh moved away from.
+    """
+
+    cidr: IPv4Network | None = None
+    subnet_len: int | None = None
+    subnet_min: IPv4Address | None = None
+    subnet_max: IPv4Address | None = None
+    backend: str | None = None
+    move: bool = False
+    finish: bool = False
+
+
+def wished_config(now: MeshConfig, wish: ConfigWish) -> MeshConfig:
+    """The config that ``wish`` makes of ``now``; not yet held against what is in use.
+
+    A bound that was the CIDR's own follows the CIDR and the length; one that was chosen stays.
+    """
+    cidr, length = wish.cidr or now.cidr, wish.subnet_len or now.subnet_len
+    low, high = _bounds(now.cidr, now.subnet_len)
+    first, last = _bounds(cidr, length)
+    return replace(
+        now,
+        cidr=cidr,
+        subnet_len=length,
+        subnet_min=wish.subnet_min or (first if now.subnet_min == low else now.subnet_min),
+        subnet_max=wish.subnet_max or (last if now.subnet_max == high else now.subnet_max),
+        backend=wish.backend or now.backend,
+        previous=_previous(now, cidr, wish),
+    )
+
+
+def _previous(now: MeshConfig, cidr: IPv4Network, wish: ConfigWish) -> tuple[IPv4Network, ...]:
+    if wish.finish:
+        return ()
+    kept = now.cidrs if wish.move else now.previous
+    return tuple(each for each in kept if not each.subnet_of(cidr))
+
+
+def _bounds(cidr: IPv4Network, length: int) -> tuple[IPv4Address, IPv4Address]:
+    """Network address of the first and of the last subnet; the CIDR's ends for a bad length."""
+    size = 1 << max(0, 32 - max(length, cidr.prefixlen))
+    return cidr.network_address, cidr.broadcast_address - (size - 1)
+
+
+def left_behind(before: MeshConfig | None, after: MeshConfig) -> bool:
+    """Whether some range of ``before`` is no part of the mesh any more."""
+    return before is None or any(
+        not any(old.subnet_of(new) for new in after.cidrs) for old in before.cidrs
+    )
