@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup setup-lab demo test test-fast test-full check format lock clean
+.PHONY: help setup setup-lab demo test test-fast test-full check format lock deb clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -41,6 +41,10 @@ format: ## Put the code into the house's format
 	@tests/prepare.sh
 	.venv/bin/ruff check --fix-only .
 	.venv/bin/ruff format .
+
+deb: ## Debian packages for bookworm, trixie and forky in dist/ (root; SUITE=trixie for one)
+	@tests/prepare.sh lab
+	@$(PY) -m deploy.deb.build --suite $(or $(SUITE),all)
 
 lock: ## Resolve the dependencies anew and write both lock files
 	.venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \

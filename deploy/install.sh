@@ -5,12 +5,16 @@
 #
 #   deploy/install.sh [--etcd http://10.0.0.5:2379[,http://…]] [--start]
 #   deploy/install.sh --uninstall     leave the mesh, then remove what this script installed
+#   deploy/install.sh --uninstall --keep-membership
+#                                     remove the program only: lease, routes, rules and Docker's
+#                                     configuration stay for whatever is installed next
 set -eu
 cd "$(dirname "$0")/.."
 prefix=/opt/hostmesh
 etcd=
 start=no
 uninstall=no
+keep=no
 protocol_name=/etc/iproute2/rt_protos.d/hostmesh.conf
 
 fail() { printf 'install: %s\n' "$*" >&2; exit 1; }
@@ -19,6 +23,7 @@ while [ $# -gt 0 ]; do
         --etcd) [ $# -ge 2 ] || fail "--etcd needs a value"; etcd=$2; shift ;;
         --start) start=yes ;;
         --uninstall) uninstall=yes ;;
+        --keep-membership) keep=yes ;;
         *) fail "unknown option $1 (see the head of this file)" ;;
     esac
     shift
@@ -26,7 +31,7 @@ done
 [ "$(id -u)" = 0 ] || fail "root is needed"
 
 if [ $uninstall = yes ]; then
-    if [ -x /usr/local/bin/agentctl ]; then
+    if [ $keep = no ] && [ -x /usr/local/bin/agentctl ]; then
         # What cannot be given back now (etcd away) is said, and does not keep the files here.
         /usr/local/bin/agentctl leave || printf 'install: agentctl leave said the above; going on\n' >&2
     fi
@@ -37,6 +42,7 @@ if [ $uninstall = yes ]; then
         $protocol_name
     rm -rf $prefix
     if command -v systemctl >/dev/null; then systemctl daemon-reload 2>/dev/null || true; fi
+    [ $keep = no ] || { printf 'install: the program is removed; this host is a member still\n'; exit 0; }
     printf 'install: removed; /etc/hostmesh and /var/lib/hostmesh are kept (rm -r them to forget this host)\n'
     exit 0
 fi
@@ -65,9 +71,10 @@ rm -rf $prefix/venv.old
 mv $prefix/venv.new $prefix/venv
 rm -rf $prefix/venv.old
 
-# Wrappers instead of links: console scripts of a moved environment name its old place.
+# Wrappers instead of links: console scripts of a moved environment name its old place. -I: what
+# lies in the folder where root happens to be is not imported.
 for program in hostmesh-agent:agent agentctl:agent.ctl; do
-    printf '#!/bin/sh\nexec %s/venv/bin/python -m %s "$@"\n' $prefix "${program#*:}" >/usr/local/bin/"${program%%:*}".new
+    printf '#!/bin/sh\nexec %s/venv/bin/python -I -m %s "$@"\n' $prefix "${program#*:}" >/usr/local/bin/"${program%%:*}".new
     chmod 755 /usr/local/bin/"${program%%:*}".new
     mv /usr/local/bin/"${program%%:*}".new /usr/local/bin/"${program%%:*}"
 done

@@ -7,32 +7,44 @@ The agent's source is no part of it: hosts see the clone's, read-only.
 
 import hashlib
 import os
+import re
 import time
 from pathlib import Path
 
 from hostmesh_lab import images, paths
 from hostmesh_lab.errors import LabError
 
-FORMAT = 2
+FORMAT = 3
 SOURCE = "/opt/hostmesh/src"
 _VENV = "opt/hostmesh/venv"
 _PROGRAMS = {"hostmesh-agent": "agent", "agentctl": "agent.ctl"}
-_MOUNTS = """\
-mkdir -p "$0"
-mount -t overlay overlay -o "lowerdir=$LAB_LOWER,upperdir=$LAB_UPPER,workdir=$LAB_WORK" "$0"
-mkdir -p "$0/opt/hostmesh/venv"
-mount --bind "$LAB_VENV" "$0/opt/hostmesh/venv"
-for folder in $LAB_LINKS; do
-    mkdir -p "$0$folder"
-    mount --bind "$folder" "$0$folder"
-done"""
 _SCRIPT = """\
 apt-get -q update
 apt-get -q install -y --no-install-recommends gcc libc6-dev python3-dev
+python3 -m venv /build
+/build/bin/pip install -q --no-input --require-hashes -r /build.lock
+/build/bin/pip wheel -q --no-input --require-hashes --no-build-isolation -w /wheels \\
+    -r /requirements.lock
 python3 -m venv /opt/hostmesh/venv
-/opt/hostmesh/venv/bin/pip install -q --no-input --require-hashes -r /requirements.lock
+/opt/hostmesh/venv/bin/pip install -q --no-input --no-index --no-deps /wheels/*.whl
 print_path='import sysconfig; print(sysconfig.get_path("purelib"))'
 /opt/hostmesh/venv/bin/python -c "$print_path" > /purelib"""
+
+
+_SAME_EVERY_TIME = {
+    "CFLAGS": "-g0",
+    "LDFLAGS": "-Wl,--build-id=none",
+    "SOURCE_DATE_EPOCH": "1767225600",
+}
+"""Without these the one compiled package would name the folder that it was built in."""
+
+
+def build_requirements(dev_lock: Path) -> str:
+    """The lines of the developers' lock file that pin what builds packages: setuptools."""
+    found = re.search(r"^setuptools==(?:.*\\\n)*.*\n", dev_lock.read_text(), re.MULTILINE)
+    if found is None:
+        raise LabError(f"{dev_lock} does not pin setuptools", "make lock")
+    return found[0]
 
 
 def lock_file() -> Path:
@@ -57,32 +69,26 @@ def _build(image: images.Image, lock: Path, folder: Path, say: images.Say) -> No
     log.write_text("")
     say(f"making the agent's environment for {image.suite} (about a minute; log: {log})")
     upper, layer = folder / "upper", folder / "layer"
-    for each in (upper, folder / "work", layer / _VENV):
+    for each in (upper, layer / _VENV):
         each.mkdir(parents=True)
     images.lend_name_service(upper)
     images.prepare_apt(upper)
     (upper / "requirements.lock").write_bytes(lock.read_bytes())
+    (upper / "build.lock").write_text(build_requirements(lock.with_name("requirements-dev.lock")))
     pip = _pip_settings(upper)
-    links = " ".join(name for name in pip.get("PIP_FIND_LINKS", "").split() if Path(name).is_dir())
-    mounts = {
-        "LAB_LOWER": image.rootfs,
-        "LAB_UPPER": upper,
-        "LAB_WORK": folder / "work",
-        "LAB_VENV": layer / _VENV,
-        "LAB_LINKS": links,
-    }
-    exports = "".join(f"{name}='{value}'\n" for name, value in mounts.items())
-    images.in_chroot(
-        folder / "merged",
+    links = [Path(name) for name in pip.get("PIP_FIND_LINKS", "").split() if Path(name).is_dir()]
+    images.in_overlay(
+        image,
+        folder,
         _SCRIPT,
         log,
         doing=f"making the agent's environment for {image.suite}",
-        env=pip,
-        mounts=exports + _MOUNTS,
+        env={**pip, **_SAME_EVERY_TIME},
+        binds=[(layer / _VENV, f"/{_VENV}"), *((link, str(link)) for link in links)],
     )
     _add_programs(layer, Path((upper / "purelib").read_text().strip()))
-    images.remove_tree(upper)
-    images.remove_tree(folder / "work")
+    for name in ("upper", "work", "merged"):
+        images.remove_tree(folder / name)
     say(
         f"the agent's environment for {image.suite} is ready"
         f" after {time.monotonic() - started:.0f} s"

@@ -10,9 +10,10 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -233,6 +234,41 @@ def in_chroot(
         f' {_assignments(env or {})} chroot "$0" sh -ec "$1"'
     )
     _isolated(["sh", "-ec", wrapped, str(rootfs), script], log, doing)
+
+
+_OVERLAY = """\
+mount -t overlay overlay -o "lowerdir=$LAB_LOWER,upperdir=$LAB_UPPER,workdir=$LAB_WORK" "$0"
+bind() {
+    mkdir -p "$0$2"
+    mount --bind "$1" "$0$2"
+}"""
+
+
+def in_overlay(
+    image: Image,
+    scratch: Path,
+    script: str,
+    log: Path,
+    *,
+    doing: str,
+    env: dict[str, str] | None = None,
+    binds: Sequence[tuple[Path, str]] = (),
+) -> None:
+    """Run a shell script above an image that stays as it is.
+
+    Args:
+        image: The lower layer.
+        scratch: Gets ``upper`` (what the script wrote; may be there already), ``work``, ``merged``.
+        script, log, doing, env: As for :func:`in_chroot`.
+        binds: Folders of this machine, and where the script finds them.
+    """
+    for name in ("upper", "work", "merged"):
+        (scratch / name).mkdir(parents=True, exist_ok=True)
+    layers = {"LOWER": image.rootfs, "UPPER": scratch / "upper", "WORK": scratch / "work"}
+    mounts = [f"LAB_{name}={shlex.quote(str(folder))}" for name, folder in layers.items()]
+    mounts.append(_OVERLAY)
+    mounts += [f"bind {shlex.quote(str(folder))} {shlex.quote(at)}" for folder, at in binds]
+    in_chroot(scratch / "merged", script, log, doing=doing, env=env, mounts="\n".join(mounts))
 
 
 def _assignments(env: dict[str, str]) -> str:

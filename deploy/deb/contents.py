@@ -1,0 +1,89 @@
+"""Everything in the package but the Python tree: which file of the clone goes where."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+
+_UNITS = "usr/lib/systemd/system"
+_DOC = "usr/share/doc/hostmesh"
+CONFFILES = ("/etc/iproute2/rt_protos.d/hostmesh.conf",)
+"""What an operator may change and dpkg must ask about. agent.toml is made by postinst."""
+
+_FILES = {
+    "deploy/iproute2.conf": "etc/iproute2/rt_protos.d/hostmesh.conf",
+    "deploy/deb/agent.toml": "usr/share/hostmesh/agent.toml",
+    "deploy/deb/networkd.conf": "usr/lib/systemd/networkd.conf.d/hostmesh.conf",
+    "deploy/deb/lintian-overrides": "usr/share/lintian/overrides/hostmesh",
+    "README.md": f"{_DOC}/README.md",
+}
+_PROGRAMS = {
+    "usr/bin/agentctl": "agent.ctl.main",
+    "usr/sbin/hostmesh-agent": "agent.daemon.main",
+}
+_PROGRAM = """\
+#!/usr/lib/hostmesh/bin/python3 -I
+import sys
+
+from {module} import main
+
+sys.exit(main())
+"""
+_MOVED = {
+    "/usr/local/bin/hostmesh-agent": "/usr/sbin/hostmesh-agent",
+    "/usr/local/bin/agentctl": "/usr/bin/agentctl",
+}
+"""deploy/install.sh puts the programs where the units in the clone say; the package does not."""
+
+
+def place(clone: Path, root: Path) -> None:
+    """Put every file but the Python tree under ``root``."""
+    for source, target in _FILES.items():
+        _write(root / target, (clone / source).read_bytes())
+    for target, module in _PROGRAMS.items():
+        _write(root / target, _PROGRAM.format(module=module).encode(), mode=0o755)
+    for unit in units(clone):
+        _write(root / _UNITS / unit.name, _unit_text(unit).encode())
+    for page in sorted((clone / "docs").glob("*.md")):
+        _write(root / _DOC / page.name, page.read_bytes())
+    _write(root / _DOC / "NEWS.gz", zipped((clone / "CHANGELOG.md").read_bytes()))
+
+
+def units(clone: Path) -> list[Path]:
+    """The units of the clone."""
+    return sorted((clone / "systemd").glob("*.service"))
+
+
+def enabled_units(clone: Path) -> list[str]:
+    """The names of those that an installation enables: they say when they want to start."""
+    return [unit.name for unit in units(clone) if "[Install]" in unit.read_text()]
+
+
+def _unit_text(unit: Path) -> str:
+    text = unit.read_text()
+    for before, after in _MOVED.items():
+        text = text.replace(before, after)
+    return text
+
+
+def scripts(clone: Path, root: Path) -> None:
+    """The maintainer scripts, with the units' names in them."""
+    names = {
+        "@UNITS@": " ".join(enabled_units(clone)),
+        "@ALL_UNITS@": " ".join(unit.name for unit in units(clone)),
+    }
+    for script in sorted((clone / "deploy/deb/scripts").iterdir()):
+        text = re.sub(r"@[A-Z_]+@", lambda match: names[match[0]], script.read_text())
+        _write(root / "DEBIAN" / script.name, text.encode(), mode=0o755)
+
+
+def zipped(content: bytes) -> bytes:
+    """The content compressed, the same every time."""
+    return gzip.compress(content, 9, mtime=0)
+
+
+def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(mode)

@@ -1,0 +1,62 @@
+"""A Debian that is no machine of ours: one of the lab's root filesystems, changed freely."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+
+from hostmesh_lab import images
+
+CLONE = Path(__file__).parents[2]
+_OUTSIDE = ("proc", "dev", "sys", "tmp", "run/lock", "work", "var/lib/dpkg", "var/log")
+
+
+class Target:
+    """A root filesystem with the image below and what the test did above.
+
+    Args:
+        suite: Which Debian.
+        folder: Gets the layer; it must not be on an overlay.
+    """
+
+    def __init__(self, suite: str, folder: Path) -> None:
+        self.image = images.ensure(suite, print)
+        self._folder = folder
+        self._log = folder / "log"
+        self._files = 0
+
+    def run(self, script: str, *, check: bool = True) -> str:
+        """Run a shell script as root, without any network; returns what it said and its status."""
+        self._log.unlink(missing_ok=True)
+        inner = f"exec unshare --net -- sh -ec {shlex.quote(script)}"
+        if not check:
+            inner = f"unshare --net -- sh -ec {shlex.quote(script)} || echo status=$?"
+        images.in_overlay(self.image, self._folder, inner, self._log, doing=script)
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def put(self, path: str, content: str | bytes) -> None:
+        """Write a file there."""
+        target = self._folder / "upper" / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def take(self, file: Path) -> str:
+        """Copy a file of this machine to the root of the target; returns its path there."""
+        (self._folder / "upper").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, self._folder / "upper" / file.name)
+        return f"/{file.name}"
+
+    def files(self) -> dict[str, str]:
+        """Every path there, with type, mode and checksum, but what dpkg itself keeps."""
+        prune = " -o ".join(f"-path ./{name}" for name in _OUTSIDE)
+        listing = self.run(
+            f"cd / && find . -xdev \\( {prune} \\) -prune -o -printf '%y %m %l %p\\n'"
+            f" && find . -xdev \\( {prune} \\) -prune -o -type f -path './etc/*' -print0"
+            " | xargs -0 md5sum"
+        )
+        found: dict[str, str] = {}
+        for line in listing.splitlines():
+            about, _, path = line.rpartition(" ")
+            found[path] = found.get(path, "") + about
+        return found

@@ -1,0 +1,189 @@
+"""The Debian package on a Debian: what is in it, and install, upgrade, remove and purge.
+
+The target has no network, no compiler and no pip: what the package does not bring is not there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from deploy.deb import build
+from tests.deploy.target import CLONE, Target
+
+pytestmark = pytest.mark.netns
+
+GOLDEN = Path(__file__).parent / "golden"
+SUITES = [
+    "trixie",
+    pytest.param("bookworm", marks=pytest.mark.full),
+    pytest.param("forky", marks=pytest.mark.full),
+]
+
+
+@pytest.fixture(scope="module", params=SUITES)
+def suite(request: pytest.FixtureRequest) -> str:
+    if os.geteuid() != 0:
+        pytest.skip("needs root for the suites' root filesystems")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def package(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build.build(suite, tmp_path_factory.mktemp("dist"), say=print)
+
+
+@pytest.fixture
+def target(suite: str, tmp_path: Path) -> Target:
+    return Target(suite, tmp_path / "target")
+
+
+def listing(package: Path) -> list[str]:
+    told = subprocess.run(["dpkg-deb", "-c", package], capture_output=True, text=True, check=True)
+    return told.stdout.splitlines()
+
+
+def content(package: Path, name: str) -> str:
+    archive = subprocess.run(
+        ["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True
+    ).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        file = tar.extractfile(f"./{name}")
+        assert file is not None
+        return file.read().decode()
+
+
+def test_the_package_holds_these_files_and_no_others(package: Path) -> None:
+    """Left out: the libraries' modules (requirements.lock), and folders that go in whole."""
+    lines = []
+    whole = re.compile(r"site-packages/[^/]+|/doc/hostmesh/[^/]+[.]md$|/systemd/system/|/$")
+    for line in listing(package):
+        mode, owner, _, _, _, name = line.split(None, 5)
+        assert owner == "root/root"
+        if not whole.search(name):
+            lines.append(f"{mode} {re.sub(r'python3[.][0-9]+', 'python3.N', name)}\n")
+    assert sorted(lines) == (GOLDEN / "package.txt").read_text().splitlines(keepends=True)
+
+
+def test_every_unit_and_page_is_inside_and_units_name_programs_that_are(package: Path) -> None:
+    names = {line.split(None, 5)[5].removeprefix(".") for line in listing(package)}
+    for unit in (CLONE / "systemd").glob("*.service"):
+        assert f"/usr/lib/systemd/system/{unit.name}" in names
+        text = content(package, f"usr/lib/systemd/system/{unit.name}")
+        programs = re.findall(r"^Exec\w+=[-+!@:]*(/\S+)", text, re.MULTILINE)
+        assert programs
+        ours = [each for each in programs if "hostmesh" in each or "agentctl" in each]
+        assert set(ours) <= names
+        assert "/usr/local" not in text
+    for page in (CLONE / "docs").glob("*.md"):
+        assert f"/usr/share/doc/hostmesh/{page.name}" in names
+
+
+def test_no_tool_to_build_or_install_with_is_inside(package: Path) -> None:
+    names = [line.split(None, 5)[5] for line in listing(package)]
+    inside = {match[1] for name in names if (match := re.search(r"site-packages/([^/]+)/", name))}
+    assert {"agent", "grpc", "etcd3", "iptc", "pyroute2", "docker"} <= inside
+    assert not inside & {"pip", "setuptools", "pkg_resources", "pytest", "tests"}
+    compiled = {name for name in names if name.endswith(".pyc")}
+    sources = {name for name in names if name.endswith(".py")}
+    assert len(compiled) >= len(sources) - 5  # a library's template for old Pythons may not compile
+
+
+def test_it_runs_without_network_compiler_or_pip(target: Target, package: Path) -> None:
+    before = target.files()
+    told = target.run(
+        f"! command -v cc gcc pip pip3; dpkg -i {target.take(package)} && dpkg --audit"
+        " && cd /tmp && mkdir agent && echo raise SystemExit > agent/__init__.py"
+        " && agentctl version && hostmesh-agent --check && agentctl config show || test $? = 14"
+    )
+    assert re.search(r"^agentctl \d+\.\d+", told, re.MULTILINE), told
+    assert "settings are good" in told
+    told = target.run(
+        "/usr/lib/hostmesh/bin/python3 -I -c 'from agent.leases.stubs import rpc;"
+        " from agent.kernel.firewall.legacy import _library; _library();"
+        " import docker, pyroute2, structlog, tenacity; print(rpc.RangeRequest)'"
+        " && systemctl is-enabled hostmesh-agent.service"
+        " && ! dpkg --verify hostmesh | grep -v -e /usr/share/doc -e /usr/share/man"
+    )
+    assert "enabled" in told
+    target.run("rm -r /tmp/agent; dpkg -P hostmesh; rm /hostmesh*.deb")
+    before.pop("./etc/hostmesh")  # an empty folder of the lab's image
+    assert target.files() == before
+
+
+def test_settings_that_were_there_first_are_kept(target: Target, package: Path) -> None:
+    """A cloud image brings its settings before the package; dpkg must not stop at a question."""
+    seed = '[etcd]\nendpoints = ["http://192.0.2.1:2379"]\n'
+    target.put("/etc/hostmesh/agent.toml", seed)
+    file = target.take(package)
+    target.run(f"dpkg -i {file} </dev/null")
+    assert target.run("cat /etc/hostmesh/agent.toml") == seed
+    target.run(f"dpkg -i {file} </dev/null && dpkg -r hostmesh </dev/null")
+    assert target.run("cat /etc/hostmesh/agent.toml") == seed
+    target.run("dpkg -P hostmesh </dev/null")
+    assert target.run("ls /etc/hostmesh", check=False).count("agent.toml") == 0
+
+
+def test_an_upgrade_does_not_leave_and_keeps_the_operators_disable(
+    target: Target, package: Path
+) -> None:
+    """Promise 3: the lease, and what the host remembers, outlive an upgrade."""
+    state = '{"version": 1, "left": false, "switched": {}}'
+    file = target.take(package)
+    target.run(f"dpkg -i {file} && systemctl disable hostmesh-agent.service")
+    target.put("/var/lib/hostmesh/state.json", state)
+    target.put("/run/hostmesh/routes", "")
+    target.run(f"dpkg -i {file}")
+    assert target.run("cat /var/lib/hostmesh/state.json") == state
+    assert target.run("ls /run/hostmesh") == "routes\n"
+    assert "disabled" in target.run("systemctl is-enabled hostmesh-agent.service", check=False)
+
+
+def test_removal_leaves_the_mesh_and_installing_again_joins_it(
+    target: Target, package: Path
+) -> None:
+    file = target.take(package)
+    target.put("/var/lib/hostmesh/state.json", '{"version": 1, "left": false, "switched": {}}')
+    told = target.run(f"dpkg -i {file} && dpkg -r hostmesh")
+    assert "the lease could not be given back yet" in told  # no etcd here, and it is said
+    assert '"left": true' in target.run("cat /var/lib/hostmesh/state.json")
+    target.run(f"dpkg -i {file}")
+    assert '"left": false' in target.run("cat /var/lib/hostmesh/state.json")
+
+
+def test_installing_again_keeps_the_operators_leave(target: Target, package: Path) -> None:
+    file = target.take(package)
+    target.put("/var/lib/hostmesh/state.json", '{"version": 1, "left": true, "switched": {}}')
+    target.run(f"dpkg -i {file} && dpkg -r hostmesh && dpkg -i {file}")
+    assert '"left": true' in target.run("cat /var/lib/hostmesh/state.json")
+
+
+def test_beside_the_installers_version_it_does_not_install(target: Target, package: Path) -> None:
+    target.put("/etc/systemd/system/hostmesh-agent.service", "[Service]\n")
+    target.run("mkdir -p /opt/hostmesh/venv/bin && cp /bin/true /opt/hostmesh/venv/bin/python")
+    told = target.run(f"dpkg -i {target.take(package)}", check=False)
+    assert "deploy/install.sh --uninstall --keep-membership" in told
+    assert "status=1" in told
+
+
+@pytest.mark.full
+def test_the_same_sources_make_the_same_package(
+    package: Path, suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything but the root filesystem is made again, the compiled extension too."""
+    cache = Path(os.environ.get("HOSTMESH_LAB_CACHE", "/var/cache/hostmesh-lab"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/images").symlink_to(cache / "images")
+    monkeypatch.setenv("HOSTMESH_LAB_CACHE", str(tmp_path / "cache"))
+    again = build.build(suite, tmp_path / "dist", say=print)
+    assert again.read_bytes() == package.read_bytes()
+
+
+def test_make_deb_says_what_the_version_is() -> None:
+    assert build.version_of(CLONE) in (CLONE / "agent/__init__.py").read_text()
