@@ -150,6 +150,7 @@ class View:
         leases: Usable leases, the own one included, in order of subnet, none overlapping.
         memory: Last subnet of each host that held one in the last 30 days.
         reservations: Subnets only the named host may claim.
+        clones: Hosts that found their identity in use by another, as they say of themselves.
         cached: From the host's own copy of the last complete view, while etcd is away.
     """
 
@@ -161,6 +162,7 @@ class View:
     heartbeats: Mapping[HostId, Heartbeat] = field(default_factory=lambda: MappingProxyType({}))
     memory: Mapping[HostId, IPv4Network] = field(default_factory=lambda: MappingProxyType({}))
     reservations: Mapping[IPv4Network, HostId] = field(default_factory=lambda: MappingProxyType({}))
+    clones: tuple[Heartbeat, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
     cached: bool = False
 

@@ -16,11 +16,13 @@ from agent import __version__
 from agent.daemon.answers import Answers
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.control import ControlServer
+from agent.daemon.earlierlife import EarlierLife
 from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.events import (
     ContactChanged,
     DockerReported,
     EndpointFound,
+    EndpointsSurveyed,
     HostsSilent,
     KernelChanged,
     LeaseChanged,
@@ -49,7 +51,7 @@ from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.firewall.monitor import RuleMonitor
 from agent.kernel.hostchecks import host_conditions
 from agent.kernel.monitor import KernelEvent, Monitor
-from agent.kernel.probe import Prober
+from agent.kernel.probe import Prober, nobody_answers
 from agent.kernel.routes import RouteTable
 from agent.kernel.sysctl import Sysctls
 from agent.leases.client import EtcdClient
@@ -58,7 +60,8 @@ from agent.leases.directory import Directory
 from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
-from agent.model import Condition, HostId, Uplink
+from agent.leases.survey import Survey
+from agent.model import Condition, HostId, Lease, Uplink
 from agent.settings import Settings
 
 __all__ = ["HostAgent", "leaver", "run_forever"]
@@ -107,7 +110,8 @@ def leaver(settings: Settings) -> Leaver:
     def release() -> tuple[str, ...]:
         client = EtcdClient(settings.etcd)
         try:
-            return release_lease(Registry(client, settings.etcd.prefix), host_id(read_machine_id()))
+            registry = Registry(client, settings.etcd.prefix)
+            return release_lease(registry, host_id(read_machine_id()), read_boot_id())
         finally:
             client.close()
 
@@ -120,13 +124,13 @@ def leaver(settings: Settings) -> Leaver:
     )
 
 
-def release_lease(registry: Registry, own: HostId) -> tuple[str, ...]:
+def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, ...]:
     """Give the lease back; a line of what was done.
 
     Raises:
         EtcdError: It could not be done now.
     """
-    subnet = registry.release(own)
+    subnet = registry.release(own, boot_id)
     return (f"gave {subnet} back",) if subnet is not None else ()
 
 
@@ -151,6 +155,7 @@ class HostAgent:
         self._log = structlog.get_logger("agent")
         self._state = StateFile(settings.agent.state_dir)
         self._host_id = host_id(read_machine_id())
+        self._boot_id = read_boot_id()
         host_name = settings.host.name or socket.gethostname()
         self._client = EtcdClient(settings.etcd)
         self._registry = Registry(self._client, settings.etcd.prefix)
@@ -159,6 +164,9 @@ class HostAgent:
         self._endpoint = EndpointAddress(
             settings.etcd.endpoints, on_change=lambda: self._loop.post(EndpointFound())
         )
+        if self._copy is not None:
+            self._client.clusters.pin(self._copy.view.cluster_id)
+        self._survey = Survey(self._client, lambda found: self._loop.post(EndpointsSurveyed(found)))
         self._keeper = self._make_keeper()
         self._docker = self._make_docker()
         self._kernel = kernel_pass(settings, self._state)
@@ -196,6 +204,7 @@ class HostAgent:
             self._docker.start,
             self._keeper.start,
             self._directory.start,
+            self._survey.start,
             self._control.start,
         ):
             start()
@@ -217,6 +226,7 @@ class HostAgent:
         stops: tuple[Callable[[], object], ...] = (
             self._control.stop,
             self._directory.stop,
+            self._survey.stop,
             self._keeper.stop,
             self._monitor.stop,
             self._rule_monitor.stop,
@@ -264,8 +274,13 @@ class HostAgent:
             known,
             believed=copy.view,
             config=copy.view.config,
-            own=copy.lease,
+            own=self._copied_lease(),
         )
+
+    def _copied_lease(self) -> Lease | None:
+        """The own lease by the copy: not that of the host whose disk this one is a clone of."""
+        lease = self._copy.lease if self._copy else None
+        return lease if lease is not None and lease.host_id == self._host_id else None
 
     def _tell_of_copy(self) -> None:
         if self._copy_file.problem:
@@ -296,6 +311,7 @@ class HostAgent:
             joining=self._make_joining(host_name),
             watch_range=self._watch_range,
             probe=self._probe,
+            pin=self._client.clusters.pin,
             reconnect=self._client.reconnect,
         )
         return Loop(
@@ -327,10 +343,11 @@ class HostAgent:
         return Keeper(
             self._registry,
             host_id=self._host_id,
-            boot_id=read_boot_id(),
+            boot_id=self._boot_id,
             agent_version=__version__,
             settings=self._settings.lease,
             on_lease=lambda lease, conditions: self._loop.post(LeaseChanged(lease, conditions)),
+            earlier_life=EarlierLife(lambda: self._loop.snapshot.known, nobody_answers),
         )
 
     def _make_docker(self) -> DockerWorker:
@@ -350,15 +367,16 @@ class HostAgent:
 
     def _make_joining(self, host_name: str) -> Joining:
         mesh = self._settings.mesh
-        copy = self._copy
+        copied = self._copied_lease()
         return Joining(
             settings=self._settings,
             keeper=self._keeper,
             registry=self._registry,
             host_id=self._host_id,
+            boot_id=self._boot_id,
             endpoint=self._endpoint,
             wanted=mesh.config() if mesh else None,
-            past_subnet=lambda: copy.lease.subnet if copy and copy.lease else None,
+            past_subnet=lambda: copied.subnet if copied else None,
             host_name=host_name,
         )
 
@@ -371,7 +389,7 @@ class HostAgent:
 
         return Leaver(
             state=self._state,
-            release=lambda: release_lease(self._registry, self._host_id),
+            release=lambda: release_lease(self._registry, self._host_id, self._boot_id),
             remove=lambda: self._loop.ask(self._loop.remove_all),
             restore=restore,
             forget=self._copy_file.forget,

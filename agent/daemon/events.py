@@ -18,6 +18,7 @@ __all__ = [
     "ContactChanged",
     "DockerReported",
     "EndpointFound",
+    "EndpointsSurveyed",
     "Event",
     "HostsSilent",
     "KernelChanged",
@@ -66,6 +67,13 @@ class RulesWritten:
 @dataclass(frozen=True, slots=True)
 class EndpointFound:
     """The address of the etcd endpoint became known or changed: the uplink may follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsSurveyed:
+    """Which etcd endpoints are left out now, and why; all of them, each time."""
+
+    conditions: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +147,7 @@ Event = (
     | KernelChanged
     | RulesWritten
     | EndpointFound
+    | EndpointsSurveyed
     | DockerReported
     | HostsSilent
     | Reload

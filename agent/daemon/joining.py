@@ -29,7 +29,7 @@ class Joining:
 
     Args:
         registry: To create the config with, or to give a lease back.
-        host_id: This host.
+        host_id, boot_id: This host, in this life.
         wanted: The config that settings bring ([mesh]), None when they bring none.
         past_subnet: The subnet of this host's own copy, None when it has none.
         host_name: As peers and operators should see it.
@@ -42,6 +42,7 @@ class Joining:
         keeper: Keeper,
         registry: Registry,
         host_id: HostId,
+        boot_id: str,
         endpoint: EndpointAddress,
         wanted: MeshConfig | None,
         past_subnet: Callable[[], IPv4Network | None],
@@ -51,6 +52,7 @@ class Joining:
         self._keeper = keeper
         self._registry = registry
         self._host_id = host_id
+        self._boot_id = boot_id
         self._config_job = Background("mesh-config-not-created")
         self._release_job = Background("lease-not-given-back")
         self._endpoint = endpoint
@@ -140,7 +142,9 @@ class Joining:
         view = known.believed
         if view is None or view.cached or view.lease_of(self._host_id) is None:
             return ()
-        return self._release_job.ensure(lambda: self._registry.release(self._host_id))
+        return self._release_job.ensure(
+            lambda: self._registry.release(self._host_id, self._boot_id)
+        )
 
     def _differences(self, config: MeshConfig) -> tuple[Condition, ...]:
         wanted = self._wanted

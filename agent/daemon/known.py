@@ -155,5 +155,11 @@ class Known:
         elif view.config is None and self.config is not None:
             found.append(tell.config_gone())
         found.extend(tell.dead(lease) for lease in self.lapsed if lease.node_address in self.silent)
+        here = self.uplink.node_address if self.uplink else None
+        found.extend(
+            tell.cloned(clone)
+            for clone in view.clones
+            if clone.host_id == self.host_id and clone.node_address != here
+        )
         found.extend(map(tell.set_aside, view.set_aside))
         return summarise(found)

@@ -24,6 +24,7 @@ from agent.daemon.events import (
     ContactChanged,
     DockerReported,
     EndpointFound,
+    EndpointsSurveyed,
     Event,
     HostsSilent,
     KernelChanged,
@@ -70,6 +71,7 @@ class Rooms:
         read_host: A fresh look at links, addresses and foreign routes.
         check_host: What else on the host would undo our work.
         watch_range: Tells the netlink monitor which routes matter.
+        pin: Tells the client of etcd which cluster is the mesh's.
         reconnect: Drops etcd's connections when they are bound to an address that is gone.
         probe: Tells the prober which hosts to ask, by which uplink.
     """
@@ -83,6 +85,7 @@ class Rooms:
     joining: Joining
     watch_range: Callable[[Known], None]
     probe: Callable[[Known], None]
+    pin: Callable[[int], None]
     reconnect: Callable[[], None]
 
 
@@ -121,13 +124,14 @@ class Loop:
         self._calm_from_s = 0.0
         self._stopping = False
         self._log = structlog.get_logger("agent.loop")
-        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+        self._handlers: dict[type[Event], Callable[[Any], object]] = {
             ViewSeen: self._view,
             ContactChanged: self._contact,
             LeaseChanged: self._lease,
             KernelChanged: self._kernel,
             RulesWritten: lambda _event: rooms.passes.rules_changed(),
             EndpointFound: self._endpoint,
+            EndpointsSurveyed: lambda event: conditions.replace("endpoints", event.conditions),
             DockerReported: self._docker,
             Command: Command.execute,
             HostsSilent: self._silent_hosts,
@@ -189,6 +193,7 @@ class Loop:
         if known.alarming is None:
             return False
         self._update(known=known.accepted())
+        self._pin()
         self._calm_from_s = 0.0
         self._rooms.passes.world_changed()
         return True
@@ -213,11 +218,17 @@ class Loop:
 
     def _view(self, event: ViewSeen) -> None:
         self._update(known=self._snapshot.known.with_view(event.view))
+        self._pin()
         self._silence.update(event.view)
         self._rooms.keeper.notice(event.view)
         self._rooms.passes.world_changed()
         self._rooms.watch_range(self._snapshot.known)
         self._timers.set_sooner("copy", _COPY_DELAY_S)
+
+    def _pin(self) -> None:
+        believed = self._snapshot.known.believed
+        if believed is not None:
+            self._rooms.pin(believed.cluster_id)
 
     def _kernel(self, event: KernelChanged) -> None:
         self._rooms.passes.kernel_changed(event.event)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from agent.model import Condition, Lease, SetAside, Severity
+from agent.leases.rivals import CLONE_HINT
+from agent.model import Condition, Heartbeat, Lease, SetAside, Severity
 
-__all__ = ["alarm", "config_gone", "config_unusable", "dead", "set_aside"]
+__all__ = ["alarm", "cloned", "config_gone", "config_unusable", "dead", "set_aside"]
 
 
 def alarm(reason: str) -> Condition:
@@ -36,6 +37,18 @@ def config_gone() -> Condition:
         cause="the mesh's config is gone from etcd; the last known one is used",
         hint="it is written back from this host's copy; if the mesh shall end: agentctl leave"
         " on every host",
+    )
+
+
+def cloned(other: Heartbeat) -> Condition:
+    """Another host found this host's identity in use, and got no lease for it."""
+    return Condition(
+        name="machine-id-cloned",
+        subject=str(other.node_address),
+        severity=Severity.ERROR,
+        cause=f"host {other.host_name or other.host_id} at {other.node_address} has the same"
+        " machine-id as this host, which keeps its lease; that one gets none",
+        hint=CLONE_HINT,
     )
 
 

@@ -26,7 +26,7 @@ import structlog
 from agent.errors import KernelError
 from agent.model import Uplink
 
-__all__ = ["Prober"]
+__all__ = ["Prober", "nobody_answers"]
 
 _log = structlog.get_logger(__name__)
 
@@ -238,6 +238,29 @@ class Prober:
         if silent != self._told:
             self._told = silent
             self._on_change(silent)
+
+
+def nobody_answers(
+    address: IPv4Address, uplink: Uplink, *, attempts: int = 4, interval_s: float = 0.5
+) -> bool:
+    """Ask one address now, and wait for the outcome: some ``attempts * interval_s`` seconds.
+
+    Returns:
+        True when that many questions were sent and none was answered. False when somebody
+        answers, and when the questions could not be sent: that is no evidence of silence.
+    """
+    silent = threading.Event()
+    prober = Prober(
+        lambda addresses: silent.set() if address in addresses else None,
+        attempts=attempts,
+        interval_s=interval_s,
+    )
+    prober.watch(frozenset({address}), uplink)
+    prober.start()
+    try:
+        return silent.wait((attempts + 2) * interval_s)
+    finally:
+        prober.stop()
 
 
 def _open(uplink: Uplink) -> _Channel:

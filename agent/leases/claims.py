@@ -22,6 +22,7 @@ from agent.leases.fold import Records
 from agent.leases.keys import Keys
 from agent.leases.kv import Record
 from agent.leases.request import ClaimRequest, LeaseLostError
+from agent.leases.rivals import IdentityInUseError, Life, Rivals
 from agent.leases.selection import Selection
 from agent.model import HostId, Lease, View
 
@@ -61,6 +62,7 @@ class Claims:
         self._keys = keys
         self._read = read
         self._wall_clock = wall_clock
+        self._rivals = Rivals(client, keys)
 
     def claim(self, request: ClaimRequest) -> Lease:
         """See :meth:`agent.leases.registry.Registry.claim`."""
@@ -71,6 +73,7 @@ class Claims:
                 view = _usable(records.view(), self._keys)
                 held = _held(view, request)
                 if held is not None:
+                    self._refuse_rival(held, request)
                     adopted = self._adopt(held, request)
                     if adopted is not None:
                         return adopted
@@ -106,7 +109,7 @@ class Claims:
             if subnet is None:
                 return None
             lease = self._new_lease(subnet, request, lease_id)
-            value = wire.encode_lease(lease)
+            value = wire.encode_lease(lease, boot_id=request.boot_id)
             key, memory = self._keys.subnet(subnet), self._keys.memory(request.host_id)
             ahead = selection.peek(_LOOK_AHEAD)
             result = self._client.txn(
@@ -164,17 +167,27 @@ class Claims:
                     ttl_s=request.ttl_s,
                 ),
                 request.memory_ttl_s,
+                request.life,
                 fresh=held.host_id is None,
             )
+        except IdentityInUseError:
+            raise
         except (LeaseLostError, ClaimConflict):
             return None
 
-    def renew(self, lease: Lease, memory_ttl_s: int, *, fresh: bool = False) -> Lease:
+    def _refuse_rival(self, held: Lease, request: ClaimRequest) -> None:
+        """Raise IdentityInUseError when the lease of this identity may be a live clone's."""
+        if held.node_address != request.node_address:
+            found = self._client.range(self._keys.subnet(held.subnet)).records
+            self._rivals.refuse_lease(request.life, found)
+
+    def renew(self, lease: Lease, memory_ttl_s: int, life: Life, *, fresh: bool = False) -> Lease:
         """Write ``lease`` if its key is as it was when ``lease`` was read or written.
 
         Args:
             lease: As wished, with the revision and the etcd lease that the key had.
             memory_ttl_s: Of the memory.
+            life: Whose lease it is to be.
             fresh: Do not go on with the key's etcd lease: it is flannel's.
         """
         for _ in range(_RENEW_TRIES):
@@ -183,7 +196,7 @@ class Claims:
             lease_id = self._kept_alive(0 if fresh else before_id, ttl_s)
             wished = replace(lease, etcd_lease_id=lease_id, renewed_s=round(self._wall_clock(), 3))
             try:
-                renewed = self._write(wished, before_id, memory_ttl_s)
+                renewed = self._write(wished, before_id, memory_ttl_s, life)
             except EtcdLeaseGoneError:
                 continue
             if isinstance(renewed, Lease):
@@ -192,10 +205,12 @@ class Claims:
                 return renewed
             if lease_id != before_id:
                 self._drop(lease_id)
-            lease = self._after_conflict(lease, renewed)
+            lease = self._after_conflict(lease, renewed, life)
         raise EtcdError(f"the lease of {lease.subnet} changes faster than it can be renewed")
 
-    def _write(self, lease: Lease, before_id: int, memory_ttl_s: int) -> Lease | Record | None:
+    def _write(
+        self, lease: Lease, before_id: int, memory_ttl_s: int, life: Life
+    ) -> Lease | Record | None:
         """Write a lease and the memory of it if nobody wrote the lease since.
 
         Revisions alone do not prove that: an etcd that was replaced counts anew and may
@@ -204,7 +219,8 @@ class Claims:
         Returns:
             The lease as written; else what is there instead, None when nothing is.
         """
-        key, memory = self._keys.subnet(lease.subnet), self._keys.memory(_owner(lease))
+        key, memory = self._keys.subnet(lease.subnet), self._keys.memory(life.host_id)
+        value = wire.encode_lease(lease, boot_id=life.boot_id)
         remembered = self._client.range(memory).records
         memory_id = self._kept_alive(remembered[0].lease_id if remembered else 0, memory_ttl_s)
         compares = [kv.unchanged(key, lease.mod_revision)]
@@ -214,7 +230,7 @@ class Claims:
             f"renew {lease.subnet}",
             compares,
             [
-                kv.put(key, wire.encode_lease(lease), lease.etcd_lease_id),
+                kv.put(key, value, lease.etcd_lease_id),
                 kv.put(memory, wire.encode_memory(lease.subnet), memory_id),
             ],
             [kv.get(key)],
@@ -222,11 +238,11 @@ class Claims:
         if result.succeeded:
             return replace(lease, mod_revision=result.revision)
         there = result.ranges[0]
-        if there and there[0].value == wire.encode_lease(lease):  # an earlier try got through
+        if there and there[0].value == value:  # an earlier try got through
             return _confirmed(lease, there[0])
         return there[0] if there else None
 
-    def _after_conflict(self, lease: Lease, there: Record | None) -> Lease:
+    def _after_conflict(self, lease: Lease, there: Record | None, life: Life) -> Lease:
         """Go on from what somebody else wrote, if it still says that the host is the owner."""
         if there is None:
             raise LeaseLostError(f"the lease of {lease.subnet} is gone from etcd")
@@ -237,6 +253,7 @@ class Claims:
                 f"the lease of {lease.subnet} was overwritten with something unreadable: {error}",
                 hint=f"look at it with etcdctl get {there.key.decode()}, then delete it",
             ) from error
+        life.check_lease(found, there)
         ours = found.host_id == lease.host_id
         flannel_here = found.host_id is None and found.node_address == lease.node_address
         if not ours and not flannel_here:
@@ -246,11 +263,13 @@ class Claims:
             )
         return _confirmed(lease, there)
 
-    def release(self, host_id: HostId) -> IPv4Network | None:
+    def release(self, host_id: HostId, boot_id: str) -> IPv4Network | None:
         """See :meth:`agent.leases.registry.Registry.release`."""
         given_back: IPv4Network | None = None
         for _ in range(_RELEASE_TRIES):
-            owned = [each for each in self._read().leases() if each.host_id == host_id]
+            records = self._read()
+            _refuse_as_clone(records.view(), host_id, boot_id)
+            owned = [each for each in records.leases() if each.host_id == host_id]
             heartbeat = kv.delete(self._keys.heartbeat(host_id))
             if not owned:
                 self._client.txn("end the heartbeat", [], [heartbeat])
@@ -316,6 +335,18 @@ def _held(view: View, request: ClaimRequest) -> Lease | None:
     return next(iter((*own, *flannel)), None)
 
 
+def _refuse_as_clone(view: View, host_id: HostId, boot_id: str) -> None:
+    """Raise IdentityInUseError when another boot of this identity lives, or refused this one."""
+    beat = view.heartbeats.get(host_id)
+    other_beats = beat is not None and beat.boot_id not in {"", boot_id}
+    refused = any(each.host_id == host_id and each.boot_id == boot_id for each in view.clones)
+    lease = view.lease_of(host_id)
+    address = (beat and beat.node_address) or (lease and lease.node_address)
+    if boot_id and address and (other_beats or refused):
+        shown = (beat and beat.host_name) or (lease and lease.host_name) or host_id
+        raise IdentityInUseError(shown, address, beating=other_beats)
+
+
 def _own_keys(keys: Keys, subnet: IPv4Network) -> tuple[bytes, bytes]:
     """The keys of the lease of exactly this subnet, with and without an IPv6 half."""
     key = keys.subnet(subnet)
@@ -329,12 +360,6 @@ def _confirmed(lease: Lease, record: Record) -> Lease:
         create_revision=record.create_revision,
         mod_revision=record.mod_revision,
     )
-
-
-def _owner(lease: Lease) -> HostId:
-    if lease.host_id is None:
-        raise ClaimConflict(f"{lease.subnet} is a flannel host's lease, not this host's")
-    return lease.host_id
 
 
 def _shown(lease: Lease) -> str:

@@ -19,10 +19,12 @@ from tenacity.nap import sleep_using_event
 
 from agent.errors import EtcdUnavailable
 from agent.leases import kv
+from agent.leases.clusters import Clusters
 from agent.leases.faults import (
     CertificateRefusedError,
     EtcdLeaseExistsError,
     EtcdLeaseGoneError,
+    ForeignClusterError,
     TokenExpiredError,
     translate,
 )
@@ -40,6 +42,10 @@ _Metadata = tuple[tuple[str, str], ...]
 
 _AGAIN = (EtcdUnavailable, TokenExpiredError, CertificateRefusedError)
 """What another try, at the next endpoint or with a new token, may not meet."""
+
+
+_NOT_TOLD = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED)
+"""What does not tell, such as a proxy: its answers will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class EtcdClient:
 
     def __init__(self, settings: EtcdSettings) -> None:
         self.settings = settings
+        self.clusters = Clusters(settings.endpoints)
+        """Which cluster each endpoint belongs to; the owner pins the mesh's."""
         self._members = Members(settings)
         self._tokens = Tokens(settings)
         self._closed = threading.Event()
@@ -237,8 +245,7 @@ class EtcdClient:
     def _try(self, action: str, once: Callable[[Member, _Metadata, float], _T]) -> _T:
         member = self._members.current()
         try:
-            metadata = self._tokens.metadata(member)
-            return once(member, metadata, self.settings.call_timeout_s)
+            return self._ask(member, once)
         except grpc.RpcError as error:
             fault: Any = translate(error, member.endpoint, action)
             self._react(member, fault)
@@ -249,6 +256,22 @@ class EtcdClient:
         except ValueError as error:  # gRPC's "Cannot invoke RPC on closed channel!"
             raise EtcdUnavailable(f"cannot {action}: {error}") from error
 
+    def _ask(self, member: Member, once: Callable[[Member, _Metadata, float], _T]) -> _T:
+        """Ask ``once`` of a member of the mesh's cluster; raises gRPC's errors and ours."""
+        metadata = self._tokens.metadata(member)
+        if len(self._members) > 1 and not self.clusters.known(member.endpoint):
+            self._ask_cluster(member, metadata)
+        self._refuse_foreign(member)
+        answer = once(member, metadata, self.settings.call_timeout_s)
+        self.clusters.saw(member.endpoint, _cluster_of(answer))
+        try:
+            self._refuse_foreign(member)
+        except ForeignClusterError:
+            if isinstance(answer, WatchStream):
+                answer.close()
+            raise
+        return answer
+
     def _react(self, member: Member, fault: Exception) -> None:
         if isinstance(fault, TokenExpiredError):
             self._tokens.expire()
@@ -256,7 +279,53 @@ class EtcdClient:
             self._members.reopen(member)
             self._members.leave(member, str(fault))
         elif isinstance(fault, EtcdUnavailable):
+            if not isinstance(fault, ForeignClusterError):
+                self.clusters.failed(member.endpoint)
             self._members.leave(member, str(fault))
+
+    def ask_cluster(self, endpoint: str) -> None:
+        """Ask one endpoint for its cluster, for :attr:`clusters` to know.
+
+        Raises:
+            EtcdUnavailable, EtcdAuthError, EtcdError: It did not say.
+        """
+        member = self._members.of(endpoint)
+        try:
+            self._ask_cluster(member, self._tokens.metadata(member))
+        except grpc.RpcError as error:
+            self.clusters.failed(endpoint)
+            raise translate(error, endpoint, "ask for the cluster") from error
+        except ValueError as error:  # as in _try
+            raise EtcdUnavailable(f"cannot ask {endpoint}: {error}") from error
+
+    def _ask_cluster(self, member: Member, metadata: _Metadata) -> None:
+        """Ask a member for its cluster before anything is written to it."""
+        token = tuple(each for each in metadata if each[0] == "token")
+        timeout_s = self.settings.call_timeout_s
+        try:
+            answer = member.maintenance.Status(
+                rpc.StatusRequest(), timeout=timeout_s, metadata=token
+            )
+        except grpc.RpcError as error:
+            if error.code() not in _NOT_TOLD:
+                raise
+        else:
+            self.clusters.saw(member.endpoint, answer.header.cluster_id)
+
+    def _refuse_foreign(self, member: Member) -> None:
+        if self.clusters.refuses(member.endpoint):
+            raise ForeignClusterError(
+                f"{member.endpoint} is a member of another etcd cluster than the mesh's",
+                hint="correct etcd.endpoints in agent.toml",
+            )
+
+
+def _cluster_of(answer: object) -> int:
+    """The cluster that an answer came from, 0 when it does not say (a keepalive's TTL)."""
+    if isinstance(answer, WatchStream):
+        return answer.cluster_id
+    header: Any = getattr(answer, "header", None)
+    return header.cluster_id if header is not None else 0
 
 
 def _shown(key: bytes) -> str:

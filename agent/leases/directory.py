@@ -124,6 +124,8 @@ class Directory:
             self._retry_later(error)
             return
         try:
+            if stream.cluster_id != records.cluster_id:  # replaced between the two
+                raise EtcdUnavailable(f"{stream.member.endpoint} is of another cluster now")
             self._report(None)
             self._drain(stream, records)
         except EtcdError as error:

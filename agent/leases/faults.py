@@ -13,6 +13,7 @@ __all__ = [
     "CompactedError",
     "EtcdLeaseExistsError",
     "EtcdLeaseGoneError",
+    "ForeignClusterError",
     "TokenExpiredError",
     "TooLargeError",
     "translate",
@@ -33,6 +34,10 @@ class EtcdLeaseExistsError(EtcdError):
 
 class TooLargeError(EtcdError):
     """An answer is larger than this client accepts; ask for less at a time."""
+
+
+class ForeignClusterError(EtcdUnavailable):
+    """An endpoint is of another cluster than the mesh's: the next one may not be."""
 
 
 class TokenExpiredError(EtcdAuthError):

@@ -27,6 +27,7 @@ _DECODERS: MappingProxyType[str, Callable[[str, Record], Any]] = MappingProxyTyp
     {
         "subnets": wire.decode_lease,
         "hosts": wire.decode_heartbeat,
+        "clones": wire.decode_clone,
         "memory": wire.decode_memory,
         "reservations": wire.decode_reservation,
     }
@@ -81,6 +82,7 @@ class Records:
         heartbeats: dict[HostId, Heartbeat] = {}
         memory: dict[HostId, IPv4Network] = {}
         reservations: dict[IPv4Network, HostId] = {}
+        clones: list[Heartbeat] = []
         for key, (kind, value) in self._decoded.items():
             if isinstance(value, ValueError):
                 set_aside.append(SetAside(quote(key), quote(str(value))))
@@ -90,6 +92,8 @@ class Records:
                 memory[value[0]] = value[1]
             elif kind == "reservations":
                 reservations[value[0]] = value[1]
+            elif kind == "clones":
+                clones.append(value)
         return View(
             cluster_id=self.cluster_id,
             revision=self.revision,
@@ -99,6 +103,7 @@ class Records:
             heartbeats=MappingProxyType(heartbeats),
             memory=MappingProxyType(memory),
             reservations=MappingProxyType(reservations),
+            clones=tuple(sorted(clones, key=lambda each: (each.host_id, str(each.node_address)))),
             set_aside=tuple(sorted(set_aside, key=lambda each: each.key)),
         )
 

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from agent.errors import ClaimConflict, EtcdError
+from agent.errors import EtcdError
 from agent.leases import kv, wire
 from agent.leases.client import EtcdClient
 from agent.leases.faults import EtcdLeaseGoneError
 from agent.leases.keys import Keys
 from agent.leases.kv import Record
+from agent.leases.rivals import Life
 from agent.model import Heartbeat
 
-__all__ = ["Heartbeats", "IdentityInUseError"]
+__all__ = ["Heartbeats"]
 
 _TRIES = 4
-
-
-class IdentityInUseError(ClaimConflict):
-    """Another live host has this host's identity.
-
-    Args:
-        other: Its heartbeat.
-    """
-
-    def __init__(self, other: Heartbeat) -> None:
-        super().__init__(
-            f"host {other.host_name or other.host_id} at {other.node_address} is alive"
-            " with the same machine-id as this host",
-            hint="one is a clone of the other: on one of them remove /etc/machine-id, run"
-            " systemd-machine-id-setup and restart hostmesh-agent",
-        )
-        self.other = other
 
 
 class Heartbeats:
@@ -44,9 +28,7 @@ class Heartbeats:
         self._client = client
         self._keys = keys
 
-    def write(
-        self, heartbeat: Heartbeat, ttl_s: int, etcd_lease_id: int, *, earlier_life: bool
-    ) -> int:
+    def write(self, heartbeat: Heartbeat, ttl_s: int, etcd_lease_id: int, life: Life) -> int:
         """See :meth:`agent.leases.registry.Registry.heartbeat`."""
         key = self._keys.heartbeat(heartbeat.host_id)
         compare = kv.attached(key, etcd_lease_id) if etcd_lease_id else kv.absent(key)
@@ -64,25 +46,17 @@ class Heartbeats:
             if not found:
                 compare = kv.absent(key)
             else:
-                self._refuse_other(found[0], heartbeat, etcd_lease_id, earlier_life=earlier_life)
+                self._refuse_other(found[0], life, etcd_lease_id)
                 compare = kv.unchanged(key, found[0].mod_revision)
         raise EtcdError(f"the heartbeat {key.decode()} changes faster than it can be written")
 
-    def _refuse_other(
-        self, record: Record, heartbeat: Heartbeat, etcd_lease_id: int, *, earlier_life: bool
-    ) -> None:
-        """Raise IdentityInUseError when ``record`` was written by another live host.
-
-        A heartbeat of this boot is this host's (the agent was restarted), one with this
-        node address too (the host was: two live hosts cannot share an address).
-        """
+    @staticmethod
+    def _refuse_other(record: Record, life: Life, etcd_lease_id: int) -> None:
+        """Raise IdentityInUseError when ``record`` was written by another live host."""
         if record.lease_id == etcd_lease_id:  # our own earlier try got through
             return
         try:
-            other = wire.decode_heartbeat(heartbeat.host_id, record)
+            other = wire.decode_heartbeat(life.host_id, record)
         except ValueError:
             return  # nobody's: overwriting it costs nothing
-        same_life = other.boot_id == heartbeat.boot_id
-        same_place = other.node_address in {None, heartbeat.node_address}
-        if not (same_life or same_place or earlier_life):
-            raise IdentityInUseError(other)
+        life.check_heartbeat(other)

@@ -23,6 +23,7 @@ from agent.errors import (
     NoFreeSubnet,
 )
 from agent.leases.backoff import Backoff, jittered
+from agent.leases.beating import BEATS_PER_TTL, OwnHeartbeat
 from agent.leases.registry import (
     ClaimRequest,
     GraceError,
@@ -47,7 +48,7 @@ __all__ = ["Keeper", "Registration"]
 _log = structlog.get_logger()
 
 _RENEWALS_PER_TTL = 24
-_BEATS_PER_TTL = 3
+_MOST_LIVES = 4  # of this host, that are told from clones in one step
 _IDLE_S = 60.0
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 15.0
@@ -92,9 +93,10 @@ class Keeper:
         settings: TTLs.
         on_lease: Called on the keeper's thread with the lease it owns (None: none) and what
             there is to say about it, whenever either changes.
-        earlier_life: Asked when another boot of this host's identity is alive at another
-            address: True when nobody answers there, so that it was this host before it was
-            rebooted. Without it, the other heartbeat's end is waited for.
+        earlier_life: Asked when another boot left a heartbeat (then the second argument is
+            True) or a lease under this host's identity at another address: True when no
+            clone of this host lives there, so that it was this host before it was rebooted.
+            It may take seconds. Without it nothing of the sort is ever taken over.
         clock: Seconds that never go back.
         wall_clock: Unix seconds, for the time the agent started.
     """
@@ -108,7 +110,7 @@ class Keeper:
         agent_version: str,
         settings: LeaseSettings,
         on_lease: Callable[[Lease | None, tuple[Condition, ...]], None],
-        earlier_life: Callable[[IPv4Address], bool] | None = None,
+        earlier_life: Callable[[IPv4Address, bool], bool] | None = None,
         clock: Callable[[], float] = _boot_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -135,9 +137,7 @@ class Keeper:
         self._last_subnet: IPv4Network | None = None
         self._taken: Condition | None = None
         self._has_config = False
-        self._beat_id = 0
-        self._beat: Heartbeat | None = None
-        self._beat_due_s = 0.0
+        self._beat = OwnHeartbeat(registry, settings.heartbeat_ttl_s, clock)
         self._renew_due_s = 0.0
         self._told: tuple[Lease | None, tuple[Condition, ...]] | None = None
 
@@ -221,7 +221,7 @@ class Keeper:
             except Exception:  # noqa: BLE001  # top of a thread: it must never end silently
                 _log.exception("lease-keeper-failed", limit_key="keeper")
                 wait_s = backoff.next_s()
-            self._wake.wait(min(wait_s, self._settings.heartbeat_ttl_s / _BEATS_PER_TTL))
+            self._wake.wait(min(wait_s, self._settings.heartbeat_ttl_s / BEATS_PER_TTL))
 
     def _step(self) -> float:
         """Do what is due.
@@ -240,19 +240,50 @@ class Keeper:
             return _IDLE_S
         if not self._has_config:
             self._require_config()
-        self._keep_heartbeat(registration)
+        cleared: frozenset[IPv4Address] = frozenset()
+        for last_try in (*(False,) * (_MOST_LIVES - 1), True):
+            try:
+                self._keep(registration, cleared, held_back=held_back, doubt=doubt)
+                break
+            except IdentityInUseError as error:
+                if last_try or not self._left_behind(error):
+                    self._lease = None
+                    self._beat.give_way(self._heartbeat(registration))
+                    raise
+                cleared |= {error.node_address}
+        self._beat.alone()
+        self._tell()
+        return max(0.05, min(self._beat.due_s, self._renew_due_s) - self._clock())
+
+    def _keep(
+        self,
+        registration: Registration,
+        cleared: frozenset[IPv4Address],
+        *,
+        held_back: bool,
+        doubt: bool,
+    ) -> None:
+        """Keep heartbeat and lease.
+
+        Raises:
+            IdentityInUseError: Another host may live under this host's identity.
+            HostmeshError: What else stands in the way.
+        """
+        self._keep_heartbeat(registration, cleared)
         if self._lease is not None:
             self._keep_lease(self._lease, registration, doubt=doubt)
         if self._lease is None:
-            self._claim(registration, held_back=held_back)
-        self._keep_heartbeat(registration)
-        self._tell()
-        now_s = self._clock()
-        return max(0.05, min(self._beat_due_s, self._renew_due_s) - now_s)
+            self._claim(registration, cleared, held_back=held_back)
+        self._keep_heartbeat(registration, cleared)
+
+    def _left_behind(self, error: IdentityInUseError) -> bool:
+        """Whether what another boot left was this host itself, before it was rebooted."""
+        asked = self._earlier_life
+        return asked is not None and asked(error.node_address, error.beating)
 
     def _forget(self) -> None:
-        self._lease = self._beat = self._told = None
-        self._beat_id = 0
+        self._lease = self._told = None
+        self._beat.forget()
 
     def _require_config(self) -> None:
         """Raise MeshConfigError unless the mesh has a usable config."""
@@ -265,8 +296,12 @@ class Keeper:
 
     # --- heartbeat ------------------------------------------------------------------------
 
-    def _keep_heartbeat(self, registration: Registration) -> None:
-        wished = Heartbeat(
+    def _keep_heartbeat(self, registration: Registration, cleared: frozenset[IPv4Address]) -> None:
+        if self._beat.keep(self._heartbeat(registration), cleared):
+            self._renew_due_s = 0.0  # away for longer than a heartbeat: look at the lease
+
+    def _heartbeat(self, registration: Registration) -> Heartbeat:
+        return Heartbeat(
             host_id=self._host_id,
             host_name=registration.host_name,
             node_address=registration.node_address,
@@ -276,27 +311,6 @@ class Keeper:
             boot_id=self._boot_id,
             started_s=self._started_s,
         )
-        due = self._clock() >= self._beat_due_s
-        if wished == self._beat and not due:
-            return
-        alive = wished == self._beat and self._registry.client.keep_alive(self._beat_id) > 0
-        if not alive:
-            if self._beat is not None and wished == self._beat:
-                self._renew_due_s = 0.0  # away for longer than a heartbeat: look at the lease
-            self._beat_id = self._write_heartbeat(wished)
-        self._beat = wished
-        interval_s = self._settings.heartbeat_ttl_s / _BEATS_PER_TTL
-        self._beat_due_s = self._clock() + jittered(interval_s)
-
-    def _write_heartbeat(self, wished: Heartbeat) -> int:
-        ttl_s = self._settings.heartbeat_ttl_s
-        try:
-            return self._registry.heartbeat(wished, ttl_s, self._beat_id)
-        except IdentityInUseError as error:
-            address = error.other.node_address
-            if address is None or self._earlier_life is None or not self._earlier_life(address):
-                raise
-            return self._registry.heartbeat(wished, ttl_s, self._beat_id, earlier_life=True)
 
     # --- lease ----------------------------------------------------------------------------
 
@@ -316,7 +330,11 @@ class Keeper:
                 backend=registration.backend,
                 ttl_s=self._settings.ttl_s,
                 memory_ttl_s=self._settings.memory_ttl_s,
+                boot_id=self._boot_id,
             )
+        except IdentityInUseError:
+            self._lease = None
+            raise
         except LeaseLostError as error:
             _log.warning("lease-lost", subnet=str(lease.subnet), reason=error.message)
             self._lease = None
@@ -326,7 +344,9 @@ class Keeper:
             self._taken = _condition(error)
         self._set_renewal()
 
-    def _claim(self, registration: Registration, *, held_back: bool) -> None:
+    def _claim(
+        self, registration: Registration, cleared: frozenset[IPv4Address], *, held_back: bool
+    ) -> None:
         had = self._last_subnet or registration.wanted_subnet
         only_wanted = had is not None and (held_back or not registration.may_change_subnet)
         if held_back and had is None:
@@ -339,6 +359,7 @@ class Keeper:
                     node_address=registration.node_address,
                     backend=registration.backend,
                     boot_id=self._boot_id,
+                    cleared=cleared,
                     avoid=registration.avoid,
                     wanted=had,
                     only_wanted=only_wanted,

@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from agent.model import HostId
 
@@ -113,6 +113,10 @@ class Keys:
     def heartbeat(self, host_id: HostId) -> bytes:
         """Return the key that lives while the host's agent does."""
         return f"{self.prefix}/hosts/{host_id}".encode()
+
+    def clone(self, host_id: HostId, node_address: IPv4Address) -> bytes:
+        """Return the key by which a host says that another has its identity."""
+        return f"{self.prefix}/clones/{host_id}/{node_address}".encode()
 
     def memory(self, host_id: HostId) -> bytes:
         """Return the key of a host's last subnet."""

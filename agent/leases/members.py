@@ -50,7 +50,7 @@ _SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
-    """An endpoint with its stubs (etcd3's); ``kv``, ``lease``, ``auth``, ``watch`` are gRPC's."""
+    """An endpoint with its stubs (etcd3's); ``kv`` to ``maintenance`` are gRPC's."""
 
     endpoint: str
     client: Any
@@ -58,6 +58,7 @@ class Member:
     lease: Any
     auth: Any
     watch: Any
+    maintenance: Any
 
 
 def _open(endpoint: str, settings: EtcdSettings) -> Member:
@@ -90,6 +91,7 @@ def _open(endpoint: str, settings: EtcdSettings) -> Member:
         lease=client.leasestub,
         auth=rpc.AuthStub(client.channel),
         watch=rpc.WatchStub(client.channel),
+        maintenance=rpc.MaintenanceStub(client.channel),
     )
 
 
@@ -124,14 +126,21 @@ class Members:
             EtcdError: The client was closed.
         """
         with self._lock:
-            if self._closed:
-                raise EtcdError("the connection to etcd is closed")
-            endpoint = self._settings.endpoints[self._current]
-            member = self._opened.get(endpoint)
-            if member is None:
-                member = _open(endpoint, self._settings)
-                self._opened[endpoint] = member
-            return member
+            return self._member(self._settings.endpoints[self._current])
+
+    def of(self, endpoint: str) -> Member:
+        """Return the member of one endpoint of settings; raises as :meth:`current`."""
+        with self._lock:
+            return self._member(endpoint)
+
+    def _member(self, endpoint: str) -> Member:
+        if self._closed:
+            raise EtcdError("the connection to etcd is closed")
+        member = self._opened.get(endpoint)
+        if member is None:
+            member = _open(endpoint, self._settings)
+            self._opened[endpoint] = member
+        return member
 
     def leave(self, member: Member, reason: str) -> None:
         """Move on to the next endpoint, unless somebody else did since ``member`` was current."""

@@ -9,16 +9,17 @@ from ipaddress import IPv4Address, IPv4Network
 
 import structlog
 
-from agent.errors import EtcdError, MeshConfigError
+from agent.errors import ClaimConflict, EtcdError, EtcdUnavailable, MeshConfigError
 from agent.leases import kv, wire
 from agent.leases.claims import Claims
 from agent.leases.client import EtcdClient
 from agent.leases.faults import CompactedError, TooLargeError
 from agent.leases.fold import Records
-from agent.leases.heartbeats import Heartbeats, IdentityInUseError
+from agent.leases.heartbeats import Heartbeats
 from agent.leases.keys import Keys
 from agent.leases.kv import Record
 from agent.leases.request import ClaimRequest, GraceError, LeaseLostError
+from agent.leases.rivals import IdentityInUseError, Life, Rivals
 from agent.model import Heartbeat, HostId, Lease, MeshConfig, View
 
 __all__ = ["ClaimRequest", "GraceError", "IdentityInUseError", "LeaseLostError", "Registry"]
@@ -49,6 +50,7 @@ class Registry:
         self.client = client
         self.keys = Keys(prefix)
         self._wall_clock = wall_clock
+        self.rivals = Rivals(client, self.keys)
         self._beats = Heartbeats(client, self.keys)
         self._claims = Claims(client, self.keys, self.records, wall_clock=wall_clock)
 
@@ -100,6 +102,8 @@ class Registry:
                     raise
                 limit = max(1, limit // 8)
                 continue
+            if found is not None and page.cluster_id != found.cluster_id:
+                raise EtcdUnavailable("the pages of a snapshot came from two etcd clusters")
             if found is None:
                 revision = page.revision
                 found = Records(self.keys, page.cluster_id, revision, last_config)
@@ -156,8 +160,8 @@ class Registry:
         Raises:
             MeshConfigError: There is no config, or it is not usable.
             NoFreeSubnet: Nothing is free for this host.
-            ClaimConflict: Only ``wanted`` was allowed and another host has it; or another
-                live process claims with the same identity.
+            ClaimConflict: Only ``wanted`` was allowed and another host has it.
+            IdentityInUseError: The lease under this identity may be a live clone's.
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
         return self._claims.claim(request)
@@ -171,6 +175,7 @@ class Registry:
         backend: str | None = None,
         ttl_s: int | None = None,
         memory_ttl_s: int,
+        boot_id: str = "",
     ) -> Lease:
         """Write an own lease again, with its full TTL, if and only if it still is our own.
 
@@ -181,12 +186,14 @@ class Registry:
             backend: See above.
             ttl_s: See above.
             memory_ttl_s: How long others avoid the subnet after the lease is gone.
+            boot_id: Of this boot of the host.
 
         Returns:
             The lease with new revisions.
 
         Raises:
             ClaimConflict: Another owner has the key now; nothing was written.
+            IdentityInUseError: A clone of this host has it now; nothing was written.
             LeaseLostError: The key is gone; nothing was written.
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
@@ -197,18 +204,26 @@ class Registry:
             backend=backend or lease.backend,
             ttl_s=ttl_s or lease.ttl_s,
         )
-        return self._claims.renew(wished, memory_ttl_s)
+        if wished.host_id is None:
+            raise ClaimConflict(f"{lease.subnet} is a flannel host's lease, not this host's")
+        life = Life(wished.host_id, boot_id, wished.node_address)
+        return self._claims.renew(wished, memory_ttl_s, life)
 
-    def release(self, host_id: HostId) -> IPv4Network | None:
+    def release(self, host_id: HostId, boot_id: str = "") -> IPv4Network | None:
         """Give back a host's leases and end its heartbeat; its memory stays. Idempotent.
+
+        Args:
+            host_id: This host.
+            boot_id: Of this boot, so that a clone does not give back what it does not hold.
 
         Returns:
             The subnet that was given back, None when the host had none.
 
         Raises:
+            IdentityInUseError: Another live host has this identity: the lease is its.
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
-        return self._claims.release(host_id)
+        return self._claims.release(host_id, boot_id)
 
     # --- heartbeat ------------------------------------------------------------------------
 
@@ -218,7 +233,7 @@ class Registry:
         ttl_s: int,
         etcd_lease_id: int = 0,
         *,
-        earlier_life: bool = False,
+        cleared: frozenset[IPv4Address] = frozenset(),
     ) -> int:
         """Write a heartbeat, on the etcd lease given or on a new one.
 
@@ -229,8 +244,8 @@ class Registry:
             heartbeat: What to write.
             ttl_s: Of a new etcd lease.
             etcd_lease_id: What the last call returned; made anew when it is gone.
-            earlier_life: The caller has found out that the other heartbeat is what this
-                host left behind when it was rebooted with a new address.
+            cleared: Addresses of which the caller has found out that no clone lives there: a
+                heartbeat of one is what this host left behind before it was rebooted.
 
         Returns:
             The etcd lease's id, for :meth:`EtcdClient.keep_alive`.
@@ -238,4 +253,8 @@ class Registry:
         Raises:
             IdentityInUseError: Another live host has this host's identity.
         """
-        return self._beats.write(heartbeat, ttl_s, etcd_lease_id, earlier_life=earlier_life)
+        address = heartbeat.node_address
+        if address is None:
+            raise ValueError("a heartbeat to be written names its host's address")
+        life = Life(heartbeat.host_id, heartbeat.boot_id, address, cleared)
+        return self._beats.write(heartbeat, ttl_s, etcd_lease_id, life)

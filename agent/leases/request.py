@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.errors import EtcdError
+from agent.leases.rivals import Life
 from agent.model import Backend, HostId
 
 __all__ = ["ClaimRequest", "GraceError", "LeaseLostError"]
@@ -30,6 +31,9 @@ class ClaimRequest:
             use, and Docker may not be restarted for another.
         registering: The host's own copy says that it holds ``wanted``. Claiming that does
             not wait for a replaced etcd's grace time.
+        boot_id: Of this boot, "" when unknown: with ``node_address`` it tells what this host
+            wrote from what a clone did.
+        cleared: Addresses of which is known that no clone of this host lives there.
         ttl_s, memory_ttl_s: Of the lease, and of the memory that outlives it.
     """
 
@@ -42,5 +46,11 @@ class ClaimRequest:
     wanted: IPv4Network | None = None
     only_wanted: bool = False
     registering: bool = False
+    cleared: frozenset[IPv4Address] = frozenset()
     ttl_s: int = 86_400
     memory_ttl_s: int = 30 * 86_400
+
+    @property
+    def life(self) -> Life:
+        """Whose claim it is."""
+        return Life(self.host_id, self.boot_id, self.node_address, self.cleared)

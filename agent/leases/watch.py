@@ -56,6 +56,8 @@ class WatchStream:
         timeout_s: float,
     ) -> None:
         self.member = member
+        self.cluster_id = 0
+        """etcd's cluster id, as the answer that confirmed the watch says it."""
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._responses: queue.Queue[Any] = queue.Queue(_QUEUE_LENGTH)
         self._closed = threading.Event()
@@ -132,6 +134,7 @@ class WatchStream:
         self._check(response)
         if not response.created:
             raise EtcdError(f"{self.member.endpoint} answered a watch with something else")
+        self.cluster_id = response.header.cluster_id
 
     def _check(self, response: Any) -> None:  # noqa: ANN401 - generated message
         endpoint = self.member.endpoint

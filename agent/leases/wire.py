@@ -22,6 +22,8 @@ __all__ = [
     "LONGEST",
     "SHORTEST",
     "check_lease",
+    "decode_boot_id",
+    "decode_clone",
     "decode_config",
     "decode_heartbeat",
     "decode_host_id",
@@ -213,12 +215,30 @@ def _shown(config: MeshConfig) -> str:
     return " or ".join(map(str, config.cidrs))
 
 
-def encode_lease(lease: Lease, backend_data: Any = None) -> bytes:  # noqa: ANN401 - JSON
+def decode_boot_id(record: Record) -> str:
+    """Read which boot of the host wrote a lease, "" when the record does not say.
+
+    Apart from :func:`decode_lease`: only the host itself ever asks, about one record.
+    """
+    try:
+        ours = Fields.parse(record.value).object(_OURS)
+        return ours.text("BootID", default="", longest=64) if ours else ""
+    except ValueError:
+        return ""
+
+
+def encode_lease(
+    lease: Lease,
+    backend_data: Any = None,  # noqa: ANN401 - JSON
+    *,
+    boot_id: str = "",
+) -> bytes:
     """Write a lease as flannel does, ours at the end where flannel ignores it.
 
     Args:
         lease: With a host id; times in seconds since 1970 by the owner's clock.
         backend_data: What the backend's peers need (flannel: BackendData), None for host-gw.
+        boot_id: Of the host, so that it later tells its own lease from a clone's.
     """
     fields: dict[str, Any] = {
         "PublicIP": str(lease.node_address),
@@ -234,6 +254,8 @@ def encode_lease(lease: Lease, backend_data: Any = None) -> bytes:  # noqa: ANN4
         "Renewed": lease.renewed_s,
         "TTL": lease.ttl_s,
     }
+    if boot_id:
+        fields[_OURS]["BootID"] = boot_id
     return _dump(fields)
 
 
@@ -274,6 +296,15 @@ def decode_heartbeat(name: str, record: Record) -> Heartbeat:
         boot_id=fields.text("BootID", default="", longest=64),
         started_s=fields.time_s("Started") or 0.0,
     )
+
+
+def decode_clone(name: str, record: Record) -> Heartbeat:
+    """Read what a host says that found its identity in use: a heartbeat; key <id>/<address>."""
+    host_id, _, address = name.partition("/")
+    found = decode_heartbeat(host_id, record)
+    if str(found.node_address) != address:
+        raise ValueError("the key and NodeAddress differ")
+    return found
 
 
 def encode_heartbeat(heartbeat: Heartbeat) -> bytes:

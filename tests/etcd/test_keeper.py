@@ -181,6 +181,70 @@ def test_a_cloned_machine_id_is_reported_and_never_shared(mesh: Registry) -> Non
         assert "host1" in second.last[1][0].cause
         assert second.last[0] is None
         assert mesh.snapshot().leases == (lease,)
+        (told,) = eventually(lambda: mesh.snapshot().clones)  # the original's view says it too
+        assert (told.host_id, told.node_address) == (host(1), clone.node_address)
+        assert _condition(first) == ""  # the keeper's own: it has its lease
+    # The original keeps both alive; the report ends with the clone.
+    eventually(lambda: not mesh.snapshot().clones, timeout_s=10)
+
+
+def test_promise_1_a_clone_that_starts_while_the_original_is_cut_off_gets_nothing(
+    mesh: Registry,
+) -> None:
+    """Its heartbeat has lapsed; its lease and an answer at its address are what is left."""
+    first, second = Heard(), Heard()
+    clone = replace(_REGISTRATION, node_address=IPv4Address("192.0.2.150"), host_name="clone")
+    asked: list[tuple[IPv4Address, bool]] = []
+
+    def somebody_answers(address: IPv4Address, beating: bool) -> bool:
+        asked.append((address, beating))
+        return False
+
+    with keep(mesh, first) as original:
+        original.update(_REGISTRATION)
+        lease = eventually(_held(first))
+    eventually(lambda: not mesh.snapshot().heartbeats, timeout_s=10)  # cut off for long
+    with keep(mesh, second, boot_id="2" * 32, earlier_life=somebody_answers) as copied:
+        copied.update(clone)
+        eventually(lambda: _condition(second) == "machine-id-cloned")
+        assert asked[0] == (_REGISTRATION.node_address, False)
+        assert mesh.snapshot().leases == (lease,)
+        assert mesh.snapshot().heartbeats == {}  # not even its heartbeat's place is taken
+        assert mesh.snapshot().clones
+        again = Heard()
+        with keep(mesh, again) as back:  # contact is there again
+            back.update(_REGISTRATION)
+            assert eventually(_held(again)).subnet == lease.subnet
+            assert [each.node_address for each in mesh.snapshot().clones] == [clone.node_address]
+
+
+def test_promise_1_an_original_that_was_cut_off_from_everything_does_not_share_when_it_is_back(
+    mesh: Registry,
+) -> None:
+    """Nobody answered at its address, so the clone took the lease: then the original has none."""
+    first, second = Heard(), Heard()
+    clone = replace(_REGISTRATION, node_address=IPv4Address("192.0.2.150"), host_name="clone")
+    cut = {_REGISTRATION.node_address}
+
+    def nobody_answers(address: IPv4Address, _beating: bool) -> bool:
+        return address in cut
+
+    with keep(mesh, first, earlier_life=nobody_answers) as original:
+        original.update(_REGISTRATION)
+        lease = eventually(_held(first))
+        with keep(mesh, second, boot_id="2" * 32, earlier_life=nobody_answers) as copied:
+            copied.update(clone)
+            adopted = eventually(_held(second))
+            assert adopted.subnet == lease.subnet
+            cut.clear()
+            eventually(lambda: _condition(first) == "machine-id-cloned")
+            assert first.last[0] is None
+            assert "clone" in first.last[1][0].cause
+            time.sleep(2 * _SHORT.heartbeat_ttl_s / 3)  # rounds of both
+            assert mesh.snapshot().lease_of(host(1)).node_address == clone.node_address  # type: ignore[union-attr]
+            assert [each.node_address for each in mesh.snapshot().clones] == [
+                _REGISTRATION.node_address
+            ]
 
 
 def test_a_reboot_with_a_new_address_is_no_clone_when_nobody_answers_at_the_old(
@@ -191,8 +255,8 @@ def test_a_reboot_with_a_new_address_is_no_clone_when_nobody_answers_at_the_old(
         before.update(_REGISTRATION)
         lease = eventually(_held(first))
 
-    def nobody_there(address: IPv4Address) -> bool:
-        asked(address)
+    def nobody_there(address: IPv4Address, beating: bool) -> bool:
+        asked((address, beating))
         return True
 
     rebooted = replace(_REGISTRATION, node_address=IPv4Address("192.0.2.150"))
@@ -200,7 +264,8 @@ def test_a_reboot_with_a_new_address_is_no_clone_when_nobody_answers_at_the_old(
         after.update(rebooted)
         eventually(_held(second), timeout_s=3)
         assert second.last[0].subnet == lease.subnet
-        assert asked.items == [_REGISTRATION.node_address]
+        assert asked.items == [(_REGISTRATION.node_address, True)]
+        assert mesh.snapshot().clones == ()
 
 
 def test_what_is_released_after_pause_is_not_claimed_again_by_a_write_under_way(
@@ -239,7 +304,7 @@ def test_an_outage_longer_than_the_heartbeat_is_made_good(etcd: Etcd) -> None:
             etcd.kill()
             etcd.start()
             etcd.wait_healthy()
-            beat_id = keeper._beat_id
+            beat_id = keeper._beat._lease_id
             mesh.client.revoke(beat_id)
             eventually(lambda: mesh.snapshot().heartbeats, timeout_s=15)
             found = mesh.snapshot().lease_of(host(1))

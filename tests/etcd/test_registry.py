@@ -72,7 +72,11 @@ def test_promise_2_a_host_that_claims_again_keeps_its_subnet_with_new_address_an
     moved = replace(
         request(1), node_address=IPv4Address("192.0.2.99"), host_name="renamed", boot_id="f" * 32
     )
-    second = mesh.claim(moved)
+    with pytest.raises(IdentityInUseError) as refused:  # it could be a clone's
+        mesh.claim(moved)
+    assert (refused.value.node_address, refused.value.beating) == (first.node_address, False)
+    assert mesh.snapshot().leases == (first,)
+    second = mesh.claim(replace(moved, cleared=frozenset({first.node_address})))
     assert second.subnet == first.subnet
     assert second.create_revision == first.create_revision
     assert second.claimed_s == first.claimed_s
@@ -316,13 +320,56 @@ def test_a_heartbeat_of_another_boot_elsewhere_is_not_overwritten(mesh: Registry
     clone = replace(beat, boot_id="c" * 32, node_address=IPv4Address("192.0.2.150"))
     with pytest.raises(IdentityInUseError) as refused:
         mesh.heartbeat(clone, 30)
-    assert refused.value.other == beat
+    assert (refused.value.node_address, refused.value.beating) == (beat.node_address, True)
     assert mesh.snapshot().heartbeats[host(1)] == beat
     assert mesh.heartbeat(beat, 30, first) == first
     rebooted = replace(beat, boot_id="d" * 32)
     assert mesh.heartbeat(rebooted, 30) != first  # the same address: its own earlier life
-    mesh.heartbeat(clone, 30, earlier_life=True)
+    mesh.heartbeat(clone, 30, cleared=frozenset({lease.node_address}))
     assert mesh.snapshot().heartbeats[host(1)] == clone
+
+
+def test_promise_1_renewal_never_overwrites_what_a_clone_adopted(mesh: Registry) -> None:
+    """The original was cut off from everything while a clone of its machine-id started."""
+    lease = mesh.claim(request(1))
+    elsewhere = IPv4Address("192.0.2.150")
+    clone = replace(
+        request(1),
+        node_address=elsewhere,
+        boot_id="c" * 32,
+        cleared=frozenset({lease.node_address}),
+    )
+    adopted = mesh.claim(clone)
+    assert adopted.subnet == lease.subnet
+    with pytest.raises(IdentityInUseError, match=str(elsewhere)):
+        mesh.renew(lease, memory_ttl_s=_MEMORY_S, boot_id=request(1).boot_id)
+    with pytest.raises(IdentityInUseError, match=str(elsewhere)):
+        mesh.claim(request(1))
+    assert mesh.snapshot().leases == (adopted,)
+
+
+def test_a_same_boot_or_a_same_address_is_the_hosts_own_life(mesh: Registry) -> None:
+    first = mesh.claim(request(1))
+    restarted = replace(request(1), node_address=IPv4Address("192.0.2.99"))  # new address
+    assert mesh.claim(restarted).subnet == first.subnet
+    rebooted = replace(restarted, boot_id="d" * 32)  # same address
+    assert mesh.claim(rebooted).subnet == first.subnet
+    assert len(mesh.snapshot().leases) == 1
+
+
+def test_a_clone_that_leaves_gives_nothing_of_the_originals_back(mesh: Registry) -> None:
+    lease = mesh.claim(request(1))
+    beat = _beat(lease)
+    beat_id = mesh.heartbeat(beat, 30)
+    with pytest.raises(IdentityInUseError):
+        mesh.release(host(1), "c" * 32)
+    mesh.client.revoke(beat_id)
+    clone = replace(beat, boot_id="c" * 32, node_address=IPv4Address("192.0.2.150"))
+    mesh.rivals.announce(clone, 30, 0)  # it was refused before, whatever the heartbeat does now
+    with pytest.raises(IdentityInUseError):
+        mesh.release(host(1), "c" * 32)
+    assert mesh.snapshot().leases == (lease,)
+    assert mesh.release(host(1), beat.boot_id) == lease.subnet
 
 
 def test_a_heartbeat_ends_by_itself(mesh: Registry) -> None:

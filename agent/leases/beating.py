@@ -1,0 +1,93 @@
+"""The host's own heartbeat: kept alive, written anew when it changes or etcd lost it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+
+import structlog
+
+from agent.errors import EtcdError
+from agent.leases.backoff import jittered
+from agent.leases.registry import Registry
+from agent.leases.rivals import Life
+from agent.model import Heartbeat
+
+__all__ = ["BEATS_PER_TTL", "OwnHeartbeat"]
+
+_log = structlog.get_logger()
+
+BEATS_PER_TTL = 3
+
+
+class OwnHeartbeat:
+    """Keeps one heartbeat in etcd, or the word that another host lives under this identity.
+
+    Used by the keeper's thread only.
+
+    Args:
+        registry: To write to.
+        ttl_s: Of the heartbeat.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, registry: Registry, ttl_s: int, clock: Callable[[], float]) -> None:
+        self._registry = registry
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._written: Heartbeat | None = None
+        self._lease_id = 0
+        self._clone_id = 0
+        self.due_s = 0.0
+        """When it must be kept alive again, by ``clock``."""
+
+    def keep(self, wished: Heartbeat, cleared: frozenset[IPv4Address]) -> bool:
+        """Keep ``wished`` in etcd, writing only when something is due.
+
+        Args:
+            wished: What it shall say; with a node address.
+            cleared: Addresses of which is known that no clone lives there.
+
+        Returns:
+            True when etcd had lost it: this host was away for longer than its TTL.
+
+        Raises:
+            IdentityInUseError: Another live host has this host's identity.
+            EtcdError: It could not be written.
+        """
+        if wished == self._written and self._clock() < self.due_s:
+            return False
+        if self._written is None and wished.node_address is not None:
+            life = Life(wished.host_id, wished.boot_id, wished.node_address, cleared)
+            self._registry.rivals.refuse(life)
+        unchanged = wished == self._written
+        alive = unchanged and self._registry.client.keep_alive(self._lease_id) > 0
+        if not alive:
+            self._lease_id = self._registry.heartbeat(
+                wished, self._ttl_s, self._lease_id, cleared=cleared
+            )
+        self._written = wished
+        self.due_s = self._clock() + jittered(self._ttl_s / BEATS_PER_TTL)
+        return unchanged and not alive
+
+    def give_way(self, wished: Heartbeat) -> None:
+        """Another host lives under this identity: end the heartbeat, and tell that other."""
+        try:
+            if self._written is not None:
+                self._registry.client.revoke(self._lease_id)
+            self._clone_id = self._registry.rivals.announce(wished, self._ttl_s, self._clone_id)
+        except EtcdError as error:
+            _log.warning("clone-not-reported", reason=str(error), limit_key="clone")
+        self.forget()
+
+    def alone(self) -> None:
+        """Take back what :meth:`give_way` told."""
+        if self._clone_id:
+            self._registry.rivals.withdraw(self._clone_id)
+            self._clone_id = 0
+
+    def forget(self) -> None:
+        """Start anew: what is in etcd is left to expire."""
+        self._written = None
+        self._lease_id = 0
+        self.due_s = 0.0

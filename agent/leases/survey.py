@@ -1,0 +1,85 @@
+"""Asks every endpoint now and then which cluster it belongs to, not only the one in use.
+
+An endpoint of another cluster, or one that nothing answers at, does no harm until the one in
+use fails. Then it is too late to correct a settings file.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from agent.errors import EtcdError
+from agent.leases.backoff import jittered
+from agent.leases.client import EtcdClient
+from agent.model import Condition
+
+__all__ = ["Survey"]
+
+_EVERY_S = 60.0
+_FIRST_S = 5.0
+
+
+class Survey:
+    """A thread that calls back when other endpoints than before are left out.
+
+    Args:
+        client: Whose endpoints.
+        on_change: Called on that thread with a condition for each endpoint that is left out.
+        every_s: Seconds between two rounds.
+    """
+
+    def __init__(
+        self,
+        client: EtcdClient,
+        on_change: Callable[[tuple[Condition, ...]], None],
+        *,
+        every_s: float = _EVERY_S,
+    ) -> None:
+        self._client = client
+        self._on_change = on_change
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._told: tuple[Condition, ...] = ()
+        self._thread = threading.Thread(target=self._run, name="etcd-survey", daemon=True)
+
+    def start(self) -> None:
+        """Start asking; with a single endpoint there is nothing to ask."""
+        if len(self._client.settings.endpoints) > 1:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; returns within 2 s even if etcd hangs (the thread is a daemon)."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(2.0)
+
+    def _run(self) -> None:
+        wait_s = min(_FIRST_S, self._every_s)
+        while not self._stop.wait(wait_s):
+            self._round()
+            wait_s = jittered(self._every_s)
+
+    def _round(self) -> None:
+        for endpoint in self._client.settings.endpoints:
+            try:
+                self._client.ask_cluster(endpoint)
+            except EtcdError:  # the directory reports what is out of reach
+                continue
+        found = tuple(
+            _condition(endpoint, cluster_id, self._client.clusters.pinned)
+            for endpoint, cluster_id in self._client.clusters.foreign
+        )
+        if found != self._told:
+            self._told = found
+            self._on_change(found)
+
+
+def _condition(endpoint: str, cluster_id: int, pinned: int) -> Condition:
+    return Condition(
+        name="etcd-endpoint-foreign",
+        subject=endpoint,
+        cause=f"{endpoint} is of etcd cluster {cluster_id:x}, the mesh is in {pinned:x}: it is"
+        " left out",
+        hint="correct etcd.endpoints in agent.toml and restart the agent",
+    )
