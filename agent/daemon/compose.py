@@ -251,7 +251,7 @@ class HostAgent:
 
     def _watch_range(self, known: Known) -> None:
         self._monitor.watch_range(
-            known.config.cidr if known.config else None,
+            known.config.cidrs if known.config else None,
             self._settings.routes.protocol,
             uplink_target(self._settings.host.uplink, self._endpoint.address),
         )

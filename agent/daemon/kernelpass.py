@@ -142,6 +142,8 @@ def firewall_wants(world: World) -> FirewallWants:
         return desired_firewall(
             cidr=world.config.cidr,
             lease=world.own.subnet,
+            previous=world.config.previous,
+            former=world.former.subnet if world.former else None,
             uplink=world.uplink.name,
             peers=(gateway for gateway in gateways if gateway is not None),
             networks=docker.networks if docker else (),

@@ -132,7 +132,7 @@ class Routing:
     def plan(self, world: World, *, may_delete: bool) -> RoutePlan:
         """What a full comparison says now, from a fresh list and without memory."""
         desired = desired_routes(world)
-        listing = self._table.list_routes(within=_cidr(world))
+        listing = self._table.list_routes(within=_ranges(world))
         return plan_routes(
             desired.routes,
             listing.ours,
@@ -152,7 +152,7 @@ class Routing:
         return results
 
     def _list(self, world: World) -> None:
-        listing = self._table.list_routes(within=_cidr(world))
+        listing = self._table.list_routes(within=_ranges(world))
         self._delta.actual_listed(listing.ours, listing.foreign)
         self._must_list = False
 
@@ -178,6 +178,6 @@ def _outrun(result: OperationResult) -> bool:
     )
 
 
-def _cidr(world: World) -> IPv4Network | None:
-    """The range whose foreign routes matter."""
-    return world.config.cidr if world.config else None
+def _ranges(world: World) -> tuple[IPv4Network, ...] | None:
+    """The ranges whose foreign routes matter."""
+    return world.config.cidrs if world.config else None

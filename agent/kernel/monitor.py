@@ -135,16 +135,21 @@ class Monitor:
         )
 
     def watch_range(
-        self, cidr: IPv4Network | None, protocol: int, way_to: IPv4Address | None = None
+        self,
+        cidrs: tuple[IPv4Network, ...] | None,
+        protocol: int,
+        way_to: IPv4Address | None = None,
     ) -> None:
-        """Report only route changes that meet ``cidr`` or bear ``protocol``, and ways out.
+        """Report only route changes that meet ``cidrs`` or bear ``protocol``, and ways out.
 
         A router with a full table may see thousands of changes a second that mean nothing here.
 
         Args:
+            cidrs: The mesh's; None: not known yet, everything is reported.
+            protocol: Of our own routes.
             way_to: Routes to this address and default routes are reported as ``ways``.
         """
-        self._filter = _Filter(cidr, protocol, way_to)
+        self._filter = _Filter(cidrs, protocol, way_to)
 
     def watch_neighbours(self, addresses: frozenset[IPv4Address], link_index: int) -> None:
         """Report when one of these on this link fails to answer, and when it answers again.
@@ -196,7 +201,7 @@ class Monitor:
 class _Filter:
     """Which route changes matter; without a range all do."""
 
-    cidr: IPv4Network | None = None
+    cidrs: tuple[IPv4Network, ...] | None = None
     protocol: int = -1
     way_to: IPv4Address | None = None
 
@@ -212,10 +217,10 @@ class _Filter:
     def matters(self, route: Route) -> bool:
         """Whether our own routes may be touched by this one."""
         return (
-            self.cidr is None
+            self.cidrs is None
             or route.protocol == self.protocol
             or route.destination.prefixlen == 0
-            or route.destination.overlaps(self.cidr)
+            or any(route.destination.overlaps(each) for each in self.cidrs)
         )
 
 

@@ -89,7 +89,7 @@ class RouteTable:
         self._decoded: dict[bytes, Route] = {}
         self._ours: tuple[Route, ...] = ()
         self._foreign_payloads: list[bytes] = []
-        self._within: IPv4Network | None = None
+        self._within: tuple[IPv4Network, ...] | None = None
         self._foreign: tuple[Route, ...] = ()
 
     @property
@@ -103,11 +103,11 @@ class RouteTable:
         with self._lock:
             self._drop_socket()
 
-    def list_routes(self, within: IPv4Network | None = None) -> RouteListing:
+    def list_routes(self, within: tuple[IPv4Network, ...] | None = None) -> RouteListing:
         """Everything there is, ours and foreign.
 
         Args:
-            within: The mesh's CIDR: foreign routes that do not overlap it are left out.
+            within: The mesh's CIDRs: foreign routes that overlap none of them are left out.
 
         Raises:
             KernelError: The list could not be had completely. Never an empty list instead.
@@ -147,7 +147,7 @@ class RouteTable:
         self._ours = tuple(now.values())
         return self._ours
 
-    def _list_foreign(self, within: IPv4Network | None) -> tuple[Route, ...]:
+    def _list_foreign(self, within: tuple[IPv4Network, ...] | None) -> tuple[Route, ...]:
         payloads = self._open().dump(
             RTM_GETROUTE, route_dump_request(table=self._table), "listing routes"
         )
@@ -161,7 +161,7 @@ class RouteTable:
             if (
                 route is not None
                 and route.table == self._table
-                and (within is None or route.destination.overlaps(within))
+                and (within is None or any(route.destination.overlaps(each) for each in within))
             ):
                 found.append(route)
         self._foreign_payloads, self._within = payloads, within

@@ -114,7 +114,8 @@ class Selection:
 
     def _candidates(self) -> Iterator[IPv4Network]:
         request, config = self._request, self._config
-        wanted = [request.wanted] if self._fits(request.wanted) and request.wanted else []
+        held = request.wanted is not None and config.holds(request.wanted)
+        wanted = [request.wanted] if held and request.wanted else []
         if request.only_wanted and request.wanted is not None:
             return iter(wanted)
         reserved = [each for each, owner in self._reserved.items() if owner == request.host_id]
@@ -123,16 +124,21 @@ class Selection:
         return candidates(
             config,
             request.host_id,
-            preferred=[each for each in preferred if each is not None and self._fits(each)],
+            preferred=[
+                each
+                for each in preferred
+                if each is not None and (self._fits(each) or each in wanted)
+            ],
             last=[
                 subnet for owner, subnet in self._view.memory.items() if owner != request.host_id
             ],
             avoid=request.avoid,
         )
 
-    def _fits(self, subnet: IPv4Network | None) -> bool:
+    def _fits(self, subnet: IPv4Network) -> bool:
+        """Whether a new lease may be there; what the host had may lie in a previous CIDR, too."""
         cidr = self._config.cidr
-        return subnet is not None and subnet.subnet_of(cidr) and subnet != cidr
+        return subnet.subnet_of(cidr) and subnet != cidr
 
     def _fill(self, count: int) -> None:
         while len(self._ahead) < count:

@@ -11,6 +11,10 @@ from agent.model import Lease, View
 __all__ = ["Verdict", "VerdictKind", "agrees", "judge"]
 
 
+_Holding = tuple[str, str]
+"""A subnet and who holds it."""
+
+
 class VerdictKind(enum.StrEnum):
     """What is wrong with a view."""
 
@@ -59,7 +63,7 @@ def judge(pinned: View | None, view: View) -> Verdict:
             f"etcd is at revision {view.revision} and was at {pinned.revision} before",
         )
     before, now = _holders(pinned.leases), _holders(view.leases)
-    gone = len(before - now)
+    gone = len(before - now) - len(_moved(pinned, view))
     if gone >= 2 and gone * 2 > len(before):  # noqa: PLR2004 - one host may always leave
         return Verdict(
             VerdictKind.LEASES_GONE, f"{gone} of {len(before)} leases are gone from etcd at once"
@@ -77,7 +81,18 @@ def agrees(pinned: View, view: View) -> bool:
     return view.config is not None and len(before & now) * 2 >= len(before)
 
 
-def _holders(leases: Iterable[Lease]) -> frozenset[tuple[str, str]]:
+def _moved(pinned: View, view: View) -> frozenset[_Holding]:
+    """Leases that are gone since the mesh moves to another CIDR and their holders went along."""
+    config = view.config
+    if config is None or pinned.config is None or config.cidr == pinned.config.cidr:
+        return frozenset()
+    now = _holders(view.leases)
+    arrived = _holders(each for each in view.leases if each.subnet.subnet_of(config.cidr))
+    there = {who for _, who in arrived}
+    return frozenset(each for each in _holders(pinned.leases) - now if each[1] in there)
+
+
+def _holders(leases: Iterable[Lease]) -> frozenset[_Holding]:
     """Who holds what, without what changes in a lease's life (address, name, revisions)."""
     return frozenset(
         (str(lease.subnet), lease.host_id or f"flannel {lease.node_address}") for lease in leases

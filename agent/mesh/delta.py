@@ -183,7 +183,7 @@ class RouteDelta:
                 self._desired[key] = outcome
                 self._dirty.add(key)
                 self._ended.discard(key)
-        elif subnet != self._rules.config.cidr and self._desired.pop(key, None) is not None:
+        elif subnet not in self._rules.config.cidrs and self._desired.pop(key, None) is not None:
             self._dirty.add(key)
             if self._from_complete:
                 self._ended.add(key)
@@ -326,7 +326,7 @@ def _frame(world: World) -> tuple[object, ...]:
     """All of a world that every peer's route depends on."""
     return (
         world.config,
-        None if world.own is None else world.own.subnet,
+        world.own_subnets,
         world.uplink,
         None if world.host is None else world.host.foreign_routes,
         world.route_protocol,

@@ -65,14 +65,14 @@ def desired_routes(world: World) -> DesiredRoutes:
 
 
 def aggregate_routes(world: World) -> tuple[Route, ...]:
-    """One ``unreachable`` route for the mesh's whole CIDR, behind all that is more specific.
+    """One ``unreachable`` route for each CIDR of the mesh, behind all that is more specific.
 
     It covers what nobody owns and the own subnet until Docker's bridge has it, so that neither
-    ever follows the default gateway (promise 9).
+    ever follows the default gateway (promise 9). A mesh has one CIDR, and while it moves two.
     """
     if world.config is None:
         return ()
-    return (_unreachable(world, world.config.cidr),)
+    return tuple(_unreachable(world, each) for each in world.config.cidrs)
 
 
 def _unreachable(world: World, destination: IPv4Network) -> Route:
@@ -106,8 +106,8 @@ class PeerRules:
     config: MeshConfig
     uplink: Uplink
     backend: RouteBackend
-    cidr_span: _Span
-    own_span: _Span | None
+    cidr_spans: tuple[_Span, ...]
+    own_spans: tuple[_Span, ...]
     underlay_span: _Span
 
     @classmethod
@@ -142,8 +142,8 @@ class PeerRules:
             config=world.config,
             uplink=world.uplink,
             backend=backend,
-            cidr_span=_span(world.config.cidr),
-            own_span=None if world.own is None else _span(world.own.subnet),
+            cidr_spans=tuple(map(_span, world.config.cidrs)),
+            own_spans=tuple(map(_span, world.own_subnets)),
             underlay_span=_span(world.uplink.on_link),
         )
 
@@ -172,16 +172,16 @@ class PeerRules:
     def _refusal(self, peer: Lease) -> str:
         """Why promise 8 forbids a route to ``peer``, or ""."""
         span = _span(peer.subnet)
-        if span[0] < self.cidr_span[0] or span[1] > self.cidr_span[1]:
-            return f"it is outside the mesh's CIDR {self.config.cidr}"
-        if span == self.cidr_span:
+        if span in self.cidr_spans:
             return "it is the mesh's whole CIDR"
-        if self.own_span is not None and _meet(span, self.own_span):
+        if not any(low <= span[0] and span[1] <= high for low, high in self.cidr_spans):
+            return f"it is outside the mesh's CIDR {' or '.join(map(str, self.config.cidrs))}"
+        if any(_meet(span, own) for own in self.own_spans):
             return "it overlaps this host's own subnet"
         if _meet(span, self.underlay_span):
             return f"it overlaps the underlay {self.uplink.on_link}"
         gateway = int(peer.node_address)
-        if self.cidr_span[0] <= gateway <= self.cidr_span[1]:
+        if any(low <= gateway <= high for low, high in self.cidr_spans):
             return "its node address is inside the mesh's CIDR"
         return _unusable_gateway(peer.node_address, gateway, self.uplink.on_link)
 

@@ -74,6 +74,8 @@ class FirewallWants:
     Attributes:
         cidr: The mesh's range: source of container traffic from other hosts.
         lease: This host's subnet.
+        previous: CIDRs that the mesh moves away from; they count as ``cidr`` does.
+        former: The subnet that this host had before the move, while it still holds it.
         uplink: Name of the interface mesh traffic comes in by and goes out by.
         peers: Node addresses of usable peers; members of a set, never rules.
         networks: Docker networks inside the lease, in order of subnet.
@@ -91,6 +93,18 @@ class FirewallWants:
     local_bridges: tuple[str, ...] = ()
     docker_backend: str = ""
     conditions: tuple[Condition, ...] = ()
+    previous: tuple[IPv4Network, ...] = ()
+    former: IPv4Network | None = None
+
+    @property
+    def cidrs(self) -> tuple[IPv4Network, ...]:
+        """Every range of the mesh."""
+        return (self.cidr, *self.previous)
+
+    @property
+    def leases(self) -> tuple[IPv4Network, ...]:
+        """Every subnet of this host."""
+        return (self.lease,) if self.former is None else (self.lease, self.former)
 
 
 def desired_firewall(
@@ -103,6 +117,8 @@ def desired_firewall(
     docker_backend: str = "",
     default_access: Access = Access.PUBLISHED,
     host_limit: Access = Access.OPEN,
+    previous: tuple[IPv4Network, ...] = (),
+    former: IPv4Network | None = None,
 ) -> FirewallWants:
     """What the firewall should let pass on this host.
 
@@ -115,6 +131,7 @@ def desired_firewall(
         docker_backend: ``DockerFacts.firewall_backend``.
         default_access: The mesh's default for user-defined networks without a label.
         host_limit: No network of this host is opened wider than this.
+        previous, former: See :class:`FirewallWants`.
 
     Raises:
         ValueError: ``uplink`` is no name that iptables takes literally.
@@ -123,10 +140,11 @@ def desired_firewall(
         raise ValueError(f"uplink {uplink!r} is no interface name that iptables takes literally")
     wanted: list[WantedNetwork] = []
     conditions: list[Condition] = []
+    leases = (lease,) if former is None else (lease, former)
     known = sorted(networks, key=lambda network: (network.subnet, network.bridge))
     usable = [network for network in known if _INTERFACE_NAME.fullmatch(network.bridge)]
     for network in usable:
-        if not network.subnet.subnet_of(lease):
+        if not any(network.subnet.subnet_of(each) for each in leases):
             continue
         access, problem = _access(network, default_access, host_limit)
         wanted.append(
@@ -149,6 +167,8 @@ def desired_firewall(
         local_bridges=tuple(sorted({network.bridge for network in usable})),
         docker_backend=docker_backend,
         conditions=tuple(conditions),
+        previous=previous,
+        former=former,
     )
 
 

@@ -89,6 +89,8 @@ class World:
     Attributes:
         config: What the mesh agreed on; None while it is not known.
         own: This host's lease; None before the first claim and after leaving.
+        former: While the mesh moves to another CIDR: the lease that this host had before and
+            still holds, since Docker has networks in it.
         peers: Every other lease, keyed by subnet (see :func:`peers_by_subnet`).
         uplink: The interface that carries the node address; None while there is none.
         host: What the kernel said at the last look; None before the first.
@@ -104,6 +106,7 @@ class World:
 
     config: MeshConfig | None = None
     own: Lease | None = None
+    former: Lease | None = None
     peers: Mapping[IPv4Network, Lease] = field(default_factory=lambda: MappingProxyType({}))
     uplink: Uplink | None = None
     host: HostFacts | None = None
@@ -113,3 +116,8 @@ class World:
     route_protocol: int = ROUTE_PROTOCOL
     route_table: int = MAIN_TABLE
     route_metric: int = 0
+
+    @property
+    def own_subnets(self) -> tuple[IPv4Network, ...]:
+        """Every subnet that is this host's, the one for new networks first."""
+        return tuple(each.subnet for each in (self.own, self.former) if each is not None)

@@ -130,13 +130,13 @@ def full_programming(
 def no_change(count: int) -> None:
     table, delta = RouteTable(), RouteDelta()
     delta.world_changed(world(count))
-    delta.actual_listed(*table.list_routes(CIDR))
+    delta.actual_listed(*table.list_routes((CIDR,)))
     delta.applied(table.apply(delta.plan(may_delete=True)))
-    delta.actual_listed(*table.list_routes(CIDR))
-    delta.actual_listed(*table.list_routes(CIDR))
+    delta.actual_listed(*table.list_routes((CIDR,)))
+    delta.actual_listed(*table.list_routes((CIDR,)))
 
     def compare() -> None:
-        delta.actual_listed(*table.list_routes(CIDR))
+        delta.actual_listed(*table.list_routes((CIDR,)))
         assert delta.plan(may_delete=True) == RoutePlan()
 
     def show() -> None:
@@ -157,9 +157,9 @@ def one_change(count: int) -> float:
     """Seconds from one peer's new address to the kernel having it."""
     table, delta = RouteTable(), RouteDelta()
     delta.world_changed(world(count))
-    delta.actual_listed(*table.list_routes(CIDR))
+    delta.actual_listed(*table.list_routes((CIDR,)))
     delta.applied(table.apply(delta.plan(may_delete=True)))
-    delta.actual_listed(*table.list_routes(CIDR))
+    delta.actual_listed(*table.list_routes((CIDR,)))
     took = []
     for number in range(500):
         changed = peer(number % 10, shift=number + 1)
@@ -178,13 +178,13 @@ def drift_repair(count: int, rounds: int = 500) -> None:
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
     table, delta = RouteTable(), RouteDelta()
     monitor = Monitor(events.put, own_ports=lambda: table.port_ids)
-    monitor.watch_range(CIDR, 140)
+    monitor.watch_range((CIDR,), 140)
     made = world(count)
     monitor.start()
     delta.world_changed(made)
-    delta.actual_listed(*table.list_routes(CIDR))
+    delta.actual_listed(*table.list_routes((CIDR,)))
     delta.applied(table.apply(delta.plan(may_delete=True)))
-    delta.actual_listed(*table.list_routes(CIDR))
+    delta.actual_listed(*table.list_routes((CIDR,)))
     vandal = RouteTable()
     took: dict[str, list[float]] = {"deleted": [], "modified": []}
     leases = list(made.peers.values())
@@ -209,7 +209,7 @@ def drift_repair(count: int, rounds: int = 500) -> None:
             for change in getattr(event, "routes", ()):
                 delta.observed(change)
             if delta.needs_list:
-                delta.actual_listed(*table.list_routes(CIDR))
+                delta.actual_listed(*table.list_routes((CIDR,)))
             plan = delta.plan(may_delete=True)
             if plan.operations:
                 delta.applied(table.apply(plan))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from itertools import product
 from typing import Final
 
 from agent.kernel.firewall.parse import Clause, Ruleset, RuleSpec, Table, parse_rule
@@ -138,11 +139,13 @@ def _ways(wants: FirewallWants) -> Iterator[_Way]:
     """The paths mesh traffic takes through this host, in and out."""
     opened = [network for network in wants.networks if not network.closed]
     for network in opened:
-        yield {"-i": wants.uplink, "-o": network.bridge, "-s": wants.cidr, "-d": network.subnet}
-        yield {"-i": network.bridge, "-o": wants.uplink, "-s": network.subnet, "-d": wants.cidr}
+        for cidr in wants.cidrs:
+            yield {"-i": wants.uplink, "-o": network.bridge, "-s": cidr, "-d": network.subnet}
+            yield {"-i": network.bridge, "-o": wants.uplink, "-s": network.subnet, "-d": cidr}
     if not opened:
-        yield {"-i": wants.uplink, "-s": wants.cidr, "-d": wants.lease}
-        yield {"-o": wants.uplink, "-s": wants.lease, "-d": wants.cidr}
+        for lease, cidr in product(wants.leases, wants.cidrs):
+            yield {"-i": wants.uplink, "-s": cidr, "-d": lease}
+            yield {"-o": wants.uplink, "-s": lease, "-d": cidr}
 
 
 def _holds(clause: Clause, way: _Way) -> bool:

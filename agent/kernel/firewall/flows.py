@@ -19,6 +19,8 @@ __all__ = ["Flows"]
 
 _SRC_NAT: Final = 1 << 4
 """IPS_SRC_NAT of linux/netfilter/nf_conntrack_common.h."""
+_Ranges = tuple[IPv4Network, ...]
+
 _MAX_FLOWS: Final = 10_000
 _DEADLINE_S: Final = 3.0
 
@@ -28,8 +30,8 @@ _log = structlog.get_logger(__name__)
 class Flows:
     """The kernel's connection tracking table, in the namespace of the calling thread."""
 
-    def free_masqueraded(self, lease: IPv4Network, cidr: IPv4Network) -> int:
-        """Forget flows from ``lease`` to ``cidr`` whose replies go elsewhere than to their source.
+    def free_masqueraded(self, leases: _Ranges, cidrs: _Ranges) -> int:
+        """Forget flows from own subnets to the mesh whose replies go elsewhere than to the source.
 
         Returns:
             How many were forgotten. At most 10,000, and no more than 3 s are spent; an error
@@ -39,7 +41,7 @@ class Flows:
         deadline = time.monotonic() + _DEADLINE_S
         try:
             with NFCTSocket() as table:
-                wrong = list(_masqueraded(table, lease, cidr, deadline))
+                wrong = list(_masqueraded(table, leases, cidrs, deadline))
                 for flow in wrong:
                     if time.monotonic() > deadline:
                         _log.warning("firewall-flows-left", left=len(wrong) - freed)
@@ -52,8 +54,8 @@ class Flows:
 
 def _masqueraded(
     table: Any,  # noqa: ANN401
-    lease: IPv4Network,
-    cidr: IPv4Network,
+    leases: _Ranges,
+    cidrs: _Ranges,
     deadline: float,
 ) -> Iterator[NFCTAttrTuple]:
     """Originating halves of wrong flows.
@@ -67,10 +69,14 @@ def _masqueraded(
         reply = entry.get_attr("CTA_TUPLE_REPLY")
         source, dest = _address(orig, "SRC"), _address(orig, "DST")
         back = _address(reply, "DST")
-        if source is None or dest is None or source not in lease or dest not in cidr:
+        if source is None or dest is None or not (_in(source, leases) and _in(dest, cidrs)):
             continue
-        if dest not in lease and back != source:
+        if not _in(dest, leases) and back != source:
             yield NFCTAttrTuple.from_netlink(2, orig)
+
+
+def _in(address: IPv4Address, ranges: _Ranges) -> bool:
+    return any(address in each for each in ranges)
 
 
 def _address(half: Any, side: str) -> IPv4Address | None:  # noqa: ANN401

@@ -177,7 +177,7 @@ class HostFirewall:
             writer.write(edits)
             self._verify(writer, wants)
             if any(edit.table == "nat" for edit in edits):
-                freed = self._flows.free_masqueraded(wants.lease, wants.cidr)
+                freed = self._flows.free_masqueraded(wants.leases, wants.cidrs)
         self._leave_other(writer.variant)
         self._applied = wants
         if drift:

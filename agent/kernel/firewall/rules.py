@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network
+from itertools import product
 from types import MappingProxyType
 from typing import Final
 
@@ -84,54 +85,89 @@ def _prerouting(wants: FirewallWants) -> tuple[str, ...]:
 
     Raw comes before connection tracking un-NATs, so replies die in it too.
     """
-    lease, up = wants.lease, wants.uplink
+    up = wants.uplink
     closed = [network.subnet for network in wants.networks if network.closed]
     return (
-        _rule("hostmesh: own addresses do not come from outside", "RETURN", source=lease, inp=up),
+        *(
+            _rule(
+                "hostmesh: own addresses do not come from outside", "RETURN", source=lease, inp=up
+            )
+            for lease in wants.leases
+        ),
         *(
             _rule("hostmesh: closed network, left to Docker", "RETURN", dest=subnet, inp=up)
             for subnet in closed
         ),
-        _rule(
-            "hostmesh: containers of other hosts", "ACCEPT", source=wants.cidr, dest=lease, inp=up
+        *(
+            _rule("hostmesh: containers of other hosts", "ACCEPT", source=cidr, dest=lease, inp=up)
+            for lease, cidr in product(wants.leases, wants.cidrs)
         ),
-        _rule("hostmesh: other hosts themselves", "ACCEPT", dest=lease, inp=up, peers="src"),
+        *(
+            _rule("hostmesh: other hosts themselves", "ACCEPT", dest=lease, inp=up, peers="src")
+            for lease in wants.leases
+        ),
     )
 
 
 def _forward(wants: FirewallWants) -> tuple[str, ...]:
-    lease, cidr, up = wants.lease, wants.cidr, wants.uplink
+    leases, cidrs, up = wants.leases, wants.cidrs, wants.uplink
     return (
-        _rule(
-            "hostmesh: between networks of this host Docker decides",
-            "RETURN", source=lease, dest=lease, inp=up, not_inp=True,
+        *(
+            _rule(
+                "hostmesh: between networks of this host Docker decides",
+                "RETURN", source=source, dest=dest, inp=up, not_inp=True,
+            )
+            for source, dest in product(leases, leases)
         ),
-        _rule("hostmesh: forged, own addresses do not come from outside", "DROP",
-              source=lease, dest=lease, inp=up),
+        *(
+            _rule("hostmesh: forged, own addresses do not come from outside", "DROP",
+                  source=source, dest=dest, inp=up)
+            for source, dest in product(leases, leases)
+        ),
         *(
             _rule("hostmesh: internal network", "DROP", dest=cidr, inp=network.bridge, out=up)
             for network in wants.networks
             if network.internal
+            for cidr in cidrs
         ),
-        _rule("hostmesh: from containers of other hosts", INBOUND, source=cidr, dest=lease, inp=up),
-        _rule("hostmesh: from other hosts themselves", INBOUND, dest=lease, inp=up, peers="src"),
-        _rule("hostmesh: replies to containers of other hosts", "ACCEPT",
-              source=lease, dest=cidr, out=up, states=_REPLIES),
-        _rule("hostmesh: replies to other hosts themselves", "ACCEPT",
-              source=lease, out=up, peers="dst", states=_REPLIES),
+        *(
+            _rule("hostmesh: from containers of other hosts", INBOUND,
+                  source=cidr, dest=lease, inp=up)
+            for lease, cidr in product(leases, cidrs)
+        ),
+        *(
+            _rule("hostmesh: from other hosts themselves", INBOUND,
+                  dest=lease, inp=up, peers="src")
+            for lease in leases
+        ),
+        *(
+            _rule("hostmesh: replies to containers of other hosts", "ACCEPT",
+                  source=lease, dest=cidr, out=up, states=_REPLIES)
+            for lease, cidr in product(leases, cidrs)
+        ),
+        *(
+            _rule("hostmesh: replies to other hosts themselves", "ACCEPT",
+                  source=lease, out=up, peers="dst", states=_REPLIES)
+            for lease in leases
+        ),
         *(
             _rule("hostmesh: to containers of other hosts", "ACCEPT",
                   source=network.subnet, dest=cidr, inp=network.bridge, out=up)
             for network in wants.networks
             if not network.closed
+            for cidr in cidrs
         ),
         *(
             _rule("hostmesh: from a Docker network of this host, left to Docker", "RETURN",
                   dest=lease, inp=bridge)
             for bridge in wants.local_bridges
+            for lease in leases
         ),
-        _rule("hostmesh: strangers reach published ports of the host only", "DROP",
-              dest=lease, not_states=f"{_REPLIES},DNAT"),
+        *(
+            _rule("hostmesh: strangers reach published ports of the host only", "DROP",
+                  dest=lease, not_states=f"{_REPLIES},DNAT")
+            for lease in leases
+        ),
     )  # fmt: skip
 
 
@@ -172,16 +208,22 @@ def _opened(network: WantedNetwork, *, docker_chain: bool) -> tuple[str, ...]:
 
 def _postrouting(wants: FirewallWants) -> tuple[str, ...]:
     """Ahead of Docker's MASQUERADE: containers of other hosts see true source addresses."""
-    lease = wants.lease
+    leases = wants.leases
     return (
-        _rule("hostmesh: within this host Docker decides", "RETURN", source=lease, dest=lease),
+        *(
+            _rule("hostmesh: within this host Docker decides", "RETURN", source=source, dest=dest)
+            for source, dest in product(leases, leases)
+        ),
         *(
             _rule("hostmesh: closed network, left to Docker", "RETURN", source=network.subnet)
             for network in wants.networks
             if network.closed
         ),
-        _rule("hostmesh: true source addresses within the mesh", "ACCEPT",
-              source=lease, dest=wants.cidr, out=wants.uplink),
+        *(
+            _rule("hostmesh: true source addresses within the mesh", "ACCEPT",
+                  source=lease, dest=cidr, out=wants.uplink)
+            for lease, cidr in product(leases, wants.cidrs)
+        ),
     )  # fmt: skip
 
 

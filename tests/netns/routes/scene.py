@@ -66,7 +66,7 @@ def world_of(
 def one_pass(world: World, table: RouteTable) -> tuple[tuple[OperationResult, ...], RoutePlan]:
     """What the daemon does: list, plan, apply."""
     desired = desired_routes(world)
-    listing = table.list_routes(CIDR)
+    listing = table.list_routes((CIDR,))
     plan = plan_routes(desired.routes, listing.ours, listing.foreign, may_delete=desired.certain)
     return table.apply(plan), plan
 

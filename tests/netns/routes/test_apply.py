@@ -123,7 +123,7 @@ def test_promise_5_foreign_route_that_appears_between_list_and_apply_is_not_over
 ) -> None:
     world = world_of(one, lease(PEER_A, "192.0.2.11"))
     table = RouteTable()
-    listing = one.call(table.list_routes, CIDR)
+    listing = one.call(table.list_routes, (CIDR,))
     plan = plan_routes(desired_routes(world).routes, listing.ours, listing.foreign, may_delete=True)
     one.ip(f"route add {PEER_A} via 192.0.2.77 proto static")
 
@@ -363,6 +363,6 @@ def kill_and_converge(one: Host, rounds: int, seed: int) -> None:
         world: World = world_of(one, *wanted)
         results, _ = repair(one, world)
         assert all(result.ok for result in results), round_number
-        listing = one.call(RouteTable().list_routes, CIDR)
+        listing = one.call(RouteTable().list_routes, (CIDR,))
         assert set(listing.ours) == set(desired_routes(world).routes.values()), round_number
         assert "192.0.2.77" in one.ip("route show 10.64.200.0/24")

@@ -32,7 +32,7 @@ class ShortPath:
         self.delta = RouteDelta()
         self.lists = 0
         self.monitor = Monitor(self.events.put, own_ports=lambda: self.table.port_ids)
-        self.monitor.watch_range(CIDR, 140)
+        self.monitor.watch_range((CIDR,), 140)
         host.call(self.monitor.start)
         self.delta.world_changed(world)
         self.must_list = True
@@ -45,7 +45,7 @@ class ShortPath:
             self.must_list = self.must_list or event.needs_full_pass
         if self.must_list or self.delta.needs_list:
             self.lists += 1
-            self.delta.actual_listed(*self._host.call(self.table.list_routes, CIDR))
+            self.delta.actual_listed(*self._host.call(self.table.list_routes, (CIDR,)))
             self.must_list = False
         plan = self.delta.plan(may_delete=True)
         if plan.operations:

@@ -36,7 +36,7 @@ class Daemon:
         self.conditions: tuple[Condition, ...] = ()
         self.routing = Routing(RouteTable(), 140, time.monotonic)
         self.monitor = Monitor(self._events.put, own_ports=lambda: self.routing.port_ids)
-        self.monitor.watch_range(CIDR, 140)
+        self.monitor.watch_range((CIDR,), 140)
         host.call(self.monitor.start)
         self._thread = host.thread(self._run)
 

@@ -35,7 +35,7 @@ class Reconciler:
         self.passes = 0
         self.table = RouteTable()
         self.monitor = Monitor(self._take, own_ports=lambda: self.table.port_ids)
-        self.monitor.watch_range(CIDR, 140)
+        self.monitor.watch_range((CIDR,), 140)
         host.call(self.monitor.start)
         host.call(one_pass, make_world(), self.table)
         self._thread = host.thread(self._run)

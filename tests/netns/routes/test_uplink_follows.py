@@ -31,7 +31,7 @@ def ways(one: Host, request: pytest.FixtureRequest) -> Iterator[list[KernelEvent
     """Events that call for another look at the uplink; the parameter is etcd's address."""
     found: list[KernelEvent] = []
     monitor = Monitor(lambda event: found.append(event) if event.concerns_host else None)
-    monitor.watch_range(CIDR, 140, request.param)
+    monitor.watch_range((CIDR,), 140, request.param)
     one.call(monitor.start)
     yield found
     monitor.stop()
