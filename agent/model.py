@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import NewType
 
 __all__ = [
+    "OWN_BRIDGE",
     "Backend",
     "Condition",
     "DockerFacts",
@@ -36,6 +37,10 @@ __all__ = [
 
 HostId = NewType("HostId", str)
 """32 hex digits: HMAC-SHA256 of machine-id keyed for this application, per machine-id(5)."""
+
+
+OWN_BRIDGE = "hostmesh0"
+"""The Linux bridge of the Docker network that is ours (``docker.attach = "network"``)."""
 
 
 class Backend(enum.StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TextIO
 
 from agent.ctl.client import AgentClient
 from agent.ctl.output import Palette, json_text, sentence
-from agent.errors import NotRoot
+from agent.errors import NotRoot, Refused
 from agent.settings import Settings, load_settings, overrides_from_flags
 from agent.settings.text import printable
 
@@ -117,6 +118,21 @@ class Context:
         if not done and not todo:
             self.say(nothing)
         return 1 if todo else 0
+
+    def confirm(self, question: str, *, unasked: str) -> bool:
+        """Ask the operator; anything but a yes is a no.
+
+        Args:
+            question: Ends in a question mark.
+            unasked: Hint for where there is no terminal to ask at.
+
+        Raises:
+            Refused: Nobody can be asked.
+        """
+        if not sys.stdin.isatty():
+            raise Refused("there is no terminal to ask at, so nothing was done", hint=unasked)
+        print(f"{question} [y/N] ", end="", file=self._stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
     def need_root(self, what: str) -> None:
         """Raise NotRoot unless we are root."""

@@ -81,6 +81,9 @@ def _docker_restart(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="restart dockerd although containers run; without it nothing is done",
     )
+    parser.add_argument(
+        "--yes", action="store_true", help="restart unasked, whatever containers stop"
+    )
 
 
 def _completion(parser: argparse.ArgumentParser) -> None:

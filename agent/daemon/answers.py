@@ -16,7 +16,7 @@ from agent.daemon.membership import Done, Leaver
 from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
 from agent.daemon.status import host_state, is_ready, status_document
-from agent.docker.configurator import ConfiguratorReport
+from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.errors import CannotTell, HostmeshError
 from agent.mesh.plan import RoutePlan, describe_route
 from agent.model import DockerState
@@ -25,6 +25,7 @@ __all__ = ["Answers"]
 
 Document = Mapping[str, Any]
 _VERSION = 1
+_NEED_RESTART = frozenset({"docker-restart-pending", "docker-rolled-back"})
 _UNHEALTHY_S = 60.0
 """A loop that did not answer a command for that long is stuck."""
 
@@ -34,7 +35,9 @@ class Answers:
 
     Args:
         last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
-        restart_docker: Does what is pending for Docker now; may take minutes.
+        docker_outlook: What a restart of dockerd would do to containers now.
+        restart_docker: Does what is pending for Docker now, under containers if its argument
+            says so; may take minutes.
     """
 
     def __init__(
@@ -48,7 +51,8 @@ class Answers:
         last_contact_s: Callable[[], float],
         leaver: Leaver,
         state: StateFile,
-        restart_docker: Callable[[], ConfiguratorReport],
+        docker_outlook: Callable[[], RestartOutlook],
+        restart_docker: Callable[[bool], ConfiguratorReport],
     ) -> None:
         self._loop = loop
         self._kernel = kernel
@@ -58,6 +62,7 @@ class Answers:
         self._last_contact_s = last_contact_s
         self._leaver = leaver
         self._state = state
+        self._docker_outlook = docker_outlook
         self._restart_docker = restart_docker
 
     def routes(self) -> Routes:
@@ -68,6 +73,7 @@ class Answers:
                 "/v1/leases": self.leases,
                 "/v1/diff": self.diff,
                 "/v1/firewall": self.firewall,
+                "/v1/docker": self.docker,
                 "/healthz": self.health,
                 "/readyz": self.readiness,
             },
@@ -169,9 +175,26 @@ class Answers:
             outcome.done.append("what etcd says now is believed")
         return outcome.document()
 
-    def docker_restart(self, _body: Document) -> Document:
+    def docker(self) -> Document:
+        """``GET /v1/docker``: what waits for a restart, and what that would do to containers."""
+        outlook = self._docker_outlook()
+        pending = [
+            each.condition.cause
+            for each in self._conditions.all()
+            if each.condition.name in _NEED_RESTART
+        ]
+        return {
+            "version": _VERSION,
+            "state": str(self._loop.snapshot.known.docker_state),
+            "pending": pending[0] if pending else None,
+            "running": list(outlook.running),
+            "stay_down": list(outlook.stay_down),
+            "live_restore": outlook.live_restore,
+        }
+
+    def docker_restart(self, body: Document) -> Document:
         """``POST /v1/docker/restart``."""
-        report = self._restart_docker()
+        report = self._restart_docker(body.get("now") is True)
         outcome = Done()
         if report.restarted:
             outcome.done.append("Docker was restarted")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from types import FrameType
 
@@ -39,12 +41,12 @@ from agent.daemon.loop import Loop, Rooms
 from agent.daemon.membership import Leaver
 from agent.daemon.notify import Notifier
 from agent.daemon.passes import Passes
+from agent.daemon.restartturn import RestartTurn
 from agent.daemon.routing import Routing
 from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
 from agent.daemon.timers import Timers
 from agent.docker.room import DockerRoom
-from agent.docker.worker import DockerWorker
 from agent.errors import EtcdError, FirewallError
 from agent.kernel.facts import read_host_facts, uplink_target
 from agent.kernel.firewall import Firewall, open_firewall
@@ -61,6 +63,7 @@ from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
 from agent.leases.survey import Survey
+from agent.leases.turns import Turns
 from agent.model import Condition, HostId, Lease, Uplink
 from agent.settings import Settings
 
@@ -99,21 +102,19 @@ def leaver(settings: Settings) -> Leaver:
     """The steps of leaving, for a host whose agent does not run."""
     state = StateFile(settings.agent.state_dir)
     kernel = kernel_pass(settings, state)
-    docker = DockerRoom.of(settings.docker, settings.agent.state_dir)
+    own = host_id(read_machine_id())
 
     def restore(force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: FBT001 # a callback of one argument
         if not settings.docker.manage:
             return (), ()
-        report = docker.give_back.restore(force=force)
+        with closing(EtcdClient(settings.etcd)) as client:
+            report = docker_room(settings, client, own).give_back.restore(force=force)
         return report.done, report.todo
 
     def release() -> tuple[str, ...]:
-        client = EtcdClient(settings.etcd)
-        try:
+        with closing(EtcdClient(settings.etcd)) as client:
             registry = Registry(client, settings.etcd.prefix)
-            return release_lease(registry, host_id(read_machine_id()), read_boot_id())
-        finally:
-            client.close()
+            return release_lease(registry, own, read_boot_id())
 
     return Leaver(
         state=state,
@@ -132,6 +133,14 @@ def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, .
     """
     subnet = registry.release(own, boot_id)
     return (f"gave {subnet} back",) if subnet is not None else ()
+
+
+def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerRoom:
+    """The host's Docker, restarted only when it is this host's turn."""
+    host_name = settings.host.name or socket.gethostname()
+    stopping = threading.Event()
+    turn = RestartTurn(Turns(client, settings.etcd.prefix, own, host_name), stopping)
+    return DockerRoom.of(settings.docker, settings.agent.state_dir, turn=turn, stopping=stopping)
 
 
 def check_host(uplink: Uplink) -> tuple[Condition, ...]:
@@ -168,7 +177,10 @@ class HostAgent:
             self._client.clusters.pin(self._copy.view.cluster_id)
         self._survey = Survey(self._client, lambda found: self._loop.post(EndpointsSurveyed(found)))
         self._keeper = self._make_keeper()
-        self._docker = self._make_docker()
+        self._docker_room = docker_room(settings, self._client, self._host_id)
+        self._docker = self._docker_room.worker(
+            lambda report: self._loop.post(DockerReported(report))
+        )
         self._kernel = kernel_pass(settings, self._state)
         self._conditions = ConditionRegistry(time.monotonic)
         self._tell_of_copy()
@@ -308,6 +320,7 @@ class HostAgent:
             check_host=check_host,
             passes=passes,
             docker=self._docker,
+            docker_wants=self._docker_room.wants_of,
             joining=self._make_joining(host_name),
             watch_range=self._watch_range,
             probe=self._probe,
@@ -334,7 +347,10 @@ class HostAgent:
             last_contact_s=lambda: self._directory.last_contact_s,
             leaver=self._leaver(),
             state=self._state,
-            restart_docker=lambda: self._docker.restart_now(force=True, timeout_s=_DOCKER_BUSY_S),
+            docker_outlook=self._docker_room.outlook,
+            restart_docker=lambda force: self._docker.restart_now(
+                force=force, timeout_s=_DOCKER_BUSY_S
+            ),
         )
         agent = self._settings.agent
         return ControlServer(agent.socket, agent.socket_group, answers.routes())
@@ -349,10 +365,6 @@ class HostAgent:
             on_lease=lambda lease, conditions: self._loop.post(LeaseChanged(lease, conditions)),
             earlier_life=EarlierLife(lambda: self._loop.snapshot.known, nobody_answers),
         )
-
-    def _make_docker(self) -> DockerWorker:
-        room = DockerRoom.of(self._settings.docker, self._settings.agent.state_dir)
-        return room.worker(lambda report: self._loop.post(DockerReported(report)))
 
     def _make_directory(self) -> Directory:
         def on_problem(problem: EtcdError | None, _last_contact_s: float) -> None:

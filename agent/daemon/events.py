@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Generic, TypeVar
 
-from agent.docker.configurator import ConfiguratorReport
+from agent.docker.report import ConfiguratorReport
 from agent.errors import CannotTell, EtcdError, HostmeshError
 from agent.kernel.monitor import KernelEvent
 from agent.model import Condition, Lease, View

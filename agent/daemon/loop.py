@@ -12,6 +12,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
 from typing import Any, TypeVar
 
 import structlog
@@ -41,6 +42,7 @@ from agent.daemon.passes import Passes
 from agent.daemon.silence import Silence
 from agent.daemon.snapshot import Snapshot
 from agent.daemon.timers import Timers, jittered
+from agent.docker.wants import DockerWants
 from agent.docker.worker import DockerWorker
 from agent.errors import HostmeshError
 from agent.leases.copy import CopyFile
@@ -69,6 +71,7 @@ class Rooms:
 
     Attributes:
         read_host: A fresh look at links, addresses and foreign routes.
+        docker_wants: What a subnet and an MTU mean for Docker, by the settings' split.
         check_host: What else on the host would undo our work.
         watch_range: Tells the netlink monitor which routes matter.
         pin: Tells the client of etcd which cluster is the mesh's.
@@ -82,6 +85,7 @@ class Rooms:
     check_host: Callable[[Uplink], tuple[Condition, ...]]
     passes: Passes
     docker: DockerWorker
+    docker_wants: Callable[[IPv4Network, int | None], DockerWants]
     joining: Joining
     watch_range: Callable[[Known], None]
     probe: Callable[[Known], None]
@@ -388,7 +392,8 @@ class Loop:
     def _want_docker(self) -> None:
         known = self._snapshot.known
         if known.own is not None and known.uplink is not None:
-            self._rooms.docker.want_lease(known.own.subnet, known.uplink.mtu)
+            wants = self._rooms.docker_wants(known.own.subnet, known.uplink.mtu)
+            self._rooms.docker.want(wants)
 
     def _update(self, **changes: object) -> None:
         self._snapshot = replace(self._snapshot, **changes)  # type: ignore[arg-type] # names are Snapshot's

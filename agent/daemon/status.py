@@ -12,7 +12,7 @@ from agent import __version__
 from agent.daemon.conditions import Standing
 from agent.daemon.known import Known
 from agent.daemon.snapshot import Snapshot
-from agent.model import DockerState, Lease, Severity
+from agent.model import OWN_BRIDGE, DockerState, Lease, Severity
 
 __all__ = ["host_state", "is_ready", "status_document"]
 
@@ -83,6 +83,7 @@ def status_document(
             "state": str(known.docker_state),
             "version": known.docker.version,
             "bridge": str(known.docker.bridge.subnet) if known.docker.bridge else None,
+            "network": _own_network(known),
         },
         "etcd": _etcd(snapshot, now_s - last_contact_s if last_contact_s else None),
         "mesh": _mesh(known),
@@ -94,6 +95,12 @@ def status_document(
         "peers": [_peer(lease, known) for lease in peers_of(known)],
         "conditions": [_condition(each, now_s) for each in standing],
     }
+
+
+def _own_network(known: Known) -> str | None:
+    """The range of the network that is ours (``docker.attach = "network"``)."""
+    own = (each.subnet for each in known.docker.networks if each.bridge == OWN_BRIDGE)
+    return next(map(str, own), None)
 
 
 def peers_of(known: Known) -> tuple[Lease, ...]:

@@ -3,69 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
-from agent.docker.checker import FileChecker
 from agent.docker.conflicts import not_routable
-from agent.docker.decide import Held, blocking_containers, held_back
-from agent.docker.engine import Engine, EngineKind, EngineReading
 from agent.docker.journal import Phase
+from agent.docker.managed import ManagedDocker
 from agent.docker.planning import FilePlan, attempt_name, fixable, plan_file
-from agent.docker.processes import Flags, ProcessTable, parse_flags
+from agent.docker.processes import Flags
+from agent.docker.reading import EngineKind, EngineReading
 from agent.docker.report import (
     ConfiguratorReport,
-    RestoreReport,
     engine_conditions,
     error_condition,
+    observed,
     pending_condition,
     rolled_back_condition,
 )
-from agent.docker.restarter import Restarter
-from agent.docker.service import DockerService
-from agent.docker.store import DaemonJsonStore, Snapshot
+from agent.docker.store import Snapshot
 from agent.docker.wants import BIP, NETWORK_MTU, POOLS, DockerWants, differences
-from agent.errors import HostmeshError, Refused
+from agent.errors import HostmeshError
 from agent.model import Condition, DockerState
 
-__all__ = ["Configurator", "ConfiguratorReport", "Gate", "RestoreReport", "Settings"]
+__all__ = ["Configurator"]
 
 _log = structlog.get_logger("docker")
 
-Gate = Callable[[], AbstractContextManager[bool]]
-"""Asks the mesh for the right to restart: at most one host at a time. False: not now."""
-
-
-class Settings(Protocol):
-    """[docker] of the settings, as far as it matters here."""
-
-    @property
-    def manage(self) -> bool:
-        """May daemon.json be written and Docker restarted."""
-        ...
-
-    @property
-    def restart(self) -> str:
-        """One of when-idle, always and never."""
-        ...
-
-    @property
-    def replace(self) -> bool:
-        """The operator's word that their own keys may be replaced."""
-        ...
-
-    @property
-    def expendable(self) -> tuple[str, ...]:
-        """Names of containers that may be restarted with Docker."""
-        ...
-
-
-def _open_gate() -> AbstractContextManager[bool]:
-    return nullcontext(enter_result=True)
+_TURN_AGAIN_S = 2.0
+"""How soon to ask for the turn again: a restart of one dockerd takes about as long."""
 
 
 @dataclass(slots=True)
@@ -80,6 +47,7 @@ class _Pass:
     conditions: list[Condition]
     changed: bool = False
     restarted: bool = False
+    again_in_s: float | None = None
 
     def differences(self, reading: EngineReading | None = None) -> Mapping[tuple[str, ...], str]:
         seen = reading or self.reading
@@ -90,48 +58,24 @@ class Configurator:
     """Brings Docker to the lease. For one thread; every call may take minutes.
 
     Args:
-        settings: What we may do to this Docker.
-        engine: The engine.
-        store: daemon.json.
-        service: dockerd as a service.
-        restarter: Restarts with a way back.
-        processes: The running dockerd's command line.
-        checker: Lets dockerd check a file before it is written.
-        gate: Asks the mesh for the right to restart.
+        docker: What to work on, and by which rules.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        engine: Engine,
-        store: DaemonJsonStore,
-        service: DockerService,
-        restarter: Restarter,
-        processes: ProcessTable,
-        checker: FileChecker,
-        gate: Gate = _open_gate,
-    ) -> None:
-        self._settings = settings
-        self._engine = engine
-        self._store = store
-        self._service = service
-        self._restarter = restarter
-        self._processes = processes
-        self._checker = checker
-        self._gate = gate
+    def __init__(self, docker: ManagedDocker) -> None:
+        self._docker = docker
+        self._settings = docker.settings
+        self._engine = docker.engine
+        self._store = docker.store
+        self._restarter = docker.restarter
         self._version = ""
         self._failure: tuple[str, str] | None = None
 
     def observe(self, wants: DockerWants | None = None) -> ConfiguratorReport:
         """Look and touch nothing: for a host without a lease, or where Docker is not ours."""
         reading = self._engine.read()
-        conditions = list(engine_conditions(reading))
         if wants is None:
-            state = DockerState.PENDING if reading.facts.reachable else DockerState.ABSENT
-            return ConfiguratorReport(
-                state=state, facts=reading.facts, conditions=tuple(conditions)
-            )
+            return observed(reading)
+        conditions = list(engine_conditions(reading))
         job = _Pass(wants, reading, {}, "", forced=False, conditions=conditions)
         return self._report(job)
 
@@ -154,7 +98,7 @@ class Configurator:
         job = _Pass(
             wants=wants,
             reading=reading,
-            flags=self._flags(),
+            flags=self._docker.flags(),
             version=self._known_version(reading),
             forced=forced,
             conditions=list(engine_conditions(reading)),
@@ -182,13 +126,8 @@ class Configurator:
                 come back by themselves.
             Stopped: The agent stops.
         """
-        reading = self._engine.read()
-        running = blocking_containers(reading.facts, self._settings.expendable)
-        if running and not force:
-            staying = self._engine.stay_down(self._settings.expendable)
-            what = f"{len(running)} containers run" if len(running) > 1 else f"{running[0]} runs"
-            lost = f"; not back by themselves: {', '.join(staying)}" if staying else ""
-            raise Refused(f"{what} on this Docker{lost}", hint="--now restarts it all the same")
+        if not force:
+            self._docker.refuse_under_containers()
         return self.ensure(wants, forced=True)
 
     # --- the steps of ensure ------------------------------------------------------------
@@ -207,7 +146,7 @@ class Configurator:
                 self._store.mark(Phase.APPLIED)
         elif journal.phase is Phase.ROLLED_BACK:
             job.reading = self._restarter.start_after_roll_back()
-        elif journal.phase is Phase.WRITTEN and self._service.failed():
+        elif journal.phase is Phase.WRITTEN and self._docker.service.failed():
             outcome = self._restarter.roll_back(name, "dockerd failed with the new daemon.json")
             self._note(job, outcome.reading, name, outcome.failure)
 
@@ -222,6 +161,8 @@ class Configurator:
             replace=self._settings.replace,
         )
         job.conditions += plan.conditions
+        if self._own_network_in_the_way(job):
+            return
         name = self._attempt(job, snapshot, plan)
         failure = self._remembered(snapshot, name)
         if failure and not job.forced:
@@ -229,7 +170,7 @@ class Configurator:
             return
         if plan.blocked:
             return
-        refused = self._checker.check(
+        refused = self._docker.checker.check(
             self._store.preview(snapshot, plan.values, drop=plan.drop), job.version
         )
         if refused:
@@ -247,6 +188,14 @@ class Configurator:
         if job.reading.facts.reachable:
             self._restart_if_needed(job, written, name)
 
+    def _own_network_in_the_way(self, job: _Pass) -> bool:
+        """Take back what ``docker.attach = "network"`` made: docker0 cannot overlap it."""
+        why = 'docker.attach is "daemon" now'
+        problem = self._docker.own_network.remove(job.reading, why=why)
+        if problem:
+            job.conditions.append(problem)
+        return problem is not None
+
     def _restart_if_needed(self, job: _Pass, snapshot: Snapshot, name: str) -> None:
         due = dict(fixable(job.wants, job.differences(), snapshot.document, job.flags))
         if self._network_mtu_due(snapshot):
@@ -256,30 +205,19 @@ class Configurator:
                 self._store.mark(Phase.APPLIED)
             return
         what = "Docker must be restarted: " + "; ".join(due.values())
-        held = self._held(job)
+        held = self._docker.held(job.reading.facts, forced=job.forced)
         if held:
             job.conditions.append(pending_condition(what, *held))
             return
-        with self._gate() as allowed:
-            if not allowed:
-                why = "another host of the mesh restarts its Docker"
-                job.conditions.append(pending_condition(what, why, "wait: it is done next"))
+        with self._docker.turn(asked=job.forced) as held:
+            if held:
+                job.conditions.append(pending_condition(what, *held))
+                job.again_in_s = _TURN_AGAIN_S
                 return
             _log.info("docker-restart-due", why=list(due.values()))
             outcome = self._restarter.apply(name, lambda seen: self._right(job, seen, tuple(due)))
         job.restarted = True
         self._note(job, outcome.reading, name, outcome.failure)
-
-    def _held(self, job: _Pass) -> Held | None:
-        cannot = self._service.can_restart()
-        if cannot:
-            return cannot, "restart Docker yourself, or set docker.restart_command"
-        return held_back(
-            job.reading.facts,
-            policy=self._settings.restart,
-            expendable=self._settings.expendable,
-            forced=job.forced,
-        )
 
     def _note(self, job: _Pass, reading: EngineReading, name: str, failure: str) -> None:
         job.reading = reading
@@ -306,7 +244,7 @@ class Configurator:
             return False
         if not journal.change(NETWORK_MTU) or not snapshot.document.has(NETWORK_MTU):
             return False
-        process = self._processes.dockerd()
+        process = self._docker.processes.dockerd()
         if process is None:
             return False
         return process.age_s > time.time() - snapshot.path.stat().st_mtime + 1.0
@@ -331,21 +269,11 @@ class Configurator:
             return self._failure[1]
         return ""
 
-    def _flags(self) -> Mapping[str, Flags]:
-        sources: dict[str, Flags] = {}
-        unit = self._service.unit_argv()
-        if unit:
-            sources["the unit"] = parse_flags(unit)
-        process = self._processes.dockerd()
-        if process:
-            sources["the running dockerd"] = parse_flags(process.argv)
-        return sources
-
     def _known_version(self, reading: EngineReading) -> str:
         if reading.facts.version:
             self._version = reading.facts.version
         elif not self._version:
-            self._version = self._service.installed_version()
+            self._version = self._docker.service.installed_version()
         return self._version
 
     def _report(self, job: _Pass) -> ConfiguratorReport:
@@ -365,4 +293,5 @@ class Configurator:
             changed=job.changed,
             restarted=job.restarted,
             conditions=tuple(unique.values()),
+            again_in_s=job.again_in_s,
         )

@@ -221,14 +221,24 @@ def _foreign(document: Document, path: KeyPath, wanted: JsonValue) -> Finding:
     return Finding(condition, blocks=not minor, keys=(path,))
 
 
-def not_routable(networks: Iterable[DockerNetwork], subnet: IPv4Network) -> tuple[Condition, ...]:
-    """Name the networks outside the lease: their containers are not reachable from the mesh."""
+def not_routable(
+    networks: Iterable[DockerNetwork], subnet: IPv4Network, *, attached_by_network: bool = False
+) -> tuple[Condition, ...]:
+    """Name the networks outside the lease: their containers are not reachable from the mesh.
+
+    Args:
+        networks: Every bridge network.
+        subnet: The lease's.
+        attached_by_network: New networks are not in the lease either: the way in is our network.
+    """
     return tuple(
         Condition(
             name="network-not-routable",
             subject=network.name,
             cause=f"Docker network {network.name} is {network.subnet}, outside {subnet}",
-            hint=f"docker network rm {network.name} and create it again: "
+            hint="docker network connect hostmesh CONTAINER gives its containers an address that is"
+            if attached_by_network
+            else f"docker network rm {network.name} and create it again: "
             "a new one gets a subnet inside the lease",
             severity=Severity.INFO,
         )

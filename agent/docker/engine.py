@@ -7,60 +7,29 @@ spoken to, not before.
 from __future__ import annotations
 
 import contextlib
-import enum
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Network
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
+from agent.docker.reading import (
+    ACTIVE,
+    EngineKind,
+    EngineReading,
+    container_name,
+    read_engine,
+    stays_down,
+    unreachable,
+)
 from agent.docker.stream import EventStream
-from agent.docker.wants import DOCKER_MTU
 from agent.errors import DockerError
-from agent.model import DockerFacts, DockerNetwork
+from agent.model import DockerFacts
 
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["Engine", "EngineKind", "EngineReading"]
-
-_BRIDGE_NAME = "com.docker.network.bridge.name"
-_MTU = "com.docker.network.driver.mtu"
-_ACTIVE = ("running", "paused", "restarting")
-_POOLS_SINCE_API = (1, 40)
-"""From this API version GET /info carries DefaultAddressPools when any are configured."""
-
-
-class EngineKind(enum.Enum):
-    """Who answers on the socket."""
-
-    DOCKER = "docker"
-    PODMAN = "podman"
-    SILENT = "silent"  # somebody listens and does not answer in time, or answers nonsense
-    ABSENT = "absent"  # nobody listens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineReading:
-    """What an engine said, with what :class:`DockerFacts` has no place for.
-
-    Attributes:
-        kind: Who answered.
-        facts: For the other rooms.
-        bip: docker0's address, None when the engine has no docker0.
-        mtu: docker0's MTU in bytes, None when the engine does not say.
-        pools: None when the engine is too old to say which pools it has.
-        swarm: Swarm's local node state, "inactive" when there is none.
-    """
-
-    kind: EngineKind
-    facts: DockerFacts
-    bip: IPv4Interface | None = None
-    mtu: int | None = None
-    pools: tuple[tuple[IPv4Network, int], ...] | None = None
-    swarm: str = "inactive"
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -96,10 +65,10 @@ class Engine:
         """Return what the engine says of itself, or why it says nothing. Never raises."""
         why = self._unavailable()
         if why:
-            return _unreachable(EngineKind.ABSENT, why)
+            return unreachable(EngineKind.ABSENT, why)
         failures = _Failures(self._socket, self._timeout_s)
         with failures, contextlib.closing(self._open()) as client:
-            return _read(client, self._socket)
+            return read_engine(client, self._socket)
         return failures.reading()
 
     def ping(self) -> bool:
@@ -122,16 +91,77 @@ class Engine:
             _Failures(self._socket, self._timeout_s),
             contextlib.closing(self._open()) as client,
         ):
-            active = client.containers(filters={"status": list(_ACTIVE)})
-            names = {str(each["Id"]): _container_name(each) for each in active}
+            active = client.containers(filters={"status": list(ACTIVE)})
+            names = {str(each["Id"]): container_name(each) for each in active}
             return tuple(
                 sorted(
                     name
                     for identity, name in names.items()
-                    if name not in expendable and _stays_down(client.inspect_container(identity))
+                    if name not in expendable and stays_down(client.inspect_container(identity))
                 )
             )
         return ()
+
+    def create_bridge(
+        self,
+        name: str,
+        subnet: IPv4Network,
+        *,
+        options: Mapping[str, str],
+        labels: Mapping[str, str],
+    ) -> None:
+        """Make a bridge network whose gateway is the subnet's first address.
+
+        Raises:
+            DockerError: Docker refused; carries its words.
+        """
+        import docker.types  # noqa: PLC0415
+
+        pool = docker.types.IPAMPool(subnet=str(subnet), gateway=str(subnet.network_address + 1))
+        ipam = docker.types.IPAMConfig(pool_configs=[pool])
+        self._change(
+            lambda client: client.create_network(
+                name,
+                driver="bridge",
+                options=dict(options),
+                labels=dict(labels),
+                ipam=ipam,
+                check_duplicate=True,
+            )
+        )
+
+    def remove_network(self, identity: str) -> None:
+        """Remove a network.
+
+        Raises:
+            DockerError: Docker refused; carries its words.
+        """
+        self._change(lambda client: client.remove_network(identity))
+
+    def users_of(self, network: str) -> tuple[str, ...]:
+        """Name the containers of a network, stopped ones too: they would not start without it.
+
+        Raises:
+            DockerError: The engine does not answer.
+        """
+        found: list[str] = []
+
+        def ask(client: docker.APIClient) -> None:
+            listed = client.containers(all=True, filters={"network": network})
+            found.extend(container_name(each) for each in listed)
+
+        self._change(ask)
+        return tuple(sorted(found))
+
+    def _change(self, run: Callable[[docker.APIClient], object]) -> None:
+        why = self._unavailable()
+        failures = _Failures(self._socket, self._timeout_s)
+        if not why:
+            with failures, contextlib.closing(self._open()) as client:
+                run(client)
+                return
+            why = failures.reading().facts.problem
+        raise DockerError(why)
 
     def events(self, *, idle_s: float) -> EventStream:
         """Open the engine's event stream.
@@ -223,15 +253,15 @@ class _Failures:
         chain = list(_chain(self._error))
         if any(isinstance(e, TimeoutError | requests.exceptions.Timeout) for e in chain):
             what = f"{self._socket} does not answer within {self._timeout_s:g} s"
-            return _unreachable(EngineKind.SILENT, what)
+            return unreachable(EngineKind.SILENT, what)
         for error in chain:
             if isinstance(error, FileNotFoundError | ConnectionRefusedError | PermissionError):
-                return _unreachable(EngineKind.ABSENT, f"{self._socket}: {error.strerror}")
+                return unreachable(EngineKind.ABSENT, f"{self._socket}: {error.strerror}")
             if isinstance(error, docker.errors.APIError):
                 what = f"{self._socket}: {error.explanation or error}"
-                return _unreachable(EngineKind.SILENT, what)
+                return unreachable(EngineKind.SILENT, what)
         what = f"{self._socket} answers what no Docker Engine would: {self._error}"
-        return _unreachable(EngineKind.SILENT, what)
+        return unreachable(EngineKind.SILENT, what)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -246,118 +276,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         waiting += [error.__cause__, error.__context__]
         waiting += [part for part in error.args if isinstance(part, BaseException)]
-
-
-def _unreachable(kind: EngineKind, problem: str) -> EngineReading:
-    return EngineReading(kind=kind, facts=DockerFacts(reachable=False, problem=problem))
-
-
-# --- from the API's answers to facts -----------------------------------------------------
-
-
-def _read(client: docker.APIClient, socket: Path) -> EngineReading:
-    version = client.version(api_version=False)
-    components = {str(part.get("Name")) for part in version.get("Components") or ()}
-    if any("podman" in name.lower() for name in components):
-        problem = f"podman answers on {socket}, not Docker"
-        return _unreachable(EngineKind.PODMAN, problem)
-    info = client.info()
-    networks = client.networks(filters={"driver": "bridge"})
-    active = client.containers(filters={"status": list(_ACTIVE)})
-    pools = _pools(info)
-    default = next((n for n in networks if n.get("Name") == "bridge"), None)
-    known = _at_least(str(version.get("ApiVersion")), _POOLS_SINCE_API)
-    bridges = tuple(network for raw in networks if (network := _network(raw)))
-    facts = DockerFacts(
-        reachable=True,
-        version=str(version.get("Version") or ""),
-        bridge=next((network for network in bridges if network.default), None),
-        networks=bridges,
-        pools=pools,
-        running=tuple(sorted(_container_name(c) for c in active)),
-        firewall_backend=_firewall(info),
-        live_restore=bool(info.get("LiveRestoreEnabled")),
-    )
-    return EngineReading(
-        kind=EngineKind.DOCKER,
-        facts=facts,
-        bip=_bip(default) if default else None,
-        mtu=_mtu(default) if default else None,
-        pools=pools if known else None,
-        swarm=str((info.get("Swarm") or {}).get("LocalNodeState") or "inactive"),
-    )
-
-
-def _at_least(version: str, wanted: tuple[int, int]) -> bool:
-    try:
-        major, minor = version.split(".")[:2]
-        return (int(major), int(minor)) >= wanted
-    except ValueError:
-        return False
-
-
-def _firewall(info: Mapping[str, Any]) -> str:
-    """Return "iptables", "nftables" or ""; engines before 29 say nothing and use iptables."""
-    driver = (info.get("FirewallBackend") or {}).get("Driver") or ""
-    return str(driver).partition("+")[0]
-
-
-def _pools(info: Mapping[str, Any]) -> tuple[tuple[IPv4Network, int], ...]:
-    found = []
-    for pool in info.get("DefaultAddressPools") or ():
-        with contextlib.suppress(ValueError):  # an IPv6 pool
-            found.append((IPv4Network(pool["Base"]), int(pool["Size"])))
-    return tuple(found)
-
-
-def _ipam(network: Mapping[str, Any]) -> tuple[IPv4Network, str] | None:
-    """Return a network's first IPv4 subnet and its gateway, None when it has none."""
-    for config in (network.get("IPAM") or {}).get("Config") or ():
-        with contextlib.suppress(ValueError):
-            subnet = IPv4Network(config.get("Subnet") or "", strict=False)
-            return subnet, str(config.get("Gateway") or "").partition("/")[0]
-    return None
-
-
-def _network(raw: Mapping[str, Any]) -> DockerNetwork | None:
-    ipam = _ipam(raw)
-    if ipam is None or raw.get("Driver") != "bridge":
-        return None
-    identity = str(raw["Id"])
-    options = raw.get("Options") or {}
-    return DockerNetwork(
-        id=identity,
-        name=str(raw.get("Name")),
-        bridge=str(options.get(_BRIDGE_NAME) or f"br-{identity[:12]}"),
-        subnet=ipam[0],
-        internal=bool(raw.get("Internal")),
-        default=raw.get("Name") == "bridge",
-        labels=MappingProxyType(dict(raw.get("Labels") or {})),
-    )
-
-
-def _bip(default: Mapping[str, Any]) -> IPv4Interface | None:
-    ipam = _ipam(default)
-    if ipam is None:
-        return None
-    subnet, gateway = ipam
-    address = gateway or str(subnet.network_address + 1)
-    return IPv4Interface(f"{address}/{subnet.prefixlen}")
-
-
-def _mtu(default: Mapping[str, Any]) -> int | None:
-    """Return docker0's MTU; an engine that lists no such option uses Docker's own."""
-    try:
-        return int((default.get("Options") or {}).get(_MTU) or DOCKER_MTU)
-    except ValueError:
-        return None
-
-
-def _stays_down(container: Mapping[str, Any]) -> bool:
-    policy = (container.get("HostConfig") or {}).get("RestartPolicy") or {}
-    return policy.get("Name") not in {"always", "unless-stopped"}
-
-
-def _container_name(container: Mapping[str, Any]) -> str:
-    names = container.get("Names") or [str(container.get("Id"))[:12]]
-    return str(names[0]).removeprefix("/")

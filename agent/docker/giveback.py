@@ -9,20 +9,18 @@ is put in place, which needs no second restart.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 
 import structlog
 
-from agent.docker.configurator import Settings
-from agent.docker.decide import held_back
-from agent.docker.engine import Engine, EngineReading
+from agent.docker.decide import Held
 from agent.docker.journal import Journal
 from agent.docker.jsonspan import JsonValue
+from agent.docker.managed import ManagedDocker
 from agent.docker.planning import pools_of
+from agent.docker.reading import OWN_NETWORK, EngineReading
 from agent.docker.report import RestoreReport
-from agent.docker.restarter import Restarter
-from agent.docker.service import DockerService
-from agent.docker.store import DaemonJsonStore
 from agent.docker.wants import BIP, POOLS
 
 __all__ = ["GiveBack", "docker0_of_old"]
@@ -54,35 +52,24 @@ class GiveBack:
     """Takes our keys out of daemon.json and lets Docker forget them.
 
     Args:
-        settings: When Docker may be restarted.
-        engine: The engine.
-        store: daemon.json.
-        service: dockerd as a service.
-        restarter: Restarts it.
+        docker: What to give back, and by which rules.
         routes: Reads the destinations of the host's routes.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        engine: Engine,
-        store: DaemonJsonStore,
-        service: DockerService,
-        restarter: Restarter,
-        routes: Callable[[], tuple[IPv4Network, ...]],
+        self, docker: ManagedDocker, routes: Callable[[], tuple[IPv4Network, ...]]
     ) -> None:
-        self._settings = settings
-        self._engine = engine
-        self._store = store
-        self._service = service
-        self._restarter = restarter
+        self._docker = docker
+        self._engine = docker.engine
+        self._store = docker.store
+        self._restarter = docker.restarter
         self._routes = routes
 
     def restore(self, *, may_restart: bool = True, force: bool = False) -> RestoreReport:
-        """Return daemon.json's keys to what they were, and restart Docker if that is allowed.
+        """Take back what we gave Docker, and restart it if that is needed and allowed.
 
-        Doing it twice does nothing the second time. Killed in between, it can be done again.
+        daemon.json's keys return to what they were, and our network goes. Doing it twice does
+        nothing the second time. Killed in between, it can be done again.
 
         Args:
             may_restart: False: only the file.
@@ -93,31 +80,66 @@ class GiveBack:
             StateError: The journal cannot be read.
             Stopped: The agent stops.
         """
-        journal = self._store.journal()
         reading = self._engine.read()
+        done, todo = self._remove_network(reading)
+        journal = self._store.journal()
+        if journal is None:
+            return RestoreReport(done=done, todo=todo, facts=self._engine.facts())
+        report = self._restore_file(journal, reading, may_restart=may_restart, force=force)
+        return replace(report, done=(*done, *report.done), todo=(*todo, *report.todo))
+
+    def needs_restart(self, reading: EngineReading) -> bool:
+        """Whether giving back would restart Docker: it has values that we gave it.
+
+        Raises:
+            StateError: The journal cannot be read.
+        """
+        journal = self._store.journal()
+        return journal is not None and _in_force(journal, reading)
+
+    def _remove_network(self, reading: EngineReading) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        own = reading.own_network
+        if own is None or not own.ours:
+            return (), ()
+        problem = self._docker.own_network.remove(reading, why="this host leaves the mesh")
+        if problem:
+            return (), (f"{problem.cause}; docker network rm {OWN_NETWORK} when it is empty",)
+        return (f"removed Docker network {OWN_NETWORK}",), ()
+
+    def _restore_file(
+        self, journal: Journal, reading: EngineReading, *, may_restart: bool, force: bool
+    ) -> RestoreReport:
+        if not _in_force(journal, reading):
+            return _report(self.put_back(), (), reading, journal)
+        held: Held | None = ("no restart was asked for", "")
+        if may_restart:
+            held = self._docker.held(reading.facts, forced=force)
+        if not held:
+            with self._docker.turn(asked=True) as held:
+                if not held:
+                    return self.move_back(reading)
+        todo = f"restart Docker when it suits you: docker0 still has {reading.bip} ({held[0]})"
+        address = self._former(journal, reading)
+        if address is not None:
+            todo += f"; it keeps it unless started once with --bip={address}"
+        return _report(self.put_back(), (todo,), reading, journal)
+
+    def move_back(self, reading: EngineReading) -> RestoreReport:
+        """Restart with docker0's former address, then put the file back.
+
+        The caller has looked whether Docker may be restarted now.
+        """
+        journal = self._store.journal()
         if journal is None:
             return RestoreReport(done=(), todo=(), facts=reading.facts)
-        if not _in_force(journal, reading):
-            return _report(self._put_back(), (), reading, journal)
-        why = self._held(reading, force=force) if may_restart else "no restart was asked for"
-        if why:
-            todo = f"restart Docker when it suits you: docker0 still has {reading.bip} ({why})"
-            address = self._former(journal, reading)
-            if address is not None:
-                todo += f"; it keeps it unless started once with --bip={address}"
-            return _report(self._put_back(), (todo,), reading, journal)
-        return self._move_back(journal, reading)
-
-    def _move_back(self, journal: Journal, reading: EngineReading) -> RestoreReport:
-        """Restart with docker0's former address, then put the file back."""
         former = self._former(journal, reading)
         if former is not None:
             ours = tuple(change.path for change in journal.changes if change.path != BIP)
             self._store.change(self._store.read(), {BIP: str(former)}, drop=ours)
             outcome = self._restarter.plain(lambda seen: seen.bip == former)
-            done = self._put_back()
+            done = self.put_back()
         else:
-            done = self._put_back()
+            done = self.put_back()
             outcome = self._restarter.plain(lambda seen: seen.facts.reachable)
         if outcome.failure:
             todo = f"Docker did not come back: {outcome.failure}; look at Docker's log"
@@ -126,7 +148,8 @@ class GiveBack:
         told = f"Docker was restarted; docker0 is {outcome.reading.bip or 'absent'}"
         return _report((*done, told), (), outcome.reading, journal)
 
-    def _put_back(self) -> tuple[str, ...]:
+    def put_back(self) -> tuple[str, ...]:
+        """Return the keys of daemon.json to what they were; Docker is not restarted."""
         changed = self._store.restore()
         return (f"{self._store.path} is as it was before",) if changed else ()
 
@@ -139,16 +162,6 @@ class GiveBack:
         if before and not bip.is_ours(before):
             return IPv4Interface(before)
         return docker0_of_old(self._routes(), reading.bip.network)
-
-    def _held(self, reading: EngineReading, *, force: bool) -> str:
-        cannot = self._service.can_restart()
-        held = held_back(
-            reading.facts,
-            policy=self._settings.restart,
-            expendable=self._settings.expendable,
-            forced=force,
-        )
-        return cannot or (held[0] if held else "")
 
 
 def _in_force(journal: Journal, reading: EngineReading) -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.docker.engine import EngineKind, EngineReading
+from agent.docker.reading import EngineKind, EngineReading
 from agent.errors import HostmeshError, StateError
 from agent.model import Condition, DockerFacts, DockerState, Severity
 
 __all__ = [
     "ConfiguratorReport",
+    "RestartOutlook",
     "RestoreReport",
     "engine_conditions",
     "error_condition",
+    "observed",
     "pending_condition",
     "rolled_back_condition",
 ]
@@ -29,6 +31,7 @@ class ConfiguratorReport:
         restarted: Docker was restarted.
         conditions: All that holds now, for the operator.
         facts: What the engine said last.
+        again_in_s: When to look again if that is sooner than usual.
     """
 
     state: DockerState
@@ -36,6 +39,7 @@ class ConfiguratorReport:
     changed: bool = False
     restarted: bool = False
     conditions: tuple[Condition, ...] = ()
+    again_in_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,30 @@ class RestoreReport:
     done: tuple[str, ...]
     todo: tuple[str, ...]
     facts: DockerFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartOutlook:
+    """What a restart of dockerd would do to containers now.
+
+    Attributes:
+        running: Active containers that the settings do not name as expendable.
+        stay_down: Those of them that dockerd would not start again.
+        live_restore: They would go on; dockerd would then leave docker0 as it is.
+    """
+
+    running: tuple[str, ...]
+    stay_down: tuple[str, ...]
+    live_restore: bool
+
+
+def observed(reading: EngineReading) -> ConfiguratorReport:
+    """Return the report of a look at a Docker that has nothing to get."""
+    return ConfiguratorReport(
+        state=DockerState.PENDING if reading.facts.reachable else DockerState.ABSENT,
+        facts=reading.facts,
+        conditions=engine_conditions(reading),
+    )
 
 
 def engine_conditions(reading: EngineReading) -> tuple[Condition, ...]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from agent.docker.engine import Engine, EngineReading
+from agent.docker.engine import Engine
 from agent.docker.journal import Failure, Phase
 from agent.docker.processes import ProcessTable
+from agent.docker.reading import EngineReading
 from agent.docker.service import DockerService, Stopped
 from agent.docker.store import DaemonJsonStore
 from agent.errors import DockerError

@@ -4,87 +4,73 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from agent.docker.checker import FileChecker
-from agent.docker.configurator import Configurator, ConfiguratorReport, Gate
+from agent.docker.configurator import Configurator
 from agent.docker.engine import Engine
 from agent.docker.giveback import GiveBack
+from agent.docker.managed import ManagedDocker, Turn, always_our_turn
+from agent.docker.netattach import NetworkAttacher
+from agent.docker.ownnetwork import OwnNetwork
 from agent.docker.processes import ProcessTable, read_routes
+from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.docker.restarter import Restarter
 from agent.docker.service import Commands, DockerService
 from agent.docker.store import DaemonJsonStore
-from agent.docker.worker import DockerWorker
+from agent.docker.wants import DockerWants, wants_of
+from agent.docker.worker import Attacher, DockerWorker
 from agent.settings import DockerSettings
 
-__all__ = ["DockerRoom", "open_gate"]
+__all__ = ["DockerRoom"]
 
 _ENGINE_TIMEOUT_S = 5.0
 
 
-def open_gate() -> AbstractContextManager[bool]:
-    """Let every restart pass: a mesh of one host, or nobody to ask."""
-    return nullcontext(enter_result=True)
-
-
 @dataclass(frozen=True, slots=True)
 class DockerRoom:
-    """The parts of the room that share one engine and one daemon.json."""
+    """The parts of the room that share one engine and one daemon.json.
+
+    Attributes:
+        outlook: What a restart would do to containers now; may be called by any thread.
+        wants_of: What a lease's subnet and the mesh's MTU mean for this Docker.
+    """
 
     engine: Engine
-    store: DaemonJsonStore
-    configurator: Configurator
+    outlook: Callable[[], RestartOutlook]
+    attacher: Attacher
     give_back: GiveBack
+    wants_of: Callable[[IPv4Network, int | None], DockerWants]
     stopping: threading.Event
 
     @classmethod
-    def of(cls, settings: DockerSettings, state_dir: Path, *, gate: Gate = open_gate) -> DockerRoom:
+    def of(
+        cls,
+        settings: DockerSettings,
+        state_dir: Path,
+        *,
+        turn: Turn = always_our_turn,
+        stopping: threading.Event | None = None,
+    ) -> DockerRoom:
         """Put the room together; nothing is started and nothing is asked.
 
         Args:
             settings: [docker] of the settings file.
             state_dir: Where the journal of daemon.json lives.
-            gate: Asks the mesh for the right to restart Docker.
+            turn: Asks the mesh for the turn to restart Docker.
+            stopping: Ends every wait in this room; set when its worker is stopped.
         """
-        stopping = threading.Event()
-        runner, processes = Commands(stopping), ProcessTable()
-        service = DockerService(
-            settings.restart_command,
-            settings.restart_timeout_s,
-            runner=runner,
-            processes=processes,
-        )
-        engine = Engine(settings.socket, _ENGINE_TIMEOUT_S, asleep=service.asleep)
-        store = DaemonJsonStore(settings.daemon_json, state_dir)
-        restarter = Restarter(
-            engine,
-            service,
-            store,
-            processes,
-            timeout_s=settings.restart_timeout_s,
-            stopping=stopping,
-        )
-        configurator = Configurator(
-            settings,
-            engine=engine,
-            store=store,
-            service=service,
-            restarter=restarter,
-            processes=processes,
-            checker=FileChecker(service, processes),
-            gate=gate,
-        )
-        give_back = GiveBack(
-            settings,
-            engine=engine,
-            store=store,
-            service=service,
-            restarter=restarter,
-            routes=read_routes,
-        )
-        return cls(engine, store, configurator, give_back, stopping)
+        stopping = stopping or threading.Event()
+        docker = _managed(settings, state_dir, stopping, turn)
+        give_back = GiveBack(docker, read_routes)
+        attacher: Attacher = Configurator(docker)
+        if settings.attach == "network":
+            attacher = NetworkAttacher(docker, give_back)
+        split = partial(wants_of, network_len=settings.network_len, share=settings.docker0_share)
+        return cls(docker.engine, docker.outlook, attacher, give_back, split, stopping)
 
     def worker(self, on_report: Callable[[ConfiguratorReport], None]) -> DockerWorker:
         """Return the thread that owns this room, not started yet.
@@ -93,5 +79,37 @@ class DockerRoom:
             on_report: Called in that thread after every look; must not block.
         """
         return DockerWorker(
-            self.configurator, self.give_back, self.engine, on_report, stopping=self.stopping
+            self.attacher, self.give_back, self.engine, on_report, stopping=self.stopping
         )
+
+
+def _managed(
+    settings: DockerSettings, state_dir: Path, stopping: threading.Event, turn: Turn
+) -> ManagedDocker:
+    processes = ProcessTable()
+    service = DockerService(
+        settings.restart_command,
+        settings.restart_timeout_s,
+        runner=Commands(stopping),
+        processes=processes,
+    )
+    engine = Engine(settings.socket, _ENGINE_TIMEOUT_S, asleep=service.asleep)
+    store = DaemonJsonStore(settings.daemon_json, state_dir)
+    return ManagedDocker(
+        settings=settings,
+        engine=engine,
+        store=store,
+        service=service,
+        restarter=Restarter(
+            engine,
+            service,
+            store,
+            processes,
+            timeout_s=settings.restart_timeout_s,
+            stopping=stopping,
+        ),
+        processes=processes,
+        checker=FileChecker(service, processes),
+        own_network=OwnNetwork(engine),
+        turn=turn,
+    )

@@ -10,6 +10,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from agent.docker.document import KeyPath
 from agent.docker.jsonspan import JsonValue
 from agent.mesh.split import split_lease
+from agent.settings import Docker0Share
 
 __all__ = [
     "BIP",
@@ -33,6 +34,15 @@ NETWORK_MTU: KeyPath = ("default-network-opts", "bridge", "com.docker.network.dr
 DOCKER_MTU = 1500
 """What Docker gives every bridge when nobody says otherwise, whatever the uplink has."""
 
+_SHARES: Mapping[Docker0Share, int] = {
+    "all": 0,
+    "half": 1,
+    "quarter": 2,
+    "eighth": 3,
+    "sixteenth": 4,
+}
+"""By how many bits docker0's prefix is longer than the lease's."""
+
 _NETWORK_OPTS_SINCE = (24, 0)
 _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})")
 
@@ -54,18 +64,25 @@ class DockerWants:
     mtu: int | None = None
 
 
-def wants_of(subnet: IPv4Network, mtu: int | None, *, pool_size: int = 24) -> DockerWants:
+def wants_of(
+    subnet: IPv4Network,
+    mtu: int | None,
+    *,
+    network_len: int = 24,
+    share: Docker0Share = "half",
+) -> DockerWants:
     """Return what a lease of ``subnet`` on an uplink of ``mtu`` bytes means for Docker.
 
     Args:
         subnet: The lease's subnet, /30 or shorter.
         mtu: The uplink's MTU less what the backend adds to a packet, in bytes.
-        pool_size: See :func:`agent.mesh.split.split_lease`.
+        network_len: Prefix length of each network that Docker makes from the pools.
+        share: docker0's share of the lease; what is left are the pools.
 
     Raises:
         ValueError: The subnet is too small to share.
     """
-    split = split_lease(subnet, pool_size=pool_size)
+    split = split_lease(subnet, network_len=network_len, docker0_bits=_SHARES[share])
     return DockerWants(subnet=subnet, bip=split.bip, pools=split.pools, mtu=mtu)
 
 

@@ -9,20 +9,19 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from typing import Protocol
 
 import structlog
 
-from agent.docker.configurator import Configurator, ConfiguratorReport
 from agent.docker.engine import Engine
 from agent.docker.giveback import GiveBack
-from agent.docker.report import RestoreReport
+from agent.docker.report import ConfiguratorReport, RestoreReport
 from agent.docker.service import Stopped
-from agent.docker.wants import DockerWants, wants_of
+from agent.docker.wants import DockerWants
 from agent.docker.watcher import EngineEvent, EngineWatcher, EventKind
 from agent.errors import DockerError
 
-__all__ = ["DockerWorker"]
+__all__ = ["Attacher", "DockerWorker"]
 
 _log = structlog.get_logger("docker.worker")
 
@@ -31,6 +30,22 @@ _JITTER = 0.2
 _DEBOUNCE_S = 0.1
 _SPACING_S = 0.5
 """At most two looks a second, however many events there are: they coalesce."""
+
+
+class Attacher(Protocol):
+    """A way of giving a lease to Docker. For one thread; calls may take minutes."""
+
+    def observe(self) -> ConfiguratorReport:
+        """Look and touch nothing."""
+        ...
+
+    def ensure(self, wants: DockerWants) -> ConfiguratorReport:
+        """Make Docker have ``wants``, as far as it may be done now."""
+        ...
+
+    def restart_now(self, wants: DockerWants, *, force: bool) -> ConfiguratorReport:
+        """Do what is pending now, on the operator's word; Refused without ``force``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +57,10 @@ class _Order:
 
 
 class DockerWorker:
-    """Runs the configurator when something may have changed, and at least every 30 s.
+    """Runs the attacher when something may have changed, and at least every 30 s.
 
     Args:
-        configurator: Brings Docker to the lease.
+        attacher: Brings Docker to the lease.
         give_back: Gives it back.
         engine: Whose events are followed.
         on_report: Called in the worker's thread after every look; must not block.
@@ -55,7 +70,7 @@ class DockerWorker:
 
     def __init__(
         self,
-        configurator: Configurator,
+        attacher: Attacher,
         give_back: GiveBack,
         engine: Engine,
         on_report: Callable[[ConfiguratorReport], None],
@@ -63,7 +78,7 @@ class DockerWorker:
         stopping: threading.Event,
         check_s: float = _CHECK_S,
     ) -> None:
-        self._configurator = configurator
+        self._attacher = attacher
         self._give_back = give_back
         self._on_report = on_report
         self._stopping = stopping
@@ -103,18 +118,6 @@ class DockerWorker:
                 self._wants = wants
                 self._hurry(0.0)
 
-    def want_lease(self, subnet: IPv4Network, mtu: int | None) -> None:
-        """Say what Docker should have in terms of the lease.
-
-        Args:
-            subnet: The lease's subnet, /30 or shorter.
-            mtu: Bytes that the uplink carries, less what the backend adds.
-
-        Raises:
-            ValueError: The subnet is too small.
-        """
-        self.want(wants_of(subnet, mtu))
-
     def look(self) -> None:
         """Look at Docker soon, whatever the timer says; often asked, seldom done."""
         with self._condition:
@@ -131,7 +134,7 @@ class DockerWorker:
         wants = self._wants
         if wants is None:
             raise DockerError("there is no lease to give to Docker yet", hint="see agentctl status")
-        report = self._order(lambda: self._configurator.restart_now(wants, force=force), timeout_s)
+        report = self._order(lambda: self._attacher.restart_now(wants, force=force), timeout_s)
         if not isinstance(report, ConfiguratorReport):
             raise TypeError(report)
         self._on_report(report)
@@ -213,8 +216,11 @@ class DockerWorker:
         if order is not None:
             _carry_out(order)
             return
-        report = self._configurator.observe() if wants is None else self._configurator.ensure(wants)
+        report = self._attacher.observe() if wants is None else self._attacher.ensure(wants)
         self._looked_s = time.monotonic()
+        if report.again_in_s is not None:
+            with self._condition:
+                self._hurry(report.again_in_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
         self._on_report(report)
 
 

@@ -122,6 +122,10 @@ class Keys:
         """Return the key of a host's last subnet."""
         return f"{self.prefix}/memory/{host_id}".encode()
 
+    def turn(self, what: str) -> bytes:
+        """Return the key that the one host has whose turn it is to do ``what``."""
+        return f"{self.prefix}/turns/{what}".encode()
+
     def split(self, key: bytes) -> tuple[str, str]:
         """Take a key apart into kind and name: ("subnets", "10.64.0.0-16"), ("config", "").
 

@@ -30,11 +30,13 @@ __all__ = [
     "decode_lease",
     "decode_memory",
     "decode_reservation",
+    "decode_turn",
     "encode_config",
     "encode_heartbeat",
     "encode_lease",
     "encode_memory",
     "encode_reservation",
+    "encode_turn",
 ]
 
 _OURS = "Hostmesh"
@@ -330,6 +332,20 @@ def decode_memory(name: str, record: Record) -> tuple[HostId, IPv4Network]:
 def encode_memory(subnet: IPv4Network) -> bytes:
     """Write which subnet a host has."""
     return _dump({"Subnet": str(subnet)})
+
+
+def encode_turn(host_id: HostId, host_name: str) -> bytes:
+    """Write whose turn it is."""
+    return _dump({"HostID": host_id, "HostName": clean_name(host_name)})
+
+
+def decode_turn(record: Record) -> tuple[HostId | None, str]:
+    """Read whose turn it is: (host id, host name); nobody's (None, "") when it does not parse."""
+    try:
+        fields = Fields.parse(record.value)
+        return decode_host_id(fields.text("HostID")), fields.text("HostName", default="")
+    except ValueError:
+        return None, ""
 
 
 def decode_reservation(name: str, record: Record) -> tuple[IPv4Network, HostId]:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 from typing import Final
 
 from agent.mesh.world import protocol_name
-from agent.model import DockerFacts, HostFacts, Route, RouteKind
+from agent.model import OWN_BRIDGE, DockerFacts, HostFacts, Route, RouteKind
 
 __all__ = ["host_overlaps"]
 
@@ -29,8 +29,8 @@ def host_overlaps(
     """Every address and route of the host that overlaps ``cidr``, in words; empty when none does.
 
     Not counted: default routes, which everything overlaps; Docker's default bridge, which is
-    about to be renumbered; a refusal (blackhole and its like) of a wider range, which the mesh's
-    more specific routes do not disturb; and what lies in the own subnet.
+    about to be renumbered, and the bridge of ours; a refusal (blackhole and its like) of a wider
+    range, which the mesh's more specific routes do not disturb; and what lies in the own subnet.
 
     Args:
         host: A complete look; our own routes are not in it.
@@ -40,7 +40,8 @@ def host_overlaps(
     """
     own = tuple(own)
     bridge = docker.bridge.bridge if docker is not None and docker.bridge else _DEFAULT_BRIDGE
-    ignored = {link.index for link in host.links if link.name in (bridge, _DEFAULT_BRIDGE)}
+    ours = {bridge, _DEFAULT_BRIDGE, OWN_BRIDGE}
+    ignored = {link.index for link in host.links if link.name in ours}
     names = {link.index: link.name for link in host.links}
     found: list[str] = []
     covered: set[tuple[int, IPv4Network]] = set()

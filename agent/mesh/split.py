@@ -1,8 +1,8 @@
 """How a lease is shared between docker0 and the networks that Docker makes. Pure.
 
 docker0 alone is not enough: Compose creates a network per project, and Docker takes its
-subnet from ``default-address-pools``. So the lease is cut in two: docker0 gets the lower
-half, the upper half becomes the pool.
+subnet from ``default-address-pools``. So the lease is cut: docker0 gets the lower part, half
+of it by default, and what is left becomes pools.
 """
 
 from __future__ import annotations
@@ -10,10 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 
-__all__ = ["DEFAULT_POOL_SIZE", "LeaseSplit", "split_lease"]
-
-DEFAULT_POOL_SIZE = 24
-"""Prefix length of each network that Docker makes from the pool: 254 containers."""
+__all__ = ["LeaseSplit", "split_lease"]
 
 _SMALLEST = 30
 
@@ -25,8 +22,8 @@ class LeaseSplit:
     Attributes:
         docker0: The network of Docker's own bridge.
         bip: docker0's address on that network, the first usable one.
-        pools: Docker's ``default-address-pools``: (base, prefix length of each network).
-            Empty when the lease is too small to share.
+        pools: Docker's ``default-address-pools``: (base, prefix length of each network), in
+            order of address. Empty when all goes to docker0.
     """
 
     docker0: IPv4Network
@@ -34,12 +31,17 @@ class LeaseSplit:
     pools: tuple[tuple[IPv4Network, int], ...]
 
 
-def split_lease(subnet: IPv4Network, *, pool_size: int = DEFAULT_POOL_SIZE) -> LeaseSplit:
-    """Share ``subnet`` between docker0 and the pool.
+def split_lease(
+    subnet: IPv4Network,
+    *,
+    network_len: int = 24,
+    docker0_bits: int = 1,
+) -> LeaseSplit:
+    """Share ``subnet`` between docker0 and the pools.
 
-    The rule, for a pool of networks of ``/pool_size``: a subnet shorter than ``/pool_size``
-    is halved, docker0 takes the lower half, the upper half is the pool. A subnet of
-    ``/pool_size`` and longer goes to docker0 whole, without pools. With the default of 24:
+    The rule, for networks of ``/network_len``: docker0 takes its share from the lower end, a
+    ``/network_len`` at least, and what is left are the pools. A subnet of ``/network_len`` and
+    longer goes to docker0 whole. With the defaults:
 
     ======  ===================  ==========================
     lease   docker0              pool
@@ -52,23 +54,28 @@ def split_lease(subnet: IPv4Network, *, pool_size: int = DEFAULT_POOL_SIZE) -> L
     /30     the whole /30        none
     ======  ===================  ==========================
 
+    With two bits, a quarter, a /16 is a /18 for docker0, and pools of a /18 and a /17.
+
     Args:
         subnet: The lease's subnet, /30 or shorter.
-        pool_size: Prefix length of each network that Docker makes, at most 30.
+        network_len: Prefix length of each network that Docker makes, at most 30.
+        docker0_bits: By how many bits docker0's prefix is longer than the lease's: 1 is half
+            of the lease, 0 all of it.
 
     Raises:
-        ValueError: The subnet has no room for a bridge and a container, or ``pool_size``
+        ValueError: The subnet has no room for a bridge and a container, or ``network_len``
             is not a prefix length that a Docker network can have.
     """
     if subnet.prefixlen > _SMALLEST:
         raise ValueError(f"{subnet} is too small for a bridge and a container")
-    if not 1 <= pool_size <= _SMALLEST:
-        raise ValueError(f"networks of /{pool_size} cannot hold a bridge and a container")
-    if subnet.prefixlen >= pool_size:
-        return LeaseSplit(docker0=subnet, bip=_first(subnet), pools=())
-    lower, upper = subnet.subnets(prefixlen_diff=1)
-    return LeaseSplit(docker0=lower, bip=_first(lower), pools=((upper, pool_size),))
-
-
-def _first(network: IPv4Network) -> IPv4Interface:
-    return IPv4Interface((network.network_address + 1, network.prefixlen))
+    if not 1 <= network_len <= _SMALLEST:
+        raise ValueError(f"networks of /{network_len} cannot hold a bridge and a container")
+    wished = subnet.prefixlen + docker0_bits
+    length = max(subnet.prefixlen, min(wished, network_len))
+    docker0 = IPv4Network((subnet.network_address, length))
+    left = sorted(subnet.address_exclude(docker0))
+    return LeaseSplit(
+        docker0=docker0,
+        bip=IPv4Interface((docker0.network_address + 1, length)),
+        pools=tuple((base, network_len) for base in left),
+    )

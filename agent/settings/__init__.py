@@ -4,6 +4,8 @@ from agent.settings.load import KEYS, SECTIONS, load_settings, overrides_from_fl
 from agent.settings.sections import (
     DEFAULT_PATH,
     AgentSettings,
+    Docker0Share,
+    DockerAttach,
     DockerSettings,
     EtcdSettings,
     FirewallSettings,
@@ -24,6 +26,8 @@ __all__ = [
     "KEYS",
     "SECTIONS",
     "AgentSettings",
+    "Docker0Share",
+    "DockerAttach",
     "DockerSettings",
     "EtcdSettings",
     "FirewallSettings",

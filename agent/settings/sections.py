@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_PATH",
     "AgentSettings",
+    "Docker0Share",
+    "DockerAttach",
     "DockerSettings",
     "EtcdSettings",
     "FirewallSettings",
@@ -44,11 +46,15 @@ DEFAULT_PATH = Path("/etc/hostmesh/agent.toml")
 
 FirewallVariant = Literal["auto", "nft", "legacy"]
 RestartPolicy = Literal["when-idle", "always", "never"]
+DockerAttach = Literal["daemon", "network"]
+Docker0Share = Literal["all", "half", "quarter", "eighth", "sixteenth"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 
 _VARIANTS: tuple[FirewallVariant, ...] = ("auto", "nft", "legacy")
 _RESTARTS: tuple[RestartPolicy, ...] = ("when-idle", "always", "never")
+_ATTACHES: tuple[DockerAttach, ...] = ("daemon", "network")
+_SHARES: tuple[Docker0Share, ...] = ("all", "half", "quarter", "eighth", "sixteenth")
 _LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
 _FORMATS: tuple[LogFormat, ...] = ("auto", "console", "json")
 
@@ -161,6 +167,10 @@ class DockerSettings:
         restart_command: Program and arguments that restart dockerd; empty: find out.
         expendable: Names of containers that may be restarted with dockerd.
         replace: The operator's word that their own ``bip`` and pools may be replaced.
+        attach: What of Docker gets the lease: docker0 and the pools, by daemon.json, or one
+            network made through Docker's API, for which nothing restarts.
+        docker0_share: docker0's share of the lease; the rest is for networks that Docker makes.
+        network_len: Prefix length of each of those.
     """
 
     manage: bool = setting(kinds.boolean(), default=True)
@@ -171,6 +181,9 @@ class DockerSettings:
     restart_timeout_s: float = setting(kinds.seconds(1, 3600), 60.0)
     replace: bool = setting(kinds.boolean(), default=False)
     expendable: tuple[str, ...] = setting(kinds.texts("list of container names"), ())
+    attach: DockerAttach = setting(kinds.choice(_ATTACHES), "daemon")
+    docker0_share: Docker0Share = setting(kinds.choice(_SHARES), "half")
+    network_len: int = setting(kinds.integer(16, 28), 24)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

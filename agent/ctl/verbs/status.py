@@ -96,6 +96,8 @@ def _docker(docker: Mapping[str, Any]) -> str:
         found.append(f"version {docker['version']}")
     if docker.get("bridge"):
         found.append(f"docker0 {docker['bridge']}")
+    if docker.get("network"):
+        found.append(f"network hostmesh {docker['network']}")
     return ", ".join(found)
 
 

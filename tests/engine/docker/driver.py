@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.docker.room import DockerRoom
-from agent.docker.wants import wants_of
 from agent.errors import HostmeshError
 from agent.settings import DockerSettings
 
@@ -27,17 +26,17 @@ def main() -> None:
         **{key: tuple(v) if isinstance(v, list) else v for key, v in order["settings"].items()},
     }
     room = DockerRoom.of(DockerSettings(**values), STATE)
-    wants = wants_of(IPv4Network(order["subnet"]), order["mtu"])
+    wants = room.wants_of(IPv4Network(order["subnet"]), order["mtu"])
     try:
         if order["call"] == "ensure":
-            result: Any = room.configurator.ensure(wants)
+            result: Any = room.attacher.ensure(wants)
         elif order["call"] == "timed":
             room.engine.ping()  # the docker package is loaded
             started_s = time.monotonic()
-            report = room.configurator.ensure(wants)
+            report = room.attacher.ensure(wants)
             result = {"report": report, "seconds": time.monotonic() - started_s}
         elif order["call"] == "restart":
-            result = room.configurator.restart_now(wants, force=order["force"])
+            result = room.attacher.restart_now(wants, force=order["force"])
         elif order["call"] == "read":
             result = room.engine.read()
         else:

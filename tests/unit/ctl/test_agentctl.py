@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -316,15 +317,88 @@ def test_changing_the_host_needs_root(
     assert capsys.readouterr().err.startswith("agentctl: only root may ")
 
 
-def test_docker_restarts_only_with_the_operators_word(
-    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
-) -> None:
-    answers = {"POST /v1/docker/restart": {"done": ["restarted dockerd"], "todo": []}}
+Asked = list[tuple[str, Any]]
+
+OUTLOOK = {
+    "state": "pending",
+    "pending": "Docker must be restarted: docker0 is 172.17.0.1/16",
+    "running": ["db", "job", "web"],
+    "stay_down": ["job"],
+    "live_restore": False,
+}
+RESTARTED = {"done": ["restarted dockerd"], "todo": []}
+
+
+class Terminal(io.StringIO):
+    """Somebody who types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(name="docker")
+def docker_fixture(socket_path: Path, serving: Serving) -> Iterator[Asked]:
+    answers = {"GET /v1/docker": dict(OUTLOOK), "POST /v1/docker/restart": RESTARTED}
     with serving(socket_path, answers) as agent:
-        assert run(socket_path, "docker", "restart") == 24
-        assert agent.asked == []
-        assert run(socket_path, "docker", "restart", "--now") == 0
+        yield agent.asked
+
+
+def test_docker_restarts_only_with_the_operators_word(
+    socket_path: Path, docker: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(socket_path, "docker", "restart") == 24
+    assert docker == []
+    assert run(socket_path, "docker", "restart", "--now", "--yes") == 0
+    assert docker[-1] == ("POST /v1/docker/restart", {"now": True})
     assert capsys.readouterr().out == "restarted dockerd\n"
+
+
+@pytest.mark.parametrize(("typed", "status"), [("y\n", 0), ("YES\n", 0), ("\n", 24), ("no\n", 24)])
+def test_docker_restart_lists_who_stops_and_asks(
+    socket_path: Path,
+    docker: Asked,
+    typed: str,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    assert run(socket_path, "docker", "restart", "--now") == status
+    told = capsys.readouterr().err
+    assert "docker0 is 172.17.0.1/16" in told
+    assert "stop, and are started again by dockerd: db, web" in told
+    assert "do not come back by themselves: job" in told
+    posted = [target for target, _ in docker if target.startswith("POST")]
+    assert len(posted) == (status == 0)
+
+
+def test_docker_restart_without_a_terminal_needs_yes(
+    socket_path: Path,
+    docker: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert run(socket_path, "docker", "restart", "--now") == 24
+    assert "--now --yes" in capsys.readouterr().err
+    assert [target for target, _ in docker] == ["GET /v1/docker"]
+
+
+@pytest.mark.parametrize(
+    ("outlook", "posts"),
+    [
+        ({"state": "ready", "pending": None}, False),
+        ({"running": [], "stay_down": []}, True),
+        ({"live_restore": True}, True),
+    ],
+)
+def test_docker_restart_asks_only_when_something_stops(
+    socket_path: Path, serving: Serving, outlook: Mapping[str, Any], posts: bool
+) -> None:
+    answers = {"GET /v1/docker": {**OUTLOOK, **outlook}, "POST /v1/docker/restart": RESTARTED}
+    with serving(socket_path, answers) as agent:
+        assert run(socket_path, "docker", "restart", "--now") == 0
+    assert len(agent.asked) == 1 + posts
 
 
 @pytest.mark.parametrize(

@@ -1,192 +1,24 @@
 """The configurator against an engine that reads daemon.json as dockerd does, without a dockerd."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
 
-from agent.docker.checker import FileChecker
-from agent.docker.configurator import Configurator, ConfiguratorReport
-from agent.docker.engine import Engine, EngineKind, EngineReading
-from agent.docker.giveback import GiveBack, docker0_of_old
+from agent.docker.giveback import docker0_of_old
 from agent.docker.journal import Phase
-from agent.docker.processes import DaemonProcess, ProcessTable
-from agent.docker.restarter import Restarter
-from agent.docker.service import CommandResult, DockerService, Stopped
-from agent.docker.store import DaemonJsonStore
+from agent.docker.reading import EngineKind
+from agent.docker.service import CommandResult, Stopped
 from agent.docker.wants import wants_of
 from agent.errors import Refused
-from agent.model import DockerFacts, DockerNetwork, DockerState
+from agent.model import DockerNetwork, DockerState
 from agent.settings import DockerSettings
+from tests.unit.docker.dockerworld import OLD, WANTS, Room, World, make, names, write
 
 pytestmark = pytest.mark.unit
-
-WANTS = wants_of(IPv4Network("10.64.0.0/16"), 1500)
-OLD = IPv4Interface("172.17.0.1/16")
-
-
-@dataclass
-class World:
-    """A host: its dockerd, and what a restart of it does."""
-
-    file: Path
-    version: str = "20.10.24"
-    running: tuple[str, ...] = ()
-    live_restore: bool = False
-    up: bool = True
-    kind: EngineKind = EngineKind.DOCKER
-    bip: IPv4Interface = OLD
-    pools: tuple[tuple[IPv4Network, int], ...] = ()
-    mtu: int = 1500
-    networks: tuple[DockerNetwork, ...] = ()
-    breaks: Callable[[dict[str, object]], str] = lambda _: ""
-    argv: tuple[str, ...] = ("dockerd",)
-    restarts: int = 0
-    swarm: str = "inactive"
-    commands: list[tuple[str, ...]] = field(default_factory=list)
-    stay: tuple[str, ...] = ()
-
-    def read(self) -> EngineReading:
-        if self.kind is EngineKind.PODMAN:
-            facts = DockerFacts(reachable=False, problem="podman answers on x, not Docker")
-            return EngineReading(kind=self.kind, facts=facts)
-        if not self.up:
-            facts = DockerFacts(reachable=False, problem="refused")
-            return EngineReading(kind=EngineKind.ABSENT, facts=facts)
-        default = DockerNetwork(
-            id="b", name="bridge", bridge="docker0", subnet=self.bip.network, default=True
-        )
-        facts = DockerFacts(
-            reachable=True,
-            version=self.version,
-            bridge=default,
-            networks=(default, *self.networks),
-            pools=self.pools,
-            running=self.running,
-            live_restore=self.live_restore,
-        )
-        return EngineReading(
-            kind=EngineKind.DOCKER,
-            facts=facts,
-            bip=self.bip,
-            mtu=self.mtu,
-            pools=self.pools,
-            swarm=self.swarm,
-        )
-
-    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
-        """Be the restart command: dockerd reads its file."""
-        del timeout_s
-        self.commands.append(tuple(argv))
-        if argv[0] != "restart-docker":
-            return CommandResult(None, "not here")
-        self.restarts += 1
-        given = json.loads(self.file.read_text() or "{}") if self.file.exists() else {}
-        why = self.breaks(given)
-        self.up = not why
-        if why:
-            return CommandResult(1, why)
-        if not (self.live_restore and self.running):
-            self.bip = IPv4Interface(given.get("bip") or self.bip)
-            self.mtu = given.get("mtu", 1500)
-        pools = given.get("default-address-pools", [])
-        self.pools = tuple((IPv4Network(p["base"]), p["size"]) for p in pools)
-        return CommandResult(0, "")
-
-
-class FakeEngine(Engine):
-    def __init__(self, world: World) -> None:
-        super().__init__(Path("/nowhere"))
-        self.world = world
-
-    def read(self) -> EngineReading:
-        return self.world.read()
-
-    def stay_down(self, expendable: tuple[str, ...] = ()) -> tuple[str, ...]:
-        return tuple(name for name in self.world.stay if name not in expendable)
-
-
-class FakeProcesses(ProcessTable):
-    def __init__(self, world: World) -> None:
-        super().__init__()
-        self.world = world
-
-    def dockerd(self) -> DaemonProcess | None:
-        return DaemonProcess(7 + self.world.restarts, self.world.argv, 1e6)
-
-
-@dataclass
-class Room:
-    world: World
-    store: DaemonJsonStore
-    configurator: Configurator
-    give_back: GiveBack
-    stopping: threading.Event
-    allowed: list[bool]
-
-    @property
-    def text(self) -> str | None:
-        return self.world.file.read_text() if self.world.file.exists() else None
-
-    def ensure(self) -> ConfiguratorReport:
-        return self.configurator.ensure(WANTS)
-
-
-def make(world: World, state: Path, settings: DockerSettings) -> Room:
-    stopping = threading.Event()
-    allowed = [True]
-
-    @contextmanager
-    def gate() -> Iterator[bool]:
-        yield allowed[0]
-
-    engine, processes = FakeEngine(world), FakeProcesses(world)
-    service = DockerService(("restart-docker",), 5.0, runner=world, systemd=state / "none")
-    store = DaemonJsonStore(world.file, state)
-    restarter = Restarter(engine, service, store, processes, timeout_s=0.5, stopping=stopping)
-    configurator = Configurator(
-        settings,
-        engine=engine,
-        store=store,
-        service=service,
-        restarter=restarter,
-        processes=processes,
-        checker=FileChecker(service, processes),
-        gate=gate,
-    )
-    give_back = GiveBack(
-        settings,
-        engine=engine,
-        store=store,
-        service=service,
-        restarter=restarter,
-        routes=lambda: (),
-    )
-    return Room(world, store, configurator, give_back, stopping, allowed)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "docker/daemon.json")
-
-
-@pytest.fixture
-def room(world: World, tmp_path: Path) -> Room:
-    return make(world, tmp_path / "state", DockerSettings())
-
-
-def names(report: ConfiguratorReport) -> set[str]:
-    return {condition.name for condition in report.conditions}
-
-
-def write(world: World, text: str) -> None:
-    world.file.parent.mkdir(exist_ok=True)
-    world.file.write_text(text)
 
 
 def test_an_idle_engine_is_restarted_once(room: Room) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from agent.docker.engine import Engine, EngineKind
+from agent.docker.engine import Engine
+from agent.docker.reading import EngineKind
 from agent.docker.watcher import EngineEvent, EngineWatcher, EventKind
 
 pytestmark = pytest.mark.unit

@@ -15,6 +15,7 @@ from agent.docker.wants import (
     wants_of,
 )
 from agent.mesh.split import split_lease
+from agent.settings import Docker0Share
 
 pytestmark = pytest.mark.unit
 
@@ -50,10 +51,34 @@ def test_a_lease_without_room_is_refused(subnet: str) -> None:
 
 
 def test_networks_of_another_size() -> None:
-    assert split_lease(LEASE, pool_size=26).pools == ((IPv4Network("10.64.128.0/17"), 26),)
-    assert split_lease(IPv4Network("10.0.0.0/26"), pool_size=26).pools == ()
+    assert split_lease(LEASE, network_len=26).pools == ((IPv4Network("10.64.128.0/17"), 26),)
+    assert split_lease(IPv4Network("10.0.0.0/26"), network_len=26).pools == ()
     with pytest.raises(ValueError, match="/31"):
-        split_lease(LEASE, pool_size=31)
+        split_lease(LEASE, network_len=31)
+
+
+@pytest.mark.parametrize(
+    ("subnet", "share", "docker0", "pools"),
+    [
+        ("10.64.0.0/16", "all", "10.64.0.0/16", []),
+        ("10.64.0.0/16", "half", "10.64.0.0/17", ["10.64.128.0/17"]),
+        ("10.64.0.0/16", "quarter", "10.64.0.0/18", ["10.64.64.0/18", "10.64.128.0/17"]),
+        (
+            "10.64.0.0/16",
+            "sixteenth",
+            "10.64.0.0/20",
+            ["10.64.16.0/20", "10.64.32.0/19", "10.64.64.0/18", "10.64.128.0/17"],
+        ),
+        ("10.64.2.0/23", "sixteenth", "10.64.2.0/24", ["10.64.3.0/24"]),
+        ("10.64.2.0/24", "sixteenth", "10.64.2.0/24", []),
+    ],
+)
+def test_docker0s_share_of_a_lease(
+    subnet: str, share: Docker0Share, docker0: str, pools: list[str]
+) -> None:
+    wants = wants_of(IPv4Network(subnet), None, share=share)
+    assert wants.bip.network == IPv4Network(docker0)
+    assert wants.pools == tuple((IPv4Network(base), 24) for base in pools)
 
 
 @pytest.mark.parametrize(

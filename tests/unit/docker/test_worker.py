@@ -9,13 +9,12 @@ from typing import cast
 
 import pytest
 
-from agent.docker.configurator import Configurator, ConfiguratorReport
 from agent.docker.engine import Engine
 from agent.docker.giveback import GiveBack
-from agent.docker.report import RestoreReport
+from agent.docker.report import ConfiguratorReport, RestoreReport
 from agent.docker.wants import DockerWants, wants_of
 from agent.docker.watcher import EngineEvent, EventKind
-from agent.docker.worker import DockerWorker
+from agent.docker.worker import Attacher, DockerWorker
 from agent.errors import DockerError, Refused
 from agent.model import DockerFacts, DockerState
 
@@ -67,7 +66,7 @@ def reports() -> list[ConfiguratorReport]:
 @pytest.fixture
 def worker(stub: Stub, reports: list[ConfiguratorReport]) -> Iterator[DockerWorker]:
     made = DockerWorker(
-        cast("Configurator", stub),
+        cast("Attacher", stub),
         cast("GiveBack", stub),
         Engine(Path("/nowhere/docker.sock")),
         reports.append,
@@ -92,7 +91,7 @@ def test_promise_10_wants_coalesce(worker: DockerWorker, stub: Stub) -> None:
     worker.want(WANTS)
     eventually(lambda: len(stub.ensured) == 1)
     for third in range(65, 100):
-        worker.want_lease(IPv4Network(f"10.{third}.0.0/16"), 1500)
+        worker.want(wants_of(IPv4Network(f"10.{third}.0.0/16"), 1500))
     go_on.set()
     eventually(lambda: len(stub.ensured) == 2)
     assert str(stub.ensured[-1].subnet) == "10.99.0.0/16"

@@ -28,7 +28,7 @@ EXPECTED = """\
 20: log: must be one table, [log]
 22: docker.manage: must be true or false, not text ('yes')
 23: docker.restart_command: must be a list of texts only, not a number (3)
-24: docker.recorder: unknown key; [docker] has manage, socket, daemon_json, restart, restart_command, restart_timeout_s, replace, expendable
+24: docker.recorder: unknown key; [docker] has manage, socket, daemon_json, restart, restart_command, restart_timeout_s, replace, expendable, attach, docker0_share, network_len
 environment HOSTMESH_ETDC_PREFIX: unknown; did you mean HOSTMESH_ETCD_PREFIX?
 environment HOSTMESH_LEASE_TTL_S: lease.ttl_s: must be a whole number from 60 to 9000000000, not text ('soon')
 flag: log.levle: unknown key; did you mean log.level?

@@ -1,0 +1,106 @@
+"""The turn to restart Docker: at most one host of the mesh at a time, and never for ever.
+
+While etcd is away nobody can be asked. Then a restart that the agent wants waits, and one
+that the operator asked for goes ahead: they can see the other hosts, and we cannot.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import structlog
+
+from agent.docker.decide import Held
+from agent.errors import EtcdError
+from agent.leases.turns import Holder, Turn, Turns
+
+__all__ = ["RestartTurn"]
+
+_log = structlog.get_logger("docker.turn")
+
+_WHAT = "docker-restart"
+_TTL_S = 15
+_LONGEST_S = 900.0
+"""No restart takes longer: its holder stops keeping it, and the others mind it no more."""
+_PATIENCE_S = 60.0
+"""How long a restart that the operator waits for waits for its turn."""
+_POLL_S = 1.0
+
+
+class RestartTurn:
+    """Takes the turn for the time of a ``with``; see :class:`agent.docker.managed.Turn`.
+
+    Args:
+        turns: This host's, in etcd.
+        stopping: Ends a wait when the agent stops.
+        patience_s: How long a restart that was asked for waits for its turn.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        turns: Turns,
+        stopping: threading.Event,
+        *,
+        patience_s: float = _PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._turns = turns
+        self._stopping = stopping
+        self._patience_s = patience_s
+        self._clock = clock
+        self._seen = Holder("", 0)
+        self._seen_s = 0.0
+
+    @contextmanager
+    def __call__(self, *, asked: bool) -> Iterator[Held | None]:
+        """Yield why not now, None when it is our turn."""
+        try:
+            found = self._take(self._patience_s if asked else 0.0)
+        except EtcdError as error:
+            if asked:
+                _log.warning("docker-restart-without-turn", reason=error.message)
+                yield None
+                return
+            why = f"etcd cannot be asked whether another host restarts its Docker: {error.message}"
+            yield why, "wait for etcd, or agentctl docker restart --now"
+            return
+        if isinstance(found, Holder):
+            yield f"host {found.host_name or '?'} restarts its Docker", "wait: one after the other"
+            return
+        ended = threading.Event()
+        keeper = threading.Thread(
+            target=self._keep, args=(found, ended), name="docker-turn", daemon=True
+        )
+        keeper.start()
+        try:
+            yield None
+        finally:
+            ended.set()
+            with suppress(EtcdError):  # its TTL ends it
+                self._turns.give_back(found)
+
+    def _take(self, patience_s: float) -> Turn | Holder:
+        deadline_s = self._clock() + patience_s
+        while True:
+            found = self._turns.take(_WHAT, _TTL_S, over=self._overdue())
+            if isinstance(found, Turn):
+                return found
+            if found.mod_revision != self._seen.mod_revision:
+                self._seen, self._seen_s = found, self._clock()
+            if self._clock() >= deadline_s or self._stopping.wait(_POLL_S):
+                return found
+
+    def _overdue(self) -> int:
+        """The revision of a record that has stood for longer than any restart, else 0."""
+        overdue = self._clock() - self._seen_s > _LONGEST_S
+        return self._seen.mod_revision if overdue else 0
+
+    def _keep(self, turn: Turn, ended: threading.Event) -> None:
+        until_s = self._clock() + _LONGEST_S
+        while not ended.wait(_TTL_S / 3) and self._clock() < until_s:
+            with suppress(EtcdError):
+                self._turns.keep(turn)

@@ -1,0 +1,143 @@
+"""The host's Docker with all that it takes to change it, and the rules for doing so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.docker.checker import FileChecker
+from agent.docker.decide import Held, blocking_containers, held_back
+from agent.docker.engine import Engine
+from agent.docker.ownnetwork import OwnNetwork
+from agent.docker.processes import Flags, ProcessTable, parse_flags
+from agent.docker.report import RestartOutlook
+from agent.docker.restarter import Restarter
+from agent.docker.service import DockerService
+from agent.docker.store import DaemonJsonStore
+from agent.errors import Refused
+from agent.model import DockerFacts
+
+__all__ = ["ManagedDocker", "Settings", "Turn", "always_our_turn"]
+
+
+class Settings(Protocol):
+    """[docker] of the settings, as far as it matters here."""
+
+    @property
+    def manage(self) -> bool:
+        """May daemon.json be written and Docker restarted."""
+        ...
+
+    @property
+    def restart(self) -> str:
+        """One of when-idle, always and never."""
+        ...
+
+    @property
+    def replace(self) -> bool:
+        """The operator's word that their own keys may be replaced."""
+        ...
+
+    @property
+    def expendable(self) -> tuple[str, ...]:
+        """Names of containers that may be restarted with Docker."""
+        ...
+
+
+class Turn(Protocol):
+    """Asks the mesh for the turn to restart Docker: at most one host at a time."""
+
+    def __call__(self, *, asked: bool) -> AbstractContextManager[Held | None]:
+        """Hold the turn for the time of a ``with``; it says why not now, None when it may be.
+
+        Args:
+            asked: The operator waits for it, so it may wait a while for its turn.
+        """
+        ...
+
+
+def always_our_turn(*, asked: bool) -> AbstractContextManager[Held | None]:
+    """Let every restart pass: where nobody else can be asked."""
+    del asked
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagedDocker:
+    """What the ways of giving a lease to Docker and of taking it back share.
+
+    Attributes:
+        settings: What we may do to this Docker.
+        engine: The engine.
+        store: daemon.json.
+        service: dockerd as a service.
+        restarter: Restarts with a way back.
+        processes: The running dockerd's command line.
+        checker: Lets dockerd check a file before it is written.
+        own_network: The network of ``docker.attach = "network"``.
+        turn: Asks the mesh for the turn to restart.
+    """
+
+    settings: Settings
+    engine: Engine
+    store: DaemonJsonStore
+    service: DockerService
+    restarter: Restarter
+    processes: ProcessTable
+    checker: FileChecker
+    own_network: OwnNetwork
+    turn: Turn = always_our_turn
+
+    def held(self, facts: DockerFacts, *, forced: bool) -> Held | None:
+        """Return why Docker must not be restarted now, None when it may be.
+
+        Args:
+            facts: What the engine said.
+            forced: The operator asked for this restart.
+        """
+        cannot = self.service.can_restart()
+        if cannot:
+            return cannot, "restart Docker yourself, or set docker.restart_command"
+        return held_back(
+            facts,
+            policy=self.settings.restart,
+            expendable=self.settings.expendable,
+            forced=forced,
+        )
+
+    def refuse_under_containers(self) -> None:
+        """Refuse what ends running containers, naming those that would not come back.
+
+        Raises:
+            Refused: Containers run that the settings do not name as expendable.
+        """
+        outlook = self.outlook()
+        running, staying = outlook.running, outlook.stay_down
+        if not running:
+            return
+        what = f"{len(running)} containers run" if len(running) > 1 else f"{running[0]} runs"
+        lost = f"; not back by themselves: {', '.join(staying)}" if staying else ""
+        hint = "agentctl docker restart --now restarts it all the same"
+        raise Refused(f"{what} on this Docker{lost}", hint=hint)
+
+    def outlook(self) -> RestartOutlook:
+        """Return what a restart would do to containers now. Any thread."""
+        facts, expendable = self.engine.facts(), self.settings.expendable
+        return RestartOutlook(
+            running=blocking_containers(facts, expendable),
+            stay_down=self.engine.stay_down(expendable),
+            live_restore=facts.live_restore,
+        )
+
+    def flags(self) -> Mapping[str, Flags]:
+        """Return dockerd's flags by where they were seen."""
+        sources: dict[str, Flags] = {}
+        unit = self.service.unit_argv()
+        if unit:
+            sources["the unit"] = parse_flags(unit)
+        process = self.processes.dockerd()
+        if process:
+            sources["the running dockerd"] = parse_flags(process.argv)
+        return sources

@@ -1,0 +1,111 @@
+"""``docker.attach = "network"``: the lease goes to one network of ours, and nothing restarts."""
+
+from __future__ import annotations
+
+from agent.docker.conflicts import not_routable
+from agent.docker.giveback import GiveBack
+from agent.docker.managed import ManagedDocker
+from agent.docker.reading import OWN_NETWORK, EngineKind, EngineReading
+from agent.docker.report import (
+    ConfiguratorReport,
+    engine_conditions,
+    error_condition,
+    observed,
+    pending_condition,
+)
+from agent.docker.wants import DockerWants
+from agent.errors import HostmeshError
+from agent.model import Condition, DockerState
+
+__all__ = ["NetworkAttacher"]
+
+
+class NetworkAttacher:
+    """Keeps the network ``hostmesh`` on the lease. For one thread; every call may take minutes.
+
+    What ``docker.attach = "daemon"`` did before is given back first: docker0 and the network
+    cannot both have the lease. That takes a restart of dockerd, by the same rules as ever.
+
+    Args:
+        docker: What to work on, and by which rules.
+        give_back: Takes our keys out of daemon.json.
+    """
+
+    def __init__(self, docker: ManagedDocker, give_back: GiveBack) -> None:
+        self._docker = docker
+        self._give_back = give_back
+
+    def observe(self, wants: DockerWants | None = None) -> ConfiguratorReport:
+        """Look and touch nothing."""
+        reading = self._docker.engine.read()
+        return observed(reading) if wants is None else self._report(reading, wants, [])
+
+    def ensure(self, wants: DockerWants, *, forced: bool = False) -> ConfiguratorReport:
+        """Make the network as ``wants`` has it.
+
+        Args:
+            wants: The lease and its MTU.
+            forced: The operator asked for what is pending to be done now.
+
+        Returns:
+            What was found and done; trouble with Docker is a condition in it.
+
+        Raises:
+            Stopped: The agent stops.
+        """
+        reading = self._docker.engine.read()
+        if not self._docker.settings.manage or reading.kind is not EngineKind.DOCKER:
+            return self._report(reading, wants, [])
+        found: list[Condition] = []
+        try:
+            found += self._give_docker0_back(reading, forced=forced)
+            if not found:
+                problem = self._docker.own_network.ensure(self._docker.engine.read(), wants)
+                found += (problem,) if problem else ()
+        except HostmeshError as error:
+            found.append(error_condition(error))
+        return self._report(self._docker.engine.read(), wants, found)
+
+    def restart_now(self, wants: DockerWants, *, force: bool) -> ConfiguratorReport:
+        """Do what is pending now, on the operator's word.
+
+        Raises:
+            Refused: dockerd must restart for it, containers run and ``force`` is not given.
+            Stopped: The agent stops.
+        """
+        if not force and self._give_back.needs_restart(self._docker.engine.read()):
+            self._docker.refuse_under_containers()
+        return self.ensure(wants, forced=True)
+
+    def _give_docker0_back(self, reading: EngineReading, *, forced: bool) -> list[Condition]:
+        """Undo what attaching by daemon.json did; return what is left of it."""
+        if self._docker.store.journal() is None:
+            return []
+        if not self._give_back.needs_restart(reading):
+            self._give_back.put_back()
+            return []
+        what = f"Docker must be restarted: docker0 has {reading.bip}, which {OWN_NETWORK} is to get"
+        held = self._docker.held(reading.facts, forced=forced)
+        if held:
+            return [pending_condition(what, *held)]
+        with self._docker.turn(asked=forced) as held:
+            if held:
+                return [pending_condition(what, *held)]
+            left = self._give_back.move_back(reading).todo
+        return [pending_condition(what, left[0], "look at Docker's log")] if left else []
+
+    def _report(
+        self, reading: EngineReading, wants: DockerWants, found: list[Condition]
+    ) -> ConfiguratorReport:
+        if not reading.facts.reachable:
+            state = DockerState.ABSENT
+        elif self._docker.own_network.is_right(reading, wants):
+            state = DockerState.READY
+        else:
+            state = DockerState.PENDING
+        outside = not_routable(reading.facts.networks, wants.subnet, attached_by_network=True)
+        return ConfiguratorReport(
+            state=state,
+            facts=reading.facts,
+            conditions=(*engine_conditions(reading), *found, *outside),
+        )

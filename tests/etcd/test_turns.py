@@ -1,0 +1,163 @@
+"""The turn to restart Docker, on a real etcd: one host at a time, and never for ever."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+
+from agent.daemon.restartturn import RestartTurn
+from agent.leases import kv
+from agent.leases.client import EtcdClient
+from agent.leases.keys import Keys
+from agent.leases.turns import Holder, Turn, Turns
+from agent.settings import EtcdSettings
+from tests.etcd.support.etcdlab import Etcd, host, registry
+
+pytestmark = pytest.mark.etcd
+
+Make = Callable[[int], Turns]
+
+
+@pytest.fixture
+def client(shared_etcd: Etcd, prefix: str) -> Iterator[EtcdClient]:
+    with registry(shared_etcd, prefix=prefix) as found:
+        yield found.client
+
+
+@pytest.fixture
+def turns(client: EtcdClient, prefix: str) -> Make:
+    return lambda number: Turns(client, prefix, host(number), f"host{number}")
+
+
+def taken(turns: Turns, ttl_s: int = 15) -> Turn:
+    turn = turns.take("x", ttl_s)
+    assert isinstance(turn, Turn)
+    return turn
+
+
+def test_one_host_at_a_time_and_the_other_is_named(turns: Make) -> None:
+    first = taken(turns(1))
+    other = turns(2).take("x", 15)
+    assert isinstance(other, Holder)
+    assert other.host_name == "host1"
+    turns(1).give_back(first)
+    taken(turns(2))
+
+
+def test_of_many_hosts_at_once_one_has_it(turns: Make) -> None:
+    most, now, lock = [0], [0], threading.Lock()
+
+    def restart(number: int) -> None:
+        mine = turns(number)
+        while isinstance(turn := mine.take("x", 15), Holder):
+            time.sleep(0.01)
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.02)
+        with lock:
+            now[0] -= 1
+        mine.give_back(turn)
+
+    threads = [threading.Thread(target=restart, args=(number,)) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == [1]
+    assert now == [0]
+
+
+def test_promise_10_a_dead_holders_turn_ends(turns: Make) -> None:
+    taken(turns(1), ttl_s=1)
+    deadline_s = time.monotonic() + 20
+    while isinstance(turns(2).take("x", 15), Holder):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+
+
+def test_a_holder_that_lives_keeps_it(turns: Make) -> None:
+    turn = taken(turns(1), ttl_s=1)
+    until_s = time.monotonic() + 4
+    while time.monotonic() < until_s:
+        assert turns(1).keep(turn)
+        assert isinstance(turns(2).take("x", 15), Holder)
+        time.sleep(0.2)
+    turns(1).give_back(turn)
+    assert not turns(1).keep(turn)
+
+
+def test_an_agent_that_was_killed_goes_on_with_its_own_turn(turns: Make) -> None:
+    taken(turns(1))
+    again = taken(turns(1))
+    assert isinstance(turns(2).take("x", 15), Holder)
+    turns(1).give_back(again)
+    taken(turns(2))
+
+
+@pytest.mark.parametrize("value", [b"{}", b"\xff", b'{"HostID": 1}', b"[" * 9000])
+def test_promise_8_a_record_that_says_nothing_is_still_a_turn_but_not_without_end(
+    client: EtcdClient, turns: Make, prefix: str, value: bytes
+) -> None:
+    key = Keys(prefix).turn("x")
+    client.txn("test", [], [kv.put(key, value, client.grant(60).id)], [])
+    assert isinstance(turns(2).take("x", 15), Holder)
+    client.txn("test", [], [kv.put(key, value)], [])
+    taken(turns(2))
+
+
+def test_promise_10_a_turn_that_stands_too_long_is_minded_no_more(turns: Make) -> None:
+    now_s = [1000.0]
+    turn = RestartTurn(turns(2), threading.Event(), clock=lambda: now_s[0])
+    with RestartTurn(turns(1), threading.Event())(asked=False):
+        for later_s, free in ((0, False), (800, False), (200, True)):
+            now_s[0] += later_s
+            with turn(asked=False) as held:
+                assert (held is None) == free, held
+
+
+def test_who_waits_for_the_operator_waits_for_its_turn(turns: Make) -> None:
+    first, second = (RestartTurn(turns(n), threading.Event()) for n in (1, 2))
+    order: list[str] = []
+    entered = threading.Event()
+
+    def wait() -> None:
+        entered.set()
+        with second(asked=True) as held:
+            order.append("second" if held is None else held[0])
+
+    waiter = threading.Thread(target=wait)
+    with first(asked=False) as held:
+        assert held is None
+        waiter.start()
+        assert entered.wait(5)
+        with second(asked=False) as other:
+            assert other is not None, "what nobody waits for is tried again later"
+        order.append("first")
+    waiter.join(30)
+    assert order == ["first", "second"]
+
+
+def test_the_agent_that_stops_does_not_wait_for_its_turn(turns: Make) -> None:
+    stopping = threading.Event()
+    with RestartTurn(turns(1), threading.Event())(asked=False):
+        stopping.set()
+        started_s = time.monotonic()
+        with RestartTurn(turns(2), stopping)(asked=True) as held:
+            assert held is not None
+        assert time.monotonic() - started_s < 30
+
+
+def test_without_etcd_only_the_operators_restart_goes_ahead(prefix: str) -> None:
+    nobody = EtcdSettings(endpoints=("http://127.0.0.1:9",), call_timeout_s=0.3)
+    with closing(EtcdClient(nobody)) as client:
+        turn = RestartTurn(Turns(client, prefix, host(1), "host1"), threading.Event())
+        with turn(asked=False) as held:
+            assert held is not None
+            assert "etcd cannot be asked" in held[0]
+        with turn(asked=True) as held:
+            assert held is None

@@ -1,0 +1,228 @@
+"""A host without a dockerd: an engine that reads daemon.json as dockerd does, and has networks."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+
+from agent.docker.checker import FileChecker
+from agent.docker.configurator import Configurator
+from agent.docker.decide import Held
+from agent.docker.engine import Engine
+from agent.docker.giveback import GiveBack
+from agent.docker.managed import ManagedDocker
+from agent.docker.netattach import NetworkAttacher
+from agent.docker.ownnetwork import OwnNetwork
+from agent.docker.processes import DaemonProcess, ProcessTable
+from agent.docker.reading import (
+    BRIDGE_NAME,
+    NETWORK_DRIVER_MTU,
+    OWN_LABEL,
+    OWN_NETWORK,
+    EngineKind,
+    EngineReading,
+    NetworkReading,
+)
+from agent.docker.report import ConfiguratorReport
+from agent.docker.restarter import Restarter
+from agent.docker.service import CommandResult, DockerService
+from agent.docker.store import DaemonJsonStore
+from agent.docker.wants import wants_of
+from agent.errors import DockerError
+from agent.model import DockerFacts, DockerNetwork
+from agent.settings import DockerSettings
+
+WANTS = wants_of(IPv4Network("10.64.0.0/16"), 1500)
+OLD = IPv4Interface("172.17.0.1/16")
+
+
+@dataclass
+class World:
+    """A host: its dockerd, and what a restart of it does."""
+
+    file: Path
+    version: str = "20.10.24"
+    running: tuple[str, ...] = ()
+    live_restore: bool = False
+    up: bool = True
+    kind: EngineKind = EngineKind.DOCKER
+    bip: IPv4Interface = OLD
+    pools: tuple[tuple[IPv4Network, int], ...] = ()
+    mtu: int = 1500
+    networks: tuple[DockerNetwork, ...] = ()
+    breaks: Callable[[dict[str, object]], str] = lambda _: ""
+    argv: tuple[str, ...] = ("dockerd",)
+    restarts: int = 0
+    swarm: str = "inactive"
+    commands: list[tuple[str, ...]] = field(default_factory=list)
+    stay: tuple[str, ...] = ()
+    asked: list[bool] = field(default_factory=list)
+    own: NetworkReading | None = None
+    users: tuple[str, ...] = ()
+    made: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self) -> EngineReading:
+        if self.kind is EngineKind.PODMAN:
+            facts = DockerFacts(reachable=False, problem="podman answers on x, not Docker")
+            return EngineReading(kind=self.kind, facts=facts)
+        if not self.up:
+            facts = DockerFacts(reachable=False, problem="refused")
+            return EngineReading(kind=EngineKind.ABSENT, facts=facts)
+        default = DockerNetwork(
+            id="b", name="bridge", bridge="docker0", subnet=self.bip.network, default=True
+        )
+        own = self.own
+        ours = (
+            ()
+            if own is None
+            else (DockerNetwork(id=own.id, name=OWN_NETWORK, bridge=own.bridge, subnet=own.subnet),)
+        )
+        facts = DockerFacts(
+            reachable=True,
+            version=self.version,
+            bridge=default,
+            networks=(default, *self.networks, *ours),
+            pools=self.pools,
+            running=self.running,
+            live_restore=self.live_restore,
+        )
+        return EngineReading(
+            kind=EngineKind.DOCKER,
+            facts=facts,
+            bip=self.bip,
+            mtu=self.mtu,
+            pools=self.pools,
+            swarm=self.swarm,
+            own_network=self.own,
+        )
+
+    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
+        """Be the restart command: dockerd reads its file."""
+        del timeout_s
+        self.commands.append(tuple(argv))
+        if argv[0] != "restart-docker":
+            return CommandResult(None, "not here")
+        self.restarts += 1
+        given = json.loads(self.file.read_text() or "{}") if self.file.exists() else {}
+        why = self.breaks(given)
+        self.up = not why
+        if why:
+            return CommandResult(1, why)
+        if not (self.live_restore and self.running):
+            self.bip = IPv4Interface(given.get("bip") or self.bip)
+            self.mtu = given.get("mtu", 1500)
+        pools = given.get("default-address-pools", [])
+        self.pools = tuple((IPv4Network(p["base"]), p["size"]) for p in pools)
+        return CommandResult(0, "")
+
+
+class FakeEngine(Engine):
+    def __init__(self, world: World) -> None:
+        super().__init__(Path("/nowhere"))
+        self.world = world
+
+    def read(self) -> EngineReading:
+        return self.world.read()
+
+    def stay_down(self, expendable: tuple[str, ...] = ()) -> tuple[str, ...]:
+        return tuple(name for name in self.world.stay if name not in expendable)
+
+    def create_bridge(
+        self,
+        name: str,
+        subnet: IPv4Network,
+        *,
+        options: Mapping[str, str],
+        labels: Mapping[str, str],
+    ) -> None:
+        taken = (self.world.bip.network, *(each.subnet for each in self.world.networks))
+        if self.world.own or any(subnet.overlaps(each) for each in taken):
+            raise DockerError("Pool overlaps with other one on this address space")
+        self.world.made += 1
+        self.world.labels = {"name": name, **labels}
+        self.world.own = NetworkReading(
+            id=f"own{self.world.made}",
+            ours=OWN_LABEL in labels,
+            subnet=subnet,
+            gateway=str(subnet.network_address + 1),
+            bridge=options[BRIDGE_NAME],
+            mtu=int(options.get(NETWORK_DRIVER_MTU, 1500)),
+        )
+
+    def remove_network(self, identity: str) -> None:
+        if self.world.own is None or self.world.own.id != identity or self.world.users:
+            raise DockerError("network has active endpoints")
+        self.world.own = None
+
+    def users_of(self, network: str) -> tuple[str, ...]:
+        del network
+        return self.world.users
+
+
+class FakeProcesses(ProcessTable):
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def dockerd(self) -> DaemonProcess | None:
+        return DaemonProcess(7 + self.world.restarts, self.world.argv, 1e6)
+
+
+@dataclass
+class Room:
+    world: World
+    store: DaemonJsonStore
+    configurator: Configurator
+    give_back: GiveBack
+    attacher: NetworkAttacher
+    stopping: threading.Event
+    allowed: list[bool]
+
+    @property
+    def text(self) -> str | None:
+        return self.world.file.read_text() if self.world.file.exists() else None
+
+    def ensure(self) -> ConfiguratorReport:
+        return self.configurator.ensure(WANTS)
+
+
+def make(world: World, state: Path, settings: DockerSettings) -> Room:
+    stopping = threading.Event()
+    allowed = [True]
+
+    @contextmanager
+    def turn(*, asked: bool) -> Iterator[Held | None]:
+        world.asked.append(asked)
+        yield None if allowed[0] else ("host two restarts its Docker", "wait")
+
+    engine, processes = FakeEngine(world), FakeProcesses(world)
+    service = DockerService(("restart-docker",), 5.0, runner=world, systemd=state / "none")
+    store = DaemonJsonStore(world.file, state)
+    docker = ManagedDocker(
+        settings=settings,
+        engine=engine,
+        store=store,
+        service=service,
+        restarter=Restarter(engine, service, store, processes, timeout_s=0.5, stopping=stopping),
+        processes=processes,
+        checker=FileChecker(service, processes),
+        own_network=OwnNetwork(engine),
+        turn=turn,
+    )
+    give_back = GiveBack(docker, lambda: ())
+    attacher = NetworkAttacher(docker, give_back)
+    configurator = Configurator(docker)
+    return Room(world, store, configurator, give_back, attacher, stopping, allowed)
+
+
+def names(report: ConfiguratorReport) -> set[str]:
+    return {condition.name for condition in report.conditions}
+
+
+def write(world: World, text: str) -> None:
+    world.file.parent.mkdir(exist_ok=True)
+    world.file.write_text(text)
