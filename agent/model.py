@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import NewType
 
 __all__ = [
+    "Access",
     "OWN_BRIDGE",
     "Backend",
     "Condition",
@@ -49,6 +50,14 @@ class Backend(enum.StrEnum):
     HOST_GW = "host-gw"
 
 
+class Access(enum.StrEnum):
+    """How much of a Docker network other hosts of the mesh reach, widest first."""
+
+    OPEN = "open"
+    PUBLISHED = "published"
+    CLOSED = "closed"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeshConfig:
     """``<prefix>/config``, validated: what every host of the mesh agrees on.
@@ -62,6 +71,7 @@ class MeshConfig:
             a backend this version does not have, which is a condition, not an error.
         previous: CIDRs that the mesh moves away from: leases in them are used and routed, no
             new subnet comes from them. They may overlap ``cidr`` (a mesh that shrinks).
+        access: How open user-defined Docker networks are that do not say so themselves.
         mod_revision: etcd revision of the record, 0 when it has not been stored.
     """
 
@@ -71,6 +81,7 @@ class MeshConfig:
     subnet_max: IPv4Address
     backend: str = Backend.HOST_GW
     previous: tuple[IPv4Network, ...] = ()
+    access: Access = Access.PUBLISHED
     mod_revision: int = 0
 
     @property

@@ -34,6 +34,9 @@ def _config_init(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--subnet-len", metavar="N", help="prefix length of each subnet (16)")
     parser.add_argument("--backend", metavar="NAME", help="how packets travel (host-gw)")
+    parser.add_argument(
+        "--access", metavar="WORD", help="user-defined networks: open, published or closed"
+    )
     parser.add_argument("--yes", action="store_true", help="create what is proposed, unasked")
 
 

@@ -95,6 +95,7 @@ def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
         routing=Routing(table, routes.protocol, time.monotonic),
         firewall=firewall,
         forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),
+        access_limit=settings.firewall.access,
     )
 
 

@@ -18,7 +18,7 @@ from agent.mesh.desired import desired_routes
 from agent.mesh.firewall import FirewallWants, desired_firewall
 from agent.mesh.plan import RoutePlan
 from agent.mesh.world import World
-from agent.model import Condition, Severity
+from agent.model import Access, Condition, Severity
 
 __all__ = ["KernelPass", "RulesReport", "firewall_wants", "refused"]
 
@@ -37,14 +37,21 @@ class KernelPass:
     Args:
         firewall: None when settings say that the operator keeps the rules.
         forwarding: Switches net.ipv4.ip_forward on, once, with what that needs.
+        access_limit: No Docker network of this host is opened wider than this.
     """
 
     def __init__(
-        self, *, routing: Routing, firewall: Firewall | None, forwarding: Forwarding
+        self,
+        *,
+        routing: Routing,
+        firewall: Firewall | None,
+        forwarding: Forwarding,
+        access_limit: Access = Access.OPEN,
     ) -> None:
         self.routing = routing
         self._firewall = firewall
         self._forwarding = forwarding
+        self._access_limit = access_limit
 
     def own_pids(self) -> frozenset[int]:
         """Processes whose writes of rules are ours, by which the rule monitor tells them."""
@@ -87,7 +94,7 @@ class KernelPass:
         """What :meth:`rules` would change now, a line each."""
         if self._firewall is None:
             return ()
-        return self._firewall.check(firewall_wants(world)).edits
+        return self._firewall.check(firewall_wants(world, self._access_limit)).edits
 
     def show_firewall(self) -> str:
         """Our rules as they stand, with their place among the others; "" when not managed."""
@@ -124,11 +131,11 @@ class KernelPass:
     def _filter(self, world: World) -> tuple[Condition, ...]:
         if self._firewall is None:
             return ()
-        wants = firewall_wants(world)
+        wants = firewall_wants(world, self._access_limit)
         return (*wants.conditions, *self._firewall.apply(wants).conditions)
 
 
-def firewall_wants(world: World) -> FirewallWants:
+def firewall_wants(world: World, access_limit: Access = Access.OPEN) -> FirewallWants:
     """What the firewall should let pass in ``world``.
 
     Raises:
@@ -148,6 +155,8 @@ def firewall_wants(world: World) -> FirewallWants:
             peers=(gateway for gateway in gateways if gateway is not None),
             networks=docker.networks if docker else (),
             docker_backend=docker.firewall_backend if docker else "",
+            default_access=world.config.access,
+            host_limit=access_limit,
         )
     except ValueError as error:
         raise FirewallError(str(error), hint="name another uplink in agent.toml") from error

@@ -25,7 +25,7 @@ import structlog
 
 from agent.errors import StateError
 from agent.leases.untrusted import quote
-from agent.model import HostId, Lease, MeshConfig, View
+from agent.model import Access, HostId, Lease, MeshConfig, View
 
 __all__ = ["Copy", "CopyFile"]
 
@@ -229,6 +229,7 @@ def _config(plain: dict[str, Any]) -> MeshConfig:
             "previous": tuple(map(IPv4Network, plain.get("previous", ()))),
             "subnet_min": IPv4Address(plain["subnet_min"]),
             "subnet_max": IPv4Address(plain["subnet_max"]),
+            "access": Access(plain.get("access", Access.PUBLISHED)),
         }
     )
 

@@ -16,7 +16,7 @@ from agent.leases.keys import HOST_ID, parse_subnet
 from agent.leases.kv import Record
 from agent.leases.untrusted import Fields, clean_name, parse_object
 from agent.mesh.ranges import MAX_SUBNETS, count_subnets
-from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig
+from agent.model import Access, DockerState, Heartbeat, HostId, Lease, MeshConfig
 
 __all__ = [
     "LONGEST",
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 _OURS = "Hostmesh"
+_ACCESS = "Access"
 _PREVIOUS = "Previous"
 _MAX_PREVIOUS = 4
 _MAX_TTL_S = 400 * 86_400
@@ -81,6 +82,7 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
         subnet_min=_bound(fields, "SubnetMin", cidr, subnet_len, first=True),
         subnet_max=_bound(fields, "SubnetMax", cidr, subnet_len, first=False),
         backend=_backend(fields),
+        access=_access(fields),
         mod_revision=mod_revision,
     )
     if config.subnet_min > config.subnet_max:
@@ -128,6 +130,14 @@ def _backend(fields: Fields) -> str:
     return "udp" if backend is None else backend.text("Type", longest=32)
 
 
+def _access(fields: Fields) -> Access:
+    ours = fields.object(_OURS)
+    said = ours.text(_ACCESS, default=Access.PUBLISHED, longest=16) if ours else Access.PUBLISHED
+    if said not in set(Access):
+        raise ValueError(f"{_OURS}.{_ACCESS} is none of {', '.join(Access)}")
+    return Access(said)
+
+
 def encode_config(config: MeshConfig, previous: bytes | None = None) -> bytes:
     """Write a config; whatever else ``previous`` holds, of flannel's or anyone's, stays.
 
@@ -161,10 +171,12 @@ def _additions(fields: dict[str, Any], config: MeshConfig) -> dict[str, Any]:
         name: value
         for each in found
         for name, value in each.items()
-        if name.lower() != _PREVIOUS.lower()
+        if name.lower() not in {_PREVIOUS.lower(), _ACCESS.lower()}
     }
     if config.previous:
         extra[_PREVIOUS] = [str(each) for each in config.previous]
+    if extra or config.access is not Access.PUBLISHED:
+        extra[_ACCESS] = config.access
     return extra
 
 

@@ -7,14 +7,13 @@ A network is open to the mesh only when it is listed here as such: what is not k
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from agent.model import Condition, DockerNetwork
+from agent.model import Access, Condition, DockerNetwork
 
 __all__ = [
     "ACCESS_LABEL",
@@ -33,14 +32,6 @@ PEERS_SET: Final = "hostmesh-peers"
 
 _INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 """Names iptables takes literally. A trailing ``+`` would be a wildcard (iptables(8), -i)."""
-
-
-class Access(enum.StrEnum):
-    """How much of a network other hosts of the mesh reach."""
-
-    OPEN = "open"
-    PUBLISHED = "published"
-    CLOSED = "closed"
 
 
 _TIGHTNESS: Final = {Access.OPEN: 0, Access.PUBLISHED: 1, Access.CLOSED: 2}

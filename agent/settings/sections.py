@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from agent.errors import SettingsError
-from agent.model import Backend, MeshConfig
+from agent.model import Access, Backend, MeshConfig
 from agent.settings import kinds
 from agent.settings.kinds import required, setting
 
@@ -117,6 +117,7 @@ class MeshSettings:
     subnet_min: IPv4Address | None = setting(kinds.address(), None)
     subnet_max: IPv4Address | None = setting(kinds.address(), None)
     backend: str = setting(kinds.choice(tuple(str(each) for each in Backend)), str(Backend.HOST_GW))
+    access: Access = setting(kinds.choice(tuple(Access)), Access.PUBLISHED)
 
     def config(self) -> MeshConfig:
         """Make the config that these settings ask for; bounds not set are the CIDR's own."""
@@ -127,6 +128,7 @@ class MeshSettings:
             subnet_min=self.subnet_min or self.cidr.network_address,
             subnet_max=self.subnet_max or self.cidr.broadcast_address - (size - 1),
             backend=self.backend,
+            access=self.access,
         )
 
 
@@ -157,6 +159,7 @@ class FirewallSettings:
     manage: bool = setting(kinds.boolean(), default=True)
     variant: FirewallVariant = setting(kinds.choice(_VARIANTS), "auto")
     check_s: float = setting(kinds.seconds(1, 3600), 5.0)
+    access: Access = setting(kinds.choice(tuple(Access)), Access.OPEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from agent.ctl.output import clean
 from agent.errors import MeshConfigError, OverlapError
 from agent.mesh.overlap import host_overlaps
 from agent.mesh.ranges import propose_cidr
-from agent.model import DockerFacts, DockerNetwork, HostFacts, MeshConfig
+from agent.model import Access, DockerFacts, DockerNetwork, HostFacts, MeshConfig
 from agent.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,12 @@ __all__ = [
 ]
 
 _DOCKER0 = "docker0"
-_FLAGS = {"cidr": "mesh.cidr", "subnet_len": "mesh.subnet_len", "backend": "mesh.backend"}
+_FLAGS = {
+    "cidr": "mesh.cidr",
+    "subnet_len": "mesh.subnet_len",
+    "backend": "mesh.backend",
+    "access": "mesh.access",
+}
 
 
 def init(context: Context) -> int:
@@ -179,12 +184,14 @@ def config_sentence(config: MeshConfig) -> str:
     """A config in words, clean."""
     count = 1 << (config.subnet_len - config.cidr.prefixlen)
     bounds = ""
+    usual = config.access is Access.PUBLISHED
+    access = "" if usual else f", user-defined networks {config.access}"
     if (int(config.subnet_max) - int(config.subnet_min)) >> (32 - config.subnet_len) != count - 1:
         bounds = f" from {config.subnet_min} to {config.subnet_max}"
     moving = f", moving from {', '.join(map(str, config.previous))}" if config.previous else ""
     return (
         f"{config.cidr}, a /{config.subnet_len} for each of up to {count} hosts{bounds},"
-        f" {clean(config.backend)}{moving}"
+        f" {clean(config.backend)}{access}{moving}"
     )
 
 
@@ -198,5 +205,6 @@ def config_document(config: MeshConfig) -> Mapping[str, Any]:
         "subnet_max": str(config.subnet_max),
         "backend": config.backend,
         "previous": [str(each) for each in config.previous],
+        "access": config.access,
         "mod_revision": config.mod_revision,
     }

@@ -176,6 +176,9 @@ def _inbound(wants: FirewallWants, *, docker_chain: bool) -> tuple[str, ...]:
     closed = [network.subnet for network in wants.networks if network.closed]
     accepting = [network for network in wants.networks if not network.closed]
     return (
+        # Neither masqueraded nor DNATed: a flow that began while the network was open.
+        *(_rule("hostmesh: closed network, running flows too", "DROP", dest=subnet,
+                not_states="SNAT,DNAT") for subnet in closed),
         *(_rule("hostmesh: closed network", "RETURN", dest=subnet) for subnet in closed),
         _rule("hostmesh: replies", "ACCEPT", states=_REPLIES),
         *(

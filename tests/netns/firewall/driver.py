@@ -14,7 +14,7 @@ import structlog
 from agent.errors import HostmeshError
 from agent.kernel.firewall import FirewallReport, RuleMonitor, open_firewall
 from agent.mesh.firewall import FirewallWants, desired_firewall
-from agent.model import DockerNetwork
+from agent.model import Access, DockerNetwork
 
 
 def wants_of(said: dict[str, Any]) -> FirewallWants:
@@ -23,6 +23,8 @@ def wants_of(said: dict[str, Any]) -> FirewallWants:
         lease=IPv4Network(said["lease"]),
         uplink=said["uplink"],
         peers=[IPv4Address(peer) for peer in said["peers"]],
+        default_access=Access(said.get("default_access", "published")),
+        host_limit=Access(said.get("host_limit", "open")),
         docker_backend=said.get("docker_backend", ""),
         networks=[
             DockerNetwork(

@@ -1,5 +1,7 @@
 """Who reaches whom, by real packets, on each engine's rules and each iptables."""
 
+from typing import Any
+
 import pytest
 
 from tests.netns.firewall.dockerrules import docker_text
@@ -147,6 +149,33 @@ def test_access_of_a_network_switches_live(docked: Rig, access: str) -> None:
         (Probe("peer", HOST, "tcp8081", PEER), PEER),
         (Probe("c0", A1, "tcp81"), None),
     )
+
+
+@pytest.mark.parametrize("said", [{"default_access": "closed"}, {"host_limit": "closed"}])
+def test_closing_a_network_cuts_running_flows_from_the_mesh_and_no_others(
+    docked: Rig, said: dict[str, str]
+) -> None:
+    """The mesh's config and the host's own setting, switched live."""
+    mesh: dict[str, Any] = {"to": A1, "ident": 78, "timeout_s": 0.5, "source": PEER_CONTAINER}
+    world: dict[str, Any] = {"to": STRANGER, "ident": 79, "timeout_s": 0.5}
+
+    def goes(by: str, flow: dict[str, Any]) -> bool:
+        number = docked.at[by].ask("icmp", **flow)
+        return bool(docked.at[by].answers(1)[number])
+
+    docked.firewall("apply")
+    assert goes("peer", mesh)
+    assert goes("a1", world)
+    docked.firewall("apply", **said)
+    assert not goes("peer", mesh)
+    assert goes("a1", world)
+    docked.expect(
+        (Probe("a1", PEER_CONTAINER, "tcp81"), HOST),
+        (Probe("peer", HOST, "tcp8081", PEER), PEER),
+        (Probe("peer", C0, "tcp81", PEER), PEER if "default_access" in said else None),
+    )
+    docked.firewall("apply")
+    assert goes("peer", mesh)
 
 
 def test_between_networks_of_one_host_an_operators_word_counts(bare: Rig) -> None:

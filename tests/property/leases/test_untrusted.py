@@ -37,7 +37,7 @@ json_values = st.recursive(
 )
 _FIELDS = (
     "PublicIP BackendType Hostmesh HostID TTL Claimed HostName Network SubnetLen SubnetMin Backend"
-    " Type Subnet NodeAddress Docker Started"
+    " Type Subnet NodeAddress Docker Started Access"
 )
 names = st.sampled_from(_FIELDS.split())
 objects = st.dictionaries(

@@ -15,7 +15,7 @@ from agent.errors import StateError
 from agent.leases import trust
 from agent.leases.copy import CopyFile
 from agent.leases.identity import APPLICATION_ID, host_id, read_boot_id, read_machine_id
-from agent.model import HostId, Lease, MeshConfig, View
+from agent.model import Access, HostId, Lease, MeshConfig, View
 
 pytestmark = pytest.mark.unit
 
@@ -41,6 +41,7 @@ _VIEW = View(
     cluster_id=0xABC,
     revision=100,
     config=MeshConfig(
+        access=Access.CLOSED,
         cidr=IPv4Network("10.64.0.0/10"),
         subnet_len=16,
         subnet_min=IPv4Address("10.64.0.0"),

@@ -11,7 +11,7 @@ import pytest
 from agent.leases import wire
 from agent.leases.kv import Record
 from agent.leases.untrusted import clean_name, quote
-from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig
+from agent.model import Access, DockerState, Heartbeat, HostId, Lease, MeshConfig
 
 pytestmark = pytest.mark.unit
 
@@ -135,6 +135,7 @@ def test_configs_are_read_with_flannels_defaults(value: str, expected: tuple[Any
     found = (config.cidr, config.subnet_len, config.subnet_min, config.subnet_max, config.backend)
     assert tuple(str(each) for each in found) == tuple(str(each) for each in expected)
     assert config.mod_revision == 5
+    assert config.access is Access.PUBLISHED
 
 
 def test_our_config_states_everything_and_keeps_what_it_does_not_know() -> None:
@@ -153,6 +154,16 @@ def test_our_config_states_everything_and_keeps_what_it_does_not_know() -> None:
     assert (after["EnableIPv6"], after["X"], "network" in after) == (False, 9, False)
     assert after["Backend"] == {"Type": "host-gw", "Port": 1}
     assert wire.decode_config(wire.encode_config(config, before)) == config
+
+
+def test_how_open_networks_are_stands_under_our_name_beside_what_others_put_there() -> None:
+    config = wire.decode_config(b'{"Network":"10.0.0.0/8","hostmesh":{"access":"closed"}}')
+    assert config.access is Access.CLOSED
+    before = b'{"hostmesh":{"access":"open","New":1}}'
+    after = json.loads(wire.encode_config(config, before))
+    assert after["Hostmesh"] == {"New": 1, "Access": "closed"}
+    assert "hostmesh" not in after
+    assert wire.decode_config(wire.encode_config(config)).access is Access.CLOSED
 
 
 @pytest.mark.parametrize(
@@ -185,6 +196,12 @@ def test_our_config_states_everything_and_keeps_what_it_does_not_know() -> None:
         ('{"Network":"10.0.0.0/8","Backend":"vxlan"}', "Backend is not an object"),
         ('{"Network":"10.0.0.0/8","Backend":{"Type":"\\u001b[31m"}}', "Type is not a name"),
         ('{"Network":"10.0.0.0/8","EnableIPv4":false}', "routes IPv4"),
+        ('{"Network":"10.0.0.0/8","Hostmesh":[]}', "Hostmesh is not an object"),
+        ('{"Network":"10.0.0.0/8","Hostmesh":{"Access":1}}', "Access is not a name"),
+        (
+            '{"Network":"10.0.0.0/8","Hostmesh":{"Access":"wide"}}',
+            "none of open, published",
+        ),
     ],
 )
 def test_a_config_that_describes_no_mesh_is_refused_with_the_reason(
