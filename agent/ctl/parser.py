@@ -51,6 +51,9 @@ def _config_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subnet-max", metavar="ADDRESS", help="the last subnet for new leases")
     parser.add_argument("--backend", metavar="NAME", help="how packets travel")
     parser.add_argument(
+        "--access", metavar="WORD", help="user-defined networks: open, published or closed"
+    )
+    parser.add_argument(
         "--move", action="store_true", help="keep the old CIDR in use until its hosts have moved"
     )
     parser.add_argument(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
-from agent.model import MeshConfig
+from agent.model import Access, MeshConfig
 
 __all__ = ["ConfigWish", "left_behind", "wished_config"]
 
@@ -28,6 +28,7 @@ class ConfigWish:
     subnet_min: IPv4Address | None = None
     subnet_max: IPv4Address | None = None
     backend: str | None = None
+    access: Access | None = None
     move: bool = False
     finish: bool = False
 
@@ -47,6 +48,7 @@ def wished_config(now: MeshConfig, wish: ConfigWish) -> MeshConfig:
         subnet_min=wish.subnet_min or (first if now.subnet_min == low else now.subnet_min),
         subnet_max=wish.subnet_max or (last if now.subnet_max == high else now.subnet_max),
         backend=wish.backend or now.backend,
+        access=wish.access or now.access,
         previous=_previous(now, cidr, wish),
     )
 

@@ -13,7 +13,7 @@ from agent.ctl.verbs.config import config_document, config_sentence, refuse_over
 from agent.errors import MeshConfigError, UsageError
 from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.reconfigure import ConfigWish, wished_config
-from agent.model import MeshConfig
+from agent.model import Access, MeshConfig
 from agent.settings.text import shown
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def _wish(context: Context) -> ConfigWish:
         subnet_min=_read("--subnet-min", args.subnet_min, IPv4Address, "an address"),
         subnet_max=_read("--subnet-max", args.subnet_max, IPv4Address, "an address"),
         backend=args.backend,
+        access=_read("--access", args.access, Access, f"one of {', '.join(Access)}"),
         move=args.move,
         finish=args.finish,
     )

@@ -20,6 +20,7 @@ from agent.model import Access, DockerNetwork
 def wants_of(said: dict[str, Any]) -> FirewallWants:
     return desired_firewall(
         cidr=IPv4Network(said["cidr"]),
+        previous=tuple(map(IPv4Network, said.get("previous", []))),
         lease=IPv4Network(said["lease"]),
         uplink=said["uplink"],
         peers=[IPv4Address(peer) for peer in said["peers"]],

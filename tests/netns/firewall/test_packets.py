@@ -109,6 +109,14 @@ def test_forward_rejects_and_there_is_no_docker(bare: Rig) -> None:
     assert bare.firewall("check")["differs"] is False
 
 
+def test_while_the_mesh_moves_both_ranges_are_the_mesh(docked: Rig) -> None:
+    """The peer has its old subnet still and this host its new one; or the other way round."""
+    docked.firewall("apply", cidr="172.31.0.0/16", previous=["10.64.0.0/10"])
+    docked.expect(*ALL)
+    docked.firewall("apply", cidr="172.31.0.0/16", previous=["10.65.0.0/16"])
+    docked.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
+
+
 def test_forged_own_addresses_reach_nobody(docked: Rig, engine: str) -> None:
     """Addresses of the lease as source, from outside: Docker's isolation trusts them."""
     forged = "10.65.129.77"
