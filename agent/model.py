@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import NewType
 
 __all__ = [
-    "Access",
     "OWN_BRIDGE",
+    "Access",
     "Backend",
     "Condition",
     "DockerFacts",
