@@ -14,7 +14,7 @@ from agent import errors
 from agent.errors import AgentUnavailable, HostmeshError, NotRoot
 from agent.settings.text import shown
 
-__all__ = ["AgentClient", "AgentSilentError", "Document"]
+__all__ = ["AgentAbsentError", "AgentClient", "AgentSilentError", "Document"]
 
 Document = dict[str, Any]
 
@@ -26,6 +26,10 @@ _START_HINT = "systemctl status hostmesh-agent; journalctl -u hostmesh-agent -n 
 
 class AgentSilentError(AgentUnavailable):
     """The agent runs, or something on its socket does, but did not answer in time."""
+
+
+class AgentAbsentError(AgentUnavailable):
+    """Nobody listens on the socket: no agent runs here, and others may answer for it."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -84,7 +88,7 @@ class AgentClient:
         except TimeoutError:
             raise self._late() from None
         except (FileNotFoundError, ConnectionRefusedError):
-            raise AgentUnavailable(
+            raise AgentAbsentError(
                 f"hostmesh-agent is not running here: nobody answers on {self.path}",
                 hint=_START_HINT,
             ) from None

@@ -85,8 +85,13 @@ class Context:
     @cached_property
     def palette(self) -> Palette:
         """Colours on a terminal, unless NO_COLOR is set to anything (no-color.org)."""
-        plain = self._environ.get("NO_COLOR") or self._environ.get("TERM") == "dumb"
+        plain = self._environ.get("NO_COLOR") or self.is_dumb
         return Palette(colours=self.stdout.isatty() and not plain)
+
+    @property
+    def is_dumb(self) -> bool:
+        """The terminal obeys no escape sequence."""
+        return self._environ.get("TERM") == "dumb"
 
     def say(self, line: str = "") -> None:
         """Print one line of the answer; ``line`` is clean already."""

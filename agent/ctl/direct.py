@@ -13,7 +13,7 @@ from agent.settings import LogSettings, Settings
 if TYPE_CHECKING:
     from agent.leases.operator import Operator
     from agent.leases.registry import Registry
-    from agent.model import HostId
+    from agent.model import HostId, View
 
 __all__ = ["log_to_stderr", "operator", "own_host_id", "registry"]
 
@@ -47,6 +47,18 @@ def operator(settings: Settings) -> Iterator[Operator]:
         from agent.leases.operator import Operator  # noqa: PLC0415 - as above
 
         yield Operator(found)
+
+
+def view(settings: Settings) -> tuple[View, str]:
+    """The mesh as etcd has it, else as this host's own copy has it, and then why.
+
+    Raises:
+        EtcdUnavailable, EtcdAuthError, EtcdError: Neither can be had.
+    """
+    log_to_stderr()
+    from agent.daemon.offline import view_offline  # noqa: PLC0415 - pulls in every room
+
+    return view_offline(settings)
 
 
 def log_to_stderr() -> None:

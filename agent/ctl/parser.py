@@ -28,6 +28,14 @@ def _no_arguments(_parser: argparse.ArgumentParser) -> None:
     """Most verbs take none of their own."""
 
 
+def _watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="follow it until Ctrl-C or --timeout; off a terminal, one line for each change",
+    )
+
+
 def _config_init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cidr", metavar="CIDR", help="range of the whole mesh; without it one is proposed"
@@ -126,8 +134,9 @@ class Verb:
 
 
 VERBS: tuple[Verb, ...] = (
-    Verb(("status",), "this host on one screen, with every condition", "status"),
-    Verb(("leases",), "who owns which subnet, and whether they are alive", "leases"),
+    Verb(("status",), "this host on one screen, with every condition", "status", "run", _watch),
+    Verb(("leases",), "who owns which subnet, and whether they are alive", "leases", "run", _watch),
+    Verb(("routes",), "the mesh's routes on this host, wanted or there", "routes"),
     Verb(("diff",), "what differs from what should be: 0 nothing, 1 something, 2 unknown", "diff"),
     Verb(("config", "init"), "create the mesh", "config", "init", _config_init),
     Verb(("config", "show"), "the mesh's config as it is in etcd", "config", "show"),

@@ -13,6 +13,7 @@ from agent.daemon.documents import leases_document
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.loop import Loop
 from agent.daemon.membership import Done, Leaver
+from agent.daemon.routelist import routes_document
 from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
 from agent.daemon.status import host_state, is_ready, status_document
@@ -72,6 +73,7 @@ class Answers:
                 "/v1/status": self.status,
                 "/v1/leases": self.leases,
                 "/v1/diff": self.diff,
+                "/v1/routes": self.route_list,
                 "/v1/firewall": self.firewall,
                 "/v1/docker": self.docker,
                 "/healthz": self.health,
@@ -128,6 +130,19 @@ class Answers:
             **_plan_document(plan),
             "firewall": list(rules),
         }
+
+    def route_list(self) -> Document:
+        """``GET /v1/routes``: the mesh's routes on this host, wanted or there."""
+        return self._loop.ask(self._route_list)
+
+    def _route_list(self) -> Document:
+        world = self._loop.world()
+        if world is None:
+            raise CannotTell(
+                "this host holds no subnet, so it has no routes", hint="agentctl status"
+            )
+        listing = self._kernel.routing.listing(world)
+        return routes_document(world, listing.ours, listing.foreign, source="agent")
 
     def firewall(self) -> Document:
         """``GET /v1/firewall``."""

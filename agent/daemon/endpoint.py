@@ -44,6 +44,10 @@ class EndpointAddress:
             self._thread = threading.Thread(target=self._run, name="resolver", daemon=True)
             self._thread.start()
 
+    def look_up(self) -> IPv4Address | None:
+        """The address now: as known, else from the resolver, which may take its own time."""
+        return self.address or (self._look_up() if self._name else None)
+
     def stop(self) -> None:
         """End the thread; one that hangs in the resolver is left behind (daemon thread)."""
         self._stop.set()

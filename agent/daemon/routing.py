@@ -18,7 +18,7 @@ import structlog
 from agent.daemon.timers import jittered
 from agent.kernel.monitor import KernelEvent
 from agent.kernel.netlink import NetlinkError
-from agent.kernel.routes import RouteTable
+from agent.kernel.routes import RouteListing, RouteTable
 from agent.mesh.delta import RouteDelta
 from agent.mesh.desired import desired_routes
 from agent.mesh.pacing import Pacer
@@ -139,6 +139,10 @@ class Routing:
             listing.foreign,
             may_delete=may_delete and desired.certain,
         )
+
+    def listing(self, world: World) -> RouteListing:
+        """Every route of ours and every foreign one in the mesh's range, from a fresh list."""
+        return self._table.list_routes(within=_cidr(world))
 
     def remove_all(self) -> tuple[OperationResult, ...]:
         """Delete every route that bears our protocol.

@@ -58,6 +58,7 @@ def status_document(
     host_name: str,
     last_contact_s: float,
     now_s: float,
+    source: str = "agent",
 ) -> Mapping[str, Any]:
     """``GET /v1/status``.
 
@@ -65,11 +66,13 @@ def status_document(
         host_name: As peers see it.
         last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
         now_s: Monotonic seconds, as the conditions' own times.
+        source: "agent", or "host" when agentctl looked by itself.
     """
     known = snapshot.known
     uplink = known.uplink
     return {
         "version": _VERSION,
+        "source": source,
         "agent_version": __version__,
         "state": host_state(snapshot, standing),
         "host": {

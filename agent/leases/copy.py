@@ -95,18 +95,28 @@ class CopyFile:
             StateError: It is there but cannot be read.
         """
         self.problem = ""
-        try:
-            with self._path.open("rb") as file:
-                raw = file.read(_LARGEST_BYTES + 1)
-        except FileNotFoundError:
+        raw = self._read()
+        if raw is None:
             return None
-        except OSError as error:
-            raise StateError(f"cannot read {self._path}: {error.strerror or error}") from error
         try:
             return _parse(raw)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self._set_aside(quote(str(error)))
             return None
+
+    def peek(self) -> Copy | None:
+        """Read the file as :meth:`load` does, but leave a damaged one where it is.
+
+        For readers beside the agent, whose business the file is.
+
+        Raises:
+            StateError: It is there but cannot be read, or is damaged.
+        """
+        try:
+            raw = self._read()
+            return None if raw is None else _parse(raw)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise StateError(f"{self._path} is damaged: {quote(str(error))}") from error
 
     def forget(self) -> None:
         """Delete the file (the host leaves the mesh); one that is not there is fine.
@@ -118,6 +128,15 @@ class CopyFile:
             self._path.unlink(missing_ok=True)
         except OSError as error:
             raise StateError(f"cannot delete {self._path}: {error.strerror or error}") from error
+
+    def _read(self) -> bytes | None:
+        try:
+            with self._path.open("rb") as file:
+                return file.read(_LARGEST_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"cannot read {self._path}: {error.strerror or error}") from error
 
     def _replace(self, raw: bytes) -> None:
         folder = self._path.parent

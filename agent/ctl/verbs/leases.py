@@ -10,10 +10,11 @@ from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, clean, duration, render_table
+from agent.ctl.watch import watch
 from agent.daemon.documents import leases_document
 from agent.errors import AgentUnavailable, HostmeshError
 
-__all__ = ["lines", "run"]
+__all__ = ["changes", "lines", "run"]
 
 _COLUMNS = (
     Column(title="  SUBNET"),
@@ -24,22 +25,35 @@ _COLUMNS = (
     Column(title="LEFT", right=True),
     Column(title="HEARTBEAT"),
 )
+_FOLLOWED = {
+    "host_id": "host",
+    "node_address": "node address",
+    "backend": "backend",
+    "alive": "heartbeat",
+    "docker": "Docker",
+}
 _WIDE = (Column(title="DOCKER", drop=3), Column(title="HOST ID", shrink_to=8, drop=4))
 
 
 def run(context: Context) -> int:
     """Print the leases as the agent sees them, or as etcd has them when no agent answers."""
+    if context.args.watch:
+        return watch(context, "/v1/leases", lambda d: _screen(context, d), changes)
     document = _ask(context)
     if context.form == "json":
         context.say_json(document)
-        return 0
-    for line in lines(document, wide=context.form == "wide", width=context.width):
-        context.say(line)
+    else:
+        for line in _screen(context, document):
+            context.say(line)
     if document.get("cached"):
         context.remark(
             "etcd does not answer: this is the host's own copy of the last complete view"
         )
     return 0
+
+
+def _screen(context: Context, document: Document) -> list[str]:
+    return lines(document, wide=context.form == "wide", width=context.width)
 
 
 def _ask(context: Context) -> Document:
@@ -48,12 +62,39 @@ def _ask(context: Context) -> Document:
     except AgentUnavailable as error:
         context.remark(f"{error.message}; asking etcd")
         try:
-            with direct.registry(context.settings) as registry:
-                view = registry.snapshot()
-        except HostmeshError as problem:
-            problem.hint = problem.hint or error.hint
+            view, problem = direct.view(context.settings)
+        except HostmeshError as etcds:
+            etcds.hint = etcds.hint or error.hint
             raise
+        if problem:
+            context.remark(problem)
         return leases_document(view, direct.own_host_id(), time.time())
+
+
+def changes(before: Document, now: Document) -> list[str]:
+    """What is new in the second of two documents, a line each."""
+    earlier = {lease.get("subnet"): lease for lease in before.get("leases", [])}
+    later = {lease.get("subnet"): lease for lease in now.get("leases", [])}
+    found = [f"{_who(later[each])} joined" for each in later if each not in earlier]
+    found += [f"{_who(earlier[each])} left" for each in earlier if each not in later]
+    for subnet, lease in later.items():
+        old = earlier.get(subnet, lease)
+        found += [
+            f"{_who(lease)} {words}: {_word(old.get(key))} -> {_word(lease.get(key))}"
+            for key, words in _FOLLOWED.items()
+            if old.get(key) != lease.get(key)
+        ]
+    return found
+
+
+def _who(lease: Mapping[str, Any]) -> str:
+    return f"{clean(lease.get('subnet'))} {clean(lease.get('host_name'))}"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "alive" if value else "none"
+    return clean(value)
 
 
 def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list[str]:

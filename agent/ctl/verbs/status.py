@@ -6,12 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
+from agent.ctl import direct
+from agent.ctl.client import AgentAbsentError, Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, duration, render_table, sentence
+from agent.ctl.watch import watch
 
-__all__ = ["lines", "run"]
+__all__ = ["changes", "lines", "run"]
 
-_STYLES = {"ready": "good", "degraded": "bad", "error": "bad", "warning": "warn"}
+_STYLES = {
+    "ready": "good",
+    "degraded": "bad",
+    "stopped": "bad",
+    "error": "bad",
+    "warning": "warn",
+}
+_AWAY: Mapping[Any, str] = {True: "connected", False: "away"}
 _MAX_SILENT = 10  # one screen
 _LABEL_CELLS = 11
 _MIN_WRAP = 20
@@ -26,14 +36,66 @@ _PEER_COLUMNS = (
 
 def run(context: Context) -> int:
     """Print what the agent says of itself; 0 whatever the state (``wait --ready`` tells)."""
-    document = context.client.get("/v1/status")
+    if context.args.watch:
+        return watch(context, "/v1/status", lambda d: _screen(context, d), changes)
+    try:
+        document = context.client.get("/v1/status")
+    except AgentAbsentError as error:
+        context.remark(f"{error.message}; from etcd, the kernel and this host's copy instead")
+        document = _look(context)
     if context.form == "json":
         context.say_json(document)
         return 0
-    wide = context.form == "wide"
-    for line in lines(document, wide=wide, width=context.width, palette=context.palette):
+    for line in _screen(context, document):
         context.say(line)
     return 0
+
+
+def _look(context: Context) -> Document:
+    direct.log_to_stderr()
+    from agent.daemon.offline import offline_status  # noqa: PLC0415 - pulls in every room
+
+    return dict(offline_status(context.settings))
+
+
+def _screen(context: Context, document: Mapping[str, Any]) -> list[str]:
+    wide = context.form == "wide"
+    return lines(document, wide=wide, width=context.width, palette=context.palette)
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is new in the second of two documents, a line each."""
+    found = []
+    for name, old, new in (
+        ("state", before.get("state"), now.get("state")),
+        ("subnet", before.get("subnet"), now.get("subnet")),
+        ("docker", _part(before, "docker").get("state"), _part(now, "docker").get("state")),
+        ("etcd", _part(before, "etcd").get("connected"), _part(now, "etcd").get("connected")),
+        ("drift", _part(before, "routes").get("drift"), _part(now, "routes").get("drift")),
+        ("peers", *(_counts(_list(each, "peers")) for each in (before, now))),
+    ):
+        if old != new:
+            found.append(f"{name}: {clean(_AWAY.get(old, old))} -> {clean(_AWAY.get(new, new))}")
+    earlier, later = _by_name(before), _by_name(now)
+    found += [
+        f"condition raised: {_heading(each)}: {sentence(each.get('cause'))}"
+        for key, each in later.items()
+        if key not in earlier
+    ]
+    found += [
+        f"condition cleared: {_heading(each)}" for key, each in earlier.items() if key not in later
+    ]
+    return found
+
+
+def _by_name(document: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    conditions = _list(document, "conditions")
+    return {(str(each.get("name")), str(each.get("subject"))): each for each in conditions}
+
+
+def _heading(condition: Mapping[str, Any]) -> str:
+    about = f" ({clean(condition['subject'])})" if condition.get("subject") else ""
+    return f"{clean(condition.get('name'))}{about}"
 
 
 def lines(
@@ -116,11 +178,7 @@ def _etcd(etcd: Mapping[str, Any]) -> str:
 
 def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None) -> Iterator[str]:
     silent = [peer for peer in peers if peer.get("alive") is False]
-    unknown = [peer for peer in peers if peer.get("alive") is None]
-    counts = [f"{len(peers) - len(silent) - len(unknown)} alive"]
-    counts += [f"{len(silent)} without heartbeat"] if silent else []
-    counts += [f"{len(unknown)} unknown"] if unknown else []
-    yield f"{'peers':<{_LABEL_CELLS}}{len(peers)}" + (f": {', '.join(counts)}" if peers else "")
+    yield f"{'peers':<{_LABEL_CELLS}}{_counts(peers)}"
     listed = peers if wide else silent[:_MAX_SILENT]
     if listed:
         rows = [_peer_row(peer) for peer in listed]
@@ -128,6 +186,15 @@ def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None)
         yield from (f"  {line}" for line in render_table(_PEER_COLUMNS, rows, room))
     if not wide and len(silent) > _MAX_SILENT:
         yield f"  and {len(silent) - _MAX_SILENT} more: agentctl status -o wide"
+
+
+def _counts(peers: Sequence[Mapping[str, Any]]) -> str:
+    silent = sum(peer.get("alive") is False for peer in peers)
+    unknown = sum(peer.get("alive") is None for peer in peers)
+    counts = [f"{len(peers) - silent - unknown} alive"]
+    counts += [f"{silent} without heartbeat"] if silent else []
+    counts += [f"{unknown} unknown"] if unknown else []
+    return f"{len(peers)}" + (f": {', '.join(counts)}" if peers else "")
 
 
 def _peer_row(peer: Mapping[str, Any]) -> list[object]:
@@ -152,7 +219,8 @@ def _conditions(
         severity = clean(condition.get("severity"))
         name = clean(condition.get("name"))
         about = f" ({clean(condition['subject'])})" if condition.get("subject") else ""
-        since = f" for {duration(condition.get('since_s_ago'))}"
+        known = condition.get("since_s_ago") is not None
+        since = f" for {duration(condition['since_s_ago'])}" if known else ""
         painted = palette.paint(_STYLES.get(severity, "dim"), severity)
         yield f"  {painted} {palette.paint('strong', name)}{about}{since}"
         yield from _indented(sentence(condition.get("cause")), width)

@@ -8,8 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -50,6 +50,7 @@ LEASES: dict[str, Any] = {
 }
 STATUS: dict[str, Any] = {
     "version": 1,
+    "source": "agent",
     "agent_version": "9.9.9",
     "state": "ready",
     "host": {"id": "0" * 32, "name": "host1", "node_address": "192.0.2.1", "uplink": "eth0"},
@@ -102,36 +103,34 @@ def test_options_count_before_and_after_the_verb(
     assert json.loads(capsys.readouterr().out) == LEASES
 
 
-def test_leases_ask_etcd_when_no_agent_answers_and_say_so(
-    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("problem", "cached"), [("", False), ("no endpoint answered", True)])
+def test_leases_ask_etcd_or_the_copy_when_no_agent_answers_and_say_so(
+    socket_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    problem: str,
+    cached: bool,
 ) -> None:
-    class Registry:
-        def snapshot(self) -> View:
-            return View(cluster_id=1, revision=2)
-
-    @contextmanager
-    def registry(_settings: Settings) -> Iterator[Registry]:
-        yield Registry()
-
-    monkeypatch.setattr(direct, "registry", registry)
+    view = View(cluster_id=1, revision=2, cached=cached)
+    monkeypatch.setattr(direct, "view", lambda _settings: (view, problem))
     monkeypatch.setattr(direct, "own_host_id", lambda: None)
     assert run(socket_path, "leases") == 0
     out, err = capsys.readouterr()
     assert out == "no host has a lease\n"
+    first, *rest = err.splitlines()
     assert (
-        err == f"hostmesh-agent is not running here: nobody answers on {socket_path}; asking etcd\n"
+        first == f"hostmesh-agent is not running here: nobody answers on {socket_path}; asking etcd"
     )
+    assert (rest[:1] == [problem] and "own copy" in rest[1]) if cached else rest == []
 
 
-def test_with_agent_and_etcd_down_the_error_is_etcds(
+def test_with_agent_and_etcd_down_and_no_copy_the_error_is_etcds(
     socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    @contextmanager
-    def registry(_settings: Settings) -> Iterator[None]:
+    def view(_settings: Settings) -> None:
         raise EtcdUnavailable("no endpoint answered", hint="check etcd.endpoints")
-        yield
 
-    monkeypatch.setattr(direct, "registry", registry)
+    monkeypatch.setattr(direct, "view", view)
     assert run(socket_path, "leases") == EtcdUnavailable.exit_code
     assert capsys.readouterr().err.splitlines()[1:] == [
         "agentctl: no endpoint answered",
@@ -141,7 +140,13 @@ def test_with_agent_and_etcd_down_the_error_is_etcds(
 
 @pytest.mark.parametrize(
     "words",
-    [("status",), ("etcd", "accept"), ("firewall", "show"), ("docker", "restart", "--now")],
+    [
+        ("status", "--watch"),
+        ("leases", "--watch"),
+        ("etcd", "accept"),
+        ("firewall", "show"),
+        ("docker", "restart", "--now"),
+    ],
 )
 def test_verbs_that_need_the_agent_say_that_it_is_not_running(
     socket_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]

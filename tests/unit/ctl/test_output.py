@@ -12,7 +12,7 @@ import pytest
 
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, duration, render_table
-from agent.ctl.verbs import diff, leases, status
+from agent.ctl.verbs import diff, leases, routes, status
 from agent.settings.text import printable
 
 pytestmark = pytest.mark.unit
@@ -63,6 +63,7 @@ LEASES: dict[str, Any] = {
 }
 STATUS: dict[str, Any] = {
     "version": 1,
+    "source": "agent",
     "agent_version": "0.1.0",
     "state": "degraded",
     "host": {
@@ -137,6 +138,44 @@ def test_golden_status(width: int, wide: bool) -> None:
     check_golden(f"status{'-wide' if wide else ''}-{width}.txt", lines)
 
 
+def route(destination: str, **more: object) -> dict[str, Any]:
+    return {
+        "destination": destination,
+        "kind": "unicast",
+        "gateway": "192.168.100.2",
+        "link": "eth0",
+        "state": "installed",
+        "host_name": "host2",
+        "reachable": True,
+        "protocol": "hostmesh",
+        "text": f"{destination} via 192.168.100.2 oif 2 proto 140",
+        **more,
+    }
+
+
+ROUTES: dict[str, Any] = {
+    "version": 1,
+    "source": "agent",
+    "complete": True,
+    "routes": [
+        route("10.64.0.0/10", kind="unreachable", gateway=None, link=None, host_name=None),
+        route("10.65.0.0/16"),
+        route("10.66.0.0/16", state="missing"),
+        route("10.67.0.0/16", state="conflict", protocol="bird (12)"),
+        route("10.68.0.0/16", kind="unreachable", gateway=None, link=None, reachable=False),
+        route("10.69.0.0/16", state="extra", host_name=None, reachable=None),
+    ],
+}
+
+
+@pytest.mark.parametrize("width", [80, 160])
+@pytest.mark.parametrize("wide", [False, True])
+def test_golden_routes(width: int, wide: bool) -> None:
+    lines = routes.lines(ROUTES, wide=wide, width=width)
+    assert max(map(len, lines)) <= width
+    check_golden(f"routes{'-wide' if wide else ''}-{width}.txt", lines)
+
+
 def test_a_status_fits_one_screen_with_5000_peers() -> None:
     peers = [{**lease(1), "alive": number % 2 == 0} for number in range(5000)]
     lines = status.lines(
@@ -165,6 +204,10 @@ def test_promise_8_hostile_names_reach_no_terminal(name: str) -> None:
         "conditions": [condition],
     }
     lines += status.lines(everywhere, wide=True, width=80, palette=Palette(colours=False))
+    everything = dict.fromkeys(ROUTES["routes"][0], name)
+    lines += routes.lines({"routes": [everything]}, wide=True, width=80)
+    lines += routes.lines({"routes": [{**everything, "state": "conflict"}]}, wide=False, width=80)
+    lines += status.changes(STATUS, everywhere) + leases.changes(LEASES, document)
     operation = dict.fromkeys(("action", "destination", "route", "reason"), name)
     lines += diff.lines(
         {"state": name, "operations": [operation], "conflicts": [name], "firewall": [{name: name}]}

@@ -1,0 +1,66 @@
+"""``agentctl routes``: the mesh's routes on this host, what each is for and whether it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.ctl import direct
+from agent.ctl.client import AgentAbsentError, Document
+from agent.ctl.context import Context
+from agent.ctl.output import Column, render_table
+
+__all__ = ["lines", "run"]
+
+_COLUMNS = (
+    Column(title="DESTINATION"),
+    Column(title="VIA"),
+    Column(title="LINK", drop=2),
+    Column(title="HOST", shrink_to=8),
+    Column(title="STATE"),
+)
+_WIDE = (Column(title="WRITTEN BY", drop=1), Column(title="ROUTE", shrink_to=12, drop=1))
+
+
+def run(context: Context) -> int:
+    """Print the routes; without an agent as the kernel has them against etcd or the copy."""
+    document = _ask(context)
+    if context.form == "json":
+        context.say_json(document)
+        return 0
+    wide = context.form == "wide"
+    for line in lines(document, wide=wide, width=None if wide else context.width):
+        context.say(line)
+    return 0
+
+
+def _ask(context: Context) -> Document:
+    try:
+        return context.client.get("/v1/routes")
+    except AgentAbsentError as error:
+        context.remark(f"{error.message}; from the kernel and etcd instead")
+        direct.log_to_stderr()
+        from agent.daemon.offline import offline_routes  # noqa: PLC0415 - pulls in every room
+
+        return dict(offline_routes(context.settings))
+
+
+def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list[str]:
+    """Lay out the document of GET /v1/routes."""
+    rows = [_row(route, wide=wide) for route in document.get("routes", [])]
+    if not rows:
+        return ["no routes"]
+    return render_table(_COLUMNS + (_WIDE if wide else ()), rows, width)
+
+
+def _row(route: Mapping[str, Any], *, wide: bool) -> list[object]:
+    via = route.get("gateway") or route.get("kind")
+    state = route.get("state")
+    if state == "conflict":
+        state = f"conflict: {route.get('protocol')} wrote it"
+    elif route.get("reachable") is False:
+        state = f"{state}, host does not answer"
+    row: list[object] = [
+        route.get("destination"), via, route.get("link"), route.get("host_name"), state,
+    ]  # fmt: skip
+    return row + ([route.get("protocol"), route.get("text")] if wide else [])

@@ -1,0 +1,146 @@
+"""``--watch``: a screen that stays current on a terminal, else one line for each change."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from agent.ctl.client import AgentClient, Document
+from agent.ctl.context import Context
+from agent.ctl.output import clean
+from agent.errors import AgentUnavailable
+
+__all__ = ["watch"]
+
+_EVERY_S = 1.0
+_ONE_REQUEST_S = 10.0
+_HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
+_CLEAR = "\x1b[2J"
+
+
+def watch(
+    context: Context,
+    target: str,
+    screen: Callable[[Document], list[str]],
+    changes: Callable[[Document, Document], list[str]],
+) -> int:
+    """Ask again every second until Ctrl-C, or until --timeout.
+
+    An agent that goes away is said and waited for: it may be restarting.
+
+    Args:
+        target: What to ask the agent for.
+        screen: Lays the document out in harmless lines.
+        changes: What differs between two documents, in harmless lines.
+
+    Raises:
+        AgentUnavailable: No agent answered the first time.
+    """
+    until_s = None if context.args.timeout is None else time.monotonic() + context.timeout_s
+    client = AgentClient(context.client.path, _ONE_REQUEST_S)
+    drawn = _Screen(context, screen) if _is_screen(context) else None
+    before = client.get(target)
+    told = _Lines(context, changes)
+    (drawn.draw if drawn else told.begin)(before)
+    while until_s is None or time.monotonic() < until_s:
+        left_s = _EVERY_S if until_s is None else until_s - time.monotonic()
+        time.sleep(max(0.0, min(_EVERY_S, left_s)))
+        try:
+            document = client.get(target)
+        except AgentUnavailable as error:
+            (drawn.away if drawn else told.away)(error.message)
+            continue
+        if drawn:
+            drawn.draw(document)
+        else:
+            told.tell(document)
+    return 0
+
+
+def _is_screen(context: Context) -> bool:
+    return context.stdout.isatty() and context.form != "json" and not context.is_dumb
+
+
+class _Screen:
+    """Redraws in place, cut to the terminal's height: what scrolls away cannot be redrawn."""
+
+    def __init__(self, context: Context, lay_out: Callable[[Document], list[str]]) -> None:
+        self._context = context
+        self._lay_out = lay_out
+        self._lines: list[str] = []
+        self._first = True
+
+    def draw(self, document: Document) -> None:
+        """Show ``document``."""
+        self._lines = self._lay_out(document)
+        self._show(f"{_clock()}  Ctrl-C ends")
+
+    def away(self, message: str) -> None:
+        """Keep what was shown and say that it is old."""
+        self._show(f"{_clock()}  {clean(message)}")
+
+    def _show(self, head: str) -> None:
+        rows = max(3, shutil.get_terminal_size().lines - 1)
+        lines = [head, *self._lines]
+        if len(lines) > rows:
+            lines = [*lines[: rows - 1], f"... {len(lines) - rows + 1} more lines"]
+        text = _HOME + "".join(f"{line}{_END_OF_LINE}\n" for line in lines) + _REST
+        self._context.stdout.write((_CLEAR if self._first else "") + text)
+        self._context.stdout.flush()
+        self._first = False
+
+
+class _Lines:
+    """One line for each change; with -o json one document for each."""
+
+    def __init__(
+        self, context: Context, changes: Callable[[Document, Document], list[str]]
+    ) -> None:
+        self._context = context
+        self._changes = changes
+        self._before: Document = {}
+        self._is_away = False
+
+    def begin(self, document: Document) -> None:
+        """Remember the first document; as JSON it is printed, too."""
+        self._before = document
+        if self._context.form == "json":
+            self._say(json.dumps(document, ensure_ascii=True))
+
+    def tell(self, document: Document) -> None:
+        """Say what is new."""
+        if self._is_away:
+            self._is_away = False
+            self._event("hostmesh-agent answers again")
+        found = self._changes(self._before, document)
+        if not found:
+            return
+        self._before = document
+        if self._context.form == "json":
+            self._say(json.dumps(document, ensure_ascii=True))
+            return
+        for line in found:
+            self._event(line)
+
+    def away(self, message: str) -> None:
+        """Say once that nobody answers."""
+        if not self._is_away:
+            self._is_away = True
+            self._event(clean(message))
+
+    def _event(self, line: str) -> None:
+        if self._context.form == "json":
+            self._context.remark(line)
+        else:
+            self._say(f"{_clock()} {line}")
+
+    def _say(self, line: str) -> None:
+        self._context.say(line)
+        self._context.stdout.flush()
+
+
+def _clock() -> str:
+    return datetime.now().astimezone().strftime("%H:%M:%S")

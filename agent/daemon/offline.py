@@ -1,0 +1,229 @@
+"""What can be told of this host while no agent runs: from etcd, the kernel, Docker, the copy.
+
+Reading only, by any user as far as that user may read. The documents are those of the control
+socket with ``"source": "host"``; what could not be had is a condition, never an invention.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.daemon.conditions import Standing
+from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.known import Known
+from agent.daemon.routelist import routes_document
+from agent.daemon.routing import RoutesReport
+from agent.daemon.snapshot import Snapshot
+from agent.daemon.state import StateFile
+from agent.daemon.status import status_document
+from agent.docker.room import DockerRoom
+from agent.errors import CannotTell, HostmeshError
+from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.routes import RouteListing, RouteTable
+from agent.leases.client import EtcdClient
+from agent.leases.copy import CopyFile
+from agent.leases.identity import host_id, read_machine_id
+from agent.leases.registry import Registry
+from agent.mesh.desired import desired_routes
+from agent.mesh.plan import plan_routes
+from agent.mesh.world import World
+from agent.model import Condition, DockerFacts, DockerState, HostId, Severity, View
+from agent.settings import Settings
+
+__all__ = ["Look", "look", "offline_routes", "offline_status", "view_offline"]
+
+_NOBODY = HostId("")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One look at this host from outside the agent.
+
+    Attributes:
+        snapshot: As the loop would have it after one round.
+        world: None when too little is known.
+        listing: The kernel's routes; None when they could not be listed.
+    """
+
+    snapshot: Snapshot
+    world: World | None
+    listing: RouteListing | None
+    conditions: tuple[Condition, ...]
+
+
+def view_offline(settings: Settings) -> tuple[View, str]:
+    """A view of the mesh: etcd's, or that of this host's own copy (``cached``).
+
+    Returns:
+        The view, and why it is not etcd's ("" when it is).
+
+    Raises:
+        HostmeshError: Neither can be had; the error is etcd's.
+    """
+    client = EtcdClient(settings.etcd)
+    try:
+        return Registry(client, settings.etcd.prefix).snapshot(), ""
+    except HostmeshError as error:
+        try:
+            copy = CopyFile(settings.agent.state_dir / "copy.json").peek()
+        except HostmeshError:
+            copy = None
+        if copy is None:
+            raise
+        return copy.view, error.message
+    finally:
+        client.close()
+
+
+def look(settings: Settings) -> Look:
+    """Look at etcd or the copy, the kernel and Docker. Raises nothing that can be said instead."""
+    conditions = [_not_running()]
+    known = Known(host_id=_own_id(conditions))
+    contact = ""
+    try:
+        view, contact = view_offline(settings)
+        known = known.with_view(view)
+        if contact:
+            conditions.append(_problem("etcd-unreachable", contact, ""))
+    except HostmeshError as error:
+        contact = error.message
+        conditions.append(_problem("etcd-unreachable", error.message, error.hint))
+    known = replace(
+        known,
+        left=_left(settings),
+        own=known.believed.lease_of(known.host_id) if known.believed and known.host_id else None,
+    )
+    known = _with_host(known, settings, conditions)
+    known = _with_docker(known, settings)
+    conditions += known.conditions()
+    routes = settings.routes
+    world = known.world(route_protocol=routes.protocol, route_table=routes.table)
+    listing, report = _routes(world, settings, conditions)
+    snapshot = Snapshot(known=known, report=report, contact_problem=contact)
+    return Look(snapshot=snapshot, world=world, listing=listing, conditions=tuple(conditions))
+
+
+def offline_status(settings: Settings) -> Mapping[str, Any]:
+    """``GET /v1/status`` without an agent: state "stopped", or "left"."""
+    seen = look(settings)
+    now_s = time.monotonic()
+    document = dict(
+        status_document(
+            seen.snapshot,
+            tuple(Standing(each, now_s) for each in seen.conditions),
+            host_name=settings.host.name or socket.gethostname(),
+            last_contact_s=0.0 if seen.snapshot.contact_problem else now_s,
+            now_s=now_s,
+            source="host",
+        )
+    )
+    document["agent_version"] = None
+    document["state"] = "left" if seen.snapshot.known.left else "stopped"
+    # Nobody was here to see when they began.
+    document["conditions"] = [{**each, "since_s_ago": None} for each in document["conditions"]]
+    return document
+
+
+def offline_routes(settings: Settings) -> Mapping[str, Any]:
+    """``GET /v1/routes`` without an agent.
+
+    Raises:
+        CannotTell: There is no lease, no view or no list of routes to compare.
+    """
+    seen = look(settings)
+    if seen.world is None or seen.listing is None:
+        reasons = "; ".join(each.cause for each in seen.conditions[1:]) or "it holds no subnet"
+        raise CannotTell(
+            f"the routes that this host should have are not known: {reasons}",
+            hint="agentctl status",
+        )
+    return routes_document(seen.world, seen.listing.ours, seen.listing.foreign, source="host")
+
+
+def _own_id(conditions: list[Condition]) -> HostId:
+    try:
+        return host_id(read_machine_id())
+    except HostmeshError as error:
+        unknown = Condition(name="host-unknown", cause=error.message, hint=error.hint)
+        conditions.append(unknown)
+        return _NOBODY
+
+
+def _left(settings: Settings) -> bool:
+    try:
+        return StateFile(settings.agent.state_dir).left
+    except HostmeshError:  # another user may not read it; then the lease says what is the case
+        return False
+
+
+def _with_host(known: Known, settings: Settings, conditions: list[Condition]) -> Known:
+    host = settings.host
+    setting = f"{host.node_address}/32" if host.node_address else host.uplink
+    try:
+        facts = read_host_facts(settings.routes.protocol)
+        known = replace(known, host=facts)
+        # By the route to etcd unless a setting says otherwise, as the agent chooses it.
+        etcd = (
+            None
+            if setting
+            else EndpointAddress(settings.etcd.endpoints, on_change=_nothing).look_up()
+        )
+        return replace(known, uplink=choose_uplink(facts, setting, etcd))
+    except HostmeshError as error:
+        conditions.append(_problem("uplink-missing", error.message, error.hint))
+        return known
+
+
+def _nothing() -> None:
+    """Nobody follows the address here."""
+
+
+def _with_docker(known: Known, settings: Settings) -> Known:
+    facts: DockerFacts = DockerRoom.of(settings.docker, settings.agent.state_dir).engine.facts()
+    state = DockerState.ABSENT
+    if facts.reachable:
+        own = known.own
+        has = facts.bridge is not None and own is not None
+        fits = has and facts.bridge.subnet.subnet_of(own.subnet)  # type: ignore[union-attr] # has
+        state = DockerState.READY if fits else DockerState.PENDING
+    return known.with_docker(facts, state)
+
+
+def _routes(
+    world: World | None, settings: Settings, conditions: list[Condition]
+) -> tuple[RouteListing | None, RoutesReport]:
+    table = RouteTable(settings.routes.protocol, settings.routes.table)
+    try:
+        within = world.config.cidr if world and world.config else None
+        listing = table.list_routes(within=within)
+    except HostmeshError as error:
+        conditions.append(_problem("kernel-refused", error.message, error.hint))
+        return None, RoutesReport()
+    finally:
+        table.close()
+    if world is None:
+        return listing, RoutesReport(desired=0, installed=0)
+    desired = desired_routes(world)
+    plan = plan_routes(desired.routes, listing.ours, listing.foreign, may_delete=False)
+    conditions += [*desired.conditions, *plan.conditions]
+    wrong = len(plan.operations) + len(plan.conflicts)
+    return listing, RoutesReport(
+        desired=len(desired.routes), installed=len(desired.routes) - wrong, failed=wrong
+    )
+
+
+def _not_running() -> Condition:
+    return Condition(
+        name="agent-not-running",
+        severity=Severity.ERROR,
+        cause="hostmesh-agent does not run; routes and rules stay as it left them",
+        hint="systemctl status hostmesh-agent; journalctl -u hostmesh-agent -n 20",
+    )
+
+
+def _problem(name: str, cause: str, hint: str) -> Condition:
+    return Condition(name=name, cause=cause, hint=hint or "the rest of this page does not need it")

@@ -1,0 +1,63 @@
+"""``GET /v1/routes``: every route of the mesh on this host, wanted or there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.mesh.desired import desired_routes
+from agent.mesh.plan import describe_route
+from agent.mesh.world import World, protocol_name, route_key
+from agent.model import Lease, Route
+
+__all__ = ["routes_document"]
+
+
+def routes_document(
+    world: World, ours: Iterable[Route], foreign: Iterable[Route], *, source: str
+) -> dict[str, Any]:
+    """Compare what should be with what is, route by route, in order of destination.
+
+    Args:
+        ours: Routes that bear our protocol, from a complete list.
+        foreign: Others in our table that meet the mesh's CIDR.
+        source: "agent", or "host" when agentctl looked by itself.
+    """
+    desired = desired_routes(world)
+    there = {route_key(route): route for route in ours}
+    rivals = {(route.table, route.destination): route for route in foreign}
+    links = {link.index: link.name for link in world.host.links} if world.host else {}
+    rows = []
+    for key, wanted in desired.routes.items():
+        actual = there.pop(key, None)
+        rival = rivals.get((wanted.table, wanted.destination))
+        state = "installed" if actual == wanted else "modified" if actual else "missing"
+        if actual != wanted and rival is not None:
+            state = "conflict"
+        shown = rival if state == "conflict" else actual or wanted
+        rows.append(_row(shown or wanted, state, world, links))
+    rows += [_row(extra, "extra", world, links) for extra in there.values()]
+    rows.sort(key=lambda row: _order(str(row["destination"])))
+    return {"version": 1, "source": source, "complete": desired.certain, "routes": rows}
+
+
+def _order(destination: str) -> tuple[int, ...]:
+    address, _, length = destination.partition("/")
+    return (*(int(part) for part in address.split(".")), int(length))
+
+
+def _row(route: Route, state: str, world: World, links: Mapping[int, str]) -> dict[str, Any]:
+    peer: Lease | None = world.peers.get(route.destination)
+    return {
+        "destination": str(route.destination),
+        "kind": str(route.kind),
+        "gateway": str(route.gateway) if route.gateway else None,
+        "link": links.get(route.oif) if route.oif is not None else None,
+        "state": state,
+        "host_name": peer.host_name if peer else None,
+        "reachable": route.destination not in world.dead_subnets if peer else None,
+        "protocol": protocol_name(route.protocol)
+        if route.protocol != world.route_protocol
+        else "hostmesh",
+        "text": describe_route(route),
+    }

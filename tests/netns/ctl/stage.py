@@ -1,0 +1,178 @@
+"""A mesh of real agents and a real etcd on a LAN of namespaces, asked with the real agentctl.
+
+Without Docker: each agent holds a lease and keeps routes. A host's machine-id and /run are those of
+a mount namespace of its own, so that several agents live on one machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.etcd.support import etcdlab
+from tests.netns.netlab import Host, Lan, eventually
+
+ROOT = Path(__file__).parents[3]
+ETCD = "192.0.2.100"
+_URL = f"http://{ETCD}:2379"
+
+
+class Node:
+    """One host with an agent that can be started, ended and asked."""
+
+    def __init__(self, host: Host, number: int, folder: Path, extra: str = "") -> None:
+        self.host = host
+        self.name = f"node{number}"
+        self.address = f"192.0.2.{number}"
+        self.folder = folder / self.name
+        self.folder.mkdir(mode=0o755)
+        (self.folder / "machine-id").write_text(f"{number:032x}\n")
+        self.settings = self.folder / "agent.toml"
+        self.settings.write_text(
+            f'[etcd]\nendpoints = ["{_URL}"]\ncall_timeout_s = 1\n[host]\nname = "{self.name}"\n'
+            f'[agent]\nstate_dir = "{self.folder}/state"\nrun_dir = "{self.folder}/run"\n'
+            f'[docker]\nmanage = false\nsocket = "{self.folder}/docker.sock"\n'
+            f"[routes]\nsweep_grace_s = 0\n{extra}"
+        )
+        self.settings.chmod(0o644)
+        self.log = self.folder / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "run" / "agent.sock"
+
+    def inside(self, command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - subprocess.run's
+        """Run it on this host, with its machine-id."""
+
+        def run() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*self._mounts(), *command],
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                **how,
+            )
+
+        return self.host.call(run)
+
+    def _mounts(self) -> list[str]:
+        script = f'mount --bind {self.folder}/machine-id /etc/machine-id && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", script, "sh"]
+
+    def start(self) -> None:
+        def popen() -> subprocess.Popen[bytes]:
+            with self.log.open("ab") as log:
+                command = [sys.executable, "-m", "agent", "--settings", str(self.settings)]
+                return subprocess.Popen(
+                    [*self._mounts(), *command], stderr=log, stdout=log, cwd=ROOT
+                )
+
+        self._process = self.host.call(popen)
+        eventually(self.socket.exists, 20)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(20)
+            self._process = None
+
+    def ctl(
+        self, *words: str, environ: Mapping[str, str] | None = None, user: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """``agentctl WORDS`` on this host."""
+        command = [sys.executable, "-m", "agent.ctl", "--settings", str(self.settings), *words]
+        if user:
+            command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
+        return self.inside(command, cwd=ROOT, env={**os.environ, **(environ or {})})
+
+    def document(self, *words: str) -> Any:  # noqa: ANN401 - JSON
+        done = self.ctl(*words, "-o", "json")
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout)
+
+    def subnet(self) -> str:
+        return str(self.document("status").get("subnet") or "")
+
+
+class Stage:
+    """A LAN, an etcd, and nodes."""
+
+    def __init__(self, nodes: int, extra: str = "") -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="hm-ctl-", dir="/dev/shm"))
+        self.folder.chmod(0o755)
+        self.lan = Lan()
+        self._etcd_host = self.lan.add(f"{ETCD}/24")
+        self._etcd: subprocess.Popen[bytes] | None = None
+        self.start_etcd()
+        self.nodes = [
+            Node(self.lan.add(f"192.0.2.{number}/24"), number, self.folder, extra)
+            for number in range(1, nodes + 1)
+        ]
+
+    def start_etcd(self) -> None:
+        command = [str(etcdlab.binaries() / "etcd"), "--data-dir", str(self.folder / "etcd")]
+        command += ["--listen-client-urls", _URL, "--advertise-client-urls", _URL]
+        command += ["--log-level", "error", "--logger", "zap"]
+
+        def popen() -> subprocess.Popen[bytes]:
+            with (self.folder / "etcd.log").open("ab") as log:
+                return subprocess.Popen(command, stdout=log, stderr=log)
+
+        self._etcd = self._etcd_host.call(popen)
+        eventually(lambda: self.etcdctl("endpoint", "health").returncode == 0, 20)
+
+    def stop_etcd(self) -> None:
+        if self._etcd is not None:
+            self._etcd.kill()
+            self._etcd.wait(10)
+            self._etcd = None
+
+    def etcdctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self._etcd_host.call(
+            subprocess.run,
+            [str(etcdlab.binaries() / "etcdctl"), "--endpoints", _URL, *words],
+            env={**os.environ, "ETCDCTL_API": "3"},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    def create_mesh(self) -> None:
+        config = json.dumps(
+            {"Network": "10.64.0.0/10", "SubnetLen": 24, "Backend": {"Type": "host-gw"}}
+        )
+        assert self.etcdctl("put", "/hostmesh/config", config).returncode == 0
+
+    def start(self) -> None:
+        """The mesh, and every agent until it holds a subnet and routes to all others."""
+        self.create_mesh()
+        for node in self.nodes:
+            node.start()
+        eventually(lambda: all(self._joined(node) for node in self.nodes), 30)
+
+    def _joined(self, node: Node) -> bool:
+        status = node.document("status")
+        routes = status["routes"]
+        return (
+            bool(status["subnet"])
+            and len(status["peers"]) == len(self.nodes) - 1
+            and routes["installed"] == routes["desired"] == len(self.nodes)
+        )
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.stop(signal.SIGKILL)
+        self.stop_etcd()
+        self.lan.close()
+        shutil.rmtree(self.folder, ignore_errors=True)

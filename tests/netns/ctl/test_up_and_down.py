@@ -1,0 +1,152 @@
+"""agentctl against real agents: while they run, while one does not, while etcd does not."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.netns.ctl.stage import Node, Stage
+from tests.netns.netlab import eventually
+from tests.unit.ctl.schemas import check
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    made = Stage(2)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def node(stage: Stage) -> Node:
+    return stage.nodes[0]
+
+
+@pytest.fixture
+def agent_down(node: Node) -> Iterator[Node]:
+    node.stop(signal.SIGKILL)
+    yield node
+    node.start()
+    eventually(node.subnet, 20)
+
+
+def test_every_document_is_what_its_schema_says(node: Node) -> None:
+    for verb in ("status", "leases", "routes", "diff", "version"):
+        check(verb, node.document(verb))
+    check("firewall", node.document("firewall", "show"))
+
+
+def test_curl_is_a_client_too(node: Node) -> None:
+    def curl(path: str, *more: str) -> tuple[int, object]:
+        command = ["curl", "-s", "-w", "\n%{http_code}", "--unix-socket", str(node.socket)]
+        done = subprocess.run(
+            [*command, f"http://localhost{path}", *more], check=True, capture_output=True, text=True
+        )
+        body, _, status = done.stdout.rpartition("\n")
+        return int(status), json.loads(body)
+
+    status, document = curl("/v1/status")
+    check("status", document)
+    assert status == 200
+    status, document = curl("/healthz")
+    check("health", document)
+    assert status == 200
+    status, document = curl("/readyz")
+    check("ready", document)
+    assert status == 503  # there is no Docker here, and the reason says so
+    assert "Docker" in str(document)
+    status, document = curl("/v1/stats")
+    check("error", document)
+    assert status == 404
+    status, document = curl("/v1/join", "-d", "{}")
+    check("done", document)
+
+
+def test_routes_name_the_host_behind_each(stage: Stage, node: Node) -> None:
+    other = stage.nodes[1]
+    rows = {row["destination"]: row for row in node.document("routes")["routes"]}
+    row = rows[other.subnet()]
+    assert (row["host_name"], row["gateway"], row["link"], row["state"]) == (
+        "node2",
+        "192.0.2.2",
+        "eth0",
+        "installed",
+    )
+    assert rows["10.64.0.0/10"]["kind"] == "unreachable"
+
+
+def test_status_without_an_agent_comes_from_etcd_and_kernel_and_says_so(
+    stage: Stage, agent_down: Node
+) -> None:
+    node, other = agent_down, stage.nodes[1]
+    done = node.ctl("status", "-o", "json")
+    assert done.returncode == 0
+    assert "from etcd, the kernel and this host's copy instead" in done.stderr
+    document = json.loads(done.stdout)
+    check("status", document)
+    assert (document["state"], document["source"]) == ("stopped", "host")
+    assert document["routes"] == {"desired": 2, "installed": 2, "drift": 0}
+    assert [peer["host_name"] for peer in document["peers"]] == ["node2"]
+    assert document["conditions"][0]["name"] == "agent-not-running"
+    node.host.ip(f"route del {other.subnet()} proto 140")
+    rows = {row["destination"]: row["state"] for row in node.document("routes")["routes"]}
+    assert rows[other.subnet()] == "missing"
+    assert node.document("status")["routes"]["drift"] == 1
+
+
+def test_another_user_is_told_the_same_without_an_agent(agent_down: Node) -> None:
+    agent_down.socket.unlink()  # as a stopped agent leaves it; a killed one leaves a locked door
+    done = agent_down.ctl("status", "-o", "json", user=65534)
+    assert done.returncode == 0, done.stderr
+    check("status", json.loads(done.stdout))
+    assert json.loads(done.stdout)["routes"]["desired"] == 2
+
+
+def test_another_user_may_not_ask_the_agent_and_is_told_how_to(node: Node) -> None:
+    for verb in ("status", "leases", "routes"):
+        done = node.ctl(verb, user=65534)
+        assert done.returncode == 11
+        assert "agent.socket_group" in done.stderr
+
+
+def test_with_agent_and_etcd_down_the_copy_speaks(stage: Stage, agent_down: Node) -> None:
+    stage.stop_etcd()
+    try:
+        status = agent_down.ctl("status", "-o", "json")
+        document = json.loads(status.stdout)
+        assert document["etcd"]["cached"]
+        assert document["routes"]["desired"] == 2
+        assert {each["name"] for each in document["conditions"]} >= {
+            "agent-not-running",
+            "etcd-unreachable",
+        }
+        leases = agent_down.ctl("leases", "-o", "json")
+        assert leases.returncode == 0
+        check("leases", json.loads(leases.stdout))
+        assert json.loads(leases.stdout)["cached"]
+        assert "own copy" in leases.stderr
+    finally:
+        stage.start_etcd()
+
+
+def test_watch_tells_a_change_in_one_line(stage: Stage, node: Node) -> None:
+    other = stage.nodes[1]
+    other.stop(signal.SIGKILL)
+    try:
+        done = node.ctl("leases", "--watch", "--timeout", "500ms")
+        assert (done.returncode, done.stdout) == (0, "")  # nothing changed
+        lease_key = "/hostmesh/subnets/10.99.0.0-24"
+        stage.etcdctl("put", lease_key, '{"PublicIP":"192.0.2.77","BackendType":"host-gw"}')
+        eventually(lambda: "10.99.0.0/24" in node.ctl("leases").stdout, 10)
+    finally:
+        stage.etcdctl("del", "/hostmesh/subnets/10.99.0.0-24")
+        other.start()

@@ -1,0 +1,30 @@
+# ruff: noqa: ANN401 - JSON is anything
+"""The schemas that the package ships, and a stricter reading of them for tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+FOLDER = Path(__file__).parents[3] / "agent" / "ctl" / "schemas"
+
+
+def strict(schema: Any) -> Any:
+    """The schema without room for fields that it does not name: those would be undocumented."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: strict(value) for key, value in schema.items()}
+    if "properties" in found:
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+def check(name: str, document: Any) -> None:
+    """Fail unless ``document`` is what the schema says and nothing more."""
+    schema = strict(json.loads((FOLDER / f"{name}.json").read_text()))
+    jsonschema.Draft202012Validator(schema).validate(document)
