@@ -198,7 +198,7 @@ def _routes(
 ) -> tuple[RouteListing | None, RoutesReport]:
     table = RouteTable(settings.routes.protocol, settings.routes.table)
     try:
-        within = world.config.cidr if world and world.config else None
+        within = world.config.cidrs if world and world.config else None
         listing = table.list_routes(within=within)
     except HostmeshError as error:
         conditions.append(_problem("kernel-refused", error.message, error.hint))
