@@ -142,7 +142,7 @@ class Routing:
 
     def listing(self, world: World) -> RouteListing:
         """Every route of ours and every foreign one in the mesh's range, from a fresh list."""
-        return self._table.list_routes(within=_cidrs(world))
+        return self._table.list_routes(within=_ranges(world))
 
     def remove_all(self) -> tuple[OperationResult, ...]:
         """Delete every route that bears our protocol.
