@@ -73,6 +73,7 @@ if [ "$want" = lab ]; then
     need tcpdump tcpdump
     need ping iputils-ping
     need dpkg-deb dpkg
+    need systemd-nspawn systemd-container
     # shellcheck disable=SC2086  # a list of package names
     [ -z "$packages" ] || install_packages $packages
 fi

@@ -31,6 +31,8 @@ class HostOptions:
 
     `settings` is merged over the lab's own agent settings, table by table; `settings_text` takes
     the place of the whole file. `reject_forward` ends FORWARD as on the first operator's hosts.
+    `systemd` boots a whole machine with systemd as PID 1 (booted.py); with `agent` it runs the
+    clone's units and source, without it the disk is a fresh Debian's with Docker.
     """
 
     agent: bool = True
@@ -42,6 +44,7 @@ class HostOptions:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings_text: str | None = None
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    systemd: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,14 @@ def host(base: Base, index: int, options: HostOptions) -> Config:
     services = [docker_service(options), agent_service(options)]
     if not _has_agent(base):
         services.pop()
+    fresh = options.systemd and not options.agent
     return Config(
         base.lab,
         f"host{index}",
-        "host",
+        "booted" if options.systemd else "host",
         base.suite,
         str(net.host_address(index)),
-        list(base.layers),
+        list(base.layers[-1:] if fresh else base.layers),
         services,
         mtu=options.mtu,
         sysctls={**_SYSCTLS, **options.sysctls},
@@ -125,7 +129,7 @@ def agent_service(options: HostOptions) -> Service:
 
 def host_files(options: HostOptions, endpoints: Sequence[str]) -> dict[str, str]:
     """A host's configuration files. Only the settings file differs from a real host's."""
-    files = {SETTINGS: settings_text(options, endpoints)}
+    files = {} if options.systemd and not options.agent else {SETTINGS: settings_text(options, endpoints)}
     if options.daemon_json is not None:
         files[DAEMON_JSON] = json.dumps(options.daemon_json, indent=2) + "\n"
     return files
@@ -135,10 +139,10 @@ def settings_text(options: HostOptions, endpoints: Sequence[str]) -> str:
     """The agent's settings file."""
     if options.settings_text is not None:
         return options.settings_text
-    tables: dict[str, dict[str, Any]] = {
-        "etcd": {"endpoints": list(endpoints)},
-        "docker": {"restart_command": ["/usr/local/sbin/lab-service", "restart", "docker"]},
-    }
+    tables: dict[str, dict[str, Any]] = {"etcd": {"endpoints": list(endpoints)}}
+    if not options.systemd:
+        restart = ["/usr/local/sbin/lab-service", "restart", "docker"]
+        tables["docker"] = {"restart_command": restart}
     for name, values in options.settings.items():
         tables[name] = {**tables.get(name, {}), **values}
     return toml.dumps(tables)

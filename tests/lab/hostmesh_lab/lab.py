@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from hostmesh_lab import agentlayer, cgroups, images, kinds, labimage, net, paths, state
+from hostmesh_lab.booted import BootedHost
 from hostmesh_lab.config import Config
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.etcd import EtcdMember
@@ -157,8 +158,9 @@ class Lab:
             self._adopt(Config.load(path))
 
     def _adopt(self, config: Config) -> Machine:
-        if config.kind == "host":
-            machine: Machine = self.hosts.setdefault(config.name, Host(config, self.record.holder))
+        if config.kind in ("host", "booted"):
+            made = (BootedHost if config.kind == "booted" else Host)(config, self.record.holder)
+            machine: Machine = self.hosts.setdefault(config.name, made)
         elif config.kind == "etcd":
             machine = self.etcd.setdefault(config.name, EtcdMember(config, self.record.holder))
         else:

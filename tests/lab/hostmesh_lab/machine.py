@@ -41,6 +41,7 @@ class Machine:
         self._holder = holder
         self._pid_file = paths.state_root() / config.lab / f"{config.name}.json"
         self._group = cgroups.lab_group(config.lab) / config.name
+        self._first_step = _GUEST / "boot.py"
 
     # -- its disk
 
@@ -147,6 +148,7 @@ class Machine:
             **{name: str(self.disk / name) for name in ("root", "upper", "work")},
             "boot_id_file": str(boot_id),
             "binds": [asdict(item) for item in binds],
+            "console": str(self.disk / "log/console.log"),
             "sysctls": self.config.sysctls,
             "commands": self.config.commands,
             "services": [{**asdict(item), "log": item.log} for item in self.config.services],
@@ -178,7 +180,7 @@ class Machine:
                     "-I",
                     "-S",
                     "-B",
-                    str(_GUEST / "boot.py"),
+                    str(self._first_step),
                     str(spec),
                 ],
                 stdin=subprocess.PIPE,

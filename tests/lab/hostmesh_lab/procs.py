@@ -27,7 +27,7 @@ class Proc:
         """Whether this very process runs (a zombie does not)."""
         return start_time(self.pid) == self.start
 
-    def send(self, number: signal.Signals) -> None:
+    def send(self, number: int) -> None:
         """Send a signal if the process is still this one."""
         if self.alive():
             with contextlib.suppress(ProcessLookupError):

@@ -73,12 +73,18 @@ def enter_cgroup(group: Path) -> None:
     (leaf / "cgroup.procs").write_text("0")
 
 
-def build_tree(spec: dict[str, Any]) -> Path:
-    """Mount the machine's whole file tree and return where it stands."""
+def mount_disk(spec: dict[str, Any]) -> Path:
+    """Mount the machine's own layer over the shared ones and return where."""
     root = Path(spec["root"])
     layers = ":".join(spec["layers"])
     options = f"lowerdir={layers},upperdir={spec['upper']},workdir={spec['work']}"
     mount("overlay", root, "overlay", options=options)
+    return root
+
+
+def build_tree(spec: dict[str, Any]) -> Path:
+    """Mount the machine's whole file tree and return where it stands."""
+    root = mount_disk(spec)
     mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("sysfs", root / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("cgroup2", root / "sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC)
