@@ -157,5 +157,7 @@ def _error_of(document: Mapping[str, Any], status: int) -> HostmeshError:
         return AgentUnavailable(f"hostmesh-agent answered with status {status} and no reason")
     message, hint, code = error.get("message"), error.get("hint"), error.get("exit_code")
     text = message if isinstance(message, str) and message else f"status {status}: {shown(error)}"
+    if code == errors.SettingsError.exit_code:
+        return errors.SettingsError((text,), hint=hint if isinstance(hint, str) else "")
     cls = _classes().get(code, HostmeshError) if isinstance(code, int) else HostmeshError
     return cls(text, hint=hint if isinstance(hint, str) else "")

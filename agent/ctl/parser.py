@@ -105,8 +105,14 @@ def _completion(parser: argparse.ArgumentParser) -> None:
 
 
 def _wait(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--ready", action="store_true", help="wait until this host is ready (the only thing yet)"
+    goal = parser.add_mutually_exclusive_group()
+    goal.add_argument(
+        "--ready", action="store_true", help="until containers are on the mesh (the default)"
+    )
+    goal.add_argument(
+        "--docker-config",
+        action="store_true",
+        help="until a Docker that starts now gets the lease, or cannot get it as things are",
     )
 
 
@@ -167,6 +173,7 @@ VERBS: tuple[Verb, ...] = (
         _docker_restart,
         _RESTART_TIMEOUT_S,
     ),
+    Verb(("reload",), "have the agent read its settings again", "reload"),
     Verb(("firewall", "show"), "our firewall rules as they stand", "firewall", "show"),
     Verb(("wait",), "wait until this host is ready", "wait", "run", _wait, _RESTART_TIMEOUT_S),
     Verb(("version",), "versions of agentctl and of the agent here", "version"),

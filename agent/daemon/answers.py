@@ -13,6 +13,7 @@ from agent.daemon.documents import leases_document
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.loop import Loop
 from agent.daemon.membership import Done, Leaver
+from agent.daemon.reload import outcome
 from agent.daemon.routelist import routes_document
 from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
@@ -83,6 +84,7 @@ class Answers:
                 "/v1/leave": self.leave,
                 "/v1/join": self.join,
                 "/v1/etcd/accept": self.accept,
+                "/v1/reload": self.reload,
                 "/v1/docker/restart": self.docker_restart,
             },
         )
@@ -189,6 +191,10 @@ class Answers:
         if self._loop.ask(lambda: {"accepted": self._loop.accept()})["accepted"]:
             outcome.done.append("what etcd says now is believed")
         return outcome.document()
+
+    def reload(self, _body: Document) -> Document:
+        """``POST /v1/reload``: the settings, refused whole with the reason if they are wrong."""
+        return outcome(self._loop.ask(self._loop.reload))
 
     def docker(self) -> Document:
         """``GET /v1/docker``: what waits for a restart, and what that would do to containers."""

@@ -41,6 +41,7 @@ from agent.daemon.loop import Loop, Rooms
 from agent.daemon.membership import Leaver
 from agent.daemon.notify import Notifier
 from agent.daemon.passes import Passes
+from agent.daemon.reload import Reloader, Source
 from agent.daemon.restartturn import RestartTurn
 from agent.daemon.routing import Routing
 from agent.daemon.silence import Silence
@@ -73,9 +74,9 @@ _COPY = "copy.json"
 _DOCKER_BUSY_S = 180.0
 
 
-def run_forever(settings: Settings) -> int:
+def run_forever(settings: Settings, source: Source) -> int:
     """Run the agent until SIGTERM or SIGINT. The data path stays when it ends (promise 3)."""
-    agent = HostAgent(settings)
+    agent = HostAgent(settings, source)
     agent.run()
     return 0
 
@@ -155,13 +156,15 @@ class HostAgent:
 
     Args:
         settings: What the operator told.
+        source: Where to read that again.
 
     Raises:
         HostmeshError: The host lacks something without which nothing can start.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, source: Source) -> None:
         self._settings = settings
+        self._source = source
         self._log = structlog.get_logger("agent")
         self._state = StateFile(settings.agent.state_dir)
         self._host_id = host_id(read_machine_id())
@@ -323,6 +326,9 @@ class HostAgent:
             docker=self._docker,
             docker_wants=self._docker_room.wants_of,
             joining=self._make_joining(host_name),
+            reloader=Reloader(
+                load=self._source.load, adopt=self._adopt, conditions=self._conditions
+            ),
             watch_range=self._watch_range,
             probe=self._probe,
             pin=self._client.clusters.pin,
@@ -337,6 +343,12 @@ class HostAgent:
             silence=self._silence,
             timers=timers,
         )
+
+    def _adopt(self, settings: Settings) -> None:
+        """Go on with settings that were read again; called in the loop's thread."""
+        self._settings = settings
+        self._source.configure_log(settings.log)
+        self._docker_room.rules.adopt(settings.docker)
 
     def _make_control(self, host_name: str) -> ControlServer:
         answers = Answers(

@@ -61,6 +61,11 @@ class Joining:
         self._host_name = host_name
         self._told: Registration | None = None
 
+    def adopt(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        self._settings = settings
+        self._wanted = settings.mesh.config() if settings.mesh else None
+
     def choose_uplink(self, facts: HostFacts) -> Uplink:
         """The uplink by setting, else by the route to etcd.
 

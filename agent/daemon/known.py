@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from agent.daemon import viewconditions as tell
+from agent.docker.report import ConfigFile
 from agent.leases import trust
 from agent.mesh.desired import summarise
 from agent.mesh.liveness import dead_subnets, lapsed_leases
@@ -44,6 +45,7 @@ class Known:
             usable: a slip of an editor must not take the mesh down.
         own: The lease this host holds, or held by its own copy while etcd is away.
         silent: Node addresses that were probed and do not answer.
+        docker_config: Whether a Docker that starts now gets the lease.
         docker_seen: The engine answered at least once in this life of the agent.
         left: The operator said leave.
     """
@@ -57,6 +59,7 @@ class Known:
     host: HostFacts | None = None
     docker: DockerFacts = DockerFacts(reachable=False, problem="not asked yet")
     docker_state: DockerState = DockerState.ABSENT
+    docker_config: ConfigFile = ConfigFile.WAITING
     docker_seen: bool = False
     silent: frozenset[IPv4Address] = frozenset()
     uplink: Uplink | None = None

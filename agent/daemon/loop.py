@@ -8,6 +8,7 @@ comparing what should be with what is. Any number of events make one pass.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable
@@ -39,12 +40,14 @@ from agent.daemon.joining import Joining
 from agent.daemon.known import Known
 from agent.daemon.notify import Notifier
 from agent.daemon.passes import Passes
+from agent.daemon.reload import Change, Reloader
 from agent.daemon.silence import Silence
 from agent.daemon.snapshot import Snapshot
 from agent.daemon.timers import Timers, jittered
+from agent.docker.report import ConfigFile
 from agent.docker.wants import DockerWants
 from agent.docker.worker import DockerWorker
-from agent.errors import HostmeshError
+from agent.errors import HostmeshError, SettingsError
 from agent.leases.copy import CopyFile
 from agent.leases.keeper import Keeper
 from agent.mesh.world import World
@@ -75,6 +78,7 @@ class Rooms:
         check_host: What else on the host would undo our work.
         watch_range: Tells the netlink monitor which routes matter.
         pin: Tells the client of etcd which cluster is the mesh's.
+        reloader: Reads the settings again.
         reconnect: Drops etcd's connections when they are bound to an address that is gone.
         probe: Tells the prober which hosts to ask, by which uplink.
     """
@@ -87,6 +91,7 @@ class Rooms:
     docker: DockerWorker
     docker_wants: Callable[[IPv4Network, int | None], DockerWants]
     joining: Joining
+    reloader: Reloader
     watch_range: Callable[[Known], None]
     probe: Callable[[Known], None]
     pin: Callable[[int], None]
@@ -172,7 +177,8 @@ class Loop:
             self._alarm_clock()
             if not self._stopping:
                 self._round()
-            self._notifier.watchdog()
+            self._notifier.alive()
+        self._notifier.stopping()
         self._copying.save(self._snapshot.known)
 
     def remove_all(self) -> tuple[str, ...]:
@@ -245,6 +251,7 @@ class Loop:
     def _docker(self, event: DockerReported) -> None:
         known = self._snapshot.known
         told = known.with_docker(event.report.facts, event.report.state)
+        told = replace(told, docker_config=event.report.config)
         if told.docker != known.docker:
             self._rooms.passes.world_changed()
         self._update(known=told)
@@ -255,9 +262,23 @@ class Loop:
         self._rooms.passes.world_changed()
 
     def _reload(self, _event: Reload) -> None:
-        self._log.warning(
-            "reload-ignored", hint="settings are read at start only: restart the agent"
-        )
+        with contextlib.suppress(SettingsError):  # a condition says so
+            self.reload()
+
+    def reload(self) -> Change:
+        """Read the settings again; called through a :class:`Command`, or by SIGHUP.
+
+        Raises:
+            SettingsError: They are wrong; nothing was changed.
+        """
+        change = self._rooms.reloader.reload(self._settings)
+        self._settings = change.settings
+        if change.live:
+            self._rooms.passes.adopt(change.settings.firewall.check_s)
+            self._rooms.joining.adopt(change.settings)
+            self._rooms.watch_range(self._snapshot.known)
+            self._timers.set("resync", 0)
+        return change
 
     def _stop(self, _event: Stop) -> None:
         self._stopping = True
@@ -331,8 +352,11 @@ class Loop:
                 may_sweep=self.may_sweep,
                 docker_seen=known.docker_seen,
             )
-        self._update(report=passes.report, passed=passes.settled)
-        self._announcer.tell(self._snapshot)
+        told = known.docker_config is not ConfigFile.WAITING
+        self._update(
+            report=passes.report, passed=passes.settled, configured=passes.configured and told
+        )
+        self._announcer.tell(self._snapshot, self._conditions.all())
 
     def world(self) -> World | None:
         """The world as known now, None while there is too little to act on."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from agent import __version__
@@ -27,13 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             overrides["etcd.endpoints"] = arguments.etcd
         if arguments.log_level:
             overrides["log.level"] = arguments.log_level
-        settings = load_settings(arguments.settings, os.environ, overrides)
+        load = partial(load_settings, arguments.settings, os.environ, overrides)
+        settings = load()
         if arguments.check:
             for note in settings.notes:
                 print(f"hostmesh-agent: note: {note}", file=sys.stderr)
             print(f"hostmesh-agent: {settings.path}: settings are good")
             return 0
-        return _run(settings, arguments)
+        return _run(settings, load, arguments)
     except SettingsError as error:
         for problem in error.problems:
             print(f"hostmesh-agent: {problem}", file=sys.stderr)
@@ -47,15 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(settings: Settings, arguments: argparse.Namespace) -> int:
+def _run(settings: Settings, load: Callable[[], Settings], arguments: argparse.Namespace) -> int:
     from agent import log  # noqa: PLC0415 # --check and --help need none of the rooms
 
-    log.configure(
-        settings.log,
+    # SIGABRT is what systemd's watchdog sends: every thread's stack goes to the log.
+    faulthandler.enable()
+    configure_log = partial(
+        log.configure,
         stream=sys.stderr,
         is_tty=sys.stderr.isatty(),
         journal="JOURNAL_STREAM" in os.environ,
     )
+    configure_log(settings.log)
     if os.geteuid() != 0:
         raise NotRoot(
             "hostmesh-agent changes routes, rules and Docker's configuration and needs root",
@@ -69,8 +75,9 @@ def _run(settings: Settings, arguments: argparse.Namespace) -> int:
             print(printable(line))
         return status
     from agent.daemon.compose import run_forever  # noqa: PLC0415 # the same
+    from agent.daemon.reload import Source  # noqa: PLC0415 # the same
 
-    return run_forever(settings)
+    return run_forever(settings, Source(load, configure_log))
 
 
 def _hint(error: HostmeshError) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 __all__ = ["Notifier"]
 
 _USEC = 1_000_000
+_STATUS_CHARACTERS = 250
 
 
 class Notifier:
@@ -35,15 +36,27 @@ class Notifier:
             self._send("READY=1")
 
     def status(self, text: str) -> None:
-        """Set the one-line status that ``systemctl status`` shows; repeats are not sent."""
+        """Set the one-line status that ``systemctl status`` shows; repeats are not sent.
+
+        Args:
+            text: Without line breaks; what is too long for one line is cut.
+        """
+        text = text if len(text) <= _STATUS_CHARACTERS else text[: _STATUS_CHARACTERS - 1] + "…"
         if text != self._status:
             self._status = text
             self._send(f"STATUS={text}")
 
-    def watchdog(self) -> None:
-        """Feed the watchdog; called by the loop itself, so that a stuck loop starves it."""
-        if self.watchdog_s is not None:
-            self._send("WATCHDOG=1")
+    def alive(self) -> None:
+        """Feed the watchdog; called by the loop itself, so that a stuck loop starves it.
+
+        systemd's watchdog begins with READY, which may take any time. Until then the time to
+        start is extended instead: a loop that is stuck before READY is restarted as well.
+        """
+        if self.watchdog_s is None:
+            return
+        self._send("WATCHDOG=1")
+        if not self._ready:
+            self._send(f"EXTEND_TIMEOUT_USEC={int(self.watchdog_s * _USEC)}")
 
     def stopping(self) -> None:
         """Say STOPPING=1."""

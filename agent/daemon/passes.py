@@ -41,6 +41,8 @@ class Passes:
         self._due = {_ROUTES, _RULES}
         self._failures = {_ROUTES: 0, _RULES: 0}
         self._rules_seen = False
+        self._rules_wait = False
+        self._routes_seen = False
         self.report = RoutesReport()
 
     @property
@@ -48,6 +50,17 @@ class Passes:
         """The last pass over each part left nothing undone."""
         done = self._rules_seen and not any(self._failures.values())
         return done and self.report.installed == self.report.desired
+
+    @property
+    def configured(self) -> bool:
+        """What can be done was done: the kernel refused nothing.
+
+        Somebody else's route in the place of one of ours does not count against it, nor do
+        rules that wait for Docker's first answer: a Docker that is held back until this host
+        is configured cannot give it, and nothing runs behind it yet.
+        """
+        rules = self._rules_seen or self._rules_wait
+        return rules and self._routes_seen and not any(self._failures.values())
 
     def world_changed(self) -> None:
         """Routes and rules may have to change."""
@@ -66,6 +79,11 @@ class Passes:
         self.kernel.routing.observe(event)
         self._due.add(_ROUTES)
 
+    def adopt(self, check_s: float) -> None:
+        """Look at the rules in another measure from now on."""
+        self._check_s = check_s
+        self._timers.set_sooner(_RULES, check_s)
+
     def everything(self) -> None:
         """A full comparison of all there is."""
         self.kernel.routing.look_again()
@@ -78,7 +96,7 @@ class Passes:
     def stand_down(self) -> None:
         """There is no world to reconcile to: this host is no member now."""
         self.report = RoutesReport()
-        self._rules_seen = False
+        self._rules_seen = self._rules_wait = self._routes_seen = False
         for name in (_ROUTES, _RULES):
             self._conditions.replace(name, ())
             self._timers.cancel(name)
@@ -96,6 +114,7 @@ class Passes:
         due, self._due = self._due, set()
         if _RULES in due and not docker_seen:
             self._due.add(_RULES)
+            self._rules_wait = True
         elif _RULES in due:
             self._after_rules(self.kernel.rules(world))
         if _ROUTES in due:
@@ -103,7 +122,7 @@ class Passes:
             self._after_routes(report)
 
     def _after_rules(self, report: RulesReport) -> None:
-        self._rules_seen = True
+        self._rules_seen, self._rules_wait = True, False
         # One failure may be Docker writing at the same moment; it is news when it lasts.
         lasting = not report.failed or self._failures[_RULES] > 0
         if lasting:
@@ -113,6 +132,7 @@ class Passes:
 
     def _after_routes(self, report: RoutesReport) -> None:
         self.report = report
+        self._routes_seen = True
         self._conditions.replace(_ROUTES, report.conditions)
         pause_s = self._pause_s(_ROUTES, failed=report.failed > 0)
         again_in_s = report.again_in_s if report.again_in_s is not None else pause_s

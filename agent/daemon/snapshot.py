@@ -17,12 +17,14 @@ class Snapshot:
     Attributes:
         contact_problem: Why etcd cannot be reached, "" while it can.
         passed: The last passes over routes and rules left nothing undone.
+        configured: Kernel and daemon.json are as far as they can be brought.
     """
 
     known: Known
     report: RoutesReport = RoutesReport()
     contact_problem: str = "not connected yet"
     passed: bool = False
+    configured: bool = False
 
     @property
     def summary(self) -> str:

@@ -84,6 +84,7 @@ def status_document(
         "subnet": str(known.own.subnet) if known.own else None,
         "docker": {
             "state": str(known.docker_state),
+            "config": str(known.docker_config),
             "version": known.docker.version,
             "bridge": str(known.docker.bridge.subnet) if known.docker.bridge else None,
             "network": _own_network(known),

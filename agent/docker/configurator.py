@@ -15,6 +15,7 @@ from agent.docker.planning import FilePlan, attempt_name, fixable, plan_file
 from agent.docker.processes import Flags
 from agent.docker.reading import EngineKind, EngineReading
 from agent.docker.report import (
+    ConfigFile,
     ConfiguratorReport,
     engine_conditions,
     error_condition,
@@ -45,6 +46,7 @@ class _Pass:
     version: str
     forced: bool
     conditions: list[Condition]
+    config: ConfigFile = ConfigFile.HELD
     changed: bool = False
     restarted: bool = False
     again_in_s: float | None = None
@@ -137,6 +139,12 @@ class Configurator:
         journal = self._store.journal()
         if journal is None:
             return
+        if not job.reading.facts.reachable and self._docker.service.starting():
+            # The host went down in the middle of it: the Docker that is about to start
+            # reads the file that there is, and nobody may wait for it here.
+            if journal.phase is Phase.RESTARTING:
+                self._store.mark(Phase.WRITTEN)
+            return
         name = self._attempt(job, self._store.read())
         if journal.phase is Phase.RESTARTING:
             outcome = self._restarter.resume(name, lambda seen: self._right(job, seen))
@@ -178,6 +186,7 @@ class Configurator:
             return
         before = str(job.reading.bip) if job.reading.bip else ""
         written = self._store.change(snapshot, plan.values, drop=plan.drop, bridge_before=before)
+        job.config = ConfigFile.WRITTEN
         job.changed = written is not snapshot
         if job.changed:
             _log.info(
@@ -290,6 +299,7 @@ class Configurator:
         return ConfiguratorReport(
             state=state,
             facts=facts,
+            config=job.config,
             changed=job.changed,
             restarted=job.restarted,
             conditions=tuple(unique.values()),

@@ -97,6 +97,9 @@ class ManagedDocker:
             facts: What the engine said.
             forced: The operator asked for this restart.
         """
+        starting = self.service.starting()
+        if starting:
+            return starting, "nothing: Docker is looked at again when it runs"
         cannot = self.service.can_restart()
         if cannot:
             return cannot, "restart Docker yourself, or set docker.restart_command"

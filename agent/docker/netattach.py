@@ -7,6 +7,7 @@ from agent.docker.giveback import GiveBack
 from agent.docker.managed import ManagedDocker
 from agent.docker.reading import OWN_NETWORK, EngineKind, EngineReading
 from agent.docker.report import (
+    ConfigFile,
     ConfiguratorReport,
     engine_conditions,
     error_condition,
@@ -107,5 +108,6 @@ class NetworkAttacher:
         return ConfiguratorReport(
             state=state,
             facts=reading.facts,
+            config=ConfigFile.HELD,
             conditions=(*engine_conditions(reading), *found, *outside),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from agent.docker.reading import EngineKind, EngineReading
@@ -9,6 +10,7 @@ from agent.errors import HostmeshError, StateError
 from agent.model import Condition, DockerFacts, DockerState, Severity
 
 __all__ = [
+    "ConfigFile",
     "ConfiguratorReport",
     "RestartOutlook",
     "RestoreReport",
@@ -20,6 +22,16 @@ __all__ = [
 ]
 
 
+class ConfigFile(enum.StrEnum):
+    """How daemon.json stands to the lease: what a Docker that starts now would get."""
+
+    WAITING = "waiting"
+    """There is no lease yet, or it was not looked at."""
+    WRITTEN = "written"
+    HELD = "held"
+    """It is not given by daemon.json, or cannot be as things are: a condition says why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguratorReport:
     """What was found and done.
@@ -27,6 +39,7 @@ class ConfiguratorReport:
     Attributes:
         state: READY when docker0 and the pools are on the lease, PENDING when not yet,
             ABSENT when no engine answers.
+        config: Whether a Docker that starts now gets the lease.
         changed: daemon.json was written.
         restarted: Docker was restarted.
         conditions: All that holds now, for the operator.
@@ -36,6 +49,7 @@ class ConfiguratorReport:
 
     state: DockerState
     facts: DockerFacts
+    config: ConfigFile = ConfigFile.WAITING
     changed: bool = False
     restarted: bool = False
     conditions: tuple[Condition, ...] = ()

@@ -19,6 +19,7 @@ from agent.docker.ownnetwork import OwnNetwork
 from agent.docker.processes import ProcessTable, read_routes
 from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.docker.restarter import Restarter
+from agent.docker.rules import RulesInForce
 from agent.docker.service import Commands, DockerService
 from agent.docker.store import DaemonJsonStore
 from agent.docker.wants import DockerWants, wants_of
@@ -35,6 +36,7 @@ class DockerRoom:
     """The parts of the room that share one engine and one daemon.json.
 
     Attributes:
+        rules: What may be done to this Docker; a reload changes it.
         outlook: What a restart would do to containers now; may be called by any thread.
         wants_of: What a lease's subnet and the mesh's MTU mean for this Docker.
     """
@@ -44,6 +46,7 @@ class DockerRoom:
     attacher: Attacher
     give_back: GiveBack
     wants_of: Callable[[IPv4Network, int | None], DockerWants]
+    rules: RulesInForce
     stopping: threading.Event
 
     @classmethod
@@ -64,13 +67,14 @@ class DockerRoom:
             stopping: Ends every wait in this room; set when its worker is stopped.
         """
         stopping = stopping or threading.Event()
-        docker = _managed(settings, state_dir, stopping, turn)
+        rules = RulesInForce(settings)
+        docker = _managed(settings, rules, state_dir, stopping, turn)
         give_back = GiveBack(docker, read_routes)
         attacher: Attacher = Configurator(docker)
         if settings.attach == "network":
             attacher = NetworkAttacher(docker, give_back)
         split = partial(wants_of, network_len=settings.network_len, share=settings.docker0_share)
-        return cls(docker.engine, docker.outlook, attacher, give_back, split, stopping)
+        return cls(docker.engine, docker.outlook, attacher, give_back, split, rules, stopping)
 
     def worker(self, on_report: Callable[[ConfiguratorReport], None]) -> DockerWorker:
         """Return the thread that owns this room, not started yet.
@@ -84,7 +88,11 @@ class DockerRoom:
 
 
 def _managed(
-    settings: DockerSettings, state_dir: Path, stopping: threading.Event, turn: Turn
+    settings: DockerSettings,
+    rules: RulesInForce,
+    state_dir: Path,
+    stopping: threading.Event,
+    turn: Turn,
 ) -> ManagedDocker:
     processes = ProcessTable()
     service = DockerService(
@@ -96,7 +104,7 @@ def _managed(
     engine = Engine(settings.socket, _ENGINE_TIMEOUT_S, asleep=service.asleep)
     store = DaemonJsonStore(settings.daemon_json, state_dir)
     return ManagedDocker(
-        settings=settings,
+        settings=rules,
         engine=engine,
         store=store,
         service=service,

@@ -19,6 +19,7 @@ from agent.errors import DockerError
 __all__ = ["CommandResult", "Commands", "DockerService", "Runner", "Stopped", "error_line"]
 
 _UNIT = "docker.service"
+_GATE = "hostmesh-docker-gate.service"
 _SYSTEMD = Path("/run/systemd/system")
 _QUERY_TIMEOUT_S = 10.0
 _POLL_S = 0.1
@@ -26,6 +27,7 @@ _TAIL_LINES = 8
 _TAIL_CHARACTERS = 800
 _TAIL_BYTES = 16 * 1024
 _KILL_WAIT_S = 2.0
+_ON_THE_WAY = frozenset({"activating", "deactivating", "reloading"})
 _FATAL = re.compile(
     r"failed to start daemon|unable to configure|fatal|level=error|invalid|error", re.IGNORECASE
 )
@@ -176,6 +178,24 @@ class DockerService:
         if self.by_systemd and self._processes.dockerd() is None:
             return "dockerd is not running"
         return ""
+
+    def starting(self) -> str:
+        """Return what systemd is about to do with dockerd, "" when nothing.
+
+        A restart asked for now would wait behind it, and with it whoever asked: at boot the
+        gate holds Docker back until the agent has written its configuration.
+        """
+        if not self.by_systemd:
+            return ""
+        argv = ("systemctl", "show", _UNIT, _GATE, "--property=Id,ActiveState,Job")
+        busy: set[str] = set()
+        for text in self._runner.run(argv, _QUERY_TIMEOUT_S).output.split("\n\n"):
+            unit = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+            if unit.get("ActiveState") in _ON_THE_WAY or unit.get("Job", "0") not in {"", "0"}:
+                busy.add(unit.get("Id", ""))
+        if _GATE in busy:
+            return f"{_GATE} holds Docker back"
+        return "systemd starts or stops Docker" if busy else ""
 
     def failed(self) -> bool:
         """Return whether systemd gave up on dockerd. Without systemd nobody can say: False."""

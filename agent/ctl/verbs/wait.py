@@ -1,4 +1,4 @@
-"""``agentctl wait --ready``: for scripts that bring a host up."""
+"""``agentctl wait``: for scripts that bring a host up, and the gate that holds Docker back."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ _ONE_REQUEST_S = 5.0
 
 
 def run(context: Context) -> int:
-    """Wait until the host is ready.
+    """Wait until the host is ready, or daemon.json is decided.
 
     Raises:
         HostmeshError: Not within --timeout; the message has the state and the conditions.
         CannotTell: No agent answered all that time.
     """
     timeout_s = context.timeout_s
+    reached = _docker_is_decided if context.args.docker_config else _is_ready
     deadline_s = time.monotonic() + timeout_s
     client = AgentClient(context.client.path, min(timeout_s, _ONE_REQUEST_S))
     last: Mapping[str, Any] = {}
@@ -34,8 +35,11 @@ def run(context: Context) -> int:
             last, away = client.get("/v1/status"), None
         except AgentUnavailable as error:
             away = error
-        if away is None and last.get("state") == "ready":
-            _say_ready(context, last)
+        if away is None and (line := reached(last)):
+            if context.form == "json":
+                context.say_json(last)
+            else:
+                context.say(line)
             return 0
         left_s = deadline_s - time.monotonic()
         if left_s <= 0:
@@ -46,11 +50,20 @@ def run(context: Context) -> int:
     raise HostmeshError(f"not ready after {timeout_s:g} s: {_why(last)}", hint="agentctl status")
 
 
-def _say_ready(context: Context, document: Mapping[str, Any]) -> None:
-    if context.form == "json":
-        context.say_json(document)
-    else:
-        context.say(f"ready: {clean(document.get('subnet'))}")
+def _is_ready(document: Mapping[str, Any]) -> str:
+    if document.get("state") != "ready":
+        return ""
+    return f"ready: {clean(document.get('subnet'))}"
+
+
+def _docker_is_decided(document: Mapping[str, Any]) -> str:
+    docker = document.get("docker")
+    config = docker.get("config") if isinstance(docker, Mapping) else None
+    if document.get("state") == "left":
+        return "left the mesh: Docker is not configured"
+    if config == "written":
+        return f"written: {clean(document.get('subnet'))}"
+    return f"not written: {_why(document)}" if config == "held" else ""
 
 
 def _why(document: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ _POWER_OFF = signal.SIGRTMIN + 4
 _BOOTED = ("running", "degraded")
 # etcd-server starts one on every machine that has the package; the lab's are elsewhere.
 _MASKED = ("etcd.service", "apt-daily.timer", "apt-daily-upgrade.timer")
+_LOAD = f"docker image inspect lab >/dev/null 2>&1 || docker load -q -i {kinds.LAB_IMAGE}"
 _LAB_IMAGE_UNIT = f"""\
 [Unit]
 Description=The lab's Docker image
@@ -38,7 +39,7 @@ After=docker.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -c 'docker image inspect lab >/dev/null 2>&1 || docker load -q -i {kinds.LAB_IMAGE}'
+ExecStart=/bin/sh -c '{_LOAD}'
 """
 
 
@@ -112,6 +113,7 @@ class BootedHost(Host):
         if outer is None:
             raise LabError(f"{self.name} does not boot: {self._boot_log()}")
         inner = wait_until(lambda: _first_process(outer), 30, f"{self.name}: systemd as PID 1")
+        assert inner is not None
         record = {"pid": inner.pid, "start": inner.start, "outer": [outer.pid, outer.start]}
         self._pid_file.write_text(json.dumps(record))
 
@@ -162,9 +164,9 @@ class BootedHost(Host):
 
     # -- its units
 
-    def systemctl(self, *args: str, check: bool = True, timeout_s: float = 120.0) -> shell.Completed:
+    def systemctl(self, *args: str, check: bool = True) -> shell.Completed:
         """Run systemctl on this host."""
-        return self.run(["systemctl", "--no-pager", *args], check=check, timeout_s=timeout_s)
+        return self.run(["systemctl", "--no-pager", *args], check=check, timeout_s=120)
 
     def unit(self, service: str, *names: str) -> dict[str, str]:
         """Properties of a unit, as `systemctl show` has them."""
@@ -202,9 +204,10 @@ class BootedHost(Host):
             }
         return found
 
-    def ask(self, verb: str, timeout_s: float = 120.0, **request: Any) -> dict[str, Any]:
+    def ask(self, verb: str, timeout_s: float = 0.0, **request: Any) -> dict[str, Any]:
         """There is no program of the lab's to ask."""
-        raise LabError(f"{self.name} has systemd as PID 1, which knows no {verb!r}")
+        asked = {"verb": verb, "timeout_s": timeout_s, **request}
+        raise LabError(f"{self.name} has systemd as PID 1, which takes no {asked}")
 
     def install(self, packages: Sequence[Path], timeout_s: float = 120.0) -> str:
         """Copy packages to the host and install them as an operator would; apt's words."""

@@ -129,7 +129,11 @@ def agent_service(options: HostOptions) -> Service:
 
 def host_files(options: HostOptions, endpoints: Sequence[str]) -> dict[str, str]:
     """A host's configuration files. Only the settings file differs from a real host's."""
-    files = {} if options.systemd and not options.agent else {SETTINGS: settings_text(options, endpoints)}
+    files = (
+        {}
+        if options.systemd and not options.agent
+        else {SETTINGS: settings_text(options, endpoints)}
+    )
     if options.daemon_json is not None:
         files[DAEMON_JSON] = json.dumps(options.daemon_json, indent=2) + "\n"
     return files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from agent.daemon import compose
 from agent.daemon.events import Event, Stop
+from agent.daemon.reload import Source
 from agent.kernel.monitor import KernelEvent, NeighbourChange
 from agent.settings import load_settings
 from tests.netns.netlab import Host, eventually
@@ -39,7 +41,8 @@ def agent(
         f'[agent]\nstate_dir = "{tmp_path}/state"\nrun_dir = "{tmp_path}/run"\n'
         "[firewall]\nmanage = false\n[docker]\nmanage = false\n"
     )
-    made = compose.HostAgent(one.call(load_settings, tmp_path / "agent.toml", {}, {}))
+    load = partial(load_settings, tmp_path / "agent.toml", {}, {})
+    made = compose.HostAgent(one.call(load), Source(load, lambda _settings: None))
     one.call(made._monitor.start)
     loop = one.thread(made._loop.run)
     yield made

@@ -255,11 +255,11 @@ def test_wait_returns_when_the_host_is_ready_and_names_why_it_is_not(
     condition = {"name": "docker-pending", "cause": "containers run"}
     joining = {**STATUS, "state": "joining", "conditions": [condition]}
     with serving(socket_path, {"GET /v1/status": joining}):
-        assert run(socket_path, "wait", "--ready", "--timeout", "100ms") == 1
+        assert run(socket_path, "wait", "--ready", "--timeout", "1s") == 1
     assert run(socket_path, "wait", "--timeout", "100ms") == 2
     out, err = capsys.readouterr()
     assert out == "ready: 10.64.0.0/16\n"
-    assert "not ready after 0.1 s: joining (docker-pending: containers run)" in err
+    assert "not ready after 1 s: joining (docker-pending: containers run)" in err
 
 
 def test_leave_and_join_go_through_the_agent(
@@ -568,3 +568,45 @@ def test_the_daemons_own_server_and_agentctl_understand_each_other(
         assert (refused, err) == (24, "agentctl: containers run\nhint: --force\n")
     else:
         assert refused == 11
+
+
+@pytest.mark.parametrize(
+    ("config", "status", "said"),
+    [("written", 0, "written: 10.64.0.0/16"), ("held", 0, "not written: "), ("waiting", 1, "")],
+)
+def test_the_gate_waits_until_daemon_json_is_decided(
+    socket_path: Path,
+    serving: Serving,
+    capsys: pytest.CaptureFixture[str],
+    config: str,
+    status: int,
+    said: str,
+) -> None:
+    document = {"state": "joining", "subnet": "10.64.0.0/16", "docker": {"config": config}}
+    with serving(socket_path, {"GET /v1/status": document}):
+        argv = ("wait", "--docker-config", "--timeout", "1s")
+        assert run(socket_path, *argv) == status
+    assert capsys.readouterr().out.startswith(said)
+
+
+def test_the_gate_does_not_wait_for_a_host_that_has_left(
+    socket_path: Path, serving: Serving
+) -> None:
+    document = {"state": "left", "subnet": None, "docker": {"config": "waiting"}}
+    with serving(socket_path, {"GET /v1/status": document}):
+        assert run(socket_path, "wait", "--docker-config", "--timeout", "1s") == 0
+
+
+def test_a_reload_that_is_refused_says_every_mistake(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = {"message": "agent.toml:3: routes.x: unknown key", "hint": "h", "exit_code": 10}
+    with serving(socket_path, {"POST /v1/reload": (409, {"error": error})}):
+        assert run(socket_path, "reload") == 10
+    assert "agent.toml:3: routes.x" in capsys.readouterr().err
+    done = {"version": 1, "done": ["in force now: log.level"], "todo": ["etcd.endpoints changed"]}
+    with serving(socket_path, {"POST /v1/reload": done}):
+        assert run(socket_path, "reload") == 0
+    out, err = capsys.readouterr()
+    assert "log.level" in out
+    assert "etcd.endpoints" in err

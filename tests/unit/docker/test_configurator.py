@@ -11,7 +11,8 @@ import pytest
 from agent.docker.giveback import docker0_of_old
 from agent.docker.journal import Phase
 from agent.docker.reading import EngineKind
-from agent.docker.service import CommandResult, Stopped
+from agent.docker.report import ConfigFile
+from agent.docker.service import CommandResult, DockerService, Stopped
 from agent.docker.wants import wants_of
 from agent.errors import Refused
 from agent.model import DockerNetwork, DockerState
@@ -288,3 +289,39 @@ def test_docker0_goes_where_docker_itself_would_put_it() -> None:
     taken = [lease, IPv4Network("172.17.0.0/16"), IPv4Network("172.18.4.0/24")]
     assert docker0_of_old(taken, lease) == IPv4Interface("172.19.0.1/16")
     assert docker0_of_old([IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1")], lease) is None
+
+
+def test_while_the_gate_holds_docker_back_it_is_not_restarted(
+    room: Room, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At boot the agent would wait for a Docker that waits for the agent."""
+    monkeypatch.setattr(DockerService, "starting", lambda _: "the gate holds Docker back")
+    report = room.ensure()
+    assert (report.config, report.restarted) == (ConfigFile.WRITTEN, False)
+    assert "docker-restart-pending" in names(report)
+    monkeypatch.undo()
+    assert room.ensure().restarted
+    assert world.restarts == 1
+
+
+def test_a_restart_that_a_power_cut_broke_off_is_left_to_the_boot(
+    room: Room, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.ensure()
+    room.store.mark(Phase.RESTARTING)
+    world.up = False
+    monkeypatch.setattr(DockerService, "starting", lambda _: "the gate holds Docker back")
+    report = room.ensure()
+    assert (report.config, report.state) == (ConfigFile.WRITTEN, DockerState.ABSENT)
+    assert world.restarts == 1
+    journal = room.store.journal()
+    assert journal is not None
+    assert journal.phase is Phase.WRITTEN
+    assert journal.failure is None
+
+
+def test_the_report_says_whether_daemon_json_has_the_lease(room: Room, world: World) -> None:
+    assert room.configurator.observe().config is ConfigFile.WAITING
+    assert room.ensure().config is ConfigFile.WRITTEN
+    world.file.write_text("{ not json")
+    assert room.ensure().config is ConfigFile.HELD

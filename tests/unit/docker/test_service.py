@@ -230,3 +230,35 @@ def test_routes(tmp_path: Path) -> None:
     )
     assert read_routes(table) == (IPv4Network("172.17.0.0/16"),)
     assert read_routes(tmp_path / "none") == ()
+
+
+def shown(docker: str, gate: str) -> str:
+    return f"Id=docker.service\n{docker}\n\nId=hostmesh-docker-gate.service\n{gate}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (shown("ActiveState=active", "ActiveState=active"), ""),
+        (shown("ActiveState=active\nJob=0", "ActiveState=inactive\nJob="), ""),
+        (
+            shown("ActiveState=inactive\nJob=41", "ActiveState=active"),
+            "systemd starts or stops Docker",
+        ),
+        (
+            shown("ActiveState=inactive\nJob=41", "ActiveState=inactive\nJob=40"),
+            "hostmesh-docker-gate.service holds Docker back",
+        ),
+        (
+            shown("ActiveState=active", "ActiveState=activating"),
+            "hostmesh-docker-gate.service holds Docker back",
+        ),
+        ("Failed to connect to bus", ""),
+    ],
+)
+def test_what_systemd_is_about_to_do_with_docker(tmp_path: Path, text: str, why: str) -> None:
+    made, _ = service(tmp_path, {"systemctl show": CommandResult(0, text)})
+    assert made.starting() == why
+    without, script = service(tmp_path, {}, systemd=False)
+    assert without.starting() == ""
+    assert script.asked == []
