@@ -54,11 +54,13 @@ class Joining:
         self._host_id = host_id
         self._boot_id = boot_id
         self._config_job = Background("mesh-config-not-created")
+        self._grace_job = Background("claims-not-held-back")
         self._release_job = Background("lease-not-given-back")
         self._endpoint = endpoint
         self._wanted = wanted
         self._past_subnet = past_subnet
         self._host_name = host_name
+        self._graced = False
         self._told: Registration | None = None
 
     def adopt(self, settings: Settings) -> None:
@@ -81,10 +83,7 @@ class Joining:
         view = known.alarming or known.believed
         if view is None or view.cached or known.host is None or known.uplink is None:
             return ()
-        if known.alarming is not None:
-            self._keeper.hold()
-        else:
-            self._keeper.resume()
+        held = self._hold(known)
         if view.config is None and not view.config_problem:
             found = self._without_config(known, known.host)
         elif view.config is None:
@@ -95,7 +94,24 @@ class Joining:
             view.config is not None and not any(c.severity is Severity.ERROR for c in found)
         ):
             self._register(known, known.uplink)
-        return found
+        return (*held, *found)
+
+    def _hold(self, known: Known) -> tuple[Condition, ...]:
+        """While etcd is in doubt nobody claims anew, and what is held is registered again."""
+        if known.alarming is None:
+            self._keeper.resume()
+            self._graced = False
+            return ()
+        self._keeper.hold()
+        grace_s = round(self._settings.lease.empty_cluster_grace_s)
+        if self._graced or known.alarming.config is None or grace_s == 0:
+            return ()
+
+        def begin() -> None:
+            self._registry.begin_grace(grace_s)
+            self._graced = True
+
+        return self._grace_job.ensure(begin)
 
     def _with_config(
         self, known: Known, host: HostFacts, config: MeshConfig

@@ -285,6 +285,8 @@ class Loop:
 
     def _contact(self, event: ContactChanged) -> None:
         if event.problem is None:
+            if self._snapshot.contact_problem:
+                self._hold_deletions()
             self._update(contact_problem="")
             self._conditions.replace("etcd", ())
             return
@@ -368,10 +370,12 @@ class Loop:
         """A route may go whose lease is known to be gone: the view is complete and believed.
 
         After an alarm not at once: half of the holders being back ends it, and the other
-        half may be on its way (promise 4).
+        half may be on its way. Nor after an outage: etcd may have been restored meanwhile
+        and count past where it was, without those who joined since the backup (promise 4).
         """
         known = self._snapshot.known
-        return known.complete and self._clock() >= self._calm_from_s
+        in_contact = not self._snapshot.contact_problem
+        return known.complete and in_contact and self._clock() >= self._calm_from_s
 
     @property
     def may_sweep(self) -> bool:
@@ -385,11 +389,16 @@ class Loop:
     def _grace(self, known: Known) -> None:
         """Keep the two grace times."""
         if known.alarming is not None:
-            self._calm_from_s = self._clock() + self._settings.lease.empty_cluster_grace_s
-            self._timers.set("calm", self._settings.lease.empty_cluster_grace_s)
+            self._hold_deletions()
         elif known.complete and self._sweep_from_s is None:
             self._sweep_from_s = self._clock() + self._settings.routes.sweep_grace_s
             self._timers.set("sweep", self._settings.routes.sweep_grace_s)
+
+    def _hold_deletions(self) -> None:
+        """Let holders come back before what is missing counts as gone."""
+        grace_s = self._settings.lease.empty_cluster_grace_s
+        self._calm_from_s = self._clock() + grace_s
+        self._timers.set("calm", grace_s)
 
     def _look_at_host(self) -> None:
         self._host_dirty = False

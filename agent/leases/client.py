@@ -17,7 +17,7 @@ from tenacity import (
 )
 from tenacity.nap import sleep_using_event
 
-from agent.errors import EtcdUnavailable
+from agent.errors import EtcdError, EtcdUnavailable
 from agent.leases import kv
 from agent.leases.clusters import Clusters
 from agent.leases.faults import (
@@ -297,6 +297,28 @@ class EtcdClient:
             raise translate(error, endpoint, "ask for the cluster") from error
         except ValueError as error:  # as in _try
             raise EtcdUnavailable(f"cannot ask {endpoint}: {error}") from error
+
+    def restored(self) -> bool:
+        """Whether the store came from a backup and has not had many writes since.
+
+        Every revision takes at least one entry of raft's log, and a restored member begins
+        a new log: then the log is shorter than the revision is high.
+
+        Raises:
+            EtcdUnavailable: It could not be found out.
+        """
+        try:
+            answer = self._call(
+                "read etcd's status",
+                lambda member, metadata, timeout_s: member.maintenance.Status(
+                    rpc.StatusRequest(), timeout=timeout_s, metadata=metadata
+                ),
+            )
+        except EtcdUnavailable:
+            raise
+        except EtcdError:  # a proxy, or a role that may not ask
+            return False
+        return bool(answer.raftIndex < answer.header.revision)
 
     def _ask_cluster(self, member: Member, metadata: _Metadata) -> None:
         """Ask a member for its cluster before anything is written to it."""

@@ -20,10 +20,10 @@ from agent.errors import (
     EtcdUnavailable,
     HostmeshError,
     MeshConfigError,
-    NoFreeSubnet,
 )
 from agent.leases.backoff import Backoff, jittered
 from agent.leases.beating import BEATS_PER_TTL, OwnHeartbeat
+from agent.leases.refusals import condition_of
 from agent.leases.registry import (
     ClaimRequest,
     GraceError,
@@ -38,7 +38,6 @@ from agent.model import (
     Heartbeat,
     HostId,
     Lease,
-    Severity,
     View,
 )
 from agent.settings import LeaseSettings
@@ -137,6 +136,7 @@ class Keeper:
         self._last_subnet: IPv4Network | None = None
         self._taken: Condition | None = None
         self._has_config = False
+        self._joined_s = 0.0  # when this host first saw the mesh
         self._beat = OwnHeartbeat(registry, settings.heartbeat_ttl_s, clock)
         self._renew_due_s = 0.0
         self._told: tuple[Lease | None, tuple[Condition, ...]] | None = None
@@ -191,9 +191,12 @@ class Keeper:
             self._wake.set()
 
     def hold(self) -> None:
-        """Claim no new subnet for now; what this host had is still registered again."""
+        """Claim no new subnet for now; what this host had is registered again, at once."""
         with self._lock:
-            self._held_back = True
+            was_held_back, self._held_back = self._held_back, True
+            self._doubt = self._doubt or not was_held_back
+        if not was_held_back:
+            self._wake.set()
 
     def resume(self) -> None:
         """End :meth:`hold`."""
@@ -216,7 +219,7 @@ class Keeper:
                 _log.warning("lease-not-kept", reason=str(error), limit_key="keeper")
                 wait_s = backoff.next_s()
             except HostmeshError as error:
-                self._tell(_condition(error))
+                self._tell(condition_of(error))
                 wait_s = backoff.next_s()
             except Exception:  # noqa: BLE001  # top of a thread: it must never end silently
                 _log.exception("lease-keeper-failed", limit_key="keeper")
@@ -293,6 +296,7 @@ class Keeper:
                 hint="create it with agentctl config init --cidr …, or bring [mesh] in agent.toml",
             )
         self._has_config = True
+        self._joined_s = self._joined_s or self._clock()
 
     # --- heartbeat ------------------------------------------------------------------------
 
@@ -341,7 +345,7 @@ class Keeper:
         except ClaimConflict as error:
             _log.error("lease-taken", subnet=str(lease.subnet), reason=error.message)
             self._lease = None
-            self._taken = _condition(error)
+            self._taken = condition_of(error)
         self._set_renewal()
 
     def _claim(
@@ -351,6 +355,8 @@ class Keeper:
         only_wanted = had is not None and (held_back or not registration.may_change_subnet)
         if held_back and had is None:
             raise GraceError("new claims are held back while etcd is in doubt")
+        if had is None:
+            self._await_holders()
         try:
             self._lease = self._registry.claim(
                 ClaimRequest(
@@ -376,6 +382,19 @@ class Keeper:
         self._set_renewal()
         _log.info("lease-claimed", subnet=str(self._lease.subnet), wanted=str(had or "any"))
 
+    def _await_holders(self) -> None:
+        """Raise GraceError while an etcd that was restored may lack holders' leases.
+
+        A host that never held a subnet cannot see what is missing; those that hold one come
+        back first, and say so.
+        """
+        grace_s = self._settings.empty_cluster_grace_s
+        if self._clock() < self._joined_s + grace_s and self._registry.client.restored():
+            raise GraceError(
+                "etcd was restored from a backup: hosts that held a subnet before come back first",
+                hint="the claim is tried again; nothing needs to be done",
+            )
+
     def _set_renewal(self) -> None:
         interval_s = self._settings.ttl_s / _RENEWALS_PER_TTL
         self._renew_due_s = self._clock() + jittered(interval_s)
@@ -386,16 +405,3 @@ class Keeper:
         if told != self._told:
             self._told = told
             self._on_lease(*told)
-
-
-def _condition(error: HostmeshError) -> Condition:
-    """Name what keeps this host from having its lease."""
-    names: tuple[tuple[type[HostmeshError], str], ...] = (
-        (IdentityInUseError, "machine-id-cloned"),
-        (ClaimConflict, "lease-taken"),
-        (NoFreeSubnet, "no-free-subnet"),
-        (MeshConfigError, "mesh-config-missing"),
-        (GraceError, "claims-held-back"),
-    )
-    name = next((name for kind, name in names if isinstance(error, kind)), "lease-not-held")
-    return Condition(name=name, cause=error.message, hint=error.hint, severity=Severity.ERROR)

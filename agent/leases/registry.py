@@ -152,6 +152,15 @@ class Registry:
         record = result.ranges[0][0]
         return self._decode_config(record)
 
+    def begin_grace(self, grace_s: int) -> None:
+        """Have only holders claim for ``grace_s`` seconds: etcd may have lost some of them.
+
+        As after :meth:`create_config`. One grace time for all hosts that ask for it.
+        """
+        key = self.keys.grace
+        put = kv.put(key, b"{}", self.client.grant(grace_s).id)
+        self.client.txn("hold new claims back", [kv.absent(key)], [put])
+
     # --- leases ---------------------------------------------------------------------------
 
     def claim(self, request: ClaimRequest) -> Lease:

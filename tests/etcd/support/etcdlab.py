@@ -7,10 +7,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -72,36 +74,105 @@ def _download() -> Path:
     return target / "usr/bin/etcd"
 
 
+class Wire:
+    """A network namespace with one cable to a bridge in the tests' own namespace.
+
+    Args:
+        number: Of its address, 10.98.0.NUMBER; the tests have 10.98.0.1.
+    """
+
+    _BRIDGE = "br-etcd"
+
+    def __init__(self, number: int) -> None:
+        self.address = f"10.98.0.{number}"
+        self._link = f"cable{number}"
+        self._holder: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        shown = subprocess.run(["ip", "link"], check=True, capture_output=True, text=True).stdout
+        if f" {self._BRIDGE}:" not in shown:  # /sys shows the namespace that mounted it
+            _ip(f"link add {self._BRIDGE} type bridge")
+            _ip(f"address add 10.98.0.1/24 dev {self._BRIDGE}")
+            _ip(f"link set {self._BRIDGE} up")
+        self._holder = subprocess.Popen(["unshare", "--net", "sleep", "3600"])
+        own = Path("/proc/self/ns/net").readlink()
+        place = Path(f"/proc/{self._holder.pid}/ns/net")
+        eventually(lambda: place.readlink() != own)
+        _ip(f"link add {self._link} type veth peer name eth0 netns {self._holder.pid}")
+        self.mend()
+        for command in (f"address add {self.address}/24 dev eth0", "link set eth0 up"):
+            _ip(command, self.enter)
+        _ip("link set lo up", self.enter)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._holder is not None:
+            self._holder.kill()
+            self._holder.wait(10)
+        with contextlib.suppress(subprocess.CalledProcessError):  # it went with the namespace
+            _ip(f"link del {self._link}")
+
+    @property
+    def enter(self) -> list[str]:
+        """The start of a command line that runs at the other end."""
+        assert self._holder is not None
+        return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net"]
+
+    def pull(self) -> None:
+        """The other end loses its carrier; here nothing is to be seen but silence."""
+        _ip(f"link set {self._link} down")
+
+    def silence(self) -> None:
+        """Both ends look well and nothing passes: a switch that drops."""
+        _ip(f"link set {self._link} nomaster")
+
+    def mend(self) -> None:
+        """All well again."""
+        _ip(f"link set {self._link} master {self._BRIDGE} up")
+
+    def own_link(self, state: str) -> None:
+        """The link of this end, that all cables share: "up" or "down"."""
+        _ip(f"link set {self._BRIDGE} {state}")
+
+
+def _ip(command: str, enter: Sequence[str] = ()) -> None:
+    subprocess.run([*enter, "ip", *command.split()], check=True, capture_output=True)
+
+
 class Etcd:
     """One etcd process with its data in memory.
 
     Args:
         name: Of the member.
-        peers: Name to peer port, of all members; None: a cluster of one.
+        peers: Name to address and port for peers, of all members; None: a cluster of one.
         arguments: More of etcd's flags.
         port: To listen on; chosen when None.
+        wire: Its own network namespace at the end of a cable; None: on loopback here.
     """
 
     def __init__(
         self,
         *,
         name: str = "one",
-        peers: Mapping[str, int] | None = None,
+        peers: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
         port: int | None = None,
         scheme: str = "http",
+        wire: Wire | None = None,
     ) -> None:
         self.name = name
         self.port = port or next(_ports)
         self.scheme = scheme
-        self.peers = dict(peers or {name: self.port + 1})
+        self.wire = wire
+        self.address = wire.address if wire else "127.0.0.1"
+        self.peers = dict(peers or {name: f"{self.address}:{self.port + 1}"})
         self.arguments = list(arguments)
         self.folder = Path(tempfile.mkdtemp(prefix="etcd-"))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}"
+        return f"{self.scheme}://{self.address}:{self.port}"
 
     def __enter__(self) -> Self:
         self.start()
@@ -113,9 +184,9 @@ class Etcd:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
-        peer = f"http://127.0.0.1:{self.peers[self.name]}"
-        cluster = ",".join(f"{name}=http://127.0.0.1:{port}" for name, port in self.peers.items())
-        command = [str(binaries() / "etcd"), "--name", self.name]
+        peer = f"http://{self.peers[self.name]}"
+        cluster = ",".join(f"{name}=http://{place}" for name, place in self.peers.items())
+        command = [*self._enter(), str(binaries() / "etcd"), "--name", self.name]
         command += ["--data-dir", str(self.folder / "data")]
         command += ["--listen-client-urls", self.endpoint, "--advertise-client-urls", self.endpoint]
         command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
@@ -130,7 +201,11 @@ class Etcd:
     def ctl(self, *arguments: str, check: bool = True, flags: Sequence[str] = ()) -> str:
         """Run etcdctl against this member; returns its output, "" when it failed."""
         result = subprocess.run(
-            [binaries() / "etcdctl", "--endpoints", self.endpoint, *flags, *arguments],
+            [
+                *self._enter(),
+                *(binaries() / "etcdctl", "--endpoints", self.endpoint),
+                *(*flags, *arguments),
+            ],
             env={**os.environ, "ETCDCTL_API": "3"},
             check=False,
             capture_output=True,
@@ -160,6 +235,9 @@ class Etcd:
         """Lose all data, as when a server is replaced by a new one. Stopped only."""
         shutil.rmtree(self.folder / "data")
 
+    def _enter(self) -> list[str]:
+        return self.wire.enter if self.wire else []
+
     def _signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
@@ -169,17 +247,41 @@ class Etcd:
 def cluster(size: int = 3, arguments: Sequence[str] = ()) -> Iterator[list[Etcd]]:
     """Several members."""
     ports = [next(_ports) for _ in range(size)]
-    peers = {f"m{index}": port + 1 for index, port in enumerate(ports)}
+    peers = {f"m{index}": f"127.0.0.1:{port + 1}" for index, port in enumerate(ports)}
     members = [
         Etcd(name=name, peers=peers, port=port, arguments=arguments)
         for name, port in zip(peers, ports, strict=True)
     ]
+    with _running(members):
+        yield members
+
+
+@contextlib.contextmanager
+def wired_cluster(size: int = 3) -> Iterator[list[Etcd]]:
+    """Several members, each at the end of a cable of its own."""
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(number)) for number in range(2, 2 + size)]
+        ports = [next(_ports) for _ in wires]
+        peers = {
+            f"m{index}": f"{wire.address}:{port + 1}"
+            for index, (wire, port) in enumerate(zip(wires, ports, strict=True))
+        }
+        members = [
+            Etcd(name=name, peers=peers, port=port, wire=wire)
+            for name, port, wire in zip(peers, ports, wires, strict=True)
+        ]
+        with _running(members):
+            yield members
+
+
+@contextlib.contextmanager
+def _running(members: Sequence[Etcd]) -> Iterator[None]:
     try:
         for member in members:
             member.start()
         for member in members:
             member.wait_healthy()
-        yield members
+        yield
     finally:
         for member in members:
             member.__exit__()
@@ -267,3 +369,66 @@ class Heard:
 
     def __len__(self) -> int:
         return len(self.items)
+
+
+class Member:
+    """A host in a process of its own (member.py), so that it can be stopped and measured.
+
+    Args:
+        etcds: Where it meets the others.
+        number: Which host it is.
+        ttl_s: Of its lease.
+        beat_s: Of its heartbeat.
+        under: The start of the command line that it runs under.
+        env: More of its environment.
+    """
+
+    def __init__(
+        self,
+        *etcds: Etcd,
+        prefix: str = "/hostmesh",
+        number: int = 1,
+        ttl_s: int = 60,
+        beat_s: int = 5,
+        under: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="member-"))
+        self._said, self._logged = folder / "said", folder / "log"
+        endpoints = ",".join(each.endpoint for each in etcds)
+        words = (endpoints, prefix, number, ttl_s, beat_s)
+        program = Path(__file__).parent / "member.py"
+        with self._said.open("w") as said, self._logged.open("w") as logged:
+            self.process = subprocess.Popen(
+                [*under, sys.executable, str(program), *map(str, words)],
+                stdin=subprocess.PIPE,
+                stdout=said,
+                stderr=logged,
+                env={**os.environ, **(env or {})},
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        shutil.rmtree(self._said.parent, ignore_errors=True)
+
+    def said(self, key: str) -> list[dict[str, Any]]:
+        """Everything that it told about ``key``, in order."""
+        lines = self._said.read_text().splitlines()
+        found = [json.loads(line) for line in lines if line.endswith("}")]
+        return [each for each in found if key in each]
+
+    def lease(self) -> dict[str, Any]:
+        """What it said last of its lease."""
+        return next(reversed(self.said("lease")), {})
+
+    def log_lines(self) -> list[str]:
+        return self._logged.read_text().splitlines()
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU that it used, of all its threads, in user and kernel mode."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -12,6 +12,8 @@ from hostmesh_lab.config import Service
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.machine import Machine
 
+_BACKUP = "/root/backup.db"
+
 
 class EtcdMember(Machine):
     """A machine that runs one etcd. Its data stay when it is stopped, killed or switched off."""
@@ -46,6 +48,36 @@ class EtcdMember(Machine):
         if "," in service.argv[service.argv.index("--initial-cluster") + 1]:
             raise LabError("only the one member of a lab can be replaced by an empty one")
         self._with_token(f"lab-{uuid.uuid4().hex[:8]}", service)
+        self.kill()
+        self.boot()
+
+    def back_up(self) -> None:
+        """Save a snapshot of the store on its disk, for `restore`."""
+        self.etcdctl("snapshot", "save", _BACKUP)
+
+    def restore(self) -> None:
+        """Put the store as it was at `back_up` in the place of the only member's, by etcdctl.
+
+        With the same token: the cluster id is the same, only the past is another.
+        """
+        service = self.config.services[0]
+        argv = list(service.argv)
+        data = argv.index("--data-dir") + 1
+        argv[data] = f"{argv[data]}-{uuid.uuid4().hex[:8]}"
+        again = [
+            word
+            for flag in (
+                "--name",
+                "--initial-cluster",
+                "--initial-cluster-token",
+                "--initial-advertise-peer-urls",
+                "--data-dir",
+            )
+            for word in (flag, argv[argv.index(flag) + 1])
+        ]
+        self.etcdctl("snapshot", "restore", _BACKUP, *again)
+        self.config = replace(self.config, services=[replace(service, argv=argv)])
+        self.save()
         self.kill()
         self.boot()
 
