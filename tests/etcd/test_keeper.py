@@ -204,12 +204,18 @@ def test_promise_1_a_clone_that_starts_while_the_original_is_cut_off_gets_nothin
         original.update(_REGISTRATION)
         lease = eventually(_held(first))
     eventually(lambda: not mesh.snapshot().heartbeats, timeout_s=10)  # cut off for long
+    views = Heard()
+    directory = Directory(mesh, views, Heard())
+    directory.start()
     with keep(mesh, second, boot_id="2" * 32, earlier_life=somebody_answers) as copied:
         copied.update(clone)
         eventually(lambda: _condition(second) == "machine-id-cloned")
+        eventually(lambda: views.last and views.last.clones)
+        directory.stop()
+        # Not even the heartbeat's place is taken, be it for a moment.
+        assert [dict(view.heartbeats) for view in views.items if view.heartbeats] == []
         assert asked[0] == (_REGISTRATION.node_address, False)
         assert mesh.snapshot().leases == (lease,)
-        assert mesh.snapshot().heartbeats == {}  # not even its heartbeat's place is taken
         assert mesh.snapshot().clones
         again = Heard()
         with keep(mesh, again) as back:  # contact is there again

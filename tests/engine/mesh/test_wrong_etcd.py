@@ -17,7 +17,7 @@ from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.wait import wait_until
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(900)]
 
 LAB = LabOptions(
     name="doubt",
@@ -119,7 +119,6 @@ def test_promise_4_a_prefix_wiped_by_mistake(mesh: Lab) -> None:
     assert newcomer.lease() is None
 
 
-@pytest.mark.full
 def test_promise_4_another_meshs_etcd_at_the_endpoint_until_the_operator_accepts(
     mesh: Lab,
 ) -> None:
