@@ -80,10 +80,11 @@ class Engine:
         return False
 
     def stay_down(self, expendable: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """Name the active containers that a restart of dockerd would not bring back.
+        """Name the active containers that a restart of dockerd may not bring back.
 
-        Those are the ones without a restart policy, with "on-failure" (dockerd's own end is
-        no failure of theirs) and with --rm. Names nobody when the engine does not answer.
+        Those are the ones without a restart policy, with --rm, and with "on-failure": one of
+        these comes back only if it ends with an error when dockerd stops it (seen on 26.1),
+        which nobody knows beforehand. Names nobody when the engine does not answer.
         """
         if self._unavailable():
             return ()

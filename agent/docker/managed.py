@@ -111,7 +111,7 @@ class ManagedDocker:
         )
 
     def refuse_under_containers(self) -> None:
-        """Refuse what ends running containers, naming those that would not come back.
+        """Refuse what ends running containers, naming those that may not come back.
 
         Raises:
             Refused: Containers run that the settings do not name as expendable.
@@ -121,7 +121,7 @@ class ManagedDocker:
         if not running:
             return
         what = f"{len(running)} containers run" if len(running) > 1 else f"{running[0]} runs"
-        lost = f"; not back by themselves: {', '.join(staying)}" if staying else ""
+        lost = f"; perhaps not back by themselves: {', '.join(staying)}" if staying else ""
         hint = "agentctl docker restart --now restarts it all the same"
         raise Refused(f"{what} on this Docker{lost}", hint=hint)
 

@@ -219,7 +219,7 @@ def _mtu(network: Mapping[str, Any]) -> int | None:
 
 
 def stays_down(container: Mapping[str, Any]) -> bool:
-    """Return whether dockerd would not bring that container back, from its inspection."""
+    """Return whether dockerd may not bring that container back, from its inspection."""
     policy = (container.get("HostConfig") or {}).get("RestartPolicy") or {}
     return policy.get("Name") not in {"always", "unless-stopped"}
 

@@ -77,7 +77,7 @@ class RestartOutlook:
 
     Attributes:
         running: Active containers that the settings do not name as expendable.
-        stay_down: Those of them that dockerd would not start again.
+        stay_down: Those of them that dockerd may not start again.
         live_restore: They would go on; dockerd would then leave docker0 as it is.
     """
 

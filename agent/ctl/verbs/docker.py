@@ -17,7 +17,7 @@ _UNASKED = "agentctl docker restart --now --yes restarts it unasked"
 def restart(context: Context) -> int:
     """Let the agent restart dockerd if it still has to, containers or not.
 
-    Lists who would stop, above all those that would not come back by themselves, and asks.
+    Lists who would stop, above all those that may not come back by themselves, and asks.
 
     Raises:
         Refused: Without --now; without --yes where nobody can be asked; or the answer was no.
@@ -50,7 +50,7 @@ def _told(outlook: Mapping[str, Any], running: tuple[str, ...]) -> Iterator[str]
     if back:
         yield f"stop, and are started again by dockerd: {', '.join(back)}"
     if staying:
-        yield f"stop, and do not come back by themselves: {', '.join(staying)}"
+        yield f"stop, and may not come back by themselves: {', '.join(staying)}"
         yield f"start them again afterwards: docker start {' '.join(staying)}"
 
 

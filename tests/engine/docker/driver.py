@@ -1,6 +1,8 @@
 """Runs on a lab host: one call to the Docker room, its outcome as JSON on standard output."""
 
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +17,24 @@ from agent.errors import HostmeshError
 from agent.settings import DockerSettings
 
 STATE = Path("/var/lib/hostmesh")
+# What reaches the disk, and what starts a program, goes through these.
+STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.chown"}
+PLACES = ("/etc/docker", str(STATE))
+
+
+def die_at(step: int) -> None:
+    """Be killed at the step-th time that something is about to be written or started."""
+    seen = 0
+
+    def audit(event: str, args: tuple[object, ...]) -> None:
+        nonlocal seen
+        writes = event in STEPS and str(args[0]).startswith(PLACES)
+        if writes or event == "subprocess.Popen":
+            seen += 1
+            if seen == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(audit)
 
 
 def main() -> None:
@@ -27,6 +47,8 @@ def main() -> None:
     }
     room = DockerRoom.of(DockerSettings(**values), STATE)
     wants = room.wants_of(IPv4Network(order["subnet"]), order["mtu"])
+    if "die_at" in order:
+        die_at(order["die_at"])
     try:
         if order["call"] == "ensure":
             result: Any = room.attacher.ensure(wants)
@@ -39,6 +61,8 @@ def main() -> None:
             result = room.attacher.restart_now(wants, force=order["force"])
         elif order["call"] == "read":
             result = room.engine.read()
+        elif order["call"] == "outlook":
+            result = room.outlook()
         else:
             result = room.give_back.restore(force=order["force"])
     except HostmeshError as error:

@@ -372,7 +372,7 @@ def test_docker_restart_lists_who_stops_and_asks(
     told = capsys.readouterr().err
     assert "docker0 is 172.17.0.1/16" in told
     assert "stop, and are started again by dockerd: db, web" in told
-    assert "do not come back by themselves: job" in told
+    assert "may not come back by themselves: job" in told
     posted = [target for target, _ in docker if target.startswith("POST")]
     assert len(posted) == (status == 0)
 
