@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from agent.docker.knownkeys import VALIDATES_SINCE
 from agent.docker.processes import ProcessTable
 from agent.docker.service import DockerService
 from agent.docker.wants import parse_version
 from agent.model import Condition, Severity
 
 __all__ = ["FileChecker"]
-
-_VALIDATES_SINCE = (23, 0)
 
 
 class FileChecker:
@@ -39,7 +38,7 @@ class FileChecker:
             version: The engine's version.
         """
         known = parse_version(version)
-        if known is None or known < _VALIDATES_SINCE:
+        if known is None or known < VALIDATES_SINCE:
             return None
         process = self._processes.dockerd()
         argv = self._service.unit_argv() or (process.argv if process else ("dockerd",))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from agent.docker.conflicts import not_routable
+from agent.docker.conflicts import network_conflicts, not_routable
 from agent.docker.journal import Phase
 from agent.docker.managed import ManagedDocker
 from agent.docker.planning import FilePlan, attempt_name, fixable, plan_file
@@ -26,7 +26,7 @@ from agent.docker.report import (
 from agent.docker.store import Snapshot
 from agent.docker.wants import BIP, NETWORK_MTU, POOLS, DockerWants, differences
 from agent.errors import HostmeshError
-from agent.model import Condition, DockerState
+from agent.model import OWN_BRIDGE, Condition, DockerState
 
 __all__ = ["Configurator"]
 
@@ -169,7 +169,7 @@ class Configurator:
             replace=self._settings.replace,
         )
         job.conditions += plan.conditions
-        if self._own_network_in_the_way(job):
+        if self._network_in_the_way(job):
             return
         name = self._attempt(job, snapshot, plan)
         failure = self._remembered(snapshot, name)
@@ -197,13 +197,19 @@ class Configurator:
         if job.reading.facts.reachable:
             self._restart_if_needed(job, written, name)
 
-    def _own_network_in_the_way(self, job: _Pass) -> bool:
-        """Take back what ``docker.attach = "network"`` made: docker0 cannot overlap it."""
-        why = 'docker.attach is "daemon" now'
-        problem = self._docker.own_network.remove(job.reading, why=why)
-        if problem:
-            job.conditions.append(problem)
-        return problem is not None
+    def _network_in_the_way(self, job: _Pass) -> bool:
+        """Whether a network lies where docker0 is to be.
+
+        Ours, of ``docker.attach = "network"``, is taken back first.
+        """
+        if job.reading.bip == job.wants.bip:
+            return False
+        own = self._docker.own_network
+        problem = own.remove(job.reading, why='docker.attach is "daemon" now')
+        others = [each for each in job.reading.facts.networks if each.bridge != OWN_BRIDGE]
+        found = (problem,) if problem else network_conflicts(job.wants, others)
+        job.conditions += found
+        return bool(found)
 
     def _restart_if_needed(self, job: _Pass, snapshot: Snapshot, name: str) -> None:
         due = dict(fixable(job.wants, job.differences(), snapshot.document, job.flags))

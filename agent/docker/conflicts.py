@@ -13,11 +13,19 @@ from ipaddress import IPv4Address, IPv4Network
 from agent.docker.document import Document, KeyPath, same_json
 from agent.docker.journal import Journal
 from agent.docker.jsonspan import JsonValue
+from agent.docker.knownkeys import unknown_keys
 from agent.docker.processes import Flags
-from agent.docker.wants import BIP, MTU, NETWORK_MTU, POOLS, DockerWants
+from agent.docker.wants import BIP, MTU, NETWORK_MTU, POOLS, DockerWants, parse_version
 from agent.model import Condition, DockerNetwork, Severity
 
-__all__ = ["Finding", "file_conflicts", "flag_conflicts", "foreign_keys", "not_routable"]
+__all__ = [
+    "Finding",
+    "file_conflicts",
+    "flag_conflicts",
+    "foreign_keys",
+    "network_conflicts",
+    "not_routable",
+]
 
 _FLAGS: Mapping[str, KeyPath] = {
     "bip": BIP,
@@ -94,14 +102,16 @@ def _flag(
     return Finding(condition, blocks=not same and not minor, keys=(path,))
 
 
-def file_conflicts(wants: DockerWants, document: Document) -> tuple[Finding, ...]:
-    """Find keys of daemon.json that speak against ``wants``.
+def file_conflicts(wants: DockerWants, document: Document, version: str) -> tuple[Finding, ...]:
+    """Find keys of daemon.json that speak against ``wants``, or stop this engine.
 
     Args:
         wants: What Docker should have.
         document: daemon.json now.
+        version: The engine's, "" when nobody knows it.
     """
-    found: list[Finding] = []
+    unknown = unknown_keys(document.names(), parse_version(version))
+    found = [_unknown(name, document.source, version) for name in unknown]
     source = document.source
     bridge = document.value(("bridge",))
     if isinstance(bridge, str) and bridge:
@@ -115,6 +125,40 @@ def file_conflicts(wants: DockerWants, document: Document) -> tuple[Finding, ...
     if document.value(("iptables",)) is False:
         found.append(_iptables_off(f'"iptables" in {source}'))
     return tuple(found)
+
+
+def network_conflicts(
+    wants: DockerWants, networks: Iterable[DockerNetwork]
+) -> tuple[Condition, ...]:
+    """Find networks that lie where docker0 is to be: dockerd would not start with both.
+
+    Args:
+        wants: What Docker should have.
+        networks: Every bridge network.
+    """
+    return tuple(
+        Condition(
+            name="docker-network-in-the-way",
+            subject=network.name,
+            cause=f"Docker network {network.name} has {network.subnet}, which overlaps"
+            f" {wants.bip.network}, docker0's range to be",
+            hint=f"docker network rm {network.name}; nothing is written before",
+            severity=Severity.ERROR,
+        )
+        for network in networks
+        if not network.default and network.subnet.overlaps(wants.bip.network)
+    )
+
+
+def _unknown(name: str, source: str, version: str) -> Finding:
+    condition = Condition(
+        name="docker-key-unknown",
+        subject=name,
+        cause=f"{source} has {name}, which Docker {version} does not know: its next start fails",
+        hint="remove it, or upgrade Docker; nothing was written",
+        severity=Severity.ERROR,
+    )
+    return Finding(condition, blocks=True)
 
 
 def _bridge(name: str, where: str) -> Finding:

@@ -56,7 +56,7 @@ def plan_file(
     wanted = keys_for(wants, version)
     findings: tuple[Finding, ...] = (
         *flag_conflicts(wants, flags, snapshot.document),
-        *file_conflicts(wants, snapshot.document),
+        *file_conflicts(wants, snapshot.document, version),
         *foreign_keys(snapshot.document, snapshot.journal, wanted, replace=replace),
     )
     left_out = {path for finding in findings for path in finding.keys}

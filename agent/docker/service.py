@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -9,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +29,7 @@ _TAIL_CHARACTERS = 800
 _TAIL_BYTES = 16 * 1024
 _KILL_WAIT_S = 2.0
 _ON_THE_WAY = frozenset({"activating", "deactivating", "reloading"})
+_QUOTES = ("'", '"')
 _FATAL = re.compile(
     r"failed to start daemon|unable to configure|fatal|level=error|invalid|error", re.IGNORECASE
 )
@@ -205,13 +207,21 @@ class DockerService:
         return result.output.strip() == "failed"
 
     def unit_argv(self) -> tuple[str, ...]:
-        """Return the command line of the unit, drop-ins included; empty without systemd."""
+        """Return the command line of the unit, drop-ins included; empty without systemd.
+
+        Variables are filled in from the unit's Environment= and EnvironmentFile=, which is
+        where Debian's DOCKER_OPTS come from.
+        """
         if not self._systemd.exists():
             return ()
-        argv = ("systemctl", "show", _UNIT, "--property=ExecStart", "--value")
+        names = ("ExecStart", "Environment", "EnvironmentFiles")
+        argv = ("systemctl", "show", _UNIT, *(f"--property={name}" for name in names))
         result = self._runner.run(argv, _QUERY_TIMEOUT_S)
-        match = re.search(r"argv\[\]=(.*?) ; ", result.output)
-        return tuple(match[1].split()) if result.status == 0 and match else ()
+        match = re.search(r"^ExecStart=.*?argv\[\]=(.*?) ; ", result.output, re.MULTILINE)
+        if result.status != 0 or not match:
+            return ()
+        variables = environment_of(result.output)
+        return tuple(word for each in match[1].split() for word in _filled_in(each, variables))
 
     def log_line(self, since_s: float) -> str:
         """Return dockerd's own error line since a moment (Unix time), "" when none is found."""
@@ -243,6 +253,46 @@ class DockerService:
         if result.status in (0, None) or "unknown flag" in result.output:
             return ""
         return error_line(result.output) or result.last_lines
+
+
+def environment_of(shown: str) -> Mapping[str, str]:
+    """Return a unit's variables from what ``systemctl show`` says; files win, as in systemd."""
+    words: list[str] = []
+    for line in shown.splitlines():
+        name, _, value = line.partition("=")
+        if name == "Environment":
+            words += _words(value)
+        elif name == "EnvironmentFiles":
+            path = value.rpartition(" (ignore_errors=")[0] or value
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                text = Path(path).read_text("utf-8")
+                words += (word for each in text.splitlines() for word in _assignment(each))
+    return dict(word.partition("=")[::2] for word in words if "=" in word)
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quote that is not closed
+        return text.split()
+
+
+def _assignment(line: str) -> list[str]:
+    """Return ``NAME=value`` of a line of an environment file, its quotes taken off."""
+    name, equals, value = line.strip().partition("=")
+    if not equals or name.startswith(("#", ";")):
+        return []
+    return [f"{name}={value.strip()[1:-1] if value.strip()[:1] in _QUOTES else value.strip()}"]
+
+
+def _filled_in(word: str, variables: Mapping[str, str]) -> tuple[str, ...]:
+    """Fill variables in as systemd does: ``$NAME`` alone becomes words, ``${NAME}`` stays one."""
+    if re.fullmatch(r"\$[A-Za-z_][A-Za-z0-9_]*", word):
+        return tuple(_words(variables.get(word[1:], "")))
+    filled = re.sub(
+        r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", lambda found: variables.get(found[1], ""), word
+    )
+    return (filled,)
 
 
 def _without_config_file(flags: Sequence[str]) -> list[str]:

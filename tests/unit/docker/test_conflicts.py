@@ -5,12 +5,18 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from agent.docker.conflicts import Finding, file_conflicts, flag_conflicts, foreign_keys
+from agent.docker.conflicts import (
+    Finding,
+    file_conflicts,
+    flag_conflicts,
+    foreign_keys,
+    network_conflicts,
+)
 from agent.docker.document import parse
 from agent.docker.planning import fixable
 from agent.docker.processes import Flags, parse_flags
 from agent.docker.wants import BIP, MTU, NETWORK_MTU, POOLS, keys_for, wants_of
-from agent.model import Severity
+from agent.model import DockerNetwork, Severity
 
 pytestmark = pytest.mark.unit
 
@@ -105,7 +111,7 @@ def test_hosts_in_the_file_and_as_a_flag() -> None:
     ],
 )
 def test_keys_of_the_file(text: str, name: str | None, blocks: bool) -> None:
-    found = by_name(file_conflicts(WANTS, parse(text)))
+    found = by_name(file_conflicts(WANTS, parse(text), "26.1"))
     assert set(found) == ({name} if name else set())
     if name:
         assert found[name].blocks is blocks
@@ -143,3 +149,31 @@ def test_a_restart_is_only_for_what_it_would_mend() -> None:
     assert set(fixable(WANTS, differences, EMPTY, seen("--mtu=1450"))) == {MTU}
     flag = seen("--bip=172.29.0.1/16")
     assert BIP not in fixable(WANTS, differences, document, flag)
+
+
+@pytest.mark.parametrize(
+    ("version", "found"),
+    [("20.10.24+dfsg1", {"docker-key-unknown"}), ("26.1.5", set()), ("", set())],
+)
+def test_a_key_that_an_engine_without_a_check_does_not_know(version: str, found: set[str]) -> None:
+    document = parse('{"proxies": {}, "log-opts": {"max-size": "1m"}}')
+    findings = by_name(file_conflicts(WANTS, document, version))
+    assert set(findings) == found
+    assert all(finding.blocks for finding in findings.values())
+    assert all(finding.condition.subject == "proxies" for finding in findings.values())
+
+
+@pytest.mark.parametrize(
+    ("subnet", "default", "found"),
+    [
+        ("10.64.3.0/24", False, 1),
+        ("10.0.0.0/8", False, 1),
+        ("10.64.128.0/24", False, 0),
+        ("10.64.0.0/17", True, 0),
+    ],
+)
+def test_a_network_where_docker0_is_to_be(subnet: str, default: bool, found: int) -> None:
+    network = DockerNetwork(
+        id="n", name="old", bridge="br-1", subnet=IPv4Network(subnet), default=default
+    )
+    assert len(network_conflicts(WANTS, [network])) == found

@@ -106,10 +106,15 @@ def test_without_systemd_and_command_there_is_no_restart(tmp_path: Path) -> None
     assert made.log_line(0) == ""
 
 
-def test_the_units_command_line_with_drop_ins(tmp_path: Path) -> None:
+def test_the_units_command_line_with_drop_ins_and_variables(tmp_path: Path) -> None:
+    file = tmp_path / "default-docker"
+    file.write_text('# Debian\'s\nDOCKER_OPTS="--mtu=1400 --dns 1.1.1.1"\nbroken\nB=\n')
     shown = (
-        "{ path=/usr/sbin/dockerd ; argv[]=/usr/sbin/dockerd -H fd:// --bip=1.2.3.4/24 "
-        "$DOCKER_OPTS ; ignore_errors=no ; start_time=[n/a] }"
+        "ExecStart={ path=/usr/sbin/dockerd ; argv[]=/usr/sbin/dockerd -H fd:// --bip=${BIP} "
+        "$DOCKER_OPTS $NONE ; ignore_errors=no ; start_time=[n/a] }\n"
+        'Environment=BIP=1.2.3.4/24 DOCKER_OPTS=no "X=a b"\n'
+        f"EnvironmentFiles={file} (ignore_errors=yes)\n"
+        "EnvironmentFiles=/nowhere/at/all (ignore_errors=yes)\n"
     )
     made, _ = service(tmp_path, {"systemctl show": CommandResult(0, shown)})
     assert made.unit_argv() == (
@@ -117,7 +122,9 @@ def test_the_units_command_line_with_drop_ins(tmp_path: Path) -> None:
         "-H",
         "fd://",
         "--bip=1.2.3.4/24",
-        "$DOCKER_OPTS",
+        "--mtu=1400",
+        "--dns",
+        "1.1.1.1",
     )
 
 
@@ -159,7 +166,7 @@ def test_dockerds_own_error_line(log: str, line: str) -> None:
 
 
 def test_the_check_uses_the_services_flags_once_for_each_text(tmp_path: Path) -> None:
-    shown = "{ argv[]=dockerd -H fd:// --config-file /x $OPTS --debug ; y }"
+    shown = "ExecStart={ argv[]=dockerd -H fd:// --config-file /x $OPTS --debug ; y }"
     refused = CommandResult(1, "unable to configure the Docker daemon: no-such-key")
     made, script = service(
         tmp_path, {"systemctl show": CommandResult(0, shown), "dockerd": refused}
