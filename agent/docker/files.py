@@ -64,8 +64,7 @@ def replace_file(path: Path, content: Content) -> None:
     """
     temporary = path.with_name(_TEMPORARY.format(name=path.name))
     try:
-        _write(temporary, content)
-        _copy_attributes(path, temporary)
+        _write(temporary, content, like=path)
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -74,15 +73,20 @@ def replace_file(path: Path, content: Content) -> None:
         raise _failed("write", path, error) from error
 
 
-def _write(temporary: Path, content: Content) -> None:
+def _write(temporary: Path, content: Content, *, like: Path) -> None:
+    """Write it whole. The owner comes last: what is another's we may not change any more.
+
+    The unit leaves us CAP_CHOWN and not CAP_FOWNER, which would also reach into every other file.
+    """
     temporary.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
         file.write(content.data or b"")
+        os.fchmod(file.fileno(), content.mode)
+        _copy_attributes(like, temporary)
         status = os.fstat(file.fileno())
         if (status.st_uid, status.st_gid) != (content.uid, content.gid):
             os.fchown(file.fileno(), content.uid, content.gid)
-        os.fchmod(file.fileno(), content.mode)
         file.flush()
         os.fsync(file.fileno())
 
@@ -129,8 +133,8 @@ _HINTS = {
     errno.EBUSY: "the file is a mount point, so it cannot be replaced in one step; "
     "mount its folder instead",
     errno.EACCES: "the agent runs as root and needs to write there",
-    errno.EPERM: "its owner or mode cannot be kept: the agent needs CAP_CHOWN and CAP_FOWNER, "
-    "and the file must not be immutable",
+    errno.EPERM: "its owner or mode cannot be kept: the agent needs CAP_CHOWN, and "
+    " the file must not be immutable",
     errno.ENOSPC: "free some space on that file system",
     errno.ELOOP: "the symbolic links lead in a circle",
 }

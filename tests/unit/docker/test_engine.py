@@ -187,10 +187,19 @@ def test_the_firewall_backend(fake: FakeDocker, backend: object, name: str) -> N
 
 
 def test_podman_is_not_mistaken_for_docker(fake: FakeDocker) -> None:
+    """The answer of Debian 12's podman 4.3.1, as `podman system service` gave it."""
     fake.answers["/version"] = {
-        "Version": "4.9.3",
+        "Platform": {"Name": "linux/amd64/debian-12"},
+        "Components": [
+            {"Name": "Podman Engine", "Version": "4.3.1", "Details": {"APIVersion": "4.3.1"}},
+            {"Name": "Conmon", "Version": "conmon version 2.1.6, commit: unknown"},
+            {"Name": "OCI Runtime (crun)", "Version": "crun version 1.8.1"},
+        ],
+        "Version": "4.3.1",
         "ApiVersion": "1.41",
-        "Components": [{"Name": "Podman Engine"}, {"Name": "Conmon"}],
+        "MinAPIVersion": "1.24",
+        "GoVersion": "go1.19.8",
+        "Os": "linux",
     }
     reading = Engine(fake.path, 2.0).read()
     assert reading.kind is EngineKind.PODMAN

@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
 import stat
+import subprocess
+import sys
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -168,6 +171,40 @@ def test_mode_and_owner_are_kept(store: DaemonJsonStore, file: Path) -> None:
     )
     store.restore()
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to give up")
+@pytest.mark.parametrize(("uid", "gid"), [(0, 34), (12, 34)])
+def test_mode_and_owner_are_kept_with_no_more_than_the_units_capabilities(
+    file: Path, tmp_path: Path, uid: int, gid: int
+) -> None:
+    unit = (Path(__file__).parents[3] / "systemd/hostmesh-agent.service").read_text()
+    allowed = re.findall(r"^CapabilityBoundingSet=(.*)$", unit, re.MULTILINE)[-1].lower()
+    bounds = ",".join(f"+{name.removeprefix('cap_')}" for name in allowed.split())
+    write(file, TEXT)
+    file.chmod(0o644)
+    os.setxattr(file, "user.note", b"mine")
+    file.chmod(0o640 if uid == 0 else 0o644)
+    os.chown(file, uid, gid)
+    program = (
+        "import sys; from ipaddress import IPv4Network as N; from pathlib import Path\n"
+        "from agent.docker.store import DaemonJsonStore\n"
+        "from agent.docker.wants import keys_for, wants_of\n"
+        "store = DaemonJsonStore(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "store.change(store.read(), keys_for(wants_of(N('10.64.0.0/16'), None), '26.1'))\n"
+    )
+    subprocess.run(
+        ["setpriv", f"--bounding-set=-all,{bounds}", "--inh-caps=-all", "--no-new-privs"]
+        + [sys.executable, "-c", program, str(file), str(tmp_path / "state")],
+        check=True,
+        timeout=60,
+        cwd=Path(__file__).parents[3],
+    )
+    after = file.stat()
+    assert json.loads(file.read_text())["bip"] == "10.64.0.1/17"
+    assert (after.st_uid, after.st_gid) == (uid, gid)
+    assert stat.S_IMODE(after.st_mode) == (0o640 if uid == 0 else 0o644)
+    assert os.getxattr(file, "user.note") == b"mine"
 
 
 def test_extended_attributes_are_kept(store: DaemonJsonStore, file: Path) -> None:
