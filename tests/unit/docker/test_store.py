@@ -193,9 +193,9 @@ def test_mode_and_owner_are_kept_with_no_more_than_the_units_capabilities(
         "store = DaemonJsonStore(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "store.change(store.read(), keys_for(wants_of(N('10.64.0.0/16'), None), '26.1'))\n"
     )
+    drop = ["setpriv", f"--bounding-set=-all,{bounds}", "--inh-caps=-all", "--no-new-privs"]
     subprocess.run(
-        ["setpriv", f"--bounding-set=-all,{bounds}", "--inh-caps=-all", "--no-new-privs"]
-        + [sys.executable, "-c", program, str(file), str(tmp_path / "state")],
+        [*drop, sys.executable, "-c", program, str(file), str(tmp_path / "state")],
         check=True,
         timeout=60,
         cwd=Path(__file__).parents[3],
