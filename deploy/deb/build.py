@@ -32,6 +32,9 @@ _INPUTS = (
     "agent", "deploy", "docs", "systemd", "README.md", "CHANGELOG.md", "pyproject.toml",
     "requirements.lock",
 )  # fmt: skip
+_GENERATE = """\
+{python} -I -B -m agent.ctl.manpages /made
+{python} -I -B -m agent.ctl.completions /made"""
 _PACK = "dpkg-deb --root-owner-group -Zxz -z6 --threads-max=1 --build /package /out"
 
 
@@ -90,6 +93,7 @@ def _make(clone: Path, image: images.Image, bundle: Path, epoch: int, folder: Pa
     tree.set_times(agent, epoch)
     tree.compile_in(image, root, f"{packages}/agent", folder / "scratch")
     contents.place(clone, root)
+    contents.place_generated(_generate(image, root, folder), root)
     contents.scripts(clone, root)
     details = control.Build(
         version=f"{version_of(clone)}+{_NUMBER[image.suite]}",
@@ -109,8 +113,23 @@ def _make(clone: Path, image: images.Image, bundle: Path, epoch: int, folder: Pa
         env={"SOURCE_DATE_EPOCH": str(epoch)},
         binds=[(root, "/package"), (folder, "/out")],
     )
-    for each in (root, folder / "scratch"):
+    for each in (root, folder / "scratch", folder / "generated"):
         images.remove_tree(each)
+
+
+def _generate(image: images.Image, root: Path, folder: Path) -> Path:
+    """Man pages and completions, made by the packaged agent with the suite's Python."""
+    made = folder / "generated"
+    made.mkdir()
+    images.in_overlay(
+        image,
+        folder / "scratch",
+        _GENERATE.format(python=f"/{tree.HOME}/bin/python3"),
+        folder / "generate.log",
+        doing=f"making man pages and completions for {image.suite}",
+        binds=[(root / tree.HOME, f"/{tree.HOME}"), (made, "/made")],
+    )
+    return made
 
 
 def _settle(root: Path, epoch: int) -> None:

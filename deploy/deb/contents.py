@@ -18,6 +18,13 @@ _FILES = {
     "deploy/deb/lintian-overrides": "usr/share/lintian/overrides/hostmesh",
     "README.md": f"{_DOC}/README.md",
 }
+_GENERATED = {
+    "agentctl.1": "usr/share/man/man1/agentctl.1.gz",
+    "hostmesh-agent.8": "usr/share/man/man8/hostmesh-agent.8.gz",
+    "agentctl.bash": "usr/share/bash-completion/completions/agentctl",
+    "_agentctl": "usr/share/zsh/vendor-completions/_agentctl",
+    "agentctl.fish": "usr/share/fish/vendor_completions.d/agentctl.fish",
+}
 _PROGRAMS = {
     "usr/bin/agentctl": "agent.ctl.main",
     "usr/sbin/hostmesh-agent": "agent.daemon.main",
@@ -48,6 +55,13 @@ def place(clone: Path, root: Path) -> None:
     for page in sorted((clone / "docs").glob("*.md")):
         _write(root / _DOC / page.name, page.read_bytes())
     _write(root / _DOC / "NEWS.gz", zipped((clone / "CHANGELOG.md").read_bytes()))
+
+
+def place_generated(pages: Path, root: Path) -> None:
+    """Put the man pages and completions that the agent's own generators made under ``root``."""
+    for name, target in _GENERATED.items():
+        text = (pages / name).read_bytes()
+        _write(root / target, zipped(text) if target.endswith(".gz") else text)
 
 
 def units(clone: Path) -> list[Path]:
