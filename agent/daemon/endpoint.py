@@ -29,20 +29,23 @@ class EndpointAddress:
     def __init__(self, endpoints: tuple[str, ...], on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._name = ""
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        host = urlsplit(endpoints[0]).hostname or ""
-        try:
-            self.address = _usable(IPv4Address(host))
-        except ValueError:
-            self.address = None
-            self._name = host
+        self._stopped = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="resolver", daemon=True)
+        self.address: IPv4Address | None = None
+        self._follow(endpoints)
 
     def start(self) -> None:
         """Begin to look the name up; nothing to do for an address."""
-        if self._name:
-            self._thread = threading.Thread(target=self._run, name="resolver", daemon=True)
-            self._thread.start()
+        self._thread.start()
+
+    def use(self, endpoints: tuple[str, ...]) -> None:
+        """Follow other endpoints from now on. Any thread."""
+        before = self.address
+        self._follow(endpoints)
+        if self.address is not None and self.address != before:
+            self._on_change()
+        self._wake.set()
 
     def look_up(self) -> IPv4Address | None:
         """The address now: as known, else from the resolver, which may take its own time."""
@@ -50,15 +53,26 @@ class EndpointAddress:
 
     def stop(self) -> None:
         """End the thread; one that hangs in the resolver is left behind (daemon thread)."""
-        self._stop.set()
+        self._stopped = True
+        self._wake.set()
+
+    def _follow(self, endpoints: tuple[str, ...]) -> None:
+        host = (urlsplit(endpoints[0]).hostname or "") if endpoints else ""
+        try:
+            self.address, self._name = _usable(IPv4Address(host)), ""
+        except ValueError:
+            self._name = host  # the address known so far holds until this one is
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            found = self._look_up()
-            if found is not None and found != self.address:
+        while not self._stopped:
+            name = self._name
+            found = self._look_up() if name else None
+            if found is not None and name == self._name and found != self.address:
                 self.address = found
                 self._on_change()
-            self._stop.wait(jittered(_REFRESH_S if found else _REFRESH_S / 6))
+            pause_s = jittered(_REFRESH_S if found else _REFRESH_S / 6) if name else None
+            self._wake.wait(pause_s)
+            self._wake.clear()
 
     def _look_up(self) -> IPv4Address | None:
         try:

@@ -64,7 +64,8 @@ class EtcdClient:
     repeat over longer times belong to the threads that call this.
 
     Args:
-        settings: Endpoints, certificates, user. Nothing connects before the first call.
+        settings: Endpoints, certificates, user. Nothing connects before the first call. Without
+            endpoints a call waits for :meth:`use`, as long as one try may take.
     """
 
     def __init__(self, settings: EtcdSettings) -> None:
@@ -87,6 +88,20 @@ class EtcdClient:
         connection whose source address is gone; a watch ends in a new snapshot.
         """
         self._members.reopen_all()
+
+    def use(self, endpoints: tuple[str, ...]) -> None:
+        """Speak to these endpoints from now on; see :meth:`Members.use`."""
+        self.clusters.use(endpoints)
+        self._members.use(endpoints)
+
+    def unknown(self, because: EtcdUnavailable) -> None:
+        """While no endpoint is known, every call fails with this."""
+        self._members.unknown(because)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The endpoints in use; empty while they are looked for."""
+        return self._members.endpoints
 
     def range(
         self, key: bytes, end: bytes | None = None, *, limit: int = 0, revision: int = 0
@@ -231,7 +246,8 @@ class EtcdClient:
         No try starts later than one deadline per endpoint after the first: a single server
         that does not answer is not waited for twice.
         """
-        tries, tries_s = len(self._members) + 1, len(self._members) * self.settings.call_timeout_s
+        endpoints = max(1, len(self._members))
+        tries, tries_s = endpoints + 1, endpoints * self.settings.call_timeout_s
         retrying = Retrying(
             stop=stop_after_attempt(tries) | stop_after_delay(tries_s),
             wait=wait_random_exponential(multiplier=0.05, max=1.0),

@@ -30,6 +30,15 @@ class Clusters:
         self._current: set[str] = set()
         self._tried: set[str] = set()
 
+    def use(self, endpoints: Sequence[str]) -> None:
+        """Judge these from now on; what was said by those that are gone is forgotten."""
+        with self._lock:
+            self._endpoints = tuple(endpoints)
+            for gone in self._tried - set(endpoints):
+                self._seen.pop(gone, None)
+                self._current.discard(gone)
+            self._tried &= set(endpoints)
+
     def pin(self, cluster_id: int) -> None:
         """Say which cluster is the mesh's; until then it is that of the first answer."""
         with self._lock:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from agent.errors import EtcdAuthError, EtcdError
+from agent.errors import EtcdAuthError, EtcdError, EtcdUnavailable
 from agent.leases.stubs import etcd3, rpc
 from agent.settings import EtcdSettings
 
@@ -105,31 +105,65 @@ class Members:
 
     def __init__(self, settings: EtcdSettings) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
+        self._endpoints = settings.endpoints
+        self._unknown_because: EtcdUnavailable | None = None
+        self._lock = threading.Condition()
         self._opened: dict[str, Member] = {}
         self._current = 0
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._settings.endpoints)
+        return len(self._endpoints)
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """All endpoints, as in settings."""
-        return self._settings.endpoints
+        """All endpoints: as in settings, or as found since."""
+        return self._endpoints
+
+    def use(self, endpoints: tuple[str, ...]) -> None:
+        """Take these endpoints from now on. The current one stays current if it is among them.
+
+        Channels to those that are gone are closed: what runs on them ends with an error, and is
+        tried again elsewhere.
+        """
+        with self._lock:
+            if self._closed or endpoints == self._endpoints:
+                return
+            now = self._endpoints[self._current] if self._endpoints else ""
+            self._endpoints = endpoints
+            self._current = endpoints.index(now) if now in endpoints else 0
+            gone = [self._opened.pop(name) for name in tuple(self._opened) if name not in endpoints]
+            self._lock.notify_all()
+        for member in gone:
+            member.client.close()
+
+    def unknown(self, because: EtcdUnavailable) -> None:
+        """Say why no endpoint is known; those who wait for one are told."""
+        with self._lock:
+            self._unknown_because = because
+            self._lock.notify_all()
 
     def current(self) -> Member:
         """Return the member to speak to now.
 
         Raises:
             EtcdAuthError: Its certificate or key file cannot be read.
+            EtcdUnavailable: No endpoint was found yet, for as long as a call may take.
             EtcdError: The client was closed.
         """
         with self._lock:
-            return self._member(self._settings.endpoints[self._current])
+            self._lock.wait_for(
+                lambda: self._closed or self._endpoints or self._unknown_because,
+                self._settings.call_timeout_s,
+            )
+            if not self._endpoints and not self._closed:
+                because = self._unknown_because
+                message = because.message if because else "etcd is being looked for in DNS"
+                raise EtcdUnavailable(message, hint=because.hint if because else "")
+            return self._member(self._endpoints[self._current] if self._endpoints else "")
 
     def of(self, endpoint: str) -> Member:
-        """Return the member of one endpoint of settings; raises as :meth:`current`."""
+        """Return the member of one of the endpoints; raises as :meth:`current`."""
         with self._lock:
             return self._member(endpoint)
 
@@ -145,8 +179,10 @@ class Members:
     def leave(self, member: Member, reason: str) -> None:
         """Move on to the next endpoint, unless somebody else did since ``member`` was current."""
         with self._lock:
-            endpoints = self._settings.endpoints
-            if self._closed or endpoints[self._current] != member.endpoint or len(endpoints) == 1:
+            endpoints = self._endpoints
+            if self._closed or len(endpoints) <= 1:
+                return
+            if endpoints[self._current] != member.endpoint:
                 return
             self._current = (self._current + 1) % len(endpoints)
             following = endpoints[self._current]
@@ -176,6 +212,7 @@ class Members:
         """Close all channels; calls under way end with an error."""
         with self._lock:
             self._closed = True
+            self._lock.notify_all()
             opened, self._opened = self._opened, {}
         for member in opened.values():
             member.client.close()

@@ -44,9 +44,8 @@ class Survey:
         self._thread = threading.Thread(target=self._run, name="etcd-survey", daemon=True)
 
     def start(self) -> None:
-        """Start asking; with a single endpoint there is nothing to ask."""
-        if len(self._client.settings.endpoints) > 1:
-            self._thread.start()
+        """Start asking."""
+        self._thread.start()
 
     def stop(self) -> None:
         """Stop; returns within 2 s even if etcd hangs (the thread is a daemon)."""
@@ -61,7 +60,10 @@ class Survey:
             wait_s = jittered(self._every_s)
 
     def _round(self) -> None:
-        for endpoint in self._client.settings.endpoints:
+        endpoints = self._client.endpoints
+        if len(endpoints) < 2:  # noqa: PLR2004 - a single one is never left out
+            return
+        for endpoint in endpoints:
             try:
                 self._client.ask_cluster(endpoint)
             except EtcdError:  # the directory reports what is out of reach

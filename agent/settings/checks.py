@@ -38,7 +38,7 @@ def _etcd(etcd: EtcdSettings) -> Iterator[Problem]:
         yield "etcd.username", "needs etcd.password_file beside it"
     if etcd.password_file and not etcd.username:
         yield "etcd.password_file", "needs etcd.username beside it"
-    if etcd.endpoints[0].startswith("http://"):
+    if etcd.endpoints and etcd.endpoints[0].startswith("http://"):
         for key in ("ca_file", "cert_file"):
             if getattr(etcd, key):
                 yield f"etcd.{key}", "has no use: etcd.endpoints begin with http://, not https://"

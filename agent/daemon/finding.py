@@ -1,0 +1,95 @@
+"""Which etcd this host speaks to, and who said so: settings, environment or DNS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.events import Command, EndpointFound, Event
+from agent.errors import EtcdUnavailable
+from agent.leases.client import EtcdClient
+from agent.leases.discovery import Discovery, Found
+from agent.model import Condition
+from agent.settings import Settings
+
+__all__ = ["Finding"]
+
+
+class Finding:
+    """Keeps the client's endpoints, and the address by which the uplink is chosen.
+
+    Args:
+        settings: Where endpoints are named; when nowhere, DNS is asked.
+        client: Gets what is found.
+        conditions: Gets what DNS fails to say, on the loop's thread.
+        post: Hands an event to the loop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        client: EtcdClient,
+        conditions: ConditionRegistry,
+        post: Callable[[Event], None],
+    ) -> None:
+        self._client = client
+        self._conditions = conditions
+        self._post = post
+        self._told_by = settings.sources.get("etcd.endpoints", "")
+        self._found = Found()
+        self.endpoint = EndpointAddress(
+            settings.etcd.endpoints, on_change=lambda: post(EndpointFound())
+        )
+        self._discovery = (
+            None if settings.etcd.endpoints else Discovery(settings.etcd, self._on_found)
+        )
+
+    def start(self) -> None:
+        """Begin to look names up."""
+        self.endpoint.start()
+        if self._discovery is not None:
+            self._discovery.start()
+
+    def stop(self) -> None:
+        """End the threads."""
+        if self._discovery is not None:
+            self._discovery.stop()
+        self.endpoint.stop()
+
+    def document(self) -> Mapping[str, Any]:
+        """What `agentctl status` says of it."""
+        if self._discovery is None:
+            where = "environment" if self._told_by.startswith("environment ") else "settings"
+            return {"endpoints": list(self._client.endpoints), "source": where,
+                    "told_by": self._told_by or None}  # fmt: skip
+        found = self._found
+        return {"endpoints": list(found.endpoints), "source": "dns",
+                "told_by": found.told_by or None}  # fmt: skip
+
+    def _on_found(self, found: Found) -> None:
+        """Called on the discovery's thread."""
+        self._found = found
+        if found.endpoints:
+            self._client.use(found.endpoints)
+            self.endpoint.use(found.endpoints)
+        elif found.unavailable is not None:
+            self._client.unknown(found.unavailable)
+        conditions = discovery_conditions(found)
+        self._post(Command(lambda: self._conditions.replace("discovery", conditions)))
+
+
+def discovery_conditions(found: Found) -> tuple[Condition, ...]:
+    """DNS fails while endpoints are known. When none are, the lost contact says why already."""
+    problem: EtcdUnavailable | None = found.unavailable
+    if problem is None or not found.endpoints:
+        return ()
+    return (
+        Condition(
+            name="etcd-discovery-failed",
+            cause=f"{problem.message}; {', '.join(found.endpoints)} stay in use",
+            hint="repair the DNS records or the resolver; new etcd members are not noticed meanwhile",
+        ),
+    )
