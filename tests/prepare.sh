@@ -71,6 +71,7 @@ if [ "$want" = lab ]; then
     need ipset ipset
     need conntrack conntrack
     need tcpdump tcpdump
+    need dnsmasq dnsmasq-base
     need ping iputils-ping
     need dpkg-deb dpkg
     need systemd-nspawn systemd-container

@@ -26,11 +26,10 @@ def registry(settings: Settings) -> Iterator[Registry]:
         EtcdUnavailable, EtcdAuthError, EtcdError: From what is called on it.
     """
     log_to_stderr()
-    from agent.leases.client import EtcdClient  # noqa: PLC0415 - costs 0.2 s and 20 MB
-    from agent.leases.discovery import resolved  # noqa: PLC0415 - the same
+    from agent.leases.discovery import client_for  # noqa: PLC0415 - costs 0.2 s and 20 MB
     from agent.leases.registry import Registry  # noqa: PLC0415 - the same
 
-    client = EtcdClient(resolved(settings.etcd))
+    client = client_for(settings.etcd)
     try:
         yield Registry(client, settings.etcd.prefix)
     finally:

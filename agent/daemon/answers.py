@@ -36,6 +36,7 @@ class Answers:
     """The functions behind the paths. Runs in the control socket's threads.
 
     Args:
+        etcd_source: Which etcd this is, and who named it.
         last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
         docker_outlook: What a restart of dockerd would do to containers now.
         restart_docker: Does what is pending for Docker now, under containers if its argument
@@ -50,6 +51,7 @@ class Answers:
         conditions: ConditionRegistry,
         silence: Silence,
         host_name: str,
+        etcd_source: Callable[[], Document],
         last_contact_s: Callable[[], float],
         leaver: Leaver,
         state: StateFile,
@@ -61,6 +63,7 @@ class Answers:
         self._conditions = conditions
         self._silence = silence
         self._host_name = host_name
+        self._etcd_source = etcd_source
         self._last_contact_s = last_contact_s
         self._leaver = leaver
         self._state = state
@@ -95,6 +98,7 @@ class Answers:
             self._loop.snapshot,
             self._conditions.all(),
             host_name=self._host_name,
+            etcd_source=self._etcd_source(),
             last_contact_s=self._last_contact_s(),
             now_s=time.monotonic(),
         )

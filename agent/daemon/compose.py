@@ -19,12 +19,11 @@ from agent.daemon.answers import Answers
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.control import ControlServer
 from agent.daemon.earlierlife import EarlierLife
-from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.events import (
     ContactChanged,
     DockerReported,
-    EndpointFound,
     EndpointsSurveyed,
+    Event,
     HostsSilent,
     KernelChanged,
     LeaseChanged,
@@ -33,6 +32,7 @@ from agent.daemon.events import (
     Stop,
     ViewSeen,
 )
+from agent.daemon.finding import Finding
 from agent.daemon.forwarding import Forwarding
 from agent.daemon.joining import Joining
 from agent.daemon.kernelpass import KernelPass
@@ -60,6 +60,7 @@ from agent.kernel.sysctl import Sysctls
 from agent.leases.client import EtcdClient
 from agent.leases.copy import Copy, CopyFile
 from agent.leases.directory import Directory
+from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
@@ -109,12 +110,12 @@ def leaver(settings: Settings) -> Leaver:
     def restore(force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: FBT001 # a callback of one argument
         if not settings.docker.manage:
             return (), ()
-        with closing(EtcdClient(settings.etcd)) as client:
+        with closing(client_for(settings.etcd)) as client:
             report = docker_room(settings, client, own).give_back.restore(force=force)
         return report.done, report.todo
 
     def release() -> tuple[str, ...]:
-        with closing(EtcdClient(settings.etcd)) as client:
+        with closing(client_for(settings.etcd)) as client:
             registry = Registry(client, settings.etcd.prefix)
             return release_lease(registry, own, read_boot_id())
 
@@ -174,8 +175,12 @@ class HostAgent:
         self._registry = Registry(self._client, settings.etcd.prefix)
         self._copy_file = CopyFile(settings.agent.state_dir / _COPY)
         self._copy = self._copy_file.load()
-        self._endpoint = EndpointAddress(
-            settings.etcd.endpoints, on_change=lambda: self._loop.post(EndpointFound())
+        self._conditions = ConditionRegistry(time.monotonic)
+        self._finding = Finding(
+            settings,
+            client=self._client,
+            conditions=self._conditions,
+            post=self._post,
         )
         if self._copy is not None:
             self._client.clusters.pin(self._copy.view.cluster_id)
@@ -186,7 +191,6 @@ class HostAgent:
             lambda report: self._loop.post(DockerReported(report))
         )
         self._kernel = kernel_pass(settings, self._state)
-        self._conditions = ConditionRegistry(time.monotonic)
         self._tell_of_copy()
         self._silence = Silence()
         self._loop = self._make_loop(host_name)
@@ -205,7 +209,7 @@ class HostAgent:
             "agent-started",
             version=__version__,
             host_id=self._host_id,
-            etcd=list(self._settings.etcd.endpoints),
+            etcd=list(self._settings.etcd.endpoints) or "looked for in DNS",
             left=self._state.left,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -215,7 +219,7 @@ class HostAgent:
         self._monitor.start()
         self._start_rule_monitor()
         for start in (
-            self._endpoint.start,
+            self._finding.start,
             self._prober.start,
             self._docker.start,
             self._keeper.start,
@@ -246,7 +250,7 @@ class HostAgent:
             self._keeper.stop,
             self._monitor.stop,
             self._rule_monitor.stop,
-            self._endpoint.stop,
+            self._finding.stop,
             self._prober.stop,
             self._docker.stop,
             self._client.close,
@@ -254,6 +258,9 @@ class HostAgent:
         for stop in stops:
             stop()
         self._log.info("agent-stopped", data_path="left as it is")
+
+    def _post(self, event: Event) -> None:
+        self._loop.post(event)
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._loop.post(Stop())
@@ -269,7 +276,7 @@ class HostAgent:
         self._monitor.watch_range(
             known.config.cidrs if known.config else None,
             self._settings.routes.protocol,
-            uplink_target(self._settings.host.uplink, self._endpoint.address),
+            uplink_target(self._settings.host.uplink, self._finding.endpoint.address),
         )
 
     def _probe(self, known: Known) -> None:
@@ -357,6 +364,7 @@ class HostAgent:
             conditions=self._conditions,
             silence=self._silence,
             host_name=host_name,
+            etcd_source=self._finding.document,
             last_contact_s=lambda: self._directory.last_contact_s,
             leaver=self._leaver(),
             state=self._state,
@@ -399,7 +407,7 @@ class HostAgent:
             registry=self._registry,
             host_id=self._host_id,
             boot_id=self._boot_id,
-            endpoint=self._endpoint,
+            endpoint=self._finding.endpoint,
             wanted=mesh.config() if mesh else None,
             past_subnet=lambda: copied.subnet if copied else None,
             host_name=host_name,

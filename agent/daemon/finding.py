@@ -90,6 +90,6 @@ def discovery_conditions(found: Found) -> tuple[Condition, ...]:
         Condition(
             name="etcd-discovery-failed",
             cause=f"{problem.message}; {', '.join(found.endpoints)} stay in use",
-            hint="repair the DNS records or the resolver; new etcd members are not noticed meanwhile",
+            hint="repair the records or the resolver; changes of etcd's members are not noticed",
         ),
     )

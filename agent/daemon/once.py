@@ -15,8 +15,7 @@ from agent.daemon.state import StateFile
 from agent.docker.room import DockerRoom
 from agent.errors import CannotTell
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.leases.client import EtcdClient
-from agent.leases.discovery import resolved
+from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
 from agent.mesh.plan import describe_route
@@ -63,7 +62,7 @@ def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
 
 def _world(settings: Settings, *, left: bool) -> World:
     own = host_id(read_machine_id())
-    client = EtcdClient(resolved(settings.etcd))
+    client = client_for(settings.etcd)
     try:
         view = Registry(client, settings.etcd.prefix).snapshot()
     finally:

@@ -56,6 +56,7 @@ def status_document(
     standing: tuple[Standing, ...],
     *,
     host_name: str,
+    etcd_source: Mapping[str, Any],
     last_contact_s: float,
     now_s: float,
     source: str = "agent",
@@ -64,6 +65,7 @@ def status_document(
 
     Args:
         host_name: As peers see it.
+        etcd_source: "endpoints", "source" and "told_by".
         last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
         now_s: Monotonic seconds, as the conditions' own times.
         source: "agent", or "host" when agentctl looked by itself.
@@ -89,7 +91,10 @@ def status_document(
             "bridge": str(known.docker.bridge.subnet) if known.docker.bridge else None,
             "network": _own_network(known),
         },
-        "etcd": _etcd(snapshot, now_s - last_contact_s if last_contact_s else None),
+        "etcd": {
+            **_etcd(snapshot, now_s - last_contact_s if last_contact_s else None),
+            **etcd_source,
+        },
         "mesh": _mesh(known),
         "routes": {
             "desired": snapshot.report.desired,

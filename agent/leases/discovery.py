@@ -22,12 +22,13 @@ import structlog
 
 from agent.errors import EtcdUnavailable
 from agent.leases.backoff import Backoff, jittered
+from agent.leases.client import EtcdClient
 from agent.settings import EtcdSettings
 
 if TYPE_CHECKING:
     import dns.resolver
 
-__all__ = ["Discovery", "Found", "look_up", "resolved"]
+__all__ = ["Discovery", "Found", "client_for", "look_up"]
 
 _log = structlog.get_logger("agent.discovery")
 
@@ -100,14 +101,18 @@ def look_up(settings: EtcdSettings, root: Path = Path("/")) -> Found:
     raise _not_found(f"there is no {' and no '.join(absent)}")
 
 
-def resolved(settings: EtcdSettings) -> EtcdSettings:
-    """The same settings with endpoints: those that are set, else those that DNS knows.
+def client_for(settings: EtcdSettings) -> EtcdClient:
+    """A client for what runs once: of the endpoints that are set, else of those that DNS knows.
 
-    For what runs once. Raises EtcdUnavailable as :func:`look_up`.
+    Where DNS does not say, every call on it fails with that.
     """
-    if settings.endpoints:
-        return settings
-    return replace(settings, endpoints=look_up(settings).endpoints)
+    client = EtcdClient(settings)
+    if not settings.endpoints:
+        try:
+            client.use(look_up(settings).endpoints)
+        except EtcdUnavailable as error:
+            client.unknown(error)
+    return client
 
 
 def _not_found(why: str) -> EtcdUnavailable:
@@ -144,12 +149,11 @@ def _name_in_hosts(name: str, root: Path) -> str:
     return ""
 
 
-def _ask(
-    resolver: dns.resolver.Resolver, name: str, scheme: str, timeout_s: float
-) -> Found | None:
+def _ask(resolver: dns.resolver.Resolver, name: str, scheme: str, timeout_s: float) -> Found | None:
     """Ask for one name. None when DNS says that there is no such record; raises otherwise."""
     from dns import exception  # noqa: PLC0415 - as above
     from dns import resolver as dns_resolver  # noqa: PLC0415 - the same
+    from dns.rdtypes.IN.SRV import SRV  # noqa: PLC0415 - the same
 
     try:
         answer = resolver.resolve(name, "SRV", lifetime=timeout_s, search=False)
@@ -162,7 +166,9 @@ def _ask(
     urls = [
         f"{scheme}://{host}:{record.port}"
         for record in answer.rrset.processing_order()
-        if _HOST.fullmatch(host := record.target.to_text(omit_final_dot=True)) and record.port
+        if isinstance(record, SRV)
+        and _HOST.fullmatch(host := record.target.to_text(omit_final_dot=True))
+        and record.port
     ]
     if not urls:
         raise _not_found(f"{name} names no usable host")

@@ -225,13 +225,11 @@ def _endpoint(url: str) -> str:
 
 
 def endpoints() -> Kind[tuple[str, ...]]:
-    """Build the kind "etcd's URLs, one or more"."""
+    """Build the kind "etcd's URLs, or none: to be found"."""
     list_of_texts = texts("list of URLs, http://host:port or https://host:port")
 
     def convert(value: object) -> tuple[str, ...]:
         found = [_endpoint(each) for each in list_of_texts.convert(value)]
-        if not found:
-            raise ValueError("must name at least one endpoint")
         if len({url.partition(":")[0] for url in found}) > 1:
             raise ValueError("mixes http:// and https://; the client uses one for all")
         return tuple(dict.fromkeys(found))

@@ -79,7 +79,9 @@ class EtcdSettings:
     """[etcd]: where the hosts meet."""
 
     endpoints: tuple[str, ...] = setting(kinds.endpoints(), ())
-    domain: str = setting(kinds.pattern("a DNS domain", r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,240})?"), "")
+    domain: str = setting(
+        kinds.pattern("a DNS domain", r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,240})?"), ""
+    )
     prefix: str = setting(
         kinds.pattern("a key prefix such as /hostmesh", r"(/[A-Za-z0-9._-]+){1,16}"), "/hostmesh"
     )

@@ -142,7 +142,10 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "address", "no uplink"
     yield "docker", _docker(_part(document, "docker"))
-    yield "etcd", _etcd(_part(document, "etcd"))
+    etcd = _part(document, "etcd")
+    yield "etcd", _etcd(etcd)
+    if etcd.get("source"):
+        yield "", _etcd_source(etcd)
     routes = _part(document, "routes")
     drift = routes.get("drift") or 0
     yield (
@@ -174,6 +177,18 @@ def _etcd(etcd: Mapping[str, Any]) -> str:
     if etcd.get("cached"):
         found.append("working from this host's own copy")
     return ", ".join(found)
+
+
+def _etcd_source(etcd: Mapping[str, Any]) -> str:
+    """Where etcd is, and who said so."""
+    endpoints = etcd.get("endpoints")
+    told_by = etcd.get("told_by")
+    if not isinstance(endpoints, list) or not endpoints:
+        return "looked for in DNS: nothing found yet"
+    found = ", ".join(str(each) for each in endpoints)
+    if etcd.get("source") == "dns":
+        return f"{found}, from DNS {told_by}"
+    return f"{found}, from {told_by or 'settings'}"
 
 
 def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None) -> Iterator[str]:

@@ -114,7 +114,6 @@ subnet_len = 16
     ("section", "line", "expected"),
     [
         ("etcd", 'endpoints = "http://h:1"', "must be a list of texts, not text ('http://h:1')"),
-        ("etcd", "endpoints = []", "must name at least one endpoint"),
         ("etcd", 'endpoints = ["h:1"]', "must be URLs with http:// or https://, not 'h:1'"),
         ("etcd", 'endpoints = ["http://h"]', "needs a port in 'http://h', such as :2379"),
         ("etcd", 'endpoints = ["http://h:70000"]', "has an impossible port in 'http://h:70000'"),
@@ -305,7 +304,8 @@ def test_a_wrong_value_is_not_compared_with_others_by_its_default(tmp_path: Path
 def test_certificates_go_with_https_and_in_pairs(tmp_path: Path) -> None:
     pem = tmp_path / "x.pem"
     pem.touch()
-    found = problems_of(tmp_path, f"[etcd]\ncert_file = '{pem}'\n")
+    endpoints = "endpoints = ['http://192.0.2.1:2379']"
+    found = problems_of(tmp_path, f"[etcd]\ncert_file = '{pem}'\n{endpoints}\n")
     assert found == [
         "2: etcd.cert_file: needs etcd.key_file beside it",
         "2: etcd.cert_file: has no use: etcd.endpoints begin with http://, not https://",
