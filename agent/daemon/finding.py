@@ -14,7 +14,7 @@ from agent.leases.discovery import Discovery, Found
 from agent.model import Condition
 from agent.settings import Settings
 
-__all__ = ["Finding"]
+__all__ = ["Finding", "source_of"]
 
 
 class Finding:
@@ -38,7 +38,7 @@ class Finding:
         self._client = client
         self._conditions = conditions
         self._post = post
-        self._told_by = settings.sources.get("etcd.endpoints", "")
+        self._settings = settings
         self._found = Found()
         self.endpoint = EndpointAddress(
             settings.etcd.endpoints, on_change=lambda: post(EndpointFound())
@@ -62,9 +62,7 @@ class Finding:
     def document(self) -> Mapping[str, Any]:
         """What `agentctl status` says of it."""
         if self._discovery is None:
-            where = "environment" if self._told_by.startswith("environment ") else "settings"
-            return {"endpoints": list(self._client.endpoints), "source": where,
-                    "told_by": self._told_by or None}  # fmt: skip
+            return source_of(self._settings)
         found = self._found
         return {"endpoints": list(found.endpoints), "source": "dns",
                 "told_by": found.told_by or None}  # fmt: skip
@@ -79,6 +77,16 @@ class Finding:
             self._client.unknown(found.unavailable)
         conditions = discovery_conditions(found)
         self._post(Command(lambda: self._conditions.replace("discovery", conditions)))
+
+
+def source_of(settings: Settings) -> Mapping[str, Any]:
+    """The same document where no agent asks DNS: who named the endpoints, if anybody did."""
+    endpoints = list(settings.etcd.endpoints)
+    if not endpoints:
+        return {"endpoints": endpoints, "source": "dns", "told_by": None}
+    told_by = settings.sources.get("etcd.endpoints", "")
+    source = "environment" if told_by.startswith("environment ") else "settings"
+    return {"endpoints": endpoints, "source": source, "told_by": told_by or None}
 
 
 def discovery_conditions(found: Found) -> tuple[Condition, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.daemon.conditions import Standing
 from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.finding import source_of
 from agent.daemon.known import Known
 from agent.daemon.routelist import routes_document
 from agent.daemon.routing import RoutesReport
@@ -24,8 +25,8 @@ from agent.docker.room import DockerRoom
 from agent.errors import CannotTell, HostmeshError
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.routes import RouteListing, RouteTable
-from agent.leases.client import EtcdClient
 from agent.leases.copy import CopyFile
+from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
 from agent.mesh.desired import desired_routes
@@ -64,7 +65,7 @@ def view_offline(settings: Settings) -> tuple[View, str]:
     Raises:
         HostmeshError: Neither can be had; the error is etcd's.
     """
-    client = EtcdClient(settings.etcd)
+    client = client_for(settings.etcd)
     try:
         return Registry(client, settings.etcd.prefix).snapshot(), ""
     except HostmeshError as error:
@@ -116,6 +117,7 @@ def offline_status(settings: Settings) -> Mapping[str, Any]:
             seen.snapshot,
             tuple(Standing(each, now_s) for each in seen.conditions),
             host_name=settings.host.name or socket.gethostname(),
+            etcd_source=source_of(settings),
             last_contact_s=0.0 if seen.snapshot.contact_problem else now_s,
             now_s=now_s,
             source="host",
