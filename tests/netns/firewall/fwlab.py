@@ -11,20 +11,15 @@ Docker itself is not here: its rules are, in its own words for each engine (see 
 """  # noqa: E501
 
 import contextlib
-import itertools
-import json
-import os
-import queue
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from tests.netns.firewall.probing import DEADLINE_S, Probe, Prober, Process, reach
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
-DEADLINE_S = 20.0
 
 CIDR, LEASE = "10.64.0.0/10", "10.65.0.0/16"
 HOST, PEER, STRANGER = "192.168.9.1", "192.168.9.2", "192.168.9.3"
@@ -52,70 +47,17 @@ WANTS: dict[str, Any] = {
 RESET = " <<EOF\n*filter\n:FORWARD ACCEPT\nCOMMIT\n*nat\nCOMMIT\n*raw\nCOMMIT\nEOF\n"
 
 
-class Probe(NamedTuple):
-    """From a namespace (and maybe a source address) to an address, by "icmp", "tcp80", "udp81"."""
-
-    by: str
-    to: str
-    how: str
-    source: str = ""
-
-
-class Process:
-    """A child that answers JSON lines with JSON lines."""
-
-    def __init__(self, argv: Sequence[str]) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
-
-    def send(self, request: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-
-    def receive(self) -> dict[str, Any]:
-        line = self._lines.get(timeout=DEADLINE_S)
-        assert line, f"{self.process.args!r} ended"
-        said: dict[str, Any] = json.loads(line)
-        return said
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-        try:
-            self.process.wait(timeout=3)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(timeout=5)
-        self.process.stdout.close()
-
-
 class Namespace:
     """A network and mount namespace with /run of its own, alive while its prober is."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         inner = f"mount -t tmpfs tmpfs /run && exec {sys.executable} {HERE / 'prober.py'}"
-        self._prober = Process(
-            ["unshare", "-n", "-m", "--propagation", "private", "sh", "-c", inner]
-        )
-        self.pid = self._prober.process.pid
-        self._ids = itertools.count(1)
+        self.prober = Prober(["unshare", "-n", "-m", "--propagation", "private", "sh", "-c", inner])
+        self.pid = self.prober.process.pid
 
     def wait(self) -> None:
-        assert self._prober.receive()["result"] == "ready"
+        self.prober.wait()
 
     def enter(self, *argv: str) -> list[str]:
         return ["nsenter", "-t", str(self.pid), "-n", "-m", *argv]
@@ -143,21 +85,17 @@ class Namespace:
         self.run("sh", "-c", script)
 
     def ask(self, op: str, **values: str | float) -> int:
-        number = next(self._ids)
-        self._prober.send({"id": number, "op": op, **values})
-        return number
+        return self.prober.ask(op, **values)
 
     def answers(self, count: int) -> dict[int, Any]:
-        said = (self._prober.receive() for _ in range(count))
-        return {answer["id"]: answer["result"] for answer in said}
+        return self.prober.answers(count)
 
     def seen(self, how: str) -> set[str]:
         """Sources of what arrived since the last call."""
-        number = self.ask("seen")
-        return {source for kind, source in self.answers(1)[number] if kind == how}
+        return self.prober.seen(how)
 
     def close(self) -> None:
-        self._prober.close()
+        self.prober.close()
 
 
 class Rig:
@@ -260,21 +198,7 @@ class Rig:
     def reach(self, *probes: Probe, timeout_s: float = 0.35) -> list[str | None]:
         """What each probe got, all sent at once: the source address seen by the other side
         ("yes" for ICMP), None when nothing came back."""
-        asked: dict[str, list[tuple[int, int]]] = {}
-        for index, probe in enumerate(probes):
-            op, port = (
-                (probe.how, 0) if probe.how == "icmp" else (probe.how[:3], int(probe.how[3:]))
-            )
-            number = self.at[probe.by].ask(
-                op, to=probe.to, port=port, source=probe.source, timeout_s=timeout_s
-            )
-            asked.setdefault(probe.by, []).append((index, number))
-        results: list[str | None] = [None] * len(probes)
-        for by, numbers in asked.items():
-            answers = self.at[by].answers(len(numbers))
-            for index, number in numbers:
-                results[index] = answers[number]
-        return results
+        return reach({name: each.prober for name, each in self.at.items()}, probes, timeout_s)
 
     def expect(self, *pairs: tuple[Probe, str | None]) -> None:
         """Assert what every probe gets, and print all that differ."""

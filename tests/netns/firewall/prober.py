@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any
 
-PORTS = (80, 81)
+PORTS = tuple(map(int, sys.argv[1:])) or (80, 81)
 _SAY = threading.Lock()
 _SEEN: set[tuple[str, str]] = set()
 

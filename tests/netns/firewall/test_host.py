@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.netns.firewall.dockerrules import docker_text
-from tests.netns.firewall.fwlab import C0, PEER_CONTAINER, STRANGER, WANTS, Probe, Rig
+from tests.netns.firewall.fwlab import C0, PEER_CONTAINER, STRANGER, WANTS, Rig
+from tests.netns.firewall.probing import Probe
 
 pytestmark = pytest.mark.netns
 

@@ -14,9 +14,9 @@ from tests.netns.firewall.fwlab import (
     PEER,
     PEER_CONTAINER,
     STRANGER,
-    Probe,
     Rig,
 )
+from tests.netns.firewall.probing import Probe
 
 pytestmark = pytest.mark.netns
 

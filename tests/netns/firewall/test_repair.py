@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.netns.firewall.dockerrules import docker_text, jumps
-from tests.netns.firewall.fwlab import A1, C0, HOST, PEER, PEER_CONTAINER, STRANGER, Probe, Rig
+from tests.netns.firewall.fwlab import A1, C0, HOST, PEER, PEER_CONTAINER, STRANGER, Rig
+from tests.netns.firewall.probing import Probe
 
 pytestmark = pytest.mark.netns
 

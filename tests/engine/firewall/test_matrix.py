@@ -1,0 +1,188 @@
+"""Promise 5 on each engine and each iptables: who reaches whom, before and after disturbances.
+
+host1 has iptables-nft, host2 iptables-legacy; each is tested as the host whose rules decide. With
+``HOSTMESH_WRITE_VERIFIED=1`` what was verified goes to verified.json and into docs/docker.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+from hostmesh_lab import images
+from hostmesh_lab.errors import LabError
+from hostmesh_lab.host import Host
+from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.wait import wait_until
+
+from tests.engine.firewall import verified
+from tests.engine.firewall.matrix import CUT_WITHOUT_DOCKER, PAIRS, Scene
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+
+VARIANTS = {"host1": "nft", "host2": "legacy"}
+_HEAL_S = 40.0
+"""Docker may start containers late on a busy machine; the repair itself takes at most 5 s."""
+_JUMP = ("-m", "comment", "--comment", "hostmesh: everything of ours is in this chain", "-j")
+
+
+def _restart_docker(host: Host) -> None:
+    host.run(["lab-service", "restart", "docker"], timeout_s=180)
+
+
+def _docker_restart(host: Host) -> None:
+    _restart_docker(host)
+
+
+def _network_create(host: Host) -> None:
+    host.docker("network", "create", "another")
+
+
+def _flush_and_reload(host: Host) -> None:
+    """As firewalld does: every table empty, then Docker writes its own again."""
+    for table in ("filter", "nat", "raw", "mangle"):
+        host.run(["iptables", "-w", "-t", table, "-F"])
+        host.run(["iptables", "-w", "-t", table, "-X"])
+    _restart_docker(host)
+
+
+def _insert_above(host: Host) -> None:
+    masquerade = ["POSTROUTING", "-o", "eth0", "-j", "MASQUERADE"]
+    host.run(["iptables", "-w", "-t", "nat", "-I", *masquerade])
+    host.run(["iptables", "-w", "-t", "raw", "-I", "PREROUTING", "-p", "udp", "-i", "eth0"])
+
+
+def _delete_duplicate_move(host: Host) -> None:
+    """The jump in filter goes, the one in nat is doubled, the one in raw moved to the end."""
+    forward, post, pre = (
+        [*_JUMP, f"HOSTMESH-{name}"] for name in ("FORWARD", "POSTROUTING", "PREROUTING")
+    )
+    host.run(["iptables", "-w", "-D", "DOCKER-USER", *forward])
+    host.run(["iptables", "-w", "-t", "nat", "-A", "POSTROUTING", *post])
+    host.run(["iptables", "-w", "-t", "raw", "-D", "PREROUTING", *pre])
+    host.run(["iptables", "-w", "-t", "raw", "-A", "PREROUTING", *pre])
+
+
+def _flush_filter(host: Host) -> None:
+    host.run(["iptables", "-w", "-F"])
+
+
+def _flush_nat(host: Host) -> None:
+    host.run(["iptables", "-w", "-t", "nat", "-F"])
+
+
+DISTURBANCES: dict[str, Callable[[Host], None]] = {
+    "another tool inserts above us": _insert_above,
+    "our jumps deleted, doubled, moved": _delete_duplicate_move,
+    "docker network create": _network_create,
+    "Docker restart": _docker_restart,
+    "flush and reload, as firewalld does": _flush_and_reload,
+    "iptables -t nat -F": _flush_nat,
+    "iptables -F": _flush_filter,
+}
+"""In this order: the last two take Docker's own rules away too, until it is restarted."""
+_FEW = ("our jumps deleted, doubled, moved", "iptables -t nat -F")
+
+
+def _labs() -> Iterator[object]:
+    for suite in verified.ENGINES:
+        for forwarding in ("by Docker", "before Docker"):
+            usual = (suite, forwarding) == ("forky", "before Docker")
+            marks = [] if usual else [pytest.mark.full]
+            yield pytest.param((suite, forwarding), id=f"{suite}-{forwarding}", marks=marks)
+
+
+@pytest.fixture(scope="module", params=list(_labs()))
+def setting(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """(suite, who switches ip_forward on)."""
+    found: tuple[str, str] = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def mesh(
+    setting: tuple[str, str], make_lab: Callable[[LabOptions], AbstractContextManager[Lab]]
+) -> Iterator[Lab]:
+    """Two hosts of the suite, one with each iptables."""
+    suite, forwarding = setting
+    try:
+        images.ensure(suite, print)
+    except LabError as error:
+        pytest.skip(f"NOT TESTED: no root filesystem of {suite} could be made here: {error}")
+    sysctls = {"net.ipv4.ip_forward": "1" if forwarding == "before Docker" else "0"}
+    options = {
+        name: HostOptions(iptables=variant, sysctls=sysctls, reject_forward=variant == "nft")
+        for name, variant in VARIANTS.items()
+    }
+    with make_lab(
+        LabOptions(name="matrix", hosts=2, suite=suite, host=options["host1"], hosts_differ=options)
+    ) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def scene(mesh: Lab) -> Iterator[Scene]:
+    with Scene(mesh, tuple(mesh.hosts.values())) as made:
+        yield made
+
+
+@pytest.fixture
+def record(setting: tuple[str, str], scene: Scene) -> Callable[[str], None]:
+    """Keep what a phase verified, if the command line asks for it."""
+
+    def keep(phase: str) -> None:
+        counts = {
+            (VARIANTS[host], pair): count for (host, pair), count in scene.asked.items() if count
+        }
+        scene.asked.clear()
+        if os.environ.get("HOSTMESH_WRITE_VERIFIED"):
+            version = next(iter(scene.hosts)).docker("version", "-f", "{{.Server.Version}}").stdout
+            verified.add(setting[0], version.strip(), setting[1], phase, counts)
+
+    return keep
+
+
+def test_everybody_reaches_what_is_meant_for_them_and_nothing_else(
+    scene: Scene, record: Callable[[str], None]
+) -> None:
+    assert scene.verify(_HEAL_S) == []
+    assert {pair for _, pair in scene.asked} == set(PAIRS)
+    record("at first")
+
+
+def _every_disturbance() -> Iterator[object]:
+    for name in DISTURBANCES:
+        yield pytest.param(name, marks=[] if name in _FEW else [pytest.mark.full])
+
+
+@pytest.mark.parametrize("name", list(_every_disturbance()))
+def test_the_same_after_a_disturbance(
+    scene: Scene, record: Callable[[str], None], name: str
+) -> None:
+    without: frozenset[str] = CUT_WITHOUT_DOCKER.get(name, frozenset())
+    if not without:
+        assert scene.verify(_HEAL_S) == []
+        scene.asked.clear()
+    for host in scene.hosts:
+        DISTURBANCES[name](host)
+    for host in scene.hosts:
+        wait_until(lambda host=host: healed(host), 60, f"{host.name} to be as wanted")  # type: ignore[misc]
+    scene.refresh()
+    try:
+        assert scene.verify(_HEAL_S, without) == []
+        record(name)
+        for host in scene.hosts if without else ():
+            assert "docker-rules-missing" in host.conditions()
+    finally:
+        for host in scene.hosts if without else ():
+            _restart_docker(host)
+        if without:
+            scene.refresh()
+
+
+def healed(host: Host) -> bool:
+    """Nothing differs from what the agent wants."""
+    return '"state": "equal"' in host.agentctl("diff", "-o", "json", check=False).stdout
