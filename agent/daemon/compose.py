@@ -47,6 +47,7 @@ from agent.daemon.routing import Routing
 from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
 from agent.daemon.timers import Timers
+from agent.docker.processes import ProcessTable
 from agent.docker.room import DockerRoom
 from agent.errors import EtcdError, FirewallError
 from agent.kernel.facts import read_host_facts, uplink_target
@@ -82,6 +83,11 @@ def run_forever(settings: Settings, source: Source) -> int:
     return 0
 
 
+def _dockerd() -> int | None:
+    found = ProcessTable().dockerd()
+    return found.pid if found else None
+
+
 def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
     """The kernel's writers for these settings.
 
@@ -90,7 +96,7 @@ def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
     """
     firewall: Firewall | None = None
     if settings.firewall.manage:
-        firewall = open_firewall(settings.firewall.variant)
+        firewall = open_firewall(settings.firewall.variant, dockerd=_dockerd)
     routes = settings.routes
     table = RouteTable(routes.protocol, routes.table)
     return KernelPass(

@@ -10,8 +10,14 @@ from typing import Final, Protocol
 import structlog
 
 from agent.errors import FirewallError
-from agent.kernel.firewall.conditions import conditions_of, contested, stale_variant
+from agent.kernel.firewall.conditions import (
+    conditions_of,
+    contested,
+    stale_variant,
+    switched_variant,
+)
 from agent.kernel.firewall.damper import Damper
+from agent.kernel.firewall.dockerd import variant_of
 from agent.kernel.firewall.flows import Flows
 from agent.kernel.firewall.legacy import LegacyWriter
 from agent.kernel.firewall.nft import NftWriter
@@ -120,6 +126,7 @@ class HostFirewall:
         peers: The set of node addresses.
         flows: Connection tracking.
         variant: The variant to use; None to find where Docker's rules are.
+        docker_variant: What the running dockerd writes with, None when it cannot be told.
         clock: Monotonic seconds.
     """
 
@@ -131,6 +138,7 @@ class HostFirewall:
         peers: PeerSet,
         flows: Flows,
         variant: Variant | None = None,
+        docker_variant: Callable[[], Variant | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._programs = programs
@@ -138,6 +146,8 @@ class HostFirewall:
         self._peers = peers
         self._flows = flows
         self._fixed = variant
+        self._docker_variant = docker_variant
+        self._dockers: Variant | None = None
         self._clock = clock
         self._chosen: Variant | None = None
         self._looked_at = 0.0
@@ -263,6 +273,7 @@ class HostFirewall:
             conditions=(
                 *conditions_of(ruleset, wants),
                 *stale_variant(other, writer.variant.other),
+                *switched_variant(ruleset, writer.variant, self._dockers),
                 *contested(self._damper.contested(self._clock())),
             ),
             repairs=self._damper.total,
@@ -280,17 +291,20 @@ class HostFirewall:
         return writer, writer.read()
 
     def _choose(self) -> Variant:
-        """The variant set, or that in which Docker's rules are, or that of ``iptables``.
+        """The variant set, or that of dockerd's ``iptables``, or without a dockerd of ours.
 
-        Docker writes with the ``iptables`` on its PATH. While alternatives were switched and
-        Docker was not restarted since, its rules are in the other one, and so ours must be.
+        While alternatives were switched and Docker was not restarted since, its rules are in
+        the other one still, and so ours must be.
         """
+        self._dockers = self._docker_variant()
         if self._fixed is not None:
             return self._fixed
-        default = self._programs.default_variant()
-        if self._has_docker(default) or not self._programs.has(default.other):
-            return default
-        return default.other if self._has_docker(default.other) else default
+        wanted = self._dockers or self._programs.default_variant()
+        if not self._programs.has(wanted):
+            wanted = wanted.other
+        if self._has_docker(wanted) or not self._programs.has(wanted.other):
+            return wanted
+        return wanted.other if self._has_docker(wanted.other) else wanted
 
     def _has_docker(self, variant: Variant) -> bool:
         return DOCKER_CHAIN in self._writers[variant].read().table("filter").chains
@@ -320,11 +334,14 @@ class HostFirewall:
             self._other = self._writers[variant.other].read()
 
 
-def open_firewall(variant: str = "auto") -> Firewall:
+def open_firewall(
+    variant: str = "auto", *, dockerd: Callable[[], int | None] = lambda: None
+) -> Firewall:
     """The firewall of this host.
 
     Args:
         variant: "nft", "legacy", or "auto": where Docker's rules are.
+        dockerd: The process id of the running dockerd, None when there is none.
 
     Raises:
         DependencyMissing: iptables is not installed.
@@ -338,6 +355,16 @@ def open_firewall(variant: str = "auto") -> Firewall:
         Variant.NFT: NftWriter(programs),
         Variant.LEGACY: LegacyWriter(programs),
     }
+
+    def docker_variant() -> Variant | None:
+        pid = dockerd()
+        return None if pid is None else variant_of(pid)
+
     return HostFirewall(
-        programs=programs, writers=writers, peers=PeerSet(), flows=Flows(), variant=fixed
+        programs=programs,
+        writers=writers,
+        peers=PeerSet(),
+        flows=Flows(),
+        variant=fixed,
+        docker_variant=docker_variant,
     )

@@ -1,5 +1,6 @@
 """Our rules' text and the edits between what is there and what is wanted."""
 
+import re
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -205,12 +206,62 @@ def test_an_operators_rule_that_surely_shuts_the_mesh_off_is_quoted(rule: str) -
         "-s 10.66.0.77/32 -j DROP",
         "-i eth0 -m set --match-set bad src -j DROP",
         "-i eth0 -m conntrack --ctstate INVALID -j DROP",
-        "-i eth0 -j ACCEPT",
         "-i eth0 -m limit --limit 5/sec -j DROP",
     ],
 )
 def test_a_rule_that_closes_only_a_part_is_the_operators_right(rule: str) -> None:
     assert names(f"-A DOCKER-USER {rule}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "wanted"),
+    [
+        ("-i eth0 -j ACCEPT", [OPEN]),
+        ("-i eth0 -j RETURN", [OPEN]),
+        ("-d 10.65.0.0/16 -i eth0 -j ACCEPT", [SHOWN]),
+        ("-s 10.64.0.0/10 -i eth0 -j ACCEPT", [OPEN, SHOWN]),
+        ("-s 10.64.0.0/10 -j RETURN", [OPEN]),
+        ("-i eth0 -j ACCEPT", [CLOSED]),
+        ("-s 10.0.0.0/8 -i eth0 -j ACCEPT", [INTERNAL]),
+    ],
+)
+def test_an_operators_rule_that_leads_traffic_past_ours_is_quoted(
+    rule: str, wanted: list[WantedNetwork]
+) -> None:
+    ruleset = parse_ruleset(DOCKER_20.format(user=f"-A DOCKER-USER {rule}\n"))
+    found = conditions_of(ruleset, wants(*wanted))
+    assert [condition.name for condition in found] == ["operator-bypasses-mesh"]
+    assert f"-A DOCKER-USER {rule}" in found[0].cause
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-s 10.64.0.0/10 -d 10.65.0.0/17 -i eth0 -j ACCEPT",
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
+        "-s 192.168.50.0/24 -i eth0 -j ACCEPT",
+        "-i eth0 -p tcp -m tcp --dport 443 -j ACCEPT",
+        "-i docker0 -j ACCEPT",
+        "-i eth1 -j RETURN",
+        "-j RETURN",
+    ],
+)
+def test_what_lets_in_what_ours_let_in_or_only_a_part_is_no_bypass(rule: str) -> None:
+    assert names(f"-A DOCKER-USER {rule}\n", wants(OPEN)) == []
+
+
+def test_a_rule_behind_one_that_spares_the_mesh_does_not_shut_it_off() -> None:
+    spare = "-A DOCKER-USER -s 10.64.0.0/10 -d 10.65.0.0/17 -i eth0 -j ACCEPT\n"
+    assert names(spare + "-A DOCKER-USER -i eth0 -j DROP\n", wants(OPEN)) == []
+    assert names("-A DOCKER-USER ! -s 10.64.0.0/10 -i eth0 -j DROP\n") == []
+
+
+def test_rules_ahead_of_ours_are_judged_alike_before_ours_stand() -> None:
+    """The first look of an agent's life; a REJECT behind ours is none of our business."""
+    text = DOCKER_20.format(user="").replace("COMMIT", "-A FORWARD -j REJECT\nCOMMIT", 1)
+    without = re.sub(r".*HOSTMESH.*\n", "", text)
+    assert conditions_of(parse_ruleset(without), wants(OPEN, SHOWN)) == ()
 
 
 def test_an_operators_own_chain_is_followed() -> None:

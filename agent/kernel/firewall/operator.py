@@ -1,0 +1,180 @@
+"""Rules of others that new traffic meets ahead of ours: does it get to ours at all? Pure.
+
+A packet of each kind that matters is walked through FORWARD to where ours belongs: first of all,
+or in DOCKER-USER behind the operator's own rules. Only what can be told from
+interface, addresses and connection state counts: a rule that also looks at ports or at anything
+else decides about a part, which is the operator's right.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from itertools import product
+from typing import Final
+
+from agent.kernel.firewall.parse import Clause, RuleSpec, Table, parse_rule
+from agent.kernel.firewall.plan import entry_chain, is_ours
+from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER
+from agent.mesh.firewall import PEERS_SET, Access, FirewallWants
+from agent.model import Condition, Severity
+
+__all__ = ["operator_rules"]
+
+_DEPTH: Final = 8
+"""How deep an operator's own chains are followed."""
+_ANYWHERE: Final = IPv4Network("0.0.0.0/0")
+
+_Packet = Mapping[str, str | IPv4Network]
+"""A new packet's path in a rule's words: what -i, -o, -s and -d are for it."""
+
+
+class _End(enum.Enum):
+    """How a walk ends before our chain."""
+
+    SHUT = enum.auto()
+    ACCEPTED = enum.auto()
+    RETURNED = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fate:
+    """What the rule ``-A chain body`` does to a packet that would have come to ours."""
+
+    end: _End
+    chain: str
+    body: str
+
+
+def operator_rules(table: Table, wants: FirewallWants) -> Iterator[Condition]:
+    """At most one condition for each: mesh traffic shut off, traffic led past ours."""
+    for packet in _mesh_packets(wants):
+        fate = _fate(table, packet)
+        if fate is not None and fate.end is _End.SHUT:
+            yield _blocks(fate, wants)
+            break
+    for packet, passes in _guarded_packets(wants):
+        fate = _fate(table, packet)
+        if fate is None or fate.end is _End.SHUT or (passes and fate.end is _End.ACCEPTED):
+            continue
+        yield _bypasses(fate, wants)
+        break
+
+
+def _blocks(fate: _Fate, wants: FirewallWants) -> Condition:
+    return Condition(
+        name="operator-blocks-mesh",
+        subject=fate.chain,
+        severity=Severity.ERROR,
+        cause=f"a rule ahead of ours shuts mesh traffic off: -A {fate.chain} {fate.body}",
+        hint=f"let it spare the mesh: ! -s {wants.cidr} for containers, -m set ! --match-set"
+        f" {PEERS_SET} src for hosts; ours drop what strangers may not reach",
+    )
+
+
+def _bypasses(fate: _Fate, wants: FirewallWants) -> Condition:
+    return Condition(
+        name="operator-bypasses-mesh",
+        subject=fate.chain,
+        cause=f"a rule ahead of ours leads traffic past them, so that neither access to Docker"
+        f" networks nor strangers are Hostmesh's to decide: -A {fate.chain} {fate.body}",
+        hint=f"narrow it, so that traffic by {wants.uplink} to {wants.lease} goes on to ours",
+    )
+
+
+def _mesh_packets(wants: FirewallWants) -> Iterator[_Packet]:
+    """Mesh traffic through this host, in and out."""
+    up = wants.uplink
+    opened = [network for network in wants.networks if not network.closed]
+    for network, cidr in product(opened, wants.cidrs):
+        yield {"-i": up, "-o": network.bridge, "-s": cidr, "-d": network.subnet}
+        yield {"-i": network.bridge, "-o": up, "-s": network.subnet, "-d": cidr}
+    if not opened:
+        for lease, cidr in product(wants.leases, wants.cidrs):
+            yield {"-i": up, "-s": cidr, "-d": lease}
+            yield {"-o": up, "-s": lease, "-d": cidr}
+
+
+def _guarded_packets(wants: FirewallWants) -> Iterator[tuple[_Packet, bool]]:
+    """What ours must see to let it in or keep it out, and whether it would be let in whole."""
+    for network in wants.networks:
+        way: _Packet = {"-i": wants.uplink, "-o": network.bridge, "-d": network.subnet}
+        whole = network.access is Access.OPEN and not network.closed
+        yield {**way, "-s": _ANYWHERE}, False
+        for cidr in wants.cidrs:
+            yield {**way, "-s": cidr}, whole
+
+
+def _fate(table: Table, packet: _Packet) -> _Fate | None:
+    """What keeps ``packet`` from our chain; None when it gets there, or nothing tells."""
+    if entry_chain(table) != DOCKER_USER:
+        return None
+    walk = _Walk(table, packet)
+    found = walk.through("FORWARD", _DEPTH)
+    return None if walk.reached else found
+
+
+class _Walk:
+    """One packet on its way through the filter table."""
+
+    def __init__(self, table: Table, packet: _Packet) -> None:
+        self._table = table
+        self._packet = packet
+        self.reached = False
+
+    def through(self, chain: str, depth: int) -> _Fate | None:
+        """Walk one chain. None: it came to ours (``reached``) or went on behind the chain."""
+        for body in self._table.rules(chain):
+            spec = parse_rule(body)
+            if chain == DOCKER_USER and spec.target == "RETURN" and spec.unconditional:
+                break  # ours stands before it, or will
+            if is_ours(body) or not _hits(spec, self._packet):
+                continue
+            if spec.target in {"DROP", "REJECT"}:
+                return _Fate(_End.SHUT, chain, body)
+            if spec.target == "ACCEPT":
+                return _Fate(_End.ACCEPTED, chain, body)
+            if spec.target == "RETURN":
+                return _Fate(_End.RETURNED, chain, body) if chain == DOCKER_USER else None
+            if depth and self._is_operators(spec.target):
+                found = self.through(spec.target, depth - 1)
+                if found is not None or self.reached:
+                    return found
+        self.reached = chain == DOCKER_USER
+        return None
+
+    def _is_operators(self, target: str) -> bool:
+        docker = target.startswith(DOCKER_CHAIN) and target != DOCKER_USER
+        return target in self._table.chains and not docker
+
+
+def _hits(spec: RuleSpec, packet: _Packet) -> bool:
+    """Whether every such packet surely meets every test of the rule."""
+    return all(_holds(clause, packet) for clause in spec.clauses)
+
+
+def _holds(clause: Clause, packet: _Packet) -> bool:
+    if clause.module == "comment":
+        return True
+    if clause.option in {"--ctstate", "--state"}:
+        return ("NEW" in clause.values) != clause.negated
+    known = packet.get(clause.option) if not clause.module else None
+    if isinstance(known, IPv4Network):
+        return _address_holds(clause, known)
+    if isinstance(known, str):
+        return _interface_matches(clause.values[0], known) != clause.negated
+    return False
+
+
+def _address_holds(clause: Clause, known: IPv4Network) -> bool:
+    try:
+        said = IPv4Network(clause.values[0])
+    except (AddressValueError, NetmaskValueError, ValueError):
+        return False
+    return not said.overlaps(known) if clause.negated else known.subnet_of(said)
+
+
+def _interface_matches(pattern: str, name: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("+") else name == pattern
