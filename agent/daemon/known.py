@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from agent.daemon import viewconditions as tell
 from agent.docker.report import ConfigFile
 from agent.leases import trust
+from agent.mesh.backends import backend_by_name
 from agent.mesh.desired import summarise
 from agent.mesh.liveness import dead_subnets, lapsed_leases
 from agent.mesh.world import World, peers_by_subnet
@@ -114,6 +115,17 @@ class Known:
     def accepted(self) -> Known:
         """Believe the alarming view by the operator's word."""
         return self if self.alarming is None else self._believing(self.alarming)
+
+    @property
+    def container_mtu(self) -> int | None:
+        """Bytes that a container's packet may have: what the uplink carries and the backend leaves.
+
+        None while the uplink is not known.
+        """
+        if self.uplink is None:
+            return None
+        backend = backend_by_name(self.config.backend) if self.config else None
+        return self.uplink.mtu - (backend.overhead_bytes if backend else 0)
 
     @property
     def complete(self) -> bool:

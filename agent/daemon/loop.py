@@ -425,7 +425,7 @@ class Loop:
     def _want_docker(self) -> None:
         known = self._snapshot.known
         if known.own is not None and known.uplink is not None:
-            wants = self._rooms.docker_wants(known.own.subnet, known.uplink.mtu)
+            wants = self._rooms.docker_wants(known.own.subnet, known.container_mtu)
             self._rooms.docker.want(wants)
 
     def _update(self, **changes: object) -> None:

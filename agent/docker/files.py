@@ -134,7 +134,7 @@ _HINTS = {
     "mount its folder instead",
     errno.EACCES: "the agent runs as root and needs to write there",
     errno.EPERM: "its owner or mode cannot be kept: the agent needs CAP_CHOWN, and "
-    " the file must not be immutable",
+    "the file must not be immutable",
     errno.ENOSPC: "free some space on that file system",
     errno.ELOOP: "the symbolic links lead in a circle",
 }

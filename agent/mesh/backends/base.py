@@ -17,6 +17,10 @@ class RouteBackend(Protocol):
     def name(self) -> str:
         """The value of Backend.Type and BackendType, ``host-gw`` for example."""
 
+    @property
+    def overhead_bytes(self) -> int:
+        """What it adds to each packet: containers' MTU is the uplink's less this."""
+
     def peer_route(self, peer: Lease, uplink: Uplink, world: World) -> Route | Condition:
         """The route to ``peer``'s subnet, or why this host cannot have one.
 

@@ -21,6 +21,7 @@ class HostGateway:
     """``peer.subnet via peer.node_address dev uplink``."""
 
     name = str(Backend.HOST_GW)
+    overhead_bytes = 0
 
     def peer_route(self, peer: Lease, uplink: Uplink, world: World) -> Route | Condition:
         """The route, or the condition ``peer-off-link``."""

@@ -1,7 +1,7 @@
 """Docker and the mesh: networks of three hosts, one restart at a time, an engine that dies.
 
 host1 and host2 attach Docker by daemon.json; host3's Docker may not be touched: it attaches by a
-network. host1 had a network before it joined.
+network. host2's link carries less than the others'.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ LAB = LabOptions(
     hosts=3,
     host=HostOptions(reject_forward=True),
     hosts_differ={
+        "host2": HostOptions(reject_forward=True, mtu=1400),
         "host3": HostOptions(
             reject_forward=True, daemon_json=TEXT, settings={"docker": {"attach": "network"}}
-        )
+        ),
     },
 )
 
@@ -84,7 +85,6 @@ def test_promise_7_the_docker_that_may_not_be_touched_was_not(mesh: Lab) -> None
 
 def test_compose_like_networks_of_three_hosts_reach_each_other(mesh: Lab) -> None:
     one, two, three = hosts(mesh)
-    three.docker("network", "disconnect", "hostmesh", "x", check=False)
     with composed(one) as first, composed(two) as second:
         third = three.start_container("shop-web-1", network="hostmesh")
         try:
@@ -103,6 +103,19 @@ def test_compose_like_networks_of_three_hosts_reach_each_other(mesh: Lab) -> Non
                 assert asker(source, address) == own, "the true source address"
         finally:
             three.docker("rm", "-f", "shop-web-1")
+
+
+def test_the_mtu_follows_the_uplink_on_docker0_and_new_networks(mesh: Lab) -> None:
+    host = mesh.hosts["host2"]
+    host.docker("network", "create", "small")
+    try:
+        for network in ("bridge", "small"):
+            host.start_container("web", network=network)
+            shown = host.docker("exec", "web", "cat", "/sys/class/net/eth0/mtu").stdout
+            host.remove_container("web")
+            assert shown.strip() == "1400", network
+    finally:
+        host.docker("network", "rm", "small")
 
 
 def asker(source: Host, address: str) -> str:

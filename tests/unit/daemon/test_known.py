@@ -194,3 +194,16 @@ def test_promise_3_only_a_silent_host_without_heartbeat_is_dead() -> None:
     made = alive.world(route_protocol=140, route_table=254)
     assert made is not None
     assert made.dead_subnets == frozenset()
+
+
+def test_containers_get_what_the_uplink_carries_less_what_the_backend_adds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = Known(host_id=OWN)
+    assert known.container_mtu is None
+    known = replace(known, uplink=replace(UPLINK, mtu=9001))
+    assert known.container_mtu == 9001
+    known = replace(known, config=CONFIG)
+    assert known.container_mtu == 9001
+    monkeypatch.setattr("agent.mesh.backends.host_gw.HostGateway.overhead_bytes", 50)
+    assert known.container_mtu == 8951
