@@ -18,7 +18,7 @@ from hostmesh_lab.lab import Lab, LabOptions
 
 from agent.docker.knownkeys import KNOWN_TO_20_10
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 DRIVER = "/root/driver.py"
 DAEMON_JSON = "/etc/docker/daemon.json"

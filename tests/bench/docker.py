@@ -1,0 +1,110 @@
+"""How long a fresh host takes to get its Docker onto the lease, against a restart of that dockerd.
+
+    flock -w 1200 /var/cache/hostmesh-lab/lab.lock \\
+        env PYTHONPATH=tests/lab .venv/bin/python tests/bench/docker.py [--suite SUITE] [--rounds N]
+
+One lab host, its engine idle. A round is: the agent is started on a host that never had one,
+until docker0 has the lease and dockerd answers; leave; then a restart of dockerd alone, until it
+answers. The overhead is the difference of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from hostmesh_lab.host import Host
+from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.lab import Lab, LabOptions
+
+GOAL_S = 1.0
+_ANSWERS = "curl -sf -m 1 --unix-socket /run/docker.sock http://docker/_ping >/dev/null"
+_ON_LEASE = f"until ip -4 -o address show dev docker0 | grep -q ' 10\\.' && {_ANSWERS}"
+_STEPS = (
+    ("lease-claimed", "lease"),
+    ("docker-restart-due", "restart begun"),
+    ("docker-restarted", "restart ended"),
+)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds: the whole way, a restart alone, and when each step was logged."""
+
+    joined_s: float
+    restart_s: float
+    steps_s: dict[str, float]
+
+
+def timed(run: Callable[[], object]) -> float:
+    started_s = time.monotonic()
+    run()
+    return time.monotonic() - started_s
+
+
+def join(host: Host) -> tuple[float, dict[str, float]]:
+    """Start the agent; seconds until docker0 has the lease and dockerd answers, and its steps."""
+    logged = len(host.agent_log())
+    watch = host.popen(["sh", "-c", f"{_ON_LEASE}; do sleep 0.02; done"])
+    began, started_s = time.time(), time.monotonic()
+    host.service("start", "agent")
+    if watch.wait(120) != 0:
+        sys.exit("docker0 did not get the lease")
+    joined_s = time.monotonic() - started_s
+    steps = {}
+    for line in host.agent_log()[logged:].splitlines():
+        entry = json.loads(line) if line.startswith("{") else {}
+        at_s = datetime.fromisoformat(entry["timestamp"]).timestamp() if entry else 0.0
+        steps.update({name: at_s - began for event, name in _STEPS if entry.get("event") == event})
+    return joined_s, steps
+
+
+def forget(host: Host) -> None:
+    """Make it a host that never had an agent."""
+    host.run(["agentctl", "wait", "--ready"], timeout_s=120)
+    host.agentctl("leave", timeout_s=120)
+    host.stop_agent()
+    host.run(["sh", "-c", "rm -rf /var/lib/hostmesh/* /run/hostmesh/*"])
+
+
+def one_round(host: Host) -> Round:
+    joined_s, steps = join(host)
+    forget(host)
+    time.sleep(2)  # what dockerd does after it answers is no part of the next figure
+    restart_s = timed(lambda: host.run(["lab-service", "restart", "docker"], timeout_s=120))
+    time.sleep(2)
+    return Round(joined_s, restart_s, steps)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="fresh join against a restart of dockerd")
+    parser.add_argument("--suite", default="trixie")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    options = LabOptions(
+        name="dockerbench", hosts=1, suite=args.suite, host=HostOptions(agent=False)
+    )
+    with Lab.up(options) as lab:
+        host = lab.hosts["host1"]
+        version = host.docker("version", "--format", "{{.Server.Version}}").stdout.strip()
+        rounds = [one_round(host) for _ in range(args.rounds)]
+    joined_s = statistics.median(each.joined_s for each in rounds)
+    restart_s = statistics.median(each.restart_s for each in rounds)
+    print(f"Docker {version}, {args.rounds} rounds, medians in seconds")
+    for name in [name for _, name in _STEPS]:
+        at_s = statistics.median(each.steps_s[name] for each in rounds if name in each.steps_s)
+        print(f"  {name:24} {at_s:6.2f}")
+    print(f"  docker0 on the lease     {joined_s:6.2f}")
+    print(f"  restart of dockerd alone {restart_s:6.2f}")
+    print(f"  overhead                 {joined_s - restart_s:6.2f}   (goal: under {GOAL_S:g})")
+    return 0 if joined_s - restart_s < GOAL_S else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
