@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install Hostmesh on a real host from this clone: a virtual environment under /opt/hostmesh,
-# the unit, and a settings file if there is none. Run it again to upgrade: the data path and
+# the units, and a settings file if there is none. Run it again to upgrade: the data path and
 # the lease stay as they are while the agent restarts.
 #
 #   deploy/install.sh [--etcd http://10.0.0.5:2379[,http://…]] [--start]
@@ -16,6 +16,8 @@ start=no
 uninstall=no
 keep=no
 protocol_name=/etc/iproute2/rt_protos.d/hostmesh.conf
+units="hostmesh-agent.service hostmesh-docker-gate.service"
+made_folder=/var/lib/hostmesh/made-etc-docker
 
 fail() { printf 'install: %s\n' "$*" >&2; exit 1; }
 while [ $# -gt 0 ]; do
@@ -36,12 +38,19 @@ if [ $uninstall = yes ]; then
         /usr/local/bin/agentctl leave || printf 'install: agentctl leave said the above; going on\n' >&2
     fi
     if command -v systemctl >/dev/null; then
-        systemctl disable --now hostmesh-agent.service 2>/dev/null || true
+        # shellcheck disable=SC2086  # a list of names
+        systemctl disable --now $units 2>/dev/null || true
     fi
-    rm -f /etc/systemd/system/hostmesh-agent.service /usr/local/bin/hostmesh-agent /usr/local/bin/agentctl \
+    for unit in $units; do rm -f /etc/systemd/system/"$unit"; done
+    rm -f /usr/local/bin/hostmesh-agent /usr/local/bin/agentctl \
         $protocol_name
     rm -rf $prefix
     if command -v systemctl >/dev/null; then systemctl daemon-reload 2>/dev/null || true; fi
+    if [ $keep = no ] && [ -e $made_folder ]; then
+        # The unit made it for daemon.json, which is given back by now.
+        rmdir /etc/docker 2>/dev/null || true
+        rm -f $made_folder
+    fi
     [ $keep = no ] || { printf 'install: the program is removed; this host is a member still\n'; exit 0; }
     printf 'install: removed; /etc/hostmesh and /var/lib/hostmesh are kept (rm -r them to forget this host)\n'
     exit 0
@@ -98,13 +107,14 @@ if [ ! -e $protocol_name ]; then
 fi
 
 if [ -d /run/systemd/system ]; then
-    cp systemd/hostmesh-agent.service /etc/systemd/system/hostmesh-agent.service
+    for unit in $units; do cp systemd/"$unit" /etc/systemd/system/"$unit"; done
     systemctl daemon-reload
     if [ $start = yes ]; then
-        systemctl enable hostmesh-agent.service
+        # shellcheck disable=SC2086  # a list of names
+        systemctl enable $units
         systemctl restart hostmesh-agent.service
     else
-        printf 'install: next: systemctl enable --now hostmesh-agent\n'
+        printf 'install: next: systemctl enable --now hostmesh-agent hostmesh-docker-gate\n'
     fi
 else
     printf 'install: no systemd here: run /usr/local/bin/hostmesh-agent from your own supervisor\n'

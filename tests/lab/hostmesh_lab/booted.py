@@ -12,11 +12,11 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hostmesh_lab import kinds, paths, shell
+from hostmesh_lab import images, kinds, paths, shell
 from hostmesh_lab.config import Config
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.host import Host
@@ -209,17 +209,31 @@ class BootedHost(Host):
         asked = {"verb": verb, "timeout_s": timeout_s, **request}
         raise LabError(f"{self.name} has systemd as PID 1, which takes no {asked}")
 
-    def install(self, packages: Sequence[Path], timeout_s: float = 120.0) -> str:
-        """Copy packages to the host and install them as an operator would; apt's words."""
-        names = []
-        for package in packages:
-            target = self.path(f"/root/{package.name}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(package, target)
-            names.append(f"/root/{package.name}")
-        # apt would read lists of a mirror that the lab does not have; dpkg needs none.
-        done = self.run(["dpkg", "--install", *names], timeout_s=timeout_s, env=_APT)
+    # -- packages. apt would read lists of a mirror that the lab does not have; dpkg needs none
+
+    def copy_in(self, package: Path) -> str:
+        """Put a file on its disk, under /root; return its name there."""
+        target = self.path(f"/root/{package.name}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(package, target)
+        return f"/root/{package.name}"
+
+    def install(self, package: Path) -> str:
+        """Install a package as an operator would, and return what was said."""
+        done = self.run(["dpkg", "--install", self.copy_in(package)], timeout_s=120, env=_APT)
         return done.stdout + done.stderr
+
+    def preinstall(self, package: Path) -> None:
+        """Install a package on the disk while the machine is off, as one makes a cloud's image."""
+        disk = {name: str(self.disk / name) for name in ("upper", "work")}
+        overlay = f"lowerdir={':'.join(self.config.layers)},upperdir={disk['upper']}"
+        images.in_chroot(
+            self.disk / "root",
+            f"dpkg --install {self.copy_in(package)}",
+            self.disk / "log/preinstall.log",
+            doing=f"{self.name}: installing {package.name} into the image",
+            mounts=f'mount -t overlay overlay -o "{overlay},workdir={disk["work"]}" "$0"',
+        )
 
 
 _APT = {"DEBIAN_FRONTEND": "noninteractive"}

@@ -201,13 +201,15 @@ class Lab:
         host.create_disk(kinds.host_files(chosen, self.endpoints()))
         return host
 
-    def join(self, options: HostOptions | None = None) -> Host:
-        """Add the next host and boot it. Without options it is like the lab's others."""
+    def join(self, options: HostOptions | None = None, *, boot: bool = True) -> Host:
+        """Add the next host and boot it, or leave that to the caller, who has to do something to
+        its disk first. Without options it is like the lab's others."""
         with state.locked(self.name):
             self._adopt_all()
             index = 1 + max((int(name.removeprefix("host")) for name in self.hosts), default=0)
             host = self._create_host(index, options or self.host_defaults())
-            host.boot()
+            if boot:
+                host.boot()
             return host
 
     def host_defaults(self) -> HostOptions:
