@@ -52,6 +52,14 @@ def _dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="check, say what, write nothing")
 
 
+def _firewall(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="what would be fed to iptables-restore now, nothing when nothing differs",
+    )
+
+
 def _config_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cidr", metavar="CIDR", help="range of the whole mesh")
     parser.add_argument("--subnet-len", metavar="N", help="prefix length of each new subnet")
@@ -174,7 +182,7 @@ VERBS: tuple[Verb, ...] = (
         _RESTART_TIMEOUT_S,
     ),
     Verb(("reload",), "have the agent read its settings again", "reload"),
-    Verb(("firewall", "show"), "our firewall rules as they stand", "firewall", "show"),
+    Verb(("firewall", "show"), "our firewall rules as they stand", "firewall", "show", _firewall),
     Verb(("wait",), "wait until this host is ready", "wait", "run", _wait, _RESTART_TIMEOUT_S),
     Verb(("version",), "versions of agentctl and of the agent here", "version"),
     Verb(("completion",), "a completion script for a shell", "completion", "run", _completion),

@@ -152,9 +152,13 @@ class Answers:
 
     def firewall(self) -> Document:
         """``GET /v1/firewall``."""
-        return self._loop.ask(
-            lambda: {"version": _VERSION, "rules": self._kernel.show_firewall().splitlines()}
-        )
+        return self._loop.ask(self._firewall)
+
+    def _firewall(self) -> Document:
+        world = self._loop.world()
+        restore = None if world is None else self._kernel.render_firewall(world).splitlines()
+        rules = self._kernel.show_firewall().splitlines()
+        return {"version": _VERSION, "rules": rules, "restore": restore}
 
     def health(self) -> tuple[int, Document]:
         """``GET /healthz``: the loop turns."""

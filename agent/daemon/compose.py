@@ -362,6 +362,7 @@ class HostAgent:
         self._settings = settings
         self._source.configure_log(settings.log)
         self._docker_room.rules.adopt(settings.docker)
+        self._kernel.limit_access(settings.firewall.access)
 
     def _make_control(self, host_name: str) -> ControlServer:
         answers = Answers(

@@ -53,6 +53,10 @@ class KernelPass:
         self._forwarding = forwarding
         self._access_limit = access_limit
 
+    def limit_access(self, limit: Access) -> None:
+        """From the next pass on no network of this host is opened wider; the loop's thread only."""
+        self._access_limit = limit
+
     def own_pids(self) -> frozenset[int]:
         """Processes whose writes of rules are ours, by which the rule monitor tells them."""
         return self._firewall.own_pids() if self._firewall else frozenset()
@@ -99,6 +103,12 @@ class KernelPass:
     def show_firewall(self) -> str:
         """Our rules as they stand, with their place among the others; "" when not managed."""
         return self._firewall.show() if self._firewall else ""
+
+    def render_firewall(self, world: World) -> str:
+        """What :meth:`rules` would feed to iptables-restore now; "" when nothing differs."""
+        if self._firewall is None:
+            return ""
+        return self._firewall.render(firewall_wants(world, self._access_limit))
 
     def remove(self) -> tuple[str, ...]:
         """Take everything of ours out of the kernel. Lines of what was done.

@@ -27,6 +27,7 @@ LIVE = frozenset(
         "docker.manage",
         "docker.replace",
         "docker.restart",
+        "firewall.access",
         "firewall.check_s",
         "host.node_address",
         "host.uplink",

@@ -1,20 +1,33 @@
-"""``agentctl firewall show``: our rules as they stand."""
+"""``agentctl firewall show``: our rules as they stand, or what would be written."""
 
 from __future__ import annotations
 
 from agent.ctl.context import Context
 from agent.ctl.output import sentence
+from agent.errors import CannotTell
 
 __all__ = ["show"]
 
 
 def show(context: Context) -> int:
-    """Print the rules that the agent keeps, in the words of iptables-save."""
+    """Print the rules that the agent keeps, in the words of iptables-save.
+
+    Raises:
+        CannotTell: --dry-run, and this host holds no subnet to make rules for.
+    """
     document = context.client.get("/v1/firewall")
     if context.form == "json":
         context.say_json(document)
         return 0
-    rules = document.get("rules") or ["no rule of ours stands"]
+    if context.args.dry_run:
+        rules = document.get("restore")
+        if rules is None:
+            raise CannotTell(
+                "this host holds no subnet, so there are no rules to write",
+                hint="agentctl status says why",
+            )
+    else:
+        rules = document.get("rules") or ["no rule of ours stands"]
     for rule in rules:
         context.say(sentence(rule))
     return 0

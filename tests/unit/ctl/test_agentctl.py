@@ -20,7 +20,7 @@ from agent.ctl import direct
 from agent.ctl.main import main
 from agent.ctl.parser import VERBS
 from agent.daemon import membership
-from agent.errors import EtcdUnavailable, HostmeshError, SettingsError
+from agent.errors import CannotTell, EtcdUnavailable, HostmeshError, SettingsError
 from agent.model import View
 from agent.settings import Settings
 
@@ -540,6 +540,26 @@ def test_with_nobody_there_stdout_stays_empty_and_the_reason_is_etcds(socket_pat
     assert len(done.stderr.splitlines()) == 3, done.stderr
     assert done.stderr.splitlines()[1].startswith("agentctl: ")
     assert done.stderr.splitlines()[2].startswith("hint: ")
+
+
+def test_firewall_show_prints_rules_or_what_would_be_written(
+    socket_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from agent.daemon.control import ControlServer, Routes  # noqa: PLC0415
+
+    document: dict[str, Any] = {"rules": ["iptables-nft"], "restore": ["*raw", "COMMIT\x1b[1m"]}
+    server = ControlServer(socket_path, "", Routes({"/v1/firewall": lambda: document}, {}))
+    server.start()
+    try:
+        assert run(socket_path, "firewall", "show") == 0
+        assert capsys.readouterr().out == "iptables-nft\n"
+        assert run(socket_path, "firewall", "show", "--dry-run") == 0
+        assert capsys.readouterr().out == "*raw\nCOMMIT\\x1b[1m\n"
+        document["restore"] = None
+        assert run(socket_path, "firewall", "show", "--dry-run") == CannotTell.exit_code
+        assert "holds no subnet" in capsys.readouterr().err
+    finally:
+        server.stop()
 
 
 def test_the_daemons_own_server_and_agentctl_understand_each_other(

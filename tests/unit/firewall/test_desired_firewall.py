@@ -4,8 +4,10 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from agent.daemon.kernelpass import firewall_wants
 from agent.mesh.firewall import Access, FirewallWants, desired_firewall
-from agent.model import DockerNetwork
+from agent.mesh.world import World
+from agent.model import DockerFacts, DockerNetwork, Lease, MeshConfig, Uplink
 
 pytestmark = pytest.mark.unit
 
@@ -107,3 +109,43 @@ def test_an_uplink_name_iptables_would_not_take_literally_is_refused(uplink: str
 def test_order_of_input_does_not_matter() -> None:
     networks = [DOCKER0, network("br-a", "10.65.128.0/24"), network("br-b", "10.65.129.0/24")]
     assert desired(*networks) == desired(*reversed(networks))
+
+
+@pytest.mark.parametrize(
+    ("config", "limit", "expected"),
+    [
+        (Access.PUBLISHED, Access.OPEN, [Access.OPEN, Access.PUBLISHED]),
+        (Access.OPEN, Access.OPEN, [Access.OPEN, Access.OPEN]),
+        (Access.OPEN, Access.PUBLISHED, [Access.PUBLISHED, Access.PUBLISHED]),
+        (Access.CLOSED, Access.OPEN, [Access.OPEN, Access.CLOSED]),
+        (Access.OPEN, Access.CLOSED, [Access.CLOSED, Access.CLOSED]),
+    ],
+)
+def test_config_opens_and_a_host_only_tightens(
+    config: Access, limit: Access, expected: list[Access]
+) -> None:
+    """What the mesh's config and agent.toml say gets to the rules."""
+    networks = (
+        network("docker0", "10.65.0.0/17", default=True),
+        network("br-app", "10.65.128.0/24"),
+    )
+    address = IPv4Address("192.168.1.1")
+    world = World(
+        config=MeshConfig(
+            cidr=CIDR,
+            subnet_len=16,
+            subnet_min=IPv4Address("10.64.0.0"),
+            subnet_max=IPv4Address("10.127.0.0"),
+            access=config,
+        ),
+        own=Lease(subnet=LEASE, node_address=address, backend="host-gw"),
+        uplink=Uplink(
+            index=2,
+            name="eth0",
+            mtu=1500,
+            node_address=address,
+            on_link=IPv4Network("192.168.1.0/24"),
+        ),
+        docker=DockerFacts(reachable=True, networks=networks),
+    )
+    assert [each.access for each in firewall_wants(world, limit).networks] == expected
