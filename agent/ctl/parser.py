@@ -28,6 +28,15 @@ def _no_arguments(_parser: argparse.ArgumentParser) -> None:
     """Most verbs take none of their own."""
 
 
+def _events(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--follow", action="store_true", help="print new ones until Ctrl-C or --timeout"
+    )
+    parser.add_argument(
+        "--since", type=_seconds, metavar="TIME", help="only those of the last TIME, such as 1h"
+    )
+
+
 def _watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--watch",
@@ -152,6 +161,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(("leases",), "who owns which subnet, and whether they are alive", "leases", "run", _watch),
     Verb(("routes",), "the mesh's routes on this host, wanted or there", "routes"),
     Verb(("diff",), "what differs from what should be: 0 nothing, 1 something, 2 unknown", "diff"),
+    Verb(("events",), "what happened on this host", "events", "run", _events),
     Verb(("config", "init"), "create the mesh", "config", "init", _config_init),
     Verb(("config", "show"), "the mesh's config as it is in etcd", "config", "show"),
     Verb(("config", "set"), "change the mesh while it runs", "configset", arguments=_config_set),

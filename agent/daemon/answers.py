@@ -8,18 +8,20 @@ from http import HTTPStatus
 from typing import Any
 
 from agent.daemon.conditions import ConditionRegistry
-from agent.daemon.control import Routes
+from agent.daemon.control import Routes, Text
 from agent.daemon.documents import leases_document
+from agent.daemon.history import events_document
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.loop import Loop
 from agent.daemon.membership import Done, Leaver
+from agent.daemon.observer import Observer
 from agent.daemon.reload import outcome
 from agent.daemon.routelist import routes_document
 from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
 from agent.daemon.status import host_state, is_ready, status_document
 from agent.docker.report import ConfiguratorReport, RestartOutlook
-from agent.errors import CannotTell, HostmeshError
+from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.mesh.plan import RoutePlan, describe_route
 from agent.model import DockerState
 
@@ -56,6 +58,7 @@ class Answers:
         leaver: Leaver,
         state: StateFile,
         docker_outlook: Callable[[], RestartOutlook],
+        observer: Observer,
         restart_docker: Callable[[bool], ConfiguratorReport],
     ) -> None:
         self._loop = loop
@@ -68,6 +71,7 @@ class Answers:
         self._leaver = leaver
         self._state = state
         self._docker_outlook = docker_outlook
+        self._observer = observer
         self._restart_docker = restart_docker
 
     def routes(self) -> Routes:
@@ -82,7 +86,9 @@ class Answers:
                 "/v1/docker": self.docker,
                 "/healthz": self.health,
                 "/readyz": self.readiness,
+                "/metrics": self.metrics,
             },
+            query={"/v1/events": self.events},
             change={
                 "/v1/leave": self.leave,
                 "/v1/join": self.join,
@@ -91,6 +97,44 @@ class Answers:
                 "/v1/docker/restart": self.docker_restart,
             },
         )
+
+    def open_routes(self) -> Routes:
+        """What may be asked over TCP, by anybody who can connect."""
+        return Routes(
+            read={
+                "/metrics": self.metrics,
+                "/healthz": self.health,
+                "/readyz": self.readiness,
+            },
+            change={},
+        )
+
+    def metrics(self) -> Text:
+        """``GET /metrics``: Prometheus' text form."""
+        from agent.daemon.metrics import Reading, render  # noqa: PLC0415 # 5 MB that many never need
+
+        contact_s = self._last_contact_s()
+        return Text(
+            *render(
+                Reading(
+                    snapshot=self._loop.snapshot,
+                    standing=self._conditions.all(),
+                    tally=self._observer.tally,
+                    watch_age_s=time.monotonic() - contact_s if contact_s else None,
+                    now_s=time.time(),
+                )
+            )
+        )
+
+    def events(self, query: Mapping[str, str]) -> Document:
+        """``GET /v1/events?after=ID``: what happened, oldest first."""
+        after = query.get("after", "0")
+        if not after.isascii() or not after.isdigit():
+            raise UsageError("after must be the id of an event")
+        history = self._observer.history
+        if history is None:
+            raise CannotTell("no events are kept: see events-not-kept in the agent's log")
+        return events_document(history.events(), after=int(after))
 
     def status(self) -> Document:
         """``GET /v1/status``."""

@@ -17,7 +17,7 @@ import structlog
 from agent import __version__
 from agent.daemon.answers import Answers
 from agent.daemon.conditions import ConditionRegistry
-from agent.daemon.control import ControlServer
+from agent.daemon.control import ControlServer, MetricsServer
 from agent.daemon.earlierlife import EarlierLife
 from agent.daemon.events import (
     ContactChanged,
@@ -40,6 +40,7 @@ from agent.daemon.known import Known
 from agent.daemon.loop import Loop, Rooms
 from agent.daemon.membership import Leaver
 from agent.daemon.notify import Notifier
+from agent.daemon.observer import Observer, open_history
 from agent.daemon.passes import Passes
 from agent.daemon.reload import Reloader, Source
 from agent.daemon.restartturn import RestartTurn
@@ -181,7 +182,8 @@ class HostAgent:
         self._registry = Registry(self._client, settings.etcd.prefix)
         self._copy_file = CopyFile(settings.agent.state_dir / _COPY)
         self._copy = self._copy_file.load()
-        self._conditions = ConditionRegistry(time.monotonic)
+        self._observer = Observer(open_history(settings.agent.state_dir))
+        self._conditions = ConditionRegistry(time.monotonic, self._observer)
         self._finding = Finding(
             settings,
             client=self._client,
@@ -218,6 +220,7 @@ class HostAgent:
             etcd=list(self._settings.etcd.endpoints) or "looked for in DNS",
             left=self._state.left,
         )
+        self._observer.happened("agent-started", f"hostmesh-agent {__version__} started")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, lambda _number, _frame: self._loop.post(Reload()))
@@ -234,6 +237,8 @@ class HostAgent:
             self._control.start,
         ):
             start()
+        if self._metrics is not None:
+            self._metrics.start()
         try:
             self._loop.run()
         finally:
@@ -249,6 +254,8 @@ class HostAgent:
             self._log.info("rules-not-watched", reason=error.message)
 
     def _stop(self) -> None:
+        if self._metrics is not None:
+            self._metrics.stop()
         stops: tuple[Callable[[], object], ...] = (
             self._control.stop,
             self._directory.stop,
@@ -329,6 +336,7 @@ class HostAgent:
             conditions=self._conditions,
             timers=timers,
             check_s=settings.firewall.check_s,
+            observer=self._observer,
         )
         rooms = Rooms(
             keeper=self._keeper,
@@ -346,6 +354,7 @@ class HostAgent:
             probe=self._probe,
             pin=self._client.clusters.pin,
             reconnect=self._client.reconnect,
+            observer=self._observer,
         )
         return Loop(
             settings=settings,
@@ -375,12 +384,15 @@ class HostAgent:
             last_contact_s=lambda: self._directory.last_contact_s,
             leaver=self._leaver(),
             state=self._state,
+            observer=self._observer,
             docker_outlook=self._docker_room.outlook,
             restart_docker=lambda force: self._docker.restart_now(
                 force=force, timeout_s=_DOCKER_BUSY_S
             ),
         )
         agent = self._settings.agent
+        address = self._settings.metrics.address
+        self._metrics = MetricsServer(address, answers.open_routes()) if address else None
         return ControlServer(agent.socket, agent.socket_group, answers.routes())
 
     def _make_keeper(self) -> Keeper:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent.daemon.observer import Observer
 from agent.model import Condition, Severity
 
 __all__ = ["ConditionRegistry", "Standing"]
@@ -32,10 +33,12 @@ class ConditionRegistry:
 
     Args:
         clock: Monotonic seconds.
+        observer: Is told when a condition begins and ends; None for nobody.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], observer: Observer | None = None) -> None:
         self._clock = clock
+        self._observer = observer or Observer()
         self._by_source: dict[str, dict[tuple[str, str], Standing]] = {}
         self._log = structlog.get_logger("agent.conditions")
 
@@ -84,6 +87,7 @@ class ConditionRegistry:
                 cause=condition.cause,
                 hint=condition.hint,
             )
+            self._observer.condition_raised(condition)
         for key in before.keys() - now.keys():
             standing = before[key]
             self._log.info(
@@ -92,3 +96,5 @@ class ConditionRegistry:
                 subject=standing.condition.subject,
                 after_s=round(self._clock() - standing.since_s, 1),
             )
+            after_s = self._clock() - standing.since_s
+            self._observer.condition_cleared(standing.condition, after_s)

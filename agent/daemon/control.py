@@ -16,22 +16,40 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import ThreadingMixIn, UnixStreamServer
+from socketserver import TCPServer, ThreadingMixIn, UnixStreamServer
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import parse_qsl
 
 import structlog
 
 from agent.errors import HostmeshError, NotRoot, Refused, StateError, UsageError
 
-__all__ = ["ControlServer", "Routes"]
+__all__ = ["ControlServer", "MetricsServer", "Routes", "Text"]
 
 Document = Mapping[str, Any]
+Query = Mapping[str, str]
 _BODY_LIMIT = 64 * 1024
 _REQUEST_TIMEOUT_S = 10.0
+_CONNECTION_S = 300.0
+"""A connection may stay that long at most, whatever it does: a slot is for everybody."""
 _THREADS = 16
+_QUERY_FIELDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """An answer that is not JSON."""
+
+    body: bytes
+    content_type: str
+
+
+Answer = Document | Text | tuple[int, Document]
 
 
 class Routes:
@@ -40,15 +58,18 @@ class Routes:
     Args:
         read: GET paths; each function returns the document, or (status, document).
         change: POST paths; each function takes the request's JSON object.
+        query: GET paths whose functions take what stands behind the "?".
     """
 
     def __init__(
         self,
-        read: Mapping[str, Callable[[], Document | tuple[int, Document]]],
+        read: Mapping[str, Callable[[], Answer]],
         change: Mapping[str, Callable[[Document], Document]],
+        query: Mapping[str, Callable[[Query], Answer]] = MappingProxyType({}),
     ) -> None:
         self.read = read
         self.change = change
+        self.query = query
 
 
 class ControlServer:
@@ -101,6 +122,42 @@ class ControlServer:
         self._path.unlink(missing_ok=True)
 
 
+class MetricsServer:
+    """Serves read-only paths on a TCP address, for Prometheus and load balancers.
+
+    Args:
+        address: Where to listen.
+        routes: What to answer; nothing that changes anything.
+
+    Raises:
+        StateError: The address cannot be listened on.
+    """
+
+    def __init__(self, address: tuple[str, int], routes: Routes) -> None:
+        try:
+            self._server = _TcpServer(address, routes)
+        except OSError as error:
+            raise StateError(
+                f"metrics cannot be served on {address[0]}:{address[1]}: {error.strerror}",
+                hint="check metrics.listen in agent.toml",
+            ) from error
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="metrics", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join(timeout=2)
+        self._server.server_close()
+
+
 def _refuse_a_second_agent(path: Path) -> None:
     with (
         contextlib.suppress(OSError),  # nobody listens, or no socket: both are what we want
@@ -114,19 +171,21 @@ def _refuse_a_second_agent(path: Path) -> None:
         )
 
 
-class _Server(ThreadingMixIn, UnixStreamServer):
+class _Bounded(ThreadingMixIn):
+    """A thread for each connection, so many at most."""
+
     daemon_threads = True
     block_on_close = False
     request_queue_size = 32
 
-    def __init__(self, path: str, routes: Routes) -> None:
+    def prepare(self, routes: Routes) -> None:
+        """To be called before anybody connects."""
         self.routes = routes
         self._slots = threading.BoundedSemaphore(_THREADS)
-        super().__init__(path, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 # socketserver's types
         if not self._slots.acquire(timeout=1):
-            self.shutdown_request(request)
+            self.shutdown_request(request)  # type: ignore[attr-defined] # the server it is mixed into
             return
         super().process_request(request, client_address)
 
@@ -140,17 +199,50 @@ class _Server(ThreadingMixIn, UnixStreamServer):
         structlog.get_logger("agent.control").debug("request failed", exc_info=True)
 
 
+class _Server(_Bounded, UnixStreamServer):
+    def __init__(self, path: str, routes: Routes) -> None:
+        self.prepare(routes)
+        super().__init__(path, _Handler)
+
+
+class _TcpServer(_Bounded, TCPServer):
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], routes: Routes) -> None:
+        self.prepare(routes)
+        super().__init__(address, _Handler)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _REQUEST_TIMEOUT_S
     server: _Server
 
+    def setup(self) -> None:  # http.server's name
+        """One that sends a byte now and then would stay for ever: its time is limited."""
+        super().setup()
+        self._end = threading.Timer(_CONNECTION_S, self._cut)
+        self._end.daemon = True
+        self._end.start()
+
+    def finish(self) -> None:  # http.server's name
+        self._end.cancel()
+        super().finish()
+
+    def _cut(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
     def do_GET(self) -> None:  # http.server's name
-        function = self.server.routes.read.get(self.path.partition("?")[0])
-        if function is None:
+        path, _, raw = self.path.partition("?")
+        routes = self.server.routes
+        if path in routes.read:
+            self._answer(routes.read[path])
+        elif path in routes.query:
+            function = routes.query[path]
+            self._answer(lambda: function(_query(raw)))
+        else:
             self._unknown()
-            return
-        self._answer(function)
 
     def do_POST(self) -> None:  # http.server's name
         function = self.server.routes.change.get(self.path)
@@ -163,7 +255,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: requests are not news."""
 
     def _unknown(self) -> None:
-        known = sorted({*self.server.routes.read, *self.server.routes.change})
+        routes = self.server.routes
+        known = sorted({*routes.read, *routes.query, *routes.change})
         self.close_connection = True
         self._send(
             HTTPStatus.NOT_FOUND,
@@ -190,7 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         return int(struct.unpack("3i", raw)[1])
 
-    def _answer(self, function: Callable[[], Document | tuple[int, Document]]) -> None:
+    def _answer(self, function: Callable[[], Answer]) -> None:
         try:
             answer = function()
         except HostmeshError as error:
@@ -199,17 +292,29 @@ class _Handler(BaseHTTPRequestHandler):
                 status = HTTPStatus.BAD_REQUEST
             self._send(status, error_document(error))
             return
+        if isinstance(answer, Text):
+            self._write(HTTPStatus.OK, answer.body, answer.content_type)
+            return
         status_code, document = answer if isinstance(answer, tuple) else (HTTPStatus.OK, answer)
         self._send(status_code, document)
 
     def _send(self, status: int, document: Document) -> None:
-        payload = json.dumps(document).encode() + b"\n"
+        self._write(status, json.dumps(document).encode() + b"\n", "application/json")
+
+    def _write(self, status: int, payload: bytes, content_type: str) -> None:
         with contextlib.suppress(OSError):  # the asker went away
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(payload)))
             self.end_headers()
             self.wfile.write(payload)
+
+
+def _query(raw: str) -> Query:
+    try:
+        return dict(parse_qsl(raw, strict_parsing=bool(raw), max_num_fields=_QUERY_FIELDS))
+    except ValueError as error:
+        raise UsageError(f"what stands behind the ? cannot be read: {error}") from error
 
 
 def error_document(error: HostmeshError) -> Document:

@@ -25,10 +25,18 @@ __all__ = ["KernelPass", "RulesReport", "firewall_wants", "refused"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesReport:
-    """How the firewall stands after a pass. ``failed``: it could not be made as wanted."""
+    """How the firewall stands after a pass.
+
+    Attributes:
+        failed: It could not be made as wanted.
+        edits: What was changed, in words.
+        repairs: How often in this life drift was put right.
+    """
 
     failed: bool = False
     conditions: tuple[Condition, ...] = ()
+    edits: tuple[str, ...] = ()
+    repairs: int = 0
 
 
 class KernelPass:
@@ -76,19 +84,23 @@ class KernelPass:
 
     def rules(self, world: World) -> RulesReport:
         """Make rules, set and forwarding as ``world`` wants them."""
-        conditions: list[Condition] = []
-        failed = False
-        parts: tuple[tuple[str, Callable[[World], tuple[Condition, ...]]], ...] = (
+        report = RulesReport()
+        parts: tuple[tuple[str, Callable[[World], RulesReport]], ...] = (
             ("forwarding", self._forward),
             ("firewall", self._filter),
         )
         for subject, part in parts:
             try:
-                conditions.extend(part(world))
+                found = part(world)
             except HostmeshError as error:
-                conditions.append(refused(subject, error))
-                failed = True
-        return RulesReport(failed=failed, conditions=tuple(conditions))
+                found = RulesReport(failed=True, conditions=(refused(subject, error),))
+            report = RulesReport(
+                failed=report.failed or found.failed,
+                conditions=report.conditions + found.conditions,
+                edits=report.edits + found.edits,
+                repairs=report.repairs + found.repairs,
+            )
+        return report
 
     def plan(self, world: World, *, may_delete: bool) -> RoutePlan:
         """What a full comparison of the routes says now; nothing is changed."""
@@ -133,16 +145,21 @@ class KernelPass:
             done.append(f"removed {len(results)} routes")
         return tuple(done)
 
-    def _forward(self, world: World) -> tuple[Condition, ...]:
+    def _forward(self, world: World) -> RulesReport:
         if world.docker is not None and world.docker.reachable:
             self._forwarding.ensure()  # Docker off: nothing to forward to, and it does it itself
-        return ()
+        return RulesReport()
 
-    def _filter(self, world: World) -> tuple[Condition, ...]:
+    def _filter(self, world: World) -> RulesReport:
         if self._firewall is None:
-            return ()
+            return RulesReport()
         wants = firewall_wants(world, self._access_limit)
-        return (*wants.conditions, *self._firewall.apply(wants).conditions)
+        done = self._firewall.apply(wants)
+        return RulesReport(
+            conditions=(*wants.conditions, *done.conditions),
+            edits=done.edits,
+            repairs=done.repairs,
+        )
 
 
 def firewall_wants(world: World, access_limit: Access = Access.OPEN) -> FirewallWants:

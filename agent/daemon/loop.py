@@ -39,6 +39,7 @@ from agent.daemon.events import (
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known
 from agent.daemon.notify import Notifier
+from agent.daemon.observer import Observer
 from agent.daemon.passes import Passes
 from agent.daemon.reload import Change, Reloader
 from agent.daemon.silence import Silence
@@ -80,6 +81,7 @@ class Rooms:
         pin: Tells the client of etcd which cluster is the mesh's.
         reloader: Reads the settings again.
         reconnect: Drops etcd's connections when they are bound to an address that is gone.
+        observer: Is told what happened.
         probe: Tells the prober which hosts to ask, by which uplink.
     """
 
@@ -96,6 +98,7 @@ class Rooms:
     probe: Callable[[Known], None]
     pin: Callable[[int], None]
     reconnect: Callable[[], None]
+    observer: Observer
 
 
 class Loop:
@@ -180,6 +183,10 @@ class Loop:
             self._notifier.alive()
         self._notifier.stopping()
         self._copying.save(self._snapshot.known)
+        self._rooms.observer.happened(
+            "agent-stopped", "hostmesh-agent ended; routes and rules stay"
+        )
+        self._write_history()
 
     def remove_all(self) -> tuple[str, ...]:
         """Take everything of ours out of the kernel; called through a :class:`Command`."""
@@ -227,7 +234,10 @@ class Loop:
         self._handlers[type(event)](event)
 
     def _view(self, event: ViewSeen) -> None:
-        self._update(known=self._snapshot.known.with_view(event.view))
+        known = self._snapshot.known
+        self._update(known=known.with_view(event.view))
+        now = self._snapshot.known.believed
+        self._rooms.observer.view_seen(known.believed, now, known.host_id)
         self._pin()
         self._silence.update(event.view)
         self._rooms.keeper.notice(event.view)
@@ -252,6 +262,8 @@ class Loop:
         known = self._snapshot.known
         told = known.with_docker(event.report.facts, event.report.state)
         told = replace(told, docker_config=event.report.config)
+        if event.report.restarted:
+            self._rooms.observer.docker_restarted()
         if told.docker != known.docker:
             self._rooms.passes.world_changed()
         self._update(known=told)
@@ -313,6 +325,8 @@ class Loop:
             return
         if known.own is None or known.own.subnet != event.lease.subnet:
             self._log.debug("lease-held", subnet=str(event.lease.subnet))
+            subnet = str(event.lease.subnet)
+            self._rooms.observer.happened("subnet-held", f"this host holds {subnet}", subnet)
         self._update(known=replace(known, own=event.lease))
         self._rooms.passes.world_changed()
         self._timers.set_sooner("copy", 0)
@@ -359,6 +373,12 @@ class Loop:
             report=passes.report, passed=passes.settled, configured=passes.configured and told
         )
         self._announcer.tell(self._snapshot, self._conditions.all())
+        self._write_history()
+
+    def _write_history(self) -> None:
+        found = self._rooms.observer.flush()
+        if found is not None:
+            self._conditions.replace("events", found)
 
     def world(self) -> World | None:
         """The world as known now, None while there is too little to act on."""
@@ -418,6 +438,8 @@ class Loop:
             self._log.info(
                 "uplink", name=uplink.name, node_address=str(uplink.node_address), mtu=uplink.mtu
             )
+            text = f"the uplink is {uplink.name} with {uplink.node_address}"
+            self._rooms.observer.happened("uplink-changed", text, uplink.name)
         if facts != known.host or uplink != known.uplink:
             self._rooms.passes.world_changed()
         self._update(known=replace(known, host=facts, uplink=uplink))

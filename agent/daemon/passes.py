@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.kernelpass import KernelPass, RulesReport
+from agent.daemon.observer import Observer
 from agent.daemon.routing import RoutesReport
 from agent.daemon.timers import Timers, jittered
 from agent.kernel.monitor import KernelEvent
@@ -22,6 +26,7 @@ class Passes:
 
     Args:
         timers: The loop's own; the names "routes" and "rules" are used here.
+        observer: Is told of each pass; None for nobody.
         check_s: How often the rules are looked at without being told to: legacy rules and
             sets notify nobody.
     """
@@ -33,6 +38,7 @@ class Passes:
         conditions: ConditionRegistry,
         timers: Timers,
         check_s: float,
+        observer: Observer | None = None,
     ) -> None:
         self.kernel = kernel
         self._conditions = conditions
@@ -43,6 +49,8 @@ class Passes:
         self._rules_seen = False
         self._rules_wait = False
         self._routes_seen = False
+        self._rule_repairs = 0
+        self._observer = observer or Observer()
         self.report = RoutesReport()
 
     @property
@@ -116,13 +124,19 @@ class Passes:
             self._due.add(_RULES)
             self._rules_wait = True
         elif _RULES in due:
-            self._after_rules(self.kernel.rules(world))
+            began_s = time.monotonic()
+            self._after_rules(self.kernel.rules(world), began_s)
         if _ROUTES in due:
+            began_s = time.monotonic()
             report = self.kernel.routes(world, may_delete=may_delete, may_sweep=may_sweep)
-            self._after_routes(report)
+            self._after_routes(report, began_s)
 
-    def _after_rules(self, report: RulesReport) -> None:
+    def _after_rules(self, report: RulesReport, began_s: float) -> None:
         self._rules_seen, self._rules_wait = True, False
+        drift = report.repairs > self._rule_repairs
+        self._rule_repairs = max(report.repairs, self._rule_repairs)
+        took_s = time.monotonic() - began_s
+        self._observer.rules_passed(report.edits, drift=drift, took_s=took_s)
         # One failure may be Docker writing at the same moment; it is news when it lasts.
         lasting = not report.failed or self._failures[_RULES] > 0
         if lasting:
@@ -130,8 +144,10 @@ class Passes:
         pause_s = self._pause_s(_RULES, failed=report.failed)
         self._timers.set(_RULES, min(pause_s or self._check_s, jittered(self._check_s, 0.1)))
 
-    def _after_routes(self, report: RoutesReport) -> None:
-        self.report = report
+    def _after_routes(self, report: RoutesReport, began_s: float) -> None:
+        took_s = time.monotonic() - began_s
+        self._observer.routes_passed(report.done, report.repaired, took_s)
+        self.report = replace(report, done=(), repaired=())  # told; a snapshot keeps them not
         self._routes_seen = True
         self._conditions.replace(_ROUTES, report.conditions)
         pause_s = self._pause_s(_ROUTES, failed=report.failed > 0)

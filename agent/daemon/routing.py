@@ -46,6 +46,8 @@ class RoutesReport:
         desired, installed: Routes wanted, and how many of those are there.
         failed: Operations that the kernel refused.
         again_in_s: When to come back for what was held back, None when nothing was.
+        done: What this pass changed.
+        repaired: Those of it that put right what somebody else had changed.
     """
 
     desired: int = 0
@@ -53,6 +55,8 @@ class RoutesReport:
     failed: int = 0
     again_in_s: float | None = None
     conditions: tuple[Condition, ...] = ()
+    done: tuple[Operation, ...] = ()
+    repaired: tuple[Operation, ...] = ()
 
 
 class Routing:
@@ -111,7 +115,8 @@ class Routing:
         outrun = [result for result in results if _outrun(result)]
         self._pacer.done([result for result in results if not _outrun(result)], now_s)
         self._must_list = self._must_list or bool(outrun)
-        self._tell(tuple(result.operation for result in results if result.ok))
+        done = tuple(result.operation for result in results if result.ok)
+        self._tell(done)
         failed = sum(not result.ok for result in results) - len(outrun)
         again_in_s = 0.0 if outrun else None if next_s is None else max(0.0, next_s - now_s)
         if failed and again_in_s is None:
@@ -122,6 +127,8 @@ class Routing:
             installed=len(self._delta.desired) - waiting - len(plan.conflicts),
             failed=failed,
             again_in_s=again_in_s,
+            done=done,
+            repaired=self._delta.drifted(results, plan.held),
             conditions=(
                 *self._delta.conditions,
                 *plan.conditions,

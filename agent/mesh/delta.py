@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from agent.mesh.desired import PeerRules, aggregate_routes, summarise
 from agent.mesh.plan import (
+    Operation,
     OperationKind,
     OperationResult,
     PlanParts,
@@ -72,6 +73,7 @@ class RouteDelta:
         self._listed_once = False
         self._from_complete = False  # what is desired came from a complete world
         self._ended: set[RouteKey] = set()
+        self._news: set[RouteKey] = set()  # what is desired changed here; the rest is drift
 
     @property
     def needs_list(self) -> bool:
@@ -147,9 +149,11 @@ class RouteDelta:
                 else:
                     self._refused[subnet] = outcome
         before = self._desired
-        self._dirty.update(key for key, route in wanted.items() if before.get(key) != route)
         gone = [key for key in before if key not in wanted]
-        self._dirty.update(gone)
+        changed = [key for key, route in wanted.items() if before.get(key) != route]
+        for keys in (changed, gone):
+            self._dirty.update(keys)
+            self._news.update(keys)
         if self._from_complete:
             self._ended.update(gone)
         self._ended.difference_update(wanted)
@@ -182,9 +186,11 @@ class RouteDelta:
             if self._desired.get(key) != outcome:
                 self._desired[key] = outcome
                 self._dirty.add(key)
+                self._news.add(key)
                 self._ended.discard(key)
         elif subnet not in self._rules.config.cidrs and self._desired.pop(key, None) is not None:
             self._dirty.add(key)
+            self._news.add(key)
             if self._from_complete:
                 self._ended.add(key)
 
@@ -204,6 +210,8 @@ class RouteDelta:
         ``RouteTable`` hands them out: then only the others cost time.
         """
         self._needs_list = False
+        if not self._listed_once:  # what an earlier life left is nobody's doing now
+            self._news.update(map(route_key, ours))
         self._listed_once = True
         self._dirty.update(self._since)
         self._since = {}
@@ -259,6 +267,25 @@ class RouteDelta:
         self._dirty.add(key)
         if self._key_at(place) in self._desired:
             self._dirty.add(self._key_at(place))
+
+    def drifted(
+        self, results: Iterable[OperationResult], held: Iterable[Route]
+    ) -> tuple[Operation, ...]:
+        """Which of these were repairs: actual differed and what is desired had not changed.
+
+        Args:
+            results: All of one pass.
+            held: Extra routes that the pass left for later.
+        """
+        told = list(results)
+        found = tuple(
+            each.operation
+            for each in told
+            if each.ok and route_key(each.operation.route) not in self._news
+        )
+        undone = {route_key(each.operation.route) for each in told if not each.ok}
+        self._news.intersection_update(undone | set(map(route_key, held)))
+        return found
 
     def _standing(self, key: RouteKey) -> int:
         """How many routes stand under a key, of whomever."""

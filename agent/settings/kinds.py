@@ -28,6 +28,7 @@ __all__ = [
     "choice",
     "endpoints",
     "integer",
+    "listen_address",
     "mesh_cidr",
     "optional_address",
     "optional_file",
@@ -222,6 +223,26 @@ def _endpoint(url: str) -> str:
         raise ValueError(f"must end after the port, unlike {shown(url)}; keys go to etcd.prefix")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}:{port}"
+
+
+def listen_address() -> Kind[str]:
+    """Build the kind "IPv4 address and port to listen on, or empty"."""
+    accepts = "address:port such as 127.0.0.1:9559"
+
+    def convert(value: object) -> str:
+        text = _text_of(value, accepts)
+        if not text:
+            return ""
+        host, _, port = text.rpartition(":")
+        try:
+            IPv4Address(host)
+        except ValueError:
+            raise ValueError(f"must be {accepts}, not {shown(text)}") from None
+        if not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+            raise ValueError(f"must be {accepts}, not {shown(text)}")
+        return text
+
+    return Kind(accepts, convert)
 
 
 def endpoints() -> Kind[tuple[str, ...]]:

@@ -34,6 +34,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "docker": sections.DockerSettings,
         "lease": sections.LeaseSettings,
         "agent": sections.AgentSettings,
+        "metrics": sections.MetricsSettings,
         "log": sections.LogSettings,
     }
 )

@@ -37,6 +37,7 @@ __all__ = [
     "LogLevel",
     "LogSettings",
     "MeshSettings",
+    "MetricsSettings",
     "RestartPolicy",
     "RouteSettings",
     "Settings",
@@ -219,6 +220,19 @@ class AgentSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """[metrics]: where Prometheus may ask besides the control socket; nowhere by default."""
+
+    listen: str = setting(kinds.listen_address(), "")
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Address and port, None when metrics are on the control socket only."""
+        host, _, port = self.listen.rpartition(":")
+        return (host, int(port)) if port else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """[log]: how much is told and in which form."""
 
@@ -245,6 +259,7 @@ class Settings:
     docker: DockerSettings = field(default_factory=DockerSettings)
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)
     path: Path = DEFAULT_PATH
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

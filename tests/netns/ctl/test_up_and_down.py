@@ -71,6 +71,55 @@ def test_curl_is_a_client_too(node: Node) -> None:
     check("done", document)
 
 
+def test_what_happened_is_told_counted_and_kept(stage: Stage, node: Node) -> None:
+    """Promise 9: drift that was put right, a kill -9 and the next start are all there."""
+    other = stage.nodes[1]
+    before = node.document("events")["events"]
+    kinds = [each["kind"] for each in before]
+    assert {"agent-started", "subnet-held"} <= set(kinds)
+    subnet = other.subnet()
+    node.host.ip(f"route del {subnet} proto 140")
+    eventually(lambda: subnet in node.host.ip("route show proto 140"), 10)
+
+    def told() -> list[str]:
+        document = node.document("events")
+        check("events", document)
+        return [e["text"] for e in document["events"] if e["kind"] == "route-repaired"]
+
+    assert eventually(told, 10) == [
+        f"{subnet} via 192.0.2.2 oif {link_index(node)} proto 140 was missing and was put right"
+    ]
+    assert 'hostmesh_drift_repairs_total{kind="route-missing"} 1.0' in metrics(node)
+    following = node.ctl("events", "--follow", "--since", "1ms", "--timeout", "300ms")
+    assert (following.returncode, following.stdout) == (0, "")
+    node.stop(signal.SIGKILL)
+    kept = node.ctl("events")
+    assert kept.returncode == 0
+    assert "from the agent's files" in kept.stderr
+    assert "was put right" in kept.stdout
+    assert node.ctl("events", user=65534).returncode in (11, 26)
+    node.start()
+    eventually(node.subnet, 20)
+    starts = [e for e in node.document("events")["events"] if e["kind"] == "agent-started"]
+    assert len(starts) == kinds.count("agent-started") + 1
+
+
+def link_index(node: Node) -> int:
+    return int(node.host.ip("-o link show eth0").split(":")[0])
+
+
+def metrics(node: Node) -> str:
+    command = ["curl", "-s", "--unix-socket", str(node.socket), "http://localhost/metrics"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_metrics_are_prometheus_text(node: Node) -> None:
+    text = metrics(node)
+    assert 'hostmesh_peers{state="alive"} 1.0' in text
+    assert 'hostmesh_routes{state="installed"} 2.0' in text
+    assert "hostmesh_ready 0.0" in text
+
+
 def test_routes_name_the_host_behind_each(stage: Stage, node: Node) -> None:
     other = stage.nodes[1]
     rows = {row["destination"]: row for row in node.document("routes")["routes"]}

@@ -73,7 +73,7 @@ def test_off_a_terminal_only_changes_are_printed(
         later = {"leases": [lease("10.65.0.0/16", alive=False)]}
         changing = threading.Timer(0.3, documents.update, [{"GET /v1/leases": later}])
         changing.start()
-        words = ["leases", "--watch", "--timeout", "800ms", "--socket", str(path)]
+        words = ["leases", "--watch", "--timeout", "2s", "--socket", str(path)]
         assert main(words) == 0
         changing.join()
     lines = capsys.readouterr().out.splitlines()
@@ -102,7 +102,7 @@ def test_an_agent_that_goes_is_waited_for(
 
     thread = threading.Timer(0.2, restart)
     thread.start()
-    words = ["status", "--watch", "--timeout", "1s", "--socket", str(path)]
+    words = ["status", "--watch", "--timeout", "4s", "--socket", str(path)]
     assert main(words) == 0
     thread.join()
     second.__exit__(None, None, None)

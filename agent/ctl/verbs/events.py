@@ -1,0 +1,90 @@
+"""``agentctl events``: what happened on this host, and ``--follow`` for what happens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from agent.ctl.client import AgentAbsentError, AgentClient, Document
+from agent.ctl.context import Context
+from agent.ctl.output import clean, sentence
+from agent.errors import AgentUnavailable
+
+__all__ = ["line", "run"]
+
+_EVERY_S = 1.0
+_ONE_REQUEST_S = 10.0
+
+
+def run(context: Context) -> int:
+    """Print the events, oldest first; without an agent from its files."""
+    follow = context.args.follow
+    document = _ask(context, follow=follow)
+    since_s = context.args.since
+    if since_s is not None:
+        from_s = time.time() - since_s
+        document["events"] = [each for each in document["events"] if each.get("at", 0) >= from_s]
+    if context.form == "json" and not follow:
+        context.say_json(document)
+        return 0
+    _print(context, document)
+    if follow:
+        _follow(context, document)
+    elif not document["events"]:
+        context.say("no events")
+    return 0
+
+
+def _ask(context: Context, *, follow: bool) -> Document:
+    try:
+        return context.client.get("/v1/events")
+    except AgentAbsentError as error:
+        if follow:
+            raise
+        context.remark(f"{error.message}; from the agent's files")
+        from agent.daemon.history import events_document, read_events  # noqa: PLC0415 - only here
+
+        return events_document(read_events(context.settings.agent.state_dir))
+
+
+def _follow(context: Context, document: Document) -> None:
+    """Ask for what is new every second; an agent that goes away is waited for."""
+    until_s = None if context.args.timeout is None else time.monotonic() + context.timeout_s
+    client = AgentClient(context.client.path, _ONE_REQUEST_S)
+    last = max((int(each["id"]) for each in document["events"]), default=0)
+    if context.args.since is not None:
+        last = max(last, _newest(client))
+    while until_s is None or time.monotonic() < until_s:
+        time.sleep(
+            _EVERY_S if until_s is None else min(_EVERY_S, until_s - time.monotonic() + 0.01)
+        )
+        try:
+            found = client.get(f"/v1/events?after={last}")
+        except AgentUnavailable:
+            continue
+        _print(context, found)
+        last = max([last, *(int(each["id"]) for each in found["events"])])
+
+
+def _newest(client: AgentClient) -> int:
+    return max((int(each["id"]) for each in client.get("/v1/events")["events"]), default=0)
+
+
+def _print(context: Context, document: Document) -> None:
+    for each in document["events"]:
+        if context.form == "json":
+            context.say(json.dumps(each, ensure_ascii=True))
+        else:
+            context.say(line(each))
+    context.stdout.flush()
+
+
+def line(event: Mapping[str, Any]) -> str:
+    """One event as a line: when, what kind, what."""
+    at = event.get("at")
+    when = datetime.fromtimestamp(at).astimezone() if isinstance(at, int | float) else None
+    shown = when.strftime("%Y-%m-%d %H:%M:%S") if when else "-"
+    return f"{shown}  {clean(event.get('kind')):<18} {sentence(event.get('text'))}"

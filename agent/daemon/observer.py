@@ -1,0 +1,141 @@
+"""Turns what the loop sees into counts and into events of the history. Decides nothing.
+
+A repair is drift: something of ours differed although what is desired had not changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import structlog
+
+from agent.daemon.history import History
+from agent.daemon.tally import Tally
+from agent.errors import HostmeshError
+from agent.mesh.plan import Operation, describe_route
+from agent.model import Condition, HostId, Lease, View
+
+__all__ = ["Observer", "events_not_written", "open_history"]
+
+_NAMED = 10
+"""Of many things that happen at once so many are told one by one."""
+
+
+class Observer:
+    """Where the loop and its parts say what happened.
+
+    Args:
+        history: None keeps counts only.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, history: History | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.tally = Tally()
+        self.history = history
+        self._clock = clock
+        self._again_s = 0.0
+
+    def happened(self, kind: str, text: str, subject: str = "") -> None:
+        """One event of any kind."""
+        self.tally.events[kind] += 1
+        if self.history is not None:
+            self.history.record(kind, text, subject)
+
+    def condition_raised(self, condition: Condition) -> None:
+        """A condition began to stand."""
+        self.happened("condition-raised", f"{condition.name}: {condition.cause}", _about(condition))
+
+    def condition_cleared(self, condition: Condition, after_s: float) -> None:
+        """A condition ended."""
+        text = f"{condition.name} is over after {after_s:.0f} s"
+        self.happened("condition-cleared", text, _about(condition))
+
+    def view_seen(self, before: View | None, now: View | None, own: HostId) -> None:
+        """A newer view is believed: who joined, who left."""
+        if before is None or now is None or before is now:
+            return
+        earlier, later = _peers(before, own), _peers(now, own)
+        joined = [lease for subnet, lease in later.items() if subnet not in earlier]
+        left = [lease for subnet, lease in earlier.items() if subnet not in later]
+        self._many("peer-joined", "joined", joined)
+        self._many("peer-left", "left", left)
+
+    def routes_passed(
+        self, operations: Iterable[Operation], repairs: Iterable[Operation], took_s: float
+    ) -> None:
+        """A pass over the routes did ``operations``, of which ``repairs`` were drift."""
+        self.tally.pass_s["routes"].observe(took_s)
+        self.tally.plan_size.observe(float(len(list(operations))))
+        repaired = list(repairs)
+        for number, each in enumerate(repaired):
+            self.tally.repairs[f"route-{each.reason}"] += 1
+            if number < _NAMED:
+                text = f"{describe_route(each.route)} was {each.reason} and was put right"
+                self.happened("route-repaired", text, str(each.route.destination))
+        if len(repaired) > _NAMED:
+            self.happened("route-repaired", f"and {len(repaired) - _NAMED} routes more")
+
+    def rules_passed(self, edits: tuple[str, ...], *, drift: bool, took_s: float) -> None:
+        """A pass over the rules; ``drift``: somebody else had changed them."""
+        self.tally.pass_s["rules"].observe(took_s)
+        if drift:
+            self.tally.repairs["rules"] += 1
+            text = "; ".join(edits[:3]) + (f"; and {len(edits) - 3} more" if len(edits) > 3 else "")  # noqa: PLR2004 - a line's worth
+            self.happened("rules-repaired", text or "rules were changed and put right")
+
+    def docker_restarted(self) -> None:
+        """The agent restarted dockerd."""
+        self.tally.docker_restarts += 1
+        self.happened("docker-restarted", "dockerd was restarted by the agent")
+
+    def flush(self) -> tuple[Condition, ...] | None:
+        """Write the history down; what stands in the way, None when it is not time to try again."""
+        if self.history is None:
+            return ()
+        if self._clock() < self._again_s:
+            return None
+        try:
+            self.history.flush()
+        except HostmeshError as error:
+            self._again_s = self._clock() + 5
+            return (events_not_written(error),)
+        return ()
+
+    def _many(self, kind: str, word: str, leases: list[Lease]) -> None:
+        for lease in leases[:_NAMED]:
+            name = lease.host_name or lease.host_id or "a flannel host"
+            text = f"{name} at {lease.node_address} {word} with {lease.subnet}"
+            self.happened(kind, text, str(lease.subnet))
+        if len(leases) > _NAMED:
+            self.happened(kind, f"and {len(leases) - _NAMED} hosts more")
+
+
+def open_history(folder: Path) -> History | None:
+    """The history in the agent's state directory; None when what is there cannot be read."""
+    try:
+        return History(folder)
+    except HostmeshError as error:
+        structlog.get_logger("agent.events").warning("events-not-kept", reason=error.message)
+        return None
+
+
+def _peers(view: View, own: HostId) -> Mapping[IPv4Network, Lease]:
+    return {lease.subnet: lease for lease in view.leases if lease.host_id != own}
+
+
+def _about(condition: Condition) -> str:
+    return f"{condition.name} {condition.subject}".strip()
+
+
+def events_not_written(error: HostmeshError) -> Condition:
+    """The history cannot be written down now."""
+    return Condition(
+        name="events-not-written",
+        cause=error.message,
+        hint=error.hint or "events wait in memory until they can be written",
+    )

@@ -1,0 +1,70 @@
+"""What is counted while the agent runs; the metrics are made of it when somebody asks.
+
+Plain numbers, because they are written on the loop's thread all the time and read rarely. A
+number that is read while it is written is the one before or the one after.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+
+__all__ = ["Buckets", "Tally"]
+
+
+@dataclass(slots=True)
+class Buckets:
+    """A histogram: how many values were at most each bound.
+
+    Attributes:
+        bounds: Upper bounds, ascending; one more bucket takes the rest.
+    """
+
+    bounds: tuple[float, ...]
+    counts: list[int] = field(init=False)
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Pairs of upper bound and count, as Prometheus counts: each includes those below."""
+        found, sum_so_far = [], 0
+        for bound, count in zip([*map(str, self.bounds), "+Inf"], list(self.counts), strict=True):
+            sum_so_far += count
+            found.append((bound, float(sum_so_far)))
+        return found
+
+
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_SIZES = (0.0, 1.0, 10.0, 100.0, 1000.0, 10000.0)
+
+
+@dataclass(slots=True)
+class Tally:
+    """The counts of one life of the agent.
+
+    Attributes:
+        pass_s: How long passes over a part took, "routes" and "rules".
+        plan_size: How many operations a pass over the routes did.
+        repairs: Drift put right, by kind: "route-missing", ..., "rules".
+        events: Events recorded, by kind.
+        docker_restarts: Restarts of dockerd by the agent.
+        started_s: Unix time at which counting began.
+    """
+
+    pass_s: dict[str, Buckets] = field(
+        default_factory=lambda: {"routes": Buckets(_SECONDS), "rules": Buckets(_SECONDS)}
+    )
+    plan_size: Buckets = field(default_factory=lambda: Buckets(_SIZES))
+    repairs: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+    docker_restarts: int = 0
+    started_s: float = field(default_factory=time.time)
