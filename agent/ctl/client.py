@@ -64,7 +64,14 @@ class AgentClient:
 
     def get(self, target: str) -> Document:
         """Ask for a document. Raises as :meth:`post` does."""
-        return self._request("GET", target, None)
+        return self._document(*self._request("GET", target, None))
+
+    def get_text(self, target: str) -> str:
+        """Ask for what is no document, such as metrics. Raises as :meth:`post` does."""
+        status, data = self._request("GET", target, None)
+        if status != _OK:
+            self._document(status, data)
+        return data.decode("utf-8", "replace")
 
     def post(self, target: str, body: Mapping[str, Any]) -> Document:
         """Ask the agent to do something.
@@ -75,9 +82,9 @@ class AgentClient:
             NotRoot: The socket may not be opened by this user.
             HostmeshError: The agent's own error, of the class its exit status names.
         """
-        return self._request("POST", target, json.dumps(body).encode())
+        return self._document(*self._request("POST", target, json.dumps(body).encode()))
 
-    def _request(self, method: str, target: str, body: bytes | None) -> Document:
+    def _request(self, method: str, target: str, body: bytes | None) -> tuple[int, bytes]:
         deadline_s = self._clock() + self._timeout_s
         connection = _UnixConnection(self.path, self._timeout_s)
         headers = {"Content-Type": "application/json"} if body is not None else {}
@@ -104,7 +111,7 @@ class AgentClient:
             ) from error
         finally:
             connection.close()
-        return self._document(response.status, data)
+        return response.status, data
 
     def _late(self) -> AgentSilentError:
         return AgentSilentError(

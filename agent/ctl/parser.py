@@ -37,6 +37,20 @@ def _events(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _ping(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("peer", metavar="PEER", help="a host: name, subnet, address or id")
+
+
+def _bugreport(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="archive to write, or - for standard output (hostmesh-bugreport-TIME.tar.gz)",
+    )
+
+
 def _watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--watch",
@@ -161,6 +175,16 @@ VERBS: tuple[Verb, ...] = (
     Verb(("leases",), "who owns which subnet, and whether they are alive", "leases", "run", _watch),
     Verb(("routes",), "the mesh's routes on this host, wanted or there", "routes"),
     Verb(("diff",), "what differs from what should be: 0 nothing, 1 something, 2 unknown", "diff"),
+    Verb(("map",), "this host, its links and its peers, drawn", "map"),
+    Verb(("ping",), "every step of the way to a peer", "ping", "run", _ping),
+    Verb(
+        ("bugreport",),
+        "everything for a bug report, without secrets",
+        "bugreport",
+        "run",
+        _bugreport,
+        60.0,
+    ),
     Verb(("events",), "what happened on this host", "events", "run", _events),
     Verb(("config", "init"), "create the mesh", "config", "init", _config_init),
     Verb(("config", "show"), "the mesh's config as it is in etcd", "config", "show"),

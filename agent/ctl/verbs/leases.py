@@ -14,7 +14,7 @@ from agent.ctl.watch import watch
 from agent.daemon.documents import leases_document
 from agent.errors import AgentUnavailable, HostmeshError
 
-__all__ = ["changes", "lines", "run"]
+__all__ = ["ask", "changes", "lines", "run"]
 
 _COLUMNS = (
     Column(title="  SUBNET"),
@@ -39,7 +39,7 @@ def run(context: Context) -> int:
     """Print the leases as the agent sees them, or as etcd has them when no agent answers."""
     if context.args.watch:
         return watch(context, "/v1/leases", lambda d: _screen(context, d), changes)
-    document = _ask(context)
+    document = ask(context)
     if context.form == "json":
         context.say_json(document)
     else:
@@ -56,7 +56,12 @@ def _screen(context: Context, document: Document) -> list[str]:
     return lines(document, wide=context.form == "wide", width=context.width)
 
 
-def _ask(context: Context) -> Document:
+def ask(context: Context) -> Document:
+    """The leases from the agent, else from etcd, else from the host's own copy.
+
+    Raises:
+        HostmeshError: Nobody can tell; the error is etcd's.
+    """
     try:
         return context.client.get("/v1/leases")
     except AgentUnavailable as error:

@@ -1,0 +1,80 @@
+"""Which host an operator means: by name, subnet, node address, host id or the start of one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from agent.ctl.context import Context
+from agent.errors import UsageError
+from agent.settings.text import shown
+
+__all__ = ["Peer", "find_peer", "matching"]
+
+_LEAST_ID = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A lease of GET /v1/leases."""
+
+    lease: Mapping[str, Any]
+
+    @property
+    def subnet(self) -> str:
+        """Its subnet."""
+        return str(self.lease.get("subnet"))
+
+    @property
+    def node_address(self) -> str:
+        """Its address on the underlay."""
+        return str(self.lease.get("node_address"))
+
+    def document(self) -> dict[str, Any]:
+        """What a document says of it."""
+        return {
+            key: self.lease.get(key) for key in ("host_name", "host_id", "subnet", "node_address")
+        }
+
+
+def find_peer(context: Context, word: str) -> Peer:
+    """The host that ``word`` means.
+
+    Raises:
+        UsageError: None or several; the nearest names are in the hint.
+        HostmeshError: Neither agent nor etcd nor the copy told the leases.
+    """
+    from agent.ctl.verbs.leases import ask  # noqa: PLC0415 - it imports this room's context, too
+
+    leases = ask(context).get("leases", [])
+    found = matching(leases, word)
+    if len(found) == 1:
+        return Peer(found[0])
+    names = sorted({str(each.get("host_name")) for each in leases if each.get("host_name")})
+    if found:
+        subnets = ", ".join(str(each.get("subnet")) for each in found[:5])
+        raise UsageError(f"{shown(word)} means {len(found)} hosts", hint=f"name one: {subnets}")
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else "agentctl leases names them"
+    raise UsageError(f"no host {shown(word)} has a lease", hint=hint)
+
+
+def matching(leases: list[Mapping[str, Any]], word: str) -> list[Mapping[str, Any]]:
+    """Every lease that ``word`` can mean: an exact name or address before the start of an id."""
+    exact = [
+        each
+        for each in leases
+        if word in (each.get("host_name"), each.get("subnet"), each.get("node_address"))
+        or word == each.get("host_id")
+    ]
+    if exact:
+        return exact
+    try:
+        address = IPv4Address(word)
+    except ValueError:
+        long_enough = len(word) >= _LEAST_ID
+        return [e for e in leases if long_enough and str(e.get("host_id") or "").startswith(word)]
+    return [each for each in leases if address in IPv4Network(str(each.get("subnet")))]

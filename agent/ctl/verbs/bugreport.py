@@ -1,0 +1,142 @@
+"""``agentctl bugreport``: one archive with what helps to understand this host, and no secret.
+
+Every part is had by itself: what cannot be had is named in errors.txt. Each has a deadline and a
+largest size; each passes :func:`agent.ctl.redaction.redact_text`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from agent import __version__
+from agent.ctl.context import Context
+from agent.ctl.redaction import redact_text
+from agent.errors import HostmeshError, StateError
+
+__all__ = ["parts", "run"]
+
+_MOST_BYTES = 4 << 20
+_COMMAND_S = 10.0
+_PATHS = ("status", "leases", "routes", "diff", "firewall", "events", "docker")
+_COMMANDS = (
+    ("ip-address", ("ip", "-d", "address")),
+    ("ip-link", ("ip", "-s", "link")),
+    ("ip-route", ("ip", "route", "show", "table", "all")),
+    ("ip-rule", ("ip", "rule")),
+    ("ip-neighbour", ("ip", "neighbour")),
+    ("iptables-save", ("iptables-save", "-c")),
+    ("iptables-legacy-save", ("iptables-legacy-save", "-c")),
+    ("ipset", ("ipset", "list", "hostmesh-peers")),
+    ("sysctl", ("sysctl", "net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter")),
+    ("docker-version", ("docker", "version")),
+    ("docker-info", ("docker", "info")),
+    ("docker-networks", ("docker", "network", "ls")),
+    ("unit", ("systemctl", "show", "hostmesh-agent", "docker")),
+    ("journal", ("journalctl", "-u", "hostmesh-agent", "-n", "2000", "--no-pager")),
+    ("uname", ("uname", "-a")),
+)
+
+
+def run(context: Context) -> int:
+    """Write the archive; what could not be had is in its errors.txt.
+
+    Raises:
+        StateError: The archive cannot be written.
+    """
+    context.need_root("read everything that belongs into a report")
+    raw = _archive(context)
+    target: Path | None = context.args.file
+    if target is not None and str(target) == "-":
+        sys.stdout.buffer.write(raw)
+        return 0
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    path = target or Path(f"hostmesh-bugreport-{stamp}.tar.gz")
+    try:
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(opened, "wb") as file:
+            file.write(raw)
+    except FileExistsError:
+        raise StateError(f"{path} is there already", hint="name another file") from None
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise StateError(
+            f"{path} cannot be written: {error.strerror}", hint="agentctl bugreport FILE"
+        ) from error
+    document = {"version": 1, "file": str(path), "bytes": len(raw)}
+    if context.form == "json":
+        context.say_json(document)
+    else:
+        context.say(f"{path}: {len(raw)} bytes. Look through it before you send it on.")
+    return 0
+
+
+def _archive(context: Context) -> bytes:
+    errors: list[str] = []
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w:gz") as archive:
+        for name, get in parts(context):
+            try:
+                text = get()
+            except HostmeshError as error:
+                errors.append(f"{name}: {error}")
+                continue
+            except (OSError, subprocess.SubprocessError, ValueError) as error:
+                errors.append(f"{name}: {error}")
+                continue
+            _add(archive, name, text)
+        _add(archive, "errors.txt", "\n".join(errors) + "\n")
+    return target.getvalue()
+
+
+def _add(archive: tarfile.TarFile, name: str, text: str) -> None:
+    raw = redact_text(text).encode("utf-8", "backslashreplace")
+    if len(raw) > _MOST_BYTES:
+        raw = b"(its beginning is left out)\n" + raw[-_MOST_BYTES:]
+    entry = tarfile.TarInfo(f"hostmesh-bugreport/{name}")
+    entry.size, entry.mtime, entry.mode = len(raw), int(time.time()), 0o600
+    archive.addfile(entry, io.BytesIO(raw))
+
+
+def parts(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield every part's name and how to get its text."""
+    yield "version.txt", lambda: f"agentctl {__version__}, Python {sys.version}\n"
+    for path in _PATHS:
+        yield f"{path}.json", lambda path=path: _document(context, path)  # type: ignore[misc] # a default binds it
+    yield "metrics.txt", lambda: context.client.get_text("/metrics")
+    settings, docker = context.args.settings, Path("/etc/docker/daemon.json")
+    files = (settings, docker, Path("/etc/os-release"), Path("/etc/default/hostmesh"))
+    for file in files:
+        yield f"files/{file.name}", lambda file=file: _text(file)  # type: ignore[misc] # the same
+    for name, command in _COMMANDS:
+        yield f"{name}.txt", lambda command=command: _output(command)  # type: ignore[misc] # the same
+
+
+def _document(context: Context, path: str) -> str:
+    return json.dumps(context.client.get(f"/v1/{path}"), indent=2)
+
+
+def _text(file: Path) -> str:
+    with file.open("rb") as opened:
+        return opened.read(_MOST_BYTES).decode("utf-8", "replace")
+
+
+def _output(command: tuple[str, ...]) -> str:
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        timeout=_COMMAND_S,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    text = done.stdout.decode("utf-8", "replace")
+    if done.returncode:
+        text += f"\n(status {done.returncode}) {done.stderr.decode('utf-8', 'replace')}"
+    return text

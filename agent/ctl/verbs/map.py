@@ -1,0 +1,134 @@
+"""``agentctl map``: this host, its links and its peers, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent.ctl import direct
+from agent.ctl.client import AgentAbsentError, Document
+from agent.ctl.context import Context
+from agent.ctl.output import Column, Palette, clean, render_table
+
+__all__ = ["document_of", "lines", "run"]
+
+_MOST = 40
+_UNICODE = {"ok": "●", "silent": "○", "broken": "✗", "tee": "├─", "end": "└─", "bar": "│"}
+_ASCII = {"ok": "*", "silent": "o", "broken": "x", "tee": "|-", "end": "`-", "bar": "|"}
+_STYLES = {"ok": "good", "silent": "warn", "broken": "bad"}
+_COLUMNS = (
+    Column(title="", shrink_to=8),
+    Column(title=""),
+    Column(title="", drop=1),
+    Column(title="", shrink_to=12),
+)
+
+
+def run(context: Context) -> int:
+    """Draw the mesh as this host sees it."""
+    document = document_of(*_ask(context))
+    if context.form == "json":
+        context.say_json(document)
+        return 0
+    wide = context.form == "wide"
+    encoding = (getattr(context.stdout, "encoding", None) or "ascii").lower().replace("-", "")
+    signs = _UNICODE if encoding == "utf8" else _ASCII
+    width = None if wide else context.width
+    for line in lines(document, wide=wide, width=width, palette=context.palette, signs=signs):
+        context.say(line)
+    return 0
+
+
+def _ask(context: Context) -> tuple[Document, Document]:
+    try:
+        return context.client.get("/v1/status"), context.client.get("/v1/routes")
+    except AgentAbsentError as error:
+        context.remark(f"{error.message}; from etcd, the kernel and this host's copy instead")
+        direct.log_to_stderr()
+        from agent.daemon.offline import offline_routes, offline_status  # noqa: PLC0415 - every room
+
+        return dict(offline_status(context.settings)), dict(offline_routes(context.settings))
+
+
+def document_of(status: Mapping[str, Any], routes: Mapping[str, Any]) -> Document:
+    """The map as a document: this host, and each peer with the link and the state of its way."""
+    by_subnet = {row["destination"]: row for row in routes.get("routes", [])}
+    peers = []
+    for peer in status.get("peers", []):
+        row = by_subnet.get(peer["subnet"], {})
+        peers.append(
+            {
+                "host_name": peer["host_name"],
+                "subnet": peer["subnet"],
+                "node_address": peer["node_address"],
+                "link": row.get("link"),
+                "gateway": row.get("gateway"),
+                "route": row.get("state") or "none",
+                "alive": peer["alive"],
+                "state": _state(peer, row),
+            }
+        )
+    host = status.get("host", {})
+    return {
+        "version": 1,
+        "host": {**host, "subnet": status.get("subnet"), "state": status.get("state")},
+        "mesh": (status.get("mesh") or {}).get("cidr"),
+        "peers": peers,
+    }
+
+
+def _state(peer: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    if row.get("state") != "installed" or row.get("kind") != "unicast":
+        return "broken"
+    return "silent" if peer.get("alive") is False else "ok"
+
+
+def lines(
+    document: Mapping[str, Any],
+    *,
+    wide: bool,
+    width: int | None,
+    palette: Palette,
+    signs: Mapping[str, str] = _UNICODE,
+) -> list[str]:
+    """Draw the document; what is broken comes first, and at most 40 peers unless ``wide``."""
+    host = document["host"]
+    head = f"{clean(host.get('name'))}  {clean(host.get('subnet'))}  {clean(host.get('state'))}"
+    found = [palette.paint("strong", head), signs["bar"]]
+    uplink = f"{clean(host.get('uplink'))} {clean(host.get('node_address'))}"
+    found.append(f"{signs['end']} {uplink}  mesh {clean(document.get('mesh'))}")
+    order = ("broken", "silent", "ok")
+    peers = sorted(document["peers"], key=lambda peer: order.index(peer["state"]))
+    listed = peers if wide else peers[:_MOST]
+    rest = len(peers) - len(listed)
+    found += _rows(listed, rest, width, palette, signs)
+    if rest:
+        found.append(f"   {signs['end']} and {rest} more: agentctl map -o wide")
+    return found
+
+
+def _rows(
+    peers: Sequence[Mapping[str, Any]],
+    rest: int,
+    width: int | None,
+    palette: Palette,
+    signs: Mapping[str, str],
+) -> list[str]:
+    if not peers:
+        return [f"   {signs['end']} no peers"]
+    cells = [
+        [each["host_name"], each["subnet"], f"via {clean(each['node_address'])}", _words(each)]
+        for each in peers
+    ]
+    table = render_table(_COLUMNS, cells, None if width is None else width - 8)[1:]
+    drawn = []
+    for number, (peer, row) in enumerate(zip(peers, table, strict=True)):
+        last = number == len(peers) - 1 and not rest
+        sign = palette.paint(_STYLES[peer["state"]], signs[peer["state"]])
+        drawn.append(f"   {signs['end' if last else 'tee']} {sign} {row}")
+    return drawn
+
+
+def _words(peer: Mapping[str, Any]) -> str:
+    beat = {True: "alive", False: "no heartbeat"}.get(peer["alive"], "no heartbeat known")
+    return beat if peer["state"] == "ok" else f"{beat}, route {clean(peer['route'])}"

@@ -1,0 +1,161 @@
+"""``agentctl ping PEER``: from the lease to the wire, where a way to a peer ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv4Address
+from typing import Any
+
+from agent.ctl.context import Context
+from agent.ctl.output import clean, duration, sentence
+from agent.ctl.peers import Peer, find_peer
+from agent.errors import HostmeshError, NotRoot
+
+__all__ = ["lines", "run"]
+
+_ECHOES = 3
+_ANSWER_S = 2.0
+_LEAST_SHARE = 2  # of three answers, before losing one is a failure
+Step = tuple[str, str, str]
+"""What was looked at; "ok", "failed" or "unknown"; and what was found."""
+
+
+def run(context: Context) -> int:
+    """Look at every step of the way; 1 when one fails."""
+    peer = find_peer(context, context.args.peer)
+    steps = [_as_document(step) for step in _steps(context, peer)]
+    failed = [step for step in steps if step["result"] == "failed"]
+    document = {
+        "version": 1,
+        "peer": peer.document(),
+        "reachable": not failed,
+        "steps": steps,
+    }
+    if context.form == "json":
+        context.say_json(document)
+    else:
+        for line in lines(document, context.palette.paint):
+            context.say(line)
+    return 1 if failed else 0
+
+
+def lines(
+    document: Mapping[str, Any], paint: Callable[[str, str], str] = lambda _style, text: text
+) -> list[str]:
+    """Lay out the document."""
+    peer = document["peer"]
+    styles = {"ok": "good", "failed": "bad", "unknown": "warn"}
+    return [
+        f"{clean(peer['host_name'])} at {clean(peer['node_address'])}, {clean(peer['subnet'])}",
+        *(
+            f"  {paint(styles[result], result.ljust(8))}{clean(step['step']):<10}"
+            f" {sentence(step['text'])}"
+            for step in document["steps"]
+            for result in (step["result"],)
+        ),
+    ]
+
+
+def _as_document(step: Step) -> dict[str, str]:
+    return {"step": step[0], "result": step[1], "text": step[2]}
+
+
+def _steps(context: Context, peer: Peer) -> Iterator[Step]:
+    yield _lease(peer)
+    yield _route(context, peer)
+    yield from _wire(peer)
+    yield _agent(context, peer)
+
+
+def _lease(peer: Peer) -> Step:
+    lease = peer.lease
+    left = duration(lease.get("ttl_left_s"))
+    if lease.get("alive") is False:
+        silent = lease.get("silent_s")
+        since = f" for {duration(silent)}" if silent is not None else ""
+        return "lease", "failed", f"{left} left, and no heartbeat{since}"
+    age = duration(lease.get("age_s"))
+    beat = "its heartbeat is there" if lease.get("alive") else "a flannel host has no heartbeat"
+    return "lease", "ok", f"held for {age}, {left} left; {beat}"
+
+
+def _route(context: Context, peer: Peer) -> Step:
+    try:
+        rows = context.client.get("/v1/routes").get("routes", [])
+    except HostmeshError as error:
+        return "route", "unknown", error.message
+    row = next((each for each in rows if each.get("destination") == peer.subnet), None)
+    if row is None:
+        return "route", "failed", f"there is none to {peer.subnet}: see agentctl status"
+    good = row.get("state") == "installed" and row.get("kind") == "unicast"
+    return "route", "ok" if good else "failed", f"{row.get('state')}: {row.get('text')}"
+
+
+def _wire(peer: Peer) -> Iterator[Step]:
+    from agent.kernel.facts import path_to, read_host_facts  # noqa: PLC0415 - costs 0.2 s
+    from agent.kernel.reach import Reach, neighbour_state  # noqa: PLC0415 - the same
+
+    address = IPv4Address(peer.node_address)
+    try:
+        reach = Reach(address)
+    except NotRoot as error:
+        yield "icmp", "unknown", f"{error.message}; {error.hint}"
+        return
+    try:
+        echo = reach.echo(_ECHOES)
+        try:
+            state = neighbour_state(address) or "no entry: it is not on this host's link"
+            bad = state in {"failed", "incomplete"}
+            yield "neighbour", "failed" if bad else "ok", state
+            link = path_to(address).link_index
+            mtu = next(each.mtu for each in read_host_facts().links if each.index == link)
+        except (HostmeshError, StopIteration) as error:
+            yield "neighbour", "unknown", str(error) or "no link leads there"
+            mtu = 0
+        yield _icmp(echo.sent, echo.rtt_s, echo.problem)
+        if echo.rtt_s and mtu:
+            largest = reach.largest(mtu)
+            if largest == mtu:
+                yield "mtu", "ok", f"{mtu} bytes pass whole"
+            else:
+                yield "mtu", "failed", f"of {mtu} bytes only {largest or 'less than 576'} pass"
+    finally:
+        reach.close()
+
+
+def _icmp(sent: int, rtt_s: tuple[float, ...], problem: str) -> Step:
+    if not rtt_s:
+        return "icmp", "failed", problem or f"none of {sent} requests was answered"
+    best_ms = min(rtt_s) * 1000
+    text = f"{len(rtt_s)} of {sent} answered, {best_ms:.2f} ms"
+    return "icmp", "ok" if len(rtt_s) >= _LEAST_SHARE else "failed", text
+
+
+def _agent(context: Context, peer: Peer) -> Step:
+    """What the other agent says of itself: over TCP where metrics are served, else in etcd."""
+    address = context.settings.metrics.address
+    if address is not None:
+        try:
+            return _asked(peer.node_address, address[1])
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            return "agent", "unknown", f"{peer.node_address}:{address[1]}: {error}"
+    docker = peer.lease.get("docker")
+    if docker is None:
+        return "agent", "unknown", "no heartbeat, and metrics.listen is not set here"
+    text = f"its heartbeat says that Docker is {docker}"
+    return "agent", "ok" if docker == "ready" else "unknown", text
+
+
+def _asked(host: str, port: int) -> Step:
+    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
+    try:
+        connection.request("GET", "/readyz")
+        document = json.loads(connection.getresponse().read(65536))
+    finally:
+        connection.close()
+    if not isinstance(document, dict):
+        raise ValueError("no answer of a hostmesh-agent")  # noqa: TRY004 - of what came, not of a caller
+    ready = document.get("ready") is True
+    return "agent", "ok" if ready else "failed", f"it says: {document.get('reason')}"

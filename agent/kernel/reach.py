@@ -1,0 +1,170 @@
+"""Can this host reach another: its neighbour entry, ICMP echo, and what size passes whole.
+
+For ``agentctl ping``: asked once by a person, so it waits with deadlines instead of an event
+loop. Sources: icmp(7), ip(7), RFC 792, linux/neighbour.h.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+from agent.errors import KernelError, NotRoot
+from agent.kernel.codec import decode_neighbour
+from agent.kernel.netlink import NetlinkSocket
+
+__all__ = ["Echo", "Reach", "neighbour_state"]
+
+_RTM_GETNEIGH: Final = 30
+_NDMSG: Final = struct.Struct("=BBHiHBB")
+_ECHO: Final = struct.Struct("!BBHHH")
+_ECHO_REQUEST, _ECHO_REPLY = 8, 0
+_HEADERS_BYTES: Final = 28  # IPv4 without options, and ICMP
+_IP_MTU_DISCOVER, _PROBE = 10, 3  # IP_PMTUDISC_PROBE: don't fragment, ignore what is cached
+_LEAST_BYTES: Final = 576  # RFC 791: every host takes that
+
+
+def neighbour_state(address: IPv4Address) -> str | None:
+    """What the kernel's neighbour table says: "valid", "failed", "incomplete"; None: nothing.
+
+    Raises:
+        KernelError: The table could not be had.
+    """
+    with NetlinkSocket() as connection:
+        body = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0)
+        for payload in connection.dump(_RTM_GETNEIGH, body, "listing neighbours"):
+            found = decode_neighbour(payload)
+            if found is not None and found.address == address:
+                return "valid" if found.valid else "failed" if found.failed else "incomplete"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """How echo requests went.
+
+    Attributes:
+        rtt_s: Of each answer.
+        problem: What the kernel said when one could not be sent, "" when all could.
+    """
+
+    sent: int
+    rtt_s: tuple[float, ...]
+    problem: str = ""
+
+
+class Reach:
+    """Sends echo requests to one address.
+
+    Args:
+        address: Of the other host.
+        timeout_s: For each answer.
+
+    Raises:
+        NotRoot: This user may not send ICMP.
+        KernelError: There is no socket.
+    """
+
+    def __init__(self, address: IPv4Address, timeout_s: float = 1.0) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._raw = True
+        self._identifier = int.from_bytes(os.urandom(2))
+        self._number = 0
+        self._socket = self._open()
+
+    def _open(self) -> socket.socket:
+        try:
+            return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        except PermissionError:
+            self._raw = False
+        except OSError as error:
+            raise KernelError(f"cannot open a socket for ICMP: {error}") from error
+        try:  # net.ipv4.ping_group_range may let this user
+            return socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+        except OSError as error:
+            raise NotRoot(
+                f"this user may not send ICMP: {error.strerror}", hint="run it as root"
+            ) from error
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def echo(self, count: int) -> Echo:
+        """Send ``count`` requests one after the other and wait for each answer."""
+        found: list[float] = []
+        for _ in range(count):
+            try:
+                took_s = self._ask(_HEADERS_BYTES + 56)
+            except OSError as error:
+                return Echo(count, tuple(found), error.strerror or str(error))
+            if took_s is not None:
+                found.append(took_s)
+        return Echo(count, tuple(found))
+
+    def largest(self, mtu: int) -> int | None:
+        """The largest packet up to ``mtu`` bytes that passes unfragmented; None: not even 576."""
+        self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PROBE)
+        if self._passes(mtu):
+            return mtu
+        low, high = 0, mtu
+        if not self._passes(_LEAST_BYTES):
+            return None
+        low = _LEAST_BYTES
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._passes(middle) else (low, middle)
+        return low
+
+    def _passes(self, size: int) -> bool:
+        for _ in range(2):
+            try:
+                if self._ask(size) is not None:
+                    return True
+            except OSError:  # EMSGSIZE: larger than the link's own
+                return False
+        return False
+
+    def _ask(self, size: int) -> float | None:
+        """Send one request of ``size`` bytes; seconds until its answer, None without one."""
+        self._number = (self._number + 1) & 0xFFFF
+        body = bytes(size - _HEADERS_BYTES)
+        header = _ECHO.pack(_ECHO_REQUEST, 0, 0, self._identifier, self._number)
+        checksum = _checksum(header + body)
+        header = _ECHO.pack(_ECHO_REQUEST, 0, checksum, self._identifier, self._number)
+        sent_s = time.monotonic()
+        self._socket.sendto(header + body, (str(self._address), 0))
+        while (left_s := sent_s + self._timeout_s - time.monotonic()) > 0:
+            self._socket.settimeout(left_s)
+            try:
+                packet, sender = self._socket.recvfrom(65536)
+            except TimeoutError:
+                return None
+            if sender[0] == str(self._address) and self._is_answer(packet):
+                return time.monotonic() - sent_s
+        return None
+
+    def _is_answer(self, packet: bytes) -> bool:
+        offset = (packet[0] & 0xF) * 4 if self._raw else 0
+        try:
+            kind, _, _, identifier, number = _ECHO.unpack_from(packet, offset)
+        except struct.error:
+            return False
+        ours = identifier == self._identifier or not self._raw  # the kernel sets a ping socket's
+        return bool(kind == _ECHO_REPLY and number == self._number and ours)
+
+
+def _checksum(data: bytes) -> int:
+    """RFC 1071."""
+    if len(data) % 2:
+        data += b"\0"
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total >> 16) + (total & 0xFFFF)
+    return ~total & 0xFFFF
