@@ -68,7 +68,12 @@ FULL = Known(
 def test_status_is_what_its_schema_says(known: Known) -> None:
     standing = (Standing(Condition(name="x-y", cause="c", hint="h"), 0.0),)
     document = status_document(
-        Snapshot(known=known), standing, host_name="one", last_contact_s=0.0, now_s=1.0
+        Snapshot(known=known),
+        standing,
+        host_name="one",
+        etcd_source={"endpoints": [], "source": None, "told_by": None},
+        last_contact_s=0.0,
+        now_s=1.0,
     )
     check("status", document)
 
