@@ -233,25 +233,60 @@ def test_users_set_here_before_authentication_is_enabled_do_no_harm(
         assert mesh.create_config(config()).mod_revision > 0
 
 
-def test_user_and_password_over_mutual_tls(pki: Path, tmp_path: Path) -> None:
+_FIRST_USERS = (
+    "user add root:rootpw",
+    "user grant-role root root",
+    "user add mesh:secret",
+    "user grant-role mesh root",
+    "auth enable",
+)
+
+
+@pytest.mark.parametrize("mutual_too", [False, True], ids=["CA only", "mutual TLS"])
+def test_user_and_password_over_tls_and_a_token_that_runs_out(
+    pki: Path, tmp_path: Path, mutual_too: bool
+) -> None:
+    """Tokens live two seconds: calls and the watch go on past them, over TLS as without."""
     password = tmp_path / "password"
     password.write_text("secret")
-    etcd = _secure(pki)
+    wanted = ["--client-cert-auth", "--trusted-ca-file", f"{pki}/ca.crt"] if mutual_too else []
+    files = _files(pki) if mutual_too else {"ca_file": pki / "ca.crt"}
+    etcd = _secure(pki, "server", "--auth-token-ttl", "2", *wanted)
+    views, problems = Heard(), Heard()
     try:
         _serve(etcd, pki)
-        flags = ["--cacert", f"{pki}/ca.crt"]
-        for command in (
-            "user add root:rootpw",
-            "user grant-role root root",
-            "user add mesh:secret",
-            "user grant-role mesh root",
-            "auth enable",
-        ):
+        flags = ["--cacert", f"{pki}/ca.crt", "--cert", f"{pki}/client.crt"]
+        flags += ["--key", f"{pki}/client.key"]
+        for command in _FIRST_USERS:
             etcd.ctl(*command.split(), flags=flags)
-        with registry(
-            etcd, username="mesh", password_file=password, ca_file=pki / "ca.crt"
-        ) as mesh:
+        with registry(etcd, username="mesh", password_file=password, **files) as mesh:
             mesh.create_config(config())
-            assert mesh.claim(request(1)).host_id == host(1)
+            directory = Directory(mesh, views, problems)
+            directory.start()
+            eventually(lambda: views.last)
+            for number in range(1, 3):
+                lease = mesh.claim(request(number))
+                eventually(lambda: views.last.lease_of(host(number)) == lease)  # noqa: B023  # at once
+                time.sleep(3)
+            beat = mesh.snapshot()
+            assert len(beat.leases) == 2
+            assert [error for error, _ in problems.items if error is not None] == []
+            directory.stop()
+        wrong = tmp_path / "wrong"
+        wrong.write_text("wrong")
+        with (
+            registry(etcd, username="mesh", password_file=wrong, **files) as mesh,
+            pytest.raises(EtcdAuthError) as refused,
+        ):
+            mesh.snapshot()
+        assert "username" in refused.value.hint
     finally:
         etcd.__exit__()
+
+
+def test_an_expired_client_certificate_is_an_error_that_says_so(pki: Path, mutual: Etcd) -> None:
+    with registry(mutual, **_files(pki, name="expired")) as mesh:
+        with pytest.raises((EtcdAuthError, EtcdUnavailable)) as refused:
+            mesh.snapshot()
+        assert mutual.endpoint in refused.value.message
+        assert refused.value.hint
