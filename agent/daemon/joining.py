@@ -17,7 +17,7 @@ from agent.kernel.facts import choose_uplink
 from agent.leases.keeper import Keeper, Registration
 from agent.leases.registry import Registry
 from agent.mesh.backends import backend_by_name, backend_names
-from agent.mesh.overlap import host_overlaps
+from agent.mesh.overlap import host_overlaps, networks_in_use
 from agent.model import Condition, HostFacts, HostId, MeshConfig, Severity, Uplink
 from agent.settings import Settings
 
@@ -201,15 +201,22 @@ class Joining:
             self._told = registration
             self._keeper.update(registration)
 
-    @staticmethod
-    def _avoid(known: Known) -> tuple[IPv4Network, ...]:
-        """Subnets that Docker already uses here for networks of the operator's."""
-        own = known.own.subnet if known.own else None
-        return tuple(
+    def _avoid(self, known: Known) -> tuple[IPv4Network, ...]:
+        """What this host uses: Docker's networks, and its addresses and foreign routes in the CIDR.
+
+        A host that is a member already may meet some there.
+        """
+        own = known.own.subnet if known.own else self._past_subnet()
+        docker = tuple(
             network.subnet
             for network in known.docker.networks
             if not network.default and (own is None or not network.subnet.overlaps(own))
         )
+        if known.host is None or known.config is None:
+            return docker
+        mine = (own,) if own else ()
+        seen = networks_in_use(known.host, known.config.cidr, known.docker, mine)
+        return tuple(dict.fromkeys((*docker, *seen)))
 
     def forget(self) -> None:
         """Tell the keeper everything again at the next step (after leave and join)."""

@@ -6,14 +6,14 @@ already uses would cut it off from them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 from typing import Final
 
 from agent.mesh.world import protocol_name
 from agent.model import OWN_BRIDGE, DockerFacts, HostFacts, Route, RouteKind
 
-__all__ = ["host_overlaps"]
+__all__ = ["host_overlaps", "networks_in_use"]
 
 _DEFAULT_BRIDGE: Final = "docker0"
 _HALF_OF_EVERYTHING: Final = 1
@@ -38,19 +38,38 @@ def host_overlaps(
         docker: Tells what Docker's default bridge is called here.
         own: This host's own subnets, once it has some.
     """
-    own = tuple(own)
+    return tuple(words for _, words in _overlaps(host, cidr, docker, tuple(own)))
+
+
+def networks_in_use(
+    host: HostFacts,
+    cidr: IPv4Network,
+    docker: DockerFacts | None = None,
+    own: Iterable[IPv4Network] = (),
+) -> tuple[IPv4Network, ...]:
+    """The parts of ``cidr`` that the host already uses: no subnet of its own may meet them.
+
+    As :func:`host_overlaps`, without what is wider than the CIDR: that meets every subnet.
+    """
+    found = (network for network, _ in _overlaps(host, cidr, docker, tuple(own)))
+    return tuple(dict.fromkeys(each for each in found if each.subnet_of(cidr)))
+
+
+def _overlaps(
+    host: HostFacts, cidr: IPv4Network, docker: DockerFacts | None, own: tuple[IPv4Network, ...]
+) -> Iterator[tuple[IPv4Network, str]]:
+    """Yield each overlapping network, with the words that name what has it."""
     bridge = docker.bridge.bridge if docker is not None and docker.bridge else _DEFAULT_BRIDGE
     ours = {bridge, _DEFAULT_BRIDGE, OWN_BRIDGE}
     ignored = {link.index for link in host.links if link.name in ours}
     names = {link.index: link.name for link in host.links}
-    found: list[str] = []
     covered: set[tuple[int, IPv4Network]] = set()
     for link in host.links:
         if link.index in ignored:
             continue
         for interface in link.addresses:
             if interface.network.overlaps(cidr) and not _within(interface.network, own):
-                found.append(f"the address {interface} of {link.name}")
+                yield interface.network, f"the address {interface} of {link.name}"
                 covered.add((link.index, interface.network))
     for route in host.foreign_routes:
         if (
@@ -61,10 +80,10 @@ def host_overlaps(
         ):
             continue
         device = f" by {names.get(route.oif, route.oif)}" if route.oif is not None else ""
-        found.append(
-            f"the route to {route.destination}{device} written by {protocol_name(route.protocol)}"
+        yield (
+            route.destination,
+            f"the route to {route.destination}{device} written by {protocol_name(route.protocol)}",
         )
-    return tuple(found)
 
 
 def _within(network: IPv4Network, own: tuple[IPv4Network, ...]) -> bool:

@@ -78,21 +78,20 @@ class Wire:
     """A network namespace with one cable to a bridge in the tests' own namespace.
 
     Args:
-        number: Of its address, 10.98.0.NUMBER; the tests have 10.98.0.1.
+        number: Of its address, 198.51.100.NUMBER; the tests have .1.
     """
 
     _BRIDGE = "br-etcd"
 
     def __init__(self, number: int) -> None:
-        self.address = f"10.98.0.{number}"
+        self.address = f"198.51.100.{number}"
         self._link = f"cable{number}"
         self._holder: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        shown = subprocess.run(["ip", "link"], check=True, capture_output=True, text=True).stdout
-        if f" {self._BRIDGE}:" not in shown:  # /sys shows the namespace that mounted it
+        if f" {self._BRIDGE}:" not in _links():  # /sys shows the namespace that mounted it
             _ip(f"link add {self._BRIDGE} type bridge")
-            _ip(f"address add 10.98.0.1/24 dev {self._BRIDGE}")
+            _ip(f"address add 198.51.100.1/24 dev {self._BRIDGE}")
             _ip(f"link set {self._BRIDGE} up")
         self._holder = subprocess.Popen(["unshare", "--net", "sleep", "3600"])
         own = Path("/proc/self/ns/net").readlink()
@@ -111,6 +110,8 @@ class Wire:
             self._holder.wait(10)
         with contextlib.suppress(subprocess.CalledProcessError):  # it went with the namespace
             _ip(f"link del {self._link}")
+        if f"master {self._BRIDGE} " not in _links():
+            _ip(f"link del {self._BRIDGE}")
 
     @property
     def enter(self) -> list[str]:
@@ -133,6 +134,10 @@ class Wire:
     def own_link(self, state: str) -> None:
         """The link of this end, that all cables share: "up" or "down"."""
         _ip(f"link set {self._BRIDGE} {state}")
+
+
+def _links() -> str:
+    return subprocess.run(["ip", "link"], check=True, capture_output=True, text=True).stdout
 
 
 def _ip(command: str, enter: Sequence[str] = ()) -> None:

@@ -10,7 +10,7 @@ import pytest
 from agent.errors import KernelError
 from agent.kernel.facts import PathTo, choose_uplink
 from agent.kernel.sysctl import Sysctls
-from agent.mesh.overlap import host_overlaps
+from agent.mesh.overlap import host_overlaps, networks_in_use
 from agent.model import DockerFacts, DockerNetwork, HostFacts, Link, Route, Uplink
 
 pytestmark = pytest.mark.unit
@@ -158,6 +158,13 @@ def test_overlaps_are_named(links: list[Link], routes: list[Route], words: str) 
 def test_what_is_no_overlap(links: list[Link], routes: list[Route]) -> None:
     facts = HostFacts(links=tuple(links), foreign_routes=tuple(routes))
     assert host_overlaps(facts, CIDR, None, [IPv4Network("10.64.0.0/24")]) == ()
+
+
+def test_what_the_host_uses_inside_the_cidr_is_no_subnet_for_it() -> None:
+    links = (link(2, "eth0", "10.70.0.1/24"), link(3, "eth1", "192.0.2.1/24"))
+    routes = (route("10.80.0.0/16", 2, protocol=4), route("10.0.0.0/8", protocol=186))
+    found = networks_in_use(HostFacts(links=links, foreign_routes=routes), CIDR)
+    assert found == (IPv4Network("10.70.0.0/24"), IPv4Network("10.80.0.0/16"))
 
 
 def test_dockers_bridge_by_another_name_is_no_overlap() -> None:
