@@ -35,10 +35,7 @@ def leases_document(
     return {
         "version": 1,
         "cached": view.cached,
-        "leases": [
-            _lease(lease, view, own, now_s, last_heartbeat_s)
-            for lease in sorted(view.leases, key=lambda each: each.subnet)
-        ],
+        "leases": [_lease(lease, view, own, now_s, last_heartbeat_s) for lease in view.leases],
         "set_aside": [{"key": each.key, "reason": each.reason} for each in view.set_aside],
     }
 

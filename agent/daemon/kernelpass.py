@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from agent.daemon.forwarding import Forwarding
 from agent.daemon.routing import RoutesReport, Routing
@@ -110,7 +111,7 @@ class KernelPass:
         """What :meth:`rules` would change now, a line each."""
         if self._firewall is None:
             return ()
-        return self._firewall.check(firewall_wants(world, self._access_limit)).edits
+        return self._firewall.check(self._wants(world)).edits
 
     def show_firewall(self) -> str:
         """Our rules as they stand, with their place among the others; "" when not managed."""
@@ -150,10 +151,13 @@ class KernelPass:
             self._forwarding.ensure()  # Docker off: nothing to forward to, and it does it itself
         return RulesReport()
 
+    def _wants(self, world: World) -> FirewallWants:
+        return firewall_wants(world, self._access_limit, self.routing.gateways(world))
+
     def _filter(self, world: World) -> RulesReport:
         if self._firewall is None:
             return RulesReport()
-        wants = firewall_wants(world, self._access_limit)
+        wants = self._wants(world)
         done = self._firewall.apply(wants)
         return RulesReport(
             conditions=(*wants.conditions, *done.conditions),
@@ -162,8 +166,16 @@ class KernelPass:
         )
 
 
-def firewall_wants(world: World, access_limit: Access = Access.OPEN) -> FirewallWants:
+def firewall_wants(
+    world: World,
+    access_limit: Access = Access.OPEN,
+    gateways: frozenset[IPv4Address] | None = None,
+) -> FirewallWants:
     """What the firewall should let pass in ``world``.
+
+    Args:
+        gateways: Node addresses of the peers that ``world`` has routes to, where they are known
+            already; else every peer is looked at.
 
     Raises:
         FirewallError: The world cannot be said in rules (an odd interface name).
@@ -171,7 +183,9 @@ def firewall_wants(world: World, access_limit: Access = Access.OPEN) -> Firewall
     if world.config is None or world.own is None or world.uplink is None:
         raise FirewallError("the mesh, the lease or the uplink is not known")
     docker = world.docker
-    gateways = (route.gateway for route in desired_routes(world).routes.values())
+    if gateways is None:
+        found = (route.gateway for route in desired_routes(world).routes.values())
+        gateways = frozenset(gateway for gateway in found if gateway is not None)
     try:
         return desired_firewall(
             cidr=world.config.cidr,
@@ -179,7 +193,7 @@ def firewall_wants(world: World, access_limit: Access = Access.OPEN) -> Firewall
             previous=world.config.previous,
             former=world.former.subnet if world.former else None,
             uplink=world.uplink.name,
-            peers=(gateway for gateway in gateways if gateway is not None),
+            peers=gateways,
             networks=docker.networks if docker else (),
             docker_backend=docker.firewall_backend if docker else "",
             default_access=world.config.access,

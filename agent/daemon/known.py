@@ -7,7 +7,7 @@ anything may be deleted, who the peers are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 from agent.daemon import viewconditions as tell
@@ -15,8 +15,8 @@ from agent.docker.report import ConfigFile
 from agent.leases import trust
 from agent.mesh.backends import backend_by_name
 from agent.mesh.desired import summarise
-from agent.mesh.liveness import dead_subnets, lapsed_leases
-from agent.mesh.world import World, peers_by_subnet
+from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases
+from agent.mesh.world import World, peers_of_view
 from agent.model import (
     Condition,
     DockerFacts,
@@ -49,6 +49,7 @@ class Known:
         docker_config: Whether a Docker that starts now gets the lease.
         docker_seen: The engine answered at least once in this life of the agent.
         left: The operator said leave.
+        found_lapsed: Remembered of ``believed``, so that the next view costs what changed.
     """
 
     host_id: HostId
@@ -65,6 +66,7 @@ class Known:
     silent: frozenset[IPv4Address] = frozenset()
     uplink: Uplink | None = None
     left: bool = False
+    found_lapsed: Lapsed | None = field(default=None, repr=False, compare=False)
 
     def with_view(self, view: View) -> Known:
         """Fold in a complete view: believe it, or hold what is there and raise the alarm.
@@ -83,12 +85,16 @@ class Known:
         return self._believing(view)
 
     def _believing(self, view: View) -> Known:
+        before = self.found_lapsed
+        own = self.host_id
+        lapsed = Lapsed.of(view, own) if before is None else before.follow(view, own)
         return replace(
             self,
             believed=view,
             config=view.config or self.config,
             alarming=None,
             verdict=None,
+            found_lapsed=lapsed,
         )
 
     def with_docker(self, facts: DockerFacts, state: DockerState) -> Known:
@@ -135,7 +141,24 @@ class Known:
     @property
     def lapsed(self) -> tuple[Lease, ...]:
         """Leases of peers whose heartbeat is known to have lapsed."""
+        found = self.found_lapsed
+        if found is not None and found.view is self.believed:
+            return tuple(found.by_subnet.values())
         return lapsed_leases(self.believed, self.host_id)
+
+    def steers_otherwise(self, before: Known) -> bool:
+        """Whether what is believed of the mesh makes another world than it did before.
+
+        Most changes of a large mesh do not: heartbeats come and go, memories are renewed.
+        """
+        if before.believed is None or self.believed is None:
+            return before.believed is not self.believed
+        return (
+            self.believed.by_subnet is not before.believed.by_subnet
+            or self.config != before.config
+            or self.complete != before.complete
+            or dead_subnets(self.lapsed, self.silent) != dead_subnets(before.lapsed, before.silent)
+        )
 
     def world(self, *, route_protocol: int, route_table: int) -> World | None:
         """The world to reconcile to, or None while there is too little to act on.
@@ -147,7 +170,7 @@ class Known:
         return World(
             config=self.config,
             own=self.own,
-            peers=peers_by_subnet(self.believed.leases, self.own),
+            peers=peers_of_view(self.believed, self.own),
             uplink=self.uplink,
             host=self.host,
             docker=self.docker,

@@ -182,7 +182,7 @@ class Loop:
                 self._round()
             self._notifier.alive()
         self._notifier.stopping()
-        self._copying.save(self._snapshot.known)
+        self._copying.finish(self._snapshot.known)
         self._rooms.observer.happened(
             "agent-stopped", "hostmesh-agent ended; routes and rules stay"
         )
@@ -199,6 +199,7 @@ class Loop:
         self._host_dirty = True
         self._rooms.passes.everything()
         if left:
+            self._copying.leave()
             self._rooms.keeper.pause()
             self._rooms.joining.forget()
             self._conditions.replace("joining", ())
@@ -234,14 +235,15 @@ class Loop:
         self._handlers[type(event)](event)
 
     def _view(self, event: ViewSeen) -> None:
-        known = self._snapshot.known
-        self._update(known=known.with_view(event.view))
-        now = self._snapshot.known.believed
-        self._rooms.observer.view_seen(known.believed, now, known.host_id)
+        before = self._snapshot.known
+        known = before.with_view(event.view)
+        self._update(known=known)
+        self._rooms.observer.view_seen(before.believed, known.believed, known.host_id)
         self._pin()
         self._silence.update(event.view)
         self._rooms.keeper.notice(event.view)
-        self._rooms.passes.world_changed()
+        if known.steers_otherwise(before):
+            self._rooms.passes.world_changed()
         self._rooms.watch_range(self._snapshot.known)
         self._timers.set_sooner("copy", _COPY_DELAY_S)
 

@@ -6,8 +6,7 @@ A repair is drift: something of ours differed although what is desired had not c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from ipaddress import IPv4Network
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import structlog
@@ -17,6 +16,7 @@ from agent.daemon.tally import Tally
 from agent.errors import HostmeshError
 from agent.mesh.plan import Operation, describe_route
 from agent.model import Condition, HostId, Lease, View
+from agent.sharedmap import changed_keys
 
 __all__ = ["Observer", "events_not_written", "open_history"]
 
@@ -59,9 +59,12 @@ class Observer:
         """A newer view is believed: who joined, who left."""
         if before is None or now is None or before is now:
             return
-        earlier, later = _peers(before, own), _peers(now, own)
-        joined = [lease for subnet, lease in later.items() if subnet not in earlier]
-        left = [lease for subnet, lease in earlier.items() if subnet not in later]
+        earlier, later = before.by_subnet, now.by_subnet
+        changed = changed_keys(earlier, later)
+        was = {each for each in changed if _is_peers(earlier.get(each), own)}
+        is_now = {each for each in changed if _is_peers(later.get(each), own)}
+        joined = [later[each] for each in sorted(is_now - was)]
+        left = [earlier[each] for each in sorted(was - is_now)]
         self._many("peer-joined", "joined", joined)
         self._many("peer-left", "left", left)
 
@@ -124,8 +127,8 @@ def open_history(folder: Path) -> History | None:
         return None
 
 
-def _peers(view: View, own: HostId) -> Mapping[IPv4Network, Lease]:
-    return {lease.subnet: lease for lease in view.leases if lease.host_id != own}
+def _is_peers(lease: Lease | None, own: HostId) -> bool:
+    return lease is not None and lease.host_id != own
 
 
 def _about(condition: Condition) -> str:

@@ -120,16 +120,18 @@ class Passes:
                 left as they are: not knowing a network must not close it (promise 3).
         """
         due, self._due = self._due, set()
+        # Routes first: they take a moment and rules do not. Meanwhile a new peer is refused,
+        # as it was before; nobody is let in who should not be.
+        if _ROUTES in due:
+            began_s = time.monotonic()
+            report = self.kernel.routes(world, may_delete=may_delete, may_sweep=may_sweep)
+            self._after_routes(report, began_s)
         if _RULES in due and not docker_seen:
             self._due.add(_RULES)
             self._rules_wait = True
         elif _RULES in due:
             began_s = time.monotonic()
             self._after_rules(self.kernel.rules(world), began_s)
-        if _ROUTES in due:
-            began_s = time.monotonic()
-            report = self.kernel.routes(world, may_delete=may_delete, may_sweep=may_sweep)
-            self._after_routes(report, began_s)
 
     def _after_rules(self, report: RulesReport, began_s: float) -> None:
         self._rules_seen, self._rules_wait = True, False

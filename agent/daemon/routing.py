@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 import structlog
 
@@ -123,8 +123,8 @@ class Routing:
             again_in_s = jittered(1.0)
         waiting = len(plan.operations) - sum(result.ok for result in results)
         return RoutesReport(
-            desired=len(self._delta.desired),
-            installed=len(self._delta.desired) - waiting - len(plan.conflicts),
+            desired=self._delta.desired_count,
+            installed=self._delta.desired_count - waiting - len(plan.conflicts),
             failed=failed,
             again_in_s=again_in_s,
             done=done,
@@ -135,6 +135,11 @@ class Routing:
                 *self._pacer.conditions(self._delta),
             ),
         )
+
+    def gateways(self, world: World) -> frozenset[IPv4Address]:
+        """Node addresses of the peers that ``world`` has routes to, without computing all of it."""
+        self._delta.world_changed(world)
+        return self._delta.gateways
 
     def plan(self, world: World, *, may_delete: bool) -> RoutePlan:
         """What a full comparison says now, from a fresh list and without memory."""
@@ -163,7 +168,7 @@ class Routing:
         return results
 
     def _list(self, world: World) -> None:
-        listing = self._table.list_routes(within=_ranges(world))
+        listing = self._table.list_routes(within=_ranges(world), same=self._delta.same)
         self._delta.actual_listed(listing.ours, listing.foreign)
         self._must_list = False
 

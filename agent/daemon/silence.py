@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from agent.model import HostId, View
+from agent.model import Heartbeat, HostId, View
+from agent.sharedmap import changed_keys
 
 __all__ = ["Silence"]
 
@@ -19,21 +20,19 @@ class Silence:
 
     def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
-        self._before: frozenset[HostId] = frozenset()
+        self._before: Mapping[HostId, Heartbeat] = {}
         self.last_heartbeat_s: Mapping[HostId, float] = {}
         """Unix time at which each silent host's heartbeat was found gone. Replaced, not changed."""
 
     def update(self, view: View) -> None:
-        """Look at a complete view."""
-        now = frozenset(view.heartbeats)
-        holders = {lease.host_id for lease in view.leases}
+        """Look at a complete view. Costs what changed, and a look at each silent host."""
         kept = {
             host: at
             for host, at in self.last_heartbeat_s.items()
-            if host not in now and host in holders
+            if host not in view.heartbeats and view.leases_of(host)
         }
-        for host in self._before - now:
-            if host in holders:
+        for host in changed_keys(self._before, view.heartbeats):
+            if host in self._before and host not in view.heartbeats and view.leases_of(host):
                 kept.setdefault(host, self._wall_clock())
-        self._before = now
+        self._before = view.heartbeats
         self.last_heartbeat_s = kept

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -32,8 +34,7 @@ __all__ = ["Copy", "CopyFile"]
 _log = structlog.get_logger()
 
 _VERSION = 1
-_NO_LEASES = '"leases":[]'
-"""Where the leases go. No text in a value can look so: its quotes would be escaped."""
+_TOGETHER = 500  # entries in one piece of the file
 _LARGEST_BYTES = 256 * 1024 * 1024  # 65,536 leases take about 25 MB
 
 
@@ -63,26 +64,31 @@ class CopyFile:
     def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._wall_clock = wall_clock
+        self._lock = threading.Lock()
         self.problem = ""
         """Why the last :meth:`load` set a damaged file aside; "" when it did not."""
 
-    def save(self, *, view: View, lease: Lease | None) -> None:
-        """Replace the file.
+    def save(
+        self, *, view: View, lease: Lease | None, wanted: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Replace the file, piece by piece: as one text a large mesh would take 100 MB.
+
+        Args:
+            wanted: Asked when no other call is under way any more: False, and nothing is written.
 
         Raises:
             StateError: It cannot be written; the old file is still whole.
         """
-        body = {"saved": self._wall_clock(), "lease": _plain(lease), "view": _plain_view(view)}
-        leases = ",".join(_compact(_plain(each)) for each in view.leases)
-        text = _compact(body).replace(_NO_LEASES, f'"leases":[{leases}]', 1)
-        envelope = {"version": _VERSION, "sha256": _checksum(text), "body": text}
-        try:
-            self._replace(json.dumps(envelope).encode("ascii"))
-        except OSError as error:
-            raise StateError(
-                f"cannot write {self._path}: {error.strerror or error}",
-                hint="is the disk full, or read-only?",
-            ) from error
+        with self._lock:
+            if not wanted():
+                return
+            try:
+                self._replace(_envelope(_body(view, lease, self._wall_clock())))
+            except OSError as error:
+                raise StateError(
+                    f"cannot write {self._path}: {error.strerror or error}",
+                    hint="is the disk full, or read-only?",
+                ) from error
 
     def load(self) -> Copy | None:
         """Read the file.
@@ -125,7 +131,8 @@ class CopyFile:
             StateError: It cannot be deleted.
         """
         try:
-            self._path.unlink(missing_ok=True)
+            with self._lock:
+                self._path.unlink(missing_ok=True)
         except OSError as error:
             raise StateError(f"cannot delete {self._path}: {error.strerror or error}") from error
 
@@ -138,13 +145,13 @@ class CopyFile:
         except OSError as error:
             raise StateError(f"cannot read {self._path}: {error.strerror or error}") from error
 
-    def _replace(self, raw: bytes) -> None:
+    def _replace(self, pieces: Iterable[bytes]) -> None:
         folder = self._path.parent
         folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=folder)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(raw)
+                file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).chmod(0o644)
@@ -211,19 +218,39 @@ def _compact(value: Any) -> str:  # noqa: ANN401 - JSON
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
-def _plain_view(view: View) -> dict[str, Any]:
-    """All but the leases, which are encoded one by one.
+def _envelope(body: Iterable[str]) -> Iterator[bytes]:
+    """The file's bytes around a body that comes in pieces: version, body as text, its checksum."""
+    digest = hashlib.sha256()
+    yield f'{{"version": {_VERSION}, "body": "'.encode()
+    for piece in body:
+        digest.update(piece.encode())
+        yield json.dumps(piece)[1:-1].encode("ascii")
+    yield f'", "sha256": "{digest.hexdigest()}"}}'.encode()
 
-    json first makes a string of each name and each value: 3 MB for 1,000 leases.
-    """
-    return {
-        "cluster_id": view.cluster_id,
-        "revision": view.revision,
-        "config": _plain(view.config),
-        "leases": [],
-        "memory": {host: str(subnet) for host, subnet in view.memory.items()},
-        "reservations": {str(subnet): host for subnet, host in view.reservations.items()},
-    }
+
+def _body(view: View, lease: Lease | None, saved_s: float) -> Iterator[str]:
+    """The JSON of a :class:`Copy`, a piece for some hundred entries."""
+    plain = {"cluster_id": view.cluster_id, "revision": view.revision}
+    yield f'{{"saved":{_compact(saved_s)},"lease":{_compact(_plain(lease))},"view":'
+    yield f'{_compact(plain)[:-1]},"config":{_compact(_plain(view.config))},"leases":['
+    yield from _pieces(_compact(_plain(each)) for each in view.leases)
+    yield '],"memory":{'
+    yield from _pieces(
+        f"{_compact(host)}:{_compact(str(net))}" for host, net in view.memory.items()
+    )
+    yield '},"reservations":{'
+    reserved = view.reservations.items()
+    yield from _pieces(f"{_compact(str(net))}:{_compact(host)}" for net, host in reserved)
+    yield "}}}"
+
+
+def _pieces(entries: Iterable[str]) -> Iterator[str]:
+    """The entries with commas between them, some hundred at a time."""
+    waiting = iter(entries)
+    before = ""
+    while together := list(itertools.islice(waiting, _TOGETHER)):
+        yield before + ",".join(together)
+        before = ","
 
 
 def _view(plain: dict[str, Any]) -> View:

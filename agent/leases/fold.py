@@ -1,37 +1,61 @@
 """All records under the prefix, kept current by events, seen as one :class:`View`.
 
 A record that cannot be used costs that record: it is set aside with a reason, and the
-others are used (promises 4 and 8). Decoding is remembered per revision of a record, so
-that a change costs one decode whatever the number of leases.
+others are used (promises 4 and 8). A change costs one decode and a few look-ups whatever the
+number of records, and a view shares all else with the one before; what a record says is kept,
+not how it said it.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from agent.leases import wire
 from agent.leases.keys import Keys
 from agent.leases.kv import Event, Record
+from agent.leases.sharing import Sharing
 from agent.leases.untrusted import MAX_VALUE_BYTES, quote
-from agent.mesh.ranges import OverlapIndex
+from agent.leases.usable import UsableLeases
 from agent.model import Heartbeat, HostId, Lease, MeshConfig, SetAside, View
+from agent.sharedmap import SharedMap
 
 __all__ = ["Records"]
 
-_DECODERS: MappingProxyType[str, Callable[[str, Record], Any]] = MappingProxyType(
-    {
-        "subnets": wire.decode_lease,
-        "hosts": wire.decode_heartbeat,
-        "clones": wire.decode_clone,
-        "memory": wire.decode_memory,
-        "reservations": wire.decode_reservation,
-    }
+_V = TypeVar("_V")
+
+_LEASE, _HEARTBEAT, _MEMORY, _RESERVATION = "subnets", "hosts", "memory", "reservations"
+_CLONE = "clones"
+_OTHERS: MappingProxyType[str, Callable[[str, Record], Any]] = MappingProxyType(
+    {_RESERVATION: wire.decode_reservation, _CLONE: wire.decode_clone}
 )
+
+
+@dataclass(slots=True)
+class _ByHost(Generic[_V]):
+    """One record of each host, as the last view has it and as changed since."""
+
+    settled: SharedMap[HostId, _V] = field(default_factory=SharedMap)
+    changes: dict[HostId, _V | None] = field(default_factory=dict)
+
+    def get(self, host_id: HostId | None) -> _V | None:
+        if host_id is None:
+            return None
+        if host_id in self.changes:
+            return self.changes[host_id]
+        found: _V | None = self.settled.get(host_id)
+        return found
+
+    def put(self, host_id: HostId, value: _V | None) -> None:
+        if value is not None or self.get(host_id) is not None:
+            self.changes[host_id] = value
+
+    def settle(self) -> SharedMap[HostId, _V]:
+        self.settled, self.changes = self.settled.changed(self.changes), {}
+        return self.settled
 
 
 @dataclass(slots=True)
@@ -50,8 +74,17 @@ class Records:
     cluster_id: int
     revision: int
     last_config: MeshConfig | None = None
-    _records: dict[bytes, Record] = field(default_factory=dict)
-    _decoded: dict[bytes, tuple[str, Any]] = field(default_factory=dict)
+    _config: tuple[MeshConfig | None, str] = (None, "")
+    _raw: dict[bytes, Record] = field(default_factory=dict)  # config, and what is not decoded
+    _unreadable: dict[bytes, str] = field(default_factory=dict)
+    _leases: UsableLeases = field(default_factory=UsableLeases)
+    _beats: _ByHost[Heartbeat] = field(default_factory=_ByHost)
+    _memory: _ByHost[IPv4Network] = field(default_factory=_ByHost)
+    _memory_revisions: dict[HostId, int] = field(default_factory=dict)
+    _reservations: dict[bytes, tuple[IPv4Network, HostId]] = field(default_factory=dict)
+    _clones: dict[bytes, Heartbeat] = field(default_factory=dict)
+    _reserved: Mapping[IPv4Network, HostId] | None = None
+    _sharing: Sharing = field(default_factory=Sharing)
 
     def load(self, records: Iterable[Record]) -> None:
         """Add records of a snapshot."""
@@ -67,75 +100,127 @@ class Records:
         self.revision = max(self.revision, revision)
 
     def get(self, key: bytes) -> Record | None:
-        """Return the record of a key; its value is kept only where :meth:`view` reads it again."""
-        return self._records.get(key)
+        """Return the record of a key; its value is kept only where :meth:`view` reads it again.
+
+        Heartbeats are not found here: nobody compares their revisions.
+        """
+        record = self._raw.get(key)
+        if record is not None:
+            return record
+        kind, name, _ = self._split(key)
+        if kind == _LEASE:
+            lease = self._leases.find(name)
+            return None if lease is None else _record_of(key, lease)
+        revision = self._memory_revisions.get(HostId(name)) if kind == _MEMORY else None
+        return None if revision is None else Record(key, b"", mod_revision=revision)
 
     def leases(self) -> tuple[Lease, ...]:
         """All leases that can be read, those that :meth:`view` sets aside included."""
-        return tuple(value for _, value in self._decoded.values() if isinstance(value, Lease))
+        return tuple(self._leases)
 
     def view(self) -> View:
         """See the records as values; sound for any content."""
-        config, problem = self._config()
+        config, problem = self._config
         self.last_config = config or self.last_config
-        leases, set_aside = self._leases(self.last_config)
-        heartbeats: dict[HostId, Heartbeat] = {}
-        memory: dict[HostId, IPv4Network] = {}
-        reservations: dict[IPv4Network, HostId] = {}
-        clones: list[Heartbeat] = []
-        for key, (kind, value) in self._decoded.items():
-            if isinstance(value, ValueError):
-                set_aside.append(SetAside(quote(key), quote(str(value))))
-            elif kind == "hosts":
-                heartbeats[value.host_id] = value
-            elif kind == "memory":
-                memory[value[0]] = value[1]
-            elif kind == "reservations":
-                reservations[value[0]] = value[1]
-            elif kind == "clones":
-                clones.append(value)
+        leases, not_used = self._leases.settle(self.last_config)
+        if self._reserved is None:
+            self._reserved = MappingProxyType(dict(self._reservations.values()))
         return View(
             cluster_id=self.cluster_id,
             revision=self.revision,
             config=config,
             config_problem=problem,
             leases=leases,
-            heartbeats=MappingProxyType(heartbeats),
-            memory=MappingProxyType(memory),
-            reservations=MappingProxyType(reservations),
-            clones=tuple(sorted(clones, key=lambda each: (each.host_id, str(each.node_address)))),
-            set_aside=tuple(sorted(set_aside, key=lambda each: each.key)),
+            heartbeats=self._beats.settle(),
+            memory=self._memory.settle(),
+            reservations=self._reserved,
+            clones=tuple(
+                sorted(
+                    self._clones.values(), key=lambda each: (each.host_id, str(each.node_address))
+                )
+            ),
+            set_aside=self._set_aside(not_used),
         )
 
+    def _set_aside(self, not_used: Iterable[tuple[str, str]]) -> tuple[SetAside, ...]:
+        folder = f"{self.keys.prefix}/{_LEASE}/"
+        found = [SetAside(quote(folder + name), reason) for name, reason in not_used]
+        found += [SetAside(quote(key), reason) for key, reason in self._unreadable.items()]
+        return tuple(sorted(found, key=lambda each: each.key))
+
     def _set(self, key: bytes, record: Record | None) -> None:
-        if record is None:
-            self._records.pop(key, None)
-            self._decoded.pop(key, None)
-            return
-        if len(record.value) > MAX_VALUE_BYTES:  # not worth the memory
-            record = replace(record, value=record.value[: MAX_VALUE_BYTES + 1])
-        decoded = self._decode(key, record)
-        if decoded is None:
-            self._records[key] = record
-            self._decoded.pop(key, None)
-        else:
-            # In a large mesh the raw values would take as much memory as what they say.
-            self._records[key] = replace(record, value=b"")
-            self._decoded[key] = decoded
+        kind, name, problem = self._split(key)
+        self._raw.pop(key, None)
+        self._unreadable.pop(key, None)
+        value: Any = None
+        if record is not None and not problem:
+            try:
+                value = self._decoded(kind, name, record)
+            except ValueError as error:
+                problem = quote(str(error))
+        if record is not None and problem:
+            self._unreadable[key] = problem
+        if record is not None and (problem or kind in _OTHERS):
+            self._raw[key] = replace(record, value=b"")
+        elif record is not None and value is None:
+            # A value that is much too large is not worth the memory.
+            self._raw[key] = replace(record, value=record.value[: MAX_VALUE_BYTES + 1])
+        self._keep(key, kind, name, value)
+        if kind == _MEMORY:
+            self._memory_revisions.pop(HostId(name), None)
+            if value is not None and record is not None:
+                self._memory_revisions[value[0]] = record.mod_revision
 
-    def _decode(self, key: bytes, record: Record) -> tuple[str, Any] | None:
-        """Decode a record; None for what is not Hostmesh's business (and the config)."""
-        kind = ""
+    def _split(self, key: bytes) -> tuple[str, str, str]:
+        """Take a key apart into kind, name and why that cannot be done."""
         try:
-            kind, name = self.keys.split(key)
-            decoder = _DECODERS.get(kind)
-            # One string for all records of a kind.
-            return None if decoder is None else (sys.intern(kind), decoder(name, record))
+            return (*self.keys.split(key), "")
         except ValueError as error:
-            return kind, error
+            return "", "", quote(str(error))
 
-    def _config(self) -> tuple[MeshConfig | None, str]:
-        record = self._records.get(self.keys.config)
+    def _decoded(self, kind: str, name: str, record: Record) -> Any:  # noqa: ANN401 - by kind
+        """What a record says; None for what is not Hostmesh's business, and for the config."""
+        if kind == _LEASE:
+            lease = wire.decode_lease(name, record)
+            return self._sharing.lease(
+                lease,
+                before=self._leases.find(name),
+                beat=self._beats.get(lease.host_id),
+                memory=self._memory.get(lease.host_id),
+            )
+        if kind == _HEARTBEAT:
+            beat = wire.decode_heartbeat(name, record)
+            return self._sharing.heartbeat(
+                beat,
+                before=self._beats.get(beat.host_id),
+                lease=self._leases.of_host(beat.host_id),
+                memory=self._memory.get(beat.host_id),
+            )
+        if kind == _MEMORY:
+            host_id, subnet = wire.decode_memory(name, record)
+            beat_of, lease_of = self._beats.get(host_id), self._leases.of_host(host_id)
+            return self._sharing.memory((host_id, subnet), beat=beat_of, lease=lease_of)
+        other = _OTHERS.get(kind)
+        return None if other is None else other(name, record)
+
+    def _keep(self, key: bytes, kind: str, name: str, value: Any) -> None:  # noqa: ANN401 - by kind
+        """Put what a record says, or None, in the place of what it said before."""
+        if key == self.keys.config:
+            self._config = self._read_config()
+        elif kind == _LEASE:
+            self._leases.put(name, value)
+        elif kind == _HEARTBEAT:
+            self._beats.put(value.host_id if value else HostId(name), value)
+        elif kind == _MEMORY:
+            self._memory.put(*(value or (HostId(name), None)))
+        elif kind == _CLONE:
+            _put(self._clones, key, value)
+        elif kind == _RESERVATION:
+            self._reserved = None
+            _put(self._reservations, key, value)
+
+    def _read_config(self) -> tuple[MeshConfig | None, str]:
+        record = self._raw.get(self.keys.config)
         if record is None:
             return None, ""
         try:
@@ -143,32 +228,12 @@ class Records:
         except ValueError as error:
             return None, quote(str(error))
 
-    def _leases(self, config: MeshConfig | None) -> tuple[tuple[Lease, ...], list[SetAside]]:
-        """Return the usable leases; of two that overlap, the one that was there first."""
-        used = OverlapIndex()
-        leases: list[Lease] = []
-        set_aside: list[SetAside] = []
-        decoded = [
-            (key, value)
-            for key, (kind, value) in self._decoded.items()
-            if kind == "subnets" and isinstance(value, Lease)
-        ]
-        decoded.sort(key=lambda each: (each[1].create_revision, each[0]))
-        for key, lease in decoded:
-            reason = self._why_not(lease, config, used)
-            if reason:
-                set_aside.append(SetAside(quote(key), reason))
-            else:
-                used.add(lease.subnet)
-                leases.append(lease)
-        return tuple(sorted(leases, key=lambda lease: lease.subnet)), set_aside
 
-    @staticmethod
-    def _why_not(lease: Lease, config: MeshConfig | None, used: OverlapIndex) -> str:
-        if config is None:
-            return "there is no usable config to check it against"
-        problem = wire.check_lease(lease, config)
-        if problem:
-            return problem
-        overlapped = used.find(lease.subnet)
-        return f"it overlaps the older lease {overlapped}" if overlapped else ""
+def _put(held: dict[bytes, _V], key: bytes, value: _V | None) -> None:
+    held.pop(key, None)
+    if value is not None:
+        held[key] = value
+
+
+def _record_of(key: bytes, lease: Lease) -> Record:
+    return Record(key, b"", lease.create_revision, lease.mod_revision, lease.etcd_lease_id)

@@ -184,7 +184,7 @@ class Keeper:
         lease = self._lease
         if lease is None or view.revision < lease.mod_revision:
             return
-        seen = next((each for each in view.leases if each.subnet == lease.subnet), None)
+        seen = view.by_subnet.get(lease.subnet)
         if seen is None or seen.mod_revision > lease.mod_revision:
             with self._lock:
                 self._doubt = True

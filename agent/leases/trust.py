@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
-from agent.model import Lease, View
+from agent.model import HostId, Lease, View, within
+from agent.sharedmap import changed_keys
 
 __all__ = ["Verdict", "VerdictKind", "agrees", "judge"]
-
-
-_Holding = tuple[str, str]
-"""A subnet and who holds it."""
 
 
 class VerdictKind(enum.StrEnum):
@@ -62,11 +59,11 @@ def judge(pinned: View | None, view: View) -> Verdict:
             VerdictKind.REVISION_WENT_BACK,
             f"etcd is at revision {view.revision} and was at {pinned.revision} before",
         )
-    before, now = _holders(pinned.leases), _holders(view.leases)
-    gone = len(before - now) - len(_moved(pinned, view))
-    if gone >= 2 and gone * 2 > len(before):  # noqa: PLR2004 - one host may always leave
+    before, lost = len(pinned.leases), _gone(pinned, view)
+    gone = len(lost) - _moved(pinned, view, lost)
+    if gone >= 2 and gone * 2 > before:  # noqa: PLR2004 - one host may always leave
         return Verdict(
-            VerdictKind.LEASES_GONE, f"{gone} of {len(before)} leases are gone from etcd at once"
+            VerdictKind.LEASES_GONE, f"{gone} of {before} leases are gone from etcd at once"
         )
     return Verdict(VerdictKind.OK)
 
@@ -77,23 +74,36 @@ def agrees(pinned: View, view: View) -> bool:
     That is so when there is a config and no more than half of the believed leases are
     missing: their holders have registered again.
     """
-    before, now = _holders(pinned.leases), _holders(view.leases)
-    return view.config is not None and len(before & now) * 2 >= len(before)
+    before = len(pinned.leases)
+    return view.config is not None and (before - len(_gone(pinned, view))) * 2 >= before
 
 
-def _moved(pinned: View, view: View) -> frozenset[_Holding]:
-    """Leases that are gone since the mesh moves to another CIDR and their holders went along."""
+def _gone(pinned: View, view: View) -> tuple[Lease, ...]:
+    """Leases that have another holder now, or none."""
+    before, now = pinned.by_subnet, view.by_subnet
+    return tuple(
+        before[subnet]
+        for subnet in changed_keys(before, now)
+        if subnet in before and not _same_holder(before[subnet], now.get(subnet))
+    )
+
+
+def _moved(pinned: View, view: View, gone: tuple[Lease, ...]) -> int:
+    """How many of these went along when the mesh moved to another CIDR."""
     config = view.config
     if config is None or pinned.config is None or config.cidr == pinned.config.cidr:
-        return frozenset()
-    now = _holders(view.leases)
-    arrived = _holders(each for each in view.leases if each.subnet.subnet_of(config.cidr))
-    there = {who for _, who in arrived}
-    return frozenset(each for each in _holders(pinned.leases) - now if each[1] in there)
+        return 0
+    there = {_holder(each) for each in view.leases if within(each.subnet, config.cidr)}
+    return sum(_holder(each) in there for each in gone)
 
 
-def _holders(leases: Iterable[Lease]) -> frozenset[_Holding]:
-    """Who holds what, without what changes in a lease's life (address, name, revisions)."""
-    return frozenset(
-        (str(lease.subnet), lease.host_id or f"flannel {lease.node_address}") for lease in leases
-    )
+def _same_holder(one: Lease, other: Lease | None) -> bool:
+    return other is not None and _holder(one) == _holder(other)
+
+
+def _holder(lease: Lease) -> HostId | IPv4Address:
+    """Whatever changes in a lease's life (name, revisions), its holder stays.
+
+    A flannel host is its address.
+    """
+    return lease.node_address if lease.host_id is None else lease.host_id

@@ -1,7 +1,7 @@
 """Desired and actual routes side by side, compared only where something changed. Pure.
 
 A full pass over 65,000 peers is never needed for one of them: :class:`RouteDelta` remembers
-which keys may differ. What it plans equals what :func:`agent.mesh.plan.plan_routes` says about
+which keys differ. What it plans equals what :func:`agent.mesh.plan.plan_routes` says about
 :func:`agent.mesh.desired.desired_routes`; a stateful property test holds the two together.
 
 It knows of the kernel only what it is told. So a new complete list is due
@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
-from typing import Final, TypeVar
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final
 
 from agent.mesh.desired import PeerRules, aggregate_routes, summarise
+from agent.mesh.lists import in_order, only_in
 from agent.mesh.plan import (
     Operation,
     OperationKind,
@@ -27,14 +28,15 @@ from agent.mesh.plan import (
 )
 from agent.mesh.world import ROUTE_PROTOCOL, RouteKey, World, route_key
 from agent.model import Condition, Lease, Route
+from agent.sharedmap import changed_keys
 
 __all__ = ["RouteChange", "RouteDelta"]
 
 _Place = tuple[int, IPv4Network]
-_K = TypeVar("_K")
 
-_FULL_PASS_SHARE: Final = 4
-"""When more than one peer in four is new, computing everything is no slower."""
+
+_MANY: Final = 1000
+"""When more routes than this changed since the last list, the next one is compared whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,10 @@ class RouteChange:
 
 
 class RouteDelta:
-    """What is desired, what is there, and where they may differ.
+    """What is desired, what is there, and where they differ.
+
+    What is there is kept as its difference from what is desired: nothing for a route that stands
+    as it should, which in a large mesh is nearly every one.
 
     Not for use by two threads at once. Before the first :meth:`actual_listed` its plans are
     empty: an unknown kernel is not an empty one (promise 4).
@@ -60,17 +65,18 @@ class RouteDelta:
         self._protocol = protocol
         self._world = World(route_protocol=protocol)
         self._rules = PeerRules.of(self._world)
-        self._peers: dict[IPv4Network, Lease] = {}
-        self._desired: dict[RouteKey, Route] = {}
+        self._desired: dict[IPv4Network, Route] = {}
         self._refused: dict[IPv4Network, Condition] = {}
-        self._listed: dict[RouteKey, tuple[Route, ...]] = {}
-        self._listed_routes: dict[int, Route] = {}
-        self._since: dict[RouteKey, tuple[Route, ...]] = {}  # what changed since the list
+        self._summary: tuple[Condition, ...] | None = ()
+        self._odd: dict[RouteKey, tuple[Route, ...]] = {}
+        """Our routes under each key where they are not just the desired one."""
+        self._listed: tuple[Route, ...] | None = None
+        self._at_list: dict[RouteKey, tuple[Route, ...]] = {}
+        """What the last list said under each key where it is known to be otherwise by now."""
         self._foreign: dict[_Place, tuple[Route, ...]] = {}
         self._foreign_listed: tuple[Route, ...] | None = None
-        self._dirty: set[RouteKey] = set()
+        self._contested: set[IPv4Network] = set()  # desired, and somebody else's as well
         self._needs_list = True
-        self._listed_once = False
         self._from_complete = False  # what is desired came from a complete world
         self._ended: set[RouteKey] = set()
         self._news: set[RouteKey] = set()  # what is desired changed here; the rest is drift
@@ -87,121 +93,150 @@ class RouteDelta:
 
     @property
     def desired(self) -> Mapping[RouteKey, Route]:
-        """What should be there, by the kernel's key."""
-        return self._desired
+        """What should be there, by the kernel's key. Made anew each time."""
+        return {self._key_of(each): route for each, route in self._desired.items()}
+
+    @property
+    def desired_count(self) -> int:
+        """How many routes should be there."""
+        return len(self._desired)
+
+    @property
+    def gateways(self) -> frozenset[IPv4Address]:
+        """Node addresses that a desired route leads to. Made anew each time."""
+        found = (route.gateway for route in self._desired.values())
+        return frozenset(gateway for gateway in found if gateway is not None)
 
     def __contains__(self, key: object) -> bool:
         """Whether something is desired or still to be done under ``key``."""
-        return key in self._desired or key in self._dirty
+        return isinstance(key, RouteKey) and (key in self._odd or self._wanted(key) is not None)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """As ``DesiredRoutes.conditions``."""
         if isinstance(self._rules, Condition):
             return (self._rules,)
-        return summarise(list(self._refused.values()))
+        if self._summary is None:
+            self._summary = summarise(list(self._refused.values()))
+        return self._summary
+
+    def same(self, route: Route) -> Route:
+        """The desired route itself where it equals this one: both are kept as one object."""
+        wanted = self._desired.get(route.destination)
+        return wanted if wanted is not None and wanted == route else route
 
     def world_changed(self, world: World) -> None:
-        """Follow the world. Costs one look at each peer, and work for those that differ.
+        """Follow the world. Costs what changed, when peers and deaths are all that did.
 
-        Leases that stayed the same should be the same objects as before; where they are not,
-        they are computed anew, which costs time but changes nothing.
+        Leases that stayed the same should be the same objects as before, in a ``SharedMap``;
+        where they are not, they are computed anew, which costs time but changes nothing.
         """
         before = self._world
-        was_certain = self.certain
         self._from_complete = before.complete
-        self._world = world
-        self._rules = PeerRules.of(world)
-        known = {id(peer) for peer in self._peers.values()}
-        fresh = [peer for peer in world.peers.values() if id(peer) not in known]
-        if (
-            isinstance(self._rules, PeerRules)
-            and _frame(world) == _frame(before)
-            and len(fresh) * _FULL_PASS_SHARE <= len(world.peers)
-        ):
-            self._peers_changed(before, world, fresh)
+        rules = PeerRules.of(world)
+        if isinstance(rules, PeerRules) and _frame(world) == _frame(before):
+            subnets = changed_keys(before.peers, world.peers)
+            subnets |= before.dead_subnets ^ world.dead_subnets
+            self._world, self._rules = world, rules
+            for subnet in subnets:
+                self._peer_changed(subnet, world.peers.get(subnet), rules)
         else:
-            self._compute_all(world)
+            self._compute_all(world, rules)
         self._from_complete = world.complete
-        if self.certain != was_certain:
-            self._dirty.update(self._extras())
 
-    def _peers_changed(self, before: World, world: World, fresh: list[Lease]) -> None:
-        """Only these peers are new or changed; find those that went or died."""
-        for peer in fresh:
-            self.peer_changed(peer.subnet, peer)
-        remaining = {id(peer) for peer in world.peers.values()}
-        gone = [subnet for subnet, peer in self._peers.items() if id(peer) not in remaining]
-        for subnet in gone:
-            self.peer_changed(subnet, None)
-        for subnet in before.dead_subnets ^ world.dead_subnets:
-            self.peer_changed(subnet, world.peers.get(subnet))
-
-    def _compute_all(self, world: World) -> None:
-        self._peers = dict(world.peers)
-        wanted = {route_key(route): route for route in aggregate_routes(world)}
-        self._refused = {}
-        if isinstance(self._rules, PeerRules):
-            for subnet, peer in world.peers.items():
-                outcome = self._rules.outcome(peer)
-                if isinstance(outcome, Route):
-                    wanted[route_key(outcome)] = outcome
-                else:
-                    self._refused[subnet] = outcome
-        before = self._desired
-        gone = [key for key in before if key not in wanted]
-        changed = [key for key, route in wanted.items() if before.get(key) != route]
-        for keys in (changed, gone):
-            self._dirty.update(keys)
-            self._news.update(keys)
-        if self._from_complete:
-            self._ended.update(gone)
-        self._ended.difference_update(wanted)
-        self._desired = wanted
-
-    def _extras(self) -> list[RouteKey]:
-        """Keys of ours that nobody wants: what may be done to them depends on certainty."""
-        keys = [key for key in self._listed if key not in self._desired]
-        keys.extend(key for key in self._since if key not in self._desired)
-        return keys
-
-    def peer_changed(self, subnet: IPv4Network, peer: Lease | None) -> None:
-        """One peer's lease appeared, changed or (None) is known to be gone.
-
-        The short way for a caller that knows which; everything else is as in the last
-        :meth:`world_changed`. The caller's next world has this change in it.
-        """
-        if peer is None:
-            self._peers.pop(subnet, None)
-        else:
-            self._peers[subnet] = peer
-        if not isinstance(self._rules, PeerRules):
-            return
-        self._refused.pop(subnet, None)
-        key = self._key_at((self._world.route_table, subnet))
-        outcome = None if peer is None else self._rules.outcome(peer)
+    def _peer_changed(self, subnet: IPv4Network, peer: Lease | None, rules: PeerRules) -> None:
+        """Follow one peer. None: its lease is known to be gone."""
+        if self._refused.pop(subnet, None) is not None:
+            self._summary = None
+        outcome = None if peer is None else rules.outcome(peer)
         if isinstance(outcome, Condition):
             self._refused[subnet] = outcome
+            self._summary = None
         if isinstance(outcome, Route):
-            if self._desired.get(key) != outcome:
-                self._desired[key] = outcome
-                self._dirty.add(key)
-                self._news.add(key)
-                self._ended.discard(key)
-        elif subnet not in self._rules.config.cidrs and self._desired.pop(key, None) is not None:
-            self._dirty.add(key)
-            self._news.add(key)
-            if self._from_complete:
-                self._ended.add(key)
+            self._want(subnet, outcome)
+        elif not _is_aggregate(self._world, subnet):
+            self._want(subnet, None)
 
-    def _key_at(self, place: _Place) -> RouteKey:
+    def _want(self, destination: IPv4Network, route: Route | None) -> None:
+        """Desire this route and no other to its destination; what is there stays as it is."""
+        key = self._key_of(destination)
+        there = self._ours_at(key)
+        before = self._desired.get(destination)
+        if route is None:
+            self._desired.pop(destination, None)
+        elif before != route:
+            self._desired[destination] = route
+        self._is_there(key, there)
+        self._follow_end(key, ended=before is not None and route is None)
+        if before != route and key in self._odd:
+            self._news.add(key)
+        self._contest((key.table, destination))
+
+    def _follow_end(self, key: RouteKey, *, ended: bool) -> None:
+        """Remember what ended in this life: it waits for no grace time."""
+        if not ended:
+            self._ended.discard(key)
+        elif self._from_complete and key in self._odd:
+            self._ended.add(key)
+
+    def _compute_all(self, world: World, rules: PeerRules | Condition) -> None:
+        """Compute every peer anew, and follow where that makes a difference."""
+        before = self._desired
+        wanted = {route.destination: route for route in aggregate_routes(world)}
+        self._refused, self._summary = {}, None
+        if isinstance(rules, PeerRules):
+            for subnet, peer in world.peers.items():
+                outcome = rules.outcome(peer)
+                if isinstance(outcome, Route):
+                    wanted[subnet] = before[subnet] if before.get(subnet) == outcome else outcome
+                else:
+                    self._refused[subnet] = outcome
+        old_keys = [self._key_of(each) for each in before if wanted.get(each) != before[each]]
+        there = {key: self._ours_at(key) for key in old_keys}
+        was_wanted = set(old_keys)
+        new = [each for each, route in wanted.items() if before.get(each) != route]
+        new_keys = [_key_in(world, each) for each in new]
+        there.update((key, self._ours_at(key)) for key in new_keys if key not in there)
+        self._world, self._rules, self._desired = world, rules, wanted
+        now_wanted = set(new_keys)
+        for key, routes in there.items():
+            self._is_there(key, routes)
+            self._follow_end(key, ended=key in was_wanted and key not in now_wanted)
+        self._news.update(key for key in there if key in self._odd)
+        for place in self._foreign:
+            self._contest(place)
+        self._contested.intersection_update(wanted)
+
+    def _key_of(self, destination: IPv4Network) -> RouteKey:
         """The only key a desired route to this place can have."""
-        return RouteKey(place[0], place[1], 0, self._world.route_metric)
+        return _key_in(self._world, destination)
+
+    def _wanted(self, key: RouteKey) -> Route | None:
+        route = self._desired.get(key.destination)
+        return route if route is not None and self._key_of(key.destination) == key else None
 
     def _ours_at(self, key: RouteKey) -> tuple[Route, ...]:
         """Our routes under a key as far as is known: the list, and what was heard since."""
-        since = self._since.get(key)
-        return self._listed.get(key, ()) if since is None else since
+        odd = self._odd.get(key)
+        if odd is not None:
+            return odd
+        wanted = self._wanted(key)
+        return () if wanted is None else (wanted,)
+
+    def _is_there(self, key: RouteKey, routes: tuple[Route, ...]) -> None:
+        """Take down that these are our routes under the key."""
+        wanted = self._wanted(key)
+        if routes == (() if wanted is None else (wanted,)):
+            self._odd.pop(key, None)
+            self._ended.discard(key)
+        else:
+            self._odd[key] = routes
+
+    def _heard(self, key: RouteKey, routes: tuple[Route, ...]) -> None:
+        """As :meth:`_is_there`, and that this is news since the list."""
+        if len(self._at_list) <= _MANY:
+            self._at_list.setdefault(key, self._ours_at(key))
+        self._is_there(key, routes)
 
     def actual_listed(self, ours: tuple[Route, ...], foreign: tuple[Route, ...]) -> None:
         """A complete list from the kernel replaces all that was remembered of it.
@@ -210,39 +245,64 @@ class RouteDelta:
         ``RouteTable`` hands them out: then only the others cost time.
         """
         self._needs_list = False
-        if not self._listed_once:  # what an earlier life left is nobody's doing now
-            self._news.update(map(route_key, ours))
-        self._listed_once = True
-        self._dirty.update(self._since)
-        self._since = {}
-        now = {id(route): route for route in ours}
-        before = self._listed_routes
-        self._listed_routes = now
-        touched: set[RouteKey] = set()
-        for route in [route for number, route in before.items() if number not in now]:
-            key = route_key(route)
-            touched.add(key)
-            self._put(self._listed, key, tuple(r for r in self._listed[key] if r is not route))
-        for route in [route for number, route in now.items() if number not in before]:
-            key = route_key(route)
-            touched.add(key)
-            self._listed[key] = (*self._listed.get(key, ()), route)
-        for key in touched:
-            if len(self._listed.get(key, ())) > 1:  # then their order counts
-                self._listed[key] = tuple(r for r in ours if route_key(r) == key)
-        self._dirty.update(touched)
+        if self._listed is None:
+            self._list_first(ours)
+            self._news = set(self._odd)  # what an earlier life left is nobody's doing now
+        elif len(self._at_list) > _MANY:
+            self._list_first(ours)
+        elif ours is not self._listed or self._at_list:
+            self._list_again(self._listed, ours)
+        self._listed = ours
+        self._at_list = {}
         if foreign is not self._foreign_listed:
             self._list_foreign(foreign)
 
+    def _list_first(self, ours: tuple[Route, ...]) -> None:
+        missing = dict.fromkeys(self._desired)
+        odd: list[RouteKey] = []
+        for route in ours:
+            if route == self._desired.get(route.destination) and route.destination in missing:
+                del missing[route.destination]
+            else:
+                odd.append(route_key(route))
+        self._odd = {self._key_of(each): () for each in missing}
+        for key, routes in in_order(ours, odd).items():
+            self._is_there(key, routes)
+
+    def _list_again(self, before: tuple[Route, ...], ours: tuple[Route, ...]) -> None:
+        gone, new = only_in(before, ours), only_in(ours, before)
+        held: dict[RouteKey, list[Route]] = {}
+        for key in (*map(route_key, gone), *map(route_key, new), *self._at_list):
+            held.setdefault(key, list(self._at_list.get(key, self._ours_at(key))))
+        for route in gone:
+            at = held[route_key(route)]
+            if route in at:
+                at.remove(route)
+        for route in new:
+            held[route_key(route)].append(route)
+        # Where several stand under one key their order counts.
+        several = in_order(ours, [key for key, routes in held.items() if len(routes) > 1])
+        for key, routes in held.items():
+            self._is_there(key, several.get(key, tuple(routes)))
+
     def _list_foreign(self, foreign: tuple[Route, ...]) -> None:
-        places = set(self._foreign)
         self._foreign_listed = foreign
         self._foreign = {}
         for route in foreign:
             place = (route.table, route.destination)
             self._foreign[place] = (*self._foreign.get(place, ()), route)
-        places.update(self._foreign)
-        self._dirty.update(key for key in map(self._key_at, places) if key in self._desired)
+        self._contested = set()
+        for place in self._foreign:
+            self._contest(place)
+
+    def _contest(self, place: _Place) -> None:
+        """Take down whether a desired route's place is also somebody else's."""
+        if place[0] != self._world.route_table:
+            return
+        if place[1] in self._desired and place in self._foreign:
+            self._contested.add(place[1])
+        else:
+            self._contested.discard(place[1])
 
     def observed(self, change: RouteChange) -> None:
         """A notification from the kernel about one route."""
@@ -252,21 +312,18 @@ class RouteDelta:
             if self._standing(key) != 1:
                 # Which of several was replaced, no message says.
                 self._needs_list = True
-            self._since[key] = ()
+            self._heard(key, ())
             kept = tuple(each for each in self._foreign.get(place, ()) if route_key(each) != key)
             self._put_foreign(place, kept)
         if route.protocol == self._protocol:
             others = tuple(each for each in self._ours_at(key) if each != route)
-            self._since[key] = others if change.gone else (*others, route)
+            self._heard(key, others if change.gone else (*others, route))
         elif route.table == self._world.route_table:
             rivals = tuple(each for each in self._foreign.get(place, ()) if each != route)
             self._put_foreign(place, rivals if change.gone else (*rivals, route))
         if self._standing(key) > 1:
             # Which of them stands first, no message says.
             self._needs_list = True
-        self._dirty.add(key)
-        if self._key_at(place) in self._desired:
-            self._dirty.add(self._key_at(place))
 
     def drifted(
         self, results: Iterable[OperationResult], held: Iterable[Route]
@@ -284,7 +341,7 @@ class RouteDelta:
             if each.ok and route_key(each.operation.route) not in self._news
         )
         undone = {route_key(each.operation.route) for each in told if not each.ok}
-        self._news.intersection_update(undone | set(map(route_key, held)))
+        self._news &= undone | set(map(route_key, held))
         return found
 
     def _standing(self, key: RouteKey) -> int:
@@ -295,17 +352,14 @@ class RouteDelta:
     def _put_foreign(self, place: _Place, routes: tuple[Route, ...]) -> None:
         if routes != self._foreign.get(place, ()):
             self._foreign_listed = None
-        self._put(self._foreign, place, routes)
-
-    @staticmethod
-    def _put(held: dict[_K, tuple[Route, ...]], key: _K, routes: tuple[Route, ...]) -> None:
         if routes:
-            held[key] = routes
+            self._foreign[place] = routes
         else:
-            held.pop(key, None)
+            self._foreign.pop(place, None)
+        self._contest(place)
 
     def plan(self, *, may_delete: bool, may_sweep: bool = True) -> RoutePlan:
-        """What has to be done where something may differ. Empty before the first list.
+        """What has to be done where something differs. Empty before the first list.
 
         Args:
             may_delete: Nothing speaks against deletion; it also needs :attr:`certain`.
@@ -314,28 +368,23 @@ class RouteDelta:
                 gone, does not wait for it.
         """
         parts = PlanParts()
-        if not self._listed_once:
+        if self._listed is None:
             return parts.plan()
         may_delete = may_delete and self.certain
-        unsettled: set[RouteKey] = set()
-        for key in self._dirty:
-            found = plan_key(
-                self._desired.get(key),
-                self._ours_at(key),
-                self._foreign.get((key.table, key.destination), ()),
-                may_delete=may_delete and (may_sweep or key in self._ended),
+        contested = (self._key_of(each) for each in self._contested)
+        for key in (*self._odd, *(each for each in contested if each not in self._odd)):
+            parts.add(
+                plan_key(
+                    self._wanted(key),
+                    self._ours_at(key),
+                    self._foreign.get((key.table, key.destination), ()),
+                    may_delete=may_delete and (may_sweep or key in self._ended),
+                )
             )
-            if found:
-                parts.add(found)
-                unsettled.add(key)
-            else:
-                self._ended.discard(key)
-        # A new set: one that was large once takes long to walk even when it is empty.
-        self._dirty = unsettled
         return parts.plan()
 
     def applied(self, results: Iterable[OperationResult]) -> None:
-        """What the kernel made of a plan. Failed operations stay dirty and call for a list."""
+        """What the kernel made of a plan. Failed operations stay due and call for a list."""
         for result in results:
             operation = result.operation
             key = route_key(operation.route)
@@ -344,9 +393,20 @@ class RouteDelta:
                 self._needs_list = True
             elif operation.kind is OperationKind.REPLACE:
                 others = tuple(each for each in there if each != operation.actual)
-                self._since[key] = (operation.route, *others)
+                self._heard(key, (operation.route, *others))
             else:
-                self._since[key] = tuple(each for each in there if each != operation.route)
+                self._heard(key, tuple(each for each in there if each != operation.route))
+        if len(self._odd) < _MANY:
+            # One that was large once takes long to walk even when it is nearly empty.
+            self._odd = dict(self._odd)
+
+
+def _key_in(world: World, destination: IPv4Network) -> RouteKey:
+    return RouteKey(world.route_table, destination, 0, world.route_metric)
+
+
+def _is_aggregate(world: World, destination: IPv4Network) -> bool:
+    return any(route.destination == destination for route in aggregate_routes(world))
 
 
 def _frame(world: World) -> tuple[object, ...]:

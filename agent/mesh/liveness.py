@@ -8,28 +8,69 @@ read from a complete view, never from a clock; flannel hosts have no heartbeat a
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from types import MappingProxyType
 
 from agent.model import HostId, Lease, View
+from agent.sharedmap import changed_keys
 
-__all__ = ["dead_subnets", "lapsed_leases"]
+__all__ = ["Lapsed", "dead_subnets", "lapsed_leases"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """The leases of one view whose hosts should have a heartbeat and have none.
+
+    Attributes:
+        view: Which was looked at.
+        by_subnet: Leases of other hosts that run an agent (have an identity).
+    """
+
+    view: View
+    by_subnet: Mapping[IPv4Network, Lease]
+
+    @classmethod
+    def of(cls, view: View, own: HostId) -> Lapsed:
+        """Look at every lease of a view."""
+        found = {lease.subnet: lease for lease in view.leases if _has_lapsed(lease, view, own)}
+        return cls(view, MappingProxyType(found))
+
+    def follow(self, view: View, own: HostId) -> Lapsed:
+        """The same of a later view, at the cost of what changed between the two."""
+        if self.view.cached or view.cached:
+            return Lapsed.of(view, own)
+        subnets = changed_keys(self.view.by_subnet, view.by_subnet)
+        for host in changed_keys(self.view.heartbeats, view.heartbeats):
+            if (host in self.view.heartbeats) != (host in view.heartbeats):
+                subnets.update(lease.subnet for lease in view.leases_of(host))
+        if not subnets:
+            return Lapsed(view, self.by_subnet)
+        found = {each: lease for each, lease in self.by_subnet.items() if each not in subnets}
+        for subnet in subnets:
+            lease = view.by_subnet.get(subnet)
+            if lease is not None and _has_lapsed(lease, view, own):
+                found[subnet] = lease
+        return Lapsed(view, MappingProxyType(found))
+
+
+def _has_lapsed(lease: Lease, view: View, own: HostId) -> bool:
+    """Never by the host's own copy: what is absent there is absent from a file."""
+    return (
+        not view.cached
+        and lease.host_id is not None
+        and lease.host_id != own
+        and lease.host_id not in view.heartbeats
+    )
 
 
 def lapsed_leases(view: View | None, own: HostId) -> tuple[Lease, ...]:
     """Leases of other hosts that run an agent (have an identity) but have no heartbeat.
 
-    Empty for no view and for the host's own copy: what is absent there is absent from a file.
+    Empty for no view and for the host's own copy.
     """
-    if view is None or view.cached:
-        return ()
-    return tuple(
-        lease
-        for lease in view.leases
-        if lease.host_id is not None
-        and lease.host_id != own
-        and lease.host_id not in view.heartbeats
-    )
+    return () if view is None else tuple(Lapsed.of(view, own).by_subnet.values())
 
 
 def dead_subnets(lapsed: Iterable[Lease], silent: Container[IPv4Address]) -> frozenset[IPv4Network]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
 from typing import Final
 
 from agent.mesh.delta import RouteChange
@@ -65,6 +66,7 @@ class Pacer:
         self._protocol = protocol
         self._jitter = jitter
         self._failures: dict[RouteKey, _Failure] = {}
+        self._written: list[tuple[float, dict[IPv4Network, Route]]] = []
         self._repairs: dict[RouteKey, _Repairs] = {}
         self._fights: dict[RouteKey, _Fight] = {}
         self._writers: dict[RouteKey, int] = {}
@@ -100,11 +102,15 @@ class Pacer:
     def observed(self, change: RouteChange) -> None:
         """Remember who wrote, for a route that is being repaired."""
         key = route_key(change.route)
-        if key in self._repairs and not (change.gone and change.route.protocol == self._protocol):
+        mended = key in self._repairs or any(
+            key.destination in routes for _, routes in self._written
+        )
+        if mended and not (change.gone and change.route.protocol == self._protocol):
             self._writers[key] = change.route.protocol
 
     def links_changed(self) -> None:
         """Forget repairs: the kernel itself takes routes when links or addresses go."""
+        self._written.clear()
         self._repairs.clear()
         self._writers.clear()
 
@@ -131,8 +137,12 @@ class Pacer:
             fight.repairs += 1
             return
         seen = self._repairs.get(key)
-        if seen is None or seen.route != route or now_s - seen.first_s > _FIGHT_WINDOW_S:
-            # The first time it is written, or written differently, nobody undid anything.
+        if seen is None:
+            first_s = self._wrote(route, now_s)
+            if first_s is None:
+                return  # the first time it is written, or written differently: nobody undid it
+            seen = self._repairs[key] = _Repairs(route, first_s)
+        elif seen.route != route or now_s - seen.first_s > _FIGHT_WINDOW_S:
             self._repairs[key] = _Repairs(route, now_s)
             return
         seen.count += 1
@@ -140,11 +150,28 @@ class Pacer:
             pause_s = _FIGHT_PAUSE_FIRST_S
             self._fights[key] = _Fight(pause_s, now_s + pause_s * self._jitter(), seen.count)
 
+    def _wrote(self, route: Route, now_s: float) -> float | None:
+        """When the same route was written lately, None when it was not; and that it is now.
+
+        A first pass writes every route there is: this much may be remembered of each.
+        """
+        for first_s, routes in reversed(self._written):
+            before = routes.get(route.destination)
+            if before is not None:
+                if before == route and now_s - first_s <= _FIGHT_WINDOW_S:
+                    return first_s
+                break
+        if not self._written or now_s - self._written[-1][0] >= 1:
+            self._written.append((now_s, {}))
+        self._written[-1][1][route.destination] = route
+        return None
+
     def _prune(self, now_s: float) -> None:
         """Forget what is over; at most once a second, because a mesh may be large."""
         if now_s - self._pruned_s < 1:
             return
         self._pruned_s = now_s
+        self._written = [each for each in self._written if now_s - each[0] <= _FIGHT_WINDOW_S]
         for key in [k for k, f in self._fights.items() if now_s - f.due_s > _FIGHT_OVER_S]:
             del self._fights[key]
             self._repairs.pop(key, None)

@@ -23,6 +23,8 @@ __all__ = [
     "first_overlap",
     "propose_cidr",
     "subnet_at",
+    "subnets_within",
+    "supernet_of",
 ]
 
 MAX_SUBNETS = 65_536
@@ -44,6 +46,18 @@ NEVER_PROPOSED: tuple[IPv4Network, ...] = tuple(
 def first_overlap(subnet: IPv4Network, others: Iterable[IPv4Network]) -> IPv4Network | None:
     """Return the first of ``others`` that shares an address with ``subnet``, or None."""
     return next((other for other in others if subnet.overlaps(other)), None)
+
+
+def supernet_of(subnet: IPv4Network, length: int) -> IPv4Network:
+    """The block of that length, no longer than its own, that ``subnet`` lies in."""
+    return IPv4Network((_cut(int(subnet.network_address), length), length))
+
+
+def subnets_within(subnet: IPv4Network, length: int) -> Iterator[IPv4Network]:
+    """Yield the blocks of that length, no shorter than its own, that ``subnet`` consists of."""
+    first = int(subnet.network_address)
+    for number in range(1 << (length - subnet.prefixlen)):
+        yield IPv4Network((first + (number << (32 - length)), length))
 
 
 class OverlapIndex:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from agent.model import DockerFacts, HostFacts, Lease, MeshConfig, Route, Uplink
+from agent.model import DockerFacts, HostFacts, Lease, MeshConfig, Route, Uplink, View
 
 __all__ = [
     "MAIN_TABLE",
@@ -20,6 +20,7 @@ __all__ = [
     "RouteKey",
     "World",
     "peers_by_subnet",
+    "peers_of_view",
     "protocol_name",
     "route_key",
 ]
@@ -80,6 +81,12 @@ def peers_by_subnet(leases: Iterable[Lease], own: Lease | None) -> Mapping[IPv4N
             )
         }
     )
+
+
+def peers_of_view(view: View, own: Lease) -> Mapping[IPv4Network, Lease]:
+    """As :func:`peers_by_subnet` of a view's leases; it shares with other views what they share."""
+    owned = () if own.host_id is None else view.leases_of(own.host_id)
+    return view.by_subnet.changed({own.subnet: None, **{each.subnet: None for each in owned}})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import queue
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,25 +30,18 @@ from agent.mesh.desired import desired_routes
 from agent.mesh.plan import OperationResult, RoutePlan, plan_routes
 from agent.mesh.world import World
 from agent.model import Lease, MeshConfig
+from tests.bench import large_mesh
 
 CIDR = IPv4Network("10.0.0.0/8")
 GATEWAYS = 250
 ROUNDS = 5
 
 
-def ip(command: str) -> None:
-    subprocess.run(["ip", *command.split()], check=True, stdout=subprocess.DEVNULL)
-
-
 def prepare() -> None:
     found = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True)
     if len(found.stdout.splitlines()) > 1:
         sys.exit("run it in a namespace of its own: unshare -n ...")
-    ip("link set lo up")
-    ip("link add eth0 type veth peer name eth0-peer")
-    ip("addr add 172.16.0.1/16 dev eth0")
-    ip("link set eth0 up")
-    ip("link set eth0-peer up")
+    large_mesh.prepare()
 
 
 def peer(number: int, shift: int = 0, gateways: int = GATEWAYS) -> Lease:
@@ -153,22 +147,17 @@ def no_change(count: int) -> None:
     flush()
 
 
-def one_change(count: int) -> float:
-    """Seconds from one peer's new address to the kernel having it."""
-    table, delta = RouteTable(), RouteDelta()
-    delta.world_changed(world(count))
-    delta.actual_listed(*table.list_routes((CIDR,)))
-    delta.applied(table.apply(delta.plan(may_delete=True)))
-    delta.actual_listed(*table.list_routes((CIDR,)))
+def one_change(count: int, gateways: int = GATEWAYS, rounds: int = 500) -> float:
+    """Seconds from an event of etcd to the route written, all of the daemon's steps between."""
     took = []
-    for number in range(500):
-        changed = peer(number % 10, shift=number + 1)
-        started_s = time.perf_counter()
-        delta.peer_changed(changed.subnet, changed)
-        results = table.apply(delta.plan(may_delete=True))
-        delta.applied(results)
-        took.append(time.perf_counter() - started_s)
-        assert [result.ok for result in results] == [True]
+    with tempfile.TemporaryDirectory() as folder:
+        agent = large_mesh.Agent(Path(folder), count, gateways)
+        for number in range(rounds):
+            event = large_mesh.new_address(1 + number % 9, number + 1, gateways)
+            started_s = time.perf_counter()
+            agent.follow(event)
+            took.append(time.perf_counter() - started_s)
+            assert agent.passes.report.installed == agent.passes.report.desired == count + 1
     flush()
     return statistics.median(took)
 

@@ -73,7 +73,8 @@ def test_nothing_is_written_before_there_is_a_config(shared_etcd: Etcd, prefix: 
     with registry(shared_etcd, prefix=prefix) as mesh, keep(mesh, heard) as keeper:
         keeper.update(_REGISTRATION)
         eventually(lambda: _condition(heard) == "mesh-config-missing")
-        assert not mesh.records()._records
+        whole = mesh.keys.everything
+        assert not mesh.client.range(whole.start, whole.end).records
         mesh.create_config(config())
         lease = eventually(_held(heard))
         assert heard.last[1] == ()

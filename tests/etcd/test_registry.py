@@ -199,7 +199,8 @@ def test_without_a_config_nothing_is_written(shared_etcd: Etcd, prefix: str) -> 
         mesh.client.txn("w", [], [_put(f"{prefix}/config", '{"Network":"banana"}')])
         with pytest.raises(MeshConfigError, match="Network is not an IPv4 network"):
             mesh.claim(request(1))
-        assert len(mesh.records()._records) == 1
+        whole = mesh.keys.everything
+        assert len(mesh.client.range(whole.start, whole.end).records) == 1
 
 
 def test_config_is_created_once_and_what_is_there_wins(shared_etcd: Etcd, prefix: str) -> None:

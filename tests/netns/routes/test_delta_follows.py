@@ -94,9 +94,8 @@ def test_promise_6_random_disturbances_end_where_a_full_pass_would(host: Host, s
             host.ip("link set eth0 up")
         elif what == 7:
             peers[number] = lease(subnet, address)
-            path.delta.peer_changed(peers[number].subnet, peers[number])
-        elif peers.pop(number, None):
-            path.delta.peer_changed(lease(subnet, address).subnet, None)
+        else:
+            peers.pop(number, None)
         path.world = world_of(host, *peers.values())
         if choose.random() < 0.5:
             path.delta.world_changed(path.world)

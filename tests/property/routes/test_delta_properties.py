@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -16,6 +17,7 @@ from agent.mesh.desired import desired_routes
 from agent.mesh.plan import OperationKind, OperationResult, Reason, RoutePlan, plan_routes
 from agent.mesh.world import World, peers_by_subnet, route_key
 from agent.model import HostId, Lease, MeshConfig, Route, Uplink
+from agent.sharedmap import SharedMap
 
 pytestmark = pytest.mark.property
 
@@ -69,14 +71,15 @@ class Machine(RuleBasedStateMachine):
         self, subnet: IPv4Network, address: IPv4Address, backend: str
     ) -> None:
         peer = Lease(subnet=subnet, node_address=address, backend=backend)
-        self.world = replace(self.world, peers={**self.world.peers, subnet: peer})
-        self.delta.peer_changed(subnet, peer)
+        self._peers_are(SharedMap(self.world.peers).changed({subnet: peer}))
 
     @rule(subnet=subnets)
     def peer_goes(self, subnet: IPv4Network) -> None:
-        left = {each: peer for each, peer in self.world.peers.items() if each != subnet}
-        self.world = replace(self.world, peers=left)
-        self.delta.peer_changed(subnet, None)
+        self._peers_are(SharedMap(self.world.peers).changed({subnet: None}))
+
+    def _peers_are(self, peers: Mapping[IPv4Network, Lease]) -> None:
+        self.world = replace(self.world, peers=peers)
+        self.delta.world_changed(self.world)
 
     @rule(
         changes=st.dictionaries(subnets, st.none() | addresses, max_size=2),

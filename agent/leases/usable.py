@@ -1,0 +1,173 @@
+"""Which of the leases in etcd are used: those that fit the mesh, and of two that overlap the older.
+
+Judged lease by lease while that is enough. A lease that meets no other lease stands and falls
+alone; where two meet, or the config changed, all are judged anew, in order of age.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from typing import Final
+
+from agent.leases import wire
+from agent.leases.keys import parse_subnet, subnet_name
+from agent.mesh.ranges import OverlapIndex, subnets_within, supernet_of
+from agent.model import Lease, Leases, MeshConfig, within
+
+__all__ = ["UsableLeases"]
+
+_FEW: Final = 100
+"""More leases than this that are new or not used: looking at each is no better than at all."""
+_BLOCKS: Final = 4096
+"""More blocks of one length than this in one subnet are not looked up one by one."""
+
+
+@dataclass(slots=True)
+class UsableLeases:
+    """Leases by name (the last part of their key), and which are used. One thread owns it."""
+
+    _used: Leases = field(default_factory=Leases)
+    _lengths: Counter[int] = field(default_factory=Counter)  # of the used
+    _names: dict[IPv4Network, str] = field(default_factory=dict)  # of used ones named otherwise
+    _aside: dict[str, tuple[Lease, str]] = field(default_factory=dict)
+    _new: dict[str, Lease] = field(default_factory=dict)  # not judged yet
+    _gone: set[IPv4Network] = field(default_factory=set)  # used till now
+    _judge_all: bool = True
+    _config: MeshConfig | None = None
+
+    def find(self, name: str) -> Lease | None:
+        """The lease of that name, used or not."""
+        if name in self._new:
+            return self._new[name]
+        if name in self._aside:
+            return self._aside[name][0]
+        try:
+            subnet = parse_subnet(name)
+        except ValueError:  # a key that never held a lease
+            return None
+        lease: Lease | None = self._used.by_subnet.get(subnet)
+        if lease is None or subnet in self._gone or self._name_of(lease) != name:
+            return None
+        return lease
+
+    def of_host(self, host_id: str) -> Lease | None:
+        """A used lease of a host, as of the last :meth:`settle`."""
+        return next(iter(self._used.of(host_id)), None)  # type: ignore[arg-type]  # any text is not found
+
+    def __iter__(self) -> Iterator[Lease]:
+        for lease in self._used.by_subnet.values():
+            if lease.subnet not in self._gone:
+                yield lease
+        for lease, _ in self._aside.values():
+            yield lease
+        yield from self._new.values()
+
+    def put(self, name: str, lease: Lease | None) -> None:
+        """The lease of that name is now this one; None: it is gone."""
+        before = self.find(name)
+        if before is not None:
+            self._take_out(name, before)
+            self._judge_all = self._judge_all or self._meets(before.subnet)
+        if lease is not None:
+            self._judge_all = self._judge_all or self._meets(lease.subnet)
+            self._new[name] = lease
+
+    def settle(self, config: MeshConfig | None) -> tuple[Leases, Iterable[tuple[str, str]]]:
+        """Judge what has not been judged.
+
+        Returns:
+            The used leases, and the name of each other lease with the reason.
+        """
+        if self._judge_all or config != self._config:
+            self._settle_all(config)
+        elif self._new or self._gone:
+            used = {lease.subnet: lease for lease in self._judged(self._new.items(), config, None)}
+            for subnet in self._gone - used.keys():
+                self._names.pop(subnet, None)
+            self._use({**dict.fromkeys(self._gone), **used})
+        self._config = config
+        self._judge_all = False
+        self._new = {}
+        self._gone = set()
+        return self._used, ((name, reason) for name, (_, reason) in self._aside.items())
+
+    def _settle_all(self, config: MeshConfig | None) -> None:
+        everything = [
+            *((self._name_of(each), each) for each in self._used if each.subnet not in self._gone),
+            *((name, lease) for name, (lease, _) in self._aside.items()),
+            *self._new.items(),
+        ]
+        everything.sort(key=lambda each: (each[1].create_revision, each[0]))
+        self._aside, self._names = {}, {}
+        used = {lease.subnet: lease for lease in self._judged(everything, config, OverlapIndex())}
+        gone = [subnet for subnet in self._used.by_subnet if subnet not in used]
+        self._use({**dict.fromkeys(gone), **used})
+
+    def _judged(
+        self,
+        named: Iterable[tuple[str, Lease]],
+        config: MeshConfig | None,
+        taken: OverlapIndex | None,
+    ) -> Iterator[Lease]:
+        """Yield the usable ones in their order; remember the others with the reason."""
+        for name, lease in named:
+            reason = _why_not(lease, config, taken)
+            if reason:
+                self._aside[name] = (lease, reason)
+                continue
+            if taken is not None:
+                taken.add(lease.subnet)
+            if subnet_name(lease.subnet) != name:
+                self._names[lease.subnet] = name
+            yield lease
+
+    def _use(self, changes: dict[IPv4Network, Lease | None]) -> None:
+        for subnet, lease in changes.items():
+            before = self._used.by_subnet.get(subnet)
+            if before is None and lease is not None:
+                self._lengths[subnet.prefixlen] += 1
+            elif before is not None and lease is None:
+                self._lengths[subnet.prefixlen] -= 1
+        self._used = self._used.changed(changes)
+
+    def _take_out(self, name: str, lease: Lease) -> None:
+        if self._new.pop(name, None) is None and self._aside.pop(name, None) is None:
+            self._gone.add(lease.subnet)
+
+    def _name_of(self, lease: Lease) -> str:
+        return self._names.get(lease.subnet) or subnet_name(lease.subnet)
+
+    def _meets(self, subnet: IPv4Network) -> bool:
+        """Whether any lease shares an address with ``subnet``; True also where that takes long."""
+        if len(self._new) + len(self._aside) > _FEW:
+            return True
+        others = (*self._new.values(), *(lease for lease, _ in self._aside.values()))
+        return any(_overlap(lease.subnet, subnet) for lease in others) or any(
+            self._meets_used(subnet, length) for length, count in self._lengths.items() if count
+        )
+
+    def _meets_used(self, subnet: IPv4Network, length: int) -> bool:
+        used, gone = self._used.by_subnet, self._gone
+        if length <= subnet.prefixlen:
+            block = supernet_of(subnet, length)
+            return block in used and block not in gone
+        if 1 << (length - subnet.prefixlen) > _BLOCKS:
+            return True
+        return any(block in used and block not in gone for block in subnets_within(subnet, length))
+
+
+def _why_not(lease: Lease, config: MeshConfig | None, taken: OverlapIndex | None) -> str:
+    if config is None:
+        return "there is no usable config to check it against"
+    problem = wire.check_lease(lease, config)
+    if problem or taken is None:
+        return problem
+    overlapped = taken.find(lease.subnet)
+    return f"it overlaps the older lease {overlapped}" if overlapped else ""
+
+
+def _overlap(one: IPv4Network, other: IPv4Network) -> bool:
+    return within(one, other) or within(other, one)
