@@ -129,6 +129,11 @@ def _docker_restart(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--yes", action="store_true", help="restart unasked, whatever containers stop"
     )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace a bip or pools that you had set yourself; leave brings them back",
+    )
 
 
 def _completion(parser: argparse.ArgumentParser) -> None:

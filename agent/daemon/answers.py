@@ -29,7 +29,7 @@ __all__ = ["Answers"]
 
 Document = Mapping[str, Any]
 _VERSION = 1
-_NEED_RESTART = frozenset({"docker-restart-pending", "docker-rolled-back"})
+_NEED_RESTART = frozenset({"docker-operator-key", "docker-restart-pending", "docker-rolled-back"})
 _UNHEALTHY_S = 60.0
 """A loop that did not answer a command for that long is stuck."""
 
@@ -41,8 +41,8 @@ class Answers:
         etcd_source: Which etcd this is, and who named it.
         last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
         docker_outlook: What a restart of dockerd would do to containers now.
-        restart_docker: Does what is pending for Docker now, under containers if its argument
-            says so; may take minutes.
+        restart_docker: Does what is pending for Docker now; its arguments: under containers,
+            in place of the operator's own keys. May take minutes.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Answers:
         state: StateFile,
         docker_outlook: Callable[[], RestartOutlook],
         observer: Observer,
-        restart_docker: Callable[[bool], ConfiguratorReport],
+        restart_docker: Callable[[bool, bool], ConfiguratorReport],
     ) -> None:
         self._loop = loop
         self._kernel = kernel
@@ -267,7 +267,7 @@ class Answers:
 
     def docker_restart(self, body: Document) -> Document:
         """``POST /v1/docker/restart``."""
-        report = self._restart_docker(body.get("now") is True)
+        report = self._restart_docker(body.get("now") is True, body.get("replace") is True)
         outcome = Done()
         if report.restarted:
             outcome.done.append("Docker was restarted")

@@ -386,8 +386,8 @@ class HostAgent:
             state=self._state,
             observer=self._observer,
             docker_outlook=self._docker_room.outlook,
-            restart_docker=lambda force: self._docker.restart_now(
-                force=force, timeout_s=_DOCKER_BUSY_S
+            restart_docker=lambda force, replace: self._docker.restart_now(
+                force=force, replace=replace, timeout_s=_DOCKER_BUSY_S
             ),
         )
         agent = self._settings.agent

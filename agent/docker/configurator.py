@@ -46,6 +46,7 @@ class _Pass:
     version: str
     forced: bool
     conditions: list[Condition]
+    replace: bool = False
     config: ConfigFile = ConfigFile.HELD
     changed: bool = False
     restarted: bool = False
@@ -81,12 +82,15 @@ class Configurator:
         job = _Pass(wants, reading, {}, "", forced=False, conditions=conditions)
         return self._report(job)
 
-    def ensure(self, wants: DockerWants, *, forced: bool = False) -> ConfiguratorReport:
+    def ensure(
+        self, wants: DockerWants, *, forced: bool = False, replace: bool = False
+    ) -> ConfiguratorReport:
         """Make Docker have ``wants``, as far as settings and the running containers let it.
 
         Args:
             wants: What Docker should have.
             forced: The operator asked for a restart now; earlier failures are forgotten.
+            replace: The operator's word, this once, that their own keys may be replaced.
 
         Returns:
             What was found and done; trouble with Docker is a condition in it.
@@ -104,6 +108,7 @@ class Configurator:
             version=self._known_version(reading),
             forced=forced,
             conditions=list(engine_conditions(reading)),
+            replace=replace or self._settings.replace,
         )
         if reading.kind is EngineKind.PODMAN:
             return self._report(job)
@@ -116,12 +121,15 @@ class Configurator:
             job.conditions.append(error_condition(error))
         return self._report(job)
 
-    def restart_now(self, wants: DockerWants, *, force: bool) -> ConfiguratorReport:
+    def restart_now(
+        self, wants: DockerWants, *, force: bool, replace: bool = False
+    ) -> ConfiguratorReport:
         """Do what is pending now, on the operator's word.
 
         Args:
             wants: What Docker should have.
             force: Also under running containers.
+            replace: Also in place of the operator's own ``bip`` and pools.
 
         Raises:
             Refused: Containers run and ``force`` is not given; names those that would not
@@ -130,7 +138,7 @@ class Configurator:
         """
         if not force:
             self._docker.refuse_under_containers()
-        return self.ensure(wants, forced=True)
+        return self.ensure(wants, forced=True, replace=replace)
 
     # --- the steps of ensure ------------------------------------------------------------
 
@@ -166,7 +174,7 @@ class Configurator:
             snapshot,
             job.flags,
             version=job.version,
-            replace=self._settings.replace,
+            replace=job.replace,
         )
         job.conditions += plan.conditions
         if self._network_in_the_way(job):
@@ -268,7 +276,7 @@ class Configurator:
 
     def _attempt(self, job: _Pass, snapshot: Snapshot, plan: FilePlan | None = None) -> str:
         plan = plan or plan_file(
-            job.wants, snapshot, job.flags, version=job.version, replace=self._settings.replace
+            job.wants, snapshot, job.flags, version=job.version, replace=job.replace
         )
         journal = snapshot.journal
         base = snapshot.content.data

@@ -258,8 +258,8 @@ def _foreign(document: Document, path: KeyPath, wanted: JsonValue) -> Finding:
         name="docker-operator-key",
         subject=name,
         cause=f"{document.source} has {name} = {document.raw(path)}; wanted is {wanted}",
-        hint="it is yours and was left alone; docker.replace = true lets Hostmesh replace it "
-        "(leaving the mesh brings it back)",
+        hint="it is yours and was left alone; agentctl docker restart --now --replace replaces it,"
+        " docker.replace = true for good (leaving the mesh brings it back)",
         severity=Severity.WARNING if minor else Severity.ERROR,
     )
     return Finding(condition, blocks=not minor, keys=(path,))

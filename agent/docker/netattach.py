@@ -67,13 +67,16 @@ class NetworkAttacher:
             found.append(error_condition(error))
         return self._report(self._docker.engine.read(), wants, found)
 
-    def restart_now(self, wants: DockerWants, *, force: bool) -> ConfiguratorReport:
-        """Do what is pending now, on the operator's word.
+    def restart_now(
+        self, wants: DockerWants, *, force: bool, replace: bool = False
+    ) -> ConfiguratorReport:
+        """Do what is pending now, on the operator's word; their keys are not in the way here.
 
         Raises:
             Refused: dockerd must restart for it, containers run and ``force`` is not given.
             Stopped: The agent stops.
         """
+        del replace
         if not force and self._give_back.needs_restart(self._docker.engine.read()):
             self._docker.refuse_under_containers()
         return self.ensure(wants, forced=True)

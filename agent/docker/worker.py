@@ -43,8 +43,13 @@ class Attacher(Protocol):
         """Make Docker have ``wants``, as far as it may be done now."""
         ...
 
-    def restart_now(self, wants: DockerWants, *, force: bool) -> ConfiguratorReport:
-        """Do what is pending now, on the operator's word; Refused without ``force``."""
+    def restart_now(
+        self, wants: DockerWants, *, force: bool, replace: bool = False
+    ) -> ConfiguratorReport:
+        """Do what is pending now, on the operator's word; Refused under containers unless forced.
+
+        ``replace`` is their word that their own ``bip`` and pools may go.
+        """
         ...
 
 
@@ -124,8 +129,15 @@ class DockerWorker:
             spaced_s = self._looked_s + _SPACING_S - time.monotonic()
             self._hurry(max(_DEBOUNCE_S, spaced_s))
 
-    def restart_now(self, *, force: bool, timeout_s: float) -> ConfiguratorReport:
+    def restart_now(
+        self, *, force: bool, timeout_s: float, replace: bool = False
+    ) -> ConfiguratorReport:
         """Do what is pending now, on the operator's word. Waits for it.
+
+        Args:
+            force: Also under running containers.
+            timeout_s: How long to wait for it.
+            replace: Also in place of the operator's own ``bip`` and pools.
 
         Raises:
             Refused: Containers run and ``force`` is not given.
@@ -134,7 +146,9 @@ class DockerWorker:
         wants = self._wants
         if wants is None:
             raise DockerError("there is no lease to give to Docker yet", hint="see agentctl status")
-        report = self._order(lambda: self._attacher.restart_now(wants, force=force), timeout_s)
+        report = self._order(
+            lambda: self._attacher.restart_now(wants, force=force, replace=replace), timeout_s
+        )
         if not isinstance(report, ConfiguratorReport):
             raise TypeError(report)
         self._on_report(report)

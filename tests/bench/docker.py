@@ -57,6 +57,7 @@ def join(host: Host) -> tuple[float, dict[str, float]]:
     if watch.wait(120) != 0:
         sys.exit("docker0 did not get the lease")
     joined_s = time.monotonic() - started_s
+    host.run(["agentctl", "wait", "--ready"], timeout_s=120)
     steps = {}
     for line in host.agent_log()[logged:].splitlines():
         entry = json.loads(line) if line.startswith("{") else {}
@@ -67,7 +68,6 @@ def join(host: Host) -> tuple[float, dict[str, float]]:
 
 def forget(host: Host) -> None:
     """Make it a host that never had an agent."""
-    host.run(["agentctl", "wait", "--ready"], timeout_s=120)
     host.agentctl("leave", timeout_s=120)
     host.stop_agent()
     host.run(["sh", "-c", "rm -rf /var/lib/hostmesh/* /run/hostmesh/*"])

@@ -9,6 +9,7 @@ from contextlib import closing
 
 import pytest
 
+from agent.daemon import restartturn
 from agent.daemon.restartturn import RestartTurn
 from agent.leases import kv
 from agent.leases.client import EtcdClient
@@ -118,6 +119,19 @@ def test_promise_10_a_turn_that_stands_too_long_is_minded_no_more(turns: Make) -
             now_s[0] += later_s
             with turn(asked=False) as held:
                 assert (held is None) == free, held
+
+
+def test_a_turn_lasts_as_long_as_it_is_used(turns: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restartturn, "_TTL_S", 1)
+    with RestartTurn(turns(1), threading.Event())(asked=False) as held:
+        assert held is None
+        until_s = time.monotonic() + 5
+        while time.monotonic() < until_s:
+            with RestartTurn(turns(2), threading.Event())(asked=False) as other:
+                assert other is not None
+            time.sleep(0.2)
+    with RestartTurn(turns(2), threading.Event())(asked=False) as held:
+        assert held is None, "given back at once, not when its time is over"
 
 
 def test_who_waits_for_the_operator_waits_for_its_turn(turns: Make) -> None:

@@ -37,7 +37,8 @@ def restart(context: Context) -> int:
             context.remark(line)
         if not context.confirm("Restart Docker now?", unasked=_UNASKED):
             raise Refused("Docker was not restarted", hint=_UNASKED)
-    document = context.client.post("/v1/docker/restart", {"now": True})
+    body = {"now": True} | ({"replace": True} if context.args.replace else {})
+    document = context.client.post("/v1/docker/restart", body)
     return context.report(document, nothing="dockerd needs no restart")
 
 

@@ -58,7 +58,9 @@ def main() -> None:
             report = room.attacher.ensure(wants)
             result = {"report": report, "seconds": time.monotonic() - started_s}
         elif order["call"] == "restart":
-            result = room.attacher.restart_now(wants, force=order["force"])
+            result = room.attacher.restart_now(
+                wants, force=order["force"], replace=order.get("replace", False)
+            )
         elif order["call"] == "read":
             result = room.engine.read()
         elif order["call"] == "outlook":

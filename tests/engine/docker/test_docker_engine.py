@@ -341,6 +341,21 @@ def test_a_key_that_an_old_engine_does_not_know_is_found_without_its_help(driven
     assert "match any configuration option: no-such-key\n" in asked.stderr + asked.stdout
 
 
+def test_the_lease_is_shared_as_settings_say(driven: Driven) -> None:
+    split = {"docker0_share": "quarter", "network_len": 26}
+    assert driven.ensure(settings=split)["state"] == "ready"
+    assert driven.docker0() == ["10.64.0.1/18"]
+    for number in range(2):
+        driven.host.docker("network", "create", f"app{number}")
+    subnets = {
+        driven.host.inspect(f"app{number}")["IPAM"]["Config"][0]["Subnet"] for number in range(2)
+    }
+    assert subnets == {"10.64.64.0/26", "10.64.64.64/26"}
+    starts = driven.starts()
+    assert driven.ensure(settings=split)["state"] == "ready"
+    assert driven.starts() == starts
+
+
 def test_a_network_where_docker0_is_to_be_is_found_before_dockerd_finds_it(driven: Driven) -> None:
     driven.host.docker("network", "create", "--subnet", "10.64.5.0/24", "old")
     starts = driven.starts()

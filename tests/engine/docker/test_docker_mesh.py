@@ -187,6 +187,15 @@ def test_promise_3_an_engine_that_hangs_costs_no_route_and_no_answer(mesh: Lab) 
     wait_until(host.ready, 60, "host1 to be ready after the hang")
 
 
+def test_an_engine_that_stops_and_comes_later_is_followed(mesh: Lab) -> None:
+    host = mesh.hosts["host2"]
+    host.service("stop", "docker")
+    absent = host.wait_condition("docker-absent", 10)
+    assert absent["severity"] == "info"
+    host.service("start", "docker")
+    wait_until(host.ready, 30, "host2 to be ready")
+
+
 def test_promise_3_an_engine_that_dies_costs_no_route_and_is_followed_again(mesh: Lab) -> None:
     host = mesh.hosts["host1"]
     routes = host.mesh_routes()

@@ -57,6 +57,9 @@ def test_curl_is_a_client_too(node: Node) -> None:
     status, document = curl("/v1/status")
     check("status", document)
     assert status == 200
+    status, document = curl("/v1/docker")
+    check("docker", document)
+    assert status == 200
     status, document = curl("/healthz")
     check("health", document)
     assert status == 200

@@ -355,7 +355,9 @@ def test_docker_restarts_only_with_the_operators_word(
     assert docker == []
     assert run(socket_path, "docker", "restart", "--now", "--yes") == 0
     assert docker[-1] == ("POST /v1/docker/restart", {"now": True})
-    assert capsys.readouterr().out == "restarted dockerd\n"
+    assert run(socket_path, "docker", "restart", "--now", "--yes", "--replace") == 0
+    assert docker[-1] == ("POST /v1/docker/restart", {"now": True, "replace": True})
+    assert capsys.readouterr().out == "restarted dockerd\n" * 2
 
 
 @pytest.mark.parametrize(("typed", "status"), [("y\n", 0), ("YES\n", 0), ("\n", 24), ("no\n", 24)])

@@ -220,6 +220,20 @@ def test_promise_7_the_operators_bip_is_replaced_only_with_their_word(
     assert room.text == text
 
 
+def test_promise_7_the_operators_word_may_be_given_once_by_the_verb(
+    room: Room, world: World
+) -> None:
+    text = '{"bip": "192.168.5.1/24"}'
+    write(world, text)
+    assert names(room.configurator.restart_now(WANTS, force=True)) == {"docker-operator-key"}
+    assert (room.text, world.restarts) == (text, 0)
+    replaced = room.configurator.restart_now(WANTS, force=True, replace=True)
+    assert (replaced.state, world.bip) == (DockerState.READY, WANTS.bip)
+    assert names(room.ensure()) == set(), "it is ours now"
+    room.give_back.restore()
+    assert room.text == text
+
+
 def test_an_unusable_file_is_a_condition_with_its_place(room: Room, world: World) -> None:
     write(world, '{"debug": true,}')
     report = room.ensure()

@@ -44,7 +44,10 @@ class Stub:
         self.looks.append(time.monotonic())
         return SEEN
 
-    def restart_now(self, wants: DockerWants, *, force: bool) -> ConfiguratorReport:
+    def restart_now(
+        self, wants: DockerWants, *, force: bool, replace: bool = False
+    ) -> ConfiguratorReport:
+        del replace
         if not force:
             raise Refused("web runs on this Docker")
         return self.ensure(wants)
