@@ -155,9 +155,16 @@ class RouteTable:
         return self._ours
 
     def _list_foreign(self, within: tuple[IPv4Network, ...] | None) -> tuple[Route, ...]:
-        payloads = self._open().dump(
-            RTM_GETROUTE, route_dump_request(table=self._table), "listing routes"
-        )
+        try:
+            payloads = self._open().dump(
+                RTM_GETROUTE, route_dump_request(table=self._table), "listing routes"
+            )
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            # Not an error but the answer: nobody has written to this table yet
+            # (inet_dump_fib: "FIB table does not exist"). Our first route makes it.
+            payloads = []
         ours = self._protocol
         payloads = [payload for payload in payloads if payload[_PROTOCOL_AT] != ours]
         if payloads == self._foreign_payloads and within == self._within:

@@ -124,8 +124,10 @@ def new_address(number: int, shift: int, gateways: int = GATEWAYS) -> Event:
 class Agent:
     """What of the daemon grows with the mesh, put together as ``compose`` does it."""
 
-    def __init__(self, folder: Path, peers: int, gateways: int = GATEWAYS) -> None:
-        (folder / "agent.toml").write_text("[firewall]\nmanage = false\n")
+    def __init__(
+        self, folder: Path, peers: int, gateways: int = GATEWAYS, routes: str = ""
+    ) -> None:
+        (folder / "agent.toml").write_text(f"[firewall]\nmanage = false\n[routes]\n{routes}\n")
         settings = load_settings(folder / "agent.toml", {}, {})
         timers, conditions = Timers(time.monotonic), ConditionRegistry(time.monotonic)
         self.passes = Passes(

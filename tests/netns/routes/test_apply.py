@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from agent.mesh.plan import Operation, OperationKind, Reason, RoutePlan, plan_ro
 from agent.mesh.world import World
 from agent.model import Route
 from tests.netns.netlab import Host, Lan, Pinger, drop_net_admin
-from tests.netns.routes.scene import CIDR, lease, repair, scene, shown, world_of
+from tests.netns.routes.scene import CIDR, lease, one_pass, repair, scene, shown, world_of
 
 pytestmark = pytest.mark.netns
 
@@ -181,6 +182,23 @@ def test_stale_routes_of_an_earlier_life_in_another_table_are_swept(one: Host) -
 
     assert shown(one, "table all proto 140") == {"unreachable 10.64.0.0/10"}
     assert "192.0.2.18" in one.ip("route show table 77")
+
+
+def test_a_table_that_nobody_has_written_to_yet_is_an_empty_one(one: Host) -> None:
+    world = replace(world_of(one, lease(PEER_A, "192.0.2.11")), route_table=100)
+    table = RouteTable(table=100)
+
+    for _ in range(2):
+        results, _ = one.call(one_pass, world, table)
+        assert all(result.ok for result in results)
+
+    assert shown(one, "table 100") == {
+        "unreachable 10.64.0.0/10 proto 140",
+        "10.64.1.0/24 via 192.0.2.11 dev eth0 proto 140",
+    }
+    assert shown(one) == set()
+    assert one.call(one_pass, world, table)[1] == RoutePlan()
+    table.close()
 
 
 def test_promise_6_replacement_comes_before_deletion_and_loses_no_ping(lan: Lan) -> None:
