@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from agent.errors import HostmeshError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from agent.leases.registry import Registry
     from agent.model import HostId, View
 
-__all__ = ["log_to_stderr", "operator", "own_host_id", "registry"]
+__all__ = ["log_to_stderr", "operator", "own_host_id", "registry", "time_left"]
 
 
 @contextmanager
@@ -59,6 +60,16 @@ def view(settings: Settings) -> tuple[View, str]:
     from agent.daemon.offline import view_offline  # noqa: PLC0415 - pulls in every room
 
     return view_offline(settings)
+
+
+def time_left(settings: Settings, view: View) -> Mapping[IPv4Network, float]:
+    """How long flannel's leases in a view last, as far as etcd says so in a moment."""
+    if view.cached or all(each.ttl_s is not None for each in view.leases):
+        return {}
+    with registry(settings) as found:
+        from agent.leases.timeleft import TimeLeft  # noqa: PLC0415 - as above
+
+        return TimeLeft(found.client.time_to_live_s).of(view.leases)
 
 
 def log_to_stderr() -> None:

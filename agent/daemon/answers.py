@@ -22,6 +22,7 @@ from agent.daemon.state import StateFile
 from agent.daemon.status import host_state, is_ready, status_document
 from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
+from agent.leases.timeleft import TimeLeft
 from agent.mesh.plan import RoutePlan, describe_route
 from agent.model import DockerState
 
@@ -52,6 +53,7 @@ class Answers:
         kernel: KernelPass,
         conditions: ConditionRegistry,
         silence: Silence,
+        time_left: TimeLeft,
         host_name: str,
         etcd_source: Callable[[], Document],
         last_contact_s: Callable[[], float],
@@ -65,6 +67,7 @@ class Answers:
         self._kernel = kernel
         self._conditions = conditions
         self._silence = silence
+        self._time_left = time_left
         self._host_name = host_name
         self._etcd_source = etcd_source
         self._last_contact_s = last_contact_s
@@ -156,8 +159,13 @@ class Answers:
                 "no complete view of etcd yet and no copy of an earlier one",
                 hint="see etcd in agentctl status",
             )
+        may_ask = not (view.cached or self._loop.snapshot.contact_problem)
         return leases_document(
-            view, known.host_id, time.time(), last_heartbeat_s=self._silence.last_heartbeat_s
+            view,
+            known.host_id,
+            time.time(),
+            last_heartbeat_s=self._silence.last_heartbeat_s,
+            left_s=self._time_left.of(view.leases, may_ask=may_ask),
         )
 
     def diff(self) -> Document:

@@ -36,7 +36,7 @@ from agent.daemon.finding import Finding
 from agent.daemon.forwarding import Forwarding
 from agent.daemon.joining import Joining
 from agent.daemon.kernelpass import KernelPass
-from agent.daemon.known import Known
+from agent.daemon.known import Known, former_lease
 from agent.daemon.loop import Loop, Rooms
 from agent.daemon.membership import Leaver
 from agent.daemon.notify import Notifier
@@ -67,6 +67,7 @@ from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
 from agent.leases.survey import Survey
+from agent.leases.timeleft import TimeLeft
 from agent.leases.turns import Turns
 from agent.model import Condition, HostId, Lease, Uplink
 from agent.settings import Settings
@@ -311,6 +312,7 @@ class HostAgent:
             believed=copy.view,
             config=copy.view.config,
             own=self._copied_lease(),
+            former=former_lease(copy.view, self._copied_lease()),
         )
 
     def _copied_lease(self) -> Lease | None:
@@ -379,6 +381,7 @@ class HostAgent:
             kernel=self._kernel,
             conditions=self._conditions,
             silence=self._silence,
+            time_left=TimeLeft(self._client.time_to_live_s),
             host_name=host_name,
             etcd_source=self._finding.document,
             last_contact_s=lambda: self._directory.last_contact_s,
@@ -402,7 +405,7 @@ class HostAgent:
             boot_id=self._boot_id,
             agent_version=__version__,
             settings=self._settings.lease,
-            on_lease=lambda lease, conditions: self._loop.post(LeaseChanged(lease, conditions)),
+            on_lease=lambda *held: self._loop.post(LeaseChanged(*held)),
             earlier_life=EarlierLife(lambda: self._loop.snapshot.known, nobody_answers),
         )
 

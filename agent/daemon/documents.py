@@ -6,6 +6,7 @@ docs/control-socket.md describes each field; the shape changes only with its "ve
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,7 @@ from agent.model import HostId, Lease, View
 __all__ = ["leases_document"]
 
 _NEVER: Mapping[HostId, float] = MappingProxyType({})
+_UNKNOWN: Mapping[IPv4Network, float] = MappingProxyType({})
 
 
 def leases_document(
@@ -22,6 +24,7 @@ def leases_document(
     now_s: float,
     *,
     last_heartbeat_s: Mapping[HostId, float] = _NEVER,
+    left_s: Mapping[IPv4Network, float] = _UNKNOWN,
 ) -> dict[str, Any]:
     """Describe every lease of ``view``, in order of subnet.
 
@@ -31,11 +34,16 @@ def leases_document(
         now_s: Unix time.
         last_heartbeat_s: When each host whose heartbeat lapsed was last seen alive (Unix
             time). Only a watcher can know; without it ``silent_s`` is null.
+        left_s: How long flannel's leases last, by subnet, as far as it is known.
     """
+    config = view.config
     return {
         "version": 1,
         "cached": view.cached,
-        "leases": [_lease(lease, view, own, now_s, last_heartbeat_s) for lease in view.leases],
+        "previous": [str(each) for each in config.previous] if config else [],
+        "leases": [
+            _lease(lease, view, own, now_s, last_heartbeat_s, left_s) for lease in view.leases
+        ],
         "set_aside": [{"key": each.key, "reason": each.reason} for each in view.set_aside],
     }
 
@@ -46,6 +54,7 @@ def _lease(
     own: HostId | None,
     now_s: float,
     last_heartbeat_s: Mapping[HostId, float],
+    left_s: Mapping[IPv4Network, float],
 ) -> dict[str, Any]:
     host_id = lease.host_id
     heartbeat = view.heartbeats.get(host_id) if host_id is not None else None
@@ -59,11 +68,12 @@ def _lease(
         "node_address": str(lease.node_address),
         "backend": lease.backend,
         "age_s": None if lease.claimed_s is None else _since(lease.claimed_s, now_s),
-        "ttl_left_s": _ttl_left(lease, now_s),
+        "ttl_left_s": _ttl_left(lease, now_s, left_s),
         "alive": None if host_id is None else heartbeat is not None,
         "silent_s": silent_s,
         "docker": None if heartbeat is None else str(heartbeat.docker),
         "own": own is not None and host_id == own,
+        "moving": view.config is not None and view.config.must_move(lease.subnet),
     }
 
 
@@ -72,9 +82,10 @@ def _since(then_s: float, now_s: float) -> float:
     return round(max(0.0, now_s - then_s), 1)
 
 
-def _ttl_left(lease: Lease, now_s: float) -> float | None:
-    """What is left by the owner's clock; etcd alone knows exactly."""
+def _ttl_left(lease: Lease, now_s: float, asked_s: Mapping[IPv4Network, float]) -> float | None:
+    """What is left: by the owner's clock, or (flannel's) by what etcd was asked."""
     if lease.ttl_s is None or lease.renewed_s is None:
-        return None
+        known_s = asked_s.get(lease.subnet)
+        return None if known_s is None else round(known_s, 1)
     left_s = lease.renewed_s + lease.ttl_s - now_s
     return round(min(max(0.0, left_s), float(lease.ttl_s)), 1)

@@ -50,6 +50,7 @@ class LeaseChanged:
 
     lease: Lease | None
     conditions: tuple[Condition, ...]
+    former: Lease | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ its place and reports it: taking a working host out of the mesh would be worse (
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Network
 
 from agent.daemon.background import Background
 from agent.daemon.endpoint import EndpointAddress
-from agent.daemon.known import Known
+from agent.daemon.known import Known, former_lease
 from agent.kernel.facts import choose_uplink
 from agent.leases.keeper import Keeper, Registration
 from agent.leases.registry import Registry
@@ -93,7 +94,8 @@ class Joining:
         if known.own is not None or (
             view.config is not None and not any(c.severity is Severity.ERROR for c in found)
         ):
-            self._register(known, known.uplink)
+            stays = any(c.name == "cidr-overlaps-host" and not c.subject for c in found)
+            self._register(known, known.uplink, None if stays else view.config)
         return (*held, *found)
 
     def _hold(self, known: Known) -> tuple[Condition, ...]:
@@ -117,12 +119,12 @@ class Joining:
         self, known: Known, host: HostFacts, config: MeshConfig
     ) -> tuple[Condition, ...]:
         conditions = list(self._differences(config))
-        own = known.own.subnet if known.own else self._past_subnet()
-        overlaps = host_overlaps(host, config.cidr, known.docker, (own,) if own else ())
-        if overlaps:
-            conditions.append(
-                overlap_condition(config.cidr, overlaps, joined=known.own is not None)
-            )
+        own = self._own(known)
+        for cidr in config.cidrs:
+            overlaps = host_overlaps(host, cidr, known.docker, own)
+            if overlaps:
+                found = overlap_condition(cidr, overlaps, joined=known.own is not None)
+                conditions.append(replace(found, subject="" if cidr == config.cidr else str(cidr)))
         if backend_by_name(config.backend) is None:
             conditions.append(backend_condition(config.backend))
         return tuple(conditions)
@@ -188,7 +190,8 @@ class Joining:
             ),
         )
 
-    def _register(self, known: Known, uplink: Uplink) -> None:
+    def _register(self, known: Known, uplink: Uplink, config: MeshConfig | None) -> None:
+        """Say what to keep; ``config``: where to move to, None while that may not be done."""
         registration = Registration(
             node_address=uplink.node_address,
             host_name=self._host_name,
@@ -196,26 +199,33 @@ class Joining:
             avoid=self._avoid(known),
             wanted_subnet=known.own.subnet if known.own else self._past_subnet(),
             may_change_subnet=known.own is None,
+            move_into=config.cidr if config is not None and config.previous else None,
+            former=known.former or former_lease(known.believed, known.own),
+            give_back=known.complete and known.has_moved,
         )
         if registration != self._told:
             self._told = registration
             self._keeper.update(registration)
+
+    def _own(self, known: Known) -> tuple[IPv4Network, ...]:
+        """The subnets that this host holds, or had by its own copy."""
+        past = self._past_subnet()
+        return known.own_subnets or ((past,) if past else ())
 
     def _avoid(self, known: Known) -> tuple[IPv4Network, ...]:
         """What this host uses: Docker's networks, and its addresses and foreign routes in the CIDR.
 
         A host that is a member already may meet some there.
         """
-        own = known.own.subnet if known.own else self._past_subnet()
+        own = self._own(known)
         docker = tuple(
             network.subnet
             for network in known.docker.networks
-            if not network.default and (own is None or not network.subnet.overlaps(own))
+            if not network.default and not any(network.subnet.overlaps(each) for each in own)
         )
         if known.host is None or known.config is None:
             return docker
-        mine = (own,) if own else ()
-        seen = networks_in_use(known.host, known.config.cidr, known.docker, mine)
+        seen = networks_in_use(known.host, known.config.cidr, known.docker, own)
         return tuple(dict.fromkeys((*docker, *seen)))
 
     def forget(self) -> None:

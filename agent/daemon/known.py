@@ -8,7 +8,7 @@ anything may be deleted, who the peers are.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from agent.daemon import viewconditions as tell
 from agent.docker.report import ConfigFile
@@ -20,6 +20,7 @@ from agent.mesh.world import World, peers_of_view
 from agent.model import (
     Condition,
     DockerFacts,
+    DockerNetwork,
     DockerState,
     HostFacts,
     HostId,
@@ -29,7 +30,7 @@ from agent.model import (
     View,
 )
 
-__all__ = ["Known"]
+__all__ = ["Known", "former_lease", "own_leases"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class Known:
         config: The mesh's config, the last usable one while the one in etcd is gone or is not
             usable: a slip of an editor must not take the mesh down.
         own: The lease this host holds, or held by its own copy while etcd is away.
+        former: While the mesh moves to another CIDR: the lease this host had before, as long as
+            Docker has networks in it.
         silent: Node addresses that were probed and do not answer.
         docker_config: Whether a Docker that starts now gets the lease.
         docker_seen: The engine answered at least once in this life of the agent.
@@ -58,6 +61,7 @@ class Known:
     verdict: trust.Verdict | None = None
     config: MeshConfig | None = None
     own: Lease | None = None
+    former: Lease | None = None
     host: HostFacts | None = None
     docker: DockerFacts = DockerFacts(reachable=False, problem="not asked yet")
     docker_state: DockerState = DockerState.ABSENT
@@ -118,6 +122,12 @@ class Known:
             docker_seen=self.docker_seen or facts.reachable,
         )
 
+    def set_left(self, *, left: bool) -> Known:
+        """Follow the operator's word."""
+        if not left:
+            return replace(self, left=False)
+        return replace(self, left=True, own=None, former=None)
+
     def accepted(self) -> Known:
         """Believe the alarming view by the operator's word."""
         return self if self.alarming is None else self._believing(self.alarming)
@@ -137,6 +147,42 @@ class Known:
     def complete(self) -> bool:
         """True when what is believed is etcd's own and current, so that deleting is allowed."""
         return self.believed is not None and not self.believed.cached and self.alarming is None
+
+    @property
+    def own_subnets(self) -> tuple[IPv4Network, ...]:
+        """Every subnet that this host holds, the one for new networks first."""
+        return tuple(each.subnet for each in (self.own, self.former) if each is not None)
+
+    @property
+    def networks_left(self) -> tuple[DockerNetwork, ...]:
+        """Docker networks that are still in the former subnet."""
+        former = self.former
+        if former is None:
+            return ()
+        return tuple(each for each in self.docker.networks if each.subnet.overlaps(former.subnet))
+
+    @property
+    def docker_in_place(self) -> bool:
+        """Whether Docker's networks lie in a subnet of this host: a move may take its time."""
+        return self.docker_state is DockerState.READY or (
+            self.docker.reachable and bool(self.networks_left)
+        )
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether Docker has the own subnet and nothing in the former one any more.
+
+        Judged by Docker's networks, since its state may still be that of the subnet before.
+        """
+        own = self.own
+        return (
+            own is not None
+            and self.former is not None
+            and self.docker.reachable
+            and self.docker_state is DockerState.READY
+            and any(each.subnet.subnet_of(own.subnet) for each in self.docker.networks)
+            and not self.networks_left
+        )
 
     @property
     def lapsed(self) -> tuple[Lease, ...]:
@@ -170,6 +216,7 @@ class Known:
         return World(
             config=self.config,
             own=self.own,
+            former=self.former,
             peers=peers_of_view(self.believed, self.own),
             uplink=self.uplink,
             host=self.host,
@@ -199,5 +246,33 @@ class Known:
             for clone in view.clones
             if clone.host_id == self.host_id and clone.node_address != here
         )
+        if view.config is not None and view.config.previous:
+            found.append(tell.moving(view.config, view.leases))
+        if self.former is not None and self.own is not None and self.networks_left:
+            found.append(tell.not_moved(self.own, self.former, self.networks_left))
         found.extend(map(tell.set_aside, view.set_aside))
         return summarise(found)
+
+
+def own_leases(view: View, host_id: HostId) -> tuple[Lease | None, Lease | None]:
+    """The host's lease and, while the mesh moves, its former one, as ``view`` tells them."""
+    found = list(view.leases_of(host_id))
+    config = view.config
+    if config is not None:
+        found.sort(key=lambda each: config.must_move(each.subnet))
+    own = found[0] if found else None
+    return own, former_lease(view, own)
+
+
+def former_lease(view: View | None, own: Lease | None) -> Lease | None:
+    """The other lease that ``own``'s host holds while the mesh moves, as far as ``view`` tells."""
+    if view is None or view.config is None or own is None or own.host_id is None:
+        return None
+    return next(
+        (
+            each
+            for each in view.leases_of(own.host_id)
+            if each.subnet != own.subnet and view.config.must_move(each.subnet)
+        ),
+        None,
+    )

@@ -195,7 +195,7 @@ class Loop:
     def set_left(self, *, left: bool) -> None:
         """Follow the operator's word; called through a :class:`Command`."""
         known = self._snapshot.known
-        self._update(known=replace(known, left=left, own=None if left else known.own))
+        self._update(known=known.set_left(left=left))
         self._host_dirty = True
         self._rooms.passes.everything()
         if left:
@@ -320,7 +320,7 @@ class Loop:
     def _lease(self, event: LeaseChanged) -> None:
         known = self._snapshot.known
         self._conditions.replace("lease", event.conditions)
-        if known.left or event.lease == known.own:
+        if known.left or (event.lease, event.former) == (known.own, known.former):
             return
         if event.lease is None:
             # What runs keeps running (promise 3); the keeper's condition says why it is not ours.
@@ -329,7 +329,7 @@ class Loop:
             self._log.debug("lease-held", subnet=str(event.lease.subnet))
             subnet = str(event.lease.subnet)
             self._rooms.observer.happened("subnet-held", f"this host holds {subnet}", subnet)
-        self._update(known=replace(known, own=event.lease))
+        self._update(known=replace(known, own=event.lease, former=event.former))
         self._rooms.passes.world_changed()
         self._timers.set_sooner("copy", 0)
 
@@ -450,7 +450,8 @@ class Loop:
         known = self._snapshot.known
         if known.own is not None and known.uplink is not None:
             wants = self._rooms.docker_wants(known.own.subnet, known.container_mtu)
-            self._rooms.docker.want(wants)
+            former = known.former.subnet if known.former else None
+            self._rooms.docker.want(replace(wants, former=former))
 
     def _update(self, **changes: object) -> None:
         self._snapshot = replace(self._snapshot, **changes)  # type: ignore[arg-type] # names are Snapshot's

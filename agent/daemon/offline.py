@@ -15,7 +15,7 @@ from typing import Any
 from agent.daemon.conditions import Standing
 from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.finding import source_of
-from agent.daemon.known import Known
+from agent.daemon.known import Known, own_leases
 from agent.daemon.routelist import routes_document
 from agent.daemon.routing import RoutesReport
 from agent.daemon.snapshot import Snapshot
@@ -93,11 +93,12 @@ def look(settings: Settings) -> Look:
     except HostmeshError as error:
         contact = error.message
         conditions.append(_problem("etcd-unreachable", error.message, error.hint))
-    known = replace(
-        known,
-        left=_left(settings),
-        own=known.believed.lease_of(known.host_id) if known.believed and known.host_id else None,
+    own, former = (
+        own_leases(known.believed, known.host_id)
+        if known.believed and known.host_id
+        else (None, None)
     )
+    known = replace(known, left=_left(settings), own=own, former=former)
     known = _with_host(known, settings, conditions)
     known = _with_docker(known, settings)
     conditions += known.conditions()

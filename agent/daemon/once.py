@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from agent.daemon.compose import kernel_pass
 from agent.daemon.kernelpass import KernelPass
-from agent.daemon.known import Known
+from agent.daemon.known import Known, own_leases
 from agent.daemon.state import StateFile
 from agent.docker.room import DockerRoom
 from agent.errors import CannotTell
@@ -73,9 +73,9 @@ def _world(settings: Settings, *, left: bool) -> World:
         facts, f"{host.node_address}/32" if host.node_address else host.uplink, None
     )
     docker = DockerRoom.of(settings.docker, settings.agent.state_dir).engine.facts()
+    lease, former = own_leases(view, own)
     known = replace(
-        Known(host_id=own, left=left, host=facts, uplink=uplink),
-        own=view.lease_of(own),
+        Known(host_id=own, left=left, host=facts, uplink=uplink), own=lease, former=former
     ).with_view(view)
     world = known.with_docker(docker, DockerState.READY).world(
         route_protocol=settings.routes.protocol, route_table=settings.routes.table

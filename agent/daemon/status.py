@@ -12,7 +12,7 @@ from agent import __version__
 from agent.daemon.conditions import Standing
 from agent.daemon.known import Known
 from agent.daemon.snapshot import Snapshot
-from agent.model import OWN_BRIDGE, DockerState, Lease, Severity
+from agent.model import OWN_BRIDGE, Lease, Severity
 
 __all__ = ["host_state", "is_ready", "status_document"]
 
@@ -30,7 +30,7 @@ def host_state(snapshot: Snapshot, standing: Iterable[Standing]) -> str:
         return "left"
     if known.own is None:
         return "waiting"
-    if known.docker_state is not DockerState.READY or not snapshot.passed:
+    if not known.docker_in_place or not snapshot.passed:
         return "joining"
     if any(each.condition.severity is Severity.ERROR for each in standing):
         return "degraded"
@@ -44,7 +44,7 @@ def is_ready(snapshot: Snapshot) -> tuple[bool, str]:
         return False, "the host has left the mesh"
     if known.own is None:
         return False, "no subnet is held yet"
-    if known.docker_state is not DockerState.READY:
+    if not known.docker_in_place:
         return False, f"Docker does not have {known.own.subnet} yet ({known.docker_state})"
     if not snapshot.passed:
         return False, "routes or rules are not all in place"
@@ -84,6 +84,7 @@ def status_document(
             "uplink": uplink.name if uplink else None,
         },
         "subnet": str(known.own.subnet) if known.own else None,
+        "former_subnet": str(known.former.subnet) if known.former else None,
         "docker": {
             "state": str(known.docker_state),
             "config": str(known.docker_config),
@@ -141,6 +142,7 @@ def _mesh(known: Known) -> Mapping[str, Any] | None:
         return None
     return {
         "cidr": str(config.cidr),
+        "previous": [str(each) for each in config.previous],
         "subnet_len": config.subnet_len,
         "backend": config.backend,
     }

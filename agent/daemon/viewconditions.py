@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from agent.leases.rivals import CLONE_HINT
-from agent.model import Condition, Heartbeat, Lease, SetAside, Severity
+from collections.abc import Iterable
 
-__all__ = ["alarm", "cloned", "config_gone", "config_unusable", "dead", "set_aside"]
+from agent.leases.rivals import CLONE_HINT
+from agent.model import (
+    Condition,
+    DockerNetwork,
+    Heartbeat,
+    Lease,
+    MeshConfig,
+    SetAside,
+    Severity,
+)
+
+__all__ = [
+    "alarm",
+    "cloned",
+    "config_gone",
+    "config_unusable",
+    "dead",
+    "moving",
+    "not_moved",
+    "set_aside",
+]
+
+
+_NAMES_SHOWN = 10
 
 
 def alarm(reason: str) -> Condition:
@@ -62,6 +84,42 @@ def dead(lease: Lease) -> Condition:
         hint="it heals by itself when the host answers; if it is gone for good, its lease ends"
         " by itself",
     )
+
+
+def moving(config: MeshConfig, leases: Iterable[Lease]) -> Condition:
+    """The mesh moves to another CIDR; who has yet to."""
+    left = ", ".join(map(str, config.previous))
+    hosts = [
+        each.host_name or str(each.node_address) for each in leases if config.must_move(each.subnet)
+    ]
+    who = f"{len(hosts)} still hold a subnet there: {_few(hosts)}" if hosts else "nobody is left"
+    return Condition(
+        name="mesh-moving",
+        severity=Severity.INFO,
+        cause=f"the mesh moves from {left} to {config.cidr}; {who}",
+        hint="a host moves when its Docker may restart: agentctl docker restart --now there"
+        if hosts
+        else "agentctl config set --finish ends the move",
+    )
+
+
+def not_moved(own: Lease, former: Lease, networks: tuple[DockerNetwork, ...]) -> Condition:
+    """The host keeps its former subnet for Docker networks that still lie in it."""
+    named = _few([f"{each.name} ({each.subnet})" for each in networks])
+    return Condition(
+        name="host-not-moved",
+        subject=str(former.subnet),
+        severity=Severity.INFO,
+        cause=f"this host keeps {former.subnet} beside {own.subnet} since Docker has networks in"
+        f" it: {named}",
+        hint="docker0 moves when Docker restarts (agentctl docker restart --now); other networks"
+        " when they are made again (docker compose down, then up)",
+    )
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def set_aside(record: SetAside) -> Condition:

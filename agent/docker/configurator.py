@@ -309,7 +309,7 @@ class Configurator:
         else:
             state = DockerState.READY
         unique = {(c.name, c.subject): c for c in job.conditions}
-        unique |= {(c.name, c.subject): c for c in not_routable(facts.networks, job.wants.subnet)}
+        unique |= {(c.name, c.subject): c for c in not_routable(facts.networks, job.wants)}
         return ConfiguratorReport(
             state=state,
             facts=facts,

@@ -266,20 +266,20 @@ def _foreign(document: Document, path: KeyPath, wanted: JsonValue) -> Finding:
 
 
 def not_routable(
-    networks: Iterable[DockerNetwork], subnet: IPv4Network, *, attached_by_network: bool = False
+    networks: Iterable[DockerNetwork], wants: DockerWants, *, attached_by_network: bool = False
 ) -> tuple[Condition, ...]:
     """Name the networks outside the lease: their containers are not reachable from the mesh.
 
     Args:
         networks: Every bridge network.
-        subnet: The lease's.
+        wants: Which subnets are routed.
         attached_by_network: New networks are not in the lease either: the way in is our network.
     """
     return tuple(
         Condition(
             name="network-not-routable",
             subject=network.name,
-            cause=f"Docker network {network.name} is {network.subnet}, outside {subnet}",
+            cause=f"Docker network {network.name} is {network.subnet}, outside {wants.subnet}",
             hint="docker network connect hostmesh CONTAINER gives its containers an address that is"
             if attached_by_network
             else f"docker network rm {network.name} and create it again: "
@@ -287,5 +287,7 @@ def not_routable(
             severity=Severity.INFO,
         )
         for network in networks
-        if not network.default and not network.internal and not network.subnet.subnet_of(subnet)
+        if not network.default
+        and not network.internal
+        and not any(network.subnet.subnet_of(each) for each in wants.subnets)
     )

@@ -107,7 +107,7 @@ class NetworkAttacher:
             state = DockerState.READY
         else:
             state = DockerState.PENDING
-        outside = not_routable(reading.facts.networks, wants.subnet, attached_by_network=True)
+        outside = not_routable(reading.facts.networks, wants, attached_by_network=True)
         return ConfiguratorReport(
             state=state,
             facts=reading.facts,

@@ -56,12 +56,19 @@ class DockerWants:
         bip: docker0's address with its prefix length.
         pools: (base, prefix length of each network); empty for a small lease.
         mtu: Bytes, for docker0 and new networks; None leaves it to Docker.
+        former: While the mesh moves: the subnet that this host had before and still holds.
     """
 
     subnet: IPv4Network
     bip: IPv4Interface
     pools: tuple[tuple[IPv4Network, int], ...] = ()
     mtu: int | None = None
+    former: IPv4Network | None = None
+
+    @property
+    def subnets(self) -> tuple[IPv4Network, ...]:
+        """Where networks are routed to other hosts."""
+        return (self.subnet,) if self.former is None else (self.subnet, self.former)
 
 
 def wants_of(

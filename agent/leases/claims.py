@@ -186,7 +186,7 @@ class Claims:
 
         Args:
             lease: As wished, with the revision and the etcd lease that the key had.
-            memory_ttl_s: Of the memory.
+            memory_ttl_s: Of the memory; 0 leaves that as it is.
             life: Whose lease it is to be.
             fresh: Do not go on with the key's etcd lease: it is flannel's.
         """
@@ -219,22 +219,18 @@ class Claims:
         Returns:
             The lease as written; else what is there instead, None when nothing is.
         """
-        key, memory = self._keys.subnet(lease.subnet), self._keys.memory(life.host_id)
+        key = self._keys.subnet(lease.subnet)
         value = wire.encode_lease(lease, boot_id=life.boot_id)
-        remembered = self._client.range(memory).records
-        memory_id = self._kept_alive(remembered[0].lease_id if remembered else 0, memory_ttl_s)
+        puts = [kv.put(key, value, lease.etcd_lease_id)]
+        if memory_ttl_s:
+            memory = self._keys.memory(life.host_id)
+            remembered = self._client.range(memory).records
+            memory_id = self._kept_alive(remembered[0].lease_id if remembered else 0, memory_ttl_s)
+            puts.append(kv.put(memory, wire.encode_memory(lease.subnet), memory_id))
         compares = [kv.unchanged(key, lease.mod_revision)]
         if before_id:
             compares.append(kv.attached(key, before_id))
-        result = self._client.txn(
-            f"renew {lease.subnet}",
-            compares,
-            [
-                kv.put(key, value, lease.etcd_lease_id),
-                kv.put(memory, wire.encode_memory(lease.subnet), memory_id),
-            ],
-            [kv.get(key)],
-        )
+        result = self._client.txn(f"renew {lease.subnet}", compares, puts, [kv.get(key)])
         if result.succeeded:
             return replace(lease, mod_revision=result.revision)
         there = result.ranges[0]
@@ -286,6 +282,22 @@ class Claims:
                     self._drop(lease.etcd_lease_id)
         raise EtcdError(f"the lease of host {host_id} is written faster than it can be released")
 
+    def give_back(self, lease: Lease) -> None:
+        """See :meth:`agent.leases.registry.Registry.give_back`."""
+        key = self._keys.subnet(lease.subnet)
+        for _ in range(_RELEASE_TRIES):
+            compares = [kv.unchanged(key, lease.mod_revision)]
+            task = f"give {lease.subnet} back"
+            result = self._client.txn(task, compares, [kv.delete(key)], [kv.get(key)])
+            if result.succeeded:
+                self._drop(lease.etcd_lease_id)
+                return
+            there = result.ranges[0]
+            if not there or not _is_of(lease, self._keys, there[0]):
+                return
+            lease = _confirmed(lease, there[0])
+        raise EtcdError(f"the lease of {lease.subnet} is written faster than it can be given back")
+
     def _kept_alive(self, lease_id: int, ttl_s: int) -> int:
         """Give an etcd lease its TTL again; make one when it is gone or has another TTL."""
         if lease_id and self._client.keep_alive(lease_id) == ttl_s:
@@ -324,6 +336,17 @@ def _usable(view: View, keys: Keys) -> View:
 def _held(view: View, request: ClaimRequest) -> Lease | None:
     """Find the host's lease: by identity, else what flannel leased to this host's address."""
     own = [each for each in view.leases if each.host_id == request.host_id]
+    if request.beside is not None:
+        cidr = view.config.cidr if view.config else request.beside
+        return next(
+            (
+                each
+                for each in own
+                if each.subnet != request.beside
+                and (each.subnet == request.wanted or each.subnet.subnet_of(cidr))
+            ),
+            None,
+        )
     flannel = [
         each
         for each in view.leases
@@ -345,6 +368,14 @@ def _refuse_as_clone(view: View, host_id: HostId, boot_id: str) -> None:
     if boot_id and address and (other_beats or refused):
         shown = (beat and beat.host_name) or (lease and lease.host_name) or host_id
         raise IdentityInUseError(shown, address, beating=other_beats)
+
+
+def _is_of(lease: Lease, keys: Keys, record: Record) -> bool:
+    """Whether ``record`` still says that the owner of ``lease`` has the subnet."""
+    try:
+        return wire.decode_lease(keys.split(record.key)[1], record).host_id == lease.host_id
+    except ValueError:
+        return False
 
 
 def _own_keys(keys: Keys, subnet: IPv4Network) -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import structlog
@@ -23,6 +23,7 @@ from agent.errors import (
 )
 from agent.leases.backoff import Backoff, jittered
 from agent.leases.beating import BEATS_PER_TTL, OwnHeartbeat
+from agent.leases.move import Former
 from agent.leases.refusals import condition_of
 from agent.leases.registry import (
     ClaimRequest,
@@ -31,10 +32,9 @@ from agent.leases.registry import (
     LeaseLostError,
     Registry,
 )
+from agent.leases.request import Registration
 from agent.model import (
-    Backend,
     Condition,
-    DockerState,
     Heartbeat,
     HostId,
     Lease,
@@ -58,29 +58,6 @@ def _boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
-    """What the loop wants kept for this host.
-
-    Attributes:
-        node_address: By which peers reach the host.
-        host_name: For display.
-        docker_state: Whether Docker has the subnet; goes into the heartbeat.
-        avoid: Networks that this host sees elsewhere; no new subnet overlaps them.
-        wanted_subnet: What the host had, by its own copy or by Docker's settings.
-        may_change_subnet: Another subnet will do, too: nothing runs on the wanted one.
-        backend: How packets travel to this host.
-    """
-
-    node_address: IPv4Address
-    host_name: str
-    docker_state: DockerState
-    avoid: tuple[IPv4Network, ...] = ()
-    wanted_subnet: IPv4Network | None = None
-    may_change_subnet: bool = True
-    backend: str = Backend.HOST_GW
-
-
 class Keeper:
     """A thread that holds a lease for this host and calls back with what it holds.
 
@@ -90,8 +67,8 @@ class Keeper:
         boot_id: Of this boot of the host, to tell an earlier life from a clone.
         agent_version: For the heartbeat.
         settings: TTLs.
-        on_lease: Called on the keeper's thread with the lease it owns (None: none) and what
-            there is to say about it, whenever either changes.
+        on_lease: Called on the keeper's thread with the lease it owns (None: none), what there
+            is to say about it, and the former lease (see :class:`Former`), whenever one changes.
         earlier_life: Asked when another boot left a heartbeat (then the second argument is
             True) or a lease under this host's identity at another address: True when no
             clone of this host lives there, so that it was this host before it was rebooted.
@@ -108,7 +85,7 @@ class Keeper:
         boot_id: str,
         agent_version: str,
         settings: LeaseSettings,
-        on_lease: Callable[[Lease | None, tuple[Condition, ...]], None],
+        on_lease: Callable[[Lease | None, tuple[Condition, ...], Lease | None], None],
         earlier_life: Callable[[IPv4Address, bool], bool] | None = None,
         clock: Callable[[], float] = _boot_clock,
         wall_clock: Callable[[], float] = time.time,
@@ -139,7 +116,8 @@ class Keeper:
         self._joined_s = 0.0  # when this host first saw the mesh
         self._beat = OwnHeartbeat(registry, settings.heartbeat_ttl_s, clock)
         self._renew_due_s = 0.0
-        self._told: tuple[Lease | None, tuple[Condition, ...]] | None = None
+        self._former = Former(registry, clock)
+        self._told: tuple[Lease | None, tuple[Condition, ...], Lease | None] | None = None
 
     # --- called from other threads --------------------------------------------------------
 
@@ -181,14 +159,14 @@ class Keeper:
 
     def notice(self, view: View) -> None:
         """Look at a view: if it shows the own lease gone or rewritten, check at once."""
-        lease = self._lease
-        if lease is None or view.revision < lease.mod_revision:
-            return
-        seen = view.by_subnet.get(lease.subnet)
-        if seen is None or seen.mod_revision > lease.mod_revision:
-            with self._lock:
-                self._doubt = True
-            self._wake.set()
+        for lease in (self._lease, self._former.lease):
+            if lease is None or view.revision < lease.mod_revision:
+                continue
+            seen = view.by_subnet.get(lease.subnet)
+            if seen is None or seen.mod_revision > lease.mod_revision:
+                with self._lock:
+                    self._doubt = True
+                self._wake.set()
 
     def hold(self) -> None:
         """Claim no new subnet for now; what this host had is registered again, at once."""
@@ -256,7 +234,13 @@ class Keeper:
                 cleared |= {error.node_address}
         self._beat.alone()
         self._tell()
-        return max(0.05, min(self._beat.due_s, self._renew_due_s) - self._clock())
+        if self._lease is not None:
+            self._move(self._lease, registration, cleared, may_claim=not held_back, doubt=doubt)
+            self._tell()
+        due_s = min(self._beat.due_s, self._renew_due_s)
+        if self._former.lease is not None:
+            due_s = min(due_s, self._former.due_s)
+        return max(0.05, due_s - self._clock())
 
     def _keep(
         self,
@@ -286,6 +270,7 @@ class Keeper:
 
     def _forget(self) -> None:
         self._lease = self._told = None
+        self._former.forget()
         self._beat.forget()
 
     def _require_config(self) -> None:
@@ -359,19 +344,11 @@ class Keeper:
             self._await_holders()
         try:
             self._lease = self._registry.claim(
-                ClaimRequest(
-                    host_id=self._host_id,
-                    host_name=registration.host_name,
-                    node_address=registration.node_address,
-                    backend=registration.backend,
-                    boot_id=self._boot_id,
-                    cleared=cleared,
-                    avoid=registration.avoid,
+                replace(
+                    self._request(registration, cleared),
                     wanted=had,
                     only_wanted=only_wanted,
                     registering=had is not None,
-                    ttl_s=self._settings.ttl_s,
-                    memory_ttl_s=self._settings.memory_ttl_s,
                 )
             )
         except MeshConfigError:
@@ -395,13 +372,41 @@ class Keeper:
                 hint="the claim is tried again; nothing needs to be done",
             )
 
+    def _request(self, registration: Registration, cleared: frozenset[IPv4Address]) -> ClaimRequest:
+        return ClaimRequest(
+            host_id=self._host_id,
+            host_name=registration.host_name,
+            node_address=registration.node_address,
+            backend=registration.backend,
+            boot_id=self._boot_id,
+            cleared=cleared,
+            avoid=registration.avoid,
+            ttl_s=self._settings.ttl_s,
+            memory_ttl_s=self._settings.memory_ttl_s,
+        )
+
+    def _move(
+        self,
+        lease: Lease,
+        registration: Registration,
+        cleared: frozenset[IPv4Address],
+        *,
+        may_claim: bool,
+        doubt: bool,
+    ) -> None:
+        request = self._request(registration, cleared)
+        own = self._former.step(lease, registration, request, may_claim=may_claim, doubt=doubt)
+        if own is not lease:
+            self._lease, self._last_subnet = own, own.subnet
+            self._set_renewal()
+
     def _set_renewal(self) -> None:
         interval_s = self._settings.ttl_s / _RENEWALS_PER_TTL
         self._renew_due_s = self._clock() + jittered(interval_s)
 
     def _tell(self, *conditions: Condition) -> None:
         found = conditions or ((self._taken,) if self._taken else ())
-        told = (self._lease, found)
+        told = (self._lease, found, self._former.lease)
         if told != self._told:
             self._told = told
             self._on_lease(*told)

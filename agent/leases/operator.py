@@ -34,6 +34,8 @@ class ConfigChange:
         before: None when there was none that is usable.
         after: As it is now, or would be.
         changed: Something was, or would be, written.
+        flannel_leaves: flannel hosts' leases that flanneld will not take up again when it is
+            restarted, since they have another length or lie out of bounds.
         not_moved: Leases outside the CIDR for new ones: their hosts have yet to move.
     """
 
@@ -41,6 +43,7 @@ class ConfigChange:
     after: MeshConfig
     changed: bool
     not_moved: tuple[Lease, ...] = ()
+    flannel_leaves: tuple[Lease, ...] = ()
 
 
 class Operator:
@@ -182,6 +185,9 @@ class Operator:
                 after=replace(after, mod_revision=record.mod_revision if record else 0),
                 changed=not same,
                 not_moved=tuple(each for each in records.leases() if after.must_move(each.subnet)),
+                flannel_leaves=tuple(
+                    each for each in records.leases() if _flannel_leaves(each, after)
+                ),
             )
             if same or dry:
                 return change
@@ -284,6 +290,12 @@ def _refuse_misfits(wished: MeshConfig, leases: tuple[Lease, ...], view: View) -
             hint="retire those hosts first (agentctl leave, agentctl remove), end those"
             " reservations, choose a range that holds them, or move host by host: --move",
         )
+
+
+def _flannel_leaves(lease: Lease, config: MeshConfig) -> bool:
+    """Flannel's isSubnetConfigCompat: what it asks of its own lease at start."""
+    inside = config.subnet_min <= lease.subnet.network_address <= config.subnet_max
+    return lease.host_id is None and not (inside and lease.subnet.prefixlen == config.subnet_len)
 
 
 def _decoded(record: kv.Record) -> MeshConfig | None:

@@ -194,7 +194,8 @@ class Registry:
             host_name: See above.
             backend: See above.
             ttl_s: See above.
-            memory_ttl_s: How long others avoid the subnet after the lease is gone.
+            memory_ttl_s: How long others avoid the subnet after the lease is gone; 0 writes
+                no memory: it is of another subnet.
             boot_id: Of this boot of the host.
 
         Returns:
@@ -217,6 +218,14 @@ class Registry:
             raise ClaimConflict(f"{lease.subnet} is a flannel host's lease, not this host's")
         life = Life(wished.host_id, boot_id, wished.node_address)
         return self._claims.renew(wished, memory_ttl_s, life)
+
+    def give_back(self, lease: Lease) -> None:
+        """Give back this lease of a host's and nothing else. Idempotent.
+
+        Raises:
+            EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
+        """
+        self._claims.give_back(lease)
 
     def release(self, host_id: HostId, boot_id: str = "") -> IPv4Network | None:
         """Give back a host's leases and end its heartbeat; its memory stays. Idempotent.

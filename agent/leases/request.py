@@ -1,4 +1,4 @@
-"""What a host asks for when it claims, and the two answers that are not a lease."""
+"""What a host asks for: by one claim, for good; and the two answers that are not a lease."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 from agent.errors import EtcdError
 from agent.leases.rivals import Life
-from agent.model import Backend, HostId
+from agent.model import Backend, DockerState, HostId, Lease
 
-__all__ = ["ClaimRequest", "GraceError", "LeaseLostError"]
+__all__ = ["ClaimRequest", "GraceError", "LeaseLostError", "Registration"]
 
 
 class LeaseLostError(EtcdError):
@@ -31,6 +31,8 @@ class ClaimRequest:
             use, and Docker may not be restarted for another.
         registering: The host's own copy says that it holds ``wanted``. Claiming that does
             not wait for a replaced etcd's grace time.
+        beside: A subnet that the host holds and keeps: while the mesh moves to another CIDR
+            it has a second one, there.
         boot_id: Of this boot, "" when unknown: with ``node_address`` it tells what this host
             wrote from what a clone did.
         cleared: Addresses of which is known that no clone of this host lives there.
@@ -46,6 +48,7 @@ class ClaimRequest:
     wanted: IPv4Network | None = None
     only_wanted: bool = False
     registering: bool = False
+    beside: IPv4Network | None = None
     cleared: frozenset[IPv4Address] = frozenset()
     ttl_s: int = 86_400
     memory_ttl_s: int = 30 * 86_400
@@ -54,3 +57,32 @@ class ClaimRequest:
     def life(self) -> Life:
         """Whose claim it is."""
         return Life(self.host_id, self.boot_id, self.node_address, self.cleared)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What the loop wants kept for this host.
+
+    Attributes:
+        node_address: By which peers reach the host.
+        host_name: For display.
+        docker_state: Whether Docker has the subnet; goes into the heartbeat.
+        avoid: Networks that this host sees elsewhere; no new subnet overlaps them.
+        wanted_subnet: What the host had, by its own copy or by Docker's settings.
+        may_change_subnet: Another subnet will do, too: nothing runs on the wanted one.
+        backend: How packets travel to this host.
+        move_into: The mesh's new CIDR: a lease outside it is exchanged for one inside.
+        former: The lease that this host still holds from before, by what it knows.
+        give_back: Docker has nothing in the former subnet any more.
+    """
+
+    node_address: IPv4Address
+    host_name: str
+    docker_state: DockerState
+    avoid: tuple[IPv4Network, ...] = ()
+    wanted_subnet: IPv4Network | None = None
+    may_change_subnet: bool = True
+    backend: str = Backend.HOST_GW
+    move_into: IPv4Network | None = None
+    former: Lease | None = None
+    give_back: bool = False

@@ -373,7 +373,9 @@ class _Host:
         directory.start()
         self.keeper.update(self.registration)
 
-    def _on_lease(self, lease: Lease | None, conditions: tuple[Condition, ...]) -> None:
+    def _on_lease(
+        self, lease: Lease | None, conditions: tuple[Condition, ...], _former: Lease | None
+    ) -> None:
         self.heard(lease, conditions)
         if lease is not None and self.registration.wanted_subnet is None:
             self.registration = replace(

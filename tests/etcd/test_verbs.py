@@ -13,8 +13,10 @@ import pytest
 
 from agent.ctl.main import main
 from agent.errors import ClaimConflict, MeshConfigError, OverlapError, Refused, UsageError
+from agent.leases import kv
 from agent.leases.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
+from tests.unit.ctl.schemas import check
 
 pytestmark = pytest.mark.etcd
 
@@ -42,8 +44,9 @@ def ctl(shared_etcd: Etcd, prefix: str, tmp_path: Path) -> Run:
     return run
 
 
-def answer(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def answer(capsys: pytest.CaptureFixture[str], schema: str = "config") -> dict[str, Any]:
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    check(schema, found)
     return found
 
 
@@ -55,19 +58,19 @@ def test_reserve_list_and_delete_can_all_be_repeated(
     assert "no subnet is reserved" in capsys.readouterr().out
     for changed in (True, False):
         assert ctl("reserve", "host1", "10.70.0.0/16", "-o", "json") == 0
-        found = answer(capsys)
+        found = answer(capsys, "change")
         assert (found["changed"], found["host_id"]) == (changed, host(1))
     assert ctl("reserve", host(9), "10.71.0.0/16") == 0, "a host that is yet to come, by its id"
     capsys.readouterr()
     assert ctl("reserve", "-o", "json") == 0
-    listed = answer(capsys)["reservations"]
+    listed = answer(capsys, "reservations")["reservations"]
     assert [(each["subnet"], each["host_name"], each["held"]) for each in listed] == [
         ("10.70.0.0/16", "host1", False),
         ("10.71.0.0/16", "", False),
     ]
     for changed in (True, False):
         assert ctl("reserve", "--delete", "10.70.0.0/16", "-o", "json") == 0
-        assert answer(capsys)["changed"] is changed
+        assert answer(capsys, "change")["changed"] is changed
     assert set(mesh.snapshot().reservations) == {IPv4Network("10.71.0.0/16")}
 
 
@@ -132,7 +135,7 @@ def test_remove_retires_a_host_and_can_be_repeated_by_its_id(
     assert f"would take {lease.subnet} away from host1" in capsys.readouterr().out
     assert mesh.snapshot().leases == (lease,)
     assert ctl("remove", "host1", "-o", "json") == 0
-    assert answer(capsys)["subnets"] == [str(lease.subnet)]
+    assert answer(capsys, "change")["subnets"] == [str(lease.subnet)]
     assert ctl("remove", host(1)) == 0
     assert capsys.readouterr().out == "nothing to do\n"
     view = mesh.snapshot()
@@ -152,6 +155,27 @@ def test_config_set_grows_a_mesh_and_new_hosts_get_the_new_length(
         assert (found["changed"], found["subnet_max"]) == (changed, "10.127.240.0")
     assert mesh.claim(request(2)).subnet.prefixlen == 20
     assert lease in mesh.snapshot().leases
+
+
+def test_flannel_hosts_are_named_that_would_leave_and_their_time_left_is_told(
+    mesh: Registry, ctl: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As flannel's registry writes: a new etcd lease of 24 h with each renewal."""
+    mesh.claim(request(1, wanted=IPv4Network("10.70.0.0/16")))
+    for octet, address in ((71, "192.0.2.77"), (72, "192.0.2.78")):
+        key = mesh.keys.subnet(IPv4Network(f"10.{octet}.0.0/16"))
+        value = f'{{"PublicIP":"{address}","BackendType":"host-gw"}}'.encode()
+        lease_id = mesh.client.grant(86_400).id if octet == 71 else 0  # 0: flannel's reservation
+        mesh.client.txn("as flannel", [], [kv.put(key, value, lease_id)])
+    assert ctl("leases", "-o", "json") == 0
+    left = {each["node_address"]: each["ttl_left_s"] for each in answer(capsys, "leases")["leases"]}
+    assert 86_000 < left["192.0.2.77"] <= 86_400
+    assert left["192.0.2.78"] is None
+    assert left["192.0.2.2"] is not None
+    assert ctl("config", "set", "--cidr", "10.64.0.0/11", "--dry-run") == 0
+    assert "flannel" not in capsys.readouterr().err
+    assert ctl("config", "set", "--subnet-len", "20") == 0
+    assert "2 flannel hosts (192.0.2.77, 192.0.2.78)" in capsys.readouterr().err
 
 
 def test_config_set_refuses_a_cidr_that_this_host_uses(mesh: Registry, ctl: Run) -> None:

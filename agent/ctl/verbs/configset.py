@@ -103,6 +103,12 @@ def _refuse_twisted(now: MeshConfig, wish: ConfigWish) -> None:
 
 
 def _say(context: Context, change: ConfigChange) -> None:
+    if change.changed and change.flannel_leaves:
+        named = ", ".join(str(each.node_address) for each in change.flannel_leaves[:_SHOWN])
+        context.remark(
+            f"{len(change.flannel_leaves)} flannel hosts ({named}) take another subnet when"
+            " flanneld is restarted there: theirs does not fit this config"
+        )
     moving = [str(each.subnet) for each in change.not_moved]
     if context.form == "json":
         context.say_json(

@@ -32,6 +32,7 @@ _FOLLOWED = {
     "alive": "heartbeat",
     "docker": "Docker",
 }
+_HOSTS_SHOWN = 10
 _WIDE = (Column(title="DOCKER", drop=3), Column(title="HOST ID", shrink_to=8, drop=4))
 
 
@@ -73,7 +74,8 @@ def ask(context: Context) -> Document:
             raise
         if problem:
             context.remark(problem)
-        return leases_document(view, direct.own_host_id(), time.time())
+        left_s = direct.time_left(context.settings, view)
+        return leases_document(view, direct.own_host_id(), time.time(), left_s=left_s)
 
 
 def changes(before: Document, now: Document) -> list[str]:
@@ -109,9 +111,21 @@ def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list
     found = (
         render_table(columns, rows, None if wide else width) if rows else ["no host has a lease"]
     )
+    if document.get("previous"):
+        found.append(_move(document))
     for aside in document.get("set_aside", []):
         found.append(f"set aside: {clean(aside.get('key'))}: {clean(aside.get('reason'))}")
     return found
+
+
+def _move(document: Mapping[str, Any]) -> str:
+    """What the mesh moves away from, and who is there yet."""
+    ranges = clean(", ".join(map(str, document["previous"])))
+    left = [each for each in document["leases"] if each.get("moving")]
+    hosts = [clean(each.get("host_name") or each.get("node_address")) for each in left]
+    more = len(hosts) - _HOSTS_SHOWN
+    who = ", ".join(hosts[:_HOSTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return f"the mesh moves away from {ranges}; still there: {who or 'nobody'}"
 
 
 def _row(lease: Mapping[str, Any]) -> list[object]:

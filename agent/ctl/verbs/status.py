@@ -131,10 +131,16 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     host, mesh = _part(document, "host"), _part(document, "mesh")
     yield "host", f"{host.get('name')} ({host.get('id')})"
     yield "state", str(document.get("state"))
-    yield "subnet", str(document.get("subnet") or "none")
+    former = document.get("former_subnet")
+    yield (
+        "subnet",
+        str(document.get("subnet") or "none") + (f", leaving {former}" if former else ""),
+    )
     if mesh:
         length, backend = mesh.get("subnet_len"), mesh.get("backend")
-        yield "mesh", f"{mesh.get('cidr')}, a /{length} for each host, {backend}"
+        leaving = ", ".join(map(str, mesh.get("previous") or ()))
+        moving = f", moving from {leaving}" if leaving else ""
+        yield "mesh", f"{mesh.get('cidr')}, a /{length} for each host, {backend}{moving}"
     else:
         yield "mesh", "no config: agentctl config init"
     if host.get("node_address"):

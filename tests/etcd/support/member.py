@@ -48,7 +48,9 @@ def main() -> None:
         docker_state=DockerState.READY,
     )
 
-    def on_lease(lease: Lease | None, conditions: tuple[Condition, ...]) -> None:
+    def on_lease(
+        lease: Lease | None, conditions: tuple[Condition, ...], _former: Lease | None
+    ) -> None:
         tell(
             lease=str(lease.subnet) if lease else None,
             etcd_lease=lease.etcd_lease_id if lease else 0,

@@ -71,6 +71,7 @@ def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
         "silent_s": None,
         "docker": "pending",
         "own": True,
+        "moving": False,
     }
     assert (flannel["alive"], flannel["age_s"], flannel["ttl_left_s"]) == (None, None, None)
     assert (second["alive"], second["silent_s"], second["own"]) == (False, 180.0, False)

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.known import Known
+from agent.daemon.known import Known, own_leases
 from agent.model import (
     DockerFacts,
     DockerNetwork,
@@ -207,3 +207,78 @@ def test_containers_get_what_the_uplink_carries_less_what_the_backend_adds(
     assert known.container_mtu == 9001
     monkeypatch.setattr("agent.mesh.backends.host_gw.HostGateway.overhead_bytes", 50)
     assert known.container_mtu == 8951
+
+
+# --- the mesh moves to another CIDR -------------------------------------------------------
+
+NEW = IPv4Network("10.32.0.0/12")
+MOVING = replace(
+    CONFIG,
+    cidr=NEW,
+    subnet_min=NEW.network_address,
+    subnet_max=IPv4Address("10.47.0.0"),
+    previous=(CONFIG.cidr,),
+)
+
+
+def docker(*subnets: str) -> DockerFacts:
+    return DockerFacts(
+        reachable=True,
+        networks=tuple(
+            DockerNetwork(id=each, name=f"net{n}", bridge=f"br-{n}", subnet=IPv4Network(each))
+            for n, each in enumerate(subnets)
+        ),
+    )
+
+
+def mover() -> Known:
+    """A host that holds two leases, as etcd says too."""
+    new = replace(lease(0), subnet=IPv4Network("10.33.0.0/16"))
+    seen = replace(view(0, 1), config=MOVING)
+    seen = replace(seen, leases=(new, *seen.leases))
+    own, former = own_leases(seen, OWN)
+    assert (own, former) == (new, lease(0))
+    return replace(member(), own=own, former=former).with_view(seen)
+
+
+@pytest.mark.parametrize(
+    ("facts", "state", "moved", "in_place"),
+    [
+        (docker("10.64.0.0/17"), DockerState.READY, False, True),  # the state of before
+        (docker("10.64.0.0/17"), DockerState.PENDING, False, True),
+        (docker("10.33.0.0/17", "10.64.128.0/24"), DockerState.READY, False, True),
+        (docker("10.33.0.0/17"), DockerState.READY, True, True),
+        (docker("10.33.0.0/17", "172.20.0.0/16"), DockerState.READY, True, True),
+        (docker("10.33.0.0/17"), DockerState.PENDING, False, False),
+        (docker("172.17.0.0/16"), DockerState.PENDING, False, False),
+        (replace(docker("10.33.0.0/17"), reachable=False), DockerState.ABSENT, False, False),
+        (docker(), DockerState.READY, False, True),
+    ],
+)
+def test_promise_3_the_former_subnet_stays_until_docker_has_nothing_there(
+    facts: DockerFacts, state: DockerState, moved: bool, in_place: bool
+) -> None:
+    known = mover().with_docker(facts, state)
+    assert known.has_moved is moved
+    assert known.docker_in_place is in_place
+
+
+def test_promise_9_who_has_not_moved_is_said() -> None:
+    known = mover().with_docker(docker("10.33.0.0/17", "10.64.128.0/24"), DockerState.READY)
+    told = {each.name: each for each in known.conditions()}
+    assert "2 still hold a subnet there: host0, host1" in told["mesh-moving"].cause
+    assert "net1 (10.64.128.0/24)" in told["host-not-moved"].cause
+    finished = replace(known, former=None).with_view(
+        replace(view(revision=11), config=MOVING, leases=(known.own,) if known.own else ())
+    )
+    told = {each.name: each for each in finished.conditions()}
+    assert "config set --finish" in told["mesh-moving"].hint
+    assert "host-not-moved" not in told
+
+
+def test_the_world_has_both_subnets_and_no_peer_of_this_hosts_own() -> None:
+    world = mover().world(route_protocol=140, route_table=254)
+    assert world is not None
+    assert world.own_subnets == (IPv4Network("10.33.0.0/16"), IPv4Network("10.64.0.0/16"))
+    assert set(world.peers) == {lease(1).subnet}
+    assert mover().set_left(left=True).own_subnets == ()

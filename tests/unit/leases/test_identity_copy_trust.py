@@ -42,6 +42,7 @@ _VIEW = View(
     revision=100,
     config=MeshConfig(
         access=Access.CLOSED,
+        previous=(IPv4Network("10.32.0.0/12"),),
         cidr=IPv4Network("10.64.0.0/10"),
         subnet_len=16,
         subnet_min=IPv4Address("10.64.0.0"),
@@ -205,6 +206,22 @@ def test_promise_4_another_etcd_is_an_alarm_with_a_reason(
     verdict = trust.judge(_VIEW, replace(_VIEW, **changes))  # type: ignore[arg-type]
     assert (verdict.alarm, verdict.kind) == (True, kind)
     assert verdict.reason
+
+
+def test_hosts_that_moved_to_another_cidr_are_not_gone() -> None:
+    """A host that was away for the whole move; promise 4 holds for who did not come along."""
+    assert _VIEW.config is not None
+    config = replace(_VIEW.config, cidr=IPv4Network("10.32.0.0/12"))
+    moved = [
+        replace(each, subnet=IPv4Network(f"10.3{number}.0.0/16"))
+        for number, each in enumerate(_VIEW.leases, 3)
+    ]
+    there = replace(_VIEW, revision=101, config=config, leases=tuple(moved))
+    assert not trust.judge(_VIEW, there).alarm
+    assert trust.judge(_VIEW, replace(there, leases=tuple(moved[:1]))).alarm
+    assert trust.judge(_VIEW, replace(there, config=_VIEW.config)).alarm, "it did not move"
+    outside = [replace(each, subnet=IPv4Network("10.9.0.0/16")) for each in moved]
+    assert trust.judge(_VIEW, replace(there, leases=tuple(outside))).alarm
 
 
 def test_one_host_that_leaves_a_mesh_of_two_or_one_is_no_alarm() -> None:

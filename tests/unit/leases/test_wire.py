@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -154,6 +155,43 @@ def test_our_config_states_everything_and_keeps_what_it_does_not_know() -> None:
     assert (after["EnableIPv6"], after["X"], "network" in after) == (False, 9, False)
     assert after["Backend"] == {"Type": "host-gw", "Port": 1}
     assert wire.decode_config(wire.encode_config(config, before)) == config
+
+
+def test_cidrs_that_the_mesh_moves_away_from_stand_under_our_name() -> None:
+    text = b'{"Network":"10.32.0.0/12","Hostmesh":{"previous":["10.64.0.0/10","10.33.0.0/16"]}}'
+    config = wire.decode_config(text)
+    assert config.previous == (IPv4Network("10.64.0.0/10"),), "what Network covers says nothing"
+    after = json.loads(wire.encode_config(config, text))
+    assert after["Hostmesh"]["Previous"] == ["10.64.0.0/10"]
+    assert wire.decode_config(wire.encode_config(config, text)) == config
+    done = wire.encode_config(replace(config, previous=()), text)
+    assert "Previous" not in json.loads(done).get("Hostmesh", {})
+    assert config.holds(IPv4Network("10.64.0.0/16"))
+    assert config.holds(IPv4Network("10.33.0.0/16"))
+    assert not config.holds(IPv4Network("10.64.0.0/10"))
+    assert not config.holds(IPv4Network("10.200.0.0/16"))
+    assert [config.must_move(IPv4Network(each)) for each in ("10.64.0.0/16", "10.33.0.0/16")] == [
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    "previous",
+    [
+        '"10.64.0.0/10"',
+        '["10.64.0.1/10"]',
+        '["127.0.0.0/8"]',
+        "[1]",
+        '["10.0.0.0/30"]',
+        '["0.0.0.0/0"]',
+        '["10.64.0.0/12","10.80.0.0/12","10.96.0.0/12","10.112.0.0/12","10.0.0.0/12"]',
+    ],
+)
+def test_promise_8_a_previous_cidr_is_checked_as_network_is(previous: str) -> None:
+    text = f'{{"Network":"10.32.0.0/12","Hostmesh":{{"Previous":{previous}}}}}'
+    with pytest.raises(ValueError, match="Previous"):
+        wire.decode_config(text.encode())
 
 
 def test_how_open_networks_are_stands_under_our_name_beside_what_others_put_there() -> None:

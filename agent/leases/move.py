@@ -1,0 +1,148 @@
+"""The subnet that a host leaves while the mesh moves to another CIDR.
+
+A host that has to move claims a second subnet beside the one it has. It holds both until
+Docker has nothing in the first any more: only then is that one given back. Peers route both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Network
+
+import structlog
+
+from agent.errors import ClaimConflict
+from agent.leases.backoff import jittered
+from agent.leases.registry import Registry
+from agent.leases.request import ClaimRequest, LeaseLostError, Registration
+from agent.model import Lease
+
+__all__ = ["Former"]
+
+_log = structlog.get_logger()
+
+_RENEWALS_PER_TTL = 24
+
+
+class Former:
+    """Keeps the lease that the host had before. For the keeper's thread.
+
+    Args:
+        registry: To write to.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._given_back: set[IPv4Network] = set()
+        self.lease: Lease | None = None
+        self.due_s = 0.0
+        """When the lease is to be renewed."""
+
+    def step(
+        self,
+        own: Lease,
+        registration: Registration,
+        request: ClaimRequest,
+        *,
+        may_claim: bool,
+        doubt: bool,
+    ) -> Lease:
+        """Do what is due: move, keep the former lease, or give it back.
+
+        Args:
+            own: The host's lease.
+            registration: What is to be kept.
+            request: As for the host's own lease.
+            may_claim: New subnets may be claimed.
+            doubt: Something says that the former lease changed: look at once.
+
+        Returns:
+            The lease that is the host's own from now on.
+
+        Raises:
+            HostmeshError: What stands in the way; tried again later.
+        """
+        cidr = registration.move_into
+        self._adopt(None if registration.give_back else registration.former)
+        if cidr is not None and not own.subnet.subnet_of(cidr):
+            return self._move(own, request) if may_claim else own
+        if registration.give_back and registration.wanted_subnet == own.subnet:
+            self._give_back()
+        else:
+            self._keep(request, own.subnet, doubt=doubt)
+        return own
+
+    def _move(self, lease: Lease, request: ClaimRequest) -> Lease:
+        """Claim a subnet in the mesh's new CIDR, and hold ``lease`` as the former one.
+
+        A second lease that the host has there already is taken: it was cut off in the middle,
+        or the operator turned the move round.
+
+        Raises:
+            HostmeshError: It could not be had; ``lease`` is what the host has, as before.
+        """
+        beside = replace(
+            request, beside=lease.subnet, wanted=None, only_wanted=False, registering=False
+        )
+        new = self._registry.claim(beside)
+        self._hold(lease)
+        _log.info("lease-moves", subnet=str(new.subnet), former=str(lease.subnet))
+        return new
+
+    def _adopt(self, lease: Lease | None) -> None:
+        """Take over what an earlier life of the agent held; not what this one gave back."""
+        if self.lease is None and lease is not None and lease.subnet not in self._given_back:
+            self._hold(lease)
+            self.due_s = 0.0
+
+    def _keep(self, request: ClaimRequest, own: IPv4Network, *, doubt: bool) -> None:
+        """Renew when it is due; claim it again when it was lost. What others took is gone."""
+        lease = self.lease
+        if lease is None:
+            return
+        moved = (lease.node_address, lease.host_name) != (request.node_address, request.host_name)
+        if not (doubt or moved or self._clock() >= self.due_s):
+            return
+        try:
+            self._hold(self._renewed(lease, request, own))
+        except ClaimConflict as error:
+            _log.error("former-lease-taken", subnet=str(lease.subnet), reason=error.message)
+            self.lease = None
+
+    def _give_back(self) -> None:
+        """Let go of it: Docker has nothing there any more."""
+        if self.lease is not None:
+            self._registry.give_back(self.lease)
+            self._given_back.add(self.lease.subnet)
+            _log.info("former-lease-given-back", subnet=str(self.lease.subnet))
+            self.lease = None
+
+    def forget(self) -> None:
+        """Hold nothing; writes nothing."""
+        self.lease = None
+        self._given_back.clear()
+
+    def _renewed(self, lease: Lease, request: ClaimRequest, own: IPv4Network) -> Lease:
+        try:
+            return self._registry.renew(
+                lease,
+                node_address=request.node_address,
+                host_name=request.host_name,
+                ttl_s=request.ttl_s,
+                memory_ttl_s=0,
+                boot_id=request.boot_id,
+            )
+        except LeaseLostError as error:
+            _log.warning("former-lease-lost", subnet=str(lease.subnet), reason=error.message)
+        again = replace(
+            request, beside=own, wanted=lease.subnet, only_wanted=True, registering=True
+        )
+        return self._registry.claim(again)
+
+    def _hold(self, lease: Lease) -> None:
+        self.lease = lease
+        self._given_back.discard(lease.subnet)
+        self.due_s = self._clock() + jittered((lease.ttl_s or 86_400) / _RENEWALS_PER_TTL)

@@ -1,0 +1,311 @@
+"""A mesh moves to another CIDR, host by host, on a real etcd: promises 1, 2 and 3 all the way."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from agent.errors import Refused
+from agent.leases import kv, wire
+from agent.leases.directory import Directory
+from agent.leases.keeper import Keeper, Registration
+from agent.leases.operator import Operator
+from agent.leases.registry import LeaseLostError, Registry
+from agent.mesh.reconfigure import ConfigWish, wished_config
+from agent.model import DockerState, Lease, MeshConfig
+from agent.settings import LeaseSettings
+from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
+
+pytestmark = [pytest.mark.etcd]
+
+OLD, NEW = IPv4Network("10.64.0.0/12"), IPv4Network("10.32.0.0/12")
+_REGISTRATION = Registration(
+    node_address=IPv4Address("192.0.2.2"), host_name="host1", docker_state=DockerState.READY
+)
+
+
+def change(mesh: Registry, **wish: object) -> MeshConfig:
+    def wished(now: MeshConfig | None) -> MeshConfig:
+        assert now is not None
+        return wished_config(now, ConfigWish(**wish))  # type: ignore[arg-type]
+
+    return Operator(mesh).config_set(wished).after
+
+
+class Host:
+    """A keeper, and what it said last; the daemon's part is played by the test."""
+
+    def __init__(self, etcd: Etcd, prefix: str, stack: contextlib.ExitStack) -> None:
+        self.heard = Heard()
+        self.mesh = stack.enter_context(registry(etcd, prefix=prefix))
+        self.keeper = Keeper(
+            self.mesh,
+            host_id=host(1),
+            boot_id="1" * 32,
+            agent_version="0.1.0",
+            settings=LeaseSettings(ttl_s=60, heartbeat_ttl_s=5, memory_ttl_s=3600),
+            on_lease=self.heard,
+        )
+        directory = Directory(self.mesh, self.keeper.notice, Heard())
+        stack.callback(self.keeper.stop)
+        stack.callback(directory.stop)
+        self.keeper.start()
+        directory.start()
+
+    def holds(self) -> tuple[Lease | None, Lease | None]:
+        """Own and former lease."""
+        last = self.heard.last or (None, (), None)
+        return last[0], last[2]
+
+    def update(self, **changes: object) -> None:
+        self.keeper.update(replace(_REGISTRATION, **changes))  # type: ignore[arg-type]
+
+    def eventually(
+        self, own: IPv4Network | None, former: IPv4Network | None
+    ) -> tuple[Lease, Lease]:
+        """Wait for an own lease in ``own`` and a former one in ``former``; None: anything, none."""
+
+        def look() -> bool:
+            mine, before = self.holds()
+            return (
+                mine is not None
+                and (own is None or mine.subnet.subnet_of(own))
+                and (before is None if former is None else before is not None)
+                and (before is None or former is None or before.subnet.subnet_of(former))
+            )
+
+        eventually(look)
+        return self.holds()  # type: ignore[return-value]  # look() said so
+
+
+@pytest.fixture
+def new_host(shared_etcd: Etcd, prefix: str) -> Iterator[Callable[[], Host]]:
+    with contextlib.ExitStack() as stack:
+        yield lambda: Host(shared_etcd, prefix, stack)
+
+
+@pytest.fixture
+def mesh(shared_etcd: Etcd, prefix: str) -> Iterator[Registry]:
+    with registry(shared_etcd, prefix=prefix) as found:
+        found.create_config(config(str(OLD)))
+        yield found
+
+
+def moving(mesh: Registry, one: Host) -> tuple[Lease, Lease]:
+    """The host has one lease, then the mesh moves and it has two."""
+    one.update()
+    own, _ = one.eventually(OLD, None)
+    change(mesh, cidr=NEW, move=True)
+    one.update(wanted_subnet=own.subnet, may_change_subnet=False, move_into=NEW)
+    new, former = one.eventually(NEW, OLD)
+    assert former.subnet == own.subnet
+    return new, former
+
+
+def subnets(mesh: Registry) -> set[IPv4Network]:
+    return {each.subnet for each in mesh.snapshot().leases}
+
+
+def test_a_host_holds_both_subnets_until_the_former_is_empty(
+    mesh: Registry, new_host: Callable[[], Host]
+) -> None:
+    one = new_host()
+    new, former = moving(mesh, one)
+    assert subnets(mesh) == {new.subnet, former.subnet}
+    assert mesh.snapshot().memory[host(1)] == new.subnet
+    with pytest.raises(Refused, match=str(former.subnet)):
+        change(mesh, finish=True)
+    one.update(wanted_subnet=new.subnet, move_into=NEW, former=former, give_back=True)
+    one.eventually(NEW, None)
+    assert subnets(mesh) == {new.subnet}
+    # What the loop heard of etcd may be older than that: nothing is claimed again.
+    one.update(wanted_subnet=new.subnet, move_into=NEW, former=former)
+    one.update(wanted_subnet=new.subnet, move_into=NEW, former=former, host_name="again")
+    eventually(lambda: {each.host_name for each in mesh.snapshot().leases} == {"again"})
+    assert subnets(mesh) == {new.subnet}
+    assert change(mesh, finish=True).previous == ()
+
+
+def test_promise_6_killed_in_the_middle_it_goes_on_with_the_same_two(
+    mesh: Registry, new_host: Callable[[], Host]
+) -> None:
+    one = new_host()
+    new, former = moving(mesh, one)
+    one.keeper.stop()
+    # The copy was written before the second lease was told, or after.
+    for copied, other in ((former, None), (new, former)):
+        again = new_host()
+        again.update(
+            wanted_subnet=copied.subnet, may_change_subnet=False, move_into=NEW, former=other
+        )
+        own, before = again.eventually(NEW, OLD)
+        assert (own.subnet, before.subnet) == (new.subnet, former.subnet)
+        again.keeper.stop()
+    assert subnets(mesh) == {new.subnet, former.subnet}
+
+
+def test_promise_3_a_former_lease_that_is_deleted_is_claimed_again(
+    mesh: Registry, new_host: Callable[[], Host]
+) -> None:
+    one = new_host()
+    new, former = moving(mesh, one)
+    one.update(wanted_subnet=new.subnet, may_change_subnet=False, move_into=NEW, former=former)
+    mesh.client.txn("delete", [], [kv.delete(mesh.keys.subnet(former.subnet))])
+    eventually(lambda: subnets(mesh) == {new.subnet, former.subnet})
+
+
+def test_promise_1_a_former_lease_that_another_host_has_by_now_is_gone(
+    mesh: Registry, new_host: Callable[[], Host]
+) -> None:
+    one = new_host()
+    new, former = moving(mesh, one)
+    thief = replace(
+        former, host_id=host(9), host_name="host9", node_address=IPv4Address("192.0.2.10")
+    )
+    mesh.client.txn("w", [], [kv.put(mesh.keys.subnet(former.subnet), wire.encode_lease(thief))])
+    own, _ = one.eventually(NEW, None)
+    assert own.subnet == new.subnet
+
+
+def test_a_move_that_is_turned_round_gives_every_host_its_old_subnet(
+    mesh: Registry, new_host: Callable[[], Host]
+) -> None:
+    one = new_host()
+    new, former = moving(mesh, one)
+    back = change(mesh, cidr=OLD, move=True)
+    assert (back.cidr, back.previous) == (OLD, (NEW,))
+    one.update(wanted_subnet=new.subnet, may_change_subnet=False, move_into=OLD, former=former)
+    own, before = one.eventually(OLD, NEW)
+    assert (own.subnet, before.subnet) == (former.subnet, new.subnet)
+    one.update(wanted_subnet=own.subnet, move_into=OLD, former=before, give_back=True)
+    one.eventually(OLD, None)
+    assert subnets(mesh) == {former.subnet}
+
+
+def test_promise_4_no_second_subnet_while_etcd_is_in_doubt(
+    mesh: Registry, new_host: Callable[[], Host]
+) -> None:
+    one = new_host()
+    one.update()
+    own, _ = one.eventually(OLD, None)
+    change(mesh, cidr=NEW, move=True)
+    one.keeper.hold()
+    one.update(wanted_subnet=own.subnet, may_change_subnet=False, move_into=NEW, host_name="held")
+    eventually(lambda: {each.host_name for each in mesh.snapshot().leases} == {"held"})
+    assert subnets(mesh) == {own.subnet}
+    one.keeper.resume()
+    one.eventually(NEW, OLD)
+
+
+_HOSTS = st.integers(0, 4)
+_RANGES = [IPv4Network("10.64.0.0/27"), IPv4Network("10.64.0.64/27"), IPv4Network("10.64.0.0/26")]
+_prefixes = itertools.count()
+
+
+class Moving(RuleBasedStateMachine):
+    """Hosts claim, move, give back and lose leases while the operator moves the mesh about."""
+
+    etcd: Etcd
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = contextlib.ExitStack()
+        self.registry: Registry = self.stack.enter_context(
+            registry(self.etcd, prefix=f"/moving/{next(_prefixes)}")
+        )
+
+    def teardown(self) -> None:
+        self.stack.close()
+
+    @initialize()
+    def create(self) -> None:
+        self.registry.create_config(config(str(_RANGES[0]), 30))
+
+    def of(self, number: int) -> list[Lease]:
+        return [each for each in self.registry.snapshot().leases if each.host_id == host(number)]
+
+    @rule(number=_HOSTS)
+    def join(self, number: int) -> None:
+        before = self.of(number)
+        lease = self.registry.claim(request(number))
+        assert not before or lease.subnet in {each.subnet for each in before}, "promise 2"
+
+    @rule(number=_HOSTS)
+    def move(self, number: int) -> None:
+        now = self.registry.config()
+        assert now is not None
+        for lease in self.of(number):
+            if now.must_move(lease.subnet):
+                new = self.registry.claim(request(number, beside=lease.subnet))
+                assert new.subnet.subnet_of(now.cidr)
+                assert new.subnet != lease.subnet
+                return
+
+    @rule(number=_HOSTS)
+    def give_back(self, number: int) -> None:
+        now, held = self.registry.config(), self.of(number)
+        assert now is not None
+        for lease in held:
+            if len(held) > 1 and now.must_move(lease.subnet):
+                self.registry.give_back(lease)
+                self.registry.give_back(lease)
+
+    @rule(number=_HOSTS)
+    def expire(self, number: int) -> None:
+        for lease in self.of(number)[:1]:
+            self.registry.client.revoke(lease.etcd_lease_id)
+            with pytest.raises(LeaseLostError):
+                self.registry.renew(lease, memory_ttl_s=3600)
+
+    @rule(cidr=st.sampled_from(_RANGES))
+    def operator_moves(self, cidr: IPv4Network) -> None:
+        change(self.registry, cidr=cidr, move=True)
+
+    @rule()
+    def operator_finishes(self) -> None:
+        now = self.registry.config()
+        assert now is not None
+        outside = [each for each in self.registry.snapshot().leases if now.must_move(each.subnet)]
+        if outside:
+            with pytest.raises(Refused):
+                change(self.registry, finish=True)
+        else:
+            assert change(self.registry, finish=True).previous == ()
+
+    @invariant()
+    def promises_1_and_8(self) -> None:
+        view = self.registry.snapshot()
+        if view.config is None:
+            return
+        assert view.set_aside == ()  # an overlap, or a lease outside, would be set aside
+        for one, other in itertools.combinations(view.leases, 2):
+            assert not one.subnet.overlaps(other.subnet)
+        for lease in view.leases:
+            assert view.config.holds(lease.subnet)
+
+
+def test_promise_1_holds_while_the_mesh_moves(shared_etcd: Etcd) -> None:
+    Moving.etcd = shared_etcd
+    run_state_machine_as_test(
+        Moving,
+        settings=settings(
+            max_examples=10,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
