@@ -6,6 +6,7 @@ largest size; each passes :func:`agent.ctl.redaction.redact_text`.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -66,7 +67,8 @@ def run(context: Context) -> int:
     except FileExistsError:
         raise StateError(f"{path} is there already", hint="name another file") from None
     except OSError as error:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # half an archive helps nobody
+            path.unlink()
         raise StateError(
             f"{path} cannot be written: {error.strerror}", hint="agentctl bugreport FILE"
         ) from error

@@ -90,10 +90,13 @@ class Node:
         self, *words: str, environ: Mapping[str, str] | None = None, user: int = 0
     ) -> subprocess.CompletedProcess[str]:
         """``agentctl WORDS`` on this host."""
-        command = [sys.executable, "-m", "agent.ctl", "--settings", str(self.settings), *words]
+        command = self.ctl_command(*words)
         if user:
             command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
         return self.inside(command, cwd=ROOT, env={**os.environ, **(environ or {})})
+
+    def ctl_command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "agent.ctl", "--settings", str(self.settings), *words]
 
     def document(self, *words: str) -> Any:  # noqa: ANN401 - JSON
         done = self.ctl(*words, "-o", "json")

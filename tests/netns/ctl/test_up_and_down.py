@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.netns.ctl.stage import Node, Stage
+from tests.netns.ctl.stage import ROOT, Node, Stage
 from tests.netns.netlab import eventually
 from tests.unit.ctl.schemas import check
 
@@ -121,6 +121,67 @@ def test_metrics_are_prometheus_text(node: Node) -> None:
     assert 'hostmesh_peers{state="alive"} 1.0' in text
     assert 'hostmesh_routes{state="installed"} 2.0' in text
     assert "hostmesh_ready 0.0" in text
+
+
+def test_ping_follows_the_way_to_a_peer(stage: Stage, node: Node) -> None:
+    other = stage.nodes[1]
+
+    def steps() -> dict[str, str]:
+        done = node.ctl("ping", "node2", "-o", "json")
+        document = json.loads(done.stdout)
+        check("ping", document)
+        assert done.returncode == (0 if document["reachable"] else 1)
+        return {step["step"]: f"{step['result']}: {step['text']}" for step in document["steps"]}
+
+    good = steps()
+    assert good["route"].startswith("ok: installed")
+    assert good["neighbour"] == "ok: valid"
+    assert good["icmp"].startswith("ok: 3 of 3 answered")
+    assert good["mtu"] == "ok: 1500 bytes pass whole"
+    assert good["agent"] == "unknown: its heartbeat says that Docker is absent"
+    switch = stage.lan.switch
+    port = next(
+        line.split(":")[1].split("@")[0].strip()
+        for line in switch.ip("-o link show master br0").splitlines()
+        if f"p{stage.lan.hosts.index(other.host)}-" in line
+    )
+    switch.ip(f"link set {port} mtu 1400")
+    try:
+        assert steps()["mtu"] == "failed: of 1500 bytes only 1400 pass"
+        switch.ip(f"link set {port} down")
+        node.host.ip("neigh flush dev eth0")
+        silent = steps()
+        assert silent["neighbour"].startswith("failed: ")
+        assert silent["icmp"].startswith("failed: ")
+    finally:
+        switch.ip(f"link set {port} mtu 1500 up")
+    map_document = node.document("map")
+    check("map", map_document)
+    assert [each["host_name"] for each in map_document["peers"]] == ["node2"]
+
+
+def test_a_report_holds_no_planted_secret_and_a_full_disk_none_of_it(node: Node) -> None:
+    node.host.ip("link set lo alias hunter2-planted-is-no-secret-there")
+    text = node.settings.read_text()
+    node.settings.write_text(f'{text}# password = "hunter2-planted"\n')
+    target = node.folder / "report.tar.gz"
+    try:
+        assert node.ctl("bugreport", str(target)).returncode == 0
+        unpacked = subprocess.run(
+            ["tar", "-xzOf", str(target)], check=True, capture_output=True, text=True
+        ).stdout
+        assert "hostmesh_ready" in unpacked
+        assert '"subnet"' in unpacked
+        assert 'password = "***"' in unpacked
+        log_and_answers = node.log.read_text() + metrics(node) + node.ctl("status").stdout
+        assert "hunter2" not in log_and_answers
+    finally:
+        node.settings.write_text(text)
+    full = 'mkdir -p "$0" && mount -t tmpfs -o size=4k none "$0" && exec "$@" "$0/report"'
+    command = ["sh", "-c", full, str(node.folder / "full"), *node.ctl_command("bugreport")]
+    done = node.inside(command, cwd=ROOT)
+    assert done.returncode == 26, done.stderr
+    assert "No space left" in done.stderr
 
 
 def test_routes_name_the_host_behind_each(stage: Stage, node: Node) -> None:

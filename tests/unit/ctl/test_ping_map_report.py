@@ -1,0 +1,223 @@
+"""ping, map and bugreport: what they print, and what they never print."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import unicodedata
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.ctl.main import main
+from agent.ctl.output import Palette
+from agent.ctl.peers import matching
+from agent.ctl.redaction import redact_text
+from agent.ctl.verbs import bugreport, map, ping  # noqa: A004 - the verb's name
+from tests.unit.ctl.schemas import check
+
+pytestmark = pytest.mark.unit
+
+GOLDEN = Path(__file__).parent / "golden"
+Serving = Callable[[Path, Mapping[str, Any]], AbstractContextManager[Any]]
+PLANTED = "hunter2-never-shown"
+PLAIN = Palette(colours=False)
+
+
+def peer(number: int, **more: object) -> dict[str, Any]:
+    return {
+        "host_name": f"host{number}",
+        "host_id": f"{number:032x}",
+        "subnet": f"10.{64 + number}.0.0/16",
+        "node_address": f"192.168.100.{number}",
+        "backend": "host-gw",
+        "alive": True,
+        **more,
+    }
+
+
+def status(peers: list[dict[str, Any]]) -> dict[str, Any]:
+    host = {"id": "0" * 32, "name": "host0", "node_address": "192.168.100.10", "uplink": "eth0"}
+    return {
+        "state": "ready",
+        "host": host,
+        "subnet": "10.64.0.0/16",
+        "mesh": {"cidr": "10.64.0.0/10"},
+        "peers": peers,
+    }
+
+
+def routes(peers: list[dict[str, Any]], **more: object) -> dict[str, Any]:
+    return {
+        "routes": [
+            {
+                "destination": each["subnet"],
+                "kind": "unicast",
+                "state": "installed",
+                "link": "eth0",
+                "gateway": each["node_address"],
+                **more,
+            }
+            for each in peers
+        ]
+    }
+
+
+def test_golden_map() -> None:
+    peers = [peer(1), peer(2, alive=False), peer(3, alive=None), peer(4)]
+    document = map.document_of(status(peers), routes(peers[:3]))
+    check("map", document)
+    for width in (80, 160):
+        lines = map.lines(document, wide=False, width=width, palette=PLAIN)
+        assert max(map_width(line) for line in lines) <= width
+        path = GOLDEN / f"map-{width}.txt"
+        text = "\n".join(lines) + "\n"
+        if not path.exists():
+            path.write_text(text)
+            pytest.fail(f"{path} was not there; it holds the present output now")
+        assert text == path.read_text()
+
+
+def map_width(line: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
+
+
+def test_a_map_of_5000_peers_fits_a_screen_and_shows_the_broken_first() -> None:
+    peers = [peer(number % 200, host_name=f"h{number}") for number in range(4999)]
+    broken = peer(201, subnet="10.9.0.0/16")
+    document = map.document_of(status([*peers, broken]), routes(peers))
+    lines = map.lines(document, wide=False, width=80, palette=PLAIN)
+    assert len(lines) < 50
+    assert "host201" in lines[3]
+    assert lines[-1].endswith("and 4960 more: agentctl map -o wide")
+
+
+def test_promise_8_hostile_names_in_map_and_ping() -> None:
+    name = "x\x1b[2J\u202e\u0301\x07"
+    hostile = {**dict.fromkeys(peer(1), name), "subnet": name, "alive": False}
+    document = map.document_of(status([hostile]), routes([hostile], state=name))
+    lines = map.lines(document, wide=True, width=None, palette=PLAIN)
+    step = {"step": name, "result": "ok", "text": name}
+    lines += ping.lines({"peer": hostile, "steps": [step]})
+    for line in lines:
+        assert line.isprintable(), ascii(line)
+        assert not any(unicodedata.combining(char) for char in line)
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("host1", [1]), ("10.66.0.0/16", [2]), ("192.168.100.3", [3]), ("10.64.3.9", []),
+        ("10.65.3.9", [1]), (f"{2:032x}", [2]), ("0000000000", [1, 2, 3]), ("00", []), ("x", []),
+    ],
+)  # fmt: skip
+def test_a_host_is_found_by_what_an_operator_has_of_it(word: str, found: list[int]) -> None:
+    peers: list[Mapping[str, Any]] = [peer(number) for number in (1, 2, 3)]
+    assert matching(peers, word) == [peer(number) for number in found]
+
+
+def test_a_wrong_name_gets_the_nearest(
+    tmp_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "agent.sock"
+    with serving(path, {"GET /v1/leases": {"leases": [peer(1), peer(2)]}}):
+        assert main(["ping", "hots1", "--socket", str(path)]) == 2
+        assert main(["ping", "zzz", "--socket", str(path)]) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert err[:2] == ["agentctl: no host 'hots1' has a lease", "hint: did you mean host1?"]
+    assert err[3] == "hint: agentctl leases names them"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'password = "{PLANTED}"',
+        f"etcd_password: {PLANTED}",
+        f"--registry-token {PLANTED} --debug",
+        f"PASSWORD={PLANTED} other=1",
+        f"secrets: {PLANTED}",
+        f"api_key_value='{PLANTED}'",
+        f"https://root:{PLANTED}@etcd:2379/x",
+        f"Authorization: Bearer {PLANTED}",
+        f"Authorization: Basic {PLANTED}",
+        json.dumps({"proxies": {"http-proxy": f"http://u:{PLANTED}@proxy"}, "n": [1]}),
+        json.dumps({"a": [{"auth-token": PLANTED}, {"Password": {"deep": PLANTED}}]}),
+        f"-----BEGIN EC PRIVATE KEY-----\n{PLANTED}\n-----END EC PRIVATE KEY-----",
+        f"-----BEGIN PRIVATE KEY-----\n{PLANTED}",
+    ],
+)
+def test_secrets_are_struck_out(text: str) -> None:
+    assert PLANTED not in redact_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'password_file = "/etc/hostmesh/etcd.pw"',
+        "10.64.0.0/10 via 192.0.2.1 dev eth0 proto 140",
+        "-A DOCKER-USER -j HOSTMESH-FORWARD",
+        "author: me",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact_text(text) == text
+
+
+def test_a_report_without_agent_and_etcd_has_all_it_can_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    settings = tmp_path / "agent.toml"
+    settings.write_text(
+        f'[etcd]\nendpoints = ["http://127.0.0.1:9"]\n# password = "{PLANTED}"\n'
+        f'[agent]\nrun_dir = "{tmp_path}"\n'
+    )
+    commands = (
+        ("planted", ("sh", "-c", f"echo token={PLANTED}; exit 3")),
+        ("missing", ("no-such-program-here",)),
+        ("endless", ("sleep", "60")),
+    )
+    monkeypatch.setattr(bugreport, "_COMMANDS", commands)
+    monkeypatch.setattr(bugreport, "_COMMAND_S", 0.3)
+    target = tmp_path / "report.tar.gz"
+    words = ["bugreport", str(target), "--settings", str(settings)]
+    assert main([*words, "-o", "json"]) == 0
+    check("bugreport", json.loads(capsys.readouterr().out))
+    assert target.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(fileobj=io.BytesIO(target.read_bytes())) as archive:
+        texts = {
+            member.name.removeprefix("hostmesh-bugreport/"): opened.read().decode()
+            for member in archive
+            if (opened := archive.extractfile(member)) is not None
+        }
+    assert "127.0.0.1:9" in texts["files/agent.toml"]
+    assert "(status 3)" in texts["planted.txt"]
+    for name in ("status.json", "missing", "endless"):
+        assert name in texts["errors.txt"]
+    assert not [name for name, text in texts.items() if PLANTED in text]
+    assert main(words) == 26  # never over another file
+    assert "there already" in capsys.readouterr().err
+
+
+def test_a_report_takes_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main(["bugreport", str(tmp_path / "x")]) == 11
+    assert "only root" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_an_error_for_operators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(bugreport, "_COMMANDS", ())
+    (tmp_path / "file").write_text("")
+    words = ["--settings", str(tmp_path / "none"), "--socket", str(tmp_path / "none")]
+    assert main(["bugreport", str(tmp_path / "file" / "x"), *words]) == 26
+    assert "hint: agentctl bugreport FILE" in capsys.readouterr().err
