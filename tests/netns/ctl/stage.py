@@ -80,6 +80,12 @@ class Node:
         self._process = self.host.call(popen)
         eventually(self.socket.exists, 20)
 
+    @property
+    def agent_pid(self) -> int:
+        """The agent itself: the shells before it replaced themselves by it."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
             self._process.send_signal(number)
@@ -141,10 +147,15 @@ class Stage:
             self._etcd = None
 
     def etcdctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.run_etcdctl([*words], "")
+
+    def run_etcdctl(self, words: list[str], text: str) -> subprocess.CompletedProcess[str]:
+        """``etcdctl WORDS`` with ``text`` on its standard input."""
         return self._etcd_host.call(
             subprocess.run,
             [str(etcdlab.binaries() / "etcdctl"), "--endpoints", _URL, *words],
             env={**os.environ, "ETCDCTL_API": "3"},
+            input=text,
             check=False,
             capture_output=True,
             text=True,

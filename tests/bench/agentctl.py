@@ -1,0 +1,131 @@
+"""Figures of agentctl, each as a ratio to something measured in the same run.
+
+    .venv/bin/python tests/bench/agentctl.py
+
+`agentctl leases` by the control socket with 10 and 5,000 leases, against `etcdctl get --prefix` of
+the same leases and against `python -c pass`; with the agent down (from etcd); the cost of one scrape
+of the metrics, and what they add to the agent's memory. Runs in namespaces of its own; root. Each
+figure is the median of several rounds, ours and the other's in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.etcd.support import etcdlab
+from tests.netns.ctl.stage import ROOT, Stage
+from tests.netns.netlab import eventually
+
+ROUNDS = 9
+URL = "http://192.0.2.100:2379"
+
+
+def wall_ms(*runs: Callable[[], object]) -> list[float]:
+    """Median wall time of each, taken in turn."""
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(ROUNDS):
+        for number, run in enumerate(runs):
+            began_s = time.perf_counter()
+            run()
+            times[number].append((time.perf_counter() - began_s) * 1000)
+    return [statistics.median(each) for each in times]
+
+
+def resident_kib(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise AssertionError
+
+
+def put_leases(stage: Stage, count: int) -> None:
+    """Leases of other hosts, as agents write them, in transactions of 100."""
+    now_s = time.time()
+    lines = []
+    for number in range(1, count + 1):
+        value = {
+            "PublicIP": f"192.0.2.{number % 90 + 2}",
+            "BackendType": "host-gw",
+            "Hostmesh": {
+                "HostID": f"{number + 1000:032x}",
+                "HostName": f"host{number}.rack{number % 40}.example.net",
+                "Claimed": now_s,
+                "Renewed": now_s,
+                "TTL": 86400,
+            },
+        }
+        key = f"/hostmesh/subnets/10.{66 + number // 256}.{number % 256}.0-24"
+        lines.append(f"put {key} '{json.dumps(value)}'")
+    for start in range(0, count, 100):
+        text = "\n\n" + "\n".join(lines[start : start + 100]) + "\n\n\n"
+        done = stage.run_etcdctl(["txn"], text)
+        assert done.returncode == 0, done.stderr
+
+
+def run(*command: str, environ: dict[str, str] | None = None) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=environ)
+
+
+def measure(stage: Stage, count: int) -> list[str]:
+    """The figures with ``count`` leases beside the node's own."""
+    node = stage.nodes[0]
+    path, python = str(node.socket), sys.executable
+    get = (str(etcdlab.binaries() / "etcdctl"), "--endpoints", URL, "get", "--prefix")
+    environ = {**os.environ, "ETCDCTL_API": "3"}
+
+    def ours() -> None:
+        run(python, "-m", "agent.ctl", "leases", "--socket", path)
+
+    def theirs() -> None:
+        node.host.call(lambda: run(*get, "/hostmesh/subnets/", environ=environ))
+
+    def bare() -> None:
+        run(python, "-c", "pass")
+
+    def scrape() -> None:
+        run("curl", "-s", "--unix-socket", path, "http://localhost/metrics")
+
+    before_kib = resident_kib(node.agent_pid)
+    scrape()
+    first_mib = (resident_kib(node.agent_pid) - before_kib) / 1024
+    a, b, c, d = wall_ms(ours, theirs, bare, scrape)
+    first = (
+        f"{count} leases: agentctl {a:.0f} ms, etcdctl {b:.0f} ms ({a / b:.1f} times),"
+        f" python -c pass {c:.0f} ms ({a / c:.1f} times)"
+    )
+    return [first, f"{count} leases: a scrape {d:.1f} ms; the first one adds {first_mib:.1f} MiB"]
+
+
+def main() -> int:
+    if os.geteuid() != 0:
+        sys.exit("run it as root: it makes namespaces")
+    stage = Stage(1)
+    try:
+        stage.start()
+        node = stage.nodes[0]
+        lines = []
+        for count in (10, 5000):
+            put_leases(stage, count)
+            want = count + 1
+            eventually(lambda want=want: len(node.document("leases")["leases"]) == want, 60)  # type: ignore[misc] # a default binds it
+            lines += measure(stage, count)
+        node.stop()
+        (offline_ms,) = wall_ms(lambda: node.ctl("leases"))
+        lines.append(f"5000 leases with the agent down, from etcd: {offline_ms:.0f} ms")
+        print("\n".join(lines))
+    finally:
+        stage.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
