@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/bench/agentctl.py
 
-`agentctl leases` by the control socket with 10 and 5,000 leases, against `etcdctl get --prefix` of
-the same leases and against `python -c pass`; with the agent down (from etcd); the cost of one scrape
+`agentctl leases` by the control socket with 10 and 5,000 leases, against `etcdctl get --prefix`
+and against `python -c pass`; with the agent down, from etcd; the cost of one scrape
 of the metrics, and what they add to the agent's memory. Runs in namespaces of its own; root. Each
 figure is the median of several rounds, ours and the other's in turn.
 """
@@ -66,7 +66,7 @@ def put_leases(stage: Stage, count: int) -> None:
         key = f"/hostmesh/subnets/10.{66 + number // 256}.{number % 256}.0-24"
         lines.append(f"put {key} '{json.dumps(value)}'")
     for start in range(0, count, 100):
-        text = "\n\n" + "\n".join(lines[start : start + 100]) + "\n\n\n"
+        text = "\n" + "\n".join(lines[start : start + 100]) + "\n\n\n"
         done = stage.run_etcdctl(["txn"], text)
         assert done.returncode == 0, done.stderr
 
