@@ -99,6 +99,28 @@ def test_one_host_of_the_mesh_at_a_time(room: Room) -> None:
     assert room.ensure().state is DockerState.READY
 
 
+def test_giving_back_waits_for_its_turn_and_then_leaves_the_restart_to_the_operator(
+    room: Room, world: World
+) -> None:
+    assert room.ensure().state is DockerState.READY
+    room.allowed[0] = False
+    report = room.give_back.restore()
+    assert world.asked[-1], "the operator waits for it"
+    assert (world.restarts, world.bip, room.text) == (1, WANTS.bip, None)
+    assert "host two restarts its Docker" in report.todo[0]
+
+
+def test_a_network_where_docker0_is_to_be_keeps_the_file_as_it_is(room: Room, world: World) -> None:
+    world.networks = (
+        DockerNetwork(id="n", name="old", bridge="br-1", subnet=IPv4Network("10.64.5.0/24")),
+    )
+    report = room.ensure()
+    assert "docker-network-in-the-way" in names(report)
+    assert (report.state, room.text, world.restarts) == (DockerState.PENDING, None, 0)
+    world.networks = ()
+    assert room.ensure().state is DockerState.READY
+
+
 def test_promise_7_a_dockerd_that_refuses_the_file_gets_the_old_one_back(
     room: Room, world: World
 ) -> None:

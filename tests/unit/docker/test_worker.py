@@ -3,23 +3,29 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from agent.docker.configurator import Configurator
 from agent.docker.engine import Engine
 from agent.docker.giveback import GiveBack
+from agent.docker.netattach import NetworkAttacher
 from agent.docker.report import ConfiguratorReport, RestoreReport
+from agent.docker.room import DockerRoom
 from agent.docker.wants import DockerWants, wants_of
 from agent.docker.watcher import EngineEvent, EventKind
 from agent.docker.worker import Attacher, DockerWorker
 from agent.errors import DockerError, Refused
 from agent.model import DockerFacts, DockerState
+from agent.settings import DockerAttach, DockerSettings
 
 pytestmark = pytest.mark.unit
 
+_ATTACHES: tuple[DockerAttach, ...] = ("daemon", "network")
 WANTS = wants_of(IPv4Network("10.64.0.0/16"), 1500)
 FACTS = DockerFacts(reachable=True)
 READY = ConfiguratorReport(state=DockerState.READY, facts=FACTS)
@@ -33,12 +39,13 @@ class Stub:
         self.ensured: list[DockerWants] = []
         self.looks: list[float] = []
         self.before: Callable[[], object] = lambda: None
+        self.again_in_s: float | None = None
 
     def ensure(self, wants: DockerWants) -> ConfiguratorReport:
         self.looks.append(time.monotonic())
         self.ensured.append(wants)
         self.before()
-        return READY
+        return replace(READY, again_in_s=self.again_in_s)
 
     def observe(self) -> ConfiguratorReport:
         self.looks.append(time.monotonic())
@@ -129,6 +136,27 @@ def test_promise_10_a_storm_of_events_is_two_looks_a_second(
         worker._on_event(EngineEvent(EventKind.CONTAINER, "start", "x"))
         time.sleep(0.001)
     assert 2 <= len(stub.ensured) <= 5
+
+
+def test_a_restart_that_waits_for_its_turn_is_looked_at_again_soon(
+    worker: DockerWorker, stub: Stub
+) -> None:
+    stub.again_in_s = 0.05
+    worker.want(WANTS)
+    eventually(lambda: len(stub.ensured) >= 3)
+
+
+def test_the_room_follows_its_settings(tmp_path: Path) -> None:
+    rooms = [
+        DockerRoom.of(
+            DockerSettings(attach=attach, docker0_share="eighth", network_len=20), tmp_path
+        )
+        for attach in _ATTACHES
+    ]
+    assert [type(room.attacher) for room in rooms] == [Configurator, NetworkAttacher]
+    wants = rooms[0].wants_of(IPv4Network("10.64.0.0/16"), 1400)
+    assert (str(wants.bip), wants.mtu) == ("10.64.0.1/19", 1400)
+    assert {size for _, size in wants.pools} == {20}
 
 
 def test_orders_are_carried_out_in_the_workers_thread(worker: DockerWorker) -> None:
