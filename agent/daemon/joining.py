@@ -14,6 +14,7 @@ from ipaddress import IPv4Network
 from agent.daemon.background import Background
 from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.known import Known, former_lease
+from agent.docker.decide import held_back
 from agent.kernel.facts import choose_uplink
 from agent.leases.keeper import Keeper, Registration
 from agent.leases.registry import Registry
@@ -198,7 +199,7 @@ class Joining:
             docker_state=known.docker_state,
             avoid=self._avoid(known),
             wanted_subnet=known.own.subnet if known.own else self._past_subnet(),
-            may_change_subnet=known.own is None,
+            may_change_subnet=known.own is None or self._may_restart_docker(known),
             move_into=config.cidr if config is not None and config.previous else None,
             former=known.former or former_lease(known.believed, known.own),
             give_back=known.complete and known.has_moved,
@@ -211,6 +212,18 @@ class Joining:
         """The subnets that this host holds, or had by its own copy."""
         past = self._past_subnet()
         return known.own_subnets or ((past,) if past else ())
+
+    def _may_restart_docker(self, known: Known) -> bool:
+        """Whether another subnet would do, should the own one be lost: Docker then restarts."""
+        docker = self._settings.docker
+        if not docker.manage or not known.docker.reachable:
+            return False
+        return (
+            held_back(
+                known.docker, policy=docker.restart, expendable=docker.expendable, forced=False
+            )
+            is None
+        )
 
     def _avoid(self, known: Known) -> tuple[IPv4Network, ...]:
         """What this host uses: Docker's networks, and its addresses and foreign routes in the CIDR.

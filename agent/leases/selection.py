@@ -174,7 +174,9 @@ class Selection:
             )
             return ClaimConflict(
                 f"{request.wanted}, which this host had, {who}",
-                hint="allow a new subnet, which restarts Docker: agentctl join --new-subnet",
+                hint="what runs here keeps running; this host takes another subnet when Docker may"
+                ' be restarted: when no container runs, or with docker.restart = "always"; or free'
+                " that one: agentctl remove, on any host",
             )
         oldest = min(view.leases, key=lambda each: each.create_revision, default=None)
         held_longest = (

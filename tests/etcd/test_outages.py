@@ -127,6 +127,29 @@ def test_fail_over_when_the_leader_is_killed_paused_or_cut_off(fault: str) -> No
             leader.resume()
 
 
+def test_a_member_that_still_accepts_connections_and_has_no_leader_is_left() -> None:
+    """The member in use is cut off from the other members only, not from this host."""
+    with wired_cluster() as members:
+        used, *others = members
+        views, problems = Heard(), Heard()
+        with registry(used, *others) as mesh:
+            mesh.create_config(config())
+            mesh.claim(request(1))
+            directory = Directory(mesh, views, problems)
+            directory.start()
+            eventually(lambda: problems.items and problems.last[0] is None)
+            assert used.wire is not None
+            for each in others:
+                used.wire.forbid(each.address)
+            cut_s = time.monotonic()
+            lease = eventually(lambda: _claims(mesh, 2), timeout_s=_NOTICED_S)
+            left_s = _NOTICED_S - (time.monotonic() - cut_s)
+            eventually(lambda: views.last.lease_of(host(2)) == lease, timeout_s=left_s)
+            with registry(used) as alone, pytest.raises(EtcdUnavailable):  # it does accept
+                alone.snapshot()
+            directory.stop()
+
+
 def _down(down_s: float, members: list[Etcd]) -> tuple[float, int, list[dict[str, object]]]:
     """Take every member down for a while and bring all back.
 

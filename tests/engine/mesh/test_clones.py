@@ -1,7 +1,8 @@
-"""Two hosts with one machine-id: reported on both, never one subnet for two. Promise 1."""
+"""One subnet, one host: clones of a machine-id, and a subnet that was lost. Promises 1 and 3."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -126,3 +127,29 @@ def test_promise_1_an_original_cut_off_from_everything_does_not_share_when_it_re
         lambda: leases(mesh).get(subnet) == str(original.address), 60, "the lease to be its again"
     )
     wait_until(original.ready, 30, "the original to be ready")
+
+
+@pytest.mark.full
+def test_promise_3_a_host_whose_subnet_is_taken_moves_only_when_docker_may_be_restarted(
+    mesh: Lab,
+) -> None:
+    """Away past its TTL, and another host has the subnet: what runs keeps running."""
+    host = mesh.hosts["host1"]
+    subnet = host.lease() or ""
+    address = host.start_container("works")
+    host.pause_agent()
+    thief = {"PublicIP": "192.168.50.99", "BackendType": "host-gw"}
+    key = f"/hostmesh/subnets/{subnet.replace('/', '-')}"
+    mesh.etcdctl("put", key, json.dumps(thief))
+    host.resume_agent()
+    told = host.wait_condition("lease-taken", 30)
+    assert "192.168.50.99" in told["cause"]
+    assert host.ping(address)
+    assert leases(mesh)[subnet] == "192.168.50.99", "the new owner was overwritten"
+    assert str(host.address) not in leases(mesh).values(), "it announced what it does not own"
+    host.docker("rm", "-f", "works")
+    wait_until(lambda: str(host.address) in leases(mesh).values(), 60, "another subnet")
+    wait_until(host.ready, 90, "Docker to have it")
+    assert host.lease() != subnet
+    assert leases(mesh)[subnet] == "192.168.50.99"
+    mesh.etcdctl("del", key)

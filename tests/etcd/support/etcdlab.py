@@ -127,6 +127,12 @@ class Wire:
         """Both ends look well and nothing passes: a switch that drops."""
         _ip(f"link set {self._link} nomaster")
 
+    def forbid(self, address: str) -> None:
+        """Let nothing from or to one other address pass at the other end."""
+        for chain, flag in (("INPUT", "-s"), ("OUTPUT", "-d")):
+            rule = ["iptables", "-w", "-A", chain, flag, address, "-j", "DROP"]
+            subprocess.run([*self.enter, *rule], check=True, capture_output=True)
+
     def mend(self) -> None:
         """All well again."""
         _ip(f"link set {self._link} master {self._BRIDGE} up")
