@@ -121,7 +121,7 @@ class KernelPass:
         """What :meth:`rules` would feed to iptables-restore now; "" when nothing differs."""
         if self._firewall is None:
             return ""
-        return self._firewall.render(firewall_wants(world, self._access_limit))
+        return self._firewall.render(self._wants(world))
 
     def remove(self) -> tuple[str, ...]:
         """Take everything of ours out of the kernel. Lines of what was done.

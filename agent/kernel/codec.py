@@ -36,6 +36,7 @@ __all__ = [
     "RawLink",
     "RawNeighbour",
     "address_request",
+    "attributes",
     "decode_address",
     "decode_link",
     "decode_neighbour",
@@ -77,7 +78,7 @@ _ODD_NAMES: Final = {
 }  # fmt: skip
 
 
-def _attributes(payload: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+def attributes(payload: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
     """(type, value) of each attribute from ``offset`` on."""
     end = len(payload)
     while offset + 4 <= end:
@@ -100,7 +101,7 @@ def decode_route(payload: bytes) -> Route | None:
         return None
     found: dict[int, bytes] = {}
     odd: list[str] = []
-    for name, value in _attributes(payload, _RTMSG.size):
+    for name, value in attributes(payload, _RTMSG.size):
         if name in _PLAIN:
             found[name] = value
         else:
@@ -272,7 +273,7 @@ def decode_link(payload: bytes) -> RawLink:
     """The link in an ifinfomsg."""
     _, _, _, index, flags, _ = _IFINFO.unpack_from(payload)
     name, kind, mac, mtu = "", "", "", 0
-    for attribute, value in _attributes(payload, _IFINFO.size):
+    for attribute, value in attributes(payload, _IFINFO.size):
         if attribute == _IFLA_IFNAME:
             name = value.rstrip(b"\0").decode("utf-8", "replace")
         elif attribute == _IFLA_MTU:
@@ -280,7 +281,7 @@ def decode_link(payload: bytes) -> RawLink:
         elif attribute == _IFLA_ADDRESS:
             mac = value.hex(":")
         elif attribute == _IFLA_LINKINFO:
-            for inner, text in _attributes(value, 0):
+            for inner, text in attributes(value, 0):
                 if inner == _INFO_KIND:
                     kind = text.rstrip(b"\0").decode("utf-8", "replace")
     return RawLink(index, name, kind, bool(flags & _IFF_UP), bool(flags & _IFF_RUNNING), mtu, mac)
@@ -310,7 +311,7 @@ def decode_address(payload: bytes) -> RawAddress | None:
     On a point-to-point link IFA_ADDRESS is the other end and IFA_LOCAL ours.
     """
     family, prefix_len, flags, _, index = _IFADDR.unpack_from(payload)
-    found = dict(_attributes(payload, _IFADDR.size))
+    found = dict(attributes(payload, _IFADDR.size))
     value = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
     if family != _AF_INET or value is None:
         return None
@@ -339,7 +340,7 @@ def decode_neighbour(payload: bytes) -> RawNeighbour | None:
     family, _, _, index, state, _, _ = _NDMSG.unpack_from(payload)
     if family != _AF_INET:
         return None
-    for attribute, value in _attributes(payload, _NDMSG.size):
+    for attribute, value in attributes(payload, _NDMSG.size):
         if attribute == _NDA_DST:
             return RawNeighbour(
                 index, IPv4Address(value), bool(state & _NUD_FAILED), bool(state & _NUD_VALID)

@@ -12,11 +12,13 @@ from typing import Any, Final
 
 from pyroute2 import IPSet
 from pyroute2.netlink import NLA_F_NET_BYTEORDER, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR
-from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.exceptions import NetlinkError as LibraryError
 from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_IPSET
 from pyroute2.netlink.nfnetlink.ipset import IPSET_CMD_ADD, IPSET_CMD_DEL, ipset_msg
 
-from agent.errors import FirewallError, NotRoot
+from agent.errors import FirewallError, KernelError, NotRoot
+from agent.kernel.ipsetlist import list_set
+from agent.kernel.netlink import NetlinkError
 from agent.mesh.firewall import PEERS_SET
 
 __all__ = ["PeerSet", "SetChange"]
@@ -27,6 +29,7 @@ _MAX_MEMBERS: Final = 65536
 _PROTOCOL: Final = 6
 """The oldest version of the ipset protocol that kernels still take (IPSET_PROTOCOL_MIN)."""
 _BATCH: Final = 500
+_DENIED: Final = frozenset({errno.EPERM, errno.EACCES})
 _REFERENCED: Final = 4103
 """IPSET_ERR_REFERENCED of linux/netfilter/ipset/ip_set.h: a rule still names the set."""
 
@@ -56,6 +59,9 @@ class PeerSet:
 
     def __init__(self, name: str = PEERS_SET) -> None:
         self._name = name
+        # A pass asks for the same again: 10,000 addresses are packed once.
+        self._wanted: frozenset[IPv4Address] | None = None
+        self._wanted_packed: frozenset[bytes] = frozenset()
 
     def members(self) -> frozenset[IPv4Address] | None:
         """All members, None when there is no such set.
@@ -63,8 +69,8 @@ class PeerSet:
         Raises:
             FirewallError: The kernel refused, or a set of that name has another type.
         """
-        with _opened(f"ipset {self._name} cannot be read") as ipset:
-            return self._members(ipset)
+        packed = self._packed()
+        return None if packed is None else frozenset(map(IPv4Address, packed))
 
     def difference(self, wanted: frozenset[IPv4Address]) -> SetChange:
         """What :meth:`sync` would change.
@@ -72,7 +78,10 @@ class PeerSet:
         Raises:
             FirewallError: As :meth:`members`.
         """
-        return _difference(self.members(), wanted)
+        packed = self._packed()
+        if wanted is not self._wanted:
+            self._wanted, self._wanted_packed = wanted, frozenset(each.packed for each in wanted)
+        return _difference(packed, self._wanted_packed)
 
     def sync(self, wanted: frozenset[IPv4Address]) -> SetChange:
         """Make the set hold exactly ``wanted``, adding before deleting, and say what changed.
@@ -83,7 +92,7 @@ class PeerSet:
             FirewallError: As :meth:`members`, or there are more than 65,536 peers.
         """
         with _opened(f"ipset {self._name} cannot be written") as ipset:
-            change = _difference(self._members(ipset), wanted)
+            change = self.difference(wanted)
             if change.missing:
                 ipset.create(self._name, stype=_TYPE, exclusive=False, maxelem=_MAX_MEMBERS)
             self._change(ipset, IPSET_CMD_ADD, change.added)
@@ -99,7 +108,7 @@ class PeerSet:
         with _opened(f"ipset {self._name} cannot be removed") as ipset:
             try:
                 ipset.destroy(self._name)
-            except NetlinkError as error:
+            except LibraryError as error:
                 if error.code == errno.ENOENT:
                     return False
                 raise
@@ -131,31 +140,20 @@ class PeerSet:
             # The library sends only when its answers are asked for.
             tuple(answers)
 
-    def _members(self, ipset: Any) -> frozenset[IPv4Address] | None:  # noqa: ANN401
-        found: set[IPv4Address] = set()
-        seen = False
+    def _packed(self) -> frozenset[bytes] | None:
         try:
-            for message in ipset.list(self._name):
-                seen = True
-                kind = message.get_attr("IPSET_ATTR_TYPENAME")
-                if kind is not None and kind != _TYPE:
-                    raise FirewallError(
-                        f"ipset {self._name} is a {kind}, not a {_TYPE}: it is not ours",
-                        hint=f"remove it: ipset destroy {self._name}",
-                    )
-                found.update(_addresses(message))
-        except NetlinkError as error:
-            if error.code == errno.ENOENT:
-                return None
-            raise
-        return frozenset(found) if seen else None
-
-
-def _addresses(message: Any) -> Iterator[IPv4Address]:  # noqa: ANN401
-    """The members in one message of a list."""
-    data = message.get_attr("IPSET_ATTR_ADT")
-    for entry in data.get_attrs("IPSET_ATTR_DATA") if data is not None else ():
-        yield IPv4Address(entry.get_attr("IPSET_ATTR_IP_FROM").get_attr("IPSET_ATTR_IPADDR_IPV4"))
+            found = list_set(self._name)
+        except KernelError as error:
+            problem = f"ipset {self._name} cannot be read: {error.message}"
+            if isinstance(error, NetlinkError) and error.errno in _DENIED:
+                raise NotRoot(problem, hint="run it as root") from error
+            raise FirewallError(problem, hint=error.hint) from error
+        if found is not None and found.kind != _TYPE:
+            raise FirewallError(
+                f"ipset {self._name} is a {found.kind}, not a {_TYPE}: it is not ours",
+                hint=f"remove it: ipset destroy {self._name}",
+            )
+        return None if found is None else found.members
 
 
 def _member(address: IPv4Address) -> list[Any]:
@@ -165,12 +163,14 @@ def _member(address: IPv4Address) -> list[Any]:
     return ["IPSET_ATTR_DATA", {"attrs": attributes}]
 
 
-def _difference(actual: frozenset[IPv4Address] | None, wanted: frozenset[IPv4Address]) -> SetChange:
+def _difference(actual: frozenset[bytes] | None, wanted: frozenset[bytes]) -> SetChange:
+    if actual == wanted:
+        return SetChange()
     held = actual or frozenset()
     return SetChange(
         missing=actual is None,
-        added=tuple(sorted(wanted - held)),
-        removed=tuple(sorted(held - wanted)),
+        added=tuple(map(IPv4Address, sorted(wanted - held))),
+        removed=tuple(map(IPv4Address, sorted(held - wanted))),
     )
 
 
@@ -180,8 +180,8 @@ def _opened(doing: str) -> Iterator[Any]:
     try:
         with IPSet() as ipset:
             yield ipset
-    except NetlinkError as error:
-        if error.code in {errno.EPERM, errno.EACCES}:
+    except LibraryError as error:
+        if error.code in _DENIED:
             raise NotRoot(f"{doing}: it needs root", hint="run it as root") from error
         words = "a rule still names it" if error.code == _REFERENCED else str(error)
         raise FirewallError(f"{doing}: {words}") from error

@@ -91,7 +91,7 @@ class NotAnswered(KernelError):
 
 
 class NetlinkSocket:
-    """One NETLINK_ROUTE socket in the network namespace of the thread that opens it.
+    """One netlink socket in the network namespace of the thread that opens it.
 
     Not for use by two threads at once. After any error but :class:`NetlinkError` close it and
     open another: unread answers may be queued.
@@ -100,16 +100,22 @@ class NetlinkSocket:
         groups: Multicast groups to receive.
         receive_bytes: Receive buffer asked for; forced past rmem_max when allowed to.
         timeout_s: Longest wait for one answer.
+        family: Which part of the kernel answers (netlink(7)); rtnetlink by default.
     """
 
     def __init__(
-        self, *, groups: int = 0, receive_bytes: int = _RECEIVE_BYTES, timeout_s: float = 5.0
+        self,
+        *,
+        groups: int = 0,
+        receive_bytes: int = _RECEIVE_BYTES,
+        timeout_s: float = 5.0,
+        family: int = socket.NETLINK_ROUTE,
     ) -> None:
         self._timeout_s = timeout_s
         self._sequence = 0
         try:
             self._socket = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family
             )
         except OSError as error:
             raise KernelError(f"cannot open a netlink socket: {error}") from error

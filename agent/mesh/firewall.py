@@ -129,38 +129,37 @@ def desired_firewall(
     """
     if not _INTERFACE_NAME.fullmatch(uplink):
         raise ValueError(f"uplink {uplink!r} is no interface name that iptables takes literally")
-    wanted: list[WantedNetwork] = []
-    conditions: list[Condition] = []
     leases = (lease,) if former is None else (lease, former)
     known = sorted(networks, key=lambda network: (network.subnet, network.bridge))
     usable = [network for network in known if _INTERFACE_NAME.fullmatch(network.bridge)]
-    for network in usable:
-        if not any(network.subnet.subnet_of(each) for each in leases):
-            continue
-        access, problem = _access(network, default_access, host_limit)
-        wanted.append(
-            WantedNetwork(
-                subnet=network.subnet,
-                bridge=network.bridge,
-                access=access,
-                internal=network.internal,
-            )
-        )
-        if problem is not None:
-            conditions.append(problem)
-    conditions.extend(_odd_bridge(network) for network in known if network not in usable)
+    judged = [
+        _judged(network, default_access, host_limit)
+        for network in usable
+        if any(network.subnet.subnet_of(each) for each in leases)
+    ]
+    odd = (_odd_bridge(network) for network in known if network not in usable)
     return FirewallWants(
         cidr=cidr,
         lease=lease,
         uplink=uplink,
         peers=frozenset(peers),
-        networks=tuple(wanted),
+        networks=tuple(wanted for wanted, _ in judged),
         local_bridges=tuple(sorted({network.bridge for network in usable})),
         docker_backend=docker_backend,
-        conditions=tuple(conditions),
+        conditions=(*(problem for _, problem in judged if problem), *odd),
         previous=previous,
         former=former,
     )
+
+
+def _judged(
+    network: DockerNetwork, default: Access, limit: Access
+) -> tuple[WantedNetwork, Condition | None]:
+    access, problem = _access(network, default, limit)
+    wanted = WantedNetwork(
+        subnet=network.subnet, bridge=network.bridge, access=access, internal=network.internal
+    )
+    return wanted, problem
 
 
 def _access(

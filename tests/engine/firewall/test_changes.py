@@ -17,8 +17,10 @@ from hostmesh_lab.wait import wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(900)]
 
-_PROGRAMS = ("/usr/sbin/dockerd", "/usr/sbin/docker-proxy", "/usr/sbin/runc", "/usr/bin/runc",
-             "/usr/bin/containerd", "/usr/bin/containerd-shim-runc-v2", "/usr/bin/docker")  # fmt: skip
+_PROGRAMS = (
+    *("/usr/sbin/dockerd", "/usr/sbin/docker-proxy", "/usr/sbin/runc", "/usr/bin/runc"),
+    *("/usr/bin/containerd", "/usr/bin/containerd-shim-runc-v2", "/usr/bin/docker"),
+)
 _OPERATORS = (
     ("filter", "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT"),
     ("filter", "-I DOCKER-USER -s 198.51.100.0/24 -j DROP"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.engine.firewall.matrix import PAIRS
 
-__all__ = ["ENGINES", "PAGE", "VARIANTS", "add", "load", "page_with", "table"]
+__all__ = ["ENGINES", "PAGE", "VARIANTS", "add", "load", "page_with", "save", "table"]
 
 ENGINES = {
     "bookworm": "20.10 (Debian 12)",
@@ -46,6 +46,11 @@ def add(
         by_variant.setdefault(variant, {})[pair] = count
     entry["runs"].setdefault(forwarding, {})[phase] = by_variant
     kept[suite] = entry
+    save(kept)
+
+
+def save(kept: Verified) -> None:
+    """Write results and page."""
     _KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(page_with(PAGE.read_text(), table(kept)))
 

@@ -105,6 +105,16 @@ def test_a_set_of_another_type_is_not_taken_over(bare: Rig) -> None:
     assert "hash:net" in reply["message"]
 
 
+def test_members_with_more_than_an_address_are_read_too(bare: Rig) -> None:
+    """Somebody made the set with counters and timeouts before us."""
+    bare.host.run("ipset", "create", "hostmesh-peers", "hash:ip", "counters", "timeout", "600")
+    for address in ("10.9.9.9", "10.9.9.10"):
+        bare.host.run("ipset", "add", "hostmesh-peers", address)
+    report = bare.firewall("apply")
+    assert (report["peers_added"], report["peers_removed"]) == (1, 2)
+    assert bare.firewall("check")["differs"] is False
+
+
 def test_a_set_that_lost_members_is_filled_again(bare: Rig) -> None:
     bare.firewall("apply")
     bare.host.run("ipset", "flush", "hostmesh-peers")

@@ -1,0 +1,97 @@
+"""Listing one ipset, fast enough to do it every few seconds: 10,000 members in a few milliseconds.
+
+The library makes objects of each attribute of each member, which takes most of a second for as
+many. Sources: linux/netfilter/ipset/ip_set.h, net/netfilter/ipset/ip_set_hash_gen.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from agent.kernel.codec import attributes
+from agent.kernel.netlink import NetlinkError, NetlinkSocket
+
+__all__ = ["SetListing", "list_set"]
+
+_NETLINK_NETFILTER: Final = 12
+_LIST: Final = 6 << 8 | 7
+"""NFNL_SUBSYS_IPSET and IPSET_CMD_LIST."""
+_PROTOCOL: Final = 6
+_MESSAGE: Final = struct.Struct("!BBH")
+"""struct nfgenmsg: family, version, resource id."""
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_A_PROTOCOL, _A_SETNAME, _A_TYPENAME, _A_ADT = 1, 2, 3, 8
+_A_DATA, _A_IP, _A_IPV4 = 7, 1, 1
+_NESTED: Final = 0x8000
+_NET_BYTEORDER: Final = 0x4000
+_MEMBER: Final = struct.Struct("=12s4s")
+_PLAIN_HEADS: Final = frozenset(
+    struct.pack("=HHHHHH", 16, _A_DATA | _NESTED, 12, _A_IP | _NESTED, 8, _A_IPV4 | flag)
+    for flag in (0, _NET_BYTEORDER)
+)
+"""What stands before the address of a member that has nothing but an address; the flag says
+what holds without it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetListing:
+    """A set as the kernel has it: its type, and its members' IPv4 addresses in network order."""
+
+    kind: str
+    members: frozenset[bytes]
+
+
+def list_set(name: str) -> SetListing | None:
+    """The whole set, None when there is none of that name. Opens its own socket.
+
+    Raises:
+        KernelError: The kernel refused, or the list was not complete.
+    """
+    body = _MESSAGE.pack(socket.AF_INET, 0, 0)
+    body += _attribute(_A_PROTOCOL, bytes([_PROTOCOL])) + _attribute(
+        _A_SETNAME, name.encode("ascii") + b"\0"
+    )
+    try:
+        with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:
+            payloads = connection.dump(_LIST, body, f"listing ipset {name}")
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    kind = ""
+    members: list[bytes] = []
+    for payload in payloads:
+        for number, value in attributes(payload, _MESSAGE.size):
+            if number == _A_TYPENAME:
+                kind = value.rstrip(b"\0").decode("ascii", "replace")
+            elif number == _A_ADT:
+                members += _members(value)
+    return SetListing(kind, frozenset(members)) if payloads else None
+
+
+def _attribute(number: int, value: bytes) -> bytes:
+    raw = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value
+    return raw + bytes(-len(raw) % 4)
+
+
+def _members(entries: bytes) -> Iterator[bytes]:
+    if len(entries) % _MEMBER.size == 0:
+        found = tuple(zip(*_MEMBER.iter_unpack(entries), strict=True))
+        if found and _PLAIN_HEADS.issuperset(found[0]):
+            return iter(found[1])
+    return _odd_members(entries)
+
+
+def _odd_members(entries: bytes) -> Iterator[bytes]:
+    """Members with a timeout, counters or a comment: somebody else made the set."""
+    for number, entry in attributes(entries, 0):
+        if number != _A_DATA:
+            continue
+        for inner, value in attributes(entry, 0):
+            if inner == _A_IP:
+                yield from (raw for kind, raw in attributes(value, 0) if kind == _A_IPV4)

@@ -1,0 +1,267 @@
+"""Figures of the firewall, each as a ratio to something measured in the same run.
+
+    unshare -n .venv/bin/python tests/bench/firewall.py [--seconds S]
+
+Runs in an empty network namespace only, and in namespaces that it makes. Ours and the other's
+are measured in turn; figures are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import structlog
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from agent.kernel.firewall import Firewall, open_firewall
+from agent.mesh.firewall import FirewallWants, desired_firewall
+from agent.model import DockerNetwork
+from tests.netns.firewall.dockerrules import docker_text
+from tests.netns.firewall.fwlab import BRIDGES, HERE, Namespace
+from tests.netns.firewall.probing import Process
+
+CIDR = IPv4Network("10.64.0.0/10")
+ROUNDS = 40
+PAIRS = 10
+_SEND = """
+import socket, sys, time
+client = socket.create_connection((sys.argv[1], 5001))
+chunk, sent, ends = bytes(1 << 17), 0, time.monotonic() + float(sys.argv[2])
+while time.monotonic() < ends:
+    sent += client.send(chunk)
+client.shutdown(socket.SHUT_WR)
+client.recv(1)
+print(sent)
+"""
+_RECEIVE = """
+import socket
+listener = socket.create_server(("0.0.0.0", 5001))
+print("ready", flush=True)
+while True:
+    taken, _ = listener.accept()
+    while taken.recv(1 << 18):
+        pass
+    taken.sendall(b".")
+    taken.close()
+"""
+
+
+def wants(lease: str = "10.65.0.0/16", peers: int = 10) -> FirewallWants:
+    return desired_firewall(
+        cidr=CIDR,
+        lease=IPv4Network(lease),
+        uplink="eth0",
+        peers=[IPv4Address(int(IPv4Address("172.16.0.2")) + number) for number in range(peers)],
+        networks=[
+            DockerNetwork(
+                id=bridge, name=bridge, bridge=bridge, subnet=IPv4Network(subnet),
+                default=bridge == "docker0", internal=bridge == "br-int",
+            )
+            for bridge, (subnet, *_) in BRIDGES.items()
+        ],
+    )  # fmt: skip
+
+
+def prepare() -> None:
+    found = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True)
+    if len(found.stdout.splitlines()) > 1:
+        sys.exit("run it in a namespace of its own: unshare -n ...")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+
+def ours_of(text: str) -> int:
+    return sum(line.startswith("-A HOSTMESH-") for line in text.split("\n"))
+
+
+def rule_count(firewall: Firewall, variant: str) -> None:
+    counts = {}
+    for peers in (10, 10_000):
+        firewall.apply(wants(peers=peers))
+        saved = subprocess.run(
+            [f"iptables-{variant}-save"], capture_output=True, text=True, check=True
+        )
+        counts[peers] = ours_of(saved.stdout)
+    print(f"{variant}: rules at 10 peers {counts[10]}, at 10,000 peers {counts[10_000]}")
+
+
+def idle_pass(firewall: Firewall, variant: str, peers: int) -> None:
+    """A pass that changes nothing against the one program run that it cannot do without."""
+    wanted = wants(peers=peers)
+    firewall.apply(wanted)
+    ours, other = [], []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        assert not firewall.apply(wanted).differs
+        ours.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        subprocess.run([f"iptables-{variant}-save"], capture_output=True, text=True, check=True)
+        other.append(time.perf_counter() - began)
+    mine, its = statistics.median(ours) * 1e3, statistics.median(other) * 1e3
+    print(
+        f"{variant}, {peers} peers: a pass that changes nothing {mine:.1f} ms,"
+        f" iptables-{variant}-save alone {its:.1f} ms: {mine / its:.2f}x"
+    )
+
+
+class TwoHosts:
+    """container - host - LAN - host - container, Docker 28.5's rules on both hosts."""
+
+    LEASES = ("10.65.0.0/16", "10.66.0.0/16")
+
+    def __init__(self, variant: str, stack: contextlib.ExitStack) -> None:
+        self.variant = variant
+        self.at: dict[str, Namespace] = {}
+        for name in ("lan", "h0", "h1", "c0", "c1"):
+            self.at[name] = Namespace(name)
+            stack.callback(self.at[name].close)
+        for each in self.at.values():
+            each.wait()
+        self.at["lan"].ip("link add lan type bridge", "link set lan up")
+        for index, lease in enumerate(self.LEASES):
+            host, prefix = self.at[f"h{index}"], lease.split(".0.0/")[0]
+            self._cable(host, "eth0", self.at["lan"], f"h{index}", f"192.168.9.{index + 1}/24")
+            self.at["lan"].ip(f"link set h{index} master lan", f"link set h{index} up")
+            host.ip("link add docker0 type bridge", f"addr add {prefix}.0.1/17 dev docker0",
+                    "link set docker0 up",
+                    f"route add {self.LEASES[1 - index]} via 192.168.9.{2 - index}")  # fmt: skip
+            self._cable(self.at[f"c{index}"], "eth0", host, "veth0", f"{prefix}.0.2/17")
+            host.ip("link set veth0 master docker0", "link set veth0 up")
+            self.at[f"c{index}"].ip(f"route add default via {prefix}.0.1")
+            host.sysctl(ip_forward=1)
+        self.states = {"ours": self._ours(stack), "minimal": self._minimal()}
+
+    def _cable(self, one: Namespace, name: str, two: Namespace, end: str, address: str) -> None:
+        words = f"ip link add {name} netns {one.pid} type veth peer name {end} netns {two.pid}"
+        subprocess.run(words.split(), check=True)
+        one.ip(f"addr add {address} dev {name}", f"link set {name} up")
+
+    def _reset(self, host: Namespace, index: int) -> None:
+        empty = "".join(
+            f"*{table}\n:{chain} ACCEPT\nCOMMIT\n"
+            for table, chain in (("filter", "FORWARD"), ("nat", "OUTPUT"), ("raw", "OUTPUT"))
+        )
+        host.run(f"iptables-{self.variant}-restore", stdin=empty)
+        text = docker_text("28.5").replace("10.65.", f"10.{65 + index}.")
+        host.run(f"iptables-{self.variant}-restore", "--noflush", stdin=text)
+        host.run(f"iptables-{self.variant}", "-P", "FORWARD", "DROP")
+
+    def _saved(self, host: Namespace) -> str:
+        return host.run(f"iptables-{self.variant}-save")
+
+    def _ours(self, stack: contextlib.ExitStack) -> list[str]:
+        found = []
+        for index, lease in enumerate(self.LEASES):
+            host = self.at[f"h{index}"]
+            self._reset(host, index)
+            driver = Process(host.enter(sys.executable, str(HERE / "driver.py"), self.variant))
+            stack.callback(driver.close)
+            networks = [
+                {"bridge": bridge, "subnet": subnet.replace("10.65.", f"10.{65 + index}.")}
+                for bridge, (subnet, *_) in BRIDGES.items()
+            ]
+            said = {
+                "cidr": str(CIDR), "lease": lease, "uplink": "eth0",
+                "peers": [f"192.168.9.{2 - index}"], "networks": networks,
+            }  # fmt: skip
+            driver.send({"op": "apply", "wants": said})
+            assert "result" in driver.receive()
+            found.append(self._saved(host))
+        return found
+
+    def _minimal(self) -> list[str]:
+        """The three rules that somebody would write by hand (facts of Docker 28)."""
+        found = []
+        for index, lease in enumerate(self.LEASES):
+            host = self.at[f"h{index}"]
+            self._reset(host, index)
+            for rule in (
+                f"-t raw -I PREROUTING -i eth0 -s {CIDR} -d {lease} -j ACCEPT",
+                f"-I DOCKER-USER -i eth0 -s {CIDR} -d {lease} -j ACCEPT",
+                f"-t nat -I POSTROUTING -s {lease} -d {CIDR} -j ACCEPT",
+            ):
+                host.run(f"iptables-{self.variant}", *rule.split())
+            found.append(self._saved(host))
+        return found
+
+    def use(self, state: str) -> None:
+        for index, text in enumerate(self.states[state]):
+            self.at[f"h{index}"].run(f"iptables-{self.variant}-restore", stdin=text)
+
+    def throughput(self, seconds: float) -> float:
+        """Gbit/s of one TCP stream between the two containers."""
+        sender = self.at["c0"].enter(sys.executable, "-c", _SEND, "10.66.0.2", str(seconds))
+        done = subprocess.run(
+            sender, capture_output=True, text=True, check=True, timeout=seconds + 20
+        )
+        return int(done.stdout) * 8 / seconds / 1e9
+
+
+@contextlib.contextmanager
+def receiver(at: Namespace) -> Iterator[None]:
+    argv = at.enter(sys.executable, "-c", _RECEIVE)
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def throughput(variant: str, seconds: float) -> None:
+    with contextlib.ExitStack() as stack:
+        hosts = TwoHosts(variant, stack)
+        stack.enter_context(receiver(hosts.at["c1"]))
+        ratios, ours, minimal = [], [], []
+        for pair in range(PAIRS):
+            got = {}
+            for state in ("ours", "minimal") if pair % 2 else ("minimal", "ours"):
+                hosts.use(state)
+                got[state] = hosts.throughput(seconds)
+            ours.append(got["ours"])
+            minimal.append(got["minimal"])
+            ratios.append(got["ours"] / got["minimal"])
+    print(
+        f"{variant}: throughput between containers of two hosts {statistics.median(ours):.1f}"
+        f" Gbit/s, with three rules by hand {statistics.median(minimal):.1f}:"
+        f" {statistics.median(ratios):.2f}x (median of {PAIRS} pairs)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of each transfer")
+    args = parser.parse_args()
+    prepare()
+    with tempfile.NamedTemporaryFile() as lock:
+        os.environ["XTABLES_LOCKFILE"] = lock.name  # not the machine's
+        for variant in ("nft", "legacy"):
+            subprocess.run(
+                [f"iptables-{variant}-restore", "--noflush"],
+                input=docker_text("28.5"), text=True, check=True,
+            )  # fmt: skip
+            firewall = open_firewall(variant)
+            rule_count(firewall, variant)
+            for peers in (10, 10_000):
+                idle_pass(firewall, variant, peers)
+            firewall.remove()
+    for variant in ("nft", "legacy"):
+        throughput(variant, args.seconds)
+
+
+if __name__ == "__main__":
+    main()
