@@ -59,13 +59,17 @@ class NetworkAttacher:
             return self._report(reading, wants, [])
         found: list[Condition] = []
         try:
-            found += self._give_docker0_back(reading, forced=forced)
+            if self._docker.store.journal() is not None:
+                found += self._give_docker0_back(reading, forced=forced)
+                reading = self._docker.engine.read()
             if not found:
-                problem = self._docker.own_network.ensure(self._docker.engine.read(), wants)
+                problem = self._docker.own_network.ensure(reading, wants)
                 found += (problem,) if problem else ()
         except HostmeshError as error:
             found.append(error_condition(error))
-        return self._report(self._docker.engine.read(), wants, found)
+        if found or not self._docker.own_network.is_right(reading, wants):
+            reading = self._docker.engine.read()
+        return self._report(reading, wants, found)
 
     def restart_now(
         self, wants: DockerWants, *, force: bool, replace: bool = False
@@ -83,8 +87,6 @@ class NetworkAttacher:
 
     def _give_docker0_back(self, reading: EngineReading, *, forced: bool) -> list[Condition]:
         """Undo what attaching by daemon.json did; return what is left of it."""
-        if self._docker.store.journal() is None:
-            return []
         if not self._give_back.needs_restart(reading):
             self._give_back.put_back()
             return []
