@@ -67,13 +67,18 @@ class Former:
         """
         cidr = registration.move_into
         self._adopt(None if registration.give_back else registration.former)
-        if cidr is not None and not own.subnet.subnet_of(cidr):
+        if cidr is not None and self._may_begin(own, cidr):
             return self._move(own, request) if may_claim else own
         if registration.give_back and registration.wanted_subnet == own.subnet:
             self._give_back()
         else:
             self._keep(request, own.subnet, doubt=doubt)
         return own
+
+    def _may_begin(self, own: Lease, cidr: IPv4Network) -> bool:
+        """Whether to exchange ``own``; a move that is not over ends first, unless it goes back."""
+        back = self.lease is None or self.lease.subnet.subnet_of(cidr)
+        return back and not own.subnet.subnet_of(cidr)
 
     def _move(self, lease: Lease, request: ClaimRequest) -> Lease:
         """Claim a subnet in the mesh's new CIDR, and hold ``lease`` as the former one.

@@ -211,8 +211,39 @@ def test_promise_4_no_second_subnet_while_etcd_is_in_doubt(
     one.eventually(NEW, OLD)
 
 
+def test_a_third_cidr_waits_until_the_first_move_is_over(
+    mesh: Registry, new_host: Callable[[], Host]
+) -> None:
+    """Promise 3: a host never drops a lease that Docker may still have networks in."""
+    third = IPv4Network("10.96.0.0/12")
+    one = new_host()
+    new, former = moving(mesh, one)
+    change(mesh, cidr=third, move=True)
+    one.update(
+        wanted_subnet=new.subnet, may_change_subnet=False, move_into=third, former=former,
+        host_name="waits",
+    )  # fmt: skip
+    eventually(lambda: {each.host_name for each in mesh.snapshot().leases} == {"waits"})
+    assert subnets(mesh) == {new.subnet, former.subnet}
+    one.update(wanted_subnet=new.subnet, move_into=third, former=former, give_back=True)
+    own, before = one.eventually(third, NEW)
+    assert subnets(mesh) == {own.subnet, before.subnet}
+
+
+def test_a_lease_in_neither_place_is_not_taken_for_the_new_one(mesh: Registry) -> None:
+    first = mesh.claim(request(1))
+    change(mesh, cidr=NEW, move=True)
+    second = mesh.claim(request(1, beside=first.subnet))
+    third = IPv4Network("10.96.0.0/12")
+    change(mesh, cidr=third, move=True)
+    assert mesh.claim(request(1, beside=second.subnet)).subnet.subnet_of(third)
+
+
 _HOSTS = st.integers(0, 4)
-_RANGES = [IPv4Network("10.64.0.0/27"), IPv4Network("10.64.0.64/27"), IPv4Network("10.64.0.0/26")]
+_RANGES = [
+    IPv4Network(each)
+    for each in ("10.64.0.0/27", "10.64.0.64/27", "10.64.0.0/26", "10.64.0.128/27")
+]
 _prefixes = itertools.count()
 
 
@@ -227,6 +258,8 @@ class Moving(RuleBasedStateMachine):
         self.registry: Registry = self.stack.enter_context(
             registry(self.etcd, prefix=f"/moving/{next(_prefixes)}")
         )
+        self.own: dict[int, Lease] = {}
+        self.former: dict[int, Lease] = {}
 
     def teardown(self) -> None:
         self.stack.close()
@@ -235,39 +268,44 @@ class Moving(RuleBasedStateMachine):
     def create(self) -> None:
         self.registry.create_config(config(str(_RANGES[0]), 30))
 
-    def of(self, number: int) -> list[Lease]:
-        return [each for each in self.registry.snapshot().leases if each.host_id == host(number)]
+    def config(self) -> MeshConfig:
+        found = self.registry.config()
+        assert found is not None
+        return found
 
     @rule(number=_HOSTS)
     def join(self, number: int) -> None:
-        before = self.of(number)
-        lease = self.registry.claim(request(number))
-        assert not before or lease.subnet in {each.subnet for each in before}, "promise 2"
+        had = self.own.get(number)
+        lease = self.registry.claim(request(number, wanted=had.subnet if had else None))
+        assert had is None or lease.subnet == had.subnet, "promise 2"
+        assert had is not None or lease.subnet.subnet_of(self.config().cidr)
+        self.own[number] = lease
 
     @rule(number=_HOSTS)
     def move(self, number: int) -> None:
-        now = self.registry.config()
-        assert now is not None
-        for lease in self.of(number):
-            if now.must_move(lease.subnet):
-                new = self.registry.claim(request(number, beside=lease.subnet))
-                assert new.subnet.subnet_of(now.cidr)
-                assert new.subnet != lease.subnet
-                return
+        own, former, cidr = self.own.get(number), self.former.get(number), self.config().cidr
+        back = former is None or former.subnet.subnet_of(cidr)
+        if own is None or not back or own.subnet.subnet_of(cidr):
+            return
+        new = self.registry.claim(request(number, beside=own.subnet))
+        assert new.subnet.subnet_of(cidr)
+        assert former is None or new.subnet == former.subnet, "it goes back"
+        self.own[number], self.former[number] = new, own
 
     @rule(number=_HOSTS)
     def give_back(self, number: int) -> None:
-        now, held = self.registry.config(), self.of(number)
-        assert now is not None
-        for lease in held:
-            if len(held) > 1 and now.must_move(lease.subnet):
-                self.registry.give_back(lease)
-                self.registry.give_back(lease)
+        former = self.former.pop(number, None)
+        if former is not None:
+            self.registry.give_back(former)
+            self.registry.give_back(former)
 
-    @rule(number=_HOSTS)
-    def expire(self, number: int) -> None:
-        for lease in self.of(number)[:1]:
-            self.registry.client.revoke(lease.etcd_lease_id)
+    @rule(number=_HOSTS, which=st.booleans())
+    def expire(self, number: int, which: bool) -> None:
+        held = self.former if which or number in self.former else self.own
+        lease = held.pop(number, None)
+        if lease is not None:
+            there = self.registry.client.range(self.registry.keys.subnet(lease.subnet)).records[0]
+            self.registry.client.revoke(there.lease_id)
             with pytest.raises(LeaseLostError):
                 self.registry.renew(lease, memory_ttl_s=3600)
 
@@ -292,6 +330,8 @@ class Moving(RuleBasedStateMachine):
         if view.config is None:
             return
         assert view.set_aside == ()  # an overlap, or a lease outside, would be set aside
+        held = {each.subnet for each in (*self.own.values(), *self.former.values())}
+        assert {each.subnet for each in view.leases} == held
         for one, other in itertools.combinations(view.leases, 2):
             assert not one.subnet.overlaps(other.subnet)
         for lease in view.leases:
