@@ -19,7 +19,7 @@ from hostmesh_lab.wait import wait_until
 
 from agent.errors import Refused
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 LAB = LabOptions(
     name="moving",
