@@ -15,10 +15,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
 
+from agent import journal
 from agent.settings import LogSettings
 from agent.settings.text import printable
 
@@ -212,14 +214,40 @@ class _LibraryHandler(logging.Handler):
         )
 
 
-def _journal_prefix(renderer: Processor) -> Callable[[Any, str, MutableMapping[str, Any]], str]:
-    """Prefix each line with its syslog level, as systemd's sd-daemon(3) reads it."""
+class _JournalLine(str):
+    """A line as systemd reads it from standard error, with the journal's own fields beside it."""
+
+    __slots__ = ("fields",)
+    fields: Mapping[str, str]
+
+
+def _journal_lines(renderer: Processor) -> Callable[[Any, str, MutableMapping[str, Any]], str]:
+    """Prefix each line with its syslog level, as sd-daemon(3) has it, and keep its fields."""
 
     def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:  # noqa: ANN401
         level = _JOURNAL_LEVEL.get(str(event.get("level")), 6)
-        return f"<{level}>{renderer(logger, method, event)}"
+        known = dict(event)
+        text = str(renderer(logger, method, event))
+        line = _JournalLine(f"<{level}>{text}")
+        line.fields = journal.fields_of(known, text, level)
+        return line
 
     return render
+
+
+class _JournalLogger(_StreamLogger):
+    """Sends lines to the journal by its native protocol; what that does not take, by the stream."""
+
+    def __init__(self, stream: TextIO, path: Path) -> None:
+        super().__init__(stream)
+        self._journal = journal.JournalSocket(path)
+
+    def msg(self, line: str) -> None:
+        """Send one rendered event."""
+        if not isinstance(line, _JournalLine) or not self._journal.send(line.fields):
+            super().msg(line)
+
+    debug = info = warning = error = critical = msg
 
 
 def configure(
@@ -227,7 +255,8 @@ def configure(
     *,
     stream: TextIO,
     is_tty: bool,
-    journal: bool = False,
+    journald: bool = False,
+    journal_socket: Path = journal.SOCKET,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Set up structlog and the stdlib's logging for the whole process.
@@ -236,8 +265,9 @@ def configure(
         settings: Level and format; format "auto" is the console's on a terminal, else JSON.
         stream: Where lines go.
         is_tty: Whether ``stream`` is a terminal: colours and, with "auto", the form.
-        journal: Lines are read by systemd's journal (JOURNAL_STREAM is set): prefix JSON
-            lines with their level so that ``journalctl -p`` works.
+        journald: Lines are read by systemd's journal (JOURNAL_STREAM is set): JSON lines go
+            there with fields of their own, or with their level as prefix where it takes none.
+        journal_socket: Where it listens.
         clock: Monotonic seconds for the rate limit.
     """
     level = getattr(logging, settings.level.upper())
@@ -252,7 +282,9 @@ def configure(
     else:
         tail = [_ordered]
         renderer = structlog.processors.JSONRenderer(ensure_ascii=True)
-        renderer = _journal_prefix(renderer) if journal else renderer
+        renderer = _journal_lines(renderer) if journald else renderer
+    to_journal = journald and not console
+    logger = _JournalLogger(stream, journal_socket) if to_journal else _StreamLogger(stream)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -266,7 +298,7 @@ def configure(
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_args: _StreamLogger(stream),
+        logger_factory=lambda *_args: logger,
         cache_logger_on_first_use=False,
     )
     _configure_libraries(level)

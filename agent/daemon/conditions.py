@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from agent.daemon.observer import Observer
+from agent.journal import event_id
 from agent.model import Condition, Severity
 
 __all__ = ["ConditionRegistry", "Standing"]
@@ -82,6 +83,7 @@ class ConditionRegistry:
             condition = standing.condition
             getattr(self._log, _LOG_LEVELS[condition.severity])(
                 "condition-raised",
+                event_id=event_id(condition.name),
                 condition=condition.name,
                 subject=condition.subject,
                 cause=condition.cause,
@@ -92,6 +94,7 @@ class ConditionRegistry:
             standing = before[key]
             self._log.info(
                 "condition-cleared",
+                event_id=event_id(standing.condition.name),
                 condition=standing.condition.name,
                 subject=standing.condition.subject,
                 after_s=round(self._clock() - standing.since_s, 1),

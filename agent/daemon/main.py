@@ -59,7 +59,7 @@ def _run(settings: Settings, load: Callable[[], Settings], arguments: argparse.N
         log.configure,
         stream=sys.stderr,
         is_tty=sys.stderr.isatty(),
-        journal="JOURNAL_STREAM" in os.environ,
+        journald="JOURNAL_STREAM" in os.environ,
     )
     configure_log(settings.log)
     if os.geteuid() != 0:

@@ -63,8 +63,8 @@ def put_leases(stage: Stage, count: int) -> None:
                 "TTL": 86400,
             },
         }
-        key = f"/hostmesh/subnets/10.{66 + number // 256}.{number % 256}.0-24"
-        lines.append(f"put {key} '{json.dumps(value)}'")
+        key = f"/hostmesh/subnets/10.{100 + number // 256}.{number % 256}.0-24"
+        lines.append(f"put {key} {json.dumps(json.dumps(value))}")
     for start in range(0, count, 100):
         text = "\n" + "\n".join(lines[start : start + 100]) + "\n\n\n"
         done = stage.run_etcdctl(["txn"], text)
@@ -115,8 +115,8 @@ def main() -> int:
         lines = []
         for count in (10, 5000):
             put_leases(stage, count)
-            want = count + 1
-            eventually(lambda want=want: len(node.document("leases")["leases"]) == want, 60)  # type: ignore[misc] # a default binds it
+            want = count
+            eventually(lambda want=want: len(node.document("leases")["leases"]) >= want, 60)  # type: ignore[misc] # a default binds it
             lines += measure(stage, count)
         node.stop()
         (offline_ms,) = wall_ms(lambda: node.ctl("leases"))

@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import logging
+import re
+import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,10 @@ from typing import Any
 import pytest
 import structlog
 
+from agent.daemon.conditions import ConditionRegistry
+from agent.journal import event_id
 from agent.log import RateLimiter, configure, redact
+from agent.model import Condition
 from agent.settings import EtcdSettings, LogSettings
 
 pytestmark = pytest.mark.unit
@@ -41,14 +46,15 @@ class Clock:
 
 
 def started(
-    *, is_tty: bool = False, journal: bool = False, clock: Clock | None = None, **settings: str
+    *, is_tty: bool = False, journald: bool = False, clock: Clock | None = None, **settings: str
 ) -> io.StringIO:
     stream = io.StringIO()
     configure(
         LogSettings(**settings),  # type: ignore[arg-type]
         stream=stream,
         is_tty=is_tty,
-        journal=journal,
+        journald=journald,
+        journal_socket=Path("/nonexistent"),
         clock=clock or Clock(),
     )
     return stream
@@ -67,7 +73,7 @@ def test_json_lines_carry_event_level_and_utc_time_first() -> None:
 
 
 def test_the_journal_gets_its_priority() -> None:
-    stream = started(journal=True)
+    stream = started(journald=True)
     structlog.get_logger().error("x")
     assert stream.getvalue().startswith('<3>{"timestamp"')
 
@@ -198,3 +204,41 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
         structlog.get_logger().error("x")
         went_on = True
     assert went_on
+
+
+def test_the_journal_gets_fields_and_one_id_for_a_condition(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(path))
+        listening.settimeout(5)
+        stream = io.StringIO()
+        configure(LogSettings(), stream=stream, is_tty=False, journald=True, journal_socket=path)
+        conditions = ConditionRegistry(lambda: 0.0)
+        found = Condition(name="etcd-unreachable", subject="s", cause="x\ny", hint="h")
+        conditions.replace("etcd", (found,))
+        conditions.replace("etcd", ())
+        structlog.get_logger().info("fine", password="hunter2", url="http://u:hunter2@x/")  # noqa: S106
+        raised, cleared, fine = (listening.recv(65536) for _ in range(3))
+    for raw, priority in ((raised, b"4"), (cleared, b"6")):
+        fields = dict(line.split(b"=", 1) for line in raw.splitlines())
+        assert fields[b"HOSTMESH_CONDITION"] == b"etcd-unreachable"
+        assert fields[b"HOSTMESH_SUBJECT"] == b"s"
+        assert fields[b"MESSAGE_ID"].decode() == event_id("etcd-unreachable")
+        assert fields[b"PRIORITY"] == priority
+        assert json.loads(fields[b"MESSAGE"])["event_id"] == event_id("etcd-unreachable")
+    assert b"hunter2" not in fine
+    assert stream.getvalue() == ""
+
+
+def test_without_a_journal_lines_go_to_the_stream_with_their_level(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    gone = tmp_path / "none"
+    configure(LogSettings(), stream=stream, is_tty=False, journald=True, journal_socket=gone)
+    structlog.get_logger().warning("alone")
+    assert stream.getvalue().startswith('<4>{"timestamp"')
+
+
+def test_the_ids_of_all_conditions_differ() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "conditions.md").read_text()
+    names = re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.MULTILINE)
+    assert len({event_id(name) for name in names}) == len(names) > 50
