@@ -13,8 +13,8 @@ from typing import Any, TextIO
 
 from agent.ctl.client import AgentClient
 from agent.ctl.output import Palette, json_text, sentence
-from agent.errors import NotRoot, Refused
-from agent.settings import Settings, load_settings, overrides_from_flags
+from agent.errors import NotRoot, Refused, SettingsError
+from agent.settings import AgentSettings, Settings, load_settings, overrides_from_flags
 from agent.settings.text import printable
 
 __all__ = ["Context"]
@@ -58,7 +58,22 @@ class Context:
     def client(self) -> AgentClient:
         """The agent on this host; ``--socket`` spares reading the settings."""
         path: Path | None = self.args.socket
-        return AgentClient(path or self.settings.agent.socket, self.timeout_s)
+        return AgentClient(path or self._socket(), self.timeout_s)
+
+    def _socket(self) -> Path:
+        """Where the settings say; where it is by default if they are wrong and an agent runs.
+
+        The agent goes on with the settings of before, and is the one to ask what is the matter.
+        """
+        try:
+            return self.settings.agent.socket
+        except SettingsError as error:
+            path = AgentSettings().socket
+            if not path.exists():
+                raise
+            for problem in error.problems:
+                self.remark(f"agentctl: {problem}")
+            return path
 
     @property
     def timeout_s(self) -> float:

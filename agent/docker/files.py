@@ -129,7 +129,8 @@ def sync_folder(folder: Path) -> None:
 
 
 _HINTS = {
-    errno.EROFS: "its folder must be writable for the agent: ReadWritePaths= in the unit",
+    errno.EROFS: "its folder must be writable for the agent: ReadWritePaths= in the unit; a folder"
+    " that was made anew meanwhile is after systemctl restart hostmesh-agent",
     errno.EBUSY: "the file is a mount point, so it cannot be replaced in one step; "
     "mount its folder instead",
     errno.EACCES: "the agent runs as root and needs to write there",

@@ -22,7 +22,7 @@ from agent.ctl.parser import VERBS
 from agent.daemon import membership
 from agent.errors import CannotTell, EtcdUnavailable, HostmeshError, SettingsError
 from agent.model import View
-from agent.settings import Settings
+from agent.settings import AgentSettings, Settings
 
 pytestmark = pytest.mark.unit
 
@@ -632,3 +632,22 @@ def test_a_reload_that_is_refused_says_every_mistake(
     out, err = capsys.readouterr()
     assert "log.level" in out
     assert "etcd.endpoints" in err
+
+
+def test_with_wrong_settings_the_agent_that_runs_is_asked_all_the_same(
+    socket_path: Path,
+    serving: Serving,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It goes on with those of before, and its status says what is the matter."""
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[log]\nlevl = 1\n")
+    monkeypatch.setattr(AgentSettings, "socket", socket_path)
+    assert main(["--settings", str(wrong), "status"]) == 10
+    with serving(socket_path, {"GET /v1/status": STATUS}):
+        assert main(["--settings", str(wrong), "status"]) == 0
+    out, err = capsys.readouterr()
+    assert "10.64.0.0/16" in out
+    assert "log.levl: unknown key" in err

@@ -48,7 +48,10 @@ def units(tmp_path: Path) -> dict[str, Path]:
     for name in (AGENT, GATE):
         text = (CLONE / "systemd" / name).read_text()
         text = re.sub(
-            r"=(-?)(hostmesh-agent|agentctl .*)$", r"=\1/bin/true", text, flags=re.MULTILINE
+            r"=(-?)(hostmesh-agent|agentctl .*|systemctl .*)$",
+            r"=\1/bin/true",
+            text,
+            flags=re.MULTILINE,
         )
         made[name] = tmp_path / name
         made[name].write_text(text)

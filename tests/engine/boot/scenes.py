@@ -1,0 +1,136 @@
+"""What the boot tests look at: settings, starts of Docker, all that a removal must give back."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import time
+from pathlib import Path
+
+from hostmesh_lab.booted import BootedHost
+from hostmesh_lab.capture import Pinger
+from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.lab import Lab
+from hostmesh_lab.wait import wait_until
+
+FRESH = HostOptions(systemd=True, agent=False)
+"""A Debian with Docker and without us."""
+CIDR = "10.64.0.0/10"
+_LEFT_BEHIND = r"""
+cat /etc/docker/daemon.json 2>&1
+ls -A /etc/docker 2>&1
+echo "== routes"; ip route show table all | grep -v '^broadcast\|^local' | sort
+echo "== rules"; ip rule
+echo "== addresses"; ip -br address | sed 's/@if[0-9]*//' | sort
+echo "== ipsets"; ipset list -n
+for variant in nft legacy; do
+    echo "== iptables $variant"
+    iptables-$variant-save 2>/dev/null | grep -v '^#' | sed 's/\[[0-9]*:[0-9]*\]//'
+done
+echo "== sysctls"
+sysctl -a 2>/dev/null | grep '^net\.\(ipv4\|bridge\)' |
+    grep -v 'veth\|_mem\|fastopen_key\|base_reachable'
+echo "== units"; systemctl list-unit-files --no-legend --no-pager
+echo "== failed"; systemctl list-units --failed --plain --no-legend --no-pager
+echo "== users"; cat /etc/passwd /etc/group
+echo "== files"
+find /etc /usr /opt /root /run/hostmesh /var/lib /var/cache -xdev \
+    -not -path '/var/lib/dpkg/*' -not -path '/var/cache/debconf/*' -not -path '/root/hostmesh*' \
+    -not -path '/var/lib/systemd/*' -not -path '*/__pycache__*' 2>/dev/null | sort
+"""
+
+
+def settings(lab: Lab, extra: str = "") -> str:
+    """agent.toml as a first host has it: where etcd is, and the mesh to create."""
+    endpoints = ", ".join(f'"{url}"' for url in lab.endpoints())
+    return f'[etcd]\nendpoints = [{endpoints}]\n[mesh]\ncidr = "{CIDR}"\n{extra}'
+
+
+def docker_starts(host: BootedHost) -> int:
+    """How often dockerd was started in this boot of the machine."""
+    said = [entry.get("MESSAGE", "") for entry in host.journal("docker")]
+    return len([line for line in said if isinstance(line, str) and 'msg="Starting up"' in line])
+
+
+def left_behind(host: BootedHost) -> list[str]:
+    """Everything on a host that Hostmesh could have changed, as lines."""
+    return host.run(["sh", "-c", _LEFT_BEHIND], timeout_s=60).stdout.splitlines()
+
+
+def lasting_differences(host: BootedHost, before: list[str], *, patience_s: float) -> list[str]:
+    """What differs from before, and still does after a while: lines that came or went."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        found = [
+            line
+            for line in difflib.unified_diff(before, left_behind(host), n=0, lineterm="")
+            if not line.startswith(("---", "+++", "@@"))
+        ]
+        if not found or time.monotonic() > deadline_s:
+            return found
+        time.sleep(0.5)
+
+
+def main_pid(host: BootedHost) -> int:
+    """The agent's process, as the machine counts."""
+    return int(host.unit("agent", "MainPID")["MainPID"])
+
+
+def install_seed(host: BootedHost, text: str) -> None:
+    """What cloud-init does with `write_files` before the network is said to be up."""
+    host.write_file("/var/lib/cloud/seed/agent.toml", text)
+    host.write_file(
+        "/etc/systemd/system/seed.service",
+        "[Unit]\nDefaultDependencies=no\nBefore=network-online.target\n"
+        "ConditionPathExists=!/etc/hostmesh/seeded\n"
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\n"
+        "ExecStart=install -D -m 600 /var/lib/cloud/seed/agent.toml /etc/hostmesh/agent.toml\n"
+        "ExecStart=touch /etc/hostmesh/seeded\n",
+    )
+    host.write_file(
+        "/etc/systemd/system/network-online.target.d/seed.conf", "[Unit]\nWants=seed.service\n"
+    )
+
+
+class Watched:
+    """A ping every 10 ms from a container to a container, over the time of a ``with``."""
+
+    def __init__(self, source: BootedHost, container: str, target: object) -> None:
+        self._start = (source, target, container)
+
+    def __enter__(self) -> Pinger:
+        source, target, container = self._start
+        self.pinger = Pinger(source, target, container=container, every_s=0.01)
+        self.pinger.wait_reply(10, f"a ping to {target}")
+        return self.pinger
+
+    def __exit__(self, *_: object) -> None:
+        self.pinger.stop()
+
+
+def longest_silence_s(pinger: Pinger) -> float:
+    """The longest time between two replies."""
+    times = [at for at, _ in pinger.replies]
+    return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
+
+
+def until_reply_s(source: BootedHost, target: object, since_s: float, timeout_s: float) -> float:
+    """Seconds from a moment (monotonic) to the first reply."""
+    wait_until(lambda: source.ping(target, wait_s=1), timeout_s, f"{target} answers", every_s=0.05)
+    return time.monotonic() - since_s
+
+
+def package_version(host: BootedHost) -> str:
+    """The version of the package that is installed."""
+    return host.run(["dpkg-query", "-W", "-f", "${Version}", "hostmesh"]).stdout
+
+
+def is_gone(host: BootedHost, path: str) -> bool:
+    """Whether a file is not there."""
+    return host.run(["test", "-e", path], check=False).returncode != 0
+
+
+def seed_package(host: BootedHost, package: Path, text: str) -> None:
+    """Make the disk of a machine that was never booted one with package and seed."""
+    host.preinstall(package)
+    install_seed(host, text)
