@@ -47,12 +47,8 @@ def units(tmp_path: Path) -> dict[str, Path]:
     made = {}
     for name in (AGENT, GATE):
         text = (CLONE / "systemd" / name).read_text()
-        text = re.sub(
-            r"=(-?)(hostmesh-agent|agentctl .*|systemctl .*)$",
-            r"=\1/bin/true",
-            text,
-            flags=re.MULTILINE,
-        )
+        programs = r"(?m)=(-?)(hostmesh-agent|agentctl .*|systemctl .*)$"
+        text = re.sub(programs, r"=\1/bin/true", text)
         made[name] = tmp_path / name
         made[name].write_text(text)
     return made
