@@ -108,8 +108,9 @@ class Former:
         lease = self.lease
         if lease is None:
             return
-        moved = (lease.node_address, lease.host_name) != (request.node_address, request.host_name)
-        if not (doubt or moved or self._clock() >= self.due_s):
+        wished = (request.node_address, request.host_name, request.backend)
+        changed = (lease.node_address, lease.host_name, lease.backend) != wished
+        if not (doubt or changed or self._clock() >= self.due_s):
             return
         try:
             self._hold(self._renewed(lease, request, own))
@@ -136,6 +137,7 @@ class Former:
                 lease,
                 node_address=request.node_address,
                 host_name=request.host_name,
+                backend=request.backend,
                 ttl_s=request.ttl_s,
                 memory_ttl_s=0,
                 boot_id=request.boot_id,
