@@ -136,6 +136,15 @@ def _docker_restart(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="also ask a peer from a container's address; a host that is no member claims a"
+        " subnet for that and gives it back",
+    )
+
+
 def _completion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="whose script to print")
 
@@ -179,6 +188,14 @@ VERBS: tuple[Verb, ...] = (
     Verb(("status",), "this host on one screen, with every condition", "status", "run", _watch),
     Verb(("leases",), "who owns which subnet, and whether they are alive", "leases", "run", _watch),
     Verb(("routes",), "the mesh's routes on this host, wanted or there", "routes"),
+    Verb(
+        ("doctor",),
+        "whether this host can join, and what joining would do; changes nothing",
+        "doctor",
+        "run",
+        _doctor,
+        60.0,
+    ),
     Verb(("diff",), "what differs from what should be: 0 nothing, 1 something, 2 unknown", "diff"),
     Verb(("map",), "this host, its links and its peers, drawn", "map"),
     Verb(("ping",), "every step of the way to a peer", "ping", "run", _ping),

@@ -16,6 +16,7 @@ from agent.docker.giveback import GiveBack
 from agent.docker.managed import ManagedDocker, Turn, always_our_turn
 from agent.docker.netattach import NetworkAttacher
 from agent.docker.ownnetwork import OwnNetwork
+from agent.docker.preview import Preview, preview
 from agent.docker.processes import ProcessTable, read_routes
 from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.docker.restarter import Restarter
@@ -38,6 +39,7 @@ class DockerRoom:
     Attributes:
         rules: What may be done to this Docker; a reload changes it.
         outlook: What a restart would do to containers now; may be called by any thread.
+        preview: What would be done for such wishes, without doing it.
         wants_of: What a lease's subnet and the mesh's MTU mean for this Docker.
     """
 
@@ -48,6 +50,7 @@ class DockerRoom:
     wants_of: Callable[[IPv4Network, int | None], DockerWants]
     rules: RulesInForce
     stopping: threading.Event
+    preview: Callable[[DockerWants], Preview]
 
     @classmethod
     def of(
@@ -74,7 +77,16 @@ class DockerRoom:
         if settings.attach == "network":
             attacher = NetworkAttacher(docker, give_back)
         split = partial(wants_of, network_len=settings.network_len, share=settings.docker0_share)
-        return cls(docker.engine, docker.outlook, attacher, give_back, split, rules, stopping)
+        return cls(
+            docker.engine,
+            docker.outlook,
+            attacher,
+            give_back,
+            split,
+            rules,
+            stopping,
+            partial(preview, docker),
+        )
 
     def worker(self, on_report: Callable[[ConfiguratorReport], None]) -> DockerWorker:
         """Return the thread that owns this room, not started yet.

@@ -26,7 +26,7 @@ import structlog
 from agent.errors import KernelError
 from agent.model import Uplink
 
-__all__ = ["Prober", "nobody_answers"]
+__all__ = ["Prober", "checksum", "nobody_answers"]
 
 _log = structlog.get_logger(__name__)
 
@@ -297,7 +297,7 @@ def _send(channel: _Channel, address: IPv4Address) -> bool:
     """Ask both ways. True when at least one question left."""
     left = False
     header = _ECHO.pack(_ECHO_REQUEST, 0, 0, channel.identifier, 0)
-    echo = _ECHO.pack(_ECHO_REQUEST, 0, _checksum(header), channel.identifier, 0)
+    echo = _ECHO.pack(_ECHO_REQUEST, 0, checksum(header), channel.identifier, 0)
     try:
         channel.icmp.sendto(echo, socket.MSG_DONTWAIT, (str(address), 0))
         left = True
@@ -322,7 +322,7 @@ def _send(channel: _Channel, address: IPv4Address) -> bool:
     return True
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """RFC 1071."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)

@@ -19,7 +19,7 @@ from agent.errors import EtcdAuthError, EtcdError, EtcdUnavailable
 from agent.leases.stubs import etcd3, rpc
 from agent.settings import EtcdSettings
 
-__all__ = ["CHANNEL_OPTIONS", "MAX_ANSWER_BYTES", "Member", "Members"]
+__all__ = ["CHANNEL_OPTIONS", "MAX_ANSWER_BYTES", "SYSTEM_CA", "Member", "Members"]
 
 _log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_http_proxy", 0),  # etcd is on the underlay; a proxy variable is for the web
 )
 
-_SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
+SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,7 @@ def _open(endpoint: str, settings: EtcdSettings) -> Member:
     url = urlsplit(endpoint)
     tls: dict[str, str] = {}
     if url.scheme == "https":
-        tls["ca_cert"] = str(settings.ca_file or _SYSTEM_CA)
+        tls["ca_cert"] = str(settings.ca_file or SYSTEM_CA)
         if settings.cert_file and settings.key_file:
             tls["cert_cert"] = str(settings.cert_file)
             tls["cert_key"] = str(settings.key_file)

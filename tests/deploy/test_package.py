@@ -117,6 +117,17 @@ def test_it_runs_without_network_compiler_or_pip(target: Target, package: Path) 
     assert target.files() == before
 
 
+def test_the_doctor_runs_from_an_unpacked_package(target: Target, package: Path) -> None:
+    """Before anything is installed: nothing of the host is written."""
+    told = target.run(
+        f"dpkg-deb -x {target.take(package)} /tmp/hostmesh; cd /tmp/hostmesh/usr/lib/hostmesh;"
+        " bin/python3 -I -m agent.ctl doctor --set etcd.endpoints=http://127.0.0.1:9 || test $? = 1"
+    )
+    assert re.search("^ok +kernel: routes", told, re.MULTILINE), told
+    assert re.search("^ok +kernel: firewall", told, re.MULTILINE), told
+    assert "this host cannot join yet" in told
+
+
 def test_settings_that_were_there_first_are_kept(target: Target, package: Path) -> None:
     """A cloud image brings its settings before the package; dpkg must not stop at a question."""
     seed = '[etcd]\nendpoints = ["http://192.0.2.1:2379"]\n'

@@ -1,0 +1,1 @@
+"""`agentctl doctor`: what a join needs, looked at without changing the host."""

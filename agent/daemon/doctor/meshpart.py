@@ -1,0 +1,307 @@
+"""The doctor's look at etcd, at the mesh, and at what lies between this host and its peers."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network
+
+from agent.daemon.doctor.findings import Findings, State
+from agent.daemon.finding import source_of
+from agent.docker.preview import Preview
+from agent.docker.room import DockerRoom
+from agent.kernel.probe import nobody_answers
+from agent.kernel.underlay import Passage, passage
+from agent.leases.checkup import ask_endpoint, may_write
+from agent.leases.client import EtcdClient
+from agent.leases.discovery import client_for
+from agent.leases.identity import host_id, read_boot_id, read_machine_id
+from agent.leases.registry import Registry
+from agent.leases.request import ClaimRequest
+from agent.leases.selection import Selection
+from agent.mesh.backends import backend_by_name
+from agent.mesh.overlap import host_overlaps
+from agent.model import Backend, HostFacts, HostId, Lease, MeshConfig, Uplink, View
+from agent.settings import Settings
+
+__all__ = ["Mesh", "look_at_docker", "look_at_etcd", "look_at_mesh", "look_at_underlay"]
+
+_OLDEST = (3, 4)
+_CLOCK_S = 10.0
+_ASKED_PEERS = 3
+_PROBE_TTL_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """What etcd told.
+
+    Attributes:
+        own: This host's lease, None when it is no member.
+        subnet: Its subnet, or the one that it would get; None when there is none.
+    """
+
+    registry: Registry
+    host_id: HostId
+    view: View
+    config: MeshConfig
+    own: Lease | None
+    subnet: IPv4Network | None
+
+
+@contextmanager
+def connection(settings: Settings) -> Iterator[EtcdClient]:
+    """A client that ends with the block."""
+    with closing(client_for(settings.etcd)) as client:
+        yield client
+
+
+def look_at_etcd(settings: Settings, client: EtcdClient, findings: Findings) -> None:
+    """Who named it, and each endpoint: reachable, version, clock."""
+    if not client.endpoints:
+        findings.attempt("etcd", lambda: _raise_unknown(client))
+        return
+    source = source_of(settings)
+    told_by = source["told_by"] or "DNS"
+    findings.add("etcd", State.OK, f"{', '.join(client.endpoints)}, named by {told_by}")
+    for endpoint in client.endpoints:
+        findings.attempt("etcd endpoint", partial(_endpoint, settings, endpoint, findings))
+
+
+def _raise_unknown(client: EtcdClient) -> None:
+    client.range(b"/", limit=1)
+
+
+def _endpoint(settings: Settings, endpoint: str, findings: Findings) -> None:
+    answer = ask_endpoint(endpoint, settings.etcd)
+    number = re.match(r"(\d+)\.(\d+)", answer.version)
+    known = (int(number[1]), int(number[2])) if number else None
+    if known is None or known < _OLDEST:
+        wanted = ".".join(map(str, _OLDEST))
+        findings.add(
+            "etcd endpoint",
+            State.FAIL,
+            f"{endpoint} is etcd {answer.version}",
+            f"Hostmesh needs {wanted} or later",
+        )
+    else:
+        findings.add("etcd endpoint", State.OK, f"{endpoint} answers, etcd {answer.version}")
+    if answer.ahead_s is None:
+        return
+    if abs(answer.ahead_s) > _CLOCK_S:
+        word = "ahead of" if answer.ahead_s > 0 else "behind"
+        findings.add(
+            "clock",
+            State.WARN,
+            f"the clock of {endpoint} is {abs(answer.ahead_s):.0f} s {word} this host's",
+            "leases do not depend on clocks, but certificates do, and ages will look odd: run NTP",
+        )
+    else:
+        findings.add("clock", State.OK, f"this host's and that of {endpoint} agree")
+
+
+def look_at_mesh(
+    settings: Settings,
+    client: EtcdClient,
+    host: tuple[HostFacts, Uplink] | None,
+    findings: Findings,
+) -> Mesh | None:
+    """The account, the config, overlaps with this host, peers, and the subnet it would get."""
+    registry = Registry(client, settings.etcd.prefix)
+    own = host_id(read_machine_id())
+    records = registry.records()
+    view = records.view()
+    findings.add("etcd account", State.OK, f"reads {settings.etcd.prefix}")
+    if findings.attempt("etcd account", lambda: may_write(registry, own)):
+        findings.add("etcd account", State.OK, "may write leases, heartbeats and memory")
+    config = _config(settings, view, findings)
+    if config is None:
+        return None
+    lease = view.lease_of(own)
+    if host is not None:
+        _overlap(host[0], config, lease, findings)
+        _peers(view, own, host[1], config, findings)
+    subnet = lease.subnet if lease else None
+    if lease is None and view.config is not None:
+        request = ClaimRequest(
+            host_id=own,
+            host_name=_name(settings),
+            node_address=host[1].node_address if host else IPv4Address(0),
+        )
+        subnet = next(iter(Selection(records, view, request).peek(1)), None)
+        if subnet is None:
+            findings.add("subnet", State.FAIL, "every subnet is held or reserved")
+        else:
+            findings.add("subnet", State.OK, f"{subnet} would be this host's, or another free one")
+            findings.would.append(f"claim {subnet} in etcd")
+    elif lease is not None:
+        findings.add("subnet", State.OK, f"this host is a member with {lease.subnet}")
+    return Mesh(registry, own, view, config, lease, subnet)
+
+
+def _name(settings: Settings) -> str:
+    return settings.host.name or socket.gethostname()
+
+
+def _config(settings: Settings, view: View, findings: Findings) -> MeshConfig | None:
+    if view.config is not None:
+        config = view.config
+        findings.add(
+            "mesh", State.OK, f"{config.cidr}, a /{config.subnet_len} each, {config.backend}"
+        )
+        if backend_by_name(config.backend) is None:
+            findings.add("mesh", State.FAIL, f"there is no backend {config.backend} here")
+        return config
+    if view.config_problem:
+        findings.add("mesh", State.FAIL, view.config_problem, "agentctl config show")
+        return None
+    if settings.mesh is not None:
+        config = settings.mesh.config()
+        findings.add("mesh", State.OK, f"not in etcd yet; [mesh] brings {config.cidr}")
+        findings.would.append(f"create the mesh's config with {config.cidr}")
+        return config
+    findings.add(
+        "mesh",
+        State.FAIL,
+        f"there is no {settings.etcd.prefix}/config in etcd",
+        "create the mesh once, on any host: agentctl config init",
+    )
+    return None
+
+
+def _overlap(host: HostFacts, config: MeshConfig, own: Lease | None, findings: Findings) -> None:
+    found = host_overlaps(host, config.cidr, None, (own.subnet,) if own else ())
+    if not found:
+        findings.add("overlap", State.OK, f"nothing of this host lies in {config.cidr}")
+        return
+    state = State.FAIL if own is None else State.WARN
+    findings.add(
+        "overlap",
+        state,
+        f"{config.cidr} meets {', '.join(found[:5])}",
+        "remove it, or give the mesh another CIDR: agentctl config set",
+    )
+
+
+def _peers(view: View, own: HostId, uplink: Uplink, config: MeshConfig, findings: Findings) -> None:
+    peers = [lease for lease in view.leases if lease.host_id != own]
+    if not peers:
+        findings.add("peers", State.OK, "there are none yet")
+        return
+    if config.backend == Backend.HOST_GW:
+        off = [each for each in peers if each.node_address not in uplink.on_link]
+        if off:
+            named = ", ".join(f"{each.host_name or '?'} {each.node_address}" for each in off[:5])
+            findings.add(
+                "peers",
+                State.FAIL if len(off) == len(peers) else State.WARN,
+                f"{len(off)} of {len(peers)} are not on the link {uplink.on_link}: {named}",
+                "host-gw needs all hosts on one link; check the uplink (host.uplink)",
+            )
+    near = [each for each in peers if each.node_address in uplink.on_link]
+    findings.add("peers", State.OK, f"{len(near)} of {len(peers)} are on {uplink.on_link}")
+    alive = [each for each in near if each.host_id in view.heartbeats][:_ASKED_PEERS]
+    for each in alive:
+        if nobody_answers(each.node_address, uplink, attempts=3, interval_s=0.3):
+            findings.add(
+                "peers",
+                State.WARN,
+                f"{each.host_name} {each.node_address} answers no ARP or ping",
+                "etcd hears it, this host does not: look at the link between them",
+            )
+
+
+def look_at_underlay(
+    mesh: Mesh, uplink: Uplink, settings: Settings, findings: Findings, *, claim: bool
+) -> None:
+    """Send from a container's address to a peer, as containers will.
+
+    Args:
+        claim: A host that is no member may claim a subnet for the time of the probe: without
+            one peers have nowhere to answer to.
+    """
+    peers = [
+        lease.node_address
+        for lease in mesh.view.leases
+        if lease.host_id != mesh.host_id
+        and lease.host_id in mesh.view.heartbeats
+        and lease.node_address in uplink.on_link
+    ]
+    if not peers:
+        findings.add("underlay", State.UNKNOWN, "no live peer on the link to ask")
+        return
+    if mesh.own is not None:
+        _probe(mesh.own.subnet, uplink, peers, findings)
+        return
+    if not claim:
+        findings.add(
+            "underlay",
+            State.UNKNOWN,
+            "whether it carries containers' addresses: peers can answer only to a subnet in etcd",
+            "agentctl doctor --probe claims one for some seconds and gives it back",
+        )
+        return
+    boot_id = read_boot_id()
+    lease = mesh.registry.claim(
+        ClaimRequest(
+            host_id=mesh.host_id,
+            host_name=_name(settings),
+            node_address=uplink.node_address,
+            boot_id=boot_id,
+            ttl_s=_PROBE_TTL_S,
+        )
+    )
+    try:
+        _probe(lease.subnet, uplink, peers, findings)
+    finally:
+        mesh.registry.release(mesh.host_id, boot_id)
+
+
+def _probe(
+    subnet: IPv4Network, uplink: Uplink, peers: list[IPv4Address], findings: Findings
+) -> None:
+    source = subnet.network_address + 2
+    for peer in peers[:_ASKED_PEERS]:
+        outcome = passage(uplink, peer, source)
+        if outcome is Passage.OPEN:
+            findings.add("underlay", State.OK, f"{peer} answers to {source}, a container's address")
+            return
+        if outcome is Passage.FILTERED:
+            findings.add(
+                "underlay",
+                State.FAIL,
+                f"{peer} answers to {uplink.node_address}, not to {source}: packets with"
+                " containers' addresses are dropped on the way",
+                "clouds: switch the source check off (source/dest check, IP forwarding, allowed"
+                " address pairs); switches: port security",
+            )
+            return
+    findings.add("underlay", State.UNKNOWN, "no peer answers a ping", "do they drop ICMP?")
+
+
+def look_at_docker(
+    settings: Settings, mesh: Mesh | None, uplink: Uplink | None, findings: Findings
+) -> None:
+    """Docker, what speaks against its taking the subnet, and what would be done to it."""
+    room = DockerRoom.of(settings.docker, settings.agent.state_dir)
+    subnet = mesh.subnet if mesh else None
+    if subnet is None and mesh is not None:
+        subnet = IPv4Network((mesh.config.subnet_min, mesh.config.subnet_len))
+    if subnet is None:
+        seen = Preview(room.engine.facts())
+    else:
+        seen = room.preview(room.wants_of(subnet, uplink.mtu if uplink else None))
+    facts = seen.facts
+    if facts.reachable:
+        running = f", {len(facts.running)} containers run" if facts.running else ""
+        findings.add("docker", State.OK, f"Docker {facts.version}{running}")
+    elif not seen.conditions:
+        findings.add(
+            "docker", State.WARN, facts.problem or "no Docker answers", "install or start it"
+        )
+    findings.conditions("docker", seen.conditions)
+    findings.would.extend(seen.would)

@@ -1,0 +1,112 @@
+"""Does this kernel, with this iptables, take what we would write? Tried where it harms nobody.
+
+The trial happens in a network namespace that a thread makes for itself and that ends with it:
+the very routes, rules and set of ours are written there. A list of module names or of kernel
+versions would say less. Loading a module for it is all that the host can notice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final
+
+from agent.errors import HostmeshError, KernelError
+from agent.kernel.firewall import open_firewall
+from agent.kernel.routes import RouteTable
+from agent.mesh.firewall import FirewallWants
+from agent.mesh.plan import plan_routes
+from agent.mesh.world import route_key
+from agent.model import Route, RouteKind, Severity
+
+__all__ = ["trial"]
+
+_CLONE_NEWNET: Final = 0x40000000  # sched.h
+_TIMEOUT_S: Final = 30.0
+_CIDR: Final = IPv4Network("10.64.0.0/10")
+_LEASE: Final = IPv4Network("10.64.0.0/16")
+
+
+def trial(protocol: int, table: int, variant: str) -> dict[str, HostmeshError | None]:
+    """Write routes, and rules with their set, into a namespace of our own.
+
+    Args:
+        protocol, table: Of the routes.
+        variant: "auto", "nft" or "legacy".
+
+    Returns:
+        "routes" and "firewall", each with what went wrong or None.
+
+    Raises:
+        KernelError: No namespace could be made (not root), or the trial did not end.
+    """
+    steps: dict[str, Callable[[], None]] = {
+        "routes": lambda: _routes(protocol, table),
+        "firewall": lambda: _firewall(variant),
+    }
+    found: dict[str, HostmeshError | None] = {}
+    failed: list[HostmeshError] = []
+
+    def run() -> None:
+        try:
+            _leave_namespace()
+        except KernelError as error:
+            failed.append(error)
+            return
+        for name, step in steps.items():
+            try:
+                step()
+            except HostmeshError as error:
+                found[name] = error
+            else:
+                found[name] = None
+
+    thread = threading.Thread(target=run, name="trial", daemon=True)
+    thread.start()
+    thread.join(_TIMEOUT_S)
+    if failed:
+        raise failed[0]
+    if thread.is_alive() or len(found) < len(steps):
+        raise KernelError(f"the trial in a namespace did not end within {_TIMEOUT_S:g} s")
+    return found
+
+
+def _leave_namespace() -> None:
+    """Put this thread, and what it starts, into a new network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise KernelError(
+            f"no network namespace can be made to try things in: {reason}",
+            hint="run it as root, on a kernel with network namespaces (Docker needs them too)",
+        )
+
+
+def _routes(protocol: int, table: int) -> None:
+    wanted = Route(destination=_CIDR, kind=RouteKind.UNREACHABLE, protocol=protocol, table=table)
+    routes = RouteTable(protocol, table)
+    try:
+        plan = plan_routes({route_key(wanted): wanted}, (), (), may_delete=False)
+        for result in routes.apply(plan):
+            if result.error:
+                raise KernelError(
+                    f"the kernel refuses a route of protocol {protocol}: {result.error}"
+                )
+        if not routes.list_ours():
+            raise KernelError(f"the kernel does not keep routes of protocol {protocol}")
+    finally:
+        routes.close()
+
+
+def _firewall(variant: str) -> None:
+    report = open_firewall(variant).apply(
+        FirewallWants(
+            cidr=_CIDR, lease=_LEASE, uplink="lo", peers=frozenset({IPv4Address("192.0.2.1")})
+        )
+    )
+    errors = [each.cause for each in report.conditions if each.severity is Severity.ERROR]
+    if errors:
+        raise KernelError("; ".join(errors))

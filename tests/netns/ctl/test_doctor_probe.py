@@ -1,0 +1,76 @@
+"""`agentctl doctor --probe` asks a real member across a real link, without an agent of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.netns.ctl.stage import Node, Stage
+from tests.netns.netlab import eventually
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    made = Stage(2)
+    try:
+        made.create_mesh()
+        node = made.nodes[0]
+        node.start()
+        eventually(node.subnet, 30)
+        yield made
+    finally:
+        made.close()
+
+
+def finding(node: Node, *flags: str, check: str = "underlay") -> tuple[int, dict[str, Any]]:
+    done = node.ctl("doctor", "-o", "json", *flags)
+    assert done.returncode in {0, 1}, done.stderr
+    document = json.loads(done.stdout)
+    return done.returncode, next(each for each in document["checks"] if each["check"] == check)
+
+
+def leases(stage: Stage) -> int:
+    return stage.etcdctl("get", "--prefix", "/hostmesh/subnets/", "--keys-only").stdout.count(
+        "/10."
+    )
+
+
+def test_a_stranger_is_told_how_to_ask_and_a_probe_gives_its_subnet_back(stage: Stage) -> None:
+    node = stage.nodes[1]
+    _, found = finding(node)
+    assert found["state"] == "unknown"
+    assert "agentctl doctor --probe" in found["hint"]
+    status, found = finding(node, "--probe")
+    assert (status, found["state"]) == (0, "ok"), found
+    assert "192.0.2.1 answers to 10." in found["found"]
+    assert leases(stage) == 1
+    assert node.host.ip("route show proto 140") == ""
+
+
+def test_an_underlay_that_drops_foreign_sources_keeps_the_host_out(stage: Stage) -> None:
+    member = stage.nodes[0].host
+    rule = ["PREROUTING", "-p", "icmp", "!", "-s", "192.0.2.0/24", "-j", "DROP"]
+    member.call(subprocess.run, ["iptables", "-t", "raw", "-I", *rule], check=True)
+    try:
+        status, found = finding(stage.nodes[1], "--probe")
+    finally:
+        member.call(subprocess.run, ["iptables", "-t", "raw", "-D", *rule], check=True)
+    assert (status, found["state"]) == (1, "fail")
+    assert "dropped on the way" in found["found"]
+    assert "source check" in found["hint"]
+    assert leases(stage) == 1
+
+
+def test_the_text_fits_the_terminal_and_ends_with_what_joining_would_do(stage: Stage) -> None:
+    done = stage.nodes[1].ctl("doctor", environ={"COLUMNS": "80"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    summary = done.stdout.partition("\n\n")[2].splitlines()
+    assert summary[:2] == ["this host can join", "joining would:"]
+    assert "claim 10." in summary[2] or any("claim 10." in line for line in summary)
