@@ -16,6 +16,7 @@ _FILES = {
     "deploy/deb/agent.toml": "usr/share/hostmesh/agent.toml",
     "deploy/deb/networkd.conf": "usr/lib/systemd/networkd.conf.d/hostmesh.conf",
     "deploy/deb/lintian-overrides": "usr/share/lintian/overrides/hostmesh",
+    "deploy/deb/log.conf": f"{_UNITS}/hostmesh-agent.service.d/log.conf",
     "README.md": f"{_DOC}/README.md",
 }
 _GENERATED = {
@@ -37,11 +38,6 @@ from {module} import main
 
 sys.exit(main())
 """
-_MOVED = {
-    "/usr/local/bin/hostmesh-agent": "/usr/sbin/hostmesh-agent",
-    "/usr/local/bin/agentctl": "/usr/bin/agentctl",
-}
-"""deploy/install.sh puts the programs where the units in the clone say; the package does not."""
 
 
 def place(clone: Path, root: Path) -> None:
@@ -51,7 +47,7 @@ def place(clone: Path, root: Path) -> None:
     for target, module in _PROGRAMS.items():
         _write(root / target, _PROGRAM.format(module=module).encode(), mode=0o755)
     for unit in units(clone):
-        _write(root / _UNITS / unit.name, _unit_text(unit).encode())
+        _write(root / _UNITS / unit.name, unit.read_bytes())
     for page in sorted((clone / "docs").glob("*.md")):
         _write(root / _DOC / page.name, page.read_bytes())
     _write(root / _DOC / "NEWS.gz", zipped((clone / "CHANGELOG.md").read_bytes()))
@@ -72,13 +68,6 @@ def units(clone: Path) -> list[Path]:
 def enabled_units(clone: Path) -> list[str]:
     """The names of those that an installation enables: they say when they want to start."""
     return [unit.name for unit in units(clone) if "[Install]" in unit.read_text()]
-
-
-def _unit_text(unit: Path) -> str:
-    text = unit.read_text()
-    for before, after in _MOVED.items():
-        text = text.replace(before, after)
-    return text
 
 
 def scripts(clone: Path, root: Path) -> None:

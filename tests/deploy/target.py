@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from hostmesh_lab import images
+from hostmesh_lab import images, paths
 
 CLONE = Path(__file__).parents[2]
 _OUTSIDE = ("proc", "dev", "sys", "tmp", "run/lock", "work", "var/lib/dpkg", "var/log")
@@ -18,10 +19,12 @@ class Target:
     Args:
         suite: Which Debian.
         folder: Gets the layer; it must not be on an overlay.
+        layers: Others below it, from :func:`with_packages`.
     """
 
-    def __init__(self, suite: str, folder: Path) -> None:
+    def __init__(self, suite: str, folder: Path, layers: Sequence[Path] = ()) -> None:
         self.image = images.ensure(suite, print)
+        self._layers = layers
         self._folder = folder
         self._log = folder / "log"
         self._files = 0
@@ -32,7 +35,9 @@ class Target:
         inner = f"exec unshare --net -- sh -ec {shlex.quote(script)}"
         if not check:
             inner = f"unshare --net -- sh -ec {shlex.quote(script)} || echo status=$?"
-        images.in_overlay(self.image, self._folder, inner, self._log, doing=script)
+        images.in_overlay(
+            self.image, self._folder, inner, self._log, doing=script, layers=self._layers
+        )
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def put(self, path: str, content: str | bytes) -> None:
@@ -60,3 +65,25 @@ class Target:
             about, _, path = line.rpartition(" ")
             found[path] = found.get(path, "") + about
         return found
+
+
+def with_packages(suite: str, *packages: str) -> Path:
+    """A layer with more of Debian's packages, made once and cached."""
+    image = images.ensure(suite, print)
+    folder = paths.cache_root() / "test-layers" / f"{image.key}-{'-'.join(packages)}"
+
+    def make(partial: Path) -> None:
+        images.lend_name_service(partial / "upper")
+        images.prepare_apt(partial / "upper")
+        images.in_overlay(
+            image,
+            partial,
+            "apt-get -q update && apt-get -q install -y --no-install-recommends"
+            f" {' '.join(packages)}"
+            " && apt-get -q clean && rm -rf /var/lib/apt/lists/*",
+            partial / "log",
+            doing=f"installing {' '.join(packages)}",
+        )
+
+    images.build_once(folder, make, print)
+    return folder / "upper"

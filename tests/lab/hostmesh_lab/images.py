@@ -253,6 +253,7 @@ def in_overlay(
     doing: str,
     env: dict[str, str] | None = None,
     binds: Sequence[tuple[Path, str]] = (),
+    layers: Sequence[Path] = (),
 ) -> None:
     """Run a shell script above an image that stays as it is.
 
@@ -261,11 +262,13 @@ def in_overlay(
         scratch: Gets ``upper`` (what the script wrote; may be there already), ``work``, ``merged``.
         script, log, doing, env: As for :func:`in_chroot`.
         binds: Folders of this machine, and where the script finds them.
+        layers: Cached folders between the image and the scratch, uppermost first.
     """
     for name in ("upper", "work", "merged"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
-    layers = {"LOWER": image.rootfs, "UPPER": scratch / "upper", "WORK": scratch / "work"}
-    mounts = [f"LAB_{name}={shlex.quote(str(folder))}" for name, folder in layers.items()]
+    lower = ":".join(str(each) for each in (*layers, image.rootfs))
+    places = {"LOWER": lower, "UPPER": scratch / "upper", "WORK": scratch / "work"}
+    mounts = [f"LAB_{name}={shlex.quote(str(folder))}" for name, folder in places.items()]
     mounts.append(_OVERLAY)
     mounts += [f"bind {shlex.quote(str(folder))} {shlex.quote(at)}" for folder, at in binds]
     in_chroot(scratch / "merged", script, log, doing=doing, env=env, mounts="\n".join(mounts))

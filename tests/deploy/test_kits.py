@@ -1,0 +1,98 @@
+"""The kits in deploy/ are used: cloud-init's own check of user data, the role run by Ansible."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agent.settings import load_settings
+from deploy.deb import build
+from tests.deploy.target import CLONE, Target, with_packages
+
+pytestmark = pytest.mark.netns
+
+ROLE = CLONE / "deploy/ansible"
+USER_DATA = CLONE / "deploy/cloud-init/user-data.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root for the suites' root filesystems")
+
+
+def test_cloud_init_accepts_the_user_data_and_writes_settings_that_load(tmp_path: Path) -> None:
+    target = Target("trixie", tmp_path / "target", [with_packages("trixie", "cloud-init")])
+    data = USER_DATA.read_text()
+    pem = "-----BEGIN CERTIFICATE-----"
+    for name, value in {
+        "<ETCD1>": "192.0.2.1", "<ETCD2>": "192.0.2.2", "<ETCD3>": "192.0.2.3",
+        "<CA.CRT, INDENTED LIKE THIS>": pem, "<PASSWORD OF hostmesh-agent>": "secret",
+        "<URL OF THE PACKAGE>": "http://192.0.2.9/hostmesh.deb",
+    }.items():  # fmt: skip
+        assert name in data
+        data = data.replace(name, value)
+    assert not re.search("<[A-Z]", data)
+    target.put("/root/user-data", data)
+    told = target.run("cloud-init schema --config-file /root/user-data", check=False)
+    assert "Valid" in told, told
+    target.put(
+        "/root/write.py",
+        "import yaml\nfrom cloudinit.config.cc_write_files import write_files\n"
+        "data = yaml.safe_load(open('/root/user-data'))\n"
+        "write_files('kit', data['write_files'], 'root:root')\n",
+    )
+    target.run("python3 /root/write.py")
+    target.run("test $(stat -c %a /etc/hostmesh/etcd-password) = 600")
+    settings = target.run("cat /etc/hostmesh/agent.toml").replace("/etc/hostmesh/", f"{tmp_path}/")
+    for name in ("etcd-ca.crt", "etcd-password"):
+        (tmp_path / name).touch()
+    (tmp_path / "agent.toml").write_text(settings)
+    assert len(load_settings(tmp_path / "agent.toml").etcd.endpoints) == 3
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_the_role_makes_a_host_and_does_nothing_the_second_time(suite: str, tmp_path: Path) -> None:
+    layer = with_packages(suite, "ansible-core", "python3-apt")
+    target = Target(suite, tmp_path / "target", [layer])
+    package = build.build(suite, tmp_path / "dist", say=print)
+    shutil.copytree(ROLE, tmp_path / "target/upper/ansible")
+    (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
+    play = (
+        "cd /ansible && ansible-playbook -i localhost, -c local site.yml"
+        ' -e \'{{"hostmesh_etcd_endpoints": ["https://192.0.2.1:2379"]}}\''
+        " -e hostmesh_package={package} -e hostmesh_etcd_ca={ca}"
+        " -e hostmesh_etcd_username=hostmesh-agent -e hostmesh_etcd_password=planted"
+        " -e hostmesh_wait_s=0 -e hostmesh_settings='[log]\nlevel=\"debug\"'"
+    ).format(package=target.take(package), ca=target.take(tmp_path / "ca.crt"))
+    told = target.run(play)
+    assert re.search(r"failed=0", told), told
+    assert "planted" not in told
+    told = target.run(f"{play}; hostmesh-agent --check")
+    assert re.search(r"changed=0 .*failed=0", told), told
+    assert "settings are good" in told
+    assert "planted" in target.run("cat /etc/hostmesh/etcd-password")
+    target.run("test $(stat -c %a /etc/hostmesh/etcd-password) = 600")
+
+
+def test_shell_scripts_parse() -> None:
+    scripts = [*CLONE.glob("deploy/**/*.sh"), *CLONE.glob("deploy/deb/scripts/*")]
+    assert len(scripts) >= 7
+    for script in scripts:
+        subprocess.run(["sh", "-n", script], check=True)
+
+
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    """etcd's unit on the suite that has the oldest systemd of the three."""
+    target = Target("bookworm", tmp_path / "target")
+    target.put("/etc/systemd/system/hostmesh-etcd.service",
+               (CLONE / "deploy/etcd/hostmesh-etcd.service").read_text())  # fmt: skip
+    told = target.run("systemd-analyze verify hostmesh-etcd.service; echo done", check=False)
+    assert "done" in told
+    assert "hostmesh-etcd" not in told.replace("systemd-analyze verify hostmesh-etcd.service", "")
