@@ -7,7 +7,6 @@ EVERYWHERE = {
     "test_promise_7_an_engine_that_does_not_come_up_is_rolled_back_once",
 }
 LONG = {
-    "test_the_overhead_over_a_plain_restart_is_small",
     "test_promise_6_a_kill_of_the_agent_at_each_write_step_is_recovered_from",
 }
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -52,11 +51,6 @@ def main() -> None:
     try:
         if order["call"] == "ensure":
             result: Any = room.attacher.ensure(wants)
-        elif order["call"] == "timed":
-            room.engine.ping()  # the docker package is loaded
-            started_s = time.monotonic()
-            report = room.attacher.ensure(wants)
-            result = {"report": report, "seconds": time.monotonic() - started_s}
         elif order["call"] == "restart":
             result = room.attacher.restart_now(
                 wants, force=order["force"], replace=order.get("replace", False)
