@@ -7,6 +7,7 @@ EVERYWHERE = {
     "test_promise_7_an_engine_that_does_not_come_up_is_rolled_back_once",
 }
 LONG = {
+    "test_containers_of_every_restart_policy_hold_the_restart_and_who_may_be_lost_is_named",
     "test_promise_6_a_kill_of_the_agent_at_each_write_step_is_recovered_from",
 }
 
