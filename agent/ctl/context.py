@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from agent.ctl.client import AgentClient
 from agent.ctl.output import Palette, json_text, sentence
 from agent.errors import NotRoot, Refused, SettingsError
-from agent.settings import AgentSettings, Settings, load_settings, overrides_from_flags
 from agent.settings.text import printable
+
+if TYPE_CHECKING:
+    from agent.settings import Settings
 
 __all__ = ["Context"]
 
@@ -51,6 +52,8 @@ class Context:
 
     def settings_with(self, overrides: Mapping[str, str]) -> Settings:
         """The settings with ``overrides`` ("section.key" to text) on top of everything."""
+        from agent.settings import load_settings, overrides_from_flags  # noqa: PLC0415 - 50 ms
+
         flags = overrides_from_flags(self.args.set)
         return load_settings(self.args.settings, self._environ, {**flags, **overrides})
 
@@ -68,6 +71,8 @@ class Context:
         try:
             return self.settings.agent.socket
         except SettingsError as error:
+            from agent.settings import AgentSettings  # noqa: PLC0415 - as above
+
             path = AgentSettings().socket
             if not path.exists():
                 raise
@@ -94,6 +99,8 @@ class Context:
         if self._environ.get("COLUMNS", "").isdigit():
             return max(_MIN_WIDTH, int(self._environ["COLUMNS"]))
         if self.stdout.isatty():
+            import shutil  # noqa: PLC0415 - only on a terminal
+
             return max(_MIN_WIDTH, shutil.get_terminal_size().columns)
         return None
 

@@ -9,12 +9,12 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from agent.errors import HostmeshError
-from agent.settings import LogSettings, Settings
 
 if TYPE_CHECKING:
     from agent.leases.operator import Operator
     from agent.leases.registry import Registry
     from agent.model import HostId, View
+    from agent.settings import Settings
 
 __all__ = ["log_to_stderr", "operator", "own_host_id", "registry", "time_left"]
 
@@ -75,6 +75,7 @@ def time_left(settings: Settings, view: View) -> Mapping[IPv4Network, float]:
 def log_to_stderr() -> None:
     """Keep the rooms' log off stdout, where the answer goes; warnings only, in words."""
     from agent import log  # noqa: PLC0415 - structlog, only where a room is used
+    from agent.settings import LogSettings  # noqa: PLC0415 - the same
 
     log.configure(
         LogSettings(level="warning", format="console"),

@@ -6,7 +6,6 @@ Only argparse is imported here. A verb's module is imported when it runs.
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from agent.errors import UsageError
-from agent.settings.sections import DEFAULT_PATH
+from agent.settings.place import DEFAULT_PATH
 from agent.settings.text import shown
 
 __all__ = ["VERBS", "Verb", "build_parser"]
@@ -275,6 +274,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _nearest(wrong: str, known: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415 - only for a mistake
+
     words = sorted(known)
     near = difflib.get_close_matches(wrong, words, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else "there are " + ", ".join(words)

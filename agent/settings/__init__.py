@@ -1,26 +1,32 @@
 """What the operator tells the agent on this host: /etc/hostmesh/agent.toml, environment, flags."""
 
-from agent.settings.load import KEYS, SECTIONS, load_settings, overrides_from_flags
-from agent.settings.sections import (
-    DEFAULT_PATH,
-    AgentSettings,
-    Docker0Share,
-    DockerAttach,
-    DockerSettings,
-    EtcdSettings,
-    FirewallSettings,
-    FirewallVariant,
-    HostSettings,
-    LeaseSettings,
-    LogFormat,
-    LogLevel,
-    LogSettings,
-    MeshSettings,
-    MetricsSettings,
-    RestartPolicy,
-    RouteSettings,
-    Settings,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.settings.load import KEYS, SECTIONS, load_settings, overrides_from_flags
+    from agent.settings.sections import (
+        DEFAULT_PATH,
+        AgentSettings,
+        Docker0Share,
+        DockerAttach,
+        DockerSettings,
+        EtcdSettings,
+        FirewallSettings,
+        FirewallVariant,
+        HostSettings,
+        LeaseSettings,
+        LogFormat,
+        LogLevel,
+        LogSettings,
+        MeshSettings,
+        MetricsSettings,
+        RestartPolicy,
+        RouteSettings,
+        Settings,
+    )
 
 __all__ = [
     "DEFAULT_PATH",
@@ -46,3 +52,15 @@ __all__ = [
     "load_settings",
     "overrides_from_flags",
 ]
+
+_IN_LOAD = frozenset({"KEYS", "SECTIONS", "load_settings", "overrides_from_flags"})
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for: agentctl needs none of it while the agent answers (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "load" if name in _IN_LOAD else "sections"
+    found: object = getattr(importlib.import_module(f"agent.settings.{module}"), name)
+    globals()[name] = found
+    return found

@@ -18,6 +18,7 @@ from agent.errors import SettingsError
 from agent.model import Access, Backend, MeshConfig
 from agent.settings import kinds
 from agent.settings.kinds import required, setting
+from agent.settings.place import DEFAULT_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,8 +43,6 @@ __all__ = [
     "RouteSettings",
     "Settings",
 ]
-
-DEFAULT_PATH = Path("/etc/hostmesh/agent.toml")
 
 FirewallVariant = Literal["auto", "nft", "legacy"]
 RestartPolicy = Literal["when-idle", "always", "never"]

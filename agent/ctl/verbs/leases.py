@@ -10,8 +10,6 @@ from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, clean, duration, render_table
-from agent.ctl.watch import watch
-from agent.daemon.documents import leases_document
 from agent.errors import AgentUnavailable, HostmeshError
 
 __all__ = ["ask", "changes", "lines", "run"]
@@ -39,6 +37,8 @@ _WIDE = (Column(title="DOCKER", drop=3), Column(title="HOST ID", shrink_to=8, dr
 def run(context: Context) -> int:
     """Print the leases as the agent sees them, or as etcd has them when no agent answers."""
     if context.args.watch:
+        from agent.ctl.watch import watch  # noqa: PLC0415 - only for that
+
         return watch(context, "/v1/leases", lambda d: _screen(context, d), changes)
     document = ask(context)
     if context.form == "json":
@@ -75,6 +75,8 @@ def ask(context: Context) -> Document:
         if problem:
             context.remark(problem)
         left_s = direct.time_left(context.settings, view)
+        from agent.daemon.documents import leases_document  # noqa: PLC0415 - model and all
+
         return leases_document(view, direct.own_host_id(), time.time(), left_s=left_s)
 
 

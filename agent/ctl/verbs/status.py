@@ -10,7 +10,6 @@ from agent.ctl import direct
 from agent.ctl.client import AgentAbsentError, Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, duration, render_table, sentence
-from agent.ctl.watch import watch
 
 __all__ = ["changes", "lines", "run"]
 
@@ -37,6 +36,8 @@ _PEER_COLUMNS = (
 def run(context: Context) -> int:
     """Print what the agent says of itself; 0 whatever the state (``wait --ready`` tells)."""
     if context.args.watch:
+        from agent.ctl.watch import watch  # noqa: PLC0415 - only for that
+
         return watch(context, "/v1/status", lambda d: _screen(context, d), changes)
     try:
         document = context.client.get("/v1/status")
