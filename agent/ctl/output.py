@@ -10,8 +10,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.settings.text import printable
 
@@ -66,9 +65,8 @@ def _two_units(count: int, unit: str, rest: int, smaller_unit: str) -> str:
     return f"{count}{unit}" + (f"{rest}{smaller_unit}" if rest and count < _SMALL else "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """One column of a table.
+class Column(NamedTuple):
+    """One column of a table. No dataclass: importing those costs more than a table.
 
     Attributes:
         title: Heading.

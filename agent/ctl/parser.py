@@ -9,9 +9,8 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from agent.errors import UsageError
 from agent.settings.place import DEFAULT_PATH
@@ -160,9 +159,8 @@ def _wait(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """One verb.
+class Verb(NamedTuple):
+    """One verb. No dataclass: importing those takes longer than parsing.
 
     Attributes:
         words: What is typed: ("leases",) or ("config", "init").
