@@ -1,6 +1,6 @@
 """Figures of leases, each beside something measured in the same run.
 
-    .venv/bin/python tests/bench/leases.py [--quick]
+    .venv/bin/python tests/bench/leases.py [--quick] [snapshot] [event] [claims] [down]
 
 Real etcd in a network and PID namespace that the program makes for itself (root). Ours and the
 other's are measured in turn, or on the very same event; each figure is a median.
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -60,7 +61,7 @@ def fill(mesh: Registry, count: int) -> None:
 
 def snapshot(rounds: int) -> None:
     """A complete, checked view of 10,000 leases against etcdctl printing the same keys."""
-    ours, other = [], []
+    ours, other, ours_cpu, other_cpu = [], [], [], []
     with Etcd() as etcd, registry(etcd) as mesh:
         fill(mesh, _LEASES)
         command = [
@@ -68,18 +69,29 @@ def snapshot(rounds: int) -> None:
             *("get", "--prefix", "/hostmesh/"),
         ]
         for _ in range(rounds):
-            started_s = time.perf_counter()
+            started_s, before = time.perf_counter(), time.process_time()
             view = mesh.snapshot()
             ours.append(time.perf_counter() - started_s)
+            ours_cpu.append(time.process_time() - before)
             assert (len(view.leases), view.set_aside) == (_LEASES, ())
-            started_s = time.perf_counter()
+            started_s, before = time.perf_counter(), _children_cpu_s()
             env = {**os.environ, "ETCDCTL_API": "3"}
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=env)
             other.append(time.perf_counter() - started_s)
+            other_cpu.append(_children_cpu_s() - before)
     tell(
         f"snapshot of {_LEASES} leases", statistics.median(ours), statistics.median(other),
         "etcdctl get --prefix",
     )  # fmt: skip
+    tell(
+        "the same in CPU time", statistics.median(ours_cpu), statistics.median(other_cpu),
+        "etcdctl get --prefix",
+    )  # fmt: skip
+
+
+def _children_cpu_s() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def event(rounds: int) -> None:
@@ -194,10 +206,21 @@ def tell(what: str, ours_s: float, other_s: float, other: str) -> None:
     )
 
 
+FIGURES: dict[str, Callable[[bool], None]] = {
+    "snapshot": lambda quick: snapshot(3 if quick else 15),
+    "event": lambda quick: event(20 if quick else 300),
+    "claims": lambda quick: claims(32 if quick else 256),
+    "down": lambda quick: down(6 if quick else 120),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds")
-    quick = parser.parse_args().quick
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=", ".join(FIGURES))
+    words = parser.parse_args()
+    if unknown := set(words.figures) - set(FIGURES):
+        parser.error(f"there is no figure {min(unknown)}")
     if _INSIDE not in os.environ:
         etcdlab.binaries()  # out here, where there is a network
         inner = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, *sys.argv]
@@ -207,10 +230,9 @@ def main() -> None:
                 [*unshare, *inner], env={**os.environ, _INSIDE: "1"}, check=False
             ).returncode
         )
-    snapshot(3 if quick else 15)
-    event(20 if quick else 300)
-    claims(32 if quick else 256)
-    down(6 if quick else 120)
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
+    for name in words.figures or FIGURES:
+        FIGURES[name](words.quick)
 
 
 if __name__ == "__main__":
