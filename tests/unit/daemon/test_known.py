@@ -15,38 +15,13 @@ from agent.model import (
     Heartbeat,
     HostFacts,
     HostId,
-    Lease,
-    MeshConfig,
-    Uplink,
     View,
 )
+from tests.unit.small_mesh import CONFIG, UPLINK, lease
 
 pytestmark = pytest.mark.unit
 
 OWN = HostId("0" * 32)
-CONFIG = MeshConfig(
-    cidr=IPv4Network("10.64.0.0/10"),
-    subnet_len=16,
-    subnet_min=IPv4Address("10.64.0.0"),
-    subnet_max=IPv4Address("10.127.0.0"),
-)
-UPLINK = Uplink(
-    index=2,
-    name="eth0",
-    mtu=1500,
-    node_address=IPv4Address("192.0.2.1"),
-    on_link=IPv4Network("192.0.2.0/24"),
-)
-
-
-def lease(number: int) -> Lease:
-    return Lease(
-        subnet=IPv4Network(f"10.{64 + number}.0.0/16"),
-        node_address=IPv4Address(f"192.0.2.{1 + number}"),
-        backend="host-gw",
-        host_id=HostId(f"{number:032x}"),
-        host_name=f"host{number}",
-    )
 
 
 def beat(number: int) -> Heartbeat:

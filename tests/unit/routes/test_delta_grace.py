@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from agent.mesh.delta import RouteDelta
 from agent.mesh.desired import desired_routes
 from agent.mesh.world import World, peers_by_subnet
-from agent.model import HostFacts, Lease, MeshConfig, Route, Uplink
+from agent.model import HostFacts, Route
+from tests.unit.small_mesh import CONFIG, UPLINK, lease
 
 pytestmark = pytest.mark.unit
-
-CONFIG = MeshConfig(
-    cidr=IPv4Network("10.64.0.0/10"),
-    subnet_len=16,
-    subnet_min=IPv4Address("10.64.0.0"),
-    subnet_max=IPv4Address("10.127.0.0"),
-)
-
-
-def lease(number: int) -> Lease:
-    return Lease(
-        subnet=IPv4Network(f"10.{64 + number}.0.0/16"),
-        node_address=IPv4Address(f"192.0.2.{1 + number}"),
-        backend="host-gw",
-    )
-
 
 WORLD = World(
     config=CONFIG,
     own=lease(0),
     peers=peers_by_subnet((lease(1), lease(2)), lease(0)),
-    uplink=Uplink(
-        index=2,
-        name="eth0",
-        mtu=1500,
-        node_address=IPv4Address("192.0.2.1"),
-        on_link=IPv4Network("192.0.2.0/24"),
-    ),
+    uplink=UPLINK,
     host=HostFacts(links=(), foreign_routes=()),
     complete=True,
 )
