@@ -113,6 +113,7 @@ class Directory:
                 with is not reported as lost contact: the next snapshot decides that.
         """
         records = self._registry.records(self._last_config)
+        records.only_views()
         self._contact()
         everything = self._registry.keys.everything
         self._publish(records)

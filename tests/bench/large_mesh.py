@@ -140,6 +140,7 @@ class Agent:
         self._copying = Copying(CopyFile(folder / "copy.json"), conditions, timers)
         self._silence = Silence()
         self._records = load(peers, gateways)
+        self._records.only_views()
         facts = read_host_facts()
         self.known = Known(
             host_id=identity(0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -10,7 +11,8 @@ from agent.leases import wire
 from agent.leases.fold import Records
 from agent.leases.keys import Keys
 from agent.leases.kv import Event, Record
-from agent.model import HostId, Lease, MeshConfig
+from agent.model import HostId, Lease, MeshConfig, View
+from agent.sharedmap import changed_keys
 
 pytestmark = pytest.mark.unit
 
@@ -63,3 +65,56 @@ def test_later_views_still_have_config_and_leases() -> None:
     assert [lease.subnet for lease in after.leases] == [LEASE.subnet]
     assert [aside.key for aside in before.set_aside] != []
     assert after.set_aside == ()
+
+
+def lease_record(subnet: str, number: int, revision: int) -> Record:
+    lease = replace(LEASE, subnet=IPv4Network(subnet), host_id=HostId(f"{number:032x}"))
+    return Record(KEYS.subnet(lease.subnet), wire.encode_lease(lease), revision, revision)
+
+
+def follow(records: Records, *made: Record) -> View:
+    records.apply([Event(each.key, each) for each in made])
+    return records.view()
+
+
+def subnets(view: View) -> list[str]:
+    return [str(lease.subnet) for lease in view.leases]
+
+
+@pytest.mark.parametrize("younger", ["10.65.7.0/24", "10.64.0.0/15", "10.64.0.0/12"])
+def test_promise_1_of_two_that_overlap_the_older_is_used_until_it_goes(younger: str) -> None:
+    """Each comes in an event of its own, when all else has been judged long ago."""
+    records = loaded()
+    records.view()
+    older = lease_record("10.65.0.0/16", 1, 20)
+    assert subnets(follow(records, older)) == ["10.64.0.0/16", "10.65.0.0/16"]
+    later = follow(records, lease_record(younger, 2, 21))
+    assert subnets(later) == ["10.64.0.0/16", "10.65.0.0/16"]
+    assert any("overlaps the older lease" in aside.reason for aside in later.set_aside)
+    records.apply([Event(older.key, None), Event(KEYS.subnet(LEASE.subnet), None)])
+    assert subnets(records.view()) == [younger]
+
+
+def test_a_host_with_two_leases_keeps_the_one_when_the_other_changes() -> None:
+    records = loaded()
+    records.view()
+    follow(records, lease_record("10.65.0.0/16", 7, 20), lease_record("10.70.0.0/16", 7, 21))
+    view = follow(records, lease_record("10.70.0.0/16", 7, 30))
+    assert {str(each.subnet) for each in view.leases_of(HostId(f"{7:032x}"))} == {
+        "10.65.0.0/16",
+        "10.70.0.0/16",
+    }
+    records.apply([Event(KEYS.subnet(IPv4Network("10.65.0.0/16")), None)])
+    (left,) = records.view().leases_of(HostId(f"{7:032x}"))
+    assert left.mod_revision == 30
+
+
+def test_a_change_shares_all_else_with_the_view_before() -> None:
+    records = loaded()
+    before = follow(records, lease_record("10.65.0.0/16", 1, 20))
+    after = follow(records, lease_record("10.66.0.0/16", 2, 21))
+    kept = IPv4Network("10.65.0.0/16")
+    assert after.by_subnet[kept] is before.by_subnet[kept]
+    assert after.heartbeats is before.heartbeats
+    assert after.memory is before.memory
+    assert changed_keys(before.by_subnet, after.by_subnet) == {IPv4Network("10.66.0.0/16")}
