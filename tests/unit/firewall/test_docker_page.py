@@ -31,17 +31,13 @@ def test_every_pair_was_verified_on_every_engine_with_both_iptables() -> None:
         assert all(re.fullmatch(r"[1-9][0-9]* probes", cell) for cell in cells), pair
 
 
-def test_every_disturbance_was_tried_on_every_engine_and_pairs_with_both_ways_of_ip_forward() -> (
-    None
-):
+def test_every_disturbance_was_tried_on_every_engine_with_both_ways_of_ip_forward() -> None:
     for name in ("at first", *DISTURBANCES):
         cells = rows()[name]
         assert len(cells) == len(verified.ENGINES)
         for cell in cells:
-            assert "ip_forward" in cell, name
-    for cell in rows()["at first"]:
-        assert "ip_forward by Docker" in cell
-        assert "ip_forward before Docker" in cell
+            assert "ip_forward by Docker" in cell, name
+            assert "ip_forward before Docker" in cell, name
 
 
 def test_a_run_of_another_version_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
