@@ -66,3 +66,14 @@ def test_a_lease_that_came_back_before_the_pass_is_not_deleted() -> None:
     delta.world_changed(LESS)
     delta.world_changed(WORLD)
     assert deleted(delta, may_delete=True, may_sweep=True) == set()
+
+
+def test_promise_9_a_rival_of_a_route_that_was_there_before_its_lease_is_told() -> None:
+    delta = RouteDelta()
+    delta.world_changed(LESS)
+    ours = routes(WORLD)
+    route = next(each for each in ours if each.destination == lease(2).subnet)
+    delta.actual_listed(ours, (replace(route, protocol=186, metric=9),))
+    delta.world_changed(WORLD)
+    (conflict,) = delta.plan(may_delete=True).conflicts
+    assert conflict.wanted == route
