@@ -21,7 +21,7 @@ _EMPTY_TABLE = re.compile(r"^\*\w+\n(:[A-Z]+ ACCEPT *\n)+COMMIT\n", re.MULTILINE
 _LEFT_BEHIND = r"""
 cat /etc/docker/daemon.json 2>&1
 ls -A /etc/docker 2>&1
-echo "== routes"; ip route show table all | grep -v '^broadcast\|^local' | sort
+echo "== routes"; ip -4 route show table all | grep -v '^broadcast\|^local' | sort
 echo "== rules"; ip rule
 echo "== addresses"; ip -4 -br address | sed 's/@if[0-9]*//' | sort
 echo "== ipsets"; ipset list -n

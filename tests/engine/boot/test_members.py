@@ -87,6 +87,34 @@ def test_the_unit_that_runs_is_the_hardened_one(mesh: Mesh) -> None:
     assert "hostmesh" not in verified.stdout + verified.stderr
 
 
+def test_a_reload_is_refused_whole_or_done_at_once(mesh: Mesh) -> None:
+    host, pid = mesh.one, scenes.main_pid(mesh.one)
+    good = scenes.settings(mesh.lab)
+    host.write_file(
+        "/etc/hostmesh/agent.toml", good + '[log]\nlevel = "debug"\n[routes]\nrsync_s = 1\n'
+    )
+    refused = host.systemctl("reload", "hostmesh-agent", check=False)
+    assert refused.returncode != 0
+    assert "rsync_s" in host.log("agent")
+    assert "settings-refused" in host.conditions()
+    assert not [line for line in host.log("agent").splitlines() if '"level": "debug"' in line]
+    changed = '[log]\nformat = "console"\n[agent]\nsocket_group = "systemd-journal"\n'
+    host.write_file("/etc/hostmesh/agent.toml", good + changed)
+    host.systemctl("reload", "hostmesh-agent")
+    assert "settings-refused" not in host.conditions()
+    assert "agent.socket_group" in host.conditions()["settings-need-restart"]["cause"]
+    assert [line for line in host.log("agent").splitlines() if " settings-read " in line]
+    assert scenes.main_pid(host) == pid
+    host.restart_agent()
+    mesh.lab.wait_ready(30, [host.name])
+    assert host.conditions() == {}
+    group = host.run(["stat", "-c", "%G %a", "/run/hostmesh/agent.sock"]).stdout.split()
+    assert group == ["systemd-journal", "660"]
+    host.write_file("/etc/hostmesh/agent.toml", good)
+    host.run(["sh", "-c", f"kill -HUP {scenes.main_pid(host)}"])
+    wait_until(lambda: "settings-need-restart" in host.conditions(), 10, "SIGHUP reads them too")
+
+
 def test_promise_3_stopping_the_agent_leaves_the_data_path_alone(mesh: Mesh) -> None:
     with scenes.Watched(mesh.two, "web", mesh.web["host1"]) as pings:
         mesh.one.stop_agent()
@@ -190,3 +218,12 @@ def test_a_machine_that_boots_for_the_first_time_joins_and_nobody_types(
     modes = made.run(["stat", "-c", "%a %n", "/etc/docker", "/etc/docker/daemon.json"]).stdout
     assert modes.splitlines() == ["755 /etc/docker", "644 /etc/docker/daemon.json"]
     mesh.lab.wait_ready(20)
+
+
+def test_a_removal_returns_the_host_to_what_it_was(mesh: Mesh) -> None:
+    """Line by line: daemon.json, routes, rules, sets, sysctls, units, files."""
+    host = mesh.two
+    host.remove_container("web")
+    host.run(["dpkg", "--purge", "hostmesh"], timeout_s=120)
+    wait_until(lambda: host.system_state() == "running", 20, "calm again")
+    assert scenes.lasting_differences(host, mesh.before, patience_s=10) == []
