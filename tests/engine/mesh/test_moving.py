@@ -121,7 +121,7 @@ def test_promise_7_a_host_moves_by_word_and_keeps_what_docker_networks_need(mesh
     one, two, three = (mesh.hosts[f"host{n}"] for n in (1, 2, 3))
     ping = Pinger(three, one.container_address("web"), every_s=0.05)
     ping.wait_reply(10, "host1")
-    two.agentctl("docker", "restart", "--now", timeout_s=180)
+    two.agentctl("docker", "restart", "--now", "--yes", timeout_s=180)
     wait_until(lambda: is_new(docker0(two)), 60, "host2's docker0 in the new")
     assert "app (" in two.wait_condition("host-not-moved")["cause"]
     assert len(held(two)) == 2, "a network is still in the old one"
@@ -145,7 +145,7 @@ def test_promise_6_the_last_host_is_killed_in_the_middle_and_the_old_cidr_ends(m
     one.kill_agent()
     wait_until(one.ready, 30, "the agent to be back")
     assert held(one) == before
-    one.agentctl("docker", "restart", "--now", timeout_s=180)
+    one.agentctl("docker", "restart", "--now", "--yes", timeout_s=180)
     wait_until(lambda: len(held(one)) == 1, 60, "host1 to have moved")
     web = wait_until(lambda: one.container_address("web"), 30, "its container to be back")
     assert is_new(web)
