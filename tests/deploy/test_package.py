@@ -185,9 +185,11 @@ def test_beside_the_installers_version_it_does_not_install(target: Target, packa
 
 @pytest.mark.full
 def test_the_same_sources_make_the_same_package(
-    package: Path, suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything but the root filesystem is made again, the compiled extension too."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767300000")  # a commit meanwhile changes nothing
+    package = build.build(suite, tmp_path / "first", say=print)
     cache = Path(os.environ.get("HOSTMESH_LAB_CACHE", "/var/cache/hostmesh-lab"))
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/images").symlink_to(cache / "images")
