@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from types import FrameType
 
@@ -33,48 +31,36 @@ from agent.daemon.events import (
     ViewSeen,
 )
 from agent.daemon.finding import Finding
-from agent.daemon.forwarding import Forwarding
 from agent.daemon.joining import Joining
-from agent.daemon.kernelpass import KernelPass
 from agent.daemon.known import Known, former_lease
 from agent.daemon.loop import Loop, Rooms
 from agent.daemon.membership import Leaver
 from agent.daemon.notify import Notifier
 from agent.daemon.observer import Observer, open_history
+from agent.daemon.parts import COPY_NAME, check_host, docker_room, kernel_pass, release_lease
 from agent.daemon.passes import Passes
 from agent.daemon.reload import Reloader, Source
-from agent.daemon.restartturn import RestartTurn
-from agent.daemon.routing import Routing
 from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
 from agent.daemon.timers import Timers
-from agent.docker.processes import ProcessTable
-from agent.docker.room import DockerRoom
 from agent.errors import EtcdError, FirewallError
 from agent.kernel.facts import read_host_facts, uplink_target
-from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.firewall.monitor import RuleMonitor
-from agent.kernel.hostchecks import host_conditions
 from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.probe import Prober, nobody_answers
-from agent.kernel.routes import RouteTable
-from agent.kernel.sysctl import Sysctls
 from agent.leases.client import EtcdClient
 from agent.leases.copy import Copy, CopyFile
 from agent.leases.directory import Directory
-from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
 from agent.leases.survey import Survey
 from agent.leases.timeleft import TimeLeft
-from agent.leases.turns import Turns
-from agent.model import Condition, HostId, Lease, Uplink
+from agent.model import Condition, Lease
 from agent.settings import Settings
 
-__all__ = ["HostAgent", "leaver", "run_forever"]
+__all__ = ["HostAgent", "run_forever"]
 
-_COPY = "copy.json"
 _DOCKER_BUSY_S = 180.0
 
 
@@ -83,81 +69,6 @@ def run_forever(settings: Settings, source: Source) -> int:
     agent = HostAgent(settings, source)
     agent.run()
     return 0
-
-
-def _dockerd() -> int | None:
-    found = ProcessTable().dockerd()
-    return found.pid if found else None
-
-
-def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
-    """The kernel's writers for these settings.
-
-    Raises:
-        DependencyMissing: Rules are to be kept and there is no iptables.
-    """
-    firewall: Firewall | None = None
-    if settings.firewall.manage:
-        firewall = open_firewall(settings.firewall.variant, dockerd=_dockerd)
-    routes = settings.routes
-    table = RouteTable(routes.protocol, routes.table)
-    return KernelPass(
-        routing=Routing(table, routes.protocol, time.monotonic),
-        firewall=firewall,
-        forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),
-        access_limit=settings.firewall.access,
-    )
-
-
-def leaver(settings: Settings) -> Leaver:
-    """The steps of leaving, for a host whose agent does not run."""
-    state = StateFile(settings.agent.state_dir)
-    kernel = kernel_pass(settings, state)
-    own = host_id(read_machine_id())
-
-    def restore(force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: FBT001 # a callback of one argument
-        if not settings.docker.manage:
-            return (), ()
-        with closing(client_for(settings.etcd)) as client:
-            report = docker_room(settings, client, own).give_back.restore(force=force)
-        return report.done, report.todo
-
-    def release() -> tuple[str, ...]:
-        with closing(client_for(settings.etcd)) as client:
-            registry = Registry(client, settings.etcd.prefix)
-            return release_lease(registry, own, read_boot_id())
-
-    return Leaver(
-        state=state,
-        release=release,
-        remove=kernel.remove,
-        restore=restore,
-        forget=CopyFile(settings.agent.state_dir / _COPY).forget,
-    )
-
-
-def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, ...]:
-    """Give the lease back; a line of what was done.
-
-    Raises:
-        EtcdError: It could not be done now.
-    """
-    subnet = registry.release(own, boot_id)
-    return (f"gave {subnet} back",) if subnet is not None else ()
-
-
-def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerRoom:
-    """The host's Docker, restarted only when it is this host's turn."""
-    host_name = settings.host.name or socket.gethostname()
-    stopping = threading.Event()
-    turn = RestartTurn(Turns(client, settings.etcd.prefix, own, host_name), stopping)
-    return DockerRoom.of(settings.docker, settings.agent.state_dir, turn=turn, stopping=stopping)
-
-
-def check_host(uplink: Uplink) -> tuple[Condition, ...]:
-    """What on this host, beside ourselves, would undo or hinder our work."""
-    found = (Sysctls().reverse_path_condition(uplink), *host_conditions())
-    return tuple(each for each in found if each is not None)
 
 
 class HostAgent:
@@ -181,7 +92,7 @@ class HostAgent:
         host_name = settings.host.name or socket.gethostname()
         self._client = EtcdClient(settings.etcd)
         self._registry = Registry(self._client, settings.etcd.prefix)
-        self._copy_file = CopyFile(settings.agent.state_dir / _COPY)
+        self._copy_file = CopyFile(settings.agent.state_dir / COPY_NAME)
         self._copy = self._copy_file.load()
         self._observer = Observer(open_history(settings.agent.state_dir))
         self._conditions = ConditionRegistry(time.monotonic, self._observer)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from agent.daemon import viewconditions as tell
 from agent.daemon.announce import Announcer
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.copying import Copying
@@ -36,6 +37,7 @@ from agent.daemon.events import (
     Stop,
     ViewSeen,
 )
+from agent.daemon.grace import CALM, SWEEP, Grace
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known
 from agent.daemon.notify import Notifier
@@ -52,7 +54,7 @@ from agent.errors import HostmeshError, SettingsError
 from agent.leases.copy import CopyFile
 from agent.leases.keeper import Keeper
 from agent.mesh.world import World
-from agent.model import Condition, HostFacts, Severity, Uplink
+from agent.model import Condition, HostFacts, Uplink
 from agent.settings import Settings
 
 __all__ = ["Loop", "Rooms"]
@@ -132,8 +134,7 @@ class Loop:
         self._silence = silence
         self._announcer = Announcer(notifier)
         self._copying = Copying(rooms.copy, conditions, timers)
-        self._sweep_from_s: float | None = None
-        self._calm_from_s = 0.0
+        self._grace = Grace(settings, timers, clock)
         self._stopping = False
         self._log = structlog.get_logger("agent.loop")
         self._handlers: dict[type[Event], Callable[[Any], object]] = {
@@ -212,7 +213,7 @@ class Loop:
             return False
         self._update(known=known.accepted())
         self._pin()
-        self._calm_from_s = 0.0
+        self._grace.end()
         self._rooms.passes.world_changed()
         return True
 
@@ -300,22 +301,12 @@ class Loop:
     def _contact(self, event: ContactChanged) -> None:
         if event.problem is None:
             if self._snapshot.contact_problem:
-                self._hold_deletions()
+                self._grace.hold()
             self._update(contact_problem="")
             self._conditions.replace("etcd", ())
             return
         self._update(contact_problem=event.problem.message)
-        self._conditions.replace(
-            "etcd",
-            (
-                Condition(
-                    name="etcd-unreachable",
-                    cause=event.problem.message,
-                    hint=event.problem.hint
-                    or "routes and rules stay; see etcd, and etcd.endpoints in agent.toml",
-                ),
-            ),
-        )
+        self._conditions.replace("etcd", (tell.etcd_unreachable(event.problem),))
 
     def _lease(self, event: LeaseChanged) -> None:
         known = self._snapshot.known
@@ -342,7 +333,7 @@ class Loop:
             self._timers.set("resync", jittered(self._settings.routes.resync_s))
         if "host" in due:
             self._host_dirty = True
-        if due & {"sweep", "calm"}:
+        if due & {SWEEP, CALM}:
             self._rooms.passes.world_changed()
         if "copy" in due:
             self._copying.save(self._snapshot.known)
@@ -351,7 +342,7 @@ class Loop:
         if self._host_dirty:
             self._look_at_host()
         known = self._snapshot.known
-        self._grace(known)
+        self._grace.update(alarming=known.alarming is not None, complete=known.complete)
         self._conditions.replace("view", known.conditions())
         if known.left:
             self._conditions.replace("joining", self._rooms.joining.stay_out(known))
@@ -389,38 +380,14 @@ class Loop:
 
     @property
     def may_delete(self) -> bool:
-        """A route may go whose lease is known to be gone: the view is complete and believed.
-
-        After an alarm not at once: half of the holders being back ends it, and the other
-        half may be on its way. Nor after an outage: etcd may have been restored meanwhile
-        and count past where it was, without those who joined since the backup (promise 4).
-        """
-        known = self._snapshot.known
+        """A route may go whose lease is known to be gone: the view is complete and believed."""
         in_contact = not self._snapshot.contact_problem
-        return known.complete and in_contact and self._clock() >= self._calm_from_s
+        return self._snapshot.known.complete and in_contact and self._grace.calm
 
     @property
     def may_sweep(self) -> bool:
-        """Routes of an earlier life may go, too: hosts had time to be seen."""
-        return (
-            self.may_delete
-            and self._sweep_from_s is not None
-            and self._clock() >= self._sweep_from_s
-        )
-
-    def _grace(self, known: Known) -> None:
-        """Keep the two grace times."""
-        if known.alarming is not None:
-            self._hold_deletions()
-        elif known.complete and self._sweep_from_s is None:
-            self._sweep_from_s = self._clock() + self._settings.routes.sweep_grace_s
-            self._timers.set("sweep", self._settings.routes.sweep_grace_s)
-
-    def _hold_deletions(self) -> None:
-        """Let holders come back before what is missing counts as gone."""
-        grace_s = self._settings.lease.empty_cluster_grace_s
-        self._calm_from_s = self._clock() + grace_s
-        self._timers.set("calm", grace_s)
+        """Routes of an earlier life may go, too."""
+        return self.may_delete and self._grace.sweep
 
     def _look_at_host(self) -> None:
         self._host_dirty = False
@@ -430,7 +397,7 @@ class Loop:
             uplink = self._rooms.joining.choose_uplink(facts)
             found = self._rooms.check_host(uplink)
         except HostmeshError as error:
-            self._conditions.replace("host", (host_condition(error),))
+            self._conditions.replace("host", (tell.host_unusable(error),))
             self._timers.set("host", jittered(_RETRY_S))
             return
         self._conditions.replace("host", found)
@@ -455,13 +422,3 @@ class Loop:
 
     def _update(self, **changes: object) -> None:
         self._snapshot = replace(self._snapshot, **changes)  # type: ignore[arg-type] # names are Snapshot's
-
-
-def host_condition(error: HostmeshError) -> Condition:
-    """Why the host's own links and addresses cannot be used."""
-    return Condition(
-        name="uplink-missing",
-        severity=Severity.ERROR,
-        cause=error.message,
-        hint=error.hint or "bring the uplink up, or name it in agent.toml: host.uplink",
-    )

@@ -104,7 +104,7 @@ class Leaver:
 def leave_offline(settings: Settings, *, force: bool = False) -> Done:
     """``agentctl leave`` while no agent runs."""
     refuse_running_agent(settings.agent.socket, "leave")
-    from agent.daemon.compose import leaver  # noqa: PLC0415 # pulls in every room
+    from agent.daemon.parts import leaver  # noqa: PLC0415 # pulls in every room
 
     return leaver(settings).leave(force=force)
 
@@ -112,7 +112,7 @@ def leave_offline(settings: Settings, *, force: bool = False) -> Done:
 def cleanup(settings: Settings) -> Done:
     """``agentctl cleanup``: only the host, only while no agent runs (it would repair at once)."""
     refuse_running_agent(settings.agent.socket, "cleanup")
-    from agent.daemon.compose import leaver  # noqa: PLC0415 # the same
+    from agent.daemon.parts import leaver  # noqa: PLC0415 # the same
 
     return leaver(settings).clean()
 

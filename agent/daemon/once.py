@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.daemon.compose import kernel_pass
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.known import Known, own_leases
+from agent.daemon.parts import kernel_pass
 from agent.daemon.state import StateFile
 from agent.docker.room import DockerRoom
 from agent.errors import CannotTell

@@ -1,9 +1,10 @@
-"""The conditions that a view of etcd can bring. Pure."""
+"""The conditions that what the loop is told can bring: etcd, its views, the host. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from agent.errors import HostmeshError
 from agent.leases.rivals import CLONE_HINT
 from agent.model import (
     Condition,
@@ -21,6 +22,8 @@ __all__ = [
     "config_gone",
     "config_unusable",
     "dead",
+    "etcd_unreachable",
+    "host_unusable",
     "moving",
     "not_moved",
     "set_aside",
@@ -28,6 +31,25 @@ __all__ = [
 
 
 _NAMES_SHOWN = 10
+
+
+def etcd_unreachable(problem: HostmeshError) -> Condition:
+    """Etcd cannot be followed now; nothing changes (promise 3)."""
+    return Condition(
+        name="etcd-unreachable",
+        cause=problem.message,
+        hint=problem.hint or "routes and rules stay; see etcd, and etcd.endpoints in agent.toml",
+    )
+
+
+def host_unusable(problem: HostmeshError) -> Condition:
+    """The host's own links and addresses cannot be used."""
+    return Condition(
+        name="uplink-missing",
+        severity=Severity.ERROR,
+        cause=problem.message,
+        hint=problem.hint or "bring the uplink up, or name it in agent.toml: host.uplink",
+    )
 
 
 def alarm(reason: str) -> Condition:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from agent.daemon import compose
+from agent.daemon import parts
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.copying import Copying
 from agent.daemon.known import Known
@@ -131,7 +131,7 @@ class Agent:
         settings = load_settings(folder / "agent.toml", {}, {})
         timers, conditions = Timers(time.monotonic), ConditionRegistry(time.monotonic)
         self.passes = Passes(
-            kernel=compose.kernel_pass(settings, StateFile(folder)),
+            kernel=parts.kernel_pass(settings, StateFile(folder)),
             conditions=conditions,
             timers=timers,
             check_s=5,

@@ -1,0 +1,110 @@
+"""What the daemon, ``--once`` and an offline leave are built of alike."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import closing
+from typing import Final
+
+from agent.daemon.forwarding import Forwarding
+from agent.daemon.kernelpass import KernelPass
+from agent.daemon.membership import Leaver
+from agent.daemon.restartturn import RestartTurn
+from agent.daemon.routing import Routing
+from agent.daemon.state import StateFile
+from agent.docker.processes import ProcessTable
+from agent.docker.room import DockerRoom
+from agent.kernel.firewall import Firewall, open_firewall
+from agent.kernel.hostchecks import host_conditions
+from agent.kernel.routes import RouteTable
+from agent.kernel.sysctl import Sysctls
+from agent.leases.client import EtcdClient
+from agent.leases.copy import CopyFile
+from agent.leases.discovery import client_for
+from agent.leases.identity import host_id, read_boot_id, read_machine_id
+from agent.leases.registry import Registry
+from agent.leases.turns import Turns
+from agent.model import Condition, HostId, Uplink
+from agent.settings import Settings
+
+__all__ = ["COPY_NAME", "check_host", "docker_room", "kernel_pass", "leaver", "release_lease"]
+
+COPY_NAME: Final = "copy.json"
+"""The host's own copy of the last complete view, in the agent's state folder."""
+
+
+def _dockerd() -> int | None:
+    found = ProcessTable().dockerd()
+    return found.pid if found else None
+
+
+def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
+    """The kernel's writers for these settings.
+
+    Raises:
+        DependencyMissing: Rules are to be kept and there is no iptables.
+    """
+    firewall: Firewall | None = None
+    if settings.firewall.manage:
+        firewall = open_firewall(settings.firewall.variant, dockerd=_dockerd)
+    routes = settings.routes
+    table = RouteTable(routes.protocol, routes.table)
+    return KernelPass(
+        routing=Routing(table, routes.protocol, time.monotonic),
+        firewall=firewall,
+        forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),
+        access_limit=settings.firewall.access,
+    )
+
+
+def leaver(settings: Settings) -> Leaver:
+    """The steps of leaving, for a host whose agent does not run."""
+    state = StateFile(settings.agent.state_dir)
+    kernel = kernel_pass(settings, state)
+    own = host_id(read_machine_id())
+
+    def restore(force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: FBT001 # a callback of one argument
+        if not settings.docker.manage:
+            return (), ()
+        with closing(client_for(settings.etcd)) as client:
+            report = docker_room(settings, client, own).give_back.restore(force=force)
+        return report.done, report.todo
+
+    def release() -> tuple[str, ...]:
+        with closing(client_for(settings.etcd)) as client:
+            registry = Registry(client, settings.etcd.prefix)
+            return release_lease(registry, own, read_boot_id())
+
+    return Leaver(
+        state=state,
+        release=release,
+        remove=kernel.remove,
+        restore=restore,
+        forget=CopyFile(settings.agent.state_dir / COPY_NAME).forget,
+    )
+
+
+def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, ...]:
+    """Give the lease back; a line of what was done.
+
+    Raises:
+        EtcdError: It could not be done now.
+    """
+    subnet = registry.release(own, boot_id)
+    return (f"gave {subnet} back",) if subnet is not None else ()
+
+
+def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerRoom:
+    """The host's Docker, restarted only when it is this host's turn."""
+    host_name = settings.host.name or socket.gethostname()
+    stopping = threading.Event()
+    turn = RestartTurn(Turns(client, settings.etcd.prefix, own, host_name), stopping)
+    return DockerRoom.of(settings.docker, settings.agent.state_dir, turn=turn, stopping=stopping)
+
+
+def check_host(uplink: Uplink) -> tuple[Condition, ...]:
+    """What on this host, beside ourselves, would undo or hinder our work."""
+    found = (Sysctls().reverse_path_condition(uplink), *host_conditions())
+    return tuple(each for each in found if each is not None)
