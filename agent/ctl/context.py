@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from agent.ctl.client import AgentClient
 from agent.ctl.output import Palette, json_text, sentence
 from agent.errors import NotRoot, Refused, SettingsError
+from agent.settings.place import socket_at_a_glance
 from agent.settings.text import printable
 
 if TYPE_CHECKING:
@@ -66,8 +67,13 @@ class Context:
     def _socket(self) -> Path:
         """Where the settings say; where it is by default if they are wrong and an agent runs.
 
-        The agent goes on with the settings of before, and is the one to ask what is the matter.
+        The agent goes on with the settings of before, and is the one to ask what is the matter:
+        ``status`` reads them whole for that, and tells their mistakes.
         """
+        if not (self.args.set or self.args.verb.reads_settings):
+            found = socket_at_a_glance(self.args.settings, self._environ)
+            if found is not None:
+                return found
         try:
             return self.settings.agent.socket
         except SettingsError as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from agent.ctl.context import Context
-from agent.ctl.parser import build_parser
+from agent.ctl.parser import build_parser, parse
 from agent.errors import HostmeshError, SettingsError, UsageError
 from agent.settings.text import printable
 
@@ -16,6 +17,7 @@ __all__ = ["main"]
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
 _PIPE_BROKEN = 141  # 128 + SIGPIPE
+_OBJECTS = 100_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,10 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    # A mesh of thousands is one large document, and the collector would walk it again and again.
+    gc.set_threshold(_OBJECTS)
+    args = parse(argv)
     if args.verb is None:
-        parser.print_help(sys.stderr)
+        build_parser().print_help(sys.stderr)
         return UsageError.exit_code
     context = Context(args, os.environ, sys.stdout, sys.stderr)
     module = importlib.import_module(f"agent.ctl.verbs.{args.verb.module}")

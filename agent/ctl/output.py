@@ -37,6 +37,8 @@ def clean(value: object, *, max_chars: int = _MAX_CELL_CHARS) -> str:
     """``value`` as one harmless cell; "-" for nothing."""
     if value is None or value == "":
         return "-"
+    if type(value) is str and len(value) <= max_chars and value.isascii() and value.isprintable():
+        return value  # nearly every cell of a table of thousands
     text = printable(str(value)[: max_chars + 1])
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
@@ -97,11 +99,10 @@ def _shorten(text: str, width: int) -> str:
     return kept + "…"
 
 
-def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
-    return [
-        max([_cells(column.title), *(_cells(row[index]) for row in rows)])
-        for index, column in enumerate(columns)
-    ]
+def _width(column: Column, cells: Sequence[str]) -> int:
+    """What a column takes with nothing shortened."""
+    measure = len if "".join(cells).isascii() else _cells
+    return max(_cells(column.title), max(map(measure, cells), default=0))
 
 
 def _total(widths: Sequence[int]) -> int:
@@ -117,20 +118,20 @@ def render_table(
     out whole columns in their order. A table of columns that may neither be shortened nor
     dropped can be wider.
     """
-    cleaned = [[clean(value) for value in row] for row in rows]
     columns = list(columns)
+    cells = [[clean(value) for value in each] for each in zip(*rows, strict=True)]
+    cells = cells or [[] for _ in columns]
+    natural = [_width(*each) for each in zip(columns, cells, strict=True)]
     while True:
-        natural = _widths(columns, cleaned)
         widths = natural if width is None else _shrunk(columns, natural, width)
         droppable = [index for index, column in enumerate(columns) if column.drop]
         if width is None or _total(widths) <= width or not droppable:
             break
         gone = min(droppable, key=lambda index: columns[index].drop)
-        columns = columns[:gone] + columns[gone + 1 :]
-        cleaned = [row[:gone] + row[gone + 1 :] for row in cleaned]
-    lines = [_line(columns, widths, [column.title for column in columns])]
-    lines.extend(_line(columns, widths, row) for row in cleaned)
-    return lines
+        for parts in (columns, cells, natural):
+            del parts[gone]
+    aligned = (_aligned(*each) for each in zip(columns, widths, cells, strict=True))
+    return [_GAP.join(line).rstrip() for line in zip(*aligned, strict=True)]
 
 
 def _shrunk(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[int]:
@@ -144,13 +145,16 @@ def _shrunk(columns: Sequence[Column], natural: Sequence[int], width: int) -> li
     return widths
 
 
-def _line(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) -> str:
-    cells = []
-    for column, width, value in zip(columns, widths, row, strict=True):
-        text = _shorten(value, width) if column.shrink_to else value
-        space = " " * (width - _cells(text))
-        cells.append(space + text if column.right else text + space)
-    return _GAP.join(cells).rstrip()
+def _aligned(column: Column, width: int, cells: Sequence[str]) -> list[str]:
+    """The column's title and cells, each ``width`` wide."""
+    texts = [column.title, *cells]
+    if column.shrink_to:
+        texts = [_shorten(text, width) for text in texts]
+    if "".join(texts).isascii():
+        return [text.rjust(width) if column.right else text.ljust(width) for text in texts]
+    spaces = [" " * (width - _cells(text)) for text in texts]
+    pairs = zip(texts, spaces, strict=True)
+    return [space + text if column.right else text + space for text, space in pairs]
 
 
 def json_text(document: Mapping[str, Any]) -> str:

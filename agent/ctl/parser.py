@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
@@ -16,10 +18,11 @@ from agent.errors import UsageError
 from agent.settings.place import DEFAULT_PATH
 from agent.settings.text import shown
 
-__all__ = ["VERBS", "Verb", "build_parser"]
+__all__ = ["VERBS", "Verb", "build_parser", "parse"]
 
 _RESTART_TIMEOUT_S = 180.0  # dockerd may restart, fail, and be brought back as it was
 _MAX_TIMEOUT_S = 86_400.0
+_COLUMNS = 80  # where there is no terminal
 
 
 def _no_arguments(_parser: argparse.ArgumentParser) -> None:
@@ -170,6 +173,7 @@ class Verb(NamedTuple):
         arguments: Adds the verb's own arguments.
         timeout_s: How long to wait without --timeout.
         hidden: For programs (completion), not for --help.
+        reads_settings: Tells every mistake in agent.toml, even while the agent answers.
     """
 
     words: tuple[str, ...]
@@ -179,10 +183,17 @@ class Verb(NamedTuple):
     arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
     timeout_s: float = 15.0
     hidden: bool = False
+    reads_settings: bool = False
 
 
 VERBS: tuple[Verb, ...] = (
-    Verb(("status",), "this host on one screen, with every condition", "status", "run", _watch),
+    Verb(
+        ("status",),
+        "this host on one screen, with every condition",
+        "status",
+        arguments=_watch,
+        reads_settings=True,
+    ),
     Verb(("leases",), "who owns which subnet, and whether they are alive", "leases", "run", _watch),
     Verb(("routes",), "the mesh's routes on this host, wanted or there", "routes"),
     Verb(
@@ -250,10 +261,31 @@ _GROUPS = {
 }
 
 
+class _Formatter(argparse.HelpFormatter):
+    """argparse makes one for each argument, and would import shutil for the width (5 ms)."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """As shutil.get_terminal_size has it."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isascii() and given.isdigit() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or _COLUMNS  # type: ignore[union-attr] # AttributeError
+    except (AttributeError, ValueError, OSError):  # no stdout, a closed one, no terminal
+        return _COLUMNS
+
+
 class _Parser(argparse.ArgumentParser):
     """Raises UsageError with the nearest right word instead of printing the usage."""
 
     options: ClassVar[set[str]] = set()  # of all parsers together; set by build_parser
+
+    def __init__(self, **how: Any) -> None:  # noqa: ANN401 - argparse's
+        super().__init__(**{"formatter_class": _Formatter, "allow_abbrev": False, **how})
 
     def error(self, message: str) -> NoReturn:
         """Raise ``message`` with a hint."""
@@ -310,8 +342,26 @@ def _common() -> _Parser:
     return common
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser; the result's ``verb`` is None when none was given."""
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; ``verb`` is None when there is none.
+
+    A verb that stands first gets a parser of its own: building all of them takes longer than many
+    an answer. What that one does not understand the whole parser judges.
+
+    Raises:
+        UsageError: It cannot be meant; the hint says what may be.
+    """
+    for verb in VERBS:
+        if tuple(argv[: len(verb.words)]) == verb.words:
+            try:
+                return build_parser((verb,)).parse_args(argv)
+            except UsageError:
+                break
+    return build_parser().parse_args(argv)
+
+
+def build_parser(known: Sequence[Verb] = VERBS) -> argparse.ArgumentParser:
+    """Build the parser of these verbs; the result's ``verb`` is None when none was given."""
     # Each parser gets common arguments of its own: with shared ones the defaults below would
     # become the verbs' too, and undo what was given before the verb.
     top = _Parser(
@@ -319,23 +369,22 @@ def build_parser() -> argparse.ArgumentParser:
         description="Ask and steer the Hostmesh agent of this host.",
         epilog="Exit statuses: docs/exit-status.md. Every verb: agentctl VERB --help.",
         parents=[_common()],
-        allow_abbrev=False,
     )
     top.set_defaults(
         verb=None, output="text", settings=DEFAULT_PATH, set=[], socket=None, timeout=None
     )
-    verbs = top.add_subparsers(metavar="VERB", title="verbs", parser_class=_Parser)
+    # With prog told argparse need not format the usage for it.
+    how: dict[str, Any] = {"metavar": "VERB", "title": "verbs", "parser_class": _Parser}
+    verbs = top.add_subparsers(prog=top.prog, **how)
     groups = {}
     parsers: list[argparse.ArgumentParser] = [top]
-    for verb in VERBS:
+    for verb in known:
         place = verbs
         if len(verb.words) > 1:
             name = verb.words[0]
             if name not in groups:
                 group = verbs.add_parser(name, help=_GROUPS[name], description=_GROUPS[name])
-                groups[name] = group.add_subparsers(
-                    metavar="VERB", title="verbs", required=True, parser_class=_Parser
-                )
+                groups[name] = group.add_subparsers(prog=group.prog, required=True, **how)
                 parsers.append(group)
             place = groups[name]
         listed: dict[str, Any] = {} if verb.hidden else {"help": verb.summary}
@@ -344,7 +393,6 @@ def build_parser() -> argparse.ArgumentParser:
             **listed,
             description=verb.summary[0].upper() + verb.summary[1:] + ".",
             parents=[_common()],
-            allow_abbrev=False,
         )
         verb.arguments(parser)
         parser.set_defaults(verb=verb)

@@ -1,9 +1,49 @@
-"""Where the settings file is. Imports next to nothing."""
+"""Where the settings file and the control socket are. Imports next to nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["DEFAULT_PATH"]
+__all__ = ["DEFAULT_PATH", "DEFAULT_RUN_DIR", "SOCKET_NAME", "socket_at_a_glance"]
 
 DEFAULT_PATH = Path("/etc/hostmesh/agent.toml")
+DEFAULT_RUN_DIR = Path("/run/hostmesh")
+SOCKET_NAME = "agent.sock"
+_MAX_BYTES = 1 << 20
+
+
+def socket_at_a_glance(path: Path, environ: Mapping[str, str]) -> Path | None:
+    """The control socket that the settings mean, when that is plain and it is there.
+
+    The whole reader (:func:`agent.settings.load_settings`) takes 60 ms to import and knows every
+    key; agentctl needs this one. None leaves the question to it: whenever a variable of ours is
+    set, the file cannot be read, says something odd of ``run_dir``, or nothing is at that place.
+    """
+    if any(name.startswith("HOSTMESH_") for name in environ):
+        return None
+    try:
+        run_dir = _run_dir(path)
+        socket = None if run_dir is None else run_dir / SOCKET_NAME
+        return socket if socket is not None and socket.exists() else None
+    except (OSError, ValueError, RecursionError):  # TOML's and UTF-8's errors are ValueErrors
+        return None
+
+
+def _run_dir(path: Path) -> Path | None:
+    """``agent.run_dir`` of the file. Raises OSError and ValueError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        return DEFAULT_RUN_DIR
+    if len(data) > _MAX_BYTES:
+        return None
+    # A key is spelled out in TOML, unless it is quoted and has escapes.
+    if b"run_dir" not in data and b"\\" not in data:
+        return DEFAULT_RUN_DIR
+    import tomllib  # noqa: PLC0415 - 10 ms, and most files do not name it
+
+    agent = tomllib.loads(data.decode("utf-8-sig")).get("agent", {})
+    named = agent.get("run_dir", str(DEFAULT_RUN_DIR)) if isinstance(agent, dict) else None
+    return Path(named) if isinstance(named, str) and named.startswith("/") else None

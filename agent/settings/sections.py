@@ -18,7 +18,7 @@ from agent.errors import SettingsError
 from agent.model import Access, Backend, MeshConfig
 from agent.settings import kinds
 from agent.settings.kinds import required, setting
-from agent.settings.place import DEFAULT_PATH
+from agent.settings.place import DEFAULT_PATH, DEFAULT_RUN_DIR, SOCKET_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -207,7 +207,7 @@ class AgentSettings:
     """[agent]: the agent's own files."""
 
     state_dir: Path = setting(kinds.absolute_path(), Path("/var/lib/hostmesh"))
-    run_dir: Path = setting(kinds.absolute_path(), Path("/run/hostmesh"))
+    run_dir: Path = setting(kinds.absolute_path(), DEFAULT_RUN_DIR)
     socket_group: str = setting(
         kinds.pattern("a group name", r"([A-Za-z_][A-Za-z0-9_.-]{0,31}\$?)?"), ""
     )
@@ -215,7 +215,7 @@ class AgentSettings:
     @property
     def socket(self) -> Path:
         """The control socket."""
-        return self.run_dir / "agent.sock"
+        return self.run_dir / SOCKET_NAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,8 +44,7 @@ def run(context: Context) -> int:
     if context.form == "json":
         context.say_json(document)
     else:
-        for line in _screen(context, document):
-            context.say(line)
+        context.say("\n".join(_screen(context, document)))
     if document.get("cached"):
         context.remark(
             "etcd does not answer: this is the host's own copy of the last complete view"
