@@ -82,11 +82,10 @@ class AgentClient:
         except TimeoutError:
             raise self._late() from None
         except (FileNotFoundError, ConnectionRefusedError):
-            raise AgentAbsentError(
-                f"hostmesh-agent is not running here: nobody answers on {self.path}",
-                hint=_START_HINT,
-            ) from None
+            raise self._absent() from None
         except PermissionError:
+            if not _is_listened_on(self.path):  # what an agent that was killed left behind
+                raise self._absent() from None
             raise NotRoot(
                 f"this user may not open {self.path}",
                 hint="run it as root, or join the group that agent.socket_group names",
@@ -108,6 +107,12 @@ class AgentClient:
             connection.connect(str(self.path))
             connection.sendall(head.encode() + b"\r\n" + (body or b""))
             return self._read(connection, deadline_s)
+
+    def _absent(self) -> AgentAbsentError:
+        return AgentAbsentError(
+            f"hostmesh-agent is not running here: nobody answers on {self.path}",
+            hint=_START_HINT,
+        )
 
     def _late(self) -> AgentSilentError:
         return AgentSilentError(
@@ -151,6 +156,18 @@ class AgentClient:
         if status == _OK:
             return document
         raise _error_of(document, status)
+
+
+def _is_listened_on(path: Path) -> bool:
+    """Whether a process holds a unix socket of that name; True when it cannot be told.
+
+    By the last part of the name: the process may have bound it by another way there.
+    """
+    try:
+        lines = Path("/proc/net/unix").read_text(errors="replace").splitlines()
+    except OSError:
+        return True
+    return any(line.endswith(f"/{path.name}") for line in lines)
 
 
 def _head_of(head: bytes) -> tuple[int, int]:

@@ -148,6 +148,7 @@ class Answers:
             etcd_source=self._etcd_source(),
             last_contact_s=self._last_contact_s(),
             now_s=time.monotonic(),
+            tally=self._observer.tally,
         )
 
     def leases(self) -> Document:

@@ -79,13 +79,16 @@ class ControlServer:
         path: The socket. A stale one of a dead agent is replaced.
         group: Name of the group that may read, "" for root only.
         routes: What to answer.
+        connection_s: How long a connection may stay, whatever it does.
 
     Raises:
         Refused: Another agent answers on the socket.
         StateError: The socket cannot be made.
     """
 
-    def __init__(self, path: Path, group: str, routes: Routes) -> None:
+    def __init__(
+        self, path: Path, group: str, routes: Routes, *, connection_s: float = _CONNECTION_S
+    ) -> None:
         self._path = path
         _refuse_a_second_agent(path)
         try:
@@ -94,7 +97,7 @@ class ControlServer:
             # Nobody may connect between bind and chmod.
             mask = os.umask(0o177)
             try:
-                self._server = _Server(str(path), routes)
+                self._server = _Server(str(path), routes, connection_s)
             finally:
                 os.umask(mask)
             if group:
@@ -178,9 +181,10 @@ class _Bounded(ThreadingMixIn):
     block_on_close = False
     request_queue_size = 32
 
-    def prepare(self, routes: Routes) -> None:
+    def prepare(self, routes: Routes, connection_s: float) -> None:
         """To be called before anybody connects."""
         self.routes = routes
+        self.connection_s = connection_s
         self._slots = threading.BoundedSemaphore(_THREADS)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 # socketserver's types
@@ -200,8 +204,8 @@ class _Bounded(ThreadingMixIn):
 
 
 class _Server(_Bounded, UnixStreamServer):
-    def __init__(self, path: str, routes: Routes) -> None:
-        self.prepare(routes)
+    def __init__(self, path: str, routes: Routes, connection_s: float) -> None:
+        self.prepare(routes, connection_s)
         super().__init__(path, _Handler)
 
 
@@ -209,7 +213,7 @@ class _TcpServer(_Bounded, TCPServer):
     allow_reuse_address = True
 
     def __init__(self, address: tuple[str, int], routes: Routes) -> None:
-        self.prepare(routes)
+        self.prepare(routes, _CONNECTION_S)
         super().__init__(address, _Handler)
 
 
@@ -221,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:  # http.server's name
         """One that sends a byte now and then would stay for ever: its time is limited."""
         super().setup()
-        self._end = threading.Timer(_CONNECTION_S, self._cut)
+        self._end = threading.Timer(self.server.connection_s, self._cut)
         self._end.daemon = True
         self._end.start()
 

@@ -79,6 +79,7 @@ class Observer:
             self.tally.repairs[f"route-{each.reason}"] += 1
             if number < _NAMED:
                 text = f"{describe_route(each.route)} was {each.reason} and was put right"
+                self.tally.last_repair = text, self._clock()
                 self.happened("route-repaired", text, str(each.route.destination))
         if len(repaired) > _NAMED:
             self.happened("route-repaired", f"and {len(repaired) - _NAMED} routes more")
@@ -89,7 +90,9 @@ class Observer:
         if drift:
             self.tally.repairs["rules"] += 1
             text = "; ".join(edits[:3]) + (f"; and {len(edits) - 3} more" if len(edits) > 3 else "")  # noqa: PLR2004 - a line's worth
-            self.happened("rules-repaired", text or "rules were changed and put right")
+            text = text or "rules were changed and put right"
+            self.tally.last_repair = text, self._clock()
+            self.happened("rules-repaired", text)
 
     def docker_restarted(self) -> None:
         """The agent restarted dockerd."""

@@ -16,6 +16,7 @@ from agent.daemon.conditions import Standing
 from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.finding import source_of
 from agent.daemon.known import Known, own_leases
+from agent.daemon.parts import firewall_of
 from agent.daemon.routelist import routes_document
 from agent.daemon.routing import RoutesReport
 from agent.daemon.snapshot import Snapshot
@@ -35,7 +36,7 @@ from agent.mesh.world import World
 from agent.model import Condition, DockerFacts, DockerState, HostId, Severity, View
 from agent.settings import Settings
 
-__all__ = ["Look", "look", "offline_routes", "offline_status", "view_offline"]
+__all__ = ["Look", "look", "offline_firewall", "offline_routes", "offline_status", "view_offline"]
 
 _NOBODY = HostId("")
 
@@ -145,6 +146,17 @@ def offline_routes(settings: Settings) -> Mapping[str, Any]:
             hint="agentctl status",
         )
     return routes_document(seen.world, seen.listing.ours, seen.listing.foreign, source="host")
+
+
+def offline_firewall(settings: Settings) -> Mapping[str, Any]:
+    """``GET /v1/firewall`` without an agent: the rules as they stand.
+
+    Raises:
+        DependencyMissing, NotRoot, FirewallError: They cannot be read.
+    """
+    firewall = firewall_of(settings)
+    rules = firewall.show().splitlines() if firewall is not None else []
+    return {"version": 1, "rules": rules, "restore": None}
 
 
 def _own_id(conditions: list[Condition]) -> HostId:

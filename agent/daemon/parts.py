@@ -29,7 +29,15 @@ from agent.leases.turns import Turns
 from agent.model import Condition, HostId, Uplink
 from agent.settings import Settings
 
-__all__ = ["COPY_NAME", "check_host", "docker_room", "kernel_pass", "leaver", "release_lease"]
+__all__ = [
+    "COPY_NAME",
+    "check_host",
+    "docker_room",
+    "firewall_of",
+    "kernel_pass",
+    "leaver",
+    "release_lease",
+]
 
 COPY_NAME: Final = "copy.json"
 """The host's own copy of the last complete view, in the agent's state folder."""
@@ -40,15 +48,24 @@ def _dockerd() -> int | None:
     return found.pid if found else None
 
 
+def firewall_of(settings: Settings) -> Firewall | None:
+    """The host's firewall; None when the operator keeps the rules.
+
+    Raises:
+        DependencyMissing: There is no iptables.
+    """
+    if not settings.firewall.manage:
+        return None
+    return open_firewall(settings.firewall.variant, dockerd=_dockerd)
+
+
 def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
     """The kernel's writers for these settings.
 
     Raises:
         DependencyMissing: Rules are to be kept and there is no iptables.
     """
-    firewall: Firewall | None = None
-    if settings.firewall.manage:
-        firewall = open_firewall(settings.firewall.variant, dockerd=_dockerd)
+    firewall = firewall_of(settings)
     routes = settings.routes
     table = RouteTable(routes.protocol, routes.table)
     return KernelPass(

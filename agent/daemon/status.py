@@ -12,6 +12,7 @@ from agent import __version__
 from agent.daemon.conditions import Standing
 from agent.daemon.known import Known
 from agent.daemon.snapshot import Snapshot
+from agent.daemon.tally import Tally
 from agent.model import OWN_BRIDGE, Lease, Severity
 
 __all__ = ["host_state", "is_ready", "status_document"]
@@ -59,6 +60,7 @@ def status_document(
     etcd_source: Mapping[str, Any],
     last_contact_s: float,
     now_s: float,
+    tally: Tally | None = None,
     source: str = "agent",
 ) -> Mapping[str, Any]:
     """``GET /v1/status``.
@@ -68,6 +70,7 @@ def status_document(
         etcd_source: "endpoints", "source" and "told_by".
         last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
         now_s: Monotonic seconds, as the conditions' own times.
+        tally: What was counted since the agent started; None when none runs.
         source: "agent", or "host" when agentctl looked by itself.
     """
     known = snapshot.known
@@ -102,6 +105,7 @@ def status_document(
             "installed": snapshot.report.installed,
             "drift": snapshot.report.failed,
         },
+        "repairs": None if tally is None else _repairs(tally, now_s),
         "peers": [_peer(lease, known) for lease in peers_of(known)],
         "conditions": [_condition(each, now_s) for each in standing],
     }
@@ -133,6 +137,16 @@ def _etcd(snapshot: Snapshot, silent_s: float | None) -> Mapping[str, Any]:
         "cluster_id": f"{view.cluster_id:x}" if view else None,
         "revision": view.revision if view else None,
         "cached": bool(snapshot.known.believed and snapshot.known.believed.cached),
+    }
+
+
+def _repairs(tally: Tally, now_s: float) -> Mapping[str, Any]:
+    """Drift that was put right since the agent started."""
+    text, at_s = tally.last_repair or (None, now_s)
+    return {
+        "count": sum(tally.repairs.values()),
+        "last": text,
+        "last_s_ago": None if text is None else round(now_s - at_s, 1),
     }
 
 

@@ -55,6 +55,7 @@ class Tally:
         pass_s: How long passes over a part took, "routes" and "rules".
         plan_size: How many operations a pass over the routes did.
         repairs: Drift put right, by kind: "route-missing", ..., "rules".
+        last_repair: What was put right last, and when (monotonic seconds).
         events: Events recorded, by kind.
         docker_restarts: Restarts of dockerd by the agent.
         started_s: Unix time at which counting began.
@@ -65,6 +66,7 @@ class Tally:
     )
     plan_size: Buckets = field(default_factory=lambda: Buckets(_SIZES))
     repairs: Counter[str] = field(default_factory=Counter)
+    last_repair: tuple[str, float] | None = None
     events: Counter[str] = field(default_factory=Counter)
     docker_restarts: int = 0
     started_s: float = field(default_factory=time.time)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from agent.ctl import direct
+from agent.ctl.client import AgentAbsentError, Document
 from agent.ctl.context import Context
 from agent.ctl.output import sentence
 from agent.errors import CannotTell
@@ -14,8 +16,9 @@ def show(context: Context) -> int:
 
     Raises:
         CannotTell: --dry-run, and this host holds no subnet to make rules for.
+        AgentUnavailable: --dry-run, and no agent runs.
     """
-    document = context.client.get("/v1/firewall")
+    document = _ask(context)
     if context.form == "json":
         context.say_json(document)
         return 0
@@ -31,3 +34,18 @@ def show(context: Context) -> int:
     for rule in rules:
         context.say(sentence(rule))
     return 0
+
+
+def _ask(context: Context) -> Document:
+    """From the agent, else from the kernel; what would be written only the agent knows."""
+    try:
+        return context.client.get("/v1/firewall")
+    except AgentAbsentError as error:
+        if context.args.dry_run:
+            raise
+        context.need_root("read the rules from the kernel, and no agent answers")
+        context.remark(f"{error.message}; from the kernel instead")
+        direct.log_to_stderr()
+        from agent.daemon.offline import offline_firewall  # noqa: PLC0415 - pulls in every room
+
+        return dict(offline_firewall(context.settings))

@@ -73,6 +73,11 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         ("docker", _part(before, "docker").get("state"), _part(now, "docker").get("state")),
         ("etcd", _part(before, "etcd").get("connected"), _part(now, "etcd").get("connected")),
         ("drift", _part(before, "routes").get("drift"), _part(now, "routes").get("drift")),
+        (
+            "repaired",
+            _part(before, "repairs").get("count"),
+            _part(now, "repairs").get("count"),
+        ),
         ("peers", *(_counts(_list(each, "peers")) for each in (before, now))),
     ):
         if old != new:
@@ -160,6 +165,13 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{routes.get('installed')} of {routes.get('desired')}"
         + (f", {drift} drifted" if drift else ""),
     )
+    repairs = _part(document, "repairs")
+    if repairs.get("count"):
+        count, ago = repairs["count"], duration(repairs.get("last_s_ago"))
+        since = f"{count} since the agent started, the last {ago} ago"
+        yield "repaired", f"{since}: {repairs.get('last')}"
+    elif repairs:
+        yield "repaired", "nothing since the agent started"
 
 
 def _docker(docker: Mapping[str, Any]) -> str:

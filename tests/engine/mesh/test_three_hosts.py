@@ -70,6 +70,15 @@ def test_promise_1_each_host_has_a_subnet_of_its_own_and_docker_lives_in_it(mesh
     assert not any(a.overlaps(b) for a, b in itertools.combinations(subnets, 2))
 
 
+def test_promise_9_a_ready_host_says_so_with_200(mesh: Lab) -> None:
+    mesh.wait_ready(60)
+    for host in hosts(mesh):
+        asked = ["curl", "-s", "-w", "\n%{http_code}", "--unix-socket", "/run/hostmesh/agent.sock"]
+        body, _, status = host.run([*asked, "http://localhost/readyz"]).stdout.rpartition("\n")
+        assert status == "200"
+        assert json.loads(body) == {"ready": True, "reason": "ready", "state": "ready"}
+
+
 def test_containers_and_hosts_reach_every_remote_container_with_true_addresses(
     mesh: Lab, web: dict[str, str]
 ) -> None:

@@ -93,6 +93,11 @@ def test_what_happened_is_told_counted_and_kept(stage: Stage, node: Node) -> Non
         f"{subnet} via 192.0.2.2 oif {link_index(node)} proto 140 was missing and was put right"
     ]
     assert 'hostmesh_drift_repairs_total{kind="route-missing"} 1.0' in metrics(node)
+    repairs = node.document("status")["repairs"]
+    assert repairs["count"] == 1
+    assert repairs["last"] == told()[0]
+    assert 0 <= repairs["last_s_ago"] < 60
+    assert "repaired   1 since the agent started, the last " in node.ctl("status").stdout
     following = node.ctl("events", "--follow", "--since", "1ms", "--timeout", "300ms")
     assert (following.returncode, following.stdout) == (0, "")
     node.stop(signal.SIGKILL)
@@ -210,6 +215,11 @@ def test_status_without_an_agent_comes_from_etcd_and_kernel_and_says_so(
     assert document["routes"] == {"desired": 2, "installed": 2, "drift": 0}
     assert [peer["host_name"] for peer in document["peers"]] == ["node2"]
     assert document["conditions"][0]["name"] == "agent-not-running"
+    assert document["repairs"] is None
+    rules = node.ctl("firewall", "show")
+    assert rules.returncode == 0
+    assert "from the kernel instead" in rules.stderr
+    assert "ipset hostmesh-peers" in rules.stdout
     node.host.ip(f"route del {other.subnet()} proto 140")
     rows = {row["destination"]: row["state"] for row in node.document("routes")["routes"]}
     assert rows[other.subnet()] == "missing"
@@ -217,7 +227,7 @@ def test_status_without_an_agent_comes_from_etcd_and_kernel_and_says_so(
 
 
 def test_another_user_is_told_the_same_without_an_agent(agent_down: Node) -> None:
-    agent_down.socket.unlink()  # as a stopped agent leaves it; a killed one leaves a locked door
+    assert agent_down.socket.exists()  # the locked door that a killed agent leaves behind
     done = agent_down.ctl("status", "-o", "json", user=65534)
     assert done.returncode == 0, done.stderr
     check("status", json.loads(done.stdout))

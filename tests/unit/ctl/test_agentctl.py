@@ -144,7 +144,7 @@ def test_with_agent_and_etcd_down_and_no_copy_the_error_is_etcds(
         ("status", "--watch"),
         ("leases", "--watch"),
         ("etcd", "accept"),
-        ("firewall", "show"),
+        ("firewall", "show", "--dry-run"),
         ("docker", "restart", "--now"),
     ],
 )

@@ -84,6 +84,11 @@ STATUS: dict[str, Any] = {
     },
     "mesh": {"cidr": "10.64.0.0/10", "subnet_len": 16, "backend": "host-gw"},
     "routes": {"desired": 3, "installed": 2, "drift": 1},
+    "repairs": {
+        "count": 3,
+        "last": "10.66.0.0/16 via 192.0.2.2 oif 2 proto 140 was missing and was put right",
+        "last_s_ago": 312.0,
+    },
     "peers": [
         {**lease(1), "alive": True},
         {**lease(2), "alive": False},

@@ -9,6 +9,7 @@ import socket
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,27 @@ def test_a_client_that_says_nothing_does_not_block_others(path: Path) -> None:
     assert answers == [200]
     for sock in idle:
         sock.close()
+
+
+def test_a_connection_ends_in_time_however_busy_it_looks(tmp_path: Path) -> None:
+    """Promise 10: one that sends a byte now and then keeps no slot for ever."""
+    socket_path = tmp_path / "agent.sock"
+    server = ControlServer(socket_path, "", Routes({}, {}), connection_s=0.3)
+    server.start()
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as slow:
+            slow.connect(str(socket_path))
+            slow.sendall(b"GET /v1/status HTTP/1.1\r\n")
+            slow.settimeout(0.05)
+            ended, deadline_s = False, time.monotonic() + 5  # a quiet one may stay for 10 s
+            while not ended and time.monotonic() < deadline_s:
+                try:
+                    slow.sendall(b"A: a\r\n")
+                    ended = slow.recv(1) == b""
+                except TimeoutError:
+                    continue
+                except (BrokenPipeError, ConnectionResetError):
+                    ended = True
+        assert ended
+    finally:
+        server.stop()
