@@ -25,9 +25,10 @@ Suggests: etcd-client
 Section: net
 Priority: optional
 Description: one routed container network for plain Docker hosts
- Each host leases a subnet from etcd and gives it to its Docker Engine. The agent keeps the
- kernel's routes and the firewall as the leases of all hosts say, so that every container has
- an address that every other host and container can reach, without an overlay.
+ Each host leases a subnet from etcd and gives it to its Docker Engine. The
+ agent keeps the kernel's routes and the firewall as the leases of all hosts
+ say, so that every container has an address that every other host and
+ container can reach, without an overlay.
  .
  Everything that the agent needs of Python beside the interpreter is inside.
 """
@@ -43,7 +44,7 @@ Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: hostmesh
 
 Files: *
-Copyright: the Hostmesh authors
+Copyright: 2026 the Hostmesh authors
 License: Apache-2.0
  On Debian systems the text is in /usr/share/common-licenses/Apache-2.0.
 """

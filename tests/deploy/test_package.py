@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from deploy.deb import build
-from tests.deploy.target import CLONE, Target
+from tests.deploy.target import CLONE, Target, with_packages
 
 pytestmark = pytest.mark.netns
 
@@ -197,6 +197,15 @@ def test_the_same_sources_make_the_same_package(
     monkeypatch.setenv("HOSTMESH_LAB_CACHE", str(tmp_path / "cache"))
     again = build.build(suite, tmp_path / "dist", say=print)
     assert again.read_bytes() == package.read_bytes()
+
+
+@pytest.mark.full
+def test_debians_own_lint_finds_nothing(suite: str, package: Path, tmp_path: Path) -> None:
+    """What it says of every such package is overridden, each with a reason."""
+    if suite != "trixie":
+        pytest.skip("one version of lintian is enough: each names its findings anew")
+    target = Target(suite, tmp_path / "lint", [with_packages(suite, "lintian")])
+    assert target.run(f"lintian --allow-root --tag-display-limit 0 {target.take(package)}") == ""
 
 
 def test_make_deb_says_what_the_version_is() -> None:
