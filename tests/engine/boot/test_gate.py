@@ -28,8 +28,10 @@ def new_machine(lab: Lab, package: Path, text: str) -> BootedHost:
     return made
 
 
-def test_docker_is_held_back_no_longer_than_the_bound(fresh: Lab, package: Path) -> None:
-    """As when etcd is to run in a container of the same host: then all wait for each other."""
+def test_an_etcd_in_a_container_of_the_same_host_does_not_deadlock(
+    fresh: Lab, package: Path
+) -> None:
+    """The agent waits for etcd, etcd for Docker, Docker for the gate, and the gate for so long."""
     text = (
         '[etcd]\nendpoints = ["http://127.0.0.1:2379"]\n[mesh]\ncidr = "10.64.0.0/10"\n'
         '[host]\nuplink = "eth0"\n[docker]\nexpendable = ["etcd"]\n'
@@ -40,8 +42,22 @@ def test_docker_is_held_back_no_longer_than_the_bound(fresh: Lab, package: Path)
     shown = host.unit("agent", "ActiveState", "StatusText")
     assert shown["ActiveState"] == "activating"
     assert shown["StatusText"].startswith("waiting for a subnet; etcd-unreachable")
-    assert [each for each in host.journal(GATE) if "'timeout'" in str(each["MESSAGE"])]
-    host.kill()
+    gate = host.journal(GATE)
+    assert [each for each in gate if "'timeout'" in str(each["MESSAGE"])]
+    etcd = ["/usr/bin/etcd", "--data-dir", "/var/lib/etcd-in-docker"]
+    options = ["--network=host", "--restart=always", "--volume=/:/host", "--entrypoint=chroot"]
+    inspect = ["image", "inspect", "lab"]
+    wait_until(lambda: host.docker(*inspect, check=False).returncode == 0, 20, "the image")
+    host.docker("run", "-d", "--name=etcd", *options, "lab", "/host", *etcd)
+    fresh.wait_ready(60, [host.name])
+    assert scenes.docker_starts(host) == 2
+    host.wait_booted(30)
+    lease = host.status()["subnet"]
+    host.reboot()
+    fresh.wait_ready(60, [host.name])
+    assert host.status()["subnet"] == lease
+    assert scenes.docker_starts(host) == 1
+    host.shut_down()
 
 
 def test_an_agent_that_cannot_start_holds_nothing_back_and_is_never_given_up(
