@@ -42,6 +42,19 @@ def _ping(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("peer", metavar="PEER", help="a host: name, subnet, address or id")
 
 
+def _trace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="SRC", help="a container of this host (name or id), or an address"
+    )
+    parser.add_argument("destination", metavar="DST", help="the same; of another host an address")
+    parser.add_argument(
+        "--capture",
+        action="store_true",
+        help="send a ping from SRC, or wait for packets if it is not here, and show them on"
+        " every link of the way (root)",
+    )
+
+
 def _bugreport(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
@@ -207,6 +220,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(("diff",), "what differs from what should be: 0 nothing, 1 something, 2 unknown", "diff"),
     Verb(("map",), "this host, its links and its peers, drawn", "map"),
     Verb(("ping",), "every step of the way to a peer", "ping", "run", _ping),
+    Verb(("trace",), "rules, routes and links on a packet's way", "trace", "run", _trace),
     Verb(
         ("bugreport",),
         "everything for a bug report, without secrets",

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from agent.docker.containers import Container, containers_of
 from agent.docker.reading import (
     ACTIVE,
     EngineKind,
@@ -153,6 +154,32 @@ class Engine:
 
         self._change(ask)
         return tuple(sorted(found))
+
+    def containers(self) -> tuple[Container, ...]:
+        """List the containers that run.
+
+        Raises:
+            DockerError: The engine does not answer.
+        """
+        found: list[Container] = []
+        self._change(lambda client: found.extend(containers_of(client.containers())))
+        return tuple(found)
+
+    def process_of(self, container: str) -> int:
+        """Return the process id of a running container's first process.
+
+        Raises:
+            DockerError: The engine does not answer, or the container does not run.
+        """
+        found: list[int] = []
+
+        def ask(client: docker.APIClient) -> None:
+            found.append(int(client.inspect_container(container)["State"]["Pid"]))
+
+        self._change(ask)
+        if not found[0]:
+            raise DockerError(f"container {container[:12]} does not run any more")
+        return found[0]
 
     def _change(self, run: Callable[[docker.APIClient], object]) -> None:
         why = self._unavailable()

@@ -60,6 +60,7 @@ _KINDS: Final = (
 _SCOPE_ANY: Final = 255
 """RT_SCOPE_NOWHERE: in a deletion it matches every scope (fib_table_delete)."""
 _FLAG_ONLINK: Final = 4
+_FLAG_FIB_MATCH: Final = 0x2000  # RTM_F_FIB_MATCH
 _BYTE_MAX: Final = 255
 _TABLE_COMPAT: Final = 252
 """RT_TABLE_COMPAT: stands in the header's byte for a table above 255, which RTA_TABLE names."""
@@ -69,11 +70,12 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 _U32: Final = struct.Struct("=I")
 _TYPE_MASK: Final = 0x3FFF  # NLA_TYPE_MASK: without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
-_DST, _SRC, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH = 1, 2, 4, 5, 6, 7, 8, 9
+_DST, _SRC, _IIF, _OIF, _GATEWAY, _PRIORITY, _PREFSRC = 1, 2, 3, 4, 5, 6, 7
+_METRICS, _MULTIPATH = 8, 9
 _CACHEINFO, _TABLE = 12, 15
 _PLAIN: Final = frozenset({_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _CACHEINFO, _TABLE})
 _ODD_NAMES: Final = {
-    _SRC: "from", 3: "iif", _METRICS: "metrics", _MULTIPATH: "multipath", 11: "realm",
+    _SRC: "from", _IIF: "iif", _METRICS: "metrics", _MULTIPATH: "multipath", 11: "realm",
     16: "mark", 18: "via6", 22: "encap", 30: "nhid",
 }  # fmt: skip
 
@@ -234,11 +236,29 @@ def route_dump_request(*, protocol: int = 0, table: int = 0) -> bytes:
     return body
 
 
-def route_lookup_request(address: IPv4Address) -> bytes:
-    """Body of RTM_GETROUTE, which asks the way a packet to ``address`` would go."""
-    return (
-        _RTMSG.pack(_AF_INET, 32, 0, 0, 0, 0, 0, 0, 0) + _ATTRIBUTE.pack(8, _DST) + address.packed
-    )
+def route_lookup_request(
+    address: IPv4Address,
+    *,
+    source: IPv4Address | None = None,
+    in_link: int = 0,
+    entry: bool = False,
+) -> bytes:
+    """Body of RTM_GETROUTE, which asks the way a packet to ``address`` would go.
+
+    Args:
+        address: Where to.
+        source: The packet's source address; None leaves it to the kernel.
+        in_link: Index of the link it came in by; 0 for a packet of this host's own.
+        entry: Answer with the routing table's entry instead of the way (RTM_F_FIB_MATCH).
+    """
+    flags = _FLAG_FIB_MATCH if entry else 0
+    body = _RTMSG.pack(_AF_INET, 32, 32 if source else 0, 0, 0, 0, 0, 0, flags)
+    body += _ATTRIBUTE.pack(8, _DST) + address.packed
+    if source is not None:
+        body += _ATTRIBUTE.pack(8, _SRC) + source.packed
+    if in_link:
+        body += _ATTRIBUTE.pack(8, _IIF) + _U32.pack(in_link)
+    return body
 
 
 class RawLink(NamedTuple):

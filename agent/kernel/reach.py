@@ -64,19 +64,28 @@ class Reach:
     Args:
         address: Of the other host.
         timeout_s: For each answer.
+        source: This host's address to send from; None leaves it to the kernel.
 
     Raises:
         NotRoot: This user may not send ICMP.
         KernelError: There is no socket.
     """
 
-    def __init__(self, address: IPv4Address, timeout_s: float = 1.0) -> None:
+    def __init__(
+        self, address: IPv4Address, timeout_s: float = 1.0, *, source: IPv4Address | None = None
+    ) -> None:
         self._address = address
         self._timeout_s = timeout_s
         self._raw = True
-        self._identifier = int.from_bytes(os.urandom(2))
+        self.identifier = int.from_bytes(os.urandom(2))
         self._number = 0
         self._socket = self._open()
+        if source is not None:
+            try:
+                self._socket.bind((str(source), 0))
+            except OSError as error:
+                self._socket.close()
+                raise KernelError(f"cannot send from {source}: {error.strerror}") from error
 
     def _open(self) -> socket.socket:
         try:
@@ -135,9 +144,9 @@ class Reach:
         """Send one request of ``size`` bytes; seconds until its answer, None without one."""
         self._number = (self._number + 1) & 0xFFFF
         body = bytes(size - _HEADERS_BYTES)
-        header = _ECHO.pack(_ECHO_REQUEST, 0, 0, self._identifier, self._number)
+        header = _ECHO.pack(_ECHO_REQUEST, 0, 0, self.identifier, self._number)
         checksum = _checksum(header + body)
-        header = _ECHO.pack(_ECHO_REQUEST, 0, checksum, self._identifier, self._number)
+        header = _ECHO.pack(_ECHO_REQUEST, 0, checksum, self.identifier, self._number)
         sent_s = time.monotonic()
         self._socket.sendto(header + body, (str(self._address), 0))
         while (left_s := sent_s + self._timeout_s - time.monotonic()) > 0:
@@ -156,7 +165,7 @@ class Reach:
             kind, _, _, identifier, number = _ECHO.unpack_from(packet, offset)
         except struct.error:
             return False
-        ours = identifier == self._identifier or not self._raw  # the kernel sets a ping socket's
+        ours = identifier == self.identifier or not self._raw  # the kernel sets a ping socket's
         return bool(kind == _ECHO_REPLY and number == self._number and ours)
 
 

@@ -21,6 +21,7 @@ from agent.kernel.firewall.dockerd import variant_of
 from agent.kernel.firewall.flows import Flows
 from agent.kernel.firewall.legacy import LegacyWriter
 from agent.kernel.firewall.nft import NftWriter
+from agent.kernel.firewall.operator import Judgement, Way, judge
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
 from agent.kernel.firewall.plan import TableEdit, plan, plan_removal, restore_text
 from agent.kernel.firewall.rules import DOCKER_CHAIN
@@ -230,6 +231,10 @@ class HostFirewall:
         counted = parse_ruleset(self._programs.save(writer.variant, counters=True))
         return shown(counted, variant=writer.variant, peers=self._peers.members())
 
+    def judge(self, way: Way) -> Judgement:
+        """What becomes of a new ping on its way through this host. Changes nothing."""
+        return judge(self._read()[1].table("filter"), way)
+
     def render(self, wants: FirewallWants) -> str:
         """See :class:`Firewall`."""
         _writer, ruleset = self._read()
@@ -336,7 +341,7 @@ class HostFirewall:
 
 def open_firewall(
     variant: str = "auto", *, dockerd: Callable[[], int | None] = lambda: None
-) -> Firewall:
+) -> HostFirewall:
     """The firewall of this host.
 
     Args:

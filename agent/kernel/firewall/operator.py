@@ -11,17 +11,17 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from itertools import product
 from typing import Final
 
 from agent.kernel.firewall.parse import Clause, RuleSpec, Table, parse_rule
 from agent.kernel.firewall.plan import entry_chain, is_ours
-from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER
+from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER, ENTRIES, OURS
 from agent.mesh.firewall import PEERS_SET, Access, FirewallWants
 from agent.model import Condition, Severity
 
-__all__ = ["operator_rules"]
+__all__ = ["Judgement", "Way", "judge", "operator_rules"]
 
 _DEPTH: Final = 8
 """How deep an operator's own chains are followed."""
@@ -39,6 +39,11 @@ class _End(enum.Enum):
     RETURNED = enum.auto()
 
 
+_ENDS: Final = {
+    "DROP": _End.SHUT, "REJECT": _End.SHUT, "ACCEPT": _End.ACCEPTED, "RETURN": _End.RETURNED,
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class _Fate:
     """What the rule ``-A chain body`` does to a packet that would have come to ours."""
@@ -46,6 +51,71 @@ class _Fate:
     end: _End
     chain: str
     body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """A new ping through this host: the links it comes in and goes out by, its addresses."""
+
+    in_link: str
+    out_link: str
+    source: IPv4Address
+    destination: IPv4Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What becomes of it, as far as rules say it for sure.
+
+    Attributes:
+        place: Where the jump to our chain stands ("DOCKER-USER, rule 2"); "" without one.
+        verdict: "shut", "accepted", "left" (what follows ours decides) or "unsure".
+        rule: The rule that decides, as iptables-save writes it; "" when none surely does.
+        ours: The rule is one of ours.
+    """
+
+    place: str
+    verdict: str
+    rule: str = ""
+    ours: bool = False
+
+
+def judge(table: Table, way: Way) -> Judgement:
+    """Walk a new ping through the rules ahead of ours and then through ours."""
+    packet: _Packet = {
+        "-i": way.in_link,
+        "-o": way.out_link,
+        "-s": IPv4Network(way.source),
+        "-d": IPv4Network(way.destination),
+        "-p": "icmp",
+    }
+    entry = entry_chain(table)
+    rules = table.rules(entry)
+    at = next((number for number, body in enumerate(rules, 1) if is_ours(body)), None)
+    place = "" if at is None else f"{entry}, rule {at}"
+    fate = _fate(table, packet)
+    if fate is None and place:
+        fate = _within_ours(table, ENTRIES["filter"][1], packet, _DEPTH)
+    if fate is None:
+        return Judgement(place=place, verdict="unsure")
+    verdict = {_End.SHUT: "shut", _End.ACCEPTED: "accepted", _End.RETURNED: "left"}[fate.end]
+    rule = f"-A {fate.chain} {fate.body}"
+    return Judgement(place=place, verdict=verdict, rule=rule, ours=fate.chain.startswith(OURS))
+
+
+def _within_ours(table: Table, chain: str, packet: _Packet, depth: int) -> _Fate | None:
+    """What our rules surely do to it; None when none of them surely does anything."""
+    for body in table.rules(chain):
+        spec = parse_rule(body)
+        if not _hits(spec, packet):
+            continue
+        if spec.target in _ENDS:
+            return _Fate(_ENDS[spec.target], chain, body)
+        if depth and spec.target.startswith(OURS):
+            found = _within_ours(table, spec.target, packet, depth - 1)
+            if found is not None and found.end is not _End.RETURNED:
+                return found
+    return None
 
 
 def operator_rules(table: Table, wants: FirewallWants) -> Iterator[Condition]:

@@ -95,6 +95,50 @@ def test_containers_and_hosts_reach_every_remote_container_with_true_addresses(
         assert source.fetch(f"http://{web[target.name]}/", container="web")
 
 
+def test_a_packets_way_is_traced_and_captured(mesh: Lab, web: dict[str, str]) -> None:
+    """From container to container: what the kernel and the rules say, and the packet itself."""
+    host, other, _ = hosts(mesh)
+    done = host.agentctl("trace", "web", web[other.name], "--capture", "-o", "json", check=False)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["passes"]) == (0, True), done.stdout + done.stderr
+    steps = {f"{each['host']} {each['step']}": each for each in document["steps"]}
+    assert {each["result"] for name, each in steps.items() if name != "next rules"} == {"ok"}
+    assert steps["here route"]["text"].startswith(f"via {other.address} by eth0; {other.lease()}")
+    assert "DOCKER-USER, rule " in steps["here rules"]["text"]
+    assert "lets it pass: -A HOSTMESH-FORWARD" in steps["here rules"]["text"]
+    assert f"{other.name} at {other.address}" in steps["next host"]["text"]
+    capture = document["capture"]
+    assert (capture["sent"], capture["answered"]) == (1, 1)
+    one, two = web[host.name], web[other.name]
+    assert [(e["link"], e["ttl"], e["source"], e["destination"]) for e in capture["frames"]] == [
+        ("docker0", 64, one, two),
+        ("eth0", 63, one, two),
+        ("eth0", 63, two, one),
+        ("docker0", 62, two, one),
+    ]
+    there = capture["frames"][1]
+    assert there["source_mac"] == link_mac(host)
+    assert there["destination_mac"] == link_mac(other)
+    # Without the agent the kernel and Docker still tell; an operator's rule ahead is quoted.
+    rule = ["-i", "docker0", "-d", f"{two}/32", "-j", "DROP"]
+    host.run(["iptables", "-I", "DOCKER-USER", *rule])
+    host.stop_agent()
+    try:
+        shut = host.agentctl("trace", one, two, check=False)
+        assert shut.returncode == 1
+        assert (
+            f"a rule ahead of ours drops it: -A DOCKER-USER -d {two}/32 -i docker0" in shut.stdout
+        )
+    finally:
+        host.run(["iptables", "-D", "DOCKER-USER", *rule])
+        host.start_agent()
+
+
+def link_mac(host: Host) -> str:
+    shown = json.loads(host.run(["ip", "-j", "link", "show", "eth0"]).stdout)
+    return str(shown[0]["address"])
+
+
 def test_promise_3_killing_the_agent_loses_no_packet_and_it_takes_up_where_it_was(
     mesh: Lab, web: dict[str, str]
 ) -> None:

@@ -1,0 +1,180 @@
+"""``agentctl trace SRC DST``: what a packet meets on its way; with --capture for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent.ctl.context import Context
+from agent.ctl.output import clean, sentence
+
+if TYPE_CHECKING:
+    from agent.ctl.tracing import Tracer
+    from agent.kernel.capture import Capture, Frame
+    from agent.kernel.reach import Reach
+
+__all__ = ["lines", "run"]
+
+_ECHOES = 3
+_AFTER_S = 0.2  # every frame of an answered ping is in the sockets by then
+_MOST_FRAMES = 32
+_STYLES = {"ok": "good", "failed": "bad", "unknown": "warn"}
+
+
+def run(context: Context) -> int:
+    """Look at every step of the way, and at a real packet with --capture; 1 when one fails."""
+    if context.args.capture:
+        context.need_root("capture packets")
+    from agent.ctl.direct import log_to_stderr  # noqa: PLC0415 - only where rooms are used
+    from agent.ctl.ends import Place  # noqa: PLC0415 - imports rooms, 0.3 s
+    from agent.ctl.tracing import Tracer  # noqa: PLC0415 - the same
+    from agent.ctl.verbs.leases import ask  # noqa: PLC0415 - this room's own, too
+
+    log_to_stderr()
+    place = Place(context)
+    if place.problem:
+        context.remark(f"{place.problem}: containers are not known")
+    destination = place.end(context.args.destination)
+    source = place.end(context.args.source, destination.address)
+    tracer = Tracer(
+        context=context,
+        place=place,
+        source=source,
+        destination=destination,
+        leases=lambda: ask(context).get("leases", []),
+    )
+    # First: afterwards the kernel knows the neighbour.
+    capture = _capture(context, tracer) if context.args.capture else None
+    steps = [step._asdict() for step in tracer.steps()]
+    failed = any(step["result"] == "failed" for step in steps)
+    if capture is not None and not capture["frames"]:
+        failed = True
+    if capture is not None and capture["sent"] and not capture["answered"]:
+        failed = True
+    document = {
+        "version": 1,
+        "source": source.document(),
+        "destination": destination.document(),
+        "passes": not failed,
+        "steps": steps,
+        "capture": capture,
+    }
+    if context.form == "json":
+        context.say_json(document)
+    else:
+        for line in lines(document, context.palette.paint):
+            context.say(line)
+    return 1 if failed else 0
+
+
+def lines(
+    document: Mapping[str, Any], paint: Callable[[str, str], str] = lambda _style, text: text
+) -> list[str]:
+    """Lay out the document."""
+    found = [f"{_end(document['source'])} > {_end(document['destination'])}"]
+    for step in document["steps"]:
+        result = paint(_STYLES[step["result"]], step["result"].ljust(8))
+        where = clean(step["host"]).ljust(5)
+        found.append(f"  {where} {result}{clean(step['step']):<10} {sentence(step['text'])}")
+    capture = document["capture"]
+    if capture is not None:
+        found += _captured(capture)
+    return found
+
+
+def _end(end: Mapping[str, Any]) -> str:
+    name = f"{clean(end['container'])} " if end["container"] else ""
+    return f"{name}{clean(end['address'])}"
+
+
+def _captured(capture: Mapping[str, Any]) -> list[str]:
+    links = ", ".join(clean(each) for each in capture["links"])
+    if capture["sent"]:
+        head = f"captured on {links}; {capture['answered']} of {capture['sent']} pings answered"
+    else:
+        head = f"captured on {links}"
+    found = [head]
+    if capture["problem"]:
+        found.append(f"  {sentence(capture['problem'])}")
+    frames = capture["frames"]
+    if not frames:
+        return [*found, "  no packet passed"]
+    width = max(len(clean(each["link"])) for each in frames)
+    start_s = frames[0]["at_s"]
+    for each in frames:
+        ends = f"{clean(each['source'])} > {clean(each['destination'])}"
+        macs = f"{clean(each['source_mac'])} > {clean(each['destination_mac'])}"
+        after_ms = (each["at_s"] - start_s) * 1000
+        found.append(
+            f"  {after_ms:8.3f} ms  {clean(each['link']):<{width}}  ttl {each['ttl']:<3}"
+            f"  {ends}  {macs}  {clean(each['what'])}"
+        )
+    return found
+
+
+def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
+    """Send pings from the source if it is here, else wait for what passes by itself."""
+    from agent.errors import KernelError  # noqa: PLC0415 - as below
+    from agent.kernel.capture import Capture  # noqa: PLC0415 - only for that
+
+    links = tracer.links()
+    source, destination = tracer.source.address, tracer.destination.address
+    if not links:
+        raise KernelError(f"no link of this host is on the way from {source} to {destination}")
+    with Capture(links, source, destination) as capture:
+        reach = _sender(tracer)
+        if reach is not None:
+            sent, answered, problem, frames = _ping(reach, capture)
+        else:
+            context.remark(
+                f"{source} is not here: waiting {context.timeout_s:g} s for packets"
+                f" between it and {destination}"
+            )
+            sent, answered, problem = 0, 0, ""
+            frames = capture.collect(most=_MOST_FRAMES, timeout_s=context.timeout_s)
+    return {
+        "links": links,
+        "sent": sent,
+        "answered": answered,
+        "problem": problem,
+        "frames": [_frame(each) for each in frames],
+    }
+
+
+def _sender(tracer: Tracer) -> Reach | None:
+    """What sends from the source itself; None when the source is not here."""
+    from agent.kernel.namespace import in_network_of  # noqa: PLC0415 - only for --capture
+    from agent.kernel.reach import Reach  # noqa: PLC0415 - the same
+
+    source, to = tracer.source, tracer.destination.address
+    if source.container is not None:
+        pid = tracer.place.engine.process_of(source.container.id)
+        return in_network_of(pid, lambda: Reach(to, source=source.address))
+    return Reach(to, source=source.address) if source.is_host else None
+
+
+def _ping(reach: Reach, capture: Capture) -> tuple[int, int, str, tuple[Frame, ...]]:
+    sent = 0
+    try:
+        for _ in range(_ECHOES):
+            echo = reach.echo(1)
+            sent += 1
+            if echo.rtt_s or echo.problem:
+                break
+    finally:
+        reach.close()
+    frames = capture.collect(most=_MOST_FRAMES, timeout_s=_AFTER_S, identifier=reach.identifier)
+    return sent, len(echo.rtt_s), echo.problem, frames
+
+
+def _frame(frame: Frame) -> dict[str, Any]:
+    return {
+        "link": frame.link,
+        "at_s": round(frame.at_s, 6),
+        "ttl": frame.ttl,
+        "source": str(frame.source),
+        "destination": str(frame.destination),
+        "source_mac": frame.source_mac,
+        "destination_mac": frame.destination_mac,
+        "what": frame.what,
+    }

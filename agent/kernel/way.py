@@ -1,0 +1,119 @@
+"""The kernel's own decision on one packet, as ``ip route get DST from SRC iif LINK`` asks it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+from agent.errors import KernelError
+from agent.kernel.codec import (
+    RTM_GETROUTE,
+    attributes,
+    decode_neighbour,
+    decode_route,
+    route_lookup_request,
+)
+from agent.kernel.netlink import NetlinkError, NetlinkSocket
+from agent.model import Route
+
+__all__ = ["Decision", "Neighbour", "decide", "neighbour_on"]
+
+_RTM_GETNEIGH: Final = 30
+_NDMSG: Final = struct.Struct("=BBHiHBB")
+_NDA_LLADDR: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Which way a packet goes.
+
+    Attributes:
+        link_index: Where it goes out by; None when it goes nowhere.
+        gateway: The next hop; None when the destination is on the link itself.
+        local: It is for this host.
+        entry: The routing table's entry that decided; None before Linux 4.14.
+        refusal: The kernel's words when there is no way, else "".
+    """
+
+    link_index: int | None = None
+    gateway: IPv4Address | None = None
+    local: bool = False
+    entry: Route | None = None
+    refusal: str = ""
+
+
+def decide(
+    destination: IPv4Address, *, source: IPv4Address | None = None, in_link: int = 0
+) -> Decision:
+    """Ask the kernel (RTM_GETROUTE); it applies policy rules, forwarding and rp_filter, too.
+
+    Args:
+        destination: Where the packet goes.
+        source: Its source address.
+        in_link: Index of the link that it comes in by; 0 for this host's own.
+
+    Raises:
+        KernelError: No answer.
+    """
+    what = f"looking up the route to {destination}"
+    with NetlinkSocket() as connection:
+        try:
+            found = _ask(connection, destination, source, in_link, what, entry=False)
+        except NetlinkError as error:
+            return Decision(refusal=error.detail)
+        try:
+            entry = _ask(connection, destination, source, in_link, what, entry=True)
+        except NetlinkError:  # it changed in between
+            entry = None
+    if found is None:
+        raise KernelError(f"{what}: the kernel's answer is no IPv4 route")
+    return Decision(
+        link_index=found.oif,
+        gateway=found.gateway,
+        local=found.kind.startswith("local"),
+        entry=entry,
+    )
+
+
+def _ask(
+    connection: NetlinkSocket,
+    destination: IPv4Address,
+    source: IPv4Address | None,
+    in_link: int,
+    what: str,
+    *,
+    entry: bool,
+) -> Route | None:
+    body = route_lookup_request(destination, source=source, in_link=in_link, entry=entry)
+    return decode_route(connection.request(RTM_GETROUTE, body, what))
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An entry of the neighbour table: "valid", "failed" or "incomplete"."""
+
+    state: str
+    mac: str
+
+
+def neighbour_on(address: IPv4Address, link_index: int) -> Neighbour | None:
+    """The kernel's entry for ``address`` on a link, None when there is none.
+
+    Raises:
+        KernelError: The table could not be had.
+    """
+    with NetlinkSocket() as connection:
+        body = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0)
+        for payload in connection.dump(_RTM_GETNEIGH, body, "listing neighbours"):
+            found = decode_neighbour(payload)
+            if found is None or (found.address, found.link_index) != (address, link_index):
+                continue
+            macs = [
+                value for kind, value in attributes(payload, _NDMSG.size) if kind == _NDA_LLADDR
+            ]
+            state = "valid" if found.valid else "failed" if found.failed else "incomplete"
+            return Neighbour(state, macs[0].hex(":") if macs else "")
+    return None
