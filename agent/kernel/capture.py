@@ -1,19 +1,19 @@
 """Packets between two addresses, seen as they pass several links. Looks only, and only for a while.
 
-An AF_PACKET socket per link, with a filter in the kernel so that a busy link costs nothing.
+One AF_PACKET socket for all links, so that frames come in the order in which the kernel handled
+them, with a filter in the kernel so that a busy link costs nothing.
 Sources: packet(7), linux/filter.h, linux/if_ether.h, RFC 791, RFC 792.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import select
+import math
 import socket
 import struct
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import TracebackType
 from typing import Final, Self
@@ -38,6 +38,7 @@ _MIN_HEADER_WORDS: Final = 5
 
 # linux/bpf_common.h: load a half word or word at an offset, jump if equal, return.
 _LD_H, _LD_W, _JEQ, _RET = 0x28, 0x20, 0x15, 0x06
+_LINK_INDEX: Final = 0xFFFF_F008  # SKF_AD_OFF + SKF_AD_IFINDEX
 _TYPE_AT, _SOURCE_AT, _DESTINATION_AT = 12, 26, 30
 
 
@@ -78,16 +79,10 @@ class Capture:
     """
 
     def __init__(self, links: Sequence[str], source: IPv4Address, destination: IPv4Address) -> None:
+        self._links = frozenset(links)
         self._source = source
         self._destination = destination
-        self._sockets: dict[int, tuple[str, socket.socket]] = {}
-        try:
-            for link in dict.fromkeys(links):
-                opened = _open(link, source, destination)
-                self._sockets[opened.fileno()] = (link, opened)
-        except BaseException:
-            self.close()
-            raise
+        self._socket = _open(sorted(self._links), source, destination)
 
     def __enter__(self) -> Self:
         return self
@@ -102,13 +97,12 @@ class Capture:
 
     def close(self) -> None:
         """Stop listening."""
-        for _, opened in self._sockets.values():
-            opened.close()
+        self._socket.close()
 
     def collect(
         self, *, most: int, timeout_s: float, identifier: int | None = None
     ) -> tuple[Frame, ...]:
-        """What passed, in order of time: until there are ``most``, or the time is over.
+        """What passed, in that order: until there are ``most``, or the time is over.
 
         Args:
             most: So many frames at most.
@@ -118,16 +112,29 @@ class Capture:
         """
         found: list[Frame] = []
         deadline_s = time.monotonic() + timeout_s
-        with contextlib.closing(select.epoll()) as poll:
-            for descriptor in self._sockets:
-                poll.register(descriptor, select.EPOLLIN)
-            while len(found) < most and (left_s := deadline_s - time.monotonic()) > 0:
-                for descriptor, _ in poll.poll(left_s):
-                    link, opened = self._sockets[descriptor]
-                    frame = _receive(link, opened)
-                    if frame is not None and self._counts(frame, identifier):
-                        found.append(frame)
-        return tuple(sorted(found, key=lambda frame: frame.at_s))
+        while len(found) < most and (left_s := deadline_s - time.monotonic()) > 0:
+            self._socket.settimeout(left_s)
+            frame = self._receive()
+            if frame is not None and self._counts(frame, identifier):
+                found.append(frame)
+        return tuple(_in_time(found))
+
+    def _receive(self) -> Frame | None:
+        try:
+            data, extra, _, address = self._socket.recvmsg(
+                _SNAP_BYTES, socket.CMSG_SPACE(_TIMESPEC.size)
+            )
+        except OSError:  # nothing came, or a link went down
+            return None
+        if address[0] not in self._links:  # from before the filter was there
+            return None
+        at_s = time.time()
+        for level, kind, value in extra:
+            stamped = (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS)
+            if stamped and len(value) == _TIMESPEC.size:
+                seconds, nanoseconds = _TIMESPEC.unpack(value)
+                at_s = seconds + nanoseconds / 1e9
+        return parse_frame(data, address[0], at_s)
 
     def _counts(self, frame: Frame, identifier: int | None) -> bool:
         ends = {frame.source, frame.destination}
@@ -138,28 +145,50 @@ class Capture:
         )
 
 
-def _open(link: str, source: IPv4Address, destination: IPv4Address) -> socket.socket:
+def _in_time(frames: Sequence[Frame]) -> Iterator[Frame]:
+    """The frames with times in their order.
+
+    The kernel begins to stamp a moment after it was asked to (net_enable_timestamp); what came
+    before is stamped when it is read, which is too late.
+    """
+    latest_s = math.inf
+    times = []
+    for frame in reversed(frames):
+        latest_s = min(latest_s, frame.at_s)
+        times.append(latest_s)
+    for frame, at_s in zip(frames, reversed(times), strict=True):
+        yield replace(frame, at_s=at_s)
+
+
+def _open(links: Sequence[str], source: IPv4Address, destination: IPv4Address) -> socket.socket:
     try:
-        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: nothing comes in yet
+        indexes = [socket.if_nametoindex(link) for link in links]
+    except OSError as error:
+        raise KernelError(f"cannot capture on {', '.join(links)}: {error.strerror}") from error
+    try:
+        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
     except PermissionError as error:
         raise NotRoot("only root may capture packets", hint="run it with sudo") from error
     except OSError as error:
         raise KernelError(f"cannot open a socket to capture with: {error}") from error
     try:
-        _attach(opened, _filter(source, destination))
+        _attach(opened, _filter(indexes, source, destination))
         opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        opened.settimeout(0)
-        opened.bind((link, _ETH_P_ALL))
     except OSError as error:
         opened.close()
-        raise KernelError(f"cannot capture on {link}: {error.strerror}") from error
+        raise KernelError(f"cannot set up a capture: {error.strerror}") from error
     return opened
 
 
-def _filter(source: IPv4Address, destination: IPv4Address) -> list[tuple[int, int, int, int]]:
-    """IPv4 from or to ``destination``, or to ``source``."""
+def _filter(
+    links: Sequence[int], source: IPv4Address, destination: IPv4Address
+) -> list[tuple[int, int, int, int]]:
+    """On one of these links: IPv4 from or to ``destination``, or to ``source``."""
     there, back = int(destination), int(source)
     return [
+        (_LD_W, 0, 0, _LINK_INDEX),
+        *((_JEQ, len(links) - at, 0, index) for at, index in enumerate(links)),
+        (_RET, 0, 0, 0),
         (_LD_H, 0, 0, _TYPE_AT),
         (_JEQ, 0, 6, int.from_bytes(_ETH_P_IP)),
         (_LD_W, 0, 0, _SOURCE_AT),
@@ -178,19 +207,6 @@ def _attach(opened: socket.socket, program: Sequence[tuple[int, int, int, int]])
     # struct sock_fprog: how many instructions, and where they are.
     fprog = struct.pack("@HP", len(program), ctypes.addressof(held))
     opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
-
-
-def _receive(link: str, opened: socket.socket) -> Frame | None:
-    try:
-        data, extra, _, _ = opened.recvmsg(_SNAP_BYTES, socket.CMSG_SPACE(_TIMESPEC.size))
-    except OSError:  # nothing after all, or the link went down
-        return None
-    at_s = time.time()
-    for level, kind, value in extra:
-        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS) and len(value) == _TIMESPEC.size:
-            seconds, nanoseconds = _TIMESPEC.unpack(value)
-            at_s = seconds + nanoseconds / 1e9
-    return parse_frame(data, link, at_s)
 
 
 def parse_frame(data: bytes, link: str, at_s: float) -> Frame | None:

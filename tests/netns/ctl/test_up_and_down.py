@@ -165,6 +165,45 @@ def test_ping_follows_the_way_to_a_peer(stage: Stage, node: Node) -> None:
     assert [each["host_name"] for each in map_document["peers"]] == ["node2"]
 
 
+def test_trace_tells_the_way_with_and_without_an_agent(stage: Stage, node: Node) -> None:
+    other = stage.nodes[1]
+    far = other.subnet().replace("0/24", "9")
+
+    def traced(to: str, *more: str, user: int = 0) -> tuple[int, dict[str, str]]:
+        done = node.ctl("trace", node.address, to, "-o", "json", *more, user=user)
+        document = json.loads(done.stdout)
+        check("trace", document)
+        frames = (document["capture"] or {}).get("frames", [])
+        steps = {
+            f"{e['host']} {e['step']}": f"{e['result']}: {e['text']}" for e in document["steps"]
+        }
+        return done.returncode, {**steps, "frames": str([(e["link"], e["ttl"]) for e in frames])}
+
+    status, steps = traced(other.address, "--capture")
+    assert status == 0
+    assert steps["frames"] == "[('eth0', 64), ('eth0', 64)]"
+    assert steps["here route"].startswith("ok: straight by eth0; 192.0.2.0/24")
+    assert steps["here neighbour"].endswith("on eth0, valid")
+    assert steps["next host"].startswith("ok: node2 at 192.0.2.2")
+    status, steps = traced(far)
+    assert status == 0
+    assert steps["here route"].startswith(f"ok: via 192.0.2.2 by eth0; {other.subnet()}")
+    assert steps["here route"].endswith("proto 140 table 254")
+    assert steps["next rules"].startswith("unknown: ")
+    nowhere, steps = traced("10.127.0.1")
+    assert nowhere == 1
+    assert steps["here route"].startswith("failed: the kernel has no way to 10.127.0.1")
+    status, steps = traced(far, user=65534)
+    assert steps["here route"].startswith("ok: via 192.0.2.2")
+    node.stop(signal.SIGKILL)
+    try:
+        assert traced(far)[1]["next host"].startswith("ok: node2")
+        assert node.ctl("trace", "web", far).returncode == 2
+    finally:
+        node.start()
+        eventually(node.subnet, 20)
+
+
 def test_a_report_holds_no_planted_secret_and_a_full_disk_none_of_it(node: Node) -> None:
     node.host.ip("link set lo alias hunter2-planted-is-no-secret-there")
     text = node.settings.read_text()

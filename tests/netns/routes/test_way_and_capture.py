@@ -166,7 +166,7 @@ def test_waiting_ends_with_enough_packets_and_counts_no_others(scene: Scene) -> 
 
 
 def test_a_link_or_a_process_that_is_not_there_is_an_error_for_operators(scene: Scene) -> None:
-    with pytest.raises(KernelError, match="cannot capture on nosuch"):
+    with pytest.raises(KernelError, match="cannot capture on nosuch, wan0"):
         scene.router.call(Capture, ["wan0", "nosuch"], CONTAINER, FAR)
     with pytest.raises(KernelError, match="has ended"):
         in_network_of(2**22 + 1, lambda: None)

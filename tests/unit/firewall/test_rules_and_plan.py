@@ -7,6 +7,7 @@ import pytest
 
 from agent.errors import FirewallError
 from agent.kernel.firewall.conditions import conditions_of
+from agent.kernel.firewall.operator import Judgement, Way, judge
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
 from agent.kernel.firewall.plan import plan, plan_removal, restore_text
 from agent.kernel.firewall.rules import our_chains
@@ -288,3 +289,61 @@ def test_dockers_lost_jumps_and_lost_chains_say_to_restart_it() -> None:
         found = conditions_of(parse_ruleset(text), wants(OPEN))
         assert [condition.name for condition in found] == ["docker-rules-missing"]
         assert "restart docker" in found[0].hint
+
+
+OUT = Way(
+    in_link="docker0", out_link="eth0",
+    source=IPv4Address("10.65.0.2"), destination=IPv4Address("10.66.0.2"),
+)  # fmt: skip
+
+
+def coming(bridge: str, to: str) -> Way:
+    return Way(
+        in_link="eth0",
+        out_link=bridge,
+        source=IPv4Address("10.66.0.2"),
+        destination=IPv4Address(to),
+    )
+
+
+def judged(way: Way, user: str = "") -> Judgement:
+    """Under our rules as they are written, behind ``user`` in DOCKER-USER."""
+    chains = our_chains(wants(OPEN, SHOWN, CLOSED, INTERNAL), docker_chain=True)["filter"]
+    names = "".join(f":{name} - [0:0]\n" for name in chains)
+    rules = "".join(f"-A {name} {body}\n" for name, found in chains.items() for body in found)
+    jump = f"{user}-A DOCKER-USER -j HOSTMESH-FORWARD\n"
+    text = DOCKER_20.format(user=jump).replace("-A FORWARD -j", f"{names}-A FORWARD -j", 1)
+    text = text.replace("COMMIT", f"{rules}COMMIT")
+    return judge(parse_ruleset(text).table("filter"), way)
+
+
+@pytest.mark.parametrize(
+    ("way", "verdict", "says"),
+    [
+        (OUT, "accepted", "-A HOSTMESH-FORWARD "),
+        (coming("docker0", "10.65.0.2"), "accepted", "hostmesh: open network"),
+        (coming("br-a", "10.65.128.2"), "accepted", "hostmesh: ICMP"),
+        (coming("br-c", "10.65.129.2"), "shut", "hostmesh: closed network, running flows too"),
+        (coming("br-x", "10.65.200.2"), "shut", "hostmesh: strangers"),
+    ],
+)
+def test_what_becomes_of_a_ping_under_our_rules(way: Way, verdict: str, says: str) -> None:
+    found = judged(way)
+    assert (found.place, found.verdict, found.ours) == ("DOCKER-USER, rule 1", verdict, True)
+    assert says in found.rule
+
+
+def test_what_becomes_of_a_ping_that_an_operator_stops_or_lets_by() -> None:
+    drop = "-A DOCKER-USER -i docker0 -d 10.66.0.0/16 -j DROP\n"
+    found = judged(OUT, drop)
+    assert (found.place, found.verdict, found.ours) == ("DOCKER-USER, rule 2", "shut", False)
+    assert found.rule == drop.strip()
+    assert judged(coming("docker0", "10.65.0.2"), drop).ours
+    let_by = judged(OUT, "-A DOCKER-USER -i docker0 -j ACCEPT\n")
+    assert (let_by.verdict, let_by.ours) == ("accepted", False)
+    assert judged(OUT, "-A DOCKER-USER -p tcp -j DROP\n").ours
+
+
+def test_what_becomes_of_a_ping_without_our_rules() -> None:
+    table = parse_ruleset(DOCKER_20.format(user="")).table("filter")
+    assert judge(table, OUT) == Judgement(place="", verdict="unsure")
