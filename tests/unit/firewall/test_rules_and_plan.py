@@ -347,3 +347,12 @@ def test_what_becomes_of_a_ping_that_an_operator_stops_or_lets_by() -> None:
 def test_what_becomes_of_a_ping_without_our_rules() -> None:
     table = parse_ruleset(DOCKER_20.format(user="")).table("filter")
     assert judge(table, OUT) == Judgement(place="", verdict="unsure")
+
+
+def test_a_return_from_a_chain_of_ours_goes_on_behind_the_jump_to_it() -> None:
+    user = "-A DOCKER-USER -j HOSTMESH-FORWARD\n-A HOSTMESH-FORWARD -j HOSTMESH-INBOUND\n"
+    user += "-A HOSTMESH-INBOUND -j RETURN\n-A HOSTMESH-FORWARD -j DROP\n"
+    text = DOCKER_20.format(user=user)
+    chains = ":HOSTMESH-FORWARD - [0:0]\n:HOSTMESH-INBOUND - [0:0]\n-A FORWARD -j"
+    table = parse_ruleset(text.replace("-A FORWARD -j", chains, 1)).table("filter")
+    assert judge(table, OUT).rule == "-A HOSTMESH-FORWARD -j DROP"
