@@ -1,7 +1,7 @@
-"""Can this host reach another: its neighbour entry, ICMP echo, and what size passes whole.
+"""Can this host reach another: ICMP echo, and what size passes whole.
 
 For ``agentctl ping``: asked once by a person, so it waits with deadlines instead of an event
-loop. Sources: icmp(7), ip(7), RFC 792, linux/neighbour.h.
+loop. Sources: icmp(7), ip(7), RFC 792.
 """
 
 from __future__ import annotations
@@ -15,33 +15,14 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from agent.errors import KernelError, NotRoot
-from agent.kernel.codec import decode_neighbour
-from agent.kernel.netlink import NetlinkSocket
 
-__all__ = ["Echo", "Reach", "neighbour_state"]
+__all__ = ["Echo", "Reach"]
 
-_RTM_GETNEIGH: Final = 30
-_NDMSG: Final = struct.Struct("=BBHiHBB")
 _ECHO: Final = struct.Struct("!BBHHH")
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _HEADERS_BYTES: Final = 28  # IPv4 without options, and ICMP
 _IP_MTU_DISCOVER, _PROBE = 10, 3  # IP_PMTUDISC_PROBE: don't fragment, ignore what is cached
 _LEAST_BYTES: Final = 576  # RFC 791: every host takes that
-
-
-def neighbour_state(address: IPv4Address) -> str | None:
-    """What the kernel's neighbour table says: "valid", "failed", "incomplete"; None: nothing.
-
-    Raises:
-        KernelError: The table could not be had.
-    """
-    with NetlinkSocket() as connection:
-        body = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0)
-        for payload in connection.dump(_RTM_GETNEIGH, body, "listing neighbours"):
-            found = decode_neighbour(payload)
-            if found is not None and found.address == address:
-                return "valid" if found.valid else "failed" if found.failed else "incomplete"
-    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,8 +99,8 @@ class Neighbour:
     mac: str
 
 
-def neighbour_on(address: IPv4Address, link_index: int) -> Neighbour | None:
-    """The kernel's entry for ``address`` on a link, None when there is none.
+def neighbour_on(address: IPv4Address, link_index: int | None = None) -> Neighbour | None:
+    """The kernel's entry for ``address`` on a link (None: on any), None when there is none.
 
     Raises:
         KernelError: The table could not be had.
@@ -109,7 +109,9 @@ def neighbour_on(address: IPv4Address, link_index: int) -> Neighbour | None:
         body = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0)
         for payload in connection.dump(_RTM_GETNEIGH, body, "listing neighbours"):
             found = decode_neighbour(payload)
-            if found is None or (found.address, found.link_index) != (address, link_index):
+            if found is None or found.address != address:
+                continue
+            if link_index not in {None, found.link_index}:
                 continue
             macs = [
                 value for kind, value in attributes(payload, _NDMSG.size) if kind == _NDA_LLADDR

@@ -95,7 +95,8 @@ def _route(context: Context, peer: Peer) -> Step:
 
 def _wire(peer: Peer) -> Iterator[Step]:
     from agent.kernel.facts import path_to, read_host_facts  # noqa: PLC0415 - costs 0.2 s
-    from agent.kernel.reach import Reach, neighbour_state  # noqa: PLC0415 - the same
+    from agent.kernel.reach import Reach  # noqa: PLC0415 - the same
+    from agent.kernel.way import neighbour_on  # noqa: PLC0415 - the same
 
     address = IPv4Address(peer.node_address)
     try:
@@ -106,7 +107,8 @@ def _wire(peer: Peer) -> Iterator[Step]:
     try:
         echo = reach.echo(_ECHOES)
         try:
-            state = neighbour_state(address) or "no entry: it is not on this host's link"
+            found = neighbour_on(address)
+            state = found.state if found else "no entry: it is not on this host's link"
             bad = state in {"failed", "incomplete"}
             yield "neighbour", "failed" if bad else "ok", state
             link = path_to(address).link_index
