@@ -193,6 +193,11 @@ def test_trace_tells_the_way_with_and_without_an_agent(stage: Stage, node: Node)
     nowhere, steps = traced("10.127.0.1")
     assert nowhere == 1
     assert steps["here route"].startswith("failed: the kernel has no way to 10.127.0.1")
+    waited = node.ctl("trace", "192.0.2.77", node.address, "--capture", "--timeout", "500ms")
+    assert waited.returncode == 1
+    assert "192.0.2.77 is not here: it would come in by eth0" in waited.stdout
+    assert waited.stdout.endswith("captured on eth0\n  no packet passed\n")
+    assert "waiting 0.5 s for packets" in waited.stderr
     status, steps = traced(far, user=65534)
     assert steps["here route"].startswith("ok: via 192.0.2.2")
     node.stop(signal.SIGKILL)
