@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from agent.model import Condition, Severity
+from agent.model import OWN_BRIDGE, Condition, Severity
 
 __all__ = ["networkmanager_condition"]
 
@@ -46,7 +46,10 @@ def networkmanager_condition(root: Path = Path("/")) -> Condition | None:
     settings: _Settings = {}
     for path in _files(root):
         _read(path, settings)
-    managed = [shown for name, shown in _BRIDGES.items() if not _is_unmanaged(name, settings)]
+    bridges = dict(_BRIDGES)
+    if (root / "sys/class/net" / OWN_BRIDGE).exists():  # only with docker.attach = "network"
+        bridges[OWN_BRIDGE] = OWN_BRIDGE
+    managed = [shown for name, shown in bridges.items() if not _is_unmanaged(name, settings)]
     if not managed:
         return None
     items = ";".join(_BY_NAME + shown for shown in managed)

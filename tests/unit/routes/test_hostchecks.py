@@ -105,6 +105,17 @@ def test_where_networkmanager_runs(tmp_path: Path, files: dict[str, str], manage
         assert f"does not leave {managed} unmanaged" in found.cause
 
 
+def test_the_bridge_of_ours_counts_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "run/NetworkManager").mkdir(parents=True)
+    docker = "interface-name:docker0;interface-name:br-*"
+    write(tmp_path, ETC, f"[keyfile]\nunmanaged-devices={docker}\n")
+    assert networkmanager_condition(tmp_path) is None
+    (tmp_path / "sys/class/net/hostmesh0").mkdir(parents=True)
+    found = networkmanager_condition(tmp_path)
+    assert found is not None
+    assert "interface-name:hostmesh0" in found.hint
+
+
 def test_the_hint_is_what_ends_the_condition(tmp_path: Path) -> None:
     (tmp_path / "run/NetworkManager").mkdir(parents=True)
     (found,) = host_conditions(tmp_path)
