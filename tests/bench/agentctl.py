@@ -15,6 +15,7 @@ import os
 import statistics
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.netns.ctl.stage import ROOT, Stage
 from tests.netns.netlab import eventually
 
 ROUNDS = 9
+_PROGRAM = "import sys; from agent.ctl.main import main; sys.exit(main())"
 URL = "http://192.0.2.100:2379"
 
 
@@ -75,27 +77,38 @@ def run(*command: str, environ: dict[str, str] | None = None) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=environ)
 
 
+def installed(folder: Path) -> str:
+    """A Python as the packages bring it: without the hooks of an editable installation."""
+    python = folder / "venv" / "bin" / "python"
+    if not python.exists():
+        run(sys.executable, "-m", "venv", "--without-pip", str(folder / "venv"))
+        site = next((folder / "venv" / "lib").glob("*/site-packages"))
+        (site / "hostmesh.pth").write_text(f"{ROOT}\n{sysconfig.get_path('purelib')}\n")
+    return str(python)
+
+
 def measure(stage: Stage, count: int) -> list[str]:
     """The figures with ``count`` leases beside the node's own."""
     node = stage.nodes[0]
-    path, python = str(node.socket), sys.executable
+    path = str(node.socket)
+    program = [installed(stage.folder), "-I", "-c", _PROGRAM]
     get = (str(etcdlab.binaries() / "etcdctl"), "--endpoints", URL, "get", "--prefix")
     environ = {**os.environ, "ETCDCTL_API": "3"}
 
     def ours() -> None:
-        run(python, "-m", "agent.ctl", "leases", "--socket", path)
+        run(*program, "leases", "--socket", path)
 
     def theirs() -> None:
         node.host.call(lambda: run(*get, "/hostmesh/subnets/", environ=environ))
 
     def bare() -> None:
-        run(python, "-c", "pass")
+        run(program[0], "-I", "-c", "pass")
 
     def scrape() -> None:
         run("curl", "-s", "--unix-socket", path, "http://localhost/metrics")
 
     def by_settings() -> None:
-        run(python, "-m", "agent.ctl", "leases", "--settings", str(node.settings))
+        run(*program, "leases", "--settings", str(node.settings))
 
     before_kib = resident_kib(node.agent_pid)
     scrape()

@@ -1,0 +1,223 @@
+"""Every verb of agentctl in every situation: a documented exit status, no traceback, in time.
+
+A table: a verb without a row fails. What changes things comes last in its turn, and for real.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
+
+import pytest
+
+from agent.ctl.parser import VERBS
+from tests.bench.agentctl import put_leases
+from tests.netns.ctl.stage import ROOT, Node, Stage
+from tests.netns.netlab import eventually
+
+pytestmark = pytest.mark.netns
+
+NOBODY = 65534
+BOUND_S = 45.0  # a hang would last for ever; a busy machine takes its time
+PEERS = 5000
+
+
+class Row(NamedTuple):
+    """What a verb is asked, and its exit status in each situation.
+
+    Attributes:
+        words: Its arguments; {folder} is one of the test's own, {now} differs each time.
+        up: The agent runs, etcd answers, we are root. Also with 5,000 peers.
+        nobody: The same for a user who is in no group.
+        down: The agent was killed.
+        nobody_down: The same for that user.
+        no_etcd: The agent runs, etcd does not.
+        neither: Neither does; what the agent kept is there.
+        full: No agent, and nothing can be written: neither the answer nor the state.
+    """
+
+    words: tuple[str, ...] = ()
+    up: int | set[int] = 0
+    nobody: int | set[int] = 11
+    down: int | set[int] = 0
+    nobody_down: int | set[int] = 0
+    no_etcd: int | set[int] = 0
+    neither: int | set[int] = 0
+    full: int | set[int] = 1
+
+
+TABLE: dict[str, Row] = {
+    "status": Row(),
+    "leases": Row(),
+    "routes": Row(),
+    "doctor": Row(nobody=0, no_etcd={0, 1}, neither={0, 1}),
+    "diff": Row(up={0, 1}, down=2, nobody_down=2, no_etcd={0, 1}, neither=2, full=2),
+    "map": Row(),
+    "ping": Row(words=("node2",), nobody_down={0, 1}, no_etcd={0, 1}, neither={0, 1}),
+    "trace": Row(
+        words=("192.0.2.1", "192.0.2.2"), up={0, 1, 2}, nobody={1, 2, 11}, down={0, 1, 2, 23},
+        nobody_down={0, 1, 2, 11, 23}, no_etcd={0, 1, 2}, neither={0, 1, 2, 14, 23},
+        full={1, 2, 23},
+    ),
+    "bugreport": Row(words=("{folder}/{now}.tar.gz",), nobody_down=11, full=26),
+    "events": Row(nobody_down=26),
+    "config init": Row(nobody=0),
+    "config show": Row(nobody=0, no_etcd=14, neither=14),
+    "config set": Row(words=("--access", "open"), nobody=0, no_etcd=14, neither=14),
+    "reserve": Row(
+        words=("node2", "10.127.9.0/24", "--dry-run"), nobody=0, no_etcd=14, neither=14
+    ),
+    "remove": Row(
+        words=("node9",), up=24, nobody=24, down=24, nobody_down=24, no_etcd=14, neither=14, full=24
+    ),
+    "etcd accept": Row(down=23, nobody_down=23, neither=23, full=23),
+    "docker restart": Row(
+        words=("--now", "--yes"), up={0, 1, 19}, down=23, nobody_down=23, no_etcd={0, 1, 19},
+        neither=23, full=23,
+    ),
+    "reload": Row(down=23, nobody_down=23, neither=23, full=23),
+    "firewall show": Row(nobody_down=11),
+    "wait": Row(
+        words=("--timeout", "300ms"), up=1, down=2, nobody_down=2, no_etcd=1, neither=2, full=2
+    ),
+    "version": Row(nobody=0),
+    "completion": Row(words=("bash",), nobody=0),
+    "complete-hosts": Row(nobody=0, full={0, 1}),
+    "cleanup": Row(up=24, nobody_down=11, no_etcd=24, full={1, 26}),
+    "leave": Row(nobody_down=11, no_etcd=1, neither=1, full={1, 26}),
+    "join": Row(nobody_down=11, full={0, 1}),
+}  # fmt: skip
+CHANGING = ("cleanup", "leave", "join")  # in this order: what was left is joined again
+
+
+def test_every_verb_has_a_row() -> None:
+    missing = {" ".join(verb.words) for verb in VERBS} - set(TABLE)
+    assert not missing, "say in TABLE what it answers in each situation"
+
+
+def test_every_status_of_the_table_is_documented() -> None:
+    text = (ROOT / "docs" / "exit-status.md").read_text()
+    known = {int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    for row in TABLE.values():
+        for wanted in row[1:]:
+            assert _set(wanted) <= known
+
+
+def _set(wanted: int | set[int]) -> set[int]:
+    return {wanted} if isinstance(wanted, int) else wanted
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    made = Stage(2)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def as_it_is(_stage: Stage) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def killed(stage: Stage) -> Iterator[None]:
+    node = stage.nodes[0]
+    node.stop(signal.SIGKILL)
+    yield
+    node.start()
+
+
+@contextmanager
+def without_etcd(stage: Stage) -> Iterator[None]:
+    stage.stop_etcd()
+    yield
+    stage.start_etcd()
+
+
+@contextmanager
+def neither(stage: Stage) -> Iterator[None]:
+    with killed(stage), without_etcd(stage):
+        yield
+
+
+@contextmanager
+def many_peers(stage: Stage) -> Iterator[None]:
+    node = stage.nodes[0]
+    put_leases(stage, PEERS)
+    eventually(lambda: len(node.document("leases")["leases"]) > PEERS, 60)
+    yield
+    stage.etcdctl("del", "--prefix", "/hostmesh/subnets/10.1")
+    eventually(lambda: len(node.document("leases")["leases"]) < PEERS, 60)
+
+
+# A mount namespace of its own: the state folder and the reports' are full, and so is the output.
+FULL = """
+for folder in state reports; do
+    mount -t tmpfs -o size=4k none "$0/$folder" || exit 99
+    cat /dev/zero >"$0/$folder/filler" 2>/dev/null
+done
+exec "$@" >/dev/full
+"""
+Way = Callable[[Stage], AbstractContextManager[None]]
+
+
+@pytest.mark.parametrize(
+    ("column", "way", "user"),
+    [
+        pytest.param("up", as_it_is, 0, id="all-up"),
+        pytest.param("nobody", as_it_is, NOBODY, id="not-root"),
+        pytest.param("down", killed, 0, id="agent-killed", marks=pytest.mark.full),
+        pytest.param(
+            "nobody_down", killed, NOBODY, id="not-root-agent-killed", marks=pytest.mark.full
+        ),
+        pytest.param("no_etcd", without_etcd, 0, id="etcd-down", marks=pytest.mark.full),
+        pytest.param("neither", neither, 0, id="agent-and-etcd-down", marks=pytest.mark.full),
+        pytest.param("full", killed, 0, id="full-disk", marks=pytest.mark.full),
+        pytest.param("up", many_peers, 0, id="5000-peers", marks=pytest.mark.full),
+    ],
+)
+def test_each_verb_answers_in_time_as_documented(
+    stage: Stage, column: str, way: Way, user: int
+) -> None:
+    node = stage.nodes[0]
+    eventually(node.subnet, 30)
+    with way(stage):
+        found = run_all(node, user, full=column == "full")
+    wrong = {
+        name: f"status {status}, not {wanted}: {text[-300:]}"
+        for name, (status, text) in found.items()
+        if status not in _set(wanted := getattr(TABLE[name], column)) or "Traceback" in text
+    }
+    assert not wrong
+
+
+def run_all(node: Node, user: int, *, full: bool) -> dict[str, tuple[int, str]]:
+    """Every verb's exit status and what it said on stderr."""
+    reports = node.folder / "reports"
+    reports.mkdir(exist_ok=True)
+
+    def ask(name: str) -> tuple[int, str]:
+        words = [word.format(folder=reports, now=time.monotonic_ns()) for word in TABLE[name].words]
+        began_s = time.monotonic()
+        if full:
+            command = node.ctl_command(*name.split(), *words)
+            done = node.inside(["sh", "-c", FULL, str(node.folder), *command], cwd=ROOT)
+        else:
+            done = node.ctl(*name.split(), *words, user=user)
+        if (took_s := time.monotonic() - began_s) > BOUND_S:
+            return -1, f"it took {took_s:.0f} s: {done.stderr}"
+        return done.returncode, done.stderr
+
+    names = [" ".join(verb.words) for verb in VERBS]
+    looking = [name for name in names if name not in CHANGING]
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(looking, pool.map(ask, looking), strict=True))
+    return found | {name: ask(name) for name in CHANGING}
