@@ -20,7 +20,7 @@ demo: ## A mesh of real hosts in namespaces, shown and verified (root; KEEP=1 le
 
 test: ## The whole suite, real dockerds included (root)
 	@tests/prepare.sh lab
-	$(PY) -m pytest -m "not full" --durations=25
+	$(PY) -m pytest -n 2 --dist loadgroup -m "not full" --durations=25
 
 test-full: ## The whole matrix, long outages and soak too (root; run before an issue is called resolved)
 	@tests/prepare.sh lab
