@@ -74,10 +74,10 @@ def serving(path: Path, by_target: Mapping[str, Any]) -> Iterator[Answers]:
     try:
         yield server.answers
     finally:
+        path.unlink()  # first: who connects to a server that is about to end is cut off
         server.shutdown()
         thread.join()
         server.server_close()
-        path.unlink()
 
 
 @pytest.fixture(name="serving")
