@@ -186,7 +186,9 @@ def test_promise_3_a_member_that_reboots_without_etcd_works_from_its_copy(mesh: 
         assert host.ping(mesh.web["host2"], container="web")
     finally:
         etcd.start()
-    mesh.lab.wait_ready(40, ["host1", "host2"])
+    # Ready they are without etcd; the next test wants a watch that hears of a new host.
+    wait_until(lambda: mesh.one.conditions() == {} == mesh.two.conditions(), 40, "etcd is heard")
+    mesh.lab.wait_ready(20, ["host1", "host2"])
 
 
 def test_a_machine_that_boots_for_the_first_time_joins_and_nobody_types(
