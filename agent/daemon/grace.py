@@ -29,6 +29,7 @@ class Grace:
         self._clock = clock
         self._calm_from_s = 0.0
         self._sweep_from_s: float | None = None
+        self._outage = False
 
     def update(self, *, alarming: bool, complete: bool) -> None:
         """Follow what is known: an alarm holds, the first complete view starts the sweep's time."""
@@ -38,12 +39,29 @@ class Grace:
             self._sweep_from_s = self._clock() + self._sweep_s
             self._timers.set(SWEEP, self._sweep_s)
 
+    def contact_lost(self, *, followed: bool) -> None:
+        """Etcd cannot be reached.
+
+        Args:
+            followed: Its own view is believed. Else there is nothing whose end could be taken
+                for news: what only the host's copy knows waits for the sweep's time.
+        """
+        self._outage = self._outage or followed
+
+    def contact_made(self) -> None:
+        """Etcd can be reached; after an outage it may be another than it was.
+
+        It may have been restored meanwhile and count past where it was, without those who
+        joined since the backup.
+        """
+        if self._outage:
+            self._outage = False
+            self.hold()
+
     def hold(self) -> None:
         """Let holders come back before what is missing counts as gone.
 
-        After an alarm: half of the holders being back ends it, and the other half may be on
-        its way. After an outage: etcd may have been restored meanwhile and count past where it
-        was, without those who joined since the backup.
+        Half of them being back ends an alarm, and the other half may be on its way.
         """
         self._calm_from_s = self._clock() + self._calm_s
         self._timers.set(CALM, self._calm_s)

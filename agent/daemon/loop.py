@@ -300,11 +300,12 @@ class Loop:
 
     def _contact(self, event: ContactChanged) -> None:
         if event.problem is None:
-            if self._snapshot.contact_problem:
-                self._grace.hold()
+            self._grace.contact_made()
             self._update(contact_problem="")
             self._conditions.replace("etcd", ())
             return
+        believed = self._snapshot.known.believed
+        self._grace.contact_lost(followed=believed is not None and not believed.cached)
         self._update(contact_problem=event.problem.message)
         self._conditions.replace("etcd", (tell.etcd_unreachable(event.problem),))
 
