@@ -105,8 +105,8 @@ class HostAgent:
         if self._copy is not None:
             self._client.clusters.pin(self._copy.view.cluster_id)
         self._survey = Survey(self._client, lambda found: self._loop.post(EndpointsSurveyed(found)))
-        self._keeper = self._make_keeper()
         self._docker_room = docker_room(settings, self._client, self._host_id)
+        self._keeper = self._make_keeper()
         self._docker = self._docker_room.worker(
             lambda report: self._loop.post(DockerReported(report))
         )
@@ -317,6 +317,7 @@ class HostAgent:
             agent_version=__version__,
             settings=self._settings.lease,
             on_lease=lambda *held: self._loop.post(LeaseChanged(*held)),
+            may_leave=self._docker_room.may_restart,
             earlier_life=EarlierLife(lambda: self._loop.snapshot.known, nobody_answers),
         )
 

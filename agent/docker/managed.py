@@ -110,6 +110,11 @@ class ManagedDocker:
             forced=forced,
         )
 
+    def may_restart(self) -> bool:
+        """Look whether Docker may be restarted without anybody's word. Any thread."""
+        facts = self.engine.facts()
+        return facts.reachable and self.held(facts, forced=False) is None
+
     def refuse_under_containers(self) -> None:
         """Refuse what ends running containers, naming those that may not come back.
 

@@ -39,6 +39,7 @@ class DockerRoom:
     Attributes:
         rules: What may be done to this Docker; a reload changes it.
         outlook: What a restart would do to containers now; may be called by any thread.
+        may_restart: Whether Docker may be restarted now; any thread.
         preview: What would be done for such wishes, without doing it.
         wants_of: What a lease's subnet and the mesh's MTU mean for this Docker.
     """
@@ -50,6 +51,7 @@ class DockerRoom:
     wants_of: Callable[[IPv4Network, int | None], DockerWants]
     rules: RulesInForce
     stopping: threading.Event
+    may_restart: Callable[[], bool]
     preview: Callable[[DockerWants], Preview]
 
     @classmethod
@@ -85,6 +87,7 @@ class DockerRoom:
             split,
             rules,
             stopping,
+            docker.may_restart,
             partial(preview, docker),
         )
 

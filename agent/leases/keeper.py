@@ -73,6 +73,9 @@ class Keeper:
             True) or a lease under this host's identity at another address: True when no
             clone of this host lives there, so that it was this host before it was rebooted.
             It may take seconds. Without it nothing of the sort is ever taken over.
+        may_leave: Asked on the keeper's thread before another subnet is claimed in place of one
+            that was held in this life: what the registration says may be older than a
+            container that has just started. It may take seconds.
         clock: Seconds that never go back.
         wall_clock: Unix seconds, for the time the agent started.
     """
@@ -87,6 +90,7 @@ class Keeper:
         settings: LeaseSettings,
         on_lease: Callable[[Lease | None, tuple[Condition, ...], Lease | None], None],
         earlier_life: Callable[[IPv4Address, bool], bool] | None = None,
+        may_leave: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = _boot_clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -97,6 +101,7 @@ class Keeper:
         self._settings = settings
         self._on_lease = on_lease
         self._earlier_life = earlier_life
+        self._may_leave = may_leave
         self._clock = clock
         self._started_s = round(wall_clock(), 3)
         self._lock = threading.Lock()
@@ -338,6 +343,8 @@ class Keeper:
     ) -> None:
         had = self._last_subnet or registration.wanted_subnet
         only_wanted = had is not None and (held_back or not registration.may_change_subnet)
+        if self._last_subnet is not None and not only_wanted:
+            only_wanted = not self._may_leave()
         if held_back and had is None:
             raise GraceError("new claims are held back while etcd is in doubt")
         if had is None:

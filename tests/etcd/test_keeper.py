@@ -138,6 +138,22 @@ def test_promise_3_a_taken_subnet_is_reported_and_not_announced_until_it_is_free
         assert (heard.last[0].subnet, heard.last[1]) == (lease.subnet, ())
 
 
+def test_promise_3_a_container_that_has_just_started_keeps_the_host_from_another_subnet(
+    mesh: Registry,
+) -> None:
+    """The registration is older than the container: Docker is asked again before a claim."""
+    heard, idle = Heard(), threading.Event()
+    with keep(mesh, heard, may_leave=idle.is_set) as keeper:
+        keeper.update(_REGISTRATION)
+        lease = eventually(_held(heard))
+        keeper.update(replace(_REGISTRATION, wanted_subnet=lease.subnet))
+        _steal(mesh, lease)
+        eventually(lambda: _condition(heard) == "lease-taken")
+        assert mesh.snapshot().lease_of(host(1)) is None
+        idle.set()
+        assert eventually(_held(heard), timeout_s=20).subnet != lease.subnet
+
+
 def test_another_subnet_is_taken_when_docker_may_be_restarted(mesh: Registry) -> None:
     heard = Heard()
     with keep(mesh, heard) as keeper:
