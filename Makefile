@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup setup-lab demo test test-fast test-full check format lock deb clean
+.PHONY: help setup setup-lab demo test test-labs test-rooms test-fast test-full check format lock deb clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -20,7 +20,14 @@ demo: ## A mesh of real hosts in namespaces, shown and verified (root; KEEP=1 le
 
 test: ## The whole suite, real dockerds included (root)
 	@tests/prepare.sh lab
-	$(PY) -m pytest -n 2 --dist loadgroup -m "not full" --durations=25
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-labs test-rooms
+
+# Side by side: a lab waits more than it computes. What each says comes when it is done.
+test-labs:
+	$(PY) -m pytest -m "engine and not full" --durations=15
+
+test-rooms:
+	$(PY) -m pytest -m "not engine and not full" --durations=15
 
 test-full: ## The whole matrix, long outages and soak too (root; run before an issue is called resolved)
 	@tests/prepare.sh lab
