@@ -7,7 +7,7 @@ its place and reports it: taking a working host out of the mesh would be worse (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network
 
@@ -20,7 +20,7 @@ from agent.leases.keeper import Keeper, Registration
 from agent.leases.registry import Registry
 from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.overlap import host_overlaps, networks_in_use
-from agent.model import Condition, HostFacts, HostId, MeshConfig, Severity, Uplink
+from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Severity, Uplink
 from agent.settings import Settings
 
 __all__ = ["Joining", "backend_condition", "overlap_condition"]
@@ -91,7 +91,7 @@ class Joining:
         elif view.config is None:
             found = ()  # the view's own condition says so, and nobody overwrites it
         else:
-            found = self._with_config(known, known.host, view.config)
+            found = self._with_config(known, known.host, view.config, view.by_subnet)
         if known.own is not None or (
             view.config is not None and not any(c.severity is Severity.ERROR for c in found)
         ):
@@ -117,12 +117,16 @@ class Joining:
         return self._grace_job.ensure(begin)
 
     def _with_config(
-        self, known: Known, host: HostFacts, config: MeshConfig
+        self,
+        known: Known,
+        host: HostFacts,
+        config: MeshConfig,
+        leases: Mapping[IPv4Network, Lease],
     ) -> tuple[Condition, ...]:
         conditions = list(self._differences(config))
         own = self._own(known)
         for cidr in config.cidrs:
-            overlaps = host_overlaps(host, cidr, known.docker, own)
+            overlaps = host_overlaps(host, cidr, known.docker, own, leases)
             if overlaps:
                 found = overlap_condition(cidr, overlaps, joined=known.own is not None)
                 conditions.append(replace(found, subject="" if cidr == config.cidr else str(cidr)))

@@ -6,16 +6,18 @@ already uses would cut it off from them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
+from types import MappingProxyType
 from typing import Final
 
 from agent.mesh.world import protocol_name
-from agent.model import OWN_BRIDGE, DockerFacts, HostFacts, Route, RouteKind
+from agent.model import OWN_BRIDGE, DockerFacts, HostFacts, Lease, Route, RouteKind
 
 __all__ = ["host_overlaps", "networks_in_use"]
 
 _DEFAULT_BRIDGE: Final = "docker0"
+_NOBODY: Final[Mapping[IPv4Network, Lease]] = MappingProxyType({})
 _HALF_OF_EVERYTHING: Final = 1
 """0.0.0.0/1 and 128.0.0.0/1 together are how VPN clients write a default route."""
 
@@ -25,20 +27,24 @@ def host_overlaps(
     cidr: IPv4Network,
     docker: DockerFacts | None = None,
     own: Iterable[IPv4Network] = (),
+    leases: Mapping[IPv4Network, Lease] = _NOBODY,
 ) -> tuple[str, ...]:
     """Every address and route of the host that overlaps ``cidr``, in words; empty when none does.
 
     Not counted: default routes, which everything overlaps; Docker's default bridge, which is
     about to be renumbered, and the bridge of ours; a refusal (blackhole and its like) of a wider
-    range, which the mesh's more specific routes do not disturb; and what lies in the own subnet.
+    range, which the mesh's more specific routes do not disturb; what lies in the own subnet; and
+    a route to a peer's subnet by that peer, which flannel or an operator made before: it leads
+    where the mesh's own would, and is reported as a conflict until it goes.
 
     Args:
         host: A complete look; our own routes are not in it.
         cidr: The mesh's CIDR, or one that is proposed.
         docker: Tells what Docker's default bridge is called here.
         own: This host's own subnets, once it has some.
+        leases: The mesh's, by subnet.
     """
-    return tuple(words for _, words in _overlaps(host, cidr, docker, tuple(own)))
+    return tuple(words for _, words in _overlaps(host, cidr, docker, tuple(own), leases))
 
 
 def networks_in_use(
@@ -46,17 +52,22 @@ def networks_in_use(
     cidr: IPv4Network,
     docker: DockerFacts | None = None,
     own: Iterable[IPv4Network] = (),
+    leases: Mapping[IPv4Network, Lease] = _NOBODY,
 ) -> tuple[IPv4Network, ...]:
     """The parts of ``cidr`` that the host already uses: no subnet of its own may meet them.
 
     As :func:`host_overlaps`, without what is wider than the CIDR: that meets every subnet.
     """
-    found = (network for network, _ in _overlaps(host, cidr, docker, tuple(own)))
+    found = (network for network, _ in _overlaps(host, cidr, docker, tuple(own), leases))
     return tuple(dict.fromkeys(each for each in found if each.subnet_of(cidr)))
 
 
 def _overlaps(
-    host: HostFacts, cidr: IPv4Network, docker: DockerFacts | None, own: tuple[IPv4Network, ...]
+    host: HostFacts,
+    cidr: IPv4Network,
+    docker: DockerFacts | None,
+    own: tuple[IPv4Network, ...],
+    leases: Mapping[IPv4Network, Lease],
 ) -> Iterator[tuple[IPv4Network, str]]:
     """Yield each overlapping network, with the words that name what has it."""
     bridge = docker.bridge.bridge if docker is not None and docker.bridge else _DEFAULT_BRIDGE
@@ -76,6 +87,7 @@ def _overlaps(
             route.oif in ignored
             or (route.oif, route.destination) in covered
             or _within(route.destination, own)
+            or _leads_to_its_owner(route, leases)
             or not _disturbed(route, cidr)
         ):
             continue
@@ -88,6 +100,11 @@ def _overlaps(
 
 def _within(network: IPv4Network, own: tuple[IPv4Network, ...]) -> bool:
     return any(network.subnet_of(each) for each in own)
+
+
+def _leads_to_its_owner(route: Route, leases: Mapping[IPv4Network, Lease]) -> bool:
+    lease = leases.get(route.destination)
+    return lease is not None and route.gateway == lease.node_address
 
 
 def _disturbed(route: Route, cidr: IPv4Network) -> bool:

@@ -123,7 +123,7 @@ def look_at_mesh(
         return None
     lease = view.lease_of(own)
     if host is not None:
-        _overlap(host[0], config, lease, findings)
+        _overlap(host[0], config, lease, view, findings)
         _peers(view, own, host[1], config, findings)
     subnet = lease.subnet if lease else None
     if lease is None and view.config is not None:
@@ -173,8 +173,10 @@ def _config(settings: Settings, view: View, findings: Findings) -> MeshConfig | 
     return None
 
 
-def _overlap(host: HostFacts, config: MeshConfig, own: Lease | None, findings: Findings) -> None:
-    found = host_overlaps(host, config.cidr, None, (own.subnet,) if own else ())
+def _overlap(
+    host: HostFacts, config: MeshConfig, own: Lease | None, view: View, findings: Findings
+) -> None:
+    found = host_overlaps(host, config.cidr, None, (own.subnet,) if own else (), view.by_subnet)
     if not found:
         findings.add("overlap", State.OK, f"nothing of this host lies in {config.cidr}")
         return

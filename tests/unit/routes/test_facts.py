@@ -11,7 +11,7 @@ from agent.errors import KernelError
 from agent.kernel.facts import PathTo, choose_uplink
 from agent.kernel.sysctl import Sysctls
 from agent.mesh.overlap import host_overlaps, networks_in_use
-from agent.model import DockerFacts, DockerNetwork, HostFacts, Link, Route, Uplink
+from agent.model import DockerFacts, DockerNetwork, HostFacts, Lease, Link, Route, Uplink
 
 pytestmark = pytest.mark.unit
 
@@ -165,6 +165,20 @@ def test_what_the_host_uses_inside_the_cidr_is_no_subnet_for_it() -> None:
     routes = (route("10.80.0.0/16", 2, protocol=4), route("10.0.0.0/8", protocol=186))
     found = networks_in_use(HostFacts(links=links, foreign_routes=routes), CIDR)
     assert found == (IPv4Network("10.70.0.0/24"), IPv4Network("10.80.0.0/16"))
+
+
+def test_a_route_that_leads_to_a_peers_subnet_by_that_peer_is_no_overlap() -> None:
+    """What flanneld leaves behind, or an operator's own `ip route`: docs/flannel.md, step 4."""
+    subnet, peer = IPv4Network("10.70.0.0/16"), IPv4Address("192.0.2.7")
+    lease = Lease(subnet=subnet, node_address=peer, backend="host-gw")
+    leftover = HostFacts(links=(), foreign_routes=(route(str(subnet), 2, gateway=peer),))
+    assert host_overlaps(leftover, CIDR, None, (), {subnet: lease}) == ()
+    assert networks_in_use(leftover, CIDR, None, (), {subnet: lease}) == ()
+    elsewhere = HostFacts(
+        links=(), foreign_routes=(route(str(subnet), 2, gateway=IPv4Address("192.0.2.8")),)
+    )
+    assert host_overlaps(elsewhere, CIDR, None, (), {subnet: lease})
+    assert host_overlaps(leftover, CIDR)
 
 
 def test_dockers_bridge_by_another_name_is_no_overlap() -> None:
