@@ -166,10 +166,27 @@ def one_change(count: int, gateways: int, rounds: int = 500) -> None:
             for agent, times in zip(agents, took, strict=True):
                 times.append(timed(lambda a=agent, e=event: a.follow(e)))  # type: ignore[misc]
                 assert agent.passes.report.installed == agent.passes.report.desired > 10
+    kernel_s = (
+        replaced_by_ip(gateways, "proto 140"),
+        replaced_by_ip(gateways, "proto 141 table 100"),
+    )
     flush()
+    what = f"the kernel's part of it (ip -batch), {gateways} gateways"
+    report(what, *kernel_s, 1.5, "among 10")
     what = f"one peer's change among {count}, {gateways} gateways"
     large_s, small_s = statistics.median(took[0]), statistics.median(took[1])
     report(what, large_s, small_s, 1.5, "among 10")
+
+
+def replaced_by_ip(gateways: int, where: str, rounds: int = 200) -> float:
+    """Seconds that one replacement of a route takes `ip`, beside all that stand there."""
+    changes = (large_mesh.lease_of(1 + n % 9, n + 2, gateways) for n in range(rounds))
+    lines = "".join(
+        f"route replace {each.subnet} via {each.node_address} dev eth0 {where}\n"
+        for each in changes
+    )
+    command = ["ip", "-force", "-batch", "-"]
+    return timed(lambda: subprocess.run(command, input=lines, text=True, check=True)) / rounds
 
 
 def drift_repair(count: int, rounds: int = 500) -> None:
