@@ -20,6 +20,7 @@ demo: ## A mesh of real hosts in namespaces, shown and verified (root; KEEP=1 le
 
 test: ## The whole suite, real dockerds included (root)
 	@tests/prepare.sh lab
+	@echo "make test: labs and rooms side by side, a quarter of an hour and more; each speaks when it is done."
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-labs test-rooms
 
 # Side by side: a lab waits more than it computes. What each says comes when it is done.
