@@ -62,15 +62,17 @@ def run(context: Context) -> int:
     if context.form == "json":
         context.say_json(document)
     else:
-        for line in lines(document, context.palette.paint):
+        for line in lines(document, context.palette.paint, context.width):
             context.say(line)
     return 1 if failed else 0
 
 
 def lines(
-    document: Mapping[str, Any], paint: Callable[[str, str], str] = lambda _style, text: text
+    document: Mapping[str, Any],
+    paint: Callable[[str, str], str] = lambda _style, text: text,
+    width: int | None = None,
 ) -> list[str]:
-    """Lay out the document."""
+    """Lay out the document; a packet takes two lines where ``width`` is too small for one."""
     found = [f"{_end(document['source'])} > {_end(document['destination'])}"]
     for step in document["steps"]:
         result = paint(_STYLES[step["result"]], step["result"].ljust(8))
@@ -78,7 +80,7 @@ def lines(
         found.append(f"  {where} {result}{clean(step['step']):<10} {sentence(step['text'])}")
     capture = document["capture"]
     if capture is not None:
-        found += _captured(capture)
+        found += _captured(capture, width)
     return found
 
 
@@ -87,7 +89,7 @@ def _end(end: Mapping[str, Any]) -> str:
     return f"{name}{clean(end['address'])}"
 
 
-def _captured(capture: Mapping[str, Any]) -> list[str]:
+def _captured(capture: Mapping[str, Any], width: int | None) -> list[str]:
     links = ", ".join(clean(each) for each in capture["links"])
     if capture["sent"]:
         head = f"captured on {links}; {capture['answered']} of {capture['sent']} pings answered"
@@ -99,16 +101,16 @@ def _captured(capture: Mapping[str, Any]) -> list[str]:
     frames = capture["frames"]
     if not frames:
         return [*found, "  no packet passed"]
-    width = max(len(clean(each["link"])) for each in frames)
+    column = max(len(clean(each["link"])) for each in frames)
     start_s = frames[0]["at_s"]
     for each in frames:
         ends = f"{clean(each['source'])} > {clean(each['destination'])}"
         macs = f"{clean(each['source_mac'])} > {clean(each['destination_mac'])}"
         after_ms = (each["at_s"] - start_s) * 1000
-        found.append(
-            f"  {after_ms:8.3f} ms  {clean(each['link']):<{width}}  ttl {each['ttl']:<3}"
-            f"  {ends}  {macs}  {clean(each['what'])}"
-        )
+        way = f"  {after_ms:8.3f} ms  {clean(each['link']):<{column}}  ttl {each['ttl']:<3}  {ends}"
+        more = f"{macs}  {clean(each['what'])}"
+        fits = width is None or len(way) + 2 + len(more) <= width
+        found += [f"{way}  {more}"] if fits else [way, f"{'':15}{more}"]
     return found
 
 

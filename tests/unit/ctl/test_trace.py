@@ -67,6 +67,13 @@ def test_a_packets_walk_is_a_line_for_each_link() -> None:
             "  02:42:0a:40:00:02 > 02:42:24:38:a9:66  echo request"
         ),
     ]
+    assert trace.lines(made, width=160) == trace.lines(made)
+    narrow = trace.lines(made, width=80)
+    assert narrow[3:5] == [
+        "     0.000 ms  docker0  ttl 64   10.64.0.2 > 10.65.0.2",
+        "               02:42:0a:40:00:02 > 02:42:24:38:a9:66  echo request",
+    ]
+    assert max(map(len, narrow)) <= 80
     assert trace.lines(document(None, []))[-1] == "  no packet passed"
     check("trace", {**made, "capture": None})
 
