@@ -17,14 +17,16 @@ class Grace:
     """Holds deletions back until hosts had time to be seen. For the loop's thread.
 
     Args:
-        settings: ``lease.empty_cluster_grace_s`` and ``routes.sweep_grace_s`` are used.
+        settings: Tells what is in force now, since both times may be changed by a reload:
+            ``lease.empty_cluster_grace_s`` and ``routes.sweep_grace_s``.
         timers: Wakes the loop by the names ``SWEEP`` and ``CALM`` when a grace time is over.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, settings: Settings, timers: Timers, clock: Callable[[], float]) -> None:
-        self._calm_s = settings.lease.empty_cluster_grace_s
-        self._sweep_s = settings.routes.sweep_grace_s
+    def __init__(
+        self, settings: Callable[[], Settings], timers: Timers, clock: Callable[[], float]
+    ) -> None:
+        self._settings = settings
         self._timers = timers
         self._clock = clock
         self._calm_from_s = 0.0
@@ -36,8 +38,9 @@ class Grace:
         if alarming:
             self.hold()
         elif complete and self._sweep_from_s is None:
-            self._sweep_from_s = self._clock() + self._sweep_s
-            self._timers.set(SWEEP, self._sweep_s)
+            sweep_s = self._settings().routes.sweep_grace_s
+            self._sweep_from_s = self._clock() + sweep_s
+            self._timers.set(SWEEP, sweep_s)
 
     def contact_lost(self, *, followed: bool) -> None:
         """Etcd cannot be reached.
@@ -63,8 +66,9 @@ class Grace:
 
         Half of them being back ends an alarm, and the other half may be on its way.
         """
-        self._calm_from_s = self._clock() + self._calm_s
-        self._timers.set(CALM, self._calm_s)
+        calm_s = self._settings().lease.empty_cluster_grace_s
+        self._calm_from_s = self._clock() + calm_s
+        self._timers.set(CALM, calm_s)
 
     def end(self) -> None:
         """The operator's word: what is seen now is so."""

@@ -134,7 +134,7 @@ class Loop:
         self._silence = silence
         self._announcer = Announcer(notifier)
         self._copying = Copying(rooms.copy, conditions, timers)
-        self._grace = Grace(settings, timers, clock)
+        self._grace = Grace(lambda: self._settings, timers, clock)
         self._stopping = False
         self._log = structlog.get_logger("agent.loop")
         self._handlers: dict[type[Event], Callable[[Any], object]] = {

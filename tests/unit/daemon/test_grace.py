@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.daemon.grace import CALM, SWEEP, Grace
@@ -30,7 +32,7 @@ def timers(clock: Clock) -> Timers:
 
 @pytest.fixture
 def grace(clock: Clock, timers: Timers) -> Grace:
-    return Grace(Settings(), timers, clock)
+    return Grace(Settings, timers, clock)
 
 
 def test_first_contact_after_a_start_holds_nothing(grace: Grace) -> None:
@@ -78,3 +80,25 @@ def test_promise_3_routes_of_an_earlier_life_wait_for_the_first_complete_view(
     grace.update(alarming=False, complete=True)
     assert grace.sweep
     assert SWEEP in timers.due()
+
+
+def test_a_reload_holds_for_the_next_grace_times(clock: Clock, timers: Timers) -> None:
+    """Both are settings that need no restart (docs/settings.md)."""
+    settings = Settings()
+    grace = Grace(lambda: settings, timers, clock)
+    settings = replace(
+        settings,
+        lease=replace(settings.lease, empty_cluster_grace_s=7),
+        routes=replace(settings.routes, sweep_grace_s=5),
+    )
+    grace.update(alarming=False, complete=True)
+    grace.hold()
+    assert not grace.sweep
+    assert not grace.calm
+    clock.now_s += 5
+    assert grace.sweep
+    assert not grace.calm
+    assert timers.due() == {SWEEP}
+    clock.now_s += 2
+    assert grace.calm
+    assert CALM in timers.due()
