@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from agent.kernel.firewall.operator import operator_rules
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
@@ -12,10 +11,6 @@ from agent.mesh.firewall import FirewallWants
 from agent.model import Condition, Severity
 
 __all__ = ["conditions_of", "contested", "stale_variant", "switched_variant"]
-
-_DEPTH: Final = 8
-"""How deep an operator's own chains are followed."""
-_SHUTS: Final = frozenset({"DROP", "REJECT"})
 
 
 def conditions_of(ruleset: Ruleset, wants: FirewallWants) -> tuple[Condition, ...]:
