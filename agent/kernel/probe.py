@@ -24,9 +24,10 @@ from typing import Final
 import structlog
 
 from agent.errors import KernelError
+from agent.kernel.icmp import echo_reply, echo_request
 from agent.model import Uplink
 
-__all__ = ["Prober", "checksum", "nobody_answers"]
+__all__ = ["Prober", "nobody_answers"]
 
 _log = structlog.get_logger(__name__)
 
@@ -35,8 +36,7 @@ _ETHERNET: Final = 1
 _BROADCAST: Final = b"\xff" * 6
 _ARP: Final = struct.Struct("!HHBBH6s4s6s4s")
 _ARP_REQUEST, _ARP_REPLY = 1, 2
-_ECHO: Final = struct.Struct("!BBHHH")
-_ECHO_REQUEST, _ECHO_REPLY = 8, 0
+_IP_BYTES: Final = 20
 _PACKET_BYTES: Final = 2048
 _RECEIVE_BURST: Final = 1000
 _STOP_S: Final = 2.0
@@ -296,8 +296,7 @@ def _open(uplink: Uplink) -> _Channel:
 def _send(channel: _Channel, address: IPv4Address) -> bool:
     """Ask both ways. True when at least one question left."""
     left = False
-    header = _ECHO.pack(_ECHO_REQUEST, 0, 0, channel.identifier, 0)
-    echo = _ECHO.pack(_ECHO_REQUEST, 0, checksum(header), channel.identifier, 0)
+    echo = echo_request(channel.identifier)
     try:
         channel.icmp.sendto(echo, socket.MSG_DONTWAIT, (str(address), 0))
         left = True
@@ -322,21 +321,12 @@ def _send(channel: _Channel, address: IPv4Address) -> bool:
     return True
 
 
-def checksum(data: bytes) -> int:
-    """RFC 1071."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
-
-
 def _echo_from(packet: bytes, identifier: int) -> IPv4Address | None:
     """Who answered our echo request, None when the packet is something else."""
-    try:
-        offset = (packet[0] & 0xF) * 4
-        kind, _, _, number, _ = _ECHO.unpack_from(packet, offset)
-    except (IndexError, struct.error):
+    if len(packet) < _IP_BYTES:
         return None
-    if kind != _ECHO_REPLY or number != identifier:
+    answer = echo_reply(packet, (packet[0] & 0xF) * 4)
+    if answer is None or answer[0] != identifier:
         return None
     return IPv4Address(packet[12:16])
 

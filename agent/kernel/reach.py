@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
 from agent.errors import KernelError, NotRoot
+from agent.kernel.icmp import echo_reply, echo_request
 
 __all__ = ["Echo", "Reach"]
 
-_ECHO: Final = struct.Struct("!BBHHH")
-_ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _HEADERS_BYTES: Final = 28  # IPv4 without options, and ICMP
 _IP_MTU_DISCOVER, _PROBE = 10, 3  # IP_PMTUDISC_PROBE: don't fragment, ignore what is cached
 _LEAST_BYTES: Final = 576  # RFC 791: every host takes that
@@ -124,12 +122,9 @@ class Reach:
     def _ask(self, size: int) -> float | None:
         """Send one request of ``size`` bytes; seconds until its answer, None without one."""
         self._number = (self._number + 1) & 0xFFFF
-        body = bytes(size - _HEADERS_BYTES)
-        header = _ECHO.pack(_ECHO_REQUEST, 0, 0, self.identifier, self._number)
-        checksum = _checksum(header + body)
-        header = _ECHO.pack(_ECHO_REQUEST, 0, checksum, self.identifier, self._number)
+        request = echo_request(self.identifier, self._number, bytes(size - _HEADERS_BYTES))
         sent_s = time.monotonic()
-        self._socket.sendto(header + body, (str(self._address), 0))
+        self._socket.sendto(request, (str(self._address), 0))
         while (left_s := sent_s + self._timeout_s - time.monotonic()) > 0:
             self._socket.settimeout(left_s)
             try:
@@ -142,19 +137,9 @@ class Reach:
 
     def _is_answer(self, packet: bytes) -> bool:
         offset = (packet[0] & 0xF) * 4 if self._raw else 0
-        try:
-            kind, _, _, identifier, number = _ECHO.unpack_from(packet, offset)
-        except struct.error:
+        answer = echo_reply(packet, offset)
+        if answer is None:
             return False
+        identifier, number = answer
         ours = identifier == self.identifier or not self._raw  # the kernel sets a ping socket's
-        return bool(kind == _ECHO_REPLY and number == self._number and ours)
-
-
-def _checksum(data: bytes) -> int:
-    """RFC 1071."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total >> 16) + (total & 0xFFFF)
-    return ~total & 0xFFFF
+        return number == self._number and ours

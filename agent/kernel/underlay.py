@@ -19,15 +19,13 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from agent.errors import KernelError
-from agent.kernel.probe import checksum
+from agent.kernel.icmp import echo_reply, echo_request
 from agent.model import Uplink
 
 __all__ = ["Passage", "passage"]
 
 _ETHERTYPE_IP: Final = 0x0800
 _IP: Final = struct.Struct("!BBHHHBBH4s4s")
-_ECHO: Final = struct.Struct("!BBHHH")
-_ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _VERSION_AND_LENGTH: Final = 0x45
 _TTL: Final = 64
 
@@ -80,8 +78,7 @@ def passage(
 
 
 def _request(source: IPv4Address, peer: IPv4Address, identifier: int, sequence: int) -> bytes:
-    blank = _ECHO.pack(_ECHO_REQUEST, 0, 0, identifier, sequence)
-    echo = _ECHO.pack(_ECHO_REQUEST, 0, checksum(blank), identifier, sequence)
+    echo = echo_request(identifier, sequence)
     header = _IP.pack(
         _VERSION_AND_LENGTH, 0, _IP.size + len(echo), 0, 0, _TTL, socket.IPPROTO_ICMP, 0,
         source.packed, peer.packed,
@@ -112,14 +109,9 @@ def _reply_to(packet: bytes, peer: IPv4Address, identifier: int) -> IPv4Address 
     if len(packet) < _IP.size:
         return None
     header = _IP.unpack_from(packet)
-    at = (header[0] & 0x0F) * 4
-    if (
-        header[6] != socket.IPPROTO_ICMP
-        or header[8] != peer.packed
-        or len(packet) < at + _ECHO.size
-    ):
+    if header[6] != socket.IPPROTO_ICMP or header[8] != peer.packed:
         return None
-    kind, _code, _sum, found, _sequence = _ECHO.unpack_from(packet, at)
-    if kind != _ECHO_REPLY or found != identifier:
+    answer = echo_reply(packet, (header[0] & 0x0F) * 4)
+    if answer is None or answer[0] != identifier:
         return None
     return IPv4Address(header[9])
