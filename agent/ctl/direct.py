@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,8 @@ def registry(settings: Settings) -> Iterator[Registry]:
     from agent.leases.discovery import client_for  # noqa: PLC0415 - costs 0.2 s and 20 MB
     from agent.leases.registry import Registry  # noqa: PLC0415 - the same
 
-    client = client_for(settings.etcd)
-    try:
+    with closing(client_for(settings.etcd)) as client:
         yield Registry(client, settings.etcd.prefix)
-    finally:
-        client.close()
 
 
 @contextmanager

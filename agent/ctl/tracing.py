@@ -153,8 +153,8 @@ class Tracer:
         )
         try:
             self.context.need_root("read the firewall's rules")
-            firewall = open_firewall(self.context.settings.firewall.variant, dockerd=_dockerd)
-            found = firewall.judge(way)
+            variant = self.context.settings.firewall.variant
+            found = open_firewall(variant, dockerd=ProcessTable().dockerd_pid).judge(way)
         except HostmeshError as error:
             return Step(HERE, "rules", UNKNOWN, error.message)
         return Step(HERE, "rules", *_judged(found))
@@ -199,11 +199,6 @@ class Tracer:
         address = self.destination.address
         node = lease.get("node_address")
         return str(address) == node or address in IPv4Network(str(lease.get("subnet")))
-
-
-def _dockerd() -> int | None:
-    found = ProcessTable().dockerd()
-    return found.pid if found else None
 
 
 def _entry(route: Route) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +36,14 @@ from agent.daemon.loop import Loop, Rooms
 from agent.daemon.membership import Leaver
 from agent.daemon.notify import Notifier
 from agent.daemon.observer import Observer, open_history
-from agent.daemon.parts import COPY_NAME, check_host, docker_room, kernel_pass, release_lease
+from agent.daemon.parts import (
+    COPY_NAME,
+    check_host,
+    docker_room,
+    host_name,
+    kernel_pass,
+    release_lease,
+)
 from agent.daemon.passes import Passes
 from agent.daemon.reload import Reloader, Source
 from agent.daemon.silence import Silence
@@ -89,7 +95,7 @@ class HostAgent:
         self._state = StateFile(settings.agent.state_dir)
         self._host_id = host_id(read_machine_id())
         self._boot_id = read_boot_id()
-        host_name = settings.host.name or socket.gethostname()
+        name = host_name(settings)
         self._client = EtcdClient(settings.etcd)
         self._registry = Registry(self._client, settings.etcd.prefix)
         self._copy_file = CopyFile(settings.agent.state_dir / COPY_NAME)
@@ -113,7 +119,7 @@ class HostAgent:
         self._kernel = kernel_pass(settings, self._state)
         self._tell_of_copy()
         self._silence = Silence()
-        self._loop = self._make_loop(host_name)
+        self._loop = self._make_loop(name)
         self._directory = self._make_directory()
         self._monitor = Monitor(self._on_kernel, own_ports=lambda: self._kernel.routing.port_ids)
         self._watch_range(self._loop.snapshot.known)
@@ -121,7 +127,7 @@ class HostAgent:
         self._rule_monitor = RuleMonitor(
             lambda _event: self._loop.post(RulesWritten()), own_pids=self._kernel.own_pids
         )
-        self._control = self._make_control(host_name)
+        self._control = self._make_control(name)
 
     def run(self) -> None:
         """Start every thread, run the loop in this one, stop every thread."""
@@ -241,7 +247,7 @@ class HostAgent:
             )
             self._conditions.replace("copy-damaged", (damaged,))
 
-    def _make_loop(self, host_name: str) -> Loop:
+    def _make_loop(self, name: str) -> Loop:
         settings = self._settings
         timers = Timers(time.monotonic)
         passes = Passes(
@@ -259,7 +265,7 @@ class HostAgent:
             passes=passes,
             docker=self._docker,
             docker_wants=self._docker_room.wants_of,
-            joining=self._make_joining(host_name),
+            joining=self._make_joining(name),
             reloader=Reloader(
                 load=self._source.load, adopt=self._adopt, conditions=self._conditions
             ),
@@ -286,14 +292,14 @@ class HostAgent:
         self._docker_room.rules.adopt(settings.docker)
         self._kernel.limit_access(settings.firewall.access)
 
-    def _make_control(self, host_name: str) -> ControlServer:
+    def _make_control(self, name: str) -> ControlServer:
         answers = Answers(
             loop=self._loop,
             kernel=self._kernel,
             conditions=self._conditions,
             silence=self._silence,
             time_left=TimeLeft(self._client.time_to_live_s),
-            host_name=host_name,
+            host_name=name,
             etcd_source=self._finding.document,
             last_contact_s=lambda: self._directory.last_contact_s,
             leaver=self._leaver(),
@@ -332,7 +338,7 @@ class HostAgent:
             last_config=self._copy.view.config if self._copy else None,
         )
 
-    def _make_joining(self, host_name: str) -> Joining:
+    def _make_joining(self, name: str) -> Joining:
         mesh = self._settings.mesh
         copied = self._copied_lease()
         return Joining(
@@ -344,7 +350,7 @@ class HostAgent:
             endpoint=self._finding.endpoint,
             wanted=mesh.config() if mesh else None,
             past_subnet=lambda: copied.subnet if copied else None,
-            host_name=host_name,
+            host_name=name,
         )
 
     def _leaver(self) -> Leaver:

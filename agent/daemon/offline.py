@@ -6,7 +6,6 @@ socket with ``"source": "host"``; what could not be had is a condition, never an
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from agent.daemon.conditions import Standing
 from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.finding import source_of
 from agent.daemon.known import Known, own_leases
-from agent.daemon.parts import firewall_of
+from agent.daemon.parts import COPY_NAME, firewall_of, host_name
 from agent.daemon.routelist import routes_document
 from agent.daemon.routing import RoutesReport
 from agent.daemon.snapshot import Snapshot
@@ -71,7 +70,7 @@ def view_offline(settings: Settings) -> tuple[View, str]:
         return Registry(client, settings.etcd.prefix).snapshot(), ""
     except HostmeshError as error:
         try:
-            copy = CopyFile(settings.agent.state_dir / "copy.json").peek()
+            copy = CopyFile(settings.agent.state_dir / COPY_NAME).peek()
         except HostmeshError:
             copy = None
         if copy is None:
@@ -118,7 +117,7 @@ def offline_status(settings: Settings) -> Mapping[str, Any]:
         status_document(
             seen.snapshot,
             tuple(Standing(each, now_s) for each in seen.conditions),
-            host_name=settings.host.name or socket.gethostname(),
+            host_name=host_name(settings),
             etcd_source=source_of(settings),
             last_contact_s=0.0 if seen.snapshot.contact_problem else now_s,
             now_s=now_s,

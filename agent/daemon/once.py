@@ -6,6 +6,7 @@ nothing and touches neither Docker nor the lease.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 from agent.daemon.kernelpass import KernelPass
@@ -62,11 +63,8 @@ def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
 
 def _world(settings: Settings, *, left: bool) -> World:
     own = host_id(read_machine_id())
-    client = client_for(settings.etcd)
-    try:
+    with closing(client_for(settings.etcd)) as client:
         view = Registry(client, settings.etcd.prefix).snapshot()
-    finally:
-        client.close()
     facts = read_host_facts(settings.routes.protocol)
     host = settings.host
     uplink = choose_uplink(

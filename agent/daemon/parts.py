@@ -34,6 +34,7 @@ __all__ = [
     "check_host",
     "docker_room",
     "firewall_of",
+    "host_name",
     "kernel_pass",
     "leaver",
     "release_lease",
@@ -43,9 +44,9 @@ COPY_NAME: Final = "copy.json"
 """The host's own copy of the last complete view, in the agent's state folder."""
 
 
-def _dockerd() -> int | None:
-    found = ProcessTable().dockerd()
-    return found.pid if found else None
+def host_name(settings: Settings) -> str:
+    """Return what peers and operators call this host."""
+    return settings.host.name or socket.gethostname()
 
 
 def firewall_of(settings: Settings) -> Firewall | None:
@@ -56,7 +57,7 @@ def firewall_of(settings: Settings) -> Firewall | None:
     """
     if not settings.firewall.manage:
         return None
-    return open_firewall(settings.firewall.variant, dockerd=_dockerd)
+    return open_firewall(settings.firewall.variant, dockerd=ProcessTable().dockerd_pid)
 
 
 def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
@@ -115,9 +116,9 @@ def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, .
 
 def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerRoom:
     """The host's Docker, restarted only when it is this host's turn."""
-    host_name = settings.host.name or socket.gethostname()
     stopping = threading.Event()
-    turn = RestartTurn(Turns(client, settings.etcd.prefix, own, host_name), stopping)
+    turns = Turns(client, settings.etcd.prefix, own, host_name(settings))
+    turn = RestartTurn(turns, stopping)
     return DockerRoom.of(settings.docker, settings.agent.state_dir, turn=turn, stopping=stopping)
 
 

@@ -96,6 +96,11 @@ class ProcessTable:
         found = [process for pid in self._pids() if (process := self._read(pid))]
         return max(found, key=lambda process: process.age_s, default=None)
 
+    def dockerd_pid(self) -> int | None:
+        """Return the process id of :meth:`dockerd`."""
+        found = self.dockerd()
+        return found.pid if found else None
+
     def _pids(self) -> list[int]:
         try:
             return [int(entry.name) for entry in self._proc.iterdir() if entry.name.isdigit()]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.finding import source_of
+from agent.daemon.parts import host_name
 from agent.docker.preview import Preview
 from agent.docker.room import DockerRoom
 from agent.kernel.probe import nobody_answers
 from agent.kernel.underlay import Passage, passage
 from agent.leases.checkup import ask_endpoint, may_write
 from agent.leases.client import EtcdClient
-from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.registry import Registry
 from agent.leases.request import ClaimRequest
@@ -51,13 +48,6 @@ class Mesh:
     config: MeshConfig
     own: Lease | None
     subnet: IPv4Network | None
-
-
-@contextmanager
-def connection(settings: Settings) -> Iterator[EtcdClient]:
-    """A client that ends with the block."""
-    with closing(client_for(settings.etcd)) as client:
-        yield client
 
 
 def look_at_etcd(settings: Settings, client: EtcdClient, findings: Findings) -> None:
@@ -129,7 +119,7 @@ def look_at_mesh(
     if lease is None and view.config is not None:
         request = ClaimRequest(
             host_id=own,
-            host_name=_name(settings),
+            host_name=host_name(settings),
             node_address=host[1].node_address if host else IPv4Address(0),
         )
         subnet = next(iter(Selection(records, view, request).peek(1)), None)
@@ -141,10 +131,6 @@ def look_at_mesh(
     elif lease is not None:
         findings.add("subnet", State.OK, f"this host is a member with {lease.subnet}")
     return Mesh(registry, own, view, config, lease, subnet)
-
-
-def _name(settings: Settings) -> str:
-    return settings.host.name or socket.gethostname()
 
 
 def _config(settings: Settings, view: View, findings: Findings) -> MeshConfig | None:
@@ -251,7 +237,7 @@ def look_at_underlay(
     lease = mesh.registry.claim(
         ClaimRequest(
             host_id=mesh.host_id,
-            host_name=_name(settings),
+            host_name=host_name(settings),
             node_address=uplink.node_address,
             boot_id=boot_id,
             ttl_s=_PROBE_TTL_S,

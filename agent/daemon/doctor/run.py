@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from agent.daemon.doctor import hostpart, meshpart
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.doctor.meshpart import Mesh
+from agent.leases.discovery import client_for
 from agent.settings import Settings
 
 __all__ = ["examine"]
@@ -20,7 +23,7 @@ def examine(settings: Settings, *, probe: bool = False) -> Findings:
     findings = Findings()
     hostpart.look_at_host(settings, findings)
     mesh: Mesh | None = None
-    with meshpart.connection(settings) as client:
+    with closing(client_for(settings.etcd)) as client:
         meshpart.look_at_etcd(settings, client, findings)
         host = hostpart.look_for_uplink(settings, findings, client.endpoints)
         uplink = host[1] if host else None
