@@ -307,6 +307,8 @@ def test_with_agent_and_etcd_down_the_copy_speaks(stage: Stage, agent_down: Node
 
 def test_watch_tells_a_change_in_one_line(stage: Stage, node: Node) -> None:
     other = stage.nodes[1]
+    # An agent that was just started speaks of its copy before it has heard etcd: that is news.
+    eventually(lambda: _all_alive(node), 20)
     other.stop(signal.SIGKILL)
     try:
         done = node.ctl("leases", "--watch", "--timeout", "500ms")
@@ -317,3 +319,8 @@ def test_watch_tells_a_change_in_one_line(stage: Stage, node: Node) -> None:
     finally:
         stage.etcdctl("del", "/hostmesh/subnets/10.99.0.0-24")
         other.start()
+
+
+def _all_alive(node: Node) -> bool:
+    document = node.document("leases")
+    return not document["cached"] and all(each["alive"] for each in document["leases"])
