@@ -66,6 +66,7 @@ class RouteDelta:
         self._world = World(route_protocol=protocol)
         self._rules = PeerRules.of(self._world)
         self._desired: dict[IPv4Network, Route] = {}
+        self._gateways: frozenset[IPv4Address] | None = frozenset()
         self._refused: dict[IPv4Network, Condition] = {}
         self._summary: tuple[Condition, ...] | None = ()
         self._odd: dict[RouteKey, tuple[Route, ...]] = {}
@@ -103,9 +104,14 @@ class RouteDelta:
 
     @property
     def gateways(self) -> frozenset[IPv4Address]:
-        """Node addresses that a desired route leads to. Made anew each time."""
-        found = (route.gateway for route in self._desired.values())
-        return frozenset(gateway for gateway in found if gateway is not None)
+        """Node addresses that a desired route leads to; the same object while none changes.
+
+        A pass asks for it every few seconds, and most passes find nothing changed.
+        """
+        if self._gateways is None:
+            found = (route.gateway for route in self._desired.values())
+            self._gateways = frozenset(gateway for gateway in found if gateway is not None)
+        return self._gateways
 
     def __contains__(self, key: object) -> bool:
         """Whether something is desired or still to be done under ``key``."""
@@ -162,6 +168,8 @@ class RouteDelta:
         key = self._key_of(destination)
         there = self._ours_at(key)
         before = self._desired.get(destination)
+        if before != route:
+            self._gateways = None
         if route is None:
             self._desired.pop(destination, None)
         elif before != route:
@@ -197,7 +205,7 @@ class RouteDelta:
         new = [each for each, route in wanted.items() if before.get(each) != route]
         new_keys = [_key_in(world, each) for each in new]
         there.update((key, self._ours_at(key)) for key in new_keys if key not in there)
-        self._world, self._rules, self._desired = world, rules, wanted
+        self._world, self._rules, self._desired, self._gateways = world, rules, wanted, None
         now_wanted = set(new_keys)
         for key, routes in there.items():
             self._is_there(key, routes)

@@ -224,6 +224,8 @@ class Machine(RuleBasedStateMachine):
         full = desired_routes(self.world)
         assert dict(self.delta.desired) == dict(full.routes)
         assert self.delta.certain == full.certain
+        gateways = {route.gateway for route in full.routes.values()} - {None}
+        assert self.delta.gateways == gateways
         assert set(self.delta.conditions) == set(full.conditions)
 
     @invariant()
