@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.model import HostId, Lease, View
 
-__all__ = ["leases_document"]
+__all__ = ["lease_left_s", "leases_document"]
 
 _NEVER: Mapping[HostId, float] = MappingProxyType({})
 _UNKNOWN: Mapping[IPv4Network, float] = MappingProxyType({})
@@ -84,8 +84,18 @@ def _since(then_s: float, now_s: float) -> float:
 
 def _ttl_left(lease: Lease, now_s: float, asked_s: Mapping[IPv4Network, float]) -> float | None:
     """What is left: by the owner's clock, or (flannel's) by what etcd was asked."""
+    left_s = lease_left_s(lease, now_s)
+    if left_s is None:
+        left_s = asked_s.get(lease.subnet)
+    return None if left_s is None else round(left_s, 1)
+
+
+def lease_left_s(lease: Lease, now_s: float) -> float | None:
+    """Seconds until a lease ends if it is not renewed, by its owner's clock; None for flannel's.
+
+    Args:
+        now_s: Unix time. Clocks differ, so what comes out is kept within the lease's own time.
+    """
     if lease.ttl_s is None or lease.renewed_s is None:
-        known_s = asked_s.get(lease.subnet)
-        return None if known_s is None else round(known_s, 1)
-    left_s = lease.renewed_s + lease.ttl_s - now_s
-    return round(min(max(0.0, left_s), float(lease.ttl_s)), 1)
+        return None
+    return min(max(0.0, lease.renewed_s + lease.ttl_s - now_s), float(lease.ttl_s))

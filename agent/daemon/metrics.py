@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from agent import __version__
 from agent.daemon.conditions import Standing
+from agent.daemon.documents import lease_left_s
 from agent.daemon.snapshot import Snapshot
 from agent.daemon.status import host_state, is_ready, peers_of
 from agent.daemon.tally import Tally
@@ -112,10 +113,9 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
     left = GaugeMetricFamily(
         "hostmesh_lease_left_seconds", "Until this host's lease ends if it is not renewed"
     )
-    own = known.own
-    if own is not None and own.ttl_s is not None and own.renewed_s is not None:
-        left_s = own.renewed_s + own.ttl_s - reading.now_s
-        left.add_metric([], min(max(0.0, left_s), float(own.ttl_s)))
+    left_s = None if known.own is None else lease_left_s(known.own, reading.now_s)
+    if left_s is not None:
+        left.add_metric([], left_s)
     yield left
     peers = GaugeMetricFamily("hostmesh_peers", "Other hosts of the mesh", labels=["state"])
     beats = known.believed.heartbeats if known.believed and not known.believed.cached else None
