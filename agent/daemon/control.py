@@ -72,7 +72,26 @@ class Routes:
         self.query = query
 
 
-class ControlServer:
+class _Serving:
+    """Answers on a thread of its own until stopped."""
+
+    def __init__(self, server: _Server | _TcpServer, name: str) -> None:
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join(timeout=2)
+        self._server.server_close()
+
+
+class ControlServer(_Serving):
     """Serves :class:`Routes` on a unix socket until stopped.
 
     Args:
@@ -97,7 +116,7 @@ class ControlServer:
             # Nobody may connect between bind and chmod.
             mask = os.umask(0o177)
             try:
-                self._server = _Server(str(path), routes, connection_s)
+                server = _Server(str(path), routes, connection_s)
             finally:
                 os.umask(mask)
             if group:
@@ -108,24 +127,15 @@ class ControlServer:
                 f"the control socket {path} cannot be made: {error}",
                 hint="check agent.run_dir and agent.socket_group in agent.toml",
             ) from error
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="control", daemon=True
-        )
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
+        super().__init__(server, "control")
 
     def stop(self) -> None:
         """Stop answering and remove the socket."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join(timeout=2)
-        self._server.server_close()
+        super().stop()
         self._path.unlink(missing_ok=True)
 
 
-class MetricsServer:
+class MetricsServer(_Serving):
     """Serves read-only paths on a TCP address, for Prometheus and load balancers.
 
     Args:
@@ -138,27 +148,14 @@ class MetricsServer:
 
     def __init__(self, address: tuple[str, int], routes: Routes) -> None:
         try:
-            self._server = _TcpServer(address, routes)
+            server = _TcpServer(address, routes)
         except OSError as error:
             raise StateError(
                 f"metrics cannot be served on {address[0]}:{address[1]}: {error.strerror}",
                 hint="check metrics.listen in agent.toml",
             ) from error
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="metrics", daemon=True
-        )
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop answering."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join(timeout=2)
-        self._server.server_close()
+        super().__init__(server, "metrics")
+        self.port: int = server.server_address[1]
 
 
 def _refuse_a_second_agent(path: Path) -> None:
