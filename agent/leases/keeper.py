@@ -21,7 +21,7 @@ from agent.errors import (
     HostmeshError,
     MeshConfigError,
 )
-from agent.leases.backoff import Backoff, jittered
+from agent.leases.backoff import Backoff
 from agent.leases.beating import BEATS_PER_TTL, OwnHeartbeat
 from agent.leases.move import Former
 from agent.leases.refusals import condition_of
@@ -32,6 +32,7 @@ from agent.leases.registry import (
     LeaseLostError,
     Registry,
 )
+from agent.leases.renewal import differs, renewal_pause_s
 from agent.leases.request import Registration
 from agent.model import (
     Condition,
@@ -46,7 +47,6 @@ __all__ = ["Keeper", "Registration"]
 
 _log = structlog.get_logger()
 
-_RENEWALS_PER_TTL = 24
 _MOST_LIVES = 4  # of this host, that are told from clones in one step
 _IDLE_S = 60.0
 _FIRST_RETRY_S = 0.5
@@ -309,12 +309,7 @@ class Keeper:
     # --- lease ----------------------------------------------------------------------------
 
     def _keep_lease(self, lease: Lease, registration: Registration, *, doubt: bool) -> None:
-        changed = (lease.node_address, lease.host_name, lease.backend) != (
-            registration.node_address,
-            registration.host_name,
-            registration.backend,
-        )
-        if not (changed or doubt or self._clock() >= self._renew_due_s):
+        if not (doubt or differs(lease, registration) or self._clock() >= self._renew_due_s):
             return
         try:
             self._lease = self._registry.renew(
@@ -408,8 +403,7 @@ class Keeper:
             self._set_renewal()
 
     def _set_renewal(self) -> None:
-        interval_s = self._settings.ttl_s / _RENEWALS_PER_TTL
-        self._renew_due_s = self._clock() + jittered(interval_s)
+        self._renew_due_s = self._clock() + renewal_pause_s(self._settings.ttl_s)
 
     def _tell(self, *conditions: Condition) -> None:
         found = conditions or ((self._taken,) if self._taken else ())

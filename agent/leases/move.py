@@ -13,16 +13,14 @@ from ipaddress import IPv4Network
 import structlog
 
 from agent.errors import ClaimConflict
-from agent.leases.backoff import jittered
 from agent.leases.registry import Registry
+from agent.leases.renewal import differs, renewal_pause_s
 from agent.leases.request import ClaimRequest, LeaseLostError, Registration
 from agent.model import Lease
 
 __all__ = ["Former"]
 
 _log = structlog.get_logger()
-
-_RENEWALS_PER_TTL = 24
 
 
 class Former:
@@ -108,9 +106,7 @@ class Former:
         lease = self.lease
         if lease is None:
             return
-        wished = (request.node_address, request.host_name, request.backend)
-        changed = (lease.node_address, lease.host_name, lease.backend) != wished
-        if not (doubt or changed or self._clock() >= self.due_s):
+        if not (doubt or differs(lease, request) or self._clock() >= self.due_s):
             return
         try:
             self._hold(self._renewed(lease, request, own))
@@ -152,4 +148,4 @@ class Former:
     def _hold(self, lease: Lease) -> None:
         self.lease = lease
         self._given_back.discard(lease.subnet)
-        self.due_s = self._clock() + jittered((lease.ttl_s or 86_400) / _RENEWALS_PER_TTL)
+        self.due_s = self._clock() + renewal_pause_s(lease.ttl_s or 86_400)
