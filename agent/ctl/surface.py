@@ -10,7 +10,8 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.ctl.parser import VERBS, build_parser
+from agent.ctl.parser import build_parser
+from agent.ctl.verbtable import VERBS
 
 __all__ = ["Argument", "Command", "commands", "of_parser"]
 

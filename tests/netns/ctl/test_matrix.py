@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from agent.ctl.parser import VERBS
+from agent.ctl.verbtable import VERBS
 from tests.bench.agentctl import put_leases
 from tests.netns.ctl.stage import ROOT, Node, Stage
 from tests.netns.netlab import eventually

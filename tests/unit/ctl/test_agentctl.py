@@ -18,7 +18,7 @@ import pytest
 
 from agent.ctl import direct
 from agent.ctl.main import main
-from agent.ctl.parser import VERBS
+from agent.ctl.verbtable import VERBS
 from agent.daemon import membership
 from agent.errors import CannotTell, EtcdUnavailable, HostmeshError, SettingsError
 from agent.model import View
