@@ -32,7 +32,7 @@ from agent.daemon.events import (
 from agent.daemon.finding import Finding
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known, former_lease
-from agent.daemon.loop import Loop, Rooms
+from agent.daemon.loop import Loop
 from agent.daemon.membership import Leaver
 from agent.daemon.notify import Notifier
 from agent.daemon.observer import Observer, open_history
@@ -46,6 +46,7 @@ from agent.daemon.parts import (
 )
 from agent.daemon.passes import Passes
 from agent.daemon.reload import Reloader, Source
+from agent.daemon.rooms import Rooms
 from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
 from agent.daemon.timers import Timers

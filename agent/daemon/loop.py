@@ -12,8 +12,7 @@ import contextlib
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
@@ -38,26 +37,19 @@ from agent.daemon.events import (
     ViewSeen,
 )
 from agent.daemon.grace import CALM, SWEEP, Grace
-from agent.daemon.joining import Joining
 from agent.daemon.known import Known
 from agent.daemon.notify import Notifier
-from agent.daemon.observer import Observer
-from agent.daemon.passes import Passes
-from agent.daemon.reload import Change, Reloader
+from agent.daemon.reload import Change
+from agent.daemon.rooms import Rooms
 from agent.daemon.silence import Silence
 from agent.daemon.snapshot import Snapshot
 from agent.daemon.timers import Timers, jittered
 from agent.docker.report import ConfigFile
-from agent.docker.wants import DockerWants
-from agent.docker.worker import DockerWorker
 from agent.errors import HostmeshError, SettingsError
-from agent.leases.copy import CopyFile
-from agent.leases.keeper import Keeper
 from agent.mesh.world import World
-from agent.model import Condition, HostFacts, Uplink
 from agent.settings import Settings
 
-__all__ = ["Loop", "Rooms"]
+__all__ = ["Loop"]
 
 _Answer = TypeVar("_Answer")
 
@@ -69,38 +61,6 @@ hundred hosts that join at once cost a few passes, not a hundred."""
 _COALESCE_MOST_S = 0.2
 _COPY_DELAY_S = 2.0
 _RETRY_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
-    """What the loop drives.
-
-    Attributes:
-        read_host: A fresh look at links, addresses and foreign routes.
-        docker_wants: What a subnet and an MTU mean for Docker, by the settings' split.
-        check_host: What else on the host would undo our work.
-        watch_range: Tells the netlink monitor which routes matter.
-        pin: Tells the client of etcd which cluster is the mesh's.
-        reloader: Reads the settings again.
-        reconnect: Drops etcd's connections when they are bound to an address that is gone.
-        observer: Is told what happened.
-        probe: Tells the prober which hosts to ask, by which uplink.
-    """
-
-    keeper: Keeper
-    copy: CopyFile
-    read_host: Callable[[], HostFacts]
-    check_host: Callable[[Uplink], tuple[Condition, ...]]
-    passes: Passes
-    docker: DockerWorker
-    docker_wants: Callable[[IPv4Network, int | None], DockerWants]
-    joining: Joining
-    reloader: Reloader
-    watch_range: Callable[[Known], None]
-    probe: Callable[[Known], None]
-    pin: Callable[[int], None]
-    reconnect: Callable[[], None]
-    observer: Observer
 
 
 class Loop:

@@ -74,27 +74,15 @@ def status_document(
         source: "agent", or "host" when agentctl looked by itself.
     """
     known = snapshot.known
-    uplink = known.uplink
     return {
         "version": _VERSION,
         "source": source,
         "agent_version": __version__,
         "state": host_state(snapshot, standing),
-        "host": {
-            "id": known.host_id,
-            "name": host_name,
-            "node_address": str(uplink.node_address) if uplink else None,
-            "uplink": uplink.name if uplink else None,
-        },
+        "host": _host(known, host_name),
         "subnet": str(known.own.subnet) if known.own else None,
         "former_subnet": str(known.former.subnet) if known.former else None,
-        "docker": {
-            "state": str(known.docker_state),
-            "config": str(known.docker_config),
-            "version": known.docker.version,
-            "bridge": str(known.docker.bridge.subnet) if known.docker.bridge else None,
-            "network": _own_network(known),
-        },
+        "docker": _docker(known),
         "etcd": {
             **_etcd(snapshot, now_s - last_contact_s if last_contact_s else None),
             **etcd_source,
@@ -108,6 +96,26 @@ def status_document(
         "repairs": None if tally is None else _repairs(tally, now_s),
         "peers": [_peer(lease, known) for lease in peers_of(known)],
         "conditions": [_condition(each, now_s) for each in standing],
+    }
+
+
+def _host(known: Known, name: str) -> Mapping[str, Any]:
+    uplink = known.uplink
+    return {
+        "id": known.host_id,
+        "name": name,
+        "node_address": str(uplink.node_address) if uplink else None,
+        "uplink": uplink.name if uplink else None,
+    }
+
+
+def _docker(known: Known) -> Mapping[str, Any]:
+    return {
+        "state": str(known.docker_state),
+        "config": str(known.docker_config),
+        "version": known.docker.version,
+        "bridge": str(known.docker.bridge.subnet) if known.docker.bridge else None,
+        "network": _own_network(known),
     }
 
 
