@@ -7,7 +7,8 @@
 # Run it once, after the cluster is up and before authentication is enabled; it makes random passwords
 # and enables authentication. They are in FOLDER, one file each:
 #   agent     for every host: [etcd] username = "hostmesh-agent", password_file
-#             reads the mesh; writes leases, heartbeats, memory, turns and marks of clones
+#             reads the mesh; writes leases, heartbeats, memory, turns, marks of clones, and the
+#             mark of an alarm
 #   operator  for `agentctl config` and `agentctl reserve`: reads and writes all of the mesh
 #   root      for etcd itself
 # With --agents-create-config agents may also write the mesh's config: for hosts that bring [mesh].
@@ -39,10 +40,11 @@ grant hostmesh-agent read ""
 for kind in subnets hosts memory turns clones; do
     grant hostmesh-agent readwrite "$kind/"
 done
+# The mark that holders come back first: written on an alarm, and in one transaction with the config
+# when a lost etcd is filled again.
+ctl role grant-permission hostmesh-agent readwrite "$prefix/grace"
 if [ $create = yes ]; then
-    # The mark is written in one transaction with the config, when a lost etcd is filled again.
     ctl role grant-permission hostmesh-agent readwrite "$prefix/config"
-    ctl role grant-permission hostmesh-agent readwrite "$prefix/grace"
 fi
 ctl role add hostmesh-operator
 grant hostmesh-operator readwrite ""
