@@ -1,0 +1,49 @@
+"""The values every room shares. Frozen, comparable, free of I/O and of clocks.
+
+Words are those of docs/architecture.md ("Words"): a *subnet* is the part of the mesh's
+CIDR that one host's containers live in, a *lease* is the record in etcd that one host
+owns one subnet, a *heartbeat* is the short-lived key that says the agent is alive.
+
+Here is what other rooms import; the modules are by what a value is about.
+"""
+
+from __future__ import annotations
+
+from agent.model.condition import Condition, Severity
+from agent.model.docker import OWN_BRIDGE, DockerFacts, DockerNetwork, DockerState
+from agent.model.host import HostFacts, Link, Route, RouteKind, Uplink
+from agent.model.mesh import (
+    Access,
+    Backend,
+    Heartbeat,
+    HostId,
+    Lease,
+    MeshConfig,
+    SetAside,
+    within,
+)
+from agent.model.view import Leases, View
+
+__all__ = [
+    "OWN_BRIDGE",
+    "Access",
+    "Backend",
+    "Condition",
+    "DockerFacts",
+    "DockerNetwork",
+    "DockerState",
+    "Heartbeat",
+    "HostFacts",
+    "HostId",
+    "Lease",
+    "Leases",
+    "Link",
+    "MeshConfig",
+    "Route",
+    "RouteKind",
+    "SetAside",
+    "Severity",
+    "Uplink",
+    "View",
+    "within",
+]

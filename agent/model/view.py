@@ -1,0 +1,161 @@
+"""The mesh at one revision of etcd, cheap to follow from one view to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from types import MappingProxyType
+from typing import overload
+
+from agent.model.mesh import Heartbeat, HostId, Lease, MeshConfig, SetAside
+from agent.sharedmap import SharedMap
+
+__all__ = ["Leases", "View"]
+
+
+class Leases(Sequence[Lease]):
+    """Leases in order of subnet, one for each subnet at most, found by subnet or by host.
+
+    Immutable; what :meth:`changed` makes shares all that did not change.
+
+    Args:
+        leases: In any order.
+    """
+
+    __slots__ = ("_by_host", "_in_order", "by_subnet")
+
+    def __init__(self, leases: Iterable[Lease] = ()) -> None:
+        self.by_subnet: SharedMap[IPv4Network, Lease] = SharedMap(
+            {lease.subnet: lease for lease in leases}
+        )
+        """Every lease by its subnet."""
+        self._by_host: SharedMap[HostId, Lease | tuple[Lease, ...]] = SharedMap(
+            _by_host(self.by_subnet.values())
+        )
+        self._in_order: tuple[Lease, ...] | None = None
+
+    def of(self, host_id: HostId) -> tuple[Lease, ...]:
+        """Every lease of a host: one, but for a record that somebody forged."""
+        found: Lease | tuple[Lease, ...] = self._by_host.get(host_id, ())
+        return (found,) if isinstance(found, Lease) else found
+
+    def changed(self, changes: Mapping[IPv4Network, Lease | None]) -> Leases:
+        """Make leases with these instead; None takes a subnet's lease away."""
+        by_subnet = self.by_subnet.changed(changes)
+        if by_subnet is self.by_subnet:
+            return self
+        found = [*map(self.by_subnet.get, changes), *changes.values()]
+        hosts = {each.host_id for each in found if each is not None and each.host_id is not None}
+        owned: dict[HostId, Lease | tuple[Lease, ...] | None] = dict.fromkeys(hosts)
+        kept = [lease for host in hosts for lease in self.of(host) if lease.subnet not in changes]
+        owned.update(_by_host((*kept, *filter(None, changes.values()))))
+        made: Leases = Leases.__new__(Leases)
+        made.by_subnet = by_subnet
+        made._by_host = self._by_host.changed(owned)
+        made._in_order = None
+        return made
+
+    def _sorted(self) -> tuple[Lease, ...]:
+        if self._in_order is None:
+            self._in_order = tuple(sorted(self.by_subnet.values(), key=_place_of))
+        return self._in_order
+
+    @overload
+    def __getitem__(self, index: int) -> Lease: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Lease, ...]: ...
+    def __getitem__(self, index: int | slice) -> Lease | tuple[Lease, ...]:
+        return self._sorted()[index]
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(self._sorted())
+
+    def __len__(self) -> int:
+        return len(self.by_subnet)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return self is other or self._sorted() == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # large; nobody needs it
+
+    def __repr__(self) -> str:
+        return f"Leases({self._sorted()!r})"
+
+
+def _place_of(lease: Lease) -> tuple[int, int]:
+    return int(lease.subnet.network_address), lease.subnet.prefixlen
+
+
+def _by_host(leases: Iterable[Lease]) -> dict[HostId, Lease | tuple[Lease, ...]]:
+    """Each host's lease, by itself: a tuple around each would take 4 MB at 65,000 hosts."""
+    found: dict[HostId, Lease | tuple[Lease, ...]] = {}
+    for lease in leases:
+        if lease.host_id is not None:
+            before = found.get(lease.host_id)
+            if before is None:
+                found[lease.host_id] = lease
+            else:
+                others = (before,) if isinstance(before, Lease) else before
+                found[lease.host_id] = (*others, lease)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Everything under the prefix at one revision. Always complete: a partial one is never made.
+
+    Views of one mesh share what did not change between them, so that following one costs what
+    changed (:func:`agent.sharedmap.changed_keys`).
+
+    Attributes:
+        cluster_id: etcd's cluster id, so that another cluster's view is recognised.
+        revision: The revision at which all of it was true.
+        config: None when there is none or when it is not usable (see config_problem).
+        leases: Usable leases, the own one included, in order of subnet, none overlapping.
+            Always :class:`Leases`, whatever sequence was given.
+        heartbeats, memory: Always a SharedMap, whatever mapping was given.
+        memory: Last subnet of each host that held one in the last 30 days.
+        reservations: Subnets only the named host may claim.
+        clones: Hosts that found their identity in use by another, as they say of themselves.
+        cached: From the host's own copy of the last complete view, while etcd is away.
+    """
+
+    cluster_id: int
+    revision: int
+    config: MeshConfig | None = None
+    config_problem: str = ""
+    leases: Sequence[Lease] = ()
+    heartbeats: Mapping[HostId, Heartbeat] = field(default_factory=SharedMap)
+    memory: Mapping[HostId, IPv4Network] = field(default_factory=SharedMap)
+    reservations: Mapping[IPv4Network, HostId] = field(default_factory=lambda: MappingProxyType({}))
+    clones: tuple[Heartbeat, ...] = ()
+    set_aside: tuple[SetAside, ...] = ()
+    cached: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.leases, Leases):
+            object.__setattr__(self, "leases", Leases(self.leases))
+        for name in ("heartbeats", "memory"):
+            given = getattr(self, name)
+            if not isinstance(given, SharedMap):
+                object.__setattr__(self, name, SharedMap(given))
+
+    @property
+    def by_subnet(self) -> SharedMap[IPv4Network, Lease]:
+        """Every lease by its subnet."""
+        return _leases_of(self).by_subnet
+
+    def leases_of(self, host_id: HostId) -> tuple[Lease, ...]:
+        """Every lease of a host: one, but for a record that somebody forged."""
+        return _leases_of(self).of(host_id)
+
+    def lease_of(self, host_id: HostId) -> Lease | None:
+        """The lease that ``host_id`` owns in this view, or None."""
+        return next(iter(self.leases_of(host_id)), None)
+
+
+def _leases_of(view: View) -> Leases:
+    return view.leases if isinstance(view.leases, Leases) else Leases(view.leases)
