@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from types import FrameType
 
@@ -17,9 +19,9 @@ from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.control import ControlServer, MetricsServer
 from agent.daemon.earlierlife import EarlierLife
 from agent.daemon.events import (
+    ConditionsFound,
     ContactChanged,
     DockerReported,
-    EndpointsSurveyed,
     Event,
     HostsSilent,
     KernelChanged,
@@ -34,6 +36,7 @@ from agent.daemon.joining import Joining
 from agent.daemon.known import Known, former_lease
 from agent.daemon.loop import Loop
 from agent.daemon.membership import Leaver
+from agent.daemon.mishaps import Mishaps
 from agent.daemon.notify import Notifier
 from agent.daemon.observer import Observer, open_history
 from agent.daemon.parts import (
@@ -106,12 +109,13 @@ class HostAgent:
         self._finding = Finding(
             settings,
             client=self._client,
-            conditions=self._conditions,
             post=self._post,
         )
         if self._copy is not None:
             self._client.clusters.pin(self._copy.view.cluster_id)
-        self._survey = Survey(self._client, lambda found: self._loop.post(EndpointsSurveyed(found)))
+        self._survey = Survey(
+            self._client, lambda found: self._loop.post(ConditionsFound("endpoints", found))
+        )
         self._docker_room = docker_room(settings, self._client, self._host_id)
         self._keeper = self._make_keeper()
         self._docker = self._docker_room.worker(
@@ -140,6 +144,9 @@ class HostAgent:
             left=self._state.left,
         )
         self._observer.happened("agent-started", f"hostmesh-agent {__version__} started")
+        threading.excepthook = Mishaps(
+            lambda found: self._loop.post(ConditionsFound("threads", found))
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, lambda _number, _frame: self._loop.post(Reload()))
@@ -187,8 +194,9 @@ class HostAgent:
             self._docker.stop,
             self._client.close,
         )
-        for stop in stops:
-            stop()
+        with ExitStack() as ending:  # one that fails keeps no other from its end
+            for stop in reversed(stops):
+                ending.callback(stop)
         self._log.info("agent-stopped", data_path="left as it is")
 
     def _post(self, event: Event) -> None:

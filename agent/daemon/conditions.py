@@ -55,7 +55,8 @@ class ConditionRegistry:
             key = (condition.name, condition.subject)
             known = before.get(key)
             now[key] = Standing(condition, known.since_s if known else self._clock())
-        self._by_source[source] = now
+        # Another dictionary: readers of other threads may be going through this one.
+        self._by_source = {**self._by_source, source: now}
         self._tell(before, now)
         return {k: s.condition for k, s in before.items()} != {
             k: s.condition for k, s in now.items()

@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl
 
 import structlog
 
+from agent import threads
 from agent.errors import HostmeshError, NotRoot, Refused, StateError, UsageError
 
 __all__ = ["ControlServer", "MetricsServer", "Routes", "Text"]
@@ -188,7 +189,11 @@ class _Bounded(ThreadingMixIn):
         if not self._slots.acquire(timeout=1):
             self.shutdown_request(request)  # type: ignore[attr-defined] # the server it is mixed into
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._slots.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 # the same
         try:
@@ -271,7 +276,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not length.isdigit() or int(length) > _BODY_LIMIT:
             self.close_connection = True
             raise UsageError(f"a request's body has at most {_BODY_LIMIT} bytes")
-        raw = self.rfile.read(int(length)) if int(length) else b"{}"
+        try:
+            raw = self.rfile.read(int(length)) if int(length) else b"{}"
+        except OSError as error:
+            self.close_connection = True
+            raise UsageError(f"the request's body did not come: {error}") from error
         try:
             body = json.loads(raw)
         except ValueError as error:
@@ -292,6 +301,10 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(error, UsageError):
                 status = HTTPStatus.BAD_REQUEST
             self._send(status, error_document(error))
+            return
+        except Exception as error:  # noqa: BLE001 - the top of a thread: the asker is answered
+            threads.tell(error)
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, error_document(_bug(error)))
             return
         if isinstance(answer, Text):
             self._write(HTTPStatus.OK, answer.body, answer.content_type)
@@ -316,6 +329,13 @@ def _query(raw: str) -> Query:
         return dict(parse_qsl(raw, strict_parsing=bool(raw), max_num_fields=_QUERY_FIELDS))
     except ValueError as error:
         raise UsageError(f"what stands behind the ? cannot be read: {error}") from error
+
+
+def _bug(error: Exception) -> HostmeshError:
+    return HostmeshError(
+        f"the agent met what nobody foresaw: {type(error).__name__}: {error}",
+        hint="a bug: its log has the traceback; please report it with agentctl bugreport",
+    )
 
 
 def error_document(error: HostmeshError) -> Document:

@@ -112,11 +112,11 @@ class Copying:
 
     def _write(self, content: _Content) -> None:
         started_s = self._clock()
+        self._not_before_s = started_s + jittered(_RETRY_S)
         try:
             self._file.save(view=content.view, lease=content.lease, wanted=lambda: self._wanted)
         except HostmeshError as error:
             self._problem = error
-            self._not_before_s = self._clock() + jittered(_RETRY_S)
         else:
             self._problem = None
             self._written = content

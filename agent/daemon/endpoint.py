@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
+from agent import threads
 from agent.daemon.timers import jittered
 
 __all__ = ["EndpointAddress"]
@@ -29,7 +30,7 @@ class EndpointAddress:
     def __init__(self, endpoints: tuple[str, ...], on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._name = ""
-        self._stopped = False
+        self._stopping = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="resolver", daemon=True)
         self.address: IPv4Address | None = None
@@ -53,7 +54,7 @@ class EndpointAddress:
 
     def stop(self) -> None:
         """End the thread; one that hangs in the resolver is left behind (daemon thread)."""
-        self._stopped = True
+        self._stopping.set()
         self._wake.set()
 
     def _follow(self, endpoints: tuple[str, ...]) -> None:
@@ -64,22 +65,24 @@ class EndpointAddress:
             self._name = host  # the address known so far holds until this one is
 
     def _run(self) -> None:
-        while not self._stopped:
-            name = self._name
-            found = self._look_up() if name else None
-            if found is not None and name == self._name and found != self.address:
-                self.address = found
-                self._on_change()
-            pause_s = jittered(_REFRESH_S if found else _REFRESH_S / 6) if name else None
-            self._wake.wait(pause_s)
-            self._wake.clear()
+        threads.go_on(self._turn, self._stopping)
+
+    def _turn(self) -> None:
+        name = self._name
+        found = self._look_up() if name else None
+        if found is not None and name == self._name and found != self.address:
+            self.address = found
+            self._on_change()
+        pause_s = jittered(_REFRESH_S if found else _REFRESH_S / 6) if name else None
+        self._wake.wait(pause_s)
+        self._wake.clear()
 
     def _look_up(self) -> IPv4Address | None:
         try:
             answers = socket.getaddrinfo(
                 self._name, None, family=socket.AF_INET, type=socket.SOCK_STREAM
             )
-        except OSError:
+        except (OSError, UnicodeError):  # the latter: no name can be that, "etcd..example"
             return None
         return _usable(IPv4Address(answers[0][4][0]))
 

@@ -9,16 +9,16 @@ from ipaddress import IPv4Address
 from typing import Any, Generic, TypeVar
 
 from agent.docker.report import ConfiguratorReport
-from agent.errors import CannotTell, EtcdError, HostmeshError
+from agent.errors import CannotTell, EtcdError
 from agent.kernel.monitor import KernelEvent
 from agent.model import Condition, Lease, View
 
 __all__ = [
     "Command",
+    "ConditionsFound",
     "ContactChanged",
     "DockerReported",
     "EndpointFound",
-    "EndpointsSurveyed",
     "Event",
     "HostsSilent",
     "KernelChanged",
@@ -71,9 +71,10 @@ class EndpointFound:
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointsSurveyed:
-    """Which etcd endpoints are left out now, and why; all of them, each time."""
+class ConditionsFound:
+    """All that a part outside the loop has to tell the operator now; all of it, each time."""
 
+    source: str
     conditions: tuple[Condition, ...]
 
 
@@ -121,7 +122,7 @@ class Command(Generic[_Answer]):
             return
         try:
             self._future.set_result(self._run())
-        except HostmeshError as error:
+        except Exception as error:  # noqa: BLE001 - the asker's, whose question it was
             self._future.set_exception(error)
 
     def wait(self, timeout_s: float) -> _Answer:
@@ -129,7 +130,7 @@ class Command(Generic[_Answer]):
 
         Raises:
             CannotTell: The loop did not get to it in time; it is then not done.
-            HostmeshError: What the command itself raised.
+            Exception: What the command itself raised; a HostmeshError, but for a bug.
         """
         try:
             return self._future.result(timeout_s)
@@ -148,7 +149,7 @@ Event = (
     | KernelChanged
     | RulesWritten
     | EndpointFound
-    | EndpointsSurveyed
+    | ConditionsFound
     | DockerReported
     | HostsSilent
     | Reload

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.endpoint import EndpointAddress
-from agent.daemon.events import Command, EndpointFound, Event
+from agent.daemon.events import ConditionsFound, EndpointFound, Event
 from agent.errors import EtcdUnavailable
 from agent.leases.client import EtcdClient
 from agent.leases.discovery import Discovery, Found
@@ -23,7 +22,6 @@ class Finding:
     Args:
         settings: Where endpoints are named; when nowhere, DNS is asked.
         client: Gets what is found.
-        conditions: Gets what DNS fails to say, on the loop's thread.
         post: Hands an event to the loop.
     """
 
@@ -32,11 +30,9 @@ class Finding:
         settings: Settings,
         *,
         client: EtcdClient,
-        conditions: ConditionRegistry,
         post: Callable[[Event], None],
     ) -> None:
         self._client = client
-        self._conditions = conditions
         self._post = post
         self._settings = settings
         self._found = Found()
@@ -75,8 +71,7 @@ class Finding:
             self.endpoint.use(found.endpoints)
         elif found.unavailable is not None:
             self._client.unknown(found.unavailable)
-        conditions = discovery_conditions(found)
-        self._post(Command(lambda: self._conditions.replace("discovery", conditions)))
+        self._post(ConditionsFound("discovery", discovery_conditions(found)))
 
 
 def source_of(settings: Settings) -> Mapping[str, Any]:

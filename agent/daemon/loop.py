@@ -23,10 +23,10 @@ from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.copying import Copying
 from agent.daemon.events import (
     Command,
+    ConditionsFound,
     ContactChanged,
     DockerReported,
     EndpointFound,
-    EndpointsSurveyed,
     Event,
     HostsSilent,
     KernelChanged,
@@ -104,7 +104,7 @@ class Loop:
             KernelChanged: self._kernel,
             RulesWritten: lambda _event: rooms.passes.rules_changed(),
             EndpointFound: self._endpoint,
-            EndpointsSurveyed: lambda event: conditions.replace("endpoints", event.conditions),
+            ConditionsFound: lambda event: conditions.replace(event.source, event.conditions),
             DockerReported: self._docker,
             Command: Command.execute,
             HostsSilent: self._silent_hosts,
@@ -138,6 +138,7 @@ class Loop:
         while not self._stopping:
             for event in self._gather():
                 self._fold(event)
+                self._notifier.alive()  # sixteen questions to a large mesh take a while
             self._alarm_clock()
             if not self._stopping:
                 self._round()

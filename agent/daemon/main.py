@@ -48,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception:  # noqa: BLE001 - the top of a thread
+        import structlog  # noqa: PLC0415 # --check and --help need no log
+
+        # systemd starts the agent again, and until then routes and rules stay (promise 3).
+        structlog.get_logger("agent").exception("agent-failed")
+        return _INTERNAL_ERROR
 
 
 def _run(settings: Settings, load: Callable[[], Settings], arguments: argparse.Namespace) -> int:

@@ -157,7 +157,7 @@ def _work(tally: Tally) -> Iterator[Metric]:
         repairs.add_metric([kind], float(tally.repairs[kind]))
     yield repairs
     events = CounterMetricFamily("hostmesh_events", "Events by kind", labels=["kind"])
-    for kind, count in sorted(tally.events.items()):
+    for kind, count in sorted(dict(tally.events).items()):  # the loop may add a kind meanwhile
         events.add_metric([kind], float(count))
     yield events
     yield CounterMetricFamily(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent import threads
 from agent.docker.engine import Engine
 from agent.docker.stream import EventStream
 from agent.errors import DockerError
@@ -94,8 +95,8 @@ class EngineWatcher:
         while not self._stopping.is_set():
             try:
                 failures = 0 if self._follow() else failures + 1
-            except Exception:  # noqa: BLE001 - the top of a thread: a watcher that died would go unnoticed
-                _log.exception("docker-watcher-failed")
+            except Exception as error:  # noqa: BLE001 - the top of a thread
+                threads.tell(error)
                 failures += 1
             if failures:
                 lowest_s, highest_s = _BACKOFF_S

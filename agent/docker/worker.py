@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from agent import threads
 from agent.docker.engine import Engine
 from agent.docker.giveback import GiveBack
 from agent.docker.report import ConfiguratorReport, RestoreReport
@@ -205,8 +206,8 @@ class DockerWorker:
                 self._step()
             except Stopped:
                 break
-            except Exception:  # noqa: BLE001 - the top of a thread
-                _log.exception("docker-worker-failed")
+            except Exception as error:  # noqa: BLE001 - the top of a thread
+                threads.tell(error)
                 self._stopping.wait(_SPACING_S)
         for order in tuple(self._orders):
             if order.answer.set_running_or_notify_cancel():

@@ -16,6 +16,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
+from agent import threads
 from agent.errors import KernelError
 
 __all__ = ["Listener", "Listening"]
@@ -25,6 +26,7 @@ _log = structlog.get_logger(__name__)
 _REOPEN_FIRST_S: Final = 0.05
 _REOPEN_MOST_S: Final = 5.0
 _STOP_S: Final = 2.0
+_MISHAP_S: Final = 1.0
 
 
 class _Socket(Protocol):
@@ -97,23 +99,29 @@ class Listener(Generic[_S, _E]):
             self.socket.close()
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            current = self.socket
-            if current is None:
-                return
-            try:
-                self._wait_for(current)
-                if self._stopping.is_set():
-                    return
-                event = self._what.drain(current)
-            except (OSError, ValueError) as error:
-                _log.warning(f"{self._what.name}-overrun", problem=str(error))
-                if not self._reopen():
-                    return
-                event = self._what.lost
-            if event is not None:
-                self._what.on_event(event)
-                self._stopping.wait(self._what.coalesce_s)
+        threads.go_on(self._turn, self._stopping)
+
+    def _turn(self) -> None:
+        event = self._next()
+        if event is not None and not self._stopping.is_set():
+            self._what.on_event(event)
+            self._stopping.wait(self._what.coalesce_s)
+
+    def _next(self) -> _E | None:
+        """Wait for what comes next; None when none of it matters, or when told to stop."""
+        current = self.socket
+        if current is None:
+            raise RuntimeError(f"{self._what.name} runs without a socket")
+        try:
+            self._wait_for(current)
+            return None if self._stopping.is_set() else self._what.drain(current)
+        except (OSError, ValueError) as error:
+            _log.warning(f"{self._what.name}-overrun", problem=str(error))
+            return self._what.lost if self._reopen() else None
+        except Exception as error:  # noqa: BLE001 - what it read is gone: that must be told
+            threads.tell(error)
+            self._stopping.wait(_MISHAP_S)
+            return self._what.lost
 
     def _wait_for(self, current: _S) -> None:
         poller = select.poll()

@@ -23,6 +23,7 @@ from typing import Final
 
 import structlog
 
+from agent import threads
 from agent.errors import KernelError
 from agent.kernel.icmp import echo_reply, echo_request
 from agent.model import Uplink
@@ -142,13 +143,15 @@ class Prober:
             self._wake_in.send(b"\0")
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._follow()
-            wait_s = self._ask_due()
-            self._tell()
-            self._listen(wait_s)
+        threads.go_on(self._turn, self._stopping)
         if self._channel is not None:
             self._channel.close()
+
+    def _turn(self) -> None:
+        self._follow()
+        wait_s = self._ask_due()
+        self._tell()
+        self._listen(wait_s)
 
     def _follow(self) -> None:
         """Take over what :meth:`watch` was told."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
+from agent import threads
 from agent.errors import EtcdError, EtcdUnavailable
 from agent.leases.backoff import Backoff
 from agent.leases.fold import Records
@@ -98,8 +99,8 @@ class Directory:
                 self._follow()
             except EtcdError as error:
                 self._report(error)
-            except Exception:  # noqa: BLE001  # top of a thread: it must never end silently
-                _log.exception("etcd-directory-failed", limit_key="directory")
+            except Exception as error:  # noqa: BLE001  # the top of a thread
+                threads.tell(error)
                 self._report(EtcdError("the directory met an unexpected error; see the log"))
             if self._clock() - started_s > _STEADY_S:
                 backoff.reset()

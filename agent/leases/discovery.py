@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from agent import threads
 from agent.errors import EtcdUnavailable
 from agent.leases.backoff import Backoff, jittered
 from agent.leases.client import EtcdClient
@@ -201,6 +202,8 @@ class Discovery:
         self._settings = settings
         self._on_found = on_found
         self._look = look
+        self._found = Found()
+        self._backoff = Backoff(first_s=2.0, longest_s=60.0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="discovery", daemon=True)
 
@@ -213,20 +216,23 @@ class Discovery:
         self._stop.set()
 
     def _run(self) -> None:
-        found, backoff = Found(), Backoff(first_s=2.0, longest_s=60.0)
-        while not self._stop.is_set():
-            try:
-                seen = self._look(self._settings)
-            except EtcdUnavailable as error:
-                found = replace(found, unavailable=error)
-                wait_s = backoff.next_s()
-            else:
-                if set(seen.endpoints) != set(found.endpoints):
-                    _log.info("etcd-found", endpoints=list(seen.endpoints), by=seen.told_by)
-                else:  # the order is drawn anew for each answer: no news
-                    seen = replace(seen, endpoints=found.endpoints)
-                found = seen
-                backoff.reset()
-                wait_s = jittered(min(max(seen.ttl_s, _LEAST_REFRESH_S), _MOST_REFRESH_S))
-            self._on_found(found)
-            self._stop.wait(wait_s)
+        threads.go_on(self._turn, self._stop)
+
+    def _turn(self) -> None:
+        found = self._found
+        try:
+            seen = self._look(self._settings)
+        except EtcdUnavailable as error:
+            found = replace(found, unavailable=error)
+            wait_s = self._backoff.next_s()
+        else:
+            if set(seen.endpoints) != set(found.endpoints):
+                _log.info("etcd-found", endpoints=list(seen.endpoints), by=seen.told_by)
+            else:  # the order is drawn anew for each answer: no news
+                seen = replace(seen, endpoints=found.endpoints)
+            found = seen
+            self._backoff.reset()
+            wait_s = jittered(min(max(seen.ttl_s, _LEAST_REFRESH_S), _MOST_REFRESH_S))
+        self._found = found
+        self._on_found(found)
+        self._stop.wait(wait_s)

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import structlog
 
+from agent import threads
 from agent.errors import (
     ClaimConflict,
     EtcdAuthError,
@@ -204,8 +205,8 @@ class Keeper:
             except HostmeshError as error:
                 self._tell(condition_of(error))
                 wait_s = backoff.next_s()
-            except Exception:  # noqa: BLE001  # top of a thread: it must never end silently
-                _log.exception("lease-keeper-failed", limit_key="keeper")
+            except Exception as error:  # noqa: BLE001  # the top of a thread
+                threads.tell(error)
                 wait_s = backoff.next_s()
             self._wake.wait(min(wait_s, self._settings.heartbeat_ttl_s / BEATS_PER_TTL))
 

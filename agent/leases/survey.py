@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from agent import threads
 from agent.errors import EtcdError
 from agent.leases.backoff import jittered
 from agent.leases.client import EtcdClient
@@ -54,10 +55,12 @@ class Survey:
             self._thread.join(2.0)
 
     def _run(self) -> None:
-        wait_s = min(_FIRST_S, self._every_s)
-        while not self._stop.wait(wait_s):
-            self._round()
-            wait_s = jittered(self._every_s)
+        self._stop.wait(min(_FIRST_S, self._every_s))
+        threads.go_on(self._turn, self._stop)
+
+    def _turn(self) -> None:
+        self._round()
+        self._stop.wait(jittered(self._every_s))
 
     def _round(self) -> None:
         endpoints = self._client.endpoints

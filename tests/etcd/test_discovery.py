@@ -11,8 +11,7 @@ from types import MappingProxyType
 
 import pytest
 
-from agent.daemon.conditions import ConditionRegistry
-from agent.daemon.events import Command, Event
+from agent.daemon.events import ConditionsFound, Event
 from agent.daemon.finding import Finding
 from agent.errors import EtcdUnavailable
 from agent.leases import discovery
@@ -250,29 +249,20 @@ def test_the_agent_tells_who_named_etcd(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_name_server_that_fails_is_a_condition_and_a_repaired_one_is_not(tmp_path: Path) -> None:
     """Promise 9."""
     posted: list[Event] = []
-    conditions = ConditionRegistry(time.monotonic)
-    finding = _finding(load_settings(tmp_path / "none.toml"), posted, conditions)
+    finding = _finding(load_settings(tmp_path / "none.toml"), posted)
     good = Found(("http://192.0.2.1:2379",), told_by=PLAIN)
     bad = Found(good.endpoints, told_by=PLAIN, unavailable=EtcdUnavailable("no answer"))
     raised = []
     for found in (good, bad, good):
         finding._on_found(found)
-        command = posted[-1]
-        assert isinstance(command, Command)
-        command.execute()
-        raised.append([each.condition.name for each in conditions.all()])
+        told = posted[-1]
+        assert isinstance(told, ConditionsFound)
+        raised.append([each.name for each in told.conditions])
     assert raised == [[], ["etcd-discovery-failed"], []]
 
 
-def _finding(
-    settings: Settings, posted: list[Event], conditions: ConditionRegistry | None = None
-) -> Finding:
-    return Finding(
-        settings,
-        client=EtcdClient(settings.etcd),
-        conditions=conditions or ConditionRegistry(time.monotonic),
-        post=posted.append,
-    )
+def _finding(settings: Settings, posted: list[Event]) -> Finding:
+    return Finding(settings, client=EtcdClient(settings.etcd), post=posted.append)
 
 
 def _document(settings: Settings) -> dict[str, object]:

@@ -219,7 +219,8 @@ def test_a_report_holds_no_planted_secret_and_a_full_disk_none_of_it(node: Node)
         unpacked = subprocess.run(
             ["tar", "-xzOf", str(target)], check=True, capture_output=True, text=True
         ).stdout
-        assert "hostmesh_ready" in unpacked
+        errors = [line for line in unpacked.splitlines() if "metrics" in line]
+        assert "hostmesh_ready" in unpacked, (errors, node.log.read_text()[-2000:])
         assert '"subnet"' in unpacked
         assert 'password = "***"' in unpacked
         log_and_answers = node.log.read_text() + metrics(node) + node.ctl("status").stdout

@@ -51,6 +51,10 @@ def refuse() -> Mapping[str, Any]:
     raise KernelError("the kernel said no", hint="ask again")
 
 
+def bug() -> Mapping[str, Any]:
+    raise KeyError("x")
+
+
 @pytest.fixture
 def path() -> Iterator[Path]:
     """A socket where other users may look, as under /run: pytest's own folder is closed."""
@@ -66,6 +70,7 @@ def serving(folder: Path) -> Iterator[Path]:
             "/v1/status": lambda: {"state": "ready"},
             "/healthz": lambda: (503, {"ok": False}),
             "/v1/broken": refuse,
+            "/v1/bug": bug,
         },
         change={"/v1/echo": lambda body: {"got": dict(body)}},
     )
@@ -75,6 +80,19 @@ def serving(folder: Path) -> Iterator[Path]:
     yield socket_path
     server.stop()
     assert not socket_path.exists()
+
+
+def test_a_bug_in_an_answer_is_answered_and_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(repr(args.exc_value)))
+    status, document = ask(path, "GET", "/v1/bug")
+    assert status == 500
+    assert "KeyError" in document["error"]["message"]
+    assert "bugreport" in document["error"]["hint"]
+    assert told == ["KeyError('x')"]
+    assert ask(path, "GET", "/v1/status")[0] == 200
 
 
 def test_documents_and_statuses(path: Path) -> None:

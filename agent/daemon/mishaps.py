@@ -1,0 +1,71 @@
+"""What threads met that nobody foresaw: a condition each, instead of a silence (promise 9)."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from agent.model import Condition, Severity
+
+__all__ = ["Mishaps"]
+
+_REMEMBERED = 8
+_TEXT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Mishap:
+    what: str
+    times: int
+
+
+class Mishaps:
+    """Hears of every exception at the top of a thread (``threading.excepthook``). Any thread.
+
+    What is wrong then is a bug: the conditions stand until the agent is started again.
+
+    Args:
+        on_change: Called on the thread that failed with all conditions; must not block.
+    """
+
+    def __init__(self, on_change: Callable[[tuple[Condition, ...]], None]) -> None:
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._by_thread: OrderedDict[str, _Mishap] = OrderedDict()
+        self._log = structlog.get_logger("agent")
+
+    def __call__(self, args: threading.ExceptHookArgs) -> None:
+        """Log it with its traceback, and tell the conditions."""
+        if args.exc_value is None:
+            return
+        name = args.thread.name if args.thread is not None else "unknown"
+        self._log.error(
+            "thread-failed",
+            thread=name,
+            exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+            limit_key=name,
+        )
+        text = f"{args.exc_type.__name__}: {args.exc_value}"[:_TEXT]
+        with self._lock:
+            before = self._by_thread.pop(name, None)
+            self._by_thread[name] = _Mishap(text, before.times + 1 if before else 1)
+            while len(self._by_thread) > _REMEMBERED:
+                self._by_thread.popitem(last=False)
+            found = tuple(_condition(*each) for each in self._by_thread.items())
+        self._on_change(found)
+
+
+def _condition(thread: str, mishap: _Mishap) -> Condition:
+    times = f" ({mishap.times} times)" if mishap.times > 1 else ""
+    return Condition(
+        name="agent-thread-failed",
+        subject=thread,
+        severity=Severity.ERROR,
+        cause=f"the agent's thread {thread} met what nobody foresaw{times}: {mishap.what}",
+        hint="a bug: please report it with agentctl bugreport; the agent tries to go on, and"
+        " systemctl restart hostmesh-agent is safe at any time",
+    )
