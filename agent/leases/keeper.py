@@ -114,6 +114,7 @@ class Keeper:
         self._registration: Registration | None = None
         self._held_back = False
         self._doubt = False
+        self._paused = False
         # The thread's own:
         self._lease: Lease | None = None
         self._last_subnet: IPv4Network | None = None
@@ -139,6 +140,10 @@ class Keeper:
         if self._thread is not None:
             self._thread.join(2.0)
 
+    def adopt(self, settings: LeaseSettings) -> None:
+        """Go on with another grace time; the TTLs hold for the keeper's whole life."""
+        self._settings = settings
+
     def update(self, registration: Registration) -> None:
         """Say what is to be kept from now on."""
         with self._lock:
@@ -157,6 +162,7 @@ class Keeper:
         """
         with self._lock:
             self._registration = None
+            self._paused = True
         self._wake.set()
         idle = self._busy.acquire(timeout=timeout_s)
         if idle:
@@ -222,8 +228,10 @@ class Keeper:
         with self._lock:
             registration, held_back = self._registration, self._held_back
             doubt, self._doubt = self._doubt, False
-        if registration is None:
+            paused, self._paused = self._paused, False
+        if paused:
             self._forget()
+        if registration is None:
             return _IDLE_S
         if not self._has_config:
             self._require_config()
@@ -239,6 +247,7 @@ class Keeper:
                     raise
                 cleared |= {error.node_address}
         self._beat.alone()
+        self._former.adopt(registration)  # before anything is told: nobody may think it is gone
         self._tell()
         if self._lease is not None:
             self._move(self._lease, registration, cleared, may_claim=not held_back, doubt=doubt)
@@ -275,7 +284,8 @@ class Keeper:
         return asked is not None and asked(error.node_address, error.beating)
 
     def _forget(self) -> None:
-        self._lease = self._told = None
+        """Hold nothing, and have had nothing: the host has left, whatever comes then."""
+        self._lease = self._told = self._last_subnet = self._taken = None
         self._former.forget()
         self._beat.forget()
 

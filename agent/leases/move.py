@@ -39,6 +39,13 @@ class Former:
         self.due_s = 0.0
         """When the lease is to be renewed."""
 
+    def adopt(self, registration: Registration) -> None:
+        """Take over what an earlier life of the agent held; not what this one gave back."""
+        lease = None if registration.give_back else registration.former
+        if self.lease is None and lease is not None and lease.subnet not in self._given_back:
+            self._hold(lease)
+            self.due_s = 0.0
+
     def step(
         self,
         own: Lease,
@@ -64,7 +71,6 @@ class Former:
             HostmeshError: What stands in the way; tried again later.
         """
         cidr = registration.move_into
-        self._adopt(None if registration.give_back else registration.former)
         if cidr is not None and self._may_begin(own, cidr):
             return self._move(own, request) if may_claim else own
         if registration.give_back and registration.wanted_subnet == own.subnet:
@@ -94,12 +100,6 @@ class Former:
         self._hold(lease)
         _log.info("lease-moves", subnet=str(new.subnet), former=str(lease.subnet))
         return new
-
-    def _adopt(self, lease: Lease | None) -> None:
-        """Take over what an earlier life of the agent held; not what this one gave back."""
-        if self.lease is None and lease is not None and lease.subnet not in self._given_back:
-            self._hold(lease)
-            self.due_s = 0.0
 
     def _keep(self, request: ClaimRequest, own: IPv4Network, *, doubt: bool) -> None:
         """Renew when it is due; claim it again when it was lost. What others took is gone."""

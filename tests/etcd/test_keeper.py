@@ -164,6 +164,45 @@ def test_another_subnet_is_taken_when_docker_may_be_restarted(mesh: Registry) ->
         assert mesh.snapshot().lease_of(host(9)) is not None
 
 
+def test_a_host_that_has_left_and_joins_again_takes_another_subnet_if_its_own_is_gone(
+    mesh: Registry,
+) -> None:
+    """What ran on the subnet of before is no reason to wait for it: the host is new here."""
+    heard = Heard()
+    with keep(mesh, heard, may_leave=lambda: False) as keeper:
+        keeper.update(_REGISTRATION)
+        lease = eventually(_held(heard))
+        assert keeper.pause()
+        mesh.release(host(1))
+        mesh.claim(request(9, wanted=lease.subnet))
+        keeper.update(_REGISTRATION)
+        again = eventually(lambda: mesh.snapshot().lease_of(host(1)), timeout_s=10)
+        assert again.subnet != lease.subnet
+        eventually(lambda: heard.last[:2] == (mesh.snapshot().lease_of(host(1)), ()))
+
+
+def test_a_host_that_leaves_and_joins_while_etcd_hangs_is_told_its_lease_anew(
+    etcd: Etcd, prefix: str
+) -> None:
+    """The loop forgot the lease when the host left; a keeper that was busy then forgets it, too."""
+    heard = Heard()
+    with registry(etcd, prefix=prefix) as mesh:
+        mesh.create_config(config())
+        with keep(mesh, heard, settings=replace(_SHORT, ttl_s=86_400)) as keeper:
+            keeper.update(_REGISTRATION)
+            eventually(_held(heard))
+            told = len(heard)
+            etcd.pause()
+            try:
+                keeper.update(replace(_REGISTRATION, docker_state=DockerState.READY))
+                eventually(keeper._busy.locked)
+                assert not keeper.pause(timeout_s=0.3)
+                keeper.update(_REGISTRATION)
+            finally:
+                etcd.resume()
+            eventually(lambda: len(heard) > told and _held(heard)(), timeout_s=20)
+
+
 def test_promise_4_on_hold_only_what_was_held_is_registered_again(mesh: Registry) -> None:
     heard = Heard()
     with keep(mesh, heard) as keeper:

@@ -155,6 +155,9 @@ def test_promise_6_killed_in_the_middle_it_goes_on_with_the_same_two(
         own, before = again.eventually(NEW, OLD)
         assert (own.subnet, before.subnet) == (new.subnet, former.subnet)
         again.keeper.stop()
+        # Never, not for a moment, the new one alone: rules and routes of the former would go.
+        told = [(each[0].subnet, each[2]) for each in again.heard.items]
+        assert (new.subnet, None) not in told
     assert subnets(mesh) == {new.subnet, former.subnet}
 
 
