@@ -20,11 +20,18 @@ class Background:
 
     Args:
         condition: Name of the condition that stands while the job fails.
+        retry_s: Pause between two tries, give or take a fifth.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, condition: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        condition: str,
+        retry_s: float = _RETRY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._condition = condition
+        self._retry_s = retry_s
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._not_before_s = 0.0
@@ -38,7 +45,7 @@ class Background:
         """
         idle = self._thread is None or not self._thread.is_alive()
         if idle and self._clock() >= self._not_before_s:
-            self._not_before_s = self._clock() + jittered(_RETRY_S)
+            self._not_before_s = self._clock() + jittered(self._retry_s)
             self._thread = threading.Thread(
                 target=self._run, args=(job,), name="background", daemon=True
             )

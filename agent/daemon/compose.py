@@ -35,7 +35,7 @@ from agent.daemon.finding import Finding
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known, former_lease
 from agent.daemon.loop import Loop
-from agent.daemon.membership import Leaver
+from agent.daemon.membership import CutOff, Leaver
 from agent.daemon.mishaps import Mishaps
 from agent.daemon.notify import Notifier
 from agent.daemon.observer import Observer, open_history
@@ -283,6 +283,7 @@ class HostAgent:
             pin=self._client.clusters.pin,
             reconnect=self._client.reconnect,
             observer=self._observer,
+            leave_again=CutOff(self._state, self._leaver().leave).step,
         )
         return Loop(
             settings=settings,
@@ -299,6 +300,7 @@ class HostAgent:
         self._settings = settings
         self._source.configure_log(settings.log)
         self._docker_room.rules.adopt(settings.docker)
+        self._keeper.adopt(settings.lease)
         self._kernel.limit_access(settings.firewall.access)
 
     def _make_control(self, name: str) -> ControlServer:
@@ -358,7 +360,7 @@ class HostAgent:
             boot_id=self._boot_id,
             endpoint=self._finding.endpoint,
             wanted=mesh.config() if mesh else None,
-            past_subnet=lambda: copied.subnet if copied else None,
+            past_subnet=copied.subnet if copied else None,
             host_name=name,
         )
 

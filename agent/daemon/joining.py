@@ -7,7 +7,7 @@ its place and reports it: taking a working host out of the mesh would be worse (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network
 
@@ -47,7 +47,7 @@ class Joining:
         boot_id: str,
         endpoint: EndpointAddress,
         wanted: MeshConfig | None,
-        past_subnet: Callable[[], IPv4Network | None],
+        past_subnet: IPv4Network | None,
         host_name: str,
     ) -> None:
         self._settings = settings
@@ -202,7 +202,7 @@ class Joining:
             host_name=self._host_name,
             docker_state=known.docker_state,
             avoid=self._avoid(known),
-            wanted_subnet=known.own.subnet if known.own else self._past_subnet(),
+            wanted_subnet=known.own.subnet if known.own else self._past_subnet,
             may_change_subnet=known.own is None or self._may_restart_docker(known),
             move_into=config.cidr if config is not None and config.previous else None,
             former=known.former or former_lease(known.believed, known.own),
@@ -213,9 +213,20 @@ class Joining:
             self._keeper.update(registration)
 
     def _own(self, known: Known) -> tuple[IPv4Network, ...]:
-        """The subnets that this host holds, or had by its own copy."""
-        past = self._past_subnet()
-        return known.own_subnets or ((past,) if past else ())
+        """The subnets that this host holds, or had by its own copy.
+
+        When it has left and joins again, Docker may still have networks in what it had: they
+        are no overlap with the mesh. Whatever else is there by now is one.
+        """
+        if known.own is not None:
+            return known.own_subnets
+        if self._past_subnet is not None:
+            return (self._past_subnet,)
+        view = known.alarming or known.believed
+        past = view.memory.get(self._host_id) if view is not None else None
+        if past is None:
+            return ()
+        return tuple(each.subnet for each in known.docker.networks if each.subnet.subnet_of(past))
 
     def _may_restart_docker(self, known: Known) -> bool:
         """Whether another subnet would do, should the own one be lost: Docker then restarts."""
@@ -246,8 +257,9 @@ class Joining:
         return tuple(dict.fromkeys((*docker, *seen)))
 
     def forget(self) -> None:
-        """Tell the keeper everything again at the next step (after leave and join)."""
+        """Begin anew: the host leaves, and what it had by its copy is for others to have."""
         self._told = None
+        self._past_subnet = None
 
 
 def overlap_condition(cidr: IPv4Network, overlaps: tuple[str, ...], *, joined: bool) -> Condition:

@@ -308,8 +308,10 @@ class Loop:
         self._conditions.replace("view", known.conditions())
         if known.left:
             self._conditions.replace("joining", self._rooms.joining.stay_out(known))
+            self._conditions.replace("leaving", self._rooms.leave_again())
         else:
             self._conditions.replace("joining", self._rooms.joining.step(known))
+            self._conditions.replace("leaving", ())
             self._want_docker()
         self._rooms.probe(known)
         world = self.world()

@@ -13,17 +13,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structlog
+
+from agent.daemon.background import Background
 from agent.daemon.state import StateFile
 from agent.errors import HostmeshError, Refused
+from agent.model import Condition
 from agent.settings import Settings
 
 __all__ = [
+    "CutOff",
     "Done",
     "Leaver",
     "cleanup",
     "join_offline",
     "leave_offline",
 ]
+
+
+_log = structlog.get_logger("agent")
+
+_AGAIN_S = 30.0
 
 
 @dataclass(slots=True)
@@ -83,6 +93,8 @@ class Leaver:
         outcome.attempt("the lease could not be given back yet", self._release)
         outcome.attempt("the copy of the mesh stays", lambda: (self._forget(), ())[1])
         self._clean(outcome, force=force)
+        if not outcome.todo:
+            self._state.set_gone()
         return outcome
 
     def clean(self) -> Done:
@@ -99,6 +111,38 @@ class Leaver:
             outcome.todo += todo
         except HostmeshError as error:
             outcome.todo.append(f"Docker's configuration was not restored: {error}")
+
+
+class CutOff:
+    """A leave that did not come to its end in an earlier life of the agent: taken up again.
+
+    What leaving takes is done step by step; a kill or a power cut in between must not leave a
+    host behind that is half a member and says nothing (promises 6 and 9).
+
+    Args:
+        leave: Does all of it again; what is done already costs a look.
+    """
+
+    def __init__(self, state: StateFile, leave: Callable[[], Done]) -> None:
+        self._state = state
+        self._leave = leave
+        self._cut_off = state.leaving
+        self._job = Background("leave-not-finished", _AGAIN_S)
+
+    def step(self) -> tuple[Condition, ...]:
+        """Go on with it unless it is done. Never blocks."""
+        if not (self._cut_off and self._state.leaving):
+            return ()
+        return self._job.ensure(self._finish)
+
+    def _finish(self) -> None:
+        outcome = self._leave()
+        _log.info("leave-taken-up-again", done=outcome.done, todo=outcome.todo)
+        if outcome.todo:
+            raise HostmeshError(
+                f"this host left, and not all of that is done: {'; '.join(outcome.todo)}",
+                hint="it is tried again; agentctl leave says what stands in the way",
+            )
 
 
 def leave_offline(settings: Settings, *, force: bool = False) -> Done:

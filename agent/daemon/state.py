@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from agent.errors import StateError
 
@@ -35,11 +37,12 @@ class Switched:
 class _Content:
     version: int = _VERSION
     left: bool = False
+    leaving: bool = False
     switched: Switched = Switched()
 
 
 class StateFile:
-    """``state.json`` in the agent's state directory.
+    """``state.json`` in the agent's state directory. Any thread may change it.
 
     Args:
         state_dir: Usually /var/lib/hostmesh; created when missing.
@@ -51,6 +54,7 @@ class StateFile:
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "state.json"
+        self._lock = threading.Lock()
         self._content = self._load()
 
     @property
@@ -59,19 +63,32 @@ class StateFile:
         return self._content.left
 
     @property
+    def leaving(self) -> bool:
+        """The operator said leave, and not all of it is known to be done."""
+        return self._content.leaving
+
+    @property
     def switched(self) -> Switched:
         """What to put back when the host leaves."""
         return self._content.switched
 
     def set_left(self, *, left: bool) -> None:
-        """Remember the operator's word over restarts and reboots."""
-        if left != self._content.left:
-            self._store(replace(self._content, left=left))
+        """Remember the operator's word over restarts and reboots; "leave" is yet to be done."""
+        self._change(left=left, leaving=left)
+
+    def set_gone(self) -> None:
+        """Remember that the host has left and nothing remains to be done."""
+        self._change(leaving=False)
 
     def set_switched(self, switched: Switched) -> None:
         """Remember what was found before the agent changed it; called before the change."""
-        if switched != self._content.switched:
-            self._store(replace(self._content, switched=switched))
+        self._change(switched=switched)
+
+    def _change(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of _Content
+        with self._lock:
+            content = replace(self._content, **changes)
+            if content != self._content:
+                self._store(content)
 
     def _load(self) -> _Content:
         try:
@@ -79,6 +96,7 @@ class StateFile:
             switched = raw.get("switched", {})
             return _Content(
                 left=bool(raw["left"]),
+                leaving=bool(raw["left"] and raw.get("leaving")),
                 switched=Switched(
                     ip_forward=switched.get("ip_forward"),
                     forward_policy=switched.get("forward_policy"),

@@ -69,10 +69,15 @@ class Node:
         script = f'mount --bind {self.folder}/machine-id /etc/machine-id && exec "$@"'
         return ["unshare", "--mount", "sh", "-c", script, "sh"]
 
-    def start(self) -> None:
+    def start(self, sabotage: str = "") -> None:
+        """Start the agent; ``sabotage`` is Python that runs in it first."""
+        program = (
+            f"import os, sys\n{sabotage}\nfrom agent.daemon.main import main\nsys.exit(main())"
+        )
+
         def popen() -> subprocess.Popen[bytes]:
             with self.log.open("ab") as log:
-                command = [sys.executable, "-m", "agent", "--settings", str(self.settings)]
+                command = [sys.executable, "-c", program, "--settings", str(self.settings)]
                 return subprocess.Popen(
                     [*self._mounts(), *command], stderr=log, stdout=log, cwd=ROOT
                 )
@@ -85,6 +90,13 @@ class Node:
         """The agent itself: the shells before it replaced themselves by it."""
         assert self._process is not None
         return self._process.pid
+
+    def wait_ended(self) -> int:
+        """Its exit status, once it has ended by itself."""
+        assert self._process is not None
+        status = self._process.wait(20)
+        self._process = None
+        return status
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
@@ -100,6 +112,11 @@ class Node:
         if user:
             command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
         return self.inside(command, cwd=ROOT, env={**os.environ, **(environ or {})})
+
+    def agent(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """``hostmesh-agent WORDS`` on this host, to its end."""
+        command = [sys.executable, "-m", "agent", "--settings", str(self.settings), *words]
+        return self.inside(command, cwd=ROOT)
 
     def ctl_command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "agent.ctl", "--settings", str(self.settings), *words]

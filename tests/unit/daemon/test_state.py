@@ -45,3 +45,23 @@ def test_a_folder_that_cannot_be_made_is_an_error_for_operators(tmp_path: Path) 
     assert not state.left
     with pytest.raises(StateError):
         StateFile(tmp_path / "file" / "below")
+
+
+def test_a_leave_counts_as_done_only_when_it_was_said_to_be(tmp_path: Path) -> None:
+    state = StateFile(tmp_path)
+    state.set_left(left=True)
+    assert StateFile(tmp_path).leaving
+    state.set_gone()
+    again = StateFile(tmp_path)
+    assert (again.left, again.leaving) == (True, False)
+    again.set_left(left=True)
+    assert StateFile(tmp_path).leaving, "the operator says it once more: it is done once more"
+    again.set_left(left=False)
+    again.set_gone()
+    assert (again.left, again.leaving) == (False, False)
+
+
+def test_a_host_that_left_before_this_was_written_down_has_left(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"version": 1, "left": true}')
+    state = StateFile(tmp_path)
+    assert (state.left, state.leaving) == (True, False)

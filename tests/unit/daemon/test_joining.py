@@ -1,0 +1,140 @@
+"""What a host tells the keeper when it joins, and what stands in the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.joining import Joining
+from agent.daemon.known import Known
+from agent.leases.client import EtcdClient
+from agent.leases.keeper import Keeper
+from agent.leases.registry import Registry
+from agent.leases.request import Registration
+from agent.model import (
+    DockerFacts,
+    DockerNetwork,
+    DockerState,
+    HostFacts,
+    HostId,
+    Lease,
+    Link,
+    MeshConfig,
+    Uplink,
+    View,
+)
+from agent.settings import EtcdSettings, load_settings
+
+pytestmark = pytest.mark.unit
+
+OWN = HostId("a" * 32)
+PAST = IPv4Network("10.70.0.0/16")
+PROJECT = DockerNetwork(
+    id="1", name="app_default", bridge="br-app", subnet=IPv4Network("10.70.128.0/24")
+)
+CONFIG = MeshConfig(
+    cidr=IPv4Network("10.64.0.0/10"),
+    subnet_len=16,
+    subnet_min=IPv4Address("10.64.0.0"),
+    subnet_max=IPv4Address("10.127.0.0"),
+)
+UPLINK = Uplink(
+    index=2,
+    name="eth0",
+    mtu=1500,
+    node_address=IPv4Address("192.0.2.1"),
+    on_link=IPv4Network("192.0.2.0/24"),
+)
+
+
+def link(name: str, index: int, address: str) -> Link:
+    return Link(
+        index=index, name=name, kind="bridge", up=True, mtu=1500, mac="02:00:00:00:00:01",
+        addresses=(IPv4Interface(address),),
+    )  # fmt: skip
+
+
+def known(*links: Link, docker: tuple[DockerNetwork, ...] = (PROJECT,)) -> Known:
+    """A host that holds nothing; the mesh remembers what it had."""
+    view = View(cluster_id=1, revision=5, config=CONFIG, memory={OWN: PAST})
+    return Known(
+        host_id=OWN,
+        host=HostFacts(links=links, foreign_routes=()),
+        uplink=UPLINK,
+        docker=DockerFacts(reachable=True, networks=docker),
+        docker_state=DockerState.PENDING,
+    ).with_view(view)
+
+
+class Told(Keeper):
+    """A keeper that does not run: what it was told is looked at."""
+
+    @property
+    def registration(self) -> Registration | None:
+        return self._registration
+
+
+def joining(past: IPv4Network | None = None) -> tuple[Joining, Told]:
+    client = EtcdClient(EtcdSettings(endpoints=("http://192.0.2.9:2379",)))
+    registry = Registry(client, "/hostmesh")
+    settings = load_settings(Path("/nonexistent/agent.toml"))
+    keeper = Told(
+        registry,
+        host_id=OWN,
+        boot_id="b" * 32,
+        agent_version="0",
+        settings=settings.lease,
+        on_lease=lambda *_: None,
+    )
+    made = Joining(
+        settings=settings,
+        keeper=keeper,
+        registry=registry,
+        host_id=OWN,
+        boot_id="b" * 32,
+        endpoint=EndpointAddress((), on_change=lambda: None),
+        wanted=None,
+        past_subnet=past,
+        host_name="one",
+    )
+    return made, keeper
+
+
+def test_a_docker_network_of_its_last_stay_keeps_no_host_from_joining_again() -> None:
+    """It left while a Compose project was up: its range is no stranger's."""
+    made, keeper = joining()
+    assert made.step(known(link("br-app", 5, "10.70.128.1/24"))) == ()
+    told = keeper.registration
+    assert told is not None
+    assert not any(each.overlaps(PROJECT.subnet) for each in told.avoid)
+
+
+def test_whatever_else_is_in_the_range_of_the_last_stay_does() -> None:
+    made, keeper = joining()
+    (found,) = made.step(known(link("eth1", 6, "10.70.5.1/24"), docker=()))
+    assert found.name == "cidr-overlaps-host"
+    assert "10.70.5.1/24" in found.cause
+    assert keeper.registration is None
+
+
+def test_a_host_that_left_claims_no_right_to_what_its_copy_said() -> None:
+    """By now it may be another's: only what the mesh says counts."""
+    made, keeper = joining(PAST)
+    made.step(known(docker=()))
+    assert keeper.registration is not None
+    assert keeper.registration.wanted_subnet == PAST
+    made.forget()
+    made.step(known(docker=()))
+    assert keeper.registration.wanted_subnet is None
+
+
+def test_what_a_member_holds_is_no_overlap() -> None:
+    lease = Lease(subnet=PAST, node_address=UPLINK.node_address, backend="host-gw", host_id=OWN)
+    made, keeper = joining()
+    assert made.step(replace(known(link("br-app", 5, "10.70.128.1/24")), own=lease)) == ()
+    assert keeper.registration is not None
+    assert keeper.registration.wanted_subnet == PAST
