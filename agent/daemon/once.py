@@ -9,22 +9,28 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
-from agent.daemon.kernelpass import KernelPass
+from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.kernelpass import KernelPass, RulesReport
 from agent.daemon.known import Known, own_leases
-from agent.daemon.parts import kernel_pass
+from agent.daemon.membership import refuse_running_agent
+from agent.daemon.parts import COPY_NAME, kernel_pass
 from agent.daemon.state import StateFile
 from agent.docker.room import DockerRoom
-from agent.errors import CannotTell
+from agent.errors import CannotTell, Refused, StateError
 from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.leases import trust
+from agent.leases.copy import CopyFile
 from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
 from agent.mesh.plan import describe_route
 from agent.mesh.world import World
-from agent.model import DockerState
+from agent.model import DockerState, View
 from agent.settings import Settings
 
 __all__ = ["run_once"]
+
+_RULES_WAIT = "Docker does not answer: rules were left as they are"
 
 
 def run_once(settings: Settings, *, dry_run: bool) -> tuple[int, tuple[str, ...]]:
@@ -36,18 +42,43 @@ def run_once(settings: Settings, *, dry_run: bool) -> tuple[int, tuple[str, ...]
 
     Raises:
         CannotTell: This host has no lease, or has left.
+        Refused: An agent runs here, or etcd says what an agent would not believe.
         HostmeshError: etcd, the kernel or iptables did not do what was needed.
     """
+    if not dry_run:
+        refuse_running_agent(settings.agent.socket, "--once")
     state = StateFile(settings.agent.state_dir)
     world = _world(settings, left=state.left)
     kernel = kernel_pass(settings, state)
     if dry_run:
         return _would(kernel, world)
-    rules = kernel.rules(world)
     routes = kernel.routes(world, may_delete=True, may_sweep=True)
+    rules = kernel.rules(world) if _docker_answers(world) else RulesReport()
     lines = [f"{each.name}: {each.cause}" for each in (*rules.conditions, *routes.conditions)]
+    if not _docker_answers(world):
+        lines.append(_RULES_WAIT)
     lines.append(f"{routes.installed} of {routes.desired} routes are in place")
     return (1 if routes.failed or rules.failed else 0), tuple(lines)
+
+
+def _refuse_doubt(settings: Settings, view: View) -> None:
+    """Hold etcd's view against this host's copy of the last one, as the agent does (promise 4)."""
+    try:
+        copy = CopyFile(settings.agent.state_dir / COPY_NAME).peek()
+    except StateError:  # damaged: the agent goes on without it, too
+        return
+    verdict = trust.judge(copy.view if copy else None, view)
+    if verdict.alarm:
+        raise Refused(
+            f"etcd is in doubt, nothing was touched: {verdict.reason}",
+            hint="start hostmesh-agent: it holds what is there until the hosts are back or"
+            " agentctl etcd accept",
+        )
+
+
+def _docker_answers(world: World) -> bool:
+    """Before Docker said which networks there are, a rule could close one (promise 3)."""
+    return world.docker is not None and world.docker.reachable
 
 
 def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
@@ -57,18 +88,26 @@ def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
         for each in plan.operations
     ]
     lines += [f"conflict: {each.cause}" for each in plan.conditions]
-    lines += [f"firewall: {each}" for each in kernel.check_firewall(world)]
-    return (1, tuple(lines)) if lines else (0, ("nothing differs",))
+    if _docker_answers(world):
+        lines += [f"firewall: {each}" for each in kernel.check_firewall(world)]
+    differs = bool(lines)
+    lines += [] if differs else ["nothing differs"]
+    lines += [] if _docker_answers(world) else [_RULES_WAIT]
+    return int(differs), tuple(lines)
 
 
 def _world(settings: Settings, *, left: bool) -> World:
     own = host_id(read_machine_id())
     with closing(client_for(settings.etcd)) as client:
+        endpoint = EndpointAddress(client.endpoints, on_change=lambda: None)
         view = Registry(client, settings.etcd.prefix).snapshot()
+    _refuse_doubt(settings, view)
     facts = read_host_facts(settings.routes.protocol)
     host = settings.host
     uplink = choose_uplink(
-        facts, f"{host.node_address}/32" if host.node_address else host.uplink, None
+        facts,
+        f"{host.node_address}/32" if host.node_address else host.uplink,
+        endpoint.look_up(),
     )
     docker = DockerRoom.of(settings.docker, settings.agent.state_dir).engine.facts()
     lease, former = own_leases(view, own)
