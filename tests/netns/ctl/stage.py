@@ -82,6 +82,7 @@ class Node:
                     [*self._mounts(), *command], stderr=log, stdout=log, cwd=ROOT
                 )
 
+        self.socket.unlink(missing_ok=True)  # of an agent that was killed: nobody answers there
         self._process = self.host.call(popen)
         eventually(self.socket.exists, 20)
 
