@@ -1,15 +1,49 @@
-"""What every test needs, whoever started the run."""
+"""What every test needs, whoever started the run; and what none of them may do to the machine."""
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
+
+import pytest
+from hostmesh_lab import machinestate
+
+_BEFORE = pytest.StashKey[machinestate.MachineState]()
+_INSIDE = "ETCD_TESTS_INSIDE"
+"""Set in a run within a run (tests/etcd), which has a network of its own."""
+_SHOWN = 20
 
 
-def pytest_configure() -> None:
-    """Let Ctrl-C reach what the tests start, wherever the run itself was started from.
+def pytest_configure(config: pytest.Config) -> None:
+    """Remember how the machine was, and let Ctrl-C reach what the tests start.
 
     A shell without job control starts background commands with SIGINT ignored, and that is
     inherited (POSIX.1-2017, Shell Command Language, 2.11): a program under test would not end.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if os.geteuid() == 0 and _INSIDE not in os.environ and not config.option.collectonly:
+        config.stash[_BEFORE] = machinestate.look_at_network()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Promise 5 for the tests themselves: the machine is as it was, around all of them.
+
+    Interfaces, addresses, routes of every table, rules, sysctls, the firewall in both variants,
+    sets, and the files that an agent would make. A run that changed any has failed.
+    """
+    yield  # every fixture ends in here
+    before = session.config.stash.get(_BEFORE, None)
+    if before is None:
+        return
+    found = machinestate.lasting_differences(before, again=machinestate.look_at_network)
+    if not found:
+        return
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line("FAILED: the tests did not leave this machine as it was:", red=True)
+        for line in found[:_SHOWN]:
+            reporter.write_line(f"  {line}")

@@ -154,6 +154,11 @@ class TestRecords:
         before, after = MachineState(frozenset({"a", "b"})), MachineState(frozenset({"b", "c"}))
         assert before.differences(after) == ["gone: a", "new: c"]
 
+    def test_a_setting_that_changed_is_told_and_one_of_a_new_module_is_not(self) -> None:
+        before = MachineState(frozenset({"sysctl net/a = 0"}))
+        after = MachineState(frozenset({"sysctl net/a = 1", "sysctl net/bridge/b = 1"}))
+        assert before.differences(after) == ["gone: sysctl net/a = 0", "new: sysctl net/a = 1"]
+
 
 def test_settings_are_written_as_toml_that_reads_back() -> None:
     tables: dict[str, dict[str, object]] = {

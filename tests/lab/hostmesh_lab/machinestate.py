@@ -1,11 +1,12 @@
 """What a lab must leave untouched: the machine's own network, mounts and cgroups."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ _VOLATILE_SYSCTLS = re.compile(
     r"(^|/)(nf_conntrack_count|tcp_mem|udp_mem|tcp_fastopen_key|stable_secret|base_reachable_time(_ms)?"
     r"|rps_.*|flow_limit.*|nf_conntrack_dccp.*|.*_cookie|netdev_rss_key)$"
 )
+_OURS = (
+    "/etc/docker/daemon.json",
+    "/etc/hostmesh",
+    "/etc/iproute2/rt_protos.d/hostmesh.conf",
+    "/run/hostmesh",
+    "/var/lib/hostmesh",
+)
 _CONTAINER_GROUP = re.compile(r"hostmesh|docker|[0-9a-f]{64}")
 
 
@@ -33,26 +41,50 @@ class MachineState:
     def differences(self, later: "MachineState") -> list[str]:
         """What changed from this state to a later one, in words."""
         gone = [f"gone: {line}" for line in sorted(self.lines - later.lines)]
-        return gone + [f"new: {line}" for line in sorted(later.lines - self.lines)]
+        new = sorted(later.lines - self.lines)
+        # A module that the kernel loads for a lab's Docker brings settings that were not there
+        # before: no setting of the machine's has changed.
+        known = set(map(_setting, self.lines))
+        return gone + [f"new: {line}" for line in new if _setting(line) in {"", *known}]
+
+
+def look_at_network() -> MachineState:
+    """Record what tests of any kind must leave alone, whatever labs beside them come and go."""
+    return MachineState(frozenset([*_network(), *_firewall(), *_sysctls(), *_files()]))
 
 
 def look(*, lab: str = "") -> MachineState:
     """Record the machine's state. With `lab`, what belongs to other labs is left out."""
-    lines = [*_network(), *_firewall(), *_sysctls(), *_namespaces(), *_mounts()]
+    lines = [*look_at_network().lines, *_namespaces(), *_mounts()]
     others = re.compile(rf"hostmesh-lab($|/(?!{re.escape(lab)}(/|$)))")
     lines += [line for line in _cgroups() if not (lab and others.search(line))]
     return MachineState(frozenset(lines))
 
 
-def lasting_differences(before: MachineState, *, lab: str, patience_s: float = 5.0) -> list[str]:
+def _setting(line: str) -> str:
+    """The name of a sysctl's setting; "" for a line about anything else."""
+    return line.partition(" = ")[0] if line.startswith("sysctl ") else ""
+
+
+def lasting_differences(
+    before: MachineState,
+    *,
+    lab: str = "",
+    patience_s: float = 5.0,
+    again: Callable[[], MachineState] | None = None,
+) -> list[str]:
     """What differs now and still does after a while.
 
     The kernel ends namespaces a moment after their last process, and other programs of the machine
     come and go.
+
+    Args:
+        lab: As for :func:`look`, which is how to look again.
+        again: Another way to look, the one that `before` comes from.
     """
     deadline = time.monotonic() + patience_s
     while True:
-        found = before.differences(look(lab=lab))
+        found = before.differences(look(lab=lab) if again is None else again())
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.5)
@@ -81,12 +113,14 @@ def _steady(value: Any) -> Any:
 def _firewall() -> Iterator[str]:
     """Only with tools that are there; legacy tables only if they exist: looking makes them."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    commands = [["nft", "list", "ruleset"], ["ipset", "save"]]
+    # Not every machine has nft; what our programs could write is seen by iptables alike.
+    commands = [["nft", "list", "ruleset"], ["iptables-nft-save"], ["ip6tables-nft-save"]]
+    commands.append(["ipset", "save"])
     for names, command in (
         ("ip_tables_names", "iptables-legacy-save"),
         ("ip6_tables_names", "ip6tables-legacy-save"),
     ):
-        file = Path("/proc/net") / names
+        file = Path("/proc/thread-self/net") / names  # a test may look from a namespace
         commands += [
             [command, "-t", table] for table in (file.read_text().split() if file.exists() else [])
         ]
@@ -113,6 +147,15 @@ def _sysctls() -> Iterator[str]:
                 yield f"sysctl {path.relative_to('/proc/sys')} = {path.read_text().strip()}"
             except (OSError, UnicodeDecodeError):
                 continue
+
+
+def _files() -> Iterator[str]:
+    """What an agent would make or change on the machine itself."""
+    for path in map(Path, _OURS):
+        if path.is_file():
+            yield f"file {path} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        elif path.exists():
+            yield f"folder {path}"
 
 
 def _namespaces() -> Iterator[str]:

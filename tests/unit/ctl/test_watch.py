@@ -121,18 +121,7 @@ def test_on_a_terminal_it_is_one_screen_and_ends_with_ctrl_c(
     main_side, terminal = pty.openpty()
     with serving(path, {"GET /v1/leases": {"leases": [hostile, *many]}}):
         process = subprocess.Popen(
-            # Who runs in the background of a script inherits that Ctrl-C is ignored.
-            [
-                "env",
-                "--default-signal=INT",
-                sys.executable,
-                "-m",
-                "agent.ctl",
-                "leases",
-                "--watch",
-                "--socket",
-                str(path),
-            ],
+            [sys.executable, "-m", "agent.ctl", "leases", "--watch", "--socket", str(path)],
             stdin=terminal,
             stdout=terminal,
             stderr=terminal,
