@@ -1,70 +1,55 @@
 """Asks hosts whose heartbeat has lapsed whether they are there at all: ARP, then ICMP echo.
 
 Any answer counts, on either. Silence is concluded only from questions that were really sent:
-an interface that is down or a full queue is no evidence against the other side. The rate is
-bounded, whatever the number of hosts.
-
-Sources: RFC 826 (ARP), RFC 792 (ICMP echo), packet(7), raw(7).
+an interface that is down, a pulled cable or a full queue is no evidence against the other side.
+The rate is bounded, whatever the number of hosts: the pauses grow with it, so that each has its
+turn.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import heapq
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from ipaddress import AddressValueError, IPv4Address
+from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Final
 
 import structlog
 
 from agent import threads
 from agent.errors import KernelError
-from agent.kernel.icmp import echo_reply, echo_request
+from agent.kernel.probechannel import ProbeChannel
 from agent.model import Uplink
 
 __all__ = ["Prober", "nobody_answers"]
 
 _log = structlog.get_logger(__name__)
 
-_ETHERTYPE_ARP: Final = 0x0806
-_ETHERNET: Final = 1
-_BROADCAST: Final = b"\xff" * 6
-_ARP: Final = struct.Struct("!HHBBH6s4s6s4s")
-_ARP_REQUEST, _ARP_REPLY = 1, 2
-_IP_BYTES: Final = 20
-_PACKET_BYTES: Final = 2048
-_RECEIVE_BURST: Final = 1000
 _STOP_S: Final = 2.0
 _IDLE_S: Final = 30.0
+_OPEN_AGAIN_MOST_S: Final = 30.0
+_SHARE_AGAIN: Final = 0.5
+"""Of the questions that may be asked, for those whose state is known: the rest is for others."""
 
 
 @dataclass(slots=True)
 class _Target:
+    """One address.
+
+    Attributes:
+        due_s: When it is asked next.
+        entry_s: Due time of its place in the queue, which is never later.
+    """
+
     due_s: float = 0.0
+    entry_s: float = 0.0
     sent: int = 0
     silent: bool = False
-
-
-@dataclass(slots=True)
-class _Channel:
-    """Sockets on one uplink."""
-
-    uplink: Uplink
-    icmp: socket.socket
-    arp: socket.socket | None
-    mac: bytes = b""
-    identifier: int = field(default_factory=lambda: int.from_bytes(os.urandom(2)))
-
-    def close(self) -> None:
-        self.icmp.close()
-        if self.arp is not None:
-            self.arp.close()
 
 
 class Prober:
@@ -96,9 +81,13 @@ class Prober:
         self._lock = threading.Lock()
         self._wanted: tuple[frozenset[IPv4Address], Uplink | None] = (frozenset(), None)
         self._hurried: frozenset[IPv4Address] = frozenset()
+        self._followed: tuple[frozenset[IPv4Address], Uplink | None] = (frozenset(), None)
         self._targets: dict[IPv4Address, _Target] = {}
+        self._queue: list[tuple[float, IPv4Address]] = []
+        self._silent: set[IPv4Address] = set()
         self._told: frozenset[IPv4Address] = frozenset()
-        self._channel: _Channel | None = None
+        self._channel: ProbeChannel | None = None
+        self._open_again_s = (0.0, 0.0)  # when, and the pause after that
         self._stopping = threading.Event()
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.settimeout(0)
@@ -154,26 +143,47 @@ class Prober:
         self._listen(wait_s)
 
     def _follow(self) -> None:
-        """Take over what :meth:`watch` was told."""
+        """Take over what :meth:`watch` and :meth:`hurry` were told."""
         with self._lock:
-            addresses, uplink = self._wanted
+            addresses, uplink = wanted = self._wanted
             hurried, self._hurried = self._hurried, frozenset()
-        for address in [each for each in self._targets if each not in addresses]:
-            del self._targets[address]
-        for address in addresses:
-            self._targets.setdefault(address, _Target())
+        if wanted != self._followed:
+            self._followed = wanted
+            self._open_again_s = (0.0, 0.0)
+            for address in [each for each in self._targets if each not in addresses]:
+                del self._targets[address]
+                self._silent.discard(address)
+            for address in addresses.difference(self._targets):
+                self._targets[address] = _Target()
+                heapq.heappush(self._queue, (0.0, address))
         for address in hurried & addresses:
             target = self._targets[address]
             if target.silent or target.sent == 0:  # else it is being asked already
-                target.due_s = 0.0
+                self._ask_at(address, target, 0.0)
+        self._have_channel(addresses, uplink)
+
+    def _ask_at(self, address: IPv4Address, target: _Target, due_s: float) -> None:
+        """Ask at that time. Later than its place in the queue costs nothing: see _ask_due."""
+        target.due_s = due_s
+        if due_s < target.entry_s:
+            target.entry_s = due_s
+            heapq.heappush(self._queue, (due_s, address))
+
+    def _have_channel(self, addresses: frozenset[IPv4Address], uplink: Uplink | None) -> None:
         if self._channel is not None and (uplink != self._channel.uplink or not addresses):
             self._channel.close()
             self._channel = None
-        if self._channel is None and uplink is not None and addresses:
-            try:
-                self._channel = _open(uplink)
-            except KernelError as error:
-                _log.warning("prober-no-socket", problem=error.message)
+        again_s, pause_s = self._open_again_s
+        if self._channel is not None or uplink is None or not addresses:
+            return
+        if time.monotonic() < again_s:
+            return
+        try:
+            self._channel = ProbeChannel(uplink)
+        except KernelError as error:
+            pause_s = min(max(self._interval_s, pause_s * 2), _OPEN_AGAIN_MOST_S)
+            self._open_again_s = (time.monotonic() + pause_s, pause_s)
+            _log.warning("prober-no-socket", problem=error.message, again_in_s=pause_s)
 
     def _ask_due(self) -> float:
         """Send what is due and the rate allows; seconds until the next is."""
@@ -181,66 +191,62 @@ class Prober:
         channel = self._channel
         if channel is None:
             return _IDLE_S if not self._targets else self._interval_s
-        next_s = now_s + _IDLE_S
-        for address, target in self._targets.items():
-            if target.due_s <= now_s:
+        while self._queue:
+            entry_s, address = self._queue[0]
+            if entry_s > now_s:
+                return entry_s - now_s
+            target = self._targets.get(address)
+            if target is not None and entry_s == target.entry_s and target.due_s <= now_s:
                 if self._next_send_s > now_s:
-                    next_s = min(next_s, self._next_send_s)
-                    continue
+                    return self._next_send_s - now_s
                 self._ask(channel, address, target, now_s)
-            next_s = min(next_s, target.due_s)
-        return max(0.0, next_s - now_s)
+            heapq.heappop(self._queue)
+            if target is not None and entry_s == target.entry_s:
+                target.entry_s = target.due_s
+                heapq.heappush(self._queue, (target.due_s, address))
+        return _IDLE_S
 
-    def _ask(self, channel: _Channel, address: IPv4Address, target: _Target, now_s: float) -> None:
+    def _ask(
+        self, channel: ProbeChannel, address: IPv4Address, target: _Target, now_s: float
+    ) -> None:
         if target.sent >= self._attempts and not target.silent:
             target.silent = True
-            target.due_s = now_s + self._again_s
+            self._silent.add(address)
+            target.due_s = now_s + self._pause_s()
             return
         self._next_send_s = max(self._next_send_s, now_s - self._gap_s) + self._gap_s
-        target.due_s = now_s + (self._again_s if target.silent else self._interval_s)
-        if _send(channel, address):
+        target.due_s = now_s + (self._pause_s() if target.silent else self._interval_s)
+        if channel.ask(address):
             target.sent += 1
+
+    def _pause_s(self) -> float:
+        """Until an address whose state is known is asked again, so that all have their turn."""
+        return max(self._again_s, len(self._targets) * self._gap_s / _SHARE_AGAIN)
 
     def _listen(self, wait_s: float) -> None:
         """Read answers until something is due or :meth:`watch` or :meth:`stop` call."""
         poller = select.poll()
         poller.register(self._wake_out, select.POLLIN)
         channel = self._channel
-        if channel is not None:
-            poller.register(channel.icmp, select.POLLIN)
-            if channel.arp is not None:
-                poller.register(channel.arp, select.POLLIN)
+        for number in channel.filenos if channel is not None else ():
+            poller.register(number, select.POLLIN)
         ready = {number for number, _ in poller.poll(wait_s * 1000 + 1)}
         if self._wake_out.fileno() in ready:
             self._wake_out.recv(4096)
         if channel is None:
             return
-        if channel.icmp.fileno() in ready:
-            self._read(channel.icmp, lambda packet: _echo_from(packet, channel.identifier))
-        if channel.arp is not None and channel.arp.fileno() in ready:
-            self._read(channel.arp, _arp_from)
-
-    def _read(self, source: socket.socket, sender: Callable[[bytes], IPv4Address | None]) -> None:
-        for _ in range(_RECEIVE_BURST):
-            try:
-                packet = source.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            except OSError as error:  # ENETDOWN: the uplink went; nothing was answered
-                _log.debug("prober-receive-failed", problem=str(error))
-                return
-            address = sender(packet)
-            target = self._targets.get(address) if address is not None else None
+        for address in channel.answers(ready):
+            target = self._targets.get(address)
             if target is not None:
                 target.sent = 0
                 target.silent = False
-                target.due_s = time.monotonic() + self._again_s
+                self._silent.discard(address)
+                target.due_s = time.monotonic() + self._pause_s()
 
     def _tell(self) -> None:
-        silent = frozenset(address for address, each in self._targets.items() if each.silent)
-        if silent != self._told:
-            self._told = silent
-            self._on_change(silent)
+        if self._silent != self._told:
+            self._told = frozenset(self._silent)
+            self._on_change(self._told)
 
 
 def nobody_answers(
@@ -264,84 +270,3 @@ def nobody_answers(
         return silent.wait((attempts + 2) * interval_s)
     finally:
         prober.stop()
-
-
-def _open(uplink: Uplink) -> _Channel:
-    try:
-        icmp = socket.socket(
-            socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMP
-        )
-    except OSError as error:
-        raise KernelError(
-            f"cannot open a socket for probes: {error}", hint="the agent needs CAP_NET_RAW"
-        ) from error
-    arp: socket.socket | None = None
-    try:
-        icmp.bind((str(uplink.node_address), 0))
-        arp = socket.socket(
-            socket.AF_PACKET,
-            socket.SOCK_DGRAM | socket.SOCK_CLOEXEC,
-            socket.htons(_ETHERTYPE_ARP),
-        )
-        arp.bind((uplink.name, _ETHERTYPE_ARP))
-        hardware, mac = arp.getsockname()[3:5]
-    except OSError as error:
-        icmp.close()
-        if arp is not None:
-            arp.close()
-        raise KernelError(f"cannot probe through {uplink.name}: {error}") from error
-    if hardware != _ETHERNET:
-        arp.close()
-        return _Channel(uplink, icmp, None)
-    return _Channel(uplink, icmp, arp, mac)
-
-
-def _send(channel: _Channel, address: IPv4Address) -> bool:
-    """Ask both ways. True when at least one question left."""
-    left = False
-    echo = echo_request(channel.identifier)
-    try:
-        channel.icmp.sendto(echo, socket.MSG_DONTWAIT, (str(address), 0))
-        left = True
-    except OSError as error:
-        # EHOSTUNREACH is the kernel's own failed ARP; ARP below is what then counts.
-        _log.debug("prober-echo-not-sent", address=str(address), problem=str(error))
-    if channel.arp is None or address not in channel.uplink.on_link:
-        return left
-    request = _ARP.pack(
-        _ETHERNET, 0x0800, 6, 4, _ARP_REQUEST, channel.mac,
-        channel.uplink.node_address.packed, bytes(6), address.packed,
-    )  # fmt: skip
-    try:
-        channel.arp.sendto(
-            request,
-            socket.MSG_DONTWAIT,
-            (channel.uplink.name, _ETHERTYPE_ARP, 0, 0, _BROADCAST),
-        )
-    except OSError as error:
-        _log.debug("prober-arp-not-sent", address=str(address), problem=str(error))
-        return False  # the link itself is the problem
-    return True
-
-
-def _echo_from(packet: bytes, identifier: int) -> IPv4Address | None:
-    """Who answered our echo request, None when the packet is something else."""
-    if len(packet) < _IP_BYTES:
-        return None
-    answer = echo_reply(packet, (packet[0] & 0xF) * 4)
-    if answer is None or answer[0] != identifier:
-        return None
-    return IPv4Address(packet[12:16])
-
-
-def _arp_from(packet: bytes) -> IPv4Address | None:
-    """Who told its hardware address: a reply, or a request of its own (RFC 826 takes both)."""
-    try:
-        _, _, _, _, operation, _, sender, _, _ = _ARP.unpack_from(packet)
-    except struct.error:
-        return None
-    if operation not in (_ARP_REQUEST, _ARP_REPLY):
-        return None
-    with contextlib.suppress(AddressValueError):
-        return IPv4Address(sender)
-    return None

@@ -90,6 +90,29 @@ def test_promise_4_our_own_uplink_down_is_no_evidence(probing: Probing) -> None:
     assert probing.told == []
 
 
+def test_promise_4_a_pulled_cable_is_no_evidence(probing: Probing) -> None:
+    """The interface stays up, and the kernel calls sent what it drops for want of a carrier."""
+    probing.watch(PEER)
+    time.sleep(0.3)
+    probing.lan.switch.ip("link set p0-eth0 down")
+    eventually(lambda: "NO-CARRIER" in probing.here.ip("link show eth0"), 2)
+    time.sleep(1.5)
+    assert probing.told == []
+
+
+def test_promise_10_among_very_many_silent_hosts_each_has_its_turn(lan: Lan) -> None:
+    """A site without power: the last host of it is found as surely as the first."""
+    here = lan.add("172.16.0.1/16")
+    told: list[frozenset[IPv4Address]] = []
+    prober = Prober(told.append, attempts=3, interval_s=0.05, again_s=0.1, rate_per_s=1000)
+    first = int(IPv4Address("172.16.1.0"))
+    dead = frozenset(IPv4Address(first + number) for number in range(600))
+    here.call(prober.start)
+    prober.watch(dead, choose_uplink(here.call(read_host_facts), "eth0"))
+    eventually(lambda: told and told[-1] == dead, 15)
+    prober.stop()
+
+
 def test_heartbeat_back_means_not_watched_and_not_silent(probing: Probing) -> None:
     nobody = IPv4Address("192.0.2.99")
     probing.watch(nobody)
