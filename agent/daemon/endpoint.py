@@ -13,8 +13,11 @@ from urllib.parse import urlsplit
 
 from agent import threads
 from agent.daemon.timers import jittered
+from agent.kernel.facts import choose_uplink
+from agent.model import HostFacts, Uplink
+from agent.settings import HostSettings
 
-__all__ = ["EndpointAddress"]
+__all__ = ["EndpointAddress", "uplink_now"]
 
 _REFRESH_S = 60.0
 
@@ -85,6 +88,21 @@ class EndpointAddress:
         except (OSError, UnicodeError):  # the latter: no name can be that, "etcd..example"
             return None
         return _usable(IPv4Address(answers[0][4][0]))
+
+
+def uplink_now(facts: HostFacts, host: HostSettings, endpoints: tuple[str, ...]) -> Uplink:
+    """Choose the uplink as the agent does, for who has no thread to look a name up with.
+
+    Args:
+        endpoints: URLs of etcd: the way there decides, unless a setting does.
+
+    Raises:
+        KernelError: No interface fits.
+    """
+    etcd = None
+    if not host.uplink and host.node_address is None:
+        etcd = EndpointAddress(endpoints, on_change=lambda: None).look_up()
+    return choose_uplink(facts, host.uplink, etcd, node_address=host.node_address)
 
 
 def _usable(address: IPv4Address) -> IPv4Address | None:

@@ -77,8 +77,8 @@ class Joining:
             KernelError: No interface fits.
         """
         host = self._settings.host
-        setting = f"{host.node_address}/32" if host.node_address else host.uplink
-        return choose_uplink(facts, setting, self._endpoint.address)
+        etcd = self._endpoint.address
+        return choose_uplink(facts, host.uplink, etcd, node_address=host.node_address)
 
     def step(self, known: Known) -> tuple[Condition, ...]:
         """Go one step towards membership, or say what stands in the way."""

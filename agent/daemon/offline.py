@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.daemon.conditions import Standing
-from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.endpoint import uplink_now
 from agent.daemon.finding import source_of
 from agent.daemon.known import Known, own_leases
 from agent.daemon.parts import COPY_NAME, firewall_of, host_name
@@ -23,7 +23,7 @@ from agent.daemon.state import StateFile
 from agent.daemon.status import status_document
 from agent.docker.room import DockerRoom
 from agent.errors import CannotTell, HostmeshError
-from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.facts import read_host_facts
 from agent.kernel.routes import RouteListing, RouteTable
 from agent.leases.copy import CopyFile
 from agent.leases.discovery import client_for
@@ -175,25 +175,13 @@ def _left(settings: Settings) -> bool:
 
 
 def _with_host(known: Known, settings: Settings, conditions: list[Condition]) -> Known:
-    host = settings.host
-    setting = f"{host.node_address}/32" if host.node_address else host.uplink
     try:
         facts = read_host_facts(settings.routes.protocol)
         known = replace(known, host=facts)
-        # By the route to etcd unless a setting says otherwise, as the agent chooses it.
-        etcd = (
-            None
-            if setting
-            else EndpointAddress(settings.etcd.endpoints, on_change=_nothing).look_up()
-        )
-        return replace(known, uplink=choose_uplink(facts, setting, etcd))
+        return replace(known, uplink=uplink_now(facts, settings.host, settings.etcd.endpoints))
     except HostmeshError as error:
         conditions.append(_problem("uplink-missing", error.message, error.hint))
         return known
-
-
-def _nothing() -> None:
-    """Nobody follows the address here."""
 
 
 def _with_docker(known: Known, settings: Settings) -> Known:

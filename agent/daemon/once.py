@@ -9,15 +9,16 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
-from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.endpoint import uplink_now
 from agent.daemon.kernelpass import KernelPass, RulesReport
 from agent.daemon.known import Known, own_leases
 from agent.daemon.membership import refuse_running_agent
 from agent.daemon.parts import COPY_NAME, kernel_pass
+from agent.daemon.routing import RoutesReport
 from agent.daemon.state import StateFile
 from agent.docker.room import DockerRoom
 from agent.errors import CannotTell, Refused, StateError
-from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.facts import read_host_facts
 from agent.leases import trust
 from agent.leases.copy import CopyFile
 from agent.leases.discovery import client_for
@@ -30,6 +31,7 @@ from agent.settings import Settings
 
 __all__ = ["run_once"]
 
+_PASSES_MOST = 100
 _RULES_WAIT = "Docker does not answer: rules were left as they are"
 
 
@@ -52,13 +54,23 @@ def run_once(settings: Settings, *, dry_run: bool) -> tuple[int, tuple[str, ...]
     kernel = kernel_pass(settings, state)
     if dry_run:
         return _would(kernel, world)
-    routes = kernel.routes(world, may_delete=True, may_sweep=True)
+    routes = _make_routes(kernel, world)
     rules = kernel.rules(world) if _docker_answers(world) else RulesReport()
     lines = [f"{each.name}: {each.cause}" for each in (*rules.conditions, *routes.conditions)]
     if not _docker_answers(world):
         lines.append(_RULES_WAIT)
     lines.append(f"{routes.installed} of {routes.desired} routes are in place")
-    return (1 if routes.failed or rules.failed else 0), tuple(lines)
+    right = not routes.failed and not rules.failed and routes.installed == routes.desired
+    return (0 if right else 1), tuple(lines)
+
+
+def _make_routes(kernel: KernelPass, world: World) -> RoutesReport:
+    """As many passes as it takes: each is limited in time."""
+    for _ in range(_PASSES_MOST):
+        report = kernel.routes(world, may_delete=True, may_sweep=True)
+        if report.again_in_s != 0:
+            break
+    return report
 
 
 def _refuse_doubt(settings: Settings, view: View) -> None:
@@ -99,16 +111,11 @@ def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
 def _world(settings: Settings, *, left: bool) -> World:
     own = host_id(read_machine_id())
     with closing(client_for(settings.etcd)) as client:
-        endpoint = EndpointAddress(client.endpoints, on_change=lambda: None)
         view = Registry(client, settings.etcd.prefix).snapshot()
+        endpoints = client.endpoints
     _refuse_doubt(settings, view)
     facts = read_host_facts(settings.routes.protocol)
-    host = settings.host
-    uplink = choose_uplink(
-        facts,
-        f"{host.node_address}/32" if host.node_address else host.uplink,
-        endpoint.look_up(),
-    )
+    uplink = uplink_now(facts, settings.host, endpoints)
     docker = DockerRoom.of(settings.docker, settings.agent.state_dir).engine.facts()
     lease, former = own_leases(view, own)
     known = replace(

@@ -6,8 +6,8 @@ import os
 import platform
 
 from agent.daemon.doctor.findings import Findings, State
-from agent.daemon.endpoint import EndpointAddress
-from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.daemon.endpoint import uplink_now
+from agent.kernel.facts import read_host_facts
 from agent.kernel.firewall.variant import Programs
 from agent.kernel.hostchecks import host_conditions
 from agent.kernel.sysctl import Sysctls
@@ -68,12 +68,8 @@ def look_for_uplink(
     found: list[tuple[HostFacts, Uplink]] = []
 
     def look() -> None:
-        host = settings.host
         facts = read_host_facts(settings.routes.protocol)
-        etcd = None
-        if not host.uplink and host.node_address is None:
-            etcd = EndpointAddress(endpoints, on_change=lambda: None).look_up()
-        uplink = choose_uplink(facts, host.uplink, etcd, node_address=host.node_address)
+        uplink = uplink_now(facts, settings.host, endpoints)
         findings.add(
             "uplink",
             State.OK,
