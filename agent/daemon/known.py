@@ -14,8 +14,8 @@ from agent.daemon import viewconditions as tell
 from agent.docker.report import ConfigFile
 from agent.leases import trust
 from agent.mesh.backends import backend_by_name
-from agent.mesh.desired import summarise
 from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases
+from agent.mesh.summary import summarise
 from agent.mesh.world import World, peers_of_view
 from agent.model import (
     Condition,

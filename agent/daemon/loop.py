@@ -356,6 +356,7 @@ class Loop:
     def _look_at_host(self) -> None:
         self._host_dirty = False
         known = self._snapshot.known
+        facts = known.host
         try:
             facts = self._rooms.read_host()
             uplink = self._rooms.joining.choose_uplink(facts)
@@ -363,6 +364,10 @@ class Loop:
         except HostmeshError as error:
             self._conditions.replace("host", (tell.host_unusable(error),))
             self._timers.set("host", jittered(_RETRY_S))
+            # The last uplink holds, and what is seen of the host is no less true without one.
+            if facts != known.host:
+                self._rooms.passes.world_changed()
+                self._update(known=replace(known, host=facts))
             return
         self._conditions.replace("host", found)
         if uplink != known.uplink:

@@ -31,11 +31,14 @@ from agent.mesh.plan import (
     plan_routes,
 )
 from agent.mesh.world import World
-from agent.model import Condition
+from agent.model import Condition, Link, Uplink
 
 __all__ = ["RoutesReport", "Routing"]
 
 _ROUTES_TOLD = 4
+_PASS_S = 5.0
+"""How long one pass may write: the loop has more to do, and a watchdog. Only where each of tens of
+thousands of peers has a next hop that the kernel looks for among all others does it matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,7 @@ class Routing:
         self._delta = RouteDelta(protocol)
         self._pacer = Pacer(protocol=protocol, jitter=lambda: jittered(1.0))
         self._must_list = True
+        self._uplink: tuple[Uplink | None, Link | None] = (None, None)
         self._log = structlog.get_logger("agent.routes")
 
     @property
@@ -84,9 +88,10 @@ class Routing:
         for change in event.routes:
             self._delta.observed(change)
             self._pacer.observed(change)
-        if event.links or event.addresses:
+        links = self._delta.links
+        self._must_list = self._must_list or event.may_have_taken(links)
+        if event.touches(links):
             self._pacer.links_changed()
-        self._must_list = self._must_list or event.needs_full_pass
 
     def look_again(self) -> None:
         """List everything at the next pass."""
@@ -103,38 +108,62 @@ class Routing:
             KernelError: The routes could not be listed completely; nothing was changed.
         """
         self._delta.world_changed(world)
+        self._follow_uplink(world)
         if self._must_list or self._delta.needs_list:
             self._list(world)
         now_s = self._clock()
         plan = self._delta.plan(may_delete=may_delete, may_sweep=may_sweep)
         allowed, next_s = self._pacer.allow(plan, now_s)
-        results = self._table.apply(allowed)
+        results = self._table.apply(allowed, for_s=_PASS_S)
         self._delta.applied(results)
         # Somebody else added the very route meanwhile, or our list was older than an event:
         # no failure, only a reason to look again.
         outrun = [result for result in results if _outrun(result)]
         self._pacer.done([result for result in results if not _outrun(result)], now_s)
         self._must_list = self._must_list or bool(outrun)
+        failed = sum(not result.ok for result in results) - len(outrun)
+        unfinished = len(results) < len(allowed.operations)
+        uncertain = self._delta.needs_list and not failed
+        if outrun or unfinished or uncertain:
+            again_in_s: float | None = 0.0
+        elif next_s is not None:
+            again_in_s = max(0.0, next_s - now_s)
+        else:
+            again_in_s = jittered(1.0) if failed else None
+        return self._report(plan, results, failed, again_in_s)
+
+    def _report(
+        self,
+        plan: RoutePlan,
+        results: tuple[OperationResult, ...],
+        failed: int,
+        again_in_s: float | None,
+    ) -> RoutesReport:
         done = tuple(result.operation for result in results if result.ok)
         self._tell(done)
-        failed = sum(not result.ok for result in results) - len(outrun)
-        again_in_s = 0.0 if outrun else None if next_s is None else max(0.0, next_s - now_s)
-        if failed and again_in_s is None:
-            again_in_s = jittered(1.0)
-        waiting = len(plan.operations) - sum(result.ok for result in results)
+        waiting = len(plan.operations) - len(done)
         return RoutesReport(
             desired=self._delta.desired_count,
             installed=self._delta.desired_count - waiting - len(plan.conflicts),
             failed=failed,
             again_in_s=again_in_s,
             done=done,
-            repaired=self._delta.drifted(results, plan.held),
+            repaired=self._delta.drifted(plan, results),
             conditions=(
                 *self._delta.conditions,
                 *plan.conditions,
                 *self._pacer.conditions(self._delta),
             ),
         )
+
+    def _follow_uplink(self, world: World) -> None:
+        """What failed by the uplink as it was is due again as soon as it is otherwise."""
+        links = world.host.links if world.host and world.uplink else ()
+        index = world.uplink.index if world.uplink else None
+        uplink = (world.uplink, next((each for each in links if each.index == index), None))
+        if uplink != self._uplink:
+            self._uplink = uplink
+            self._pacer.uplink_changed()
 
     def gateways(self, world: World) -> frozenset[IPv4Address]:
         """Node addresses of the peers that ``world`` has routes to, without computing all of it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import struct
+import sys
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final, NamedTuple
@@ -22,6 +23,7 @@ from agent.kernel.netlink import HEADER
 from agent.model import Route
 
 __all__ = [
+    "PROTOCOL_AT",
     "RTM_DELADDR",
     "RTM_DELLINK",
     "RTM_DELROUTE",
@@ -42,6 +44,7 @@ __all__ = [
     "decode_neighbour",
     "decode_route",
     "encode_route",
+    "link_index",
     "link_request",
     "route_dump_request",
     "route_lookup_request",
@@ -66,6 +69,8 @@ _TABLE_COMPAT: Final = 252
 """RT_TABLE_COMPAT: stands in the header's byte for a table above 255, which RTA_TABLE names."""
 
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")
+PROTOCOL_AT: Final = 5
+"""offsetof(struct rtmsg, rtm_protocol)."""
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _U32: Final = struct.Struct("=I")
 _TYPE_MASK: Final = 0x3FFF  # NLA_TYPE_MASK: without NLA_F_NESTED and NLA_F_NET_BYTEORDER
@@ -287,6 +292,11 @@ def link_request() -> bytes:
         + _ATTRIBUTE.pack(8, _IFLA_EXT_MASK)
         + _U32.pack(_SKIP_STATISTICS)
     )
+
+
+def link_index(data: bytes, offset: int) -> int:
+    """Return the link that an ifinfomsg or an ifaddrmsg at ``offset`` is about."""
+    return int.from_bytes(data[offset + 4 : offset + 8], sys.byteorder)
 
 
 def decode_link(payload: bytes) -> RawLink:

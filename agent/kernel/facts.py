@@ -13,6 +13,7 @@ from typing import Final
 
 from agent.errors import KernelError
 from agent.kernel.codec import (
+    PROTOCOL_AT,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETROUTE,
@@ -77,8 +78,10 @@ def _link(payload: bytes, addresses: dict[int, list[RawAddress]]) -> Link:
 
 def _foreign(payloads: Iterable[bytes], protocol: int) -> Iterable[Route]:
     for payload in payloads:
+        if payload[PROTOCOL_AT] == protocol:
+            continue  # in a large mesh nearly all of them: not even decoded
         route = decode_route(payload)
-        if route is not None and route.protocol != protocol and route.table != _LOCAL_TABLE:
+        if route is not None and route.table != _LOCAL_TABLE:
             yield route
 
 

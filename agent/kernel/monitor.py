@@ -2,9 +2,8 @@
 
 What it posts is small and coalesced; what to do about it is the daemon's. Losing messages is
 normal under load (ENOBUFS): then it opens a new socket and says ``resync``, which means "look
-at everything again". The kernel removes IPv4 routes without a message when a link goes down or
-an address goes (fib_flush in net/ipv4/fib_frontend.c), so an event with ``links`` or
-``addresses`` also calls for a new list of the routes.
+at everything again". The kernel removes IPv4 routes without a message when their link goes down
+or an address goes (fib_flush in net/ipv4/fib_frontend.c): see :meth:`KernelEvent.may_have_taken`.
 
 A neighbour table is never quiet: every entry in use is confirmed again each half minute. So of
 it only this is told: a neighbour that was asked for is found not to answer, or to answer again.
@@ -28,6 +27,7 @@ from agent.kernel.codec import (
     RTM_NEWROUTE,
     decode_neighbour,
     decode_route,
+    link_index,
 )
 from agent.kernel.listener import Listener, Listening
 from agent.kernel.netlink import (
@@ -49,6 +49,7 @@ _ROUTES_IN_EVENT: Final = 1000
 _DATAGRAMS_IN_EVENT: Final = 20_000
 _NLM_F_REPLACE: Final = 0x100
 _LOCAL_TABLE: Final = 255
+_SCOPE_LINK: Final = 253
 _ROUTE_TYPES: Final = frozenset({RTM_NEWROUTE, RTM_DELROUTE})
 _LINK_TYPES: Final = frozenset({RTM_NEWLINK, RTM_DELLINK})
 _ADDRESS_TYPES: Final = frozenset({RTM_NEWADDR, RTM_DELADDR})
@@ -68,29 +69,36 @@ class KernelEvent:
 
     Attributes:
         resync: Messages may have been lost, or too many came: look at everything.
-        links, addresses: Something of that kind changed.
-        ways: A route by which the uplink is chosen changed: a default one, or one that leads
-            to etcd. The uplink may be another now.
+        links, addresses: Indices of the links of which something of that kind changed.
+        ways: A route by which the uplink is chosen changed (a default one, or one that leads to
+            etcd), or one that says what is on a link. The uplink, or its range, may be another now.
         routes: Changes of routes that matter to us, in order.
         neighbours: What became of neighbours asked for with :meth:`Monitor.watch_neighbours`.
     """
 
     resync: bool = False
-    links: bool = False
-    addresses: bool = False
+    links: frozenset[int] = frozenset()
+    addresses: frozenset[int] = frozenset()
     ways: bool = False
     routes: tuple[RouteChange, ...] = ()
     neighbours: tuple[NeighbourChange, ...] = ()
 
-    @property
-    def needs_full_pass(self) -> bool:
-        """Whether a list of all routes is called for (see the module's text)."""
-        return self.resync or self.links or self.addresses
+    def touches(self, links: frozenset[int]) -> bool:
+        """Whether one of these links changed, or its addresses."""
+        return not links.isdisjoint(self.links | self.addresses)
+
+    def may_have_taken(self, links: frozenset[int]) -> bool:
+        """Whether routes by these links may have gone without a message (see the module's text).
+
+        A list of all routes is called for then. A container that starts changes links, too, and
+        none of these.
+        """
+        return self.resync or bool(self.addresses) or self.touches(links)
 
     @property
     def concerns_host(self) -> bool:
         """Whether links, addresses and the choice of the uplink should be looked at again."""
-        return self.needs_full_pass or self.ways
+        return self.resync or bool(self.links) or bool(self.addresses) or self.ways
 
     @property
     def concerns_routes(self) -> bool:
@@ -206,12 +214,14 @@ class _Filter:
     way_to: IPv4Address | None = None
 
     def is_way(self, route: Route) -> bool:
-        """Whether the uplink may be chosen by this route of somebody else's."""
+        """Whether the uplink, or who is on its link, may depend on this foreign route."""
         if route.protocol == self.protocol or route.table == _LOCAL_TABLE:
             return False
         destination = route.destination
-        return destination.prefixlen == 0 or (
-            self.way_to is not None and self.way_to in destination
+        return (
+            destination.prefixlen == 0
+            or (route.scope == _SCOPE_LINK and route.gateway is None)
+            or (self.way_to is not None and self.way_to in destination)
         )
 
     def matters(self, route: Route) -> bool:
@@ -267,8 +277,8 @@ class _Collector:
         self._wanted = wanted
         self._own_ports = own_ports
         self._neighbours = neighbours
-        self._links = False
-        self._addresses = False
+        self._links: set[int] = set()
+        self._addresses: set[int] = set()
         self._ways = False
         self._resync = False
         self._routes: list[RouteChange] = []
@@ -283,9 +293,9 @@ class _Collector:
                 if port not in self._own_ports or port == 0:
                     self._take_route(kind, flags, data[offset + HEADER.size : offset + length])
             elif kind in _LINK_TYPES:
-                self._links = True
+                self._links.add(link_index(data, offset + HEADER.size))
             elif kind in _ADDRESS_TYPES:
-                self._addresses = True
+                self._addresses.add(link_index(data, offset + HEADER.size))
             elif kind == RTM_NEWNEIGH:
                 self._neighbours.take(data[offset + HEADER.size : offset + length])
             offset += (length + 3) & ~3
@@ -313,8 +323,8 @@ class _Collector:
     def event(self) -> KernelEvent | None:
         event = KernelEvent(
             resync=self._resync,
-            links=self._links,
-            addresses=self._addresses,
+            links=frozenset(self._links),
+            addresses=frozenset(self._addresses),
             ways=self._ways,
             routes=tuple(self._routes),
             neighbours=tuple(self._neighbours.changes),

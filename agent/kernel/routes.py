@@ -8,7 +8,9 @@ meantime is never overwritten; a deletion names our protocol.
 from __future__ import annotations
 
 import errno
+import math
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ import structlog
 
 from agent.errors import KernelError
 from agent.kernel.codec import (
+    PROTOCOL_AT,
     RTM_DELROUTE,
     RTM_GETROUTE,
     RTM_NEWROUTE,
@@ -52,7 +55,6 @@ _NLM_F_REPLACE: Final = 0x100
 _NLM_F_EXCL: Final = 0x200
 _NLM_F_CREATE: Final = 0x400
 _GONE: Final = frozenset({errno.ESRCH, errno.ENOENT})
-_PROTOCOL_AT: Final = 5  # offsetof(struct rtmsg, rtm_protocol)
 
 
 class RouteListing(NamedTuple):
@@ -158,7 +160,7 @@ class RouteTable:
         payloads = self._open().dump(
             RTM_GETROUTE, route_dump_request(protocol=self._protocol), "listing routes"
         )
-        payloads = [each for each in payloads if each[_PROTOCOL_AT] == self._protocol]
+        payloads = [each for each in payloads if each[PROTOCOL_AT] == self._protocol]
         # Between two lists most routes stay as they are, byte for byte: those are not decoded
         # again, and when all stay, the very tuple of the last time says so to the caller.
         listed = _Listed.of(payloads)
@@ -181,7 +183,7 @@ class RouteTable:
             # (inet_dump_fib: "FIB table does not exist"). Our first route makes it.
             payloads = []
         ours = self._protocol
-        payloads = [payload for payload in payloads if payload[_PROTOCOL_AT] != ours]
+        payloads = [payload for payload in payloads if payload[PROTOCOL_AT] != ours]
         if payloads == self._foreign_payloads and within == self._within:
             return self._foreign
         found: list[Route] = []
@@ -197,16 +199,25 @@ class RouteTable:
         self._foreign = tuple(found)
         return self._foreign
 
-    def apply(self, plan: RoutePlan) -> tuple[OperationResult, ...]:
+    def apply(self, plan: RoutePlan, *, for_s: float | None = None) -> tuple[OperationResult, ...]:
         """Carry out the plan's operations in order; one that fails does not stop the rest.
 
         Never raises: what could not even be sent has a result that says so. A failed operation
         is to be planned again from a new list.
+
+        Args:
+            for_s: No further batch is begun after so many seconds; None for no such limit.
+
+        Returns:
+            A result for each operation that was tried: the first so many of the plan.
         """
         results: list[OperationResult] = []
+        until_s = math.inf if for_s is None else time.monotonic() + for_s
         with self._lock:
             for start in range(0, len(plan.operations), _BATCH):
                 results.extend(self._apply_batch(plan.operations[start : start + _BATCH]))
+                if time.monotonic() >= until_s:
+                    break
         failed = [result.error for result in results if result.error is not None]
         if failed:
             _log.warning(

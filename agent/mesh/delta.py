@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from agent.mesh.desired import PeerRules, aggregate_routes, summarise
+from agent.mesh.desired import PeerRules, aggregate_routes, on_link_ranges
 from agent.mesh.lists import in_order, only_in
 from agent.mesh.plan import (
     Operation,
@@ -26,14 +26,13 @@ from agent.mesh.plan import (
     RoutePlan,
     plan_key,
 )
+from agent.mesh.rivals import Rivals
+from agent.mesh.summary import summarise
 from agent.mesh.world import ROUTE_PROTOCOL, RouteKey, World, route_key
 from agent.model import Condition, Lease, Route
 from agent.sharedmap import changed_keys
 
 __all__ = ["RouteChange", "RouteDelta"]
-
-_Place = tuple[int, IPv4Network]
-
 
 _MANY: Final = 1000
 """When more routes than this changed since the last list, the next one is compared whole."""
@@ -74,9 +73,9 @@ class RouteDelta:
         self._listed: tuple[Route, ...] | None = None
         self._at_list: dict[RouteKey, tuple[Route, ...]] = {}
         """What the last list said under each key where it is known to be otherwise by now."""
-        self._foreign: dict[_Place, tuple[Route, ...]] = {}
-        self._foreign_listed: tuple[Route, ...] | None = None
-        self._contested: set[IPv4Network] = set()  # desired, and somebody else's as well
+        self._rivals = Rivals(
+            lambda place: place[0] == self._world.route_table and place[1] in self._desired
+        )
         self._needs_list = True
         self._from_complete = False  # what is desired came from a complete world
         self._ended: set[RouteKey] = set()
@@ -112,6 +111,12 @@ class RouteDelta:
             found = (route.gateway for route in self._desired.values())
             self._gateways = frozenset(gateway for gateway in found if gateway is not None)
         return self._gateways
+
+    @property
+    def links(self) -> frozenset[int]:
+        """Indices of the links by which desired routes and their rivals lead."""
+        uplink = self._world.uplink
+        return self._rivals.links if uplink is None else self._rivals.links | {uplink.index}
 
     def __contains__(self, key: object) -> bool:
         """Whether something is desired or still to be done under ``key``."""
@@ -178,7 +183,7 @@ class RouteDelta:
         self._follow_end(key, ended=before is not None and route is None)
         if before != route and key in self._odd:
             self._news.add(key)
-        self._contest((key.table, destination))
+        self._rivals.settle((key.table, destination))
 
     def _follow_end(self, key: RouteKey, *, ended: bool) -> None:
         """Remember what ended in this life: it waits for no grace time."""
@@ -211,9 +216,7 @@ class RouteDelta:
             self._is_there(key, routes)
             self._follow_end(key, ended=key in was_wanted and key not in now_wanted)
         self._news.update(key for key in there if key in self._odd)
-        for place in self._foreign:
-            self._contest(place)
-        self._contested.intersection_update(wanted)
+        self._rivals.settle_all()
 
     def _key_of(self, destination: IPv4Network) -> RouteKey:
         """The only key a desired route to this place can have."""
@@ -262,8 +265,7 @@ class RouteDelta:
             self._list_again(self._listed, ours)
         self._listed = ours
         self._at_list = {}
-        if foreign is not self._foreign_listed:
-            self._list_foreign(foreign)
+        self._rivals.listed(foreign)
 
     def _list_first(self, ours: tuple[Route, ...]) -> None:
         missing = dict.fromkeys(self._desired)
@@ -293,78 +295,39 @@ class RouteDelta:
         for key, routes in held.items():
             self._is_there(key, several.get(key, tuple(routes)))
 
-    def _list_foreign(self, foreign: tuple[Route, ...]) -> None:
-        self._foreign_listed = foreign
-        self._foreign = {}
-        for route in foreign:
-            place = (route.table, route.destination)
-            self._foreign[place] = (*self._foreign.get(place, ()), route)
-        self._contested = set()
-        for place in self._foreign:
-            self._contest(place)
-
-    def _contest(self, place: _Place) -> None:
-        """Take down whether a desired route's place is also somebody else's."""
-        if place[0] != self._world.route_table:
-            return
-        if place[1] in self._desired and place in self._foreign:
-            self._contested.add(place[1])
-        else:
-            self._contested.discard(place[1])
-
     def observed(self, change: RouteChange) -> None:
         """A notification from the kernel about one route."""
         route, key = change.route, route_key(change.route)
-        place = (route.table, route.destination)
         if change.replaced and not change.gone:
             if self._standing(key) != 1:
                 # Which of several was replaced, no message says.
                 self._needs_list = True
             self._heard(key, ())
-            kept = tuple(each for each in self._foreign.get(place, ()) if route_key(each) != key)
-            self._put_foreign(place, kept)
+            self._rivals.replaced(key)
         if route.protocol == self._protocol:
             others = tuple(each for each in self._ours_at(key) if each != route)
             self._heard(key, others if change.gone else (*others, route))
         elif route.table == self._world.route_table:
-            rivals = tuple(each for each in self._foreign.get(place, ()) if each != route)
-            self._put_foreign(place, rivals if change.gone else (*rivals, route))
+            (self._rivals.went if change.gone else self._rivals.appeared)(route)
         if self._standing(key) > 1:
             # Which of them stands first, no message says.
             self._needs_list = True
 
-    def drifted(
-        self, results: Iterable[OperationResult], held: Iterable[Route]
-    ) -> tuple[Operation, ...]:
-        """Which of these were repairs: actual differed and what is desired had not changed.
+    def drifted(self, plan: RoutePlan, results: Iterable[OperationResult]) -> tuple[Operation, ...]:
+        """Which of a plan's results were repairs: what is desired had not changed, actual had.
 
-        Args:
-            results: All of one pass.
-            held: Extra routes that the pass left for later.
+        What of the plan was not done stays news: a wish that takes several tries is no drift.
         """
-        told = list(results)
-        found = tuple(
-            each.operation
-            for each in told
-            if each.ok and route_key(each.operation.route) not in self._news
-        )
-        undone = {route_key(each.operation.route) for each in told if not each.ok}
-        self._news &= undone | set(map(route_key, held))
+        done = [each.operation for each in results if each.ok]
+        found = tuple(each for each in done if route_key(each.route) not in self._news)
+        left = {route_key(each.route) for each in plan.operations}
+        left.update(map(route_key, plan.held))
+        self._news &= left.difference(route_key(each.route) for each in done)
         return found
 
     def _standing(self, key: RouteKey) -> int:
         """How many routes stand under a key, of whomever."""
-        rivals = self._foreign.get((key.table, key.destination), ())
-        return len(self._ours_at(key)) + sum(route_key(each) == key for each in rivals)
-
-    def _put_foreign(self, place: _Place, routes: tuple[Route, ...]) -> None:
-        if routes != self._foreign.get(place, ()):
-            self._foreign_listed = None
-        if routes:
-            self._foreign[place] = routes
-        else:
-            self._foreign.pop(place, None)
-        self._contest(place)
+        return len(self._ours_at(key)) + self._rivals.under(key)
 
     def plan(self, *, may_delete: bool, may_sweep: bool = True) -> RoutePlan:
         """What has to be done where something differs. Empty before the first list.
@@ -379,20 +342,23 @@ class RouteDelta:
         if self._listed is None:
             return parts.plan()
         may_delete = may_delete and self.certain
-        contested = (self._key_of(each) for each in self._contested)
+        contested = (self._key_of(each) for each in self._rivals.contested)
         for key in (*self._odd, *(each for each in contested if each not in self._odd)):
             parts.add(
                 plan_key(
                     self._wanted(key),
                     self._ours_at(key),
-                    self._foreign.get((key.table, key.destination), ()),
+                    self._rivals.of(key),
                     may_delete=may_delete and (may_sweep or key in self._ended),
                 )
             )
         return parts.plan()
 
     def applied(self, results: Iterable[OperationResult]) -> None:
-        """What the kernel made of a plan. Failed operations stay due and call for a list."""
+        """What the kernel made of a plan; what failed stays due.
+
+        A list is called for where that does not say all: :attr:`needs_list`.
+        """
         for result in results:
             operation = result.operation
             key = route_key(operation.route)
@@ -403,6 +369,8 @@ class RouteDelta:
                 others = tuple(each for each in there if each != operation.actual)
                 self._heard(key, (operation.route, *others))
             else:
+                # Beside another, the kernel may have taken that one: it matches next hops only.
+                self._needs_list = self._needs_list or len(there) > 1
                 self._heard(key, tuple(each for each in there if each != operation.route))
         if len(self._odd) < _MANY:
             # One that was large once takes long to walk even when it is nearly empty.
@@ -423,7 +391,7 @@ def _frame(world: World) -> tuple[object, ...]:
         world.config,
         world.own_subnets,
         world.uplink,
-        None if world.host is None else world.host.foreign_routes,
+        on_link_ranges(world),
         world.route_protocol,
         world.route_table,
         world.route_metric,

@@ -18,13 +18,11 @@ from types import MappingProxyType
 from typing import Final
 
 from agent.mesh.backends import RouteBackend, backend_by_name, backend_names
+from agent.mesh.summary import summarise
 from agent.mesh.world import RouteKey, World, route_key
 from agent.model import Condition, Lease, MeshConfig, Route, RouteKind, Severity, Uplink
 
-__all__ = ["DesiredRoutes", "PeerRules", "aggregate_routes", "desired_routes", "summarise"]
-
-CONDITIONS_SHOWN: Final = 20
-"""Per-peer conditions of one name that are shown each; more are told as a number."""
+__all__ = ["DesiredRoutes", "PeerRules", "aggregate_routes", "desired_routes", "on_link_ranges"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +31,7 @@ class DesiredRoutes:
 
     Attributes:
         routes: By the kernel's key; the aggregate comes first.
-        conditions: What the operator should know, bounded (see :func:`summarise`).
+        conditions: What the operator should know, bounded (:mod:`agent.mesh.summary`).
         certain: Nothing is missing from the world that would bring more routes. False before
             the first complete view, and while config or uplink are unknown: then absence from
             ``routes`` means nothing and no route may be deleted because of it.
@@ -85,6 +83,30 @@ def _unreachable(world: World, destination: IPv4Network) -> Route:
     )
 
 
+_SCOPE_LINK: Final = 253
+"""RT_SCOPE_LINK of linux/rtnetlink.h: the destination is on the link, no gateway between."""
+
+
+def on_link_ranges(world: World) -> tuple[IPv4Network, ...]:
+    """Every range that the uplink reaches without a gateway, that of the node address first.
+
+    Another route of the uplink may say so: a second address, or a cloud's /32 set-up. All that
+    peers' routes depend on of the host's foreign routes.
+    """
+    uplink = world.uplink
+    if uplink is None:
+        return ()
+    others = (
+        route.destination
+        for route in (world.host.foreign_routes if world.host else ())
+        if route.oif == uplink.index
+        and route.scope == _SCOPE_LINK
+        and route.gateway is None
+        and route.destination.prefixlen > 0
+    )
+    return tuple(dict.fromkeys((uplink.on_link, *others)))
+
+
 _Span = tuple[int, int]
 """First and last address of a range. Integers: networks compare a hundred times slower."""
 
@@ -108,6 +130,7 @@ class PeerRules:
     backend: RouteBackend
     cidr_spans: tuple[_Span, ...]
     own_spans: tuple[_Span, ...]
+    on_link: tuple[IPv4Network, ...]
     underlay_span: _Span
 
     @classmethod
@@ -144,6 +167,7 @@ class PeerRules:
             backend=backend,
             cidr_spans=tuple(map(_span, world.config.cidrs)),
             own_spans=tuple(map(_span, world.own_subnets)),
+            on_link=on_link_ranges(world),
             underlay_span=_span(world.uplink.on_link),
         )
 
@@ -167,7 +191,7 @@ class PeerRules:
             )
         if peer.subnet in self.world.dead_subnets:
             return _unreachable(self.world, peer.subnet)
-        return self.backend.peer_route(peer, self.uplink, self.world)
+        return self.backend.peer_route(peer, self.on_link, self.uplink, self.world)
 
     def _refusal(self, peer: Lease) -> str:
         """Why promise 8 forbids a route to ``peer``, or ""."""
@@ -203,28 +227,3 @@ def _unusable_gateway(address: IPv4Address, value: int, on_link: IPv4Network) ->
     ):
         return f"its node address is an end of the underlay {on_link}"
     return ""
-
-
-def summarise(conditions: list[Condition]) -> tuple[Condition, ...]:
-    """At most :data:`CONDITIONS_SHOWN` of each name, and one more that tells the number.
-
-    A mesh of 65,000 peers with one wrong setting would otherwise be 65,000 log lines.
-    """
-    by_name: dict[str, list[Condition]] = {}
-    for condition in conditions:
-        by_name.setdefault(condition.name, []).append(condition)
-    shown: list[Condition] = []
-    for name, group in by_name.items():
-        shown.extend(group[:CONDITIONS_SHOWN])
-        more = len(group) - CONDITIONS_SHOWN
-        if more > 0:
-            shown.append(
-                Condition(
-                    name=name,
-                    subject=f"{more} more",
-                    cause=f"{more} more peers have the same condition",
-                    hint=group[0].hint,
-                    severity=group[0].severity,
-                )
-            )
-    return tuple(shown)

@@ -1,9 +1,10 @@
 """When an operation may be tried again: back-off for what failed, damping for fights. Pure.
 
 A route that the kernel refuses is retried with growing pauses, each route with its own, so
-that one bad peer costs its own traffic and no busy loop. A route that somebody keeps undoing
-is repaired at once the first few times; after that the two writers would only burn the
-processor, so repairs are spaced out and the operator is told who the other one is.
+that one bad peer costs its own traffic and no busy loop; all are tried again at once when the
+uplink has changed. A route that somebody keeps undoing, or putting there, is set right at once
+the first few times; after that the two writers would only burn the processor, so repairs are
+spaced out and the operator is told who the other one is.
 Time comes in as an argument, in monotonic seconds.
 """
 
@@ -14,9 +15,10 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from typing import Final
 
+from agent.errors import KernelError
 from agent.mesh.delta import RouteChange
-from agent.mesh.desired import summarise
 from agent.mesh.plan import Operation, OperationKind, OperationResult, RoutePlan
+from agent.mesh.summary import summarise
 from agent.mesh.world import ROUTE_PROTOCOL, RouteKey, protocol_name, route_key
 from agent.model import Condition, Route, Severity
 
@@ -31,11 +33,15 @@ _FIGHT_PAUSE_MOST_S: Final = 30.0
 _FIGHT_OVER_S: Final = 60.0
 
 
+_Case = tuple[OperationKind, RouteKey]
+"""What may become a fight: to put a route there again, or to take one away again."""
+
+
 @dataclass(slots=True)
 class _Failure:
     pause_s: float
     due_s: float
-    problem: str
+    error: KernelError
 
 
 @dataclass(slots=True)
@@ -66,9 +72,9 @@ class Pacer:
         self._protocol = protocol
         self._jitter = jitter
         self._failures: dict[RouteKey, _Failure] = {}
-        self._written: list[tuple[float, dict[IPv4Network, Route]]] = []
-        self._repairs: dict[RouteKey, _Repairs] = {}
-        self._fights: dict[RouteKey, _Fight] = {}
+        self._lately = {kind: _Lately() for kind in OperationKind}
+        self._repairs: dict[_Case, _Repairs] = {}
+        self._fights: dict[_Case, _Fight] = {}
         self._writers: dict[RouteKey, int] = {}
         self._pruned_s = 0.0
 
@@ -94,96 +100,95 @@ class Pacer:
         key = route_key(operation.route)
         failure = self._failures.get(key)
         due_s = failure.due_s if failure else 0.0
-        fight = self._fights.get(key)
-        if fight is not None and operation.kind is OperationKind.REPLACE:
-            due_s = max(due_s, fight.due_s)
-        return due_s
+        fight = self._fights.get((operation.kind, key))
+        return due_s if fight is None else max(due_s, fight.due_s)
 
     def observed(self, change: RouteChange) -> None:
         """Remember who wrote, for a route that is being repaired."""
         key = route_key(change.route)
-        mended = key in self._repairs or any(
-            key.destination in routes for _, routes in self._written
+        mended = any(
+            (kind, key) in self._repairs or key.destination in lately
+            for kind, lately in self._lately.items()
         )
         if mended and not (change.gone and change.route.protocol == self._protocol):
             self._writers[key] = change.route.protocol
 
     def links_changed(self) -> None:
         """Forget repairs: the kernel itself takes routes when links or addresses go."""
-        self._written.clear()
+        for lately in self._lately.values():
+            lately.clear()
         self._repairs.clear()
         self._writers.clear()
+
+    def uplink_changed(self) -> None:
+        """Try all again that failed: what the kernel refused by the uplink as it was may go now.
+
+        Pauses grow all the same, so that a link that flaps for hours is not asked in each flap.
+        """
+        for failure in self._failures.values():
+            failure.due_s = 0.0
 
     def done(self, results: Iterable[OperationResult], now_s: float) -> None:
         """Learn from what was tried."""
         for result in results:
             key = route_key(result.operation.route)
-            if not result.ok:
+            if result.error is not None:
                 before = self._failures.get(key)
                 pause_s = min(before.pause_s * 2, _RETRY_MOST_S) if before else _RETRY_FIRST_S
-                self._failures[key] = _Failure(
-                    pause_s, now_s + pause_s * self._jitter(), result.problem
-                )
+                due_s = now_s + pause_s * self._jitter()
+                self._failures[key] = _Failure(pause_s, due_s, result.error)
                 continue
             self._failures.pop(key, None)
-            if result.operation.kind is OperationKind.REPLACE:
-                self._repaired(key, result.operation.route, now_s)
+            self._repaired((result.operation.kind, key), result.operation.route, now_s)
 
-    def _repaired(self, key: RouteKey, route: Route, now_s: float) -> None:
-        fight = self._fights.get(key)
+    def _repaired(self, case: _Case, route: Route, now_s: float) -> None:
+        self._wanted_otherwise(case)
+        fight = self._fights.get(case)
         if fight is not None:
             fight.pause_s = min(fight.pause_s * 2, _FIGHT_PAUSE_MOST_S)
             fight.due_s = now_s + fight.pause_s * self._jitter()
             fight.repairs += 1
             return
-        seen = self._repairs.get(key)
+        seen = self._repairs.get(case)
         if seen is None:
-            first_s = self._wrote(route, now_s)
+            first_s = self._lately[case[0]].note(route, now_s)
             if first_s is None:
                 return  # the first time it is written, or written differently: nobody undid it
-            seen = self._repairs[key] = _Repairs(route, first_s)
+            seen = self._repairs[case] = _Repairs(route, first_s)
         elif seen.route != route or now_s - seen.first_s > _FIGHT_WINDOW_S:
-            self._repairs[key] = _Repairs(route, now_s)
+            self._repairs[case] = _Repairs(route, now_s)
             return
         seen.count += 1
         if seen.count >= _FIGHT_REPAIRS:
             pause_s = _FIGHT_PAUSE_FIRST_S
-            self._fights[key] = _Fight(pause_s, now_s + pause_s * self._jitter(), seen.count)
+            self._fights[case] = _Fight(pause_s, now_s + pause_s * self._jitter(), seen.count)
 
-    def _wrote(self, route: Route, now_s: float) -> float | None:
-        """When the same route was written lately, None when it was not; and that it is now.
-
-        A first pass writes every route there is: this much may be remembered of each.
-        """
-        for first_s, routes in reversed(self._written):
-            before = routes.get(route.destination)
-            if before is not None:
-                if before == route and now_s - first_s <= _FIGHT_WINDOW_S:
-                    return first_s
-                break
-        if not self._written or now_s - self._written[-1][0] >= 1:
-            self._written.append((now_s, {}))
-        self._written[-1][1][route.destination] = route
-        return None
+    def _wanted_otherwise(self, case: _Case) -> None:
+        """What was put there is taken away, or the other way round: by a wish, not by a rival."""
+        kind, key = case
+        other = OperationKind.DELETE if kind is OperationKind.REPLACE else OperationKind.REPLACE
+        self._lately[other].forget(key.destination)
+        self._repairs.pop((other, key), None)
 
     def _prune(self, now_s: float) -> None:
         """Forget what is over; at most once a second, because a mesh may be large."""
         if now_s - self._pruned_s < 1:
             return
         self._pruned_s = now_s
-        self._written = [each for each in self._written if now_s - each[0] <= _FIGHT_WINDOW_S]
-        for key in [k for k, f in self._fights.items() if now_s - f.due_s > _FIGHT_OVER_S]:
-            del self._fights[key]
-            self._repairs.pop(key, None)
+        for lately in self._lately.values():
+            lately.prune(now_s)
+        for case in [c for c, f in self._fights.items() if now_s - f.due_s > _FIGHT_OVER_S]:
+            del self._fights[case]
+            self._repairs.pop(case, None)
         kept = self._fights.keys()
         stale = [
-            key
-            for key, seen in self._repairs.items()
-            if key not in kept and now_s - seen.first_s > _FIGHT_WINDOW_S
+            case
+            for case, seen in self._repairs.items()
+            if case not in kept and now_s - seen.first_s > _FIGHT_WINDOW_S
         ]
-        for key in stale:
-            del self._repairs[key]
-            self._writers.pop(key, None)
+        for case in stale:
+            del self._repairs[case]
+            self._writers.pop(case[1], None)
 
     def conditions(self, wanted: Container[RouteKey] | None = None) -> tuple[Condition, ...]:
         """``route-fight`` and ``route-refused`` for each route that has one now, bounded.
@@ -194,21 +199,18 @@ class Pacer:
         """
         if wanted is not None:
             self._failures = {k: f for k, f in self._failures.items() if k in wanted}
-            self._fights = {k: f for k, f in self._fights.items() if k in wanted}
-        found = [self._fight_condition(key, fight) for key, fight in self._fights.items()]
-        found.extend(
-            Condition(
-                name="route-refused",
-                subject=str(key.destination),
-                cause=failure.problem,
-                hint=f"it is tried again, now every {failure.pause_s:g} s",
-                severity=Severity.ERROR,
-            )
-            for key, failure in self._failures.items()
-        )
+            # What was taken away is wanted by nobody: that fight ends by time alone.
+            self._fights = {
+                case: fight
+                for case, fight in self._fights.items()
+                if case[0] is OperationKind.DELETE or case[1] in wanted
+            }
+        found = [self._fight_condition(case, fight) for case, fight in self._fights.items()]
+        found.extend(_refused(key, failure) for key, failure in self._failures.items())
         return summarise(found)
 
-    def _fight_condition(self, key: RouteKey, fight: _Fight) -> Condition:
+    def _fight_condition(self, case: _Case, fight: _Fight) -> Condition:
+        kind, key = case
         writer = self._writers.get(key)
         if writer is None:
             who = "somebody who leaves no trace but the deletion"
@@ -216,10 +218,59 @@ class Pacer:
             who = f"somebody who uses our own {protocol_name(writer)}, perhaps another agent"
         else:
             who = f"whoever writes with {protocol_name(writer)}"
+        what = "repaired" if kind is OperationKind.REPLACE else "removed"
+        undone = "undone" if kind is OperationKind.REPLACE else "put there"
         return Condition(
             name="route-fight",
             subject=str(key.destination),
-            cause=f"the route to {key.destination} was repaired {fight.repairs} times and is "
-            f"undone again and again by {who}",
+            cause=f"the route to {key.destination} was {what} {fight.repairs} times and is "
+            f"{undone} again and again by {who}",
             hint=f"ip monitor route shows who; repairs are {fight.pause_s:g} s apart meanwhile",
         )
+
+
+class _Lately:
+    """Which routes were written, or taken away, in the last seconds.
+
+    A first pass writes every route there is: this much may be remembered of each.
+    """
+
+    def __init__(self) -> None:
+        self._routes: list[tuple[float, dict[IPv4Network, Route]]] = []
+
+    def __contains__(self, destination: object) -> bool:
+        return any(destination in routes for _, routes in self._routes)
+
+    def note(self, route: Route, now_s: float) -> float | None:
+        """When the same was done lately, None when it was not; and that it is done now."""
+        for first_s, routes in reversed(self._routes):
+            before = routes.get(route.destination)
+            if before is not None:
+                if before == route and now_s - first_s <= _FIGHT_WINDOW_S:
+                    return first_s
+                break
+        if not self._routes or now_s - self._routes[-1][0] >= 1:
+            self._routes.append((now_s, {}))
+        self._routes[-1][1][route.destination] = route
+        return None
+
+    def forget(self, destination: IPv4Network) -> None:
+        for _, routes in self._routes:
+            routes.pop(destination, None)
+
+    def prune(self, now_s: float) -> None:
+        self._routes = [each for each in self._routes if now_s - each[0] <= _FIGHT_WINDOW_S]
+
+    def clear(self) -> None:
+        self._routes.clear()
+
+
+def _refused(key: RouteKey, failure: _Failure) -> Condition:
+    again = f"it is tried again, now every {failure.pause_s:g} s"
+    return Condition(
+        name="route-refused",
+        subject=str(key.destination),
+        cause=failure.error.message,
+        hint=f"{failure.error.hint}; {again}" if failure.error.hint else again,
+        severity=Severity.ERROR,
+    )

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from agent.errors import KernelError
-from agent.mesh.world import RouteKey, protocol_name, route_key
+from agent.mesh.summary import CONDITIONS_SHOWN, and_more
+from agent.mesh.world import MAIN_TABLE, RouteKey, protocol_name, route_key
 from agent.model import Condition, Route
 
 __all__ = [
@@ -99,7 +100,7 @@ class Conflict:
             subject=str(self.wanted.destination),
             cause=f"{describe_route(self.foreign)} was written by "
             f"{protocol_name(self.foreign.protocol)}; it is left alone",
-            hint=f"remove it (ip route del {self.foreign.destination}) or find what writes it; "
+            hint=f"remove it ({_removal(self.foreign)}) or find what writes it; "
             "Hostmesh takes over when it is gone",
         )
 
@@ -120,8 +121,9 @@ class RoutePlan:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """One ``route-conflict`` for each conflict."""
-        return tuple(conflict.condition() for conflict in self.conflicts)
+        """``route-conflict`` for the conflicts, bounded (:mod:`agent.mesh.summary`)."""
+        shown = [conflict.condition() for conflict in self.conflicts[:CONDITIONS_SHOWN]]
+        return and_more(shown, len(self.conflicts))
 
 
 def plan_routes(
@@ -238,6 +240,16 @@ def order_operations(operations: Iterable[Operation]) -> tuple[Operation, ...]:
         (deletions if is_delete else replacements).append(operation)
     deletions.sort(key=lambda operation: -operation.route.destination.prefixlen)
     return (*replacements, *deletions)
+
+
+def _removal(route: Route) -> str:
+    """The command that removes this route and not one of ours beside it."""
+    words = [f"ip route del {route.destination} proto {route.protocol}"]
+    if route.metric:
+        words.append(f"metric {route.metric}")
+    if route.table != MAIN_TABLE:
+        words.append(f"table {route.table}")
+    return " ".join(words)
 
 
 def describe_route(route: Route) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from ipaddress import IPv4Network
 from typing import Protocol
 
 from agent.mesh.world import World
@@ -21,9 +23,14 @@ class RouteBackend(Protocol):
     def overhead_bytes(self) -> int:
         """What it adds to each packet: containers' MTU is the uplink's less this."""
 
-    def peer_route(self, peer: Lease, uplink: Uplink, world: World) -> Route | Condition:
+    def peer_route(
+        self, peer: Lease, on_link: Sequence[IPv4Network], uplink: Uplink, world: World
+    ) -> Route | Condition:
         """The route to ``peer``'s subnet, or why this host cannot have one.
 
         The peer's record has passed :mod:`agent.mesh.desired`'s checks already. Depends on the
         arguments only, so that one peer's change costs one call.
+
+        Args:
+            on_link: Every range that the uplink reaches without a gateway.
         """

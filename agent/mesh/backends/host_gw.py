@@ -6,15 +6,13 @@ containers' own addresses. The price is that a gateway must be on-link (RFC 1812
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from collections.abc import Sequence
+from ipaddress import IPv4Network
 
 from agent.mesh.world import World
 from agent.model import Backend, Condition, Lease, Route, Uplink
 
 __all__ = ["HostGateway"]
-
-_SCOPE_LINK = 253
-"""RT_SCOPE_LINK of linux/rtnetlink.h: the destination is on the link, no gateway between."""
 
 
 class HostGateway:
@@ -23,11 +21,11 @@ class HostGateway:
     name = str(Backend.HOST_GW)
     overhead_bytes = 0
 
-    def peer_route(self, peer: Lease, uplink: Uplink, world: World) -> Route | Condition:
+    def peer_route(
+        self, peer: Lease, on_link: Sequence[IPv4Network], uplink: Uplink, world: World
+    ) -> Route | Condition:
         """The route, or the condition ``peer-off-link``."""
-        if peer.node_address not in uplink.on_link and not _on_link(
-            peer.node_address, uplink, world
-        ):
+        if not any(peer.node_address in each for each in on_link):
             return Condition(
                 name="peer-off-link",
                 subject=str(peer.subnet),
@@ -57,17 +55,3 @@ class HostGateway:
             table=world.route_table,
             metric=world.route_metric,
         )
-
-
-def _on_link(address: IPv4Address, uplink: Uplink, world: World) -> bool:
-    """Whether another route of the uplink says so: a second address, or a cloud's /32 set-up."""
-    if world.host is None:
-        return False
-    return any(
-        route.oif == uplink.index
-        and route.scope == _SCOPE_LINK
-        and route.gateway is None
-        and route.destination.prefixlen > 0
-        and address in route.destination
-        for route in world.host.foreign_routes
-    )

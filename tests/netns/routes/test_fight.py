@@ -166,3 +166,32 @@ def test_promise_5_one_who_writes_and_stays_is_a_conflict_and_no_fight(
     assert witness.by(140) == []
     one.ip(f"route del {PEER}")
     eventually(lambda: ROUTE in shown(one), 2)
+
+
+def test_promise_9_a_fight_is_noticed_while_containers_come_and_go(
+    one: Host, daemon: Daemon
+) -> None:
+    """Links that no route of ours leads by change all the time on a host with Docker."""
+    body = f"ip route del {PEER}; ip link add c0 type veth peer name c1; ip link del c0"
+    rival = one.popen(
+        ["sh", "-c", f"trap stop=1 TERM; while [ -z $stop ]; do {body}; sleep 0.2; done"]
+    )
+    try:
+        eventually(lambda: the_fight(daemon), 8)
+    finally:
+        rival.terminate()
+        rival.wait(5)
+
+
+def test_promise_10_one_who_keeps_adding_routes_in_our_name_is_damped(
+    one: Host, daemon: Daemon
+) -> None:
+    rival = fighter(one, "add 10.64.9.0/24 via 192.0.2.77 proto 140")
+    try:
+        found = eventually(lambda: the_fight(daemon), 5)
+    finally:
+        rival.terminate()
+        rival.wait(5)
+    assert found is not None
+    assert found.subject == "10.64.9.0/24"
+    assert "another agent" in found.cause

@@ -16,7 +16,7 @@ from agent.mesh.delta import RouteChange, RouteDelta
 from agent.mesh.desired import desired_routes
 from agent.mesh.plan import OperationKind, OperationResult, Reason, RoutePlan, plan_routes
 from agent.mesh.world import World, peers_by_subnet, route_key
-from agent.model import HostId, Lease, MeshConfig, Route, Uplink
+from agent.model import HostFacts, HostId, Lease, MeshConfig, Route, Uplink
 from agent.sharedmap import SharedMap
 
 pytestmark = pytest.mark.property
@@ -47,6 +47,16 @@ SUBNETS = [IPv4Network(f"10.64.{n}.0/24") for n in range(1, 5)] + [
     IPv4Network("10.64.0.0/10"),
     IPv4Network("192.168.0.0/24"),
 ]
+HOSTS = (
+    None,
+    HostFacts(links=(), foreign_routes=()),
+    HostFacts(
+        links=(),
+        foreign_routes=(Route(destination=IPv4Network("203.0.113.0/24"), oif=2, scope=253),),
+    ),
+    HostFacts(links=(), foreign_routes=(Route(destination=IPv4Network("172.18.0.0/16"), oif=9),)),
+)
+"""What the host's own routes say of its links: 203.0.113.1 is on eth2's, or is not."""
 subnets = st.sampled_from(SUBNETS)
 addresses = st.sampled_from(
     [IPv4Address(each) for each in ("192.0.2.11", "192.0.2.12", "203.0.113.1")]
@@ -103,6 +113,7 @@ class Machine(RuleBasedStateMachine):
         complete=st.booleans(),
         config=st.sampled_from([CONFIG, CONFIG, replace(CONFIG, backend="vxlan"), None]),
         dead=st.frozensets(subnets, max_size=2),
+        host=st.sampled_from(HOSTS),
     )
     def all_else_changes(
         self,
@@ -110,15 +121,22 @@ class Machine(RuleBasedStateMachine):
         complete: bool,
         config: MeshConfig | None,
         dead: frozenset[IPv4Network],
+        host: HostFacts | None,
     ) -> None:
         self.world = replace(
             self.world,
             uplink=uplink,
+            host=host,
             complete=complete,
             config=config,
             dead_subnets=dead,
             peers=peers_by_subnet(self.world.peers.values(), OWN),
         )
+        self.delta.world_changed(self.world)
+
+    @rule(host=st.sampled_from(HOSTS))
+    def the_hosts_own_routes_change(self, host: HostFacts | None) -> None:
+        self.world = replace(self.world, host=host)
         self.delta.world_changed(self.world)
 
     # --- the kernel, disturbed by others

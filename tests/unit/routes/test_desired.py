@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.mesh.backends import backend_by_name
-from agent.mesh.desired import CONDITIONS_SHOWN, desired_routes
+from agent.mesh.desired import desired_routes
+from agent.mesh.summary import CONDITIONS_SHOWN
 from agent.mesh.world import RouteKey, World, peers_by_subnet, protocol_name
 from agent.model import (
     HostFacts,

@@ -109,6 +109,57 @@ def test_new_gateways_of_a_peer_are_no_fight() -> None:
         assert succeed(pacer, plan(route), tick / 10) == 1
 
 
+def test_a_changed_uplink_ends_the_waiting_and_not_the_growth_of_the_pauses() -> None:
+    pacer = Pacer()
+    for now_s in range(70):
+        fail(pacer, plan(A), now_s)
+    assert fail(pacer, plan(A), 70) == 0
+    pacer.uplink_changed()
+    assert fail(pacer, plan(A), 70) == 1
+    assert pacer.allow(plan(A), 71)[1] == pytest.approx(70 + 60)
+
+
+def test_promise_10_one_who_keeps_putting_a_route_there_is_damped_too() -> None:
+    pacer = Pacer()
+    extra = RoutePlan(operations=(Operation(OperationKind.DELETE, A, Reason.EXTRA),))
+    removals = 0
+    for tick in range(6000):  # ten minutes, ten times a second
+        pacer.observed(RouteChange(route=A))
+        removals += succeed(pacer, extra, tick / 10)
+        pacer.conditions(wanted=[])
+    assert removals < 40
+    (condition,) = pacer.conditions(wanted=[])
+    assert condition.name == "route-fight"
+    assert "our own" in condition.cause
+    assert "removed" in condition.cause
+
+
+def test_a_lease_that_comes_and_goes_is_no_fight() -> None:
+    pacer = Pacer()
+    gone = RoutePlan(operations=(Operation(OperationKind.DELETE, A, Reason.EXTRA),))
+    for tick in range(50):
+        assert succeed(pacer, plan(A, reason=Reason.MISSING), tick / 10) == 1
+        assert succeed(pacer, gone, tick / 10) == 1
+
+
+def test_a_fight_over_what_is_there_delays_no_removal_of_what_is_not_wanted() -> None:
+    pacer = Pacer()
+    for tick in range(20):
+        succeed(pacer, plan(A), tick / 10)
+    gone = RoutePlan(operations=(Operation(OperationKind.DELETE, A, Reason.EXTRA),))
+    assert succeed(pacer, gone, 2.1) == 1
+
+
+def test_promise_9_what_the_kernel_said_and_what_to_do_are_told() -> None:
+    pacer = Pacer()
+    error = KernelError("not permitted", hint="the agent needs root")
+    (operation,) = plan(A).operations
+    pacer.done([OperationResult(operation, error)], 0)
+    (condition,) = pacer.conditions()
+    assert condition.cause == "not permitted"
+    assert condition.hint.startswith("the agent needs root; ")
+
+
 def test_link_flaps_are_no_fight() -> None:
     pacer = Pacer()
     for tick in range(50):

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.mesh.plan import OperationKind, Reason, RoutePlan, plan_routes
+from agent.mesh.summary import CONDITIONS_SHOWN
 from agent.mesh.world import route_key
 from agent.model import Route
 
@@ -110,3 +111,18 @@ def test_extra_of_our_own_in_another_table_goes() -> None:
     assert words(planned([A], [A, replace(A, table=77)], [])) == [
         ("delete", "10.65.0.0/16", Reason.EXTRA)
     ]
+
+
+def test_promise_10_a_table_full_of_rivals_is_told_in_few_words() -> None:
+    wanted = [replace(A, destination=IPv4Network(f"10.65.{n}.0/24")) for n in range(200)]
+    plan = planned(wanted, [], [replace(each, protocol=186, metric=7) for each in wanted])
+    assert len(plan.conflicts) == 200
+    assert len(plan.conditions) == CONDITIONS_SHOWN + 1
+    assert plan.conditions[-1].subject == "180 more"
+    assert {each.name for each in plan.conditions} == {"route-conflict"}
+
+
+def test_promise_5_the_hint_removes_the_rival_and_not_what_stands_beside_it() -> None:
+    rival = replace(FOREIGN, metric=7, table=100)
+    (condition,) = planned([replace(A, table=100)], [], [rival]).conditions
+    assert "ip route del 10.65.0.0/16 proto 186 metric 7 table 100" in condition.hint

@@ -1,0 +1,93 @@
+"""Routes of others that stand where some of ours should. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from ipaddress import IPv4Network
+
+from agent.mesh.world import RouteKey, route_key
+from agent.model import Route
+
+__all__ = ["Place", "Rivals"]
+
+Place = tuple[int, IPv4Network]
+"""Table and destination: a route of another metric there is a rival, too."""
+
+
+class Rivals:
+    """What is known of foreign routes: the last list, and what was heard since.
+
+    Args:
+        wanted: Whether a route of ours is desired at a place now.
+    """
+
+    def __init__(self, wanted: Callable[[Place], bool]) -> None:
+        self._wanted = wanted
+        self._at: dict[Place, tuple[Route, ...]] = {}
+        self._listed: tuple[Route, ...] | None = None
+        self._contested: set[IPv4Network] = set()
+
+    @property
+    def contested(self) -> Collection[IPv4Network]:
+        """Destinations that we desire, and somebody else has."""
+        return self._contested
+
+    @property
+    def links(self) -> frozenset[int]:
+        """Indices of the links by which these routes lead."""
+        found = (route.oif for routes in self._at.values() for route in routes)
+        return frozenset(index for index in found if index is not None)
+
+    def of(self, key: RouteKey) -> tuple[Route, ...]:
+        """All to the destination of ``key`` in its table, of any metric."""
+        return self._at.get((key.table, key.destination), ())
+
+    def under(self, key: RouteKey) -> int:
+        """How many stand under this very key."""
+        return sum(route_key(each) == key for each in self.of(key))
+
+    def listed(self, foreign: tuple[Route, ...]) -> None:
+        """A complete list replaces all; the very list of last time costs nothing."""
+        if foreign is self._listed:
+            return
+        self._listed = foreign
+        self._at = {}
+        for route in foreign:
+            place = (route.table, route.destination)
+            self._at[place] = (*self._at.get(place, ()), route)
+        self.settle_all()
+
+    def appeared(self, route: Route) -> None:
+        """One was written."""
+        others = (each for each in self.of(route_key(route)) if each != route)
+        self._put(route_key(route), (*others, route))
+
+    def went(self, route: Route) -> None:
+        """One was deleted."""
+        key = route_key(route)
+        self._put(key, tuple(each for each in self.of(key) if each != route))
+
+    def replaced(self, key: RouteKey) -> None:
+        """What stood under this key is there no more."""
+        self._put(key, tuple(each for each in self.of(key) if route_key(each) != key))
+
+    def _put(self, key: RouteKey, routes: tuple[Route, ...]) -> None:
+        if routes != self.of(key):
+            self._listed = None
+        place = (key.table, key.destination)
+        if routes:
+            self._at[place] = routes
+        else:
+            self._at.pop(place, None)
+        self.settle(place)
+
+    def settle(self, place: Place) -> None:
+        """Follow that a route of ours is desired at this place, or is not."""
+        if place in self._at and self._wanted(place):
+            self._contested.add(place[1])
+        else:
+            self._contested.discard(place[1])
+
+    def settle_all(self) -> None:
+        """The same for every place."""
+        self._contested = {place[1] for place in self._at if self._wanted(place)}
