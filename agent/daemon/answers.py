@@ -23,8 +23,9 @@ from agent.daemon.status import host_state, is_ready, status_document
 from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.leases.timeleft import TimeLeft
+from agent.mesh.desired import PeerRules
 from agent.mesh.plan import RoutePlan, describe_route
-from agent.model import DockerState
+from agent.model import Condition, DockerState
 
 __all__ = ["Answers"]
 
@@ -177,12 +178,15 @@ class Answers:
         world = self._loop.world()
         if world is None:
             return _unknown("this host holds no subnet, so there is nothing to compare with")
+        rules_of_peers = PeerRules.of(world)
+        if isinstance(rules_of_peers, Condition):
+            return _unknown(rules_of_peers.cause)
         try:
             plan = self._kernel.plan(world, may_delete=self._loop.may_sweep)
             rules = self._kernel.check_firewall(world)
         except HostmeshError as error:
             return _unknown(error.message)
-        equal = not (plan.operations or plan.conflicts or rules)
+        equal = not (plan.operations or plan.conflicts or plan.held or rules)
         return {
             "version": _VERSION,
             "state": "equal" if equal else "drift",
@@ -292,6 +296,7 @@ def _unknown(reason: str) -> Document:
         "reason": reason,
         "operations": [],
         "conflicts": [],
+        "held": [],
         "firewall": [],
     }
 
@@ -314,5 +319,9 @@ def _plan_document(plan: RoutePlan) -> Document:
                 "foreign": describe_route(each.foreign),
             }
             for each in plan.conflicts
+        ],
+        "held": [
+            {"destination": str(each.destination), "route": describe_route(each)}
+            for each in plan.held
         ],
     }

@@ -46,6 +46,10 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         found.append(
             f"{sentence(operation.get('action'))} {route}: {sentence(operation.get('reason'))}"
         )
+    found.extend(
+        f"extra {sentence(each.get('route') or each.get('destination'))}: kept until it may go"
+        for each in document.get("held") or []
+    )
     found.extend(f"conflict: {_words(each)}" for each in document.get("conflicts") or [])
     found.extend(f"firewall: {_words(each)}" for each in document.get("firewall") or [])
     if not found and document.get("state") == "equal":
