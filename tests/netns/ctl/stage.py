@@ -71,6 +71,11 @@ class Node:
 
     def start(self, sabotage: str = "") -> None:
         """Start the agent; ``sabotage`` is Python that runs in it first."""
+        self.spawn(sabotage)
+        eventually(self.socket.exists, 20)
+
+    def spawn(self, sabotage: str = "") -> None:
+        """The same, and wait for nothing."""
         program = (
             f"import os, sys\n{sabotage}\nfrom agent.daemon.main import main\nsys.exit(main())"
         )
@@ -84,7 +89,6 @@ class Node:
 
         self.socket.unlink(missing_ok=True)  # of an agent that was killed: nobody answers there
         self._process = self.host.call(popen)
-        eventually(self.socket.exists, 20)
 
     @property
     def agent_pid(self) -> int:

@@ -365,6 +365,7 @@ def kill_and_converge(one: Host, rounds: int, seed: int) -> None:
     choose = random.Random(seed)  # noqa: S311 # not for secrets
     one.ip("route add 10.64.200.0/24 via 192.0.2.77 proto static")
     script = Path(__file__).with_name("reconcile_loop.py")
+    cut = 0
     for round_number in range(rounds):
         victim = one.popen([sys.executable, str(script), str(choose.randrange(1 << 30))])
         assert victim.stdout is not None
@@ -373,6 +374,7 @@ def kill_and_converge(one: Host, rounds: int, seed: int) -> None:
         victim.send_signal(signal.SIGKILL)
         victim.wait(10)
         victim.stdout.close()
+        cut += not is_whole(one)
 
         wanted = [
             lease(f"10.64.{number}.0/24", f"192.0.2.{choose.randrange(11, 200)}")
@@ -384,3 +386,10 @@ def kill_and_converge(one: Host, rounds: int, seed: int) -> None:
         listing = one.call(RouteTable().list_routes, (CIDR,))
         assert set(listing.ours) == set(desired_routes(world).routes.values()), round_number
         assert "192.0.2.77" in one.ip("route show 10.64.200.0/24")
+    print(f"{cut} of {rounds} kills fell into the middle of a plan")
+    assert cut > rounds / 10
+
+
+def is_whole(one: Host) -> bool:
+    """Whether all routes are of one world of the victim's, which gives each one gateway."""
+    return len({line.split()[2] for line in shown(one) if " via " in line}) == 1

@@ -7,98 +7,20 @@ The timer that would look at everything comes a minute later: what is repaired h
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 
-from agent.daemon import compose
-from agent.daemon.events import ContactChanged, LeaseChanged, Stop, ViewSeen
-from agent.daemon.reload import Source
+from agent.daemon.events import Stop
 from agent.kernel import monitor as kernel_monitor
 from agent.leases.keeper import Registration
-from agent.model import Lease, View
-from agent.settings import load_settings
 from tests.netns.netlab import Host, Lan, Pinger, drop_net_admin, eventually
-from tests.netns.routes.scene import CONFIG, lease, shown
+from tests.netns.routes.member import AGGREGATE, CONTAINER, PEER, Member, make_agent, running
+from tests.netns.routes.scene import lease, shown
 
 pytestmark = pytest.mark.netns
-
-CONTAINER = "10.64.1.5"
-PEER = lease("10.64.1.0/24", "192.0.2.11")
-PEER_ROUTE = "10.64.1.0/24 via 192.0.2.11 dev eth0"
-AGGREGATE = "unreachable 10.64.0.0/10"
-
-
-@dataclass
-class Member:
-    """A host whose daemon follows what the test says etcd told."""
-
-    host: Host
-    agent: compose.HostAgent
-    peers: list[Lease] = field(default_factory=lambda: [PEER])
-    revision: int = 10
-
-    @property
-    def own(self) -> Lease:
-        return replace(lease("10.64.0.0/24", "192.0.2.1"), host_id=self.agent._host_id)
-
-    def etcd_tells(self, *peers: Lease) -> None:
-        self.peers = list(peers)
-        self.revision += 1
-        leases = (self.own, *peers)
-        view = View(cluster_id=1, revision=self.revision, config=CONFIG, leases=leases)
-        self.agent._loop.post(ViewSeen(view))
-
-    def joins(self) -> None:
-        self.agent._loop.post(ContactChanged(None))
-        self.etcd_tells(PEER)
-        self.agent._loop.post(LeaseChanged(self.own, ()))
-
-    def conditions(self) -> dict[str, str]:
-        return {each.condition.name: each.condition.cause for each in self.agent._conditions.all()}
-
-    def is_right(self) -> bool:
-        return {AGGREGATE, PEER_ROUTE} <= shown(self.host)
-
-
-def make_agent(host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch) -> compose.HostAgent:
-    monkeypatch.setattr(compose, "read_machine_id", lambda: "0123456789abcdef" * 2)
-    (folder / "agent.toml").write_text(
-        '[etcd]\nendpoints = ["http://203.0.113.5:2379"]\n'
-        f'[agent]\nstate_dir = "{folder}/state"\nrun_dir = "{folder}/run"\n'
-        "[firewall]\nmanage = false\n[docker]\nmanage = false\n"
-    )
-    load = partial(load_settings, folder / "agent.toml", {}, {})
-    return compose.HostAgent(host.call(load), Source(load, lambda _settings: None))
-
-
-@pytest.fixture
-def here(lan: Lan) -> Host:
-    """192.0.2.1 on eth0 with a default gateway; 192.0.2.11 has the container 10.64.1.5."""
-    made = lan.add("192.0.2.1/24")
-    made.ip("route add default via 192.0.2.254")
-    there = lan.add("192.0.2.11/24")
-    there.ip(f"addr add {CONTAINER}/32 dev lo")
-    return made
-
-
-@pytest.fixture
-def member(here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Member]:
-    agent = make_agent(here, tmp_path, monkeypatch)
-    here.call(agent._monitor.start)
-    loop = here.thread(agent._loop.run)
-    made = Member(here, agent)
-    made.joins()
-    eventually(made.is_right, 10)
-    yield made
-    agent._loop.post(Stop())
-    loop.join(5)
-    agent._monitor.stop()
-    agent._client.close()
 
 
 def renumber(host: Host, old: str, new: str) -> None:
@@ -186,9 +108,7 @@ def test_promise_6_fifty_thousand_events_at_once_end_in_a_full_pass(
     )  # fmt: skip
     agent = make_agent(here, tmp_path, monkeypatch)
     member = Member(here, agent)
-    here.call(agent._monitor.start)
-    loop = here.thread(agent._loop.run)
-    try:
+    with running(agent, here):
         member.joins()
         eventually(member.is_right, 10)
         first = agent._monitor._listener.socket
@@ -203,11 +123,6 @@ def test_promise_6_fifty_thousand_events_at_once_end_in_a_full_pass(
         assert agent._monitor._listener.socket is not first, "the kernel dropped nothing"
         here.ip("route del 10.64.1.0/24 proto 140")
         eventually(member.is_right, 2)
-    finally:
-        agent._loop.post(Stop())
-        loop.join(5)
-        agent._monitor.stop()
-        agent._client.close()
 
 
 def test_promise_9_the_own_subnet_is_unreachable_until_docker_has_it(

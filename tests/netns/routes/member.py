@@ -1,0 +1,113 @@
+"""A host whose daemon follows what the test says etcd and Docker told.
+
+Everything from there to the kernel is real. The timer that would look at everything comes a minute
+later: what is repaired before that was noticed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.daemon import compose
+from agent.daemon.events import ContactChanged, LeaseChanged, Stop, ViewSeen
+from agent.daemon.reload import Source
+from agent.errors import EtcdUnavailable
+from agent.leases.copy import CopyFile
+from agent.leases.identity import host_id
+from agent.model import Lease, View
+from agent.settings import load_settings
+from tests.netns.netlab import Host
+from tests.netns.routes.scene import CONFIG, OWN, lease, shown
+
+MACHINE_ID = "0123456789abcdef" * 2
+CONTAINER = "10.64.1.5"
+PEER = lease("10.64.1.0/24", "192.0.2.11")
+PEER_ROUTE = "10.64.1.0/24 via 192.0.2.11 dev eth0"
+AGGREGATE = "unreachable 10.64.0.0/10"
+
+
+@dataclass
+class Member:
+    """A host whose daemon follows what the test says etcd told."""
+
+    host: Host
+    agent: compose.HostAgent
+    peers: list[Lease] = field(default_factory=lambda: [PEER])
+    revision: int = 10
+
+    @property
+    def own(self) -> Lease:
+        return replace(OWN, host_id=self.agent._host_id)
+
+    def etcd_tells(self, *peers: Lease) -> None:
+        self.peers = list(peers)
+        self.revision += 1
+        leases = (self.own, *peers)
+        view = View(cluster_id=1, revision=self.revision, config=CONFIG, leases=leases)
+        self.agent._loop.post(ViewSeen(view))
+
+    def joins(self) -> None:
+        self.agent._loop.post(ContactChanged(None))
+        self.etcd_tells(PEER)
+        self.agent._loop.post(LeaseChanged(self.own, ()))
+
+    def conditions(self) -> dict[str, str]:
+        return {each.condition.name: each.condition.cause for each in self.agent._conditions.all()}
+
+    def hint(self, name: str) -> str:
+        found = (each.condition for each in self.agent._conditions.all())
+        return next((each.hint for each in found if each.name == name), "")
+
+    def etcd_is_away(self) -> None:
+        self.agent._loop.post(ContactChanged(EtcdUnavailable("no endpoint answers")))
+
+    def diff(self) -> Mapping[str, Any]:
+        """What agentctl diff is told."""
+        return self.agent._control._server.routes.read["/v1/diff"]()  # type: ignore[return-value]  # a document
+
+    def is_right(self) -> bool:
+        return {AGGREGATE, PEER_ROUTE} <= shown(self.host)
+
+
+def make_agent(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, routes: str = ""
+) -> compose.HostAgent:
+    """Put the daemon together; ``routes`` goes into that section of its settings."""
+    monkeypatch.setattr(compose, "read_machine_id", lambda: MACHINE_ID)
+    (folder / "agent.toml").write_text(
+        '[etcd]\nendpoints = ["http://203.0.113.5:2379"]\n'
+        f'[agent]\nstate_dir = "{folder}/state"\nrun_dir = "{folder}/run"\n'
+        f"[firewall]\nmanage = false\n[docker]\nmanage = false\n[routes]\n{routes}\n"
+    )
+    load = partial(load_settings, folder / "agent.toml", {}, {})
+    return compose.HostAgent(host.call(load), Source(load, lambda _settings: None))
+
+
+def leave_a_copy(folder: Path, *peers: Lease) -> None:
+    """What an earlier life of this host knew: it held its subnet, and so did these."""
+    own = replace(OWN, host_id=host_id(MACHINE_ID))
+    view = View(cluster_id=1, revision=5, config=CONFIG, leases=(own, *peers))
+    (folder / "state").mkdir(exist_ok=True)
+    CopyFile(folder / "state" / "copy.json").save(view=view, lease=own)
+
+
+@contextmanager
+def running(agent: compose.HostAgent, host: Host) -> Iterator[threading.Thread]:
+    """Its loop and its monitor, without what would speak to etcd, Docker or iptables."""
+    host.call(agent._monitor.start)
+    loop = host.thread(agent._loop.run)
+    try:
+        yield loop
+    finally:
+        agent._loop.post(Stop())
+        loop.join(5)
+        agent._monitor.stop()
+        agent._client.close()

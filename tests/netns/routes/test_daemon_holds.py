@@ -1,0 +1,127 @@
+"""What the daemon keeps, and until when: given this, do that to the host, expect this."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.daemon import routing
+from tests.netns.netlab import Host, Lan, Pinger, eventually
+from tests.netns.routes.member import AGGREGATE, PEER, Member, leave_a_copy, make_agent, running
+from tests.netns.routes.scene import lease, shown
+
+pytestmark = pytest.mark.netns
+
+STALE = "10.64.7.0/24 via 192.0.2.17 dev eth0"
+
+
+def test_promise_6_a_link_that_was_down_for_long_is_served_as_soon_as_it_is_up(
+    member: Member,
+) -> None:
+    """By then each route was refused several times, and waits for its next turn."""
+    member.host.ip("link set eth0 down")
+    eventually(lambda: "every 4 s" in member.hint("route-refused"), 15)
+    member.host.ip("link set eth0 up")
+    eventually(member.is_right, 1.5)
+    eventually(lambda: "route-refused" not in member.conditions(), 5)
+
+
+def test_promise_10_a_container_that_starts_costs_no_list_of_the_routes(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists: list[float] = []
+    table = member.agent._kernel.routing._table
+    list_routes = table.list_routes
+
+    def note(*args: object, **how: object) -> object:
+        lists.append(time.monotonic())
+        return list_routes(*args, **how)  # type: ignore[arg-type]  # passed on
+
+    monkeypatch.setattr(table, "list_routes", note)
+    for number in range(5):
+        member.host.ip(f"link add veth{number} type veth peer name eth9{number}")
+        member.host.ip(f"link set veth{number} up")
+        member.host.ip(f"link del veth{number}")
+    member.host.ip("route del 10.64.1.0/24 proto 140")
+    eventually(member.is_right)
+    assert lists == []
+    member.host.ip("link set eth0 down")
+    member.host.ip("link set eth0 up")
+    eventually(member.is_right)
+    assert lists
+
+
+def test_promise_9_while_etcd_is_away_the_range_stays_closed_and_nothing_goes(
+    member: Member, lan: Lan
+) -> None:
+    gateway = lan.add("192.0.2.254/24")
+    gateway.ip("addr add 10.64.9.9/32 dev lo")
+    member.etcd_is_away()
+    eventually(lambda: "etcd-unreachable" in member.conditions())
+    member.host.ip(f"route add {STALE} proto 140")
+    member.host.ip(f"route del {AGGREGATE}")
+    member.host.ip("route del 10.64.1.0/24 proto 140")
+    eventually(member.is_right)
+    ping = Pinger(member.host, "10.64.9.9", 0.01)
+    time.sleep(0.1)
+    seen = ping.stop()
+    assert seen.refused == seen.sent > 0
+    assert STALE in shown(member.host), "promise 3"
+    assert member.diff()["held"] == [
+        {"destination": "10.64.7.0/24", "route": "10.64.7.0/24 via 192.0.2.17 oif "
+         f"{member.agent._loop.snapshot.known.uplink.index} proto 140"}  # type: ignore[union-attr]
+    ]  # fmt: skip
+    assert member.diff()["state"] == "drift"
+
+
+def test_promise_4_an_earlier_lifes_routes_go_after_a_complete_view_and_the_grace_time(
+    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before: not by the host's own copy, and not by the first word of etcd."""
+    here.ip(f"route add {STALE} proto 140")
+    leave_a_copy(tmp_path, PEER)
+    agent = make_agent(here, tmp_path, monkeypatch, "sweep_grace_s = 2")
+    member = Member(here, agent)
+    with running(agent, here):
+        eventually(member.is_right, 10)
+        agent._loop.ask(agent._loop._grace.end)
+        assert STALE in shown(here)
+        assert not agent._loop.may_sweep
+        began_s = time.monotonic()
+        member.joins()
+        eventually(lambda: agent._loop.may_delete)
+        assert STALE in shown(here)
+        assert member.diff()["state"] == "drift"
+        eventually(lambda: STALE not in shown(here), 6)
+        assert time.monotonic() - began_s > 1.9
+        assert member.is_right()
+        assert member.diff()["state"] == "equal"
+
+
+def test_what_cannot_be_told_is_not_called_equal(
+    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.ip("addr flush dev eth0")
+    leave_a_copy(tmp_path, PEER)
+    agent = make_agent(here, tmp_path, monkeypatch)
+    member = Member(here, agent)
+    with running(agent, here):
+        eventually(lambda: AGGREGATE in shown(here), 10)
+        document = member.diff()
+    assert document["state"] == "unknown"
+    assert "no interface" in document["reason"]
+
+
+def test_promise_10_one_pass_writes_for_a_limited_time_and_the_next_goes_on(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where each of 65,000 peers has a next hop of its own the kernel takes minutes for all."""
+    monkeypatch.setattr(routing, "_PASS_S", 0.0)
+    many = [lease(f"10.{65 + n // 256}.{n % 256}.0/24", "192.0.2.11") for n in range(1700)]
+    member.etcd_tells(PEER, *many)
+    eventually(lambda: len(shown(member.host)) == 1702, 10)
+    eventually(lambda: member.agent._loop.snapshot.report.installed == 1702)
+    assert member.agent._loop.snapshot.report.again_in_s is None
+    assert "route-refused" not in member.conditions()
