@@ -15,7 +15,7 @@ from hostmesh_lab.capture import ECHO_REQUEST, PcapReader, parse_frame
 from hostmesh_lab.config import Config, Restart, Service
 from hostmesh_lab.errors import LabError, WaitTimeout
 from hostmesh_lab.machinestate import MachineState
-from hostmesh_lab.procs import Proc
+from hostmesh_lab.procs import Proc, machine_boot_id
 from hostmesh_lab.wait import wait_until
 
 pytestmark = pytest.mark.unit
@@ -138,6 +138,26 @@ class TestRecords:
         (tmp_path / "lab").mkdir()
         (tmp_path / "lab/lab.json").write_text('{"name": "lab"')
         assert state.load("lab") is None
+
+    def test_a_command_without_a_name_means_the_only_lab_that_somebody_left_up(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(paths, "state_root", lambda: tmp_path)
+        monkeypatch.setattr(state, "known_names", lambda: sorted(os.listdir(tmp_path)))
+        mine = Proc.of(os.getpid())
+
+        def left_up(name: str, *, owner: int = 0, holder: Proc = mine) -> None:
+            state.Record(
+                name, "trixie", [], "", 1, {}, machine_boot_id(), holder.pid, holder.start, owner, 0
+            ).save()
+
+        assert state.default_name() == "lab"
+        left_up("demo")
+        left_up("ofatest", owner=1)
+        left_up("dead", holder=Proc(mine.pid, mine.start + 1))
+        assert state.default_name() == "demo"
+        left_up("other")
+        assert state.default_name() == "lab"
 
     def test_a_machines_configuration_survives_its_file(self, tmp_path: Path) -> None:
         service = Service("docker", ["dockerd"], {"kind": "ping"}, restart=Restart(2, 2, 3))

@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, words = _split_command(words)
     arguments = _parser().parse_args(words)
     arguments.command = command
+    if "name" in arguments and arguments.name is None:
+        arguments.name = state.default_name()
     try:
         act: Callable[[argparse.Namespace], int] = arguments.act
         return act(arguments)
@@ -56,10 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(act=act)
-        command.add_argument("--name", default="lab", help="which lab (default: lab)")
+        command.add_argument("--name", help="which lab (default: the one that is up)")
         return command
 
-    _add_up(add("up", _up, "Make a lab and leave it running."))
+    up = add("up", _up, "Make a lab and leave it running.")
+    up.set_defaults(name=state.DEFAULT_NAME)
+    _add_up(up)
     status = add("status", _status, "List the lab's machines and their services.")
     status.add_argument("-o", "--output", choices=("text", "json"), default="text")
     run = add("exec", _exec, "Run a command on a machine: exec host1 -- docker ps")
@@ -135,11 +139,9 @@ def _up(arguments: argparse.Namespace) -> int:
     if host.agent and arguments.cidr:
         lab.wait_ready(_READY_S)
         _say("every agent is ready")
-    option = "" if lab.name == "lab" else f" --name {lab.name}"
-    print(
-        f"look around: hostmesh-lab exec{option} host1 -- docker ps;"
-        f" end it: hostmesh-lab down{option}"
-    )
+    option = "" if lab.name == state.DEFAULT_NAME else f" --name {lab.name}"
+    program = paths.program()
+    print(f"look around: {program} exec{option} host1 -- docker ps; end it: {program} down{option}")
     return 0
 
 
@@ -258,8 +260,14 @@ def _image(arguments: argparse.Namespace) -> int:
 
 
 def _logs(arguments: argparse.Namespace) -> int:
-    lab = Lab.open(arguments.name)
-    sys.stdout.write(lab.machine(arguments.machine).log(arguments.service))
+    machine = Lab.open(arguments.name).machine(arguments.machine)
+    text = machine.log(arguments.service)
+    if not text:
+        raise LabError(
+            f"{machine.name} has no log of {arguments.service!r}",
+            "its services are in hostmesh-lab status; init is the machine itself",
+        )
+    sys.stdout.write(text)
     return 0
 
 

@@ -156,9 +156,10 @@ def _end_lab(
 def _verdict(name: str, screen: Screen, outcome: _Outcome, kept: bool) -> int:
     if kept:
         screen.line("the lab is left running")
-        screen.line(f"  look around:  hostmesh-lab exec --name {name} host1 -- agentctl status")
-        screen.line(f"  its machines: hostmesh-lab status --name {name}")
-        screen.line(f"  end it:       hostmesh-lab down --name {name}")
+        program = paths.program()
+        screen.line(f"  look around:  {program} exec --name {name} host1 -- agentctl status")
+        screen.line(f"  its machines: {program} status --name {name}")
+        screen.line(f"  end it:       {program} down --name {name}")
     if outcome.interrupted:
         screen.line("interrupted; nothing is left but caches")
         return 130

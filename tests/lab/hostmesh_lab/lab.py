@@ -120,7 +120,11 @@ class Lab:
         require_root()
         record = state.load(paths.checked_name(name))
         if record is None:
-            raise LabError(f"there is no lab {name!r}", "hostmesh-lab up")
+            others = ", ".join(state.known_names())
+            raise LabError(
+                f"there is no lab {name!r}",
+                f"--name, one of: {others}" if others else "hostmesh-lab up",
+            )
         if not record.alive():
             raise LabError(
                 f"lab {name!r} was killed", "hostmesh-lab down clears it, up replaces it"

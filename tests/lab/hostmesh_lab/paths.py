@@ -7,6 +7,8 @@ must not remove a folder that a running host has mounted.
 
 import os
 import re
+import shutil
+import sys
 from pathlib import Path
 
 from hostmesh_lab.errors import LabError
@@ -17,6 +19,14 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
 def cache_root() -> Path:
     """Root filesystems and virtual environments that all labs share."""
     return Path(os.environ.get("HOSTMESH_LAB_CACHE", "/var/cache/hostmesh-lab"))
+
+
+def program() -> str:
+    """This program as it can be typed here: by its name only where that is found."""
+    beside = Path(sys.executable).with_name("hostmesh-lab")
+    if shutil.which("hostmesh-lab") or not beside.exists():
+        return "hostmesh-lab"
+    return os.path.relpath(beside)
 
 
 def state_root() -> Path:

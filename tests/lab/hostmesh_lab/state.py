@@ -18,6 +18,7 @@ from hostmesh_lab import cgroups, paths
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.procs import Proc, machine_boot_id, start_time
 
+DEFAULT_NAME = "lab"
 _RECORD = "lab.json"
 
 
@@ -153,6 +154,13 @@ def is_ours(name: str) -> bool:
     """Whether this process made the lab and owns it."""
     record = load(name)
     return record is not None and (record.owner_pid, record.owner_start) == this_process()
+
+
+def default_name() -> str:
+    """The lab that a command means when it names none: the only one that somebody left running."""
+    records = map(load, known_names())
+    up = [each.name for each in records if each and each.alive() and not each.owner_pid]
+    return up[0] if len(up) == 1 else DEFAULT_NAME
 
 
 def disown(name: str) -> None:
