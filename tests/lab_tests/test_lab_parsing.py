@@ -143,7 +143,9 @@ class TestRecords:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(paths, "state_root", lambda: tmp_path)
-        monkeypatch.setattr(state, "known_names", lambda: sorted(os.listdir(tmp_path)))
+        monkeypatch.setattr(
+            state, "known_names", lambda: [each.name for each in tmp_path.iterdir()]
+        )
         mine = Proc.of(os.getpid())
 
         def left_up(name: str, *, owner: int = 0, holder: Proc = mine) -> None:
