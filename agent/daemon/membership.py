@@ -173,18 +173,25 @@ def join_offline(settings: Settings) -> Done:
     return outcome
 
 
+def agent_runs(path: Path) -> bool:
+    """Whether an agent listens on the control socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 def refuse_running_agent(path: Path, verb: str) -> None:
     """Offline verbs and a running agent would work against each other.
 
     Raises:
         Refused: An agent answers on the socket.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return
+    if not agent_runs(path):
+        return
     raise Refused(
         f"{verb} without the agent is not possible while one runs here",
         hint="stop it first: systemctl stop hostmesh-agent (routes and rules stay as they are)",

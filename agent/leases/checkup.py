@@ -71,7 +71,8 @@ def ask_endpoint(
             )
         finally:
             connection.close()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
+        # UnicodeError: DNS may name a host that the resolver cannot encode.
         raise EtcdUnavailable(
             f"{endpoint} does not answer: {error or type(error).__name__}"
         ) from error
@@ -98,7 +99,7 @@ def _version(endpoint: str, status: int, body: bytes) -> str:
 def _ahead_s(date: str | None, seen_s: float) -> float | None:
     try:
         return parsedate_to_datetime(date).timestamp() - seen_s if date else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

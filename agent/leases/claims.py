@@ -81,7 +81,8 @@ class Claims:
                 selection = Selection(records, view, request)
                 if not lease_id:
                     lease_id = self._client.grant(request.ttl_s).id
-                    memory_id = self._client.grant(request.memory_ttl_s).id
+                    if request.memory_ttl_s:
+                        memory_id = self._client.grant(request.memory_ttl_s).id
                 lease = self._try_all(selection, request, lease_id, memory_id)
                 if lease is not None:
                     lease_id = memory_id = 0  # in use now
@@ -117,7 +118,7 @@ class Claims:
                 selection.compares(subnet),
                 [
                     kv.put(key, value, lease_id),
-                    kv.put(memory, wire.encode_memory(subnet), memory_id),
+                    *([kv.put(memory, wire.encode_memory(subnet), memory_id)] if memory_id else []),
                 ],
                 [
                     kv.get(key),

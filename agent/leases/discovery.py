@@ -77,12 +77,7 @@ def look_up(settings: EtcdSettings, root: Path = Path("/")) -> Found:
     Raises:
         EtcdUnavailable: No such record, or no answer; the message has the names asked for.
     """
-    from dns import resolver as dns_resolver  # noqa: PLC0415 - only hosts that look load it
-
-    try:
-        resolver = dns_resolver.Resolver(str(root / "etc/resolv.conf"))
-    except dns_resolver.NoResolverConfiguration as error:
-        raise _not_found(f"there is no usable {root / 'etc/resolv.conf'}") from error
+    resolver = _resolver(root / "etc/resolv.conf")
     domains = (settings.domain,) if settings.domain else tuple(_domains(resolver, root))
     if not domains:
         raise _not_found("this host has no domain, neither in its name nor in /etc/resolv.conf")
@@ -121,6 +116,20 @@ def _not_found(why: str) -> EtcdUnavailable:
         f"no etcd is known: agent.toml and the environment name none, and in DNS: {why}",
         hint=_HINT,
     )
+
+
+def _resolver(path: Path) -> dns.resolver.Resolver:
+    """The resolver as the host's file has it; a file with which nothing can be asked is said."""
+    from dns import exception  # noqa: PLC0415 - only hosts that look load it
+    from dns import resolver as dns_resolver  # noqa: PLC0415 - the same
+
+    try:
+        return dns_resolver.Resolver(str(path))
+    except dns_resolver.NoResolverConfiguration as error:
+        raise _not_found(f"there is no usable {path}") from error
+    except (exception.DNSException, ValueError) as error:  # a name server that is no address,
+        # a domain that no name can have, bytes that are no text
+        raise _not_found(f"{path}: {_first_line(error)}") from error
 
 
 def _domains(resolver: dns.resolver.Resolver, root: Path) -> Iterator[str]:

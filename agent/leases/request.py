@@ -36,7 +36,7 @@ class ClaimRequest:
         boot_id: Of this boot, "" when unknown: with ``node_address`` it tells what this host
             wrote from what a clone did.
         cleared: Addresses of which is known that no clone of this host lives there.
-        ttl_s, memory_ttl_s: Of the lease, and of the memory that outlives it.
+        ttl_s, memory_ttl_s: Of the lease, and of the memory that outlives it; 0 writes none.
     """
 
     host_id: HostId

@@ -217,6 +217,10 @@ def _endpoint(url: str) -> str:
         raise ValueError(f"has an impossible port in {shown(url)}") from error
     if not parts.hostname or re.search(r"\s", url):
         raise ValueError(f"has no host in {shown(url)}")
+    try:
+        parts.hostname.encode("idna")  # what every look-up of the name begins with
+    except UnicodeError:
+        raise ValueError(f"has no possible host name in {shown(url)}") from None
     if not port:
         raise ValueError(f"needs a port in {shown(url)}, such as :2379")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:

@@ -129,6 +129,22 @@ def test_no_record_and_no_domain_are_said(dns: NameServer, root: Path) -> None:
         look_up(EtcdSettings(), root)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"nameserver ns1.example.test\nsearch example.test\n",
+        b"nameserver 127.0.0.1\nsearch " + b"a" * 64 + b".test\n",
+        b"nameserver 127.0.0.1\nsearch a..test\n",
+        b"# caf\xe9\nnameserver 127.0.0.1\nsearch example.test\n",
+    ],
+)
+def test_a_resolv_conf_that_is_not_usable_is_said(root: Path, text: bytes) -> None:
+    """None of the agent's bugs: the thread goes on asking, and the lost contact says why."""
+    (root / "etc/resolv.conf").write_bytes(text)
+    with pytest.raises(EtcdUnavailable, match=r"etc/resolv\.conf: "):
+        look_up(EtcdSettings(), root)
+
+
 def test_a_silent_server_is_waited_for_within_bounds(
     dns: NameServer, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

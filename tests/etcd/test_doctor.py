@@ -10,13 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.errors import EtcdUnavailable
+from agent.leases import kv
 from agent.leases.checkup import ask_endpoint
+from agent.leases.identity import host_id, read_machine_id
+from agent.model import DockerState, Heartbeat
 from agent.settings import EtcdSettings
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
 
@@ -130,6 +134,60 @@ def test_each_obstacle_is_named(doctor: Doctor, shared_etcd: Etcd, prefix: str) 
     _, document = doctor("--set", "etcd.domain=nowhere.test")
     assert states(document)["etcd"] == {"fail"}
     assert "no etcd is known" in said(document, "etcd")
+
+
+def test_a_member_that_is_away_keeps_nobody_out(
+    doctor: Doctor, shared_etcd: Etcd, prefix: str
+) -> None:
+    with registry(shared_etcd, prefix=prefix) as mesh:
+        mesh.create_config(config("10.64.0.0/12"))
+    endpoints = f"{shared_etcd.endpoint},http://127.0.0.1:9"
+    status, document = doctor("--set", "docker.replace=true", endpoint=endpoints, prefix=prefix)
+    assert states(document)["etcd endpoint"] == {"ok", "warn"}
+    assert status == 0, document
+
+
+def test_a_copied_machine_id_is_seen_before_it_joins(
+    doctor: Doctor, shared_etcd: Etcd, prefix: str
+) -> None:
+    own = host_id(read_machine_id())
+    with registry(shared_etcd, prefix=prefix) as mesh:
+        mesh.create_config(config("10.64.0.0/12"))
+        beat = Heartbeat(
+            host_id=own,
+            host_name="twin",
+            node_address=IPv4Address("198.51.100.77"),
+            subnet=None,
+            docker=DockerState.READY,
+            agent_version="0.1.0",
+            boot_id="7" * 32,
+            started_s=0.0,
+        )
+        mesh.heartbeat(beat, 60)
+    status, document = doctor(endpoint=shared_etcd.endpoint, prefix=prefix)
+    assert status == 1
+    assert states(document)["identity"] == {"fail"}
+    assert "twin at 198.51.100.77" in said(document, "identity")
+
+
+def test_what_flannel_leases_to_this_host_would_be_taken_over(
+    doctor: Doctor, shared_etcd: Etcd, prefix: str
+) -> None:
+    with registry(shared_etcd, prefix=prefix) as mesh:
+        mesh.create_config(config("10.64.0.0/12"))
+        flannels = json.dumps({"PublicIP": "198.51.100.1", "BackendType": "host-gw"}).encode()
+        mesh.client.txn("as flannel does", [],
+                        [kv.put(f"{prefix}/subnets/10.70.0.0-16".encode(), flannels)])  # fmt: skip
+    _, document = doctor(endpoint=shared_etcd.endpoint, prefix=prefix)
+    assert "10.70.0.0/16" in said(document, "subnet")
+    assert "take flannel's lease of 10.70.0.0/16 over" in document["would"]
+    assert states(document)["peers"] == {"ok"}
+
+
+def test_a_name_that_no_host_can_have_is_said() -> None:
+    """DNS may name one; a settings file that does is refused whole."""
+    with pytest.raises(EtcdUnavailable, match="does not answer"):
+        ask_endpoint(f"http://{'a' * 64}.example.test:2379", EtcdSettings())
 
 
 def test_an_overlap_with_this_host_and_peers_off_the_link_are_found(

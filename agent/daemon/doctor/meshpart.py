@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.daemon.doctor.findings import Findings, State
@@ -12,9 +11,9 @@ from agent.daemon.finding import source_of
 from agent.daemon.parts import host_name
 from agent.docker.preview import Preview
 from agent.docker.room import DockerRoom
+from agent.errors import EtcdUnavailable
 from agent.kernel.probe import nobody_answers
-from agent.kernel.underlay import Passage, passage
-from agent.leases.checkup import ask_endpoint, may_write
+from agent.leases.checkup import EndpointAnswer, ask_endpoint, may_write
 from agent.leases.client import EtcdClient
 from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.registry import Registry
@@ -25,12 +24,11 @@ from agent.mesh.overlap import host_overlaps
 from agent.model import Backend, HostFacts, HostId, Lease, MeshConfig, Uplink, View
 from agent.settings import Settings
 
-__all__ = ["Mesh", "look_at_docker", "look_at_etcd", "look_at_mesh", "look_at_underlay"]
+__all__ = ["Mesh", "look_at_docker", "look_at_etcd", "look_at_mesh"]
 
 _OLDEST = (3, 4)
 _CLOCK_S = 10.0
 _ASKED_PEERS = 3
-_PROBE_TTL_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Mesh:
     """What etcd told.
 
     Attributes:
-        own: This host's lease, None when it is no member.
+        own: This host's lease, or what flannel leases to it; None when it is no member.
         subnet: Its subnet, or the one that it would get; None when there is none.
     """
 
@@ -58,16 +56,27 @@ def look_at_etcd(settings: Settings, client: EtcdClient, findings: Findings) -> 
     source = source_of(settings)
     told_by = source["told_by"] or "DNS"
     findings.add("etcd", State.OK, f"{', '.join(client.endpoints)}, named by {told_by}")
+    answers: dict[str, EndpointAnswer | EtcdUnavailable] = {}
     for endpoint in client.endpoints:
-        findings.attempt("etcd endpoint", partial(_endpoint, settings, endpoint, findings))
+        try:
+            answers[endpoint] = ask_endpoint(endpoint, settings.etcd)
+        except EtcdUnavailable as error:
+            answers[endpoint] = error
+    # The agent needs one of them: a member that is away keeps nobody out.
+    some = any(isinstance(each, EndpointAnswer) for each in answers.values())
+    for endpoint, answer in answers.items():
+        if isinstance(answer, EndpointAnswer):
+            _endpoint(endpoint, answer, findings)
+        else:
+            state = State.WARN if some else State.FAIL
+            findings.add("etcd endpoint", state, answer.message, answer.hint)
 
 
 def _raise_unknown(client: EtcdClient) -> None:
     client.range(b"/", limit=1)
 
 
-def _endpoint(settings: Settings, endpoint: str, findings: Findings) -> None:
-    answer = ask_endpoint(endpoint, settings.etcd)
+def _endpoint(endpoint: str, answer: EndpointAnswer, findings: Findings) -> None:
     number = re.match(r"(\d+)\.(\d+)", answer.version)
     known = (int(number[1]), int(number[2])) if number else None
     if known is None or known < _OLDEST:
@@ -111,7 +120,9 @@ def look_at_mesh(
     config = _config(settings, view, findings)
     if config is None:
         return None
-    lease = view.lease_of(own)
+    address = host[1].node_address if host else None
+    lease = view.lease_of(own) or _flannels(view, address)
+    _identity(view, own, address, findings)
     if host is not None:
         _overlap(host[0], config, lease, view, findings)
         _peers(view, own, host[1], config, findings)
@@ -120,7 +131,7 @@ def look_at_mesh(
         request = ClaimRequest(
             host_id=own,
             host_name=host_name(settings),
-            node_address=host[1].node_address if host else IPv4Address(0),
+            node_address=address or IPv4Address(0),
         )
         subnet = next(iter(Selection(records, view, request).peek(1)), None)
         if subnet is None:
@@ -128,9 +139,32 @@ def look_at_mesh(
         else:
             findings.add("subnet", State.OK, f"{subnet} would be this host's, or another free one")
             findings.would.append(f"claim {subnet} in etcd")
+    elif lease is not None and lease.host_id is None:
+        findings.add("subnet", State.OK, f"flannel leases {lease.subnet} to this host's address")
+        findings.would.append(f"take flannel's lease of {lease.subnet} over")
     elif lease is not None:
         findings.add("subnet", State.OK, f"this host is a member with {lease.subnet}")
     return Mesh(registry, own, view, config, lease, subnet)
+
+
+def _flannels(view: View, address: IPv4Address | None) -> Lease | None:
+    """The lease that a flannel on this host holds: the agent would take it over."""
+    own = (each for each in view.leases if each.host_id is None and each.node_address == address)
+    return next(own, None)
+
+
+def _identity(view: View, own: HostId, address: IPv4Address | None, findings: Findings) -> None:
+    """Another machine may live under this one's identity: a copied disk."""
+    beat = view.heartbeats.get(own)
+    if beat is None or beat.boot_id == read_boot_id() or beat.node_address == address:
+        return
+    findings.add(
+        "identity",
+        State.FAIL,
+        f"{beat.host_name or 'a host'} at {beat.node_address} is alive with this host's machine-id",
+        "a copied disk? give this one an identity of its own, and reboot: rm /etc/machine-id;"
+        " systemd-machine-id-setup",
+    )
 
 
 def _config(settings: Settings, view: View, findings: Findings) -> MeshConfig | None:
@@ -176,7 +210,8 @@ def _overlap(
 
 
 def _peers(view: View, own: HostId, uplink: Uplink, config: MeshConfig, findings: Findings) -> None:
-    peers = [lease for lease in view.leases if lease.host_id != own]
+    here = uplink.node_address
+    peers = [each for each in view.leases if each.host_id != own and each.node_address != here]
     if not peers:
         findings.add("peers", State.OK, "there are none yet")
         return
@@ -191,7 +226,8 @@ def _peers(view: View, own: HostId, uplink: Uplink, config: MeshConfig, findings
                 "host-gw needs all hosts on one link; check the uplink (host.uplink)",
             )
     near = [each for each in peers if each.node_address in uplink.on_link]
-    findings.add("peers", State.OK, f"{len(near)} of {len(peers)} are on {uplink.on_link}")
+    if near:
+        findings.add("peers", State.OK, f"{len(near)} of {len(peers)} are on {uplink.on_link}")
     alive = [each for each in near if each.host_id in view.heartbeats][:_ASKED_PEERS]
     for each in alive:
         if nobody_answers(each.node_address, uplink, attempts=3, interval_s=0.3):
@@ -201,74 +237,6 @@ def _peers(view: View, own: HostId, uplink: Uplink, config: MeshConfig, findings
                 f"{each.host_name} {each.node_address} answers no ARP or ping",
                 "etcd hears it, this host does not: look at the link between them",
             )
-
-
-def look_at_underlay(
-    mesh: Mesh, uplink: Uplink, settings: Settings, findings: Findings, *, claim: bool
-) -> None:
-    """Send from a container's address to a peer, as containers will.
-
-    Args:
-        claim: A host that is no member may claim a subnet for the time of the probe: without
-            one peers have nowhere to answer to.
-    """
-    peers = [
-        lease.node_address
-        for lease in mesh.view.leases
-        if lease.host_id != mesh.host_id
-        and lease.host_id in mesh.view.heartbeats
-        and lease.node_address in uplink.on_link
-    ]
-    if not peers:
-        findings.add("underlay", State.UNKNOWN, "no live peer on the link to ask")
-        return
-    if mesh.own is not None:
-        _probe(mesh.own.subnet, uplink, peers, findings)
-        return
-    if not claim:
-        findings.add(
-            "underlay",
-            State.UNKNOWN,
-            "whether it carries containers' addresses: peers can answer only to a subnet in etcd",
-            "agentctl doctor --probe claims one for some seconds and gives it back",
-        )
-        return
-    boot_id = read_boot_id()
-    lease = mesh.registry.claim(
-        ClaimRequest(
-            host_id=mesh.host_id,
-            host_name=host_name(settings),
-            node_address=uplink.node_address,
-            boot_id=boot_id,
-            ttl_s=_PROBE_TTL_S,
-        )
-    )
-    try:
-        _probe(lease.subnet, uplink, peers, findings)
-    finally:
-        mesh.registry.release(mesh.host_id, boot_id)
-
-
-def _probe(
-    subnet: IPv4Network, uplink: Uplink, peers: list[IPv4Address], findings: Findings
-) -> None:
-    source = subnet.network_address + 2
-    for peer in peers[:_ASKED_PEERS]:
-        outcome = passage(uplink, peer, source)
-        if outcome is Passage.OPEN:
-            findings.add("underlay", State.OK, f"{peer} answers to {source}, a container's address")
-            return
-        if outcome is Passage.FILTERED:
-            findings.add(
-                "underlay",
-                State.FAIL,
-                f"{peer} answers to {uplink.node_address}, not to {source}: packets with"
-                " containers' addresses are dropped on the way",
-                "clouds: switch the source check off (source/dest check, IP forwarding, allowed"
-                " address pairs); switches: port security",
-            )
-            return
-    findings.add("underlay", State.UNKNOWN, "no peer answers a ping", "do they drop ICMP?")
 
 
 def look_at_docker(

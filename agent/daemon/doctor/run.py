@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from agent.daemon.doctor import hostpart, meshpart
+from agent.daemon.doctor import hostpart, meshpart, underlaypart
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.doctor.meshpart import Mesh
 from agent.leases.discovery import client_for
@@ -18,7 +18,7 @@ def examine(settings: Settings, *, probe: bool = False) -> Findings:
 
     Args:
         settings: As the agent would have them.
-        probe: etcd may be written to for some seconds, see :func:`meshpart.look_at_underlay`.
+        probe: etcd may be written to for some seconds, see :func:`underlaypart.look_at_underlay`.
     """
     findings = Findings()
     hostpart.look_at_host(settings, findings)
@@ -38,7 +38,7 @@ def examine(settings: Settings, *, probe: bool = False) -> Findings:
         if known is not None and link is not None:
             findings.attempt(
                 "underlay",
-                lambda: meshpart.look_at_underlay(known, link, settings, findings, claim=probe),
+                lambda: underlaypart.look_at_underlay(known, link, settings, findings, claim=probe),
                 State.UNKNOWN,
             )
     findings.attempt(

@@ -231,7 +231,11 @@ class Etcd:
         self.ctl("put", key, value)
 
     def pause(self) -> None:
+        """Returns when every thread has stopped: one that runs would answer once more."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        pid = self._process.pid
+        eventually(lambda: os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG), timeout_s=10)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)

@@ -41,6 +41,10 @@ def leases(stage: Stage) -> int:
     )
 
 
+def memories(stage: Stage) -> int:
+    return len(stage.etcdctl("get", "--prefix", "/hostmesh/memory/", "--keys-only").stdout.split())
+
+
 def test_a_stranger_is_told_how_to_ask_and_a_probe_gives_its_subnet_back(stage: Stage) -> None:
     node = stage.nodes[1]
     _, found = finding(node)
@@ -51,6 +55,51 @@ def test_a_stranger_is_told_how_to_ask_and_a_probe_gives_its_subnet_back(stage: 
     assert "192.0.2.1 answers to 10." in found["found"]
     assert leases(stage) == 1
     assert node.host.ip("route show proto 140") == ""
+    assert memories(stage) == 1  # nothing is left of it in etcd, not for 30 days either
+
+
+def test_a_probe_changes_nothing_of_what_is_known_of_a_host(stage: Stage) -> None:
+    """Promise 2: one that has left is remembered as long as before, with the same subnet."""
+    node = stage.nodes[1]
+    node.start()
+    eventually(node.subnet, 30)
+    assert node.ctl("leave").returncode == 0
+    node.stop()
+    before = stage.etcdctl("get", "--prefix", "/hostmesh/memory/", "-w", "json").stdout
+    assert memories(stage) == 2
+    _, found = finding(node, "--probe")
+    assert found["state"] == "ok", found
+    assert leases(stage) == 1
+    after = stage.etcdctl("get", "--prefix", "/hostmesh/memory/", "-w", "json").stdout
+    assert json.loads(after)["kvs"] == json.loads(before)["kvs"]
+
+
+def test_beside_an_agent_nothing_is_claimed(stage: Stage) -> None:
+    """It may claim at any moment; what is given back here would be its own."""
+    node = stage.nodes[1]
+    node.start()  # it has left, so it has no subnet
+    try:
+        _, found = finding(node, "--probe")
+    finally:
+        node.stop()
+    assert found["state"] == "unknown"
+    assert "an agent runs here" in found["found"]
+
+
+def test_promise_5_the_lease_of_a_flannel_on_this_host_is_used_and_not_given_back(
+    stage: Stage,
+) -> None:
+    key, value = "/hostmesh/subnets/10.99.7.0-24", {"PublicIP": stage.nodes[1].address,
+                                                    "BackendType": "host-gw"}  # fmt: skip
+    assert stage.etcdctl("put", key, json.dumps(value)).returncode == 0
+    try:
+        _, found = finding(stage.nodes[1], "--probe")
+        there = stage.etcdctl("get", key).stdout
+    finally:
+        stage.etcdctl("del", key)
+    assert json.loads(there.splitlines()[1]) == value
+    assert found["state"] == "ok", found
+    assert "answers to 10.99.7.2" in found["found"]
 
 
 def test_an_underlay_that_drops_foreign_sources_keeps_the_host_out(stage: Stage) -> None:

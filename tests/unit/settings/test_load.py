@@ -118,6 +118,7 @@ subnet_len = 16
         ("etcd", 'endpoints = ["http://h"]', "needs a port in 'http://h', such as :2379"),
         ("etcd", 'endpoints = ["http://h:70000"]', "has an impossible port in 'http://h:70000'"),
         ("etcd", 'endpoints = ["http://:1"]', "has no host in 'http://:1'"),
+        ("etcd", 'endpoints = ["http://a..b:1"]', "has no possible host name in 'http://a..b:1'"),
         ("etcd", 'endpoints = ["http://[::1"]', "is no URL: Invalid IPv6 URL"),
         ("etcd", 'endpoints = ["http://a:1", "https://b:1"]', "mixes http:// and https://"),
         ("etcd", 'prefix = "/a/"', "must be a key prefix such as /hostmesh, not '/a/'"),
