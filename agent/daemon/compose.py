@@ -130,7 +130,7 @@ class HostAgent:
         self._watch_range(self._loop.snapshot.known)
         self._prober = Prober(lambda addresses: self._loop.post(HostsSilent(addresses)))
         self._rule_monitor = RuleMonitor(
-            lambda _event: self._loop.post(RulesWritten()), own_pids=self._kernel.own_pids
+            lambda event: self._loop.post(RulesWritten(event.by)), own_pids=self._kernel.own_pids
         )
         self._control = self._make_control(name)
 

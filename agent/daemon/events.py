@@ -62,7 +62,13 @@ class KernelChanged:
 
 @dataclass(frozen=True, slots=True)
 class RulesWritten:
-    """Somebody else wrote firewall rules."""
+    """Somebody else wrote firewall rules.
+
+    Attributes:
+        by: "name (pid)" of each program; empty where the kernel's word was lost.
+    """
+
+    by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

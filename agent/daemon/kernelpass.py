@@ -70,6 +70,11 @@ class KernelPass:
         """Processes whose writes of rules are ours, by which the rule monitor tells them."""
         return self._firewall.own_pids() if self._firewall else frozenset()
 
+    def rules_written_by(self, programs: tuple[str, ...]) -> None:
+        """Programs that wrote rules just now: told where one of them fights."""
+        if self._firewall is not None:
+            self._firewall.written_by(programs)
+
     def routes(self, world: World, *, may_delete: bool, may_sweep: bool) -> RoutesReport:
         """Make the routes as ``world`` wants them.
 

@@ -102,7 +102,7 @@ class Loop:
             ContactChanged: self._contact,
             LeaseChanged: self._lease,
             KernelChanged: self._kernel,
-            RulesWritten: lambda _event: rooms.passes.rules_changed(),
+            RulesWritten: lambda event: rooms.passes.rules_changed(event.by),
             EndpointFound: self._endpoint,
             ConditionsFound: lambda event: conditions.replace(event.source, event.conditions),
             DockerReported: self._docker,

@@ -74,12 +74,13 @@ class Passes:
         """Routes and rules may have to change."""
         self._due = {_ROUTES, _RULES}
 
-    def rules_changed(self) -> None:
-        """Somebody wrote rules.
+    def rules_changed(self, by: tuple[str, ...]) -> None:
+        """Somebody wrote rules: these programs.
 
         Docker writes in bursts, taking its jumps out and in again: a moment's patience looks
         at what they come to.
         """
+        self.kernel.rules_written_by(by)
         self._timers.set_sooner(_RULES, _SETTLE_S)
 
     def kernel_changed(self, event: KernelEvent) -> None:

@@ -16,7 +16,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -200,8 +200,21 @@ class NetlinkSocket:
                     return b""
                 return bytes(payload)
 
-    def dump(self, message_type: int, body: bytes, what: str) -> list[bytes]:
+    def dump(
+        self,
+        message_type: int,
+        body: bytes,
+        what: str,
+        *,
+        pick: Callable[[bytes], bytes | None] | None = None,
+    ) -> list[bytes]:
         """Every object of a kind, as payloads after the netlink header. Complete, or an error.
+
+        Args:
+            message_type, body: The request.
+            what: What is being done, for messages.
+            pick: What to keep of each payload as it comes, None for nothing of it: of very many
+                objects only those that matter are held.
 
         A dump during which the objects changed carries NLM_F_DUMP_INTR and may lack some that
         were there all the time: it is thrown away and asked for again, a bounded number of times.
@@ -211,7 +224,7 @@ class NetlinkSocket:
             NotAnswered: Deadline passed, messages were lost, or interrupted every time.
         """
         for _ in range(_DUMP_ATTEMPTS):
-            found = self._dump_once(message_type, body, what)
+            found = self._dump_once(message_type, body, what, pick)
             if found is not None:
                 return found
         raise NotAnswered(
@@ -219,7 +232,13 @@ class NetlinkSocket:
             hint="something changes it without pause: ip monitor shows what",
         )
 
-    def _dump_once(self, message_type: int, body: bytes, what: str) -> list[bytes] | None:
+    def _dump_once(
+        self,
+        message_type: int,
+        body: bytes,
+        what: str,
+        pick: Callable[[bytes], bytes | None] | None,
+    ) -> list[bytes] | None:
         """All payloads, or None when the dump was interrupted."""
         sequence = self.next_sequences(1)
         header = HEADER.pack(HEADER.size + len(body), message_type, _REQUEST | _DUMP, sequence, 0)
@@ -238,7 +257,11 @@ class NetlinkSocket:
                     if flags & _DUMP_INTERRUPTED:
                         interrupted = True
                     if kind > _OVERRUN:
-                        found.append(data[offset + header_size : offset + length])
+                        kept = data[offset + header_size : offset + length]
+                        if pick is None:
+                            found.append(kept)
+                        elif (picked := pick(kept)) is not None:
+                            found.append(picked)
                     else:
                         payload = memoryview(data)[offset + header_size : offset + length]
                         _finish_dump(kind, flags, payload, what)

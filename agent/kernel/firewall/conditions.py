@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from agent.errors import HostmeshError
 from agent.kernel.firewall.operator import operator_rules
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
 from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER
 from agent.mesh.firewall import FirewallWants
 from agent.model import Condition, Severity
 
-__all__ = ["conditions_of", "contested", "stale_variant", "switched_variant"]
+__all__ = ["conditions_of", "contested", "stale_variant", "switched_variant", "unreadable_variant"]
 
 
 def conditions_of(ruleset: Ruleset, wants: FirewallWants) -> tuple[Condition, ...]:
     """Every condition that shows in the rules, in a stable order; not those of the wants."""
     return (
         *_backend(wants),
+        *_unseen_tables(ruleset),
         *_docker_rules(ruleset, wants),
         *operator_rules(ruleset.table("filter"), wants),
     )
@@ -32,6 +34,18 @@ def _backend(wants: FirewallWants) -> Iterator[Condition]:
             " It would need allow-direct-routing and bridge-accept-fwmark, and marks that this"
             " version does not set",
             hint='set "firewall-backend": "iptables" in daemon.json and restart Docker',
+        )
+
+
+def _unseen_tables(ruleset: Ruleset) -> Iterator[Condition]:
+    for name in ruleset.unseen:
+        yield Condition(
+            name="firewall-table-unreadable",
+            subject=name,
+            severity=Severity.INFO,
+            cause=f"iptables cannot read table {name}, which another program wrote: rules there"
+            " which drop mesh traffic stay unseen",
+            hint=f"nft list table ip {name} shows it; Hostmesh needs nothing of it",
         )
 
 
@@ -107,16 +121,40 @@ def switched_variant(ruleset: Ruleset, variant: str, dockers: str | None) -> tup
     )
 
 
-def contested(is_so: bool) -> tuple[Condition, ...]:  # noqa: FBT001
-    """Somebody undoes our repairs as fast as they are made."""
-    if not is_so:
+def unreadable_variant(error: HostmeshError | None, variant: str) -> tuple[Condition, ...]:
+    """The variant that ours are not in cannot be looked at, or cannot be rid of ours."""
+    if error is None:
         return ()
     return (
         Condition(
+            name="firewall-variant-unreadable",
+            subject=variant,
+            cause=f"iptables-{variant}, in which ours are not, cannot be looked at, so that rules"
+            f" there which drop mesh traffic stay unseen: {error.message}",
+            hint=error.hint
+            or f"iptables-{variant}-save says the same; ours stand, and it is"
+            " looked at again every five minutes",
+        ),
+    )
+
+
+def contested(written_by: tuple[str, ...], *, is_so: bool) -> tuple[Condition, ...]:
+    """Somebody undoes our repairs as fast as they are made.
+
+    Args:
+        written_by: Who wrote rules last, "name (pid)"; empty where the kernel does not tell.
+        is_so: Repairs are held back.
+    """
+    if not is_so:
+        return ()
+    who = ", ".join(written_by)
+    return (
+        Condition(
             name="firewall-contested",
-            cause="rules of ours were repaired twenty times within half a minute: another"
-            " program keeps changing them, and they are repaired every 5 s only",
-            hint="the log names the programs that write rules; one of two that want to be first"
-            " in a chain must yield",
+            cause="rules or the set of ours were repaired twenty times within half a minute:"
+            " another program keeps changing them, and they are repaired every 5 s only"
+            + (f"; last seen to write: {who}" if who else ""),
+            hint="one of two that want to be first in a chain must yield; agentctl diff shows what"
+            " is changed, agentctl firewall show between which rules",
         ),
     )

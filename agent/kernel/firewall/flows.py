@@ -1,97 +1,179 @@
 """Running flows that were masqueraded while NAT rules were out of order.
 
 NAT is decided once per flow: after the rules are right again a running ping keeps its wrong
-source until its conntrack entry goes.
+source until its conntrack entry goes. Sources: linux/netfilter/nfnetlink_conntrack.h,
+net/netfilter/nf_conntrack_netlink.c.
 """
 
 from __future__ import annotations
 
+import errno
+import socket
+import struct
 import time
-from collections.abc import Iterator
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import Final
 
 import structlog
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
 
-__all__ = ["Flows"]
+from agent.errors import KernelError
+from agent.kernel.codec import attributes
+from agent.kernel.netlink import HEADER, NetlinkSocket
+from agent.mesh.firewall import FirewallWants
 
-_SRC_NAT: Final = 1 << 4
+__all__ = ["Flows", "FlowsLook"]
+
+_NETLINK_NETFILTER: Final = 12
+_GET: Final = 1 << 8 | 1
+"""NFNL_SUBSYS_CTNETLINK and IPCTNL_MSG_CT_GET."""
+_DELETE: Final = 1 << 8 | 2
+"""IPCTNL_MSG_CT_DELETE."""
+_MESSAGE: Final = struct.Struct("!BBH")
+"""struct nfgenmsg: family, version, resource id."""
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_REQUEST: Final = 0x1
+_ACK: Final = 0x4
+_NESTED: Final = 0x8000
+_ORIGINAL, _REPLY, _STATUS, _ZONE, _STATUS_MASK = 1, 2, 3, 18, 26
+"""CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_ZONE, CTA_STATUS_MASK."""
+_TUPLE_IP, _V4_SOURCE, _V4_DEST = 1, 1, 2
+"""CTA_TUPLE_IP, CTA_IP_V4_SRC, CTA_IP_V4_DST."""
+_SOURCE_NAT: Final = struct.pack("!I", 1 << 4)
 """IPS_SRC_NAT of linux/netfilter/nf_conntrack_common.h."""
-_Ranges = tuple[IPv4Network, ...]
-
-_MAX_FLOWS: Final = 10_000
 _DEADLINE_S: Final = 3.0
+_BATCH: Final = 500
+_WHAT: Final = "listing masqueraded flows"
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowsLook:
+    """One look through the kernel's flows.
+
+    Attributes:
+        freed: How many were forgotten.
+        left: How many were found and not forgotten for want of time.
+    """
+
+    freed: int = 0
+    left: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is left to do."""
+        return not self.left
 
 
 class Flows:
     """The kernel's connection tracking table, in the namespace of the calling thread."""
 
-    def free_masqueraded(self, leases: _Ranges, cidrs: _Ranges) -> int:
-        """Forget flows from own subnets to the mesh whose replies go elsewhere than to the source.
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+
+    def free_masqueraded(self, wants: FirewallWants) -> FlowsLook:
+        """Forget flows whose source our NAT rules would keep, and which have another one.
+
+        That is from a subnet of this host, unless the network is closed, to the mesh outside
+        this host, with replies that go elsewhere than to the source.
 
         Returns:
-            How many were forgotten. At most 10,000, and no more than 3 s are spent; an error
-            is logged, not raised: the rules are right by now, and flows end by themselves.
+            No more than about 3 s are spent on forgetting. An error is logged, not raised: the
+            rules are right by now, and flows end by themselves.
         """
-        freed = 0
-        deadline = time.monotonic() + _DEADLINE_S
+        freed, left = 0, 0
+        ends_s = self._clock() + _DEADLINE_S
         try:
-            with NFCTSocket() as table:
-                wrong = list(_masqueraded(table, leases, cidrs, deadline))
-                for flow in wrong:
-                    if time.monotonic() > deadline:
-                        _log.warning("firewall-flows-left", left=len(wrong) - freed)
+            with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:
+                wrong = connection.dump(_GET, _question(), _WHAT, pick=_Wrong(wants).key)
+                for start in range(0, len(wrong), _BATCH):
+                    if self._clock() > ends_s:
+                        left = len(wrong) - start
                         break
-                    freed += _forget(table, flow)
-        except (NetlinkError, OSError) as error:
-            _log.warning("firewall-flows-unreadable", error=str(error))
-        return freed
+                    freed += _forget(connection, wrong[start : start + _BATCH])
+        except KernelError as error:
+            _log.warning("firewall-flows-unreadable", error=error.message)
+        return FlowsLook(freed=freed, left=left)
 
 
-def _masqueraded(
-    table: Any,  # noqa: ANN401
-    leases: _Ranges,
-    cidrs: _Ranges,
-    deadline: float,
-) -> Iterator[NFCTAttrTuple]:
-    """Originating halves of wrong flows.
+class _Wrong:
+    """Which flows have a source that they must not have."""
 
-    The kernel leaves out flows without source NAT since 5.15; before, all are looked at.
-    """
-    for count, entry in enumerate(table.dump(status=_SRC_NAT, status_mask=_SRC_NAT)):
-        if count >= _MAX_FLOWS or time.monotonic() > deadline:
-            return
-        orig = entry.get_attr("CTA_TUPLE_ORIG")
-        reply = entry.get_attr("CTA_TUPLE_REPLY")
-        source, dest = _address(orig, "SRC"), _address(orig, "DST")
-        back = _address(reply, "DST")
-        if source is None or dest is None or not (_in(source, leases) and _in(dest, cidrs)):
-            continue
-        if not _in(dest, leases) and back != source:
-            yield NFCTAttrTuple.from_netlink(2, orig)
+    def __init__(self, wants: FirewallWants) -> None:
+        self._leases = _ranges(wants.leases)
+        self._closed = _ranges(each.subnet for each in wants.networks if each.closed)
+        self._cidrs = _ranges(wants.cidrs)
 
-
-def _in(address: IPv4Address, ranges: _Ranges) -> bool:
-    return any(address in each for each in ranges)
-
-
-def _address(half: Any, side: str) -> IPv4Address | None:  # noqa: ANN401
-    ip = half.get_attr("CTA_TUPLE_IP") if half is not None else None
-    text = ip.get_attr(f"CTA_IP_V4_{side}") if ip is not None else None
-    try:
-        return None if text is None else IPv4Address(text)
-    except AddressValueError:
-        return None
+    def key(self, payload: bytes) -> bytes | None:
+        """The attributes by which the kernel finds this flow; None when nothing is wrong."""
+        original = reply = zone = b""
+        for number, value in attributes(payload, _MESSAGE.size):
+            if number == _ORIGINAL:
+                original = value
+            elif number == _REPLY:
+                reply = value
+            elif number == _ZONE:
+                zone = value
+        source, dest = _addresses(original)
+        _, back = _addresses(reply)
+        if source == back or not (_in(source, self._leases) and _in(dest, self._cidrs)):
+            return None
+        if _in(source, self._closed) or _in(dest, self._leases):
+            return None
+        key = _attribute(_ORIGINAL | _NESTED, original)
+        return key + _attribute(_ZONE, zone) if zone else key
 
 
-def _forget(table: Any, flow: NFCTAttrTuple) -> int:  # noqa: ANN401
-    """Delete one flow; 0 when it ended by itself meanwhile."""
-    try:
-        table.entry("del", tuple_orig=flow)
-    except NetlinkError:
-        return 0
-    return 1
+def _ranges(networks: Iterable[IPv4Network]) -> tuple[tuple[int, int], ...]:
+    """(mask, address) of each."""
+    return tuple((int(each.netmask), int(each.network_address)) for each in networks)
+
+
+def _in(address: int | None, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return address is not None and any(address & mask == net for mask, net in ranges)
+
+
+def _addresses(half: bytes) -> tuple[int | None, int | None]:
+    """(source, destination) of one direction of a flow; None for what is not IPv4."""
+    source = dest = None
+    for number, value in attributes(half, 0):
+        if number == _TUPLE_IP:
+            for kind, raw in attributes(value, 0):
+                if kind == _V4_SOURCE:
+                    source = int.from_bytes(raw)
+                elif kind == _V4_DEST:
+                    dest = int.from_bytes(raw)
+    return source, dest
+
+
+def _question() -> bytes:
+    """IPv4 flows with source NAT. Kernels before 5.15 do not filter and tell all."""
+    return (
+        _MESSAGE.pack(socket.AF_INET, 0, 0)
+        + _attribute(_STATUS, _SOURCE_NAT)
+        + _attribute(_STATUS_MASK, _SOURCE_NAT)
+    )
+
+
+def _attribute(number: int, value: bytes) -> bytes:
+    raw = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value
+    return raw + bytes(-len(raw) % 4)
+
+
+def _forget(connection: NetlinkSocket, keys: Sequence[bytes]) -> int:
+    """Delete these flows, and say how many were there still."""
+    first = connection.next_sequences(len(keys))
+    last = first + len(keys) - 1
+    frames: list[bytearray] = []
+    for sequence, key in enumerate(keys, first):
+        body = _MESSAGE.pack(socket.AF_INET, 0, 0) + key
+        flags = _REQUEST | (_ACK if sequence == last else 0)
+        header = HEADER.pack(HEADER.size + len(body), _DELETE, flags, sequence, 0)
+        frames.append(bytearray(header + body))
+    failed = connection.batch(frames, "forgetting masqueraded flows")
+    refused = [words for number, words in failed.values() if number != errno.ENOENT]
+    if refused:
+        _log.warning("firewall-flows-refused", count=len(refused), error=refused[0])
+    return len(keys) - len(failed)

@@ -10,11 +10,13 @@ from typing import Final, Protocol
 import structlog
 
 from agent.errors import FirewallError
+from agent.kernel.firewall.choice import Reading, VariantChoice, Writer
 from agent.kernel.firewall.conditions import (
     conditions_of,
     contested,
     stale_variant,
     switched_variant,
+    unreadable_variant,
 )
 from agent.kernel.firewall.damper import Damper
 from agent.kernel.firewall.dockerd import variant_of
@@ -22,19 +24,18 @@ from agent.kernel.firewall.flows import Flows
 from agent.kernel.firewall.legacy import LegacyWriter
 from agent.kernel.firewall.nft import NftWriter
 from agent.kernel.firewall.operator import Judgement, Way, judge
-from agent.kernel.firewall.parse import Ruleset, parse_ruleset
+from agent.kernel.firewall.parse import parse_ruleset
 from agent.kernel.firewall.plan import TableEdit, plan, plan_removal, restore_text
-from agent.kernel.firewall.rules import DOCKER_CHAIN
 from agent.kernel.firewall.show import shown
 from agent.kernel.firewall.variant import Programs, Variant
 from agent.kernel.ipset import PeerSet, SetChange
 from agent.mesh.firewall import PEERS_SET, FirewallWants
 from agent.model import Condition
 
-__all__ = ["Firewall", "FirewallReport", "HostFirewall", "Writer", "open_firewall"]
+__all__ = ["Firewall", "FirewallReport", "HostFirewall", "open_firewall"]
 
-_OTHER_EVERY_S: Final = 30.0
-"""How often the variant is asked for again and the one not in use is looked at."""
+_FLOW_LOOKS: Final = 5
+"""In how many passes at most flows are looked through, should one not come to their end."""
 
 _EDITS_TOLD: Final = 2
 """How many edits a log line names; ``agentctl diff`` and ``agentctl firewall show`` have all."""
@@ -68,21 +69,6 @@ class FirewallReport:
     held_back: bool = False
 
 
-class Writer(Protocol):
-    """One variant's tables."""
-
-    variant: Variant
-
-    def read(self) -> Ruleset:
-        """All tables, whole or an error."""
-
-    def write(self, edits: tuple[TableEdit, ...]) -> None:
-        """Commit, each table whole or not at all."""
-
-    def set_policy(self, policy: str) -> None:
-        """FORWARD's policy in the filter table."""
-
-
 class Firewall(Protocol):
     """What the daemon needs of the firewall. One thread at a time.
 
@@ -103,6 +89,9 @@ class Firewall(Protocol):
 
     def render(self, wants: FirewallWants) -> str:
         """What :meth:`apply` would feed to iptables-restore. Changes nothing."""
+
+    def written_by(self, programs: tuple[str, ...]) -> None:
+        """Who wrote rules just now, as the kernel names them; told where somebody fights."""
 
     def own_pids(self) -> frozenset[int]:
         """Processes of ours, for :class:`~agent.kernel.firewall.monitor.RuleMonitor`."""
@@ -143,27 +132,33 @@ class HostFirewall:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._programs = programs
-        self._writers = writers
+        self._choice = VariantChoice(
+            programs=programs,
+            writers=writers,
+            fixed=variant,
+            docker_variant=docker_variant,
+            clock=clock,
+        )
         self._peers = peers
         self._flows = flows
-        self._fixed = variant
-        self._docker_variant = docker_variant
-        self._dockers: Variant | None = None
         self._clock = clock
-        self._chosen: Variant | None = None
-        self._looked_at = 0.0
-        self._other: Ruleset | None = None
         self._damper = Damper()
+        self._written_by: tuple[str, ...] = ()
         self._applied: FirewallWants | None = None
+        # An earlier life may have ended between a repair of NAT and this.
+        self._flow_looks_left = _FLOW_LOOKS
 
     def own_pids(self) -> frozenset[int]:
         """See :class:`Firewall`."""
         return self._programs.own_pids()
 
+    def written_by(self, programs: tuple[str, ...]) -> None:
+        """See :class:`Firewall`."""
+        self._written_by = programs or self._written_by
+
     def check(self, wants: FirewallWants) -> FirewallReport:
         """See :class:`Firewall`."""
-        writer, ruleset = self._read()
-        return self._report(writer, ruleset, wants, self._peers.difference(wants.peers))
+        return self._report(self._choice.read(), wants, self._peers.difference(wants.peers))
 
     def apply(self, wants: FirewallWants) -> FirewallReport:
         """See :class:`Firewall`.
@@ -171,35 +166,31 @@ class HostFirewall:
         The set comes before the rules that name it, and ours leave the wrong variant last:
         at no moment is there a rule less than before.
         """
-        writer, ruleset = self._read()
+        reading = self._choice.read()
         change = self._peers.difference(wants.peers)
-        report = self._report(writer, ruleset, wants, change)
-        if not report.differs:
-            self._applied = wants
-            return report
-        if change:
-            self._peers.sync(wants.peers)
-        edits = plan(ruleset, wants)
-        drift = bool(edits) and wants == self._applied
+        report = self._report(reading, wants, change)
+        edits = plan(reading.ruleset, wants)
+        drift = bool(edits or change) and wants == self._applied
         if drift and not self._damper.allows(self._clock()):
             return replace(report, held_back=True)
-        freed = 0
+        if change:
+            self._peers.sync(wants.peers)
         if edits:
-            writer.write(edits)
-            self._verify(writer, wants)
-            if any(edit.table == "nat" for edit in edits):
-                freed = self._flows.free_masqueraded(wants.leases, wants.cidrs)
-        self._leave_other(writer.variant)
+            self._write(reading.writer, edits, wants)
+        moved = self._choice.leave_other()
         self._applied = wants
         if drift:
             self._damper.repaired(self._clock())
-        _log.info(
-            "firewall-changed",
-            variant=writer.variant,
-            changes=len(report.edits),
-            edits=report.edits[:_EDITS_TOLD],
-            freed=freed,
-        )
+        freed = self._free_flows(wants)
+        if edits or change or moved:
+            _log.info(
+                "firewall-changed",
+                variant=reading.variant,
+                changes=len(report.edits),
+                edits=report.edits[:_EDITS_TOLD],
+                freed=freed,
+                **({"drift_by": self._written_by} if drift and self._written_by else {}),
+            )
         return replace(
             report,
             peers_added=len(change.added),
@@ -210,43 +201,36 @@ class HostFirewall:
 
     def remove(self) -> FirewallReport:
         """See :class:`Firewall`. Works on a host whose iptables was switched meanwhile."""
-        done: list[str] = []
-        chosen = self._choose()
-        for variant in (chosen, chosen.other):
-            if not self._programs.has(variant):
-                continue
-            edits = plan_removal(self._writers[variant].read())
-            self._writers[variant].write(edits)
-            done += [f"{variant}: {word}" for edit in edits for word in edit.words()]
+        variant, words = self._choice.remove_all()
+        done = list(words)
         if self._peers.remove():
             done.append(f"ipset {PEERS_SET}: removed")
-        self._chosen = self._other = self._applied = None
+        self._applied = None
         if done:
             _log.info("firewall-removed", edits=tuple(done))
-        return FirewallReport(variant=chosen, differs=bool(done), edits=tuple(done))
+        return FirewallReport(variant=variant, differs=bool(done), edits=tuple(done))
 
     def show(self) -> str:
         """See :class:`Firewall`."""
-        writer, _ruleset = self._read()
-        counted = parse_ruleset(self._programs.save(writer.variant, counters=True))
-        return shown(counted, variant=writer.variant, peers=self._peers.members())
+        variant = self._choice.read().variant
+        counted = parse_ruleset(self._programs.save(variant, counters=True))
+        return shown(counted, variant=variant, peers=self._peers.members())
 
     def judge(self, way: Way) -> Judgement:
         """What becomes of a new ping on its way through this host. Changes nothing."""
-        return judge(self._read()[1].table("filter"), way)
+        return judge(self._choice.read().ruleset.table("filter"), way)
 
     def render(self, wants: FirewallWants) -> str:
         """See :class:`Firewall`."""
-        _writer, ruleset = self._read()
-        return restore_text(plan(ruleset, wants))
+        return restore_text(plan(self._choice.read().ruleset, wants))
 
     def set_forward_policy_drop(self) -> str:
         """See :class:`Firewall`."""
-        writer, ruleset = self._read()
-        chain = ruleset.table("filter").chains.get("FORWARD")
+        reading = self._choice.read()
+        chain = reading.ruleset.table("filter").chains.get("FORWARD")
         previous = chain.policy if chain is not None else "ACCEPT"
         if previous != "DROP":
-            writer.set_policy("DROP")
+            reading.writer.set_policy("DROP")
             _log.info("forward-policy-set", policy="DROP", previous=previous)
         return previous
 
@@ -254,73 +238,45 @@ class HostFirewall:
         """See :class:`Firewall`."""
         if previous not in {"ACCEPT", "DROP"}:
             raise FirewallError(f"{previous!r} is no policy that FORWARD can have")
-        writer, ruleset = self._read()
-        chain = ruleset.table("filter").chains.get("FORWARD")
+        reading = self._choice.read()
+        chain = reading.ruleset.table("filter").chains.get("FORWARD")
         if chain is not None and chain.policy == "DROP" and previous != "DROP":
-            writer.set_policy(previous)
+            reading.writer.set_policy(previous)
             _log.info("forward-policy-set", policy=previous, previous="DROP")
 
-    def _report(
-        self, writer: Writer, ruleset: Ruleset, wants: FirewallWants, change: SetChange
-    ) -> FirewallReport:
-        words = [word for edit in plan(ruleset, wants) for word in edit.words()]
+    def _report(self, reading: Reading, wants: FirewallWants, change: SetChange) -> FirewallReport:
+        words = [word for edit in plan(reading.ruleset, wants) for word in edit.words()]
         if change:
             words.append(
                 f"ipset {PEERS_SET}: {len(change.added)} to add, {len(change.removed)} to remove"
             )
-        other = self._other or Ruleset()
-        stray = plan_removal(other)
-        words += [f"{writer.variant.other}: {word}" for edit in stray for word in edit.words()]
+        variant, other = reading.variant, reading.other
+        stray = plan_removal(other.ruleset)
+        words += [f"{variant.other}: {word}" for edit in stray for word in edit.words()]
         return FirewallReport(
-            variant=writer.variant,
+            variant=variant,
             differs=bool(words),
             edits=tuple(words),
             conditions=(
-                *conditions_of(ruleset, wants),
-                *stale_variant(other, writer.variant.other),
-                *switched_variant(ruleset, writer.variant, self._dockers),
-                *contested(self._damper.contested(self._clock())),
+                *conditions_of(reading.ruleset, wants),
+                *stale_variant(other.ruleset, variant.other),
+                *unreadable_variant(other.error, variant.other),
+                *switched_variant(reading.ruleset, variant, reading.dockers),
+                *contested(self._written_by, is_so=self._damper.contested(self._clock())),
             ),
             repairs=self._damper.total,
         )
 
-    def _read(self) -> tuple[Writer, Ruleset]:
-        """The writer in use and its tables; the choice is looked at again every 30 s."""
-        now = self._clock()
-        if self._chosen is None or now - self._looked_at >= _OTHER_EVERY_S:
-            self._chosen = self._choose()
-            other = self._chosen.other
-            self._other = self._writers[other].read() if self._programs.has(other) else None
-            self._looked_at = now
-        writer = self._writers[self._chosen]
-        return writer, writer.read()
-
-    def _choose(self) -> Variant:
-        """The variant set, or that of dockerd's ``iptables``, or without a dockerd of ours.
-
-        While alternatives were switched and Docker was not restarted since, its rules are in
-        the other one still, and so ours must be.
-        """
-        self._dockers = self._docker_variant()
-        if self._fixed is not None:
-            return self._fixed
-        wanted = self._dockers or self._programs.default_variant()
-        if not self._programs.has(wanted):
-            wanted = wanted.other
-        if self._has_docker(wanted) or not self._programs.has(wanted.other):
-            return wanted
-        return wanted.other if self._has_docker(wanted.other) else wanted
-
-    def _has_docker(self, variant: Variant) -> bool:
-        return DOCKER_CHAIN in self._writers[variant].read().table("filter").chains
-
-    def _verify(self, writer: Writer, wants: FirewallWants) -> None:
-        """Look again after writing.
+    def _write(self, writer: Writer, edits: tuple[TableEdit, ...], wants: FirewallWants) -> None:
+        """Write, and look again.
 
         Raises:
-            FirewallError: It still differs: the program reported success and wrote
+            FirewallError: Refused, or it still differs: the program reported success and wrote
                 something else, or somebody wrote at the same time.
         """
+        if any(edit.table == "nat" for edit in edits):
+            self._flow_looks_left = _FLOW_LOOKS
+        writer.write(edits)
         left = plan(writer.read(), wants)
         if left:
             words = "; ".join(word for edit in left for word in edit.words())
@@ -329,14 +285,15 @@ class HostFirewall:
                 hint="another program may be writing iptables rules at the same time",
             )
 
-    def _leave_other(self, variant: Variant) -> None:
-        """Take ours out of the variant that is not in use."""
-        if self._other is None:
-            return
-        edits = plan_removal(self._other)
-        if edits:
-            self._writers[variant.other].write(edits)
-            self._other = self._writers[variant.other].read()
+    def _free_flows(self, wants: FirewallWants) -> int:
+        """Free what was masqueraded before NAT was right, in this pass or in later ones."""
+        if not self._flow_looks_left:
+            return 0
+        look = self._flows.free_masqueraded(wants)
+        self._flow_looks_left = 0 if look.complete else self._flow_looks_left - 1
+        if look.freed or not look.complete:
+            _log.info("firewall-flows-freed", freed=look.freed, left=look.left)
+        return look.freed
 
 
 def open_firewall(
@@ -355,7 +312,8 @@ def open_firewall(
     """
     programs = Programs()
     fixed = None if variant == "auto" else Variant(variant)
-    programs.default_variant()
+    if fixed is None or not programs.has(fixed):
+        programs.default_variant()
     writers: dict[Variant, Writer] = {
         Variant.NFT: NftWriter(programs),
         Variant.LEGACY: LegacyWriter(programs),

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from agent.errors import FirewallError
+from agent.kernel.firewall.rules import ENTRIES
 from agent.kernel.firewall.text import split_words
 
 __all__ = ["Chain", "Clause", "RuleSpec", "Ruleset", "Table", "parse_rule", "parse_ruleset"]
@@ -95,9 +96,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """Every table of one variant. A table nobody used yet is absent, which means empty."""
+    """Every table of one variant. A table nobody used yet is absent, which means empty.
+
+    Attributes:
+        tables: By name.
+        unseen: Tables that iptables cannot read and that hold nothing of ours.
+    """
 
     tables: Mapping[str, Table] = field(default_factory=lambda: MappingProxyType({}))
+    unseen: tuple[str, ...] = ()
 
     def table(self, name: str) -> Table:
         """The table, or an empty one."""
@@ -109,13 +116,17 @@ def parse_ruleset(text: str) -> Ruleset:
 
     Raises:
         FirewallError: The text breaks off or holds a line that is none of iptables-save's,
-            or a table cannot be shown by it. A partial list is never returned.
+            or a table that ours belong in cannot be shown by it. A partial list of such a
+            table is never returned.
     """
     tables: dict[str, Table] = {}
+    unseen: list[str] = []
     lines = iter(text.split("\n"))
     for line in lines:
         refused = _INCOMPATIBLE.match(line)
-        if refused:
+        if refused and refused[1] not in ENTRIES:
+            unseen.append(refused[1])
+        elif refused:
             raise FirewallError(
                 f"iptables cannot read table {refused[1]}: another program wrote it",
                 hint="nft list ruleset shows it; remove what nft added to iptables' tables",
@@ -126,7 +137,7 @@ def parse_ruleset(text: str) -> Ruleset:
             raise FirewallError(f"iptables-save printed an unexpected line: {line[:120]!r}")
         table = _parse_table(line[1:].strip(), lines)
         tables[table.name] = table
-    return Ruleset(MappingProxyType(tables))
+    return Ruleset(MappingProxyType(tables), tuple(unseen))
 
 
 def _parse_table(name: str, lines: Iterable[str]) -> Table:

@@ -160,7 +160,7 @@ class Rig:
         self._stack.callback(driver.close)
         return driver
 
-    def firewall(self, op: str, *arguments: str, **wants: object) -> Any:  # noqa: ANN401
+    def firewall(self, op: str, *arguments: object, **wants: object) -> Any:  # noqa: ANN401
         """Call the agent's firewall on the host. For check, apply, render: wants as keywords."""
         if op in {"check", "apply", "render"}:
             self.driver.send({"op": op, "wants": {**WANTS, **wants}})

@@ -1,7 +1,10 @@
 """Conditions, variants, policy, sizes and errors, on the real programs."""
 
+import contextlib
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -63,6 +66,84 @@ def test_docker_in_both_variants_is_a_condition(docked: Rig, engine: str) -> Non
     assert f"iptables-{other}" in said["firewall-stale-variant"]
 
 
+@pytest.fixture
+def broken_other(bare: Rig) -> Iterator[str]:
+    """The programs of the variant that ours are not in end with an error."""
+    other = "legacy" if bare.variant == "nft" else "nft"
+    program = f"/usr/sbin/xtables-{other}-multi"
+    bare.host.run("mount", "--bind", "/bin/false", program)
+    try:
+        bare.driver.send({"op": "reopen", "arguments": [bare.variant]})
+        bare.driver.receive()
+        yield other
+    finally:
+        bare.host.run("umount", program)
+
+
+def test_promise_9_a_broken_other_variant_costs_a_condition_and_nothing_else(
+    bare: Rig, broken_other: str
+) -> None:
+    bare.restore(docker_text("28.5"))
+    report = bare.firewall("apply")
+    assert report["variant"] == bare.variant
+    assert f"iptables-{broken_other}" in conditions(report)["firewall-variant-unreadable"]
+    bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER))
+    assert bare.firewall("apply")["differs"] is False
+    removed = bare.firewall("remove")["edits"]
+    assert [edit for edit in removed if edit.startswith(f"{broken_other}: not looked at")]
+    assert not [line for line in bare.save() if "HOSTMESH" in line]
+    assert "hostmesh" not in bare.host.run("ipset", "list", "-n")
+
+
+_NFT_WRITES = """
+import sys
+from pyroute2.nftables.expressions import genex
+from pyroute2.nftables.main import NFTables
+word, table = sys.argv[1:]
+with NFTables(nfgen_family=2) as nft:
+    nft.table(word, name=table)
+    if word == "add":
+        nft.chain(word, table=table, name="odd")
+        tracked = ((genex("ct", {"DREG": 1, "KEY": 0}),),)
+        nft.rule(word, table=table, chain="odd", expressions=tracked)
+"""
+
+
+@contextlib.contextmanager
+def nft_writes(rig: Rig, table: str) -> Iterator[None]:
+    """A table of iptables' name, with a rule that iptables-nft does not know how to show."""
+    script = (sys.executable, "-c", _NFT_WRITES)
+    rig.host.run(*script, "add", table)
+    try:
+        yield
+    finally:
+        rig.host.run(*script, "del", table)
+
+
+@pytest.mark.parametrize("table", ["filter", "mangle"])
+def test_rules_that_only_nft_can_show_do_not_stop_what_does_not_need_them(
+    bare: Rig, table: str
+) -> None:
+    """The nft variant is not ours to write to, or the table is none that ours belong in."""
+    bare.driver.send({"op": "reopen", "arguments": [bare.variant]})
+    bare.driver.receive()
+    with nft_writes(bare, table):
+        if (bare.variant, table) == ("nft", "filter"):
+            bare.driver.send({"op": "apply", "wants": {**WANTS}})
+            assert "another program wrote it" in bare.driver.receive()["message"]
+            return
+        report = bare.firewall("apply")
+        own, other = "firewall-table-unreadable", "firewall-variant-unreadable"
+        told = {name: cause for name, cause in conditions(report).items() if name in {own, other}}
+        if bare.variant == "nft":
+            assert "mangle" in told.pop(own)
+        elif table == "filter":
+            assert "another program wrote it" in told.pop(other)
+        assert told == {}
+        bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER))
+        assert bare.firewall("apply")["differs"] is False
+
+
 def test_forward_policy_is_set_as_docker_does_and_restored(docked: Rig) -> None:
     before = docked.save()
     assert docked.firewall("set_forward_policy_drop") == "ACCEPT"
@@ -115,10 +196,16 @@ def test_members_with_more_than_an_address_are_read_too(bare: Rig) -> None:
     assert bare.firewall("check")["differs"] is False
 
 
-def test_a_set_that_lost_members_is_filled_again(bare: Rig) -> None:
+def test_a_set_that_somebody_changed_is_put_right_and_counted(bare: Rig) -> None:
     bare.firewall("apply")
     bare.host.run("ipset", "flush", "hostmesh-peers")
-    assert bare.firewall("apply")["peers_added"] == 1
+    report = bare.firewall("apply")
+    assert (report["peers_added"], report["repairs"]) == (1, 1)
+    bare.host.run("ipset", "add", "hostmesh-peers", "10.9.9.9")
+    report = bare.firewall("apply")
+    assert (report["peers_removed"], report["repairs"]) == (1, 2)
+    assert bare.firewall("apply", peers=[])["repairs"] == 2
+    assert bare.firewall("apply", peers=[])["repairs"] == 2
 
 
 def test_show_says_where_ours_stand_and_what_they_counted(docked: Rig) -> None:
@@ -182,13 +269,14 @@ def test_a_change_of_somebody_elses_is_told_within_a_second_and_our_own_is_not(b
 
 def test_repairs_are_counted_and_damped_where_somebody_fights(bare: Rig) -> None:
     bare.firewall("apply")
+    bare.firewall("written_by", ["flusher (4711)"])
     reports = []
     for _ in range(22):
         bare.iptables("-t", "nat", "-F", "POSTROUTING")
         reports.append(bare.firewall("apply"))
     assert [report["repairs"] for report in reports] == [*range(1, 21), 20, 20]
     assert [report["held_back"] for report in reports] == [False] * 20 + [True] * 2
-    assert "firewall-contested" in conditions(reports[-1])
+    assert "flusher (4711)" in conditions(reports[-1])["firewall-contested"]
     assert bare.firewall("apply", peers=[])["held_back"] is False
 
 

@@ -6,7 +6,16 @@ from collections.abc import Callable
 import pytest
 
 from tests.netns.firewall.dockerrules import docker_text, jumps
-from tests.netns.firewall.fwlab import A1, C0, HOST, PEER, PEER_CONTAINER, STRANGER, Rig
+from tests.netns.firewall.fwlab import (
+    A1,
+    C0,
+    HOST,
+    NETWORKS,
+    PEER,
+    PEER_CONTAINER,
+    STRANGER,
+    Rig,
+)
 from tests.netns.firewall.probing import Probe
 
 pytestmark = pytest.mark.netns
@@ -212,22 +221,54 @@ def test_masqueraded_flows_are_freed_and_others_are_not(docked: Rig) -> None:
     """A running ping keeps the source it began with until its conntrack entry goes."""
     docked.firewall("apply")
     docked.iptables("-t", "nat", "-F", "HOSTMESH-POSTROUTING")
-    ping: dict[str, str | float] = {"to": PEER_CONTAINER, "ident": 77, "timeout_s": 0.5}
-
-    def once() -> set[str]:
-        docked.at["peer"].seen("icmp")
-        docked.at["c0"].ask("icmp", **ping)
-        docked.at["c0"].answers(1)
-        deadline = time.monotonic() + 2
-        while not (seen := docked.at["peer"].seen("icmp")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return seen
-
-    assert once() == {HOST}
+    assert source_of_ping(docked) == {HOST}
     docked.expect((Probe("c0", STRANGER, "udp81"), HOST))
     assert docked.firewall("apply")["freed_flows"] >= 1
-    assert once() == {C0}
+    assert source_of_ping(docked) == {C0}
     assert STRANGER in docked.host.run("conntrack", "-L", check=False)
+
+
+def source_of_ping(rig: Rig) -> set[str]:
+    """The source by which the other host sees a ping, always the same one, of a container."""
+    rig.at["peer"].seen("icmp")
+    rig.at["c0"].ask("icmp", to=PEER_CONTAINER, ident=77, timeout_s=0.5)
+    rig.at["c0"].answers(1)
+    deadline = time.monotonic() + 2
+    while not (seen := rig.at["peer"].seen("icmp")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return seen
+
+
+def test_promise_6_flows_that_a_killed_agent_left_masqueraded_are_freed_by_the_next(
+    docked: Rig,
+) -> None:
+    """The rules had been put right, and the agent ended before it came to the flows."""
+    docked.firewall("apply")
+    docked.iptables("-t", "nat", "-F", "HOSTMESH-POSTROUTING")
+    assert source_of_ping(docked) == {HOST}
+    docked.restore(docked.firewall("render"))
+    docked.driver.send({"op": "reopen", "arguments": [docked.variant]})
+    docked.driver.receive()
+    report = docked.firewall("apply")
+    assert (report["differs"], report["freed_flows"]) == (False, 1)
+    assert source_of_ping(docked) == {C0}
+    assert docked.firewall("apply")["freed_flows"] == 0
+
+
+def test_flows_of_a_closed_network_are_rightly_masqueraded_and_stay(docked: Rig) -> None:
+    networks = [
+        {**network, "labels": {"hostmesh.access": "closed"}}
+        if network["bridge"] == "br-app"
+        else network
+        for network in NETWORKS
+    ]
+    docked.firewall("apply", networks=networks)
+    docked.expect((Probe("a1", PEER_CONTAINER, "udp81"), HOST))
+    docked.iptables("-t", "nat", "-F", "HOSTMESH-POSTROUTING")
+    report = docked.firewall("apply", networks=networks)
+    assert (report["differs"], report["freed_flows"]) == (True, 0)
+    assert A1 in docked.host.run("conntrack", "-L", "-p", "udp", check=False)
+    assert docked.firewall("apply")["freed_flows"] == 1, "opened: its true source from now on"
 
 
 def test_peers_own_traffic_is_let_in_and_out_after_docker_lost_its_jumps(docked: Rig) -> None:
