@@ -9,9 +9,10 @@ import structlog
 
 from agent.errors import EtcdError
 from agent.leases.backoff import jittered
+from agent.leases.heartbeats import Written
 from agent.leases.registry import Registry
 from agent.leases.rivals import Life
-from agent.model import Heartbeat
+from agent.model import Heartbeat, View
 
 __all__ = ["BEATS_PER_TTL", "OwnHeartbeat"]
 
@@ -35,8 +36,9 @@ class OwnHeartbeat:
         self._registry = registry
         self._ttl_s = ttl_s
         self._clock = clock
-        self._written: Heartbeat | None = None
-        self._lease_id = 0
+        self._said: Heartbeat | None = None
+        self._written = Written(0, 0)
+        self._doubted = False
         self._clone_id = 0
         self.due_s = 0.0
         """When it must be kept alive again, by ``clock``."""
@@ -55,26 +57,41 @@ class OwnHeartbeat:
             IdentityInUseError: Another live host has this host's identity.
             EtcdError: It could not be written.
         """
-        if wished == self._written and self._clock() < self.due_s:
+        if wished == self._said and self._clock() < self.due_s:
             return False
-        if self._written is None and wished.node_address is not None:
+        if self._said is None and wished.node_address is not None:
             life = Life(wished.host_id, wished.boot_id, wished.node_address, cleared)
             self._registry.rivals.refuse(life)
-        unchanged = wished == self._written
-        alive = unchanged and self._registry.client.keep_alive(self._lease_id) > 0
+        unchanged = wished == self._said and not self._doubted
+        alive = unchanged and self._registry.client.keep_alive(self._written.etcd_lease_id) > 0
         if not alive:
-            self._lease_id = self._registry.heartbeat(
-                wished, self._ttl_s, self._lease_id, cleared=cleared
+            self._written = self._registry.heartbeat(
+                wished, self._ttl_s, self._written.etcd_lease_id, cleared=cleared
             )
-        self._written = wished
+        self._said, self._doubted = wished, False
         self.due_s = self._clock() + jittered(self._ttl_s / BEATS_PER_TTL)
         return unchanged and not alive
+
+    def doubt(self) -> None:
+        """Write it again at once: that its etcd lease lives does not say that its key is there."""
+        self._doubted = True
+        self.due_s = 0.0
+
+    def is_missing(self, view: View) -> bool:
+        """Whether ``view``, by its revision, should have the heartbeat and has not.
+
+        Called from any thread.
+        """
+        said, written = self._said, self._written
+        return said is not None and (
+            view.revision >= written.revision and said.host_id not in view.heartbeats
+        )
 
     def give_way(self, wished: Heartbeat) -> None:
         """Another host lives under this identity: end the heartbeat, and tell that other."""
         try:
-            if self._written is not None:
-                self._registry.client.revoke(self._lease_id)
+            if self._said is not None:
+                self._registry.client.revoke(self._written.etcd_lease_id)
             self._clone_id = self._registry.rivals.announce(wished, self._ttl_s, self._clone_id)
         except EtcdError as error:
             _log.warning("clone-not-reported", reason=str(error), limit_key="clone")
@@ -88,6 +105,6 @@ class OwnHeartbeat:
 
     def forget(self) -> None:
         """Start anew: what is in etcd is left to expire."""
-        self._written = None
-        self._lease_id = 0
+        self._said = None
+        self._written = Written(0, 0)
         self.due_s = 0.0

@@ -91,13 +91,11 @@ class Records:
         for record in records:
             self._set(record.key, record)
 
-    def apply(self, events: Iterable[Event], revision: int = 0) -> None:
-        """Fold events in; the revision never goes back."""
+    def apply(self, events: Iterable[Event]) -> None:
+        """Fold events in; the revision follows them, deletions too, and never goes back."""
         for event in events:
             self._set(event.key, event.record)
-            if event.record is not None:
-                self.revision = max(self.revision, event.record.mod_revision)
-        self.revision = max(self.revision, revision)
+            self.revision = max(self.revision, event.revision)
 
     def get(self, key: bytes) -> Record | None:
         """Return the record of a key; its value is kept only where :meth:`view` reads it again.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from agent.errors import EtcdError
 from agent.leases import kv, wire
 from agent.leases.client import EtcdClient
@@ -11,9 +13,22 @@ from agent.leases.kv import Record
 from agent.leases.rivals import Life
 from agent.model import Heartbeat
 
-__all__ = ["Heartbeats"]
+__all__ = ["Heartbeats", "Written"]
 
 _TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A heartbeat that is in etcd.
+
+    Attributes:
+        etcd_lease_id: For :meth:`EtcdClient.keep_alive`.
+        revision: At which it was written.
+    """
+
+    etcd_lease_id: int
+    revision: int
 
 
 class Heartbeats:
@@ -28,7 +43,7 @@ class Heartbeats:
         self._client = client
         self._keys = keys
 
-    def write(self, heartbeat: Heartbeat, ttl_s: int, etcd_lease_id: int, life: Life) -> int:
+    def write(self, heartbeat: Heartbeat, ttl_s: int, etcd_lease_id: int, life: Life) -> Written:
         """See :meth:`agent.leases.registry.Registry.heartbeat`."""
         key = self._keys.heartbeat(heartbeat.host_id)
         compare = kv.attached(key, etcd_lease_id) if etcd_lease_id else kv.absent(key)
@@ -41,7 +56,7 @@ class Heartbeats:
                 etcd_lease_id = 0
                 continue
             if result.succeeded:
-                return etcd_lease_id
+                return Written(etcd_lease_id, result.revision)
             found = result.ranges[0]
             if not found:
                 compare = kv.absent(key)

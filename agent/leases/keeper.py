@@ -9,39 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 import structlog
 
 from agent import threads
-from agent.errors import (
-    ClaimConflict,
-    EtcdAuthError,
-    EtcdUnavailable,
-    HostmeshError,
-    MeshConfigError,
-)
+from agent.errors import EtcdAuthError, EtcdUnavailable, HostmeshError
 from agent.leases.backoff import Backoff
 from agent.leases.beating import BEATS_PER_TTL, OwnHeartbeat
 from agent.leases.move import Former
+from agent.leases.ownlease import OwnLease
 from agent.leases.refusals import condition_of
-from agent.leases.registry import (
-    ClaimRequest,
-    GraceError,
-    IdentityInUseError,
-    LeaseLostError,
-    Registry,
-)
-from agent.leases.renewal import differs, renewal_pause_s
-from agent.leases.request import Registration
-from agent.model import (
-    Condition,
-    Heartbeat,
-    HostId,
-    Lease,
-    View,
-)
+from agent.leases.registry import Registry
+from agent.leases.request import ClaimRequest, Registration
+from agent.leases.rivals import IdentityInUseError
+from agent.model import Condition, Heartbeat, HostId, Lease, View
 from agent.settings import LeaseSettings
 
 __all__ = ["Keeper", "Registration"]
@@ -52,6 +34,8 @@ _MOST_LIVES = 4  # of this host, that are told from clones in one step
 _IDLE_S = 60.0
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 15.0
+_FIRST_LOOK_S = 0.2
+_LONGEST_LOOK_S = 60.0
 
 
 def _boot_clock() -> float:
@@ -102,7 +86,6 @@ class Keeper:
         self._settings = settings
         self._on_lease = on_lease
         self._earlier_life = earlier_life
-        self._may_leave = may_leave
         self._clock = clock
         self._started_s = round(wall_clock(), 3)
         self._lock = threading.Lock()
@@ -114,16 +97,14 @@ class Keeper:
         self._registration: Registration | None = None
         self._held_back = False
         self._doubt = False
+        self._seen: View | None = None
         self._paused = False
         # The thread's own:
-        self._lease: Lease | None = None
-        self._last_subnet: IPv4Network | None = None
-        self._taken: Condition | None = None
-        self._has_config = False
-        self._joined_s = 0.0  # when this host first saw the mesh
+        self._own = OwnLease(registry, lambda: self._settings, may_leave, clock)
         self._beat = OwnHeartbeat(registry, settings.heartbeat_ttl_s, clock)
-        self._renew_due_s = 0.0
         self._former = Former(registry, clock)
+        self._looks = Backoff(_FIRST_LOOK_S, _LONGEST_LOOK_S)
+        self._look_from_s = 0.0
         self._told: tuple[Lease | None, tuple[Condition, ...], Lease | None] | None = None
 
     # --- called from other threads --------------------------------------------------------
@@ -170,15 +151,31 @@ class Keeper:
         return idle
 
     def notice(self, view: View) -> None:
-        """Look at a view: if it shows the own lease gone or rewritten, check at once."""
-        for lease in (self._lease, self._former.lease):
-            if lease is None or view.revision < lease.mod_revision:
-                continue
-            seen = view.by_subnet.get(lease.subnet)
-            if seen is None or seen.mod_revision > lease.mod_revision:
-                with self._lock:
-                    self._doubt = True
-                self._wake.set()
+        """Look at a view: if something of this host's is gone or rewritten, write it at once.
+
+        That an etcd lease lives, which is all that keeping it alive tells, does not say that
+        the keys are there: a prefix may be wiped, a host be removed by an operator's slip.
+        """
+        with self._lock:
+            self._seen = view
+        if self._denied_by(view):
+            self._wake.set()
+
+    def _denied_by(self, view: View | None) -> bool:
+        """Whether ``view`` is newer than what this host wrote and does not say it."""
+        if view is None:
+            return False
+        held = [each for each in (self._own.lease, self._former.lease) if each is not None]
+        return self._beat.is_missing(view) or any(self._is_news(each, view) for each in held)
+
+    def _is_news(self, lease: Lease, view: View) -> bool:
+        """Whether ``view`` is as new as ``lease`` and does not say what this host wrote."""
+        if view.revision < lease.mod_revision:
+            return False
+        seen = view.by_subnet.get(lease.subnet)
+        if seen is None or seen.mod_revision > lease.mod_revision:
+            return True
+        return self._host_id not in view.memory
 
     def hold(self) -> None:
         """Claim no new subnet for now; what this host had is registered again, at once."""
@@ -227,35 +224,60 @@ class Keeper:
         """
         with self._lock:
             registration, held_back = self._registration, self._held_back
-            doubt, self._doubt = self._doubt, False
             paused, self._paused = self._paused, False
         if paused:
             self._forget()
         if registration is None:
             return _IDLE_S
-        if not self._has_config:
-            self._require_config()
+        wait_s = self._look()
+        self._own.require_config()
         cleared: frozenset[IPv4Address] = frozenset()
         for last_try in (*(False,) * (_MOST_LIVES - 1), True):
             try:
-                self._keep(registration, cleared, held_back=held_back, doubt=doubt)
+                self._keep(registration, cleared, held_back=held_back)
                 break
             except IdentityInUseError as error:
                 if last_try or not self._left_behind(error):
-                    self._lease = None
+                    self._own.lease = None
                     self._beat.give_way(self._heartbeat(registration))
                     raise
                 cleared |= {error.node_address}
         self._beat.alone()
         self._former.adopt(registration)  # before anything is told: nobody may think it is gone
         self._tell()
-        if self._lease is not None:
-            self._move(self._lease, registration, cleared, may_claim=not held_back, doubt=doubt)
+        if self._own.lease is not None:
+            self._move(self._own.lease, registration, cleared, may_claim=not held_back)
             self._tell()
-        due_s = min(self._beat.due_s, self._renew_due_s)
+        due_s = min(self._beat.due_s, self._own.due_s)
         if self._former.lease is not None:
             due_s = min(due_s, self._former.due_s)
-        return max(0.05, due_s - self._clock())
+        return max(0.05, min(wait_s, due_s - self._clock()))
+
+    def _look(self) -> float:
+        """If there is doubt, have everything written again, each by a write that compares.
+
+        What cannot be written now stays due. What a view goes on to deny is looked at less and
+        less: another's fault must not make this host write without end.
+
+        Returns:
+            Seconds until a doubt that waits may be followed.
+        """
+        now_s = self._clock()
+        with self._lock:
+            doubt, self._doubt = self._doubt, False
+            seen = self._seen
+        if not doubt:
+            # Looked at again here: the view may have come while this thread wrote.
+            if not self._denied_by(seen):
+                return _IDLE_S
+            if now_s < self._look_from_s:
+                return self._look_from_s - now_s
+        if now_s - self._look_from_s > _LONGEST_LOOK_S:
+            self._looks.reset()
+        self._look_from_s = now_s + self._looks.next_s()
+        self._own.due_s = self._former.due_s = 0.0
+        self._beat.doubt()
+        return _IDLE_S
 
     def _keep(
         self,
@@ -263,7 +285,6 @@ class Keeper:
         cleared: frozenset[IPv4Address],
         *,
         held_back: bool,
-        doubt: bool,
     ) -> None:
         """Keep heartbeat and lease.
 
@@ -272,10 +293,8 @@ class Keeper:
             HostmeshError: What else stands in the way.
         """
         self._keep_heartbeat(registration, cleared)
-        if self._lease is not None:
-            self._keep_lease(self._lease, registration, doubt=doubt)
-        if self._lease is None:
-            self._claim(registration, cleared, held_back=held_back)
+        request = self._request(registration, cleared)
+        self._own.keep(registration, request, held_back=held_back)
         self._keep_heartbeat(registration, cleared)
 
     def _left_behind(self, error: IdentityInUseError) -> bool:
@@ -285,32 +304,23 @@ class Keeper:
 
     def _forget(self) -> None:
         """Hold nothing, and have had nothing: the host has left, whatever comes then."""
-        self._lease = self._told = self._last_subnet = self._taken = None
+        self._told = None
+        self._own.forget()
         self._former.forget()
         self._beat.forget()
-
-    def _require_config(self) -> None:
-        """Raise MeshConfigError unless the mesh has a usable config."""
-        if self._registry.config() is None:
-            raise MeshConfigError(
-                "there is no config in etcd yet",
-                hint="create it with agentctl config init --cidr …, or bring [mesh] in agent.toml",
-            )
-        self._has_config = True
-        self._joined_s = self._joined_s or self._clock()
 
     # --- heartbeat ------------------------------------------------------------------------
 
     def _keep_heartbeat(self, registration: Registration, cleared: frozenset[IPv4Address]) -> None:
         if self._beat.keep(self._heartbeat(registration), cleared):
-            self._renew_due_s = 0.0  # away for longer than a heartbeat: look at the lease
+            self._own.due_s = 0.0  # away for longer than a heartbeat: look at the lease
 
     def _heartbeat(self, registration: Registration) -> Heartbeat:
         return Heartbeat(
             host_id=self._host_id,
             host_name=registration.host_name,
             node_address=registration.node_address,
-            subnet=self._lease.subnet if self._lease else None,
+            subnet=self._own.lease.subnet if self._own.lease else None,
             docker=registration.docker_state,
             agent_version=self._agent_version,
             boot_id=self._boot_id,
@@ -318,72 +328,6 @@ class Keeper:
         )
 
     # --- lease ----------------------------------------------------------------------------
-
-    def _keep_lease(self, lease: Lease, registration: Registration, *, doubt: bool) -> None:
-        if not (doubt or differs(lease, registration) or self._clock() >= self._renew_due_s):
-            return
-        try:
-            self._lease = self._registry.renew(
-                lease,
-                node_address=registration.node_address,
-                host_name=registration.host_name,
-                backend=registration.backend,
-                ttl_s=self._settings.ttl_s,
-                memory_ttl_s=self._settings.memory_ttl_s,
-                boot_id=self._boot_id,
-            )
-        except IdentityInUseError:
-            self._lease = None
-            raise
-        except LeaseLostError as error:
-            _log.warning("lease-lost", subnet=str(lease.subnet), reason=error.message)
-            self._lease = None
-        except ClaimConflict as error:
-            _log.error("lease-taken", subnet=str(lease.subnet), reason=error.message)
-            self._lease = None
-            self._taken = condition_of(error)
-        self._set_renewal()
-
-    def _claim(
-        self, registration: Registration, cleared: frozenset[IPv4Address], *, held_back: bool
-    ) -> None:
-        had = self._last_subnet or registration.wanted_subnet
-        only_wanted = had is not None and (held_back or not registration.may_change_subnet)
-        if self._last_subnet is not None and not only_wanted:
-            only_wanted = not self._may_leave()
-        if held_back and had is None:
-            raise GraceError("new claims are held back while etcd is in doubt")
-        if had is None:
-            self._await_holders()
-        try:
-            self._lease = self._registry.claim(
-                replace(
-                    self._request(registration, cleared),
-                    wanted=had,
-                    only_wanted=only_wanted,
-                    registering=had is not None,
-                )
-            )
-        except MeshConfigError:
-            self._has_config = False
-            raise
-        self._taken = None
-        self._last_subnet = self._lease.subnet
-        self._set_renewal()
-        _log.info("lease-claimed", subnet=str(self._lease.subnet), wanted=str(had or "any"))
-
-    def _await_holders(self) -> None:
-        """Raise GraceError while an etcd that was restored may lack holders' leases.
-
-        A host that never held a subnet cannot see what is missing; those that hold one come
-        back first, and say so.
-        """
-        grace_s = self._settings.empty_cluster_grace_s
-        if self._clock() < self._joined_s + grace_s and self._registry.client.restored():
-            raise GraceError(
-                "etcd was restored from a backup: hosts that held a subnet before come back first",
-                hint="the claim is tried again; nothing needs to be done",
-            )
 
     def _request(self, registration: Registration, cleared: frozenset[IPv4Address]) -> ClaimRequest:
         return ClaimRequest(
@@ -405,20 +349,15 @@ class Keeper:
         cleared: frozenset[IPv4Address],
         *,
         may_claim: bool,
-        doubt: bool,
     ) -> None:
         request = self._request(registration, cleared)
-        own = self._former.step(lease, registration, request, may_claim=may_claim, doubt=doubt)
+        own = self._former.step(lease, registration, request, may_claim=may_claim)
         if own is not lease:
-            self._lease, self._last_subnet = own, own.subnet
-            self._set_renewal()
-
-    def _set_renewal(self) -> None:
-        self._renew_due_s = self._clock() + renewal_pause_s(self._settings.ttl_s)
+            self._own.move(own)
 
     def _tell(self, *conditions: Condition) -> None:
-        found = conditions or ((self._taken,) if self._taken else ())
-        told = (self._lease, found, self._former.lease)
+        found = conditions or ((self._own.taken,) if self._own.taken else ())
+        told = (self._own.lease, found, self._former.lease)
         if told != self._told:
             self._told = told
             self._on_lease(*told)

@@ -55,10 +55,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change to one key. ``record`` is None when the key was deleted or expired."""
+    """A change to one key.
+
+    Attributes:
+        record: None when the key was deleted or expired.
+        revision: At which it changed; 0 when that is not known.
+    """
 
     key: bytes
     record: Record | None
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Former:
         self._given_back: set[IPv4Network] = set()
         self.lease: Lease | None = None
         self.due_s = 0.0
-        """When the lease is to be renewed."""
+        """When the lease is to be looked at again; what stands in the way leaves it as it is."""
 
     def adopt(self, registration: Registration) -> None:
         """Take over what an earlier life of the agent held; not what this one gave back."""
@@ -53,7 +53,6 @@ class Former:
         request: ClaimRequest,
         *,
         may_claim: bool,
-        doubt: bool,
     ) -> Lease:
         """Do what is due: move, keep the former lease, or give it back.
 
@@ -62,7 +61,6 @@ class Former:
             registration: What is to be kept.
             request: As for the host's own lease.
             may_claim: New subnets may be claimed.
-            doubt: Something says that the former lease changed: look at once.
 
         Returns:
             The lease that is the host's own from now on.
@@ -76,7 +74,7 @@ class Former:
         if registration.give_back and registration.wanted_subnet == own.subnet:
             self._give_back()
         else:
-            self._keep(request, own.subnet, doubt=doubt)
+            self._keep(request, own.subnet)
         return own
 
     def _may_begin(self, own: Lease, cidr: IPv4Network) -> bool:
@@ -101,12 +99,12 @@ class Former:
         _log.info("lease-moves", subnet=str(new.subnet), former=str(lease.subnet))
         return new
 
-    def _keep(self, request: ClaimRequest, own: IPv4Network, *, doubt: bool) -> None:
+    def _keep(self, request: ClaimRequest, own: IPv4Network) -> None:
         """Renew when it is due; claim it again when it was lost. What others took is gone."""
         lease = self.lease
         if lease is None:
             return
-        if not (doubt or differs(lease, request) or self._clock() >= self.due_s):
+        if not (differs(lease, request) or self._clock() >= self.due_s):
             return
         try:
             self._hold(self._renewed(lease, request, own))

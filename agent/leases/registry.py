@@ -15,7 +15,7 @@ from agent.leases.claims import Claims
 from agent.leases.client import EtcdClient
 from agent.leases.faults import CompactedError, TooLargeError
 from agent.leases.fold import Records
-from agent.leases.heartbeats import Heartbeats
+from agent.leases.heartbeats import Heartbeats, Written
 from agent.leases.keys import Keys
 from agent.leases.kv import Record
 from agent.leases.request import ClaimRequest, GraceError, LeaseLostError
@@ -252,7 +252,7 @@ class Registry:
         etcd_lease_id: int = 0,
         *,
         cleared: frozenset[IPv4Address] = frozenset(),
-    ) -> int:
+    ) -> Written:
         """Write a heartbeat, on the etcd lease given or on a new one.
 
         It is what tells two live hosts with one identity (a cloned machine-id) apart: a
@@ -261,12 +261,12 @@ class Registry:
         Args:
             heartbeat: What to write.
             ttl_s: Of a new etcd lease.
-            etcd_lease_id: What the last call returned; made anew when it is gone.
+            etcd_lease_id: As the last call returned it; made anew when it is gone.
             cleared: Addresses of which the caller has found out that no clone lives there: a
                 heartbeat of one is what this host left behind before it was rebooted.
 
         Returns:
-            The etcd lease's id, for :meth:`EtcdClient.keep_alive`.
+            The etcd lease and the revision; the next call is given the former.
 
         Raises:
             IdentityInUseError: Another live host has this host's identity.

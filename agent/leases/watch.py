@@ -153,4 +153,6 @@ class WatchStream:
 def _events(response: Any) -> Iterator[Event]:  # noqa: ANN401 - generated message
     for event in response.events:
         deleted = event.type == type(event).DELETE
-        yield Event(event.kv.key, None if deleted else Record.of(event.kv))
+        # What deleted a key stands where otherwise what wrote it does.
+        record = None if deleted else Record.of(event.kv)
+        yield Event(event.kv.key, record, event.kv.mod_revision)

@@ -118,7 +118,7 @@ def load(peers: int, gateways: int) -> Records:
 def new_address(number: int, shift: int, gateways: int = GATEWAYS) -> Event:
     """What the watch tells when a host has another node address."""
     changed = replace(lease_record(number, shift, gateways), mod_revision=1_000_000 + shift)
-    return Event(changed.key, changed)
+    return Event(changed.key, changed, changed.mod_revision)
 
 
 class Agent:

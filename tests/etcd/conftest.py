@@ -25,6 +25,7 @@ _CHILD = pytest.StashKey[Any]()
 
 sys.path.insert(0, str(HERE.parents[1]))
 
+from agent.leases.registry import Registry  # noqa: E402  # the same
 from tests.etcd.support import etcdlab  # noqa: E402  # the line above makes it importable
 
 
@@ -137,3 +138,11 @@ def etcd() -> Iterator[etcdlab.Etcd]:
 def prefix(request: pytest.FixtureRequest) -> str:
     """A prefix that no other test uses."""
     return f"/test/{abs(hash(request.node.nodeid)):x}"
+
+
+@pytest.fixture
+def mesh(shared_etcd: etcdlab.Etcd, prefix: str) -> Iterator[Registry]:
+    """Sixteen /16s."""
+    with etcdlab.registry(shared_etcd, prefix=prefix) as found:
+        found.create_config(etcdlab.config("10.64.0.0/12"))
+        yield found

@@ -16,7 +16,7 @@ import pytest
 
 from agent.leases.registry import Registry
 from agent.model import Lease
-from tests.etcd.support.etcdlab import Etcd, Member, config, eventually, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, Member, eventually, host, request
 
 pytestmark = pytest.mark.etcd
 
@@ -86,14 +86,6 @@ class WallClock:
             self._ahead.write_bytes(bytes(8))
         with self._ahead.open("r+b") as file:
             file.write(struct.pack("=q", ahead_s))
-
-
-@pytest.fixture
-def mesh(shared_etcd: Etcd, prefix: str) -> Iterator[Registry]:
-    """Sixteen /16s."""
-    with registry(shared_etcd, prefix=prefix) as found:
-        found.create_config(config("10.64.0.0/12"))
-        yield found
 
 
 def _member(etcd: Etcd, prefix: str, **more: object) -> Member:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -15,19 +14,11 @@ from agent.leases.operator import ConfigChange, Operator
 from agent.leases.registry import Registry
 from agent.mesh.reconfigure import ConfigWish, wished_config
 from agent.model import DockerState, Heartbeat, MeshConfig
-from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
+from tests.etcd.support.etcdlab import config, host, request
 
 pytestmark = pytest.mark.etcd
 
 _SUBNET = IPv4Network("10.70.0.0/16")
-
-
-@pytest.fixture
-def mesh(shared_etcd: Etcd, prefix: str) -> Iterator[Registry]:
-    """Sixteen /16s."""
-    with registry(shared_etcd, prefix=prefix) as found:
-        found.create_config(config("10.64.0.0/12"))
-        yield found
 
 
 @pytest.fixture
@@ -101,7 +92,7 @@ def test_remove_refuses_a_live_host_and_takes_everything_of_a_dead_one(
         boot_id="b",
         started_s=0.0,
     )
-    beat_id = mesh.heartbeat(beat, 30)
+    beat_id = mesh.heartbeat(beat, 30).etcd_lease_id
     with pytest.raises(Refused, match=r"host1 .* is alive"):
         operator.remove_host(HostRef(host_id=host(1)))
     assert mesh.snapshot().leases == (lease,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -18,14 +17,6 @@ pytestmark = pytest.mark.etcd
 
 _MEMORY_S = 3600
 _FLANNEL = '{"PublicIP":"192.0.2.200","PublicIPv6":null,"BackendType":"host-gw"}'
-
-
-@pytest.fixture
-def mesh(shared_etcd: Etcd, prefix: str) -> Iterator[Registry]:
-    """Sixteen /16s."""
-    with registry(shared_etcd, prefix=prefix) as found:
-        found.create_config(config("10.64.0.0/12"))
-        yield found
 
 
 def _overlaps(view: View) -> list[tuple[IPv4Network, IPv4Network]]:
@@ -323,9 +314,12 @@ def test_a_heartbeat_of_another_boot_elsewhere_is_not_overwritten(mesh: Registry
         mesh.heartbeat(clone, 30)
     assert (refused.value.node_address, refused.value.beating) == (beat.node_address, True)
     assert mesh.snapshot().heartbeats[host(1)] == beat
-    assert mesh.heartbeat(beat, 30, first) == first
+    again = mesh.heartbeat(beat, 30, first.etcd_lease_id)
+    assert again.etcd_lease_id == first.etcd_lease_id
+    assert again.revision > first.revision
     rebooted = replace(beat, boot_id="d" * 32)
-    assert mesh.heartbeat(rebooted, 30) != first  # the same address: its own earlier life
+    # The same address: its own earlier life.
+    assert mesh.heartbeat(rebooted, 30).etcd_lease_id != first.etcd_lease_id
     mesh.heartbeat(clone, 30, cleared=frozenset({lease.node_address}))
     assert mesh.snapshot().heartbeats[host(1)] == clone
 
@@ -361,7 +355,7 @@ def test_a_same_boot_or_a_same_address_is_the_hosts_own_life(mesh: Registry) -> 
 def test_a_clone_that_leaves_gives_nothing_of_the_originals_back(mesh: Registry) -> None:
     lease = mesh.claim(request(1))
     beat = _beat(lease)
-    beat_id = mesh.heartbeat(beat, 30)
+    beat_id = mesh.heartbeat(beat, 30).etcd_lease_id
     with pytest.raises(IdentityInUseError):
         mesh.release(host(1), "c" * 32)
     mesh.client.revoke(beat_id)
@@ -375,11 +369,11 @@ def test_a_clone_that_leaves_gives_nothing_of_the_originals_back(mesh: Registry)
 
 def test_a_heartbeat_ends_by_itself(mesh: Registry) -> None:
     lease = mesh.claim(request(1))
-    beat_id = mesh.heartbeat(_beat(lease), 1)
+    beat_id = mesh.heartbeat(_beat(lease), 1).etcd_lease_id
     assert mesh.snapshot().heartbeats
     eventually(lambda: not mesh.snapshot().heartbeats, timeout_s=8)
     assert mesh.client.keep_alive(beat_id) == 0
-    assert mesh.heartbeat(_beat(lease), 30, beat_id) != beat_id
+    assert mesh.heartbeat(_beat(lease), 30, beat_id).etcd_lease_id != beat_id
 
 
 def test_promise_4_a_snapshot_of_many_pages_is_of_one_revision(

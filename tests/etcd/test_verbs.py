@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -15,19 +15,12 @@ from agent.ctl.main import main
 from agent.errors import ClaimConflict, MeshConfigError, OverlapError, Refused, UsageError
 from agent.leases import kv
 from agent.leases.registry import Registry
-from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, host, request
 from tests.unit.ctl.schemas import check
 
 pytestmark = pytest.mark.etcd
 
 Run = Callable[..., int]
-
-
-@pytest.fixture
-def mesh(shared_etcd: Etcd, prefix: str) -> Iterator[Registry]:
-    with registry(shared_etcd, prefix=prefix) as found:
-        found.create_config(config("10.64.0.0/12"))
-        yield found
 
 
 @pytest.fixture

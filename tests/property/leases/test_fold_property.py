@@ -96,12 +96,12 @@ class Mesh(RuleBasedStateMachine):
         before = self.there.get(key)
         created = before.create_revision if before else self.revision
         self.there[key] = Record(key, value, created, self.revision, 7)
-        self.pending.append(Event(key, self.there[key]))
+        self.pending.append(Event(key, self.there[key], self.revision))
 
     def _delete(self, key: bytes) -> None:
         if self.there.pop(key, None) is not None:
             self.revision += 1
-            self.pending.append(Event(key, None))
+            self.pending.append(Event(key, None, self.revision))
 
     @rule(subnet=subnets, host=hosts | st.none(), address=addresses, ending=endings)
     def lease_is_written(
@@ -167,7 +167,7 @@ class Mesh(RuleBasedStateMachine):
 
     @rule()
     def changes_arrive(self) -> None:
-        self.records.apply(self.pending, self.revision)
+        self.records.apply(self.pending)
         self.pending = []
         before, self.view = self.view, self.records.view()
         self.last_config = self.view.config or self.last_config

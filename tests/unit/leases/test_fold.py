@@ -56,7 +56,7 @@ def test_the_raw_value_of_a_decoded_record_is_not_kept() -> None:
 def test_later_views_still_have_config_and_leases() -> None:
     records = loaded()
     before = records.view()
-    records.apply([Event(b"/hostmesh/subnets/garbage", None)], 9)
+    records.apply([Event(b"/hostmesh/subnets/garbage", None, 9)])
     after = records.view()
     assert after.config == before.config
     assert after.config is not None

@@ -1,0 +1,226 @@
+"""What a host finds gone in etcd, or is told to doubt, it writes again: what it held, no more."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+
+from agent.errors import EtcdUnavailable
+from agent.leases import trust
+from agent.leases.directory import Directory
+from agent.leases.keeper import Keeper
+from agent.leases.registry import Registry
+from agent.model import Condition, Lease, View
+from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
+from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep
+
+pytestmark = pytest.mark.etcd
+
+
+def test_a_deleted_lease_is_claimed_again_at_once_with_the_same_subnet(mesh: Registry) -> None:
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.update(REGISTRATION)
+        lease = eventually(held(heard))
+        mesh.client.revoke(lease.etcd_lease_id)
+        again = eventually(lambda: mesh.snapshot().lease_of(host(1)), timeout_s=3)
+        assert (again.subnet, again.etcd_lease_id) != (lease.subnet, lease.etcd_lease_id)
+        assert again.subnet == lease.subnet
+
+
+@pytest.mark.parametrize("kind", ["hosts", "memory", "subnets"])
+def test_a_key_that_is_deleted_while_its_etcd_lease_lives_is_written_again(
+    mesh: Registry, shared_etcd: Etcd, kind: str
+) -> None:
+    """Keeping the etcd lease alive goes on as if nothing were missing."""
+    heard = Heard()
+    with keep(mesh, heard, settings=replace(SHORT, ttl_s=86_400)) as keeper:
+        keeper.update(REGISTRATION)
+        lease = eventually(held(heard))
+        eventually(lambda: mesh.snapshot().heartbeats.get(host(1)))
+        shared_etcd.ctl("del", "--prefix", f"{mesh.keys.prefix}/{kind}/")
+
+        def whole() -> bool:
+            view = mesh.snapshot()
+            known = host(1) in view.heartbeats and view.memory.get(host(1)) == lease.subnet
+            return known and lease.subnet in view.by_subnet
+
+        eventually(whole, timeout_s=3)
+        assert len(mesh.snapshot().leases) == 1
+
+
+def test_a_wiped_prefix_is_filled_again_and_then_left_alone(
+    mesh: Registry, shared_etcd: Etcd
+) -> None:
+    heard = Heard()
+    with keep(mesh, heard, settings=replace(SHORT, ttl_s=86_400)) as keeper:
+        keeper.update(REGISTRATION)
+        lease = eventually(held(heard))
+        eventually(lambda: mesh.snapshot().heartbeats.get(host(1)))
+        shared_etcd.ctl("del", "--prefix", f"{mesh.keys.prefix}/")
+        mesh.create_config(config("10.64.0.0/12"))
+        eventually(lambda: mesh.snapshot().lease_of(host(1)), timeout_s=5)
+        eventually(lambda: mesh.snapshot().heartbeats.get(host(1)), timeout_s=5)
+        assert heard.last[0].subnet == lease.subnet
+        time.sleep(1.0)  # what is still to be written
+        before = _written(mesh)
+        time.sleep(1.5)
+        assert _written(mesh) == before
+
+
+def test_promise_4_a_doubt_outlives_an_error_in_between(
+    mesh: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an alarm says is registered again must be, also when etcd fails just then."""
+    heard, failures = Heard(), iter(range(3))
+    with keep(mesh, heard, settings=replace(SHORT, ttl_s=86_400)) as keeper:
+        keeper.update(REGISTRATION)
+        lease = eventually(held(heard))
+        eventually(lambda: mesh.snapshot().heartbeats.get(host(1)))
+        real = mesh.renew
+
+        def failing(*arguments: Any, **more: Any) -> Lease:  # noqa: ANN401  # handed on
+            if next(failures, None) is not None:
+                raise EtcdUnavailable("just now")
+            return real(*arguments, **more)
+
+        monkeypatch.setattr(mesh, "renew", failing)
+        keeper.hold()
+        eventually(
+            lambda: mesh.snapshot().by_subnet[lease.subnet].mod_revision > lease.mod_revision
+        )
+
+
+def test_promise_10_a_view_that_goes_on_to_deny_the_lease_costs_few_writes(
+    mesh: Registry,
+) -> None:
+    """Whatever makes views show it gone: a fault elsewhere must not make a host write on and on."""
+    heard = Heard()
+    with keep(mesh, heard, settings=replace(SHORT, ttl_s=86_400)) as keeper:
+        keeper.update(REGISTRATION)
+        eventually(held(heard))
+        eventually(lambda: mesh.snapshot().heartbeats.get(host(1)))
+        before = mesh.snapshot().revision
+        until_s = time.monotonic() + 4
+        while time.monotonic() < until_s:
+            view = mesh.snapshot()
+            keeper.notice(replace(view, leases=(), heartbeats={}))
+            time.sleep(0.02)
+        # About five looks of two writes (0.2 s, doubled each time); the store is shared.
+        assert mesh.snapshot().revision - before <= 30
+
+
+def test_promise_4_on_hold_only_what_was_held_is_registered_again(mesh: Registry) -> None:
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.hold()
+        keeper.update(REGISTRATION)
+        eventually(lambda: condition(heard) == "claims-held-back")
+        assert mesh.snapshot().leases == ()
+        wanted = IPv4Network("10.70.0.0/16")
+        keeper.update(replace(REGISTRATION, wanted_subnet=wanted))
+        lease = eventually(held(heard))
+        assert lease.subnet == wanted
+
+
+def test_promise_4_a_claim_held_back_goes_ahead_when_the_alarm_ends(mesh: Registry) -> None:
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.hold()
+        keeper.update(REGISTRATION)
+        eventually(lambda: condition(heard) == "claims-held-back")
+        keeper.resume()
+        eventually(held(heard))
+
+
+def _written(mesh: Registry) -> dict[bytes, int]:
+    """When each key was written last."""
+    whole = mesh.keys.everything
+    return {
+        each.key: each.mod_revision for each in mesh.client.range(whole.start, whole.end).records
+    }
+
+
+class _Host:
+    """A host as far as leases go: believes views or raises the alarm, as the daemon does."""
+
+    def __init__(self, etcd: Etcd, stack: contextlib.ExitStack, number: int) -> None:
+        self.heard = Heard()
+        self.believed: View | None = None
+        self.alarm = False
+        mesh = stack.enter_context(registry(etcd))
+        self.mesh = mesh
+        self.registration = replace(
+            REGISTRATION, node_address=request(number).node_address, host_name=f"host{number}"
+        )
+        self.keeper = Keeper(
+            mesh,
+            host_id=host(number),
+            boot_id=f"{number:032x}",
+            agent_version="0.1.0",
+            settings=SHORT,
+            on_lease=self._on_lease,
+        )
+        directory = Directory(mesh, self._on_view, Heard())
+        stack.callback(self.keeper.stop)
+        stack.callback(directory.stop)
+        self.keeper.start()
+        directory.start()
+        self.keeper.update(self.registration)
+
+    def _on_lease(
+        self, lease: Lease | None, conditions: tuple[Condition, ...], _former: Lease | None
+    ) -> None:
+        self.heard(lease, conditions)
+        if lease is not None and self.registration.wanted_subnet is None:
+            self.registration = replace(
+                self.registration, wanted_subnet=lease.subnet, may_change_subnet=False
+            )
+            self.keeper.update(self.registration)
+
+    def _on_view(self, view: View) -> None:
+        if trust.judge(self.believed, view).alarm:
+            self.alarm = True
+            self.keeper.hold()
+            if view.config is None and self.believed is not None and self.believed.config:
+                self.mesh.create_config(self.believed.config, grace_s=3)
+        else:
+            self.believed = view
+        self.keeper.notice(view)
+
+    @property
+    def subnet(self) -> IPv4Network | None:
+        lease = self.heard.last[0] if self.heard.last else None
+        return lease.subnet if lease else None
+
+
+def test_promise_4_etcd_replaced_by_an_empty_one_with_a_fifth_host_joining_at_once(
+    etcd: Etcd,
+) -> None:
+    """Every holder registers what it held; the joiner waits and takes nobody's subnet."""
+    with contextlib.ExitStack() as stack:
+        first = _Host(etcd, stack, 0)
+        eventually(lambda: condition(first.heard) == "mesh-config-missing")
+        first.mesh.create_config(config("10.64.0.0/14"))  # four subnets for four hosts
+        hosts = [first, *(_Host(etcd, stack, number) for number in range(1, 4))]
+        eventually(lambda: all(each.subnet for each in hosts))
+        before = [each.subnet for each in hosts]
+        eventually(lambda: all(each.believed and len(each.believed.leases) == 4 for each in hosts))
+        etcd.kill()
+        etcd.wipe()
+        etcd.arguments += ["--initial-cluster-token", "another"]
+        etcd.start()
+        etcd.wait_healthy()
+        fifth = _Host(etcd, stack, 4)
+        eventually(lambda: len(first.mesh.snapshot().leases) == 4, timeout_s=20)
+        eventually(lambda: all(each.alarm for each in hosts), timeout_s=20)  # each at its own time
+        assert [each.subnet for each in hosts] == before
+        held = {first.mesh.snapshot().lease_of(host(number)) for number in range(4)}
+        assert {lease.subnet for lease in held if lease} == set(before)
+        eventually(lambda: condition(fifth.heard) == "no-free-subnet", timeout_s=20)
+        assert fifth.subnet is None
