@@ -99,7 +99,8 @@ class RateLimiter:
 
     As a processor it limits each event by its name, more strictly (one per interval) by
     name and ``limit_key`` where the caller gives that; the next admitted one carries
-    ``held_back=N``. Debug events and critical ones pass.
+    ``held_back=N``. Debug events and critical ones pass. What begins or ends a condition has a
+    measure of its own for each condition and subject: no flood of others keeps it from the log.
 
     Args:
         clock: Monotonic seconds.
@@ -155,7 +156,10 @@ class RateLimiter:
             return event
         name = str(event.get("event", ""))
         if limit_key is None:
-            held_back = self.admit(name)
+            subject = (
+                f"{event['condition']}\0{event.get('subject')}" if "condition" in event else ""
+            )
+            held_back = self.admit(f"{name}\0{subject}" if subject else name)
         else:
             held_back = self.admit(f"{name}\0{limit_key}", burst=1)
         if held_back is None:

@@ -9,6 +9,7 @@ import logging
 import re
 import socket
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,30 @@ def test_promise_10_repeats_of_one_event_are_held_back_and_counted() -> None:
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 20 + 1 + 1
     assert lines[-1]["held_back"] == 80
+
+
+def test_promise_9_a_flood_of_one_condition_hides_no_other() -> None:
+    stream = started()
+    registry = ConditionRegistry(Clock())
+    flood = [
+        Condition(name="record-set-aside", subject=f"key{number}", cause="bad", hint="")
+        for number in range(100)
+    ]
+    other = Condition(name="etcd-unreachable", cause="refused", hint="")
+    registry.replace("view", flood)
+    registry.replace("etcd", [other])
+    registry.replace("view", ())
+    registry.replace("etcd", ())
+    for _ in range(100):  # one that flaps is still a flood
+        registry.replace("etcd", [other])
+        registry.replace("etcd", ())
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    told = Counter((line["event"], line["condition"]) for line in lines)
+    assert told == {
+        (event, name): count
+        for name, count in (("record-set-aside", 100), ("etcd-unreachable", 20))
+        for event in ("condition-raised", "condition-cleared")
+    }
 
 
 def test_a_limit_key_admits_one_per_interval_and_debug_is_not_limited() -> None:
