@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.daemon import viewconditions as tell
+from agent.daemon.documents import lease_left_s
 from agent.docker.report import ConfigFile
 from agent.leases import trust
 from agent.mesh.backends import backend_by_name
@@ -48,6 +49,8 @@ class Known:
         own: The lease this host holds, or held by its own copy while etcd is away.
         former: While the mesh moves to another CIDR: the lease this host had before, as long as
             Docker has networks in it.
+        unheld: Why etcd does not have ``own`` as this host's lease; "" while it has it, and while
+            nobody knows.
         silent: Node addresses that were probed and do not answer.
         docker_config: Whether a Docker that starts now gets the lease.
         docker_seen: The engine answered at least once in this life of the agent.
@@ -62,6 +65,7 @@ class Known:
     config: MeshConfig | None = None
     own: Lease | None = None
     former: Lease | None = None
+    unheld: str = ""
     host: HostFacts | None = None
     docker: DockerFacts = DockerFacts(reachable=False, problem="not asked yet")
     docker_state: DockerState = DockerState.ABSENT
@@ -122,11 +126,34 @@ class Known:
             docker_seen=self.docker_seen or facts.reachable,
         )
 
+    def with_lease(
+        self, lease: Lease | None, former: Lease | None, conditions: tuple[Condition, ...]
+    ) -> Known:
+        """Fold in what the keeper holds; without a lease what runs keeps running (promise 3).
+
+        Args:
+            conditions: What the keeper says of it.
+        """
+        if self.left:
+            return self
+        if lease is None:
+            why = conditions[0].cause if conditions else "etcd does not have it as this host's"
+            return replace(self, unheld=why)
+        return replace(self, own=lease, former=former, unheld="")
+
+    def lease_ended(self, now_s: float) -> bool:
+        """Whether the own lease's time is over by the clock: of use only while etcd is away.
+
+        Args:
+            now_s: Unix time.
+        """
+        return self.own is not None and lease_left_s(self.own, now_s) == 0
+
     def set_left(self, *, left: bool) -> Known:
         """Follow the operator's word."""
         if not left:
             return replace(self, left=False)
-        return replace(self, left=True, own=None, former=None)
+        return replace(self, left=True, own=None, former=None, unheld="")
 
     def accepted(self) -> Known:
         """Believe the alarming view by the operator's word."""

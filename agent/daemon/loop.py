@@ -68,6 +68,7 @@ class Loop:
 
     Args:
         clock: Monotonic seconds.
+        wall_clock: Unix seconds, in which a lease says when it was renewed.
     """
 
     def __init__(
@@ -81,12 +82,14 @@ class Loop:
         silence: Silence,
         timers: Timers,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._rooms = rooms
         self._conditions = conditions
         self._notifier = notifier
         self._clock = clock
+        self._wall_clock = wall_clock
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._timers = timers
         self._snapshot = Snapshot(known=known)
@@ -271,18 +274,17 @@ class Loop:
         self._conditions.replace("etcd", (tell.etcd_unreachable(event.problem),))
 
     def _lease(self, event: LeaseChanged) -> None:
-        known = self._snapshot.known
+        before = self._snapshot.known
         self._conditions.replace("lease", event.conditions)
-        if known.left or (event.lease, event.former) == (known.own, known.former):
+        known = before.with_lease(event.lease, event.former, event.conditions)
+        self._update(known=known)
+        own = known.own
+        if own is None or (own, known.former) == (before.own, before.former):
             return
-        if event.lease is None:
-            # What runs keeps running (promise 3); the keeper's condition says why it is not ours.
-            return
-        if known.own is None or known.own.subnet != event.lease.subnet:
-            self._log.debug("lease-held", subnet=str(event.lease.subnet))
-            subnet = str(event.lease.subnet)
+        if before.own is None or before.own.subnet != own.subnet:
+            self._log.debug("lease-held", subnet=str(own.subnet))
+            subnet = str(own.subnet)
             self._rooms.observer.happened("subnet-held", f"this host holds {subnet}", subnet)
-        self._update(known=replace(known, own=event.lease, former=event.former))
         self._rooms.passes.world_changed()
         self._timers.set_sooner("copy", 0)
 
@@ -327,7 +329,11 @@ class Loop:
             )
         told = known.docker_config is not ConfigFile.WAITING
         self._update(
-            report=passes.report, passed=passes.settled, configured=passes.configured and told
+            lease_ended=bool(self._snapshot.contact_problem)
+            and known.lease_ended(self._wall_clock()),
+            report=passes.report,
+            passed=passes.settled,
+            configured=passes.configured and told,
         )
         self._announcer.tell(self._snapshot, self._conditions.all())
         self._write_history()

@@ -114,6 +114,8 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
         "hostmesh_lease_left_seconds", "Until this host's lease ends if it is not renewed"
     )
     left_s = None if known.own is None else lease_left_s(known.own, reading.now_s)
+    if known.unheld:
+        left_s = 0.0
     if left_s is not None:
         left.add_metric([], left_s)
     yield left

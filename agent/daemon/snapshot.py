@@ -16,6 +16,7 @@ class Snapshot:
 
     Attributes:
         contact_problem: Why etcd cannot be reached, "" while it can.
+        lease_ended: The own lease's time is over by the clock, and etcd does not say otherwise.
         passed: The last passes over routes and rules left nothing undone.
         configured: Kernel and daemon.json are as far as they can be brought.
     """
@@ -23,8 +24,21 @@ class Snapshot:
     known: Known
     report: RoutesReport = RoutesReport()
     contact_problem: str = "not connected yet"
+    lease_ended: bool = False
     passed: bool = False
     configured: bool = False
+
+    @property
+    def lease_problem(self) -> str:
+        """Why others may not count on the subnet being this host's; "" while they may."""
+        known = self.known
+        if known.own is None:
+            return ""
+        if known.unheld:
+            return f"the lease of {known.own.subnet} is not held: {known.unheld}"
+        if self.lease_ended:
+            return f"the lease of {known.own.subnet} has ended, not renewed: {self.contact_problem}"
+        return ""
 
     @property
     def summary(self) -> str:

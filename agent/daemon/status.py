@@ -33,6 +33,8 @@ def host_state(snapshot: Snapshot, standing: Iterable[Standing]) -> str:
         return "waiting"
     if not known.docker_in_place or not snapshot.passed:
         return "joining"
+    if snapshot.lease_problem:
+        return "degraded"
     if any(each.condition.severity is Severity.ERROR for each in standing):
         return "degraded"
     return "ready" if known.complete else "degraded"
@@ -44,7 +46,9 @@ def is_ready(snapshot: Snapshot) -> tuple[bool, str]:
     if known.left:
         return False, "the host has left the mesh"
     if known.own is None:
-        return False, "no subnet is held yet"
+        return False, "no subnet is held yet" + (f": {known.unheld}" if known.unheld else "")
+    if snapshot.lease_problem:
+        return False, snapshot.lease_problem
     if not known.docker_in_place:
         return False, f"Docker does not have {known.own.subnet} yet ({known.docker_state})"
     if not snapshot.passed:

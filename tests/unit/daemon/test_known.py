@@ -8,7 +8,10 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.daemon.known import Known, own_leases
+from agent.daemon.snapshot import Snapshot
+from agent.daemon.status import host_state, is_ready
 from agent.model import (
+    Condition,
     DockerFacts,
     DockerNetwork,
     DockerState,
@@ -257,3 +260,45 @@ def test_the_world_has_both_subnets_and_no_peer_of_this_hosts_own() -> None:
     assert world.own_subnets == (IPv4Network("10.33.0.0/16"), IPv4Network("10.64.0.0/16"))
     assert set(world.peers) == {lease(1).subnet}
     assert mover().set_left(left=True).own_subnets == ()
+
+
+def ready(known: Known, *, ended: bool = False) -> tuple[bool, str]:
+    seen = Snapshot(
+        known=known.with_docker(docker("10.64.0.0/17"), DockerState.READY),
+        contact_problem="etcd is away" if ended else "",
+        lease_ended=ended,
+        passed=True,
+    )
+    assert (host_state(seen, ()) == "ready") is is_ready(seen)[0]
+    return is_ready(seen)
+
+
+TAKEN = Condition(name="lease-taken", cause="host9 owns 10.64.0.0/16", hint="")
+
+
+def test_a_lease_that_is_anothers_keeps_what_runs_and_is_not_ready() -> None:
+    """Promises 3 and 9."""
+    held = member()
+    assert ready(held) == (True, "ready")
+    lost = held.with_lease(None, None, (TAKEN,))
+    assert lost.own == held.own
+    assert world(lost) == world(held)
+    assert ready(lost) == (
+        False,
+        "the lease of 10.64.0.0/16 is not held: host9 owns 10.64.0.0/16",
+    )
+    assert ready(lost.with_lease(lease(0), None, ())) == (True, "ready")
+    assert lost.set_left(left=True).with_lease(None, None, (TAKEN,)).unheld == ""
+    assert "host9" in ready(replace(lost, own=None))[1]
+
+
+def test_a_lease_ends_by_the_clock_once_it_was_not_renewed() -> None:
+    held = replace(member(), own=replace(lease(0), renewed_s=1000.0, ttl_s=60))
+    assert not held.lease_ended(1059.0)
+    assert held.lease_ended(1060.0)
+    assert not replace(held, own=None).lease_ended(1060.0)
+    assert not member().lease_ended(1060.0), "of a flannel lease nobody knows"
+    assert ready(held, ended=True) == (
+        False,
+        "the lease of 10.64.0.0/16 has ended, not renewed: etcd is away",
+    )
