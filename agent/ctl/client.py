@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ _OK = 200
 _HEAD_ENDS = b"\r\n\r\n"
 _MAX_HEAD_BYTES = 65_536
 _STATUS_WORDS = 2
+_LEAST_S = 0.001
 _START_HINT = "systemctl status hostmesh-agent; journalctl -u hostmesh-agent -n 20"
 
 
@@ -79,7 +81,7 @@ class AgentClient:
     def _request(self, method: str, target: str, body: bytes | None) -> tuple[int, bytes]:
         try:
             return self._exchange(method, target, body)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             raise self._late() from None
         except (FileNotFoundError, ConnectionRefusedError):
             raise self._absent() from None
@@ -103,10 +105,20 @@ class AgentClient:
         if body is not None:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(self._timeout_s)
-            connection.connect(str(self.path))
+            self._connect(connection)
+            connection.settimeout(max(_LEAST_S, deadline_s - self._clock()))
             connection.sendall(head.encode() + b"\r\n" + (body or b""))
             return self._read(connection, deadline_s)
+
+    def _connect(self, connection: socket.socket) -> None:
+        """Wait for a place in the queue of a busy agent; BlockingIOError when none gets free.
+
+        Python's own deadline would not: connect(2) without blocking is refused at once there.
+        """
+        whole_s, part_s = divmod(max(_LEAST_S, self._timeout_s), 1)
+        deadline = struct.pack("@ll", int(whole_s), int(part_s * 1_000_000))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, deadline)
+        connection.connect(str(self.path))
 
     def _absent(self) -> AgentAbsentError:
         return AgentAbsentError(

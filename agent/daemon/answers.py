@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from agent.daemon.conditions import ConditionRegistry
-from agent.daemon.control import Routes, Text
+from agent.daemon.connection import Routes, Text
 from agent.daemon.documents import leases_document
 from agent.daemon.history import events_document
 from agent.daemon.kernelpass import KernelPass

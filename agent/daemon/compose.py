@@ -32,6 +32,7 @@ from agent.daemon.events import (
     ViewSeen,
 )
 from agent.daemon.finding import Finding
+from agent.daemon.hostlock import HostLock
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known, former_lease
 from agent.daemon.loop import Loop
@@ -89,6 +90,7 @@ class HostAgent:
         source: Where to read that again.
 
     Raises:
+        Refused: Another agent runs on this host.
         HostmeshError: The host lacks something without which nothing can start.
     """
 
@@ -96,6 +98,7 @@ class HostAgent:
         self._settings = settings
         self._source = source
         self._log = structlog.get_logger("agent")
+        self._lock = HostLock(settings.agent.run_dir, "hostmesh-agent")
         self._state = StateFile(settings.agent.state_dir)
         self._host_id = host_id(read_machine_id())
         self._boot_id = read_boot_id()
@@ -193,6 +196,7 @@ class HostAgent:
             self._prober.stop,
             self._docker.stop,
             self._client.close,
+            self._lock.release,
         )
         with ExitStack() as ending:  # one that fails keeps no other from its end
             for stop in reversed(stops):

@@ -13,64 +13,25 @@ import grp
 import json
 import os
 import socket
-import struct
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn, UnixStreamServer
-from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qsl
 
 import structlog
 
-from agent import threads
-from agent.errors import HostmeshError, NotRoot, Refused, StateError, UsageError
+from agent.daemon.connection import Handler, Routes, error_document, peer_uid
+from agent.daemon.slots import Slots
+from agent.errors import AgentUnavailable, StateError
 
-__all__ = ["ControlServer", "MetricsServer", "Routes", "Text"]
+__all__ = ["ControlServer", "MetricsServer"]
 
-Document = Mapping[str, Any]
-Query = Mapping[str, str]
-_BODY_LIMIT = 64 * 1024
-_REQUEST_TIMEOUT_S = 10.0
 _CONNECTION_S = 300.0
 """A connection may stay that long at most, whatever it does: a slot is for everybody."""
 _THREADS = 16
-_QUERY_FIELDS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """An answer that is not JSON."""
-
-    body: bytes
-    content_type: str
-
-
-Answer = Document | Text | tuple[int, Document]
-
-
-class Routes:
-    """What the socket answers: paths to functions.
-
-    Args:
-        read: GET paths; each function returns the document, or (status, document).
-        change: POST paths; each function takes the request's JSON object.
-        query: GET paths whose functions take what stands behind the "?".
-    """
-
-    def __init__(
-        self,
-        read: Mapping[str, Callable[[], Answer]],
-        change: Mapping[str, Callable[[Document], Document]],
-        query: Mapping[str, Callable[[Query], Answer]] = MappingProxyType({}),
-    ) -> None:
-        self.read = read
-        self.change = change
-        self.query = query
+_FOR_ROOT = 4
+_GOODBYE_S = 0.2
 
 
 class _Serving:
@@ -96,13 +57,13 @@ class ControlServer(_Serving):
     """Serves :class:`Routes` on a unix socket until stopped.
 
     Args:
-        path: The socket. A stale one of a dead agent is replaced.
+        path: The socket. One that is there is a dead agent's, and is replaced: whoever makes
+            this holds the host's lock (agent.daemon.hostlock).
         group: Name of the group that may read, "" for root only.
         routes: What to answer.
         connection_s: How long a connection may stay, whatever it does.
 
     Raises:
-        Refused: Another agent answers on the socket.
         StateError: The socket cannot be made.
     """
 
@@ -110,7 +71,6 @@ class ControlServer(_Serving):
         self, path: Path, group: str, routes: Routes, *, connection_s: float = _CONNECTION_S
     ) -> None:
         self._path = path
-        _refuse_a_second_agent(path)
         try:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
@@ -159,47 +119,39 @@ class MetricsServer(_Serving):
         self.port: int = server.server_address[1]
 
 
-def _refuse_a_second_agent(path: Path) -> None:
-    with (
-        contextlib.suppress(OSError),  # nobody listens, or no socket: both are what we want
-        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe,
-    ):
-        probe.settimeout(1)
-        probe.connect(str(path))
-        raise Refused(
-            f"another hostmesh-agent answers on {path}",
-            hint="one agent runs per host: systemctl status hostmesh-agent",
-        )
-
-
 class _Bounded(ThreadingMixIn):
     """A thread for each connection, so many at most."""
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 32
+    request_queue_size = 128
 
     def prepare(self, routes: Routes, connection_s: float) -> None:
         """To be called before anybody connects."""
         self.routes = routes
         self.connection_s = connection_s
-        self._slots = threading.BoundedSemaphore(_THREADS)
+        self.slots = Slots(_THREADS, _FOR_ROOT)
+
+    def is_root(self, request: socket.socket) -> bool:  # noqa: ARG002 # of those that can tell
+        """Whether root is known to be the one who connected."""
+        return False
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 # socketserver's types
-        if not self._slots.acquire(timeout=1):
+        if not self.slots.take(request, root=self.is_root(request)):
+            _say_busy(request)
             self.shutdown_request(request)  # type: ignore[attr-defined] # the server it is mixed into
             return
         try:
             super().process_request(request, client_address)
         except BaseException:  # no thread could be started
-            self._slots.release()
+            self.slots.leave(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 # the same
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._slots.release()
+            self.slots.leave(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002 # the same
         structlog.get_logger("agent.control").debug("request failed", exc_info=True)
@@ -208,7 +160,10 @@ class _Bounded(ThreadingMixIn):
 class _Server(_Bounded, UnixStreamServer):
     def __init__(self, path: str, routes: Routes, connection_s: float) -> None:
         self.prepare(routes, connection_s)
-        super().__init__(path, _Handler)
+        super().__init__(path, Handler)
+
+    def is_root(self, request: socket.socket) -> bool:
+        return peer_uid(request) == 0
 
 
 class _TcpServer(_Bounded, TCPServer):
@@ -216,128 +171,20 @@ class _TcpServer(_Bounded, TCPServer):
 
     def __init__(self, address: tuple[str, int], routes: Routes) -> None:
         self.prepare(routes, _CONNECTION_S)
-        super().__init__(address, _Handler)
+        super().__init__(address, Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = _REQUEST_TIMEOUT_S
-    server: _Server
-
-    def setup(self) -> None:  # http.server's name
-        """One that sends a byte now and then would stay for ever: its time is limited."""
-        super().setup()
-        self._end = threading.Timer(self.server.connection_s, self._cut)
-        self._end.daemon = True
-        self._end.start()
-
-    def finish(self) -> None:  # http.server's name
-        self._end.cancel()
-        super().finish()
-
-    def _cut(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    def do_GET(self) -> None:  # http.server's name
-        path, _, raw = self.path.partition("?")
-        routes = self.server.routes
-        if path in routes.read:
-            self._answer(routes.read[path])
-        elif path in routes.query:
-            function = routes.query[path]
-            self._answer(lambda: function(_query(raw)))
-        else:
-            self._unknown()
-
-    def do_POST(self) -> None:  # http.server's name
-        function = self.server.routes.change.get(self.path)
-        if function is None:
-            self._unknown()
-            return
-        self._answer(lambda: function(self._body()))
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 # http.server's signature
-        """Say nothing: requests are not news."""
-
-    def _unknown(self) -> None:
-        routes = self.server.routes
-        known = sorted({*routes.read, *routes.query, *routes.change})
-        self.close_connection = True
-        self._send(
-            HTTPStatus.NOT_FOUND,
-            error_document(UsageError(f"no {self.path} here", hint="known: " + " ".join(known))),
-        )
-
-    def _body(self) -> Document:
-        if self._peer_uid() != 0:
-            raise NotRoot("only root may change anything", hint="run it with sudo")
-        length = self.headers.get("Content-Length", "0")
-        if not length.isdigit() or int(length) > _BODY_LIMIT:
-            self.close_connection = True
-            raise UsageError(f"a request's body has at most {_BODY_LIMIT} bytes")
-        try:
-            raw = self.rfile.read(int(length)) if int(length) else b"{}"
-        except OSError as error:
-            self.close_connection = True
-            raise UsageError(f"the request's body did not come: {error}") from error
-        try:
-            body = json.loads(raw)
-        except ValueError as error:
-            raise UsageError(f"the request's body is not JSON: {error}") from error
-        if not isinstance(body, dict):
-            raise UsageError("the request's body is not a JSON object")
-        return body
-
-    def _peer_uid(self) -> int:
-        raw = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int(struct.unpack("3i", raw)[1])
-
-    def _answer(self, function: Callable[[], Answer]) -> None:
-        try:
-            answer = function()
-        except HostmeshError as error:
-            status = HTTPStatus.FORBIDDEN if isinstance(error, NotRoot) else HTTPStatus.CONFLICT
-            if isinstance(error, UsageError):
-                status = HTTPStatus.BAD_REQUEST
-            self._send(status, error_document(error))
-            return
-        except Exception as error:  # noqa: BLE001 - the top of a thread: the asker is answered
-            threads.tell(error)
-            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, error_document(_bug(error)))
-            return
-        if isinstance(answer, Text):
-            self._write(HTTPStatus.OK, answer.body, answer.content_type)
-            return
-        status_code, document = answer if isinstance(answer, tuple) else (HTTPStatus.OK, answer)
-        self._send(status_code, document)
-
-    def _send(self, status: int, document: Document) -> None:
-        self._write(status, json.dumps(document).encode() + b"\n", "application/json")
-
-    def _write(self, status: int, payload: bytes, content_type: str) -> None:
-        with contextlib.suppress(OSError):  # the asker went away
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(payload)))
-            self.end_headers()
-            self.wfile.write(payload)
-
-
-def _query(raw: str) -> Query:
-    try:
-        return dict(parse_qsl(raw, strict_parsing=bool(raw), max_num_fields=_QUERY_FIELDS))
-    except ValueError as error:
-        raise UsageError(f"what stands behind the ? cannot be read: {error}") from error
-
-
-def _bug(error: Exception) -> HostmeshError:
-    return HostmeshError(
-        f"the agent met what nobody foresaw: {type(error).__name__}: {error}",
-        hint="a bug: its log has the traceback; please report it with agentctl bugreport",
+def _say_busy(connection: socket.socket) -> None:
+    """Answer in the thread that accepts: briefly, whatever was asked."""
+    error = AgentUnavailable(
+        "the agent answers as many as it can at a time", hint="ask again in a moment"
     )
-
-
-def error_document(error: HostmeshError) -> Document:
-    """An error as the socket says it: message, hint, exit status for agentctl."""
-    return {"error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}}
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    body = json.dumps(error_document(error)).encode() + b"\n"
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    with contextlib.suppress(OSError):
+        connection.settimeout(_GOODBYE_S)
+        connection.sendall(head.encode() + body)

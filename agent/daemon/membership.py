@@ -16,8 +16,9 @@ from typing import Any
 import structlog
 
 from agent.daemon.background import Background
+from agent.daemon.hostlock import HostLock
 from agent.daemon.state import StateFile
-from agent.errors import HostmeshError, Refused
+from agent.errors import HostmeshError
 from agent.model import Condition
 from agent.settings import Settings
 
@@ -25,6 +26,7 @@ __all__ = [
     "CutOff",
     "Done",
     "Leaver",
+    "agent_runs",
     "cleanup",
     "join_offline",
     "leave_offline",
@@ -147,52 +149,43 @@ class CutOff:
 
 def leave_offline(settings: Settings, *, force: bool = False) -> Done:
     """``agentctl leave`` while no agent runs."""
-    refuse_running_agent(settings.agent.socket, "leave")
-    from agent.daemon.parts import leaver  # noqa: PLC0415 # pulls in every room
+    with HostLock(settings.agent.run_dir, "agentctl leave"):
+        from agent.daemon.parts import leaver  # noqa: PLC0415 # pulls in every room
 
-    return leaver(settings).leave(force=force)
+        return leaver(settings).leave(force=force)
 
 
 def cleanup(settings: Settings) -> Done:
     """``agentctl cleanup``: only the host, only while no agent runs (it would repair at once)."""
-    refuse_running_agent(settings.agent.socket, "cleanup")
-    from agent.daemon.parts import leaver  # noqa: PLC0415 # the same
+    with HostLock(settings.agent.run_dir, "agentctl cleanup"):
+        from agent.daemon.parts import leaver  # noqa: PLC0415 # the same
 
-    return leaver(settings).clean()
+        return leaver(settings).clean()
 
 
 def join_offline(settings: Settings) -> Done:
     """``agentctl join`` while no agent runs: it will join when it starts."""
-    refuse_running_agent(settings.agent.socket, "join")
-    state = StateFile(settings.agent.state_dir)
     outcome = Done()
-    if state.left:
-        state.set_left(left=False)
-        outcome.done.append("this host is no longer kept out")
+    with HostLock(settings.agent.run_dir, "agentctl join"):
+        state = StateFile(settings.agent.state_dir)
+        if state.left:
+            state.set_left(left=False)
+            outcome.done.append("this host is no longer kept out")
     outcome.todo.append("start the agent: systemctl start hostmesh-agent")
     return outcome
 
 
 def agent_runs(path: Path) -> bool:
-    """Whether an agent listens on the control socket."""
+    """Whether an agent listens on the control socket; one that is busy or hangs does, too.
+
+    For who only looks: what changes something takes the lock.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
             probe.connect(str(path))
+        except BlockingIOError:  # its queue is full
+            return True
         except OSError:
             return False
     return True
-
-
-def refuse_running_agent(path: Path, verb: str) -> None:
-    """Offline verbs and a running agent would work against each other.
-
-    Raises:
-        Refused: An agent answers on the socket.
-    """
-    if not agent_runs(path):
-        return
-    raise Refused(
-        f"{verb} without the agent is not possible while one runs here",
-        hint="stop it first: systemctl stop hostmesh-agent (routes and rules stay as they are)",
-    )

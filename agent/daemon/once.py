@@ -10,9 +10,9 @@ from contextlib import closing
 from dataclasses import replace
 
 from agent.daemon.endpoint import uplink_now
+from agent.daemon.hostlock import HostLock
 from agent.daemon.kernelpass import KernelPass, RulesReport
 from agent.daemon.known import Known, own_leases
-from agent.daemon.membership import refuse_running_agent
 from agent.daemon.parts import COPY_NAME, kernel_pass
 from agent.daemon.routing import RoutesReport
 from agent.daemon.state import StateFile
@@ -47,13 +47,19 @@ def run_once(settings: Settings, *, dry_run: bool) -> tuple[int, tuple[str, ...]
         Refused: An agent runs here, or etcd says what an agent would not believe.
         HostmeshError: etcd, the kernel or iptables did not do what was needed.
     """
-    if not dry_run:
-        refuse_running_agent(settings.agent.socket, "--once")
+    if dry_run:
+        return _would(*_found(settings))
+    with HostLock(settings.agent.run_dir, "hostmesh-agent --once"):
+        return _do(*_found(settings))
+
+
+def _found(settings: Settings) -> tuple[KernelPass, World]:
     state = StateFile(settings.agent.state_dir)
     world = _world(settings, left=state.left)
-    kernel = kernel_pass(settings, state)
-    if dry_run:
-        return _would(kernel, world)
+    return kernel_pass(settings, state), world
+
+
+def _do(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
     routes = _make_routes(kernel, world)
     rules = kernel.rules(world) if _docker_answers(world) else RulesReport()
     lines = [f"{each.name}: {each.cause}" for each in (*rules.conditions, *routes.conditions)]

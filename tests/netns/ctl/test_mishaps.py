@@ -1,14 +1,17 @@
-"""What happens to a real agent that is killed in the middle of leaving, or meets a bug of ours."""
+"""What happens to a real agent that hangs, is killed while it leaves, or meets a bug of ours."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 
-from agent.errors import CannotTell, Refused
+from agent.errors import AgentUnavailable, CannotTell, Refused
 from tests.netns.ctl.stage import Node, Stage
 from tests.netns.netlab import eventually
 
@@ -55,6 +58,42 @@ def conditions(node: Node) -> dict[str, str]:
         f"{each['name']} {each['subject']}".strip(): each["cause"]
         for each in node.document("status")["conditions"]
     }
+
+
+def test_promise_1_a_hung_agent_is_not_taken_for_a_dead_one(node: Node) -> None:
+    """Neither a second agent nor a verb that works without one goes ahead beside it."""
+    subnet = node.subnet()
+    os.kill(node.agent_pid, signal.SIGSTOP)
+    crowd = [_trying(node) for _ in range(200)]  # until the queue on its socket is full
+    try:
+        assert not all(each.connected for each in crowd)
+        for refused in (node.agent(), node.agent("--once"), node.ctl("cleanup")):
+            assert refused.returncode == Refused.exit_code, refused.stderr
+            assert f"hostmesh-agent (pid {node.agent_pid})" in refused.stderr
+        for verb in ("leave", "status"):
+            silent = node.ctl(verb, "--timeout", "1s")
+            assert silent.returncode == AgentUnavailable.exit_code
+            assert "did not answer" in silent.stderr
+    finally:
+        for each in crowd:
+            each.socket.close()
+        os.kill(node.agent_pid, signal.SIGCONT)
+    assert eventually(node.subnet, 20) == subnet
+
+
+class _Trying(NamedTuple):
+    socket: socket.socket
+    connected: bool
+
+
+def _trying(node: Node) -> _Trying:
+    one = socket.socket(socket.AF_UNIX)
+    one.setblocking(False)
+    try:
+        one.connect(str(node.socket))
+    except BlockingIOError:
+        return _Trying(one, connected=False)
+    return _Trying(one, connected=True)
 
 
 DIE = "os.kill(os.getpid(), 9)"

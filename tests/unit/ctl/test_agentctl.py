@@ -547,7 +547,8 @@ def test_with_nobody_there_stdout_stays_empty_and_the_reason_is_etcds(socket_pat
 def test_firewall_show_prints_rules_or_what_would_be_written(
     socket_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from agent.daemon.control import ControlServer, Routes  # noqa: PLC0415
+    from agent.daemon.connection import Routes  # noqa: PLC0415
+    from agent.daemon.control import ControlServer  # noqa: PLC0415
 
     document: dict[str, Any] = {"rules": ["iptables-nft"], "restore": ["*raw", "COMMIT\x1b[1m"]}
     server = ControlServer(socket_path, "", Routes({"/v1/firewall": lambda: document}, {}))
@@ -567,7 +568,8 @@ def test_firewall_show_prints_rules_or_what_would_be_written(
 def test_the_daemons_own_server_and_agentctl_understand_each_other(
     socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from agent.daemon.control import ControlServer, Routes  # noqa: PLC0415
+    from agent.daemon.connection import Routes  # noqa: PLC0415
+    from agent.daemon.control import ControlServer  # noqa: PLC0415
     from agent.errors import Refused  # noqa: PLC0415
 
     def refuse(_body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -16,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.control import ControlServer, Routes
-from agent.errors import KernelError, NotRoot, Refused, StateError
+from agent.daemon.connection import Routes
+from agent.daemon.control import ControlServer
+from agent.errors import AgentUnavailable, KernelError, NotRoot, StateError
 
 pytestmark = pytest.mark.unit
 
@@ -55,31 +57,64 @@ def bug() -> Mapping[str, Any]:
     raise KeyError("x")
 
 
+class Stuck:
+    """An answer that takes until it is set free."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._lock = threading.Lock()
+        self._free = threading.Event()
+
+    def __call__(self) -> Mapping[str, Any]:
+        with self._lock:
+            self.waiting += 1
+        return {"free": self._free.wait(20)}
+
+    def set_free(self) -> None:
+        self._free.set()
+
+
 @pytest.fixture
-def path() -> Iterator[Path]:
+def stuck() -> Iterator[Stuck]:
+    made = Stuck()
+    yield made
+    made.set_free()
+
+
+@pytest.fixture
+def changed() -> list[Mapping[str, Any]]:
+    """What was sent to be changed."""
+    return []
+
+
+@pytest.fixture
+def path(stuck: Stuck, changed: list[Mapping[str, Any]]) -> Iterator[Path]:
     """A socket where other users may look, as under /run: pytest's own folder is closed."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield from serving(folder)
 
+    def change(body: Mapping[str, Any]) -> Mapping[str, Any]:
+        changed.append(body)
+        return {"got": dict(body)}
 
-def serving(folder: Path) -> Iterator[Path]:
     routes = Routes(
         read={
             "/v1/status": lambda: {"state": "ready"},
             "/healthz": lambda: (503, {"ok": False}),
             "/v1/broken": refuse,
             "/v1/bug": bug,
+            "/v1/large": lambda: {"filler": "x" * 8_000_000},
+            "/v1/stuck": stuck,
         },
-        change={"/v1/echo": lambda body: {"got": dict(body)}},
+        change={"/v1/echo": change},
     )
-    socket_path = folder / "run" / "agent.sock"
-    server = ControlServer(socket_path, "", routes)
-    server.start()
-    yield socket_path
-    server.stop()
-    assert not socket_path.exists()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        socket_path = folder / "run" / "agent.sock"
+        server = ControlServer(socket_path, "", routes)
+        server.start()
+        yield socket_path
+        server.stop()
+        assert not socket_path.exists()
 
 
 def test_a_bug_in_an_answer_is_answered_and_told(
@@ -120,7 +155,7 @@ def test_an_unknown_path_says_what_there_is(path: Path) -> None:
     assert "/v1/status" in body["error"]["hint"]
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"3", b"\xff"])
+@pytest.mark.parametrize("body", [b"{", b"[]", b"3", b"\xff", b"[" * 60_000])
 def test_a_body_that_is_no_json_object_is_refused(path: Path, body: bytes) -> None:
     if os.geteuid() != 0:
         pytest.skip("changing verbs are for root: run as root to see the body refused")
@@ -129,11 +164,80 @@ def test_a_body_that_is_no_json_object_is_refused(path: Path, body: bytes) -> No
     assert "JSON" in answer["error"]["message"]
 
 
-def test_a_huge_body_is_refused_unread(path: Path) -> None:
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Length: 1000000000",
+        "Content-Length: -1",
+        "Content-Length: \xb2",
+        "Content-Length: +2",
+        "Content-Length: 2\r\nContent-Length: 3",
+        "Content-Length: 99999999999999999999999999",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 2",
+    ],
+)
+def test_a_body_whose_end_is_not_plain_changes_nothing_and_is_no_next_request(
+    path: Path, changed: list[Mapping[str, Any]], head: str
+) -> None:
     if os.geteuid() != 0:
         pytest.skip("changing verbs are for root: run as root to see the body refused")
-    status, _ = ask(path, "POST", "/v1/echo", b"", {"Content-Length": str(10**9)})
+    raw = f"POST /v1/echo HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
+    status, document, rest = spoken(path, raw.encode("latin-1"))
     assert status == 400
+    assert "request" in document["error"]["message"]
+    assert rest == b"", "what follows is not taken for a request, and the connection ends"
+    assert not changed
+
+
+def test_half_a_body_changes_nothing(path: Path, changed: list[Mapping[str, Any]]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("changing verbs are for root: run as root to see the body refused")
+    raw = b"POST /v1/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{}"
+    status, document, _ = spoken(path, raw)
+    assert (status, changed) == (400, [])
+    assert "only 2 of 9 bytes" in document["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "wanted"),
+    [
+        (b"PUT /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
+        (b"GET /v1/status HTTP/1.1\r\n" + b"A: a\r\n" * 200 + b"\r\n", 431),
+    ],
+)
+def test_what_is_no_request_of_ours_gets_json_too(path: Path, raw: bytes, wanted: int) -> None:
+    status, document, _ = spoken(path, raw)
+    assert status == wanted
+    assert document["error"]["exit_code"] == 2
+
+
+def test_the_body_of_a_question_is_no_next_request(path: Path) -> None:
+    inner = b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n"
+    raw = b"GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
+    status, document, rest = spoken(path, raw % (len(inner), inner))
+    assert (status, document, rest) == (200, {"state": "ready"}, b"")
+
+
+def spoken(path: Path, raw: bytes) -> tuple[int, Any, bytes]:
+    """Status, document, and what came after it until the server hung up."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(5)
+        sock.connect(str(path))
+        with contextlib.suppress(BrokenPipeError):  # it is answered before it was sent whole
+            sock.sendall(raw)
+        sock.shutdown(socket.SHUT_WR)
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := sock.recv(65536):
+                received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    length = int(fields[b"Content-Length"])
+    return int(head.split(b" ")[1]), json.loads(body[:length]), body[length:]
 
 
 def test_changing_verbs_need_root(path: Path) -> None:
@@ -164,9 +268,7 @@ def as_nobody(run: Callable[[], tuple[int, Any]]) -> tuple[int, Any]:
     return status, body
 
 
-def test_a_second_agent_is_refused_and_a_dead_ones_socket_is_replaced(path: Path) -> None:
-    with pytest.raises(Refused):
-        ControlServer(path, "", Routes({}, {}))
+def test_a_dead_agents_socket_is_replaced(path: Path) -> None:
     stale = path.with_name("stale.sock")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(stale))
@@ -183,20 +285,64 @@ def test_an_unknown_group_is_an_error_for_operators(tmp_path: Path) -> None:
     assert "socket_group" in caught.value.hint
 
 
-def test_a_client_that_says_nothing_does_not_block_others(path: Path) -> None:
-    """Promise 10: a stuck client costs one thread, not the socket."""
-    idle = []
-    for _ in range(8):
+def connected(path: Path, number: int) -> list[socket.socket]:
+    found = []
+    for _ in range(number):
         sock = socket.socket(socket.AF_UNIX)
-        sock.connect(str(path))
-        idle.append(sock)
-    answers: list[int] = []
-    thread = threading.Thread(target=lambda: answers.append(ask(path, "GET", "/v1/status")[0]))
-    thread.start()
-    thread.join(5)
-    assert answers == [200]
+        sock.connect(str(path))  # waits for a place in the queue, as it does without a deadline
+        sock.settimeout(5)
+        found.append(sock)
+    return found
+
+
+def test_clients_that_say_nothing_keep_nobody_out(path: Path) -> None:
+    """Promise 10: the one that is idle for longest makes room."""
+    idle = connected(path, 40)
+    began_s = time.monotonic()
+    assert [ask(path, "GET", "/v1/status")[0] for _ in range(5)] == [200] * 5
+    assert time.monotonic() - began_s < 2
+    assert idle[0].recv(1) == b"", "the oldest was ended"
+    assert ask(path, "GET", "/v1/status")[0] == 200
     for sock in idle:
         sock.close()
+
+
+def test_a_client_that_does_not_take_its_answer_keeps_nobody_out(path: Path) -> None:
+    greedy = connected(path, 30)
+    for sock in greedy:
+        sock.sendall(b"GET /v1/large HTTP/1.1\r\nHost: x\r\n\r\n")
+    began_s = time.monotonic()
+    assert ask(path, "GET", "/v1/status")[0] == 200
+    assert time.monotonic() - began_s < 2
+    for sock in greedy:
+        sock.close()
+
+
+def test_while_everybody_waits_for_the_agent_root_gets_in_and_others_are_told(
+    path: Path, stuck: Stuck, changed: list[Mapping[str, Any]]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("places are kept for root: run as root")
+    waiting = connected(path, 16)
+    for sock in waiting:
+        sock.sendall(b"GET /v1/stuck HTTP/1.1\r\nHost: x\r\n\r\n")
+    eventually(lambda: stuck.waiting == 16)
+    path.chmod(0o666)
+    status, document = as_nobody(lambda: ask(path, "GET", "/v1/status"))
+    assert (status, document["error"]["exit_code"]) == (503, AgentUnavailable.exit_code)
+    assert ask(path, "POST", "/v1/echo", {"a": 1})[0] == 200
+    assert changed == [{"a": 1}]
+    stuck.set_free()
+    for sock in waiting:
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        sock.close()
+
+
+def eventually(found: Callable[[], bool], within_s: float = 5) -> None:
+    deadline_s = time.monotonic() + within_s
+    while not found():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def test_a_connection_ends_in_time_however_busy_it_looks(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.daemon.conditions import Standing
-from agent.daemon.control import MetricsServer, Routes, Text
+from agent.daemon.connection import Routes, Text
+from agent.daemon.control import MetricsServer
 from agent.daemon.known import Known
 from agent.daemon.metrics import Reading, render
 from agent.daemon.routing import RoutesReport
@@ -112,6 +114,15 @@ def test_every_value_is_what_the_agent_knows() -> None:
     assert found["hostmesh_drift_repairs_total kind=route-missing"] == 2
     assert found["hostmesh_docker_restarts_total"] == 0
     assert any(name.startswith("hostmesh_build_info ") for name in found)
+
+
+def test_a_lease_that_is_not_held_has_no_time_left() -> None:
+    read = reading()
+    known = replace(read.snapshot.known, unheld="host9 owns it")
+    text = render(replace(read, snapshot=replace(read.snapshot, known=known)))[0].decode()
+    assert "hostmesh_lease_left_seconds 0.0" in text
+    assert "hostmesh_ready 0.0" in text
+    assert 'hostmesh_state{state="degraded"} 1.0' in text
 
 
 def test_no_name_of_a_host_and_no_cause_becomes_a_label() -> None:

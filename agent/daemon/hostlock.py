@@ -1,0 +1,74 @@
+"""One agent a host, and no verb that works on the host beside it.
+
+The lock is the kernel's (flock(2)): it ends with the process that holds it, however that ends, and
+a process that hangs or is stopped holds it all the same. Whether anybody answers on the control
+socket says nothing: an agent that is busy or stopped does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from agent.errors import Refused, StateError
+
+__all__ = ["HostLock"]
+
+_NAME = "agent.lock"
+_MOST_BYTES = 100
+
+
+class HostLock:
+    """Held from the beginning to :meth:`release` or the process's end.
+
+    Args:
+        run_dir: ``agent.run_dir``.
+        holder: Who takes it, for others to read: "hostmesh-agent", "agentctl leave".
+
+    Raises:
+        Refused: Somebody holds it.
+        StateError: The file cannot be made.
+    """
+
+    def __init__(self, run_dir: Path, holder: str) -> None:
+        path = run_dir / _NAME
+        try:
+            run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(
+                f"{path} cannot be opened: {error.strerror}", hint="check agent.run_dir"
+            ) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            other = _holder(self._file)
+            os.close(self._file)
+            raise Refused(
+                f"{holder} is not possible while {other} runs on this host: it holds {path}",
+                hint="one agent runs per host: systemctl stop hostmesh-agent ends it, and routes"
+                " and rules stay as they are",
+            ) from error
+        with contextlib.suppress(OSError):  # a full disk: who it is is only for the message
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{holder} (pid {os.getpid()})".encode(), 0)
+
+    def release(self) -> None:
+        """Let others have it. The file stays: another may be about to lock it."""
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_how: object) -> None:
+        self.release()
+
+
+def _holder(file: int) -> str:
+    with contextlib.suppress(OSError):
+        if text := os.pread(file, _MOST_BYTES, 0).decode("utf-8", "replace").strip():
+            return text
+    return "another hostmesh-agent"
