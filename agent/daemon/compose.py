@@ -67,7 +67,7 @@ from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
 from agent.leases.survey import Survey
 from agent.leases.timeleft import TimeLeft
-from agent.model import Condition, Lease
+from agent.model import Condition, HostFacts, Lease
 from agent.settings import Settings
 
 __all__ = ["HostAgent", "run_forever"]
@@ -273,7 +273,7 @@ class HostAgent:
         rooms = Rooms(
             keeper=self._keeper,
             copy=self._copy_file,
-            read_host=lambda: read_host_facts(settings.routes.protocol),
+            read_host=self._read_host,
             check_host=check_host,
             passes=passes,
             docker=self._docker,
@@ -298,6 +298,11 @@ class HostAgent:
             silence=self._silence,
             timers=timers,
         )
+
+    def _read_host(self) -> HostFacts:
+        """Look at links, addresses and others' routes; called in the loop's thread."""
+        self._kernel.settle_mark(self._loop.snapshot.known.config)  # the pass tells of failures
+        return read_host_facts(self._settings.routes.protocol)
 
     def _adopt(self, settings: Settings) -> None:
         """Go on with settings that were read again; called in the loop's thread."""

@@ -8,18 +8,19 @@ is tried again after a growing pause.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from agent.daemon.forwarding import Forwarding
+from agent.daemon.routemark import RouteMark
 from agent.daemon.routing import RoutesReport, Routing
-from agent.errors import FirewallError, HostmeshError, KernelError
+from agent.errors import FirewallError, HostmeshError, KernelError, StateError
 from agent.kernel.firewall import Firewall
 from agent.mesh.desired import desired_routes
 from agent.mesh.firewall import FirewallWants, desired_firewall
 from agent.mesh.plan import RoutePlan
 from agent.mesh.world import World
-from agent.model import Access, Condition, Severity
+from agent.model import Access, Condition, MeshConfig, Severity
 
 __all__ = ["KernelPass", "RulesReport", "firewall_wants", "refused"]
 
@@ -44,6 +45,7 @@ class KernelPass:
     """The only caller of the kernel room's writers.
 
     Args:
+        mark: Keeps the routes of this host's earlier lives its own.
         firewall: None when settings say that the operator keeps the rules.
         forwarding: Switches net.ipv4.ip_forward on, once, with what that needs.
         access_limit: No Docker network of this host is opened wider than this.
@@ -53,11 +55,13 @@ class KernelPass:
         self,
         *,
         routing: Routing,
+        mark: RouteMark,
         firewall: Firewall | None,
         forwarding: Forwarding,
         access_limit: Access = Access.OPEN,
     ) -> None:
         self.routing = routing
+        self._mark = mark
         self._firewall = firewall
         self._forwarding = forwarding
         self._access_limit = access_limit
@@ -82,11 +86,30 @@ class KernelPass:
             may_delete: Routes may go whose lease was seen in this life and is gone.
             may_sweep: Routes of an earlier life may go, too (promises 3 and 4).
         """
+        found = self.settle_mark(world.config)
         try:
-            return self.routing.run(world, may_delete=may_delete, may_sweep=may_sweep)
+            report = self.routing.run(world, may_delete=may_delete, may_sweep=may_sweep)
         except KernelError as error:
             self.routing.look_again()
-            return RoutesReport(failed=1, conditions=(refused("routes", error),))
+            return RoutesReport(failed=1, conditions=(*found, refused("routes", error)))
+        return replace(report, conditions=(*found, *report.conditions)) if found else report
+
+    def settle_mark(self, config: MeshConfig | None) -> tuple[Condition, ...]:
+        """Take over the routes of a former ``routes.protocol``; what stood in the way.
+
+        Before the host is looked at, or they would look like somebody else's. Nothing is done
+        while the mesh's config, which says where they can be, is not known.
+        """
+        if config is None:
+            return ()
+        try:
+            if self._mark.settle(config.cidrs):
+                self.routing.look_again()
+        except KernelError as error:
+            return (refused("former routes", error),)
+        except StateError as error:
+            return (_mark_not_kept(error),)
+        return ()
 
     def rules(self, world: World) -> RulesReport:
         """Make rules, set and forwarding as ``world`` wants them."""
@@ -135,6 +158,7 @@ class KernelPass:
 
         Raises:
             KernelError: Something would not go; the rest was removed, run it again.
+            StateError: That nothing is left could not be written down.
         """
         done: list[str] = []
         if self._firewall is not None:
@@ -147,6 +171,7 @@ class KernelPass:
                 f"{len(problems)} of {len(results)} routes would not go: {problems[0]}",
                 hint="run agentctl cleanup again",
             )
+        self._mark.forget()
         if results:
             done.append(f"removed {len(results)} routes")
         return tuple(done)
@@ -206,6 +231,15 @@ def firewall_wants(
         )
     except ValueError as error:
         raise FirewallError(str(error), hint="name another uplink in agent.toml") from error
+
+
+def _mark_not_kept(error: StateError) -> Condition:
+    return Condition(
+        name="state-not-written",
+        cause=error.message,
+        hint=f"{error.hint}; until then keep routes.protocol as it is, or routes of the former "
+        "number stay behind",
+    )
 
 
 def refused(subject: str, error: HostmeshError) -> Condition:

@@ -12,10 +12,12 @@ from agent.daemon.forwarding import Forwarding
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.membership import Leaver
 from agent.daemon.restartturn import RestartTurn
+from agent.daemon.routemark import RouteMark
 from agent.daemon.routing import Routing
 from agent.daemon.state import StateFile
 from agent.docker.processes import ProcessTable
 from agent.docker.room import DockerRoom
+from agent.errors import KernelError, StateError
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.hostchecks import host_conditions
 from agent.kernel.routes import RouteTable
@@ -26,7 +28,7 @@ from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.registry import Registry
 from agent.leases.turns import Turns
-from agent.model import Condition, HostId, Uplink
+from agent.model import Condition, HostId, MeshConfig, Uplink
 from agent.settings import Settings
 
 __all__ = [
@@ -71,6 +73,7 @@ def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
     table = RouteTable(routes.protocol, routes.table)
     return KernelPass(
         routing=Routing(table, routes.protocol, time.monotonic),
+        mark=RouteMark(table, routes.protocol, state),
         firewall=firewall,
         forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),
         access_limit=settings.firewall.access,
@@ -82,6 +85,8 @@ def leaver(settings: Settings) -> Leaver:
     state = StateFile(settings.agent.state_dir)
     kernel = kernel_pass(settings, state)
     own = host_id(read_machine_id())
+    copy = CopyFile(settings.agent.state_dir / COPY_NAME)
+    config = _copied_config(copy)  # before it is forgotten
 
     def restore(force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: FBT001 # a callback of one argument
         if not settings.docker.manage:
@@ -89,6 +94,13 @@ def leaver(settings: Settings) -> Leaver:
         with closing(client_for(settings.etcd)) as client:
             report = docker_room(settings, client, own).give_back.restore(force=force)
         return report.done, report.todo
+
+    def remove() -> tuple[str, ...]:
+        stood = kernel.settle_mark(config)
+        done = kernel.remove()
+        if stood:
+            raise KernelError(stood[0].cause, hint=stood[0].hint)
+        return done
 
     def release() -> tuple[str, ...]:
         with closing(client_for(settings.etcd)) as client:
@@ -98,10 +110,18 @@ def leaver(settings: Settings) -> Leaver:
     return Leaver(
         state=state,
         release=release,
-        remove=kernel.remove,
+        remove=remove,
         restore=restore,
-        forget=CopyFile(settings.agent.state_dir / COPY_NAME).forget,
+        forget=copy.forget,
     )
+
+
+def _copied_config(file: CopyFile) -> MeshConfig | None:
+    try:
+        copy = file.peek()
+    except StateError:
+        return None
+    return copy.view.config if copy else None
 
 
 def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """The agent's own small facts on disk: has the operator said leave; what the agent switched.
 
 One JSON file, written atomically. It holds only what cannot be read back from the kernel
-or from etcd: an operator's word, and values to put back when the host leaves.
+or from etcd: an operator's word, values to put back when the host leaves, and the mark by
+which the kernel's routes are known to be ours.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class _Content:
     left: bool = False
     leaving: bool = False
     switched: Switched = Switched()
+    route_protocol: int | None = None
 
 
 class StateFile:
@@ -72,6 +74,11 @@ class StateFile:
         """What to put back when the host leaves."""
         return self._content.switched
 
+    @property
+    def route_protocol(self) -> int | None:
+        """The rtm_protocol that this host's routes bear; None when it has none."""
+        return self._content.route_protocol
+
     def set_left(self, *, left: bool) -> None:
         """Remember the operator's word over restarts and reboots; "leave" is yet to be done."""
         self._change(left=left, leaving=left)
@@ -84,6 +91,10 @@ class StateFile:
         """Remember what was found before the agent changed it; called before the change."""
         self._change(switched=switched)
 
+    def set_route_protocol(self, protocol: int | None) -> None:
+        """Remember the mark of this host's routes, by which a later life finds them."""
+        self._change(route_protocol=protocol)
+
     def _change(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of _Content
         with self._lock:
             content = replace(self._content, **changes)
@@ -94,6 +105,7 @@ class StateFile:
         try:
             raw = json.loads(self._path.read_text())
             switched = raw.get("switched", {})
+            protocol = raw.get("route_protocol")
             return _Content(
                 left=bool(raw["left"]),
                 leaving=bool(raw["left"] and raw.get("leaving")),
@@ -101,6 +113,7 @@ class StateFile:
                     ip_forward=switched.get("ip_forward"),
                     forward_policy=switched.get("forward_policy"),
                 ),
+                route_protocol=None if protocol is None else int(protocol),
             )
         except FileNotFoundError:
             return _Content()
@@ -108,7 +121,7 @@ class StateFile:
             raise StateError(
                 f"{self._path} cannot be read: {error.strerror}", hint="check its owner and mode"
             ) from error
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError(
                 f"{self._path} is damaged: {error}",
                 hint='write {"version": 1, "left": false} to it, or true if this host has left',

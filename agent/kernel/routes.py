@@ -13,7 +13,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from typing import Final, NamedTuple
 
@@ -38,7 +38,7 @@ from agent.mesh.plan import (
     RoutePlan,
     describe_route,
 )
-from agent.mesh.world import MAIN_TABLE, ROUTE_PROTOCOL
+from agent.mesh.world import MAIN_TABLE, ROUTE_PROTOCOL, RouteKey, route_key
 from agent.model import Route
 
 __all__ = ["RouteListing", "RouteTable"]
@@ -198,6 +198,46 @@ class RouteTable:
         self._foreign_payloads, self._within = payloads, within
         self._foreign = tuple(found)
         return self._foreign
+
+    def take_over(
+        self, former: int, within: tuple[IPv4Network, ...]
+    ) -> tuple[OperationResult, ...]:
+        """Mark the routes of another protocol as ours, each in force all the while.
+
+        For those that this host wrote while its protocol number was another. A route that
+        shares its key with another one, or that has what Hostmesh never writes, stays foreign:
+        a replacement might hit the other, or change what the route does.
+
+        Args:
+            former: Their rtm_protocol.
+            within: Only those whose destinations lie in one of these.
+
+        Raises:
+            KernelError: The list could not be had completely; nothing was changed.
+        """
+        with self._lock:
+            try:
+                payloads = self._open().dump(RTM_GETROUTE, route_dump_request(), "listing routes")
+            except KernelError:
+                self._drop_socket()
+                raise
+        by_key: dict[RouteKey, list[Route]] = {}
+        for route in filter(None, map(decode_route, payloads)):
+            by_key.setdefault(route_key(route), []).append(route)
+        alone = (routes[0] for routes in by_key.values() if len(routes) == 1)
+        operations = tuple(
+            Operation(
+                OperationKind.REPLACE,
+                replace(route, protocol=self._protocol),
+                Reason.MODIFIED,
+                route,
+            )
+            for route in alone
+            if route.protocol == former
+            and "+" not in route.kind
+            and any(map(route.destination.subnet_of, within))
+        )
+        return self.apply(RoutePlan(operations=operations))
 
     def apply(self, plan: RoutePlan, *, for_s: float | None = None) -> tuple[OperationResult, ...]:
         """Carry out the plan's operations in order; one that fails does not stop the rest.

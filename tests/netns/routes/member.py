@@ -111,3 +111,4 @@ def running(agent: compose.HostAgent, host: Host) -> Iterator[threading.Thread]:
         loop.join(5)
         agent._monitor.stop()
         agent._client.close()
+        agent._control.stop()

@@ -184,6 +184,33 @@ def test_stale_routes_of_an_earlier_life_in_another_table_are_swept(one: Host) -
     assert "192.0.2.18" in one.ip("route show table 77")
 
 
+def test_promise_5_routes_of_a_former_protocol_are_taken_over_others_are_not(one: Host) -> None:
+    ours = [
+        "unreachable 10.64.0.0/10",
+        "10.64.1.0/24 via 192.0.2.11 dev eth0",
+        "10.64.2.0/24 via 192.0.2.12 dev eth0 table 77",
+    ]
+    others = [
+        "10.64.3.0/24 via 192.0.2.13 dev eth0 proto 77",
+        "10.64.4.0/24 via 192.0.2.14 dev eth0 proto 140 mtu 1400",
+        "10.64.5.0/24 via 192.0.2.15 dev eth0 proto 77",
+        "172.16.0.0/16 via 192.0.2.16 dev eth0 proto 140",
+    ]
+    for route in (*(f"{each} proto 140" for each in ours), *others):
+        one.ip(f"route add {route}")
+    one.ip("route append 10.64.5.0/24 via 192.0.2.99 proto 140")
+
+    table = RouteTable(141)
+    results = one.call(table.take_over, 140, (CIDR,))
+    table.close()
+
+    assert [each.problem for each in results] == ["", "", ""]
+    assert shown(one, "table all proto 141") == set(ours)
+    left = shown(one, "table main")
+    assert set(others) <= left
+    assert "10.64.5.0/24 via 192.0.2.99 dev eth0 proto 140" in left
+
+
 def test_a_table_that_nobody_has_written_to_yet_is_an_empty_one(one: Host) -> None:
     world = replace(world_of(one, lease(PEER_A, "192.0.2.11")), route_table=100)
     table = RouteTable(table=100)

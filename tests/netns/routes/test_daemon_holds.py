@@ -9,7 +9,16 @@ import pytest
 
 from agent.daemon import routing
 from tests.netns.netlab import Host, Lan, Pinger, eventually
-from tests.netns.routes.member import AGGREGATE, PEER, Member, leave_a_copy, make_agent, running
+from tests.netns.routes.member import (
+    AGGREGATE,
+    CONTAINER,
+    PEER,
+    PEER_ROUTE,
+    Member,
+    leave_a_copy,
+    make_agent,
+    running,
+)
 from tests.netns.routes.scene import lease, shown
 
 pytestmark = pytest.mark.netns
@@ -98,6 +107,49 @@ def test_promise_4_an_earlier_lifes_routes_go_after_a_complete_view_and_the_grac
         assert time.monotonic() - began_s > 1.9
         assert member.is_right()
         assert member.diff()["state"] == "equal"
+
+
+def test_promise_6_another_protocol_in_the_settings_takes_the_routes_along(
+    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier life wrote them as 140, and one whose lease has ended since."""
+    agent = make_agent(here, tmp_path, monkeypatch)
+    with running(agent, here):
+        member = Member(here, agent)
+        member.joins()
+        eventually(member.is_right, 10)
+    here.ip(f"route add {STALE} proto 140")
+    here.ip("route add 172.16.0.0/16 via 192.0.2.77 proto 140")
+    leave_a_copy(tmp_path, PEER)
+    ping = Pinger(here, CONTAINER, 0.005)
+    agent = make_agent(here, tmp_path, monkeypatch, "protocol = 141\nsweep_grace_s = 1")
+    member = Member(here, agent)
+    with running(agent, here):
+        eventually(lambda: {AGGREGATE, PEER_ROUTE, STALE} <= shown(here, "proto 141"), 10)
+        member.joins()
+        eventually(lambda: shown(here, "proto 141") == {AGGREGATE, PEER_ROUTE}, 5)
+        assert shown(here) == {"172.16.0.0/16 via 192.0.2.77 dev eth0"}, "promise 5"
+        assert not {"route-conflict", "cidr-overlaps-host"} & member.conditions().keys()
+    assert ping.stop().lost == []
+
+
+def test_promise_6_another_table_in_the_settings_empties_the_former_one(
+    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = make_agent(here, tmp_path, monkeypatch)
+    member = Member(here, agent)
+    with running(agent, here):
+        member.joins()
+        eventually(member.is_right, 10)
+    here.ip("rule add to 10.64.0.0/10 lookup 100")
+    ping = Pinger(here, CONTAINER, 0.005)
+    agent = make_agent(here, tmp_path, monkeypatch, "table = 100\nsweep_grace_s = 1")
+    member = Member(here, agent)
+    with running(agent, here):
+        member.joins()
+        eventually(lambda: shown(here) == set(), 10)
+        assert shown(here, "table 100 proto 140") == {AGGREGATE, PEER_ROUTE}
+    assert ping.stop().lost == []
 
 
 def test_what_cannot_be_told_is_not_called_equal(

@@ -16,6 +16,7 @@ def test_a_fresh_host_has_not_left(tmp_path: Path) -> None:
     state = StateFile(tmp_path / "hostmesh")
     assert not state.left
     assert state.switched == Switched()
+    assert state.route_protocol is None
     assert not (tmp_path / "hostmesh").exists()
 
 
@@ -23,14 +24,27 @@ def test_leaving_and_what_was_switched_survive_a_restart(tmp_path: Path) -> None
     state = StateFile(tmp_path / "hostmesh")
     state.set_left(left=True)
     state.set_switched(Switched(ip_forward="0", forward_policy="ACCEPT"))
+    state.set_route_protocol(141)
     again = StateFile(tmp_path / "hostmesh")
     assert again.left
+    assert again.route_protocol == 141
     assert again.switched == Switched(ip_forward="0", forward_policy="ACCEPT")
     again.set_left(left=False)
     assert not StateFile(tmp_path / "hostmesh").left
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"left": true, "switched": 3}', "null"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"left": true, "switched": 3}',
+        '{"left": true, "route_protocol": "x"}',
+        "null",
+    ],
+)
 def test_a_damaged_file_is_an_error_with_a_hint(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(StateError) as caught:
