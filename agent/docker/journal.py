@@ -11,15 +11,26 @@ import binascii
 import enum
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agent.docker.document import REMOVE, Document, Edit, KeyPath, Raw, parse, same_json, with_keys
 from agent.docker.jsonspan import JsonValue
 from agent.errors import StateError
 
-__all__ = ["Content", "Failure", "Journal", "KeyChange", "Phase", "digest", "dump", "load", "undo"]
+__all__ = [
+    "Content",
+    "Failure",
+    "Journal",
+    "KeyChange",
+    "Phase",
+    "digest",
+    "dump",
+    "load",
+    "merged_changes",
+    "undo",
+]
 
 _FORMAT = 1
 
@@ -50,8 +61,8 @@ class KeyChange:
     Attributes:
         path: Where.
         before: Its JSON text before us, None when it was not there.
-        ours: The values we wrote or are about to write, newest last. Two while a change
-            is on its way, because either may be in the file.
+        ours: The values we wrote or are about to write, newest last. Several until an
+            engine is seen with the newest, because any of them may be in the file, or come back.
         depth: How many parts of ``path`` were there before us: what we made goes again.
     """
 
@@ -80,7 +91,7 @@ class Journal:
     Attributes:
         path: The file, symlinks resolved.
         original: What it was before we first touched it.
-        previous: What it was before the last change: where a roll back leads.
+        previous: What it was when an engine was last seen with it: where a roll back leads.
         changes: The keys that are ours.
         pristine: Nobody but us has written since ``original``, as far as we saw.
         written: Digest of the bytes that we wrote last.
@@ -137,6 +148,29 @@ def undo(document: Document, changes: Iterable[KeyChange], *, keep: Iterable[Key
                 text = with_keys(document, {change.path[:length]: REMOVE})
                 document = parse(text, source=document.source)
     return document.text
+
+
+def merged_changes(
+    changes: tuple[KeyChange, ...], document: Document, values: Mapping[KeyPath, JsonValue]
+) -> tuple[KeyChange, ...]:
+    """Return what is ours once ``values`` are written, in the order of their first change."""
+    merged = {change.path: change for change in changes}
+    for path, value in values.items():
+        raw, old = document.raw(path), merged.get(path)
+        if old and (raw is None or old.is_ours(document.value(path))):
+            merged[path] = replace(old, ours=_unique(*old.ours, value))
+        elif raw is None or not same_json(document.value(path), value):
+            merged[path] = KeyChange(path, raw, (value,), document.depth_of(path))
+    return tuple(merged.values())
+
+
+def _unique(*values: JsonValue) -> tuple[JsonValue, ...]:
+    """Return ``values`` each once, the last of them last."""
+    found: list[JsonValue] = []
+    for value in values:
+        found = [each for each in found if not same_json(each, value)]
+        found.append(value)
+    return tuple(found)
 
 
 def dump(journal: Journal) -> str:

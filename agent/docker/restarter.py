@@ -114,12 +114,23 @@ class Restarter:
         return self._roll_back(attempt, why, time.time() - 3600)
 
     def start_after_roll_back(self) -> EngineReading:
-        """Start Docker with the former file; whatever comes of it, once."""
-        with contextlib.suppress(DockerError), self._engine.quiet():
-            self._service.restart()
-        reading = self.await_reading(lambda seen: seen.facts.reachable)
+        """Start Docker with the former file, else without a key of ours; each once.
+
+        The former file may be one that we wrote, and that does not fit any more: an engine that
+        was downgraded, another flag in its unit. What the operator wrote is the last resort.
+        """
+        reading = self._start()
+        if not reading.facts.reachable and self._store.take_out():
+            _log.error("docker-keys-taken-out", reason=reading.facts.problem)
+            reading = self._start()
         self._store.mark(Phase.APPLIED)
         return reading
+
+    def _start(self) -> EngineReading:
+        """Start Docker; a command that fails shows in what is read."""
+        with contextlib.suppress(DockerError), self._engine.quiet():
+            self._service.restart()
+        return self.await_reading(lambda seen: seen.facts.reachable)
 
     def plain(self, is_right: Callable[[EngineReading], bool]) -> Outcome:
         """Restart Docker without a way back: after our keys have been taken out."""

@@ -16,17 +16,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.docker.document import Document, KeyPath, parse_bytes, same_json, with_keys
+from agent.docker.document import Document, KeyPath, parse_bytes, with_keys
 from agent.docker.files import read_content, remove_file, replace_file, resolve, sync_folder
 from agent.docker.journal import (
     Content,
     Failure,
     Journal,
-    KeyChange,
     Phase,
     digest,
     dump,
     load,
+    merged_changes,
     undo,
 )
 from agent.docker.jsonspan import JsonValue
@@ -210,6 +210,29 @@ class DaemonJsonStore:
         self._save(self._after_roll_back(journal, target, failure))
         return changed
 
+    def take_out(self) -> bool:
+        """Take every key of ours out: dockerd does not start with the former file either.
+
+        Returns:
+            Whether the file changed; False when nothing of ours is left in it.
+
+        Raises:
+            DockerConfigError: It cannot be written.
+            StateError: The journal cannot be written.
+        """
+        journal = self.journal()
+        if journal is None:
+            return False
+        path = Path(journal.path)
+        now = read_content(path)
+        target = self._undone(path, now, journal)
+        if digest(target.data) == digest(now.data):
+            return False
+        self._save(replace(journal, previous=target))
+        self._put(path, target)
+        self._save(self._after_roll_back(journal, target, journal.failure))
+        return True
+
     def restore(self) -> bool:
         """Return our keys, and only those, to what they were before us; forget the journal.
 
@@ -268,11 +291,13 @@ class DaemonJsonStore:
         else:
             replace_file(path, content)
 
-    def _after_roll_back(self, journal: Journal, target: Content, failure: Failure) -> Journal:
+    def _after_roll_back(
+        self, journal: Journal, target: Content, failure: Failure | None
+    ) -> Journal:
         """Return the journal of a file that went back: only what is still in it is ours."""
         document = parse_bytes(target.data or b"", source=journal.path)
         changes = tuple(
-            change
+            replace(change, ours=(document.value(change.path),))
             for change in journal.changes
             if document.has(change.path) and change.is_ours(document.value(change.path))
         )
@@ -302,15 +327,19 @@ class DaemonJsonStore:
                 path=str(snapshot.path),
                 original=snapshot.content,
                 previous=snapshot.content,
-                changes=_merged((), snapshot.document, values),
+                changes=merged_changes((), snapshot.document, values),
                 written=digest(content.data),
                 made_folder=not snapshot.path.parent.exists(),
             )
         untouched = digest(snapshot.content.data) in {old.written, digest(old.previous.data)}
+        previous = snapshot.content
+        if old.phase in {Phase.WRITTEN, Phase.RESTARTING}:
+            # No engine was seen with what we wrote last, so that is nowhere to go back to.
+            previous = old.previous if untouched else self._undone(snapshot.path, previous, old)
         return replace(
             old,
-            previous=snapshot.content,
-            changes=_merged(old.changes, snapshot.document, values),
+            previous=previous,
+            changes=merged_changes(old.changes, snapshot.document, values),
             pristine=old.pristine and untouched,
             written=digest(content.data),
             phase=Phase.WRITTEN,
@@ -345,17 +374,3 @@ class DaemonJsonStore:
 
 def _private(data: bytes) -> Content:
     return Content(data, mode=0o600, uid=os.geteuid(), gid=os.getegid())
-
-
-def _merged(
-    changes: tuple[KeyChange, ...], document: Document, values: Mapping[KeyPath, JsonValue]
-) -> tuple[KeyChange, ...]:
-    """Return what is ours once ``values`` are written, in the order of their first change."""
-    merged = {change.path: change for change in changes}
-    for path, value in values.items():
-        raw, old = document.raw(path), merged.get(path)
-        if old and (raw is None or old.is_ours(document.value(path))):
-            merged[path] = replace(old, ours=(*old.ours[-1:], value))
-        elif raw is None or not same_json(document.value(path), value):
-            merged[path] = KeyChange(path, raw, (value,), document.depth_of(path))
-    return tuple(merged.values())

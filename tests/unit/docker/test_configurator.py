@@ -136,6 +136,44 @@ def test_promise_7_a_dockerd_that_refuses_the_file_gets_the_old_one_back(
     assert (world.restarts, room.text) == (2, '{"debug": true}')
 
 
+def test_promise_7_a_former_file_that_does_not_start_either_leaves_what_the_operator_wrote(
+    room: Room, world: World
+) -> None:
+    """Such as after a downgrade, or with a unit that has other flags now."""
+    write(world, '{"debug": true}')
+    assert room.ensure().state is DockerState.READY
+    world.breaks = lambda given: "failed to start daemon: no" if "bip" in given else ""
+    other = wants_of(IPv4Network("10.65.0.0/16"), 1500)
+    report = room.configurator.ensure(other)
+    assert report.facts.reachable
+    assert "failed to start daemon: no" in report.conditions[0].cause
+    assert (names(report), room.text) == ({"docker-rolled-back"}, '{"debug": true}')
+    for _ in range(3):
+        report = room.configurator.ensure(other)
+    assert (names(report), room.text) == ({"docker-rolled-back"}, '{"debug": true}')
+    restarts = world.restarts
+    room.configurator.ensure(other)
+    assert world.restarts == restarts, "and it is left in peace"
+    world.breaks = lambda _: ""
+    assert room.configurator.restart_now(other, force=False).state is DockerState.READY
+
+
+def test_promise_7_the_former_lease_that_came_back_is_not_taken_for_the_operators(
+    room: Room, world: World
+) -> None:
+    write(world, '{"debug": true}')
+    assert room.ensure().state is DockerState.READY
+    before = room.text
+    other = wants_of(IPv4Network("10.65.0.0/16"), 1500)
+    world.breaks = lambda given: "no" if given.get("bip") == str(other.bip) else ""
+    report = room.configurator.ensure(other)
+    assert (names(report), room.text) == ({"docker-rolled-back"}, before)
+    world.breaks = lambda _: ""
+    assert room.configurator.restart_now(other, force=False).state is DockerState.READY
+    room.give_back.restore()
+    assert room.text == '{"debug": true}'
+
+
 @pytest.mark.parametrize("what", ["file", "version", "wants", "word"])
 def test_a_failure_is_tried_again_once_something_changed(
     room: Room, world: World, what: str

@@ -163,6 +163,27 @@ def test_promise_6_a_kill_while_rolling_back_can_be_rolled_back_again(tmp_path: 
     assert kill_everywhere(tmp_path, prepare, lambda s: s.roll_back(failure), check) > 10
 
 
+def test_promise_6_a_kill_while_our_keys_are_taken_out_can_be_done_again(tmp_path: Path) -> None:
+    failure = Failure("name", "why")
+
+    def prepare(store: DaemonJsonStore, file: Path) -> None:
+        put(file, TEXT)
+        store.change(store.read(), KEYS)
+        store.mark(Phase.APPLIED)
+        store.change(store.read(), OTHER)
+        store.roll_back(failure)
+
+    def check(store: DaemonJsonStore, file: Path) -> None:
+        assert bip_of(file) in {"10.64.0.1/17", "192.168.5.1/24"}
+        store.take_out()
+        assert file.read_bytes() == TEXT
+        store.change(store.read(), KEYS)
+        store.restore()
+        assert file.read_bytes() == TEXT
+
+    assert kill_everywhere(tmp_path, prepare, lambda s: s.take_out(), check) > 10
+
+
 def test_what_a_kill_left_behind_is_cleared_by_the_next_write(tmp_path: Path) -> None:
     file = tmp_path / "etc/docker/daemon.json"
     store = DaemonJsonStore(file, tmp_path / "state")

@@ -368,3 +368,66 @@ def test_a_failure_is_forgotten_once_a_change_is_applied(store: DaemonJsonStore)
     journal = store.journal()
     assert journal is not None
     assert journal.failure is None
+
+
+def test_promise_7_what_was_ours_is_ours_after_a_roll_back(
+    store: DaemonJsonStore, file: Path
+) -> None:
+    """Else the former lease would stand there as the operator's, in the way for ever."""
+    write(file, TEXT)
+    change(store)
+    store.mark(Phase.APPLIED)
+    change(store, dict(OTHER))
+    store.roll_back(Failure("name", "why"))
+    store.mark(Phase.APPLIED)
+    snapshot = store.read()
+    assert snapshot.journal is not None
+    for each in snapshot.journal.changes:
+        assert each.is_ours(snapshot.document.value(each.path)), each.path
+    file.write_text(file.read_text().replace('"debug": true', '"debug": false'))
+    store.restore()
+    assert file.read_text() == TEXT.replace('"debug": true', '"debug": false')
+
+
+@pytest.mark.parametrize("applied", [True, False])
+@pytest.mark.parametrize("edited", [True, False])
+def test_promise_7_roll_back_leads_past_what_no_engine_was_seen_with(
+    store: DaemonJsonStore, file: Path, applied: bool, edited: bool
+) -> None:
+    """Several changes while the restart waits: none of them is known to start."""
+    write(file, TEXT)
+    if applied:
+        change(store)
+        store.mark(Phase.APPLIED)
+    known = file.read_text()
+    change(store, dict(OTHER))
+    if edited:
+        file.write_text(file.read_text().replace('"debug": true', '"debug": false'))
+        known = TEXT.replace('"debug": true', '"debug": false')
+    change(store, {BIP: "10.66.0.1/17"})
+    change(store, {BIP: "10.67.0.1/17"})
+    assert store.roll_back(Failure("name", "why"))
+    assert file.read_text() == known
+    snapshot = store.read()
+    assert snapshot.journal is not None
+    for each in snapshot.journal.changes:
+        assert each.is_ours(snapshot.document.value(each.path)), each.path
+    store.restore()
+    assert file.read_text() == (known if edited else TEXT)
+
+
+def test_the_last_resort_is_what_the_operator_wrote(store: DaemonJsonStore, file: Path) -> None:
+    write(file, TEXT)
+    change(store)
+    store.mark(Phase.APPLIED)
+    change(store, dict(OTHER))
+    store.roll_back(Failure("name", "why"))
+    assert store.take_out()
+    assert file.read_text() == TEXT
+    journal = store.journal()
+    assert journal is not None
+    assert (journal.changes, journal.failure) == ((), Failure("name", "why"))
+    assert not store.take_out()
+    change(store)
+    store.restore()
+    assert file.read_text() == TEXT
