@@ -233,12 +233,7 @@ class Joining:
         docker = self._settings.docker
         if not docker.manage or not known.docker.reachable:
             return False
-        return (
-            held_back(
-                known.docker, policy=docker.restart, expendable=docker.expendable, forced=False
-            )
-            is None
-        )
+        return held_back(known.docker, policy=docker.restart, expendable=docker.expendable) is None
 
     def _avoid(self, known: Known) -> tuple[IPv4Network, ...]:
         """What this host uses: Docker's networks, and its addresses and foreign routes in the CIDR.

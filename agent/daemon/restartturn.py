@@ -1,7 +1,9 @@
 """The turn to restart Docker: at most one host of the mesh at a time, and never for ever.
 
 While etcd is away nobody can be asked. Then a restart that the agent wants waits, and one
-that the operator asked for goes ahead: they can see the other hosts, and we cannot.
+that the operator asked for goes ahead: they can see the other hosts, and we cannot. A turn that
+is lost on the way (etcd was away for longer than its TTL) is taken again if nobody else has it;
+a restart that has begun goes on to its end either way, because half of one is no Docker.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from contextlib import contextmanager, suppress
 import structlog
 
 from agent.docker.decide import Held
+from agent.docker.service import Stopped
 from agent.errors import EtcdError
 from agent.leases.turns import Holder, Turn, Turns
 
@@ -54,34 +57,78 @@ class RestartTurn:
         self._clock = clock
         self._seen = Holder("", 0)
         self._seen_s = 0.0
+        self._lock = threading.Lock()
+        self._ours: Turn | None = None
+        self._asked = False
 
     @contextmanager
     def __call__(self, *, asked: bool) -> Iterator[Held | None]:
         """Yield why not now, None when it is our turn."""
+        self._asked = asked
         try:
             found = self._take(self._patience_s if asked else 0.0)
         except EtcdError as error:
-            if asked:
-                _log.warning("docker-restart-without-turn", reason=error.message)
-                yield None
-                return
-            why = f"etcd cannot be asked whether another host restarts its Docker: {error.message}"
-            yield why, "wait for etcd, or agentctl docker restart --now"
+            yield self._unasked(error)
             return
         if isinstance(found, Holder):
-            yield f"host {found.host_name or '?'} restarts its Docker", "wait: one after the other"
+            yield _held_by(found)
             return
+        self._ours = found
         ended = threading.Event()
-        keeper = threading.Thread(
-            target=self._keep, args=(found, ended), name="docker-turn", daemon=True
-        )
+        keeper = threading.Thread(target=self._keep, args=(ended,), name="docker-turn", daemon=True)
         keeper.start()
         try:
             yield None
+        except Stopped:
+            # The restart goes on without us: nobody else's turn before the TTL is over.
+            with self._lock:
+                self._ours = None
+            raise
         finally:
             ended.set()
-            with suppress(EtcdError):  # its TTL ends it
-                self._turns.give_back(found)
+            self._give_back()
+
+    def lost(self) -> Held | None:
+        """Return why the turn that is held is ours no longer, None when it still is.
+
+        Gives it its full TTL again, so that the restart that follows has all of it.
+        """
+        if self._ours is None:
+            return None  # without etcd, on the operator's word
+        try:
+            other = self._renew()
+        except EtcdError as error:
+            return self._unasked(error)
+        return _held_by(other) if other is not None else None
+
+    def _unasked(self, error: EtcdError) -> Held | None:
+        if self._asked:
+            _log.warning("docker-restart-without-turn", reason=error.message)
+            return None
+        why = f"etcd cannot be asked whether another host restarts its Docker: {error.message}"
+        return why, "wait for etcd, or agentctl docker restart --now"
+
+    def _renew(self) -> Holder | None:
+        """Give our turn its full TTL, or take it again; return who has it instead.
+
+        Raises:
+            EtcdError: etcd does not say.
+        """
+        with self._lock:
+            if self._ours is None or self._turns.keep(self._ours):
+                return None
+            found = self._turns.take(_WHAT, _TTL_S)
+            if isinstance(found, Turn):
+                self._ours = found
+                return None
+            return found
+
+    def _give_back(self) -> None:
+        with self._lock:
+            turn, self._ours = self._ours, None
+            if turn is not None:
+                with suppress(EtcdError):  # its TTL ends it
+                    self._turns.give_back(turn)
 
     def _take(self, patience_s: float) -> Turn | Holder:
         deadline_s = self._clock() + patience_s
@@ -99,8 +146,14 @@ class RestartTurn:
         overdue = self._clock() - self._seen_s > _LONGEST_S
         return self._seen.mod_revision if overdue else 0
 
-    def _keep(self, turn: Turn, ended: threading.Event) -> None:
+    def _keep(self, ended: threading.Event) -> None:
         until_s = self._clock() + _LONGEST_S
         while not ended.wait(_TTL_S / 3) and self._clock() < until_s:
             with suppress(EtcdError):
-                self._turns.keep(turn)
+                other = self._renew()
+                if other is not None:
+                    _log.warning("docker-turn-lost", host=other.host_name or "?")
+
+
+def _held_by(holder: Holder) -> Held:
+    return f"host {holder.host_name or '?'} restarts its Docker", "wait: one after the other"

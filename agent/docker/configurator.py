@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from agent.docker.conflicts import network_conflicts, not_routable
+from agent.docker.decide import Word
 from agent.docker.journal import Phase
 from agent.docker.managed import ManagedDocker
 from agent.docker.planning import FilePlan, attempt_name, fixable, plan_file
@@ -44,7 +45,7 @@ class _Pass:
     reading: EngineReading
     flags: Mapping[str, Flags]
     version: str
-    forced: bool
+    word: Word
     conditions: list[Condition]
     replace: bool = False
     config: ConfigFile = ConfigFile.HELD
@@ -79,17 +80,17 @@ class Configurator:
         if wants is None:
             return observed(reading)
         conditions = list(engine_conditions(reading))
-        job = _Pass(wants, reading, {}, "", forced=False, conditions=conditions)
+        job = _Pass(wants, reading, {}, "", Word.NONE, conditions)
         return self._report(job)
 
     def ensure(
-        self, wants: DockerWants, *, forced: bool = False, replace: bool = False
+        self, wants: DockerWants, *, word: Word = Word.NONE, replace: bool = False
     ) -> ConfiguratorReport:
         """Make Docker have ``wants``, as far as settings and the running containers let it.
 
         Args:
             wants: What Docker should have.
-            forced: The operator asked for a restart now; earlier failures are forgotten.
+            word: The operator's, on a restart; with it earlier failures are forgotten.
             replace: The operator's word, this once, that their own keys may be replaced.
 
         Returns:
@@ -106,13 +107,13 @@ class Configurator:
             reading=reading,
             flags=self._docker.flags(),
             version=self._known_version(reading),
-            forced=forced,
+            word=word,
             conditions=list(engine_conditions(reading)),
             replace=replace or self._settings.replace,
         )
         if reading.kind is EngineKind.PODMAN:
             return self._report(job)
-        if forced:
+        if word is not Word.NONE:
             self._failure = None
         try:
             self._settle(job)
@@ -138,7 +139,8 @@ class Configurator:
         """
         if not force:
             self._docker.refuse_under_containers()
-        return self.ensure(wants, forced=True, replace=replace)
+        word = Word.NOW_UNDER_CONTAINERS if force else Word.NOW
+        return self.ensure(wants, word=word, replace=replace)
 
     # --- the steps of ensure ------------------------------------------------------------
 
@@ -181,7 +183,7 @@ class Configurator:
             return
         name = self._attempt(job, snapshot, plan)
         failure = self._remembered(snapshot, name)
-        if failure and not job.forced:
+        if failure and job.word is Word.NONE:
             job.conditions.append(rolled_back_condition(failure))
             return
         if plan.blocked:
@@ -228,17 +230,26 @@ class Configurator:
                 self._store.mark(Phase.APPLIED)
             return
         what = "Docker must be restarted: " + "; ".join(due.values())
-        held = self._docker.held(job.reading.facts, forced=job.forced)
+        held = self._docker.held(job.reading.facts, word=job.word)
         if held:
             job.conditions.append(pending_condition(what, *held))
             return
-        with self._docker.turn(asked=job.forced) as held:
+        with self._docker.turn(asked=job.word is not Word.NONE) as held:
             if held:
                 job.conditions.append(pending_condition(what, *held))
                 job.again_in_s = _TURN_AGAIN_S
                 return
             _log.info("docker-restart-due", why=list(due.values()))
-            outcome = self._restarter.apply(name, lambda seen: self._right(job, seen, tuple(due)))
+            outcome = self._restarter.apply(
+                name,
+                lambda seen: self._right(job, seen, tuple(due)),
+                held_now=lambda: self._docker.held_now(word=job.word),
+            )
+        if outcome.held:
+            job.reading = outcome.reading
+            job.conditions.append(pending_condition(what, *outcome.held))
+            job.again_in_s = _TURN_AGAIN_S
+            return
         job.restarted = True
         self._note(job, outcome.reading, name, outcome.failure)
 

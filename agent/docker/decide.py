@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 
 from agent.model import DockerFacts
 
-__all__ = ["Held", "blocking_containers", "held_back"]
+__all__ = ["Held", "Word", "blocking_containers", "held_back"]
 
 _NAMES_SHOWN = 5
 
 Held = tuple[str, str]
 """Why a restart is held back, and what to do about it."""
+
+
+class Word(enum.Enum):
+    """The operator's word on a restart."""
+
+    NONE = "none"
+    """Nobody asked: the settings decide."""
+    NOW = "now"
+    """Now, whatever the settings say, but not under containers."""
+    NOW_UNDER_CONTAINERS = "now-under-containers"
+    """They were told who stops."""
 
 
 def blocking_containers(facts: DockerFacts, expendable: Iterable[str]) -> tuple[str, ...]:
@@ -21,7 +33,7 @@ def blocking_containers(facts: DockerFacts, expendable: Iterable[str]) -> tuple[
 
 
 def held_back(
-    facts: DockerFacts, *, policy: str, expendable: Iterable[str], forced: bool
+    facts: DockerFacts, *, policy: str, expendable: Iterable[str], word: Word = Word.NONE
 ) -> Held | None:
     """Return why Docker must not be restarted now, None when it may be.
 
@@ -32,14 +44,17 @@ def held_back(
         facts: What the engine said.
         policy: "when-idle", "always" or "never".
         expendable: Containers that may be restarted with Docker.
-        forced: The operator asked for this restart.
+        word: The operator's, on this restart.
     """
     if facts.live_restore and facts.running:
         why = f"with live-restore a restart changes nothing while {_names(facts.running)} runs"
         return why, "stop the containers for a moment, or set live-restore to false and reload"
-    if forced or policy == "always":
+    if word is Word.NOW_UNDER_CONTAINERS or (policy == "always" and facts.reachable):
         return None
-    if policy == "never":
+    if not facts.reachable:
+        why = f"nobody knows what runs on this Docker: {facts.problem}"
+        return why, "wait until it answers, or restart it yourself"
+    if policy == "never" and word is Word.NONE:
         return 'docker.restart is "never"', "restart Docker when it suits you"
     blocking = blocking_containers(facts, expendable)
     if blocking:

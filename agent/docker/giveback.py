@@ -14,7 +14,7 @@ from ipaddress import IPv4Interface, IPv4Network
 
 import structlog
 
-from agent.docker.decide import Held
+from agent.docker.decide import Held, Word
 from agent.docker.journal import Journal
 from agent.docker.jsonspan import JsonValue
 from agent.docker.managed import ManagedDocker
@@ -111,11 +111,13 @@ class GiveBack:
     ) -> RestoreReport:
         if not _in_force(journal, reading):
             return _report(self.put_back(), (), reading, journal)
+        word = Word.NOW_UNDER_CONTAINERS if force else Word.NONE
         held: Held | None = ("no restart was asked for", "")
         if may_restart:
-            held = self._docker.held(reading.facts, forced=force)
+            held = self._docker.held(reading.facts, word=word)
         if not held:
-            with self._docker.turn(asked=True) as held:
+            with self._docker.turn(asked=True) as not_ours:
+                held = not_ours or self._docker.held_now(word=word)
                 if not held:
                     return self.move_back(reading)
         todo = f"restart Docker when it suits you: docker0 still has {reading.bip} ({held[0]})"

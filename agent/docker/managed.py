@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.docker.checker import FileChecker
-from agent.docker.decide import Held, blocking_containers, held_back
+from agent.docker.decide import Held, Word, blocking_containers, held_back
 from agent.docker.engine import Engine
 from agent.docker.ownnetwork import OwnNetwork
 from agent.docker.processes import Flags, ProcessTable, parse_flags
@@ -19,7 +19,7 @@ from agent.docker.store import DaemonJsonStore
 from agent.errors import Refused
 from agent.model import DockerFacts
 
-__all__ = ["ManagedDocker", "Settings", "Turn", "always_our_turn"]
+__all__ = ["EveryTurn", "ManagedDocker", "Settings", "Turn"]
 
 
 class Settings(Protocol):
@@ -57,11 +57,22 @@ class Turn(Protocol):
         """
         ...
 
+    def lost(self) -> Held | None:
+        """Return why the turn that is held is ours no longer, None when it still is."""
+        ...
 
-def always_our_turn(*, asked: bool) -> AbstractContextManager[Held | None]:
-    """Let every restart pass: where nobody else can be asked."""
-    del asked
-    return nullcontext()
+
+class EveryTurn:
+    """Lets every restart pass: where nobody else can be asked."""
+
+    def __call__(self, *, asked: bool) -> AbstractContextManager[Held | None]:
+        """Pass."""
+        del asked
+        return nullcontext()
+
+    def lost(self) -> Held | None:
+        """Never."""
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,32 +99,48 @@ class ManagedDocker:
     processes: ProcessTable
     checker: FileChecker
     own_network: OwnNetwork
-    turn: Turn = always_our_turn
+    turn: Turn = field(default_factory=EveryTurn)
 
-    def held(self, facts: DockerFacts, *, forced: bool) -> Held | None:
+    def held(self, facts: DockerFacts, *, word: Word = Word.NONE) -> Held | None:
         """Return why Docker must not be restarted now, None when it may be.
 
         Args:
             facts: What the engine said.
-            forced: The operator asked for this restart.
+            word: The operator's, on this restart.
         """
+        return self._service_holds() or self._facts_hold(facts, word)
+
+    def held_now(self, *, word: Word = Word.NONE) -> Held | None:
+        """Look again, as late as can be: whose turn it is, and what runs by now.
+
+        Between the first look and the restart lie a check of the file, a write and a wait for
+        the turn, of a minute at the worst; a container may have been started meanwhile.
+        """
+        return (
+            self.turn.lost() or self._service_holds() or self._facts_hold(self.engine.facts(), word)
+        )
+
+    def _service_holds(self) -> Held | None:
         starting = self.service.starting()
         if starting:
             return starting, "nothing: Docker is looked at again when it runs"
         cannot = self.service.can_restart()
         if cannot:
             return cannot, "restart Docker yourself, or set docker.restart_command"
+        return None
+
+    def _facts_hold(self, facts: DockerFacts, word: Word) -> Held | None:
         return held_back(
             facts,
             policy=self.settings.restart,
             expendable=self.settings.expendable,
-            forced=forced,
+            word=word,
         )
 
     def may_restart(self) -> bool:
         """Look whether Docker may be restarted without anybody's word. Any thread."""
         facts = self.engine.facts()
-        return facts.reachable and self.held(facts, forced=False) is None
+        return facts.reachable and self.held(facts) is None
 
     def refuse_under_containers(self) -> None:
         """Refuse what ends running containers, naming those that may not come back.

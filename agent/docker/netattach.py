@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.docker.conflicts import not_routable
+from agent.docker.decide import Word
 from agent.docker.giveback import GiveBack
 from agent.docker.managed import ManagedDocker
 from agent.docker.reading import OWN_NETWORK, EngineKind, EngineReading
@@ -41,12 +42,12 @@ class NetworkAttacher:
         reading = self._docker.engine.read()
         return observed(reading) if wants is None else self._report(reading, wants, [])
 
-    def ensure(self, wants: DockerWants, *, forced: bool = False) -> ConfiguratorReport:
+    def ensure(self, wants: DockerWants, *, word: Word = Word.NONE) -> ConfiguratorReport:
         """Make the network as ``wants`` has it.
 
         Args:
             wants: The lease and its MTU.
-            forced: The operator asked for what is pending to be done now.
+            word: The operator's, on what is pending.
 
         Returns:
             What was found and done; trouble with Docker is a condition in it.
@@ -60,7 +61,7 @@ class NetworkAttacher:
         found: list[Condition] = []
         try:
             if self._docker.store.journal() is not None:
-                found += self._give_docker0_back(reading, forced=forced)
+                found += self._give_docker0_back(reading, word)
                 reading = self._docker.engine.read()
             if not found:
                 problem = self._docker.own_network.ensure(reading, wants)
@@ -83,18 +84,19 @@ class NetworkAttacher:
         del replace
         if not force and self._give_back.needs_restart(self._docker.engine.read()):
             self._docker.refuse_under_containers()
-        return self.ensure(wants, forced=True)
+        return self.ensure(wants, word=Word.NOW_UNDER_CONTAINERS if force else Word.NOW)
 
-    def _give_docker0_back(self, reading: EngineReading, *, forced: bool) -> list[Condition]:
+    def _give_docker0_back(self, reading: EngineReading, word: Word) -> list[Condition]:
         """Undo what attaching by daemon.json did; return what is left of it."""
         if not self._give_back.needs_restart(reading):
             self._give_back.put_back()
             return []
         what = f"Docker must be restarted: docker0 has {reading.bip}, which {OWN_NETWORK} is to get"
-        held = self._docker.held(reading.facts, forced=forced)
+        held = self._docker.held(reading.facts, word=word)
         if held:
             return [pending_condition(what, *held)]
-        with self._docker.turn(asked=forced) as held:
+        with self._docker.turn(asked=word is not Word.NONE) as not_ours:
+            held = not_ours or self._docker.held_now(word=word)
             if held:
                 return [pending_condition(what, *held)]
             left = self._give_back.move_back(reading).todo

@@ -58,6 +58,6 @@ def preview(docker: ManagedDocker, wants: DockerWants) -> Preview:
     would = [f"{docker.store.path}: set {keys}"] if text != snapshot.document.text else []
     differing = differences(wants, bip=reading.bip, pools=reading.pools, mtu=reading.mtu)
     if reading.facts.reachable and differing:
-        held = docker.held(reading.facts, forced=False)
+        held = docker.held(reading.facts)
         would.append(f"Docker is not restarted yet: {held[0]}" if held else "restart Docker once")
     return Preview(reading.facts, tuple(would), tuple(conditions))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
@@ -42,6 +43,10 @@ OWN_LABEL = "hostmesh.managed"
 
 ACTIVE = ("running", "paused", "restarting")
 """Container states that a restart of dockerd would disturb."""
+
+_ABOUT_TO_START_S = 30.0
+"""A container made less than this ago is taken for one that is about to start: Compose makes
+all of a project's before it starts the first, and ``docker run`` would fail half-way."""
 
 _POOLS_SINCE_API = (1, 40)
 """From this API version GET /info carries DefaultAddressPools when any are configured."""
@@ -112,7 +117,8 @@ def read_engine(client: docker.APIClient, socket: Path) -> EngineReading:
         return unreachable(EngineKind.PODMAN, problem)
     info = client.info()
     networks = client.networks(filters={"driver": "bridge"})
-    active = client.containers(filters={"status": list(ACTIVE)})
+    listed = client.containers(filters={"status": [*ACTIVE, "created"]})
+    active = [each for each in listed if _is_active(each, time.time())]
     pools = _pools(info)
     default = next((n for n in networks if n.get("Name") == "bridge"), None)
     own = next((n for n in networks if n.get("Name") == OWN_NETWORK), None)
@@ -137,6 +143,13 @@ def read_engine(client: docker.APIClient, socket: Path) -> EngineReading:
         swarm=str((info.get("Swarm") or {}).get("LocalNodeState") or "inactive"),
         own_network=_own_network(own) if own else None,
     )
+
+
+def _is_active(container: Mapping[str, Any], now_s: float) -> bool:
+    if container.get("State") != "created":
+        return True
+    made_s = float(container.get("Created") or 0)
+    return 0 <= now_s - made_s < _ABOUT_TO_START_S
 
 
 def _at_least(version: str, wanted: tuple[int, int]) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent.docker.decide import Held
 from agent.docker.engine import Engine
 from agent.docker.journal import Failure, Phase
 from agent.docker.processes import ProcessTable
@@ -30,10 +31,17 @@ its API is up only after its networks are, but the old one may answer a moment l
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a restart came to: the engine's last reading, and why it failed ("" when not)."""
+    """What a restart came to.
+
+    Attributes:
+        reading: The engine's last.
+        failure: Why it failed, "" when it did not.
+        held: Why there was none at the last moment.
+    """
 
     reading: EngineReading
     failure: str = ""
+    held: Held | None = None
 
 
 class Restarter:
@@ -65,12 +73,19 @@ class Restarter:
         self._timeout_s = timeout_s
         self._stopping = stopping
 
-    def apply(self, attempt: str, is_right: Callable[[EngineReading], bool]) -> Outcome:
+    def apply(
+        self,
+        attempt: str,
+        is_right: Callable[[EngineReading], bool],
+        *,
+        held_now: Callable[[], Held | None] = lambda: None,
+    ) -> Outcome:
         """Restart Docker; if it does not come up as wanted, put the former file back.
 
         Args:
             attempt: Under which name a failure is remembered.
             is_right: Whether a reading is what was wanted.
+            held_now: Asked right before the restart, when all is written: why not, after all.
 
         Raises:
             HostmeshError: The journal or daemon.json cannot be written.
@@ -79,6 +94,10 @@ class Restarter:
         self._store.mark(Phase.RESTARTING)
         since_s = time.time()
         before = self._processes.dockerd()
+        held = held_now()
+        if held:
+            self._store.mark(Phase.WRITTEN)
+            return Outcome(self._engine.read(), held=held)
         _log.debug("docker-restarting")
         try:
             with self._engine.quiet():

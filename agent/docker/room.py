@@ -13,7 +13,7 @@ from agent.docker.checker import FileChecker
 from agent.docker.configurator import Configurator
 from agent.docker.engine import Engine
 from agent.docker.giveback import GiveBack
-from agent.docker.managed import ManagedDocker, Turn, always_our_turn
+from agent.docker.managed import EveryTurn, ManagedDocker, Turn
 from agent.docker.netattach import NetworkAttacher
 from agent.docker.ownnetwork import OwnNetwork
 from agent.docker.preview import Preview, preview
@@ -60,7 +60,7 @@ class DockerRoom:
         settings: DockerSettings,
         state_dir: Path,
         *,
-        turn: Turn = always_our_turn,
+        turn: Turn | None = None,
         stopping: threading.Event | None = None,
     ) -> DockerRoom:
         """Put the room together; nothing is started and nothing is asked.
@@ -68,12 +68,12 @@ class DockerRoom:
         Args:
             settings: [docker] of the settings file.
             state_dir: Where the journal of daemon.json lives.
-            turn: Asks the mesh for the turn to restart Docker.
+            turn: Asks the mesh for the turn to restart Docker; None where there is none to ask.
             stopping: Ends every wait in this room; set when its worker is stopped.
         """
         stopping = stopping or threading.Event()
         rules = RulesInForce(settings)
-        docker = _managed(settings, rules, state_dir, stopping, turn)
+        docker = _managed(settings, rules, state_dir, stopping, turn or EveryTurn())
         give_back = GiveBack(docker, read_routes)
         attacher: Attacher = Configurator(docker)
         if settings.attach == "network":

@@ -50,7 +50,7 @@ class DockerFacts:
         version: Engine version such as "26.1.5", "" when unknown.
         bridge: docker0's network, None when the engine has none.
         networks: All bridge networks, ``bridge`` included.
-        running: Names of containers running, paused or restarting.
+        running: Names of containers running, paused, restarting or just made.
         firewall_backend: "iptables", "nftables" (29 and later) or "" when unknown.
         live_restore: The engine's live-restore as in GET /info.
         problem: Why it is not reachable.

@@ -11,6 +11,8 @@ import pytest
 
 from agent.daemon import restartturn
 from agent.daemon.restartturn import RestartTurn
+from agent.docker.service import Stopped
+from agent.errors import EtcdUnavailable
 from agent.leases import kv
 from agent.leases.client import EtcdClient
 from agent.leases.keys import Keys
@@ -132,6 +134,61 @@ def test_a_turn_lasts_as_long_as_it_is_used(turns: Make, monkeypatch: pytest.Mon
             time.sleep(0.2)
     with RestartTurn(turns(2), threading.Event())(asked=False) as held:
         assert held is None, "given back at once, not when its time is over"
+
+
+@pytest.mark.parametrize("taken_by_another", [False, True])
+def test_a_turn_that_was_lost_is_known_right_before_the_restart(
+    client: EtcdClient, turns: Make, prefix: str, taken_by_another: bool
+) -> None:
+    """etcd was away for longer than its TTL, while the file was checked and written."""
+    key = Keys(prefix).turn("docker-restart")
+    first, second = (RestartTurn(turns(n), threading.Event()) for n in (1, 2))
+    with first(asked=False) as held:
+        assert held is None
+        assert first.lost() is None
+        (record,) = client.txn("test", [kv.absent(key)], [], [kv.get(key)]).ranges[0]
+        client.revoke(record.lease_id)
+        if not taken_by_another:
+            assert first.lost() is None, "taken again"
+            with second(asked=False) as other:
+                assert other is not None
+            return
+        with second(asked=False) as other:
+            assert other is None
+            lost = first.lost()
+            assert lost is not None
+            assert "host2" in lost[0]
+        assert first.lost() is None, "and is ours when the other is done"
+    with second(asked=False) as other:
+        assert other is None, "given back by whichever lease it was on"
+
+
+def test_a_restart_that_goes_on_without_its_agent_keeps_the_turn_for_its_ttl(turns: Make) -> None:
+    second = RestartTurn(turns(2), threading.Event())
+    with pytest.raises(Stopped), RestartTurn(turns(1), threading.Event())(asked=False):
+        raise Stopped
+    with second(asked=False) as held:
+        assert held is not None
+    with RestartTurn(turns(1), threading.Event())(asked=False) as held:
+        assert held is None, "the next life of that agent has it at once"
+    with second(asked=False) as held:
+        assert held is None
+
+
+def test_a_turn_that_etcd_cannot_confirm_holds_the_restart(
+    turns: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(*_: object) -> bool:
+        raise EtcdUnavailable("no endpoint answers")
+
+    turn = RestartTurn(turns(1), threading.Event())
+    with turn(asked=False):
+        monkeypatch.setattr(Turns, "keep", keep)
+        lost = turn.lost()
+        assert lost is not None
+        assert "no endpoint answers" in lost[0]
+    with turn(asked=True):
+        assert turn.lost() is None, "the operator sees the other hosts"
 
 
 def test_who_waits_for_the_operator_waits_for_its_turn(turns: Make) -> None:

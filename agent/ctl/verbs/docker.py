@@ -37,7 +37,15 @@ def restart(context: Context) -> int:
             context.remark(line)
         if not context.confirm("Restart Docker now?", unasked=_UNASKED):
             raise Refused("Docker was not restarted", hint=_UNASKED)
-    body = {"now": True} | ({"replace": True} if context.args.replace else {})
+    # Who saw no container has not said yes to one that was started since.
+    body = {
+        name: True
+        for name, given in (
+            ("now", bool(running) or context.args.yes),
+            ("replace", context.args.replace),
+        )
+        if given
+    }
     document = context.client.post("/v1/docker/restart", body)
     return context.report(document, nothing="dockerd needs no restart")
 

@@ -144,6 +144,16 @@ def test_promise_7_no_restart_under_running_containers(driven: Driven) -> None:
         report = driven.ensure(settings={"restart": policy})
         assert (report["state"], report["restarted"]) == ("pending", False)
         assert names(report) == {"docker-restart-pending"}
+    driven.host.docker("pause", "web")
+    assert driven.ensure()["state"] == "pending", "paused"
+    driven.host.remove_container("web")
+    driven.host.docker("run", "-d", "--name=web", "--restart=always", "--entrypoint=false", "lab")
+    assert driven.ensure()["state"] == "pending", "it ends and is started again"
+    driven.host.remove_container("web")
+    driven.host.docker("create", "--name=new", "lab")
+    assert "new" in cause(driven.ensure(), "docker-restart-pending"), "made, and about to start"
+    driven.host.docker("rm", "new")
+    driven.host.start_container("web")
     assert driven.starts() == starts
     refused = driven.call("restart")
     assert refused["error"] == "Refused"

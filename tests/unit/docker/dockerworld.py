@@ -64,6 +64,7 @@ class World:
     users: tuple[str, ...] = ()
     made: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    meanwhile: list[Callable[[], None]] = field(default_factory=list)
 
     def read(self) -> EngineReading:
         if self.kind is EngineKind.PODMAN:
@@ -172,6 +173,24 @@ class FakeProcesses(ProcessTable):
         return DaemonProcess(7 + self.world.restarts, self.world.argv, 1e6)
 
 
+class FakeTurn:
+    """A turn that takes a while to come, and may be lost again."""
+
+    def __init__(self, world: World, allowed: list[bool]) -> None:
+        self._world = world
+        self._allowed = allowed
+
+    @contextmanager
+    def __call__(self, *, asked: bool) -> Iterator[Held | None]:
+        self._world.asked.append(asked)
+        for happens in self._world.meanwhile:
+            happens()
+        yield self.lost() if not self._world.meanwhile else None
+
+    def lost(self) -> Held | None:
+        return None if self._allowed[0] else ("host two restarts its Docker", "wait")
+
+
 @dataclass
 class Room:
     world: World
@@ -194,11 +213,6 @@ def make(world: World, state: Path, settings: DockerSettings) -> Room:
     stopping = threading.Event()
     allowed = [True]
 
-    @contextmanager
-    def turn(*, asked: bool) -> Iterator[Held | None]:
-        world.asked.append(asked)
-        yield None if allowed[0] else ("host two restarts its Docker", "wait")
-
     engine, processes = FakeEngine(world), FakeProcesses(world)
     service = DockerService(("restart-docker",), 5.0, runner=world, systemd=state / "none")
     store = DaemonJsonStore(world.file, state)
@@ -211,7 +225,7 @@ def make(world: World, state: Path, settings: DockerSettings) -> Room:
         processes=processes,
         checker=FileChecker(service, processes),
         own_network=OwnNetwork(engine),
-        turn=turn,
+        turn=FakeTurn(world, allowed),
     )
     give_back = GiveBack(docker, lambda: ())
     attacher = NetworkAttacher(docker, give_back)

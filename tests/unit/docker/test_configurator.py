@@ -1,7 +1,7 @@
 """The configurator against an engine that reads daemon.json as dockerd does, without a dockerd."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
@@ -97,6 +97,57 @@ def test_one_host_of_the_mesh_at_a_time(room: Room) -> None:
     assert room.world.restarts == 0
     room.allowed[0] = True
     assert room.ensure().state is DockerState.READY
+
+
+def started(world: World) -> Callable[[], None]:
+    def start() -> None:
+        world.running = ("web",)
+
+    return start
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_promise_7_a_container_started_before_the_restart_is_seen(
+    room: Room, world: World, asked: bool
+) -> None:
+    """Between the first look and the restart lies a wait for the turn, of a minute at the worst."""
+    world.meanwhile = [started(world)]
+    report = room.configurator.restart_now(WANTS, force=False) if asked else room.ensure()
+    assert (names(report), report.restarted) == ({"docker-restart-pending"}, False)
+    assert "web" in report.conditions[0].cause
+    assert report.facts.running == ("web",)
+    assert world.restarts == 0
+    journal = room.store.journal()
+    assert journal is not None
+    assert journal.phase is Phase.WRITTEN
+    assert room.configurator.restart_now(WANTS, force=True).state is DockerState.READY
+
+
+@pytest.mark.parametrize("away", ["silent", "turn"])
+def test_promise_7_what_cannot_be_known_before_the_restart_holds_it(
+    room: Room, world: World, away: str
+) -> None:
+    def happens() -> None:
+        world.up = away == "turn"
+        room.allowed[0] = away != "turn"
+
+    world.meanwhile = [happens]
+    report = room.ensure()
+    assert "docker-restart-pending" in names(report)
+    assert (report.restarted, world.restarts) == (False, 0)
+    assert report.again_in_s is not None
+    world.up, room.allowed[0], world.meanwhile = True, True, []
+    assert room.ensure().state is DockerState.READY
+
+
+def test_promise_7_leaving_sees_a_container_that_was_started_while_it_waited(
+    room: Room, world: World
+) -> None:
+    assert room.ensure().state is DockerState.READY
+    world.meanwhile = [started(world)]
+    report = room.give_back.restore()
+    assert "web" in report.todo[0]
+    assert (world.restarts, room.text) == (1, None)
 
 
 def test_giving_back_waits_for_its_turn_and_then_leaves_the_restart_to_the_operator(

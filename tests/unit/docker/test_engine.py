@@ -174,6 +174,19 @@ def test_docker_says_what_it_is(fake: FakeDocker) -> None:
 
 
 @pytest.mark.parametrize(
+    ("age_s", "counts"), [(0.0, True), (20.0, True), (40.0, False), (-3600.0, False)]
+)
+def test_promise_7_a_container_that_was_just_made_is_about_to_start(
+    fake: FakeDocker, age_s: float, counts: bool
+) -> None:
+    """Made by docker run or Compose; one that waits for its day is in nobody's way."""
+    made = {"Id": "3" * 64, "Names": ["/new"], "State": "created", "Created": time.time() - age_s}
+    fake.answers["/containers/json"] = [made, {**CONTAINERS[0], "State": "running"}]
+    running = Engine(fake.path).facts().running
+    assert running == (("new", "web") if counts else ("web",))
+
+
+@pytest.mark.parametrize(
     ("backend", "name"),
     [
         (None, ""),

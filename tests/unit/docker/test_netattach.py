@@ -145,6 +145,11 @@ def test_switching_to_the_network_gives_docker0_back_first(room: Room, world: Wo
     assert names(waiting) == {"docker-restart-pending"}
     assert world.bip == WANTS.bip, "another host's turn"
     room.allowed[0] = True
+    world.meanwhile = [lambda: setattr(world, "running", ("web",))]
+    late = room.attacher.ensure(WANTS)
+    assert names(late) == {"docker-restart-pending"}
+    assert world.bip == WANTS.bip, "a container was started while it waited for its turn"
+    world.running, world.meanwhile = (), []
     report = room.attacher.ensure(WANTS)
     assert (report.state, names(report)) == (DockerState.READY, set())
     assert (world.bip, room.text) == (OLD, '{"debug": true}')
