@@ -15,10 +15,11 @@ __all__ = ["FileChecker"]
 
 
 class FileChecker:
-    """Runs ``dockerd --validate`` with the service's own flags, once for each text.
+    """Runs ``dockerd --validate`` with the service's own flags.
 
     It does not parse ``bip`` or ``fixed-cidr`` (seen on 26.1), so it finds unknown keys,
-    wrong types and keys that are flags as well, not everything.
+    wrong types and keys that are flags as well, not everything. The answer is kept for as long
+    as the text, the flags and the dockerd are the same.
 
     Args:
         service: Knows dockerd.
@@ -28,7 +29,8 @@ class FileChecker:
     def __init__(self, service: DockerService, processes: ProcessTable) -> None:
         self._service = service
         self._processes = processes
-        self._checked: tuple[str, tuple[str, ...], str] | None = None
+        self._asked: tuple[object, ...] = ()
+        self._line = ""
 
     def check(self, text: str, version: str) -> Condition | None:
         """Return why dockerd would refuse ``text``, None when it would not or cannot say.
@@ -42,12 +44,15 @@ class FileChecker:
             return None
         process = self._processes.dockerd()
         argv = self._service.unit_argv() or (process.argv if process else ("dockerd",))
-        if self._checked is None or self._checked[:2] != (text, argv):
-            self._checked = (text, argv, self._ask(text, argv))
-        line = self._checked[2]
-        return _refused(line) if line else None
+        question = (text, argv, version, self._service.installed())
+        if self._asked != question:
+            line = self._ask(text, argv)
+            if line is None:
+                return None  # it is asked again
+            self._asked, self._line = question, line
+        return _refused(self._line) if self._line else None
 
-    def _ask(self, text: str, argv: tuple[str, ...]) -> str:
+    def _ask(self, text: str, argv: tuple[str, ...]) -> str | None:
         with tempfile.TemporaryDirectory(prefix="hostmesh-") as folder:
             file = Path(folder) / "daemon.json"
             file.write_bytes(text.encode("utf-8"))

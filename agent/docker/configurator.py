@@ -37,6 +37,10 @@ _TURN_AGAIN_S = 2.0
 """How soon to ask for the turn again: a restart of one dockerd takes about as long."""
 
 
+_OVERTAKEN = frozenset({"docker-absent", "docker-not-answering", "docker-rolled-back"})
+"""Conditions that a restart brings up to date."""
+
+
 @dataclass(slots=True)
 class _Pass:
     """One run of :meth:`Configurator.ensure`: what is known and what was done so far."""
@@ -206,6 +210,11 @@ class Configurator:
             )
         if job.reading.facts.reachable:
             self._restart_if_needed(job, written, name)
+        elif job.changed and plan.drop and self._docker.service.failed():
+            # A key of ours kept it from starting: it was written for a later Docker.
+            _log.info("docker-start-due", why="daemon.json had a key that it does not know")
+            outcome = self._restarter.apply(name, lambda seen: seen.facts.reachable)
+            self._note(job, outcome.reading, name, outcome.failure)
 
     def _network_in_the_way(self, job: _Pass) -> bool:
         """Whether a network lies where docker0 is to be.
@@ -256,9 +265,7 @@ class Configurator:
     def _note(self, job: _Pass, reading: EngineReading, name: str, failure: str) -> None:
         job.reading = reading
         job.conditions = [
-            condition
-            for condition in job.conditions
-            if condition.name not in {"docker-absent", "docker-not-answering"}
+            condition for condition in job.conditions if condition.name not in _OVERTAKEN
         ]
         job.conditions += engine_conditions(reading)
         if failure:
@@ -306,8 +313,8 @@ class Configurator:
     def _known_version(self, reading: EngineReading) -> str:
         if reading.facts.version:
             self._version = reading.facts.version
-        elif not self._version:
-            self._version = self._docker.service.installed_version()
+        elif reading.kind is EngineKind.ABSENT:  # what starts next may be another one
+            self._version = self._docker.service.installed_version() or self._version
         return self._version
 
     def _report(self, job: _Pass) -> ConfiguratorReport:

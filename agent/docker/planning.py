@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 
 from agent.docker.conflicts import Finding, file_conflicts, flag_conflicts, foreign_keys
-from agent.docker.document import Document, KeyPath
-from agent.docker.journal import digest
+from agent.docker.document import Document, KeyPath, parse
+from agent.docker.journal import digest, undo
 from agent.docker.jsonspan import JsonValue
 from agent.docker.processes import Flags
 from agent.docker.store import Snapshot
@@ -56,7 +56,6 @@ def plan_file(
     wanted = keys_for(wants, version)
     findings: tuple[Finding, ...] = (
         *flag_conflicts(wants, flags, snapshot.document),
-        *file_conflicts(wants, snapshot.document, version),
         *foreign_keys(snapshot.document, snapshot.journal, wanted, replace=replace),
     )
     left_out = {path for finding in findings for path in finding.keys}
@@ -70,6 +69,9 @@ def plan_file(
         and change.is_ours(snapshot.document.value(change.path))
         and not (change.path == NETWORK_MTU and not version)
     )
+    # A key of ours that this engine does not know is not in its way: it goes.
+    left = undo(snapshot.document, [change for change in ours if change.path in drop])
+    findings += file_conflicts(wants, parse(left, source=snapshot.document.source), version)
     return FilePlan(
         values=values,
         drop=drop,

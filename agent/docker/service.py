@@ -6,11 +6,12 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -121,6 +122,7 @@ class DockerService:
         runner: Runs programs.
         processes: Where a running dockerd is looked for.
         systemd: A folder that is there when systemd runs the host.
+        which: Finds a program by its name.
     """
 
     def __init__(
@@ -131,12 +133,15 @@ class DockerService:
         runner: Runner | None = None,
         processes: ProcessTable | None = None,
         systemd: Path = _SYSTEMD,
+        which: Callable[[str], str | None] = shutil.which,
     ) -> None:
         self._command = command
         self._timeout_s = timeout_s
         self._runner = runner or Commands()
         self._processes = processes or ProcessTable()
         self._systemd = systemd
+        self._which = which
+        self._version: tuple[tuple[str, int, int, int], str] | None = None
 
     @property
     def by_systemd(self) -> bool:
@@ -231,13 +236,29 @@ class DockerService:
         result = self._runner.run((*argv, f"--since=@{int(since_s)}"), _QUERY_TIMEOUT_S)
         return error_line(result.output)
 
+    def installed(self) -> tuple[str, int, int, int] | None:
+        """Return which dockerd is on PATH: another one after every up- and downgrade."""
+        path = self._which("dockerd")
+        if path is None:
+            return None
+        try:
+            status = Path(path).stat()
+        except OSError:
+            return None
+        return path, status.st_ino, status.st_mtime_ns, status.st_size
+
     def installed_version(self) -> str:
-        """Return the version of the dockerd on PATH, "" when there is none."""
+        """Return the version of the dockerd on PATH, "" when there is none; asked once of each."""
+        installed = self.installed()
+        if self._version is not None and self._version[0] == installed:
+            return self._version[1]
         result = self._runner.run(("dockerd", "--version"), _QUERY_TIMEOUT_S)
         match = _VERSION.search(result.output)
-        return match[1] if result.status == 0 and match else ""
+        version = match[1] if result.status == 0 and match else ""
+        self._version = (installed, version) if installed and version else None
+        return version
 
-    def validate(self, config_file: Path, argv: Sequence[str]) -> str:
+    def validate(self, config_file: Path, argv: Sequence[str]) -> str | None:
         """Let dockerd check a file with its own flags; from Docker 23.0.
 
         Args:
@@ -245,12 +266,14 @@ class DockerService:
             argv: The service's command line, whose flags are used.
 
         Returns:
-            What is wrong in dockerd's words, "" when nothing is or it cannot check.
+            What is wrong in dockerd's words, "" when nothing is, None when it did not say.
         """
         flags = _without_config_file(argv[1:])
         command = ("dockerd", *flags, "--validate", f"--config-file={config_file}")
         result = self._runner.run(command, _QUERY_TIMEOUT_S)
-        if result.status in (0, None) or "unknown flag" in result.output:
+        if result.status is None:
+            return None
+        if result.status == 0 or "unknown flag" in result.output:
             return ""
         return error_line(result.output) or result.last_lines
 

@@ -12,6 +12,7 @@ from agent.docker.giveback import docker0_of_old
 from agent.docker.journal import Phase
 from agent.docker.reading import EngineKind
 from agent.docker.report import ConfigFile
+from agent.docker.restarter import Restarter
 from agent.docker.service import CommandResult, DockerService, Stopped
 from agent.docker.wants import wants_of
 from agent.errors import Refused
@@ -383,6 +384,46 @@ def test_a_smaller_mtu_goes_again_when_it_is_no_longer_wanted(room: Room, world:
     report = room.ensure()
     assert (report.state, report.restarted, world.mtu) == (DockerState.READY, True, 1500)
     assert "mtu" not in json.loads(room.text or "")
+
+
+def unknown_key(given: dict[str, object]) -> str:
+    no = "the following directives don't match any configuration option: default-network-opts"
+    return no if "default-network-opts" in given else ""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_promise_7_an_engine_that_was_downgraded_loses_the_key_it_does_not_know(
+    room: Room,
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed: bool,
+) -> None:
+    """It failed to start with it; systemd gave up; nobody but us knows which key it was."""
+    wants = wants_of(IPv4Network("10.64.0.0/16"), 1450)
+    write(world, '{"debug": true}')
+    world.version = "26.1.5"
+    assert room.configurator.ensure(wants).state is DockerState.READY
+    assert "default-network-opts" in (room.text or "")
+    monkeypatch.setattr(DockerService, "failed", lambda _: not world.up)
+    monkeypatch.setattr(DockerService, "installed_version", lambda _: "20.10.24")
+    world.up, world.version, world.breaks = False, "20.10.24", unknown_key
+    if killed:
+        with monkeypatch.context() as patched:
+            patched.setattr(Restarter, "apply", raise_stopped)
+            with pytest.raises(Stopped):
+                room.configurator.ensure(wants)
+        room = make(world, tmp_path / "state", DockerSettings())
+    report = room.configurator.ensure(wants)
+    assert (report.state, names(report)) == (DockerState.READY, set())
+    assert (world.bip, world.mtu) == (wants.bip, 1450)
+    assert "default-network-opts" not in (room.text or "")
+    room.give_back.restore()
+    assert room.text == '{"debug": true}'
+
+
+def raise_stopped(*_: object, **__: object) -> None:
+    raise Stopped
 
 
 def test_leaving_moves_docker0_back_with_one_restart(room: Room, world: World) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -41,11 +41,15 @@ class NoProcesses(ProcessTable):
 
 
 def service(
-    tmp_path: Path, answers: dict[str, CommandResult], *, systemd: bool = True
+    tmp_path: Path,
+    answers: dict[str, CommandResult],
+    *,
+    systemd: bool = True,
+    which: Callable[[str], str | None] = lambda _: None,
 ) -> tuple[DockerService, Script]:
     script = Script(answers)
     folder = tmp_path if systemd else tmp_path / "none"
-    made = DockerService(runner=script, processes=NoProcesses(), systemd=folder)
+    made = DockerService(runner=script, processes=NoProcesses(), systemd=folder, which=which)
     return made, script
 
 
@@ -180,6 +184,40 @@ def test_the_check_uses_the_services_flags_once_for_each_text(tmp_path: Path) ->
     assert asked[1:5] == ("-H", "fd://", "--debug", "--validate")
     assert len(asked) == 6
     assert checker.check("{}", "20.10.24") is None
+
+
+def test_the_check_is_done_again_for_another_dockerd_and_after_no_answer(tmp_path: Path) -> None:
+    """What a dockerd said of a text says nothing about the one that replaced it."""
+    dockerd = tmp_path / "dockerd"
+    dockerd.write_text("one")
+    answers = {"dockerd": CommandResult(None, "no end within 10 s")}
+    made, script = service(tmp_path, answers, which=lambda _: str(dockerd))
+    checker = FileChecker(made, NoProcesses())
+
+    def checks() -> int:
+        before = len(script.asked)
+        refused = checker.check("{}", "26.1")
+        assert (refused is not None) == (answers["dockerd"].status == 1)
+        return sum(argv[0] == "dockerd" for argv in script.asked[before:])
+
+    assert (checks(), checks()) == (1, 1), "no answer is none to keep"
+    answers["dockerd"] = CommandResult(1, "unable to configure the Docker daemon: no-such-key")
+    assert (checks(), checks()) == (1, 0)
+    dockerd.write_text("another")
+    answers["dockerd"] = CommandResult(0, "")
+    assert (checks(), checks()) == (1, 0)
+
+
+def test_the_installed_version_is_asked_once_of_each_dockerd(tmp_path: Path) -> None:
+    dockerd = tmp_path / "dockerd"
+    dockerd.write_text("one")
+    answers = {"dockerd --version": CommandResult(0, "Docker version 26.1.5, build 1")}
+    made, script = service(tmp_path, answers, which=lambda _: str(dockerd))
+    assert [made.installed_version() for _ in range(3)] == ["26.1.5"] * 3
+    assert len(script.asked) == 1
+    dockerd.write_text("another")
+    answers["dockerd --version"] = CommandResult(0, "Docker version 20.10.24, build 1")
+    assert made.installed_version() == "20.10.24"
 
 
 @pytest.mark.parametrize(
