@@ -11,7 +11,14 @@ from pathlib import Path
 from agent.docker.journal import Content
 from agent.errors import DockerConfigError
 
-__all__ = ["read_content", "remove_file", "replace_file", "resolve", "sync_folder"]
+__all__ = [
+    "make_folder",
+    "read_content",
+    "remove_file",
+    "replace_file",
+    "resolve",
+    "sync_folder",
+]
 
 _TEMPORARY = ".{name}.hostmesh-new"
 _MAX_BYTES = 4 * 1024 * 1024
@@ -113,6 +120,19 @@ def remove_file(path: Path) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise _failed("remove", path, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, so that they last.
+
+    Raises:
+        OSError: One cannot be made or synced.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=0o755, exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

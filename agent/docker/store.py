@@ -17,7 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.docker.document import Document, KeyPath, parse_bytes, with_keys
-from agent.docker.files import read_content, remove_file, replace_file, resolve, sync_folder
+from agent.docker.files import (
+    make_folder,
+    read_content,
+    remove_file,
+    replace_file,
+    resolve,
+    sync_folder,
+)
 from agent.docker.journal import (
     Content,
     Failure,
@@ -348,8 +355,7 @@ class DaemonJsonStore:
 
     def _make_folder(self, path: Path) -> None:
         try:
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            sync_folder(path.parent.parent)
+            make_folder(path.parent)
         except OSError as error:
             hint = "create it yourself, or let the agent write there (ReadWritePaths= in the unit)"
             raise DockerConfigError(
@@ -359,7 +365,7 @@ class DaemonJsonStore:
     def _save(self, journal: Journal) -> None:
         folder = self._journal_path.parent
         try:
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_folder(folder)
             original = journal.original
             if original.data is not None and not self._copy_path.exists():
                 replace_file(self._copy_path, _private(original.data))
