@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 
 from agent.daemon.forwarding import Forwarding
 from agent.daemon.routemark import RouteMark
-from agent.daemon.routing import RoutesReport, Routing
+from agent.daemon.routing import PASS_S, RoutesReport, Routing
 from agent.errors import FirewallError, HostmeshError, KernelError, StateError
 from agent.kernel.firewall import Firewall
 from agent.mesh.desired import desired_routes
@@ -92,7 +92,11 @@ class KernelPass:
         except KernelError as error:
             self.routing.look_again()
             return RoutesReport(failed=1, conditions=(*found, refused("routes", error)))
-        return replace(report, conditions=(*found, *report.conditions)) if found else report
+        if found:
+            return replace(report, conditions=(*found, *report.conditions))
+        if world.config is None or self._mark.settled:
+            return report
+        return replace(report, again_in_s=0.0)
 
     def settle_mark(self, config: MeshConfig | None) -> tuple[Condition, ...]:
         """Take over the routes of a former ``routes.protocol``; what stood in the way.
@@ -103,7 +107,7 @@ class KernelPass:
         if config is None:
             return ()
         try:
-            if self._mark.settle(config.cidrs):
+            if self._mark.settle(config.cidrs, PASS_S):
                 self.routing.look_again()
         except KernelError as error:
             return (refused("former routes", error),)

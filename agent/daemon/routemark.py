@@ -31,21 +31,31 @@ class RouteMark:
         self._state = state
         self._log = structlog.get_logger("agent.routes")
 
-    def settle(self, within: tuple[IPv4Network, ...]) -> int:
-        """Take the routes of a former mark over; costs nothing when there is none. How many.
+    @property
+    def settled(self) -> bool:
+        """Whether no route of a former mark can be there any more."""
+        return self._state.route_protocol == self._protocol
+
+    def settle(self, within: tuple[IPv4Network, ...], for_s: float) -> bool:
+        """Take the routes of a former mark over; costs nothing when there is none.
 
         Args:
             within: The mesh's CIDRs: elsewhere a route of that mark may be another program's,
                 which may be why it was changed.
+            for_s: About how long it may take; what is left is for the next call.
+
+        Returns:
+            Whether routes were written.
 
         Raises:
             KernelError: Routes could not be listed, or some not marked. Call again.
             StateError: The mark could not be written down. Call again.
         """
         former = self._state.route_protocol
-        if former == self._protocol:
-            return 0
-        results = () if former is None else self._table.take_over(former, within)
+        if self.settled or former is None:
+            self._state.set_route_protocol(self._protocol)
+            return False
+        results, there = self._table.take_over(former, within, for_s=for_s)
         problems = [each.problem for each in results if not each.ok]
         if results:
             self._log.info(
@@ -57,10 +67,11 @@ class RouteMark:
                 f"used before, could not be marked as ours: {problems[0]}",
                 hint=f"it is tried again; ip route show proto {former} lists them",
             )
-        self._state.set_route_protocol(self._protocol)
-        return len(results)
+        if len(results) == there:
+            self._state.set_route_protocol(self._protocol)
+        return bool(results)
 
     def forget(self) -> None:
         """No route of this host is left, so none has to be found again; StateError as above."""
-        if self._state.route_protocol == self._protocol:
+        if self.settled:
             self._state.set_route_protocol(None)

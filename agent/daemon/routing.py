@@ -12,6 +12,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import Final
 
 import structlog
 
@@ -33,10 +34,10 @@ from agent.mesh.plan import (
 from agent.mesh.world import World
 from agent.model import Condition, Link, Uplink
 
-__all__ = ["RoutesReport", "Routing"]
+__all__ = ["PASS_S", "RoutesReport", "Routing"]
 
 _ROUTES_TOLD = 4
-_PASS_S = 5.0
+PASS_S: Final = 5.0
 """How long one pass may write: the loop has more to do, and a watchdog. Only where each of tens of
 thousands of peers has a next hop that the kernel looks for among all others does it matter."""
 
@@ -114,7 +115,7 @@ class Routing:
         now_s = self._clock()
         plan = self._delta.plan(may_delete=may_delete, may_sweep=may_sweep)
         allowed, next_s = self._pacer.allow(plan, now_s)
-        results = self._table.apply(allowed, for_s=_PASS_S)
+        results = self._table.apply(allowed, for_s=PASS_S)
         self._delta.applied(results)
         # Somebody else added the very route meanwhile, or our list was older than an event:
         # no failure, only a reason to look again.

@@ -200,8 +200,8 @@ class RouteTable:
         return self._foreign
 
     def take_over(
-        self, former: int, within: tuple[IPv4Network, ...]
-    ) -> tuple[OperationResult, ...]:
+        self, former: int, within: tuple[IPv4Network, ...], *, for_s: float | None = None
+    ) -> tuple[tuple[OperationResult, ...], int]:
         """Mark the routes of another protocol as ours, each in force all the while.
 
         For those that this host wrote while its protocol number was another. A route that
@@ -211,6 +211,10 @@ class RouteTable:
         Args:
             former: Their rtm_protocol.
             within: Only those whose destinations lie in one of these.
+            for_s: As for :meth:`apply`.
+
+        Returns:
+            What was done, and how many there were to do.
 
         Raises:
             KernelError: The list could not be had completely; nothing was changed.
@@ -237,7 +241,7 @@ class RouteTable:
             and "+" not in route.kind
             and any(map(route.destination.subnet_of, within))
         )
-        return self.apply(RoutePlan(operations=operations))
+        return self.apply(RoutePlan(operations=operations), for_s=for_s), len(operations)
 
     def apply(self, plan: RoutePlan, *, for_s: float | None = None) -> tuple[OperationResult, ...]:
         """Carry out the plan's operations in order; one that fails does not stop the rest.

@@ -109,6 +109,4 @@ def running(agent: compose.HostAgent, host: Host) -> Iterator[threading.Thread]:
     finally:
         agent._loop.post(Stop())
         loop.join(5)
-        agent._monitor.stop()
-        agent._client.close()
-        agent._control.stop()
+        host.call(agent._stop)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.daemon.routemark import RouteMark
+from agent.daemon.state import StateFile
 from agent.errors import KernelError
 from agent.kernel.routes import RouteTable
 from agent.mesh.desired import desired_routes
@@ -201,14 +203,34 @@ def test_promise_5_routes_of_a_former_protocol_are_taken_over_others_are_not(one
     one.ip("route append 10.64.5.0/24 via 192.0.2.99 proto 140")
 
     table = RouteTable(141)
-    results = one.call(table.take_over, 140, (CIDR,))
+    results, there = one.call(table.take_over, 140, (CIDR,))
     table.close()
 
     assert [each.problem for each in results] == ["", "", ""]
+    assert there == len(results)
     assert shown(one, "table all proto 141") == set(ours)
     left = shown(one, "table main")
     assert set(others) <= left
     assert "10.64.5.0/24 via 192.0.2.99 dev eth0 proto 140" in left
+
+
+def test_promise_10_very_many_are_taken_over_a_part_at_a_time(one: Host, tmp_path: Path) -> None:
+    """The watchdog is fed in between; a kill there costs nothing either."""
+    one.batch([f"route add 10.64.{n}.0/24 via 192.0.2.11 proto 140" for n in range(200)])
+    one.batch([f"route add 10.65.{n}.0/24 via 192.0.2.11 proto 140" for n in range(250)])
+    one.batch([f"route add 10.66.{n}.0/24 via 192.0.2.11 proto 140" for n in range(250)])
+    StateFile(tmp_path).set_route_protocol(140)
+    for left in (200, 0):
+        state = StateFile(tmp_path)
+        assert state.route_protocol == 140
+        table = RouteTable(141)
+        mark = RouteMark(table, 141, state)
+        assert one.call(mark.settle, (CIDR,), 0.0)
+        table.close()
+        assert len(shown(one)) == left
+        assert mark.settled is (left == 0)
+    assert len(shown(one, "proto 141")) == 700
+    assert StateFile(tmp_path).route_protocol == 141
 
 
 def test_a_table_that_nobody_has_written_to_yet_is_an_empty_one(one: Host) -> None:
