@@ -30,6 +30,10 @@ _ICMP_BYTES: Final = 8
 _SNAP_BYTES: Final = 128
 _SO_ATTACH_FILTER: Final = 26
 _SO_TIMESTAMPNS: Final = 35
+_SOL_PACKET: Final = 263
+_ADD_MEMBERSHIP: Final = 1
+_PROMISC: Final = 1
+_MEMBERSHIP: Final = struct.Struct("=iHH8x")  # struct packet_mreq
 _TIMESPEC: Final = struct.Struct("=qq")
 _PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp"}
 _ICMP: Final = {0: "echo reply", 3: "unreachable", 8: "echo request", 11: "time exceeded"}
@@ -72,17 +76,26 @@ class Capture:
     Args:
         links: Names of Ethernet links: bridges, the uplink.
         source, destination: Packets between the two count, and ICMP errors to ``source``.
+        passed_on: Also what a bridge among ``links`` hands from one port to another by itself: it
+            shows its own taps only what is for the host, unless one asks for everything.
 
     Raises:
         NotRoot: This user may not capture.
         KernelError: A link cannot be captured on.
     """
 
-    def __init__(self, links: Sequence[str], source: IPv4Address, destination: IPv4Address) -> None:
+    def __init__(
+        self,
+        links: Sequence[str],
+        source: IPv4Address,
+        destination: IPv4Address,
+        *,
+        passed_on: bool = False,
+    ) -> None:
         self._links = frozenset(links)
         self._source = source
         self._destination = destination
-        self._socket = _open(sorted(self._links), source, destination)
+        self._socket = _open(sorted(self._links), source, destination, everything=passed_on)
 
     def __enter__(self) -> Self:
         return self
@@ -160,7 +173,9 @@ def _in_time(frames: Sequence[Frame]) -> Iterator[Frame]:
         yield replace(frame, at_s=at_s)
 
 
-def _open(links: Sequence[str], source: IPv4Address, destination: IPv4Address) -> socket.socket:
+def _open(
+    links: Sequence[str], source: IPv4Address, destination: IPv4Address, *, everything: bool
+) -> socket.socket:
     try:
         indexes = [socket.if_nametoindex(link) for link in links]
     except OSError as error:
@@ -174,6 +189,8 @@ def _open(links: Sequence[str], source: IPv4Address, destination: IPv4Address) -
     try:
         _attach(opened, _filter(indexes, source, destination))
         opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        for index in indexes if everything else ():  # ends with the socket
+            opened.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, _MEMBERSHIP.pack(index, _PROMISC, 0))
     except OSError as error:
         opened.close()
         raise KernelError(f"cannot set up a capture: {error.strerror}") from error

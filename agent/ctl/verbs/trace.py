@@ -123,7 +123,7 @@ def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
     source, destination = tracer.source.address, tracer.destination.address
     if not links:
         raise KernelError(f"no link of this host is on the way from {source} to {destination}")
-    with Capture(links, source, destination) as capture:
+    with Capture(links, source, destination, passed_on=tracer.bridged) as capture:
         reach = _sender(tracer)
         if reach is not None:
             sent, answered, problem, frames = _ping(reach, capture)

@@ -119,6 +119,17 @@ def test_a_packets_way_is_traced_and_captured(mesh: Lab, web: dict[str, str]) ->
     there = capture["frames"][1]
     assert there["source_mac"] == link_mac(host)
     assert there["destination_mac"] == link_mac(other)
+    # Of two containers on one bridge no link but that one sees anything.
+    beside = str(host.start_container("beside"))
+    done = host.agentctl("trace", "web", "beside", "--capture", "-o", "json", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    capture = json.loads(done.stdout)["capture"]
+    assert (capture["answered"], capture["links"]) == (1, ["docker0"])
+    assert [(e["ttl"], e["source"], e["destination"]) for e in capture["frames"]] == [
+        (64, one, beside),
+        (64, beside, one),
+    ]
+    host.docker("rm", "-f", "beside")
     # Without the agent the kernel and Docker still tell; an operator's rule ahead is quoted.
     rule = ["-i", "docker0", "-d", f"{two}/32", "-j", "DROP"]
     host.run(["iptables", "-I", "DOCKER-USER", *rule])

@@ -43,7 +43,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     container, router, peer = Host("container"), Host("router"), Host("peer")
-    router.ip("link add br9 type bridge")
+    router.ip("link add br9 address 02:00:00:00:00:09 type bridge")  # else its ports give it theirs
     router.ip(f"link add port type veth peer name eth0 netns {container.thread_id}")
     router.ip("link set port master br9 up")
     router.ip(f"addr add {BRIDGE}/24 dev br9")
@@ -100,11 +100,13 @@ def test_where_the_kernel_has_no_way_it_says_why(scene: Scene) -> None:
         scene.router.call(forward, "1")
 
 
-def walk(scene: Scene, to: IPv4Address) -> tuple[tuple[float, ...], tuple[Frame, ...]]:
+def walk(
+    scene: Scene, to: IPv4Address, *, passed_on: bool = False
+) -> tuple[tuple[float, ...], tuple[Frame, ...]]:
     """A ping from within the container's namespace, seen on the router's two links."""
 
     def look() -> tuple[tuple[float, ...], tuple[Frame, ...]]:
-        with Capture(["br9", "wan0"], CONTAINER, to) as capture:
+        with Capture(["br9", "wan0"], CONTAINER, to, passed_on=passed_on) as capture:
             reach = in_network_of(scene.pid, lambda: Reach(to, source=CONTAINER))
             try:
                 echo = reach.echo(1)
@@ -113,6 +115,26 @@ def walk(scene: Scene, to: IPv4Address) -> tuple[tuple[float, ...], tuple[Frame,
             return echo.rtt_s, capture.collect(most=32, timeout_s=0.5, identifier=reach.identifier)
 
     return scene.router.call(look)
+
+
+def test_what_a_bridge_passes_on_by_itself_is_seen_when_asked_for(scene: Scene) -> None:
+    router, other, at = scene.router, Host("other"), IPv4Address("10.64.0.3")
+    try:
+        router.ip(f"link add port2 type veth peer name eth0 netns {other.thread_id}")
+        router.ip("link set port2 master br9 up")
+        other.ip(f"addr add {at}/24 dev eth0")
+        other.ip("link set eth0 up")
+        ends = scene.mac(scene.container, "eth0"), scene.mac(other, "eth0")
+        answered, frames = walk(scene, at, passed_on=True)
+        assert answered
+        assert [(e.link, e.ttl, e.what, e.source_mac, e.destination_mac) for e in frames] == [
+            ("br9", 64, "echo request", *ends),
+            ("br9", 64, "echo reply", *reversed(ends)),
+        ]
+        assert "promiscuity 0" in router.ip("-d link show br9"), "the link is as it was"
+        assert walk(scene, at)[1] == (), "a bridge shows others' packets only when asked to"
+    finally:
+        other.close()
 
 
 def test_a_packet_is_followed_with_ttls_and_macs(scene: Scene) -> None:
