@@ -13,10 +13,12 @@ _NAMES = (
     r"(?:passw(?:or)?d|passphrase|secret|token|authorization|credential|private[_-]?key"
     r"|api[_-]?key|auth)s?(?:[_-]\w+)?"
 )
-_VALUE = re.compile(rf"""(?i)({_NAMES}["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;}}\]]+)""")
+_QUOTED = r'''"""[\s\S]*?"""|\'{3}[\s\S]*?\'{3}|\\+".*?\\+"|"(?:\\.|[^"\\])*"|\'[^\']*\''''
+_VALUE = re.compile(rf"""(?i)({_NAMES}\\*["']?\s*[=:]\s*)({_QUOTED}|[^\s,;}}\]]+)""")
+_LOGIN = re.compile(r"(?i)(--?user[ =][^\s:]+:)\S+")
 _FLAG = re.compile(rf"""(?i)(--?[a-z-]*{_NAMES}[a-z-]*[ ])(\S+)""")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}")
-_USER = re.compile(r"(?<=://)[^/@\s]+@")
+_USER = re.compile(r"""(?<=://)[^\s"'<>]+@""")  # whatever a password has in it
 _PEM = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
@@ -37,6 +39,7 @@ def redact_text(text: str) -> str:
     text = _PEM.sub(f"{_STRUCK_OUT} private key", text)
     text = _BEARER.sub(rf"\1 {_STRUCK_OUT}", text)
     text = _VALUE.sub(_value, text)
+    text = _LOGIN.sub(rf"\1{_STRUCK_OUT}", text)
     text = _FLAG.sub(rf"\1{_STRUCK_OUT}", text)
     return _USER.sub(f"{_STRUCK_OUT}@", text)
 

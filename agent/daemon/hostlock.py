@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Self
 
 from agent.errors import Refused, StateError
+from agent.settings.place import LOCK_NAME
 
 __all__ = ["HostLock"]
 
-_NAME = "agent.lock"
 _MOST_BYTES = 100
 
 
@@ -34,7 +34,7 @@ class HostLock:
     """
 
     def __init__(self, run_dir: Path, holder: str) -> None:
-        path = run_dir / _NAME
+        path = run_dir / LOCK_NAME
         try:
             run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

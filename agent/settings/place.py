@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["DEFAULT_PATH", "DEFAULT_RUN_DIR", "SOCKET_NAME", "socket_at_a_glance"]
+__all__ = ["DEFAULT_PATH", "DEFAULT_RUN_DIR", "LOCK_NAME", "SOCKET_NAME", "socket_at_a_glance"]
 
 DEFAULT_PATH = Path("/etc/hostmesh/agent.toml")
 DEFAULT_RUN_DIR = Path("/run/hostmesh")
 SOCKET_NAME = "agent.sock"
+LOCK_NAME = "agent.lock"
 _MAX_BYTES = 1 << 20
 
 

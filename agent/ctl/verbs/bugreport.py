@@ -10,22 +10,31 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from agent import __version__
+from agent.ctl import direct
+from agent.ctl.client import AgentClient
 from agent.ctl.context import Context
 from agent.ctl.redaction import redact_text
-from agent.errors import HostmeshError, StateError
+from agent.errors import AgentUnavailable, HostmeshError, StateError
+from agent.settings.place import LOCK_NAME
 
 __all__ = ["parts", "run"]
 
+_Answer = TypeVar("_Answer")
+
 _MOST_BYTES = 4 << 20
-_COMMAND_S = 10.0
+_ONE_PART_S = 10.0
+_LEAST_S = 0.5
+_MOST_THREADS = 100
 _PATHS = ("status", "leases", "routes", "diff", "firewall", "events", "docker")
 _COMMANDS = (
     ("ip-address", ("ip", "-d", "address")),
@@ -108,21 +117,93 @@ def _add(archive: tarfile.TarFile, name: str, text: str) -> None:
 
 
 def parts(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yield every part's name and how to get its text."""
+    """Yield every part's name and how to get its text; all of them together take --timeout."""
+    agent = _Agent(context)
     yield "version.txt", lambda: f"agentctl {__version__}, Python {sys.version}\n"
     for path in _PATHS:
-        yield f"{path}.json", lambda path=path: _document(context, path)  # type: ignore[misc] # a default binds it
-    yield "metrics.txt", lambda: context.client.get_text("/metrics")
+        yield f"{path}.json", lambda path=path: agent.document(path)  # type: ignore[misc] # a default binds it
+    yield "metrics.txt", agent.metrics
+    if agent.away is not None:
+        yield from _without_agent(context)
+    yield "agent-process.txt", lambda: _process(context.client.path.with_name(LOCK_NAME))
     settings, docker = context.args.settings, Path("/etc/docker/daemon.json")
     files = (settings, docker, Path("/etc/os-release"), Path("/etc/default/hostmesh"))
     for file in files:
         yield f"files/{file.name}", lambda file=file: _text(file)  # type: ignore[misc] # the same
     for name, command in _COMMANDS:
-        yield f"{name}.txt", lambda command=command: _output(command)  # type: ignore[misc] # the same
+        yield f"{name}.txt", lambda command=command: _output(command, agent.left_s())  # type: ignore[misc] # the same
 
 
-def _document(context: Context, path: str) -> str:
-    return json.dumps(context.client.get(f"/v1/{path}"), indent=2)
+class _Agent:
+    """Asks the agent as long as it answers: once it does not, nobody waits for it again."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._ends_s = time.monotonic() + context.timeout_s
+        self.away: AgentUnavailable | None = None
+
+    def document(self, path: str) -> str:
+        return json.dumps(self._ask(lambda client: client.get(f"/v1/{path}")), indent=2)
+
+    def metrics(self) -> str:
+        return self._ask(lambda client: client.get_text("/metrics"))
+
+    def _ask(self, get: Callable[[AgentClient], _Answer]) -> _Answer:
+        if self.away is not None:
+            raise self.away
+        try:
+            return get(AgentClient(self._context.client.path, self.left_s()))
+        except AgentUnavailable as error:
+            self.away = error
+            raise
+
+    def left_s(self) -> float:
+        """How long the next part may take."""
+        return max(_LEAST_S, min(_ONE_PART_S, self._ends_s - time.monotonic()))
+
+
+def _without_agent(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
+    """The same from etcd, the kernel, Docker and the agent's files."""
+    direct.log_to_stderr()
+    from agent.daemon import offline  # noqa: PLC0415 - pulls in every room
+    from agent.daemon.history import events_document, read_events  # noqa: PLC0415 - only here
+
+    def as_text(document: Mapping[str, Any]) -> str:
+        return json.dumps(document, indent=2)
+
+    def leases() -> str:
+        from agent.daemon.documents import leases_document  # noqa: PLC0415 - only here
+
+        view, _ = offline.view_offline(context.settings)
+        return as_text(leases_document(view, direct.own_host_id(), time.time()))
+
+    def events() -> str:
+        return as_text(events_document(read_events(context.settings.agent.state_dir)))
+
+    yield "without-agent/status.json", lambda: as_text(offline.offline_status(context.settings))
+    yield "without-agent/routes.json", lambda: as_text(offline.offline_routes(context.settings))
+    yield "without-agent/firewall.json", lambda: as_text(offline.offline_firewall(context.settings))
+    yield "without-agent/leases.json", leases
+    yield "without-agent/events.json", events
+
+
+def _process(lock: Path) -> str:
+    """What each thread of the agent does, by the kernel: where one that hangs hangs.
+
+    Args:
+        lock: Whose holder the agent is.
+    """
+    holder = lock.read_text(errors="replace")
+    found = re.search(r"\(pid (\d+)\)", holder)
+    if found is None:
+        return f"{lock}: {holder}\n"
+    process = Path("/proc") / found[1]
+    lines = [f"{lock}: {holder}", _text(process / "status")]
+    for task in sorted((process / "task").iterdir())[:_MOST_THREADS]:
+        for name in ("comm", "wchan", "syscall", "stack"):
+            with contextlib.suppress(OSError):  # it has ended, or the kernel does not tell
+                lines.append(f"{task.name} {name}: {_text(task / name).strip()}")
+    return "\n".join(lines) + "\n"
 
 
 def _text(file: Path) -> str:
@@ -130,12 +211,12 @@ def _text(file: Path) -> str:
         return opened.read(_MOST_BYTES).decode("utf-8", "replace")
 
 
-def _output(command: tuple[str, ...]) -> str:
+def _output(command: tuple[str, ...], timeout_s: float) -> str:
     done = subprocess.run(
         command,
         check=False,
         capture_output=True,
-        timeout=_COMMAND_S,
+        timeout=timeout_s,
         env={**os.environ, "LC_ALL": "C"},
     )
     text = done.stdout.decode("utf-8", "replace")

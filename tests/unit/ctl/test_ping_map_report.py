@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import tarfile
+import time
 import unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -149,6 +151,13 @@ def test_a_wrong_name_gets_the_nearest(
         json.dumps({"a": [{"auth-token": PLANTED}, {"Password": {"deep": PLANTED}}]}),
         f"-----BEGIN EC PRIVATE KEY-----\n{PLANTED}\n-----END EC PRIVATE KEY-----",
         f"-----BEGIN PRIVATE KEY-----\n{PLANTED}",
+        f'password = """\n{PLANTED}\n"""',
+        f'password = "a\\"b {PLANTED}"',
+        json.dumps({"line": json.dumps({"password": f"one {PLANTED}"})}),
+        f'time="x" msg="{{\\"token\\": \\"one {PLANTED}\\"}}"',
+        f"https://root:a/{PLANTED}@etcd:2379",
+        f"https://root:a@{PLANTED}@etcd:2379",
+        f"etcdctl --user root:{PLANTED} get /",
     ],
 )
 def test_secrets_are_struck_out(text: str) -> None:
@@ -177,13 +186,14 @@ def test_a_report_without_agent_and_etcd_has_all_it_can_and_no_secret(
         f'[etcd]\nendpoints = ["http://127.0.0.1:9"]\n# password = "{PLANTED}"\n'
         f'[agent]\nrun_dir = "{tmp_path}"\n'
     )
+    (tmp_path / "agent.lock").write_text(f"hostmesh-agent (pid {os.getpid()})")
     commands = (
         ("planted", ("sh", "-c", f"echo token={PLANTED}; exit 3")),
         ("missing", ("no-such-program-here",)),
         ("endless", ("sleep", "60")),
     )
     monkeypatch.setattr(bugreport, "_COMMANDS", commands)
-    monkeypatch.setattr(bugreport, "_COMMAND_S", 0.3)
+    monkeypatch.setattr(bugreport, "_ONE_PART_S", 0.5)
     target = tmp_path / "report.tar.gz"
     words = ["bugreport", str(target), "--settings", str(settings)]
     assert main([*words, "-o", "json"]) == 0
@@ -197,11 +207,36 @@ def test_a_report_without_agent_and_etcd_has_all_it_can_and_no_secret(
         }
     assert "127.0.0.1:9" in texts["files/agent.toml"]
     assert "(status 3)" in texts["planted.txt"]
-    for name in ("status.json", "missing", "endless"):
-        assert name in texts["errors.txt"]
+    for name in ("status.json", "missing", "endless", "without-agent/leases.json"):
+        assert f"{name}" in texts["errors.txt"]
+    looked = json.loads(texts["without-agent/status.json"])
+    assert looked["source"] == "host"
+    assert {each["name"] for each in looked["conditions"]} >= {"etcd-unreachable"}
+    assert f"Pid:\t{os.getpid()}" in texts["agent-process.txt"]
     assert not [name for name, text in texts.items() if PLANTED in text]
     assert main(words) == 26  # never over another file
     assert "there already" in capsys.readouterr().err
+
+
+def test_a_report_waits_for_an_agent_that_hangs_once_and_keeps_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(bugreport, "_COMMANDS", (("endless", ("sleep", "60")),) * 20)
+    monkeypatch.setattr(bugreport, "_without_agent", lambda _context: iter(()))
+    path, target = tmp_path / "agent.sock", tmp_path / "report.tar.gz"
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(path))
+        hung.listen(1)
+        began_s = time.monotonic()
+        words = ["--socket", str(path), "--settings", str(tmp_path / "none"), "--timeout", "2s"]
+        assert main(["bugreport", str(target), *words]) == 0
+        took_s = time.monotonic() - began_s
+    assert took_s < 2 + 20 * 0.5 + 5
+    with tarfile.open(target) as archive:
+        errors = archive.extractfile("hostmesh-bugreport/errors.txt")
+        assert errors is not None
+        assert errors.read().count(b"did not answer") == len(bugreport._PATHS) + 1
 
 
 def test_a_report_takes_root(
