@@ -99,7 +99,7 @@ class Context:
         form: str = self.args.output
         return form
 
-    @cached_property
+    @property
     def width(self) -> int | None:
         """Cells of the terminal; None when the output goes elsewhere: nothing is cut then."""
         if self._environ.get("COLUMNS", "").isdigit():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ __all__ = [
     "Column",
     "Palette",
     "clean",
+    "cut",
     "duration",
     "json_text",
     "render_table",
@@ -31,6 +33,7 @@ _MOST_S = 1e12
 _MAX_CELL_CHARS = 200
 _MAX_SENTENCE_CHARS = 4000
 _GAP = "  "
+_COLOUR = re.compile(r"(\x1b\[[0-9]*m)")
 
 
 def clean(value: object, *, max_chars: int = _MAX_CELL_CHARS) -> str:
@@ -97,6 +100,21 @@ def _shorten(text: str, width: int) -> str:
     while kept and _cells(kept) > width - 1:
         kept = kept[:-1]
     return kept + "…"
+
+
+def cut(line: str, width: int) -> str:
+    """At most ``width`` cells of a line, which may have colours of :class:`Palette` in it."""
+    if line.isascii() and len(line) <= width:
+        return line
+    left, found = width, []
+    for part in _COLOUR.split(line):
+        if part.startswith("\x1b"):
+            found.append(part)
+        else:
+            kept = _shorten(part, left) if left else ""
+            found.append(kept)
+            left = 0 if kept != part else left - _cells(kept)
+    return "".join(found)
 
 
 def _width(column: Column, cells: Sequence[str]) -> int:

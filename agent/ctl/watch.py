@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
 
 from agent.ctl.client import AgentClient, Document
 from agent.ctl.context import Context
-from agent.ctl.output import clean
-from agent.errors import AgentUnavailable
+from agent.ctl.output import clean, cut
+from agent.errors import AgentUnavailable, HostmeshError
 
 __all__ = ["watch"]
 
@@ -29,7 +31,7 @@ def watch(
 ) -> int:
     """Ask again every second until Ctrl-C, or until --timeout.
 
-    An agent that goes away is said and waited for: it may be restarting.
+    An agent that goes away, or cannot tell yet, is said and waited for: it may be restarting.
 
     Args:
         target: What to ask the agent for.
@@ -38,6 +40,7 @@ def watch(
 
     Raises:
         AgentUnavailable: No agent answered the first time.
+        HostmeshError: It could not tell the first time.
     """
     until_s = None if context.args.timeout is None else time.monotonic() + context.timeout_s
     client = AgentClient(context.client.path, _ONE_REQUEST_S)
@@ -45,13 +48,17 @@ def watch(
     before = client.get(target)
     told = _Lines(context, changes)
     (drawn.draw if drawn else told.begin)(before)
+    resized = threading.Event()
+    if drawn:
+        signal.signal(signal.SIGWINCH, lambda _number, _frame: resized.set())
     while until_s is None or time.monotonic() < until_s:
         left_s = _EVERY_S if until_s is None else until_s - time.monotonic()
-        time.sleep(max(0.0, min(_EVERY_S, left_s)))
+        if resized.wait(max(0.0, min(_EVERY_S, left_s))):
+            resized.clear()
         try:
             document = client.get(target)
-        except AgentUnavailable as error:
-            (drawn.away if drawn else told.away)(error.message)
+        except HostmeshError as error:
+            (drawn.away if drawn else told.away)(_why(error))
             continue
         if drawn:
             drawn.draw(document)
@@ -60,37 +67,45 @@ def watch(
     return 0
 
 
+def _why(error: HostmeshError) -> str:
+    return error.message if isinstance(error, AgentUnavailable) else f"cannot tell: {error.message}"
+
+
 def _is_screen(context: Context) -> bool:
     return context.stdout.isatty() and context.form != "json" and not context.is_dumb
 
 
 class _Screen:
-    """Redraws in place, cut to the terminal's height: what scrolls away cannot be redrawn."""
+    """Redraws in place, cut to the terminal: what scrolls away or wraps cannot be redrawn."""
 
     def __init__(self, context: Context, lay_out: Callable[[Document], list[str]]) -> None:
         self._context = context
         self._lay_out = lay_out
-        self._lines: list[str] = []
-        self._first = True
+        self._document: Document = {}
+        self._as_of = ""
+        self._size: tuple[int, int] | None = None
 
     def draw(self, document: Document) -> None:
         """Show ``document``."""
-        self._lines = self._lay_out(document)
-        self._show(f"{_clock()}  Ctrl-C ends")
+        self._document, self._as_of = document, _clock()
+        self._show(f"{self._as_of}  Ctrl-C ends")
 
     def away(self, message: str) -> None:
         """Keep what was shown and say that it is old."""
-        self._show(f"{_clock()}  {clean(message)}")
+        self._show(f"{_clock()}  {clean(message)}", f"as of {self._as_of}:")
 
-    def _show(self, head: str) -> None:
-        rows = max(3, shutil.get_terminal_size().lines - 1)
-        lines = [head, *self._lines]
+    def _show(self, *head: str) -> None:
+        size = shutil.get_terminal_size()
+        rows, width = max(3, size.lines - 1), size.columns
+        lines = [*head, *self._lay_out(self._document)]
         if len(lines) > rows:
             lines = [*lines[: rows - 1], f"... {len(lines) - rows + 1} more lines"]
-        text = _HOME + "".join(f"{line}{_END_OF_LINE}\n" for line in lines) + _REST
-        self._context.stdout.write((_CLEAR if self._first else "") + text)
+        text = "".join(f"{cut(line, width)}{_END_OF_LINE}\n" for line in lines) + _REST
+        # In another size what was drawn stands elsewhere: begin anew.
+        begin = _HOME if self._size == (rows, width) else _CLEAR + _HOME
+        self._size = rows, width
+        self._context.stdout.write(begin + text)
         self._context.stdout.flush()
-        self._first = False
 
 
 class _Lines:

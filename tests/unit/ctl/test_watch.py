@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -109,6 +111,84 @@ def test_an_agent_that_goes_is_waited_for(
     told = [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()]
     assert told[0].startswith("hostmesh-agent is not running here")
     assert told[1:] == ["hostmesh-agent answers again"]
+
+
+def test_an_agent_that_cannot_tell_yet_is_waited_for(
+    tmp_path: Path,
+    serving: Serving,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One that was restarted has no view of etcd at first."""
+    monkeypatch.setattr(watch, "_EVERY_S", 0.05)
+    path = tmp_path / "agent.sock"
+    leases = {"leases": [lease("10.65.0.0/16")]}
+    answers: dict[str, Any] = {"GET /v1/leases": leases}
+    why = {"error": {"message": "no complete view yet", "hint": "", "exit_code": 2}}
+    with serving(path, answers):
+        timers = [
+            threading.Timer(0.3, answers.update, [{"GET /v1/leases": (409, why)}]),
+            threading.Timer(0.8, answers.update, [{"GET /v1/leases": leases}]),
+        ]
+        for timer in timers:
+            timer.start()
+        words = ["leases", "--watch", "--timeout", "2s", "--socket", str(path)]
+        assert main(words) == 0
+        for timer in timers:
+            timer.join()
+    told = [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["cannot tell: no complete view yet", "hostmesh-agent answers again"]
+
+
+def test_a_screen_follows_the_terminals_size_and_says_how_old_it_is(
+    tmp_path: Path, serving: Serving
+) -> None:
+    path = tmp_path / "agent.sock"
+    many = [lease(f"10.66.{number}.0/24", host_name="host" * 30) for number in range(100)]
+    answers: dict[str, Any] = {"GET /v1/leases": {"leases": many}}
+    main_side, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (30, 100))
+    environ = {k: v for k, v in os.environ.items() if k not in ("LINES", "COLUMNS")}
+    words = ["leases", "--watch", "-o", "wide", "--socket", str(path)]
+    server = serving(path, answers)
+    server.__enter__()
+    with subprocess.Popen(
+        [sys.executable, "-m", "agent.ctl", *words],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env={**environ, "TERM": "xterm"},
+        cwd=Path(__file__).parents[3],
+    ) as process:
+        first = screen(main_side)
+        termios.tcsetwinsize(terminal, (12, 60))
+        process.send_signal(signal.SIGWINCH)
+        while not (second := screen(main_side)).startswith(b"\x1b[2J"):
+            continue
+        server.__exit__(None, None, None)
+        while b"as of" not in (third := screen(main_side)):
+            continue
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    os.close(terminal)
+    os.close(main_side)
+    for seen, size in ((first, (29, 100)), (second, (11, 60)), (third, (11, 60))):
+        lines = re.sub(rb"\x1b\[[0-9]*[A-Z]", b"", seen).decode().splitlines()
+        assert len(lines) == size[0]
+        assert max(len(line) for line in lines) == size[1]
+    assert b"hostmesh-agent is not running here" in third
+    assert b"\r\nas of " in third
+    assert b"10.66.3.0/24" in third, "what was known stays"
+
+
+def screen(main_side: int) -> bytes:
+    """The next screen that is drawn."""
+    seen, until_s = b"", time.monotonic() + 20
+    while not seen.endswith(b"\x1b[J"):
+        assert time.monotonic() < until_s, seen
+        if select.select([main_side], [], [], 0.2)[0]:
+            seen += os.read(main_side, 1)
+    return seen
 
 
 def test_on_a_terminal_it_is_one_screen_and_ends_with_ctrl_c(
