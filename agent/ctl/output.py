@@ -21,6 +21,7 @@ __all__ = [
     "clean",
     "cut",
     "duration",
+    "flow",
     "json_text",
     "render_table",
     "sentence",
@@ -33,6 +34,7 @@ _MOST_S = 1e12
 _MAX_CELL_CHARS = 200
 _MAX_SENTENCE_CHARS = 4000
 _GAP = "  "
+_LEAST_ROOM = 20
 _COLOUR = re.compile(r"(\x1b\[[0-9]*m)")
 
 
@@ -100,6 +102,44 @@ def _shorten(text: str, width: int) -> str:
     while kept and _cells(kept) > width - 1:
         kept = kept[:-1]
     return kept + "…"
+
+
+def flow(text: str, width: int | None, *, first: str = "", rest: int = 0) -> list[str]:
+    """``first`` and then ``text``, broken at spaces into lines of at most ``width`` cells.
+
+    Words stay whole, so that commands and names can be copied, unless one is longer than a line.
+
+    Args:
+        text: Clean already.
+        width: None: one line, however long; less than what is readable counts as that.
+        first: Stands before the text on the first line; may have colours in it.
+        rest: Cells that the other lines are in.
+    """
+    if width is None:
+        return [first + text]
+    width = max(width, rest + _LEAST_ROOM)
+    found, line, used, empty = [], first, _cells(_COLOUR.sub("", first)), True
+    for each in text.split(" "):
+        word = each
+        if not empty and used + 1 + _cells(word) > width:
+            found.append(line)
+            line, used, empty = " " * rest, rest, True
+        while empty and used + _cells(word) > width:
+            head = _head(word, width - used)
+            found.append(line + head)
+            line, used, word = " " * rest, rest, word[len(head) :]
+        line += word if empty else f" {word}"
+        used += _cells(word) + (not empty)
+        empty = False
+    return [*found, line]
+
+
+def _head(word: str, width: int) -> str:
+    """As much of a word as ``width`` cells take, one character at least."""
+    kept = word[: max(1, width)]
+    while len(kept) > 1 and _cells(kept) > width:
+        kept = kept[:-1]
+    return kept
 
 
 def cut(line: str, width: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.ctl.output import clean
+from agent.ctl.output import clean, flow
 from agent.errors import MeshConfigError, OverlapError
 from agent.mesh.overlap import host_overlaps
 from agent.mesh.ranges import propose_cidr
@@ -100,7 +100,7 @@ def _say(context: Context, config: MeshConfig, sentence: str) -> None:
     if context.form == "json":
         context.say_json(config_document(config))
     else:
-        context.say(sentence)
+        context.say("\n".join(flow(sentence, context.width, rest=2)))
 
 
 def docker0_of(facts: HostFacts, settings: Settings) -> DockerFacts:
@@ -173,7 +173,7 @@ def _show_proposal(context: Context, config: MeshConfig) -> int:
         context.say_json({**config_document(config), "created": False})
         return 0
     command = f"agentctl config init --cidr {config.cidr} --subnet-len {config.subnet_len}"
-    context.say(f"proposed: {config_sentence(config)}")
+    context.say("\n".join(flow(f"proposed: {config_sentence(config)}", context.width, rest=2)))
     context.say("It overlaps nothing that this host sees. Other hosts may see more: each one")
     context.say("checks before it joins. Nothing was written. To create the mesh:")
     context.say(f"  {command}")

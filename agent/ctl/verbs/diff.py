@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.ctl.context import Context
-from agent.ctl.output import sentence
+from agent.ctl.output import flow, sentence
 from agent.errors import CannotTell, HostmeshError, NotRoot, SettingsError, UsageError
 
 __all__ = ["lines", "run"]
@@ -31,7 +31,7 @@ def run(context: Context) -> int:
         context.say_json(document)
     else:
         for line in lines(document):
-            context.say(line)
+            context.say("\n".join(flow(line, context.width, rest=4)))
     if state not in _STATUSES:
         reason = sentence(document.get("reason") or "the agent has no complete picture now")
         raise CannotTell(f"whether anything differs is not known: {reason}", hint="agentctl status")

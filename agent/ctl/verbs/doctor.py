@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import wrap
 from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.ctl.output import sentence
+from agent.ctl.output import flow, sentence
 
 __all__ = ["lines", "run"]
 
 _STYLES = {"ok": "good", "warn": "warn", "fail": "bad", "unknown": "warn"}
 _LABEL_CELLS = 18
 _STATE_CELLS = 9
-_MIN_WRAP = 30
 
 
 def run(context: Context) -> int:
@@ -35,16 +33,15 @@ def run(context: Context) -> int:
 def lines(document: Mapping[str, Any], context: Context) -> list[str]:
     """Lay the document out: a line for each check, its hint below, then what would be done."""
     found: list[str] = []
-    indent = " " * (_STATE_CELLS + _LABEL_CELLS)
+    width, text_at = context.width, _STATE_CELLS + _LABEL_CELLS
     for check in document["checks"]:
         state = check["state"]
         painted = context.palette.paint(_STYLES[state], f"{state:<{_STATE_CELLS}}")
-        body = _wrapped(sentence(check["found"]), context.width, len(indent))
-        found.append(f"{painted}{check['check']:<{_LABEL_CELLS}}{body[0]}")
-        found += [indent + each for each in body[1:]]
+        first = f"{painted}{check['check']:<{_LABEL_CELLS}}"
+        found += flow(sentence(check["found"]), width, first=first, rest=text_at)
         if check["hint"]:
-            hint = _wrapped(f"hint: {sentence(check['hint'])}", context.width, len(indent))
-            found += [indent + each for each in hint]
+            hint = f"hint: {sentence(check['hint'])}"
+            found += flow(hint, width, first=" " * text_at, rest=text_at)
     failed = sum(check["state"] == "fail" for check in document["checks"])
     found.append("")
     if failed:
@@ -56,12 +53,5 @@ def lines(document: Mapping[str, Any], context: Context) -> list[str]:
     if document["would"]:
         found.append("joining would:")
         for each in document["would"]:
-            body = _wrapped(sentence(each), context.width, 4)
-            found += [f"  - {body[0]}", *(f"    {line}" for line in body[1:])]
+            found += flow(sentence(each), width, first="  - ", rest=4)
     return found
-
-
-def _wrapped(text: str, width: int | None, taken: int) -> list[str]:
-    if width is None:
-        return [text]
-    return wrap(text, max(_MIN_WRAP, width - taken)) or [""]

@@ -10,12 +10,13 @@ from typing import Any
 
 from agent.ctl.client import AgentAbsentError, AgentClient, Document
 from agent.ctl.context import Context
-from agent.ctl.output import clean, sentence
+from agent.ctl.output import clean, flow, sentence
 from agent.errors import AgentUnavailable
 
-__all__ = ["line", "run"]
+__all__ = ["lines", "run"]
 
 _EVERY_S = 1.0
+_TEXT_AT = 21  # below the kind: beside it too little room is left of 80 columns
 _ONE_REQUEST_S = 10.0
 
 
@@ -78,13 +79,14 @@ def _print(context: Context, document: Document) -> None:
         if context.form == "json":
             context.say(json.dumps(each, ensure_ascii=True))
         else:
-            context.say(line(each))
+            context.say("\n".join(lines(each, context.width)))
     context.stdout.flush()
 
 
-def line(event: Mapping[str, Any]) -> str:
-    """One event as a line: when, what kind, what."""
+def lines(event: Mapping[str, Any], width: int | None = None) -> list[str]:
+    """One event: when, what kind, what."""
     at = event.get("at")
     when = datetime.fromtimestamp(at).astimezone() if isinstance(at, int | float) else None
     shown = when.strftime("%Y-%m-%d %H:%M:%S") if when else "-"
-    return f"{shown}  {clean(event.get('kind')):<18} {sentence(event.get('text'))}"
+    first = f"{shown}  {clean(event.get('kind')):<18} "
+    return flow(sentence(event.get("text")), width, first=first, rest=_TEXT_AT)

@@ -9,7 +9,7 @@ from typing import Any
 from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
-from agent.ctl.output import Column, clean, duration, render_table
+from agent.ctl.output import Column, clean, duration, flow, render_table
 from agent.errors import AgentUnavailable, HostmeshError
 
 __all__ = ["ask", "changes", "lines", "run"]
@@ -113,9 +113,11 @@ def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list
         render_table(columns, rows, None if wide else width) if rows else ["no host has a lease"]
     )
     if document.get("previous"):
-        found.append(_move(document))
+        found += flow(_move(document), width, rest=2)
     for aside in document.get("set_aside", []):
-        found.append(f"set aside: {clean(aside.get('key'))}: {clean(aside.get('reason'))}")
+        found += flow(
+            f"set aside: {clean(aside.get('key'))}: {clean(aside.get('reason'))}", width, rest=2
+        )
     return found
 
 

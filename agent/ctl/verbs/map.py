@@ -8,7 +8,7 @@ from typing import Any
 from agent.ctl import direct
 from agent.ctl.client import AgentAbsentError, Document
 from agent.ctl.context import Context
-from agent.ctl.output import Column, Palette, clean, render_table
+from agent.ctl.output import Column, Palette, clean, cut, flow, render_table
 
 __all__ = ["document_of", "lines", "run"]
 
@@ -94,9 +94,13 @@ def lines(
     """Draw the document; what is broken comes first, and at most 40 peers unless ``wide``."""
     host = document["host"]
     head = f"{clean(host.get('name'))}  {clean(host.get('subnet'))}  {clean(host.get('state'))}"
+    if width is not None:
+        head = cut(head, width)
     found = [palette.paint("strong", head), signs["bar"]]
     uplink = f"{clean(host.get('uplink'))} {clean(host.get('node_address'))}"
-    found.append(f"{signs['end']} {uplink}  mesh {clean(document.get('mesh'))}")
+    found += flow(
+        f"{uplink}  mesh {clean(document.get('mesh'))}", width, first=f"{signs['end']} ", rest=3
+    )
     order = ("broken", "silent", "ok")
     peers = sorted(document["peers"], key=lambda peer: order.index(peer["state"]))
     listed = peers if wide else peers[:_MOST]

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from agent.ctl.context import Context
-from agent.ctl.output import clean, duration, sentence
+from agent.ctl.output import clean, duration, flow, sentence
 from agent.ctl.peers import Peer, find_peer
 from agent.errors import HostmeshError, NotRoot
 
@@ -17,6 +17,8 @@ __all__ = ["lines", "run"]
 
 _ECHOES = 3
 _ANSWER_S = 2.0
+_STYLES = {"ok": "good", "failed": "bad", "unknown": "warn"}
+_TEXT_AT = 21
 _LEAST_SHARE = 2  # of three answers, before losing one is a failure
 Step = tuple[str, str, str]
 """What was looked at; "ok", "failed" or "unknown"; and what was found."""
@@ -36,26 +38,25 @@ def run(context: Context) -> int:
     if context.form == "json":
         context.say_json(document)
     else:
-        for line in lines(document, context.palette.paint):
+        for line in lines(document, context.palette.paint, context.width):
             context.say(line)
     return 1 if failed else 0
 
 
 def lines(
-    document: Mapping[str, Any], paint: Callable[[str, str], str] = lambda _style, text: text
+    document: Mapping[str, Any],
+    paint: Callable[[str, str], str] = lambda _style, text: text,
+    width: int | None = None,
 ) -> list[str]:
     """Lay out the document."""
     peer = document["peer"]
-    styles = {"ok": "good", "failed": "bad", "unknown": "warn"}
-    return [
-        f"{clean(peer['host_name'])} at {clean(peer['node_address'])}, {clean(peer['subnet'])}",
-        *(
-            f"  {paint(styles[result], result.ljust(8))}{clean(step['step']):<10}"
-            f" {sentence(step['text'])}"
-            for step in document["steps"]
-            for result in (step["result"],)
-        ),
-    ]
+    who = f"{clean(peer['host_name'])} at {clean(peer['node_address'])}, {clean(peer['subnet'])}"
+    found = flow(who, width)
+    for step in document["steps"]:
+        result = step["result"]
+        first = f"  {paint(_STYLES[result], result.ljust(8))}{clean(step['step']):<10} "
+        found += flow(sentence(step["text"]), width, first=first, rest=_TEXT_AT)
+    return found
 
 
 def _as_document(step: Step) -> dict[str, str]:

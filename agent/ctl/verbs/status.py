@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from textwrap import wrap
 from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.client import AgentAbsentError, Document
 from agent.ctl.context import Context
-from agent.ctl.output import Column, Palette, clean, duration, render_table, sentence
+from agent.ctl.output import Column, Palette, clean, duration, flow, render_table, sentence
 
 __all__ = ["changes", "lines", "run"]
 
@@ -23,7 +22,6 @@ _STYLES = {
 _AWAY: Mapping[Any, str] = {True: "connected", False: "away"}
 _MAX_SILENT = 10  # one screen
 _LABEL_CELLS = 11
-_MIN_WRAP = 20
 _PEER_COLUMNS = (
     Column(title="PEER", shrink_to=10),
     Column(title="SUBNET"),
@@ -115,9 +113,7 @@ def lines(
         if style:
             found.append(f"{label:<{_LABEL_CELLS}}{palette.paint(style, text)}")
         else:
-            found.extend(
-                _indented(text, width, first=f"{label:<{_LABEL_CELLS}}", rest=_LABEL_CELLS)
-            )
+            found.extend(flow(text, width, first=f"{label:<{_LABEL_CELLS}}", rest=_LABEL_CELLS))
     found.extend(_peers(_list(document, "peers"), wide=wide, width=width))
     found.extend(_conditions(_list(document, "conditions"), width=width, palette=palette))
     return found
@@ -256,15 +252,8 @@ def _conditions(
         known = condition.get("since_s_ago") is not None
         since = f" for {duration(condition['since_s_ago'])}" if known else ""
         painted = palette.paint(_STYLES.get(severity, "dim"), severity)
-        yield f"  {painted} {palette.paint('strong', name)}{about}{since}"
-        yield from _indented(sentence(condition.get("cause")), width)
+        heading = f"  {painted} {palette.paint('strong', name)}"
+        yield from flow(f"{about}{since}", width, first=heading, rest=4)
+        yield from flow(sentence(condition.get("cause")), width, first=" " * 4, rest=4)
         if condition.get("hint"):
-            yield from _indented(f"hint: {sentence(condition['hint'])}", width)
-
-
-def _indented(text: str, width: int | None, *, first: str = "    ", rest: int = 4) -> list[str]:
-    """Break ``text`` into lines of ``width`` after ``first``, ``rest`` cells in."""
-    if width is None:
-        return [f"{first}{text}"]
-    room = max(_MIN_WRAP, width)
-    return wrap(text, room, initial_indent=first, subsequent_indent=" " * rest)
+            yield from flow(f"hint: {sentence(condition['hint'])}", width, first=" " * 4, rest=4)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.ctl.context import Context
-from agent.ctl.output import clean, sentence
+from agent.ctl.output import clean, flow, sentence
 
 if TYPE_CHECKING:
     from agent.ctl.tracing import Tracer
@@ -18,6 +18,7 @@ __all__ = ["lines", "run"]
 _ECHOES = 3
 _AFTER_S = 0.2  # every frame of an answered ping is in the sockets by then
 _MOST_FRAMES = 32
+_TEXT_AT = 27
 _STYLES = {"ok": "good", "failed": "bad", "unknown": "warn"}
 
 
@@ -73,11 +74,12 @@ def lines(
     width: int | None = None,
 ) -> list[str]:
     """Lay out the document; a packet takes two lines where ``width`` is too small for one."""
-    found = [f"{_end(document['source'])} > {_end(document['destination'])}"]
+    found = flow(f"{_end(document['source'])} > {_end(document['destination'])}", width)
     for step in document["steps"]:
         result = paint(_STYLES[step["result"]], step["result"].ljust(8))
         where = clean(step["host"]).ljust(5)
-        found.append(f"  {where} {result}{clean(step['step']):<10} {sentence(step['text'])}")
+        first = f"  {where} {result}{clean(step['step']):<10} "
+        found += flow(sentence(step["text"]), width, first=first, rest=_TEXT_AT)
     capture = document["capture"]
     if capture is not None:
         found += _captured(capture, width)
@@ -95,9 +97,9 @@ def _captured(capture: Mapping[str, Any], width: int | None) -> list[str]:
         head = f"captured on {links}; {capture['answered']} of {capture['sent']} pings answered"
     else:
         head = f"captured on {links}"
-    found = [head]
+    found = flow(head, width, rest=2)
     if capture["problem"]:
-        found.append(f"  {sentence(capture['problem'])}")
+        found += flow(sentence(capture["problem"]), width, first="  ", rest=2)
     frames = capture["frames"]
     if not frames:
         return [*found, "  no packet passed"]
