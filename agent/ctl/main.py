@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from agent.ctl.context import Context
 from agent.ctl.parser import build_parser, parse
 from agent.errors import HostmeshError, SettingsError, UsageError
-from agent.settings.text import printable
+from agent.settings.text import forgive, printable
 
 __all__ = ["main"]
 
@@ -22,6 +22,7 @@ _OBJECTS = 100_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run agentctl; the result is the process's exit status (docs/exit-status.md)."""
+    forgive(sys.stdout, sys.stderr)
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except SettingsError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from agent import __version__
 from agent.errors import HostmeshError, NotRoot, SettingsError
 from agent.settings import DEFAULT_PATH, Settings, load_settings, overrides_from_flags
-from agent.settings.text import printable
+from agent.settings.text import forgive, printable
 
 __all__ = ["main", "parser"]
 
@@ -22,6 +22,7 @@ _INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run hostmesh-agent; the exit status (docs/exit-status.md)."""
+    forgive(sys.stdout, sys.stderr)
     arguments = parser().parse_args(argv)
     try:
         overrides = overrides_from_flags(arguments.set)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import unicodedata
+from typing import TextIO
 
-__all__ = ["printable", "shown"]
+__all__ = ["forgive", "printable", "shown"]
 
 _SHOWN_CHARS = 60
+_ELLIPSIS = "…"
+_AS_ASCII = {_ELLIPSIS: "~"}  # as wide as itself: a table stays one
+_FORGIVING = "hostmesh-as-ascii"
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -32,4 +37,23 @@ def _spelled(char: str) -> str:
 def shown(value: object) -> str:
     """Quote ``value`` for a message: short, ASCII, without control characters."""
     text = str(value).lower() if isinstance(value, bool) else ascii(value)
-    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + _ELLIPSIS
+
+
+def forgive(*streams: TextIO | None) -> None:
+    """Have what a stream's encoding lacks printed as an escape instead of ending the program.
+
+    Where the locale is not UTF-8 a name in etcd could do that otherwise.
+    """
+    codecs.register_error(_FORGIVING, _as_ascii)
+    for stream in streams:
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors=_FORGIVING)
+
+
+def _as_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_AS_ASCII.get(char) or _spelled(char) for char in lacking), error.end
