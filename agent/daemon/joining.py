@@ -138,11 +138,11 @@ class Joining:
         """Bring the config: from this host's copy if there is one, else from [mesh].
 
         What a copy knows is never replaced by what settings say (promise 4). For a while
-        after it was written back, only hosts that held a subnet get one.
+        after it was brought, only hosts that held a subnet get one: whether this etcd is new,
+        or has taken the place of one that was lost, nobody can see who joins.
         """
         if known.config is not None:
-            grace_s = round(self._settings.lease.empty_cluster_grace_s)
-            return self._create_config(known.config, grace_s)
+            return self._create_config(known.config)
         if self._wanted is None:
             return (
                 Condition(
@@ -155,9 +155,10 @@ class Joining:
         overlaps = host_overlaps(host, self._wanted.cidr, known.docker)
         if overlaps:
             return (overlap_condition(self._wanted.cidr, overlaps, joined=False),)
-        return self._create_config(self._wanted, 0)
+        return self._create_config(self._wanted)
 
-    def _create_config(self, config: MeshConfig, grace_s: int) -> tuple[Condition, ...]:
+    def _create_config(self, config: MeshConfig) -> tuple[Condition, ...]:
+        grace_s = round(self._settings.lease.empty_cluster_grace_s)
         return self._config_job.ensure(
             lambda: self._registry.create_config(config, grace_s=grace_s)
         )

@@ -84,7 +84,7 @@ class Known:
         """
         verdict = trust.judge(self.believed, view)
         if self.alarming is not None and self.believed is not None:
-            if trust.agrees(self.believed, view):
+            if trust.agrees(self.believed, view, self.host_id):
                 return self._believing(view)
             # One alarm is not ended by a view that is merely not alarming by itself.
             verdict = verdict if verdict.alarm else self.verdict or verdict

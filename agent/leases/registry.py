@@ -155,11 +155,16 @@ class Registry:
     def begin_grace(self, grace_s: int) -> None:
         """Have only holders claim for ``grace_s`` seconds: etcd may have lost some of them.
 
-        As after :meth:`create_config`. One grace time for all hosts that ask for it.
+        As after :meth:`create_config`. One grace time for all hosts that ask for it: it goes on
+        for ``grace_s`` from the last one's asking.
         """
         key = self.keys.grace
-        put = kv.put(key, b"{}", self.client.grant(grace_s).id)
-        self.client.txn("hold new claims back", [kv.absent(key)], [put])
+        there = self.client.range(key).records
+        if there and self.client.keep_alive(there[0].lease_id) >= grace_s:
+            return
+        self.client.txn(
+            "hold new claims back", [], [kv.put(key, b"{}", self.client.grant(grace_s).id)]
+        )
 
     # --- leases ---------------------------------------------------------------------------
 

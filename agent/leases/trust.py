@@ -68,14 +68,16 @@ def judge(pinned: View | None, view: View) -> Verdict:
     return Verdict(VerdictKind.OK)
 
 
-def agrees(pinned: View, view: View) -> bool:
+def agrees(pinned: View, view: View, own: HostId) -> bool:
     """Whether an alarming view has come to say what was believed, so that it may be pinned.
 
-    That is so when there is a config and no more than half of the believed leases are
-    missing: their holders have registered again.
+    That is so when there is a config and no more than half of the other hosts' believed leases
+    are missing: their holders have registered again. What this host itself wrote there proves
+    nothing; in a mesh of two it would be half of all.
     """
-    before = len(pinned.leases)
-    return view.config is not None and (before - len(_gone(pinned, view))) * 2 >= before
+    before = sum(lease.host_id != own for lease in pinned.leases)
+    gone = sum(lease.host_id != own for lease in _gone(pinned, view))
+    return view.config is not None and (before - gone) * 2 >= before
 
 
 def _gone(pinned: View, view: View) -> tuple[Lease, ...]:

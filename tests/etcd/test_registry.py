@@ -305,6 +305,29 @@ def test_promise_4_in_a_replaced_etcd_only_holders_get_a_subnet_for_a_while(
         assert mesh.claim(request(9)).subnet != held
 
 
+def test_promise_4_a_grace_time_that_is_about_to_end_is_prolonged_and_never_cut(
+    mesh: Registry,
+) -> None:
+    def left_s() -> int:
+        (mark,) = mesh.client.range(mesh.keys.grace).records
+        return mesh.client.time_to_live_s(mark.lease_id) or 0
+
+    mesh.begin_grace(3)
+    assert left_s() <= 3
+    mesh.begin_grace(30)  # another host's alarm
+    assert left_s() > 25
+    mesh.begin_grace(3)
+    assert left_s() > 25
+    with pytest.raises(GraceError):
+        mesh.claim(request(1))
+
+
+def test_promise_4_a_grace_mark_without_an_end_is_given_one(mesh: Registry) -> None:
+    mesh.client.txn("w", [], [_put(mesh.keys.grace.decode(), "{}")])
+    mesh.begin_grace(2)
+    eventually(lambda: not mesh.client.range(mesh.keys.grace).records)
+
+
 def test_a_heartbeat_of_another_boot_elsewhere_is_not_overwritten(mesh: Registry) -> None:
     lease = mesh.claim(request(1))
     beat = _beat(lease)

@@ -43,9 +43,15 @@ find /etc /usr /opt /root /run/hostmesh /var/lib /var/cache -xdev \
 
 
 def settings(lab: Lab, extra: str = "") -> str:
-    """agent.toml as a first host has it: where etcd is, and the mesh to create."""
+    """agent.toml as a first host has it: where etcd is, and the mesh to create.
+
+    There was none before, so that nobody need be waited for.
+    """
     endpoints = ", ".join(f'"{url}"' for url in lab.endpoints())
-    return f'[etcd]\nendpoints = [{endpoints}]\n[mesh]\ncidr = "{CIDR}"\n{extra}'
+    return (
+        f'[etcd]\nendpoints = [{endpoints}]\n[mesh]\ncidr = "{CIDR}"\n'
+        f"[lease]\nempty_cluster_grace_s = 0\n{extra}"
+    )
 
 
 def docker_starts(host: BootedHost) -> int:

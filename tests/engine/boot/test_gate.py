@@ -35,6 +35,7 @@ def test_an_etcd_in_a_container_of_the_same_host_does_not_deadlock(
     text = (
         '[etcd]\nendpoints = ["http://127.0.0.1:2379"]\n[mesh]\ncidr = "10.64.0.0/10"\n'
         '[host]\nuplink = "eth0"\n[docker]\nexpendable = ["etcd"]\n'
+        "[lease]\nempty_cluster_grace_s = 0\n"
     )
     host = new_machine(fresh, package, text)
     host.power_on()

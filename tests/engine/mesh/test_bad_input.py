@@ -180,7 +180,10 @@ def test_a_cidr_that_overlaps_the_host_is_refused_naming_both(
 def test_a_daemon_json_that_does_not_parse_is_left_alone(mesh: Lab, host: Host) -> None:
     damaged = '{\n  "debug": true,  // a comment\n}\n'
     host.write_file(DAEMON_JSON, damaged)
-    host.extra_settings({"mesh": {"cidr": "10.64.0.0/10"}}, mesh.endpoints())
+    host.extra_settings(
+        {"mesh": {"cidr": "10.64.0.0/10"}, "lease": {"empty_cluster_grace_s": 0}},
+        mesh.endpoints(),
+    )
     try:
         host.start_agent()
         found = host.wait_condition("docker-config-unusable", 30)

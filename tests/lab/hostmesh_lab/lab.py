@@ -4,6 +4,7 @@ with Lab.up(LabOptions(name="mytest", hosts=2)) as lab:
     lab.hosts["host1"].run(["docker", "ps"])
 """
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,7 +41,8 @@ class LabOptions:
     """What a lab is made of. An owned lab is cleared by the next if the process that made it dies.
 
     `host` holds for every host; `hosts_differ` names hosts with options of their own. With `cidr`
-    the agents' settings bring the mesh's config; None leaves it to `agentctl config init`.
+    the mesh's config is in etcd before its hosts boot, and in the agents' settings; None leaves it
+    to `agentctl config init`.
     """
 
     name: str = "lab"
@@ -188,7 +191,27 @@ class Lab:
         # etcd first: an agent that finds it at once does not wait out a back-off.
         in_parallel(lambda machine: machine.power_on(), others, self._cut_power)
         in_parallel(lambda machine: machine.wait_booted(), others, self._cut_power)
+        mesh = _with_mesh(options.host, options.cidr).settings.get("mesh")
+        if mesh and options.host.agent and self.etcd:
+            self._create_mesh(mesh)
         in_parallel(lambda machine: machine.boot(), hosts, self._cut_power)
+
+    def _create_mesh(self, mesh: Mapping[str, Any]) -> None:
+        """Write the config as `agentctl config init` does, by the operator's word.
+
+        An agent that brings it in its settings has new claims wait: it cannot know that there
+        was no mesh before.
+        """
+        cidr, length = IPv4Network(mesh["cidr"]), int(mesh.get("subnet_len", 16))
+        last = cidr.broadcast_address - ((1 << (32 - length)) - 1)
+        config = {
+            "Network": str(cidr),
+            "SubnetLen": length,
+            "SubnetMin": mesh.get("subnet_min", str(cidr.network_address)),
+            "SubnetMax": mesh.get("subnet_max", str(last)),
+            "Backend": {"Type": "host-gw"},
+        }
+        self.etcdctl("put", "/hostmesh/config", json.dumps(config))
 
     def _cut_power(self) -> None:
         cgroups.kill(cgroups.lab_group(self.name))

@@ -50,6 +50,9 @@ def view(*numbers: int, revision: int = 10, cluster: int = 1) -> View:
     )
 
 
+_EMPTY = view(cluster=2, revision=1)
+
+
 def member() -> Known:
     return replace(
         Known(host_id=OWN).with_view(view(0, 1, 2, 3)),
@@ -105,9 +108,24 @@ def test_promise_4_an_alarm_ends_when_the_holders_are_back_and_not_before() -> N
     held = member().with_view(view(cluster=2, revision=1))
     held = held.with_view(view(0, cluster=2, revision=2))
     assert held.alarming is not None
-    back = held.with_view(view(0, 1, cluster=2, revision=3))
+    held = held.with_view(view(0, 1, cluster=2, revision=3))  # one of the three others
+    assert held.alarming is not None
+    back = held.with_view(view(0, 1, 2, cluster=2, revision=4))
     assert back.alarming is None
     assert back.complete
+
+
+def test_promise_4_in_a_mesh_of_two_a_host_does_not_agree_with_itself() -> None:
+    held = Known(host_id=OWN).with_view(view(0, 1)).with_view(view(cluster=2, revision=1))
+    held = held.with_view(view(0, cluster=2, revision=2))  # what this host registered again
+    assert held.alarming is not None
+    assert held.with_view(view(0, 1, cluster=2, revision=3)).alarming is None
+
+
+def test_promise_4_a_host_that_is_alone_has_nobody_to_wait_for() -> None:
+    held = Known(host_id=OWN).with_view(view(0)).with_view(replace(_EMPTY, config=None))
+    assert held.alarming is not None
+    assert held.with_view(view(0, cluster=2, revision=2)).alarming is None
 
 
 def test_promise_4_an_alarm_ends_by_the_operators_word() -> None:

@@ -231,8 +231,9 @@ def test_one_host_that_leaves_a_mesh_of_two_or_one_is_no_alarm() -> None:
 
 
 def test_promise_4_agreement_is_when_most_holders_are_back_and_there_is_a_config() -> None:
-    other = replace(_VIEW, cluster_id=1, revision=1)
-    assert trust.agrees(_VIEW, other)
-    assert trust.agrees(_VIEW, replace(other, leases=_VIEW.leases[2:]))
-    assert not trust.agrees(_VIEW, replace(other, leases=_VIEW.leases[3:]))
-    assert not trust.agrees(_VIEW, replace(other, config=None))
+    other, own = replace(_VIEW, cluster_id=1, revision=1), HostId(f"{1:032x}")
+    assert trust.agrees(_VIEW, other, own)
+    assert trust.agrees(_VIEW, replace(other, leases=_VIEW.leases[2:]), own)
+    assert not trust.agrees(_VIEW, replace(other, leases=_VIEW.leases[3:]), own)
+    assert not trust.agrees(_VIEW, replace(other, leases=_VIEW.leases[:2]), own), "own and one"
+    assert not trust.agrees(_VIEW, replace(other, config=None), own)

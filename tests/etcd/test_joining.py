@@ -1,0 +1,73 @@
+"""What a host that joins writes to an etcd without a config."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.joining import Joining
+from agent.daemon.known import Known
+from agent.leases.keeper import Keeper
+from agent.leases.registry import Registry
+from agent.leases.request import GraceError
+from agent.model import HostFacts, MeshConfig, Uplink
+from agent.settings import load_settings
+from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
+from tests.etcd.support.keeping import SHORT
+
+pytestmark = pytest.mark.etcd
+
+
+def _known(mesh: Registry, last: MeshConfig | None) -> Known:
+    """A host that sees etcd as it is, with the config of its own copy."""
+    uplink = Uplink(
+        index=2,
+        name="eth0",
+        mtu=1500,
+        node_address=IPv4Address("192.0.2.1"),
+        on_link=IPv4Network("192.0.2.0/24"),
+    )
+    facts = HostFacts(links=(), foreign_routes=())
+    known = Known(host_id=host(1), host=facts, uplink=uplink, config=last)
+    return known.with_view(mesh.snapshot())
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["from [mesh]", "from its copy"])
+def test_promise_4_whoever_brings_the_config_has_new_claims_wait_for_holders(
+    shared_etcd: Etcd, prefix: str, copied: bool
+) -> None:
+    """An empty etcd may be new or stand in the place of a lost one: a joiner cannot tell."""
+    settings = load_settings(Path("/nonexistent/agent.toml"))
+    settings = replace(settings, lease=replace(settings.lease, empty_cluster_grace_s=3))
+    with registry(shared_etcd, prefix=prefix) as mesh:
+        keeper = Keeper(
+            mesh,
+            host_id=host(1),
+            boot_id="1" * 32,
+            agent_version="0.1.0",
+            settings=SHORT,
+            on_lease=Heard(),
+        )
+        joining = Joining(
+            settings=settings,
+            keeper=keeper,
+            registry=mesh,
+            host_id=host(1),
+            boot_id="1" * 32,
+            endpoint=EndpointAddress((), on_change=lambda: None),
+            wanted=None if copied else config(),
+            past_subnet=None,
+            host_name="host1",
+        )
+        known = _known(mesh, config() if copied else None)
+        eventually(lambda: (joining.step(known), mesh.config())[1])
+        with pytest.raises(GraceError):
+            mesh.claim(request(9))
+        held = IPv4Network("10.70.0.0/16")
+        assert mesh.claim(request(2, wanted=held, registering=True)).subnet == held
+        eventually(lambda: not mesh.client.range(mesh.keys.grace).records)
+        assert mesh.claim(request(9)).subnet != held
