@@ -277,7 +277,9 @@ class Known:
             found.append(tell.moving(view.config, view.leases))
         if self.former is not None and self.own is not None and self.networks_left:
             found.append(tell.not_moved(self.own, self.former, self.networks_left))
-        found.extend(map(tell.set_aside, view.set_aside))
+        for aside in view.set_aside:
+            own = aside.lease is not None and aside.lease.host_id == self.host_id
+            found.append(tell.own_set_aside(aside) if own else tell.set_aside(aside))
         return summarise(found)
 
 

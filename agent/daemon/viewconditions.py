@@ -26,6 +26,7 @@ __all__ = [
     "host_unusable",
     "moving",
     "not_moved",
+    "own_set_aside",
     "set_aside",
 ]
 
@@ -142,6 +143,18 @@ def not_moved(own: Lease, former: Lease, networks: tuple[DockerNetwork, ...]) ->
 def _few(names: list[str]) -> str:
     more = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def own_set_aside(record: SetAside) -> Condition:
+    """The host's own lease is in etcd, and nobody uses it."""
+    return Condition(
+        name="own-lease-set-aside",
+        subject=record.key,
+        severity=Severity.ERROR,
+        cause=f"no host of the mesh routes to this one: {record.reason}",
+        hint="the lease is kept; give the host a node address outside the mesh (host.uplink,"
+        " host.node_address in agent.toml) or correct the mesh's CIDR: agentctl config set",
+    )
 
 
 def set_aside(record: SetAside) -> Condition:

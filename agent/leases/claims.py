@@ -337,6 +337,7 @@ def _usable(view: View, keys: Keys) -> View:
 def _held(view: View, request: ClaimRequest) -> Lease | None:
     """Find the host's lease: by identity, else what flannel leased to this host's address."""
     own = [each for each in view.leases if each.host_id == request.host_id]
+    own += [each for each in view.set_aside_of(request.host_id) if _stays(each, view)]
     if request.beside is not None:
         cidr = view.config.cidr if view.config else request.beside
         return next(
@@ -357,6 +358,15 @@ def _held(view: View, request: ClaimRequest) -> Lease | None:
         if lease.subnet == request.wanted:
             return lease
     return next(iter((*own, *flannel)), None)
+
+
+def _stays(lease: Lease, view: View) -> bool:
+    """Whether a host's lease that nobody uses is still the one it should have.
+
+    So it is where something else than its subnet is wrong: another would be set aside, too.
+    """
+    fits = view.config is not None and view.config.holds(lease.subnet)
+    return fits and not any(each.subnet.overlaps(lease.subnet) for each in view.leases)
 
 
 def _refuse_as_clone(view: View, host_id: HostId, boot_id: str) -> None:

@@ -147,9 +147,17 @@ class Records:
             set_aside=self._set_aside(not_used),
         )
 
-    def _set_aside(self, not_used: Iterable[tuple[str, str]]) -> tuple[SetAside, ...]:
+    @property
+    def unreadable(self) -> Mapping[bytes, str]:
+        """Keys whose record cannot be read, with the reason."""
+        return MappingProxyType(self._unreadable)
+
+    def _set_aside(self, not_used: Mapping[str, tuple[Lease, str]]) -> tuple[SetAside, ...]:
         folder = f"{self.keys.prefix}/{_LEASE}/"
-        found = [SetAside(quote(folder + name), reason) for name, reason in not_used]
+        found = [
+            SetAside(quote(folder + name), reason, lease)
+            for name, (lease, reason) in not_used.items()
+        ]
         found += [SetAside(quote(key), reason) for key, reason in self._unreadable.items()]
         return tuple(sorted(found, key=lambda each: each.key))
 

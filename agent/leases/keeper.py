@@ -172,7 +172,8 @@ class Keeper:
         """Whether ``view`` is as new as ``lease`` and does not say what this host wrote."""
         if view.revision < lease.mod_revision:
             return False
-        seen = view.by_subnet.get(lease.subnet)
+        aside = (each for each in view.set_aside_of(self._host_id) if each.subnet == lease.subnet)
+        seen = view.by_subnet.get(lease.subnet) or next(aside, None)
         if seen is None or seen.mod_revision > lease.mod_revision:
             return True
         return self._host_id not in view.memory

@@ -16,6 +16,7 @@ from agent.model import HostId
 
 __all__ = [
     "HOST_ID",
+    "SHORTEST_RANGE",
     "KeyRange",
     "Keys",
     "overlapping_ranges",
@@ -28,7 +29,7 @@ _SUBNET = re.compile(r"((?:\d{1,3}\.){3}\d{1,3})-(\d{1,2})(?:&[0-9a-f:]{2,39}-\d
 HOST_ID = re.compile(r"[0-9a-f]{32}")
 """How a host id looks, in keys and in values."""
 
-_SHORTEST = 8
+SHORTEST_RANGE = 8
 """No mesh is larger than a /8, so no lease or reservation is shorter."""
 
 
@@ -181,7 +182,7 @@ def overlapping_ranges(subnet: IPv4Network) -> tuple[KeyRange, ...]:
 
 
 def _containing(subnet: IPv4Network) -> Iterator[KeyRange]:
-    for length in range(_SHORTEST, subnet.prefixlen):
+    for length in range(SHORTEST_RANGE, subnet.prefixlen):
         name = subnet_name(subnet.supernet(new_prefix=length)).encode()
         yield KeyRange(name, name + b"'")  # "'" is the character after "&"
 

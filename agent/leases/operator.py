@@ -15,6 +15,7 @@ from agent.leases import kv, wire
 from agent.leases.fold import Records
 from agent.leases.hosts import HostRef, find_host, hosts_of
 from agent.leases.keys import without_key
+from agent.leases.obstacles import Obstacles, way_out
 from agent.leases.registry import Registry
 from agent.leases.untrusted import parse_object
 from agent.mesh.reconfigure import left_behind
@@ -81,10 +82,11 @@ class Operator:
         """
         key = self._keys.reservation(subnet)
         for _ in range(_TRIES):
-            view = self._registry.snapshot()
+            records = self._registry.records()
+            view = records.view()
             config = _config(view)
             _refuse_odd(config, subnet)
-            self._refuse_overlap(view, host_id, subnet)
+            self._refuse_overlap(records, view, host_id, subnet)
             if view.reservations.get(subnet) == host_id:
                 return False
             if dry:
@@ -94,7 +96,7 @@ class Operator:
                 kv.none_in(each.start, each.end)
                 for each in self._keys.reservations_overlapping(subnet)
             ]
-            own = [each for each in view.leases if each.host_id == host_id]
+            own = [each for each in records.leases() if each.host_id == host_id]
             compares += self._leases_unchanged(subnet, own)
             put = kv.put(key, wire.encode_reservation(host_id))
             if self._client.txn(f"reserve {subnet}", compares, [put]).succeeded:
@@ -206,14 +208,23 @@ class Operator:
             for each in (self._keys.leases, self._keys.reservations)
         ]
 
-    def _refuse_overlap(self, view: View, host_id: HostId, subnet: IPv4Network) -> None:
-        for lease in view.leases:
+    def _refuse_overlap(
+        self, records: Records, view: View, host_id: HostId, subnet: IPv4Network
+    ) -> None:
+        for lease in records.leases():
             if lease.subnet.overlaps(subnet) and lease.host_id != host_id:
+                unused = "" if lease.subnet in view.by_subnet else ", a lease that is set aside"
                 raise ClaimConflict(
                     f"{subnet} overlaps {lease.subnet}, held by"
-                    f" {lease.host_name or lease.host_id or 'a flannel host'}",
+                    f" {lease.host_name or lease.host_id or 'a flannel host'}{unused}",
                     hint="agentctl leases shows what is held",
                 )
+        obstacle = Obstacles(self._keys, records.unreadable).over(subnet)
+        if obstacle is not None:
+            raise ClaimConflict(
+                f"{obstacle.key} may hold a part of {subnet} and cannot be read: {obstacle.reason}",
+                hint=way_out(obstacle),
+            )
         for reserved, owner in view.reservations.items():
             if reserved.overlaps(subnet) and (reserved, owner) != (subnet, host_id):
                 raise ClaimConflict(

@@ -12,9 +12,10 @@ from agent.leases import kv
 from agent.leases.fold import Records
 from agent.leases.keys import without_key
 from agent.leases.kv import Compare, Record
+from agent.leases.obstacles import Obstacles, way_out
 from agent.leases.request import ClaimRequest, GraceError
 from agent.mesh.ranges import OverlapIndex, candidates, count_subnets
-from agent.model import MeshConfig, View
+from agent.model import Lease, MeshConfig, View
 
 __all__ = ["Selection"]
 
@@ -39,6 +40,7 @@ class Selection:
         self._config: MeshConfig = view.config
         self._request = request
         self._taken = OverlapIndex(lease.subnet for lease in records.leases())
+        self._obstacles = Obstacles(records.keys, records.unreadable)
         self._reserved = dict(view.reservations)
         self._refused = OverlapIndex(
             subnet for subnet, owner in self._reserved.items() if owner != request.host_id
@@ -148,7 +150,8 @@ class Selection:
             self._ahead.append(following)
 
     def _free(self, subnet: IPv4Network) -> bool:
-        return self._taken.find(subnet) is None and self._refused.find(subnet) is None
+        held = self._taken.find(subnet) or self._refused.find(subnet)
+        return held is None and self._obstacles.over(subnet) is None
 
     def _past_grace(self, subnet: IPv4Network) -> bool:
         return self._request.registering and subnet == self._request.wanted
@@ -163,35 +166,50 @@ class Selection:
     def _refusal(self) -> Exception:
         request, view = self._request, self._view
         if request.only_wanted and request.wanted is not None:
-            holder = next(
-                (each for each in view.leases if each.subnet.overlaps(request.wanted)), None
-            )
-            who = (
-                f"is held by {holder.host_name or holder.host_id or 'a flannel host'}"
-                f" at {holder.node_address}"
-                if holder
-                else "is reserved for another host or not a part of the mesh's CIDR"
-            )
-            return ClaimConflict(
-                f"{request.wanted}, which this host had, {who}",
-                hint="what runs here keeps running; this host takes another subnet when Docker may"
-                ' be restarted: when no container runs, or with docker.restart = "always"; or free'
-                " that one: agentctl remove, on any host",
-            )
+            return self._not_had(request.wanted)
         oldest = min(view.leases, key=lambda each: each.create_revision, default=None)
         held_longest = (
-            f"; the oldest is {oldest.subnet}, held by"
-            f" {oldest.host_name or oldest.host_id or 'a flannel host'} at {oldest.node_address}"
-            if oldest
+            f"; the oldest is {oldest.subnet}, held by {_shown(oldest)}" if oldest else ""
+        )
+        obstacle = self._obstacles.over(self._config.cidr)
+        in_the_way = (
+            f"; {obstacle.key} cannot be read and keeps what it may hold: {obstacle.reason}"
+            if obstacle
             else ""
         )
         return NoFreeSubnet(
             f"no free subnet among the {count_subnets(self._config)} of {self._config.cidr}:"
             f" {len(view.leases)} are held, {len(self._reserved)} reserved,"
-            f" {len(request.avoid)} networks seen by this host are avoided{held_longest}",
-            hint="retire hosts that are gone (agentctl leases; agentctl remove HOST), or enlarge"
+            f" {len(request.avoid)} networks seen by this host are avoided"
+            f"{held_longest}{in_the_way}",
+            hint=(f"{way_out(obstacle)}; or " if obstacle else "")
+            + "retire hosts that are gone (agentctl leases; agentctl remove HOST), or enlarge"
             " the mesh (agentctl config set: a shorter Network or a longer SubnetLen)",
         )
+
+    def _not_had(self, wanted: IPv4Network) -> ClaimConflict:
+        """Say who has the one subnet that would do, or what is in the way."""
+        leases = (*self._view.leases, *self._records.leases())
+        holder = next((each for each in leases if each.subnet.overlaps(wanted)), None)
+        obstacle = self._obstacles.over(wanted)
+        free_it = "or free that one: agentctl remove, on any host"
+        if holder is not None:
+            what = f"is held by {_shown(holder)}"
+        elif obstacle is not None:
+            what = f"is kept by {obstacle.key}, which cannot be read: {obstacle.reason}"
+            free_it = f"or {way_out(obstacle)}"
+        else:
+            what = "is reserved for another host or not a part of the mesh's CIDR"
+        return ClaimConflict(
+            f"{wanted}, which this host had, {what}",
+            hint="what runs here keeps running; this host takes another subnet when Docker may"
+            ' be restarted: when no container runs, or with docker.restart = "always";'
+            f" {free_it}",
+        )
+
+
+def _shown(lease: Lease) -> str:
+    return f"{lease.host_name or lease.host_id or 'a flannel host'} at {lease.node_address}"
 
 
 def _revision(records: Sequence[Record]) -> int:

@@ -7,7 +7,7 @@ alone; where two meet, or the config changed, all are judged anew, in order of a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Final
@@ -75,11 +75,11 @@ class UsableLeases:
             self._judge_all = self._judge_all or self._meets(lease.subnet)
             self._new[name] = lease
 
-    def settle(self, config: MeshConfig | None) -> tuple[Leases, Iterable[tuple[str, str]]]:
+    def settle(self, config: MeshConfig | None) -> tuple[Leases, Mapping[str, tuple[Lease, str]]]:
         """Judge what has not been judged.
 
         Returns:
-            The used leases, and the name of each other lease with the reason.
+            The used leases, and by name each other lease with the reason.
         """
         if self._judge_all or config != self._config:
             self._settle_all(config)
@@ -92,7 +92,7 @@ class UsableLeases:
         self._judge_all = False
         self._new = {}
         self._gone = set()
-        return self._used, ((name, reason) for name, (_, reason) in self._aside.items())
+        return self._used, self._aside
 
     def _settle_all(self, config: MeshConfig | None) -> None:
         everything = [

@@ -131,7 +131,13 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A record in etcd that is not used, and why. It costs that record, never the mesh."""
+    """A record in etcd that is not used, and why. It costs that record, never the mesh.
+
+    Attributes:
+        key: Fit to be shown.
+        lease: What it says, where it is a lease that can be read.
+    """
 
     key: str
     reason: str
+    lease: Lease | None = None

@@ -152,6 +152,11 @@ class View:
         """Every lease of a host: one, but for a record that somebody forged."""
         return _leases_of(self).of(host_id)
 
+    def set_aside_of(self, host_id: HostId) -> tuple[Lease, ...]:
+        """A host's leases that are not used."""
+        found = (each.lease for each in self.set_aside)
+        return tuple(each for each in found if each is not None and each.host_id == host_id)
+
     def lease_of(self, host_id: HostId) -> Lease | None:
         """The lease that ``host_id`` owns in this view, or None."""
         return next(iter(self.leases_of(host_id)), None)

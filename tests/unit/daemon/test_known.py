@@ -18,6 +18,7 @@ from agent.model import (
     Heartbeat,
     HostFacts,
     HostId,
+    SetAside,
     View,
 )
 from tests.unit.small_mesh import CONFIG, UPLINK, lease
@@ -134,6 +135,13 @@ def test_promise_4_an_alarm_ends_by_the_operators_word() -> None:
     assert accepted.alarming is None
     assert accepted.believed == view(7, cluster=2, revision=1)
     assert member().accepted() == member()
+
+
+def test_promise_9_the_own_lease_set_aside_is_told_apart_from_others() -> None:
+    aside = tuple(SetAside(f"/k{n}", "it lies elsewhere", lease(n)) for n in (0, 1))
+    known = member().with_view(replace(view(2, 3, 4, revision=11), set_aside=aside))
+    found = {each.name: each.subject for each in known.conditions()}
+    assert found == {"own-lease-set-aside": "/k0", "record-set-aside": "/k1"}
 
 
 def test_one_host_may_leave_without_an_alarm() -> None:

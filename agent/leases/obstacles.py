@@ -1,0 +1,72 @@
+"""Keys among leases and reservations whose record cannot be read: nobody claims over them.
+
+Such a record may be a live host's that somebody overwrote, and nobody can see whose (promise 1).
+A claim passes it by, and whatever it keeps from being claimed is refused with its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+
+from agent.leases.keys import SHORTEST_RANGE, Keys, parse_subnet
+from agent.leases.untrusted import quote
+from agent.mesh.ranges import OverlapIndex
+from agent.model import SetAside
+
+__all__ = ["Obstacles", "way_out"]
+
+
+class Obstacles:
+    """Finds the unreadable record that a transaction for a subnet would meet.
+
+    Args:
+        keys: Of the mesh.
+        unreadable: Keys with the reason; those that are in nobody's way may be among them.
+    """
+
+    def __init__(self, keys: Keys, unreadable: Mapping[bytes, str]) -> None:
+        self._keys = keys
+        self._index = OverlapIndex()
+        self._records: dict[IPv4Network, SetAside] = {}
+        self._odd: list[tuple[bytes, SetAside]] = []
+        for key, reason in sorted(unreadable.items()):
+            if not any(each.start <= key < each.end for each in (keys.leases, keys.reservations)):
+                continue
+            record = SetAside(quote(key), reason)
+            try:
+                subnet = parse_subnet(keys.split(key)[1])
+            except ValueError:  # in the way only where the range of keys around it is compared
+                self._odd.append((key, record))
+                continue
+            if subnet.prefixlen < SHORTEST_RANGE:
+                continue  # larger than any mesh: no claim looks there
+            self._index.add(subnet)
+            self._records.setdefault(subnet, record)
+
+    def over(self, subnet: IPv4Network) -> SetAside | None:
+        """One record in the way of a claim for ``subnet``, None when there is none."""
+        found = self._index.find(subnet) if self._records else None
+        if found is not None:
+            return self._records[found]
+        if not self._odd:
+            return None
+        ranges = (
+            *self._keys.leases_overlapping(subnet),
+            *self._keys.reservations_overlapping(subnet),
+        )
+        return next(
+            (
+                record
+                for key, record in self._odd
+                if any(each.start <= key < each.end for each in ranges)
+            ),
+            None,
+        )
+
+
+def way_out(record: SetAside) -> str:
+    """What an operator does about a record in the way."""
+    return (
+        f"see whose it is (etcdctl get {record.key}); if it is nobody's: etcdctl del {record.key}"
+    )
