@@ -1,8 +1,8 @@
 """The host's own copy of its lease and of the last complete view, for when etcd is away.
 
 One JSON file, replaced atomically (write, fsync, rename, fsync of the folder), with a
-version and a checksum. A file that is damaged is renamed aside and reported, never fatal:
-etcd is the truth, the copy only bridges its absence (promises 3 and 4).
+version and a checksum. A file that is damaged or cannot be read is renamed aside and reported,
+never fatal: etcd is the truth, the copy only bridges its absence (promises 3 and 4).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class CopyFile:
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self.problem = ""
-        """Why the last :meth:`load` set a damaged file aside; "" when it did not."""
+        """Why the last :meth:`load` set the file aside; "" when it did not."""
 
     def save(
         self, *, view: View, lease: Lease | None, wanted: Callable[[], bool] = lambda: True
@@ -94,21 +94,18 @@ class CopyFile:
         """Read the file.
 
         Returns:
-            None when there is none, or when it was damaged and has been set aside (then
-            :attr:`problem` says why).
-
-        Raises:
-            StateError: It is there but cannot be read.
+            None when there is none, or when it was damaged or cannot be read and has been set
+            aside (then :attr:`problem` says why).
         """
         self.problem = ""
-        raw = self._read()
-        if raw is None:
-            return None
         try:
-            return _parse(raw)
+            raw = self._read()
+            return None if raw is None else _parse(raw)
+        except StateError as error:
+            self._set_aside(error.message)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            self._set_aside(quote(str(error)))
-            return None
+            self._set_aside(f"{self._path} is damaged: {quote(str(error))}")
+        return None
 
     def peek(self) -> Copy | None:
         """Read the file as :meth:`load` does, but leave a damaged one where it is.
@@ -168,11 +165,11 @@ class CopyFile:
 
     def _set_aside(self, reason: str) -> None:
         aside = self._path.with_name(self._path.name + ".damaged")
-        self.problem = f"{self._path} was damaged ({reason}) and is now {aside}"
+        self.problem = f"{reason}; the file is now {aside}"
         try:
             self._path.replace(aside)
         except OSError as error:
-            self.problem = f"{self._path} is damaged ({reason}) and cannot be moved: {error}"
+            self.problem = f"{reason}; the file cannot be moved: {error.strerror or error}"
         _log.warning("copy-set-aside", path=str(self._path), reason=reason)
 
 

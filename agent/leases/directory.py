@@ -37,6 +37,9 @@ _COALESCE_S = 0.1
 
 _NEVER_TOLD = "never told"
 _STEADY_S = 10.0  # a watch that lived that long resets the back-off
+_PATIENCE = 3
+"""So many watches in a row that did not live that long, or were not even created, are told: the
+mesh is then read again and again instead."""
 _SLICE_S = 0.5  # how soon stop() is noticed at the latest
 
 
@@ -74,6 +77,7 @@ class Directory:
         self._thread: threading.Thread | None = None
         self._problem: str | None = _NEVER_TOLD
         self._last_contact_s = 0.0
+        self._short_watches = 0
 
     def start(self) -> None:
         """Start following. Call once."""
@@ -128,7 +132,8 @@ class Directory:
         try:
             if stream.cluster_id != records.cluster_id:  # replaced between the two
                 raise EtcdUnavailable(f"{stream.member.endpoint} is of another cluster now")
-            self._report(None)
+            if self._short_watches < _PATIENCE:
+                self._report(None)
             self._drain(stream, records)
         except EtcdError as error:
             self._registry.client.leave(stream, str(error))
@@ -137,7 +142,7 @@ class Directory:
             stream.close()
 
     def _drain(self, stream: WatchStream, records: Records) -> None:
-        asked_s = heard_s = self._clock()
+        asked_s = heard_s = started_s = self._clock()
         while not self._stop.is_set():
             events = stream.next(_SLICE_S)
             now_s = self._clock()
@@ -151,6 +156,9 @@ class Directory:
                     f"{stream.member.endpoint} has been silent for {now_s - heard_s:.0f} s",
                     hint="is etcd stopped there, or the network between cut?",
                 )
+            if self._short_watches and now_s - started_s > _STEADY_S:
+                self._short_watches = 0
+                self._report(None)
             if now_s - asked_s >= _PROGRESS_EVERY_S:
                 asked_s = now_s
                 stream.request_progress()
@@ -181,6 +189,14 @@ class Directory:
 
     def _retry_later(self, error: EtcdError) -> None:
         _log.info("etcd-watch-ended", reason=str(error), limit_key="watch")
+        self._short_watches += 1
+        if self._short_watches >= _PATIENCE:
+            self._report(
+                EtcdUnavailable(
+                    f"etcd can be read and not be watched: {error.message}",
+                    hint="changes are seen late; a proxy in between must let gRPC streams pass",
+                )
+            )
 
     def _report(self, error: EtcdError | None) -> None:
         """Tell about a change of contact once."""

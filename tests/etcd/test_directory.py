@@ -10,9 +10,10 @@ from ipaddress import IPv4Address
 import pytest
 
 from agent.errors import EtcdUnavailable
-from agent.leases import kv
+from agent.leases import directory, kv
 from agent.leases.directory import Directory
 from agent.leases.registry import Registry
+from agent.leases.watch import WatchStream
 from agent.model import View
 from tests.etcd.support.etcdlab import (
     Etcd,
@@ -34,14 +35,14 @@ _FLANNEL = '{"PublicIP":"192.0.2.200","PublicIPv6":null,"BackendType":"host-gw"}
 def follow(found: Registry) -> Iterator[tuple[Heard, Heard]]:
     """A directory with what it called back with: views, problems."""
     views, problems = Heard(), Heard()
-    directory = Directory(found, views, problems)
-    directory.start()
+    following = Directory(found, views, problems)
+    following.start()
     try:
         eventually(lambda: len(views) > 0 and len(problems) > 0)
         yield views, problems
     finally:
         started_s = time.monotonic()
-        directory.stop()
+        following.stop()
         assert time.monotonic() - started_s < 2.1
 
 
@@ -169,6 +170,36 @@ def test_a_cancelled_watch_ends_in_a_new_snapshot(
         lease = mesh.claim(request(1))
         eventually(lambda: views.last.lease_of(host(1)) == lease)
         assert cancelled
+
+
+@pytest.mark.parametrize("created", [False, True], ids=["not created", "ended at once"])
+def test_promise_9_an_etcd_that_can_be_read_and_not_watched_is_told_and_read_ever_less_often(
+    mesh: Registry, monkeypatch: pytest.MonkeyPatch, created: bool
+) -> None:
+    """As behind a proxy that lets no stream pass. Views go on; and so they do when it is mended."""
+    real, tries = mesh.client.watch, Heard()
+
+    def broken(start: bytes, end: bytes, revision: int) -> WatchStream:
+        tries(revision)
+        if not created:
+            raise EtcdUnavailable("no stream here")
+        stream = real(start, end, revision)
+        stream._call.cancel()
+        return stream
+
+    monkeypatch.setattr(directory, "_STEADY_S", 1.0)
+    monkeypatch.setattr(mesh.client, "watch", broken)
+    with follow(mesh) as (views, problems):
+        eventually(lambda: problems.last[0] is not None)
+        assert "can be read and not be watched" in problems.last[0].message
+        lease = mesh.claim(request(1))
+        eventually(lambda: views.last.lease_of(host(1)) == lease)
+        assert len(tries) <= 10  # 0.2 s, doubled each time
+        told = len(problems)
+        monkeypatch.undo()
+        monkeypatch.setattr(directory, "_STEADY_S", 1.0)
+        eventually(lambda: problems.last[0] is None, timeout_s=15)
+        assert len(problems) == told + 1
 
 
 def test_a_stopped_etcd_is_noticed_within_15_s_and_its_return_too(

@@ -131,6 +131,35 @@ def test_a_copy_cut_off_anywhere_or_flipped_is_set_aside_and_not_fatal(tmp_path:
     assert file.problem == ""
 
 
+def test_a_copy_that_cannot_be_read_is_set_aside_and_not_fatal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder in its place, a disk that fails: the agent starts without it."""
+    path = tmp_path / "copy.json"
+    file = CopyFile(path)
+    path.mkdir()
+    assert file.load() is None
+    assert "Is a directory" in file.problem
+    assert (tmp_path / "copy.json.damaged").is_dir()
+    (tmp_path / "copy.json.damaged").rmdir()
+    file.save(view=_VIEW, lease=_lease(1))
+
+    def failing(*_arguments: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", failing)
+        assert file.load() is None
+        patched.setattr(Path, "replace", failing)
+        assert file.load() is None
+        assert "cannot be moved" in file.problem
+        with pytest.raises(StateError, match="Input/output error"):
+            file.peek()
+    assert (tmp_path / "copy.json.damaged").is_file()
+    file.save(view=_VIEW, lease=_lease(1))
+    assert file.load() is not None
+
+
 def test_a_copy_that_cannot_be_written_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
