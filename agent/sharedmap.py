@@ -51,6 +51,8 @@ class SharedMap(Mapping[_K, _V]):
 
     def get(self, key: _K, default: Any = None) -> Any:  # noqa: ANN401 # Mapping's overloads
         """Return the value of ``key``, or ``default``."""
+        if not self._count:  # asked thousands of times while a snapshot is read
+            return default
         return self._buckets[_place(key)].get(key, default)
 
     def __contains__(self, key: object) -> bool:

@@ -44,6 +44,8 @@ class UsableLeases:
             return self._new[name]
         if name in self._aside:
             return self._aside[name][0]
+        if not self._used:
+            return None
         try:
             subnet = parse_subnet(name)
         except ValueError:  # a key that never held a lease

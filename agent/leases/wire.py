@@ -183,6 +183,10 @@ def _additions(fields: dict[str, Any], config: MeshConfig) -> dict[str, Any]:
 # --- leases -------------------------------------------------------------------------------
 
 
+_FLANNELS = Fields({})
+"""What a flannel host's lease has of ours."""
+
+
 def decode_lease(name: str, record: Record) -> Lease:
     """Read a lease from the last part of its key and its value; not yet held against a mesh."""
     subnet = parse_subnet(name)
@@ -190,21 +194,13 @@ def decode_lease(name: str, record: Record) -> Lease:
         raise ValueError(f"a /{subnet.prefixlen} is not a subnet of a mesh")
     fields = Fields.parse(record.value)
     ours = fields.object(_OURS)
-    flannel = Lease(
+    if ours is None or not ours.has("HostID"):
+        ours = _FLANNELS
+    return Lease(
         subnet=subnet,
         node_address=_node_address(fields, "PublicIP"),
         backend=fields.text("BackendType", default="alloc", longest=32),
-        etcd_lease_id=record.lease_id,
-        create_revision=record.create_revision,
-        mod_revision=record.mod_revision,
-    )
-    if ours is None or not ours.has("HostID"):
-        return flannel
-    return Lease(
-        subnet=flannel.subnet,
-        node_address=flannel.node_address,
-        backend=flannel.backend,
-        host_id=_host_id(ours, "HostID"),
+        host_id=_host_id(ours, "HostID") if ours is not _FLANNELS else None,
         host_name=ours.text("HostName", default=""),
         claimed_s=ours.time_s("Claimed"),
         renewed_s=ours.time_s("Renewed"),

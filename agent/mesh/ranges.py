@@ -64,13 +64,14 @@ class OverlapIndex:
     """A growing set of networks that answers "does this overlap any?" in constant time.
 
     CIDR blocks overlap only when one contains the other. So it is enough to remember every
-    network and every prefix above one: at most 33 set look-ups per question, however many
-    networks there are (65,536 leases are folded per view).
+    network and every prefix above one: a look-up for each length that there is, and one more,
+    however many networks there are (65,536 leases are folded per view).
     """
 
     def __init__(self, networks: Iterable[IPv4Network] = ()) -> None:
         self._members: dict[tuple[int, int], IPv4Network] = {}
         self._above: dict[tuple[int, int], IPv4Network] = {}
+        self._lengths: tuple[int, ...] = ()  # of the networks, the shortest first
         for network in networks:
             self.add(network)
 
@@ -78,13 +79,20 @@ class OverlapIndex:
         """Remember ``network``; adding it twice is harmless."""
         address = int(network.network_address)
         self._members[address, network.prefixlen] = network
-        for length in range(network.prefixlen):
-            self._above.setdefault((_cut(address, length), length), network)
+        if network.prefixlen not in self._lengths:
+            self._lengths = tuple(sorted((*self._lengths, network.prefixlen)))
+        for length in range(network.prefixlen - 1, -1, -1):
+            above = (_cut(address, length), length)
+            if above in self._above:
+                return  # and so is every shorter one
+            self._above[above] = network
 
     def find(self, network: IPv4Network) -> IPv4Network | None:
         """One remembered network that shares an address with ``network``, or None."""
         address = int(network.network_address)
-        for length in range(network.prefixlen + 1):
+        for length in self._lengths:
+            if length > network.prefixlen:
+                break
             found = self._members.get((_cut(address, length), length))
             if found is not None:
                 return found
