@@ -27,7 +27,8 @@ from agent.leases.directory import Directory
 from agent.leases.registry import Registry
 from agent.model import Lease, View
 from tests.etcd.support import etcdlab
-from tests.etcd.support.etcdlab import Etcd, Heard, Member, eventually, registry
+from tests.etcd.support.etcdlab import Etcd, Heard, eventually, registry
+from tests.etcd.support.hostprocess import Member
 from tests.etcd.support.storm import check, storm
 
 _INSIDE = "HOSTMESH_BENCH_INSIDE"

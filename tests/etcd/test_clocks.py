@@ -16,7 +16,8 @@ import pytest
 
 from agent.leases.registry import Registry
 from agent.model import Lease
-from tests.etcd.support.etcdlab import Etcd, Member, eventually, host, request
+from tests.etcd.support.etcdlab import Etcd, eventually, host, request
+from tests.etcd.support.hostprocess import Member
 
 pytestmark = pytest.mark.etcd
 

@@ -18,7 +18,6 @@ from agent.model import Lease
 from tests.etcd.support.etcdlab import (
     Etcd,
     Heard,
-    Member,
     Wire,
     cluster,
     config,
@@ -29,6 +28,7 @@ from tests.etcd.support.etcdlab import (
     request,
     wired_cluster,
 )
+from tests.etcd.support.hostprocess import Member
 
 pytestmark = pytest.mark.etcd
 
