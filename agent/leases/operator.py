@@ -270,7 +270,7 @@ def _refuse_alive(view: View, host: HostRef) -> None:
         known = next((each for each in hosts_of(view) if each.host_id == host.host_id), host)
         raise Refused(
             f"host {known} is alive",
-            hint="run agentctl leave there; --force takes its subnet away all the same",
+            hint="run agentctl leave there; --force takes its subnet away, and it claims it again",
         )
 
 
