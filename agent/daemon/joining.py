@@ -25,6 +25,9 @@ from agent.settings import Settings
 
 __all__ = ["Joining", "backend_condition", "overlap_condition"]
 
+_OVERLAPS_SHOWN = 5
+"""A host may have thousands of routes in the mesh's range; a cause is read by people."""
+
 
 class Joining:
     """Decides whether this host may claim, and hands the keeper what to claim for.
@@ -259,11 +262,13 @@ class Joining:
 
 
 def overlap_condition(cidr: IPv4Network, overlaps: tuple[str, ...], *, joined: bool) -> Condition:
-    """The mesh's CIDR meets what the host already uses; both are named."""
+    """The mesh's CIDR meets what the host already uses; the first of that are named."""
+    more = len(overlaps) - _OVERLAPS_SHOWN
+    what = ", ".join(overlaps[:_OVERLAPS_SHOWN]) + (f" and {more} more" if more > 0 else "")
     return Condition(
         name="cidr-overlaps-host",
         severity=Severity.WARNING if joined else Severity.ERROR,
-        cause=f"the mesh's CIDR {cidr} overlaps {', '.join(overlaps)} of this host",
+        cause=f"the mesh's CIDR {cidr} overlaps {what} of this host",
         hint="choose another CIDR (agentctl config init proposes one), or remove what overlaps",
     )
 

@@ -212,7 +212,8 @@ def _routes(
     desired = desired_routes(world)
     plan = plan_routes(desired.routes, listing.ours, listing.foreign, may_delete=False)
     conditions += [*desired.conditions, *plan.conditions]
-    wrong = len(plan.operations) + len(plan.conflicts)
+    there = set(listing.ours)
+    wrong = sum(route not in there for route in desired.routes.values())
     return listing, RoutesReport(
         desired=len(desired.routes), installed=len(desired.routes) - wrong, failed=wrong
     )

@@ -142,10 +142,9 @@ class Routing:
     ) -> RoutesReport:
         done = tuple(result.operation for result in results if result.ok)
         self._tell(done)
-        waiting = len(plan.operations) - len(done)
         return RoutesReport(
             desired=self._delta.desired_count,
-            installed=self._delta.desired_count - waiting - len(plan.conflicts),
+            installed=self._delta.desired_count - self._delta.missing_count,
             failed=failed,
             again_in_s=again_in_s,
             done=done,

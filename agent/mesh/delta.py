@@ -102,6 +102,11 @@ class RouteDelta:
         return len(self._desired)
 
     @property
+    def missing_count(self) -> int:
+        """How many of those are not there, or are there otherwise."""
+        return sum(self._wanted(key) not in (None, *there) for key, there in self._odd.items())
+
+    @property
     def gateways(self) -> frozenset[IPv4Address]:
         """Node addresses that a desired route leads to; the same object while none changes.
 
@@ -342,8 +347,8 @@ class RouteDelta:
         if self._listed is None:
             return parts.plan()
         may_delete = may_delete and self.certain
-        contested = (self._key_of(each) for each in self._rivals.contested)
-        for key in (*self._odd, *(each for each in contested if each not in self._odd)):
+        contested = map(self._key_of, self._rivals.contested)
+        for key in dict.fromkeys((*contested, *self._odd)):
             parts.add(
                 plan_key(
                     self._wanted(key),

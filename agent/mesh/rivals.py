@@ -25,12 +25,16 @@ class Rivals:
         self._wanted = wanted
         self._at: dict[Place, tuple[Route, ...]] = {}
         self._listed: tuple[Route, ...] | None = None
-        self._contested: set[IPv4Network] = set()
+        self._contested: dict[IPv4Network, None] = {}
 
     @property
     def contested(self) -> Collection[IPv4Network]:
-        """Destinations that we desire, and somebody else has."""
-        return self._contested
+        """Destinations that we desire, and somebody else has.
+
+        One that stays so keeps its place among them: of very many only the first are told each,
+        and those should not be others at every change.
+        """
+        return self._contested.keys()
 
     @property
     def links(self) -> frozenset[int]:
@@ -84,10 +88,12 @@ class Rivals:
     def settle(self, place: Place) -> None:
         """Follow that a route of ours is desired at this place, or is not."""
         if place in self._at and self._wanted(place):
-            self._contested.add(place[1])
+            self._contested[place[1]] = None
         else:
-            self._contested.discard(place[1])
+            self._contested.pop(place[1], None)
 
     def settle_all(self) -> None:
         """The same for every place."""
-        self._contested = {place[1] for place in self._at if self._wanted(place)}
+        now = [place[1] for place in self._at if self._wanted(place)]
+        kept = self._contested.keys() & set(now)
+        self._contested = dict.fromkeys((*(each for each in self._contested if each in kept), *now))

@@ -29,9 +29,12 @@ def summarise(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
 
 
 def and_more(shown: list[Condition], of: int) -> tuple[Condition, ...]:
-    """The conditions, all of one name, and how many more of it there are when ``of`` is larger."""
+    """The conditions, all of one name, and how many more of it there are when ``of`` is larger.
+
+    The number stands in the cause: it changes, and the condition stays the same one.
+    """
     more = of - len(shown)
     if more <= 0:
         return tuple(shown)
     cause = f"{more} more have the same condition"
-    return (*shown, replace(shown[0], subject=f"{more} more", cause=cause))
+    return (*shown, replace(shown[0], subject="others", cause=cause))

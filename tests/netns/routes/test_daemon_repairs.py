@@ -16,6 +16,7 @@ import pytest
 from agent.daemon.events import Stop
 from agent.kernel import monitor as kernel_monitor
 from agent.leases.keeper import Registration
+from agent.model import Condition
 from tests.netns.netlab import Host, Lan, Pinger, drop_net_admin, eventually
 from tests.netns.routes.member import AGGREGATE, CONTAINER, PEER, Member, make_agent, running
 from tests.netns.routes.scene import lease, shown
@@ -202,6 +203,40 @@ def test_promise_5_a_writer_that_keeps_overwriting_is_named_by_its_protocol(
     fight = eventually(lambda: member.conditions().get("route-fight"), 5)
     assert "bgp (186)" in (fight or "")
     eventually(member.is_right, 35)
+
+
+def test_promise_10_a_thousand_rivals_are_told_in_few_words_that_stay_the_same(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what stands beside a rival of another metric counts as installed all the same."""
+    every = [f"10.{70 + n // 200}.{n % 200}.0/24" for n in range(2000)]
+    places, later = every[::2], every[1::2]
+    member.host.batch([f"route add {each} via 192.0.2.77 proto 186" for each in every])
+    raised: list[Condition] = []
+    monkeypatch.setattr(member.agent._observer, "condition_raised", raised.append)
+    member.host.ip("route add 10.64.1.0/24 via 192.0.2.77 proto 186 metric 5")
+    member.etcd_tells(PEER, *(lease(each, "192.0.2.12") for each in places))
+
+    def conflicts() -> dict[str, str]:
+        found = (each.condition for each in member.agent._conditions.all())
+        return {each.subject: each.cause for each in found if each.name == "route-conflict"}
+
+    def installed() -> tuple[int, int]:
+        report = member.agent._loop.ask(lambda: member.agent._loop.snapshot).report
+        return report.desired, report.installed
+
+    eventually(lambda: conflicts().get("others", "").startswith("981 more"), 10)
+    first = conflicts()
+    assert len(first) == 21
+    eventually(lambda: installed() == (1002, 2))
+    member.etcd_tells(PEER, *(lease(each, "192.0.2.12") for each in (*places, *later)))
+    eventually(lambda: conflicts()["others"].startswith("1981 more"), 10)
+    member.host.batch([f"route del {each} proto 186" for each in later])
+    eventually(lambda: conflicts()["others"].startswith("981 more"), 10)
+    assert conflicts() == first
+    told = [each.subject for each in raised if each.name == "route-conflict"]
+    assert sorted(told) == sorted(first)
+    eventually(lambda: installed() == (2002, 1002))
 
 
 def test_promise_9_without_the_right_to_write_the_daemon_says_so_and_lives(

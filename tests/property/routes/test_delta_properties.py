@@ -253,6 +253,8 @@ class Machine(RuleBasedStateMachine):
         full = desired_routes(self.world)
         ours = [route for route in self.kernel if route.protocol == 140]
         foreign = [route for route in self.kernel if route.protocol != 140]
+        missing = [each for each in full.routes.values() if each not in ours]
+        assert self.delta.missing_count == len(missing)
         for may_delete in (True, False):
             expected = plan_routes(
                 full.routes, ours, foreign, may_delete=may_delete and full.certain

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.endpoint import EndpointAddress
-from agent.daemon.joining import Joining
+from agent.daemon.joining import Joining, overlap_condition
 from agent.daemon.known import Known
 from agent.leases.client import EtcdClient
 from agent.leases.keeper import Keeper
@@ -130,6 +130,13 @@ def test_a_host_that_left_claims_no_right_to_what_its_copy_said() -> None:
     made.forget()
     made.step(known(docker=()))
     assert keeper.registration.wanted_subnet is None
+
+
+def test_promise_10_of_very_many_overlaps_a_few_are_named() -> None:
+    routes = tuple(f"the route to 10.70.{n}.0/24" for n in range(200))
+    found = overlap_condition(IPv4Network("10.64.0.0/10"), routes, joined=True)
+    assert "10.70.4.0/24 and 195 more of this host" in found.cause
+    assert "10.70.5.0/24" not in found.cause
 
 
 def test_what_a_member_holds_is_no_overlap() -> None:

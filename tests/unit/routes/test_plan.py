@@ -118,7 +118,8 @@ def test_promise_10_a_table_full_of_rivals_is_told_in_few_words() -> None:
     plan = planned(wanted, [], [replace(each, protocol=186, metric=7) for each in wanted])
     assert len(plan.conflicts) == 200
     assert len(plan.conditions) == CONDITIONS_SHOWN + 1
-    assert plan.conditions[-1].subject == "180 more"
+    assert plan.conditions[-1].subject == "others"
+    assert plan.conditions[-1].cause.startswith("180 more")
     assert {each.name for each in plan.conditions} == {"route-conflict"}
 
 
