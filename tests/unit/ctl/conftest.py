@@ -90,3 +90,8 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*os.environ]:
         if name.startswith("HOSTMESH_") or name in {"COLUMNS", "NO_COLOR"}:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(name="socket_path")
+def socket_path_fixture(tmp_path: Path) -> Path:
+    return tmp_path / "agent.sock"

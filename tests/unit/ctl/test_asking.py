@@ -1,0 +1,218 @@
+"""agentctl and the agent: a real HTTP server on a unix socket, a strange one, and nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.ctl import direct
+from agent.ctl.main import main
+from agent.errors import EtcdUnavailable
+from agent.model import View
+from agent.settings import AgentSettings, Settings
+from tests.unit.ctl.asked import LEASES, STATUS, Serving, agentctl, run
+
+pytestmark = pytest.mark.unit
+
+
+def test_leases_come_through_the_socket(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(socket_path, {"GET /v1/leases": LEASES}):
+        assert run(socket_path, "leases") == 0
+        assert run(socket_path, "leases", "-o", "json") == 0
+    out, err = capsys.readouterr()
+    table, _, document = out.partition("{")
+    assert table.splitlines() == [
+        "  SUBNET        HOST   NODE ADDRESS  BACKEND    AGE  LEFT  HEARTBEAT",
+        "* 10.64.0.0/16  host1  192.0.2.1     host-gw  3h12m   23h  alive",
+    ]
+    assert json.loads("{" + document) == LEASES
+    assert err == ""
+
+
+def test_options_count_before_and_after_the_verb(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(socket_path, {"GET /v1/leases": LEASES}):
+        assert main(["-o", "json", "--socket", str(socket_path), "leases"]) == 0
+    assert json.loads(capsys.readouterr().out) == LEASES
+
+
+@pytest.mark.parametrize(("problem", "cached"), [("", False), ("no endpoint answered", True)])
+def test_leases_ask_etcd_or_the_copy_when_no_agent_answers_and_say_so(
+    socket_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    problem: str,
+    cached: bool,
+) -> None:
+    view = View(cluster_id=1, revision=2, cached=cached)
+    monkeypatch.setattr(direct, "view", lambda _settings: (view, problem))
+    monkeypatch.setattr(direct, "own_host_id", lambda: None)
+    assert run(socket_path, "leases") == 0
+    out, err = capsys.readouterr()
+    assert out == "no host has a lease\n"
+    first, *rest = err.splitlines()
+    assert (
+        first == f"hostmesh-agent is not running here: nobody answers on {socket_path}; asking etcd"
+    )
+    assert (rest[:1] == [problem] and "own copy" in rest[1]) if cached else rest == []
+
+
+def test_with_agent_and_etcd_down_and_no_copy_the_error_is_etcds(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def view(_settings: Settings) -> None:
+        raise EtcdUnavailable("no endpoint answered", hint="check etcd.endpoints")
+
+    monkeypatch.setattr(direct, "view", view)
+    assert run(socket_path, "leases") == EtcdUnavailable.exit_code
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "agentctl: no endpoint answered",
+        "hint: check etcd.endpoints",
+    ]
+
+
+def test_with_nobody_there_stdout_stays_empty_and_the_reason_is_etcds(socket_path: Path) -> None:
+    nobody = ["--set", "etcd.endpoints=http://127.0.0.1:1", "--set", "etcd.call_timeout_s=0.2"]
+    done = agentctl("leases", "-o", "json", "--socket", str(socket_path), *nobody)
+    assert (done.returncode, done.stdout) == (EtcdUnavailable.exit_code, "")
+    assert len(done.stderr.splitlines()) == 3, done.stderr
+    assert done.stderr.splitlines()[1].startswith("agentctl: ")
+    assert done.stderr.splitlines()[2].startswith("hint: ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "--watch"),
+        ("leases", "--watch"),
+        ("etcd", "accept"),
+        ("firewall", "show", "--dry-run"),
+        ("docker", "restart", "--now"),
+    ],
+)
+def test_verbs_that_need_the_agent_say_that_it_is_not_running(
+    socket_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(socket_path, *words) == 23
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 2
+    assert err[0].startswith("agentctl: hostmesh-agent is not running here")
+    assert err[1].startswith("hint: ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "message"),
+    [
+        (
+            (409, {"error": {"message": "no", "hint": "do", "exit_code": 24}}),
+            24,
+            "agentctl: no\nhint: do\n",
+        ),
+        (
+            (403, {"error": {"message": "a\x1b[2Jb", "hint": "", "exit_code": 11}}),
+            11,
+            "agentctl: a\\x1b[2Jb\n",
+        ),
+        ((500, {"error": {"message": "odd", "exit_code": 99}}), 1, "agentctl: odd\n"),
+        ((500, {}), 23, "agentctl: hostmesh-agent answered with status 500 and no reason\n"),
+    ],
+)
+def test_the_agents_errors_keep_their_status(
+    socket_path: Path,
+    serving: Serving,
+    answer: object,
+    status: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with serving(socket_path, {"GET /v1/status": answer}):
+        assert run(socket_path, "status") == status
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b"", b"[" * 100_000])
+def test_another_programs_socket_is_recognised(
+    socket_path: Path, serving: Serving, body: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(socket_path, {"GET /v1/status": (200, body)}):
+        assert run(socket_path, "status") == 23
+    assert "does not answer as hostmesh-agent does" in capsys.readouterr().err
+
+
+def test_a_silent_agent_is_given_up_in_time(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before_s = time.monotonic()
+    with serving(socket_path, {"GET /v1/status": 5.0}):
+        assert run(socket_path, "status", "--timeout", "200ms") == 23
+    assert time.monotonic() - before_s < 3
+    assert "did not answer" in capsys.readouterr().err
+
+
+def test_an_answer_without_end_is_refused(
+    socket_path: Path,
+    serving: Serving,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("agent.ctl.client._MAX_BODY_BYTES", 10)
+    with serving(socket_path, {"GET /v1/status": STATUS}):
+        assert run(socket_path, "status") == 23
+    assert "answer larger than 10 bytes" in capsys.readouterr().err
+
+
+def test_the_daemons_own_server_and_agentctl_understand_each_other(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from agent.daemon.connection import Routes  # noqa: PLC0415
+    from agent.daemon.control import ControlServer  # noqa: PLC0415
+    from agent.errors import Refused  # noqa: PLC0415
+
+    def refuse(_body: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise Refused("containers run", hint="--force")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    server = ControlServer(
+        socket_path, "", Routes({"/v1/leases": lambda: LEASES}, {"/v1/leave": refuse})
+    )
+    server.start()
+    try:
+        assert run(socket_path, "leases", "-o", "json") == 0
+        assert json.loads(capsys.readouterr().out) == LEASES
+        refused = run(socket_path, "leave")
+        err = capsys.readouterr().err
+        assert run(socket_path, "firewall", "show") == 2
+    finally:
+        server.stop()
+    if os.getuid() == 0:
+        assert (refused, err) == (24, "agentctl: containers run\nhint: --force\n")
+    else:
+        assert refused == 11
+
+
+def test_with_wrong_settings_the_agent_that_runs_is_asked_all_the_same(
+    socket_path: Path,
+    serving: Serving,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It goes on with those of before, and its status says what is the matter."""
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[log]\nlevl = 1\n")
+    monkeypatch.setattr(AgentSettings, "socket", socket_path)
+    assert main(["--settings", str(wrong), "status"]) == 10
+    with serving(socket_path, {"GET /v1/status": STATUS}):
+        assert main(["--settings", str(wrong), "status"]) == 0
+    out, err = capsys.readouterr()
+    assert "10.64.0.0/16" in out
+    assert "log.levl: unknown key" in err

@@ -1,0 +1,136 @@
+"""What agentctl does with a command line, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from agent.ctl.main import main
+from agent.ctl.verbtable import VERBS
+from agent.errors import HostmeshError, SettingsError
+from tests.unit.ctl.asked import LEASES, STATUS, Serving, agentctl, run
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["leaes"], "did you mean leases?"),
+        (["statsu"], "did you mean status?"),
+        (["config", "ini"], "did you mean init?"),
+        (["leases", "--outptu", "json"], "did you mean --output?"),
+        (["leases", "-o", "jsn"], "did you mean json?"),
+        (["config"], "agentctl config --help"),
+        (["wait", "--timeout", "soon"], "agentctl wait --help"),
+        (["leases", "--set", "loglevel"], "for example --set log.level=debug"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_the_nearest_right_thing(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 2
+    assert err.splitlines()[1] == f"hint: {hint}"
+
+
+def test_wrong_settings_are_all_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text("[log]\nlevel = 1\nlvl = 2\n")
+    assert main(["status", "--settings", str(path)]) == SettingsError.exit_code
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": must")[0] for line in lines[:2]] == [
+        f"agentctl: {path}:2: log.level",
+        f"agentctl: {path}:3: log.lvl: unknown key; did you mean log.level?",
+    ]
+
+
+def test_version_needs_no_agent(
+    socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(socket_path, "version") == 0
+    with serving(socket_path, {"GET /v1/status": STATUS}):
+        assert run(socket_path, "version") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[1] == "hostmesh-agent does not answer"
+    assert out[3] == "hostmesh-agent 9.9.9"
+
+
+def test_every_verb_has_its_function() -> None:
+    import importlib  # noqa: PLC0415
+
+    for verb in VERBS:
+        module: ModuleType = importlib.import_module(f"agent.ctl.verbs.{verb.module}")
+        assert callable(getattr(module, verb.function)), verb
+
+
+def test_an_interrupt_is_quiet(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agent.ctl.client.AgentClient.get", interrupt)
+    assert run(socket_path, "status") == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_closed_pipe_is_quiet(socket_path: Path, serving: Serving) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    many = {**LEASES, "leases": [LEASES["leases"][0]] * 5000}
+    with serving(socket_path, {"GET /v1/leases": many}):
+        done = agentctl("leases", "--socket", str(socket_path), stdout=write_end)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_full_disk_is_one_line(socket_path: Path, serving: Serving) -> None:
+    with serving(socket_path, {"GET /v1/leases": LEASES}), Path("/dev/full").open("w") as full:
+        done = agentctl("leases", "--socket", str(socket_path), stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "agentctl: output: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["version"], ["leases"], ["status"], ["diff"]])
+def test_what_goes_through_the_socket_imports_no_library(
+    words: list[str], socket_path: Path, serving: Serving
+) -> None:
+    script = (
+        "import sys; from agent.ctl.main import main\n"
+        "try: status = main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = ('grpc', 'etcd3', 'google', 'docker', 'requests', 'pyroute2', 'iptc',"
+        " 'structlog', 'rich', 'tenacity')\n"
+        "print(*[name for name in heavy if name in sys.modules], file=sys.stderr, end='')"
+    )
+    answers = {
+        "GET /v1/leases": LEASES,
+        "GET /v1/status": STATUS,
+        "GET /v1/diff": {"state": "equal"},
+    }
+    with serving(socket_path, answers):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words, "--socket", str(socket_path)],
+            capture_output=True, text=True, check=True, timeout=30,
+        )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout
+
+
+def test_every_error_has_a_message_of_one_line(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise HostmeshError("two\nlines\x07", hint="")
+
+    monkeypatch.setattr("agent.ctl.client.AgentClient.get", fail)
+    assert run(socket_path, "status") == 1
+    assert capsys.readouterr().err == "agentctl: two\\nlines\\x07\n"
