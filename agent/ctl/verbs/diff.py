@@ -30,16 +30,20 @@ def run(context: Context) -> int:
     if context.form == "json":
         context.say_json(document)
     else:
-        for line in lines(document):
-            context.say("\n".join(flow(line, context.width, rest=4)))
+        for line in lines(document, context.width):
+            context.say(line)
     if state not in _STATUSES:
         reason = sentence(document.get("reason") or "the agent has no complete picture now")
         raise CannotTell(f"whether anything differs is not known: {reason}", hint="agentctl status")
     return _STATUSES[state]
 
 
-def lines(document: Mapping[str, Any]) -> list[str]:
+def lines(document: Mapping[str, Any], width: int | None = None) -> list[str]:
     """Lay out the document of GET /v1/diff."""
+    return [line for each in _found(document) for line in flow(each, width, rest=4)]
+
+
+def _found(document: Mapping[str, Any]) -> list[str]:
     found = []
     for operation in document.get("operations") or []:
         route = sentence(operation.get("route") or operation.get("destination"))

@@ -88,5 +88,5 @@ def lines(event: Mapping[str, Any], width: int | None = None) -> list[str]:
     at = event.get("at")
     when = datetime.fromtimestamp(at).astimezone() if isinstance(at, int | float) else None
     shown = when.strftime("%Y-%m-%d %H:%M:%S") if when else "-"
-    first = f"{shown}  {clean(event.get('kind')):<18} "
+    first = f"{shown:<19}  {clean(event.get('kind')):<18} "
     return flow(sentence(event.get("text")), width, first=first, rest=_TEXT_AT)

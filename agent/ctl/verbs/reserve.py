@@ -11,7 +11,7 @@ from agent.ctl.output import Column, render_table
 from agent.errors import UsageError
 from agent.settings.text import shown
 
-__all__ = ["remove", "run"]
+__all__ = ["lines", "remove", "run"]
 
 _COLUMNS = (
     Column(title="SUBNET"),
@@ -85,14 +85,18 @@ def _list(context: Context) -> int:
     if context.form == "json":
         context.say_json({"version": 1, "reservations": found})
         return 0
-    rows = [
-        [each["subnet"], each["host_name"], "yes" if each["held"] else "no", each["host_id"]]
-        for each in found
-    ]
-    width = None if context.form == "wide" else context.width
-    for line in render_table(_COLUMNS, rows, width) if rows else ["no subnet is reserved"]:
+    for line in lines(found, None if context.form == "wide" else context.width):
         context.say(line)
     return 0
+
+
+def lines(reserved: list[dict[str, Any]], width: int | None) -> list[str]:
+    """Lay out the reservations."""
+    rows = [
+        [each["subnet"], each["host_name"], "yes" if each["held"] else "no", each["host_id"]]
+        for each in reserved
+    ]
+    return render_table(_COLUMNS, rows, width) if rows else ["no subnet is reserved"]
 
 
 def remove(context: Context) -> int:

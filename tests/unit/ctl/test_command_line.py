@@ -92,6 +92,36 @@ def test_a_closed_pipe_is_quiet(socket_path: Path, serving: Serving) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("words", [["status"], ["leases"], ["map"], ["ping", "nobody"], ["events"]])
+def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(
+    words: list[str], encoding: str, socket_path: Path, serving: Serving
+) -> None:
+    name = "Hôte-名" + "x" * 70
+    leases = {**LEASES, "leases": [{**LEASES["leases"][0], "host_name": name}]}
+    happened = {"id": 1, "at": 1.0, "kind": "x", "subject": "", "text": name}
+    answers = {
+        "GET /v1/leases": leases,
+        "GET /v1/status": {**STATUS, "peers": leases["leases"]},
+        "GET /v1/routes": {"routes": []},
+        "GET /v1/events": {"events": [happened]},
+    }
+    environ = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "80"}
+    with serving(socket_path, answers):
+        done = subprocess.run(
+            [sys.executable, "-m", "agent.ctl", *words, "--socket", str(socket_path)],
+            capture_output=True, check=False, timeout=30, env=environ,
+        )  # fmt: skip
+    assert done.returncode == (2 if words[0] == "ping" else 0)
+    assert b"Traceback" not in done.stderr
+    text = (done.stdout + done.stderr).decode(encoding)
+    if words[0] in ("leases", "events", "map"):
+        assert ("H\\xf4te" if encoding == "ascii" else "Hôte") in text
+        assert "\\u540d" in text
+    if words[0] == "leases":
+        assert "~" in text
+
+
 def test_a_full_disk_is_one_line(socket_path: Path, serving: Serving) -> None:
     with serving(socket_path, {"GET /v1/leases": LEASES}), Path("/dev/full").open("w") as full:
         done = agentctl("leases", "--socket", str(socket_path), stdout=full)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import io
+import time
 import unicodedata
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.ctl.context import Context
-from agent.ctl.output import Column, Palette, clean, duration, render_table
-from agent.ctl.verbs import diff, leases, routes, status
+from agent.ctl.output import Column, Palette, clean, cut, duration, flow, render_table
+from agent.ctl.verbs import diff, doctor, events, leases, ping, reserve, routes, status, trace
 from agent.settings.text import printable
+from tests.unit.ctl.golden import check_golden
 
 pytestmark = pytest.mark.unit
 
-GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = (
     "\x1b[2J\x1b]0;owned\x07",
     "a\r\nb\tc",
@@ -116,31 +116,20 @@ STATUS: dict[str, Any] = {
 }
 
 
-def check_golden(name: str, lines: list[str]) -> None:
-    """To accept new output: delete the file, run the test, and look at the difference."""
-    path = GOLDEN / name
-    text = "\n".join(lines) + "\n"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        pytest.fail(f"{path} was not there; it holds the present output now")
-    assert text == path.read_text()
-
-
 @pytest.mark.parametrize("width", [80, 160])
 @pytest.mark.parametrize("wide", [False, True])
 def test_golden_leases(width: int, wide: bool) -> None:
     lines = leases.lines(LEASES, wide=wide, width=width)
-    assert wide or max(map(len, lines)) <= width
-    check_golden(f"leases{'-wide' if wide else ''}-{width}.txt", lines)
+    check_golden(
+        f"leases{'-wide' if wide else ''}-{width}.txt", lines, width=None if wide else width
+    )
 
 
 @pytest.mark.parametrize("width", [80, 160])
 @pytest.mark.parametrize("wide", [False, True])
 def test_golden_status(width: int, wide: bool) -> None:
     lines = status.lines(STATUS, wide=wide, width=width, palette=Palette(colours=False))
-    assert max(map(len, lines)) <= width
-    check_golden(f"status{'-wide' if wide else ''}-{width}.txt", lines)
+    check_golden(f"status{'-wide' if wide else ''}-{width}.txt", lines, width=width)
 
 
 def route(destination: str, **more: object) -> dict[str, Any]:
@@ -177,8 +166,7 @@ ROUTES: dict[str, Any] = {
 @pytest.mark.parametrize("wide", [False, True])
 def test_golden_routes(width: int, wide: bool) -> None:
     lines = routes.lines(ROUTES, wide=wide, width=width)
-    assert max(map(len, lines)) <= width
-    check_golden(f"routes{'-wide' if wide else ''}-{width}.txt", lines)
+    check_golden(f"routes{'-wide' if wide else ''}-{width}.txt", lines, width=width)
 
 
 def test_a_status_fits_one_screen_with_5000_peers() -> None:
@@ -283,6 +271,103 @@ def test_nothing_is_cut_on_its_way_into_a_pipe() -> None:
     assert context(io.StringIO(), {}).width is None
     assert context(io.StringIO(), {"COLUMNS": "100"}).width == 100
     assert context(_Terminal(), {"COLUMNS": "1"}).width == 40
+
+
+LONG = (
+    "3 containers run, and giving docker0 its new address takes a restart of dockerd that would"
+    " stop them all: agentctl docker restart --now, or set docker.restart"
+)
+STEPS = [
+    {"host": host, "step": step, "result": result, "text": text}
+    for host, step, result, text in (
+        ("here", "lease", "ok", "held for 3h12m, 23h left; its heartbeat is there"),
+        ("here", "rules", "failed", f"a rule ahead of ours drops it: {LONG}"),
+        ("next", "neighbour", "unknown", "x" * 200),
+        ("next", "agent", "ok", "名" * 60),
+    )
+]
+END = {"address": "10.64.0.2", "container": "web-" * 12, "network": "bridge", "link": "docker0"}
+FRAME = {
+    "link": "docker0", "at_s": 1.0, "ttl": 64, "source": "10.64.0.2", "destination": "10.65.0.2",
+    "source_mac": "02:42:0a:40:00:02", "destination_mac": "02:42:24:38:a9:66",
+    "what": "echo request",
+}  # fmt: skip
+CAPTURE = {
+    "links": [f"br-{number}23456789abc" for number in range(6)],
+    "sent": 1, "answered": 0, "problem": LONG, "frames": [FRAME],
+}  # fmt: skip
+TRACE: dict[str, Any] = {"source": END, "destination": END, "steps": STEPS, "capture": CAPTURE}
+EVENTS: list[dict[str, Any]] = [
+    {"id": 1, "at": 1_800_000_000.0, "kind": "agent-started", "subject": "", "text": "started"},
+    {"id": 2, "at": 1_800_000_000.5, "kind": "condition-raised", "subject": "x", "text": LONG},
+    {"id": 3, "at": None, "kind": "peer-joined", "subject": "x", "text": "名" * 60},
+]
+DIFF: dict[str, Any] = {
+    "operations": [{"action": "add", "route": LONG, "reason": "missing"}],
+    "held": [{"route": "10.66.0.0/16 via 192.0.2.2"}],
+    "firewall": [LONG],
+    "state": "drift",
+}
+DOCTOR: dict[str, Any] = {
+    "can_join": False,
+    "checks": [
+        {"check": "kernel", "state": "ok", "found": "6.1.0", "hint": ""},
+        {"check": "uplink addresses", "state": "fail", "found": LONG, "hint": LONG},
+    ],
+    "would": [LONG, "restart Docker"],
+}
+RESERVED = [
+    {
+        "subnet": "100.100.100.128/30",
+        "host_id": "0" * 32,
+        "host_name": "a-rather-long-name-of-a-host.rack-17.dc-2.example.net",
+        "held": True,
+    },
+    {"subnet": "10.66.0.0/16", "host_id": "1" * 32, "host_name": "", "held": False},
+]
+
+
+@pytest.mark.parametrize("width", [80, 160])
+@pytest.mark.parametrize("verb", ["ping", "trace", "events", "diff", "doctor", "reserve"])
+def test_golden_answers(verb: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no table: sentences flow into the room there is, and every line fits."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    narrow = context(io.StringIO(), {"COLUMNS": str(width)})
+    found = {
+        "ping": lambda: ping.lines({"peer": lease(1), "steps": STEPS}, width=width),
+        "trace": lambda: trace.lines(TRACE, width=width),
+        "events": lambda: [line for each in EVENTS for line in events.lines(each, width)],
+        "diff": lambda: diff.lines(DIFF, width),
+        "doctor": lambda: doctor.lines(DOCTOR, narrow),
+        "reserve": lambda: reserve.lines(RESERVED, width),
+    }[verb]()
+    check_golden(f"{verb}-{width}.txt", found, width=width)
+
+
+def test_a_sentence_flows_and_words_stay_whole() -> None:
+    assert flow("to be or not", None, first="  ") == ["  to be or not"]
+    assert flow("agentctl docker restart --now it", 26, first="hint: ", rest=6) == [
+        "hint: agentctl docker",
+        "      restart --now it",
+    ]
+    assert flow("x" * 50, 30, first="- ", rest=2) == ["- " + "x" * 28, "  " + "x" * 22]
+    assert flow("名" * 20, 24, first="", rest=0) == ["名" * 12, "名" * 8]
+    assert flow("", 80, first="label ") == ["label "]
+    assert flow("aa bb", 1, first="", rest=0) == ["aa bb"], "less than is readable"
+    painted = Palette(colours=True).paint("bad", "failed")
+    assert flow("to be or not to be, or so", 27, first=f"{painted} ", rest=7) == [
+        f"{painted} to be or not to be,",
+        "       or so",
+    ]
+
+
+def test_a_line_is_cut_where_the_terminal_ends_and_colours_end_with_it() -> None:
+    painted = Palette(colours=True).paint("bad", "failed")
+    assert cut(f"{painted} all", 10) == f"{painted} all"
+    assert cut(f"{painted} all", 8) == f"{painted} …"
+    assert cut(f"{painted} all", 4) == "\x1b[31mfai…\x1b[0m"
+    assert cut("名名", 3) == "名…"
 
 
 def test_diff_in_words() -> None:

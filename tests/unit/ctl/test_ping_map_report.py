@@ -21,11 +21,11 @@ from agent.ctl.output import Palette
 from agent.ctl.peers import matching
 from agent.ctl.redaction import redact_text
 from agent.ctl.verbs import bugreport, map, ping  # noqa: A004 - the verb's name
+from tests.unit.ctl.golden import check_golden
 from tests.unit.ctl.schemas import check
 
 pytestmark = pytest.mark.unit
 
-GOLDEN = Path(__file__).parent / "golden"
 Serving = Callable[[Path, Mapping[str, Any]], AbstractContextManager[Any]]
 PLANTED = "hunter2-never-shown"
 PLAIN = Palette(colours=False)
@@ -76,17 +76,7 @@ def test_golden_map() -> None:
     check("map", document)
     for width in (80, 160):
         lines = map.lines(document, wide=False, width=width, palette=PLAIN)
-        assert max(map_width(line) for line in lines) <= width
-        path = GOLDEN / f"map-{width}.txt"
-        text = "\n".join(lines) + "\n"
-        if not path.exists():
-            path.write_text(text)
-            pytest.fail(f"{path} was not there; it holds the present output now")
-        assert text == path.read_text()
-
-
-def map_width(line: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
+        check_golden(f"map-{width}.txt", lines, width=width)
 
 
 def test_a_map_of_5000_peers_fits_a_screen_and_shows_the_broken_first() -> None:
