@@ -17,7 +17,7 @@ from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_IPSET
 from pyroute2.netlink.nfnetlink.ipset import IPSET_CMD_ADD, IPSET_CMD_DEL, ipset_msg
 
 from agent.errors import FirewallError, KernelError, NotRoot
-from agent.kernel.ipsetlist import list_set
+from agent.kernel.ipsetlist import dump_set, listing_of
 from agent.kernel.netlink import NetlinkError
 from agent.mesh.firewall import PEERS_SET
 
@@ -62,6 +62,8 @@ class PeerSet:
         # A pass asks for the same again: 10,000 addresses are packed once.
         self._wanted: frozenset[IPv4Address] | None = None
         self._wanted_packed: frozenset[bytes] = frozenset()
+        # And is told the same: 10,000 members are compared as bytes, not one by one.
+        self._as_wanted: list[bytes] = []
 
     def members(self) -> frozenset[IPv4Address] | None:
         """All members, None when there is no such set.
@@ -69,7 +71,7 @@ class PeerSet:
         Raises:
             FirewallError: The kernel refused, or a set of that name has another type.
         """
-        packed = self._packed()
+        packed = self._packed(self._dump())
         return None if packed is None else frozenset(map(IPv4Address, packed))
 
     def difference(self, wanted: frozenset[IPv4Address]) -> SetChange:
@@ -78,10 +80,14 @@ class PeerSet:
         Raises:
             FirewallError: As :meth:`members`.
         """
-        packed = self._packed()
+        payloads = self._dump()
         if wanted is not self._wanted:
             self._wanted, self._wanted_packed = wanted, frozenset(each.packed for each in wanted)
-        return _difference(packed, self._wanted_packed)
+        elif payloads and payloads == self._as_wanted:
+            return SetChange()
+        change = _difference(self._packed(payloads), self._wanted_packed)
+        self._as_wanted = [] if change else payloads
+        return change
 
     def sync(self, wanted: frozenset[IPv4Address]) -> SetChange:
         """Make the set hold exactly ``wanted``, adding before deleting, and say what changed.
@@ -140,14 +146,17 @@ class PeerSet:
             # The library sends only when its answers are asked for.
             tuple(answers)
 
-    def _packed(self) -> frozenset[bytes] | None:
+    def _dump(self) -> list[bytes]:
         try:
-            found = list_set(self._name)
+            return dump_set(self._name)
         except KernelError as error:
             problem = f"ipset {self._name} cannot be read: {error.message}"
             if isinstance(error, NetlinkError) and error.errno in _DENIED:
                 raise NotRoot(problem, hint="run it as root") from error
             raise FirewallError(problem, hint=error.hint) from error
+
+    def _packed(self, payloads: list[bytes]) -> frozenset[bytes] | None:
+        found = listing_of(payloads)
         if found is not None and found.kind != _TYPE:
             raise FirewallError(
                 f"ipset {self._name} is a {found.kind}, not a {_TYPE}: it is not ours",

@@ -16,7 +16,7 @@ from typing import Final
 from agent.kernel.codec import attributes
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 
-__all__ = ["SetListing", "list_set"]
+__all__ = ["SetListing", "dump_set", "listing_of"]
 
 _NETLINK_NETFILTER: Final = 12
 _LIST: Final = 6 << 8 | 7
@@ -46,8 +46,10 @@ class SetListing:
     members: frozenset[bytes]
 
 
-def list_set(name: str) -> SetListing | None:
-    """The whole set, None when there is none of that name. Opens its own socket.
+def dump_set(name: str) -> list[bytes]:
+    """The whole set as the kernel tells it, nothing when there is none of that name.
+
+    Told twice in the same bytes it is the same set. Opens its own socket.
 
     Raises:
         KernelError: The kernel refused, or the list was not complete.
@@ -58,11 +60,15 @@ def list_set(name: str) -> SetListing | None:
     )
     try:
         with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:
-            payloads = connection.dump(_LIST, body, f"listing ipset {name}")
+            return connection.dump(_LIST, body, f"listing ipset {name}")
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
-            return None
+            return []
         raise
+
+
+def listing_of(payloads: list[bytes]) -> SetListing | None:
+    """What :func:`dump_set` was told; None when there is no such set."""
     kind = ""
     members: list[bytes] = []
     for payload in payloads:

@@ -11,6 +11,7 @@ one on the same host, which Docker had blocked.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Network
 from itertools import product
@@ -60,15 +61,21 @@ def jump_to(chain: str) -> str:
     return _rule("hostmesh: everything of ours is in this chain", chain)
 
 
-@lru_cache(maxsize=4)
 def our_chains(wants: FirewallWants, *, docker_chain: bool) -> Mapping[str, Chains]:
-    """Table -> chain -> rule bodies. Cached: most passes ask for the same again.
+    """Table -> chain -> rule bodies.
 
     Args:
         wants: What should pass.
         docker_chain: The filter table has Docker's chain of published ports. Without it
             nothing is published, so published networks show ICMP only.
     """
+    # Peers are no rules: without them what was asked before is found at once.
+    return _our_chains(replace(wants, peers=frozenset()), docker_chain=docker_chain)
+
+
+@lru_cache(maxsize=4)
+def _our_chains(wants: FirewallWants, *, docker_chain: bool) -> Mapping[str, Chains]:
+    """Cached: most passes ask for the same again."""
     return MappingProxyType(
         {
             "raw": MappingProxyType({PREROUTING: _prerouting(wants)}),

@@ -104,10 +104,10 @@ class Programs:
             NotRoot: It needs root.
             FirewallError: It failed or did not end in time; its last words are quoted.
         """
-        with self._start(argv) as process:
+        with self._start(argv, reads=bool(stdin)) as process:
             self._pids.append(process.pid)
             try:
-                said, complaint = process.communicate(stdin, timeout=_TIMEOUT_S)
+                said, complaint = process.communicate(stdin or None, timeout=_TIMEOUT_S)
             except subprocess.TimeoutExpired as error:
                 process.kill()
                 raise FirewallError(f"{argv[0]} did not end within {_TIMEOUT_S:g} s") from error
@@ -122,11 +122,11 @@ class Programs:
             raise FirewallError(f"{' '.join(argv)} failed with status {status}: {words}")
         return said
 
-    def _start(self, argv: tuple[str, ...]) -> subprocess.Popen[str]:
+    def _start(self, argv: tuple[str, ...], *, reads: bool) -> subprocess.Popen[str]:
         try:
             return subprocess.Popen(
                 argv,
-                stdin=subprocess.PIPE,
+                stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
