@@ -34,6 +34,9 @@ from agent.model import Condition
 
 __all__ = ["Firewall", "FirewallReport", "HostFirewall", "open_firewall"]
 
+_WRITES: Final = 3
+"""How often one pass writes while somebody else does."""
+
 _FLOW_LOOKS: Final = 5
 """In how many passes at most flows are looked through, should one not come to their end."""
 
@@ -268,22 +271,24 @@ class HostFirewall:
         )
 
     def _write(self, writer: Writer, edits: tuple[TableEdit, ...], wants: FirewallWants) -> None:
-        """Write, and look again.
+        """Write, look again, and write what somebody changed at the same moment.
 
         Raises:
             FirewallError: Refused, or it still differs: the program reported success and wrote
-                something else, or somebody wrote at the same time.
+                something else, or somebody writes without pause.
         """
-        if any(edit.table == "nat" for edit in edits):
-            self._flow_looks_left = _FLOW_LOOKS
-        writer.write(edits)
-        left = plan(writer.read(), wants)
-        if left:
-            words = "; ".join(word for edit in left for word in edit.words())
-            raise FirewallError(
-                f"the firewall still differs after it was written: {words}",
-                hint="another program may be writing iptables rules at the same time",
-            )
+        for _ in range(_WRITES):
+            if any(edit.table == "nat" for edit in edits):
+                self._flow_looks_left = _FLOW_LOOKS
+            writer.write(edits)
+            edits = plan(writer.read(), wants)
+            if not edits:
+                return
+        words = "; ".join(word for edit in edits for word in edit.words())
+        raise FirewallError(
+            f"the firewall still differs after it was written {_WRITES} times: {words}",
+            hint="another program may be writing iptables rules at the same time",
+        )
 
     def _free_flows(self, wants: FirewallWants) -> int:
         """Free what was masqueraded before NAT was right, in this pass or in later ones."""

@@ -78,14 +78,18 @@ class Member:
 
 
 def make_agent(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, routes: str = ""
+    host: Host,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    routes: str = "",
+    firewall: str = "manage = false",
 ) -> compose.HostAgent:
-    """Put the daemon together; ``routes`` goes into that section of its settings."""
+    """Put the daemon together; ``routes`` and ``firewall`` go into its settings."""
     monkeypatch.setattr(compose, "read_machine_id", lambda: MACHINE_ID)
     (folder / "agent.toml").write_text(
         '[etcd]\nendpoints = ["http://203.0.113.5:2379"]\n'
         f'[agent]\nstate_dir = "{folder}/state"\nrun_dir = "{folder}/run"\n'
-        f"[firewall]\nmanage = false\n[docker]\nmanage = false\n[routes]\n{routes}\n"
+        f"[firewall]\n{firewall}\n[docker]\nmanage = false\n[routes]\n{routes}\n"
     )
     load = partial(load_settings, folder / "agent.toml", {}, {})
     return compose.HostAgent(host.call(load), Source(load, lambda _settings: None))

@@ -1,0 +1,132 @@
+"""The daemon's loop and rule monitor: what is done to nft rules is noticed, no timer needed.
+
+etcd and Docker are what the test says they told; everything from there to the kernel is real.
+Every timer that looks at rules comes an hour later.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.events import DockerReported
+from agent.docker.report import ConfiguratorReport
+from agent.errors import FirewallError
+from agent.kernel.firewall import open_firewall
+from agent.kernel.firewall.nft import NftWriter
+from agent.kernel.firewall.plan import TableEdit
+from agent.mesh.firewall import FirewallWants
+from agent.model import DockerFacts, DockerNetwork, DockerState
+from tests.netns.netlab import Host, Lan, eventually
+from tests.netns.routes.member import Member, make_agent, running
+
+pytestmark = pytest.mark.netns
+
+AN_HOUR = "3600"
+FOREIGN = "-A POSTROUTING -o eth0 -j ACCEPT"
+DISTURBANCES = (
+    "-F",
+    "-t nat -F",
+    "-t raw -D PREROUTING 1",
+    "-I HOSTMESH-FORWARD -j ACCEPT",
+    f"-t nat {FOREIGN.replace('-A', '-I')}",
+)
+DOCKER0 = DockerNetwork(
+    id="bridge",
+    name="bridge",
+    bridge="docker0",
+    subnet=IPv4Network("10.64.0.0/25"),
+    default=True,
+)
+
+
+@pytest.fixture
+def member(lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Member]:
+    host = lan.add("192.0.2.1/24")
+    host.ip("route add default via 192.0.2.254")
+    firewall = f'variant = "nft"\ncheck_s = {AN_HOUR}'
+    agent = make_agent(host, tmp_path, monkeypatch, f"resync_s = {AN_HOUR}", firewall)
+    host.call(agent._rule_monitor.start)
+    try:
+        with running(agent, host):
+            made = Member(host, agent)
+            made.joins()
+            facts = DockerFacts(reachable=True, networks=(DOCKER0,), bridge=DOCKER0)
+            report = ConfiguratorReport(state=DockerState.READY, facts=facts)
+            agent._loop.post(DockerReported(report))
+            eventually(lambda: "-A HOSTMESH-INBOUND -d 10.64.0.0/25" in "".join(ours(host)), 20)
+            yield made
+    finally:
+        agent._rule_monitor.stop()
+
+
+def iptables(host: Host, words: str) -> str:
+    argv = ["iptables-nft", *words.split()]
+    if words == "save":
+        argv = ["iptables-nft-save"]
+    done = host.call(subprocess.run, argv, check=True, capture_output=True, text=True)
+    return str(done.stdout)
+
+
+def ours(host: Host) -> list[str]:
+    """Every rule by which traffic comes to ours, and ours, in order."""
+    lines = iptables(host, "save").splitlines()
+    return [line for line in lines if line.startswith(("*", "-A"))]
+
+
+def test_promise_5_what_is_done_to_nft_rules_is_undone_within_a_second_of_being_told(
+    member: Member,
+) -> None:
+    wanted = ours(member.host)
+    counted = member.agent._observer.tally.repairs
+    took_s: list[float] = []
+    for words in DISTURBANCES:
+        iptables(member.host, words)
+        began_s = time.monotonic()
+        eventually(lambda: repaired(member.host, wanted), 20)
+        took_s.append(time.monotonic() - began_s)
+        eventually(lambda: counted["rules"] == len(took_s))
+    print(f"repaired after {', '.join(f'{took:.2f}' for took in took_s)} s")
+    assert min(took_s) < 1
+
+
+def repaired(host: Host, wanted: list[str]) -> bool:
+    """Ours are as they were; a rule of somebody else's stays, behind ours."""
+    found = ours(host)
+    if FOREIGN in found:
+        at = found.index(FOREIGN)
+        return "HOSTMESH-POSTROUTING" in found[at - 1] and found[:at] + found[at + 1 :] == wanted
+    return found == wanted
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_what_somebody_writes_at_the_same_moment_is_put_right_in_the_same_pass(
+    host: Host, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Docker that restarts writes while we do. Who never stops is an error, after three tries."""
+    firewall = host.call(open_firewall, "nft")
+    wants = FirewallWants(
+        cidr=IPv4Network("10.64.0.0/10"), lease=IPv4Network("10.64.0.0/24"), uplink="eth0"
+    )
+    disturb = ["iptables-nft", "-t", "nat", *FOREIGN.replace("-A", "-I").split()]
+    left = [disturb] * times
+    write = NftWriter.write
+
+    def write_and_be_disturbed(self: NftWriter, edits: tuple[TableEdit, ...]) -> None:
+        write(self, edits)
+        if left:
+            subprocess.run(left.pop(), check=True)
+
+    monkeypatch.setattr(NftWriter, "write", write_and_be_disturbed)
+    if times > 1:
+        with pytest.raises(FirewallError, match="after it was written 3 times"):
+            host.call(firewall.apply, wants)
+        assert len(left) == times - 3
+        return
+    host.call(firewall.apply, wants)
+    assert not host.call(firewall.check, wants).differs
