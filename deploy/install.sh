@@ -1,24 +1,37 @@
 #!/bin/sh
-# Install Hostmesh on a real host from this clone: a virtual environment under /opt/hostmesh,
-# the units, and a settings file if there is none. Run it again to upgrade: the data path and
-# the lease stay as they are while the agent restarts.
+# Install Hostmesh on a real host from this clone: a virtual environment under /opt/hostmesh, the
+# units and what belongs to them, and a settings file if there is none. Run it again to upgrade: an
+# agent that runs is restarted, the data path and the lease stay as they are meanwhile.
 #
 #   deploy/install.sh [--etcd http://10.0.0.5:2379[,http://…]] [--start]
+#                                     without --etcd the agent asks DNS (docs/install.md)
 #   deploy/install.sh --uninstall     leave the mesh, then remove what this script installed
 #   deploy/install.sh --uninstall --keep-membership
 #                                     remove the program only: lease, routes, rules and Docker's
 #                                     configuration stay for whatever is installed next
 set -eu
 cd "$(dirname "$0")/.."
+umask 022
 prefix=/opt/hostmesh
+programs=/usr/local/bin
+share=/usr/local/share
+settings=/etc/hostmesh/agent.toml
+protocol_name=/etc/iproute2/rt_protos.d/hostmesh.conf
+networkd=/etc/systemd/networkd.conf.d/hostmesh.conf
+unit_folder=/etc/systemd/system
+units="hostmesh-agent.service hostmesh-docker-gate.service"
+log_settings=$unit_folder/hostmesh-agent.service.d/log.conf
+generated="$share/man/man1/agentctl.1 $share/man/man8/hostmesh-agent.8
+    $share/bash-completion/completions/agentctl $share/zsh/site-functions/_agentctl
+    $share/fish/vendor_completions.d/agentctl.fish"
+made_folder=/var/lib/hostmesh/made-etc-docker
+left_by_removal=/var/lib/hostmesh/left-by-removal
 etcd=
 start=no
 uninstall=no
 keep=no
-protocol_name=/etc/iproute2/rt_protos.d/hostmesh.conf
-units="hostmesh-agent.service hostmesh-docker-gate.service"
-made_folder=/var/lib/hostmesh/made-etc-docker
 
+say() { printf 'install: %s\n' "$*"; }
 fail() { printf 'install: %s\n' "$*" >&2; exit 1; }
 while [ $# -gt 0 ]; do
     case $1 in
@@ -30,92 +43,190 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+[ $keep = no ] || [ $uninstall = yes ] || fail "--keep-membership belongs to --uninstall"
 [ "$(id -u)" = 0 ] || fail "root is needed"
+# Two programs of one name would take turns, and an uninstall would take the package's files out.
+[ ! -e /usr/lib/hostmesh/bin/python3 ] ||
+    fail "the Debian package hostmesh is installed: upgrade that one, or remove it first (apt-get remove hostmesh leaves the mesh)"
+have_systemctl() { command -v systemctl >/dev/null; }
+systemd_runs() { [ -d /run/systemd/system ] && have_systemctl; }
 
-if [ $uninstall = yes ]; then
-    if [ $keep = no ] && [ -x /usr/local/bin/agentctl ]; then
+# A file beside the one that it replaces, so that nobody ever reads half of it.
+put() {
+    mkdir -p "${2%/*}"
+    cp "$1" "$2.new"
+    chmod "${3:-644}" "$2.new"
+    mv "$2.new" "$2"
+}
+
+remove_if_ours() {
+    if [ -e "$2" ] && cmp -s "$1" "$2"; then rm -f "$2"; fi
+    rmdir "${2%/*}" 2>/dev/null || true
+}
+
+remove() {
+    [ -e $prefix ] || fail "nothing to remove: there is no $prefix"
+    if [ $keep = no ] && [ -x $programs/agentctl ]; then
+        # Installing again joins again, unless the operator had said leave before.
+        if [ -e /var/lib/hostmesh ] && ! grep -qs '"left": true' /var/lib/hostmesh/state.json; then
+            touch $left_by_removal
+        fi
         # What cannot be given back now (etcd away) is said, and does not keep the files here.
-        /usr/local/bin/agentctl leave || printf 'install: agentctl leave said the above; going on\n' >&2
+        $programs/agentctl leave || say "agentctl leave said the above; going on"
     fi
-    if command -v systemctl >/dev/null; then
+    if have_systemctl; then
         # shellcheck disable=SC2086  # a list of names
         systemctl disable --now $units 2>/dev/null || true
     fi
-    for unit in $units; do rm -f /etc/systemd/system/"$unit"; done
-    rm -f /usr/local/bin/hostmesh-agent /usr/local/bin/agentctl \
-        $protocol_name
+    for unit in $units; do rm -f "$unit_folder/$unit"; done
+    remove_if_ours deploy/deb/log.conf $log_settings
+    remove_if_ours deploy/deb/networkd.conf $networkd
+    remove_if_ours deploy/iproute2.conf $protocol_name
+    # shellcheck disable=SC2086  # a list of names
+    rm -f $programs/hostmesh-agent $programs/agentctl $generated
+    (cd $share && rmdir man/man1 man/man8 bash-completion/completions bash-completion \
+        zsh/site-functions zsh fish/vendor_completions.d fish 2>/dev/null) || true
     rm -rf $prefix
-    if command -v systemctl >/dev/null; then systemctl daemon-reload 2>/dev/null || true; fi
-    if [ $keep = no ] && [ -e $made_folder ]; then
+    if systemd_runs; then systemctl daemon-reload || true; fi
+    if [ $keep = yes ]; then
+        say "the program is removed; this host is a member still"
+        return
+    fi
+    rm -rf /run/hostmesh
+    if [ -e $made_folder ]; then
         # The unit made it for daemon.json, which is given back by now.
         rmdir /etc/docker 2>/dev/null || true
         rm -f $made_folder
     fi
-    [ $keep = no ] || { printf 'install: the program is removed; this host is a member still\n'; exit 0; }
-    printf 'install: removed; /etc/hostmesh and /var/lib/hostmesh are kept (rm -r them to forget this host)\n'
-    exit 0
-fi
+    say "removed; /etc/hostmesh and /var/lib/hostmesh are kept (rm -r them to forget this host)"
+}
 
-[ -e /etc/hostmesh/agent.toml ] || [ -n "$etcd" ] || fail "say where etcd is: --etcd http://10.0.0.5:2379"
-command -v iptables >/dev/null || fail "iptables is missing: apt-get install iptables"
-command -v cc >/dev/null || fail "a C compiler is missing (python-iptables is built here): apt-get install gcc libc6-dev python3-dev"
-python=
-for candidate in python3 python3.13 python3.12 python3.11; do
-    if command -v $candidate >/dev/null && $candidate -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-        python=$candidate
-        break
-    fi
-done
-[ -n "$python" ] || fail "Python 3.11 or later with venv is missing: apt-get install python3-venv"
+# A Python that is new enough, can make virtual environments and build an extension.
+usable() {
+    "$1" - 2>/dev/null <<'PY'
+import ensurepip, os, sys, sysconfig, venv
+sys.exit(not (sys.version_info >= (3, 11) and
+              os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))))
+PY
+}
+
+find_python() {
+    for python in python3 python3.14 python3.13 python3.12 python3.11; do
+        if command -v "$python" >/dev/null && usable "$python"; then command -v "$python"; return; fi
+    done
+    return 1
+}
 
 # Made beside the old one and swapped in whole, so that a failed upgrade leaves the old one.
-rm -rf $prefix/venv.new
-mkdir -p $prefix
-"$python" -m venv $prefix/venv.new
-$prefix/venv.new/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock ||
-    fail "the dependencies could not be installed (see above; python-iptables needs Python.h: apt-get install python3-dev)"
-$prefix/venv.new/bin/python -m pip install -q --disable-pip-version-check --no-deps .
-rm -rf $prefix/venv.old
-[ ! -d $prefix/venv ] || mv $prefix/venv $prefix/venv.old
-mv $prefix/venv.new $prefix/venv
-rm -rf $prefix/venv.old
+make_environment() {
+    rm -rf $prefix/venv.new
+    mkdir -p $prefix
+    "$python" -m venv $prefix/venv.new
+    # What builds packages has a version and hashes, too. The clone is not built in: what an
+    # earlier build left there would be installed with the rest.
+    sed -n '/^setuptools==/,/[^\\]$/p' requirements-dev.lock >"$work/build.lock"
+    mkdir "$work/source"
+    cp -R agent pyproject.toml README.md LICENSE "$work/source"
+    pip --require-hashes -r "$work/build.lock"
+    pip --require-hashes --no-build-isolation -r requirements.lock
+    pip --no-deps --no-build-isolation "$work/source"
+    $prefix/venv.new/bin/python -I -c 'import agent.ctl.main, agent.daemon.compose' || fail "what was installed does not run"
+    $prefix/venv.new/bin/python -I -m agent.ctl.manpages "$work/made"
+    $prefix/venv.new/bin/python -I -m agent.ctl.completions "$work/made"
+    rm -rf $prefix/venv.old
+    [ ! -d $prefix/venv ] || mv $prefix/venv $prefix/venv.old
+    mv $prefix/venv.new $prefix/venv
+    rm -rf $prefix/venv.old
+}
 
-# Wrappers instead of links: console scripts of a moved environment name its old place. -I: what
-# lies in the folder where root happens to be is not imported.
-for program in hostmesh-agent:agent agentctl:agent.ctl; do
-    printf '#!/bin/sh\nexec %s/venv/bin/python -I -m %s "$@"\n' $prefix "${program#*:}" >/usr/local/bin/"${program%%:*}".new
-    chmod 755 /usr/local/bin/"${program%%:*}".new
-    mv /usr/local/bin/"${program%%:*}".new /usr/local/bin/"${program%%:*}"
-done
+pip() {
+    $prefix/venv.new/bin/python -m pip install -q --no-input --disable-pip-version-check "$@" ||
+        fail "the dependencies could not be installed: see above"
+}
 
-mkdir -p /etc/hostmesh
-if [ ! -e /etc/hostmesh/agent.toml ]; then
-    {
-        printf '# Every setting: docs/settings.md\n[etcd]\nendpoints = ['
-        printf '%s' "$etcd" | sed 's/[^,]*/"&"/g; s/,/, /g'
-        printf ']\n'
-    } >/etc/hostmesh/agent.toml
-    chmod 600 /etc/hostmesh/agent.toml
-fi
-/usr/local/bin/hostmesh-agent --check
+put_files() {
+    # Wrappers instead of links: console scripts of a moved environment name its old place. -I: what
+    # lies in the folder where root happens to be is not imported.
+    for program in hostmesh-agent:agent agentctl:agent.ctl; do
+        printf '#!/bin/sh\nexec %s/venv/bin/python -I -m %s "$@"\n' $prefix "${program#*:}" >"$work/program"
+        put "$work/program" "$programs/${program%%:*}" 755
+    done
+    put "$work/made/agentctl.bash" $share/bash-completion/completions/agentctl
+    put "$work/made/_agentctl" $share/zsh/site-functions/_agentctl
+    put "$work/made/agentctl.fish" $share/fish/vendor_completions.d/agentctl.fish
+    put "$work/made/agentctl.1" $share/man/man1/agentctl.1
+    put "$work/made/hostmesh-agent.8" $share/man/man8/hostmesh-agent.8
+    # One that is there stays: the operator may have another routes.protocol.
+    [ -e $protocol_name ] || put deploy/iproute2.conf $protocol_name
+    [ -e $networkd ] || put deploy/deb/networkd.conf $networkd
+    for unit in $units; do put "systemd/$unit" "$unit_folder/$unit"; done
+    put deploy/deb/log.conf $log_settings
+}
 
-# One that is there stays: the operator may have another routes.protocol.
-if [ ! -e $protocol_name ]; then
-    mkdir -p "${protocol_name%/*}"
-    cp deploy/iproute2.conf $protocol_name
-    chmod 644 $protocol_name
-fi
+# Before anything is done: what is wrong with the settings, the new version's eyes see first.
+check_settings() {
+    proposed=$settings
+    if [ -e $settings ]; then
+        [ -z "$etcd" ] || say "$settings is kept as it is: --etcd is not written to it"
+    else
+        proposed="$work/agent.toml"
+        if [ -n "$etcd" ]; then
+            {
+                printf '# Every setting: docs/settings.md\n[etcd]\nendpoints = ['
+                printf '%s' "$etcd" | sed 's/[^,]*/"&"/g; s/,/, /g'
+                printf ']\n'
+            } >"$proposed"
+        else
+            cp deploy/deb/agent.toml "$proposed"
+        fi
+    fi
+    "$python" -B -m agent --check --settings "$proposed" >/dev/null || fail "nothing was changed"
+}
 
-if [ -d /run/systemd/system ]; then
-    for unit in $units; do cp systemd/"$unit" /etc/systemd/system/"$unit"; done
-    systemctl daemon-reload
-    if [ $start = yes ]; then
+start_or_say() {
+    if [ $start = yes ] && have_systemctl; then
         # shellcheck disable=SC2086  # a list of names
         systemctl enable $units
-        systemctl restart hostmesh-agent.service
-    else
-        printf 'install: next: systemctl enable --now hostmesh-agent hostmesh-docker-gate\n'
     fi
-else
-    printf 'install: no systemd here: run /usr/local/bin/hostmesh-agent from your own supervisor\n'
+    if ! systemd_runs; then
+        have_systemctl && return
+        say "no systemd here: run $programs/hostmesh-agent from your own supervisor"
+        return
+    fi
+    systemctl daemon-reload
+    # Not waited for: READY means that this host is a member, and without etcd that takes as long
+    # as it takes. One that runs is always restarted: its program is not there any more.
+    if [ $start = yes ]; then
+        systemctl --no-block restart hostmesh-agent.service
+        say "started; it joins now: agentctl wait --ready --timeout 60s"
+        return
+    fi
+    case "$(systemctl is-active hostmesh-agent.service || true)" in
+    active | activating | reloading | refreshing)
+        systemctl --no-block restart hostmesh-agent.service
+        say "the agent is restarted"
+        ;;
+    *) say "next: systemctl enable --now hostmesh-agent hostmesh-docker-gate" ;;
+    esac
+}
+
+if [ $uninstall = yes ]; then
+    remove
+    exit 0
 fi
+command -v iptables >/dev/null || fail "iptables is missing: apt-get install iptables"
+command -v cc >/dev/null || fail "a C compiler is missing (python-iptables is built here): apt-get install gcc libc6-dev"
+python=$(find_python) ||
+    fail "no Python 3.11 or later with venv and headers: apt-get install python3-venv python3-dev"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+check_settings
+make_environment
+[ -e $settings ] || put "$proposed" $settings
+put_files
+# A removal made this host leave; that was not the operator's word to stay out.
+if [ -e $left_by_removal ]; then
+    $programs/agentctl join >/dev/null 2>&1 || true
+    rm -f $left_by_removal
+fi
+start_or_say

@@ -74,6 +74,7 @@ if [ "$want" = lab ]; then
     need dnsmasq dnsmasq-base
     need ping iputils-ping
     need dpkg-deb dpkg
+    need shellcheck shellcheck
     need systemd-nspawn systemd-container
     # shellcheck disable=SC2086  # a list of package names
     [ -z "$packages" ] || install_packages $packages

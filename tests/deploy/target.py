@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from hostmesh_lab import images, paths
+from hostmesh_lab import agentlayer, images, paths
 
 CLONE = Path(__file__).parents[2]
 _OUTSIDE = ("proc", "dev", "sys", "tmp", "run/lock", "work", "var/lib/dpkg", "var/log")
@@ -29,16 +29,28 @@ class Target:
         self._log = folder / "log"
         self._files = 0
 
-    def run(self, script: str, *, check: bool = True) -> str:
-        """Run a shell script as root, without any network; returns what it said and its status."""
+    def run(self, script: str, *, check: bool = True, online: bool = False) -> str:
+        """Run a shell script as root; returns what it said and its status.
+
+        Args:
+            script: For sh.
+            check: A status other than 0 is an error.
+            online: With this machine's way to PyPI; without it there is no network at all.
+        """
         self._log.unlink(missing_ok=True)
-        inner = f"exec unshare --net -- sh -ec {shlex.quote(script)}"
-        if not check:
-            inner = f"unshare --net -- sh -ec {shlex.quote(script)} || echo status=$?"
+        inner = f"{'' if online else 'unshare --net -- '}sh -ec {shlex.quote(script)}"
+        inner = f"exec {inner}" if check else f"{inner} || echo status=$?"
+        env = self._go_online() if online else {}
         images.in_overlay(
-            self.image, self._folder, inner, self._log, doing=script, layers=self._layers
+            self.image, self._folder, inner, self._log, doing=script, layers=self._layers, env=env
         )
         return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def _go_online(self) -> dict[str, str]:
+        upper = self._folder / "upper"
+        images.lend_name_service(upper)
+        images.prepare_apt(upper)
+        return agentlayer.pip_settings(upper)
 
     def put(self, path: str, content: str | bytes) -> None:
         """Write a file there."""

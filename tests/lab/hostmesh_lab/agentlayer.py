@@ -75,7 +75,7 @@ def _build(image: images.Image, lock: Path, folder: Path, say: images.Say) -> No
     images.prepare_apt(upper)
     (upper / "requirements.lock").write_bytes(lock.read_bytes())
     (upper / "build.lock").write_text(build_requirements(lock.with_name("requirements-dev.lock")))
-    pip = _pip_settings(upper)
+    pip = pip_settings(upper)
     links = [Path(name) for name in pip.get("PIP_FIND_LINKS", "").split() if Path(name).is_dir()]
     images.in_overlay(
         image,
@@ -95,7 +95,7 @@ def _build(image: images.Image, lock: Path, folder: Path, say: images.Say) -> No
     )
 
 
-def _pip_settings(upper: Path) -> dict[str, str]:
+def pip_settings(upper: Path) -> dict[str, str]:
     """pip inside uses the index, the certificates and the time-outs that pip outside uses."""
     bundle = f"/{images.BUILD_BUNDLE}"
     settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
