@@ -4,8 +4,9 @@
 #   ETCDCTL_ENDPOINTS=https://10.0.0.5:2379 ETCDCTL_CACERT=ca.crt \
 #       deploy/etcd/roles.sh [--prefix /hostmesh] FOLDER
 #
-# Run it once, after the cluster is up and before authentication is enabled; it makes random passwords
-# and enables authentication. They are in FOLDER, one file each:
+# Run it after the cluster is up; it makes random passwords and enables authentication. Run again, after
+# it was cut off for example, it makes what is missing and gives the accounts the passwords of FOLDER:
+# without a file there, a new one. The passwords are in FOLDER, one file each:
 #   agent     for every host: [etcd] username = "hostmesh-agent", password_file
 #             reads the mesh; writes leases, heartbeats, memory, turns, marks of clones, and the
 #             mark of an alarm
@@ -34,8 +35,16 @@ export ETCDCTL_API=3
 ctl() { etcdctl "$@" >/dev/null || fail "etcdctl $1 $2 failed"; }
 grant() { ctl role grant-permission --prefix=true "$1" "$2" "$prefix/$3"; }
 
-ctl endpoint health
-ctl role add hostmesh-agent
+# After an earlier run that came to its end etcd wants to know who asks.
+if [ -s "$folder/root" ] && ! etcdctl role list >/dev/null 2>&1; then
+    ETCDCTL_USER="root:$(cat "$folder/root")"
+    export ETCDCTL_USER
+fi
+etcdctl role list >/dev/null ||
+    fail "etcd's roles cannot be read (authentication is on, and root's password is not in $folder/root?)"
+
+role() { etcdctl role get "$1" >/dev/null 2>&1 || ctl role add "$1"; }
+role hostmesh-agent
 grant hostmesh-agent read ""
 for kind in subnets hosts memory turns clones; do
     grant hostmesh-agent readwrite "$kind/"
@@ -46,12 +55,17 @@ ctl role grant-permission hostmesh-agent readwrite "$prefix/grace"
 if [ $create = yes ]; then
     ctl role grant-permission hostmesh-agent readwrite "$prefix/config"
 fi
-ctl role add hostmesh-operator
+role hostmesh-operator
 grant hostmesh-operator readwrite ""
 
 user() {
-    openssl rand -hex 24 >"$folder/$1"
-    etcdctl user add "$2" --interactive=false <"$folder/$1" >/dev/null || fail "the user $2 was not made"
+    if [ ! -s "$folder/$1" ]; then
+        openssl rand -hex 24 >"$folder/.$1"
+        mv "$folder/.$1" "$folder/$1"
+    fi
+    verb=passwd
+    etcdctl user get "$2" >/dev/null 2>&1 || verb=add
+    etcdctl user $verb "$2" --interactive=false <"$folder/$1" >/dev/null || fail "etcdctl user $verb $2 failed"
     ctl user grant-role "$2" "$3"
 }
 user agent hostmesh-agent hostmesh-agent
