@@ -206,6 +206,8 @@ class Loop:
         self._rooms.observer.view_seen(before.believed, known.believed, known.host_id)
         self._pin()
         self._silence.update(event.view)
+        if known.alarming is not None:  # before the keeper sees there what it lost
+            self._rooms.keeper.hold()
         self._rooms.keeper.notice(event.view)
         if known.steers_otherwise(before):
             self._rooms.passes.world_changed()

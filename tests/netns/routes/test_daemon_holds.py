@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.daemon import routing
+from agent.daemon.events import ViewSeen
+from agent.model import View
 from tests.netns.netlab import Host, Lan, Pinger, eventually
 from tests.netns.routes.member import (
     AGGREGATE,
@@ -19,7 +21,7 @@ from tests.netns.routes.member import (
     make_agent,
     running,
 )
-from tests.netns.routes.scene import lease, shown
+from tests.netns.routes.scene import CONFIG, lease, shown
 
 pytestmark = pytest.mark.netns
 
@@ -107,6 +109,21 @@ def test_promise_4_an_earlier_lifes_routes_go_after_a_complete_view_and_the_grac
         assert time.monotonic() - began_s > 1.9
         assert member.is_right()
         assert member.diff()["state"] == "equal"
+
+
+def test_promise_4_claims_are_held_back_before_the_keeper_sees_what_it_lost(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it might look for another subnet in an etcd that nobody believes."""
+    done: list[str] = []
+    keeper = member.agent._keeper
+    for name in ("hold", "notice", "resume"):
+        monkeypatch.setattr(keeper, name, lambda *_view, called=name: done.append(called))
+    gone = View(cluster_id=2, revision=1, config=CONFIG)
+    member.agent._loop.post(ViewSeen(gone))
+    eventually(lambda: "etcd-alarm" in member.conditions())
+    eventually(lambda: {"hold", "notice"} <= set(done))
+    assert done.index("hold") < done.index("notice")
 
 
 def test_promise_6_another_protocol_in_the_settings_takes_the_routes_along(
