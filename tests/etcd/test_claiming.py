@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
 
 from agent.errors import ClaimConflict, NoFreeSubnet
-from agent.leases import wire
+from agent.leases import kv, wire
 from agent.leases.registry import IdentityInUseError, Registry
 from agent.model import View
-from tests.etcd.support.etcdlab import Etcd, config, eventually, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 
 pytestmark = pytest.mark.etcd
 
@@ -130,6 +131,32 @@ def test_promise_1_overlap_of_any_length_is_refused_inside_the_transaction(
     with pytest.raises(ClaimConflict):
         mesh.claim(request(1, wanted=wanted, only_wanted=True))
     assert not [lease for lease in mesh.snapshot().leases if lease.host_id]
+
+
+def test_promise_10_a_loser_goes_on_to_its_next_candidate_without_listing_again(
+    mesh: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but one of sixteen subnets went to others after it looked."""
+    records = mesh.records()
+    first = mesh.claim(request(1)).subnet  # what it would like best
+    mesh.release(host(1))
+    mesh.client.txn("w", [], [kv.delete(mesh.keys.memory(host(1)))])
+    for number in range(2, 17):
+        wanted = first if number == 2 else None
+        mesh.claim(request(number, wanted=wanted))
+    reads, tries = [records], Heard()
+    real = mesh.client.txn
+
+    def counted(action: str, *parts: Any) -> kv.TxnResult:  # noqa: ANN401 - handed on
+        if action.startswith("claim "):
+            tries(action)
+        return real(action, *parts)
+
+    monkeypatch.setattr(mesh._claims, "_read", reads.pop)
+    monkeypatch.setattr(mesh.client, "txn", counted)
+    lease = mesh.claim(request(1))
+    assert lease.subnet != first
+    assert len(tries) == 2
 
 
 def test_promise_1_a_claim_does_not_rest_on_a_config_that_has_changed(
