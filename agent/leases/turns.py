@@ -106,10 +106,15 @@ class Turns:
     def keep(self, turn: Turn) -> bool:
         """Give the turn its full TTL again; False when it is lost.
 
+        That its etcd lease lives does not say so: its key may be deleted, or another's by now.
+
         Raises:
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
-        return self._client.keep_alive(turn.etcd_lease_id) > 0
+        if self._client.keep_alive(turn.etcd_lease_id) == 0:
+            return False
+        found = self._client.range(turn.key).records
+        return bool(found) and found[0].lease_id == turn.etcd_lease_id
 
     def give_back(self, turn: Turn) -> None:
         """End the turn; one that is gone is fine.

@@ -94,6 +94,17 @@ def test_a_holder_that_lives_keeps_it(turns: Make) -> None:
     assert not turns(1).keep(turn)
 
 
+def test_a_holder_whose_key_was_deleted_or_taken_has_no_turn_though_its_etcd_lease_lives(
+    client: EtcdClient, turns: Make
+) -> None:
+    turn = taken(turns(1))
+    client.txn("test", [], [kv.delete(turn.key)], [])
+    assert not turns(1).keep(turn)
+    other = taken(turns(2))
+    assert not turns(1).keep(turn)
+    assert turns(2).keep(other)
+
+
 def test_an_agent_that_was_killed_goes_on_with_its_own_turn(turns: Make) -> None:
     taken(turns(1))
     again = taken(turns(1))
