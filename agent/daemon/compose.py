@@ -299,10 +299,10 @@ class HostAgent:
             timers=timers,
         )
 
-    def _read_host(self) -> HostFacts:
+    def _read_host(self, known: HostFacts | None) -> HostFacts:
         """Look at links, addresses and others' routes; called in the loop's thread."""
         self._kernel.settle_mark(self._loop.snapshot.known.config)  # the pass tells of failures
-        return read_host_facts(self._settings.routes.protocol)
+        return read_host_facts(self._settings.routes.protocol, known)
 
     def _adopt(self, settings: Settings) -> None:
         """Go on with settings that were read again; called in the loop's thread."""

@@ -37,6 +37,7 @@ from agent.daemon.events import (
     ViewSeen,
 )
 from agent.daemon.grace import CALM, SWEEP, Grace
+from agent.daemon.hostlook import HostLook, same_routes
 from agent.daemon.known import Known
 from agent.daemon.notify import Notifier
 from agent.daemon.reload import Change
@@ -93,7 +94,7 @@ class Loop:
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._timers = timers
         self._snapshot = Snapshot(known=known)
-        self._host_dirty = True
+        self._host = HostLook(rooms.read_host)
         self._silence = silence
         self._announcer = Announcer(notifier)
         self._copying = Copying(rooms.copy, conditions, timers)
@@ -161,7 +162,7 @@ class Loop:
         """Follow the operator's word; called through a :class:`Command`."""
         known = self._snapshot.known
         self._update(known=known.set_left(left=left))
-        self._host_dirty = True
+        self._host.again()
         self._rooms.passes.everything()
         if left:
             self._copying.leave()
@@ -221,10 +222,10 @@ class Loop:
 
     def _kernel(self, event: KernelChanged) -> None:
         self._rooms.passes.kernel_changed(event.event)
-        self._host_dirty = self._host_dirty or event.event.concerns_host
+        self._host.noticed(event.event, self._snapshot.known.host)
 
     def _endpoint(self, _event: EndpointFound) -> None:
-        self._host_dirty = True
+        self._host.again()
         self._rooms.watch_range(self._snapshot.known)
 
     def _docker(self, event: DockerReported) -> None:
@@ -294,18 +295,18 @@ class Loop:
         due = self._timers.due()
         self._rooms.passes.fell_due(due)
         if "resync" in due:
-            self._host_dirty = True
+            self._host.again()
             self._rooms.passes.everything()
             self._timers.set("resync", jittered(self._settings.routes.resync_s))
         if "host" in due:
-            self._host_dirty = True
+            self._host.again()
         if due & {SWEEP, CALM}:
             self._rooms.passes.world_changed()
         if "copy" in due:
             self._copying.save(self._snapshot.known)
 
     def _round(self) -> None:
-        if self._host_dirty:
+        if self._host.due:
             self._look_at_host()
         known = self._snapshot.known
         self._grace.update(alarming=known.alarming is not None, complete=known.complete)
@@ -362,11 +363,10 @@ class Loop:
         return self.may_delete and self._grace.sweep
 
     def _look_at_host(self) -> None:
-        self._host_dirty = False
         known = self._snapshot.known
         facts = known.host
         try:
-            facts = self._rooms.read_host()
+            facts = self._host.look(known.host)
             uplink = self._rooms.joining.choose_uplink(facts)
             found = self._rooms.check_host(uplink)
         except HostmeshError as error:
@@ -386,7 +386,7 @@ class Loop:
             )
             text = f"the uplink is {uplink.name} with {uplink.node_address}"
             self._rooms.observer.happened("uplink-changed", text, uplink.name)
-        if facts != known.host or uplink != known.uplink:
+        if uplink != known.uplink or not same_routes(facts, known.host):
             self._rooms.passes.world_changed()
         self._update(known=replace(known, host=facts, uplink=uplink))
 

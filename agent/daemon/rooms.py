@@ -25,7 +25,8 @@ class Rooms:
     """What the loop drives.
 
     Attributes:
-        read_host: A fresh look at links, addresses and foreign routes.
+        read_host: A fresh look at links, addresses and foreign routes; given an earlier one, its
+            routes count as they are.
         docker_wants: What a subnet and an MTU mean for Docker, by the settings' split.
         check_host: What else on the host would undo our work.
         watch_range: Tells the netlink monitor which routes matter.
@@ -39,7 +40,7 @@ class Rooms:
 
     keeper: Keeper
     copy: CopyFile
-    read_host: Callable[[], HostFacts]
+    read_host: Callable[[HostFacts | None], HostFacts]
     check_host: Callable[[Uplink], tuple[Condition, ...]]
     passes: Passes
     docker: DockerWorker

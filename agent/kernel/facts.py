@@ -38,11 +38,15 @@ _ROUTE_TO: Final = "route to "
 _HOST_ROUTE: Final = 32
 
 
-def read_host_facts(protocol: int = ROUTE_PROTOCOL) -> HostFacts:
+def read_host_facts(protocol: int = ROUTE_PROTOCOL, known: HostFacts | None = None) -> HostFacts:
     """Links with their IPv4 addresses, and every route that is not of ``protocol``.
 
     Routes of the table ``local`` are left out: they repeat the addresses. Routes this host's
     own agent wrote are left out because they would look like an overlap with the mesh.
+
+    Args:
+        protocol: What our own routes bear.
+        known: An earlier look whose routes hold still: they are not listed again.
 
     Raises:
         KernelError: Any of the three lists could not be had completely.
@@ -50,7 +54,11 @@ def read_host_facts(protocol: int = ROUTE_PROTOCOL) -> HostFacts:
     with NetlinkSocket() as connection:
         links = connection.dump(RTM_GETLINK, link_request(), "listing links")
         addresses = connection.dump(RTM_GETADDR, address_request(), "listing addresses")
-        routes = connection.dump(RTM_GETROUTE, route_dump_request(), "listing routes")
+        if known is None:
+            routes = connection.dump(RTM_GETROUTE, route_dump_request(), "listing routes")
+            foreign = tuple(_foreign(routes, protocol))
+        else:
+            foreign = known.foreign_routes
     by_link: dict[int, list[RawAddress]] = {}
     for payload in addresses:
         address = decode_address(payload)
@@ -58,7 +66,7 @@ def read_host_facts(protocol: int = ROUTE_PROTOCOL) -> HostFacts:
             by_link.setdefault(address.link_index, []).append(address)
     return HostFacts(
         links=tuple(_link(payload, by_link) for payload in links),
-        foreign_routes=tuple(_foreign(routes, protocol)),
+        foreign_routes=foreign,
     )
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon import routing
+from agent.daemon import compose, routing
 from agent.daemon.events import ViewSeen
-from agent.model import View
+from agent.kernel.facts import read_host_facts
+from agent.model import HostFacts, View
 from tests.netns.netlab import Host, Lan, Pinger, eventually
 from tests.netns.routes.member import (
     AGGREGATE,
@@ -43,6 +44,13 @@ def test_promise_10_a_container_that_starts_costs_no_list_of_the_routes(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lists: list[float] = []
+    looks: list[bool] = []
+
+    def look(protocol: int, known: HostFacts | None = None) -> HostFacts:
+        looks.append(known is None)
+        return read_host_facts(protocol, known)
+
+    monkeypatch.setattr(compose, "read_host_facts", look)
     table = member.agent._kernel.routing._table
     list_routes = table.list_routes
 
@@ -58,6 +66,10 @@ def test_promise_10_a_container_that_starts_costs_no_list_of_the_routes(
     member.host.ip("route del 10.64.1.0/24 proto 140")
     eventually(member.is_right)
     assert lists == []
+    assert looks, "nobody noticed a link"
+    assert not any(looks), "others' routes were listed"
+    member.host.ip("addr add 198.51.100.7/24 dev lo")
+    eventually(lambda: any(looks))
     member.host.ip("link set eth0 down")
     member.host.ip("link set eth0 up")
     eventually(member.is_right)
