@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.errors import HostmeshError
+from agent.kernel.firewall.elsewhere import rules_elsewhere, rules_in_other_variant
 from agent.kernel.firewall.operator import operator_rules
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
 from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER
 from agent.mesh.firewall import FirewallWants
 from agent.model import Condition, Severity
 
-__all__ = ["conditions_of", "contested", "stale_variant", "switched_variant", "unreadable_variant"]
+__all__ = ["conditions_of", "contested", "other_variant", "switched_variant", "unreadable_variant"]
 
 
 def conditions_of(ruleset: Ruleset, wants: FirewallWants) -> tuple[Condition, ...]:
@@ -21,6 +22,7 @@ def conditions_of(ruleset: Ruleset, wants: FirewallWants) -> tuple[Condition, ..
         *_unseen_tables(ruleset),
         *_docker_rules(ruleset, wants),
         *operator_rules(ruleset.table("filter"), wants),
+        *rules_elsewhere(ruleset, wants),
     )
 
 
@@ -81,9 +83,14 @@ def _reaches_docker(table: Table, base: str) -> bool:
     return any(target.startswith(DOCKER_CHAIN) and target != DOCKER_USER for target in targets)
 
 
-def stale_variant(stale: Ruleset, variant: str) -> tuple[Condition, ...]:
+def other_variant(other: Ruleset, variant: str, wants: FirewallWants) -> tuple[Condition, ...]:
+    """What the variant that ours are not in does to mesh traffic: Docker's rules first."""
+    return _stale(other, variant) or tuple(rules_in_other_variant(other, variant, wants))
+
+
+def _stale(other: Ruleset, variant: str) -> tuple[Condition, ...]:
     """Docker's chains stand in the variant it does not write to any more, still in force."""
-    table = stale.table("filter")
+    table = other.table("filter")
     if DOCKER_CHAIN not in table.chains or not _reaches_docker(table, "FORWARD"):
         return ()
     return (

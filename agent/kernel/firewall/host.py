@@ -14,7 +14,7 @@ from agent.kernel.firewall.choice import Reading, VariantChoice, Writer
 from agent.kernel.firewall.conditions import (
     conditions_of,
     contested,
-    stale_variant,
+    other_variant,
     switched_variant,
     unreadable_variant,
 )
@@ -262,7 +262,7 @@ class HostFirewall:
             edits=tuple(words),
             conditions=(
                 *conditions_of(reading.ruleset, wants),
-                *stale_variant(other.ruleset, variant.other),
+                *other_variant(other.ruleset, variant.other, wants),
                 *unreadable_variant(other.error, variant.other),
                 *switched_variant(reading.ruleset, variant, reading.dockers),
                 *contested(self._written_by, is_so=self._damper.contested(self._clock())),

@@ -21,17 +21,28 @@ from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER, ENTRIES, OURS
 from agent.mesh.firewall import PEERS_SET, Access, FirewallWants
 from agent.model import Condition, Severity
 
-__all__ = ["Judgement", "Way", "judge", "operator_rules"]
+__all__ = [
+    "DEPTH",
+    "End",
+    "Fate",
+    "Judgement",
+    "Packet",
+    "Walk",
+    "Way",
+    "judge",
+    "mesh_packets",
+    "operator_rules",
+]
 
-_DEPTH: Final = 8
+DEPTH: Final = 8
 """How deep an operator's own chains are followed."""
 _ANYWHERE: Final = IPv4Network("0.0.0.0/0")
 
-_Packet = Mapping[str, str | IPv4Network]
+Packet = Mapping[str, str | IPv4Network]
 """A new packet's path in a rule's words: what -i, -o, -s and -d are for it."""
 
 
-class _End(enum.Enum):
+class End(enum.Enum):
     """How a walk ends before our chain."""
 
     SHUT = enum.auto()
@@ -40,15 +51,15 @@ class _End(enum.Enum):
 
 
 _ENDS: Final = {
-    "DROP": _End.SHUT, "REJECT": _End.SHUT, "ACCEPT": _End.ACCEPTED, "RETURN": _End.RETURNED,
+    "DROP": End.SHUT, "REJECT": End.SHUT, "ACCEPT": End.ACCEPTED, "RETURN": End.RETURNED,
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class _Fate:
+class Fate:
     """What the rule ``-A chain body`` does to a packet that would have come to ours."""
 
-    end: _End
+    end: End
     chain: str
     body: str
 
@@ -82,7 +93,7 @@ class Judgement:
 
 def judge(table: Table, way: Way) -> Judgement:
     """Walk a new ping through the rules ahead of ours and then through ours."""
-    packet: _Packet = {
+    packet: Packet = {
         "-i": way.in_link,
         "-o": way.out_link,
         "-s": IPv4Network(way.source),
@@ -95,45 +106,45 @@ def judge(table: Table, way: Way) -> Judgement:
     place = "" if at is None else f"{entry}, rule {at}"
     fate = _fate(table, packet)
     if fate is None and place:
-        fate = _within_ours(table, ENTRIES["filter"][1], packet, _DEPTH)
+        fate = _within_ours(table, ENTRIES["filter"][1], packet, DEPTH)
     if fate is None:
         return Judgement(place=place, verdict="unsure")
-    verdict = {_End.SHUT: "shut", _End.ACCEPTED: "accepted", _End.RETURNED: "left"}[fate.end]
+    verdict = {End.SHUT: "shut", End.ACCEPTED: "accepted", End.RETURNED: "left"}[fate.end]
     rule = f"-A {fate.chain} {fate.body}"
     return Judgement(place=place, verdict=verdict, rule=rule, ours=fate.chain.startswith(OURS))
 
 
-def _within_ours(table: Table, chain: str, packet: _Packet, depth: int) -> _Fate | None:
+def _within_ours(table: Table, chain: str, packet: Packet, depth: int) -> Fate | None:
     """What our rules surely do to it; None when none of them surely does anything."""
     for body in table.rules(chain):
         spec = parse_rule(body)
         if not _hits(spec, packet):
             continue
         if spec.target in _ENDS:
-            return _Fate(_ENDS[spec.target], chain, body)
+            return Fate(_ENDS[spec.target], chain, body)
         if depth and spec.target.startswith(OURS):
             found = _within_ours(table, spec.target, packet, depth - 1)
-            if found is not None and found.end is not _End.RETURNED:
+            if found is not None and found.end is not End.RETURNED:
                 return found
     return None
 
 
 def operator_rules(table: Table, wants: FirewallWants) -> Iterator[Condition]:
     """At most one condition for each: mesh traffic shut off, traffic led past ours."""
-    for packet in _mesh_packets(wants):
+    for packet in mesh_packets(wants):
         fate = _fate(table, packet)
-        if fate is not None and fate.end is _End.SHUT:
+        if fate is not None and fate.end is End.SHUT:
             yield _blocks(fate, wants)
             break
     for packet, passes in _guarded_packets(wants):
         fate = _fate(table, packet)
-        if fate is None or fate.end is _End.SHUT or (passes and fate.end is _End.ACCEPTED):
+        if fate is None or fate.end is End.SHUT or (passes and fate.end is End.ACCEPTED):
             continue
         yield _bypasses(fate, wants)
         break
 
 
-def _blocks(fate: _Fate, wants: FirewallWants) -> Condition:
+def _blocks(fate: Fate, wants: FirewallWants) -> Condition:
     return Condition(
         name="operator-blocks-mesh",
         subject=fate.chain,
@@ -144,7 +155,7 @@ def _blocks(fate: _Fate, wants: FirewallWants) -> Condition:
     )
 
 
-def _bypasses(fate: _Fate, wants: FirewallWants) -> Condition:
+def _bypasses(fate: Fate, wants: FirewallWants) -> Condition:
     return Condition(
         name="operator-bypasses-mesh",
         subject=fate.chain,
@@ -154,7 +165,7 @@ def _bypasses(fate: _Fate, wants: FirewallWants) -> Condition:
     )
 
 
-def _mesh_packets(wants: FirewallWants) -> Iterator[_Packet]:
+def mesh_packets(wants: FirewallWants) -> Iterator[Packet]:
     """Mesh traffic through this host, in and out."""
     up = wants.uplink
     opened = [network for network in wants.networks if not network.closed]
@@ -167,34 +178,34 @@ def _mesh_packets(wants: FirewallWants) -> Iterator[_Packet]:
             yield {"-o": up, "-s": lease, "-d": cidr}
 
 
-def _guarded_packets(wants: FirewallWants) -> Iterator[tuple[_Packet, bool]]:
+def _guarded_packets(wants: FirewallWants) -> Iterator[tuple[Packet, bool]]:
     """What ours must see to let it in or keep it out, and whether it would be let in whole."""
     for network in wants.networks:
-        way: _Packet = {"-i": wants.uplink, "-o": network.bridge, "-d": network.subnet}
+        way: Packet = {"-i": wants.uplink, "-o": network.bridge, "-d": network.subnet}
         whole = network.access is Access.OPEN and not network.closed
         yield {**way, "-s": _ANYWHERE}, False
         for cidr in wants.cidrs:
             yield {**way, "-s": cidr}, whole
 
 
-def _fate(table: Table, packet: _Packet) -> _Fate | None:
+def _fate(table: Table, packet: Packet) -> Fate | None:
     """What keeps ``packet`` from our chain; None when it gets there, or nothing tells."""
     if entry_chain(table) != DOCKER_USER:
         return None
-    walk = _Walk(table, packet)
-    found = walk.through("FORWARD", _DEPTH)
+    walk = Walk(table, packet)
+    found = walk.through("FORWARD", DEPTH)
     return None if walk.reached else found
 
 
-class _Walk:
+class Walk:
     """One packet on its way through the filter table."""
 
-    def __init__(self, table: Table, packet: _Packet) -> None:
+    def __init__(self, table: Table, packet: Packet) -> None:
         self._table = table
         self._packet = packet
         self.reached = False
 
-    def through(self, chain: str, depth: int) -> _Fate | None:
+    def through(self, chain: str, depth: int) -> Fate | None:
         """Walk one chain. None: it came to ours (``reached``) or went on behind the chain."""
         for body in self._table.rules(chain):
             spec = parse_rule(body)
@@ -203,11 +214,11 @@ class _Walk:
             if is_ours(body) or not _hits(spec, self._packet):
                 continue
             if spec.target in {"DROP", "REJECT"}:
-                return _Fate(_End.SHUT, chain, body)
+                return Fate(End.SHUT, chain, body)
             if spec.target == "ACCEPT":
-                return _Fate(_End.ACCEPTED, chain, body)
+                return Fate(End.ACCEPTED, chain, body)
             if spec.target == "RETURN":
-                return _Fate(_End.RETURNED, chain, body) if chain == DOCKER_USER else None
+                return Fate(End.RETURNED, chain, body) if chain == DOCKER_USER else None
             if depth and self._is_operators(spec.target):
                 found = self.through(spec.target, depth - 1)
                 if found is not None or self.reached:
@@ -220,12 +231,12 @@ class _Walk:
         return target in self._table.chains and not docker
 
 
-def _hits(spec: RuleSpec, packet: _Packet) -> bool:
+def _hits(spec: RuleSpec, packet: Packet) -> bool:
     """Whether every such packet surely meets every test of the rule."""
     return all(_holds(clause, packet) for clause in spec.clauses)
 
 
-def _holds(clause: Clause, packet: _Packet) -> bool:
+def _holds(clause: Clause, packet: Packet) -> bool:
     if clause.module == "comment":
         return True
     if clause.option in {"--ctstate", "--state"}:

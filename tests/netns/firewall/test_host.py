@@ -29,6 +29,25 @@ def test_an_operators_rule_that_shuts_the_mesh_off_is_quoted(docked: Rig) -> Non
     docked.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
 
 
+def test_what_shuts_the_mesh_off_where_ours_cannot_come_before_it_is_quoted(bare: Rig) -> None:
+    """Neither can be undone by an ACCEPT of ours: the probes prove it."""
+    other = "legacy" if bare.variant == "nft" else "nft"
+    for table, rule, variant in (
+        ("mangle", ("-I", "FORWARD", "-i", "eth0", "-j", "DROP"), bare.variant),
+        ("filter", ("-I", "FORWARD", "-i", "eth0", "-j", "DROP"), other),
+        ("filter", ("-P", "FORWARD", "DROP"), other),
+    ):
+        bare.iptables("-t", table, *rule, variant=variant)
+        bare.driver.send({"op": "reopen", "arguments": [bare.variant]})
+        bare.driver.receive()
+        told = conditions(bare.firewall("apply"))["operator-blocks-mesh"]
+        assert " ".join(rule).replace("-I", "-A") in told
+        bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
+        undo = ("-P", "FORWARD", "ACCEPT") if rule[0] == "-P" else ("-D", *rule[1:])
+        bare.iptables("-t", table, *undo, variant=variant)
+        bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER))
+
+
 def test_dockers_lost_jumps_are_a_condition_and_are_not_forged(docked: Rig) -> None:
     assert "docker-rules-missing" not in conditions(docked.firewall("apply"))
     docked.iptables("-F")

@@ -6,9 +6,9 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import FirewallError
-from agent.kernel.firewall.conditions import conditions_of
+from agent.kernel.firewall.conditions import conditions_of, other_variant
 from agent.kernel.firewall.operator import Judgement, Way, judge
-from agent.kernel.firewall.parse import parse_rule, parse_ruleset
+from agent.kernel.firewall.parse import Ruleset, parse_rule, parse_ruleset
 from agent.kernel.firewall.plan import plan, plan_removal, restore_text
 from agent.kernel.firewall.rules import our_chains
 from agent.mesh.firewall import Access, FirewallWants, WantedNetwork
@@ -196,6 +196,80 @@ def test_an_operators_rule_that_surely_shuts_the_mesh_off_is_quoted(rule: str) -
     found = conditions_of(ruleset, wants(OPEN, SHOWN))
     assert [condition.name for condition in found] == ["operator-blocks-mesh"]
     assert f"-A DOCKER-USER {rule}" in found[0].cause
+
+
+def elsewhere(table: str, *rules: str, policy: str = "ACCEPT") -> Ruleset:
+    """Docker's rules, and others in chains that lead to none of ours."""
+    chains = {rule.split()[1] for rule in rules} or {"FORWARD"}
+    declared = "".join(f":{chain} {policy} [0:0]\n" for chain in sorted(chains))
+    text = f"*{table}\n{declared}" + "".join(f"{rule}\n" for rule in rules) + "COMMIT\n"
+    if table == "filter":
+        return parse_ruleset(text)
+    return parse_ruleset(DOCKER_20.format(user="") + text)
+
+
+@pytest.mark.parametrize(
+    ("table", "rule"),
+    [
+        ("mangle", "-A PREROUTING -i eth0 -j DROP"),
+        ("mangle", "-A FORWARD -s 10.64.0.0/10 -j DROP"),
+        ("mangle", "-A POSTROUTING -o eth0 -m conntrack --ctstate NEW -j DROP"),
+        ("security", "-A FORWARD -j DROP"),
+        ("mangle", "-A OUTPUT -d 10.0.0.0/8 -j DROP"),
+        ("raw", "-A OUTPUT -o eth0 -d 10.64.0.0/10 -j DROP"),
+    ],
+)
+def test_a_rule_that_shuts_the_mesh_off_elsewhere_is_quoted(table: str, rule: str) -> None:
+    found = conditions_of(elsewhere(table, rule), wants(OPEN, SHOWN))
+    assert [condition.name for condition in found if "docker" not in condition.name] == [
+        "operator-blocks-mesh"
+    ]
+    assert f"-t {table} {rule}" in found[-1].cause
+
+
+@pytest.mark.parametrize(
+    ("table", "rule"),
+    [
+        ("mangle", "-A PREROUTING -i eth0 -j MARK --set-xmark 0x1/0xffffffff"),
+        ("mangle", "-A FORWARD -m conntrack --ctstate INVALID -j DROP"),
+        ("mangle", "-A FORWARD -i eth1 -j DROP"),
+        ("mangle", "-A POSTROUTING -o eth0 -p tcp -j DROP"),
+        ("raw", "-A OUTPUT -d 10.66.0.9/32 -j DROP"),
+    ],
+)
+def test_a_rule_elsewhere_that_drops_a_part_or_nothing_is_none_of_ours(
+    table: str, rule: str
+) -> None:
+    assert conditions_of(elsewhere(table, rule), wants(OPEN, SHOWN)) == ()
+
+
+@pytest.mark.parametrize(
+    ("other", "quoted"),
+    [
+        (elsewhere("filter", policy="DROP"), "-t filter -P FORWARD DROP"),
+        (elsewhere("filter", "-A FORWARD -p tcp", policy="DROP"), "-t filter -P FORWARD DROP"),
+        (elsewhere("filter", "-A FORWARD -i eth0 -j REJECT"), "-A FORWARD -i eth0 -j REJECT"),
+    ],
+)
+def test_what_the_other_iptables_drops_is_quoted(other: Ruleset, quoted: str) -> None:
+    (found,) = other_variant(other, "legacy", wants(OPEN))
+    assert (found.name, found.subject) == (
+        "operator-blocks-mesh",
+        "iptables-legacy filter FORWARD",
+    )
+    assert quoted in found.cause
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Ruleset(),
+        elsewhere("filter", "-A INPUT -j DROP"),
+        elsewhere("filter", "-A FORWARD -s 10.64.0.0/10 -j ACCEPT", policy="DROP"),
+    ],
+)
+def test_the_other_iptables_may_let_the_mesh_by(other: Ruleset) -> None:
+    assert other_variant(other, "legacy", wants(OPEN)) == ()
 
 
 @pytest.mark.parametrize(
