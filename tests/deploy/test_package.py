@@ -128,6 +128,23 @@ def test_the_doctor_runs_from_an_unpacked_package(target: Target, package: Path)
     assert "this host cannot join yet" in told
 
 
+def test_each_shell_finds_and_reads_its_completion(
+    suite: str, package: Path, tmp_path: Path
+) -> None:
+    """By its own search path, as a user's shell does."""
+    target = Target(suite, tmp_path / "shells", [with_packages(suite, "zsh", "fish")])
+    told = target.run(
+        f"dpkg -i {target.take(package)} >/dev/null 2>&1; export HOME=/root"
+        "; bash -c '. /usr/share/bash-completion/completions/agentctl; complete -p agentctl'"
+        "; zsh -fc 'autoload -Uz compinit; compinit -u -D; print zsh $_comps[agentctl]'"
+        "; zsh -n /usr/share/zsh/vendor-completions/_agentctl"
+        "; fish -c 'complete -C \"agentctl doc\"'"
+    ).splitlines()
+    assert "complete" in told[0]
+    assert told[1] == "zsh _agentctl"
+    assert {line.split("\t")[0] for line in told[2:]} == {"docker", "doctor"}
+
+
 def test_settings_that_were_there_first_are_kept(target: Target, package: Path) -> None:
     """A cloud image brings its settings before the package; dpkg must not stop at a question."""
     seed = '[etcd]\nendpoints = ["http://192.0.2.1:2379"]\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -116,6 +117,21 @@ def test_the_pages_tell_every_verb_option_and_exit_status(tmp_path: Path) -> Non
     known = {"TH", "SH", "SS", "TP", "PP", "B", "I", "BR"}
     for line in [*page.splitlines(), *agent.splitlines()]:
         assert not line.startswith(".") or line[1:].split(" ")[0] in known
+
+
+def test_man_shows_the_pages_without_a_warning(tmp_path: Path) -> None:
+    if shutil.which("man") is None or shutil.which("groff") is None:
+        pytest.skip("THE MAN PAGES ARE NOT RENDERED: apt-get install man-db groff-base")
+    manpages.main([str(tmp_path)])
+    for page in tmp_path.iterdir():
+        shown = subprocess.run(
+            ["man", "--warnings", "-E", "UTF-8", "-l", str(page)],
+            check=True, capture_output=True, text=True,
+            env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "80"},
+        )  # fmt: skip
+        assert shown.stderr == ""
+        assert "SYNOPSIS" in shown.stdout
+        assert page.stem in shown.stdout
 
 
 @pytest.mark.parametrize("module", ["manpages", "completions"])
