@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -229,7 +230,7 @@ def _peers(view: View, own: HostId, uplink: Uplink, config: MeshConfig, findings
     if near:
         findings.add("peers", State.OK, f"{len(near)} of {len(peers)} are on {uplink.on_link}")
     alive = [each for each in near if each.host_id in view.heartbeats][:_ASKED_PEERS]
-    for each in alive:
+    for each in alive if os.geteuid() == 0 else ():  # ARP and ping take root
         if nobody_answers(each.node_address, uplink, attempts=3, interval_s=0.3):
             findings.add(
                 "peers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.daemon.doctor.findings import Findings, State
@@ -41,6 +42,9 @@ def look_at_underlay(
     ]
     if not peers:
         findings.add("underlay", State.UNKNOWN, "no live peer on the link to ask")
+    elif os.geteuid() != 0:
+        found = "whether it carries containers' addresses: it takes root to ask from one"
+        findings.add("underlay", State.UNKNOWN, found, "run it with sudo")
     elif mesh.own is not None and mesh.own.node_address != uplink.node_address:
         findings.add(
             "underlay",

@@ -102,6 +102,19 @@ def test_promise_5_the_lease_of_a_flannel_on_this_host_is_used_and_not_given_bac
     assert "answers to 10.99.7.2" in found["found"]
 
 
+def test_without_root_it_says_what_it_cannot_ask_and_claims_nothing(stage: Stage) -> None:
+    revision = stage.etcdctl("get", "/hostmesh/config", "-w", "json").stdout
+    done = stage.nodes[1].ctl("doctor", "--probe", "-o", "json", user=65534)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = {each["check"]: each for each in json.loads(done.stdout)["checks"]}
+    assert found["root"]["state"] == "warn"
+    assert found["underlay"]["state"] == "unknown"
+    assert "takes root" in found["underlay"]["found"]
+    assert found["peers"]["state"] == found["subnet"]["state"] == "ok"
+    after = stage.etcdctl("get", "/hostmesh/config", "-w", "json").stdout
+    assert json.loads(after)["header"]["revision"] == json.loads(revision)["header"]["revision"]
+
+
 def test_an_underlay_that_drops_foreign_sources_keeps_the_host_out(stage: Stage) -> None:
     member = stage.nodes[0].host
     rule = ["PREROUTING", "-p", "icmp", "!", "-s", "192.0.2.0/24", "-j", "DROP"]
