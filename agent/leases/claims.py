@@ -1,4 +1,4 @@
-"""Claiming, renewing and giving back leases: each by one transaction that compares first.
+"""Claiming and renewing leases: each by one transaction that compares first.
 
 The compares of a claim (promise 1): no lease and no reservation that overlaps the subnet,
 whatever its length; the config unchanged; the host's own memory record unchanged. The last
@@ -24,16 +24,15 @@ from agent.leases.kv import Record
 from agent.leases.request import ClaimRequest, LeaseLostError
 from agent.leases.rivals import IdentityInUseError, Life, Rivals
 from agent.leases.selection import Selection
-from agent.model import HostId, Lease, View
+from agent.model import Lease, View
 
-__all__ = ["Claims"]
+__all__ = ["Claims", "confirmed"]
 
 _log = structlog.get_logger()
 
 _ROUNDS = 6  # snapshots per claim
 _TRIES = 64  # transactions per snapshot
 _RENEW_TRIES = 4
-_RELEASE_TRIES = 4
 _DAY_S = 86_400
 _LOOK_AHEAD = 64
 """How many of the next candidates a failed claim asks about in its failure branch, so that
@@ -88,7 +87,7 @@ class Claims:
                     lease_id = memory_id = 0  # in use now
                     return lease
         finally:
-            self._drop(lease_id, memory_id)
+            self._client.drop(lease_id, memory_id)
         raise EtcdError(
             f"the mesh changed {_ROUNDS} times while claiming a subnet",
             hint="many hosts join at once; the claim is tried again",
@@ -132,7 +131,7 @@ class Claims:
                 return replace(lease, create_revision=result.revision, mod_revision=result.revision)
             there, config, remembered, *taken = result.ranges
             if there and there[0].lease_id == lease_id:  # an earlier try had got through
-                return _confirmed(lease, there[0])
+                return confirmed(lease, there[0])
             if not selection.still_true(config, remembered):
                 return None
             selection.lost(
@@ -202,10 +201,10 @@ class Claims:
                 continue
             if isinstance(renewed, Lease):
                 if lease_id != before_id and not fresh:
-                    self._drop(before_id)
+                    self._client.drop(before_id)
                 return renewed
             if lease_id != before_id:
-                self._drop(lease_id)
+                self._client.drop(lease_id)
             lease = self._after_conflict(lease, renewed, life)
         raise EtcdError(f"the lease of {lease.subnet} changes faster than it can be renewed")
 
@@ -236,7 +235,7 @@ class Claims:
             return replace(lease, mod_revision=result.revision)
         there = result.ranges[0]
         if there and there[0].value == value:  # an earlier try got through
-            return _confirmed(lease, there[0])
+            return confirmed(lease, there[0])
         return there[0] if there else None
 
     def _after_conflict(self, lease: Lease, there: Record | None, life: Life) -> Lease:
@@ -258,61 +257,13 @@ class Claims:
                 f"{lease.subnet} is now leased to {_shown(found)}",
                 hint="this host was away for longer than the lease's TTL; it needs another subnet",
             )
-        return _confirmed(lease, there)
-
-    def release(self, host_id: HostId, boot_id: str) -> IPv4Network | None:
-        """See :meth:`agent.leases.registry.Registry.release`."""
-        given_back: IPv4Network | None = None
-        for _ in range(_RELEASE_TRIES):
-            records = self._read()
-            _refuse_as_clone(records.view(), host_id, boot_id)
-            owned = [each for each in records.leases() if each.host_id == host_id]
-            heartbeat = kv.delete(self._keys.heartbeat(host_id))
-            if not owned:
-                self._client.txn("end the heartbeat", [], [heartbeat])
-                return given_back
-            for lease in owned:
-                key = self._keys.subnet(lease.subnet)
-                result = self._client.txn(
-                    f"release {lease.subnet}",
-                    [kv.unchanged(key, lease.mod_revision)],
-                    [kv.delete(key), heartbeat],
-                )
-                if result.succeeded:
-                    given_back = lease.subnet
-                    self._drop(lease.etcd_lease_id)
-        raise EtcdError(f"the lease of host {host_id} is written faster than it can be released")
-
-    def give_back(self, lease: Lease) -> None:
-        """See :meth:`agent.leases.registry.Registry.give_back`."""
-        key = self._keys.subnet(lease.subnet)
-        for _ in range(_RELEASE_TRIES):
-            compares = [kv.unchanged(key, lease.mod_revision)]
-            task = f"give {lease.subnet} back"
-            result = self._client.txn(task, compares, [kv.delete(key)], [kv.get(key)])
-            if result.succeeded:
-                self._drop(lease.etcd_lease_id)
-                return
-            there = result.ranges[0]
-            if not there or not _is_of(lease, self._keys, there[0]):
-                return
-            lease = _confirmed(lease, there[0])
-        raise EtcdError(f"the lease of {lease.subnet} is written faster than it can be given back")
+        return confirmed(lease, there)
 
     def _kept_alive(self, lease_id: int, ttl_s: int) -> int:
         """Give an etcd lease its TTL again; make one when it is gone or has another TTL."""
         if lease_id and self._client.keep_alive(lease_id) == ttl_s:
             return lease_id
         return self._client.grant(ttl_s).id
-
-    def _drop(self, *lease_ids: int) -> None:
-        """Revoke etcd leases that nothing hangs on; failing costs nothing: they expire."""
-        for lease_id in lease_ids:
-            if lease_id:
-                try:
-                    self._client.revoke(lease_id)
-                except EtcdError as error:
-                    _log.debug("etcd-lease-left-to-expire", reason=str(error))
 
 
 def _usable(view: View, keys: Keys) -> View:
@@ -369,33 +320,14 @@ def _stays(lease: Lease, view: View) -> bool:
     return fits and not any(each.subnet.overlaps(lease.subnet) for each in view.leases)
 
 
-def _refuse_as_clone(view: View, host_id: HostId, boot_id: str) -> None:
-    """Raise IdentityInUseError when another boot of this identity lives, or refused this one."""
-    beat = view.heartbeats.get(host_id)
-    other_beats = beat is not None and beat.boot_id not in {"", boot_id}
-    refused = any(each.host_id == host_id and each.boot_id == boot_id for each in view.clones)
-    lease = view.lease_of(host_id)
-    address = (beat and beat.node_address) or (lease and lease.node_address)
-    if boot_id and address and (other_beats or refused):
-        shown = (beat and beat.host_name) or (lease and lease.host_name) or host_id
-        raise IdentityInUseError(shown, address, beating=other_beats)
-
-
-def _is_of(lease: Lease, keys: Keys, record: Record) -> bool:
-    """Whether ``record`` still says that the owner of ``lease`` has the subnet."""
-    try:
-        return wire.decode_lease(keys.split(record.key)[1], record).host_id == lease.host_id
-    except ValueError:
-        return False
-
-
 def _own_keys(keys: Keys, subnet: IPv4Network) -> tuple[bytes, bytes]:
     """The keys of the lease of exactly this subnet, with and without an IPv6 half."""
     key = keys.subnet(subnet)
     return key, key + b"'"
 
 
-def _confirmed(lease: Lease, record: Record) -> Lease:
+def confirmed(lease: Lease, record: Record) -> Lease:
+    """The lease with the revisions and the etcd lease that its key has."""
     return replace(
         lease,
         etcd_lease_id=record.lease_id,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import structlog
 from tenacity import (
     Retrying,
     retry_if_exception_type,
@@ -36,6 +37,8 @@ from agent.leases.watch import WatchStream
 from agent.settings import EtcdSettings
 
 __all__ = ["EtcdClient", "EtcdLease"]
+
+_log = structlog.get_logger()
 
 _T = TypeVar("_T")
 _Metadata = tuple[tuple[str, str], ...]
@@ -210,6 +213,14 @@ class EtcdClient:
             )
         except EtcdLeaseGoneError:
             return
+
+    def drop(self, *lease_ids: int) -> None:
+        """Revoke etcd leases that nothing hangs on, 0 among them; failing is fine: they expire."""
+        for lease_id in filter(None, lease_ids):
+            try:
+                self.revoke(lease_id)
+            except EtcdError as error:
+                _log.debug("etcd-lease-left-to-expire", reason=str(error))
 
     def time_to_live_s(self, lease_id: int) -> int | None:
         """How many seconds an etcd lease has left, None when it is gone."""

@@ -15,6 +15,7 @@ from agent.leases.claims import Claims
 from agent.leases.client import EtcdClient
 from agent.leases.faults import CompactedError, TooLargeError
 from agent.leases.fold import Records
+from agent.leases.givingback import GivingBack
 from agent.leases.heartbeats import Heartbeats, Written
 from agent.leases.keys import Keys
 from agent.leases.kv import Record
@@ -53,6 +54,7 @@ class Registry:
         self.rivals = Rivals(client, self.keys)
         self._beats = Heartbeats(client, self.keys)
         self._claims = Claims(client, self.keys, self.records, wall_clock=wall_clock)
+        self._giving_back = GivingBack(client, self.keys, self.records)
 
     # --- reading --------------------------------------------------------------------------
 
@@ -230,7 +232,7 @@ class Registry:
         Raises:
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
-        self._claims.give_back(lease)
+        self._giving_back.give_back(lease)
 
     def release(self, host_id: HostId, boot_id: str = "") -> IPv4Network | None:
         """Give back a host's leases and end its heartbeat; its memory stays. Idempotent.
@@ -246,7 +248,7 @@ class Registry:
             IdentityInUseError: Another live host has this identity: the lease is its.
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
-        return self._claims.release(host_id, boot_id)
+        return self._giving_back.release(host_id, boot_id)
 
     # --- heartbeat ------------------------------------------------------------------------
 
