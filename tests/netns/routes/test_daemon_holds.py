@@ -99,6 +99,37 @@ def test_promise_9_while_etcd_is_away_the_range_stays_closed_and_nothing_goes(
     assert member.diff()["state"] == "drift"
 
 
+def test_promise_9_the_range_stays_closed_through_a_restart_while_etcd_is_away(
+    here: Host, lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway would answer for all of it; a peer's container is reached all the while."""
+    gateway = lan.add("192.0.2.254/24")
+    for address in ("10.64.9.9", "10.64.0.9"):
+        gateway.ip(f"addr add {address}/32 dev lo")
+    agent = make_agent(here, tmp_path, monkeypatch)
+    with running(agent, here):
+        member = Member(here, agent)
+        member.joins()
+        eventually(member.is_right, 10)
+        member.etcd_is_away()
+        closed = [Pinger(here, address) for address in ("10.64.9.9", "10.64.0.9")]
+        open_ = Pinger(here, CONTAINER)
+    time.sleep(0.2)
+    agent = make_agent(here, tmp_path, monkeypatch)
+    with running(agent, here):
+        member = Member(here, agent)
+        member.etcd_is_away()
+        eventually(lambda: agent._loop.snapshot.report.installed == 2, 10)
+        here.ip("route del 10.64.1.0/24 proto 140")
+        eventually(member.is_right)
+        time.sleep(0.2)
+        assert open_.stop().answered > 0
+        for seen in (each.stop() for each in closed):
+            assert seen.refused == seen.sent > 0
+        here.ip(f"route del {AGGREGATE}")
+        eventually(member.is_right)
+
+
 def test_promise_4_an_earlier_lifes_routes_go_after_a_complete_view_and_the_grace_time(
     here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
