@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from agent.errors import DependencyMissing, FirewallError, HostmeshError
+from agent.kernel.firewall.nftchains import NftChain, dropping_chains
 from agent.kernel.firewall.parse import Ruleset
 from agent.kernel.firewall.plan import TableEdit, plan_removal
 from agent.kernel.firewall.rules import DOCKER_CHAIN
@@ -54,17 +55,19 @@ class Other:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Both variants: the chosen one as it is now, the other as last seen.
+    """Both variants: the chosen one as it is now, all else as last seen.
 
     Attributes:
         writer: Of the chosen variant.
         ruleset: All tables of the chosen variant.
         dockers: The variant that the running dockerd writes to, None when it cannot be told.
+        chains: What nft holds beside iptables' own, as last seen.
     """
 
     writer: Writer
     ruleset: Ruleset
     other: Other
+    chains: tuple[NftChain, ...]
     dockers: Variant | None
 
     @property
@@ -101,6 +104,7 @@ class VariantChoice:
         self._chosen: Variant | None = None
         self._dockers: Variant | None = None
         self._other = Other()
+        self._chains: tuple[NftChain, ...] = ()
         self._look_again_s = 0.0
 
     def read(self) -> Reading:
@@ -117,6 +121,7 @@ class VariantChoice:
             writer=self._writers[self._chosen or Variant.NFT],
             ruleset=ruleset,
             other=self._other,
+            chains=self._chains,
             dockers=self._dockers,
         )
 
@@ -184,7 +189,7 @@ class VariantChoice:
             wanted, mine, other = wanted.other, other, mine
         if mine.error is not None:
             raise mine.error
-        self._chosen, self._other = wanted, other
+        self._chosen, self._other, self._chains = wanted, other, dropping_chains()
         self._look_again_s = self._clock() + _OTHER_EVERY_S
         if other.error is not None:
             self._failed(other.error)

@@ -14,6 +14,7 @@ from agent.kernel.firewall.choice import Reading, VariantChoice, Writer
 from agent.kernel.firewall.conditions import (
     conditions_of,
     contested,
+    nft_chains,
     other_variant,
     switched_variant,
     unreadable_variant,
@@ -262,6 +263,7 @@ class HostFirewall:
             edits=tuple(words),
             conditions=(
                 *conditions_of(reading.ruleset, wants),
+                *nft_chains(reading.chains, wants),
                 *other_variant(other.ruleset, variant.other, wants),
                 *unreadable_variant(other.error, variant.other),
                 *switched_variant(reading.ruleset, variant, reading.dockers),

@@ -26,6 +26,14 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 VARIANTS = {"host1": "nft", "host2": "legacy"}
 _HEAL_S = 40.0
 """Docker may start containers late on a busy machine; the repair itself takes at most 5 s."""
+_OPERATORS = (
+    ("filter", "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT"),
+    ("filter", "-I DOCKER-USER -s 198.51.100.0/24 -j DROP"),
+    ("filter", "-A FORWARD -s 198.51.100.9/32 -j REJECT --reject-with icmp-port-unreachable"),
+    ("nat", "-A POSTROUTING -s 10.200.0.0/16 -o eth0 -j MASQUERADE"),
+    ("raw", "-A PREROUTING -s 198.51.100.7/32 -j DROP"),
+    ("mangle", "-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"),
+)
 _JUMP = ("-m", "comment", "--comment", "hostmesh: everything of ours is in this chain", "-j")
 
 
@@ -106,20 +114,25 @@ def mesh(
     setting: tuple[str, str], make_lab: Callable[[LabOptions], AbstractContextManager[Lab]]
 ) -> Iterator[Lab]:
     """Two hosts of the suite, one with each iptables."""
-    suite, forwarding = setting
+    suite, _forwarding = setting
     try:
         images.ensure(suite, print)
     except LabError as error:
         pytest.skip(f"NOT TESTED: no root filesystem of {suite} could be made here: {error}")
-    sysctls = {"net.ipv4.ip_forward": "1" if forwarding == "before Docker" else "0"}
     options = {
-        name: HostOptions(iptables=variant, sysctls=sysctls, reject_forward=variant == "nft")
+        name: HostOptions(
+            iptables=variant, sysctls=_sysctls(setting), reject_forward=variant == "nft"
+        )
         for name, variant in VARIANTS.items()
     }
     with make_lab(
         LabOptions(name="matrix", hosts=2, suite=suite, host=options["host1"], hosts_differ=options)
     ) as lab:
         yield lab
+
+
+def _sysctls(setting: tuple[str, str]) -> dict[str, str]:
+    return {"net.ipv4.ip_forward": "1" if setting[1] == "before Docker" else "0"}
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +198,41 @@ def test_the_same_after_a_disturbance(
 def healed(host: Host) -> bool:
     """Nothing differs from what the agent wants."""
     return '"state": "equal"' in host.agentctl("diff", "-o", "json", check=False).stdout
+
+
+def _used_tables(host: Host, variant: str) -> dict[str, list[str]]:
+    """Rules, chains and policies as iptables-save prints them: no counters, no empty tables."""
+    tables: dict[str, list[str]] = {}
+    for table in ("raw", "mangle", "nat", "filter"):
+        lines = [
+            line.split(" [")[0] if line.startswith(":") else line
+            for line in host.iptables(table, variant=variant)
+            if line.startswith((":", "-A"))
+        ]
+        if any(line.startswith("-A") or line.endswith((" -", " DROP")) for line in lines):
+            tables[table] = lines
+    return tables
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("variant", VARIANTS.values())
+def test_promise_5_rules_of_others_are_the_same_before_join_and_after_leave(
+    mesh: Lab, setting: tuple[str, str], variant: str
+) -> None:
+    host = mesh.join(HostOptions(agent=False, iptables=variant, sysctls=_sysctls(setting)))
+    # Docker twice: its first start and a restart order its rules differently.
+    host.run(["lab-service", "restart", "docker"], timeout_s=120)
+    for table, rule in _OPERATORS:
+        host.run(["iptables", "-w", "-t", table, *rule.split()])
+    before = {each: _used_tables(host, each) for each in ("nft", "legacy")}
+    assert not [line for lines in before[variant].values() for line in lines if "HOSTMESH" in line]
+    host.start_agent()
+    wait_until(host.ready, 60, f"{host.name} to be ready")
+    assert any("HOSTMESH" in line for line in host.iptables("filter", variant=variant))
+    during = _used_tables(host, variant)
+    for table, rule in _OPERATORS:
+        assert f"-A {rule[3:]}" in during[table], "an operator's rule stands while we are there"
+    host.agentctl("leave", "--force", timeout_s=240)
+    assert {each: _used_tables(host, each) for each in ("nft", "legacy")} == before
+    assert "hostmesh" not in host.run(["ipset", "list", "-n"]).stdout
+    host.shut_down()

@@ -48,6 +48,54 @@ def test_what_shuts_the_mesh_off_where_ours_cannot_come_before_it_is_quoted(bare
         bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER))
 
 
+@contextlib.contextmanager
+def nft_tables(rig: Rig, family: int, tables: tuple[str, ...], *lines: str) -> Iterator[None]:
+    """Tables made with nft, filled by ``lines`` of Python."""
+
+    def run(word: str, *more: str) -> None:
+        made = [f"nft.table('{word}', name='{table}')" for table in tables]
+        script = (
+            "from pyroute2.nftables.expressions import genex\n"
+            "from pyroute2.nftables.main import NFTables\n"
+            f"with NFTables(nfgen_family={family}) as nft:\n"
+        )
+        script += "".join(f"    {line}\n" for line in (*made, *more))
+        rig.host.run(sys.executable, "-c", script)
+
+    run("add", *lines)
+    try:
+        yield
+    finally:
+        run("del")
+
+
+def test_chains_of_nft_that_drop_what_they_do_not_accept_are_told(bare: Rig) -> None:
+    """As firewalld and Debian's /etc/nftables.conf make them, beside iptables' own."""
+    bare.iptables("-P", "FORWARD", "DROP")
+    told = bare.firewall("apply")["conditions"]
+    assert "operator-nft-chain" not in {condition["name"] for condition in told}
+    chains = [
+        f"nft.chain('add', table='{table}', name='{hook}', hook='{hook}', type='filter',"
+        f" policy={policy})"
+        for table, policy in (("firewalld", 1), ("filter", 0))
+        for hook in ("input", "forward")
+    ]
+    reject = "expressions=([genex('reject', {'TYPE': 2, 'ICMP_CODE': 3})],)"
+    rules = [
+        f"nft.rule('add', table='firewalld', chain='{hook}', {reject})"
+        for hook in ("input", "forward")
+    ]
+    with nft_tables(bare, 1, ("firewalld", "filter"), *chains, *rules):
+        bare.driver.send({"op": "reopen", "arguments": [bare.variant]})
+        bare.driver.receive()
+        told = bare.firewall("apply")["conditions"]
+        bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
+    assert {each["subject"] for each in told if each["name"] == "operator-nft-chain"} == {
+        "inet firewalld forward",
+        "inet filter forward",
+    }
+
+
 def test_dockers_lost_jumps_are_a_condition_and_are_not_forged(docked: Rig) -> None:
     assert "docker-rules-missing" not in conditions(docked.firewall("apply"))
     docked.iptables("-F")
@@ -114,31 +162,6 @@ def test_promise_9_a_broken_other_variant_costs_a_condition_and_nothing_else(
     assert "hostmesh" not in bare.host.run("ipset", "list", "-n")
 
 
-_NFT_WRITES = """
-import sys
-from pyroute2.nftables.expressions import genex
-from pyroute2.nftables.main import NFTables
-word, table = sys.argv[1:]
-with NFTables(nfgen_family=2) as nft:
-    nft.table(word, name=table)
-    if word == "add":
-        nft.chain(word, table=table, name="odd")
-        tracked = ((genex("ct", {"DREG": 1, "KEY": 0}),),)
-        nft.rule(word, table=table, chain="odd", expressions=tracked)
-"""
-
-
-@contextlib.contextmanager
-def nft_writes(rig: Rig, table: str) -> Iterator[None]:
-    """A table of iptables' name, with a rule that iptables-nft does not know how to show."""
-    script = (sys.executable, "-c", _NFT_WRITES)
-    rig.host.run(*script, "add", table)
-    try:
-        yield
-    finally:
-        rig.host.run(*script, "del", table)
-
-
 @pytest.mark.parametrize("table", ["filter", "mangle"])
 def test_rules_that_only_nft_can_show_do_not_stop_what_does_not_need_them(
     bare: Rig, table: str
@@ -146,7 +169,12 @@ def test_rules_that_only_nft_can_show_do_not_stop_what_does_not_need_them(
     """The nft variant is not ours to write to, or the table is none that ours belong in."""
     bare.driver.send({"op": "reopen", "arguments": [bare.variant]})
     bare.driver.receive()
-    with nft_writes(bare, table):
+    odd = f"table='{table}', chain='odd'"
+    lines = (
+        f"nft.chain('add', table='{table}', name='odd')",
+        f"nft.rule('add', {odd}, expressions=([genex('ct', {{'DREG': 1, 'KEY': 0}})],))",
+    )
+    with nft_tables(bare, 2, (table,), *lines):
         if (bare.variant, table) == ("nft", "filter"):
             bare.driver.send({"op": "apply", "wants": {**WANTS}})
             assert "another program wrote it" in bare.driver.receive()["message"]
