@@ -25,6 +25,21 @@ def test_a_burst_of_repairs_goes_through_then_one_in_five_seconds_until_it_is_qu
     assert not damper.contested(55)
 
 
+def test_promise_10_a_fight_of_minutes_is_one_condition_and_one_repair_in_five_seconds() -> None:
+    """Somebody undoes every repair at once: no new burst after half a minute."""
+    damper = Damper()
+    contested = []
+    for tick in range(3_000):
+        now_s = tick / 10
+        if damper.allows(now_s):
+            damper.repaired(now_s)
+        contested.append(damper.contested(now_s))
+    assert damper.total <= 20 + 300 / 5
+    assert contested.index(True) < 25
+    assert all(contested[contested.index(True) :])
+    assert not damper.contested(300 + 31)
+
+
 def test_seldom_repairs_are_never_held_back() -> None:
     damper = Damper()
     for repair in range(50):
