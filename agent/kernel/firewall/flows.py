@@ -40,6 +40,11 @@ _ORIGINAL, _REPLY, _STATUS, _ZONE, _STATUS_MASK = 1, 2, 3, 18, 26
 """CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_ZONE, CTA_STATUS_MASK."""
 _TUPLE_IP, _V4_SOURCE, _V4_DEST = 1, 1, 2
 """CTA_TUPLE_IP, CTA_IP_V4_SRC, CTA_IP_V4_DST."""
+_SOURCE_HEAD: Final = struct.pack(
+    "=HHHHH", _ORIGINAL | _NESTED, 20, _TUPLE_IP | _NESTED, 8, _V4_SOURCE
+)
+_DEST_HEAD: Final = struct.pack("=HH", 8, _V4_DEST)
+"""What the kernel writes first, around the addresses: where to a flow goes is seen at a glance."""
 _SOURCE_NAT: Final = struct.pack("!I", 1 << 4)
 """IPS_SRC_NAT of linux/netfilter/nf_conntrack_common.h."""
 _DEADLINE_S: Final = 3.0
@@ -108,6 +113,8 @@ class _Wrong:
 
     def key(self, payload: bytes) -> bytes | None:
         """The attributes by which the kernel finds this flow; None when nothing is wrong."""
+        if self._goes_elsewhere(payload):
+            return None
         original = reply = zone = b""
         for number, value in attributes(payload, _MESSAGE.size):
             if number == _ORIGINAL:
@@ -124,6 +131,11 @@ class _Wrong:
             return None
         key = _attribute(_ORIGINAL | _NESTED, original)
         return key + _attribute(_ZONE, zone) if zone else key
+
+    def _goes_elsewhere(self, payload: bytes) -> bool:
+        """Surely not to the mesh: most flows of a host, of which there may be very many."""
+        is_usual = payload[6:16] == _SOURCE_HEAD and payload[20:24] == _DEST_HEAD
+        return is_usual and not _in(int.from_bytes(payload[24:28]), self._cidrs)
 
 
 def _ranges(networks: Iterable[IPv4Network]) -> tuple[tuple[int, int], ...]:

@@ -71,10 +71,10 @@ class Programs:
         return Variant.NFT if version[4] == "nf_tables" else Variant.LEGACY
 
     def has(self, variant: Variant) -> bool:
-        """Whether this host can read and write ``variant``."""
+        """Whether this host can read and write ``variant``, as far as names of programs tell."""
         try:
             self._program(variant, "save")
-        except DependencyMissing:
+        except (DependencyMissing, FirewallError):  # an `iptables` that fails is none
             return False
         return True
 

@@ -55,6 +55,16 @@ def test_nonsense_for_a_version_is_an_error(put: Put, tmp_path: Path) -> None:
         Programs(str(tmp_path)).default_variant()
 
 
+def test_a_broken_iptables_is_no_reason_to_do_without_the_named_programs(
+    put: Put, tmp_path: Path
+) -> None:
+    put("iptables", "exit 1")
+    put("iptables-nft-save", "echo saved")
+    programs = Programs(str(tmp_path))
+    assert programs.has(Variant.NFT)
+    assert not programs.has(Variant.LEGACY)
+
+
 def test_plain_names_serve_where_a_host_has_one_variant_only(put: Put, tmp_path: Path) -> None:
     put("iptables", "echo 'iptables v1.8.9 (nf_tables)'")
     put("iptables-save", "echo saved")
