@@ -106,12 +106,16 @@ class Pacer:
     def observed(self, change: RouteChange) -> None:
         """Remember who wrote, for a route that is being repaired."""
         key = route_key(change.route)
-        mended = any(
-            (kind, key) in self._repairs or key.destination in lately
+        ours_went = change.gone and change.route.protocol == self._protocol
+        if not ours_went and self._mended(key):
+            self._writers[key] = change.route.protocol
+
+    def _mended(self, key: RouteKey) -> bool:
+        """Whether we wrote, or took away, something under this key lately."""
+        return any(
+            (kind, key) in self._repairs or (kind, key) in self._fights or key.destination in lately
             for kind, lately in self._lately.items()
         )
-        if mended and not (change.gone and change.route.protocol == self._protocol):
-            self._writers[key] = change.route.protocol
 
     def links_changed(self) -> None:
         """Forget repairs: the kernel itself takes routes when links or addresses go."""
@@ -188,7 +192,8 @@ class Pacer:
         ]
         for case in stale:
             del self._repairs[case]
-            self._writers.pop(case[1], None)
+        if self._writers:
+            self._writers = {k: w for k, w in self._writers.items() if self._mended(k)}
 
     def conditions(self, wanted: Container[RouteKey] | None = None) -> tuple[Condition, ...]:
         """``route-fight`` and ``route-refused`` for each route that has one now, bounded.

@@ -179,6 +179,22 @@ def test_one_who_writes_as_us_or_only_deletes_is_named_so() -> None:
         assert words in pacer.conditions()[0].cause
 
 
+def test_promise_10_who_wrote_once_is_forgotten_with_what_was_repaired() -> None:
+    pacer = Pacer()
+    succeed(pacer, plan(A, B, reason=Reason.MISSING), 0)
+    for route in (A, B):
+        pacer.observed(RouteChange(route=replace(route, protocol=186)))
+    for tick in range(20):
+        succeed(pacer, plan(A), tick / 10)
+    assert len(pacer._writers) == 2
+    pacer.allow(plan(A), 13)
+    assert [key.destination for key in pacer._writers] == [A.destination], "the fight stands"
+    assert "bgp" in pacer.conditions()[0].cause
+    pacer.allow(plan(A), 200)
+    pacer.allow(plan(A), 202)
+    assert pacer._writers == {}
+
+
 def test_what_is_no_longer_wanted_has_no_condition() -> None:
     pacer = Pacer()
     fail(pacer, plan(A), 0)
