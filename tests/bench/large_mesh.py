@@ -168,7 +168,11 @@ class Agent:
         routes = self._settings.routes
         world = self.known.world(route_protocol=routes.protocol, route_table=routes.table)
         assert world is not None
-        self.passes.run(world, may_delete=True, may_sweep=True, docker_seen=False)
+        again = True
+        while again:  # one pass writes for a limited time
+            self.passes.run(world, may_delete=True, may_sweep=True, docker_seen=False)
+            again = self.passes.report.again_in_s == 0
+            self.passes.fell_due(frozenset({"routes"} if again else ()))
 
     def compare_all(self) -> None:
         """The timer's full pass, and the copy."""
