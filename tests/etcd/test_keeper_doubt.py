@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 import time
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.errors import EtcdUnavailable
-from agent.leases import trust
+from agent.leases import kv, trust
 from agent.leases.directory import Directory
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
@@ -146,6 +148,53 @@ def _written(mesh: Registry) -> dict[bytes, int]:
     }
 
 
+def test_promises_1_and_2_whatever_is_deleted_is_there_again_and_nobody_has_anothers(
+    mesh: Registry,
+) -> None:
+    """Keys, and etcd leases under them, are taken away at random from hosts that live."""
+    chance = random.Random(os.environ.get("HOSTMESH_TEST_SEED", "1"))  # noqa: S311 - a test's
+    heard = [Heard() for _ in range(4)]
+    with contextlib.ExitStack() as stack:
+        for number, each in enumerate(heard):
+            keeper = stack.enter_context(
+                keep(
+                    mesh, each, host_id=host(number), boot_id=f"{number:032x}",
+                    settings=replace(SHORT, ttl_s=86_400),
+                )
+            )  # fmt: skip
+            keeper.update(
+                replace(
+                    REGISTRATION,
+                    node_address=request(number).node_address,
+                    host_name=f"host{number}",
+                )
+            )
+        subnets = [eventually(held(each)).subnet for each in heard]
+        whole = mesh.keys.everything
+        until_s = time.monotonic() + 5
+        while time.monotonic() < until_s:
+            records = mesh.client.range(whole.start, whole.end).records
+            ours = [each for each in records if each.key != mesh.keys.config]
+            for record in chance.sample(ours, chance.randint(0, len(ours))):
+                if chance.choice((True, False, False)):
+                    mesh.client.revoke(record.lease_id)
+                else:
+                    mesh.client.txn("w", [], [kv.delete(record.key)])
+            time.sleep(chance.random() * 0.4)
+
+        def all_there() -> bool:
+            view = mesh.snapshot()
+            return (
+                {host(number): subnet for number, subnet in enumerate(subnets)}
+                == {each.host_id: each.subnet for each in view.leases}
+                == dict(view.memory)
+                == {each.host_id: each.subnet for each in view.heartbeats.values()}
+            )
+
+        eventually(all_there, timeout_s=20)
+        assert [each.last[0].subnet for each in heard] == subnets
+
+
 class _Host:
     """A host as far as leases go: believes views or raises the alarm, as the daemon does."""
 
@@ -199,8 +248,9 @@ class _Host:
         return lease.subnet if lease else None
 
 
+@pytest.mark.parametrize("brings_config", [False, True], ids=["", "[mesh]"])
 def test_promise_4_etcd_replaced_by_an_empty_one_with_a_fifth_host_joining_at_once(
-    etcd: Etcd,
+    etcd: Etcd, brings_config: bool
 ) -> None:
     """Every holder registers what it held; the joiner waits and takes nobody's subnet."""
     with contextlib.ExitStack() as stack:
@@ -216,6 +266,8 @@ def test_promise_4_etcd_replaced_by_an_empty_one_with_a_fifth_host_joining_at_on
         etcd.arguments += ["--initial-cluster-token", "another"]
         etcd.start()
         etcd.wait_healthy()
+        if brings_config:  # as agent.daemon.joining does
+            first.mesh.create_config(config("10.64.0.0/14"), grace_s=3)
         fifth = _Host(etcd, stack, 4)
         eventually(lambda: len(first.mesh.snapshot().leases) == 4, timeout_s=20)
         eventually(lambda: all(each.alarm for each in hosts), timeout_s=20)  # each at its own time
