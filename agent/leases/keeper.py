@@ -14,9 +14,10 @@ from ipaddress import IPv4Address
 import structlog
 
 from agent import threads
-from agent.errors import EtcdAuthError, EtcdUnavailable, HostmeshError
+from agent.errors import EtcdUnavailable, HostmeshError
 from agent.leases.backoff import Backoff
 from agent.leases.beating import BEATS_PER_TTL, OwnHeartbeat
+from agent.leases.faults import CertificateRefusedError
 from agent.leases.move import Former
 from agent.leases.ownlease import OwnLease
 from agent.leases.refusals import condition_of
@@ -203,7 +204,7 @@ class Keeper:
                 with self._busy:
                     wait_s = self._step()
                 backoff.reset()
-            except (EtcdUnavailable, EtcdAuthError) as error:  # the directory tells the loop
+            except (EtcdUnavailable, CertificateRefusedError) as error:  # the directory tells it
                 _log.warning("lease-not-kept", reason=str(error), limit_key="keeper")
                 wait_s = backoff.next_s()
             except HostmeshError as error:

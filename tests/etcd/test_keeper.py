@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import replace
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
@@ -165,6 +166,64 @@ def test_what_is_released_after_pause_is_not_claimed_again_by_a_write_under_way(
         assert (mesh.snapshot().leases, dict(mesh.snapshot().heartbeats)) == ((), {})
         keeper.update(REGISTRATION)
         eventually(lambda: mesh.snapshot().leases)
+
+
+def test_promise_9_an_account_that_may_read_and_not_write_is_told(
+    etcd: Etcd, tmp_path: Path
+) -> None:
+    """The directory, which only reads, has nothing to complain about."""
+    password = tmp_path / "password"
+    password.write_text("secret")
+    heard = Heard()
+    with registry(etcd) as mesh:
+        mesh.create_config(config())
+    for command in (
+        "user add root:rootpw",
+        "user grant-role root root",
+        "user add reader:secret",
+        "role add reader",
+        "role grant-permission reader read --prefix=true /hostmesh/",
+        "user grant-role reader reader",
+        "auth enable",
+    ):
+        etcd.ctl(*command.split())
+    with registry(etcd, username="reader", password_file=password) as mesh, keep(mesh, heard) as it:
+        it.update(REGISTRATION)
+        eventually(lambda: condition(heard) == "lease-not-held")
+        assert "permission denied" in heard.last[1][0].cause
+        root = ["--user", "root:rootpw"]
+        grant = "role grant-permission reader readwrite --prefix=true /hostmesh/"
+        etcd.ctl(*grant.split(), flags=root)
+        eventually(held(heard), timeout_s=20)
+        assert heard.last[1] == ()
+
+
+def test_promise_9_a_full_etcd_is_told_and_what_is_held_stays() -> None:
+    """Reads and keepalives go on, writes are refused: a heartbeat cannot change."""
+    heard = Heard()
+    with Etcd(arguments=["--quota-backend-bytes", "2000000"]) as etcd, registry(etcd) as mesh:
+        mesh.create_config(config())
+        with keep(mesh, heard) as keeper:
+            keeper.update(REGISTRATION)
+            lease = eventually(held(heard))
+            eventually(lambda: mesh.snapshot().heartbeats.get(host(1)))
+            for number in range(64):
+                etcd.ctl("put", f"/other/{number}", "x" * 100_000, check=False)
+            keeper.update(replace(REGISTRATION, docker_state=DockerState.READY))
+            eventually(lambda: condition(heard) == "lease-not-held")
+            assert "space exceeded" in heard.last[1][0].cause
+            assert "compact, defragment" in heard.last[1][0].hint
+            assert heard.last[0] == lease
+            assert mesh.snapshot().lease_of(host(1)) == lease
+            etcd.ctl("del", "--prefix", "/other/")
+            etcd.ctl("compact", str(mesh.snapshot().revision))
+            etcd.ctl("defrag")
+            etcd.ctl("alarm", "disarm")
+            eventually(
+                lambda: mesh.snapshot().heartbeats[host(1)].docker is DockerState.READY,
+                timeout_s=20,
+            )
+            eventually(lambda: heard.last[1] == ())
 
 
 def test_an_outage_longer_than_the_heartbeat_is_made_good(etcd: Etcd) -> None:
