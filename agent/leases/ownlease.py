@@ -121,7 +121,10 @@ class OwnLease:
         if self._last_subnet is not None and not only_wanted:
             only_wanted = not self._may_leave()
         if held_back and had is None:
-            raise GraceError("new claims are held back while etcd is in doubt")
+            raise GraceError(
+                "new claims are held back while this host does not believe etcd",
+                hint="etcd-alarm says why; agentctl etcd accept ends it by word",
+            )
         if had is None:
             self._await_holders()
         try:

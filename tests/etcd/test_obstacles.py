@@ -13,7 +13,7 @@ from agent.leases import kv
 from agent.leases.operator import Operator
 from agent.leases.registry import Registry
 from tests.etcd.support.etcdlab import Heard, eventually, host, request
-from tests.etcd.support.keeping import REGISTRATION, SHORT, held, keep
+from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep
 
 pytestmark = pytest.mark.etcd
 
@@ -85,6 +85,25 @@ def test_a_host_whose_own_record_was_overwritten_is_told_the_key(mesh: Registry)
         mesh.claim(request(1, wanted=lease.subnet, only_wanted=True))
     assert key in refused.value.message
     assert f"etcdctl del {key}" in refused.value.hint
+
+
+def test_promise_2_a_live_hosts_overwritten_record_is_its_own_again_when_it_is_deleted(
+    mesh: Registry,
+) -> None:
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.update(REGISTRATION)
+        lease = eventually(held(heard))
+        keeper.update(replace(REGISTRATION, wanted_subnet=lease.subnet, may_change_subnet=False))
+        key = _write(mesh, f"subnets/{lease.subnet.network_address}-16")
+        eventually(lambda: heard.last[1] and key in heard.last[1][0].cause)
+        assert condition(heard) == "lease-taken"
+        assert f"etcdctl del {key}" in heard.last[1][0].hint
+        with pytest.raises(ClaimConflict):
+            mesh.claim(request(2, wanted=lease.subnet, only_wanted=True))
+        mesh.client.txn("w", [], [kv.delete(key.encode())])
+        eventually(lambda: heard.last[0] and not heard.last[1], timeout_s=25)
+        assert heard.last[0].subnet == lease.subnet
 
 
 def test_reserve_says_what_is_in_the_way_though_it_is_not_used(mesh: Registry) -> None:
