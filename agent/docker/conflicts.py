@@ -20,6 +20,7 @@ from agent.model import Condition, DockerNetwork, Severity
 
 __all__ = [
     "Finding",
+    "doubled_keys",
     "file_conflicts",
     "flag_conflicts",
     "foreign_keys",
@@ -33,6 +34,9 @@ _FLAGS: Mapping[str, KeyPath] = {
     "mtu": MTU,
     "default-network-opts": NETWORK_MTU,
 }
+_FALSE = frozenset({"false", "False", "FALSE", "f", "F", "0"})
+"""What Go takes for false."""
+
 _WAY_OUT = "remove it from {where} and restart Docker, or set docker.manage = false"
 
 
@@ -72,11 +76,45 @@ def flag_conflicts(
             found.setdefault((finding.condition.name, "bridge"), finding)
         if flags.get("hosts") and document.has(("hosts",)):
             found.setdefault(("docker-hosts-conflict", ""), _hosts(flags.get("hosts"), where))
-        if flags.get("iptables")[-1:] == ("false",):
+        if _FALSE.intersection(flags.get("iptables")[-1:]):
             found.setdefault(("docker-iptables-off", ""), _iptables_off(f"--iptables of {where}"))
         for cidr in flags.get("fixed-cidr"):
             found.update(_fixed_cidr(wants, cidr, f"--fixed-cidr of {where}"))
+        for gateway in flags.get("default-gateway"):
+            if not _inside(gateway, wants):
+                finding = _gateway(gateway, wants, f"--default-gateway of {where}")
+                found.setdefault((finding.condition.name, ""), finding)
     return tuple(found.values())
+
+
+def doubled_keys(sources: Mapping[str, Flags], document: Document) -> tuple[Finding, ...]:
+    """Find keys that are in the file and a flag as well: dockerd starts with neither of the two.
+
+    A running one may have been started before the second was written. From 23.0 dockerd itself
+    says so when it is asked to check the file; older ones say it when they do not come back.
+
+    Args:
+        sources: Flags by where they were seen.
+        document: daemon.json as it is to be.
+    """
+    found: dict[str, Finding] = {}
+    for where, flags in sources.items():
+        for name in flags.names:
+            if document.has((name,)) and name != "hosts":  # which has a condition of its own
+                found.setdefault(name, _doubled(name, document.source, where))
+    return tuple(found.values())
+
+
+def _doubled(name: str, source: str, where: str) -> Finding:
+    condition = Condition(
+        name="docker-flag-conflict",
+        subject=name,
+        cause=f"{name} is in {source} and a flag of {where}: dockerd does not start with both",
+        hint="take it out of one of them; of the unit with a drop-in (ExecStart= twice), see"
+        " systemctl cat docker",
+        severity=Severity.ERROR,
+    )
+    return Finding(condition, blocks=True)
 
 
 def _flag(
@@ -121,7 +159,7 @@ def file_conflicts(wants: DockerWants, document: Document, version: str) -> tupl
         found += _fixed_cidr(wants, cidr, f'"fixed-cidr" in {source}').values()
     gateway = document.value(("default-gateway",))
     if isinstance(gateway, str) and gateway and not _inside(gateway, wants):
-        found.append(_gateway(gateway, wants, source))
+        found.append(_gateway(gateway, wants, f'"default-gateway" in {source}'))
     if document.value(("iptables",)) is False:
         found.append(_iptables_off(f'"iptables" in {source}'))
     return tuple(found)
@@ -193,11 +231,11 @@ def _inside(address: str, wants: DockerWants) -> bool:
         return False
 
 
-def _gateway(gateway: str, wants: DockerWants, source: str) -> Finding:
+def _gateway(gateway: str, wants: DockerWants, where: str) -> Finding:
     condition = Condition(
         name="docker-default-gateway-outside",
-        cause=f'"default-gateway" in {source} is {gateway}, outside docker0\'s '
-        f"{wants.bip.network}: dockerd does not start with that",
+        cause=f"{where} is {gateway}, outside docker0's {wants.bip.network}:"
+        " dockerd does not start with that",
         hint=f"change it to an address inside {wants.bip.network}, or remove it",
         severity=Severity.ERROR,
     )

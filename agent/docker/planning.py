@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 
-from agent.docker.conflicts import Finding, file_conflicts, flag_conflicts, foreign_keys
+from agent.docker.conflicts import (
+    Finding,
+    doubled_keys,
+    file_conflicts,
+    flag_conflicts,
+    foreign_keys,
+)
 from agent.docker.document import Document, KeyPath, parse
 from agent.docker.journal import digest, undo
 from agent.docker.jsonspan import JsonValue
@@ -69,9 +75,10 @@ def plan_file(
         and change.is_ours(snapshot.document.value(change.path))
         and not (change.path == NETWORK_MTU and not version)
     )
-    # A key of ours that this engine does not know is not in its way: it goes.
-    left = undo(snapshot.document, [change for change in ours if change.path in drop])
-    findings += file_conflicts(wants, parse(left, source=snapshot.document.source), version)
+    # A key of ours that this engine does not know, or has as a flag now, goes: it hinders nothing.
+    text = undo(snapshot.document, [change for change in ours if change.path in drop])
+    left = parse(text, source=snapshot.document.source)
+    findings += (*file_conflicts(wants, left, version), *doubled_keys(flags, left))
     return FilePlan(
         values=values,
         drop=drop,

@@ -18,6 +18,7 @@ _VALUES = {
     "-b": "bridge",
     "--bridge": "bridge",
     "--bip": "bip",
+    "--default-gateway": "default-gateway",
     "--fixed-cidr": "fixed-cidr",
     "--mtu": "mtu",
     "-H": "hosts",
@@ -26,14 +27,39 @@ _VALUES = {
     "--default-network-opt": "default-network-opts",
     "--config-file": "config-file",
 }
+_SHORT = {"b": "bridge", "D": "debug", "G": "group", "H": "host", "l": "log-level"}
+_SHORT |= {"p": "pidfile", "s": "storage-driver"}
+_PLURALS = {
+    "authorization-plugin": "authorization-plugins",
+    "default-address-pool": "default-address-pools",
+    "default-network-opt": "default-network-opts",
+    "default-ulimit": "default-ulimits",
+    "dns-opt": "dns-opts",
+    "exec-opt": "exec-opts",
+    "host": "hosts",
+    "insecure-registry": "insecure-registries",
+    "label": "labels",
+    "log-opt": "log-opts",
+    "node-generic-resource": "node-generic-resources",
+    "registry-mirror": "registry-mirrors",
+    "storage-opt": "storage-opts",
+}
+"""Flags that may be given more than once have a key of another name."""
+
 _SWITCHES = {"--iptables": "iptables", "--live-restore": "live-restore"}
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """Flags that matter to us, under daemon.json's names; values as given, in order."""
+    """Flags of a dockerd, under daemon.json's names.
+
+    Attributes:
+        values: Of those that matter to us, as given, in order.
+        names: Of all that were given.
+    """
 
     values: tuple[tuple[str, str], ...] = ()
+    names: tuple[str, ...] = ()
 
     def get(self, name: str) -> tuple[str, ...]:
         """Return all values that were given for ``name``."""
@@ -41,15 +67,19 @@ class Flags:
 
 
 def parse_flags(argv: Sequence[str]) -> Flags:
-    """Return the flags in a dockerd command line, ``argv[0]`` included; others are passed over.
+    """Return the flags in a dockerd command line, ``argv[0]`` included.
 
     Understands ``--bip=X``, ``--bip X``, ``-b X``, ``-bX`` and ``-H X``, as dockerd does.
     """
     found: list[tuple[str, str]] = []
+    names: list[str] = []
     rest = list(argv[1:])
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
+        if word.startswith("-"):
+            given = name[2:] if name.startswith("--") else _SHORT.get(word[1:2], "")
+            names.append(_PLURALS.get(given, given))
         if name in _SWITCHES:
             found.append((_SWITCHES[name], value if equals else "true"))
         elif name in _VALUES and equals:
@@ -58,7 +88,7 @@ def parse_flags(argv: Sequence[str]) -> Flags:
             found.append((_VALUES[name], rest.pop(0)))
         elif word[:2] in _VALUES and not word.startswith("--") and len(word) > len("-b"):
             found.append((_VALUES[word[:2]], word[2:]))
-    return Flags(tuple(found))
+    return Flags(tuple(found), tuple(dict.fromkeys(filter(None, names))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from agent.docker.restarter import Restarter
 from agent.docker.service import CommandResult, DockerService, Stopped
 from agent.docker.wants import wants_of
 from agent.errors import Refused
-from agent.model import DockerNetwork, DockerState
+from agent.model import DockerNetwork, DockerState, Severity
 from agent.settings import DockerSettings
 from tests.unit.docker.dockerworld import OLD, WANTS, Room, World, make, names, write
 
@@ -352,6 +352,28 @@ def test_an_unusable_file_is_a_condition_with_its_place(room: Room, world: World
     assert names(report) == {"docker-config-unusable"}
     assert "daemon.json:1:16" in report.conditions[0].cause
     assert (room.text, world.restarts) == ('{"debug": true,}', 0)
+
+
+def test_promise_7_a_file_that_the_next_start_would_not_survive_holds_the_restart(
+    room: Room, world: World
+) -> None:
+    """The operator's own doing, not noticed yet: the restart for the lease would be blamed."""
+    text = '{"log-level": "info"}'
+    write(world, text)
+    world.argv = ("dockerd", "--log-level=debug")
+    report = room.ensure()
+    assert names(report) == {"docker-flag-conflict"}
+    assert (room.text, world.restarts) == (text, 0)
+    world.argv = ("dockerd",)
+    assert room.ensure().state is DockerState.READY
+
+
+def test_a_key_of_ours_that_became_a_flag_goes_from_the_file(room: Room, world: World) -> None:
+    assert room.ensure().state is DockerState.READY
+    world.argv = ("dockerd", f"--bip={WANTS.bip}")
+    report = room.ensure()
+    assert {each.severity for each in report.conditions} == {Severity.INFO}
+    assert "bip" not in json.loads(room.text or "")
 
 
 def test_podman_is_left_alone(room: Room, world: World) -> None:

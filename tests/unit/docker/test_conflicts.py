@@ -7,6 +7,7 @@ import pytest
 
 from agent.docker.conflicts import (
     Finding,
+    doubled_keys,
     file_conflicts,
     flag_conflicts,
     foreign_keys,
@@ -123,11 +124,41 @@ def test_keys_of_the_file(text: str, name: str | None, blocks: bool) -> None:
     [
         (("-b", "br0"), "docker-bridge-set"),
         (("--fixed-cidr=172.17.0.0/24",), "docker-fixed-cidr-outside"),
+        (("--default-gateway=172.17.0.254",), "docker-default-gateway-outside"),
+        (("--iptables=0",), "docker-iptables-off"),
         (("--iptables=false",), "docker-iptables-off"),
     ],
 )
 def test_the_same_as_flags(argv: tuple[str, ...], name: str) -> None:
     assert name in by_name(flag_conflicts(WANTS, seen(*argv), EMPTY))
+
+
+@pytest.mark.parametrize(
+    ("argv", "text", "subject"),
+    [
+        (("--log-level=debug",), '{"log-level": "info"}', "log-level"),
+        (("--bip", "10.64.0.1/17"), '{"bip": "10.64.0.1/17"}', "bip"),
+        (("-D",), '{"debug": true}', "debug"),
+        (("-l", "info"), '{"log-level": "info"}', "log-level"),
+        (("--label", "a=b"), '{"labels": ["c=d"]}', "labels"),
+        (("--containerd=/run/x",), '{"containerd": "/run/x"}', "containerd"),
+        (
+            ("--default-network-opt=bridge=x=y",),
+            '{"default-network-opts": {}}',
+            "default-network-opts",
+        ),
+        (("--containerd=/run/x", "-H", "fd://"), '{"debug": true}', None),
+        (("-H", "fd://"), '{"hosts": []}', None),
+        (("--dns", "--debug"), '{"debug": true}', "debug"),
+    ],
+)
+def test_a_key_that_is_a_flag_as_well_is_found_before_dockerd_finds_it(
+    argv: tuple[str, ...], text: str, subject: str | None
+) -> None:
+    found = doubled_keys(seen(*argv), parse(text))
+    assert [each.condition.subject for each in found] == ([subject] if subject else [])
+    assert all(each.blocks and each.condition.name == "docker-flag-conflict" for each in found)
+    assert all("the unit" in each.condition.cause for each in found)
 
 
 def test_promise_7_keys_the_operator_set_are_theirs() -> None:
