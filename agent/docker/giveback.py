@@ -15,7 +15,7 @@ from ipaddress import IPv4Interface, IPv4Network
 import structlog
 
 from agent.docker.decide import Held, Word
-from agent.docker.journal import Journal
+from agent.docker.journal import Journal, Phase
 from agent.docker.jsonspan import JsonValue
 from agent.docker.managed import ManagedDocker
 from agent.docker.planning import pools_of
@@ -109,6 +109,9 @@ class GiveBack:
     def _restore_file(
         self, journal: Journal, reading: EngineReading, *, may_restart: bool, force: bool
     ) -> RestoreReport:
+        if not reading.facts.reachable:
+            kept = self._kept(journal, reading)
+            return _report(self.put_back(), kept, reading, journal)
         if not _in_force(journal, reading):
             return _report(self.put_back(), (), reading, journal)
         word = Word.NOW_UNDER_CONTAINERS if force else Word.NONE
@@ -125,6 +128,20 @@ class GiveBack:
         if address is not None:
             todo += f"; it keeps it unless started once with --bip={address}"
         return _report(self.put_back(), (todo,), reading, journal)
+
+    def _kept(self, journal: Journal, reading: EngineReading) -> tuple[str, ...]:
+        """What is left to do at a Docker that does not answer and had docker0 on the lease."""
+        bip = journal.change(BIP)
+        if journal.phase is Phase.WRITTEN or bip is None or bip.before not in {None, "null"}:
+            return ()  # it never had it, or daemon.json says where docker0 goes
+        try:
+            ours = IPv4Interface(str(bip.ours[-1]))
+        except ValueError:
+            return ()
+        address = journal.bridge_before or docker0_of_old(self._routes(), ours.network)
+        why = f"Docker does not answer ({reading.facts.problem})"
+        keeps = f"docker0 keeps {ours}, which is no longer ours"
+        return (f"{why}: {keeps}, unless Docker is started once with --bip={address}",)
 
     def move_back(self, reading: EngineReading) -> RestoreReport:
         """Restart with docker0's former address, then put the file back.

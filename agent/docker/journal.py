@@ -116,6 +116,10 @@ class Journal:
         """Return the change of that key, None when it is not ours."""
         return next((change for change in self.changes if change.path == path), None)
 
+    def is_untouched(self, now: Content) -> bool:
+        """Return whether the file is as we left it, or as it was when a kill came between."""
+        return digest(now.data) in {self.written, digest(self.previous.data)}
+
 
 def digest(data: bytes | None) -> str:
     """Return a name for some bytes; "absent" for no file."""
@@ -157,7 +161,7 @@ def merged_changes(
     merged = {change.path: change for change in changes}
     for path, value in values.items():
         raw, old = document.raw(path), merged.get(path)
-        if old and (raw is None or old.is_ours(document.value(path))):
+        if old and raw is not None and old.is_ours(document.value(path)):
             merged[path] = replace(old, ours=_unique(*old.ours, value))
         elif raw is None or not same_json(document.value(path), value):
             merged[path] = KeyChange(path, raw, (value,), document.depth_of(path))

@@ -209,8 +209,9 @@ class DaemonJsonStore:
         path = Path(journal.path)
         now = read_content(path)
         target = journal.previous
-        if digest(now.data) not in {journal.written, digest(target.data)}:
+        if not journal.is_untouched(now):
             target = self._undone(path, now, journal)
+            journal = replace(journal, pristine=False)
         self._save(replace(journal, failure=failure))
         changed = digest(target.data) != digest(now.data)
         self._put(path, target)
@@ -235,7 +236,9 @@ class DaemonJsonStore:
         target = self._undone(path, now, journal)
         if digest(target.data) == digest(now.data):
             return False
-        self._save(replace(journal, previous=target))
+        pristine = journal.pristine and journal.is_untouched(now)
+        journal = replace(journal, pristine=pristine, previous=target)
+        self._save(journal)
         self._put(path, target)
         self._save(self._after_roll_back(journal, target, journal.failure))
         return True
@@ -274,8 +277,7 @@ class DaemonJsonStore:
         return changed
 
     def _restored(self, path: Path, now: Content, journal: Journal) -> Content:
-        untouched = {journal.written, digest(journal.previous.data)}
-        if journal.pristine and now.data is not None and digest(now.data) in untouched:
+        if journal.pristine and now.data is not None and journal.is_untouched(now):
             return journal.original
         return self._undone(path, now, journal)
 
@@ -338,7 +340,7 @@ class DaemonJsonStore:
                 written=digest(content.data),
                 made_folder=not snapshot.path.parent.exists(),
             )
-        untouched = digest(snapshot.content.data) in {old.written, digest(old.previous.data)}
+        untouched = old.is_untouched(snapshot.content)
         previous = snapshot.content
         if old.phase in {Phase.WRITTEN, Phase.RESTARTING}:
             # No engine was seen with what we wrote last, so that is nowhere to go back to.

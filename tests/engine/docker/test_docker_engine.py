@@ -286,9 +286,37 @@ def test_promise_7_an_engine_that_does_not_come_up_is_rolled_back_once(driven: D
     again = driven.ensure()
     assert names(again) == {"docker-rolled-back"}
     assert (driven.file(), driven.starts()) == (text, starts)
+    script = driven.host.path(WRAPPER).read_text()
     driven.host.run(["rm", WRAPPER])
-    driven.host.write_file(DAEMON_JSON, text.replace("false", "true"))
+    text = text.replace("false", "true")
+    driven.host.write_file(DAEMON_JSON, text)
     assert driven.ensure()["state"] == "ready", "tried again once something changed"
+    driven.host.write_file(WRAPPER, script, mode=0o755)
+    report = driven.ensure(subnet="10.65.0.0/16")
+    assert (names(report), report["facts"]["reachable"]) == ({"docker-rolled-back"}, True)
+    assert driven.file() == text, "the file from before has a lease, too: what the operator wrote"
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        ("--log-level=debug", '{"log-level": "info"}'),
+        ("-D", '{"debug": true}'),
+        ("--label=a=b", '{"labels": ["c=d"]}'),
+    ],
+)
+def test_a_key_that_is_a_flag_as_well_is_found_before_dockerd_finds_it(
+    driven: Driven, flag: str, text: str
+) -> None:
+    """The operator wrote it into the file while dockerd ran; the next start would be its last."""
+    driven.wrap(f'exec /usr/sbin/dockerd {flag} "$@"')
+    driven.host.service("restart", "docker")
+    driven.host.write_file(DAEMON_JSON, text)
+    asked = driven.host.run(["/usr/sbin/dockerd", flag], check=False)
+    assert "both as a flag and in the configuration file" in asked.stderr + asked.stdout
+    starts = driven.starts()
+    assert names(driven.ensure()) == {"docker-flag-conflict"}
+    assert (driven.file(), driven.starts()) == (text, starts)
 
 
 def test_a_flag_in_the_way_is_found_before_dockerd_finds_it(driven: Driven) -> None:

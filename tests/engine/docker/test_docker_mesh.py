@@ -106,16 +106,30 @@ def test_compose_like_networks_of_three_hosts_reach_each_other(mesh: Lab) -> Non
 
 
 def test_the_mtu_follows_the_uplink_on_docker0_and_new_networks(mesh: Lab) -> None:
+    """At the start, and when the uplink's changes under an agent that runs."""
     host = mesh.hosts["host2"]
-    host.docker("network", "create", "small")
-    try:
-        for network in ("bridge", "small"):
-            host.start_container("web", network=network)
-            shown = host.docker("exec", "web", "cat", "/sys/class/net/eth0/mtu").stdout
-            host.remove_container("web")
-            assert shown.strip() == "1400", network
-    finally:
-        host.docker("network", "rm", "small")
+    starts = host.services()["docker"]["starts"]
+    for mtu in ("1400", "1380"):
+        host.run(["ip", "link", "set", "eth0", "mtu", mtu])
+        wait_until(lambda mtu=mtu: docker0_mtu(host) == mtu, 60, f"an MTU of {mtu} on docker0")  # type: ignore[misc]
+        host.docker("network", "create", "small")
+        try:
+            for network in ("bridge", "small"):
+                host.start_container("web", network=network)
+                shown = host.docker("exec", "web", "cat", "/sys/class/net/eth0/mtu").stdout
+                host.remove_container("web")
+                assert shown.strip() == mtu, network
+        finally:
+            host.docker("network", "rm", "small")
+    assert host.services()["docker"]["starts"] == starts + 1
+    assert host.ready()
+
+
+def docker0_mtu(host: Host) -> str:
+    shown = host.docker("network", "inspect", "bridge", check=False)
+    if shown.returncode != 0:
+        return "dockerd does not answer"
+    return str(json.loads(shown.stdout)[0]["Options"].get("com.docker.network.driver.mtu", "1500"))
 
 
 def asker(source: Host, address: str) -> str:

@@ -472,6 +472,19 @@ def test_leaving_by_force_restarts_under_containers(room: Room, world: World) ->
     assert (world.bip, world.restarts) == (OLD, 2)
 
 
+@pytest.mark.parametrize("had_it", [True, False])
+def test_leaving_a_docker_that_does_not_answer_says_what_it_will_keep(
+    room: Room, world: World, had_it: bool
+) -> None:
+    """dockerd has docker0's address in its own store as well as in daemon.json."""
+    world.up = had_it
+    room.ensure()
+    world.up = False
+    report = room.give_back.restore()
+    assert (room.text, world.restarts) == (None, int(had_it))
+    assert ["--bip=172.17.0.1/16" in line for line in report.todo] == [True] * had_it
+
+
 def test_docker0_goes_where_docker_itself_would_put_it() -> None:
     lease = IPv4Network("10.64.0.0/17")
     taken = [lease, IPv4Network("172.17.0.0/16"), IPv4Network("172.18.4.0/24")]
