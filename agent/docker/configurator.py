@@ -33,8 +33,8 @@ __all__ = ["Configurator"]
 
 _log = structlog.get_logger("docker")
 
-_TURN_AGAIN_S = 2.0
-"""How soon to ask for the turn again: a restart of one dockerd takes about as long."""
+_AGAIN_S = 2.0
+"""How soon to look again at what is soon over: another host's turn, a container that ended."""
 
 
 _OVERTAKEN = frozenset({"docker-absent", "docker-not-answering", "docker-rolled-back"})
@@ -243,21 +243,28 @@ class Configurator:
         if held:
             job.conditions.append(pending_condition(what, *held))
             return
+        held = self._docker.unsettled(word=job.word)
+        if held:
+            job.conditions.append(pending_condition(what, *held))
+            job.again_in_s = _AGAIN_S
+            return
         with self._docker.turn(asked=job.word is not Word.NONE) as held:
             if held:
                 job.conditions.append(pending_condition(what, *held))
-                job.again_in_s = _TURN_AGAIN_S
+                job.again_in_s = _AGAIN_S
                 return
             _log.info("docker-restart-due", why=list(due.values()))
             outcome = self._restarter.apply(
                 name,
                 lambda seen: self._right(job, seen, tuple(due)),
-                held_now=lambda: self._docker.held_now(word=job.word),
+                held_now=lambda: (
+                    self._docker.unsettled(word=job.word) or self._docker.held_now(word=job.word)
+                ),
             )
         if outcome.held:
             job.reading = outcome.reading
             job.conditions.append(pending_condition(what, *outcome.held))
-            job.again_in_s = _TURN_AGAIN_S
+            job.again_in_s = _AGAIN_S
             return
         job.restarted = True
         self._note(job, outcome.reading, name, outcome.failure)

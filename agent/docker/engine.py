@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -23,7 +24,7 @@ from agent.docker.reading import (
     stays_down,
     unreachable,
 )
-from agent.docker.stream import EventStream
+from agent.docker.stream import EventStream, ended_containers
 from agent.errors import DockerError
 from agent.model import DockerFacts
 
@@ -102,6 +103,20 @@ class Engine:
                     if name not in expendable and stays_down(client.inspect_container(identity))
                 )
             )
+        return ()
+
+    def ended(self, within_s: float) -> tuple[str, ...]:
+        """Name the containers that ended in the last ``within_s`` seconds, from dockerd's memory.
+
+        It remembers its last 256 events. Names nobody when it does not answer.
+        """
+        if self._unavailable():
+            return ()
+        with (
+            _Failures(self._socket, self._timeout_s),
+            contextlib.closing(self._open()) as client,
+        ):
+            return ended_containers(client, time.time() - within_s)
         return ()
 
     def create_bridge(

@@ -164,7 +164,10 @@ def merged_changes(
         if old and raw is not None and old.is_ours(document.value(path)):
             merged[path] = replace(old, ours=_unique(*old.ours, value))
         elif raw is None or not same_json(document.value(path), value):
-            merged[path] = KeyChange(path, raw, (value,), document.depth_of(path))
+            # Dropped by us, or taken out by somebody: a roll back may still bring ours back.
+            earlier = old.ours if old and raw is None else ()
+            depth = document.depth_of(path)
+            merged[path] = KeyChange(path, raw, _unique(*earlier, value), depth)
     return tuple(merged.values())
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.docker.checker import FileChecker
-from agent.docker.decide import Held, Word, blocking_containers, held_back
+from agent.docker.decide import Held, Word, blocking_containers, held_back, names_shown
 from agent.docker.engine import Engine
 from agent.docker.ownnetwork import OwnNetwork
 from agent.docker.processes import Flags, ProcessTable, parse_flags
@@ -20,6 +20,10 @@ from agent.errors import Refused
 from agent.model import DockerFacts
 
 __all__ = ["EveryTurn", "ManagedDocker", "Settings", "Turn"]
+
+
+_SETTLE_S = 5.0
+"""How long Docker must have been idle before it is restarted without anybody's word."""
 
 
 class Settings(Protocol):
@@ -109,6 +113,20 @@ class ManagedDocker:
             word: The operator's, on this restart.
         """
         return self._service_holds() or self._facts_hold(facts, word)
+
+    def unsettled(self, *, word: Word = Word.NONE) -> Held | None:
+        """Return who ended a moment ago, None when nobody did or the operator gave their word.
+
+        The first idle moment of a busy host is often the middle of ``docker restart``, or of a
+        script that stops a container to start a new one.
+        """
+        if word is not Word.NONE or self.settings.restart != "when-idle":
+            return None
+        spared = self.settings.expendable
+        names = [name for name in self.engine.ended(_SETTLE_S) if name not in spared]
+        if not names:
+            return None
+        return f"{names_shown(names)} ended a moment ago, perhaps to start again", "wait a moment"
 
     def held_now(self, *, word: Word = Word.NONE) -> Held | None:
         """Look again, as late as can be: whose turn it is, and what runs by now.

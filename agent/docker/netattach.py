@@ -92,7 +92,7 @@ class NetworkAttacher:
             self._give_back.put_back()
             return []
         what = f"Docker must be restarted: docker0 has {reading.bip}, which {OWN_NETWORK} is to get"
-        held = self._docker.held(reading.facts, word=word)
+        held = self._docker.held(reading.facts, word=word) or self._docker.unsettled(word=word)
         if held:
             return [pending_condition(what, *held)]
         with self._docker.turn(asked=word is not Word.NONE) as not_ours:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,33 @@ if TYPE_CHECKING:
     import docker
     import requests
 
-__all__ = ["EventStream"]
+__all__ = ["EventStream", "ended_containers"]
+
+
+def ended_containers(client: docker.APIClient, since_s: float) -> tuple[str, ...]:
+    """Name the containers that ended since a moment (Unix time), from the events of the past.
+
+    Raises what the docker package raises. Its own ``events`` knows no deadline.
+    """
+    response = client.get(
+        f"{client.base_url}/v{client.api_version}/events",
+        params={
+            "since": f"{since_s:.9f}",
+            "until": f"{time.time():.9f}",
+            "filters": json.dumps({"type": ["container"], "event": ["die"]}),
+        },
+        timeout=client.timeout,
+    )
+    response.raise_for_status()
+    return tuple(sorted({_said(line)[2] for line in response.iter_lines() if line}))
+
+
+def _said(line: bytes) -> tuple[str, str, str]:
+    """Type, action and name of an event."""
+    event = json.loads(line)
+    actor = event.get("Actor") or {}
+    name = (actor.get("Attributes") or {}).get("name") or actor.get("ID") or ""
+    return str(event.get("Type")), str(event.get("Action")), str(name)
 
 
 class EventStream:
@@ -46,10 +73,7 @@ class EventStream:
 
         try:
             for line in self._response.iter_lines(chunk_size=None):
-                event = json.loads(line)
-                actor = event.get("Actor") or {}
-                name = (actor.get("Attributes") or {}).get("name") or actor.get("ID") or ""
-                yield str(event.get("Type")), str(event.get("Action")), str(name)
+                yield _said(line)
         except (requests.exceptions.RequestException, OSError, ValueError, AttributeError):
             return
 

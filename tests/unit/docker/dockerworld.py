@@ -64,6 +64,7 @@ class World:
     users: tuple[str, ...] = ()
     made: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    ended: tuple[str, ...] = ()
     meanwhile: list[Callable[[], None]] = field(default_factory=list)
 
     def read(self) -> EngineReading:
@@ -131,6 +132,10 @@ class FakeEngine(Engine):
 
     def stay_down(self, expendable: tuple[str, ...] = ()) -> tuple[str, ...]:
         return tuple(name for name in self.world.stay if name not in expendable)
+
+    def ended(self, within_s: float) -> tuple[str, ...]:
+        del within_s
+        return self.world.ended
 
     def create_bridge(
         self,

@@ -124,6 +124,31 @@ def test_promise_7_a_container_started_before_the_restart_is_seen(
     assert room.configurator.restart_now(WANTS, force=True).state is DockerState.READY
 
 
+def test_promise_7_the_middle_of_a_containers_restart_is_no_idle_engine(
+    room: Room, world: World
+) -> None:
+    """docker restart web, or a script that stops the old one to start the new."""
+    world.ended = ("web",)
+    report = room.ensure()
+    assert (names(report), world.restarts, world.asked) == ({"docker-restart-pending"}, 0, [])
+    assert "web ended a moment ago" in report.conditions[0].cause
+    assert report.again_in_s is not None
+    world.ended, world.meanwhile = (), [lambda: setattr(world, "ended", ("web",))]
+    assert names(room.ensure()) == {"docker-restart-pending"}
+    assert world.restarts == 0
+    assert room.configurator.restart_now(WANTS, force=False).state is DockerState.READY
+
+
+@pytest.mark.parametrize(
+    "settings", [DockerSettings(expendable=("web",)), DockerSettings(restart="always")]
+)
+def test_who_may_be_restarted_with_docker_is_not_waited_for(
+    world: World, tmp_path: Path, settings: DockerSettings
+) -> None:
+    world.ended = ("web",)
+    assert make(world, tmp_path / "state", settings).ensure().state is DockerState.READY
+
+
 @pytest.mark.parametrize("away", ["silent", "turn"])
 def test_promise_7_what_cannot_be_known_before_the_restart_holds_it(
     room: Room, world: World, away: str

@@ -12,6 +12,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -68,6 +69,7 @@ class FakeDocker:
         self.events: list[bytes | None] = []
         self.changed = threading.Condition()
         self.delay_s = 0.0
+        self.asked: list[dict[str, str]] = []
         self.server = self._serve()
 
     def _serve(self) -> ThreadingUnixStreamServer:
@@ -84,7 +86,8 @@ class FakeDocker:
 
             def do_GET(self) -> None:
                 time.sleep(fake.delay_s)
-                path = self.path.partition("?")[0]
+                path, _, query = self.path.partition("?")
+                fake.asked.append(dict(parse_qsl(query)))
                 path = "/" + path.split("/", 2)[2] if path.startswith("/v1.") else path
                 if path == "/events":
                     fake.stream(self)
@@ -115,6 +118,8 @@ class FakeDocker:
                 line = self.events.pop(0)
             if line is None:
                 handler.close_connection = True
+                if "until" in self.asked[-1]:  # of the past: it has an end
+                    handler.wfile.write(b"0\r\n\r\n")
                 return
             handler.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
             handler.wfile.flush()
@@ -171,6 +176,17 @@ def test_docker_says_what_it_is(fake: FakeDocker) -> None:
         False,
         {"x": "y"},
     )
+
+
+def test_who_ended_a_moment_ago_is_asked_of_the_past(fake: FakeDocker) -> None:
+    for name in ("web", "db", "web"):
+        fake.say("container", "die", name)
+    fake.cut()
+    assert Engine(fake.path).ended(5.0) == ("db", "web")
+    asked = fake.asked[-1]
+    assert float(asked["until"]) - float(asked["since"]) == pytest.approx(5.0, abs=1.0)
+    fake.stop()
+    assert Engine(fake.path).ended(5.0) == ()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -205,6 +206,48 @@ def test_mode_and_owner_are_kept_with_no_more_than_the_units_capabilities(
     assert (after.st_uid, after.st_gid) == (uid, gid)
     assert stat.S_IMODE(after.st_mode) == (0o640 if uid == 0 else 0o644)
     assert os.getxattr(file, "user.note") == b"mine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize(
+    ("mount", "hint"),
+    [
+        ("mount --bind {0} {0} && mount -o remount,bind,ro {0}", "ReadWritePaths="),
+        ("mount --bind {1} {1}", "mount its folder instead"),
+    ],
+)
+def test_a_link_to_where_the_agent_may_not_write_is_said_and_nothing_changes(
+    file: Path, tmp_path: Path, mount: str, hint: str
+) -> None:
+    """The hardened unit has every folder read-only but those of ReadWritePaths=."""
+    target = tmp_path / "srv/daemon.json"
+    write(target, TEXT)
+    file.parent.mkdir(parents=True)
+    file.symlink_to(target)
+    program = (
+        "import sys; from ipaddress import IPv4Network as N; from pathlib import Path\n"
+        "from agent.docker.store import DaemonJsonStore\n"
+        "from agent.docker.wants import keys_for, wants_of\n"
+        "from agent.errors import DockerConfigError\n"
+        "store = DaemonJsonStore(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "wanted = keys_for(wants_of(N('10.64.0.0/16'), None), '26.1')\n"
+        "try: store.change(store.read(), wanted)\n"
+        "except DockerConfigError as error: print(error.message, error.hint)\n"
+    )
+    argv = [sys.executable, "-c", program, str(file), str(tmp_path / "state")]
+    inside = f"{mount.format(target.parent, target)} && exec {shlex.join(argv)}"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", inside],
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert str(target) in done.stdout
+    assert hint in done.stdout
+    assert (file.is_symlink(), target.read_text()) == (True, TEXT)
+    assert [each.name for each in target.parent.iterdir()] == ["daemon.json"]
 
 
 def test_extended_attributes_are_kept(store: DaemonJsonStore, file: Path) -> None:
