@@ -132,11 +132,10 @@ class ManagedDocker:
         """Look again, as late as can be: whose turn it is, and what runs by now.
 
         Between the first look and the restart lie a check of the file, a write and a wait for
-        the turn, of a minute at the worst; a container may have been started meanwhile.
+        the turn, of a minute at the worst; a container may have been started meanwhile. A
+        Docker that somebody stops or starts now does not answer, which holds as well.
         """
-        return (
-            self.turn.lost() or self._service_holds() or self._facts_hold(self.engine.facts(), word)
-        )
+        return self.turn.lost() or self._facts_hold(self.engine.facts(), word)
 
     def _service_holds(self) -> Held | None:
         starting = self.service.starting()
