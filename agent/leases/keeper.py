@@ -175,8 +175,8 @@ class Keeper:
             return False
         aside = (each for each in view.set_aside_of(self._host_id) if each.subnet == lease.subnet)
         seen = view.by_subnet.get(lease.subnet) or next(aside, None)
-        if seen is None or seen.mod_revision > lease.mod_revision:
-            return True
+        if seen is None or seen.mod_revision != lease.mod_revision:
+            return True  # an older one: etcd was restored, and counts past where it was
         return self._host_id not in view.memory
 
     def hold(self) -> None:

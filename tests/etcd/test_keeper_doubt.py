@@ -98,6 +98,20 @@ def test_promise_4_a_doubt_outlives_an_error_in_between(
         )
 
 
+def test_promise_4_a_record_from_before_a_restore_is_written_again(mesh: Registry) -> None:
+    """By now etcd counts past where it was: no revision went back for anybody to see."""
+    heard = Heard()
+    with keep(mesh, heard, settings=replace(SHORT, ttl_s=86_400)) as keeper:
+        keeper.update(REGISTRATION)
+        lease = eventually(held(heard))
+        eventually(lambda: mesh.snapshot().heartbeats.get(host(1)))
+        past = replace(lease, mod_revision=lease.mod_revision - 1)
+        keeper.notice(replace(mesh.snapshot(), leases=(past,)))
+        eventually(
+            lambda: mesh.snapshot().by_subnet[lease.subnet].mod_revision > lease.mod_revision
+        )
+
+
 def test_promise_10_a_view_that_goes_on_to_deny_the_lease_costs_few_writes(
     mesh: Registry,
 ) -> None:
