@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from agent.daemon.forwarding import Forwarding
 from agent.daemon.routemark import RouteMark
 from agent.daemon.routing import PASS_S, RoutesReport, Routing
-from agent.errors import FirewallError, HostmeshError, KernelError, StateError
+from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError, StateError
 from agent.kernel.firewall import Firewall
 from agent.mesh.desired import desired_routes
 from agent.mesh.firewall import FirewallWants, desired_firewall
@@ -248,7 +248,8 @@ def _mark_not_kept(error: StateError) -> Condition:
 
 def refused(subject: str, error: HostmeshError) -> Condition:
     """A failed operation as a condition; it stays until the operation succeeds."""
-    name = "firewall-refused" if isinstance(error, FirewallError) else "kernel-refused"
+    of_rules = isinstance(error, FirewallError | DependencyMissing)
+    name = "firewall-refused" if of_rules else "kernel-refused"
     return Condition(
         name=name,
         subject=subject,

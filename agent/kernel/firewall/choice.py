@@ -61,14 +61,16 @@ class Reading:
         writer: Of the chosen variant.
         ruleset: All tables of the chosen variant.
         dockers: The variant that the running dockerd writes to, None when it cannot be told.
+        fixed: Settings say which variant, not where Docker's rules are.
         chains: What nft holds beside iptables' own, as last seen.
     """
 
     writer: Writer
     ruleset: Ruleset
     other: Other
-    chains: tuple[NftChain, ...]
     dockers: Variant | None
+    fixed: bool
+    chains: tuple[NftChain, ...]
 
     @property
     def variant(self) -> Variant:
@@ -121,6 +123,7 @@ class VariantChoice:
             writer=self._writers[self._chosen or Variant.NFT],
             ruleset=ruleset,
             other=self._other,
+            fixed=self._fixed is not None,
             chains=self._chains,
             dockers=self._dockers,
         )

@@ -16,6 +16,7 @@ from agent.model import Condition, Severity
 __all__ = [
     "conditions_of",
     "contested",
+    "misplaced",
     "nft_chains",
     "other_variant",
     "switched_variant",
@@ -23,12 +24,19 @@ __all__ = [
 ]
 
 
-def conditions_of(ruleset: Ruleset, wants: FirewallWants) -> tuple[Condition, ...]:
-    """Every condition that shows in the rules, in a stable order; not those of the wants."""
+def conditions_of(
+    ruleset: Ruleset, wants: FirewallWants, misplaced: tuple[Condition, ...] = ()
+) -> tuple[Condition, ...]:
+    """Every condition that shows in the rules, in a stable order; not those of the wants.
+
+    Args:
+        ruleset, wants: What is there and what is wanted.
+        misplaced: Why ours do not stand where Docker's rules are: then those are not missing.
+    """
     return (
         *_backend(wants),
         *_unseen_tables(ruleset),
-        *_docker_rules(ruleset, wants),
+        *(misplaced or _docker_rules(ruleset, wants)),
         *operator_rules(ruleset.table("filter"), wants),
         *rules_elsewhere(ruleset, wants),
     )
@@ -89,6 +97,24 @@ def _reaches_docker(table: Table, base: str) -> bool:
     """Whether ``base`` leads into any chain of Docker's, directly."""
     targets = {parse_rule(rule).target for rule in table.rules(base) if "DOCKER" in rule}
     return any(target.startswith(DOCKER_CHAIN) and target != DOCKER_USER for target in targets)
+
+
+def misplaced(ruleset: Ruleset, other: Ruleset, variant: str) -> tuple[Condition, ...]:
+    """The setting names the variant in which Docker's rules are not; "auto" would not choose it."""
+    here, there = (DOCKER_CHAIN in each.table("filter").chains for each in (ruleset, other))
+    if here or not there:
+        return ()
+    dockers = "legacy" if variant == "nft" else "nft"
+    return (
+        Condition(
+            name="firewall-variant-mismatch",
+            subject=variant,
+            severity=Severity.ERROR,
+            cause=f"firewall.variant is {variant}, and Docker's rules stand in iptables-{dockers}:"
+            " what they drop stays dropped, and ours do not know what is published",
+            hint='set firewall.variant = "auto" in agent.toml and restart the agent',
+        ),
+    )
 
 
 def other_variant(other: Ruleset, variant: str, wants: FirewallWants) -> tuple[Condition, ...]:

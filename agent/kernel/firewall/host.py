@@ -14,6 +14,7 @@ from agent.kernel.firewall.choice import Reading, VariantChoice, Writer
 from agent.kernel.firewall.conditions import (
     conditions_of,
     contested,
+    misplaced,
     nft_chains,
     other_variant,
     switched_variant,
@@ -255,6 +256,7 @@ class HostFirewall:
                 f"ipset {PEERS_SET}: {len(change.added)} to add, {len(change.removed)} to remove"
             )
         variant, other = reading.variant, reading.other
+        odd = misplaced(reading.ruleset, other.ruleset, variant) if reading.fixed else ()
         stray = plan_removal(other.ruleset)
         words += [f"{variant.other}: {word}" for edit in stray for word in edit.words()]
         return FirewallReport(
@@ -262,9 +264,9 @@ class HostFirewall:
             differs=bool(words),
             edits=tuple(words),
             conditions=(
-                *conditions_of(reading.ruleset, wants),
+                *conditions_of(reading.ruleset, wants, odd),
                 *nft_chains(reading.chains, wants),
-                *other_variant(other.ruleset, variant.other, wants),
+                *(() if odd else other_variant(other.ruleset, variant.other, wants)),
                 *unreadable_variant(other.error, variant.other),
                 *switched_variant(reading.ruleset, variant, reading.dockers),
                 *contested(self._written_by, is_so=self._damper.contested(self._clock())),

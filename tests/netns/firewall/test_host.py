@@ -191,6 +191,21 @@ def test_rules_that_only_nft_can_show_do_not_stop_what_does_not_need_them(
         assert bare.firewall("apply")["differs"] is False
 
 
+def test_the_variant_that_settings_name_may_be_the_one_docker_is_not_in(bare: Rig) -> None:
+    other = "legacy" if bare.variant == "nft" else "nft"
+    bare.restore(docker_text("28.5"), variant=other)
+    bare.driver.send({"op": "reopen", "arguments": [bare.variant]})
+    bare.driver.receive()
+    told = conditions(bare.firewall("apply"))
+    assert list(told) == ["firewall-variant-mismatch"]
+    assert f"iptables-{other}" in told["firewall-variant-mismatch"]
+    bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
+    bare.driver.send({"op": "reopen", "arguments": ["auto"]})
+    bare.driver.receive()
+    assert conditions(bare.firewall("apply")) == {}
+    bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER))
+
+
 def test_forward_policy_is_set_as_docker_does_and_restored(docked: Rig) -> None:
     before = docked.save()
     assert docked.firewall("set_forward_policy_drop") == "ACCEPT"

@@ -6,6 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.kernelpass import refused
+from agent.errors import DependencyMissing, KernelError
 from agent.model import Condition, Severity
 
 pytestmark = pytest.mark.unit
@@ -78,3 +80,9 @@ def test_replace_says_whether_anything_changed() -> None:
     assert not registry.replace("a", [condition("x")])
     assert registry.replace("a", [])
     assert not registry.replace("a", [])
+
+
+def test_an_iptables_that_is_gone_is_the_firewalls_condition() -> None:
+    gone = refused("firewall", DependencyMissing("iptables is not on PATH", hint="install it"))
+    assert (gone.name, gone.hint) == ("firewall-refused", "install it")
+    assert refused("forwarding", KernelError("no such sysctl")).name == "kernel-refused"
