@@ -29,7 +29,8 @@ def restart(context: Context) -> int:
         )
     outlook = context.client.get("/v1/docker")
     if outlook.get("state") == "ready" and not outlook.get("pending"):
-        return context.report({"done": [], "todo": []}, nothing="dockerd needs no restart")
+        nothing = {"version": 1, "done": [], "todo": []}
+        return context.report(nothing, nothing="dockerd needs no restart")
     running = _names(outlook, "running")
     stops = bool(running) and outlook.get("live_restore") is not True
     if stops and not context.args.yes:

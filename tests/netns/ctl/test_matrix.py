@@ -5,6 +5,7 @@ A table: a verb without a row fails. What changes things comes last in its turn,
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
@@ -13,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
+import jsonschema
 import pytest
 
 from agent.ctl.verbtable import VERBS
 from tests.bench.agentctl import put_leases
 from tests.netns.ctl.stage import ROOT, Node, Stage
 from tests.netns.netlab import eventually
+from tests.unit.ctl.schemas import check
 
 pytestmark = pytest.mark.netns
 
@@ -196,6 +199,78 @@ def test_each_verb_answers_in_time_as_documented(
         if status not in _set(wanted := getattr(TABLE[name], column)) or "Traceback" in text
     }
     assert not wrong
+
+
+SCHEMAS: dict[str, tuple[str, ...]] = {
+    "status": ("status",),
+    "leases": ("leases",),
+    "routes": ("routes",),
+    "diff": ("diff",),
+    "map": ("map",),
+    "ping": ("ping", "node2"),
+    "trace": ("trace", "192.0.2.1", "192.0.2.2"),
+    "events": ("events",),
+    "doctor": ("doctor",),
+    "bugreport": ("bugreport", "{folder}/{now}.tar.gz"),
+    "config init": ("config",),
+    "config show": ("config",),
+    "config set": ("config", "--access", "open", "--dry-run"),
+    "reserve": ("reservations",),
+    "reserve node2": ("change", "10.127.9.0/24", "--dry-run"),
+    "remove": ("change", "node2", "--force", "--dry-run"),
+    "etcd accept": ("done",),
+    "docker restart": ("done", "--now", "--yes"),
+    "reload": ("done",),
+    "firewall show": ("firewall",),
+    "wait": ("status", "--timeout", "300ms"),
+    "version": ("version",),
+    "join": ("done",),
+}
+"""A verb, the schema of its ``-o json``, and what else is typed."""
+SILENT = {"wait"}  # this host has no Docker and is never ready
+NOT_JSON = {"completion", "complete-hosts", "cleanup", "leave"}
+"""Scripts and names; and what test_up_and_down and test_mishaps do for real."""
+
+
+def test_every_verb_has_a_schema() -> None:
+    known = {" ".join(verb.words) for verb in VERBS}
+    assert known - NOT_JSON == {name for name in SCHEMAS if name in known}
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        as_it_is,
+        killed,
+        pytest.param(without_etcd, marks=pytest.mark.full),
+        pytest.param(neither, marks=pytest.mark.full),
+    ],
+)
+def test_each_answer_in_json_is_what_its_schema_says(stage: Stage, way: Way) -> None:
+    """Whoever answers: agent, etcd with the kernel, or the copy. An error leaves stdout empty."""
+    node = stage.nodes[0]
+    reports = node.folder / "reports"
+    reports.mkdir(exist_ok=True)
+
+    def ask(name: str) -> tuple[str, str]:
+        words = [w.format(folder=reports, now=time.monotonic_ns()) for w in SCHEMAS[name][1:]]
+        done = node.ctl(*name.split(), *words, "-o", "json")
+        try:
+            if done.stdout:
+                check(SCHEMAS[name][0], json.loads(done.stdout))
+        except (ValueError, jsonschema.ValidationError) as error:
+            return "wrong", str(error)[:300]
+        return ("said" if done.stdout else "nothing"), done.stderr
+
+    eventually(node.subnet, 30)
+    with way(stage), ThreadPoolExecutor(2) as pool:
+        found = dict(zip(SCHEMAS, pool.map(ask, SCHEMAS), strict=True))
+    assert not {name: why for name, (how, why) in found.items() if how == "wrong"}
+    said = {name for name, (how, _) in found.items() if how == "said"}
+    always = {"status", "leases", "routes", "map", "ping", "events", "doctor", "bugreport"}
+    assert said >= always | {"trace", "firewall show", "version", "join"}
+    if way is as_it_is:
+        assert said == set(SCHEMAS) - SILENT, found
 
 
 def run_all(node: Node, user: int, *, full: bool) -> dict[str, tuple[int, str]]:
