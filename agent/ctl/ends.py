@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
@@ -16,7 +15,7 @@ from agent.errors import DockerError, HostmeshError, UsageError
 from agent.kernel.facts import path_to, read_host_facts
 from agent.kernel.namespace import in_network_of
 from agent.model import DockerNetwork, Link
-from agent.settings.text import shown
+from agent.settings.text import nearest, shown
 
 __all__ = ["End", "Place"]
 
@@ -119,10 +118,10 @@ class Place:
             return found[0]
         if found:
             raise UsageError(f"{shown(word)} means {len(found)} containers", hint="give its name")
-        near = difflib.get_close_matches(word, [e.name for e in self.containers], n=1, cutoff=0.5)
+        near = nearest(word, (each.name for each in self.containers))
         hint = "a container of another host is named by its address"
         if near:
-            hint = f"did you mean {near[0]}?"
+            hint = f"did you mean {near}?"
         elif self.problem:
             hint = f"Docker does not answer ({self.problem}): give addresses"
         raise UsageError(f"no container {shown(word)} runs on this host", hint=hint)

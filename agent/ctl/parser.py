@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NoReturn
 from agent.ctl.verbtable import GROUPS, VERBS, Verb, seconds
 from agent.errors import UsageError
 from agent.settings.place import DEFAULT_PATH
-from agent.settings.text import shown
+from agent.settings.text import nearest, shown
 
 __all__ = ["build_parser", "parse"]
 
@@ -63,11 +63,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _nearest(wrong: str, known: Iterable[str]) -> str:
-    import difflib  # noqa: PLC0415 - only for a mistake
-
     words = sorted(known)
-    near = difflib.get_close_matches(wrong, words, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "there are " + ", ".join(words)
+    near = nearest(wrong, words)
+    return f"did you mean {near}?" if near else "there are " + ", ".join(words)
 
 
 def _common() -> _Parser:

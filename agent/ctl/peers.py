@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -10,7 +9,7 @@ from typing import Any
 
 from agent.ctl.context import Context
 from agent.errors import UsageError
-from agent.settings.text import shown
+from agent.settings.text import nearest, shown
 
 __all__ = ["Peer", "find_peer", "matching"]
 
@@ -53,12 +52,11 @@ def find_peer(context: Context, word: str) -> Peer:
     found = matching(leases, word)
     if len(found) == 1:
         return Peer(found[0])
-    names = sorted({str(each.get("host_name")) for each in leases if each.get("host_name")})
     if found:
         subnets = ", ".join(str(each.get("subnet")) for each in found[:5])
         raise UsageError(f"{shown(word)} means {len(found)} hosts", hint=f"name one: {subnets}")
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else "agentctl leases names them"
+    near = nearest(word, {str(each.get("host_name")) for each in leases if each.get("host_name")})
+    hint = f"did you mean {near}?" if near else "agentctl leases names them"
     raise UsageError(f"no host {shown(word)} has a lease", hint=hint)
 
 

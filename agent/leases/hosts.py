@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from agent.errors import Refused
 from agent.leases.keys import HOST_ID
 from agent.model import HostId, View
+from agent.settings.text import nearest, shown
 
 __all__ = ["HostRef", "find_host", "hosts_of"]
 
 _LEAST_OF_AN_ID = 4
 _SHOWN = 5
+_ALIKE = 0.85
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +97,22 @@ def find_host(view: View, text: str, *, unknown: bool = False) -> HostRef:
     if not found and unknown and HOST_ID.fullmatch(text):
         return HostRef(host_id=HostId(text))
     if not found:
+        near = _nearest(text, hosts)
+        where = "agentctl leases -o wide shows names, addresses and ids"
         raise Refused(
-            f"no host of the mesh is known as {text!r}",
-            hint="agentctl leases -o wide shows names, addresses and ids",
+            f"no host of the mesh is known as {shown(text)}",
+            hint=f"did you mean {near}? {where}" if near else where,
         )
-    shown = "; ".join(str(each) for each in found[:_SHOWN])
+    some = "; ".join(str(each) for each in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     raise Refused(
-        f"{len(found)} hosts are known as {text!r}: {shown}{more}",
+        f"{len(found)} hosts are known as {shown(text)}: {some}{more}",
         hint="name the one you mean by its id or its subnet",
     )
+
+
+def _nearest(text: str, hosts: Iterable[HostRef]) -> str:
+    """The name that was probably meant; of addresses only one that is nearly the same."""
+    if any(char.isalpha() for char in text):
+        return nearest(text, {each.host_name for each in hosts if each.host_name})
+    return nearest(text, {name for each in hosts for name in each.names}, alike=_ALIKE)

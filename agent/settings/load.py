@@ -7,7 +7,6 @@ one :class:`~agent.errors.SettingsError`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from agent.settings import checks, sections
 from agent.settings.kinds import Kind
 from agent.settings.lines import find_lines, nearest_line
 from agent.settings.sections import DEFAULT_PATH, Settings
-from agent.settings.text import shown
+from agent.settings.text import nearest, shown
 
 __all__ = ["KEYS", "SECTIONS", "load_settings", "overrides_from_flags"]
 
@@ -122,8 +121,8 @@ class _Loader:
             place = f"environment {_name(variable)}"
             if section in SECTIONS:
                 self.take_text(section, key, environ[variable], place)
-            elif near := difflib.get_close_matches(section, SECTIONS, n=1, cutoff=0.75):
-                meant = f"{_ENV_PREFIX}{near[0]}_{key}".upper()
+            elif near := nearest(section, SECTIONS, alike=0.75):
+                meant = f"{_ENV_PREFIX}{near}_{key}".upper()
                 self.problems.append(f"{place}: unknown; did you mean {_name(meant)}?")
             else:
                 self.notes.append(f"{place} is not a setting and was ignored")
@@ -218,8 +217,7 @@ def _syntax_problem(path: Path, text: str, message: str) -> str:
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return found[0] if found else ""
+    return nearest(name.lower(), known, alike=0.6)
 
 
 def _unknown_section(name: str, content: object) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import codecs
 import unicodedata
+from collections.abc import Iterable
 from typing import TextIO
 
-__all__ = ["forgive", "printable", "shown"]
+__all__ = ["forgive", "nearest", "printable", "shown"]
 
 _SHOWN_CHARS = 60
 _ELLIPSIS = "…"
@@ -38,6 +39,17 @@ def shown(value: object) -> str:
     """Quote ``value`` for a message: short, ASCII, without control characters."""
     text = str(value).lower() if isinstance(value, bool) else ascii(value)
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + _ELLIPSIS
+
+
+def nearest(wrong: str, known: Iterable[str], *, alike: float = 0.5) -> str:
+    """The word that was probably meant; "" when none is near.
+
+    Args:
+        alike: From 0 to 1: how near it must be.
+    """
+    import difflib  # noqa: PLC0415 - only for a mistake
+
+    return next(iter(difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=alike)), "")
 
 
 def forgive(*streams: TextIO | None) -> None:
