@@ -19,7 +19,7 @@ __all__ = ["AgentAbsentError", "AgentClient", "AgentSilentError", "Document"]
 Document = dict[str, Any]
 
 _MAX_BODY_BYTES = 64 << 20  # 65,536 leases are 25 MB
-_CHUNK_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 18
 _OK = 200
 _HEAD_ENDS = b"\r\n\r\n"
 _MAX_HEAD_BYTES = 65_536

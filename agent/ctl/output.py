@@ -7,11 +7,10 @@ any host can write, and must not reach the terminal as commands.
 from __future__ import annotations
 
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from agent.settings.text import printable
 
@@ -55,7 +54,9 @@ def sentence(value: object) -> str:
 
 def duration(seconds: object) -> str:
     """Seconds as 45s, 12m, 3h12m, 2d4h or 30d; "-" when not known."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
+    if type(seconds) is not float and type(seconds) is not int:
+        return "-"
+    if seconds != seconds:  # noqa: PLR0124 - not a number
         return "-"
     whole = int(min(max(seconds, 0), _MOST_S))
     if whole < _SECONDS_UP_TO_S:
@@ -177,7 +178,7 @@ def render_table(
     dropped can be wider.
     """
     columns = list(columns)
-    cells = [[clean(value) for value in each] for each in zip(*rows, strict=True)]
+    cells = [_cleaned(each) for each in zip(*rows, strict=True)]
     cells = cells or [[] for _ in columns]
     natural = [_width(*each) for each in zip(columns, cells, strict=True)]
     while True:
@@ -190,6 +191,17 @@ def render_table(
             del parts[gone]
     aligned = (_aligned(*each) for each in zip(columns, widths, cells, strict=True))
     return [_GAP.join(line).rstrip() for line in zip(*aligned, strict=True)]
+
+
+def _cleaned(values: Sequence[object]) -> Sequence[str]:
+    """Every value through :func:`clean`; a whole column at a time where it is clean already."""
+    if all(type(value) is str for value in values):
+        texts = cast("Sequence[str]", values)
+        text = "".join(texts)
+        small = max(map(len, texts), default=0) <= _MAX_CELL_CHARS
+        if small and all(texts) and text.isascii() and text.isprintable():
+            return texts
+    return [clean(value) for value in values]
 
 
 def _shrunk(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[int]:
@@ -206,7 +218,7 @@ def _shrunk(columns: Sequence[Column], natural: Sequence[int], width: int) -> li
 def _aligned(column: Column, width: int, cells: Sequence[str]) -> list[str]:
     """The column's title and cells, each ``width`` wide."""
     texts = [column.title, *cells]
-    if column.shrink_to:
+    if column.shrink_to and width < _width(column, cells):
         texts = [_shorten(text, width) for text in texts]
     if "".join(texts).isascii():
         return [text.rjust(width) if column.right else text.ljust(width) for text in texts]

@@ -202,7 +202,9 @@ class Handler(BaseHTTPRequestHandler):
             self._send(*(answer if isinstance(answer, tuple) else (HTTPStatus.OK, answer)))
 
     def _send(self, status: int, document: Document) -> None:
-        self._write(status, json.dumps(document).encode() + b"\n", "application/json")
+        self._write(
+            status, json.dumps(document, separators=(",", ":")).encode() + b"\n", "application/json"
+        )
 
     def _write(self, status: int, payload: bytes, content_type: str) -> None:
         with contextlib.suppress(OSError):  # the asker went away

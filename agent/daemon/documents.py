@@ -6,7 +6,8 @@ docs/control-socket.md describes each field; the shape changes only with its "ve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
+from socket import inet_ntoa
 from types import MappingProxyType
 from typing import Any
 
@@ -62,10 +63,10 @@ def _lease(
     if host_id is not None and heartbeat is None and host_id in last_heartbeat_s:
         silent_s = _since(last_heartbeat_s[host_id], now_s)
     return {
-        "subnet": str(lease.subnet),
+        "subnet": f"{_dotted(lease.subnet.network_address)}/{lease.subnet.prefixlen}",
         "host_id": host_id,
         "host_name": lease.host_name,
-        "node_address": str(lease.node_address),
+        "node_address": _dotted(lease.node_address),
         "backend": lease.backend,
         "age_s": None if lease.claimed_s is None else _since(lease.claimed_s, now_s),
         "ttl_left_s": _ttl_left(lease, now_s, left_s),
@@ -75,6 +76,11 @@ def _lease(
         "own": own is not None and host_id == own,
         "moving": view.config is not None and view.config.must_move(lease.subnet),
     }
+
+
+def _dotted(address: IPv4Address) -> str:
+    """``str(address)``, which costs a mesh of thousands more than all the rest of its document."""
+    return inet_ntoa(address.packed)
 
 
 def _since(then_s: float, now_s: float) -> float:

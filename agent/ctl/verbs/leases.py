@@ -133,7 +133,7 @@ def _move(document: Mapping[str, Any]) -> str:
 
 def _row(lease: Mapping[str, Any]) -> list[object]:
     return [
-        f"{'*' if lease.get('own') else ' '} {clean(lease.get('subnet'))}",
+        f"{'*' if lease.get('own') else ' '} {lease.get('subnet') or '-'}",
         lease.get("host_name"),
         lease.get("node_address"),
         lease.get("backend"),
