@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -107,7 +108,8 @@ class AgentClient:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             self._connect(connection)
             connection.settimeout(max(_LEAST_S, deadline_s - self._clock()))
-            connection.sendall(head.encode() + b"\r\n" + (body or b""))
+            with contextlib.suppress(BrokenPipeError):  # it may be answered before it was asked
+                connection.sendall(head.encode() + b"\r\n" + (body or b""))
             return self._read(connection, deadline_s)
 
     def _connect(self, connection: socket.socket) -> None:

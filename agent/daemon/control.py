@@ -13,6 +13,7 @@ import grp
 import json
 import os
 import socket
+import sys
 import threading
 from http import HTTPStatus
 from pathlib import Path
@@ -154,7 +155,8 @@ class _Bounded(ThreadingMixIn):
             self.slots.leave(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002 # the same
-        structlog.get_logger("agent.control").debug("request failed", exc_info=True)
+        if not isinstance(sys.exception(), OSError):  # that is a client that went away
+            structlog.get_logger("agent.control").debug("request failed", exc_info=True)
 
 
 class _Server(_Bounded, UnixStreamServer):

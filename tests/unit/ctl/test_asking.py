@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +14,9 @@ from typing import Any
 import pytest
 
 from agent.ctl import direct
+from agent.ctl.client import AgentClient
 from agent.ctl.main import main
-from agent.errors import EtcdUnavailable
+from agent.errors import AgentUnavailable, EtcdUnavailable
 from agent.model import View
 from agent.settings import AgentSettings, Settings
 from tests.unit.ctl.asked import LEASES, STATUS, Serving, agentctl, run
@@ -216,3 +219,28 @@ def test_with_wrong_settings_the_agent_that_runs_is_asked_all_the_same(
     out, err = capsys.readouterr()
     assert "10.64.0.0/16" in out
     assert "log.levl: unknown key" in err
+
+
+def test_an_answer_that_comes_before_the_question_is_read(socket_path: Path) -> None:
+    """An agent that serves as many as it can says so at once, and hangs up."""
+    busy = json.dumps({"error": {"message": "as many as it can", "hint": "", "exit_code": 23}})
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(socket_path))
+        server.listen(1)
+
+        class Late(AgentClient):
+            def _connect(self, connection: socket.socket) -> None:
+                super()._connect(connection)
+                assert answered.wait(5)
+
+        def refuse() -> None:
+            one, _ = server.accept()
+            head = f"HTTP/1.1 503 Busy\r\nContent-Length: {len(busy)}\r\n\r\n"
+            one.sendall(head.encode() + busy.encode())
+            one.close()
+            answered.set()
+
+        answered = threading.Event()
+        threading.Thread(target=refuse).start()
+        with pytest.raises(AgentUnavailable, match="as many as it can"):
+            Late(socket_path, 5).get("/v1/status")

@@ -300,7 +300,7 @@ def test_clients_that_say_nothing_keep_nobody_out(path: Path) -> None:
     idle = connected(path, 40)
     began_s = time.monotonic()
     assert [ask(path, "GET", "/v1/status")[0] for _ in range(5)] == [200] * 5
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 8  # who is idle may stay for 10 s
     assert idle[0].recv(1) == b"", "the oldest was ended"
     assert ask(path, "GET", "/v1/status")[0] == 200
     for sock in idle:
@@ -313,7 +313,7 @@ def test_a_client_that_does_not_take_its_answer_keeps_nobody_out(path: Path) -> 
         sock.sendall(b"GET /v1/large HTTP/1.1\r\nHost: x\r\n\r\n")
     began_s = time.monotonic()
     assert ask(path, "GET", "/v1/status")[0] == 200
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 8  # who is idle may stay for 10 s
     for sock in greedy:
         sock.close()
 
@@ -326,9 +326,10 @@ def test_while_everybody_waits_for_the_agent_root_gets_in_and_others_are_told(
     waiting = connected(path, 16)
     for sock in waiting:
         sock.sendall(b"GET /v1/stuck HTTP/1.1\r\nHost: x\r\n\r\n")
-    eventually(lambda: stuck.waiting == 16)
+    eventually(lambda: stuck.waiting == 16, 20)
     path.chmod(0o666)
-    status, document = as_nobody(lambda: ask(path, "GET", "/v1/status"))
+    question = b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n"
+    status, document = as_nobody(lambda: spoken(path, question)[:2])
     assert (status, document["error"]["exit_code"]) == (503, AgentUnavailable.exit_code)
     assert ask(path, "POST", "/v1/echo", {"a": 1})[0] == 200
     assert changed == [{"a": 1}]
