@@ -16,6 +16,7 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
 import pytest
+import structlog
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
@@ -83,6 +84,13 @@ def serving(path: Path, by_target: Mapping[str, Any]) -> Iterator[Answers]:
 @pytest.fixture(name="serving")
 def serving_fixture() -> Callable[[Path, Mapping[str, Any]], AbstractContextManager[Answers]]:
     return serving
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """Where agentctl uses rooms it sets the log up for its own process, which is the tests' here."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)
