@@ -88,7 +88,7 @@ def serving_fixture() -> Callable[[Path, Mapping[str, Any]], AbstractContextMana
 
 @pytest.fixture(autouse=True)
 def _own_log() -> Iterator[None]:
-    """Where agentctl uses rooms it sets the log up for its own process, which is the tests' here."""
+    """Where agentctl uses rooms it sets up the log of its process: the tests' own, here."""
     yield
     structlog.reset_defaults()
 
