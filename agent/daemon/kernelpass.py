@@ -139,6 +139,11 @@ class KernelPass:
         """What a full comparison of the routes says now; nothing is changed."""
         return self.routing.plan(world, may_delete=may_delete)
 
+    @property
+    def former_protocol(self) -> int | None:
+        """What this host's routes bear until the next pass marks them anew; None: nothing else."""
+        return self._mark.former
+
     def check_firewall(self, world: World) -> tuple[str, ...]:
         """What :meth:`rules` would change now, a line each."""
         if self._firewall is None:

@@ -105,6 +105,11 @@ def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
         f"would {each.kind} {describe_route(each.route)} ({each.reason})"
         for each in plan.operations
     ]
+    former = kernel.former_protocol
+    if former is not None:
+        lines = [f"would first mark the routes of protocol {former} as {world.route_protocol}"]
+        rivals = tuple(each for each in plan.conflicts if each.foreign.protocol != former)
+        plan = replace(plan, conflicts=rivals)
     lines += [f"conflict: {each.cause}" for each in plan.conditions]
     if _docker_answers(world):
         lines += [f"firewall: {each}" for each in kernel.check_firewall(world)]

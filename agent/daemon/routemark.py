@@ -36,6 +36,11 @@ class RouteMark:
         """Whether no route of a former mark can be there any more."""
         return self._state.route_protocol == self._protocol
 
+    @property
+    def former(self) -> int | None:
+        """The mark that routes of this host bear still; None when there is no other."""
+        return None if self.settled else self._state.route_protocol
+
     def settle(self, within: tuple[IPv4Network, ...], for_s: float) -> bool:
         """Take the routes of a former mark over; costs nothing when there is none.
 
@@ -51,8 +56,8 @@ class RouteMark:
             KernelError: Routes could not be listed, or some not marked. Call again.
             StateError: The mark could not be written down. Call again.
         """
-        former = self._state.route_protocol
-        if self.settled or former is None:
+        former = self.former
+        if former is None:
             self._state.set_route_protocol(self._protocol)
             return False
         results, there = self._table.take_over(former, within, for_s=for_s)

@@ -73,6 +73,16 @@ def test_it_says_what_it_would_do_then_does_it_then_finds_nothing(node: Node) ->
     assert after.returncode == 0
     assert "would" not in after.stdout
 
+    settings = node.settings.read_text()
+    node.settings.write_text(settings.replace("[routes]", "[routes]\nprotocol = 141"))
+    would = once(node, "--dry-run")
+    assert would.returncode == 1
+    assert "would first mark the routes of protocol 140 as 141" in would.stdout
+    assert "conflict" not in would.stdout
+    assert once(node).returncode == 0
+    assert shown(node.host, "proto 141") == {AGGREGATE, PEER_ROUTE}
+    assert shown(node.host) == set()
+
 
 def test_promise_3_rules_wait_for_docker_and_it_says_so(node: Node) -> None:
     """Not to know a network must not close it."""

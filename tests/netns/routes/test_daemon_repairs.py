@@ -18,7 +18,15 @@ from agent.kernel import monitor as kernel_monitor
 from agent.leases.keeper import Registration
 from agent.model import Condition
 from tests.netns.netlab import Host, Lan, Pinger, drop_net_admin, eventually
-from tests.netns.routes.member import AGGREGATE, CONTAINER, PEER, Member, make_agent, running
+from tests.netns.routes.member import (
+    AGGREGATE,
+    CONTAINER,
+    PEER,
+    PEER_ROUTE,
+    Member,
+    make_agent,
+    running,
+)
 from tests.netns.routes.scene import lease, shown
 
 pytestmark = pytest.mark.netns
@@ -42,6 +50,17 @@ def flap(host: Host) -> None:
     host.ip("link set eth0 down")
     host.ip("link set eth0 up")
     host.ip("route replace default via 192.0.2.254")
+
+
+def rename(host: Host) -> None:
+    """To another name, under which peers are reached, and back."""
+    for old, new in (("eth0", "lan0"), ("lan0", "eth0")):
+        host.ip(f"link set {old} down")
+        host.ip(f"link set {old} name {new}")
+        host.ip(f"link set {new} up")
+        host.ip("route replace default via 192.0.2.254")
+        wanted = PEER_ROUTE.replace("eth0", new)
+        eventually(lambda w=wanted: w in shown(host))  # type: ignore[misc]  # bound now
 
 
 def test_promise_6_ping_through_every_fault_loses_only_what_the_fault_took(
@@ -71,6 +90,7 @@ def test_promise_6_ping_through_every_fault_loses_only_what_the_fault_took(
         ("another protocol's", taken_over_and_given_back, 0.1),
         ("aggregate deleted", lambda: host.ip(f"route del {AGGREGATE}"), 0.1),
         ("link flapped", lambda: flap(host), 1.5),
+        ("uplink renamed", lambda: rename(host), 1.5),
         ("renumbered", lambda: renumber(host, "192.0.2.1", "192.0.2.7"), 1.5),
         ("renumbered back", lambda: renumber(host, "192.0.2.7", "192.0.2.1"), 1.5),
         ("interface recreated", lambda: recreate(lan, host), 1.5),
