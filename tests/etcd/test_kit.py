@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -43,13 +44,17 @@ def unit_settings(folder: Path, data: Path) -> dict[str, str]:
 
 
 def run(script: str, *arguments: str, **environ: str) -> str:
-    """One of the kit's scripts; etcdctl is the tests'."""
-    path = f"{binaries()}:{os.environ['PATH']}"
-    told = subprocess.run(
-        [KIT / script, *arguments],
-        env={**os.environ, "PATH": path, **environ},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    """One of the kit's scripts; etcdctl is the tests', and nothing else of where that lies.
+
+    That may be another Debian's /usr/bin, whose programs want their own libraries.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "etcdctl").symlink_to(binaries() / "etcdctl")
+        told = subprocess.run(
+            [KIT / script, *arguments],
+            env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", **environ},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
     assert told.returncode == 0, told.stderr
     return told.stdout
 
