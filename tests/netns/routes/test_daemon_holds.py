@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon import compose, routing
+from agent.daemon import compose, parts, routing
 from agent.daemon.events import ViewSeen
+from agent.daemon.state import StateFile
 from agent.kernel.facts import read_host_facts
 from agent.model import HostFacts, View
+from agent.settings import load_settings
 from tests.netns.netlab import Host, Lan, Pinger, eventually
 from tests.netns.routes.member import (
     AGGREGATE,
     CONTAINER,
+    MACHINE_ID,
     PEER,
     PEER_ROUTE,
     Member,
@@ -191,6 +194,24 @@ def test_promise_6_another_protocol_in_the_settings_takes_the_routes_along(
         assert shown(here) == {"172.16.0.0/16 via 192.0.2.77 dev eth0"}, "promise 5"
         assert not {"route-conflict", "cidr-overlaps-host"} & member.conditions().keys()
     assert ping.stop().lost == []
+
+
+def test_a_cleanup_takes_the_routes_of_a_former_protocol_along(
+    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings were changed, and the agent was never started with them."""
+    agent = make_agent(here, tmp_path, monkeypatch)
+    with running(agent, here):
+        member = Member(here, agent)
+        member.joins()
+        eventually(member.is_right, 10)
+    path = tmp_path / "agent.toml"
+    path.write_text(path.read_text().replace("[routes]", "[routes]\nprotocol = 141"))
+    monkeypatch.setattr(parts, "read_machine_id", lambda: MACHINE_ID)
+    outcome = here.call(parts.leaver(load_settings(path, {}, {})).clean)
+    assert outcome.todo == []
+    assert shown(here) | shown(here, "proto 141") == set()
+    assert StateFile(tmp_path / "state").route_protocol is None
 
 
 def test_promise_6_another_table_in_the_settings_empties_the_former_one(
