@@ -76,6 +76,8 @@ if [ "$want" = lab ]; then
     need dpkg-deb dpkg
     need shellcheck shellcheck
     need systemd-nspawn systemd-container
+    need zsh zsh  # the completions are tried in the shells themselves
+    need fish fish
     # shellcheck disable=SC2086  # a list of package names
     [ -z "$packages" ] || install_packages $packages
 fi

@@ -56,7 +56,7 @@ _BASH = """\
 # bash completion for agentctl; made by agent.ctl.completions
 _agentctl() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}}
-    local verb="" word words hosts=0 i
+    local verb="" word words plain="" hosts=0 i
     COMPREPLY=()
     case $prev in
 {values}
@@ -81,7 +81,10 @@ _agentctl() {{
     if [ $hosts = 1 ] && [[ $cur != -* ]]; then
         words="$(agentctl complete-hosts 2>/dev/null)"
     fi
-    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    if [[ $cur != -* ]]; then
+        for word in $words; do [[ $word == -* ]] || plain="$plain $word"; done
+    fi
+    COMPREPLY=($(compgen -W "${{plain:-$words}}" -- "$cur"))
 }}
 complete -F _agentctl agentctl
 """
@@ -89,7 +92,7 @@ complete -F _agentctl agentctl
 
 def zsh() -> str:
     """A script for a folder of $fpath, named _agentctl."""
-    _, *verbs = commands()
+    top, *verbs = commands()
     lines = ["#compdef agentctl", "# made by agent.ctl.completions"]
     lines += ["_agentctl_hosts() {", "    local -a names"]
     lines += ['    names=(${(f)"$(agentctl complete-hosts 2>/dev/null)"})']
@@ -100,18 +103,21 @@ def zsh() -> str:
         lines += ["        && return 0", "}"]
     for group in _groups(verbs):
         members = [verb for verb in verbs if verb.words[:1] == group.words and len(verb.words) > 1]
-        lines += _zsh_choose(group.words, members)
-    lines += _zsh_choose((), [verb for verb in verbs if len(verb.words) == 1] + _groups(verbs))
+        lines += _zsh_choose(group.words, members, top)
+    lines += _zsh_choose((), [verb for verb in verbs if len(verb.words) == 1] + _groups(verbs), top)
     lines.append('_agentctl_ "$@"')
     return "\n".join(lines) + "\n"
 
 
-def _zsh_choose(words: tuple[str, ...], members: Iterable[Command]) -> list[str]:
+def _zsh_choose(words: tuple[str, ...], members: Iterable[Command], top: Command) -> list[str]:
     listed = list(members)
-    lines = [f"_agentctl_{_name(words)}() {{", "    local -a verbs", "    local context state line"]
+    lines = [f"_agentctl_{_name(words)}() {{", "    local -a verbs"]
+    lines += ["    local curcontext=$curcontext state line"]
     lines += ["    verbs=("]
     lines += [f"        {_quote(f'{each.words[-1]}:{each.summary}')}" for each in listed]
-    lines += ["    )", "    _arguments -C '1: :->verb' '*:: :->rest' && return 0"]
+    lines += ["    )", "    _arguments -C -A '-*' \\"]
+    lines += [f"        {each} \\" for each in _zsh_arguments(top)]
+    lines += ["        '1: :->verb' '*:: :->rest' && return 0"]
     lines += ["    case $state in", "        verb) _describe verb verbs ;;", "        rest)"]
     lines += ["            case $line[1] in"]
     lines += [
@@ -148,13 +154,17 @@ def _zsh_text(text: str) -> str:
 def fish() -> str:
     """A script for fish's vendor_completions.d."""
     top, *verbs = commands()
+    takes = sorted(flag for each in _options(top, verbs) if each.value for flag in each.flags)
     lines = ["# fish completion for agentctl; made by agent.ctl.completions"]
+    lines.append(_FISH.replace("TAKES", " ".join(takes)))
     lines.append("complete -c agentctl -f")
     lines += [_fish_option(option, "") for option in top.options]
     common = {option.flags for option in top.options}
     for command in [*verbs, *_groups(verbs)]:
-        lines.append(_fish_word(_fish_place(command, verbs), command))
-        here = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.words)
+        lines.append(
+            _fish_word(f"__agentctl_next {' '.join(command.words[:-1])}".rstrip(), command)
+        )
+        here = f"__agentctl_at {' '.join(command.words)}"
         own = [option for option in command.options if option.flags not in common]
         lines += [_fish_option(option, here) for option in own]
         offers = [" ".join(each.choices) for each in command.positionals if each.choices]
@@ -163,13 +173,31 @@ def fish() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _fish_place(command: Command, verbs: Iterable[Command]) -> str:
-    """The condition under which the last word of ``command`` comes next."""
-    if len(command.words) == 1:
-        return "__fish_use_subcommand"
-    group = command.words[0]
-    rest = " ".join(v.words[1] for v in verbs if v.words[0] == group and len(v.words) > 1)
-    return f"__fish_seen_subcommand_from {group}; and not __fish_seen_subcommand_from {rest}"
+_FISH = """\
+function __agentctl_words -d 'The words typed so far, without options and their values'
+    set -l value 0
+    for word in (commandline -opc)[2..]
+        if test $value = 1
+            set value 0
+            continue
+        end
+        switch $word
+            case TAKES
+                set value 1
+            case '-*'
+            case '*'
+                echo $word
+        end
+    end
+end
+function __agentctl_next -d 'These words stand there, and the next one is asked for'
+    set -l words (__agentctl_words)
+    test "$words" = "$argv"
+end
+function __agentctl_at -d 'The words begin with these'
+    set -l words (__agentctl_words)
+    string match -q -- "$argv *" "$words "
+end"""
 
 
 def _fish_word(condition: str, command: Command) -> str:

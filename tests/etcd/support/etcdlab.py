@@ -25,10 +25,10 @@ from agent.leases.identity import host_id
 from agent.leases.registry import ClaimRequest, Registry
 from agent.model import HostId, MeshConfig
 from agent.settings import EtcdSettings
+from tests.debian import CACHE, download
 
 _T = TypeVar("_T")
 
-CACHE = Path(os.environ.get("HOSTMESH_LAB_CACHE", "/var/cache/hostmesh-lab"))
 _ports = itertools.count(20_000, 2)
 
 
@@ -51,14 +51,7 @@ def binaries() -> Path:
 def _download() -> Path:
     work = Path(tempfile.mkdtemp(prefix="etcd-new-", dir=CACHE))
     try:
-        names = ["etcd-server", "etcd-client"]
-        command = ["apt-get", "download", "-q", *names]
-        if subprocess.run(command, cwd=work, check=False, capture_output=True).returncode:
-            subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
-            subprocess.run(command, cwd=work, check=True, capture_output=True)
-        for package in work.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, work], check=True, capture_output=True)
-            package.unlink()
+        download(["etcd-server", "etcd-client"], work)
         shown = subprocess.run(
             [work / "usr/bin/etcd", "--version"], check=True, capture_output=True, text=True
         ).stdout
