@@ -65,10 +65,11 @@ def probe_tcp(request: dict[str, Any]) -> str | None:
 
 
 def probe_udp(request: dict[str, Any]) -> str | None:
+    """``from_port``: asked again from the same port it is the same flow."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(request["timeout_s"])
         if request.get("source"):
-            client.bind((request["source"], 0))
+            client.bind((request["source"], request.get("from_port", 0)))
         client.connect((request["to"], request["port"]))
         client.send(b"?")
         return client.recv(64).decode() or None

@@ -186,6 +186,24 @@ def test_closing_a_network_cuts_running_flows_from_the_mesh_and_no_others(
     assert goes("peer", mesh)
 
 
+def test_from_open_to_published_running_flows_go_on_and_new_ones_do_not(docked: Rig) -> None:
+    """As docs/docker.md says: closing a network is what cuts what runs."""
+
+    def goes(from_port: int) -> bool:
+        number = docked.at["peer"].ask(
+            "udp", to=A1, port=81, source=PEER_CONTAINER, from_port=from_port, timeout_s=0.5
+        )
+        return bool(docked.at["peer"].answers(1)[number] == PEER_CONTAINER)
+
+    docked.firewall("apply", default_access="open")
+    assert goes(4001)
+    docked.firewall("apply", default_access="published")
+    assert goes(4001)
+    assert not goes(4002)
+    docked.firewall("apply", default_access="closed")
+    assert not goes(4001)
+
+
 def test_between_networks_of_one_host_an_operators_word_counts(bare: Rig) -> None:
     """From a Docker network outside the lease to one inside: none of our business."""
     bare.restore(docker_text("20.10"))
