@@ -21,8 +21,8 @@ __all__ = ["Other", "Reading", "VariantChoice", "Writer"]
 
 _OTHER_EVERY_S: Final = 30.0
 """How often the variant is asked for again and the one not in use is looked at."""
-_OTHER_AFTER_ERROR_S: Final = 300.0
-"""The same where that failed: a program that hangs costs its whole deadline each time."""
+_PAUSE_PER_LOOK: Final = 20.0
+"""A look that took long is followed by a pause of so many times that: a program may hang."""
 
 
 class Writer(Protocol):
@@ -79,7 +79,7 @@ class Reading:
 
 
 class VariantChoice:
-    """Reads the variant that ours belong in. The choice is looked at again every 30 s.
+    """Reads the variant that ours belong in. The choice is looked at again every 30 s or later.
 
     Args:
         programs: The iptables programs.
@@ -141,7 +141,7 @@ class VariantChoice:
             writer.write(edits)
             self._other = Other(writer.read())
         except (FirewallError, DependencyMissing) as error:
-            self._failed(error)
+            self._other = Other(error=error)
             return ()
         return tuple(f"{writer.variant}: {word}" for edit in edits for word in edit.words())
 
@@ -183,6 +183,7 @@ class VariantChoice:
         the other one still, and so ours must be.
         """
         self._chosen = None
+        began_s = self._clock()
         self._dockers = self._docker_variant()
         wanted = self._fixed or self._dockers or self._default()
         if self._fixed is None and not self._programs.has(wanted):
@@ -193,9 +194,8 @@ class VariantChoice:
         if mine.error is not None:
             raise mine.error
         self._chosen, self._other, self._chains = wanted, other, dropping_chains()
-        self._look_again_s = self._clock() + _OTHER_EVERY_S
-        if other.error is not None:
-            self._failed(other.error)
+        now_s = self._clock()
+        self._look_again_s = now_s + max(_OTHER_EVERY_S, (now_s - began_s) * _PAUSE_PER_LOOK)
         return mine.ruleset
 
     def _look(self, variant: Variant) -> Other:
@@ -205,10 +205,6 @@ class VariantChoice:
             return Other(self._writers[variant].read())
         except (FirewallError, DependencyMissing) as error:
             return Other(error=error)
-
-    def _failed(self, error: HostmeshError) -> None:
-        self._other = Other(error=error)
-        self._look_again_s = self._clock() + _OTHER_AFTER_ERROR_S
 
 
 def _has_docker(look: Other) -> bool:

@@ -174,7 +174,7 @@ def unreadable_variant(error: HostmeshError | None, variant: str) -> tuple[Condi
             f" there which drop mesh traffic stay unseen: {error.message}",
             hint=error.hint
             or f"iptables-{variant}-save says the same; ours stand, and it is"
-            " looked at again every five minutes",
+            " looked at again by itself",
         ),
     )
 
