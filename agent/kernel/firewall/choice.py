@@ -104,6 +104,7 @@ class VariantChoice:
         self._docker_variant = docker_variant
         self._clock = clock
         self._chosen: Variant | None = None
+        self._last: Variant | None = None
         self._dockers: Variant | None = None
         self._other = Other()
         self._chains: tuple[NftChain, ...] = ()
@@ -180,7 +181,8 @@ class VariantChoice:
         """The variant set, or that of dockerd's ``iptables``, or without a dockerd of ours.
 
         While alternatives were switched and Docker was not restarted since, its rules are in
-        the other one still, and so ours must be.
+        the other one still, and so ours must be. Where ours were right and Docker's chains went
+        (iptables -F and -X), what is left of an older Docker in the other one moves nothing.
         """
         self._chosen = None
         began_s = self._clock()
@@ -189,11 +191,13 @@ class VariantChoice:
         if self._fixed is None and not self._programs.has(wanted):
             wanted = wanted.other
         mine, other = self._look(wanted), self._look(wanted.other)
-        if self._fixed is None and _has_docker(other) and not _has_docker(mine):
+        stays = self._fixed is not None or wanted is self._last is self._dockers
+        if not stays and _has_docker(other) and not _has_docker(mine):
             wanted, mine, other = wanted.other, other, mine
         if mine.error is not None:
             raise mine.error
-        self._chosen, self._other, self._chains = wanted, other, dropping_chains()
+        self._chosen = self._last = wanted
+        self._other, self._chains = other, dropping_chains()
         now_s = self._clock()
         self._look_again_s = now_s + max(_OTHER_EVERY_S, (now_s - began_s) * _PAUSE_PER_LOOK)
         return mine.ruleset

@@ -6,6 +6,7 @@ One process per host, because python-iptables stays bound to the namespace it wa
 import dataclasses
 import json
 import sys
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -63,8 +64,13 @@ def main() -> None:
             print(json.dumps({"result": events}), flush=True)
             events.clear()
             continue
+        if request["op"] == "later":  # half a minute has passed
+            firewall._choice._look_again_s = 0.0
+            print(json.dumps({"result": None}), flush=True)
+            continue
         if request["op"] == "reopen":
-            firewall = open_firewall(*request["arguments"])
+            dockerd = partial(request.get, "dockerd")
+            firewall = open_firewall(*request["arguments"], dockerd=dockerd)
             print(json.dumps({"result": None}), flush=True)
             continue
         operation = getattr(firewall, request["op"])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -204,6 +205,32 @@ def test_the_variant_that_settings_name_may_be_the_one_docker_is_not_in(bare: Ri
     bare.driver.receive()
     assert conditions(bare.firewall("apply")) == {}
     bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER))
+
+
+def test_what_an_older_docker_left_in_the_other_iptables_moves_nothing(
+    bare: Rig, tmp_path: Path
+) -> None:
+    """Docker writes with ``bare.variant``; its chains there are flushed and deleted."""
+    other = "legacy" if bare.variant == "nft" else "nft"
+    (tmp_path / "iptables").symlink_to(f"/usr/sbin/xtables-{bare.variant}-multi")
+    dockerd = subprocess.Popen(["/bin/sleep", "120"], env={"PATH": str(tmp_path)})
+    try:
+        for variant in (bare.variant, other):
+            bare.restore(docker_text("26.1"), variant=variant)
+        bare.driver.send({"op": "reopen", "arguments": ["auto"], "dockerd": dockerd.pid})
+        bare.driver.receive()
+        assert bare.firewall("apply")["variant"] == bare.variant
+        for table in ("filter", "nat", "raw"):
+            bare.iptables("-t", table, "-F")
+            bare.iptables("-t", table, "-X")
+        bare.firewall("later")
+        report = bare.firewall("apply")
+    finally:
+        dockerd.kill()
+        dockerd.wait(5)
+    assert report["variant"] == bare.variant
+    assert set(conditions(report)) == {"docker-rules-missing", "firewall-stale-variant"}
+    assert not [line for line in bare.save(variant=other) if "HOSTMESH" in line]
 
 
 def test_forward_policy_is_set_as_docker_does_and_restored(docked: Rig) -> None:
