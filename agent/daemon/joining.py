@@ -145,7 +145,8 @@ class Joining:
         or has taken the place of one that was lost, nobody can see who joins.
         """
         if known.config is not None:
-            return self._create_config(known.config)
+            reserved = known.believed.reservations if known.believed else {}
+            return self._create_config(known.config, reserved)
         if self._wanted is None:
             return (
                 Condition(
@@ -158,12 +159,14 @@ class Joining:
         overlaps = host_overlaps(host, self._wanted.cidr, known.docker)
         if overlaps:
             return (overlap_condition(self._wanted.cidr, overlaps, joined=False),)
-        return self._create_config(self._wanted)
+        return self._create_config(self._wanted, {})
 
-    def _create_config(self, config: MeshConfig) -> tuple[Condition, ...]:
+    def _create_config(
+        self, config: MeshConfig, reservations: Mapping[IPv4Network, HostId]
+    ) -> tuple[Condition, ...]:
         grace_s = round(self._settings.lease.empty_cluster_grace_s)
         return self._config_job.ensure(
-            lambda: self._registry.create_config(config, grace_s=grace_s)
+            lambda: self._registry.create_config(config, grace_s=grace_s, reservations=reservations)
         )
 
     def stay_out(self, known: Known) -> tuple[Condition, ...]:

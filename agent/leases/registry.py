@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from types import MappingProxyType
 
 import structlog
 
@@ -131,7 +132,13 @@ class Registry:
 
     # --- config ---------------------------------------------------------------------------
 
-    def create_config(self, config: MeshConfig, *, grace_s: int = 0) -> MeshConfig:
+    def create_config(
+        self,
+        config: MeshConfig,
+        *,
+        grace_s: int = 0,
+        reservations: Mapping[IPv4Network, HostId] = MappingProxyType({}),
+    ) -> MeshConfig:
         """Create the config unless there is one; either way return what is there.
 
         Args:
@@ -139,6 +146,8 @@ class Registry:
             grace_s: For that long after creating it, only hosts that say they hold a subnet
                 by their own copy get one (``ClaimRequest.registering``): the holders of an
                 etcd that was replaced by an empty one come back first. Kept by etcd.
+            reservations: To be written with it: they are the operator's, and no host's to
+                register again.
 
         Raises:
             MeshConfigError: What is there is not usable.
@@ -150,9 +159,19 @@ class Registry:
         result = self.client.txn("create the config", [kv.absent(key)], success, [kv.get(key)])
         if result.succeeded:
             _log.info("mesh-config-created", cidr=str(config.cidr), subnet_len=config.subnet_len)
+            self._write_back(reservations)
             return replace(config, mod_revision=result.revision)
         record = result.ranges[0][0]
         return self._decode_config(record)
+
+    def _write_back(self, reservations: Mapping[IPv4Network, HostId]) -> None:
+        for subnet, owner in reservations.items():
+            key = self.keys.reservation(subnet)
+            put = kv.put(key, wire.encode_reservation(owner))
+            try:
+                self.client.txn(f"reserve {subnet} again", [kv.absent(key)], [put])
+            except EtcdError as error:  # the config is there, and that is what hosts wait for
+                _log.warning("reservation-lost", subnet=str(subnet), reason=error.message)
 
     def begin_grace(self, grace_s: int) -> None:
         """Have only holders claim for ``grace_s`` seconds: etcd may have lost some of them.

@@ -14,7 +14,7 @@ from agent.daemon.known import Known
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
 from agent.leases.request import GraceError
-from agent.model import HostFacts, MeshConfig, Uplink
+from agent.model import HostFacts, MeshConfig, Uplink, View
 from agent.settings import load_settings
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 from tests.etcd.support.keeping import SHORT
@@ -22,8 +22,11 @@ from tests.etcd.support.keeping import SHORT
 pytestmark = pytest.mark.etcd
 
 
+_RESERVED = {IPv4Network("10.71.0.0/16"): host(5), IPv4Network("10.72.0.0/16"): host(6)}
+
+
 def _known(mesh: Registry, last: MeshConfig | None) -> Known:
-    """A host that sees etcd as it is, with the config of its own copy."""
+    """A host that sees etcd as it is, with config and reservations of its own copy."""
     uplink = Uplink(
         index=2,
         name="eth0",
@@ -32,7 +35,10 @@ def _known(mesh: Registry, last: MeshConfig | None) -> Known:
         on_link=IPv4Network("192.0.2.0/24"),
     )
     facts = HostFacts(links=(), foreign_routes=())
-    known = Known(host_id=host(1), host=facts, uplink=uplink, config=last)
+    known = Known(host_id=host(1), host=facts, uplink=uplink)
+    if last is not None:
+        copied = View(cluster_id=1, revision=1, config=last, reservations=_RESERVED, cached=True)
+        known = replace(known, believed=copied, config=last)
     return known.with_view(mesh.snapshot())
 
 
@@ -71,3 +77,4 @@ def test_promise_4_whoever_brings_the_config_has_new_claims_wait_for_holders(
         assert mesh.claim(request(2, wanted=held, registering=True)).subnet == held
         eventually(lambda: not mesh.client.range(mesh.keys.grace).records)
         assert mesh.claim(request(9)).subnet != held
+        assert mesh.snapshot().reservations == (_RESERVED if copied else {})
