@@ -20,10 +20,11 @@ from agent.errors import FirewallError
 from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.nft import NftWriter
 from agent.kernel.firewall.plan import TableEdit
-from agent.mesh.firewall import FirewallWants
+from agent.kernel.ipset import PeerSet
+from agent.mesh.firewall import PEERS_SET, FirewallWants
 from agent.model import DockerFacts, DockerNetwork, DockerState
 from tests.netns.netlab import Host, Lan, eventually
-from tests.netns.routes.member import Member, make_agent, running
+from tests.netns.routes.member import PEER, Member, make_agent, running
 
 pytestmark = pytest.mark.netns
 
@@ -45,11 +46,14 @@ DOCKER0 = DockerNetwork(
 )
 
 
-@pytest.fixture
-def member(lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Member]:
+@pytest.fixture(params=[AN_HOUR])
+def member(
+    request: pytest.FixtureRequest, lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Member]:
+    """Its parameter: how often the rules are looked at without being told."""
     host = lan.add("192.0.2.1/24")
     host.ip("route add default via 192.0.2.254")
-    firewall = f'variant = "nft"\ncheck_s = {AN_HOUR}'
+    firewall = f'variant = "nft"\ncheck_s = {request.param}'
     agent = make_agent(host, tmp_path, monkeypatch, f"resync_s = {AN_HOUR}", firewall)
     host.call(agent._rule_monitor.start)
     try:
@@ -93,6 +97,21 @@ def test_promise_5_what_is_done_to_nft_rules_is_undone_within_a_second_of_being_
         eventually(lambda: counted["rules"] == len(took_s))
     print(f"repaired after {', '.join(f'{took:.2f}' for took in took_s)} s")
     assert min(took_s) < 1
+
+
+@pytest.mark.parametrize("member", ["1"], indirect=True)
+def test_promise_5_a_changed_set_which_nobody_tells_of_is_put_right_by_the_timer(
+    member: Member,
+) -> None:
+    run = member.host.call
+    assert run(PeerSet().members) == frozenset([PEER.node_address])
+    run(subprocess.run, ["ipset", "flush", PEERS_SET], check=True)
+    run(subprocess.run, ["ipset", "add", PEERS_SET, "192.0.2.66"], check=True)
+    eventually(lambda: run(PeerSet().members) == frozenset([PEER.node_address]), 10)
+    observer = member.agent._observer
+    eventually(lambda: observer.tally.repairs["rules"] >= 1)
+    last, _when_s = observer.tally.last_repair or ("", 0.0)
+    assert "ipset hostmesh-peers" in last
 
 
 def repaired(host: Host, wanted: list[str]) -> bool:
