@@ -15,7 +15,7 @@ from agent import errors
 from agent.errors import AgentUnavailable, HostmeshError, NotRoot
 from agent.settings.text import shown
 
-__all__ = ["AgentAbsentError", "AgentClient", "AgentSilentError", "Document"]
+__all__ = ["NO_ANSWER", "AgentAbsentError", "AgentClient", "AgentSilentError", "Document"]
 
 Document = dict[str, Any]
 
@@ -35,6 +35,10 @@ class AgentSilentError(AgentUnavailable):
 
 class AgentAbsentError(AgentUnavailable):
     """Nobody listens on the socket: no agent runs here, and others may answer for it."""
+
+
+NO_ANSWER = (AgentAbsentError, AgentSilentError)
+"""What only looks goes on without the agent then; what changes something does not beside one."""
 
 
 class _BrokenError(Exception):

@@ -16,7 +16,7 @@ from typing import Self
 from agent.errors import Refused, StateError
 from agent.settings.place import LOCK_NAME
 
-__all__ = ["HostLock"]
+__all__ = ["HostLock", "holder_of"]
 
 _MOST_BYTES = 100
 
@@ -72,3 +72,21 @@ def _holder(file: int) -> str:
         if text := os.pread(file, _MOST_BYTES, 0).decode("utf-8", "replace").strip():
             return text
     return "another hostmesh-agent"
+
+
+def holder_of(run_dir: Path) -> int | None:
+    """The pid of who holds the host's lock, None when nobody does or it cannot be told.
+
+    Looks only (proc_locks(5)): to try the lock would be in the way of an agent that starts.
+    """
+    try:
+        file = (run_dir / LOCK_NAME).stat()
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    for line in lines:
+        words = line.split()
+        if words[1:2] == ["FLOCK"] and words[5:6] == [place]:
+            return int(words[4])
+    return None

@@ -1,4 +1,4 @@
-"""What can be told of this host while no agent runs: from etcd, the kernel, Docker, the copy.
+"""What can be told of this host while no agent answers: from etcd, the kernel, Docker, the copy.
 
 Reading only, by any user as far as that user may read. The documents are those of the control
 socket with ``"source": "host"``; what could not be had is a condition, never an invention.
@@ -14,6 +14,7 @@ from typing import Any
 from agent.daemon.conditions import Standing
 from agent.daemon.endpoint import uplink_now
 from agent.daemon.finding import source_of
+from agent.daemon.hostlock import holder_of
 from agent.daemon.known import Known, own_leases
 from agent.daemon.parts import COPY_NAME, firewall_of, host_name
 from agent.daemon.routelist import routes_document
@@ -82,7 +83,7 @@ def view_offline(settings: Settings) -> tuple[View, str]:
 
 def look(settings: Settings) -> Look:
     """Look at etcd or the copy, the kernel and Docker. Raises nothing that can be said instead."""
-    conditions = [_not_running()]
+    conditions = [_not_running(settings)]
     known = Known(host_id=_own_id(conditions))
     contact = ""
     try:
@@ -110,7 +111,7 @@ def look(settings: Settings) -> Look:
 
 
 def offline_status(settings: Settings) -> Mapping[str, Any]:
-    """``GET /v1/status`` without an agent: state "stopped", or "left"."""
+    """``GET /v1/status`` without an agent: state "stopped", "silent", or "left"."""
     seen = look(settings)
     now_s = time.monotonic()
     document = dict(
@@ -125,7 +126,9 @@ def offline_status(settings: Settings) -> Mapping[str, Any]:
         )
     )
     document["agent_version"] = None
-    document["state"] = "left" if seen.snapshot.known.left else "stopped"
+    silent = holder_of(settings.agent.run_dir) is not None
+    stays_out = seen.snapshot.known.left
+    document["state"] = "left" if stays_out else "silent" if silent else "stopped"
     # Nobody was here to see when they began.
     document["conditions"] = [{**each, "since_s_ago": None} for each in document["conditions"]]
     return document
@@ -219,7 +222,17 @@ def _routes(
     )
 
 
-def _not_running() -> Condition:
+def _not_running(settings: Settings) -> Condition:
+    pid = holder_of(settings.agent.run_dir)
+    if pid is not None:
+        return Condition(
+            name="agent-not-answering",
+            severity=Severity.ERROR,
+            cause=f"hostmesh-agent runs (pid {pid}) and does not answer; routes and rules stay as"
+            " it left them",
+            hint="agentctl bugreport tells where it hangs; systemctl restart hostmesh-agent is safe"
+            " at any time",
+        )
     return Condition(
         name="agent-not-running",
         severity=Severity.ERROR,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from agent.ctl.client import AgentAbsentError, AgentClient, Document
+from agent.ctl.client import NO_ANSWER, AgentClient, Document
 from agent.ctl.context import Context
 from agent.ctl.output import clean, flow, sentence
 from agent.errors import AgentUnavailable
@@ -42,7 +42,7 @@ def run(context: Context) -> int:
 def _ask(context: Context, *, follow: bool) -> Document:
     try:
         return context.client.get("/v1/events")
-    except AgentAbsentError as error:
+    except NO_ANSWER as error:
         if follow:
             raise
         context.remark(f"{error.message}; from the agent's files")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.ctl import direct
-from agent.ctl.client import AgentAbsentError, Document
+from agent.ctl.client import NO_ANSWER, Document
 from agent.ctl.context import Context
 from agent.ctl.output import sentence
 from agent.errors import CannotTell
@@ -40,7 +40,7 @@ def _ask(context: Context) -> Document:
     """From the agent, else from the kernel; what would be written only the agent knows."""
     try:
         return context.client.get("/v1/firewall")
-    except AgentAbsentError as error:
+    except NO_ANSWER as error:
         if context.args.dry_run:
             raise
         context.need_root("read the rules from the kernel, and no agent answers")

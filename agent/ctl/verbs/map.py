@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.ctl import direct
-from agent.ctl.client import AgentAbsentError, Document
+from agent.ctl.client import NO_ANSWER, Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, cut, flow, render_table
 
@@ -42,7 +42,7 @@ def run(context: Context) -> int:
 def _ask(context: Context) -> tuple[Document, Document]:
     try:
         return context.client.get("/v1/status"), context.client.get("/v1/routes")
-    except AgentAbsentError as error:
+    except NO_ANSWER as error:
         context.remark(f"{error.message}; from etcd, the kernel and this host's copy instead")
         direct.log_to_stderr()
         from agent.daemon.offline import offline_routes, offline_status  # noqa: PLC0415 - every room

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.ctl import direct
-from agent.ctl.client import AgentAbsentError, Document
+from agent.ctl.client import NO_ANSWER, Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, render_table
 
@@ -37,7 +37,7 @@ def run(context: Context) -> int:
 def _ask(context: Context) -> Document:
     try:
         return context.client.get("/v1/routes")
-    except AgentAbsentError as error:
+    except NO_ANSWER as error:
         context.remark(f"{error.message}; from the kernel and etcd instead")
         direct.log_to_stderr()
         from agent.daemon.offline import offline_routes  # noqa: PLC0415 - pulls in every room

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.ctl import direct
-from agent.ctl.client import AgentAbsentError, Document
+from agent.ctl.client import NO_ANSWER, Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, duration, flow, render_table, sentence
 
@@ -16,6 +16,7 @@ _STYLES = {
     "ready": "good",
     "degraded": "bad",
     "stopped": "bad",
+    "silent": "bad",
     "error": "bad",
     "warning": "warn",
 }
@@ -39,7 +40,7 @@ def run(context: Context) -> int:
         return watch(context, "/v1/status", lambda d: _screen(context, d), changes)
     try:
         document = context.client.get("/v1/status")
-    except AgentAbsentError as error:
+    except NO_ANSWER as error:
         context.remark(f"{error.message}; from etcd, the kernel and this host's copy instead")
         document = _look(context)
     if context.form == "json":

@@ -14,6 +14,7 @@ import pytest
 from agent.errors import AgentUnavailable, CannotTell, Refused
 from tests.netns.ctl.stage import Node, Stage
 from tests.netns.netlab import eventually
+from tests.unit.ctl.schemas import check
 
 pytestmark = pytest.mark.netns
 
@@ -70,10 +71,18 @@ def test_promise_1_a_hung_agent_is_not_taken_for_a_dead_one(node: Node) -> None:
         for refused in (node.agent(), node.agent("--once"), node.ctl("cleanup")):
             assert refused.returncode == Refused.exit_code, refused.stderr
             assert f"hostmesh-agent (pid {node.agent_pid})" in refused.stderr
-        for verb in ("leave", "status"):
-            silent = node.ctl(verb, "--timeout", "1s")
-            assert silent.returncode == AgentUnavailable.exit_code
-            assert "did not answer" in silent.stderr
+        silent = node.ctl("leave", "--timeout", "1s")
+        assert silent.returncode == AgentUnavailable.exit_code
+        assert "did not answer" in silent.stderr
+        for verb in ("status", "routes", "map", "events", "firewall show", "leases"):
+            looked = node.ctl(*verb.split(), "--timeout", "1s", "-o", "json")
+            assert looked.returncode == 0, (verb, looked.stderr)
+            assert "did not answer" in looked.stderr
+            if verb == "status":
+                status = json.loads(looked.stdout)
+                check("status", status)
+                assert (status["state"], status["subnet"]) == ("silent", subnet)
+                assert f"(pid {node.agent_pid})" in status["conditions"][0]["cause"]
     finally:
         for each in crowd:
             each.socket.close()

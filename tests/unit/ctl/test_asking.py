@@ -155,8 +155,8 @@ def test_a_silent_agent_is_given_up_in_time(
     socket_path: Path, serving: Serving, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before_s = time.monotonic()
-    with serving(socket_path, {"GET /v1/status": 5.0}):
-        assert run(socket_path, "status", "--timeout", "200ms") == 23
+    with serving(socket_path, {"POST /v1/reload": 5.0}):
+        assert run(socket_path, "reload", "--timeout", "200ms") == 23
     assert time.monotonic() - before_s < 3
     assert "did not answer" in capsys.readouterr().err
 

@@ -205,6 +205,12 @@ def test_promise_8_hostile_names_reach_no_terminal(name: str) -> None:
     lines += diff.lines(
         {"state": name, "operations": [operation], "conflicts": [name], "firewall": [{name: name}]}
     )
+    lines += events.lines(dict.fromkeys(("at", "kind", "text"), name), 80)
+    lines += reserve.lines([{**RESERVED[0], "host_name": name, "host_id": name}], 80)
+    checked = {"check": "etcd", "state": "ok", "found": name, "hint": name}
+    lines += doctor.lines(
+        {"checks": [checked], "would": [name]}, context(io.StringIO(), {"COLUMNS": "80"})
+    )
     for line in lines:
         assert line.isprintable(), ascii(line)
         assert not any(unicodedata.combining(char) for char in line)

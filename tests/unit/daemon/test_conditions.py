@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -49,6 +52,26 @@ def test_the_same_trouble_in_other_words_keeps_its_since() -> None:
     (standing,) = registry.all()
     assert standing.since_s == 100.0
     assert standing.condition.cause == "timed out"
+
+
+def test_a_reader_of_another_thread_goes_through_a_registry_that_changes() -> None:
+    """The control socket's threads read while the loop writes."""
+    registry = ConditionRegistry(Clock())
+    done = threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(len(registry.all()))
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        for number in range(3000):
+            registry.replace(f"source{number % 50}", [condition("x")] * (number % 3 > 0))
+        done.set()
+        for reader in readers:
+            reader.result(20)
+    assert seen
 
 
 def test_sources_do_not_clear_each_other() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.hostlock import HostLock
+from agent.daemon.hostlock import HostLock, holder_of
 from agent.errors import Refused, StateError
 
 pytestmark = pytest.mark.unit
@@ -38,14 +38,20 @@ def test_one_that_is_stopped_holds_it_and_one_that_is_killed_does_not(tmp_path: 
         with pytest.raises(Refused) as caught:
             HostLock(tmp_path / "run", "agentctl leave")
         assert f"hostmesh-agent (pid {process.pid})" in caught.value.message
+        assert holder_of(tmp_path / "run") == process.pid
         assert "agentctl leave" in caught.value.message
     finally:
         process.kill()
         process.wait(10)
+    assert holder_of(tmp_path / "run") is None
     with HostLock(tmp_path / "run", "agentctl leave"), pytest.raises(Refused) as caught:
         HostLock(tmp_path / "run", "hostmesh-agent")
     assert f"agentctl leave (pid {os.getpid()})" in caught.value.message
     HostLock(tmp_path / "run", "hostmesh-agent").release()
+
+
+def test_nobody_holds_what_is_not_there(tmp_path: Path) -> None:
+    assert holder_of(tmp_path / "run") is None
 
 
 def test_a_child_of_the_holder_does_not_hold_it_on(tmp_path: Path) -> None:
