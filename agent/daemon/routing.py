@@ -8,7 +8,6 @@ lost, links or addresses changed, something was refused, or the timer says so.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -18,7 +17,6 @@ import structlog
 
 from agent.daemon.timers import jittered
 from agent.kernel.monitor import KernelEvent
-from agent.kernel.netlink import NetlinkError
 from agent.kernel.routes import RouteListing, RouteTable
 from agent.mesh.delta import RouteDelta
 from agent.mesh.desired import desired_routes
@@ -26,7 +24,6 @@ from agent.mesh.pacing import Pacer
 from agent.mesh.plan import (
     Operation,
     OperationResult,
-    Reason,
     RoutePlan,
     describe_route,
     plan_routes,
@@ -119,8 +116,8 @@ class Routing:
         self._delta.applied(results)
         # Somebody else added the very route meanwhile, or our list was older than an event:
         # no failure, only a reason to look again.
-        outrun = [result for result in results if _outrun(result)]
-        self._pacer.done([result for result in results if not _outrun(result)], now_s)
+        outrun = [result for result in results if result.outrun]
+        self._pacer.done([result for result in results if not result.outrun], now_s)
         self._must_list = self._must_list or bool(outrun)
         failed = sum(not result.ok for result in results) - len(outrun)
         unfinished = len(results) < len(allowed.operations)
@@ -212,15 +209,6 @@ class Routing:
                     for each in done[:_ROUTES_TOLD]
                 ],
             )
-
-
-def _outrun(result: OperationResult) -> bool:
-    error = result.error
-    return (
-        isinstance(error, NetlinkError)
-        and error.errno == errno.EEXIST
-        and result.operation.reason is Reason.MISSING
-    )
 
 
 def _ranges(world: World) -> tuple[IPv4Network, ...] | None:

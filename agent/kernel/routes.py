@@ -262,7 +262,7 @@ class RouteTable:
                 results.extend(self._apply_batch(plan.operations[start : start + _BATCH]))
                 if time.monotonic() >= until_s:
                     break
-        failed = [result.error for result in results if result.error is not None]
+        failed = [each.error for each in results if each.error is not None and not each.outrun]
         if failed:
             _log.warning(
                 "routes-refused",

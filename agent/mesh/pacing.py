@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
+from itertools import islice
 from typing import Final
 
 from agent.errors import KernelError
 from agent.mesh.delta import RouteChange
 from agent.mesh.plan import Operation, OperationKind, OperationResult, RoutePlan
-from agent.mesh.summary import summarise
+from agent.mesh.summary import CONDITIONS_SHOWN, and_more
 from agent.mesh.world import ROUTE_PROTOCOL, RouteKey, protocol_name, route_key
 from agent.model import Condition, Route, Severity
 
@@ -133,24 +134,29 @@ class Pacer:
             failure.due_s = 0.0
 
     def done(self, results: Iterable[OperationResult], now_s: float) -> None:
-        """Learn from what was tried."""
+        """Learn from what was tried.
+
+        What failed together is due together: 65,000 routes that wait for one link, each with a due
+        time of its own, would be passes without end.
+        """
+        jitter = self._jitter()
         for result in results:
             key = route_key(result.operation.route)
             if result.error is not None:
                 before = self._failures.get(key)
                 pause_s = min(before.pause_s * 2, _RETRY_MOST_S) if before else _RETRY_FIRST_S
-                due_s = now_s + pause_s * self._jitter()
+                due_s = now_s + pause_s * jitter
                 self._failures[key] = _Failure(pause_s, due_s, result.error)
                 continue
             self._failures.pop(key, None)
-            self._repaired((result.operation.kind, key), result.operation.route, now_s)
+            self._repaired((result.operation.kind, key), result.operation.route, now_s, jitter)
 
-    def _repaired(self, case: _Case, route: Route, now_s: float) -> None:
+    def _repaired(self, case: _Case, route: Route, now_s: float, jitter: float) -> None:
         self._wanted_otherwise(case)
         fight = self._fights.get(case)
         if fight is not None:
             fight.pause_s = min(fight.pause_s * 2, _FIGHT_PAUSE_MOST_S)
-            fight.due_s = now_s + fight.pause_s * self._jitter()
+            fight.due_s = now_s + fight.pause_s * jitter
             fight.repairs += 1
             return
         seen = self._repairs.get(case)
@@ -165,7 +171,7 @@ class Pacer:
         seen.count += 1
         if seen.count >= _FIGHT_REPAIRS:
             pause_s = _FIGHT_PAUSE_FIRST_S
-            self._fights[case] = _Fight(pause_s, now_s + pause_s * self._jitter(), seen.count)
+            self._fights[case] = _Fight(pause_s, now_s + pause_s * jitter, seen.count)
 
     def _wanted_otherwise(self, case: _Case) -> None:
         """What was put there is taken away, or the other way round: by a wish, not by a rival."""
@@ -210,9 +216,12 @@ class Pacer:
                 for case, fight in self._fights.items()
                 if case[0] is OperationKind.DELETE or case[1] in wanted
             }
-        found = [self._fight_condition(case, fight) for case, fight in self._fights.items()]
-        found.extend(_refused(key, failure) for key, failure in self._failures.items())
-        return summarise(found)
+        fights = islice(self._fights.items(), CONDITIONS_SHOWN)
+        failures = islice(self._failures.items(), CONDITIONS_SHOWN)
+        return (
+            *and_more([self._fight_condition(*each) for each in fights], len(self._fights)),
+            *and_more([_refused(*each) for each in failures], len(self._failures)),
+        )
 
     def _fight_condition(self, case: _Case, fight: _Fight) -> Condition:
         kind, key = case

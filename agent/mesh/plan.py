@@ -8,6 +8,7 @@ another protocol wrote appears in an operation (promises 5 and 6).
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -79,6 +80,11 @@ class OperationResult:
     def ok(self) -> bool:
         """Whether the kernel now holds what the operation wanted."""
         return self.error is None
+
+    @property
+    def outrun(self) -> bool:
+        """Somebody else's route came first, or ours stood there already: a reason to look again."""
+        return self.errno == errno.EEXIST and self.operation.reason is Reason.MISSING
 
     @property
     def problem(self) -> str:

@@ -46,6 +46,22 @@ def test_promise_10_a_failing_route_backs_off_alone() -> None:
     assert [each.name for each in pacer.conditions()] == ["route-refused"] or not pacer.conditions()
 
 
+def test_promise_10_what_failed_together_is_tried_together_and_told_in_few_words() -> None:
+    """All routes of a large mesh while the uplink is down."""
+    jitter = iter([0.8, 1.2, 0.9, 1.1] * 2000)
+    pacer = Pacer(jitter=lambda: next(jitter))
+    first = int(IPv4Address("10.64.0.0"))
+    many = plan(*(replace(A, destination=IPv4Network((first + 256 * n, 24))) for n in range(1000)))
+    tries, now_s = 0, 0.0
+    while now_s < 300:
+        assert fail(pacer, many, now_s) == 1000
+        due_s = pacer.allow(many, now_s)[1]
+        assert due_s is not None
+        now_s, tries = due_s, tries + 1
+    assert tries <= 12
+    assert len(pacer.conditions()) == 21
+
+
 def test_the_next_due_time_is_told() -> None:
     pacer = Pacer(jitter=lambda: 1.2)
     fail(pacer, plan(A), 100)
