@@ -30,8 +30,8 @@ _PROTOCOL: Final = 6
 """The oldest version of the ipset protocol that kernels still take (IPSET_PROTOCOL_MIN)."""
 _BATCH: Final = 500
 _DENIED: Final = frozenset({errno.EPERM, errno.EACCES})
-_REFERENCED: Final = 4103
-"""IPSET_ERR_REFERENCED of linux/netfilter/ipset/ip_set.h: a rule still names the set."""
+_BUSY: Final = 4100
+"""IPSET_ERR_BUSY of linux/netfilter/ipset/ip_set.h: destroying a set that a rule names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +192,11 @@ def _opened(doing: str) -> Iterator[Any]:
     except LibraryError as error:
         if error.code in _DENIED:
             raise NotRoot(f"{doing}: it needs root", hint="run it as root") from error
-        words = "a rule still names it" if error.code == _REFERENCED else str(error)
-        raise FirewallError(f"{doing}: {words}") from error
+        if error.code == _BUSY:
+            raise FirewallError(
+                f"{doing}: a rule still names it, an operator's or one of ours that cannot be seen",
+                hint="take out what iptables-nft-save and iptables-legacy-save show of it",
+            ) from error
+        raise FirewallError(f"{doing}: {error}") from error
     except OSError as error:
         raise FirewallError(f"{doing}: {error}") from error

@@ -134,18 +134,42 @@ def test_docker_in_both_variants_is_a_condition(docked: Rig, engine: str) -> Non
     assert f"iptables-{other}" in said["firewall-stale-variant"]
 
 
+@contextlib.contextmanager
+def broken(rig: Rig, variant: str) -> Iterator[None]:
+    """The programs of a variant end with an error; a new life of the agent meets that."""
+    program = f"/usr/sbin/xtables-{variant}-multi"
+    rig.host.run("mount", "--bind", "/bin/false", program)
+    try:
+        rig.driver.send({"op": "reopen", "arguments": [rig.variant]})
+        rig.driver.receive()
+        yield
+    finally:
+        rig.host.run("umount", program)
+
+
 @pytest.fixture
 def broken_other(bare: Rig) -> Iterator[str]:
-    """The programs of the variant that ours are not in end with an error."""
+    """The variant that ours are not in."""
     other = "legacy" if bare.variant == "nft" else "nft"
-    program = f"/usr/sbin/xtables-{other}-multi"
-    bare.host.run("mount", "--bind", "/bin/false", program)
-    try:
-        bare.driver.send({"op": "reopen", "arguments": [bare.variant]})
-        bare.driver.receive()
+    with broken(bare, other):
         yield other
-    finally:
-        bare.host.run("umount", program)
+
+
+def test_promise_9_ours_that_are_left_in_a_broken_variant_are_an_error_of_leaving(
+    bare: Rig,
+) -> None:
+    """Nobody can look there, and the set that they name cannot go: it is not said to be done."""
+    other = "legacy" if bare.variant == "nft" else "nft"
+    bare.driver.send({"op": "reopen", "arguments": [other]})
+    bare.driver.receive()
+    bare.firewall("apply")
+    with broken(bare, other):
+        assert "firewall-variant-unreadable" in conditions(bare.firewall("apply"))
+        bare.driver.send({"op": "remove", "arguments": []})
+        assert "a rule still names it" in bare.driver.receive()["message"]
+    assert bare.firewall("remove")["differs"]
+    assert not [line for line in bare.save(variant=other) if "HOSTMESH" in line]
+    assert "hostmesh" not in bare.host.run("ipset", "list", "-n")
 
 
 def test_promise_9_a_broken_other_variant_costs_a_condition_and_nothing_else(
