@@ -174,6 +174,30 @@ def test_a_turn_that_was_lost_is_known_right_before_the_restart(
         assert other is None, "given back by whichever lease it was on"
 
 
+def test_a_turn_that_is_lost_amid_the_restart_is_taken_again(
+    client: EtcdClient, turns: Make, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcd was away, and is back before the restart is at its end."""
+    monkeypatch.setattr(restartturn, "_TTL_S", 1)
+    key = Keys(prefix).turn("docker-restart")
+
+    def lease_id() -> int:
+        """Of whoever has the turn, 0 for nobody."""
+        found = client.txn("test", [], [kv.get(key)]).ranges[0]
+        return found[0].lease_id if found else 0
+
+    with RestartTurn(turns(1), threading.Event())(asked=False):
+        lost = lease_id()
+        client.revoke(lost)
+        deadline_s = time.monotonic() + 20
+        while lease_id() in {0, lost}:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        with RestartTurn(turns(2), threading.Event())(asked=False) as other:
+            assert other is not None
+    assert lease_id() == 0
+
+
 def test_a_restart_that_goes_on_without_its_agent_keeps_the_turn_for_its_ttl(turns: Make) -> None:
     second = RestartTurn(turns(2), threading.Event())
     with pytest.raises(Stopped), RestartTurn(turns(1), threading.Event())(asked=False):
