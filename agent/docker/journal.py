@@ -203,7 +203,8 @@ def load(text: str, *, source: str) -> Journal:
             )
         return _journal(fields)
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
-        hint = f"compare daemon.json with the copy beside it, then remove {source}"
+        copy = "daemon.json.before-hostmesh beside it, the file as it was (none: there was no file)"
+        hint = f"make daemon.json what it is to be, see {copy}; then remove {source}"
         raise StateError(f"{source} is damaged: {error}", hint=hint) from error
 
 

@@ -401,6 +401,29 @@ def test_a_key_of_ours_that_became_a_flag_goes_from_the_file(room: Room, world: 
     assert "bip" not in json.loads(room.text or "")
 
 
+def test_a_swarm_is_told_and_not_in_the_way(room: Room, world: World) -> None:
+    world.swarm = "active"
+    report = room.ensure()
+    assert (report.state, names(report)) == (DockerState.READY, {"docker-swarm"})
+    (condition,) = report.conditions
+    assert "active" in condition.cause
+    assert "restart moves Swarm's tasks" in condition.hint
+
+
+def test_promise_7_without_its_journal_nothing_is_done(
+    room: Room, world: World, tmp_path: Path
+) -> None:
+    """What daemon.json was before us cannot be told from what we made of it."""
+    assert room.ensure().state is DockerState.READY
+    journal = tmp_path / "state/daemon.json.journal"
+    journal.write_text(journal.read_text()[:-20])
+    before = room.text
+    report = room.configurator.ensure(wants_of(IPv4Network("10.65.0.0/16"), 1500))
+    assert names(report) == {"docker-journal-unusable"}
+    assert "daemon.json.before-hostmesh" in report.conditions[0].hint
+    assert (room.text, world.restarts) == (before, 1)
+
+
 def test_podman_is_left_alone(room: Room, world: World) -> None:
     world.kind = EngineKind.PODMAN
     report = room.ensure()
