@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import structlog
 
 from agent.docker.conflicts import network_conflicts, not_routable
 from agent.docker.decide import Word
+from agent.docker.files import resolve
 from agent.docker.journal import Phase
 from agent.docker.managed import ManagedDocker
 from agent.docker.planning import FilePlan, attempt_name, fixable, plan_file
@@ -153,7 +155,9 @@ class Configurator:
         journal = self._store.journal()
         if journal is None:
             return
-        if not job.reading.facts.reachable and self._docker.service.starting():
+        down = not job.reading.facts.reachable
+        gave_up = down and journal.phase is Phase.WRITTEN and self._gave_up()
+        if down and not gave_up and self._docker.service.starting():
             # The host went down in the middle of it: the Docker that is about to start
             # reads the file that there is, and nobody may wait for it here.
             if journal.phase is Phase.RESTARTING:
@@ -168,9 +172,20 @@ class Configurator:
                 self._store.mark(Phase.APPLIED)
         elif journal.phase is Phase.ROLLED_BACK:
             job.reading = self._restarter.start_after_roll_back()
-        elif journal.phase is Phase.WRITTEN and self._docker.service.failed():
+        elif gave_up:
             outcome = self._restarter.roll_back(name, "dockerd failed with the new daemon.json")
             self._note(job, outcome.reading, name, outcome.failure)
+
+    def _gave_up(self) -> bool:
+        """Whether dockerd failed with the file that there is now.
+
+        One that had failed before it was written says nothing about it.
+        """
+        try:
+            age_s = time.time() - resolve(self._store.path).stat().st_mtime
+        except OSError:
+            return False
+        return self._docker.service.failed(started_within_s=age_s if age_s > 0 else math.inf)
 
     def _work(self, job: _Pass) -> None:
         """Write what differs and restart if that is needed and allowed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shlex
@@ -29,6 +30,7 @@ _TAIL_LINES = 8
 _TAIL_CHARACTERS = 800
 _TAIL_BYTES = 16 * 1024
 _KILL_WAIT_S = 2.0
+_TRIES = 3
 _ON_THE_WAY = frozenset({"activating", "deactivating", "reloading"})
 _QUOTES = ("'", '"')
 _FATAL = re.compile(
@@ -197,19 +199,31 @@ class DockerService:
         argv = ("systemctl", "show", _UNIT, _GATE, "--property=Id,ActiveState,Job")
         busy: set[str] = set()
         for text in self._runner.run(argv, _QUERY_TIMEOUT_S).output.split("\n\n"):
-            unit = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+            unit = _properties(text)
             if unit.get("ActiveState") in _ON_THE_WAY or unit.get("Job", "0") not in {"", "0"}:
                 busy.add(unit.get("Id", ""))
         if _GATE in busy:
             return f"{_GATE} holds Docker back"
         return "systemd starts or stops Docker" if busy else ""
 
-    def failed(self) -> bool:
-        """Return whether systemd gave up on dockerd. Without systemd nobody can say: False."""
+    def failed(self, *, started_within_s: float = math.inf) -> bool:
+        """Return whether systemd gave up on dockerd. Without systemd nobody can say: False.
+
+        A unit without a limit of starts never fails; there the third one in vain counts.
+
+        Args:
+            started_within_s: It must have been started for the last time less than this ago.
+        """
         if not self.by_systemd:
             return False
-        result = self._runner.run(("systemctl", "is-failed", _UNIT), _QUERY_TIMEOUT_S)
-        return result.output.strip() == "failed"
+        names = "ActiveState,SubState,NRestarts,ExecMainStartTimestampMonotonic"
+        argv = ("systemctl", "show", _UNIT, f"--property={names}")
+        unit = _properties(self._runner.run(argv, _QUERY_TIMEOUT_S).output)
+        in_vain = unit.get("SubState") == "auto-restart" and _number(unit, "NRestarts") >= _TRIES
+        if unit.get("ActiveState") != "failed" and not in_vain:
+            return False
+        started_s = _number(unit, "ExecMainStartTimestampMonotonic") / 1e6
+        return time.monotonic() - started_s <= started_within_s
 
     def unit_argv(self) -> tuple[str, ...]:
         """Return the command line of the unit, drop-ins included; empty without systemd.
@@ -276,6 +290,15 @@ class DockerService:
         if result.status == 0 or "unknown flag" in result.output:
             return ""
         return error_line(result.output) or result.last_lines
+
+
+def _properties(shown: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+def _number(unit: Mapping[str, str], name: str) -> int:
+    value = unit.get(name, "")
+    return int(value) if value.isdecimal() else 0
 
 
 def environment_of(shown: str) -> Mapping[str, str]:

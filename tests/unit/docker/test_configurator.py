@@ -251,6 +251,40 @@ def test_promise_7_the_former_lease_that_came_back_is_not_taken_for_the_operator
     assert room.text == '{"debug": true}'
 
 
+def test_promise_7_a_dockerd_that_fails_with_the_file_at_somebody_elses_start_is_rolled_back(
+    room: Room, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The restart was held, and then the operator restarted Docker."""
+    world.running = ("web",)
+    room.ensure()
+    monkeypatch.setattr(DockerService, "failed", lambda _, **__: not world.up)
+    world.running, world.up = (), False
+    world.breaks = lambda given: "no" if "bip" in given else ""
+    report = room.ensure()
+    assert (names(report), report.facts.reachable) == ({"docker-rolled-back"}, True)
+    assert room.text is None
+
+
+def test_a_dockerd_that_had_failed_before_the_file_was_written_is_no_word_against_it(
+    room: Room, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its operator mends it and starts it: with the lease, not with a failure remembered."""
+    asked: list[float] = []
+
+    def failed(_: DockerService, *, started_within_s: float) -> bool:
+        asked.append(started_within_s)
+        return started_within_s > 3600
+
+    monkeypatch.setattr(DockerService, "failed", failed)
+    world.up = False
+    for _ in range(2):
+        report = room.ensure()
+    assert asked[0] < 60
+    assert (names(report), world.restarts) == ({"docker-absent"}, 0)
+    world.run(("restart-docker",), 1.0)
+    assert room.ensure().state is DockerState.READY
+
+
 @pytest.mark.parametrize("what", ["file", "version", "wants", "word"])
 def test_a_failure_is_tried_again_once_something_changed(
     room: Room, world: World, what: str
@@ -475,7 +509,7 @@ def test_promise_7_an_engine_that_was_downgraded_loses_the_key_it_does_not_know(
     world.version = "26.1.5"
     assert room.configurator.ensure(wants).state is DockerState.READY
     assert "default-network-opts" in (room.text or "")
-    monkeypatch.setattr(DockerService, "failed", lambda _: not world.up)
+    monkeypatch.setattr(DockerService, "failed", lambda _, **__: not world.up)
     monkeypatch.setattr(DockerService, "installed_version", lambda _: "20.10.24")
     world.up, world.version, world.breaks = False, "20.10.24", unknown_key
     if killed:

@@ -277,6 +277,36 @@ def test_routes(tmp_path: Path) -> None:
     assert read_routes(tmp_path / "none") == ()
 
 
+def unit_of(active: str, sub: str, restarts: int, started_ago_s: float) -> str:
+    started_us = int((time.monotonic() - started_ago_s) * 1e6)
+    return (
+        f"ActiveState={active}\nSubState={sub}\nNRestarts={restarts}\n"
+        f"ExecMainStartTimestampMonotonic={started_us}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("unit", "failed"),
+    [
+        (("failed", "failed", 3, 5.0), True),
+        (("failed", "failed", 3, 50.0), False),
+        (("active", "running", 0, 5.0), False),
+        (("inactive", "dead", 0, 5.0), False),
+        (("activating", "auto-restart", 2, 5.0), False),
+        (("activating", "auto-restart", 3, 5.0), True),
+        (("activating", "start", 7, 5.0), False),
+        (None, False),
+    ],
+)
+def test_a_dockerd_that_systemd_gave_up_on_since_a_moment(
+    tmp_path: Path, unit: tuple[str, str, int, float] | None, failed: bool
+) -> None:
+    text = unit_of(*unit) if unit else ""
+    made, _ = service(tmp_path, {"systemctl show": CommandResult(0, text)})
+    assert made.failed(started_within_s=20.0) is failed
+    assert not service(tmp_path, {}, systemd=False)[0].failed()
+
+
 def shown(docker: str, gate: str) -> str:
     return f"Id=docker.service\n{docker}\n\nId=hostmesh-docker-gate.service\n{gate}\n"
 
