@@ -6,7 +6,7 @@ because the next start of dockerd would fail or would not use it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -78,13 +78,21 @@ def flag_conflicts(
             found.setdefault(("docker-hosts-conflict", ""), _hosts(flags.get("hosts"), where))
         if _FALSE.intersection(flags.get("iptables")[-1:]):
             found.setdefault(("docker-iptables-off", ""), _iptables_off(f"--iptables of {where}"))
-        for cidr in flags.get("fixed-cidr"):
-            found.update(_fixed_cidr(wants, cidr, f"--fixed-cidr of {where}"))
-        for gateway in flags.get("default-gateway"):
-            if not _inside(gateway, wants):
-                finding = _gateway(gateway, wants, f"--default-gateway of {where}")
-                found.setdefault((finding.condition.name, ""), finding)
+        for finding in _outside(wants, flags, document, where):
+            found.setdefault((finding.condition.name, ""), finding)
     return tuple(found.values())
+
+
+def _outside(wants: DockerWants, flags: Flags, document: Document, where: str) -> Iterator[Finding]:
+    """Yield the flags that lead elsewhere: to another file, or out of docker0's range."""
+    for path in flags.get("config-file")[-1:]:
+        if path != document.source:
+            yield _elsewhere(path, document, where)
+    for cidr in flags.get("fixed-cidr"):
+        yield from _fixed_cidr(wants, cidr, f"--fixed-cidr of {where}").values()
+    for gateway in flags.get("default-gateway"):
+        if not _inside(gateway, wants):
+            yield _gateway(gateway, wants, f"--default-gateway of {where}")
 
 
 def doubled_keys(sources: Mapping[str, Flags], document: Document) -> tuple[Finding, ...]:
@@ -248,6 +256,16 @@ def _hosts(given: tuple[str, ...], where: str) -> Finding:
         cause=f'"hosts" is in daemon.json and {where} has -H {" -H ".join(given)}: '
         "dockerd does not start with both",
         hint="take -H out of the unit with a drop-in (ExecStart= twice), or hosts out of the file",
+        severity=Severity.ERROR,
+    )
+    return Finding(condition, blocks=True)
+
+
+def _elsewhere(path: str, document: Document, where: str) -> Finding:
+    condition = Condition(
+        name="docker-config-elsewhere",
+        cause=f"{where} has --config-file={path}: dockerd does not read {document.source}",
+        hint=f'set docker.daemon_json = "{path}", or remove the flag',
         severity=Severity.ERROR,
     )
     return Finding(condition, blocks=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 from agent.docker.checker import FileChecker
 from agent.docker.decide import Held, Word, blocking_containers, held_back, names_shown
 from agent.docker.engine import Engine
+from agent.docker.files import resolve
 from agent.docker.ownnetwork import OwnNetwork
 from agent.docker.processes import Flags, ProcessTable, parse_flags
 from agent.docker.report import RestartOutlook
@@ -188,8 +190,18 @@ class ManagedDocker:
         sources: dict[str, Flags] = {}
         unit = self.service.unit_argv()
         if unit:
-            sources["the unit"] = parse_flags(unit)
+            sources["the unit"] = _flags(unit)
         process = self.processes.dockerd()
         if process:
-            sources["the running dockerd"] = parse_flags(process.argv)
+            sources["the running dockerd"] = _flags(process.argv)
         return sources
+
+
+def _flags(argv: Sequence[str]) -> Flags:
+    """Return the flags of a command line; symlinks to the file that dockerd reads are followed."""
+    flags = parse_flags(argv)
+    values = tuple(
+        (name, str(resolve(Path(value))) if name == "config-file" else value)
+        for name, value in flags.values
+    )
+    return replace(flags, values=values)

@@ -458,6 +458,22 @@ def test_promise_7_without_its_journal_nothing_is_done(
     assert (room.text, world.restarts) == (before, 1)
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_dockerd_that_reads_another_file_is_told_before_it_is_restarted_in_vain(
+    room: Room, world: World, tmp_path: Path, same: bool
+) -> None:
+    """As a snap's does; a link to ours is ours."""
+    other = tmp_path / "other.json"
+    if same:
+        world.file.parent.mkdir()
+        other.symlink_to(world.file)
+    world.argv = ("dockerd", "--config-file", str(other))
+    report = room.ensure()
+    assert names(report) == (set() if same else {"docker-config-elsewhere"})
+    assert world.restarts == int(same)
+    assert same or f'docker.daemon_json = "{other}"' in report.conditions[0].hint
+
+
 def test_podman_is_left_alone(room: Room, world: World) -> None:
     world.kind = EngineKind.PODMAN
     report = room.ensure()
