@@ -87,7 +87,8 @@ class Routing:
             self._delta.observed(change)
             self._pacer.observed(change)
         links = self._delta.links
-        self._must_list = self._must_list or event.may_have_taken(links)
+        by_address = self._delta.have_sources
+        self._must_list = self._must_list or event.may_have_taken(links, by_address=by_address)
         if event.touches(links):
             self._pacer.links_changed()
 

@@ -87,13 +87,16 @@ class KernelEvent:
         """Whether one of these links changed, or its addresses."""
         return not links.isdisjoint(self.links | self.addresses)
 
-    def may_have_taken(self, links: frozenset[int]) -> bool:
+    def may_have_taken(self, links: frozenset[int], *, by_address: bool = True) -> bool:
         """Whether routes by these links may have gone without a message (see the module's text).
 
         A list of all routes is called for then. A container that starts changes links, too, and
-        none of these.
+        none of these; so does a Docker network that is made, with its address.
+
+        Args:
+            by_address: Some of the routes have a source address, which may be another link's.
         """
-        return self.resync or bool(self.addresses) or self.touches(links)
+        return self.resync or (by_address and bool(self.addresses)) or self.touches(links)
 
     @property
     def concerns_host(self) -> bool:

@@ -123,6 +123,11 @@ class RouteDelta:
         uplink = self._world.uplink
         return self._rivals.links if uplink is None else self._rivals.links | {uplink.index}
 
+    @property
+    def have_sources(self) -> bool:
+        """Whether a rival goes with an address of whichever link; no desired route does."""
+        return self._rivals.have_sources
+
     def __contains__(self, key: object) -> bool:
         """Whether something is desired or still to be done under ``key``."""
         return isinstance(key, RouteKey) and (key in self._odd or self._wanted(key) is not None)

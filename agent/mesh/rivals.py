@@ -42,6 +42,11 @@ class Rivals:
         found = (route.oif for routes in self._at.values() for route in routes)
         return frozenset(index for index in found if index is not None)
 
+    @property
+    def have_sources(self) -> bool:
+        """Whether one of these routes has a source address: it goes when that address does."""
+        return any(each.prefsrc is not None for routes in self._at.values() for each in routes)
+
     def of(self, key: RouteKey) -> tuple[Route, ...]:
         """All to the destination of ``key`` in its table, of any metric."""
         return self._at.get((key.table, key.destination), ())

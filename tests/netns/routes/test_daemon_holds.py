@@ -43,7 +43,7 @@ def test_promise_6_a_link_that_was_down_for_long_is_served_as_soon_as_it_is_up(
     eventually(lambda: "route-refused" not in member.conditions(), 5)
 
 
-def test_promise_10_a_container_that_starts_costs_no_list_of_the_routes(
+def test_promise_10_a_container_or_a_network_of_dockers_costs_no_list_of_the_routes(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lists: list[float] = []
@@ -71,8 +71,14 @@ def test_promise_10_a_container_that_starts_costs_no_list_of_the_routes(
     assert lists == []
     assert looks, "nobody noticed a link"
     assert not any(looks), "others' routes were listed"
-    member.host.ip("addr add 198.51.100.7/24 dev lo")
+    member.host.ip("link add br-1 type bridge")
+    member.host.ip("addr add 172.18.0.1/16 dev br-1")
+    member.host.ip("link set br-1 up")
     eventually(lambda: any(looks))
+    member.host.ip("link del br-1")
+    member.host.ip("route del 10.64.1.0/24 proto 140")
+    eventually(member.is_right)
+    assert lists == []
     member.host.ip("link set eth0 down")
     member.host.ip("link set eth0 up")
     eventually(member.is_right)
