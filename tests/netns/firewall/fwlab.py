@@ -170,12 +170,16 @@ class Rig:
         assert "result" in reply, reply
         return reply["result"]
 
+    def reopen(self, variant: str, dockerd: int | None = None) -> None:
+        """A new life of the agent's firewall; ``dockerd``: the process that is said to be it."""
+        self.driver.send({"op": "reopen", "arguments": [variant], "dockerd": dockerd})
+        assert self.driver.receive() == {"result": None}
+
     def reset(self) -> None:
         """No rule, no set, no flow, as at first."""
         script = "".join(f"iptables-{variant}-restore{RESET}" for variant in ("nft", "legacy"))
         self.host.run("sh", "-c", f"{script}ipset destroy; conntrack -F", check=False)
-        self.driver.send({"op": "reopen", "arguments": [self.variant]})
-        assert self.driver.receive() == {"result": None}
+        self.reopen(self.variant)
         for variant in ("nft", "legacy"):
             assert not [line for line in self.save(variant=variant) if line.startswith("-A")]
 
@@ -212,6 +216,11 @@ class Rig:
 
     def close(self) -> None:
         self._stack.close()
+
+
+def conditions(report: dict[str, Any]) -> dict[str, str]:
+    """Name to cause."""
+    return {condition["name"]: condition["cause"] for condition in report["conditions"]}
 
 
 @contextlib.contextmanager

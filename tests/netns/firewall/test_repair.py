@@ -247,8 +247,7 @@ def test_promise_6_flows_that_a_killed_agent_left_masqueraded_are_freed_by_the_n
     docked.iptables("-t", "nat", "-F", "HOSTMESH-POSTROUTING")
     assert source_of_ping(docked) == {HOST}
     docked.restore(docked.firewall("render"))
-    docked.driver.send({"op": "reopen", "arguments": [docked.variant]})
-    docked.driver.receive()
+    docked.reopen(docked.variant)
     report = docked.firewall("apply")
     assert (report["differs"], report["freed_flows"]) == (False, 1)
     assert source_of_ping(docked) == {C0}
