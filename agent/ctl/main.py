@@ -34,12 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python flushes stdout once more at exit
-        # and would complain then: give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()  # whoever read it has seen enough
         return _PIPE_BROKEN
     except OSError as error:
         _complain((f"{error.filename or 'output'}: {error.strerror or error}",), "")
+        _end_output()
         return HostmeshError.exit_code
 
 
@@ -56,6 +55,18 @@ def _run(argv: Sequence[str]) -> int:
     status = run(context)
     sys.stdout.flush()
     return status
+
+
+def _end_output() -> None:
+    """What cannot be written goes nowhere.
+
+    Python flushes stdout once more at exit, and would complain then; from 3.12 on with an exit
+    status of its own, 120.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(messages: Sequence[str], hint: str) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,19 @@ from tests.netns.netlab import Host, Lan, eventually
 ROOT = Path(__file__).parents[3]
 ETCD = "192.0.2.100"
 _URL = f"http://{ETCD}:2379"
+
+
+_OPEN = """
+mount --rbind {shut} {kept}
+mount -t tmpfs -o mode=755 open {shut}
+cd {kept}
+for each in * .[!.]*; do
+    if [ -d "$each" ] && ! [ -L "$each" ]; then
+        mkdir {shut}/"$each"
+        mount --rbind "$each" {shut}/"$each"
+    fi
+done
+"""
 
 
 class Node:
@@ -68,6 +82,18 @@ class Node:
     def _mounts(self) -> list[str]:
         script = f'mount --bind {self.folder}/machine-id /etc/machine-id && exec "$@"'
         return ["unshare", "--mount", "sh", "-c", script, "sh"]
+
+    def _for_everyone(self) -> list[str]:
+        """Others find the clone although it lies in a folder, such as /root, that is shut to them.
+
+        In the command's own mount namespace an open folder lies over each that is shut, with the
+        same folders in it.
+        """
+        shut = [str(each) for each in ROOT.parents if not each.stat().st_mode & stat.S_IXOTH]
+        kept = self.folder / "kept"
+        kept.mkdir(exist_ok=True)
+        steps = [_OPEN.format(shut=each, kept=kept) for each in reversed(shut)]
+        return ["sh", "-ec", "\n".join([*steps, f"cd {ROOT}", 'exec "$@"']), "sh"]
 
     def start(self, sabotage: str = "") -> None:
         """Start the agent; ``sabotage`` is Python that runs in it first."""
@@ -115,7 +141,8 @@ class Node:
         """``agentctl WORDS`` on this host."""
         command = self.ctl_command(*words)
         if user:
-            command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
+            who = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+            command = [*self._for_everyone(), *who, *command]
         return self.inside(command, cwd=ROOT, env={**os.environ, **(environ or {})})
 
     def agent(self, *words: str) -> subprocess.CompletedProcess[str]:

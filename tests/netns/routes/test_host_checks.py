@@ -46,7 +46,8 @@ def test_promise_6_what_networkd_takes_comes_back_and_told_not_to_it_takes_less(
             eventually(member.is_right, 5)
             lost = len(ping.stop().lost)
             print(f"{lost} lost, repaired: {dict(repaired)}")
-            assert repaired["route-missing"] == (2 if manages else 1)
+            # systemd 252 sets the address anew even so, 257 leaves it.
+            assert repaired["route-missing"] in ((2,) if manages else (0, 1))
             assert lost < 200
 
 

@@ -52,11 +52,3 @@ def test_routes_are_shown_and_found_by_name(one: Host) -> None:
 def test_without_the_file_there_is_only_the_number(one: Host) -> None:
     assert f"proto {ROUTE_PROTOCOL}" in ip_route(one, "", "140").stdout
     assert ip_route(one, "", "hostmesh").returncode != 0
-
-
-def test_the_installer_brings_the_file_and_takes_it_away() -> None:
-    script = (DEPLOY / "install.sh").read_text()
-    assert f"protocol_name={INSTALLED}\n" in script
-    install, uninstall = "cp deploy/iproute2.conf $protocol_name\n", "        $protocol_name\n"
-    assert install in script
-    assert uninstall in script.split("exit 0", maxsplit=1)[0]
