@@ -3,8 +3,9 @@
 #
 #   deploy/etcd/make-certs.sh FOLDER etcd1=10.0.0.5 etcd2=10.0.0.6 etcd3=10.0.0.7
 #
-# FOLDER/etcd1 etc. is what belongs into /etc/hostmesh-etcd on that machine, FOLDER/ca.crt what the
-# agents need ([etcd] ca_file). FOLDER/ca.key signs more of them and belongs on none of the machines.
+# FOLDER/etcd1 etc. is what belongs into /etc/hostmesh-etcd on that machine (chown -R etcd: it, the
+# service reads it as that user), FOLDER/ca.crt what the agents need ([etcd] ca_file). FOLDER/ca.key
+# signs more of them and belongs on none of the machines.
 # Run it again with the same FOLDER to renew: the CA stays. HOSTMESH_DAYS: how long they are valid (825).
 # A member's name in DNS may follow its address: etcd1=10.0.0.5,etcd1.example.com
 set -eu

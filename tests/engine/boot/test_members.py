@@ -15,7 +15,7 @@ from hostmesh_lab.capture import Pinger
 from hostmesh_lab.lab import Lab
 from hostmesh_lab.wait import wait_until
 
-from tests.engine.boot import scenes
+from tests.engine.boot import etcdkit, scenes
 from tests.engine.boot.conftest import machine
 from tests.engine.boot.scenes import FRESH
 
@@ -35,6 +35,7 @@ class Mesh:
     before: list[str]
     install_s: float
     starts: dict[str, int] = field(default_factory=dict)
+    third: BootedHost | None = None
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,24 @@ def test_the_unit_that_runs_is_the_hardened_one(mesh: Mesh) -> None:
     names = ["hostmesh-agent.service", "hostmesh-docker-gate.service"]
     verified = mesh.one.run(["systemd-analyze", "verify", "--man=no", *names], check=False)
     assert "hostmesh" not in verified.stdout + verified.stderr
+
+
+def test_what_the_package_brings_for_other_programs_is_used_by_them(mesh: Mesh) -> None:
+    """The protocol's name, networkd's and the log's settings, completion in a shell."""
+    host = mesh.one
+    shown = host.run(["ip", "-4", "route", "show", "proto", "hostmesh"]).stdout
+    assert f"via {mesh.two.address} dev eth0" in shown
+    assert " proto hostmesh" in host.run(["ip", "-4", "route"]).stdout
+    read = host.run(["systemd-analyze", "--no-pager", "cat-config", "systemd/networkd.conf"]).stdout
+    assert "\nManageForeignRoutes=no\n" in read
+    assert host.unit("agent", "LogRateLimitBurst")["LogRateLimitBurst"] == "2000"
+    assert [x for x in host.journal("agent") if x["SYSLOG_IDENTIFIER"] == "hostmesh-agent"]
+    complete = (
+        ". /usr/share/bash-completion/completions/agentctl; COMP_WORDS=(agentctl remove '')"
+        "; COMP_CWORD=2; $(complete -p agentctl | sed 's/.*-F \\([^ ]*\\).*/\\1/');"
+        " printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    assert "host2" in host.run(["bash", "-c", complete]).stdout.splitlines()
 
 
 def test_a_reload_is_refused_whole_or_done_at_once(mesh: Mesh) -> None:
@@ -154,6 +173,20 @@ def test_promise_3_an_upgrade_of_the_package_loses_no_packet(mesh: Mesh, newer: 
     assert scenes.docker_starts(host) == before["host1"]
 
 
+def test_an_agent_that_is_disabled_and_runs_is_no_old_one_after_an_upgrade(
+    mesh: Mesh, package: Path
+) -> None:
+    """Its program is replaced under it; disabled it stays."""
+    host = mesh.one
+    host.systemctl("disable", "hostmesh-agent.service")
+    pid = scenes.main_pid(host)
+    host.install(package)
+    wait_until(lambda: scenes.main_pid(host) not in (0, pid), 20, "the new agent")
+    mesh.lab.wait_ready(30, ["host1"])
+    assert host.unit("agent", "UnitFileState")["UnitFileState"] == "disabled"
+    host.systemctl("enable", "hostmesh-agent.service")
+
+
 def test_promise_2_a_member_that_reboots_comes_back_with_its_subnet(mesh: Mesh) -> None:
     host = mesh.one
     lease, address = host.lease(), mesh.web["host1"]
@@ -203,6 +236,7 @@ def test_a_machine_that_boots_for_the_first_time_joins_and_nobody_types(
         "[Unit]\nAfter=lab-image.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\n"
         "ExecStart=docker run --detach --restart=always --name web lab\n",
     )
+    mesh.third = made
     made.write_file(
         "/etc/systemd/system/multi-user.target.d/web.conf", "[Unit]\nWants=web.service\n"
     )
@@ -222,10 +256,46 @@ def test_a_machine_that_boots_for_the_first_time_joins_and_nobody_types(
     mesh.lab.wait_ready(20)
 
 
+def test_the_etcd_kit_runs_on_machines_and_a_host_can_join_it(mesh: Mesh, tmp_path: Path) -> None:
+    """deploy/etcd as its users run it: certificates, three units, accounts, an agent's account."""
+    assert mesh.third is not None
+    hosts = {f"etcd{n}": host for n, host in enumerate((mesh.one, mesh.two, mesh.third), 1)}
+    kit = etcdkit.Kit(tmp_path, hosts)
+    try:
+        kit.start()
+        for host in hosts.values():
+            shown = host.unit(etcdkit.UNIT, "ActiveState", "User")
+            assert shown == {"ActiveState": "active", "User": "etcd"}
+        kit.make_accounts()
+        checked = kit.doctor(mesh.third)
+        states = {each["check"]: each["state"] for each in checked["checks"]}
+        assert states["etcd endpoint"] == states["etcd account"] == states["clock"] == "ok", checked
+        # A member that dies is started again; the other two need a new leader at the most.
+        pid = int(mesh.one.unit(etcdkit.UNIT, "MainPID")["MainPID"])
+        mesh.one.run(["kill", "-9", str(pid)])
+        for host in (mesh.two, mesh.one):
+            wait_until(lambda host=host: kit.healthy(host), 20, f"{host.name}'s member")  # type: ignore[misc]
+        assert mesh.one.unit(etcdkit.UNIT, "NRestarts")["NRestarts"] == "1"
+    finally:
+        kit.remove()
+
+
 def test_a_removal_returns_the_host_to_what_it_was(mesh: Mesh) -> None:
-    """Line by line: daemon.json, routes, rules, sets, sysctls, units, files."""
+    """Line by line: daemon.json, routes, rules, sets, sysctls, units, files; a purge forgets."""
     host = mesh.two
     host.remove_container("web")
+    had = host.lease()
+    host.run(["dpkg", "--remove", "hostmesh"], timeout_s=120)
+    assert host.mesh_routes() == []
+    assert not [line for line in host.iptables() if "HOSTMESH" in line]
+    assert "ActiveState=inactive" in host.systemctl("show", "hostmesh-agent").stdout
+    assert scenes.is_gone(host, "/usr/bin/agentctl")
+    assert scenes.is_gone(host, "/run/hostmesh")
+    assert scenes.is_gone(host, "/etc/docker/daemon.json")
+    assert str(had) not in [each["subnet"] for each in mesh.one.leases()]
+    kept = ["/etc/hostmesh/agent.toml", "/var/lib/hostmesh/state.json",
+            "/etc/iproute2/rt_protos.d/hostmesh.conf"]  # fmt: skip
+    assert not [path for path in kept if scenes.is_gone(host, path)]
     host.run(["dpkg", "--purge", "hostmesh"], timeout_s=120)
     wait_until(lambda: host.system_state() == "running", 20, "calm again")
     assert scenes.lasting_differences(host, mesh.before, patience_s=10) == []
