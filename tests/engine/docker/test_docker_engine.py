@@ -397,6 +397,16 @@ def test_a_key_that_an_old_engine_does_not_know_is_found_without_its_help(driven
     assert "match any configuration option: no-such-key\n" in asked.stderr + asked.stdout
 
 
+def test_a_swarm_is_told(driven: Driven) -> None:
+    driven.host.docker("swarm", "init", "--advertise-addr=127.0.0.1")
+    try:
+        report = driven.ensure()
+        assert report["state"] == "ready"
+        assert "active" in cause(report, "docker-swarm")
+    finally:
+        driven.host.docker("swarm", "leave", "--force")
+
+
 def test_the_lease_is_shared_as_settings_say(driven: Driven) -> None:
     split = {"docker0_share": "quarter", "network_len": 26}
     assert driven.ensure(settings=split)["state"] == "ready"
