@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from agent.settings.text import printable
@@ -22,11 +23,12 @@ __all__ = [
     "duration",
     "flow",
     "json_text",
+    "render_columns",
     "render_table",
     "sentence",
 ]
 
-_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+_MINUTE_S, _HOUR_MIN, _DAY_MIN = 60, 60, 1440
 _SECONDS_UP_TO_S = 100
 _SMALL = 10
 _MOST_S = 1e12
@@ -59,13 +61,17 @@ def duration(seconds: object) -> str:
     if seconds != seconds:  # noqa: PLR0124 - not a number
         return "-"
     whole = int(min(max(seconds, 0), _MOST_S))
-    if whole < _SECONDS_UP_TO_S:
-        return f"{whole}s"
-    if whole < _HOUR_S:
-        return f"{whole // _MINUTE_S}m"
-    if whole < _DAY_S:
-        return _two_units(whole // _HOUR_S, "h", whole % _HOUR_S // _MINUTE_S, "m")
-    return _two_units(whole // _DAY_S, "d", whole % _DAY_S // _HOUR_S, "h")
+    return f"{whole}s" if whole < _SECONDS_UP_TO_S else _minutes(whole // _MINUTE_S)
+
+
+@lru_cache(4096)
+def _minutes(count: int) -> str:
+    """Of thousands of hosts many joined within one minute, and all of them renew by the hour."""
+    if count < _HOUR_MIN:
+        return f"{count}m"
+    if count < _DAY_MIN:
+        return _two_units(count // _HOUR_MIN, "h", count % _HOUR_MIN, "m")
+    return _two_units(count // _DAY_MIN, "d", count % _DAY_MIN // _HOUR_MIN, "h")
 
 
 def _two_units(count: int, unit: str, rest: int, smaller_unit: str) -> str:
@@ -177,9 +183,15 @@ def render_table(
     out whole columns in their order. A table of columns that may neither be shortened nor
     dropped can be wider.
     """
+    return render_columns(columns, list(zip(*rows, strict=True)) or [()] * len(columns), width)
+
+
+def render_columns(
+    columns: Sequence[Column], values: Sequence[Sequence[object]], width: int | None
+) -> list[str]:
+    """The same of the values of each column: to take a table of thousands apart costs as much."""
     columns = list(columns)
-    cells = [_cleaned(each) for each in zip(*rows, strict=True)]
-    cells = cells or [[] for _ in columns]
+    cells = [_cleaned(each) for each in values]
     natural = [_width(*each) for each in zip(columns, cells, strict=True)]
     while True:
         widths = natural if width is None else _shrunk(columns, natural, width)

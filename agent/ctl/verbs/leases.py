@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
-from agent.ctl.output import Column, clean, duration, flow, render_table
+from agent.ctl.output import Column, clean, duration, flow, render_columns
 from agent.errors import AgentUnavailable, HostmeshError
 
 __all__ = ["ask", "changes", "lines", "run"]
@@ -108,10 +108,10 @@ def _word(value: object) -> str:
 def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list[str]:
     """Lay out the document of GET /v1/leases; ``wide`` adds columns and cuts nothing."""
     columns = _COLUMNS + (_WIDE if wide else ())
-    rows = [_row(lease) + (_wide_row(lease) if wide else []) for lease in document["leases"]]
-    found = (
-        render_table(columns, rows, None if wide else width) if rows else ["no host has a lease"]
-    )
+    leases = document["leases"]
+    found = ["no host has a lease"]
+    if leases:
+        found = render_columns(columns, _values(leases, wide=wide), None if wide else width)
     if document.get("previous"):
         found += flow(_move(document), width, rest=2)
     for aside in document.get("set_aside", []):
@@ -131,20 +131,20 @@ def _move(document: Mapping[str, Any]) -> str:
     return f"the mesh moves away from {ranges}; still there: {who or 'nobody'}"
 
 
-def _row(lease: Mapping[str, Any]) -> list[object]:
-    return [
-        f"{'*' if lease.get('own') else ' '} {lease.get('subnet') or '-'}",
-        lease.get("host_name"),
-        lease.get("node_address"),
-        lease.get("backend"),
-        duration(lease.get("age_s")),
-        duration(lease.get("ttl_left_s")),
-        _heartbeat(lease),
+def _values(leases: Sequence[Mapping[str, Any]], *, wide: bool) -> list[list[object]]:
+    """What stands in each column."""
+    found: list[list[object]] = [
+        [f"{'*' if each.get('own') else ' '} {each.get('subnet') or '-'}" for each in leases],
+        [each.get("host_name") for each in leases],
+        [each.get("node_address") for each in leases],
+        [each.get("backend") for each in leases],
+        [duration(each.get("age_s")) for each in leases],
+        [duration(each.get("ttl_left_s")) for each in leases],
+        ["alive" if each.get("alive") is True else _heartbeat(each) for each in leases],
     ]
-
-
-def _wide_row(lease: Mapping[str, Any]) -> list[object]:
-    return [lease.get("docker"), lease.get("host_id")]
+    if wide:
+        found += [[each.get(key) for each in leases] for key in ("docker", "host_id")]
+    return found
 
 
 def _heartbeat(lease: Mapping[str, Any]) -> str:
