@@ -26,6 +26,7 @@ _HEAD_ENDS = b"\r\n\r\n"
 _MAX_HEAD_BYTES = 65_536
 _STATUS_WORDS = 2
 _LEAST_S = 0.001
+_SNDTIMEO_NEW = 67
 _START_HINT = "systemctl status hostmesh-agent; journalctl -u hostmesh-agent -n 20"
 
 
@@ -122,7 +123,9 @@ class AgentClient:
         Python's own deadline would not: connect(2) without blocking is refused at once there.
         """
         whole_s, part_s = divmod(max(_LEAST_S, self._timeout_s), 1)
-        deadline = struct.pack("@ll", int(whole_s), int(part_s * 1_000_000))
+        # SO_SNDTIMEO_NEW (asm-generic/socket.h): 64 bits of time on a machine of 32.
+        form = "@qq" if socket.SO_SNDTIMEO == _SNDTIMEO_NEW else "@ll"
+        deadline = struct.pack(form, int(whole_s), int(part_s * 1_000_000))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, deadline)
         connection.connect(str(self.path))
 
