@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -21,10 +22,25 @@ _OBJECTS = 100_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run agentctl; the result is the process's exit status (docs/exit-status.md)."""
+    """Run agentctl; the result is the process's exit status (docs/exit-status.md).
+
+    Args:
+        argv: None: as the program, whose process ends here and now. To take everything apart in
+            order first would take a tenth of the time of an answer.
+    """
+    if argv is not None:
+        return _status(argv)
+    status = _status(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # full, closed, none at all
+            stream.flush()
+    os._exit(status)
+
+
+def _status(argv: Sequence[str]) -> int:
     forgive(sys.stdout, sys.stderr)
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        return _run(argv)
     except SettingsError as error:
         _complain(error.problems, error.hint)
         return error.exit_code
@@ -53,7 +69,8 @@ def _run(argv: Sequence[str]) -> int:
     module = importlib.import_module(f"agent.ctl.verbs.{args.verb.module}")
     run: Callable[[Context], int] = getattr(module, args.verb.function)
     status = run(context)
-    sys.stdout.flush()
+    if sys.stdout is not None:  # closed from the beginning
+        sys.stdout.flush()
     return status
 
 

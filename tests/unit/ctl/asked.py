@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -62,7 +63,9 @@ def run(path: Path, *words: str) -> int:
 def agentctl(
     *words: str, stdout: int | IO[str] = subprocess.PIPE
 ) -> subprocess.CompletedProcess[str]:
+    """The program itself, whose output is buffered as it is for operators."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.run(
-        [sys.executable, "-m", "agent.ctl", *words],
+        [sys.executable, "-m", "agent.ctl", *words], env=buffered,
         stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=30,
     )  # fmt: skip

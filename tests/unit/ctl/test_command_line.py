@@ -122,6 +122,24 @@ def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(
         assert "~" in text
 
 
+def test_without_any_output_it_is_quiet(socket_path: Path) -> None:
+    command = 'exec "$0" -m agent.ctl version --socket "$1" >&-'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(socket_path)],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_was_said_before_an_error_is_not_lost(socket_path: Path, serving: Serving) -> None:
+    """The process ends at once, and stdout in a pipe is written late."""
+    found = {"state": "unknown", "reason": "etcd is away", "firewall": ["add a jump"]}
+    with serving(socket_path, {"GET /v1/diff": found}):
+        done = agentctl("diff", "--socket", str(socket_path))
+    assert (done.returncode, done.stdout) == (2, "firewall: add a jump\n")
+    assert "etcd is away" in done.stderr
+
+
 def test_a_full_disk_is_one_line(socket_path: Path, serving: Serving) -> None:
     with serving(socket_path, {"GET /v1/leases": LEASES}), Path("/dev/full").open("w") as full:
         done = agentctl("leases", "--socket", str(socket_path), stdout=full)
