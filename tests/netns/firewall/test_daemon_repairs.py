@@ -94,7 +94,7 @@ def test_promise_5_what_is_done_to_nft_rules_is_undone_within_a_second_of_being_
         began_s = time.monotonic()
         eventually(lambda: repaired(member.host, wanted), 20)
         took_s.append(time.monotonic() - began_s)
-        eventually(lambda: counted["rules"] == len(took_s))
+        eventually(lambda: counted["rules"] >= len(took_s))  # -F comes table by table
     print(f"repaired after {', '.join(f'{took:.2f}' for took in took_s)} s")
     assert min(took_s) < 1
 
