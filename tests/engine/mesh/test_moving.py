@@ -95,8 +95,11 @@ def test_promise_3_a_move_begins_and_cuts_nobody_off(mesh: Lab) -> None:
     assert refused.returncode == Refused.exit_code, "not without --move"
     said = one.agentctl("config", "set", "--cidr", NEW, "--move").stdout
     assert "stays in use until its hosts have moved" in said
-    wait_until(lambda: len(held(three)) == 1 and three.ready(), 90, "host3 to have moved")
-    assert is_new(docker0(three))
+    wait_until(
+        lambda: is_new(docker0(three)) and len(held(three)) == 1 and three.ready(),
+        90,
+        "host3 to have moved",
+    )
     both = (one, two)
     on_all(both, lambda host: len(held(host)) == 2, "two subnets")
     on_all(both, Host.ready, "the host ready all the same")

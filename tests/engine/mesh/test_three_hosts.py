@@ -201,9 +201,11 @@ def test_promise_3_and_10_etcd_frozen_and_back(mesh: Lab, web: dict[str, str]) -
 def test_promise_4_and_8_a_bad_record_costs_itself_only(mesh: Lab) -> None:
     host = hosts(mesh)[0]
     before = kernel(host)
+    held = {each.lease() for each in hosts(mesh)}
+    free = [f"10.{n}.0.0" for n in range(70, 75) if f"10.{n}.0.0/16" not in held]
     bad = {
-        "10.70.0.0-16": "not json",
-        "10.71.0.0-16": '{"PublicIP":"10.64.0.9","BackendType":"host-gw"}',
+        f"{free[0]}-16": "not json",
+        f"{free[1]}-16": '{"PublicIP":"10.64.0.9","BackendType":"host-gw"}',
         "192.168.50.0-24": '{"PublicIP":"192.168.50.99","BackendType":"host-gw"}',
         "0.0.0.0-0": '{"PublicIP":"192.168.50.99","BackendType":"host-gw"}',
     }
