@@ -50,11 +50,9 @@ def _status(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        _end_output()  # whoever read it has seen enough
-        return _PIPE_BROKEN
+        return _PIPE_BROKEN  # whoever read our output has seen enough
     except OSError as error:
         _complain((f"{error.filename or 'output'}: {error.strerror or error}",), "")
-        _end_output()
         return HostmeshError.exit_code
 
 
@@ -72,18 +70,6 @@ def _run(argv: Sequence[str]) -> int:
     if sys.stdout is not None:  # closed from the beginning
         sys.stdout.flush()
     return status
-
-
-def _end_output() -> None:
-    """What cannot be written goes nowhere.
-
-    Python flushes stdout once more at exit, and would complain then; from 3.12 on with an exit
-    status of its own, 120.
-    """
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(messages: Sequence[str], hint: str) -> None:

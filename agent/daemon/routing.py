@@ -87,7 +87,7 @@ class Routing:
             self._delta.observed(change)
             self._pacer.observed(change)
         links = self._delta.links
-        by_address = self._delta.have_sources
+        by_address = bool(event.addresses) and self._delta.have_sources  # which looks at each rival
         self._must_list = self._must_list or event.may_have_taken(links, by_address=by_address)
         if event.touches(links):
             self._pacer.links_changed()
