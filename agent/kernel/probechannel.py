@@ -5,18 +5,18 @@ Sources: RFC 826 (ARP), RFC 792 (ICMP echo), packet(7), raw(7), netdevice(7).
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address
 from typing import Final
 
 import structlog
 
 from agent.errors import KernelError
+from agent.kernel.arp import BROADCAST, ETHERNET, ETHERTYPE_ARP, arp_request, arp_sender
 from agent.kernel.icmp import echo_reply, echo_request
 from agent.model import Uplink
 
@@ -24,11 +24,6 @@ __all__ = ["ProbeChannel"]
 
 _log = structlog.get_logger(__name__)
 
-_ETHERTYPE_ARP: Final = 0x0806
-_ETHERNET: Final = 1
-_BROADCAST: Final = b"\xff" * 6
-_ARP: Final = struct.Struct("!HHBBH6s4s6s4s")
-_ARP_REQUEST, _ARP_REPLY = 1, 2
 _IP_BYTES: Final = 20
 _PACKET_BYTES: Final = 2048
 _RECEIVE_BURST: Final = 1000
@@ -71,12 +66,12 @@ class ProbeChannel:
         arp = socket.socket(
             socket.AF_PACKET,
             socket.SOCK_DGRAM | socket.SOCK_CLOEXEC,
-            socket.htons(_ETHERTYPE_ARP),
+            socket.htons(ETHERTYPE_ARP),
         )
         self._arp = arp
-        arp.bind((self.uplink.name, _ETHERTYPE_ARP))
+        arp.bind((self.uplink.name, ETHERTYPE_ARP))
         hardware, self._mac = arp.getsockname()[3:5]
-        if hardware != _ETHERNET:
+        if hardware != ETHERNET:
             arp.close()
             self._arp = None
 
@@ -105,11 +100,8 @@ class ProbeChannel:
             _log.debug("prober-echo-not-sent", address=str(address), problem=str(error))
         if self._arp is None or address not in self.uplink.on_link:
             return left
-        request = _ARP.pack(
-            _ETHERNET, 0x0800, 6, 4, _ARP_REQUEST, self._mac,
-            self.uplink.node_address.packed, bytes(6), address.packed,
-        )  # fmt: skip
-        to = (self.uplink.name, _ETHERTYPE_ARP, 0, 0, _BROADCAST)
+        request = arp_request(self._mac, self.uplink.node_address, address)
+        to = (self.uplink.name, ETHERTYPE_ARP, 0, 0, BROADCAST)
         try:
             self._arp.sendto(request, socket.MSG_DONTWAIT, to)
         except OSError as error:
@@ -160,13 +152,5 @@ def _read(
 
 
 def _arp_from(packet: bytes) -> IPv4Address | None:
-    """Who told its hardware address: a reply, or a request of its own (RFC 826 takes both)."""
-    try:
-        _, _, _, _, operation, _, sender, _, _ = _ARP.unpack_from(packet)
-    except struct.error:
-        return None
-    if operation not in (_ARP_REQUEST, _ARP_REPLY):
-        return None
-    with contextlib.suppress(AddressValueError):
-        return IPv4Address(sender)
-    return None
+    found = arp_sender(packet)
+    return found[0] if found else None

@@ -4,7 +4,12 @@ Clouds, and switches with port security, drop what a host sends from an address 
 own. Nothing on the host shows that; the mesh then simply does not work. So a peer is asked twice:
 from the node address, which must work, and from an address of this host's subnet.
 
-Sources: RFC 792 (echo), raw(7) (IP_HDRINCL), packet(7).
+Both requests leave as frames built here, below this host's netfilter: through it Docker's
+MASQUERADE would give the second one the node address, and every member would look filtered.
+A peer's INPUT may be closed to containers' addresses and say nothing of the underlay. So it is
+also asked to forward a packet whose TTL ends there: the kernel answers before any rule of FORWARD.
+
+Sources: RFC 792 (echo), RFC 826 (ARP), packet(7).
 """
 
 from __future__ import annotations
@@ -19,15 +24,14 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from agent.errors import KernelError
-from agent.kernel.icmp import echo_reply, echo_request
+from agent.kernel.arp import BROADCAST, ETHERNET, ETHERTYPE_ARP, arp_request, arp_sender
+from agent.kernel.icmp import echo_packet, echo_reply, error_about
 from agent.model import Uplink
 
 __all__ = ["Passage", "passage"]
 
 _ETHERTYPE_IP: Final = 0x0800
 _IP: Final = struct.Struct("!BBHHHBBH4s4s")
-_VERSION_AND_LENGTH: Final = 0x45
-_TTL: Final = 64
 
 
 class Passage(enum.Enum):
@@ -43,6 +47,7 @@ def passage(
     peer: IPv4Address,
     source: IPv4Address,
     *,
+    beyond: IPv4Address | None = None,
     attempts: int = 6,
     wait_s: float = 0.5,
 ) -> Passage:
@@ -52,6 +57,7 @@ def passage(
         uplink: Where to send.
         peer: A peer's node address, on the link. Its routes must lead ``source``'s subnet here.
         source: An address in this host's subnet; no interface need have it.
+        beyond: An address in the peer's subnet that is not the peer's own.
 
     Raises:
         KernelError: Nothing can be sent or heard (not root, interface down).
@@ -60,16 +66,17 @@ def passage(
     sources = {source, uplink.node_address}
     heard: set[IPv4Address] = set()
     try:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as out,
-            socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETHERTYPE_IP)) as back,
-        ):
-            out.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, uplink.name.encode())
-            back.bind((uplink.name, _ETHERTYPE_IP))
+        with _socket_on(uplink, _ETHERTYPE_IP) as link:
+            hop = _hardware_address(uplink, peer, attempts, wait_s)
+            if hop is None:
+                return Passage.UNKNOWN
+            to = (uplink.name, _ETHERTYPE_IP, 0, 0, hop)
             for sequence in range(attempts):
                 for each in sources - heard:
-                    out.sendto(_request(each, peer, identifier, sequence), (str(peer), 0))
-                heard |= _listen(back, peer, identifier, sources - heard, wait_s)
+                    link.sendto(echo_packet(each, peer, identifier, sequence), to)
+                if beyond is not None and source not in heard:
+                    link.sendto(echo_packet(source, beyond, identifier, sequence, ttl=1), to)
+                heard |= _listen(link, peer, identifier, sources - heard, wait_s)
                 if heard == sources:
                     return Passage.OPEN
     except OSError as error:
@@ -77,13 +84,35 @@ def passage(
     return Passage.FILTERED if uplink.node_address in heard else Passage.UNKNOWN
 
 
-def _request(source: IPv4Address, peer: IPv4Address, identifier: int, sequence: int) -> bytes:
-    echo = echo_request(identifier, sequence)
-    header = _IP.pack(
-        _VERSION_AND_LENGTH, 0, _IP.size + len(echo), 0, 0, _TTL, socket.IPPROTO_ICMP, 0,
-        source.packed, peer.packed,
-    )  # fmt: skip
-    return header + echo  # the kernel fills in the header's checksum (raw(7))
+def _socket_on(uplink: Uplink, protocol: int) -> socket.socket:
+    link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(protocol))
+    try:
+        link.bind((uplink.name, protocol))
+    except OSError:
+        link.close()
+        raise
+    return link
+
+
+def _hardware_address(
+    uplink: Uplink, peer: IPv4Address, attempts: int, wait_s: float
+) -> bytes | None:
+    """Ask for the peer's hardware address: b"" on a link without any, None without an answer."""
+    with _socket_on(uplink, ETHERTYPE_ARP) as link:
+        hardware, own = link.getsockname()[3:5]
+        if hardware != ETHERNET:
+            return b""
+        request = arp_request(own, uplink.node_address, peer)
+        for _ in range(attempts):
+            link.sendto(request, (uplink.name, ETHERTYPE_ARP, 0, 0, BROADCAST))
+            until_s = time.monotonic() + wait_s
+            while (left_s := until_s - time.monotonic()) > 0:
+                if not select.select([link], [], [], left_s)[0]:
+                    break
+                found = arp_sender(link.recv(2048))
+                if found is not None and found[0] == peer:
+                    return found[1]
+    return None
 
 
 def _listen(
@@ -106,12 +135,16 @@ def _listen(
 
 
 def _reply_to(packet: bytes, peer: IPv4Address, identifier: int) -> IPv4Address | None:
+    """Return the address whose request was answered, by an echo or by an error about it."""
     if len(packet) < _IP.size:
         return None
     header = _IP.unpack_from(packet)
-    if header[6] != socket.IPPROTO_ICMP or header[8] != peer.packed:
+    if header[6] != socket.IPPROTO_ICMP:
         return None
-    answer = echo_reply(packet, (header[0] & 0x0F) * 4)
-    if answer is None or answer[0] != identifier:
-        return None
-    return IPv4Address(header[9])
+    begin = (header[0] & 0x0F) * 4
+    answer, error = echo_reply(packet, begin), error_about(packet, begin)
+    if answer is not None and answer[0] == identifier and header[8] == peer.packed:
+        return IPv4Address(header[9])
+    if error is not None and error[1] == identifier:
+        return error[0]
+    return None

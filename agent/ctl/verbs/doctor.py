@@ -1,4 +1,4 @@
-"""``agentctl doctor``: whether this host can join. Needs no agent, changes nothing."""
+"""``agentctl doctor``: whether this host can join, or is a member in order. Changes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STATE_CELLS = 9
 
 
 def run(context: Context) -> int:
-    """Print every check; 0 when the host can join, else 1."""
+    """Print every check; 0 when none fails, else 1."""
     direct.log_to_stderr()
     from agent.daemon.doctor.run import examine  # noqa: PLC0415 - pulls in every room
 
@@ -42,16 +42,23 @@ def lines(document: Mapping[str, Any], context: Context) -> list[str]:
         if check["hint"]:
             hint = f"hint: {sentence(check['hint'])}"
             found += flow(hint, width, first=" " * text_at, rest=text_at)
-    failed = sum(check["state"] == "fail" for check in document["checks"])
     found.append("")
-    if failed:
-        found.append(
-            f"this host cannot join yet: {failed} of {len(document['checks'])} checks fail"
-        )
-    else:
-        found.append("this host can join")
+    found += flow(_verdict(document), width, rest=2)
     if document["would"]:
-        found.append("joining would:")
+        found.append("the agent has yet to:" if document.get("member") else "joining would:")
         for each in document["would"]:
             found += flow(sentence(each), width, first="  - ", rest=4)
     return found
+
+
+def _verdict(document: Mapping[str, Any]) -> str:
+    """Say what the checks come to, and which parts were not tested."""
+    checks = document["checks"]
+    failed = sum(check["state"] == "fail" for check in checks)
+    untested = dict.fromkeys(c["check"] for c in checks if c["state"] == "unknown")
+    failing = f"{failed} of {len(checks)} checks fail"
+    if document.get("member"):
+        verdict = f"this host is a member; {failing if failed else 'no check fails'}"
+    else:
+        verdict = f"this host cannot join yet: {failing}" if failed else "this host can join"
+    return verdict + (f"; not tested: {', '.join(untested)}" if untested else "")

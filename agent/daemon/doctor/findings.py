@@ -47,10 +47,16 @@ class Finding:
 
 @dataclass(slots=True)
 class Findings:
-    """Collects findings, and what joining would do."""
+    """Collects findings, and what joining would do.
+
+    Attributes:
+        member: This host holds a lease of the mesh already.
+        would: What the agent would do here that is not done yet.
+    """
 
     items: list[Finding] = field(default_factory=list)
     would: list[str] = field(default_factory=list)
+    member: bool = False
 
     def add(self, check: str, state: State, found: str, hint: str = "") -> None:
         """Note one finding."""
@@ -80,6 +86,7 @@ class Findings:
         return {
             "version": 1,
             "can_join": self.can_join,
+            "member": self.member,
             "checks": [
                 {
                     "check": each.check,

@@ -48,6 +48,11 @@ class Mesh:
     own: Lease | None
     subnet: IPv4Network | None
 
+    @property
+    def is_member(self) -> bool:
+        """A lease is this host's by its identity, not only by flannel's."""
+        return self.own is not None and self.own.host_id is not None
+
 
 def look_at_etcd(settings: Settings, client: EtcdClient, findings: Findings) -> None:
     """Who named it, and each endpoint: reachable, version, clock."""
@@ -245,6 +250,9 @@ def look_at_docker(
 ) -> None:
     """Docker, what speaks against its taking the subnet, and what would be done to it."""
     room = DockerRoom.of(settings.docker, settings.agent.state_dir)
+    if os.geteuid() != 0:
+        _docker_without_root(settings, room, findings)
+        return
     subnet = mesh.subnet if mesh else None
     if subnet is None and mesh is not None:
         subnet = IPv4Network((mesh.config.subnet_min, mesh.config.subnet_len))
@@ -262,3 +270,17 @@ def look_at_docker(
         )
     findings.conditions("docker", seen.conditions)
     findings.would.extend(seen.would)
+
+
+def _docker_without_root(settings: Settings, room: DockerRoom, findings: Findings) -> None:
+    facts = room.engine.facts()
+    untested = f"what would change in {settings.docker.daemon_json}"
+    if facts.reachable:
+        findings.add("docker", State.OK, f"Docker {facts.version}")
+    elif not settings.docker.socket.exists():
+        findings.add("docker", State.WARN, facts.problem, "install or start Docker")
+    else:
+        untested = f"whether Docker answers, and {untested}"
+    if settings.docker.manage:
+        found = f"needs root: {untested} is not tested"
+        findings.add("docker", State.UNKNOWN, found, "sudo agentctl doctor")

@@ -35,6 +35,7 @@ def examine(settings: Settings, *, probe: bool = False) -> Findings:
         if client.endpoints:
             findings.attempt("mesh", look_at_mesh)
         known, link = mesh, uplink
+        findings.member = known is not None and known.is_member
         if known is not None and link is not None:
             findings.attempt(
                 "underlay",
@@ -44,7 +45,7 @@ def examine(settings: Settings, *, probe: bool = False) -> Findings:
     findings.attempt(
         "docker", lambda: meshpart.look_at_docker(settings, mesh, uplink, findings), State.WARN
     )
-    if mesh is not None:
+    if mesh is not None and not mesh.is_member:
         peers = sum(lease.host_id != mesh.host_id for lease in mesh.view.leases)
         findings.would.append(
             f"write {peers + 1} routes of protocol {settings.routes.protocol}, our own iptables"

@@ -33,7 +33,7 @@ def look_at_underlay(
             one peers have nowhere to answer to.
     """
     peers = [
-        lease.node_address
+        lease
         for lease in mesh.view.leases
         if lease.host_id != mesh.host_id
         and lease.host_id in mesh.view.heartbeats
@@ -43,8 +43,8 @@ def look_at_underlay(
     if not peers:
         findings.add("underlay", State.UNKNOWN, "no live peer on the link to ask")
     elif os.geteuid() != 0:
-        found = "whether it carries containers' addresses: it takes root to ask from one"
-        findings.add("underlay", State.UNKNOWN, found, "run it with sudo")
+        found = "needs root: whether it carries containers' addresses is not tested"
+        findings.add("underlay", State.UNKNOWN, found, "sudo agentctl doctor")
     elif mesh.own is not None and mesh.own.node_address != uplink.node_address:
         findings.add(
             "underlay",
@@ -73,7 +73,7 @@ def look_at_underlay(
 
 
 def _probe_on_loan(
-    mesh: Mesh, uplink: Uplink, settings: Settings, peers: list[IPv4Address], findings: Findings
+    mesh: Mesh, uplink: Uplink, settings: Settings, peers: list[Lease], findings: Findings
 ) -> None:
     """Claim, probe, and end the etcd lease: with it goes what was claimed, and nothing else."""
     lease = mesh.registry.claim(
@@ -104,14 +104,13 @@ def _end_loan(mesh: Mesh, lease: Lease, findings: Findings) -> None:
         )
 
 
-def _probe(
-    subnet: IPv4Network, uplink: Uplink, peers: list[IPv4Address], findings: Findings
-) -> None:
+def _probe(subnet: IPv4Network, uplink: Uplink, peers: list[Lease], findings: Findings) -> None:
     """Ask a few peers: a single one may filter by itself, or be slow to learn of the subnet."""
     source = subnet.network_address + 2
     filtered: list[str] = []
-    for peer in peers[:_ASKED_PEERS]:
-        outcome = passage(uplink, peer, source)
+    for lease in peers[:_ASKED_PEERS]:
+        peer = lease.node_address
+        outcome = passage(uplink, peer, source, beyond=lease.subnet.network_address + 2)
         if outcome is Passage.OPEN:
             findings.add("underlay", State.OK, f"{peer} answers to {source}, a container's address")
             if filtered:

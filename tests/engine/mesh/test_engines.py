@@ -8,6 +8,7 @@ which drops mesh traffic before the filter table (in full only: tests/engine/fir
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -106,3 +107,11 @@ def test_a_restarted_docker_and_flushed_rules_are_healed(mesh: Lab) -> None:
                 20,
                 f"{source.name} to reach {target.name}",
             )
+
+
+def test_promise_9_the_doctor_finds_nothing_wrong_with_a_healthy_member(mesh: Lab) -> None:
+    for host in mesh.hosts.values():
+        done = host.agentctl("doctor", "-o", "json", check=False)
+        document = json.loads(done.stdout)
+        wrong = [each for each in document["checks"] if each["state"] != "ok"]
+        assert (done.returncode, document["member"], wrong) == (0, True, []), host.name

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -258,6 +258,15 @@ class Machine:
             ],
         }
         net.ip_batch(self._holder, lines[state])
+
+    @contextlib.contextmanager
+    def source_check(self) -> Iterator[None]:
+        """Its port on the LAN drops what does not come from its own address, meanwhile."""
+        net.check_sources(self._holder, self.name, self.address, on=True)
+        try:
+            yield
+        finally:
+            net.check_sources(self._holder, self.name, self.address, on=False)
 
     # -- its services
 

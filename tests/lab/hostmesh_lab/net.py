@@ -142,3 +142,17 @@ def unplug(holder: Proc, name: str) -> None:
     """Pull a machine's cable, if it is still there: its namespace may end only a little later."""
     with contextlib.suppress(LabError):
         ip_batch(holder, [f"link delete {name}"])
+
+
+def check_sources(holder: Proc, name: str, address: str, *, on: bool) -> None:
+    """Have a machine's port drop what it sends from another address, as clouds and switches do."""
+    rule = ["-i", name, "-p", "IPv4", "!", "--ip-src", address, "-j", "DROP"]
+    for chain in ("FORWARD", "INPUT"):
+        shell.run(
+            [
+                *("nsenter", f"--net=/proc/{holder.pid}/ns/net"),
+                *("ebtables", "-A" if on else "-D", chain, *rule),
+            ],
+            timeout_s=_IP_TIMEOUT_S,
+            doing="setting up the source check of a port",
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +65,24 @@ def filtered(host: Host, what: str) -> None:
     """Drop before anything else sees it, as a switch or a hypervisor would."""
     command = ["iptables", "-t", "raw", "-I", "PREROUTING", *what.split(), "-j", "DROP"]
     host.call(subprocess.run, command, check=True)
+
+
+def test_masquerading_on_this_host_is_no_source_check(pair: tuple[Host, Host]) -> None:
+    """As Docker does with what containers send: the probe leaves below it."""
+    rule = ["iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "10.64.0.0/16", "-j", "MASQUERADE"]
+    pair[0].call(subprocess.run, rule, check=True)
+    assert ask(pair[0]) is Passage.OPEN
+
+
+def test_a_peer_whose_own_firewall_drops_containers_is_no_source_check(
+    pair: tuple[Host, Host],
+) -> None:
+    one, two = pair
+    two.ip("route add 10.65.0.0/16 dev lo")
+    two.call(Path("/proc/sys/net/ipv4/ip_forward").write_text, "1")
+    rule = ["iptables", "-I", "INPUT", "-s", "10.64.0.0/16", "-j", "DROP"]
+    two.call(subprocess.run, rule, check=True)
+    assert ask(one) is Passage.FILTERED
+    beyond = IPv4Address("10.65.0.2")
+    found = one.call(passage, uplink_of(one), PEER, SOURCE, beyond=beyond, attempts=4, wait_s=0.3)
+    assert found is Passage.OPEN
