@@ -16,10 +16,11 @@ from hostmesh_lab.wait import wait_until
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 LAB = LabOptions(
-    name="clones",
+    name="beating",
     hosts=2,
-    host=HostOptions(settings={"lease": {"heartbeat_ttl_s": 5}}),
+    host=HostOptions(settings={"lease": {"heartbeat_ttl_s": 6}}),
 )
+LAB_LAST = True  # a host joins
 _CLONED = "machine-id-cloned"
 
 

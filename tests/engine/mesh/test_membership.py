@@ -18,7 +18,8 @@ from agent.errors import Refused
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
-LAB = LabOptions(name="member", hosts=3, host=HostOptions(reject_forward=True))
+LAB = LabOptions(name="mesh", hosts=3, host=HostOptions(reject_forward=True))
+LAB_LAST = True  # hosts join, and etcd is replaced
 
 
 def routes(host: Host) -> set[str]:

@@ -26,9 +26,11 @@ def hosts(mesh: Lab) -> list[Host]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def web(mesh: Lab) -> dict[str, str]:
+def web(mesh: Lab) -> Iterator[dict[str, str]]:
     """A container that serves pages on each host: host name to its address."""
-    return {host.name: str(host.start_container("web")) for host in hosts(mesh)}
+    yield {host.name: str(host.start_container("web")) for host in hosts(mesh)}
+    for host in hosts(mesh):
+        host.remove_container("web")
 
 
 @pytest.fixture(autouse=True)

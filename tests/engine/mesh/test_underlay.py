@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 HEARTBEAT_S = 6
 LAB = LabOptions(
-    name="underlay",
+    name="beating",
     hosts=2,
     host=HostOptions(settings={"lease": {"heartbeat_ttl_s": HEARTBEAT_S}}),
 )
@@ -37,7 +37,7 @@ def renumber(host: Host, old: str, new: str) -> None:
     """Give eth0 another address, as a DHCP server would: the routes by it are made again."""
     steps = (
         f"ip address del {old}/24 dev eth0",
-        f"ip address add {new}/24 dev eth0",
+        f"ip address add {new}/24 brd + dev eth0",
         "ip route replace default via 192.168.50.1",
     )
     host.run(["sh", "-ec", "; ".join(steps)])
