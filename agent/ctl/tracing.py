@@ -154,7 +154,8 @@ class Tracer:
         try:
             self.context.need_root("read the firewall's rules")
             variant = self.context.settings.firewall.variant
-            found = open_firewall(variant, dockerd=ProcessTable().dockerd_pid).judge(way)
+            dockerd = ProcessTable(self.context.settings.docker.socket).dockerd_pid
+            found = open_firewall(variant, dockerd=dockerd).judge(way)
         except HostmeshError as error:
             return Step(HERE, "rules", UNKNOWN, error.message)
         return Step(HERE, "rules", *_judged(found))

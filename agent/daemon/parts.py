@@ -59,7 +59,8 @@ def firewall_of(settings: Settings) -> Firewall | None:
     """
     if not settings.firewall.manage:
         return None
-    return open_firewall(settings.firewall.variant, dockerd=ProcessTable().dockerd_pid)
+    dockerd = ProcessTable(settings.docker.socket).dockerd_pid
+    return open_firewall(settings.firewall.variant, dockerd=dockerd)
 
 
 def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:

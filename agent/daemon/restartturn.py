@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
+from agent.docker.commands import Stopped
 from agent.docker.decide import Held
-from agent.docker.service import Stopped
 from agent.errors import EtcdError
 from agent.leases.turns import Holder, Turn, Turns
 

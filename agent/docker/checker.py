@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from agent.docker.flags import for_validation, parse_flags
 from agent.docker.knownkeys import VALIDATES_SINCE
 from agent.docker.processes import ProcessTable
 from agent.docker.service import DockerService
@@ -15,7 +16,7 @@ __all__ = ["FileChecker"]
 
 
 class FileChecker:
-    """Runs ``dockerd --validate`` with the service's own flags.
+    """Runs ``dockerd --validate`` with those of the service's flags that are known here.
 
     It does not parse ``bip`` or ``fixed-cidr`` (seen on 26.1), so it finds unknown keys,
     wrong types and keys that are flags as well, not everything. The answer is kept for as long
@@ -43,20 +44,21 @@ class FileChecker:
         if known is None or known < VALIDATES_SINCE:
             return None
         process = self._processes.dockerd()
-        argv = self._service.unit_argv() or (process.argv if process else ("dockerd",))
-        question = (text, argv, version, self._service.installed())
+        argv = self._service.unit_argv() or (process.argv if process else ())
+        flags = for_validation(parse_flags(argv))
+        question = (text, flags, version, self._service.installed())
         if self._asked != question:
-            line = self._ask(text, argv)
+            line = self._ask(text, flags)
             if line is None:
                 return None  # it is asked again
             self._asked, self._line = question, line
         return _refused(self._line) if self._line else None
 
-    def _ask(self, text: str, argv: tuple[str, ...]) -> str | None:
+    def _ask(self, text: str, flags: tuple[str, ...]) -> str | None:
         with tempfile.TemporaryDirectory(prefix="hostmesh-") as folder:
             file = Path(folder) / "daemon.json"
             file.write_bytes(text.encode("utf-8"))
-            return self._service.validate(file, argv)
+            return self._service.validate(file, flags)
 
 
 def _refused(line: str) -> Condition:

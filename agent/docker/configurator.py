@@ -12,10 +12,10 @@ import structlog
 from agent.docker.conflicts import network_conflicts, not_routable
 from agent.docker.decide import Word
 from agent.docker.files import resolve
+from agent.docker.flags import Flags
 from agent.docker.journal import Phase
 from agent.docker.managed import ManagedDocker
 from agent.docker.planning import FilePlan, attempt_name, fixable, plan_file
-from agent.docker.processes import Flags
 from agent.docker.reading import EngineKind, EngineReading
 from agent.docker.report import (
     ConfigFile,
@@ -117,7 +117,7 @@ class Configurator:
             conditions=list(engine_conditions(reading)),
             replace=replace or self._settings.replace,
         )
-        if reading.kind is EngineKind.PODMAN:
+        if reading.kind in {EngineKind.PODMAN, EngineKind.UNSAFE}:
             return self._report(job)
         if word is not Word.NONE:
             self._failure = None

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.docker.document import Document, KeyPath, same_json
+from agent.docker.flags import Flags
 from agent.docker.journal import Journal
 from agent.docker.jsonspan import JsonValue
 from agent.docker.knownkeys import unknown_keys
-from agent.docker.processes import Flags
 from agent.docker.wants import BIP, MTU, NETWORK_MTU, POOLS, DockerWants, parse_version
 from agent.model import Condition, DockerNetwork, Severity
 

@@ -43,6 +43,8 @@ class Engine:
         asleep: Says why the engine must not be woken, "" when it may be spoken to. systemd
             starts dockerd when somebody connects to its socket; an agent that only looks
             must not be that somebody.
+        replaceable: Says why another user could put a socket of their own in its place, "" when
+            none can: what it would answer decides what root does.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Engine:
         timeout_s: float = 5.0,
         *,
         asleep: Callable[[], str] = lambda: "",
+        replaceable: Callable[[], str] = lambda: "",
     ) -> None:
         self._socket = socket
         self._timeout_s = timeout_s
         self._asleep = asleep
+        self._replaceable = replaceable
         self._lock = threading.Lock()
         self._stream: EventStream | None = None
         self._quiet = False
@@ -65,6 +69,9 @@ class Engine:
 
     def read(self) -> EngineReading:
         """Return what the engine says of itself, or why it says nothing. Never raises."""
+        why = self._replaceable()
+        if why:
+            return unreachable(EngineKind.UNSAFE, why)
         why = self._unavailable()
         if why:
             return unreachable(EngineKind.ABSENT, why)
@@ -246,7 +253,7 @@ class Engine:
         return stream
 
     def _unavailable(self) -> str:
-        why = self._asleep()
+        why = self._replaceable() or self._asleep()
         if not why and not self._socket.exists():
             why = f"{self._socket} does not exist"
         return why

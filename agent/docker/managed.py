@@ -12,8 +12,9 @@ from agent.docker.checker import FileChecker
 from agent.docker.decide import Held, Word, blocking_containers, held_back, names_shown
 from agent.docker.engine import Engine
 from agent.docker.files import resolve
+from agent.docker.flags import Flags, parse_flags
 from agent.docker.ownnetwork import OwnNetwork
-from agent.docker.processes import Flags, ProcessTable, parse_flags
+from agent.docker.processes import ProcessTable
 from agent.docker.report import RestartOutlook
 from agent.docker.restarter import Restarter
 from agent.docker.service import DockerService

@@ -15,9 +15,9 @@ from agent.docker.conflicts import (
     foreign_keys,
 )
 from agent.docker.document import Document, KeyPath, parse
+from agent.docker.flags import Flags
 from agent.docker.journal import digest, undo
 from agent.docker.jsonspan import JsonValue
-from agent.docker.processes import Flags
 from agent.docker.store import Snapshot
 from agent.docker.wants import BIP, DOCKER_MTU, MTU, NETWORK_MTU, POOLS, DockerWants, keys_for
 from agent.model import Condition

@@ -34,7 +34,7 @@ def preview(docker: ManagedDocker, wants: DockerWants) -> Preview:
     """Plan ``wants`` for this Docker. dockerd is asked to check the file; nothing is written."""
     reading = docker.engine.read()
     conditions = list(engine_conditions(reading))
-    if reading.kind is EngineKind.PODMAN or not docker.settings.manage:
+    if reading.kind in {EngineKind.PODMAN, EngineKind.UNSAFE} or not docker.settings.manage:
         return Preview(reading.facts, conditions=tuple(conditions))
     try:
         snapshot = docker.store.read()

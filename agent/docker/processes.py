@@ -1,94 +1,40 @@
-"""What /proc shows: the running dockerd, its command line, and the routes Docker avoids."""
+"""What the kernel and systemd say of the running dockerd, and the routes Docker avoids.
+
+Names prove nothing here: any user may call a process dockerd. Docker is the main process of the
+unit that systemd runs it by, else the process of root that listens on its API socket.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Final
 
-__all__ = ["DaemonProcess", "Flags", "ProcessTable", "parse_flags", "read_routes"]
+from agent.docker.commands import Commands, Runner
+from agent.docker.socketpath import why_replaceable
+
+__all__ = ["SOCKET", "SYSTEMD", "DaemonProcess", "ProcessTable", "read_routes"]
+
+SOCKET: Final = Path("/var/run/docker.sock")
+SYSTEMD: Final = Path("/run/systemd/system")
+"""A folder that is there when systemd runs the host."""
 
 _PROC = Path("/proc")
-
-_VALUES = {
-    "-b": "bridge",
-    "--bridge": "bridge",
-    "--bip": "bip",
-    "--default-gateway": "default-gateway",
-    "--fixed-cidr": "fixed-cidr",
-    "--mtu": "mtu",
-    "-H": "hosts",
-    "--host": "hosts",
-    "--default-address-pool": "default-address-pools",
-    "--default-network-opt": "default-network-opts",
-    "--config-file": "config-file",
-}
-_SHORT = {"b": "bridge", "D": "debug", "G": "group", "H": "host", "l": "log-level"}
-_SHORT |= {"p": "pidfile", "s": "storage-driver"}
-_PLURALS = {
-    "authorization-plugin": "authorization-plugins",
-    "default-address-pool": "default-address-pools",
-    "default-network-opt": "default-network-opts",
-    "default-ulimit": "default-ulimits",
-    "dns-opt": "dns-opts",
-    "exec-opt": "exec-opts",
-    "host": "hosts",
-    "insecure-registry": "insecure-registries",
-    "label": "labels",
-    "log-opt": "log-opts",
-    "node-generic-resource": "node-generic-resources",
-    "registry-mirror": "registry-mirrors",
-    "storage-opt": "storage-opts",
-}
-"""Flags that may be given more than once have a key of another name."""
-
-_SWITCHES = {"--iptables": "iptables", "--live-restore": "live-restore"}
-
-
-@dataclass(frozen=True, slots=True)
-class Flags:
-    """Flags of a dockerd, under daemon.json's names.
-
-    Attributes:
-        values: Of those that matter to us, as given, in order.
-        names: Of all that were given.
-    """
-
-    values: tuple[tuple[str, str], ...] = ()
-    names: tuple[str, ...] = ()
-
-    def get(self, name: str) -> tuple[str, ...]:
-        """Return all values that were given for ``name``."""
-        return tuple(value for key, value in self.values if key == name)
-
-
-def parse_flags(argv: Sequence[str]) -> Flags:
-    """Return the flags in a dockerd command line, ``argv[0]`` included.
-
-    Understands ``--bip=X``, ``--bip X``, ``-b X``, ``-bX`` and ``-H X``, as dockerd does.
-    """
-    found: list[tuple[str, str]] = []
-    names: list[str] = []
-    rest = list(argv[1:])
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if word.startswith("-"):
-            given = name[2:] if name.startswith("--") else _SHORT.get(word[1:2], "")
-            names.append(_PLURALS.get(given, given))
-        if name in _SWITCHES:
-            found.append((_SWITCHES[name], value if equals else "true"))
-        elif name in _VALUES and equals:
-            found.append((_VALUES[name], value))
-        elif name in _VALUES and rest:
-            found.append((_VALUES[name], rest.pop(0)))
-        elif word[:2] in _VALUES and not word.startswith("--") and len(word) > len("-b"):
-            found.append((_VALUES[word[:2]], word[2:]))
-    return Flags(tuple(found), tuple(dict.fromkeys(filter(None, names))))
+_UNIT: Final = "docker.service"
+_QUERY_TIMEOUT_S: Final = 5.0
+_CONNECT_TIMEOUT_S: Final = 1.0
+_ASK_AGAIN_S: Final = 30.0
+"""How long a process that was identified is taken for Docker without another question."""
+_PEER: Final = struct.Struct("=iII")
+"""struct ucred of unix(7)."""
+_ROOT: Final = ["0"] * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,50 +53,129 @@ class DaemonProcess:
 
 
 class ProcessTable:
-    """Finds dockerd in /proc.
+    """Finds the host's dockerd, by what another user cannot fake.
+
+    One object may be used by several threads: at worst two of them ask the same.
 
     Args:
+        api_socket: The engine's unix socket.
+        runner: Runs systemctl.
+        systemd: A folder that is there when systemd runs the host.
         proc: Where proc is mounted.
     """
 
-    def __init__(self, proc: Path = _PROC) -> None:
+    def __init__(
+        self,
+        api_socket: Path = SOCKET,
+        *,
+        runner: Runner | None = None,
+        systemd: Path = SYSTEMD,
+        proc: Path = _PROC,
+    ) -> None:
+        self._socket = api_socket
+        self._runner = runner or Commands()
+        self._systemd = systemd
         self._proc = proc
+        self._known: tuple[int, int, float] | None = None
 
     def dockerd(self) -> DaemonProcess | None:
-        """Return the host's dockerd, None when none is seen.
+        """Return the host's dockerd, None when there is none or it cannot be told.
 
-        A dockerd inside a container (Docker in Docker) is seen too; it has a network
-        namespace of its own and is passed over where that can be told. Of several left the
-        oldest is taken.
+        A dockerd in a container (Docker in Docker) has another socket and is another one.
         """
-        found = [process for pid in self._pids() if (process := self._read(pid))]
-        return max(found, key=lambda process: process.age_s, default=None)
+        known = self._known
+        if known is not None:
+            pid, started, asked_s = known
+            fresh = time.monotonic() - asked_s < _ASK_AGAIN_S
+            if fresh and (found := self._read(pid)) and found[1] == started:
+                return found[0]
+        found = self._find()
+        self._known = None if found is None else (found[0].pid, found[1], time.monotonic())
+        return found[0] if found else None
 
     def dockerd_pid(self) -> int | None:
         """Return the process id of :meth:`dockerd`."""
         found = self.dockerd()
         return found.pid if found else None
 
-    def _pids(self) -> list[int]:
-        try:
-            return [int(entry.name) for entry in self._proc.iterdir() if entry.name.isdigit()]
-        except OSError:
-            return []
+    def _find(self) -> tuple[DaemonProcess, int] | None:
+        if self._systemd.exists():
+            units = self._units(_UNIT, "*.socket")
+            pid = _main_pid(units.get(_UNIT, {}))
+            if pid:
+                return self._read(pid)
+            # A socket of systemd's is not connected to: that would start Docker.
+            for unit in units.values():
+                if unit.get("ActiveState") == "active" and self._socket_is_of(unit):
+                    service = unit.get("Triggers", "").partition(" ")[0] or _UNIT
+                    pid = _main_pid(self._units(service).get(service, {}))
+                    return self._read(pid) if pid else None
+        pid = self._listener()
+        found = self._read(pid) if pid else None
+        return found if found and self._is_called_dockerd(pid) else None
 
-    def _read(self, pid: int) -> DaemonProcess | None:
+    def _units(self, *names: str) -> Mapping[str, Mapping[str, str]]:
+        """Return what systemd says of units, by their names."""
+        wanted = "--property=Id,MainPID,ActiveState,Triggers,Listen"
+        shown = self._runner.run(("systemctl", "show", wanted, *names), _QUERY_TIMEOUT_S).output
+        units = [_properties(text) for text in shown.split("\n\n")]
+        return {unit["Id"]: unit for unit in units if "Id" in unit}
+
+    def _socket_is_of(self, unit: Mapping[str, str]) -> bool:
+        """Whether a socket unit listens on the engine's socket; it may name it by a link."""
+        paths = [line.rpartition(" (")[0] for line in unit.get("Listen", "").splitlines()]
+        return os.path.realpath(self._socket) in map(os.path.realpath, filter(None, paths))
+
+    def _listener(self) -> int:
+        """Return the process of root that listens on the engine's socket, 0 for none.
+
+        The kernel keeps who called listen(2) (SO_PEERCRED, unix(7)).
+        """
+        if why_replaceable(self._socket):
+            return 0
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(_CONNECT_TIMEOUT_S)
+                probe.connect(str(self._socket))
+                raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        except OSError:
+            return 0
+        pid, user, _ = _PEER.unpack(raw)
+        return pid if user == 0 else 0
+
+    def _is_called_dockerd(self, pid: int) -> bool:
+        """Whether root's process runs a dockerd, by its executable.
+
+        An agent without CAP_SYS_PTRACE may not read that link; root's own word is left then.
+        """
         folder = self._proc / str(pid)
         try:
-            if (folder / "comm").read_text("utf-8", "replace").strip() != "dockerd":
-                return None
+            name = (folder / "exe").readlink().name
+        except OSError:
+            with contextlib.suppress(OSError):
+                return (folder / "comm").read_text("utf-8", "replace").startswith("dockerd")
+            return False
+        return name.startswith("dockerd")
+
+    def _read(self, pid: int) -> tuple[DaemonProcess, int] | None:
+        """Return a process of root with the tick at which it started, None for any other.
+
+        The number may have gone to another process since it was told.
+        """
+        folder = self._proc / str(pid)
+        try:
+            status = (folder / "status").read_text("utf-8", "replace")
             argv = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
             stat = (folder / "stat").read_text("utf-8", "replace")
             uptime_s = float((self._proc / "uptime").read_text("utf-8").split()[0])
-        except (OSError, ValueError, IndexError):  # it ended while we looked
+            users = next(line for line in status.splitlines() if line.startswith("Uid:"))
+            started = int(stat.rpartition(")")[2].split()[19])
+        except (OSError, ValueError, IndexError, StopIteration):  # it ended while we looked
             return None
-        if not argv or self._elsewhere(folder):
+        if not argv or users.split()[1:] != _ROOT or self._elsewhere(folder):
             return None
-        ticks = int(stat.rpartition(")")[2].split()[19])
-        return DaemonProcess(pid, tuple(argv), uptime_s - ticks / os.sysconf("SC_CLK_TCK"))
+        age_s = uptime_s - started / os.sysconf("SC_CLK_TCK")
+        return DaemonProcess(pid, tuple(argv), age_s), started
 
     def _elsewhere(self, folder: Path) -> bool:
         """Whether the process is known to be in another network namespace than ours."""
@@ -158,6 +183,21 @@ class ProcessTable:
             return (folder / "ns/net").readlink() != (self._proc / "self/ns/net").readlink()
         except OSError:  # not allowed to look: taken for the host's
             return False
+
+
+def _properties(shown: str) -> Mapping[str, str]:
+    """Return a unit's properties; values of one that comes several times are lines."""
+    found: dict[str, str] = {}
+    for line in shown.splitlines():
+        name, equals, value = line.partition("=")
+        if equals:
+            found[name] = f"{found[name]}\n{value}" if name in found else value
+    return found
+
+
+def _main_pid(unit: Mapping[str, str]) -> int:
+    value = unit.get("MainPID", "")
+    return int(value) if value.isdecimal() else 0
 
 
 def read_routes(table: Path = _PROC / "net/route") -> tuple[IPv4Network, ...]:

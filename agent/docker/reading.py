@@ -59,6 +59,7 @@ class EngineKind(enum.Enum):
     PODMAN = "podman"
     SILENT = "silent"  # somebody listens and does not answer in time, or answers nonsense
     ABSENT = "absent"  # nobody listens
+    UNSAFE = "unsafe"  # its socket may be another user's: not spoken to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

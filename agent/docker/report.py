@@ -105,6 +105,11 @@ def engine_conditions(reading: EngineReading) -> tuple[Condition, ...]:
             "Hostmesh configures Docker only; point docker.socket at Docker's socket",
             Severity.ERROR,
         ),
+        EngineKind.UNSAFE: (
+            "docker-socket-unsafe",
+            "set docker.socket to a path whose folders root alone can write: /run/docker.sock",
+            Severity.ERROR,
+        ),
         EngineKind.SILENT: (
             "docker-not-answering",
             "look at Docker's log: journalctl -u docker",

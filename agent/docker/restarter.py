@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent.docker.commands import Stopped
 from agent.docker.decide import Held
 from agent.docker.engine import Engine
 from agent.docker.journal import Failure, Phase
 from agent.docker.processes import ProcessTable
 from agent.docker.reading import EngineReading
-from agent.docker.service import DockerService, Stopped
+from agent.docker.service import DockerService
 from agent.docker.store import DaemonJsonStore
 from agent.errors import DockerError
 

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from agent.docker.checker import FileChecker
+from agent.docker.commands import Commands
 from agent.docker.configurator import Configurator
 from agent.docker.engine import Engine
 from agent.docker.giveback import GiveBack
@@ -21,7 +22,8 @@ from agent.docker.processes import ProcessTable, read_routes
 from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.docker.restarter import Restarter
 from agent.docker.rules import RulesInForce
-from agent.docker.service import Commands, DockerService
+from agent.docker.service import DockerService
+from agent.docker.socketpath import why_replaceable
 from agent.docker.store import DaemonJsonStore
 from agent.docker.wants import DockerWants, wants_of
 from agent.docker.worker import Attacher, DockerWorker
@@ -109,14 +111,19 @@ def _managed(
     stopping: threading.Event,
     turn: Turn,
 ) -> ManagedDocker:
-    processes = ProcessTable()
+    processes = ProcessTable(settings.socket)
     service = DockerService(
         settings.restart_command,
         settings.restart_timeout_s,
         runner=Commands(stopping),
         processes=processes,
     )
-    engine = Engine(settings.socket, _ENGINE_TIMEOUT_S, asleep=service.asleep)
+    engine = Engine(
+        settings.socket,
+        _ENGINE_TIMEOUT_S,
+        asleep=service.asleep,
+        replaceable=partial(why_replaceable, settings.socket),
+    )
     store = DaemonJsonStore(settings.daemon_json, state_dir)
     return ManagedDocker(
         settings=rules,

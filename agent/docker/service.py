@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
-from agent.docker.processes import ProcessTable
+from agent.docker.commands import Commands, Runner
+from agent.docker.processes import SYSTEMD, ProcessTable
 from agent.errors import DockerError
 
-__all__ = ["CommandResult", "Commands", "DockerService", "Runner", "Stopped", "error_line"]
+__all__ = ["DockerService", "error_line"]
 
 _UNIT = "docker.service"
 _GATE = "hostmesh-docker-gate.service"
-_SYSTEMD = Path("/run/systemd/system")
 _QUERY_TIMEOUT_S = 10.0
-_POLL_S = 0.1
-_TAIL_LINES = 8
-_TAIL_CHARACTERS = 800
-_TAIL_BYTES = 16 * 1024
-_KILL_WAIT_S = 2.0
 _TRIES = 3
 _ON_THE_WAY = frozenset({"activating", "deactivating", "reloading"})
 _QUOTES = ("'", '"')
@@ -38,81 +28,6 @@ _FATAL = re.compile(
 )
 _LOGFMT = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 _VERSION = re.compile(r"version ([0-9][^\s,]*)")
-
-
-class Stopped(Exception):
-    """The wait was ended because the agent stops."""
-
-
-class CommandResult:
-    """What a command left: exit status (None when it was cut short) and its last lines."""
-
-    def __init__(self, status: int | None, output: str) -> None:
-        self.status = status
-        self.output = output
-
-    @property
-    def last_lines(self) -> str:
-        """The last lines of output, joined by " / " for a message of one line."""
-        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        return " / ".join(lines[-_TAIL_LINES:])[-_TAIL_CHARACTERS:]
-
-
-class Runner(Protocol):
-    """Runs programs with a deadline."""
-
-    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
-        """Run and wait; status None when the deadline passed or it could not be started."""
-
-
-class Commands:
-    """Runs real programs; output goes to an unlinked file, so that it cannot fill a pipe.
-
-    Args:
-        stopping: Ends a wait early with :class:`Stopped`; the program is left to finish.
-    """
-
-    def __init__(self, stopping: threading.Event | None = None) -> None:
-        self._stopping = stopping or threading.Event()
-
-    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
-        """Run ``argv`` without a shell; killed with its process group after ``timeout_s``.
-
-        Raises:
-            Stopped: The agent stops.
-        """
-        with tempfile.TemporaryFile() as output:
-            try:
-                process = subprocess.Popen(
-                    list(argv),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                return CommandResult(None, f"{argv[0]}: {error.strerror}")
-            status = self._wait(process, timeout_s)
-            size = output.seek(0, os.SEEK_END)
-            output.seek(max(0, size - _TAIL_BYTES))
-            text = output.read().decode("utf-8", "replace")
-        if status is None:
-            text += f"\nno end within {timeout_s:g} s"
-        return CommandResult(status, text)
-
-    def _wait(self, process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
-        deadline_s = time.monotonic() + timeout_s
-        while True:
-            try:
-                return process.wait(min(_POLL_S, timeout_s))
-            except subprocess.TimeoutExpired:
-                if self._stopping.is_set():
-                    raise Stopped from None
-                if time.monotonic() < deadline_s:
-                    continue
-            os.killpg(process.pid, 9)
-            process.wait(_KILL_WAIT_S)
-            return None
 
 
 class DockerService:
@@ -134,7 +49,7 @@ class DockerService:
         *,
         runner: Runner | None = None,
         processes: ProcessTable | None = None,
-        systemd: Path = _SYSTEMD,
+        systemd: Path = SYSTEMD,
         which: Callable[[str], str | None] = shutil.which,
     ) -> None:
         self._command = command
@@ -272,18 +187,17 @@ class DockerService:
         self._version = (installed, version) if installed and version else None
         return version
 
-    def validate(self, config_file: Path, argv: Sequence[str]) -> str | None:
-        """Let dockerd check a file with its own flags; from Docker 23.0.
+    def validate(self, config_file: Path, flags: Sequence[str]) -> str | None:
+        """Let dockerd check a file together with flags; from Docker 23.0.
 
         Args:
             config_file: The file to check.
-            argv: The service's command line, whose flags are used.
+            flags: Of :func:`agent.docker.flags.for_validation`, never another process's own.
 
         Returns:
             What is wrong in dockerd's words, "" when nothing is, None when it did not say.
         """
-        flags = _without_config_file(argv[1:])
-        command = ("dockerd", *flags, "--validate", f"--config-file={config_file}")
+        command = ("dockerd", "--validate", *flags, f"--config-file={config_file}")
         result = self._runner.run(command, _QUERY_TIMEOUT_S)
         if result.status is None:
             return None
@@ -339,19 +253,6 @@ def _filled_in(word: str, variables: Mapping[str, str]) -> tuple[str, ...]:
         r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", lambda found: variables.get(found[1], ""), word
     )
     return (filled,)
-
-
-def _without_config_file(flags: Sequence[str]) -> list[str]:
-    kept: list[str] = []
-    skip = False
-    for flag in flags:
-        if skip or flag.startswith(("--config-file=", "$")):
-            skip = False
-        elif flag == "--config-file":
-            skip = True
-        else:
-            kept.append(flag)
-    return kept
 
 
 def error_line(log: str) -> str:

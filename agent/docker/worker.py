@@ -14,10 +14,10 @@ from typing import Protocol
 import structlog
 
 from agent import threads
+from agent.docker.commands import Stopped
 from agent.docker.engine import Engine
 from agent.docker.giveback import GiveBack
 from agent.docker.report import ConfiguratorReport, RestoreReport
-from agent.docker.service import Stopped
 from agent.docker.wants import DockerWants
 from agent.docker.watcher import EngineEvent, EngineWatcher, EventKind
 from agent.errors import DockerError

@@ -11,7 +11,7 @@ import pytest
 
 from agent.daemon import restartturn
 from agent.daemon.restartturn import RestartTurn
-from agent.docker.service import Stopped
+from agent.docker.commands import Stopped
 from agent.errors import EtcdUnavailable
 from agent.leases import kv
 from agent.leases.client import EtcdClient

@@ -15,6 +15,7 @@ from hostmesh_lab.capture import Pinger
 from hostmesh_lab.lab import Lab
 from hostmesh_lab.wait import wait_until
 
+from tests.engine import impostor
 from tests.engine.boot import etcdkit, scenes
 from tests.engine.boot.conftest import machine
 from tests.engine.boot.scenes import FRESH
@@ -104,6 +105,25 @@ def test_what_the_package_brings_for_other_programs_is_used_by_them(mesh: Mesh) 
         " printf '%s\\n' \"${COMPREPLY[@]}\""
     )
     assert "host2" in host.run(["bash", "-c", complete]).stdout.splitlines()
+
+
+def test_promise_11_a_users_process_that_is_called_dockerd_changes_nothing(mesh: Mesh) -> None:
+    host, table = mesh.one, "from agent.docker.processes import ProcessTable"
+    with impostor.running(host) as pid:
+        host.systemctl("restart", "docker")
+        host.restart_agent()
+        mesh.lab.wait_ready(30, ["host1"])
+        host.docker("network", "create", "--subnet", "172.30.0.0/24", "seen")
+        try:
+            host.wait_condition("network-not-routable", 20)
+            assert set(host.conditions()) == {"network-not-routable"}
+        finally:
+            host.docker("network", "rm", "seen")
+        program = f"{table}; print(ProcessTable().dockerd_pid())"
+        found = int(host.run(["/usr/lib/hostmesh/bin/python3", "-I", "-c", program]).stdout)
+        assert found == int(host.unit("docker", "MainPID")["MainPID"]) != pid
+        assert len(impostor.dockerds_of_root(host)) == 1
+        assert scenes.is_gone(host, impostor.SOCKET)
 
 
 def test_a_reload_is_refused_whole_or_done_at_once(mesh: Mesh) -> None:

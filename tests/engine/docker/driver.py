@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from agent.docker.processes import ProcessTable
 from agent.docker.room import DockerRoom
 from agent.errors import HostmeshError
 from agent.settings import DockerSettings
@@ -57,6 +58,8 @@ def main() -> None:
             )
         elif order["call"] == "read":
             result = room.engine.read()
+        elif order["call"] == "process":
+            result = ProcessTable(DockerSettings(**values).socket).dockerd()
         elif order["call"] == "outlook":
             result = room.outlook()
         else:

@@ -15,6 +15,7 @@ from hostmesh_lab import shell
 from hostmesh_lab.host import Host
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.wait import wait_until
 
 from agent.docker.knownkeys import KNOWN_TO_20_10
 
@@ -405,6 +406,29 @@ def test_a_swarm_is_told(driven: Driven) -> None:
         assert "active" in cause(report, "docker-swarm")
     finally:
         driven.host.docker("swarm", "leave", "--force")
+
+
+def test_docker_is_the_dockerd_behind_the_socket_wherever_its_program_is(driven: Driven) -> None:
+    """Another one of root's is older, as a Docker in Docker with the host's network may be."""
+    host, inner = driven.host, "/run/inner"
+    argv = [f"--host=unix://{inner}.sock", f"--exec-root={inner}", f"--pidfile={inner}.pid"]
+    away = ["--data-root=/run/inner-data", "--bridge=none", "--iptables=false"]
+    copy = "mkdir -p /opt/own && cp -n /usr/sbin/dockerd /opt/own/ &&"
+    driven.wrap(f'{copy} exec /opt/own/dockerd "$@"')
+    process = host.popen(["/usr/sbin/dockerd", *argv, *away])
+    try:
+        wait_until(lambda: host.path(f"{inner}.pid").exists(), 20, "the other dockerd")
+        host.service("restart", "docker")
+        found = driven.call("process")
+        assert found["pid"] == host.services()["docker"]["pid"]
+        assert host.run(["readlink", f"/proc/{found['pid']}/exe"]).stdout.strip() == (
+            "/opt/own/dockerd"
+        )
+        assert driven.ensure()["state"] == "ready"
+    finally:
+        host.run(["sh", "-c", f"kill $(cat {inner}.pid)"])
+        process.wait(30)
+        host.run(["rm", "-rf", "/opt/own"])
 
 
 def test_the_lease_is_shared_as_settings_say(driven: Driven) -> None:

@@ -21,6 +21,8 @@ from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.wait import wait_until
 
+from tests.engine import impostor
+
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 TEXT = {"log-level": "info"}
@@ -224,6 +226,23 @@ def test_promise_3_an_engine_that_dies_costs_no_route_and_is_followed_again(mesh
         assert host.mesh_routes() == routes
     finally:
         host.docker("network", "rm", "after")
+
+
+def test_promise_11_a_users_process_that_is_called_dockerd_changes_nothing(mesh: Lab) -> None:
+    """It is older than Docker, its arguments end in --pidfile, its PATH has another iptables."""
+    host = mesh.hosts["host1"]
+    with impostor.running(host):
+        host.service("restart", "docker")
+        host.restart_agent()  # which looks at Docker's iptables at once
+        host.docker("network", "create", "--subnet", "172.30.0.0/24", "seen")
+        try:
+            host.wait_condition("network-not-routable", 60)  # daemon.json was checked before
+            assert not host.path(impostor.SOCKET).exists(), "a second dockerd"
+            assert len(impostor.dockerds_of_root(host)) == 1
+            wait_until(host.ready, 60, "host1 to be ready")
+            assert set(host.conditions()) == {"network-not-routable"}
+        finally:
+            host.docker("network", "rm", "seen")
 
 
 def test_the_operator_is_told_who_stops_and_asked(mesh: Lab) -> None:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 from agent.docker.checker import FileChecker
+from agent.docker.commands import CommandResult
 from agent.docker.configurator import Configurator
 from agent.docker.decide import Held
 from agent.docker.engine import Engine
@@ -28,7 +29,7 @@ from agent.docker.reading import (
 )
 from agent.docker.report import ConfiguratorReport
 from agent.docker.restarter import Restarter
-from agent.docker.service import CommandResult, DockerService
+from agent.docker.service import DockerService
 from agent.docker.store import DaemonJsonStore
 from agent.docker.wants import wants_of
 from agent.errors import DockerError

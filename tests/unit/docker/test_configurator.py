@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.docker.commands import CommandResult, Stopped
 from agent.docker.giveback import docker0_of_old
 from agent.docker.journal import Phase
 from agent.docker.reading import EngineKind
 from agent.docker.report import ConfigFile
 from agent.docker.restarter import Restarter
-from agent.docker.service import CommandResult, DockerService, Stopped
+from agent.docker.service import DockerService
 from agent.docker.wants import wants_of
 from agent.errors import Refused
 from agent.model import DockerNetwork, DockerState, Severity

@@ -14,8 +14,8 @@ from agent.docker.conflicts import (
     network_conflicts,
 )
 from agent.docker.document import parse
+from agent.docker.flags import Flags, for_validation, parse_flags
 from agent.docker.planning import fixable
-from agent.docker.processes import Flags, parse_flags
 from agent.docker.wants import BIP, MTU, NETWORK_MTU, POOLS, keys_for, wants_of
 from agent.model import DockerNetwork, Severity
 
@@ -37,10 +37,16 @@ def seen(*argv: str) -> dict[str, Flags]:
     ("argv", "values"),
     [
         (("--bip=1.2.3.4/24",), (("bip", "1.2.3.4/24"),)),
-        (("--bip", "1.2.3.4/24", "-D"), (("bip", "1.2.3.4/24"),)),
+        (("--bip", "1.2.3.4/24", "-D"), (("bip", "1.2.3.4/24"), ("debug", "true"))),
+        (("-Dl", "debug"), (("debug", "true"),)),
+        (("--pidfile", "--bip=1.2.3.4/24"), (("pidfile", "--bip=1.2.3.4/24"),)),
+        (("--debug", "yes", "--no-such-flag"), (("debug", "true"),)),
         (("-b", "br0"), (("bridge", "br0"),)),
         (("-bbr0",), (("bridge", "br0"),)),
-        (("-H", "fd://", "--containerd=/run/x"), (("hosts", "fd://"),)),
+        (
+            ("-H", "fd://", "--containerd=/run/x"),
+            (("hosts", "fd://"), ("containerd", "/run/x")),
+        ),
         (("-H=fd://", "--host", "tcp://x"), (("hosts", "fd://"), ("hosts", "tcp://x"))),
         (("--iptables=false", "--live-restore"), (("iptables", "false"), ("live-restore", "true"))),
         (("--bip",), ()),
@@ -48,6 +54,12 @@ def seen(*argv: str) -> dict[str, Flags]:
 )
 def test_flags(argv: tuple[str, ...], values: tuple[tuple[str, str], ...]) -> None:
     assert parse_flags(("/usr/bin/dockerd", *argv)).values == values
+
+
+def test_promise_11_no_flag_of_a_process_can_take_what_follows_it() -> None:
+    argv = ("dockerd", "-H", "fd://", "--pidfile", "/x", "-D", "--log-opt", "a=b", "--foo=x", "-p")
+    assert for_validation(parse_flags(argv)) == ("--host=fd://", "--debug=true", "--log-opt=a=b")
+    assert for_validation(parse_flags(("dockerd", "--config-file=/x", "--label"))) == ()
 
 
 @pytest.mark.parametrize(
@@ -149,7 +161,7 @@ def test_the_same_as_flags(argv: tuple[str, ...], name: str) -> None:
         ),
         (("--containerd=/run/x", "-H", "fd://"), '{"debug": true}', None),
         (("-H", "fd://"), '{"hosts": []}', None),
-        (("--dns", "--debug"), '{"debug": true}', "debug"),
+        (("--dns", "--debug"), '{"debug": true}', None),
     ],
 )
 def test_a_key_that_is_a_flag_as_well_is_found_before_dockerd_finds_it(

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent.docker.checker import FileChecker
+from agent.docker.commands import CommandResult, Commands, Stopped
 from agent.docker.processes import DaemonProcess, ProcessTable, read_routes
-from agent.docker.service import CommandResult, Commands, DockerService, Stopped, error_line
+from agent.docker.service import DockerService, error_line
 from agent.errors import DockerError
 
 pytestmark = pytest.mark.unit
@@ -181,8 +182,8 @@ def test_the_check_uses_the_services_flags_once_for_each_text(tmp_path: Path) ->
         assert condition is not None
         assert "no-such-key" in condition.cause
     (asked,) = [argv for argv in script.asked if argv[0] == "dockerd"]
-    assert asked[1:5] == ("-H", "fd://", "--debug", "--validate")
-    assert len(asked) == 6
+    assert asked[1:4] == ("--validate", "--host=fd://", "--debug=true")
+    assert len(asked) == 5
     assert checker.check("{}", "20.10.24") is None
 
 
@@ -231,39 +232,6 @@ def test_the_installed_version_is_asked_once_of_each_dockerd(tmp_path: Path) -> 
 def test_the_installed_version(tmp_path: Path, output: str, version: str) -> None:
     made, _ = service(tmp_path, {"dockerd --version": CommandResult(0, output)})
     assert made.installed_version() == version
-
-
-# --- /proc ------------------------------------------------------------------------------
-
-
-def process(proc: Path, pid: int, comm: str, argv: str, *, start: int, net: str) -> None:
-    folder = proc / str(pid)
-    (folder / "ns").mkdir(parents=True)
-    (folder / "comm").write_text(comm + "\n")
-    (folder / "cmdline").write_text(argv.replace(" ", "\0") + "\0")
-    (folder / "stat").write_text(f"{pid} ({comm} )) S " + "0 " * 18 + f"{start} 0 0\n")
-    (folder / "ns/net").symlink_to(net)
-
-
-def test_the_hosts_dockerd_is_found_and_one_in_a_container_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "uptime").write_text("1000.50 2000.0\n")
-    (tmp_path / "self/ns").mkdir(parents=True)
-    (tmp_path / "self/ns/net").symlink_to("net:[1]")
-    process(
-        tmp_path, 10, "dockerd", "/usr/bin/dockerd --bip 1.2.3.4/24", start=90000, net="net:[1]"
-    )
-    process(tmp_path, 5, "dockerd", "dockerd", start=80000, net="net:[2]")
-    process(tmp_path, 7, "sshd", "dockerd", start=1, net="net:[1]")
-    (tmp_path / "99").mkdir()
-    found = ProcessTable(tmp_path).dockerd()
-    assert found is not None
-    assert (found.pid, found.argv) == (10, ("/usr/bin/dockerd", "--bip", "1.2.3.4/24"))
-    assert 100.0 < found.age_s < 101.0
-
-
-def test_no_dockerd_and_no_proc(tmp_path: Path) -> None:
-    assert ProcessTable(tmp_path).dockerd() is None
-    assert ProcessTable(tmp_path / "nowhere").dockerd() is None
 
 
 def test_routes(tmp_path: Path) -> None:
