@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from hostmesh_lab import machinestate
+from hostmesh_lab.errors import LabError
+from hostmesh_lab.lab import LabOptions, prepare
 
 _BEFORE = pytest.StashKey[machinestate.MachineState]()
 _INSIDE = "ETCD_TESTS_INSIDE"
@@ -25,6 +27,34 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.geteuid() == 0 and _INSIDE not in os.environ and not config.option.collectonly:
         config.stash[_BEFORE] = machinestate.look_at_network()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make what labs mount before the first test: no test's time-out covers a build.
+
+    A lab is known where its options are a global of the test's module, or a parameter.
+    """
+    if session.config.stash.get(_BEFORE, None) is None:
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
+    for options in _labs_named(session.items):
+        try:
+            prepare(options, reporter.write_line)
+        except LabError as error:  # the lab says it again, in the tests that need it
+            reporter.write_line(f"lab {options.name}: {error.line()}", red=True)
+
+
+def _labs_named(items: list[pytest.Item]) -> Iterator[LabOptions]:
+    seen: set[int] = set()
+    for item in items:
+        named = [*vars(getattr(item, "module", None) or object).values()]
+        call = getattr(item, "callspec", None)
+        named += call.params.values() if call else ()
+        for options in named:
+            if isinstance(options, LabOptions) and id(options) not in seen:
+                seen.add(id(options))
+                yield options
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hostmesh_lab import agentlayer, demo, images, labimage, paths, state
+from hostmesh_lab import demo, images, layers, paths, state
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import CIDR, Lab, LabOptions, die_on_sigterm, require_root
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("down", _down, "End the lab and remove everything of it.")
     image = add("image", _image, "Prepare root filesystems only.")
     image.add_argument("--suite", choices=(*images.SUITES, "all"), default=images.DEFAULT_SUITE)
+    _add_packages(image)
     image.add_argument(
         "--purge", action="store_true", help="remove everything that is cached instead"
     )
@@ -91,7 +92,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_packages(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--packages",
+        type=lambda text: [name for name in text.split(",") if name],
+        default=[],
+        metavar="NAME,NAME",
+        help="Debian packages above the root filesystem: firewalld,iperf3 (services stay off)",
+    )
+
+
 def _add_up(up: argparse.ArgumentParser) -> None:
+    _add_packages(up)
     up.add_argument("--hosts", type=int, default=3)
     up.add_argument("--suite", choices=tuple(images.SUITES), default=images.DEFAULT_SUITE)
     up.add_argument("--etcd-members", type=int, choices=(1, 3), default=1)
@@ -132,6 +144,7 @@ def _up(arguments: argparse.Namespace) -> int:
             etcd_members=arguments.etcd_members,
             cidr=arguments.cidr or None,
             owned=False,
+            packages=arguments.packages,
         ),
         _say,
     )
@@ -251,11 +264,8 @@ def _image(arguments: argparse.Namespace) -> int:
         shutil.rmtree(paths.cache_root(), ignore_errors=True)
         return 0
     for suite in images.SUITES if arguments.suite == "all" else [arguments.suite]:
-        image = images.ensure(suite, _say)
-        labimage.ensure(image.rootfs)
-        if agentlayer.lock_file().is_file():
-            agentlayer.ensure(image, _say)
-        print(image.rootfs)
+        stack, _ = layers.ensure(suite, [arguments.packages], _say, agent=False)
+        print(stack[-1])
     return 0
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostmesh_lab import aptsources, paths, shell, state
+from hostmesh_lab import aptsources, paths, shell
 from hostmesh_lab.errors import CommandFailed, LabError
 
 Say = Callable[[str], None]
@@ -113,8 +113,10 @@ def build_once(folder: Path, build: Callable[[Path], None], say: Say) -> None:
 
 def _forget_old(parent: Path) -> None:
     """Recipes and lock files change: what no lab used for two weeks and none uses now may go."""
-    records = (state.load(name) for name in state.known_names())
-    used = [layer for record in records if record is not None for layer in record.layers]
+    used: list[str] = []
+    for machine in paths.disk_root().glob("*/*/machine.json"):
+        with contextlib.suppress(FileNotFoundError):
+            used += json.loads(machine.read_text())["layers"]
     for folder in parent.iterdir():
         idle = time.time() - folder.stat().st_mtime > _KEPT_S
         if idle and folder.is_dir() and not any(layer.startswith(f"{folder}/") for layer in used):

@@ -32,7 +32,8 @@ class HostOptions:
     `settings` is merged over the lab's own agent settings, table by table; `settings_text` takes
     the place of the whole file. `reject_forward` ends FORWARD as on the first operator's hosts.
     `systemd` boots a whole machine with systemd as PID 1 (booted.py); with `agent` it runs the
-    clone's units and source, without it the disk is a fresh Debian's with Docker.
+    clone's units and source, without it the disk is a fresh Debian's with Docker. `packages` are
+    Debian's, in a layer above the image; their services do not start unasked.
     """
 
     agent: bool = True
@@ -45,11 +46,12 @@ class HostOptions:
     settings_text: str | None = None
     sysctls: Mapping[str, str] = field(default_factory=dict)
     systemd: bool = False
+    packages: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a lab's machines share. `layers` has the agent's environment if there is one."""
+    """What a lab's machines share. `layers` may have the agent's environment and packages."""
 
     lab: str
     suite: str
@@ -69,7 +71,7 @@ def host(base: Base, index: int, options: HostOptions) -> Config:
         "booted" if options.systemd else "host",
         base.suite,
         str(net.host_address(index)),
-        list(base.layers[-1:] if fresh else base.layers),
+        [layer for layer in base.layers if not (fresh and _is_agent(layer))],
         services,
         mtu=options.mtu,
         sysctls={**_SYSCTLS, **options.sysctls},
@@ -82,7 +84,11 @@ def host(base: Base, index: int, options: HostOptions) -> Config:
 
 
 def _has_agent(base: Base) -> bool:
-    return any((Path(layer) / "usr/local/bin/hostmesh-agent").exists() for layer in base.layers)
+    return any(map(_is_agent, base.layers))
+
+
+def _is_agent(layer: str) -> bool:
+    return (Path(layer) / "usr/local/bin/hostmesh-agent").exists()
 
 
 def _first_commands(options: HostOptions) -> list[list[str]]:

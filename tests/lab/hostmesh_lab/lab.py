@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hostmesh_lab import agentlayer, cgroups, images, kinds, labimage, net, paths, state
+from hostmesh_lab import cgroups, images, kinds, layers, net, paths, state
 from hostmesh_lab.booted import BootedHost
 from hostmesh_lab.config import Config
 from hostmesh_lab.errors import LabError
@@ -42,7 +42,7 @@ class LabOptions:
 
     `host` holds for every host; `hosts_differ` names hosts with options of their own. With `cidr`
     the mesh's config is in etcd before its hosts boot, and in the agents' settings; None leaves it
-    to `agentctl config init`.
+    to `agentctl config init`. `packages` are Debian's, on every machine; a host may have more.
     """
 
     name: str = "lab"
@@ -53,6 +53,7 @@ class LabOptions:
     hosts_differ: Mapping[str, HostOptions] = field(default_factory=dict)
     cidr: str | None = CIDR
     owned: bool = True
+    packages: Sequence[str] = ()
 
 
 class Lab:
@@ -77,19 +78,13 @@ class Lab:
         cleared = state.clear_dead_labs(except_for=options.name)
         for name in cleared:
             say(f"cleared what was left of lab {name}")
-        image = images.ensure(options.suite, say)
-        layers = [str(image.rootfs)]
-        if options.host.agent or agentlayer.lock_file().is_file():
-            layers.insert(0, str(agentlayer.ensure(image, say)))
-        lab_image = str(labimage.ensure(image.rootfs))
+        stack, lab_image = prepare(options, say)
         with state.locked(options.name):
             _require_free_name(options.name, say)
-            return cls._make(options, layers, lab_image, say)
+            return cls._make(options, stack, lab_image, say)
 
     @classmethod
-    def _make(
-        cls, options: LabOptions, layers: list[str], lab_image: str, say: images.Say
-    ) -> "Lab":
+    def _make(cls, options: LabOptions, stack: list[str], lab_image: str, say: images.Say) -> "Lab":
         net.host_address(max(1, options.hosts))
         paths.disk_root().mkdir(parents=True, exist_ok=True)
         images.require_space(paths.disk_root(), _HOST_BYTES * (options.hosts + 1), "fewer --hosts")
@@ -100,10 +95,10 @@ class Lab:
             record = state.Record(
                 options.name,
                 options.suite,
-                layers,
+                stack,
                 lab_image,
                 options.etcd_members,
-                asdict(_with_mesh(options.host, options.cidr)),
+                asdict(_completed(options.host, options)),
                 machine_boot_id(),
                 holder.pid,
                 holder.start,
@@ -152,10 +147,10 @@ class Lab:
 
     # -- its machines
 
-    def _base(self) -> kinds.Base:
-        return kinds.Base(
-            self.name, self.record.suite, tuple(self.record.layers), self.record.lab_image
-        )
+    def _base(self, packages: Sequence[str]) -> kinds.Base:
+        suite = self.record.suite
+        stack = layers.with_packages(self.record.layers, suite, packages)
+        return kinds.Base(self.name, suite, stack, self.record.lab_image)
 
     def _adopt_all(self) -> None:
         folder = paths.disk_root() / self.name
@@ -180,7 +175,7 @@ class Lab:
 
     def _populate(self, options: LabOptions, say: images.Say) -> None:
         say(f"booting {options.hosts} hosts and {options.etcd_members} etcd")
-        base, token = self._base(), f"lab-{self.name}"
+        base, token = self._base(options.packages), f"lab-{self.name}"
         configs = [kinds.gateway(base), kinds.stranger(base)]
         members = options.etcd_members
         configs += [kinds.etcd(base, n, members, token) for n in range(1, members + 1)]
@@ -191,7 +186,7 @@ class Lab:
         # etcd first: an agent that finds it at once does not wait out a back-off.
         in_parallel(lambda machine: machine.power_on(), others, self._cut_power)
         in_parallel(lambda machine: machine.wait_booted(), others, self._cut_power)
-        mesh = _with_mesh(options.host, options.cidr).settings.get("mesh")
+        mesh = _completed(options.host, options).settings.get("mesh")
         if mesh and options.host.agent and self.etcd:
             self._create_mesh(mesh)
         in_parallel(lambda machine: machine.boot(), hosts, self._cut_power)
@@ -219,10 +214,10 @@ class Lab:
     def _new_host(self, index: int, options: LabOptions) -> Host:
         name = f"host{index}"
         chosen = options.hosts_differ.get(name, options.host)
-        return self._create_host(index, _with_mesh(chosen, options.cidr))
+        return self._create_host(index, _completed(chosen, options))
 
     def _create_host(self, index: int, chosen: HostOptions) -> Host:
-        config = kinds.host(self._base(), index, chosen)
+        config = kinds.host(self._base(chosen.packages), index, chosen)
         host = self._adopt(config)
         assert isinstance(host, Host)
         host.create_disk(kinds.host_files(chosen, self.endpoints()))
@@ -306,10 +301,24 @@ class Lab:
                 (target / name / "state.txt").write_text(said.stdout)
 
 
-def _with_mesh(options: HostOptions, cidr: str | None) -> HostOptions:
-    if cidr is None or "mesh" in options.settings:
-        return options
-    return replace(options, settings={"mesh": {"cidr": cidr}, **options.settings})
+def prepare(options: LabOptions, say: images.Say) -> tuple[list[str], str]:
+    """Make whatever is not cached yet of what a lab needs; its layers and Docker's image.
+
+    pytest does it before the first test, whose time-out must not cover a build.
+    """
+    chosen = [options.host, *options.hosts_differ.values()]
+    sets = {tuple(sorted({*options.packages, *each.packages})) for each in chosen}
+    return layers.ensure(
+        options.suite, [options.packages, *sorted(sets)], say, agent=options.host.agent
+    )
+
+
+def _completed(host: HostOptions, options: LabOptions) -> HostOptions:
+    """A host's options with what holds for the whole lab: the mesh's range, packages."""
+    chosen = replace(host, packages=[*options.packages, *host.packages])
+    if options.cidr is None or "mesh" in host.settings:
+        return chosen
+    return replace(chosen, settings={"mesh": {"cidr": options.cidr}, **host.settings})
 
 
 def _require_free_name(name: str, say: images.Say) -> None:
