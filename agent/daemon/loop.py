@@ -56,10 +56,8 @@ _Answer = TypeVar("_Answer")
 
 _IDLE_S = 15.0
 _COMMAND_S = 30.0
-_COALESCE_S = 0.02
-"""How long a burst of events may gather. Far below what anybody notices, and enough that a
-hundred hosts that join at once cost a few passes, not a hundred."""
-_COALESCE_MOST_S = 0.2
+_COALESCE_S = 0.2
+"""Events that arrived during a pass are folded before the next one, for this long at most."""
 _COPY_DELAY_S = 2.0
 _RETRY_S = 2.0
 
@@ -183,16 +181,19 @@ class Loop:
         return True
 
     def _gather(self) -> list[Event]:
-        """Wait for events; once one came, give a burst a moment to be over."""
+        """Wait for an event, and take with it every event that is already here.
+
+        The first event of a burst is acted on at once; the rest gather while its pass runs.
+        """
         wait_s = self._timers.wait_s(_IDLE_S)
         if self._notifier.watchdog_s is not None:
             wait_s = min(wait_s, self._notifier.watchdog_s / 3)
         events: list[Event] = []
         try:
             events.append(self._queue.get(timeout=wait_s))
-            until_s = self._clock() + _COALESCE_MOST_S
+            until_s = self._clock() + _COALESCE_S
             while self._clock() < until_s:
-                events.append(self._queue.get(timeout=_COALESCE_S))
+                events.append(self._queue.get_nowait())
         except queue.Empty:
             pass
         return events

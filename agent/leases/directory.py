@@ -31,9 +31,8 @@ _SILENCE_S = 8.0
 """A watch that has not even answered a progress request for that long is dead.
 With one call's deadline (5 s) on top, a stopped server is reported within 15 s."""
 
-_QUIET_S = 0.005
 _COALESCE_S = 0.1
-"""Changes are folded into one view until none came for _QUIET_S, for _COALESCE_S at most."""
+"""Responses that are already here are folded into one view, for this long at most."""
 
 _NEVER_TOLD = "never told"
 _STEADY_S = 10.0  # a watch that lived that long resets the back-off
@@ -164,16 +163,14 @@ class Directory:
                 stream.request_progress()
 
     def _fold(self, stream: WatchStream, records: Records, events: list[Event]) -> None:
-        """Fold what is there already into one view, so that a storm costs few views.
+        """Fold the responses that are already here into one view, so that a storm costs few views.
 
-        What came before an error is published before the error goes up.
+        Never wait for more: the first change must reach the kernel at once. Changes that precede
+        an error are published before the error is raised.
         """
         try:
             until_s = self._clock() + _COALESCE_S
-            while self._clock() < until_s:
-                more = stream.next(_QUIET_S)
-                if more is None:
-                    break
+            while self._clock() < until_s and (more := stream.next(0.0)) is not None:
                 events.extend(more)
         finally:
             records.apply(events)
