@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup setup-lab demo test test-labs test-rooms test-fast test-full check format lock deb clean
+.PHONY: help setup setup-lab demo test test-unit test-property test-labs test-rooms test-fast test-full check format lock deb clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -18,17 +18,27 @@ demo: ## A mesh of real hosts in namespaces, shown and verified (root; KEEP=1 le
 	@tests/prepare.sh lab
 	@.venv/bin/hostmesh-lab demo $(if $(KEEP),--keep)
 
-test: ## The whole suite, real dockerds included (root)
+test: ## What every change must pass, on real etcd, dockerds and kernel (root; a quarter of an hour)
 	@tests/prepare.sh lab
-	@echo "make test: labs and rooms side by side, a quarter of an hour and more; each speaks when it is done."
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-labs test-rooms
+	@echo "make test: first unit and property tests (2 minutes); then labs (real dockerds) and rooms"
+	@echo "  (namespaces, etcd) side by side. Each says here how far it is; its whole output comes at its end."
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-unit test-property 9>&2
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-labs test-rooms 9>&2
 
-# Side by side: a lab waits more than it computes. What each says comes when it is done.
+# Two at a time: a lab waits more than it computes. Descriptor 9 is the terminal, past output-sync.
+PYTEST_SAYS = $(PY) -m pytest -p tests.progress --progress-fd=9 --durations=15
+
+test-unit:
+	@$(PYTEST_SAYS) --progress=unit -m "unit and not full"
+
+test-property:
+	@$(PYTEST_SAYS) --progress=property -m "property and not unit and not full"
+
 test-labs:
-	$(PY) -m pytest -m "engine and not full" --durations=15
+	@$(PYTEST_SAYS) --progress=labs -m "engine and not full"
 
 test-rooms:
-	$(PY) -m pytest -m "not engine and not full" --durations=15
+	@$(PYTEST_SAYS) --progress=rooms -m "not unit and not property and not engine and not full"
 
 test-full: ## The whole matrix, long outages and soak too (root; run before an issue is called resolved)
 	@tests/prepare.sh lab
@@ -36,7 +46,7 @@ test-full: ## The whole matrix, long outages and soak too (root; run before an i
 
 test-fast: ## Without root: unit and property tests
 	@tests/prepare.sh
-	$(PY) -m pytest -q -m "unit or property"
+	$(PY) -m pytest -q -m "(unit or property) and not full"
 
 check: ## Lint, types and import rules
 	@tests/prepare.sh

@@ -12,6 +12,7 @@ import contextlib
 import grp
 import json
 import os
+import selectors
 import socket
 import sys
 import threading
@@ -40,7 +41,8 @@ class _Serving:
 
     def __init__(self, server: _Server | _TcpServer, name: str) -> None:
         self._server = server
-        self._thread = threading.Thread(target=server.serve_forever, name=name, daemon=True)
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -48,10 +50,19 @@ class _Serving:
 
     def stop(self) -> None:
         """Stop answering."""
+        self._wake.close()
         if self._thread.is_alive():
-            self._server.shutdown()
             self._thread.join(timeout=2)
         self._server.server_close()
+        self._woken.close()
+
+    def _serve(self) -> None:
+        """Accept until woken; socketserver's own loop would poll twice a second."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._server, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while all(key.fileobj is not self._woken for key, _ in selector.select()):
+                self._server.handle_request()
 
 
 class ControlServer(_Serving):
@@ -123,6 +134,7 @@ class MetricsServer(_Serving):
 class _Bounded(ThreadingMixIn):
     """A thread for each connection, so many at most."""
 
+    timeout: float | None = 0  # of handle_request: a connection that has gone is not waited for
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128

@@ -30,7 +30,7 @@ from agent.leases.registry import LeaseLostError, Registry
 from agent.model import Lease
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
 
-pytestmark = [pytest.mark.etcd, pytest.mark.property]
+pytestmark = pytest.mark.etcd
 
 _CIDR = "10.64.0.0/27"  # eight /30s, 32 addresses
 _SUBNETS = tuple(IPv4Network(_CIDR).subnets(new_prefix=30))

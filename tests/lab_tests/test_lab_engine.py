@@ -225,7 +225,7 @@ def test_a_lab_whose_owner_died_is_cleared_by_the_next() -> None:
     assert left_behind("orphan") == []
 
 
-@pytest.mark.parametrize("suite", ["bookworm", "forky"])
+@pytest.mark.parametrize("suite", [pytest.param("bookworm", marks=pytest.mark.full), "forky"])
 def test_every_suites_docker_runs_containers(suite: str) -> None:
     with Lab.up(LabOptions(name=f"lab-{suite}", hosts=1, suite=suite, host=NO_AGENT)) as lab:
         host = lab.hosts["host1"]

@@ -1,8 +1,8 @@
 """The mesh on each engine a Debian host can have, with both variants of iptables.
 
 Docker 26.1 (trixie) is what the other modules run on; here are 20.10 (bookworm) and 28.5 (forky),
-which drops mesh traffic before the filter table (in full only: tests/engine/firewall has it in
-`make test`). host1 has iptables-nft, host2 iptables-legacy.
+which drops mesh traffic before the filter table. tests/engine/firewall has 28.5 in `make test`;
+this module is for `make test-full`. host1 has iptables-nft, host2 iptables-legacy.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.wait import wait_until
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(900)]
 
 REJECT = HostOptions(reject_forward=True)
 
 
-@pytest.fixture(scope="module", params=["bookworm", pytest.param("forky", marks=pytest.mark.full)])
+@pytest.fixture(scope="module", params=["bookworm", "forky"])
 def mesh(
     request: pytest.FixtureRequest,
     make_lab: Callable[[LabOptions], AbstractContextManager[Lab]],

@@ -26,12 +26,12 @@ pytestmark = pytest.mark.unit
 
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=5)
+        super().__init__("localhost", timeout=20)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(5)
+        self.sock.settimeout(20)
         self.sock.connect(str(self._path))
 
 
@@ -225,7 +225,7 @@ def test_the_body_of_a_question_is_no_next_request(path: Path) -> None:
 def spoken(path: Path, raw: bytes) -> tuple[int, Any, bytes]:
     """Status, document, and what came after it until the server hung up."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(5)
+        sock.settimeout(20)
         sock.connect(str(path))
         with contextlib.suppress(BrokenPipeError):  # it is answered before it was sent whole
             sock.sendall(raw)
@@ -290,7 +290,7 @@ def connected(path: Path, number: int) -> list[socket.socket]:
     for _ in range(number):
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(path))  # waits for a place in the queue, as it does without a deadline
-        sock.settimeout(5)
+        sock.settimeout(20)
         found.append(sock)
     return found
 
