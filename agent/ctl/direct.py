@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from agent.errors import HostmeshError
 
 if TYPE_CHECKING:
+    from agent.daemon.offline import Seen
     from agent.leases.operator import Operator
     from agent.leases.registry import Registry
     from agent.model import HostId, View
@@ -47,7 +48,7 @@ def operator(settings: Settings) -> Iterator[Operator]:
         yield Operator(found)
 
 
-def view(settings: Settings) -> tuple[View, str]:
+def view(settings: Settings) -> Seen:
     """The mesh as etcd has it, else as this host's own copy has it, and then why.
 
     Raises:

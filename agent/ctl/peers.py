@@ -18,9 +18,14 @@ _LEAST_ID = 6
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A lease of GET /v1/leases."""
+    """A lease of GET /v1/leases.
+
+    Attributes:
+        freshness: The fields that say how old the leases are.
+    """
 
     lease: Mapping[str, Any]
+    freshness: Mapping[str, Any]
 
     @property
     def subnet(self) -> str:
@@ -48,10 +53,12 @@ def find_peer(context: Context, word: str) -> Peer:
     """
     from agent.ctl.verbs.leases import ask  # noqa: PLC0415 - it imports this room's context, too
 
-    leases = ask(context).get("leases", [])
+    document = ask(context)
+    leases = document.get("leases", [])
     found = matching(leases, word)
     if len(found) == 1:
-        return Peer(found[0])
+        fields = ("cached", "stale", "as_of", "as_of_s_ago")
+        return Peer(found[0], {key: document.get(key) for key in fields})
     if found:
         subnets = ", ".join(str(each.get("subnet")) for each in found[:5])
         raise UsageError(f"{shown(word)} means {len(found)} hosts", hint=f"name one: {subnets}")

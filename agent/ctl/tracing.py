@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from agent.ctl.context import Context
 from agent.ctl.ends import End, Place
 from agent.ctl.output import duration
+from agent.ctl.stale import heartbeat_words
 from agent.docker.processes import ProcessTable
 from agent.errors import HostmeshError
 from agent.kernel.firewall import open_firewall
@@ -242,6 +243,9 @@ def _state(lease: Mapping[str, Any]) -> Step:
         silent = lease.get("silent_s")
         since = f" for {duration(silent)}" if silent is not None else ""
         return Step(NEXT, "agent", FAILED, f"no heartbeat{since}")
+    if lease.get("heartbeat") == "unknown":
+        text = f"etcd does not answer; its heartbeat is {heartbeat_words(lease)}"
+        return Step(NEXT, "agent", UNKNOWN, text)
     if lease.get("alive") is None:
         return Step(NEXT, "agent", UNKNOWN, "a flannel host has no heartbeat")
     docker = lease.get("docker")

@@ -10,6 +10,7 @@ from typing import Any
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.connection import Routes, Text
 from agent.daemon.documents import leases_document
+from agent.daemon.freshness import Freshness
 from agent.daemon.history import events_document
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.loop import Loop
@@ -125,6 +126,7 @@ class Answers:
                     standing=self._conditions.all(),
                     tally=self._observer.tally,
                     watch_age_s=time.monotonic() - contact_s if contact_s else None,
+                    stale=self._freshness().stale,
                     now_s=time.time(),
                 )
             )
@@ -149,8 +151,16 @@ class Answers:
             etcd_source=self._etcd_source(),
             last_contact_s=self._last_contact_s(),
             now_s=time.monotonic(),
+            freshness=self._freshness(),
+            wall_s=time.time(),
+            last_heartbeat_s=self._silence.last_heartbeat_s,
             tally=self._observer.tally,
         )
+
+    def _freshness(self) -> Freshness:
+        contact_s = self._last_contact_s()
+        ago_s = time.monotonic() - contact_s
+        return self._loop.snapshot.freshness(time.time() - ago_s if contact_s else None)
 
     def leases(self) -> Document:
         """``GET /v1/leases``: of the newest view, the alarming one included."""
@@ -168,6 +178,7 @@ class Answers:
             time.time(),
             last_heartbeat_s=self._silence.last_heartbeat_s,
             left_s=self._time_left.of(view.leases, may_ask=may_ask),
+            freshness=self._freshness(),
         )
 
     def diff(self) -> Document:
@@ -177,21 +188,34 @@ class Answers:
     def _diff(self) -> Document:
         world = self._loop.world()
         if world is None:
-            return _unknown("this host holds no subnet, so there is nothing to compare with")
+            return self._unknown("this host holds no subnet, so there is nothing to compare with")
         rules_of_peers = PeerRules.of(world)
         if isinstance(rules_of_peers, Condition):
-            return _unknown(rules_of_peers.cause)
+            return self._unknown(rules_of_peers.cause)
         try:
             plan = self._kernel.plan(world, may_delete=self._loop.may_sweep)
             rules = self._kernel.check_firewall(world)
         except HostmeshError as error:
-            return _unknown(error.message)
+            return self._unknown(error.message)
         equal = not (plan.operations or plan.conflicts or plan.held or rules)
         return {
             "version": _VERSION,
             "state": "equal" if equal else "drift",
+            **self._freshness().document(time.time()),
             **_plan_document(plan),
             "firewall": list(rules),
+        }
+
+    def _unknown(self, reason: str) -> Document:
+        return {
+            "version": _VERSION,
+            "state": "unknown",
+            **self._freshness().document(time.time()),
+            "reason": reason,
+            "operations": [],
+            "conflicts": [],
+            "held": [],
+            "firewall": [],
         }
 
     def route_list(self) -> Document:
@@ -205,7 +229,13 @@ class Answers:
                 "this host holds no subnet, so it has no routes", hint="agentctl status"
             )
         listing = self._kernel.routing.listing(world)
-        return routes_document(world, listing.ours, listing.foreign, source="agent")
+        return routes_document(
+            world,
+            listing.ours,
+            listing.foreign,
+            source="agent",
+            freshness=self._freshness().document(time.time()),
+        )
 
     def firewall(self) -> Document:
         """``GET /v1/firewall``."""
@@ -287,18 +317,6 @@ class Answers:
         if report.state is not DockerState.READY:
             outcome.todo += [f"{each.name}: {each.cause}" for each in report.conditions]
         return outcome.document()
-
-
-def _unknown(reason: str) -> Document:
-    return {
-        "version": _VERSION,
-        "state": "unknown",
-        "reason": reason,
-        "operations": [],
-        "conflicts": [],
-        "held": [],
-        "firewall": [],
-    }
 
 
 def _plan_document(plan: RoutePlan) -> Document:

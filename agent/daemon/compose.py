@@ -240,6 +240,7 @@ class HostAgent:
         return replace(
             known,
             believed=copy.view,
+            seen_s=copy.saved_s,
             config=copy.view.config,
             own=self._copied_lease(),
             former=former_lease(copy.view, self._copied_lease()),

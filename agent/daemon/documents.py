@@ -11,6 +11,7 @@ from socket import inet_ntoa
 from types import MappingProxyType
 from typing import Any
 
+from agent.daemon.freshness import CURRENT, Freshness
 from agent.model import HostId, Lease, View
 
 __all__ = ["lease_left_s", "leases_document"]
@@ -26,6 +27,7 @@ def leases_document(
     *,
     last_heartbeat_s: Mapping[HostId, float] = _NEVER,
     left_s: Mapping[IPv4Network, float] = _UNKNOWN,
+    freshness: Freshness = CURRENT,
 ) -> dict[str, Any]:
     """Describe every lease of ``view``, in order of subnet.
 
@@ -36,14 +38,17 @@ def leases_document(
         last_heartbeat_s: When each host whose heartbeat lapsed was last seen alive (Unix
             time). Only a watcher can know; without it ``silent_s`` is null.
         left_s: How long flannel's leases last, by subnet, as far as it is known.
+        freshness: How old ``view`` is.
     """
     config = view.config
     return {
         "version": 1,
+        **freshness.document(now_s),
         "cached": view.cached,
         "previous": [str(each) for each in config.previous] if config else [],
         "leases": [
-            _lease(lease, view, own, now_s, last_heartbeat_s, left_s) for lease in view.leases
+            _lease(lease, view, own, now_s, last_heartbeat_s, left_s, freshness)
+            for lease in view.leases
         ],
         "set_aside": [{"key": each.key, "reason": each.reason} for each in view.set_aside],
     }
@@ -56,12 +61,12 @@ def _lease(
     now_s: float,
     last_heartbeat_s: Mapping[HostId, float],
     left_s: Mapping[IPv4Network, float],
+    freshness: Freshness,
 ) -> dict[str, Any]:
     host_id = lease.host_id
     heartbeat = view.heartbeats.get(host_id) if host_id is not None else None
-    silent_s = None
-    if host_id is not None and heartbeat is None and host_id in last_heartbeat_s:
-        silent_s = _since(last_heartbeat_s[host_id], now_s)
+    said = freshness.heartbeat(host_id, view, now_s, last_heartbeat_s)
+    known = heartbeat is not None and not freshness.stale
     return {
         "subnet": f"{_dotted(lease.subnet.network_address)}/{lease.subnet.prefixlen}",
         "host_id": host_id,
@@ -70,9 +75,9 @@ def _lease(
         "backend": lease.backend,
         "age_s": None if lease.claimed_s is None else _since(lease.claimed_s, now_s),
         "ttl_left_s": _ttl_left(lease, now_s, left_s),
-        "alive": None if host_id is None else heartbeat is not None,
-        "silent_s": silent_s,
-        "docker": None if heartbeat is None else str(heartbeat.docker),
+        **said,
+        "silent_s": said["last_seen_s"] if said["alive"] is False else None,
+        "docker": str(heartbeat.docker) if known and heartbeat is not None else None,
         "own": own is not None and host_id == own,
         "moving": view.config is not None and view.config.must_move(lease.subnet),
     }

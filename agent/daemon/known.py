@@ -44,6 +44,7 @@ class Known:
             own copy of it (``believed.cached``).
         alarming: The newest view, when it is not believed (promise 4); else None.
         verdict: Why it is not.
+        seen_s: Unix time at which ``believed`` was saved, where it is the copy; 0.0 while unknown.
         config: The mesh's config, the last usable one while the one in etcd is gone or is not
             usable: a slip of an editor must not take the mesh down.
         own: The lease this host holds, or held by its own copy while etcd is away.
@@ -62,6 +63,7 @@ class Known:
     believed: View | None = None
     alarming: View | None = None
     verdict: trust.Verdict | None = None
+    seen_s: float = 0.0
     config: MeshConfig | None = None
     own: Lease | None = None
     former: Lease | None = None

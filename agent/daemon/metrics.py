@@ -39,6 +39,7 @@ class Reading:
 
     Attributes:
         watch_age_s: Seconds since etcd last answered, None if it never did.
+        stale: etcd does not answer: heartbeats are not known.
         now_s: Unix time.
     """
 
@@ -46,6 +47,7 @@ class Reading:
     standing: tuple[Standing, ...]
     tally: Tally
     watch_age_s: float | None
+    stale: bool
     now_s: float
 
 
@@ -120,7 +122,7 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
         left.add_metric([], left_s)
     yield left
     peers = GaugeMetricFamily("hostmesh_peers", "Other hosts of the mesh", labels=["state"])
-    beats = known.believed.heartbeats if known.believed and not known.believed.cached else None
+    beats = known.believed.heartbeats if known.believed and not reading.stale else None
     found = Counter(
         "unknown"
         if lease.host_id is None or beats is None

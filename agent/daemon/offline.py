@@ -14,6 +14,7 @@ from typing import Any
 from agent.daemon.conditions import Standing
 from agent.daemon.endpoint import uplink_now
 from agent.daemon.finding import source_of
+from agent.daemon.freshness import Freshness
 from agent.daemon.hostlock import holder_of
 from agent.daemon.known import Known, own_leases
 from agent.daemon.parts import COPY_NAME, firewall_of, host_name
@@ -36,7 +37,15 @@ from agent.mesh.world import World
 from agent.model import Condition, DockerFacts, DockerState, HostId, Severity, View
 from agent.settings import Settings
 
-__all__ = ["Look", "look", "offline_firewall", "offline_routes", "offline_status", "view_offline"]
+__all__ = [
+    "Look",
+    "Seen",
+    "look",
+    "offline_firewall",
+    "offline_routes",
+    "offline_status",
+    "view_offline",
+]
 
 _NOBODY = HostId("")
 
@@ -57,18 +66,30 @@ class Look:
     conditions: tuple[Condition, ...]
 
 
-def view_offline(settings: Settings) -> tuple[View, str]:
+@dataclass(frozen=True, slots=True)
+class Seen:
     """A view of the mesh: etcd's, or that of this host's own copy (``cached``).
 
-    Returns:
-        The view, and why it is not etcd's ("" when it is).
+    Attributes:
+        problem: Why it is not etcd's, "" when it is.
+        freshness: How old it is.
+    """
+
+    view: View
+    problem: str
+    freshness: Freshness
+
+
+def view_offline(settings: Settings) -> Seen:
+    """Read the mesh from etcd, else from this host's own copy.
 
     Raises:
         HostmeshError: Neither can be had; the error is etcd's.
     """
     client = client_for(settings.etcd)
     try:
-        return Registry(client, settings.etcd.prefix).snapshot(), ""
+        view = Registry(client, settings.etcd.prefix).snapshot()
+        return Seen(view, "", Freshness(as_of_s=time.time()))
     except HostmeshError as error:
         try:
             copy = CopyFile(settings.agent.state_dir / COPY_NAME).peek()
@@ -76,7 +97,9 @@ def view_offline(settings: Settings) -> tuple[View, str]:
             copy = None
         if copy is None:
             raise
-        return copy.view, error.message
+        return Seen(
+            copy.view, error.message, Freshness(stale=True, as_of_s=copy.saved_s, cached=True)
+        )
     finally:
         client.close()
 
@@ -87,8 +110,9 @@ def look(settings: Settings) -> Look:
     known = Known(host_id=_own_id(conditions))
     contact = ""
     try:
-        view, contact = view_offline(settings)
-        known = known.with_view(view)
+        seen = view_offline(settings)
+        contact = seen.problem
+        known = replace(known.with_view(seen.view), seen_s=seen.freshness.as_of_s or 0.0)
         if contact:
             conditions.append(_problem("etcd-unreachable", contact, ""))
     except HostmeshError as error:
@@ -122,6 +146,8 @@ def offline_status(settings: Settings) -> Mapping[str, Any]:
             etcd_source=source_of(settings),
             last_contact_s=0.0 if seen.snapshot.contact_problem else now_s,
             now_s=now_s,
+            freshness=seen.snapshot.freshness(seen.snapshot.known.seen_s or None),
+            wall_s=time.time(),
             source="host",
         )
     )
@@ -147,7 +173,13 @@ def offline_routes(settings: Settings) -> Mapping[str, Any]:
             f"the routes that this host should have are not known: {reasons}",
             hint="agentctl status",
         )
-    return routes_document(seen.world, seen.listing.ours, seen.listing.foreign, source="host")
+    return routes_document(
+        seen.world,
+        seen.listing.ours,
+        seen.listing.foreign,
+        source="host",
+        freshness=seen.snapshot.freshness(None).document(time.time()),
+    )
 
 
 def offline_firewall(settings: Settings) -> Mapping[str, Any]:

@@ -14,7 +14,12 @@ __all__ = ["routes_document"]
 
 
 def routes_document(
-    world: World, ours: Iterable[Route], foreign: Iterable[Route], *, source: str
+    world: World,
+    ours: Iterable[Route],
+    foreign: Iterable[Route],
+    *,
+    source: str,
+    freshness: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Compare what should be with what is, route by route, in order of destination.
 
@@ -22,6 +27,7 @@ def routes_document(
         ours: Routes that bear our protocol, from a complete list.
         foreign: Others in our table that meet the mesh's CIDR.
         source: "agent", or "host" when agentctl looked by itself.
+        freshness: The fields that say how old what the routes are made of is.
     """
     desired = desired_routes(world)
     there = {route_key(route): route for route in ours}
@@ -38,7 +44,13 @@ def routes_document(
         rows.append(_row(shown or wanted, state, world, links))
     rows += [_row(extra, "extra", world, links) for extra in there.values()]
     rows.sort(key=lambda row: _order(str(row["destination"])))
-    return {"version": 1, "source": source, "complete": desired.certain, "routes": rows}
+    return {
+        "version": 1,
+        "source": source,
+        "complete": desired.certain,
+        **freshness,
+        "routes": rows,
+    }
 
 
 def _order(destination: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.daemon.freshness import Freshness
 from agent.daemon.known import Known
 from agent.daemon.routing import RoutesReport
 
@@ -27,6 +28,19 @@ class Snapshot:
     lease_ended: bool = False
     passed: bool = False
     configured: bool = False
+
+    def freshness(self, contact_s: float | None) -> Freshness:
+        """Return how old the newest view is.
+
+        Args:
+            contact_s: Unix time at which etcd last answered, None if it never did.
+        """
+        known = self.known
+        view = known.alarming or known.believed
+        if view is not None and view.cached:
+            return Freshness(stale=True, as_of_s=known.seen_s or None, cached=True)
+        stale = view is not None and bool(self.contact_problem)
+        return Freshness(stale=stale, as_of_s=contact_s)
 
     @property
     def lease_problem(self) -> str:

@@ -6,18 +6,22 @@ docs/control-socket.md describes them; a change there is a change of ``version``
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from agent import __version__
 from agent.daemon.conditions import Standing
+from agent.daemon.freshness import CURRENT, Freshness
 from agent.daemon.known import Known
 from agent.daemon.snapshot import Snapshot
 from agent.daemon.tally import Tally
-from agent.model import OWN_BRIDGE, Lease, Severity
+from agent.model import OWN_BRIDGE, HostId, Lease, Severity, View
 
 __all__ = ["host_state", "is_ready", "status_document"]
 
 _VERSION = 1
+_NEVER: Mapping[HostId, float] = MappingProxyType({})
+_NOTHING = View(cluster_id=0, revision=0)
 
 
 def host_state(snapshot: Snapshot, standing: Iterable[Standing]) -> str:
@@ -64,6 +68,9 @@ def status_document(
     etcd_source: Mapping[str, Any],
     last_contact_s: float,
     now_s: float,
+    wall_s: float,
+    freshness: Freshness = CURRENT,
+    last_heartbeat_s: Mapping[HostId, float] = _NEVER,
     tally: Tally | None = None,
     source: str = "agent",
 ) -> Mapping[str, Any]:
@@ -74,6 +81,9 @@ def status_document(
         etcd_source: "endpoints", "source" and "told_by".
         last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
         now_s: Monotonic seconds, as the conditions' own times.
+        freshness: How old what is known of the mesh is.
+        wall_s: Unix time.
+        last_heartbeat_s: When each host whose heartbeat lapsed was last seen alive.
         tally: What was counted since the agent started; None when none runs.
         source: "agent", or "host" when agentctl looked by itself.
     """
@@ -83,6 +93,7 @@ def status_document(
         "source": source,
         "agent_version": __version__,
         "state": host_state(snapshot, standing),
+        **freshness.document(wall_s),
         "host": _host(known, host_name),
         "subnet": str(known.own.subnet) if known.own else None,
         "former_subnet": str(known.former.subnet) if known.former else None,
@@ -98,7 +109,9 @@ def status_document(
             "drift": snapshot.report.failed,
         },
         "repairs": None if tally is None else _repairs(tally, now_s),
-        "peers": [_peer(lease, known) for lease in peers_of(known)],
+        "peers": [
+            _peer(lease, known, freshness, wall_s, last_heartbeat_s) for lease in peers_of(known)
+        ],
         "conditions": [_condition(each, now_s) for each in standing],
     }
 
@@ -174,17 +187,21 @@ def _mesh(known: Known) -> Mapping[str, Any] | None:
     }
 
 
-def _peer(lease: Lease, known: Known) -> Mapping[str, Any]:
-    alive: bool | None = None
-    if lease.host_id is not None and known.believed is not None and not known.believed.cached:
-        alive = lease.host_id in known.believed.heartbeats
+def _peer(
+    lease: Lease,
+    known: Known,
+    freshness: Freshness,
+    wall_s: float,
+    last_heartbeat_s: Mapping[HostId, float],
+) -> Mapping[str, Any]:
+    view = known.believed or _NOTHING
     return {
         "host_name": lease.host_name,
         "host_id": lease.host_id,
         "subnet": str(lease.subnet),
         "node_address": str(lease.node_address),
         "backend": lease.backend,
-        "alive": alive,
+        **freshness.heartbeat(lease.host_id, view, wall_s, last_heartbeat_s),
     }
 
 

@@ -174,8 +174,9 @@ def _without_agent(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
     def leases() -> str:
         from agent.daemon.documents import leases_document  # noqa: PLC0415 - only here
 
-        view, _ = offline.view_offline(context.settings)
-        return as_text(leases_document(view, direct.own_host_id(), time.time()))
+        seen = offline.view_offline(context.settings)
+        own, now_s = direct.own_host_id(), time.time()
+        return as_text(leases_document(seen.view, own, now_s, freshness=seen.freshness))
 
     def events() -> str:
         return as_text(events_document(read_events(context.settings.agent.state_dir)))

@@ -7,6 +7,7 @@ from typing import Any
 
 from agent.ctl.context import Context
 from agent.ctl.output import flow, sentence
+from agent.ctl.stale import banner
 from agent.errors import CannotTell, HostmeshError, NotRoot, SettingsError, UsageError
 
 __all__ = ["lines", "run"]
@@ -40,7 +41,8 @@ def run(context: Context) -> int:
 
 def lines(document: Mapping[str, Any], width: int | None = None) -> list[str]:
     """Lay out the document of GET /v1/diff."""
-    return [line for each in _found(document) for line in flow(each, width, rest=4)]
+    found = [*banner(document), *_found(document)]
+    return [line for each in found for line in flow(each, width, rest=4)]
 
 
 def _found(document: Mapping[str, Any]) -> list[str]:

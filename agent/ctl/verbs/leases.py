@@ -10,6 +10,7 @@ from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, clean, duration, flow, render_columns
+from agent.ctl.stale import banner, heartbeat_words
 from agent.errors import AgentUnavailable, HostmeshError
 
 __all__ = ["ask", "changes", "lines", "run"]
@@ -45,10 +46,6 @@ def run(context: Context) -> int:
         context.say_json(document)
     else:
         context.say("\n".join(_screen(context, document)))
-    if document.get("cached"):
-        context.remark(
-            "etcd does not answer: this is the host's own copy of the last complete view"
-        )
     return 0
 
 
@@ -67,32 +64,54 @@ def ask(context: Context) -> Document:
     except AgentUnavailable as error:
         context.remark(f"{error.message}; asking etcd")
         try:
-            view, problem = direct.view(context.settings)
+            seen = direct.view(context.settings)
         except HostmeshError as etcds:
             etcds.hint = etcds.hint or error.hint
             raise
-        if problem:
-            context.remark(problem)
-        left_s = direct.time_left(context.settings, view)
+        if seen.problem:
+            context.remark(seen.problem)
+        left_s = direct.time_left(context.settings, seen.view)
         from agent.daemon.documents import leases_document  # noqa: PLC0415 - model and all
 
-        return leases_document(view, direct.own_host_id(), time.time(), left_s=left_s)
+        return leases_document(
+            seen.view,
+            direct.own_host_id(),
+            time.time(),
+            left_s=left_s,
+            freshness=seen.freshness,
+        )
 
 
 def changes(before: Document, now: Document) -> list[str]:
     """What is new in the second of two documents, a line each."""
     earlier = {lease.get("subnet"): lease for lease in before.get("leases", [])}
     later = {lease.get("subnet"): lease for lease in now.get("leases", [])}
-    found = [f"{_who(later[each])} joined" for each in later if each not in earlier]
+    found = _contact(before, now)
+    found += [f"{_who(later[each])} joined" for each in later if each not in earlier]
     found += [f"{_who(earlier[each])} left" for each in earlier if each not in later]
     for subnet, lease in later.items():
         old = earlier.get(subnet, lease)
         found += [
             f"{_who(lease)} {words}: {_word(old.get(key))} -> {_word(lease.get(key))}"
             for key, words in _FOLLOWED.items()
-            if old.get(key) != lease.get(key)
+            if old.get(key) != lease.get(key) and not _is_guess(key, before, now, lease)
         ]
     return found
+
+
+def _contact(before: Document, now: Document) -> list[str]:
+    """A line where etcd went or came back: no line for each host whose heartbeat is unknown."""
+    if now.get("stale") == before.get("stale"):
+        return []
+    away = "etcd unreachable: last known state, heartbeats unknown"
+    return [away if now.get("stale") else "etcd answers again"]
+
+
+def _is_guess(key: str, before: Document, now: Document, lease: Mapping[str, Any]) -> bool:
+    """Whether a difference comes from etcd's absence, not from the host."""
+    if key not in {"alive", "docker"} or not (before.get("stale") or now.get("stale")):
+        return False
+    return bool(now.get("stale")) or lease.get("alive") is not False
 
 
 def _who(lease: Mapping[str, Any]) -> str:
@@ -109,9 +128,9 @@ def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list
     """Lay out the document of GET /v1/leases; ``wide`` adds columns and cuts nothing."""
     columns = _COLUMNS + (_WIDE if wide else ())
     leases = document["leases"]
-    found = ["no host has a lease"]
+    found = banner(document) + ([] if leases else ["no host has a lease"])
     if leases:
-        found = render_columns(columns, _values(leases, wide=wide), None if wide else width)
+        found += render_columns(columns, _values(leases, wide=wide), None if wide else width)
     if document.get("previous"):
         found += flow(_move(document), width, rest=2)
     for aside in document.get("set_aside", []):
@@ -140,19 +159,8 @@ def _values(leases: Sequence[Mapping[str, Any]], *, wide: bool) -> list[list[obj
         [each.get("backend") for each in leases],
         [duration(each.get("age_s")) for each in leases],
         [duration(each.get("ttl_left_s")) for each in leases],
-        ["alive" if each.get("alive") is True else _heartbeat(each) for each in leases],
+        ["alive" if each.get("alive") is True else heartbeat_words(each) for each in leases],
     ]
     if wide:
         found += [[each.get(key) for each in leases] for key in ("docker", "host_id")]
     return found
-
-
-def _heartbeat(lease: Mapping[str, Any]) -> str:
-    """A flannel host has no heartbeat; without a watcher nobody knows since when there is none."""
-    alive = lease.get("alive")
-    if alive is None:
-        return "-"
-    if alive:
-        return "alive"
-    silent_s = lease.get("silent_s")
-    return "none" if silent_s is None else f"none for {duration(silent_s)}"

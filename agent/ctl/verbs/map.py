@@ -9,13 +9,30 @@ from agent.ctl import direct
 from agent.ctl.client import NO_ANSWER, Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, cut, flow, render_table
+from agent.ctl.stale import banner, heartbeat_words
 
 __all__ = ["document_of", "lines", "run"]
 
 _MOST = 40
-_UNICODE = {"ok": "●", "silent": "○", "broken": "✗", "tee": "├─", "end": "└─", "bar": "│"}
-_ASCII = {"ok": "*", "silent": "o", "broken": "x", "tee": "|-", "end": "`-", "bar": "|"}
-_STYLES = {"ok": "good", "silent": "warn", "broken": "bad"}
+_UNICODE = {
+    "ok": "●",
+    "silent": "○",
+    "unknown": "?",
+    "broken": "✗",
+    "tee": "├─",
+    "end": "└─",
+    "bar": "│",
+}
+_ASCII = {
+    "ok": "*",
+    "silent": "o",
+    "unknown": "?",
+    "broken": "x",
+    "tee": "|-",
+    "end": "`-",
+    "bar": "|",
+}
+_STYLES = {"ok": "good", "silent": "warn", "unknown": "warn", "broken": "bad"}
 _COLUMNS = (
     Column(title="", shrink_to=8),
     Column(title=""),
@@ -65,6 +82,8 @@ def document_of(status: Mapping[str, Any], routes: Mapping[str, Any]) -> Documen
                 "gateway": row.get("gateway"),
                 "route": row.get("state") or "none",
                 "alive": peer["alive"],
+                "heartbeat": peer.get("heartbeat"),
+                "last_seen_s": peer.get("last_seen_s"),
                 "state": _state(peer, row),
             }
         )
@@ -73,6 +92,7 @@ def document_of(status: Mapping[str, Any], routes: Mapping[str, Any]) -> Documen
         "version": 1,
         "host": {**host, "subnet": status.get("subnet"), "state": status.get("state")},
         "mesh": (status.get("mesh") or {}).get("cidr"),
+        **{key: status.get(key) for key in ("cached", "stale", "as_of", "as_of_s_ago")},
         "peers": peers,
     }
 
@@ -80,6 +100,8 @@ def document_of(status: Mapping[str, Any], routes: Mapping[str, Any]) -> Documen
 def _state(peer: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     if row.get("state") != "installed" or row.get("kind") != "unicast":
         return "broken"
+    if peer.get("heartbeat") == "unknown":
+        return "unknown"
     return "silent" if peer.get("alive") is False else "ok"
 
 
@@ -96,12 +118,13 @@ def lines(
     head = f"{clean(host.get('name'))}  {clean(host.get('subnet'))}  {clean(host.get('state'))}"
     if width is not None:
         head = cut(head, width)
-    found = [palette.paint("strong", head), signs["bar"]]
+    found = [palette.paint("warn", each) for each in banner(document)]
+    found += [palette.paint("strong", head), signs["bar"]]
     uplink = f"{clean(host.get('uplink'))} {clean(host.get('node_address'))}"
     found += flow(
         f"{uplink}  mesh {clean(document.get('mesh'))}", width, first=f"{signs['end']} ", rest=3
     )
-    order = ("broken", "silent", "ok")
+    order = ("broken", "silent", "unknown", "ok")
     peers = sorted(document["peers"], key=lambda peer: order.index(peer["state"]))
     listed = peers if wide else peers[:_MOST]
     rest = len(peers) - len(listed)
@@ -135,4 +158,6 @@ def _rows(
 
 def _words(peer: Mapping[str, Any]) -> str:
     beat = {True: "alive", False: "no heartbeat"}.get(peer["alive"], "no heartbeat known")
+    if peer.get("heartbeat") == "unknown":
+        beat = heartbeat_words(peer)
     return beat if peer["state"] == "ok" else f"{beat}, route {clean(peer['route'])}"

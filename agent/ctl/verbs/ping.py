@@ -11,6 +11,7 @@ from typing import Any
 from agent.ctl.context import Context
 from agent.ctl.output import clean, duration, flow, sentence
 from agent.ctl.peers import Peer, find_peer
+from agent.ctl.stale import age, banner, heartbeat_words
 from agent.errors import HostmeshError, NotRoot
 
 __all__ = ["lines", "run"]
@@ -32,6 +33,7 @@ def run(context: Context) -> int:
     document = {
         "version": 1,
         "peer": peer.document(),
+        **peer.freshness,
         "reachable": not failed,
         "steps": steps,
     }
@@ -51,7 +53,7 @@ def lines(
     """Lay out the document."""
     peer = document["peer"]
     who = f"{clean(peer['host_name'])} at {clean(peer['node_address'])}, {clean(peer['subnet'])}"
-    found = flow(who, width)
+    found = banner(document) + flow(who, width)
     for step in document["steps"]:
         result = step["result"]
         first = f"  {paint(_STYLES[result], result.ljust(8))}{clean(step['step']):<10} "
@@ -77,9 +79,17 @@ def _lease(peer: Peer) -> Step:
         silent = lease.get("silent_s")
         since = f" for {duration(silent)}" if silent is not None else ""
         return "lease", "failed", f"{left} left, and no heartbeat{since}"
-    age = duration(lease.get("age_s"))
-    beat = "its heartbeat is there" if lease.get("alive") else "a flannel host has no heartbeat"
-    return "lease", "ok", f"held for {age}, {left} left; {beat}"
+    held = f"held for {duration(lease.get('age_s'))}, {left} left"
+    if lease.get("heartbeat") == "unknown":
+        return "lease", "unknown", f"{held}; its heartbeat is {heartbeat_words(lease)}"
+    if not lease.get("alive"):
+        return "lease", "ok", f"{held}; a flannel host has no heartbeat"
+    return "lease", "ok", f"{held}; heartbeat seen{_seen(lease)}"
+
+
+def _seen(lease: Mapping[str, Any]) -> str:
+    seen_s = lease.get("last_seen_s")
+    return "" if seen_s is None else f" {age(seen_s)} ago"
 
 
 def _route(context: Context, peer: Peer) -> Step:
@@ -147,7 +157,7 @@ def _agent(context: Context, peer: Peer) -> Step:
     docker = peer.lease.get("docker")
     if docker is None:
         return "agent", "unknown", "no heartbeat, and metrics.listen is not set here"
-    text = f"its heartbeat says that Docker is {docker}"
+    text = f"Docker is {docker} (reported{_seen(peer.lease)})"
     return "agent", "ok" if docker == "ready" else "unknown", text
 
 

@@ -9,6 +9,7 @@ from agent.ctl import direct
 from agent.ctl.client import NO_ANSWER, Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, render_table
+from agent.ctl.stale import banner
 
 __all__ = ["lines", "run"]
 
@@ -49,8 +50,8 @@ def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list
     """Lay out the document of GET /v1/routes."""
     rows = [_row(route, wide=wide) for route in document.get("routes", [])]
     if not rows:
-        return ["no routes"]
-    return render_table(_COLUMNS + (_WIDE if wide else ()), rows, width)
+        return [*banner(document), "no routes"]
+    return banner(document) + render_table(_COLUMNS + (_WIDE if wide else ()), rows, width)
 
 
 def _row(route: Mapping[str, Any], *, wide: bool) -> list[object]:

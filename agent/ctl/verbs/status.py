@@ -9,6 +9,7 @@ from agent.ctl import direct
 from agent.ctl.client import NO_ANSWER, Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, duration, flow, render_table, sentence
+from agent.ctl.stale import banner, heartbeat_words
 
 __all__ = ["changes", "lines", "run"]
 
@@ -107,7 +108,7 @@ def lines(
     document: Mapping[str, Any], *, wide: bool, width: int | None, palette: Palette
 ) -> list[str]:
     """Lay out the document of GET /v1/status; ``wide`` lists every peer."""
-    found: list[str] = []
+    found = [palette.paint("warn", each) for each in banner(document)]
     for label, value in _facts(document):
         style = _STYLES.get(value) if label == "state" else None
         text = sentence(value)
@@ -210,32 +211,33 @@ def _etcd_source(etcd: Mapping[str, Any]) -> str:
 def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None) -> Iterator[str]:
     silent = [peer for peer in peers if peer.get("alive") is False]
     yield f"{'peers':<{_LABEL_CELLS}}{_counts(peers)}"
-    listed = peers if wide else silent[:_MAX_SILENT]
+    stale = [peer for peer in peers if peer.get("heartbeat") == "unknown"]
+    listed = peers if wide else (stale or silent)[:_MAX_SILENT]
     if listed:
         rows = [_peer_row(peer) for peer in listed]
         room = None if width is None else width - 2
         yield from (f"  {line}" for line in render_table(_PEER_COLUMNS, rows, room))
-    if not wide and len(silent) > _MAX_SILENT:
-        yield f"  and {len(silent) - _MAX_SILENT} more: agentctl status -o wide"
+    if not wide and len(stale or silent) > _MAX_SILENT:
+        yield f"  and {len(stale or silent) - _MAX_SILENT} more: agentctl status -o wide"
 
 
 def _counts(peers: Sequence[Mapping[str, Any]]) -> str:
     silent = sum(peer.get("alive") is False for peer in peers)
     unknown = sum(peer.get("alive") is None for peer in peers)
-    counts = [f"{len(peers) - silent - unknown} alive"]
+    alive = len(peers) - silent - unknown
+    counts = [f"{alive} alive"] if alive or not (silent or unknown) else []
     counts += [f"{silent} without heartbeat"] if silent else []
     counts += [f"{unknown} unknown"] if unknown else []
     return f"{len(peers)}" + (f": {', '.join(counts)}" if peers else "")
 
 
 def _peer_row(peer: Mapping[str, Any]) -> list[object]:
-    heartbeat = {True: "alive", False: "none"}.get(peer.get("alive"), "-")  # type: ignore[arg-type]
     return [
         peer.get("host_name"),
         peer.get("subnet"),
         peer.get("node_address"),
         peer.get("backend"),
-        heartbeat,
+        heartbeat_words(peer),
     ]
 
 

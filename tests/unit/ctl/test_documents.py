@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.daemon.documents import leases_document
+from agent.daemon.freshness import Freshness
 from agent.model import DockerState, Heartbeat, HostId, Lease, SetAside, View
 
 pytestmark = pytest.mark.unit
@@ -68,6 +69,8 @@ def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
         "age_s": 60.0,
         "ttl_left_s": 86_390.0,
         "alive": True,
+        "heartbeat": "alive",
+        "last_seen_s": None,
         "silent_s": None,
         "docker": "pending",
         "own": True,
@@ -75,6 +78,31 @@ def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
     }
     assert (flannel["alive"], flannel["age_s"], flannel["ttl_left_s"]) == (None, None, None)
     assert (second["alive"], second["silent_s"], second["own"]) == (False, 180.0, False)
+
+
+def test_promise_9_while_etcd_is_away_no_heartbeat_is_a_fact() -> None:
+    """What was seen at the last contact is said with its age."""
+    stale = Freshness(stale=True, as_of_s=NOW_S - 53)
+    document = leases_document(
+        VIEW, ONE, NOW_S, last_heartbeat_s={TWO: NOW_S - 180}, freshness=stale
+    )
+    assert (document["stale"], document["as_of"], document["as_of_s_ago"]) == (
+        True,
+        NOW_S - 53,
+        53.0,
+    )
+    one, flannel, two = document["leases"]
+    for found, seen_s in ((one, 53.0), (two, 180.0)):
+        assert (found["alive"], found["heartbeat"], found["last_seen_s"]) == (
+            None,
+            "unknown",
+            seen_s,
+        )
+        assert (found["docker"], found["silent_s"]) == (None, None)
+    assert (flannel["alive"], flannel["heartbeat"]) == (None, None)
+    current = leases_document(VIEW, ONE, NOW_S, freshness=Freshness(as_of_s=NOW_S - 2))
+    assert (current["stale"], current["as_of"], current["as_of_s_ago"]) == (False, None, None)
+    assert [each["last_seen_s"] for each in current["leases"]] == [2.0, None, None]
 
 
 def test_a_clock_that_is_ahead_gives_no_negative_times() -> None:

@@ -74,6 +74,7 @@ def test_status_is_what_its_schema_says(known: Known) -> None:
         etcd_source={"endpoints": [], "source": None, "told_by": None},
         last_contact_s=0.0,
         now_s=1.0,
+        wall_s=1.0,
     )
     check("status", document)
 

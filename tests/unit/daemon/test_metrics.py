@@ -86,6 +86,7 @@ def reading() -> Reading:
         standing=(Standing(condition, 0.0),),
         tally=tally,
         watch_age_s=1.5,
+        stale=False,
         now_s=1400.0,
     )
 

@@ -1,0 +1,76 @@
+"""How old what is known of the mesh is. Pure.
+
+While etcd is away the last view stays in force, but it is no fact: a host may have died since.
+Every document that is made of a view carries these fields, and its readers show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.model import HostId, View
+
+__all__ = ["CURRENT", "Freshness"]
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How old a view is.
+
+    Attributes:
+        stale: etcd does not answer: the view was true, and may not be any more.
+        as_of_s: Unix time at which etcd last answered, or at which the copy was saved; None when
+            it is not known.
+        cached: It is the host's own copy of an earlier view.
+    """
+
+    stale: bool = False
+    as_of_s: float | None = None
+    cached: bool = False
+
+    def document(self, now_s: float) -> dict[str, Any]:
+        """Return the fields that a document has of it. ``now_s``: Unix time."""
+        known = self.stale and self.as_of_s is not None
+        return {
+            "cached": self.cached,
+            "stale": self.stale,
+            "as_of": round(self.as_of_s, 1) if known and self.as_of_s is not None else None,
+            "as_of_s_ago": self._ago(now_s) if known else None,
+        }
+
+    def heartbeat(
+        self,
+        host_id: HostId | None,
+        view: View,
+        now_s: float,
+        last_heartbeat_s: Mapping[HostId, float],
+    ) -> dict[str, Any]:
+        """Return the fields that a document has of one host's heartbeat.
+
+        Args:
+            host_id: None for a flannel host, which has none.
+            last_heartbeat_s: When each host whose heartbeat lapsed was last seen alive.
+        """
+        if host_id is None:
+            return {"alive": None, "heartbeat": None, "last_seen_s": None}
+        beats = host_id in view.heartbeats
+        seen_s = self._ago(now_s) if beats else None
+        if not beats and host_id in last_heartbeat_s:
+            seen_s = _since(last_heartbeat_s[host_id], now_s)
+        if self.stale:
+            return {"alive": None, "heartbeat": "unknown", "last_seen_s": seen_s}
+        word = "alive" if beats else "none"
+        return {"alive": beats, "heartbeat": word, "last_seen_s": seen_s}
+
+    def _ago(self, now_s: float) -> float | None:
+        return None if self.as_of_s is None else _since(self.as_of_s, now_s)
+
+
+CURRENT = Freshness()
+"""etcd answers; when it last did was not measured."""
+
+
+def _since(then_s: float, now_s: float) -> float:
+    return round(max(0.0, now_s - then_s), 1)
