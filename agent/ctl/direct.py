@@ -28,11 +28,12 @@ def registry(settings: Settings) -> Iterator[Registry]:
         EtcdUnavailable, EtcdAuthError, EtcdError: From what is called on it.
     """
     log_to_stderr()
-    from agent.leases.discovery import client_for  # noqa: PLC0415 - costs 0.2 s and 20 MB
+    from agent.leases.copy import bounds_of  # noqa: PLC0415 - costs 0.2 s and 20 MB
+    from agent.leases.discovery import client_for  # noqa: PLC0415 - the same
     from agent.leases.registry import Registry  # noqa: PLC0415 - the same
 
     with closing(client_for(settings.etcd)) as client:
-        yield Registry(client, settings.etcd.prefix)
+        yield Registry(client, settings.etcd.prefix, bounds=bounds_of(settings))
 
 
 @contextmanager

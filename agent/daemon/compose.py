@@ -41,7 +41,6 @@ from agent.daemon.mishaps import Mishaps
 from agent.daemon.notify import Notifier
 from agent.daemon.observer import Observer, open_history
 from agent.daemon.parts import (
-    COPY_NAME,
     check_host,
     docker_room,
     host_name,
@@ -60,14 +59,14 @@ from agent.kernel.firewall.monitor import RuleMonitor
 from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.probe import Prober, nobody_answers
 from agent.leases.client import EtcdClient
-from agent.leases.copy import Copy, CopyFile
+from agent.leases.copy import Copy, copy_file
 from agent.leases.directory import Directory
 from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
 from agent.leases.survey import Survey
 from agent.leases.timeleft import TimeLeft
-from agent.model import Condition, HostFacts, Lease
+from agent.model import Bounds, Condition, HostFacts, Lease
 from agent.settings import Settings
 
 __all__ = ["HostAgent", "run_forever"]
@@ -104,9 +103,9 @@ class HostAgent:
         self._boot_id = read_boot_id()
         name = host_name(settings)
         self._client = EtcdClient(settings.etcd)
-        self._registry = Registry(self._client, settings.etcd.prefix)
-        self._copy_file = CopyFile(settings.agent.state_dir / COPY_NAME)
+        self._copy_file = copy_file(settings)
         self._copy = self._copy_file.load()
+        self._registry = Registry(self._client, settings.etcd.prefix, bounds=self._bounds(settings))
         self._observer = Observer(open_history(settings.agent.state_dir))
         self._conditions = ConditionRegistry(time.monotonic, self._observer)
         self._finding = Finding(
@@ -308,10 +307,16 @@ class HostAgent:
     def _adopt(self, settings: Settings) -> None:
         """Go on with settings that were read again; called in the loop's thread."""
         self._settings = settings
+        self._registry.bounds = self._bounds(settings)
+        self._directory.look_again()
         self._source.configure_log(settings.log)
         self._docker_room.rules.adopt(settings.docker)
         self._keeper.adopt(settings.lease)
         self._kernel.limit_access(settings.firewall.access)
+
+    def _bounds(self, settings: Settings) -> Bounds:
+        kept = self._copy.kept if self._copy else ()
+        return replace(settings.mesh.bounds(), kept=kept)
 
     def _make_control(self, name: str) -> ControlServer:
         answers = Answers(
@@ -360,7 +365,6 @@ class HostAgent:
         )
 
     def _make_joining(self, name: str) -> Joining:
-        mesh = self._settings.mesh
         copied = self._copied_lease()
         return Joining(
             settings=self._settings,
@@ -369,7 +373,7 @@ class HostAgent:
             host_id=self._host_id,
             boot_id=self._boot_id,
             endpoint=self._finding.endpoint,
-            wanted=mesh.config() if mesh else None,
+            wanted=self._settings.mesh.config(),
             past_subnet=copied.subnet if copied else None,
             host_name=name,
         )

@@ -14,6 +14,7 @@ from ipaddress import IPv4Network
 from agent.daemon.background import Background
 from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.known import Known, former_lease
+from agent.daemon.viewconditions import outside_bounds
 from agent.docker.decide import held_back
 from agent.kernel.facts import choose_uplink
 from agent.leases.keeper import Keeper, Registration
@@ -71,7 +72,7 @@ class Joining:
     def adopt(self, settings: Settings) -> None:
         """Go on with other settings."""
         self._settings = settings
-        self._wanted = settings.mesh.config() if settings.mesh else None
+        self._wanted = settings.mesh.config()
 
     def choose_uplink(self, facts: HostFacts) -> Uplink:
         """The uplink by setting, else by the route to etcd.
@@ -127,6 +128,10 @@ class Joining:
         leases: Mapping[IPv4Network, Lease],
     ) -> tuple[Condition, ...]:
         conditions = list(self._differences(config))
+        bounds = self._registry.bounds
+        outside = bounds.outside(config)
+        if outside:
+            conditions.append(outside_bounds(bounds, outside))
         own = self._own(known)
         for cidr in config.cidrs:
             overlaps = host_overlaps(host, cidr, known.docker, own, leases)

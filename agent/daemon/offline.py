@@ -17,7 +17,7 @@ from agent.daemon.finding import source_of
 from agent.daemon.freshness import Freshness
 from agent.daemon.hostlock import holder_of
 from agent.daemon.known import Known, own_leases
-from agent.daemon.parts import COPY_NAME, firewall_of, host_name
+from agent.daemon.parts import firewall_of, host_name
 from agent.daemon.routelist import routes_document
 from agent.daemon.routing import RoutesReport
 from agent.daemon.snapshot import Snapshot
@@ -27,7 +27,7 @@ from agent.docker.room import DockerRoom
 from agent.errors import CannotTell, HostmeshError
 from agent.kernel.facts import read_host_facts
 from agent.kernel.routes import RouteListing, RouteTable
-from agent.leases.copy import CopyFile
+from agent.leases.copy import bounds_of, copy_file
 from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
@@ -88,11 +88,11 @@ def view_offline(settings: Settings) -> Seen:
     """
     client = client_for(settings.etcd)
     try:
-        view = Registry(client, settings.etcd.prefix).snapshot()
+        view = Registry(client, settings.etcd.prefix, bounds=bounds_of(settings)).snapshot()
         return Seen(view, "", Freshness(as_of_s=time.time()))
     except HostmeshError as error:
         try:
-            copy = CopyFile(settings.agent.state_dir / COPY_NAME).peek()
+            copy = copy_file(settings).peek()
         except HostmeshError:
             copy = None
         if copy is None:

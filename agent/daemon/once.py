@@ -13,14 +13,14 @@ from agent.daemon.endpoint import uplink_now
 from agent.daemon.hostlock import HostLock
 from agent.daemon.kernelpass import KernelPass, RulesReport
 from agent.daemon.known import Known, own_leases
-from agent.daemon.parts import COPY_NAME, kernel_pass
+from agent.daemon.parts import kernel_pass
 from agent.daemon.routing import RoutesReport
 from agent.daemon.state import StateFile
 from agent.docker.room import DockerRoom
 from agent.errors import CannotTell, Refused, StateError
 from agent.kernel.facts import read_host_facts
 from agent.leases import trust
-from agent.leases.copy import CopyFile
+from agent.leases.copy import bounds_of, copy_file
 from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
@@ -82,7 +82,7 @@ def _make_routes(kernel: KernelPass, world: World) -> RoutesReport:
 def _refuse_doubt(settings: Settings, view: View) -> None:
     """Hold etcd's view against this host's copy of the last one, as the agent does (promise 4)."""
     try:
-        copy = CopyFile(settings.agent.state_dir / COPY_NAME).peek()
+        copy = copy_file(settings).peek()
     except StateError:  # damaged: the agent goes on without it, too
         return
     verdict = trust.judge(copy.view if copy else None, view)
@@ -122,7 +122,7 @@ def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
 def _world(settings: Settings, *, left: bool) -> World:
     own = host_id(read_machine_id())
     with closing(client_for(settings.etcd)) as client:
-        view = Registry(client, settings.etcd.prefix).snapshot()
+        view = Registry(client, settings.etcd.prefix, bounds=bounds_of(settings)).snapshot()
         endpoints = client.endpoints
     _refuse_doubt(settings, view)
     facts = read_host_facts(settings.routes.protocol)

@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from contextlib import closing
-from typing import Final
 
 from agent.daemon.forwarding import Forwarding
 from agent.daemon.kernelpass import KernelPass
@@ -23,7 +22,7 @@ from agent.kernel.hostchecks import host_conditions
 from agent.kernel.routes import RouteTable
 from agent.kernel.sysctl import Sysctls
 from agent.leases.client import EtcdClient
-from agent.leases.copy import CopyFile
+from agent.leases.copy import CopyFile, copy_file
 from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.registry import Registry
@@ -32,7 +31,6 @@ from agent.model import Condition, HostId, MeshConfig, Uplink
 from agent.settings import Settings
 
 __all__ = [
-    "COPY_NAME",
     "check_host",
     "docker_room",
     "firewall_of",
@@ -41,9 +39,6 @@ __all__ = [
     "leaver",
     "release_lease",
 ]
-
-COPY_NAME: Final = "copy.json"
-"""The host's own copy of the last complete view, in the agent's state folder."""
 
 
 def host_name(settings: Settings) -> str:
@@ -86,7 +81,7 @@ def leaver(settings: Settings) -> Leaver:
     state = StateFile(settings.agent.state_dir)
     kernel = kernel_pass(settings, state)
     own = host_id(read_machine_id())
-    copy = CopyFile(settings.agent.state_dir / COPY_NAME)
+    copy = copy_file(settings)
     config = _copied_config(copy)  # before it is forgotten
 
     def restore(force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: FBT001 # a callback of one argument

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import IPv4Network
 
 from agent.errors import HostmeshError
 from agent.leases.rivals import CLONE_HINT
 from agent.model import (
+    Bounds,
     Condition,
     DockerNetwork,
     Heartbeat,
@@ -26,6 +28,7 @@ __all__ = [
     "host_unusable",
     "moving",
     "not_moved",
+    "outside_bounds",
     "own_set_aside",
     "set_aside",
 ]
@@ -66,11 +69,29 @@ def alarm(reason: str) -> Condition:
 
 def config_unusable(problem: str) -> Condition:
     """The config in etcd describes no mesh; the last usable one is in force."""
+    hint = "agentctl config show; correct the key with etcdctl or agentctl config"
+    if "mesh.within" in problem:
+        hint = (
+            "agentctl config set puts it right; if the mesh shall have that range: add it to"
+            " mesh.within in agent.toml, and agentctl reload"
+        )
     return Condition(
         name="mesh-config-unusable",
         severity=Severity.ERROR,
         cause=problem,
-        hint="agentctl config show; correct the key with etcdctl or agentctl config",
+        hint=hint,
+    )
+
+
+def outside_bounds(bounds: Bounds, cidrs: tuple[IPv4Network, ...]) -> Condition:
+    """Report that the mesh uses ranges that this host allows only because it did so before."""
+    named = " and ".join(map(str, cidrs))
+    return Condition(
+        name="mesh-cidr-outside-within",
+        cause=f"the mesh uses {named}, outside mesh.within of this host; it stays valid since this"
+        " host used it before it had that setting",
+        hint=f"write within = [{bounds.widened(cidrs)}] under [mesh] in agent.toml, and agentctl"
+        " reload",
     )
 
 

@@ -17,25 +17,37 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from agent.errors import StateError
 from agent.leases.untrusted import quote
-from agent.model import Access, HostId, Lease, MeshConfig, View
+from agent.model import (
+    Access,
+    Bounds,
+    HostId,
+    Lease,
+    MeshConfig,
+    View,
+    forbidden_range,
+    within,
+)
+from agent.settings import Settings
 
-__all__ = ["Copy", "CopyFile"]
+__all__ = ["Copy", "CopyFile", "bounds_of", "copy_file"]
 
 _log = structlog.get_logger()
 
+_NAME: Final = "copy.json"
 _VERSION = 1
 _TOGETHER = 500  # entries in one piece of the file
 _LARGEST_BYTES = 256 * 1024 * 1024  # 65,536 leases take about 25 MB
+_DEFAULT_BOUNDS = Bounds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +58,13 @@ class Copy:
         view: With ``cached`` set. Without heartbeats: they say nothing by now.
         lease: The own lease, None when the host had none.
         saved_s: Unix time of saving, for display.
+        kept: CIDRs outside ``mesh.within`` that were in use before this host had that setting.
     """
 
     view: View
     lease: Lease | None
     saved_s: float
+    kept: tuple[IPv4Network, ...] = ()
 
 
 class CopyFile:
@@ -58,11 +72,21 @@ class CopyFile:
 
     Args:
         path: Such as /var/lib/hostmesh/copy.json; its folder is made when missing.
+        bounds: What this host allows of a config. A saved one outside of it is not used, unless
+            it was saved by a version that did not ask.
         wall_clock: Unix seconds.
     """
 
-    def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        bounds: Bounds = _DEFAULT_BOUNDS,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._path = path
+        self._bounds = bounds
+        self._kept: tuple[IPv4Network, ...] = ()
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self.problem = ""
@@ -83,7 +107,8 @@ class CopyFile:
             if not wanted():
                 return
             try:
-                self._replace(_envelope(_body(view, lease, self._wall_clock())))
+                body = _body(view, lease, self._still_kept(view), self._wall_clock())
+                self._replace(_envelope(body))
             except OSError as error:
                 raise StateError(
                     f"cannot write {self._path}: {error.strerror or error}",
@@ -98,14 +123,17 @@ class CopyFile:
             aside (then :attr:`problem` says why).
         """
         self.problem = ""
+        found: Copy | None = None
         try:
             raw = self._read()
-            return None if raw is None else _parse(raw)
+            if raw is not None:
+                found = _parse(raw, self._bounds)
         except StateError as error:
             self._set_aside(error.message)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self._set_aside(f"{self._path} is damaged: {quote(str(error))}")
-        return None
+        self._kept = found.kept if found else ()
+        return found
 
     def peek(self) -> Copy | None:
         """Read the file as :meth:`load` does, but leave a damaged one where it is.
@@ -117,7 +145,7 @@ class CopyFile:
         """
         try:
             raw = self._read()
-            return None if raw is None else _parse(raw)
+            return None if raw is None else _parse(raw, self._bounds)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StateError(f"{self._path} is damaged: {quote(str(error))}") from error
 
@@ -132,6 +160,11 @@ class CopyFile:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
             raise StateError(f"cannot delete {self._path}: {error.strerror or error}") from error
+
+    def _still_kept(self, view: View) -> tuple[IPv4Network, ...]:
+        """Return those of the kept CIDRs that the mesh still uses: none comes back later."""
+        used = view.config.cidrs if view.config else ()
+        return tuple(each for each in self._kept if any(within(cidr, each) for cidr in used))
 
     def _read(self) -> bytes | None:
         try:
@@ -173,11 +206,28 @@ class CopyFile:
         _log.warning("copy-set-aside", path=str(self._path), reason=reason)
 
 
+def copy_file(settings: Settings) -> CopyFile:
+    """Return this host's copy, as its settings say."""
+    return CopyFile(settings.agent.state_dir / _NAME, bounds=settings.mesh.bounds())
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """Return what this host allows of a config, for readers beside the agent.
+
+    A copy that cannot be read keeps no CIDR: what is in doubt is not allowed.
+    """
+    try:
+        copy = copy_file(settings).peek()
+    except StateError:
+        copy = None
+    return replace(settings.mesh.bounds(), kept=copy.kept if copy else ())
+
+
 def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _parse(raw: bytes) -> Copy:
+def _parse(raw: bytes, bounds: Bounds) -> Copy:
     """Read an envelope; raises whatever a damaged one leads to."""
     if len(raw) > _LARGEST_BYTES:
         raise ValueError("too large")
@@ -187,11 +237,45 @@ def _parse(raw: bytes) -> Copy:
     if _checksum(envelope["body"]) != envelope["sha256"]:
         raise ValueError("checksum differs")
     body = json.loads(envelope["body"])
-    return Copy(
-        view=_view(body["view"]),
-        lease=_lease(body["lease"]) if body["lease"] else None,
-        saved_s=float(body["saved"]),
+    view = _view(body["view"])
+    lease = _lease(body["lease"]) if body["lease"] else None
+    kept = (
+        tuple(map(IPv4Network, body["kept"]))
+        if "kept" in body
+        else _used_before(view, lease, bounds)
     )
+    return Copy(
+        view=_bounded(view, replace(bounds, kept=kept)),
+        lease=lease,
+        saved_s=float(body["saved"]),
+        kept=kept,
+    )
+
+
+def _used_before(view: View, lease: Lease | None, bounds: Bounds) -> tuple[IPv4Network, ...]:
+    """Return the CIDRs outside of ``bounds`` that a version without them had in use here.
+
+    The mesh's CIDR, and of those it moves away from the one that this host has a subnet in.
+    """
+    config = view.config
+    if config is None:
+        return ()
+    own = view.leases_of(lease.host_id) if lease and lease.host_id else ()
+    return tuple(
+        each
+        for each in bounds.outside(config)
+        if forbidden_range(each) is None
+        and (each == config.cidr or any(within(held.subnet, each) for held in own))
+    )
+
+
+def _bounded(view: View, bounds: Bounds) -> View:
+    try:
+        if view.config is not None:
+            bounds.check(view.config)
+    except ValueError as error:
+        return replace(view, config=None, config_problem=str(error))
+    return view
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a dataclass or None
@@ -225,10 +309,13 @@ def _envelope(body: Iterable[str]) -> Iterator[bytes]:
     yield f'", "sha256": "{digest.hexdigest()}"}}'.encode()
 
 
-def _body(view: View, lease: Lease | None, saved_s: float) -> Iterator[str]:
+def _body(
+    view: View, lease: Lease | None, kept: tuple[IPv4Network, ...], saved_s: float
+) -> Iterator[str]:
     """The JSON of a :class:`Copy`, a piece for some hundred entries."""
     plain = {"cluster_id": view.cluster_id, "revision": view.revision}
-    yield f'{{"saved":{_compact(saved_s)},"lease":{_compact(_plain(lease))},"view":'
+    yield f'{{"saved":{_compact(saved_s)},"lease":{_compact(_plain(lease))},'
+    yield f'"kept":{_compact(_text(kept))},"view":'
     yield f'{_compact(plain)[:-1]},"config":{_compact(_plain(view.config))},"leases":['
     yield from _pieces(_compact(_plain(each)) for each in view.leases)
     yield '],"memory":{'

@@ -73,6 +73,7 @@ class Directory:
         self._last_config = last_config
         self._clock = clock
         self._stop = threading.Event()
+        self._again = threading.Event()
         self._thread: threading.Thread | None = None
         self._problem: str | None = _NEVER_TOLD
         self._last_contact_s = 0.0
@@ -88,6 +89,10 @@ class Directory:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(2.0)
+
+    def look_again(self) -> None:
+        """Take a new snapshot soon: what may be believed of a record has changed. Any thread."""
+        self._again.set()
 
     @property
     def last_contact_s(self) -> float:
@@ -116,6 +121,7 @@ class Directory:
             EtcdError: Why there is no snapshot or why the watch ended. What the watch ends
                 with is not reported as lost contact: the next snapshot decides that.
         """
+        self._again.clear()
         records = self._registry.records(self._last_config)
         records.only_views()
         self._contact()
@@ -142,7 +148,7 @@ class Directory:
 
     def _drain(self, stream: WatchStream, records: Records) -> None:
         asked_s = heard_s = started_s = self._clock()
-        while not self._stop.is_set():
+        while not (self._stop.is_set() or self._again.is_set()):
             events = stream.next(_SLICE_S)
             now_s = self._clock()
             if events is not None:

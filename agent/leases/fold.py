@@ -20,7 +20,7 @@ from agent.leases.kv import Event, Record
 from agent.leases.sharing import Sharing
 from agent.leases.untrusted import MAX_VALUE_BYTES, quote
 from agent.leases.usable import UsableLeases
-from agent.model import Heartbeat, HostId, Lease, MeshConfig, SetAside, View
+from agent.model import Bounds, Heartbeat, HostId, Lease, MeshConfig, SetAside, View
 from agent.sharedmap import SharedMap
 
 __all__ = ["Records"]
@@ -68,12 +68,14 @@ class Records:
         revision: At which all of it is true.
         last_config: The last usable config, by which leases are judged while the one in
             etcd is absent or broken: that record's fault must not cost the others.
+        bounds: What this host allows of a config; another one counts as broken.
     """
 
     keys: Keys
     cluster_id: int
     revision: int
     last_config: MeshConfig | None = None
+    bounds: Bounds = field(default_factory=Bounds)
     _config: tuple[MeshConfig | None, str] = (None, "")
     _raw: dict[bytes, Record] = field(default_factory=dict)  # config, and what is not decoded
     _unreadable: dict[bytes, str] = field(default_factory=dict)
@@ -237,7 +239,8 @@ class Records:
         if record is None:
             return None, ""
         try:
-            return wire.decode_config(record.value, record.mod_revision), ""
+            config = wire.decode_config(record.value, record.mod_revision)
+            return self.bounds.check(config), ""
         except ValueError as error:
             return None, quote(str(error))
 

@@ -19,9 +19,9 @@ from agent.leases.obstacles import Obstacles, way_out
 from agent.leases.registry import Registry
 from agent.leases.untrusted import parse_object
 from agent.mesh.reconfigure import left_behind
-from agent.model import HostId, Lease, MeshConfig, View
+from agent.model import Bounds, HostId, Lease, MeshConfig, View, forbidden_range
 
-__all__ = ["ConfigChange", "Operator"]
+__all__ = ["ConfigChange", "Operator", "refuse_outside"]
 
 _TRIES = 5
 _SHOWN = 3
@@ -178,8 +178,11 @@ class Operator:
             records = self._registry.records()
             record = records.get(key)
             before = None if record is None else _decoded(record)
-            after = _checked(wished(before))
-            _refuse_misfits(after, records.leases(), records.view())
+            after = self._checked(wished(before))
+            # What no host of this mesh may use is not in use: a forged lease keeps nothing.
+            bounds = self._registry.bounds
+            leases = tuple(each for each in records.leases() if not bounds.problem(each.subnet))
+            _refuse_misfits(after, leases, records.view())
             value = wire.encode_config(after, _object_or_none(record))
             same = record is not None and value == record.value
             change = ConfigChange(
@@ -200,6 +203,24 @@ class Operator:
             if result.succeeded:
                 return replace(change, after=replace(after, mod_revision=result.revision))
         raise EtcdError("the mesh changes faster than its config can be set")
+
+    def refuse_outside(self, cidr: IPv4Network) -> None:
+        """Raise MeshConfigError when this host would use no mesh in ``cidr``."""
+        refuse_outside(cidr, self._registry.bounds)
+
+    def _checked(self, config: MeshConfig) -> MeshConfig:
+        """Return the config as every host will read it.
+
+        Raises:
+            MeshConfigError: It describes no possible mesh, or one that this host does not allow.
+        """
+        try:
+            after = wire.decode_config(wire.encode_config(config))
+        except ValueError as error:
+            raise MeshConfigError(f"this config describes no possible mesh: {error}") from error
+        for cidr in after.cidrs:
+            self.refuse_outside(cidr)
+        return after
 
     def _none_joined(self, records: Records) -> list[kv.Compare]:
         """No lease and no reservation that was not looked at."""
@@ -254,6 +275,20 @@ def _refuse_odd(config: MeshConfig, subnet: IPv4Network) -> None:
         )
 
 
+def refuse_outside(cidr: IPv4Network, bounds: Bounds) -> None:
+    """Raise MeshConfigError when a host with ``bounds`` would use no mesh in ``cidr``."""
+    problem = bounds.problem(cidr)
+    if not problem:
+        return
+    hint = "choose another range"
+    if forbidden_range(cidr) is None:
+        hint += (
+            f", or on every host write within = [{bounds.widened((cidr,))}] under [mesh] in"
+            " agent.toml and run agentctl reload"
+        )
+    raise MeshConfigError(f"{cidr} {problem}; nothing was written", hint=hint)
+
+
 def _is_of(lease: Lease, host: HostRef) -> bool:
     if host.host_id is not None:
         return lease.host_id == host.host_id
@@ -272,18 +307,6 @@ def _refuse_alive(view: View, host: HostRef) -> None:
             f"host {known} is alive",
             hint="run agentctl leave there; --force takes its subnet away, and it claims it again",
         )
-
-
-def _checked(config: MeshConfig) -> MeshConfig:
-    """The config as every host will read it.
-
-    Raises:
-        MeshConfigError: It describes no possible mesh.
-    """
-    try:
-        return wire.decode_config(wire.encode_config(config))
-    except ValueError as error:
-        raise MeshConfigError(f"this config describes no possible mesh: {error}") from error
 
 
 def _refuse_misfits(wished: MeshConfig, leases: tuple[Lease, ...], view: View) -> None:

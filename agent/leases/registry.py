@@ -22,7 +22,7 @@ from agent.leases.keys import Keys
 from agent.leases.kv import Record
 from agent.leases.request import ClaimRequest, GraceError, LeaseLostError
 from agent.leases.rivals import IdentityInUseError, Life, Rivals
-from agent.model import Heartbeat, HostId, Lease, MeshConfig, View
+from agent.model import Bounds, Heartbeat, HostId, Lease, MeshConfig, View
 
 __all__ = ["ClaimRequest", "GraceError", "IdentityInUseError", "LeaseLostError", "Registry"]
 
@@ -31,14 +31,16 @@ _log = structlog.get_logger()
 _PAGE = 1_000  # keys of one range request
 _MAX_RECORDS = 500_000
 _SNAPSHOT_TRIES = 3
+_DEFAULT_BOUNDS = Bounds()
 
 
 class Registry:
-    """The mesh's records in etcd. Thread-safe: it keeps nothing but the client.
+    """The mesh's records in etcd. Thread-safe: it keeps nothing but the client and ``bounds``.
 
     Args:
         client: To etcd.
         prefix: Such as "/hostmesh".
+        bounds: What this host allows of a config; may be replaced at any time.
         wall_clock: Unix seconds, written for display only.
     """
 
@@ -47,9 +49,11 @@ class Registry:
         client: EtcdClient,
         prefix: str = "/hostmesh",
         *,
+        bounds: Bounds = _DEFAULT_BOUNDS,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.client = client
+        self.bounds = bounds
         self.keys = Keys(prefix)
         self._wall_clock = wall_clock
         self.rivals = Rivals(client, self.keys)
@@ -109,7 +113,9 @@ class Registry:
                 raise EtcdUnavailable("the pages of a snapshot came from two etcd clusters")
             if found is None:
                 revision = page.revision
-                found = Records(self.keys, page.cluster_id, revision, last_config)
+                found = Records(
+                    self.keys, page.cluster_id, revision, last_config, bounds=self.bounds
+                )
             found.load(page.records)
             total += len(page.records)
             if not page.more or not page.records:
@@ -123,7 +129,7 @@ class Registry:
 
     def _decode_config(self, record: Record) -> MeshConfig:
         try:
-            return wire.decode_config(record.value, record.mod_revision)
+            return self.bounds.check(wire.decode_config(record.value, record.mod_revision))
         except ValueError as error:
             raise MeshConfigError(
                 f"{self.keys.config.decode()} is not usable: {error}",

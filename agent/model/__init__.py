@@ -9,6 +9,7 @@ Here is what other rooms import; the modules are by what a value is about.
 
 from __future__ import annotations
 
+from agent.model.bounds import PRIVATE_RANGES, Bounds, forbidden_range
 from agent.model.condition import Condition, Severity
 from agent.model.docker import OWN_BRIDGE, DockerFacts, DockerNetwork, DockerState
 from agent.model.host import HostFacts, Link, Route, RouteKind, Uplink
@@ -26,8 +27,10 @@ from agent.model.view import Leases, View
 
 __all__ = [
     "OWN_BRIDGE",
+    "PRIVATE_RANGES",
     "Access",
     "Backend",
+    "Bounds",
     "Condition",
     "DockerFacts",
     "DockerNetwork",
@@ -45,5 +48,6 @@ __all__ = [
     "Severity",
     "Uplink",
     "View",
+    "forbidden_range",
     "within",
 ]

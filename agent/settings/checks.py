@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 
+from agent.model import PRIVATE_RANGES, Bounds
 from agent.settings.sections import EtcdSettings, LeaseSettings, MeshSettings, Settings
 
 __all__ = ["cross_checks"]
@@ -20,8 +21,8 @@ Problem = tuple[str, str]
 def cross_checks(settings: Settings) -> Iterator[Problem]:
     """Yield every problem between the keys of ``settings``."""
     yield from _etcd(settings.etcd)
-    if settings.mesh is not None:
-        yield from _mesh(settings.mesh)
+    if settings.mesh.cidr is not None:
+        yield from _mesh(settings.mesh, settings.mesh.cidr)
     yield from _lease(settings.lease)
     length = len(str(settings.agent.socket).encode())
     if length > _MAX_SOCKET_PATH_BYTES:
@@ -44,8 +45,11 @@ def _etcd(etcd: EtcdSettings) -> Iterator[Problem]:
                 yield f"etcd.{key}", "has no use: etcd.endpoints begin with http://, not https://"
 
 
-def _mesh(mesh: MeshSettings) -> Iterator[Problem]:
-    cidr, length = mesh.cidr, mesh.subnet_len
+def _mesh(mesh: MeshSettings, cidr: IPv4Network) -> Iterator[Problem]:
+    length = mesh.subnet_len
+    config = mesh.config()
+    if mesh.within != PRIVATE_RANGES and config and Bounds(allowed=mesh.within).outside(config):
+        yield "mesh.within", f"does not hold mesh.cidr {cidr}"
     spare_bits = length - cidr.prefixlen
     if spare_bits < _MIN_SUBNET_BITS:
         what = f"{cidr} does not hold four /{length}, the least for a mesh"

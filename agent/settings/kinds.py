@@ -13,11 +13,12 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from agent.model import forbidden_range
 from agent.settings.text import shown
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
     "optional_address",
     "optional_file",
     "pattern",
-    "required",
+    "ranges",
     "seconds",
     "setting",
     "texts",
@@ -45,10 +46,6 @@ TextT = TypeVar("TextT", bound=str)
 
 _MAX_TEXT_CHARS = 4096
 _SHORTEST_CIDR, _LONGEST_CIDR = 8, 28
-_NOT_FOR_HOSTS = tuple(
-    IPv4Network(text)
-    for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
-)
 
 
 @dataclass(frozen=True)
@@ -69,13 +66,6 @@ class Kind(Generic[T]):
 def setting(kind: Kind[T], default: T) -> T:
     """Declare a dataclass field of ``kind``; typed as its value so that checkers see the type."""
     field: Any = dataclasses.field(default=default, metadata={"kind": kind})
-    converted: T = field
-    return converted
-
-
-def required(kind: Kind[T]) -> T:
-    """Declare a field that has no default."""
-    field: Any = dataclasses.field(metadata={"kind": kind})
     converted: T = field
     return converted
 
@@ -290,11 +280,11 @@ def optional_address() -> Kind[IPv4Address | None]:
     return Kind("IPv4 address of this host", convert)
 
 
-def mesh_cidr() -> Kind[IPv4Network]:
+def mesh_cidr() -> Kind[IPv4Network | None]:
     """Build the kind "range that a mesh can have"."""
     accepts = "IPv4 range such as 10.64.0.0/10"
 
-    def convert(value: object) -> IPv4Network:
+    def convert(value: object) -> IPv4Network | None:
         text = _text_of(value, accepts)
         try:
             found = IPv4Network(text)
@@ -306,12 +296,28 @@ def mesh_cidr() -> Kind[IPv4Network]:
                 ) from None
         if not _SHORTEST_CIDR <= found.prefixlen <= _LONGEST_CIDR:
             raise ValueError(f"must be a /{_SHORTEST_CIDR} to /{_LONGEST_CIDR}, not {found}")
-        for other in _NOT_FOR_HOSTS:
-            if found.overlaps(other):
-                raise ValueError(f"must not be in {other}, unlike {found}: no host may have those")
+        other = forbidden_range(found)
+        if other is not None:
+            raise ValueError(f"must not be in {other}, unlike {found}: no host may have those")
         return found
 
     return Kind(accepts, convert)
+
+
+def ranges() -> Kind[tuple[IPv4Network | IPv6Network, ...]]:
+    """Build the kind "list of ranges, IPv4 or IPv6"."""
+    list_of_texts = texts("list of ranges such as 10.0.0.0/8")
+
+    def convert(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
+        found = []
+        for text in list_of_texts.convert(value):
+            try:
+                found.append(ip_network(text))
+            except ValueError as error:
+                raise ValueError(f"holds {shown(text)}: {error}") from None
+        return tuple(dict.fromkeys(found))
+
+    return Kind(list_of_texts.accepts, convert, _list_from_text)
 
 
 def _loose_network(text: str) -> IPv4Network:

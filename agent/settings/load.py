@@ -167,17 +167,13 @@ class _Loader:
             SettingsError: With every problem of every source.
         """
         built: dict[str, Any] = {}
-        mesh = self._values.get("mesh")
-        if mesh is not None and "cidr" not in mesh:
+        mesh = self._values.get("mesh", {})
+        if "cidr" not in mesh and mesh.keys() - {"within"}:
             place = self._places.get("mesh", str(self.path))
             if not any(": mesh.cidr: " in problem for problem in self.problems):
                 self.problems.append(f"{place}: mesh.cidr: is missing; [mesh] needs it")
-            mesh = None
         for section, cls in SECTIONS.items():
-            if section != "mesh":
-                built[section] = cls(**self._values.get(section, {}))
-            elif mesh is not None:
-                built[section] = cls(**mesh)
+            built[section] = cls(**self._values.get(section, {}))
         settings = Settings(
             **built,
             path=self.path,

@@ -9,15 +9,15 @@ they accept. Constructing a section directly checks nothing: it is for tests and
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from agent.errors import SettingsError
-from agent.model import Access, Backend, MeshConfig
+from agent.model import PRIVATE_RANGES, Access, Backend, Bounds, MeshConfig
 from agent.settings import kinds
-from agent.settings.kinds import required, setting
+from agent.settings.kinds import setting
 from agent.settings.place import DEFAULT_PATH, DEFAULT_RUN_DIR, SOCKET_NAME
 
 if TYPE_CHECKING:
@@ -113,17 +113,31 @@ class EtcdSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeshSettings:
-    """[mesh]: the config to create in etcd if there is none. What is in etcd wins."""
+    """[mesh]: the config to create in etcd if there is none, and what any config may be.
 
-    cidr: IPv4Network = required(kinds.mesh_cidr())
+    Attributes:
+        cidr: None when this host brings no config. What is in etcd wins.
+        within: The ranges in which this host lets a mesh be, whatever etcd says.
+    """
+
+    cidr: IPv4Network | None = setting(kinds.mesh_cidr(), None)
     subnet_len: int = setting(kinds.integer(12, 30), 16)
     subnet_min: IPv4Address | None = setting(kinds.address(), None)
     subnet_max: IPv4Address | None = setting(kinds.address(), None)
     backend: str = setting(kinds.choice(tuple(str(each) for each in Backend)), str(Backend.HOST_GW))
     access: Access = setting(kinds.choice(tuple(Access)), Access.PUBLISHED)
+    within: tuple[IPv4Network | IPv6Network, ...] = setting(kinds.ranges(), PRIVATE_RANGES)
 
-    def config(self) -> MeshConfig:
+    def bounds(self) -> Bounds:
+        """Say what a config in etcd may be; a CIDR that the operator named here is allowed."""
+        config = self.config()
+        outside = Bounds(allowed=self.within).outside(config) if config else ()
+        return Bounds(allowed=(*self.within, *outside))
+
+    def config(self) -> MeshConfig | None:
         """Make the config that these settings ask for; bounds not set are the CIDR's own."""
+        if self.cidr is None:
+            return None
         size = 1 << (32 - self.subnet_len)
         return MeshConfig(
             cidr=self.cidr,
@@ -244,14 +258,13 @@ class Settings:
     """Everything the agent is told by its operator on this host.
 
     Attributes:
-        mesh: None when the file, environment and flags bring no [mesh].
         path: The settings file, there or not.
         sources: "section.key" to where the value came from, for keys that are not defaults.
         notes: What the operator should know though it is no error.
     """
 
     etcd: EtcdSettings = field(default_factory=EtcdSettings)
-    mesh: MeshSettings | None = None
+    mesh: MeshSettings = field(default_factory=MeshSettings)
     host: HostSettings = field(default_factory=HostSettings)
     routes: RouteSettings = field(default_factory=RouteSettings)
     firewall: FirewallSettings = field(default_factory=FirewallSettings)

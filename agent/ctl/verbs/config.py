@@ -53,17 +53,19 @@ def init(context: Context) -> int:
     docker = docker0_of(facts, settings)
     flags = {key: getattr(context.args, name) for name, key in _FLAGS.items()}
     overrides = {key: text for key, text in flags.items() if text is not None}
-    propose = "mesh.cidr" not in overrides and settings.mesh is None
+    propose = "mesh.cidr" not in overrides and settings.mesh.cidr is None
     if propose:
         overrides["mesh.cidr"] = str(_proposal(facts, docker))
-    mesh = context.settings_with(overrides).mesh
-    if mesh is None:  # it has a CIDR by now
+    config = context.settings_with(overrides).mesh.config()
+    if config is None:  # it has a CIDR by now
         raise MeshConfigError("no CIDR is given", hint="agentctl config init --cidr CIDR")
-    config = mesh.config()
     if propose and not context.args.yes:
         return _show_proposal(context, config)
-    _refuse_overlap(facts, config.cidr, docker)
     with direct.registry(settings) as registry:
+        from agent.leases.operator import refuse_outside  # noqa: PLC0415 - costs 0.2 s
+
+        refuse_outside(config.cidr, registry.bounds)
+        _refuse_overlap(facts, config.cidr, docker)
         stored = registry.create_config(config)
     key = f"{settings.etcd.prefix}/config"
     if replace(stored, mod_revision=0) != replace(config, mod_revision=0):

@@ -47,6 +47,7 @@ def run(context: Context) -> int:
 
     with direct.operator(context.settings) as operator:
         if wish.cidr is not None:
+            operator.refuse_outside(wish.cidr)
             here = direct.own_host_id()
             own = tuple(each.subnet for each in operator.view().leases if each.host_id == here)
             refuse_overlap(context.settings, wish.cidr, own if here else ())

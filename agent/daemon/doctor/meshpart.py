@@ -16,6 +16,7 @@ from agent.errors import EtcdUnavailable
 from agent.kernel.probe import nobody_answers
 from agent.leases.checkup import EndpointAnswer, ask_endpoint, may_write
 from agent.leases.client import EtcdClient
+from agent.leases.copy import bounds_of
 from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.registry import Registry
 from agent.leases.request import ClaimRequest
@@ -116,7 +117,7 @@ def look_at_mesh(
     findings: Findings,
 ) -> Mesh | None:
     """The account, the config, overlaps with this host, peers, and the subnet it would get."""
-    registry = Registry(client, settings.etcd.prefix)
+    registry = Registry(client, settings.etcd.prefix, bounds=bounds_of(settings))
     own = host_id(read_machine_id())
     records = registry.records()
     view = records.view()
@@ -185,11 +186,11 @@ def _config(settings: Settings, view: View, findings: Findings) -> MeshConfig | 
     if view.config_problem:
         findings.add("mesh", State.FAIL, view.config_problem, "agentctl config show")
         return None
-    if settings.mesh is not None:
-        config = settings.mesh.config()
-        findings.add("mesh", State.OK, f"not in etcd yet; [mesh] brings {config.cidr}")
-        findings.would.append(f"create the mesh's config with {config.cidr}")
-        return config
+    brought = settings.mesh.config()
+    if brought is not None:
+        findings.add("mesh", State.OK, f"not in etcd yet; [mesh] brings {brought.cidr}")
+        findings.would.append(f"create the mesh's config with {brought.cidr}")
+        return brought
     findings.add(
         "mesh",
         State.FAIL,

@@ -16,7 +16,7 @@ import structlog
 from agent.ctl import direct
 from agent.ctl.main import main
 from agent.kernel import facts as kernel_facts
-from agent.model import HostFacts, Link, MeshConfig, Route, View
+from agent.model import Bounds, HostFacts, Link, MeshConfig, Route, View
 from agent.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -53,6 +53,7 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.config: MeshConfig | None = None
         self.problem = ""
+        self.bounds = Bounds()
 
     def create_config(self, config: MeshConfig) -> MeshConfig:
         """As the real one: what is there wins and is returned."""

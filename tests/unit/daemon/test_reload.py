@@ -75,7 +75,7 @@ def test_what_may_change_changes_and_the_rest_waits(path: Path) -> None:
     agent.reload()
     now = agent.settings
     assert (now.log.level, now.docker.replace, now.routes.resync_s) == ("debug", True, 30.0)
-    assert now.mesh is not None
+    assert now.mesh.config() is not None
     assert agent.adopted == [now]
     assert now.routes.protocol == 140
     assert now.etcd.endpoints == ("http://192.0.2.1:2379",)

@@ -25,7 +25,7 @@ def toml_of(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return json.dumps(list(value))
+        return json.dumps([each if isinstance(each, str) else str(each) for each in value])
     if isinstance(value, int | float):
         return f"{value:g}" if isinstance(value, float) else str(value)
     return json.dumps(str(value))

@@ -54,7 +54,7 @@ def test_a_missing_file_means_defaults_and_a_note(tmp_path: Path) -> None:
     settings = load_settings(tmp_path / "none.toml")
     assert settings.notes == (f"{tmp_path}/none.toml is not there; defaults hold",)
     assert dataclasses.replace(settings, notes=(), path=Settings().path) == Settings()
-    assert settings.mesh is None
+    assert settings.mesh.config() is None
 
 
 def test_the_last_source_to_speak_wins(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_a_mesh_of_too_many_subnets_is_refused(tmp_path: Path) -> None:
 
 def test_mesh_settings_make_a_whole_config() -> None:
     settings = load_settings(overrides={"mesh.cidr": "10.64.0.0/10"})
-    assert settings.mesh is not None
     config = settings.mesh.config()
+    assert config is not None
     assert config.cidr == IPv4Network("10.64.0.0/10")
     assert (config.subnet_len, config.backend) == (16, "host-gw")
     assert config.subnet_min == IPv4Address("10.64.0.0")
@@ -330,7 +330,7 @@ def test_every_default_is_itself_acceptable() -> None:
                 continue
             default = field.default
             if isinstance(default, tuple):
-                default = list(default)
+                default = [each if isinstance(each, str) else str(each) for each in default]
             elif isinstance(default, Path):
                 default = str(default)
             assert KEYS[section][field.name].convert(default) == field.default

@@ -1,0 +1,84 @@
+"""Which ranges a mesh may have, as far as this host is concerned.
+
+The config in etcd is untrusted input: it can route any destination to another host. So each
+host holds it against what its own operator allows, and against ranges that no mesh may have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+from agent.model.mesh import MeshConfig, within
+
+__all__ = ["NEVER_IN_A_MESH", "PRIVATE_RANGES", "Bounds", "forbidden_range"]
+
+PRIVATE_RANGES: Final[tuple[IPv4Network | IPv6Network, ...]] = (
+    IPv4Network("10.0.0.0/8"),
+    IPv4Network("172.16.0.0/12"),
+    IPv4Network("192.168.0.0/16"),
+    IPv4Network("100.64.0.0/10"),
+    IPv6Network("fc00::/7"),
+)
+"""RFC 1918, RFC 6598 (shared address space) and RFC 4193: what ``mesh.within`` is by default."""
+
+NEVER_IN_A_MESH: Final = tuple(
+    IPv4Network(text)
+    for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+)
+"""This network, loopback, link-local (a cloud's metadata service), multicast, reserved."""
+
+
+def forbidden_range(network: IPv4Network) -> IPv4Network | None:
+    """Return the range that no mesh may have and ``network`` meets; None when there is none."""
+    return next((each for each in NEVER_IN_A_MESH if each.overlaps(network)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What this host allows of a config.
+
+    Attributes:
+        allowed: ``mesh.within`` of agent.toml.
+        kept: CIDRs outside of it that were in use before this host had that setting. They stay
+            valid, and nothing else does.
+    """
+
+    allowed: tuple[IPv4Network | IPv6Network, ...] = PRIVATE_RANGES
+    kept: tuple[IPv4Network, ...] = ()
+
+    def check(self, config: MeshConfig) -> MeshConfig:
+        """Return ``config`` if this host may use it.
+
+        Raises:
+            ValueError: One of its ranges is not allowed here; the reason is fit to be shown.
+        """
+        for name, cidr in _named(config):
+            if problem := self.problem(cidr):
+                raise ValueError(f"{name} {cidr} {problem}")
+        return config
+
+    def problem(self, cidr: IPv4Network) -> str:
+        """Say why no mesh of this host may have ``cidr``, "" when it may."""
+        met = forbidden_range(cidr)
+        if met is not None:
+            return f"meets {met}, which no mesh may have"
+        if self._allows(cidr) or any(within(cidr, each) for each in self.kept):
+            return ""
+        return f"is outside mesh.within of this host ({', '.join(map(str, self.allowed))})"
+
+    def outside(self, config: MeshConfig) -> tuple[IPv4Network, ...]:
+        """Return the ranges of ``config`` that ``allowed`` does not hold."""
+        return tuple(each for each in config.cidrs if not self._allows(each))
+
+    def widened(self, cidrs: tuple[IPv4Network, ...]) -> str:
+        """Write ``mesh.within`` as it must be in agent.toml to hold ``cidrs``, too."""
+        return ", ".join(f'"{each}"' for each in (*self.allowed, *cidrs))
+
+    def _allows(self, cidr: IPv4Network) -> bool:
+        return any(isinstance(each, IPv4Network) and within(cidr, each) for each in self.allowed)
+
+
+def _named(config: MeshConfig) -> tuple[tuple[str, IPv4Network], ...]:
+    return (("Network", config.cidr), *(("Previous", each) for each in config.previous))
