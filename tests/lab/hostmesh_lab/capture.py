@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 
 from hostmesh_lab import shell
@@ -21,21 +21,27 @@ from hostmesh_lab.machine import Machine
 from hostmesh_lab.wait import wait_until
 
 ECHO_REPLY, UNREACHABLE, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 8, 11
-_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
+ECHO_REQUEST6, ECHO_REPLY6 = 128, 129
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 _ETHERNET = 14
+_IPV6_HEADER = 40
 _START_S = 15.0
 _REPLY = re.compile(r"bytes from .*icmp_seq=(\d+)")
 
 
 @dataclass(frozen=True)
 class Packet:
-    """An IPv4 packet as it was on the wire. For UDP and TCP `ports` are set, for ICMP the rest."""
+    """An IP packet as it was on the wire. For UDP and TCP `ports` are set, for ICMP the rest.
+
+    `ttl` is IPv6's hop limit, too. Extension headers of IPv6 are not read: `protocol` names the
+    first.
+    """
 
     time: float
     src_mac: str
     dst_mac: str
-    src: IPv4Address
-    dst: IPv4Address
+    src: IPv4Address | IPv6Address
+    dst: IPv4Address | IPv6Address
     ttl: int
     protocol: str
     icmp_type: int | None = None
@@ -53,7 +59,7 @@ class PcapReader:
         self._order = ""
 
     def feed(self, data: bytes) -> list[Packet]:
-        """Add a piece; return the packets it completed, those of IPv4 on Ethernet."""
+        """Add a piece; return the packets it completed, those of IP on Ethernet."""
         self._buffer += data
         if not self._order:
             if len(self._buffer) < 24:
@@ -73,33 +79,33 @@ class PcapReader:
 
 
 def parse_frame(frame: bytes, at: float) -> Packet | None:
-    """An Ethernet frame as a packet, or None if it carries no whole IPv4 header."""
-    if len(frame) < _ETHERNET + 20 or frame[12:14] != b"\x08\x00":
+    """An Ethernet frame as a packet, or None if it carries no whole IP header."""
+    kind, header = frame[12:_ETHERNET], frame[_ETHERNET:]
+    src: IPv4Address | IPv6Address
+    dst: IPv4Address | IPv6Address
+    if kind == b"\x08\x00" and len(header) >= 20:
+        src, dst = IPv4Address(header[12:16]), IPv4Address(header[16:20])
+        ttl, number = header[8:10]
+        payload = header[(header[0] & 15) * 4 :]
+        first_fragment = struct.unpack("!H", header[6:8])[0] & 0x1FFF == 0
+    elif kind == b"\x86\xdd" and len(header) >= _IPV6_HEADER:
+        src, dst = IPv6Address(header[8:24]), IPv6Address(header[24:40])
+        number, ttl = header[6:8]
+        payload = header[_IPV6_HEADER:]
+        first_fragment = True
+    else:
         return None
-    header = frame[_ETHERNET:]
-    length = (header[0] & 15) * 4
-    payload = header[length:]
-    protocol = _PROTOCOLS.get(header[9], str(header[9]))
-    first_fragment = struct.unpack("!H", header[6:8])[0] & 0x1FFF == 0
+    protocol = _PROTOCOLS.get(number, str(number))
     icmp: tuple[int | None, int | None, int | None, int | None] = (None, None, None, None)
     ports = None
-    if protocol == "icmp" and first_fragment and len(payload) >= 8:
-        identity, number = struct.unpack("!HH", payload[4:8])
-        icmp = (payload[0], payload[1], identity, number)
+    if protocol in ("icmp", "icmp6") and first_fragment and len(payload) >= 8:
+        identity, sequence = struct.unpack("!HH", payload[4:8])
+        icmp = (payload[0], payload[1], identity, sequence)
     if protocol in ("tcp", "udp") and first_fragment and len(payload) >= 4:
         source, target = struct.unpack("!HH", payload[:4])
         ports = (source, target)
-    return Packet(
-        at,
-        _mac(frame[6:12]),
-        _mac(frame[:6]),
-        IPv4Address(header[12:16]),
-        IPv4Address(header[16:20]),
-        header[8],
-        protocol,
-        *icmp,
-        ports,
-    )
+    macs = _mac(frame[6:12]), _mac(frame[:6])
+    return Packet(at, *macs, src, dst, ttl, protocol, *icmp, ports)
 
 
 def _mac(raw: bytes) -> str:
