@@ -9,12 +9,13 @@ from pathlib import Path
 
 import hostmesh_lab
 import pytest
-from hostmesh_lab import cgroups, labimage, machinestate, net, paths, procs, state
+from hostmesh_lab import cgroups, labimage, machinestate, paths, procs, state
 from hostmesh_lab.capture import ECHO_REPLY, ECHO_REQUEST, Capture, Pinger
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.host import Host
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.topology import ONE_LAN, OUTSIDE
 from hostmesh_lab.wait import wait_until
 
 pytestmark = pytest.mark.engine
@@ -45,7 +46,7 @@ def test_containers_talk_over_hand_made_routes_and_a_packets_walk_is_seen(lab: L
         arrived = bridge.wait_for(lambda p: p.icmp_type == ECHO_REQUEST, 5, "the request")
         reply = uplink.wait_for(lambda p: p.icmp_type == ECHO_REPLY, 5, "the reply")
     assert (str(request.src), request.ttl, arrived.ttl, reply.ttl) == (source, 63, 62, 63)
-    assert request.dst_mac == net.mac_of(net.host_address(2)) != arrived.dst_mac
+    assert request.dst_mac == ONE_LAN.first.mac(12) != arrived.dst_mac
     assert one.fetch(f"http://{target}/", container="web") == labimage.PAGE
     assert (one.fetch(f"http://{target}/cgi-bin/whoami", container="web") or "").strip() == source
 
@@ -53,7 +54,20 @@ def test_containers_talk_over_hand_made_routes_and_a_packets_walk_is_seen(lab: L
 def test_traffic_to_the_world_has_the_hosts_address(lab: Lab) -> None:
     host = lab.hosts["host1"]
     host.start_container("asker")
-    assert host.fetch(f"http://{net.OUTSIDE}/", container="asker") == f"{host.address}\n"
+    assert host.fetch(f"http://{OUTSIDE}/", container="asker") == f"{host.address}\n"
+
+
+def test_a_container_resolves_names_by_the_labs_dns_server(lab: Lab) -> None:
+    host = lab.hosts["host1"]
+    host.start_container("resolver")
+    assert host.fetch("http://world.example/", container="resolver") == f"{host.address}\n"
+    asked = lab.dns.queries("world.example")[-1]
+    assert (asked.client, asked.protocol, asked.rcode) == (host.address, "udp", "NOERROR")
+    lab.dns.fail("NXDOMAIN", "world.example")
+    assert host.fetch("http://world.example/", container="resolver") is None
+    lab.dns.reset()
+    assert host.fetch("http://world.example/", container="resolver") == f"{host.address}\n"
+    host.remove_container("resolver")
 
 
 def test_the_operators_reject_stands_at_the_end_of_forward(lab: Lab) -> None:

@@ -6,16 +6,17 @@ import os
 import struct
 import tarfile
 import tomllib
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
 from hostmesh_lab import aptsources, labimage, paths, state, toml
-from hostmesh_lab.capture import ECHO_REQUEST, PcapReader, parse_frame
+from hostmesh_lab.capture import ECHO_REQUEST, ECHO_REQUEST6, PcapReader, parse_frame
 from hostmesh_lab.config import Config, Restart, Service
 from hostmesh_lab.errors import LabError, WaitTimeout
 from hostmesh_lab.machinestate import MachineState
 from hostmesh_lab.procs import Proc, machine_boot_id
+from hostmesh_lab.topology import ONE_LAN, Nic
 from hostmesh_lab.wait import wait_until
 
 pytestmark = pytest.mark.unit
@@ -111,8 +112,17 @@ class TestPackets:
         assert packet is not None
         assert (packet.protocol, packet.ports, packet.icmp_type) == ("tcp", (1234, 80), None)
 
-    @pytest.mark.parametrize("frame", [b"", ECHO[:20], ethernet(bytes(40), kind=0x86DD)])
-    def test_what_is_no_ipv4_packet_is_left_out(self, frame: bytes) -> None:
+    def test_an_echo_request_of_ipv6_is_read_whole(self) -> None:
+        source, target = IPv6Address("fd00:50::b"), IPv6Address("fd00:50::c")
+        header = struct.pack("!IHBB", 6 << 28, 8, 58, 64) + source.packed + target.packed
+        echo = struct.pack("!BBHHH", ECHO_REQUEST6, 0, 0, 7, 3)
+        packet = parse_frame(ethernet(header + echo, kind=0x86DD), 0)
+        assert packet is not None
+        assert (packet.src, packet.dst, packet.ttl) == (source, target, 64)
+        assert (packet.protocol, packet.icmp_type, packet.icmp_seq) == ("icmp6", ECHO_REQUEST6, 3)
+
+    @pytest.mark.parametrize("frame", [b"", ECHO[:20], ethernet(bytes(39), kind=0x86DD)])
+    def test_what_is_no_ip_packet_is_left_out(self, frame: bytes) -> None:
         assert parse_frame(frame, 0) is None
 
     @pytest.mark.parametrize("order", ["<", ">"])
@@ -139,6 +149,18 @@ class TestRecords:
         (tmp_path / "lab/lab.json").write_text('{"name": "lab"')
         assert state.load("lab") is None
 
+    def test_a_record_of_another_clone_may_lack_what_this_one_writes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(paths, "state_root", lambda: tmp_path)
+        record = state.Record("lab", "trixie", [], "", 1, {}, "boot", 1, 2, 3, 4)
+        record.save()
+        path = tmp_path / "lab/lab.json"
+        raw = json.loads(path.read_text())
+        del raw["topology"]
+        path.write_text(json.dumps({**raw, "unknown": 1}))
+        assert state.load("lab") == record
+
     def test_a_command_without_a_name_means_the_only_lab_that_somebody_left_up(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -163,7 +185,10 @@ class TestRecords:
 
     def test_a_machines_configuration_survives_its_file(self, tmp_path: Path) -> None:
         service = Service("docker", ["dockerd"], {"kind": "ping"}, restart=Restart(2, 2, 3))
-        config = Config("lab", "host1", "host", "trixie", "192.168.50.11", ["/layer"], [service])
+        ports = ONE_LAN.ports("host1", (Nic("lan", 11),))
+        config = Config(
+            "lab", "host1", "host", "trixie", "192.168.50.11", ["/layer"], [service], ports
+        )
         (tmp_path / "machine.json").write_text(json.dumps(config, default=vars))
         assert Config.load(tmp_path / "machine.json") == config
 

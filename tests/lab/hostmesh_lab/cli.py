@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from hostmesh_lab import demo, images, layers, paths, state
+from hostmesh_lab import cli_underlay, demo, images, layers, paths, state
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import CIDR, Lab, LabOptions, die_on_sigterm, require_root
@@ -85,10 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     logs = add("logs", _logs, "Print a service's log: logs host1 docker")
     logs.add_argument("machine")
     logs.add_argument("service", nargs="?", default="agent")
+    cli_underlay.add_commands(add)
     demo = add("demo", _demo, "Show the main job on a lab of its own, verified step by step.")
     demo.set_defaults(name="demo")
     demo.add_argument("--keep", action="store_true", help="leave the lab running")
     demo.add_argument("--suite", choices=tuple(images.SUITES), default=images.DEFAULT_SUITE)
+    cli_underlay.add_topology(demo)
     return parser
 
 
@@ -109,7 +112,8 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--etcd-members", type=int, choices=(1, 3), default=1)
     up.add_argument("--no-agent", action="store_true", help="do not start the agents")
     up.add_argument("--iptables", choices=("nft", "legacy"), default="nft")
-    up.add_argument("--mtu", type=int, default=1500)
+    up.add_argument("--mtu", type=int, help="of each eth0 (default: its link's, 1500)")
+    cli_underlay.add_topology(up)
     up.add_argument(
         "--reject-forward", action="store_true", help="end FORWARD in icmp-host-prohibited"
     )
@@ -129,6 +133,7 @@ def _say(text: str) -> None:
 
 def _up(arguments: argparse.Namespace) -> int:
     die_on_sigterm()
+    topology = cli_underlay.chosen(arguments)
     host = HostOptions(
         agent=not arguments.no_agent,
         iptables=arguments.iptables,
@@ -145,11 +150,15 @@ def _up(arguments: argparse.Namespace) -> int:
             cidr=arguments.cidr or None,
             owned=False,
             packages=arguments.packages,
+            topology=topology,
         ),
         _say,
     )
     _say(f"lab {lab.name} is up: {', '.join(lab.hosts)}")
-    if host.agent and arguments.cidr:
+    obstacle = cli_underlay.why_not_ready(topology)
+    if host.agent and obstacle:
+        _say(obstacle)
+    elif host.agent and arguments.cidr:
         lab.wait_ready(_READY_S)
         _say("every agent is ready")
     option = "" if lab.name == state.DEFAULT_NAME else f" --name {lab.name}"
@@ -160,8 +169,8 @@ def _up(arguments: argparse.Namespace) -> int:
 
 def _describe(lab: Lab) -> dict[str, Any]:
     machines = []
-    everything = [*lab.hosts.values(), *lab.etcd.values(), lab.world, lab.stranger]
-    for machine in everything:
+    everything = [*lab.hosts.values(), *lab.etcd.values(), *lab.routers.values()]
+    for machine in [*everything, *lab.name_servers.values(), lab.stranger]:
         if machine is None:
             continue
         proc = machine.proc()
@@ -173,6 +182,7 @@ def _describe(lab: Lab) -> dict[str, Any]:
                 "state": "on" if proc else "off",
                 "pid": proc.pid if proc else None,
                 "services": machine.services() if proc else {},
+                "ports": [asdict(port) for port in machine.config.ports],
                 "logs": str(machine.disk / "log"),
             }
         )
@@ -180,6 +190,7 @@ def _describe(lab: Lab) -> dict[str, Any]:
         "name": lab.name,
         "suite": lab.record.suite,
         "etcd": lab.endpoints(),
+        **cli_underlay.described(lab),
         "machines": machines,
     }
 
@@ -282,4 +293,5 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    return demo.run(arguments.name, arguments.suite, keep=arguments.keep)
+    topology = cli_underlay.chosen(arguments)
+    return demo.run(arguments.name, arguments.suite, topology, keep=arguments.keep)

@@ -2,11 +2,10 @@
 
 import json
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from hostmesh_lab import net
+from hostmesh_lab.topology import Port
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything needed to boot a machine, now or again."""
+    """Everything needed to boot a machine, now or again. `address` is its first port's first."""
 
     lab: str
     name: str
@@ -57,14 +56,10 @@ class Config:
     address: str
     layers: list[str]
     services: list[Service]
-    mtu: int = 1500
+    ports: list[Port] = field(default_factory=list)
     sysctls: dict[str, str] = field(default_factory=dict)
     commands: list[list[str]] = field(default_factory=list)
     binds: list[Bind] = field(default_factory=list)
-
-    def port(self) -> net.Port:
-        gateway = self.kind == "gateway"
-        return net.Port(self.name, IPv4Address(self.address), self.mtu, not gateway, gateway)
 
     @classmethod
     def load(cls, path: Path) -> "Config":
@@ -74,4 +69,5 @@ class Config:
             for item in raw["services"]
         ]
         raw["binds"] = [Bind(**item) for item in raw["binds"]]
+        raw["ports"] = [Port(**item) for item in raw["ports"]]
         return cls(**raw)

@@ -15,7 +15,9 @@ from hostmesh_lab.demo_stage import Stage
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions, die_on_sigterm, require_root
+from hostmesh_lab.topology import NAMED, ONE_LAN, Topology
 
+BACKEND = "host-gw"
 _KEPT_FAILURES = 3
 _BOLD, _GREEN, _RED, _DIM, _PLAIN = "\033[1m", "\033[32m", "\033[31m", "\033[2m", "\033[0m"
 
@@ -88,10 +90,18 @@ class _Outcome:
     changed: list[str] = field(default_factory=list)
 
 
-def run(name: str, suite: str, *, keep: bool) -> int:
+def run(name: str, suite: str, topology: Topology = ONE_LAN, *, keep: bool) -> int:
     """Run the demo; 0 only if every step was verified and the machine is as it was."""
     require_root()
     paths.checked_name(name)
+    obstacle = topology.obstacle(BACKEND)
+    if obstacle:
+        usable = [each.name for each in NAMED.values() if not each.obstacle(BACKEND)]
+        raise LabError(
+            f"the demo's backend is {BACKEND}, which does not support topology {topology.name}:"
+            f" {obstacle}",
+            "choose one of " + ", ".join(usable),
+        )
     record = state.load(name)
     if record is not None and record.alive() and not record.orphaned():
         raise LabError(
@@ -99,9 +109,11 @@ def run(name: str, suite: str, *, keep: bool) -> int:
         )
     die_on_sigterm()
     screen, outcome = Screen(), _Outcome()
+    host = HostOptions(reject_forward=True)
+    options = LabOptions(name, 3, suite, host=host, cidr=None, topology=topology)
     before = machinestate.look(lab=name)
     try:
-        _perform(name, suite, screen, outcome)
+        _perform(options, screen, outcome)
     except KeyboardInterrupt:
         outcome.interrupted = True
     kept = keep and not outcome.interrupted
@@ -112,16 +124,12 @@ def run(name: str, suite: str, *, keep: bool) -> int:
     return _verdict(name, screen, outcome, kept)
 
 
-def _perform(name: str, suite: str, screen: Screen, outcome: _Outcome) -> None:
+def _perform(options: LabOptions, screen: Screen, outcome: _Outcome) -> None:
     title = "three machines boot, each with its own kernel namespaces, dockerd and agent; one etcd"
     number = 0
     try:
         with screen.step(str(number), title):
-            options = HostOptions(reject_forward=True)
-            lab = Lab.up(
-                LabOptions(name=name, hosts=3, suite=suite, host=options, cidr=None),
-                screen.note,
-            )
+            lab = Lab.up(options, screen.note)
         stage = Stage(lab, screen.note)
         for number, (title, step) in enumerate(STEPS, 1):
             with screen.step(str(number), title):
@@ -130,8 +138,8 @@ def _perform(name: str, suite: str, screen: Screen, outcome: _Outcome) -> None:
         if not isinstance(error, LabError):
             traceback.print_exc()
         outcome.failed_step = f"{number}: {title}"
-        if state.is_ours(name):
-            outcome.kept_logs = _keep_logs(name)
+        if state.is_ours(options.name):
+            outcome.kept_logs = _keep_logs(options.name)
 
 
 def _end_lab(

@@ -3,7 +3,7 @@
 from ipaddress import IPv4Interface, IPv4Network
 from itertools import permutations
 
-from hostmesh_lab import labimage, net
+from hostmesh_lab import labimage, topology
 from hostmesh_lab.demo_stage import READY_S, WEB, Stage, require
 from hostmesh_lab.host import Host
 from hostmesh_lab.lab import CIDR
@@ -129,16 +129,18 @@ def _strangers_out(stage: Stage) -> None:
     target = stage.containers["host1"]
     asked = stranger.run(["curl", "-s", "--max-time", "2", f"http://{target}/"], check=False)
     require(
-        asked.returncode != 0, f"a machine outside the mesh ({net.STRANGER}) fetches from {target}"
+        asked.returncode != 0,
+        f"a machine outside the mesh ({stranger.address}) fetches from {target}",
     )
     stage.note(
-        f"a stranger on the LAN ({net.STRANGER}) does not reach {target}, though it routes there"
+        f"a stranger on the LAN ({stranger.address}) does not reach {target},"
+        " though it routes there"
     )
 
 
 def _world_sees_the_host(stage: Stage) -> None:
     for name, host in stage.lab.hosts.items():
-        seen = (host.fetch(f"http://{net.OUTSIDE}/", container=WEB) or "").strip()
+        seen = (host.fetch(f"http://{topology.OUTSIDE}/", container=WEB) or "").strip()
         require(
             seen == host.address,
             f"the world sees {seen or 'nobody'} instead of {name}'s {host.address}",

@@ -11,6 +11,7 @@ from hostmesh_lab import shell
 from hostmesh_lab.config import Service
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.machine import Machine
+from hostmesh_lab.topology import in_url
 
 _BACKUP = "/root/backup.db"
 
@@ -20,7 +21,7 @@ class EtcdMember(Machine):
 
     @property
     def endpoint(self) -> str:
-        return f"http://{self.address}:2379"
+        return f"http://{in_url(self.address)}:2379"
 
     def start(self) -> None:
         """Start etcd; returns when it serves clients (with three members: when two of them run)."""

@@ -1,19 +1,20 @@
-"""What each kind of machine in the lab runs: hosts, etcd members, the gateway, the stranger."""
+"""What each kind of machine in the lab runs: hosts, etcd members, routers, the stranger."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hostmesh_lab import agentlayer, net, paths, toml
+from hostmesh_lab import agentlayer, paths, toml, topology
 from hostmesh_lab.config import Bind, Config, Restart, Service
+from hostmesh_lab.topology import Forward, Nic, Router, Topology, in_url
 
 LAB_IMAGE = "/run/lab/lab-image.tar"
 DAEMON_JSON = "/etc/docker/daemon.json"
 SETTINGS = "/etc/hostmesh/agent.toml"
 ETCD_DATA = "/var/lib/etcd"
-_WORLD_WEB = Path(__file__).parent / "guest/world_web.py"
+_GUEST = Path(__file__).parent / "guest"
 # What a distribution sets; a fresh namespace has the kernel's or the machine's values.
 _SYSCTLS = {
     "net.ipv4.ip_forward": "0",
@@ -29,6 +30,7 @@ _SYSCTLS = {
 class HostOptions:
     """What a test may choose for a host.
 
+    `mtu` is eth0's, if it is not to be its link's; `links` overrides the topology's places.
     `settings` is merged over the lab's own agent settings, table by table; `settings_text` takes
     the place of the whole file. `reject_forward` ends FORWARD as on the first operator's hosts.
     `systemd` boots a whole machine with systemd as PID 1 (booted.py); with `agent` it runs the
@@ -38,7 +40,7 @@ class HostOptions:
 
     agent: bool = True
     iptables: str = "nft"
-    mtu: int = 1500
+    mtu: int | None = None
     reject_forward: bool = False
     docker: bool = True
     daemon_json: Mapping[str, Any] | None = None
@@ -47,6 +49,7 @@ class HostOptions:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     systemd: bool = False
     packages: Sequence[str] = ()
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Base:
     suite: str
     layers: tuple[str, ...]
     lab_image: str
+    topology: Topology = topology.ONE_LAN
 
 
 def host(base: Base, index: int, options: HostOptions) -> Config:
@@ -65,15 +69,19 @@ def host(base: Base, index: int, options: HostOptions) -> Config:
     if not _has_agent(base):
         services.pop()
     fresh = options.systemd and not options.agent
+    number = topology.host_number(index)
+    links = options.links or base.topology.place(index)
     return Config(
         base.lab,
         f"host{index}",
         "booted" if options.systemd else "host",
         base.suite,
-        str(net.host_address(index)),
+        _address(base, links[0], number),
         [layer for layer in base.layers if not (fresh and _is_agent(layer))],
         services,
-        mtu=options.mtu,
+        ports=base.topology.ports(
+            f"host{index}", tuple(Nic(link, number) for link in links), options.mtu
+        ),
         sysctls={**_SYSCTLS, **options.sysctls},
         commands=_first_commands(options),
         binds=[
@@ -81,6 +89,11 @@ def host(base: Base, index: int, options: HostOptions) -> Config:
             Bind(base.lab_image, LAB_IMAGE),
         ],
     )
+
+
+def _address(base: Base, link: str, number: int) -> str:
+    """A machine's main address on a link; "" on a link without ranges."""
+    return next(iter(base.topology.link(link).addresses(number)), "")
 
 
 def _has_agent(base: Base) -> bool:
@@ -133,13 +146,13 @@ def agent_service(options: HostOptions) -> Service:
     )
 
 
-def host_files(options: HostOptions, endpoints: Sequence[str]) -> dict[str, str]:
+def host_files(
+    options: HostOptions, endpoints: Sequence[str], nameservers: Sequence[str] = ()
+) -> dict[str, str]:
     """A host's configuration files. Only the settings file differs from a real host's."""
-    files = (
-        {}
-        if options.systemd and not options.agent
-        else {SETTINGS: settings_text(options, endpoints)}
-    )
+    files = {"/etc/resolv.conf": "".join(f"nameserver {each}\n" for each in nameservers)}
+    if options.agent or not options.systemd:
+        files[SETTINGS] = settings_text(options, endpoints)
     if options.daemon_json is not None:
         files[DAEMON_JSON] = json.dumps(options.daemon_json, indent=2) + "\n"
     return files
@@ -160,8 +173,14 @@ def settings_text(options: HostOptions, endpoints: Sequence[str]) -> str:
 
 def etcd(base: Base, index: int, members: int, token: str) -> Config:
     """One member of the lab's etcd."""
-    address = net.etcd_address(index)
-    cluster = ",".join(f"etcd{n}=http://{net.etcd_address(n)}:2380" for n in range(1, members + 1))
+    first = base.topology.first.name
+    number = topology.etcd_number(index)
+    address = _address(base, first, number)
+    host = in_url(address)
+    others = [
+        (n, in_url(_address(base, first, topology.etcd_number(n)))) for n in range(1, members + 1)
+    ]
+    cluster = ",".join(f"etcd{n}=http://{other}:2380" for n, other in others)
     argv = [
         "etcd",
         "--name",
@@ -169,13 +188,13 @@ def etcd(base: Base, index: int, members: int, token: str) -> Config:
         "--data-dir",
         f"{ETCD_DATA}/{token}",
         "--listen-client-urls",
-        "http://0.0.0.0:2379",
+        f"http://{'[::]' if ':' in address else '0.0.0.0'}:2379",
         "--advertise-client-urls",
-        f"http://{address}:2379",
+        f"http://{host}:2379",
         "--listen-peer-urls",
-        f"http://{address}:2380",
+        f"http://{host}:2380",
         "--initial-advertise-peer-urls",
-        f"http://{address}:2380",
+        f"http://{host}:2380",
         "--initial-cluster",
         cluster,
         "--initial-cluster-token",
@@ -186,38 +205,98 @@ def etcd(base: Base, index: int, members: int, token: str) -> Config:
     service = Service(
         "etcd",
         argv,
-        {"kind": "port", "host": str(address), "port": 2379},
+        {"kind": "port", "host": address, "port": 2379},
         restart=None,
         stop_timeout_s=10,
     )
-    return Config(
-        base.lab, f"etcd{index}", "etcd", base.suite, str(address), list(base.layers), [service]
-    )
+    return _on_first_link(base, f"etcd{index}", "etcd", number, [service])
 
 
-def gateway(base: Base) -> Config:
-    """The LAN's router, with an address outside that tells web clients theirs."""
-    argv = ["/usr/bin/python3", "-I", "-B", "/run/lab/world_web.py", str(net.OUTSIDE), "80"]
-    web = Service("web", argv, {"kind": "port", "host": str(net.OUTSIDE), "port": 80})
+def _on_first_link(
+    base: Base, name: str, kind: str, number: int, services: list[Service]
+) -> Config:
+    """A machine that is no host, on the topology's first link."""
+    link = base.topology.first.name
     return Config(
         base.lab,
-        "world",
-        "gateway",
+        name,
+        kind,
         base.suite,
-        str(net.GATEWAY),
+        _address(base, link, number),
         list(base.layers),
-        [web],
+        services,
+        ports=base.topology.ports(name, (Nic(link, number),)),
+    )
+
+
+def router(base: Base, described: Router) -> Config:
+    """A router between links; the world, too, whose web servers tell clients their address."""
+    web = _outside(base, described)
+    commands = [["ip", "address", "add", address, "dev", "lo"] for address in web]
+    commands += [["ip", "route", "add", network, "via", via] for network, via in described.routes]
+    if described.masquerade:
+        commands += _nat(described.forwards)
+    first = described.nics[0]
+    return Config(
+        base.lab,
+        described.name,
+        "gateway" if described.outside else "router",
+        base.suite,
+        _address(base, first.link, first.number),
+        list(base.layers),
+        [_web_service(address) for address in web],
+        ports=base.topology.ports(described.name, described.nics),
         sysctls={
             "net.ipv4.ip_forward": "1",
+            "net.ipv6.conf.all.forwarding": "1",
             "net.ipv4.conf.all.send_redirects": "0",
-            "net.ipv4.conf.eth0.send_redirects": "0",
+            **{f"net.ipv4.conf.eth{n}.send_redirects": "0" for n in range(len(described.nics))},
         },
-        binds=[Bind(str(_WORLD_WEB), "/run/lab/world_web.py")],
+        commands=commands,
+        binds=[Bind(str(_GUEST / "world_web.py"), "/run/lab/world_web.py")] if web else [],
     )
+
+
+def _outside(base: Base, router: Router) -> list[str]:
+    """The addresses outside that a router has, of the families of its links."""
+    links = [base.topology.link(nic.link) for nic in router.nics if router.outside]
+    v4 = [topology.OUTSIDE] if any(link.v4 for link in links) else []
+    return [*v4, topology.OUTSIDE6] if any(link.v6 for link in links) else v4
+
+
+def _web_service(address: str) -> Service:
+    argv = ["/usr/bin/python3", "-I", "-B", "/run/lab/world_web.py", address, "80"]
+    name = "web6" if ":" in address else "web"
+    return Service(name, argv, {"kind": "port", "host": address, "port": 80})
+
+
+def _nat(forwards: Sequence[Forward]) -> list[list[str]]:
+    """The rules of a NAT router: out by eth0 with its address, in only what is asked for."""
+    rules = [
+        "-t nat -A POSTROUTING -o eth0 -j MASQUERADE",
+        "-A FORWARD ! -i eth0 -j ACCEPT",
+        "-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED,DNAT -j ACCEPT",
+        "-P FORWARD DROP",
+    ]
+    rules += [
+        f"-t nat -A PREROUTING -i eth0 -p {each.protocol} --dport {each.port}"
+        f" -j DNAT --to-destination {each.to}"
+        for each in forwards
+    ]
+    return [["iptables", *rule.split()] for rule in rules]
+
+
+def dns(base: Base) -> Config:
+    """The name server of the hosts' resolv.conf, on the first link."""
+    addresses = base.topology.first.addresses(topology.DNS)
+    argv = ["/usr/bin/python3", "-I", "-B", "/run/lab/dns_server.py", "/etc/lab-dns.json"]
+    ready = {"kind": "port", "host": addresses[0], "port": 53}
+    service = Service("dns", [*argv, *addresses], ready)
+    config = _on_first_link(base, "dns", "dns", topology.DNS, [service])
+    program = Bind(str(_GUEST / "dns_server.py"), "/run/lab/dns_server.py")
+    return replace(config, binds=[program])
 
 
 def stranger(base: Base) -> Config:
-    """A machine on the LAN that is no part of the mesh."""
-    return Config(
-        base.lab, "stranger", "stranger", base.suite, str(net.STRANGER), list(base.layers), []
-    )
+    """A machine on the first link that is no part of the mesh."""
+    return _on_first_link(base, "stranger", "stranger", topology.STRANGER, [])

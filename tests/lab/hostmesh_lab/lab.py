@@ -20,12 +20,14 @@ from typing import Any
 from hostmesh_lab import cgroups, images, kinds, layers, net, paths, state
 from hostmesh_lab.booted import BootedHost
 from hostmesh_lab.config import Config
+from hostmesh_lab.dns import DnsServer
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.etcd import EtcdMember
 from hostmesh_lab.host import Host
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.machine import Machine
 from hostmesh_lab.procs import machine_boot_id
+from hostmesh_lab.topology import DNS, ONE_LAN, Topology, etcd_number, host_number, in_url
 
 _REPORT = """exec 2>&1; set -x
 cat /etc/docker/daemon.json /etc/hostmesh/agent.toml
@@ -54,6 +56,7 @@ class LabOptions:
     cidr: str | None = CIDR
     owned: bool = True
     packages: Sequence[str] = ()
+    topology: Topology = ONE_LAN
 
 
 class Lab:
@@ -66,6 +69,9 @@ class Lab:
         self.etcd: dict[str, EtcdMember] = {}
         self.world: Machine | None = None
         self.stranger: Machine | None = None
+        self.routers: dict[str, Machine] = {}
+        self.name_servers: dict[str, DnsServer] = {}
+        self.topology = Topology.of(record.topology) if record.topology else ONE_LAN
         self._adopt_all()
 
     # -- making and finding
@@ -85,13 +91,13 @@ class Lab:
 
     @classmethod
     def _make(cls, options: LabOptions, stack: list[str], lab_image: str, say: images.Say) -> "Lab":
-        net.host_address(max(1, options.hosts))
+        host_number(max(1, options.hosts))
         paths.disk_root().mkdir(parents=True, exist_ok=True)
         images.require_space(paths.disk_root(), _HOST_BYTES * (options.hosts + 1), "fewer --hosts")
         owner = state.this_process() if options.owned else (0, 0)
         group = cgroups.lab_group(options.name) / "holder"
         try:
-            holder = net.start_holder(group)
+            holder = net.start_holder(group, options.topology.links)
             record = state.Record(
                 options.name,
                 options.suite,
@@ -103,6 +109,7 @@ class Lab:
                 holder.pid,
                 holder.start,
                 *owner,
+                topology=asdict(options.topology),
             )
             record.save()
             lab = cls(record)
@@ -150,7 +157,7 @@ class Lab:
     def _base(self, packages: Sequence[str]) -> kinds.Base:
         suite = self.record.suite
         stack = layers.with_packages(self.record.layers, suite, packages)
-        return kinds.Base(self.name, suite, stack, self.record.lab_image)
+        return kinds.Base(self.name, suite, stack, self.record.lab_image, self.topology)
 
     def _adopt_all(self) -> None:
         folder = paths.disk_root() / self.name
@@ -165,18 +172,27 @@ class Lab:
             machine: Machine = self.hosts.setdefault(config.name, made)
         elif config.kind == "etcd":
             machine = self.etcd.setdefault(config.name, EtcdMember(config, self.record.holder))
+        elif config.kind == "dns":
+            server = DnsServer(config, self.record.holder)
+            machine = self.name_servers.setdefault(config.name, server)
         else:
             machine = Machine(config, self.record.holder)
             if config.kind == "gateway":
                 self.world = machine
+            if config.kind in ("gateway", "router"):
+                machine = self.routers.setdefault(config.name, machine)
             else:
                 self.stranger = machine
         return machine
 
     def _populate(self, options: LabOptions, say: images.Say) -> None:
         say(f"booting {options.hosts} hosts and {options.etcd_members} etcd")
+        for link in self.topology.links:
+            if link.drop_udp:
+                self.drop_udp(link.name, link.drop_udp)
         base, token = self._base(options.packages), f"lab-{self.name}"
-        configs = [kinds.gateway(base), kinds.stranger(base)]
+        configs = [kinds.router(base, router) for router in self.topology.routers]
+        configs += [kinds.stranger(base), kinds.dns(base)]
         members = options.etcd_members
         configs += [kinds.etcd(base, n, members, token) for n in range(1, members + 1)]
         others = [self._adopt(config) for config in configs]
@@ -220,7 +236,8 @@ class Lab:
         config = kinds.host(self._base(chosen.packages), index, chosen)
         host = self._adopt(config)
         assert isinstance(host, Host)
-        host.create_disk(kinds.host_files(chosen, self.endpoints()))
+        servers = self.topology.first.addresses(DNS)
+        host.create_disk(kinds.host_files(chosen, self.endpoints(), servers))
         return host
 
     def join(self, options: HostOptions | None = None, *, boot: bool = True) -> Host:
@@ -241,10 +258,14 @@ class Lab:
 
     def machine(self, name: str) -> Machine:
         """The machine of that name, of whatever kind."""
-        everything: dict[str, Machine] = {**self.hosts, **self.etcd}
-        for extra in (self.world, self.stranger):
-            if extra is not None:
-                everything[extra.name] = extra
+        everything: dict[str, Machine] = {
+            **self.hosts,
+            **self.etcd,
+            **self.routers,
+            **self.name_servers,
+        }
+        if self.stranger is not None:
+            everything[self.stranger.name] = self.stranger
         if name not in everything:
             raise LabError(
                 f"no machine {name!r} in lab {self.name}", "one of " + ", ".join(everything)
@@ -262,9 +283,21 @@ class Lab:
 
     def endpoints(self) -> list[str]:
         """Where clients reach etcd."""
-        return [
-            f"http://{net.etcd_address(n)}:2379" for n in range(1, self.record.etcd_members + 1)
-        ]
+        numbers = [etcd_number(n) for n in range(1, self.record.etcd_members + 1)]
+        addresses = [self.topology.first.addresses(number)[0] for number in numbers]
+        return [f"http://{in_url(address)}:2379" for address in addresses]
+
+    # -- the underlay and its names
+
+    @property
+    def dns(self) -> DnsServer:
+        """The name server of the hosts' resolv.conf."""
+        return self.name_servers["dns"]
+
+    def drop_udp(self, link: str, ports: Iterable[int] = ()) -> None:
+        """Let a link's switch drop UDP to these ports, and to no other from now on."""
+        image = Path(self.record.layers[-1])
+        net.drop_udp(self.record.holder, image, self.topology.link(link).name, list(ports))
 
     def etcdctl(self, *args: str, check: bool = True) -> str:
         """Run etcdctl against the lab's etcd and return what it prints."""

@@ -1,4 +1,4 @@
-"""A machine of the lab: namespaces, a file tree, a cable to the LAN, services under a PID 1.
+"""A machine of the lab: namespaces, a file tree, cables to links, services under a PID 1.
 
 Hosts, etcd members, the gateway and the stranger are all machines; they differ in their services.
 A machine's configuration lies beside its disk, so that any later command finds and boots it again.
@@ -22,6 +22,7 @@ from hostmesh_lab import cgroups, net, paths, shell
 from hostmesh_lab.config import Bind, Config
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.procs import Proc
+from hostmesh_lab.topology import Port
 
 _GUEST = Path(__file__).parent / "guest"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -52,7 +53,7 @@ class Machine:
         everything = {
             "/etc/machine-id": uuid.uuid4().hex + "\n",
             "/etc/hostname": self.name + "\n",
-            "/etc/hosts": f"127.0.0.1 localhost\n{self.address} {self.name}\n",
+            "/etc/hosts": f"127.0.0.1 localhost\n{self.address or '127.0.1.1'} {self.name}\n",
             "/etc/resolv.conf": "",
             "/usr/local/sbin/lab-service": _LAB_SERVICE,
             **files,
@@ -199,7 +200,7 @@ class Machine:
                 raise LabError(f"{self.name} does not boot: {line or self._boot_log()}")
             proc = Proc.of(int(line))
             _write_atomically(self._pid_file, json.dumps({"pid": proc.pid, "start": proc.start}))
-            net.plug(self._holder, proc, self.config.port())
+            net.plug(self._holder, proc, self.config.ports)
             line = said.readline().decode().strip()
             if line != "ready":
                 raise LabError(f"{self.name} does not boot: {line or self._boot_log()}")
@@ -226,7 +227,7 @@ class Machine:
             raise LabError(f"{self.name}: its first process does not end within {_GONE_S:g} s")
         self._pid_file.unlink(missing_ok=True)
         if self._holder.alive():
-            net.unplug(self._holder, self.name)
+            net.unplug(self._holder, self.config.ports)
 
     def shut_down(self, timeout_s: float = 60.0) -> None:
         """Switch it off in order: services are stopped first."""
@@ -247,26 +248,27 @@ class Machine:
         self.kill()
         shutil.rmtree(self.disk)
 
-    def cable(self, state: str) -> None:
-        """Its cable: `down` loses the carrier, `silent` drops all unnoticed, `up` mends both."""
-        lines = {
-            "down": [f"link set {self.name} down"],
-            "silent": [f"link set {self.name} nomaster"],
-            "up": [
-                f"link set {self.name} master {net.BRIDGE}",
-                f"link set {self.name} up",
-            ],
-        }
-        net.ip_batch(self._holder, lines[state])
+    def cable(self, state: str, device: str = "eth0") -> None:
+        """Set a cable: `down` loses the carrier, `silent` drops all unnoticed, `up` mends both."""
+        net.set_cable(self._holder, self.port(device), state)
+
+    def port(self, device: str) -> Port:
+        """The card of that name, with its addresses."""
+        for port in self.config.ports:
+            if port.device == device:
+                return port
+        known = ", ".join(port.device for port in self.config.ports)
+        raise LabError(f"{self.name} has no {device}", f"one of {known}")
 
     @contextlib.contextmanager
-    def source_check(self) -> Iterator[None]:
-        """Its port on the LAN drops what does not come from its own address, meanwhile."""
-        net.check_sources(self._holder, self.name, self.address, on=True)
+    def source_check(self, device: str = "eth0") -> Iterator[None]:
+        """Let a card's port drop what does not come from the card's own address, meanwhile."""
+        image, port = Path(self.config.layers[-1]), self.port(device)
+        net.check_sources(self._holder, image, port, on=True)
         try:
             yield
         finally:
-            net.check_sources(self._holder, self.name, self.address, on=False)
+            net.check_sources(self._holder, image, port, on=False)
 
     # -- its services
 

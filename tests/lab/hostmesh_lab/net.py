@@ -1,63 +1,25 @@
-"""The lab's LAN: one network namespace with a bridge, and a cable to each machine.
+"""The lab's underlay: one network namespace with a bridge per link, and a cable to each card.
 
-No interface ever exists in the machine's own namespace: cables are made inside the LAN's,
-with their other end created straight in the machine's of the lab.
+No interface ever exists in this machine's own namespace: cables are made inside the underlay's,
+with their other end created straight in the namespace of the lab's machine.
 """
 
 import contextlib
 import subprocess
 import sys
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from collections.abc import Sequence
 from pathlib import Path
 
 from hostmesh_lab import cgroups, shell
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.procs import Proc
+from hostmesh_lab.topology import Link, Port
 
-LAN = IPv4Network("192.168.50.0/24")
-GATEWAY = LAN[1]
-OUTSIDE = IPv4Address("203.0.113.7")
-STRANGER = LAN[200]
-BRIDGE = "lan"
-MAX_HOSTS = 180
 _IP_TIMEOUT_S = 20.0
 
 
-def host_address(index: int) -> IPv4Address:
-    """Where host number `index` (from 1) is on the LAN."""
-    if not 1 <= index <= MAX_HOSTS:
-        raise LabError(f"a lab has at most {MAX_HOSTS} hosts")
-    return LAN[10 + index]
-
-
-def etcd_address(index: int) -> IPv4Address:
-    """Where etcd member number `index` (from 1) is on the LAN."""
-    return LAN[1 + index]
-
-
-def mac_of(address: IPv4Address) -> str:
-    """A card keeps its address over reboots: derived, so that it need not be stored."""
-    return "02:68:" + ":".join(f"{byte:02x}" for byte in address.packed)
-
-
-@dataclass(frozen=True)
-class Port:
-    """How a machine is plugged into the LAN."""
-
-    name: str
-    address: IPv4Address
-    mtu: int = 1500
-    gateway: bool = True
-    outside: bool = False
-
-    @property
-    def interface(self) -> IPv4Interface:
-        return IPv4Interface(f"{self.address}/{LAN.prefixlen}")
-
-
-def start_holder(group: Path) -> Proc:
-    """Start the lab's PID 1 in namespaces of its own, and build the bridge."""
+def start_holder(group: Path, links: Sequence[Link]) -> Proc:
+    """Start the lab's PID 1 in namespaces of its own, and build the links' bridges."""
     cgroups.create(group)
     script = Path(__file__).parent / "guest/holder.py"
     process = subprocess.Popen(
@@ -90,14 +52,13 @@ def start_holder(group: Path) -> Proc:
     if not line.isdigit():
         raise LabError("the lab's first process did not start", "are namespaces allowed here?")
     holder = Proc.of(int(line))
-    ip_batch(
-        holder,
-        [
-            "link set lo up",
-            f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
-            f"link set {BRIDGE} up",
-        ],
-    )
+    lines = ["link set lo up"]
+    for link in links:
+        lines += [
+            f"link add {link.name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+            f"link set {link.name} up",
+        ]
+    ip_batch(holder, lines)
     return holder
 
 
@@ -116,43 +77,71 @@ def ip_batch(proc: Proc, lines: list[str]) -> None:
     )
 
 
-def plug(holder: Proc, machine: Proc, port: Port) -> None:
-    """Lay a cable from the bridge to a machine and give the machine its address."""
-    end = f"eth0 address {mac_of(port.address)} mtu {port.mtu} netns {machine.pid}"
-    ip_batch(
-        holder,
-        [
-            f"link add {port.name} mtu {port.mtu} type veth peer name {end}",
-            f"link set {port.name} master {BRIDGE} up",
-        ],
-    )
-    inside = [
-        "link set lo up",
-        f"address add {port.interface} brd + dev eth0",
-        "link set eth0 up",
-    ]
-    if port.gateway:
-        inside.append(f"route add default via {GATEWAY}")
-    if port.outside:
-        inside.append(f"address add {OUTSIDE}/32 dev lo")
+def plug(holder: Proc, machine: Proc, ports: Sequence[Port]) -> None:
+    """Lay a cable from its link to each card of a machine, and give the card its addresses."""
+    outside, inside = [], ["link set lo up"]
+    for port in ports:
+        end = f"{port.device} address {port.mac} mtu {port.mtu} netns {machine.pid}"
+        outside += [
+            f"link add {port.cable} mtu {port.mtu} type veth peer name {end}",
+            f"link set {port.cable} master {port.link} up",
+        ]
+        for address in port.addresses:
+            kind = "nodad" if ":" in address else "brd +"
+            inside.append(f"address add {address} {kind} dev {port.device}")
+        inside.append(f"link set {port.device} up")
+        inside += [f"route add default via {gateway}" for gateway in port.gateways]
+    ip_batch(holder, outside)
     ip_batch(machine, inside)
 
 
-def unplug(holder: Proc, name: str) -> None:
-    """Pull a machine's cable, if it is still there: its namespace may end only a little later."""
-    with contextlib.suppress(LabError):
-        ip_batch(holder, [f"link delete {name}"])
+def unplug(holder: Proc, ports: Sequence[Port]) -> None:
+    """Pull a machine's cables, as far as they are there: its namespace may end a little later."""
+    for port in ports:
+        with contextlib.suppress(LabError):
+            ip_batch(holder, [f"link delete {port.cable}"])
 
 
-def check_sources(holder: Proc, name: str, address: str, *, on: bool) -> None:
-    """Have a machine's port drop what it sends from another address, as clouds and switches do."""
-    rule = ["-i", name, "-p", "IPv4", "!", "--ip-src", address, "-j", "DROP"]
-    for chain in ("FORWARD", "INPUT"):
-        shell.run(
-            [
-                *("nsenter", f"--net=/proc/{holder.pid}/ns/net"),
-                *("ebtables", "-A" if on else "-D", chain, *rule),
-            ],
-            timeout_s=_IP_TIMEOUT_S,
-            doing="setting up the source check of a port",
-        )
+def set_cable(holder: Proc, port: Port, state: str) -> None:
+    """Set a cable `down` (no carrier), `silent` (drops all unnoticed), or `up` (mends both)."""
+    lines = {
+        "down": [f"link set {port.cable} down"],
+        "silent": [f"link set {port.cable} nomaster"],
+        "up": [f"link set {port.cable} master {port.link}", f"link set {port.cable} up"],
+    }
+    ip_batch(holder, lines[state])
+
+
+def drop_udp(holder: Proc, image: Path, link: str, ports: Sequence[int]) -> None:
+    """Let a link's switch drop UDP to these ports, and to no other from now on.
+
+    The rule names cables by their prefix, so it holds for machines that boot later, too.
+    """
+    chosen = ", ".join(map(str, ports))
+    rules = [f'iifname "{link}.*" udp dport {{ {chosen} }} counter drop'] if ports else []
+    _filter(holder, image, f"drop-{link}", rules)
+
+
+def check_sources(holder: Proc, image: Path, port: Port, *, on: bool) -> None:
+    """Have a card's port drop what it sends from another IPv4 address, as clouds do."""
+    own = [text.partition("/")[0] for text in port.addresses if ":" not in text]
+    rule = f'iifname "{port.cable}" ip saddr != {{ {", ".join(own)} }} counter drop'
+    _filter(holder, image, f"sources-{port.cable}", [rule] if on else [])
+
+
+def _filter(holder: Proc, image: Path, table: str, rules: Sequence[str]) -> None:
+    """Put these rules for what switches forward in the place of a table's.
+
+    nft is the image's: the lab does not ask for it on this machine.
+    """
+    text = f"add table bridge {table}\ndelete table bridge {table}\n"
+    if rules:
+        lines = "\n".join(["type filter hook forward priority 0;", *rules])
+        text += f"table bridge {table} {{\nchain forward {{\n{lines}\n}}\n}}\n"
+    namespace = f"--net=/proc/{holder.pid}/ns/net"
+    shell.run(
+        ["nsenter", namespace, "chroot", str(image), "/usr/sbin/nft", "-f", "-"],
+        timeout_s=_IP_TIMEOUT_S,
+        stdin=text,
+        doing=f"setting the switches' rules {table}",
+    )

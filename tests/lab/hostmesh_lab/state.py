@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO
 
@@ -37,6 +37,7 @@ class Record:
     holder_start: int
     owner_pid: int
     owner_start: int
+    topology: dict[str, object] = field(default_factory=dict)
 
     @property
     def holder(self) -> Proc:
@@ -62,8 +63,9 @@ def load(name: str) -> Record | None:
     """The record of a lab, whether it lives or not."""
     try:
         raw = json.loads((paths.state_root() / name / _RECORD).read_text())
-        # Another clone's lab may know more of itself: it is no less alive for that.
-        return Record(**{field.name: raw[field.name] for field in fields(Record)})
+        # Another clone's lab may know more of itself, or less: it is no less alive for that.
+        known = {each.name for each in fields(Record)}
+        return Record(**{name: value for name, value in raw.items() if name in known})
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 

@@ -222,11 +222,16 @@ class Service:
             }
 
 
+def family_of(address: str) -> socket.AddressFamily:
+    """The family of an IP address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def ready(probe: dict[str, Any], began: float) -> bool:
     """Whether a service answers: its HTTP socket, its port, or simply by living for a moment."""
     if probe["kind"] == "settled":
         return bool(time.monotonic() - began >= probe["seconds"])
-    family = socket.AF_UNIX if probe["kind"] == "ping" else socket.AF_INET
+    family = socket.AF_UNIX if probe["kind"] == "ping" else family_of(probe["host"])
     address: Any = probe["path"] if probe["kind"] == "ping" else (probe["host"], probe["port"])
     with socket.socket(family) as probing:
         probing.settimeout(1.0)
