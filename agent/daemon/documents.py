@@ -78,6 +78,7 @@ def _lease(
         **said,
         "silent_s": said["last_seen_s"] if said["alive"] is False else None,
         "docker": str(heartbeat.docker) if known and heartbeat is not None else None,
+        "container": freshness.container(lease, view),
         "own": own is not None and host_id == own,
         "moving": view.config is not None and view.config.must_move(lease.subnet),
     }

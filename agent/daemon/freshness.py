@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.model import HostId, View
+from agent.model import HostId, Lease, View
 
 __all__ = ["CURRENT", "Freshness"]
 
@@ -63,6 +63,13 @@ class Freshness:
             return {"alive": None, "heartbeat": "unknown", "last_seen_s": seen_s}
         word = "alive" if beats else "none"
         return {"alive": beats, "heartbeat": word, "last_seen_s": seen_s}
+
+    @staticmethod
+    def container(lease: Lease, view: View) -> str | None:
+        """Return the address of a container that runs there, as the owner's heartbeat last said."""
+        heartbeat = view.heartbeats.get(lease.host_id) if lease.host_id is not None else None
+        found = heartbeat.container if heartbeat is not None else None
+        return str(found) if found is not None and found in lease.subnet else None
 
     def _ago(self, now_s: float) -> float | None:
         return None if self.as_of_s is None else _since(self.as_of_s, now_s)

@@ -14,6 +14,7 @@ from ipaddress import IPv4Network
 from agent.daemon.background import Background
 from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.known import Known, former_lease
+from agent.daemon.namedcontainer import NamedContainer
 from agent.daemon.viewconditions import outside_bounds
 from agent.docker.decide import held_back
 from agent.kernel.facts import choose_uplink
@@ -68,6 +69,7 @@ class Joining:
         self._host_name = host_name
         self._graced = False
         self._told: Registration | None = None
+        self._container = NamedContainer()
 
     def adopt(self, settings: Settings) -> None:
         """Go on with other settings."""
@@ -219,6 +221,7 @@ class Joining:
             move_into=config.cidr if config is not None and config.previous else None,
             former=known.former or former_lease(known.believed, known.own),
             give_back=known.complete and known.has_moved,
+            container=self._container.choose(known, self._settings.firewall.access),
         )
         if registration != self._told:
             self._told = registration

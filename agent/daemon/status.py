@@ -201,6 +201,7 @@ def _peer(
         "subnet": str(lease.subnet),
         "node_address": str(lease.node_address),
         "backend": lease.backend,
+        "container": freshness.container(lease, view),
         **freshness.heartbeat(lease.host_id, view, wall_s, last_heartbeat_s),
     }
 

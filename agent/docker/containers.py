@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from agent.docker.reading import container_name
-
-__all__ = ["Attachment", "Container", "containers_of"]
+__all__ = ["Attachment", "Container", "container_name", "containers_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +49,9 @@ def _attachments(listed: Mapping[str, Any]) -> Iterable[Attachment]:
             address = IPv4Address(found.get("IPAddress") or "")
             mac = str(found.get("MacAddress") or "")
             yield Attachment(str(found.get("NetworkID")), address, mac)
+
+
+def container_name(container: Mapping[str, Any]) -> str:
+    """Return the name of a container from a list of them."""
+    names = container.get("Names") or [str(container.get("Id"))[:12]]
+    return str(names[0]).removeprefix("/")

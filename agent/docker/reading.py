@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import enum
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from agent.docker.containers import container_name, containers_of
 from agent.docker.wants import DOCKER_MTU
 from agent.model import DockerFacts, DockerNetwork
 
@@ -47,6 +48,9 @@ ACTIVE = ("running", "paused", "restarting")
 _ABOUT_TO_START_S = 30.0
 """A container made less than this ago is taken for one that is about to start: Compose makes
 all of a project's before it starts the first, and ``docker run`` would fail half-way."""
+
+_MOST_ADDRESSES = 64
+"""Of containers that are kept: enough to choose one that peers can ping."""
 
 _POOLS_SINCE_API = (1, 40)
 """From this API version GET /info carries DefaultAddressPools when any are configured."""
@@ -131,6 +135,7 @@ def read_engine(client: docker.APIClient, socket: Path) -> EngineReading:
         bridge=next((network for network in bridges if network.default), None),
         networks=bridges,
         pools=pools,
+        containers=_addresses(listed),
         running=tuple(sorted(container_name(c) for c in active)),
         firewall_backend=_firewall(info),
         live_restore=bool(info.get("LiveRestoreEnabled")),
@@ -144,6 +149,12 @@ def read_engine(client: docker.APIClient, socket: Path) -> EngineReading:
         swarm=str((info.get("Swarm") or {}).get("LocalNodeState") or "inactive"),
         own_network=_own_network(own) if own else None,
     )
+
+
+def _addresses(listed: Iterable[Mapping[str, Any]]) -> tuple[IPv4Address, ...]:
+    running = containers_of(each for each in listed if each.get("State") == "running")
+    found = {place.address for each in running for place in each.attachments}
+    return tuple(sorted(found)[:_MOST_ADDRESSES])
 
 
 def _is_active(container: Mapping[str, Any], now_s: float) -> bool:
@@ -236,9 +247,3 @@ def stays_down(container: Mapping[str, Any]) -> bool:
     """Return whether dockerd may not bring that container back, from its inspection."""
     policy = (container.get("HostConfig") or {}).get("RestartPolicy") or {}
     return policy.get("Name") not in {"always", "unless-stopped"}
-
-
-def container_name(container: Mapping[str, Any]) -> str:
-    """Return the name of a container from a list of them."""
-    names = container.get("Names") or [str(container.get("Id"))[:12]]
-    return str(names[0]).removeprefix("/")

@@ -327,6 +327,7 @@ class Keeper:
             agent_version=self._agent_version,
             boot_id=self._boot_id,
             started_s=self._started_s,
+            container=registration.container,
         )
 
     # --- lease ----------------------------------------------------------------------------

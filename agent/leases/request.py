@@ -74,6 +74,7 @@ class Registration:
         move_into: The mesh's new CIDR: a lease outside it is exchanged for one inside.
         former: The lease that this host still holds from before, by what it knows.
         give_back: Docker has nothing in the former subnet any more.
+        container: For the heartbeat: a container's address that peers may ping.
     """
 
     node_address: IPv4Address
@@ -86,3 +87,4 @@ class Registration:
     move_into: IPv4Network | None = None
     former: Lease | None = None
     give_back: bool = False
+    container: IPv4Address | None = None

@@ -296,16 +296,27 @@ def decode_heartbeat(name: str, record: Record) -> Heartbeat:
     fields = Fields.parse(record.value)
     docker = fields.text("Docker", default=DockerState.ABSENT, longest=16)
     known = docker in set(DockerState)
+    subnet = fields.network("Subnet") if fields.has("Subnet") else None
     return Heartbeat(
         host_id=host_id,
         host_name=fields.text("HostName", default=""),
         node_address=_node_address(fields, "NodeAddress") if fields.has("NodeAddress") else None,
-        subnet=fields.network("Subnet") if fields.has("Subnet") else None,
+        subnet=subnet,
         docker=DockerState(docker) if known else DockerState.PENDING,
         agent_version=fields.text("AgentVersion", default="", longest=64),
         boot_id=fields.text("BootID", default="", longest=64),
         started_s=fields.time_s("Started") or 0.0,
+        container=_container(fields, subnet),
     )
+
+
+def _container(fields: Fields, subnet: IPv4Network | None) -> IPv4Address | None:
+    """Read the address that is there for tests only; one outside the subnet is none."""
+    try:
+        found = fields.address("Container") if fields.has("Container") else None
+    except ValueError:
+        return None
+    return found if found is not None and subnet is not None and found in subnet else None
 
 
 def decode_clone(name: str, record: Record) -> Heartbeat:
@@ -328,6 +339,7 @@ def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
             "AgentVersion": heartbeat.agent_version or None,
             "BootID": heartbeat.boot_id or None,
             "Started": heartbeat.started_s,
+            "Container": str(heartbeat.container) if heartbeat.container else None,
         }
     )
 

@@ -22,6 +22,7 @@ __all__ = [
     "FirewallWants",
     "WantedNetwork",
     "desired_firewall",
+    "is_closed",
 ]
 
 ACCESS_LABEL: Final = "hostmesh.access"
@@ -150,6 +151,11 @@ def desired_firewall(
         previous=previous,
         former=former,
     )
+
+
+def is_closed(network: DockerNetwork, default: Access, limit: Access) -> bool:
+    """Whether the mesh may send nothing into ``network``; see :func:`desired_firewall`."""
+    return _judged(network, default, limit)[0].closed
 
 
 def _judged(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
 
 __all__ = ["OWN_BRIDGE", "DockerFacts", "DockerNetwork", "DockerState"]
@@ -50,6 +50,7 @@ class DockerFacts:
         version: Engine version such as "26.1.5", "" when unknown.
         bridge: docker0's network, None when the engine has none.
         networks: All bridge networks, ``bridge`` included.
+        containers: Addresses of running containers on bridge networks, in order, not all of many.
         running: Names of containers running, paused, restarting or just made.
         firewall_backend: "iptables", "nftables" (29 and later) or "" when unknown.
         live_restore: The engine's live-restore as in GET /info.
@@ -61,6 +62,7 @@ class DockerFacts:
     bridge: DockerNetwork | None = None
     networks: tuple[DockerNetwork, ...] = ()
     pools: tuple[tuple[IPv4Network, int], ...] = ()
+    containers: tuple[IPv4Address, ...] = ()
     running: tuple[str, ...] = ()
     firewall_backend: str = ""
     live_restore: bool = False

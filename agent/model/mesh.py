@@ -117,7 +117,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """The short-lived key that says a host's agent is alive."""
+    """The short-lived key that says a host's agent is alive.
+
+    Attributes:
+        container: An address in ``subnet`` of a container that runs there and may be pinged.
+    """
 
     host_id: HostId
     host_name: str
@@ -127,6 +131,7 @@ class Heartbeat:
     agent_version: str
     boot_id: str
     started_s: float
+    container: IPv4Address | None = None
 
 
 @dataclass(frozen=True, slots=True)

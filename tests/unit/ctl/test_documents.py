@@ -73,6 +73,7 @@ def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
         "last_seen_s": None,
         "silent_s": None,
         "docker": "pending",
+        "container": None,
         "own": True,
         "moving": False,
     }

@@ -326,10 +326,20 @@ def test_a_heartbeat_comes_back_as_it_was_written() -> None:
         agent_version="0.1.0",
         boot_id="b" * 32,
         started_s=1_700_000_000.0,
+        container=IPv4Address("10.64.0.2"),
     )
     assert wire.decode_heartbeat(_HOST, _record(wire.encode_heartbeat(beat))) == beat
     assert wire.decode_heartbeat(_HOST, _record("{}")).docker is DockerState.ABSENT
     assert wire.decode_heartbeat(_HOST, _record('{"Docker":"new"}')).docker is DockerState.PENDING
+
+
+@pytest.mark.parametrize("container", ['"10.65.0.2"', '"8.8.8.8"', '"x"', "7", "[]", "null"])
+def test_promise_8_a_container_outside_the_subnet_is_none_and_costs_nothing_else(
+    container: str,
+) -> None:
+    text = f'{{"Subnet":"10.64.0.0/16","Docker":"ready","Container":{container}}}'
+    found = wire.decode_heartbeat(_HOST, _record(text))
+    assert (found.container, found.docker) == (None, DockerState.READY)
 
 
 def test_memory_and_reservations_come_back_as_they_were_written() -> None:

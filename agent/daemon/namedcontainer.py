@@ -1,0 +1,66 @@
+"""Which container of this host its heartbeat names, so that peers can test the way to containers.
+
+A ping to docker0 ends in INPUT; only one to a container passes this host's FORWARD.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from typing import Final
+
+from agent.daemon.known import Known
+from agent.mesh.firewall import is_closed
+from agent.model import Access
+
+__all__ = ["NamedContainer"]
+
+_CALM_S: Final = 30.0
+"""A container that starts is named this long after the last change: one that crashes and starts
+again for ever must not cost etcd, and with it every host, a write each time."""
+
+
+class NamedContainer:
+    """Chooses one address, and stays with it as long as that container runs.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._named: IPv4Address | None = None
+        self._changed_s: float | None = None
+
+    def choose(self, known: Known, limit: Access) -> IPv4Address | None:
+        """Return the address of a container that peers may ping, None when there is none.
+
+        Args:
+            limit: No network of this host is open wider than this.
+        """
+        found = tuple(_pingable(known, limit))
+        if self._named in found:
+            return self._named
+        calm = self._changed_s is None or self._clock() - self._changed_s >= _CALM_S
+        if self._named is None and not calm:
+            return None
+        chosen = next(iter(found), None)
+        if chosen != self._named:
+            self._named, self._changed_s = chosen, self._clock()
+        return chosen
+
+
+def _pingable(known: Known, limit: Access) -> Iterator[IPv4Address]:
+    """Yield addresses of running containers in the lease and in networks open to pings."""
+    if known.own is None or known.config is None:
+        return
+    default = known.config.access
+    networks = [
+        each.subnet
+        for each in known.docker.networks
+        if each.subnet.subnet_of(known.own.subnet) and not is_closed(each, default, limit)
+    ]
+    for address in known.docker.containers:
+        if any(address in network for network in networks):
+            yield address
