@@ -13,7 +13,7 @@ FOLDER = "/var/tmp/impostor"  # noqa: S108 - what any user may make
 SOCKET = f"{FOLDER}/docker.sock"
 _ARGUMENTS = (
     f"-H unix://{SOCKET} --group=nogroup --data-root={FOLDER}/data --exec-root={FOLDER}/exec"
-    " --bridge=none --iptables=false --label=filler=FILLER --pidfile"
+    " --iptables=false --label=filler=FILLER --pidfile"
 )
 """What takes --validate for the name of its file starts a second dockerd, open to that user."""
 
