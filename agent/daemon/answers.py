@@ -19,7 +19,6 @@ from agent.daemon.observer import Observer
 from agent.daemon.reload import outcome
 from agent.daemon.routelist import routes_document
 from agent.daemon.silence import Silence
-from agent.daemon.state import StateFile
 from agent.daemon.status import host_state, is_ready, status_document
 from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
@@ -33,6 +32,7 @@ __all__ = ["Answers"]
 Document = Mapping[str, Any]
 _VERSION = 1
 _NEED_RESTART = frozenset({"docker-operator-key", "docker-restart-pending", "docker-rolled-back"})
+_COPY_S = 10.0
 _UNHEALTHY_S = 60.0
 """A loop that did not answer a command for that long is stuck."""
 
@@ -60,7 +60,6 @@ class Answers:
         etcd_source: Callable[[], Document],
         last_contact_s: Callable[[], float],
         leaver: Leaver,
-        state: StateFile,
         docker_outlook: Callable[[], RestartOutlook],
         observer: Observer,
         restart_docker: Callable[[bool, bool], ConfiguratorReport],
@@ -74,7 +73,6 @@ class Answers:
         self._etcd_source = etcd_source
         self._last_contact_s = last_contact_s
         self._leaver = leaver
-        self._state = state
         self._docker_outlook = docker_outlook
         self._observer = observer
         self._restart_docker = restart_docker
@@ -264,27 +262,30 @@ class Answers:
 
     def leave(self, body: Document) -> Document:
         """``POST /v1/leave``."""
-        self._loop.ask(lambda: self._set_left(left=True))
         return self._leaver.leave(force=body.get("force") is True).document()
 
     def join(self, _body: Document) -> Document:
         """``POST /v1/join``."""
         outcome = Done()
-        if self._state.left:
-            self._loop.ask(lambda: self._set_left(left=False))
+        if self._leaver.join():
             outcome.done.append("this host joins again; watch it with agentctl status")
+            outcome.attempt("a host that restarts now waits for etcd", self._save_copy)
         return outcome.document()
 
-    def _set_left(self, *, left: bool) -> Document:
-        self._state.set_left(left=left)
-        self._loop.set_left(left=left)
-        return {}
+    def _save_copy(self) -> tuple[str, ...]:
+        """Wait until the host's own copy of what is believed now lasts through a power cut."""
+        try:
+            self._loop.ask(self._loop.copy_written).result(_COPY_S)
+        except TimeoutError:
+            raise CannotTell(f"no copy of the mesh is written after {_COPY_S:g} s") from None
+        return ()
 
     def accept(self, _body: Document) -> Document:
         """``POST /v1/etcd/accept``."""
         outcome = Done()
         if self._loop.ask(lambda: {"accepted": self._loop.accept()})["accepted"]:
             outcome.done.append("what etcd says now is believed")
+            outcome.attempt("the alarm returns if this host restarts now", self._save_copy)
         return outcome.document()
 
     def reload(self, _body: Document) -> Document:

@@ -125,6 +125,7 @@ class HostAgent:
         )
         self._kernel = kernel_pass(settings, self._state)
         self._tell_of_copy()
+        self._leaving = self._leaver()
         self._silence = Silence()
         self._loop = self._make_loop(name)
         self._directory = self._make_directory()
@@ -287,7 +288,7 @@ class HostAgent:
             pin=self._client.clusters.pin,
             reconnect=self._client.reconnect,
             observer=self._observer,
-            leave_again=CutOff(self._state, self._leaver().leave).step,
+            leave_again=CutOff(self._state, self._leaving.finish).step,
         )
         return Loop(
             settings=settings,
@@ -328,8 +329,7 @@ class HostAgent:
             host_name=name,
             etcd_source=self._finding.document,
             last_contact_s=lambda: self._directory.last_contact_s,
-            leaver=self._leaver(),
-            state=self._state,
+            leaver=self._leaving,
             observer=self._observer,
             docker_outlook=self._docker_room.outlook,
             restart_docker=lambda force, replace: self._docker.restart_now(
@@ -391,4 +391,5 @@ class HostAgent:
             remove=lambda: self._loop.ask(self._loop.remove_all),
             restore=restore,
             forget=self._copy_file.forget,
+            follow=lambda *, left: self._loop.ask(lambda: self._loop.set_left(left=left)),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from agent.daemon.conditions import ConditionRegistry
@@ -70,6 +71,7 @@ class Copying:
         self._problem: HostmeshError | None = None
         self._not_before_s = 0.0
         self._wanted = True
+        self._waiting: list[Future[None]] = []
 
     def save(self, known: Known) -> None:
         """See to it that the believed view and the own lease are written. Never blocks.
@@ -79,26 +81,43 @@ class Copying:
         self._wanted = not known.left
         content = _content(known)
         if content is None:
+            self._answer(None)
             return
         if self._thread is not None and self._thread.is_alive():
             self._timers.set_sooner(_COPY, _LOOK_S)
             return
         self._tell()
         if content.same_as(self._written):
+            self._answer(None)
             return
         wait_s = self._not_before_s - self._clock()
         if wait_s > 0:
             self._timers.set_sooner(_COPY, wait_s)
             return
+        asked, self._waiting = self._waiting, []
         self._thread = threading.Thread(
-            target=self._write, args=(content,), name="copy-writer", daemon=True
+            target=self._write, args=(content, asked), name="copy-writer", daemon=True
         )
         self._thread.start()
         self._timers.set_sooner(_COPY, _LOOK_S)
 
+    def written(self, known: Known) -> Future[None]:
+        """Write it now, whatever was written a moment ago. Never blocks.
+
+        Returns:
+            What is done once ``known``, or what came after it, lasts through a power cut; it
+            carries the error when it could not be written.
+        """
+        answer: Future[None] = Future()
+        self._waiting.append(answer)
+        self._not_before_s = 0.0
+        self.save(known)
+        return answer
+
     def leave(self) -> None:
         """Write nothing more: the file is about to be deleted. A later :meth:`save` ends this."""
         self._wanted = False
+        self._written = None
 
     def finish(self, known: Known) -> None:
         """Write what is not written yet, and wait for it: the agent ends."""
@@ -108,9 +127,14 @@ class Copying:
                 return
         content = _content(known)
         if content is not None and not content.same_as(self._written):
-            self._write(content)
+            self._write(content, [])
+        self._answer(self._problem)
 
-    def _write(self, content: _Content) -> None:
+    def _answer(self, problem: HostmeshError | None) -> None:
+        asked, self._waiting = self._waiting, []
+        _settle(asked, problem)
+
+    def _write(self, content: _Content, asked: list[Future[None]]) -> None:
         started_s = self._clock()
         self._not_before_s = started_s + jittered(_RETRY_S)
         try:
@@ -121,10 +145,19 @@ class Copying:
             self._problem = None
             self._written = content
             self._not_before_s = self._clock() + _SHARE * (self._clock() - started_s)
+        _settle(asked, self._problem)
 
     def _tell(self) -> None:
         problem = self._problem
         self._conditions.replace("copy", () if problem is None else (_not_written(problem),))
+
+
+def _settle(asked: list[Future[None]], problem: HostmeshError | None) -> None:
+    for each in asked:
+        if problem is None:
+            each.set_result(None)
+        else:
+            each.set_exception(problem)
 
 
 def _content(known: Known) -> _Content | None:

@@ -12,6 +12,7 @@ import contextlib
 import queue
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -179,6 +180,10 @@ class Loop:
         self._grace.end()
         self._rooms.passes.world_changed()
         return True
+
+    def copy_written(self) -> Future[None]:
+        """Have the host's own copy written; called through a :class:`Command`."""
+        return self._copying.written(self._snapshot.known)
 
     def _gather(self) -> list[Event]:
         """Wait for an event, and take with it every event that is already here.

@@ -8,17 +8,19 @@ Nothing here depends on every step succeeding: what cannot be done now is said (
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from agent.daemon.background import Background
 from agent.daemon.hostlock import HostLock
 from agent.daemon.state import StateFile
-from agent.errors import HostmeshError
+from agent.errors import HostmeshError, Refused
 from agent.model import Condition
 from agent.settings import Settings
 
@@ -36,6 +38,9 @@ __all__ = [
 _log = structlog.get_logger("agent")
 
 _AGAIN_S = 30.0
+_LEAVE_WAITS_S = 30.0
+_JOIN_WAITS_S = 10.0
+"""How long a verb waits for another one: less than agentctl waits for its answer."""
 
 
 @dataclass(slots=True)
@@ -57,8 +62,24 @@ class Done:
         return {"version": 1, "done": self.done, "todo": self.todo}
 
 
+class Follow(Protocol):
+    """Tells the agent that runs what the operator said."""
+
+    def __call__(self, *, left: bool) -> object:
+        """Whether this host has left."""
+        ...
+
+
+def _nobody_follows(*, left: bool) -> None:
+    del left
+
+
 class Leaver:
-    """The steps of leaving, with the rooms that do them.
+    """The steps of leaving, with the rooms that do them; and joining again, one at a time.
+
+    What leaving takes is done step by step. A kill, a power cut, an etcd that is away or a full
+    disk in between must not leave a host behind that is half a member and says nothing
+    (promises 6 and 9): what is left over is done by :meth:`finish`.
 
     Args:
         release: Gives lease and heartbeat back in etcd. Lines of what was done.
@@ -67,6 +88,7 @@ class Leaver:
             containers if its argument says so: (done, todo).
         forget: Deletes the host's own copy of the mesh: when it joins again, what it holds
             is what etcd says, not what the copy remembers.
+        follow: Tells the agent that runs what the operator said: whether this host has left.
     """
 
     def __init__(
@@ -77,32 +99,78 @@ class Leaver:
         remove: Callable[[], tuple[str, ...]],
         restore: Callable[[bool], tuple[tuple[str, ...], tuple[str, ...]]],
         forget: Callable[[], None],
+        follow: Follow | None = None,
     ) -> None:
         self._state = state
         self._release = release
         self._remove = remove
         self._restore = restore
         self._forget = forget
+        self._follow = follow or _nobody_follows
+        self._one = threading.Lock()
 
     def leave(self, *, force: bool = False) -> Done:
         """Stay out from now on, give the lease back, remove what is ours.
 
         Args:
             force: Restart Docker even while containers run.
+
+        Raises:
+            Refused: Another leave or join is under way.
         """
-        outcome = Done()
-        self._state.set_left(left=True)
-        outcome.attempt("the lease could not be given back yet", self._release)
-        outcome.attempt("the copy of the mesh stays", lambda: (self._forget(), ())[1])
-        self._clean(outcome, force=force)
-        if not outcome.todo:
-            self._state.set_gone()
-        return outcome
+        with self._alone("leave", _LEAVE_WAITS_S):
+            self._state.set_left(left=True)
+            self._follow(left=True)
+            return self._run(force=force)
+
+    def finish(self) -> Done:
+        """Do again what a leave could not do; nothing where there is none, or one is under way."""
+        if not self._one.acquire(blocking=False):
+            return Done()
+        try:
+            return self._run(force=False) if self._state.leaving else Done()
+        finally:
+            self._one.release()
+
+    def join(self) -> bool:
+        """Be a member again; whether the host had left.
+
+        Raises:
+            Refused: A leave is under way, which would undo it.
+        """
+        with self._alone("join", _JOIN_WAITS_S):
+            if not self._state.left:
+                return False
+            self._state.set_left(left=False)
+            self._follow(left=False)
+            return True
 
     def clean(self) -> Done:
         """Remove what is ours from the host; the lease stays."""
         outcome = Done()
         self._clean(outcome, force=False)
+        return outcome
+
+    @contextmanager
+    def _alone(self, verb: str, wait_s: float) -> Iterator[None]:
+        """Let no other leave or join run: its later steps would undo what this one does."""
+        if not self._one.acquire(timeout=wait_s):
+            raise Refused(
+                "another leave is under way on this host",
+                hint=f"agentctl {verb} again when it has ended",
+            )
+        try:
+            yield
+        finally:
+            self._one.release()
+
+    def _run(self, *, force: bool) -> Done:
+        outcome = Done()
+        outcome.attempt("the lease could not be given back yet", self._release)
+        outcome.attempt("the copy of the mesh stays", lambda: (self._forget(), ())[1])
+        self._clean(outcome, force=force)
+        if not outcome.todo:
+            self._state.set_gone()
         return outcome
 
     def _clean(self, outcome: Done, *, force: bool) -> None:
@@ -118,16 +186,13 @@ class Leaver:
 class CutOff:
     """A leave that did not come to its end in an earlier life of the agent: taken up again.
 
-    What leaving takes is done step by step; a kill or a power cut in between must not leave a
-    host behind that is half a member and says nothing (promises 6 and 9).
-
     Args:
-        leave: Does all of it again; what is done already costs a look.
+        finish: Does what is left of it; what is done already costs a look.
     """
 
-    def __init__(self, state: StateFile, leave: Callable[[], Done]) -> None:
+    def __init__(self, state: StateFile, finish: Callable[[], Done]) -> None:
         self._state = state
-        self._leave = leave
+        self._finish = finish
         self._cut_off = state.leaving
         self._job = Background("leave-not-finished", _AGAIN_S)
 
@@ -135,10 +200,10 @@ class CutOff:
         """Go on with it unless it is done. Never blocks."""
         if not (self._cut_off and self._state.leaving):
             return ()
-        return self._job.ensure(self._finish)
+        return self._job.ensure(self._go_on)
 
-    def _finish(self) -> None:
-        outcome = self._leave()
+    def _go_on(self) -> None:
+        outcome = self._finish()
         _log.info("leave-taken-up-again", done=outcome.done, todo=outcome.todo)
         if outcome.todo:
             raise HostmeshError(

@@ -136,9 +136,19 @@ class StateFile:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self._path)
+            _sync_folder(self._path.parent)
         except OSError as error:
             raise StateError(
                 f"{self._path} cannot be written: {error.strerror}",
                 hint="check free space, owner and mode",
             ) from error
         self._content = content
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last through a power cut."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

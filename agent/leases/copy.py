@@ -157,7 +157,9 @@ class CopyFile:
         """
         try:
             with self._lock:
-                self._path.unlink(missing_ok=True)
+                if self._path.exists():
+                    self._path.unlink()
+                    _sync_folder(self._path.parent)
         except OSError as error:
             raise StateError(f"cannot delete {self._path}: {error.strerror or error}") from error
 
@@ -190,11 +192,7 @@ class CopyFile:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
             raise
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+        _sync_folder(folder)
 
     def _set_aside(self, reason: str) -> None:
         aside = self._path.with_name(self._path.name + ".damaged")
@@ -221,6 +219,15 @@ def bounds_of(settings: Settings) -> Bounds:
     except StateError:
         copy = None
     return replace(settings.mesh.bounds(), kept=copy.kept if copy else ())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the folder's names last through a power cut."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _checksum(text: str) -> str:
