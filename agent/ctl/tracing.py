@@ -17,6 +17,8 @@ from agent.ctl.stale import heartbeat_words
 from agent.docker.processes import ProcessTable
 from agent.errors import HostmeshError
 from agent.kernel.firewall import open_firewall
+from agent.kernel.firewall.nftchains import dropping_chains
+from agent.kernel.firewall.nftconditions import chains_in_the_way
 from agent.kernel.firewall.operator import Judgement, Way
 from agent.kernel.way import Decision, decide, neighbour_on
 from agent.model import Link, Route
@@ -159,7 +161,7 @@ class Tracer:
             found = open_firewall(variant, dockerd=dockerd).judge(way)
         except HostmeshError as error:
             return Step(HERE, "rules", UNKNOWN, error.message)
-        return Step(HERE, "rules", *_judged(found))
+        return Step(HERE, "rules", *_with_nft(*_judged(found), way))
 
     def _arrival(self) -> Step:
         end = self.destination
@@ -218,6 +220,24 @@ def _judged(found: Judgement) -> tuple[str, str]:
     verb = {"shut": "drops it", "accepted": "lets it pass", "left": "leaves it to what follows"}
     text = f"{place}; {whose} {verb[found.verdict]}: {found.rule}"
     return (FAILED if found.verdict == "shut" else OK), text
+
+
+def _with_nft(result: str, text: str, way: Way) -> tuple[str, str]:
+    """No ACCEPT of iptables undoes what a chain of nft drops."""
+    packet: dict[str, str | IPv4Network] = {
+        "-i": way.in_link,
+        "-o": way.out_link,
+        "-s": IPv4Network(way.source),
+        "-d": IPv4Network(way.destination),
+    }
+    found = chains_in_the_way(dropping_chains(), packet)
+    if result == FAILED or not found:
+        return result, text
+    places = ", ".join(chain.place for chain in found)
+    return (
+        UNKNOWN,
+        f"{text}; but nft's chain {places} may drop it (nft list chain {found[0].place})",
+    )
 
 
 def _link(link: Link) -> Step:

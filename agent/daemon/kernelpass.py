@@ -16,6 +16,7 @@ from agent.daemon.routemark import RouteMark
 from agent.daemon.routing import PASS_S, RoutesReport, Routing
 from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError, StateError
 from agent.kernel.firewall import Firewall
+from agent.kernel.firewall.firewalld import Firewalld
 from agent.mesh.desired import desired_routes
 from agent.mesh.firewall import FirewallWants, desired_firewall
 from agent.mesh.plan import RoutePlan
@@ -48,6 +49,7 @@ class KernelPass:
         mark: Keeps the routes of this host's earlier lives its own.
         firewall: None when settings say that the operator keeps the rules.
         forwarding: Switches net.ipv4.ip_forward on, once, with what that needs.
+        firewalld: Keeps the mesh's sources there, where settings say so.
         access_limit: No Docker network of this host is opened wider than this.
     """
 
@@ -58,12 +60,14 @@ class KernelPass:
         mark: RouteMark,
         firewall: Firewall | None,
         forwarding: Forwarding,
+        firewalld: Firewalld,
         access_limit: Access = Access.OPEN,
     ) -> None:
         self.routing = routing
         self._mark = mark
         self._firewall = firewall
         self._forwarding = forwarding
+        self._firewalld = firewalld
         self._access_limit = access_limit
 
     def limit_access(self, limit: Access) -> None:
@@ -120,6 +124,7 @@ class KernelPass:
         report = RulesReport()
         parts: tuple[tuple[str, Callable[[World], RulesReport]], ...] = (
             ("forwarding", self._forward),
+            ("firewalld", self._trust),
             ("firewall", self._filter),
         )
         for subject, part in parts:
@@ -172,6 +177,7 @@ class KernelPass:
         done: list[str] = []
         if self._firewall is not None:
             done += self._firewall.remove().edits
+        done += self._firewalld.remove()
         done += self._forwarding.undo()
         results = self.routing.remove_all()
         problems = [result.problem for result in results if not result.ok]
@@ -189,6 +195,12 @@ class KernelPass:
         if world.docker is not None and world.docker.reachable:
             self._forwarding.ensure()  # Docker off: nothing to forward to, and it does it itself
         return RulesReport()
+
+    def _trust(self, world: World) -> RulesReport:
+        """Before the rules are looked at: their conditions then say what is so afterwards."""
+        if self._firewall is None or not self._firewalld.manage:
+            return RulesReport()
+        return RulesReport(edits=self._firewalld.apply(self._wants(world)))
 
     def _wants(self, world: World) -> FirewallWants:
         return firewall_wants(world, self._access_limit, self.routing.gateways(world))

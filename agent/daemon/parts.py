@@ -18,6 +18,7 @@ from agent.docker.processes import ProcessTable
 from agent.docker.room import DockerRoom
 from agent.errors import KernelError, StateError
 from agent.kernel.firewall import Firewall, open_firewall
+from agent.kernel.firewall.firewalld import Firewalld
 from agent.kernel.hostchecks import host_conditions
 from agent.kernel.routes import RouteTable
 from agent.kernel.sysctl import Sysctls
@@ -72,6 +73,7 @@ def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
         mark=RouteMark(table, routes.protocol, state),
         firewall=firewall,
         forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),
+        firewalld=Firewalld(record=state, manage=settings.firewall.firewalld == "manage"),
         access_limit=settings.firewall.access,
     )
 

@@ -41,6 +41,7 @@ class _Content:
     leaving: bool = False
     switched: Switched = Switched()
     route_protocol: int | None = None
+    firewalld_sources: tuple[str, ...] = ()
 
 
 class StateFile:
@@ -79,6 +80,15 @@ class StateFile:
         """The rtm_protocol that this host's routes bear; None when it has none."""
         return self._content.route_protocol
 
+    @property
+    def firewalld_sources(self) -> tuple[str, ...]:
+        """Sources that the agent put into firewalld's zone trusted."""
+        return self._content.firewalld_sources
+
+    def set_firewalld_sources(self, sources: tuple[str, ...]) -> None:
+        """Remember what to take out of firewalld; called before it is put in."""
+        self._change(firewalld_sources=sources)
+
     def set_left(self, *, left: bool) -> None:
         """Remember the operator's word over restarts and reboots; "leave" is yet to be done."""
         self._change(left=left, leaving=left)
@@ -114,6 +124,7 @@ class StateFile:
                     forward_policy=switched.get("forward_policy"),
                 ),
                 route_protocol=None if protocol is None else int(protocol),
+                firewalld_sources=tuple(map(str, raw.get("firewalld_sources", ()))),
             )
         except FileNotFoundError:
             return _Content()

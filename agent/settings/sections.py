@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 FirewallVariant = Literal["auto", "nft", "legacy"]
+FirewalldSources = Literal["operator", "manage"]
 RestartPolicy = Literal["when-idle", "always", "never"]
 DockerAttach = Literal["daemon", "network"]
 Docker0Share = Literal["all", "half", "quarter", "eighth", "sixteenth"]
@@ -52,6 +53,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 
 _VARIANTS: tuple[FirewallVariant, ...] = ("auto", "nft", "legacy")
+_FIREWALLD: tuple[FirewalldSources, ...] = ("operator", "manage")
 _RESTARTS: tuple[RestartPolicy, ...] = ("when-idle", "always", "never")
 _ATTACHES: tuple[DockerAttach, ...] = ("daemon", "network")
 _SHARES: tuple[Docker0Share, ...] = ("all", "half", "quarter", "eighth", "sixteenth")
@@ -171,12 +173,17 @@ class RouteSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirewallSettings:
-    """[firewall]: whether and through which iptables our rules are kept."""
+    """[firewall]: whether and through which iptables our rules are kept.
+
+    Attributes:
+        firewalld: Who keeps the mesh's sources in firewalld's zone trusted.
+    """
 
     manage: bool = setting(kinds.boolean(), default=True)
     variant: FirewallVariant = setting(kinds.choice(_VARIANTS), "auto")
     check_s: float = setting(kinds.seconds(1, 3600), 5.0)
     access: Access = setting(kinds.choice(tuple(Access)), Access.OPEN)
+    firewalld: FirewalldSources = setting(kinds.choice(_FIREWALLD), "operator")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

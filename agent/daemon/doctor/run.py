@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from agent.daemon.doctor import hostpart, meshpart, underlaypart
+from agent.daemon.doctor import hostpart, meshpart, nftpart, underlaypart
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.doctor.meshpart import Mesh
 from agent.leases.discovery import client_for
@@ -42,6 +42,7 @@ def examine(settings: Settings, *, probe: bool = False) -> Findings:
                 lambda: underlaypart.look_at_underlay(known, link, settings, findings, claim=probe),
                 State.UNKNOWN,
             )
+            nftpart.look_at_nft(known, link, findings)
     findings.attempt(
         "docker", lambda: meshpart.look_at_docker(settings, mesh, uplink, findings), State.WARN
     )

@@ -62,7 +62,7 @@ class Reading:
         ruleset: All tables of the chosen variant.
         dockers: The variant that the running dockerd writes to, None when it cannot be told.
         fixed: Settings say which variant, not where Docker's rules are.
-        chains: What nft holds beside iptables' own, as last seen.
+        chains: What nft holds beside iptables' own, as it is now.
     """
 
     writer: Writer
@@ -107,7 +107,6 @@ class VariantChoice:
         self._last: Variant | None = None
         self._dockers: Variant | None = None
         self._other = Other()
-        self._chains: tuple[NftChain, ...] = ()
         self._look_again_s = 0.0
 
     def read(self) -> Reading:
@@ -125,7 +124,7 @@ class VariantChoice:
             ruleset=ruleset,
             other=self._other,
             fixed=self._fixed is not None,
-            chains=self._chains,
+            chains=dropping_chains(),
             dockers=self._dockers,
         )
 
@@ -197,7 +196,7 @@ class VariantChoice:
         if mine.error is not None:
             raise mine.error
         self._chosen = self._last = wanted
-        self._other, self._chains = other, dropping_chains()
+        self._other = other
         now_s = self._clock()
         self._look_again_s = now_s + max(_OTHER_EVERY_S, (now_s - began_s) * _PAUSE_PER_LOOK)
         return mine.ruleset

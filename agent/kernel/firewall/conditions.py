@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from agent.errors import HostmeshError
 from agent.kernel.firewall.elsewhere import rules_elsewhere, rules_in_other_variant
-from agent.kernel.firewall.nftchains import NftChain
 from agent.kernel.firewall.operator import operator_rules
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
 from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER
@@ -17,7 +16,6 @@ __all__ = [
     "conditions_of",
     "contested",
     "misplaced",
-    "nft_chains",
     "other_variant",
     "switched_variant",
     "unreadable_variant",
@@ -177,21 +175,6 @@ def unreadable_variant(error: HostmeshError | None, variant: str) -> tuple[Condi
             " looked at again by itself",
         ),
     )
-
-
-def nft_chains(chains: tuple[NftChain, ...], wants: FirewallWants) -> Iterator[Condition]:
-    """Chains that nft made, whose own rules must let the mesh by; those are not judged."""
-    for chain in chains:
-        where = f"{chain.family} {chain.table} {chain.name}"
-        yield Condition(
-            name="operator-nft-chain",
-            subject=where,
-            severity=Severity.INFO,
-            cause=f"chain {where} (nft, firewalld) has {chain.how}: forwarded traffic that its own"
-            " rules do not accept is dropped, whatever iptables says",
-            hint=f"nft list chain {where} shows it: let it accept the mesh, {wants.cidr}, by"
-            f" {wants.uplink}",
-        )
 
 
 def contested(written_by: tuple[str, ...], *, is_so: bool) -> tuple[Condition, ...]:

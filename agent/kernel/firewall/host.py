@@ -15,7 +15,6 @@ from agent.kernel.firewall.conditions import (
     conditions_of,
     contested,
     misplaced,
-    nft_chains,
     other_variant,
     switched_variant,
     unreadable_variant,
@@ -25,6 +24,7 @@ from agent.kernel.firewall.dockerd import variant_of
 from agent.kernel.firewall.flows import Flows
 from agent.kernel.firewall.legacy import LegacyWriter
 from agent.kernel.firewall.nft import NftWriter
+from agent.kernel.firewall.nftconditions import nft_chains
 from agent.kernel.firewall.operator import Judgement, Way, judge
 from agent.kernel.firewall.parse import parse_ruleset
 from agent.kernel.firewall.plan import TableEdit, plan, plan_removal, restore_text

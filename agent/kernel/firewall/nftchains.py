@@ -1,18 +1,19 @@
 """Chains that somebody made with nft, beside iptables' own, and that drop what they do not let by.
 
 The kernel asks every base chain of a hook: what one of them drops no ACCEPT in another brings back.
-firewalld and /etc/nftables.conf make such chains. Their rules are not judged here.
+firewalld and /etc/nftables.conf make such chains. Their rules come along, for nftrules.py.
 Sources: linux/netfilter/nf_tables.h, linux/netfilter.h.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent.errors import KernelError
 from agent.kernel.codec import attributes
+from agent.kernel.firewall.nftrules import NftRule, Rules, decode_rule, drops_all
 from agent.kernel.netlink import NetlinkSocket
 
 __all__ = ["NftChain", "dropping_chains"]
@@ -31,9 +32,6 @@ _DROP: Final = 0
 _C_TABLE, _C_NAME, _C_HOOK, _C_POLICY = 1, 3, 4, 5
 _H_NUMBER: Final = 1
 _R_TABLE, _R_CHAIN, _R_EXPRESSIONS = 1, 2, 4
-_E_NAME, _E_DATA = 1, 2
-_I_DATA, _D_VERDICT, _V_CODE = 2, 2, 1
-_HARMLESS: Final = frozenset({"counter", "log"})
 _IPTABLES: Final = frozenset({"filter", "nat", "mangle", "raw", "security"})
 _DOCKERS: Final = "docker-bridges"
 """Docker 29's own table; its condition is another."""
@@ -41,12 +39,25 @@ _DOCKERS: Final = "docker-bridges"
 
 @dataclass(frozen=True, slots=True)
 class NftChain:
-    """A base chain of the forward hook, and how it drops: "policy drop", "a last rule"."""
+    """A base chain of the forward hook that drops what it does not accept.
+
+    Attributes:
+        how: In words: "policy drop", "a last rule …".
+        policy_drops: It is the chain's policy.
+        rules: All rules of the table, by chain.
+    """
 
     family: str
     table: str
     name: str
     how: str
+    policy_drops: bool = True
+    rules: Rules = field(default_factory=dict, compare=False)
+
+    @property
+    def place(self) -> str:
+        """As nft names it: "inet firewalld filter_FORWARD"."""
+        return f"{self.family} {self.table} {self.name}"
 
 
 def dropping_chains() -> tuple[NftChain, ...]:
@@ -70,38 +81,25 @@ def _judged(connection: NetlinkSocket, payload: bytes) -> NftChain | None:
         return None
     if own or table == _DOCKERS:
         return None
-    if _number(said.get(_C_POLICY)) == _DROP:
-        return NftChain(_FAMILIES[family], table, name, "policy drop")
-    asked = _MESSAGE.pack(family, 0, 0)
-    asked += _attribute(_R_TABLE, said[_C_TABLE]) + _attribute(_R_CHAIN, said[_C_NAME])
-    rules = [
-        rule
-        for rule in connection.dump(_GET_RULE, asked, "listing nft rules")
-        if dict(attributes(rule, _MESSAGE.size)).get(_R_CHAIN) == said[_C_NAME]
-    ]
-    if rules and _drops_all(rules[-1]):
-        return NftChain(_FAMILIES[family], table, name, "a last rule that drops or rejects")
-    return None
+    policy_drops = _number(said.get(_C_POLICY)) == _DROP
+    rules = _rules(connection, family, said[_C_TABLE])
+    last = rules.get(name, ())[-1:]
+    if not policy_drops and not any(map(drops_all, last)):
+        return None
+    how = "policy drop" if policy_drops else "a last rule that drops or rejects"
+    return NftChain(_FAMILIES[family], table, name, how, policy_drops, rules)
 
 
-def _drops_all(rule: bytes) -> bool:
-    """Whether the rule has no test, and drops or rejects."""
-    listed = dict(attributes(rule, _MESSAGE.size)).get(_R_EXPRESSIONS, b"")
-    drops = False
-    for _, expression in attributes(listed, 0):
-        said = dict(attributes(expression, 0))
-        name = _text(said.get(_E_NAME, b""))
-        if name == "reject" or (name == "immediate" and _is_drop(said.get(_E_DATA, b""))):
-            drops = True
-        elif name not in _HARMLESS:
-            return False
-    return drops
-
-
-def _is_drop(immediate: bytes) -> bool:
-    data = dict(attributes(immediate, 0)).get(_I_DATA, b"")
-    verdict = dict(attributes(data, 0)).get(_D_VERDICT, b"")
-    return _number(dict(attributes(verdict, 0)).get(_V_CODE)) == _DROP
+def _rules(connection: NetlinkSocket, family: int, table: bytes) -> Rules:
+    """The table's rules, by chain, in order."""
+    asked = _MESSAGE.pack(family, 0, 0) + _attribute(_R_TABLE, table)
+    found: dict[str, list[NftRule]] = {}
+    for payload in connection.dump(_GET_RULE, asked, "listing nft rules"):
+        said = dict(attributes(payload, _MESSAGE.size))
+        if payload[0] == family and said.get(_R_TABLE) == table:
+            rule = decode_rule(said.get(_R_EXPRESSIONS, b""))
+            found.setdefault(_text(said.get(_R_CHAIN, b"")), []).append(rule)
+    return {chain: tuple(rules) for chain, rules in found.items()}
 
 
 def _number(raw: bytes | None) -> int | None:

@@ -36,6 +36,12 @@ def nft_tables(rig: Rig, family: int, tables: tuple[str, ...], *lines: str) -> I
         run("del")
 
 
+NFT_CONDITIONS = {
+    "firewalld-blocks-mesh": "inet firewalld forward",
+    "operator-nft-chain": "inet filter forward",
+}
+
+
 def test_chains_of_nft_that_drop_what_they_do_not_accept_are_told(bare: Rig) -> None:
     """As firewalld and Debian's /etc/nftables.conf make them, beside iptables' own."""
     bare.iptables("-P", "FORWARD", "DROP")
@@ -56,10 +62,9 @@ def test_chains_of_nft_that_drop_what_they_do_not_accept_are_told(bare: Rig) -> 
         bare.reopen(bare.variant)
         told = bare.firewall("apply")["conditions"]
         bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
-    assert {each["subject"] for each in told if each["name"] == "operator-nft-chain"} == {
-        "inet firewalld forward",
-        "inet filter forward",
-    }
+    found = {each["name"]: each for each in told if each["name"] in NFT_CONDITIONS}
+    assert {name: each["subject"] for name, each in found.items()} == NFT_CONDITIONS
+    assert {each["severity"] for each in found.values()} == {"warning"}
 
 
 def test_rules_in_the_other_variant_are_moved(bare: Rig) -> None:

@@ -1,0 +1,236 @@
+"""Keeps the mesh's sources in firewalld's zone `trusted`, where settings say so.
+
+firewalld is asked and changed by firewall-cmd, its stable interface, both at run time and in its
+permanent configuration: a source survives firewalld's reload and restart. It runs only when the
+kernel's rules or the mesh have changed. Sources that somebody else put there are left alone.
+Sources: firewall-cmd(1), firewall-offline-cmd(1).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from agent.errors import DependencyMissing, FirewallError, HostmeshError
+from agent.kernel.firewall.nftchains import NftChain, dropping_chains
+from agent.kernel.firewall.nftconditions import FIREWALLD, dropped_sources, mesh_sources, shown
+from agent.mesh.firewall import FirewallWants
+
+__all__ = ["FirewallCmd", "Firewalld", "SourceRecord"]
+
+_ZONE: Final = "--zone=trusted"
+_TIMEOUT_S: Final = 15.0
+_PAUSE_S: Final = 60.0
+"""After an error, and where another program keeps taking sources away."""
+_SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+_NOT_RUNNING: Final = 252
+"""firewall-cmd's exit status for NOT_RUNNING."""
+_SOURCES: Final = re.compile(r"^ *sources: *(.*)$", re.MULTILINE)
+_LAST_WORDS: Final = 300
+
+_log = structlog.get_logger("agent.firewalld")
+
+
+class SourceRecord(Protocol):
+    """Which sources are ours, over restarts of the agent."""
+
+    @property
+    def firewalld_sources(self) -> tuple[str, ...]:
+        """Sources that this agent put into firewalld."""
+
+    def set_firewalld_sources(self, sources: tuple[str, ...]) -> None:
+        """Remember them; called before they are added. May raise StateError."""
+
+
+class FirewallCmd:
+    """firewall-cmd on the zone `trusted`. Each run has a deadline and a minimal environment."""
+
+    def __init__(self, path: str | None = None) -> None:
+        own = os.environ.get("PATH", os.defpath) if path is None else path
+        self._path = os.pathsep.join((own, *_SBIN))
+
+    def sources(self, *, permanent: bool) -> frozenset[str]:
+        """The zone's sources.
+
+        Raises:
+            DependencyMissing: There is no firewall-cmd.
+            FirewallError: It failed; firewalld may not run.
+        """
+        said = self._run("firewall-cmd", _where(permanent), "--info-zone=trusted")
+        found = _SOURCES.search(said)
+        if found is None:
+            raise FirewallError(f"firewall-cmd --info-zone=trusted lists no sources: {said[:80]!r}")
+        return frozenset(found[1].split())
+
+    def change(self, option: str, sources: Iterable[str], *, permanent: bool) -> None:
+        """Run with ``--add-source`` or ``--remove-source`` for each; nothing for none.
+
+        Raises:
+            DependencyMissing, FirewallError: As for :meth:`sources`.
+        """
+        options = [f"{option}={each}" for each in sources]
+        if options:
+            self._run("firewall-cmd", _where(permanent), _ZONE, *options)
+
+    def running(self) -> bool:
+        """Whether firewalld answers. Raises DependencyMissing, FirewallError."""
+        return self._run("firewall-cmd", "", "--state", fine=_NOT_RUNNING).strip() == "running"
+
+    def remove_offline(self, sources: Iterable[str]) -> None:
+        """Take sources out of the permanent configuration while firewalld does not run.
+
+        Raises:
+            DependencyMissing, FirewallError: It could not be done.
+        """
+        present = self._run("firewall-offline-cmd", "", _ZONE, "--list-sources").split()
+        options = [f"--remove-source={each}" for each in sources if each in present]
+        if options:
+            self._run("firewall-offline-cmd", "", _ZONE, *options)
+
+    def _run(self, name: str, *arguments: str, fine: int = 0) -> str:
+        program = shutil.which(name, path=self._path)
+        if program is None:
+            raise DependencyMissing(f"{name} is not on PATH", hint="apt-get install firewalld")
+        argv = [program, *filter(None, arguments)]
+        try:
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=_TIMEOUT_S,
+                env={"PATH": self._path, "LC_ALL": "C"},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise FirewallError(
+                f"{name} did not end within {_TIMEOUT_S:g} s", hint="systemctl status firewalld"
+            ) from error
+        except OSError as error:
+            raise FirewallError(f"{name} cannot be run: {error.strerror}") from error
+        if done.returncode not in {0, fine}:
+            words = (done.stderr.strip() or done.stdout.strip())[-_LAST_WORDS:]
+            raise FirewallError(
+                f"{' '.join((name, *argv[1:]))} failed with status {done.returncode}: {words}",
+                hint="systemctl status firewalld",
+            )
+        return done.stdout
+
+
+def _where(permanent: bool) -> str:  # noqa: FBT001 - the option's own name
+    return "--permanent" if permanent else ""
+
+
+@dataclass(slots=True)
+class Firewalld:
+    """The sources of this host's mesh in firewalld.
+
+    Args:
+        record: Which of them are ours.
+        manage: Whether to add any; what was added earlier is removed in any case on ``leave``.
+        chains: What nft holds that drops forwarded traffic.
+        clock: Monotonic seconds.
+    """
+
+    record: SourceRecord
+    manage: bool
+    command: FirewallCmd = field(default_factory=FirewallCmd)
+    chains: Callable[[], tuple[NftChain, ...]] = dropping_chains
+    clock: Callable[[], float] = time.monotonic
+    _not_before_s: float = 0.0
+    _problem: HostmeshError | None = None
+
+    def apply(self, wants: FirewallWants) -> tuple[str, ...]:
+        """Add what the mesh needs and firewalld drops, remove of ours what it needs no more.
+
+        Returns:
+            What was done, in words.
+
+        Raises:
+            DependencyMissing, FirewallError, StateError: Something could not be done; it is tried
+                again after a pause.
+        """
+        if not self.manage:
+            return ()
+        if self.clock() < self._not_before_s:
+            if self._problem is not None:
+                raise self._problem
+            return ()
+        self._not_before_s = self.clock() + _PAUSE_S
+        try:
+            done, again = self._settle(wants)
+        except HostmeshError as error:
+            self._problem = error
+            raise
+        self._problem = None
+        if again:
+            self._not_before_s = 0.0
+        if done:
+            _log.info("firewalld-changed", edits=done)
+        return done
+
+    def _settle(self, wants: FirewallWants) -> tuple[tuple[str, ...], bool]:
+        """What was done, and whether the next pass may look again at once."""
+        running = [chain for chain in self.chains() if chain.table == FIREWALLD]
+        wanted = tuple(shown(source) for source in mesh_sources(wants))
+        stale = set(self.record.firewalld_sources) - set(wanted)
+        dropped = {shown(each) for chain in running for each in dropped_sources(chain, wants)}
+        if not running or not (dropped or stale):
+            return (), True
+        done = self._add([each for each in wanted if each in dropped])
+        done += self._remove(stale)
+        running = [chain for chain in self.chains() if chain.table == FIREWALLD]
+        return done, not any(dropped_sources(chain, wants) for chain in running)
+
+    def remove(self) -> tuple[str, ...]:
+        """Take ours out of firewalld, whether it runs or not. What was done, in words.
+
+        Raises:
+            FirewallError, StateError: They may still be there; run it again.
+        """
+        ours = self.record.firewalld_sources
+        if not ours:
+            return ()
+        try:
+            if self.command.running():
+                return self._remove(set(ours))
+            self.command.remove_offline(ours)
+        except DependencyMissing:  # firewalld was purged, and its configuration with it
+            pass
+        self.record.set_firewalld_sources(())
+        return _words("removed", ours)
+
+    def _add(self, needed: list[str]) -> tuple[str, ...]:
+        """Only what neither the run time nor the permanent configuration has becomes ours."""
+        present = {each: self.command.sources(permanent=each) for each in (False, True)}
+        ours = self.record.firewalld_sources
+        theirs = (present[False] | present[True]) - set(ours)
+        adding = [each for each in needed if each not in theirs]
+        self.record.set_firewalld_sources(tuple(dict.fromkeys((*ours, *adding))))
+        for permanent in (True, False):
+            missing = [each for each in adding if each not in present[permanent]]
+            self.command.change("--add-source", missing, permanent=permanent)
+        return _words("added", adding)
+
+    def _remove(self, stale: set[str]) -> tuple[str, ...]:
+        if not stale:
+            return ()
+        for permanent in (True, False):
+            gone = sorted(stale & self.command.sources(permanent=permanent))
+            self.command.change("--remove-source", gone, permanent=permanent)
+        kept = (each for each in self.record.firewalld_sources if each not in stale)
+        self.record.set_firewalld_sources(tuple(kept))
+        return _words("removed", sorted(stale))
+
+
+def _words(verb: str, sources: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"firewalld zone trusted: {verb} source {each}" for each in sources)
