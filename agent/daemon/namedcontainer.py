@@ -53,7 +53,7 @@ class NamedContainer:
 
 def _pingable(known: Known, limit: Access) -> Iterator[IPv4Address]:
     """Yield addresses of running containers in the lease and in networks open to pings."""
-    if known.own is None or known.config is None:
+    if known.own is None or known.config is None or not known.docker.reachable:
         return
     default = known.config.access
     networks = [
@@ -61,6 +61,6 @@ def _pingable(known: Known, limit: Access) -> Iterator[IPv4Address]:
         for each in known.docker.networks
         if each.subnet.subnet_of(known.own.subnet) and not is_closed(each, default, limit)
     ]
-    for address in known.docker.containers:
+    for address in known.docker.addresses:
         if any(address in network for network in networks):
             yield address

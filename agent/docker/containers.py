@@ -1,45 +1,35 @@
-"""Containers that run here and their addresses on bridge networks, from the API's answers."""
+"""Containers that run here, their addresses on bridge networks and their ports, from the API."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import Any
 
+from agent.model import Attachment, Binding, Container
+
 __all__ = ["Attachment", "Container", "container_name", "containers_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A container's place in one network.
-
-    Attributes:
-        network: The network's id.
-        mac: As Docker says it, "" when it does not.
-    """
-
-    network: str
-    address: IPv4Address
-    mac: str
-
-
-@dataclass(frozen=True, slots=True)
-class Container:
-    """A running container; without attachments it shares the host's network or has none."""
-
-    id: str
-    name: str
-    attachments: tuple[Attachment, ...]
 
 
 def containers_of(listed: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:
     """The containers of ``GET /containers/json``."""
     return tuple(
-        Container(str(each.get("Id")), container_name(each), tuple(_attachments(each)))
+        Container(
+            id=str(each.get("Id")),
+            name=container_name(each),
+            attachments=tuple(_attachments(each)),
+            bindings=frozenset(_bindings(each)),
+            paused=each.get("State") in {"paused", "restarting"},
+        )
         for each in listed
     )
+
+
+def container_name(container: Mapping[str, Any]) -> str:
+    """Return the name of a container from a list of them."""
+    names = container.get("Names") or [str(container.get("Id"))[:12]]
+    return str(names[0]).removeprefix("/")
 
 
 def _attachments(listed: Mapping[str, Any]) -> Iterable[Attachment]:
@@ -51,7 +41,11 @@ def _attachments(listed: Mapping[str, Any]) -> Iterable[Attachment]:
             yield Attachment(str(found.get("NetworkID")), address, mac)
 
 
-def container_name(container: Mapping[str, Any]) -> str:
-    """Return the name of a container from a list of them."""
-    names = container.get("Names") or [str(container.get("Id"))[:12]]
-    return str(names[0]).removeprefix("/")
+def _bindings(listed: Mapping[str, Any]) -> Iterable[Binding]:
+    """A port that is only exposed has no port of the host."""
+    for found in listed.get("Ports") or ():
+        if not found.get("PublicPort"):
+            continue
+        with contextlib.suppress(ValueError):  # an address that is none
+            shown_at = ip_address(found.get("IP") or "")
+            yield Binding(str(found.get("Type")), int(found["PrivatePort"]), shown_at)

@@ -14,12 +14,11 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from agent.docker.containers import Container, containers_of
+from agent.docker.containers import Container, container_name, containers_of
 from agent.docker.reading import (
     ACTIVE,
     EngineKind,
     EngineReading,
-    container_name,
     read_engine,
     stays_down,
     unreachable,

@@ -7,14 +7,14 @@ import enum
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agent.docker.containers import container_name, containers_of
 from agent.docker.wants import DOCKER_MTU
-from agent.model import DockerFacts, DockerNetwork
+from agent.model import Container, DockerFacts, DockerNetwork
 
 if TYPE_CHECKING:
     import docker
@@ -28,7 +28,6 @@ __all__ = [
     "EngineKind",
     "EngineReading",
     "NetworkReading",
-    "container_name",
     "read_engine",
     "stays_down",
     "unreachable",
@@ -48,9 +47,6 @@ ACTIVE = ("running", "paused", "restarting")
 _ABOUT_TO_START_S = 30.0
 """A container made less than this ago is taken for one that is about to start: Compose makes
 all of a project's before it starts the first, and ``docker run`` would fail half-way."""
-
-_MOST_ADDRESSES = 64
-"""Of containers that are kept: enough to choose one that peers can ping."""
 
 _POOLS_SINCE_API = (1, 40)
 """From this API version GET /info carries DefaultAddressPools when any are configured."""
@@ -135,8 +131,8 @@ def read_engine(client: docker.APIClient, socket: Path) -> EngineReading:
         bridge=next((network for network in bridges if network.default), None),
         networks=bridges,
         pools=pools,
-        containers=_addresses(listed),
         running=tuple(sorted(container_name(c) for c in active)),
+        containers=_attached(active),
         firewall_backend=_firewall(info),
         live_restore=bool(info.get("LiveRestoreEnabled")),
     )
@@ -151,10 +147,9 @@ def read_engine(client: docker.APIClient, socket: Path) -> EngineReading:
     )
 
 
-def _addresses(listed: Iterable[Mapping[str, Any]]) -> tuple[IPv4Address, ...]:
-    running = containers_of(each for each in listed if each.get("State") == "running")
-    found = {place.address for each in running for place in each.attachments}
-    return tuple(sorted(found)[:_MOST_ADDRESSES])
+def _attached(active: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:
+    found = (each for each in containers_of(active) if each.attachments)
+    return tuple(sorted(found, key=lambda each: each.id))
 
 
 def _is_active(container: Mapping[str, Any], now_s: float) -> bool:

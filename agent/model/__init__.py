@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from agent.model.bounds import PRIVATE_RANGES, Bounds, forbidden_range
 from agent.model.condition import Condition, Severity
-from agent.model.docker import OWN_BRIDGE, DockerFacts, DockerNetwork, DockerState
+from agent.model.docker import (
+    OWN_BRIDGE,
+    Attachment,
+    Binding,
+    Container,
+    DockerFacts,
+    DockerNetwork,
+    DockerState,
+)
 from agent.model.host import HostFacts, Link, Route, RouteKind, Uplink
 from agent.model.mesh import (
     Access,
@@ -29,9 +37,12 @@ __all__ = [
     "OWN_BRIDGE",
     "PRIVATE_RANGES",
     "Access",
+    "Attachment",
     "Backend",
+    "Binding",
     "Bounds",
     "Condition",
+    "Container",
     "DockerFacts",
     "DockerNetwork",
     "DockerState",

@@ -5,10 +5,18 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from types import MappingProxyType
 
-__all__ = ["OWN_BRIDGE", "DockerFacts", "DockerNetwork", "DockerState"]
+__all__ = [
+    "OWN_BRIDGE",
+    "Attachment",
+    "Binding",
+    "Container",
+    "DockerFacts",
+    "DockerNetwork",
+    "DockerState",
+]
 
 OWN_BRIDGE = "hostmesh0"
 """The Linux bridge of the Docker network that is ours (``docker.attach = "network"``)."""
@@ -41,6 +49,50 @@ class DockerNetwork:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A container's place in one network.
+
+    Attributes:
+        network: The network's id.
+        mac: As Docker says it, "" when it does not.
+    """
+
+    network: str
+    address: IPv4Address
+    mac: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Binding:
+    """A port of a container that the host shows at an address of its own (``-p``).
+
+    Attributes:
+        protocol: As Docker names it: "tcp", "udp", "sctp".
+        port: The container's.
+        host_address: The address of the host; 0.0.0.0 and :: are all of them.
+    """
+
+    protocol: str
+    port: int
+    host_address: IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A running container; without attachments it shares the host's network or has none.
+
+    Attributes:
+        paused: It runs, or is about to run again, and answers nothing now.
+    """
+
+    id: str
+    name: str
+    attachments: tuple[Attachment, ...]
+    bindings: frozenset[Binding] = frozenset()
+    paused: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerFacts:
     """What the engine says of itself now, or that it does not answer.
@@ -50,8 +102,8 @@ class DockerFacts:
         version: Engine version such as "26.1.5", "" when unknown.
         bridge: docker0's network, None when the engine has none.
         networks: All bridge networks, ``bridge`` included.
-        containers: Addresses of running containers on bridge networks, in order, not all of many.
         running: Names of containers running, paused, restarting or just made.
+        containers: Those of them that have an address on a network, in order of id.
         firewall_backend: "iptables", "nftables" (29 and later) or "" when unknown.
         live_restore: The engine's live-restore as in GET /info.
         problem: Why it is not reachable.
@@ -62,8 +114,14 @@ class DockerFacts:
     bridge: DockerNetwork | None = None
     networks: tuple[DockerNetwork, ...] = ()
     pools: tuple[tuple[IPv4Network, int], ...] = ()
-    containers: tuple[IPv4Address, ...] = ()
     running: tuple[str, ...] = ()
+    containers: tuple[Container, ...] = ()
     firewall_backend: str = ""
     live_restore: bool = False
     problem: str = ""
+
+    @property
+    def addresses(self) -> tuple[IPv4Address, ...]:
+        """Addresses of containers that answer now, in order."""
+        answering = (each for each in self.containers if not each.paused)
+        return tuple(sorted(place.address for each in answering for place in each.attachments))

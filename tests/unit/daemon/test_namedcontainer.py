@@ -9,7 +9,16 @@ import pytest
 
 from agent.daemon.known import Known
 from agent.daemon.namedcontainer import NamedContainer
-from agent.model import Access, DockerFacts, DockerNetwork, HostId, Lease, MeshConfig
+from agent.model import (
+    Access,
+    Attachment,
+    Container,
+    DockerFacts,
+    DockerNetwork,
+    HostId,
+    Lease,
+    MeshConfig,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -48,7 +57,10 @@ def known(*containers: str) -> Known:
         docker=DockerFacts(
             reachable=True,
             networks=networks,
-            containers=tuple(map(IPv4Address, containers)),
+            containers=tuple(
+                Container(each, each, (Attachment("n", IPv4Address(each), ""),))
+                for each in containers
+            ),
         ),
     )
 
