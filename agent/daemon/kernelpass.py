@@ -246,6 +246,8 @@ def firewall_wants(
             uplink=world.uplink.name,
             peers=gateways,
             networks=docker.networks if docker else (),
+            containers=docker.containers if docker else (),
+            node_address=world.uplink.node_address,
             docker_backend=docker.firewall_backend if docker else "",
             default_access=world.config.access,
             host_limit=access_limit,

@@ -27,6 +27,7 @@ _MESSAGE: Final = struct.Struct("!BBH")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _A_PROTOCOL, _A_SETNAME, _A_TYPENAME, _A_ADT = 1, 2, 3, 8
 _A_DATA, _A_IP, _A_IPV4 = 7, 1, 1
+_A_CIDR, _A_PORT, _A_PROTO, _A_IFACE = 3, 4, 7, 23
 _NESTED: Final = 0x8000
 _NET_BYTEORDER: Final = 0x4000
 _MEMBER: Final = struct.Struct("=12s4s")
@@ -40,7 +41,11 @@ what holds without it too."""
 
 @dataclass(frozen=True, slots=True)
 class SetListing:
-    """A set as the kernel has it: its type, and its members' IPv4 addresses in network order."""
+    """A set as the kernel has it: its type, and its members.
+
+    A member is the IPv4 address in network order, and behind it what the set's type has more:
+    the number of the protocol and the port, or the prefix's length and the interface.
+    """
 
     kind: str
     members: frozenset[bytes]
@@ -94,10 +99,18 @@ def _members(entries: bytes) -> Iterator[bytes]:
 
 
 def _odd_members(entries: bytes) -> Iterator[bytes]:
-    """Members with a timeout, counters or a comment: somebody else made the set."""
+    """Members with more than an address: by the set's type, or a timeout, counters, a comment."""
     for number, entry in attributes(entries, 0):
-        if number != _A_DATA:
-            continue
-        for inner, value in attributes(entry, 0):
-            if inner == _A_IP:
-                yield from (raw for kind, raw in attributes(value, 0) if kind == _A_IPV4)
+        if number == _A_DATA:
+            found = dict(attributes(entry, 0))
+            address = dict(attributes(found.get(_A_IP, b""), 0)).get(_A_IPV4)
+            if address is not None:
+                yield address + _more(found)
+
+
+def _more(found: dict[int, bytes]) -> bytes:
+    if _A_PORT in found:
+        return found.get(_A_PROTO, b"\0") + found[_A_PORT]
+    if _A_IFACE in found:
+        return found.get(_A_CIDR, b"\0") + found[_A_IFACE].rstrip(b"\0")
+    return b""

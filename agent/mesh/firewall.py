@@ -8,18 +8,24 @@ A network is open to the mesh only when it is listed here as such: what is not k
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import Final
+from itertools import permutations
+from typing import Final, NamedTuple
 
-from agent.model import Access, Condition, DockerNetwork
+from agent.model import Access, Condition, Container, DockerNetwork
 
 __all__ = [
     "ACCESS_LABEL",
     "PEERS_SET",
+    "PUBLISHED_SET",
+    "SENDERS_SET",
     "Access",
     "FirewallWants",
+    "LocalBridge",
+    "PublishedPort",
+    "Sender",
     "WantedNetwork",
     "desired_firewall",
     "is_closed",
@@ -31,9 +37,18 @@ ACCESS_LABEL: Final = "hostmesh.access"
 PEERS_SET: Final = "hostmesh-peers"
 """Name of the set of peers' node addresses (ipset, hash:ip)."""
 
+PUBLISHED_SET: Final = "hostmesh-published"
+"""Name of the set of addresses and ports that containers publish (ipset, hash:ip,port)."""
+
+SENDERS_SET: Final = "hostmesh-senders"
+"""Name of the set of addresses that may come from another bridge of this host than their own
+(ipset, hash:net,iface)."""
+
 _INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 """Names iptables takes literally. A trailing ``+`` would be a wildcard (iptables(8), -i)."""
 
+_PROTOCOLS: Final = frozenset({"tcp", "udp", "sctp"})
+"""What Docker can publish."""
 
 _TIGHTNESS: Final = {Access.OPEN: 0, Access.PUBLISHED: 1, Access.CLOSED: 2}
 
@@ -59,6 +74,28 @@ class WantedNetwork:
         return self.internal or self.access is Access.CLOSED
 
 
+class LocalBridge(NamedTuple):
+    """A bridge of this host's Docker, and the only addresses that its containers may send from."""
+
+    name: str
+    subnet: IPv4Network
+
+
+class PublishedPort(NamedTuple):
+    """A port that a container shows to the mesh, at its own address."""
+
+    address: IPv4Address
+    protocol: str
+    port: int
+
+
+class Sender(NamedTuple):
+    """A container that has several networks may answer from ``address`` by another's bridge."""
+
+    address: IPv4Address
+    bridge: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirewallWants:
     """All that the firewall's rules depend on.
@@ -70,9 +107,11 @@ class FirewallWants:
         former: The subnet that this host had before the move, while it still holds it.
         uplink: Name of the interface mesh traffic comes in by and goes out by.
         peers: Node addresses of usable peers; members of a set, never rules.
+        published: Ports that containers publish; members of a set, never rules.
+        senders: What may come from another bridge than its address says; members of a set.
         networks: Docker networks inside the lease, in order of subnet.
-        local_bridges: Bridges of every Docker network of this host, inside the lease or not;
-            what comes from them is Docker's to judge.
+        bridges: Bridges of every Docker network of this host, inside the lease or not, in order
+            of name. Where their traffic goes on this host is Docker's to judge.
         docker_backend: Docker's firewall backend: "iptables", "nftables" or "" when unknown.
         conditions: What was wrong with the input; nothing of it was guessed.
     """
@@ -81,8 +120,10 @@ class FirewallWants:
     lease: IPv4Network
     uplink: str
     peers: frozenset[IPv4Address] = frozenset()
+    published: frozenset[PublishedPort] = frozenset()
+    senders: frozenset[Sender] = frozenset()
     networks: tuple[WantedNetwork, ...] = ()
-    local_bridges: tuple[str, ...] = ()
+    bridges: tuple[LocalBridge, ...] = ()
     docker_backend: str = ""
     conditions: tuple[Condition, ...] = ()
     previous: tuple[IPv4Network, ...] = ()
@@ -106,6 +147,8 @@ def desired_firewall(
     uplink: str,
     peers: Iterable[IPv4Address],
     networks: Iterable[DockerNetwork],
+    containers: Iterable[Container] = (),
+    node_address: IPv4Address | None = None,
     docker_backend: str = "",
     default_access: Access = Access.PUBLISHED,
     host_limit: Access = Access.OPEN,
@@ -120,6 +163,8 @@ def desired_firewall(
         peers: Node addresses of usable peers.
         networks: Every bridge network Docker has, docker0 included. Those outside the
             lease are never opened. Pass the last known ones while Docker does not answer.
+        containers: Every container with a network. Pass the last known ones, too.
+        node_address: Address of this host to which its peers send.
         docker_backend: ``DockerFacts.firewall_backend``.
         default_access: The mesh's default for user-defined networks without a label.
         host_limit: No network of this host is opened wider than this.
@@ -139,13 +184,16 @@ def desired_firewall(
         if any(network.subnet.subnet_of(each) for each in leases)
     ]
     odd = (_odd_bridge(network) for network in known if network not in usable)
+    containers = tuple(containers)
     return FirewallWants(
         cidr=cidr,
         lease=lease,
         uplink=uplink,
         peers=frozenset(peers),
+        published=frozenset(_published(containers, leases, node_address)),
+        senders=frozenset(_senders(containers, usable)),
         networks=tuple(wanted for wanted, _ in judged),
-        local_bridges=tuple(sorted({network.bridge for network in usable})),
+        bridges=tuple(sorted({LocalBridge(each.bridge, each.subnet) for each in usable})),
         docker_backend=docker_backend,
         conditions=(*(problem for _, problem in judged if problem), *odd),
         previous=previous,
@@ -156,6 +204,43 @@ def desired_firewall(
 def is_closed(network: DockerNetwork, default: Access, limit: Access) -> bool:
     """Whether the mesh may send nothing into ``network``; see :func:`desired_firewall`."""
     return _judged(network, default, limit)[0].closed
+
+
+def _published(
+    containers: Iterable[Container],
+    leases: tuple[IPv4Network, ...],
+    node_address: IPv4Address | None,
+) -> Iterator[PublishedPort]:
+    """Ports that the host shows to everybody or at the node address.
+
+    One that it shows at 127.0.0.1 or at an address of another LAN is not meant for the mesh.
+    """
+    for container in containers:
+        addresses = [
+            each.address
+            for each in container.attachments
+            if any(each.address in lease for lease in leases)
+        ]
+        for each in container.bindings:
+            everywhere = each.host_address.is_unspecified or each.host_address == node_address
+            if everywhere and each.protocol in _PROTOCOLS:
+                for address in addresses:
+                    yield PublishedPort(address, each.protocol, each.port)
+
+
+def _senders(
+    containers: Iterable[Container], networks: Iterable[DockerNetwork]
+) -> Iterator[Sender]:
+    """Addresses of containers that have several networks, by the bridges of the other ones.
+
+    What comes to such a container by one network is answered by the network that has its default
+    route. Docker does nothing against it.
+    """
+    bridges = {network.id: network.bridge for network in networks if not network.internal}
+    for container in containers:
+        places = [each for each in container.attachments if each.network in bridges]
+        for one, other in permutations(places, 2):
+            yield Sender(one.address, bridges[other.network])
 
 
 def _judged(

@@ -44,7 +44,7 @@ _COMMANDS = (
     ("ip-neighbour", ("ip", "neighbour")),
     ("iptables-save", ("iptables-save", "-c")),
     ("iptables-legacy-save", ("iptables-legacy-save", "-c")),
-    ("ipset", ("ipset", "list", "hostmesh-peers")),
+    ("ipset", ("ipset", "list")),
     ("sysctl", ("sysctl", "net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter")),
     ("docker-version", ("docker", "version")),
     ("docker-info", ("docker", "info")),

@@ -28,9 +28,9 @@ from agent.kernel.firewall.nftconditions import nft_chains
 from agent.kernel.firewall.operator import Judgement, Way, judge
 from agent.kernel.firewall.parse import parse_ruleset
 from agent.kernel.firewall.plan import TableEdit, plan, plan_removal, restore_text
+from agent.kernel.firewall.sets import OurSets, SetChanges
 from agent.kernel.firewall.show import shown
 from agent.kernel.firewall.variant import Programs, Variant
-from agent.kernel.ipset import PeerSet, SetChange
 from agent.mesh.firewall import PEERS_SET, FirewallWants
 from agent.model import Condition
 
@@ -87,7 +87,7 @@ class Firewall(Protocol):
         """Make the firewall as wanted. Writes nothing when nothing differs."""
 
     def remove(self) -> FirewallReport:
-        """Take out exactly what is ours, from both variants, and the set."""
+        """Take out exactly what is ours, from both variants, and the sets."""
 
     def show(self) -> str:
         """Our rules, their place among the others and their counters, for people."""
@@ -118,7 +118,7 @@ class HostFirewall:
     Args:
         programs: The iptables programs.
         writers: One per variant.
-        peers: The set of node addresses.
+        sets: Those that rules of ours name.
         flows: Connection tracking.
         variant: The variant to use; None to find where Docker's rules are.
         docker_variant: What the running dockerd writes with, None when it cannot be told.
@@ -130,7 +130,7 @@ class HostFirewall:
         *,
         programs: Programs,
         writers: Mapping[Variant, Writer],
-        peers: PeerSet,
+        sets: OurSets,
         flows: Flows,
         variant: Variant | None = None,
         docker_variant: Callable[[], Variant | None] = lambda: None,
@@ -144,7 +144,7 @@ class HostFirewall:
             docker_variant=docker_variant,
             clock=clock,
         )
-        self._peers = peers
+        self._sets = sets
         self._flows = flows
         self._clock = clock
         self._damper = Damper()
@@ -163,23 +163,23 @@ class HostFirewall:
 
     def check(self, wants: FirewallWants) -> FirewallReport:
         """See :class:`Firewall`."""
-        return self._report(self._choice.read(), wants, self._peers.difference(wants.peers))
+        return self._report(self._choice.read(), wants, self._sets.difference(wants))
 
     def apply(self, wants: FirewallWants) -> FirewallReport:
         """See :class:`Firewall`.
 
-        The set comes before the rules that name it, and ours leave the wrong variant last:
+        Sets come before the rules that name them, and ours leave the wrong variant last:
         at no moment is there a rule less than before.
         """
         reading = self._choice.read()
-        change = self._peers.difference(wants.peers)
+        change = self._sets.difference(wants)
         report = self._report(reading, wants, change)
         edits = plan(reading.ruleset, wants)
         drift = bool(edits or change) and wants == self._applied
         if drift and not self._damper.allows(self._clock()):
             return replace(report, held_back=True)
         if change:
-            self._peers.sync(wants.peers)
+            self._sets.sync(wants)
         if edits:
             self._write(reading.writer, edits, wants)
         moved = self._choice.leave_other()
@@ -198,8 +198,8 @@ class HostFirewall:
             )
         return replace(
             report,
-            peers_added=len(change.added),
-            peers_removed=len(change.removed),
+            peers_added=len(change.of(PEERS_SET).added),
+            peers_removed=len(change.of(PEERS_SET).removed),
             freed_flows=freed,
             repairs=self._damper.total,
         )
@@ -208,8 +208,7 @@ class HostFirewall:
         """See :class:`Firewall`. Works on a host whose iptables was switched meanwhile."""
         variant, words = self._choice.remove_all()
         done = list(words)
-        if self._peers.remove():
-            done.append(f"ipset {PEERS_SET}: removed")
+        done += self._sets.remove()
         self._applied = None
         if done:
             _log.info("firewall-removed", edits=tuple(done))
@@ -219,7 +218,7 @@ class HostFirewall:
         """See :class:`Firewall`."""
         variant = self._choice.read().variant
         counted = parse_ruleset(self._programs.save(variant, counters=True))
-        return shown(counted, variant=variant, peers=self._peers.members())
+        return shown(counted, variant=variant, sets=self._sets.show())
 
     def judge(self, way: Way) -> Judgement:
         """What becomes of a new ping on its way through this host. Changes nothing."""
@@ -249,12 +248,9 @@ class HostFirewall:
             reading.writer.set_policy(previous)
             _log.info("forward-policy-set", policy=previous, previous="DROP")
 
-    def _report(self, reading: Reading, wants: FirewallWants, change: SetChange) -> FirewallReport:
+    def _report(self, reading: Reading, wants: FirewallWants, change: SetChanges) -> FirewallReport:
         words = [word for edit in plan(reading.ruleset, wants) for word in edit.words()]
-        if change:
-            words.append(
-                f"ipset {PEERS_SET}: {len(change.added)} to add, {len(change.removed)} to remove"
-            )
+        words += change.words()
         variant, other = reading.variant, reading.other
         odd = misplaced(reading.ruleset, other.ruleset, variant) if reading.fixed else ()
         stray = plan_removal(other.ruleset)
@@ -335,7 +331,7 @@ def open_firewall(
     return HostFirewall(
         programs=programs,
         writers=writers,
-        peers=PeerSet(),
+        sets=OurSets(),
         flows=Flows(),
         variant=fixed,
         docker_variant=docker_variant,

@@ -13,7 +13,6 @@ from typing import Final
 
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
 from agent.kernel.firewall.rules import (
-    DOCKER_CHAIN,
     DOCKER_USER,
     ENTRIES,
     OURS,
@@ -94,8 +93,7 @@ def entry_chain(table: Table) -> str:
 
 def plan(ruleset: Ruleset, wants: FirewallWants) -> tuple[TableEdit, ...]:
     """The edits that make ``ruleset`` hold exactly what is wanted; none when it does."""
-    docker_chain = DOCKER_CHAIN in ruleset.table("filter").chains
-    chains = our_chains(wants, docker_chain=docker_chain)
+    chains = our_chains(wants)
     edits = (_plan_table(ruleset.table(name), chains[name]) for name in _TABLES)
     strays = (_removal(table) for table in _other_tables(ruleset))
     return tuple(edit for edit in (*edits, *strays) if edit)

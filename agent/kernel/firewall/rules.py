@@ -1,7 +1,7 @@
 """Our chains' rules for what is wanted. Pure: the same wants give the same text.
 
 Each rule carries its purpose as a comment. The number of rules depends on the host's own
-Docker networks, never on the number of peers: those are members of one set.
+Docker networks, never on the number of peers and containers: those are members of sets.
 
 Mesh traffic is recognised by the interface it came in by as well as by its addresses.
 Addresses alone let a container of one Docker network reach an unpublished port of another
@@ -10,16 +10,24 @@ one on the same host, which Docker had blocked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Network
 from itertools import product
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from agent.kernel.firewall.text import join_words
-from agent.mesh.firewall import PEERS_SET, Access, FirewallWants, WantedNetwork
+from agent.mesh.firewall import (
+    PEERS_SET,
+    PUBLISHED_SET,
+    SENDERS_SET,
+    Access,
+    FirewallWants,
+    LocalBridge,
+    WantedNetwork,
+)
 
 __all__ = [
     "DOCKER_CHAIN",
@@ -36,11 +44,12 @@ OURS: Final = "HOSTMESH-"
 FORWARD: Final = OURS + "FORWARD"
 INBOUND: Final = OURS + "INBOUND"
 PREROUTING: Final = OURS + "PREROUTING"
+SENDERS: Final = OURS + "SENDERS"
 POSTROUTING: Final = OURS + "POSTROUTING"
 
 DOCKER_USER: Final = "DOCKER-USER"
 DOCKER_CHAIN: Final = "DOCKER"
-"""Docker's chain of published ports in the filter table, on every engine since 1.13."""
+"""Docker's chain of published ports, on every engine since 1.13: Docker's rules are there."""
 
 ENTRIES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -52,6 +61,8 @@ ENTRIES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 """Table -> (built-in chain that traffic comes through, our chain that it must reach)."""
 
 _REPLIES: Final = "RELATED,ESTABLISHED"
+_FROM_PEERS: Final = (PEERS_SET, "src")
+_TO_PEERS: Final = (PEERS_SET, "dst")
 
 Chains = Mapping[str, tuple[str, ...]]
 
@@ -61,27 +72,20 @@ def jump_to(chain: str) -> str:
     return _rule("hostmesh: everything of ours is in this chain", chain)
 
 
-def our_chains(wants: FirewallWants, *, docker_chain: bool) -> Mapping[str, Chains]:
-    """Table -> chain -> rule bodies.
-
-    Args:
-        wants: What should pass.
-        docker_chain: The filter table has Docker's chain of published ports. Without it
-            nothing is published, so published networks show ICMP only.
-    """
-    # Peers are no rules: without them what was asked before is found at once.
-    return _our_chains(replace(wants, peers=frozenset()), docker_chain=docker_chain)
+def our_chains(wants: FirewallWants) -> Mapping[str, Chains]:
+    """Table -> chain -> rule bodies."""
+    # Members of sets are no rules: without them what was asked before is found at once.
+    none: frozenset[Any] = frozenset()
+    return _our_chains(replace(wants, peers=none, published=none, senders=none))
 
 
 @lru_cache(maxsize=4)
-def _our_chains(wants: FirewallWants, *, docker_chain: bool) -> Mapping[str, Chains]:
+def _our_chains(wants: FirewallWants) -> Mapping[str, Chains]:
     """Cached: most passes ask for the same again."""
     return MappingProxyType(
         {
-            "raw": MappingProxyType({PREROUTING: _prerouting(wants)}),
-            "filter": MappingProxyType(
-                {FORWARD: _forward(wants), INBOUND: _inbound(wants, docker_chain=docker_chain)}
-            ),
+            "raw": MappingProxyType({PREROUTING: _prerouting(wants), SENDERS: _senders(wants)}),
+            "filter": MappingProxyType({FORWARD: _forward(wants), INBOUND: _inbound(wants)}),
             "nat": MappingProxyType({POSTROUTING: _postrouting(wants)}),
         }
     )
@@ -95,6 +99,11 @@ def _prerouting(wants: FirewallWants) -> tuple[str, ...]:
     up = wants.uplink
     closed = [network.subnet for network in wants.networks if network.closed]
     return (
+        *(
+            _rule("hostmesh: not from the subnet of the bridge", SENDERS,
+                  source=bridge.subnet, not_source=True, inp=bridge.name)
+            for bridge in _held(wants)
+        ),
         *(
             _rule(
                 "hostmesh: own addresses do not come from outside", "RETURN", source=lease, inp=up
@@ -110,10 +119,44 @@ def _prerouting(wants: FirewallWants) -> tuple[str, ...]:
             for lease, cidr in product(wants.leases, wants.cidrs)
         ),
         *(
-            _rule("hostmesh: other hosts themselves", "ACCEPT", dest=lease, inp=up, peers="src")
+            _rule("hostmesh: other hosts themselves", "ACCEPT",
+                  dest=lease, inp=up, match_set=_FROM_PEERS)
             for lease in wants.leases
         ),
-    )
+    )  # fmt: skip
+
+
+def _held(wants: FirewallWants) -> Iterator[LocalBridge]:
+    """Bridges whose containers are held to the bridge's own subnet.
+
+    Not one that is the uplink as well (a Docker network on the LAN's own bridge): the traffic of
+    every other host comes in by it.
+    """
+    return (bridge for bridge in wants.bridges if bridge.name != wants.uplink)
+
+
+def _senders(wants: FirewallWants) -> tuple[str, ...]:
+    """Mesh traffic that a container sends with an address which its bridge does not have.
+
+    Docker grants NET_RAW, so a container writes any source it likes. Other hosts believe the
+    source of what arrives by their uplink: it can be checked here only. Within one bridge
+    nothing is checked, with br_netfilter neither: a container there may route for others.
+    """
+    return (
+        _rule("hostmesh: of a container with several networks", "RETURN",
+              match_set=(SENDERS_SET, "src,src")),
+        *(_rule("hostmesh: forged, from a container", "DROP", source=cidr) for cidr in wants.cidrs),
+        _rule("hostmesh: forged, as another host", "DROP", match_set=_FROM_PEERS),
+        *(
+            _rule("hostmesh: stays within the bridge", "RETURN",
+                  dest=bridge.subnet, inp=bridge.name)
+            for bridge in _held(wants)
+        ),
+        *(
+            _rule("hostmesh: forged, to the mesh from elsewhere", "DROP", dest=cidr)
+            for cidr in wants.cidrs
+        ),
+    )  # fmt: skip
 
 
 def _forward(wants: FirewallWants) -> tuple[str, ...]:
@@ -144,7 +187,7 @@ def _forward(wants: FirewallWants) -> tuple[str, ...]:
         ),
         *(
             _rule("hostmesh: from other hosts themselves", INBOUND,
-                  dest=lease, inp=up, peers="src")
+                  dest=lease, inp=up, match_set=_FROM_PEERS)
             for lease in leases
         ),
         *(
@@ -154,7 +197,7 @@ def _forward(wants: FirewallWants) -> tuple[str, ...]:
         ),
         *(
             _rule("hostmesh: replies to other hosts themselves", "ACCEPT",
-                  source=lease, out=up, peers="dst", states=_REPLIES)
+                  source=lease, out=up, match_set=_TO_PEERS, states=_REPLIES)
             for lease in leases
         ),
         *(
@@ -166,8 +209,8 @@ def _forward(wants: FirewallWants) -> tuple[str, ...]:
         ),
         *(
             _rule("hostmesh: from a Docker network of this host, left to Docker", "RETURN",
-                  dest=lease, inp=bridge)
-            for bridge in wants.local_bridges
+                  dest=lease, inp=bridge.name)
+            for bridge in wants.bridges
             for lease in leases
         ),
         *(
@@ -178,7 +221,7 @@ def _forward(wants: FirewallWants) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _inbound(wants: FirewallWants, *, docker_chain: bool) -> tuple[str, ...]:
+def _inbound(wants: FirewallWants) -> tuple[str, ...]:
     """Mesh traffic to this host's containers. What falls through meets FORWARD's last rule."""
     closed = [network.subnet for network in wants.networks if network.closed]
     accepting = [network for network in wants.networks if not network.closed]
@@ -191,28 +234,24 @@ def _inbound(wants: FirewallWants, *, docker_chain: bool) -> tuple[str, ...]:
         *(
             body
             for network in accepting
-            for body in _opened(network, docker_chain=docker_chain)
+            for body in _opened(network)
         ),
     )  # fmt: skip
 
 
-def _opened(network: WantedNetwork, *, docker_chain: bool) -> tuple[str, ...]:
+def _opened(network: WantedNetwork) -> tuple[str, ...]:
     """Rules for one network that is not closed.
 
-    A published network asks Docker's own chain of published ports, and falls through to the
-    DROP after it: engines before 28 leave the unpublished ones to FORWARD's policy, which
-    may well be ACCEPT.
+    A published network looks its ports up in a set, and falls through to the DROP after it.
+    Docker's own chain does not tell at which address of the host a port is published.
     """
     subnet, bridge = network.subnet, network.bridge
     if network.access is Access.OPEN:
         return (_rule("hostmesh: open network", "ACCEPT", dest=subnet, out=bridge),)
-    ping = _rule("hostmesh: ICMP", "ACCEPT", dest=subnet, out=bridge, protocol="icmp")
-    if not docker_chain:
-        return (ping,)
     return (
-        ping,
-        _rule("hostmesh: published ports, as Docker knows them", DOCKER_CHAIN,
-              dest=subnet, out=bridge),
+        _rule("hostmesh: ICMP", "ACCEPT", dest=subnet, out=bridge, protocol="icmp"),
+        _rule("hostmesh: published ports", "ACCEPT",
+              dest=subnet, out=bridge, match_set=(PUBLISHED_SET, "dst,dst")),
     )  # fmt: skip
 
 
@@ -242,23 +281,24 @@ def _rule(
     target: str,
     *,
     source: IPv4Network | None = None,
+    not_source: bool = False,
     dest: IPv4Network | None = None,
     inp: str = "",
     not_inp: bool = False,
     out: str = "",
     protocol: str = "",
-    peers: str = "",
+    match_set: tuple[str, str] | None = None,
     states: str = "",
     not_states: str = "",
 ) -> str:
     """One rule's body, in the order iptables-save prints."""
     words: list[str] = []
-    words += ["-s", str(source)] if source else []
+    words += ([*(["!"] if not_source else []), "-s", str(source)]) if source else []
     words += ["-d", str(dest)] if dest else []
     words += ([*(["!"] if not_inp else []), "-i", inp]) if inp else []
     words += ["-o", out] if out else []
     words += ["-p", protocol] if protocol else []
-    words += ["-m", "set", "--match-set", PEERS_SET, peers] if peers else []
+    words += ["-m", "set", "--match-set", *match_set] if match_set else []
     words += ["-m", "conntrack", "--ctstate", states] if states else []
     words += ["-m", "conntrack", "!", "--ctstate", not_states] if not_states else []
     words += ["-m", "comment", "--comment", comment, "-j", target]

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
 from agent.kernel.firewall.parse import Chain, Ruleset
 from agent.kernel.firewall.plan import entry_chain, is_ours
 from agent.kernel.firewall.rules import ENTRIES, OURS
-from agent.mesh.firewall import PEERS_SET
 
 __all__ = ["shown"]
 
 
-def shown(ruleset: Ruleset, *, variant: str, peers: frozenset[IPv4Address] | None) -> str:
+def shown(ruleset: Ruleset, *, variant: str, sets: tuple[str, ...]) -> str:
     """Text of several lines. Numbers are packets and bytes, in iptables-save's form.
 
     Args:
         ruleset: Read with counters.
         variant: The iptables variant that was read.
-        peers: Members of the set of node addresses; None when there is no set.
+        sets: Lines about the sets that rules of ours name.
     """
     lines = [f"iptables-{variant}"]
     for name, (base, _entry) in ENTRIES.items():
@@ -29,9 +26,7 @@ def shown(ruleset: Ruleset, *, variant: str, peers: frozenset[IPv4Address] | Non
         for chain_name, chain_found in table.chains.items():
             if chain_name.startswith(OURS):
                 lines += _ours(name, chain_found)
-    count = "absent" if peers is None else f"{len(peers)} members"
-    lines += [f"ipset {PEERS_SET}: {count}", *(f"  {address}" for address in sorted(peers or ()))]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *sets]) + "\n"
 
 
 def _foreign(table: str, chain: Chain | None) -> list[str]:

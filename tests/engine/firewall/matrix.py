@@ -4,6 +4,7 @@ A scene is two or more hosts of a lab, each with the same containers:
 
     open0   on docker0          port 80 published as 8080 of the host (TCP, UDP), 81 not
     shown   on network "blue"   port 80 published as 8081, 81 not
+    local   on network "blue"   port 80 published on 127.0.0.1, 81 on the node address
     other   on network "green"  nothing published
     vault   on network "vault", made with --internal
 
@@ -35,8 +36,10 @@ _INSIDE = "/run/hostmesh-prober.py"
 _WORLD = "203.0.113.7"
 _WORLD_PORT = 81  # 80 is the lab's own web server
 _TIMEOUT_S = 1.0
-_NETWORKS = {"open0": "", "shown": "blue", "other": "green", "vault": "vault"}
+_NETWORKS = {"open0": "", "shown": "blue", "local": "blue", "other": "green", "vault": "vault"}
 _PUBLISHED = {"open0": 8080, "shown": 8081}
+_ELSEWHERE = "10.127.255.9"
+"""In the mesh's range and of no host here."""
 _EVERY = ("tcp80", "udp80", "tcp81", "udp81", "icmp")
 _SHUT = ("tcp81", "udp81")
 
@@ -57,6 +60,9 @@ PAIRS = {
     "container": Pair("container → container of another host, docker0, any port"),
     "published": Pair("container → container of another host, user network, published and ICMP"),
     "unpublished": Pair("container → container of another host, user network, unpublished", True),
+    "elsewhere-published": Pair(
+        "other host, its containers → user network, published on 127.0.0.1 only", True
+    ),
     "host": Pair("host → container of another host, docker0, any port"),
     "host-published": Pair("host → container of another host, user network, published and ICMP"),
     "to-host": Pair("container → another host, and its own host"),
@@ -66,13 +72,12 @@ PAIRS = {
     "isolation": Pair("network A → network B of one host", True),
     "internal": Pair("other host, its containers, non-peer → internal network, and back", True),
     "internal-own": Pair("other network → internal network of one host, and back", True),
+    "forged": Pair("container with a source that its bridge does not have → other host", True),
 }
 
 CUT_WITHOUT_DOCKER = {
     "iptables -F": frozenset(
         [
-            "published",
-            "host-published",
             "to-host",
             "world",
             "stranger-host",
@@ -82,8 +87,7 @@ CUT_WITHOUT_DOCKER = {
     ),
     "iptables -t nat -F": frozenset({"stranger-host", "world", "to-host"}),
 }
-"""What Docker's own rules did: with them gone it is a condition, and not asked here. A published
-port is known by Docker's own chain, which ``iptables -F`` empties."""
+"""What Docker's own rules did: with them gone it is a condition, and not asked here."""
 
 
 class Wanted(NamedTuple):
@@ -113,11 +117,10 @@ class Scene:
                 host.docker("network", "create", network)
             host.docker("network", "create", "--internal", "vault")
             for name, network in _NETWORKS.items():
-                port = _PUBLISHED.get(name)
                 host.start_container(
                     name,
                     network=network or None,
-                    publish=[f"{port}:80", f"{port}:80/udp"] if port else [],
+                    publish=_publish(host, name),
                     command=["sleep", "1000000"],
                     options=["--restart", "always"],
                 )
@@ -176,7 +179,7 @@ class Scene:
         wanted = self.wanted(without)
         deadline = time.monotonic() + within_s
         while True:
-            got = reach(self._at, [each.probe for each in wanted], _TIMEOUT_S)
+            got = self._ask([each.probe for each in wanted])
             wrong = [
                 f"{each.pair}, rules of {each.tested}: {each.probe} got {answer},"
                 f" must get {each.answer}"
@@ -188,6 +191,28 @@ class Scene:
                 return []
             if time.monotonic() > deadline:
                 return wrong
+
+    def _ask(self, probes: Sequence[Probe]) -> list[str | None]:
+        """What each probe got; of a forged one its source, if the other side has seen it.
+
+        A true packet from the same host behind the forged ones says that they had time.
+        """
+        forged = [each for each in probes if each.how == "forge"]
+        for each in forged:
+            self._at[each.by].ask("forge", to=each.to, port=81, source=each.source)
+            self._at[each.by].answers(1)
+        true = [each for each in probes if each.how != "forge"]
+        got = dict(zip(true, reach(self._at, true, _TIMEOUT_S), strict=True))
+        names = {address: name for name, address in self.addresses.items()}
+        seen = {each.to: self._at[names[each.to]].seen("udp") for each in forged}
+        return [
+            got[each]
+            if each.how != "forge"
+            else each.source
+            if each.source in seen[each.to]
+            else None
+            for each in probes
+        ]
 
     def _probe(self, by: str, to: str, how: str) -> Probe:
         return Probe(by, self.addresses.get(to, to), how)
@@ -214,6 +239,11 @@ class Scene:
             ports = ("tcp81", "udp81", "icmp")
             yield from self._rows("to-host", here, name, there, ports, asker.address)
         yield from self._rows("host", there, here, f"open0@{there}", _EVERY, asker.address)
+        for by in (here, f"open0@{here}", f"shown@{here}"):
+            mine = self.addresses[by]
+            yield from self._rows("published", there, by, f"local@{there}", ("tcp81",), mine)
+            shut = ("tcp80", "udp80", "udp81")
+            yield from self._rows("elsewhere-published", there, by, f"local@{there}", shut, None)
         public = ("tcp80", "udp80", "icmp")
         yield from self._rows(
             "host-published", there, here, f"shown@{there}", public, asker.address
@@ -221,6 +251,21 @@ class Scene:
         yield from self._rows("unpublished", there, here, f"shown@{there}", _SHUT, None)
         yield from self._rows("internal", there, here, f"vault@{there}", _EVERY, None)
         yield from self._rows("internal", there, f"vault@{there}", f"open0@{here}", _EVERY, None)
+        yield from self._forged(asker, tested)
+
+    def _forged(self, asker: Host, tested: Host) -> Iterator[Wanted]:
+        """The sender's own host is the one whose rules are tested."""
+        here, there = asker.name, tested.name
+        nobody = {
+            by: f"{self.addresses[f'{by}@{here}'].rpartition('.')[0]}.250" for by in _NETWORKS
+        }
+        for by, neighbour in (("open0", "shown"), ("shown", "other"), ("vault", "open0")):
+            for to in (there, f"open0@{there}"):
+                for source in (_ELSEWHERE, nobody[neighbour]):
+                    probe = Probe(f"{by}@{here}", self.addresses[to], "forge", source)
+                    yield Wanted("forged", here, probe, None)
+            probe = Probe(f"{by}@{here}", self.addresses[f"open0@{there}"], "forge", "203.0.113.99")
+            yield Wanted("forged", here, probe, None)
 
     def _alone(self, host: Host) -> Iterator[Wanted]:
         name = host.name
@@ -230,7 +275,7 @@ class Scene:
             yield from self._rows("world", name, inside, _WORLD, world, host.address)
             ports = ("tcp81", "udp81", "icmp")
             yield from self._rows("to-host", name, inside, name, ports, self.addresses[inside])
-        for to in ("open0", "shown", "other", "vault"):
+        for to in ("open0", "shown", "local", "other", "vault"):
             pair = "internal" if to == "vault" else "stranger"
             yield from self._rows(pair, name, "stranger", f"{to}@{name}", _EVERY, None)
         for port in _PUBLISHED.values():
@@ -250,6 +295,14 @@ class Scene:
                     "internal-own", name, f"{one}@{name}", f"{two}@{name}", _EVERY, None
                 )
         yield from self._rows("internal-own", name, f"vault@{name}", _WORLD, ("icmp",), None)
+
+
+def _publish(host: Host, name: str) -> list[str]:
+    """The container's ports as ``-p`` has them."""
+    if name == "local":
+        return ["127.0.0.1:8082:80", "127.0.0.1:8082:80/udp", f"{host.address}:8083:81"]
+    port = _PUBLISHED.get(name)
+    return [f"{port}:80", f"{port}:80/udp"] if port else []
 
 
 def _await_running(host: Host, name: str) -> dict[str, dict[str, object]]:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Any
 
 import structlog
@@ -15,7 +15,23 @@ import structlog
 from agent.errors import HostmeshError
 from agent.kernel.firewall import FirewallReport, RuleMonitor, open_firewall
 from agent.mesh.firewall import FirewallWants, desired_firewall
-from agent.model import Access, DockerNetwork
+from agent.model import Access, Attachment, Binding, Container, DockerNetwork
+
+
+def container_of(said: dict[str, Any]) -> Container:
+    """Networks are named by their bridges: ``{"networks": {"br-app": "10.65.128.2"}, …}``."""
+    return Container(
+        id=said["name"],
+        name=said["name"],
+        attachments=tuple(
+            Attachment(bridge, IPv4Address(address), "")
+            for bridge, address in said["networks"].items()
+        ),
+        bindings=frozenset(
+            Binding(protocol, port, ip_address(shown_at))
+            for protocol, port, shown_at in said.get("published", ())
+        ),
+    )
 
 
 def wants_of(said: dict[str, Any]) -> FirewallWants:
@@ -28,6 +44,8 @@ def wants_of(said: dict[str, Any]) -> FirewallWants:
         default_access=Access(said.get("default_access", "published")),
         host_limit=Access(said.get("host_limit", "open")),
         docker_backend=said.get("docker_backend", ""),
+        node_address=IPv4Address(said["node_address"]),
+        containers=[container_of(each) for each in said["containers"]],
         networks=[
             DockerNetwork(
                 id=network["bridge"],

@@ -35,12 +35,28 @@ NETWORKS: tuple[dict[str, Any], ...] = tuple(
     {"bridge": bridge, "subnet": subnet, "internal": bridge == "br-int"}
     for bridge, (subnet, *_) in BRIDGES.items()
 )
+CONTAINERS: tuple[dict[str, Any], ...] = (
+    {
+        "name": "c0",
+        "networks": {"docker0": C0},
+        "published": [("tcp", 80, "0.0.0.0"), ("udp", 80, "0.0.0.0")],  # noqa: S104
+    },
+    {
+        "name": "a1",
+        "networks": {"br-app": A1},
+        "published": [("tcp", 80, "0.0.0.0"), ("tcp", 80, "::")],  # noqa: S104
+    },
+    {"name": "i1", "networks": {"br-int": I1}},
+    {"name": "o1", "networks": {"br-old": O1}},
+)
 WANTS: dict[str, Any] = {
     "cidr": CIDR,
     "lease": LEASE,
     "uplink": "eth0",
     "peers": [PEER],
     "networks": NETWORKS,
+    "containers": CONTAINERS,
+    "node_address": HOST,
 }
 
 

@@ -105,7 +105,17 @@ def probe_icmp(request: dict[str, Any]) -> str | None:
     return None
 
 
-PROBES = {"tcp": probe_tcp, "udp": probe_udp, "icmp": probe_icmp}
+def forge(request: dict[str, Any]) -> None:
+    """Send one UDP packet with any source, as whoever has NET_RAW may. No answer comes here."""
+    data = b"forged"
+    udp = struct.pack("!HHHH", 4321, request["port"], 8 + len(data), 0) + data
+    ends = socket.inet_aton(request["source"]) + socket.inet_aton(request["to"])
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(header + ends + udp, (request["to"], 0))
+
+
+PROBES = {"tcp": probe_tcp, "udp": probe_udp, "icmp": probe_icmp, "forge": forge}
 
 
 def answer(request: dict[str, Any]) -> None:

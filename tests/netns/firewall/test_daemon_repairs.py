@@ -20,7 +20,7 @@ from agent.errors import FirewallError
 from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.nft import NftWriter
 from agent.kernel.firewall.plan import TableEdit
-from agent.kernel.ipset import PeerSet
+from agent.kernel.ipset import peer_set
 from agent.mesh.firewall import PEERS_SET, FirewallWants
 from agent.model import DockerFacts, DockerNetwork, DockerState
 from tests.netns.netlab import Host, Lan, eventually
@@ -104,10 +104,10 @@ def test_promise_5_a_changed_set_which_nobody_tells_of_is_put_right_by_the_timer
     member: Member,
 ) -> None:
     run = member.host.call
-    assert run(PeerSet().members) == frozenset([PEER.node_address])
+    assert run(peer_set().members) == frozenset([PEER.node_address])
     run(subprocess.run, ["ipset", "flush", PEERS_SET], check=True)
     run(subprocess.run, ["ipset", "add", PEERS_SET, "192.0.2.66"], check=True)
-    eventually(lambda: run(PeerSet().members) == frozenset([PEER.node_address]), 10)
+    eventually(lambda: run(peer_set().members) == frozenset([PEER.node_address]), 10)
     observer = member.agent._observer
     eventually(lambda: observer.tally.repairs["rules"] >= 1)
     last, _when_s = observer.tally.last_repair or ("", 0.0)

@@ -122,7 +122,8 @@ def test_show_says_where_ours_stand_and_what_they_counted(docked: Rig) -> None:
 
 def test_the_dry_run_is_what_restore_takes(docked: Rig) -> None:
     text = docked.firewall("render")
-    docked.host.run("ipset", "create", "hostmesh-peers", "hash:ip")
+    for name, kind in (("peers", "ip"), ("published", "ip,port"), ("senders", "net,iface")):
+        docked.host.run("ipset", "create", f"hostmesh-{name}", f"hash:{kind}")
     docked.restore(text)
     report = docked.firewall("check")
     assert [edit for edit in report["edits"] if not edit.startswith("ipset")] == []

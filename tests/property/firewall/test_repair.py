@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
 from agent.kernel.firewall.plan import entry_chain, plan, plan_removal, restore_text
 from agent.kernel.firewall.rules import ENTRIES, OURS
-from agent.mesh.firewall import Access, FirewallWants, WantedNetwork
+from agent.mesh.firewall import Access, FirewallWants, LocalBridge, WantedNetwork
 from tests.property.firewall.model import BUILT_IN, State, restore, save
 
 pytestmark = pytest.mark.property
@@ -47,7 +47,7 @@ def wants(draw: st.DrawFn) -> FirewallWants:
         uplink="eth0",
         peers=frozenset({IPv4Address("192.168.9.2")}),
         networks=networks,
-        local_bridges=tuple(network.bridge for network in networks),
+        bridges=tuple(LocalBridge(each.bridge, each.subnet) for each in networks),
     )
 
 

@@ -107,7 +107,7 @@ def test_promises_5_and_8_no_rule_opens_more_than_the_two_cidrs(found: list[IPv4
     )
     for network in wants.networks:
         assert network.subnet.subnet_of(own) or network.subnet.subnet_of(former)
-    chains = our_chains(wants, docker_chain=True)
+    chains = our_chains(wants)
     for bodies in (rules for table in chains.values() for rules in table.values()):
         for words in map(str.split, bodies):
             for option in ("-s", "-d"):

@@ -90,13 +90,13 @@ def test_networks_outside_the_lease_are_never_opened_but_are_known_as_local() ->
         network("br-old", "172.18.0.0/16", "open"), network("br-wide", "10.64.0.0/15", "open")
     )
     assert wants.networks == ()
-    assert wants.local_bridges == ("br-old", "br-wide")
+    assert [bridge.name for bridge in wants.bridges] == ["br-old", "br-wide"]
 
 
 @pytest.mark.parametrize("bridge", ["", "br+", "a b", 'x"; -j ACCEPT', "sixteen-letters-x", "a\nb"])
 def test_a_bridge_name_iptables_would_not_take_literally_is_left_out(bridge: str) -> None:
     wants = desired(network(bridge, "10.65.128.0/24"))
-    assert (wants.networks, wants.local_bridges) == ((), ())
+    assert (wants.networks, wants.bridges) == ((), ())
     assert [condition.name for condition in wants.conditions] == ["network-bridge-unusable"]
 
 

@@ -12,8 +12,8 @@ from tests.unit.firewall.wanted import CLOSED, DOCKER_20, INTERNAL, OPEN, SHOWN,
 pytestmark = pytest.mark.unit
 
 
-def bodies(wanted: FirewallWants, *, docker_chain: bool = True) -> list[str]:
-    chains = our_chains(wanted, docker_chain=docker_chain)
+def bodies(wanted: FirewallWants) -> list[str]:
+    chains = our_chains(wanted)
     return [rule for table in chains.values() for rules in table.values() for rule in rules]
 
 
@@ -28,7 +28,7 @@ def test_the_number_of_rules_is_that_of_networks_not_of_peers() -> None:
 
 def test_every_rule_that_lets_something_in_looks_at_the_uplink_first() -> None:
     """Promise 5: addresses alone let one network of a host into another."""
-    chains = our_chains(wants(OPEN, SHOWN, CLOSED), docker_chain=True)
+    chains = our_chains(wants(OPEN, SHOWN, CLOSED))
     for rules in (chains["filter"]["HOSTMESH-FORWARD"], chains["raw"]["HOSTMESH-PREROUTING"]):
         for spec in map(parse_rule, rules):
             if spec.target in {"ACCEPT", "HOSTMESH-INBOUND"}:
@@ -41,18 +41,21 @@ def test_nothing_opens_a_closed_network() -> None:
     for body in bodies(wants(CLOSED, INTERNAL)):
         spec = parse_rule(body)
         if "10.65.129.0/24" in body or "10.65.130.0/24" in body:
-            assert spec.target in {"RETURN", "DROP"}
+            assert spec.target in {"RETURN", "DROP", "HOSTMESH-SENDERS"}
         if "br-i" in body or "br-c" in body:
-            assert spec.target in {"RETURN", "DROP"}
+            assert spec.target in {"RETURN", "DROP", "HOSTMESH-SENDERS"}
 
 
-def test_what_a_published_network_publishes_is_asked_of_dockers_chain_if_it_is_there() -> None:
-    assert any(body.endswith("-j DOCKER") for body in bodies(wants(SHOWN)))
-    assert not any(body.endswith("-j DOCKER") for body in bodies(wants(SHOWN), docker_chain=False))
+def test_what_a_network_publishes_is_looked_up_in_a_set_and_never_asked_of_dockers_chain() -> None:
+    (body,) = (body for body in bodies(wants(SHOWN)) if "hostmesh-published" in body)
+    assert body.startswith(
+        "-d 10.65.128.0/24 -o br-a -m set --match-set hostmesh-published dst,dst"
+    )
+    assert not any(body.endswith("-j DOCKER") for body in bodies(wants(OPEN, SHOWN, CLOSED)))
 
 
 def test_the_last_rule_drops_strangers_whatever_the_policy() -> None:
-    last = our_chains(wants(OPEN), docker_chain=True)["filter"]["HOSTMESH-FORWARD"][-1]
+    last = our_chains(wants(OPEN))["filter"]["HOSTMESH-FORWARD"][-1]
     assert last.startswith("-d 10.65.0.0/16 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT")
     assert last.endswith("-j DROP")
 

@@ -226,7 +226,7 @@ def coming(bridge: str, to: str) -> Way:
 
 def judged(way: Way, user: str = "") -> Judgement:
     """Under our rules as they are written, behind ``user`` in DOCKER-USER."""
-    chains = our_chains(wants(OPEN, SHOWN, CLOSED, INTERNAL), docker_chain=True)["filter"]
+    chains = our_chains(wants(OPEN, SHOWN, CLOSED, INTERNAL))["filter"]
     names = "".join(f":{name} - [0:0]\n" for name in chains)
     rules = "".join(f"-A {name} {body}\n" for name, found in chains.items() for body in found)
     jump = f"{user}-A DOCKER-USER -j HOSTMESH-FORWARD\n"

@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, IPv4Network
 
-from agent.mesh.firewall import Access, FirewallWants, WantedNetwork
+from agent.mesh.firewall import Access, FirewallWants, LocalBridge, WantedNetwork
 
 
 def wants(*networks: WantedNetwork, peers: int = 1, docker_backend: str = "") -> FirewallWants:
@@ -12,7 +12,7 @@ def wants(*networks: WantedNetwork, peers: int = 1, docker_backend: str = "") ->
         uplink="eth0",
         peers=frozenset(IPv4Address("192.168.0.0") + n for n in range(peers)),
         networks=networks,
-        local_bridges=tuple(network.bridge for network in networks),
+        bridges=tuple(LocalBridge(each.bridge, each.subnet) for each in networks),
         docker_backend=docker_backend,
     )
 

@@ -1,0 +1,94 @@
+"""Containers write any source they like (NET_RAW): what of it leaves their host."""
+
+import pytest
+
+from tests.netns.firewall.fwlab import A1, C0, HOST, PEER, PEER_CONTAINER, WANTS, Rig
+from tests.netns.firewall.probing import Probe
+from tests.netns.firewall.test_packets import ALL
+
+pytestmark = pytest.mark.netns
+
+ELSEWHERE = "10.67.0.9"
+"""A container of a host that is not here."""
+THIRD = "192.168.9.4"
+"""The node address of another peer."""
+GATEWAY = "10.65.0.1"
+"""docker0's own address."""
+TO_PEER = {"to": PEER_CONTAINER, "at": "peer"}
+TO_NODE = {"to": PEER, "at": "peer"}
+TO_HOST = {"to": GATEWAY, "at": "host"}
+FORGED = (
+    ("c0", ELSEWHERE, TO_PEER),
+    ("c0", "10.65.128.77", TO_PEER),
+    ("c0", "203.0.113.9", TO_PEER),
+    ("c0", ELSEWHERE, TO_NODE),
+    ("c0", THIRD, TO_NODE),
+    ("c0", ELSEWHERE, TO_HOST),
+    ("a1", C0, TO_PEER),
+    ("o1", ELSEWHERE, TO_PEER),
+    ("o1", "10.65.128.77", TO_PEER),
+)
+
+
+def arrived(rig: Rig, by: str, source: str, where: dict[str, str]) -> bool:
+    """Whether a packet with that source gets there; a true one behind it says that it had time."""
+    rig.at[where["at"]].seen("udp")
+    rig.at[by].ask("forge", to=where["to"], port=81, source=source)
+    rig.at[by].answers(1)
+    assert rig.reach(Probe(by, where["to"], "udp81"), timeout_s=5) != [None]
+    return source in rig.at[where["at"]].seen("udp")
+
+
+def test_promise_5_a_container_sends_to_the_mesh_from_its_bridges_subnet_only(docked: Rig) -> None:
+    docked.firewall("apply", networks=[])
+    assert [each for each in FORGED if not arrived(docked, *each)] == [], "the rig is worth a test"
+    docked.firewall("apply", peers=[PEER, THIRD])
+    assert [each for each in FORGED if arrived(docked, *each)] == []
+    docked.expect(*ALL)
+
+
+def test_what_is_no_mesh_traffic_is_not_looked_at(docked: Rig) -> None:
+    """A container may route for others: within its bridge, and to the world."""
+    docked.firewall("apply")
+    assert arrived(docked, "c0", "172.29.0.7", TO_HOST)
+    assert arrived(docked, "c0", "172.29.0.7", TO_NODE)
+
+
+def test_senders_follow_dockers_networks(docked: Rig) -> None:
+    """docker0 on another subnet, a network that came, one that went."""
+    networks = {each["bridge"]: each for each in WANTS["networks"]}
+    docked.firewall("apply", networks=[networks["br-old"]])
+    assert arrived(docked, "c0", ELSEWHERE, TO_PEER), "not known as Docker's"
+    docked.firewall("apply", networks=list(networks.values()))
+    assert not arrived(docked, "c0", ELSEWHERE, TO_PEER)
+    moved = {**networks["docker0"], "subnet": "10.65.64.0/18"}
+    docked.firewall("apply", networks=[moved, networks["br-app"]])
+    docked.expect((Probe("c0", PEER_CONTAINER, "tcp81"), None))
+    docked.expect((Probe("a1", PEER_CONTAINER, "tcp81"), A1))
+
+
+def test_a_docker_network_on_the_uplinks_own_bridge_cuts_nobody_off(docked: Rig) -> None:
+    lan = {"bridge": "eth0", "subnet": "192.168.9.0/24"}
+    docked.firewall("apply", networks=[*WANTS["networks"], lan])
+    docked.expect(
+        (Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER),
+        (Probe("c0", PEER_CONTAINER, "tcp81"), C0),
+        (Probe("stranger", HOST, "tcp8080"), "192.168.9.3"),
+    )
+
+
+def test_a_container_with_several_networks_answers_by_any_of_them(docked: Rig) -> None:
+    """What came by one network leaves by the one with the default route, with its source."""
+    both = {"name": "c0", "networks": {"docker0": C0, "br-app": "10.65.128.9"}}
+    inside = {"name": "i1", "networks": {"docker0": "10.65.0.9", "br-int": "10.65.129.9"}}
+    docked.firewall("apply", containers=[both, inside])
+    assert arrived(docked, "c0", "10.65.128.9", TO_PEER)
+    assert arrived(docked, "a1", C0, TO_PEER)
+    for forged in (
+        ("c0", "10.65.128.10", TO_PEER),
+        ("o1", "10.65.128.9", TO_PEER),
+        ("c0", "10.65.129.9", TO_PEER),
+    ):
+        assert not arrived(docked, *forged), forged
+    docked.firewall("apply", containers=[])
+    assert not arrived(docked, "c0", "10.65.128.9", TO_PEER)
