@@ -119,6 +119,7 @@ class Known:
                 version=facts.version or self.docker.version,
                 bridge=facts.bridge or self.docker.bridge,
                 networks=facts.networks or self.docker.networks,
+                other_bridges=facts.other_bridges or self.docker.other_bridges,
                 containers=facts.containers or self.docker.containers,
                 firewall_backend=facts.firewall_backend or self.docker.firewall_backend,
             )

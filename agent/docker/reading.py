@@ -130,6 +130,7 @@ def read_engine(client: docker.APIClient, socket: Path) -> EngineReading:
         version=str(version.get("Version") or ""),
         bridge=next((network for network in bridges if network.default), None),
         networks=bridges,
+        other_bridges=tuple(sorted(_bridge(each) for each in networks if _ipam(each) is None)),
         pools=pools,
         running=tuple(sorted(container_name(c) for c in active)),
         containers=_attached(active),
@@ -194,17 +195,20 @@ def _network(raw: Mapping[str, Any]) -> DockerNetwork | None:
     ipam = _ipam(raw)
     if ipam is None or raw.get("Driver") != "bridge":
         return None
-    identity = str(raw["Id"])
-    options = raw.get("Options") or {}
     return DockerNetwork(
-        id=identity,
+        id=str(raw["Id"]),
         name=str(raw.get("Name")),
-        bridge=str(options.get(BRIDGE_NAME) or f"br-{identity[:12]}"),
+        bridge=_bridge(raw),
         subnet=ipam[0],
         internal=bool(raw.get("Internal")),
         default=raw.get("Name") == "bridge",
         labels=MappingProxyType(dict(raw.get("Labels") or {})),
     )
+
+
+def _bridge(raw: Mapping[str, Any]) -> str:
+    """Return the name of a network's Linux bridge."""
+    return str((raw.get("Options") or {}).get(BRIDGE_NAME) or f"br-{str(raw['Id'])[:12]}")
 
 
 def _own_network(raw: Mapping[str, Any]) -> NetworkReading | None:

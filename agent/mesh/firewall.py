@@ -75,10 +75,13 @@ class WantedNetwork:
 
 
 class LocalBridge(NamedTuple):
-    """A bridge of this host's Docker, and the only addresses that its containers may send from."""
+    """A bridge of this host's Docker, and the only addresses that its containers may send from.
+
+    A network without IPv4 has no subnet.
+    """
 
     name: str
-    subnet: IPv4Network
+    subnet: IPv4Network | None
 
 
 class PublishedPort(NamedTuple):
@@ -147,6 +150,7 @@ def desired_firewall(
     uplink: str,
     peers: Iterable[IPv4Address],
     networks: Iterable[DockerNetwork],
+    other_bridges: Iterable[str] = (),
     containers: Iterable[Container] = (),
     node_address: IPv4Address | None = None,
     docker_backend: str = "",
@@ -163,6 +167,7 @@ def desired_firewall(
         peers: Node addresses of usable peers.
         networks: Every bridge network Docker has, docker0 included. Those outside the
             lease are never opened. Pass the last known ones while Docker does not answer.
+        other_bridges: Bridges of Docker's networks without IPv4.
         containers: Every container with a network. Pass the last known ones, too.
         node_address: Address of this host to which its peers send.
         docker_backend: ``DockerFacts.firewall_backend``.
@@ -193,7 +198,7 @@ def desired_firewall(
         published=frozenset(_published(containers, leases, node_address)),
         senders=frozenset(_senders(containers, usable)),
         networks=tuple(wanted for wanted, _ in judged),
-        bridges=tuple(sorted({LocalBridge(each.bridge, each.subnet) for each in usable})),
+        bridges=_bridges(usable, other_bridges),
         docker_backend=docker_backend,
         conditions=(*(problem for _, problem in judged if problem), *odd),
         previous=previous,
@@ -204,6 +209,14 @@ def desired_firewall(
 def is_closed(network: DockerNetwork, default: Access, limit: Access) -> bool:
     """Whether the mesh may send nothing into ``network``; see :func:`desired_firewall`."""
     return _judged(network, default, limit)[0].closed
+
+
+def _bridges(networks: Iterable[DockerNetwork], others: Iterable[str]) -> tuple[LocalBridge, ...]:
+    subnets: dict[str, IPv4Network | None] = {
+        name: None for name in others if _INTERFACE_NAME.fullmatch(name)
+    }
+    subnets |= {network.bridge: network.subnet for network in networks}
+    return tuple(LocalBridge(name, subnets[name]) for name in sorted(subnets))
 
 
 def _published(

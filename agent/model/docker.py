@@ -101,7 +101,8 @@ class DockerFacts:
         reachable: The API answered within its deadline.
         version: Engine version such as "26.1.5", "" when unknown.
         bridge: docker0's network, None when the engine has none.
-        networks: All bridge networks, ``bridge`` included.
+        networks: All bridge networks with an IPv4 subnet, ``bridge`` included.
+        other_bridges: Bridges of the networks that have none, in order.
         running: Names of containers running, paused, restarting or just made.
         containers: Those of them that have an address on a network, in order of id.
         firewall_backend: "iptables", "nftables" (29 and later) or "" when unknown.
@@ -113,6 +114,7 @@ class DockerFacts:
     version: str = ""
     bridge: DockerNetwork | None = None
     networks: tuple[DockerNetwork, ...] = ()
+    other_bridges: tuple[str, ...] = ()
     pools: tuple[tuple[IPv4Network, int], ...] = ()
     running: tuple[str, ...] = ()
     containers: tuple[Container, ...] = ()

@@ -34,6 +34,7 @@ __all__ = [
     "DOCKER_USER",
     "ENTRIES",
     "OURS",
+    "closing_chains",
     "jump_to",
     "our_chains",
 ]
@@ -89,6 +90,37 @@ def _our_chains(wants: FirewallWants) -> Mapping[str, Chains]:
             "nat": MappingProxyType({POSTROUTING: _postrouting(wants)}),
         }
     )
+
+
+def closing_chains(leases: tuple[IPv4Network, ...], uplink: str) -> Chains:
+    """Chains of the filter table that close this host's subnets and open nothing.
+
+    For the time before Docker has said which networks there are: its containers may run already.
+
+    Args:
+        leases: Every subnet of this host.
+        uplink: Name of the uplink, "" while it is not known.
+    """
+    return MappingProxyType(
+        {
+            FORWARD: (
+                *(
+                    _rule("hostmesh: between networks of this host Docker decides",
+                          "RETURN", source=source, dest=dest, inp=uplink, not_inp=True)
+                    for source, dest in product(leases, leases)
+                ),
+                *_strangers(leases),
+            )
+        }
+    )  # fmt: skip
+
+
+def _strangers(leases: tuple[IPv4Network, ...]) -> tuple[str, ...]:
+    return tuple(
+        _rule("hostmesh: strangers reach published ports of the host only", "DROP",
+              dest=lease, not_states=f"{_REPLIES},DNAT")
+        for lease in leases
+    )  # fmt: skip
 
 
 def _prerouting(wants: FirewallWants) -> tuple[str, ...]:
@@ -151,6 +183,7 @@ def _senders(wants: FirewallWants) -> tuple[str, ...]:
             _rule("hostmesh: stays within the bridge", "RETURN",
                   dest=bridge.subnet, inp=bridge.name)
             for bridge in _held(wants)
+            if bridge.subnet is not None
         ),
         *(
             _rule("hostmesh: forged, to the mesh from elsewhere", "DROP", dest=cidr)
@@ -211,13 +244,10 @@ def _forward(wants: FirewallWants) -> tuple[str, ...]:
             _rule("hostmesh: from a Docker network of this host, left to Docker", "RETURN",
                   dest=lease, inp=bridge.name)
             for bridge in wants.bridges
+            if bridge.subnet is not None
             for lease in leases
         ),
-        *(
-            _rule("hostmesh: strangers reach published ports of the host only", "DROP",
-                  dest=lease, not_states=f"{_REPLIES},DNAT")
-            for lease in leases
-        ),
+        *_strangers(leases),
     )  # fmt: skip
 
 

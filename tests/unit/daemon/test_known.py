@@ -11,7 +11,9 @@ from agent.daemon.known import Known, own_leases
 from agent.daemon.snapshot import Snapshot
 from agent.daemon.status import host_state, is_ready
 from agent.model import (
+    Attachment,
     Condition,
+    Container,
     DockerFacts,
     DockerNetwork,
     DockerState,
@@ -163,11 +165,21 @@ def test_promise_3_docker_that_does_not_answer_has_not_lost_its_networks() -> No
     network = DockerNetwork(
         id="1", name="bridge", bridge="docker0", subnet=IPv4Network("10.64.0.0/17"), default=True
     )
-    facts = DockerFacts(reachable=True, version="26.1", bridge=network, networks=(network,))
+    web = Container("1", "web", (Attachment("1", IPv4Address("10.64.0.2"), ""),))
+    facts = DockerFacts(
+        reachable=True,
+        version="26.1",
+        bridge=network,
+        networks=(network,),
+        other_bridges=("br-six",),
+        containers=(web,),
+    )
     known = member().with_docker(facts, DockerState.READY)
     silent = known.with_docker(DockerFacts(reachable=False, problem="hangs"), DockerState.ABSENT)
     assert silent.docker.networks == (network,)
     assert silent.docker.bridge == network
+    assert silent.docker.other_bridges == ("br-six",)
+    assert silent.docker.containers == (web,)
     assert not silent.docker.reachable
     assert silent.docker_seen
 

@@ -52,7 +52,21 @@ APP = {
     "Labels": {"x": "y"},
 }
 SIX = {"Id": "c" * 64, "Name": "six", "Driver": "bridge", "IPAM": {"Config": None}, "Options": None}
-CONTAINERS = [{"Id": "1" * 64, "Names": ["/web"]}, {"Id": "2" * 64, "Names": []}]
+WEB: dict[str, Any] = {
+    "Id": "1" * 64,
+    "Names": ["/web"],
+    "NetworkSettings": {
+        "Networks": {"app": {"NetworkID": "a" * 64, "IPAddress": "10.64.129.2", "MacAddress": ""}}
+    },
+    "Ports": [
+        {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},  # noqa: S104
+        {"IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+        {"IP": "127.0.0.1", "PrivatePort": 5432, "PublicPort": 5432, "Type": "udp"},
+        {"PrivatePort": 9000, "Type": "tcp"},
+        {"IP": "nowhere", "PrivatePort": 1, "PublicPort": 1, "Type": "tcp"},
+    ],
+}
+CONTAINERS: list[dict[str, Any]] = [WEB, {"Id": "2" * 64, "Names": []}]
 
 
 class FakeDocker:
@@ -176,6 +190,20 @@ def test_docker_says_what_it_is(fake: FakeDocker) -> None:
         False,
         {"x": "y"},
     )
+
+
+def test_what_containers_publish_and_where(fake: FakeDocker) -> None:
+    (web,) = Engine(fake.path).facts().containers
+    assert (web.name, [str(each.address) for each in web.attachments]) == ("web", ["10.64.129.2"])
+    assert {(each.protocol, each.port, str(each.host_address)) for each in web.bindings} == {
+        ("tcp", 80, "0.0.0.0"),  # noqa: S104
+        ("tcp", 80, "::"),
+        ("udp", 5432, "127.0.0.1"),
+    }
+
+
+def test_bridges_without_ipv4_are_known(fake: FakeDocker) -> None:
+    assert Engine(fake.path).facts().other_bridges == ("br-cccccccccccc",)
 
 
 def test_who_ended_a_moment_ago_is_asked_of_the_past(fake: FakeDocker) -> None:

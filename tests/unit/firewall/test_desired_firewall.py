@@ -1,13 +1,28 @@
 """From the world's facts to what the firewall should let pass."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 
 import pytest
 
 from agent.daemon.kernelpass import firewall_wants
-from agent.mesh.firewall import Access, FirewallWants, desired_firewall
+from agent.mesh.firewall import (
+    Access,
+    FirewallWants,
+    PublishedPort,
+    Sender,
+    desired_firewall,
+)
 from agent.mesh.world import World
-from agent.model import DockerFacts, DockerNetwork, Lease, MeshConfig, Uplink
+from agent.model import (
+    Attachment,
+    Binding,
+    Container,
+    DockerFacts,
+    DockerNetwork,
+    Lease,
+    MeshConfig,
+    Uplink,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -28,6 +43,8 @@ def desired(
     *networks: DockerNetwork,
     default_access: Access = Access.PUBLISHED,
     host_limit: Access = Access.OPEN,
+    containers: tuple[Container, ...] = (),
+    other_bridges: tuple[str, ...] = (),
 ) -> FirewallWants:
     return desired_firewall(
         cidr=CIDR,
@@ -35,6 +52,9 @@ def desired(
         uplink="eth0",
         peers=[IPv4Address("192.168.9.2")],
         networks=networks,
+        containers=containers,
+        other_bridges=other_bridges,
+        node_address=IPv4Address("192.168.9.1"),
         default_access=default_access,
         host_limit=host_limit,
     )
@@ -104,6 +124,49 @@ def test_a_bridge_name_iptables_would_not_take_literally_is_left_out(bridge: str
 def test_an_uplink_name_iptables_would_not_take_literally_is_refused(uplink: str) -> None:
     with pytest.raises(ValueError, match="uplink"):
         desired_firewall(cidr=CIDR, lease=LEASE, uplink=uplink, peers=[], networks=[])
+
+
+def container(*addresses: str, published: str = "") -> Container:
+    """``published``: "tcp 80 0.0.0.0"."""
+    protocol, port, shown_at = published.split() if published else ("", "0", "")
+    bindings = [Binding(protocol, int(port), ip_address(shown_at))] if published else []
+    places = [Attachment(bridge, IPv4Address(address), "") for bridge, _, address in
+              (each.partition(" ") for each in addresses)]  # fmt: skip
+    return Container("1", "web", tuple(places), frozenset(bindings))
+
+
+@pytest.mark.parametrize(
+    ("shown_at", "is_published"),
+    [("0.0.0.0", True), ("::", True), ("192.168.9.1", True), ("192.168.9.2", False),  # noqa: S104
+     ("127.0.0.1", False), ("fd00::1", False), ("10.65.0.1", False)],
+)  # fmt: skip
+def test_a_port_is_published_to_the_mesh_where_everybody_reaches_it(
+    shown_at: str, is_published: bool
+) -> None:
+    made = container("docker0 10.65.0.2", "br-old 172.18.0.2", published=f"sctp 80 {shown_at}")
+    odd = container("docker0 10.65.0.3", published="quic 80 0.0.0.0")
+    networks = (DOCKER0, network("br-old", "172.18.0.0/16"))
+    wants = desired(*networks, containers=(made, odd))
+    port = PublishedPort(IPv4Address("10.65.0.2"), "sctp", 80)
+    assert wants.published == (frozenset({port}) if is_published else frozenset())
+
+
+def test_a_container_with_several_networks_sends_by_each_that_is_not_internal() -> None:
+    made = container("docker0 10.65.0.2", "br-a 10.65.128.2", "br-i 10.65.130.2", "gone 10.65.9.9")
+    networks = (
+        DOCKER0,
+        network("br-a", "10.65.128.0/24"),
+        network("br-i", "10.65.130.0/24", internal=True),
+    )
+    assert desired(*networks, containers=(made,)).senders == {
+        Sender(IPv4Address("10.65.0.2"), "br-a"),
+        Sender(IPv4Address("10.65.128.2"), "docker0"),
+    }
+
+
+def test_a_bridge_without_ipv4_has_no_address_to_send_from() -> None:
+    wants = desired(DOCKER0, other_bridges=("br-six", "br+"))
+    assert wants.bridges == (("br-six", None), ("docker0", DOCKER0.subnet))
 
 
 def test_order_of_input_does_not_matter() -> None:
