@@ -26,6 +26,7 @@ from typing import Any, Final
 import structlog
 
 from agent.errors import StateError
+from agent.leases import wire
 from agent.leases.untrusted import quote
 from agent.model import (
     Access,
@@ -35,6 +36,7 @@ from agent.model import (
     MeshConfig,
     View,
     forbidden_range,
+    is_leasable,
     within,
 )
 from agent.settings import Settings
@@ -246,6 +248,8 @@ def _parse(raw: bytes, bounds: Bounds) -> Copy:
     body = json.loads(envelope["body"])
     view = _view(body["view"])
     lease = _lease(body["lease"]) if body["lease"] else None
+    if lease is not None and not is_leasable(lease.subnet):
+        lease = None
     kept = (
         tuple(map(IPv4Network, body["kept"]))
         if "kept" in body
@@ -277,12 +281,15 @@ def _used_before(view: View, lease: Lease | None, bounds: Bounds) -> tuple[IPv4N
 
 
 def _bounded(view: View, bounds: Bounds) -> View:
+    """Take the config out unless it is one that etcd could have, and this host allows."""
+    if view.config is None:
+        return view
     try:
-        if view.config is not None:
-            bounds.check(view.config)
+        encoded = wire.encode_config(view.config)
+        config = bounds.check(wire.decode_config(encoded, view.config.mod_revision))
     except ValueError as error:
         return replace(view, config=None, config_problem=str(error))
-    return view
+    return replace(view, config=config)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a dataclass or None
@@ -345,13 +352,16 @@ def _pieces(entries: Iterable[str]) -> Iterator[str]:
 
 
 def _view(plain: dict[str, Any]) -> View:
+    """Read a view; a subnet that no host can hold comes back from no copy."""
     memory = {HostId(host): IPv4Network(subnet) for host, subnet in plain["memory"].items()}
     reserved = {IPv4Network(subnet): HostId(host) for subnet, host in plain["reservations"].items()}
+    memory = {host: subnet for host, subnet in memory.items() if is_leasable(subnet)}
+    reserved = {subnet: host for subnet, host in reserved.items() if is_leasable(subnet)}
     return View(
         cluster_id=int(plain["cluster_id"]),
         revision=int(plain["revision"]),
         config=_config(plain["config"]) if plain["config"] else None,
-        leases=tuple(_lease(each) for each in plain["leases"]),
+        leases=tuple(each for each in map(_lease, plain["leases"]) if is_leasable(each.subnet)),
         memory=MappingProxyType(memory),
         reservations=MappingProxyType(reserved),
         cached=True,

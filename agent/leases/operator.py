@@ -19,7 +19,17 @@ from agent.leases.obstacles import Obstacles, way_out
 from agent.leases.registry import Registry
 from agent.leases.untrusted import parse_object
 from agent.mesh.reconfigure import left_behind
-from agent.model import Bounds, HostId, Lease, MeshConfig, View, forbidden_range
+from agent.model import (
+    LONGEST_SUBNET,
+    SHORTEST_SUBNET,
+    Bounds,
+    HostId,
+    Lease,
+    MeshConfig,
+    View,
+    forbidden_range,
+    is_leasable,
+)
 
 __all__ = ["ConfigChange", "Operator", "refuse_outside"]
 
@@ -269,9 +279,10 @@ def _refuse_odd(config: MeshConfig, subnet: IPv4Network) -> None:
     """Raise MeshConfigError unless a host could hold ``subnet``."""
     if not subnet.subnet_of(config.cidr) or subnet == config.cidr:
         raise MeshConfigError(f"{subnet} is not a part of the mesh's CIDR {config.cidr}")
-    if not wire.SHORTEST <= subnet.prefixlen <= wire.LONGEST:
+    if not is_leasable(subnet):
         raise MeshConfigError(
-            f"{subnet} is not a subnet for a host: those are /{wire.SHORTEST} to /{wire.LONGEST}"
+            f"{subnet} is not a subnet for a host: those are /{SHORTEST_SUBNET} to"
+            f" /{LONGEST_SUBNET}"
         )
 
 

@@ -15,7 +15,7 @@ from agent.leases.kv import Compare, Record
 from agent.leases.obstacles import Obstacles, way_out
 from agent.leases.request import ClaimRequest, GraceError
 from agent.mesh.ranges import OverlapIndex, candidates, count_subnets
-from agent.model import Lease, MeshConfig, View
+from agent.model import Lease, MeshConfig, View, is_leasable
 
 __all__ = ["Selection"]
 
@@ -116,8 +116,11 @@ class Selection:
 
     def _candidates(self) -> Iterator[IPv4Network]:
         request, config = self._request, self._config
-        held = request.wanted is not None and config.holds(request.wanted)
-        wanted = [request.wanted] if held and request.wanted else []
+        wanted = [
+            each
+            for each in (request.wanted,)
+            if each is not None and is_leasable(each) and config.holds(each)
+        ]
         if request.only_wanted and request.wanted is not None:
             return iter(wanted)
         reserved = [each for each, owner in self._reserved.items() if owner == request.host_id]
@@ -140,7 +143,7 @@ class Selection:
     def _fits(self, subnet: IPv4Network) -> bool:
         """Whether a new lease may be there; what the host had may lie in a previous CIDR, too."""
         cidr = self._config.cidr
-        return subnet.subnet_of(cidr) and subnet != cidr
+        return is_leasable(subnet) and subnet.subnet_of(cidr) and subnet != cidr
 
     def _fill(self, count: int) -> None:
         while len(self._ahead) < count:

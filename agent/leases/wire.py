@@ -16,11 +16,19 @@ from agent.leases.keys import HOST_ID, parse_subnet
 from agent.leases.kv import Record
 from agent.leases.untrusted import Fields, clean_name, parse_object
 from agent.mesh.ranges import MAX_SUBNETS, count_subnets
-from agent.model import Access, DockerState, Heartbeat, HostId, Lease, MeshConfig
+from agent.model import (
+    LONGEST_SUBNET,
+    SHORTEST_SUBNET,
+    Access,
+    DockerState,
+    Heartbeat,
+    HostId,
+    Lease,
+    MeshConfig,
+    is_leasable,
+)
 
 __all__ = [
-    "LONGEST",
-    "SHORTEST",
     "check_lease",
     "decode_boot_id",
     "decode_clone",
@@ -44,8 +52,6 @@ _ACCESS = "Access"
 _PREVIOUS = "Previous"
 _MAX_PREVIOUS = 4
 _MAX_TTL_S = 400 * 86_400
-LONGEST, SHORTEST = 30, 12
-"""Of a subnet's prefix."""
 _NOT_UNICAST: tuple[IPv4Network, ...] = tuple(
     IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")
 )
@@ -70,8 +76,10 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
         raise ValueError("EnableIPv4 is false and Hostmesh routes IPv4")
     cidr = _mesh_range("Network", fields.network("Network", strict=False))
     subnet_len = fields.integer("SubnetLen", 0, 32, default=0) or _default_len(cidr)
-    if not SHORTEST <= subnet_len <= LONGEST:
-        raise ValueError(f"SubnetLen {subnet_len} is not from {SHORTEST} to {LONGEST}")
+    if not SHORTEST_SUBNET <= subnet_len <= LONGEST_SUBNET:
+        raise ValueError(
+            f"SubnetLen {subnet_len} is not from {SHORTEST_SUBNET} to {LONGEST_SUBNET}"
+        )
     if subnet_len < cidr.prefixlen + 2:
         raise ValueError(f"Network {cidr} does not hold four /{subnet_len}: flannel wants that")
     ours = fields.object(_OURS)
@@ -93,7 +101,7 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
 
 
 def _mesh_range(name: str, cidr: IPv4Network) -> IPv4Network:
-    if not SHORTEST - 4 <= cidr.prefixlen <= LONGEST - 2:
+    if not SHORTEST_SUBNET - 4 <= cidr.prefixlen <= LONGEST_SUBNET - 2:
         raise ValueError(f"{name} {cidr} is not a /8 to /28")
     if any(cidr.overlaps(other) for other in _NOT_UNICAST):
         raise ValueError(f"{name} {cidr} is not a range for hosts")
@@ -189,9 +197,7 @@ _FLANNELS = Fields({})
 
 def decode_lease(name: str, record: Record) -> Lease:
     """Read a lease from the last part of its key and its value; not yet held against a mesh."""
-    subnet = parse_subnet(name)
-    if not SHORTEST <= subnet.prefixlen <= LONGEST:
-        raise ValueError(f"a /{subnet.prefixlen} is not a subnet of a mesh")
+    subnet = _leasable(parse_subnet(name))
     fields = Fields.parse(record.value)
     ours = fields.object(_OURS)
     if ours is None or not ours.has("HostID"):
@@ -209,6 +215,12 @@ def decode_lease(name: str, record: Record) -> Lease:
         create_revision=record.create_revision,
         mod_revision=record.mod_revision,
     )
+
+
+def _leasable(subnet: IPv4Network) -> IPv4Network:
+    if not is_leasable(subnet):
+        raise ValueError(f"a /{subnet.prefixlen} is not a subnet of a mesh")
+    return subnet
 
 
 def check_lease(lease: Lease, config: MeshConfig) -> str:
@@ -296,7 +308,7 @@ def decode_heartbeat(name: str, record: Record) -> Heartbeat:
     fields = Fields.parse(record.value)
     docker = fields.text("Docker", default=DockerState.ABSENT, longest=16)
     known = docker in set(DockerState)
-    subnet = fields.network("Subnet") if fields.has("Subnet") else None
+    subnet = _leasable(fields.network("Subnet")) if fields.has("Subnet") else None
     return Heartbeat(
         host_id=host_id,
         host_name=fields.text("HostName", default=""),
@@ -346,7 +358,7 @@ def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
 
 def decode_memory(name: str, record: Record) -> tuple[HostId, IPv4Network]:
     """Read which subnet a host had last."""
-    return decode_host_id(name), Fields.parse(record.value).network("Subnet")
+    return decode_host_id(name), _leasable(Fields.parse(record.value).network("Subnet"))
 
 
 def encode_memory(subnet: IPv4Network) -> bytes:
@@ -370,7 +382,7 @@ def decode_turn(record: Record) -> tuple[HostId | None, str]:
 
 def decode_reservation(name: str, record: Record) -> tuple[IPv4Network, HostId]:
     """Read for which host a subnet is reserved."""
-    return parse_subnet(name), _host_id(Fields.parse(record.value), "HostID")
+    return _leasable(parse_subnet(name)), _host_id(Fields.parse(record.value), "HostID")
 
 
 def encode_reservation(host_id: HostId) -> bytes:

@@ -22,6 +22,8 @@ from agent.model.docker import (
 )
 from agent.model.host import HostFacts, Link, Route, RouteKind, Uplink
 from agent.model.mesh import (
+    LONGEST_SUBNET,
+    SHORTEST_SUBNET,
     Access,
     Backend,
     Heartbeat,
@@ -29,13 +31,16 @@ from agent.model.mesh import (
     Lease,
     MeshConfig,
     SetAside,
+    is_leasable,
     within,
 )
 from agent.model.view import Leases, View
 
 __all__ = [
+    "LONGEST_SUBNET",
     "OWN_BRIDGE",
     "PRIVATE_RANGES",
+    "SHORTEST_SUBNET",
     "Access",
     "Attachment",
     "Backend",
@@ -60,5 +65,6 @@ __all__ = [
     "Uplink",
     "View",
     "forbidden_range",
+    "is_leasable",
     "within",
 ]

@@ -10,6 +10,8 @@ from typing import NewType
 from agent.model.docker import DockerState
 
 __all__ = [
+    "LONGEST_SUBNET",
+    "SHORTEST_SUBNET",
     "Access",
     "Backend",
     "Heartbeat",
@@ -17,8 +19,12 @@ __all__ = [
     "Lease",
     "MeshConfig",
     "SetAside",
+    "is_leasable",
     "within",
 ]
+
+SHORTEST_SUBNET, LONGEST_SUBNET = 12, 30
+"""Prefix lengths of the largest and the smallest subnet that a host can hold."""
 
 HostId = NewType("HostId", str)
 """32 hex digits: HMAC-SHA256 of machine-id keyed for this application, per machine-id(5)."""
@@ -32,6 +38,11 @@ def within(subnet: IPv4Network, cidr: IPv4Network) -> bool:
     """
     differing = int(subnet.network_address) ^ int(cidr.network_address)
     return subnet.prefixlen >= cidr.prefixlen and differing >> (32 - cidr.prefixlen) == 0
+
+
+def is_leasable(subnet: IPv4Network) -> bool:
+    """Whether a host can hold ``subnet``: docker0 and a container fit in."""
+    return SHORTEST_SUBNET <= subnet.prefixlen <= LONGEST_SUBNET
 
 
 class Backend(enum.StrEnum):

@@ -358,3 +358,18 @@ def test_a_host_name_that_others_would_refuse_is_cleaned_before_it_is_written() 
 def test_what_is_shown_of_unknown_text_is_printable_and_short() -> None:
     assert quote(b"a\x1b[31m\xff") == "a\\x1b[31m\\xff"
     assert len(quote("x" * 5000)) <= 81
+
+
+@pytest.mark.parametrize("length", [8, 11, 31, 32])
+def test_promise_8_no_record_gives_a_host_a_subnet_that_none_can_hold(length: int) -> None:
+    subnet = f"10.0.0.0/{length}"
+    value = f'{{"Subnet":"{subnet}"}}'.encode()
+    own = b'{"HostID":"' + _HOST.encode() + b'"}'
+    for decode, name, text in (
+        (wire.decode_memory, _HOST, value),
+        (wire.decode_heartbeat, _HOST, value),
+        (wire.decode_reservation, f"10.0.0.0-{length}", own),
+        (wire.decode_lease, f"10.0.0.0-{length}", b"{}"),
+    ):
+        with pytest.raises(ValueError, match=f"a /{length} is not a subnet of a mesh"):
+            decode(name, _record(text))
