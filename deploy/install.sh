@@ -98,6 +98,12 @@ remove() {
         rmdir /etc/docker 2>/dev/null || true
         rm -f $made_folder
     fi
+    if [ -e /var/lib/hostmesh/daemon.json.journal ]; then
+        say "Docker's daemon.json still has keys of Hostmesh; what it was before is in"
+        say "/var/lib/hostmesh/daemon.json.before-hostmesh (not there: there was no daemon.json)"
+        say "removed; /etc/hostmesh and /var/lib/hostmesh are kept: look at daemon.json before you rm -r them"
+        return
+    fi
     say "removed; /etc/hostmesh and /var/lib/hostmesh are kept (rm -r them to forget this host)"
 }
 

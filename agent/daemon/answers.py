@@ -31,7 +31,14 @@ __all__ = ["Answers"]
 
 Document = Mapping[str, Any]
 _VERSION = 1
-_NEED_RESTART = frozenset({"docker-operator-key", "docker-restart-pending", "docker-rolled-back"})
+_NEED_RESTART = frozenset(
+    {
+        "docker-operator-key",
+        "docker-restart-pending",
+        "docker-rolled-back",
+        "leave-not-finished",
+    }
+)
 _COPY_S = 10.0
 _UNHEALTHY_S = 60.0
 """A loop that did not answer a command for that long is stuck."""
@@ -262,7 +269,9 @@ class Answers:
 
     def leave(self, body: Document) -> Document:
         """``POST /v1/leave``."""
-        return self._leaver.leave(force=body.get("force") is True).document()
+        outcome = self._leaver.leave(force=body.get("force") is True)
+        self._loop.ask(dict)  # which has the loop tell what is left over
+        return outcome.document()
 
     def join(self, _body: Document) -> Document:
         """``POST /v1/join``."""
@@ -311,6 +320,8 @@ class Answers:
 
     def docker_restart(self, body: Document) -> Document:
         """``POST /v1/docker/restart``."""
+        if self._loop.snapshot.known.left:
+            return self._give_back(under_containers=body.get("now") is True)
         report = self._restart_docker(body.get("now") is True, body.get("replace") is True)
         outcome = Done()
         if report.restarted:
@@ -318,6 +329,12 @@ class Answers:
         if report.state is not DockerState.READY:
             outcome.todo += [f"{each.name}: {each.cause}" for each in report.conditions]
         return outcome.document()
+
+    def _give_back(self, *, under_containers: bool) -> Document:
+        """What waits for a restart of Docker once the host has left."""
+        if not self._leaver.left_over:
+            return Done().document()
+        return self.leave({"force": under_containers})
 
 
 def _plan_document(plan: RoutePlan) -> Document:

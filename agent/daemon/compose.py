@@ -36,7 +36,7 @@ from agent.daemon.hostlock import HostLock
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known, former_lease
 from agent.daemon.loop import Loop
-from agent.daemon.membership import CutOff, Leaver
+from agent.daemon.membership import Leaver, Unfinished
 from agent.daemon.mishaps import Mishaps
 from agent.daemon.notify import Notifier
 from agent.daemon.observer import Observer, open_history
@@ -53,6 +53,7 @@ from agent.daemon.rooms import Rooms
 from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
 from agent.daemon.timers import Timers
+from agent.docker.giveback import Order
 from agent.errors import EtcdError, FirewallError
 from agent.kernel.facts import read_host_facts, uplink_target
 from agent.kernel.firewall.monitor import RuleMonitor
@@ -288,7 +289,7 @@ class HostAgent:
             pin=self._client.clusters.pin,
             reconnect=self._client.reconnect,
             observer=self._observer,
-            leave_again=CutOff(self._state, self._leaving.finish).step,
+            finish_leave=Unfinished(self._state, self._leaving).step,
         )
         return Loop(
             settings=settings,
@@ -379,10 +380,10 @@ class HostAgent:
         )
 
     def _leaver(self) -> Leaver:
-        def restore(force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: FBT001 # a callback of one argument
+        def restore(order: Order) -> tuple[tuple[str, ...], tuple[str, ...]]:
             if not self._settings.docker.manage:
                 return (), ()
-            report = self._docker.restore(force=force, timeout_s=_DOCKER_BUSY_S)
+            report = self._docker.restore(order, timeout_s=_DOCKER_BUSY_S)
             return report.done, report.todo
 
         return Leaver(

@@ -319,7 +319,7 @@ class Loop:
         self._conditions.replace("view", known.conditions())
         if known.left:
             self._conditions.replace("joining", self._rooms.joining.stay_out(known))
-            self._conditions.replace("leaving", self._rooms.leave_again())
+            self._conditions.replace("leaving", self._rooms.finish_leave())
         else:
             self._conditions.replace("joining", self._rooms.joining.step(known))
             self._conditions.replace("leaving", ())

@@ -20,24 +20,26 @@ import structlog
 from agent.daemon.background import Background
 from agent.daemon.hostlock import HostLock
 from agent.daemon.state import StateFile
+from agent.docker.giveback import Order
 from agent.errors import HostmeshError, Refused
-from agent.model import Condition
+from agent.model import Condition, Severity
 from agent.settings import Settings
 
 __all__ = [
-    "CutOff",
     "Done",
     "Leaver",
+    "Unfinished",
     "agent_runs",
     "cleanup",
     "join_offline",
     "leave_offline",
+    "not_finished",
 ]
 
 
 _log = structlog.get_logger("agent")
 
-_AGAIN_S = 30.0
+_AGAIN_S = 10.0
 _LEAVE_WAITS_S = 30.0
 _JOIN_WAITS_S = 10.0
 """How long a verb waits for another one: less than agentctl waits for its answer."""
@@ -84,8 +86,7 @@ class Leaver:
     Args:
         release: Gives lease and heartbeat back in etcd. Lines of what was done.
         remove: Takes ours out of the kernel.
-        restore: Gives Docker its former configuration back, restarting it under running
-            containers if its argument says so: (done, todo).
+        restore: Gives Docker its former configuration back, as the order says: (done, todo).
         forget: Deletes the host's own copy of the mesh: when it joins again, what it holds
             is what etcd says, not what the copy remembers.
         follow: Tells the agent that runs what the operator said: whether this host has left.
@@ -97,7 +98,7 @@ class Leaver:
         state: StateFile,
         release: Callable[[], tuple[str, ...]],
         remove: Callable[[], tuple[str, ...]],
-        restore: Callable[[bool], tuple[tuple[str, ...], tuple[str, ...]]],
+        restore: Callable[[Order], tuple[tuple[str, ...], tuple[str, ...]]],
         forget: Callable[[], None],
         follow: Follow | None = None,
     ) -> None:
@@ -108,6 +109,13 @@ class Leaver:
         self._forget = forget
         self._follow = follow or _nobody_follows
         self._one = threading.Lock()
+        self._finished: set[str] = set()
+        self._left_over: tuple[str, ...] = ()
+
+    @property
+    def left_over(self) -> tuple[str, ...]:
+        """What the last leave could not do yet, in lines for the operator."""
+        return self._left_over
 
     def leave(self, *, force: bool = False) -> Done:
         """Stay out from now on, give the lease back, remove what is ours.
@@ -121,14 +129,19 @@ class Leaver:
         with self._alone("leave", _LEAVE_WAITS_S):
             self._state.set_left(left=True)
             self._follow(left=True)
-            return self._run(force=force)
+            self._finished.clear()
+            return self._run(Order(force=force))
 
-    def finish(self) -> Done:
+    def finish(self) -> None:
         """Do again what a leave could not do; nothing where there is none, or one is under way."""
         if not self._one.acquire(blocking=False):
-            return Done()
+            return
         try:
-            return self._run(force=False) if self._state.leaving else Done()
+            if self._state.leaving:
+                before = self._left_over
+                outcome = self._run(Order(asked=False))
+                if outcome.done or outcome.todo != list(before):
+                    _log.info("leave-taken-up-again", done=outcome.done, todo=outcome.todo)
         finally:
             self._one.release()
 
@@ -142,13 +155,15 @@ class Leaver:
             if not self._state.left:
                 return False
             self._state.set_left(left=False)
+            self._left_over = ()
             self._follow(left=False)
             return True
 
     def clean(self) -> Done:
         """Remove what is ours from the host; the lease stays."""
         outcome = Done()
-        self._clean(outcome, force=False)
+        outcome.attempt("the kernel was not cleaned whole", self._remove)
+        self._give_docker_back(outcome, Order(again="agentctl cleanup"))
         return outcome
 
     @contextmanager
@@ -164,52 +179,70 @@ class Leaver:
         finally:
             self._one.release()
 
-    def _run(self, *, force: bool) -> Done:
+    def _run(self, order: Order) -> Done:
+        """Do the steps that are not done yet, each whatever became of the ones before."""
         outcome = Done()
-        outcome.attempt("the lease could not be given back yet", self._release)
-        outcome.attempt("the copy of the mesh stays", lambda: (self._forget(), ())[1])
-        self._clean(outcome, force=force)
+        steps = {
+            "the lease could not be given back yet": self._release,
+            "the copy of the mesh stays": lambda: (self._forget(), ())[1],
+            "the kernel was not cleaned whole": self._remove,
+        }
+        for what, step in steps.items():
+            if what in self._finished:
+                continue
+            left = len(outcome.todo)
+            outcome.attempt(what, step)
+            if len(outcome.todo) == left:
+                self._finished.add(what)
+        self._give_docker_back(outcome, order)
+        self._left_over = tuple(outcome.todo)
         if not outcome.todo:
             self._state.set_gone()
         return outcome
 
-    def _clean(self, outcome: Done, *, force: bool) -> None:
-        outcome.attempt("the kernel was not cleaned whole", self._remove)
+    def _give_docker_back(self, outcome: Done, order: Order) -> None:
         try:
-            done, todo = self._restore(force)
+            done, todo = self._restore(order)
             outcome.done += done
             outcome.todo += todo
         except HostmeshError as error:
             outcome.todo.append(f"Docker's configuration was not restored: {error}")
 
 
-class CutOff:
-    """A leave that did not come to its end in an earlier life of the agent: taken up again.
+class Unfinished:
+    """A leave of which something is left to do: done again until nothing is.
+
+    It may be a leave of an earlier life of the agent that was cut off.
 
     Args:
-        finish: Does what is left of it; what is done already costs a look.
+        leaver: Does it; what is done already costs a look.
     """
 
-    def __init__(self, state: StateFile, finish: Callable[[], Done]) -> None:
+    def __init__(self, state: StateFile, leaver: Leaver) -> None:
         self._state = state
-        self._finish = finish
-        self._cut_off = state.leaving
+        self._leaver = leaver
         self._job = Background("leave-not-finished", _AGAIN_S)
 
     def step(self) -> tuple[Condition, ...]:
         """Go on with it unless it is done. Never blocks."""
-        if not (self._cut_off and self._state.leaving):
+        if not self._state.leaving:
             return ()
-        return self._job.ensure(self._go_on)
+        self._job.ensure(self._leaver.finish)
+        return not_finished(self._leaver.left_over)
 
-    def _go_on(self) -> None:
-        outcome = self._finish()
-        _log.info("leave-taken-up-again", done=outcome.done, todo=outcome.todo)
-        if outcome.todo:
-            raise HostmeshError(
-                f"this host left, and not all of that is done: {'; '.join(outcome.todo)}",
-                hint="it is tried again; agentctl leave says what stands in the way",
-            )
+
+def not_finished(left_over: tuple[str, ...]) -> tuple[Condition, ...]:
+    """The condition of a leave of which something is left to do."""
+    if not left_over:
+        return ()
+    return (
+        Condition(
+            name="leave-not-finished",
+            severity=Severity.ERROR,
+            cause=f"this host left, and not all of that is done: {'; '.join(left_over)}",
+            hint="the agent tries it again; agentctl leave does so now",
+        ),
+    )
 
 
 def leave_offline(settings: Settings, *, force: bool = False) -> Done:

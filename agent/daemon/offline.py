@@ -17,6 +17,7 @@ from agent.daemon.finding import source_of
 from agent.daemon.freshness import Freshness
 from agent.daemon.hostlock import holder_of
 from agent.daemon.known import Known, own_leases
+from agent.daemon.membership import not_finished
 from agent.daemon.parts import firewall_of, host_name
 from agent.daemon.routelist import routes_document
 from agent.daemon.routing import RoutesReport
@@ -123,7 +124,9 @@ def look(settings: Settings) -> Look:
         if known.believed and known.host_id
         else (None, None)
     )
-    known = replace(known, left=_left(settings), own=own, former=former)
+    left, leaving = _left(settings)
+    known = replace(known, left=left, own=own, former=former)
+    conditions += not_finished(("start the agent, or run agentctl leave",) if leaving else ())
     known = _with_host(known, settings, conditions)
     known = _with_docker(known, settings)
     conditions += known.conditions()
@@ -202,11 +205,13 @@ def _own_id(conditions: list[Condition]) -> HostId:
         return _NOBODY
 
 
-def _left(settings: Settings) -> bool:
+def _left(settings: Settings) -> tuple[bool, bool]:
+    """Whether the operator said leave, and whether not all of that is known to be done."""
     try:
-        return StateFile(settings.agent.state_dir).left
+        state = StateFile(settings.agent.state_dir)
     except HostmeshError:  # another user may not read it; then the lease says what is the case
-        return False
+        return False, False
+    return state.left, state.leaving
 
 
 def _with_host(known: Known, settings: Settings, conditions: list[Condition]) -> Known:

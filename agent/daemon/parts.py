@@ -14,6 +14,7 @@ from agent.daemon.restartturn import RestartTurn
 from agent.daemon.routemark import RouteMark
 from agent.daemon.routing import Routing
 from agent.daemon.state import StateFile
+from agent.docker.giveback import Order
 from agent.docker.processes import ProcessTable
 from agent.docker.room import DockerRoom
 from agent.errors import KernelError, StateError
@@ -86,11 +87,11 @@ def leaver(settings: Settings) -> Leaver:
     copy = copy_file(settings)
     config = _copied_config(copy)  # before it is forgotten
 
-    def restore(force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: FBT001 # a callback of one argument
+    def restore(order: Order) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if not settings.docker.manage:
             return (), ()
         with closing(client_for(settings.etcd)) as client:
-            report = docker_room(settings, client, own).give_back.restore(force=force)
+            report = docker_room(settings, client, own).give_back.restore(order)
         return report.done, report.todo
 
     def remove() -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class Rooms:
         reloader: Reads the settings again.
         reconnect: Drops etcd's connections when they are bound to an address that is gone.
         observer: Is told what happened.
-        leave_again: Takes up a leave that an earlier life of the agent did not finish.
+        finish_leave: Does what a leave could not do yet; what stands in its way.
         probe: Tells the prober which hosts to ask, by which uplink.
     """
 
@@ -52,4 +52,4 @@ class Rooms:
     pin: Callable[[int], None]
     reconnect: Callable[[], None]
     observer: Observer
-    leave_again: Callable[[], tuple[Condition, ...]]
+    finish_leave: Callable[[], tuple[Condition, ...]]

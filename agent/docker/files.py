@@ -116,8 +116,10 @@ def remove_file(path: Path) -> None:
         DockerConfigError: It cannot be removed.
     """
     try:
-        path.unlink(missing_ok=True)
+        path.unlink()
         sync_folder(path.parent)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise _failed("remove", path, error) from error
 

@@ -9,21 +9,23 @@ is put in place, which needs no second restart.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv4Network
 
 import structlog
 
-from agent.docker.decide import Held, Word
+from agent.docker.decide import Held, Word, blocking_containers, names_shown
+from agent.docker.document import KeyPath
 from agent.docker.journal import Journal, Phase
 from agent.docker.jsonspan import JsonValue
 from agent.docker.managed import ManagedDocker
 from agent.docker.planning import pools_of
 from agent.docker.reading import OWN_NETWORK, EngineReading
 from agent.docker.report import RestoreReport
+from agent.docker.store import Snapshot
 from agent.docker.wants import BIP, POOLS
 
-__all__ = ["GiveBack", "docker0_of_old"]
+__all__ = ["GiveBack", "Order", "docker0_of_old"]
 
 _log = structlog.get_logger("docker")
 
@@ -48,8 +50,27 @@ def docker0_of_old(taken: Iterable[IPv4Network], lease: IPv4Network) -> IPv4Inte
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How Docker is to be given back.
+
+    Attributes:
+        force: Restart it also under running containers.
+        asked: The operator waits for it; else it is done when nobody minds.
+        again: The command that does it under running containers.
+    """
+
+    force: bool = False
+    asked: bool = True
+    again: str = "agentctl leave --force"
+
+
 class GiveBack:
     """Takes our keys out of daemon.json and lets Docker forget them.
+
+    As long as the running Docker has values of ours, the journal stays, so that it can be done
+    again. daemon.json has docker0's former address meanwhile: any start of Docker moves it back,
+    and then the file becomes what it was.
 
     Args:
         docker: What to give back, and by which rules.
@@ -65,15 +86,11 @@ class GiveBack:
         self._restarter = docker.restarter
         self._routes = routes
 
-    def restore(self, *, may_restart: bool = True, force: bool = False) -> RestoreReport:
+    def restore(self, order: Order = Order()) -> RestoreReport:
         """Take back what we gave Docker, and restart it if that is needed and allowed.
 
         daemon.json's keys return to what they were, and our network goes. Doing it twice does
         nothing the second time. Killed in between, it can be done again.
-
-        Args:
-            may_restart: False: only the file.
-            force: Restart also under running containers.
 
         Raises:
             DockerConfigError: daemon.json does not parse any more or cannot be written.
@@ -85,7 +102,7 @@ class GiveBack:
         journal = self._store.journal()
         if journal is None:
             return RestoreReport(done=done, todo=todo, facts=self._engine.facts())
-        report = self._restore_file(journal, reading, may_restart=may_restart, force=force)
+        report = self._restore_file(journal, reading, order)
         return replace(report, done=(*done, *report.done), todo=(*todo, *report.todo))
 
     def needs_restart(self, reading: EngineReading) -> bool:
@@ -107,41 +124,37 @@ class GiveBack:
         return (f"removed Docker network {OWN_NETWORK}",), ()
 
     def _restore_file(
-        self, journal: Journal, reading: EngineReading, *, may_restart: bool, force: bool
+        self, journal: Journal, reading: EngineReading, order: Order
     ) -> RestoreReport:
-        if not reading.facts.reachable:
-            kept = self._kept(journal, reading)
-            return _report(self.put_back(), kept, reading, journal)
+        if not reading.facts.reachable and _keeps_address(journal):
+            self._write_former(journal)
+            why = f"Docker does not answer ({reading.facts.problem})"
+            keeps = f"docker0 keeps {_lease_values(journal)[-1]} until Docker starts again"
+            return _report((), (f"{why}: {keeps}",), reading, journal)
         if not _in_force(journal, reading):
             return _report(self.put_back(), (), reading, journal)
-        word = Word.NOW_UNDER_CONTAINERS if force else Word.NONE
-        held: Held | None = ("no restart was asked for", "")
-        if may_restart:
-            held = self._docker.held(reading.facts, word=word)
+        word = Word.NOW_UNDER_CONTAINERS if order.force else Word.NONE
+        held = self._docker.held(reading.facts, word=word)
+        if not held and not order.asked:
+            held = self._docker.unsettled(word=word)
         if not held:
-            with self._docker.turn(asked=True) as not_ours:
+            with self._docker.turn(asked=order.asked) as not_ours:
                 held = not_ours or self._docker.held_now(word=word)
                 if not held:
                     return self.move_back(reading)
-        todo = f"restart Docker when it suits you: docker0 still has {reading.bip} ({held[0]})"
-        address = self._former(journal, reading)
-        if address is not None:
-            todo += f"; it keeps it unless started once with --bip={address}"
-        return _report(self.put_back(), (todo,), reading, journal)
+        self._write_former(journal)
+        return _report((), (self._still(reading, held, order),), reading, journal)
 
-    def _kept(self, journal: Journal, reading: EngineReading) -> tuple[str, ...]:
-        """What is left to do at a Docker that does not answer and had docker0 on the lease."""
-        bip = journal.change(BIP)
-        if journal.phase is Phase.WRITTEN or bip is None or bip.before not in {None, "null"}:
-            return ()  # it never had it, or daemon.json says where docker0 goes
-        try:
-            ours = IPv4Interface(str(bip.ours[-1]))
-        except ValueError:
-            return ()
-        address = journal.bridge_before or docker0_of_old(self._routes(), ours.network)
-        why = f"Docker does not answer ({reading.facts.problem})"
-        keeps = f"docker0 keeps {ours}, which is no longer ours"
-        return (f"{why}: {keeps}, unless Docker is started once with --bip={address}",)
+    def _still(self, reading: EngineReading, held: Held, order: Order) -> str:
+        """Say why docker0 is where it is, and what ends that."""
+        facts = reading.facts
+        names = blocking_containers(facts, self._docker.settings.expendable)
+        uses = f"docker0 still uses {reading.bip}"
+        if not names or facts.live_restore:
+            return f"{uses}: {held[0]}. {held[1]}"
+        verb, them = ("are", "they") if len(names) > 1 else ("is", names[0])
+        because = f"because {names_shown(names)} {verb} running"
+        return f"{uses} {because}. When {them} may stop: {order.again}"
 
     def move_back(self, reading: EngineReading) -> RestoreReport:
         """Restart with docker0's former address, then put the file back.
@@ -151,10 +164,8 @@ class GiveBack:
         journal = self._store.journal()
         if journal is None:
             return RestoreReport(done=(), todo=(), facts=reading.facts)
-        former = self._former(journal, reading)
+        former = self._write_former(journal) if reading.bip is not None else None
         if former is not None:
-            ours = tuple(change.path for change in journal.changes if change.path != BIP)
-            self._store.change(self._store.read(), {BIP: str(former)}, drop=ours)
             outcome = self._restarter.plain(lambda seen: seen.bip == former)
             done = self.put_back()
         else:
@@ -172,24 +183,58 @@ class GiveBack:
         changed = self._store.restore()
         return (f"{self._store.path} is as it was before",) if changed else ()
 
-    def _former(self, journal: Journal, reading: EngineReading) -> IPv4Interface | None:
-        """Return docker0's address to be; None when daemon.json will say it."""
-        bip = journal.change(BIP)
-        if bip is None or bip.before not in {None, "null"} or reading.bip is None:
+    def _write_former(self, journal: Journal) -> IPv4Interface | None:
+        """Let Docker's next start move docker0 back.
+
+        Returns:
+            docker0's address to be, None where daemon.json says it without us.
+        """
+        snapshot = self._store.read()
+        former = self._former(journal, snapshot)
+        values: dict[KeyPath, JsonValue] = {BIP: str(former)} if former else {}
+        drop = tuple(change.path for change in journal.changes if change.path not in values)
+        self._store.change(snapshot, values, drop=drop, bridge_back=str(former or ""))
+        return former
+
+    def _former(self, journal: Journal, snapshot: Snapshot) -> IPv4Interface | None:
+        bip, now = journal.change(BIP), snapshot.document.value(BIP)
+        if bip is None or bip.before not in {None, "null"}:
             return None
-        before = journal.bridge_before
-        if before and not bip.is_ours(before):
-            return IPv4Interface(before)
-        return docker0_of_old(self._routes(), reading.bip.network)
+        if snapshot.document.has(BIP) and not bip.is_ours(now):
+            return None  # the operator's by now
+        lease = _lease_values(journal)
+        if journal.bridge_before and journal.bridge_before not in lease:
+            return IPv4Interface(journal.bridge_before)
+        return docker0_of_old(self._routes(), IPv4Interface(lease[-1]).network)
+
+
+def _lease_values(journal: Journal) -> tuple[str, ...]:
+    """Return docker0's addresses that a lease gave it, the newest last.
+
+    Once docker0 is being given back its former address is among the values that we wrote. It
+    was there before us as well where a lost journal was made anew: then it is the lease's.
+    """
+    bip = journal.change(BIP)
+    ours = tuple(str(value) for value in bip.ours) if bip else ()
+    return tuple(value for value in ours if value != journal.bridge_before) or ours
+
+
+def _keeps_address(journal: Journal) -> bool:
+    """Whether a Docker that does not answer has docker0's address in its own store."""
+    bip = journal.change(BIP)
+    if bip is None or bip.before not in {None, "null"}:
+        return False  # daemon.json says where docker0 goes
+    giving_back = len(bip.ours) > 1 and str(bip.ours[-1]) == journal.bridge_before
+    return giving_back or journal.phase is not Phase.WRITTEN
 
 
 def _in_force(journal: Journal, reading: EngineReading) -> bool:
     """Whether the running engine has a value that we gave it."""
-    bip, pools = journal.change(BIP), journal.change(POOLS)
     if not reading.facts.reachable:
         return False
-    if bip is not None and bip.is_ours(str(reading.bip)):
+    if str(reading.bip) in _lease_values(journal):
         return True
+    pools = journal.change(POOLS)
     have: JsonValue = [{"base": str(base), "size": size} for base, size in reading.pools or ()]
     return pools is not None and pools.is_ours(have)
 

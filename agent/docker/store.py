@@ -114,6 +114,7 @@ class DaemonJsonStore:
         *,
         drop: tuple[KeyPath, ...] = (),
         bridge_before: str = "",
+        bridge_back: str = "",
     ) -> Snapshot:
         """Set keys, and give back keys of ours that are no longer wanted.
 
@@ -122,6 +123,7 @@ class DaemonJsonStore:
             values: The keys to set.
             drop: Keys of ours to return to what they were before us.
             bridge_before: docker0's address now, kept if this is our first change.
+            bridge_back: docker0's address to be, when it is given back.
 
         Returns:
             The file as it is now; the same content when nothing needed changing.
@@ -139,6 +141,8 @@ class DaemonJsonStore:
         journal = self._next_journal(snapshot, values, content)
         if snapshot.journal is None:
             journal = replace(journal, bridge_before=bridge_before)
+        if bridge_back:
+            journal = replace(journal, bridge_before=bridge_back)
         self._save(journal)
         self._make_folder(snapshot.path)
         replace_file(snapshot.path, content)
@@ -264,7 +268,8 @@ class DaemonJsonStore:
         now = read_content(path)
         target = self._restored(path, now, journal)
         changed = digest(target.data) != digest(now.data)
-        self._put(path, target)
+        if changed:
+            self._put(path, target)
         if target.data is None and journal.made_folder:
             with contextlib.suppress(OSError):  # somebody else's files are in it
                 path.parent.rmdir()

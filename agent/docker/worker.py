@@ -17,6 +17,7 @@ from agent import threads
 from agent.docker.commands import Stopped
 from agent.docker.engine import Engine
 from agent.docker.giveback import GiveBack
+from agent.docker.giveback import Order as HowToGiveBack
 from agent.docker.report import ConfiguratorReport, RestoreReport
 from agent.docker.wants import DockerWants
 from agent.docker.watcher import EngineEvent, EngineWatcher, EventKind
@@ -146,7 +147,10 @@ class DockerWorker:
         """
         wants = self._wants
         if wants is None:
-            raise DockerError("there is no lease to give to Docker yet", hint="see agentctl status")
+            raise DockerError(
+                "this host has no subnet (it has left, or is still joining)",
+                hint="agentctl status",
+            )
         report = self._order(
             lambda: self._attacher.restart_now(wants, force=force, replace=replace), timeout_s
         )
@@ -155,9 +159,7 @@ class DockerWorker:
         self._on_report(report)
         return report
 
-    def restore(
-        self, *, may_restart: bool = True, force: bool = False, timeout_s: float
-    ) -> RestoreReport:
+    def restore(self, how: HowToGiveBack, *, timeout_s: float) -> RestoreReport:
         """Give Docker back and want nothing of it from now on. Waits for it.
 
         Raises:
@@ -165,9 +167,7 @@ class DockerWorker:
                 ``timeout_s``.
         """
         self.want(None)
-        report = self._order(
-            lambda: self._give_back.restore(may_restart=may_restart, force=force), timeout_s
-        )
+        report = self._order(lambda: self._give_back.restore(how), timeout_s)
         if not isinstance(report, RestoreReport):
             raise TypeError(report)
         self.look()

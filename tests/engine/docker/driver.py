@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from agent.docker.giveback import Order
 from agent.docker.processes import ProcessTable
 from agent.docker.room import DockerRoom
 from agent.errors import HostmeshError
@@ -63,7 +64,9 @@ def main() -> None:
         elif order["call"] == "outlook":
             result = room.outlook()
         else:
-            result = room.give_back.restore(force=order["force"])
+            result = room.give_back.restore(
+                Order(force=order["force"], asked=order.get("asked", True))
+            )
     except HostmeshError as error:
         result = {"error": type(error).__name__, "message": error.message}
     sys.stdout.write(json.dumps(plain(result)) + "\n")

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 DRIVER = "/root/driver.py"
 DAEMON_JSON = "/etc/docker/daemon.json"
+JOURNAL = "/var/lib/hostmesh/daemon.json.journal"
 AT_ONCE = "--stop-signal=KILL"  # what ignores SIGTERM costs dockerd's end 10 s
 WRAPPER = "/usr/local/sbin/dockerd"
 PYTHON = "/opt/hostmesh/venv/bin/python"
@@ -275,13 +276,49 @@ def test_promise_7_leave_gives_back_file_and_docker0(driven: Driven) -> None:
     assert driven.docker0() == ["172.17.0.1/16"]
 
 
-def test_leaving_under_containers_says_what_is_left_to_do(driven: Driven) -> None:
+def test_leaving_under_containers_is_finished_by_dockers_next_start(driven: Driven) -> None:
+    """Whoever starts it: the file has docker0's former address until then."""
     assert driven.ensure()["state"] == "ready"
-    driven.host.start_container("web")
-    report = driven.call("restore")
-    assert driven.file() is None
-    assert driven.docker0() == ["10.64.0.1/17"]
-    assert "--bip=172.17.0.1/16" in report["todo"][0]
+    driven.host.start_container("web", options=["--restart=always", AT_ONCE])
+    still = "docker0 still uses 10.64.0.1/17 because web is running."
+    for _ in range(2):
+        assert driven.call("restore")["todo"] == [
+            f"{still} When web may stop: agentctl leave --force"
+        ]
+        assert driven.docker0() == ["10.64.0.1/17"]
+        assert json.loads(driven.file() or "") == {"bip": "172.17.0.1/16"}
+    driven.host.service("restart", "docker")
+    assert driven.docker0() == ["172.17.0.1/16"]
+    report = driven.call("restore", asked=False)
+    assert (report["todo"], driven.file()) == ([], None)
+    driven.host.service("restart", "docker")
+    assert driven.docker0() == ["172.17.0.1/16"]
+
+
+def test_leaving_where_the_folder_of_daemon_json_was_removed(driven: Driven) -> None:
+    assert driven.ensure()["state"] == "ready"
+    driven.host.start_container("web", options=[AT_ONCE])
+    driven.host.run(["rm", "-r", "/etc/docker"])
+    assert "because web is running" in driven.call("restore")["todo"][0]
+    driven.host.remove_container("web")
+    assert driven.call("restore")["todo"] == []
+    assert (driven.docker0(), driven.file()) == (["172.17.0.1/16"], None)
+    assert not driven.host.path(JOURNAL).exists()
+
+
+def test_leaving_where_daemon_json_could_never_be_written(driven: Driven) -> None:
+    """It is a mount point, which no file can take the place of."""
+    text = '{"debug": false}'
+    driven.host.write_file(DAEMON_JSON, text)
+    driven.host.run(["mount", "--bind", DAEMON_JSON, DAEMON_JSON])
+    try:
+        assert names(driven.ensure()) == {"docker-config-unusable"}
+        assert driven.host.path(JOURNAL).exists()
+        report = driven.call("restore")
+        assert (report["done"], report["todo"], driven.file()) == ([], [], text)
+        assert not driven.host.path(JOURNAL).exists()
+    finally:
+        driven.host.run(["umount", DAEMON_JSON])
 
 
 def test_promise_7_an_engine_that_does_not_come_up_is_rolled_back_once(driven: Driven) -> None:

@@ -22,6 +22,17 @@ LAB = LabOptions(name="mesh", hosts=3, host=HostOptions(reject_forward=True))
 LAB_LAST = True  # hosts join, and etcd is replaced
 
 
+AT_ONCE = "--stop-signal=KILL"  # what ignores SIGTERM costs dockerd's end 10 s
+DAEMON_JSON = "/etc/docker/daemon.json"
+_FULL_DISK = """
+set -e
+mv /etc/docker/daemon.json /run/daemon.json
+mount -t tmpfs -o size=64k full /etc/docker
+mv /run/daemon.json /etc/docker/daemon.json
+cat /dev/zero > /etc/docker/filler || true
+"""
+
+
 def routes(host: Host) -> set[str]:
     return {each["dst"] for each in host.mesh_routes()}
 
@@ -68,6 +79,52 @@ def test_leave_takes_a_host_out_everywhere_within_a_second_and_leaves_no_trace(m
     host.agentctl("join")
     wait_until(host.ready, 60, "the host to be back")
     assert host.lease() == subnet, "promise 2: its own subnet is still free"
+
+
+def test_a_leave_under_containers_says_what_it_waits_for_and_force_ends_it(mesh: Lab) -> None:
+    host = mesh.hosts["host3"]
+    docker0 = host.addresses("docker0")
+    host.start_container("web", options=["--restart=always", AT_ONCE])
+    still = f"docker0 still uses {docker0[0]} because web is running."
+    try:
+        left = host.agentctl("leave", check=False, timeout_s=120)
+        assert left.returncode == 1
+        assert f"{still} When web may stop: agentctl leave --force" in left.stdout + left.stderr
+        assert still in host.wait_condition("leave-not-finished", 5)["cause"]
+        refused = host.agentctl("docker", "restart", "--now", check=False)
+        assert "web" in refused.stderr
+        assert "no subnet" not in refused.stderr
+        assert host.addresses("docker0") == docker0
+        host.agentctl("leave", "--force", timeout_s=120)
+        assert host.addresses("docker0") == ["172.17.0.1/16"]
+        assert "bip" not in host.run(["cat", DAEMON_JSON], check=False).stdout
+        assert "leave-not-finished" not in host.conditions()
+    finally:
+        host.remove_container("web")
+
+
+def test_promise_9_a_leave_is_finished_when_the_disk_and_the_containers_let_it(mesh: Lab) -> None:
+    """Nobody types anything after the leave, and the agent is not restarted."""
+    host = mesh.hosts["host3"]
+    host.start_container("web", options=["--restart=always", AT_ONCE])
+    host.run(["sh", "-c", _FULL_DISK])
+    try:
+        left = host.agentctl("leave", check=False, timeout_s=120)
+        assert left.returncode == 1
+        assert "No space left" in host.wait_condition("leave-not-finished", 5)["cause"]
+        host.run(["rm", "/etc/docker/filler"])
+        wait_until(
+            lambda: "because web is running" in host.conditions()["leave-not-finished"]["cause"],
+            30,
+            "the file to be written",
+        )
+        host.remove_container("web")
+        wait_until(lambda: "leave-not-finished" not in host.conditions(), 40, "the leave to end")
+        assert host.addresses("docker0") == ["172.17.0.1/16"]
+        assert "bip" not in host.run(["cat", DAEMON_JSON], check=False).stdout
+    finally:
+        host.docker("rm", "--force", "web", check=False)
+        host.run(["umount", "/etc/docker"])
 
 
 def test_cleanup_takes_ours_off_the_host_and_keeps_the_lease(mesh: Lab) -> None:

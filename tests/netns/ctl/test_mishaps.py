@@ -110,7 +110,7 @@ STEPS = {
     "at the word": f"_release = lambda self: {DIE}",
     "lease given back": f"_forget = lambda self: {DIE}",
     "copy forgotten": f"_remove = lambda self: {DIE}",
-    "kernel clean": f"_restore = lambda self, force: {DIE}",
+    "kernel clean": f"_restore = lambda self, order: {DIE}",
 }
 
 

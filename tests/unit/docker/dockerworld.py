@@ -38,6 +38,8 @@ from agent.settings import DockerSettings
 
 WANTS = wants_of(IPv4Network("10.64.0.0/16"), 1500)
 OLD = IPv4Interface("172.17.0.1/16")
+FORMER = '{\n  "bip": "172.17.0.1/16"\n}\n'
+"""daemon.json while docker0 waits to be given back, where there was no file before."""
 
 
 @dataclass

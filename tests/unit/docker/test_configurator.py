@@ -3,13 +3,12 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from agent.docker.commands import CommandResult, Stopped
-from agent.docker.giveback import docker0_of_old
 from agent.docker.journal import Phase
 from agent.docker.reading import EngineKind
 from agent.docker.report import ConfigFile
@@ -19,7 +18,7 @@ from agent.docker.wants import wants_of
 from agent.errors import Refused
 from agent.model import DockerNetwork, DockerState, Severity
 from agent.settings import DockerSettings
-from tests.unit.docker.dockerworld import OLD, WANTS, Room, World, make, names, write
+from tests.unit.docker.dockerworld import FORMER, OLD, WANTS, Room, World, make, names, write
 
 pytestmark = pytest.mark.unit
 
@@ -174,7 +173,7 @@ def test_promise_7_leaving_sees_a_container_that_was_started_while_it_waited(
     world.meanwhile = [started(world)]
     report = room.give_back.restore()
     assert "web" in report.todo[0]
-    assert (world.restarts, room.text) == (1, None)
+    assert (world.restarts, room.text) == (1, FORMER)
 
 
 def test_giving_back_waits_for_its_turn_and_then_leaves_the_restart_to_the_operator(
@@ -184,7 +183,7 @@ def test_giving_back_waits_for_its_turn_and_then_leaves_the_restart_to_the_opera
     room.allowed[0] = False
     report = room.give_back.restore()
     assert world.asked[-1], "the operator waits for it"
-    assert (world.restarts, world.bip, room.text) == (1, WANTS.bip, None)
+    assert (world.restarts, world.bip, room.text) == (1, WANTS.bip, FORMER)
     assert "host two restarts its Docker" in report.todo[0]
 
 
@@ -545,50 +544,6 @@ def test_promise_7_an_engine_that_was_downgraded_loses_the_key_it_does_not_know(
 
 def raise_stopped(*_: object, **__: object) -> None:
     raise Stopped
-
-
-def test_leaving_moves_docker0_back_with_one_restart(room: Room, world: World) -> None:
-    write(world, '{ "debug": true }')
-    room.ensure()
-    report = room.give_back.restore()
-    assert (room.text, world.bip, world.restarts) == ('{ "debug": true }', OLD, 2)
-    assert report.todo == ()
-    assert room.give_back.restore().done == ()
-
-
-def test_leaving_with_containers_running_only_puts_the_file_back(room: Room, world: World) -> None:
-    room.ensure()
-    world.running = ("web",)
-    report = room.give_back.restore()
-    assert (room.text, world.restarts) == (None, 1)
-    assert "web" in report.todo[0]
-
-
-def test_leaving_by_force_restarts_under_containers(room: Room, world: World) -> None:
-    room.ensure()
-    world.running = ("web",)
-    assert room.give_back.restore(force=True).todo == ()
-    assert (world.bip, world.restarts) == (OLD, 2)
-
-
-@pytest.mark.parametrize("had_it", [True, False])
-def test_leaving_a_docker_that_does_not_answer_says_what_it_will_keep(
-    room: Room, world: World, had_it: bool
-) -> None:
-    """dockerd has docker0's address in its own store as well as in daemon.json."""
-    world.up = had_it
-    room.ensure()
-    world.up = False
-    report = room.give_back.restore()
-    assert (room.text, world.restarts) == (None, int(had_it))
-    assert ["--bip=172.17.0.1/16" in line for line in report.todo] == [True] * had_it
-
-
-def test_docker0_goes_where_docker_itself_would_put_it() -> None:
-    lease = IPv4Network("10.64.0.0/17")
-    taken = [lease, IPv4Network("172.17.0.0/16"), IPv4Network("172.18.4.0/24")]
-    assert docker0_of_old(taken, lease) == IPv4Interface("172.19.0.1/16")
-    assert docker0_of_old([IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1")], lease) is None
 
 
 def test_while_the_gate_holds_docker_back_it_is_not_restarted(
