@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Make what labs mount before the first test: no test's time-out covers a build.
 
-    A lab is known where its options are a global of the test's module, or a parameter.
+    A lab is known where its options are the module's LAB, or a parameter of the test.
     """
     if session.config.stash.get(_BEFORE, None) is None:
         return
@@ -48,7 +48,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _labs_named(items: list[pytest.Item]) -> Iterator[LabOptions]:
     seen: set[int] = set()
     for item in items:
-        named = [*vars(getattr(item, "module", None) or object).values()]
+        named = [getattr(getattr(item, "module", None), "LAB", None)]
         call = getattr(item, "callspec", None)
         named += call.params.values() if call else ()
         for options in named:

@@ -177,7 +177,6 @@ class KernelPass:
         done: list[str] = []
         if self._firewall is not None:
             done += self._firewall.remove().edits
-        done += self._firewalld.remove()
         done += self._forwarding.undo()
         results = self.routing.remove_all()
         problems = [result.problem for result in results if not result.ok]
@@ -189,6 +188,7 @@ class KernelPass:
         self._mark.forget()
         if results:
             done.append(f"removed {len(results)} routes")
+        done += self._firewalld.remove()  # last: a firewalld that hangs holds nothing else up
         return tuple(done)
 
     def _forward(self, world: World) -> RulesReport:

@@ -221,10 +221,11 @@ def test_waiting_in_vain_says_what_was_seen_last() -> None:
 
 
 def test_the_containers_image_names_no_file_that_it_lacks(tmp_path: Path) -> None:
-    busybox = tmp_path / "busybox"
+    busybox = tmp_path / "bin/busybox"
+    busybox.parent.mkdir()
     busybox.write_text("#!/bin/sh\necho sh\necho httpd\n")
     busybox.chmod(0o755)
-    with tarfile.open(fileobj=io.BytesIO(labimage.archive(busybox))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(labimage.archive(tmp_path))) as tar:
         reader = tar.extractfile("manifest.json")
         assert reader is not None
         manifest = json.load(reader)[0]

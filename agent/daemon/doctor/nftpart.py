@@ -30,7 +30,7 @@ def look_at_nft(mesh: Mesh, uplink: Uplink, findings: Findings) -> None:
             peers=[
                 lease.node_address
                 for lease in mesh.view.leases
-                if lease.host_id is not None and lease.host_id != mesh.host_id
+                if lease.node_address != uplink.node_address
             ],
             networks=[DockerNetwork(id="", name="bridge", subnet=subnet, bridge=_DOCKER0)],
             host_limit=Access.OPEN,

@@ -319,3 +319,20 @@ def test_a_removal_returns_the_host_to_what_it_was(mesh: Mesh) -> None:
     host.run(["dpkg", "--purge", "hostmesh"], timeout_s=120)
     wait_until(lambda: host.system_state() == "running", 20, "calm again")
     assert scenes.lasting_differences(host, mesh.before, patience_s=10) == []
+
+
+def test_apt_installs_and_upgrades_the_package_from_a_folder(
+    mesh: Mesh, package: Path, newer: Path
+) -> None:
+    host = mesh.two
+    host.write_file("/etc/hostmesh/agent.toml", scenes.settings(mesh.lab), mode=0o600)
+    host.add_repository([package])
+    assert "Setting up hostmesh" in host.apt("install", "hostmesh")
+    mesh.lab.wait_ready(60, [host.name])
+    host.add_repository([newer])
+    assert "hostmesh-next.deb" in host.apt("--print-uris", "install", "hostmesh")
+    host.apt("install", "hostmesh")
+    version = host.run(["dpkg-query", "--show", "--showformat=${Version}", "hostmesh"]).stdout
+    assert version.endswith(".next")
+    host.apt("purge", "hostmesh")
+    assert scenes.is_gone(host, "/usr/bin/agentctl")

@@ -19,7 +19,7 @@ MANAGES = {"firewall": {"firewalld": "manage"}}
 BOOTED = LabOptions(
     name="fwdboot",
     hosts=2,
-    host=HostOptions(systemd=True, packages=["firewalld"], settings=MANAGES),
+    host=HostOptions(systemd=True, packages=LAB.packages, settings=MANAGES),
 )
 OPERATORS = "192.0.2.0/24"
 START = """
@@ -155,11 +155,12 @@ def test_ufw_leaves_the_mesh_alone(mesh: Lab) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("options", [pytest.param(BOOTED, id="booted")])
 def test_the_hardened_unit_keeps_firewalld_in_order_over_a_reboot(
-    make_lab: Callable[[LabOptions], AbstractContextManager[Lab]],
+    make_lab: Callable[[LabOptions], AbstractContextManager[Lab]], options: LabOptions
 ) -> None:
     """firewalld starts before Docker then, which makes a zone and maybe a policy of its own."""
-    with make_lab(BOOTED) as lab:
+    with make_lab(options) as lab:
         one, two = lab.hosts["host1"], lab.hosts["host2"]
         assert isinstance(two, BootedHost)
         webs = {

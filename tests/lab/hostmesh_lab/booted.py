@@ -12,11 +12,11 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hostmesh_lab import images, kinds, paths, shell
+from hostmesh_lab import images, paths, repository, shell
 from hostmesh_lab.config import Config
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.host import Host
@@ -30,8 +30,7 @@ _POWER_OFF = signal.SIGRTMIN + 4
 _BOOTED = ("running", "degraded")
 # etcd-server starts one on every machine that has the package; the lab's are elsewhere.
 _MASKED = ("etcd.service", "apt-daily.timer", "apt-daily-upgrade.timer")
-_LOAD = f"docker image inspect lab >/dev/null 2>&1 || docker load -q -i {kinds.LAB_IMAGE}"
-_LAB_IMAGE_UNIT = f"""\
+_LAB_IMAGE_UNIT = """\
 [Unit]
 Description=The lab's Docker image
 After=docker.service
@@ -39,7 +38,6 @@ After=docker.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -c '{_LOAD}'
 """
 
 
@@ -62,7 +60,7 @@ class BootedHost(Host):
 
     def create_disk(self, files: Mapping[str, str]) -> None:
         """Make the disk: a Debian with Docker, where packages may start what they bring."""
-        units = {"lab-image.service": _LAB_IMAGE_UNIT, "lab-first.service": self._first_unit()}
+        units = {"lab-image.service": self._image_unit(), "lab-first.service": self._first_unit()}
         if any(item.name == "agent" and item.autostart for item in self.config.services):
             clone = paths.clone_root() / "systemd"
             units |= {name: (clone / name).read_text() for name in _OUR_UNITS}
@@ -82,6 +80,11 @@ class BootedHost(Host):
                 _hide(self.disk / "upper" / folder)
         for name in _MASKED:
             (self.disk / "upper/etc/systemd/system" / name).symlink_to("/dev/null")
+
+    def _image_unit(self) -> str:
+        docker = next(each for each in self.config.services if each.name == "docker")
+        loads = "".join(f"ExecStart=/bin/sh -c '{argv[-1]}'\n" for argv in docker.afterwards)
+        return _LAB_IMAGE_UNIT + loads
 
     def _first_unit(self) -> str:
         lines = "".join(f"ExecStart={' '.join(argv)}\n" for argv in self.config.commands)
@@ -209,7 +212,7 @@ class BootedHost(Host):
         asked = {"verb": verb, "timeout_s": timeout_s, **request}
         raise LabError(f"{self.name} has systemd as PID 1, which takes no {asked}")
 
-    # -- packages. apt would read lists of a mirror that the lab does not have; dpkg needs none
+    # -- packages. There is no mirror in the lab: dpkg needs none, apt reads a folder
 
     def copy_in(self, package: Path) -> str:
         """Put a file on its disk, under /root; return its name there."""
@@ -221,6 +224,17 @@ class BootedHost(Host):
     def install(self, package: Path) -> str:
         """Install a package as an operator would, and return what was said."""
         done = self.run(["dpkg", "--install", self.copy_in(package)], timeout_s=120, env=_APT)
+        return done.stdout + done.stderr
+
+    def add_repository(self, packages: Sequence[Path]) -> None:
+        """Give apt these packages, in a folder of this host, and no other source."""
+        repository.write(self.path(repository.PLACE), packages)
+        self.write_file("/etc/apt/sources.list", repository.SOURCE)
+        self.apt("update")
+
+    def apt(self, *args: str) -> str:
+        """Run apt-get on this host, and return what it said."""
+        done = self.run(["apt-get", "-q", "-y", *args], timeout_s=120, env=_APT)
         return done.stdout + done.stderr
 
     def preinstall(self, package: Path) -> None:

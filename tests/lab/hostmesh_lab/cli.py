@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hostmesh_lab import cli_underlay, demo, images, layers, paths, state
+from hostmesh_lab import cli_underlay, demo, images, layers, libcimage, paths, state
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import CIDR, Lab, LabOptions, die_on_sigterm, require_root
@@ -108,6 +108,9 @@ def _add_packages(command: argparse.ArgumentParser) -> None:
 def _add_up(up: argparse.ArgumentParser) -> None:
     _add_packages(up)
     up.add_argument("--hosts", type=int, default=3)
+    up.add_argument(
+        "--libc", action="store_true", help="Docker has the images lab-glibc and lab-musl, too"
+    )
     up.add_argument("--suite", choices=tuple(images.SUITES), default=images.DEFAULT_SUITE)
     up.add_argument("--etcd-members", type=int, choices=(1, 3), default=1)
     up.add_argument("--no-agent", action="store_true", help="do not start the agents")
@@ -139,6 +142,7 @@ def _up(arguments: argparse.Namespace) -> int:
         iptables=arguments.iptables,
         mtu=arguments.mtu,
         reject_forward=arguments.reject_forward,
+        images=libcimage.NAMES if arguments.libc else (),
     )
     lab = Lab.up(
         LabOptions(

@@ -32,14 +32,15 @@ class Host(Machine):
         publish: Sequence[str] = (),
         command: Sequence[str] = (),
         options: Sequence[str] = (),
+        image: str = "lab",
     ) -> str:
-        """Start a container of the `lab` image, by default serving pages; return its address."""
+        """Start a container, by default of `lab` and serving pages; return its address."""
         argv = ["run", "--detach", "--name", name, *options]
         if network is not None:
             argv += ["--network", network]
         for item in publish:
             argv += ["--publish", item]
-        self.docker(*argv, "lab", *command)
+        self.docker(*argv, image, *command)
         return "" if network in ("none", "host") else str(self.container_address(name))
 
     def container_address(self, name: str, network: str | None = None) -> IPv4Address | IPv6Address:

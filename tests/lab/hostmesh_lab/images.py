@@ -69,6 +69,12 @@ class Image:
         return self.folder / "rootfs"
 
 
+def image_of(suite: str, layers: Sequence[str]) -> Image:
+    """The image that a machine's layers end in."""
+    folder = Path(layers[-1]).parent
+    return Image(suite, folder.name, folder)
+
+
 def suite_named(name: str) -> Suite:
     """The suite of that name, or an error that lists those there are."""
     if name not in SUITES:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hostmesh_lab import agentlayer, paths, toml, topology
+from hostmesh_lab import agentlayer, images, libcimage, paths, toml, topology
 from hostmesh_lab.config import Bind, Config, Restart, Service
 from hostmesh_lab.topology import Forward, Nic, Router, Topology, in_url
 
@@ -35,7 +35,8 @@ class HostOptions:
     the place of the whole file. `reject_forward` ends FORWARD as on the first operator's hosts.
     `systemd` boots a whole machine with systemd as PID 1 (booted.py); with `agent` it runs the
     clone's units and source, without it the disk is a fresh Debian's with Docker. `packages` are
-    Debian's, in a layer above the image; their services do not start unasked.
+    Debian's, in a layer above the image; their services do not start unasked. `images` are more
+    Docker images that it has: lab-glibc, lab-musl.
     """
 
     agent: bool = True
@@ -50,6 +51,7 @@ class HostOptions:
     systemd: bool = False
     packages: Sequence[str] = ()
     links: tuple[str, ...] = ()
+    images: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def host(base: Base, index: int, options: HostOptions) -> Config:
         binds=[
             Bind(str(paths.clone_root() / "agent"), f"{agentlayer.SOURCE}/agent"),
             Bind(base.lab_image, LAB_IMAGE),
+            *(Bind(_archive(base, name), f"/run/lab/{name}.tar") for name in options.images),
         ],
     )
 
@@ -94,6 +97,19 @@ def host(base: Base, index: int, options: HostOptions) -> Config:
 def _address(base: Base, link: str, number: int) -> str:
     """A machine's main address on a link; "" on a link without ranges."""
     return next(iter(base.topology.link(link).addresses(number)), "")
+
+
+def _archive(base: Base, name: str) -> str:
+    return str(libcimage.archive(images.image_of(base.suite, base.layers), name))
+
+
+def load_commands(names: Sequence[str]) -> list[str]:
+    """Shell commands by which Docker gets the lab's images; one that it has is not loaded again."""
+    archives = {"lab": LAB_IMAGE, **{name: f"/run/lab/{name}.tar" for name in names}}
+    return [
+        f"docker image inspect {name} >/dev/null 2>&1 || docker load -q -i {archive}"
+        for name, archive in archives.items()
+    ]
 
 
 def _has_agent(base: Base) -> bool:
@@ -125,13 +141,7 @@ def docker_service(options: HostOptions) -> Service:
         restart=Restart(delay_s=2, max_delay_s=2, burst=3),
         autostart=options.docker,
         # Loaded once: afterwards it is on the disk.
-        afterwards=[
-            [
-                "sh",
-                "-c",
-                f"docker image inspect lab >/dev/null 2>&1 || docker load -q -i {LAB_IMAGE}",
-            ]
-        ],
+        afterwards=[["sh", "-c", command] for command in load_commands(options.images)],
     )
 
 

@@ -342,7 +342,11 @@ def prepare(options: LabOptions, say: images.Say) -> tuple[list[str], str]:
     chosen = [options.host, *options.hosts_differ.values()]
     sets = {tuple(sorted({*options.packages, *each.packages})) for each in chosen}
     return layers.ensure(
-        options.suite, [options.packages, *sorted(sets)], say, agent=options.host.agent
+        options.suite,
+        [options.packages, *sorted(sets)],
+        say,
+        agent=options.host.agent,
+        libcs=sorted({name for each in chosen for name in each.images}),
     )
 
 

@@ -10,14 +10,14 @@ import json
 import platform
 import tarfile
 import tempfile
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from hostmesh_lab import shell
 from hostmesh_lab.errors import LabError
 
-NAME = "lab:latest"
 PAGE = "hostmesh lab\n"
-_FORMAT = 2
+FORMAT = 2
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _HEADER = '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\n'
 _SCRIPTS = {
@@ -29,10 +29,10 @@ _SCRIPTS = {
 
 def ensure(rootfs: Path) -> Path:
     """The image as `docker load` takes it, made beside the root filesystem if need be."""
-    target = rootfs.parent / f"lab-image-{_FORMAT}.tar"
+    target = rootfs.parent / f"lab-image-{FORMAT}.tar"
     if not target.exists():
         with tempfile.NamedTemporaryFile(dir=rootfs.parent, delete=False) as file:
-            file.write(archive(_busybox(rootfs)))
+            file.write(archive(rootfs))
         Path(file.name).rename(target)
     return target
 
@@ -44,10 +44,19 @@ def _busybox(rootfs: Path) -> Path:
     raise LabError(f"no busybox in {rootfs}", "hostmesh-lab image --purge, then again")
 
 
-def archive(busybox: Path) -> bytes:
-    """The whole image: a configuration, one layer, a manifest."""
+def archive(
+    rootfs: Path, name: str = "lab", more: Mapping[str, tuple[bytes, int]] | None = None
+) -> bytes:
+    """The whole image: a configuration, one layer, a manifest.
+
+    Args:
+        rootfs: Where busybox is.
+        name: What Docker calls the image.
+        more: Files beside busybox's, with their modes.
+    """
+    busybox = _busybox(rootfs)
     applets = shell.run([str(busybox), "--list"], timeout_s=10).stdout.split()
-    layer = _layer(busybox.read_bytes(), applets)
+    layer = _layer(busybox.read_bytes(), applets, more or {})
     config = json.dumps(
         {
             "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
@@ -65,18 +74,19 @@ def archive(busybox: Path) -> bytes:
             "history": [{"created": "2000-01-01T00:00:00Z", "comment": "busybox"}],
         }
     ).encode()
-    name = hashlib.sha256(config).hexdigest()
-    manifest = [{"Config": f"{name}.json", "RepoTags": [NAME], "Layers": ["layer.tar"]}]
+    digest = hashlib.sha256(config).hexdigest()
+    tags = [f"{name}:latest"]
+    manifest = [{"Config": f"{digest}.json", "RepoTags": tags, "Layers": ["layer.tar"]}]
     return _tar(
         {
-            f"{name}.json": (config, 0o644),
+            f"{digest}.json": (config, 0o644),
             "layer.tar": (layer, 0o644),
             "manifest.json": (json.dumps(manifest).encode(), 0o644),
         }
     )
 
 
-def _layer(busybox: bytes, applets: list[str]) -> bytes:
+def _layer(busybox: bytes, applets: list[str], more: Mapping[str, tuple[bytes, int]]) -> bytes:
     files = {
         "bin/busybox": (busybox, 0o755),
         "etc/passwd": (
@@ -86,11 +96,12 @@ def _layer(busybox: bytes, applets: list[str]) -> bytes:
         "etc/group": (b"root:x:0:\nnogroup:x:65534:\n", 0o644),
         "www/index.html": (PAGE.encode(), 0o644),
         **{f"www/cgi-bin/{name}": (text.encode(), 0o755) for name, text in _SCRIPTS.items()},
+        **more,
     }
-    links = {f"bin/{name}": "busybox" for name in applets if name != "busybox"}
-    return _tar(
-        files, links, ["bin", "etc", "www", "www/cgi-bin", "tmp", "root", "proc", "sys", "dev"]
-    )
+    links = {f"bin/{name}": "busybox" for name in applets if f"bin/{name}" not in files}
+    folders = {"bin", "etc", "www", "www/cgi-bin", "tmp", "root", "proc", "sys", "dev"}
+    folders |= {str(parent) for path in more for parent in PurePosixPath(path).parents} - {"."}
+    return _tar(files, links, sorted(folders))
 
 
 def _tar(
