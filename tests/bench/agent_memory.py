@@ -1,12 +1,12 @@
 """Resident memory of the whole agent with 10, 1,000 and 65,000 peers.
 
-    .venv/bin/python tests/bench/agent_memory.py [PEERS ...]
+    .venv/bin/python tests/bench/agent_memory.py [--rounds N] [PEERS ...]
 
-Each count is measured in a process of its own, in an empty network namespace (root). What is
-measured is what the daemon holds: everything that ``agent.daemon.compose`` imports, the records
-as etcd would send them (lease, heartbeat and memory of each host), the view of them, what the
-loop knows, desired and actual routes of a real kernel, and the host's own copy, written once.
-Threads and sockets to etcd and Docker are not there: they do not grow with the mesh.
+Each round of a count is measured in a process of its own, in an empty network namespace (root).
+It measures what the daemon holds: everything that ``agent.daemon.compose`` imports, the records as
+etcd would send them (lease, heartbeat and memory of each host), the view of them, what the loop
+knows, desired and actual routes of a real kernel, and the host's own copy, written once. Threads
+and sockets to etcd and Docker are not there: they do not grow with the mesh.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.bench.harness import Bench
 from tests.bench.large_mesh import Agent, new_address, prepare
+from tests.bench.statistic import Goal
 
 GOALS_MB = {10: 60, 1_000: 65, 65_000: 150}
 _AS_INSTALLED = """
@@ -55,24 +57,39 @@ def measure(peers: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peers", type=int, nargs="*", default=list(GOALS_MB))
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         measure(arguments.peers[0])
         return
+    bench = Bench("agent_memory")
     for peers in arguments.peers:
-        start = [sys.executable, "-c", _AS_INSTALLED, __file__, "--child", str(peers)]
-        command = ["unshare", "--net", *start]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        last = done.stdout.splitlines()[-1]
-        loaded_mb, working_mb, after_mb, peak_mb = (float(each) for each in last.split())
+        found = [in_a_child(peers) for _ in range(arguments.rounds)]
         goal_mb = GOALS_MB.get(peers)
-        verdict = "" if goal_mb is None else "ok" if after_mb <= goal_mb else "MISSED"
-        print(
-            f"{peers:6} peers: loaded {loaded_mb:6.1f} MB, working {working_mb:6.1f}, after a full "
-            f"pass and the copy {after_mb:6.1f} (goal {goal_mb}) {verdict}, peak {peak_mb:6.1f}",
-            flush=True,
-        )
+        for number, (state, goal) in enumerate(
+            (
+                ("loaded", None),
+                ("working", None),
+                ("after a full pass and the copy", goal_mb),
+                ("at most", None),
+            )
+        ):
+            bench.value(
+                f"{peers} peers: {state}",
+                [each[number] for each in found],
+                unit="MB",
+                goal=None if goal is None else Goal(goal),
+            )
+    sys.exit(bench.finish())
+
+
+def in_a_child(peers: int) -> list[float]:
+    """Resident MB: loaded, working, after a full pass and the copy, at most."""
+    start = [sys.executable, "-c", _AS_INSTALLED, __file__, "--child", str(peers)]
+    command = ["unshare", "--net", *start]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return [float(each) for each in done.stdout.splitlines()[-1].split()]
 
 
 if __name__ == "__main__":

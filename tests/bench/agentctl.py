@@ -4,24 +4,23 @@
 
 `agentctl leases` by the control socket with 10 and 5,000 leases, against `etcdctl get --prefix`
 and against `python -c pass`; with the agent down, from etcd; the cost of one scrape
-of the metrics, and what they add to the agent's memory. Runs in namespaces of its own; root. Each
-figure is the median of several rounds, ours and the other's in turn.
+of the metrics, and what they add to the agent's memory. Runs in namespaces of its own; root. The
+form of the result is tests/bench/harness.py's.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.bench.harness import Bench, interleave, timed
 from tests.etcd.support import etcdlab
 from tests.netns.ctl.stage import ROOT, Stage
 from tests.netns.netlab import eventually
@@ -29,17 +28,6 @@ from tests.netns.netlab import eventually
 ROUNDS = 9
 _PROGRAM = "import sys; from agent.ctl.main import main; sys.exit(main())"
 URL = "http://192.0.2.100:2379"
-
-
-def wall_ms(*runs: Callable[[], object]) -> list[float]:
-    """Median wall time of each, taken in turn."""
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(ROUNDS):
-        for number, run in enumerate(runs):
-            began_s = time.perf_counter()
-            run()
-            times[number].append((time.perf_counter() - began_s) * 1000)
-    return [statistics.median(each) for each in times]
 
 
 def resident_kib(pid: int) -> int:
@@ -87,7 +75,7 @@ def installed(folder: Path) -> str:
     return str(python)
 
 
-def measure(stage: Stage, count: int) -> list[str]:
+def measure(bench: Bench, stage: Stage, count: int) -> None:
     """The figures with ``count`` leases beside the node's own."""
     node = stage.nodes[0]
     path = str(node.socket)
@@ -113,41 +101,35 @@ def measure(stage: Stage, count: int) -> list[str]:
     before_kib = resident_kib(node.agent_pid)
     scrape()
     first_mib = (resident_kib(node.agent_pid) - before_kib) / 1024
-    a, b, c, d, e = wall_ms(ours, theirs, bare, scrape, by_settings)
-    first = (
-        f"{count} leases: agentctl {a:.0f} ms, etcdctl {b:.0f} ms ({a / b:.1f} times),"
-        f" python -c pass {c:.0f} ms ({a / c:.1f} times)"
-    )
-    settings = (
-        f"{count} leases: agentctl that reads agent.toml first {e:.0f} ms ({e / b:.1f} times)"
-    )
-    return [
-        first,
-        settings,
-        f"{count} leases: a scrape {d:.1f} ms; the first one adds {first_mib:.1f} MiB",
-    ]
+    runs = [timed(each) for each in (ours, theirs, bare, by_settings, scrape)]
+    mine, etcdctl, python, settings, metrics = interleave(runs, ROUNDS)
+    bench.ratio(f"{count} leases: agentctl", mine, "etcdctl", etcdctl)
+    bench.ratio(f"{count} leases: agentctl", mine, "python -c pass", python)
+    what = f"{count} leases: agentctl that reads agent.toml first"
+    bench.ratio(what, settings, "etcdctl", etcdctl)
+    bench.value(f"{count} leases: a scrape", metrics)
+    bench.fact(f"{count} leases: the first scrape adds, MiB", round(first_mib, 1))
 
 
 def main() -> int:
     if os.geteuid() != 0:
         sys.exit("run it as root: it makes namespaces")
+    bench = Bench("agentctl")
     stage = Stage(1)
     try:
         stage.start()
         node = stage.nodes[0]
-        lines = []
         for count in (10, 5000):
             put_leases(stage, count)
             want = count
             eventually(lambda want=want: len(node.document("leases")["leases"]) >= want, 60)  # type: ignore[misc] # a default binds it
-            lines += measure(stage, count)
+            measure(bench, stage, count)
         node.stop()
-        (offline_ms,) = wall_ms(lambda: node.ctl("leases"))
-        lines.append(f"5000 leases with the agent down, from etcd: {offline_ms:.0f} ms")
-        print("\n".join(lines))
+        (offline,) = interleave((timed(lambda: node.ctl("leases")),), ROUNDS)
+        bench.value("5000 leases with the agent down, from etcd", offline)
     finally:
         stage.close()
-    return 0
+    return bench.finish()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How long a fresh machine takes to join, and what the agent costs a boot.
 
     flock -w 1200 /var/cache/hostmesh-lab/lab.lock \\
-        .venv/bin/python -m tests.bench.boot --rounds 3 [--suite trixie]
+        .venv/bin/python -m tests.bench.boot [--rounds 6] [--suite trixie]
 
 Machines of the lab that boot with systemd, one after the other; as root. For each round one more
 machine: `dpkg --install` to the first reply from a container of a member to a container of its
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
-import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.wait import wait_until
 
 from deploy.deb.build import build
+from tests.bench.harness import Bench
 from tests.engine.boot.scenes import FRESH, settings
 
 _UNITS = ("hostmesh-agent.service", "hostmesh-docker-gate.service")
@@ -31,7 +32,7 @@ _UNITS = ("hostmesh-agent.service", "hostmesh-docker-gate.service")
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--suite", default="trixie")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -41,10 +42,15 @@ def main() -> None:
         )
         with Lab.up(options) as lab:
             found = [_round(lab, package) for _ in range(arguments.rounds)]
-    for name in found[0]:
-        values = sorted(each[name] for each in found)
-        middle_s = statistics.median(values)
-        print(f"{name:44} median {middle_s:6.2f} s, {values[0]:.2f} to {values[-1]:.2f}")
+    bench = Bench("boot")
+    bench.fact("suite", arguments.suite)
+    with_it, without = "boot with the agent (userspace)", "boot without the agent (userspace)"
+    for name in (each for each in found[0] if each not in (with_it, without)):
+        bench.value(name, [each[name] for each in found])
+    bench.difference(
+        with_it, [each[with_it] for each in found], without, [each[without] for each in found]
+    )
+    sys.exit(bench.finish())
 
 
 def _round(lab: Lab, package: Path) -> Mapping[str, float]:

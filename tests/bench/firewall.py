@@ -2,8 +2,8 @@
 
     unshare -n .venv/bin/python tests/bench/firewall.py [--seconds S]
 
-Runs in an empty network namespace only, and in namespaces that it makes. Ours and the other's
-are measured in turn; figures are medians.
+Runs in an empty network namespace only, and in namespaces that it makes. The form of the result is
+tests/bench/harness.py's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import logging
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.mesh.firewall import FirewallWants, desired_firewall
 from agent.model import DockerNetwork
+from tests.bench.harness import Bench, interleave
+from tests.bench.statistic import Goal
 from tests.netns.firewall.dockerrules import docker_text
 from tests.netns.firewall.fwlab import BRIDGES, HERE, Namespace
 from tests.netns.firewall.probing import Process
@@ -85,7 +86,7 @@ def ours_of(text: str) -> int:
     return sum(line.startswith("-A HOSTMESH-") for line in text.split("\n"))
 
 
-def rule_count(firewall: Firewall, variant: str) -> None:
+def rule_count(bench: Bench, firewall: Firewall, variant: str) -> None:
     counts = {}
     for peers in (10, 10_000):
         firewall.apply(wants(peers=peers))
@@ -93,26 +94,26 @@ def rule_count(firewall: Firewall, variant: str) -> None:
             [f"iptables-{variant}-save"], capture_output=True, text=True, check=True
         )
         counts[peers] = ours_of(saved.stdout)
-    print(f"{variant}: rules at 10 peers {counts[10]}, at 10,000 peers {counts[10_000]}")
+    bench.fact(f"{variant}: rules at 10 and at 10,000 peers", list(counts.values()))
 
 
-def idle_pass(firewall: Firewall, variant: str, peers: int) -> None:
+def idle_pass(bench: Bench, firewall: Firewall, variant: str, peers: int) -> None:
     """A pass that changes nothing against the one program run that it cannot do without."""
     wanted = wants(peers=peers)
     firewall.apply(wanted)
-    ours, other = [], []
-    for _ in range(ROUNDS):
+
+    def ours() -> float:
         began = spent()
         assert not firewall.apply(wanted).differs
-        ours.append(spent() - began)
+        return spent() - began
+
+    def other() -> float:
         began = spent()
         subprocess.run([f"iptables-{variant}-save"], capture_output=True, text=True, check=True)
-        other.append(spent() - began)
-    mine, its = statistics.median(ours) * 1e3, statistics.median(other) * 1e3
-    print(
-        f"{variant}, {peers} peers: a pass that changes nothing {mine:.1f} ms of CPU,"
-        f" iptables-{variant}-save alone {its:.1f} ms: {mine / its:.2f}x"
-    )
+        return spent() - began
+
+    what = f"{variant}, {peers} peers: a pass that changes nothing, CPU time"
+    bench.compare(what, ours, f"iptables-{variant}-save", other, rounds=ROUNDS, goal=Goal(2))
 
 
 def spent() -> float:
@@ -228,24 +229,21 @@ def receiver(at: Namespace) -> Iterator[None]:
         process.stdout.close()
 
 
-def throughput(variant: str, seconds: float) -> None:
+def throughput(bench: Bench, variant: str, seconds: float) -> None:
     with contextlib.ExitStack() as stack:
         hosts = TwoHosts(variant, stack)
         stack.enter_context(receiver(hosts.at["c1"]))
-        ratios, ours, minimal = [], [], []
-        for pair in range(PAIRS):
-            got = {}
-            for state in ("ours", "minimal") if pair % 2 else ("minimal", "ours"):
-                hosts.use(state)
-                got[state] = hosts.throughput(seconds)
-            ours.append(got["ours"])
-            minimal.append(got["minimal"])
-            ratios.append(got["ours"] / got["minimal"])
-    print(
-        f"{variant}: throughput between containers of two hosts {statistics.median(ours):.1f}"
-        f" Gbit/s, with three rules by hand {statistics.median(minimal):.1f}:"
-        f" {statistics.median(ratios):.2f}x (median of {PAIRS} pairs)"
-    )
+
+        def transfer(state: str) -> float:
+            hosts.use(state)
+            return hosts.throughput(seconds)
+
+        ours, minimal = interleave(
+            (lambda: transfer("ours"), lambda: transfer("minimal")), rounds=PAIRS
+        )
+    what = f"{variant}: throughput between containers of two hosts"
+    goal = Goal(0.97, at_most=False)
+    bench.ratio(what, ours, "three rules by hand", minimal, unit="Gbit/s", goal=goal)
 
 
 def main() -> None:
@@ -253,6 +251,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="length of each transfer")
     args = parser.parse_args()
     prepare()
+    bench = Bench("firewall")
     with tempfile.NamedTemporaryFile() as lock:
         os.environ["XTABLES_LOCKFILE"] = lock.name  # not the machine's
         for variant in ("nft", "legacy"):
@@ -261,12 +260,13 @@ def main() -> None:
                 input=docker_text("28.5"), text=True, check=True,
             )  # fmt: skip
             firewall = open_firewall(variant)
-            rule_count(firewall, variant)
+            rule_count(bench, firewall, variant)
             for peers in (10, 10_000):
-                idle_pass(firewall, variant, peers)
+                idle_pass(bench, firewall, variant, peers)
             firewall.remove()
     for variant in ("nft", "legacy"):
-        throughput(variant, args.seconds)
+        throughput(bench, variant, args.seconds)
+    sys.exit(bench.finish())
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
     .venv/bin/python tests/bench/leases.py [--quick] [snapshot] [event] [claims] [down]
 
 Real etcd in a network and PID namespace that the program makes for itself (root). Ours and the
-other's are measured in turn, or on the very same event; each figure is a median.
+other's are measured in turn, or on the very same event. The form of the result is
+tests/bench/harness.py's.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import threading
@@ -26,6 +26,8 @@ from agent.leases import kv, wire
 from agent.leases.directory import Directory
 from agent.leases.registry import Registry
 from agent.model import Lease, View
+from tests.bench.harness import Bench, interleave
+from tests.bench.statistic import Goal
 from tests.etcd.support import etcdlab
 from tests.etcd.support.etcdlab import Etcd, Heard, eventually, registry
 from tests.etcd.support.hostprocess import Member
@@ -33,6 +35,8 @@ from tests.etcd.support.storm import check, storm
 
 _INSIDE = "HOSTMESH_BENCH_INSIDE"
 _LEASES = 10_000
+_STORMS = 6
+_SHARES = 6
 _CONFIG = replace(etcdlab.config("10.0.0.0/8", 24))
 
 
@@ -60,34 +64,36 @@ def fill(mesh: Registry, count: int) -> None:
         mesh.client.txn("fill", [], puts)
 
 
-def snapshot(rounds: int) -> None:
+def snapshot(bench: Bench, rounds: int) -> None:
     """A complete, checked view of 10,000 leases against etcdctl printing the same keys."""
-    ours, other, ours_cpu, other_cpu = [], [], [], []
+    ours_cpu: list[float] = []
+    other_cpu: list[float] = []
     with Etcd() as etcd, registry(etcd) as mesh:
         fill(mesh, _LEASES)
         command = [
             *(str(etcdlab.binaries() / "etcdctl"), "--endpoints", etcd.endpoint),
             *("get", "--prefix", "/hostmesh/"),
         ]
-        for _ in range(rounds):
+
+        def ours() -> float:
             started_s, before = time.perf_counter(), time.process_time()
             view = mesh.snapshot()
-            ours.append(time.perf_counter() - started_s)
+            took_s = time.perf_counter() - started_s
             ours_cpu.append(time.process_time() - before)
             assert (len(view.leases), view.set_aside) == (_LEASES, ())
+            return took_s
+
+        def other() -> float:
             started_s, before = time.perf_counter(), _children_cpu_s()
             env = {**os.environ, "ETCDCTL_API": "3"}
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=env)
-            other.append(time.perf_counter() - started_s)
             other_cpu.append(_children_cpu_s() - before)
-    tell(
-        f"snapshot of {_LEASES} leases", statistics.median(ours), statistics.median(other),
-        "etcdctl get --prefix",
-    )  # fmt: skip
-    tell(
-        "the same in CPU time", statistics.median(ours_cpu), statistics.median(other_cpu),
-        "etcdctl get --prefix",
-    )  # fmt: skip
+            return time.perf_counter() - started_s
+
+        took = interleave((ours, other), rounds)
+    what, etcdctl = f"snapshot of {_LEASES} leases", "etcdctl get --prefix"
+    bench.ratio(what, took[0], etcdctl, took[1])
+    bench.ratio(f"{what}, CPU time", ours_cpu[-rounds:], etcdctl, other_cpu[-rounds:])
 
 
 def _children_cpu_s() -> float:
@@ -95,7 +101,7 @@ def _children_cpu_s() -> float:
     return times.children_user + times.children_system
 
 
-def event(rounds: int) -> None:
+def event(bench: Bench, rounds: int) -> None:
     """From one host's put to another host's view of it, and to etcdctl watch's line."""
     seen: dict[IPv4Address, float] = {}
     arrived = threading.Event()
@@ -147,10 +153,7 @@ def event(rounds: int) -> None:
                 other.append(printed[count] - put_s)
             watch.kill()
         directory.stop()
-    tell(
-        "lease put to a peer's view of it", statistics.median(ours), statistics.median(other),
-        "etcdctl watch",
-    )  # fmt: skip
+    bench.ratio("lease put to a peer's view of it", ours, "etcdctl watch", other)
 
 
 def _probe_watch(writer: Registry, printed: list[float]) -> bool:
@@ -159,19 +162,17 @@ def _probe_watch(writer: Registry, printed: list[float]) -> bool:
     return bool(printed)
 
 
-def claims(hosts: int) -> None:
+def claims(bench: Bench, hosts: int) -> None:
     """The average that a host needs when all boot at once."""
-    with Etcd() as etcd:
-        answers = storm(etcd, "/hostmesh", hosts)
-    each = check(answers, 256)
-    print(
-        f"transactions per successful claim, {hosts} hosts for 256 subnets: {each:.2f}"
-        f" (goal 2.0) {'ok' if each <= 2.0 else 'MISSED'}",  # the goal
-        flush=True,
-    )
+    needed = []
+    for number in range(_STORMS):
+        with Etcd() as etcd:
+            needed.append(check(storm(etcd, f"/hostmesh{number}", hosts), 256))
+    what = f"transactions per successful claim, {hosts} hosts for 256 subnets"
+    bench.value(what, needed, unit="transactions", goal=Goal(2.0))
 
 
-def down(seconds: float) -> None:
+def down(bench: Bench, seconds: float) -> None:
     """What one host's rooms for etcd cost with all three members gone, and with all there."""
     with etcdlab.cluster() as members:
         with registry(members[0]) as mesh:
@@ -183,14 +184,11 @@ def down(seconds: float) -> None:
                 each.kill()
             eventually(lambda: member.said("problem")[-1]["problem"] is not None, timeout_s=20)
             lines = len(member.log_lines())
-            share = _share(member, seconds)
+            shares = [_share(member, seconds / _SHARES) for _ in range(_SHARES)]
             lines = len(member.log_lines()) - lines
-    print(
-        f"CPU while etcd is down, {seconds:g} s: {share:.2%} of a core (goal 1%)"
-        f" {'ok' if share < 0.01 else 'MISSED'}; while it is up: {up:.2%};"
-        f" {lines * 60 / seconds:.1f} lines of log a minute",
-        flush=True,
-    )
+    bench.fact("lines of log a minute while etcd is down", round(lines * 60 / seconds, 1))
+    bench.fact("CPU while etcd is up, of a core", round(up, 5))
+    bench.value("CPU while etcd is down", shares, unit="of a core", goal=Goal(0.01))
 
 
 def _share(member: Member, seconds: float) -> float:
@@ -199,19 +197,11 @@ def _share(member: Member, seconds: float) -> float:
     return (member.cpu_s() - before_s) / (time.monotonic() - started_s)
 
 
-def tell(what: str, ours_s: float, other_s: float, other: str) -> None:
-    print(
-        f"{what}: {ours_s * 1000:.1f} ms, {other}: {other_s * 1000:.1f} ms,"
-        f" ratio {ours_s / other_s:.2f}",
-        flush=True,
-    )
-
-
-FIGURES: dict[str, Callable[[bool], None]] = {
-    "snapshot": lambda quick: snapshot(3 if quick else 15),
-    "event": lambda quick: event(20 if quick else 300),
-    "claims": lambda quick: claims(32 if quick else 256),
-    "down": lambda quick: down(6 if quick else 120),
+FIGURES: dict[str, Callable[[Bench, bool], None]] = {
+    "snapshot": lambda bench, quick: snapshot(bench, 6 if quick else 15),
+    "event": lambda bench, quick: event(bench, 20 if quick else 300),
+    "claims": lambda bench, quick: claims(bench, 32 if quick else 256),
+    "down": lambda bench, quick: down(bench, 6 if quick else 120),
 }
 
 
@@ -231,9 +221,10 @@ def main() -> None:
                 [*unshare, *inner], env={**os.environ, _INSIDE: "1"}, check=False
             ).returncode
         )
-    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
+    bench = Bench("leases")
     for name in words.figures or FIGURES:
-        FIGURES[name](words.quick)
+        FIGURES[name](bench, words.quick)
+    sys.exit(bench.finish())
 
 
 if __name__ == "__main__":

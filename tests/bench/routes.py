@@ -2,8 +2,7 @@
 
     unshare -n .venv/bin/python tests/bench/routes.py [--large]
 
-Runs in an empty network namespace only. Each figure is the median of several rounds, ours and
-the other's in turn.
+Runs in an empty network namespace only. The form of the result is tests/bench/harness.py's.
 """
 
 from __future__ import annotations
@@ -11,12 +10,10 @@ from __future__ import annotations
 import argparse
 import logging
 import queue
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -34,10 +31,12 @@ from agent.mesh.plan import OperationResult, RoutePlan, plan_routes
 from agent.mesh.world import World
 from agent.model import Lease, MeshConfig
 from tests.bench import large_mesh
+from tests.bench.harness import Bench, timed
+from tests.bench.statistic import Goal
 
 CIDR = IPv4Network("10.0.0.0/8")
 GATEWAYS = 250
-ROUNDS = 5
+ROUNDS = 7
 
 
 def prepare() -> None:
@@ -73,27 +72,12 @@ def world(count: int, gateways: int = GATEWAYS) -> World:
     )
 
 
-def timed(work: Callable[[], object]) -> float:
-    started_s = time.perf_counter()
-    work()
-    return time.perf_counter() - started_s
-
-
 def flush() -> None:
     subprocess.run(["ip", "route", "flush", "proto", "140"], check=False, capture_output=True)
 
 
-def report(what: str, ours_s: float, other_s: float, goal: float, other: str) -> None:
-    ratio = ours_s / other_s
-    print(
-        f"{what:58} {ours_s * 1000:9.2f} ms {other_s * 1000:9.2f} ms  "
-        f"{ratio:6.2f} x {other} (goal {goal:g}) {'ok' if ratio <= goal else 'MISSED'}",
-        flush=True,
-    )
-
-
 def full_programming(
-    count: int, goal: float, gateways: int = GATEWAYS, rounds: int = ROUNDS
+    bench: Bench, count: int, goal: float, gateways: int = GATEWAYS, rounds: int = ROUNDS
 ) -> None:
     made = world(count, gateways)
     desired = desired_routes(made)
@@ -103,28 +87,27 @@ def full_programming(
         for route in desired.routes.values()
         if route.gateway is not None
     )
-    ours, other = [], []
-    for _ in range(rounds):
-        flush()
-        other.append(
-            timed(
-                lambda: subprocess.run(
-                    ["ip", "-force", "-batch", "-"], input=lines, text=True, check=True
-                )
-            )
-        )
+    command = ["ip", "-force", "-batch", "-"]
+
+    def ours() -> float:
         flush()
         table = RouteTable()
         results: list[OperationResult] = []
-        ours.append(timed(lambda t=table, r=results: r.extend(t.apply(plan))))  # type: ignore[misc]
+        took_s = timed(lambda: results.extend(table.apply(plan)))()
         assert all(result.ok for result in results)
         table.close()
-    flush()
+        return took_s
+
+    def other() -> float:
+        flush()
+        return timed(lambda: subprocess.run(command, input=lines, text=True, check=True))()
+
     what = f"apply of {count} routes, {gateways} gateways"
-    report(what, statistics.median(ours), statistics.median(other), goal, "ip -batch")
+    bench.compare(what, ours, "ip -batch", other, rounds=rounds, goal=Goal(goal))
+    flush()
 
 
-def no_change(count: int) -> None:
+def no_change(bench: Bench, count: int) -> None:
     table, delta = RouteTable(), RouteDelta()
     delta.world_changed(world(count))
     delta.actual_listed(*table.list_routes((CIDR,)))
@@ -141,16 +124,13 @@ def no_change(count: int) -> None:
             ["ip", "-j", "route", "show", "proto", "140"], check=True, stdout=subprocess.DEVNULL
         )
 
-    ours, other = [], []
-    for _ in range(ROUNDS * 4):
-        ours.append(timed(compare))
-        other.append(timed(show))
     what = f"full comparison without a change, {count} routes"
-    report(what, statistics.median(ours), statistics.median(other), 2, "ip -j route show")
+    other = "ip -j route show"
+    bench.compare(what, timed(compare), other, timed(show), rounds=ROUNDS * 4, goal=Goal(2))
     flush()
 
 
-def one_change(count: int, gateways: int, rounds: int = 500) -> None:
+def one_change(bench: Bench, count: int, gateways: int, rounds: int = 500) -> None:
     """From an event of etcd to the route written, all of the daemon's steps between.
 
     Two agents side by side, one with ten peers and a table of its own, in turn.
@@ -164,18 +144,20 @@ def one_change(count: int, gateways: int, rounds: int = 500) -> None:
         for number in range(rounds):
             event = large_mesh.new_address(1 + number % 9, number + 1, gateways)
             for agent, times in zip(agents, took, strict=True):
-                times.append(timed(lambda a=agent, e=event: a.follow(e)))  # type: ignore[misc]
+                times.append(timed(lambda a=agent, e=event: a.follow(e))())  # type: ignore[misc]
                 assert agent.passes.report.installed == agent.passes.report.desired > 10
-    kernel_s = (
-        replaced_by_ip(gateways, "proto 140"),
-        replaced_by_ip(gateways, "proto 141 table 100"),
+    what = f"the kernel's part of it (ip -batch), {gateways} gateways"
+    bench.compare(
+        what,
+        lambda: replaced_by_ip(gateways, "proto 140"),
+        "among 10",
+        lambda: replaced_by_ip(gateways, "proto 141 table 100"),
+        rounds=ROUNDS,
+        goal=Goal(1.5),
     )
     flush()
-    what = f"the kernel's part of it (ip -batch), {gateways} gateways"
-    report(what, *kernel_s, 1.5, "among 10")
     what = f"one peer's change among {count}, {gateways} gateways"
-    large_s, small_s = statistics.median(took[0]), statistics.median(took[1])
-    report(what, large_s, small_s, 1.5, "among 10")
+    bench.ratio(what, took[0], "among 10", took[1], goal=Goal(1.5))
 
 
 def replaced_by_ip(gateways: int, where: str, rounds: int = 200) -> float:
@@ -186,10 +168,10 @@ def replaced_by_ip(gateways: int, where: str, rounds: int = 200) -> float:
         for each in changes
     )
     command = ["ip", "-force", "-batch", "-"]
-    return timed(lambda: subprocess.run(command, input=lines, text=True, check=True)) / rounds
+    return timed(lambda: subprocess.run(command, input=lines, text=True, check=True))() / rounds
 
 
-def drift_repair(count: int, rounds: int = 500) -> None:
+def drift_repair(bench: Bench, count: int, rounds: int = 500) -> None:
     """From somebody's ``ip route del`` or ``replace`` to the route being right again."""
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
     table, delta = RouteTable(), RouteDelta()
@@ -235,14 +217,9 @@ def drift_repair(count: int, rounds: int = 500) -> None:
     monitor.stop()
     flush()
     for kind, times in took.items():
-        times.sort()
-        p99_s = times[len(times) * 99 // 100]
-        print(
-            f"repair of a {kind} route among {count}: median "
-            f"{statistics.median(times) * 1000:.2f} ms, p99 {p99_s * 1000:.2f} ms (goal 100) "
-            f"{'ok' if p99_s <= 0.1 else 'MISSED'}",
-            flush=True,
-        )
+        bench.value(f"repair of a {kind} route among {count}", times, goal=Goal(0.1))
+        slow_ms = sorted(times)[len(times) * 99 // 100] * 1000
+        bench.fact(f"the same at the 99th percentile, {kind}, ms (goal 100)", round(slow_ms, 1))
 
 
 def resident_mb() -> float:
@@ -257,21 +234,23 @@ def main() -> None:
     large = parser.parse_args().large
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     prepare()
-    print(f"resident with the rooms loaded: {resident_mb():.1f} MB")
-    full_programming(1_000, 3)
-    full_programming(10_000, 2.5)
-    full_programming(2_000, 3, gateways=2_000)
-    no_change(10_000)
-    drift_repair(10)
-    drift_repair(10_000)
-    one_change(10_000, GATEWAYS)
+    bench = Bench("routes")
+    bench.fact("resident with the packages loaded, MB", round(resident_mb(), 1))
+    full_programming(bench, 1_000, 3)
+    full_programming(bench, 10_000, 2.5)
+    full_programming(bench, 2_000, 3, gateways=2_000)
+    no_change(bench, 10_000)
+    drift_repair(bench, 10)
+    drift_repair(bench, 10_000)
+    one_change(bench, 10_000, GATEWAYS)
     if large:
-        full_programming(65_000, 2.5, rounds=3)
-        no_change(65_000)
-        one_change(65_000, GATEWAYS)
-        one_change(65_000, large_mesh.GATEWAYS)
-        drift_repair(65_000)
-    print(f"resident at the end: {resident_mb():.1f} MB")
+        full_programming(bench, 65_000, 2.5)
+        no_change(bench, 65_000)
+        one_change(bench, 65_000, GATEWAYS)
+        one_change(bench, 65_000, large_mesh.GATEWAYS)
+        drift_repair(bench, 65_000)
+    bench.fact("resident at the end, MB", round(resident_mb(), 1))
+    sys.exit(bench.finish())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+"""What a few measurements may claim: exact for any distribution."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.bench.statistic import (
+    CONFIDENCE,
+    FEWEST,
+    WIDEST,
+    Goal,
+    Verdict,
+    differences,
+    ends_of_interval,
+    judge,
+    ratios,
+    summarize,
+)
+
+pytestmark = pytest.mark.property
+
+_TIMES = st.floats(1e-6, 1e6)
+_ENOUGH = st.lists(_TIMES, min_size=FEWEST, max_size=60)
+_GOALS = st.builds(Goal, _TIMES, st.booleans())
+
+
+def _missed(rounds: int, outside: int) -> float:
+    """How often an interval lacks the median: counted over all ways that values fall."""
+    falls = itertools.product((False, True), repeat=rounds)
+    missed = sum(not outside < sum(each) < rounds - outside for each in falls)
+    return float(missed / 2**rounds)
+
+
+@pytest.mark.parametrize("rounds", range(1, 13))
+def test_the_interval_is_the_narrowest_that_holds_the_median_often_enough(rounds: int) -> None:
+    outside = ends_of_interval(rounds)
+    assert (outside is None) == (rounds < FEWEST)
+    if outside is not None:
+        assert _missed(rounds, outside) <= 1 - CONFIDENCE
+        assert _missed(rounds, outside + 1) > 1 - CONFIDENCE
+
+
+@given(st.lists(_TIMES, min_size=1, max_size=60))
+def test_the_interval_holds_the_median_and_lies_between_the_extremes(values: list[float]) -> None:
+    found = summarize(values)
+    assert found.low <= found.median <= found.high
+    assert found.rounds == len(values)
+    if len(values) < FEWEST:
+        assert (found.low, found.high) == (-math.inf, math.inf)
+    else:
+        assert found.least <= found.low
+        assert found.high <= found.most
+
+
+@given(_ENOUGH, st.integers(-8, 8))
+def test_another_unit_changes_no_ratio_and_scales_every_value(
+    values: list[float], power: int
+) -> None:
+    factor = 2.0**power
+    scaled = [each * factor for each in values]
+    assert summarize(scaled).low == summarize(values).low * factor
+    assert summarize(scaled).median == summarize(values).median * factor
+    assert ratios(scaled, values) == [factor] * len(values)
+    assert set(differences(values, values)) == {0.0}
+
+
+@given(_ENOUGH, _GOALS)
+def test_what_is_published_lies_wholly_on_one_side_of_its_goal(
+    values: list[float], goal: Goal
+) -> None:
+    found = summarize(values)
+    verdict = judge(found, goal, is_ratio=True).verdict
+    inside = found.high <= goal.value if goal.at_most else found.low >= goal.value
+    outside = found.low > goal.value if goal.at_most else found.high < goal.value
+    narrow = found.high <= WIDEST * found.low
+    expected = Verdict.OK if inside else Verdict.MISSED if outside else Verdict.REFUSED
+    assert verdict is (expected if narrow else Verdict.REFUSED)
+
+
+@given(_ENOUGH)
+def test_a_ratio_without_a_goal_is_published_only_if_it_differs_from_one(
+    values: list[float],
+) -> None:
+    found = summarize(values)
+    verdict = judge(found, None, is_ratio=True).verdict
+    narrow = found.high <= WIDEST * found.low
+    assert (verdict is Verdict.OK) == (narrow and not found.low <= 1 <= found.high)
+
+
+@given(st.lists(_TIMES, min_size=1, max_size=FEWEST - 1), _GOALS)
+def test_a_few_rounds_carry_nothing(values: list[float], goal: Goal) -> None:
+    assert judge(summarize(values), goal, is_ratio=True).verdict is Verdict.REFUSED
