@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from agent import errors
-from agent.errors import AgentUnavailable, HostmeshError, NotRoot
+from agent.errors import (
+    AgentUnavailable,
+    CannotTell,
+    HostmeshError,
+    NotRoot,
+    SettingsError,
+    UsageError,
+)
 from agent.settings.text import shown
 
 __all__ = ["NO_ANSWER", "AgentAbsentError", "AgentClient", "AgentSilentError", "Document"]
@@ -22,6 +29,7 @@ Document = dict[str, Any]
 _MAX_BODY_BYTES = 64 << 20  # 65,536 leases are 25 MB
 _CHUNK_BYTES = 1 << 18
 _OK = 200
+_CONFLICT = 409
 _HEAD_ENDS = b"\r\n\r\n"
 _MAX_HEAD_BYTES = 65_536
 _STATUS_WORDS = 2
@@ -80,7 +88,7 @@ class AgentClient:
             AgentUnavailable: Nobody answers, or not in our language.
             AgentSilentError: No answer in time; what was asked for may still be done.
             NotRoot: The socket may not be opened by this user.
-            HostmeshError: The agent's own error, of the class its exit status names.
+            HostmeshError: The agent's own error, of the class that its code names.
         """
         return self._document(*self._request("POST", target, json.dumps(body).encode()))
 
@@ -205,13 +213,21 @@ def _head_of(head: bytes) -> tuple[int, int]:
     return int(words[1]), int(size)
 
 
-def _classes() -> dict[int, type[HostmeshError]]:
-    found: dict[int, type[HostmeshError]] = {}
-    for name in errors.__all__:
-        cls = getattr(errors, name)
-        if cls is not errors.SettingsError:  # takes problems instead of a message
-            found.setdefault(cls.exit_code, cls)
-    return found
+def _class_of(error: Mapping[str, Any], status: int) -> type[HostmeshError]:
+    """Return the class that an error document of an agent of any version means."""
+    code, exit_code = error.get("code"), error.get("exit_code")
+    classes = [getattr(errors, name) for name in errors.__all__]
+    by_code: dict[object, type[HostmeshError]] = {each.code: each for each in classes}
+    by_exit_code: dict[object, type[HostmeshError]] = {each.exit_code: each for each in classes}
+    if isinstance(code, str) and code in by_code:
+        return by_code[code]
+    # An older agent sends no code, and the exit status of UsageError for CannotTell, too.
+    if exit_code == UsageError.exit_code and status == _CONFLICT:
+        return CannotTell
+    # A newer agent may send a code of a class that is not known here yet.
+    return (
+        by_exit_code.get(exit_code, HostmeshError) if isinstance(exit_code, int) else HostmeshError
+    )
 
 
 def _error_of(document: Mapping[str, Any], status: int) -> HostmeshError:
@@ -219,9 +235,7 @@ def _error_of(document: Mapping[str, Any], status: int) -> HostmeshError:
     error = document.get("error")
     if not isinstance(error, dict):
         return AgentUnavailable(f"hostmesh-agent answered with status {status} and no reason")
-    message, hint, code = error.get("message"), error.get("hint"), error.get("exit_code")
+    message, hint = error.get("message"), error.get("hint")
     text = message if isinstance(message, str) and message else f"status {status}: {shown(error)}"
-    if code == errors.SettingsError.exit_code:
-        return errors.SettingsError((text,), hint=hint if isinstance(hint, str) else "")
-    cls = _classes().get(code, HostmeshError) if isinstance(code, int) else HostmeshError
-    return cls(text, hint=hint if isinstance(hint, str) else "")
+    cls, hint = _class_of(error, status), hint if isinstance(hint, str) else ""
+    return cls((text,), hint=hint) if issubclass(cls, SettingsError) else cls(text, hint=hint)

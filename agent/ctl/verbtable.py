@@ -227,7 +227,7 @@ VERBS: tuple[Verb, ...] = (
         _doctor,
         60.0,
     ),
-    Verb(("diff",), "what differs from what should be: 0 nothing, 1 something, 2 unknown", "diff"),
+    Verb(("diff",), "what differs from what should be: 0 nothing, 1 something, 3 unknown", "diff"),
     Verb(("map",), "this host, its links and its peers, drawn", "map"),
     Verb(("ping",), "every step of the way to a peer", "ping", "run", _ping),
     Verb(("trace",), "rules, routes and links on a packet's way", "trace", "run", _trace),

@@ -255,5 +255,12 @@ def _bug(error: Exception) -> HostmeshError:
 
 
 def error_document(error: HostmeshError) -> Document:
-    """An error as the socket says it: message, hint, exit status for agentctl."""
-    return {"error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}}
+    """Return an error as the socket sends it, with its code and agentctl's exit status."""
+    return {
+        "error": {
+            "code": error.code,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
+    }

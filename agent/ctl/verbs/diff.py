@@ -1,4 +1,4 @@
-"""``agentctl diff``: what the agent would change now. 0: nothing, 1: something, 2: unknown."""
+"""``agentctl diff``: what the agent would change now. 0: nothing, 1: something, 3: unknown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(context: Context) -> int:
     """Print the plan.
 
     Raises:
-        CannotTell: For whatever reason there is no plan: 2 must mean just that.
+        CannotTell: There is no plan, for any reason: 3 must mean just that.
     """
     try:
         document = context.client.get("/v1/diff")

@@ -9,6 +9,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from agent.errors import CannotTell
 from tests.netns.ctl.stage import ROOT, Node, Stage
 from tests.netns.netlab import eventually
 from tests.netns.routes.scene import shown
@@ -125,7 +126,7 @@ def test_promise_4_a_view_that_is_alarming_against_the_copy_is_not_acted_on(
 
 def test_a_host_that_holds_no_subnet_is_told_so(stage: Stage) -> None:
     done = once(stage.nodes[0])
-    assert done.returncode == 2
+    assert done.returncode == CannotTell.exit_code
     assert "holds no subnet" in done.stderr
     assert shown(stage.nodes[0].host) == set()
 

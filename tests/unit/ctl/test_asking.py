@@ -132,10 +132,26 @@ def test_verbs_that_need_the_agent_say_that_it_is_not_running(
             "agentctl: a\\x1b[2Jb\n",
         ),
         ((500, {"error": {"message": "odd", "exit_code": 99}}), 1, "agentctl: odd\n"),
+        (
+            (409, {"error": {"code": "cannot-tell", "message": "x", "exit_code": 2}}),
+            3,
+            "agentctl: x\n",
+        ),
+        # A class that only a newer agent has, with and without a number that is known here.
+        ((409, {"error": {"code": "new", "message": "x", "exit_code": 21}}), 21, "agentctl: x\n"),
+        ((409, {"error": {"code": "new", "message": "x", "exit_code": 99}}), 1, "agentctl: x\n"),
+        (
+            (409, {"error": {"code": ["refused"], "message": "x", "exit_code": {}}}),
+            1,
+            "agentctl: x\n",
+        ),
+        # An older agent has no code, and one number for two classes.
+        ((409, {"error": {"message": "x", "exit_code": 2}}), 3, "agentctl: x\n"),
+        ((404, {"error": {"message": "x", "exit_code": 2}}), 2, "agentctl: x\n"),
         ((500, {}), 23, "agentctl: hostmesh-agent answered with status 500 and no reason\n"),
     ],
 )
-def test_the_agents_errors_keep_their_status(
+def test_promise_12_errors_of_agents_of_any_version_keep_their_status(
     socket_path: Path,
     serving: Serving,
     answer: object,

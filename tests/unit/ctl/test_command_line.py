@@ -136,7 +136,7 @@ def test_what_was_said_before_an_error_is_not_lost(socket_path: Path, serving: S
     found = {"state": "unknown", "reason": "etcd is away", "firewall": ["add a jump"]}
     with serving(socket_path, {"GET /v1/diff": found}):
         done = agentctl("diff", "--socket", str(socket_path))
-    assert (done.returncode, done.stdout) == (2, "firewall: add a jump\n")
+    assert (done.returncode, done.stdout) == (3, "firewall: add a jump\n")
     assert "etcd is away" in done.stderr
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(
-    ("state", "status"), [("equal", 0), ("drift", 1), ("unknown", 2), ("x", 2)]
+    ("state", "status"), [("equal", 0), ("drift", 1), ("unknown", 3), ("x", 3)]
 )
 def test_diff_tells_equal_drift_and_unknown_apart(
     socket_path: Path, serving: Serving, state: str, status: int
@@ -41,7 +41,7 @@ def test_diff_tells_equal_drift_and_unknown_apart(
 
 
 def test_diff_without_an_agent_cannot_tell(socket_path: Path) -> None:
-    assert run(socket_path, "diff") == 2
+    assert run(socket_path, "diff") == 3
 
 
 def test_wait_returns_when_the_host_is_ready_and_names_why_it_is_not(
@@ -53,7 +53,7 @@ def test_wait_returns_when_the_host_is_ready_and_names_why_it_is_not(
     joining = {**STATUS, "state": "joining", "conditions": [condition]}
     with serving(socket_path, {"GET /v1/status": joining}):
         assert run(socket_path, "wait", "--ready", "--timeout", "1s") == 1
-    assert run(socket_path, "wait", "--timeout", "100ms") == 2
+    assert run(socket_path, "wait", "--timeout", "100ms") == 3
     out, err = capsys.readouterr()
     assert out == "ready: 10.64.0.0/16\n"
     assert "not ready after 1 s: joining (docker-pending: containers run)" in err

@@ -139,10 +139,11 @@ def test_the_socket_is_for_root_and_its_group_only(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
 
-def test_errors_carry_hint_and_exit_status(path: Path) -> None:
+def test_errors_carry_code_hint_and_exit_status(path: Path) -> None:
     status, body = ask(path, "GET", "/v1/broken")
     assert status == 409
     assert body["error"] == {
+        "code": "kernel-error",
         "message": "the kernel said no",
         "hint": "ask again",
         "exit_code": KernelError.exit_code,

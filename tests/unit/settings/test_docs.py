@@ -69,15 +69,12 @@ def test_the_example_in_the_docs_is_valid(tmp_path: Path) -> None:
         load_settings(path)
 
 
-def test_exit_statuses_are_documented_each_with_its_error() -> None:
+def test_every_error_has_a_status_and_a_code_of_its_own_and_both_are_documented() -> None:
     text = (DOCS / "exit-status.md").read_text()
-    rows = dict(re.findall(r"^\| (\d+) \| `([^|]*)` \|", text, re.MULTILINE))
-    documented_names = {
-        name: int(code) for code, names in rows.items() for name in names.split("`, `")
-    }
-    expected = {
-        name: cls.exit_code
-        for name in errors.__all__
-        if issubclass(cls := getattr(errors, name), HostmeshError)
-    }
-    assert documented_names == expected
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| `([^|]*)` \|", text, re.MULTILINE)
+    found = {name: (int(status), code) for status, name, code in rows}
+    classes: list[type[HostmeshError]] = [getattr(errors, name) for name in errors.__all__]
+    assert found == {each.__name__: (each.exit_code, each.code) for each in classes}
+    assert len({each.exit_code for each in classes}) == len(classes)
+    assert len({each.code for each in classes}) == len(classes)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", each.code) for each in classes)
