@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent.disk import sync_folder
 from agent.errors import StateError
 
 __all__ = ["StateFile", "Switched"]
@@ -147,19 +148,10 @@ class StateFile:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self._path)
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
         except OSError as error:
             raise StateError(
                 f"{self._path} cannot be written: {error.strerror}",
                 hint="check free space, owner and mode",
             ) from error
         self._content = content
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

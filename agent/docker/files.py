@@ -8,6 +8,7 @@ import os
 import stat
 from pathlib import Path
 
+from agent.disk import sync_folder
 from agent.docker.journal import Content
 from agent.errors import DockerConfigError
 
@@ -17,7 +18,6 @@ __all__ = [
     "remove_file",
     "replace_file",
     "resolve",
-    "sync_folder",
 ]
 
 _TEMPORARY = ".{name}.hostmesh-new"
@@ -135,19 +135,6 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(mode=0o755, exist_ok=True)
     sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's entries last through a power cut.
-
-    Raises:
-        OSError: The folder cannot be opened or synced.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 _HINTS = {

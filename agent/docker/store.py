@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.disk import sync_folder
 from agent.docker.document import Document, KeyPath, parse_bytes, with_keys
 from agent.docker.files import (
     make_folder,
@@ -23,7 +24,6 @@ from agent.docker.files import (
     remove_file,
     replace_file,
     resolve,
-    sync_folder,
 )
 from agent.docker.journal import (
     Content,

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import structlog
 
+from agent.disk import sync_folder
 from agent.errors import StateError
 from agent.leases import wire
 from agent.leases.untrusted import quote
@@ -161,7 +162,7 @@ class CopyFile:
             with self._lock:
                 if self._path.exists():
                     self._path.unlink()
-                    _sync_folder(self._path.parent)
+                    sync_folder(self._path.parent)
         except OSError as error:
             raise StateError(f"cannot delete {self._path}: {error.strerror or error}") from error
 
@@ -194,7 +195,7 @@ class CopyFile:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
             raise
-        _sync_folder(folder)
+        sync_folder(folder)
 
     def _set_aside(self, reason: str) -> None:
         aside = self._path.with_name(self._path.name + ".damaged")
@@ -221,15 +222,6 @@ def bounds_of(settings: Settings) -> Bounds:
     except StateError:
         copy = None
     return replace(settings.mesh.bounds(), kept=copy.kept if copy else ())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the folder's names last through a power cut."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _checksum(text: str) -> str:

@@ -179,16 +179,13 @@ def test_no_dockerd_and_no_proc(tmp_path: Path) -> None:
 # --- the socket's path ---------------------------------------------------------------------
 
 
-def test_a_path_in_folders_of_root_alone(tmp_path: Path) -> None:
+def test_a_path_in_folders_of_root_alone() -> None:
     assert why_replaceable(Path("/run/hostmesh-no-such-folder/docker.sock"), owner=0) == ""
     assert "/tmp" in why_replaceable(Path("/tmp/docker.sock"))  # noqa: S108 - the point
     assert "belongs to user" in why_replaceable(Path("/run/docker.sock"), owner=4711)
-    del tmp_path
 
 
-def test_links_on_the_way_are_followed_and_looked_at(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_links_on_the_way_are_followed_and_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     links = {
         "/a/run": "../b/./run",
         "/b/run": "/c",
@@ -214,4 +211,3 @@ def test_links_on_the_way_are_followed_and_looked_at(
     assert why == "/c/loose on the way to /a/run/docker.sock can be written by others (mode 1777)"
     assert "circle" in circle
     assert fine == ""
-    del tmp_path
