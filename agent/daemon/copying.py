@@ -161,10 +161,12 @@ def _settle(asked: list[Future[None]], problem: HostmeshError | None) -> None:
 
 
 def _content(known: Known) -> _Content | None:
-    if known.believed is None or known.believed.cached or known.left:
+    # Of an alarm the view before it, so that a restart of the agent does not end the alarm.
+    view = known.baseline or known.believed
+    if view is None or view.cached or known.left:
         return None
     # With the last usable config, where the one in etcd is gone or garbage.
-    return _Content(replace(known.believed, config=known.config), known.own)
+    return _Content(replace(view, config=known.config), known.own)
 
 
 def _not_written(error: HostmeshError) -> Condition:

@@ -7,6 +7,7 @@ anything may be deleted, who the peers are.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -44,7 +45,10 @@ class Known:
             own copy of it (``believed.cached``).
         alarming: The newest view, when it is not believed (promise 4); else None.
         verdict: Why it is not.
-        seen_s: Unix time at which ``believed`` was saved, where it is the copy; 0.0 while unknown.
+        baseline: During an alarm, the view believed before it: additions to ``believed`` do not
+            count as holders that are back.
+        seen_s: Unix time at which ``believed`` (during an alarm: ``baseline``) was seen or saved;
+            0.0 while unknown.
         config: The mesh's config, the last usable one while the one in etcd is gone or is not
             usable: a slip of an editor must not take the mesh down.
         own: The lease this host holds, or held by its own copy while etcd is away.
@@ -63,6 +67,7 @@ class Known:
     believed: View | None = None
     alarming: View | None = None
     verdict: trust.Verdict | None = None
+    baseline: View | None = None
     seen_s: float = 0.0
     config: MeshConfig | None = None
     own: Lease | None = None
@@ -78,34 +83,53 @@ class Known:
     left: bool = False
     found_lapsed: Lapsed | None = field(default=None, repr=False, compare=False)
 
-    def with_view(self, view: View) -> Known:
+    def with_view(self, view: View, *, now_s: float = 0.0, ttl_s: float = math.inf) -> Known:
         """Fold in a complete view: believe it, or hold what is there and raise the alarm.
 
-        An alarm ends by itself when the hosts that are believed to hold leases have
-        registered them again, or by the operator's word (:meth:`accepted`).
-        """
-        verdict = trust.judge(self.believed, view)
-        if self.alarming is not None and self.believed is not None:
-            if trust.agrees(self.believed, view, self.host_id):
-                return self._believing(view)
-            # One alarm is not ended by a view that is merely not alarming by itself.
-            verdict = verdict if verdict.alarm else self.verdict or verdict
-        if verdict.alarm:
-            return replace(self, alarming=view, verdict=verdict)
-        return self._believing(view)
+        An alarm over the same cluster at a later revision holds deletions only: what the view
+        adds is believed. An alarm ends when the hosts that are believed to hold leases have
+        registered them again, by the operator's :meth:`accepted`, or, where leases are
+        gone, when a lease's time has passed.
 
-    def _believing(self, view: View) -> Known:
+        Args:
+            now_s: Unix time.
+            ttl_s: How long a lease lasts without a renewal.
+        """
+        pinned = self._pinned
+        if pinned is None:
+            return self._believing(view, now_s)
+        expired = self.seen_s > 0 and now_s - self.seen_s > ttl_s
+        verdict = trust.judge(pinned, view, expired=expired)
+        if self.verdict is not None:
+            ended = expired and self.verdict.kind is trust.VerdictKind.LEASES_GONE
+            if trust.agrees(pinned, view, self.host_id) or (ended and not verdict.alarm):
+                return self._believing(view, now_s)
+            # One alarm is not ended by a view that is merely not alarming.
+            verdict = verdict if verdict.alarm else self.verdict
+        if not verdict.alarm:
+            return self._believing(view, now_s)
+        known = replace(self, alarming=view, verdict=verdict, baseline=pinned)
+        more = trust.with_additions(pinned, view)
+        return known if more is None else known.acting_on(more)
+
+    @property
+    def _pinned(self) -> View | None:
+        """What a new view is held against: additions of an alarm count for the revision only."""
+        if self.baseline is None or self.believed is None:
+            return self.believed
+        return replace(self.baseline, revision=self.believed.revision)
+
+    def _believing(self, view: View, now_s: float) -> Known:
+        known = replace(self, alarming=None, verdict=None, baseline=None, seen_s=now_s)
+        return known.acting_on(view)
+
+    def acting_on(self, view: View) -> Known:
+        """Act on ``view`` from now on, whatever the alarm."""
         before = self.found_lapsed
         own = self.host_id
         lapsed = Lapsed.of(view, own) if before is None else before.follow(view, own)
-        return replace(
-            self,
-            believed=view,
-            config=view.config or self.config,
-            alarming=None,
-            verdict=None,
-            found_lapsed=lapsed,
-        )
+        config = view.config or self.config
+        return replace(self, believed=view, config=config, found_lapsed=lapsed)
 
     def with_docker(self, facts: DockerFacts, state: DockerState) -> Known:
         """Fold in what Docker said; while it does not answer, its networks are the last known.
@@ -159,9 +183,13 @@ class Known:
             return replace(self, left=False)
         return replace(self, left=True, own=None, former=None, unheld="")
 
-    def accepted(self) -> Known:
-        """Believe the alarming view by the operator's word."""
-        return self if self.alarming is None else self._believing(self.alarming)
+    def accepted(self, now_s: float = 0.0) -> Known:
+        """Believe the alarming view, as the operator said.
+
+        Args:
+            now_s: Unix time.
+        """
+        return self if self.alarming is None else self._believing(self.alarming, now_s)
 
     @property
     def container_mtu(self) -> int | None:

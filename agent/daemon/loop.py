@@ -48,6 +48,7 @@ from agent.daemon.snapshot import Snapshot
 from agent.daemon.timers import Timers, jittered
 from agent.docker.report import ConfigFile
 from agent.errors import HostmeshError, SettingsError
+from agent.leases import trust
 from agent.mesh.world import World
 from agent.settings import Settings
 
@@ -175,7 +176,7 @@ class Loop:
         known = self._snapshot.known
         if known.alarming is None:
             return False
-        self._update(known=known.accepted())
+        self._update(known=known.accepted(self._wall_clock()))
         self._pin()
         self._grace.end()
         self._rooms.passes.world_changed()
@@ -208,8 +209,11 @@ class Loop:
 
     def _view(self, event: ViewSeen) -> None:
         before = self._snapshot.known
-        known = before.with_view(event.view)
+        ttl_s = self._settings.lease.ttl_s
+        known = before.with_view(event.view, now_s=self._wall_clock(), ttl_s=ttl_s)
         self._update(known=known)
+        if known.alarming is None and trust.many_gone(before.believed, event.view):
+            self._grace.hold()  # those that are alive may be about to register again
         self._rooms.observer.view_seen(before.believed, known.believed, known.host_id)
         self._pin()
         self._silence.update(event.view)

@@ -6,6 +6,7 @@ nothing and touches neither Docker nor the lease.
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -85,10 +86,15 @@ def _refuse_doubt(settings: Settings, view: View) -> None:
         copy = copy_file(settings).peek()
     except StateError:  # damaged: the agent goes on without it, too
         return
-    verdict = trust.judge(copy.view if copy else None, view)
-    if verdict.alarm:
+    if copy is None:
+        return
+    expired = time.time() - copy.saved_s > settings.lease.ttl_s
+    verdict = trust.judge(copy.view, view, expired=expired)
+    # One pass has no grace time in which hosts that are alive could register again.
+    gone = "" if expired else trust.many_gone(copy.view, view)
+    if verdict.alarm or gone:
         raise Refused(
-            f"etcd is in doubt, nothing was touched: {verdict.reason}",
+            f"etcd is in doubt, nothing was touched: {verdict.reason or gone}",
             hint="start hostmesh-agent: it holds what is there until the hosts are back or"
             " agentctl etcd accept",
         )

@@ -62,8 +62,8 @@ def alarm(reason: str) -> Condition:
         name="etcd-alarm",
         severity=Severity.ERROR,
         cause=reason,
-        hint="routes and leases are held as they were; check that agent.toml names the right"
-        " etcd; if this is how it should be: agentctl etcd accept",
+        hint="no route is deleted; check that agent.toml names the right etcd; if what etcd says"
+        " is right: agentctl etcd accept",
     )
 
 

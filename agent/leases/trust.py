@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from agent.model import HostId, Lease, View, within
+from agent.mesh.ranges import OverlapIndex, supernet_of
+from agent.model import HostId, Lease, Leases, MeshConfig, View, within
 from agent.sharedmap import changed_keys
 
-__all__ = ["Verdict", "VerdictKind", "agrees", "judge"]
+__all__ = ["Verdict", "VerdictKind", "agrees", "judge", "many_gone", "with_additions"]
 
 
 class VerdictKind(enum.StrEnum):
@@ -39,13 +41,18 @@ class Verdict:
         return self.kind is not VerdictKind.OK
 
 
-def judge(pinned: View | None, view: View) -> Verdict:
+def judge(pinned: View | None, view: View, *, expired: bool = False) -> Verdict:
     """Hold a new complete view against the one believed before (or the host's copy of it).
 
     Views of one cluster come in order of revision from the directory, so an older revision
-    is a store restored from a backup. Leases go one at a time: two or more, and more than
-    half of them, gone between two views is a wiped prefix or another mesh's, until
-    somebody says otherwise.
+    is a store restored from a backup. Two or more leases, and more than half of them, gone
+    between two views (:func:`many_gone`) is a wiped prefix or another mesh's, until the
+    operator accepts it. Two facts speak against that: a lease of ``pinned`` is still there as
+    it was granted, so this is the same store with its past; or ``pinned`` is so old that every
+    lease in it would have ended without a renewal.
+
+    Args:
+        expired: ``pinned`` was seen longer ago than a lease lasts.
     """
     if pinned is None:
         return Verdict(VerdictKind.OK)
@@ -59,13 +66,44 @@ def judge(pinned: View | None, view: View) -> Verdict:
             VerdictKind.REVISION_WENT_BACK,
             f"etcd is at revision {view.revision} and was at {pinned.revision} before",
         )
+    gone = many_gone(pinned, view)
+    if not gone or expired or _one_survives(pinned, view):
+        return Verdict(VerdictKind.OK)
+    return Verdict(VerdictKind.LEASES_GONE, gone)
+
+
+def many_gone(pinned: View | None, view: View) -> str:
+    """Say that most leases of ``pinned`` are gone in ``view``; "" when they are not.
+
+    One host may always leave. Leases of a mesh that moved to another CIDR are not gone.
+    """
+    if pinned is None:
+        return ""
     before, lost = len(pinned.leases), _gone(pinned, view)
     gone = len(lost) - _moved(pinned, view, lost)
     if gone >= 2 and gone * 2 > before:  # noqa: PLR2004 - one host may always leave
-        return Verdict(
-            VerdictKind.LEASES_GONE, f"{gone} of {before} leases are gone from etcd at once"
-        )
-    return Verdict(VerdictKind.OK)
+        return f"{gone} of {before} leases are gone from etcd at once"
+    return ""
+
+
+def with_additions(pinned: View, view: View) -> View | None:
+    """Make a view of all leases of ``view`` and those of ``pinned`` that it does not replace.
+
+    Args:
+        pinned: The view believed before the alarm.
+        view: The newest one, which raised it.
+
+    Returns:
+        None where not even additions are safe: another cluster, a revision that went back, or
+        another config.
+    """
+    if view.cluster_id != pinned.cluster_id or view.revision < pinned.revision:
+        return None
+    if view.config is not None and not _same_config(pinned.config, view.config):
+        return None
+    kept = _not_replaced(_gone(pinned, view), view)
+    leases = view.leases if isinstance(view.leases, Leases) else Leases(view.leases)
+    return replace(view, leases=leases.changed({each.subnet: each for each in kept}))
 
 
 def agrees(pinned: View, view: View, own: HostId) -> bool:
@@ -78,6 +116,40 @@ def agrees(pinned: View, view: View, own: HostId) -> bool:
     before = sum(lease.host_id != own for lease in pinned.leases)
     gone = sum(lease.host_id != own for lease in _gone(pinned, view))
     return view.config is not None and (before - gone) * 2 >= before
+
+
+def _same_config(one: MeshConfig | None, other: MeshConfig) -> bool:
+    return one is None or replace(one, mod_revision=0) == replace(other, mod_revision=0)
+
+
+def _one_survives(pinned: View, view: View) -> bool:
+    """Whether a lease is there under the etcd lease it had: no wiped or other store has it."""
+    now = view.by_subnet
+    return any(
+        lease.etcd_lease_id != 0
+        and (there := now.get(lease.subnet)) is not None
+        and there.etcd_lease_id == lease.etcd_lease_id
+        and _same_holder(lease, there)
+        for lease in pinned.leases
+    )
+
+
+def _not_replaced(gone: Iterable[Lease], view: View) -> list[Lease]:
+    """Those of ``gone`` that overlap no lease of ``view``."""
+    gone, now = list(gone), view.by_subnet
+    lengths = {subnet.prefixlen for subnet in now}
+    shortest = min((each.subnet.prefixlen for each in gone), default=32)
+    longer = OverlapIndex(subnet for subnet in now if subnet.prefixlen > shortest)
+    return [
+        each
+        for each in gone
+        if longer.find(each.subnet) is None
+        and not any(
+            supernet_of(each.subnet, length) in now
+            for length in lengths
+            if length <= each.subnet.prefixlen
+        )
+    ]
 
 
 def _gone(pinned: View, view: View) -> tuple[Lease, ...]:

@@ -95,16 +95,72 @@ def test_promise_3_the_hosts_own_copy_never_allows_deleting() -> None:
     ],
     ids=["another cluster", "a past", "most leases gone", "all leases gone"],
 )
-def test_promise_4_an_alarming_view_changes_nothing(alarming: View) -> None:
+def test_promise_4_an_alarming_view_deletes_nothing(alarming: View) -> None:
     known = member()
     held = known.with_view(alarming)
-    assert held.believed == known.believed
+    assert held.believed is not None
+    assert known.believed is not None
+    assert held.believed.leases == known.believed.leases
     assert held.alarming == alarming
     assert not held.complete
     made = held.world(route_protocol=140, route_table=254)
     assert made is not None
     assert set(made.peers) == {lease(n).subnet for n in (1, 2, 3)}
     assert [each.name for each in held.conditions()] == ["etcd-alarm"]
+
+
+def test_promise_4_an_alarm_in_the_same_cluster_holds_deletions_only() -> None:
+    held = member().with_view(view(0, 5, 6, 7, revision=11))
+    assert held.alarming is not None
+    assert not held.complete
+    made = held.world(route_protocol=140, route_table=254)
+    assert made is not None
+    assert set(made.peers) == {lease(n).subnet for n in (1, 2, 3, 5, 6, 7)}
+    again = held.with_view(view(0, 5, 6, 7, 8, revision=12))
+    assert again.alarming is not None, "hosts that are new are no holders that are back"
+    assert again.believed is not None
+    assert lease(8).subnet in again.believed.by_subnet
+    gone_back = again.with_view(view(0, 1, 9, revision=11))
+    assert gone_back.believed == again.believed
+    assert again.with_view(view(0, 1, 2, 3, revision=13)).alarming is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"cluster": 2}, {"revision": 9}],
+    ids=["another cluster", "a past"],
+)
+def test_promise_4_from_any_other_etcd_nothing_is_added(changes: dict[str, int]) -> None:
+    held = member().with_view(view(0, 5, 6, **changes))
+    assert held.believed == member().believed
+
+
+def test_promise_4_a_lease_that_replaces_a_held_one_is_used() -> None:
+    """Etcd gave its subnet to another host, which it does only when the lease has ended."""
+    new = replace(lease(1), host_id=HostId("f" * 32), node_address=IPv4Address("192.0.2.77"))
+    wider = replace(lease(2), subnet=IPv4Network("10.66.0.0/15"), host_id=HostId("e" * 32))
+    held = member().with_view(replace(view(0, revision=11), leases=(lease(0), new, wider)))
+    assert held.alarming is not None
+    assert held.believed is not None
+    assert tuple(held.believed.leases) == (lease(0), new, wider)
+
+
+def test_a_view_with_another_config_adds_nothing_during_an_alarm() -> None:
+    other = replace(view(0, 5, 6, revision=11), config=MOVING)
+    assert member().with_view(other).believed == member().believed
+
+
+def test_an_old_view_raises_no_alarm_over_leases_that_are_gone() -> None:
+    day_s = 86_400.0
+    known = Known(host_id=OWN).with_view(view(0, 1, 2, 3), now_s=1000.0, ttl_s=day_s)
+    new = view(5, 6, 7, revision=11)
+    young = known.with_view(new, now_s=900.0 + day_s, ttl_s=day_s)
+    assert young.alarming is not None
+    assert young.with_view(new, now_s=1100.0 + day_s, ttl_s=day_s).alarming is None
+    old = known.with_view(new, now_s=1100.0 + day_s, ttl_s=day_s)
+    assert (old.alarming, old.believed) == (None, new)
+    other = known.with_view(replace(new, cluster_id=2), now_s=1100.0 + day_s, ttl_s=day_s)
+    assert other.alarming is not None, "promise 4: another mesh's"
 
 
 def test_promise_4_an_alarm_ends_when_the_holders_are_back_and_not_before() -> None:

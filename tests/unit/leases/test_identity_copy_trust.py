@@ -222,7 +222,10 @@ def test_promise_4_the_first_view_and_the_usual_changes_are_news() -> None:
         ({"cluster_id": 0xDEF, "leases": ()}, trust.VerdictKind.OTHER_CLUSTER),
         ({"revision": 99}, trust.VerdictKind.REVISION_WENT_BACK),
         ({"leases": ()}, trust.VerdictKind.LEASES_GONE),
-        ({"leases": _VIEW.leases[3:]}, trust.VerdictKind.LEASES_GONE),
+        (
+            {"leases": tuple(replace(each, etcd_lease_id=1) for each in _VIEW.leases[3:])},
+            trust.VerdictKind.LEASES_GONE,
+        ),
         (
             {"leases": tuple(replace(each, host_id=HostId("f" * 32)) for each in _VIEW.leases)},
             trust.VerdictKind.LEASES_GONE,
@@ -235,6 +238,16 @@ def test_promise_4_another_etcd_is_an_alarm_with_a_reason(
     verdict = trust.judge(_VIEW, replace(_VIEW, **changes))  # type: ignore[arg-type]
     assert (verdict.alarm, verdict.kind) == (True, kind)
     assert verdict.reason
+
+
+def test_a_lease_that_is_there_as_it_was_granted_speaks_against_a_wiped_prefix() -> None:
+    """Three of four hosts were replaced while this one was off."""
+    assert _VIEW.leases[0].etcd_lease_id
+    view = replace(_VIEW, revision=101, leases=(_VIEW.leases[0], _lease(7), _lease(8)))
+    assert not trust.judge(_VIEW, view).alarm
+    assert trust.many_gone(_VIEW, view)
+    granted_again = replace(_VIEW.leases[0], etcd_lease_id=77)
+    assert trust.judge(_VIEW, replace(view, leases=(granted_again, _lease(7)))).alarm
 
 
 def test_hosts_that_moved_to_another_cidr_are_not_gone() -> None:
