@@ -362,7 +362,7 @@ class HostAgent:
             self._registry,
             on_view=lambda view: self._loop.post(ViewSeen(view)),
             on_problem=on_problem,
-            last_config=self._copy.view.config if self._copy else None,
+            last_view=self._copy.view if self._copy else None,
         )
 
     def _make_joining(self, name: str) -> Joining:

@@ -190,6 +190,7 @@ class Claims:
             life: Whose lease it is to be.
             fresh: Do not go on with the key's etcd lease: it is flannel's.
         """
+        own = lease
         for _ in range(_RENEW_TRIES):
             ttl_s = lease.ttl_s or _DAY_S
             before_id = lease.etcd_lease_id
@@ -200,12 +201,12 @@ class Claims:
             except EtcdLeaseGoneError:
                 continue
             if isinstance(renewed, Lease):
-                if lease_id != before_id and not fresh:
-                    self._client.drop(before_id)
+                if not fresh:
+                    self._client.drop(*({before_id, own.etcd_lease_id} - {lease_id}))
                 return renewed
             if lease_id != before_id:
                 self._client.drop(lease_id)
-            lease = self._after_conflict(lease, renewed, life)
+            lease = self._after_conflict(lease, renewed, life, damaged=_is_damaged(own, renewed))
         raise EtcdError(f"the lease of {lease.subnet} changes faster than it can be renewed")
 
     def _write(
@@ -238,13 +239,22 @@ class Claims:
             return confirmed(lease, there[0])
         return there[0] if there else None
 
-    def _after_conflict(self, lease: Lease, there: Record | None, life: Life) -> Lease:
-        """Go on from what somebody else wrote, if it still says that the host is the owner."""
+    def _after_conflict(
+        self, lease: Lease, there: Record | None, life: Life, *, damaged: bool
+    ) -> Lease:
+        """Go on from what somebody else wrote, if it still says that the host is the owner.
+
+        Args:
+            damaged: The key never went away, and no other agent can have written it: what
+                cannot be read is written again (promise 2).
+        """
         if there is None:
             raise LeaseLostError(f"the lease of {lease.subnet} is gone from etcd")
         try:
             found = wire.decode_lease(self._keys.split(there.key)[1], there)
         except ValueError as error:
+            if damaged:
+                return confirmed(lease, there)
             raise ClaimConflict(
                 f"the lease of {lease.subnet} was overwritten with something unreadable: {error}",
                 hint=f"look at it with etcdctl get {there.key.decode()}, then delete it",
@@ -318,6 +328,19 @@ def _stays(lease: Lease, view: View) -> bool:
     """
     fits = view.config is not None and view.config.holds(lease.subnet)
     return fits and not any(each.subnet.overlaps(lease.subnet) for each in view.leases)
+
+
+def _is_damaged(own: Lease, there: Record | None) -> bool:
+    """Whether a key that differs from the host's own lease can only have been overwritten.
+
+    A claim of another host needs the key to be absent first, and always attaches an etcd lease.
+    """
+    return (
+        there is not None
+        and own.create_revision != 0
+        and there.create_revision == own.create_revision
+        and there.lease_id in {0, own.etcd_lease_id}
+    )
 
 
 def _own_keys(keys: Keys, subnet: IPv4Network) -> tuple[bytes, bytes]:

@@ -20,7 +20,7 @@ from agent.leases.fold import Records
 from agent.leases.kv import Event
 from agent.leases.registry import Registry
 from agent.leases.watch import WatchStream
-from agent.model import MeshConfig, View
+from agent.model import View
 
 __all__ = ["Directory"]
 
@@ -53,8 +53,8 @@ class Directory:
         on_problem: Called with the error when contact is lost (and again when its reason
             changes) and with None when it is there, for the first time or again; the second
             argument is the monotonic time of the last contact, in seconds (0.0: never).
-        last_config: By which leases are judged while the config in etcd is unusable: from
-            the host's copy.
+        last_view: From the host's copy. Leases are judged by its config while the one in etcd
+            is unusable, and taken from it where a record in etcd cannot be read.
         clock: Monotonic seconds.
     """
 
@@ -64,13 +64,14 @@ class Directory:
         on_view: Callable[[View], None],
         on_problem: Callable[[EtcdError | None, float], None],
         *,
-        last_config: MeshConfig | None = None,
+        last_view: View | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._on_view = on_view
         self._on_problem = on_problem
-        self._last_config = last_config
+        self._last_view = last_view
+        self._last_config = last_view.config if last_view else None
         self._clock = clock
         self._stop = threading.Event()
         self._again = threading.Event()
@@ -122,7 +123,7 @@ class Directory:
                 with is not reported as lost contact: the next snapshot decides that.
         """
         self._again.clear()
-        records = self._registry.records(self._last_config)
+        records = self._registry.records(self._last_config, self._last_view)
         records.only_views()
         self._contact()
         everything = self._registry.keys.everything
@@ -184,7 +185,7 @@ class Directory:
 
     def _publish(self, records: Records) -> None:
         view = records.view()
-        self._last_config = records.last_config
+        self._last_config, self._last_view = records.last_config, view
         self._on_view(view)
 
     def _contact(self) -> None:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from agent.leases import wire
-from agent.leases.keys import Keys
+from agent.leases.keys import Keys, parse_subnet
 from agent.leases.kv import Event, Record
 from agent.leases.sharing import Sharing
 from agent.leases.untrusted import MAX_VALUE_BYTES, quote
@@ -80,6 +80,7 @@ class Records:
     _raw: dict[bytes, Record] = field(default_factory=dict)  # config, and what is not decoded
     _unreadable: dict[bytes, str] = field(default_factory=dict)
     _leases: UsableLeases = field(default_factory=UsableLeases)
+    _kept: dict[str, Lease] = field(default_factory=dict)  # the last that could be read
     _beats: _ByHost[Heartbeat] = field(default_factory=_ByHost)
     _memory: _ByHost[IPv4Network] = field(default_factory=_ByHost)
     _memory_revisions: dict[HostId, int] | None = field(default_factory=dict)
@@ -129,6 +130,7 @@ class Records:
         """See the records as values; sound for any content."""
         config, problem = self._config
         self.last_config = config or self.last_config
+        kept = self._keep_readable()
         leases, not_used = self._leases.settle(self.last_config)
         if self._reserved is None:
             self._reserved = MappingProxyType(dict(self._reservations.values()))
@@ -147,6 +149,48 @@ class Records:
                 )
             ),
             set_aside=self._set_aside(not_used),
+            kept=kept,
+        )
+
+    def remember(self, before: View) -> None:
+        """Use the leases of an earlier view where a record of this snapshot cannot be read."""
+        if before.cluster_id != self.cluster_id:
+            return
+        for key in self._unreadable:
+            kind, name, problem = self._split(key)
+            if kind == _LEASE and not problem:
+                self._remember(name, key, _lease_named(before, name))
+
+    def _remember(self, name: str, key: bytes, lease: Lease | None) -> None:
+        """Keep a host's lease whose key was overwritten and never went away."""
+        record = self._raw.get(key)
+        if lease is None or lease.host_id is None or record is None:
+            return
+        if record.create_revision == lease.create_revision:
+            self._kept[name] = lease
+
+    def _keep_readable(self) -> frozenset[IPv4Network]:
+        """Use the last readable lease of each host with a heartbeat; the host repairs its record.
+
+        Returns:
+            The subnets of these leases.
+        """
+        if not self._kept:
+            return frozenset()
+        used = set()
+        for name, lease in self._kept.items():
+            alive = lease if self._is_alive(lease) else None
+            if self._leases.find(name) != alive:
+                self._leases.put(name, alive)
+            if alive is not None:
+                used.add(alive.subnet)
+        return frozenset(used)
+
+    def _is_alive(self, lease: Lease) -> bool:
+        """Whether the owner has a heartbeat, be it one that cannot be read."""
+        host_id = lease.host_id
+        return host_id is not None and (
+            self._beats.get(host_id) is not None or self.keys.heartbeat(host_id) in self._unreadable
         )
 
     @property
@@ -160,11 +204,19 @@ class Records:
             SetAside(quote(folder + name), reason, lease)
             for name, (lease, reason) in not_used.items()
         ]
-        found += [SetAside(quote(key), reason) for key, reason in self._unreadable.items()]
+        in_use = {f"{folder}{name}".encode() for name in self._kept}
+        last = "; the lease that was there is used while its host has a heartbeat"
+        found += [
+            SetAside(quote(key), reason + (last if key in in_use else ""))
+            for key, reason in self._unreadable.items()
+        ]
         return tuple(sorted(found, key=lambda each: each.key))
 
     def _set(self, key: bytes, record: Record | None) -> None:
         kind, name, problem = self._split(key)
+        before: Lease | None = None
+        if kind == _LEASE:
+            before = self._kept.pop(name, None) or self._leases.find(name)
         self._raw.pop(key, None)
         self._unreadable.pop(key, None)
         value: Any = None
@@ -181,6 +233,8 @@ class Records:
             # A value that is much too large is not worth the memory.
             self._raw[key] = replace(record, value=record.value[: MAX_VALUE_BYTES + 1])
         self._keep(key, kind, name, value)
+        if problem:
+            self._remember(name, key, before)
         if kind == _MEMORY and self._memory_revisions is not None:
             self._memory_revisions.pop(HostId(name), None)
             if value is not None and record is not None:
@@ -243,6 +297,14 @@ class Records:
             return self.bounds.check(config), ""
         except ValueError as error:
             return None, quote(str(error))
+
+
+def _lease_named(view: View, name: str) -> Lease | None:
+    try:
+        found: Lease | None = view.by_subnet.get(parse_subnet(name))
+    except ValueError:
+        return None
+    return found
 
 
 def _put(held: dict[bytes, _V], key: bytes, value: _V | None) -> None:

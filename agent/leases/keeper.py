@@ -166,13 +166,18 @@ class Keeper:
         """Whether ``view`` is newer than what this host wrote and does not say it."""
         if view is None:
             return False
+        return self._beat.is_missing(view) or self._lease_denied_by(view)
+
+    def _lease_denied_by(self, view: View | None) -> bool:
         held = [each for each in (self._own.lease, self._former.lease) if each is not None]
-        return self._beat.is_missing(view) or any(self._is_news(each, view) for each in held)
+        return view is not None and any(self._is_news(each, view) for each in held)
 
     def _is_news(self, lease: Lease, view: View) -> bool:
         """Whether ``view`` is as new as ``lease`` and does not say what this host wrote."""
         if view.revision < lease.mod_revision:
             return False
+        if lease.subnet in view.kept:
+            return True  # the record was damaged, and peers go on with what it said
         aside = (each for each in view.set_aside_of(self._host_id) if each.subnet == lease.subnet)
         seen = view.by_subnet.get(lease.subnet) or next(aside, None)
         if seen is None or seen.mod_revision != lease.mod_revision:
@@ -271,8 +276,12 @@ class Keeper:
         if not doubt:
             # Looked at again here: the view may have come while this thread wrote.
             if not self._denied_by(seen):
+                if now_s >= self._look_from_s:
+                    self._own.contested = None
                 return _IDLE_S
             if now_s < self._look_from_s:
+                if self._lease_denied_by(seen):
+                    self._own.contest(self._look_from_s - now_s)
                 return self._look_from_s - now_s
         if now_s - self._look_from_s > _LONGEST_LOOK_S:
             self._looks.reset()
@@ -359,7 +368,7 @@ class Keeper:
             self._own.move(own)
 
     def _tell(self, *conditions: Condition) -> None:
-        found = conditions or ((self._own.taken,) if self._own.taken else ())
+        found = conditions or self._own.conditions
         told = (self._own.lease, found, self._former.lease)
         if told != self._told:
             self._told = told

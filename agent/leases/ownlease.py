@@ -14,7 +14,7 @@ from agent.leases.registry import Registry
 from agent.leases.renewal import differs, renewal_pause_s
 from agent.leases.request import ClaimRequest, GraceError, LeaseLostError, Registration
 from agent.leases.rivals import IdentityInUseError
-from agent.model import Condition, Lease
+from agent.model import Condition, Lease, Severity
 from agent.settings import LeaseSettings
 
 __all__ = ["OwnLease"]
@@ -48,6 +48,8 @@ class OwnLease:
         self.lease: Lease | None = None
         self.taken: Condition | None = None
         """Who has the subnet instead, until there is a lease again."""
+        self.contested: Condition | None = None
+        """Set while the record is overwritten again sooner than it may be repaired."""
         self.has_config = False
         """The mesh had a usable config when it was last looked at."""
         self.due_s = 0.0
@@ -83,6 +85,29 @@ class OwnLease:
         if self.lease is None:
             self._claim(registration, request, held_back=held_back)
 
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What there is to say of the lease."""
+        return tuple(each for each in (self.taken, self.contested) if each is not None)
+
+    def contest(self, wait_s: float) -> None:
+        """Report that the record was overwritten again before it may be repaired again.
+
+        Args:
+            wait_s: Until the next repair.
+        """
+        if self.lease is None or self.contested is not None:
+            return
+        self.contested = Condition(
+            name="own-lease-overwritten",
+            subject=str(self.lease.subnet),
+            severity=Severity.ERROR,
+            cause=f"another program goes on to change this host's records in etcd; the lease of"
+            f" {self.lease.subnet} is repaired again in {max(1, round(wait_s))} s",
+            hint="find the program that writes them (etcdctl watch --prefix, see also etcd's users"
+            " and roles), and stop it",
+        )
+
     def move(self, lease: Lease) -> None:
         """Hold another lease from now on: the host has moved."""
         self.lease, self._last_subnet = lease, lease.subnet
@@ -90,7 +115,7 @@ class OwnLease:
 
     def forget(self) -> None:
         """Hold nothing, and have had nothing; writes nothing."""
-        self.lease = self.taken = self._last_subnet = None
+        self.lease = self.taken = self.contested = self._last_subnet = None
 
     def _renew(self, lease: Lease, request: ClaimRequest) -> None:
         try:

@@ -71,18 +71,23 @@ class Registry:
         """
         return self.records().view()
 
-    def records(self, last_config: MeshConfig | None = None) -> Records:
+    def records(self, last_config: MeshConfig | None = None, before: View | None = None) -> Records:
         """Like :meth:`snapshot`, as records that events can be folded into.
 
         Args:
             last_config: By which leases are judged while the config in etcd is unusable.
+            before: An earlier view, whose leases are used where a record cannot be read now.
         """
         for last_try in (*(False,) * (_SNAPSHOT_TRIES - 1), True):
             try:
-                return self._read_all(last_config)
+                found = self._read_all(last_config)
             except CompactedError:  # between two pages; the next try pins a newer revision
                 if last_try:
                     raise
+                continue
+            if before is not None:
+                found.remember(before)
+            return found
         raise AssertionError  # the loop returns or raises
 
     def config(self) -> MeshConfig | None:

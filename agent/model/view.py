@@ -120,6 +120,8 @@ class View:
         memory: Last subnet of each host that held one in the last 30 days.
         reservations: Subnets only the named host may claim.
         clones: Hosts that found their identity in use by another, as they say of themselves.
+        kept: Subnets whose record cannot be read now, while its owner's heartbeat lives: the lease
+            is the last that could be read.
         cached: From the host's own copy of the last complete view, while etcd is away.
     """
 
@@ -133,6 +135,7 @@ class View:
     reservations: Mapping[IPv4Network, HostId] = field(default_factory=lambda: MappingProxyType({}))
     clones: tuple[Heartbeat, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
+    kept: frozenset[IPv4Network] = frozenset()
     cached: bool = False
 
     def __post_init__(self) -> None:

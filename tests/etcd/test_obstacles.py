@@ -10,6 +10,7 @@ import pytest
 
 from agent.errors import ClaimConflict, HostmeshError, NoFreeSubnet
 from agent.leases import kv
+from agent.leases.directory import Directory
 from agent.leases.operator import Operator
 from agent.leases.registry import Registry
 from tests.etcd.support.etcdlab import Heard, eventually, host, request
@@ -87,23 +88,85 @@ def test_a_host_whose_own_record_was_overwritten_is_told_the_key(mesh: Registry)
     assert f"etcdctl del {key}" in refused.value.hint
 
 
-def test_promise_2_a_live_hosts_overwritten_record_is_its_own_again_when_it_is_deleted(
+_DAMAGED = {
+    "not JSON": (b"}", b""),
+    "TTL": (b'"TTL":', b'"TTL":"x","was":'),
+    "HostID": (host(1).encode(), b"x"),
+    "PublicIP": (b'"PublicIP":"', b'"PublicIP":"300.'),
+}
+
+
+@pytest.mark.parametrize("how", _DAMAGED)
+def test_promise_2_a_live_hosts_damaged_record_is_repaired_and_not_obeyed(
+    mesh: Registry, how: str
+) -> None:
+    """Though it may take another subnet: nobody else can have got its key meanwhile."""
+    heard = Heard()
+    directory = Directory(mesh, views := Heard(), Heard())
+    with keep(mesh, heard) as keeper:
+        keeper.update(REGISTRATION)
+        lease = eventually(held(heard))
+        directory.start()
+        eventually(lambda: views.last and lease.subnet in views.last.by_subnet)
+        before = len(views)
+        key = mesh.keys.subnet(lease.subnet)
+        there = mesh.client.range(key).records[0]
+        damaged = there.value.replace(*_DAMAGED[how])
+        assert damaged != there.value
+        mesh.client.txn("w", [], [kv.put(key, damaged)])
+        keeper.notice(mesh.snapshot())
+        eventually(lambda: mesh.snapshot().lease_of(host(1)))
+        again = mesh.snapshot().by_subnet[lease.subnet]
+        assert again.etcd_lease_id, "it would never end"
+        eventually(lambda: heard.last[0] and heard.last[0].mod_revision == again.mod_revision)
+        assert not heard.last[1]
+        assert len(mesh.snapshot().leases) == 1
+        eventually(lambda: views.last.revision >= again.mod_revision)
+        seen = views.items[before:]
+        assert all(lease.subnet in view.by_subnet for view in seen), "peers dropped it"
+        assert any(view.kept for view in seen)
+    directory.stop()
+
+
+def test_promise_1_a_damaged_record_that_another_host_may_own_is_left_alone(
     mesh: Registry,
 ) -> None:
+    """The key went away in between, or another etcd lease is attached: that may be a claim."""
+    lease = mesh.claim(request(1))
+    key = mesh.keys.subnet(lease.subnet)
+    mesh.client.txn("w", [], [kv.delete(key)])
+    mesh.client.txn("w", [], [kv.put(key, b"{")])
+    with pytest.raises(ClaimConflict):
+        mesh.renew(lease, memory_ttl_s=0)
+    mesh.client.txn("w", [], [kv.delete(key)])
+    lease = mesh.claim(request(1, wanted=lease.subnet))
+    mesh.client.txn("w", [], [kv.put(key, b"{", mesh.client.grant(60).id)])
+    with pytest.raises(ClaimConflict):
+        mesh.renew(lease, memory_ttl_s=0)
+
+
+def test_a_record_that_is_damaged_again_and_again_is_a_condition(mesh: Registry) -> None:
     heard = Heard()
     with keep(mesh, heard) as keeper:
         keeper.update(REGISTRATION)
         lease = eventually(held(heard))
-        keeper.update(replace(REGISTRATION, wanted_subnet=lease.subnet, may_change_subnet=False))
-        key = _write(mesh, f"subnets/{lease.subnet.network_address}-16")
-        eventually(lambda: heard.last[1] and key in heard.last[1][0].cause)
-        assert condition(heard) == "lease-taken"
-        assert f"etcdctl del {key}" in heard.last[1][0].hint
-        with pytest.raises(ClaimConflict):
-            mesh.claim(request(2, wanted=lease.subnet, only_wanted=True))
-        mesh.client.txn("w", [], [kv.delete(key.encode())])
-        eventually(lambda: heard.last[0] and not heard.last[1], timeout_s=25)
+        key = mesh.keys.subnet(lease.subnet)
+
+        def contested() -> bool:
+            mesh.client.txn("w", [], [kv.put(key, b"{")])
+            keeper.notice(mesh.snapshot())
+            return bool(heard.last[1])
+
+        eventually(contested, timeout_s=20)
+        assert condition(heard) == "own-lease-overwritten"
         assert heard.last[0].subnet == lease.subnet
+
+        def calm() -> bool:
+            keeper.notice(mesh.snapshot())
+            return not heard.last[1]
+
+        eventually(calm, timeout_s=30)
+        assert mesh.snapshot().lease_of(host(1))
 
 
 def test_reserve_says_what_is_in_the_way_though_it_is_not_used(mesh: Registry) -> None:

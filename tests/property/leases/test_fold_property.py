@@ -77,6 +77,15 @@ def usable(records: dict[bytes, Record], config: MeshConfig | None) -> set[Lease
     return set(used)
 
 
+def lease_of(key: bytes, value: bytes) -> Lease | None:
+    """The lease that a record says, None when it says none."""
+    try:
+        kind, name = KEYS.split(key)
+        return wire.decode_lease(name, Record(key, value)) if kind == "subnets" else None
+    except ValueError:
+        return None
+
+
 class Mesh(RuleBasedStateMachine):
     """Somebody writes to etcd, well or badly; the fold hears of it, in batches."""
 
@@ -84,6 +93,7 @@ class Mesh(RuleBasedStateMachine):
     def begin(self, config: bool) -> None:
         self.revision = 10
         self.there: dict[bytes, Record] = {}
+        self.readable: dict[bytes, Record] = {}  # what was there when it could be read last
         self.pending: list[Event] = []
         self.records = Records(KEYS, cluster_id=1, revision=10)
         self.view = self.records.view()
@@ -96,6 +106,10 @@ class Mesh(RuleBasedStateMachine):
         before = self.there.get(key)
         created = before.create_revision if before else self.revision
         self.there[key] = Record(key, value, created, self.revision, 7)
+        if before is None:
+            self.readable.pop(key, None)
+        if lease_of(key, value):
+            self.readable[key] = self.there[key]
         self.pending.append(Event(key, self.there[key], self.revision))
 
     def _delete(self, key: bytes) -> None:
@@ -165,6 +179,15 @@ class Mesh(RuleBasedStateMachine):
         else:
             self._put(key, value)
 
+    def _seen_as(self, key: bytes) -> Record:
+        """A record, or the last readable one in its place while its host has a heartbeat."""
+        record, last = self.there[key], self.readable.get(key)
+        if last is None or lease_of(key, record.value):
+            return record
+        lease = lease_of(key, last.value)
+        alive = lease is not None and lease.host_id and KEYS.heartbeat(lease.host_id) in self.there
+        return last if alive else record
+
     @rule()
     def changes_arrive(self) -> None:
         self.records.apply(self.pending)
@@ -188,10 +211,14 @@ class Mesh(RuleBasedStateMachine):
         if self.pending:
             return
         fresh = Records(KEYS, 1, self.revision, self.last_config)
-        fresh.load(self.there[key] for key in sorted(self.there))
+        there = {key: self._seen_as(key) for key in sorted(self.there)}
+        fresh.load(there.values())
         expected = fresh.view()
-        assert self.view == expected, "its revision follows deletions, too"
-        assert set(self.view.leases) == usable(self.there, self.last_config)
+        aside = {each.key for each in self.view.set_aside}
+        assert {each.key for each in expected.set_aside} <= aside
+        same = replace(self.view, kept=expected.kept, set_aside=expected.set_aside)
+        assert same == expected, "its revision follows deletions, too"
+        assert set(self.view.leases) == usable(there, self.last_config)
         assert set(self.records.leases()) >= set(self.view.leases)
         for host in HOSTS:
             owned = {lease for lease in self.view.leases if lease.host_id == host}

@@ -11,7 +11,7 @@ from agent.leases import wire
 from agent.leases.fold import Records
 from agent.leases.keys import Keys
 from agent.leases.kv import Event, Record
-from agent.model import HostId, Lease, MeshConfig, View
+from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig, View
 from agent.sharedmap import changed_keys
 
 pytestmark = pytest.mark.unit
@@ -118,3 +118,71 @@ def test_a_change_shares_all_else_with_the_view_before() -> None:
     assert after.heartbeats is before.heartbeats
     assert after.memory is before.memory
     assert changed_keys(before.by_subnet, after.by_subnet) == {IPv4Network("10.66.0.0/16")}
+
+
+# --- a record that cannot be read any more ------------------------------------------------
+
+OWNER = HostId("0" * 32)
+BEAT = Heartbeat(
+    host_id=OWNER,
+    host_name="host0",
+    node_address=LEASE.node_address,
+    subnet=LEASE.subnet,
+    docker=DockerState.READY,
+    agent_version="1",
+    boot_id="b",
+    started_s=1.0,
+)
+KEY = KEYS.subnet(LEASE.subnet)
+
+
+def damaged(records: Records, *, create_revision: int = 2) -> View:
+    records.apply([Event(KEY, Record(KEY, b"{", create_revision, 9), 9)])
+    return records.view()
+
+
+def beats(records: Records, *, alive: bool) -> View:
+    key = KEYS.heartbeat(OWNER)
+    record = Record(key, wire.encode_heartbeat(BEAT), 8, 8) if alive else None
+    records.apply([Event(key, record, 10)])
+    return records.view()
+
+
+def test_promise_3_the_last_readable_lease_is_used_while_its_host_has_a_heartbeat() -> None:
+    records = loaded()
+    before = beats(records, alive=True)
+    view = damaged(records)
+    assert view.leases == before.leases
+    assert view.kept == {LEASE.subnet}
+    assert {each.key for each in view.set_aside} == {KEY.decode(), "/hostmesh/subnets/garbage"}
+    gone = beats(records, alive=False)
+    assert (tuple(gone.leases), gone.kept) == ((), frozenset())
+    assert beats(records, alive=True).leases == before.leases
+    repaired = Record(KEY, wire.encode_lease(LEASE), 2, 12)
+    records.apply([Event(KEY, repaired, 12)])
+    view = records.view()
+    assert (view.by_subnet[LEASE.subnet].mod_revision, view.kept) == (12, frozenset())
+    records.apply([Event(KEY, None, 13)])
+    assert tuple(records.view().leases) == ()
+
+
+def test_promise_1_a_key_that_went_away_in_between_has_no_last_lease() -> None:
+    records = loaded()
+    beats(records, alive=True)
+    view = damaged(records, create_revision=9)
+    assert (tuple(view.leases), view.kept) == ((), frozenset())
+
+
+def test_a_new_snapshot_takes_the_last_readable_lease_from_the_view_before() -> None:
+    before = beats(loaded(), alive=True)
+    for cluster, kept in ((1, {LEASE.subnet}), (2, set())):
+        records = Records(KEYS, cluster_id=cluster, revision=20)
+        records.load(
+            [
+                Record(KEYS.config, wire.encode_config(CONFIG), 1, 1),
+                Record(KEYS.heartbeat(OWNER), wire.encode_heartbeat(BEAT), 8, 8),
+                Record(KEY, b"{", 2, 9),
+            ]
+        )
+        records.remember(before)
+        assert records.view().kept == kept, "promise 4: not of another cluster"
