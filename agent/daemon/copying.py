@@ -80,6 +80,9 @@ class Copying:
         """
         self._wanted = not known.left
         content = _content(known)
+        if known.left:  # no copy is wanted, so nothing about it is wrong
+            self._problem = None
+            self._tell()
         if content is None:
             self._answer(None)
             return
@@ -150,6 +153,8 @@ class Copying:
     def _tell(self) -> None:
         problem = self._problem
         self._conditions.replace("copy", () if problem is None else (_not_written(problem),))
+        if self._written is not None:  # in the place of the one that was set aside at start
+            self._conditions.replace("copy-damaged", ())
 
 
 def _settle(asked: list[Future[None]], problem: HostmeshError | None) -> None:

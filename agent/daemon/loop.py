@@ -288,7 +288,8 @@ class Loop:
 
     def _lease(self, event: LeaseChanged) -> None:
         before = self._snapshot.known
-        self._conditions.replace("lease", event.conditions)
+        # What the keeper posted before it was paused would stay for as long as the host is out.
+        self._conditions.replace("lease", () if before.left else event.conditions)
         known = before.with_lease(event.lease, event.former, event.conditions)
         self._update(known=known)
         own = known.own

@@ -64,9 +64,8 @@ class Survey:
 
     def _round(self) -> None:
         endpoints = self._client.endpoints
-        if len(endpoints) < 2:  # noqa: PLR2004 - a single one is never left out
-            return
-        for endpoint in endpoints:
+        # A single one is never left out, and need not be asked.
+        for endpoint in endpoints if len(endpoints) > 1 else ():
             try:
                 self._client.ask_cluster(endpoint)
             except EtcdError:  # the directory reports what is out of reach

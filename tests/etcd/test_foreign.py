@@ -91,6 +91,23 @@ def test_an_endpoint_of_another_cluster_is_told_though_it_was_never_used(
         survey.stop()
 
 
+def test_a_foreign_endpoint_that_is_no_endpoint_any_more_is_no_condition(
+    etcd: Etcd, other: Etcd
+) -> None:
+    """DNS named two and names one now, which is never left out."""
+    told = Heard()
+    with registry(etcd, other) as mesh:
+        mesh.create_config(config())
+        survey = Survey(mesh.client, told, every_s=0.2)
+        survey.start()
+        eventually(lambda: told.last)
+        mesh.client.use((etcd.endpoint,))
+        eventually(lambda: told.last == ())
+        mesh.client.use((etcd.endpoint, other.endpoint))
+        eventually(lambda: told.last)
+        survey.stop()
+
+
 def test_promise_4_a_cluster_that_was_replaced_is_still_seen_for_the_alarm(
     etcd: Etcd, other: Etcd
 ) -> None:

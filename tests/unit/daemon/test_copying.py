@@ -14,7 +14,7 @@ from agent.daemon.known import Known
 from agent.daemon.timers import Timers
 from agent.errors import StateError
 from agent.leases.copy import CopyFile
-from agent.model import HostId, Lease, View
+from agent.model import Condition, HostId, Lease, View
 from tests.unit.small_mesh import CONFIG, lease
 
 pytestmark = pytest.mark.unit
@@ -107,6 +107,25 @@ def test_a_full_disk_is_a_condition_until_it_is_not(scene: Scene) -> None:
     scene.copying.save(known(0, 1))
     assert scene.conditions.all() == ()
     assert scene.written()
+
+
+def test_no_condition_outlasts_what_it_is_about(scene: Scene) -> None:
+    """A copy that is written takes the place of the damaged one; who has left wants none."""
+    damaged = Condition(name="copy-damaged", cause="a checksum differs", hint="")
+    scene.conditions.replace("copy-damaged", (damaged,))
+    there, later = known(0, 1), known(0, 1, 2, revision=11)
+    scene.copying.save(there)
+    scene.settle()
+    scene.copying.save(there)
+    assert scene.conditions.all() == ()
+    scene.file.full = True
+    scene.now_s += 600
+    scene.copying.save(later)
+    scene.settle()
+    scene.copying.save(later)
+    assert [each.condition.name for each in scene.conditions.all()] == ["copy-not-written"]
+    scene.copying.save(later.set_left(left=True))
+    assert scene.conditions.all() == ()
 
 
 def test_a_write_under_way_when_the_host_leaves_leaves_no_file(scene: Scene) -> None:
