@@ -105,6 +105,7 @@ class Passes:
     def stand_down(self) -> None:
         """There is no world to reconcile to: this host is no member now."""
         self.report = RoutesReport()
+        self.kernel.routing.forget()
         self._rules_seen = self._rules_wait = self._routes_seen = False
         for name in (_ROUTES, _RULES):
             self._conditions.replace(name, ())

@@ -70,6 +70,7 @@ class Routing:
     def __init__(self, table: RouteTable, protocol: int, clock: Callable[[], float]) -> None:
         self._table = table
         self._clock = clock
+        self._protocol = protocol
         self._delta = RouteDelta(protocol)
         self._pacer = Pacer(protocol=protocol, jitter=lambda: jittered(1.0))
         self._must_list = True
@@ -94,6 +95,11 @@ class Routing:
 
     def look_again(self) -> None:
         """List everything at the next pass."""
+        self._must_list = True
+
+    def forget(self) -> None:
+        """Want nothing any more, so that what is missing at the next world is no drift."""
+        self._delta = RouteDelta(self._protocol)
         self._must_list = True
 
     def run(self, world: World, *, may_delete: bool, may_sweep: bool) -> RoutesReport:

@@ -20,7 +20,7 @@ from agent.kernel.firewall.conditions import (
     unreadable_variant,
 )
 from agent.kernel.firewall.damper import Damper
-from agent.kernel.firewall.dockerd import variant_of
+from agent.kernel.firewall.dockerd import age_s, variant_of
 from agent.kernel.firewall.flows import Flows
 from agent.kernel.firewall.legacy import LegacyWriter
 from agent.kernel.firewall.nft import NftWriter
@@ -41,6 +41,9 @@ _WRITES: Final = 3
 
 _FLOW_LOOKS: Final = 5
 """In how many passes at most flows are looked through, should one not come to their end."""
+
+_DOCKER_STARTS_S: Final = 30.0
+"""A dockerd that young may still be writing its own rules."""
 
 _EDITS_TOLD: Final = 2
 """How many edits a log line names; ``agentctl diff`` and ``agentctl firewall show`` have all."""
@@ -122,6 +125,7 @@ class HostFirewall:
         flows: Connection tracking.
         variant: The variant to use; None to find where Docker's rules are.
         docker_variant: What the running dockerd writes with, None when it cannot be told.
+        docker_age_s: For how long dockerd has run, None when none runs.
         clock: Monotonic seconds.
     """
 
@@ -134,6 +138,7 @@ class HostFirewall:
         flows: Flows,
         variant: Variant | None = None,
         docker_variant: Callable[[], Variant | None] = lambda: None,
+        docker_age_s: Callable[[], float | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._programs = programs
@@ -146,6 +151,7 @@ class HostFirewall:
         )
         self._sets = sets
         self._flows = flows
+        self._docker_age_s = docker_age_s
         self._clock = clock
         self._damper = Damper()
         self._written_by: tuple[str, ...] = ()
@@ -175,7 +181,7 @@ class HostFirewall:
         change = self._sets.difference(wants)
         report = self._report(reading, wants, change)
         edits = plan(reading.ruleset, wants)
-        drift = bool(edits or change) and wants == self._applied
+        drift = bool(edits or change) and wants == self._applied and not self._docker_starts()
         if drift and not self._damper.allows(self._clock()):
             return replace(report, held_back=True)
         if change:
@@ -203,6 +209,11 @@ class HostFirewall:
             freed_flows=freed,
             repairs=self._damper.total,
         )
+
+    def _docker_starts(self) -> bool:
+        """Whether Docker is putting its own rules in place, ahead of ours: that is no drift."""
+        age_s = self._docker_age_s()
+        return age_s is not None and age_s < _DOCKER_STARTS_S
 
     def remove(self) -> FirewallReport:
         """See :class:`Firewall`. Works on a host whose iptables was switched meanwhile."""
@@ -328,6 +339,10 @@ def open_firewall(
         pid = dockerd()
         return None if pid is None else variant_of(pid)
 
+    def docker_age_s() -> float | None:
+        pid = dockerd()
+        return None if pid is None else age_s(pid)
+
     return HostFirewall(
         programs=programs,
         writers=writers,
@@ -335,4 +350,5 @@ def open_firewall(
         flows=Flows(),
         variant=fixed,
         docker_variant=docker_variant,
+        docker_age_s=docker_age_s,
     )

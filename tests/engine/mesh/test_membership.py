@@ -192,6 +192,8 @@ def test_a_fourth_host_joins_under_traffic_with_nobody_touching_the_others(mesh:
         if json.loads(line)["level"] in {"info", "warning", "error"}
     ]
     assert len(story) < 15, "a join reads as a story in under 15 lines:\n" + "\n".join(story)
+    repairs = newcomer.status()["repairs"]
+    assert repairs["count"] == 0, f"a fresh host repaired something: {repairs}"
     print(f"joined and reached after {time.monotonic() - started:.1f} s, its boot included")
     ping.stop()
     assert ping.missed() == []

@@ -140,3 +140,21 @@ def test_promise_4_during_an_alarm_hosts_that_are_new_are_routed_and_none_is_del
     assert "10.126.7.0/24" not in copied(node), "a restart must not end the alarm"
     assert node.ctl("etcd", "accept").returncode == 0
     eventually(lambda: routed(node) == {7, 8}, 10)
+
+
+def test_a_host_that_leaves_and_joins_again_has_repaired_nothing(node: Node) -> None:
+    """Its routes went with its leave; that they are missing at the join is nothing to repair."""
+
+    def repairs() -> tuple[int, int]:
+        events = node.document("events")["events"]
+        repaired = sum(each["kind"] == "route-repaired" for each in events)
+        return node.document("status")["repairs"]["count"], repaired
+
+    before = repairs()
+    assert node.ctl("leave").returncode == 0
+    eventually(lambda: routed(node) == set(), 10)
+    assert node.ctl("join").returncode == 0
+    eventually(lambda: routed(node) == {1, 2, 3}, 20)
+    assert repairs() == before
+    node.host.ip(f"route del {subnet(1)} proto 140")
+    eventually(lambda: repairs() == (before[0] + 1, before[1] + 1), 10)
