@@ -18,6 +18,8 @@ __all__ = ["lease_left_s", "leases_document"]
 
 _NEVER: Mapping[HostId, float] = MappingProxyType({})
 _UNKNOWN: Mapping[IPv4Network, float] = MappingProxyType({})
+_RENEWED_BY = 0.75
+"""An agent that runs renews long before so little of a lease's time is left."""
 
 
 def leases_document(
@@ -74,7 +76,7 @@ def _lease(
         "node_address": _dotted(lease.node_address),
         "backend": lease.backend,
         "age_s": None if lease.claimed_s is None else _since(lease.claimed_s, now_s),
-        "ttl_left_s": _ttl_left(lease, now_s, left_s),
+        "ttl_left_s": _ttl_left(lease, now_s, left_s, renewing=said["alive"] is True),
         **said,
         "silent_s": said["last_seen_s"] if said["alive"] is False else None,
         "docker": str(heartbeat.docker) if known and heartbeat is not None else None,
@@ -94,11 +96,20 @@ def _since(then_s: float, now_s: float) -> float:
     return round(max(0.0, now_s - then_s), 1)
 
 
-def _ttl_left(lease: Lease, now_s: float, asked_s: Mapping[IPv4Network, float]) -> float | None:
-    """What is left: by the owner's clock, or (flannel's) by what etcd was asked."""
+def _ttl_left(
+    lease: Lease, now_s: float, asked_s: Mapping[IPv4Network, float], *, renewing: bool
+) -> float | None:
+    """What is left: by the owner's clock, or (flannel's) by what etcd was asked.
+
+    Args:
+        renewing: The owner has a heartbeat, so it renews in time: less than that leaves comes
+            from a clock that is off, and says nothing.
+    """
     left_s = lease_left_s(lease, now_s)
     if left_s is None:
         left_s = asked_s.get(lease.subnet)
+    elif renewing and lease.ttl_s is not None and left_s < lease.ttl_s * _RENEWED_BY:
+        return None
     return None if left_s is None else round(left_s, 1)
 
 

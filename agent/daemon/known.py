@@ -301,7 +301,7 @@ class Known:
         found.extend(tell.dead(lease) for lease in self.lapsed if lease.node_address in self.silent)
         here = self.uplink.node_address if self.uplink else None
         found.extend(
-            tell.cloned(clone)
+            tell.cloned(clone, leased=self.own is not None and not self.unheld)
             for clone in view.clones
             if clone.host_id == self.host_id and clone.node_address != here
         )

@@ -106,14 +106,19 @@ def config_gone() -> Condition:
     )
 
 
-def cloned(other: Heartbeat) -> Condition:
-    """Another host found this host's identity in use, and got no lease for it."""
+def cloned(other: Heartbeat, *, leased: bool) -> Condition:
+    """Another host found this host's identity in use, and got no lease for it.
+
+    Args:
+        leased: This host has the lease; else it is a clone, too.
+    """
+    whose = ", which keeps its lease" if leased else ", which has no lease either"
     return Condition(
         name="machine-id-cloned",
         subject=str(other.node_address),
         severity=Severity.ERROR,
         cause=f"host {other.host_name or other.host_id} at {other.node_address} has the same"
-        " machine-id as this host, which keeps its lease; that one gets none",
+        f" machine-id as this host{whose}; that one gets none",
         hint=CLONE_HINT,
     )
 

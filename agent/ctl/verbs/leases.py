@@ -10,7 +10,7 @@ from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, clean, duration, flow, render_columns
-from agent.ctl.stale import banner, heartbeat_words
+from agent.ctl.stale import banner
 from agent.errors import AgentUnavailable, HostmeshError
 
 __all__ = ["ask", "changes", "lines", "run"]
@@ -21,8 +21,8 @@ _COLUMNS = (
     Column(title="NODE ADDRESS"),
     Column(title="BACKEND", shrink_to=7, drop=1),
     Column(title="AGE", right=True, drop=2),
-    Column(title="LEFT", right=True),
     Column(title="HEARTBEAT"),
+    Column(title="LAST SEEN"),
 )
 _FOLLOWED = {
     "host_id": "host",
@@ -32,7 +32,11 @@ _FOLLOWED = {
     "docker": "Docker",
 }
 _HOSTS_SHOWN = 10
-_WIDE = (Column(title="DOCKER", drop=3), Column(title="HOST ID", shrink_to=8, drop=4))
+_WIDE = (
+    Column(title="LEFT", right=True, drop=5),
+    Column(title="DOCKER", drop=3),
+    Column(title="HOST ID", shrink_to=8, drop=4),
+)
 
 
 def run(context: Context) -> int:
@@ -158,9 +162,27 @@ def _values(leases: Sequence[Mapping[str, Any]], *, wide: bool) -> list[list[obj
         [each.get("node_address") for each in leases],
         [each.get("backend") for each in leases],
         [duration(each.get("age_s")) for each in leases],
-        [duration(each.get("ttl_left_s")) for each in leases],
-        ["alive" if each.get("alive") is True else heartbeat_words(each) for each in leases],
+        [_heartbeat(each) for each in leases],
+        [_last_seen(each) for each in leases],
     ]
     if wide:
+        found.append([duration(each.get("ttl_left_s")) for each in leases])
         found += [[each.get(key) for each in leases] for key in ("docker", "host_id")]
     return found
+
+
+def _heartbeat(lease: Mapping[str, Any]) -> str:
+    """Say whether a host beats; a flannel host has no heartbeat."""
+    if lease.get("heartbeat") == "unknown":
+        return "unknown"
+    return {True: "alive", False: "none"}.get(lease.get("alive"), "-")  # type: ignore[arg-type]  # None is not there
+
+
+def _last_seen(lease: Mapping[str, Any]) -> str:
+    """Say when a host's heartbeat was seen last; without a watcher nobody knows."""
+    if lease.get("alive"):
+        return "now"
+    seen_s = lease.get("last_seen_s")
+    if seen_s is None:
+        seen_s = lease.get("silent_s")  # of an agent before 0.1.1
+    return "-" if seen_s is None else f"{duration(seen_s)} ago"

@@ -9,7 +9,7 @@ from agent.ctl import direct
 from agent.ctl.client import NO_ANSWER, Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, cut, flow, render_table
-from agent.ctl.stale import banner, heartbeat_words
+from agent.ctl.stale import age, banner, heartbeat_words
 
 __all__ = ["document_of", "lines", "run"]
 
@@ -81,6 +81,7 @@ def document_of(status: Mapping[str, Any], routes: Mapping[str, Any]) -> Documen
                 "link": row.get("link"),
                 "gateway": row.get("gateway"),
                 "route": row.get("state") or "none",
+                "kind": row.get("kind"),
                 "alive": peer["alive"],
                 "heartbeat": peer.get("heartbeat"),
                 "last_seen_s": peer.get("last_seen_s"),
@@ -160,4 +161,10 @@ def _words(peer: Mapping[str, Any]) -> str:
     beat = {True: "alive", False: "no heartbeat"}.get(peer["alive"], "no heartbeat known")
     if peer.get("heartbeat") == "unknown":
         beat = heartbeat_words(peer)
+    if peer.get("kind") == "unreachable":
+        seen_s = peer.get("last_seen_s")
+        down = beat if peer.get("alive") is not False else "down"
+        if down == "down" and seen_s is not None:
+            down = f"down {age(seen_s)}"
+        return f"{down}, unreachable"
     return beat if peer["state"] == "ok" else f"{beat}, route {clean(peer['route'])}"

@@ -111,5 +111,13 @@ def test_a_clock_that_is_ahead_gives_no_negative_times() -> None:
     assert (second["age_s"], second["ttl_left_s"], second["silent_s"]) == (0.0, 86_400.0, None)
 
 
+def test_a_clock_that_is_off_says_nothing_of_a_lease_that_is_renewed() -> None:
+    """The host beats, so it renews its lease, though by its clock the lease ended long ago."""
+    days_s = 3 * 86_400.0
+    first, _, second = leases_document(VIEW, ONE, NOW_S + days_s)["leases"]
+    assert (first["alive"], first["ttl_left_s"]) == (True, None)
+    assert (second["alive"], second["ttl_left_s"]) == (False, 0.0)
+
+
 def test_an_unknown_own_host_marks_no_row_not_even_flannels() -> None:
     assert not any(each["own"] for each in leases_document(VIEW, None, NOW_S)["leases"])

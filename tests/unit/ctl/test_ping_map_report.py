@@ -79,6 +79,29 @@ def test_golden_map() -> None:
         check_golden(f"map-{width}.txt", lines, width=width)
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"alive": False, "last_seen_s": 29.0}, "down 29 s, unreachable"),
+        ({"alive": False}, "down, unreachable"),
+        ({"alive": True}, "alive, unreachable"),
+    ],
+)
+def test_a_map_does_not_call_an_unreachable_route_installed(
+    more: dict[str, object], words: str
+) -> None:
+    dead = peer(1, **more)
+    document = map.document_of(status([dead]), routes([dead], kind="unreachable"))
+    check("map", document)
+    (line,) = [
+        each
+        for each in map.lines(document, wide=False, width=120, palette=PLAIN)
+        if "host1" in each
+    ]
+    assert line.endswith(words)
+    assert "installed" not in line
+
+
 def test_a_map_of_5000_peers_fits_a_screen_and_shows_the_broken_first() -> None:
     peers = [peer(number % 200, host_name=f"h{number}") for number in range(4999)]
     broken = peer(201, subnet="10.9.0.0/16")

@@ -281,6 +281,20 @@ def test_containers_get_what_the_uplink_carries_less_what_the_backend_adds(
     assert known.container_mtu == 8951
 
 
+def test_a_clone_without_a_lease_does_not_say_that_it_keeps_one() -> None:
+    clone = replace(beat(0), node_address=IPv4Address("192.0.2.99"))
+    seen = replace(view(0, 1, revision=11), clones=(clone,))
+    held = replace(Known(host_id=OWN).with_view(seen), own=lease(0))
+    for known, words in (
+        (held, "keeps its lease"),
+        (replace(held, own=None), "no lease either"),
+        (replace(held, unheld="another host has it"), "no lease either"),
+    ):
+        (found,) = known.conditions()
+        assert found.name == "machine-id-cloned"
+        assert words in found.cause
+
+
 # --- the mesh moves to another CIDR -------------------------------------------------------
 
 NEW = IPv4Network("10.32.0.0/12")
