@@ -96,7 +96,7 @@ class AgentClient:
         try:
             return self._exchange(method, target, body)
         except (TimeoutError, BlockingIOError):
-            raise self._late() from None
+            raise self._late(may_change=method == "POST") from None
         except (FileNotFoundError, ConnectionRefusedError):
             raise self._absent() from None
         except PermissionError:
@@ -143,10 +143,14 @@ class AgentClient:
             hint=_START_HINT,
         )
 
-    def _late(self) -> AgentSilentError:
+    def _late(self, *, may_change: bool) -> AgentSilentError:
+        hint = "it may be busy: wait, or give --timeout more; " + _START_HINT
+        if may_change:
+            hint = "agentctl status and agentctl events show whether it had begun; " + _START_HINT
         return AgentSilentError(
-            f"hostmesh-agent did not answer on {self.path} within {self._timeout_s:g} s",
-            hint="it may be busy: wait, or give --timeout more; " + _START_HINT,
+            f"hostmesh-agent did not answer on {self.path} within {self._timeout_s:g} s"
+            + ("; it drops the command unless it has begun" if may_change else ""),
+            hint=hint,
         )
 
     def _read(self, connection: socket.socket, deadline_s: float) -> tuple[int, bytes]:

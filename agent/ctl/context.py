@@ -14,7 +14,7 @@ from agent.ctl.client import AgentClient
 from agent.ctl.output import Palette, json_text, sentence
 from agent.errors import NotRoot, Refused, SettingsError
 from agent.settings.place import socket_at_a_glance
-from agent.settings.text import printable
+from agent.settings.text import printable, whole_number
 
 if TYPE_CHECKING:
     from agent.settings import Settings
@@ -102,8 +102,9 @@ class Context:
     @property
     def width(self) -> int | None:
         """Cells of the terminal; None when the output goes elsewhere: nothing is cut then."""
-        if self._environ.get("COLUMNS", "").isdigit():
-            return max(_MIN_WIDTH, int(self._environ["COLUMNS"]))
+        given = whole_number(self._environ.get("COLUMNS", ""), digits=4)
+        if given is not None:
+            return max(_MIN_WIDTH, given)
         if self.stdout.isatty():
             import shutil  # noqa: PLC0415 - only on a terminal
 

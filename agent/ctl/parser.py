@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NoReturn
 from agent.ctl.verbtable import GROUPS, VERBS, Verb, seconds
 from agent.errors import UsageError
 from agent.settings.place import DEFAULT_PATH
-from agent.settings.text import nearest, shown
+from agent.settings.text import nearest, shown, whole_number
 
 __all__ = ["build_parser", "parse"]
 
@@ -29,9 +29,9 @@ class _Formatter(argparse.HelpFormatter):
 
 def _columns() -> int:
     """As shutil.get_terminal_size has it."""
-    given = os.environ.get("COLUMNS", "")
-    if given.isascii() and given.isdigit() and int(given):
-        return int(given)
+    given = whole_number(os.environ.get("COLUMNS", ""), digits=4)
+    if given:
+        return given
     try:
         return os.get_terminal_size(sys.__stdout__.fileno()).columns or _COLUMNS  # type: ignore[union-attr] # AttributeError
     except (AttributeError, ValueError, OSError):  # no stdout, a closed one, no terminal

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from agent import asker
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.connection import Routes, Text
 from agent.daemon.documents import leases_document
@@ -26,6 +27,7 @@ from agent.leases.timeleft import TimeLeft
 from agent.mesh.desired import PeerRules
 from agent.mesh.plan import RoutePlan, describe_route
 from agent.model import Condition, DockerState
+from agent.settings.text import whole_number
 
 __all__ = ["Answers"]
 
@@ -40,6 +42,7 @@ _NEED_RESTART = frozenset(
     }
 )
 _COPY_S = 10.0
+_ID_DIGITS = 18
 _UNHEALTHY_S = 60.0
 """A loop that did not answer a command for that long is stuck."""
 
@@ -139,13 +142,13 @@ class Answers:
 
     def events(self, query: Mapping[str, str]) -> Document:
         """``GET /v1/events?after=ID``: what happened, oldest first."""
-        after = query.get("after", "0")
-        if not after.isascii() or not after.isdigit():
+        after = whole_number(query.get("after", "0"), digits=_ID_DIGITS)
+        if after is None:
             raise UsageError("after must be the id of an event")
         history = self._observer.history
         if history is None:
             raise CannotTell("no events are kept: see events-not-kept in the agent's log")
-        return events_document(history.events(), after=int(after))
+        return events_document(history.events(), after=after)
 
     def status(self) -> Document:
         """``GET /v1/status``."""
@@ -292,14 +295,14 @@ class Answers:
     def accept(self, _body: Document) -> Document:
         """``POST /v1/etcd/accept``."""
         outcome = Done()
-        if self._loop.ask(lambda: {"accepted": self._loop.accept()})["accepted"]:
+        if self._loop.ask(self._loop.accept, is_waiting=asker.current()):
             outcome.done.append("what etcd says now is believed")
             outcome.attempt("the alarm returns if this host restarts now", self._save_copy)
         return outcome.document()
 
     def reload(self, _body: Document) -> Document:
         """``POST /v1/reload``: the settings, refused whole with the reason if they are wrong."""
-        return outcome(self._loop.ask(self._loop.reload))
+        return outcome(self._loop.ask(self._loop.reload, is_waiting=asker.current()))
 
     def docker(self) -> Document:
         """``GET /v1/docker``: what waits for a restart, and what that would do to containers."""

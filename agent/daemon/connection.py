@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import select
 import socket
 import struct
 import threading
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from agent import threads
+from agent.asker import asked_by
 from agent.daemon.slots import Slots
 from agent.errors import HostmeshError, NotRoot, UsageError
 
@@ -85,6 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         super().setup()
         self._end = threading.Timer(self.server.connection_s, self._cut)
         self._end.daemon = True
+        self._end.name = "connection-limit"
         self._end.start()
 
     def finish(self) -> None:  # http.server's name
@@ -95,6 +98,18 @@ class Handler(BaseHTTPRequestHandler):
     def _cut(self) -> None:
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
+
+    def parse_request(self) -> bool:  # http.server's name
+        """Refuse a head whose fields or whose body's end two readers may understand differently."""
+        if not super().parse_request():
+            return False
+        try:
+            self._length()
+        except UsageError as error:
+            self.close_connection = True
+            self._send(*_refusal(error))
+            return False
+        return True
 
     def do_GET(self) -> None:  # http.server's name
         """Answer with a document."""
@@ -122,7 +137,17 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # what is left of the body is no next request
             self._send(*_refusal(error))
             return
-        self._answer(lambda: function(body))
+        if not self._is_waiting():
+            self.close_connection = True
+            return  # the client has said that it was not answered: nothing is done for it
+        with asked_by(self._is_waiting):
+            self._answer(lambda: function(body))
+
+    def _is_waiting(self) -> bool:
+        """Whether the client is still there. One that only ended its own sending is."""
+        poller = select.poll()
+        poller.register(self.connection, 0)
+        return not any(events & select.POLLHUP for _, events in poller.poll(0))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 # http.server's signature
         """Say nothing: requests are not news."""
@@ -153,8 +178,16 @@ class Handler(BaseHTTPRequestHandler):
             NotRoot: Whoever sends it may change nothing.
             UsageError: It cannot be read, or where it ends is not plain.
         """
+        if "Transfer-Encoding" in self.headers:
+            raise UsageError(
+                "the request's body must come with a Content-Length, not in chunks",
+                hint="curl -d, not curl -T",
+            )
+        length = self._length()
+        if length > _BODY_LIMIT:
+            raise UsageError(f"a request's body has at most {_BODY_LIMIT} bytes")
         # Read first: who is cut off while sending does not see the answer.
-        raw = self._read(self._length()) or b"{}"
+        raw = self._read(length) or b"{}"
         if peer_uid(self.connection) != 0:
             raise NotRoot("only root may change anything", hint="run it with sudo")
         try:
@@ -166,17 +199,20 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
     def _length(self) -> int:
-        if "Transfer-Encoding" in self.headers:
-            raise UsageError(
-                "the request's body must come with a Content-Length, not in chunks",
-                hint="curl -d, not curl -T",
-            )
-        given = set(self.headers.get_all("Content-Length", ["0"]))
-        length = given.pop()
-        if given or not _LENGTH.fullmatch(length):
-            raise UsageError("the request's Content-Length is not a number of bytes")
-        if int(length) > _BODY_LIMIT:
-            raise UsageError(f"a request's body has at most {_BODY_LIMIT} bytes")
+        """The body's bytes (RFC 9112, 5.1, 5.2 and 6.3).
+
+        The parser ends the head at the first line that is no field, such as one with a space
+        before its colon, and takes the lines after it for a body.
+
+        Raises:
+            UsageError: A line is no field, or the length is not plain.
+        """
+        if self.headers.defects or self.headers.get_payload():
+            raise UsageError("a line of the request's head is no field of HTTP")
+        given = self.headers.get_all("Content-Length", [])
+        length = given[0] if given else "0"
+        if len(given) > 1 or not _LENGTH.fullmatch(length):
+            raise UsageError("the request's Content-Length is not one number of bytes")
         return int(length)
 
     def _read(self, length: int) -> bytes:

@@ -139,9 +139,10 @@ class _Bounded(ThreadingMixIn):
     block_on_close = False
     request_queue_size = 128
 
-    def prepare(self, routes: Routes, connection_s: float) -> None:
+    def prepare(self, routes: Routes, connection_s: float, name: str) -> None:
         """To be called before anybody connects."""
         self.routes = routes
+        self.thread_name = name
         self.connection_s = connection_s
         self.slots = Slots(_THREADS, _FOR_ROOT)
 
@@ -161,6 +162,8 @@ class _Bounded(ThreadingMixIn):
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 # the same
+        # One name for all: errors are counted and their log lines limited by the thread's name.
+        threading.current_thread().name = self.thread_name
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -173,7 +176,7 @@ class _Bounded(ThreadingMixIn):
 
 class _Server(_Bounded, UnixStreamServer):
     def __init__(self, path: str, routes: Routes, connection_s: float) -> None:
-        self.prepare(routes, connection_s)
+        self.prepare(routes, connection_s, "control-request")
         super().__init__(path, Handler)
 
     def is_root(self, request: socket.socket) -> bool:
@@ -184,7 +187,7 @@ class _TcpServer(_Bounded, TCPServer):
     allow_reuse_address = True
 
     def __init__(self, address: tuple[str, int], routes: Routes) -> None:
-        self.prepare(routes, _CONNECTION_S)
+        self.prepare(routes, _CONNECTION_S, "metrics-request")
         super().__init__(address, Handler)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Generic, TypeVar
 
+from agent.asker import GoesOn, IsWaiting, Order, Withdrawn, always
 from agent.docker.report import ConfiguratorReport
 from agent.errors import CannotTell, EtcdError
 from agent.kernel.monitor import KernelEvent
@@ -109,6 +109,8 @@ class Stop:
 
 
 _Answer = TypeVar("_Answer")
+_FINISH_S = 120.0
+"""What has begun is waited for longer: a leave of several steps is not cut in two."""
 
 
 class Command(Generic[_Answer]):
@@ -116,36 +118,35 @@ class Command(Generic[_Answer]):
 
     Args:
         run: Called in the loop's thread.
+        is_waiting: Asked there before it begins: it is withdrawn if its client has gone.
     """
 
-    def __init__(self, run: Callable[[], _Answer]) -> None:
-        self._run = run
-        self._future: Future[_Answer] = Future()
+    def __init__(self, run: Callable[[], _Answer], is_waiting: IsWaiting = always) -> None:
+        self._order = Order(run, is_waiting)
 
     def execute(self) -> None:
         """Run it, in the loop's thread, and wake the asker."""
-        if not self._future.set_running_or_notify_cancel():
-            return
-        try:
-            self._future.set_result(self._run())
-        except Exception as error:  # noqa: BLE001 - the asker's, whose question it was
-            self._future.set_exception(error)
+        self._order.carry_out()
 
     def wait(self, timeout_s: float) -> _Answer:
         """The answer.
 
         Raises:
-            CannotTell: The loop did not get to it in time; it is then not done.
+            CannotTell: Not in time. The message says whether it was withdrawn or goes on.
             Exception: What the command itself raised; a HostmeshError, but for a bug.
         """
         try:
-            return self._future.result(timeout_s)
-        except TimeoutError:
-            self._future.cancel()
+            return self._order.answer(timeout_s, _FINISH_S)
+        except Withdrawn as error:
             raise CannotTell(
-                f"the agent did not answer within {timeout_s:g} s",
-                hint="it may be stuck in a call to the kernel: see its log",
-            ) from None
+                f"the agent did not begin within {timeout_s:g} s: nothing was done",
+                hint="it may be stuck in a call to the kernel: see its log, then ask again",
+            ) from error
+        except GoesOn as error:
+            raise CannotTell(
+                "the agent has begun this, is not done yet and goes on with it",
+                hint="agentctl status and agentctl events show when it is done",
+            ) from error
 
 
 Event = (

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from agent.asker import IsWaiting, always
 from agent.daemon import viewconditions as tell
 from agent.daemon.announce import Announcer
 from agent.daemon.conditions import ConditionRegistry
@@ -125,14 +126,25 @@ class Loop:
         """Hand an event to the loop. Any thread, never blocks."""
         self._queue.put(event)
 
-    def ask(self, run: Callable[[], _Answer], timeout_s: float = _COMMAND_S) -> _Answer:
+    def ask(
+        self,
+        run: Callable[[], _Answer],
+        timeout_s: float = _COMMAND_S,
+        *,
+        is_waiting: IsWaiting = always,
+    ) -> _Answer:
         """Have the loop's own thread run something, and wait for what it returns.
 
+        Args:
+            run: What to run.
+            timeout_s: How long it may take to begin; it is withdrawn then.
+            is_waiting: For the first step of a client's command: whether the client is there.
+
         Raises:
-            CannotTell: The loop did not get to it within ``timeout_s``.
+            CannotTell: It was withdrawn, or goes on for long; the message says which.
             HostmeshError: What ``run`` raised.
         """
-        command = Command(run)
+        command = Command(run, is_waiting)
         self.post(command)
         return command.wait(timeout_s)
 

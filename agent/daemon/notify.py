@@ -7,8 +7,11 @@ import os
 import socket
 from collections.abc import Mapping
 
+from agent.settings.text import whole_number
+
 __all__ = ["Notifier"]
 
+_USEC_DIGITS = 18
 _USEC = 1_000_000
 _STATUS_CHARACTERS = 250
 
@@ -23,9 +26,9 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
         watchdog_pid = environ.get("WATCHDOG_PID", "")
-        usec = environ.get("WATCHDOG_USEC", "")
+        usec = whole_number(environ.get("WATCHDOG_USEC", ""), digits=_USEC_DIGITS)
         mine = watchdog_pid in ("", str(os.getpid()))
-        self.watchdog_s: float | None = int(usec) / _USEC if usec.isdigit() and mine else None
+        self.watchdog_s: float | None = usec / _USEC if usec is not None and mine else None
         self._ready = False
         self._status = ""
 

@@ -7,13 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
-from agent import threads
+from agent import asker, threads
+from agent.asker import GoesOn, IsWaiting, Order, Withdrawn
 from agent.docker.commands import Stopped
 from agent.docker.engine import Engine
 from agent.docker.giveback import GiveBack
@@ -55,12 +54,7 @@ class Attacher(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """Something to be done in the worker's thread, with the caller waiting for it."""
-
-    run: Callable[[], ConfiguratorReport | RestoreReport]
-    answer: Future[ConfiguratorReport | RestoreReport]
+_Report = ConfiguratorReport | RestoreReport
 
 
 class DockerWorker:
@@ -92,7 +86,7 @@ class DockerWorker:
         self._check_s = check_s
         self._condition = threading.Condition()
         self._wants: DockerWants | None = None
-        self._orders: deque[_Order] = deque()
+        self._orders: deque[Order[_Report]] = deque()
         self._due_s = 0.0
         self._looked_s = 0.0
         self._watcher = EngineWatcher(engine, self._on_event)
@@ -152,7 +146,9 @@ class DockerWorker:
                 hint="agentctl status",
             )
         report = self._order(
-            lambda: self._attacher.restart_now(wants, force=force, replace=replace), timeout_s
+            lambda: self._attacher.restart_now(wants, force=force, replace=replace),
+            timeout_s,
+            asker.current(),
         )
         if not isinstance(report, ConfiguratorReport):
             raise TypeError(report)
@@ -174,18 +170,23 @@ class DockerWorker:
         return report
 
     def _order(
-        self, run: Callable[[], ConfiguratorReport | RestoreReport], timeout_s: float
-    ) -> ConfiguratorReport | RestoreReport:
-        order = _Order(run, Future())
+        self, run: Callable[[], _Report], timeout_s: float, is_waiting: IsWaiting = asker.always
+    ) -> _Report:
+        order = Order(run, is_waiting)
         with self._condition:
             self._orders.append(order)
             self._condition.notify_all()
         try:
-            return order.answer.result(timeout_s)
-        except TimeoutError:
-            order.answer.cancel()
+            return order.answer(timeout_s)
+        except Withdrawn:
             raise DockerError(
-                f"Docker is busy: no end within {timeout_s:g} s", hint="see agentctl status"
+                f"Docker is busy: this was not begun within {timeout_s:g} s and nothing was done",
+                hint="see agentctl status, then ask again",
+            ) from None
+        except GoesOn:
+            raise DockerError(
+                f"Docker is busy: this was begun, is not done after {timeout_s:g} s and goes on",
+                hint="agentctl status and agentctl events show when it is done",
             ) from None
         except Stopped:
             raise DockerError("the agent stops", hint="ask again when it runs") from None
@@ -210,8 +211,7 @@ class DockerWorker:
                 threads.tell(error)
                 self._stopping.wait(_SPACING_S)
         for order in tuple(self._orders):
-            if order.answer.set_running_or_notify_cancel():
-                order.answer.set_exception(Stopped())
+            order.refuse(Stopped())
 
     def _step(self) -> None:
         """Wait for an order or until a look is due, and do it."""
@@ -229,7 +229,7 @@ class DockerWorker:
                 spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
                 self._due_s = time.monotonic() + self._check_s * spread
         if order is not None:
-            _carry_out(order)
+            order.carry_out()
             return
         report = self._attacher.observe() if wants is None else self._attacher.ensure(wants)
         self._looked_s = time.monotonic()
@@ -237,12 +237,3 @@ class DockerWorker:
             with self._condition:
                 self._hurry(report.again_in_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
         self._on_report(report)
-
-
-def _carry_out(order: _Order) -> None:
-    if not order.answer.set_running_or_notify_cancel():
-        return
-    try:
-        order.answer.set_result(order.run())
-    except BaseException as error:  # noqa: BLE001 - handed to the one who waits
-        order.answer.set_exception(error)

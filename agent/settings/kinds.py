@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from agent.model import forbidden_range
-from agent.settings.text import shown
+from agent.settings.text import shown, whole_number
 
 __all__ = [
     "Kind",
@@ -232,7 +232,7 @@ def listen_address() -> Kind[str]:
             IPv4Address(host)
         except ValueError:
             raise ValueError(f"must be {accepts}, not {shown(text)}") from None
-        if not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        if not 0 < (whole_number(port) or 0) < 1 << 16:
             raise ValueError(f"must be {accepts}, not {shown(text)}")
         return text
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TextIO
 
-__all__ = ["forgive", "nearest", "printable", "shown"]
+__all__ = ["forgive", "nearest", "printable", "shown", "whole_number"]
 
 _SHOWN_CHARS = 60
 _ELLIPSIS = "…"
@@ -39,6 +39,15 @@ def shown(value: object) -> str:
     """Quote ``value`` for a message: short, ASCII, without control characters."""
     text = str(value).lower() if isinstance(value, bool) else ascii(value)
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + _ELLIPSIS
+
+
+def whole_number(text: str, *, digits: int = 9) -> int | None:
+    """Return the number that 1 to ``digits`` ASCII digits write; None for any other text.
+
+    :meth:`str.isdigit` alone takes "²", and :class:`int` refuses more than 4300 digits.
+    """
+    usable = text.isascii() and text.isdigit() and len(text) <= digits
+    return int(text) if usable else None
 
 
 def nearest(wrong: str, known: Iterable[str], *, alike: float = 0.5) -> str:

@@ -165,7 +165,7 @@ def version_of(clone: Path) -> str:
 def source_date(clone: Path) -> int:
     """Seconds since 1970 that the package is dated with."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if given.isdigit():
+    if given.isdecimal():
         return int(given)
     command = ["git", "-C", str(clone), "log", "-1", "--format=%ct"]
     try:

@@ -59,9 +59,8 @@ def _follow(context: Context, document: Document) -> None:
     if context.args.since is not None:
         last = max(last, _newest(client))
     while until_s is None or time.monotonic() < until_s:
-        time.sleep(
-            _EVERY_S if until_s is None else min(_EVERY_S, until_s - time.monotonic() + 0.01)
-        )
+        left_s = _EVERY_S if until_s is None else until_s - time.monotonic()
+        time.sleep(max(0.0, min(_EVERY_S, left_s)))
         try:
             found = client.get(f"/v1/events?after={last}")
         except AgentUnavailable:

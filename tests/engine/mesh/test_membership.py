@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -203,6 +204,12 @@ def test_a_fourth_host_joins_under_traffic_with_nobody_touching_the_others(mesh:
 def test_promise_4_etcd_replaced_by_an_empty_one_takes_no_route_and_no_subnet(mesh: Lab) -> None:
     """A fifth host joins at that very moment and must not be given a live host's subnet."""
     members = dict(mesh.hosts)
+    defaults = mesh.host_defaults()
+    hasty = {**defaults.settings, "lease": {"empty_cluster_grace_s": 15}}
+    options = replace(defaults, settings=hasty)
+    for host in members.values():
+        host.write_settings(options, mesh.endpoints())
+        host.agentctl("reload")
     held = {name: host.lease() for name, host in members.items()}
     before = {name: routes(host) for name, host in members.items()}
     first, second = mesh.hosts["host1"], mesh.hosts["host2"]
@@ -210,7 +217,7 @@ def test_promise_4_etcd_replaced_by_an_empty_one_takes_no_route_and_no_subnet(me
     ping = Pinger(first, web, every_s=0.1)
     ping.wait_reply(10, "host2")
     mesh.etcd["etcd1"].replace_with_empty()
-    newcomer = mesh.join()
+    newcomer = mesh.join(options)
     lost: set[str] = set()
     deadline = time.monotonic() + 150
     while time.monotonic() < deadline:

@@ -90,6 +90,72 @@ def test_promise_1_a_hung_agent_is_not_taken_for_a_dead_one(node: Node) -> None:
     assert eventually(node.subnet, 20) == subnet
 
 
+def test_a_command_whose_client_gave_up_before_it_began_is_not_carried_out(node: Node) -> None:
+    """It lies in the frozen agent's socket, whole, and is read when the agent goes on."""
+    settings, read = node.settings.read_text(), node.log.read_text().count("settings-read")
+    os.kill(node.agent_pid, signal.SIGSTOP)
+    try:
+        node.settings.write_text(settings + '[log]\nlevel = "debug"\n')
+        for verb in ("leave", "reload"):
+            late = node.ctl(verb, "--timeout", "1s")
+            assert late.returncode == AgentUnavailable.exit_code
+            assert "drops the command unless it has begun" in late.stderr
+    finally:
+        os.kill(node.agent_pid, signal.SIGCONT)
+    eventually(lambda: node.document("status")["subnet"], 20)
+    # Requests are read in the order of their connections: this one comes after both.
+    assert node.document("diff")["state"] in {"equal", "drift"}
+    assert not json.loads((node.folder / "state" / "state.json").read_text()).get("left")
+    assert node.log.read_text().count("settings-read") == read
+    node.settings.write_text(settings)
+
+
+def test_columns_that_are_no_number_are_ignored(stage: Stage) -> None:
+    for columns in ("\xb2", "9" * 5000):
+        for words in (["status"], ["status", "--help"]):
+            done = stage.nodes[1].ctl(*words, environ={"COLUMNS": columns})
+            assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+HEADS = (
+    "Content-Length: 5\r\nContent-Length: 0",
+    "Content-Length: 0\r\nContent-Length: 0",
+    "Content-Length : 5",
+    ": x",
+    "nonsense",
+    "Content-Length: \xb2",
+)
+
+
+def test_a_head_that_two_readers_may_understand_differently_is_refused(stage: Stage) -> None:
+    for head in HEADS:
+        for asked in ("GET /v1/status", "POST /v1/reload"):
+            raw = f"{asked} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n"
+            status, rest = _spoken(stage.nodes[1], raw)
+            assert (status, rest.count(b"HTTP/1.1")) == (400, 0), (asked, head)
+
+
+def test_a_number_of_thousands_of_digits_is_no_bug_of_the_agent(stage: Stage) -> None:
+    node = stage.nodes[1]
+    status, _ = _spoken(node, f"GET /v1/events?after={'9' * 5000} HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status == 400
+    assert not [each for each in conditions(node) if each.startswith("agent-thread-failed")]
+
+
+def _spoken(node: Node, raw: str) -> tuple[int, bytes]:
+    """The status of the first answer, and all that came after its first line."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(20)
+        asking.connect(str(node.socket))
+        asking.sendall(raw.encode("latin-1"))
+        asking.shutdown(socket.SHUT_WR)
+        received = b""
+        while chunk := asking.recv(65536):
+            received += chunk
+    first, _, rest = received.partition(b"\r\n")
+    return int(first.split(b" ")[1]), rest
+
+
 class _Trying(NamedTuple):
     socket: socket.socket
     connected: bool

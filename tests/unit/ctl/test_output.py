@@ -277,6 +277,8 @@ def test_nothing_is_cut_on_its_way_into_a_pipe() -> None:
     assert context(io.StringIO(), {}).width is None
     assert context(io.StringIO(), {"COLUMNS": "100"}).width == 100
     assert context(_Terminal(), {"COLUMNS": "1"}).width == 40
+    for no_number in ("\xb2", "9" * 5000, "-1", "80 ", ""):
+        assert context(io.StringIO(), {"COLUMNS": no_number}).width is None
 
 
 LONG = (

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.daemon.connection import Routes
 from agent.daemon.control import ControlServer
+from agent.daemon.mishaps import Mishaps
 from agent.errors import AgentUnavailable, KernelError, NotRoot, StateError
+from agent.log import RateLimiter
+from agent.model import Condition
 
 pytestmark = pytest.mark.unit
 
@@ -130,6 +134,21 @@ def test_a_bug_in_an_answer_is_answered_and_told(
     assert ask(path, "GET", "/v1/status")[0] == 200
 
 
+def test_the_bugs_of_all_connections_are_counted_and_limited_together(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each connection has a thread of its own; their names are one."""
+    found: list[tuple[Condition, ...]] = []
+    monkeypatch.setattr(threading, "excepthook", Mishaps(found.append))
+    with capture_logs(processors=[RateLimiter()]) as logged:
+        for _ in range(10):
+            assert ask(path, "GET", "/v1/bug")[0] == 500
+    (condition,) = found[-1]
+    assert condition.subject == "control-request"
+    assert "(10 times)" in condition.cause
+    assert [each["event"] for each in logged] == ["thread-failed"]
+
+
 def test_documents_and_statuses(path: Path) -> None:
     assert ask(path, "GET", "/v1/status") == (200, {"state": "ready"})
     assert ask(path, "GET", "/healthz?verbose") == (503, {"ok": False})
@@ -173,6 +192,8 @@ def test_a_body_that_is_no_json_object_is_refused(path: Path, body: bytes) -> No
         "Content-Length: \xb2",
         "Content-Length: +2",
         "Content-Length: 2\r\nContent-Length: 3",
+        "Content-Length: 2\r\nContent-Length: 2",
+        "Content-Length : 2",
         "Content-Length: 99999999999999999999999999",
         "Transfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 2",

@@ -1,0 +1,57 @@
+"""A command to the loop is withdrawn, carried out, or said to go on: one of the three."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from agent import asker
+from agent.asker import asked_by
+from agent.daemon import events
+from agent.daemon.events import Command
+from agent.errors import CannotTell
+
+pytestmark = pytest.mark.unit
+
+
+def test_what_did_not_begin_in_time_is_withdrawn_and_said_to_be() -> None:
+    done: list[int] = []
+    command = Command(lambda: done.append(1))
+    with pytest.raises(CannotTell, match="nothing was done"):
+        command.wait(0.01)
+    command.execute()
+    assert not done
+
+
+def test_what_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        begun.set()
+        go_on.wait(20)
+        return "done"
+
+    command = Command(slow)
+    loop = threading.Thread(target=command.execute)
+    loop.start()
+    assert begun.wait(20)
+    monkeypatch.setattr(events, "_FINISH_S", 0.01)
+    with pytest.raises(CannotTell, match="goes on with it"):
+        command.wait(0.01)
+    monkeypatch.setattr(events, "_FINISH_S", 20.0)
+    threading.Timer(0.05, go_on.set).start()
+    assert command.wait(0.0) == "done"
+    loop.join()
+
+
+def test_what_a_client_asked_for_that_has_gone_is_not_begun() -> None:
+    done: list[int] = []
+    with asked_by(lambda: False):
+        gone = Command(lambda: done.append(1), asker.current())
+    own = Command(lambda: done.append(2))
+    for command in (gone, own):
+        command.execute()
+    assert done == [2]
+    with pytest.raises(CannotTell, match="nothing was done"):
+        gone.wait(0)
