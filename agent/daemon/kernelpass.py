@@ -140,6 +140,17 @@ class KernelPass:
             )
         return report
 
+    def close(self, world: World) -> RulesReport:
+        """Shut strangers out before Docker's first answer; what opens something waits for that."""
+        if self._firewall is None:
+            return RulesReport()
+        uplink = world.uplink.name if world.uplink else ""
+        try:
+            done = self._firewall.close(world.own_subnets, uplink)
+        except HostmeshError as error:
+            return RulesReport(failed=True, conditions=(refused("firewall", error),))
+        return RulesReport(edits=done.edits)
+
     def plan(self, world: World, *, may_delete: bool) -> RoutePlan:
         """What a full comparison of the routes says now; nothing is changed."""
         return self.routing.plan(world, may_delete=may_delete)
@@ -246,6 +257,7 @@ def firewall_wants(
             uplink=world.uplink.name,
             peers=gateways,
             networks=docker.networks if docker else (),
+            other_bridges=docker.other_bridges if docker else (),
             containers=docker.containers if docker else (),
             node_address=world.uplink.node_address,
             docker_backend=docker.firewall_backend if docker else "",

@@ -64,8 +64,8 @@ class Passes:
         """What can be done was done: the kernel refused nothing.
 
         Somebody else's route in the place of one of ours does not count against it, nor do
-        rules that wait for Docker's first answer: a Docker that is held back until this host
-        is configured cannot give it, and nothing runs behind it yet.
+        rules that open something and wait for Docker's first answer: a Docker that is held back
+        until this host is configured cannot give it. Rules that close do not wait for it.
         """
         rules = self._rules_seen or self._rules_wait
         return rules and self._routes_seen and not any(self._failures.values())
@@ -118,10 +118,13 @@ class Passes:
         Args:
             may_delete: Routes may go whose lease was seen in this life and is gone.
             may_sweep: Routes of an earlier life may go, too.
-            docker_seen: Docker has said which networks there are. Before that, rules are
-                left as they are: not knowing a network must not close it (promise 3).
+            docker_seen: Docker has said which networks there are. Before that, rules that are
+                there stay as they are: not knowing a network must not close it (promise 3).
+                Where there are none, strangers are shut out.
         """
         due, self._due = self._due, set()
+        if docker_seen and self._rules_wait:
+            due.add(_RULES)
         # Routes first: they take a moment and rules do not. Meanwhile a new peer is refused,
         # as it was before; nobody is let in who should not be.
         if _ROUTES in due:
@@ -129,11 +132,17 @@ class Passes:
             report = self.kernel.routes(world, may_delete=may_delete, may_sweep=may_sweep)
             self._after_routes(report, began_s)
         if _RULES in due and not docker_seen:
-            self._due.add(_RULES)
-            self._rules_wait = True
+            self._after_closing(self.kernel.close(world))
         elif _RULES in due:
             began_s = time.monotonic()
             self._after_rules(self.kernel.rules(world), began_s)
+
+    def _after_closing(self, report: RulesReport) -> None:
+        self._rules_wait = True
+        if report.failed or self._failures[_RULES]:
+            self._conditions.replace(_RULES, report.conditions)
+        pause_s = self._pause_s(_RULES, failed=report.failed)
+        self._timers.set(_RULES, pause_s or jittered(self._check_s, 0.1))
 
     def _after_rules(self, report: RulesReport, began_s: float) -> None:
         self._rules_seen, self._rules_wait = True, False

@@ -128,6 +128,10 @@ class VariantChoice:
             dockers=self._dockers,
         )
 
+    def again(self) -> None:
+        """Choose anew at the next reading: Docker has started since."""
+        self._chosen = None
+
     def leave_other(self) -> tuple[str, ...]:
         """Take ours out of the variant that is not in use; what was done, in words.
 

@@ -109,7 +109,7 @@ def misplaced(ruleset: Ruleset, other: Ruleset, variant: str) -> tuple[Condition
             subject=variant,
             severity=Severity.ERROR,
             cause=f"firewall.variant is {variant}, and Docker's rules stand in iptables-{dockers}:"
-            " what they drop stays dropped, and ours do not know what is published",
+            " what they drop stays dropped",
             hint='set firewall.variant = "auto" in agent.toml and restart the agent',
         ),
     )

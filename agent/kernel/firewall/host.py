@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from ipaddress import IPv4Network
 from typing import Final, Protocol
 
 import structlog
@@ -26,8 +28,15 @@ from agent.kernel.firewall.legacy import LegacyWriter
 from agent.kernel.firewall.nft import NftWriter
 from agent.kernel.firewall.nftconditions import nft_chains
 from agent.kernel.firewall.operator import Judgement, Way, judge
-from agent.kernel.firewall.parse import parse_ruleset
-from agent.kernel.firewall.plan import TableEdit, plan, plan_removal, restore_text
+from agent.kernel.firewall.parse import Ruleset, parse_ruleset
+from agent.kernel.firewall.plan import (
+    TableEdit,
+    in_force,
+    plan,
+    plan_closing,
+    plan_removal,
+    restore_text,
+)
 from agent.kernel.firewall.sets import OurSets, SetChanges
 from agent.kernel.firewall.show import shown
 from agent.kernel.firewall.variant import Programs, Variant
@@ -88,6 +97,12 @@ class Firewall(Protocol):
 
     def apply(self, wants: FirewallWants) -> FirewallReport:
         """Make the firewall as wanted. Writes nothing when nothing differs."""
+
+    def close(self, leases: tuple[IPv4Network, ...], uplink: str) -> FirewallReport:
+        """Shut strangers out of ``leases``, and open nothing, before Docker says what there is.
+
+        Where rules of an earlier run are in force nothing is changed.
+        """
 
     def remove(self) -> FirewallReport:
         """Take out exactly what is ours, from both variants, and the sets."""
@@ -156,6 +171,7 @@ class HostFirewall:
         self._damper = Damper()
         self._written_by: tuple[str, ...] = ()
         self._applied: FirewallWants | None = None
+        self._closed = False
         # An earlier life may have ended between a repair of NAT and this.
         self._flow_looks_left = _FLOW_LOOKS
 
@@ -177,7 +193,11 @@ class HostFirewall:
         Sets come before the rules that name them, and ours leave the wrong variant last:
         at no moment is there a rule less than before.
         """
+        if self._closed:
+            # The variant was chosen before Docker ran. Ours leave the other one below.
+            self._choice.again()
         reading = self._choice.read()
+        self._closed = False
         change = self._sets.difference(wants)
         report = self._report(reading, wants, change)
         edits = plan(reading.ruleset, wants)
@@ -187,7 +207,7 @@ class HostFirewall:
         if change:
             self._sets.sync(wants)
         if edits:
-            self._write(reading.writer, edits, wants)
+            self._write(reading.writer, edits, partial(plan, wants=wants))
         moved = self._choice.leave_other()
         self._applied = wants
         if drift:
@@ -214,6 +234,22 @@ class HostFirewall:
         """Whether Docker is putting its own rules in place, ahead of ours: that is no drift."""
         age_s = self._docker_age_s()
         return age_s is not None and age_s < _DOCKER_STARTS_S
+
+    def close(self, leases: tuple[IPv4Network, ...], uplink: str) -> FirewallReport:
+        """See :class:`Firewall`.
+
+        Which iptables a Docker that starts will use is not known. Both are in force, so that a
+        DROP in the one that the host has by default holds in either case.
+        """
+        reading = self._choice.read()
+        self._closed = True
+        planned = partial(plan_closing, leases=leases, uplink=uplink)
+        edits = () if in_force(reading.other.ruleset) else planned(reading.ruleset)
+        if edits:
+            self._write(reading.writer, edits, planned)
+            _log.info("firewall-closed", variant=reading.variant, subnets=list(map(str, leases)))
+        words = tuple(word for edit in edits for word in edit.words())
+        return FirewallReport(variant=reading.variant, differs=bool(edits), edits=words)
 
     def remove(self) -> FirewallReport:
         """See :class:`Firewall`. Works on a host whose iptables was switched meanwhile."""
@@ -281,7 +317,12 @@ class HostFirewall:
             repairs=self._damper.total,
         )
 
-    def _write(self, writer: Writer, edits: tuple[TableEdit, ...], wants: FirewallWants) -> None:
+    def _write(
+        self,
+        writer: Writer,
+        edits: tuple[TableEdit, ...],
+        planned: Callable[[Ruleset], tuple[TableEdit, ...]],
+    ) -> None:
         """Write, look again, and write what somebody changed at the same moment.
 
         Raises:
@@ -292,7 +333,7 @@ class HostFirewall:
             if any(edit.table == "nat" for edit in edits):
                 self._flow_looks_left = _FLOW_LOOKS
             writer.write(edits)
-            edits = plan(writer.read(), wants)
+            edits = planned(writer.read())
             if not edits:
                 return
         words = "; ".join(word for edit in edits for word in edit.words())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Final
 
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
@@ -16,12 +17,22 @@ from agent.kernel.firewall.rules import (
     DOCKER_USER,
     ENTRIES,
     OURS,
+    closing_chains,
     jump_to,
     our_chains,
 )
 from agent.mesh.firewall import FirewallWants
 
-__all__ = ["JumpEdit", "TableEdit", "entry_chain", "plan", "plan_removal", "restore_text"]
+__all__ = [
+    "JumpEdit",
+    "TableEdit",
+    "entry_chain",
+    "in_force",
+    "plan",
+    "plan_closing",
+    "plan_removal",
+    "restore_text",
+]
 
 _TABLES: Final = tuple(ENTRIES)
 
@@ -97,6 +108,30 @@ def plan(ruleset: Ruleset, wants: FirewallWants) -> tuple[TableEdit, ...]:
     edits = (_plan_table(ruleset.table(name), chains[name]) for name in _TABLES)
     strays = (_removal(table) for table in _other_tables(ruleset))
     return tuple(edit for edit in (*edits, *strays) if edit)
+
+
+def plan_closing(
+    ruleset: Ruleset, leases: tuple[IPv4Network, ...], uplink: str
+) -> tuple[TableEdit, ...]:
+    """The edits that close ``leases`` until Docker has said which networks there are.
+
+    None where rules of an earlier run are in force: they close as much, and what they let pass
+    stays open.
+    """
+    wanted = closing_chains(leases, uplink)
+    table = ruleset.table("filter")
+    target = ENTRIES["filter"][1]
+    if in_force(ruleset) and not _same(table.rules(target), wanted[target]):
+        return ()
+    edit = _plan_table(table, wanted)
+    return (edit,) if edit else ()
+
+
+def in_force(ruleset: Ruleset) -> bool:
+    """Whether something leads to our chain of forwarded traffic, and it is not empty."""
+    table = ruleset.table("filter")
+    leads = any(is_ours(rule) for chain in _foreign_chains(table) for rule in table.rules(chain))
+    return leads and bool(table.rules(ENTRIES["filter"][1]))
 
 
 def plan_removal(ruleset: Ruleset) -> tuple[TableEdit, ...]:

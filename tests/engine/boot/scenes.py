@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+import threading
 import time
 from pathlib import Path
+from typing import Self
 
+from hostmesh_lab import shell
 from hostmesh_lab.booted import BootedHost
 from hostmesh_lab.capture import Pinger
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab
+from hostmesh_lab.machine import Machine
 from hostmesh_lab.wait import wait_until
 
 FRESH = HostOptions(systemd=True, agent=False)
@@ -118,6 +122,62 @@ class Watched:
 
     def __exit__(self, *_: object) -> None:
         self.pinger.stop()
+
+
+_KNOCK = """
+import socket, sys
+while True:
+    with socket.socket() as one:
+        one.settimeout(0.05)
+        try:
+            one.connect((sys.argv[1], int(sys.argv[2])))
+            print("answered", flush=True)
+        except ConnectionRefusedError:
+            print("answered", flush=True)
+        except OSError:
+            print("asked", flush=True)
+"""
+
+
+class Knocking:
+    """A machine that asks for a TCP port again and again, over the time of a ``with``.
+
+    Attributes:
+        asked: How often so far.
+        answered: Which of the attempts were.
+    """
+
+    def __init__(self, source: Machine, target: object, port: int) -> None:
+        self.asked = 0
+        self.answered: list[int] = []
+        argv = ["/usr/bin/python3", "-I", "-c", _KNOCK, str(target), str(port)]
+        self._process = source.popen(argv)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shell.kill_session(self._process)
+        self._thread.join(timeout=5)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.asked += 1
+            if line.startswith(b"answered"):
+                self.answered.append(self.asked)
+
+    def wait_asked(self, number: int) -> None:
+        """Return when so many attempts are over."""
+        wait_until(lambda: self.asked >= number, 60, f"attempt {number}", every_s=0.05)
+
+
+def runs(host: BootedHost, container: str) -> bool:
+    """Whether a container runs, on a machine that may not be up yet."""
+    asked = ["inspect", "-f", "{{.State.Running}}", container]
+    return host.proc() is not None and host.docker(*asked, check=False).stdout.strip() == "true"
 
 
 def longest_silence_s(pinger: Pinger) -> float:

@@ -225,6 +225,36 @@ def test_promise_2_a_member_that_reboots_comes_back_with_its_subnet(mesh: Mesh) 
     print(host.run(["systemd-analyze", "critical-chain", "--no-pager", "docker.service"]).stdout)
 
 
+def test_promise_5_a_boot_has_no_moment_at_which_strangers_reach_a_container(mesh: Mesh) -> None:
+    """FORWARD accepts, and the agent is kept from Docker's API long after containers run."""
+    host, stranger = mesh.one, mesh.lab.stranger
+    assert stranger is not None
+    late = "/run/docker-late.sock"
+    settings = f'{scenes.settings(mesh.lab)}[docker]\nsocket = "{late}"\n'
+    host.write_file("/etc/hostmesh/agent.toml", settings, mode=0o600)
+    host.write_file("/etc/sysctl.d/90-router.conf", "net.ipv4.ip_forward = 1\n")
+    address = mesh.web["host1"]
+    stranger.run(["ip", "route", "replace", host.lease() or "", "via", host.address])
+    with scenes.Knocking(stranger, address, 80) as knocking:
+        knocking.wait_asked(1)
+        host.shut_down()
+        host.power_on()
+        wait_until(lambda: scenes.runs(host, "web"), 60, "the container runs again")
+        assert str(host.container_address("web")) == address
+        assert ":FORWARD ACCEPT" in "\n".join(host.iptables())
+        knocking.wait_asked(knocking.asked + 50)
+        assert not mesh.two.ping(address, wait_s=1), "what opens waits for Docker's answer"
+        host.run(["ln", "-s", "/run/docker.sock", late])
+        mesh.lab.wait_ready(60, [host.name])
+        wait_until(lambda: mesh.two.ping(address, wait_s=1), 20, "the mesh reaches it")
+        knocking.wait_asked(knocking.asked + 50)
+        assert knocking.answered == []
+    host.path("/etc/sysctl.d/90-router.conf").unlink()
+    host.write_file("/etc/hostmesh/agent.toml", scenes.settings(mesh.lab), mode=0o600)
+    host.restart_agent()
+    mesh.lab.wait_ready(30, [host.name])
+
+
 def test_promise_3_a_member_that_reboots_without_etcd_works_from_its_copy(mesh: Mesh) -> None:
     host, address = mesh.one, mesh.web["host1"]
     etcd = mesh.lab.etcd["etcd1"]

@@ -93,6 +93,8 @@ def main() -> None:
             continue
         operation = getattr(firewall, request["op"])
         arguments = [wants_of(request["wants"])] if "wants" in request else request["arguments"]
+        if request["op"] == "close":
+            arguments = [(IPv4Network(request["arguments"][0]),), request["arguments"][1]]
         try:
             reply = {"result": plain(operation(*arguments))}
         except HostmeshError as error:
