@@ -140,13 +140,13 @@ class KernelPass:
             )
         return report
 
-    def close(self, world: World) -> RulesReport:
+    def close(self, world: World, *, dry_run: bool = False) -> RulesReport:
         """Shut strangers out before Docker's first answer; what opens something waits for that."""
         if self._firewall is None:
             return RulesReport()
         uplink = world.uplink.name if world.uplink else ""
         try:
-            done = self._firewall.close(world.own_subnets, uplink)
+            done = self._firewall.close(world.own_subnets, uplink, dry_run=dry_run)
         except HostmeshError as error:
             return RulesReport(failed=True, conditions=(refused("firewall", error),))
         return RulesReport(edits=done.edits)

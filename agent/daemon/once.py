@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from agent.daemon.endpoint import uplink_now
 from agent.daemon.hostlock import HostLock
-from agent.daemon.kernelpass import KernelPass, RulesReport
+from agent.daemon.kernelpass import KernelPass
 from agent.daemon.known import Known, own_leases
 from agent.daemon.parts import kernel_pass
 from agent.daemon.routing import RoutesReport
@@ -33,7 +33,7 @@ from agent.settings import Settings
 __all__ = ["run_once"]
 
 _PASSES_MOST = 100
-_RULES_WAIT = "Docker does not answer: rules were left as they are"
+_RULES_WAIT = "Docker does not answer: rules that open something wait for it"
 
 
 def run_once(settings: Settings, *, dry_run: bool) -> tuple[int, tuple[str, ...]]:
@@ -62,7 +62,7 @@ def _found(settings: Settings) -> tuple[KernelPass, World]:
 
 def _do(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
     routes = _make_routes(kernel, world)
-    rules = kernel.rules(world) if _docker_answers(world) else RulesReport()
+    rules = kernel.rules(world) if _docker_answers(world) else kernel.close(world)
     lines = [f"{each.name}: {each.cause}" for each in (*rules.conditions, *routes.conditions)]
     if not _docker_answers(world):
         lines.append(_RULES_WAIT)
@@ -118,7 +118,10 @@ def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
         plan = replace(plan, conflicts=rivals)
     lines += [f"conflict: {each.cause}" for each in plan.conditions]
     if _docker_answers(world):
-        lines += [f"firewall: {each}" for each in kernel.check_firewall(world)]
+        edits = kernel.check_firewall(world)
+    else:
+        edits = kernel.close(world, dry_run=True).edits
+    lines += [f"firewall: {each}" for each in edits]
     differs = bool(lines)
     lines += [] if differs else ["nothing differs"]
     lines += [] if _docker_answers(world) else [_RULES_WAIT]

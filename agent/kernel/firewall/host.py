@@ -98,7 +98,9 @@ class Firewall(Protocol):
     def apply(self, wants: FirewallWants) -> FirewallReport:
         """Make the firewall as wanted. Writes nothing when nothing differs."""
 
-    def close(self, leases: tuple[IPv4Network, ...], uplink: str) -> FirewallReport:
+    def close(
+        self, leases: tuple[IPv4Network, ...], uplink: str, *, dry_run: bool = False
+    ) -> FirewallReport:
         """Shut strangers out of ``leases``, and open nothing, before Docker says what there is.
 
         Where rules of an earlier run are in force nothing is changed.
@@ -235,7 +237,9 @@ class HostFirewall:
         age_s = self._docker_age_s()
         return age_s is not None and age_s < _DOCKER_STARTS_S
 
-    def close(self, leases: tuple[IPv4Network, ...], uplink: str) -> FirewallReport:
+    def close(
+        self, leases: tuple[IPv4Network, ...], uplink: str, *, dry_run: bool = False
+    ) -> FirewallReport:
         """See :class:`Firewall`.
 
         Which iptables a Docker that starts will use is not known. Both are in force, so that a
@@ -245,7 +249,7 @@ class HostFirewall:
         self._closed = True
         planned = partial(plan_closing, leases=leases, uplink=uplink)
         edits = () if in_force(reading.other.ruleset) else planned(reading.ruleset)
-        if edits:
+        if edits and not dry_run:
             self._write(reading.writer, edits, planned)
             _log.info("firewall-closed", variant=reading.variant, subnets=list(map(str, leases)))
         words = tuple(word for edit in edits for word in edit.words())

@@ -85,12 +85,25 @@ def test_it_says_what_it_would_do_then_does_it_then_finds_nothing(node: Node) ->
     assert shown(node.host) == set()
 
 
-def test_promise_3_rules_wait_for_docker_and_it_says_so(node: Node) -> None:
-    """Not to know a network must not close it."""
-    rules = node.inside(["iptables-save"]).stdout
-    for flags in ((), ("--dry-run",)):
-        assert "Docker does not answer: rules were left as they are" in once(node, *flags).stdout
-    assert node.inside(["iptables-save"]).stdout == rules
+def test_promise_3_what_opens_waits_for_docker_and_what_is_in_force_stays(node: Node) -> None:
+    """Not to know a network must not close it. Where nothing closes, strangers are shut out."""
+    wait = "Docker does not answer: rules that open something wait for it"
+    assert once(node).returncode == 0
+    rules = node.inside(["iptables-save", "-t", "filter"]).stdout
+    assert "-A FORWARD -m comment" in rules
+    drop = next(line for line in rules.splitlines() if line.endswith("-j DROP"))
+    again = once(node)
+    assert (again.returncode, wait in again.stdout) == (0, True)
+    node.inside(["iptables", "-I", "HOSTMESH-FORWARD", "-i", "eth7", "-j", "ACCEPT"])
+    assert "firewall:" not in once(node, "--dry-run").stdout
+    assert once(node).returncode == 0
+    assert "-i eth7" in node.inside(["iptables-save"]).stdout, "an earlier run left it"
+    node.inside(["iptables", "-F", "FORWARD"])
+    would = once(node, "--dry-run").stdout
+    assert "firewall: filter: jump in FORWARD" in would
+    assert "-A FORWARD" not in node.inside(["iptables-save", "-t", "filter"]).stdout
+    assert once(node).returncode == 0
+    assert drop in node.inside(["iptables-save"]).stdout
 
 
 def test_the_uplink_is_the_one_by_which_etcd_is_reached(stage: Stage, node: Node) -> None:
