@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from itertools import permutations
 
 import pytest
 from hostmesh_lab import images
@@ -163,6 +164,33 @@ def test_everybody_reaches_what_is_meant_for_them_and_nothing_else(
     assert scene.verify(_HEAL_S) == []
     assert {pair for _, pair in scene.asked} == set(PAIRS)
     record("at first")
+
+
+def test_what_a_container_publishes_is_open_from_its_start_to_its_stop(scene: Scene) -> None:
+    for here, there in permutations(scene.hosts):
+        address = there.start_container("late", network="blue", publish=["8085:80"])
+        try:
+            url = f"http://{address}/"
+            wait_until(lambda: here.fetch(url, timeout_s=1), 20, f"{url} is open")  # noqa: B023
+            assert f"  {address} tcp 80" in _shown(there)
+        finally:
+            there.remove_container("late")
+        wait_until(lambda: f"  {address} " not in _shown(there), 20, "it is gone")  # noqa: B023
+
+
+def test_a_container_with_two_networks_answers_at_both_addresses(scene: Scene) -> None:
+    """What came by one network leaves by the other one, which has the default route."""
+    for here, there in permutations(scene.hosts):
+        there.docker("network", "connect", "green", "shown")
+        try:
+            address = there.container_address("shown", "green")
+            wait_until(lambda: here.ping(address, container="open0"), 20, f"{address} answers")  # noqa: B023
+        finally:
+            there.docker("network", "disconnect", "green", "shown")
+
+
+def _shown(host: Host) -> str:
+    return host.agentctl("firewall", "show").stdout
 
 
 def _every_disturbance() -> Iterator[object]:
