@@ -1,12 +1,15 @@
 """Our rules' text and the edits between what is there and what is wanted."""
 
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
 import pytest
 
 from agent.errors import FirewallError
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
 from agent.kernel.firewall.plan import plan, plan_removal, restore_text
-from agent.kernel.firewall.rules import our_chains
-from agent.mesh.firewall import FirewallWants
+from agent.kernel.firewall.rules import closing_chains, our_chains
+from agent.mesh.firewall import FirewallWants, PublishedPort, Sender
 from tests.unit.firewall.wanted import CLOSED, DOCKER_20, INTERNAL, OPEN, SHOWN, wants
 
 pytestmark = pytest.mark.unit
@@ -22,8 +25,19 @@ def test_every_rule_says_its_purpose() -> None:
         assert '--comment "hostmesh: ' in body
 
 
-def test_the_number_of_rules_is_that_of_networks_not_of_peers() -> None:
-    assert bodies(wants(OPEN, SHOWN, peers=10)) == bodies(wants(OPEN, SHOWN, peers=10_000))
+def test_the_number_of_rules_is_that_of_networks_not_of_peers_and_containers() -> None:
+    few = wants(OPEN, SHOWN, peers=10)
+    assert bodies(few) == bodies(wants(OPEN, SHOWN, peers=10_000))
+    address = IPv4Address("10.65.0.2")
+    ports = frozenset(PublishedPort(address, "tcp", port) for port in range(1000))
+    senders = frozenset(Sender(address, f"br-{number}") for number in range(100))
+    assert bodies(replace(few, published=ports, senders=senders)) == bodies(few)
+
+
+def test_what_closes_before_docker_answers_accepts_nothing_and_needs_no_set() -> None:
+    (rules,) = closing_chains((IPv4Network("10.65.0.0/16"),), "eth0").values()
+    assert {parse_rule(rule).target for rule in rules} == {"RETURN", "DROP"}
+    assert not any("match-set" in rule for rule in rules)
 
 
 def test_every_rule_that_lets_something_in_looks_at_the_uplink_first() -> None:
