@@ -204,7 +204,7 @@ class Scene:
         true = [each for each in probes if each.how != "forge"]
         got = dict(zip(true, reach(self._at, true, _TIMEOUT_S), strict=True))
         names = {address: name for name, address in self.addresses.items()}
-        seen = {each.to: self._at[names[each.to]].seen("udp") for each in forged}
+        seen = {to: self._at[names[to]].seen("udp") for to in {each.to for each in forged}}
         return [
             got[each]
             if each.how != "forge"
