@@ -22,10 +22,12 @@ class Peer:
 
     Attributes:
         freshness: The fields that say how old the leases are.
+        own: This host's lease, None without one.
     """
 
     lease: Mapping[str, Any]
     freshness: Mapping[str, Any]
+    own: Mapping[str, Any] | None
 
     @property
     def subnet(self) -> str:
@@ -58,7 +60,8 @@ def find_peer(context: Context, word: str) -> Peer:
     found = matching(leases, word)
     if len(found) == 1:
         fields = ("cached", "stale", "as_of", "as_of_s_ago")
-        return Peer(found[0], {key: document.get(key) for key in fields})
+        own = next((each for each in leases if each.get("own")), None)
+        return Peer(found[0], {key: document.get(key) for key in fields}, own)
     if found:
         subnets = ", ".join(str(each.get("subnet")) for each in found[:5])
         raise UsageError(f"{shown(word)} means {len(found)} hosts", hint=f"name one: {subnets}")

@@ -23,7 +23,7 @@ from agent.kernel.firewall.operator import Judgement, Way
 from agent.kernel.way import Decision, decide, neighbour_on
 from agent.model import Link, Route
 
-__all__ = ["Step", "Tracer"]
+__all__ = ["Step", "Tracer", "judge_rules"]
 
 HERE = "here"
 NEXT = "next"
@@ -155,13 +155,9 @@ class Tracer:
             destination=self.destination.address,
         )
         try:
-            self.context.need_root("read the firewall's rules")
-            variant = self.context.settings.firewall.variant
-            dockerd = ProcessTable(self.context.settings.docker.socket).dockerd_pid
-            found = open_firewall(variant, dockerd=dockerd).judge(way)
+            return Step(HERE, "rules", *judge_rules(self.context, way))
         except HostmeshError as error:
             return Step(HERE, "rules", UNKNOWN, error.message)
-        return Step(HERE, "rules", *_with_nft(*_judged(found), way))
 
     def _arrival(self) -> Step:
         end = self.destination
@@ -210,6 +206,19 @@ def _entry(route: Route) -> str:
     kind = route.kind.partition("+")[0]
     shown = "" if kind == "unicast" else f"{kind} "
     return f"{shown}{route.destination}{via} proto {route.protocol} table {route.table}"
+
+
+def judge_rules(context: Context, way: Way) -> tuple[str, str]:
+    """Walk a new ping through this host's rules: the result of a step, and its text.
+
+    Raises:
+        HostmeshError: They cannot be read.
+    """
+    context.need_root("read the firewall's rules")
+    settings = context.settings
+    dockerd = ProcessTable(settings.docker.socket).dockerd_pid
+    found = open_firewall(settings.firewall.variant, dockerd=dockerd).judge(way)
+    return _with_nft(*_judged(found), way)
 
 
 def _judged(found: Judgement) -> tuple[str, str]:

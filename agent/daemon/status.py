@@ -96,6 +96,7 @@ def status_document(
         **freshness.document(wall_s),
         "host": _host(known, host_name),
         "subnet": str(known.own.subnet) if known.own else None,
+        "container": _own_container(known),
         "former_subnet": str(known.former.subnet) if known.former else None,
         "docker": _docker(known),
         "etcd": {
@@ -124,6 +125,13 @@ def _host(known: Known, name: str) -> Mapping[str, Any]:
         "node_address": str(uplink.node_address) if uplink else None,
         "uplink": uplink.name if uplink else None,
     }
+
+
+def _own_container(known: Known) -> str | None:
+    """Return the container that this host's heartbeat names to peers."""
+    if known.own is None or known.believed is None:
+        return None
+    return Freshness.container(known.own, known.believed)
 
 
 def _docker(known: Known) -> Mapping[str, Any]:

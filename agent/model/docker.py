@@ -124,6 +124,9 @@ class DockerFacts:
 
     @property
     def addresses(self) -> tuple[IPv4Address, ...]:
-        """Addresses of containers that answer now, in order."""
-        answering = (each for each in self.containers if not each.paused)
-        return tuple(sorted(place.address for each in answering for place in each.attachments))
+        """Addresses of containers that answer now, in order.
+
+        With several networks one may answer by another bridge than it was asked by.
+        """
+        one = (each for each in self.containers if len(each.attachments) == 1)
+        return tuple(sorted(each.attachments[0].address for each in one if not each.paused))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.client import NO_ANSWER, Document
 from agent.ctl.context import Context
-from agent.ctl.output import Column, Palette, clean, cut, flow, render_table
+from agent.ctl.output import Column, Palette, clean, cut, flow, render_table, sentence
 from agent.ctl.stale import age, banner, heartbeat_words
 
 __all__ = ["document_of", "lines", "run"]
@@ -18,6 +19,7 @@ _UNICODE = {
     "ok": "●",
     "silent": "○",
     "unknown": "?",
+    "untested": "·",
     "broken": "✗",
     "tee": "├─",
     "end": "└─",
@@ -27,12 +29,15 @@ _ASCII = {
     "ok": "*",
     "silent": "o",
     "unknown": "?",
+    "untested": "-",
     "broken": "x",
     "tee": "|-",
     "end": "`-",
     "bar": "|",
 }
-_STYLES = {"ok": "good", "silent": "warn", "unknown": "warn", "broken": "bad"}
+_PATHS = {True: "ok", False: "failed", None: "untested"}
+_NOT_TESTED: Mapping[str, bool] = MappingProxyType({})
+_STYLES = {"ok": "good", "silent": "warn", "unknown": "warn", "untested": "dim", "broken": "bad"}
 _COLUMNS = (
     Column(title="", shrink_to=8),
     Column(title=""),
@@ -43,7 +48,11 @@ _COLUMNS = (
 
 def run(context: Context) -> int:
     """Draw the mesh as this host sees it."""
-    document = document_of(*_ask(context))
+    status, routes = _ask(context)
+    from agent.ctl.containerpath import tested_peers  # noqa: PLC0415 - costs 0.3 s
+
+    tested = tested_peers(context, status, status.get("peers", []))
+    document = document_of(status, routes, *tested)
     if context.form == "json":
         context.say_json(document)
         return 0
@@ -67,8 +76,18 @@ def _ask(context: Context) -> tuple[Document, Document]:
         return dict(offline_status(context.settings)), dict(offline_routes(context.settings))
 
 
-def document_of(status: Mapping[str, Any], routes: Mapping[str, Any]) -> Document:
-    """The map as a document: this host, and each peer with the link and the state of its way."""
+def document_of(
+    status: Mapping[str, Any],
+    routes: Mapping[str, Any],
+    answered: Mapping[str, bool] = _NOT_TESTED,
+    untested: str | None = None,
+) -> Document:
+    """The map as a document: this host, and each peer with the link and the state of its way.
+
+    Args:
+        answered: Whether a peer's container answered one of this host, by the peer's subnet.
+        untested: Why none was asked, "" when some were.
+    """
     by_subnet = {row["destination"]: row for row in routes.get("routes", [])}
     peers = []
     for peer in status.get("peers", []):
@@ -85,7 +104,9 @@ def document_of(status: Mapping[str, Any], routes: Mapping[str, Any]) -> Documen
                 "alive": peer["alive"],
                 "heartbeat": peer.get("heartbeat"),
                 "last_seen_s": peer.get("last_seen_s"),
-                "state": _state(peer, row),
+                "container": peer.get("container"),
+                "path": _PATHS[answered.get(peer["subnet"])],
+                "state": _state(peer, row, answered=answered.get(peer["subnet"])),
             }
         )
     host = status.get("host", {})
@@ -94,16 +115,20 @@ def document_of(status: Mapping[str, Any], routes: Mapping[str, Any]) -> Documen
         "host": {**host, "subnet": status.get("subnet"), "state": status.get("state")},
         "mesh": (status.get("mesh") or {}).get("cidr"),
         **{key: status.get(key) for key in ("cached", "stale", "as_of", "as_of_s_ago")},
+        "untested": untested or None,
         "peers": peers,
     }
 
 
-def _state(peer: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+def _state(peer: Mapping[str, Any], row: Mapping[str, Any], *, answered: bool | None) -> str:
+    """Sum up one peer: "ok" only where a container of it answered one of this host."""
     if row.get("state") != "installed" or row.get("kind") != "unicast":
         return "broken"
     if peer.get("heartbeat") == "unknown":
         return "unknown"
-    return "silent" if peer.get("alive") is False else "ok"
+    if peer.get("alive") is False:
+        return "silent"
+    return {True: "ok", False: "broken", None: "untested"}[answered]
 
 
 def lines(
@@ -125,7 +150,10 @@ def lines(
     found += flow(
         f"{uplink}  mesh {clean(document.get('mesh'))}", width, first=f"{signs['end']} ", rest=3
     )
-    order = ("broken", "silent", "unknown", "ok")
+    if document.get("untested"):
+        text = f"the way of containers' packets is not tested: {sentence(document['untested'])}"
+        found += flow(text, width, first="   ", rest=3)
+    order = ("broken", "silent", "unknown", "untested", "ok")
     peers = sorted(document["peers"], key=lambda peer: order.index(peer["state"]))
     listed = peers if wide else peers[:_MOST]
     rest = len(peers) - len(listed)
@@ -167,4 +195,10 @@ def _words(peer: Mapping[str, Any]) -> str:
         if down == "down" and seen_s is not None:
             down = f"down {age(seen_s)}"
         return f"{down}, unreachable"
-    return beat if peer["state"] == "ok" else f"{beat}, route {clean(peer['route'])}"
+    if peer["state"] == "ok":
+        return f"{beat}, a container answers"
+    if peer["state"] == "untested":
+        return f"{beat}, not tested" + ("" if peer.get("container") else ": no container known")
+    if peer.get("path") == "failed" and peer.get("route") == "installed":
+        return f"{beat}, {clean(peer.get('container'))} does not answer"
+    return f"{beat}, route {clean(peer['route'])}"

@@ -68,7 +68,17 @@ def _as_document(step: Step) -> dict[str, str]:
 def _steps(context: Context, peer: Peer) -> Iterator[Step]:
     yield _lease(peer)
     yield _route(context, peer)
-    yield from _wire(peer)
+    silent = False
+    for step in _wire(peer):
+        silent = silent or step[:2] == ("icmp", "failed")
+        yield step
+    if silent:
+        yield "containers", "unknown", "not tested: the host itself does not answer"
+    else:
+        from agent.ctl.containerpath import path_steps  # noqa: PLC0415 - costs 0.3 s
+
+        stale = peer.freshness.get("stale") is True
+        yield from path_steps(context, peer.lease, peer.own, stale=stale)
     yield _agent(context, peer)
 
 

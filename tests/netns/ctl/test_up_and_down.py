@@ -145,6 +145,7 @@ def test_ping_follows_the_way_to_a_peer(stage: Stage, node: Node) -> None:
     assert good["neighbour"] == "ok: valid"
     assert good["icmp"].startswith("ok: 3 of 3 answered")
     assert good["mtu"] == "ok: 1500 bytes pass whole"
+    assert good["containers"].startswith("unknown: Docker does not answer here: ")
     assert good["agent"].startswith("unknown: Docker is absent (reported ")
     switch = stage.lan.switch
     port = next(
@@ -160,11 +161,15 @@ def test_ping_follows_the_way_to_a_peer(stage: Stage, node: Node) -> None:
         silent = steps()
         assert silent["neighbour"].startswith("failed: ")
         assert silent["icmp"].startswith("failed: ")
+        assert silent["containers"] == "unknown: not tested: the host itself does not answer"
     finally:
         switch.ip(f"link set {port} mtu 1500 up")
     map_document = node.document("map")
     check("map", map_document)
     assert [each["host_name"] for each in map_document["peers"]] == ["node2"]
+    assert map_document["peers"][0]["state"] == "untested"
+    assert "Docker does not answer here" in map_document["untested"]
+    assert node.ctl("map", "-o", "json", user=65534).returncode == 11
 
 
 def test_trace_tells_the_way_with_and_without_an_agent(stage: Stage, node: Node) -> None:

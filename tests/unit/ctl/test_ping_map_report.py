@@ -72,7 +72,10 @@ def routes(peers: list[dict[str, Any]], **more: object) -> dict[str, Any]:
 
 def test_golden_map() -> None:
     peers = [peer(1), peer(2, alive=False), peer(3, alive=None), peer(4)]
-    document = map.document_of(status(peers), routes(peers[:3]))
+    peers += [peer(5, container="10.69.0.2"), peer(6, container="10.70.0.2")]
+    peers += [peer(7, container="10.71.0.2"), peer(8, heartbeat="unknown", last_seen_s=53.0)]
+    answered = {"10.69.0.0/16": True, "10.70.0.0/16": False}
+    document = map.document_of(status(peers), routes(peers[:3] + peers[4:]), answered, "")
     check("map", document)
     for width in (80, 160):
         lines = map.lines(document, wide=False, width=width, palette=PLAIN)
