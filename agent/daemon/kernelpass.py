@@ -95,7 +95,11 @@ class KernelPass:
             report = self.routing.run(world, may_delete=may_delete, may_sweep=may_sweep)
         except KernelError as error:
             self.routing.look_again()
-            return RoutesReport(failed=1, conditions=(*found, refused("routes", error)))
+            return RoutesReport(
+                desired=self.routing.desired_count,
+                failed=1,
+                conditions=(*found, refused("routes", error)),
+            )
         if found:
             return replace(report, conditions=(*found, *report.conditions))
         if world.config is None or self._mark.settled:

@@ -286,6 +286,12 @@ class Known:
             route_table=route_table,
         )
 
+    @property
+    def wants_nothing(self) -> bool:
+        """Whether this host should have no routes; False while that is not known."""
+        seen = bool(self.host_id) and self.believed is not None
+        return self.left or (seen and self.own is None)
+
     def conditions(self) -> tuple[Condition, ...]:
         """What the believed and the alarming view have to say, bounded."""
         view = self.alarming or self.believed

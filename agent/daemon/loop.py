@@ -345,7 +345,7 @@ class Loop:
         world = self.world()
         passes = self._rooms.passes
         if world is None:
-            passes.stand_down()
+            passes.stand_down(wants_nothing=known.wants_nothing)
         else:
             passes.run(
                 world,

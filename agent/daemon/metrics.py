@@ -136,8 +136,10 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
     yield peers
     routes = GaugeMetricFamily("hostmesh_routes", "Routes of the mesh here", labels=["state"])
     report = reading.snapshot.report
-    routes.add_metric(["desired"], float(report.desired))
-    routes.add_metric(["installed"], float(report.installed))
+    for state in ("desired", "installed", "drift"):
+        count = getattr(report, state)
+        if count is not None:
+            routes.add_metric([state], float(count))
     yield routes
 
 

@@ -32,8 +32,8 @@ from agent.leases.copy import bounds_of, copy_file
 from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
-from agent.mesh.desired import desired_routes
-from agent.mesh.plan import plan_routes
+from agent.mesh.desired import DesiredRoutes, desired_routes
+from agent.mesh.plan import count_differing, plan_routes
 from agent.mesh.world import World
 from agent.model import Condition, DockerFacts, DockerState, HostId, Severity, View
 from agent.settings import Settings
@@ -132,7 +132,7 @@ def look(settings: Settings) -> Look:
     conditions += known.conditions()
     routes = settings.routes
     world = known.world(route_protocol=routes.protocol, route_table=routes.table)
-    listing, report = _routes(world, settings, conditions)
+    listing, report = _routes(world, settings, conditions, wants_nothing=known.wants_nothing)
     snapshot = Snapshot(known=known, report=report, contact_problem=contact)
     return Look(snapshot=snapshot, world=world, listing=listing, conditions=tuple(conditions))
 
@@ -236,26 +236,28 @@ def _with_docker(known: Known, settings: Settings) -> Known:
 
 
 def _routes(
-    world: World | None, settings: Settings, conditions: list[Condition]
+    world: World | None, settings: Settings, conditions: list[Condition], *, wants_nothing: bool
 ) -> tuple[RouteListing | None, RoutesReport]:
+    desired = DesiredRoutes() if world is None else desired_routes(world)
+    count = len(desired.routes) if world is not None or wants_nothing else None
     table = RouteTable(settings.routes.protocol, settings.routes.table)
     try:
         within = world.config.cidrs if world and world.config else None
         listing = table.list_routes(within=within)
     except HostmeshError as error:
         conditions.append(_problem("kernel-refused", error.message, error.hint))
-        return None, RoutesReport()
+        return None, RoutesReport(desired=count)
     finally:
         table.close()
-    if world is None:
-        return listing, RoutesReport(desired=0, installed=0)
-    desired = desired_routes(world)
+    if count is None:
+        return listing, RoutesReport()
     plan = plan_routes(desired.routes, listing.ours, listing.foreign, may_delete=False)
     conditions += [*desired.conditions, *plan.conditions]
     there = set(listing.ours)
-    wrong = sum(route not in there for route in desired.routes.values())
     return listing, RoutesReport(
-        desired=len(desired.routes), installed=len(desired.routes) - wrong, failed=wrong
+        desired=count,
+        installed=sum(route in there for route in desired.routes.values()),
+        drift=count_differing(desired.routes, listing.ours),
     )
 
 

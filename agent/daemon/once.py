@@ -66,8 +66,8 @@ def _do(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
     lines = [f"{each.name}: {each.cause}" for each in (*rules.conditions, *routes.conditions)]
     if not _docker_answers(world):
         lines.append(_RULES_WAIT)
-    lines.append(f"{routes.installed} of {routes.desired} routes are in place")
-    right = not routes.failed and not rules.failed and routes.installed == routes.desired
+    lines.append(f"in place: {routes}")
+    right = not routes.failed and not rules.failed and routes.complete
     return (0 if right else 1), tuple(lines)
 
 

@@ -57,7 +57,7 @@ class Passes:
     def settled(self) -> bool:
         """The last pass over each part left nothing undone."""
         done = self._rules_seen and not any(self._failures.values())
-        return done and self.report.installed == self.report.desired
+        return done and self.report.complete
 
     @property
     def configured(self) -> bool:
@@ -102,9 +102,13 @@ class Passes:
         """Timers of ours went off."""
         self._due |= names & {_ROUTES, _RULES}
 
-    def stand_down(self) -> None:
-        """There is no world to reconcile to: this host is no member now."""
-        self.report = RoutesReport()
+    def stand_down(self, *, wants_nothing: bool) -> None:
+        """Stop comparing: there is no world to reconcile to.
+
+        Args:
+            wants_nothing: This host should have no routes, as far as is known.
+        """
+        self.report = RoutesReport(desired=0, installed=0) if wants_nothing else RoutesReport()
         self.kernel.routing.forget()
         self._rules_seen = self._rules_wait = self._routes_seen = False
         for name in (_ROUTES, _RULES):

@@ -44,20 +44,35 @@ class RoutesReport:
     """How the routes stand after a pass.
 
     Attributes:
-        desired, installed: Routes wanted, and how many of those are there.
+        desired, installed: Routes wanted, and how many of those are there; None: not known.
+        drift: How many routes of ours differ from what is desired: missing, modified or extra.
+            None: not known.
         failed: Operations that the kernel refused.
         again_in_s: When to come back for what was held back, None when nothing was.
         done: What this pass changed.
         repaired: Those of it that put right what somebody else had changed.
     """
 
-    desired: int = 0
-    installed: int = 0
+    desired: int | None = None
+    installed: int | None = None
+    drift: int | None = None
     failed: int = 0
     again_in_s: float | None = None
     conditions: tuple[Condition, ...] = ()
     done: tuple[Operation, ...] = ()
     repaired: tuple[Operation, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every route that is wanted is known to be there."""
+        return self.installed is not None and self.installed == self.desired
+
+    def __str__(self) -> str:
+        if self.desired is None:
+            return "routes not known"
+        if self.installed is None:
+            return f"{self.desired} routes desired, not known which are in place"
+        return f"{self.installed} of {self.desired} routes"
 
 
 class Routing:
@@ -76,6 +91,11 @@ class Routing:
         self._must_list = True
         self._uplink: tuple[Uplink | None, Link | None] = (None, None)
         self._log = structlog.get_logger("agent.routes")
+
+    @property
+    def desired_count(self) -> int:
+        """How many routes should be there."""
+        return self._delta.desired_count
 
     @property
     def port_ids(self) -> frozenset[int]:
@@ -149,6 +169,7 @@ class Routing:
         return RoutesReport(
             desired=self._delta.desired_count,
             installed=self._delta.desired_count - self._delta.missing_count,
+            drift=self._delta.differing_count,
             failed=failed,
             again_in_s=again_in_s,
             done=done,

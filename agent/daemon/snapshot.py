@@ -63,5 +63,4 @@ class Snapshot:
         if known.own is None:
             return "waiting for a subnet"
         source = "from etcd" if known.complete else "from this host's copy"
-        report = self.report
-        return f"{known.own.subnet}, {report.installed} of {report.desired} routes, {source}"
+        return f"{known.own.subnet}, {self.report}, {source}"

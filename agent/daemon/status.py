@@ -56,7 +56,9 @@ def is_ready(snapshot: Snapshot) -> tuple[bool, str]:
     if not known.docker_in_place:
         return False, f"Docker does not have {known.own.subnet} yet ({known.docker_state})"
     if not snapshot.passed:
-        return False, "routes or rules are not all in place"
+        unknown = snapshot.report.failed and snapshot.report.installed is None
+        listed = "which routes are in place is not known: they could not be listed"
+        return False, listed if unknown else "routes or rules are not all in place"
     return True, "ready"
 
 
@@ -107,7 +109,7 @@ def status_document(
         "routes": {
             "desired": snapshot.report.desired,
             "installed": snapshot.report.installed,
-            "drift": snapshot.report.failed,
+            "drift": snapshot.report.drift,
         },
         "repairs": None if tally is None else _repairs(tally, now_s),
         "peers": [

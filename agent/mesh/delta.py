@@ -107,6 +107,11 @@ class RouteDelta:
         return sum(self._wanted(key) not in (None, *there) for key, there in self._odd.items())
 
     @property
+    def differing_count(self) -> int:
+        """Under how many keys our routes are not just the desired one: missing, modified, extra."""
+        return len(self._odd)
+
+    @property
     def gateways(self) -> frozenset[IPv4Address]:
         """Node addresses that a desired route leads to; the same object while none changes.
 

@@ -26,6 +26,7 @@ __all__ = [
     "PlanParts",
     "Reason",
     "RoutePlan",
+    "count_differing",
     "describe_route",
     "order_operations",
     "plan_key",
@@ -163,6 +164,20 @@ def plan_routes(
     for there in ours_by_key.values():
         parts.add(plan_key(None, there, (), may_delete=may_delete))
     return parts.plan()
+
+
+def count_differing(desired: Mapping[RouteKey, Route], ours: Iterable[Route]) -> int:
+    """Count the keys under which our routes are not just the desired one.
+
+    Args:
+        desired: What should be there, by the kernel's key.
+        ours: Every route with our protocol, from a complete list.
+    """
+    there: dict[RouteKey, list[Route]] = {}
+    for route in ours:
+        there.setdefault(route_key(route), []).append(route)
+    extra = sum(key not in desired for key in there)
+    return extra + sum(there.get(key) != [wanted] for key, wanted in desired.items())
 
 
 class PlanParts:

@@ -145,7 +145,7 @@ def one_change(bench: Bench, count: int, gateways: int, rounds: int = 500) -> No
             event = large_mesh.new_address(1 + number % 9, number + 1, gateways)
             for agent, times in zip(agents, took, strict=True):
                 times.append(timed(lambda a=agent, e=event: a.follow(e))())  # type: ignore[misc]
-                assert agent.passes.report.installed == agent.passes.report.desired > 10
+                assert agent.passes.report.complete
     what = f"the kernel's part of it (ip -batch), {gateways} gateways"
     bench.compare(
         what,

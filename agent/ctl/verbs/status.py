@@ -72,7 +72,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         ("subnet", before.get("subnet"), now.get("subnet")),
         ("docker", _part(before, "docker").get("state"), _part(now, "docker").get("state")),
         ("etcd", _part(before, "etcd").get("connected"), _part(now, "etcd").get("connected")),
-        ("drift", _part(before, "routes").get("drift"), _part(now, "routes").get("drift")),
+        ("drift", *(_drift(_part(each, "routes")) for each in (before, now))),
         (
             "repaired",
             _part(before, "repairs").get("count"),
@@ -156,13 +156,7 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "etcd", _etcd(etcd)
     if etcd.get("source"):
         yield "", _etcd_source(etcd)
-    routes = _part(document, "routes")
-    drift = routes.get("drift") or 0
-    yield (
-        "routes",
-        f"{routes.get('installed')} of {routes.get('desired')}"
-        + (f", {drift} drifted" if drift else ""),
-    )
+    yield "routes", _routes(_part(document, "routes"))
     repairs = _part(document, "repairs")
     if repairs.get("count"):
         count, ago = repairs["count"], duration(repairs.get("last_s_ago"))
@@ -170,6 +164,20 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "repaired", f"{since}: {repairs.get('last')}"
     elif repairs:
         yield "repaired", "nothing since the agent started"
+
+
+def _routes(routes: Mapping[str, Any]) -> str:
+    desired, installed, drift = (routes.get(each) for each in ("desired", "installed", "drift"))
+    if desired is None:
+        return "unknown"
+    if installed is None:
+        return f"unknown of {desired}"
+    return f"{installed} of {desired}" + (f", {drift} drifted" if drift else "")
+
+
+def _drift(routes: Mapping[str, Any]) -> object:
+    drift = routes.get("drift")
+    return "unknown" if drift is None else drift
 
 
 def _docker(docker: Mapping[str, Any]) -> str:

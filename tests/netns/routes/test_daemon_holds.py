@@ -258,7 +258,7 @@ def test_promise_10_one_pass_writes_for_a_limited_time_and_the_next_goes_on(
 ) -> None:
     """Where each of 65,000 peers has a next hop of its own the kernel takes minutes for all."""
     monkeypatch.setattr(routing, "PASS_S", 0.0)
-    fed: set[int] = set()
+    fed: set[int | None] = set()
     loop = member.agent._loop
     monkeypatch.setattr(loop._notifier, "alive", lambda: fed.add(loop.snapshot.report.installed))
     many = [lease(f"10.{65 + n // 256}.{n % 256}.0/24", "192.0.2.11") for n in range(1700)]

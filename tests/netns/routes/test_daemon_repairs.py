@@ -241,7 +241,7 @@ def test_promise_10_a_thousand_rivals_are_told_in_few_words_that_stay_the_same(
         found = (each.condition for each in member.agent._conditions.all())
         return {each.subject: each.cause for each in found if each.name == "route-conflict"}
 
-    def installed() -> tuple[int, int]:
+    def installed() -> tuple[int | None, int | None]:
         report = member.agent._loop.ask(lambda: member.agent._loop.snapshot).report
         return report.desired, report.installed
 

@@ -14,7 +14,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from agent.errors import KernelError
 from agent.mesh.delta import RouteChange, RouteDelta
 from agent.mesh.desired import desired_routes
-from agent.mesh.plan import OperationKind, OperationResult, Reason, RoutePlan, plan_routes
+from agent.mesh.plan import (
+    OperationKind,
+    OperationResult,
+    Reason,
+    RoutePlan,
+    count_differing,
+    plan_routes,
+)
 from agent.mesh.world import World, peers_by_subnet, route_key
 from agent.model import HostFacts, HostId, Lease, MeshConfig, Route, Uplink
 from agent.sharedmap import SharedMap
@@ -255,6 +262,7 @@ class Machine(RuleBasedStateMachine):
         foreign = [route for route in self.kernel if route.protocol != 140]
         missing = [each for each in full.routes.values() if each not in ours]
         assert self.delta.missing_count == len(missing)
+        assert self.delta.differing_count == count_differing(full.routes, ours)
         for may_delete in (True, False):
             expected = plan_routes(
                 full.routes, ours, foreign, may_delete=may_delete and full.certain

@@ -25,6 +25,7 @@ from agent.daemon.known import Known
 from agent.daemon.metrics import Reading, render
 from agent.daemon.routing import RoutesReport
 from agent.daemon.snapshot import Snapshot
+from agent.daemon.status import is_ready
 from agent.daemon.tally import Tally
 from agent.errors import StateError
 from agent.model import Condition, DockerState, Heartbeat, HostId, Lease, Severity, View
@@ -79,7 +80,7 @@ def reading() -> Reading:
     return Reading(
         snapshot=Snapshot(
             known=known,
-            report=RoutesReport(desired=3, installed=2),
+            report=RoutesReport(desired=3, installed=2, drift=1),
             contact_problem="",
             passed=True,
         ),
@@ -112,7 +113,8 @@ def test_every_value_is_what_the_agent_knows() -> None:
     }
     assert peers == {"alive": 1, "silent": 1, "unknown": 1}
     assert found["hostmesh_conditions condition=route-conflict severity=warning"] == 1
-    assert found["hostmesh_routes state=desired"] == 3
+    routes = [found[f"hostmesh_routes state={each}"] for each in ("desired", "installed", "drift")]
+    assert routes == [3, 2, 1]
     assert found["hostmesh_reconcile_seconds_count part=routes"] == 2
     assert found["hostmesh_reconcile_seconds_bucket le=0.003 part=routes"] == 1
     assert found["hostmesh_reconcile_seconds_sum part=routes"] == pytest.approx(50.002)
@@ -120,6 +122,17 @@ def test_every_value_is_what_the_agent_knows() -> None:
     assert found["hostmesh_drift_repairs_total kind=route-missing"] == 2
     assert found["hostmesh_docker_restarts_total"] == 0
     assert any(name.startswith("hostmesh_build_info ") for name in found)
+
+
+def test_promise_9_routes_that_could_not_be_listed_have_no_number() -> None:
+    read = reading()
+    seen = replace(read.snapshot, report=RoutesReport(desired=3, failed=1), passed=False)
+    text = render(replace(read, snapshot=seen))[0].decode()
+    assert 'hostmesh_routes{state="desired"} 3.0' in text
+    assert 'state="installed"' not in text
+    assert 'state="drift"' not in text
+    assert is_ready(seen)[1].startswith("which routes are in place is not known")
+    assert "not known which are in place" in seen.summary
 
 
 def test_a_lease_that_is_not_held_has_no_time_left() -> None:
