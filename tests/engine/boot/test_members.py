@@ -351,6 +351,7 @@ def test_a_removal_returns_the_host_to_what_it_was(mesh: Mesh) -> None:
     assert scenes.lasting_differences(host, mesh.before, patience_s=10) == []
 
 
+@pytest.mark.full
 def test_apt_installs_and_upgrades_the_package_from_a_folder(
     mesh: Mesh, package: Path, newer: Path
 ) -> None:
