@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import FrameType
 
@@ -32,6 +32,7 @@ from agent.daemon.events import (
     ViewSeen,
 )
 from agent.daemon.finding import Finding
+from agent.daemon.hostbounds import HostBounds
 from agent.daemon.hostlock import HostLock
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known, former_lease
@@ -54,7 +55,7 @@ from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
 from agent.daemon.timers import Timers
 from agent.docker.giveback import Order
-from agent.errors import EtcdError, FirewallError
+from agent.errors import EtcdError, FirewallError, KernelError
 from agent.kernel.facts import read_host_facts, uplink_target
 from agent.kernel.firewall.monitor import RuleMonitor
 from agent.kernel.monitor import KernelEvent, Monitor
@@ -67,7 +68,7 @@ from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
 from agent.leases.survey import Survey
 from agent.leases.timeleft import TimeLeft
-from agent.model import Bounds, Condition, HostFacts, Lease
+from agent.model import Condition, HostFacts, Lease
 from agent.settings import Settings
 
 __all__ = ["HostAgent", "run_forever"]
@@ -106,13 +107,19 @@ class HostAgent:
         self._client = EtcdClient(settings.etcd)
         self._copy_file = copy_file(settings)
         self._copy = self._copy_file.load()
-        self._registry = Registry(self._client, settings.etcd.prefix, bounds=self._bounds(settings))
+        self._registry = Registry(self._client, settings.etcd.prefix, bounds=settings.mesh.bounds())
         self._observer = Observer(open_history(settings.agent.state_dir))
         self._conditions = ConditionRegistry(time.monotonic, self._observer)
         self._finding = Finding(
             settings,
             client=self._client,
             post=self._post,
+        )
+        self._bounds = HostBounds(
+            self._registry,
+            self._copy.kept if self._copy else (),
+            lambda: self._finding.endpoint.addresses,
+            self._look_again,
         )
         if self._copy is not None:
             self._client.clusters.pin(self._copy.view.cluster_id)
@@ -154,6 +161,8 @@ class HostAgent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, lambda _number, _frame: self._loop.post(Reload()))
+        with suppress(KernelError):  # the loop's first look reports it
+            self._bounds.with_needed(read_host_facts(self._settings.routes.protocol))
         # The monitor subscribes before the loop's first look: nothing falls between the two.
         self._monitor.start()
         self._start_rule_monitor()
@@ -204,6 +213,9 @@ class HostAgent:
                 ending.callback(stop)
         self._log.info("agent-stopped", data_path="left as it is")
 
+    def _look_again(self) -> None:
+        self._directory.look_again()
+
     def _post(self, event: Event) -> None:
         self._loop.post(event)
 
@@ -218,6 +230,7 @@ class HostAgent:
             self._loop.post(KernelChanged(event))
 
     def _watch_range(self, known: Known) -> None:
+        self._bounds.follow(known)
         self._monitor.watch_range(
             known.config.cidrs if known.config else None,
             self._settings.routes.protocol,
@@ -304,21 +317,16 @@ class HostAgent:
     def _read_host(self, known: HostFacts | None) -> HostFacts:
         """Look at links, addresses and others' routes; called in the loop's thread."""
         self._kernel.settle_mark(self._loop.snapshot.known.config)  # the pass tells of failures
-        return read_host_facts(self._settings.routes.protocol, known)
+        return self._bounds.with_needed(read_host_facts(self._settings.routes.protocol, known))
 
     def _adopt(self, settings: Settings) -> None:
         """Go on with settings that were read again; called in the loop's thread."""
         self._settings = settings
-        self._registry.bounds = self._bounds(settings)
-        self._directory.look_again()
+        self._bounds.adopt(settings.mesh.bounds())
         self._source.configure_log(settings.log)
         self._docker_room.rules.adopt(settings.docker)
         self._keeper.adopt(settings.lease)
         self._kernel.limit_access(settings.firewall.access)
-
-    def _bounds(self, settings: Settings) -> Bounds:
-        kept = self._copy.kept if self._copy else ()
-        return replace(settings.mesh.bounds(), kept=kept)
 
     def _make_control(self, name: str) -> ControlServer:
         answers = Answers(

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from agent import threads
 from agent.daemon.timers import jittered
 from agent.kernel.facts import choose_uplink
+from agent.kernel.needed import needed_addresses
 from agent.model import HostFacts, Uplink
 from agent.settings import HostSettings
 
-__all__ = ["EndpointAddress", "uplink_now"]
+__all__ = ["EndpointAddress", "uplink_now", "with_needed"]
 
 _REFRESH_S = 60.0
+_MOST = 16
+_NONE: frozenset[IPv4Address] = frozenset()
 
 
 class EndpointAddress:
@@ -37,17 +42,31 @@ class EndpointAddress:
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="resolver", daemon=True)
         self.address: IPv4Address | None = None
+        self._hosts: tuple[str, ...] = ()
+        self._found: Mapping[str, frozenset[IPv4Address]] = MappingProxyType({})
         self._follow(endpoints)
 
     def start(self) -> None:
         """Begin to look the name up; nothing to do for an address."""
         self._thread.start()
 
+    @property
+    def addresses(self) -> frozenset[IPv4Address]:
+        """Addresses of all endpoints, as far as they are known: by a name or plain."""
+        return frozenset(address for found in self._found.values() for address in found)
+
+    def look_up_all(self) -> frozenset[IPv4Address]:
+        """The same, from the resolver now, which may take its own time."""
+        self._found = {
+            host: _addresses(host) or self._found.get(host, _NONE) for host in self._hosts
+        }
+        return self.addresses
+
     def use(self, endpoints: tuple[str, ...]) -> None:
         """Follow other endpoints from now on. Any thread."""
-        before = self.address
+        before = self.address, self.addresses
         self._follow(endpoints)
-        if self.address is not None and self.address != before:
+        if self.address is not None and (self.address, self.addresses) != before:
             self._on_change()
         self._wake.set()
 
@@ -61,7 +80,9 @@ class EndpointAddress:
         self._wake.set()
 
     def _follow(self, endpoints: tuple[str, ...]) -> None:
-        host = (urlsplit(endpoints[0]).hostname or "") if endpoints else ""
+        self._hosts = tuple(dict.fromkeys(filter(None, map(_host_of, endpoints))))[:_MOST]
+        self._found = {host: _plain(host) or self._found.get(host, _NONE) for host in self._hosts}
+        host = _host_of(endpoints[0]) if endpoints else ""
         try:
             self.address, self._name = _usable(IPv4Address(host)), ""
         except ValueError:
@@ -76,7 +97,11 @@ class EndpointAddress:
         if found is not None and name == self._name and found != self.address:
             self.address = found
             self._on_change()
-        pause_s = jittered(_REFRESH_S if found else _REFRESH_S / 6) if name else None
+        before = self.addresses
+        if self.look_up_all() != before:
+            self._on_change()
+        named = name or not all(map(_plain, self._hosts))
+        pause_s = jittered(_REFRESH_S if found or not name else _REFRESH_S / 6) if named else None
         self._wake.wait(pause_s)
         self._wake.clear()
 
@@ -88,6 +113,16 @@ class EndpointAddress:
         except (OSError, UnicodeError):  # the latter: no name can be that, "etcd..example"
             return None
         return _usable(IPv4Address(answers[0][4][0]))
+
+
+def with_needed(facts: HostFacts, endpoints: tuple[str, ...]) -> HostFacts:
+    """Add what the host needs beside the mesh, for a reader that has no thread for names.
+
+    Args:
+        endpoints: URLs of etcd.
+    """
+    etcd = EndpointAddress(endpoints, on_change=lambda: None).look_up_all()
+    return replace(facts, needed=needed_addresses(facts, etcd))
 
 
 def uplink_now(facts: HostFacts, host: HostSettings, endpoints: tuple[str, ...]) -> Uplink:
@@ -103,6 +138,29 @@ def uplink_now(facts: HostFacts, host: HostSettings, endpoints: tuple[str, ...])
     if not host.uplink and host.node_address is None:
         etcd = EndpointAddress(endpoints, on_change=lambda: None).look_up()
     return choose_uplink(facts, host.uplink, etcd, node_address=host.node_address)
+
+
+def _host_of(endpoint: str) -> str:
+    return urlsplit(endpoint).hostname or ""
+
+
+def _plain(host: str) -> frozenset[IPv4Address]:
+    try:
+        return frozenset({IPv4Address(host)})
+    except ValueError:
+        return _NONE
+
+
+def _addresses(host: str) -> frozenset[IPv4Address]:
+    """The IPv4 addresses of a host, none while the resolver knows none."""
+    plain = _plain(host)
+    if plain:
+        return plain
+    try:
+        answers = socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):  # the latter: no name can be that, "etcd..example"
+        return _NONE
+    return frozenset(IPv4Address(each[4][0]) for each in answers)
 
 
 def _usable(address: IPv4Address) -> IPv4Address | None:

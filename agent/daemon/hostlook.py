@@ -63,5 +63,9 @@ def _by_routes(facts: HostFacts) -> frozenset[int]:
 
 
 def same_routes(facts: HostFacts, before: HostFacts | None) -> bool:
-    """Whether others' routes are as they were: rules depend on no other of these facts."""
-    return before is not None and facts.foreign_routes == before.foreign_routes
+    """Whether others' routes and what the host needs are as they were; rules depend on no more."""
+    return (
+        before is not None
+        and facts.foreign_routes == before.foreign_routes
+        and facts.needed == before.needed
+    )

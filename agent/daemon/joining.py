@@ -21,12 +21,14 @@ from agent.kernel.facts import choose_uplink
 from agent.leases.keeper import Keeper, Registration
 from agent.leases.registry import Registry
 from agent.mesh.backends import backend_by_name, backend_names
+from agent.mesh.needed import needed_condition, needed_in
 from agent.mesh.overlap import host_overlaps, networks_in_use
 from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Severity, Uplink
 from agent.settings import Settings
 
 __all__ = ["Joining", "backend_condition", "overlap_condition"]
 
+_KEEPS_HERE = frozenset({"cidr-overlaps-host", "cidr-holds-needed-address"})
 _OVERLAPS_SHOWN = 5
 """A host may have thousands of routes in the mesh's range; a cause is read by people."""
 
@@ -101,7 +103,7 @@ class Joining:
         if known.own is not None or (
             view.config is not None and not any(c.severity is Severity.ERROR for c in found)
         ):
-            stays = any(c.name == "cidr-overlaps-host" and not c.subject for c in found)
+            stays = any(c.name in _KEEPS_HERE and not c.subject for c in found)
             self._register(known, known.uplink, None if stays else view.config)
         return (*held, *found)
 
@@ -135,11 +137,17 @@ class Joining:
         if outside:
             conditions.append(outside_bounds(bounds, outside))
         own = self._own(known)
+        joined = known.own is not None
         for cidr in config.cidrs:
             overlaps = host_overlaps(host, cidr, known.docker, own, leases)
+            needed = needed_in((cidr,), host.needed)
+            found = []
             if overlaps:
-                found = overlap_condition(cidr, overlaps, joined=known.own is not None)
-                conditions.append(replace(found, subject="" if cidr == config.cidr else str(cidr)))
+                found.append(overlap_condition(cidr, overlaps, joined=joined, removable=not needed))
+            if needed:
+                found.append(needed_condition(cidr, needed, joined=joined))
+            subject = "" if cidr == config.cidr else str(cidr)
+            conditions += [replace(each, subject=subject) for each in found]
         if backend_by_name(config.backend) is None:
             conditions.append(backend_condition(config.backend))
         return tuple(conditions)
@@ -163,9 +171,13 @@ class Joining:
                     hint="create the mesh once, on any host: agentctl config init",
                 ),
             )
-        overlaps = host_overlaps(host, self._wanted.cidr, known.docker)
+        cidr = self._wanted.cidr
+        needed = needed_in((cidr,), host.needed)
+        if needed:
+            return (needed_condition(cidr, needed, joined=False),)
+        overlaps = host_overlaps(host, cidr, known.docker)
         if overlaps:
-            return (overlap_condition(self._wanted.cidr, overlaps, joined=False),)
+            return (overlap_condition(cidr, overlaps, joined=False),)
         return self._create_config(self._wanted, {})
 
     def _create_config(
@@ -221,6 +233,7 @@ class Joining:
             move_into=config.cidr if config is not None and config.previous else None,
             former=known.former or former_lease(known.believed, known.own),
             give_back=known.complete and known.has_moved,
+            needed=known.host.needed if known.host else (),
             container=self._container.choose(known, self._settings.firewall.access),
         )
         if registration != self._told:
@@ -272,15 +285,22 @@ class Joining:
         self._past_subnet = None
 
 
-def overlap_condition(cidr: IPv4Network, overlaps: tuple[str, ...], *, joined: bool) -> Condition:
-    """The mesh's CIDR meets what the host already uses; the first of that are named."""
+def overlap_condition(
+    cidr: IPv4Network, overlaps: tuple[str, ...], *, joined: bool, removable: bool = True
+) -> Condition:
+    """The mesh's CIDR meets what the host already uses; the first of that are named.
+
+    Args:
+        removable: Nothing that the host needs lies in the CIDR: one of the routes may lead there.
+    """
     more = len(overlaps) - _OVERLAPS_SHOWN
     what = ", ".join(overlaps[:_OVERLAPS_SHOWN]) + (f" and {more} more" if more > 0 else "")
     return Condition(
         name="cidr-overlaps-host",
         severity=Severity.WARNING if joined else Severity.ERROR,
         cause=f"the mesh's CIDR {cidr} overlaps {what} of this host",
-        hint="choose another CIDR (agentctl config init proposes one), or remove what overlaps",
+        hint="choose another CIDR (agentctl config init proposes one)"
+        + (", or remove what overlaps" if removable else ""),
     )
 
 

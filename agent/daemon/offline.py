@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.daemon.conditions import Standing
-from agent.daemon.endpoint import uplink_now
+from agent.daemon.endpoint import uplink_now, with_needed
 from agent.daemon.finding import source_of
 from agent.daemon.freshness import Freshness
 from agent.daemon.hostlock import holder_of
@@ -216,7 +216,7 @@ def _left(settings: Settings) -> tuple[bool, bool]:
 
 def _with_host(known: Known, settings: Settings, conditions: list[Condition]) -> Known:
     try:
-        facts = read_host_facts(settings.routes.protocol)
+        facts = with_needed(read_host_facts(settings.routes.protocol), settings.etcd.endpoints)
         known = replace(known, host=facts)
         return replace(known, uplink=uplink_now(facts, settings.host, settings.etcd.endpoints))
     except HostmeshError as error:

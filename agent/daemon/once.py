@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
-from agent.daemon.endpoint import uplink_now
+from agent.daemon.endpoint import uplink_now, with_needed
 from agent.daemon.hostlock import HostLock
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.known import Known, own_leases
@@ -131,10 +131,11 @@ def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
 def _world(settings: Settings, *, left: bool) -> World:
     own = host_id(read_machine_id())
     with closing(client_for(settings.etcd)) as client:
-        view = Registry(client, settings.etcd.prefix, bounds=bounds_of(settings)).snapshot()
         endpoints = client.endpoints
+        facts = with_needed(read_host_facts(settings.routes.protocol), endpoints)
+        bounds = replace(bounds_of(settings), needed=facts.needed)
+        view = Registry(client, settings.etcd.prefix, bounds=bounds).snapshot()
     _refuse_doubt(settings, view)
-    facts = read_host_facts(settings.routes.protocol)
     uplink = uplink_now(facts, settings.host, endpoints)
     docker = DockerRoom.of(settings.docker, settings.agent.state_dir).engine.facts()
     lease, former = own_leases(view, own)

@@ -204,6 +204,7 @@ class Routing:
             listing.ours,
             listing.foreign,
             may_delete=may_delete and desired.certain,
+            harmful=world.shuts_off,
         )
 
     def listing(self, world: World) -> RouteListing:

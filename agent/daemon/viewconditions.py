@@ -75,6 +75,11 @@ def config_unusable(problem: str) -> Condition:
             "agentctl config set puts it right; if the mesh shall have that range: add it to"
             " mesh.within in agent.toml, and agentctl reload"
         )
+    elif "which this host needs" in problem:
+        hint = (
+            "choose a CIDR without these addresses: agentctl config set --cidr CIDR; agentctl"
+            " config init proposes one"
+        )
     return Condition(
         name="mesh-config-unusable",
         severity=Severity.ERROR,

@@ -221,7 +221,11 @@ def bounds_of(settings: Settings) -> Bounds:
         copy = copy_file(settings).peek()
     except StateError:
         copy = None
-    return replace(settings.mesh.bounds(), kept=copy.kept if copy else ())
+    bounds = settings.mesh.bounds()
+    if copy is None:
+        return bounds
+    config = copy.view.config
+    return replace(bounds, kept=copy.kept, in_force=config.cidrs if config else ())
 
 
 def _checksum(text: str) -> str:

@@ -68,14 +68,14 @@ class Records:
         revision: At which all of it is true.
         last_config: The last usable config, by which leases are judged while the one in
             etcd is absent or broken: that record's fault must not cost the others.
-        bounds: What this host allows of a config; another one counts as broken.
+        bounds: What this host allows of a config at the moment; another one counts as broken.
     """
 
     keys: Keys
     cluster_id: int
     revision: int
     last_config: MeshConfig | None = None
-    bounds: Bounds = field(default_factory=Bounds)
+    bounds: Callable[[], Bounds] = Bounds
     _config: tuple[MeshConfig | None, str] = (None, "")
     _raw: dict[bytes, Record] = field(default_factory=dict)  # config, and what is not decoded
     _unreadable: dict[bytes, str] = field(default_factory=dict)
@@ -294,7 +294,7 @@ class Records:
             return None, ""
         try:
             config = wire.decode_config(record.value, record.mod_revision)
-            return self.bounds.check(config), ""
+            return self.bounds().check(config), ""
         except ValueError as error:
             return None, quote(str(error))
 

@@ -337,6 +337,7 @@ class Keeper:
             boot_id=self._boot_id,
             started_s=self._started_s,
             container=registration.container,
+            needed=registration.needed,
         )
 
     # --- lease ----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from agent.leases.keys import without_key
 from agent.leases.obstacles import Obstacles, way_out
 from agent.leases.registry import Registry
 from agent.leases.untrusted import parse_object
+from agent.mesh.needed import needed_of_members
 from agent.mesh.reconfigure import left_behind
 from agent.model import (
     LONGEST_SUBNET,
@@ -26,8 +27,8 @@ from agent.model import (
     HostId,
     Lease,
     MeshConfig,
+    Needed,
     View,
-    forbidden_range,
     is_leasable,
 )
 
@@ -68,6 +69,11 @@ class Operator:
         self._registry = registry
         self._client = registry.client
         self._keys = registry.keys
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """URLs of the etcd that is asked."""
+        return self._registry.endpoints
 
     def view(self) -> View:
         """Everything as it is now."""
@@ -188,7 +194,7 @@ class Operator:
             records = self._registry.records()
             record = records.get(key)
             before = None if record is None else _decoded(record)
-            after = self._checked(wished(before))
+            after = self._checked(wished(before), before)
             # What no host of this mesh may use is not in use: a forged lease keeps nothing.
             bounds = self._registry.bounds
             leases = tuple(each for each in records.leases() if not bounds.problem(each.subnet))
@@ -214,11 +220,14 @@ class Operator:
                 return replace(change, after=replace(after, mod_revision=result.revision))
         raise EtcdError("the mesh changes faster than its config can be set")
 
-    def refuse_outside(self, cidr: IPv4Network) -> None:
-        """Raise MeshConfigError when this host would use no mesh in ``cidr``."""
-        refuse_outside(cidr, self._registry.bounds)
+    def refuse_outside(
+        self, cidr: IPv4Network, needed: tuple[Needed, ...], view: View | None
+    ) -> None:
+        """Raise MeshConfigError when this host, or a member, would use no mesh in ``cidr``."""
+        bounds = replace(self._registry.bounds, needed=needed, in_force=())
+        refuse_outside(cidr, bounds, view)
 
-    def _checked(self, config: MeshConfig) -> MeshConfig:
+    def _checked(self, config: MeshConfig, before: MeshConfig | None) -> MeshConfig:
         """Return the config as every host will read it.
 
         Raises:
@@ -228,8 +237,9 @@ class Operator:
             after = wire.decode_config(wire.encode_config(config))
         except ValueError as error:
             raise MeshConfigError(f"this config describes no possible mesh: {error}") from error
+        bounds = replace(self._registry.bounds, in_force=before.cidrs if before else ())
         for cidr in after.cidrs:
-            self.refuse_outside(cidr)
+            refuse_outside(cidr, bounds)
         return after
 
     def _none_joined(self, records: Records) -> list[kv.Compare]:
@@ -286,13 +296,20 @@ def _refuse_odd(config: MeshConfig, subnet: IPv4Network) -> None:
         )
 
 
-def refuse_outside(cidr: IPv4Network, bounds: Bounds) -> None:
-    """Raise MeshConfigError when a host with ``bounds`` would use no mesh in ``cidr``."""
+def refuse_outside(cidr: IPv4Network, bounds: Bounds, view: View | None = None) -> None:
+    """Raise MeshConfigError when a host with ``bounds`` would use no mesh in ``cidr``.
+
+    Args:
+        view: Members' heartbeats say what they need; ``cidr`` may hold nothing of that either.
+    """
     problem = bounds.problem(cidr)
+    reported = tuple(needed_of_members(view, (cidr,))) if view else ()
+    if not problem and reported:
+        problem = f"holds {', '.join(reported)}"
     if not problem:
         return
     hint = "choose another range"
-    if forbidden_range(cidr) is None:
+    if "mesh.within" in problem:
         hint += (
             f", or on every host write within = [{bounds.widened((cidr,))}] under [mesh] in"
             " agent.toml and run agentctl reload"

@@ -61,6 +61,11 @@ class Registry:
         self._claims = Claims(client, self.keys, self.records, wall_clock=wall_clock)
         self._giving_back = GivingBack(client, self.keys, self.records)
 
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """URLs of the etcd that is asked."""
+        return self.client.endpoints
+
     # --- reading --------------------------------------------------------------------------
 
     def snapshot(self) -> View:
@@ -119,7 +124,7 @@ class Registry:
             if found is None:
                 revision = page.revision
                 found = Records(
-                    self.keys, page.cluster_id, revision, last_config, bounds=self.bounds
+                    self.keys, page.cluster_id, revision, last_config, bounds=lambda: self.bounds
                 )
             found.load(page.records)
             total += len(page.records)

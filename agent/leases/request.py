@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from agent.errors import EtcdError
 from agent.leases.rivals import Life
-from agent.model import Backend, DockerState, HostId, Lease
+from agent.model import Backend, DockerState, HostId, Lease, Needed
 
 __all__ = ["ClaimRequest", "GraceError", "LeaseLostError", "Registration"]
 
@@ -75,6 +75,7 @@ class Registration:
         former: The lease that this host still holds from before, by what it knows.
         give_back: Docker has nothing in the former subnet any more.
         container: For the heartbeat: a container's address that peers may ping.
+        needed: For the heartbeat: what this host must reach beside the mesh.
     """
 
     node_address: IPv4Address
@@ -88,3 +89,4 @@ class Registration:
     former: Lease | None = None
     give_back: bool = False
     container: IPv4Address | None = None
+    needed: tuple[Needed, ...] = ()

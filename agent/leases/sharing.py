@@ -43,6 +43,7 @@ class Sharing:
             subnet=_one(beat.subnet, before and before.subnet, lease and lease.subnet, memory),
             agent_version=self._of_all(beat.agent_version),
             boot_id=_one(beat.boot_id, before and before.boot_id),
+            needed=self._of_all(beat.needed),
         )
 
     def lease(

@@ -113,6 +113,15 @@ class Fields:
             return self._absent(name, default)
         return _network(name, found, strict=strict)
 
+    def addresses(self, name: str, most: int) -> tuple[IPv4Address, ...]:
+        """Return a list of at most ``most`` IPv4 addresses, () when absent."""
+        found = self._fields.get(name.lower())
+        if found is None:
+            return ()
+        if not isinstance(found, list) or len(found) > most:
+            raise ValueError(f"{name} is not a list of at most {most}")
+        return tuple(Fields({name: each}).address(name) for each in found)
+
     def networks(self, name: str, most: int) -> tuple[IPv4Network, ...]:
         """Return a list of at most ``most`` IPv4 networks, () when absent."""
         found = self._fields.get(name.lower())

@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.leases.keys import HOST_ID, parse_subnet
 from agent.leases.kv import Record
+from agent.leases.needs import FIELD, decode_needs, encode_needs
 from agent.leases.untrusted import Fields, clean_name, parse_object
 from agent.mesh.ranges import MAX_SUBNETS, count_subnets
 from agent.model import (
@@ -319,6 +320,7 @@ def decode_heartbeat(name: str, record: Record) -> Heartbeat:
         boot_id=fields.text("BootID", default="", longest=64),
         started_s=fields.time_s("Started") or 0.0,
         container=_container(fields, subnet),
+        needed=decode_needs(fields),
     )
 
 
@@ -352,6 +354,7 @@ def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
             "BootID": heartbeat.boot_id or None,
             "Started": heartbeat.started_s,
             "Container": str(heartbeat.container) if heartbeat.container else None,
+            FIELD: encode_needs(heartbeat.needed),
         }
     )
 

@@ -364,10 +364,15 @@ class RouteDelta:
                     self._wanted(key),
                     self._ours_at(key),
                     self._rivals.of(key),
-                    may_delete=may_delete and (may_sweep or key in self._ended),
+                    may_delete=(may_delete and (may_sweep or key in self._ended))
+                    or self._shuts_off(key),
                 )
             )
         return parts.plan()
+
+    def _shuts_off(self, key: RouteKey) -> bool:
+        """Whether a route of ours there cuts the host off: it goes without a view of etcd."""
+        return bool(self._world.needed) and any(map(self._world.shuts_off, self._ours_at(key)))
 
     def applied(self, results: Iterable[OperationResult]) -> None:
         """What the kernel made of a plan; what failed stays due.
@@ -407,6 +412,7 @@ def _frame(world: World) -> tuple[object, ...]:
         world.own_subnets,
         world.uplink,
         on_link_ranges(world),
+        world.needed,
         world.route_protocol,
         world.route_table,
         world.route_metric,

@@ -18,9 +18,19 @@ from types import MappingProxyType
 from typing import Final
 
 from agent.mesh.backends import RouteBackend, backend_by_name, backend_names
+from agent.mesh.needed import needed_in
 from agent.mesh.summary import summarise
 from agent.mesh.world import RouteKey, World, route_key
-from agent.model import Condition, Lease, MeshConfig, Route, RouteKind, Severity, Uplink
+from agent.model import (
+    Condition,
+    Lease,
+    MeshConfig,
+    Route,
+    RouteKind,
+    Severity,
+    Uplink,
+    name_needed,
+)
 
 __all__ = ["DesiredRoutes", "PeerRules", "aggregate_routes", "desired_routes", "on_link_ranges"]
 
@@ -67,10 +77,13 @@ def aggregate_routes(world: World) -> tuple[Route, ...]:
 
     It covers what nobody owns and the own subnet until Docker's bridge has it, so that neither
     ever follows the default gateway (promise 9). A mesh has one CIDR, and while it moves two.
+    None where it would take the place of the default route to an address that this host needs
+    (promise 8).
     """
     if world.config is None:
         return ()
-    return tuple(_unreachable(world, each) for each in world.config.cidrs)
+    routes = (_unreachable(world, each) for each in world.config.cidrs)
+    return tuple(each for each in routes if not world.shuts_off(each))
 
 
 def _unreachable(world: World, destination: IPv4Network) -> Route:
@@ -190,8 +203,22 @@ class PeerRules:
                 hint="set that host to the mesh's backend; until then its subnet is unreachable",
             )
         if peer.subnet in self.world.dead_subnets:
-            return _unreachable(self.world, peer.subnet)
-        return self.backend.peer_route(peer, self.on_link, self.uplink, self.world)
+            outcome: Route | Condition = _unreachable(self.world, peer.subnet)
+        else:
+            outcome = self.backend.peer_route(peer, self.on_link, self.uplink, self.world)
+        if self.world.needed and isinstance(outcome, Route) and self.world.shuts_off(outcome):
+            return self._shut_off(peer)
+        return outcome
+
+    def _shut_off(self, peer: Lease) -> Condition:
+        found = name_needed(needed_in((peer.subnet,), self.world.needed))
+        return Condition(
+            name="peer-refused",
+            subject=str(peer.subnet),
+            cause=f"the lease of {peer.subnet} at {peer.node_address} is not used: it holds"
+            f" {found}, which this host needs",
+            hint="a CIDR without that address: agentctl config set --cidr CIDR --move",
+        )
 
     def _refusal(self, peer: Lease) -> str:
         """Why promise 8 forbids a route to ``peer``, or ""."""

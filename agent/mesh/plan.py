@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -139,6 +139,7 @@ def plan_routes(
     foreign: Iterable[Route],
     *,
     may_delete: bool,
+    harmful: Callable[[Route], bool] = lambda _: False,
 ) -> RoutePlan:
     """Compare everything.
 
@@ -147,6 +148,7 @@ def plan_routes(
         ours: Every route with our protocol, from a complete list.
         foreign: Every other route that may meet ours, from the same complete list.
         may_delete: ``DesiredRoutes.certain`` holds and the grace time is over.
+        harmful: Whether a route of ours that is not desired goes in any case.
     """
     ours_by_key: dict[RouteKey, list[Route]] = {}
     for route in ours:
@@ -162,7 +164,7 @@ def plan_routes(
         rivals = foreign_by_place.get((key.table, key.destination), ()) if foreign_by_place else ()
         parts.add(plan_key(wanted, there, rivals, may_delete=may_delete))
     for there in ours_by_key.values():
-        parts.add(plan_key(None, there, (), may_delete=may_delete))
+        parts.add(plan_key(None, there, (), may_delete=may_delete or any(map(harmful, there))))
     return parts.plan()
 
 

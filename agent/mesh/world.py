@@ -12,7 +12,18 @@ from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from agent.model import DockerFacts, HostFacts, Lease, MeshConfig, Route, Uplink, View
+from agent.model import (
+    DockerFacts,
+    HostFacts,
+    Lease,
+    MeshConfig,
+    Need,
+    Needed,
+    Route,
+    RouteKind,
+    Uplink,
+    View,
+)
 
 __all__ = [
     "MAIN_TABLE",
@@ -123,6 +134,22 @@ class World:
     route_protocol: int = ROUTE_PROTOCOL
     route_table: int = MAIN_TABLE
     route_metric: int = 0
+
+    @property
+    def needed(self) -> tuple[Needed, ...]:
+        """Addresses beside the mesh that this host must reach."""
+        return self.host.needed if self.host else ()
+
+    def shuts_off(self, route: Route) -> bool:
+        """Whether ``route``, one of ours, would lead a needed address away.
+
+        A resolver may be a container of the mesh: the route to its host is no harm then.
+        """
+        unreachable = route.kind == RouteKind.UNREACHABLE
+        return any(
+            each.address in route.destination and (unreachable or each.need is not Need.RESOLVER)
+            for each in self.needed
+        )
 
     @property
     def own_subnets(self) -> tuple[IPv4Network, ...]:

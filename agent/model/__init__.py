@@ -20,7 +20,7 @@ from agent.model.docker import (
     DockerNetwork,
     DockerState,
 )
-from agent.model.host import HostFacts, Link, Route, RouteKind, Uplink
+from agent.model.host import HostFacts, Link, Need, Needed, Route, RouteKind, Uplink, name_needed
 from agent.model.mesh import (
     LONGEST_SUBNET,
     SHORTEST_SUBNET,
@@ -58,6 +58,8 @@ __all__ = [
     "Leases",
     "Link",
     "MeshConfig",
+    "Need",
+    "Needed",
     "Route",
     "RouteKind",
     "SetAside",
@@ -66,5 +68,6 @@ __all__ = [
     "View",
     "forbidden_range",
     "is_leasable",
+    "name_needed",
     "within",
 ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+from agent.model.host import Needed, name_needed
 from agent.model.mesh import MeshConfig, within
 
 __all__ = ["NEVER_IN_A_MESH", "PRIVATE_RANGES", "Bounds", "forbidden_range"]
@@ -43,10 +44,15 @@ class Bounds:
         allowed: ``mesh.within`` of agent.toml.
         kept: CIDRs outside of it that were in use before this host had that setting. They stay
             valid, and nothing else does.
+        needed: Addresses that this host must reach beside the mesh: no CIDR may hold one.
+        in_force: CIDRs that this host uses now. They are not refused for what they hold: the
+            routes in question are left out.
     """
 
     allowed: tuple[IPv4Network | IPv6Network, ...] = PRIVATE_RANGES
     kept: tuple[IPv4Network, ...] = ()
+    needed: tuple[Needed, ...] = ()
+    in_force: tuple[IPv4Network, ...] = ()
 
     def check(self, config: MeshConfig) -> MeshConfig:
         """Return ``config`` if this host may use it.
@@ -64,9 +70,12 @@ class Bounds:
         met = forbidden_range(cidr)
         if met is not None:
             return f"meets {met}, which no mesh may have"
-        if self._allows(cidr) or any(within(cidr, each) for each in self.kept):
-            return ""
-        return f"is outside mesh.within of this host ({', '.join(map(str, self.allowed))})"
+        if not self._allows(cidr) and not any(within(cidr, each) for each in self.kept):
+            return f"is outside mesh.within of this host ({', '.join(map(str, self.allowed))})"
+        held = tuple(each for each in self.needed if each.address in cidr)
+        if held and cidr not in self.in_force:
+            return f"holds {name_needed(held)}, which this host needs"
+        return ""
 
     def outside(self, config: MeshConfig) -> tuple[IPv4Network, ...]:
         """Return the ranges of ``config`` that ``allowed`` does not hold."""

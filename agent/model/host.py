@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-__all__ = ["HostFacts", "Link", "Route", "RouteKind", "Uplink"]
+__all__ = ["HostFacts", "Link", "Need", "Needed", "Route", "RouteKind", "Uplink", "name_needed"]
 
 
 class RouteKind(enum.StrEnum):
@@ -49,12 +49,45 @@ class Link:
     addresses: tuple[IPv4Interface, ...] = ()
 
 
+class Need(enum.StrEnum):
+    """What a host needs an address beside the mesh for."""
+
+    ETCD = "etcd endpoint"
+    GATEWAY = "default gateway"
+    RESOLVER = "resolver"
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """An address without which the host is cut off, and what it is."""
+
+    address: IPv4Address
+    need: Need
+
+    def __str__(self) -> str:
+        return f"the {self.need} {self.address}"
+
+
+_SHOWN = 5
+
+
+def name_needed(found: tuple[Needed, ...]) -> str:
+    """Name addresses and what each is; the first few."""
+    more = len(found) - _SHOWN
+    return ", ".join(map(str, found[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What the kernel says about this host: links with addresses, and every route not ours."""
+    """What the kernel says about this host: links with addresses, and every route not ours.
+
+    Attributes:
+        needed: Addresses that no route of ours may lead elsewhere; none of the host's own.
+    """
 
     links: tuple[Link, ...]
     foreign_routes: tuple[Route, ...]
+    needed: tuple[Needed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import NewType
 
 from agent.model.docker import DockerState
+from agent.model.host import Needed
 
 __all__ = [
     "LONGEST_SUBNET",
@@ -132,6 +133,7 @@ class Heartbeat:
 
     Attributes:
         container: An address in ``subnet`` of a container that runs there and may be pinged.
+        needed: What the host must reach beside the mesh; no CIDR may hold it.
     """
 
     host_id: HostId
@@ -143,6 +145,7 @@ class Heartbeat:
     boot_id: str
     started_s: float
     container: IPv4Address | None = None
+    needed: tuple[Needed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

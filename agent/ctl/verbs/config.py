@@ -23,6 +23,7 @@ __all__ = [
     "config_document",
     "config_sentence",
     "docker0_of",
+    "host_facts",
     "init",
     "occupied",
     "refuse_overlap",
@@ -46,10 +47,8 @@ def init(context: Context) -> int:
         MeshConfigError: There is another config already, or nothing is left to propose.
         SettingsError: The flags describe an impossible mesh.
     """
-    from agent.kernel.facts import read_host_facts  # noqa: PLC0415 - costs 0.2 s
-
     settings = context.settings
-    facts = read_host_facts(settings.routes.protocol)
+    facts = host_facts(settings, settings.etcd.endpoints)
     docker = docker0_of(facts, settings)
     flags = {key: getattr(context.args, name) for name, key in _FLAGS.items()}
     overrides = {key: text for key, text in flags.items() if text is not None}
@@ -64,8 +63,12 @@ def init(context: Context) -> int:
     with direct.registry(settings) as registry:
         from agent.leases.operator import refuse_outside  # noqa: PLC0415 - costs 0.2 s
 
-        refuse_outside(config.cidr, registry.bounds)
+        facts = host_facts(settings, registry.endpoints)
+        bounds = replace(registry.bounds, needed=(), in_force=())
+        refuse_outside(config.cidr, bounds)
         _refuse_overlap(facts, config.cidr, docker)
+        bounds = replace(bounds, needed=facts.needed)
+        refuse_outside(config.cidr, bounds, registry.snapshot())
         stored = registry.create_config(config)
     key = f"{settings.etcd.prefix}/config"
     if replace(stored, mod_revision=0) != replace(config, mod_revision=0):
@@ -136,6 +139,8 @@ def occupied(facts: HostFacts, docker: DockerFacts) -> Iterator[IPv4Network]:
     for route in facts.foreign_routes:
         if route.destination.prefixlen and route.destination != leaving:
             yield route.destination
+    for each in facts.needed:
+        yield IPv4Network(each.address)
 
 
 def _proposal(facts: HostFacts, docker: DockerFacts) -> IPv4Network:
@@ -148,13 +153,18 @@ def _proposal(facts: HostFacts, docker: DockerFacts) -> IPv4Network:
     return found
 
 
+def host_facts(settings: Settings, endpoints: tuple[str, ...]) -> HostFacts:
+    """Look at this host, and at what it needs beside the mesh."""
+    from agent.daemon.endpoint import with_needed  # noqa: PLC0415 - costs 0.2 s
+    from agent.kernel import facts  # noqa: PLC0415 - the same
+
+    return with_needed(facts.read_host_facts(settings.routes.protocol), endpoints)
+
+
 def refuse_overlap(
-    settings: Settings, cidr: IPv4Network, own: tuple[IPv4Network, ...] = ()
+    settings: Settings, facts: HostFacts, cidr: IPv4Network, own: tuple[IPv4Network, ...] = ()
 ) -> None:
     """Raise OverlapError when ``cidr`` meets what this host has, its ``own`` subnets left out."""
-    from agent.kernel.facts import read_host_facts  # noqa: PLC0415 - costs 0.2 s
-
-    facts = read_host_facts(settings.routes.protocol)
     _refuse_overlap(facts, cidr, docker0_of(facts, settings), own)
 
 

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import clean
-from agent.ctl.verbs.config import config_document, config_sentence, refuse_overlap
+from agent.ctl.verbs.config import (
+    config_document,
+    config_sentence,
+    host_facts,
+    refuse_overlap,
+)
 from agent.errors import MeshConfigError, UsageError
 from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.reconfigure import ConfigWish, wished_config
@@ -47,10 +52,13 @@ def run(context: Context) -> int:
 
     with direct.operator(context.settings) as operator:
         if wish.cidr is not None:
-            operator.refuse_outside(wish.cidr)
+            facts = host_facts(context.settings, operator.endpoints)
+            view = operator.view()
+            operator.refuse_outside(wish.cidr, (), None)
             here = direct.own_host_id()
-            own = tuple(each.subnet for each in operator.view().leases if each.host_id == here)
-            refuse_overlap(context.settings, wish.cidr, own if here else ())
+            own = tuple(each.subnet for each in view.leases if each.host_id == here)
+            refuse_overlap(context.settings, facts, wish.cidr, own if here else ())
+            operator.refuse_outside(wish.cidr, facts.needed, view)
         change = operator.config_set(wished, dry=context.args.dry_run)
     _say(context, change)
     return 0

@@ -6,7 +6,7 @@ import os
 import platform
 
 from agent.daemon.doctor.findings import Findings, State
-from agent.daemon.endpoint import uplink_now
+from agent.daemon.endpoint import uplink_now, with_needed
 from agent.kernel.facts import read_host_facts
 from agent.kernel.firewall.variant import Programs
 from agent.kernel.hostchecks import host_conditions
@@ -72,7 +72,7 @@ def look_for_uplink(
     found: list[tuple[HostFacts, Uplink]] = []
 
     def look() -> None:
-        facts = read_host_facts(settings.routes.protocol)
+        facts = with_needed(read_host_facts(settings.routes.protocol), endpoints)
         uplink = uplink_now(facts, settings.host, endpoints)
         findings.add(
             "uplink",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.daemon.doctor.findings import Findings, State
@@ -22,8 +22,9 @@ from agent.leases.registry import Registry
 from agent.leases.request import ClaimRequest
 from agent.leases.selection import Selection
 from agent.mesh.backends import backend_by_name
+from agent.mesh.needed import needed_in, needed_of_members
 from agent.mesh.overlap import host_overlaps
-from agent.model import Backend, HostFacts, HostId, Lease, MeshConfig, Uplink, View
+from agent.model import Backend, HostFacts, HostId, Lease, MeshConfig, Uplink, View, name_needed
 from agent.settings import Settings
 
 __all__ = ["Mesh", "look_at_docker", "look_at_etcd", "look_at_mesh"]
@@ -117,7 +118,9 @@ def look_at_mesh(
     findings: Findings,
 ) -> Mesh | None:
     """The account, the config, overlaps with this host, peers, and the subnet it would get."""
-    registry = Registry(client, settings.etcd.prefix, bounds=bounds_of(settings))
+    needed = host[0].needed if host else ()
+    bounds = replace(bounds_of(settings), needed=needed)
+    registry = Registry(client, settings.etcd.prefix, bounds=bounds)
     own = host_id(read_machine_id())
     records = registry.records()
     view = records.view()
@@ -203,17 +206,29 @@ def _config(settings: Settings, view: View, findings: Findings) -> MeshConfig | 
 def _overlap(
     host: HostFacts, config: MeshConfig, own: Lease | None, view: View, findings: Findings
 ) -> None:
-    found = host_overlaps(host, config.cidr, None, (own.subnet,) if own else (), view.by_subnet)
-    if not found:
-        findings.add("overlap", State.OK, f"nothing of this host lies in {config.cidr}")
-        return
     state = State.FAIL if own is None else State.WARN
-    findings.add(
-        "overlap",
-        state,
-        f"{config.cidr} meets {', '.join(found[:5])}",
-        "remove it, or give the mesh another CIDR: agentctl config set",
-    )
+    needed = needed_in(config.cidrs, host.needed)
+    reported = tuple(needed_of_members(view, config.cidrs))
+    for words, how in ((name_needed(needed), state), (", ".join(reported), State.WARN)):
+        if words:
+            findings.add(
+                "overlap",
+                how,
+                f"{config.cidr} holds {words}",
+                "give the mesh a CIDR without it: agentctl config set --cidr CIDR --move",
+            )
+    found = host_overlaps(host, config.cidr, None, (own.subnet,) if own else (), view.by_subnet)
+    if not found and not needed:
+        findings.add("overlap", State.OK, f"nothing of this host lies in {config.cidr}")
+    elif found:
+        # One of these routes may be the way to what the host needs.
+        remove = "" if needed else "remove it, or "
+        findings.add(
+            "overlap",
+            state,
+            f"{config.cidr} meets {', '.join(found[:5])}",
+            f"{remove}give the mesh another CIDR: agentctl config set",
+        )
 
 
 def _peers(view: View, own: HostId, uplink: Uplink, config: MeshConfig, findings: Findings) -> None:

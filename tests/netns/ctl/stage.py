@@ -42,16 +42,21 @@ done
 class Node:
     """One host with an agent that can be started, ended and asked."""
 
-    def __init__(self, host: Host, number: int, folder: Path, extra: str = "") -> None:
+    def __init__(
+        self, host: Host, number: int, folder: Path, extra: str = "", etcd: str = ETCD
+    ) -> None:
         self.host = host
         self.name = f"node{number}"
         self.address = f"192.0.2.{number}"
         self.folder = folder / self.name
         self.folder.mkdir(mode=0o755)
         (self.folder / "machine-id").write_text(f"{number:032x}\n")
+        self.resolv_conf = self.folder / "resolv.conf"
+        self.resolv_conf.write_text("nameserver 127.0.0.53\n")
         self.settings = self.folder / "agent.toml"
         self.settings.write_text(
-            f'[etcd]\nendpoints = ["{_URL}"]\ncall_timeout_s = 1\n[host]\nname = "{self.name}"\n'
+            f'[etcd]\nendpoints = ["http://{etcd}:2379"]\ncall_timeout_s = 1\n'
+            f'[host]\nname = "{self.name}"\n'
             f'[agent]\nstate_dir = "{self.folder}/state"\nrun_dir = "{self.folder}/run"\n'
             f'[docker]\nmanage = false\nsocket = "{self.folder}/docker.sock"\n'
             f"[routes]\nsweep_grace_s = 0\n{extra}"
@@ -80,7 +85,9 @@ class Node:
         return self.host.call(run)
 
     def _mounts(self) -> list[str]:
-        script = f'mount --bind {self.folder}/machine-id /etc/machine-id && exec "$@"'
+        files = {"machine-id": "/etc/machine-id", "resolv.conf": "/etc/resolv.conf"}
+        binds = [f"mount --bind {self.folder}/{ours} {at}" for ours, at in files.items()]
+        script = " && ".join([*binds, 'exec "$@"'])
         return ["unshare", "--mount", "sh", "-c", script, "sh"]
 
     def _for_everyone(self) -> list[str]:
@@ -165,21 +172,27 @@ class Node:
 class Stage:
     """A LAN, an etcd, and nodes."""
 
-    def __init__(self, nodes: int, extra: str = "") -> None:
+    def __init__(self, nodes: int, extra: str = "", etcd_behind_gateway: str = "") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="hm-ctl-", dir="/dev/shm"))
         self.folder.chmod(0o755)
         self.lan = Lan()
         self._etcd_host = self.lan.add(f"{ETCD}/24")
+        self._etcd_at = etcd_behind_gateway or ETCD
+        if etcd_behind_gateway:
+            self._etcd_host.ip(f"address add {etcd_behind_gateway}/32 dev lo")
         self._etcd: subprocess.Popen[bytes] | None = None
         self.start_etcd()
         self.nodes = [
-            Node(self.lan.add(f"192.0.2.{number}/24"), number, self.folder, extra)
+            Node(self.lan.add(f"192.0.2.{number}/24"), number, self.folder, extra, self._etcd_at)
             for number in range(1, nodes + 1)
         ]
+        for node in self.nodes if etcd_behind_gateway else ():
+            node.host.ip(f"route add default via {ETCD}")
 
     def start_etcd(self) -> None:
         command = [str(etcdlab.binaries() / "etcd"), "--data-dir", str(self.folder / "etcd")]
-        command += ["--listen-client-urls", _URL, "--advertise-client-urls", _URL]
+        urls = ",".join(f"http://{each}:2379" for each in sorted({ETCD, self._etcd_at}))
+        command += ["--listen-client-urls", urls, "--advertise-client-urls", urls]
         command += ["--log-level", "error", "--logger", "zap"]
 
         def popen() -> subprocess.Popen[bytes]:

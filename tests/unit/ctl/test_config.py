@@ -54,6 +54,7 @@ class FakeRegistry:
         self.config: MeshConfig | None = None
         self.problem = ""
         self.bounds = Bounds()
+        self.endpoints = ()
 
     def create_config(self, config: MeshConfig) -> MeshConfig:
         """As the real one: what is there wins and is returned."""

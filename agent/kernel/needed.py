@@ -1,0 +1,59 @@
+"""Which addresses this host needs beside the mesh; reading only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from agent.mesh.needed import gateways
+from agent.model import HostFacts, Need, Needed
+
+__all__ = ["needed_addresses"]
+
+_RESOLVERS: Final = ("etc/resolv.conf", "run/systemd/resolve/resolv.conf")
+"""The second is what systemd-resolved asks itself, while the first names its own address."""
+_MOST: Final = 16
+_MOST_BYTES: Final = 64 * 1024
+
+
+def needed_addresses(
+    host: HostFacts, endpoints: Iterable[IPv4Address], root: Path = Path("/")
+) -> tuple[Needed, ...]:
+    """Return etcd's endpoints, the resolvers and the default gateways, no address of this host.
+
+    Args:
+        host: A fresh look.
+        endpoints: Addresses of etcd's endpoints, as far as they are known.
+        root: Where the file system begins, for tests.
+    """
+    own = {each.ip for link in host.links for each in link.addresses}
+    found = (
+        *(Needed(each, Need.ETCD) for each in sorted(endpoints)),
+        *(Needed(each, Need.GATEWAY) for each in gateways(host)),
+        *(Needed(each, Need.RESOLVER) for name in _RESOLVERS for each in _resolvers(root / name)),
+    )
+    others = (
+        each
+        for each in dict.fromkeys(found)
+        if each.address not in own and not each.address.is_loopback
+    )
+    return tuple(islice(others, _MOST))
+
+
+def _resolvers(path: Path) -> Iterator[IPv4Address]:
+    """Yield the name servers of a resolv.conf; a file that cannot be read names none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(_MOST_BYTES)
+    except OSError:
+        return
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver":
+            try:
+                yield IPv4Address(words[1])
+            except ValueError:  # IPv6
+                continue
