@@ -383,7 +383,7 @@ class HostAgent:
             boot_id=self._boot_id,
             endpoint=self._finding.endpoint,
             wanted=self._settings.mesh.config(),
-            past_subnet=copied.subnet if copied else None,
+            past=copied,
             host_name=name,
         )
 

@@ -40,7 +40,7 @@ class Joining:
         registry: To create the config with, or to give a lease back.
         host_id, boot_id: This host, in this life.
         wanted: The config that settings bring ([mesh]), None when they bring none.
-        past_subnet: The subnet of this host's own copy, None when it has none.
+        past: The lease of this host's own copy, None when it has none.
         host_name: As peers and operators should see it.
     """
 
@@ -54,7 +54,7 @@ class Joining:
         boot_id: str,
         endpoint: EndpointAddress,
         wanted: MeshConfig | None,
-        past_subnet: IPv4Network | None,
+        past: Lease | None,
         host_name: str,
     ) -> None:
         self._settings = settings
@@ -67,7 +67,7 @@ class Joining:
         self._release_job = Background("lease-not-given-back")
         self._endpoint = endpoint
         self._wanted = wanted
-        self._past_subnet = past_subnet
+        self._past = past
         self._host_name = host_name
         self._graced = False
         self._told: Registration | None = None
@@ -223,12 +223,14 @@ class Joining:
 
     def _register(self, known: Known, uplink: Uplink, config: MeshConfig | None) -> None:
         """Say what to keep; ``config``: where to move to, None while that may not be done."""
+        had = known.own or self._past
         registration = Registration(
             node_address=uplink.node_address,
             host_name=self._host_name,
             docker_state=known.docker_state,
             avoid=self._avoid(known),
-            wanted_subnet=known.own.subnet if known.own else self._past_subnet,
+            wanted_subnet=had.subnet if had else None,
+            past=self._past,
             may_change_subnet=known.own is None or self._may_restart_docker(known),
             move_into=config.cidr if config is not None and config.previous else None,
             former=known.former or former_lease(known.believed, known.own),
@@ -248,8 +250,8 @@ class Joining:
         """
         if known.own is not None:
             return known.own_subnets
-        if self._past_subnet is not None:
-            return (self._past_subnet,)
+        if self._past is not None:
+            return (self._past.subnet,)
         view = known.alarming or known.believed
         past = view.memory.get(self._host_id) if view is not None else None
         if past is None:
@@ -282,7 +284,7 @@ class Joining:
     def forget(self) -> None:
         """Begin anew: the host leaves, and what it had by its copy is for others to have."""
         self._told = None
-        self._past_subnet = None
+        self._past = None
 
 
 def overlap_condition(

@@ -70,7 +70,7 @@ class Claims:
             for _ in range(_ROUNDS):
                 records = self._read()
                 view = _usable(records.view(), self._keys)
-                held = _held(view, request)
+                held = _held(view, request) or self._damaged(records, request)
                 if held is not None:
                     self._refuse_rival(held, request)
                     adopted = self._adopt(held, request)
@@ -174,6 +174,16 @@ class Claims:
             raise
         except (LeaseLostError, ClaimConflict):
             return None
+
+    def _damaged(self, records: Records, request: ClaimRequest) -> Lease | None:
+        """The lease that this host had, where its record was overwritten and cannot be read."""
+        past = request.past
+        if past is None or request.beside is not None:
+            return None
+        key = self._keys.subnet(past.subnet)
+        if key not in records.unreadable:
+            return None
+        return past if _is_damaged(past, records.get(key)) else None
 
     def _refuse_rival(self, held: Lease, request: ClaimRequest) -> None:
         """Raise IdentityInUseError when the lease of this identity may be a live clone's."""

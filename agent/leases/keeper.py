@@ -351,6 +351,7 @@ class Keeper:
             boot_id=self._boot_id,
             cleared=cleared,
             avoid=registration.avoid,
+            past=registration.past,
             ttl_s=self._settings.ttl_s,
             memory_ttl_s=self._settings.memory_ttl_s,
         )

@@ -29,6 +29,8 @@ class ClaimRequest:
         wanted: The subnet that the host had, by its own copy or by Docker's settings.
         only_wanted: Take ``wanted`` or nothing, and do not mind ``avoid`` for it: it is in
             use, and Docker may not be restarted for another.
+        past: The lease by the host's own copy: where its record cannot be read and its key never
+            went away, it is written again.
         registering: The host's own copy says that it holds ``wanted``. Claiming that does
             not wait for a replaced etcd's grace time.
         beside: A subnet that the host holds and keeps: while the mesh moves to another CIDR
@@ -47,6 +49,7 @@ class ClaimRequest:
     avoid: tuple[IPv4Network, ...] = ()
     wanted: IPv4Network | None = None
     only_wanted: bool = False
+    past: Lease | None = None
     registering: bool = False
     beside: IPv4Network | None = None
     cleared: frozenset[IPv4Address] = frozenset()
@@ -69,6 +72,7 @@ class Registration:
         docker_state: Whether Docker has the subnet; goes into the heartbeat.
         avoid: Networks that this host sees elsewhere; no new subnet overlaps them.
         wanted_subnet: What the host had, by its own copy or by Docker's settings.
+        past: The lease that the host had, by its own copy.
         may_change_subnet: Another subnet will do, too: nothing runs on the wanted one.
         backend: How packets travel to this host.
         move_into: The mesh's new CIDR: a lease outside it is exchanged for one inside.
@@ -83,6 +87,7 @@ class Registration:
     docker_state: DockerState
     avoid: tuple[IPv4Network, ...] = ()
     wanted_subnet: IPv4Network | None = None
+    past: Lease | None = None
     may_change_subnet: bool = True
     backend: str = Backend.HOST_GW
     move_into: IPv4Network | None = None

@@ -66,7 +66,7 @@ def test_promise_4_whoever_brings_the_config_has_new_claims_wait_for_holders(
             boot_id="1" * 32,
             endpoint=EndpointAddress((), on_change=lambda: None),
             wanted=None if copied else config(),
-            past_subnet=None,
+            past=None,
             host_name="host1",
         )
         known = _known(mesh, config() if copied else None)

@@ -128,6 +128,27 @@ def test_promise_2_a_live_hosts_damaged_record_is_repaired_and_not_obeyed(
     directory.stop()
 
 
+def test_promise_2_a_record_that_was_damaged_while_its_host_was_off_is_its_own_again(
+    mesh: Registry,
+) -> None:
+    """By its copy, which says since when the key has been there."""
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.update(REGISTRATION)
+        lease = eventually(held(heard))
+    mesh.client.txn("w", [], [kv.put(mesh.keys.subnet(lease.subnet), b"{")])
+    again = Heard()
+    with keep(mesh, again) as keeper:
+        keeper.update(replace(REGISTRATION, wanted_subnet=lease.subnet, past=lease))
+        assert eventually(held(again)).subnet == lease.subnet
+    assert mesh.snapshot().lease_of(host(1))
+    past = replace(lease, create_revision=lease.create_revision - 1)
+    mesh.client.txn("w", [], [kv.put(mesh.keys.subnet(lease.subnet), b"{")])
+    wish = request(1, wanted=lease.subnet, past=past, only_wanted=True)
+    with pytest.raises(ClaimConflict):
+        mesh.claim(wish)
+
+
 def test_promise_1_a_damaged_record_that_another_host_may_own_is_left_alone(
     mesh: Registry,
 ) -> None:

@@ -28,6 +28,7 @@ from agent.model import (
     View,
 )
 from agent.settings import EtcdSettings, load_settings
+from tests.unit.small_mesh import lease
 
 pytestmark = pytest.mark.unit
 
@@ -98,7 +99,7 @@ def joining(past: IPv4Network | None = None) -> tuple[Joining, Told]:
         boot_id="b" * 32,
         endpoint=EndpointAddress((), on_change=lambda: None),
         wanted=None,
-        past_subnet=past,
+        past=None if past is None else replace(lease(0), subnet=past),
         host_name="one",
     )
     return made, keeper
