@@ -243,6 +243,7 @@ def test_promise_5_a_boot_has_no_moment_at_which_strangers_reach_a_container(mes
         assert str(host.container_address("web")) == address
         assert ":FORWARD ACCEPT" in "\n".join(host.iptables())
         knocking.wait_asked(knocking.asked + 50)
+        assert knocking.answered == []
         assert not mesh.two.ping(address, wait_s=1), "what opens waits for Docker's answer"
         host.run(["ln", "-s", "/run/docker.sock", late])
         mesh.lab.wait_ready(60, [host.name])
