@@ -16,6 +16,7 @@ import pytest
 from hostmesh_lab import images
 from hostmesh_lab.capture import ECHO_REQUEST, Capture
 from hostmesh_lab.errors import LabError
+from hostmesh_lab.host import Host
 from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.wait import wait_until
@@ -115,3 +116,16 @@ def test_promise_9_the_doctor_finds_nothing_wrong_with_a_healthy_member(mesh: La
         document = json.loads(done.stdout)
         wrong = [each for each in document["checks"] if each["state"] != "ok"]
         assert (done.returncode, document["member"], wrong) == (0, True, []), host.name
+
+
+def test_promise_9_ping_is_green_from_container_to_container(mesh: Lab) -> None:
+    for host, peer in itertools.permutations(mesh.hosts.values(), 2):
+
+        def steps(host: Host = host, peer: Host = peer) -> dict[str, str]:
+            done = host.agentctl("ping", peer.name, "-o", "json", check=False)
+            found = json.loads(done.stdout)["steps"]
+            assert done.returncode == 0, found
+            return {each["step"]: each["result"] for each in found}
+
+        wait_until(lambda: set(steps().values()) == {"ok"}, 45, "heartbeats to name the containers")
+        assert {"rules", "docker0", "container"} <= set(steps())
