@@ -227,11 +227,12 @@ class Records:
                 problem = quote(str(error))
         if record is not None and problem:
             self._unreadable[key] = problem
-        if record is not None and (problem or kind in _OTHERS):
-            self._raw[key] = replace(record, value=b"")
-        elif record is not None and value is None:
+        if record is not None and key == self.keys.config and not problem:
             # A value that is much too large is not worth the memory.
             self._raw[key] = replace(record, value=record.value[: MAX_VALUE_BYTES + 1])
+        elif record is not None and (problem or value is None or kind in _OTHERS):
+            # Other programs may keep any number of keys here: they cost their names.
+            self._raw[key] = replace(record, value=b"")
         self._keep(key, kind, name, value)
         if problem:
             self._remember(name, key, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -51,6 +52,33 @@ def test_the_raw_value_of_a_decoded_record_is_not_kept() -> None:
         assert record is not None
         assert record.value == b""
         assert record.mod_revision in (2, 3)
+
+
+def test_promise_10_unknown_keys_and_oversized_values_cost_their_names_only() -> None:
+    """In a snapshot and as events, whatever number of them another program writes."""
+    count, size = 400, 64 * 1024
+    folders = ("networks", "subnets", "hosts", "memory", "reservations", "clones", "other/deep")
+    keys = [f"/hostmesh/{folders[n % len(folders)]}/{n}".encode() for n in range(count)]
+
+    def large(key: bytes, revision: int) -> Record:
+        return Record(key, bytes(size), mod_revision=revision, create_revision=revision)
+
+    records = loaded()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        records.load(large(key, 5) for key in keys[::2])
+        records.apply(Event(key, large(key, 6), 6) for key in keys[1::2])
+        view = records.view()
+        now, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (now - before) / count < 2048
+    unknown = sum(each.split(b"/")[2] in (b"networks", b"other") for each in keys)
+    assert len(view.set_aside) == count - unknown + 1
+    found = records.get(keys[0])
+    assert found is not None
+    assert (found.value, found.mod_revision) == (b"", 5)
 
 
 def test_later_views_still_have_config_and_leases() -> None:
