@@ -86,7 +86,8 @@ class Joining:
         """
         host = self._settings.host
         etcd = self._endpoint.address
-        return choose_uplink(facts, host.uplink, etcd, node_address=host.node_address)
+        mesh = self._registry.bounds.in_force
+        return choose_uplink(facts, host.uplink, etcd, node_address=host.node_address, mesh=mesh)
 
     def step(self, known: Known) -> tuple[Condition, ...]:
         """Go one step towards membership, or say what stands in the way."""

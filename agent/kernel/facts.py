@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
 from typing import Final
 
@@ -28,7 +28,7 @@ from agent.kernel.codec import (
 )
 from agent.kernel.netlink import NetlinkSocket
 from agent.mesh.world import ROUTE_PROTOCOL
-from agent.model import HostFacts, Link, Route, Uplink
+from agent.model import OWN_BRIDGE, HostFacts, Link, Route, Uplink
 
 __all__ = ["PathTo", "choose_uplink", "path_to", "read_host_facts", "uplink_target"]
 
@@ -36,6 +36,7 @@ _LOCAL_TABLE: Final = 255
 _SCOPE_LINK: Final = 253
 _ROUTE_TO: Final = "route to "
 _HOST_ROUTE: Final = 32
+_DOCKERS_BRIDGE: Final = re.compile(rf"docker0|docker_gwbridge|br-[0-9a-f]{{12}}|{OWN_BRIDGE}")
 
 
 def read_host_facts(protocol: int = ROUTE_PROTOCOL, known: HostFacts | None = None) -> HostFacts:
@@ -130,6 +131,7 @@ def choose_uplink(
     route_to: IPv4Address | None = None,
     *,
     node_address: IPv4Address | None = None,
+    mesh: tuple[IPv4Network, ...] = (),
     lookup: Callable[[IPv4Address], PathTo] = path_to,
 ) -> Uplink:
     """The interface that carries the node address.
@@ -137,10 +139,12 @@ def choose_uplink(
     Args:
         facts: A fresh look at the host.
         setting: ``""``, an interface's name, a CIDR that holds its address, ``route to ADDRESS``,
-            or a regular expression for the whole of its name; tried in this order.
+            or a regular expression for the whole of its name; tried in this order. A CIDR and an
+            expression never choose a bridge of Docker's or a link inside the mesh.
         route_to: An etcd endpoint's address: without a setting, the way there decides. When it
             is this very host, or None, the default route does.
         node_address: The address to use on it, where the interface has several.
+        mesh: The mesh's CIDRs, as far as they are known.
         lookup: How to ask the kernel for a path.
 
     Raises:
@@ -149,7 +153,7 @@ def choose_uplink(
     setting = setting.strip()
     if not setting and node_address is not None:
         return _by_network(facts, IPv4Network(node_address))
-    chosen = _by_setting(facts, setting, route_to, lookup)
+    chosen = _by_setting(facts, setting, route_to, mesh, lookup)
     if node_address is None or node_address == chosen.node_address:
         return chosen
     link = next(each for each in facts.links if each.index == chosen.index)
@@ -166,6 +170,7 @@ def _by_setting(
     facts: HostFacts,
     setting: str,
     route_to: IPv4Address | None,
+    mesh: tuple[IPv4Network, ...],
     lookup: Callable[[IPv4Address], PathTo],
 ) -> Uplink:
     if not setting:
@@ -175,10 +180,18 @@ def _by_setting(
     named = next((link for link in facts.links if link.name == setting), None)
     if named is not None:
         return _uplink(facts, named, None)
+    others = replace(facts, links=tuple(e for e in facts.links if not _is_containers(e, mesh)))
     network = _parse_network(setting)
     if network is not None:
-        return _by_network(facts, network)
-    return _by_pattern(facts, setting)
+        return _by_network(others, network)
+    return _by_pattern(others, setting)
+
+
+def _is_containers(link: Link, mesh: tuple[IPv4Network, ...]) -> bool:
+    """Whether a link leads to this host's containers: no peer is reached by it."""
+    if link.kind == "bridge" and _DOCKERS_BRIDGE.fullmatch(link.name):
+        return True
+    return any(each.ip in cidr for each in link.addresses for cidr in mesh)
 
 
 def uplink_target(setting: str, route_to: IPv4Address | None) -> IPv4Address | None:

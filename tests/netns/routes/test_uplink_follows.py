@@ -90,3 +90,25 @@ def test_other_routes_are_no_reason_to_look(one: Host, ways: list[KernelEvent], 
 )
 def test_which_route_decides(setting: str, target: str | None) -> None:
     assert uplink_target(setting, ETCD) == (IPv4Address(target) if target else None)
+
+
+@pytest.mark.parametrize("bridge", ["docker0", "br-0123456789ab", "hostmesh0", "mesh-web"])
+def test_a_cidr_or_a_pattern_chooses_no_link_to_the_hosts_own_containers(
+    host: Host, bridge: str
+) -> None:
+    """Made before the uplink, so that it comes first; unless it is named literally."""
+    host.ip(f"link add {bridge} type bridge")
+    host.ip(f"addr add 10.64.3.1/24 dev {bridge}")
+    host.ip(f"link set {bridge} up")
+    host.ip("link add eth0 type veth peer name eth0-peer")
+    host.ip("addr add 10.9.0.1/24 dev eth0")
+    host.ip("link set eth0 up")
+    host.ip("link set eth0-peer up")
+
+    def chosen_in_mesh(setting: str) -> str:
+        facts = host.call(read_host_facts)
+        return host.call(lambda: choose_uplink(facts, setting, mesh=(CIDR,))).name
+
+    for setting in ("10.0.0.0/8", ".*[0-9b]", f"{bridge}|eth0"):
+        assert chosen_in_mesh(setting) == "eth0"
+    assert chosen_in_mesh(bridge) == bridge
