@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from ipaddress import IPv4Address, IPv4Network
 from types import TracebackType
 from typing import Self
 
@@ -26,10 +27,11 @@ for line in sys.stdin:
 
 
 def lease_record(number: int) -> tuple[str, str, str]:
-    """Return the destination, key and value of a flannel lease outside the stage's own subnets."""
-    subnet = f"10.{96 + number // 256}.{number % 256}.0"
+    """Return the destination, key and value of a flannel lease in the upper half of the CIDR."""
+    subnet = IPv4Network((int(IPv4Address("10.96.0.0")) + number * 128, 25))
     value = {"PublicIP": f"192.0.2.{10 + number % 80}", "BackendType": "host-gw"}
-    return f"{subnet}/24", f"/hostmesh/subnets/{subnet}-24", json.dumps(value)
+    key = f"/hostmesh/subnets/{subnet.network_address}-{subnet.prefixlen}"
+    return str(subnet), key, json.dumps(value)
 
 
 class Lines:
