@@ -58,7 +58,7 @@ class Node:
             f'[etcd]\nendpoints = ["http://{etcd}:2379"]\ncall_timeout_s = 1\n'
             f'[host]\nname = "{self.name}"\n'
             f'[agent]\nstate_dir = "{self.folder}/state"\nrun_dir = "{self.folder}/run"\n'
-            f'[docker]\nmanage = false\nsocket = "{self.folder}/docker.sock"\n'
+            '[docker]\nmanage = false\nsocket = "/run/no-docker-here/docker.sock"\n'
             f"[routes]\nsweep_grace_s = 0\n{extra}"
         )
         self.settings.chmod(0o644)
