@@ -63,11 +63,12 @@ class OwnHeartbeat:
             life = Life(wished.host_id, wished.boot_id, wished.node_address, cleared)
             self._registry.rivals.refuse(life)
         unchanged = wished == self._said and not self._doubted
-        alive = unchanged and self._registry.client.keep_alive(self._written.etcd_lease_id) > 0
+        lease_id = self._written.etcd_lease_id
+        # Writing the key does not prolong its etcd lease: a host that writes often would lapse.
+        kept = self._said is not None and self._registry.client.keep_alive(lease_id) > 0
+        alive = unchanged and kept
         if not alive:
-            self._written = self._registry.heartbeat(
-                wished, self._ttl_s, self._written.etcd_lease_id, cleared=cleared
-            )
+            self._written = self._registry.heartbeat(wished, self._ttl_s, lease_id, cleared=cleared)
         self._said, self._doubted = wished, False
         self.due_s = self._clock() + jittered(self._ttl_s / BEATS_PER_TTL)
         return unchanged and not alive

@@ -190,6 +190,20 @@ def test_a_record_that_is_damaged_again_and_again_is_a_condition(mesh: Registry)
         assert mesh.snapshot().lease_of(host(1))
 
 
+def test_a_heartbeat_that_is_written_again_and_again_does_not_lapse(mesh: Registry) -> None:
+    """Each doubt writes it; only keeping its etcd lease alive prolongs it."""
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.update(REGISTRATION)
+        eventually(held(heard))
+        until_s = time.monotonic() + 1.5 * SHORT.heartbeat_ttl_s
+        while time.monotonic() < until_s:
+            keeper.hold()
+            keeper.resume()
+            time.sleep(0.3)
+            assert host(1) in mesh.snapshot().heartbeats
+
+
 def test_reserve_says_what_is_in_the_way_though_it_is_not_used(mesh: Registry) -> None:
     operator = Operator(mesh)
     lease = mesh.claim(request(1, wanted=IPv4Network("10.66.0.0/16")))
