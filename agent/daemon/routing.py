@@ -89,6 +89,7 @@ class Routing:
         self._delta = RouteDelta(protocol)
         self._pacer = Pacer(protocol=protocol, jitter=lambda: jittered(1.0))
         self._must_list = True
+        self._listed_in: tuple[IPv4Network, ...] | None = None
         self._uplink: tuple[Uplink | None, Link | None] = (None, None)
         self._log = structlog.get_logger("agent.routes")
 
@@ -134,7 +135,9 @@ class Routing:
         """
         self._delta.world_changed(world)
         self._follow_uplink(world)
-        if self._must_list or self._delta.needs_list:
+        # Of foreign routes elsewhere nothing is known: one may stand where ours would go.
+        moved = _ranges(world) != self._listed_in
+        if moved or self._must_list or self._delta.needs_list:
             self._list(world)
         now_s = self._clock()
         plan = self._delta.plan(may_delete=may_delete, may_sweep=may_sweep)
@@ -225,6 +228,7 @@ class Routing:
     def _list(self, world: World) -> None:
         listing = self._table.list_routes(within=_ranges(world), same=self._delta.same)
         self._delta.actual_listed(listing.ours, listing.foreign)
+        self._listed_in = _ranges(world)
         self._must_list = False
 
     def _tell(self, done: tuple[Operation, ...]) -> None:

@@ -36,8 +36,8 @@ def node(stage: Stage) -> Iterator[Node]:
     eventually(lambda: "mesh-config-unusable" not in conditions(stage.nodes[0]), 20)
 
 
-def config(stage: Stage, **ours: object) -> None:
-    value = {"Network": CIDR, "SubnetLen": 24, "Backend": {"Type": "host-gw"}}
+def config(stage: Stage, cidr: str = CIDR, **ours: object) -> None:
+    value = {"Network": cidr, "SubnetLen": 24, "Backend": {"Type": "host-gw"}}
     value |= {"Hostmesh": ours} if ours else {}
     assert stage.etcdctl("put", "/hostmesh/config", json.dumps(value)).returncode == 0
 
@@ -112,6 +112,23 @@ def test_some_ranges_are_no_meshs_whatever_the_host_allows(
     stage.etcdctl("put", "/hostmesh/config", json.dumps(value))
     eventually(lambda: cidr in str(conditions(node).get("mesh-config-unusable")), 20)
     assert routes(node) == before
+
+
+def test_promise_5_an_operators_route_in_a_changed_cidr_keeps_working(
+    stage: Stage, node: Node
+) -> None:
+    """Of another metric than ours, and there before the range was the mesh's."""
+    moved = "172.16.0.0/12"
+    node.host.ip(f"route add {moved} via 192.0.2.100 metric 100")
+    try:
+        config(stage, cidr=moved, Previous=[CIDR])
+        found = raised(node, "route-conflict")
+        assert f"{moved} via 192.0.2.100" in found["cause"]
+        assert moved not in routes(node)
+        assert "192.0.2.100" in node.host.ip("route get 172.16.5.1")
+    finally:
+        config(stage)
+        node.host.ip(f"route del {moved} metric 100")
 
 
 def test_a_range_that_was_in_use_before_the_setting_stays_valid_and_no_other() -> None:
