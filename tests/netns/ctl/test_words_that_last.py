@@ -99,7 +99,7 @@ def test_a_join_waits_for_a_leave_that_runs(stage: Stage, node: Node, tmp_path: 
     gate = tmp_path / "gate"
     gate.touch()
     node.stop(signal.SIGKILL)
-    node.start(blocked("Leaver._clean", gate) + "membership._JOIN_WAITS_S = 1\n")
+    node.start(blocked("Leaver._give_docker_back", gate) + "membership._JOIN_WAITS_S = 1\n")
     subnet = eventually(node.subnet, 20)
     leave = ask(node, "leave")
     eventually(gate.with_suffix(".reached").exists, 20)
