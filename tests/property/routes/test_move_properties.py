@@ -108,12 +108,21 @@ def test_promises_5_and_8_no_rule_opens_more_than_the_two_cidrs(found: list[IPv4
     for network in wants.networks:
         assert network.subnet.subnet_of(own) or network.subnet.subnet_of(former)
     chains = our_chains(wants)
-    for bodies in (rules for table in chains.values() for rules in table.values()):
-        for words in map(str.split, bodies):
-            for option in ("-s", "-d"):
-                if option in words:
-                    named = IPv4Network(words[words.index(option) + 1])
-                    assert named.subnet_of(OLD) or named.subnet_of(NEW)
+    senders = chains["raw"]["HOSTMESH-SENDERS"]
+    assert not any("ACCEPT" in words.split() for words in senders), "it only closes"
+    opening = [
+        words
+        for table in chains.values()
+        for name, rules in table.items()
+        if name != "HOSTMESH-SENDERS"
+        for words in map(str.split, rules)
+        if "HOSTMESH-SENDERS" not in words
+    ]
+    for words in opening:
+        for option in ("-s", "-d"):
+            if option in words:
+                named = IPv4Network(words[words.index(option) + 1])
+                assert named.subnet_of(OLD) or named.subnet_of(NEW)
     post = " ".join(chains["nat"]["HOSTMESH-POSTROUTING"])
     for source in (own, former):
         for dest in (OLD, NEW):

@@ -109,8 +109,12 @@ def test_an_agent_that_goes_is_waited_for(
     thread.join()
     second.__exit__(None, None, None)
     told = [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()]
-    assert told[0].startswith("hostmesh-agent is not running here")
-    assert told[1:] == ["hostmesh-agent answers again"]
+    *away, back = told
+    if away[0].startswith("hostmesh-agent broke off"):  # it ended between question and answer
+        away.pop(0)
+    assert len(away) == 1
+    assert away[0].startswith("hostmesh-agent is not running here")
+    assert back == "hostmesh-agent answers again"
 
 
 def test_an_agent_that_cannot_tell_yet_is_waited_for(
