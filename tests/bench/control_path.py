@@ -32,14 +32,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6, help="bursts")
     arguments = parser.parse_args()
     bench = Bench("control_path")
-    stage = Stage(2)
-    try:
-        stage.start()
-        with Arrivals(stage.nodes[0]) as arrivals:
-            one_by_one(bench, arrivals, arguments.leases)
-            bursts(bench, arrivals, arguments.burst, arguments.rounds)
-    finally:
-        stage.close()
+    with Stage(2).running() as stage, Arrivals(stage.nodes[0]) as arrivals:
+        one_by_one(bench, arrivals, arguments.leases)
+        bursts(bench, arrivals, arguments.burst, arguments.rounds)
     sys.exit(bench.finish())
 
 

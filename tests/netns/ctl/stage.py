@@ -14,9 +14,10 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.etcd.support import etcdlab
 from tests.netns.netlab import Host, Lan, eventually
@@ -236,6 +237,15 @@ class Stage:
         for node in self.nodes:
             node.start()
         eventually(lambda: all(self._joined(node) for node in self.nodes), 30)
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Start it, and remove everything of it afterwards."""
+        try:
+            self.start()
+            yield self
+        finally:
+            self.close()
 
     def _joined(self, node: Node) -> bool:
         status = node.document("status")

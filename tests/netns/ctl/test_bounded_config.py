@@ -21,12 +21,8 @@ FORGED = ("8.8.8.0/24", "169.254.169.0/24")
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    made = Stage(2)
-    try:
-        made.start()
+    with Stage(2).running() as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

@@ -33,12 +33,8 @@ RouteTable.list_routes = refused
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    made = Stage(2)
-    try:
-        made.start()
+    with Stage(2).running() as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

@@ -17,14 +17,9 @@ _BURST_S = 3.0
 
 @pytest.fixture(scope="module")
 def arrivals() -> Iterator[Arrivals]:
-    stage = Stage(1)
-    try:
-        stage.start()
-        with Arrivals(stage.nodes[0]) as made:
-            made.one(0)
-            yield made
-    finally:
-        stage.close()
+    with Stage(1).running() as stage, Arrivals(stage.nodes[0]) as made:
+        made.one(0)
+        yield made
 
 
 def test_a_new_lease_becomes_a_route_without_waiting_for_more(arrivals: Arrivals) -> None:

@@ -116,12 +116,8 @@ def _set(wanted: int | set[int]) -> set[int]:
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    made = Stage(2)
-    try:
-        made.start()
+    with Stage(2).running() as made:
         yield made
-    finally:
-        made.close()
 
 
 @contextmanager

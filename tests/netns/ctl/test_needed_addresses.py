@@ -20,12 +20,8 @@ CIDR, COVERS = "10.64.0.0/10", "10.0.0.0/8"
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    made = Stage(2, etcd_behind_gateway=ETCD)
-    try:
-        made.start()
+    with Stage(2, etcd_behind_gateway=ETCD).running() as made:
         yield made
-    finally:
-        made.close()
 
 
 def write(stage: Stage, cidr: str, **ours: object) -> None:

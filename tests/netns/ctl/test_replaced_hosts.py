@@ -21,12 +21,8 @@ GRACE_S = 3
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    made = Stage(1, extra=f"[lease]\nempty_cluster_grace_s = {GRACE_S}\n")
-    try:
-        made.start()
+    with Stage(1, extra=f"[lease]\nempty_cluster_grace_s = {GRACE_S}\n").running() as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

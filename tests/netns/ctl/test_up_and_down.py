@@ -20,12 +20,8 @@ pytestmark = pytest.mark.netns
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    made = Stage(2)
-    try:
-        made.start()
+    with Stage(2).running() as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

@@ -20,12 +20,8 @@ pytestmark = pytest.mark.netns
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    made = Stage(3)
-    try:
-        made.start()
+    with Stage(3).running() as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture
