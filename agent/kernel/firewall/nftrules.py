@@ -18,6 +18,8 @@ from agent.kernel.codec import attributes
 __all__ = ["NftRule", "Rules", "decode_rule", "drops_all", "passes"]
 
 _ACCEPT, _DROP, _JUMP, _GOTO, _RETURN = 1, 0, -3, -4, -5
+_A_VERDICT: Final = 2
+"""NFTA_DATA_VERDICT."""
 _DEPTH: Final = 16
 """As deep as the kernel lets chains jump (NFT_JUMP_STACK_SIZE)."""
 _HARMLESS: Final = frozenset({"counter", "log"})
@@ -55,8 +57,10 @@ class NftRule:
         for each in self.expressions:
             if each.name == "reject":
                 return _DROP, ""
-            if each.name == "immediate":
-                data = dict(attributes(dict(attributes(each.said.get(2, b""), 0)).get(2, b""), 0))
+            # It also loads the value of "meta mark set 5", which decides nothing.
+            given = dict(attributes(each.said.get(2, b""), 0)) if each.name == "immediate" else {}
+            if _A_VERDICT in given:
+                data = dict(attributes(given[_A_VERDICT], 0))
                 code = int.from_bytes(data.get(1, b""), signed=True)
                 return code, data.get(2, b"").rstrip(b"\0").decode("utf-8", "replace")
         return None, ""

@@ -22,7 +22,7 @@ def nft_tables(rig: Rig, family: int, tables: tuple[str, ...], *lines: str) -> I
     def run(word: str, *more: str) -> None:
         made = [f"nft.table('{word}', name='{table}')" for table in tables]
         script = (
-            "from pyroute2.nftables.expressions import genex\n"
+            "from pyroute2.nftables.expressions import genex, verdict\n"
             "from pyroute2.nftables.main import NFTables\n"
             f"with NFTables(nfgen_family={family}) as nft:\n"
         )
@@ -65,6 +65,27 @@ def test_chains_of_nft_that_drop_what_they_do_not_accept_are_told(bare: Rig) -> 
     found = {each["name"]: each for each in told if each["name"] in NFT_CONDITIONS}
     assert {name: each["subject"] for name, each in found.items()} == NFT_CONDITIONS
     assert {each["severity"] for each in found.values()} == {"warning"}
+
+
+def test_a_rule_that_only_sets_a_mark_decides_nothing(bare: Rig) -> None:
+    """nft loads the mark by the same expression as a verdict."""
+    chain = "nft.chain('add', table='filter', name='forward', hook='forward', type='filter', {})"
+    value = "{'attrs': [('NFTA_DATA_VALUE', bytes([5, 0, 0, 0]))]}"
+    mark = ", ".join(
+        (
+            f"genex('immediate', {{'DREG': 1, 'DATA': {value}}})",
+            "genex('meta', {'KEY': 3, 'SREG': 1})",
+        )
+    )
+    rules = [
+        f"nft.rule('add', table='filter', chain='forward', expressions=([{mark}]{accept},))"
+        for accept in ("", " + verdict(1)")
+    ]
+    with nft_tables(bare, 1, ("filter",), chain.format("policy=0"), *rules):
+        bare.reopen(bare.variant)
+        told = bare.firewall("apply")["conditions"]
+        bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER))
+    assert "operator-nft-chain" not in {each["name"] for each in told}
 
 
 def test_rules_in_the_other_variant_are_moved(bare: Rig) -> None:
