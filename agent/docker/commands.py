@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -90,5 +91,6 @@ class Commands:
                 if time.monotonic() < deadline_s:
                     continue
             os.killpg(process.pid, 9)
-            process.wait(_KILL_WAIT_S)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it waits in the kernel
+                process.wait(_KILL_WAIT_S)
             return None

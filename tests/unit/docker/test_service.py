@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.docker import commands
 from agent.docker.checker import FileChecker
 from agent.docker.commands import CommandResult, Commands, Stopped
 from agent.docker.processes import DaemonProcess, ProcessTable, read_routes
@@ -67,6 +68,15 @@ def test_promise_10_a_command_that_hangs_is_ended_with_its_children() -> None:
     assert result.status is None
     assert time.monotonic() - started_s < 3
     assert "no end within 0.3 s" in result.last_lines
+
+
+def test_promise_10_a_command_that_cannot_be_killed_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits in the kernel, for a disk or a network file system."""
+    monkeypatch.setattr(commands, "_KILL_WAIT_S", 0.0)
+    result = Commands().run(["sleep", "60"], 0.1)
+    assert result.status is None
 
 
 def test_a_command_that_is_not_there() -> None:
