@@ -100,25 +100,30 @@ class ProcessTable:
 
     def _find(self) -> tuple[DaemonProcess, int] | None:
         if self._systemd.exists():
-            units = self._units(_UNIT, "*.socket")
-            pid = _main_pid(units.get(_UNIT, {}))
+            units = self._units(_UNIT)
+            pid = _main_pid(units.get(_UNIT, {})) if units else 0
             if pid:
                 return self._read(pid)
             # A socket of systemd's is not connected to: that would start Docker.
-            for unit in units.values():
+            sockets = self._units("*.socket") if units else None
+            if sockets is None:
+                return None
+            for unit in sockets.values():
                 if unit.get("ActiveState") == "active" and self._socket_is_of(unit):
                     service = unit.get("Triggers", "").partition(" ")[0] or _UNIT
-                    pid = _main_pid(self._units(service).get(service, {}))
+                    pid = _main_pid((self._units(service) or {}).get(service, {}))
                     return self._read(pid) if pid else None
         pid = self._listener()
         found = self._read(pid) if pid else None
         return found if found and self._is_called_dockerd(pid) else None
 
-    def _units(self, *names: str) -> Mapping[str, Mapping[str, str]]:
-        """Return what systemd says of units, by their names."""
+    def _units(self, name: str) -> Mapping[str, Mapping[str, str]] | None:
+        """Return what systemd says of units, by their names; None when it does not answer."""
         wanted = "--property=Id,MainPID,ActiveState,Triggers,Listen"
-        shown = self._runner.run(("systemctl", "show", wanted, *names), _QUERY_TIMEOUT_S).output
-        units = [_properties(text) for text in shown.split("\n\n")]
+        shown = self._runner.run(("systemctl", "show", wanted, name), _QUERY_TIMEOUT_S)
+        if shown.status != 0:
+            return None
+        units = [_properties(text) for text in shown.output.split("\n\n")]
         return {unit["Id"]: unit for unit in units if "Id" in unit}
 
     def _socket_is_of(self, unit: Mapping[str, str]) -> bool:

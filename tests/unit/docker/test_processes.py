@@ -25,11 +25,14 @@ class Systemd:
 
     def __init__(self, *units: str) -> None:
         self.units = units
+        self.status: int | None = 0
         self.asked: list[tuple[str, ...]] = []
 
     def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
         assert timeout_s > 0
         self.asked.append(tuple(argv))
+        if self.status != 0:
+            return CommandResult(self.status, "no end within 5 s")
         names = argv[3:]
         shown = [
             text
@@ -65,6 +68,16 @@ def docker(pid: int) -> str:
 def table(tmp_path: Path, systemd: Systemd | None, api: Path = API) -> ProcessTable:
     folder = tmp_path if systemd else tmp_path / "none"
     return ProcessTable(api, runner=systemd or Systemd(), systemd=folder, proc=tmp_path)
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A socket that this process listens on, in a folder that may be trusted."""
+    monkeypatch.setattr(processes, "why_replaceable", lambda _: "")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "docker.sock"))
+        listener.listen(8)
+        yield tmp_path / "docker.sock"
 
 
 def test_docker_is_the_main_process_of_its_unit_whatever_others_are_called(tmp_path: Path) -> None:
@@ -122,22 +135,23 @@ def test_a_docker_that_systemd_would_start_is_not_connected_to(tmp_path: Path) -
             listener.accept()
 
 
+@pytest.mark.parametrize("status", [None, 1])
+def test_while_systemd_does_not_answer_nothing_is_connected_to(
+    tmp_path: Path, api: Path, status: int | None
+) -> None:
+    """The socket may be systemd's."""
+    systemd = Systemd(docker(10))
+    systemd.status = status
+    process(tmp_path, OWN, "dockerd")
+    assert table(tmp_path, systemd, api).dockerd() is None
+
+
 def test_the_service_of_the_socket_may_have_another_name(tmp_path: Path) -> None:
     api = tmp_path / "docker.sock"
     unit = f"Id=mine.socket\nActiveState=active\nTriggers=mine.service\nListen={api} (Stream)\n"
     process(tmp_path, 12, "dockerd")
     systemd = Systemd(docker(0), unit, "Id=mine.service\nMainPID=12\n")
     assert table(tmp_path, systemd, api).dockerd_pid() == 12
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A socket that this process listens on, in a folder that may be trusted."""
-    monkeypatch.setattr(processes, "why_replaceable", lambda _: "")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "docker.sock"))
-        listener.listen(8)
-        yield tmp_path / "docker.sock"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="root's processes are looked for")
