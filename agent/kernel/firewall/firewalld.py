@@ -31,6 +31,7 @@ _TIMEOUT_S: Final = 15.0
 _PAUSE_S: Final = 60.0
 """After an error, and where another program keeps taking sources away."""
 _SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+_OFFLINE: Final = "firewall-offline-cmd"
 _NOT_RUNNING: Final = 252
 """firewall-cmd's exit status for NOT_RUNNING."""
 _SOURCES: Final = re.compile(r"^ *sources: *(.*)$", re.MULTILINE)
@@ -90,10 +91,10 @@ class FirewallCmd:
         Raises:
             DependencyMissing, FirewallError: It could not be done.
         """
-        present = self._run("firewall-offline-cmd", "", _ZONE, "--list-sources").split()
+        present = self._run(_OFFLINE, "", _ZONE, "--list-sources").split()
         options = [f"--remove-source={each}" for each in sources if each in present]
         if options:
-            self._run("firewall-offline-cmd", "", _ZONE, *options)
+            self._run(_OFFLINE, "", _ZONE, *options)
 
     def _run(self, name: str, *arguments: str, fine: int = 0) -> str:
         program = shutil.which(name, path=self._path)
@@ -121,7 +122,7 @@ class FirewallCmd:
             words = (done.stderr.strip() or done.stdout.strip())[-_LAST_WORDS:]
             raise FirewallError(
                 f"{' '.join((name, *argv[1:]))} failed with status {done.returncode}: {words}",
-                hint="systemctl status firewalld",
+                hint=f"systemctl {'start' if name == _OFFLINE else 'status'} firewalld",
             )
         return done.stdout
 

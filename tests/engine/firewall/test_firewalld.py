@@ -160,7 +160,7 @@ def test_sources_that_were_removed_come_back_and_leave_needs_no_firewalld(mesh: 
 
 @pytest.mark.full
 @pytest.mark.parametrize("options", [pytest.param(BOOTED, id="booted")])
-def test_the_hardened_unit_keeps_firewalld_in_order_over_a_reboot(
+def test_the_hardened_unit_keeps_firewalld_in_order_over_a_reboot_and_leaves_without_it(
     make_lab: Callable[[LabOptions], AbstractContextManager[Lab]], options: LabOptions
 ) -> None:
     """firewalld starts before Docker then, which makes a zone and maybe a policy of its own."""
@@ -178,3 +178,9 @@ def test_the_hardened_unit_keeps_firewalld_in_order_over_a_reboot(
         lab.wait_ready(60)
         wait_until(lambda: reached(lab, webs) == [True] * 3, 60, "the mesh after a reboot")
         assert two.conditions() == {}
+        two.systemctl("stop", "firewalld")
+        two.remove_container("web")
+        two.agentctl("leave")
+        zone = two.read_file("/etc/firewalld/zones/trusted.xml")
+        assert "10.64.0.0/10" not in zone
+        assert one.address not in zone
