@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -172,9 +173,20 @@ def test_flannel_hosts_are_named_that_would_leave_and_their_time_left_is_told(
 
 
 def test_config_set_refuses_a_cidr_that_this_host_uses(mesh: Registry, ctl: Run) -> None:
-    """The loopback interface is all this namespace has."""
     assert mesh.config() is not None
-    assert ctl("config", "set", "--cidr", "127.0.0.0/8") == OverlapError.exit_code
+    change = ["ip", "address", "add", "172.30.0.1/24", "dev", "lo"]
+    subprocess.run(change, check=True)
+    try:
+        status = ctl("config", "set", "--cidr", "172.30.0.0/16", "--move")
+    finally:
+        subprocess.run([*change[:2], "del", *change[3:]], check=True)
+    assert status == OverlapError.exit_code
+
+
+def test_config_set_refuses_a_cidr_that_no_mesh_may_have(mesh: Registry, ctl: Run) -> None:
+    assert mesh.config() is not None
+    for cidr in ("127.0.0.0/8", "169.254.0.0/16"):
+        assert ctl("config", "set", "--cidr", cidr, "--move") == MeshConfigError.exit_code
 
 
 def test_a_move_is_said_with_who_has_not_moved_and_finished_by_word(
