@@ -82,17 +82,22 @@ def _judged(connection: NetlinkSocket, payload: bytes) -> NftChain | None:
     if own or table == _DOCKERS:
         return None
     policy_drops = _number(said.get(_C_POLICY)) == _DROP
+    if not policy_drops:
+        # The table of a chain that drops nothing may be large: kube-proxy's has 10,000 rules.
+        last = _rules(connection, family, said[_C_TABLE], said[_C_NAME]).get(name, ())[-1:]
+        if not any(map(drops_all, last)):
+            return None
     rules = _rules(connection, family, said[_C_TABLE])
-    last = rules.get(name, ())[-1:]
-    if not policy_drops and not any(map(drops_all, last)):
-        return None
     how = "policy drop" if policy_drops else "a last rule that drops or rejects"
     return NftChain(_FAMILIES[family], table, name, how, policy_drops, rules)
 
 
-def _rules(connection: NetlinkSocket, family: int, table: bytes) -> Rules:
-    """The table's rules, by chain, in order."""
+def _rules(
+    connection: NetlinkSocket, family: int, table: bytes, chain: bytes | None = None
+) -> Rules:
+    """Return the rules of a table, or of one chain in it, by chain and in order."""
     asked = _MESSAGE.pack(family, 0, 0) + _attribute(_R_TABLE, table)
+    asked += b"" if chain is None else _attribute(_R_CHAIN, chain)
     found: dict[str, list[NftRule]] = {}
     for payload in connection.dump(_GET_RULE, asked, "listing nft rules"):
         said = dict(attributes(payload, _MESSAGE.size))

@@ -88,6 +88,28 @@ def test_a_rule_that_only_sets_a_mark_decides_nothing(bare: Rig) -> None:
     assert "operator-nft-chain" not in {each["name"] for each in told}
 
 
+COUNT_DECODED = """
+from agent.kernel.firewall import nftchains
+found, decode = [], nftchains.decode_rule
+nftchains.decode_rule = lambda raw: found.append(raw) or decode(raw)
+print(nftchains.dropping_chains(), len(found))
+"""
+
+
+def test_the_rules_of_a_table_that_drops_nothing_are_not_read(bare: Rig) -> None:
+    """Those of its chain in the forward hook are: the last of them could drop."""
+    chains = (
+        "nft.chain('add', table='kube', name='forward', hook='forward', type='filter', policy=1)",
+        "nft.chain('add', table='kube', name='services')",
+    )
+    rules = [
+        f"nft.rule('add', table='kube', chain='{chain}', expressions=(verdict(1),))"
+        for chain in ("forward", "services", "services", "services")
+    ]
+    with nft_tables(bare, 2, ("kube",), *chains, *rules):
+        assert bare.host.run(sys.executable, "-c", COUNT_DECODED).strip() == "() 1"
+
+
 def test_rules_in_the_other_variant_are_moved(bare: Rig) -> None:
     other = "legacy" if bare.variant == "nft" else "nft"
     bare.reopen(other)
