@@ -17,8 +17,8 @@ from agent.model import Access
 __all__ = ["NamedContainer"]
 
 _CALM_S: Final = 30.0
-"""A container that starts is named this long after the last change: one that crashes and starts
-again for ever must not cost etcd, and with it every host, a write each time."""
+"""Name a container this long after the last change at the earliest. Containers that end and start
+all the time must not cost etcd, and with it every host, a write each time."""
 
 
 class NamedContainer:
@@ -43,9 +43,7 @@ class NamedContainer:
         if self._named in found:
             return self._named
         calm = self._changed_s is None or self._clock() - self._changed_s >= _CALM_S
-        if self._named is None and not calm:
-            return None
-        chosen = next(iter(found), None)
+        chosen = next(iter(found), None) if calm else None
         if chosen != self._named:
             self._named, self._changed_s = chosen, self._clock()
         return chosen
