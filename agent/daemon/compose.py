@@ -13,7 +13,7 @@ from types import FrameType
 
 import structlog
 
-from agent import __version__
+from agent import __version__, asker
 from agent.daemon.answers import Answers
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.control import ControlServer, MetricsServer
@@ -400,5 +400,7 @@ class HostAgent:
             remove=lambda: self._loop.ask(self._loop.remove_all),
             restore=restore,
             forget=self._copy_file.forget,
-            follow=lambda *, left: self._loop.ask(lambda: self._loop.set_left(left=left)),
+            follow=lambda remember, *, left: self._loop.ask(
+                lambda: self._loop.set_left(remember, left=left), is_waiting=asker.current()
+            ),
         )

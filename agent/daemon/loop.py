@@ -170,8 +170,12 @@ class Loop:
         """Take everything of ours out of the kernel; called through a :class:`Command`."""
         return self._rooms.passes.kernel.remove()
 
-    def set_left(self, *, left: bool) -> None:
-        """Follow the operator's word; called through a :class:`Command`."""
+    def set_left(self, remember: Callable[[], None], *, left: bool) -> None:
+        """Remember a leave or join and follow it; called through a :class:`Command`.
+
+        An order that was withdrawn must not be remembered: the next start would carry it out.
+        """
+        remember()
         known = self._snapshot.known
         self._update(known=known.set_left(left=left))
         self._host.again()

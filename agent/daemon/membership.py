@@ -65,15 +65,16 @@ class Done:
 
 
 class Follow(Protocol):
-    """Tells the agent that runs what the operator said."""
+    """Has the running agent remember and follow what the operator said, or do neither."""
 
-    def __call__(self, *, left: bool) -> object:
-        """Whether this host has left."""
+    def __call__(self, remember: Callable[[], None], *, left: bool) -> object:
+        """Call ``remember``; ``left``: whether this host has left."""
         ...
 
 
-def _nobody_follows(*, left: bool) -> None:
+def _only_remember(remember: Callable[[], None], *, left: bool) -> None:
     del left
+    remember()
 
 
 class Leaver:
@@ -89,7 +90,7 @@ class Leaver:
         restore: Gives Docker its former configuration back, as the order says: (done, todo).
         forget: Deletes the host's own copy of the mesh: when it joins again, what it holds
             is what etcd says, not what the copy remembers.
-        follow: Tells the agent that runs what the operator said: whether this host has left.
+        follow: Has the running agent follow what the operator said.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Leaver:
         self._remove = remove
         self._restore = restore
         self._forget = forget
-        self._follow = follow or _nobody_follows
+        self._follow = follow or _only_remember
         self._one = threading.Lock()
         self._finished: set[str] = set()
         self._left_over: tuple[str, ...] = ()
@@ -125,10 +126,10 @@ class Leaver:
 
         Raises:
             Refused: Another leave or join is under way.
+            CannotTell: The running agent did not begin in time, and nothing was done.
         """
         with self._alone("leave", _LEAVE_WAITS_S):
-            self._state.set_left(left=True)
-            self._follow(left=True)
+            self._follow(lambda: self._state.set_left(left=True), left=True)
             self._finished.clear()
             return self._run(Order(force=force))
 
@@ -154,9 +155,8 @@ class Leaver:
         with self._alone("join", _JOIN_WAITS_S):
             if not self._state.left:
                 return False
-            self._state.set_left(left=False)
+            self._follow(lambda: self._state.set_left(left=False), left=False)
             self._left_over = ()
-            self._follow(left=False)
             return True
 
     def clean(self) -> Done:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from agent.daemon import compose, parts, routing
 from agent.daemon.events import ViewSeen
+from agent.daemon.loop import Loop
 from agent.daemon.state import StateFile
+from agent.errors import CannotTell
 from agent.kernel.facts import read_host_facts
 from agent.model import HostFacts, View
 from agent.settings import load_settings
@@ -41,6 +47,46 @@ def test_promise_6_a_link_that_was_down_for_long_is_served_as_soon_as_it_is_up(
     member.host.ip("link set eth0 up")
     eventually(member.is_right, 1.5)
     eventually(lambda: "route-refused" not in member.conditions(), 5)
+
+
+@contextmanager
+def stuck(loop: Loop) -> Iterator[None]:
+    """Keep the loop's thread busy, and let other commands wait a moment only."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        go_on.wait(20)
+
+    ask = loop.ask
+    hanging = threading.Thread(target=lambda: ask(hang), daemon=True)
+    hanging.start()
+    assert begun.wait(20)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "ask", partial(ask, timeout_s=0.2))
+        try:
+            yield
+        finally:
+            go_on.set()
+            hanging.join(20)
+
+
+def test_promise_6_a_leave_or_join_that_is_not_begun_in_time_is_not_remembered(
+    member: Member,
+) -> None:
+    """It is reported as not done: the next start of the agent must not carry it out."""
+    loop, leaver, state = member.agent._loop, member.agent._leaving, member.agent._state
+    with stuck(loop), pytest.raises(CannotTell, match="nothing was done"):
+        leaver.leave()
+    assert not state.left
+    assert not loop.snapshot.known.left
+    leaver._follow(lambda: state.set_left(left=True), left=True)
+    with stuck(loop), pytest.raises(CannotTell, match="nothing was done"):
+        leaver.join()
+    assert state.left
+    assert leaver.join(), "what was not done is done when it is asked again"
+    assert not state.left
+    assert not loop.snapshot.known.left
 
 
 def test_promise_10_a_container_or_a_network_of_dockers_costs_no_list_of_the_routes(
