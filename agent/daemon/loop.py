@@ -195,6 +195,7 @@ class Loop:
         self._update(known=known.accepted(self._wall_clock()))
         self._pin()
         self._grace.end()
+        self._rooms.watch_range(self._snapshot.known)
         self._rooms.passes.world_changed()
         return True
 

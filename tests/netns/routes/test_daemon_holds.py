@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,17 @@ def test_promise_6_a_leave_or_join_that_is_not_begun_in_time_is_not_remembered(
     assert leaver.join(), "what was not done is done when it is asked again"
     assert not state.left
     assert not loop.snapshot.known.left
+
+
+def test_an_accepted_config_is_the_one_in_force(member: Member) -> None:
+    """Its ranges are watched and are not refused for what they hold, before any later view."""
+    other = replace(CONFIG, previous=(IPv4Network("10.128.0.0/10"),))
+    view = View(cluster_id=2, revision=50, config=other, leases=(member.own, PEER))
+    member.agent._loop.post(ViewSeen(view))
+    eventually(lambda: "etcd-alarm" in member.conditions())
+    assert member.agent._registry.bounds.in_force == CONFIG.cidrs
+    assert member.agent._loop.ask(member.agent._loop.accept)
+    assert member.agent._registry.bounds.in_force == other.cidrs
 
 
 def test_promise_10_a_container_or_a_network_of_dockers_costs_no_list_of_the_routes(
