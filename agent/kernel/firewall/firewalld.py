@@ -8,6 +8,7 @@ Sources: firewall-cmd(1), firewall-offline-cmd(1).
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -28,6 +29,8 @@ __all__ = ["FirewallCmd", "Firewalld", "SourceRecord"]
 
 _ZONE: Final = "--zone=trusted"
 _TIMEOUT_S: Final = 15.0
+_BUDGET_S: Final = 30.0
+"""For all runs of one pass: the loop waits for them, and systemd ends a loop that waits 60 s."""
 _PAUSE_S: Final = 60.0
 """After an error, and where another program keeps taking sources away."""
 _SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -55,8 +58,13 @@ class FirewallCmd:
     """firewall-cmd on the zone `trusted`. Each run has a deadline and a minimal environment."""
 
     def __init__(self, path: str | None = None) -> None:
+        self._until_s = math.inf
         own = os.environ.get("PATH", os.defpath) if path is None else path
         self._path = os.pathsep.join((own, *_SBIN))
+
+    def begin(self) -> None:
+        """Begin a pass: its runs together get half a minute, counted from now."""
+        self._until_s = time.monotonic() + _BUDGET_S
 
     def sources(self, *, permanent: bool) -> frozenset[str]:
         """The zone's sources.
@@ -101,6 +109,7 @@ class FirewallCmd:
         if program is None:
             raise DependencyMissing(f"{name} is not on PATH", hint="apt-get install firewalld")
         argv = [program, *filter(None, arguments)]
+        timeout_s = min(_TIMEOUT_S, max(0.0, self._until_s - time.monotonic()))
         try:
             done = subprocess.run(
                 argv,
@@ -109,12 +118,12 @@ class FirewallCmd:
                 text=True,
                 errors="replace",
                 check=False,
-                timeout=_TIMEOUT_S,
+                timeout=timeout_s,
                 env={"PATH": self._path, "LC_ALL": "C"},
             )
         except subprocess.TimeoutExpired as error:
             raise FirewallError(
-                f"{name} did not end within {_TIMEOUT_S:g} s", hint="systemctl status firewalld"
+                f"{name} did not end within {timeout_s:.1f} s", hint="systemctl status firewalld"
             ) from error
         except OSError as error:
             raise FirewallError(f"{name} cannot be run: {error.strerror}") from error
@@ -181,6 +190,7 @@ class Firewalld:
 
     def _settle(self, wants: FirewallWants) -> tuple[tuple[str, ...], bool]:
         """What was done, and whether the next pass may look again at once."""
+        self.command.begin()
         running = [chain for chain in self.chains() if chain.table == FIREWALLD]
         wanted = tuple(shown(source) for source in mesh_sources(wants))
         stale = set(self.record.firewalld_sources) - set(wanted)
@@ -201,6 +211,7 @@ class Firewalld:
         ours = self.record.firewalld_sources
         if not ours:
             return ()
+        self.command.begin()
         try:
             if self.command.running():
                 return self._remove(set(ours))
