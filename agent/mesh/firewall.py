@@ -298,6 +298,7 @@ def _odd_bridge(network: DockerNetwork) -> Condition:
         name="network-bridge-unusable",
         subject=network.name,
         cause=f"bridge name {network.bridge!r} of Docker network {network.name} cannot be"
-        " written in a firewall rule; the network is closed to the mesh",
+        " written in a firewall rule; the network is closed to the mesh, and its containers can"
+        " send with any source address",
         hint="make the network again with another com.docker.network.bridge.name",
     )

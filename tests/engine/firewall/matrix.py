@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from hostmesh_lab.host import Host
 from hostmesh_lab.lab import Lab
@@ -108,6 +108,8 @@ class Scene:
     addresses: dict[str, str] = field(default_factory=dict)
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(tested host, pair) to how many probes got what they must."""
+    macs: dict[str, str] = field(default_factory=dict)
+    """Of the bridge that a container is on, as its host has it."""
     _at: dict[str, Prober] = field(default_factory=dict)
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -151,6 +153,7 @@ class Scene:
                 said = _await_running(host, name)
                 inside = ("nsenter", "-t", str(said["State"]["Pid"]), "-n", "--")
                 self._start(f"{name}@{host.name}", host, inside)
+                self.macs[f"{name}@{host.name}"] = _mac_of_bridge(host, said)
                 self.addresses[f"{name}@{host.name}"] = str(host.container_address(name))
         for prober in self._at.values():
             prober.wait()
@@ -195,12 +198,14 @@ class Scene:
     def _ask(self, probes: Sequence[Probe]) -> list[str | None]:
         """What each probe got; of a forged one its source, if the other side has seen it.
 
+        They go as frames to the bridge: an internal network has no route that would send them.
         A true packet from the same host behind the forged ones says that they had time.
         """
         forged = [each for each in probes if each.how == "forge"]
         for each in forged:
-            self._at[each.by].ask("forge", to=each.to, port=81, source=each.source)
-            self._at[each.by].answers(1)
+            by, mac = self._at[each.by], self.macs[each.by]
+            number = by.ask("forge", to=each.to, port=81, source=each.source, mac=mac)
+            assert by.answers(1)[number] == "sent"
         true = [each for each in probes if each.how != "forge"]
         got = dict(zip(true, reach(self._at, true, _TIMEOUT_S), strict=True))
         names = {address: name for name, address in self.addresses.items()}
@@ -260,7 +265,7 @@ class Scene:
             by: f"{self.addresses[f'{by}@{here}'].rpartition('.')[0]}.250" for by in _NETWORKS
         }
         for by, neighbour in (("open0", "shown"), ("shown", "other"), ("vault", "open0")):
-            for to in (there, f"open0@{there}"):
+            for to in (there, f"open0@{there}", here):
                 for source in (_ELSEWHERE, nobody[neighbour]):
                     probe = Probe(f"{by}@{here}", self.addresses[to], "forge", source)
                     yield Wanted("forged", here, probe, None)
@@ -305,12 +310,19 @@ def _publish(host: Host, name: str) -> list[str]:
     return [f"{port}:80", f"{port}:80/udp"] if port else []
 
 
-def _await_running(host: Host, name: str) -> dict[str, dict[str, object]]:
+def _mac_of_bridge(host: Host, said: dict[str, dict[str, Any]]) -> str:
+    ((name, network),) = said["NetworkSettings"]["Networks"].items()
+    bridge = "docker0" if name == "bridge" else f"br-{network['NetworkID'][:12]}"
+    shown = json.loads(host.run(["ip", "-j", "link", "show", bridge]).stdout)
+    return str(shown[0]["address"])
+
+
+def _await_running(host: Host, name: str) -> dict[str, dict[str, Any]]:
     deadline = time.monotonic() + 30
     while True:
         said = json.loads(host.docker("inspect", name).stdout)[0]
         if said["State"]["Running"] and said["State"]["Pid"]:
-            found: dict[str, dict[str, object]] = said
+            found: dict[str, dict[str, Any]] = said
             return found
         assert time.monotonic() < deadline, f"{host.name}: container {name} does not run again"
         time.sleep(0.2)

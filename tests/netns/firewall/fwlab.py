@@ -100,7 +100,7 @@ class Namespace:
         )
         self.run("sh", "-c", script)
 
-    def ask(self, op: str, **values: str | float) -> int:
+    def ask(self, op: str, **values: object) -> int:
         return self.prober.ask(op, **values)
 
     def answers(self, count: int) -> dict[int, Any]:

@@ -105,14 +105,34 @@ def probe_icmp(request: dict[str, Any]) -> str | None:
     return None
 
 
-def forge(request: dict[str, Any]) -> None:
-    """Send one UDP packet with any source, as whoever has NET_RAW may. No answer comes here."""
+def forge(request: dict[str, Any]) -> str:
+    """Send one UDP packet with any source, as whoever has NET_RAW may. No answer comes here.
+
+    With ``mac`` it goes out as a frame to that address, which needs no route; ``tags`` are the
+    VLANs it claims to be in, and ``fragments`` splits it.
+    """
     data = b"forged"
     udp = struct.pack("!HHHH", 4321, request["port"], 8 + len(data), 0) + data
     ends = socket.inet_aton(request["source"]) + socket.inet_aton(request["to"])
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0)
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.sendto(header + ends + udp, (request["to"], 0))
+    parts = [(0x2000, udp[:8]), (1, udp[8:])] if request.get("fragments") else [(0, udp)]
+    packets = []
+    for offset, part in parts:
+        total = 20 + len(part)
+        fields = (0x45, 0, total, 77, offset, 64, socket.IPPROTO_UDP)
+        sum_ = checksum(struct.pack("!BBHHHBBH", *fields, 0) + ends)
+        packets.append(struct.pack("!BBHHHBBH", *fields, sum_) + ends + part)
+    if "mac" not in request:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            for packet in packets:
+                raw.sendto(packet, (request["to"], 0))
+        return "sent"
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as frames:
+        frames.bind(("eth0", 0))
+        head = bytes.fromhex(request["mac"].replace(":", "")) + frames.getsockname()[4]
+        tags = b"".join(struct.pack("!HH", 0x8100, vlan) for vlan in request.get("tags", ()))
+        for packet in packets:
+            frames.send(head + tags + struct.pack("!H", 0x0800) + packet)
+    return "sent"
 
 
 PROBES = {"tcp": probe_tcp, "udp": probe_udp, "icmp": probe_icmp, "forge": forge}

@@ -75,7 +75,7 @@ class Prober(Process):
     def wait(self) -> None:
         assert self.receive()["result"] == "ready"
 
-    def ask(self, op: str, **values: str | float) -> int:
+    def ask(self, op: str, **values: object) -> int:
         number = next(self._ids)
         self.send({"id": number, "op": op, **values})
         return number

@@ -1,5 +1,8 @@
 """Containers write any source they like (NET_RAW): what of it leaves their host."""
 
+import json
+from typing import Any
+
 import pytest
 
 from tests.netns.firewall.fwlab import A1, C0, HOST, PEER, PEER_CONTAINER, WANTS, Rig
@@ -27,14 +30,26 @@ FORGED = (
     ("a1", C0, TO_PEER),
     ("o1", ELSEWHERE, TO_PEER),
     ("o1", "10.65.128.77", TO_PEER),
+    ("a1", ELSEWHERE, TO_HOST),
+    ("i1", ELSEWHERE, TO_HOST),
+    ("i1", "10.65.0.77", TO_HOST),
+    ("i1", THIRD, TO_HOST),
 )
+FRAMES: tuple[dict[str, Any], ...] = (
+    {},
+    {"fragments": True},
+    {"tags": [0]},
+    {"tags": [0xE000, 0]},
+    {"tags": [0], "fragments": True},
+)
+"""VLAN 0 is none: the kernel takes such a tag off (IEEE 802.1Q, priority tagging)."""
 
 
-def arrived(rig: Rig, by: str, source: str, where: dict[str, str]) -> bool:
+def arrived(rig: Rig, by: str, source: str, where: dict[str, str], **how: object) -> bool:
     """Whether a packet with that source gets there; a true one behind it says that it had time."""
     rig.at[where["at"]].seen("udp")
-    rig.at[by].ask("forge", to=where["to"], port=81, source=source)
-    rig.at[by].answers(1)
+    number = rig.at[by].ask("forge", to=where["to"], port=81, source=source, **how)
+    assert rig.at[by].answers(1)[number] == "sent"
     assert rig.reach(Probe(by, where["to"], "udp81"), timeout_s=5) != [None]
     return source in rig.at[where["at"]].seen("udp")
 
@@ -45,6 +60,31 @@ def test_promise_5_a_container_sends_to_the_mesh_from_its_bridges_subnet_only(do
     docked.firewall("apply", peers=[PEER, THIRD])
     assert [each for each in FORGED if arrived(docked, *each)] == []
     docked.expect(*ALL)
+
+
+def test_promise_5_frames_to_a_bridge_are_held_too(docked: Rig) -> None:
+    """No route is needed for them, as in an internal network. Tagged, in fragments, or both."""
+    shown = json.loads(docked.host.run("ip", "-j", "link", "show", "type", "bridge"))
+    macs = {each["ifname"]: each["address"] for each in shown}
+    docked.at["i1"].ip("route del default")
+    docked.at["i1"].ip("route add 10.65.0.1/32 via 10.65.129.1")
+    ways = [
+        (by, source, where, {"mac": macs[bridge], **frame})
+        for by, bridge, source, where in (
+            ("c0", "docker0", ELSEWHERE, TO_PEER),
+            ("i1", "br-int", ELSEWHERE, TO_HOST),
+            ("i1", "br-int", "10.65.0.77", TO_HOST),
+        )
+        for frame in FRAMES
+    ]
+    try:
+        docked.firewall("apply", networks=[])
+        lost = [each for each in ways if not arrived(docked, *each[:3], **each[3])]
+        assert lost == [], "the rig is worth a test"
+        docked.firewall("apply")
+        assert [each for each in ways if arrived(docked, *each[:3], **each[3])] == []
+    finally:
+        docked.at["i1"].ip("route del 10.65.0.1/32", "route add default via 10.65.129.1")
 
 
 def test_what_is_no_mesh_traffic_is_not_looked_at(docked: Rig) -> None:
