@@ -227,8 +227,8 @@ class Unfinished:
         """Go on with it unless it is done. Never blocks."""
         if not self._state.leaving:
             return ()
-        self._job.ensure(self._leaver.finish)
-        return not_finished(self._leaver.left_over)
+        failed = self._job.ensure(self._leaver.finish)
+        return not_finished(self._leaver.left_over) or failed
 
 
 def not_finished(left_over: tuple[str, ...]) -> tuple[Condition, ...]:
