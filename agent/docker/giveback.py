@@ -56,7 +56,7 @@ class Order:
 
     Attributes:
         force: Restart it also under running containers.
-        asked: The operator waits for it; else it is done when nobody minds.
+        asked: The operator waits for it. Otherwise Docker must have been idle for a while.
         again: The command that does it under running containers.
     """
 

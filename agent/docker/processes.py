@@ -79,7 +79,7 @@ class ProcessTable:
         self._known: tuple[int, int, float] | None = None
 
     def dockerd(self) -> DaemonProcess | None:
-        """Return the host's dockerd, None when there is none or it cannot be told.
+        """Return the host's dockerd, None when there is none or it cannot be identified.
 
         A dockerd in a container (Docker in Docker) has another socket and is another one.
         """
@@ -151,7 +151,8 @@ class ProcessTable:
     def _is_called_dockerd(self, pid: int) -> bool:
         """Whether root's process runs a dockerd, by its executable.
 
-        An agent without CAP_SYS_PTRACE may not read that link; root's own word is left then.
+        An agent without CAP_SYS_PTRACE may not read that link. Then the name of root's process
+        decides.
         """
         folder = self._proc / str(pid)
         try:
@@ -165,7 +166,7 @@ class ProcessTable:
     def _read(self, pid: int) -> tuple[DaemonProcess, int] | None:
         """Return a process of root with the tick at which it started, None for any other.
 
-        The number may have gone to another process since it was told.
+        Another process may have got the number since it was read.
         """
         folder = self._proc / str(pid)
         try:

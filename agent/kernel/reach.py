@@ -158,7 +158,7 @@ def sweep(
 
     Args:
         source: This network namespace's address to send from.
-        rounds: How often who did not answer is asked.
+        rounds: How often to ask an address that does not answer.
         wait_s: For the answers of one round.
 
     Raises:

@@ -2,7 +2,7 @@
 
 firewalld is asked and changed by firewall-cmd, its stable interface, both at run time and in its
 permanent configuration: a source survives firewalld's reload and restart. It runs only when the
-kernel's rules or the mesh have changed. Sources that somebody else put there are left alone.
+kernel's rules or the mesh have changed. Sources of the operator and of other programs stay.
 Sources: firewall-cmd(1), firewall-offline-cmd(1).
 """
 

@@ -1,4 +1,4 @@
-"""Rules that nft made, as far as they can be told: does a new packet surely pass a chain? Pure.
+"""Judge rules that nft made: does a new packet surely pass a chain? Pure.
 
 Known are interfaces, addresses, the protocol family and that the packet opens a flow which no NAT
 has touched. A rule that tests anything else (ports, sets) decides about a part and is left out.
@@ -129,7 +129,7 @@ class _Register:
 
 
 def _results(rule: NftRule, packet: Packet) -> Iterator[bool | None]:
-    """What each test of the rule says; None for one that cannot be told."""
+    """Yield the result of each test of the rule; None for one that is not known here."""
     registers: dict[bytes, _Register | None] = {}
     for each in rule.expressions:
         said = each.said

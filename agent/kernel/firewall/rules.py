@@ -273,7 +273,7 @@ def _opened(network: WantedNetwork) -> tuple[str, ...]:
     """Rules for one network that is not closed.
 
     A published network looks its ports up in a set, and falls through to the DROP after it.
-    Docker's own chain does not tell at which address of the host a port is published.
+    Docker's own chain does not say at which address of the host a port is published.
     """
     subnet, bridge = network.subnet, network.bridge
     if network.access is Access.OPEN:
