@@ -280,7 +280,8 @@ class Keeper:
                     self._own.contested = None
                 return _IDLE_S
             if now_s < self._look_from_s:
-                if self._lease_denied_by(seen):
+                # While a repair is due, etcd refused it: no other program wrote again.
+                if self._lease_denied_by(seen) and self._own.due_s > now_s:
                     self._own.contest(self._look_from_s - now_s)
                 return self._look_from_s - now_s
         if now_s - self._look_from_s > _LONGEST_LOOK_S:

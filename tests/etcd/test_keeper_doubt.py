@@ -98,6 +98,32 @@ def test_promise_4_a_doubt_outlives_an_error_in_between(
         )
 
 
+def test_a_repair_that_etcd_refuses_for_a_while_is_not_called_overwritten_again(
+    mesh: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, refused = Heard(), []
+    with keep(mesh, heard, settings=replace(SHORT, ttl_s=86_400)) as keeper:
+        keeper.update(REGISTRATION)
+        lease = eventually(held(heard))
+        eventually(lambda: mesh.snapshot().heartbeats.get(host(1)))
+        past = replace(lease, mod_revision=lease.mod_revision - 1)
+        denial = replace(mesh.snapshot(), leases=(past,))
+
+        def failing(*_arguments: Any, **_more: Any) -> Lease:  # noqa: ANN401  # as renew takes them
+            refused.append(lease)
+            raise EtcdUnavailable("just now")
+
+        def is_refused_often() -> bool:
+            keeper.notice(denial)
+            return len(refused) >= 5
+
+        with monkeypatch.context() as patched:
+            patched.setattr(mesh, "renew", failing)
+            eventually(is_refused_often)
+        eventually(lambda: heard.last[0].mod_revision > lease.mod_revision)
+        assert not any(found for _, found, _ in heard.items)
+
+
 def test_promise_4_a_record_from_before_a_restore_is_written_again(mesh: Registry) -> None:
     """By now etcd counts past where it was: no revision went back for anybody to see."""
     heard = Heard()
