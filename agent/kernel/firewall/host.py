@@ -31,7 +31,7 @@ from agent.kernel.firewall.operator import Judgement, Way, judge
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
 from agent.kernel.firewall.plan import (
     TableEdit,
-    in_force,
+    not_closed,
     plan,
     plan_closing,
     plan_removal,
@@ -103,7 +103,7 @@ class Firewall(Protocol):
     ) -> FirewallReport:
         """Shut strangers out of ``leases``, and open nothing, before Docker says what there is.
 
-        Where rules of an earlier run are in force nothing is changed.
+        Rules of an earlier run that are in force stay.
         """
 
     def remove(self) -> FirewallReport:
@@ -247,8 +247,9 @@ class HostFirewall:
         """
         reading = self._choice.read()
         self._closed = True
+        leases = not_closed(reading.other.ruleset, leases)
         planned = partial(plan_closing, leases=leases, uplink=uplink)
-        edits = () if in_force(reading.other.ruleset) else planned(reading.ruleset)
+        edits = planned(reading.ruleset) if leases else ()
         if edits and not dry_run:
             self._write(reading.writer, edits, planned)
             _log.info("firewall-closed", variant=reading.variant, subnets=list(map(str, leases)))

@@ -20,6 +20,7 @@ from agent.kernel.firewall.rules import (
     closing_chains,
     jump_to,
     our_chains,
+    shut_out,
 )
 from agent.mesh.firewall import FirewallWants
 
@@ -27,7 +28,7 @@ __all__ = [
     "JumpEdit",
     "TableEdit",
     "entry_chain",
-    "in_force",
+    "not_closed",
     "plan",
     "plan_closing",
     "plan_removal",
@@ -115,14 +116,20 @@ def plan_closing(
 ) -> tuple[TableEdit, ...]:
     """The edits that close ``leases`` until Docker has said which networks there are.
 
-    None where rules of an earlier run are in force: they close as much, and what they let pass
-    stays open.
+    Rules of an earlier run that are in force stay: what they let pass stays open. They may be of
+    other leases, so what is missing for these comes behind them.
     """
     wanted = closing_chains(leases, uplink)
     table = ruleset.table("filter")
     target = ENTRIES["filter"][1]
-    if in_force(ruleset) and not _same(table.rules(target), wanted[target]):
-        return ()
+    there = table.rules(target)
+    if in_force(ruleset) and not _same(there, wanted[target]):
+        if not not_closed(ruleset, leases):
+            return ()
+        known = [parse_rule(rule) for rule in there]
+        missing = (rule for rule in wanted[target] if parse_rule(rule) not in known)
+        kept = {chain: table.rules(chain) for chain in _chains_of_ours(table)}
+        wanted = {**kept, target: (*there, *missing)}
     edit = _plan_table(table, wanted)
     return (edit,) if edit else ()
 
@@ -132,6 +139,18 @@ def in_force(ruleset: Ruleset) -> bool:
     table = ruleset.table("filter")
     leads = any(is_ours(rule) for chain in _foreign_chains(table) for rule in table.rules(chain))
     return leads and bool(table.rules(ENTRIES["filter"][1]))
+
+
+def not_closed(ruleset: Ruleset, leases: tuple[IPv4Network, ...]) -> tuple[IPv4Network, ...]:
+    """Return the leases that no rule in force shuts strangers out of."""
+    if not in_force(ruleset):
+        return leases
+    there = [parse_rule(rule) for rule in ruleset.table("filter").rules(ENTRIES["filter"][1])]
+    return tuple(
+        lease
+        for lease, rule in zip(leases, shut_out(leases), strict=True)
+        if parse_rule(rule) not in there
+    )
 
 
 def plan_removal(ruleset: Ruleset) -> tuple[TableEdit, ...]:

@@ -37,6 +37,7 @@ __all__ = [
     "closing_chains",
     "jump_to",
     "our_chains",
+    "shut_out",
 ]
 
 OURS: Final = "HOSTMESH-"
@@ -109,13 +110,14 @@ def closing_chains(leases: tuple[IPv4Network, ...], uplink: str) -> Chains:
                           "RETURN", source=source, dest=dest, inp=uplink, not_inp=True)
                     for source, dest in product(leases, leases)
                 ),
-                *_strangers(leases),
+                *shut_out(leases),
             )
         }
     )  # fmt: skip
 
 
-def _strangers(leases: tuple[IPv4Network, ...]) -> tuple[str, ...]:
+def shut_out(leases: tuple[IPv4Network, ...]) -> tuple[str, ...]:
+    """Return the last rules of the forwarding chain: nothing else enters ``leases``."""
     return tuple(
         _rule("hostmesh: strangers reach published ports of the host only", "DROP",
               dest=lease, not_states=f"{_REPLIES},DNAT")
@@ -247,7 +249,7 @@ def _forward(wants: FirewallWants) -> tuple[str, ...]:
             if bridge.subnet is not None
             for lease in leases
         ),
-        *_strangers(leases),
+        *shut_out(leases),
     )  # fmt: skip
 
 

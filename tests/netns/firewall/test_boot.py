@@ -61,6 +61,19 @@ def test_promise_3_an_agent_that_starts_again_leaves_what_is_in_force(docked: Ri
         docked.expect(*STRANGERS)
 
 
+def test_promise_5_rules_of_an_earlier_run_may_be_of_another_lease(docked: Rig) -> None:
+    """They were restored at a boot, or the host moved while neither agent nor Docker ran."""
+    docked.firewall("apply", lease="10.70.0.0/16")
+    before = docked.save()
+    docked.reopen(docked.variant)
+    assert docked.firewall("close", LEASE, "eth0")["differs"] is True
+    docked.expect(*STRANGERS, *ISOLATED)
+    assert set(before) <= set(docked.save()), "what is in force stays"
+    assert docked.firewall("close", LEASE, "eth0")["differs"] is False
+    docked.firewall("apply")
+    docked.expect(*ALL)
+
+
 def test_the_uplink_need_not_be_known(docked: Rig) -> None:
     docked.firewall("close", LEASE, "")
     docked.expect(*UNPUBLISHED, *ISOLATED, (Probe("stranger", HOST, "tcp8080"), STRANGER))
