@@ -231,8 +231,10 @@ class Unfinished:
         return not_finished(self._leaver.left_over) or failed
 
 
-def not_finished(left_over: tuple[str, ...]) -> tuple[Condition, ...]:
-    """The condition of a leave of which something is left to do."""
+def not_finished(
+    left_over: tuple[str, ...], hint: str = "agentctl leave; the agent tries again as well"
+) -> tuple[Condition, ...]:
+    """Return the condition of a leave of which something is left to do."""
     if not left_over:
         return ()
     return (
@@ -240,7 +242,7 @@ def not_finished(left_over: tuple[str, ...]) -> tuple[Condition, ...]:
             name="leave-not-finished",
             severity=Severity.ERROR,
             cause=f"this host left, and not all of that is done: {'; '.join(left_over)}",
-            hint="the agent tries it again; agentctl leave does so now",
+            hint=hint,
         ),
     )
 

@@ -126,7 +126,11 @@ def look(settings: Settings) -> Look:
     )
     left, leaving = _left(settings)
     known = replace(known, left=left, own=own, former=former)
-    conditions += not_finished(("start the agent, or run agentctl leave",) if leaving else ())
+    if leaving:
+        conditions += not_finished(
+            ("no agent runs to go on with it",),
+            hint="systemctl start hostmesh-agent, or agentctl leave",
+        )
     known = _with_host(known, settings, conditions)
     known = _with_docker(known, settings)
     conditions += known.conditions()

@@ -217,6 +217,7 @@ def test_a_leave_that_cannot_be_finished_says_so_until_it_can(stage: Stage, node
     node.stop(signal.SIGKILL)
     state = node.folder / "state" / "state.json"
     state.write_text('{"version": 1, "left": true, "leaving": true}')
+    assert "no agent runs" in conditions(node)["leave-not-finished"]
     stage.stop_etcd()
     try:
         node.start("from agent.daemon import membership\nmembership._AGAIN_S = 0.5")
