@@ -31,12 +31,12 @@ def routes_document(
     """
     desired = desired_routes(world)
     there = {route_key(route): route for route in ours}
-    rivals = {(route.table, route.destination): route for route in foreign}
+    rivals = {route_key(route).place: route for route in foreign}
     links = {link.index: link.name for link in world.host.links} if world.host else {}
     rows = []
     for key, wanted in desired.routes.items():
         actual = there.pop(key, None)
-        rival = rivals.get((wanted.table, wanted.destination))
+        rival = rivals.get(key.place)
         state = "installed" if actual == wanted else "modified" if actual else "missing"
         if actual != wanted and rival is not None:
             state = "conflict"

@@ -23,6 +23,7 @@ from agent.mesh.plan import (
     OperationKind,
     OperationResult,
     PlanParts,
+    Reason,
     RoutePlan,
     plan_key,
 )
@@ -74,7 +75,7 @@ class RouteDelta:
         self._at_list: dict[RouteKey, tuple[Route, ...]] = {}
         """What the last list said under each key where it is known to be otherwise by now."""
         self._rivals = Rivals(
-            lambda place: place[0] == self._world.route_table and place[1] in self._desired
+            lambda place: place[1] in self._desired and place == self._key_of(place[1]).place
         )
         self._needs_list = True
         self._from_complete = False  # what is desired came from a complete world
@@ -198,7 +199,7 @@ class RouteDelta:
         self._follow_end(key, ended=before is not None and route is None)
         if before != route and key in self._odd:
             self._news.add(key)
-        self._rivals.settle((key.table, destination))
+        self._rivals.settle(key.place)
 
     def _follow_end(self, key: RouteKey, *, ended: bool) -> None:
         """Remember what ended in this life: it waits for no grace time."""
@@ -332,9 +333,14 @@ class RouteDelta:
         """Which of a plan's results were repairs: what is desired had not changed, actual had.
 
         What of the plan was not done stays news: a wish that takes several tries is no drift.
+        A route that gives way to another program's is no repair.
         """
         done = [each.operation for each in results if each.ok]
-        found = tuple(each for each in done if route_key(each.route) not in self._news)
+        found = tuple(
+            each
+            for each in done
+            if route_key(each.route) not in self._news and each.reason is not Reason.CONFLICT
+        )
         left = {route_key(each.route) for each in plan.operations}
         left.update(map(route_key, plan.held))
         self._news &= left.difference(route_key(each.route) for each in done)

@@ -18,7 +18,7 @@ from typing import Final
 
 from agent.errors import KernelError
 from agent.mesh.delta import RouteChange
-from agent.mesh.plan import Operation, OperationKind, OperationResult, RoutePlan
+from agent.mesh.plan import Operation, OperationKind, OperationResult, Reason, RoutePlan
 from agent.mesh.summary import CONDITIONS_SHOWN, and_more
 from agent.mesh.world import ROUTE_PROTOCOL, RouteKey, protocol_name, route_key
 from agent.model import Condition, Route, Severity
@@ -149,10 +149,23 @@ class Pacer:
                 self._failures[key] = _Failure(pause_s, due_s, result.error)
                 continue
             self._failures.pop(key, None)
-            self._repaired((result.operation.kind, key), result.operation.route, now_s, jitter)
+            case = result.operation.kind, key
+            if result.operation.reason is Reason.CONFLICT:
+                self._gave_way(key, result.operation.actual)
+            else:
+                self._wanted_otherwise(case)
+            self._repaired(case, result.operation.route, now_s, jitter)
+
+    def _gave_way(self, key: RouteKey, rival: Route | None) -> None:
+        """Name the rival as the writer, should ours come and go again and again.
+
+        No wish of ours: what was put there before is remembered. Otherwise a rival of another
+        metric that comes and goes would never be a fight.
+        """
+        if rival is not None and self._mended(key):
+            self._writers.setdefault(key, rival.protocol)
 
     def _repaired(self, case: _Case, route: Route, now_s: float, jitter: float) -> None:
-        self._wanted_otherwise(case)
         fight = self._fights.get(case)
         if fight is not None:
             fight.pause_s = min(fight.pause_s * 2, _FIGHT_PAUSE_MOST_S)

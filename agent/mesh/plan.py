@@ -11,11 +11,10 @@ import enum
 import errno
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
 from agent.errors import KernelError
 from agent.mesh.summary import CONDITIONS_SHOWN, and_more
-from agent.mesh.world import MAIN_TABLE, RouteKey, protocol_name, route_key
+from agent.mesh.world import MAIN_TABLE, Place, RouteKey, protocol_name, route_key
 from agent.model import Condition, Route
 
 __all__ = [
@@ -47,6 +46,7 @@ class Reason(enum.StrEnum):
     MISSING = "missing"
     MODIFIED = "modified"
     EXTRA = "extra"
+    CONFLICT = "conflict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class Operation:
 
     Attributes:
         route: What shall be there (replace) or shall go (delete).
-        actual: What is there instead, for a modified route.
+        actual: What is there instead, for a modified route; for a conflict, the other program's
+            route that ours gives way to.
     """
 
     kind: OperationKind
@@ -95,7 +96,7 @@ class OperationResult:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A foreign route to a destination that we want to route. It is left alone."""
+    """A foreign route where we want one. It is left alone, and ours is absent meanwhile."""
 
     wanted: Route
     foreign: Route
@@ -106,7 +107,7 @@ class Conflict:
             name="route-conflict",
             subject=str(self.wanted.destination),
             cause=f"{describe_route(self.foreign)} was written by "
-            f"{protocol_name(self.foreign.protocol)}; it is left alone",
+            f"{protocol_name(self.foreign.protocol)}; it is left alone and used instead of ours",
             hint=f"remove it ({_removal(self.foreign)}) or find what writes it; "
             "Hostmesh takes over when it is gone",
         )
@@ -153,18 +154,19 @@ def plan_routes(
     ours_by_key: dict[RouteKey, list[Route]] = {}
     for route in ours:
         ours_by_key.setdefault(route_key(route), []).append(route)
-    foreign_by_place: dict[tuple[int, IPv4Network], list[Route]] = {}
+    foreign_by_place: dict[Place, list[Route]] = {}
     for route in foreign:
-        foreign_by_place.setdefault((route.table, route.destination), []).append(route)
+        foreign_by_place.setdefault(route_key(route).place, []).append(route)
     parts = PlanParts()
     for key, wanted in desired.items():
         there = ours_by_key.pop(key, ())
         if len(there) == 1 and there[0] == wanted and not foreign_by_place:
             continue
-        rivals = foreign_by_place.get((key.table, key.destination), ()) if foreign_by_place else ()
+        rivals = foreign_by_place.get(key.place, ()) if foreign_by_place else ()
         parts.add(plan_key(wanted, there, rivals, may_delete=may_delete))
-    for there in ours_by_key.values():
-        parts.add(plan_key(None, there, (), may_delete=may_delete or any(map(harmful, there))))
+    for key, there in ours_by_key.items():
+        may = may_delete or any(map(harmful, there))
+        parts.add(plan_key(None, there, foreign_by_place.get(key.place, ()), may_delete=may))
     return parts.plan()
 
 
@@ -216,37 +218,49 @@ def plan_key(
     *,
     may_delete: bool,
 ) -> list[Operation | Conflict | Route]:
-    """Compare what stands under one key; the full plan is this, key by key.
+    """Compare the routes under one key; the full plan is this, key by key.
+
+    With a rival of whatever metric, ours goes: at the lower metric it would shadow the rival. It
+    goes without a view of etcd, too, because no record in etcd decides that (promise 5).
 
     Args:
         wanted: The desired route, None when there should be none.
         ours: Routes of ours under the key. More than one when somebody appended.
-        rivals: Foreign routes to the same destination in the same table, of any metric.
+        rivals: Foreign routes at the same place, of any metric.
         may_delete: Whether extra routes go, or are held.
 
     Returns:
         Operations, conflicts, and bare routes for extras that are held.
     """
-    parts: list[Operation | Conflict | Route] = []
     rivals = tuple(rivals)
     there = list(ours)
+    if rivals:
+        return _give_way(wanted, there, rivals)
+    parts: list[Operation | Conflict | Route] = []
     if wanted is not None:
-        parts.extend(Conflict(wanted, rival) for rival in rivals)
-        key = route_key(wanted)
-        taken = any(route_key(rival) == key for rival in rivals)
         if wanted in there:
             there.remove(wanted)
-        elif there and not taken:
+        elif there:
             parts.append(Operation(OperationKind.REPLACE, wanted, Reason.MODIFIED, there.pop(0)))
-        elif not there and not rivals:
+        else:
             parts.append(Operation(OperationKind.REPLACE, wanted, Reason.MISSING))
-        elif taken:
-            # Replacing would hit whichever of the two stands first, perhaps the foreign one.
-            there = []
     if may_delete:
         parts.extend(Operation(OperationKind.DELETE, extra, Reason.EXTRA) for extra in there)
     else:
         parts.extend(there)
+    return parts
+
+
+def _give_way(
+    wanted: Route | None, ours: list[Route], rivals: tuple[Route, ...]
+) -> list[Operation | Conflict | Route]:
+    """Withdraw ours where another program has a route; its own is never replaced."""
+    parts: list[Operation | Conflict | Route] = []
+    if wanted is not None:
+        parts.extend(Conflict(wanted, rival) for rival in rivals)
+    if ours:
+        first = min(rivals, key=lambda each: (each.metric, describe_route(each)))
+        parts.extend(Operation(OperationKind.DELETE, each, Reason.CONFLICT, first) for each in ours)
     return parts
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from ipaddress import IPv4Network
 
-from agent.mesh.world import RouteKey, route_key
+from agent.mesh.world import Place, RouteKey, route_key
 from agent.model import Route
 
-__all__ = ["Place", "Rivals"]
-
-Place = tuple[int, IPv4Network]
-"""Table and destination: a route of another metric there is a rival, too."""
+__all__ = ["Rivals"]
 
 
 class Rivals:
@@ -48,8 +45,8 @@ class Rivals:
         return any(each.prefsrc is not None for routes in self._at.values() for each in routes)
 
     def of(self, key: RouteKey) -> tuple[Route, ...]:
-        """All to the destination of ``key`` in its table, of any metric."""
-        return self._at.get((key.table, key.destination), ())
+        """All at the place of ``key``, of any metric."""
+        return self._at.get(key.place, ())
 
     def under(self, key: RouteKey) -> int:
         """How many stand under this very key."""
@@ -62,7 +59,7 @@ class Rivals:
         self._listed = foreign
         self._at = {}
         for route in foreign:
-            place = (route.table, route.destination)
+            place = route_key(route).place
             self._at[place] = (*self._at.get(place, ()), route)
         self.settle_all()
 
@@ -83,7 +80,7 @@ class Rivals:
     def _put(self, key: RouteKey, routes: tuple[Route, ...]) -> None:
         if routes != self.of(key):
             self._listed = None
-        place = (key.table, key.destination)
+        place = key.place
         if routes:
             self._at[place] = routes
         else:

@@ -28,6 +28,7 @@ from agent.model import (
 __all__ = [
     "MAIN_TABLE",
     "ROUTE_PROTOCOL",
+    "Place",
     "RouteKey",
     "World",
     "peers_by_subnet",
@@ -61,6 +62,11 @@ def protocol_name(protocol: int) -> str:
     return f"{name} ({protocol})" if name else f"protocol {protocol}"
 
 
+Place = tuple[int, IPv4Network, int]
+"""Table, destination and TOS: of the routes there the kernel uses the one of the lowest metric.
+A route of another TOS is no rival: it takes its own packets only, whatever the others say."""
+
+
 class RouteKey(NamedTuple):
     """What the kernel tells IPv4 routes apart by (fib_table_insert in net/ipv4/fib_trie.c)."""
 
@@ -68,6 +74,11 @@ class RouteKey(NamedTuple):
     destination: IPv4Network
     tos: int
     metric: int
+
+    @property
+    def place(self) -> Place:
+        """The key without the metric."""
+        return self.table, self.destination, self.tos
 
 
 def route_key(route: Route) -> RouteKey:

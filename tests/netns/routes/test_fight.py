@@ -120,9 +120,10 @@ def the_fight(daemon: Daemon) -> Condition | None:
     ("commands", "who"),
     [
         ((f"replace {PEER} via 192.0.2.77 proto 186", f"del {PEER} proto 186"), "bgp (186)"),
+        ((f"add {PEER} via 192.0.2.77 proto 186 metric 9", f"del {PEER} proto 186"), "bgp (186)"),
         ((f"del {PEER}",), "no trace but the deletion"),
     ],
-    ids=["overwriting", "deleting"],
+    ids=["overwriting", "worse metric", "deleting"],
 )
 def test_promise_10_a_fight_is_damped_named_and_outlasted(
     one: Host, daemon: Daemon, witness: Witness, commands: tuple[str, ...], who: str

@@ -153,11 +153,14 @@ class Machine(RuleBasedStateMachine):
         address=addresses,
         protocol=st.sampled_from([140, 186]),
         metric=st.sampled_from([0, 9]),
+        tos=st.sampled_from([0, 0, 0, 16]),
     )
     def somebody_replaces(
-        self, subnet: IPv4Network, address: IPv4Address, protocol: int, metric: int
+        self, subnet: IPv4Network, address: IPv4Address, protocol: int, metric: int, tos: int
     ) -> None:
-        route = Route(destination=subnet, gateway=address, oif=2, protocol=protocol, metric=metric)
+        route = Route(
+            destination=subnet, gateway=address, oif=2, protocol=protocol, metric=metric, tos=tos
+        )
         places = [n for n, r in enumerate(self.kernel) if route_key(r) == route_key(route)]
         if route in self.kernel:
             return
@@ -176,12 +179,30 @@ class Machine(RuleBasedStateMachine):
         self.kernel.remove(route)
         self.delta.observed(RouteChange(route=route, gone=True))
 
-    @rule(subnet=subnets, address=addresses)
-    def somebody_appends(self, subnet: IPv4Network, address: IPv4Address) -> None:
-        route = Route(destination=subnet, gateway=address, oif=2, protocol=140)
+    @rule(subnet=subnets, address=addresses, protocol=st.sampled_from([140, 186]))
+    def somebody_appends(self, subnet: IPv4Network, address: IPv4Address, protocol: int) -> None:
+        route = Route(destination=subnet, gateway=address, oif=2, protocol=protocol)
         if route not in self.kernel:
             self.kernel.append(route)
             self.delta.observed(RouteChange(route=route))
+
+    @precondition(lambda self: any(route.protocol == 140 for route in self.kernel))
+    @rule(data=st.data(), address=addresses, metric=st.sampled_from([0, 9, 100]))
+    def a_rival_comes_after_ours(
+        self, data: st.DataObject, address: IPv4Address, metric: int
+    ) -> None:
+        ours = data.draw(st.sampled_from([each for each in self.kernel if each.protocol == 140]))
+        rival = replace(ours, kind="unicast", gateway=address, oif=2, protocol=186, metric=metric)
+        if rival not in self.kernel:
+            self.kernel.append(rival)
+            self.delta.observed(RouteChange(route=rival))
+
+    @precondition(lambda self: any(route.protocol == 186 for route in self.kernel))
+    @rule(data=st.data())
+    def a_rival_goes(self, data: st.DataObject) -> None:
+        rival = data.draw(st.sampled_from([each for each in self.kernel if each.protocol == 186]))
+        self.kernel.remove(rival)
+        self.delta.observed(RouteChange(route=rival, gone=True))
 
     @rule()
     def link_flaps_without_a_word(self) -> None:
@@ -192,14 +213,15 @@ class Machine(RuleBasedStateMachine):
         subnet=subnets,
         address=addresses,
         protocol=st.sampled_from([140, 186]),
+        metric=st.sampled_from([0, 9]),
         gone=st.booleans(),
     )
     def changes_are_missed_and_listed_later(
-        self, subnet: IPv4Network, address: IPv4Address, protocol: int, gone: bool
+        self, subnet: IPv4Network, address: IPv4Address, protocol: int, metric: int, gone: bool
     ) -> None:
         if gone:
             self.kernel = [route for route in self.kernel if route.destination != subnet]
-        route = Route(destination=subnet, gateway=address, oif=2, protocol=protocol)
+        route = Route(destination=subnet, gateway=address, oif=2, protocol=protocol, metric=metric)
         if route not in self.kernel:
             self.kernel.append(route)
         self._list()
@@ -223,6 +245,20 @@ class Machine(RuleBasedStateMachine):
             self._carry_out(operation.kind, operation.route, operation.reason)
             results.append(OperationResult(operation))
         self.delta.applied(results)
+
+    @rule(may_delete=st.booleans())
+    def agent_repairs_all(self, may_delete: bool) -> None:
+        """Then each place is ours or another program's, and nothing is left to be done there."""
+        self.agent_repairs(may_delete, cut=1000, failing=1000)
+        if self.delta.needs_list:
+            self._list()
+        taken = {route_key(each).place for each in self.kernel if each.protocol != 140}
+        for route in self.kernel:
+            assert route.protocol != 140 or route_key(route).place not in taken, "promise 5"
+        there = set(self.kernel)
+        for key, wanted in self.delta.desired.items():
+            assert (wanted in there) == (key.place not in taken)
+        assert self.delta.plan(may_delete=may_delete).operations == ()
 
     def _carry_out(self, kind: OperationKind, route: Route, reason: Reason) -> None:
         places = [n for n, r in enumerate(self.kernel) if route_key(r) == route_key(route)]
@@ -269,9 +305,14 @@ class Machine(RuleBasedStateMachine):
             )
             found = self.delta.plan(may_delete=may_delete)
             assert content(found) == content(expected)
-            assert not any(each.kind is OperationKind.DELETE for each in found.operations) or (
-                self.world.complete and may_delete
-            ), "promise 4"
+            taken = {route_key(each).place for each in foreign}
+            for each in found.operations:
+                assert (each.reason is Reason.CONFLICT) == (route_key(each.route).place in taken)
+                assert (
+                    each.kind is not OperationKind.DELETE
+                    or each.reason is Reason.CONFLICT
+                    or (self.world.complete and may_delete)
+                ), "promise 4"
 
 
 def content(plan: RoutePlan) -> tuple[set[object], set[object], set[object]]:

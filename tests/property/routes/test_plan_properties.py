@@ -35,6 +35,7 @@ def routes(draw: st.DrawFn, protocols: Iterable[int], tables: Iterable[int] = (2
         protocol=draw(st.sampled_from(list(protocols))),
         table=draw(st.sampled_from(list(tables))),
         metric=draw(st.sampled_from([0, 5])),
+        tos=draw(st.sampled_from([0, 0, 0, 16])),
     )
 
 
@@ -84,15 +85,14 @@ def test_promise_6_one_plan_is_enough_and_a_second_is_empty(
 
     ours, foreign = kernel.split()
     assert [route for route in kernel.routes if route.protocol != OURS] == before, "promise 5"
-    contested = {
-        (conflict.wanted.table, conflict.wanted.destination) for conflict in plan.conflicts
-    }
+    taken = {route_key(route).place for route in foreign}
+    contested = {route_key(conflict.wanted).place for conflict in plan.conflicts}
+    assert contested == {route_key(wanted).place for wanted in desired.values()} & taken
     for key, wanted in desired.items():
-        if (wanted.table, wanted.destination) not in contested:
-            assert [route for route in ours if route_key(route) == key] == [wanted]
+        expected = [] if route_key(wanted).place in taken else [wanted]
+        assert [route for route in ours if route_key(route) == key] == expected, "promise 5"
     for route in ours:
-        uncontested = (route.table, route.destination) not in contested
-        assert not uncontested or desired.get(route_key(route)) == route
+        assert desired.get(route_key(route)) == route
     again = plan_routes(desired, ours, foreign, may_delete=True)  # type: ignore[arg-type]
     assert again.operations == ()
 
@@ -103,7 +103,9 @@ def test_promise_4_no_deletion_before_it_is_allowed(
 ) -> None:
     kernel = Kernel(found)
     plan = plan_routes(desired, *kernel.split(), may_delete=False)  # type: ignore[arg-type]
-    assert all(each.kind is OperationKind.REPLACE for each in plan.operations)
+    taken = {route_key(route).place for route in kernel.split()[1]}
+    for each in plan.operations:
+        assert each.kind is OperationKind.REPLACE or route_key(each.route).place in taken
     destinations_before = {(r.table, r.destination) for r in kernel.routes}
     kernel.apply(plan)
     assert destinations_before <= {(r.table, r.destination) for r in kernel.routes}
@@ -128,10 +130,30 @@ def test_promise_6_killed_between_any_two_operations_converges(
 def test_promise_6_no_destination_is_ever_without_a_route_it_keeps(
     desired: dict[tuple[object, ...], Route], found: list[Route]
 ) -> None:
-    """Before each operation: what had a route of ours and is still wanted has one."""
+    """Before each operation: what had a route of ours and is still wanted has one, or a rival."""
     kernel = Kernel(found)
     plan = plan_routes(desired, *kernel.split(), may_delete=True)  # type: ignore[arg-type]
+    taken = {route_key(route).place for route in kernel.split()[1]}
     kept = {route_key(r) for r in kernel.routes if r.protocol == OURS} & set(desired)
+    kept = {key for key in kept if key.place not in taken}
     for operation in plan.operations:
         kernel.apply(RoutePlan(operations=(operation,)))
         assert kept <= {route_key(route) for route in kernel.routes}
+
+
+@given(desired_sets, kernels, routes([4, 186], [254]), st.booleans())
+def test_promise_5_ours_gives_way_to_a_rival_and_is_back_when_it_goes(
+    desired: dict[tuple[object, ...], Route], found: list[Route], rival: Route, before: bool
+) -> None:
+    """In both orders, and whether or not anything may be deleted."""
+    alone = [route for route in found if route.protocol == OURS]
+    kernel = Kernel([rival, *alone] if before else alone)
+    kernel.apply(plan_routes(desired, *kernel.split(), may_delete=True))  # type: ignore[arg-type]
+    if not before:
+        kernel.routes.append(rival)
+    kernel.apply(plan_routes(desired, *kernel.split(), may_delete=False))  # type: ignore[arg-type]
+    there = [each for each in kernel.routes if route_key(each).place == route_key(rival).place]
+    assert there == [rival]
+    kernel.routes.remove(rival)
+    kernel.apply(plan_routes(desired, *kernel.split(), may_delete=False))  # type: ignore[arg-type]
+    assert set(kernel.routes) == set(desired.values())

@@ -158,6 +158,21 @@ def test_a_lease_that_comes_and_goes_is_no_fight() -> None:
         assert succeed(pacer, gone, tick / 10) == 1
 
 
+def test_promise_10_a_rival_of_another_metric_that_comes_and_goes_is_a_fight_and_named() -> None:
+    """Ours is put back at a pace; it gives way at once all the same."""
+    pacer = Pacer()
+    rival = replace(A, gateway=IPv4Address("192.0.2.77"), protocol=186, metric=9)
+    gives_way = RoutePlan(operations=(Operation(OperationKind.DELETE, A, Reason.CONFLICT, rival),))
+    back = there = 1
+    for step in range(100):
+        assert not there or succeed(pacer, gives_way, step * 0.1) == 1
+        there = succeed(pacer, plan(A, reason=Reason.MISSING), step * 0.1)
+        back += there
+    assert back <= 10
+    (fight,) = pacer.conditions()
+    assert "bgp (186)" in fight.cause
+
+
 def test_a_fight_over_what_is_there_delays_no_removal_of_what_is_not_wanted() -> None:
     pacer = Pacer()
     for tick in range(20):

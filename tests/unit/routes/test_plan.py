@@ -82,16 +82,42 @@ def test_promise_5_foreign_route_of_another_metric_is_a_conflict_too() -> None:
     assert len(plan.conflicts) == 1
 
 
-def test_promise_5_ours_beside_a_foreign_of_another_metric_stays_and_is_kept_right() -> None:
-    bent = replace(A, gateway=IPv4Address("192.0.2.99"))
-    plan = planned([A], [bent], [replace(FOREIGN, metric=100)])
-    assert words(plan) == [("replace", "10.65.0.0/16", "modified")]
+@pytest.mark.parametrize("ours", [A, replace(A, gateway=IPv4Address("192.0.2.99"))])
+@pytest.mark.parametrize("metric", [0, 100])
+@pytest.mark.parametrize("may_delete", [True, False])
+def test_promise_5_ours_gives_way_to_a_foreign_route_of_any_metric(
+    ours: Route, metric: int, *, may_delete: bool
+) -> None:
+    """Never by a replacement: at the same metric it could hit the foreign route."""
+    foreign = replace(FOREIGN, metric=metric)
+    plan = planned([A], [ours], [foreign], may_delete=may_delete)
+    assert words(plan) == [("delete", "10.65.0.0/16", "conflict")]
+    assert plan.operations[0].route == ours
+    assert plan.operations[0].actual == foreign
     assert len(plan.conflicts) == 1
 
 
-def test_promise_5_a_replacement_that_could_hit_the_foreign_route_is_not_made() -> None:
-    bent = replace(A, gateway=IPv4Address("192.0.2.99"))
-    assert planned([A], [bent], [FOREIGN]).operations == ()
+def test_promise_5_a_held_route_gives_way_too() -> None:
+    """Nothing says yet that its lease is gone; the operator's route says more."""
+    plan = planned([], [A], [replace(FOREIGN, metric=100)], may_delete=False)
+    assert words(plan) == [("delete", "10.65.0.0/16", "conflict")]
+    assert plan.held == ()
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        replace(FOREIGN, destination=IPv4Network("10.0.0.0/8")),
+        replace(FOREIGN, destination=IPv4Network("10.65.1.0/24"), metric=100),
+        replace(FOREIGN, tos=16),
+    ],
+    ids=["wider", "narrower", "tos"],
+)
+def test_a_foreign_route_that_neither_shadows_nor_is_shadowed_is_no_conflict(
+    beside: Route,
+) -> None:
+    assert planned([A], [A], [beside]) == RoutePlan()
+    assert words(planned([A], [], [beside])) == [("replace", "10.65.0.0/16", "missing")]
 
 
 def test_promise_5_foreign_route_in_another_table_is_no_conflict() -> None:
