@@ -216,7 +216,7 @@ def judge_rules(context: Context, way: Way) -> tuple[str, str]:
     """
     context.need_root("read the firewall's rules")
     settings = context.settings
-    dockerd = ProcessTable(settings.docker.socket).dockerd_pid
+    dockerd = ProcessTable(settings.docker.socket).dockerd
     found = open_firewall(settings.firewall.variant, dockerd=dockerd).judge(way)
     return _with_nft(*_judged(found), way)
 

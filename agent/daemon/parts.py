@@ -56,7 +56,7 @@ def firewall_of(settings: Settings) -> Firewall | None:
     """
     if not settings.firewall.manage:
         return None
-    dockerd = ProcessTable(settings.docker.socket).dockerd_pid
+    dockerd = ProcessTable(settings.docker.socket).dockerd
     return open_firewall(settings.firewall.variant, dockerd=dockerd)
 
 

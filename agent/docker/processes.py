@@ -93,11 +93,6 @@ class ProcessTable:
         self._known = None if found is None else (found[0].pid, found[1], time.monotonic())
         return found[0] if found else None
 
-    def dockerd_pid(self) -> int | None:
-        """Return the process id of :meth:`dockerd`."""
-        found = self.dockerd()
-        return found.pid if found else None
-
     def _find(self) -> tuple[DaemonProcess, int] | None:
         if self._systemd.exists():
             units = self._units(_UNIT)

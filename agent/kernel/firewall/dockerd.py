@@ -9,18 +9,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, Protocol
 
 from agent.kernel.firewall.variant import Variant
 
-__all__ = ["age_s", "variant_of"]
+__all__ = ["Dockerd", "variant_of"]
 
 _PROC: Final = Path("/proc")
 _DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_STARTTIME: Final = 19
-"""Its place in stat behind the name, which is the second field."""
 _MOST_LINKS: Final = 40
 """MAXSYMLINKS of linux/namei.h."""
+
+
+class Dockerd(Protocol):
+    """A dockerd that runs."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it started."""
 
 
 def variant_of(pid: int, *, proc: Path = _PROC) -> Variant | None:
@@ -41,17 +51,6 @@ def variant_of(pid: int, *, proc: Path = _PROC) -> Variant | None:
         if program is not None:
             return _named(program.name)
     return None
-
-
-def age_s(pid: int, *, proc: Path = _PROC) -> float | None:
-    """For how long the process ``pid`` has run; None when there is none (proc(5), stat)."""
-    try:
-        stat = (proc / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
-        uptime_s = float((proc / "uptime").read_text(encoding="ascii").split()[0])
-        started = int(stat.rpartition(")")[2].split()[_STARTTIME])
-    except (OSError, ValueError, IndexError):
-        return None
-    return max(0.0, uptime_s - started / os.sysconf("SC_CLK_TCK"))
 
 
 def _named(name: str) -> Variant | None:

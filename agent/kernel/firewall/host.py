@@ -22,7 +22,7 @@ from agent.kernel.firewall.conditions import (
     unreadable_variant,
 )
 from agent.kernel.firewall.damper import Damper
-from agent.kernel.firewall.dockerd import age_s, variant_of
+from agent.kernel.firewall.dockerd import Dockerd, variant_of
 from agent.kernel.firewall.flows import Flows
 from agent.kernel.firewall.legacy import LegacyWriter
 from agent.kernel.firewall.nft import NftWriter
@@ -359,13 +359,13 @@ class HostFirewall:
 
 
 def open_firewall(
-    variant: str = "auto", *, dockerd: Callable[[], int | None] = lambda: None
+    variant: str = "auto", *, dockerd: Callable[[], Dockerd | None] = lambda: None
 ) -> HostFirewall:
     """The firewall of this host.
 
     Args:
         variant: "nft", "legacy", or "auto": where Docker's rules are.
-        dockerd: The process id of the running dockerd, None when there is none.
+        dockerd: Returns the running dockerd, None when there is none.
 
     Raises:
         DependencyMissing: iptables is not installed.
@@ -382,12 +382,12 @@ def open_firewall(
     }
 
     def docker_variant() -> Variant | None:
-        pid = dockerd()
-        return None if pid is None else variant_of(pid)
+        found = dockerd()
+        return None if found is None else variant_of(found.pid)
 
     def docker_age_s() -> float | None:
-        pid = dockerd()
-        return None if pid is None else age_s(pid)
+        found = dockerd()
+        return None if found is None else found.age_s
 
     return HostFirewall(
         programs=programs,

@@ -119,7 +119,7 @@ def test_promise_11_a_users_process_that_is_called_dockerd_changes_nothing(mesh:
             assert set(host.conditions()) == {"network-not-routable"}
         finally:
             host.docker("network", "rm", "seen")
-        program = f"{table}; print(ProcessTable().dockerd_pid())"
+        program = f"{table}; print(ProcessTable().dockerd().pid)"
         found = int(host.run(["/usr/lib/hostmesh/bin/python3", "-I", "-c", program]).stdout)
         assert found == int(host.unit("docker", "MainPID")["MainPID"]) != pid
         assert len(impostor.dockerds_of_root(host)) == 1

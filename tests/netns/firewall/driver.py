@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from agent.docker.processes import DaemonProcess
 from agent.errors import HostmeshError
 from agent.kernel.firewall import FirewallReport, RuleMonitor, open_firewall
 from agent.mesh.firewall import FirewallWants, desired_firewall
@@ -65,6 +66,11 @@ def plain(report: Any) -> Any:  # noqa: ANN401
     return dataclasses.asdict(report) if isinstance(report, FirewallReport) else report
 
 
+def dockerd_of(request: dict[str, Any]) -> DaemonProcess | None:
+    pid = request["dockerd"]
+    return None if pid is None else DaemonProcess(pid, ("dockerd",), age_s=3600.0)
+
+
 def main() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     firewall = open_firewall(sys.argv[1])
@@ -87,8 +93,7 @@ def main() -> None:
             print(json.dumps({"result": None}), flush=True)
             continue
         if request["op"] == "reopen":
-            dockerd = partial(request.get, "dockerd")
-            firewall = open_firewall(*request["arguments"], dockerd=dockerd)
+            firewall = open_firewall(*request["arguments"], dockerd=partial(dockerd_of, request))
             print(json.dumps({"result": None}), flush=True)
             continue
         operation = getattr(firewall, request["op"])

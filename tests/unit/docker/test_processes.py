@@ -11,7 +11,7 @@ import pytest
 
 from agent.docker import processes
 from agent.docker.commands import CommandResult
-from agent.docker.processes import ProcessTable
+from agent.docker.processes import DaemonProcess, ProcessTable
 from agent.docker.socketpath import why_replaceable
 
 pytestmark = pytest.mark.unit
@@ -65,6 +65,10 @@ def docker(pid: int) -> str:
     return f"Id=docker.service\nMainPID={pid}\nActiveState=active\n"
 
 
+def pid_of(found: DaemonProcess | None) -> int | None:
+    return found.pid if found else None
+
+
 def table(tmp_path: Path, systemd: Systemd | None, api: Path = API) -> ProcessTable:
     folder = tmp_path if systemd else tmp_path / "none"
     return ProcessTable(api, runner=systemd or Systemd(), systemd=folder, proc=tmp_path)
@@ -111,14 +115,14 @@ def test_systemd_is_asked_again_only_when_the_process_is_another(
     systemd = Systemd(docker(10))
     process(tmp_path, 10, "dockerd")
     made = table(tmp_path, systemd)
-    assert [made.dockerd_pid() for _ in range(3)] == [10] * 3
+    assert [pid_of(made.dockerd()) for _ in range(3)] == [10] * 3
     assert len(systemd.asked) == 1
     process(tmp_path, 10, "sshd", start=95000, uid="1000")
     systemd.units = (docker(11),)
     process(tmp_path, 11, "dockerd")
-    assert made.dockerd_pid() == 11
+    assert pid_of(made.dockerd()) == 11
     monkeypatch.setattr(processes, "_ASK_AGAIN_S", 0.0)
-    assert made.dockerd_pid() == 11
+    assert pid_of(made.dockerd()) == 11
     assert len(systemd.asked) == 3
 
 
@@ -151,7 +155,7 @@ def test_the_service_of_the_socket_may_have_another_name(tmp_path: Path) -> None
     unit = f"Id=mine.socket\nActiveState=active\nTriggers=mine.service\nListen={api} (Stream)\n"
     process(tmp_path, 12, "dockerd")
     systemd = Systemd(docker(0), unit, "Id=mine.service\nMainPID=12\n")
-    assert table(tmp_path, systemd, api).dockerd_pid() == 12
+    assert pid_of(table(tmp_path, systemd, api).dockerd()) == 12
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="root's processes are looked for")
@@ -172,7 +176,7 @@ def test_without_systemd_docker_is_who_listens_on_its_socket(
     process(tmp_path, 5, "dockerd", start=1)
     if exe:
         (tmp_path / f"{OWN}/exe").symlink_to(exe)
-    assert table(tmp_path, None, api).dockerd_pid() == found
+    assert pid_of(table(tmp_path, None, api).dockerd()) == found
 
 
 def test_promise_11_a_socket_that_others_may_replace_names_nobody(tmp_path: Path) -> None:

@@ -1,12 +1,10 @@
 """Which iptables the running dockerd writes with: its own PATH in its own root."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from agent.kernel.firewall.dockerd import age_s, variant_of
+from agent.kernel.firewall.dockerd import variant_of
 from agent.kernel.firewall.variant import Variant
 
 pytestmark = pytest.mark.unit
@@ -84,17 +82,3 @@ def test_what_cannot_be_told_is_not_guessed(proc: Proc, to: str) -> None:
 
 def test_a_process_that_ended_is_none(proc: Proc) -> None:
     assert variant_of(8, proc=proc.folder) is None
-
-
-def test_the_age_of_a_process_is_since_its_start() -> None:
-    with subprocess.Popen(["/bin/sleep", "60"]) as young:
-        try:
-            age = age_s(young.pid)
-            assert age is not None
-            assert age < 30
-        finally:
-            young.kill()
-    own, parents = age_s(os.getpid()), age_s(os.getppid())
-    assert own is not None
-    assert parents is None or parents >= own
-    assert age_s(0x7FFFFFFF) is None
