@@ -141,12 +141,7 @@ class Joining:
         joined = known.own is not None
         for cidr in config.cidrs:
             overlaps = host_overlaps(host, cidr, known.docker, own, leases)
-            needed = needed_in((cidr,), host.needed)
-            found = []
-            if overlaps:
-                found.append(overlap_condition(cidr, overlaps, joined=joined, removable=not needed))
-            if needed:
-                found.append(needed_condition(cidr, needed, joined=joined))
+            found = _in_the_way(host, cidr, overlaps, joined=joined)
             subject = "" if cidr == config.cidr else str(cidr)
             conditions += [replace(each, subject=subject) for each in found]
         if backend_by_name(config.backend) is None:
@@ -173,13 +168,8 @@ class Joining:
                 ),
             )
         cidr = self._wanted.cidr
-        needed = needed_in((cidr,), host.needed)
-        if needed:
-            return (needed_condition(cidr, needed, joined=False),)
-        overlaps = host_overlaps(host, cidr, known.docker)
-        if overlaps:
-            return (overlap_condition(cidr, overlaps, joined=False),)
-        return self._create_config(self._wanted, {})
+        found = _in_the_way(host, cidr, host_overlaps(host, cidr, known.docker), joined=False)
+        return found or self._create_config(self._wanted, {})
 
     def _create_config(
         self, config: MeshConfig, reservations: Mapping[IPv4Network, HostId]
@@ -286,6 +276,19 @@ class Joining:
         """Begin anew: the host leaves, and what it had by its copy is for others to have."""
         self._told = None
         self._past = None
+
+
+def _in_the_way(
+    host: HostFacts, cidr: IPv4Network, overlaps: tuple[str, ...], *, joined: bool
+) -> tuple[Condition, ...]:
+    """Return the conditions that keep this host from using ``cidr``."""
+    needed = needed_in((cidr,), host.needed)
+    found = []
+    if overlaps:
+        found.append(overlap_condition(cidr, overlaps, joined=joined, removable=not needed))
+    if needed:
+        found.append(needed_condition(cidr, needed, joined=joined))
+    return tuple(found)
 
 
 def overlap_condition(
