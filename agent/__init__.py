@@ -1,3 +1,3 @@
 """Hostmesh: one routed container network for plain Docker hosts."""
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
