@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup setup-lab demo test test-unit test-property test-labs test-rooms test-fast test-full check format lock deb clean
+.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-rooms test-fast test-full check format lock deb clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -20,12 +20,12 @@ demo: ## A mesh of real hosts in namespaces, shown and verified (root; KEEP=1 le
 
 test: ## What every change must pass, on real etcd, dockerds and kernel (root; a quarter of an hour)
 	@tests/prepare.sh lab
-	@echo "make test: first unit and property tests (2 minutes); then labs (real dockerds) and rooms"
+	@echo "make test: first unit and property tests (2 minutes); then engines and labs (real dockerds) and rooms"
 	@echo "  (namespaces, etcd) side by side. Each says here how far it is; its whole output comes at its end."
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-unit test-property 9>&2
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-labs test-rooms 9>&2
+	@$(MAKE) --no-print-directory -j 3 --output-sync=target test-engines test-labs test-rooms 9>&2
 
-# Two at a time: a lab waits more than it computes. Descriptor 9 is the terminal, past output-sync.
+# Three at a time: a lab waits more than it computes. Descriptor 9 is the terminal, past output-sync.
 PYTEST_SAYS = $(PY) -m pytest -p tests.progress --progress-fd=9 --durations=15
 
 test-unit:
@@ -34,8 +34,13 @@ test-unit:
 test-property:
 	@$(PYTEST_SAYS) --progress=property -m "property and not unit and not full"
 
+ENGINES = tests/engine/docker tests/engine/boot
+
+test-engines:
+	@$(PYTEST_SAYS) --progress=engines -m "engine and not full" $(ENGINES)
+
 test-labs:
-	@$(PYTEST_SAYS) --progress=labs -m "engine and not full"
+	@LAB_PLACE=2 $(PYTEST_SAYS) --progress=labs -m "engine and not full" $(ENGINES:%=--ignore=%)
 
 test-rooms:
 	@$(PYTEST_SAYS) --progress=rooms -m "not unit and not property and not engine and not full"

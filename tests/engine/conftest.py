@@ -1,4 +1,4 @@
-"""Labs for the tests on real dockerds. One at a time: the machine has two cores.
+"""Labs for the tests on real dockerds. One at a time in each of two places: `make test` uses both.
 
 A module that wants a lab says which in a constant ``LAB`` and uses the fixture ``mesh``. Modules
 with equal options run one after the other in one lab, so each leaves it as it found it; one that
@@ -48,7 +48,8 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     """Wait for the labs of another run before the first test, outside of any test's timeout."""
     if session.config.option.collectonly or not _engine_items(session.items):
         return (yield)
-    lock_path = Path(paths.cache_root()) / "lab.lock"
+    place = os.environ.get("LAB_PLACE", "1")
+    lock_path = Path(paths.cache_root()) / ("lab.lock" if place == "1" else f"lab-{place}.lock")
     lock_path.parent.mkdir(parents=True, exist_ok=True)
     with lock_path.open("w") as lock:
         try:
