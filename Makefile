@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-rooms test-fast test-full check format lock deb clean
+.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-rooms test-etcd test-fast test-full check format lock deb clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -20,10 +20,10 @@ demo: ## A mesh of real hosts in namespaces, shown and verified (root; KEEP=1 le
 
 test: ## What every change must pass, on real etcd, dockerds and kernel (root; a quarter of an hour)
 	@tests/prepare.sh lab
-	@echo "make test: first unit and property tests (2 minutes); then engines and labs (real dockerds) and rooms"
-	@echo "  (namespaces, etcd) side by side. Each says here how far it is; its whole output comes at its end."
+	@echo "make test: first unit and property tests (2 minutes); then engines and labs (real dockerds), rooms"
+	@echo "  (namespaces) and etcd, three at a time. Each says here how far it is; its whole output comes at its end."
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-unit test-property 9>&2
-	@$(MAKE) --no-print-directory -j 3 --output-sync=target test-engines test-labs test-rooms 9>&2
+	@$(MAKE) --no-print-directory -j 3 --output-sync=target test-engines test-labs test-rooms test-etcd 9>&2
 
 # Three at a time: a lab waits more than it computes. Descriptor 9 is the terminal, past output-sync.
 PYTEST_SAYS = $(PY) -m pytest -p tests.progress --progress-fd=9 --durations=15
@@ -43,7 +43,10 @@ test-labs:
 	@LAB_PLACE=2 $(PYTEST_SAYS) --progress=labs -m "engine and not full" $(ENGINES:%=--ignore=%)
 
 test-rooms:
-	@$(PYTEST_SAYS) --progress=rooms -m "not unit and not property and not engine and not full"
+	@$(PYTEST_SAYS) --progress=rooms -m "not unit and not property and not engine and not etcd and not full"
+
+test-etcd:
+	@$(PYTEST_SAYS) --progress=etcd -m "etcd and not unit and not property and not engine and not full"
 
 test-full: ## The whole matrix, long outages and soak too (root; run before an issue is called resolved)
 	@tests/prepare.sh lab
