@@ -38,6 +38,7 @@ __all__ = [
     "RawLink",
     "RawNeighbour",
     "address_request",
+    "attribute",
     "attributes",
     "decode_address",
     "decode_link",
@@ -83,6 +84,12 @@ _ODD_NAMES: Final = {
     _SRC: "from", _IIF: "iif", _METRICS: "metrics", _MULTIPATH: "multipath", 11: "realm",
     16: "mark", 18: "via6", 22: "encap", 30: "nhid",
 }  # fmt: skip
+
+
+def attribute(number: int, value: bytes) -> bytes:
+    """Return one attribute, padded to four bytes (struct nlattr, linux/netlink.h)."""
+    raw = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value
+    return raw + bytes(-len(raw) % 4)
 
 
 def attributes(payload: bytes, offset: int) -> Iterator[tuple[int, bytes]]:

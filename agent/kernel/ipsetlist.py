@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from agent.kernel.codec import attributes
+from agent.kernel.codec import attribute, attributes
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 
 __all__ = ["SetListing", "dump_set", "listing_of"]
@@ -24,7 +24,6 @@ _LIST: Final = 6 << 8 | 7
 _PROTOCOL: Final = 6
 _MESSAGE: Final = struct.Struct("!BBH")
 """struct nfgenmsg: family, version, resource id."""
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _A_PROTOCOL, _A_SETNAME, _A_TYPENAME, _A_ADT = 1, 2, 3, 8
 _A_DATA, _A_IP, _A_IPV4 = 7, 1, 1
 _A_CIDR, _A_PORT, _A_PROTO, _A_IFACE = 3, 4, 7, 23
@@ -60,7 +59,7 @@ def dump_set(name: str) -> list[bytes]:
         KernelError: The kernel refused, or the list was not complete.
     """
     body = _MESSAGE.pack(socket.AF_INET, 0, 0)
-    body += _attribute(_A_PROTOCOL, bytes([_PROTOCOL])) + _attribute(
+    body += attribute(_A_PROTOCOL, bytes([_PROTOCOL])) + attribute(
         _A_SETNAME, name.encode("ascii") + b"\0"
     )
     try:
@@ -83,11 +82,6 @@ def listing_of(payloads: list[bytes]) -> SetListing | None:
             elif number == _A_ADT:
                 members += _members(value)
     return SetListing(kind, frozenset(members)) if payloads else None
-
-
-def _attribute(number: int, value: bytes) -> bytes:
-    raw = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value
-    return raw + bytes(-len(raw) % 4)
 
 
 def _members(entries: bytes) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.errors import KernelError
-from agent.kernel.codec import attributes
+from agent.kernel.codec import attribute, attributes
 from agent.kernel.firewall.nftrules import NftRule, Rules, decode_rule, drops_all
 from agent.kernel.netlink import NetlinkSocket
 
@@ -22,7 +22,6 @@ _NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 10 << 8
 _GET_CHAIN, _GET_RULE = _SUBSYSTEM | 4, _SUBSYSTEM | 7
 _MESSAGE: Final = struct.Struct("!BBH")
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _FAMILIES: Final = {1: "inet", 2: "ip"}
 """NFPROTO_INET and NFPROTO_IPV4: what forwarded IPv4 packets meet."""
 _FORWARD: Final = 2
@@ -96,8 +95,8 @@ def _rules(
     connection: NetlinkSocket, family: int, table: bytes, chain: bytes | None = None
 ) -> Rules:
     """Return the rules of a table, or of one chain in it, by chain and in order."""
-    asked = _MESSAGE.pack(family, 0, 0) + _attribute(_R_TABLE, table)
-    asked += b"" if chain is None else _attribute(_R_CHAIN, chain)
+    asked = _MESSAGE.pack(family, 0, 0) + attribute(_R_TABLE, table)
+    asked += b"" if chain is None else attribute(_R_CHAIN, chain)
     found: dict[str, list[NftRule]] = {}
     for payload in connection.dump(_GET_RULE, asked, "listing nft rules"):
         said = dict(attributes(payload, _MESSAGE.size))
@@ -113,8 +112,3 @@ def _number(raw: bytes | None) -> int | None:
 
 def _text(raw: bytes) -> str:
     return raw.rstrip(b"\0").decode("utf-8", "replace")
-
-
-def _attribute(number: int, value: bytes) -> bytes:
-    raw = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value
-    return raw + bytes(-len(raw) % 4)
