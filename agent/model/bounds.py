@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+from agent.model.family import within
 from agent.model.host import Needed, name_needed
-from agent.model.mesh import MeshConfig, within
+from agent.model.mesh import MeshConfig
 
 __all__ = ["NEVER_IN_A_MESH", "PRIVATE_RANGES", "Bounds", "forbidden_range"]
 

@@ -1,0 +1,161 @@
+"""Address families: every width, number and name that differs between IPv4 and IPv6.
+
+All arithmetic on addresses is here. A value of either family goes through the same code
+everywhere else; no other module knows how many bits an address has.
+
+Sources: RFC 791, RFC 8200, linux/socket.h (AF_*), linux/route.h and linux/ipv6_route.h
+(IP6_RT_PRIO_USER), linux/netfilter.h (NFPROTO_*), iptables(8), ip6tables(8), ipset(8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from typing import Final
+
+__all__ = [
+    "FAMILIES",
+    "IPV4",
+    "IPV6",
+    "Address",
+    "Family",
+    "Interface",
+    "Network",
+    "Span",
+    "family_of",
+    "network_order",
+    "span",
+    "subnets_of",
+    "within",
+]
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Interface = IPv4Interface | IPv6Interface
+
+Span = tuple[int, int]
+"""First and last address of a range. Integers: networks compare a hundred times slower."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """One address family.
+
+    Attributes:
+        name: For messages.
+        version: 4 or 6.
+        bits: Width of an address.
+        af: The AF_ number of netlink messages.
+        default_metric: What the kernel stores for a route that is added without a metric.
+        iptables: Name of the program; ``-restore`` and ``-save`` follow it.
+        ipset: ipset's word for the family.
+        icmp: iptables' word for the control protocol.
+        address, network, interface: The classes of its values.
+    """
+
+    name: str
+    version: int
+    bits: int
+    af: int
+    default_metric: int
+    iptables: str
+    ipset: str
+    icmp: str
+    address: type[IPv4Address | IPv6Address]
+    network: type[IPv4Network | IPv6Network]
+    interface: type[IPv4Interface | IPv6Interface]
+
+    def host(self, address: Address) -> Network:
+        """Return the range that holds this address only: a /32 or a /128."""
+        return self.network((int(address), self.bits))
+
+    def at(self, first: int, prefixlen: int) -> Network:
+        """Return the network of that length around an address.
+
+        Raises:
+            ValueError: The length does not fit the family.
+        """
+        if not 0 <= prefixlen <= self.bits:
+            raise ValueError(f"no {self.name} prefix has {prefixlen} bits")
+        size = 1 << (self.bits - prefixlen)
+        return self.network((first // size * size, prefixlen))
+
+    def size(self, prefixlen: int) -> int:
+        """Return how many addresses a network of that length has."""
+        return 1 << (self.bits - prefixlen)
+
+
+IPV4: Final = Family(
+    name="IPv4",
+    version=4,
+    bits=32,
+    af=2,
+    default_metric=0,
+    iptables="iptables",
+    ipset="inet",
+    icmp="icmp",
+    address=IPv4Address,
+    network=IPv4Network,
+    interface=IPv4Interface,
+)
+
+IPV6: Final = Family(
+    name="IPv6",
+    version=6,
+    bits=128,
+    af=10,
+    default_metric=1024,
+    iptables="ip6tables",
+    ipset="inet6",
+    icmp="ipv6-icmp",
+    address=IPv6Address,
+    network=IPv6Network,
+    interface=IPv6Interface,
+)
+
+FAMILIES: Final = (IPV4, IPV6)
+
+
+def family_of(value: Address | Network | Interface) -> Family:
+    """Return the family of an address, a network or an interface address."""
+    return IPV4 if value.version == IPV4.version else IPV6
+
+
+def span(network: Network) -> Span:
+    """Return the first and the last address of ``network`` as integers."""
+    first = int(network.network_address)
+    return first, first + (1 << (network.max_prefixlen - network.prefixlen)) - 1
+
+
+def within(subnet: Network, cidr: Network) -> bool:
+    """Whether all of ``subnet`` lies in ``cidr``; never across families.
+
+    ``subnet_of`` says the same and leaves 400 bytes in the subnet, the cached last address:
+    26 MB in a mesh of 65,000.
+    """
+    if subnet.version != cidr.version:
+        return False
+    differing = int(subnet.network_address) ^ int(cidr.network_address)
+    shift = cidr.max_prefixlen - cidr.prefixlen
+    return subnet.prefixlen >= cidr.prefixlen and differing >> shift == 0
+
+
+def subnets_of(network: Network, prefixlen: int) -> Iterator[Network]:
+    """Yield the networks of that length, no shorter than its own, that ``network`` consists of."""
+    family = family_of(network)
+    first, size = int(network.network_address), family.size(prefixlen)
+    for number in range(1 << (prefixlen - network.prefixlen)):
+        yield family.network((first + number * size, prefixlen))
+
+
+def network_order(network: Network) -> tuple[int, int, int]:
+    """Sort key: by family, then by address, wider networks first."""
+    return network.version, int(network.network_address), network.prefixlen

@@ -1,0 +1,140 @@
+"""The vocabulary of reconciling: keyed objects, operations on them, and the table they are in."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from agent.errors import HostmeshError
+
+__all__ = [
+    "Change",
+    "KeyedObject",
+    "Listing",
+    "Operation",
+    "OperationKind",
+    "Reason",
+    "Result",
+    "Table",
+    "V",
+]
+
+
+class KeyedObject(Protocol):
+    """An object of the kernel: equal values are the same object, one key has one value.
+
+    It prints as iproute2 would, for messages.
+    """
+
+    @property
+    def key(self) -> Hashable:
+        """What the kernel tells objects of this kind apart by."""
+
+    def __hash__(self) -> int: ...
+
+
+V = TypeVar("V", bound=KeyedObject)
+
+
+class OperationKind(enum.StrEnum):
+    """What is done to an object."""
+
+    REPLACE = "replace"
+    DELETE = "delete"
+
+
+class Reason(enum.StrEnum):
+    """Why an operation is in a plan; the words ``agentctl diff`` prints."""
+
+    MISSING = "missing"
+    MODIFIED = "modified"
+    EXTRA = "extra"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[V]):
+    """One change of one object.
+
+    Attributes:
+        object: What shall be there (replace) or shall go (delete).
+        actual: What is there instead, for a modified object; for a conflict, the other program's
+            object that the agent's gives way to.
+    """
+
+    kind: OperationKind
+    object: V
+    reason: Reason
+    actual: V | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[V]):
+    """How one operation ended.
+
+    Attributes:
+        error: None when the kernel now holds what the operation wanted.
+        outrun: Another program's object came first, or the desired one was there already: no
+            failure, only a reason to list again.
+    """
+
+    operation: Operation[V]
+    error: HostmeshError | None = None
+    outrun: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the kernel now holds what the operation wanted."""
+        return self.error is None
+
+    @property
+    def problem(self) -> str:
+        """What failed and why, "" when nothing did."""
+        return "" if self.error is None else self.error.message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change(Generic[V]):
+    """One notification: an object appeared, replaced what was under its key, or went."""
+
+    object: V
+    gone: bool = False
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[V]):
+    """A complete list.
+
+    Attributes:
+        own: Every object that bears the agent's mark.
+        foreign: Objects of other programs that may stand where one of the agent's should.
+    """
+
+    own: tuple[V, ...]
+    foreign: tuple[V, ...] = ()
+
+
+class Table(Protocol[V]):
+    """One kind of object in the kernel: listed completely, changed in batches."""
+
+    def list(self) -> Listing[V]:
+        """Return every object there is.
+
+        Raises:
+            HostmeshError: The list could not be had completely. Never an empty list instead.
+        """
+
+    def apply(
+        self, operations: Sequence[Operation[V]], *, for_s: float | None = None
+    ) -> tuple[Result[V], ...]:
+        """Carry out operations in order; one that fails does not stop the rest. Never raises.
+
+        Args:
+            for_s: No further batch is begun after so many seconds; None for no such limit.
+
+        Returns:
+            A result for each operation that was tried: the first so many of them.
+        """
