@@ -17,7 +17,6 @@ from agent.docker.report import ConfigFile
 from agent.leases import trust
 from agent.mesh.backends import backend_by_name
 from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases
-from agent.mesh.summary import summarise
 from agent.mesh.world import World, peers_of_view
 from agent.model import (
     Condition,
@@ -30,6 +29,7 @@ from agent.model import (
     MeshConfig,
     Uplink,
     View,
+    summarise,
 )
 
 __all__ = ["Known", "former_lease", "own_leases"]

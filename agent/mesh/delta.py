@@ -28,9 +28,8 @@ from agent.mesh.plan import (
     plan_key,
 )
 from agent.mesh.rivals import Rivals
-from agent.mesh.summary import summarise
 from agent.mesh.world import ROUTE_PROTOCOL, RouteKey, World, route_key
-from agent.model import Condition, Lease, Route
+from agent.model import Condition, Lease, Route, summarise
 from agent.sharedmap import changed_keys
 
 __all__ = ["RouteChange", "RouteDelta"]

@@ -19,7 +19,6 @@ from typing import Final
 
 from agent.mesh.backends import RouteBackend, backend_by_name, backend_names
 from agent.mesh.needed import needed_in
-from agent.mesh.summary import summarise
 from agent.mesh.world import RouteKey, World, route_key
 from agent.model import (
     Condition,
@@ -30,6 +29,7 @@ from agent.model import (
     Severity,
     Uplink,
     name_needed,
+    summarise,
 )
 
 __all__ = ["DesiredRoutes", "PeerRules", "aggregate_routes", "desired_routes", "on_link_ranges"]
@@ -41,7 +41,7 @@ class DesiredRoutes:
 
     Attributes:
         routes: By the kernel's key; the aggregate comes first.
-        conditions: What the operator should know, bounded (:mod:`agent.mesh.summary`).
+        conditions: What the operator should know, bounded (:mod:`agent.model.condition`).
         certain: Nothing is missing from the world that would bring more routes. False before
             the first complete view, and while config or uplink are unknown: then absence from
             ``routes`` means nothing and no route may be deleted because of it.

@@ -19,9 +19,8 @@ from typing import Final
 from agent.errors import KernelError
 from agent.mesh.delta import RouteChange
 from agent.mesh.plan import Operation, OperationKind, OperationResult, Reason, RoutePlan
-from agent.mesh.summary import CONDITIONS_SHOWN, and_more
 from agent.mesh.world import ROUTE_PROTOCOL, RouteKey, protocol_name, route_key
-from agent.model import Condition, Route, Severity
+from agent.model import CONDITIONS_SHOWN, Condition, Route, Severity, and_more
 
 __all__ = ["Pacer"]
 

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from agent.errors import KernelError
-from agent.mesh.summary import CONDITIONS_SHOWN, and_more
 from agent.mesh.world import MAIN_TABLE, Place, RouteKey, protocol_name, route_key
-from agent.model import Condition, Route
+from agent.model import CONDITIONS_SHOWN, Condition, Route, and_more
 
 __all__ = [
     "Conflict",
@@ -129,7 +128,7 @@ class RoutePlan:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """``route-conflict`` for the conflicts, bounded (:mod:`agent.mesh.summary`)."""
+        """``route-conflict`` for the conflicts, bounded (:mod:`agent.model.condition`)."""
         shown = [conflict.condition() for conflict in self.conflicts[:CONDITIONS_SHOWN]]
         return and_more(shown, len(self.conflicts))
 

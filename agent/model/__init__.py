@@ -10,7 +10,13 @@ Here is what other rooms import; the modules are by what a value is about.
 from __future__ import annotations
 
 from agent.model.bounds import PRIVATE_RANGES, Bounds, forbidden_range
-from agent.model.condition import Condition, Severity
+from agent.model.condition import (
+    CONDITIONS_SHOWN,
+    Condition,
+    Severity,
+    and_more,
+    summarise,
+)
 from agent.model.docker import (
     OWN_BRIDGE,
     Attachment,
@@ -58,6 +64,7 @@ from agent.model.objects import (
 from agent.model.view import Leases, View
 
 __all__ = [
+    "CONDITIONS_SHOWN",
     "FAMILIES",
     "IPV4",
     "IPV6",
@@ -100,6 +107,7 @@ __all__ = [
     "Uplink",
     "View",
     "VxlanOptions",
+    "and_more",
     "family_of",
     "forbidden_range",
     "is_leasable",
@@ -107,5 +115,6 @@ __all__ = [
     "network_order",
     "span",
     "subnets_of",
+    "summarise",
     "within",
 ]

@@ -9,9 +9,9 @@ import pytest
 
 from agent.mesh.backends import backend_by_name
 from agent.mesh.desired import desired_routes
-from agent.mesh.summary import CONDITIONS_SHOWN
 from agent.mesh.world import RouteKey, World, peers_by_subnet, protocol_name
 from agent.model import (
+    CONDITIONS_SHOWN,
     HostFacts,
     HostId,
     Lease,

@@ -8,9 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.mesh.plan import OperationKind, Reason, RoutePlan, plan_routes
-from agent.mesh.summary import CONDITIONS_SHOWN
 from agent.mesh.world import route_key
-from agent.model import Route
+from agent.model import CONDITIONS_SHOWN, Route
 
 pytestmark = pytest.mark.unit
 
