@@ -22,6 +22,7 @@ from agent.kernel.firewall.operator import Way
 from agent.kernel.namespace import in_network_of
 from agent.kernel.reach import Echo, Reach, sweep
 from agent.kernel.way import decide
+from agent.model.family import Address, Network
 
 __all__ = ["ContainerPath", "path_steps", "tested_peers"]
 
@@ -42,7 +43,7 @@ class Sender:
         container: None for this host itself: its own packets do not pass FORWARD.
     """
 
-    address: IPv4Address
+    address: Address
     bridge: str
     container: Container | None = None
 
@@ -65,7 +66,7 @@ class ContainerPath:
         HostmeshError: The links of this host could not be listed.
     """
 
-    def __init__(self, context: Context, subnet: IPv4Network, named: str | None) -> None:
+    def __init__(self, context: Context, subnet: Network, named: str | None) -> None:
         self._context = context
         self._place = Place(context)
         self.senders = tuple(self._containers(subnet, named))[:_MOST_SENDERS]
@@ -80,7 +81,7 @@ class ContainerPath:
         """Packets of the test pass this host's FORWARD."""
         return any(each.container for each in self.senders)
 
-    def _containers(self, subnet: IPv4Network, named: str | None) -> Iterator[Sender]:
+    def _containers(self, subnet: Network, named: str | None) -> Iterator[Sender]:
         """Yield the named one, then others of its network; without one those on docker0."""
         networks = {each.id: each for each in self._place.networks if not each.internal}
         found = [
@@ -98,13 +99,13 @@ class ContainerPath:
         ]
         yield from sorted(fits, key=lambda each: (str(each.address) != named, each.address))
 
-    def _host_itself(self, subnet: IPv4Network) -> Iterator[Sender]:
+    def _host_itself(self, subnet: Network) -> Iterator[Sender]:
         for link in self._place.links:
             for each in link.addresses:
                 if each.ip in subnet:
                     yield Sender(each.ip, link.name)
 
-    def rules(self, target: IPv4Address) -> Step:
+    def rules(self, target: Address) -> Step:
         """Walk a packet through this host's routes and rules."""
         sender = self.senders[0]
         link = self._place.link(name=sender.bridge)
@@ -125,7 +126,7 @@ class ContainerPath:
         except HostmeshError as error:
             return "rules", "unknown", error.message
 
-    def ask(self, target: IPv4Address) -> tuple[Echo, Sender]:
+    def ask(self, target: Address) -> tuple[Echo, Sender]:
         """Ping from one sender after the other until one gets an answer.
 
         Raises:
@@ -137,14 +138,14 @@ class ContainerPath:
                 break
         return echo, sender
 
-    def _echo(self, sender: Sender, target: IPv4Address) -> Echo:
+    def _echo(self, sender: Sender, target: Address) -> Echo:
         reach = self._inside(sender, lambda: Reach(target, source=sender.address))
         try:
             return reach.echo(_ECHOES)
         finally:
             reach.close()
 
-    def answering(self, targets: Sequence[IPv4Address]) -> frozenset[IPv4Address]:
+    def answering(self, targets: Sequence[Address]) -> frozenset[Address]:
         """Ping all of them at once, from one container.
 
         Raises:
@@ -159,7 +160,7 @@ class ContainerPath:
         return in_network_of(self._place.engine.process_of(sender.container.id), function)
 
 
-def docker0_of(subnet: str) -> IPv4Address:
+def docker0_of(subnet: str) -> Address:
     """Where a host's docker0 is: the first address of its lease."""
     return IPv4Network(subnet).network_address + 1
 
@@ -225,9 +226,7 @@ def _asked(path: ContainerPath, peer: Mapping[str, Any], *, stale: bool) -> Iter
         yield "container", "unknown" if stale else "failed", found
 
 
-def _passed(
-    path: ContainerPath, target: IPv4Address, echo: Echo, sender: Sender
-) -> tuple[str, str]:
+def _passed(path: ContainerPath, target: Address, echo: Echo, sender: Sender) -> tuple[str, str]:
     text = f"{target} answers {sender.words}, {min(echo.rtt_s) * 1000:.2f} ms"
     if path.from_container:
         return "ok", text

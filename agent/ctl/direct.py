@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from agent.errors import HostmeshError
+from agent.model.family import Network
 
 if TYPE_CHECKING:
     from agent.daemon.offline import Seen
@@ -61,7 +61,7 @@ def view(settings: Settings) -> Seen:
     return view_offline(settings)
 
 
-def time_left(settings: Settings, view: View) -> Mapping[IPv4Network, float]:
+def time_left(settings: Settings, view: View) -> Mapping[Network, float]:
     """How long flannel's leases in a view last, as far as etcd says so in a moment."""
     if view.cached or all(each.ttl_s is not None for each in view.leases):
         return {}

@@ -15,6 +15,7 @@ from agent.errors import DockerError, HostmeshError, UsageError
 from agent.kernel.facts import path_to, read_host_facts
 from agent.kernel.namespace import in_network_of
 from agent.model import DockerNetwork, Link
+from agent.model.family import Address
 from agent.settings.text import nearest, shown
 
 __all__ = ["End", "Place"]
@@ -34,7 +35,7 @@ class End:
         mac: The container's, "" when not known.
     """
 
-    address: IPv4Address
+    address: Address
     container: Container | None = None
     network: DockerNetwork | None = None
     link: Link | None = None
@@ -79,7 +80,7 @@ class Place:
         """The link with this index or name."""
         return next((e for e in self.links if index == e.index or (name and e.name == name)), None)
 
-    def end(self, word: str, toward: IPv4Address | None = None) -> End:
+    def end(self, word: str, toward: Address | None = None) -> End:
         """What ``word`` means.
 
         Args:
@@ -102,7 +103,7 @@ class Place:
             )
         return self._attached(container, chosen)
 
-    def _of_address(self, address: IPv4Address) -> End:
+    def _of_address(self, address: Address) -> End:
         for container in self.containers:
             for each in container.attachments:
                 if each.address == address:
@@ -126,7 +127,7 @@ class Place:
             hint = f"Docker does not answer ({self.problem}): give addresses"
         raise UsageError(f"no container {shown(word)} runs on this host", hint=hint)
 
-    def _attachment(self, container: Container, toward: IPv4Address | None) -> Attachment | None:
+    def _attachment(self, container: Container, toward: Address | None) -> Attachment | None:
         """The kernel knows from which of several addresses the container sends."""
         places = container.attachments
         if len(places) > 1 and toward is not None:

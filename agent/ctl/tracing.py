@@ -22,6 +22,7 @@ from agent.kernel.firewall.nftconditions import chains_in_the_way
 from agent.kernel.firewall.operator import Judgement, Way
 from agent.kernel.way import Decision, decide, neighbour_on
 from agent.model import Link, Route
+from agent.model.family import Address, Network
 
 __all__ = ["Step", "Tracer", "judge_rules"]
 
@@ -233,7 +234,7 @@ def _judged(found: Judgement) -> tuple[str, str]:
 
 def _with_nft(result: str, text: str, way: Way) -> tuple[str, str]:
     """No ACCEPT of iptables undoes what a chain of nft drops."""
-    packet: dict[str, str | IPv4Network] = {
+    packet: dict[str, str | Network] = {
         "-i": way.in_link,
         "-o": way.out_link,
         "-s": IPv4Network(way.source),
@@ -255,7 +256,7 @@ def _link(link: Link) -> Step:
     return Step(HERE, "link", result, f"{link.name} is {state}, MTU {link.mtu}, {link.mac}")
 
 
-def _neighbour(address: IPv4Address, link: Link) -> Step:
+def _neighbour(address: Address, link: Link) -> Step:
     try:
         found = neighbour_on(address, link.index)
     except HostmeshError as error:

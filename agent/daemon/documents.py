@@ -6,18 +6,18 @@ docs/control-socket.md describes each field; the shape changes only with its "ve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
 from socket import inet_ntoa
 from types import MappingProxyType
 from typing import Any
 
 from agent.daemon.freshness import CURRENT, Freshness
 from agent.model import HostId, Lease, View
+from agent.model.family import Address, Network
 
 __all__ = ["lease_left_s", "leases_document"]
 
 _NEVER: Mapping[HostId, float] = MappingProxyType({})
-_UNKNOWN: Mapping[IPv4Network, float] = MappingProxyType({})
+_UNKNOWN: Mapping[Network, float] = MappingProxyType({})
 _RENEWED_BY = 0.75
 """An agent that runs renews long before so little of a lease's time is left."""
 
@@ -28,7 +28,7 @@ def leases_document(
     now_s: float,
     *,
     last_heartbeat_s: Mapping[HostId, float] = _NEVER,
-    left_s: Mapping[IPv4Network, float] = _UNKNOWN,
+    left_s: Mapping[Network, float] = _UNKNOWN,
     freshness: Freshness = CURRENT,
 ) -> dict[str, Any]:
     """Describe every lease of ``view``, in order of subnet.
@@ -62,7 +62,7 @@ def _lease(
     own: HostId | None,
     now_s: float,
     last_heartbeat_s: Mapping[HostId, float],
-    left_s: Mapping[IPv4Network, float],
+    left_s: Mapping[Network, float],
     freshness: Freshness,
 ) -> dict[str, Any]:
     host_id = lease.host_id
@@ -86,7 +86,7 @@ def _lease(
     }
 
 
-def _dotted(address: IPv4Address) -> str:
+def _dotted(address: Address) -> str:
     """``str(address)``, which costs a mesh of thousands more than all the rest of its document."""
     return inet_ntoa(address.packed)
 
@@ -97,7 +97,7 @@ def _since(then_s: float, now_s: float) -> float:
 
 
 def _ttl_left(
-    lease: Lease, now_s: float, asked_s: Mapping[IPv4Network, float], *, renewing: bool
+    lease: Lease, now_s: float, asked_s: Mapping[Network, float], *, renewing: bool
 ) -> float | None:
     """What is left: by the owner's clock, or (flannel's) by what etcd was asked.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
 
 import structlog
 
 from agent.daemon.known import Known
 from agent.model import HostFacts, Uplink
+from agent.model.family import Address
 
 __all__ = ["EarlierLife"]
 
@@ -27,12 +27,12 @@ class EarlierLife:
     def __init__(
         self,
         known: Callable[[], Known],
-        nobody_answers: Callable[[IPv4Address, Uplink], bool],
+        nobody_answers: Callable[[Address, Uplink], bool],
     ) -> None:
         self._known = known
         self._nobody_answers = nobody_answers
 
-    def __call__(self, address: IPv4Address, beating: bool) -> bool:  # noqa: FBT001 # a callback
+    def __call__(self, address: Address, beating: bool) -> bool:  # noqa: FBT001 # a callback
         """Say whether no clone lives at ``address``. Called on the keeper's thread.
 
         A heartbeat that is there is stronger evidence than silence from beyond a router, where
@@ -50,11 +50,11 @@ class EarlierLife:
         return silent
 
 
-def _is_here(host: HostFacts, address: IPv4Address) -> bool:
+def _is_here(host: HostFacts, address: Address) -> bool:
     return any(address == each.ip for link in host.links for each in link.addresses)
 
 
-def _is_another_hosts(known: Known, address: IPv4Address) -> bool:
+def _is_another_hosts(known: Known, address: Address) -> bool:
     """Another host of the mesh has taken that address over: the one that answers is that one."""
     view = known.alarming or known.believed
     if view is None or view.cached:

@@ -18,13 +18,14 @@ from agent.daemon.timers import jittered
 from agent.kernel.facts import choose_uplink
 from agent.kernel.needed import needed_addresses
 from agent.model import HostFacts, Uplink
+from agent.model.family import Address
 from agent.settings import HostSettings
 
 __all__ = ["EndpointAddress", "uplink_now", "with_needed"]
 
 _REFRESH_S = 60.0
 _MOST = 16
-_NONE: frozenset[IPv4Address] = frozenset()
+_NONE: frozenset[Address] = frozenset()
 
 
 class EndpointAddress:
@@ -41,9 +42,9 @@ class EndpointAddress:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="resolver", daemon=True)
-        self.address: IPv4Address | None = None
+        self.address: Address | None = None
         self._hosts: tuple[str, ...] = ()
-        self._found: Mapping[str, frozenset[IPv4Address]] = MappingProxyType({})
+        self._found: Mapping[str, frozenset[Address]] = MappingProxyType({})
         self._follow(endpoints)
 
     def start(self) -> None:
@@ -51,11 +52,11 @@ class EndpointAddress:
         self._thread.start()
 
     @property
-    def addresses(self) -> frozenset[IPv4Address]:
+    def addresses(self) -> frozenset[Address]:
         """Addresses of all endpoints, as far as they are known: by a name or plain."""
         return frozenset(address for found in self._found.values() for address in found)
 
-    def look_up_all(self) -> frozenset[IPv4Address]:
+    def look_up_all(self) -> frozenset[Address]:
         """The same, from the resolver now, which may take its own time."""
         self._found = {
             host: _addresses(host) or self._found.get(host, _NONE) for host in self._hosts
@@ -70,7 +71,7 @@ class EndpointAddress:
             self._on_change()
         self._wake.set()
 
-    def look_up(self) -> IPv4Address | None:
+    def look_up(self) -> Address | None:
         """The address now: as known, else from the resolver, which may take its own time."""
         return self.address or (self._look_up() if self._name else None)
 
@@ -105,7 +106,7 @@ class EndpointAddress:
         self._wake.wait(pause_s)
         self._wake.clear()
 
-    def _look_up(self) -> IPv4Address | None:
+    def _look_up(self) -> Address | None:
         try:
             answers = socket.getaddrinfo(
                 self._name, None, family=socket.AF_INET, type=socket.SOCK_STREAM
@@ -144,14 +145,14 @@ def _host_of(endpoint: str) -> str:
     return urlsplit(endpoint).hostname or ""
 
 
-def _plain(host: str) -> frozenset[IPv4Address]:
+def _plain(host: str) -> frozenset[Address]:
     try:
         return frozenset({IPv4Address(host)})
     except ValueError:
         return _NONE
 
 
-def _addresses(host: str) -> frozenset[IPv4Address]:
+def _addresses(host: str) -> frozenset[Address]:
     """The IPv4 addresses of a host, none while the resolver knows none."""
     plain = _plain(host)
     if plain:
@@ -163,6 +164,6 @@ def _addresses(host: str) -> frozenset[IPv4Address]:
     return frozenset(IPv4Address(each[4][0]) for each in answers)
 
 
-def _usable(address: IPv4Address) -> IPv4Address | None:
+def _usable(address: Address) -> Address | None:
     """An etcd on loopback says nothing about the uplink."""
     return None if address.is_loopback else address

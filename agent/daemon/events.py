@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Any, Generic, TypeVar
 
 from agent.asker import GoesOn, IsWaiting, Order, Withdrawn, always
@@ -12,6 +11,7 @@ from agent.docker.report import ConfiguratorReport
 from agent.errors import CannotTell, EtcdError
 from agent.kernel.monitor import KernelEvent
 from agent.model import Condition, Lease, View
+from agent.model.family import Address
 
 __all__ = [
     "Command",
@@ -95,7 +95,7 @@ class DockerReported:
 class HostsSilent:
     """The node addresses that were probed and do not answer; all of them, each time."""
 
-    addresses: frozenset[IPv4Address]
+    addresses: frozenset[Address]
 
 
 @dataclass(frozen=True, slots=True)

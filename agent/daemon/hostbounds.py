@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
 
 from agent.daemon.known import Known
 from agent.kernel.needed import needed_addresses
 from agent.leases.registry import Registry
 from agent.model import Bounds, HostFacts
+from agent.model.family import Address, Network
 
 __all__ = ["HostBounds"]
 
@@ -27,8 +27,8 @@ class HostBounds:
     def __init__(
         self,
         registry: Registry,
-        kept: tuple[IPv4Network, ...],
-        endpoints: Callable[[], frozenset[IPv4Address]],
+        kept: tuple[Network, ...],
+        endpoints: Callable[[], frozenset[Address]],
         changed: Callable[[], None],
     ) -> None:
         self._registry = registry

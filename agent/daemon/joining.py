@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Network
 
 from agent.daemon.background import Background
 from agent.daemon.endpoint import EndpointAddress
@@ -24,6 +23,7 @@ from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.needed import needed_condition, needed_in
 from agent.mesh.overlap import host_overlaps, networks_in_use
 from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Severity, Uplink
+from agent.model.family import Network, within
 from agent.settings import Settings
 
 __all__ = ["Joining", "backend_condition", "overlap_condition"]
@@ -130,7 +130,7 @@ class Joining:
         known: Known,
         host: HostFacts,
         config: MeshConfig,
-        leases: Mapping[IPv4Network, Lease],
+        leases: Mapping[Network, Lease],
     ) -> tuple[Condition, ...]:
         conditions = list(self._differences(config))
         bounds = self._registry.bounds
@@ -172,7 +172,7 @@ class Joining:
         return found or self._create_config(self._wanted, {})
 
     def _create_config(
-        self, config: MeshConfig, reservations: Mapping[IPv4Network, HostId]
+        self, config: MeshConfig, reservations: Mapping[Network, HostId]
     ) -> tuple[Condition, ...]:
         grace_s = round(self._settings.lease.empty_cluster_grace_s)
         return self._config_job.ensure(
@@ -233,7 +233,7 @@ class Joining:
             self._told = registration
             self._keeper.update(registration)
 
-    def _own(self, known: Known) -> tuple[IPv4Network, ...]:
+    def _own(self, known: Known) -> tuple[Network, ...]:
         """The subnets that this host holds, or had by its own copy.
 
         When it has left and joins again, Docker may still have networks in what it had: they
@@ -247,7 +247,7 @@ class Joining:
         past = view.memory.get(self._host_id) if view is not None else None
         if past is None:
             return ()
-        return tuple(each.subnet for each in known.docker.networks if each.subnet.subnet_of(past))
+        return tuple(each.subnet for each in known.docker.networks if within(each.subnet, past))
 
     def _may_restart_docker(self, known: Known) -> bool:
         """Whether another subnet would do, should the own one be lost: Docker then restarts."""
@@ -256,7 +256,7 @@ class Joining:
             return False
         return held_back(known.docker, policy=docker.restart, expendable=docker.expendable) is None
 
-    def _avoid(self, known: Known) -> tuple[IPv4Network, ...]:
+    def _avoid(self, known: Known) -> tuple[Network, ...]:
         """What this host uses: Docker's networks, and its addresses and foreign routes in the CIDR.
 
         A host that is a member already may meet some there.
@@ -279,7 +279,7 @@ class Joining:
 
 
 def _in_the_way(
-    host: HostFacts, cidr: IPv4Network, overlaps: tuple[str, ...], *, joined: bool
+    host: HostFacts, cidr: Network, overlaps: tuple[str, ...], *, joined: bool
 ) -> tuple[Condition, ...]:
     """Return the conditions that keep this host from using ``cidr``."""
     needed = needed_in((cidr,), host.needed)
@@ -292,7 +292,7 @@ def _in_the_way(
 
 
 def overlap_condition(
-    cidr: IPv4Network, overlaps: tuple[str, ...], *, joined: bool, removable: bool = True
+    cidr: Network, overlaps: tuple[str, ...], *, joined: bool, removable: bool = True
 ) -> Condition:
     """The mesh's CIDR meets what the host already uses; the first of that are named.
 

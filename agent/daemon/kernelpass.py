@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
 
 from agent.daemon.forwarding import Forwarding
 from agent.daemon.routemark import RouteMark
@@ -22,6 +21,7 @@ from agent.mesh.firewall import FirewallWants, desired_firewall
 from agent.mesh.plan import RoutePlan
 from agent.mesh.world import World
 from agent.model import Access, Condition, MeshConfig, Severity
+from agent.model.family import Address
 
 __all__ = ["KernelPass", "RulesReport", "firewall_wants", "refused"]
 
@@ -235,7 +235,7 @@ class KernelPass:
 def firewall_wants(
     world: World,
     access_limit: Access = Access.OPEN,
-    gateways: frozenset[IPv4Address] | None = None,
+    gateways: frozenset[Address] | None = None,
 ) -> FirewallWants:
     """What the firewall should let pass in ``world``.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network
 
 from agent.daemon import viewconditions as tell
 from agent.daemon.documents import lease_left_s
@@ -31,6 +30,7 @@ from agent.model import (
     View,
     summarise,
 )
+from agent.model.family import Address, Network, within
 
 __all__ = ["Known", "former_lease", "own_leases"]
 
@@ -78,7 +78,7 @@ class Known:
     docker_state: DockerState = DockerState.ABSENT
     docker_config: ConfigFile = ConfigFile.WAITING
     docker_seen: bool = False
-    silent: frozenset[IPv4Address] = frozenset()
+    silent: frozenset[Address] = frozenset()
     uplink: Uplink | None = None
     left: bool = False
     found_lapsed: Lapsed | None = field(default=None, repr=False, compare=False)
@@ -208,7 +208,7 @@ class Known:
         return self.believed is not None and not self.believed.cached and self.alarming is None
 
     @property
-    def own_subnets(self) -> tuple[IPv4Network, ...]:
+    def own_subnets(self) -> tuple[Network, ...]:
         """Every subnet that this host holds, the one for new networks first."""
         return tuple(each.subnet for each in (self.own, self.former) if each is not None)
 
@@ -239,7 +239,7 @@ class Known:
             and self.former is not None
             and self.docker.reachable
             and self.docker_state is DockerState.READY
-            and any(each.subnet.subnet_of(own.subnet) for each in self.docker.networks)
+            and any(within(each.subnet, own.subnet) for each in self.docker.networks)
             and not self.networks_left
         )
 

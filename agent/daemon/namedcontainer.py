@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
 from typing import Final
 
 from agent.daemon.known import Known
 from agent.mesh.firewall import is_closed
 from agent.model import Access
+from agent.model.family import Address, within
 
 __all__ = ["NamedContainer"]
 
@@ -30,10 +30,10 @@ class NamedContainer:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._named: IPv4Address | None = None
+        self._named: Address | None = None
         self._changed_s: float | None = None
 
-    def choose(self, known: Known, limit: Access) -> IPv4Address | None:
+    def choose(self, known: Known, limit: Access) -> Address | None:
         """Return the address of a container that peers may ping, None when there is none.
 
         Args:
@@ -49,7 +49,7 @@ class NamedContainer:
         return chosen
 
 
-def _pingable(known: Known, limit: Access) -> Iterator[IPv4Address]:
+def _pingable(known: Known, limit: Access) -> Iterator[Address]:
     """Yield addresses of running containers in the lease and in networks open to pings."""
     if known.own is None or known.config is None or not known.docker.reachable:
         return
@@ -57,7 +57,7 @@ def _pingable(known: Known, limit: Access) -> Iterator[IPv4Address]:
     networks = [
         each.subnet
         for each in known.docker.networks
-        if each.subnet.subnet_of(known.own.subnet) and not is_closed(each, default, limit)
+        if within(each.subnet, known.own.subnet) and not is_closed(each, default, limit)
     ]
     for address in known.docker.addresses:
         if any(address in network for network in networks):

@@ -36,6 +36,7 @@ from agent.mesh.desired import DesiredRoutes, desired_routes
 from agent.mesh.plan import count_differing, plan_routes
 from agent.mesh.world import World
 from agent.model import Condition, DockerFacts, DockerState, HostId, Severity, View
+from agent.model.family import within
 from agent.settings import Settings
 
 __all__ = [
@@ -232,9 +233,8 @@ def _with_docker(known: Known, settings: Settings) -> Known:
     facts: DockerFacts = DockerRoom.of(settings.docker, settings.agent.state_dir).engine.facts()
     state = DockerState.ABSENT
     if facts.reachable:
-        own = known.own
-        has = facts.bridge is not None and own is not None
-        fits = has and facts.bridge.subnet.subnet_of(own.subnet)  # type: ignore[union-attr] # has
+        bridge, own = facts.bridge, known.own
+        fits = bridge and own and within(bridge.subnet, own.subnet)
         state = DockerState.READY if fits else DockerState.PENDING
     return known.with_docker(facts, state)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known
@@ -16,6 +15,7 @@ from agent.docker.worker import DockerWorker
 from agent.leases.copy import CopyFile
 from agent.leases.keeper import Keeper
 from agent.model import Condition, HostFacts, Uplink
+from agent.model.family import Network
 
 __all__ = ["Rooms"]
 
@@ -44,7 +44,7 @@ class Rooms:
     check_host: Callable[[Uplink], tuple[Condition, ...]]
     passes: Passes
     docker: DockerWorker
-    docker_wants: Callable[[IPv4Network, int | None], DockerWants]
+    docker_wants: Callable[[Network, int | None], DockerWants]
     joining: Joining
     reloader: Reloader
     watch_range: Callable[[Known], None]

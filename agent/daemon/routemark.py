@@ -7,13 +7,12 @@ stays in force, and what of them is not wanted any more goes as any of an earlie
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
-
 import structlog
 
 from agent.daemon.state import StateFile
 from agent.errors import KernelError
 from agent.kernel.routes import RouteTable
+from agent.model.family import Network
 
 __all__ = ["RouteMark"]
 
@@ -41,7 +40,7 @@ class RouteMark:
         """The mark that routes of this host bear still; None when there is no other."""
         return None if self.settled else self._state.route_protocol
 
-    def settle(self, within: tuple[IPv4Network, ...], for_s: float) -> bool:
+    def settle(self, within: tuple[Network, ...], for_s: float) -> bool:
         """Take the routes of a former mark over; costs nothing when there is none.
 
         Args:

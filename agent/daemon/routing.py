@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 import structlog
@@ -30,6 +29,7 @@ from agent.mesh.plan import (
 )
 from agent.mesh.world import World
 from agent.model import Condition, Link, Uplink
+from agent.model.family import Address, Network
 
 __all__ = ["PASS_S", "RoutesReport", "Routing"]
 
@@ -89,7 +89,7 @@ class Routing:
         self._delta = RouteDelta(protocol)
         self._pacer = Pacer(protocol=protocol, jitter=lambda: jittered(1.0))
         self._must_list = True
-        self._listed_in: tuple[IPv4Network, ...] | None = None
+        self._listed_in: tuple[Network, ...] | None = None
         self._uplink: tuple[Uplink | None, Link | None] = (None, None)
         self._log = structlog.get_logger("agent.routes")
 
@@ -193,7 +193,7 @@ class Routing:
             self._uplink = uplink
             self._pacer.uplink_changed()
 
-    def gateways(self, world: World) -> frozenset[IPv4Address]:
+    def gateways(self, world: World) -> frozenset[Address]:
         """Node addresses of the peers that ``world`` has routes to, without computing all of it."""
         self._delta.world_changed(world)
         return self._delta.gateways
@@ -244,6 +244,6 @@ class Routing:
             )
 
 
-def _ranges(world: World) -> tuple[IPv4Network, ...] | None:
+def _ranges(world: World) -> tuple[Network, ...] | None:
     """The ranges whose foreign routes matter."""
     return world.config.cidrs if world.config else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network
 
 from agent.errors import HostmeshError
 from agent.leases.rivals import CLONE_HINT
@@ -17,6 +16,7 @@ from agent.model import (
     SetAside,
     Severity,
 )
+from agent.model.family import Network
 
 __all__ = [
     "alarm",
@@ -88,7 +88,7 @@ def config_unusable(problem: str) -> Condition:
     )
 
 
-def outside_bounds(bounds: Bounds, cidrs: tuple[IPv4Network, ...]) -> Condition:
+def outside_bounds(bounds: Bounds, cidrs: tuple[Network, ...]) -> Condition:
     """Report that the mesh uses ranges that this host allows only because it did so before."""
     named = " and ".join(map(str, cidrs))
     return Condition(

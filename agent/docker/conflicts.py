@@ -17,6 +17,7 @@ from agent.docker.jsonspan import JsonValue
 from agent.docker.knownkeys import unknown_keys
 from agent.docker.wants import BIP, MTU, NETWORK_MTU, POOLS, DockerWants, parse_version
 from agent.model import Condition, DockerNetwork, Severity
+from agent.model.family import within
 
 __all__ = [
     "Finding",
@@ -219,7 +220,7 @@ def _bridge(name: str, where: str) -> Finding:
 
 def _fixed_cidr(wants: DockerWants, cidr: str, where: str) -> dict[tuple[str, str], Finding]:
     try:
-        if IPv4Network(cidr, strict=False).subnet_of(wants.bip.network):
+        if within(IPv4Network(cidr, strict=False), wants.bip.network):
             return {}
     except ValueError:
         pass  # dockerd would not take it either: said as outside
@@ -345,5 +346,5 @@ def not_routable(
         for network in networks
         if not network.default
         and not network.internal
-        and not any(network.subnet.subnet_of(each) for each in wants.subnets)
+        and not any(within(network.subnet, each) for each in wants.subnets)
     )

@@ -10,7 +10,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -26,6 +25,7 @@ from agent.docker.reading import (
 from agent.docker.stream import EventStream, ended_containers
 from agent.errors import DockerError
 from agent.model import DockerFacts
+from agent.model.family import Network
 
 if TYPE_CHECKING:
     import docker
@@ -128,7 +128,7 @@ class Engine:
     def create_bridge(
         self,
         name: str,
-        subnet: IPv4Network,
+        subnet: Network,
         *,
         options: Mapping[str, str],
         labels: Mapping[str, str],

@@ -24,6 +24,7 @@ from agent.docker.reading import OWN_NETWORK, EngineReading
 from agent.docker.report import RestoreReport
 from agent.docker.store import Snapshot
 from agent.docker.wants import BIP, POOLS
+from agent.model.family import Interface, Network, within
 
 __all__ = ["GiveBack", "Order", "docker0_of_old"]
 
@@ -36,7 +37,7 @@ _DOCKERS_OWN = (
 """What Docker takes docker0's network from when nobody says otherwise (20.10 to 28)."""
 
 
-def docker0_of_old(taken: Iterable[IPv4Network], lease: IPv4Network) -> IPv4Interface | None:
+def docker0_of_old(taken: Iterable[Network], lease: Network) -> Interface | None:
     """Return an address for docker0 as Docker itself would choose it, None when all are taken.
 
     Args:
@@ -77,9 +78,7 @@ class GiveBack:
         routes: Reads the destinations of the host's routes.
     """
 
-    def __init__(
-        self, docker: ManagedDocker, routes: Callable[[], tuple[IPv4Network, ...]]
-    ) -> None:
+    def __init__(self, docker: ManagedDocker, routes: Callable[[], tuple[Network, ...]]) -> None:
         self._docker = docker
         self._engine = docker.engine
         self._store = docker.store
@@ -183,7 +182,7 @@ class GiveBack:
         changed = self._store.restore()
         return (f"{self._store.path} is as it was before",) if changed else ()
 
-    def _write_former(self, journal: Journal) -> IPv4Interface | None:
+    def _write_former(self, journal: Journal) -> Interface | None:
         """Let Docker's next start move docker0 back.
 
         Returns:
@@ -196,7 +195,7 @@ class GiveBack:
         self._store.change(snapshot, values, drop=drop, bridge_back=str(former or ""))
         return former
 
-    def _former(self, journal: Journal, snapshot: Snapshot) -> IPv4Interface | None:
+    def _former(self, journal: Journal, snapshot: Snapshot) -> Interface | None:
         bip, now = journal.change(BIP), snapshot.document.value(BIP)
         if bip is None or bip.before not in {None, "null"}:
             return None
@@ -248,6 +247,6 @@ def _report(
     left = [
         f"docker network rm {network.name}: it keeps {network.subnet}, which is no longer ours"
         for network in reading.facts.networks
-        if not network.default and any(network.subnet.subnet_of(base) for base, _ in ours)
+        if not network.default and any(within(network.subnet, base) for base, _ in ours)
     ]
     return RestoreReport(done=done, todo=(*todo, *left), facts=reading.facts)

@@ -21,6 +21,7 @@ from agent.docker.jsonspan import JsonValue
 from agent.docker.store import Snapshot
 from agent.docker.wants import BIP, DOCKER_MTU, MTU, NETWORK_MTU, POOLS, DockerWants, keys_for
 from agent.model import Condition
+from agent.model.family import Interface, Network
 
 __all__ = ["FilePlan", "attempt_name", "fixable", "plan_file", "pools_of"]
 
@@ -113,14 +114,14 @@ def fixable(
     return {path: what for path, what in differences.items() if told.get(path)}
 
 
-def _interface(value: JsonValue) -> IPv4Interface | None:
+def _interface(value: JsonValue) -> Interface | None:
     try:
         return IPv4Interface(value) if isinstance(value, str) else None
     except ValueError:
         return None
 
 
-def pools_of(value: JsonValue) -> tuple[tuple[IPv4Network, int], ...]:
+def pools_of(value: JsonValue) -> tuple[tuple[Network, int], ...]:
     """Return ``default-address-pools`` as (base, prefix length); what is no pool is left out."""
     found = []
     for pool in value if isinstance(value, list) else ():

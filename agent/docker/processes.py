@@ -19,6 +19,7 @@ from typing import Final
 
 from agent.docker.commands import Commands, Runner
 from agent.docker.socketpath import why_replaceable
+from agent.model.family import Network
 
 __all__ = ["SOCKET", "SYSTEMD", "DaemonProcess", "ProcessTable", "read_routes"]
 
@@ -201,7 +202,7 @@ def _main_pid(unit: Mapping[str, str]) -> int:
     return int(value) if value.isdecimal() else 0
 
 
-def read_routes(table: Path = _PROC / "net/route") -> tuple[IPv4Network, ...]:
+def read_routes(table: Path = _PROC / "net/route") -> tuple[Network, ...]:
     """Return the destinations of the main routing table, the default route left out.
 
     Only to choose an address for docker0 when it is given back; the mesh's own view of the

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agent.docker.containers import container_name, containers_of
 from agent.docker.wants import DOCKER_MTU
 from agent.model import Container, DockerFacts, DockerNetwork
+from agent.model.family import Interface, Network
 
 if TYPE_CHECKING:
     import docker
@@ -75,7 +76,7 @@ class NetworkReading:
 
     id: str
     ours: bool
-    subnet: IPv4Network
+    subnet: Network
     gateway: str
     bridge: str
     mtu: int | None
@@ -97,9 +98,9 @@ class EngineReading:
 
     kind: EngineKind
     facts: DockerFacts
-    bip: IPv4Interface | None = None
+    bip: Interface | None = None
     mtu: int | None = None
-    pools: tuple[tuple[IPv4Network, int], ...] | None = None
+    pools: tuple[tuple[Network, int], ...] | None = None
     swarm: str = "inactive"
     own_network: NetworkReading | None = None
 
@@ -174,7 +175,7 @@ def _firewall(info: Mapping[str, Any]) -> str:
     return str(driver).partition("+")[0]
 
 
-def _pools(info: Mapping[str, Any]) -> tuple[tuple[IPv4Network, int], ...]:
+def _pools(info: Mapping[str, Any]) -> tuple[tuple[Network, int], ...]:
     found = []
     for pool in info.get("DefaultAddressPools") or ():
         with contextlib.suppress(ValueError):  # an IPv6 pool
@@ -182,7 +183,7 @@ def _pools(info: Mapping[str, Any]) -> tuple[tuple[IPv4Network, int], ...]:
     return tuple(found)
 
 
-def _ipam(network: Mapping[str, Any]) -> tuple[IPv4Network, str] | None:
+def _ipam(network: Mapping[str, Any]) -> tuple[Network, str] | None:
     """Return a network's first IPv4 subnet and its gateway, None when it has none."""
     for config in (network.get("IPAM") or {}).get("Config") or ():
         with contextlib.suppress(ValueError):
@@ -225,7 +226,7 @@ def _own_network(raw: Mapping[str, Any]) -> NetworkReading | None:
     )
 
 
-def _bip(default: Mapping[str, Any]) -> IPv4Interface | None:
+def _bip(default: Mapping[str, Any]) -> Interface | None:
     ipam = _ipam(default)
     if ipam is None:
         return None

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Network
 from pathlib import Path
 
 from agent.docker.checker import FileChecker
@@ -27,6 +26,7 @@ from agent.docker.socketpath import why_replaceable
 from agent.docker.store import DaemonJsonStore
 from agent.docker.wants import DockerWants, wants_of
 from agent.docker.worker import Attacher, DockerWorker
+from agent.model.family import Network
 from agent.settings import DockerSettings
 
 __all__ = ["DockerRoom"]
@@ -50,7 +50,7 @@ class DockerRoom:
     outlook: Callable[[], RestartOutlook]
     attacher: Attacher
     give_back: GiveBack
-    wants_of: Callable[[IPv4Network, int | None], DockerWants]
+    wants_of: Callable[[Network, int | None], DockerWants]
     rules: RulesInForce
     stopping: threading.Event
     may_restart: Callable[[], bool]

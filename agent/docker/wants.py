@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
 
 from agent.docker.document import KeyPath
 from agent.docker.jsonspan import JsonValue
 from agent.mesh.split import split_lease
+from agent.model.family import Interface, Network
 from agent.settings import Docker0Share
 
 __all__ = [
@@ -59,20 +59,20 @@ class DockerWants:
         former: While the mesh moves: the subnet that this host had before and still holds.
     """
 
-    subnet: IPv4Network
-    bip: IPv4Interface
-    pools: tuple[tuple[IPv4Network, int], ...] = ()
+    subnet: Network
+    bip: Interface
+    pools: tuple[tuple[Network, int], ...] = ()
     mtu: int | None = None
-    former: IPv4Network | None = None
+    former: Network | None = None
 
     @property
-    def subnets(self) -> tuple[IPv4Network, ...]:
+    def subnets(self) -> tuple[Network, ...]:
         """Where networks are routed to other hosts."""
         return (self.subnet,) if self.former is None else (self.subnet, self.former)
 
 
 def wants_of(
-    subnet: IPv4Network,
+    subnet: Network,
     mtu: int | None,
     *,
     network_len: int = 24,
@@ -124,8 +124,8 @@ def keys_for(wants: DockerWants, version: str) -> Mapping[KeyPath, JsonValue]:
 def differences(
     wants: DockerWants,
     *,
-    bip: IPv4Interface | None,
-    pools: tuple[tuple[IPv4Network, int], ...] | None,
+    bip: Interface | None,
+    pools: tuple[tuple[Network, int], ...] | None,
     mtu: int | None,
 ) -> Mapping[KeyPath, str]:
     """Where an engine's effective values differ from ``wants``: key to what is the case.
@@ -146,5 +146,5 @@ def differences(
     return found
 
 
-def _pools(pools: tuple[tuple[IPv4Network, int], ...]) -> str:
+def _pools(pools: tuple[tuple[Network, int], ...]) -> str:
     return ", ".join(f"{base} in /{size}" for base, size in pools) or "Docker's own"

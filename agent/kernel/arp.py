@@ -6,6 +6,8 @@ import struct
 from ipaddress import IPv4Address
 from typing import Final
 
+from agent.model.family import Address
+
 __all__ = ["BROADCAST", "ETHERNET", "ETHERTYPE_ARP", "arp_request", "arp_sender"]
 
 ETHERNET: Final = 1
@@ -17,14 +19,14 @@ _REQUEST, _REPLY = 1, 2
 _ETHERTYPE_IP: Final = 0x0800
 
 
-def arp_request(own_mac: bytes, own: IPv4Address, wanted: IPv4Address) -> bytes:
+def arp_request(own_mac: bytes, own: Address, wanted: Address) -> bytes:
     """Ask which hardware address ``wanted`` has."""
     return _ARP.pack(
         ETHERNET, _ETHERTYPE_IP, 6, 4, _REQUEST, own_mac, own.packed, bytes(6), wanted.packed
     )
 
 
-def arp_sender(packet: bytes) -> tuple[IPv4Address, bytes] | None:
+def arp_sender(packet: bytes) -> tuple[Address, bytes] | None:
     """Return the sender of a reply, or of a request (RFC 826 takes both), and its MAC."""
     try:
         _, _, _, _, operation, mac, sender, _, _ = _ARP.unpack_from(packet)

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from agent.errors import KernelError, NotRoot
+from agent.model.family import Address
 
 __all__ = ["Capture", "Frame", "parse_frame"]
 
@@ -60,8 +61,8 @@ class Frame:
     link: str
     at_s: float
     ttl: int
-    source: IPv4Address
-    destination: IPv4Address
+    source: Address
+    destination: Address
     source_mac: str
     destination_mac: str
     protocol: str
@@ -87,8 +88,8 @@ class Capture:
     def __init__(
         self,
         links: Sequence[str],
-        source: IPv4Address,
-        destination: IPv4Address,
+        source: Address,
+        destination: Address,
         *,
         passed_on: bool = False,
     ) -> None:
@@ -174,7 +175,7 @@ def _in_time(frames: Sequence[Frame]) -> Iterator[Frame]:
 
 
 def _open(
-    links: Sequence[str], source: IPv4Address, destination: IPv4Address, *, everything: bool
+    links: Sequence[str], source: Address, destination: Address, *, everything: bool
 ) -> socket.socket:
     try:
         indexes = [socket.if_nametoindex(link) for link in links]
@@ -198,7 +199,7 @@ def _open(
 
 
 def _filter(
-    links: Sequence[int], source: IPv4Address, destination: IPv4Address
+    links: Sequence[int], source: Address, destination: Address
 ) -> list[tuple[int, int, int, int]]:
     """On one of these links: IPv4 from or to ``destination``, or to ``source``."""
     there, back = int(destination), int(source)

@@ -21,6 +21,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from agent.kernel.netlink import HEADER
 from agent.model import Route
+from agent.model.family import Address, Interface
 
 __all__ = [
     "PROTOCOL_AT",
@@ -152,7 +153,7 @@ class _Shape(NamedTuple):
     tos: int
     scope: int
     oif: int | None
-    prefsrc: IPv4Address | None
+    prefsrc: Address | None
     has_gateway: bool
 
 
@@ -249,9 +250,9 @@ def route_dump_request(*, protocol: int = 0, table: int = 0) -> bytes:
 
 
 def route_lookup_request(
-    address: IPv4Address,
+    address: Address,
     *,
-    source: IPv4Address | None = None,
+    source: Address | None = None,
     in_link: int = 0,
     entry: bool = False,
 ) -> bytes:
@@ -328,7 +329,7 @@ class RawAddress(NamedTuple):
     """An IPv4 address of a link. ``secondary``: it goes when its primary goes."""
 
     link_index: int
-    interface: IPv4Interface
+    interface: Interface
     secondary: bool
 
 
@@ -360,7 +361,7 @@ class RawNeighbour(NamedTuple):
     """How an IPv4 neighbour stands. Neither failed nor valid: the kernel is still asking."""
 
     link_index: int
-    address: IPv4Address
+    address: Address
     failed: bool
     valid: bool
 

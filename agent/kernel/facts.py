@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from typing import Final
 
 from agent.errors import KernelError
@@ -29,6 +29,7 @@ from agent.kernel.codec import (
 from agent.kernel.netlink import NetlinkSocket
 from agent.mesh.world import ROUTE_PROTOCOL
 from agent.model import OWN_BRIDGE, HostFacts, Link, Route, Uplink
+from agent.model.family import Address, Interface, Network
 
 __all__ = ["PathTo", "choose_uplink", "path_to", "read_host_facts", "uplink_target"]
 
@@ -105,11 +106,11 @@ class PathTo:
     """
 
     link_index: int | None = None
-    source: IPv4Address | None = None
+    source: Address | None = None
     local: bool = False
 
 
-def path_to(address: IPv4Address) -> PathTo:
+def path_to(address: Address) -> PathTo:
     """Ask the kernel (RTM_GETROUTE) which way a packet to ``address`` would go.
 
     Raises:
@@ -128,11 +129,11 @@ def path_to(address: IPv4Address) -> PathTo:
 def choose_uplink(
     facts: HostFacts,
     setting: str = "",
-    route_to: IPv4Address | None = None,
+    route_to: Address | None = None,
     *,
-    node_address: IPv4Address | None = None,
-    mesh: tuple[IPv4Network, ...] = (),
-    lookup: Callable[[IPv4Address], PathTo] = path_to,
+    node_address: Address | None = None,
+    mesh: tuple[Network, ...] = (),
+    lookup: Callable[[Address], PathTo] = path_to,
 ) -> Uplink:
     """The interface that carries the node address.
 
@@ -169,9 +170,9 @@ def choose_uplink(
 def _by_setting(
     facts: HostFacts,
     setting: str,
-    route_to: IPv4Address | None,
-    mesh: tuple[IPv4Network, ...],
-    lookup: Callable[[IPv4Address], PathTo],
+    route_to: Address | None,
+    mesh: tuple[Network, ...],
+    lookup: Callable[[Address], PathTo],
 ) -> Uplink:
     if not setting:
         return _by_route(facts, route_to, lookup)
@@ -187,14 +188,14 @@ def _by_setting(
     return _by_pattern(others, setting)
 
 
-def _is_containers(link: Link, mesh: tuple[IPv4Network, ...]) -> bool:
+def _is_containers(link: Link, mesh: tuple[Network, ...]) -> bool:
     """Whether a link leads to this host's containers: no peer is reached by it."""
     if link.kind == "bridge" and _DOCKERS_BRIDGE.fullmatch(link.name):
         return True
     return any(each.ip in cidr for each in link.addresses for cidr in mesh)
 
 
-def uplink_target(setting: str, route_to: IPv4Address | None) -> IPv4Address | None:
+def uplink_target(setting: str, route_to: Address | None) -> Address | None:
     """The address whose route decides which uplink is chosen, None when no such route does.
 
     Args:
@@ -209,7 +210,7 @@ def uplink_target(setting: str, route_to: IPv4Address | None) -> IPv4Address | N
     return None if setting else route_to
 
 
-def _parse_target(setting: str) -> IPv4Address:
+def _parse_target(setting: str) -> Address:
     text = setting.removeprefix(_ROUTE_TO).strip()
     try:
         return IPv4Address(text)
@@ -220,7 +221,7 @@ def _parse_target(setting: str) -> IPv4Address:
         ) from error
 
 
-def _parse_network(text: str) -> IPv4Network | None:
+def _parse_network(text: str) -> Network | None:
     try:
         return IPv4Network(text, strict=False)
     except (AddressValueError, NetmaskValueError, ValueError):
@@ -228,7 +229,7 @@ def _parse_network(text: str) -> IPv4Network | None:
 
 
 def _by_route(
-    facts: HostFacts, target: IPv4Address | None, lookup: Callable[[IPv4Address], PathTo]
+    facts: HostFacts, target: Address | None, lookup: Callable[[Address], PathTo]
 ) -> Uplink:
     if target is not None:
         path = lookup(target)
@@ -258,11 +259,11 @@ def _is_default(route: Route) -> bool:
     return route.destination.prefixlen == 0 and route.kind.startswith("unicast")
 
 
-def _plain(interfaces: Iterable[IPv4Interface]) -> tuple[IPv4Address, ...]:
+def _plain(interfaces: Iterable[Interface]) -> tuple[Address, ...]:
     return tuple(interface.ip for interface in interfaces)
 
 
-def _by_network(facts: HostFacts, network: IPv4Network) -> Uplink:
+def _by_network(facts: HostFacts, network: Network) -> Uplink:
     for link in facts.links:
         for interface in link.addresses:
             if interface.ip in network and not interface.ip.is_loopback:
@@ -294,7 +295,7 @@ def _by_pattern(facts: HostFacts, pattern: str) -> Uplink:
     return _uplink(facts, usable[0], None)
 
 
-def _uplink(facts: HostFacts, link: Link, source: IPv4Address | None) -> Uplink:
+def _uplink(facts: HostFacts, link: Link, source: Address | None) -> Uplink:
     """``link`` as the uplink, with ``source`` as node address if it is the link's."""
     own = next((each for each in link.addresses if each.ip == source), None)
     if own is None:
@@ -313,7 +314,7 @@ def _uplink(facts: HostFacts, link: Link, source: IPv4Address | None) -> Uplink:
     )
 
 
-def _on_link(facts: HostFacts, link: Link, own: IPv4Interface) -> IPv4Network:
+def _on_link(facts: HostFacts, link: Link, own: Interface) -> Network:
     """The range that is reachable without a gateway.
 
     The address's own prefix says it; where that is a /32 (common in clouds), the widest

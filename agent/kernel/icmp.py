@@ -6,6 +6,8 @@ import struct
 from ipaddress import IPv4Address
 from typing import Final
 
+from agent.model.family import Address
+
 __all__ = ["echo_packet", "echo_reply", "echo_request", "error_about"]
 
 _ECHO: Final = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number
@@ -27,8 +29,8 @@ def echo_request(identifier: int, number: int = 0, body: bytes = b"") -> bytes:
 
 
 def echo_packet(
-    source: IPv4Address,
-    destination: IPv4Address,
+    source: Address,
+    destination: Address,
     identifier: int,
     number: int = 0,
     *,
@@ -56,7 +58,7 @@ def echo_reply(packet: bytes, offset: int) -> tuple[int, int] | None:
     return (identifier, number) if kind == _REPLY else None
 
 
-def error_about(packet: bytes, offset: int) -> tuple[IPv4Address, int] | None:
+def error_about(packet: bytes, offset: int) -> tuple[Address, int] | None:
     """Read "unreachable" or "time exceeded" about an echo request.
 
     Args:

@@ -20,6 +20,7 @@ from agent.errors import FirewallError, KernelError, NotRoot
 from agent.kernel.ipsetlist import dump_set, listing_of
 from agent.kernel.netlink import NetlinkError
 from agent.mesh.firewall import PEERS_SET, PUBLISHED_SET, SENDERS_SET, PublishedPort, Sender
+from agent.model.family import Address
 
 __all__ = ["KernelSet", "SetChange", "SetKind", "peer_set", "published_set", "sender_set"]
 
@@ -230,7 +231,7 @@ def _opened(doing: str) -> Iterator[Any]:
         raise FirewallError(f"{doing}: {error}") from error
 
 
-def peer_set() -> KernelSet[IPv4Address]:
+def peer_set() -> KernelSet[Address]:
     """The set of peers' node addresses."""
     return KernelSet(
         PEERS_SET,

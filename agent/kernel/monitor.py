@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from agent.kernel.codec import (
@@ -40,6 +39,7 @@ from agent.kernel.netlink import (
 )
 from agent.mesh.delta import RouteChange
 from agent.model import Route
+from agent.model.family import Address, Network
 
 __all__ = ["KernelEvent", "Monitor", "NeighbourChange", "RouteChange"]
 
@@ -59,7 +59,7 @@ _ADDRESS_TYPES: Final = frozenset({RTM_NEWADDR, RTM_DELADDR})
 class NeighbourChange:
     """The kernel found that a neighbour does not answer (``failed``), or answers again."""
 
-    address: IPv4Address
+    address: Address
     failed: bool
 
 
@@ -132,8 +132,8 @@ class Monitor:
         self._own_ports = own_ports
         self._receive_bytes = receive_bytes
         self._filter = _Filter()
-        self._neighbours: tuple[frozenset[IPv4Address], int] = (frozenset(), 0)
-        self._failed: set[IPv4Address] = set()
+        self._neighbours: tuple[frozenset[Address], int] = (frozenset(), 0)
+        self._failed: set[Address] = set()
         self._listener = Listener(
             Listening(
                 name="netlink-monitor",
@@ -147,9 +147,9 @@ class Monitor:
 
     def watch_range(
         self,
-        cidrs: tuple[IPv4Network, ...] | None,
+        cidrs: tuple[Network, ...] | None,
         protocol: int,
-        way_to: IPv4Address | None = None,
+        way_to: Address | None = None,
     ) -> None:
         """Report only route changes that meet ``cidrs`` or bear ``protocol``, and ways out.
 
@@ -162,7 +162,7 @@ class Monitor:
         """
         self._filter = _Filter(cidrs, protocol, way_to)
 
-    def watch_neighbours(self, addresses: frozenset[IPv4Address], link_index: int) -> None:
+    def watch_neighbours(self, addresses: frozenset[Address], link_index: int) -> None:
         """Report when one of these on this link fails to answer, and when it answers again.
 
         An address that failed before it was asked for here is told when it fails again.
@@ -212,9 +212,9 @@ class Monitor:
 class _Filter:
     """Which route changes matter; without a range all do."""
 
-    cidrs: tuple[IPv4Network, ...] | None = None
+    cidrs: tuple[Network, ...] | None = None
     protocol: int = -1
-    way_to: IPv4Address | None = None
+    way_to: Address | None = None
 
     def is_way(self, route: Route) -> bool:
         """Whether the uplink, or who is on its link, may depend on this foreign route."""
@@ -244,9 +244,7 @@ class _NeighbourWatch:
         failed: Those known to have failed; kept from one event to the next.
     """
 
-    def __init__(
-        self, watched: frozenset[IPv4Address], link_index: int, failed: set[IPv4Address]
-    ) -> None:
+    def __init__(self, watched: frozenset[Address], link_index: int, failed: set[Address]) -> None:
         self._watched = watched
         self._link_index = link_index
         self._failed = failed

@@ -10,6 +10,7 @@ from typing import Final
 
 from agent.mesh.needed import gateways
 from agent.model import HostFacts, Need, Needed
+from agent.model.family import Address
 
 __all__ = ["needed_addresses"]
 
@@ -20,7 +21,7 @@ _MOST_BYTES: Final = 64 * 1024
 
 
 def needed_addresses(
-    host: HostFacts, endpoints: Iterable[IPv4Address], root: Path = Path("/")
+    host: HostFacts, endpoints: Iterable[Address], root: Path = Path("/")
 ) -> tuple[Needed, ...]:
     """Return etcd's endpoints, the resolvers and the default gateways, no address of this host.
 
@@ -43,7 +44,7 @@ def needed_addresses(
     return tuple(islice(others, _MOST))
 
 
-def _resolvers(path: Path) -> Iterator[IPv4Address]:
+def _resolvers(path: Path) -> Iterator[Address]:
     """Yield the name servers of a resolv.conf; a file that cannot be read names none."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:

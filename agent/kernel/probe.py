@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Final
 
 import structlog
@@ -25,6 +24,7 @@ from agent import threads
 from agent.errors import KernelError
 from agent.kernel.probechannel import ProbeChannel
 from agent.model import Uplink
+from agent.model.family import Address
 
 __all__ = ["Prober", "nobody_answers"]
 
@@ -65,7 +65,7 @@ class Prober:
 
     def __init__(
         self,
-        on_change: Callable[[frozenset[IPv4Address]], None],
+        on_change: Callable[[frozenset[Address]], None],
         *,
         attempts: int = 3,
         interval_s: float = 1.0,
@@ -79,13 +79,13 @@ class Prober:
         self._gap_s = 1 / rate_per_s
         self._next_send_s = 0.0
         self._lock = threading.Lock()
-        self._wanted: tuple[frozenset[IPv4Address], Uplink | None] = (frozenset(), None)
-        self._hurried: frozenset[IPv4Address] = frozenset()
-        self._followed: tuple[frozenset[IPv4Address], Uplink | None] = (frozenset(), None)
-        self._targets: dict[IPv4Address, _Target] = {}
-        self._queue: list[tuple[float, IPv4Address]] = []
-        self._silent: set[IPv4Address] = set()
-        self._told: frozenset[IPv4Address] = frozenset()
+        self._wanted: tuple[frozenset[Address], Uplink | None] = (frozenset(), None)
+        self._hurried: frozenset[Address] = frozenset()
+        self._followed: tuple[frozenset[Address], Uplink | None] = (frozenset(), None)
+        self._targets: dict[Address, _Target] = {}
+        self._queue: list[tuple[float, Address]] = []
+        self._silent: set[Address] = set()
+        self._told: frozenset[Address] = frozenset()
         self._channel: ProbeChannel | None = None
         self._open_again_s = (0.0, 0.0)  # when, and the pause after that
         self._stopping = threading.Event()
@@ -107,7 +107,7 @@ class Prober:
             self._wake_in.close()
             self._wake_out.close()
 
-    def watch(self, addresses: frozenset[IPv4Address], uplink: Uplink | None) -> None:
+    def watch(self, addresses: frozenset[Address], uplink: Uplink | None) -> None:
         """Probe exactly these from now on. An address that is no longer watched is not silent."""
         with self._lock:
             if self._wanted == (addresses, uplink):
@@ -115,7 +115,7 @@ class Prober:
             self._wanted = (addresses, uplink)
         self._wake()
 
-    def hurry(self, addresses: frozenset[IPv4Address]) -> None:
+    def hurry(self, addresses: frozenset[Address]) -> None:
         """Ask those of these that are watched at once instead of at their turn. Any thread.
 
         For when the kernel itself noticed something; the rate stays bounded, and it takes as
@@ -162,14 +162,14 @@ class Prober:
                 self._ask_at(address, target, 0.0)
         self._have_channel(addresses, uplink)
 
-    def _ask_at(self, address: IPv4Address, target: _Target, due_s: float) -> None:
+    def _ask_at(self, address: Address, target: _Target, due_s: float) -> None:
         """Ask at that time. Later than its place in the queue costs nothing: see _ask_due."""
         target.due_s = due_s
         if due_s < target.entry_s:
             target.entry_s = due_s
             heapq.heappush(self._queue, (due_s, address))
 
-    def _have_channel(self, addresses: frozenset[IPv4Address], uplink: Uplink | None) -> None:
+    def _have_channel(self, addresses: frozenset[Address], uplink: Uplink | None) -> None:
         if self._channel is not None and (uplink != self._channel.uplink or not addresses):
             self._channel.close()
             self._channel = None
@@ -206,9 +206,7 @@ class Prober:
                 heapq.heappush(self._queue, (target.due_s, address))
         return _IDLE_S
 
-    def _ask(
-        self, channel: ProbeChannel, address: IPv4Address, target: _Target, now_s: float
-    ) -> None:
+    def _ask(self, channel: ProbeChannel, address: Address, target: _Target, now_s: float) -> None:
         if target.sent >= self._attempts and not target.silent:
             target.silent = True
             self._silent.add(address)
@@ -250,7 +248,7 @@ class Prober:
 
 
 def nobody_answers(
-    address: IPv4Address, uplink: Uplink, *, attempts: int = 4, interval_s: float = 0.5
+    address: Address, uplink: Uplink, *, attempts: int = 4, interval_s: float = 0.5
 ) -> bool:
     """Ask one address now, and wait for the outcome: some ``attempts * interval_s`` seconds.
 

@@ -19,6 +19,7 @@ from agent.errors import KernelError
 from agent.kernel.arp import BROADCAST, ETHERNET, ETHERTYPE_ARP, arp_request, arp_sender
 from agent.kernel.icmp import echo_reply, echo_request
 from agent.model import Uplink
+from agent.model.family import Address
 
 __all__ = ["ProbeChannel"]
 
@@ -86,7 +87,7 @@ class ProbeChannel:
         """The descriptors to wait on, for poll(2)."""
         return tuple(each.fileno() for each in (self._icmp, self._arp) if each is not None)
 
-    def ask(self, address: IPv4Address) -> bool:
+    def ask(self, address: Address) -> bool:
         """Ask both ways. True when at least one question left."""
         if not self._has_carrier():
             return False
@@ -118,14 +119,14 @@ class ProbeChannel:
             return False
         return bool(_IFREQ.unpack(answer)[1] & _IFF_RUNNING)
 
-    def answers(self, ready: set[int]) -> Iterator[IPv4Address]:
+    def answers(self, ready: set[int]) -> Iterator[Address]:
         """Who answered, on the descriptors that are ready to be read."""
         if self._icmp.fileno() in ready:
             yield from _read(self._icmp, self._echo_from)
         if self._arp is not None and self._arp.fileno() in ready:
             yield from _read(self._arp, _arp_from)
 
-    def _echo_from(self, packet: bytes) -> IPv4Address | None:
+    def _echo_from(self, packet: bytes) -> Address | None:
         """Who answered our echo request, None when the packet is something else."""
         if len(packet) < _IP_BYTES:
             return None
@@ -135,9 +136,7 @@ class ProbeChannel:
         return IPv4Address(packet[12:16])
 
 
-def _read(
-    source: socket.socket, sender: Callable[[bytes], IPv4Address | None]
-) -> Iterator[IPv4Address]:
+def _read(source: socket.socket, sender: Callable[[bytes], Address | None]) -> Iterator[Address]:
     for _ in range(_RECEIVE_BURST):
         try:
             packet = source.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
@@ -151,6 +150,6 @@ def _read(
             yield address
 
 
-def _arp_from(packet: bytes) -> IPv4Address | None:
+def _arp_from(packet: bytes) -> Address | None:
     found = arp_sender(packet)
     return found[0] if found else None

@@ -17,6 +17,7 @@ from typing import Final
 
 from agent.errors import KernelError, NotRoot
 from agent.kernel.icmp import echo_reply, echo_request
+from agent.model.family import Address
 
 __all__ = ["Echo", "Reach", "sweep"]
 
@@ -53,7 +54,7 @@ class Reach:
     """
 
     def __init__(
-        self, address: IPv4Address, timeout_s: float = 1.0, *, source: IPv4Address | None = None
+        self, address: Address, timeout_s: float = 1.0, *, source: Address | None = None
     ) -> None:
         self._address = address
         self._timeout_s = timeout_s
@@ -148,12 +149,12 @@ class Reach:
 
 
 def sweep(
-    targets: Sequence[IPv4Address],
+    targets: Sequence[Address],
     *,
-    source: IPv4Address,
+    source: Address,
     rounds: int = 2,
     wait_s: float = 0.5,
-) -> frozenset[IPv4Address]:
+) -> frozenset[Address]:
     """Ping many addresses at once; returns those that answered.
 
     Args:
@@ -164,7 +165,7 @@ def sweep(
     Raises:
         KernelError: There is no socket.
     """
-    identifier, heard, wanted = int.from_bytes(os.urandom(2)), set[IPv4Address](), set(targets)
+    identifier, heard, wanted = int.from_bytes(os.urandom(2)), set[Address](), set(targets)
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as link:
             link.bind((str(source), 0))

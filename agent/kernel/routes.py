@@ -14,7 +14,6 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network
 from typing import Final, NamedTuple
 
 import structlog
@@ -40,6 +39,7 @@ from agent.mesh.plan import (
 )
 from agent.mesh.world import MAIN_TABLE, ROUTE_PROTOCOL, RouteKey, route_key
 from agent.model import Route
+from agent.model.family import Network, within
 
 __all__ = ["RouteListing", "RouteTable"]
 
@@ -110,7 +110,7 @@ class RouteTable:
         self._listed = _Listed()
         self._ours: tuple[Route, ...] = ()
         self._foreign_payloads: list[bytes] = []
-        self._within: tuple[IPv4Network, ...] | None = None
+        self._within: tuple[Network, ...] | None = None
         self._foreign: tuple[Route, ...] = ()
 
     @property
@@ -126,7 +126,7 @@ class RouteTable:
 
     def list_routes(
         self,
-        within: tuple[IPv4Network, ...] | None = None,
+        within: tuple[Network, ...] | None = None,
         *,
         same: Callable[[Route], Route] = lambda route: route,
     ) -> RouteListing:
@@ -171,7 +171,7 @@ class RouteTable:
         self._listed = listed
         return self._ours
 
-    def _list_foreign(self, within: tuple[IPv4Network, ...] | None) -> tuple[Route, ...]:
+    def _list_foreign(self, within: tuple[Network, ...] | None) -> tuple[Route, ...]:
         try:
             payloads = self._open().dump(
                 RTM_GETROUTE, route_dump_request(table=self._table), "listing routes"
@@ -200,7 +200,7 @@ class RouteTable:
         return self._foreign
 
     def take_over(
-        self, former: int, within: tuple[IPv4Network, ...], *, for_s: float | None = None
+        self, former: int, cidrs: tuple[Network, ...], *, for_s: float | None = None
     ) -> tuple[tuple[OperationResult, ...], int]:
         """Mark the routes of another protocol as ours, each in force all the while.
 
@@ -210,7 +210,7 @@ class RouteTable:
 
         Args:
             former: Their rtm_protocol.
-            within: Only those whose destinations lie in one of these.
+            cidrs: Only those whose destinations lie in one of these.
             for_s: As for :meth:`apply`.
 
         Returns:
@@ -239,7 +239,7 @@ class RouteTable:
             for route in alone
             if route.protocol == former
             and "+" not in route.kind
-            and any(map(route.destination.subnet_of, within))
+            and any(within(route.destination, each) for each in cidrs)
         )
         return self.apply(RoutePlan(operations=operations), for_s=for_s), len(operations)
 

@@ -27,6 +27,7 @@ from agent.errors import KernelError
 from agent.kernel.arp import BROADCAST, ETHERNET, ETHERTYPE_ARP, arp_request, arp_sender
 from agent.kernel.icmp import echo_packet, echo_reply, error_about
 from agent.model import Uplink
+from agent.model.family import Address
 
 __all__ = ["Passage", "passage"]
 
@@ -44,10 +45,10 @@ class Passage(enum.Enum):
 
 def passage(
     uplink: Uplink,
-    peer: IPv4Address,
-    source: IPv4Address,
+    peer: Address,
+    source: Address,
     *,
-    beyond: IPv4Address | None = None,
+    beyond: Address | None = None,
     attempts: int = 6,
     wait_s: float = 0.5,
 ) -> Passage:
@@ -64,7 +65,7 @@ def passage(
     """
     identifier = int.from_bytes(os.urandom(2))
     sources = {source, uplink.node_address}
-    heard: set[IPv4Address] = set()
+    heard: set[Address] = set()
     try:
         with _socket_on(uplink, _ETHERTYPE_IP) as link:
             hop = _hardware_address(uplink, peer, attempts, wait_s)
@@ -94,9 +95,7 @@ def _socket_on(uplink: Uplink, protocol: int) -> socket.socket:
     return link
 
 
-def _hardware_address(
-    uplink: Uplink, peer: IPv4Address, attempts: int, wait_s: float
-) -> bytes | None:
+def _hardware_address(uplink: Uplink, peer: Address, attempts: int, wait_s: float) -> bytes | None:
     """Ask for the peer's hardware address: b"" on a link without any, None without an answer."""
     with _socket_on(uplink, ETHERTYPE_ARP) as link:
         hardware, own = link.getsockname()[3:5]
@@ -117,13 +116,13 @@ def _hardware_address(
 
 def _listen(
     back: socket.socket,
-    peer: IPv4Address,
+    peer: Address,
     identifier: int,
-    awaited: set[IPv4Address],
+    awaited: set[Address],
     wait_s: float,
-) -> set[IPv4Address]:
+) -> set[Address]:
     """Return which of ``awaited`` got their echo, at the latest after ``wait_s``."""
-    until_s, heard = time.monotonic() + wait_s, set[IPv4Address]()
+    until_s, heard = time.monotonic() + wait_s, set[Address]()
     while awaited - heard and (left_s := until_s - time.monotonic()) > 0:
         if not select.select([back], [], [], left_s)[0]:
             break
@@ -134,7 +133,7 @@ def _listen(
     return heard
 
 
-def _reply_to(packet: bytes, peer: IPv4Address, identifier: int) -> IPv4Address | None:
+def _reply_to(packet: bytes, peer: Address, identifier: int) -> Address | None:
     """Return the address whose request was answered, by an echo or by an error about it."""
     if len(packet) < _IP.size:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Final
 
 from agent.errors import KernelError
@@ -18,6 +17,7 @@ from agent.kernel.codec import (
 )
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 from agent.model import Route
+from agent.model.family import Address
 
 __all__ = ["Decision", "Neighbour", "decide", "neighbour_on"]
 
@@ -39,15 +39,13 @@ class Decision:
     """
 
     link_index: int | None = None
-    gateway: IPv4Address | None = None
+    gateway: Address | None = None
     local: bool = False
     entry: Route | None = None
     refusal: str = ""
 
 
-def decide(
-    destination: IPv4Address, *, source: IPv4Address | None = None, in_link: int = 0
-) -> Decision:
+def decide(destination: Address, *, source: Address | None = None, in_link: int = 0) -> Decision:
     """Ask the kernel (RTM_GETROUTE); it applies policy rules, forwarding and rp_filter, too.
 
     Args:
@@ -80,8 +78,8 @@ def decide(
 
 def _ask(
     connection: NetlinkSocket,
-    destination: IPv4Address,
-    source: IPv4Address | None,
+    destination: Address,
+    source: Address | None,
     in_link: int,
     what: str,
     *,
@@ -99,7 +97,7 @@ class Neighbour:
     mac: str
 
 
-def neighbour_on(address: IPv4Address, link_index: int | None = None) -> Neighbour | None:
+def neighbour_on(address: Address, link_index: int | None = None) -> Neighbour | None:
     """The kernel's entry for ``address`` on a link (None: on any), None when there is none.
 
     Raises:

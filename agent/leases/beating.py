@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
 
 import structlog
 
@@ -13,6 +12,7 @@ from agent.leases.heartbeats import Written
 from agent.leases.registry import Registry
 from agent.leases.rivals import Life
 from agent.model import Heartbeat, View
+from agent.model.family import Address
 
 __all__ = ["BEATS_PER_TTL", "OwnHeartbeat"]
 
@@ -43,7 +43,7 @@ class OwnHeartbeat:
         self.due_s = 0.0
         """When it must be kept alive again, by ``clock``."""
 
-    def keep(self, wished: Heartbeat, cleared: frozenset[IPv4Address]) -> bool:
+    def keep(self, wished: Heartbeat, cleared: frozenset[Address]) -> bool:
         """Keep ``wished`` in etcd, writing only when something is due.
 
         Args:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Network
 
 import structlog
 
@@ -25,6 +24,7 @@ from agent.leases.request import ClaimRequest, LeaseLostError
 from agent.leases.rivals import IdentityInUseError, Life, Rivals
 from agent.leases.selection import Selection
 from agent.model import Lease, View
+from agent.model.family import Network, within
 
 __all__ = ["Claims", "confirmed"]
 
@@ -139,7 +139,7 @@ class Claims:
             )
         return None
 
-    def _new_lease(self, subnet: IPv4Network, request: ClaimRequest, lease_id: int) -> Lease:
+    def _new_lease(self, subnet: Network, request: ClaimRequest, lease_id: int) -> Lease:
         now_s = round(self._wall_clock(), 3)
         return Lease(
             subnet=subnet,
@@ -316,7 +316,7 @@ def _held(view: View, request: ClaimRequest) -> Lease | None:
                 each
                 for each in own
                 if each.subnet != request.beside
-                and (each.subnet == request.wanted or each.subnet.subnet_of(cidr))
+                and (each.subnet == request.wanted or within(each.subnet, cidr))
             ),
             None,
         )
@@ -353,7 +353,7 @@ def _is_damaged(own: Lease, there: Record | None) -> bool:
     )
 
 
-def _own_keys(keys: Keys, subnet: IPv4Network) -> tuple[bytes, bytes]:
+def _own_keys(keys: Keys, subnet: Network) -> tuple[bytes, bytes]:
     """The keys of the lease of exactly this subnet, with and without an IPv6 half."""
     key = keys.subnet(subnet)
     return key, key + b"'"

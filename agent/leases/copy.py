@@ -40,6 +40,7 @@ from agent.model import (
     is_leasable,
     within,
 )
+from agent.model.family import Network
 from agent.settings import Settings
 
 __all__ = ["Copy", "CopyFile", "bounds_of", "copy_file"]
@@ -67,7 +68,7 @@ class Copy:
     view: View
     lease: Lease | None
     saved_s: float
-    kept: tuple[IPv4Network, ...] = ()
+    kept: tuple[Network, ...] = ()
 
 
 class CopyFile:
@@ -89,7 +90,7 @@ class CopyFile:
     ) -> None:
         self._path = path
         self._bounds = bounds
-        self._kept: tuple[IPv4Network, ...] = ()
+        self._kept: tuple[Network, ...] = ()
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self.problem = ""
@@ -166,7 +167,7 @@ class CopyFile:
         except OSError as error:
             raise StateError(f"cannot delete {self._path}: {error.strerror or error}") from error
 
-    def _still_kept(self, view: View) -> tuple[IPv4Network, ...]:
+    def _still_kept(self, view: View) -> tuple[Network, ...]:
         """Return those of the kept CIDRs that the mesh still uses: none comes back later."""
         used = view.config.cidrs if view.config else ()
         return tuple(each for each in self._kept if any(within(cidr, each) for cidr in used))
@@ -259,7 +260,7 @@ def _parse(raw: bytes, bounds: Bounds) -> Copy:
     )
 
 
-def _used_before(view: View, lease: Lease | None, bounds: Bounds) -> tuple[IPv4Network, ...]:
+def _used_before(view: View, lease: Lease | None, bounds: Bounds) -> tuple[Network, ...]:
     """Return the CIDRs outside of ``bounds`` that a version without them had in use here.
 
     The mesh's CIDR, and of those it moves away from the one that this host has a subnet in.
@@ -320,7 +321,7 @@ def _envelope(body: Iterable[str]) -> Iterator[bytes]:
 
 
 def _body(
-    view: View, lease: Lease | None, kept: tuple[IPv4Network, ...], saved_s: float
+    view: View, lease: Lease | None, kept: tuple[Network, ...], saved_s: float
 ) -> Iterator[str]:
     """The JSON of a :class:`Copy`, a piece for some hundred entries."""
     plain = {"cluster_id": view.cluster_id, "revision": view.revision}
@@ -349,10 +350,10 @@ def _pieces(entries: Iterable[str]) -> Iterator[str]:
 
 def _view(plain: dict[str, Any]) -> View:
     """Read a view; a subnet that no host can hold comes back from no copy."""
-    memory = {HostId(host): IPv4Network(subnet) for host, subnet in plain["memory"].items()}
-    reserved = {IPv4Network(subnet): HostId(host) for subnet, host in plain["reservations"].items()}
-    memory = {host: subnet for host, subnet in memory.items() if is_leasable(subnet)}
-    reserved = {subnet: host for subnet, host in reserved.items() if is_leasable(subnet)}
+    remembered = ((HostId(host), IPv4Network(at)) for host, at in plain["memory"].items())
+    memory = {host: subnet for host, subnet in remembered if is_leasable(subnet)}
+    pairs = ((IPv4Network(at), HostId(host)) for at, host in plain["reservations"].items())
+    reserved: dict[Network, HostId] = {each: host for each, host in pairs if is_leasable(each)}
     return View(
         cluster_id=int(plain["cluster_id"]),
         revision=int(plain["revision"]),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +20,7 @@ from agent.leases.sharing import Sharing
 from agent.leases.untrusted import MAX_VALUE_BYTES, quote
 from agent.leases.usable import UsableLeases
 from agent.model import Bounds, Heartbeat, HostId, Lease, MeshConfig, SetAside, View
+from agent.model.family import Network
 from agent.sharedmap import SharedMap
 
 __all__ = ["Records"]
@@ -82,11 +82,11 @@ class Records:
     _leases: UsableLeases = field(default_factory=UsableLeases)
     _kept: dict[str, Lease] = field(default_factory=dict)  # the last that could be read
     _beats: _ByHost[Heartbeat] = field(default_factory=_ByHost)
-    _memory: _ByHost[IPv4Network] = field(default_factory=_ByHost)
+    _memory: _ByHost[Network] = field(default_factory=_ByHost)
     _memory_revisions: dict[HostId, int] | None = field(default_factory=dict)
-    _reservations: dict[bytes, tuple[IPv4Network, HostId]] = field(default_factory=dict)
+    _reservations: dict[bytes, tuple[Network, HostId]] = field(default_factory=dict)
     _clones: dict[bytes, Heartbeat] = field(default_factory=dict)
-    _reserved: Mapping[IPv4Network, HostId] | None = None
+    _reserved: Mapping[Network, HostId] | None = None
     _sharing: Sharing = field(default_factory=Sharing)
 
     def load(self, records: Iterable[Record]) -> None:
@@ -169,7 +169,7 @@ class Records:
         if record.create_revision == lease.create_revision:
             self._kept[name] = lease
 
-    def _keep_readable(self) -> frozenset[IPv4Network]:
+    def _keep_readable(self) -> frozenset[Network]:
         """Use the last readable lease of each host with a heartbeat; the host repairs its record.
 
         Returns:

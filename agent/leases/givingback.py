@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Network
 
 from agent.errors import EtcdError
 from agent.leases import kv, wire
@@ -14,6 +13,7 @@ from agent.leases.keys import Keys
 from agent.leases.kv import Record
 from agent.leases.rivals import IdentityInUseError
 from agent.model import HostId, Lease, View
+from agent.model.family import Network
 
 __all__ = ["GivingBack"]
 
@@ -34,9 +34,9 @@ class GivingBack:
         self._keys = keys
         self._read = read
 
-    def release(self, host_id: HostId, boot_id: str) -> IPv4Network | None:
+    def release(self, host_id: HostId, boot_id: str) -> Network | None:
         """See :meth:`agent.leases.registry.Registry.release`."""
-        given_back: IPv4Network | None = None
+        given_back: Network | None = None
         for _ in range(_TRIES):
             records = self._read()
             _refuse_as_clone(records.view(), host_id, boot_id)

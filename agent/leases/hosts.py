@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
 from agent.errors import Refused
 from agent.leases.keys import HOST_ID
 from agent.model import HostId, View
+from agent.model.family import Address
 from agent.settings.text import nearest, shown
 
 __all__ = ["HostRef", "find_host", "hosts_of"]
@@ -29,7 +29,7 @@ class HostRef:
 
     host_id: HostId | None
     host_name: str = ""
-    node_address: IPv4Address | None = None
+    node_address: Address | None = None
     names: frozenset[str] = field(default=frozenset(), compare=False)
 
     def __str__(self) -> str:

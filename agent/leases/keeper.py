@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from ipaddress import IPv4Address
 
 import structlog
 
@@ -25,6 +24,7 @@ from agent.leases.registry import Registry
 from agent.leases.request import ClaimRequest, Registration
 from agent.leases.rivals import IdentityInUseError
 from agent.model import Condition, Heartbeat, HostId, Lease, View
+from agent.model.family import Address
 from agent.settings import LeaseSettings
 
 __all__ = ["Keeper", "Registration"]
@@ -75,7 +75,7 @@ class Keeper:
         agent_version: str,
         settings: LeaseSettings,
         on_lease: Callable[[Lease | None, tuple[Condition, ...], Lease | None], None],
-        earlier_life: Callable[[IPv4Address, bool], bool] | None = None,
+        earlier_life: Callable[[Address, bool], bool] | None = None,
         may_leave: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = _boot_clock,
         wall_clock: Callable[[], float] = time.time,
@@ -238,7 +238,7 @@ class Keeper:
             return _IDLE_S
         wait_s = self._look()
         self._own.require_config()
-        cleared: frozenset[IPv4Address] = frozenset()
+        cleared: frozenset[Address] = frozenset()
         for last_try in (*(False,) * (_MOST_LIVES - 1), True):
             try:
                 self._keep(registration, cleared, held_back=held_back)
@@ -294,7 +294,7 @@ class Keeper:
     def _keep(
         self,
         registration: Registration,
-        cleared: frozenset[IPv4Address],
+        cleared: frozenset[Address],
         *,
         held_back: bool,
     ) -> None:
@@ -323,7 +323,7 @@ class Keeper:
 
     # --- heartbeat ------------------------------------------------------------------------
 
-    def _keep_heartbeat(self, registration: Registration, cleared: frozenset[IPv4Address]) -> None:
+    def _keep_heartbeat(self, registration: Registration, cleared: frozenset[Address]) -> None:
         if self._beat.keep(self._heartbeat(registration), cleared):
             self._own.due_s = 0.0  # away for longer than a heartbeat: look at the lease
 
@@ -343,7 +343,7 @@ class Keeper:
 
     # --- lease ----------------------------------------------------------------------------
 
-    def _request(self, registration: Registration, cleared: frozenset[IPv4Address]) -> ClaimRequest:
+    def _request(self, registration: Registration, cleared: frozenset[Address]) -> ClaimRequest:
         return ClaimRequest(
             host_id=self._host_id,
             host_name=registration.host_name,
@@ -361,7 +361,7 @@ class Keeper:
         self,
         lease: Lease,
         registration: Registration,
-        cleared: frozenset[IPv4Address],
+        cleared: frozenset[Address],
         *,
         may_claim: bool,
     ) -> None:

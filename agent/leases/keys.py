@@ -10,9 +10,10 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 from agent.model import HostId
+from agent.model.family import Address, Network
 
 __all__ = [
     "HOST_ID",
@@ -41,12 +42,12 @@ class KeyRange:
     end: bytes
 
 
-def subnet_name(subnet: IPv4Network) -> str:
+def subnet_name(subnet: Network) -> str:
     """Spell a subnet as in keys: ``10.5.52.0-24``."""
     return f"{subnet.network_address}-{subnet.prefixlen}"
 
 
-def parse_subnet(name: str) -> IPv4Network:
+def parse_subnet(name: str) -> Network:
     """Read a subnet from the last part of a key, the IPv6 half of a dual-stack key left out.
 
     Raises:
@@ -103,11 +104,11 @@ class Keys:
         """There while holders of a replaced etcd come back; see Registry.create_config."""
         return f"{self.prefix}/grace".encode()
 
-    def subnet(self, subnet: IPv4Network) -> bytes:
+    def subnet(self, subnet: Network) -> bytes:
         """Return the key of the lease of a subnet."""
         return f"{self.prefix}/subnets/{subnet_name(subnet)}".encode()
 
-    def reservation(self, subnet: IPv4Network) -> bytes:
+    def reservation(self, subnet: Network) -> bytes:
         """Return the key of the reservation of a subnet."""
         return f"{self.prefix}/reservations/{subnet_name(subnet)}".encode()
 
@@ -115,7 +116,7 @@ class Keys:
         """Return the key that lives while the host's agent does."""
         return f"{self.prefix}/hosts/{host_id}".encode()
 
-    def clone(self, host_id: HostId, node_address: IPv4Address) -> bytes:
+    def clone(self, host_id: HostId, node_address: Address) -> bytes:
         """Return the key by which a host says that another has its identity."""
         return f"{self.prefix}/clones/{host_id}/{node_address}".encode()
 
@@ -142,15 +143,15 @@ class Keys:
         kind, _, name = path.removeprefix(f"{self.prefix}/").partition("/")
         return kind, name
 
-    def leases_overlapping(self, subnet: IPv4Network) -> tuple[KeyRange, ...]:
+    def leases_overlapping(self, subnet: Network) -> tuple[KeyRange, ...]:
         """Return ranges holding all leases, of any length, that share an address with it."""
         return self._below("subnets", subnet)
 
-    def reservations_overlapping(self, subnet: IPv4Network) -> tuple[KeyRange, ...]:
+    def reservations_overlapping(self, subnet: Network) -> tuple[KeyRange, ...]:
         """Return ranges holding all reservations that share an address with ``subnet``."""
         return self._below("reservations", subnet)
 
-    def _below(self, kind: str, subnet: IPv4Network) -> tuple[KeyRange, ...]:
+    def _below(self, kind: str, subnet: Network) -> tuple[KeyRange, ...]:
         folder = f"{self.prefix}/{kind}/".encode()
         return tuple(
             KeyRange(folder + each.start, folder + each.end) for each in overlapping_ranges(subnet)
@@ -170,7 +171,7 @@ def without_key(ranges: Iterable[KeyRange], key: bytes) -> tuple[KeyRange, ...]:
     return tuple(found)
 
 
-def overlapping_ranges(subnet: IPv4Network) -> tuple[KeyRange, ...]:
+def overlapping_ranges(subnet: Network) -> tuple[KeyRange, ...]:
     """Return ranges of names that hold every network overlapping ``subnet``, and no other.
 
     Networks overlap when one contains the other. The containing ones are one short range
@@ -181,13 +182,13 @@ def overlapping_ranges(subnet: IPv4Network) -> tuple[KeyRange, ...]:
     return (*_containing(subnet), *_contained(subnet))
 
 
-def _containing(subnet: IPv4Network) -> Iterator[KeyRange]:
+def _containing(subnet: Network) -> Iterator[KeyRange]:
     for length in range(SHORTEST_RANGE, subnet.prefixlen):
         name = subnet_name(subnet.supernet(new_prefix=length)).encode()
         yield KeyRange(name, name + b"'")  # "'" is the character after "&"
 
 
-def _contained(subnet: IPv4Network) -> Iterator[KeyRange]:
+def _contained(subnet: Network) -> Iterator[KeyRange]:
     """Yield ranges of names that start with an address inside ``subnet``."""
     octets = subnet.network_address.packed
     whole, bits = divmod(subnet.prefixlen, 8)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Network
 
 import structlog
 
@@ -17,6 +16,7 @@ from agent.leases.registry import Registry
 from agent.leases.renewal import differs, renewal_pause_s
 from agent.leases.request import ClaimRequest, LeaseLostError, Registration
 from agent.model import Lease
+from agent.model.family import Network, within
 
 __all__ = ["Former"]
 
@@ -34,7 +34,7 @@ class Former:
     def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
         self._registry = registry
         self._clock = clock
-        self._given_back: set[IPv4Network] = set()
+        self._given_back: set[Network] = set()
         self.lease: Lease | None = None
         self.due_s = 0.0
         """When the lease is to be looked at again; what stands in the way leaves it as it is."""
@@ -77,10 +77,10 @@ class Former:
             self._keep(request, own.subnet)
         return own
 
-    def _may_begin(self, own: Lease, cidr: IPv4Network) -> bool:
+    def _may_begin(self, own: Lease, cidr: Network) -> bool:
         """Whether to exchange ``own``; a move that is not over ends first, unless it goes back."""
-        back = self.lease is None or self.lease.subnet.subnet_of(cidr)
-        return back and not own.subnet.subnet_of(cidr)
+        back = self.lease is None or within(self.lease.subnet, cidr)
+        return back and not within(own.subnet, cidr)
 
     def _move(self, lease: Lease, request: ClaimRequest) -> Lease:
         """Claim a subnet in the mesh's new CIDR, and hold ``lease`` as the former one.
@@ -99,7 +99,7 @@ class Former:
         _log.info("lease-moves", subnet=str(new.subnet), former=str(lease.subnet))
         return new
 
-    def _keep(self, request: ClaimRequest, own: IPv4Network) -> None:
+    def _keep(self, request: ClaimRequest, own: Network) -> None:
         """Renew when it is due; claim it again when it was lost. What others took is gone."""
         lease = self.lease
         if lease is None:
@@ -125,7 +125,7 @@ class Former:
         self.lease = None
         self._given_back.clear()
 
-    def _renewed(self, lease: Lease, request: ClaimRequest, own: IPv4Network) -> Lease:
+    def _renewed(self, lease: Lease, request: ClaimRequest, own: Network) -> Lease:
         try:
             return self._registry.renew(
                 lease,

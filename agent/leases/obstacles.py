@@ -7,12 +7,12 @@ A claim passes it by, and whatever it keeps from being claimed is refused with i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Network
 
 from agent.leases.keys import SHORTEST_RANGE, Keys, parse_subnet
 from agent.leases.untrusted import quote
 from agent.mesh.ranges import OverlapIndex
 from agent.model import SetAside
+from agent.model.family import Network
 
 __all__ = ["Obstacles", "way_out"]
 
@@ -28,7 +28,7 @@ class Obstacles:
     def __init__(self, keys: Keys, unreadable: Mapping[bytes, str]) -> None:
         self._keys = keys
         self._index = OverlapIndex()
-        self._records: dict[IPv4Network, SetAside] = {}
+        self._records: dict[Network, SetAside] = {}
         self._odd: list[tuple[bytes, SetAside]] = []
         for key, reason in sorted(unreadable.items()):
             if not any(each.start <= key < each.end for each in (keys.leases, keys.reservations)):
@@ -44,7 +44,7 @@ class Obstacles:
             self._index.add(subnet)
             self._records.setdefault(subnet, record)
 
-    def over(self, subnet: IPv4Network) -> SetAside | None:
+    def over(self, subnet: Network) -> SetAside | None:
         """One record in the way of a claim for ``subnet``, None when there is none."""
         found = self._index.find(subnet) if self._records else None
         if found is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
 
 from agent.errors import ClaimConflict, EtcdError, MeshConfigError, Refused
 from agent.leases import kv, wire
@@ -31,6 +30,7 @@ from agent.model import (
     View,
     is_leasable,
 )
+from agent.model.family import Network, within
 
 __all__ = ["ConfigChange", "Operator", "refuse_outside"]
 
@@ -86,7 +86,7 @@ class Operator:
 
     # --- reservations ---------------------------------------------------------------------
 
-    def reserve(self, host_id: HostId, subnet: IPv4Network, *, dry: bool = False) -> bool:
+    def reserve(self, host_id: HostId, subnet: Network, *, dry: bool = False) -> bool:
         """Keep a subnet for a host, without a time limit. Repeating it is fine.
 
         Returns:
@@ -119,7 +119,7 @@ class Operator:
                 return True
         raise EtcdError("the mesh changes faster than a subnet can be reserved")
 
-    def unreserve(self, subnet: IPv4Network, *, dry: bool = False) -> bool:
+    def unreserve(self, subnet: Network, *, dry: bool = False) -> bool:
         """End a reservation; the host keeps what it holds. False: there was none."""
         key = self._keys.reservation(subnet)
         if dry:
@@ -132,7 +132,7 @@ class Operator:
 
     def remove_host(
         self, host: HostRef, *, force: bool = False, dry: bool = False
-    ) -> tuple[IPv4Network, ...]:
+    ) -> tuple[Network, ...]:
         """Retire another host before its TTLs do: leases, heartbeat and memory. Idempotent.
 
         Its reservations stay: they are the operator's.
@@ -220,9 +220,7 @@ class Operator:
                 return replace(change, after=replace(after, mod_revision=result.revision))
         raise EtcdError("the mesh changes faster than its config can be set")
 
-    def refuse_outside(
-        self, cidr: IPv4Network, needed: tuple[Needed, ...], view: View | None
-    ) -> None:
+    def refuse_outside(self, cidr: Network, needed: tuple[Needed, ...], view: View | None) -> None:
         """Raise MeshConfigError when this host, or a member, would use no mesh in ``cidr``."""
         bounds = replace(self._registry.bounds, needed=needed, in_force=())
         refuse_outside(cidr, bounds, view)
@@ -250,7 +248,7 @@ class Operator:
         ]
 
     def _refuse_overlap(
-        self, records: Records, view: View, host_id: HostId, subnet: IPv4Network
+        self, records: Records, view: View, host_id: HostId, subnet: Network
     ) -> None:
         for lease in records.leases():
             if lease.subnet.overlaps(subnet) and lease.host_id != host_id:
@@ -273,7 +271,7 @@ class Operator:
                     hint=f"end that first: agentctl reserve --delete {reserved}",
                 )
 
-    def _leases_unchanged(self, subnet: IPv4Network, own: list[Lease]) -> list[kv.Compare]:
+    def _leases_unchanged(self, subnet: Network, own: list[Lease]) -> list[kv.Compare]:
         """Nobody has a lease there but ``own``, and those are as they were seen."""
         ranges = self._keys.leases_overlapping(subnet)
         found: list[kv.Compare] = []
@@ -285,9 +283,9 @@ class Operator:
         return [*found, *(kv.none_in(each.start, each.end) for each in ranges)]
 
 
-def _refuse_odd(config: MeshConfig, subnet: IPv4Network) -> None:
+def _refuse_odd(config: MeshConfig, subnet: Network) -> None:
     """Raise MeshConfigError unless a host could hold ``subnet``."""
-    if not subnet.subnet_of(config.cidr) or subnet == config.cidr:
+    if not within(subnet, config.cidr) or subnet == config.cidr:
         raise MeshConfigError(f"{subnet} is not a part of the mesh's CIDR {config.cidr}")
     if not is_leasable(subnet):
         raise MeshConfigError(
@@ -296,7 +294,7 @@ def _refuse_odd(config: MeshConfig, subnet: IPv4Network) -> None:
         )
 
 
-def refuse_outside(cidr: IPv4Network, bounds: Bounds, view: View | None = None) -> None:
+def refuse_outside(cidr: Network, bounds: Bounds, view: View | None = None) -> None:
     """Raise MeshConfigError when a host with ``bounds`` would use no mesh in ``cidr``.
 
     Args:
@@ -356,7 +354,8 @@ def _refuse_misfits(wished: MeshConfig, leases: tuple[Lease, ...], view: View) -
 
 def _flannel_leaves(lease: Lease, config: MeshConfig) -> bool:
     """Flannel's isSubnetConfigCompat: what it asks of its own lease at start."""
-    inside = config.subnet_min <= lease.subnet.network_address <= config.subnet_max
+    first = int(lease.subnet.network_address)
+    inside = int(config.subnet_min) <= first <= int(config.subnet_max)
     return lease.host_id is None and not (inside and lease.subnet.prefixlen == config.subnet_len)
 
 

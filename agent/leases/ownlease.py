@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Network
 
 import structlog
 
@@ -15,6 +14,7 @@ from agent.leases.renewal import differs, renewal_pause_s
 from agent.leases.request import ClaimRequest, GraceError, LeaseLostError, Registration
 from agent.leases.rivals import IdentityInUseError
 from agent.model import Condition, Lease, Severity
+from agent.model.family import Network
 from agent.settings import LeaseSettings
 
 __all__ = ["OwnLease"]
@@ -43,7 +43,7 @@ class OwnLease:
         self._settings = settings
         self._may_leave = may_leave
         self._clock = clock
-        self._last_subnet: IPv4Network | None = None
+        self._last_subnet: Network | None = None
         self._joined_s = 0.0  # when this host first saw the mesh
         self.lease: Lease | None = None
         self.taken: Condition | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
 
 import structlog
@@ -23,6 +22,7 @@ from agent.leases.kv import Record
 from agent.leases.request import ClaimRequest, GraceError, LeaseLostError
 from agent.leases.rivals import IdentityInUseError, Life, Rivals
 from agent.model import Bounds, Heartbeat, HostId, Lease, MeshConfig, View
+from agent.model.family import Address, Network
 
 __all__ = ["ClaimRequest", "GraceError", "IdentityInUseError", "LeaseLostError", "Registry"]
 
@@ -153,7 +153,7 @@ class Registry:
         config: MeshConfig,
         *,
         grace_s: int = 0,
-        reservations: Mapping[IPv4Network, HostId] = MappingProxyType({}),
+        reservations: Mapping[Network, HostId] = MappingProxyType({}),
     ) -> MeshConfig:
         """Create the config unless there is one; either way return what is there.
 
@@ -180,7 +180,7 @@ class Registry:
         record = result.ranges[0][0]
         return self._decode_config(record)
 
-    def _write_back(self, reservations: Mapping[IPv4Network, HostId]) -> None:
+    def _write_back(self, reservations: Mapping[Network, HostId]) -> None:
         for subnet, owner in reservations.items():
             key = self.keys.reservation(subnet)
             put = kv.put(key, wire.encode_reservation(owner))
@@ -221,7 +221,7 @@ class Registry:
         self,
         lease: Lease,
         *,
-        node_address: IPv4Address | None = None,
+        node_address: Address | None = None,
         host_name: str | None = None,
         backend: str | None = None,
         ttl_s: int | None = None,
@@ -269,7 +269,7 @@ class Registry:
         """
         self._giving_back.give_back(lease)
 
-    def release(self, host_id: HostId, boot_id: str = "") -> IPv4Network | None:
+    def release(self, host_id: HostId, boot_id: str = "") -> Network | None:
         """Give back a host's leases and end its heartbeat; its memory stays. Idempotent.
 
         Args:
@@ -293,7 +293,7 @@ class Registry:
         ttl_s: int,
         etcd_lease_id: int = 0,
         *,
-        cleared: frozenset[IPv4Address] = frozenset(),
+        cleared: frozenset[Address] = frozenset(),
     ) -> Written:
         """Write a heartbeat, on the etcd lease given or on a new one.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 
 from agent.errors import EtcdError
 from agent.leases.rivals import Life
 from agent.model import Backend, DockerState, HostId, Lease, Needed
+from agent.model.family import Address, Network
 
 __all__ = ["ClaimRequest", "GraceError", "LeaseLostError", "Registration"]
 
@@ -43,16 +43,16 @@ class ClaimRequest:
 
     host_id: HostId
     host_name: str
-    node_address: IPv4Address
+    node_address: Address
     backend: str = Backend.HOST_GW
     boot_id: str = ""
-    avoid: tuple[IPv4Network, ...] = ()
-    wanted: IPv4Network | None = None
+    avoid: tuple[Network, ...] = ()
+    wanted: Network | None = None
     only_wanted: bool = False
     past: Lease | None = None
     registering: bool = False
-    beside: IPv4Network | None = None
-    cleared: frozenset[IPv4Address] = frozenset()
+    beside: Network | None = None
+    cleared: frozenset[Address] = frozenset()
     ttl_s: int = 86_400
     memory_ttl_s: int = 30 * 86_400
 
@@ -82,16 +82,16 @@ class Registration:
         needed: For the heartbeat: what this host must reach beside the mesh.
     """
 
-    node_address: IPv4Address
+    node_address: Address
     host_name: str
     docker_state: DockerState
-    avoid: tuple[IPv4Network, ...] = ()
-    wanted_subnet: IPv4Network | None = None
+    avoid: tuple[Network, ...] = ()
+    wanted_subnet: Network | None = None
     past: Lease | None = None
     may_change_subnet: bool = True
     backend: str = Backend.HOST_GW
-    move_into: IPv4Network | None = None
+    move_into: Network | None = None
     former: Lease | None = None
     give_back: bool = False
-    container: IPv4Address | None = None
+    container: Address | None = None
     needed: tuple[Needed, ...] = ()

@@ -10,7 +10,6 @@ a record of its own, which the other sees: both report it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 import structlog
 
@@ -21,6 +20,7 @@ from agent.leases.faults import EtcdLeaseGoneError
 from agent.leases.keys import Keys
 from agent.leases.kv import Record
 from agent.model import Heartbeat, HostId, Lease
+from agent.model.family import Address
 
 __all__ = ["CLONE_HINT", "IdentityInUseError", "Life", "Rivals"]
 
@@ -41,7 +41,7 @@ class IdentityInUseError(ClaimConflict):
         beating: Its heartbeat is there; else only its lease is.
     """
 
-    def __init__(self, shown: str, node_address: IPv4Address, *, beating: bool) -> None:
+    def __init__(self, shown: str, node_address: Address, *, beating: bool) -> None:
         if beating:
             what = f"host {shown} at {node_address} is alive with the same machine-id as this host"
             hint = CLONE_HINT
@@ -72,10 +72,10 @@ class Life:
 
     host_id: HostId
     boot_id: str
-    node_address: IPv4Address
-    cleared: frozenset[IPv4Address] = frozenset()
+    node_address: Address
+    cleared: frozenset[Address] = frozenset()
 
-    def owns(self, boot_id: str, node_address: IPv4Address | None) -> bool:
+    def owns(self, boot_id: str, node_address: Address | None) -> bool:
         """Whether what was written by that boot at that address is this host's own."""
         if node_address is None or node_address == self.node_address:
             return True

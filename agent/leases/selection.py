@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from ipaddress import IPv4Network
 
 from agent.errors import ClaimConflict, NoFreeSubnet
 from agent.leases import kv
@@ -16,6 +15,7 @@ from agent.leases.obstacles import Obstacles, way_out
 from agent.leases.request import ClaimRequest, GraceError
 from agent.mesh.ranges import OverlapIndex, candidates, count_subnets
 from agent.model import Lease, MeshConfig, View, is_leasable
+from agent.model.family import Network, within
 
 __all__ = ["Selection"]
 
@@ -47,9 +47,9 @@ class Selection:
         )
         self._lost_any = False
         self._order = self._candidates()
-        self._ahead: deque[IPv4Network] = deque()
+        self._ahead: deque[Network] = deque()
 
-    def next(self) -> IPv4Network | None:
+    def next(self) -> Network | None:
         """The next subnet to try.
 
         Returns:
@@ -73,13 +73,13 @@ class Selection:
             return None
         raise self._refusal()
 
-    def peek(self, count: int) -> tuple[IPv4Network, ...]:
+    def peek(self, count: int) -> tuple[Network, ...]:
         """Return up to ``count`` candidates that would be tried next."""
         self._fill(_BUFFER)
         free = (subnet for subnet in self._ahead if self._free(subnet))
         return tuple(itertools.islice(free, count))
 
-    def lost(self, subnet: IPv4Network, taken: Collection[IPv4Network]) -> None:
+    def lost(self, subnet: Network, taken: Collection[Network]) -> None:
         """Learn that a transaction for ``subnet`` failed and that ``taken`` are gone too."""
         self._lost_any = True
         for each in (subnet, *taken):
@@ -92,7 +92,7 @@ class Selection:
             ours.mod_revision if ours else 0
         )
 
-    def compares(self, subnet: IPv4Network) -> list[Compare]:
+    def compares(self, subnet: Network) -> list[Compare]:
         """Build what must hold for ``subnet`` to be ours."""
         memory = self._keys.memory(self._request.host_id)
         remembered = self._records.get(memory)
@@ -114,7 +114,7 @@ class Selection:
         found += [kv.none_in(each.start, each.end) for each in reservations]
         return found
 
-    def _candidates(self) -> Iterator[IPv4Network]:
+    def _candidates(self) -> Iterator[Network]:
         request, config = self._request, self._config
         wanted = [
             each
@@ -140,10 +140,10 @@ class Selection:
             avoid=request.avoid,
         )
 
-    def _fits(self, subnet: IPv4Network) -> bool:
+    def _fits(self, subnet: Network) -> bool:
         """Whether a new lease may be there; what the host had may lie in a previous CIDR, too."""
         cidr = self._config.cidr
-        return is_leasable(subnet) and subnet.subnet_of(cidr) and subnet != cidr
+        return is_leasable(subnet) and within(subnet, cidr) and subnet != cidr
 
     def _fill(self, count: int) -> None:
         while len(self._ahead) < count:
@@ -152,14 +152,14 @@ class Selection:
                 return
             self._ahead.append(following)
 
-    def _free(self, subnet: IPv4Network) -> bool:
+    def _free(self, subnet: Network) -> bool:
         held = self._taken.find(subnet) or self._refused.find(subnet)
         return held is None and self._obstacles.over(subnet) is None
 
-    def _past_grace(self, subnet: IPv4Network) -> bool:
+    def _past_grace(self, subnet: Network) -> bool:
         return self._request.registering and subnet == self._request.wanted
 
-    def _check_grace(self, subnet: IPv4Network) -> None:
+    def _check_grace(self, subnet: Network) -> None:
         if self._records.get(self._keys.grace) is not None and not self._past_grace(subnet):
             raise GraceError(
                 "etcd was set up anew and hosts that held a subnet before come back first",
@@ -190,7 +190,7 @@ class Selection:
             " the mesh (agentctl config set: a shorter Network or a longer SubnetLen)",
         )
 
-    def _not_had(self, wanted: IPv4Network) -> ClaimConflict:
+    def _not_had(self, wanted: Network) -> ClaimConflict:
         """Say who has the one subnet that would do, or what is in the way."""
         leases = (*self._view.leases, *self._records.leases())
         holder = next((each for each in leases if each.subnet.overlaps(wanted)), None)

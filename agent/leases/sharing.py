@@ -7,10 +7,10 @@ three times the memory of what they say. Values stay equal to what was read; onl
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network
 from typing import Any, Final, TypeVar
 
 from agent.model import Heartbeat, HostId, Lease
+from agent.model.family import Network
 
 __all__ = ["Sharing"]
 
@@ -30,7 +30,7 @@ class Sharing:
         *,
         before: Heartbeat | None,
         lease: Lease | None,
-        memory: IPv4Network | None,
+        memory: Network | None,
     ) -> Heartbeat:
         """The same heartbeat, made of what is there already."""
         return replace(
@@ -52,7 +52,7 @@ class Sharing:
         *,
         before: Lease | None,
         beat: Heartbeat | None,
-        memory: IPv4Network | None,
+        memory: Network | None,
     ) -> Lease:
         """The same lease, made of what is there already."""
         return replace(
@@ -71,11 +71,11 @@ class Sharing:
 
     def memory(
         self,
-        remembered: tuple[HostId, IPv4Network],
+        remembered: tuple[HostId, Network],
         *,
         beat: Heartbeat | None,
         lease: Lease | None,
-    ) -> tuple[HostId, IPv4Network]:
+    ) -> tuple[HostId, Network]:
         """The same memory, made of what is there already."""
         host_id, subnet = remembered
         return (

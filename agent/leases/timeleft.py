@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
 import structlog
 
 from agent.errors import EtcdError
 from agent.model import Lease
+from agent.model.family import Network
 
 __all__ = ["TimeLeft"]
 
@@ -64,9 +64,9 @@ class TimeLeft:
         self._budget_s = budget_s
         self._fresh_s = fresh_s
         self._lock = threading.Lock()
-        self._learned: dict[IPv4Network, _Learned] = {}
+        self._learned: dict[Network, _Learned] = {}
 
-    def of(self, leases: Iterable[Lease], *, may_ask: bool = True) -> Mapping[IPv4Network, float]:
+    def of(self, leases: Iterable[Lease], *, may_ask: bool = True) -> Mapping[Network, float]:
         """Seconds left of flannel's leases, as far as they are known by now.
 
         Args:
@@ -107,6 +107,6 @@ class TimeLeft:
                 ends_s = now_s + left_s
                 self._learned[lease.subnet] = _Learned(lease.etcd_lease_id, now_s, ends_s)
 
-    def _asked_s(self, subnet: IPv4Network) -> float:
+    def _asked_s(self, subnet: Network) -> float:
         known = self._learned.get(subnet)
         return known.asked_s if known else float("-inf")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
 
-from agent.mesh.ranges import OverlapIndex, supernet_of
+from agent.mesh.ranges import OverlapIndex
 from agent.model import HostId, Lease, Leases, MeshConfig, View, within
+from agent.model.family import Address, supernet_of
 from agent.sharedmap import changed_keys
 
 __all__ = ["Verdict", "VerdictKind", "agrees", "judge", "many_gone", "with_additions"]
@@ -175,7 +175,7 @@ def _same_holder(one: Lease, other: Lease | None) -> bool:
     return other is not None and _holder(one) == _holder(other)
 
 
-def _holder(lease: Lease) -> HostId | IPv4Address:
+def _holder(lease: Lease) -> HostId | Address:
     """Whatever changes in a lease's life (name, revisions), its holder stays.
 
     A flannel host is its address.

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NoReturn, TypeVar
 
+from agent.model.family import Address, Network
+
 __all__ = [
     "MAX_VALUE_BYTES",
     "Fields",
@@ -91,29 +93,27 @@ class Fields:
             raise ValueError(f"{name} is not a time")
         return float(found)
 
-    def address(self, name: str, *, default: IPv4Address | None = None) -> IPv4Address:
+    def address(self, name: str, *, default: Address | None = None) -> Address:
         """Return an IPv4 address in dotted decimal."""
         found = self._fields.get(name.lower())
-        if found is None:
-            return self._absent(name, default)
+        if found is None and default is not None:
+            return default
         try:
             if isinstance(found, str):
                 # As strict as ipaddress, and a third of the time: a snapshot has thousands.
                 return IPv4Address(socket.inet_pton(socket.AF_INET, found))
         except (OSError, ValueError):
             pass
-        raise ValueError(f"{name} is not an IPv4 address")
+        raise ValueError(f"{name} is {'missing' if found is None else 'not an IPv4 address'}")
 
-    def network(
-        self, name: str, *, default: IPv4Network | None = None, strict: bool = True
-    ) -> IPv4Network:
+    def network(self, name: str, *, default: Network | None = None, strict: bool = True) -> Network:
         """Return an IPv4 network as address/length; unless ``strict``, host bits are dropped."""
         found = self._fields.get(name.lower())
-        if found is None:
-            return self._absent(name, default)
+        if found is None and default is not None:
+            return default
         return _network(name, found, strict=strict)
 
-    def addresses(self, name: str, most: int) -> tuple[IPv4Address, ...]:
+    def addresses(self, name: str, most: int) -> tuple[Address, ...]:
         """Return a list of at most ``most`` IPv4 addresses, () when absent."""
         found = self._fields.get(name.lower())
         if found is None:
@@ -122,7 +122,7 @@ class Fields:
             raise ValueError(f"{name} is not a list of at most {most}")
         return tuple(Fields({name: each}).address(name) for each in found)
 
-    def networks(self, name: str, most: int) -> tuple[IPv4Network, ...]:
+    def networks(self, name: str, most: int) -> tuple[Network, ...]:
         """Return a list of at most ``most`` IPv4 networks, () when absent."""
         found = self._fields.get(name.lower())
         if found is None:
@@ -160,13 +160,13 @@ class Fields:
         return default
 
 
-def _network(name: str, found: object, *, strict: bool) -> IPv4Network:
+def _network(name: str, found: object, *, strict: bool) -> Network:
     try:
         if isinstance(found, str) and _NETWORK.fullmatch(found):
             return IPv4Network(found, strict=strict)
     except ValueError:
         pass
-    raise ValueError(f"{name} is not an IPv4 network")
+    raise ValueError(f"{name} is {'missing' if found is None else 'not an IPv4 network'}")
 
 
 def parse_object(value: bytes) -> dict[str, Any]:

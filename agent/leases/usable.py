@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
 from typing import Final
 
 from agent.leases import wire
 from agent.leases.keys import parse_subnet, subnet_name
-from agent.mesh.ranges import OverlapIndex, subnets_within, supernet_of
+from agent.mesh.ranges import OverlapIndex
 from agent.model import Lease, Leases, MeshConfig, within
+from agent.model.family import Network, subnets_of, supernet_of
 
 __all__ = ["UsableLeases"]
 
@@ -31,10 +31,10 @@ class UsableLeases:
 
     _used: Leases = field(default_factory=Leases)
     _lengths: Counter[int] = field(default_factory=Counter)  # of the used
-    _names: dict[IPv4Network, str] = field(default_factory=dict)  # of used ones named otherwise
+    _names: dict[Network, str] = field(default_factory=dict)  # of used ones named otherwise
     _aside: dict[str, tuple[Lease, str]] = field(default_factory=dict)
     _new: dict[str, Lease] = field(default_factory=dict)  # not judged yet
-    _gone: set[IPv4Network] = field(default_factory=set)  # used till now
+    _gone: set[Network] = field(default_factory=set)  # used till now
     _judge_all: bool = True
     _config: MeshConfig | None = None
 
@@ -126,7 +126,7 @@ class UsableLeases:
                 self._names[lease.subnet] = name
             yield lease
 
-    def _use(self, changes: dict[IPv4Network, Lease | None]) -> None:
+    def _use(self, changes: dict[Network, Lease | None]) -> None:
         for subnet, lease in changes.items():
             before = self._used.by_subnet.get(subnet)
             if before is None and lease is not None:
@@ -142,7 +142,7 @@ class UsableLeases:
     def _name_of(self, lease: Lease) -> str:
         return self._names.get(lease.subnet) or subnet_name(lease.subnet)
 
-    def _meets(self, subnet: IPv4Network) -> bool:
+    def _meets(self, subnet: Network) -> bool:
         """Whether any lease shares an address with ``subnet``; True also where that takes long."""
         if len(self._new) + len(self._aside) > _FEW:
             return True
@@ -151,14 +151,14 @@ class UsableLeases:
             self._meets_used(subnet, length) for length, count in self._lengths.items() if count
         )
 
-    def _meets_used(self, subnet: IPv4Network, length: int) -> bool:
+    def _meets_used(self, subnet: Network, length: int) -> bool:
         used, gone = self._used.by_subnet, self._gone
         if length <= subnet.prefixlen:
             block = supernet_of(subnet, length)
             return block in used and block not in gone
         if 1 << (length - subnet.prefixlen) > _BLOCKS:
             return True
-        return any(block in used and block not in gone for block in subnets_within(subnet, length))
+        return any(block in used and block not in gone for block in subnets_of(subnet, length))
 
 
 def _why_not(lease: Lease, config: MeshConfig | None, taken: OverlapIndex | None) -> str:
@@ -171,5 +171,5 @@ def _why_not(lease: Lease, config: MeshConfig | None, taken: OverlapIndex | None
     return f"it overlaps the older lease {overlapped}" if overlapped else ""
 
 
-def _overlap(one: IPv4Network, other: IPv4Network) -> bool:
+def _overlap(one: Network, other: Network) -> bool:
     return within(one, other) or within(other, one)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from typing import Any
 
 from agent.leases.keys import HOST_ID, parse_subnet
@@ -28,6 +28,7 @@ from agent.model import (
     MeshConfig,
     is_leasable,
 )
+from agent.model.family import Address, Network, within
 
 __all__ = [
     "check_lease",
@@ -53,7 +54,7 @@ _ACCESS = "Access"
 _PREVIOUS = "Previous"
 _MAX_PREVIOUS = 4
 _MAX_TTL_S = 400 * 86_400
-_NOT_UNICAST: tuple[IPv4Network, ...] = tuple(
+_NOT_UNICAST: tuple[Network, ...] = tuple(
     IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")
 )
 
@@ -94,14 +95,14 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
         access=_access(fields),
         mod_revision=mod_revision,
     )
-    if config.subnet_min > config.subnet_max:
+    if int(config.subnet_min) > int(config.subnet_max):
         raise ValueError("SubnetMin is behind SubnetMax")
     if count_subnets(config) > MAX_SUBNETS:
         raise ValueError(f"more than {MAX_SUBNETS} subnets: use a shorter SubnetLen")
     return config
 
 
-def _mesh_range(name: str, cidr: IPv4Network) -> IPv4Network:
+def _mesh_range(name: str, cidr: Network) -> Network:
     if not SHORTEST_SUBNET - 4 <= cidr.prefixlen <= LONGEST_SUBNET - 2:
         raise ValueError(f"{name} {cidr} is not a /8 to /28")
     if any(cidr.overlaps(other) for other in _NOT_UNICAST):
@@ -109,19 +110,17 @@ def _mesh_range(name: str, cidr: IPv4Network) -> IPv4Network:
     return cidr
 
 
-def _previous(ours: Fields, cidr: IPv4Network) -> tuple[IPv4Network, ...]:
+def _previous(ours: Fields, cidr: Network) -> tuple[Network, ...]:
     """Read the CIDRs that the mesh moves away from, those that ``cidr`` covers left out."""
     found = (_mesh_range(_PREVIOUS, each) for each in ours.networks(_PREVIOUS, _MAX_PREVIOUS))
-    return tuple(each for each in dict.fromkeys(found) if not each.subnet_of(cidr))
+    return tuple(each for each in dict.fromkeys(found) if not within(each, cidr))
 
 
-def _default_len(cidr: IPv4Network) -> int:
+def _default_len(cidr: Network) -> int:
     return 24 if cidr.prefixlen <= 22 else cidr.prefixlen + 2  # noqa: PLR2004 - flannel's rule
 
 
-def _bound(
-    fields: Fields, name: str, cidr: IPv4Network, subnet_len: int, *, first: bool
-) -> IPv4Address:
+def _bound(fields: Fields, name: str, cidr: Network, subnet_len: int, *, first: bool) -> Address:
     size = 1 << (32 - subnet_len)
     default = cidr.network_address + size if first else cidr.broadcast_address - (size - 1)
     found = fields.address(name, default=default)
@@ -218,7 +217,7 @@ def decode_lease(name: str, record: Record) -> Lease:
     )
 
 
-def _leasable(subnet: IPv4Network) -> IPv4Network:
+def _leasable(subnet: Network) -> Network:
     if not is_leasable(subnet):
         raise ValueError(f"a /{subnet.prefixlen} is not a subnet of a mesh")
     return subnet
@@ -282,7 +281,7 @@ def encode_lease(
     return _dump(fields)
 
 
-def _node_address(fields: Fields, name: str) -> IPv4Address:
+def _node_address(fields: Fields, name: str) -> Address:
     address = fields.address(name)
     if any(address in network for network in _NOT_UNICAST):
         raise ValueError(f"{name} {address} is not the address of a host")
@@ -324,7 +323,7 @@ def decode_heartbeat(name: str, record: Record) -> Heartbeat:
     )
 
 
-def _container(fields: Fields, subnet: IPv4Network | None) -> IPv4Address | None:
+def _container(fields: Fields, subnet: Network | None) -> Address | None:
     """Read the address that is there for tests only; one outside the subnet is none."""
     try:
         found = fields.address("Container") if fields.has("Container") else None
@@ -359,12 +358,12 @@ def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
     )
 
 
-def decode_memory(name: str, record: Record) -> tuple[HostId, IPv4Network]:
+def decode_memory(name: str, record: Record) -> tuple[HostId, Network]:
     """Read which subnet a host had last."""
     return decode_host_id(name), _leasable(Fields.parse(record.value).network("Subnet"))
 
 
-def encode_memory(subnet: IPv4Network) -> bytes:
+def encode_memory(subnet: Network) -> bytes:
     """Write which subnet a host has."""
     return _dump({"Subnet": str(subnet)})
 
@@ -383,7 +382,7 @@ def decode_turn(record: Record) -> tuple[HostId | None, str]:
         return None, ""
 
 
-def decode_reservation(name: str, record: Record) -> tuple[IPv4Network, HostId]:
+def decode_reservation(name: str, record: Record) -> tuple[Network, HostId]:
     """Read for which host a subnet is reserved."""
     return _leasable(parse_subnet(name)), _host_id(Fields.parse(record.value), "HostID")
 

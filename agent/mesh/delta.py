@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from agent.mesh.desired import PeerRules, aggregate_routes, on_link_ranges
@@ -30,6 +29,7 @@ from agent.mesh.plan import (
 from agent.mesh.rivals import Rivals
 from agent.mesh.world import ROUTE_PROTOCOL, RouteKey, World, route_key
 from agent.model import Condition, Lease, Route, summarise
+from agent.model.family import Address, Network
 from agent.sharedmap import changed_keys
 
 __all__ = ["RouteChange", "RouteDelta"]
@@ -64,9 +64,9 @@ class RouteDelta:
         self._protocol = protocol
         self._world = World(route_protocol=protocol)
         self._rules = PeerRules.of(self._world)
-        self._desired: dict[IPv4Network, Route] = {}
-        self._gateways: frozenset[IPv4Address] | None = frozenset()
-        self._refused: dict[IPv4Network, Condition] = {}
+        self._desired: dict[Network, Route] = {}
+        self._gateways: frozenset[Address] | None = frozenset()
+        self._refused: dict[Network, Condition] = {}
         self._summary: tuple[Condition, ...] | None = ()
         self._odd: dict[RouteKey, tuple[Route, ...]] = {}
         """Our routes under each key where they are not just the desired one."""
@@ -112,7 +112,7 @@ class RouteDelta:
         return len(self._odd)
 
     @property
-    def gateways(self) -> frozenset[IPv4Address]:
+    def gateways(self) -> frozenset[Address]:
         """Node addresses that a desired route leads to; the same object while none changes.
 
         A pass asks for it every few seconds, and most passes find nothing changed.
@@ -170,7 +170,7 @@ class RouteDelta:
             self._compute_all(world, rules)
         self._from_complete = world.complete
 
-    def _peer_changed(self, subnet: IPv4Network, peer: Lease | None, rules: PeerRules) -> None:
+    def _peer_changed(self, subnet: Network, peer: Lease | None, rules: PeerRules) -> None:
         """Follow one peer. None: its lease is known to be gone."""
         if self._refused.pop(subnet, None) is not None:
             self._summary = None
@@ -183,7 +183,7 @@ class RouteDelta:
         elif not _is_aggregate(self._world, subnet):
             self._want(subnet, None)
 
-    def _want(self, destination: IPv4Network, route: Route | None) -> None:
+    def _want(self, destination: Network, route: Route | None) -> None:
         """Desire this route and no other to its destination; what is there stays as it is."""
         key = self._key_of(destination)
         there = self._ours_at(key)
@@ -233,7 +233,7 @@ class RouteDelta:
         self._news.update(key for key in there if key in self._odd)
         self._rivals.settle_all()
 
-    def _key_of(self, destination: IPv4Network) -> RouteKey:
+    def _key_of(self, destination: Network) -> RouteKey:
         """The only key a desired route to this place can have."""
         return _key_in(self._world, destination)
 
@@ -402,11 +402,11 @@ class RouteDelta:
             self._odd = dict(self._odd)
 
 
-def _key_in(world: World, destination: IPv4Network) -> RouteKey:
+def _key_in(world: World, destination: Network) -> RouteKey:
     return RouteKey(world.route_table, destination, 0, world.route_metric)
 
 
-def _is_aggregate(world: World, destination: IPv4Network) -> bool:
+def _is_aggregate(world: World, destination: Network) -> bool:
     return any(route.destination == destination for route in aggregate_routes(world))
 
 

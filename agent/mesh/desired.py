@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
 from typing import Final
 
@@ -31,6 +30,7 @@ from agent.model import (
     name_needed,
     summarise,
 )
+from agent.model.family import Address, Network
 
 __all__ = ["DesiredRoutes", "PeerRules", "aggregate_routes", "desired_routes", "on_link_ranges"]
 
@@ -86,7 +86,7 @@ def aggregate_routes(world: World) -> tuple[Route, ...]:
     return tuple(each for each in routes if not world.shuts_off(each))
 
 
-def _unreachable(world: World, destination: IPv4Network) -> Route:
+def _unreachable(world: World, destination: Network) -> Route:
     return Route(
         destination=destination,
         kind=RouteKind.UNREACHABLE,
@@ -100,7 +100,7 @@ _SCOPE_LINK: Final = 253
 """RT_SCOPE_LINK of linux/rtnetlink.h: the destination is on the link, no gateway between."""
 
 
-def on_link_ranges(world: World) -> tuple[IPv4Network, ...]:
+def on_link_ranges(world: World) -> tuple[Network, ...]:
     """Every range that the uplink reaches without a gateway, that of the node address first.
 
     Another route of the uplink may say so: a second address, or a cloud's /32 set-up. All that
@@ -124,7 +124,7 @@ _Span = tuple[int, int]
 """First and last address of a range. Integers: networks compare a hundred times slower."""
 
 
-def _span(network: IPv4Network) -> _Span:
+def _span(network: Network) -> _Span:
     first = int(network.network_address)
     return first, first + (1 << (32 - network.prefixlen)) - 1
 
@@ -143,7 +143,7 @@ class PeerRules:
     backend: RouteBackend
     cidr_spans: tuple[_Span, ...]
     own_spans: tuple[_Span, ...]
-    on_link: tuple[IPv4Network, ...]
+    on_link: tuple[Network, ...]
     underlay_span: _Span
 
     @classmethod
@@ -244,7 +244,7 @@ _ADDRESSES_WITHOUT_ENDS: Final = 31
 """From /31 on every address is a host's (RFC 3021)."""
 
 
-def _unusable_gateway(address: IPv4Address, value: int, on_link: IPv4Network) -> str:
+def _unusable_gateway(address: Address, value: int, on_link: Network) -> str:
     """Why no host can have this address: RFC 1122 section 3.2.1.3, or the link's own ends."""
     if value < _THIS_NETWORK_END or value >= _MULTICAST_START or value >> 24 == _LOOPBACK:
         return "its node address cannot be a host's"

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from itertools import permutations
 from typing import Final, NamedTuple
 
 from agent.model import Access, Condition, Container, DockerNetwork
+from agent.model.family import Address, Network, within
 
 __all__ = [
     "ACCESS_LABEL",
@@ -63,7 +63,7 @@ class WantedNetwork:
         internal: Made with --internal: closed, and kept from talking to the mesh as well.
     """
 
-    subnet: IPv4Network
+    subnet: Network
     bridge: str
     access: Access
     internal: bool = False
@@ -81,13 +81,13 @@ class LocalBridge(NamedTuple):
     """
 
     name: str
-    subnet: IPv4Network | None
+    subnet: Network | None
 
 
 class PublishedPort(NamedTuple):
     """A port that a container shows to the mesh, at its own address."""
 
-    address: IPv4Address
+    address: Address
     protocol: str
     port: int
 
@@ -95,7 +95,7 @@ class PublishedPort(NamedTuple):
 class Sender(NamedTuple):
     """A container that has several networks may answer from ``address`` by another's bridge."""
 
-    address: IPv4Address
+    address: Address
     bridge: str
 
 
@@ -119,45 +119,45 @@ class FirewallWants:
         conditions: What was wrong with the input; nothing of it was guessed.
     """
 
-    cidr: IPv4Network
-    lease: IPv4Network
+    cidr: Network
+    lease: Network
     uplink: str
-    peers: frozenset[IPv4Address] = frozenset()
+    peers: frozenset[Address] = frozenset()
     published: frozenset[PublishedPort] = frozenset()
     senders: frozenset[Sender] = frozenset()
     networks: tuple[WantedNetwork, ...] = ()
     bridges: tuple[LocalBridge, ...] = ()
     docker_backend: str = ""
     conditions: tuple[Condition, ...] = ()
-    previous: tuple[IPv4Network, ...] = ()
-    former: IPv4Network | None = None
+    previous: tuple[Network, ...] = ()
+    former: Network | None = None
 
     @property
-    def cidrs(self) -> tuple[IPv4Network, ...]:
+    def cidrs(self) -> tuple[Network, ...]:
         """Every range of the mesh."""
         return (self.cidr, *self.previous)
 
     @property
-    def leases(self) -> tuple[IPv4Network, ...]:
+    def leases(self) -> tuple[Network, ...]:
         """Every subnet of this host."""
         return (self.lease,) if self.former is None else (self.lease, self.former)
 
 
 def desired_firewall(
     *,
-    cidr: IPv4Network,
-    lease: IPv4Network,
+    cidr: Network,
+    lease: Network,
     uplink: str,
-    peers: Iterable[IPv4Address],
+    peers: Iterable[Address],
     networks: Iterable[DockerNetwork],
     other_bridges: Iterable[str] = (),
     containers: Iterable[Container] = (),
-    node_address: IPv4Address | None = None,
+    node_address: Address | None = None,
     docker_backend: str = "",
     default_access: Access = Access.PUBLISHED,
     host_limit: Access = Access.OPEN,
-    previous: tuple[IPv4Network, ...] = (),
-    former: IPv4Network | None = None,
+    previous: tuple[Network, ...] = (),
+    former: Network | None = None,
 ) -> FirewallWants:
     """What the firewall should let pass on this host.
 
@@ -186,7 +186,7 @@ def desired_firewall(
     judged = [
         _judged(network, default_access, host_limit)
         for network in usable
-        if any(network.subnet.subnet_of(each) for each in leases)
+        if any(within(network.subnet, each) for each in leases)
     ]
     odd = (_odd_bridge(network) for network in known if network not in usable)
     containers = tuple(containers)
@@ -212,7 +212,7 @@ def is_closed(network: DockerNetwork, default: Access, limit: Access) -> bool:
 
 
 def _bridges(networks: Iterable[DockerNetwork], others: Iterable[str]) -> tuple[LocalBridge, ...]:
-    subnets: dict[str, IPv4Network | None] = {
+    subnets: dict[str, Network | None] = {
         name: None for name in others if _INTERFACE_NAME.fullmatch(name)
     }
     subnets |= {network.bridge: network.subnet for network in networks}
@@ -221,8 +221,8 @@ def _bridges(networks: Iterable[DockerNetwork], others: Iterable[str]) -> tuple[
 
 def _published(
     containers: Iterable[Container],
-    leases: tuple[IPv4Network, ...],
-    node_address: IPv4Address | None,
+    leases: tuple[Network, ...],
+    node_address: Address | None,
 ) -> Iterator[PublishedPort]:
     """Ports that the host shows to everybody or at the node address.
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
 
 from agent.model import HostId, Lease, View
+from agent.model.family import Address, Network
 from agent.sharedmap import changed_keys
 
 __all__ = ["Lapsed", "dead_subnets", "lapsed_leases"]
@@ -29,7 +29,7 @@ class Lapsed:
     """
 
     view: View
-    by_subnet: Mapping[IPv4Network, Lease]
+    by_subnet: Mapping[Network, Lease]
 
     @classmethod
     def of(cls, view: View, own: HostId) -> Lapsed:
@@ -73,6 +73,6 @@ def lapsed_leases(view: View | None, own: HostId) -> tuple[Lease, ...]:
     return () if view is None else tuple(Lapsed.of(view, own).by_subnet.values())
 
 
-def dead_subnets(lapsed: Iterable[Lease], silent: Container[IPv4Address]) -> frozenset[IPv4Network]:
+def dead_subnets(lapsed: Iterable[Lease], silent: Container[Address]) -> frozenset[Network]:
     """Subnets of lapsed hosts whose node address is known to be silent (``World.dead_subnets``)."""
     return frozenset(lease.subnet for lease in lapsed if lease.node_address in silent)

@@ -7,9 +7,9 @@ default route there, and without etcd no later config puts that right.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv4Network
 
 from agent.model import Condition, HostFacts, Needed, Severity, View, name_needed
+from agent.model.family import Address, Network
 
 __all__ = ["gateways", "needed_condition", "needed_in", "needed_of_members"]
 
@@ -18,13 +18,13 @@ _HALF_OF_EVERYTHING = 1
 """0.0.0.0/1 and 128.0.0.0/1 together are how VPN clients write a default route."""
 
 
-def needed_in(cidrs: Iterable[IPv4Network], needed: Iterable[Needed]) -> tuple[Needed, ...]:
+def needed_in(cidrs: Iterable[Network], needed: Iterable[Needed]) -> tuple[Needed, ...]:
     """Return those of ``needed`` that lie in one of ``cidrs``."""
     ranges = tuple(cidrs)
     return tuple(each for each in needed if any(each.address in cidr for cidr in ranges))
 
 
-def gateways(host: HostFacts) -> tuple[IPv4Address, ...]:
+def gateways(host: HostFacts) -> tuple[Address, ...]:
     """Return the gateways of the host's default routes."""
     found = (
         route.gateway
@@ -34,7 +34,7 @@ def gateways(host: HostFacts) -> tuple[IPv4Address, ...]:
     return tuple(dict.fromkeys(each for each in found if each is not None))
 
 
-def needed_of_members(view: View, cidrs: Iterable[IPv4Network]) -> Iterator[str]:
+def needed_of_members(view: View, cidrs: Iterable[Network]) -> Iterator[str]:
     """Yield in words what members report that they need and ``cidrs`` hold: the first few."""
     ranges = tuple(cidrs)
     found = (
@@ -46,7 +46,7 @@ def needed_of_members(view: View, cidrs: Iterable[IPv4Network]) -> Iterator[str]
         yield words
 
 
-def needed_condition(cidr: IPv4Network, found: tuple[Needed, ...], *, joined: bool) -> Condition:
+def needed_condition(cidr: Network, found: tuple[Needed, ...], *, joined: bool) -> Condition:
     """Report that ``cidr`` holds addresses that this host needs."""
     return Condition(
         name="cidr-holds-needed-address",

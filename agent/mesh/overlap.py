@@ -7,17 +7,17 @@ already uses would cut it off from them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Final
 
 from agent.mesh.world import protocol_name
 from agent.model import OWN_BRIDGE, DockerFacts, HostFacts, Lease, Route, RouteKind
+from agent.model.family import Network, within
 
 __all__ = ["host_overlaps", "networks_in_use"]
 
 _DEFAULT_BRIDGE: Final = "docker0"
-_NOBODY: Final[Mapping[IPv4Network, Lease]] = MappingProxyType({})
+_NOBODY: Final[Mapping[Network, Lease]] = MappingProxyType({})
 _HALF_OF_EVERYTHING: Final = 1
 """0.0.0.0/1 and 128.0.0.0/1 together are how VPN clients write a default route."""
 
@@ -27,10 +27,10 @@ _MASKS: Final = tuple((1 << (32 - length)) - 1 for length in range(33))
 
 def host_overlaps(
     host: HostFacts,
-    cidr: IPv4Network,
+    cidr: Network,
     docker: DockerFacts | None = None,
-    own: Iterable[IPv4Network] = (),
-    leases: Mapping[IPv4Network, Lease] = _NOBODY,
+    own: Iterable[Network] = (),
+    leases: Mapping[Network, Lease] = _NOBODY,
 ) -> tuple[str, ...]:
     """Every address and route of the host that overlaps ``cidr``, in words; empty when none does.
 
@@ -52,32 +52,32 @@ def host_overlaps(
 
 def networks_in_use(
     host: HostFacts,
-    cidr: IPv4Network,
+    cidr: Network,
     docker: DockerFacts | None = None,
-    own: Iterable[IPv4Network] = (),
-    leases: Mapping[IPv4Network, Lease] = _NOBODY,
-) -> tuple[IPv4Network, ...]:
+    own: Iterable[Network] = (),
+    leases: Mapping[Network, Lease] = _NOBODY,
+) -> tuple[Network, ...]:
     """The parts of ``cidr`` that the host already uses: no subnet of its own may meet them.
 
     As :func:`host_overlaps`, without what is wider than the CIDR: that meets every subnet.
     """
     found = (network for network, _ in _overlaps(host, cidr, docker, tuple(own), leases))
-    return tuple(dict.fromkeys(each for each in found if each.subnet_of(cidr)))
+    return tuple(dict.fromkeys(each for each in found if within(each, cidr)))
 
 
 def _overlaps(
     host: HostFacts,
-    cidr: IPv4Network,
+    cidr: Network,
     docker: DockerFacts | None,
-    own: tuple[IPv4Network, ...],
-    leases: Mapping[IPv4Network, Lease],
-) -> Iterator[tuple[IPv4Network, str]]:
+    own: tuple[Network, ...],
+    leases: Mapping[Network, Lease],
+) -> Iterator[tuple[Network, str]]:
     """Yield each overlapping network, with the words that name what has it."""
     bridge = docker.bridge.bridge if docker is not None and docker.bridge else _DEFAULT_BRIDGE
     ours = {bridge, _DEFAULT_BRIDGE, OWN_BRIDGE}
     ignored = {link.index for link in host.links if link.name in ours}
     names = {link.index: link.name for link in host.links}
-    covered: set[tuple[int, IPv4Network]] = set()
+    covered: set[tuple[int, Network]] = set()
     for link in host.links:
         if link.index in ignored:
             continue
@@ -101,16 +101,16 @@ def _overlaps(
         )
 
 
-def _within(network: IPv4Network, own: tuple[IPv4Network, ...]) -> bool:
-    return any(network.subnet_of(each) for each in own)
+def _within(network: Network, own: tuple[Network, ...]) -> bool:
+    return any(within(network, each) for each in own)
 
 
-def _leads_to_its_owner(route: Route, leases: Mapping[IPv4Network, Lease]) -> bool:
+def _leads_to_its_owner(route: Route, leases: Mapping[Network, Lease]) -> bool:
     lease = leases.get(route.destination)
     return lease is not None and route.gateway == lease.node_address
 
 
-def _meeting(routes: Iterable[Route], cidr: IPv4Network) -> Iterator[Route]:
+def _meeting(routes: Iterable[Route], cidr: Network) -> Iterator[Route]:
     """Those whose destinations overlap ``cidr``: of a router's hundred thousands hardly any.
 
     By integers: networks compare many times slower, and this is asked at every look.
@@ -124,7 +124,7 @@ def _meeting(routes: Iterable[Route], cidr: IPv4Network) -> Iterator[Route]:
             yield route
 
 
-def _disturbed(route: Route, cidr: IPv4Network) -> bool:
+def _disturbed(route: Route, cidr: Network) -> bool:
     """Whether routing ``cidr`` to the mesh and a route that meets it get in each other's way."""
     if route.destination.prefixlen <= _HALF_OF_EVERYTHING:
         return False

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
 from itertools import islice
 from typing import Final
 
@@ -21,6 +20,7 @@ from agent.mesh.delta import RouteChange
 from agent.mesh.plan import Operation, OperationKind, OperationResult, Reason, RoutePlan
 from agent.mesh.world import ROUTE_PROTOCOL, RouteKey, protocol_name, route_key
 from agent.model import CONDITIONS_SHOWN, Condition, Route, Severity, and_more
+from agent.model.family import Network
 
 __all__ = ["Pacer"]
 
@@ -262,7 +262,7 @@ class _Lately:
     """
 
     def __init__(self) -> None:
-        self._routes: list[tuple[float, dict[IPv4Network, Route]]] = []
+        self._routes: list[tuple[float, dict[Network, Route]]] = []
 
     def __contains__(self, destination: object) -> bool:
         return any(destination in routes for _, routes in self._routes)
@@ -280,7 +280,7 @@ class _Lately:
         self._routes[-1][1][route.destination] = route
         return None
 
-    def forget(self, destination: IPv4Network) -> None:
+    def forget(self, destination: Network) -> None:
         for _, routes in self._routes:
             routes.pop(destination, None)
 

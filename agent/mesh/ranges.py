@@ -10,9 +10,10 @@ import hashlib
 import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 from agent.model import MeshConfig
+from agent.model.family import Network, family_of, subnets_of
 
 __all__ = [
     "MAX_SUBNETS",
@@ -23,14 +24,12 @@ __all__ = [
     "first_overlap",
     "propose_cidr",
     "subnet_at",
-    "subnets_within",
-    "supernet_of",
 ]
 
 MAX_SUBNETS = 65_536
 """More subnets than this in one mesh are refused: it is what the candidate order is tested for."""
 
-NEVER_PROPOSED: tuple[IPv4Network, ...] = tuple(
+NEVER_PROPOSED: tuple[Network, ...] = tuple(
     IPv4Network(text)
     for text in (
         "172.16.0.0/12",  # Docker's default pools (and 172.17.0.0/16, docker0's)
@@ -43,21 +42,22 @@ NEVER_PROPOSED: tuple[IPv4Network, ...] = tuple(
 """Ranges that :func:`propose_cidr` stays out of, even when this host cannot see anybody there."""
 
 
-def first_overlap(subnet: IPv4Network, others: Iterable[IPv4Network]) -> IPv4Network | None:
+def first_overlap(subnet: Network, others: Iterable[Network]) -> Network | None:
     """Return the first of ``others`` that shares an address with ``subnet``, or None."""
     return next((other for other in others if subnet.overlaps(other)), None)
 
 
-def supernet_of(subnet: IPv4Network, length: int) -> IPv4Network:
-    """The block of that length, no longer than its own, that ``subnet`` lies in."""
-    return IPv4Network((_cut(int(subnet.network_address), length), length))
+_Block = tuple[int, int, int]
+"""IP version, prefix length and prefix: compares and hashes faster than a network."""
 
 
-def subnets_within(subnet: IPv4Network, length: int) -> Iterator[IPv4Network]:
-    """Yield the blocks of that length, no shorter than its own, that ``subnet`` consists of."""
-    first = int(subnet.network_address)
-    for number in range(1 << (length - subnet.prefixlen)):
-        yield IPv4Network((first + (number << (32 - length)), length))
+def _block(network: Network, length: int) -> _Block:
+    """The block of that length, no longer than its own, that ``network`` lies in."""
+    return (
+        network.version,
+        length,
+        int(network.network_address) >> (network.max_prefixlen - length),
+    )
 
 
 class OverlapIndex:
@@ -68,62 +68,58 @@ class OverlapIndex:
     however many networks there are (65,536 leases are folded per view).
     """
 
-    def __init__(self, networks: Iterable[IPv4Network] = ()) -> None:
-        self._members: dict[tuple[int, int], IPv4Network] = {}
-        self._above: dict[tuple[int, int], IPv4Network] = {}
-        self._lengths: tuple[int, ...] = ()  # of the networks, the shortest first
+    def __init__(self, networks: Iterable[Network] = ()) -> None:
+        self._members: dict[_Block, Network] = {}
+        self._above: dict[_Block, Network] = {}
+        self._lengths: dict[int, tuple[int, ...]] = {}  # by IP version, the shortest first
         for network in networks:
             self.add(network)
 
-    def add(self, network: IPv4Network) -> None:
+    def add(self, network: Network) -> None:
         """Remember ``network``; adding it twice is harmless."""
-        address = int(network.network_address)
-        self._members[address, network.prefixlen] = network
-        if network.prefixlen not in self._lengths:
-            self._lengths = tuple(sorted((*self._lengths, network.prefixlen)))
+        version = network.version
+        self._members[_block(network, network.prefixlen)] = network
+        lengths = self._lengths.get(version, ())
+        if network.prefixlen not in lengths:
+            self._lengths[version] = tuple(sorted((*lengths, network.prefixlen)))
         for length in range(network.prefixlen - 1, -1, -1):
-            above = (_cut(address, length), length)
+            above = _block(network, length)
             if above in self._above:
                 return  # and so is every shorter one
             self._above[above] = network
 
-    def find(self, network: IPv4Network) -> IPv4Network | None:
+    def find(self, network: Network) -> Network | None:
         """One remembered network that shares an address with ``network``, or None."""
-        address = int(network.network_address)
-        for length in self._lengths:
+        for length in self._lengths.get(network.version, ()):
             if length > network.prefixlen:
                 break
-            found = self._members.get((_cut(address, length), length))
+            found = self._members.get(_block(network, length))
             if found is not None:
                 return found
-        return self._above.get((address, network.prefixlen))
-
-
-def _cut(address: int, length: int) -> int:
-    """``address`` with all but its first ``length`` bits cleared."""
-    return address & (0xFFFFFFFF << (32 - length)) & 0xFFFFFFFF
+        return self._above.get(_block(network, network.prefixlen))
 
 
 def count_subnets(config: MeshConfig) -> int:
     """How many subnets of ``subnet_len`` lie between ``subnet_min`` and ``subnet_max``, both in."""
-    span = int(config.subnet_max) - int(config.subnet_min)
-    return max(0, (span >> (32 - config.subnet_len)) + 1)
+    reach = int(config.subnet_max) - int(config.subnet_min)
+    return max(0, reach // family_of(config.cidr).size(config.subnet_len) + 1)
 
 
-def subnet_at(config: MeshConfig, index: int) -> IPv4Network:
+def subnet_at(config: MeshConfig, index: int) -> Network:
     """Return the ``index``-th subnet of the mesh, counted from ``subnet_min``."""
-    address = int(config.subnet_min) + (index << (32 - config.subnet_len))
-    return IPv4Network((address, config.subnet_len))
+    family = family_of(config.cidr)
+    first = int(config.subnet_min) + index * family.size(config.subnet_len)
+    return family.network((first, config.subnet_len))
 
 
 def candidates(
     config: MeshConfig,
     host_id: str,
     *,
-    preferred: Iterable[IPv4Network] = (),
-    last: Collection[IPv4Network] = (),
-    avoid: Collection[IPv4Network] = (),
-) -> Iterator[IPv4Network]:
+    preferred: Iterable[Network] = (),
+    last: Collection[Network] = (),
+    avoid: Collection[Network] = (),
+) -> Iterator[Network]:
     """Yield the subnets that a host should try, best first, as they are asked for.
 
     ``preferred`` (a reservation, the past subnet) come first as they are; then every subnet
@@ -139,12 +135,12 @@ def candidates(
     """
     avoided = OverlapIndex(avoid)
     late = OverlapIndex(last)
-    seen: set[IPv4Network] = set()
+    seen: set[Network] = set()
     for subnet in preferred:
         if subnet not in seen and avoided.find(subnet) is None:
             seen.add(subnet)
             yield subnet
-    postponed: list[IPv4Network] = []
+    postponed: list[Network] = []
     for index in _permutation(host_id, count_subnets(config)):
         subnet = subnet_at(config, index)
         if subnet in seen or avoided.find(subnet) is not None:
@@ -175,7 +171,7 @@ def _permutation(seed: str, size: int) -> Iterator[int]:
         position = (position + step) % size
 
 
-def propose_cidr(occupied: Collection[IPv4Network], *, prefixlen: int = 10) -> IPv4Network | None:
+def propose_cidr(occupied: Collection[Network], *, prefixlen: int = 10) -> Network | None:
     """Find a private range for a new mesh that meets nothing in ``occupied`` nor usual defaults.
 
     Args:
@@ -198,8 +194,9 @@ def propose_cidr(occupied: Collection[IPv4Network], *, prefixlen: int = 10) -> I
     return None
 
 
-def _blocks(pool: IPv4Network, length: int) -> Iterator[IPv4Network]:
+def _blocks(pool: Network, length: int) -> Iterator[Network]:
     """Yield the blocks of ``pool``, its first quarter last: numbering plans start there."""
-    blocks = list(pool.subnets(new_prefix=length))
-    quarter = IPv4Address(int(pool.network_address) + pool.num_addresses // 4)
-    return iter(sorted(blocks, key=lambda block: (block.network_address < quarter, block)))
+    quarter = max(1, 1 << (length - pool.prefixlen) >> 2)
+    blocks = subnets_of(pool, length)
+    first = tuple(itertools.islice(blocks, quarter))
+    return itertools.chain(blocks, first)

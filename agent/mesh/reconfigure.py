@@ -7,9 +7,9 @@ CIDR is a move: the old one stays in use (``MeshConfig.previous``) until the las
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
 
 from agent.model import Access, MeshConfig
+from agent.model.family import Address, Network, family_of, within
 
 __all__ = ["ConfigWish", "left_behind", "wished_config"]
 
@@ -23,10 +23,10 @@ class ConfigWish:
         finish: Stop using the CIDRs that the mesh moved away from.
     """
 
-    cidr: IPv4Network | None = None
+    cidr: Network | None = None
     subnet_len: int | None = None
-    subnet_min: IPv4Address | None = None
-    subnet_max: IPv4Address | None = None
+    subnet_min: Address | None = None
+    subnet_max: Address | None = None
     backend: str | None = None
     access: Access | None = None
     move: bool = False
@@ -53,21 +53,22 @@ def wished_config(now: MeshConfig, wish: ConfigWish) -> MeshConfig:
     )
 
 
-def _previous(now: MeshConfig, cidr: IPv4Network, wish: ConfigWish) -> tuple[IPv4Network, ...]:
+def _previous(now: MeshConfig, cidr: Network, wish: ConfigWish) -> tuple[Network, ...]:
     if wish.finish:
         return ()
     kept = now.cidrs if wish.move else now.previous
-    return tuple(each for each in kept if not each.subnet_of(cidr))
+    return tuple(each for each in kept if not within(each, cidr))
 
 
-def _bounds(cidr: IPv4Network, length: int) -> tuple[IPv4Address, IPv4Address]:
+def _bounds(cidr: Network, length: int) -> tuple[Address, Address]:
     """Network address of the first and of the last subnet; the CIDR's ends for a bad length."""
-    size = 1 << max(0, 32 - max(length, cidr.prefixlen))
+    longest = min(max(length, cidr.prefixlen), cidr.max_prefixlen)
+    size = family_of(cidr).size(longest)
     return cidr.network_address, cidr.broadcast_address - (size - 1)
 
 
 def left_behind(before: MeshConfig | None, after: MeshConfig) -> bool:
     """Whether some range of ``before`` is no part of the mesh any more."""
     return before is None or any(
-        not any(old.subnet_of(new) for new in after.cidrs) for old in before.cidrs
+        not any(within(old, new) for new in after.cidrs) for old in before.cidrs
     )

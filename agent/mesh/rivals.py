@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from ipaddress import IPv4Network
 
 from agent.mesh.world import Place, RouteKey, route_key
 from agent.model import Route
+from agent.model.family import Network
 
 __all__ = ["Rivals"]
 
@@ -22,10 +22,10 @@ class Rivals:
         self._wanted = wanted
         self._at: dict[Place, tuple[Route, ...]] = {}
         self._listed: tuple[Route, ...] | None = None
-        self._contested: dict[IPv4Network, None] = {}
+        self._contested: dict[Network, None] = {}
 
     @property
-    def contested(self) -> Collection[IPv4Network]:
+    def contested(self) -> Collection[Network]:
         """Destinations that we desire, and somebody else has.
 
         One that stays so keeps its place among them: of very many only the first are told each,

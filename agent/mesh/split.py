@@ -8,7 +8,8 @@ of it by default, and what is left becomes pools.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+
+from agent.model.family import Interface, Network, excluding, family_of
 
 __all__ = ["LeaseSplit", "split_lease"]
 
@@ -26,13 +27,13 @@ class LeaseSplit:
             order of address. Empty when all goes to docker0.
     """
 
-    docker0: IPv4Network
-    bip: IPv4Interface
-    pools: tuple[tuple[IPv4Network, int], ...]
+    docker0: Network
+    bip: Interface
+    pools: tuple[tuple[Network, int], ...]
 
 
 def split_lease(
-    subnet: IPv4Network,
+    subnet: Network,
     *,
     network_len: int = 24,
     docker0_bits: int = 1,
@@ -72,10 +73,10 @@ def split_lease(
         raise ValueError(f"networks of /{network_len} cannot hold a bridge and a container")
     wished = subnet.prefixlen + docker0_bits
     length = max(subnet.prefixlen, min(wished, network_len))
-    docker0 = IPv4Network((subnet.network_address, length))
-    left = sorted(subnet.address_exclude(docker0))
+    family = family_of(subnet)
+    docker0 = family.at(int(subnet.network_address), length)
     return LeaseSplit(
         docker0=docker0,
-        bip=IPv4Interface((docker0.network_address + 1, length)),
-        pools=tuple((base, network_len) for base in left),
+        bip=family.interface((int(docker0.network_address) + 1, length)),
+        pools=tuple((base, network_len) for base in excluding(subnet, docker0)),
     )

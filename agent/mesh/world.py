@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -24,6 +23,7 @@ from agent.model import (
     Uplink,
     View,
 )
+from agent.model.family import Network
 
 __all__ = [
     "MAIN_TABLE",
@@ -62,7 +62,7 @@ def protocol_name(protocol: int) -> str:
     return f"{name} ({protocol})" if name else f"protocol {protocol}"
 
 
-Place = tuple[int, IPv4Network, int]
+Place = tuple[int, Network, int]
 """Table, destination and TOS: of the routes there the kernel uses the one of the lowest metric.
 A route of another TOS is no rival: it takes its own packets only, whatever the others say."""
 
@@ -71,7 +71,7 @@ class RouteKey(NamedTuple):
     """What the kernel tells IPv4 routes apart by (fib_table_insert in net/ipv4/fib_trie.c)."""
 
     table: int
-    destination: IPv4Network
+    destination: Network
     tos: int
     metric: int
 
@@ -86,7 +86,7 @@ def route_key(route: Route) -> RouteKey:
     return RouteKey(route.table, route.destination, route.tos, route.metric)
 
 
-def peers_by_subnet(leases: Iterable[Lease], own: Lease | None) -> Mapping[IPv4Network, Lease]:
+def peers_by_subnet(leases: Iterable[Lease], own: Lease | None) -> Mapping[Network, Lease]:
     """Every lease that is not this host's, keyed by subnet.
 
     A lease counts as this host's by identity or by subnet: while a claim is being renewed the
@@ -105,7 +105,7 @@ def peers_by_subnet(leases: Iterable[Lease], own: Lease | None) -> Mapping[IPv4N
     )
 
 
-def peers_of_view(view: View, own: Lease) -> Mapping[IPv4Network, Lease]:
+def peers_of_view(view: View, own: Lease) -> Mapping[Network, Lease]:
     """As :func:`peers_by_subnet` of a view's leases; it shares with other views what they share."""
     owned = () if own.host_id is None else view.leases_of(own.host_id)
     return view.by_subnet.changed({own.subnet: None, **{each.subnet: None for each in owned}})
@@ -136,12 +136,12 @@ class World:
     config: MeshConfig | None = None
     own: Lease | None = None
     former: Lease | None = None
-    peers: Mapping[IPv4Network, Lease] = field(default_factory=lambda: MappingProxyType({}))
+    peers: Mapping[Network, Lease] = field(default_factory=lambda: MappingProxyType({}))
     uplink: Uplink | None = None
     host: HostFacts | None = None
     docker: DockerFacts | None = None
     complete: bool = False
-    dead_subnets: frozenset[IPv4Network] = frozenset()
+    dead_subnets: frozenset[Network] = frozenset()
     route_protocol: int = ROUTE_PROTOCOL
     route_table: int = MAIN_TABLE
     route_metric: int = 0
@@ -163,6 +163,6 @@ class World:
         )
 
     @property
-    def own_subnets(self) -> tuple[IPv4Network, ...]:
+    def own_subnets(self) -> tuple[Network, ...]:
         """Every subnet that is this host's, the one for new networks first."""
         return tuple(each.subnet for each in (self.own, self.former) if each is not None)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from agent.model.family import within
+from agent.model.family import Network, within
 from agent.model.host import Needed, name_needed
 from agent.model.mesh import MeshConfig
 
 __all__ = ["NEVER_IN_A_MESH", "PRIVATE_RANGES", "Bounds", "forbidden_range"]
 
-PRIVATE_RANGES: Final[tuple[IPv4Network | IPv6Network, ...]] = (
+PRIVATE_RANGES: Final[tuple[Network, ...]] = (
     IPv4Network("10.0.0.0/8"),
     IPv4Network("172.16.0.0/12"),
     IPv4Network("192.168.0.0/16"),
@@ -32,7 +32,7 @@ NEVER_IN_A_MESH: Final = tuple(
 """This network, loopback, link-local (a cloud's metadata service), multicast, reserved."""
 
 
-def forbidden_range(network: IPv4Network) -> IPv4Network | None:
+def forbidden_range(network: Network) -> Network | None:
     """Return the range that no mesh may have and ``network`` meets; None when there is none."""
     return next((each for each in NEVER_IN_A_MESH if each.overlaps(network)), None)
 
@@ -50,10 +50,10 @@ class Bounds:
             routes in question are left out.
     """
 
-    allowed: tuple[IPv4Network | IPv6Network, ...] = PRIVATE_RANGES
-    kept: tuple[IPv4Network, ...] = ()
+    allowed: tuple[Network, ...] = PRIVATE_RANGES
+    kept: tuple[Network, ...] = ()
     needed: tuple[Needed, ...] = ()
-    in_force: tuple[IPv4Network, ...] = ()
+    in_force: tuple[Network, ...] = ()
 
     def check(self, config: MeshConfig) -> MeshConfig:
         """Return ``config`` if this host may use it.
@@ -66,7 +66,7 @@ class Bounds:
                 raise ValueError(f"{name} {cidr} {problem}")
         return config
 
-    def problem(self, cidr: IPv4Network) -> str:
+    def problem(self, cidr: Network) -> str:
         """Say why no mesh of this host may have ``cidr``, "" when it may."""
         met = forbidden_range(cidr)
         if met is not None:
@@ -78,17 +78,17 @@ class Bounds:
             return f"holds {name_needed(held)}, which this host needs"
         return ""
 
-    def outside(self, config: MeshConfig) -> tuple[IPv4Network, ...]:
+    def outside(self, config: MeshConfig) -> tuple[Network, ...]:
         """Return the ranges of ``config`` that ``allowed`` does not hold."""
         return tuple(each for each in config.cidrs if not self._allows(each))
 
-    def widened(self, cidrs: tuple[IPv4Network, ...]) -> str:
+    def widened(self, cidrs: tuple[Network, ...]) -> str:
         """Write ``mesh.within`` as it must be in agent.toml to hold ``cidrs``, too."""
         return ", ".join(f'"{each}"' for each in (*self.allowed, *cidrs))
 
-    def _allows(self, cidr: IPv4Network) -> bool:
+    def _allows(self, cidr: Network) -> bool:
         return any(isinstance(each, IPv4Network) and within(cidr, each) for each in self.allowed)
 
 
-def _named(config: MeshConfig) -> tuple[tuple[str, IPv4Network], ...]:
+def _named(config: MeshConfig) -> tuple[tuple[str, Network], ...]:
     return (("Network", config.cidr), *(("Previous", each) for each in config.previous))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from types import MappingProxyType
+
+from agent.model.family import Address, Network
 
 __all__ = [
     "OWN_BRIDGE",
@@ -43,7 +44,7 @@ class DockerNetwork:
     id: str
     name: str
     bridge: str
-    subnet: IPv4Network
+    subnet: Network
     internal: bool = False
     default: bool = False
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -59,7 +60,7 @@ class Attachment:
     """
 
     network: str
-    address: IPv4Address
+    address: Address
     mac: str
 
 
@@ -75,7 +76,7 @@ class Binding:
 
     protocol: str
     port: int
-    host_address: IPv4Address | IPv6Address
+    host_address: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class DockerFacts:
     bridge: DockerNetwork | None = None
     networks: tuple[DockerNetwork, ...] = ()
     other_bridges: tuple[str, ...] = ()
-    pools: tuple[tuple[IPv4Network, int], ...] = ()
+    pools: tuple[tuple[Network, int], ...] = ()
     running: tuple[str, ...] = ()
     containers: tuple[Container, ...] = ()
     firewall_backend: str = ""
@@ -123,7 +124,7 @@ class DockerFacts:
     problem: str = ""
 
     @property
-    def addresses(self) -> tuple[IPv4Address, ...]:
+    def addresses(self) -> tuple[Address, ...]:
         """Addresses of containers that answer now, in order.
 
         With several networks one may answer by another bridge than it was asked by.

@@ -30,10 +30,12 @@ __all__ = [
     "Interface",
     "Network",
     "Span",
+    "excluding",
     "family_of",
     "network_order",
     "span",
     "subnets_of",
+    "supernet_of",
     "within",
 ]
 
@@ -148,12 +150,28 @@ def within(subnet: Network, cidr: Network) -> bool:
     return subnet.prefixlen >= cidr.prefixlen and differing >> shift == 0
 
 
+def supernet_of(network: Network, prefixlen: int) -> Network:
+    """Return the network of that length, no longer than its own, that holds ``network``."""
+    return family_of(network).at(int(network.network_address), prefixlen)
+
+
 def subnets_of(network: Network, prefixlen: int) -> Iterator[Network]:
     """Yield the networks of that length, no shorter than its own, that ``network`` consists of."""
     family = family_of(network)
     first, size = int(network.network_address), family.size(prefixlen)
     for number in range(1 << (prefixlen - network.prefixlen)):
         yield family.network((first + number * size, prefixlen))
+
+
+def excluding(network: Network, part: Network) -> tuple[Network, ...]:
+    """Return the blocks of ``network`` that hold all of it but ``part``, in order of address."""
+    family = family_of(part)
+    first = int(part.network_address)
+    siblings = (
+        family.at(first ^ family.size(length), length)
+        for length in range(network.prefixlen + 1, part.prefixlen + 1)
+    )
+    return tuple(sorted(siblings, key=network_order))
 
 
 def network_order(network: Network) -> tuple[int, int, int]:

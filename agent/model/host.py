@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from agent.model.family import Address, Interface, Network
 
 __all__ = ["HostFacts", "Link", "Need", "Needed", "Route", "RouteKind", "Uplink", "name_needed"]
 
@@ -24,11 +25,11 @@ class Route:
     Attributes ``gateway``, ``oif`` (interface index) and ``prefsrc`` are None when absent.
     """
 
-    destination: IPv4Network
+    destination: Network
     kind: str = RouteKind.UNICAST
-    gateway: IPv4Address | None = None
+    gateway: Address | None = None
     oif: int | None = None
-    prefsrc: IPv4Address | None = None
+    prefsrc: Address | None = None
     protocol: int = 0
     table: int = 254
     metric: int = 0
@@ -46,7 +47,7 @@ class Link:
     up: bool
     mtu: int
     mac: str
-    addresses: tuple[IPv4Interface, ...] = ()
+    addresses: tuple[Interface, ...] = ()
 
 
 class Need(enum.StrEnum):
@@ -61,7 +62,7 @@ class Need(enum.StrEnum):
 class Needed:
     """An address without which the host is cut off, and what it is."""
 
-    address: IPv4Address
+    address: Address
     need: Need
 
     def __str__(self) -> str:
@@ -97,5 +98,5 @@ class Uplink:
     index: int
     name: str
     mtu: int
-    node_address: IPv4Address
-    on_link: IPv4Network
+    node_address: Address
+    on_link: Network

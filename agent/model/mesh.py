@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from typing import NewType
 
 from agent.model.docker import DockerState
-from agent.model.family import within
+from agent.model.family import Address, Network, within
 from agent.model.host import Needed
 
 __all__ = [
@@ -31,7 +30,7 @@ HostId = NewType("HostId", str)
 """32 hex digits: HMAC-SHA256 of machine-id keyed for this application, per machine-id(5)."""
 
 
-def is_leasable(subnet: IPv4Network) -> bool:
+def is_leasable(subnet: Network) -> bool:
     """Whether a host can hold ``subnet``: docker0 and a container fit in."""
     return SHORTEST_SUBNET <= subnet.prefixlen <= LONGEST_SUBNET
 
@@ -67,25 +66,25 @@ class MeshConfig:
         mod_revision: etcd revision of the record, 0 when it has not been stored.
     """
 
-    cidr: IPv4Network
+    cidr: Network
     subnet_len: int
-    subnet_min: IPv4Address
-    subnet_max: IPv4Address
+    subnet_min: Address
+    subnet_max: Address
     backend: str = Backend.HOST_GW
-    previous: tuple[IPv4Network, ...] = ()
+    previous: tuple[Network, ...] = ()
     access: Access = Access.PUBLISHED
     mod_revision: int = 0
 
     @property
-    def cidrs(self) -> tuple[IPv4Network, ...]:
+    def cidrs(self) -> tuple[Network, ...]:
         """Every range in which the mesh has subnets, the one for new leases first."""
         return (self.cidr, *self.previous)
 
-    def holds(self, subnet: IPv4Network) -> bool:
+    def holds(self, subnet: Network) -> bool:
         """Whether a lease of ``subnet`` is a part of the mesh."""
         return any(within(subnet, each) and subnet != each for each in self.cidrs)
 
-    def must_move(self, subnet: IPv4Network) -> bool:
+    def must_move(self, subnet: Network) -> bool:
         """Whether the owner of ``subnet`` has yet to take one in the new CIDR."""
         return bool(self.previous) and not within(subnet, self.cidr)
 
@@ -104,8 +103,8 @@ class Lease:
         create_revision, mod_revision: etcd's, for compare-and-write.
     """
 
-    subnet: IPv4Network
-    node_address: IPv4Address
+    subnet: Network
+    node_address: Address
     backend: str
     host_id: HostId | None = None
     host_name: str = ""
@@ -128,13 +127,13 @@ class Heartbeat:
 
     host_id: HostId
     host_name: str
-    node_address: IPv4Address | None
-    subnet: IPv4Network | None
+    node_address: Address | None
+    subnet: Network | None
     docker: DockerState
     agent_version: str
     boot_id: str
     started_s: float
-    container: IPv4Address | None = None
+    container: Address | None = None
     needed: tuple[Needed, ...] = ()
 
 

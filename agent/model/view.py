@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import overload
 
+from agent.model.family import Network
 from agent.model.mesh import Heartbeat, HostId, Lease, MeshConfig, SetAside
 from agent.sharedmap import SharedMap
 
@@ -26,7 +26,7 @@ class Leases(Sequence[Lease]):
     __slots__ = ("_by_host", "_in_order", "by_subnet")
 
     def __init__(self, leases: Iterable[Lease] = ()) -> None:
-        self.by_subnet: SharedMap[IPv4Network, Lease] = SharedMap(
+        self.by_subnet: SharedMap[Network, Lease] = SharedMap(
             {lease.subnet: lease for lease in leases}
         )
         """Every lease by its subnet."""
@@ -40,7 +40,7 @@ class Leases(Sequence[Lease]):
         found: Lease | tuple[Lease, ...] = self._by_host.get(host_id, ())
         return (found,) if isinstance(found, Lease) else found
 
-    def changed(self, changes: Mapping[IPv4Network, Lease | None]) -> Leases:
+    def changed(self, changes: Mapping[Network, Lease | None]) -> Leases:
         """Make leases with these instead; None takes a subnet's lease away."""
         by_subnet = self.by_subnet.changed(changes)
         if by_subnet is self.by_subnet:
@@ -131,11 +131,11 @@ class View:
     config_problem: str = ""
     leases: Sequence[Lease] = ()
     heartbeats: Mapping[HostId, Heartbeat] = field(default_factory=SharedMap)
-    memory: Mapping[HostId, IPv4Network] = field(default_factory=SharedMap)
-    reservations: Mapping[IPv4Network, HostId] = field(default_factory=lambda: MappingProxyType({}))
+    memory: Mapping[HostId, Network] = field(default_factory=SharedMap)
+    reservations: Mapping[Network, HostId] = field(default_factory=lambda: MappingProxyType({}))
     clones: tuple[Heartbeat, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
-    kept: frozenset[IPv4Network] = frozenset()
+    kept: frozenset[Network] = frozenset()
     cached: bool = False
 
     def __post_init__(self) -> None:
@@ -147,7 +147,7 @@ class View:
                 object.__setattr__(self, name, SharedMap(given))
 
     @property
-    def by_subnet(self) -> SharedMap[IPv4Network, Lease]:
+    def by_subnet(self) -> SharedMap[Network, Lease]:
         """Every lease by its subnet."""
         return _leases_of(self).by_subnet
 

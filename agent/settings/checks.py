@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network
 
 from agent.model import PRIVATE_RANGES, Bounds
+from agent.model.family import Network
 from agent.settings.sections import EtcdSettings, LeaseSettings, MeshSettings, Settings
 
 __all__ = ["cross_checks"]
@@ -45,7 +46,7 @@ def _etcd(etcd: EtcdSettings) -> Iterator[Problem]:
                 yield f"etcd.{key}", "has no use: etcd.endpoints begin with http://, not https://"
 
 
-def _mesh(mesh: MeshSettings, cidr: IPv4Network) -> Iterator[Problem]:
+def _mesh(mesh: MeshSettings, cidr: Network) -> Iterator[Problem]:
     length = mesh.subnet_len
     config = mesh.config()
     if mesh.within != PRIVATE_RANGES and config and Bounds(allowed=mesh.within).outside(config):
@@ -74,8 +75,9 @@ def _mesh(mesh: MeshSettings, cidr: IPv4Network) -> Iterator[Problem]:
                 f"mesh.{key}",
                 f"{bound} is not the first address of a /{length}; {subnet.network_address} is",
             )
-    if not wrong and mesh.subnet_min and mesh.subnet_max and mesh.subnet_min > mesh.subnet_max:
-        yield "mesh.subnet_min", f"{mesh.subnet_min} is above mesh.subnet_max {mesh.subnet_max}"
+    low, high = mesh.subnet_min, mesh.subnet_max
+    if not wrong and low and high and int(low) > int(high):
+        yield "mesh.subnet_min", f"{low} is above mesh.subnet_max {high}"
 
 
 def _lease(lease: LeaseSettings) -> Iterator[Problem]:

@@ -13,12 +13,13 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from agent.model import forbidden_range
+from agent.model.family import Address, Network
 from agent.settings.text import shown, whole_number
 
 __all__ = [
@@ -252,7 +253,7 @@ def endpoints() -> Kind[tuple[str, ...]]:
     return Kind(list_of_texts.accepts, convert, _list_from_text)
 
 
-def _parse_address(value: object) -> IPv4Address:
+def _parse_address(value: object) -> Address:
     text = _text_of(value, "an IPv4 address")
     try:
         return IPv4Address(text)
@@ -260,16 +261,16 @@ def _parse_address(value: object) -> IPv4Address:
         raise ValueError(f"must be an IPv4 address, not {shown(text)}") from None
 
 
-def address() -> Kind[IPv4Address | None]:
+def address() -> Kind[Address | None]:
     """Build the kind "IPv4 address or nothing", any address."""
     accepts = "IPv4 address"
     return Kind(accepts, lambda value: None if value == "" else _parse_address(value))
 
 
-def optional_address() -> Kind[IPv4Address | None]:
+def optional_address() -> Kind[Address | None]:
     """Build the kind "IPv4 address that a host can have, or nothing"."""
 
-    def convert(value: object) -> IPv4Address | None:
+    def convert(value: object) -> Address | None:
         if value == "":
             return None
         found = _parse_address(value)
@@ -280,14 +281,14 @@ def optional_address() -> Kind[IPv4Address | None]:
     return Kind("IPv4 address of this host", convert)
 
 
-def mesh_cidr() -> Kind[IPv4Network | None]:
+def mesh_cidr() -> Kind[Network | None]:
     """Build the kind "range that a mesh can have"."""
     accepts = "IPv4 range such as 10.64.0.0/10"
 
-    def convert(value: object) -> IPv4Network | None:
+    def convert(value: object) -> Network | None:
         text = _text_of(value, accepts)
         try:
-            found = IPv4Network(text)
+            found: Network = IPv4Network(text)
         except ValueError:
             found = _loose_network(text)
             if str(found) != text:
@@ -304,11 +305,11 @@ def mesh_cidr() -> Kind[IPv4Network | None]:
     return Kind(accepts, convert)
 
 
-def ranges() -> Kind[tuple[IPv4Network | IPv6Network, ...]]:
+def ranges() -> Kind[tuple[Network, ...]]:
     """Build the kind "list of ranges, IPv4 or IPv6"."""
     list_of_texts = texts("list of ranges such as 10.0.0.0/8")
 
-    def convert(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    def convert(value: object) -> tuple[Network, ...]:
         found = []
         for text in list_of_texts.convert(value):
             try:
@@ -320,7 +321,7 @@ def ranges() -> Kind[tuple[IPv4Network | IPv6Network, ...]]:
     return Kind(list_of_texts.accepts, convert, _list_from_text)
 
 
-def _loose_network(text: str) -> IPv4Network:
+def _loose_network(text: str) -> Network:
     try:
         return IPv4Network(text, strict=False)
     except ValueError:

@@ -9,13 +9,13 @@ they accept. Constructing a section directly checks nothing: it is for tests and
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from agent.errors import SettingsError
 from agent.model import PRIVATE_RANGES, Access, Backend, Bounds, MeshConfig
+from agent.model.family import Address, Network
 from agent.settings import kinds
 from agent.settings.kinds import setting
 from agent.settings.place import DEFAULT_PATH, DEFAULT_RUN_DIR, SOCKET_NAME
@@ -122,13 +122,13 @@ class MeshSettings:
         within: The ranges in which this host lets a mesh be, whatever etcd says.
     """
 
-    cidr: IPv4Network | None = setting(kinds.mesh_cidr(), None)
+    cidr: Network | None = setting(kinds.mesh_cidr(), None)
     subnet_len: int = setting(kinds.integer(12, 30), 16)
-    subnet_min: IPv4Address | None = setting(kinds.address(), None)
-    subnet_max: IPv4Address | None = setting(kinds.address(), None)
+    subnet_min: Address | None = setting(kinds.address(), None)
+    subnet_max: Address | None = setting(kinds.address(), None)
     backend: str = setting(kinds.choice(tuple(str(each) for each in Backend)), str(Backend.HOST_GW))
     access: Access = setting(kinds.choice(tuple(Access)), Access.PUBLISHED)
-    within: tuple[IPv4Network | IPv6Network, ...] = setting(kinds.ranges(), PRIVATE_RANGES)
+    within: tuple[Network, ...] = setting(kinds.ranges(), PRIVATE_RANGES)
 
     def bounds(self) -> Bounds:
         """Say what a config in etcd may be; a CIDR that the operator named here is allowed."""
@@ -157,7 +157,7 @@ class HostSettings:
 
     name: str = setting(kinds.pattern("a host name", r"([A-Za-z0-9_]([A-Za-z0-9._-]{0,252}))?"), "")
     uplink: str = setting(kinds.uplink(), "")
-    node_address: IPv4Address | None = setting(kinds.optional_address(), None)
+    node_address: Address | None = setting(kinds.optional_address(), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,8 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from agent.model.family import Address
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from agent.leases import kv, wire
@@ -103,7 +105,7 @@ def _children_cpu_s() -> float:
 
 def event(bench: Bench, rounds: int) -> None:
     """From one host's put to another host's view of it, and to etcdctl watch's line."""
-    seen: dict[IPv4Address, float] = {}
+    seen: dict[Address, float] = {}
     arrived = threading.Event()
 
     def on_view(view: View) -> None:

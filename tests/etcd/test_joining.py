@@ -14,7 +14,8 @@ from agent.daemon.known import Known
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
 from agent.leases.request import GraceError
-from agent.model import HostFacts, MeshConfig, Uplink, View
+from agent.model import HostFacts, HostId, MeshConfig, Uplink, View
+from agent.model.family import Network
 from agent.settings import load_settings
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 from tests.etcd.support.keeping import SHORT
@@ -22,7 +23,10 @@ from tests.etcd.support.keeping import SHORT
 pytestmark = pytest.mark.etcd
 
 
-_RESERVED = {IPv4Network("10.71.0.0/16"): host(5), IPv4Network("10.72.0.0/16"): host(6)}
+_RESERVED: dict[Network, HostId] = {
+    IPv4Network("10.71.0.0/16"): host(5),
+    IPv4Network("10.72.0.0/16"): host(6),
+}
 
 
 def _known(mesh: Registry, last: MeshConfig | None) -> Known:

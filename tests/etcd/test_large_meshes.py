@@ -12,6 +12,7 @@ from agent.leases import kv, wire
 from agent.leases.registry import Registry
 from agent.mesh.ranges import MAX_SUBNETS, count_subnets, subnet_at
 from agent.model import Lease, MeshConfig
+from agent.model.family import within
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
 
 pytestmark = pytest.mark.etcd
@@ -23,7 +24,7 @@ def _distinct(leases: list[Lease], mesh: MeshConfig) -> None:
     """Each a subnet of the mesh, none twice: of one length, that is no overlap."""
     subnets = {lease.subnet for lease in leases}
     assert len(subnets) == len(leases)
-    assert all(each.subnet_of(mesh.cidr) for each in subnets)
+    assert all(within(each, mesh.cidr) for each in subnets)
     assert {each.prefixlen for each in subnets} == {mesh.subnet_len}
 
 

@@ -28,6 +28,7 @@ from agent.errors import ClaimConflict, NoFreeSubnet
 from agent.leases.operator import Operator
 from agent.leases.registry import LeaseLostError, Registry
 from agent.model import Lease
+from agent.model.family import Network
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
 
 pytestmark = pytest.mark.etcd
@@ -50,9 +51,9 @@ class Mesh(RuleBasedStateMachine):
             registry(self.etcd, prefix=f"/model/{next(_prefixes)}")
         )
         self.operator = Operator(self.registry)
-        self.owners: dict[IPv4Network, int] = {}
-        self.memory: dict[int, IPv4Network] = {}
-        self.reserved: dict[IPv4Network, int] = {}
+        self.owners: dict[Network, int] = {}
+        self.memory: dict[int, Network] = {}
+        self.reserved: dict[Network, int] = {}
         self.held: dict[int, Lease] = {}  # what each host believes, right or wrong
         self.length = 30
 
@@ -63,10 +64,10 @@ class Mesh(RuleBasedStateMachine):
     def create(self) -> None:
         self.registry.create_config(config(_CIDR, 30))
 
-    def _owned(self, number: int) -> IPv4Network | None:
+    def _owned(self, number: int) -> Network | None:
         return next((each for each, owner in self.owners.items() if owner == number), None)
 
-    def _free(self, number: int) -> set[IPv4Network]:
+    def _free(self, number: int) -> set[Network]:
         """The subnets of today's length that this host may have."""
         taken = [*self.owners, *(s for s, owner in self.reserved.items() if owner != number)]
         wanted = set(IPv4Network(_CIDR).subnets(new_prefix=self.length))
@@ -75,7 +76,7 @@ class Mesh(RuleBasedStateMachine):
         return {each for each in wanted | mine if not any(each.overlaps(other) for other in taken)}
 
     @rule(number=_HOSTS, wanted=st.none() | st.sampled_from(_SUBNETS))
-    def claim(self, number: int, wanted: IPv4Network | None) -> None:
+    def claim(self, number: int, wanted: Network | None) -> None:
         owned, free = self._owned(number), self._free(number)
         if wanted is not None and not any(
             wanted.overlaps(each) for each in [*self.owners, *self.reserved]
@@ -134,7 +135,7 @@ class Mesh(RuleBasedStateMachine):
         self.owners = {each: owner for each, owner in self.owners.items() if owner != number}
 
     @rule(number=_HOSTS, subnet=st.sampled_from(_SUBNETS))
-    def reserve(self, number: int, subnet: IPv4Network) -> None:
+    def reserve(self, number: int, subnet: Network) -> None:
         held = any(s.overlaps(subnet) and owner != number for s, owner in self.owners.items())
         promised = any(
             s.overlaps(subnet) and (s, owner) != (subnet, number)

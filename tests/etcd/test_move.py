@@ -27,6 +27,7 @@ from agent.leases.operator import Operator
 from agent.leases.registry import LeaseLostError, Registry
 from agent.mesh.reconfigure import ConfigWish, wished_config
 from agent.model import DockerState, Lease, MeshConfig
+from agent.model.family import Network, within
 from agent.settings import LeaseSettings
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 
@@ -74,18 +75,16 @@ class Host:
     def update(self, **changes: object) -> None:
         self.keeper.update(replace(_REGISTRATION, **changes))  # type: ignore[arg-type]
 
-    def eventually(
-        self, own: IPv4Network | None, former: IPv4Network | None
-    ) -> tuple[Lease, Lease]:
+    def eventually(self, own: Network | None, former: Network | None) -> tuple[Lease, Lease]:
         """Wait for an own lease in ``own`` and a former one in ``former``; None: anything, none."""
 
         def look() -> bool:
             mine, before = self.holds()
             return (
                 mine is not None
-                and (own is None or mine.subnet.subnet_of(own))
+                and (own is None or within(mine.subnet, own))
                 and (before is None if former is None else before is not None)
-                and (before is None or former is None or before.subnet.subnet_of(former))
+                and (before is None or former is None or within(before.subnet, former))
             )
 
         eventually(look)
@@ -116,7 +115,7 @@ def moving(mesh: Registry, one: Host) -> tuple[Lease, Lease]:
     return new, former
 
 
-def subnets(mesh: Registry) -> set[IPv4Network]:
+def subnets(mesh: Registry) -> set[Network]:
     return {each.subnet for each in mesh.snapshot().leases}
 
 
@@ -239,7 +238,7 @@ def test_a_lease_in_neither_place_is_not_taken_for_the_new_one(mesh: Registry) -
     second = mesh.claim(request(1, beside=first.subnet))
     third = IPv4Network("10.96.0.0/12")
     change(mesh, cidr=third, move=True)
-    assert mesh.claim(request(1, beside=second.subnet)).subnet.subnet_of(third)
+    assert within(mesh.claim(request(1, beside=second.subnet)).subnet, third)
 
 
 _HOSTS = st.integers(0, 4)
@@ -281,17 +280,17 @@ class Moving(RuleBasedStateMachine):
         had = self.own.get(number)
         lease = self.registry.claim(request(number, wanted=had.subnet if had else None))
         assert had is None or lease.subnet == had.subnet, "promise 2"
-        assert had is not None or lease.subnet.subnet_of(self.config().cidr)
+        assert had is not None or within(lease.subnet, self.config().cidr)
         self.own[number] = lease
 
     @rule(number=_HOSTS)
     def move(self, number: int) -> None:
         own, former, cidr = self.own.get(number), self.former.get(number), self.config().cidr
-        back = former is None or former.subnet.subnet_of(cidr)
-        if own is None or not back or own.subnet.subnet_of(cidr):
+        back = former is None or within(former.subnet, cidr)
+        if own is None or not back or within(own.subnet, cidr):
             return
         new = self.registry.claim(request(number, beside=own.subnet))
-        assert new.subnet.subnet_of(cidr)
+        assert within(new.subnet, cidr)
         assert former is None or new.subnet == former.subnet, "it goes back"
         self.own[number], self.former[number] = new, own
 
@@ -313,7 +312,7 @@ class Moving(RuleBasedStateMachine):
                 self.registry.renew(lease, memory_ttl_s=3600)
 
     @rule(cidr=st.sampled_from(_RANGES))
-    def operator_moves(self, cidr: IPv4Network) -> None:
+    def operator_moves(self, cidr: Network) -> None:
         change(self.registry, cidr=cidr, move=True)
 
     @rule()

@@ -13,6 +13,7 @@ from agent.leases import kv
 from agent.leases.directory import Directory
 from agent.leases.operator import Operator
 from agent.leases.registry import Registry
+from agent.model.family import Network
 from tests.etcd.support.etcdlab import Heard, eventually, host, request
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep
 
@@ -27,9 +28,9 @@ def _write(mesh: Registry, name: str, value: bytes = b"garbage") -> str:
     return key
 
 
-def _claim_all(mesh: Registry) -> tuple[list[IPv4Network], HostmeshError]:
+def _claim_all(mesh: Registry) -> tuple[list[Network], HostmeshError]:
     """Claim until it is refused."""
-    found: list[IPv4Network] = []
+    found: list[Network] = []
     while True:
         try:
             found.append(mesh.claim(request(len(found) + 1)).subnet)

@@ -14,6 +14,7 @@ from agent.leases.operator import ConfigChange, Operator
 from agent.leases.registry import Registry
 from agent.mesh.reconfigure import ConfigWish, wished_config
 from agent.model import DockerState, Heartbeat, MeshConfig
+from agent.model.family import within
 from tests.etcd.support.etcdlab import config, host, request
 
 pytestmark = pytest.mark.etcd
@@ -189,7 +190,7 @@ def test_a_move_keeps_the_old_cidr_until_its_last_lease_is_gone(
     assert change.not_moved == (old,)
     assert '"Previous":["10.64.0.0/12"]' in operator.config_show()[1]
     assert mesh.snapshot().leases == (old,)
-    assert mesh.claim(request(2)).subnet.subnet_of(new)
+    assert within(mesh.claim(request(2)).subnet, new)
     finish = ConfigWish(finish=True)
     with pytest.raises(Refused, match=str(old.subnet)):
         operator.config_set(lambda now: wished_config(now, finish) if now else config())

@@ -14,6 +14,7 @@ from agent.errors import MeshConfigError, OverlapError
 from agent.mesh.overlap import host_overlaps
 from agent.mesh.ranges import propose_cidr
 from agent.model import Access, DockerFacts, DockerNetwork, HostFacts, MeshConfig
+from agent.model.family import Network
 from agent.settings import Settings
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def docker0_of(facts: HostFacts, settings: Settings) -> DockerFacts:
     return unknown
 
 
-def occupied(facts: HostFacts, docker: DockerFacts) -> Iterator[IPv4Network]:
+def occupied(facts: HostFacts, docker: DockerFacts) -> Iterator[Network]:
     """Yield every range this host can see, except docker0's and the default route."""
     leaving = docker.bridge.subnet if docker.bridge else None
     for link in facts.links:
@@ -143,7 +144,7 @@ def occupied(facts: HostFacts, docker: DockerFacts) -> Iterator[IPv4Network]:
         yield IPv4Network(each.address)
 
 
-def _proposal(facts: HostFacts, docker: DockerFacts) -> IPv4Network:
+def _proposal(facts: HostFacts, docker: DockerFacts) -> Network:
     found = propose_cidr(tuple(occupied(facts, docker)))
     if found is None:
         raise MeshConfigError(
@@ -162,14 +163,14 @@ def host_facts(settings: Settings, endpoints: tuple[str, ...]) -> HostFacts:
 
 
 def refuse_overlap(
-    settings: Settings, facts: HostFacts, cidr: IPv4Network, own: tuple[IPv4Network, ...] = ()
+    settings: Settings, facts: HostFacts, cidr: Network, own: tuple[Network, ...] = ()
 ) -> None:
     """Raise OverlapError when ``cidr`` meets what this host has, its ``own`` subnets left out."""
     _refuse_overlap(facts, cidr, docker0_of(facts, settings), own)
 
 
 def _refuse_overlap(
-    facts: HostFacts, cidr: IPv4Network, docker: DockerFacts, own: tuple[IPv4Network, ...] = ()
+    facts: HostFacts, cidr: Network, docker: DockerFacts, own: tuple[Network, ...] = ()
 ) -> None:
     overlaps = host_overlaps(facts, cidr, docker, own)
     if overlaps:

@@ -9,6 +9,7 @@ from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import Column, render_table
 from agent.errors import UsageError
+from agent.model.family import Network
 from agent.settings.text import shown
 
 __all__ = ["lines", "remove", "run"]
@@ -41,7 +42,7 @@ def run(context: Context) -> int:
     return _reserve(context, args.host, _subnet(args.subnet))
 
 
-def _reserve(context: Context, text: str, subnet: IPv4Network) -> int:
+def _reserve(context: Context, text: str, subnet: Network) -> int:
     with direct.operator(context.settings) as operator:
         view = operator.view()
         host = operator.find(text, view, unknown=True)
@@ -61,7 +62,7 @@ def _reserve(context: Context, text: str, subnet: IPv4Network) -> int:
     return _say(context, changed, done, subnet=str(subnet), host_id=host.host_id)
 
 
-def _end(context: Context, subnet: IPv4Network) -> int:
+def _end(context: Context, subnet: Network) -> int:
     with direct.operator(context.settings) as operator:
         changed = operator.unreserve(subnet, dry=context.args.dry_run)
     done = [f"{_did(context, 'ended', 'end')} the reservation of {subnet}"] if changed else []
@@ -146,7 +147,7 @@ def _say(context: Context, changed: bool, done: list[str], **values: Any) -> int
     return context.report(document)
 
 
-def _subnet(text: str) -> IPv4Network:
+def _subnet(text: str) -> Network:
     """Read a subnet as the operator wrote it.
 
     Raises:

@@ -25,6 +25,7 @@ from agent.mesh.backends import backend_by_name
 from agent.mesh.needed import needed_in, needed_of_members
 from agent.mesh.overlap import host_overlaps
 from agent.model import Backend, HostFacts, HostId, Lease, MeshConfig, Uplink, View, name_needed
+from agent.model.family import Address, Network
 from agent.settings import Settings
 
 __all__ = ["Mesh", "look_at_docker", "look_at_etcd", "look_at_mesh"]
@@ -48,7 +49,7 @@ class Mesh:
     view: View
     config: MeshConfig
     own: Lease | None
-    subnet: IPv4Network | None
+    subnet: Network | None
 
     @property
     def is_member(self) -> bool:
@@ -157,13 +158,13 @@ def look_at_mesh(
     return Mesh(registry, own, view, config, lease, subnet)
 
 
-def _flannels(view: View, address: IPv4Address | None) -> Lease | None:
+def _flannels(view: View, address: Address | None) -> Lease | None:
     """The lease that a flannel on this host holds: the agent would take it over."""
     own = (each for each in view.leases if each.host_id is None and each.node_address == address)
     return next(own, None)
 
 
-def _identity(view: View, own: HostId, address: IPv4Address | None, findings: Findings) -> None:
+def _identity(view: View, own: HostId, address: Address | None, findings: Findings) -> None:
     """Another machine may live under this one's identity: a copied disk."""
     beat = view.heartbeats.get(own)
     if beat is None or beat.boot_id == read_boot_id() or beat.node_address == address:

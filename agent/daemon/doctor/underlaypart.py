@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from ipaddress import IPv4Address, IPv4Network
 
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.doctor.meshpart import Mesh
@@ -14,6 +13,7 @@ from agent.kernel.underlay import Passage, passage
 from agent.leases.identity import read_boot_id
 from agent.leases.request import ClaimRequest
 from agent.model import Lease, Uplink
+from agent.model.family import Address, Network
 from agent.settings import Settings
 
 __all__ = ["look_at_underlay"]
@@ -104,7 +104,7 @@ def _end_loan(mesh: Mesh, lease: Lease, findings: Findings) -> None:
         )
 
 
-def _probe(subnet: IPv4Network, uplink: Uplink, peers: list[Lease], findings: Findings) -> None:
+def _probe(subnet: Network, uplink: Uplink, peers: list[Lease], findings: Findings) -> None:
     """Ask a few peers: a single one may filter by itself, or be slow to learn of the subnet."""
     source = subnet.network_address + 2
     filtered: list[str] = []
@@ -132,6 +132,6 @@ def _probe(subnet: IPv4Network, uplink: Uplink, peers: list[Lease], findings: Fi
         findings.add("underlay", State.UNKNOWN, "no peer answers a ping", "do they drop ICMP?")
 
 
-def _dropped(peers: list[str], uplink: Uplink, source: IPv4Address) -> str:
+def _dropped(peers: list[str], uplink: Uplink, source: Address) -> str:
     verb = "answers" if len(peers) == 1 else "answer"
     return f"{', '.join(peers)} {verb} to {uplink.node_address}, not to {source}"

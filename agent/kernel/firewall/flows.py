@@ -13,7 +13,6 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from typing import Final
 
 import structlog
@@ -22,6 +21,7 @@ from agent.errors import KernelError
 from agent.kernel.codec import attributes
 from agent.kernel.netlink import HEADER, NetlinkSocket
 from agent.mesh.firewall import FirewallWants
+from agent.model.family import Network
 
 __all__ = ["Flows", "FlowsLook"]
 
@@ -138,7 +138,7 @@ class _Wrong:
         return is_usual and not _in(int.from_bytes(payload[24:28]), self._cidrs)
 
 
-def _ranges(networks: Iterable[IPv4Network]) -> tuple[tuple[int, int], ...]:
+def _ranges(networks: Iterable[Network]) -> tuple[tuple[int, int], ...]:
     """(mask, address) of each."""
     return tuple((int(each.netmask), int(each.network_address)) for each in networks)
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv4Network
 from typing import Final, Protocol
 
 import structlog
@@ -42,6 +41,7 @@ from agent.kernel.firewall.show import shown
 from agent.kernel.firewall.variant import Programs, Variant
 from agent.mesh.firewall import PEERS_SET, FirewallWants
 from agent.model import Condition
+from agent.model.family import Network
 
 __all__ = ["Firewall", "FirewallReport", "HostFirewall", "open_firewall"]
 
@@ -99,7 +99,7 @@ class Firewall(Protocol):
         """Make the firewall as wanted. Writes nothing when nothing differs."""
 
     def close(
-        self, leases: tuple[IPv4Network, ...], uplink: str, *, dry_run: bool = False
+        self, leases: tuple[Network, ...], uplink: str, *, dry_run: bool = False
     ) -> FirewallReport:
         """Shut strangers out of ``leases``, and open nothing, before Docker says what there is.
 
@@ -238,7 +238,7 @@ class HostFirewall:
         return age_s is not None and age_s < _DOCKER_STARTS_S
 
     def close(
-        self, leases: tuple[IPv4Network, ...], uplink: str, *, dry_run: bool = False
+        self, leases: tuple[Network, ...], uplink: str, *, dry_run: bool = False
     ) -> FirewallReport:
         """See :class:`Firewall`.
 

@@ -12,6 +12,7 @@ from agent.kernel.firewall.nftrules import Packet, passes
 from agent.kernel.firewall.operator import mesh_packets
 from agent.mesh.firewall import FirewallWants
 from agent.model import Condition
+from agent.model.family import Network
 
 __all__ = [
     "FIREWALLD",
@@ -29,13 +30,13 @@ NODES_AT_MOST: Final = 32
 """How many node addresses are judged, and given to firewalld: it makes rules for pairs of them."""
 
 
-def mesh_sources(wants: FirewallWants) -> tuple[IPv4Network, ...]:
+def mesh_sources(wants: FirewallWants) -> tuple[Network, ...]:
     """Where traffic to containers comes from: the mesh's ranges, then peers' node addresses."""
     nodes = islice(sorted(wants.peers), NODES_AT_MOST)
     return (*wants.cidrs, *map(IPv4Network, nodes))
 
 
-def dropped_sources(chain: NftChain, wants: FirewallWants) -> tuple[IPv4Network, ...]:
+def dropped_sources(chain: NftChain, wants: FirewallWants) -> tuple[Network, ...]:
     """Those of :func:`mesh_sources` whose new flows do not surely pass the chain."""
     found = {source for source, packet in _packets(wants) if not _passes(chain, packet)}
     return tuple(source for source in mesh_sources(wants) if source in found)
@@ -66,7 +67,7 @@ def nft_chains(chains: tuple[NftChain, ...], wants: FirewallWants) -> Iterator[C
         )
 
 
-def _nft_commands(chain: NftChain, dropped: tuple[IPv4Network, ...], wants: FirewallWants) -> str:
+def _nft_commands(chain: NftChain, dropped: tuple[Network, ...], wants: FirewallWants) -> str:
     rules = [
         "ct state established,related",
         *(
@@ -78,7 +79,7 @@ def _nft_commands(chain: NftChain, dropped: tuple[IPv4Network, ...], wants: Fire
     return "; ".join(f"nft insert rule {chain.place} {rule} accept" for rule in rules)
 
 
-def _firewalld(chain: NftChain, dropped: tuple[IPv4Network, ...]) -> Condition:
+def _firewalld(chain: NftChain, dropped: tuple[Network, ...]) -> Condition:
     sources = " ".join(f"--add-source={shown(each)}" for each in dropped)
     return Condition(
         name="firewalld-blocks-mesh",
@@ -90,16 +91,16 @@ def _firewalld(chain: NftChain, dropped: tuple[IPv4Network, ...]) -> Condition:
     )
 
 
-def shown(source: IPv4Network) -> str:
+def shown(source: Network) -> str:
     """As firewall-cmd takes and lists it: a host without its length."""
     return str(source.network_address) if source.prefixlen == source.max_prefixlen else str(source)
 
 
-def _listed(sources: tuple[IPv4Network, ...]) -> str:
+def _listed(sources: tuple[Network, ...]) -> str:
     return ", ".join(map(shown, sources))
 
 
-def _packets(wants: FirewallWants) -> Iterator[tuple[IPv4Network, Packet]]:
+def _packets(wants: FirewallWants) -> Iterator[tuple[Network, Packet]]:
     """New flows, each with the source that has to be let in for it."""
     for packet in mesh_packets(wants):
         inward = packet.get("-i") == wants.uplink

@@ -14,6 +14,7 @@ from ipaddress import IPv4Network
 from typing import Final
 
 from agent.kernel.codec import attributes
+from agent.model.family import Network
 
 __all__ = ["NftRule", "Rules", "decode_rule", "drops_all", "passes"]
 
@@ -34,7 +35,7 @@ _IPV4: Final = 2
 _NOT_EQUAL: Final = 1
 _NUMBER: Final = 4
 
-Packet = Mapping[str, str | IPv4Network]
+Packet = Mapping[str, str | Network]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def _fits(rule: NftRule, packet: Packet) -> bool:
 class _Register:
     """What a rule has loaded: bytes, a number or addresses, and the mask laid over it."""
 
-    value: bytes | int | IPv4Network
+    value: bytes | int | Network
     mask: int | None = None
 
 
@@ -187,7 +188,7 @@ def _compared(register: _Register | None, said: Mapping[int, bytes]) -> bool | N
     return same if operator == 0 or same is None else not same
 
 
-def _within(known: IPv4Network, mask: int | None, value: bytes) -> bool | None:
+def _within(known: Network, mask: int | None, value: bytes) -> bool | None:
     """Whether all of ``known`` equals ``value`` under the mask; None when a part does."""
     full = int.from_bytes(b"\xff" * len(value) + bytes(_NUMBER - len(value)))
     mask = full if mask is None else mask

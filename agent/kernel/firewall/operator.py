@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from itertools import product
 from typing import Final
 
@@ -20,6 +20,7 @@ from agent.kernel.firewall.plan import entry_chain, is_ours
 from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER, ENTRIES, OURS
 from agent.mesh.firewall import PEERS_SET, Access, FirewallWants
 from agent.model import Condition, Severity
+from agent.model.family import Address, Network, within
 
 __all__ = [
     "DEPTH",
@@ -38,7 +39,7 @@ DEPTH: Final = 8
 """How deep an operator's own chains are followed."""
 _ANYWHERE: Final = IPv4Network("0.0.0.0/0")
 
-Packet = Mapping[str, str | IPv4Network]
+Packet = Mapping[str, str | Network]
 """A new packet's path in a rule's words: what -i, -o, -s and -d are for it."""
 
 
@@ -70,8 +71,8 @@ class Way:
 
     in_link: str
     out_link: str
-    source: IPv4Address
-    destination: IPv4Address
+    source: Address
+    destination: Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,12 +250,12 @@ def _holds(clause: Clause, packet: Packet) -> bool:
     return False
 
 
-def _address_holds(clause: Clause, known: IPv4Network) -> bool:
+def _address_holds(clause: Clause, known: Network) -> bool:
     try:
         said = IPv4Network(clause.values[0])
     except (AddressValueError, NetmaskValueError, ValueError):
         return False
-    return not said.overlaps(known) if clause.negated else known.subnet_of(said)
+    return not said.overlaps(known) if clause.negated else within(known, said)
 
 
 def _interface_matches(pattern: str, name: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from typing import Final
 
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
@@ -23,6 +22,7 @@ from agent.kernel.firewall.rules import (
     shut_out,
 )
 from agent.mesh.firewall import FirewallWants
+from agent.model.family import Network
 
 __all__ = [
     "JumpEdit",
@@ -112,7 +112,7 @@ def plan(ruleset: Ruleset, wants: FirewallWants) -> tuple[TableEdit, ...]:
 
 
 def plan_closing(
-    ruleset: Ruleset, leases: tuple[IPv4Network, ...], uplink: str
+    ruleset: Ruleset, leases: tuple[Network, ...], uplink: str
 ) -> tuple[TableEdit, ...]:
     """The edits that close ``leases`` until Docker has said which networks there are.
 
@@ -141,7 +141,7 @@ def in_force(ruleset: Ruleset) -> bool:
     return leads and bool(table.rules(ENTRIES["filter"][1]))
 
 
-def not_closed(ruleset: Ruleset, leases: tuple[IPv4Network, ...]) -> tuple[IPv4Network, ...]:
+def not_closed(ruleset: Ruleset, leases: tuple[Network, ...]) -> tuple[Network, ...]:
     """Return the leases that no rule in force shuts strangers out of."""
     if not in_force(ruleset):
         return leases

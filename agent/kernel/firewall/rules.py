@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from ipaddress import IPv4Network
 from itertools import product
 from types import MappingProxyType
 from typing import Any, Final
@@ -28,6 +27,7 @@ from agent.mesh.firewall import (
     LocalBridge,
     WantedNetwork,
 )
+from agent.model.family import Network
 
 __all__ = [
     "DOCKER_CHAIN",
@@ -93,7 +93,7 @@ def _our_chains(wants: FirewallWants) -> Mapping[str, Chains]:
     )
 
 
-def closing_chains(leases: tuple[IPv4Network, ...], uplink: str) -> Chains:
+def closing_chains(leases: tuple[Network, ...], uplink: str) -> Chains:
     """Chains of the filter table that close this host's subnets and open nothing.
 
     For the time before Docker has said which networks there are: its containers may run already.
@@ -116,7 +116,7 @@ def closing_chains(leases: tuple[IPv4Network, ...], uplink: str) -> Chains:
     )  # fmt: skip
 
 
-def shut_out(leases: tuple[IPv4Network, ...]) -> tuple[str, ...]:
+def shut_out(leases: tuple[Network, ...]) -> tuple[str, ...]:
     """Return the last rules of the forwarding chain: nothing else enters ``leases``."""
     return tuple(
         _rule("hostmesh: strangers reach published ports of the host only", "DROP",
@@ -312,9 +312,9 @@ def _rule(
     comment: str,
     target: str,
     *,
-    source: IPv4Network | None = None,
+    source: Network | None = None,
     not_source: bool = False,
-    dest: IPv4Network | None = None,
+    dest: Network | None = None,
     inp: str = "",
     not_inp: bool = False,
     out: str = "",

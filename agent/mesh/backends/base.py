@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network
 from typing import Protocol
 
 from agent.mesh.world import World
 from agent.model import Condition, Lease, Route, Uplink
+from agent.model.family import Network
 
 __all__ = ["RouteBackend"]
 
@@ -24,7 +24,7 @@ class RouteBackend(Protocol):
         """What it adds to each packet: containers' MTU is the uplink's less this."""
 
     def peer_route(
-        self, peer: Lease, on_link: Sequence[IPv4Network], uplink: Uplink, world: World
+        self, peer: Lease, on_link: Sequence[Network], uplink: Uplink, world: World
     ) -> Route | Condition:
         """The route to ``peer``'s subnet, or why this host cannot have one.
 

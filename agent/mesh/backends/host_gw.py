@@ -7,10 +7,10 @@ containers' own addresses. The price is that a gateway must be on-link (RFC 1812
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network
 
 from agent.mesh.world import World
 from agent.model import Backend, Condition, Lease, Route, Uplink
+from agent.model.family import Network
 
 __all__ = ["HostGateway"]
 
@@ -22,7 +22,7 @@ class HostGateway:
     overhead_bytes = 0
 
     def peer_route(
-        self, peer: Lease, on_link: Sequence[IPv4Network], uplink: Uplink, world: World
+        self, peer: Lease, on_link: Sequence[Network], uplink: Uplink, world: World
     ) -> Route | Condition:
         """The route, or the condition ``peer-off-link``."""
         if not any(peer.node_address in each for each in on_link):

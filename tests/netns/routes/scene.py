@@ -10,6 +10,7 @@ from agent.mesh.desired import desired_routes
 from agent.mesh.plan import OperationResult, RoutePlan, plan_routes
 from agent.mesh.world import World, peers_by_subnet
 from agent.model import HostId, Lease, MeshConfig
+from agent.model.family import Network
 from tests.netns.netlab import Host
 
 CIDR = IPv4Network("10.64.0.0/10")
@@ -48,7 +49,7 @@ def world_of(
     *peers: Lease,
     uplink: str = "eth0",
     complete: bool = True,
-    dead: frozenset[IPv4Network] = frozenset(),
+    dead: frozenset[Network] = frozenset(),
 ) -> World:
     """The world as the host's kernel and these leases make it now."""
     facts = host.call(read_host_facts)

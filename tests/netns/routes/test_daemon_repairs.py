@@ -17,6 +17,7 @@ from agent.daemon.events import Stop
 from agent.kernel import monitor as kernel_monitor
 from agent.leases.keeper import Registration
 from agent.model import Condition
+from agent.model.family import Address
 from tests.netns.netlab import Host, Lan, Pinger, drop_net_admin, eventually
 from tests.netns.routes.member import (
     AGGREGATE,
@@ -173,7 +174,7 @@ def test_promise_9_the_own_subnet_is_unreachable_until_docker_has_it(
 def test_promise_2_a_new_address_by_dhcp_is_told_to_the_keeper_within_a_second(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[float, IPv4Address]] = []
+    told: list[tuple[float, Address]] = []
     update = member.agent._keeper.update
 
     def note(found: Registration) -> None:

@@ -14,6 +14,7 @@ import pytest
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.monitor import KernelEvent, Monitor, NeighbourChange
 from agent.kernel.probe import Prober
+from agent.model.family import Address
 from tests.netns.netlab import Host, Lan, eventually
 
 pytestmark = pytest.mark.netns
@@ -44,7 +45,7 @@ class Watching:
         self.here.call(self.monitor.start)
         self.monitor.watch_neighbours(frozenset({PEER}), self.uplink.index)
 
-    def send_to(self, address: IPv4Address) -> None:
+    def send_to(self, address: Address) -> None:
         """One datagram, so that the kernel must find the neighbour."""
 
         def send() -> None:
@@ -53,7 +54,7 @@ class Watching:
 
         self.here.call(send)
 
-    def state_of(self, address: IPv4Address) -> str:
+    def state_of(self, address: Address) -> str:
         return self.here.ip(f"neigh show {address}")
 
     @property
@@ -115,7 +116,7 @@ def test_the_same_address_on_another_link_is_not_the_gateway(watching: Watching)
 
 def test_a_failed_neighbour_hurries_the_prober(watching: Watching) -> None:
     """Its next question would be a minute away; the kernel's word brings it forward."""
-    silent: list[frozenset[IPv4Address]] = []
+    silent: list[frozenset[Address]] = []
     prober = Prober(silent.append, attempts=3, interval_s=0.1, again_s=60)
     watching.here.call(prober.start)
     prober.watch(frozenset({PEER}), watching.uplink)
@@ -130,7 +131,7 @@ def test_a_failed_neighbour_hurries_the_prober(watching: Watching) -> None:
     prober.stop()
 
 
-def _due(prober: Prober) -> set[IPv4Address]:
+def _due(prober: Prober) -> set[Address]:
     """Addresses with a question to come within 30 s."""
     soon_s = time.monotonic() + 30
     return {a for a in (PEER,) if a not in prober._targets or prober._targets[a].due_s < soon_s}
@@ -138,7 +139,7 @@ def _due(prober: Prober) -> set[IPv4Address]:
 
 def test_promise_4_hurry_shortens_no_verdict(watching: Watching) -> None:
     """However often it is called, an address gets its questions at their usual pace."""
-    silent: list[frozenset[IPv4Address]] = []
+    silent: list[frozenset[Address]] = []
     watching.peer.ip("link set eth0 down")
     prober = Prober(silent.append, attempts=3, interval_s=0.3, again_s=60)
     watching.here.call(prober.start)

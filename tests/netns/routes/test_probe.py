@@ -13,6 +13,7 @@ import pytest
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.probe import Prober
 from agent.mesh.liveness import dead_subnets
+from agent.model.family import Address
 from tests.netns.netlab import Host, Lan, Pinger, eventually
 from tests.netns.routes.scene import lease, repair, shown, world_of
 
@@ -29,7 +30,7 @@ class Probing:
     lan: Lan
     here: Host
     peer: Host
-    told: list[frozenset[IPv4Address]] = field(default_factory=list)
+    told: list[frozenset[Address]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.prober = Prober(
@@ -37,12 +38,12 @@ class Probing:
         )
         self.here.call(self.prober.start)
 
-    def watch(self, *addresses: IPv4Address) -> None:
+    def watch(self, *addresses: Address) -> None:
         uplink = choose_uplink(self.here.call(read_host_facts), "eth0")
         self.prober.watch(frozenset(addresses), uplink)
 
     @property
-    def silent(self) -> frozenset[IPv4Address]:
+    def silent(self) -> frozenset[Address]:
         return self.told[-1] if self.told else frozenset()
 
 
@@ -103,7 +104,7 @@ def test_promise_4_a_pulled_cable_is_no_evidence(probing: Probing) -> None:
 def test_promise_10_among_very_many_silent_hosts_each_has_its_turn(lan: Lan) -> None:
     """A site without power: the last host of it is found as surely as the first."""
     here = lan.add("172.16.0.1/16")
-    told: list[frozenset[IPv4Address]] = []
+    told: list[frozenset[Address]] = []
     prober = Prober(told.append, attempts=3, interval_s=0.05, again_s=0.1, rate_per_s=1000)
     first = int(IPv4Address("172.16.1.0"))
     dead = frozenset(IPv4Address(first + number) for number in range(600))

@@ -13,6 +13,7 @@ from agent.leases import wire
 from agent.leases.fold import Records
 from agent.leases.keys import Keys
 from agent.leases.kv import Event, Record
+from agent.model.family import within
 
 pytestmark = pytest.mark.property
 
@@ -82,7 +83,7 @@ def test_promise_4_and_8_no_record_costs_another_or_gets_out_of_the_mesh(
     if config is None:
         assert expected[0] in view.leases
     for lease in view.leases:
-        assert lease.subnet.subnet_of(used.cidr)
+        assert within(lease.subnet, used.cidr)
         assert lease.node_address not in used.cidr
         assert not lease.node_address.is_loopback
         assert not lease.node_address.is_multicast

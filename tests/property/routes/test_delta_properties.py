@@ -24,6 +24,7 @@ from agent.mesh.plan import (
 )
 from agent.mesh.world import World, peers_by_subnet, route_key
 from agent.model import HostFacts, HostId, Lease, MeshConfig, Route, Uplink
+from agent.model.family import Address, Network
 from agent.sharedmap import SharedMap
 
 pytestmark = pytest.mark.property
@@ -84,17 +85,15 @@ class Machine(RuleBasedStateMachine):
     # --- the world
 
     @rule(subnet=subnets, address=addresses, backend=st.sampled_from(["host-gw", "vxlan"]))
-    def peer_appears_or_changes(
-        self, subnet: IPv4Network, address: IPv4Address, backend: str
-    ) -> None:
+    def peer_appears_or_changes(self, subnet: Network, address: Address, backend: str) -> None:
         peer = Lease(subnet=subnet, node_address=address, backend=backend)
         self._peers_are(SharedMap(self.world.peers).changed({subnet: peer}))
 
     @rule(subnet=subnets)
-    def peer_goes(self, subnet: IPv4Network) -> None:
+    def peer_goes(self, subnet: Network) -> None:
         self._peers_are(SharedMap(self.world.peers).changed({subnet: None}))
 
-    def _peers_are(self, peers: Mapping[IPv4Network, Lease]) -> None:
+    def _peers_are(self, peers: Mapping[Network, Lease]) -> None:
         self.world = replace(self.world, peers=peers)
         self.delta.world_changed(self.world)
 
@@ -103,7 +102,7 @@ class Machine(RuleBasedStateMachine):
         dead=st.frozensets(subnets, max_size=2),
     )
     def view_changes(
-        self, changes: dict[IPv4Network, IPv4Address | None], dead: frozenset[IPv4Network]
+        self, changes: dict[Network, Address | None], dead: frozenset[Network]
     ) -> None:
         """A new world with a few other peers; the delta finds out which."""
         peers = dict(self.world.peers)
@@ -127,7 +126,7 @@ class Machine(RuleBasedStateMachine):
         uplink: Uplink | None,
         complete: bool,
         config: MeshConfig | None,
-        dead: frozenset[IPv4Network],
+        dead: frozenset[Network],
         host: HostFacts | None,
     ) -> None:
         self.world = replace(
@@ -156,7 +155,7 @@ class Machine(RuleBasedStateMachine):
         tos=st.sampled_from([0, 0, 0, 16]),
     )
     def somebody_replaces(
-        self, subnet: IPv4Network, address: IPv4Address, protocol: int, metric: int, tos: int
+        self, subnet: Network, address: Address, protocol: int, metric: int, tos: int
     ) -> None:
         route = Route(
             destination=subnet, gateway=address, oif=2, protocol=protocol, metric=metric, tos=tos
@@ -180,7 +179,7 @@ class Machine(RuleBasedStateMachine):
         self.delta.observed(RouteChange(route=route, gone=True))
 
     @rule(subnet=subnets, address=addresses, protocol=st.sampled_from([140, 186]))
-    def somebody_appends(self, subnet: IPv4Network, address: IPv4Address, protocol: int) -> None:
+    def somebody_appends(self, subnet: Network, address: Address, protocol: int) -> None:
         route = Route(destination=subnet, gateway=address, oif=2, protocol=protocol)
         if route not in self.kernel:
             self.kernel.append(route)
@@ -188,9 +187,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(route.protocol == 140 for route in self.kernel))
     @rule(data=st.data(), address=addresses, metric=st.sampled_from([0, 9, 100]))
-    def a_rival_comes_after_ours(
-        self, data: st.DataObject, address: IPv4Address, metric: int
-    ) -> None:
+    def a_rival_comes_after_ours(self, data: st.DataObject, address: Address, metric: int) -> None:
         ours = data.draw(st.sampled_from([each for each in self.kernel if each.protocol == 140]))
         rival = replace(ours, kind="unicast", gateway=address, oif=2, protocol=186, metric=metric)
         if rival not in self.kernel:
@@ -217,7 +214,7 @@ class Machine(RuleBasedStateMachine):
         gone=st.booleans(),
     )
     def changes_are_missed_and_listed_later(
-        self, subnet: IPv4Network, address: IPv4Address, protocol: int, metric: int, gone: bool
+        self, subnet: Network, address: Address, protocol: int, metric: int, gone: bool
     ) -> None:
         if gone:
             self.kernel = [route for route in self.kernel if route.destination != subnet]

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from agent.mesh.liveness import Lapsed, lapsed_leases
 from agent.model import DockerState, Heartbeat, HostId, Lease, Leases, View
+from agent.model.family import Network
 from agent.sharedmap import SharedMap
 
 pytestmark = pytest.mark.property
 
 OWN = HostId("0" * 32)
 HOSTS = [HostId(f"{number:032x}") for number in range(5)]
-SUBNETS = [IPv4Network(f"10.{64 + number}.0.0/16") for number in range(6)]
+SUBNETS: list[Network] = [IPv4Network(f"10.{64 + number}.0.0/16") for number in range(6)]
 
 owners = st.dictionaries(st.sampled_from(SUBNETS), st.none() | st.sampled_from(HOSTS))
 alive = st.frozensets(st.sampled_from(HOSTS))
@@ -37,7 +38,7 @@ def beat(host: HostId) -> Heartbeat:
 
 
 @functools.cache
-def lease(subnet: IPv4Network, host: HostId | None) -> Lease:
+def lease(subnet: Network, host: HostId | None) -> Lease:
     """The same object each time: what stays is shared, as the fold does it."""
     address = IPv4Address("192.0.2.1")
     return Lease(subnet=subnet, node_address=address, backend="host-gw", host_id=host)
@@ -54,7 +55,7 @@ BEATS = {host: beat(host) for host in HOSTS}
     )
 )
 def test_the_short_way_equals_the_full_one(
-    history: list[tuple[dict[IPv4Network, HostId | None], frozenset[HostId], bool]],
+    history: list[tuple[dict[Network, HostId | None], frozenset[HostId], bool]],
 ) -> None:
     leases = Leases()
     beats: SharedMap[HostId, Heartbeat] = SharedMap()

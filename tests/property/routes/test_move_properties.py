@@ -14,6 +14,7 @@ from agent.mesh.firewall import desired_firewall
 from agent.mesh.reconfigure import ConfigWish, left_behind, wished_config
 from agent.mesh.world import World, peers_by_subnet
 from agent.model import DockerNetwork, HostId, Lease, MeshConfig, Uplink
+from agent.model.family import Address, Network, within
 
 pytestmark = pytest.mark.property
 
@@ -54,7 +55,7 @@ gateways = st.one_of(
 peers = st.lists(st.tuples(subnets, gateways), max_size=8)
 
 
-def lease(subnet: IPv4Network, address: IPv4Address, host: str | None = None) -> Lease:
+def lease(subnet: Network, address: Address, host: str | None = None) -> Lease:
     return Lease(
         subnet=subnet,
         node_address=address,
@@ -65,7 +66,7 @@ def lease(subnet: IPv4Network, address: IPv4Address, host: str | None = None) ->
 
 @given(peers)
 def test_promise_8_no_route_leaves_the_two_cidrs(
-    found: list[tuple[IPv4Network, IPv4Address]],
+    found: list[tuple[Network, Address]],
 ) -> None:
     own = lease(IPv4Network("10.33.0.0/16"), UPLINK.node_address, ME)
     former = lease(IPv4Network("10.65.0.0/16"), UPLINK.node_address, ME)
@@ -81,7 +82,7 @@ def test_promise_8_no_route_leaves_the_two_cidrs(
     aggregates = {each.destination for each in desired.routes.values() if each.gateway is None}
     assert {OLD, NEW} <= aggregates
     for route in desired.routes.values():
-        assert route.destination.subnet_of(OLD) or route.destination.subnet_of(NEW)
+        assert within(route.destination, OLD) or within(route.destination, NEW)
         if route.gateway is not None:
             assert route.destination not in (OLD, NEW)
             assert route.gateway not in OLD
@@ -90,7 +91,7 @@ def test_promise_8_no_route_leaves_the_two_cidrs(
 
 
 @given(st.lists(subnets, max_size=6))
-def test_promises_5_and_8_no_rule_opens_more_than_the_two_cidrs(found: list[IPv4Network]) -> None:
+def test_promises_5_and_8_no_rule_opens_more_than_the_two_cidrs(found: list[Network]) -> None:
     own, former = IPv4Network("10.33.0.0/16"), IPv4Network("10.65.0.0/16")
     networks = [
         DockerNetwork(id=str(n), name=f"n{n}", bridge=f"br-{n}", subnet=subnet)
@@ -106,7 +107,7 @@ def test_promises_5_and_8_no_rule_opens_more_than_the_two_cidrs(found: list[IPv4
         networks=networks,
     )
     for network in wants.networks:
-        assert network.subnet.subnet_of(own) or network.subnet.subnet_of(former)
+        assert within(network.subnet, own) or within(network.subnet, former)
     chains = our_chains(wants)
     senders = chains["raw"]["HOSTMESH-SENDERS"]
     assert not any("ACCEPT" in words.split() for words in senders), "it only closes"
@@ -122,7 +123,7 @@ def test_promises_5_and_8_no_rule_opens_more_than_the_two_cidrs(found: list[IPv4
         for option in ("-s", "-d"):
             if option in words:
                 named = IPv4Network(words[words.index(option) + 1])
-                assert named.subnet_of(OLD) or named.subnet_of(NEW)
+                assert within(named, OLD) or within(named, NEW)
     post = " ".join(chains["nat"]["HOSTMESH-POSTROUTING"])
     for source in (own, former):
         for dest in (OLD, NEW):
@@ -138,7 +139,7 @@ cidrs = st.builds(
 
 @given(st.lists(st.tuples(cidrs, st.booleans(), st.integers(16, 22)), max_size=5))
 def test_promise_3_nothing_leaves_the_mesh_while_it_moves(
-    steps: list[tuple[IPv4Network, bool, int]],
+    steps: list[tuple[Network, bool, int]],
 ) -> None:
     """However often the operator changes his mind, what was in the mesh stays in until finish."""
     config = MeshConfig(
@@ -149,7 +150,7 @@ def test_promise_3_nothing_leaves_the_mesh_while_it_moves(
     )
     for cidr, enlarge, length in steps:
         before = config
-        if not enlarge or before.cidr.subnet_of(cidr):
+        if not enlarge or within(before.cidr, cidr):
             config = wished_config(
                 before, ConfigWish(cidr=cidr, subnet_len=length, move=not enlarge)
             )

@@ -34,6 +34,7 @@ from agent.docker.store import DaemonJsonStore
 from agent.docker.wants import wants_of
 from agent.errors import DockerError
 from agent.model import DockerFacts, DockerNetwork
+from agent.model.family import Interface, Network
 from agent.settings import DockerSettings
 
 WANTS = wants_of(IPv4Network("10.64.0.0/16"), 1500)
@@ -52,8 +53,8 @@ class World:
     live_restore: bool = False
     up: bool = True
     kind: EngineKind = EngineKind.DOCKER
-    bip: IPv4Interface = OLD
-    pools: tuple[tuple[IPv4Network, int], ...] = ()
+    bip: Interface = OLD
+    pools: tuple[tuple[Network, int], ...] = ()
     mtu: int = 1500
     networks: tuple[DockerNetwork, ...] = ()
     breaks: Callable[[dict[str, object]], str] = lambda _: ""
@@ -143,7 +144,7 @@ class FakeEngine(Engine):
     def create_bridge(
         self,
         name: str,
-        subnet: IPv4Network,
+        subnet: Network,
         *,
         options: Mapping[str, str],
         labels: Mapping[str, str],

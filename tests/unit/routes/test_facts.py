@@ -12,6 +12,7 @@ from agent.kernel.facts import PathTo, choose_uplink
 from agent.kernel.sysctl import Sysctls
 from agent.mesh.overlap import host_overlaps, networks_in_use
 from agent.model import DockerFacts, DockerNetwork, HostFacts, Lease, Link, Route, Uplink
+from agent.model.family import Address
 
 pytestmark = pytest.mark.unit
 
@@ -48,7 +49,7 @@ FACTS = HostFacts(
 )
 
 
-def no_path(_: IPv4Address) -> PathTo:
+def no_path(_: Address) -> PathTo:
     raise AssertionError("not to be asked")
 
 
@@ -78,9 +79,9 @@ def test_by_cidr_takes_the_address_in_it() -> None:
 
 
 def test_by_route_to_an_address() -> None:
-    asked: list[IPv4Address] = []
+    asked: list[Address] = []
 
-    def lookup(address: IPv4Address) -> PathTo:
+    def lookup(address: Address) -> PathTo:
         asked.append(address)
         return PathTo(link_index=2, source=IPv4Address("192.0.2.2"))
 
