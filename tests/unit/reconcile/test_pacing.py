@@ -3,55 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from agent.errors import KernelError
-from agent.mesh.delta import RouteChange
-from agent.mesh.pacing import Pacer
-from agent.mesh.plan import Operation, OperationKind, OperationResult, Reason, RoutePlan
-from agent.model import Route
+from agent.reconcile.objects import Change, Operation, OperationKind, Reason, Result
+from agent.reconcile.pacing import Pacer
+from tests.property.reconcile.things import FOREIGN, KIND, Thing
 
 pytestmark = pytest.mark.unit
 
-A = Route(destination=IPv4Network("10.65.0.0/16"), gateway=IPv4Address("192.0.2.11"), protocol=140)
-B = replace(A, destination=IPv4Network("10.66.0.0/16"))
+A = Thing("a", "one")
+B = Thing("b", "one")
+
+Operations = tuple[Operation[Thing], ...]
 
 
-def plan(*routes: Route, reason: Reason = Reason.MODIFIED) -> RoutePlan:
-    return RoutePlan(
-        operations=tuple(Operation(OperationKind.REPLACE, route, reason) for route in routes)
-    )
+def plan(*things: Thing, reason: Reason = Reason.MODIFIED) -> Operations:
+    return tuple(Operation(OperationKind.REPLACE, thing, reason) for thing in things)
 
 
-def succeed(pacer: Pacer, what: RoutePlan, now_s: float) -> int:
+def succeed(pacer: Pacer[Thing], what: Operations, now_s: float) -> int:
     """Carry out what is allowed; how much that was."""
     allowed, _ = pacer.allow(what, now_s)
-    pacer.done([OperationResult(each) for each in allowed.operations], now_s)
-    return len(allowed.operations)
+    pacer.done([Result(each) for each in allowed], now_s)
+    return len(allowed)
 
 
-def fail(pacer: Pacer, what: RoutePlan, now_s: float) -> int:
+def fail(pacer: Pacer[Thing], what: Operations, now_s: float) -> int:
     allowed, _ = pacer.allow(what, now_s)
-    pacer.done([OperationResult(e, KernelError("refused")) for e in allowed.operations], now_s)
-    return len(allowed.operations)
+    pacer.done([Result(e, KernelError("refused")) for e in allowed], now_s)
+    return len(allowed)
 
 
 def test_promise_10_a_failing_route_backs_off_alone() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     tries = sum(fail(pacer, plan(A), now_s) for now_s in range(600))
     assert 10 <= tries <= 20
     assert succeed(pacer, plan(A, B), 600) in (1, 2)
-    assert [each.name for each in pacer.conditions()] == ["route-refused"] or not pacer.conditions()
+    assert [each.name for each in pacer.conditions()] == ["thing-refused"] or not pacer.conditions()
 
 
 def test_promise_10_what_failed_together_is_tried_together_and_told_in_few_words() -> None:
     """All routes of a large mesh while the uplink is down."""
     jitter = iter([0.8, 1.2, 0.9, 1.1] * 2000)
-    pacer = Pacer(jitter=lambda: next(jitter))
-    first = int(IPv4Address("10.64.0.0"))
-    many = plan(*(replace(A, destination=IPv4Network((first + 256 * n, 24))) for n in range(1000)))
+    pacer = Pacer(KIND, jitter=lambda: next(jitter))
+    many = plan(*(replace(A, place=str(n)) for n in range(1000)))
     tries, now_s = 0, 0.0
     while now_s < 300:
         assert fail(pacer, many, now_s) == 1000
@@ -63,16 +60,16 @@ def test_promise_10_what_failed_together_is_tried_together_and_told_in_few_words
 
 
 def test_the_next_due_time_is_told() -> None:
-    pacer = Pacer(jitter=lambda: 1.2)
+    pacer = Pacer(KIND, jitter=lambda: 1.2)
     fail(pacer, plan(A), 100)
     allowed, next_s = pacer.allow(plan(A, B), 100.5)
-    assert [each.route for each in allowed.operations] == [B]
+    assert [each.object for each in allowed] == [B]
     assert next_s == pytest.approx(101.2)
     assert pacer.allow(plan(A), 101.3)[1] is None
 
 
 def test_success_ends_the_back_off() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     fail(pacer, plan(A), 0)
     assert pacer.conditions()
     succeed(pacer, plan(A), 2)
@@ -81,78 +78,78 @@ def test_success_ends_the_back_off() -> None:
 
 
 def test_drift_now_and_then_is_repaired_at_once_for_ever() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     assert all(succeed(pacer, plan(A), now_s) == 1 for now_s in range(0, 600, 5))
     assert pacer.conditions() == ()
 
 
 def test_promise_10_a_fight_is_damped_and_named() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     repairs = 0
     for tick in range(6000):  # ten minutes, ten times a second
         now_s = tick / 10
         done = succeed(pacer, plan(A), now_s)
         repairs += done
         if done:
-            pacer.observed(RouteChange(route=replace(A, protocol=186), replaced=True))
+            pacer.observed(Change(object=replace(A, writer=FOREIGN), replaced=True))
     assert repairs < 40
     (condition,) = pacer.conditions()
-    assert condition.name == "route-fight"
-    assert "bgp (186)" in condition.cause
+    assert condition.name == "thing-fight"
+    assert "writer 186" in condition.cause
 
 
 def test_a_fight_over_one_route_delays_no_other() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     for tick in range(20):
         succeed(pacer, plan(A), tick / 10)
     assert succeed(pacer, plan(A, B), 2.1) == 1
 
 
 def test_a_fight_that_ended_is_forgotten() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     for tick in range(20):
         succeed(pacer, plan(A), tick / 10)
     assert pacer.conditions()
-    pacer.allow(RoutePlan(), 200)
+    pacer.allow((), 200)
     assert pacer.conditions() == ()
     assert succeed(pacer, plan(A), 201) == 1
 
 
 def test_new_gateways_of_a_peer_are_no_fight() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     for tick in range(50):
-        route = replace(A, gateway=IPv4Address(f"192.0.2.{11 + tick}"))
-        assert succeed(pacer, plan(route), tick / 10) == 1
+        thing = replace(A, target=str(tick))
+        assert succeed(pacer, plan(thing), tick / 10) == 1
 
 
 def test_a_changed_uplink_ends_the_waiting_and_not_the_growth_of_the_pauses() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     for now_s in range(70):
         fail(pacer, plan(A), now_s)
     assert fail(pacer, plan(A), 70) == 0
-    pacer.uplink_changed()
+    pacer.retry_now()
     assert fail(pacer, plan(A), 70) == 1
     assert pacer.allow(plan(A), 71)[1] == pytest.approx(70 + 60)
 
 
 def test_promise_10_one_who_keeps_putting_a_route_there_is_damped_too() -> None:
-    pacer = Pacer()
-    extra = RoutePlan(operations=(Operation(OperationKind.DELETE, A, Reason.EXTRA),))
+    pacer = Pacer(KIND)
+    extra = (Operation(OperationKind.DELETE, A, Reason.EXTRA),)
     removals = 0
     for tick in range(6000):  # ten minutes, ten times a second
-        pacer.observed(RouteChange(route=A))
+        pacer.observed(Change(object=A))
         removals += succeed(pacer, extra, tick / 10)
         pacer.conditions(wanted=[])
     assert removals < 40
     (condition,) = pacer.conditions(wanted=[])
-    assert condition.name == "route-fight"
+    assert condition.name == "thing-fight"
     assert "our own" in condition.cause
     assert "removed" in condition.cause
 
 
 def test_a_lease_that_comes_and_goes_is_no_fight() -> None:
-    pacer = Pacer()
-    gone = RoutePlan(operations=(Operation(OperationKind.DELETE, A, Reason.EXTRA),))
+    pacer = Pacer(KIND)
+    gone = (Operation(OperationKind.DELETE, A, Reason.EXTRA),)
     for tick in range(50):
         assert succeed(pacer, plan(A, reason=Reason.MISSING), tick / 10) == 1
         assert succeed(pacer, gone, tick / 10) == 1
@@ -160,9 +157,9 @@ def test_a_lease_that_comes_and_goes_is_no_fight() -> None:
 
 def test_promise_10_a_rival_of_another_metric_that_comes_and_goes_is_a_fight_and_named() -> None:
     """Ours is put back at a pace; it gives way at once all the same."""
-    pacer = Pacer()
-    rival = replace(A, gateway=IPv4Address("192.0.2.77"), protocol=186, metric=9)
-    gives_way = RoutePlan(operations=(Operation(OperationKind.DELETE, A, Reason.CONFLICT, rival),))
+    pacer = Pacer(KIND)
+    rival = replace(A, target="two", writer=FOREIGN, metric=9)
+    gives_way = (Operation(OperationKind.DELETE, A, Reason.CONFLICT, rival),)
     back = there = 1
     for step in range(100):
         assert not there or succeed(pacer, gives_way, step * 0.1) == 1
@@ -170,29 +167,29 @@ def test_promise_10_a_rival_of_another_metric_that_comes_and_goes_is_a_fight_and
         back += there
     assert back <= 10
     (fight,) = pacer.conditions()
-    assert "bgp (186)" in fight.cause
+    assert "writer 186" in fight.cause
 
 
 def test_a_fight_over_what_is_there_delays_no_removal_of_what_is_not_wanted() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     for tick in range(20):
         succeed(pacer, plan(A), tick / 10)
-    gone = RoutePlan(operations=(Operation(OperationKind.DELETE, A, Reason.EXTRA),))
+    gone = (Operation(OperationKind.DELETE, A, Reason.EXTRA),)
     assert succeed(pacer, gone, 2.1) == 1
 
 
 def test_promise_9_what_the_kernel_said_and_what_to_do_are_told() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     error = KernelError("not permitted", hint="the agent needs root")
-    (operation,) = plan(A).operations
-    pacer.done([OperationResult(operation, error)], 0)
+    (operation,) = plan(A)
+    pacer.done([Result(operation, error)], 0)
     (condition,) = pacer.conditions()
     assert condition.cause == "not permitted"
     assert condition.hint.startswith("the agent needs root; ")
 
 
 def test_link_flaps_are_no_fight() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     for tick in range(50):
         pacer.links_changed()
         assert succeed(pacer, plan(A), tick / 10) == 1
@@ -200,10 +197,10 @@ def test_link_flaps_are_no_fight() -> None:
 
 def test_one_who_writes_as_us_or_only_deletes_is_named_so() -> None:
     for change, words in (
-        (RouteChange(route=A, replaced=True), "our own"),
-        (RouteChange(route=A, gone=True), "no trace"),
+        (Change(object=A, replaced=True), "our own"),
+        (Change(object=A, gone=True), "no trace"),
     ):
-        pacer = Pacer()
+        pacer = Pacer(KIND)
         for tick in range(20):
             succeed(pacer, plan(A), tick / 10)
             pacer.observed(change)
@@ -211,22 +208,22 @@ def test_one_who_writes_as_us_or_only_deletes_is_named_so() -> None:
 
 
 def test_promise_10_who_wrote_once_is_forgotten_with_what_was_repaired() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     succeed(pacer, plan(A, B, reason=Reason.MISSING), 0)
-    for route in (A, B):
-        pacer.observed(RouteChange(route=replace(route, protocol=186)))
+    for thing in (A, B):
+        pacer.observed(Change(object=replace(thing, writer=FOREIGN)))
     for tick in range(20):
         succeed(pacer, plan(A), tick / 10)
     assert len(pacer._writers) == 2
     pacer.allow(plan(A), 13)
-    assert [key.destination for key in pacer._writers] == [A.destination], "the fight stands"
-    assert "bgp" in pacer.conditions()[0].cause
+    assert list(pacer._writers) == [A.key], "the fight stands"
+    assert "writer 186" in pacer.conditions()[0].cause
     pacer.allow(plan(A), 200)
     pacer.allow(plan(A), 202)
     assert pacer._writers == {}
 
 
 def test_what_is_no_longer_wanted_has_no_condition() -> None:
-    pacer = Pacer()
+    pacer = Pacer(KIND)
     fail(pacer, plan(A), 0)
     assert pacer.conditions(wanted=[]) == ()
