@@ -13,6 +13,7 @@ from agent.daemon.connection import Routes, Text
 from agent.daemon.documents import leases_document
 from agent.daemon.freshness import Freshness
 from agent.daemon.history import events_document
+from agent.daemon.inbox import Inbox
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.loop import Loop
 from agent.daemon.membership import Done, Leaver
@@ -61,6 +62,7 @@ class Answers:
     def __init__(
         self,
         *,
+        inbox: Inbox,
         loop: Loop,
         kernel: KernelPass,
         conditions: ConditionRegistry,
@@ -74,6 +76,7 @@ class Answers:
         observer: Observer,
         restart_docker: Callable[[bool, bool], ConfiguratorReport],
     ) -> None:
+        self._inbox = inbox
         self._loop = loop
         self._kernel = kernel
         self._conditions = conditions
@@ -191,7 +194,7 @@ class Answers:
 
     def diff(self) -> Document:
         """``GET /v1/diff``: what the next pass would do."""
-        return self._loop.ask(self._diff)
+        return self._inbox.ask(self._diff)
 
     def _diff(self) -> Document:
         world = self._loop.world()
@@ -228,7 +231,7 @@ class Answers:
 
     def route_list(self) -> Document:
         """``GET /v1/routes``: the mesh's routes on this host, wanted or there."""
-        return self._loop.ask(self._route_list)
+        return self._inbox.ask(self._route_list)
 
     def _route_list(self) -> Document:
         world = self._loop.world()
@@ -247,7 +250,7 @@ class Answers:
 
     def firewall(self) -> Document:
         """``GET /v1/firewall``."""
-        return self._loop.ask(self._firewall)
+        return self._inbox.ask(self._firewall)
 
     def _firewall(self) -> Document:
         world = self._loop.world()
@@ -258,7 +261,7 @@ class Answers:
     def health(self) -> tuple[int, Document]:
         """``GET /healthz``: the loop turns."""
         try:
-            self._loop.ask(dict, timeout_s=_UNHEALTHY_S / 6)
+            self._inbox.ask(dict, timeout_s=_UNHEALTHY_S / 6)
         except HostmeshError as error:
             return HTTPStatus.SERVICE_UNAVAILABLE, {"healthy": False, "reason": error.message}
         return HTTPStatus.OK, {"healthy": True}
@@ -273,7 +276,7 @@ class Answers:
     def leave(self, body: Document) -> Document:
         """``POST /v1/leave``."""
         outcome = self._leaver.leave(force=body.get("force") is True)
-        self._loop.ask(dict)  # which has the loop tell what is left over
+        self._inbox.ask(dict)  # which has the loop tell what is left over
         return outcome.document()
 
     def join(self, _body: Document) -> Document:
@@ -287,7 +290,7 @@ class Answers:
     def _save_copy(self) -> tuple[str, ...]:
         """Wait until the host's own copy of what is believed now lasts through a power cut."""
         try:
-            self._loop.ask(self._loop.copy_written).result(_COPY_S)
+            self._inbox.ask(self._loop.copy_written).result(_COPY_S)
         except TimeoutError:
             raise CannotTell(f"no copy of the mesh is written after {_COPY_S:g} s") from None
         return ()
@@ -295,14 +298,14 @@ class Answers:
     def accept(self, _body: Document) -> Document:
         """``POST /v1/etcd/accept``."""
         outcome = Done()
-        if self._loop.ask(self._loop.accept, is_waiting=asker.current()):
+        if self._inbox.ask(self._loop.accept, is_waiting=asker.current()):
             outcome.done.append("what etcd says now is believed")
             outcome.attempt("the alarm returns if this host restarts now", self._save_copy)
         return outcome.document()
 
     def reload(self, _body: Document) -> Document:
         """``POST /v1/reload``: the settings, refused whole with the reason if they are wrong."""
-        return outcome(self._loop.ask(self._loop.reload, is_waiting=asker.current()))
+        return outcome(self._inbox.ask(self._loop.reload, is_waiting=asker.current()))
 
     def docker(self) -> Document:
         """``GET /v1/docker``: what waits for a restart, and what that would do to containers."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -22,7 +23,6 @@ from agent.daemon.events import (
     ConditionsFound,
     ContactChanged,
     DockerReported,
-    Event,
     HostsSilent,
     KernelChanged,
     LeaseChanged,
@@ -34,6 +34,7 @@ from agent.daemon.events import (
 from agent.daemon.finding import Finding
 from agent.daemon.hostbounds import HostBounds
 from agent.daemon.hostlock import HostLock
+from agent.daemon.inbox import Inbox
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known, former_lease
 from agent.daemon.loop import Loop
@@ -101,6 +102,7 @@ class HostAgent:
         self._log = structlog.get_logger("agent")
         self._lock = HostLock(settings.agent.run_dir, "hostmesh-agent")
         self._state = StateFile(settings.agent.state_dir)
+        self._inbox = Inbox()
         self._host_id = host_id(read_machine_id())
         self._boot_id = read_boot_id()
         name = host_name(settings)
@@ -113,7 +115,7 @@ class HostAgent:
         self._finding = Finding(
             settings,
             client=self._client,
-            post=self._post,
+            post=self._inbox.post,
         )
         self._bounds = HostBounds(
             self._registry,
@@ -124,13 +126,11 @@ class HostAgent:
         if self._copy is not None:
             self._client.clusters.pin(self._copy.view.cluster_id)
         self._survey = Survey(
-            self._client, lambda found: self._loop.post(ConditionsFound("endpoints", found))
+            self._client, self._inbox.poster(partial(ConditionsFound, "endpoints"))
         )
         self._docker_room = docker_room(settings, self._client, self._host_id)
         self._keeper = self._make_keeper()
-        self._docker = self._docker_room.worker(
-            lambda report: self._loop.post(DockerReported(report))
-        )
+        self._docker = self._docker_room.worker(self._inbox.poster(DockerReported))
         self._kernel = kernel_pass(settings, self._state)
         self._tell_of_copy()
         self._leaving = self._leaver()
@@ -139,9 +139,9 @@ class HostAgent:
         self._directory = self._make_directory()
         self._monitor = Monitor(self._on_kernel, own_ports=lambda: self._kernel.routing.port_ids)
         self._watch_range(self._loop.snapshot.known)
-        self._prober = Prober(lambda addresses: self._loop.post(HostsSilent(addresses)))
+        self._prober = Prober(self._inbox.poster(HostsSilent))
         self._rule_monitor = RuleMonitor(
-            lambda event: self._loop.post(RulesWritten(event.by)), own_pids=self._kernel.own_pids
+            lambda event: self._inbox.post(RulesWritten(event.by)), own_pids=self._kernel.own_pids
         )
         self._control = self._make_control(name)
 
@@ -155,12 +155,10 @@ class HostAgent:
             left=self._state.left,
         )
         self._observer.happened("agent-started", f"hostmesh-agent {__version__} started")
-        threading.excepthook = Mishaps(
-            lambda found: self._loop.post(ConditionsFound("threads", found))
-        )
+        threading.excepthook = Mishaps(self._inbox.poster(partial(ConditionsFound, "threads")))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGHUP, lambda _number, _frame: self._loop.post(Reload()))
+        signal.signal(signal.SIGHUP, lambda _number, _frame: self._inbox.post(Reload()))
         with suppress(KernelError):  # the loop's first look reports it
             self._bounds.with_needed(read_host_facts(self._settings.routes.protocol))
         # The monitor subscribes before the loop's first look: nothing falls between the two.
@@ -216,18 +214,15 @@ class HostAgent:
     def _look_again(self) -> None:
         self._directory.look_again()
 
-    def _post(self, event: Event) -> None:
-        self._loop.post(event)
-
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._loop.post(Stop())
+        self._inbox.post(Stop())
 
     def _on_kernel(self, event: KernelEvent) -> None:
         """Called on the monitor's thread."""
         if event.neighbours:
             self._prober.hurry(frozenset(change.address for change in event.neighbours))
         if event.concerns_routes:
-            self._loop.post(KernelChanged(event))
+            self._inbox.post(KernelChanged(event))
 
     def _watch_range(self, known: Known) -> None:
         self._bounds.follow(known)
@@ -305,6 +300,7 @@ class HostAgent:
             finish_leave=Unfinished(self._state, self._leaving).step,
         )
         return Loop(
+            inbox=self._inbox,
             settings=settings,
             rooms=rooms,
             known=self._first_known(),
@@ -330,6 +326,7 @@ class HostAgent:
 
     def _make_control(self, name: str) -> ControlServer:
         answers = Answers(
+            inbox=self._inbox,
             loop=self._loop,
             kernel=self._kernel,
             conditions=self._conditions,
@@ -357,18 +354,18 @@ class HostAgent:
             boot_id=self._boot_id,
             agent_version=__version__,
             settings=self._settings.lease,
-            on_lease=lambda *held: self._loop.post(LeaseChanged(*held)),
+            on_lease=self._inbox.poster(LeaseChanged),
             may_leave=self._docker_room.may_restart,
             earlier_life=EarlierLife(lambda: self._loop.snapshot.known, nobody_answers),
         )
 
     def _make_directory(self) -> Directory:
         def on_problem(problem: EtcdError | None, _last_contact_s: float) -> None:
-            self._loop.post(ContactChanged(problem))
+            self._inbox.post(ContactChanged(problem))
 
         return Directory(
             self._registry,
-            on_view=lambda view: self._loop.post(ViewSeen(view)),
+            on_view=self._inbox.poster(ViewSeen),
             on_problem=on_problem,
             last_view=self._copy.view if self._copy else None,
         )
@@ -397,10 +394,10 @@ class HostAgent:
         return Leaver(
             state=self._state,
             release=lambda: release_lease(self._registry, self._host_id, self._boot_id),
-            remove=lambda: self._loop.ask(self._loop.remove_all),
+            remove=lambda: self._inbox.ask(self._loop.remove_all),
             restore=restore,
             forget=self._copy_file.forget,
-            follow=lambda remember, *, left: self._loop.ask(
+            follow=lambda remember, *, left: self._inbox.ask(
                 lambda: self._loop.set_left(remember, left=left), is_waiting=asker.current()
             ),
         )

@@ -1,14 +1,14 @@
-"""What threads tell the loop. Small, frozen, posted to one queue; only the loop acts on them."""
+"""What threads tell the loop. Small, frozen, posted to the inbox; only the loop acts on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, Self, TypeVar
 
 from agent.asker import GoesOn, IsWaiting, Order, Withdrawn, always
 from agent.docker.report import ConfiguratorReport
-from agent.errors import CannotTell, EtcdError
+from agent.errors import CannotTell, EtcdError, HostmeshError
 from agent.kernel.monitor import KernelEvent
 from agent.model import Condition, Lease, View
 from agent.model.family import Address
@@ -30,22 +30,47 @@ __all__ = [
 ]
 
 
+class Event:
+    """Something that happened. The newest of a kind takes the place of one that still waits."""
+
+    __slots__ = ()
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Return what events must have in common for one to take the place of the other."""
+        return (type(self),)
+
+    def after(self, earlier: Self) -> Self:
+        """Return the one event that stands for ``earlier`` and this one."""
+        del earlier
+        return self
+
+
 @dataclass(frozen=True, slots=True)
-class ViewSeen:
+class ViewSeen(Event):
     """A complete view of etcd, newer than the last."""
 
     view: View
 
 
 @dataclass(frozen=True, slots=True)
-class ContactChanged:
-    """Contact with etcd was lost (why) or regained (None)."""
+class ContactChanged(Event):
+    """Contact with etcd was lost (why) or regained (None).
+
+    Attributes:
+        was_lost: Contact was lost before it was regained, and that was not acted on.
+    """
 
     problem: EtcdError | None
+    was_lost: bool = False
+
+    def after(self, earlier: Self) -> Self:
+        """Keep that contact was lost in between: etcd may be another than before."""
+        return replace(self, was_lost=earlier.was_lost or earlier.problem is not None)
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseChanged:
+class LeaseChanged(Event):
     """What this host owns now, and what the keeper has to say about it."""
 
     lease: Lease | None
@@ -54,14 +79,18 @@ class LeaseChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class KernelChanged:
+class KernelChanged(Event):
     """Links, addresses or routes changed; by whom is found out by comparing."""
 
     event: KernelEvent
 
+    def after(self, earlier: Self) -> Self:
+        """Join the changes of both; too many of them become a ``resync``."""
+        return replace(self, event=self.event.after(earlier.event))
+
 
 @dataclass(frozen=True, slots=True)
-class RulesWritten:
+class RulesWritten(Event):
     """Somebody else wrote firewall rules.
 
     Attributes:
@@ -70,41 +99,55 @@ class RulesWritten:
 
     by: tuple[str, ...] = ()
 
+    def after(self, earlier: Self) -> Self:
+        """Keep the programs that wrote last, as far as the kernel named any."""
+        return self if self.by else earlier
+
 
 @dataclass(frozen=True, slots=True)
-class EndpointFound:
+class EndpointFound(Event):
     """The address of the etcd endpoint became known or changed: the uplink may follow."""
 
 
 @dataclass(frozen=True, slots=True)
-class ConditionsFound:
+class ConditionsFound(Event):
     """All that a part outside the loop has to tell the operator now; all of it, each time."""
 
     source: str
     conditions: tuple[Condition, ...]
 
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Each source replaces only its own."""
+        return ConditionsFound, self.source
+
 
 @dataclass(frozen=True, slots=True)
-class DockerReported:
+class DockerReported(Event):
     """What the Docker worker found or did."""
 
     report: ConfiguratorReport
 
+    def after(self, earlier: Self) -> Self:
+        """Keep that Docker was restarted."""
+        restarted = self.report.restarted or earlier.report.restarted
+        return replace(self, report=replace(self.report, restarted=restarted))
+
 
 @dataclass(frozen=True, slots=True)
-class HostsSilent:
+class HostsSilent(Event):
     """The node addresses that were probed and do not answer; all of them, each time."""
 
     addresses: frozenset[Address]
 
 
 @dataclass(frozen=True, slots=True)
-class Reload:
+class Reload(Event):
     """SIGHUP: read the settings again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Event):
     """SIGTERM or SIGINT: leave the loop; the data path stays (promise 3)."""
 
 
@@ -113,7 +156,7 @@ _FINISH_S = 120.0
 """What has begun is waited for longer: a leave of several steps is not cut in two."""
 
 
-class Command(Generic[_Answer]):
+class Command(Event, Generic[_Answer]):
     """Something another thread asks the loop to do, with a place for the answer.
 
     Args:
@@ -127,6 +170,10 @@ class Command(Generic[_Answer]):
     def execute(self) -> None:
         """Run it, in the loop's thread, and wake the asker."""
         self._order.carry_out()
+
+    def refuse(self, why: HostmeshError) -> None:
+        """Answer with ``why`` instead of running it."""
+        self._order.refuse(why)
 
     def wait(self, timeout_s: float) -> _Answer:
         """The answer.
@@ -147,19 +194,3 @@ class Command(Generic[_Answer]):
                 "the agent has begun this, is not done yet and goes on with it",
                 hint="agentctl status and agentctl events show when it is done",
             ) from error
-
-
-Event = (
-    ViewSeen
-    | ContactChanged
-    | LeaseChanged
-    | KernelChanged
-    | RulesWritten
-    | EndpointFound
-    | ConditionsFound
-    | DockerReported
-    | HostsSilent
-    | Reload
-    | Stop
-    | Command[Any]
-)

@@ -9,16 +9,14 @@ comparing what should be with what is. Any number of events make one pass.
 from __future__ import annotations
 
 import contextlib
-import queue
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
-from agent.asker import IsWaiting, always
 from agent.daemon import viewconditions as tell
 from agent.daemon.announce import Announcer
 from agent.daemon.conditions import ConditionRegistry
@@ -40,6 +38,7 @@ from agent.daemon.events import (
 )
 from agent.daemon.grace import CALM, SWEEP, Grace
 from agent.daemon.hostlook import HostLook, same_routes
+from agent.daemon.inbox import Inbox
 from agent.daemon.known import Known
 from agent.daemon.notify import Notifier
 from agent.daemon.reload import Change
@@ -55,12 +54,7 @@ from agent.settings import Settings
 
 __all__ = ["Loop"]
 
-_Answer = TypeVar("_Answer")
-
 _IDLE_S = 15.0
-_COMMAND_S = 30.0
-_COALESCE_S = 0.2
-"""Events that arrived during a pass are folded before the next one, for this long at most."""
 _COPY_DELAY_S = 2.0
 _RETRY_S = 2.0
 
@@ -69,6 +63,7 @@ class Loop:
     """Folds events and reconciles until told to stop.
 
     Args:
+        inbox: Where every other thread posts.
         clock: Monotonic seconds.
         wall_clock: Unix seconds, in which a lease says when it was renewed.
     """
@@ -76,6 +71,7 @@ class Loop:
     def __init__(
         self,
         *,
+        inbox: Inbox,
         settings: Settings,
         rooms: Rooms,
         known: Known,
@@ -92,7 +88,7 @@ class Loop:
         self._notifier = notifier
         self._clock = clock
         self._wall_clock = wall_clock
-        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._inbox = inbox
         self._timers = timers
         self._snapshot = Snapshot(known=known)
         self._host = HostLook(rooms.read_host)
@@ -121,32 +117,6 @@ class Loop:
     def snapshot(self) -> Snapshot:
         """The newest state, for readers in other threads."""
         return self._snapshot
-
-    def post(self, event: Event) -> None:
-        """Hand an event to the loop. Any thread, never blocks."""
-        self._queue.put(event)
-
-    def ask(
-        self,
-        run: Callable[[], _Answer],
-        timeout_s: float = _COMMAND_S,
-        *,
-        is_waiting: IsWaiting = always,
-    ) -> _Answer:
-        """Have the loop's own thread run something, and wait for what it returns.
-
-        Args:
-            run: What to run.
-            timeout_s: How long it may take to begin; it is withdrawn then.
-            is_waiting: For the first step of a client's command: whether the client is there.
-
-        Raises:
-            CannotTell: It was withdrawn, or goes on for long; the message says which.
-            HostmeshError: What ``run`` raised.
-        """
-        command = Command(run, is_waiting)
-        self.post(command)
-        return command.wait(timeout_s)
 
     def run(self) -> None:
         """Work until :class:`Stop`. The data path is left as it is (promise 3)."""
@@ -203,7 +173,7 @@ class Loop:
         """Have the host's own copy written; called through a :class:`Command`."""
         return self._copying.written(self._snapshot.known)
 
-    def _gather(self) -> list[Event]:
+    def _gather(self) -> tuple[Event, ...]:
         """Wait for an event, and take with it every event that is already here.
 
         The first event of a burst is acted on at once; the rest gather while its pass runs.
@@ -211,15 +181,7 @@ class Loop:
         wait_s = self._timers.wait_s(_IDLE_S)
         if self._notifier.watchdog_s is not None:
             wait_s = min(wait_s, self._notifier.watchdog_s / 3)
-        events: list[Event] = []
-        try:
-            events.append(self._queue.get(timeout=wait_s))
-            until_s = self._clock() + _COALESCE_S
-            while self._clock() < until_s:
-                events.append(self._queue.get_nowait())
-        except queue.Empty:
-            pass
-        return events
+        return self._inbox.take(wait_s)
 
     def _fold(self, event: Event) -> None:
         self._handlers[type(event)](event)
@@ -293,15 +255,20 @@ class Loop:
         self._stopping = True
 
     def _contact(self, event: ContactChanged) -> None:
+        if event.problem is None and event.was_lost:
+            self._contact_lost()
         if event.problem is None:
             self._grace.contact_made()
             self._update(contact_problem="")
             self._conditions.replace("etcd", ())
             return
-        believed = self._snapshot.known.believed
-        self._grace.contact_lost(followed=believed is not None and not believed.cached)
+        self._contact_lost()
         self._update(contact_problem=event.problem.message)
         self._conditions.replace("etcd", (tell.etcd_unreachable(event.problem),))
+
+    def _contact_lost(self) -> None:
+        believed = self._snapshot.known.believed
+        self._grace.contact_lost(followed=believed is not None and not believed.cached)
 
     def _lease(self, event: LeaseChanged) -> None:
         before = self._snapshot.known

@@ -98,6 +98,18 @@ class KernelEvent:
         """
         return self.resync or (by_address and bool(self.addresses)) or self.touches(links)
 
+    def after(self, earlier: KernelEvent) -> KernelEvent:
+        """Return one event for ``earlier`` and this one, of routes and what the host has."""
+        routes = earlier.routes + self.routes
+        resync = earlier.resync or self.resync or len(routes) > _ROUTES_IN_EVENT
+        return KernelEvent(
+            resync=resync,
+            links=earlier.links | self.links,
+            addresses=earlier.addresses | self.addresses,
+            ways=earlier.ways or self.ways,
+            routes=() if resync else routes,
+        )
+
     @property
     def concerns_host(self) -> bool:
         """Whether links, addresses and the choice of the uplink should be looked at again."""

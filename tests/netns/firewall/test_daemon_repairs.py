@@ -62,7 +62,7 @@ def member(
             made.joins()
             facts = DockerFacts(reachable=True, networks=(DOCKER0,), bridge=DOCKER0)
             report = ConfiguratorReport(state=DockerState.READY, facts=facts)
-            agent._loop.post(DockerReported(report))
+            agent._inbox.post(DockerReported(report))
             eventually(lambda: "-A HOSTMESH-INBOUND -d 10.64.0.0/25" in "".join(ours(host)), 20)
             yield made
     finally:

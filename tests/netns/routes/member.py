@@ -52,12 +52,12 @@ class Member:
         self.revision += 1
         leases = (self.own, *peers)
         view = View(cluster_id=1, revision=self.revision, config=CONFIG, leases=leases)
-        self.agent._loop.post(ViewSeen(view))
+        self.agent._inbox.post(ViewSeen(view))
 
     def joins(self) -> None:
-        self.agent._loop.post(ContactChanged(None))
+        self.agent._inbox.post(ContactChanged(None))
         self.etcd_tells(PEER)
-        self.agent._loop.post(LeaseChanged(self.own, ()))
+        self.agent._inbox.post(LeaseChanged(self.own, ()))
 
     def conditions(self) -> dict[str, str]:
         return {each.condition.name: each.condition.cause for each in self.agent._conditions.all()}
@@ -67,7 +67,7 @@ class Member:
         return next((each.hint for each in found if each.name == name), "")
 
     def etcd_is_away(self) -> None:
-        self.agent._loop.post(ContactChanged(EtcdUnavailable("no endpoint answers")))
+        self.agent._inbox.post(ContactChanged(EtcdUnavailable("no endpoint answers")))
 
     def diff(self) -> Mapping[str, Any]:
         """What agentctl diff is told."""
@@ -111,6 +111,6 @@ def running(agent: compose.HostAgent, host: Host) -> Iterator[threading.Thread]:
     try:
         yield loop
     finally:
-        agent._loop.post(Stop())
+        agent._inbox.post(Stop())
         loop.join(5)
         host.call(agent._stop)

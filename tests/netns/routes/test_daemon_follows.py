@@ -46,7 +46,7 @@ def agent(
     one.call(made._monitor.start)
     loop = one.thread(made._loop.run)
     yield made
-    made._loop.post(Stop())
+    made._inbox.post(Stop())
     loop.join(5)
     made._monitor.stop()
     made._client.close()
@@ -74,7 +74,7 @@ def test_a_neighbour_hurries_the_prober_and_causes_no_pass(
     agent: compose.HostAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     posted: list[Event] = []
-    monkeypatch.setattr(agent._loop, "post", posted.append)
+    monkeypatch.setattr(agent._inbox, "post", posted.append)
     suspect = IPv4Address("192.0.2.11")
     agent._prober.watch(frozenset({suspect}), None)
     agent._on_kernel(KernelEvent(neighbours=(NeighbourChange(suspect, failed=True),)))

@@ -15,7 +15,7 @@ import pytest
 
 from agent.daemon import compose, parts, routing
 from agent.daemon.events import ViewSeen
-from agent.daemon.loop import Loop
+from agent.daemon.inbox import Inbox
 from agent.daemon.state import StateFile
 from agent.errors import CannotTell
 from agent.kernel.facts import read_host_facts
@@ -52,7 +52,7 @@ def test_promise_6_a_link_that_was_down_for_long_is_served_as_soon_as_it_is_up(
 
 
 @contextmanager
-def stuck(loop: Loop) -> Iterator[None]:
+def stuck(inbox: Inbox) -> Iterator[None]:
     """Keep the loop's thread busy, and let other commands wait a moment only."""
     begun, go_on = threading.Event(), threading.Event()
 
@@ -60,12 +60,12 @@ def stuck(loop: Loop) -> Iterator[None]:
         begun.set()
         go_on.wait(20)
 
-    ask = loop.ask
+    ask = inbox.ask
     hanging = threading.Thread(target=lambda: ask(hang), daemon=True)
     hanging.start()
     assert begun.wait(20)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop, "ask", partial(ask, timeout_s=0.2))
+        patched.setattr(inbox, "ask", partial(ask, timeout_s=0.2))
         try:
             yield
         finally:
@@ -78,12 +78,12 @@ def test_promise_6_a_leave_or_join_that_is_not_begun_in_time_is_not_remembered(
 ) -> None:
     """It is reported as not done: the next start of the agent must not carry it out."""
     loop, leaver, state = member.agent._loop, member.agent._leaving, member.agent._state
-    with stuck(loop), pytest.raises(CannotTell, match="nothing was done"):
+    with stuck(member.agent._inbox), pytest.raises(CannotTell, match="nothing was done"):
         leaver.leave()
     assert not state.left
     assert not loop.snapshot.known.left
     leaver._follow(lambda: state.set_left(left=True), left=True)
-    with stuck(loop), pytest.raises(CannotTell, match="nothing was done"):
+    with stuck(member.agent._inbox), pytest.raises(CannotTell, match="nothing was done"):
         leaver.join()
     assert state.left
     assert leaver.join(), "what was not done is done when it is asked again"
@@ -95,10 +95,10 @@ def test_an_accepted_config_is_the_one_in_force(member: Member) -> None:
     """Its ranges are watched and are not refused for what they hold, before any later view."""
     other = replace(CONFIG, previous=(IPv4Network("10.128.0.0/10"),))
     view = View(cluster_id=2, revision=50, config=other, leases=(member.own, PEER))
-    member.agent._loop.post(ViewSeen(view))
+    member.agent._inbox.post(ViewSeen(view))
     eventually(lambda: "etcd-alarm" in member.conditions())
     assert member.agent._registry.bounds.in_force == CONFIG.cidrs
-    assert member.agent._loop.ask(member.agent._loop.accept)
+    assert member.agent._inbox.ask(member.agent._loop.accept)
     assert member.agent._registry.bounds.in_force == other.cidrs
 
 
@@ -208,7 +208,7 @@ def test_promise_4_an_earlier_lifes_routes_go_after_a_complete_view_and_the_grac
     member = Member(here, agent)
     with running(agent, here):
         eventually(member.is_right, 10)
-        agent._loop.ask(agent._loop._grace.end)
+        agent._inbox.ask(agent._loop._grace.end)
         assert STALE in shown(here)
         assert not agent._loop.may_sweep
         began_s = time.monotonic()
@@ -231,7 +231,7 @@ def test_promise_4_claims_are_held_back_before_the_keeper_sees_what_it_lost(
     for name in ("hold", "notice", "resume"):
         monkeypatch.setattr(keeper, name, lambda *_view, called=name: done.append(called))
     gone = View(cluster_id=2, revision=1, config=CONFIG)
-    member.agent._loop.post(ViewSeen(gone))
+    member.agent._inbox.post(ViewSeen(gone))
     eventually(lambda: "etcd-alarm" in member.conditions())
     eventually(lambda: {"hold", "notice"} <= set(done))
     assert done.index("hold") < done.index("notice")

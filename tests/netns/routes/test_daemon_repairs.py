@@ -243,7 +243,7 @@ def test_promise_10_a_thousand_rivals_are_told_in_few_words_that_stay_the_same(
         return {each.subject: each.cause for each in found if each.name == "route-conflict"}
 
     def installed() -> tuple[int | None, int | None]:
-        report = member.agent._loop.ask(lambda: member.agent._loop.snapshot).report
+        report = member.agent._inbox.ask(lambda: member.agent._loop.snapshot).report
         return report.desired, report.installed
 
     eventually(lambda: conflicts().get("others", "").startswith("981 more"), 10)
@@ -279,7 +279,7 @@ def test_promise_9_without_the_right_to_write_the_daemon_says_so_and_lives(
         assert shown(here) == set()
         assert loop.is_alive()
     finally:
-        agent._loop.post(Stop())
+        agent._inbox.post(Stop())
         loop.join(5)
         agent._monitor.stop()
         agent._client.close()
@@ -290,7 +290,7 @@ def test_promise_3_an_address_in_the_range_of_a_gone_peer_fails_at_once(member: 
     gone = lease("10.64.2.0/24", "192.0.2.12")
     member.etcd_tells(PEER, gone)
     eventually(lambda: "10.64.2.0/24 via 192.0.2.12 dev eth0" in shown(member.host))
-    member.agent._loop.ask(member.agent._loop._grace.end)
+    member.agent._inbox.ask(member.agent._loop._grace.end)
     member.etcd_tells(PEER)
     eventually(lambda: not any("10.64.2.0/24" in line for line in shown(member.host)))
     ping = Pinger(member.host, "10.64.2.9", 0.01)

@@ -1,0 +1,189 @@
+"""What waits for the loop: few events, whatever is posted, and none of them lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from agent.daemon.events import (
+    Command,
+    ConditionsFound,
+    ContactChanged,
+    DockerReported,
+    Event,
+    HostsSilent,
+    KernelChanged,
+    LeaseChanged,
+    Reload,
+    RulesWritten,
+    ViewSeen,
+)
+from agent.daemon.inbox import Inbox
+from agent.docker.report import ConfiguratorReport
+from agent.errors import CannotTell, EtcdUnavailable
+from agent.kernel.monitor import KernelEvent, RouteChange
+from agent.model import Condition, DockerFacts, DockerState, Route, RouteKind, View
+from tests.unit.small_mesh import CONFIG
+
+pytestmark = pytest.mark.unit
+
+
+def view(revision: int) -> ViewSeen:
+    return ViewSeen(View(cluster_id=1, revision=revision, config=CONFIG))
+
+
+def condition(cause: str) -> Condition:
+    return Condition(name="etcd-discovery-failed", cause=cause, hint="")
+
+
+def command() -> Command[dict[str, int]]:
+    return Command(dict)
+
+
+def routes_gone(count: int) -> KernelChanged:
+    route = Route(destination=IPv4Network("10.65.0.0/16"), kind=RouteKind.UNREACHABLE, protocol=140)
+    change = RouteChange(route=route, gone=True, replaced=False)
+    return KernelChanged(KernelEvent(routes=(change,) * count))
+
+
+def coalesced(*events: Event) -> tuple[Event, ...]:
+    inbox = Inbox()
+    for each in events:
+        inbox.post(each)
+    return inbox.take(0)
+
+
+def test_the_newest_of_a_kind_takes_the_place_of_the_one_that_waits() -> None:
+    newest = (view(3), LeaseChanged(None, ()), HostsSilent(frozenset({IPv4Address("192.0.2.9")})))
+    older = (view(1), LeaseChanged(None, (condition("x"),)), HostsSilent(frozenset()))
+    assert coalesced(*older, *newest) == newest
+
+
+def test_each_source_of_conditions_is_a_kind_of_its_own() -> None:
+    found = (condition("no answer"),)
+    first, second = ConditionsFound("discovery", ()), ConditionsFound("endpoints", found)
+    later = ConditionsFound("discovery", found)
+    assert coalesced(first, second, later) == (later, second)
+
+
+def test_promise_4_contact_that_was_lost_and_regained_was_lost() -> None:
+    """Etcd may be another than before: hosts have time to come back."""
+    lost = ContactChanged(EtcdUnavailable("no endpoint answers"))
+    back = ContactChanged(None)
+    assert coalesced(back, lost, back) == (ContactChanged(None, was_lost=True),)
+    assert coalesced(lost, back, back) == (ContactChanged(None, was_lost=True),)
+    assert coalesced(back, back) == (back,)
+
+
+def test_changes_of_the_kernel_are_joined_and_too_many_are_a_resync() -> None:
+    links = KernelChanged(KernelEvent(links=frozenset({2}), ways=True))
+    more = KernelChanged(KernelEvent(links=frozenset({3}), addresses=frozenset({4})))
+    (joined,) = coalesced(routes_gone(1), links, more, routes_gone(2))
+    assert joined == KernelChanged(
+        KernelEvent(
+            links=frozenset({2, 3}),
+            addresses=frozenset({4}),
+            ways=True,
+            routes=routes_gone(3).event.routes,
+        )
+    )
+    (many,) = coalesced(*[routes_gone(300)] * 4, links)
+    assert many == KernelChanged(KernelEvent(resync=True, links=frozenset({2}), ways=True))
+    (lost,) = coalesced(KernelChanged(KernelEvent(resync=True)), routes_gone(1))
+    assert lost == KernelChanged(KernelEvent(resync=True))
+
+
+def test_a_restart_of_docker_is_not_forgotten_for_a_later_report() -> None:
+    facts = DockerFacts(reachable=True)
+    restarted = ConfiguratorReport(state=DockerState.READY, facts=facts, restarted=True)
+    later = ConfiguratorReport(state=DockerState.ABSENT, facts=facts)
+    (told,) = coalesced(DockerReported(restarted), DockerReported(later))
+    assert isinstance(told, DockerReported)
+    assert (told.report.restarted, told.report.state) == (True, DockerState.ABSENT)
+
+
+def test_programs_that_wrote_rules_stay_named_when_the_kernel_lost_its_next_word() -> None:
+    assert coalesced(RulesWritten(("a (1)",)), RulesWritten(())) == (RulesWritten(("a (1)",)),)
+    assert coalesced(RulesWritten(("a (1)",)), RulesWritten(("b (2)",))) == (
+        RulesWritten(("b (2)",)),
+    )
+
+
+def test_no_event_passes_a_command() -> None:
+    """`etcd accept` accepts the view that the operator saw refused, not a later one."""
+    accept, other = command(), command()
+    first, second, third = view(1), view(2), view(3)
+    assert coalesced(first, accept, second, third, other) == (first, accept, third, other)
+
+
+def test_promise_10_commands_beyond_the_bound_are_refused_at_once() -> None:
+    inbox = Inbox(commands_most=3)
+    waiting = [command() for _ in range(3)]
+    for each in waiting:
+        inbox.post(each)
+    with pytest.raises(CannotTell, match="nothing was done"):
+        inbox.ask(dict)
+    assert inbox.take(0) == tuple(waiting)
+    inbox.post(Command(dict))
+    assert len(inbox) == 1
+
+
+def test_promise_10_a_flood_while_the_loop_hangs_leaves_few_events_and_the_last_of_each() -> None:
+    inbox = Inbox()
+
+    def flood(number: int) -> None:
+        for count in range(2_000):
+            inbox.post(view(10_000 * count + number))
+            inbox.post(routes_gone(1))
+            inbox.post(ConditionsFound(f"source{number}", (condition(str(count)),)))
+
+    threads = [threading.Thread(target=flood, args=(number,)) for number in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    taken = inbox.take(0)
+    assert len(taken) == 6
+    assert KernelChanged(KernelEvent(resync=True)) in taken
+    last = {
+        each.source: each.conditions[0].cause for each in taken if isinstance(each, ConditionsFound)
+    }
+    assert last == {f"source{number}": "1999" for number in range(4)}
+    seen = next(each.view.revision for each in taken if isinstance(each, ViewSeen))
+    assert seen // 10_000 == 1_999
+
+
+def test_the_first_event_wakes_the_loop_at_once() -> None:
+    inbox = Inbox()
+    taken: list[tuple[Event, ...]] = []
+    loop = threading.Thread(target=lambda: taken.append(inbox.take(60)))
+    loop.start()
+    began_s = time.monotonic()
+    inbox.post(view(1))
+    loop.join(30)
+    assert taken == [(view(1),)]
+    assert time.monotonic() - began_s < 20
+
+
+def test_nothing_comes_of_a_wait_that_ends() -> None:
+    assert Inbox().take(0.01) == ()
+
+
+def test_a_signal_may_post_while_the_loop_takes_and_posts() -> None:
+    """A handler runs on the loop's thread, in the middle of whatever it does."""
+    inbox = Inbox()
+    before = signal.signal(signal.SIGALRM, lambda _number, _frame: inbox.post(Reload()))
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        until_s, reloads = time.monotonic() + 30, 0
+        while reloads < 200 and time.monotonic() < until_s:
+            inbox.post(view(1))
+            reloads += sum(isinstance(each, Reload) for each in inbox.take(0.01))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert reloads >= 200
