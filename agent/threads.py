@@ -1,20 +1,30 @@
-"""The top of a thread: what nobody foresaw is told, and the thread goes on.
+"""The top of a thread: report unexpected exceptions and keep the thread running.
 
 A thread that ends by a bug would take a part of the agent with it and nobody would see: the
 routes are still there, but nothing repairs them. ``threading.excepthook`` is where Python tells of
 it; the daemon sets it to its own, which makes a condition of it.
+
+:class:`Poller` is one thread for everything that waits on sockets.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import random
+import select
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-__all__ = ["go_on", "tell"]
+__all__ = ["Poller", "Source", "Wait", "go_on", "tell"]
 
 _FIRST_S = 1.0
 _LONGEST_S = 60.0
+_STOP_S = 2.0
+_T = TypeVar("_T")
 
 
 def tell(error: Exception) -> None:
@@ -40,3 +50,160 @@ def go_on(turn: Callable[[], object], stopping: threading.Event) -> None:
             pause_s = min(pause_s * 2, _LONGEST_S)
         else:
             pause_s = _FIRST_S
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a source waits for.
+
+    Attributes:
+        readable: Descriptors; one with something to read is enough.
+        until_s: Monotonic time at which the source is served in any case.
+    """
+
+    readable: tuple[int, ...] = ()
+    until_s: float = math.inf
+
+
+class Source(Protocol):
+    """A component that a :class:`Poller` serves, on the poller's thread."""
+
+    @property
+    def name(self) -> str:
+        """The thread's name while it serves this source, for errors and the log."""
+        ...
+
+    def waits_for(self) -> Wait:
+        """Return what to wait for now."""
+        ...
+
+    def serve(self, ready: frozenset[int]) -> None:
+        """Do what is due, without waiting: the other sources wait meanwhile.
+
+        Args:
+            ready: Which of the descriptors have something to read.
+        """
+        ...
+
+
+class Poller:
+    """One thread that waits on the sockets and deadlines of several sources.
+
+    It starts with the first source, in the network namespace of that caller, and ends with the
+    last. A source that raises is reported and rests for a while; the others are served meanwhile.
+
+    Args:
+        name: Of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._changed = threading.Condition()
+        self._served: dict[Source, _Served] = {}
+        self._serving: Source | None = None
+        self._wake_fd: int | None = None
+
+    def add(self, source: Source) -> None:
+        """Serve ``source`` from now on."""
+        with self._changed:
+            self._served[source] = _Served(source)
+            if self._wake_fd is None:
+                self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        self.wake()
+
+    def remove(self, source: Source, timeout_s: float = _STOP_S) -> bool:
+        """Serve ``source`` no more; harmless when it is not served.
+
+        Returns:
+            False when it is still being served after ``timeout_s``.
+        """
+        with self._changed:
+            self._served.pop(source, None)
+            self.wake()
+            return self._changed.wait_for(lambda: self._serving is not source, timeout_s)
+
+    def wake(self) -> None:
+        """Ask all sources again what they wait for. Any thread."""
+        with self._changed:
+            if self._wake_fd is not None:
+                os.eventfd_write(self._wake_fd, 1)
+
+    def _run(self) -> None:
+        while (sources := self._sources()) is not None:
+            wake_fd, served = sources
+            for each, ready in _ready(served, wake_fd):
+                if self._serve_now(each):
+                    each.serve(ready)
+
+    def _sources(self) -> tuple[int, tuple[_Served, ...]] | None:
+        """Return what is served now; None, with no descriptor left open, when that is nothing."""
+        with self._changed:
+            self._serving = None
+            self._changed.notify_all()
+            wake_fd = self._wake_fd
+            if wake_fd is not None and self._served:
+                return wake_fd, tuple(self._served.values())
+            if wake_fd is not None:
+                os.close(wake_fd)
+            self._wake_fd = None
+            return None
+
+    def _serve_now(self, each: _Served) -> bool:
+        """Note which source is being served, unless it was removed."""
+        with self._changed:
+            present = self._served.get(each.source) is each
+            self._serving = each.source if present else None
+            self._changed.notify_all()
+            return present
+
+
+class _Served:
+    """A source, and for how long it rests after it failed."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._pause_s = 0.0
+        self._rests_until_s = 0.0
+
+    def waits_for(self) -> Wait:
+        """Return what the source waits for, or the end of its rest."""
+        found = None if self._pause_s else self._guarded(self.source.waits_for)
+        return found or Wait(until_s=self._rests_until_s)
+
+    def serve(self, ready: frozenset[int]) -> None:
+        """Have the source do what is due."""
+        pause_s, self._pause_s = self._pause_s, 0.0
+        self._guarded(lambda: self.source.serve(ready), pause_s)
+
+    def _guarded(self, call: Callable[[], _T], pause_s: float = 0.0) -> _T | None:
+        """Call in the source's name; report an exception and let the source rest."""
+        this = threading.current_thread()
+        poller, this.name = this.name, self.source.name
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - the top of a thread
+            tell(error)
+            self._pause_s = min(max(_FIRST_S, pause_s * 2), _LONGEST_S)
+            spread = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+            self._rests_until_s = time.monotonic() + self._pause_s * spread
+            return None
+        finally:
+            this.name = poller
+
+
+def _ready(served: tuple[_Served, ...], wake_fd: int) -> Iterator[tuple[_Served, frozenset[int]]]:
+    """Wait until a source is due or the poller is woken; yield who is due, and by what."""
+    waits = [(each, each.waits_for()) for each in served]
+    poller = select.poll()
+    for number in (wake_fd, *(each for _, wait in waits for each in wait.readable)):
+        poller.register(number, select.POLLIN)
+    until_s = min(wait.until_s for _, wait in waits)
+    left_s = max(0.0, until_s - time.monotonic())
+    ready = {number for number, _ in poller.poll(None if math.isinf(left_s) else left_s * 1000 + 1)}
+    if wake_fd in ready:
+        os.eventfd_read(wake_fd)
+    for each, wait in waits:
+        mine = ready.intersection(wait.readable)
+        if mine or wait.until_s <= time.monotonic():
+            yield each, frozenset(mine)

@@ -71,6 +71,7 @@ from agent.leases.survey import Survey
 from agent.leases.timeleft import TimeLeft
 from agent.model import Condition, HostFacts, Lease
 from agent.settings import Settings
+from agent.threads import Poller
 
 __all__ = ["HostAgent", "run_forever"]
 
@@ -137,11 +138,16 @@ class HostAgent:
         self._silence = Silence()
         self._loop = self._make_loop(name)
         self._directory = self._make_directory()
-        self._monitor = Monitor(self._on_kernel, own_ports=lambda: self._kernel.routing.port_ids)
+        poller = Poller("poller")
+        self._monitor = Monitor(
+            self._on_kernel, own_ports=lambda: self._kernel.routing.port_ids, poller=poller
+        )
         self._watch_range(self._loop.snapshot.known)
-        self._prober = Prober(self._inbox.poster(HostsSilent))
+        self._prober = Prober(self._inbox.poster(HostsSilent), poller=poller)
         self._rule_monitor = RuleMonitor(
-            lambda event: self._inbox.post(RulesWritten(event.by)), own_pids=self._kernel.own_pids
+            lambda event: self._inbox.post(RulesWritten(event.by)),
+            own_pids=self._kernel.own_pids,
+            poller=poller,
         )
         self._control = self._make_control(name)
 

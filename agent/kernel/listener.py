@@ -1,23 +1,20 @@
-"""A thread that listens on a netlink socket and opens another when it breaks.
+"""A netlink socket that a poller listens on; another is opened when it breaks.
 
 Losing messages is normal under load: the kernel says ENOBUFS, and the socket stays in error. Then
-there is a new socket, and whoever listens is told that something may have been missed.
+there is a new socket, and the receiver of events learns that messages may have been lost.
 """
 
 from __future__ import annotations
 
-import contextlib
-import select
-import socket
-import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
-from agent import threads
 from agent.errors import KernelError
+from agent.threads import Poller, Wait
 
 __all__ = ["Listener", "Listening"]
 
@@ -25,8 +22,6 @@ _log = structlog.get_logger(__name__)
 
 _REOPEN_FIRST_S: Final = 0.05
 _REOPEN_MOST_S: Final = 5.0
-_STOP_S: Final = 2.0
-_MISHAP_S: Final = 1.0
 
 
 class _Socket(Protocol):
@@ -44,12 +39,12 @@ class Listening(Generic[_S, _E]):
     """What is listened to, and how.
 
     Attributes:
-        name: Of the thread; names the log's events too.
+        name: Of the source; names the log's events too.
         open: A subscribed socket; raises OSError or KernelError when there is none to be had.
         drain: Everything queued as one event, None when nothing of it matters; raises OSError
             when messages were lost, and may raise ValueError for nonsense.
         lost: The event that says "messages may have been lost".
-        on_event: Called on the listener's thread; must be quick and must not raise, for example
+        on_event: Called on the poller's thread; must be quick and must not raise, for example
             a queue's put.
         coalesce_s: Shortest time between two events.
     """
@@ -63,15 +58,26 @@ class Listening(Generic[_S, _E]):
 
 
 class Listener(Generic[_S, _E]):
-    """Listens in the network namespace of the thread that calls :meth:`start`."""
+    """Listens in the network namespace of the thread that calls :meth:`start`.
 
-    def __init__(self, listening: Listening[_S, _E]) -> None:
+    Args:
+        listening: What to listen to.
+        poller: Shared with other sources; None: one of its own.
+    """
+
+    def __init__(self, listening: Listening[_S, _E], poller: Poller | None = None) -> None:
         self._what = listening
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._wake_out, self._wake_in = socket.socketpair()
+        self._poller = poller or Poller(listening.name)
+        self._missed = False
+        self._wait_until_s = 0.0
+        self._reopen_s = _REOPEN_FIRST_S
         self.socket: _S | None = None
-        """The socket in use, None before :meth:`start`. Replaced when it broke."""
+        """The socket in use, None before :meth:`start` and while it is broken."""
+
+    @property
+    def name(self) -> str:
+        """The thread's name while it serves this."""
+        return self._what.name
 
     def start(self) -> None:
         """Subscribe, then start the thread: what is listed after this is never stale unnoticed.
@@ -80,69 +86,58 @@ class Listener(Generic[_S, _E]):
             OSError, KernelError: What ``Listening.open`` raises.
         """
         self.socket = self._what.open()
-        self._thread = threading.Thread(target=self._run, name=self._what.name, daemon=True)
-        self._thread.start()
+        self._poller.add(self)
 
     def stop(self) -> None:
-        """End the thread, within two seconds. Harmless when it does not run."""
-        self._stopping.set()
-        with contextlib.suppress(OSError):
-            self._wake_in.send(b"\0")
-        if self._thread is not None:
-            self._thread.join(_STOP_S)
-            if self._thread.is_alive():
-                _log.warning(f"{self._what.name}-stop-slow", waited_s=_STOP_S)
-                return
-        self._wake_in.close()
-        self._wake_out.close()
-        if self.socket is not None:
+        """Listen no more; returns within two seconds. Harmless when it does not run."""
+        if not self._poller.remove(self):
+            _log.warning(f"{self.name}-stop-slow")
+        elif self.socket is not None:
             self.socket.close()
 
-    def _run(self) -> None:
-        threads.go_on(self._turn, self._stopping)
+    def waits_for(self) -> Wait:
+        """Return the socket, or when to open another or to go on after an event."""
+        now_s = time.monotonic()
+        if self.socket is None or self._missed or now_s < self._wait_until_s:
+            return Wait(until_s=self._wait_until_s)
+        number = self.socket.fileno()
+        return Wait((number,)) if number >= 0 else Wait(until_s=now_s)
 
-    def _turn(self) -> None:
-        event = self._next()
-        if event is not None and not self._stopping.is_set():
+    def serve(self, ready: frozenset[int]) -> None:
+        """Hand on what has come as one event, then rest so that what follows is coalesced."""
+        del ready
+        event = self._next(self.socket or self._reopen())
+        if event is not None:
+            self._wait_until_s = time.monotonic() + self._what.coalesce_s
             self._what.on_event(event)
-            self._stopping.wait(self._what.coalesce_s)
 
-    def _next(self) -> _E | None:
-        """Wait for what comes next; None when none of it matters, or when told to stop."""
-        current = self.socket
+    def _next(self, current: _S | None) -> _E | None:
+        """Return what has come; None when none of it matters, or without a socket."""
         if current is None:
-            raise RuntimeError(f"{self._what.name} runs without a socket")
-        try:
-            self._wait_for(current)
-            return None if self._stopping.is_set() else self._what.drain(current)
-        except (OSError, ValueError) as error:
-            _log.warning(f"{self._what.name}-overrun", problem=str(error))
-            return self._what.lost if self._reopen() else None
-        except Exception as error:  # noqa: BLE001 - what it read is gone: that must be told
-            threads.tell(error)
-            self._stopping.wait(_MISHAP_S)
+            return None
+        if self._missed:
+            self._missed = False
             return self._what.lost
+        self._missed = True  # what a failing drain has read is gone
+        try:
+            event = self._what.drain(current)
+        except (OSError, ValueError) as error:
+            _log.warning(f"{self.name}-overrun", problem=str(error))
+            current.close()
+            self.socket = None
+            return self._next(self._reopen())
+        self._missed = False
+        return event
 
-    def _wait_for(self, current: _S) -> None:
-        poller = select.poll()
-        poller.register(current.fileno(), select.POLLIN)
-        poller.register(self._wake_out.fileno(), select.POLLIN)
-        poller.poll()
-
-    def _reopen(self) -> bool:
-        """A new socket, however long it takes. False when told to stop meanwhile."""
-        if self.socket is not None:
-            self.socket.close()
-        wait_s = _REOPEN_FIRST_S
-        while not self._stopping.is_set():
-            try:
-                self.socket = self._what.open()
-            except (OSError, KernelError) as error:
-                _log.warning(
-                    f"{self._what.name}-reopen-failed", problem=str(error), again_in_s=wait_s
-                )
-                self._stopping.wait(wait_s)
-                wait_s = min(wait_s * 2, _REOPEN_MOST_S)
-            else:
-                return True
-        return False
+    def _reopen(self) -> _S | None:
+        """Return a new socket; None when there is none yet, and it is tried again later."""
+        try:
+            self.socket = self._what.open()
+        except (OSError, KernelError) as error:
+            again_in_s = self._reopen_s
+            _log.warning(f"{self.name}-reopen-failed", problem=str(error), again_in_s=again_in_s)
+            self._wait_until_s = time.monotonic() + again_in_s
+            self._reopen_s = min(again_in_s * 2, _REOPEN_MOST_S)
+        else:
+            self._reopen_s = _REOPEN_FIRST_S
+        return self.socket

@@ -1,4 +1,4 @@
-"""Tells the daemon that routes, links, addresses or neighbours changed. A thread, a socket.
+"""Tells the daemon that routes, links, addresses or neighbours changed.
 
 What it posts is small and coalesced; what to do about it is the daemon's. Losing messages is
 normal under load (ENOBUFS): then it opens a new socket and says ``resync``, which means "look
@@ -40,6 +40,7 @@ from agent.kernel.netlink import (
 from agent.mesh.delta import RouteChange
 from agent.model import Route
 from agent.model.family import Address, Network
+from agent.threads import Poller
 
 __all__ = ["KernelEvent", "Monitor", "NeighbourChange", "RouteChange"]
 
@@ -125,12 +126,13 @@ class Monitor:
     """Watches the network namespace of the thread that calls :meth:`start`.
 
     Args:
-        on_event: Called on the monitor's thread; must be quick and must not raise, for example
+        on_event: Called on the poller's thread; must be quick and must not raise, for example
             a queue's put.
         own_ports: The netlink ports we write from (``RouteTable.port_ids``): the echoes of our
             own changes are not reported.
         coalesce_s: Shortest time between two events.
         receive_bytes: Receive buffer of the socket.
+        poller: Shared with other sources; None: one of its own.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Monitor:
         own_ports: Callable[[], frozenset[int]] = frozenset,
         coalesce_s: float = 0.01,
         receive_bytes: int = _RECEIVE_BYTES,
+        poller: Poller | None = None,
     ) -> None:
         self._own_ports = own_ports
         self._receive_bytes = receive_bytes
@@ -154,7 +157,8 @@ class Monitor:
                 lost=KernelEvent(resync=True),
                 on_event=on_event,
                 coalesce_s=coalesce_s,
-            )
+            ),
+            poller,
         )
 
     def watch_range(
@@ -182,7 +186,7 @@ class Monitor:
         self._neighbours = (addresses, link_index)
 
     def start(self) -> None:
-        """Subscribe, then start the thread: what is listed after this is never stale unnoticed.
+        """Subscribe, then listen: what is listed after this is never stale unnoticed.
 
         Raises:
             KernelError: No socket could be had.
@@ -190,7 +194,7 @@ class Monitor:
         self._listener.start()
 
     def stop(self) -> None:
-        """End the thread, within two seconds. Harmless when it does not run."""
+        """Listen no more; returns within two seconds. Harmless when it does not run."""
         self._listener.stop()
 
     def _open(self) -> NetlinkSocket:

@@ -8,10 +8,8 @@ turn.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
-import select
-import socket
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,18 +18,16 @@ from typing import Final
 
 import structlog
 
-from agent import threads
 from agent.errors import KernelError
 from agent.kernel.probechannel import ProbeChannel
 from agent.model import Uplink
 from agent.model.family import Address
+from agent.threads import Poller, Wait
 
 __all__ = ["Prober", "nobody_answers"]
 
 _log = structlog.get_logger(__name__)
 
-_STOP_S: Final = 2.0
-_IDLE_S: Final = 30.0
 _OPEN_AGAIN_MOST_S: Final = 30.0
 _SHARE_AGAIN: Final = 0.5
 """Of the questions that may be asked, for those whose state is known: the rest is for others."""
@@ -53,15 +49,18 @@ class _Target:
 
 
 class Prober:
-    """Probes the addresses it is told to watch, on a thread of its own.
+    """Probes the addresses that :meth:`watch` names.
 
     Args:
-        on_change: Called on that thread with all silent addresses when they change; quick.
+        on_change: Called on the poller's thread with all silent addresses when they change; quick.
         attempts: Unanswered questions after which an address is silent.
         interval_s: Pause between them.
         again_s: Pause before an address that answered, or is silent, is asked again.
         rate_per_s: Most questions in a second, over all addresses.
+        poller: Shared with other sources; None: one of its own.
     """
+
+    name = "prober"
 
     def __init__(
         self,
@@ -71,6 +70,7 @@ class Prober:
         interval_s: float = 1.0,
         again_s: float = 5.0,
         rate_per_s: float = 200.0,
+        poller: Poller | None = None,
     ) -> None:
         self._on_change = on_change
         self._attempts = attempts
@@ -88,24 +88,17 @@ class Prober:
         self._told: frozenset[Address] = frozenset()
         self._channel: ProbeChannel | None = None
         self._open_again_s = (0.0, 0.0)  # when, and the pause after that
-        self._stopping = threading.Event()
-        self._wake_out, self._wake_in = socket.socketpair()
-        self._wake_in.settimeout(0)
-        self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
+        self._due_s = 0.0
+        self._poller = poller or Poller(self.name)
 
     def start(self) -> None:
-        """Start the thread, in the network namespace of the caller."""
-        self._thread.start()
+        """Begin to probe. The poller's thread must be in the host's network namespace."""
+        self._poller.add(self)
 
     def stop(self) -> None:
-        """End the thread within two seconds."""
-        self._stopping.set()
-        self._wake()
-        if self._thread.ident is not None:
-            self._thread.join(_STOP_S)
-        if not self._thread.is_alive():
-            self._wake_in.close()
-            self._wake_out.close()
+        """Probe no more; returns within two seconds."""
+        if self._poller.remove(self) and self._channel is not None:
+            self._channel.close()
 
     def watch(self, addresses: frozenset[Address], uplink: Uplink | None) -> None:
         """Probe exactly these from now on. An address that is no longer watched is not silent."""
@@ -113,7 +106,8 @@ class Prober:
             if self._wanted == (addresses, uplink):
                 return
             self._wanted = (addresses, uplink)
-        self._wake()
+            self._due_s = 0.0
+        self._poller.wake()
 
     def hurry(self, addresses: frozenset[Address]) -> None:
         """Ask those of these that are watched at once instead of at their turn. Any thread.
@@ -125,22 +119,22 @@ class Prober:
             self._hurried |= addresses & self._wanted[0]
             if not self._hurried:
                 return
-        self._wake()
+            self._due_s = 0.0
+        self._poller.wake()
 
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            self._wake_in.send(b"\0")
+    def waits_for(self) -> Wait:
+        """Return the channel's sockets, and when the next question is due."""
+        return Wait(self._channel.filenos if self._channel is not None else (), self._due_s)
 
-    def _run(self) -> None:
-        threads.go_on(self._turn, self._stopping)
-        if self._channel is not None:
-            self._channel.close()
-
-    def _turn(self) -> None:
+    def serve(self, ready: frozenset[int]) -> None:
+        """Read answers, follow what is watched, and ask what is due."""
+        self._due_s = math.inf  # first: what :meth:`watch` sets from now on holds
+        self._hear(ready)
         self._follow()
-        wait_s = self._ask_due()
+        due_s = time.monotonic() + self._ask_due()
+        with self._lock:
+            self._due_s = min(self._due_s, due_s)
         self._tell()
-        self._listen(wait_s)
 
     def _follow(self) -> None:
         """Take over what :meth:`watch` and :meth:`hurry` were told."""
@@ -190,7 +184,7 @@ class Prober:
         now_s = time.monotonic()
         channel = self._channel
         if channel is None:
-            return _IDLE_S if not self._targets else self._interval_s
+            return self._interval_s if self._targets else math.inf
         while self._queue:
             entry_s, address = self._queue[0]
             if entry_s > now_s:
@@ -204,7 +198,7 @@ class Prober:
             if target is not None and entry_s == target.entry_s:
                 target.entry_s = target.due_s
                 heapq.heappush(self._queue, (target.due_s, address))
-        return _IDLE_S
+        return math.inf
 
     def _ask(self, channel: ProbeChannel, address: Address, target: _Target, now_s: float) -> None:
         if target.sent >= self._attempts and not target.silent:
@@ -221,19 +215,8 @@ class Prober:
         """Until an address whose state is known is asked again, so that all have their turn."""
         return max(self._again_s, len(self._targets) * self._gap_s / _SHARE_AGAIN)
 
-    def _listen(self, wait_s: float) -> None:
-        """Read answers until something is due or :meth:`watch` or :meth:`stop` call."""
-        poller = select.poll()
-        poller.register(self._wake_out, select.POLLIN)
-        channel = self._channel
-        for number in channel.filenos if channel is not None else ():
-            poller.register(number, select.POLLIN)
-        ready = {number for number, _ in poller.poll(wait_s * 1000 + 1)}
-        if self._wake_out.fileno() in ready:
-            self._wake_out.recv(4096)
-        if channel is None:
-            return
-        for address in channel.answers(ready):
+    def _hear(self, ready: frozenset[int]) -> None:
+        for address in self._channel.answers(ready) if self._channel is not None else ():
             target = self._targets.get(address)
             if target is not None:
                 target.sent = 0

@@ -9,7 +9,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -119,7 +119,7 @@ class ProbeChannel:
             return False
         return bool(_IFREQ.unpack(answer)[1] & _IFF_RUNNING)
 
-    def answers(self, ready: set[int]) -> Iterator[Address]:
+    def answers(self, ready: Collection[int]) -> Iterator[Address]:
         """Who answered, on the descriptors that are ready to be read."""
         if self._icmp.fileno() in ready:
             yield from _read(self._icmp, self._echo_from)

@@ -20,6 +20,7 @@ from typing import Final
 
 from agent.errors import FirewallError
 from agent.kernel.listener import Listener, Listening
+from agent.threads import Poller
 
 __all__ = ["CHECK_EVERY_S", "RuleMonitor", "RulesChanged", "changes_in"]
 
@@ -58,8 +59,9 @@ class RuleMonitor:
     """Watches the network namespace of the thread that calls :meth:`start`.
 
     Args:
-        on_event: Called on the monitor's thread; must be quick and must not raise.
+        on_event: Called on the poller's thread; must be quick and must not raise.
         own_pids: Processes of ours, whose transactions are not reported.
+        poller: Shared with other sources; None: one of its own.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class RuleMonitor:
         on_event: Callable[[RulesChanged], None],
         *,
         own_pids: Callable[[], frozenset[int]] = frozenset,
+        poller: Poller | None = None,
     ) -> None:
         self._own_pids = own_pids
         self._listener = Listener(
@@ -77,11 +80,12 @@ class RuleMonitor:
                 lost=RulesChanged(),
                 on_event=on_event,
                 coalesce_s=_COALESCE_S,
-            )
+            ),
+            poller,
         )
 
     def start(self) -> None:
-        """Subscribe, then start the thread.
+        """Subscribe, then listen.
 
         Raises:
             FirewallError: The kernel has no nf_tables to listen to.
@@ -92,7 +96,7 @@ class RuleMonitor:
             raise FirewallError(f"rules cannot be watched: {error.strerror}") from error
 
     def stop(self) -> None:
-        """End the thread, within two seconds. Harmless when it does not run."""
+        """Listen no more; returns within two seconds. Harmless when it does not run."""
         self._listener.stop()
 
     def _drain(self, current: socket.socket) -> RulesChanged | None:

@@ -243,7 +243,7 @@ def test_closed_socket_means_a_new_one_and_a_resync(one: Host) -> None:
     assert monitor._listener.socket is not None
     monitor._listener.socket._socket.close()
     one.ip(f"route add {PEER_A} via 192.0.2.77")
-    monitor._listener._wake_in.send(b"\0")
+    monitor._listener._poller.wake()
     eventually(lambda: any(event.resync for event in events), 2)
     one.ip(f"route del {PEER_A}")
     eventually(lambda: any(change.gone for event in events for change in event.routes), 2)
