@@ -108,12 +108,12 @@ class ContainerPath:
     def rules(self, target: Address) -> Step:
         """Walk a packet through this host's routes and rules."""
         sender = self.senders[0]
-        link = self._place.link(name=sender.bridge)
+        link = self._place.link(sender.bridge)
         # Beside this host's own address: from a bridge no packet may come with that one.
         source = sender.address if sender.container else sender.address + 1
         try:
             decision = decide(target, source=source, in_link=link.index if link else 0)
-            out = self._place.link(index=decision.link_index)
+            out = self._place.link(decision.link)
             if decision.refusal or out is None:
                 return "rules", "failed", f"{target} from {sender.bridge}: {decision.refusal}"
             way = Way(

@@ -76,9 +76,9 @@ class Place:
         except DockerError as error:
             self.problem = error.message
 
-    def link(self, *, index: int | None = None, name: str = "") -> Link | None:
-        """The link with this index or name."""
-        return next((e for e in self.links if index == e.index or (name and e.name == name)), None)
+    def link(self, name: str | None) -> Link | None:
+        """The link of this name."""
+        return next((each for each in self.links if each.name == name), None)
 
     def end(self, word: str, toward: Address | None = None) -> End:
         """What ``word`` means.

@@ -60,7 +60,7 @@ class Tracer:
             return None
         if self.source.link is not None:
             return self.source.link
-        return self.place.link(index=decide(self.source.address).link_index)
+        return self.place.link(decide(self.source.address).link)
 
     def decision(self) -> Decision:
         """The kernel's."""
@@ -74,9 +74,9 @@ class Tracer:
     def links(self) -> list[str]:
         """Names of the links that the packet passes on this host, in order."""
         decision = self.decision()
-        out = self.place.link(index=decision.link_index)
+        out = self.place.link(decision.link)
         if decision.local:
-            out = self.place.link(name="lo") if self.source.is_host else None
+            out = self.place.link("lo") if self.source.is_host else None
         found = [self.in_link(), out, None if self.local else self.destination.link]
         return list(dict.fromkeys(link.name for link in found if link is not None))
 
@@ -100,7 +100,7 @@ class Tracer:
             yield self._arrival()
             return
         decision = self.decision()
-        out = self.place.link(index=decision.link_index)
+        out = self.place.link(decision.link)
         yield self._route(decision, out)
         if decision.refusal:
             return

@@ -26,7 +26,7 @@ from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.leases.timeleft import TimeLeft
 from agent.mesh.desired import PeerRules
-from agent.mesh.plan import RoutePlan, describe_route
+from agent.mesh.plan import RoutePlan
 from agent.model import Condition, DockerState
 from agent.settings.text import whole_number
 
@@ -350,20 +350,17 @@ def _plan_document(plan: RoutePlan) -> Document:
                 "action": str(each.kind),
                 "destination": str(each.route.destination),
                 "reason": str(each.reason),
-                "route": describe_route(each.route),
+                "route": str(each.route),
             }
             for each in plan.operations
         ],
         "conflicts": [
             {
                 "destination": str(each.wanted.destination),
-                "wanted": describe_route(each.wanted),
-                "foreign": describe_route(each.foreign),
+                "wanted": str(each.wanted),
+                "foreign": str(each.foreign),
             }
             for each in plan.conflicts
         ],
-        "held": [
-            {"destination": str(each.destination), "route": describe_route(each)}
-            for each in plan.held
-        ],
+        "held": [{"destination": str(each.destination), "route": str(each)} for each in plan.held],
     }

@@ -57,9 +57,9 @@ class HostLook:
         return self._read(known)
 
 
-def _by_routes(facts: HostFacts) -> frozenset[int]:
+def _by_routes(facts: HostFacts) -> frozenset[str]:
     """Links that others' routes lead by: the kernel takes those with their link, unsaid."""
-    return frozenset(route.oif for route in facts.foreign_routes if route.oif is not None)
+    return frozenset(route.link for route in facts.foreign_routes if route.link is not None)
 
 
 def same_routes(facts: HostFacts, before: HostFacts | None) -> bool:

@@ -14,7 +14,7 @@ import structlog
 from agent.daemon.history import History
 from agent.daemon.tally import Tally
 from agent.errors import HostmeshError
-from agent.mesh.plan import Operation, describe_route
+from agent.mesh.plan import Operation
 from agent.model import Condition, HostId, Lease, View
 from agent.sharedmap import changed_keys
 
@@ -78,7 +78,7 @@ class Observer:
         for number, each in enumerate(repaired):
             self.tally.repairs[f"route-{each.reason}"] += 1
             if number < _NAMED:
-                text = f"{describe_route(each.route)} was {each.reason} and was put right"
+                text = f"{each.route} was {each.reason} and was put right"
                 self.tally.last_repair = text, self._clock()
                 self.happened("route-repaired", text, str(each.route.destination))
         if len(repaired) > _NAMED:

@@ -25,7 +25,6 @@ from agent.leases.copy import bounds_of, copy_file
 from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
-from agent.mesh.plan import describe_route
 from agent.mesh.world import World
 from agent.model import DockerState, View
 from agent.settings import Settings
@@ -107,10 +106,7 @@ def _docker_answers(world: World) -> bool:
 
 def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
     plan = kernel.plan(world, may_delete=True)
-    lines = [
-        f"would {each.kind} {describe_route(each.route)} ({each.reason})"
-        for each in plan.operations
-    ]
+    lines = [f"would {each.kind} {each.route} ({each.reason})" for each in plan.operations]
     former = kernel.former_protocol
     if former is not None:
         lines = [f"would first mark the routes of protocol {former} as {world.route_protocol}"]

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.mesh.desired import desired_routes
-from agent.mesh.plan import describe_route
-from agent.mesh.world import World, protocol_name, route_key
+from agent.mesh.world import World, protocol_name
 from agent.model import Lease, Route
 
 __all__ = ["routes_document"]
@@ -30,9 +29,8 @@ def routes_document(
         freshness: The fields that say how old what the routes are made of is.
     """
     desired = desired_routes(world)
-    there = {route_key(route): route for route in ours}
-    rivals = {route_key(route).place: route for route in foreign}
-    links = {link.index: link.name for link in world.host.links} if world.host else {}
+    there = {route.key: route for route in ours}
+    rivals = {route.place: route for route in foreign}
     rows = []
     for key, wanted in desired.routes.items():
         actual = there.pop(key, None)
@@ -41,8 +39,8 @@ def routes_document(
         if actual != wanted and rival is not None:
             state = "conflict"
         shown = rival if state == "conflict" else actual or wanted
-        rows.append(_row(shown or wanted, state, world, links))
-    rows += [_row(extra, "extra", world, links) for extra in there.values()]
+        rows.append(_row(shown or wanted, state, world))
+    rows += [_row(extra, "extra", world) for extra in there.values()]
     rows.sort(key=lambda row: _order(str(row["destination"])))
     return {
         "version": 1,
@@ -58,18 +56,18 @@ def _order(destination: str) -> tuple[int, ...]:
     return (*(int(part) for part in address.split(".")), int(length))
 
 
-def _row(route: Route, state: str, world: World, links: Mapping[int, str]) -> dict[str, Any]:
+def _row(route: Route, state: str, world: World) -> dict[str, Any]:
     peer: Lease | None = world.peers.get(route.destination)
     return {
         "destination": str(route.destination),
         "kind": str(route.kind),
         "gateway": str(route.gateway) if route.gateway else None,
-        "link": links.get(route.oif) if route.oif is not None else None,
+        "link": route.link,
         "state": state,
         "host_name": peer.host_name if peer else None,
         "reachable": route.destination not in world.dead_subnets if peer else None,
         "protocol": protocol_name(route.protocol)
         if route.protocol != world.route_protocol
         else "hostmesh",
-        "text": describe_route(route),
+        "text": str(route),
     }

@@ -24,7 +24,6 @@ from agent.mesh.plan import (
     Operation,
     OperationResult,
     RoutePlan,
-    describe_route,
     plan_routes,
 )
 from agent.mesh.world import World
@@ -238,8 +237,7 @@ class Routing:
                 "routes-changed",
                 changed=len(done),
                 routes=[
-                    f"{each.kind} {describe_route(each.route)} ({each.reason})"
-                    for each in done[:_ROUTES_TOLD]
+                    f"{each.kind} {each.route} ({each.reason})" for each in done[:_ROUTES_TOLD]
                 ],
             )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final, NamedTuple
 
@@ -46,7 +46,9 @@ __all__ = [
     "decode_neighbour",
     "decode_route",
     "encode_route",
+    "link_by_name_request",
     "link_index",
+    "link_name",
     "link_request",
     "route_dump_request",
     "route_lookup_request",
@@ -104,8 +106,12 @@ def attributes(payload: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def decode_route(payload: bytes) -> Route | None:
+def decode_route(payload: bytes, name_of: Callable[[int], str]) -> Route | None:
     """The route in an rtmsg, None when it is not IPv4's.
+
+    Args:
+        payload: The message behind its netlink header.
+        name_of: The name of the link that has an index.
 
     A route that carries what Hostmesh never writes (path metrics, several next hops, onlink, …)
     has that appended to its kind, as in ``unicast+metrics``. So it never equals a desired one,
@@ -130,7 +136,7 @@ def decode_route(payload: bytes) -> Route | None:
         destination=IPv4Network((int.from_bytes(found.get(_DST, b"\0")), dst_len)),
         kind="+".join((kind_name, *odd)) if odd else kind_name,
         gateway=None if gateway is None else IPv4Address(gateway),
-        oif=None if oif is None else _U32.unpack(oif)[0],
+        link=None if oif is None else name_of(_U32.unpack(oif)[0]),
         prefsrc=None if prefsrc is None else IPv4Address(prefsrc),
         protocol=protocol,
         table=_U32.unpack(found[_TABLE])[0] if _TABLE in found else table,
@@ -204,8 +210,10 @@ def _template(shape: _Shape) -> _Template:
     )
 
 
-def encode_route(route: Route, message_type: int, flags: int, sequence: int) -> bytearray:
-    """A complete RTM_NEWROUTE or RTM_DELROUTE message for ``route``.
+def encode_route(
+    route: Route, link_index: int | None, message_type: int, flags: int, sequence: int
+) -> bytearray:
+    """A complete RTM_NEWROUTE or RTM_DELROUTE message for ``route``, its link resolved.
 
     A deletion names what the kernel compares (fib_table_delete), protocol included, so that it
     can never hit another writer's route; its scope is any, and what was read as odd is left out.
@@ -222,7 +230,7 @@ def encode_route(route: Route, message_type: int, flags: int, sequence: int) -> 
         route.metric,
         route.tos,
         _SCOPE_ANY if deleting else route.scope,
-        route.oif,
+        link_index,
         route.prefsrc,
         route.gateway is not None,
     )
@@ -302,9 +310,22 @@ def link_request() -> bytes:
     )
 
 
-def link_index(data: bytes, offset: int) -> int:
+def link_by_name_request(name: str) -> bytes:
+    """Body of RTM_GETLINK for the one link of this name."""
+    return _IFINFO.pack(0, 0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
+
+
+def link_index(data: bytes, offset: int = 0) -> int:
     """Return the link that an ifinfomsg or an ifaddrmsg at ``offset`` is about."""
     return int.from_bytes(data[offset + 4 : offset + 8], sys.byteorder)
+
+
+def link_name(payload: bytes) -> str:
+    """Return the name in an ifinfomsg, "" without one."""
+    for number, value in attributes(payload, _IFINFO.size):
+        if number == _IFLA_IFNAME:
+            return value.rstrip(b"\0").decode("utf-8", "replace")
+    return ""
 
 
 def decode_link(payload: bytes) -> RawLink:

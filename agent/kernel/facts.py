@@ -26,6 +26,7 @@ from agent.kernel.codec import (
     route_dump_request,
     route_lookup_request,
 )
+from agent.kernel.linknames import LinkNames, dump_link_names
 from agent.kernel.netlink import NetlinkSocket
 from agent.mesh.world import ROUTE_PROTOCOL
 from agent.model import OWN_BRIDGE, HostFacts, Link, Route, Uplink
@@ -58,7 +59,8 @@ def read_host_facts(protocol: int = ROUTE_PROTOCOL, known: HostFacts | None = No
         addresses = connection.dump(RTM_GETADDR, address_request(), "listing addresses")
         if known is None:
             routes = connection.dump(RTM_GETROUTE, route_dump_request(), "listing routes")
-            foreign = tuple(_foreign(routes, protocol))
+            names = LinkNames(lambda: dump_link_names(connection))
+            foreign = tuple(_foreign(routes, protocol, names))
         else:
             foreign = known.foreign_routes
     by_link: dict[int, list[RawAddress]] = {}
@@ -86,11 +88,11 @@ def _link(payload: bytes, addresses: dict[int, list[RawAddress]]) -> Link:
     )
 
 
-def _foreign(payloads: Iterable[bytes], protocol: int) -> Iterable[Route]:
+def _foreign(payloads: Iterable[bytes], protocol: int, names: LinkNames) -> Iterable[Route]:
     for payload in payloads:
         if payload[PROTOCOL_AT] == protocol:
             continue  # in a large mesh nearly all of them: not even decoded
-        route = decode_route(payload)
+        route = decode_route(payload, names.of)
         if route is not None and route.table != _LOCAL_TABLE:
             yield route
 
@@ -100,12 +102,12 @@ class PathTo:
     """Which way a packet would go.
 
     Attributes:
-        link_index: None when the kernel has no way or refuses.
+        link: Its name; None when the kernel has no way or refuses.
         source: The address it would be sent from.
         local: The destination is this host itself.
     """
 
-    link_index: int | None = None
+    link: str | None = None
     source: Address | None = None
     local: bool = False
 
@@ -120,10 +122,10 @@ def path_to(address: Address) -> PathTo:
         payload = connection.request(
             RTM_GETROUTE, route_lookup_request(address), f"looking up the route to {address}"
         )
-    route = decode_route(payload)
+        route = decode_route(payload, LinkNames(lambda: dump_link_names(connection)).of)
     if route is None:
         return PathTo()
-    return PathTo(route.oif, route.prefsrc, local=route.kind.startswith("local"))
+    return PathTo(route.link, route.prefsrc, local=route.kind.startswith("local"))
 
 
 def choose_uplink(
@@ -238,7 +240,7 @@ def _by_route(
             if owner is not None and not target.is_loopback:
                 return _uplink(facts, owner, target)
         else:
-            link = next((each for each in facts.links if each.index == path.link_index), None)
+            link = next((each for each in facts.links if each.name == path.link), None)
             if link is not None:
                 return _uplink(facts, link, path.source)
     defaults = sorted(
@@ -246,7 +248,7 @@ def _by_route(
         key=lambda route: route.metric,
     )
     for route in defaults:
-        link = next((each for each in facts.links if each.index == route.oif), None)
+        link = next((each for each in facts.links if each.name == route.link), None)
         if link is not None and link.addresses:
             return _uplink(facts, link, route.prefsrc)
     raise KernelError(
@@ -325,7 +327,7 @@ def _on_link(facts: HostFacts, link: Link, own: Interface) -> Network:
     ranges = [
         route.destination
         for route in facts.foreign_routes
-        if route.oif == link.index
+        if route.link == link.name
         and route.gateway is None
         and route.scope == _SCOPE_LINK
         and route.destination.prefixlen > 0

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from agent.errors import KernelError
 from agent.kernel.codec import (
     RTM_DELADDR,
     RTM_DELLINK,
@@ -28,6 +29,7 @@ from agent.kernel.codec import (
     decode_route,
     link_index,
 )
+from agent.kernel.linknames import LinkNames, dump_link_names
 from agent.kernel.listener import Listener, Listening
 from agent.kernel.netlink import (
     GROUP_ADDRESSES,
@@ -70,7 +72,8 @@ class KernelEvent:
 
     Attributes:
         resync: Messages may have been lost, or too many came: look at everything.
-        links, addresses: Indices of the links of which something of that kind changed.
+        links, addresses: Names of the links of which something of that kind changed. A link with
+            a new name is there under both.
         ways: A route by which the uplink is chosen changed (a default one, or one that leads to
             etcd), or one that says what is on a link. The uplink, or its range, may be another now.
         routes: Changes of routes that matter to us, in order.
@@ -78,17 +81,17 @@ class KernelEvent:
     """
 
     resync: bool = False
-    links: frozenset[int] = frozenset()
-    addresses: frozenset[int] = frozenset()
+    links: frozenset[str] = frozenset()
+    addresses: frozenset[str] = frozenset()
     ways: bool = False
     routes: tuple[RouteChange, ...] = ()
     neighbours: tuple[NeighbourChange, ...] = ()
 
-    def touches(self, links: frozenset[int]) -> bool:
+    def touches(self, links: frozenset[str]) -> bool:
         """Whether one of these links changed, or its addresses."""
         return not links.isdisjoint(self.links | self.addresses)
 
-    def may_have_taken(self, links: frozenset[int], *, by_address: bool = True) -> bool:
+    def may_have_taken(self, links: frozenset[str], *, by_address: bool = True) -> bool:
         """Whether routes by these links may have gone without a message (see the module's text).
 
         A list of all routes is called for then. A container that starts changes links, too, and
@@ -147,6 +150,7 @@ class Monitor:
         self._own_ports = own_ports
         self._receive_bytes = receive_bytes
         self._filter = _Filter()
+        self._names = LinkNames(_list_names)
         self._neighbours: tuple[frozenset[Address], int] = (frozenset(), 0)
         self._failed: set[Address] = set()
         self._listener = Listener(
@@ -198,10 +202,16 @@ class Monitor:
         self._listener.stop()
 
     def _open(self) -> NetlinkSocket:
-        return NetlinkSocket(
+        found = NetlinkSocket(
             groups=GROUP_LINKS | GROUP_ADDRESSES | GROUP_ROUTES | GROUP_NEIGHBOURS,
             receive_bytes=self._receive_bytes,
         )
+        try:
+            self._names.refresh()
+        except KernelError:
+            found.close()
+            raise
+        return found
 
     def _drain(self, current: NetlinkSocket) -> KernelEvent | None:
         """Everything queued, as one event; None when nothing of it matters."""
@@ -210,6 +220,7 @@ class Monitor:
         collected = _Collector(
             self._filter,
             self._own_ports(),
+            self._names,
             _NeighbourWatch(watched, link_index, self._failed),
         )
         until_s = time.monotonic() + 1.0
@@ -289,13 +300,18 @@ class _Collector:
     """Folds messages into one event."""
 
     def __init__(
-        self, wanted: _Filter, own_ports: frozenset[int], neighbours: _NeighbourWatch
+        self,
+        wanted: _Filter,
+        own_ports: frozenset[int],
+        names: LinkNames,
+        neighbours: _NeighbourWatch,
     ) -> None:
         self._wanted = wanted
         self._own_ports = own_ports
+        self._names = names
         self._neighbours = neighbours
-        self._links: set[int] = set()
-        self._addresses: set[int] = set()
+        self._links: set[str] = set()
+        self._addresses: set[str] = set()
         self._ways = False
         self._resync = False
         self._routes: list[RouteChange] = []
@@ -310,9 +326,10 @@ class _Collector:
                 if port not in self._own_ports or port == 0:
                     self._take_route(kind, flags, data[offset + HEADER.size : offset + length])
             elif kind in _LINK_TYPES:
-                self._links.add(link_index(data, offset + HEADER.size))
+                payload = data[offset + HEADER.size : offset + length]
+                self._links |= self._names.follow(kind, payload)
             elif kind in _ADDRESS_TYPES:
-                self._addresses.add(link_index(data, offset + HEADER.size))
+                self._addresses.add(self._names.of(link_index(data, offset + HEADER.size)))
             elif kind == RTM_NEWNEIGH:
                 self._neighbours.take(data[offset + HEADER.size : offset + length])
             offset += (length + 3) & ~3
@@ -320,7 +337,7 @@ class _Collector:
     def _take_route(self, kind: int, flags: int, payload: bytes) -> None:
         if self._resync:
             return
-        route = decode_route(payload)
+        route = decode_route(payload, self._names.of)
         if route is None:
             return
         self._ways = self._ways or self._wanted.is_way(route)
@@ -347,6 +364,11 @@ class _Collector:
             neighbours=tuple(self._neighbours.changes),
         )
         return None if event == _NOTHING else event
+
+
+def _list_names() -> dict[int, str]:
+    with NetlinkSocket() as connection:
+        return dump_link_names(connection)
 
 
 _NOTHING: Final = KernelEvent()

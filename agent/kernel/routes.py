@@ -28,6 +28,7 @@ from agent.kernel.codec import (
     encode_route,
     route_dump_request,
 )
+from agent.kernel.linknames import LinkNames, dump_link_names, index_of
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 from agent.mesh.plan import (
     Operation,
@@ -35,10 +36,9 @@ from agent.mesh.plan import (
     OperationResult,
     Reason,
     RoutePlan,
-    describe_route,
 )
-from agent.mesh.world import MAIN_TABLE, ROUTE_PROTOCOL, RouteKey, route_key
-from agent.model import Route
+from agent.mesh.world import MAIN_TABLE, ROUTE_PROTOCOL
+from agent.model import Route, RouteKey
 from agent.model.family import Network, within
 
 __all__ = ["RouteListing", "RouteTable"]
@@ -54,7 +54,8 @@ _ACK: Final = 0x4
 _NLM_F_REPLACE: Final = 0x100
 _NLM_F_EXCL: Final = 0x200
 _NLM_F_CREATE: Final = 0x400
-_GONE: Final = frozenset({errno.ESRCH, errno.ENOENT})
+_GONE: Final = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV})
+_NO_LINK: Final = (errno.ENODEV, "")
 
 
 class RouteListing(NamedTuple):
@@ -107,6 +108,7 @@ class RouteTable:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._socket: NetlinkSocket | None = None
+        self._names = LinkNames(lambda: dump_link_names(self._open()))
         self._listed = _Listed()
         self._ours: tuple[Route, ...] = ()
         self._foreign_payloads: list[bytes] = []
@@ -142,6 +144,7 @@ class RouteTable:
         """
         with self._lock:
             try:
+                self._follow_links()
                 return RouteListing(self._list_ours(same), self._list_foreign(within))
             except KernelError:
                 self._drop_socket()
@@ -151,10 +154,17 @@ class RouteTable:
         """Every route with our protocol; the kernel filters. Same errors as list_routes."""
         with self._lock:
             try:
+                self._follow_links()
                 return self._list_ours()
             except KernelError:
                 self._drop_socket()
                 raise
+
+    def _follow_links(self) -> None:
+        """Forget what was decoded with names that links no longer have."""
+        if self._names.refresh():
+            self._listed, self._ours, self._within = _Listed(), (), None
+            self._foreign_payloads, self._foreign = [], ()
 
     def _list_ours(self, same: Callable[[Route], Route] = lambda route: route) -> tuple[Route, ...]:
         payloads = self._open().dump(
@@ -167,7 +177,7 @@ class RouteTable:
         if listed == self._listed:
             return self._ours
         before = dict(zip(self._listed.payloads(), self._ours, strict=True))
-        self._ours = tuple(before.get(each) or same(_route(each)) for each in payloads)
+        self._ours = tuple(before.get(each) or same(self._route(each)) for each in payloads)
         self._listed = listed
         return self._ours
 
@@ -188,7 +198,7 @@ class RouteTable:
             return self._foreign
         found: list[Route] = []
         for payload in payloads:
-            route = decode_route(payload)
+            route = decode_route(payload, self._names.of)
             if (
                 route is not None
                 and route.table == self._table
@@ -221,13 +231,15 @@ class RouteTable:
         """
         with self._lock:
             try:
+                self._follow_links()
                 payloads = self._open().dump(RTM_GETROUTE, route_dump_request(), "listing routes")
+                routes = [decode_route(each, self._names.of) for each in payloads]
             except KernelError:
                 self._drop_socket()
                 raise
         by_key: dict[RouteKey, list[Route]] = {}
-        for route in filter(None, map(decode_route, payloads)):
-            by_key.setdefault(route_key(route), []).append(route)
+        for route in filter(None, routes):
+            by_key.setdefault(route.key, []).append(route)
         alone = (routes[0] for routes in by_key.values() if len(routes) == 1)
         operations = tuple(
             Operation(
@@ -258,8 +270,10 @@ class RouteTable:
         results: list[OperationResult] = []
         until_s = math.inf if for_s is None else time.monotonic() + for_s
         with self._lock:
+            indices: dict[str | None, int | None] = {None: None}
             for start in range(0, len(plan.operations), _BATCH):
-                results.extend(self._apply_batch(plan.operations[start : start + _BATCH]))
+                batch = plan.operations[start : start + _BATCH]
+                results.extend(self._apply_batch(batch, indices))
                 if time.monotonic() >= until_s:
                     break
         failed = [each.error for each in results if each.error is not None and not each.outrun]
@@ -272,25 +286,53 @@ class RouteTable:
             )
         return tuple(results)
 
-    def _apply_batch(self, operations: Sequence[Operation]) -> list[OperationResult]:
+    def _apply_batch(
+        self, operations: Sequence[Operation], indices: dict[str | None, int | None]
+    ) -> list[OperationResult]:
+        """Apply them; ``indices`` collects what each link's name stands for."""
         try:
             connection = self._open()
-            first = connection.next_sequences(len(operations))
-            last = first + len(operations) - 1
-            frames = [
-                _encode(operation, sequence, acknowledge=sequence == last)
-                for sequence, operation in enumerate(operations, first)
-            ]
-            failed = connection.batch(frames, "writing routes")
+            for name in {each.route.link for each in operations} - indices.keys():
+                indices[name] = index_of(connection, str(name))
+            able = [each for each in operations if _resolved(each, indices)]
+            failed = self._send(connection, able, indices)
         except KernelError as error:
             self._drop_socket()
             return [OperationResult(each, error) for each in operations]
-        if not failed:
-            return [OperationResult(operation) for operation in operations]
+        numbers = iter(range(len(able)))
         return [
-            _result(operation, failed.get(sequence))
-            for sequence, operation in enumerate(operations, first)
+            _result(each, failed.get(next(numbers)) if _resolved(each, indices) else _NO_LINK)
+            for each in operations
         ]
+
+    def _send(
+        self,
+        connection: NetlinkSocket,
+        operations: Sequence[Operation],
+        indices: dict[str | None, int | None],
+    ) -> dict[int, tuple[int, str]]:
+        """Send all in one call and return what failed, by its place in ``operations``."""
+        if not operations:
+            return {}
+        first = connection.next_sequences(len(operations))
+        last = first + len(operations) - 1
+        frames = [
+            _encode(each, indices[each.route.link], sequence, acknowledge=sequence == last)
+            for sequence, each in enumerate(operations, first)
+        ]
+        failed = connection.batch(frames, "writing routes")
+        return {sequence - first: failure for sequence, failure in failed.items()}
+
+    def _route(self, payload: bytes) -> Route:
+        """The route in what a dump of IPv4 routes had.
+
+        Raises:
+            KernelError: It is none.
+        """
+        found = decode_route(payload, self._names.of)
+        if found is None:
+            raise KernelError("the kernel listed a route that is not IPv4's among those that are")
+        return found
 
     def _open(self) -> NetlinkSocket:
         if self._socket is None:
@@ -303,27 +345,22 @@ class RouteTable:
             self._socket = None
 
 
-def _route(payload: bytes) -> Route:
-    """The route in what a dump of IPv4 routes had.
-
-    Raises:
-        KernelError: It is none.
-    """
-    found = decode_route(payload)
-    if found is None:
-        raise KernelError("the kernel listed a route that is not IPv4's among those that are")
-    return found
+def _resolved(operation: Operation, indices: dict[str | None, int | None]) -> bool:
+    """Whether the link that an operation names, if it names one, is there."""
+    return operation.route.link is None or indices[operation.route.link] is not None
 
 
-def _encode(operation: Operation, sequence: int, *, acknowledge: bool) -> bytearray:
+def _encode(
+    operation: Operation, link_index: int | None, sequence: int, *, acknowledge: bool
+) -> bytearray:
     flags = _REQUEST | (_ACK if acknowledge else 0)
     if operation.kind is OperationKind.DELETE:
-        return encode_route(operation.route, RTM_DELROUTE, flags, sequence)
+        return encode_route(operation.route, link_index, RTM_DELROUTE, flags, sequence)
     if operation.reason is Reason.MISSING:
         flags |= _NLM_F_CREATE | _NLM_F_EXCL
     else:
         flags |= _NLM_F_CREATE | _NLM_F_REPLACE
-    return encode_route(operation.route, RTM_NEWROUTE, flags, sequence)
+    return encode_route(operation.route, link_index, RTM_NEWROUTE, flags, sequence)
 
 
 def _result(operation: Operation, failure: tuple[int, str] | None) -> OperationResult:
@@ -332,7 +369,9 @@ def _result(operation: Operation, failure: tuple[int, str] | None) -> OperationR
     number, words = failure
     if number in _GONE and operation.kind is OperationKind.DELETE:
         return OperationResult(operation)  # gone already
-    what = f"route {operation.kind} {describe_route(operation.route)}"
+    what = f"route {operation.kind} {operation.route}"
     if number == errno.EEXIST and operation.reason is Reason.MISSING:
         words = "another route to this destination appeared meanwhile; it is left alone"
+    if failure is _NO_LINK:
+        words = f"this host has no link {operation.route.link}"
     return OperationResult(operation, NetlinkError(what, number, words), number)

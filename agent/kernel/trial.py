@@ -19,7 +19,6 @@ from agent.kernel.firewall import open_firewall
 from agent.kernel.routes import RouteTable
 from agent.mesh.firewall import FirewallWants
 from agent.mesh.plan import plan_routes
-from agent.mesh.world import route_key
 from agent.model import Route, RouteKind, Severity
 
 __all__ = ["trial"]
@@ -89,7 +88,7 @@ def _routes(protocol: int, table: int) -> None:
     wanted = Route(destination=_CIDR, kind=RouteKind.UNREACHABLE, protocol=protocol, table=table)
     routes = RouteTable(protocol, table)
     try:
-        plan = plan_routes({route_key(wanted): wanted}, (), (), may_delete=False)
+        plan = plan_routes({wanted.key: wanted}, (), (), may_delete=False)
         for result in routes.apply(plan):
             if result.error:
                 raise KernelError(

@@ -15,6 +15,7 @@ from agent.kernel.codec import (
     decode_route,
     route_lookup_request,
 )
+from agent.kernel.linknames import LinkNames, dump_link_names
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 from agent.model import Route
 from agent.model.family import Address
@@ -31,14 +32,14 @@ class Decision:
     """Which way a packet goes.
 
     Attributes:
-        link_index: Where it goes out by; None when it goes nowhere.
+        link: Name of the link it goes out by; None when it goes nowhere.
         gateway: The next hop; None when the destination is on the link itself.
         local: It is for this host.
         entry: The routing table's entry that decided; None before Linux 4.14.
         refusal: The kernel's words when there is no way, else "".
     """
 
-    link_index: int | None = None
+    link: str | None = None
     gateway: Address | None = None
     local: bool = False
     entry: Route | None = None
@@ -69,7 +70,7 @@ def decide(destination: Address, *, source: Address | None = None, in_link: int 
     if found is None:
         raise KernelError(f"{what}: the kernel's answer is no IPv4 route")
     return Decision(
-        link_index=found.oif,
+        link=found.link,
         gateway=found.gateway,
         local=found.kind.startswith("local"),
         entry=entry,
@@ -86,7 +87,8 @@ def _ask(
     entry: bool,
 ) -> Route | None:
     body = route_lookup_request(destination, source=source, in_link=in_link, entry=entry)
-    return decode_route(connection.request(RTM_GETROUTE, body, what))
+    answer = connection.request(RTM_GETROUTE, body, what)
+    return decode_route(answer, LinkNames(lambda: dump_link_names(connection)).of)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from agent.mesh.plan import (
     plan_key,
 )
 from agent.mesh.rivals import Rivals
-from agent.mesh.world import ROUTE_PROTOCOL, RouteKey, World, route_key
-from agent.model import Condition, Lease, Route, summarise
+from agent.mesh.world import ROUTE_PROTOCOL, World
+from agent.model import Condition, Lease, Route, RouteKey, summarise
 from agent.model.family import Address, Network
 from agent.sharedmap import changed_keys
 
@@ -123,10 +123,10 @@ class RouteDelta:
         return self._gateways
 
     @property
-    def links(self) -> frozenset[int]:
-        """Indices of the links by which desired routes and their rivals lead."""
+    def links(self) -> frozenset[str]:
+        """Names of the links by which desired routes and their rivals lead."""
         uplink = self._world.uplink
-        return self._rivals.links if uplink is None else self._rivals.links | {uplink.index}
+        return self._rivals.links if uplink is None else self._rivals.links | {uplink.name}
 
     @property
     def have_sources(self) -> bool:
@@ -289,7 +289,7 @@ class RouteDelta:
             if route == self._desired.get(route.destination) and route.destination in missing:
                 del missing[route.destination]
             else:
-                odd.append(route_key(route))
+                odd.append(route.key)
         self._odd = {self._key_of(each): () for each in missing}
         for key, routes in in_order(ours, odd).items():
             self._is_there(key, routes)
@@ -297,14 +297,14 @@ class RouteDelta:
     def _list_again(self, before: tuple[Route, ...], ours: tuple[Route, ...]) -> None:
         gone, new = only_in(before, ours), only_in(ours, before)
         held: dict[RouteKey, list[Route]] = {}
-        for key in (*map(route_key, gone), *map(route_key, new), *self._at_list):
+        for key in (*(each.key for each in (*gone, *new)), *self._at_list):
             held.setdefault(key, list(self._at_list.get(key, self._ours_at(key))))
         for route in gone:
-            at = held[route_key(route)]
+            at = held[route.key]
             if route in at:
                 at.remove(route)
         for route in new:
-            held[route_key(route)].append(route)
+            held[route.key].append(route)
         # Where several stand under one key their order counts.
         several = in_order(ours, [key for key, routes in held.items() if len(routes) > 1])
         for key, routes in held.items():
@@ -312,7 +312,7 @@ class RouteDelta:
 
     def observed(self, change: RouteChange) -> None:
         """A notification from the kernel about one route."""
-        route, key = change.route, route_key(change.route)
+        route, key = change.route, change.route.key
         if change.replaced and not change.gone:
             if self._standing(key) != 1:
                 # Which of several was replaced, no message says.
@@ -338,11 +338,11 @@ class RouteDelta:
         found = tuple(
             each
             for each in done
-            if route_key(each.route) not in self._news and each.reason is not Reason.CONFLICT
+            if each.route.key not in self._news and each.reason is not Reason.CONFLICT
         )
-        left = {route_key(each.route) for each in plan.operations}
-        left.update(map(route_key, plan.held))
-        self._news &= left.difference(route_key(each.route) for each in done)
+        left = {each.route.key for each in plan.operations}
+        left.update(each.key for each in plan.held)
+        self._news &= left.difference(each.route.key for each in done)
         return found
 
     def _standing(self, key: RouteKey) -> int:
@@ -386,7 +386,7 @@ class RouteDelta:
         """
         for result in results:
             operation = result.operation
-            key = route_key(operation.route)
+            key = operation.route.key
             there = self._ours_at(key)
             if not result.ok:
                 self._needs_list = True

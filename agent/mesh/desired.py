@@ -18,12 +18,13 @@ from typing import Final
 
 from agent.mesh.backends import RouteBackend, backend_by_name, backend_names
 from agent.mesh.needed import needed_in
-from agent.mesh.world import RouteKey, World, route_key
+from agent.mesh.world import World
 from agent.model import (
     Condition,
     Lease,
     MeshConfig,
     Route,
+    RouteKey,
     RouteKind,
     Severity,
     Uplink,
@@ -54,7 +55,7 @@ class DesiredRoutes:
 
 def desired_routes(world: World) -> DesiredRoutes:
     """The full pass: every route this host should hold in ``world``."""
-    routes = {route_key(route): route for route in aggregate_routes(world)}
+    routes = {route.key: route for route in aggregate_routes(world)}
     rules = PeerRules.of(world)
     if isinstance(rules, Condition):
         return DesiredRoutes(routes=MappingProxyType(routes), conditions=(rules,))
@@ -62,7 +63,7 @@ def desired_routes(world: World) -> DesiredRoutes:
     for peer in world.peers.values():
         outcome = rules.outcome(peer)
         if isinstance(outcome, Route):
-            routes[route_key(outcome)] = outcome
+            routes[outcome.key] = outcome
         else:
             conditions.append(outcome)
     return DesiredRoutes(
@@ -112,7 +113,7 @@ def on_link_ranges(world: World) -> tuple[Network, ...]:
     others = (
         route.destination
         for route in (world.host.foreign_routes if world.host else ())
-        if route.oif == uplink.index
+        if route.link == uplink.name
         and route.scope == _SCOPE_LINK
         and route.gateway is None
         and route.destination.prefixlen > 0

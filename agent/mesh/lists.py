@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.mesh.world import RouteKey, route_key
-from agent.model import Route
+from agent.model import Route, RouteKey
 
 __all__ = ["in_order", "only_in"]
 
@@ -23,7 +22,7 @@ def in_order(
     found: dict[RouteKey, tuple[Route, ...]] = dict.fromkeys(keys, ())
     if found:
         for route in routes:
-            key = route_key(route)
+            key = route.key
             if key in found:
                 found[key] = (*found[key], route)
     return found

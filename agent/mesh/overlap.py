@@ -75,26 +75,24 @@ def _overlaps(
     """Yield each overlapping network, with the words that name what has it."""
     bridge = docker.bridge.bridge if docker is not None and docker.bridge else _DEFAULT_BRIDGE
     ours = {bridge, _DEFAULT_BRIDGE, OWN_BRIDGE}
-    ignored = {link.index for link in host.links if link.name in ours}
-    names = {link.index: link.name for link in host.links}
-    covered: set[tuple[int, Network]] = set()
+    covered: set[tuple[str | None, Network]] = set()
     for link in host.links:
-        if link.index in ignored:
+        if link.name in ours:
             continue
         for interface in link.addresses:
             if interface.network.overlaps(cidr) and not _within(interface.network, own):
                 yield interface.network, f"the address {interface} of {link.name}"
-                covered.add((link.index, interface.network))
+                covered.add((link.name, interface.network))
     for route in _meeting(host.foreign_routes, cidr):
         if (
-            route.oif in ignored
-            or (route.oif, route.destination) in covered
+            route.link in ours
+            or (route.link, route.destination) in covered
             or _within(route.destination, own)
             or _leads_to_its_owner(route, leases)
             or not _disturbed(route, cidr)
         ):
             continue
-        device = f" by {names.get(route.oif, route.oif)}" if route.oif is not None else ""
+        device = f" by {route.link}" if route.link is not None else ""
         yield (
             route.destination,
             f"the route to {route.destination}{device} written by {protocol_name(route.protocol)}",

@@ -18,8 +18,8 @@ from typing import Final
 from agent.errors import KernelError
 from agent.mesh.delta import RouteChange
 from agent.mesh.plan import Operation, OperationKind, OperationResult, Reason, RoutePlan
-from agent.mesh.world import ROUTE_PROTOCOL, RouteKey, protocol_name, route_key
-from agent.model import CONDITIONS_SHOWN, Condition, Route, Severity, and_more
+from agent.mesh.world import ROUTE_PROTOCOL, protocol_name
+from agent.model import CONDITIONS_SHOWN, Condition, Route, RouteKey, Severity, and_more
 from agent.model.family import Network
 
 __all__ = ["Pacer"]
@@ -97,7 +97,7 @@ class Pacer:
         return replace(plan, operations=tuple(now)), next_s
 
     def _due_s(self, operation: Operation) -> float:
-        key = route_key(operation.route)
+        key = operation.route.key
         failure = self._failures.get(key)
         due_s = failure.due_s if failure else 0.0
         fight = self._fights.get((operation.kind, key))
@@ -105,7 +105,7 @@ class Pacer:
 
     def observed(self, change: RouteChange) -> None:
         """Remember who wrote, for a route that is being repaired."""
-        key = route_key(change.route)
+        key = change.route.key
         ours_went = change.gone and change.route.protocol == self._protocol
         if not ours_went and self._mended(key):
             self._writers[key] = change.route.protocol
@@ -140,7 +140,7 @@ class Pacer:
         """
         jitter = self._jitter()
         for result in results:
-            key = route_key(result.operation.route)
+            key = result.operation.route.key
             if result.error is not None:
                 before = self._failures.get(key)
                 pause_s = min(before.pause_s * 2, _RETRY_MOST_S) if before else _RETRY_FIRST_S

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from agent.errors import KernelError
-from agent.mesh.world import MAIN_TABLE, Place, RouteKey, protocol_name, route_key
-from agent.model import CONDITIONS_SHOWN, Condition, Route, and_more
+from agent.mesh.world import MAIN_TABLE, protocol_name
+from agent.model import CONDITIONS_SHOWN, Condition, Place, Route, RouteKey, and_more
 
 __all__ = [
     "Conflict",
@@ -25,7 +25,6 @@ __all__ = [
     "Reason",
     "RoutePlan",
     "count_differing",
-    "describe_route",
     "order_operations",
     "plan_key",
     "plan_routes",
@@ -105,7 +104,7 @@ class Conflict:
         return Condition(
             name="route-conflict",
             subject=str(self.wanted.destination),
-            cause=f"{describe_route(self.foreign)} was written by "
+            cause=f"{self.foreign} was written by "
             f"{protocol_name(self.foreign.protocol)}; it is left alone and used instead of ours",
             hint=f"remove it ({_removal(self.foreign)}) or find what writes it; "
             "Hostmesh takes over when it is gone",
@@ -152,10 +151,10 @@ def plan_routes(
     """
     ours_by_key: dict[RouteKey, list[Route]] = {}
     for route in ours:
-        ours_by_key.setdefault(route_key(route), []).append(route)
+        ours_by_key.setdefault(route.key, []).append(route)
     foreign_by_place: dict[Place, list[Route]] = {}
     for route in foreign:
-        foreign_by_place.setdefault(route_key(route).place, []).append(route)
+        foreign_by_place.setdefault(route.place, []).append(route)
     parts = PlanParts()
     for key, wanted in desired.items():
         there = ours_by_key.pop(key, ())
@@ -178,7 +177,7 @@ def count_differing(desired: Mapping[RouteKey, Route], ours: Iterable[Route]) ->
     """
     there: dict[RouteKey, list[Route]] = {}
     for route in ours:
-        there.setdefault(route_key(route), []).append(route)
+        there.setdefault(route.key, []).append(route)
     extra = sum(key not in desired for key in there)
     return extra + sum(there.get(key) != [wanted] for key, wanted in desired.items())
 
@@ -258,7 +257,7 @@ def _give_way(
     if wanted is not None:
         parts.extend(Conflict(wanted, rival) for rival in rivals)
     if ours:
-        first = min(rivals, key=lambda each: (each.metric, describe_route(each)))
+        first = min(rivals, key=lambda each: (each.metric, str(each)))
         parts.extend(Operation(OperationKind.DELETE, each, Reason.CONFLICT, first) for each in ours)
     return parts
 
@@ -285,18 +284,4 @@ def _removal(route: Route) -> str:
         words.append(f"metric {route.metric}")
     if route.table != MAIN_TABLE:
         words.append(f"table {route.table}")
-    return " ".join(words)
-
-
-def describe_route(route: Route) -> str:
-    """The route as ``ip route`` would print it, for messages."""
-    words = [] if route.kind == "unicast" else [str(route.kind)]
-    words.append(str(route.destination))
-    if route.gateway is not None:
-        words.append(f"via {route.gateway}")
-    if route.oif is not None:
-        words.append(f"oif {route.oif}")
-    words.append(f"proto {route.protocol}")
-    if route.metric:
-        words.append(f"metric {route.metric}")
     return " ".join(words)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from agent.mesh.world import Place, RouteKey, route_key
-from agent.model import Route
+from agent.model import Place, Route, RouteKey
 from agent.model.family import Network
 
 __all__ = ["Rivals"]
@@ -34,10 +33,10 @@ class Rivals:
         return self._contested.keys()
 
     @property
-    def links(self) -> frozenset[int]:
-        """Indices of the links by which these routes lead."""
-        found = (route.oif for routes in self._at.values() for route in routes)
-        return frozenset(index for index in found if index is not None)
+    def links(self) -> frozenset[str]:
+        """Names of the links by which these routes lead."""
+        found = (route.link for routes in self._at.values() for route in routes)
+        return frozenset(name for name in found if name is not None)
 
     @property
     def have_sources(self) -> bool:
@@ -50,7 +49,7 @@ class Rivals:
 
     def under(self, key: RouteKey) -> int:
         """How many stand under this very key."""
-        return sum(route_key(each) == key for each in self.of(key))
+        return sum(each.key == key for each in self.of(key))
 
     def listed(self, foreign: tuple[Route, ...]) -> None:
         """A complete list replaces all; the very list of last time costs nothing."""
@@ -59,23 +58,23 @@ class Rivals:
         self._listed = foreign
         self._at = {}
         for route in foreign:
-            place = route_key(route).place
+            place = route.place
             self._at[place] = (*self._at.get(place, ()), route)
         self.settle_all()
 
     def appeared(self, route: Route) -> None:
         """One was written."""
-        others = (each for each in self.of(route_key(route)) if each != route)
-        self._put(route_key(route), (*others, route))
+        others = (each for each in self.of(route.key) if each != route)
+        self._put(route.key, (*others, route))
 
     def went(self, route: Route) -> None:
         """One was deleted."""
-        key = route_key(route)
+        key = route.key
         self._put(key, tuple(each for each in self.of(key) if each != route))
 
     def replaced(self, key: RouteKey) -> None:
         """What stood under this key is there no more."""
-        self._put(key, tuple(each for each in self.of(key) if route_key(each) != key))
+        self._put(key, tuple(each for each in self.of(key) if each.key != key))
 
     def _put(self, key: RouteKey, routes: tuple[Route, ...]) -> None:
         if routes != self.of(key):

@@ -1,4 +1,4 @@
-"""The immutable world that desired state is computed from, and the kernel's key of a route.
+"""The immutable world that desired state is computed from.
 
 The daemon's loop folds every event into a new :class:`World`; nothing in this room reads
 anything else. There is no clock here: what depends on time arrives as a value.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 from agent.model import (
     DockerFacts,
@@ -28,13 +28,10 @@ from agent.model.family import Network
 __all__ = [
     "MAIN_TABLE",
     "ROUTE_PROTOCOL",
-    "Place",
-    "RouteKey",
     "World",
     "peers_by_subnet",
     "peers_of_view",
     "protocol_name",
-    "route_key",
 ]
 
 ROUTE_PROTOCOL: Final = 140
@@ -60,30 +57,6 @@ def protocol_name(protocol: int) -> str:
     """
     name = _PROTOCOL_NAMES.get(protocol)
     return f"{name} ({protocol})" if name else f"protocol {protocol}"
-
-
-Place = tuple[int, Network, int]
-"""Table, destination and TOS: of the routes there the kernel uses the one of the lowest metric.
-A route of another TOS is no rival: it takes its own packets only, whatever the others say."""
-
-
-class RouteKey(NamedTuple):
-    """What the kernel tells IPv4 routes apart by (fib_table_insert in net/ipv4/fib_trie.c)."""
-
-    table: int
-    destination: Network
-    tos: int
-    metric: int
-
-    @property
-    def place(self) -> Place:
-        """The key without the metric."""
-        return self.table, self.destination, self.tos
-
-
-def route_key(route: Route) -> RouteKey:
-    """The kernel's key of ``route``."""
-    return RouteKey(route.table, route.destination, route.tos, route.metric)
 
 
 def peers_by_subnet(leases: Iterable[Lease], own: Lease | None) -> Mapping[Network, Lease]:

@@ -40,7 +40,18 @@ from agent.model.family import (
     subnets_of,
     within,
 )
-from agent.model.host import HostFacts, Link, Need, Needed, Route, RouteKind, Uplink, name_needed
+from agent.model.host import (
+    HostFacts,
+    Link,
+    Need,
+    Needed,
+    Place,
+    Route,
+    RouteKey,
+    RouteKind,
+    Uplink,
+    name_needed,
+)
 from agent.model.mesh import (
     LONGEST_SUBNET,
     SHORTEST_SUBNET,
@@ -99,7 +110,9 @@ __all__ = [
     "Needed",
     "Neighbour",
     "Network",
+    "Place",
     "Route",
+    "RouteKey",
     "RouteKind",
     "SetAside",
     "SetMember",

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.model.family import Address, Interface, Network
 
-__all__ = ["HostFacts", "Link", "Need", "Needed", "Route", "RouteKind", "Uplink", "name_needed"]
+__all__ = [
+    "HostFacts",
+    "Link",
+    "Need",
+    "Needed",
+    "Place",
+    "Route",
+    "RouteKey",
+    "RouteKind",
+    "Uplink",
+    "name_needed",
+]
+
+Place = tuple[int, Network, int]
+"""Table, destination and TOS: of the routes there the kernel uses the one of the lowest metric.
+A route of another TOS is no rival: it takes its own packets only, whatever the others say."""
 
 
 class RouteKind(enum.StrEnum):
@@ -17,24 +33,60 @@ class RouteKind(enum.StrEnum):
     UNREACHABLE = "unreachable"
 
 
+class RouteKey(NamedTuple):
+    """What the kernel tells IPv4 routes apart by (fib_table_insert in net/ipv4/fib_trie.c)."""
+
+    table: int
+    destination: Network
+    tos: int
+    metric: int
+
+    @property
+    def place(self) -> Place:
+        """The key without the metric."""
+        return self.table, self.destination, self.tos
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One IPv4 route as the kernel keeps it.
 
     The kernel's key is (table, destination, tos, metric); protocol says who wrote it.
-    Attributes ``gateway``, ``oif`` (interface index) and ``prefsrc`` are None when absent.
+    Attributes ``gateway``, ``link`` (its name) and ``prefsrc`` are None when absent.
     """
 
     destination: Network
     kind: str = RouteKind.UNICAST
     gateway: Address | None = None
-    oif: int | None = None
+    link: str | None = None
     prefsrc: Address | None = None
     protocol: int = 0
     table: int = 254
     metric: int = 0
     tos: int = 0
     scope: int = 0
+
+    @property
+    def key(self) -> RouteKey:
+        """The kernel keeps one route under each."""
+        return RouteKey(self.table, self.destination, self.tos, self.metric)
+
+    @property
+    def place(self) -> Place:
+        """The key without the metric."""
+        return self.table, self.destination, self.tos
+
+    def __str__(self) -> str:
+        words = [] if self.kind == RouteKind.UNICAST else [str(self.kind)]
+        words.append(str(self.destination))
+        if self.gateway is not None:
+            words.append(f"via {self.gateway}")
+        if self.link is not None:
+            words.append(f"dev {self.link}")
+        words.append(f"proto {self.protocol}")
+        if self.metric:
+            words.append(f"metric {self.metric}")
+        return " ".join(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

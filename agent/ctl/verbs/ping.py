@@ -132,8 +132,8 @@ def _wire(peer: Peer) -> Iterator[Step]:
             state = found.state if found else "no entry: it is not on this host's link"
             bad = state in {"failed", "incomplete"}
             yield "neighbour", "failed" if bad else "ok", state
-            link = path_to(address).link_index
-            mtu = next(each.mtu for each in read_host_facts().links if each.index == link)
+            link = path_to(address).link
+            mtu = next(each.mtu for each in read_host_facts().links if each.name == link)
         except (HostmeshError, StopIteration) as error:
             yield "neighbour", "unknown", str(error) or "no link leads there"
             mtu = 0

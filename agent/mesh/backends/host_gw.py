@@ -50,7 +50,7 @@ class HostGateway:
         return Route(
             destination=peer.subnet,
             gateway=peer.node_address,
-            oif=uplink.index,
+            link=uplink.name,
             protocol=world.route_protocol,
             table=world.route_table,
             metric=world.route_metric,

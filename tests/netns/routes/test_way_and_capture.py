@@ -76,15 +76,15 @@ def forward(value: str) -> None:
 
 
 def test_the_kernels_own_decision_and_the_entry_behind_it(scene: Scene) -> None:
-    bridge, up = scene.index("br9"), scene.index("wan0")
+    bridge = scene.index("br9")
     found = scene.router.call(decide, FAR, source=CONTAINER, in_link=bridge)
-    assert (found.link_index, found.gateway, found.local) == (up, PEER, False)
+    assert (found.link, found.gateway, found.local) == ("wan0", PEER, False)
     assert found.entry is not None
     assert found.entry.destination == IPv4Network("10.65.0.0/24")
     assert found.entry.protocol == 140
     assert scene.router.call(decide, BRIDGE, source=CONTAINER, in_link=bridge).local
     own = scene.router.call(decide, CONTAINER)
-    assert (own.link_index, own.gateway) == (bridge, None)
+    assert (own.link, own.gateway) == ("br9", None)
 
 
 def test_where_the_kernel_has_no_way_it_says_why(scene: Scene) -> None:

@@ -22,7 +22,7 @@ from agent.mesh.plan import (
     count_differing,
     plan_routes,
 )
-from agent.mesh.world import World, peers_by_subnet, route_key
+from agent.mesh.world import World, peers_by_subnet
 from agent.model import HostFacts, HostId, Lease, MeshConfig, Route, Uplink
 from agent.model.family import Address, Network
 from agent.sharedmap import SharedMap
@@ -60,9 +60,11 @@ HOSTS = (
     HostFacts(links=(), foreign_routes=()),
     HostFacts(
         links=(),
-        foreign_routes=(Route(destination=IPv4Network("203.0.113.0/24"), oif=2, scope=253),),
+        foreign_routes=(Route(destination=IPv4Network("203.0.113.0/24"), link="eth2", scope=253),),
     ),
-    HostFacts(links=(), foreign_routes=(Route(destination=IPv4Network("172.18.0.0/16"), oif=9),)),
+    HostFacts(
+        links=(), foreign_routes=(Route(destination=IPv4Network("172.18.0.0/16"), link="br9"),)
+    ),
 )
 """What the host's own routes say of its links: 203.0.113.1 is on eth2's, or is not."""
 subnets = st.sampled_from(SUBNETS)
@@ -158,9 +160,14 @@ class Machine(RuleBasedStateMachine):
         self, subnet: Network, address: Address, protocol: int, metric: int, tos: int
     ) -> None:
         route = Route(
-            destination=subnet, gateway=address, oif=2, protocol=protocol, metric=metric, tos=tos
+            destination=subnet,
+            gateway=address,
+            link="eth2",
+            protocol=protocol,
+            metric=metric,
+            tos=tos,
         )
-        places = [n for n, r in enumerate(self.kernel) if route_key(r) == route_key(route)]
+        places = [n for n, r in enumerate(self.kernel) if r.key == route.key]
         if route in self.kernel:
             return
         if places:
@@ -180,7 +187,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(subnet=subnets, address=addresses, protocol=st.sampled_from([140, 186]))
     def somebody_appends(self, subnet: Network, address: Address, protocol: int) -> None:
-        route = Route(destination=subnet, gateway=address, oif=2, protocol=protocol)
+        route = Route(destination=subnet, gateway=address, link="eth2", protocol=protocol)
         if route not in self.kernel:
             self.kernel.append(route)
             self.delta.observed(RouteChange(route=route))
@@ -189,7 +196,9 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), address=addresses, metric=st.sampled_from([0, 9, 100]))
     def a_rival_comes_after_ours(self, data: st.DataObject, address: Address, metric: int) -> None:
         ours = data.draw(st.sampled_from([each for each in self.kernel if each.protocol == 140]))
-        rival = replace(ours, kind="unicast", gateway=address, oif=2, protocol=186, metric=metric)
+        rival = replace(
+            ours, kind="unicast", gateway=address, link="eth2", protocol=186, metric=metric
+        )
         if rival not in self.kernel:
             self.kernel.append(rival)
             self.delta.observed(RouteChange(route=rival))
@@ -203,7 +212,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def link_flaps_without_a_word(self) -> None:
-        self.kernel = [route for route in self.kernel if route.oif is None]
+        self.kernel = [route for route in self.kernel if route.link is None]
         self._list()
 
     @rule(
@@ -218,7 +227,9 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         if gone:
             self.kernel = [route for route in self.kernel if route.destination != subnet]
-        route = Route(destination=subnet, gateway=address, oif=2, protocol=protocol, metric=metric)
+        route = Route(
+            destination=subnet, gateway=address, link="eth2", protocol=protocol, metric=metric
+        )
         if route not in self.kernel:
             self.kernel.append(route)
         self._list()
@@ -249,16 +260,16 @@ class Machine(RuleBasedStateMachine):
         self.agent_repairs(may_delete, cut=1000, failing=1000)
         if self.delta.needs_list:
             self._list()
-        taken = {route_key(each).place for each in self.kernel if each.protocol != 140}
+        taken = {each.place for each in self.kernel if each.protocol != 140}
         for route in self.kernel:
-            assert route.protocol != 140 or route_key(route).place not in taken, "promise 5"
+            assert route.protocol != 140 or route.place not in taken, "promise 5"
         there = set(self.kernel)
         for key, wanted in self.delta.desired.items():
             assert (wanted in there) == (key.place not in taken)
         assert self.delta.plan(may_delete=may_delete).operations == ()
 
     def _carry_out(self, kind: OperationKind, route: Route, reason: Reason) -> None:
-        places = [n for n, r in enumerate(self.kernel) if route_key(r) == route_key(route)]
+        places = [n for n, r in enumerate(self.kernel) if r.key == route.key]
         if kind is OperationKind.DELETE:
             assert route.protocol == 140, "promise 5"
             self.kernel.remove(route)
@@ -302,9 +313,9 @@ class Machine(RuleBasedStateMachine):
             )
             found = self.delta.plan(may_delete=may_delete)
             assert content(found) == content(expected)
-            taken = {route_key(each).place for each in foreign}
+            taken = {each.place for each in foreign}
             for each in found.operations:
-                assert (each.reason is Reason.CONFLICT) == (route_key(each.route).place in taken)
+                assert (each.reason is Reason.CONFLICT) == (each.route.place in taken)
                 assert (
                     each.kind is not OperationKind.DELETE
                     or each.reason is Reason.CONFLICT

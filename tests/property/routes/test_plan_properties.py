@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.mesh.plan import OperationKind, OperationResult, Reason, RoutePlan, plan_routes
-from agent.mesh.world import route_key
 from agent.model import Route
 
 pytestmark = pytest.mark.property
@@ -39,10 +38,8 @@ def routes(draw: st.DrawFn, protocols: Iterable[int], tables: Iterable[int] = (2
     )
 
 
-desired_sets = st.lists(routes([OURS], [254]), unique_by=route_key).map(
-    lambda found: {
-        route_key(route): replace(route, kind=route.kind.partition("+")[0]) for route in found
-    }
+desired_sets = st.lists(routes([OURS], [254]), unique_by=lambda route: route.key).map(
+    lambda found: {route.key: replace(route, kind=route.kind.partition("+")[0]) for route in found}
 )
 kernels = st.lists(routes([OURS, 4, 186]), unique=True)
 
@@ -60,8 +57,8 @@ class Kernel:
 
     def apply(self, plan: RoutePlan) -> list[OperationResult]:
         for operation in plan.operations:
-            key = route_key(operation.route)
-            places = [n for n, each in enumerate(self.routes) if route_key(each) == key]
+            key = operation.route.key
+            places = [n for n, each in enumerate(self.routes) if each.key == key]
             if operation.kind is OperationKind.DELETE:
                 assert operation.route.protocol == OURS
                 self.routes.remove(operation.route)
@@ -85,14 +82,14 @@ def test_promise_6_one_plan_is_enough_and_a_second_is_empty(
 
     ours, foreign = kernel.split()
     assert [route for route in kernel.routes if route.protocol != OURS] == before, "promise 5"
-    taken = {route_key(route).place for route in foreign}
-    contested = {route_key(conflict.wanted).place for conflict in plan.conflicts}
-    assert contested == {route_key(wanted).place for wanted in desired.values()} & taken
+    taken = {route.place for route in foreign}
+    contested = {conflict.wanted.place for conflict in plan.conflicts}
+    assert contested == {wanted.place for wanted in desired.values()} & taken
     for key, wanted in desired.items():
-        expected = [] if route_key(wanted).place in taken else [wanted]
-        assert [route for route in ours if route_key(route) == key] == expected, "promise 5"
+        expected = [] if wanted.place in taken else [wanted]
+        assert [route for route in ours if route.key == key] == expected, "promise 5"
     for route in ours:
-        assert desired.get(route_key(route)) == route
+        assert desired.get(route.key) == route
     again = plan_routes(desired, ours, foreign, may_delete=True)  # type: ignore[arg-type]
     assert again.operations == ()
 
@@ -103,9 +100,9 @@ def test_promise_4_no_deletion_before_it_is_allowed(
 ) -> None:
     kernel = Kernel(found)
     plan = plan_routes(desired, *kernel.split(), may_delete=False)  # type: ignore[arg-type]
-    taken = {route_key(route).place for route in kernel.split()[1]}
+    taken = {route.place for route in kernel.split()[1]}
     for each in plan.operations:
-        assert each.kind is OperationKind.REPLACE or route_key(each.route).place in taken
+        assert each.kind is OperationKind.REPLACE or each.route.place in taken
     destinations_before = {(r.table, r.destination) for r in kernel.routes}
     kernel.apply(plan)
     assert destinations_before <= {(r.table, r.destination) for r in kernel.routes}
@@ -133,12 +130,12 @@ def test_promise_6_no_destination_is_ever_without_a_route_it_keeps(
     """Before each operation: what had a route of ours and is still wanted has one, or a rival."""
     kernel = Kernel(found)
     plan = plan_routes(desired, *kernel.split(), may_delete=True)  # type: ignore[arg-type]
-    taken = {route_key(route).place for route in kernel.split()[1]}
-    kept = {route_key(r) for r in kernel.routes if r.protocol == OURS} & set(desired)
+    taken = {route.place for route in kernel.split()[1]}
+    kept = {r.key for r in kernel.routes if r.protocol == OURS} & set(desired)
     kept = {key for key in kept if key.place not in taken}
     for operation in plan.operations:
         kernel.apply(RoutePlan(operations=(operation,)))
-        assert kept <= {route_key(route) for route in kernel.routes}
+        assert kept <= {route.key for route in kernel.routes}
 
 
 @given(desired_sets, kernels, routes([4, 186], [254]), st.booleans())
@@ -152,7 +149,7 @@ def test_promise_5_ours_gives_way_to_a_rival_and_is_back_when_it_goes(
     if not before:
         kernel.routes.append(rival)
     kernel.apply(plan_routes(desired, *kernel.split(), may_delete=False))  # type: ignore[arg-type]
-    there = [each for each in kernel.routes if route_key(each).place == route_key(rival).place]
+    there = [each for each in kernel.routes if each.place == rival.place]
     assert there == [rival]
     kernel.routes.remove(rival)
     kernel.apply(plan_routes(desired, *kernel.split(), may_delete=False))  # type: ignore[arg-type]

@@ -41,10 +41,12 @@ FACTS = HostFacts(
         link(3, "docker0", "bridge", "10.96.0.1/16"),
     ),
     foreign_routes=(
-        Route(destination=IPv4Network("0.0.0.0/0"), gateway=IPv4Address("10.8.0.1"), oif=2),
-        Route(destination=IPv4Network("10.8.0.0/24"), oif=2, protocol=2),
-        Route(destination=IPv4Network("10.96.0.0/16"), oif=3, protocol=2),
-        Route(destination=IPv4Network("10.70.0.0/16"), gateway=IPv4Address("10.8.0.9"), oif=2),
+        Route(destination=IPv4Network("0.0.0.0/0"), gateway=IPv4Address("10.8.0.1"), link="eth0"),
+        Route(destination=IPv4Network("10.8.0.0/24"), link="eth0", protocol=2),
+        Route(destination=IPv4Network("10.96.0.0/16"), link="docker0", protocol=2),
+        Route(
+            destination=IPv4Network("10.70.0.0/16"), gateway=IPv4Address("10.8.0.9"), link="eth0"
+        ),
     ),
 )
 

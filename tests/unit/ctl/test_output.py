@@ -86,7 +86,7 @@ STATUS: dict[str, Any] = {
     "routes": {"desired": 3, "installed": 2, "drift": 1},
     "repairs": {
         "count": 3,
-        "last": "10.66.0.0/16 via 192.0.2.2 oif 2 proto 140 was missing and was put right",
+        "last": "10.66.0.0/16 via 192.0.2.2 dev eth0 proto 140 was missing and was put right",
         "last_s_ago": 312.0,
     },
     "peers": [
@@ -142,7 +142,7 @@ def route(destination: str, **more: object) -> dict[str, Any]:
         "host_name": "host2",
         "reachable": True,
         "protocol": "hostmesh",
-        "text": f"{destination} via 192.168.100.2 oif 2 proto 140",
+        "text": f"{destination} via 192.168.100.2 dev eth0 proto 140",
         **more,
     }
 

@@ -80,19 +80,19 @@ def test_promise_4_contact_that_was_lost_and_regained_was_lost() -> None:
 
 
 def test_changes_of_the_kernel_are_joined_and_too_many_are_a_resync() -> None:
-    links = KernelChanged(KernelEvent(links=frozenset({2}), ways=True))
-    more = KernelChanged(KernelEvent(links=frozenset({3}), addresses=frozenset({4})))
+    links = KernelChanged(KernelEvent(links=frozenset({"eth2"}), ways=True))
+    more = KernelChanged(KernelEvent(links=frozenset({"eth3"}), addresses=frozenset({"eth4"})))
     (joined,) = coalesced(routes_gone(1), links, more, routes_gone(2))
     assert joined == KernelChanged(
         KernelEvent(
-            links=frozenset({2, 3}),
-            addresses=frozenset({4}),
+            links=frozenset({"eth2", "eth3"}),
+            addresses=frozenset({"eth4"}),
             ways=True,
             routes=routes_gone(3).event.routes,
         )
     )
     (many,) = coalesced(*[routes_gone(300)] * 4, links)
-    assert many == KernelChanged(KernelEvent(resync=True, links=frozenset({2}), ways=True))
+    assert many == KernelChanged(KernelEvent(resync=True, links=frozenset({"eth2"}), ways=True))
     (lost,) = coalesced(KernelChanged(KernelEvent(resync=True)), routes_gone(1))
     assert lost == KernelChanged(KernelEvent(resync=True))
 

@@ -88,7 +88,7 @@ def test_a_docker_network_that_is_made_computes_no_peer_anew(
     delta = RouteDelta()
     delta.world_changed(WORLD)
     monkeypatch.setattr(PeerRules, "outcome", None)
-    bridge = Route(destination=IPv4Network("172.18.0.0/16"), oif=9, scope=253)
+    bridge = Route(destination=IPv4Network("172.18.0.0/16"), link="br0", scope=253)
     delta.world_changed(replace(WORLD, host=HostFacts(links=(), foreign_routes=(bridge,))))
     assert delta.desired_count == 3
 

@@ -9,7 +9,7 @@ import pytest
 
 from agent.mesh.backends import backend_by_name
 from agent.mesh.desired import desired_routes
-from agent.mesh.world import RouteKey, World, peers_by_subnet, protocol_name
+from agent.mesh.world import World, peers_by_subnet, protocol_name
 from agent.model import (
     CONDITIONS_SHOWN,
     HostFacts,
@@ -17,6 +17,7 @@ from agent.model import (
     Lease,
     MeshConfig,
     Route,
+    RouteKey,
     RouteKind,
     Uplink,
 )
@@ -66,7 +67,7 @@ def test_a_peer_is_routed_by_its_node_address() -> None:
     assert desired.routes[key] == Route(
         destination=IPv4Network("10.65.0.0/16"),
         gateway=IPv4Address("192.0.2.11"),
-        oif=2,
+        link="eth0",
         protocol=140,
     )
     assert desired.conditions == ()
@@ -155,7 +156,7 @@ def test_promise_8_no_route_over_the_underlay_even_inside_the_cidr() -> None:
         node_address=IPv4Address("10.70.0.1"),
         on_link=IPv4Network("10.70.0.0/24"),
     )
-    second_range = Route(destination=IPv4Network("203.0.113.0/24"), oif=2, scope=253)
+    second_range = Route(destination=IPv4Network("203.0.113.0/24"), link="eth0", scope=253)
     facts = HostFacts(links=(), foreign_routes=(second_range,))
     made = world(lease("10.70.0.0/16", "203.0.113.9"), uplink=uplink, host=facts)
     assert destinations(made) == {"unreachable 10.64.0.0/10"}
@@ -179,7 +180,7 @@ def test_a_second_range_on_the_uplink_is_on_link_too() -> None:
     facts = HostFacts(
         links=(),
         foreign_routes=(
-            Route(destination=IPv4Network("203.0.113.0/24"), oif=2, scope=253, protocol=2),
+            Route(destination=IPv4Network("203.0.113.0/24"), link="eth0", scope=253, protocol=2),
         ),
     )
     made = world(lease("10.65.0.0/16", "203.0.113.9"), host=facts)

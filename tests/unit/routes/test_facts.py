@@ -29,8 +29,8 @@ def link(index: int, name: str, *addresses: str, up: bool = True) -> Link:
     )
 
 
-def route(destination: str, oif: int | None = None, **more: object) -> Route:
-    return Route(destination=IPv4Network(destination), oif=oif, **more)  # type: ignore[arg-type]
+def route(destination: str, link_name: str | None = None, **more: object) -> Route:
+    return Route(destination=IPv4Network(destination), link=link_name, **more)  # type: ignore[arg-type]
 
 
 FACTS = HostFacts(
@@ -43,8 +43,8 @@ FACTS = HostFacts(
         link(6, "cloud0", "203.0.113.5/32"),
     ),
     foreign_routes=(
-        route("0.0.0.0/0", 3, gateway=IPv4Address("198.51.100.254"), protocol=16),
-        route("203.0.113.0/26", 6, scope=253),
+        route("0.0.0.0/0", "eth1", gateway=IPv4Address("198.51.100.254"), protocol=16),
+        route("203.0.113.0/26", "cloud0", scope=253),
     ),
 )
 
@@ -83,7 +83,7 @@ def test_by_route_to_an_address() -> None:
 
     def lookup(address: Address) -> PathTo:
         asked.append(address)
-        return PathTo(link_index=2, source=IPv4Address("192.0.2.2"))
+        return PathTo(link="eth0", source=IPv4Address("192.0.2.2"))
 
     uplink = choose_uplink(FACTS, "route to 192.0.2.9", None, lookup=lookup)
     assert (uplink.name, uplink.node_address) == ("eth0", IPv4Address("192.0.2.2"))
@@ -92,11 +92,11 @@ def test_by_route_to_an_address() -> None:
 
 def test_by_the_route_to_etcd_without_a_setting() -> None:
     etcd = IPv4Address("192.0.2.9")
-    assert choose_uplink(FACTS, "", etcd, lookup=lambda _: PathTo(2)).name == "eth0"
+    assert choose_uplink(FACTS, "", etcd, lookup=lambda _: PathTo("eth0")).name == "eth0"
 
 
 def test_etcd_on_this_host_by_its_address_or_by_the_default_route() -> None:
-    here = PathTo(1, local=True)
+    here = PathTo("lo", local=True)
     assert choose_uplink(FACTS, "", IPv4Address("192.0.2.1"), lookup=lambda _: here).name == "eth0"
     assert choose_uplink(FACTS, "", IPv4Address("127.0.0.1"), lookup=lambda _: here).name == "eth1"
     assert choose_uplink(FACTS, "", None, lookup=no_path).name == "eth1"
@@ -136,7 +136,7 @@ CIDR = IPv4Network("10.64.0.0/10")
     ("links", "routes", "words"),
     [
         ([link(2, "eth0", "10.70.0.1/24")], [], "10.70.0.1/24 of eth0"),
-        ([link(2, "tun0")], [route("10.64.0.0/16", 2, protocol=4)], "10.64.0.0/16 by tun0"),
+        ([link(2, "tun0")], [route("10.64.0.0/16", "tun0", protocol=4)], "10.64.0.0/16 by tun0"),
         ([], [route("10.0.0.0/8", protocol=186)], "10.0.0.0/8 written by bgp"),
         ([], [route("10.70.0.0/16", kind="blackhole")], "10.70.0.0/16"),
     ],
@@ -149,11 +149,11 @@ def test_overlaps_are_named(links: list[Link], routes: list[Route], words: str) 
 @pytest.mark.parametrize(
     ("links", "routes"),
     [
-        ([link(2, "eth0", "192.0.2.1/24")], [route("0.0.0.0/0", 2)]),
+        ([link(2, "eth0", "192.0.2.1/24")], [route("0.0.0.0/0", "eth0")]),
         ([], [route("0.0.0.0/1"), route("128.0.0.0/1")]),
-        ([link(5, "docker0", "10.70.0.1/16")], [route("10.70.0.0/16", 5, protocol=2)]),
+        ([link(5, "docker0", "10.70.0.1/16")], [route("10.70.0.0/16", "docker0", protocol=2)]),
         ([], [route("10.0.0.0/8", kind="blackhole")]),
-        ([link(7, "br-1", "10.64.0.129/25")], [route("10.64.0.128/25", 7, protocol=2)]),
+        ([link(7, "br-1", "10.64.0.129/25")], [route("10.64.0.128/25", "br-1", protocol=2)]),
     ],
 )
 def test_what_is_no_overlap(links: list[Link], routes: list[Route]) -> None:
@@ -163,7 +163,7 @@ def test_what_is_no_overlap(links: list[Link], routes: list[Route]) -> None:
 
 def test_what_the_host_uses_inside_the_cidr_is_no_subnet_for_it() -> None:
     links = (link(2, "eth0", "10.70.0.1/24"), link(3, "eth1", "192.0.2.1/24"))
-    routes = (route("10.80.0.0/16", 2, protocol=4), route("10.0.0.0/8", protocol=186))
+    routes = (route("10.80.0.0/16", "eth0", protocol=4), route("10.0.0.0/8", protocol=186))
     found = networks_in_use(HostFacts(links=links, foreign_routes=routes), CIDR)
     assert found == (IPv4Network("10.70.0.0/24"), IPv4Network("10.80.0.0/16"))
 
@@ -172,11 +172,11 @@ def test_a_route_that_leads_to_a_peers_subnet_by_that_peer_is_no_overlap() -> No
     """What flanneld leaves behind, or an operator's own `ip route`: docs/flannel.md, step 4."""
     subnet, peer = IPv4Network("10.70.0.0/16"), IPv4Address("192.0.2.7")
     lease = Lease(subnet=subnet, node_address=peer, backend="host-gw")
-    leftover = HostFacts(links=(), foreign_routes=(route(str(subnet), 2, gateway=peer),))
+    leftover = HostFacts(links=(), foreign_routes=(route(str(subnet), "eth0", gateway=peer),))
     assert host_overlaps(leftover, CIDR, None, (), {subnet: lease}) == ()
     assert networks_in_use(leftover, CIDR, None, (), {subnet: lease}) == ()
     elsewhere = HostFacts(
-        links=(), foreign_routes=(route(str(subnet), 2, gateway=IPv4Address("192.0.2.8")),)
+        links=(), foreign_routes=(route(str(subnet), "eth0", gateway=IPv4Address("192.0.2.8")),)
     )
     assert host_overlaps(elsewhere, CIDR, None, (), {subnet: lease})
     assert host_overlaps(leftover, CIDR)

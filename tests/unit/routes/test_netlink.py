@@ -18,13 +18,17 @@ pytestmark = pytest.mark.unit
 ROUTE = Route(
     destination=IPv4Network("10.65.0.0/16"),
     gateway=IPv4Address("192.0.2.11"),
-    oif=7,
+    link="eth7",
     protocol=140,
     table=1000,
     metric=9,
     tos=4,
     prefsrc=IPv4Address("192.0.2.1"),
 )
+
+NAMES = {7: "eth7"}
+INDICES = {"eth7": 7, None: None}
+IPV6_ROUTE = struct.pack("=BBBBBBBBI", 10, 64, 0, 0, 254, 140, 0, 1, 0)
 
 DUMP = bytes(12)
 DONE, ERROR, OVERRUN, NEWROUTE = 3, 2, 4, 24
@@ -36,27 +40,27 @@ INTERRUPTED = 0x10
     [
         ROUTE,
         replace(ROUTE, destination=IPv4Network("0.0.0.0/0")),
-        replace(ROUTE, gateway=None, oif=None, prefsrc=None, kind="unreachable", metric=0, tos=0),
+        replace(ROUTE, gateway=None, link=None, prefsrc=None, kind="unreachable", metric=0, tos=0),
         replace(ROUTE, destination=IPv4Network("10.65.0.1/32"), table=254),
     ],
 )
 def test_a_route_survives_encoding_and_decoding(route: Route) -> None:
-    frame = bytes(encode_route(route, RTM_NEWROUTE, 0x5, 99))
+    frame = bytes(encode_route(route, INDICES[route.link], RTM_NEWROUTE, 0x5, 99))
     length, kind, flags, sequence, _ = HEADER.unpack_from(frame)
     assert (length, kind, flags, sequence) == (len(frame), RTM_NEWROUTE, 0x5, 99)
-    assert decode_route(frame[HEADER.size :]) == route
+    assert decode_route(frame[HEADER.size :], NAMES.__getitem__) == route
 
 
 def test_promise_5_a_deletion_bears_our_protocol() -> None:
-    frame = bytes(encode_route(replace(ROUTE, kind="unicast+metrics"), RTM_DELROUTE, 0x1, 1))
-    found = decode_route(frame[HEADER.size :])
+    frame = bytes(encode_route(replace(ROUTE, kind="unicast+metrics"), 7, RTM_DELROUTE, 0x1, 1))
+    found = decode_route(frame[HEADER.size :], NAMES.__getitem__)
     assert found is not None
     assert found.protocol == 140
     assert found.kind == "unicast"
 
 
 def test_ipv6_routes_are_not_ours_to_read() -> None:
-    assert decode_route(struct.pack("=BBBBBBBBI", 10, 64, 0, 0, 254, 140, 0, 1, 0)) is None
+    assert decode_route(IPV6_ROUTE, NAMES.__getitem__) is None
 
 
 class Scripted(NetlinkSocket):

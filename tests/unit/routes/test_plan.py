@@ -8,7 +8,6 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.mesh.plan import OperationKind, Reason, RoutePlan, plan_routes
-from agent.mesh.world import route_key
 from agent.model import CONDITIONS_SHOWN, Route
 
 pytestmark = pytest.mark.unit
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.unit
 A = Route(
     destination=IPv4Network("10.65.0.0/16"),
     gateway=IPv4Address("192.0.2.11"),
-    oif=2,
+    link="eth0",
     protocol=140,
 )
 B = replace(A, destination=IPv4Network("10.66.0.0/16"))
@@ -26,7 +25,7 @@ FOREIGN = replace(A, gateway=IPv4Address("192.0.2.77"), protocol=186)
 def planned(
     desired: list[Route], ours: list[Route], foreign: list[Route], *, may_delete: bool = True
 ) -> RoutePlan:
-    wanted = {route_key(route): route for route in desired}
+    wanted = {route.key: route for route in desired}
     return plan_routes(wanted, ours, foreign, may_delete=may_delete)
 
 
