@@ -22,7 +22,7 @@ from agent.kernel.firewall.operator import Way
 from agent.kernel.namespace import in_network_of
 from agent.kernel.reach import Echo, Reach, sweep
 from agent.kernel.way import decide
-from agent.model.family import Address, Network
+from agent.model.family import Address, Network, address_order
 
 __all__ = ["ContainerPath", "path_steps", "tested_peers"]
 
@@ -97,7 +97,9 @@ class ContainerPath:
             for network, each in found
             if each.bridge == bridge or (not bridge and network.default)
         ]
-        yield from sorted(fits, key=lambda each: (str(each.address) != named, each.address))
+        yield from sorted(
+            fits, key=lambda each: (str(each.address) != named, address_order(each.address))
+        )
 
     def _host_itself(self, subnet: Network) -> Iterator[Sender]:
         for link in self._place.links:

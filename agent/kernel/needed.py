@@ -10,7 +10,7 @@ from typing import Final
 
 from agent.mesh.needed import gateways
 from agent.model import HostFacts, Need, Needed
-from agent.model.family import Address
+from agent.model.family import Address, address_order
 
 __all__ = ["needed_addresses"]
 
@@ -32,7 +32,7 @@ def needed_addresses(
     """
     own = {each.ip for link in host.links for each in link.addresses}
     found = (
-        *(Needed(each, Need.ETCD) for each in sorted(endpoints)),
+        *(Needed(each, Need.ETCD) for each in sorted(endpoints, key=address_order)),
         *(Needed(each, Need.GATEWAY) for each in gateways(host)),
         *(Needed(each, Need.RESOLVER) for name in _RESOLVERS for each in _resolvers(root / name)),
     )

@@ -137,8 +137,10 @@ def _one_survives(pinned: View, view: View) -> bool:
 def _not_replaced(gone: Iterable[Lease], view: View) -> list[Lease]:
     """Those of ``gone`` that overlap no lease of ``view``."""
     gone, now = list(gone), view.by_subnet
+    if not gone:
+        return []
     lengths = {subnet.prefixlen for subnet in now}
-    shortest = min((each.subnet.prefixlen for each in gone), default=32)
+    shortest = min(each.subnet.prefixlen for each in gone)
     longer = OverlapIndex(subnet for subnet in now if subnet.prefixlen > shortest)
     return [
         each

@@ -14,7 +14,7 @@ from itertools import permutations
 from typing import Final, NamedTuple
 
 from agent.model import Access, Condition, Container, DockerNetwork
-from agent.model.family import Address, Network, within
+from agent.model.family import Address, Network, network_order, within
 
 __all__ = [
     "ACCESS_LABEL",
@@ -181,7 +181,7 @@ def desired_firewall(
     if not _INTERFACE_NAME.fullmatch(uplink):
         raise ValueError(f"uplink {uplink!r} is no interface name that iptables takes literally")
     leases = (lease,) if former is None else (lease, former)
-    known = sorted(networks, key=lambda network: (network.subnet, network.bridge))
+    known = sorted(networks, key=lambda network: (network_order(network.subnet), network.bridge))
     usable = [network for network in known if _INTERFACE_NAME.fullmatch(network.bridge)]
     judged = [
         _judged(network, default_access, host_limit)

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from agent.model import Condition, HostFacts, Needed, Severity, View, name_needed
-from agent.model.family import Address, Network
+from agent.model.family import Address, Network, is_default
 
 __all__ = ["gateways", "needed_condition", "needed_in", "needed_of_members"]
 
 _MOST_REPORTS = 3
-_HALF_OF_EVERYTHING = 1
-"""0.0.0.0/1 and 128.0.0.0/1 together are how VPN clients write a default route."""
 
 
 def needed_in(cidrs: Iterable[Network], needed: Iterable[Needed]) -> tuple[Needed, ...]:
@@ -26,11 +24,7 @@ def needed_in(cidrs: Iterable[Network], needed: Iterable[Needed]) -> tuple[Neede
 
 def gateways(host: HostFacts) -> tuple[Address, ...]:
     """Return the gateways of the host's default routes."""
-    found = (
-        route.gateway
-        for route in host.foreign_routes
-        if route.destination.prefixlen <= _HALF_OF_EVERYTHING
-    )
+    found = (route.gateway for route in host.foreign_routes if is_default(route.destination))
     return tuple(dict.fromkeys(each for each in found if each is not None))
 
 

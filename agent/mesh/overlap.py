@@ -12,17 +12,12 @@ from typing import Final
 
 from agent.mesh.world import protocol_name
 from agent.model import OWN_BRIDGE, DockerFacts, HostFacts, Lease, Route, RouteKind
-from agent.model.family import Network, within
+from agent.model.family import Network, is_default, meet, within
 
 __all__ = ["host_overlaps", "networks_in_use"]
 
 _DEFAULT_BRIDGE: Final = "docker0"
 _NOBODY: Final[Mapping[Network, Lease]] = MappingProxyType({})
-_HALF_OF_EVERYTHING: Final = 1
-"""0.0.0.0/1 and 128.0.0.0/1 together are how VPN clients write a default route."""
-
-_MASKS: Final = tuple((1 << (32 - length)) - 1 for length in range(33))
-"""The bits of an address that a prefix of each length leaves open."""
 
 
 def host_overlaps(
@@ -80,12 +75,13 @@ def _overlaps(
         if link.name in ours:
             continue
         for interface in link.addresses:
-            if interface.network.overlaps(cidr) and not _within(interface.network, own):
+            if meet(interface.network, cidr) and not _within(interface.network, own):
                 yield interface.network, f"the address {interface} of {link.name}"
                 covered.add((link.name, interface.network))
-    for route in _meeting(host.foreign_routes, cidr):
+    for route in host.foreign_routes:
         if (
-            route.link in ours
+            not meet(route.destination, cidr)
+            or route.link in ours
             or (route.link, route.destination) in covered
             or _within(route.destination, own)
             or _leads_to_its_owner(route, leases)
@@ -108,23 +104,9 @@ def _leads_to_its_owner(route: Route, leases: Mapping[Network, Lease]) -> bool:
     return lease is not None and route.gateway == lease.node_address
 
 
-def _meeting(routes: Iterable[Route], cidr: Network) -> Iterator[Route]:
-    """Those whose destinations overlap ``cidr``: of a router's hundred thousands hardly any.
-
-    By integers: networks compare many times slower, and this is asked at every look.
-    """
-    first = int(cidr.network_address)
-    last = first | _MASKS[cidr.prefixlen]
-    for route in routes:
-        destination = route.destination
-        start = int(destination.network_address)
-        if start <= last and start | _MASKS[destination.prefixlen] >= first:
-            yield route
-
-
 def _disturbed(route: Route, cidr: Network) -> bool:
     """Whether routing ``cidr`` to the mesh and a route that meets it get in each other's way."""
-    if route.destination.prefixlen <= _HALF_OF_EVERYTHING:
+    if is_default(route.destination):
         return False
     wider = route.destination.prefixlen < cidr.prefixlen
     return not wider or route.kind.startswith(RouteKind.UNICAST)

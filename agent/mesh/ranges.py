@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from ipaddress import IPv4Network
 
 from agent.model import MeshConfig
-from agent.model.family import Network, family_of, subnets_of
+from agent.model.family import Network, family_of, meet, subnets_of
 
 __all__ = [
     "MAX_SUBNETS",
@@ -44,7 +44,7 @@ NEVER_PROPOSED: tuple[Network, ...] = tuple(
 
 def first_overlap(subnet: Network, others: Iterable[Network]) -> Network | None:
     """Return the first of ``others`` that shares an address with ``subnet``, or None."""
-    return next((other for other in others if subnet.overlaps(other)), None)
+    return next((other for other in others if meet(subnet, other)), None)
 
 
 _Block = tuple[int, int, int]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from agent.model import Access, MeshConfig
-from agent.model.family import Address, Network, family_of, within
+from agent.model.family import Address, Network, last_subnet, within
 
 __all__ = ["ConfigWish", "left_behind", "wished_config"]
 
@@ -62,9 +62,8 @@ def _previous(now: MeshConfig, cidr: Network, wish: ConfigWish) -> tuple[Network
 
 def _bounds(cidr: Network, length: int) -> tuple[Address, Address]:
     """Network address of the first and of the last subnet; the CIDR's ends for a bad length."""
-    longest = min(max(length, cidr.prefixlen), cidr.max_prefixlen)
-    size = family_of(cidr).size(longest)
-    return cidr.network_address, cidr.broadcast_address - (size - 1)
+    fitting = min(max(length, cidr.prefixlen), cidr.max_prefixlen)
+    return cidr.network_address, last_subnet(cidr, fitting).network_address
 
 
 def left_behind(before: MeshConfig | None, after: MeshConfig) -> bool:

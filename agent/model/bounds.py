@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from agent.model.family import Network, within
+from agent.model.family import Network, meet, within
 from agent.model.host import Needed, name_needed
 from agent.model.mesh import MeshConfig
 
@@ -25,16 +25,22 @@ PRIVATE_RANGES: Final[tuple[Network, ...]] = (
 )
 """RFC 1918, RFC 6598 (shared address space) and RFC 4193: what ``mesh.within`` is by default."""
 
-NEVER_IN_A_MESH: Final = tuple(
-    IPv4Network(text)
-    for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+NEVER_IN_A_MESH: Final[tuple[Network, ...]] = (
+    IPv4Network("0.0.0.0/8"),
+    IPv4Network("127.0.0.0/8"),
+    IPv4Network("169.254.0.0/16"),
+    IPv4Network("224.0.0.0/4"),
+    IPv4Network("240.0.0.0/4"),
+    IPv6Network("::/8"),
+    IPv6Network("fe80::/10"),
+    IPv6Network("ff00::/8"),
 )
 """This network, loopback, link-local (a cloud's metadata service), multicast, reserved."""
 
 
 def forbidden_range(network: Network) -> Network | None:
     """Return the range that no mesh may have and ``network`` meets; None when there is none."""
-    return next((each for each in NEVER_IN_A_MESH if each.overlaps(network)), None)
+    return next((each for each in NEVER_IN_A_MESH if meet(each, network)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +93,7 @@ class Bounds:
         return ", ".join(f'"{each}"' for each in (*self.allowed, *cidrs))
 
     def _allows(self, cidr: Network) -> bool:
-        return any(isinstance(each, IPv4Network) and within(cidr, each) for each in self.allowed)
+        return any(within(cidr, each) for each in self.allowed)
 
 
 def _named(config: MeshConfig) -> tuple[tuple[str, Network], ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from agent.model.family import Address, Network
+from agent.model.family import Address, Network, address_order
 
 __all__ = [
     "OWN_BRIDGE",
@@ -64,7 +64,7 @@ class Attachment:
     mac: str
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Binding:
     """A port of a container that the host shows at an address of its own (``-p``).
 
@@ -130,4 +130,5 @@ class DockerFacts:
         With several networks one may answer by another bridge than it was asked by.
         """
         one = (each for each in self.containers if len(each.attachments) == 1)
-        return tuple(sorted(each.attachments[0].address for each in one if not each.paused))
+        found = (each.attachments[0].address for each in one if not each.paused)
+        return tuple(sorted(found, key=address_order))

@@ -22,6 +22,7 @@ from ipaddress import (
 from typing import Final
 
 __all__ = [
+    "ENABLED",
     "FAMILIES",
     "IPV4",
     "IPV6",
@@ -30,9 +31,16 @@ __all__ = [
     "Interface",
     "Network",
     "Span",
+    "address_order",
     "excluding",
     "family_of",
+    "is_default",
+    "last_subnet",
+    "meet",
     "network_order",
+    "read_address",
+    "read_interface",
+    "read_network",
     "span",
     "subnets_of",
     "supernet_of",
@@ -60,6 +68,8 @@ class Family:
         iptables: Name of the program; ``-restore`` and ``-save`` follow it.
         ipset: ipset's word for the family.
         icmp: iptables' word for the control protocol.
+        mesh_lengths: Prefix lengths of the largest and the smallest mesh.
+        subnet_lengths: Those of a host's subnet: docker0 and a container must fit in.
         address, network, interface: The classes of its values.
     """
 
@@ -71,6 +81,8 @@ class Family:
     iptables: str
     ipset: str
     icmp: str
+    mesh_lengths: tuple[int, int]
+    subnet_lengths: tuple[int, int]
     address: type[IPv4Address | IPv6Address]
     network: type[IPv4Network | IPv6Network]
     interface: type[IPv4Interface | IPv6Interface]
@@ -104,6 +116,8 @@ IPV4: Final = Family(
     iptables="iptables",
     ipset="inet",
     icmp="icmp",
+    mesh_lengths=(8, 28),
+    subnet_lengths=(12, 30),
     address=IPv4Address,
     network=IPv4Network,
     interface=IPv4Interface,
@@ -118,6 +132,8 @@ IPV6: Final = Family(
     iptables="ip6tables",
     ipset="inet6",
     icmp="ipv6-icmp",
+    mesh_lengths=(16, 124),
+    subnet_lengths=(20, 126),
     address=IPv6Address,
     network=IPv6Network,
     interface=IPv6Interface,
@@ -125,10 +141,47 @@ IPV6: Final = Family(
 
 FAMILIES: Final = (IPV4, IPV6)
 
+ENABLED: Final = (IPV4,)
+"""The families that this version routes. Text of another one is refused where it is read."""
+
 
 def family_of(value: Address | Network | Interface) -> Family:
     """Return the family of an address, a network or an interface address."""
     return IPV4 if value.version == IPV4.version else IPV6
+
+
+def read_address(text: str) -> Address:
+    """Read an address of an enabled family.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return _family_in(text).address(text)
+
+
+def read_network(text: str, *, strict: bool = True) -> Network:
+    """Read a network of an enabled family; unless ``strict``, host bits are dropped.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return _family_in(text).network(text, strict=strict)
+
+
+def read_interface(text: str) -> Interface:
+    """Read an address with its prefix length, of an enabled family.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return _family_in(text).interface(text)
+
+
+def _family_in(text: str) -> Family:
+    family = IPV6 if ":" in text else IPV4
+    if family not in ENABLED:
+        raise ValueError(f"{family.name} is not supported")
+    return family
 
 
 def span(network: Network) -> Span:
@@ -148,6 +201,23 @@ def within(subnet: Network, cidr: Network) -> bool:
     differing = int(subnet.network_address) ^ int(cidr.network_address)
     shift = cidr.max_prefixlen - cidr.prefixlen
     return subnet.prefixlen >= cidr.prefixlen and differing >> shift == 0
+
+
+def meet(one: Network, other: Network) -> bool:
+    """Whether two networks have an address in common; never across families."""
+    if one.version != other.version:
+        return False
+    shift = one.max_prefixlen - min(one.prefixlen, other.prefixlen)
+    return (int(one.network_address) ^ int(other.network_address)) >> shift == 0
+
+
+_HALF_OF_EVERYTHING: Final = 1
+"""0.0.0.0/1 and 128.0.0.0/1 together are how VPN clients write a default route."""
+
+
+def is_default(destination: Network) -> bool:
+    """Whether a route to ``destination`` is a default route, or one half of it."""
+    return destination.prefixlen <= _HALF_OF_EVERYTHING
 
 
 def supernet_of(network: Network, prefixlen: int) -> Network:
@@ -174,6 +244,16 @@ def excluding(network: Network, part: Network) -> tuple[Network, ...]:
     return tuple(sorted(siblings, key=network_order))
 
 
+def last_subnet(network: Network, prefixlen: int) -> Network:
+    """Return the last of the networks of that length that ``network`` consists of."""
+    return family_of(network).at(span(network)[1], prefixlen)
+
+
 def network_order(network: Network) -> tuple[int, int, int]:
     """Sort key: by family, then by address, wider networks first."""
     return network.version, int(network.network_address), network.prefixlen
+
+
+def address_order(address: Address) -> tuple[int, int]:
+    """Sort key: by family, then by address."""
+    return address.version, int(address)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NewType
 
 from agent.model.docker import DockerState
-from agent.model.family import Address, Network, within
+from agent.model.family import IPV4, Address, Network, family_of, within
 from agent.model.host import Needed
 
 __all__ = [
@@ -23,8 +23,7 @@ __all__ = [
     "is_leasable",
 ]
 
-SHORTEST_SUBNET, LONGEST_SUBNET = 12, 30
-"""Prefix lengths of the largest and the smallest subnet that a host can hold."""
+SHORTEST_SUBNET, LONGEST_SUBNET = IPV4.subnet_lengths
 
 HostId = NewType("HostId", str)
 """32 hex digits: HMAC-SHA256 of machine-id keyed for this application, per machine-id(5)."""
@@ -32,7 +31,8 @@ HostId = NewType("HostId", str)
 
 def is_leasable(subnet: Network) -> bool:
     """Whether a host can hold ``subnet``: docker0 and a container fit in."""
-    return SHORTEST_SUBNET <= subnet.prefixlen <= LONGEST_SUBNET
+    shortest, longest = family_of(subnet).subnet_lengths
+    return shortest <= subnet.prefixlen <= longest
 
 
 class Backend(enum.StrEnum):
@@ -54,8 +54,8 @@ class MeshConfig:
     """``<prefix>/config``, validated: what every host of the mesh agrees on.
 
     Attributes:
-        cidr: The range all subnets come from (flannel: Network).
-        subnet_len: Prefix length of each new lease (flannel: SubnetLen), /12 to /30.
+        cidr: The range all subnets come from (flannel: Network). Its family is the config's.
+        subnet_len: Prefix length of each new lease (flannel: SubnetLen).
         subnet_min: Network address of the first subnet that may be leased.
         subnet_max: Network address of the last subnet that may be leased.
         backend: flannel's Backend.Type as written; kept as text because a mesh may name
@@ -91,7 +91,7 @@ class MeshConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The record that one host owns one subnet.
+    """The record that one host owns one subnet, of one family.
 
     Attributes:
         host_id: None for a flannel host, which has no identity but its address.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import overload
 
-from agent.model.family import Network
+from agent.model.family import Network, network_order
 from agent.model.mesh import Heartbeat, HostId, Lease, MeshConfig, SetAside
 from agent.sharedmap import SharedMap
 
@@ -58,7 +58,8 @@ class Leases(Sequence[Lease]):
 
     def _sorted(self) -> tuple[Lease, ...]:
         if self._in_order is None:
-            self._in_order = tuple(sorted(self.by_subnet.values(), key=_place_of))
+            in_order = sorted(self.by_subnet.items(), key=lambda item: network_order(item[0]))
+            self._in_order = tuple(lease for _, lease in in_order)
         return self._in_order
 
     @overload
@@ -83,10 +84,6 @@ class Leases(Sequence[Lease]):
 
     def __repr__(self) -> str:
         return f"Leases({self._sorted()!r})"
-
-
-def _place_of(lease: Lease) -> tuple[int, int]:
-    return int(lease.subnet.network_address), lease.subnet.prefixlen
 
 
 def _by_host(leases: Iterable[Lease]) -> dict[HostId, Lease | tuple[Lease, ...]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from agent.errors import SettingsError
 from agent.model import PRIVATE_RANGES, Access, Backend, Bounds, MeshConfig
-from agent.model.family import Address, Network
+from agent.model.family import IPV4, Address, Network, last_subnet
 from agent.settings import kinds
 from agent.settings.kinds import setting
 from agent.settings.place import DEFAULT_PATH, DEFAULT_RUN_DIR, SOCKET_NAME
@@ -123,7 +123,7 @@ class MeshSettings:
     """
 
     cidr: Network | None = setting(kinds.mesh_cidr(), None)
-    subnet_len: int = setting(kinds.integer(12, 30), 16)
+    subnet_len: int = setting(kinds.integer(*IPV4.subnet_lengths), 16)
     subnet_min: Address | None = setting(kinds.address(), None)
     subnet_max: Address | None = setting(kinds.address(), None)
     backend: str = setting(kinds.choice(tuple(str(each) for each in Backend)), str(Backend.HOST_GW))
@@ -140,12 +140,12 @@ class MeshSettings:
         """Make the config that these settings ask for; bounds not set are the CIDR's own."""
         if self.cidr is None:
             return None
-        size = 1 << (32 - self.subnet_len)
+        last = last_subnet(self.cidr, self.subnet_len)
         return MeshConfig(
             cidr=self.cidr,
             subnet_len=self.subnet_len,
             subnet_min=self.subnet_min or self.cidr.network_address,
-            subnet_max=self.subnet_max or self.cidr.broadcast_address - (size - 1),
+            subnet_max=self.subnet_max or last.network_address,
             backend=self.backend,
             access=self.access,
         )

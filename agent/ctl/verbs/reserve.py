@@ -9,7 +9,7 @@ from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import Column, render_table
 from agent.errors import UsageError
-from agent.model.family import Network
+from agent.model.family import Network, network_order
 from agent.settings.text import shown
 
 __all__ = ["lines", "remove", "run"]
@@ -81,7 +81,9 @@ def _list(context: Context) -> int:
             "host_name": names.get(host_id, ""),
             "held": any(each.subnet == subnet and each.host_id == host_id for each in view.leases),
         }
-        for subnet, host_id in sorted(view.reservations.items())
+        for subnet, host_id in sorted(
+            view.reservations.items(), key=lambda item: network_order(item[0])
+        )
     ]
     if context.form == "json":
         context.say_json({"version": 1, "reservations": found})

@@ -20,7 +20,8 @@ from agent.mesh.ranges import (
     propose_cidr,
 )
 from agent.model import MeshConfig
-from agent.model.family import Network
+from agent.model.family import Network, network_order
+from tests.property.networks import families, networks
 
 pytestmark = pytest.mark.property
 
@@ -29,13 +30,14 @@ def _network(address: int, length: int) -> Network:
     return IPv4Network((address >> (32 - length) << (32 - length), length))
 
 
-networks = st.builds(_network, st.integers(0, 2**32 - 1), st.integers(8, 30))
+names = st.builds(_network, st.integers(0, 2**32 - 1), st.integers(8, 30))
+"""Keys hold IPv4 subnets, as flannel's do."""
 
 
 @st.composite
 def neighbours(draw: st.DrawFn) -> tuple[Network, Network]:
     """Two networks whose addresses differ in one octet or so: where mistakes would hide."""
-    subnet = draw(networks)
+    subnet = draw(names)
     address = int(subnet.network_address)
     shift = 8 * draw(st.integers(0, 3))
     octet = draw(st.integers(0, 255))
@@ -81,19 +83,19 @@ def test_promise_1_every_subnet_of_one_octet_against_every_network_there(length:
             assert held == (low <= last and first <= high), (subnet, key)
 
 
-@given(networks)
+@given(names)
 def test_a_claims_compares_stay_below_etcds_limit(subnet: Network) -> None:
     keys = Keys("/hostmesh")
     ranges = len(keys.leases_overlapping(subnet)) + len(keys.reservations_overlapping(subnet))
     assert ranges + 5 <= MAX_OPERATIONS
 
 
-@given(networks)
+@given(names)
 def test_names_of_subnets_come_back(subnet: Network) -> None:
     assert parse_subnet(subnet_name(subnet)) == subnet
 
 
-@given(st.lists(networks, max_size=12), networks)
+@given(st.lists(networks(), max_size=12), networks())
 def test_the_overlap_index_agrees_with_looking_at_each(
     members: list[Network], subnet: Network
 ) -> None:
@@ -104,18 +106,18 @@ def test_the_overlap_index_agrees_with_looking_at_each(
 
 @st.composite
 def meshes(draw: st.DrawFn) -> MeshConfig:
-    length = draw(st.integers(12, 30))
-    bits = draw(st.integers(2, min(10, length - 8)))
-    cidr = _network(draw(st.integers(0x01000000, 0xDFFFFFFF)), length - bits)
-    size = 1 << (32 - length)
+    family = draw(families)
+    length = draw(st.integers(*family.subnet_lengths))
+    bits = draw(st.integers(2, min(10, length - family.mesh_lengths[0])))
+    cidr = family.at(draw(st.integers(0, (1 << family.bits) - 1)), length - bits)
     low = draw(st.integers(0, (1 << bits) - 1))
     high = draw(st.integers(low, (1 << bits) - 1))
-    start = int(cidr.network_address)
+    start, size = int(cidr.network_address), family.size(length)
     return MeshConfig(
         cidr=cidr,
         subnet_len=length,
-        subnet_min=IPv4Address(start + low * size),
-        subnet_max=IPv4Address(start + high * size),
+        subnet_min=family.address(start + low * size),
+        subnet_max=family.address(start + high * size),
     )
 
 
@@ -141,7 +143,7 @@ def test_candidates_are_all_subnets_once_and_the_same_each_time(
 def test_promise_2_past_subnet_first_others_last_and_what_the_host_sees_never(
     config: MeshConfig, data: st.DataObject
 ) -> None:
-    subnets = sorted(_all(config))
+    subnets = sorted(_all(config), key=network_order)
     some = st.lists(st.sampled_from(subnets), max_size=4)
     preferred, last, avoid = data.draw(some), data.draw(some), data.draw(some)
     found = list(candidates(config, "x", preferred=preferred, last=last, avoid=avoid))
@@ -174,7 +176,7 @@ def test_256_hosts_rarely_prefer_the_same_of_256_subnets() -> None:
     assert len(first) > 140  # 162 are expected of a perfect draw
 
 
-@given(st.lists(networks, max_size=6))
+@given(st.lists(networks(), max_size=6))
 def test_a_proposed_cidr_meets_nothing(occupied: list[Network]) -> None:
     found = propose_cidr(occupied)
     if found is not None:
