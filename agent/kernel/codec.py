@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final, NamedTuple
 
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
+from agent.kernel.encoders import rtmsg
 from agent.kernel.netlink import HEADER
 from agent.model import Route
 from agent.model.family import Address, Interface
