@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final, TypeVar
 
 from agent.ctl.context import Context
@@ -22,7 +21,7 @@ from agent.kernel.firewall.operator import Way
 from agent.kernel.namespace import in_network_of
 from agent.kernel.reach import Echo, Reach, sweep
 from agent.kernel.way import decide
-from agent.model.family import Address, Network, address_order
+from agent.model.family import Address, Network, address_order, read_address, read_network
 
 __all__ = ["ContainerPath", "path_steps", "tested_peers"]
 
@@ -164,7 +163,7 @@ class ContainerPath:
 
 def docker0_of(subnet: str) -> Address:
     """Where a host's docker0 is: the first address of its lease."""
-    return IPv4Network(subnet).network_address + 1
+    return read_network(subnet).network_address + 1
 
 
 def path_steps(
@@ -183,7 +182,7 @@ def path_steps(
         yield "containers", "unknown", "this host holds no lease: nothing was sent from one"
         return
     try:
-        path = ContainerPath(context, IPv4Network(str(own["subnet"])), own.get("container"))
+        path = ContainerPath(context, read_network(str(own["subnet"])), own.get("container"))
         if not path.senders:
             text = (
                 f"{path.problem}, and no link has an address in {own['subnet']}: nothing was sent"
@@ -201,7 +200,7 @@ def _asked(path: ContainerPath, peer: Mapping[str, Any], *, stale: bool) -> Iter
     docker0, docker = docker0_of(str(peer["subnet"])), peer.get("docker")
     echo, sender = path.ask(docker0)
     container = peer.get("container")
-    there = path.ask(IPv4Address(str(container))) if container else None
+    there = path.ask(read_address(str(container))) if container else None
     if echo.rtt_s:
         yield "docker0", *_passed(path, docker0, echo, sender)
     elif there and there[0].rtt_s:
@@ -219,7 +218,7 @@ def _asked(path: ContainerPath, peer: Mapping[str, Any], *, stale: bool) -> Iter
             f"no container of {name} is known: FORWARD there is not tested",
         )
     elif there[0].rtt_s:
-        yield "container", *_passed(path, IPv4Address(str(container)), *there)
+        yield "container", *_passed(path, read_address(str(container)), *there)
     else:
         found = f"{container} on {name} does not answer {there[1].words}"
         if echo.rtt_s:
@@ -252,10 +251,10 @@ def tested_peers(
     if not own.get("subnet"):
         return {}, "this host holds no lease"
     named = {
-        str(e["subnet"]): IPv4Address(str(e["container"])) for e in peers if e.get("container")
+        str(e["subnet"]): read_address(str(e["container"])) for e in peers if e.get("container")
     }
     try:
-        path = ContainerPath(context, IPv4Network(str(own["subnet"])), own.get("container"))
+        path = ContainerPath(context, read_network(str(own["subnet"])), own.get("container"))
         if not path.from_container:
             return {}, path.problem
         heard = path.answering(tuple(named.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError
 from typing import Any
 
 from agent.ctl.context import Context
@@ -15,7 +15,7 @@ from agent.errors import DockerError, HostmeshError, UsageError
 from agent.kernel.facts import path_to, read_host_facts
 from agent.kernel.namespace import in_network_of
 from agent.model import DockerNetwork, Link
-from agent.model.family import Address
+from agent.model.family import Address, read_address
 from agent.settings.text import nearest, shown
 
 __all__ = ["End", "Place"]
@@ -91,7 +91,7 @@ class Place:
             UsageError: Nothing here is called that.
         """
         try:
-            return self._of_address(IPv4Address(word))
+            return self._of_address(read_address(word))
         except AddressValueError:
             pass
         container = self._container(word)

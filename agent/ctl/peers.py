@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from agent.ctl.context import Context
 from agent.errors import UsageError
+from agent.model.family import read_address, read_network
 from agent.settings.text import nearest, shown
 
 __all__ = ["Peer", "find_peer", "matching"]
@@ -81,8 +81,8 @@ def matching(leases: list[Mapping[str, Any]], word: str) -> list[Mapping[str, An
     if exact:
         return exact
     try:
-        address = IPv4Address(word)
+        address = read_address(word)
     except ValueError:
         long_enough = len(word) >= _LEAST_ID
         return [e for e in leases if long_enough and str(e.get("host_id") or "").startswith(word)]
-    return [each for each in leases if address in IPv4Network(str(each.get("subnet")))]
+    return [each for each in leases if address in read_network(str(each.get("subnet")))]

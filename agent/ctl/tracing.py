@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NamedTuple
 
 from agent.ctl.context import Context
@@ -22,7 +21,7 @@ from agent.kernel.firewall.nftconditions import chains_in_the_way
 from agent.kernel.firewall.operator import Judgement, Way
 from agent.kernel.way import Decision, decide, neighbour_on
 from agent.model import Link, Route
-from agent.model.family import Address, Network
+from agent.model.family import Address, Network, family_of, read_address, read_network
 
 __all__ = ["Step", "Tracer", "judge_rules"]
 
@@ -183,7 +182,7 @@ class Tracer:
         if lease.get("own"):
             yield Step(NEXT, "host", FAILED, f"{at}, which is this host; nothing here has it")
             return
-        direct = self.destination.address == IPv4Address(str(node))
+        direct = self.destination.address == read_address(str(node))
         if str(hop) != node and not direct:
             yield Step(NEXT, "host", FAILED, f"{at}; but the route leads to {hop}")
             return
@@ -199,7 +198,7 @@ class Tracer:
     def _owns(self, lease: Mapping[str, Any]) -> bool:
         address = self.destination.address
         node = lease.get("node_address")
-        return str(address) == node or address in IPv4Network(str(lease.get("subnet")))
+        return str(address) == node or address in read_network(str(lease.get("subnet")))
 
 
 def _entry(route: Route) -> str:
@@ -237,8 +236,8 @@ def _with_nft(result: str, text: str, way: Way) -> tuple[str, str]:
     packet: dict[str, str | Network] = {
         "-i": way.in_link,
         "-o": way.out_link,
-        "-s": IPv4Network(way.source),
-        "-d": IPv4Network(way.destination),
+        "-s": family_of(way.source).host(way.source),
+        "-d": family_of(way.destination).host(way.destination),
     }
     found = chains_in_the_way(dropping_chains(), packet)
     if result == FAILED or not found:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 from typing import Any
 
 from agent.mesh.desired import desired_routes
 from agent.mesh.world import World, protocol_name
 from agent.model import Lease, Route
+from agent.model.family import network_order
 
 __all__ = ["routes_document"]
 
@@ -41,7 +43,7 @@ def routes_document(
         shown = rival if state == "conflict" else actual or wanted
         rows.append(_row(shown or wanted, state, world))
     rows += [_row(extra, "extra", world) for extra in there.values()]
-    rows.sort(key=lambda row: _order(str(row["destination"])))
+    rows.sort(key=lambda row: network_order(ip_network(str(row["destination"]))))
     return {
         "version": 1,
         "source": source,
@@ -49,11 +51,6 @@ def routes_document(
         **freshness,
         "routes": rows,
     }
-
-
-def _order(destination: str) -> tuple[int, ...]:
-    address, _, length = destination.partition("/")
-    return (*(int(part) for part in address.split(".")), int(length))
 
 
 def _row(route: Route, state: str, world: World) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 
 from agent.docker.document import Document, KeyPath, same_json
 from agent.docker.flags import Flags
@@ -17,7 +16,7 @@ from agent.docker.jsonspan import JsonValue
 from agent.docker.knownkeys import unknown_keys
 from agent.docker.wants import BIP, MTU, NETWORK_MTU, POOLS, DockerWants, parse_version
 from agent.model import Condition, DockerNetwork, Severity
-from agent.model.family import within
+from agent.model.family import read_address, read_network, within
 
 __all__ = [
     "Finding",
@@ -220,7 +219,7 @@ def _bridge(name: str, where: str) -> Finding:
 
 def _fixed_cidr(wants: DockerWants, cidr: str, where: str) -> dict[tuple[str, str], Finding]:
     try:
-        if within(IPv4Network(cidr, strict=False), wants.bip.network):
+        if within(read_network(cidr, strict=False), wants.bip.network):
             return {}
     except ValueError:
         pass  # dockerd would not take it either: said as outside
@@ -235,7 +234,7 @@ def _fixed_cidr(wants: DockerWants, cidr: str, where: str) -> dict[tuple[str, st
 
 def _inside(address: str, wants: DockerWants) -> bool:
     try:
-        return IPv4Address(address) in wants.bip.network
+        return read_address(address) in wants.bip.network
     except ValueError:
         return False
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 from typing import Any
 
 from agent.model import Attachment, Binding, Container
+from agent.model.family import read_address
 
 __all__ = ["Attachment", "Container", "container_name", "containers_of"]
 
@@ -36,7 +37,7 @@ def _attachments(listed: Mapping[str, Any]) -> Iterable[Attachment]:
     networks = (listed.get("NetworkSettings") or {}).get("Networks") or {}
     for found in networks.values():
         with contextlib.suppress(ValueError):  # no IPv4 address there
-            address = IPv4Address(found.get("IPAddress") or "")
+            address = read_address(found.get("IPAddress") or "")
             mac = str(found.get("MacAddress") or "")
             yield Attachment(str(found.get("NetworkID")), address, mac)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import ip_network
+from typing import Final
 
 import structlog
 
@@ -24,15 +25,15 @@ from agent.docker.reading import OWN_NETWORK, EngineReading
 from agent.docker.report import RestoreReport
 from agent.docker.store import Snapshot
 from agent.docker.wants import BIP, POOLS
-from agent.model.family import Interface, Network, within
+from agent.model.family import Interface, Network, family_of, meet, read_interface, within
 
 __all__ = ["GiveBack", "Order", "docker0_of_old"]
 
 _log = structlog.get_logger("docker")
 
-_DOCKERS_OWN = (
-    *(IPv4Network(f"172.{second}.0.0/16") for second in range(17, 32)),
-    *(IPv4Network(f"192.168.{third}.0/20") for third in range(0, 256, 16)),
+_DOCKERS_OWN: Final[tuple[Network, ...]] = (
+    *(ip_network(f"172.{second}.0.0/16") for second in range(17, 32)),
+    *(ip_network(f"192.168.{third}.0/20") for third in range(0, 256, 16)),
 )
 """What Docker takes docker0's network from when nobody says otherwise (20.10 to 28)."""
 
@@ -46,8 +47,9 @@ def docker0_of_old(taken: Iterable[Network], lease: Network) -> Interface | None
     """
     busy = [network for network in taken if network != lease]
     for network in _DOCKERS_OWN:
-        if not any(network.overlaps(other) for other in busy):
-            return IPv4Interface((network.network_address + 1, network.prefixlen))
+        if not any(meet(network, other) for other in busy):
+            first = int(network.network_address) + 1
+            return family_of(network).interface((first, network.prefixlen))
     return None
 
 
@@ -203,8 +205,8 @@ class GiveBack:
             return None  # the operator's by now
         lease = _lease_values(journal)
         if journal.bridge_before and journal.bridge_before not in lease:
-            return IPv4Interface(journal.bridge_before)
-        return docker0_of_old(self._routes(), IPv4Interface(lease[-1]).network)
+            return read_interface(journal.bridge_before)
+        return docker0_of_old(self._routes(), read_interface(lease[-1]).network)
 
 
 def _lease_values(journal: Journal) -> tuple[str, ...]:

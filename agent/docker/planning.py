@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
 
 from agent.docker.conflicts import (
     Finding,
@@ -21,7 +20,7 @@ from agent.docker.jsonspan import JsonValue
 from agent.docker.store import Snapshot
 from agent.docker.wants import BIP, DOCKER_MTU, MTU, NETWORK_MTU, POOLS, DockerWants, keys_for
 from agent.model import Condition
-from agent.model.family import Interface, Network
+from agent.model.family import Interface, Network, read_interface, read_network
 
 __all__ = ["FilePlan", "attempt_name", "fixable", "plan_file", "pools_of"]
 
@@ -116,7 +115,7 @@ def fixable(
 
 def _interface(value: JsonValue) -> Interface | None:
     try:
-        return IPv4Interface(value) if isinstance(value, str) else None
+        return read_interface(value) if isinstance(value, str) else None
     except ValueError:
         return None
 
@@ -129,7 +128,7 @@ def pools_of(value: JsonValue) -> tuple[tuple[Network, int], ...]:
         size = pool.get("size") if isinstance(pool, dict) else None
         try:
             if isinstance(base, str) and isinstance(size, int):
-                found.append((IPv4Network(base), size))
+                found.append((read_network(base), size))
         except ValueError:
             return ()
     return tuple(found)

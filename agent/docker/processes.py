@@ -13,13 +13,12 @@ import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
 
 from agent.docker.commands import Commands, Runner
 from agent.docker.socketpath import why_replaceable
-from agent.model.family import Network
+from agent.model.family import Network, read_network
 
 __all__ = ["SOCKET", "SYSTEMD", "DaemonProcess", "ProcessTable", "read_routes"]
 
@@ -218,5 +217,5 @@ def read_routes(table: Path = _PROC / "net/route") -> tuple[Network, ...]:
         destination, mask = (struct.pack("=I", int(fields[i], 16)) for i in (1, 7))
         if any(mask):
             text = f"{socket.inet_ntoa(destination)}/{socket.inet_ntoa(mask)}"
-            found.append(IPv4Network(text, strict=False))
+            found.append(read_network(text, strict=False))
     return tuple(found)

@@ -7,7 +7,6 @@ import enum
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent.docker.containers import container_name, containers_of
 from agent.docker.wants import DOCKER_MTU
 from agent.model import Container, DockerFacts, DockerNetwork
-from agent.model.family import Interface, Network
+from agent.model.family import Interface, Network, read_interface, read_network
 
 if TYPE_CHECKING:
     import docker
@@ -179,7 +178,7 @@ def _pools(info: Mapping[str, Any]) -> tuple[tuple[Network, int], ...]:
     found = []
     for pool in info.get("DefaultAddressPools") or ():
         with contextlib.suppress(ValueError):  # an IPv6 pool
-            found.append((IPv4Network(pool["Base"]), int(pool["Size"])))
+            found.append((read_network(pool["Base"]), int(pool["Size"])))
     return tuple(found)
 
 
@@ -187,7 +186,7 @@ def _ipam(network: Mapping[str, Any]) -> tuple[Network, str] | None:
     """Return a network's first IPv4 subnet and its gateway, None when it has none."""
     for config in (network.get("IPAM") or {}).get("Config") or ():
         with contextlib.suppress(ValueError):
-            subnet = IPv4Network(config.get("Subnet") or "", strict=False)
+            subnet = read_network(config.get("Subnet") or "", strict=False)
             return subnet, str(config.get("Gateway") or "").partition("/")[0]
     return None
 
@@ -232,7 +231,7 @@ def _bip(default: Mapping[str, Any]) -> Interface | None:
         return None
     subnet, gateway = ipam
     address = gateway or str(subnet.network_address + 1)
-    return IPv4Interface(f"{address}/{subnet.prefixlen}")
+    return read_interface(f"{address}/{subnet.prefixlen}")
 
 
 def _mtu(network: Mapping[str, Any]) -> int | None:

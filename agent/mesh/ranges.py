@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 
 from agent.model import MeshConfig
 from agent.model.family import Network, family_of, meet, subnets_of
@@ -30,7 +30,7 @@ MAX_SUBNETS = 65_536
 """More subnets than this in one mesh are refused: it is what the candidate order is tested for."""
 
 NEVER_PROPOSED: tuple[Network, ...] = tuple(
-    IPv4Network(text)
+    ip_network(text)
     for text in (
         "172.16.0.0/12",  # Docker's default pools (and 172.17.0.0/16, docker0's)
         "192.168.0.0/16",  # Docker's second default pool, and most home and office networks
@@ -184,8 +184,8 @@ def propose_cidr(occupied: Collection[Network], *, prefixlen: int = 10) -> Netwo
         The range, or None when even a /16 of 10.0.0.0/8 and 100.64.0.0/10 is not free.
     """
     taken = OverlapIndex(itertools.chain(occupied, NEVER_PROPOSED))
-    private = IPv4Network("10.0.0.0/8")
-    shared = IPv4Network("100.64.0.0/10")  # RFC 6598; only when 10/8 is full
+    private = ip_network("10.0.0.0/8")
+    shared = ip_network("100.64.0.0/10")  # RFC 6598; only when 10/8 is full
     for pool in (private, shared):
         for length in range(max(prefixlen, pool.prefixlen), 17):
             for candidate in _blocks(pool, length):

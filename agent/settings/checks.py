@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network
 
 from agent.model import PRIVATE_RANGES, Bounds
-from agent.model.family import Network
+from agent.model.family import Network, family_of
 from agent.settings.sections import EtcdSettings, LeaseSettings, MeshSettings, Settings
 
 __all__ = ["cross_checks"]
@@ -65,7 +64,7 @@ def _mesh(mesh: MeshSettings, cidr: Network) -> Iterator[Problem]:
         bound = getattr(mesh, key)
         if bound is None:
             continue
-        subnet = IPv4Network((bound, length), strict=False)
+        subnet = family_of(bound).at(int(bound), length)
         if bound not in cidr:
             wrong = True
             yield f"mesh.{key}", f"{bound} is outside mesh.cidr {cidr}"

@@ -13,13 +13,13 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from agent.model import forbidden_range
-from agent.model.family import Address, Network
+from agent.model.family import Address, Network, family_of, read_address, read_network
 from agent.settings.text import shown, whole_number
 
 __all__ = [
@@ -46,7 +46,6 @@ T = TypeVar("T")
 TextT = TypeVar("TextT", bound=str)
 
 _MAX_TEXT_CHARS = 4096
-_SHORTEST_CIDR, _LONGEST_CIDR = 8, 28
 
 
 @dataclass(frozen=True)
@@ -230,7 +229,7 @@ def listen_address() -> Kind[str]:
             return ""
         host, _, port = text.rpartition(":")
         try:
-            IPv4Address(host)
+            read_address(host)
         except ValueError:
             raise ValueError(f"must be {accepts}, not {shown(text)}") from None
         if not 0 < (whole_number(port) or 0) < 1 << 16:
@@ -256,7 +255,7 @@ def endpoints() -> Kind[tuple[str, ...]]:
 def _parse_address(value: object) -> Address:
     text = _text_of(value, "an IPv4 address")
     try:
-        return IPv4Address(text)
+        return read_address(text)
     except ValueError:
         raise ValueError(f"must be an IPv4 address, not {shown(text)}") from None
 
@@ -288,15 +287,16 @@ def mesh_cidr() -> Kind[Network | None]:
     def convert(value: object) -> Network | None:
         text = _text_of(value, accepts)
         try:
-            found: Network = IPv4Network(text)
+            found = read_network(text)
         except ValueError:
             found = _loose_network(text)
             if str(found) != text:
                 raise ValueError(
                     f"has host bits set; {found} is the range of {shown(text)}"
                 ) from None
-        if not _SHORTEST_CIDR <= found.prefixlen <= _LONGEST_CIDR:
-            raise ValueError(f"must be a /{_SHORTEST_CIDR} to /{_LONGEST_CIDR}, not {found}")
+        shortest, longest = family_of(found).mesh_lengths
+        if not shortest <= found.prefixlen <= longest:
+            raise ValueError(f"must be a /{shortest} to /{longest}, not {found}")
         other = forbidden_range(found)
         if other is not None:
             raise ValueError(f"must not be in {other}, unlike {found}: no host may have those")
@@ -323,7 +323,7 @@ def ranges() -> Kind[tuple[Network, ...]]:
 
 def _loose_network(text: str) -> Network:
     try:
-        return IPv4Network(text, strict=False)
+        return read_network(text, strict=False)
     except ValueError:
         raise ValueError(f"must be an IPv4 range such as 10.64.0.0/10, not {shown(text)}") from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from agent.ctl import direct
@@ -12,9 +11,9 @@ from agent.ctl.context import Context
 from agent.ctl.output import clean, flow
 from agent.errors import MeshConfigError, OverlapError
 from agent.mesh.overlap import host_overlaps
-from agent.mesh.ranges import propose_cidr
+from agent.mesh.ranges import count_subnets, propose_cidr
 from agent.model import Access, DockerFacts, DockerNetwork, HostFacts, MeshConfig
-from agent.model.family import Network
+from agent.model.family import Network, family_of
 from agent.settings import Settings
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def occupied(facts: HostFacts, docker: DockerFacts) -> Iterator[Network]:
         if route.destination.prefixlen and route.destination != leaving:
             yield route.destination
     for each in facts.needed:
-        yield IPv4Network(each.address)
+        yield family_of(each.address).host(each.address)
 
 
 def _proposal(facts: HostFacts, docker: DockerFacts) -> Network:
@@ -199,7 +198,7 @@ def config_sentence(config: MeshConfig) -> str:
     bounds = ""
     usual = config.access is Access.PUBLISHED
     access = "" if usual else f", user-defined networks {config.access}"
-    if (int(config.subnet_max) - int(config.subnet_min)) >> (32 - config.subnet_len) != count - 1:
+    if count_subnets(config) != count:
         bounds = f" from {config.subnet_min} to {config.subnet_max}"
     moving = f", moving from {', '.join(map(str, config.previous))}" if config.previous else ""
     return (

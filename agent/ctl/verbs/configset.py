@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, TypeVar
 
 from agent.ctl import direct
@@ -19,6 +18,7 @@ from agent.errors import MeshConfigError, UsageError
 from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.reconfigure import ConfigWish, wished_config
 from agent.model import Access, MeshConfig
+from agent.model.family import read_address, read_network
 from agent.settings.text import shown
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def run(context: Context) -> int:
 def _wish(context: Context) -> ConfigWish:
     args = context.args
     wish = ConfigWish(
-        cidr=_read("--cidr", args.cidr, IPv4Network, "a range such as 10.64.0.0/10"),
+        cidr=_read("--cidr", args.cidr, read_network, "a range such as 10.64.0.0/10"),
         subnet_len=_read("--subnet-len", args.subnet_len, int, "a prefix length such as 16"),
-        subnet_min=_read("--subnet-min", args.subnet_min, IPv4Address, "an address"),
-        subnet_max=_read("--subnet-max", args.subnet_max, IPv4Address, "an address"),
+        subnet_min=_read("--subnet-min", args.subnet_min, read_address, "an address"),
+        subnet_max=_read("--subnet-max", args.subnet_max, read_address, "an address"),
         backend=args.backend,
         access=_read("--access", args.access, Access, f"one of {', '.join(Access)}"),
         move=args.move,

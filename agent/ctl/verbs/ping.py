@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import IPv4Address
 from typing import Any
 
 from agent.ctl.context import Context
@@ -13,6 +12,7 @@ from agent.ctl.output import clean, duration, flow, sentence
 from agent.ctl.peers import Peer, find_peer
 from agent.ctl.stale import age, banner, heartbeat_words
 from agent.errors import HostmeshError, NotRoot
+from agent.model.family import read_address
 
 __all__ = ["lines", "run"]
 
@@ -119,7 +119,7 @@ def _wire(peer: Peer) -> Iterator[Step]:
     from agent.kernel.reach import Reach  # noqa: PLC0415 - the same
     from agent.kernel.way import neighbour_on  # noqa: PLC0415 - the same
 
-    address = IPv4Address(peer.node_address)
+    address = read_address(peer.node_address)
     try:
         reach = Reach(address)
     except NotRoot as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import Column, render_table
 from agent.errors import UsageError
-from agent.model.family import Network, network_order
+from agent.model.family import Network, network_order, read_network
 from agent.settings.text import shown
 
 __all__ = ["lines", "remove", "run"]
@@ -156,11 +155,11 @@ def _subnet(text: str) -> Network:
         UsageError: It is none; with the nearest that is.
     """
     try:
-        return IPv4Network(text)
+        return read_network(text)
     except ValueError:
         pass
     try:
-        near = f"did you mean {IPv4Network(text, strict=False)}?"
+        near = f"did you mean {read_network(text, strict=False)}?"
     except ValueError:
         near = "such as 10.70.0.0/16"
     raise UsageError(f"{shown(text)} is not a subnet", hint=near)

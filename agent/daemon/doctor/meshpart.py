@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
 
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.finding import source_of
@@ -24,8 +23,9 @@ from agent.leases.selection import Selection
 from agent.mesh.backends import backend_by_name
 from agent.mesh.needed import needed_in, needed_of_members
 from agent.mesh.overlap import host_overlaps
+from agent.mesh.ranges import subnet_at
 from agent.model import Backend, HostFacts, HostId, Lease, MeshConfig, Uplink, View, name_needed
-from agent.model.family import Address, Network
+from agent.model.family import IPV4, Address, Network
 from agent.settings import Settings
 
 __all__ = ["Mesh", "look_at_docker", "look_at_etcd", "look_at_mesh"]
@@ -142,7 +142,7 @@ def look_at_mesh(
         request = ClaimRequest(
             host_id=own,
             host_name=host_name(settings),
-            node_address=address or IPv4Address(0),
+            node_address=address or IPV4.address(0),
         )
         subnet = next(iter(Selection(records, view, request).peek(1)), None)
         if subnet is None:
@@ -272,7 +272,7 @@ def look_at_docker(
         return
     subnet = mesh.subnet if mesh else None
     if subnet is None and mesh is not None:
-        subnet = IPv4Network((mesh.config.subnet_min, mesh.config.subnet_len))
+        subnet = subnet_at(mesh.config, 0)
     if subnet is None:
         seen = Preview(room.engine.facts())
     else:
