@@ -1,4 +1,4 @@
-"""The IPv4 address of the etcd endpoint, by which the uplink is chosen.
+"""The address of the etcd endpoint, by which the uplink is chosen.
 
 A name is looked up in a thread of its own: a resolver that hangs must not stop the loop.
 """
@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -18,7 +17,7 @@ from agent.daemon.timers import jittered
 from agent.kernel.facts import choose_uplink
 from agent.kernel.needed import needed_addresses
 from agent.model import HostFacts, Uplink
-from agent.model.family import Address
+from agent.model.family import ENABLED, Address, read_address
 from agent.settings import HostSettings
 
 __all__ = ["EndpointAddress", "uplink_now", "with_needed"]
@@ -29,7 +28,7 @@ _NONE: frozenset[Address] = frozenset()
 
 
 class EndpointAddress:
-    """Knows the first endpoint's address, or None: unknown yet, loopback, or not IPv4.
+    """Knows the first endpoint's address, or None: unknown yet, loopback, or of no enabled family.
 
     Args:
         endpoints: URLs as in the settings.
@@ -85,7 +84,7 @@ class EndpointAddress:
         self._found = {host: _plain(host) or self._found.get(host, _NONE) for host in self._hosts}
         host = _host_of(endpoints[0]) if endpoints else ""
         try:
-            self.address, self._name = _usable(IPv4Address(host)), ""
+            self.address, self._name = _usable(read_address(host)), ""
         except ValueError:
             self._name = host  # the address known so far holds until this one is
 
@@ -107,13 +106,8 @@ class EndpointAddress:
         self._wake.clear()
 
     def _look_up(self) -> Address | None:
-        try:
-            answers = socket.getaddrinfo(
-                self._name, None, family=socket.AF_INET, type=socket.SOCK_STREAM
-            )
-        except (OSError, UnicodeError):  # the latter: no name can be that, "etcd..example"
-            return None
-        return _usable(IPv4Address(answers[0][4][0]))
+        found = _resolve(self._name)
+        return _usable(found[0]) if found else None
 
 
 def with_needed(facts: HostFacts, endpoints: tuple[str, ...]) -> HostFacts:
@@ -147,21 +141,26 @@ def _host_of(endpoint: str) -> str:
 
 def _plain(host: str) -> frozenset[Address]:
     try:
-        return frozenset({IPv4Address(host)})
+        return frozenset({read_address(host)})
     except ValueError:
         return _NONE
 
 
 def _addresses(host: str) -> frozenset[Address]:
-    """The IPv4 addresses of a host, none while the resolver knows none."""
-    plain = _plain(host)
-    if plain:
-        return plain
-    try:
-        answers = socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):  # the latter: no name can be that, "etcd..example"
-        return _NONE
-    return frozenset(IPv4Address(each[4][0]) for each in answers)
+    """The addresses of a host, none while the resolver knows none."""
+    return _plain(host) or frozenset(_resolve(host))
+
+
+def _resolve(name: str) -> tuple[Address, ...]:
+    """Ask the resolver, which may take its own time, for addresses of enabled families."""
+    found: list[Address] = []
+    for family in ENABLED:
+        try:
+            answers = socket.getaddrinfo(name, None, family=family.af, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):  # the latter: no name can be that, "etcd..example"
+            continue
+        found += [read_address(str(each[4][0])) for each in answers]
+    return tuple(found)
 
 
 def _usable(address: Address) -> Address | None:

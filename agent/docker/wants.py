@@ -75,7 +75,7 @@ def wants_of(
     subnet: Network,
     mtu: int | None,
     *,
-    network_len: int = 24,
+    network_len: int | None = None,
     share: Docker0Share = "half",
 ) -> DockerWants:
     """Return what a lease of ``subnet`` on an uplink of ``mtu`` bytes means for Docker.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from agent.mesh.needed import gateways
 from agent.model import HostFacts, Need, Needed
-from agent.model.family import Address, address_order
+from agent.model.family import Address, address_order, read_address
 
 __all__ = ["needed_addresses"]
 
@@ -55,6 +54,6 @@ def _resolvers(path: Path) -> Iterator[Address]:
         words = line.split()
         if len(words) > 1 and words[0] == "nameserver":
             try:
-                yield IPv4Address(words[1])
-            except ValueError:  # IPv6
+                yield read_address(words[1])
+            except ValueError:  # of a family that is not enabled
                 continue

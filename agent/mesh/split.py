@@ -13,8 +13,6 @@ from agent.model.family import Interface, Network, excluding, family_of
 
 __all__ = ["LeaseSplit", "split_lease"]
 
-_SMALLEST = 30
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseSplit:
@@ -35,14 +33,14 @@ class LeaseSplit:
 def split_lease(
     subnet: Network,
     *,
-    network_len: int = 24,
+    network_len: int | None = None,
     docker0_bits: int = 1,
 ) -> LeaseSplit:
     """Share ``subnet`` between docker0 and the pools.
 
     The rule, for networks of ``/network_len``: docker0 takes its share from the lower end, a
     ``/network_len`` at least, and what is left are the pools. A subnet of ``/network_len`` and
-    longer goes to docker0 whole. With the defaults:
+    longer goes to docker0 whole. With the defaults of IPv4:
 
     ======  ===================  ==========================
     lease   docker0              pool
@@ -58,8 +56,9 @@ def split_lease(
     With two bits, a quarter, a /16 is a /18 for docker0, and pools of a /18 and a /17.
 
     Args:
-        subnet: The lease's subnet, /30 or shorter.
-        network_len: Prefix length of each network that Docker makes, at most 30.
+        subnet: The lease's subnet, one that a host can hold.
+        network_len: Prefix length of each network that Docker makes, as long as a subnet's at
+            most; the family's usual one unless given.
         docker0_bits: By how many bits docker0's prefix is longer than the lease's: 1 is half
             of the lease, 0 all of it.
 
@@ -67,13 +66,16 @@ def split_lease(
         ValueError: The subnet has no room for a bridge and a container, or ``network_len``
             is not a prefix length that a Docker network can have.
     """
-    if subnet.prefixlen > _SMALLEST:
+    family = family_of(subnet)
+    smallest = family.subnet_lengths[1]
+    if network_len is None:
+        network_len = family.pool_length
+    if subnet.prefixlen > smallest:
         raise ValueError(f"{subnet} is too small for a bridge and a container")
-    if not 1 <= network_len <= _SMALLEST:
+    if not 1 <= network_len <= smallest:
         raise ValueError(f"networks of /{network_len} cannot hold a bridge and a container")
     wished = subnet.prefixlen + docker0_bits
     length = max(subnet.prefixlen, min(wished, network_len))
-    family = family_of(subnet)
     docker0 = family.at(int(subnet.network_address), length)
     return LeaseSplit(
         docker0=docker0,

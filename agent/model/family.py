@@ -70,6 +70,7 @@ class Family:
         icmp: iptables' word for the control protocol.
         mesh_lengths: Prefix lengths of the largest and the smallest mesh.
         subnet_lengths: Those of a host's subnet: docker0 and a container must fit in.
+        pool_length: Prefix length of each network that Docker makes, unless settings say it.
         address, network, interface: The classes of its values.
     """
 
@@ -83,6 +84,7 @@ class Family:
     icmp: str
     mesh_lengths: tuple[int, int]
     subnet_lengths: tuple[int, int]
+    pool_length: int
     address: type[IPv4Address | IPv6Address]
     network: type[IPv4Network | IPv6Network]
     interface: type[IPv4Interface | IPv6Interface]
@@ -118,6 +120,7 @@ IPV4: Final = Family(
     icmp="icmp",
     mesh_lengths=(8, 28),
     subnet_lengths=(12, 30),
+    pool_length=24,
     address=IPv4Address,
     network=IPv4Network,
     interface=IPv4Interface,
@@ -134,6 +137,7 @@ IPV6: Final = Family(
     icmp="ipv6-icmp",
     mesh_lengths=(16, 124),
     subnet_lengths=(20, 126),
+    pool_length=64,
     address=IPv6Address,
     network=IPv6Network,
     interface=IPv6Interface,

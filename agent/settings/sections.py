@@ -210,7 +210,7 @@ class DockerSettings:
     expendable: tuple[str, ...] = setting(kinds.texts("list of container names"), ())
     attach: DockerAttach = setting(kinds.choice(_ATTACHES), "daemon")
     docker0_share: Docker0Share = setting(kinds.choice(_SHARES), "half")
-    network_len: int = setting(kinds.integer(16, 28), 24)
+    network_len: int = setting(kinds.integer(16, 28), IPV4.pool_length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 import pytest
 from hypothesis import given
@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from agent.mesh.liveness import Lapsed, lapsed_leases
 from agent.model import DockerState, Heartbeat, HostId, Lease, Leases, View
-from agent.model.family import Network
+from agent.model.family import FAMILIES, Network
 from agent.sharedmap import SharedMap
+from tests.property.networks import in_family
 
 pytestmark = pytest.mark.property
 
 OWN = HostId("0" * 32)
 HOSTS = [HostId(f"{number:032x}") for number in range(5)]
-SUBNETS: list[Network] = [IPv4Network(f"10.{64 + number}.0.0/16") for number in range(6)]
+SUBNETS: list[Network] = [
+    in_family(family, f"10.{64 + number}.0.0/16") for number in range(3) for family in FAMILIES
+]
 
 owners = st.dictionaries(st.sampled_from(SUBNETS), st.none() | st.sampled_from(HOSTS))
 alive = st.frozensets(st.sampled_from(HOSTS))
