@@ -25,7 +25,7 @@ from agent.daemon.status import host_state, is_ready, status_document
 from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.leases.timeleft import TimeLeft
-from agent.mesh.desired import PeerRules
+from agent.mesh.peer_rules import PeerRules
 from agent.mesh.plan import RoutePlan
 from agent.model import Condition, DockerState
 from agent.settings.text import whole_number

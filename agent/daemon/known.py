@@ -30,7 +30,7 @@ from agent.model import (
     View,
     summarise,
 )
-from agent.model.family import Address, Network, within
+from agent.model.family import Address, Network, family_of, within
 
 __all__ = ["Known", "former_lease", "own_leases"]
 
@@ -200,7 +200,8 @@ class Known:
         if self.uplink is None:
             return None
         backend = backend_by_name(self.config.backend) if self.config else None
-        return self.uplink.mtu - (backend.overhead_bytes if backend else 0)
+        between = family_of(self.uplink.node_address)
+        return self.uplink.mtu - (backend.overhead(between) if backend else 0)
 
     @property
     def complete(self) -> bool:

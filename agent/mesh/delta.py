@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from agent.mesh.desired import PeerRules, aggregate_routes, on_link_ranges
 from agent.mesh.lists import in_order, only_in
+from agent.mesh.peer_rules import PeerRules, aggregate_routes, on_link_ranges
 from agent.mesh.plan import (
     Operation,
     OperationKind,
@@ -174,7 +174,7 @@ class RouteDelta:
         """Follow one peer. None: its lease is known to be gone."""
         if self._refused.pop(subnet, None) is not None:
             self._summary = None
-        outcome = None if peer is None else rules.outcome(peer)
+        outcome = None if peer is None else _route_of(peer, rules)
         if isinstance(outcome, Condition):
             self._refused[subnet] = outcome
             self._summary = None
@@ -214,7 +214,7 @@ class RouteDelta:
         self._refused, self._summary = {}, None
         if isinstance(rules, PeerRules):
             for subnet, peer in world.peers.items():
-                outcome = rules.outcome(peer)
+                outcome = _route_of(peer, rules)
                 if isinstance(outcome, Route):
                     wanted[subnet] = before[subnet] if before.get(subnet) == outcome else outcome
                 else:
@@ -400,6 +400,13 @@ class RouteDelta:
         if len(self._odd) < _MANY:
             # One that was large once takes long to walk even when it is nearly empty.
             self._odd = dict(self._odd)
+
+
+def _route_of(peer: Lease, rules: PeerRules) -> Route | Condition:
+    outcome = rules.outcome(peer)
+    if isinstance(outcome, Condition):
+        return outcome
+    return next(each for each in outcome.objects if isinstance(each, Route))
 
 
 def _key_in(world: World, destination: Network) -> RouteKey:

@@ -135,6 +135,16 @@ class World:
             for each in self.needed
         )
 
+    def unreachable(self, destination: Network) -> Route:
+        """Return a route of ours that refuses packets at once."""
+        return Route(
+            destination=destination,
+            kind=RouteKind.UNREACHABLE,
+            protocol=self.route_protocol,
+            table=self.route_table,
+            metric=self.route_metric,
+        )
+
     @property
     def own_subnets(self) -> tuple[Network, ...]:
         """Every subnet that is this host's, the one for new networks first."""

@@ -32,15 +32,18 @@ __all__ = [
     "Network",
     "Span",
     "address_order",
+    "can_be_host",
     "excluding",
     "family_of",
     "is_default",
+    "is_host",
     "last_subnet",
     "meet",
     "network_order",
     "read_address",
     "read_interface",
     "read_network",
+    "reserved_ends",
     "span",
     "subnets_of",
     "supernet_of",
@@ -227,6 +230,35 @@ def is_default(destination: Network) -> bool:
 def supernet_of(network: Network, prefixlen: int) -> Network:
     """Return the network of that length, no longer than its own, that holds ``network``."""
     return family_of(network).at(int(network.network_address), prefixlen)
+
+
+def is_host(network: Network) -> bool:
+    """Whether ``network`` holds one address only: a /32 or a /128."""
+    return network.prefixlen == network.max_prefixlen
+
+
+_NEVER_HOSTS: Final = {
+    IPV4.version: tuple(map(span, map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")))),
+    IPV6.version: tuple(map(span, map(IPv6Network, ("::/127", "ff00::/8")))),
+}
+"""RFC 1122 section 3.2.1.3, RFC 4291 section 2.5: unspecified, loopback, multicast, reserved."""
+
+
+def can_be_host(address: Address) -> bool:
+    """Whether a host on a network can have ``address``."""
+    value = int(address)
+    return not any(low <= value <= high for low, high in _NEVER_HOSTS[address.version])
+
+
+_ADDRESSES_WITHOUT_ENDS: Final = 31
+"""From /31 on every IPv4 address is a host's (RFC 3021)."""
+
+
+def reserved_ends(network: Network) -> tuple[Address, ...]:
+    """Return the addresses that no host of ``network`` has: an IPv4 network's two ends."""
+    if isinstance(network, IPv6Network) or network.prefixlen >= _ADDRESSES_WITHOUT_ENDS:
+        return ()
+    return network.network_address, network.broadcast_address
 
 
 def subnets_of(network: Network, prefixlen: int) -> Iterator[Network]:

@@ -1,36 +1,98 @@
-"""What every backend answers: how packets reach one peer."""
+"""What a backend answers: this host's objects, one peer's objects, and the data it publishes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from agent.mesh.world import World
-from agent.model import Condition, Lease, Route, Uplink
-from agent.model.family import Network
+from agent.model import Condition, HostId, Lease, MeshConfig, Route, Uplink
+from agent.model.family import Address, Family, Network
+from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour
 
-__all__ = ["RouteBackend"]
+__all__ = ["Backend", "HostObjects", "KernelObject", "PeerObjects", "ThisHost"]
+
+KernelObject = Route | LinkSpec | LinkAddress | Neighbour | FdbEntry
 
 
-class RouteBackend(Protocol):
-    """One way for packets to travel between hosts, named as flannel names it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThisHost:
+    """All that a backend may depend on beside a peer's lease: equal hosts, equal answers.
+
+    Attributes:
+        on_link: Every range that the uplink reaches without a gateway.
+        subnets: Of this host, the one for new networks first; none before the first claim.
+        protocol, table, metric: Of every route.
+    """
+
+    config: MeshConfig
+    uplink: Uplink
+    on_link: tuple[Network, ...]
+    subnets: tuple[Network, ...]
+    host_id: HostId | None
+    protocol: int
+    table: int
+    metric: int
+
+    def shares_link_with(self, address: Address) -> bool:
+        """Whether the uplink reaches ``address`` without a gateway."""
+        return any(address in each for each in self.on_link)
+
+    def route(self, destination: Network, gateway: Address, link: str) -> Route:
+        """Return a route with the agent's mark."""
+        return Route(
+            destination=destination,
+            gateway=gateway,
+            link=link,
+            protocol=self.protocol,
+            table=self.table,
+            metric=self.metric,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostObjects:
+    """What a backend needs on this host whatever the peers are.
+
+    Attributes:
+        objects: Links, their addresses, and so on.
+        ingress: Names of the links by which peers' packets come in.
+    """
+
+    objects: tuple[KernelObject, ...] = ()
+    ingress: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerObjects:
+    """What one lease of a peer is worth.
+
+    Attributes:
+        objects: In any order. Another peer may want one of them, too.
+        ingress: Names of the links by which this peer may deliver packets now.
+    """
+
+    objects: tuple[KernelObject, ...]
+    ingress: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """One way for packets to travel between hosts, named as flannel names it.
+
+    Its answers depend on the arguments only, so that one peer's change costs one call.
+    """
 
     @property
     def name(self) -> str:
         """The value of Backend.Type and BackendType, ``host-gw`` for example."""
 
-    @property
-    def overhead_bytes(self) -> int:
-        """What it adds to each packet: containers' MTU is the uplink's less this."""
+    def overhead(self, family: Family) -> int:
+        """Return the bytes that it adds to each packet between nodes of this family."""
 
-    def peer_route(
-        self, peer: Lease, on_link: Sequence[Network], uplink: Uplink, world: World
-    ) -> Route | Condition:
-        """The route to ``peer``'s subnet, or why this host cannot have one.
+    def host_objects(self, host: ThisHost) -> HostObjects | Condition:
+        """Return the objects of this host, or why it cannot take part with this backend."""
 
-        The peer's record has passed :mod:`agent.mesh.desired`'s checks already. Depends on the
-        arguments only, so that one peer's change costs one call.
+    def peer_objects(self, peer: Lease, host: ThisHost) -> PeerObjects | Condition:
+        """Return the objects that lead to ``peer``'s subnet, or why there can be none.
 
-        Args:
-            on_link: Every range that the uplink reaches without a gateway.
+        The lease has passed the checks of :mod:`agent.mesh.desired` already.
         """

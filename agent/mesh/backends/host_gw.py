@@ -6,26 +6,30 @@ containers' own addresses. The price is that a gateway must be on-link (RFC 1812
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from agent.mesh.world import World
-from agent.model import Backend, Condition, Lease, Route, Uplink
-from agent.model.family import Network
+from agent.mesh.backends.base import HostObjects, PeerObjects, ThisHost
+from agent.model import Backend, Condition, Lease
+from agent.model.family import Family
 
 __all__ = ["HostGateway"]
 
 
 class HostGateway:
-    """``peer.subnet via peer.node_address dev uplink``."""
+    """``peer.subnet via peer.node_address dev uplink``. It publishes nothing."""
 
     name = str(Backend.HOST_GW)
-    overhead_bytes = 0
 
-    def peer_route(
-        self, peer: Lease, on_link: Sequence[Network], uplink: Uplink, world: World
-    ) -> Route | Condition:
-        """The route, or the condition ``peer-off-link``."""
-        if not any(peer.node_address in each for each in on_link):
+    def overhead(self, family: Family) -> int:  # noqa: ARG002 # the same for both
+        """Return 0: nothing is encapsulated."""
+        return 0
+
+    def host_objects(self, host: ThisHost) -> HostObjects:
+        """Return no object: packets come in by the uplink."""
+        return HostObjects(ingress=(host.uplink.name,))
+
+    def peer_objects(self, peer: Lease, host: ThisHost) -> PeerObjects | Condition:
+        """Return the route, or the condition ``peer-off-link`` or ``peer-same-address``."""
+        uplink = host.uplink
+        if not host.shares_link_with(peer.node_address):
             return Condition(
                 name="peer-off-link",
                 subject=str(peer.subnet),
@@ -47,11 +51,5 @@ class HostGateway:
                 hint="two hosts have one address, or an old record of this host is still there: "
                 "see agentctl leases",
             )
-        return Route(
-            destination=peer.subnet,
-            gateway=peer.node_address,
-            link=uplink.name,
-            protocol=world.route_protocol,
-            table=world.route_table,
-            metric=world.route_metric,
-        )
+        route = host.route(peer.subnet, gateway=peer.node_address, link=uplink.name)
+        return PeerObjects((route,), ingress=(uplink.name,))

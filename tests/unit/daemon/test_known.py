@@ -10,6 +10,7 @@ import pytest
 from agent.daemon.known import Known, own_leases
 from agent.daemon.snapshot import Snapshot
 from agent.daemon.status import host_state, is_ready
+from agent.mesh.backends.host_gw import HostGateway
 from agent.model import (
     Attachment,
     Condition,
@@ -23,6 +24,7 @@ from agent.model import (
     SetAside,
     View,
 )
+from agent.model.family import IPV4, IPV6
 from tests.unit.small_mesh import CONFIG, UPLINK, lease
 
 pytestmark = pytest.mark.unit
@@ -277,7 +279,8 @@ def test_containers_get_what_the_uplink_carries_less_what_the_backend_adds(
     assert known.container_mtu == 9001
     known = replace(known, config=CONFIG)
     assert known.container_mtu == 9001
-    monkeypatch.setattr("agent.mesh.backends.host_gw.HostGateway.overhead_bytes", 50)
+    overhead = {IPV4.name: 50, IPV6.name: 70}
+    monkeypatch.setattr(HostGateway, "overhead", lambda _, family: overhead[family.name])
     assert known.container_mtu == 8951
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from agent.errors import KernelError
 from agent.mesh.delta import RouteDelta
-from agent.mesh.desired import PeerRules, desired_routes
+from agent.mesh.desired import desired_routes
+from agent.mesh.peer_rules import PeerRules
 from agent.mesh.plan import OperationResult
 from agent.mesh.world import World, peers_by_subnet
 from agent.model import HostFacts, Route

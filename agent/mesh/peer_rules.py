@@ -1,0 +1,195 @@
+"""What one peer's lease is worth on this host, and what forbids it. Pure.
+
+Promise 8 is kept here a second time: whatever a record in etcd says, no object comes out of
+this module for a subnet that leaves the mesh's CIDR, meets the own subnet or the underlay, or
+has its node address inside the mesh.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from agent.mesh.backends import (
+    Backend,
+    HostObjects,
+    PeerObjects,
+    ThisHost,
+    backend_by_name,
+    backend_names,
+)
+from agent.mesh.needed import needed_in
+from agent.mesh.world import World
+from agent.model import (
+    Condition,
+    Lease,
+    Route,
+    Severity,
+    name_needed,
+)
+from agent.model.family import Address, Network, can_be_host, meet, reserved_ends, within
+
+__all__ = ["PeerRules", "aggregate_routes", "on_link_ranges"]
+
+
+def aggregate_routes(world: World) -> tuple[Route, ...]:
+    """One ``unreachable`` route for each CIDR of the mesh, behind all that is more specific.
+
+    It covers what nobody owns and the own subnet until Docker's bridge has it, so that neither
+    ever follows the default gateway (promise 9). A mesh has one CIDR, and while it moves two.
+    None where it would take the place of the default route to an address that this host needs
+    (promise 8).
+    """
+    if world.config is None:
+        return ()
+    routes = map(world.unreachable, world.config.cidrs)
+    return tuple(each for each in routes if not world.shuts_off(each))
+
+
+_SCOPE_LINK: Final = 253
+"""RT_SCOPE_LINK of linux/rtnetlink.h: the destination is on the link, no gateway between."""
+
+
+def on_link_ranges(world: World) -> tuple[Network, ...]:
+    """Every range that the uplink reaches without a gateway, that of the node address first.
+
+    Another route of the uplink may say so: a second address, or a cloud's /32 set-up. All that
+    peers' routes depend on of the host's foreign routes.
+    """
+    uplink = world.uplink
+    if uplink is None:
+        return ()
+    others = (
+        route.destination
+        for route in (world.host.foreign_routes if world.host else ())
+        if route.link == uplink.name
+        and route.scope == _SCOPE_LINK
+        and route.gateway is None
+        and route.destination.prefixlen > 0
+    )
+    return tuple(dict.fromkeys((uplink.on_link, *others)))
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRules:
+    """All of a world that one peer's objects depend on, prepared once for many peers.
+
+    Attributes:
+        own: What the backend needs on this host.
+        ends: Addresses of the underlay that no host can have.
+    """
+
+    world: World
+    host: ThisHost
+    backend: Backend
+    own: HostObjects
+    ends: tuple[Address, ...]
+
+    @classmethod
+    def of(cls, world: World) -> PeerRules | Condition:
+        """The rules of ``world``, or the condition that keeps it from routing to any peer."""
+        if world.config is None:
+            return Condition(
+                name="mesh-config-missing",
+                cause="the mesh's config is not known, so no peer can be routed to",
+                hint="create it with agentctl config init, or see whether etcd is reachable",
+                severity=Severity.ERROR,
+            )
+        if world.uplink is None:
+            return Condition(
+                name="uplink-missing",
+                cause="no interface carries a node address, so no peer can be routed to",
+                hint="bring the uplink up, or name it in agent.toml",
+                severity=Severity.ERROR,
+            )
+        backend = backend_by_name(world.config.backend)
+        if backend is None:
+            return Condition(
+                name="backend-unknown",
+                subject=world.config.backend,
+                cause=f"the mesh uses backend {world.config.backend!r}; this agent has "
+                f"{', '.join(backend_names())}",
+                hint="upgrade this agent, or change Backend.Type with agentctl config",
+                severity=Severity.ERROR,
+            )
+        host = ThisHost(
+            config=world.config,
+            uplink=world.uplink,
+            on_link=on_link_ranges(world),
+            subnets=world.own_subnets,
+            host_id=world.own.host_id if world.own else None,
+            protocol=world.route_protocol,
+            table=world.route_table,
+            metric=world.route_metric,
+        )
+        own = backend.host_objects(host)
+        if isinstance(own, Condition):
+            return own
+        return cls(world, host, backend, own, ends=reserved_ends(world.uplink.on_link))
+
+    def equal_for_peers(self, other: PeerRules) -> bool:
+        """Whether every peer is worth the same by both rules, but for its own death."""
+        return self.host == other.host and self.world.needed == other.world.needed
+
+    def outcome(self, peer: Lease) -> PeerObjects | Condition:
+        """Return the objects that ``peer`` is worth, or why it is worth none."""
+        refusal = self._refusal(peer)
+        if refusal:
+            return Condition(
+                name="peer-refused",
+                subject=str(peer.subnet),
+                cause=f"the lease of {peer.subnet} at {peer.node_address} is not used: {refusal}",
+                hint="the record in etcd is wrong or forged: see agentctl leases -o wide",
+            )
+        if peer.backend != self.backend.name:
+            return Condition(
+                name="peer-backend-differs",
+                subject=str(peer.subnet),
+                cause=f"the owner of {peer.subnet} uses backend {peer.backend!r}, the mesh "
+                f"{self.backend.name!r}",
+                hint="set that host to the mesh's backend; until then its subnet is unreachable",
+            )
+        if peer.subnet in self.world.dead_subnets:
+            outcome: PeerObjects | Condition = PeerObjects((self.world.unreachable(peer.subnet),))
+        else:
+            outcome = self.backend.peer_objects(peer, self.host)
+        if self.world.needed and isinstance(outcome, PeerObjects) and self._shuts_off(outcome):
+            return self._shut_off(peer)
+        return outcome
+
+    def _shuts_off(self, wanted: PeerObjects) -> bool:
+        routes = (each for each in wanted.objects if isinstance(each, Route))
+        return any(map(self.world.shuts_off, routes))
+
+    def _shut_off(self, peer: Lease) -> Condition:
+        found = name_needed(needed_in((peer.subnet,), self.world.needed))
+        return Condition(
+            name="peer-refused",
+            subject=str(peer.subnet),
+            cause=f"the lease of {peer.subnet} at {peer.node_address} is not used: it holds"
+            f" {found}, which this host needs",
+            hint="a CIDR without that address: agentctl config set --cidr CIDR --move",
+        )
+
+    def _refusal(self, peer: Lease) -> str:
+        """Why promise 8 forbids anything for ``peer``, or ""."""
+        subnet, cidrs, underlay = peer.subnet, self.host.config.cidrs, self.host.uplink.on_link
+        if not any(within(subnet, each) for each in cidrs):
+            return f"it is outside the mesh's CIDR {' or '.join(map(str, cidrs))}"
+        if subnet in cidrs:
+            return "it is the mesh's whole CIDR"
+        if any(meet(subnet, own) for own in self.host.subnets):
+            return "it overlaps this host's own subnet"
+        if meet(subnet, underlay):
+            return f"it overlaps the underlay {underlay}"
+        return self._refusal_of(peer.node_address)
+
+    def _refusal_of(self, node: Address) -> str:
+        """Why no host of a mesh can have this node address, or ""."""
+        if any(node in each for each in self.host.config.cidrs):
+            return "its node address is inside the mesh's CIDR"
+        if not can_be_host(node):
+            return "its node address cannot be a host's"
+        if node in self.ends:
+            return f"its node address is an end of the underlay {self.host.uplink.on_link}"
+        return ""

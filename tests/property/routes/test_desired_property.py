@@ -1,0 +1,197 @@
+"""Desired objects followed peer by peer are those of a full computation, whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from agent.mesh.backends import BACKENDS, PeerObjects
+from agent.mesh.desired import DesiredObjects, IngressMember, desired_objects
+from agent.mesh.peer_rules import PeerRules, aggregate_routes
+from agent.mesh.world import World
+from agent.model import HostFacts, HostId, Lease, MeshConfig, Need, Needed, Route, Uplink
+from agent.model.family import Network, network_order
+from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour
+from agent.sharedmap import SharedMap
+from tests.tunnel import Tunnel
+
+pytestmark = pytest.mark.property
+
+KINDS: tuple[Any, ...] = (Route, LinkSpec, LinkAddress, Neighbour, FdbEntry, IngressMember)
+CONFIG = MeshConfig(
+    cidr=IPv4Network("10.64.0.0/10"),
+    subnet_len=24,
+    subnet_min=IPv4Address("10.64.0.0"),
+    subnet_max=IPv4Address("10.127.255.0"),
+    backend="tunnel",
+)
+OWN = Lease(
+    subnet=IPv4Network("10.64.0.0/24"),
+    node_address=IPv4Address("192.0.2.1"),
+    backend="tunnel",
+    host_id=HostId("0" * 32),
+)
+UPLINK = Uplink(
+    index=2,
+    name="eth0",
+    mtu=1500,
+    node_address=IPv4Address("192.0.2.1"),
+    on_link=IPv4Network("192.0.2.0/24"),
+)
+HOSTS = (
+    HostFacts(links=(), foreign_routes=()),
+    HostFacts(
+        links=(),
+        foreign_routes=(),
+        needed=(Needed(IPv4Address("10.64.2.9"), Need.ETCD),),
+    ),
+)
+subnets = st.sampled_from([IPv4Network(f"10.64.{n}.0/24") for n in range(1, 5)])
+leases = st.builds(
+    Lease,
+    subnet=subnets,
+    node_address=st.sampled_from([IPv4Address(f"192.0.2.{n}") for n in (1, 11, 12)]),
+    backend=st.sampled_from(["tunnel"] * 8 + ["host-gw"]),
+    host_id=st.sampled_from([HostId("a" * 32)] * 4 + [HostId("b" * 32)] * 2 + [None]),
+)
+"""Few hosts and addresses: leases of one host, and forged ones, are frequent."""
+
+
+class Machine(RuleBasedStateMachine):
+    """The world changes; what is followed must be what one computation of it all says."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.followed = DesiredObjects()
+        self.mirror: dict[Any, dict[Hashable, object]] = {kind: {} for kind in KINDS}
+        self.world = World(config=CONFIG, own=OWN, uplink=UPLINK, host=HOSTS[0], peers=SharedMap())
+        self._follow(self.world, was_complete=False)
+
+    def _follow(self, world: World, *, was_complete: bool | None = None) -> None:
+        if was_complete is None:
+            was_complete = self.world.complete
+        self.world = world
+        changes = self.followed.follow(world)
+        assert changes.known_gone == was_complete
+        assert bool(changes) == any(changes.of(kind) for kind in KINDS)
+        for kind in KINDS:
+            mirrored = self.mirror[kind]
+            for key, wanted in changes.of(kind).items():
+                assert mirrored.get(key) != wanted, "a change that changes nothing"
+                if wanted is None:
+                    del mirrored[key]
+                else:
+                    mirrored[key] = wanted
+
+    @rule(found=st.lists(leases, max_size=3), gone=st.lists(subnets, max_size=2))
+    def peers_change(self, found: list[Lease], gone: list[Network]) -> None:
+        changes: dict[Network, Lease | None] = dict.fromkeys(gone)
+        changes.update({each.subnet: each for each in found})
+        self._follow(replace(self.world, peers=SharedMap(self.world.peers).changed(changes)))
+
+    @rule()
+    def leases_are_renewed(self) -> None:
+        peers = {subnet: replace(each, renewed_s=1.0) for subnet, each in self.world.peers.items()}
+        self._follow(replace(self.world, peers=SharedMap(peers)))
+
+    @rule(dead=st.frozensets(subnets, max_size=2))
+    def hosts_die_and_come_back(self, dead: frozenset[Network]) -> None:
+        self._follow(replace(self.world, dead_subnets=dead))
+
+    @rule(
+        backend=st.sampled_from(["tunnel"] * 6 + ["host-gw", "unknown", None]),
+        uplink=st.sampled_from([UPLINK] * 5 + [replace(UPLINK, name="eth1", index=3), None]),
+        own=st.sampled_from([OWN] * 5 + [replace(OWN, host_id=None)]),
+        host=st.sampled_from(HOSTS),
+        complete=st.booleans(),
+        metric=st.sampled_from([0, 9]),
+    )
+    def all_else_changes(
+        self,
+        backend: str | None,
+        uplink: Uplink | None,
+        own: Lease,
+        host: HostFacts,
+        complete: bool,
+        metric: int,
+    ) -> None:
+        config = None if backend is None else replace(CONFIG, backend=backend)
+        self._follow(
+            replace(
+                self.world,
+                config=config,
+                uplink=uplink,
+                own=own,
+                host=host,
+                complete=complete,
+                route_metric=metric,
+            )
+        )
+
+    @invariant()
+    def it_is_what_the_world_asks_for(self) -> None:
+        wanted = naive(self.world)
+        for kind in KINDS:
+            assert self.followed.of(kind) == wanted[kind] == self.mirror[kind]
+            assert self.followed.count(kind) == len(wanted[kind])
+
+    @invariant()
+    def it_is_what_a_full_computation_says(self) -> None:
+        full = desired_objects(self.world)
+        assert set(self.followed.conditions) == set(full.conditions)
+        assert self.followed.certain == full.certain
+        assert self.followed.ingress == full.ingress
+        assert self.followed.gateways == full.gateways
+        assert self.followed.ingress is self.followed.ingress
+
+    @invariant()
+    def promise_9_an_object_that_another_peer_has_is_reported(self) -> None:
+        reported = {each.subject for each in self.followed.conditions}
+        for subnet, kind, key, each in by_peer(self.world):
+            if self.followed.of(kind)[key] != each:
+                assert str(subnet) in reported
+
+
+def by_peer(world: World) -> Iterator[tuple[Network, Any, Hashable, object]]:
+    rules = PeerRules.of(world)
+    if isinstance(rules, PeerRules):
+        for subnet in sorted(world.peers, key=network_order):
+            peer = world.peers[subnet]
+            outcome = rules.outcome(peer)
+            if isinstance(outcome, PeerObjects):
+                for each in outcome.objects:
+                    key = each.key
+                    yield subnet, type(each), key, each
+                for link in outcome.ingress:
+                    for network in (subnet, IPv4Network(peer.node_address)):
+                        member = IngressMember(link, network)
+                        yield subnet, IngressMember, member, member
+
+
+def naive(world: World) -> dict[Any, dict[Hashable, object]]:
+    """Ask for every peer in order of subnet; the first that wants a key has it."""
+    wanted: dict[Any, dict[Hashable, object]] = {kind: {} for kind in KINDS}
+    for route in aggregate_routes(world):
+        wanted[Route][route.key] = route
+    rules = PeerRules.of(world)
+    if isinstance(rules, PeerRules):
+        for each in rules.own.objects:
+            wanted[type(each)][each.key] = each
+    for _, kind, key, found in by_peer(world):
+        wanted[kind].setdefault(key, found)
+    return wanted
+
+
+class TestDesired(Machine.TestCase):  # type: ignore[misc, valid-type] # made by Hypothesis
+    settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+
+    @pytest.fixture(autouse=True)
+    def tunnel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(BACKENDS, Tunnel.name, Tunnel())
