@@ -13,6 +13,7 @@ from agent.model import (
     Heartbeat,
     Lease,
     MeshConfig,
+    Problem,
     SetAside,
     Severity,
 )
@@ -67,24 +68,14 @@ def alarm(reason: str) -> Condition:
     )
 
 
-def config_unusable(problem: str) -> Condition:
+def config_unusable(problem: Problem) -> Condition:
     """The config in etcd describes no mesh; the last usable one is in force."""
-    hint = "agentctl config show; correct the key with etcdctl or agentctl config"
-    if "mesh.within" in problem:
-        hint = (
-            "agentctl config set puts it right; if the mesh shall have that range: add it to"
-            " mesh.within in agent.toml, and agentctl reload"
-        )
-    elif "which this host needs" in problem:
-        hint = (
-            "choose a CIDR without these addresses: agentctl config set --cidr CIDR; agentctl"
-            " config init proposes one"
-        )
     return Condition(
         name="mesh-config-unusable",
         severity=Severity.ERROR,
-        cause=problem,
-        hint=hint,
+        cause=problem.reason,
+        hint=problem.hint
+        or "agentctl config show; correct the key with etcdctl or agentctl config",
     )
 
 

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from agent.errors import EtcdUnavailable
 from agent.leases import kv
-from agent.leases.keys import Keys
 from agent.leases.members import SYSTEM_CA
+from agent.leases.records import Writer
 from agent.leases.registry import Registry
 from agent.model import HostId
 from agent.settings import EtcdSettings
@@ -113,8 +113,12 @@ def may_write(registry: Registry, own: HostId) -> None:
         EtcdAuthError: It may not.
         EtcdUnavailable, EtcdError: As their names say.
     """
-    keys: Keys = registry.keys
-    wanted = (keys.heartbeat(own), keys.memory(own), keys.prefix.encode() + b"/subnets/")
+    keys = registry.keys
+    wanted = [
+        keys.range(kind).start + (own.encode() if kind.writer is Writer.HOST_ID else b"")
+        for kind in keys.kinds
+        if kind.writer is not Writer.OPERATOR
+    ]
     registry.client.txn(
         "check the account's permissions",
         [kv.unchanged(wanted[0], _NEVER)],

@@ -14,12 +14,12 @@ from dataclasses import replace
 import structlog
 
 from agent.errors import ClaimConflict, EtcdError, MeshConfigError
-from agent.leases import kv, wire
+from agent.leases import kv
 from agent.leases.client import EtcdClient
 from agent.leases.faults import EtcdLeaseGoneError
 from agent.leases.fold import Records
-from agent.leases.keys import Keys
 from agent.leases.kv import Record
+from agent.leases.records import CONFIG, LEASES, MEMORY, Keys, encode_lease, encode_memory
 from agent.leases.request import ClaimRequest, LeaseLostError
 from agent.leases.rivals import IdentityInUseError, Life, Rivals
 from agent.leases.selection import Selection
@@ -109,19 +109,19 @@ class Claims:
             if subnet is None:
                 return None
             lease = self._new_lease(subnet, request, lease_id)
-            value = wire.encode_lease(lease, boot_id=request.boot_id)
-            key, memory = self._keys.subnet(subnet), self._keys.memory(request.host_id)
+            value = encode_lease(lease, boot_id=request.boot_id)
+            key, memory = self._keys.of(LEASES, subnet), self._keys.of(MEMORY, request.host_id)
             ahead = selection.peek(_LOOK_AHEAD)
             result = self._client.txn(
                 f"claim {subnet}",
                 selection.compares(subnet),
                 [
                     kv.put(key, value, lease_id),
-                    *([kv.put(memory, wire.encode_memory(subnet), memory_id)] if memory_id else []),
+                    *([kv.put(memory, encode_memory(subnet), memory_id)] if memory_id else []),
                 ],
                 [
                     kv.get(key),
-                    kv.get(self._keys.config, keys_only=True),
+                    kv.get(self._keys.of(CONFIG), keys_only=True),
                     kv.get(memory, keys_only=True),
                     *(kv.get(*_own_keys(self._keys, each), limit=1, keys_only=True)
                       for each in ahead),
@@ -180,7 +180,7 @@ class Claims:
         past = request.past
         if past is None or request.beside is not None:
             return None
-        key = self._keys.subnet(past.subnet)
+        key = self._keys.of(LEASES, past.subnet)
         if key not in records.unreadable:
             return None
         return past if _is_damaged(past, records.get(key)) else None
@@ -188,7 +188,7 @@ class Claims:
     def _refuse_rival(self, held: Lease, request: ClaimRequest) -> None:
         """Raise IdentityInUseError when the lease of this identity may be a live clone's."""
         if held.node_address != request.node_address:
-            found = self._client.range(self._keys.subnet(held.subnet)).records
+            found = self._client.range(self._keys.of(LEASES, held.subnet)).records
             self._rivals.refuse_lease(request.life, found)
 
     def renew(self, lease: Lease, memory_ttl_s: int, life: Life, *, fresh: bool = False) -> Lease:
@@ -230,14 +230,14 @@ class Claims:
         Returns:
             The lease as written; else what is there instead, None when nothing is.
         """
-        key = self._keys.subnet(lease.subnet)
-        value = wire.encode_lease(lease, boot_id=life.boot_id)
+        key = self._keys.of(LEASES, lease.subnet)
+        value = encode_lease(lease, boot_id=life.boot_id)
         puts = [kv.put(key, value, lease.etcd_lease_id)]
         if memory_ttl_s:
-            memory = self._keys.memory(life.host_id)
+            memory = self._keys.of(MEMORY, life.host_id)
             remembered = self._client.range(memory).records
             memory_id = self._kept_alive(remembered[0].lease_id if remembered else 0, memory_ttl_s)
-            puts.append(kv.put(memory, wire.encode_memory(lease.subnet), memory_id))
+            puts.append(kv.put(memory, encode_memory(lease.subnet), memory_id))
         compares = [kv.unchanged(key, lease.mod_revision)]
         if before_id:
             compares.append(kv.attached(key, before_id))
@@ -261,7 +261,7 @@ class Claims:
         if there is None:
             raise LeaseLostError(f"the lease of {lease.subnet} is gone from etcd")
         try:
-            found = wire.decode_lease(self._keys.split(there.key)[1], there)
+            found = self._keys.read(LEASES, there)
         except ValueError as error:
             if damaged:
                 return confirmed(lease, there)
@@ -294,12 +294,12 @@ def _usable(view: View, keys: Keys) -> View:
     """
     if view.config_problem:
         raise MeshConfigError(
-            f"{keys.config.decode()} is not usable: {view.config_problem}",
+            f"{keys.of(CONFIG).decode()} is not usable: {view.config_problem}",
             hint="correct it with agentctl config set",
         )
     if view.config is None:
         raise MeshConfigError(
-            f"there is no config at {keys.config.decode()}",
+            f"there is no config at {keys.of(CONFIG).decode()}",
             hint="create it with agentctl config init --cidr …, or bring [mesh] in agent.toml",
         )
     return view
@@ -355,7 +355,7 @@ def _is_damaged(own: Lease, there: Record | None) -> bool:
 
 def _own_keys(keys: Keys, subnet: Network) -> tuple[bytes, bytes]:
     """The keys of the lease of exactly this subnet, with and without an IPv6 half."""
-    key = keys.subnet(subnet)
+    key = keys.of(LEASES, subnet)
     return key, key + b"'"
 
 

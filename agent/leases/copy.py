@@ -27,14 +27,15 @@ import structlog
 
 from agent.disk import sync_folder
 from agent.errors import StateError
-from agent.leases import wire
-from agent.leases.untrusted import quote
+from agent.leases.records import decode_config, encode_config
+from agent.leases.records.untrusted import quote
 from agent.model import (
     Access,
     Bounds,
     HostId,
     Lease,
     MeshConfig,
+    Problem,
     View,
     forbidden_range,
     is_leasable,
@@ -282,10 +283,10 @@ def _bounded(view: View, bounds: Bounds) -> View:
     if view.config is None:
         return view
     try:
-        encoded = wire.encode_config(view.config)
-        config = bounds.check(wire.decode_config(encoded, view.config.mod_revision))
+        encoded = encode_config(view.config)
+        config = bounds.check(decode_config(encoded, view.config.mod_revision))
     except ValueError as error:
-        return replace(view, config=None, config_problem=str(error))
+        return replace(view, config=None, config_problem=Problem(str(error)))
     return replace(view, config=config)
 
 

@@ -124,7 +124,6 @@ class Directory:
         """
         self._again.clear()
         records = self._registry.records(self._last_config, self._last_view)
-        records.only_views()
         self._contact()
         everything = self._registry.keys.everything
         self._publish(records)
@@ -180,8 +179,8 @@ class Directory:
             while self._clock() < until_s and (more := stream.next(0.0)) is not None:
                 events.extend(more)
         finally:
-            records.apply(events)
-            self._publish(records)
+            if records.apply(events):
+                self._publish(records)
 
     def _publish(self, records: Records) -> None:
         view = records.view()

@@ -8,52 +8,72 @@ not how it said it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from agent.leases import wire
-from agent.leases.keys import Keys, parse_subnet
+from agent.errors import EtcdError
 from agent.leases.kv import Event, Record
-from agent.leases.sharing import Sharing
-from agent.leases.untrusted import MAX_VALUE_BYTES, quote
+from agent.leases.records import CONFIG, HEARTBEATS, LEASES, TURNS, Keys, RecordKind
+from agent.leases.records.subnets import parse_subnet
+from agent.leases.records.untrusted import quote
 from agent.leases.usable import UsableLeases
-from agent.model import Bounds, Heartbeat, HostId, Lease, MeshConfig, SetAside, View
+from agent.model import Bounds, Lease, MeshConfig, Problem, SetAside, Unusable, View
 from agent.model.family import Network
 from agent.sharedmap import SharedMap
 
-__all__ = ["Records"]
+__all__ = ["Records", "Unknown"]
 
+_K = TypeVar("_K")
 _V = TypeVar("_V")
-
-_LEASE, _HEARTBEAT, _MEMORY, _RESERVATION = "subnets", "hosts", "memory", "reservations"
-_CLONE = "clones"
-_OTHERS: MappingProxyType[str, Callable[[str, Record], Any]] = MappingProxyType(
-    {_RESERVATION: wire.decode_reservation, _CLONE: wire.decode_clone}
-)
+_MOST_ASIDE: Final = 1_000
+"""A view names this many records that cannot be read, and counts the others."""
+_MOST_NAMES: Final = 20
 
 
 @dataclass(slots=True)
-class _ByHost(Generic[_V]):
-    """One record of each host, as the last view has it and as changed since."""
+class Unknown:
+    """Keys of no kind that this version knows. Only a few names are kept.
 
-    settled: SharedMap[HostId, _V] = field(default_factory=SharedMap)
-    changes: dict[HostId, _V | None] = field(default_factory=dict)
+    Attributes:
+        count: In the snapshot; large folders are passed over, so there may be more.
+    """
 
-    def get(self, host_id: HostId | None) -> _V | None:
-        if host_id is None:
-            return None
-        if host_id in self.changes:
-            return self.changes[host_id]
-        found: _V | None = self.settled.get(host_id)
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, key: bytes) -> None:
+        """Count a key."""
+        self.count += 1
+        if len(self.names) < _MOST_NAMES:
+            self.names.append(quote(key))
+
+
+@dataclass(slots=True)
+class _Table(Generic[_K, _V]):
+    """The records of one kind, as the last view has them and as changed since."""
+
+    settled: SharedMap[_K, _V] = field(default_factory=SharedMap)
+    changes: dict[_K, _V | None] = field(default_factory=dict)
+
+    def get(self, key: _K) -> _V | None:
+        if key in self.changes:
+            return self.changes[key]
+        found: _V | None = self.settled.get(key)
         return found
 
-    def put(self, host_id: HostId, value: _V | None) -> None:
-        if value is not None or self.get(host_id) is not None:
-            self.changes[host_id] = value
+    def put(self, key: _K, value: _V | None) -> None:
+        if value is not None or self.get(key) is not None:
+            self.changes[key] = value
 
-    def settle(self) -> SharedMap[HostId, _V]:
+    def __len__(self) -> int:
+        """At most so many: what is in ``changes`` may be in ``settled``, too."""
+        return len(self.settled) + len(self.changes)
+
+    def settle(self) -> SharedMap[_K, _V]:
         self.settled, self.changes = self.settled.changed(self.changes), {}
         return self.settled
 
@@ -69,6 +89,7 @@ class Records:
         last_config: The last usable config, by which leases are judged while the one in
             etcd is absent or broken: that record's fault must not cost the others.
         bounds: What this host allows of a config at the moment; another one counts as broken.
+        unknown: Keys that are none of Hostmesh's business. They cost nothing.
     """
 
     keys: Keys
@@ -76,98 +97,115 @@ class Records:
     revision: int
     last_config: MeshConfig | None = None
     bounds: Callable[[], Bounds] = Bounds
-    _config: tuple[MeshConfig | None, str] = (None, "")
-    _raw: dict[bytes, Record] = field(default_factory=dict)  # config, and what is not decoded
+    unknown: Unknown = field(default_factory=Unknown)
+    _config: tuple[MeshConfig | None, Problem | None] = (None, None)
+    _bare: dict[bytes, Record] = field(default_factory=dict)  # no values, but for the config
     _unreadable: dict[bytes, str] = field(default_factory=dict)
+    _bad: Counter[str] = field(default_factory=Counter)  # unreadable ones, by kind
     _leases: UsableLeases = field(default_factory=UsableLeases)
     _kept: dict[str, Lease] = field(default_factory=dict)  # the last that could be read
-    _beats: _ByHost[Heartbeat] = field(default_factory=_ByHost)
-    _memory: _ByHost[Network] = field(default_factory=_ByHost)
-    _memory_revisions: dict[HostId, int] | None = field(default_factory=dict)
-    _reservations: dict[bytes, tuple[Network, HostId]] = field(default_factory=dict)
-    _clones: dict[bytes, Heartbeat] = field(default_factory=dict)
-    _reserved: Mapping[Network, HostId] | None = None
-    _sharing: Sharing = field(default_factory=Sharing)
+    _tables: dict[str, _Table[Any, Any]] = field(default_factory=dict)  # by View's attribute
+    _aside: tuple[SetAside, ...] | None = None  # the unreadable ones, while none changes
 
     def load(self, records: Iterable[Record]) -> None:
-        """Add records of a snapshot."""
-        for record in records:
-            self._set(record.key, record)
+        """Add records of a snapshot.
 
-    def apply(self, events: Iterable[Event]) -> None:
-        """Fold events in; the revision follows them, deletions too, and never goes back."""
+        Raises:
+            EtcdError: More of a kind than it may have.
+        """
+        for record in records:
+            if self.keys.split(record.key)[0] is None:
+                self.unknown.add(record.key)
+            else:
+                self._set(record.key, record)
+        self._refuse_flood()
+
+    def apply(self, events: Iterable[Event]) -> bool:
+        """Fold events in; the revision follows them, deletions too, and never goes back.
+
+        Returns:
+            Whether a view may differ now.
+        """
+        shown = False
         for event in events:
-            self._set(event.key, event.record)
+            shown = self._set(event.key, event.record) or shown
             self.revision = max(self.revision, event.revision)
+        return shown
 
     def get(self, key: bytes) -> Record | None:
-        """Return the record of a key; its value is kept only where :meth:`view` reads it again.
+        """Return the record of a key, without the value unless it is the config.
 
-        Heartbeats are not found here: nobody compares their revisions.
+        Heartbeats and turns are not found here: no transaction compares their revisions.
         """
-        record = self._raw.get(key)
+        record = self._bare.get(key)
         if record is not None:
             return record
-        kind, name, _ = self._split(key)
-        if kind == _LEASE:
-            lease = self._leases.find(name)
-            return None if lease is None else _record_of(key, lease)
-        revision = (self._memory_revisions or {}).get(HostId(name)) if kind == _MEMORY else None
-        return None if revision is None else Record(key, b"", mod_revision=revision)
-
-    def only_views(self) -> None:
-        """Be asked for views alone from now on: :meth:`get` finds no memories any more.
-
-        Their revisions are for who claims; to follow a mesh of 65,000 they would cost 4 MB.
-        """
-        self._memory_revisions = None
+        kind, rest = self.keys.split(key)
+        lease = self._leases.find(_text(rest)) if kind is LEASES else None
+        return None if lease is None else _record_of(key, lease)
 
     def leases(self) -> tuple[Lease, ...]:
         """All leases that can be read, those that :meth:`view` sets aside included."""
         return tuple(self._leases)
 
     def view(self) -> View:
-        """See the records as values; sound for any content."""
+        """See the records as values; sound for any content.
+
+        Raises:
+            EtcdError: More records of a kind than it may have.
+        """
         config, problem = self._config
         self.last_config = config or self.last_config
         kept = self._keep_readable()
         leases, not_used = self._leases.settle(self.last_config)
-        if self._reserved is None:
-            self._reserved = MappingProxyType(dict(self._reservations.values()))
+        tables: dict[str, Any] = {
+            kind.view: self._table(kind).settle() for kind in self.keys.kinds if _is_tabled(kind)
+        }
+        self._refuse_flood()
+        tables["clones"] = tuple(each for _, each in sorted(tables["clones"].items()))
         return View(
             cluster_id=self.cluster_id,
             revision=self.revision,
             config=config,
             config_problem=problem,
             leases=leases,
-            heartbeats=self._beats.settle(),
-            memory=self._memory.settle(),
-            reservations=self._reserved,
-            clones=tuple(
-                sorted(
-                    self._clones.values(), key=lambda each: (each.host_id, str(each.node_address))
-                )
-            ),
             set_aside=self._set_aside(not_used),
             kept=kept,
+            **tables,
         )
+
+    def _refuse_flood(self) -> None:
+        for kind in self.keys.kinds:
+            table = self._tables.get(kind.view)
+            count = self._bad[kind.name] + (
+                len(self._leases) if kind is LEASES else len(table) if table else 0
+            )
+            if count > kind.most:
+                raise EtcdError(
+                    f"more than {kind.most} keys under {self.keys.of(kind).decode()}",
+                    hint="another application writes there? choose another [etcd] prefix",
+                )
+
+    def _table(self, kind: RecordKind[_K, _V]) -> _Table[_K, _V]:
+        return self._tables.setdefault(kind.view, _Table())
 
     def remember(self, before: View) -> None:
         """Use the leases of an earlier view where a record of this snapshot cannot be read."""
         if before.cluster_id != self.cluster_id:
             return
         for key in self._unreadable:
-            kind, name, problem = self._split(key)
-            if kind == _LEASE and not problem:
-                self._remember(name, key, _lease_named(before, name))
+            kind, rest = self.keys.split(key)
+            if kind is LEASES:
+                self._remember(_text(rest), key, _lease_named(before, _text(rest)))
 
     def _remember(self, name: str, key: bytes, lease: Lease | None) -> None:
         """Keep a host's lease whose key was overwritten and never went away."""
-        record = self._raw.get(key)
+        record = self._bare.get(key)
         if lease is None or lease.host_id is None or record is None:
             return
         if record.create_revision == lease.create_revision:
             self._kept[name] = lease
+            self._aside = None
 
     def _keep_readable(self) -> frozenset[Network]:
         """Use the last readable lease of each host with a heartbeat; the host repairs its record.
@@ -190,7 +228,8 @@ class Records:
         """Whether the owner has a heartbeat, be it one that cannot be read."""
         host_id = lease.host_id
         return host_id is not None and (
-            self._beats.get(host_id) is not None or self.keys.heartbeat(host_id) in self._unreadable
+            self._table(HEARTBEATS).get(host_id) is not None
+            or self.keys.of(HEARTBEATS, host_id) in self._unreadable
         )
 
     @property
@@ -199,105 +238,98 @@ class Records:
         return MappingProxyType(self._unreadable)
 
     def _set_aside(self, not_used: Mapping[str, tuple[Lease, str]]) -> tuple[SetAside, ...]:
-        folder = f"{self.keys.prefix}/{_LEASE}/"
-        found = [
+        if self._aside is None:
+            self._aside = tuple(self._bad_ones())
+        if not not_used:
+            return self._aside
+        folder = self.keys.range(LEASES).start.decode()
+        found = (
             SetAside(quote(folder + name), reason, lease)
             for name, (lease, reason) in not_used.items()
-        ]
-        in_use = {f"{folder}{name}".encode() for name in self._kept}
+        )
+        return tuple(sorted((*found, *self._aside), key=lambda each: each.key))
+
+    def _bad_ones(self) -> Iterator[SetAside]:
+        """Yield the records that cannot be read, in order of key; many are only counted."""
+        in_use = {self.keys.range(LEASES).start + name.encode("latin-1") for name in self._kept}
         last = "; the lease that was there is used while its host has a heartbeat"
-        found += [
-            SetAside(quote(key), reason + (last if key in in_use else ""))
-            for key, reason in self._unreadable.items()
-        ]
-        return tuple(sorted(found, key=lambda each: each.key))
+        for key, reason in heapq.nsmallest(_MOST_ASIDE, self._unreadable.items()):
+            yield SetAside(quote(key), reason + (last if key in in_use else ""))
+        more = len(self._unreadable) - _MOST_ASIDE
+        if more > 0:
+            yield SetAside(quote(self.keys.everything.end), f"{more} more records cannot be read")
 
-    def _set(self, key: bytes, record: Record | None) -> None:
-        kind, name, problem = self._split(key)
+    def _set(self, key: bytes, record: Record | None) -> bool:
+        """Put a record, or None, in the place of what was there.
+
+        Returns:
+            Whether a view shows that.
+        """
+        kind, rest = self.keys.split(key)
+        if kind is None:
+            return False
         before: Lease | None = None
-        if kind == _LEASE:
-            before = self._kept.pop(name, None) or self._leases.find(name)
-        self._raw.pop(key, None)
-        self._unreadable.pop(key, None)
-        value: Any = None
-        if record is not None and not problem:
-            try:
-                value = self._decoded(kind, name, record)
-            except ValueError as error:
-                problem = quote(str(error))
-        if record is not None and problem:
-            self._unreadable[key] = problem
-        if record is not None and key == self.keys.config and not problem:
-            # A value that is much too large is not worth the memory.
-            self._raw[key] = replace(record, value=record.value[: MAX_VALUE_BYTES + 1])
-        elif record is not None and (problem or value is None or kind in _OTHERS):
-            # Other programs may keep any number of keys here: they cost their names.
-            self._raw[key] = replace(record, value=b"")
-        self._keep(key, kind, name, value)
-        if problem:
-            self._remember(name, key, before)
-        if kind == _MEMORY and self._memory_revisions is not None:
-            self._memory_revisions.pop(HostId(name), None)
-            if value is not None and record is not None:
-                self._memory_revisions[value[0]] = record.mod_revision
+        if kind is LEASES:
+            before = self._kept.pop(_text(rest), None) or self._leases.find(_text(rest))
+        self._bare.pop(key, None)
+        if self._unreadable.pop(key, None) is not None:
+            self._bad[kind.name] -= 1
+            self._aside = None
+        if kind is CONFIG:
+            self._config = self._read_config(record)
+        elif kind.view:
+            problem = self._fold(kind, rest, record)
+            if problem:
+                self._unreadable[key] = problem
+                self._bad[kind.name] += 1
+                self._aside = None
+        if record is not None:
+            self._keep_bare(kind, record)
+        if kind is LEASES and key in self._unreadable:
+            self._remember(_text(rest), key, before)
+        return bool(kind.view)
 
-    def _split(self, key: bytes) -> tuple[str, str, str]:
-        """Take a key apart into kind, name and why that cannot be done."""
+    def _keep_bare(self, kind: RecordKind[Any, Any], record: Record) -> None:
+        """Keep what transactions compare, where it is not in what the record says already."""
+        if kind is CONFIG:  # a value that is much too large is not worth the memory
+            value = record.value[: CONFIG.largest_bytes + 1]
+            self._bare[record.key] = replace(record, value=value)
+        elif record.key in self._unreadable or kind not in (LEASES, HEARTBEATS, TURNS):
+            self._bare[record.key] = replace(record, value=b"")
+
+    def _fold(self, kind: RecordKind[Any, Any], rest: bytes, record: Record | None) -> str:
+        """Put what a record says in its place; say why it cannot be read, "" when it can."""
+        key = value = None
+        problem = ""
         try:
-            return (*self.keys.split(key), "")
+            key = kind.key(rest)
+            value = None if record is None else kind.read(key, record)
         except ValueError as error:
-            return "", "", quote(str(error))
+            problem = quote(str(error)) if record is not None else ""
+        if kind is LEASES:
+            self._leases.put(_text(rest), value)
+        elif key is not None:
+            self._table(kind).put(key, value)
+        return problem
 
-    def _decoded(self, kind: str, name: str, record: Record) -> Any:  # noqa: ANN401 - by kind
-        """What a record says; None for what is not Hostmesh's business, and for the config."""
-        if kind == _LEASE:
-            lease = wire.decode_lease(name, record)
-            return self._sharing.lease(
-                lease,
-                before=self._leases.find(name),
-                beat=self._beats.get(lease.host_id),
-                memory=self._memory.get(lease.host_id),
-            )
-        if kind == _HEARTBEAT:
-            beat = wire.decode_heartbeat(name, record)
-            return self._sharing.heartbeat(
-                beat,
-                before=self._beats.get(beat.host_id),
-                lease=self._leases.of_host(beat.host_id),
-                memory=self._memory.get(beat.host_id),
-            )
-        if kind == _MEMORY:
-            host_id, subnet = wire.decode_memory(name, record)
-            beat_of, lease_of = self._beats.get(host_id), self._leases.of_host(host_id)
-            return self._sharing.memory((host_id, subnet), beat=beat_of, lease=lease_of)
-        other = _OTHERS.get(kind)
-        return None if other is None else other(name, record)
-
-    def _keep(self, key: bytes, kind: str, name: str, value: Any) -> None:  # noqa: ANN401 - by kind
-        """Put what a record says, or None, in the place of what it said before."""
-        if key == self.keys.config:
-            self._config = self._read_config()
-        elif kind == _LEASE:
-            self._leases.put(name, value)
-        elif kind == _HEARTBEAT:
-            self._beats.put(value.host_id if value else HostId(name), value)
-        elif kind == _MEMORY:
-            self._memory.put(*(value or (HostId(name), None)))
-        elif kind == _CLONE:
-            _put(self._clones, key, value)
-        elif kind == _RESERVATION:
-            self._reserved = None
-            _put(self._reservations, key, value)
-
-    def _read_config(self) -> tuple[MeshConfig | None, str]:
-        record = self._raw.get(self.keys.config)
+    def _read_config(self, record: Record | None) -> tuple[MeshConfig | None, Problem | None]:
         if record is None:
-            return None, ""
+            return None, None
         try:
-            config = wire.decode_config(record.value, record.mod_revision)
-            return self.bounds().check(config), ""
+            return self.bounds().check(CONFIG.read(None, record)), None
+        except Unusable as error:
+            return None, error.problem
         except ValueError as error:
-            return None, quote(str(error))
+            return None, Problem(quote(str(error)))
+
+
+def _is_tabled(kind: RecordKind[Any, Any]) -> bool:
+    return bool(kind.view) and kind is not CONFIG and kind is not LEASES
+
+
+def _text(rest: bytes) -> str:
+    """The rest of a lease's key, whatever bytes it has."""
+    return rest.decode("latin-1")
 
 
 def _lease_named(view: View, name: str) -> Lease | None:
@@ -306,12 +338,6 @@ def _lease_named(view: View, name: str) -> Lease | None:
     except ValueError:
         return None
     return found
-
-
-def _put(held: dict[bytes, _V], key: bytes, value: _V | None) -> None:
-    held.pop(key, None)
-    if value is not None:
-        held[key] = value
 
 
 def _record_of(key: bytes, lease: Lease) -> Record:

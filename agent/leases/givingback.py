@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.errors import EtcdError
-from agent.leases import kv, wire
+from agent.leases import kv
 from agent.leases.claims import confirmed
 from agent.leases.client import EtcdClient
 from agent.leases.fold import Records
-from agent.leases.keys import Keys
 from agent.leases.kv import Record
+from agent.leases.records import HEARTBEATS, LEASES, Keys
 from agent.leases.rivals import IdentityInUseError
 from agent.model import HostId, Lease, View
 from agent.model.family import Network
@@ -41,12 +41,12 @@ class GivingBack:
             records = self._read()
             _refuse_as_clone(records.view(), host_id, boot_id)
             owned = [each for each in records.leases() if each.host_id == host_id]
-            heartbeat = kv.delete(self._keys.heartbeat(host_id))
+            heartbeat = kv.delete(self._keys.of(HEARTBEATS, host_id))
             if not owned:
                 self._client.txn("end the heartbeat", [], [heartbeat])
                 return given_back
             for lease in owned:
-                key = self._keys.subnet(lease.subnet)
+                key = self._keys.of(LEASES, lease.subnet)
                 result = self._client.txn(
                     f"release {lease.subnet}",
                     [kv.unchanged(key, lease.mod_revision)],
@@ -59,7 +59,7 @@ class GivingBack:
 
     def give_back(self, lease: Lease) -> None:
         """See :meth:`agent.leases.registry.Registry.give_back`."""
-        key = self._keys.subnet(lease.subnet)
+        key = self._keys.of(LEASES, lease.subnet)
         for _ in range(_TRIES):
             compares = [kv.unchanged(key, lease.mod_revision)]
             task = f"give {lease.subnet} back"
@@ -89,6 +89,6 @@ def _refuse_as_clone(view: View, host_id: HostId, boot_id: str) -> None:
 def _is_of(lease: Lease, keys: Keys, record: Record) -> bool:
     """Whether ``record`` still says that the owner of ``lease`` has the subnet."""
     try:
-        return wire.decode_lease(keys.split(record.key)[1], record).host_id == lease.host_id
+        return keys.read(LEASES, record).host_id == lease.host_id
     except ValueError:
         return False

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.errors import EtcdError
-from agent.leases import kv, wire
+from agent.leases import kv
 from agent.leases.client import EtcdClient
 from agent.leases.faults import EtcdLeaseGoneError
-from agent.leases.keys import Keys
 from agent.leases.kv import Record
+from agent.leases.records import HEARTBEATS, Keys, encode_heartbeat
 from agent.leases.rivals import Life
 from agent.model import Heartbeat
 
@@ -45,11 +45,11 @@ class Heartbeats:
 
     def write(self, heartbeat: Heartbeat, ttl_s: int, etcd_lease_id: int, life: Life) -> Written:
         """See :meth:`agent.leases.registry.Registry.heartbeat`."""
-        key = self._keys.heartbeat(heartbeat.host_id)
+        key = self._keys.of(HEARTBEATS, heartbeat.host_id)
         compare = kv.attached(key, etcd_lease_id) if etcd_lease_id else kv.absent(key)
         for _ in range(_TRIES):
             etcd_lease_id = etcd_lease_id or self._client.grant(ttl_s).id
-            put = kv.put(key, wire.encode_heartbeat(heartbeat), etcd_lease_id)
+            put = kv.put(key, encode_heartbeat(heartbeat), etcd_lease_id)
             try:
                 result = self._client.txn("write the heartbeat", [compare], [put], [kv.get(key)])
             except EtcdLeaseGoneError:
@@ -65,13 +65,12 @@ class Heartbeats:
                 compare = kv.unchanged(key, found[0].mod_revision)
         raise EtcdError(f"the heartbeat {key.decode()} changes faster than it can be written")
 
-    @staticmethod
-    def _refuse_other(record: Record, life: Life, etcd_lease_id: int) -> None:
+    def _refuse_other(self, record: Record, life: Life, etcd_lease_id: int) -> None:
         """Raise IdentityInUseError when ``record`` was written by another live host."""
         if record.lease_id == etcd_lease_id:  # our own earlier try got through
             return
         try:
-            other = wire.decode_heartbeat(life.host_id, record)
+            other = self._keys.read(HEARTBEATS, record)
         except ValueError:
             return  # nobody's: overwriting it costs nothing
         life.check_heartbeat(other)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agent.errors import Refused
-from agent.leases.keys import HOST_ID
+from agent.leases.records.untrusted import HOST_ID
 from agent.model import HostId, View
 from agent.model.family import Address
 from agent.settings.text import nearest, shown

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.leases.keys import SHORTEST_RANGE, Keys, parse_subnet
-from agent.leases.untrusted import quote
+from agent.leases.records import LEASES, RESERVATIONS, SHORTEST_RANGE, Keys
+from agent.leases.records.untrusted import quote
 from agent.mesh.ranges import OverlapIndex
 from agent.model import SetAside
 from agent.model.family import Network
@@ -31,11 +31,12 @@ class Obstacles:
         self._records: dict[Network, SetAside] = {}
         self._odd: list[tuple[bytes, SetAside]] = []
         for key, reason in sorted(unreadable.items()):
-            if not any(each.start <= key < each.end for each in (keys.leases, keys.reservations)):
+            kind, rest = keys.split(key)
+            if kind not in {LEASES, RESERVATIONS}:
                 continue
             record = SetAside(quote(key), reason)
             try:
-                subnet = parse_subnet(keys.split(key)[1])
+                subnet = LEASES.key(rest)
             except ValueError:  # in the way only where the range of keys around it is compared
                 self._odd.append((key, record))
                 continue
@@ -52,8 +53,8 @@ class Obstacles:
         if not self._odd:
             return None
         ranges = (
-            *self._keys.leases_overlapping(subnet),
-            *self._keys.reservations_overlapping(subnet),
+            *self._keys.overlapping(LEASES, subnet),
+            *self._keys.overlapping(RESERVATIONS, subnet),
         )
         return next(
             (

@@ -10,13 +10,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.errors import ClaimConflict, EtcdError, MeshConfigError, Refused
-from agent.leases import kv, wire
+from agent.leases import kv
 from agent.leases.fold import Records
 from agent.leases.hosts import HostRef, find_host, hosts_of
-from agent.leases.keys import without_key
 from agent.leases.obstacles import Obstacles, way_out
+from agent.leases.records import (
+    CONFIG,
+    HEARTBEATS,
+    LEASES,
+    MEMORY,
+    RESERVATIONS,
+    check_lease,
+    decode_config,
+    encode_config,
+    encode_reservation,
+    without_key,
+)
+from agent.leases.records.untrusted import parse_object
 from agent.leases.registry import Registry
-from agent.leases.untrusted import parse_object
 from agent.mesh.needed import needed_of_members
 from agent.mesh.reconfigure import left_behind
 from agent.model import (
@@ -27,6 +38,7 @@ from agent.model import (
     Lease,
     MeshConfig,
     Needed,
+    Problem,
     View,
     is_leasable,
 )
@@ -96,7 +108,7 @@ class Operator:
             MeshConfigError: There is no config, or ``subnet`` is not a subnet of the mesh.
             ClaimConflict: Another host holds or has reserved something that overlaps.
         """
-        key = self._keys.reservation(subnet)
+        key = self._keys.of(RESERVATIONS, subnet)
         for _ in range(_TRIES):
             records = self._registry.records()
             view = records.view()
@@ -107,21 +119,21 @@ class Operator:
                 return False
             if dry:
                 return True
-            compares = [kv.unchanged(self._keys.config, config.mod_revision)]
+            compares = [kv.unchanged(self._keys.of(CONFIG), config.mod_revision)]
             compares += [
                 kv.none_in(each.start, each.end)
-                for each in self._keys.reservations_overlapping(subnet)
+                for each in self._keys.overlapping(RESERVATIONS, subnet)
             ]
             own = [each for each in records.leases() if each.host_id == host_id]
             compares += self._leases_unchanged(subnet, own)
-            put = kv.put(key, wire.encode_reservation(host_id))
+            put = kv.put(key, encode_reservation(host_id))
             if self._client.txn(f"reserve {subnet}", compares, [put]).succeeded:
                 return True
         raise EtcdError("the mesh changes faster than a subnet can be reserved")
 
     def unreserve(self, subnet: Network, *, dry: bool = False) -> bool:
         """End a reservation; the host keeps what it holds. False: there was none."""
-        key = self._keys.reservation(subnet)
+        key = self._keys.of(RESERVATIONS, subnet)
         if dry:
             return bool(self._client.range(key).records)
         exists = kv.unchanged(key, 0)
@@ -150,13 +162,14 @@ class Operator:
                 _refuse_alive(records.view(), host)
             owned = [each for each in records.leases() if _is_of(each, host)]
             compares = [
-                kv.unchanged(self._keys.subnet(each.subnet), each.mod_revision) for each in owned
+                kv.unchanged(self._keys.of(LEASES, each.subnet), each.mod_revision)
+                for each in owned
             ]
-            deletes = [kv.delete(self._keys.subnet(each.subnet)) for each in owned]
+            deletes = [kv.delete(self._keys.of(LEASES, each.subnet)) for each in owned]
             if host.host_id is not None:
-                heartbeat = self._keys.heartbeat(host.host_id)
+                heartbeat = self._keys.of(HEARTBEATS, host.host_id)
                 compares += [] if force else [kv.absent(heartbeat)]
-                deletes += [kv.delete(heartbeat), kv.delete(self._keys.memory(host.host_id))]
+                deletes += [kv.delete(heartbeat), kv.delete(self._keys.of(MEMORY, host.host_id))]
             subnets = tuple(each.subnet for each in owned)
             if dry or self._client.txn(f"remove host {host}", compares, deletes).succeeded:
                 return subnets
@@ -166,7 +179,7 @@ class Operator:
 
     def config_show(self) -> tuple[MeshConfig | None, str]:
         """Return the config (None: none that is usable) and its text as it is in etcd."""
-        record = self._registry.records().get(self._keys.config)
+        record = self._registry.records().get(self._keys.of(CONFIG))
         if record is None:
             return None, ""
         text = record.value.decode("utf-8", "backslashreplace")
@@ -189,7 +202,7 @@ class Operator:
             Refused: A lease or a reservation would be outside, or a node address inside.
             MeshConfigError: What is wished describes no possible mesh.
         """
-        key = self._keys.config
+        key = self._keys.of(CONFIG)
         for _ in range(_TRIES):
             records = self._registry.records()
             record = records.get(key)
@@ -199,7 +212,7 @@ class Operator:
             bounds = self._registry.bounds
             leases = tuple(each for each in records.leases() if not bounds.problem(each.subnet))
             _refuse_misfits(after, leases, records.view())
-            value = wire.encode_config(after, _object_or_none(record))
+            value = encode_config(after, _object_or_none(record))
             same = record is not None and value == record.value
             change = ConfigChange(
                 before=before,
@@ -232,7 +245,7 @@ class Operator:
             MeshConfigError: It describes no possible mesh, or one that this host does not allow.
         """
         try:
-            after = wire.decode_config(wire.encode_config(config))
+            after = decode_config(encode_config(config))
         except ValueError as error:
             raise MeshConfigError(f"this config describes no possible mesh: {error}") from error
         bounds = replace(self._registry.bounds, in_force=before.cidrs if before else ())
@@ -244,7 +257,7 @@ class Operator:
         """No lease and no reservation that was not looked at."""
         return [
             kv.none_created_since(each.start, each.end, records.revision)
-            for each in (self._keys.leases, self._keys.reservations)
+            for each in (self._keys.range(LEASES), self._keys.range(RESERVATIONS))
         ]
 
     def _refuse_overlap(
@@ -273,11 +286,11 @@ class Operator:
 
     def _leases_unchanged(self, subnet: Network, own: list[Lease]) -> list[kv.Compare]:
         """Nobody has a lease there but ``own``, and those are as they were seen."""
-        ranges = self._keys.leases_overlapping(subnet)
+        ranges = self._keys.overlapping(LEASES, subnet)
         found: list[kv.Compare] = []
         for lease in own:
             if lease.subnet.overlaps(subnet):
-                key = self._keys.subnet(lease.subnet)
+                key = self._keys.of(LEASES, lease.subnet)
                 found.append(kv.unchanged(key, lease.mod_revision))
                 ranges = without_key(ranges, key)
         return [*found, *(kv.none_in(each.start, each.end) for each in ranges)]
@@ -301,18 +314,12 @@ def refuse_outside(cidr: Network, bounds: Bounds, view: View | None = None) -> N
         view: Members' heartbeats say what they need; ``cidr`` may hold nothing of that either.
     """
     problem = bounds.problem(cidr)
-    reported = tuple(needed_of_members(view, (cidr,))) if view else ()
-    if not problem and reported:
-        problem = f"holds {', '.join(reported)}"
-    if not problem:
-        return
-    hint = "choose another range"
-    if "mesh.within" in problem:
-        hint += (
-            f", or on every host write within = [{bounds.widened((cidr,))}] under [mesh] in"
-            " agent.toml and run agentctl reload"
-        )
-    raise MeshConfigError(f"{cidr} {problem}; nothing was written", hint=hint)
+    reported = tuple(needed_of_members(view, (cidr,))) if view and not problem else ()
+    if reported:
+        problem = Problem(f"holds {', '.join(reported)}")
+    if problem:
+        ways = filter(None, ("choose another range", problem.hint))
+        raise MeshConfigError(f"{cidr} {problem}; nothing was written", hint="; or ".join(ways))
 
 
 def _is_of(lease: Lease, host: HostRef) -> bool:
@@ -336,7 +343,7 @@ def _refuse_alive(view: View, host: HostRef) -> None:
 
 
 def _refuse_misfits(wished: MeshConfig, leases: tuple[Lease, ...], view: View) -> None:
-    problems = [problem for lease in leases if (problem := wire.check_lease(lease, wished))]
+    problems = [problem for lease in leases if (problem := check_lease(lease, wished))]
     problems += [
         f"reservation {subnet} is not a part of {' or '.join(map(str, wished.cidrs))}"
         for subnet in view.reservations
@@ -361,7 +368,7 @@ def _flannel_leaves(lease: Lease, config: MeshConfig) -> bool:
 
 def _decoded(record: kv.Record) -> MeshConfig | None:
     try:
-        return wire.decode_config(record.value, record.mod_revision)
+        return decode_config(record.value, record.mod_revision)
     except ValueError:
         return None
 
@@ -369,7 +376,7 @@ def _decoded(record: kv.Record) -> MeshConfig | None:
 def _config(view: View) -> MeshConfig:
     if view.config is None:
         raise MeshConfigError(
-            view.config_problem or "there is no config in etcd yet",
+            str(view.config_problem or "") or "there is no config in etcd yet",
             hint="create it with agentctl config init --cidr …",
         )
     return view.config

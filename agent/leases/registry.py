@@ -10,15 +10,22 @@ from types import MappingProxyType
 import structlog
 
 from agent.errors import ClaimConflict, EtcdError, EtcdUnavailable, MeshConfigError
-from agent.leases import kv, wire
+from agent.leases import kv
 from agent.leases.claims import Claims
 from agent.leases.client import EtcdClient
 from agent.leases.faults import CompactedError, TooLargeError
 from agent.leases.fold import Records
 from agent.leases.givingback import GivingBack
 from agent.leases.heartbeats import Heartbeats, Written
-from agent.leases.keys import Keys
 from agent.leases.kv import Record
+from agent.leases.records import (
+    CONFIG,
+    GRACE,
+    RESERVATIONS,
+    Keys,
+    encode_config,
+    encode_reservation,
+)
 from agent.leases.request import ClaimRequest, GraceError, LeaseLostError
 from agent.leases.rivals import IdentityInUseError, Life, Rivals
 from agent.model import Bounds, Heartbeat, HostId, Lease, MeshConfig, View
@@ -29,7 +36,6 @@ __all__ = ["ClaimRequest", "GraceError", "IdentityInUseError", "LeaseLostError",
 _log = structlog.get_logger()
 
 _PAGE = 1_000  # keys of one range request
-_MAX_RECORDS = 500_000
 _SNAPSHOT_TRIES = 3
 _DEFAULT_BOUNDS = Bounds()
 
@@ -101,16 +107,16 @@ class Registry:
         Raises:
             MeshConfigError: It describes no mesh that Hostmesh can serve.
         """
-        page = self.client.range(self.keys.config)
+        page = self.client.range(self.keys.of(CONFIG))
         if not page.records:
             return None
         return self._decode_config(page.records[0])
 
     def _read_all(self, last_config: MeshConfig | None) -> Records:
         everything = self.keys.everything
-        start, revision, limit = everything.start, 0, _PAGE
+        start = self.keys.following(everything.start) or everything.start
+        revision, limit = 0, _PAGE
         found: Records | None = None
-        total = 0
         while True:
             try:
                 page = self.client.range(start, everything.end, limit=limit, revision=revision)
@@ -127,22 +133,17 @@ class Registry:
                     self.keys, page.cluster_id, revision, last_config, bounds=lambda: self.bounds
                 )
             found.load(page.records)
-            total += len(page.records)
-            if not page.more or not page.records:
+            following = self.keys.following(page.records[-1].key) if page.more else None
+            if following is None:
                 return found
-            if total > _MAX_RECORDS:
-                raise EtcdError(
-                    f"more than {_MAX_RECORDS} keys under {self.keys.prefix}",
-                    hint="another application writes there? choose another [etcd] prefix",
-                )
-            start = page.records[-1].key + b"\0"
+            start = following
 
     def _decode_config(self, record: Record) -> MeshConfig:
         try:
-            return self.bounds.check(wire.decode_config(record.value, record.mod_revision))
+            return self.bounds.check(CONFIG.read(None, record))
         except ValueError as error:
             raise MeshConfigError(
-                f"{self.keys.config.decode()} is not usable: {error}",
+                f"{self.keys.of(CONFIG).decode()} is not usable: {error}",
                 hint="correct it with agentctl config set, or with etcdctl put",
             ) from error
 
@@ -168,10 +169,12 @@ class Registry:
         Raises:
             MeshConfigError: What is there is not usable.
         """
-        key = self.keys.config
-        success = [kv.put(key, wire.encode_config(config))]
+        key = self.keys.of(CONFIG)
+        success = [kv.put(key, encode_config(config))]
         if grace_s > 0:
-            success.append(kv.put(self.keys.grace, b"{}", self.client.grant(grace_s).id))
+            success.append(
+                kv.put(self.keys.of(GRACE), GRACE.encode(), self.client.grant(grace_s).id)
+            )
         result = self.client.txn("create the config", [kv.absent(key)], success, [kv.get(key)])
         if result.succeeded:
             _log.info("mesh-config-created", cidr=str(config.cidr), subnet_len=config.subnet_len)
@@ -182,8 +185,8 @@ class Registry:
 
     def _write_back(self, reservations: Mapping[Network, HostId]) -> None:
         for subnet, owner in reservations.items():
-            key = self.keys.reservation(subnet)
-            put = kv.put(key, wire.encode_reservation(owner))
+            key = self.keys.of(RESERVATIONS, subnet)
+            put = kv.put(key, encode_reservation(owner))
             try:
                 self.client.txn(f"reserve {subnet} again", [kv.absent(key)], [put])
             except EtcdError as error:  # the config is there, and that is what hosts wait for
@@ -195,12 +198,12 @@ class Registry:
         As after :meth:`create_config`. One grace time for all hosts that ask for it: it goes on
         for ``grace_s`` from the last one's asking.
         """
-        key = self.keys.grace
+        key = self.keys.of(GRACE)
         there = self.client.range(key).records
         if there and self.client.keep_alive(there[0].lease_id) >= grace_s:
             return
         self.client.txn(
-            "hold new claims back", [], [kv.put(key, b"{}", self.client.grant(grace_s).id)]
+            "hold new claims back", [], [kv.put(key, GRACE.encode(), self.client.grant(grace_s).id)]
         )
 
     # --- leases ---------------------------------------------------------------------------

@@ -14,11 +14,19 @@ from dataclasses import dataclass
 import structlog
 
 from agent.errors import ClaimConflict, EtcdError
-from agent.leases import kv, wire
+from agent.leases import kv
 from agent.leases.client import EtcdClient
 from agent.leases.faults import EtcdLeaseGoneError
-from agent.leases.keys import Keys
 from agent.leases.kv import Record
+from agent.leases.records import (
+    CLONES,
+    HEARTBEATS,
+    LEASES,
+    MEMORY,
+    Keys,
+    decode_boot_id,
+    encode_heartbeat,
+)
 from agent.model import Heartbeat, HostId, Lease
 from agent.model.family import Address
 
@@ -95,7 +103,7 @@ class Life:
         """
         if lease.host_id != self.host_id:
             return
-        if not self.owns(wire.decode_boot_id(record), lease.node_address):
+        if not self.owns(decode_boot_id(record), lease.node_address):
             shown = lease.host_name or self.host_id
             raise IdentityInUseError(shown, lease.node_address, beating=False)
 
@@ -124,26 +132,29 @@ class Rivals:
         answer = self._client.txn(
             "look for other lives of this host",
             [],
-            [kv.get(self._keys.heartbeat(life.host_id)), kv.get(self._keys.memory(life.host_id))],
+            [
+                kv.get(self._keys.of(HEARTBEATS, life.host_id)),
+                kv.get(self._keys.of(MEMORY, life.host_id)),
+            ],
         )
         beats, memories = answer.ranges
         for record in beats:
             try:
-                life.check_heartbeat(wire.decode_heartbeat(life.host_id, record))
+                life.check_heartbeat(self._keys.read(HEARTBEATS, record))
             except ValueError:  # nobody's
                 continue
         for record in memories:
             try:
-                _, subnet = wire.decode_memory(life.host_id, record)
+                subnet = self._keys.read(MEMORY, record)
             except ValueError:
                 continue
-            self.refuse_lease(life, self._client.range(self._keys.subnet(subnet)).records)
+            self.refuse_lease(life, self._client.range(self._keys.of(LEASES, subnet)).records)
 
     def refuse_lease(self, life: Life, records: tuple[Record, ...]) -> None:
         """Raise IdentityInUseError when one of these leases is another life's."""
         for record in records:
             try:
-                lease = wire.decode_lease(self._keys.split(record.key)[1], record)
+                lease = self._keys.read(LEASES, record)
             except ValueError:
                 continue
             life.check_lease(lease, record)
@@ -161,10 +172,10 @@ class Rivals:
         """
         if heartbeat.node_address is None:
             raise ValueError("a clone is known by its address")
-        key = self._keys.clone(heartbeat.host_id, heartbeat.node_address)
+        key = self._keys.of(CLONES, (heartbeat.host_id, heartbeat.node_address))
         if not etcd_lease_id or self._client.keep_alive(etcd_lease_id) == 0:
             etcd_lease_id = self._client.grant(ttl_s).id
-        put = kv.put(key, wire.encode_heartbeat(heartbeat), etcd_lease_id)
+        put = kv.put(key, encode_heartbeat(heartbeat), etcd_lease_id)
         try:
             self._client.txn("report a cloned machine-id", [], [put])
         except EtcdLeaseGoneError:

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator, Sequence
 from agent.errors import ClaimConflict, NoFreeSubnet
 from agent.leases import kv
 from agent.leases.fold import Records
-from agent.leases.keys import without_key
 from agent.leases.kv import Compare, Record
 from agent.leases.obstacles import Obstacles, way_out
+from agent.leases.records import CONFIG, GRACE, LEASES, MEMORY, RESERVATIONS, without_key
 from agent.leases.request import ClaimRequest, GraceError
 from agent.mesh.ranges import OverlapIndex, candidates, count_subnets
 from agent.model import Lease, MeshConfig, View, is_leasable
@@ -87,27 +87,27 @@ class Selection:
 
     def still_true(self, config: Sequence[Record], memory: Sequence[Record]) -> bool:
         """Whether config and own memory are still those that this selection rests on."""
-        ours = self._records.get(self._keys.memory(self._request.host_id))
+        ours = self._records.get(self._keys.of(MEMORY, self._request.host_id))
         return _revision(config) == self._config.mod_revision and _revision(memory) == (
             ours.mod_revision if ours else 0
         )
 
     def compares(self, subnet: Network) -> list[Compare]:
         """Build what must hold for ``subnet`` to be ours."""
-        memory = self._keys.memory(self._request.host_id)
+        memory = self._keys.of(MEMORY, self._request.host_id)
         remembered = self._records.get(memory)
         found = [
-            kv.unchanged(self._keys.config, self._config.mod_revision),
+            kv.unchanged(self._keys.of(CONFIG), self._config.mod_revision),
             kv.unchanged(memory, remembered.mod_revision if remembered else 0),
         ]
         if not self._past_grace(subnet):
-            found.append(kv.absent(self._keys.grace))
+            found.append(kv.absent(self._keys.of(GRACE)))
         found += [
-            kv.none_in(each.start, each.end) for each in self._keys.leases_overlapping(subnet)
+            kv.none_in(each.start, each.end) for each in self._keys.overlapping(LEASES, subnet)
         ]
-        reservations = self._keys.reservations_overlapping(subnet)
+        reservations = self._keys.overlapping(RESERVATIONS, subnet)
         if self._reserved.get(subnet) == self._request.host_id:
-            key = self._keys.reservation(subnet)
+            key = self._keys.of(RESERVATIONS, subnet)
             record = self._records.get(key)
             found.append(kv.unchanged(key, record.mod_revision if record else 0))
             reservations = without_key(reservations, key)
@@ -160,7 +160,7 @@ class Selection:
         return self._request.registering and subnet == self._request.wanted
 
     def _check_grace(self, subnet: Network) -> None:
-        if self._records.get(self._keys.grace) is not None and not self._past_grace(subnet):
+        if self._records.get(self._keys.of(GRACE)) is not None and not self._past_grace(subnet):
             raise GraceError(
                 "etcd was set up anew and hosts that held a subnet before come back first",
                 hint="the claim is tried again; nothing needs to be done",

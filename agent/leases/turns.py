@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.leases import kv, wire
+from agent.leases import kv
 from agent.leases.client import EtcdClient
 from agent.leases.faults import EtcdLeaseGoneError
-from agent.leases.keys import Keys
 from agent.leases.kv import Record
+from agent.leases.records import TURNS, Keys, Taker
 from agent.model import HostId
 
 __all__ = ["Holder", "Turn", "Turns"]
@@ -56,7 +56,7 @@ class Turns:
         self._client = client
         self._keys = Keys(prefix)
         self._host_id = host_id
-        self._value = wire.encode_turn(host_id, host_name)
+        self._value = TURNS.encode(Taker(host_id, host_name))
 
     def take(self, what: str, ttl_s: int, *, over: int = 0) -> Turn | Holder:
         """Take the turn, or say who has it.
@@ -69,7 +69,7 @@ class Turns:
         Raises:
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
-        key = self._keys.turn(what)
+        key = self._keys.of(TURNS, what)
         lease_id = 0
         compare = kv.absent(key)
         holder = Holder("", 0)
@@ -88,7 +88,8 @@ class Turns:
                 compare = kv.absent(key)
                 continue
             compare = kv.unchanged(key, found[0].mod_revision)
-            holder = Holder(wire.decode_turn(found[0])[1], found[0].mod_revision)
+            taker = self._taker(found[0])
+            holder = Holder(taker.host_name if taker else "", found[0].mod_revision)
             if not self._may_replace(found[0], over):
                 break
         if lease_id:
@@ -97,11 +98,18 @@ class Turns:
 
     def _may_replace(self, record: Record, over: int) -> bool:
         """Whether a record holds nobody's turn: ours of old, without an end, or overdue."""
+        taker = self._taker(record)
         return (
-            wire.decode_turn(record)[0] == self._host_id
+            (taker is not None and taker.host_id == self._host_id)
             or not record.lease_id
             or record.mod_revision == over
         )
+
+    def _taker(self, record: Record) -> Taker | None:
+        try:
+            return self._keys.read(TURNS, record)
+        except ValueError:
+            return None
 
     def keep(self, turn: Turn) -> bool:
         """Give the turn its full TTL again; False when it is lost.

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.leases import wire
-from agent.leases.keys import parse_subnet, subnet_name
+from agent.leases.records import check_lease
+from agent.leases.records.subnets import parse_subnet, subnet_name
 from agent.mesh.ranges import OverlapIndex
 from agent.model import Lease, Leases, MeshConfig, within
 from agent.model.family import Network, subnets_of, supernet_of
@@ -58,6 +58,9 @@ class UsableLeases:
     def of_host(self, host_id: str) -> Lease | None:
         """A used lease of a host, as of the last :meth:`settle`."""
         return next(iter(self._used.of(host_id)), None)  # type: ignore[arg-type]  # any text is not found
+
+    def __len__(self) -> int:
+        return len(self._used) - len(self._gone) + len(self._aside) + len(self._new)
 
     def __iter__(self) -> Iterator[Lease]:
         for lease in self._used.by_subnet.values():
@@ -164,7 +167,7 @@ class UsableLeases:
 def _why_not(lease: Lease, config: MeshConfig | None, taken: OverlapIndex | None) -> str:
     if config is None:
         return "there is no usable config to check it against"
-    problem = wire.check_lease(lease, config)
+    problem = check_lease(lease, config)
     if problem or taken is None:
         return problem
     overlapped = taken.find(lease.subnet)

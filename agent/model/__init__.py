@@ -9,7 +9,7 @@ Here is what other rooms import; the modules are by what a value is about.
 
 from __future__ import annotations
 
-from agent.model.bounds import PRIVATE_RANGES, Bounds, forbidden_range
+from agent.model.bounds import PRIVATE_RANGES, Bounds, Problem, Unusable, forbidden_range
 from agent.model.condition import (
     CONDITIONS_SHOWN,
     Condition,
@@ -53,7 +53,10 @@ from agent.model.host import (
     name_needed,
 )
 from agent.model.mesh import (
+    LEVEL,
+    LEVEL_OF_0_1,
     LONGEST_SUBNET,
+    MAX_LEVEL,
     SHORTEST_SUBNET,
     Access,
     Backend,
@@ -79,7 +82,10 @@ __all__ = [
     "FAMILIES",
     "IPV4",
     "IPV6",
+    "LEVEL",
+    "LEVEL_OF_0_1",
     "LONGEST_SUBNET",
+    "MAX_LEVEL",
     "OWN_BRIDGE",
     "PRIVATE_RANGES",
     "SHORTEST_SUBNET",
@@ -111,12 +117,14 @@ __all__ = [
     "Neighbour",
     "Network",
     "Place",
+    "Problem",
     "Route",
     "RouteKey",
     "RouteKind",
     "SetAside",
     "SetMember",
     "Severity",
+    "Unusable",
     "Uplink",
     "View",
     "VxlanOptions",

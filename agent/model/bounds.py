@@ -14,7 +14,7 @@ from agent.model.family import Network, meet, within
 from agent.model.host import Needed, name_needed
 from agent.model.mesh import MeshConfig
 
-__all__ = ["NEVER_IN_A_MESH", "PRIVATE_RANGES", "Bounds", "forbidden_range"]
+__all__ = ["NEVER_IN_A_MESH", "PRIVATE_RANGES", "Bounds", "Problem", "Unusable", "forbidden_range"]
 
 PRIVATE_RANGES: Final[tuple[Network, ...]] = (
     IPv4Network("10.0.0.0/8"),
@@ -43,6 +43,29 @@ def forbidden_range(network: Network) -> Network | None:
     return next((each for each in NEVER_IN_A_MESH if meet(each, network)), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something in etcd is not used.
+
+    Attributes:
+        hint: A way out that belongs to this reason, "" without one.
+    """
+
+    reason: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Unusable(ValueError):
+    """A value that others wrote and that this host cannot use; ``problem`` says why."""
+
+    def __init__(self, reason: str, *, hint: str) -> None:
+        super().__init__(reason)
+        self.problem = Problem(reason, hint)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
     """What this host allows of a config.
@@ -65,24 +88,32 @@ class Bounds:
         """Return ``config`` if this host may use it.
 
         Raises:
-            ValueError: One of its ranges is not allowed here; the reason is fit to be shown.
+            Unusable: One of its ranges is not allowed here; the reason is fit to be shown.
         """
         for name, cidr in _named(config):
             if problem := self.problem(cidr):
-                raise ValueError(f"{name} {cidr} {problem}")
+                ways = "; or ".join(filter(None, ("agentctl config set --cidr CIDR", problem.hint)))
+                raise Unusable(f"{name} {cidr} {problem}", hint=ways)
         return config
 
-    def problem(self, cidr: Network) -> str:
-        """Say why no mesh of this host may have ``cidr``, "" when it may."""
+    def problem(self, cidr: Network) -> Problem | None:
+        """Say why no mesh of this host may have ``cidr``, None when it may."""
         met = forbidden_range(cidr)
         if met is not None:
-            return f"meets {met}, which no mesh may have"
+            return Problem(f"meets {met}, which no mesh may have")
         if not self._allows(cidr) and not any(within(cidr, each) for each in self.kept):
-            return f"is outside mesh.within of this host ({', '.join(map(str, self.allowed))})"
+            return Problem(
+                f"is outside mesh.within of this host ({', '.join(map(str, self.allowed))})",
+                "add the range to mesh.within on every host: within ="
+                f" [{self.widened((cidr,))}] under [mesh] in agent.toml, and agentctl reload",
+            )
         held = tuple(each for each in self.needed if each.address in cidr)
         if held and cidr not in self.in_force:
-            return f"holds {name_needed(held)}, which this host needs"
-        return ""
+            return Problem(
+                f"holds {name_needed(held)}, which this host needs",
+                "agentctl config init proposes a range without these addresses",
+            )
+        return None
 
     def outside(self, config: MeshConfig) -> tuple[Network, ...]:
         """Return the ranges of ``config`` that ``allowed`` does not hold."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import NewType
+from typing import Final, NewType
 
 from agent.model.docker import DockerState
 from agent.model.family import IPV4, Address, Network, family_of, within
 from agent.model.host import Needed
 
 __all__ = [
+    "LEVEL",
+    "LEVEL_OF_0_1",
     "LONGEST_SUBNET",
+    "MAX_LEVEL",
     "SHORTEST_SUBNET",
     "Access",
     "Backend",
@@ -24,6 +27,17 @@ __all__ = [
 ]
 
 SHORTEST_SUBNET, LONGEST_SUBNET = IPV4.subnet_lengths
+
+LEVEL_OF_0_1: Final = 1
+"""What 0.1 reads: what a config and a heartbeat without a level mean."""
+
+LEVEL: Final = 2
+"""What this version reads. Each level holds the ones below it.
+
+1: 0.1. 2: the level in the config and in heartbeats itself.
+"""
+
+MAX_LEVEL: Final = 999
 
 HostId = NewType("HostId", str)
 """32 hex digits: HMAC-SHA256 of machine-id keyed for this application, per machine-id(5)."""
@@ -63,6 +77,7 @@ class MeshConfig:
         previous: CIDRs that the mesh moves away from: leases in them are used and routed, no
             new subnet comes from them. They may overlap ``cidr`` (a mesh that shrinks).
         access: How open user-defined Docker networks are that do not say so themselves.
+        level: What may be published, if every host can read it.
         mod_revision: etcd revision of the record, 0 when it has not been stored.
     """
 
@@ -73,6 +88,7 @@ class MeshConfig:
     backend: str = Backend.HOST_GW
     previous: tuple[Network, ...] = ()
     access: Access = Access.PUBLISHED
+    level: int = LEVEL_OF_0_1
     mod_revision: int = 0
 
     @property
@@ -123,6 +139,7 @@ class Heartbeat:
     Attributes:
         container: An address in ``subnet`` of a container that runs there and may be pinged.
         needed: What the host must reach beside the mesh; no CIDR may hold it.
+        level: What its agent can read.
     """
 
     host_id: HostId
@@ -135,6 +152,7 @@ class Heartbeat:
     started_s: float
     container: Address | None = None
     needed: tuple[Needed, ...] = ()
+    level: int = LEVEL_OF_0_1
 
 
 @dataclass(frozen=True, slots=True)

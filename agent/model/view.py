@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import overload
 
+from agent.model.bounds import Problem
 from agent.model.family import Network, network_order
 from agent.model.mesh import Heartbeat, HostId, Lease, MeshConfig, SetAside
 from agent.sharedmap import SharedMap
@@ -125,7 +126,7 @@ class View:
     cluster_id: int
     revision: int
     config: MeshConfig | None = None
-    config_problem: str = ""
+    config_problem: Problem | None = None
     leases: Sequence[Lease] = ()
     heartbeats: Mapping[HostId, Heartbeat] = field(default_factory=SharedMap)
     memory: Mapping[HostId, Network] = field(default_factory=SharedMap)

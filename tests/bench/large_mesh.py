@@ -18,15 +18,24 @@ from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
 from agent.daemon.timers import Timers
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.leases import wire
 from agent.leases.copy import CopyFile
 from agent.leases.fold import Records
-from agent.leases.keys import Keys
 from agent.leases.kv import Event, Record
+from agent.leases.records import (
+    HEARTBEATS,
+    LEASES,
+    MEMORY,
+    Keys,
+    encode_config,
+    encode_heartbeat,
+    encode_lease,
+    encode_memory,
+)
 from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig
 from agent.settings import load_settings
 
 KEYS = Keys("/hostmesh")
+CONFIG_KEY = b"/hostmesh/config"
 CONFIG = MeshConfig(
     cidr=IPv4Network("10.0.0.0/8"),
     subnet_len=24,
@@ -76,7 +85,7 @@ def record(key: bytes, value: bytes, number: int) -> Record:
 
 def lease_record(number: int, shift: int = 0, gateways: int = GATEWAYS) -> Record:
     made = lease_of(number, shift, gateways)
-    return record(KEYS.subnet(made.subnet), wire.encode_lease(made), number)
+    return record(KEYS.of(LEASES, made.subnet), encode_lease(made), number)
 
 
 def heartbeat_record(number: int) -> Record:
@@ -91,19 +100,17 @@ def heartbeat_record(number: int) -> Record:
         boot_id=f"6f1e0c0e-0000-4000-8000-{number:012d}",
         started_s=1_700_000_000.0 + number,
     )
-    return record(KEYS.heartbeat(identity(number)), wire.encode_heartbeat(heartbeat), number)
+    return record(KEYS.of(HEARTBEATS, identity(number)), encode_heartbeat(heartbeat), number)
 
 
 def memory_record(number: int) -> Record:
-    return record(
-        KEYS.memory(identity(number)), wire.encode_memory(lease_of(number).subnet), number
-    )
+    return record(KEYS.of(MEMORY, identity(number)), encode_memory(lease_of(number).subnet), number)
 
 
 def load(peers: int, gateways: int) -> Records:
     """The snapshot, page by page in the order of keys, as it comes from etcd."""
     records = Records(KEYS, cluster_id=1, revision=10)
-    records.load([record(KEYS.config, wire.encode_config(CONFIG), 0)])
+    records.load([record(CONFIG_KEY, encode_config(CONFIG), 0)])
     by_id = sorted(range(peers + 1), key=identity)
     for made, numbers in (
         (heartbeat_record, by_id),
@@ -140,7 +147,6 @@ class Agent:
         self._copying = Copying(CopyFile(folder / "copy.json"), conditions, timers)
         self._silence = Silence()
         self._records = load(peers, gateways)
-        self._records.only_views()
         facts = read_host_facts()
         self.known = Known(
             host_id=identity(0),

@@ -20,11 +20,12 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from agent.leases.records import LEASES, encode_lease
 from agent.model.family import Address
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from agent.leases import kv, wire
+from agent.leases import kv
 from agent.leases.directory import Directory
 from agent.leases.registry import Registry
 from agent.model import Lease, View
@@ -60,7 +61,7 @@ def fill(mesh: Registry, count: int) -> None:
     mesh.create_config(_CONFIG)
     for first in range(0, count, kv.MAX_OPERATIONS):
         puts = [
-            kv.put(mesh.keys.subnet(each.subnet), wire.encode_lease(each, boot_id="b" * 32))
+            kv.put(mesh.keys.of(LEASES, each.subnet), encode_lease(each, boot_id="b" * 32))
             for each in map(lease, range(first, min(count, first + kv.MAX_OPERATIONS)))
         ]
         mesh.client.txn("fill", [], puts)
@@ -138,11 +139,11 @@ def event(bench: Bench, rounds: int) -> None:
 
             threading.Thread(target=read, daemon=True).start()
             first = lease(0)
-            key = writer.keys.subnet(first.subnet)
+            key = writer.keys.of(LEASES, first.subnet)
             eventually(lambda: _probe_watch(writer, printed))
             for number in range(1, rounds + 1):
                 moved = replace(first, node_address=IPv4Address("172.20.0.1") + number)
-                count, value = len(printed), wire.encode_lease(moved)
+                count, value = len(printed), encode_lease(moved)
                 time.sleep(0.03)  # a quiet watch, not a storm
                 put_s = time.perf_counter()
                 writer.client.txn("put", [], [kv.put(key, value)])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from agent.errors import ClaimConflict, NoFreeSubnet
-from agent.leases import kv, wire
+from agent.leases import kv
+from agent.leases.records import CONFIG, MEMORY, RESERVATIONS, encode_config, encode_reservation
 from agent.leases.registry import IdentityInUseError, Registry
 from agent.model import View
 from agent.model.family import Network, within
@@ -123,7 +124,7 @@ def test_promise_1_overlap_of_any_length_is_refused_inside_the_transaction(
     mesh: Registry, kind: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record appears after the claim's snapshot, so that only the compares can see it."""
-    value = _FLANNEL if kind == "subnets" else wire.encode_reservation(host(50)).decode()
+    value = _FLANNEL if kind == "subnets" else encode_reservation(host(50)).decode()
     records = mesh.records()
     mesh.client.txn("w", [], [_put(f"{mesh.keys.prefix}/{kind}/{key}", value)])
     reads = iter([records])
@@ -141,7 +142,7 @@ def test_promise_10_a_loser_goes_on_to_its_next_candidate_without_listing_again(
     records = mesh.records()
     first = mesh.claim(request(1)).subnet  # what it would like best
     mesh.release(host(1))
-    mesh.client.txn("w", [], [kv.delete(mesh.keys.memory(host(1)))])
+    mesh.client.txn("w", [], [kv.delete(mesh.keys.of(MEMORY, host(1)))])
     for number in range(2, 17):
         wanted = first if number == 2 else None
         mesh.claim(request(number, wanted=wanted))
@@ -164,8 +165,8 @@ def test_promise_1_a_claim_does_not_rest_on_a_config_that_has_changed(
     mesh: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = mesh.records()
-    smaller = wire.encode_config(config("10.96.0.0/12"))
-    mesh.client.txn("w", [], [_put(mesh.keys.config.decode(), smaller.decode())])
+    smaller = encode_config(config("10.96.0.0/12"))
+    mesh.client.txn("w", [], [_put(mesh.keys.of(CONFIG).decode(), smaller.decode())])
     reads = iter([records])
     monkeypatch.setattr(mesh._claims, "_read", lambda: next(reads, None) or mesh.records())
     assert within(mesh.claim(request(1)).subnet, IPv4Network("10.96.0.0/12"))
@@ -202,8 +203,8 @@ def test_a_claim_whose_answer_was_lost_is_recognised_as_won(
 
 def test_a_reserved_subnet_goes_to_its_host_and_to_nobody_else(mesh: Registry) -> None:
     reserved = IPv4Network("10.79.0.0/16")
-    key = mesh.keys.reservation(reserved).decode()
-    mesh.client.txn("w", [], [_put(key, wire.encode_reservation(host(5)).decode())])
+    key = mesh.keys.of(RESERVATIONS, reserved).decode()
+    mesh.client.txn("w", [], [_put(key, encode_reservation(host(5)).decode())])
     for number in range(10, 25):
         assert mesh.claim(request(number)).subnet != reserved
     with pytest.raises(NoFreeSubnet, match="1 reserved"):

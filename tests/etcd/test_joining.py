@@ -12,6 +12,7 @@ from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known
 from agent.leases.keeper import Keeper
+from agent.leases.records import GRACE
 from agent.leases.registry import Registry
 from agent.leases.request import GraceError
 from agent.model import HostFacts, HostId, MeshConfig, Uplink, View
@@ -79,6 +80,6 @@ def test_promise_4_whoever_brings_the_config_has_new_claims_wait_for_holders(
             mesh.claim(request(9))
         held = IPv4Network("10.70.0.0/16")
         assert mesh.claim(request(2, wanted=held, registering=True)).subnet == held
-        eventually(lambda: not mesh.client.range(mesh.keys.grace).records)
+        eventually(lambda: not mesh.client.range(mesh.keys.of(GRACE)).records)
         assert mesh.claim(request(9)).subnet != held
         assert mesh.snapshot().reservations == (_RESERVED if copied else {})

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from agent.leases.records import HEARTBEATS
 from agent.leases.registry import Registry
 from tests.etcd.support.etcdlab import Heard, eventually, host
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep
@@ -49,7 +50,7 @@ def test_promise_1_a_clone_that_starts_while_the_original_is_cut_off_gets_nothin
         original.update(REGISTRATION)
         lease = eventually(held(first))
     eventually(lambda: not mesh.snapshot().heartbeats, timeout_s=10)  # cut off for long
-    key = mesh.keys.heartbeat(host(1))
+    key = mesh.keys.of(HEARTBEATS, host(1))
     beats = mesh.client.watch(key, key + b"\0", mesh.snapshot().revision + 1)
     with keep(mesh, second, boot_id="2" * 32, earlier_life=somebody_answers) as copied:
         copied.update(clone)

@@ -16,6 +16,7 @@ from agent.errors import EtcdUnavailable
 from agent.leases import kv, trust
 from agent.leases.directory import Directory
 from agent.leases.keeper import Keeper
+from agent.leases.records import CONFIG
 from agent.leases.registry import Registry
 from agent.model import Condition, Lease, View
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
@@ -214,7 +215,7 @@ def test_promises_1_and_2_whatever_is_deleted_is_there_again_and_nobody_has_anot
         until_s = time.monotonic() + 3
         while time.monotonic() < until_s:
             records = mesh.client.range(whole.start, whole.end).records
-            ours = [each for each in records if each.key != mesh.keys.config]
+            ours = [each for each in records if each.key != mesh.keys.of(CONFIG)]
             for record in chance.sample(ours, chance.randint(0, len(ours))):
                 if chance.choice((True, False, False)):
                     mesh.client.revoke(record.lease_id)

@@ -17,6 +17,7 @@ from agent.leases.client import EtcdClient
 from agent.leases.directory import Directory
 from agent.leases.keeper import Keeper, Registration
 from agent.leases.operator import Operator
+from agent.leases.records import GRACE
 from agent.leases.registry import Registry
 from agent.leases.turns import Turn, Turns
 from agent.model import DockerState, View
@@ -166,7 +167,7 @@ def test_an_agent_lives_with_its_account(account: dict[str, Registry]) -> None:
     turns.give_back(turn)
     assert agent.release(host(1)) is not None
     agent.begin_grace(5)  # an alarm's: holders come back first (promise 4)
-    assert agent.client.range(agent.keys.grace).records
+    assert agent.client.range(agent.keys.of(GRACE)).records
 
 
 def test_an_agent_cannot_write_the_config_reservations_or_other_keys(

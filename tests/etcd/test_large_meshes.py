@@ -8,7 +8,8 @@ from ipaddress import IPv4Network
 import pytest
 
 from agent.errors import NoFreeSubnet
-from agent.leases import kv, wire
+from agent.leases import kv
+from agent.leases.records import LEASES, encode_lease
 from agent.leases.registry import Registry
 from agent.mesh.ranges import MAX_SUBNETS, count_subnets, subnet_at
 from agent.model import Lease, MeshConfig
@@ -37,8 +38,8 @@ def _fill(mesh: Registry, numbers: list[int]) -> None:
         some = [subnet_at(_LARGEST, each) for each in numbers[first : first + kv.MAX_OPERATIONS]]
         puts = [
             kv.put(
-                mesh.keys.subnet(subnet),
-                wire.encode_lease(replace(lease, subnet=subnet, host_id=host(100_000 + index))),
+                mesh.keys.of(LEASES, subnet),
+                encode_lease(replace(lease, subnet=subnet, host_id=host(100_000 + index))),
             )
             for index, subnet in enumerate(some, first)
         ]

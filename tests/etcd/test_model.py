@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 
 from agent.errors import ClaimConflict, NoFreeSubnet
 from agent.leases.operator import Operator
+from agent.leases.records import LEASES
 from agent.leases.registry import LeaseLostError, Registry
 from agent.model import Lease
 from agent.model.family import Network
@@ -125,7 +126,7 @@ class Mesh(RuleBasedStateMachine):
     def expire(self, number: int) -> None:
         subnet = self._owned(number)
         if subnet is not None:
-            record = self.registry.client.range(self.registry.keys.subnet(subnet)).records[0]
+            record = self.registry.client.range(self.registry.keys.of(LEASES, subnet)).records[0]
             self.registry.client.revoke(record.lease_id)
             del self.owners[subnet]
 

@@ -20,10 +20,11 @@ from hypothesis.stateful import (
 )
 
 from agent.errors import Refused
-from agent.leases import kv, wire
+from agent.leases import kv
 from agent.leases.directory import Directory
 from agent.leases.keeper import Keeper, Registration
 from agent.leases.operator import Operator
+from agent.leases.records import LEASES, encode_lease
 from agent.leases.registry import LeaseLostError, Registry
 from agent.mesh.reconfigure import ConfigWish, wished_config
 from agent.model import DockerState, Lease, MeshConfig
@@ -166,7 +167,7 @@ def test_promise_3_a_former_lease_that_is_deleted_is_claimed_again(
     one = new_host()
     new, former = moving(mesh, one)
     one.update(wanted_subnet=new.subnet, may_change_subnet=False, move_into=NEW, former=former)
-    mesh.client.txn("delete", [], [kv.delete(mesh.keys.subnet(former.subnet))])
+    mesh.client.txn("delete", [], [kv.delete(mesh.keys.of(LEASES, former.subnet))])
     eventually(lambda: subnets(mesh) == {new.subnet, former.subnet})
 
 
@@ -178,7 +179,7 @@ def test_promise_1_a_former_lease_that_another_host_has_by_now_is_gone(
     thief = replace(
         former, host_id=host(9), host_name="host9", node_address=IPv4Address("192.0.2.10")
     )
-    mesh.client.txn("w", [], [kv.put(mesh.keys.subnet(former.subnet), wire.encode_lease(thief))])
+    mesh.client.txn("w", [], [kv.put(mesh.keys.of(LEASES, former.subnet), encode_lease(thief))])
     own, _ = one.eventually(NEW, None)
     assert own.subnet == new.subnet
 
@@ -306,7 +307,9 @@ class Moving(RuleBasedStateMachine):
         held = self.former if which or number in self.former else self.own
         lease = held.pop(number, None)
         if lease is not None:
-            there = self.registry.client.range(self.registry.keys.subnet(lease.subnet)).records[0]
+            there = self.registry.client.range(self.registry.keys.of(LEASES, lease.subnet)).records[
+                0
+            ]
             self.registry.client.revoke(there.lease_id)
             with pytest.raises(LeaseLostError):
                 self.registry.renew(lease, memory_ttl_s=3600)

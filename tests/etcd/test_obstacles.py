@@ -12,6 +12,7 @@ from agent.errors import ClaimConflict, HostmeshError, NoFreeSubnet
 from agent.leases import kv
 from agent.leases.directory import Directory
 from agent.leases.operator import Operator
+from agent.leases.records import LEASES
 from agent.leases.registry import Registry
 from agent.model.family import Network
 from tests.etcd.support.etcdlab import Heard, eventually, host, request
@@ -110,7 +111,7 @@ def test_promise_2_a_live_hosts_damaged_record_is_repaired_and_not_obeyed(
         directory.start()
         eventually(lambda: views.last and lease.subnet in views.last.by_subnet)
         before = len(views)
-        key = mesh.keys.subnet(lease.subnet)
+        key = mesh.keys.of(LEASES, lease.subnet)
         there = mesh.client.range(key).records[0]
         damaged = there.value.replace(*_DAMAGED[how])
         assert damaged != there.value
@@ -137,14 +138,14 @@ def test_promise_2_a_record_that_was_damaged_while_its_host_was_off_is_its_own_a
     with keep(mesh, heard) as keeper:
         keeper.update(REGISTRATION)
         lease = eventually(held(heard))
-    mesh.client.txn("w", [], [kv.put(mesh.keys.subnet(lease.subnet), b"{")])
+    mesh.client.txn("w", [], [kv.put(mesh.keys.of(LEASES, lease.subnet), b"{")])
     again = Heard()
     with keep(mesh, again) as keeper:
         keeper.update(replace(REGISTRATION, wanted_subnet=lease.subnet, past=lease))
         assert eventually(held(again)).subnet == lease.subnet
     assert mesh.snapshot().lease_of(host(1))
     past = replace(lease, create_revision=lease.create_revision - 1)
-    mesh.client.txn("w", [], [kv.put(mesh.keys.subnet(lease.subnet), b"{")])
+    mesh.client.txn("w", [], [kv.put(mesh.keys.of(LEASES, lease.subnet), b"{")])
     wish = request(1, wanted=lease.subnet, past=past, only_wanted=True)
     with pytest.raises(ClaimConflict):
         mesh.claim(wish)
@@ -155,7 +156,7 @@ def test_promise_1_a_damaged_record_that_another_host_may_own_is_left_alone(
 ) -> None:
     """The key went away in between, or another etcd lease is attached: that may be a claim."""
     lease = mesh.claim(request(1))
-    key = mesh.keys.subnet(lease.subnet)
+    key = mesh.keys.of(LEASES, lease.subnet)
     mesh.client.txn("w", [], [kv.delete(key)])
     mesh.client.txn("w", [], [kv.put(key, b"{")])
     with pytest.raises(ClaimConflict):
@@ -172,7 +173,7 @@ def test_a_record_that_is_damaged_again_and_again_is_a_condition(mesh: Registry)
     with keep(mesh, heard) as keeper:
         keeper.update(REGISTRATION)
         lease = eventually(held(heard))
-        key = mesh.keys.subnet(lease.subnet)
+        key = mesh.keys.of(LEASES, lease.subnet)
 
         def contested() -> bool:
             mesh.client.txn("w", [], [kv.put(key, b"{")])
@@ -233,12 +234,12 @@ def test_promise_10_an_own_lease_that_nobody_uses_is_kept_and_written_no_more_of
         assert aside.lease is not None
         assert (aside.lease.host_id, aside.lease.subnet) == (host(1), lease.subnet)
         time.sleep(1)
-        before = mesh.client.range(mesh.keys.subnet(lease.subnet)).records
+        before = mesh.client.range(mesh.keys.of(LEASES, lease.subnet)).records
         time.sleep(1.5)
-        assert mesh.client.range(mesh.keys.subnet(lease.subnet)).records == before
+        assert mesh.client.range(mesh.keys.of(LEASES, lease.subnet)).records == before
     again = Heard()
     with keep(mesh, again, boot_id="2" * 32) as keeper:
         keeper.update(inside)
         assert eventually(held(again)).subnet == lease.subnet
-    leases = mesh.client.range(mesh.keys.leases.start, mesh.keys.leases.end).records
+    leases = mesh.client.range(mesh.keys.range(LEASES).start, mesh.keys.range(LEASES).end).records
     assert len(leases) == 1

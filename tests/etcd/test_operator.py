@@ -11,6 +11,7 @@ from agent.errors import ClaimConflict, MeshConfigError, Refused
 from agent.leases import kv
 from agent.leases.hosts import HostRef, find_host
 from agent.leases.operator import ConfigChange, Operator
+from agent.leases.records import CONFIG, LEASES
 from agent.leases.registry import Registry
 from agent.mesh.reconfigure import ConfigWish, wished_config
 from agent.model import DockerState, Heartbeat, MeshConfig
@@ -131,7 +132,7 @@ def test_a_name_that_two_hosts_have_is_refused_with_both(mesh: Registry) -> None
 def test_a_flannel_host_is_removed_by_its_address_and_by_force_only(
     mesh: Registry, operator: Operator
 ) -> None:
-    key = mesh.keys.subnet(_SUBNET)
+    key = mesh.keys.of(LEASES, _SUBNET)
     value = b'{"PublicIP":"192.0.2.77","BackendType":"host-gw"}'
     mesh.client.txn("as flannel does", [], [kv.put(key, value)])
     flannel = find_host(mesh.snapshot(), "192.0.2.77")
@@ -255,4 +256,4 @@ def set_config(operator: Operator, wished: MeshConfig, **more: bool) -> ConfigCh
 
 
 def _write(mesh: Registry, text: str) -> None:
-    mesh.client.txn("w", [], [kv.put(mesh.keys.config, text.encode())])
+    mesh.client.txn("w", [], [kv.put(mesh.keys.of(CONFIG), text.encode())])

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import ClaimConflict, MeshConfigError
+from agent.leases.records import GRACE, LEASES, MEMORY
 from agent.leases.registry import GraceError, IdentityInUseError, LeaseLostError, Registry
 from agent.model import DockerState, Heartbeat, Lease
 from tests.etcd.support.etcdlab import Etcd, config, eventually, host, registry, request
@@ -63,7 +64,7 @@ def test_promise_3_renewal_does_not_rest_on_a_revision_that_another_etcd_reached
 
 def test_promise_3_renewal_does_not_overwrite_what_flannel_wrote_over_it(mesh: Registry) -> None:
     lease = mesh.claim(request(1))
-    mesh.client.txn("w", [], [_put(mesh.keys.subnet(lease.subnet).decode(), _FLANNEL)])
+    mesh.client.txn("w", [], [_put(mesh.keys.of(LEASES, lease.subnet).decode(), _FLANNEL)])
     with pytest.raises(ClaimConflict, match=r"a flannel host at 192\.0\.2\.200"):
         mesh.renew(lease, memory_ttl_s=_MEMORY_S)
 
@@ -76,7 +77,7 @@ def test_renewal_updates_address_and_ttl_and_keeps_both_etcd_leases_alive(mesh: 
     assert renewed.node_address == address
     assert (mesh.client.time_to_live_s(renewed.etcd_lease_id) or 0) > 200
     assert mesh.client.time_to_live_s(lease.etcd_lease_id) is None
-    memory = mesh.client.range(mesh.keys.memory(host(1))).records[0]
+    memory = mesh.client.range(mesh.keys.of(MEMORY, host(1))).records[0]
     assert (mesh.client.time_to_live_s(memory.lease_id) or 0) > 500
 
 
@@ -112,7 +113,7 @@ def test_promise_4_in_a_replaced_etcd_only_holders_get_a_subnet_for_a_while(
         assert mesh.claim(request(1, wanted=held, registering=True)).subnet == held
         with pytest.raises(GraceError):
             mesh.claim(request(2, wanted=held, registering=True))  # held after all: a new one
-        eventually(lambda: mesh.records().get(mesh.keys.grace) is None, timeout_s=8)
+        eventually(lambda: mesh.records().get(mesh.keys.of(GRACE)) is None, timeout_s=8)
         assert mesh.claim(request(9)).subnet != held
 
 
@@ -120,7 +121,7 @@ def test_promise_4_a_grace_time_that_is_about_to_end_is_prolonged_and_never_cut(
     mesh: Registry,
 ) -> None:
     def left_s() -> int:
-        (mark,) = mesh.client.range(mesh.keys.grace).records
+        (mark,) = mesh.client.range(mesh.keys.of(GRACE)).records
         return mesh.client.time_to_live_s(mark.lease_id) or 0
 
     mesh.begin_grace(3)
@@ -134,9 +135,9 @@ def test_promise_4_a_grace_time_that_is_about_to_end_is_prolonged_and_never_cut(
 
 
 def test_promise_4_a_grace_mark_without_an_end_is_given_one(mesh: Registry) -> None:
-    mesh.client.txn("w", [], [_put(mesh.keys.grace.decode(), "{}")])
+    mesh.client.txn("w", [], [_put(mesh.keys.of(GRACE).decode(), "{}")])
     mesh.begin_grace(2)
-    eventually(lambda: not mesh.client.range(mesh.keys.grace).records)
+    eventually(lambda: not mesh.client.range(mesh.keys.of(GRACE)).records)
 
 
 def test_a_heartbeat_of_another_boot_elsewhere_is_not_overwritten(mesh: Registry) -> None:

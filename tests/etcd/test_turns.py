@@ -15,7 +15,7 @@ from agent.docker.commands import Stopped
 from agent.errors import EtcdUnavailable
 from agent.leases import kv
 from agent.leases.client import EtcdClient
-from agent.leases.keys import Keys
+from agent.leases.records import TURNS, Keys
 from agent.leases.turns import Holder, Turn, Turns
 from agent.settings import EtcdSettings
 from tests.etcd.support.etcdlab import Etcd, host, registry
@@ -117,7 +117,7 @@ def test_an_agent_that_was_killed_goes_on_with_its_own_turn(turns: Make) -> None
 def test_promise_8_a_record_that_says_nothing_is_still_a_turn_but_not_without_end(
     client: EtcdClient, turns: Make, prefix: str, value: bytes
 ) -> None:
-    key = Keys(prefix).turn("x")
+    key = Keys(prefix).of(TURNS, "x")
     client.txn("test", [], [kv.put(key, value, client.grant(60).id)], [])
     assert isinstance(turns(2).take("x", 15), Holder)
     client.txn("test", [], [kv.put(key, value)], [])
@@ -152,7 +152,7 @@ def test_a_turn_that_was_lost_is_known_right_before_the_restart(
     client: EtcdClient, turns: Make, prefix: str, taken_by_another: bool
 ) -> None:
     """etcd was away for longer than its TTL, while the file was checked and written."""
-    key = Keys(prefix).turn("docker-restart")
+    key = Keys(prefix).of(TURNS, "docker-restart")
     first, second = (RestartTurn(turns(n), threading.Event()) for n in (1, 2))
     with first(asked=False) as held:
         assert held is None
@@ -179,7 +179,7 @@ def test_a_turn_that_is_lost_amid_the_restart_is_taken_again(
 ) -> None:
     """etcd was away, and is back before the restart is at its end."""
     monkeypatch.setattr(restartturn, "_TTL_S", 1)
-    key = Keys(prefix).turn("docker-restart")
+    key = Keys(prefix).of(TURNS, "docker-restart")
 
     def lease_id() -> int:
         """Of whoever has the turn, 0 for nobody."""

@@ -15,6 +15,7 @@ import pytest
 from agent.ctl.main import main
 from agent.errors import ClaimConflict, MeshConfigError, OverlapError, Refused, UsageError
 from agent.leases import kv
+from agent.leases.records import LEASES
 from agent.leases.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, host, request
 from tests.unit.ctl.schemas import check
@@ -157,7 +158,7 @@ def test_flannel_hosts_are_named_that_would_leave_and_their_time_left_is_told(
     """As flannel's registry writes: a new etcd lease of 24 h with each renewal."""
     mesh.claim(request(1, wanted=IPv4Network("10.70.0.0/16")))
     for octet, address in ((71, "192.0.2.77"), (72, "192.0.2.78")):
-        key = mesh.keys.subnet(IPv4Network(f"10.{octet}.0.0/16"))
+        key = mesh.keys.of(LEASES, IPv4Network(f"10.{octet}.0.0/16"))
         value = f'{{"PublicIP":"{address}","BackendType":"host-gw"}}'.encode()
         lease_id = mesh.client.grant(86_400).id if octet == 71 else 0  # 0: flannel's reservation
         mesh.client.txn("as flannel", [], [kv.put(key, value, lease_id)])

@@ -188,7 +188,8 @@ def _config(settings: Settings, view: View, findings: Findings) -> MeshConfig | 
             findings.add("mesh", State.FAIL, f"there is no backend {config.backend} here")
         return config
     if view.config_problem:
-        findings.add("mesh", State.FAIL, view.config_problem, "agentctl config show")
+        hint = view.config_problem.hint or "agentctl config show"
+        findings.add("mesh", State.FAIL, view.config_problem.reason, hint)
         return None
     brought = settings.mesh.config()
     if brought is not None:

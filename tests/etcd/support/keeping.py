@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.leases.directory import Directory
 from agent.leases.keeper import Keeper, Registration
+from agent.leases.records import LEASES, encode_lease
 from agent.leases.registry import Registry
 from agent.model import DockerState, Lease
 from agent.settings import LeaseSettings
@@ -55,7 +56,7 @@ def condition(heard: Heard) -> str:
 
 def steal(mesh: Registry, lease: Lease) -> None:
     """Another host gets the subnet as after a partition longer than the TTL: in one step."""
-    from agent.leases import kv, wire  # noqa: PLC0415  # only here are records written by hand
+    from agent.leases import kv  # noqa: PLC0415  # only here are records written by hand
 
     thief = replace(
         lease,
@@ -64,4 +65,4 @@ def steal(mesh: Registry, lease: Lease) -> None:
         node_address=request(9).node_address,
         etcd_lease_id=0,
     )
-    mesh.client.txn("w", [], [kv.put(mesh.keys.subnet(lease.subnet), wire.encode_lease(thief))])
+    mesh.client.txn("w", [], [kv.put(mesh.keys.of(LEASES, lease.subnet), encode_lease(thief))])

@@ -17,8 +17,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.kernel.monitor import Monitor
-from agent.leases import wire
-from agent.leases.keys import Keys
+from agent.leases.records import LEASES, Keys, encode_lease
 from agent.model import HostId, Lease
 from tests.netns.ctl.stage import Node, Stage
 from tests.netns.netlab import Pinger, eventually
@@ -91,7 +90,7 @@ def subnet(number: int) -> IPv4Network:
 
 def operation(number: int, address: str | None) -> str:
     """A line for ``etcdctl txn``."""
-    key = KEYS.subnet(subnet(number)).decode()
+    key = KEYS.of(LEASES, subnet(number)).decode()
     if address is None:
         return f"del {key}"
     lease = Lease(
@@ -101,7 +100,7 @@ def operation(number: int, address: str | None) -> str:
         host_id=HostId(f"{number + 1000:032x}"),
         host_name=f"absent{number}",
     )
-    value = wire.encode_lease(lease).decode().replace("\\", "\\\\").replace('"', '\\"')
+    value = encode_lease(lease).decode().replace("\\", "\\\\").replace('"', '\\"')
     return f'put {key} "{value}"'
 
 
@@ -171,8 +170,8 @@ def put_steady(stage: Stage) -> None:
         backend="host-gw",
         host_id=HostId("f" * 32),
     )
-    value = wire.encode_lease(replace(lease, host_name="steady")).decode()
-    assert stage.etcdctl("put", KEYS.subnet(lease.subnet).decode(), value).returncode == 0
+    value = encode_lease(replace(lease, host_name="steady")).decode()
+    assert stage.etcdctl("put", KEYS.of(LEASES, lease.subnet).decode(), value).returncode == 0
 
 
 def is_right(node: Node, leases: Leases) -> bool:

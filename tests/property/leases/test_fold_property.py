@@ -12,16 +12,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.leases import wire
 from agent.leases.fold import Records
-from agent.leases.keys import Keys
 from agent.leases.kv import Event, Record
+from agent.leases.records import (
+    HEARTBEATS,
+    LEASES,
+    MEMORY,
+    RESERVATIONS,
+    Keys,
+    check_lease,
+    encode_config,
+    encode_heartbeat,
+    encode_lease,
+    encode_memory,
+    encode_reservation,
+)
 from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig, View
 from agent.sharedmap import SharedMap, changed_keys
 
 pytestmark = pytest.mark.property
 
 KEYS = Keys("/hostmesh")
+CONFIG_KEY = b"/hostmesh/config"
 CONFIG = MeshConfig(
     cidr=IPv4Network("10.64.0.0/10"),
     subnet_len=16,
@@ -29,8 +41,8 @@ CONFIG = MeshConfig(
     subnet_max=IPv4Address("10.127.0.0"),
 )
 CONFIGS = [
-    wire.encode_config(CONFIG),
-    wire.encode_config(replace(CONFIG, cidr=IPv4Network("10.64.0.0/11"))),
+    encode_config(CONFIG),
+    encode_config(replace(CONFIG, cidr=IPv4Network("10.64.0.0/11"))),
     b"garbage",
 ]
 HOSTS = [HostId(f"{number:032x}") for number in range(4)]
@@ -64,14 +76,13 @@ def usable(records: dict[bytes, Record], config: MeshConfig | None) -> set[Lease
     read = []
     for key, record in records.items():
         try:
-            kind, name = KEYS.split(key)
-            if kind == "subnets":
-                read.append((record.create_revision, key, wire.decode_lease(name, record)))
+            if KEYS.split(key)[0] is LEASES:
+                read.append((record.create_revision, key, KEYS.read(LEASES, record)))
         except ValueError:
             continue
     used: list[Lease] = []
     for _, _, lease in sorted(read, key=lambda each: each[:2]):
-        fits = config is not None and not wire.check_lease(lease, config)
+        fits = config is not None and not check_lease(lease, config)
         if fits and not any(lease.subnet.overlaps(other.subnet) for other in used):
             used.append(lease)
     return set(used)
@@ -80,8 +91,8 @@ def usable(records: dict[bytes, Record], config: MeshConfig | None) -> set[Lease
 def lease_of(key: bytes, value: bytes) -> Lease | None:
     """The lease that a record says, None when it says none."""
     try:
-        kind, name = KEYS.split(key)
-        return wire.decode_lease(name, Record(key, value)) if kind == "subnets" else None
+        found = KEYS.split(key)[0] is LEASES
+        return KEYS.read(LEASES, Record(key, value)) if found else None
     except ValueError:
         return None
 
@@ -99,7 +110,7 @@ class Mesh(RuleBasedStateMachine):
         self.view = self.records.view()
         self.last_config: MeshConfig | None = None
         if config:
-            self._put(KEYS.config, CONFIGS[0])
+            self._put(CONFIG_KEY, CONFIGS[0])
 
     def _put(self, key: bytes, value: bytes) -> None:
         self.revision += 1
@@ -124,12 +135,12 @@ class Mesh(RuleBasedStateMachine):
         lease = Lease(
             subnet=subnet, node_address=address, backend="host-gw", host_id=host, ttl_s=60
         )
-        value = wire.encode_lease(lease) if host else b'{"PublicIP":"%s"}' % str(address).encode()
-        self._put(KEYS.subnet(subnet) + ending.encode(), value)
+        value = encode_lease(lease) if host else b'{"PublicIP":"%s"}' % str(address).encode()
+        self._put(KEYS.of(LEASES, subnet) + ending.encode(), value)
 
     @rule(subnet=subnets, ending=endings)
     def lease_goes(self, subnet: IPv4Network, ending: str) -> None:
-        self._delete(KEYS.subnet(subnet) + ending.encode())
+        self._delete(KEYS.of(LEASES, subnet) + ending.encode())
 
     @rule(host=hosts, subnet=subnets, address=addresses)
     def heartbeat_is_written(self, host: HostId, subnet: IPv4Network, address: IPv4Address) -> None:
@@ -143,27 +154,27 @@ class Mesh(RuleBasedStateMachine):
             boot_id="b",
             started_s=1.0,
         )
-        self._put(KEYS.heartbeat(host), wire.encode_heartbeat(beat))
+        self._put(KEYS.of(HEARTBEATS, host), encode_heartbeat(beat))
 
     @rule(host=hosts, subnet=subnets)
     def memory_is_written(self, host: HostId, subnet: IPv4Network) -> None:
-        self._put(KEYS.memory(host), wire.encode_memory(subnet))
+        self._put(KEYS.of(MEMORY, host), encode_memory(subnet))
 
     @rule(host=hosts, subnet=subnets)
     def subnet_is_reserved(self, host: HostId, subnet: IPv4Network) -> None:
-        self._put(KEYS.reservation(subnet), wire.encode_reservation(host))
+        self._put(KEYS.of(RESERVATIONS, subnet), encode_reservation(host))
 
     @rule(value=st.sampled_from(CONFIGS))
     def config_is_written(self, value: bytes) -> None:
-        self._put(KEYS.config, value)
+        self._put(CONFIG_KEY, value)
 
     @rule(
         key=st.sampled_from(
             [
-                KEYS.config,
-                KEYS.subnet(CONFIG.cidr),
-                *map(KEYS.heartbeat, HOSTS),
-                *map(KEYS.memory, HOSTS),
+                CONFIG_KEY,
+                KEYS.of(LEASES, CONFIG.cidr),
+                *(KEYS.of(HEARTBEATS, host) for host in HOSTS),
+                *(KEYS.of(MEMORY, host) for host in HOSTS),
                 b"/hostmesh/subnets/10.65.0.0-16",
                 b"/hostmesh/subnets/banana",
                 b"/hostmesh/grace",
@@ -185,7 +196,9 @@ class Mesh(RuleBasedStateMachine):
         if last is None or lease_of(key, record.value):
             return record
         lease = lease_of(key, last.value)
-        alive = lease is not None and lease.host_id and KEYS.heartbeat(lease.host_id) in self.there
+        alive = (
+            lease is not None and lease.host_id and KEYS.of(HEARTBEATS, lease.host_id) in self.there
+        )
         return last if alive else record
 
     @rule()

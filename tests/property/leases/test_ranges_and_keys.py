@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent.leases.keys import Keys, overlapping_ranges, parse_subnet, subnet_name
 from agent.leases.kv import MAX_OPERATIONS
+from agent.leases.records import LEASES, RESERVATIONS, Keys
+from agent.leases.records.subnets import overlapping_ranges, parse_subnet, subnet_name
 from agent.mesh.ranges import (
     NEVER_PROPOSED,
     OverlapIndex,
@@ -86,7 +87,7 @@ def test_promise_1_every_subnet_of_one_octet_against_every_network_there(length:
 @given(names)
 def test_a_claims_compares_stay_below_etcds_limit(subnet: Network) -> None:
     keys = Keys("/hostmesh")
-    ranges = len(keys.leases_overlapping(subnet)) + len(keys.reservations_overlapping(subnet))
+    ranges = len(keys.overlapping(LEASES, subnet)) + len(keys.overlapping(RESERVATIONS, subnet))
     assert ranges + 5 <= MAX_OPERATIONS
 
 

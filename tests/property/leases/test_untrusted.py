@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.leases import wire
 from agent.leases.fold import Records
-from agent.leases.keys import Keys
 from agent.leases.kv import Event, Record
+from agent.leases.records import KINDS, LEASES, Keys
+from agent.model import HostId
 from agent.model.family import within
 
 pytestmark = pytest.mark.property
 
 _KEYS = Keys("/hostmesh")
+_CONFIG_KEY = b"/hostmesh/config"
 _CONFIG = b'{"Network":"10.64.0.0/10","SubnetLen":16,"Backend":{"Type":"host-gw"}}'
 _GOOD = b'{"PublicIP":"192.0.2.1","BackendType":"host-gw"}'
 
@@ -69,14 +71,14 @@ def test_promise_4_and_8_no_record_costs_another_or_gets_out_of_the_mesh(
     others: list[Event], config: bytes | None
 ) -> None:
     records = Records(_KEYS, 1, 100)
-    records.load([Record(_KEYS.config, _CONFIG, 1, 1)])
-    good = Record(_KEYS.subnet(IPv4Network("10.64.0.0/16")), _GOOD, 1, 1)
+    records.load([Record(_CONFIG_KEY, _CONFIG, 1, 1)])
+    good = Record(_KEYS.of(LEASES, IPv4Network("10.64.0.0/16")), _GOOD, 1, 1)
     records.load([good])
     expected = records.view().leases
     assert len(expected) == 1
     records.apply([each for each in others if each.key != good.key])
     if config is not None:
-        records.apply([Event(_KEYS.config, Record(_KEYS.config, config, 1, 2))])
+        records.apply([Event(_CONFIG_KEY, Record(_CONFIG_KEY, config, 1, 2))])
     view = records.view()
     used = records.last_config
     assert used is not None
@@ -98,15 +100,20 @@ def test_promise_4_and_8_no_record_costs_another_or_gets_out_of_the_mesh(
 
 @given(values)
 def test_promise_8_decoders_raise_nothing_but_value_errors(value: bytes) -> None:
-    record = Record(b"k", value)
-    for decode in (
-        lambda: wire.decode_config(value),
-        lambda: wire.decode_lease("10.64.0.0-16", record),
-        lambda: wire.decode_heartbeat("f" * 32, record),
-        lambda: wire.decode_memory("f" * 32, record),
-        lambda: wire.decode_reservation("10.64.0.0-16", record),
-    ):
+    host, subnet = HostId("f" * 32), IPv4Network("10.64.0.0/16")
+    keys: dict[str, Any] = {
+        "config": None,
+        "grace": None,
+        "subnets": subnet,
+        "reservations": subnet,
+        "hosts": host,
+        "memory": host,
+        "clones": (host, IPv4Address("192.0.2.7")),
+        "turns": "docker-restart",
+    }
+    assert set(keys) == {kind.name for kind in KINDS}
+    for kind in KINDS:
         try:
-            decode()
+            kind.read(keys[kind.name], Record(b"k", value))
         except ValueError as error:
             assert str(error).isprintable()  # noqa: PT017  # not raising is fine, too

@@ -16,7 +16,7 @@ import structlog
 from agent.ctl import direct
 from agent.ctl.main import main
 from agent.kernel import facts as kernel_facts
-from agent.model import Bounds, HostFacts, Link, MeshConfig, Route, View
+from agent.model import Bounds, HostFacts, Link, MeshConfig, Problem, Route, View
 from agent.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -65,7 +65,12 @@ class FakeRegistry:
         return self.config
 
     def snapshot(self) -> View:
-        return View(cluster_id=1, revision=1, config=self.config, config_problem=self.problem)
+        return View(
+            cluster_id=1,
+            revision=1,
+            config=self.config,
+            config_problem=Problem(self.problem) if self.problem else None,
+        )
 
 
 @pytest.fixture(name="registry")

@@ -21,6 +21,7 @@ from agent.model import (
     Heartbeat,
     HostFacts,
     HostId,
+    Problem,
     SetAside,
     View,
 )
@@ -212,7 +213,9 @@ def test_a_config_that_is_gone_or_garbage_is_not_acted_on() -> None:
     known = member().with_view(replace(view(0, 1, 2, 3, revision=11), config=None))
     assert known.config == CONFIG
     assert [each.name for each in known.conditions()] == ["mesh-config-gone"]
-    garbage = replace(view(0, 1, 2, 3, revision=12), config=None, config_problem="not JSON")
+    garbage = replace(
+        view(0, 1, 2, 3, revision=12), config=None, config_problem=Problem("not JSON")
+    )
     known = known.with_view(garbage)
     assert known.config == CONFIG
     assert [each.name for each in known.conditions()] == ["mesh-config-unusable"]

@@ -8,16 +8,26 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.leases import wire
+from agent.errors import EtcdError
 from agent.leases.fold import Records
-from agent.leases.keys import Keys
 from agent.leases.kv import Event, Record
-from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig, View
+from agent.leases.records import (
+    CLONES,
+    HEARTBEATS,
+    KINDS,
+    LEASES,
+    Keys,
+    encode_config,
+    encode_heartbeat,
+    encode_lease,
+)
+from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig, SetAside, View
 from agent.sharedmap import changed_keys
 
 pytestmark = pytest.mark.unit
 
 KEYS = Keys("/hostmesh")
+CONFIG_KEY = b"/hostmesh/config"
 CONFIG = MeshConfig(
     cidr=IPv4Network("10.64.0.0/10"),
     subnet_len=16,
@@ -37,8 +47,8 @@ def loaded() -> Records:
     records = Records(KEYS, cluster_id=1, revision=5)
     records.load(
         [
-            Record(KEYS.config, wire.encode_config(CONFIG), 1, 1),
-            Record(KEYS.subnet(LEASE.subnet), wire.encode_lease(LEASE), 2, 2),
+            Record(CONFIG_KEY, encode_config(CONFIG), 1, 1),
+            Record(KEYS.of(LEASES, LEASE.subnet), encode_lease(LEASE), 2, 2),
             Record(b"/hostmesh/subnets/garbage", b"x" * 1000, 3, 3),
         ]
     )
@@ -47,11 +57,59 @@ def loaded() -> Records:
 
 def test_the_raw_value_of_a_decoded_record_is_not_kept() -> None:
     records = loaded()
-    for key in (KEYS.subnet(LEASE.subnet), b"/hostmesh/subnets/garbage"):
+    for key in (KEYS.of(LEASES, LEASE.subnet), b"/hostmesh/subnets/garbage"):
         record = records.get(key)
         assert record is not None
         assert record.value == b""
         assert record.mod_revision in (2, 3)
+
+
+def test_promise_10_a_hundred_thousand_unknown_keys_cost_nothing() -> None:
+    """In a snapshot, where some are named, and as events, which are not even a new view."""
+    records = loaded()
+    before = records.view()
+    tracemalloc.start()
+    try:
+        at_first, _ = tracemalloc.get_traced_memory()
+        for first in range(0, 100_000, 1_000):
+            keys = [f"/hostmesh/more-{first + n}/name".encode() for n in range(500)]
+            records.load(Record(key, b"x" * 100, 6, 6) for key in keys)
+            news = [f"/hostmesh/new/{first + n}".encode() for n in range(500)]
+            assert not records.apply([Event(key, Record(key, b"x", 7, 7), 7) for key in news])
+        now, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert now - at_first < 64 * 1024
+    assert records.unknown.count == 50_000
+    assert records.unknown.names[0] == "/hostmesh/more-0/name"
+    assert records.view() == replace(before, revision=7)
+
+
+def test_promise_10_records_that_cannot_be_read_are_named_up_to_a_limit() -> None:
+    """The next change costs itself, whatever their number; too many of one kind are no view."""
+    records = loaded()
+    bad = [f"/hostmesh/hosts/{number:05}".encode() for number in range(3_000)]
+    records.apply(Event(key, Record(key, b"{}"), 6) for key in bad)
+    aside = records.view().set_aside
+    assert len(aside) == 1_001
+    assert aside[-1] == SetAside("/hostmesh0", "2001 more records cannot be read")
+    follow(records, lease_record("10.65.0.0/16", 1, 20))
+    assert records.view().set_aside is aside
+    records.apply(Event(key, None, 30) for key in bad)
+    assert [each.key for each in records.view().set_aside] == ["/hostmesh/subnets/garbage"]
+
+
+def test_promise_4_more_records_of_a_kind_than_it_may_have_are_no_view() -> None:
+    few = replace(CLONES, most=2)
+    keys = Keys("/hostmesh", tuple(few if kind is CLONES else kind for kind in KINDS))
+    records = Records(keys, cluster_id=1, revision=5)
+    bad = [Record(f"/hostmesh/clones/{number}".encode(), b"{}") for number in range(3)]
+    records.load(bad[:2])
+    records.view()
+    with pytest.raises(EtcdError, match="more than 2 keys under /hostmesh/clones"):
+        records.load(bad[2:])
+    with pytest.raises(EtcdError, match="more than 2 keys"):
+        records.view()
 
 
 def test_promise_10_unknown_keys_and_oversized_values_cost_their_names_only() -> None:
@@ -76,9 +134,10 @@ def test_promise_10_unknown_keys_and_oversized_values_cost_their_names_only() ->
     assert (now - before) / count < 2048
     unknown = sum(each.split(b"/")[2] in (b"networks", b"other") for each in keys)
     assert len(view.set_aside) == count - unknown + 1
-    found = records.get(keys[0])
+    assert records.get(keys[0]) is None, "of no kind"
+    found = records.get(keys[1])
     assert found is not None
-    assert (found.value, found.mod_revision) == (b"", 5)
+    assert (found.value, found.mod_revision) == (b"", 6)
 
 
 def test_later_views_still_have_config_and_leases() -> None:
@@ -97,7 +156,7 @@ def test_later_views_still_have_config_and_leases() -> None:
 
 def lease_record(subnet: str, number: int, revision: int) -> Record:
     lease = replace(LEASE, subnet=IPv4Network(subnet), host_id=HostId(f"{number:032x}"))
-    return Record(KEYS.subnet(lease.subnet), wire.encode_lease(lease), revision, revision)
+    return Record(KEYS.of(LEASES, lease.subnet), encode_lease(lease), revision, revision)
 
 
 def follow(records: Records, *made: Record) -> View:
@@ -119,7 +178,7 @@ def test_promise_1_of_two_that_overlap_the_older_is_used_until_it_goes(younger: 
     later = follow(records, lease_record(younger, 2, 21))
     assert subnets(later) == ["10.64.0.0/16", "10.65.0.0/16"]
     assert any("overlaps the older lease" in aside.reason for aside in later.set_aside)
-    records.apply([Event(older.key, None), Event(KEYS.subnet(LEASE.subnet), None)])
+    records.apply([Event(older.key, None), Event(KEYS.of(LEASES, LEASE.subnet), None)])
     assert subnets(records.view()) == [younger]
 
 
@@ -132,7 +191,7 @@ def test_a_host_with_two_leases_keeps_the_one_when_the_other_changes() -> None:
         "10.65.0.0/16",
         "10.70.0.0/16",
     }
-    records.apply([Event(KEYS.subnet(IPv4Network("10.65.0.0/16")), None)])
+    records.apply([Event(KEYS.of(LEASES, IPv4Network("10.65.0.0/16")), None)])
     (left,) = records.view().leases_of(HostId(f"{7:032x}"))
     assert left.mod_revision == 30
 
@@ -161,7 +220,7 @@ BEAT = Heartbeat(
     boot_id="b",
     started_s=1.0,
 )
-KEY = KEYS.subnet(LEASE.subnet)
+KEY = KEYS.of(LEASES, LEASE.subnet)
 
 
 def damaged(records: Records, *, create_revision: int = 2) -> View:
@@ -170,8 +229,8 @@ def damaged(records: Records, *, create_revision: int = 2) -> View:
 
 
 def beats(records: Records, *, alive: bool) -> View:
-    key = KEYS.heartbeat(OWNER)
-    record = Record(key, wire.encode_heartbeat(BEAT), 8, 8) if alive else None
+    key = KEYS.of(HEARTBEATS, OWNER)
+    record = Record(key, encode_heartbeat(BEAT), 8, 8) if alive else None
     records.apply([Event(key, record, 10)])
     return records.view()
 
@@ -186,7 +245,7 @@ def test_promise_3_the_last_readable_lease_is_used_while_its_host_has_a_heartbea
     gone = beats(records, alive=False)
     assert (tuple(gone.leases), gone.kept) == ((), frozenset())
     assert beats(records, alive=True).leases == before.leases
-    repaired = Record(KEY, wire.encode_lease(LEASE), 2, 12)
+    repaired = Record(KEY, encode_lease(LEASE), 2, 12)
     records.apply([Event(KEY, repaired, 12)])
     view = records.view()
     assert (view.by_subnet[LEASE.subnet].mod_revision, view.kept) == (12, frozenset())
@@ -207,8 +266,8 @@ def test_a_new_snapshot_takes_the_last_readable_lease_from_the_view_before() -> 
         records = Records(KEYS, cluster_id=cluster, revision=20)
         records.load(
             [
-                Record(KEYS.config, wire.encode_config(CONFIG), 1, 1),
-                Record(KEYS.heartbeat(OWNER), wire.encode_heartbeat(BEAT), 8, 8),
+                Record(CONFIG_KEY, encode_config(CONFIG), 1, 1),
+                Record(KEYS.of(HEARTBEATS, OWNER), encode_heartbeat(BEAT), 8, 8),
                 Record(KEY, b"{", 2, 9),
             ]
         )

@@ -9,9 +9,24 @@ from typing import Any
 
 import pytest
 
-from agent.leases import wire
 from agent.leases.kv import Record
-from agent.leases.untrusted import clean_name, quote
+from agent.leases.records import (
+    CONFIG,
+    HEARTBEATS,
+    LEASES,
+    MEMORY,
+    RESERVATIONS,
+    Keys,
+    RecordKind,
+    check_lease,
+    decode_config,
+    encode_config,
+    encode_heartbeat,
+    encode_lease,
+    encode_memory,
+    encode_reservation,
+)
+from agent.leases.records.untrusted import clean_name, quote
 from agent.model import Access, DockerState, Heartbeat, HostId, Lease, MeshConfig
 
 pytestmark = pytest.mark.unit
@@ -22,6 +37,10 @@ _HOST = HostId("0123456789abcdef0123456789abcdef")
 def _record(value: str | bytes, lease_id: int = 7) -> Record:
     raw = value if isinstance(value, bytes) else value.encode()
     return Record(b"key", raw, create_revision=3, mod_revision=9, lease_id=lease_id)
+
+
+def _lease(name: str, value: str | bytes) -> Lease:
+    return LEASES.read(LEASES.key(name.encode()), _record(value))
 
 
 # --- golden records: what flannel 0.28 writes, byte for byte --------------------------------
@@ -63,7 +82,7 @@ def _record(value: str | bytes, lease_id: int = 7) -> Record:
 def test_leases_that_flannel_wrote_are_read(
     name: str, value: str, subnet: str, address: str, backend: str
 ) -> None:
-    lease = wire.decode_lease(name, _record(value))
+    lease = _lease(name, value)
     assert lease == Lease(
         subnet=IPv4Network(subnet),
         node_address=IPv4Address(address),
@@ -88,13 +107,13 @@ def test_our_lease_is_flannels_record_with_ours_behind_it() -> None:
         create_revision=3,
         mod_revision=9,
     )
-    value = wire.encode_lease(lease)
+    value = encode_lease(lease)
     assert value == (
         b'{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"host-gw","Hostmesh":'
         b'{"HostID":"0123456789abcdef0123456789abcdef","HostName":"host1",'
         b'"Claimed":1700000000.5,"Renewed":1700000001.0,"TTL":86400}}'
     )
-    assert wire.decode_lease("10.64.0.0-16", _record(value)) == lease
+    assert _lease("10.64.0.0-16", value) == lease
 
 
 def test_no_field_of_ours_could_be_taken_by_go_for_one_of_flannels() -> None:
@@ -103,7 +122,7 @@ def test_no_field_of_ours_could_be_taken_by_go_for_one_of_flannels() -> None:
         subnet=IPv4Network("10.64.0.0/16"), node_address=IPv4Address("192.0.2.1"), backend="x"
     )
     flannels = {"publicip", "publicipv6", "backendtype", "backenddata", "backendv6data"}
-    top = json.loads(wire.encode_lease(lease))
+    top = json.loads(encode_lease(lease))
     assert {name.lower() for name in top} - flannels == {"hostmesh"}
 
 
@@ -132,7 +151,7 @@ def test_no_field_of_ours_could_be_taken_by_go_for_one_of_flannels() -> None:
     ],
 )
 def test_configs_are_read_with_flannels_defaults(value: str, expected: tuple[Any, ...]) -> None:
-    config = wire.decode_config(value.encode(), 5)
+    config = decode_config(value.encode(), 5)
     found = (config.cidr, config.subnet_len, config.subnet_min, config.subnet_max, config.backend)
     assert tuple(str(each) for each in found) == tuple(str(each) for each in expected)
     assert config.mod_revision == 5
@@ -146,25 +165,25 @@ def test_our_config_states_everything_and_keeps_what_it_does_not_know() -> None:
         subnet_min=IPv4Address("10.64.0.0"),
         subnet_max=IPv4Address("10.127.0.0"),
     )
-    assert wire.encode_config(config) == (
+    assert encode_config(config) == (
         b'{"Network":"10.64.0.0/10","SubnetLen":16,"SubnetMin":"10.64.0.0",'
         b'"SubnetMax":"10.127.0.0","Backend":{"Type":"host-gw"}}'
     )
     before = b'{"EnableIPv6":false,"network":"10.0.0.0/8","Backend":{"Type":"udp","Port":1},"X":9}'
-    after = json.loads(wire.encode_config(config, before))
+    after = json.loads(encode_config(config, before))
     assert (after["EnableIPv6"], after["X"], "network" in after) == (False, 9, False)
     assert after["Backend"] == {"Type": "host-gw", "Port": 1}
-    assert wire.decode_config(wire.encode_config(config, before)) == config
+    assert decode_config(encode_config(config, before)) == config
 
 
 def test_cidrs_that_the_mesh_moves_away_from_stand_under_our_name() -> None:
     text = b'{"Network":"10.32.0.0/12","Hostmesh":{"previous":["10.64.0.0/10","10.33.0.0/16"]}}'
-    config = wire.decode_config(text)
+    config = decode_config(text)
     assert config.previous == (IPv4Network("10.64.0.0/10"),), "what Network covers says nothing"
-    after = json.loads(wire.encode_config(config, text))
+    after = json.loads(encode_config(config, text))
     assert after["Hostmesh"]["Previous"] == ["10.64.0.0/10"]
-    assert wire.decode_config(wire.encode_config(config, text)) == config
-    done = wire.encode_config(replace(config, previous=()), text)
+    assert decode_config(encode_config(config, text)) == config
+    done = encode_config(replace(config, previous=()), text)
     assert "Previous" not in json.loads(done).get("Hostmesh", {})
     assert config.holds(IPv4Network("10.64.0.0/16"))
     assert config.holds(IPv4Network("10.33.0.0/16"))
@@ -191,17 +210,17 @@ def test_cidrs_that_the_mesh_moves_away_from_stand_under_our_name() -> None:
 def test_promise_8_a_previous_cidr_is_checked_as_network_is(previous: str) -> None:
     text = f'{{"Network":"10.32.0.0/12","Hostmesh":{{"Previous":{previous}}}}}'
     with pytest.raises(ValueError, match="Previous"):
-        wire.decode_config(text.encode())
+        decode_config(text.encode())
 
 
 def test_how_open_networks_are_stands_under_our_name_beside_what_others_put_there() -> None:
-    config = wire.decode_config(b'{"Network":"10.0.0.0/8","hostmesh":{"access":"closed"}}')
+    config = decode_config(b'{"Network":"10.0.0.0/8","hostmesh":{"access":"closed"}}')
     assert config.access is Access.CLOSED
     before = b'{"hostmesh":{"access":"open","New":1}}'
-    after = json.loads(wire.encode_config(config, before))
+    after = json.loads(encode_config(config, before))
     assert after["Hostmesh"] == {"New": 1, "Access": "closed"}
     assert "hostmesh" not in after
-    assert wire.decode_config(wire.encode_config(config)).access is Access.CLOSED
+    assert decode_config(encode_config(config)).access is Access.CLOSED
 
 
 @pytest.mark.parametrize(
@@ -246,7 +265,7 @@ def test_a_config_that_describes_no_mesh_is_refused_with_the_reason(
     value: str, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason):
-        wire.decode_config(value.encode())
+        CONFIG.read(None, _record(value))
 
 
 @pytest.mark.parametrize(
@@ -294,7 +313,7 @@ def test_promise_8_a_malformed_lease_is_refused_with_the_reason(
     name: str, value: str | bytes, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason):
-        wire.decode_lease(name, _record(value))
+        _lease(name, value)
 
 
 @pytest.mark.parametrize(
@@ -311,9 +330,9 @@ def test_promise_8_a_malformed_lease_is_refused_with_the_reason(
 def test_promise_8_a_lease_cannot_route_anything_but_a_part_of_the_mesh(
     subnet: str, address: str, fine: bool
 ) -> None:
-    config = wire.decode_config(b'{"Network":"10.64.0.0/10","SubnetLen":16}')
+    config = decode_config(b'{"Network":"10.64.0.0/10","SubnetLen":16}')
     lease = Lease(subnet=IPv4Network(subnet), node_address=IPv4Address(address), backend="host-gw")
-    assert (wire.check_lease(lease, config) == "") is fine
+    assert (check_lease(lease, config) == "") is fine
 
 
 def test_a_heartbeat_comes_back_as_it_was_written() -> None:
@@ -328,9 +347,9 @@ def test_a_heartbeat_comes_back_as_it_was_written() -> None:
         started_s=1_700_000_000.0,
         container=IPv4Address("10.64.0.2"),
     )
-    assert wire.decode_heartbeat(_HOST, _record(wire.encode_heartbeat(beat))) == beat
-    assert wire.decode_heartbeat(_HOST, _record("{}")).docker is DockerState.ABSENT
-    assert wire.decode_heartbeat(_HOST, _record('{"Docker":"new"}')).docker is DockerState.PENDING
+    assert HEARTBEATS.read(_HOST, _record(encode_heartbeat(beat))) == beat
+    assert HEARTBEATS.read(_HOST, _record("{}")).docker is DockerState.ABSENT
+    assert HEARTBEATS.read(_HOST, _record('{"Docker":"new"}')).docker is DockerState.PENDING
 
 
 @pytest.mark.parametrize("container", ['"10.65.0.2"', '"8.8.8.8"', '"x"', "7", "[]", "null"])
@@ -338,15 +357,14 @@ def test_promise_8_a_container_outside_the_subnet_is_none_and_costs_nothing_else
     container: str,
 ) -> None:
     text = f'{{"Subnet":"10.64.0.0/16","Docker":"ready","Container":{container}}}'
-    found = wire.decode_heartbeat(_HOST, _record(text))
+    found = HEARTBEATS.read(_HOST, _record(text))
     assert (found.container, found.docker) == (None, DockerState.READY)
 
 
 def test_memory_and_reservations_come_back_as_they_were_written() -> None:
     subnet = IPv4Network("10.64.0.0/16")
-    assert wire.decode_memory(_HOST, _record(wire.encode_memory(subnet))) == (_HOST, subnet)
-    found = wire.decode_reservation("10.64.0.0-16", _record(wire.encode_reservation(_HOST)))
-    assert found == (subnet, _HOST)
+    assert MEMORY.read(_HOST, _record(encode_memory(subnet))) == subnet
+    assert RESERVATIONS.read(subnet, _record(encode_reservation(_HOST))) == _HOST
 
 
 def test_a_host_name_that_others_would_refuse_is_cleaned_before_it_is_written() -> None:
@@ -365,11 +383,13 @@ def test_promise_8_no_record_gives_a_host_a_subnet_that_none_can_hold(length: in
     subnet = f"10.0.0.0/{length}"
     value = f'{{"Subnet":"{subnet}"}}'.encode()
     own = b'{"HostID":"' + _HOST.encode() + b'"}'
-    for decode, name, text in (
-        (wire.decode_memory, _HOST, value),
-        (wire.decode_heartbeat, _HOST, value),
-        (wire.decode_reservation, f"10.0.0.0-{length}", own),
-        (wire.decode_lease, f"10.0.0.0-{length}", b"{}"),
-    ):
+    keys = Keys("/hostmesh")
+    records: tuple[tuple[RecordKind[Any, Any], str, bytes], ...] = (
+        (MEMORY, f"memory/{_HOST}", value),
+        (HEARTBEATS, f"hosts/{_HOST}", value),
+        (RESERVATIONS, f"reservations/10.0.0.0-{length}", own),
+        (LEASES, f"subnets/10.0.0.0-{length}", b"{}"),
+    )
+    for kind, key, text in records:
         with pytest.raises(ValueError, match=f"a /{length} is not a subnet of a mesh"):
-            decode(name, _record(text))
+            keys.read(kind, Record(f"/hostmesh/{key}".encode(), text))

@@ -11,28 +11,39 @@ import re
 import socket
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
+from agent.model import HostId, is_leasable
 from agent.model.family import Address, Network
 
 __all__ = [
-    "MAX_VALUE_BYTES",
+    "HOST_ID",
+    "OURS",
     "Fields",
     "clean_name",
+    "leasable",
+    "not_unicast",
+    "parse_host_id",
     "parse_object",
     "quote",
 ]
 
 _T = TypeVar("_T")
 
-MAX_VALUE_BYTES = 16 * 1024
-"""Larger values are not looked into. Ours have less than 1 KiB."""
+OURS: Final = "Hostmesh"
+"""The object that has our additions in flannel's records."""
+
+HOST_ID: Final = re.compile(r"[0-9a-f]{32}")
+"""How a host id looks, in keys and in values."""
 
 _MAX_SHOWN = 80
 _NAME = re.compile(r"[\x21-\x7e]{1,253}")  # printable ASCII without the space
 _NOT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _NETWORK = re.compile(r"[0-9.]{7,15}/[0-9]{1,2}")
 _MAX_INTEGER = 2**53
+_NOT_UNICAST: Final = tuple(
+    IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")
+)
 
 
 def quote(text: str | bytes) -> str:
@@ -45,6 +56,25 @@ def quote(text: str | bytes) -> str:
 def clean_name(name: str) -> str:
     """Make a host name that every reader accepts out of one that this host has."""
     return _NOT_NAME.sub("-", name)[:253] or "unnamed"
+
+
+def parse_host_id(text: str) -> HostId:
+    """Read a host id."""
+    if not HOST_ID.fullmatch(text):
+        raise ValueError("not a host id of 32 hex digits")
+    return HostId(text)
+
+
+def leasable(subnet: Network) -> Network:
+    """Return ``subnet``; raise ValueError where no host can hold it."""
+    if not is_leasable(subnet):
+        raise ValueError(f"a /{subnet.prefixlen} is not a subnet of a mesh")
+    return subnet
+
+
+def not_unicast(network: Network) -> bool:
+    """Whether ``network`` meets a range that no host has an address in."""
+    return any(network.overlaps(other) for other in _NOT_UNICAST)
 
 
 def _refuse_constant(text: str) -> NoReturn:
@@ -105,6 +135,13 @@ class Fields:
         except (OSError, ValueError):
             pass
         raise ValueError(f"{name} is {'missing' if found is None else 'not an IPv4 address'}")
+
+    def node_address(self, name: str) -> Address:
+        """Return an IPv4 address that a host can have."""
+        found = self.address(name)
+        if any(found in network for network in _NOT_UNICAST):
+            raise ValueError(f"{name} {found} is not the address of a host")
+        return found
 
     def network(self, name: str, *, default: Network | None = None, strict: bool = True) -> Network:
         """Return an IPv4 network as address/length; unless ``strict``, host bits are dropped."""
@@ -173,10 +210,8 @@ def parse_object(value: bytes) -> dict[str, Any]:
     """Read a record's value as a JSON object.
 
     Raises:
-        ValueError: Too large, not UTF-8, not JSON, nested too deep, or not an object.
+        ValueError: Not UTF-8, not JSON, nested too deep, or not an object.
     """
-    if len(value) > MAX_VALUE_BYTES:
-        raise ValueError(f"the value has {len(value)} bytes, more than {MAX_VALUE_BYTES}")
     try:
         found = json.loads(value.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The keys under the prefix, and the key ranges that hold everything overlapping a subnet.
+"""Subnets in keys, and the key ranges that hold everything overlapping a subnet.
 
 flannel writes a lease of 10.5.52.0/24 as ``<prefix>/subnets/10.5.52.0-24``; with IPv6 the key
 goes on with ``&<address>-<length>`` (flannel pkg/subnet/subnet.go, MakeSubnetKey).
@@ -12,14 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
-from agent.model import HostId
-from agent.model.family import Address, Network
+from agent.model.family import Network
 
 __all__ = [
-    "HOST_ID",
     "SHORTEST_RANGE",
     "KeyRange",
-    "Keys",
     "overlapping_ranges",
     "parse_subnet",
     "subnet_name",
@@ -27,9 +24,6 @@ __all__ = [
 ]
 
 _SUBNET = re.compile(r"((?:\d{1,3}\.){3}\d{1,3})-(\d{1,2})(?:&[0-9a-f:]{2,39}-\d{1,3})?")
-HOST_ID = re.compile(r"[0-9a-f]{32}")
-"""How a host id looks, in keys and in values."""
-
 SHORTEST_RANGE = 8
 """No mesh is larger than a /8, so no lease or reservation is shorter."""
 
@@ -64,98 +58,6 @@ def parse_subnet(name: str) -> Network:
         return IPv4Network((int.from_bytes(octets), int(length)))
     except ValueError:
         raise ValueError("the key is not an IPv4 network without host bits") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The keys of one mesh.
-
-    Attributes:
-        prefix: Such as "/hostmesh", without a slash at the end.
-    """
-
-    prefix: str
-
-    @property
-    def everything(self) -> KeyRange:
-        """All keys of the mesh."""
-        return KeyRange(f"{self.prefix}/".encode(), f"{self.prefix}0".encode())
-
-    @property
-    def leases(self) -> KeyRange:
-        """The keys of all leases."""
-        return self._folder("subnets")
-
-    @property
-    def reservations(self) -> KeyRange:
-        """The keys of all reservations."""
-        return self._folder("reservations")
-
-    def _folder(self, kind: str) -> KeyRange:
-        return KeyRange(f"{self.prefix}/{kind}/".encode(), f"{self.prefix}/{kind}0".encode())
-
-    @property
-    def config(self) -> bytes:
-        """The mesh's settings."""
-        return f"{self.prefix}/config".encode()
-
-    @property
-    def grace(self) -> bytes:
-        """There while holders of a replaced etcd come back; see Registry.create_config."""
-        return f"{self.prefix}/grace".encode()
-
-    def subnet(self, subnet: Network) -> bytes:
-        """Return the key of the lease of a subnet."""
-        return f"{self.prefix}/subnets/{subnet_name(subnet)}".encode()
-
-    def reservation(self, subnet: Network) -> bytes:
-        """Return the key of the reservation of a subnet."""
-        return f"{self.prefix}/reservations/{subnet_name(subnet)}".encode()
-
-    def heartbeat(self, host_id: HostId) -> bytes:
-        """Return the key that lives while the host's agent does."""
-        return f"{self.prefix}/hosts/{host_id}".encode()
-
-    def clone(self, host_id: HostId, node_address: Address) -> bytes:
-        """Return the key by which a host says that another has its identity."""
-        return f"{self.prefix}/clones/{host_id}/{node_address}".encode()
-
-    def memory(self, host_id: HostId) -> bytes:
-        """Return the key of a host's last subnet."""
-        return f"{self.prefix}/memory/{host_id}".encode()
-
-    def turn(self, what: str) -> bytes:
-        """Return the key that the one host has whose turn it is to do ``what``."""
-        return f"{self.prefix}/turns/{what}".encode()
-
-    def split(self, key: bytes) -> tuple[str, str]:
-        """Take a key apart into kind and name: ("subnets", "10.64.0.0-16"), ("config", "").
-
-        Raises:
-            ValueError: The key is not ASCII or too long to be one of ours.
-        """
-        if len(key) > len(self.prefix) + 200:
-            raise ValueError("the key is too long")
-        try:
-            path = key.decode("ascii")
-        except UnicodeDecodeError:
-            raise ValueError("the key is not ASCII") from None
-        kind, _, name = path.removeprefix(f"{self.prefix}/").partition("/")
-        return kind, name
-
-    def leases_overlapping(self, subnet: Network) -> tuple[KeyRange, ...]:
-        """Return ranges holding all leases, of any length, that share an address with it."""
-        return self._below("subnets", subnet)
-
-    def reservations_overlapping(self, subnet: Network) -> tuple[KeyRange, ...]:
-        """Return ranges holding all reservations that share an address with ``subnet``."""
-        return self._below("reservations", subnet)
-
-    def _below(self, kind: str, subnet: Network) -> tuple[KeyRange, ...]:
-        folder = f"{self.prefix}/{kind}/".encode()
-        return tuple(
-            KeyRange(folder + each.start, folder + each.end) for each in overlapping_ranges(subnet)
-        )
 
 
 def without_key(ranges: Iterable[KeyRange], key: bytes) -> tuple[KeyRange, ...]:
