@@ -104,6 +104,7 @@ class HostAgent:
         self._lock = HostLock(settings.agent.run_dir, "hostmesh-agent")
         self._state = StateFile(settings.agent.state_dir)
         self._inbox = Inbox()
+        self._poller = Poller("poller")
         self._host_id = host_id(read_machine_id())
         self._boot_id = read_boot_id()
         name = host_name(settings)
@@ -138,16 +139,15 @@ class HostAgent:
         self._silence = Silence()
         self._loop = self._make_loop(name)
         self._directory = self._make_directory()
-        poller = Poller("poller")
         self._monitor = Monitor(
-            self._on_kernel, own_ports=lambda: self._kernel.routing.port_ids, poller=poller
+            self._on_kernel, own_ports=lambda: self._kernel.routing.port_ids, poller=self._poller
         )
         self._watch_range(self._loop.snapshot.known)
-        self._prober = Prober(self._inbox.poster(HostsSilent), poller=poller)
+        self._prober = Prober(self._inbox.poster(HostsSilent), poller=self._poller)
         self._rule_monitor = RuleMonitor(
             lambda event: self._inbox.post(RulesWritten(event.by)),
             own_pids=self._kernel.own_pids,
-            poller=poller,
+            poller=self._poller,
         )
         self._control = self._make_control(name)
 
@@ -350,8 +350,12 @@ class HostAgent:
         )
         agent = self._settings.agent
         address = self._settings.metrics.address
-        self._metrics = MetricsServer(address, answers.open_routes()) if address else None
-        return ControlServer(agent.socket, agent.socket_group, answers.routes())
+        self._metrics = (
+            MetricsServer(address, answers.open_routes(), self._poller) if address else None
+        )
+        return ControlServer(
+            agent.socket, agent.socket_group, answers.routes(), poller=self._poller
+        )
 
     def _make_keeper(self) -> Keeper:
         return Keeper(

@@ -12,7 +12,6 @@ import re
 import select
 import socket
 import struct
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -71,7 +70,6 @@ class Server(Protocol):
     """What a connection needs of its server."""
 
     routes: Routes
-    connection_s: float
     slots: Slots
 
 
@@ -81,23 +79,6 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _REQUEST_TIMEOUT_S
     server: Server  # type: ignore[assignment] # socketserver knows it as its own
-
-    def setup(self) -> None:  # http.server's name
-        """One that sends a byte now and then would stay for ever: its time is limited."""
-        super().setup()
-        self._end = threading.Timer(self.server.connection_s, self._cut)
-        self._end.daemon = True
-        self._end.name = "connection-limit"
-        self._end.start()
-
-    def finish(self) -> None:  # http.server's name
-        """Its time is no concern any more."""
-        self._end.cancel()
-        super().finish()
-
-    def _cut(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
 
     def parse_request(self) -> bool:  # http.server's name
         """Refuse a head whose fields or whose body's end two readers may understand differently."""

@@ -1,9 +1,9 @@
 """The control socket: HTTP/1.1 with JSON on a unix socket, the daemon's only front door.
 
 Reading needs access to the socket (mode 0660, group settable); changing needs uid 0, told by
-SO_PEERCRED (unix(7)). Handlers run in short-lived threads and never touch the kernel, etcd or
-Docker: they read documents the loop has published, or post a command to the loop and wait for
-its answer within a deadline. docs/control-socket.md describes the documents.
+SO_PEERCRED (unix(7)). A poller accepts. Handlers run in short-lived threads and never touch the
+kernel, etcd or Docker: they read documents the loop has published, or post a command to the loop
+and wait for its answer within a deadline. docs/control-socket.md describes the documents.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import grp
 import json
 import os
-import selectors
 import socket
 import sys
 import threading
@@ -26,6 +25,7 @@ import structlog
 from agent.daemon.connection import Handler, Routes, error_document, peer_uid
 from agent.daemon.slots import Slots
 from agent.errors import AgentUnavailable, StateError
+from agent.threads import Poller, Wait
 
 __all__ = ["ControlServer", "MetricsServer"]
 
@@ -37,32 +37,32 @@ _GOODBYE_S = 0.2
 
 
 class _Serving:
-    """Answers on a thread of its own until stopped."""
+    """Accepts connections on a poller, and ends those that stay too long."""
 
-    def __init__(self, server: _Server | _TcpServer, name: str) -> None:
+    def __init__(self, server: _Server | _TcpServer, name: str, poller: Poller | None) -> None:
+        self.name = name
         self._server = server
-        self._wake, self._woken = socket.socketpair()
-        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._server.socket.settimeout(0)  # a client may be gone before it is accepted
+        self._poller = poller or Poller(name)
 
     def start(self) -> None:
         """Begin to answer."""
-        self._thread.start()
+        self._poller.add(self)
 
     def stop(self) -> None:
         """Stop answering."""
-        self._wake.close()
-        if self._thread.is_alive():
-            self._thread.join(timeout=2)
+        self._poller.remove(self)
         self._server.server_close()
-        self._woken.close()
 
-    def _serve(self) -> None:
-        """Accept until woken; socketserver's own loop would poll twice a second."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._server, selectors.EVENT_READ)
-            selector.register(self._woken, selectors.EVENT_READ)
-            while all(key.fileobj is not self._woken for key, _ in selector.select()):
-                self._server.handle_request()
+    def waits_for(self) -> Wait:
+        """Return the socket that is listened on, and when the time of a connection is over."""
+        return Wait((self._server.fileno(),), self._server.slots.end_s)
+
+    def serve(self, ready: frozenset[int]) -> None:
+        """Accept a connection; end those whose time is over."""
+        if ready:
+            self._server.handle_request()
+        self._server.slots.cut()
 
 
 class ControlServer(_Serving):
@@ -74,13 +74,20 @@ class ControlServer(_Serving):
         group: Name of the group that may read, "" for root only.
         routes: What to answer.
         connection_s: How long a connection may stay, whatever it does.
+        poller: Shared with other sources; None: one of its own.
 
     Raises:
         StateError: The socket cannot be made.
     """
 
     def __init__(
-        self, path: Path, group: str, routes: Routes, *, connection_s: float = _CONNECTION_S
+        self,
+        path: Path,
+        group: str,
+        routes: Routes,
+        *,
+        connection_s: float = _CONNECTION_S,
+        poller: Poller | None = None,
     ) -> None:
         self._path = path
         try:
@@ -100,7 +107,7 @@ class ControlServer(_Serving):
                 f"the control socket {path} cannot be made: {error}",
                 hint="check agent.run_dir and agent.socket_group in agent.toml",
             ) from error
-        super().__init__(server, "control")
+        super().__init__(server, "control", poller)
 
     def stop(self) -> None:
         """Stop answering and remove the socket."""
@@ -114,12 +121,15 @@ class MetricsServer(_Serving):
     Args:
         address: Where to listen.
         routes: What to answer; nothing that changes anything.
+        poller: Shared with other sources; None: one of its own.
 
     Raises:
         StateError: The address cannot be listened on.
     """
 
-    def __init__(self, address: tuple[str, int], routes: Routes) -> None:
+    def __init__(
+        self, address: tuple[str, int], routes: Routes, poller: Poller | None = None
+    ) -> None:
         try:
             server = _TcpServer(address, routes)
         except OSError as error:
@@ -127,7 +137,7 @@ class MetricsServer(_Serving):
                 f"metrics cannot be served on {address[0]}:{address[1]}: {error.strerror}",
                 hint="check metrics.listen in agent.toml",
             ) from error
-        super().__init__(server, "metrics")
+        super().__init__(server, "metrics", poller)
         self.port: int = server.server_address[1]
 
 
@@ -143,8 +153,7 @@ class _Bounded(ThreadingMixIn):
         """To be called before anybody connects."""
         self.routes = routes
         self.thread_name = name
-        self.connection_s = connection_s
-        self.slots = Slots(_THREADS, _FOR_ROOT)
+        self.slots = Slots(_THREADS, _FOR_ROOT, connection_s)
 
     def is_root(self, request: socket.socket) -> bool:  # noqa: ARG002 # of those that can tell
         """Whether root is known to be the one who connected."""

@@ -1,13 +1,16 @@
-"""Who is served at the same time. So many at most, and the idle make room for who comes.
+"""Cap concurrent connections: evict the one idle longest, and end those that stay too long.
 
-A client that asks nothing, or does not take its answer, must not keep others from asking.
+A client that asks nothing, does not take its answer, or sends a byte now and then must not keep
+others from asking.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
+import time
 
 __all__ = ["Slots"]
 
@@ -19,14 +22,17 @@ class Slots:
         most: So many at a time.
         reserved: So many more for root: what changes something gets in while all others wait for
             an answer.
+        longest_s: How long a connection may stay, whatever it does.
     """
 
-    def __init__(self, most: int, reserved: int = 0) -> None:
+    def __init__(self, most: int, reserved: int = 0, longest_s: float = math.inf) -> None:
         self._most = most
         self._reserved = reserved
+        self._longest_s = longest_s
         self._lock = threading.Lock()
         self._idle: dict[socket.socket, None] = {}  # the one that is idle for longest first
         self._working: set[socket.socket] = set()
+        self._ends: dict[socket.socket, float] = {}  # the one that ends first is first
 
     def take(self, connection: socket.socket, *, root: bool = False) -> bool:
         """Let a connection in, in place of one that is idle if need be.
@@ -39,15 +45,13 @@ class Slots:
             if len(self._idle) + len(self._working) >= most:
                 if not self._idle:
                     return False
-                oldest = next(iter(self._idle))
-                del self._idle[oldest]
-                with contextlib.suppress(OSError):  # it has just ended
-                    oldest.shutdown(socket.SHUT_RDWR)  # its thread ends by that
+                self._end(next(iter(self._idle)))
             self._idle[connection] = None
+            self._ends[connection] = time.monotonic() + self._longest_s
             return True
 
     def work(self, connection: socket.socket) -> bool:
-        """The connection's request is being answered; False when it had to make room."""
+        """The connection's request is being answered; False when it was ended."""
         with self._lock:
             if connection not in self._idle:
                 return False
@@ -65,4 +69,25 @@ class Slots:
         """The connection has ended."""
         with self._lock:
             self._idle.pop(connection, None)
+            self._ends.pop(connection, None)
             self._working.discard(connection)
+
+    @property
+    def end_s(self) -> float:
+        """Return the monotonic time at which the next connection has stayed too long."""
+        with self._lock:
+            return next(iter(self._ends.values()), math.inf)
+
+    def cut(self) -> None:
+        """End the connections that have stayed too long."""
+        now_s = time.monotonic()
+        with self._lock:
+            for connection in [each for each, end_s in self._ends.items() if end_s <= now_s]:
+                self._end(connection)
+
+    def _end(self, connection: socket.socket) -> None:
+        """Shut a connection down: its thread ends by that, after the answer that it works on."""
+        self._idle.pop(connection, None)
+        self._ends.pop(connection, None)
+        with contextlib.suppress(OSError):  # it has just ended
+            connection.shutdown(socket.SHUT_RDWR)

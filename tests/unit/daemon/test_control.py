@@ -390,3 +390,21 @@ def test_a_connection_ends_in_time_however_busy_it_looks(tmp_path: Path) -> None
         assert ended
     finally:
         server.stop()
+
+
+def test_promise_10_a_connection_takes_one_thread_and_gives_it_back(tmp_path: Path) -> None:
+    before = threading.active_count()
+    server = ControlServer(tmp_path / "agent.sock", "", Routes({"/": dict}, {}))
+    server.start()
+    try:
+        assert threading.active_count() == before + 1
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(str(tmp_path / "agent.sock"))
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            client.settimeout(5)
+            assert client.recv(12) == b"HTTP/1.1 200"
+            assert threading.active_count() == before + 2
+        eventually(lambda: threading.active_count() == before + 1)
+    finally:
+        server.stop()
+    eventually(lambda: threading.active_count() == before)
