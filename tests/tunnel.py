@@ -27,7 +27,7 @@ class Tunnel:
         return 50 if family is IPV4 else 70
 
     def host_objects(self, host: ThisHost) -> HostObjects | Condition:
-        """Return the device, with the first address of the subnet."""
+        """Return the device with the subnet's first address, and an entry no peer may take."""
         if host.host_id is None:
             return Condition(name="tunnel-without-identity", cause="no identity", hint="wait")
         options = VxlanOptions(vni=7, port=4790, local=host.uplink.node_address)
@@ -36,7 +36,8 @@ class Tunnel:
             LinkAddress(link=LINK, interface=IPV4.interface((each.network_address, 32)))
             for each in host.subnets
         )
-        return HostObjects(objects=(device, *addresses), ingress=(LINK,))
+        loop = FdbEntry(link=LINK, mac=device.mac, destination=host.uplink.node_address)
+        return HostObjects(objects=(device, *addresses, loop), ingress=(LINK,))
 
     def peer_objects(self, peer: Lease, host: ThisHost) -> PeerObjects | Condition:
         """Return the three objects, or a condition for a peer without identity."""

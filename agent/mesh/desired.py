@@ -11,6 +11,7 @@ own objects come before every peer's, and the key goes when the last that wants 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -54,7 +55,7 @@ class IngressMember:
 _Object = KernelObject | IngressMember
 _Owner = Network | None
 """The subnet of the lease that wants an object; None: this host itself."""
-_Place = tuple[type[_Object], Hashable]
+_ByKind = defaultdict[type[_Object], dict[Hashable, "_Object | None"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Changes:
     """Where desired objects differ from those before, by kind and key.
 
     Attributes:
-        by_kind: None for a key under which nothing is desired any more.
+        by_kind: None for a key under which nothing is desired any more. Where several peers
+            want one key, an object may be among them that was desired before.
         known_gone: The objects before came from a complete view of etcd: the end of each that is
             desired no more was seen in this run of the agent.
     """
@@ -87,9 +89,9 @@ class DesiredObjects:
         self._rules = PeerRules.of(self._world)
         self._wants: dict[_Owner, tuple[_Object, ...]] = {}
         self._owners: dict[type[_Object], dict[Hashable, tuple[_Owner, ...]]] = {}
-        """Every owner of each key, the one that has it first."""
+        """Every owner of each key, in order: the first one has it."""
         self._refused: dict[Network, Condition] = {}
-        self._clashes: dict[_Place, tuple[Condition, ...]] = {}
+        self._clashes: dict[tuple[type[_Object], Hashable], tuple[Condition, ...]] = {}
         self._summary: tuple[Condition, ...] | None = None
         self._ingress: Mapping[str, frozenset[Network]] | None = None
         self._gateways: frozenset[Address] | None = None
@@ -141,8 +143,9 @@ class DesiredObjects:
     def of(self, kind: type[V]) -> dict[Any, V]:
         """Return everything that is desired of one kind, by key. Made anew each time."""
         asked = cast("type[_Object]", kind)
-        keys = self._owners.get(asked, {})
-        return {key: cast("V", self._at((asked, key))) for key in keys}
+        owners = self._owners.get(asked, {})
+        found = {key: self._wanted_by(each[0], asked, key) for key, each in owners.items()}
+        return cast("dict[Any, V]", found)
 
     def follow(self, world: World) -> Changes:
         """Follow the world. Costs what changed, when peers and deaths are all that did.
@@ -153,7 +156,7 @@ class DesiredObjects:
         before, self._world = self._world, world
         old_rules, rules = self._rules, PeerRules.of(world)
         self._rules = rules
-        changed: dict[_Place, _Object | None] = {}
+        changes = _ByKind(dict)
         if (
             isinstance(rules, PeerRules)
             and isinstance(old_rules, PeerRules)
@@ -165,16 +168,18 @@ class DesiredObjects:
             owners = (*self._wants, *self._refused, *world.peers)
             subnets = {each for each in owners if each is not None}
             self._ingress = None
-            self._want(None, _of_this_host(world, rules), changed)
+            self._want(None, _of_this_host(world, rules), changes)
         for subnet in subnets:
-            self._follow_peer(subnet, rules, changed)
-        return self._changes(changed, known_gone=before.complete)
+            self._follow_peer(subnet, rules, changes)
+        if IngressMember in changes:
+            self._ingress = self._gateways = None
+        return Changes(changes, known_gone=before.complete)
 
     def _follow_peer(
         self,
         subnet: Network,
         rules: PeerRules | Condition,
-        changed: dict[_Place, _Object | None],
+        changes: _ByKind,
     ) -> None:
         """Follow one peer; its lease may be known to be gone."""
         if self._refused.pop(subnet, None) is not None:
@@ -192,83 +197,56 @@ class DesiredObjects:
                     IngressMember(link, each) for link in outcome.ingress for each in sources
                 )
                 wanted = (*outcome.objects, *members)
-        self._want(subnet, wanted, changed)
+        self._want(subnet, wanted, changes)
 
-    def _want(
-        self,
-        owner: _Owner,
-        wanted: tuple[_Object, ...],
-        changed: dict[_Place, _Object | None],
-    ) -> None:
-        """Let ``owner`` want these objects and no others.
-
-        Args:
-            changed: Takes what was desired before under each key that may differ.
-        """
+    def _want(self, owner: _Owner, wanted: tuple[_Object, ...], changes: _ByKind) -> None:
+        """Let ``owner`` want these objects and no others."""
         old = self._wants.get(owner, ())
         if wanted == old:
             return
-        places = dict.fromkeys(map(_place_of, old), False)
-        places.update((place, True) for place in map(_place_of, wanted))
-        for place in places:
-            if place not in changed:
-                changed[place] = self._at(place)
         if wanted:
             self._wants[owner] = wanted
         else:
             del self._wants[owner]
-        for place, owns in places.items():
-            self._own(place, owner, owns=owns)
+        for each in old:
+            if each not in wanted:
+                self._own(each, owner, changes, owns=False)
+        for each in wanted:
+            if each not in old:
+                self._own(each, owner, changes, owns=True)
 
-    def _own(self, place: _Place, owner: _Owner, *, owns: bool) -> None:
-        """Note whether ``owner`` is one of those that want something at a place."""
-        kind, key = place
+    def _own(self, each: _Object, owner: _Owner, changes: _ByKind, *, owns: bool) -> None:
+        """Note that ``owner`` wants an object now, or no longer does."""
+        kind, key, only = type(each), each.key, (owner,)
         keys = self._owners.setdefault(kind, {})
-        owners = tuple(each for each in keys.get(key, ()) if each != owner)
-        if owns:
-            owners = (*owners, owner)
-            owners = owners if len(owners) == 1 else tuple(sorted(owners, key=_precedence))
-        if owners:
-            keys[key] = owners
-        else:
-            keys.pop(key, None)
+        before = keys.setdefault(key, only)
+        if before == only:  # no other peer wants the key: nearly always
+            if owns:
+                changes[kind][key] = each
+            else:
+                del keys[key]
+                changes[kind][key] = None
+            return
+        owners = {*before, owner} if owns else {*before} - {owner}
+        keys[key] = tuple(sorted(owners, key=_precedence))
+        changes[kind][key] = used = self._wanted_by(keys[key][0], kind, key)
+        self._settle_clash(kind, key, used)
 
-    def _wanted_by(self, owner: _Owner, place: _Place) -> _Object:
-        return next(each for each in self._wants[owner] if _place_of(each) == place)
+    def _wanted_by(self, owner: _Owner, kind: type[_Object], key: Hashable) -> _Object:
+        found = (each for each in self._wants[owner] if type(each) is kind)
+        return next(each for each in found if each.key == key)
 
-    def _at(self, place: _Place) -> _Object | None:
-        """Return what is desired at a place."""
-        kind, key = place
-        owners = self._owners.get(kind, {}).get(key)
-        return self._wanted_by(owners[0], place) if owners else None
-
-    def _changes(self, before: Mapping[_Place, _Object | None], *, known_gone: bool) -> Changes:
-        """Compare what is desired with what was, at the places that may differ."""
-        by_kind: dict[type[_Object], dict[Hashable, _Object | None]] = {}
-        for place, was in before.items():
-            now = self._at(place)
-            if now != was:
-                kind, key = place
-                by_kind.setdefault(kind, {})[key] = now
-            self._settle_clash(place, now)
-        if IngressMember in by_kind:
-            self._ingress = self._gateways = None
-        return Changes(by_kind, known_gone)
-
-    def _settle_clash(self, place: _Place, used: _Object | None) -> None:
+    def _settle_clash(self, kind: type[_Object], key: Hashable, used: _Object) -> None:
         """Note where owners of one key want different objects under it."""
-        kind, key = place
-        owners = self._owners[kind].get(key, ())
-        clashes = tuple(
-            _clash(owners[0], used, owner, wanted)
-            for owner in owners[1:]
-            if (wanted := self._wanted_by(owner, place)) != used
+        first, *others = self._owners[kind][key]
+        self._summary = None
+        self._clashes[kind, key] = tuple(
+            _clash(first, used, owner, wanted)
+            for owner in others
+            if (wanted := self._wanted_by(owner, kind, key)) != used
         )
-        if clashes:
-            self._clashes[place] = clashes
-            self._summary = None
-        elif self._clashes.pop(place, None) is not None:
-            self._summary = None
+        if not self._clashes[kind, key]:
+            del self._clashes[kind, key]
 
 
 def _clash(first: _Owner, used: object, owner: _Owner, wanted: object) -> Condition:
@@ -279,10 +257,6 @@ def _clash(first: _Owner, used: object, owner: _Owner, wanted: object) -> Condit
         f" {used} is used, {wanted} is not",
         hint="two hosts publish the same data, or a record is forged: see agentctl leases -o wide",
     )
-
-
-def _place_of(each: _Object) -> _Place:
-    return type(each), each.key
 
 
 def _precedence(owner: _Owner) -> tuple[int, ...]:
