@@ -7,7 +7,7 @@ host holds it against what its own operator allows, and against ranges that no m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import ip_network
 from typing import Final
 
 from agent.model.family import Network, meet, within
@@ -17,23 +17,23 @@ from agent.model.mesh import MeshConfig
 __all__ = ["NEVER_IN_A_MESH", "PRIVATE_RANGES", "Bounds", "Problem", "Unusable", "forbidden_range"]
 
 PRIVATE_RANGES: Final[tuple[Network, ...]] = (
-    IPv4Network("10.0.0.0/8"),
-    IPv4Network("172.16.0.0/12"),
-    IPv4Network("192.168.0.0/16"),
-    IPv4Network("100.64.0.0/10"),
-    IPv6Network("fc00::/7"),
+    ip_network("10.0.0.0/8"),
+    ip_network("172.16.0.0/12"),
+    ip_network("192.168.0.0/16"),
+    ip_network("100.64.0.0/10"),
+    ip_network("fc00::/7"),
 )
 """RFC 1918, RFC 6598 (shared address space) and RFC 4193: what ``mesh.within`` is by default."""
 
 NEVER_IN_A_MESH: Final[tuple[Network, ...]] = (
-    IPv4Network("0.0.0.0/8"),
-    IPv4Network("127.0.0.0/8"),
-    IPv4Network("169.254.0.0/16"),
-    IPv4Network("224.0.0.0/4"),
-    IPv4Network("240.0.0.0/4"),
-    IPv6Network("::/8"),
-    IPv6Network("fe80::/10"),
-    IPv6Network("ff00::/8"),
+    ip_network("0.0.0.0/8"),
+    ip_network("127.0.0.0/8"),
+    ip_network("169.254.0.0/16"),
+    ip_network("224.0.0.0/4"),
+    ip_network("240.0.0.0/4"),
+    ip_network("::/8"),
+    ip_network("fe80::/10"),
+    ip_network("ff00::/8"),
 )
 """This network, loopback, link-local (a cloud's metadata service), multicast, reserved."""
 
