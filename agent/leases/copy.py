@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -41,7 +40,7 @@ from agent.model import (
     is_leasable,
     within,
 )
-from agent.model.family import Network
+from agent.model.family import Address, Network, read_address, read_network
 from agent.settings import Settings
 
 __all__ = ["Copy", "CopyFile", "bounds_of", "copy_file"]
@@ -249,7 +248,7 @@ def _parse(raw: bytes, bounds: Bounds) -> Copy:
     if lease is not None and not is_leasable(lease.subnet):
         lease = None
     kept = (
-        tuple(map(IPv4Network, body["kept"]))
+        tuple(map(read_network, body["kept"]))
         if "kept" in body
         else _used_before(view, lease, bounds)
     )
@@ -304,7 +303,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - a dataclass or None
 def _text(found: Any) -> Any:  # noqa: ANN401 - a field's value
     if isinstance(found, tuple):
         return [str(each) for each in found]
-    return str(found) if isinstance(found, IPv4Address | IPv4Network) else found
+    return str(found) if isinstance(found, Address | Network) else found
 
 
 def _compact(value: Any) -> str:  # noqa: ANN401 - JSON
@@ -351,9 +350,9 @@ def _pieces(entries: Iterable[str]) -> Iterator[str]:
 
 def _view(plain: dict[str, Any]) -> View:
     """Read a view; a subnet that no host can hold comes back from no copy."""
-    remembered = ((HostId(host), IPv4Network(at)) for host, at in plain["memory"].items())
+    remembered = ((HostId(host), read_network(at)) for host, at in plain["memory"].items())
     memory = {host: subnet for host, subnet in remembered if is_leasable(subnet)}
-    pairs = ((IPv4Network(at), HostId(host)) for at, host in plain["reservations"].items())
+    pairs = ((read_network(at), HostId(host)) for at, host in plain["reservations"].items())
     reserved: dict[Network, HostId] = {each: host for each, host in pairs if is_leasable(each)}
     return View(
         cluster_id=int(plain["cluster_id"]),
@@ -370,10 +369,10 @@ def _config(plain: dict[str, Any]) -> MeshConfig:
     return MeshConfig(
         **{
             **plain,
-            "cidr": IPv4Network(plain["cidr"]),
-            "previous": tuple(map(IPv4Network, plain.get("previous", ()))),
-            "subnet_min": IPv4Address(plain["subnet_min"]),
-            "subnet_max": IPv4Address(plain["subnet_max"]),
+            "cidr": read_network(plain["cidr"]),
+            "previous": tuple(map(read_network, plain.get("previous", ()))),
+            "subnet_min": read_address(plain["subnet_min"]),
+            "subnet_max": read_address(plain["subnet_max"]),
             "access": Access(plain.get("access", Access.PUBLISHED)),
         }
     )
@@ -383,7 +382,7 @@ def _lease(plain: dict[str, Any]) -> Lease:
     return Lease(
         **{
             **plain,
-            "subnet": IPv4Network(plain["subnet"]),
-            "node_address": IPv4Address(plain["node_address"]),
+            "subnet": read_network(plain["subnet"]),
+            "node_address": read_address(plain["node_address"]),
         }
     )

@@ -31,8 +31,6 @@ from agent.leases.registry import Registry
 from agent.mesh.needed import needed_of_members
 from agent.mesh.reconfigure import left_behind
 from agent.model import (
-    LONGEST_SUBNET,
-    SHORTEST_SUBNET,
     Bounds,
     HostId,
     Lease,
@@ -42,7 +40,7 @@ from agent.model import (
     View,
     is_leasable,
 )
-from agent.model.family import Network, within
+from agent.model.family import Network, family_of, within
 
 __all__ = ["ConfigChange", "Operator", "refuse_outside"]
 
@@ -301,9 +299,9 @@ def _refuse_odd(config: MeshConfig, subnet: Network) -> None:
     if not within(subnet, config.cidr) or subnet == config.cidr:
         raise MeshConfigError(f"{subnet} is not a part of the mesh's CIDR {config.cidr}")
     if not is_leasable(subnet):
+        shortest, longest = family_of(subnet).subnet_lengths
         raise MeshConfigError(
-            f"{subnet} is not a subnet for a host: those are /{SHORTEST_SUBNET} to"
-            f" /{LONGEST_SUBNET}"
+            f"{subnet} is not a subnet for a host: those are /{shortest} to /{longest}"
         )
 
 

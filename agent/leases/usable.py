@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.leases.records import check_lease
-from agent.leases.records.subnets import parse_subnet, subnet_name
 from agent.mesh.ranges import OverlapIndex
-from agent.model import Lease, Leases, MeshConfig, within
-from agent.model.family import Network, subnets_of, supernet_of
+from agent.model import Lease, Leases, MeshConfig
+from agent.model.family import Network, meet, subnets_of, supernet_of
 
 __all__ = ["UsableLeases"]
 
@@ -29,9 +28,9 @@ _BLOCKS: Final = 4096
 class UsableLeases:
     """Leases by name (the last part of their key), and which are used. One thread owns it."""
 
+    _named: dict[str, Lease] = field(default_factory=dict)
     _used: Leases = field(default_factory=Leases)
-    _lengths: Counter[int] = field(default_factory=Counter)  # of the used
-    _names: dict[Network, str] = field(default_factory=dict)  # of used ones named otherwise
+    _lengths: Counter[tuple[int, int]] = field(default_factory=Counter)  # of the used, by version
     _aside: dict[str, tuple[Lease, str]] = field(default_factory=dict)
     _new: dict[str, Lease] = field(default_factory=dict)  # not judged yet
     _gone: set[Network] = field(default_factory=set)  # used till now
@@ -40,45 +39,28 @@ class UsableLeases:
 
     def find(self, name: str) -> Lease | None:
         """The lease of that name, used or not."""
-        if name in self._new:
-            return self._new[name]
-        if name in self._aside:
-            return self._aside[name][0]
-        if not self._used:
-            return None
-        try:
-            subnet = parse_subnet(name)
-        except ValueError:  # a key that never held a lease
-            return None
-        lease: Lease | None = self._used.by_subnet.get(subnet)
-        if lease is None or subnet in self._gone or self._name_of(lease) != name:
-            return None
-        return lease
+        return self._named.get(name)
 
     def of_host(self, host_id: str) -> Lease | None:
         """A used lease of a host, as of the last :meth:`settle`."""
         return next(iter(self._used.of(host_id)), None)  # type: ignore[arg-type]  # any text is not found
 
     def __len__(self) -> int:
-        return len(self._used) - len(self._gone) + len(self._aside) + len(self._new)
+        return len(self._named)
 
     def __iter__(self) -> Iterator[Lease]:
-        for lease in self._used.by_subnet.values():
-            if lease.subnet not in self._gone:
-                yield lease
-        for lease, _ in self._aside.values():
-            yield lease
-        yield from self._new.values()
+        return iter(self._named.values())
 
     def put(self, name: str, lease: Lease | None) -> None:
         """The lease of that name is now this one; None: it is gone."""
-        before = self.find(name)
+        before = self._named.pop(name, None)
         if before is not None:
-            self._take_out(name, before)
+            if self._new.pop(name, None) is None and self._aside.pop(name, None) is None:
+                self._gone.add(before.subnet)
             self._judge_all = self._judge_all or self._meets(before.subnet)
         if lease is not None:
             self._judge_all = self._judge_all or self._meets(lease.subnet)
-            self._new[name] = lease
+            self._named[name] = self._new[name] = lease
 
     def settle(self, config: MeshConfig | None) -> tuple[Leases, Mapping[str, tuple[Lease, str]]]:
         """Judge what has not been judged.
@@ -90,8 +72,6 @@ class UsableLeases:
             self._settle_all(config)
         elif self._new or self._gone:
             used = {lease.subnet: lease for lease in self._judged(self._new.items(), config, None)}
-            for subnet in self._gone - used.keys():
-                self._names.pop(subnet, None)
             self._use({**dict.fromkeys(self._gone), **used})
         self._config = config
         self._judge_all = False
@@ -100,13 +80,10 @@ class UsableLeases:
         return self._used, self._aside
 
     def _settle_all(self, config: MeshConfig | None) -> None:
-        everything = [
-            *((self._name_of(each), each) for each in self._used if each.subnet not in self._gone),
-            *((name, lease) for name, (lease, _) in self._aside.items()),
-            *self._new.items(),
-        ]
-        everything.sort(key=lambda each: (each[1].create_revision, each[0]))
-        self._aside, self._names = {}, {}
+        everything = sorted(
+            self._named.items(), key=lambda each: (each[1].create_revision, each[0])
+        )
+        self._aside = {}
         used = {lease.subnet: lease for lease in self._judged(everything, config, OverlapIndex())}
         gone = [subnet for subnet in self._used.by_subnet if subnet not in used]
         self._use({**dict.fromkeys(gone), **used})
@@ -125,33 +102,26 @@ class UsableLeases:
                 continue
             if taken is not None:
                 taken.add(lease.subnet)
-            if subnet_name(lease.subnet) != name:
-                self._names[lease.subnet] = name
             yield lease
 
     def _use(self, changes: dict[Network, Lease | None]) -> None:
         for subnet, lease in changes.items():
             before = self._used.by_subnet.get(subnet)
             if before is None and lease is not None:
-                self._lengths[subnet.prefixlen] += 1
+                self._lengths[subnet.version, subnet.prefixlen] += 1
             elif before is not None and lease is None:
-                self._lengths[subnet.prefixlen] -= 1
+                self._lengths[subnet.version, subnet.prefixlen] -= 1
         self._used = self._used.changed(changes)
-
-    def _take_out(self, name: str, lease: Lease) -> None:
-        if self._new.pop(name, None) is None and self._aside.pop(name, None) is None:
-            self._gone.add(lease.subnet)
-
-    def _name_of(self, lease: Lease) -> str:
-        return self._names.get(lease.subnet) or subnet_name(lease.subnet)
 
     def _meets(self, subnet: Network) -> bool:
         """Whether any lease shares an address with ``subnet``; True also where that takes long."""
         if len(self._new) + len(self._aside) > _FEW:
             return True
         others = (*self._new.values(), *(lease for lease, _ in self._aside.values()))
-        return any(_overlap(lease.subnet, subnet) for lease in others) or any(
-            self._meets_used(subnet, length) for length, count in self._lengths.items() if count
+        return any(meet(lease.subnet, subnet) for lease in others) or any(
+            self._meets_used(subnet, length)
+            for (version, length), count in self._lengths.items()
+            if count and version == subnet.version
         )
 
     def _meets_used(self, subnet: Network, length: int) -> bool:
@@ -172,7 +142,3 @@ def _why_not(lease: Lease, config: MeshConfig | None, taken: OverlapIndex | None
         return problem
     overlapped = taken.find(lease.subnet)
     return f"it overlaps the older lease {overlapped}" if overlapped else ""
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    return within(one, other) or within(other, one)

@@ -33,6 +33,7 @@ __all__ = [
     "Span",
     "address_order",
     "can_be_host",
+    "can_hold_hosts",
     "excluding",
     "family_of",
     "is_default",
@@ -248,6 +249,12 @@ def can_be_host(address: Address) -> bool:
     """Whether a host on a network can have ``address``."""
     value = int(address)
     return not any(low <= value <= high for low, high in _NEVER_HOSTS[address.version])
+
+
+def can_hold_hosts(network: Network) -> bool:
+    """Whether hosts can have every address of ``network``."""
+    first, last = span(network)
+    return not any(low <= last and first <= high for low, high in _NEVER_HOSTS[network.version])
 
 
 _ADDRESSES_WITHOUT_ENDS: Final = 31

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Final, NewType
 
 from agent.model.docker import DockerState
-from agent.model.family import IPV4, Address, Network, family_of, within
+from agent.model.family import Address, Network, family_of, within
 from agent.model.host import Needed
 
 __all__ = [
     "LEVEL",
     "LEVEL_OF_0_1",
-    "LONGEST_SUBNET",
     "MAX_LEVEL",
-    "SHORTEST_SUBNET",
     "Access",
     "Backend",
     "Heartbeat",
@@ -25,8 +23,6 @@ __all__ = [
     "SetAside",
     "is_leasable",
 ]
-
-SHORTEST_SUBNET, LONGEST_SUBNET = IPV4.subnet_lengths
 
 LEVEL_OF_0_1: Final = 1
 """What 0.1 reads: what a config and a heartbeat without a level mean."""

@@ -8,19 +8,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agent.leases.records.kind import RecordKind, Writer, dump
-from agent.leases.records.untrusted import OURS, Fields, not_unicast, parse_object
+from agent.leases.records.untrusted import OURS, Fields, parse_object
 from agent.mesh.ranges import MAX_SUBNETS, count_subnets
 from agent.model import (
     LEVEL,
     LEVEL_OF_0_1,
-    LONGEST_SUBNET,
     MAX_LEVEL,
-    SHORTEST_SUBNET,
     Access,
     MeshConfig,
     Unusable,
 )
-from agent.model.family import Address, Network, within
+from agent.model.family import Address, Network, can_hold_hosts, family_of, last_subnet, within
 
 __all__ = ["CONFIG", "decode_config", "encode_config"]
 
@@ -46,11 +44,11 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
     if not fields.flag("EnableIPv4", default=True):
         raise ValueError("EnableIPv4 is false and Hostmesh routes IPv4")
     cidr = _mesh_range("Network", fields.network("Network", strict=False))
-    subnet_len = fields.integer("SubnetLen", 0, 32, default=0) or _default_len(cidr)
-    if not SHORTEST_SUBNET <= subnet_len <= LONGEST_SUBNET:
-        raise ValueError(
-            f"SubnetLen {subnet_len} is not from {SHORTEST_SUBNET} to {LONGEST_SUBNET}"
-        )
+    family = family_of(cidr)
+    subnet_len = fields.integer("SubnetLen", 0, family.bits, default=0) or _default_len(cidr)
+    shortest, longest = family.subnet_lengths
+    if not shortest <= subnet_len <= longest:
+        raise ValueError(f"SubnetLen {subnet_len} is not from {shortest} to {longest}")
     if subnet_len < cidr.prefixlen + 2:
         raise ValueError(f"Network {cidr} does not hold four /{subnet_len}: flannel wants that")
     config = MeshConfig(
@@ -84,9 +82,10 @@ def _level(ours: Fields) -> int:
 
 
 def _mesh_range(name: str, cidr: Network) -> Network:
-    if not SHORTEST_SUBNET - 4 <= cidr.prefixlen <= LONGEST_SUBNET - 2:
-        raise ValueError(f"{name} {cidr} is not a /8 to /28")
-    if not_unicast(cidr):
+    shortest, longest = family_of(cidr).mesh_lengths
+    if not shortest <= cidr.prefixlen <= longest:
+        raise ValueError(f"{name} {cidr} is not a /{shortest} to /{longest}")
+    if not can_hold_hosts(cidr):
         raise ValueError(f"{name} {cidr} is not a range for hosts")
     return cidr
 
@@ -102,8 +101,9 @@ def _default_len(cidr: Network) -> int:
 
 
 def _bound(fields: Fields, name: str, cidr: Network, subnet_len: int, *, first: bool) -> Address:
-    size = 1 << (32 - subnet_len)
-    default = cidr.network_address + size if first else cidr.broadcast_address - (size - 1)
+    size = family_of(cidr).size(subnet_len)
+    last = last_subnet(cidr, subnet_len).network_address
+    default = cidr.network_address + size if first else last
     found = fields.address(name, default=default)
     if int(found) == 0:  # flannel's zero value means absent
         found = default

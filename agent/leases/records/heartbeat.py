@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Final
 
@@ -19,7 +18,7 @@ from agent.model import (
     Need,
     Needed,
 )
-from agent.model.family import Address, Network
+from agent.model.family import Address, Network, read_address
 
 __all__ = ["CLONES", "HEARTBEATS", "encode_heartbeat"]
 
@@ -109,7 +108,7 @@ def _encode_needs(needed: tuple[Needed, ...]) -> Mapping[str, list[str]] | None:
 def _parse_clone(name: str) -> tuple[HostId, Address]:
     host_id, _, address = name.partition("/")
     try:
-        return parse_host_id(host_id), IPv4Address(address)
+        return parse_host_id(host_id), read_address(address)
     except ValueError:
         raise ValueError("the key is not <host id>/<address>") from None
 

@@ -10,9 +10,8 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
-from agent.model.family import Network
+from agent.model.family import IPV4, Network
 
 __all__ = [
     "SHORTEST_RANGE",
@@ -24,8 +23,8 @@ __all__ = [
 ]
 
 _SUBNET = re.compile(r"((?:\d{1,3}\.){3}\d{1,3})-(\d{1,2})(?:&[0-9a-f:]{2,39}-\d{1,3})?")
-SHORTEST_RANGE = 8
-"""No mesh is larger than a /8, so no lease or reservation is shorter."""
+SHORTEST_RANGE = IPV4.mesh_lengths[0]
+"""No mesh is larger, so no lease or reservation is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def parse_subnet(name: str) -> Network:
     if "{}.{}.{}.{}-{}".format(*octets, int(length)) != f"{address}-{length}":
         raise ValueError("the key is not an IPv4 network as <address>-<length>")
     try:  # from numbers: a tenth of what parsing the text takes, and a large mesh has many
-        return IPv4Network((int.from_bytes(octets), int(length)))
+        return IPV4.network((int.from_bytes(octets), int(length)))
     except ValueError:
         raise ValueError("the key is not an IPv4 network without host bits") from None
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final, NoReturn, TypeVar
 
 from agent.model import HostId, is_leasable
-from agent.model.family import Address, Network
+from agent.model.family import Address, Network, can_be_host, read_address, read_network
 
 __all__ = [
     "HOST_ID",
@@ -22,7 +20,6 @@ __all__ = [
     "Fields",
     "clean_name",
     "leasable",
-    "not_unicast",
     "parse_host_id",
     "parse_object",
     "quote",
@@ -39,11 +36,8 @@ HOST_ID: Final = re.compile(r"[0-9a-f]{32}")
 _MAX_SHOWN = 80
 _NAME = re.compile(r"[\x21-\x7e]{1,253}")  # printable ASCII without the space
 _NOT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
-_NETWORK = re.compile(r"[0-9.]{7,15}/[0-9]{1,2}")
+_NETWORK = re.compile(r"[0-9a-fA-F.:]{2,45}/[0-9]{1,3}")
 _MAX_INTEGER = 2**53
-_NOT_UNICAST: Final = tuple(
-    IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")
-)
 
 
 def quote(text: str | bytes) -> str:
@@ -70,11 +64,6 @@ def leasable(subnet: Network) -> Network:
     if not is_leasable(subnet):
         raise ValueError(f"a /{subnet.prefixlen} is not a subnet of a mesh")
     return subnet
-
-
-def not_unicast(network: Network) -> bool:
-    """Whether ``network`` meets a range that no host has an address in."""
-    return any(network.overlaps(other) for other in _NOT_UNICAST)
 
 
 def _refuse_constant(text: str) -> NoReturn:
@@ -124,27 +113,26 @@ class Fields:
         return float(found)
 
     def address(self, name: str, *, default: Address | None = None) -> Address:
-        """Return an IPv4 address in dotted decimal."""
+        """Return an address."""
         found = self._fields.get(name.lower())
         if found is None and default is not None:
             return default
         try:
             if isinstance(found, str):
-                # As strict as ipaddress, and a third of the time: a snapshot has thousands.
-                return IPv4Address(socket.inet_pton(socket.AF_INET, found))
-        except (OSError, ValueError):
+                return read_address(found)
+        except ValueError:
             pass
         raise ValueError(f"{name} is {'missing' if found is None else 'not an IPv4 address'}")
 
     def node_address(self, name: str) -> Address:
         """Return an IPv4 address that a host can have."""
         found = self.address(name)
-        if any(found in network for network in _NOT_UNICAST):
+        if not can_be_host(found):
             raise ValueError(f"{name} {found} is not the address of a host")
         return found
 
     def network(self, name: str, *, default: Network | None = None, strict: bool = True) -> Network:
-        """Return an IPv4 network as address/length; unless ``strict``, host bits are dropped."""
+        """Return a network as address/length; unless ``strict``, host bits are dropped."""
         found = self._fields.get(name.lower())
         if found is None and default is not None:
             return default
@@ -200,7 +188,7 @@ class Fields:
 def _network(name: str, found: object, *, strict: bool) -> Network:
     try:
         if isinstance(found, str) and _NETWORK.fullmatch(found):
-            return IPv4Network(found, strict=strict)
+            return read_network(found, strict=strict)
     except ValueError:
         pass
     raise ValueError(f"{name} is {'missing' if found is None else 'not an IPv4 network'}")

@@ -32,7 +32,6 @@ ALLOWED: Final = {
     "kernel/probechannel.py": "ARP and ICMPv4",
     "kernel/reach.py": "ICMPv4",
     "kernel/underlay.py": "ARP and ICMPv4 frames",
-    "leases/keys.py": "flannel's keys: an IPv4 subnet comes first",
     "model/family.py": "here it belongs",
     "settings/sections.py": "a routing table's number has 32 bits",
 }
@@ -51,10 +50,6 @@ NOT_YET: Final = {
     "kernel/ipsetlist.py",
     "kernel/trial.py",
     "kernel/way.py",
-    "leases/copy.py",
-    "leases/untrusted.py",
-    "leases/wire.py",
-    "mesh/desired.py",
 }
 """Files that are to be converted."""
 
