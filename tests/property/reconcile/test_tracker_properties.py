@@ -68,6 +68,12 @@ class Machine(RuleBasedStateMachine):
             self.kernel.things.append(thing)
             self.tracker.observed(Change(object=thing))
 
+    @rule(thing=things)
+    def another_program_prepends(self, thing: Thing) -> None:
+        if thing not in self.kernel.things:
+            self.kernel.things.insert(0, thing)
+            self.tracker.observed(Change(object=thing))
+
     @precondition(lambda self: self.kernel.things)
     @rule(data=st.data())
     def another_program_deletes(self, data: st.DataObject) -> None:
