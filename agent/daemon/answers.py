@@ -26,8 +26,8 @@ from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.leases.timeleft import TimeLeft
 from agent.mesh.peer_rules import PeerRules
-from agent.mesh.plan import RoutePlan
-from agent.model import Condition, DockerState
+from agent.model import Condition, DockerState, Route
+from agent.reconcile.plan import Plan
 from agent.settings.text import whole_number
 
 __all__ = ["Answers"]
@@ -239,11 +239,9 @@ class Answers:
             raise CannotTell(
                 "this host holds no subnet, so it has no routes", hint="agentctl status"
             )
-        listing = self._kernel.routing.listing(world)
         return routes_document(
             world,
-            listing.ours,
-            listing.foreign,
+            self._kernel.objects.compare(world),
             source="agent",
             freshness=self._freshness().document(time.time()),
         )
@@ -343,14 +341,14 @@ class Answers:
         return self.leave({"force": under_containers})
 
 
-def _plan_document(plan: RoutePlan) -> Document:
+def _plan_document(plan: Plan[Route]) -> Document:
     return {
         "operations": [
             {
                 "action": str(each.kind),
-                "destination": str(each.route.destination),
+                "destination": str(each.object.destination),
                 "reason": str(each.reason),
-                "route": str(each.route),
+                "route": str(each.object),
             }
             for each in plan.operations
         ],

@@ -140,7 +140,7 @@ class HostAgent:
         self._loop = self._make_loop(name)
         self._directory = self._make_directory()
         self._monitor = Monitor(
-            self._on_kernel, own_ports=lambda: self._kernel.routing.port_ids, poller=self._poller
+            self._on_kernel, own_ports=lambda: self._kernel.objects.port_ids, poller=self._poller
         )
         self._watch_range(self._loop.snapshot.known)
         self._prober = Prober(self._inbox.poster(HostsSilent), poller=self._poller)

@@ -11,17 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.daemon.forwarding import Forwarding
+from agent.daemon.kernelobjects import KernelObjects
 from agent.daemon.routemark import RouteMark
-from agent.daemon.routing import PASS_S, RoutesReport, Routing
 from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError, StateError
 from agent.kernel.firewall import Firewall
 from agent.kernel.firewall.firewalld import Firewalld
 from agent.mesh.desired import desired_routes
 from agent.mesh.firewall import FirewallWants, desired_firewall
-from agent.mesh.plan import RoutePlan
 from agent.mesh.world import World
-from agent.model import Access, Condition, MeshConfig, Severity
+from agent.model import Access, Condition, MeshConfig, Route, Severity
 from agent.model.family import Address
+from agent.reconcile.plan import Plan
+from agent.reconcile.reconciler import PASS_S, Report
 
 __all__ = ["KernelPass", "RulesReport", "firewall_wants", "refused"]
 
@@ -56,14 +57,14 @@ class KernelPass:
     def __init__(
         self,
         *,
-        routing: Routing,
+        objects: KernelObjects,
         mark: RouteMark,
         firewall: Firewall | None,
         forwarding: Forwarding,
         firewalld: Firewalld,
         access_limit: Access = Access.OPEN,
     ) -> None:
-        self.routing = routing
+        self.objects = objects
         self._mark = mark
         self._firewall = firewall
         self._forwarding = forwarding
@@ -83,7 +84,7 @@ class KernelPass:
         if self._firewall is not None:
             self._firewall.written_by(programs)
 
-    def routes(self, world: World, *, may_delete: bool, may_sweep: bool) -> RoutesReport:
+    def routes(self, world: World, *, may_delete: bool, may_sweep: bool) -> Report[Route]:
         """Make the routes as ``world`` wants them.
 
         Args:
@@ -91,17 +92,11 @@ class KernelPass:
             may_sweep: Routes of an earlier life may go, too (promises 3 and 4).
         """
         found = self.settle_mark(world.config)
-        try:
-            report = self.routing.run(world, may_delete=may_delete, may_sweep=may_sweep)
-        except KernelError as error:
-            self.routing.look_again()
-            return RoutesReport(
-                desired=self.routing.desired_count,
-                failed=1,
-                conditions=(*found, refused("routes", error)),
-            )
+        report = self.objects.run(world, may_delete=may_delete, may_sweep=may_sweep)
+        if report.error is not None:
+            found = (*found, refused("routes", report.error))
         if found:
-            return replace(report, conditions=(*found, *report.conditions))
+            return report.with_conditions(found)
         if world.config is None or self._mark.settled:
             return report
         return replace(report, again_in_s=0.0)
@@ -116,7 +111,7 @@ class KernelPass:
             return ()
         try:
             if self._mark.settle(config.cidrs, PASS_S):
-                self.routing.look_again()
+                self.objects.look_again()
         except KernelError as error:
             return (refused("former routes", error),)
         except StateError as error:
@@ -155,9 +150,9 @@ class KernelPass:
             return RulesReport(failed=True, conditions=(refused("firewall", error),))
         return RulesReport(edits=done.edits)
 
-    def plan(self, world: World, *, may_delete: bool) -> RoutePlan:
+    def plan(self, world: World, *, may_delete: bool) -> Plan[Route]:
         """What a full comparison of the routes says now; nothing is changed."""
-        return self.routing.plan(world, may_delete=may_delete)
+        return self.objects.plan(world, may_delete=may_delete)
 
     @property
     def former_protocol(self) -> int | None:
@@ -193,7 +188,7 @@ class KernelPass:
         if self._firewall is not None:
             done += self._firewall.remove().edits
         done += self._forwarding.undo()
-        results = self.routing.remove_all()
+        results = self.objects.remove_all()
         problems = [result.problem for result in results if not result.ok]
         if problems:
             raise KernelError(
@@ -218,7 +213,7 @@ class KernelPass:
         return RulesReport(edits=self._firewalld.apply(self._wants(world)))
 
     def _wants(self, world: World) -> FirewallWants:
-        return firewall_wants(world, self._access_limit, self.routing.gateways(world))
+        return firewall_wants(world, self._access_limit, self.objects.gateways(world))
 
     def _filter(self, world: World) -> RulesReport:
         if self._firewall is None:

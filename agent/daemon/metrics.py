@@ -136,8 +136,8 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
     yield peers
     routes = GaugeMetricFamily("hostmesh_routes", "Routes of the mesh here", labels=["state"])
     report = reading.snapshot.report
-    for state in ("desired", "installed", "drift"):
-        count = getattr(report, state)
+    states = {"desired": report.desired, "installed": report.installed, "drift": report.differing}
+    for state, count in states.items():
         if count is not None:
             routes.add_metric([state], float(count))
     yield routes

@@ -14,8 +14,8 @@ import structlog
 from agent.daemon.history import History
 from agent.daemon.tally import Tally
 from agent.errors import HostmeshError
-from agent.mesh.plan import Operation
-from agent.model import Condition, HostId, Lease, View
+from agent.model import Condition, HostId, Lease, Route, View
+from agent.reconcile.objects import Operation
 from agent.sharedmap import changed_keys
 
 __all__ = ["Observer", "events_not_written", "open_history"]
@@ -69,7 +69,10 @@ class Observer:
         self._many("peer-left", "left", left)
 
     def routes_passed(
-        self, operations: Iterable[Operation], repairs: Iterable[Operation], took_s: float
+        self,
+        operations: Iterable[Operation[Route]],
+        repairs: Iterable[Operation[Route]],
+        took_s: float,
     ) -> None:
         """A pass over the routes did ``operations``, of which ``repairs`` were drift."""
         self.tally.pass_s["routes"].observe(took_s)
@@ -78,9 +81,9 @@ class Observer:
         for number, each in enumerate(repaired):
             self.tally.repairs[f"route-{each.reason}"] += 1
             if number < _NAMED:
-                text = f"{each.route} was {each.reason} and was put right"
+                text = f"{each.object} was {each.reason} and was put right"
                 self.tally.last_repair = text, self._clock()
-                self.happened("route-repaired", text, str(each.route.destination))
+                self.happened("route-repaired", text, str(each.object.destination))
         if len(repaired) > _NAMED:
             self.happened("route-repaired", f"and {len(repaired) - _NAMED} routes more")
 

@@ -20,23 +20,24 @@ from agent.daemon.known import Known, own_leases
 from agent.daemon.membership import not_finished
 from agent.daemon.parts import firewall_of, host_name
 from agent.daemon.routelist import routes_document
-from agent.daemon.routing import RoutesReport
 from agent.daemon.snapshot import Snapshot
 from agent.daemon.state import StateFile
 from agent.daemon.status import status_document
 from agent.docker.room import DockerRoom
 from agent.errors import CannotTell, HostmeshError
 from agent.kernel.facts import read_host_facts
-from agent.kernel.routes import RouteListing, RouteTable
+from agent.kernel.routes import RouteTable
 from agent.leases.copy import bounds_of, copy_file
 from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
 from agent.mesh.desired import DesiredRoutes, desired_routes
-from agent.mesh.plan import count_differing, plan_routes
+from agent.mesh.kinds import route_kind
 from agent.mesh.world import World
-from agent.model import Condition, DockerFacts, DockerState, HostId, Severity, View
+from agent.model import Condition, DockerFacts, DockerState, HostId, Route, Severity, View
 from agent.model.family import within
+from agent.reconcile.reconciler import Report
+from agent.reconcile.tracker import DeltaTracker, compare
 from agent.settings import Settings
 
 __all__ = [
@@ -59,12 +60,12 @@ class Look:
     Attributes:
         snapshot: As the loop would have it after one round.
         world: None when too little is known.
-        listing: The kernel's routes; None when they could not be listed.
+        tracker: Compares its routes with the kernel's; None when they could not be listed.
     """
 
     snapshot: Snapshot
     world: World | None
-    listing: RouteListing | None
+    tracker: DeltaTracker[Route] | None
     conditions: tuple[Condition, ...]
 
 
@@ -137,9 +138,9 @@ def look(settings: Settings) -> Look:
     conditions += known.conditions()
     routes = settings.routes
     world = known.world(route_protocol=routes.protocol, route_table=routes.table)
-    listing, report = _routes(world, settings, conditions, wants_nothing=known.wants_nothing)
+    tracker, report = _routes(world, settings, conditions, wants_nothing=known.wants_nothing)
     snapshot = Snapshot(known=known, report=report, contact_problem=contact)
-    return Look(snapshot=snapshot, world=world, listing=listing, conditions=tuple(conditions))
+    return Look(snapshot=snapshot, world=world, tracker=tracker, conditions=tuple(conditions))
 
 
 def offline_status(settings: Settings) -> Mapping[str, Any]:
@@ -175,7 +176,7 @@ def offline_routes(settings: Settings) -> Mapping[str, Any]:
         CannotTell: There is no lease, no view or no list of routes to compare.
     """
     seen = look(settings)
-    if seen.world is None or seen.listing is None:
+    if seen.world is None or seen.tracker is None:
         reasons = "; ".join(each.cause for each in seen.conditions[1:]) or "it holds no subnet"
         raise CannotTell(
             f"the routes that this host should have are not known: {reasons}",
@@ -183,8 +184,7 @@ def offline_routes(settings: Settings) -> Mapping[str, Any]:
         )
     return routes_document(
         seen.world,
-        seen.listing.ours,
-        seen.listing.foreign,
+        seen.tracker,
         source="host",
         freshness=seen.snapshot.freshness(None).document(time.time()),
     )
@@ -241,27 +241,27 @@ def _with_docker(known: Known, settings: Settings) -> Known:
 
 def _routes(
     world: World | None, settings: Settings, conditions: list[Condition], *, wants_nothing: bool
-) -> tuple[RouteListing | None, RoutesReport]:
+) -> tuple[DeltaTracker[Route] | None, Report[Route]]:
     desired = DesiredRoutes() if world is None else desired_routes(world)
     count = len(desired.routes) if world is not None or wants_nothing else None
     table = RouteTable(settings.routes.protocol, settings.routes.table)
+    table.limit_foreign(world.config.cidrs if world and world.config else None)
     try:
-        within = world.config.cidrs if world and world.config else None
-        listing = table.list_routes(within=within)
+        listing = table.list_all()
     except HostmeshError as error:
         conditions.append(_problem("kernel-refused", error.message, error.hint))
-        return None, RoutesReport(desired=count)
+        return None, Report(desired=count)
     finally:
         table.close()
     if count is None:
-        return listing, RoutesReport()
-    plan = plan_routes(desired.routes, listing.ours, listing.foreign, may_delete=False)
-    conditions += [*desired.conditions, *plan.conditions]
-    there = set(listing.ours)
-    return listing, RoutesReport(
+        return None, Report()
+    kind = route_kind(settings.routes.protocol)
+    tracker = compare(kind, desired.routes, listing)
+    conditions += [*desired.conditions, *tracker.plan(may_delete=False).conditions(kind)]
+    return tracker, Report(
         desired=count,
-        installed=sum(route in there for route in desired.routes.values()),
-        drift=count_differing(desired.routes, listing.ours),
+        installed=count - tracker.missing_count,
+        differing=tracker.differing_count,
     )
 
 

@@ -15,7 +15,7 @@ from agent.daemon.hostlock import HostLock
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.known import Known, own_leases
 from agent.daemon.parts import kernel_pass
-from agent.daemon.routing import RoutesReport
+from agent.daemon.snapshot import count_routes
 from agent.daemon.state import StateFile
 from agent.docker.room import DockerRoom
 from agent.errors import CannotTell, Refused, StateError
@@ -25,8 +25,10 @@ from agent.leases.copy import bounds_of, copy_file
 from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
+from agent.mesh.kinds import route_kind
 from agent.mesh.world import World
-from agent.model import DockerState, View
+from agent.model import DockerState, Route, View
+from agent.reconcile.reconciler import Report
 from agent.settings import Settings
 
 __all__ = ["run_once"]
@@ -65,12 +67,12 @@ def _do(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
     lines = [f"{each.name}: {each.cause}" for each in (*rules.conditions, *routes.conditions)]
     if not _docker_answers(world):
         lines.append(_RULES_WAIT)
-    lines.append(f"in place: {routes}")
+    lines.append(f"in place: {count_routes(routes)}")
     right = not routes.failed and not rules.failed and routes.complete
     return (0 if right else 1), tuple(lines)
 
 
-def _make_routes(kernel: KernelPass, world: World) -> RoutesReport:
+def _make_routes(kernel: KernelPass, world: World) -> Report[Route]:
     """As many passes as it takes: each is limited in time."""
     for _ in range(_PASSES_MOST):
         report = kernel.routes(world, may_delete=True, may_sweep=True)
@@ -106,13 +108,15 @@ def _docker_answers(world: World) -> bool:
 
 def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
     plan = kernel.plan(world, may_delete=True)
-    lines = [f"would {each.kind} {each.route} ({each.reason})" for each in plan.operations]
+    lines = [f"would {each.kind} {each.object} ({each.reason})" for each in plan.operations]
     former = kernel.former_protocol
     if former is not None:
         lines = [f"would first mark the routes of protocol {former} as {world.route_protocol}"]
         rivals = tuple(each for each in plan.conflicts if each.foreign.protocol != former)
         plan = replace(plan, conflicts=rivals)
-    lines += [f"conflict: {each.cause}" for each in plan.conditions]
+    lines += [
+        f"conflict: {each.cause}" for each in plan.conditions(route_kind(world.route_protocol))
+    ]
     if _docker_answers(world):
         edits = kernel.check_firewall(world)
     else:

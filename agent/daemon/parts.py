@@ -8,11 +8,11 @@ import time
 from contextlib import closing
 
 from agent.daemon.forwarding import Forwarding
+from agent.daemon.kernelobjects import KernelObjects
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.membership import Leaver
 from agent.daemon.restartturn import RestartTurn
 from agent.daemon.routemark import RouteMark
-from agent.daemon.routing import Routing
 from agent.daemon.state import StateFile
 from agent.docker.giveback import Order
 from agent.docker.processes import ProcessTable
@@ -70,7 +70,7 @@ def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
     routes = settings.routes
     table = RouteTable(routes.protocol, routes.table)
     return KernelPass(
-        routing=Routing(table, routes.protocol, time.monotonic),
+        objects=KernelObjects(table, routes.protocol, time.monotonic),
         mark=RouteMark(table, routes.protocol, state),
         firewall=firewall,
         forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),

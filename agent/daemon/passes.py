@@ -8,10 +8,11 @@ from dataclasses import replace
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.kernelpass import KernelPass, RulesReport
 from agent.daemon.observer import Observer
-from agent.daemon.routing import RoutesReport
 from agent.daemon.timers import Timers, jittered
 from agent.kernel.monitor import KernelEvent
 from agent.mesh.world import World
+from agent.model import Route
+from agent.reconcile.reconciler import Report
 
 __all__ = ["Passes"]
 
@@ -51,7 +52,7 @@ class Passes:
         self._routes_seen = False
         self._rule_repairs = 0
         self._observer = observer or Observer()
-        self.report = RoutesReport()
+        self.report: Report[Route] = Report()
 
     @property
     def settled(self) -> bool:
@@ -85,7 +86,7 @@ class Passes:
 
     def kernel_changed(self, event: KernelEvent) -> None:
         """Somebody wrote routes, or links or addresses changed."""
-        self.kernel.routing.observe(event)
+        self.kernel.objects.observe(event)
         self._due.add(_ROUTES)
 
     def adopt(self, check_s: float) -> None:
@@ -95,7 +96,7 @@ class Passes:
 
     def everything(self) -> None:
         """A full comparison of all there is."""
-        self.kernel.routing.look_again()
+        self.kernel.objects.look_again()
         self.world_changed()
 
     def fell_due(self, names: frozenset[str]) -> None:
@@ -108,8 +109,8 @@ class Passes:
         Args:
             wants_nothing: This host should have no routes, as far as is known.
         """
-        self.report = RoutesReport(desired=0, installed=0) if wants_nothing else RoutesReport()
-        self.kernel.routing.forget()
+        self.report = Report(desired=0, installed=0) if wants_nothing else Report()
+        self.kernel.objects.forget()
         self._rules_seen = self._rules_wait = self._routes_seen = False
         for name in (_ROUTES, _RULES):
             self._conditions.replace(name, ())
@@ -161,7 +162,7 @@ class Passes:
         pause_s = self._pause_s(_RULES, failed=report.failed)
         self._timers.set(_RULES, min(pause_s or self._check_s, jittered(self._check_s, 0.1)))
 
-    def _after_routes(self, report: RoutesReport, began_s: float) -> None:
+    def _after_routes(self, report: Report[Route], began_s: float) -> None:
         took_s = time.monotonic() - began_s
         self._observer.routes_passed(report.done, report.repaired, took_s)
         self.report = replace(report, done=(), repaired=())  # told; a snapshot keeps them not

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from ipaddress import ip_network
 from typing import Any
 
@@ -10,44 +10,42 @@ from agent.mesh.desired import desired_routes
 from agent.mesh.world import World, protocol_name
 from agent.model import Lease, Route
 from agent.model.family import network_order
+from agent.reconcile.tracker import DeltaTracker
 
 __all__ = ["routes_document"]
 
 
 def routes_document(
     world: World,
-    ours: Iterable[Route],
-    foreign: Iterable[Route],
+    tracker: DeltaTracker[Route],
     *,
     source: str,
     freshness: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Compare what should be with what is, route by route, in order of destination.
+    """Return every route of the mesh, desired or installed, in order of destination.
 
     Args:
-        ours: Routes that bear our protocol, from a complete list.
-        foreign: Others in our table that meet the mesh's CIDR.
-        source: "agent", or "host" when agentctl looked by itself.
-        freshness: The fields that say how old what the routes are made of is.
+        tracker: Compares what ``world`` wants with a complete list.
+        source: "agent", or "host" when agentctl looked without an agent.
+        freshness: The fields that say how old the data behind the routes is.
     """
-    desired = desired_routes(world)
-    there = {route.key: route for route in ours}
-    rivals = {route.place: route for route in foreign}
+    plan = tracker.plan(may_delete=False)
+    differing: dict[Hashable, tuple[str, Route]] = {
+        each.object.key: (str(each.reason), each.actual or each.object)
+        for each in plan.replacements
+    }
+    differing |= {c.wanted.key: ("conflict", c.foreign) for c in reversed(plan.conflicts)}
     rows = []
-    for key, wanted in desired.routes.items():
-        actual = there.pop(key, None)
-        rival = rivals.get(key.place)
-        state = "installed" if actual == wanted else "modified" if actual else "missing"
-        if actual != wanted and rival is not None:
-            state = "conflict"
-        shown = rival if state == "conflict" else actual or wanted
-        rows.append(_row(shown or wanted, state, world))
-    rows += [_row(extra, "extra", world) for extra in there.values()]
+    for key, wanted in tracker.desired.items():
+        state, shown = differing.get(key, ("installed", wanted))
+        rows.append(_row(shown, state, world))
+    removed = (op.object for op in plan.deletions if op.object.key not in tracker.desired)
+    rows += [_row(extra, "extra", world) for extra in (*plan.held, *removed)]
     rows.sort(key=lambda row: network_order(ip_network(str(row["destination"]))))
     return {
         "version": 1,
         "source": source,
-        "complete": desired.certain,
+        "complete": desired_routes(world).certain,
         **freshness,
         "routes": rows,
     }

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.daemon.freshness import Freshness
 from agent.daemon.known import Known
-from agent.daemon.routing import RoutesReport
+from agent.model import Route
+from agent.reconcile.reconciler import Report
 
-__all__ = ["Snapshot"]
+__all__ = ["Snapshot", "count_routes"]
+
+
+def count_routes(report: Report[Route]) -> str:
+    """Return how many of the desired routes are installed, in words."""
+    if report.desired is None:
+        return "routes not known"
+    if report.installed is None:
+        return f"{report.desired} routes desired, not known which are in place"
+    return f"{report.installed} of {report.desired} routes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +33,7 @@ class Snapshot:
     """
 
     known: Known
-    report: RoutesReport = RoutesReport()
+    report: Report[Route] = field(default_factory=Report)
     contact_problem: str = "not connected yet"
     lease_ended: bool = False
     passed: bool = False
@@ -63,4 +73,4 @@ class Snapshot:
         if known.own is None:
             return "waiting for a subnet"
         source = "from etcd" if known.complete else "from this host's copy"
-        return f"{known.own.subnet}, {self.report}, {source}"
+        return f"{known.own.subnet}, {count_routes(self.report)}, {source}"

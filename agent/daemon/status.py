@@ -109,7 +109,7 @@ def status_document(
         "routes": {
             "desired": snapshot.report.desired,
             "installed": snapshot.report.installed,
-            "drift": snapshot.report.drift,
+            "drift": snapshot.report.differing,
         },
         "repairs": None if tally is None else _repairs(tally, now_s),
         "peers": [

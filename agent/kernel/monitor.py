@@ -39,12 +39,12 @@ from agent.kernel.netlink import (
     HEADER,
     NetlinkSocket,
 )
-from agent.mesh.delta import RouteChange
 from agent.model import Route
 from agent.model.family import Address, Network
+from agent.reconcile.objects import Change
 from agent.threads import Poller
 
-__all__ = ["KernelEvent", "Monitor", "NeighbourChange", "RouteChange"]
+__all__ = ["KernelEvent", "Monitor", "NeighbourChange"]
 
 _RECEIVE_BYTES: Final = 16 << 20
 _ROUTES_IN_EVENT: Final = 1000
@@ -84,7 +84,7 @@ class KernelEvent:
     links: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()
     ways: bool = False
-    routes: tuple[RouteChange, ...] = ()
+    routes: tuple[Change[Route], ...] = ()
     neighbours: tuple[NeighbourChange, ...] = ()
 
     def touches(self, links: frozenset[str]) -> bool:
@@ -314,7 +314,7 @@ class _Collector:
         self._addresses: set[str] = set()
         self._ways = False
         self._resync = False
-        self._routes: list[RouteChange] = []
+        self._routes: list[Change[Route]] = []
 
     def take(self, data: bytes) -> None:
         offset, end = 0, len(data)
@@ -344,8 +344,8 @@ class _Collector:
         if not self._wanted.matters(route):
             return
         self._routes.append(
-            RouteChange(
-                route=route,
+            Change(
+                object=route,
                 gone=kind == RTM_DELROUTE,
                 replaced=bool(flags & _NLM_F_REPLACE),
             )

@@ -12,9 +12,9 @@ import math
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 
@@ -30,18 +30,12 @@ from agent.kernel.codec import (
 )
 from agent.kernel.linknames import LinkNames, dump_link_names, index_of
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
-from agent.mesh.plan import (
-    Operation,
-    OperationKind,
-    OperationResult,
-    Reason,
-    RoutePlan,
-)
 from agent.mesh.world import MAIN_TABLE, ROUTE_PROTOCOL
 from agent.model import Route, RouteKey
 from agent.model.family import Network, within
+from agent.reconcile.objects import Listing, Operation, OperationKind, Reason, Result
 
-__all__ = ["RouteListing", "RouteTable"]
+__all__ = ["RouteTable"]
 
 _log = structlog.get_logger(__name__)
 
@@ -56,19 +50,6 @@ _NLM_F_EXCL: Final = 0x200
 _NLM_F_CREATE: Final = 0x400
 _GONE: Final = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV})
 _NO_LINK: Final = (errno.ENODEV, "")
-
-
-class RouteListing(NamedTuple):
-    """A complete list.
-
-    Attributes:
-        ours: Every route with our protocol, in whatever table: an earlier life may have used
-            another one.
-        foreign: Routes of other protocols in our table that overlap the range asked for.
-    """
-
-    ours: tuple[Route, ...]
-    foreign: tuple[Route, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +89,7 @@ class RouteTable:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._socket: NetlinkSocket | None = None
+        self._cidrs: tuple[Network, ...] | None = None
         self._names = LinkNames(lambda: dump_link_names(self._open()))
         self._listed = _Listed()
         self._ours: tuple[Route, ...] = ()
@@ -126,18 +108,19 @@ class RouteTable:
         with self._lock:
             self._drop_socket()
 
-    def list_routes(
-        self,
-        within: tuple[Network, ...] | None = None,
-        *,
-        same: Callable[[Route], Route] = lambda route: route,
-    ) -> RouteListing:
-        """Everything there is, ours and foreign.
+    def limit_foreign(self, cidrs: tuple[Network, ...] | None) -> bool:
+        """Leave foreign routes that overlap none of ``cidrs`` out of every list from now on.
 
-        Args:
-            within: The mesh's CIDRs: foreign routes that overlap none of them are left out.
-            same: Gives the caller's own object for a route of ours that equals it: in a large
-                mesh two of each would take 30 MB.
+        Returns:
+            Whether the limit changed, so that an earlier list may lack a route.
+        """
+        changed, self._cidrs = cidrs != self._cidrs, cidrs
+        return changed
+
+    def list_all(self) -> Listing[Route]:
+        """Return the agent's routes, in any table, and foreign ones in the agent's table.
+
+        An earlier run may have used another table.
 
         Raises:
             KernelError: The list could not be had completely. Never an empty list instead.
@@ -145,13 +128,13 @@ class RouteTable:
         with self._lock:
             try:
                 self._follow_links()
-                return RouteListing(self._list_ours(same), self._list_foreign(within))
+                return Listing(self._list_ours(), self._list_foreign(self._cidrs))
             except KernelError:
                 self._drop_socket()
                 raise
 
     def list_ours(self) -> tuple[Route, ...]:
-        """Every route with our protocol; the kernel filters. Same errors as list_routes."""
+        """Every route with our protocol; the kernel filters. Same errors as :meth:`list_all`."""
         with self._lock:
             try:
                 self._follow_links()
@@ -166,7 +149,7 @@ class RouteTable:
             self._listed, self._ours, self._within = _Listed(), (), None
             self._foreign_payloads, self._foreign = [], ()
 
-    def _list_ours(self, same: Callable[[Route], Route] = lambda route: route) -> tuple[Route, ...]:
+    def _list_ours(self) -> tuple[Route, ...]:
         payloads = self._open().dump(
             RTM_GETROUTE, route_dump_request(protocol=self._protocol), "listing routes"
         )
@@ -177,7 +160,7 @@ class RouteTable:
         if listed == self._listed:
             return self._ours
         before = dict(zip(self._listed.payloads(), self._ours, strict=True))
-        self._ours = tuple(before.get(each) or same(self._route(each)) for each in payloads)
+        self._ours = tuple(before.get(each) or self._route(each) for each in payloads)
         self._listed = listed
         return self._ours
 
@@ -211,7 +194,7 @@ class RouteTable:
 
     def take_over(
         self, former: int, cidrs: tuple[Network, ...], *, for_s: float | None = None
-    ) -> tuple[tuple[OperationResult, ...], int]:
+    ) -> tuple[tuple[Result[Route], ...], int]:
         """Mark the routes of another protocol as ours, each in force all the while.
 
         For those that this host wrote while its protocol number was another. A route that
@@ -253,10 +236,12 @@ class RouteTable:
             and "+" not in route.kind
             and any(within(route.destination, each) for each in cidrs)
         )
-        return self.apply(RoutePlan(operations=operations), for_s=for_s), len(operations)
+        return self.apply(operations, for_s=for_s), len(operations)
 
-    def apply(self, plan: RoutePlan, *, for_s: float | None = None) -> tuple[OperationResult, ...]:
-        """Carry out the plan's operations in order; one that fails does not stop the rest.
+    def apply(
+        self, operations: Sequence[Operation[Route]], *, for_s: float | None = None
+    ) -> tuple[Result[Route], ...]:
+        """Carry out operations in order; one that fails does not stop the rest.
 
         Never raises: what could not even be sent has a result that says so. A failed operation
         is to be planned again from a new list.
@@ -265,14 +250,14 @@ class RouteTable:
             for_s: No further batch is begun after so many seconds; None for no such limit.
 
         Returns:
-            A result for each operation that was tried: the first so many of the plan.
+            A result for each operation that was tried: the first so many of them.
         """
-        results: list[OperationResult] = []
+        results: list[Result[Route]] = []
         until_s = math.inf if for_s is None else time.monotonic() + for_s
         with self._lock:
             indices: dict[str | None, int | None] = {None: None}
-            for start in range(0, len(plan.operations), _BATCH):
-                batch = plan.operations[start : start + _BATCH]
+            for start in range(0, len(operations), _BATCH):
+                batch = operations[start : start + _BATCH]
                 results.extend(self._apply_batch(batch, indices))
                 if time.monotonic() >= until_s:
                     break
@@ -287,18 +272,18 @@ class RouteTable:
         return tuple(results)
 
     def _apply_batch(
-        self, operations: Sequence[Operation], indices: dict[str | None, int | None]
-    ) -> list[OperationResult]:
+        self, operations: Sequence[Operation[Route]], indices: dict[str | None, int | None]
+    ) -> list[Result[Route]]:
         """Apply them; ``indices`` collects what each link's name stands for."""
         try:
             connection = self._open()
-            for name in {each.route.link for each in operations} - indices.keys():
+            for name in {each.object.link for each in operations} - indices.keys():
                 indices[name] = index_of(connection, str(name))
             able = [each for each in operations if _resolved(each, indices)]
             failed = self._send(connection, able, indices)
         except KernelError as error:
             self._drop_socket()
-            return [OperationResult(each, error) for each in operations]
+            return [Result(each, error) for each in operations]
         numbers = iter(range(len(able)))
         return [
             _result(each, failed.get(next(numbers)) if _resolved(each, indices) else _NO_LINK)
@@ -308,7 +293,7 @@ class RouteTable:
     def _send(
         self,
         connection: NetlinkSocket,
-        operations: Sequence[Operation],
+        operations: Sequence[Operation[Route]],
         indices: dict[str | None, int | None],
     ) -> dict[int, tuple[int, str]]:
         """Send all in one call and return what failed, by its place in ``operations``."""
@@ -317,7 +302,7 @@ class RouteTable:
         first = connection.next_sequences(len(operations))
         last = first + len(operations) - 1
         frames = [
-            _encode(each, indices[each.route.link], sequence, acknowledge=sequence == last)
+            _encode(each, indices[each.object.link], sequence, acknowledge=sequence == last)
             for sequence, each in enumerate(operations, first)
         ]
         failed = connection.batch(frames, "writing routes")
@@ -345,33 +330,34 @@ class RouteTable:
             self._socket = None
 
 
-def _resolved(operation: Operation, indices: dict[str | None, int | None]) -> bool:
+def _resolved(operation: Operation[Route], indices: dict[str | None, int | None]) -> bool:
     """Whether the link that an operation names, if it names one, is there."""
-    return operation.route.link is None or indices[operation.route.link] is not None
+    return operation.object.link is None or indices[operation.object.link] is not None
 
 
 def _encode(
-    operation: Operation, link_index: int | None, sequence: int, *, acknowledge: bool
+    operation: Operation[Route], link_index: int | None, sequence: int, *, acknowledge: bool
 ) -> bytearray:
     flags = _REQUEST | (_ACK if acknowledge else 0)
     if operation.kind is OperationKind.DELETE:
-        return encode_route(operation.route, link_index, RTM_DELROUTE, flags, sequence)
+        return encode_route(operation.object, link_index, RTM_DELROUTE, flags, sequence)
     if operation.reason is Reason.MISSING:
         flags |= _NLM_F_CREATE | _NLM_F_EXCL
     else:
         flags |= _NLM_F_CREATE | _NLM_F_REPLACE
-    return encode_route(operation.route, link_index, RTM_NEWROUTE, flags, sequence)
+    return encode_route(operation.object, link_index, RTM_NEWROUTE, flags, sequence)
 
 
-def _result(operation: Operation, failure: tuple[int, str] | None) -> OperationResult:
+def _result(operation: Operation[Route], failure: tuple[int, str] | None) -> Result[Route]:
     if failure is None:
-        return OperationResult(operation)
+        return Result(operation)
     number, words = failure
     if number in _GONE and operation.kind is OperationKind.DELETE:
-        return OperationResult(operation)  # gone already
-    what = f"route {operation.kind} {operation.route}"
-    if number == errno.EEXIST and operation.reason is Reason.MISSING:
+        return Result(operation)  # gone already
+    what = f"route {operation.kind} {operation.object}"
+    outrun = number == errno.EEXIST and operation.reason is Reason.MISSING
+    if outrun:
         words = "another route to this destination appeared meanwhile; it is left alone"
     if failure is _NO_LINK:
-        words = f"this host has no link {operation.route.link}"
-    return OperationResult(operation, NetlinkError(what, number, words), number)
+        words = f"this host has no link {operation.object.link}"
+    return Result(operation, NetlinkError(what, number, words), outrun)

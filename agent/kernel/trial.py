@@ -18,8 +18,8 @@ from agent.errors import HostmeshError, KernelError
 from agent.kernel.firewall import open_firewall
 from agent.kernel.routes import RouteTable
 from agent.mesh.firewall import FirewallWants
-from agent.mesh.plan import plan_routes
 from agent.model import Route, RouteKind, Severity
+from agent.reconcile.objects import Operation, OperationKind, Reason
 
 __all__ = ["trial"]
 
@@ -88,8 +88,8 @@ def _routes(protocol: int, table: int) -> None:
     wanted = Route(destination=_CIDR, kind=RouteKind.UNREACHABLE, protocol=protocol, table=table)
     routes = RouteTable(protocol, table)
     try:
-        plan = plan_routes({wanted.key: wanted}, (), (), may_delete=False)
-        for result in routes.apply(plan):
+        missing = Operation(OperationKind.REPLACE, wanted, Reason.MISSING)
+        for result in routes.apply((missing,)):
             if result.error:
                 raise KernelError(
                     f"the kernel refuses a route of protocol {protocol}: {result.error}"

@@ -120,7 +120,7 @@ class Listing(Generic[V]):
 class Table(Protocol[V]):
     """One kind of object in the kernel: listed completely, changed in batches."""
 
-    def list(self) -> Listing[V]:
+    def list_all(self) -> Listing[V]:
         """Return every object there is.
 
         Raises:

@@ -14,7 +14,7 @@ depends on goes before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic
 
 from agent.errors import HostmeshError
@@ -75,6 +75,10 @@ class Report(Generic[V]):
     def complete(self) -> bool:
         """Whether every desired object is known to exist."""
         return self.installed is not None and self.installed == self.desired
+
+    def with_conditions(self, conditions: tuple[Condition, ...]) -> Report[V]:
+        """Return the same report with these conditions ahead of its own."""
+        return replace(self, conditions=(*conditions, *self.conditions)) if conditions else self
 
 
 @dataclass(slots=True)
@@ -160,7 +164,7 @@ class Reconciler(Generic[V]):
         """
         if self._must_list or self._tracker.needs_list:
             self._must_list = True  # until it has succeeded
-            self._tracker.listed(self.table.list())
+            self._tracker.listed(self.table.list_all())
             self._must_list = False
         plan = self._tracker.plan(
             may_delete=permission.may_delete,

@@ -246,16 +246,9 @@ class DeltaTracker(Generic[V]):
         return repairs
 
 
-def compare(
-    kind: Kind[V],
-    desired: Mapping[Any, V],
-    listing: Listing[V],
-    *,
-    may_delete: bool,
-    harmful: Callable[[V], bool] = _harmless,
-) -> Plan[V]:
-    """Return what a comparison without memory says: the same one, of a new tracker."""
+def compare(kind: Kind[V], desired: Mapping[Any, V], listing: Listing[V]) -> DeltaTracker[V]:
+    """Compare without memory: return a new tracker that knows these objects only."""
     tracker = DeltaTracker(kind)
     tracker.want(desired)
     tracker.listed(listing)
-    return tracker.plan(may_delete=may_delete, harmful=harmful)
+    return tracker

@@ -25,11 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.monitor import Monitor
 from agent.kernel.routes import RouteTable
-from agent.mesh.delta import RouteDelta
 from agent.mesh.desired import desired_routes
-from agent.mesh.plan import OperationResult, RoutePlan, plan_routes
+from agent.mesh.kinds import route_kind
 from agent.mesh.world import World
-from agent.model import Lease, MeshConfig
+from agent.model import Lease, MeshConfig, Route
+from agent.reconcile.objects import Operation, OperationKind, Reason, Result
+from agent.reconcile.reconciler import Permission, Reconciler, reconcile
 from tests.bench import large_mesh
 from tests.bench.harness import Bench, timed
 from tests.bench.statistic import Goal
@@ -81,7 +82,9 @@ def full_programming(
 ) -> None:
     made = world(count, gateways)
     desired = desired_routes(made)
-    plan = plan_routes(desired.routes, (), (), may_delete=True)
+    missing = [
+        Operation(OperationKind.REPLACE, each, Reason.MISSING) for each in desired.routes.values()
+    ]
     lines = "".join(
         f"route add {route.destination} via {route.gateway} dev eth0 proto 140\n"
         for route in desired.routes.values()
@@ -92,8 +95,8 @@ def full_programming(
     def ours() -> float:
         flush()
         table = RouteTable()
-        results: list[OperationResult] = []
-        took_s = timed(lambda: results.extend(table.apply(plan)))()
+        results: list[Result[Route]] = []
+        took_s = timed(lambda: results.extend(table.apply(missing)))()
         assert all(result.ok for result in results)
         table.close()
         return took_s
@@ -107,17 +110,29 @@ def full_programming(
     flush()
 
 
+def reconciler(table: RouteTable, made: World) -> Reconciler[Route]:
+    table.limit_foreign((CIDR,))
+    found = Reconciler(route_kind(140), table, clock=time.monotonic)
+    found.want(desired_routes(made).routes)
+    return found
+
+
+def run(target: Reconciler[Route]) -> int:
+    """Run one pass; how much it did."""
+    (report,) = reconcile((target,), Permission(may_delete=True))
+    assert report.complete
+    return len(report.done)
+
+
 def no_change(bench: Bench, count: int) -> None:
-    table, delta = RouteTable(), RouteDelta()
-    delta.world_changed(world(count))
-    delta.actual_listed(*table.list_routes((CIDR,)))
-    delta.applied(table.apply(delta.plan(may_delete=True)))
-    delta.actual_listed(*table.list_routes((CIDR,)))
-    delta.actual_listed(*table.list_routes((CIDR,)))
+    target = reconciler(RouteTable(), world(count))
+    run(target)
 
     def compare() -> None:
-        delta.actual_listed(*table.list_routes((CIDR,)))
-        assert delta.plan(may_delete=True) == RoutePlan()
+        target.look_again()
+        assert run(target) == 0
+
+    compare()
 
     def show() -> None:
         subprocess.run(
@@ -174,15 +189,14 @@ def replaced_by_ip(gateways: int, where: str, rounds: int = 200) -> float:
 def drift_repair(bench: Bench, count: int, rounds: int = 500) -> None:
     """From somebody's ``ip route del`` or ``replace`` to the route being right again."""
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
-    table, delta = RouteTable(), RouteDelta()
+    table = RouteTable()
     monitor = Monitor(events.put, own_ports=lambda: table.port_ids)
     monitor.watch_range((CIDR,), 140)
     made = world(count)
     monitor.start()
-    delta.world_changed(made)
-    delta.actual_listed(*table.list_routes((CIDR,)))
-    delta.applied(table.apply(delta.plan(may_delete=True)))
-    delta.actual_listed(*table.list_routes((CIDR,)))
+    target = reconciler(table, made)
+    run(target)
+    run(target)
     vandal = RouteTable()
     took: dict[str, list[float]] = {"deleted": [], "modified": []}
     leases = list(made.peers.values())
@@ -192,26 +206,18 @@ def drift_repair(bench: Bench, count: int, rounds: int = 500) -> None:
         route = next(each for each in wanted.routes.values() if each.gateway is not None)
         kind = "modified" if number % 2 else "deleted"
         bent = replace(route, gateway=IPv4Address("172.16.0.254"))
-        there = plan_routes(
-            {}
-            if kind == "deleted"
-            else {key: bent for key in wanted.routes if key[1] == victim.subnet},
-            [route],
-            [],
-            may_delete=True,
+        done = (
+            Operation(OperationKind.REPLACE, bent, Reason.MODIFIED, route)
+            if kind == "modified"
+            else Operation(OperationKind.DELETE, route, Reason.EXTRA)
         )
         started_s = time.perf_counter()
-        vandal.apply(there)
-        while True:
+        vandal.apply((done,))
+        repaired = 0
+        while not repaired:
             event = events.get(timeout=5)
-            for change in getattr(event, "routes", ()):
-                delta.observed(change)
-            if delta.needs_list:
-                delta.actual_listed(*table.list_routes((CIDR,)))
-            plan = delta.plan(may_delete=True)
-            if plan.operations:
-                delta.applied(table.apply(plan))
-                break
+            target.observe(getattr(event, "routes", ()))
+            repaired = run(target)
         took[kind].append(time.perf_counter() - started_s)
         time.sleep(0.012)
     monitor.stop()

@@ -22,12 +22,12 @@ REFUSE = """
 from pathlib import Path
 from agent.errors import KernelError
 from agent.kernel.routes import RouteTable
-list_routes = RouteTable.list_routes
+list_all = RouteTable.list_all
 def refused(self, **how):
     if Path({flag!r}).exists():
         raise KernelError("the kernel refused to list routes")
-    return list_routes(self, **how)
-RouteTable.list_routes = refused
+    return list_all(self, **how)
+RouteTable.list_all = refused
 """
 
 

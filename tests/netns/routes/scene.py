@@ -7,12 +7,16 @@ from ipaddress import IPv4Address, IPv4Network
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.routes import RouteTable
 from agent.mesh.desired import desired_routes
-from agent.mesh.plan import OperationResult, RoutePlan, plan_routes
+from agent.mesh.kinds import route_kind
 from agent.mesh.world import World, peers_by_subnet
-from agent.model import HostId, Lease, MeshConfig
+from agent.model import HostId, Lease, MeshConfig, Route
 from agent.model.family import Network
+from agent.reconcile.objects import Result
+from agent.reconcile.plan import Plan
+from agent.reconcile.tracker import compare
 from tests.netns.netlab import Host
 
+KIND = route_kind(140)
 CIDR = IPv4Network("10.64.0.0/10")
 OWN = Lease(
     subnet=IPv4Network("10.64.0.0/24"),
@@ -64,15 +68,16 @@ def world_of(
     )
 
 
-def one_pass(world: World, table: RouteTable) -> tuple[tuple[OperationResult, ...], RoutePlan]:
+def one_pass(world: World, table: RouteTable) -> tuple[tuple[Result[Route], ...], Plan[Route]]:
     """What the daemon does: list, plan, apply."""
     desired = desired_routes(world)
-    listing = table.list_routes((CIDR,))
-    plan = plan_routes(desired.routes, listing.ours, listing.foreign, may_delete=desired.certain)
-    return table.apply(plan), plan
+    table.limit_foreign((CIDR,))
+    tracker = compare(KIND, desired.routes, table.list_all())
+    plan = tracker.plan(may_delete=desired.certain)
+    return table.apply(plan.operations), plan
 
 
-def repair(host: Host, world: World) -> tuple[tuple[OperationResult, ...], RoutePlan]:
+def repair(host: Host, world: World) -> tuple[tuple[Result[Route], ...], Plan[Route]]:
     """One pass in ``host``'s namespace with a table of its own, as after a restart."""
     table = RouteTable()
     try:

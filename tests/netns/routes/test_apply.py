@@ -18,11 +18,13 @@ from agent.daemon.state import StateFile
 from agent.errors import KernelError
 from agent.kernel.routes import RouteTable
 from agent.mesh.desired import desired_routes
-from agent.mesh.plan import Operation, OperationKind, Reason, RoutePlan, plan_routes
 from agent.mesh.world import World
 from agent.model import Route
+from agent.reconcile.objects import Operation, OperationKind, Reason
+from agent.reconcile.plan import Plan
+from agent.reconcile.tracker import compare
 from tests.netns.netlab import Host, Lan, Pinger, drop_net_admin
-from tests.netns.routes.scene import CIDR, lease, one_pass, repair, scene, shown, world_of
+from tests.netns.routes.scene import CIDR, KIND, lease, one_pass, repair, scene, shown, world_of
 
 pytestmark = pytest.mark.netns
 
@@ -48,7 +50,7 @@ def test_promise_6_first_pass_programs_all_and_second_finds_nothing(one: Host) -
         "10.64.1.0/24 via 192.0.2.11 dev eth0",
         "10.64.2.0/24 via 192.0.2.12 dev eth0",
     }
-    assert repair(one, world)[1] == RoutePlan()
+    assert repair(one, world)[1] == Plan()
 
 
 def test_promise_6_deleted_route_comes_back(one: Host) -> None:
@@ -87,7 +89,7 @@ def test_promise_6_modified_route_is_set_right(one: Host, how: str) -> None:
 
     assert [each.reason for each in plan.operations] == [Reason.MODIFIED]
     assert "10.64.1.0/24 via 192.0.2.11 dev eth0" in shown(one)
-    assert repair(one, world)[1] == RoutePlan()
+    assert repair(one, world)[1] == Plan()
 
 
 @pytest.mark.parametrize("kind", ["blackhole", "prohibit", "throw", "unreachable"])
@@ -110,7 +112,7 @@ def test_promise_5_route_replaced_by_another_protocol_is_left_until_it_goes(one:
     _, plan = repair(one, world)
 
     assert plan.operations == ()
-    (condition,) = plan.conditions
+    (condition,) = plan.conditions(KIND)
     assert condition.name == "route-conflict"
     assert "bgp (186)" in condition.cause
     assert "192.0.2.77" in one.ip(f"route show {PEER_A}")
@@ -126,16 +128,16 @@ def test_promise_5_foreign_route_that_appears_between_list_and_apply_is_not_over
 ) -> None:
     world = world_of(one, lease(PEER_A, "192.0.2.11"))
     table = RouteTable()
-    listing = one.call(table.list_routes, (CIDR,))
-    plan = plan_routes(desired_routes(world).routes, listing.ours, listing.foreign, may_delete=True)
+    tracker = compare(KIND, desired_routes(world).routes, one.call(table.list_all))
+    plan = tracker.plan(may_delete=True)
     one.ip(f"route add {PEER_A} via 192.0.2.77 proto static")
 
-    results = one.call(table.apply, plan)
+    results = one.call(table.apply, plan.operations)
 
     failed = [result for result in results if not result.ok]
     assert len(failed) == 1
     assert "192.0.2.77" in one.ip(f"route show {PEER_A}")
-    assert repair(one, world)[1].conditions[0].name == "route-conflict"
+    assert repair(one, world)[1].conditions(KIND)[0].name == "route-conflict"
 
 
 def test_promise_5_deletion_spares_a_foreign_route_under_the_same_key(one: Host) -> None:
@@ -246,7 +248,7 @@ def test_a_table_that_nobody_has_written_to_yet_is_an_empty_one(one: Host) -> No
         "10.64.1.0/24 via 192.0.2.11 dev eth0 proto 140",
     }
     assert shown(one) == set()
-    assert one.call(one_pass, world, table)[1] == RoutePlan()
+    assert one.call(one_pass, world, table)[1] == Plan()
     table.close()
 
 
@@ -280,13 +282,11 @@ def test_one_failing_operation_does_not_stop_the_rest(one: Host) -> None:
     good = Route(
         destination=IPv4Network("10.64.4.0/24"), gateway=IPv4Address("192.0.2.14"), protocol=140
     )
-    plan = RoutePlan(
-        operations=tuple(
-            Operation(OperationKind.REPLACE, route, Reason.MISSING) for route in (bad, good, bad)
-        )
-    )
+    operations = [
+        Operation(OperationKind.REPLACE, route, Reason.MISSING) for route in (bad, good, bad)
+    ]
 
-    results = one.call(RouteTable().apply, plan)
+    results = one.call(RouteTable().apply, operations)
 
     assert [result.ok for result in results] == [False, True, False]
     assert "10.64.3.0/24" in results[0].problem
@@ -304,7 +304,7 @@ def test_apply_reports_each_failure_among_thousands(one: Host) -> None:
         )
         operations.append(Operation(OperationKind.REPLACE, route, Reason.MISSING))
 
-    results = one.call(RouteTable().apply, RoutePlan(operations=tuple(operations)))
+    results = one.call(RouteTable().apply, operations)
 
     assert [result.ok for result in results] == [number % 7 != 0 for number in range(3000)]
 
@@ -334,12 +334,12 @@ def test_promise_4_listing_error_is_raised(one: Host, monkeypatch: pytest.Monkey
         def __getattr__(self, name: str) -> object:
             return nothing if name == "recv" else lambda *_: None
 
-    one.call(table.list_routes)
+    one.call(table.list_all)
     assert table._socket is not None
     monkeypatch.setattr(table._socket, "_socket", Deaf())
     with pytest.raises(KernelError):
-        one.call(table.list_routes)
-    assert one.call(table.list_routes).ours
+        one.call(table.list_all)
+    assert one.call(table.list_all).own
 
 
 def test_promise_5_full_table_of_foreign_routes_is_left_alone(one: Host) -> None:
@@ -432,8 +432,8 @@ def kill_and_converge(one: Host, rounds: int, seed: int) -> None:
         world: World = world_of(one, *wanted)
         results, _ = repair(one, world)
         assert all(result.ok for result in results), round_number
-        listing = one.call(RouteTable().list_routes, (CIDR,))
-        assert set(listing.ours) == set(desired_routes(world).routes.values()), round_number
+        listing = one.call(RouteTable().list_all)
+        assert set(listing.own) == set(desired_routes(world).routes.values()), round_number
         assert "192.0.2.77" in one.ip("route show 10.64.200.0/24")
     print(f"{cut} of {rounds} kills fell into the middle of a plan")
     assert cut > rounds / 10

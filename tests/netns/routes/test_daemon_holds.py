@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon import compose, parts, routing
+from agent.daemon import compose, parts
 from agent.daemon.events import ViewSeen
 from agent.daemon.inbox import Inbox
 from agent.daemon.state import StateFile
 from agent.errors import CannotTell
 from agent.kernel.facts import read_host_facts
 from agent.model import HostFacts, View
+from agent.reconcile import reconciler
 from agent.settings import load_settings
 from tests.netns.netlab import Host, Lan, Pinger, eventually
 from tests.netns.routes.member import (
@@ -113,14 +114,14 @@ def test_promise_10_a_container_or_a_network_of_dockers_costs_no_list_of_the_rou
         return read_host_facts(protocol, known)
 
     monkeypatch.setattr(compose, "read_host_facts", look)
-    table = member.agent._kernel.routing._table
-    list_routes = table.list_routes
+    table = member.agent._kernel.objects._table
+    list_all = table.list_all
 
-    def note(*args: object, **how: object) -> object:
+    def note() -> object:
         lists.append(time.monotonic())
-        return list_routes(*args, **how)  # type: ignore[arg-type]  # passed on
+        return list_all()
 
-    monkeypatch.setattr(table, "list_routes", note)
+    monkeypatch.setattr(table, "list_all", note)
     for number in range(5):
         member.host.ip(f"link add veth{number} type veth peer name eth9{number}")
         member.host.ip(f"link set veth{number} up")
@@ -318,7 +319,7 @@ def test_promise_10_one_pass_writes_for_a_limited_time_and_the_next_goes_on(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where each of 65,000 peers has a next hop of its own the kernel takes minutes for all."""
-    monkeypatch.setattr(routing, "PASS_S", 0.0)
+    monkeypatch.setattr(reconciler, "PASS_S", 0.0)
     fed: set[int | None] = set()
     loop = member.agent._loop
     monkeypatch.setattr(loop._notifier, "alive", lambda: fed.add(loop.snapshot.report.installed))

@@ -5,59 +5,60 @@ from __future__ import annotations
 import queue
 import random
 import time
-from ipaddress import IPv4Address
+from itertools import count
 
 import pytest
 
+from agent.daemon.kernelobjects import KernelObjects
 from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.routes import RouteTable
-from agent.mesh.delta import RouteDelta
 from agent.mesh.desired import desired_routes
 from agent.mesh.world import World
-from agent.model import Lease
+from agent.model import Lease, Route
+from agent.reconcile.objects import Listing
+from agent.reconcile.reconciler import Report
 from tests.netns.netlab import Host, eventually
 from tests.netns.routes.scene import CIDR, lease, scene, world_of
 
 pytestmark = pytest.mark.netns
 
 
+class CountedTable(RouteTable):
+    """Counts its lists."""
+
+    lists = 0
+
+    def list_all(self) -> Listing[Route]:
+        self.lists += 1
+        return super().list_all()
+
+
 class ShortPath:
-    """What the daemon's route part does, without its pauses."""
+    """The daemon's objects, without its pauses."""
 
     def __init__(self, host: Host, world: World) -> None:
         self._host = host
         self.world = world
         self.events: queue.SimpleQueue[KernelEvent] = queue.SimpleQueue()
-        self.table = RouteTable()
-        self.delta = RouteDelta()
-        self.lists = 0
+        self.table = CountedTable()
+        clock = count(0.0, 1000.0)  # each pause is over at the next look
+        self.objects = KernelObjects(self.table, 140, lambda: next(clock))
         self.monitor = Monitor(self.events.put, own_ports=lambda: self.table.port_ids)
         self.monitor.watch_range((CIDR,), 140)
         host.call(self.monitor.start)
-        self.delta.world_changed(world)
-        self.must_list = True
 
-    def turn(self) -> None:
+    def turn(self) -> Report[Route]:
         while not self.events.empty():
-            event = self.events.get()
-            for change in event.routes:
-                self.delta.observed(change)
-            self.must_list = self.must_list or event.may_have_taken(
-                self.delta.links, by_address=self.delta.have_sources
-            )
-        if self.must_list or self.delta.needs_list:
-            self.lists += 1
-            self.delta.actual_listed(*self._host.call(self.table.list_routes, (CIDR,)))
-            self.must_list = False
-        plan = self.delta.plan(may_delete=True)
-        if plan.operations:
-            self.delta.applied(self._host.call(self.table.apply, plan))
+            self.objects.observe(self.events.get())
+        return self._host.call(
+            lambda: self.objects.run(self.world, may_delete=True, may_sweep=True)
+        )
 
     def is_right(self) -> bool:
-        """Turn once; true when a fresh list holds exactly what a full pass wants."""
+        """Turn once; true when a fresh list holds exactly what a full comparison wants."""
         self.turn()
-        ours = self._host.call(RouteTable().list_ours)
-        return set(ours) == set(desired_routes(self.world).routes.values())
+        own = self._host.call(RouteTable().list_ours)
+        return set(own) == set(desired_routes(self.world).routes.values())
 
     def stop(self) -> None:
         self.monitor.stop()
@@ -105,11 +106,8 @@ def test_promise_6_random_disturbances_end_where_a_full_pass_would(host: Host, s
         else:
             peers.pop(number, None)
         path.world = world_of(host, *peers.values())
-        if choose.random() < 0.5:
-            path.delta.world_changed(path.world)
         if choose.random() < 0.7:
             path.turn()
-    path.delta.world_changed(path.world)
     eventually(path.is_right, 5)
     path.stop()
 
@@ -118,13 +116,13 @@ def test_a_single_drift_needs_no_list(host: Host) -> None:
     scene(host)
     path = ShortPath(host, world_of(host, lease("10.64.1.0/24", "192.0.2.11")))
     assert path.is_right()
-    lists = path.lists
+    lists = path.table.lists
     for _ in range(5):
         host.ip("route del 10.64.1.0/24")
         eventually(path.is_right, 1)
         host.ip("route replace 10.64.1.0/24 via 192.0.2.99 proto 140")
         eventually(path.is_right, 1)
-    assert path.lists == lists
+    assert path.table.lists == lists
     path.stop()
 
 
@@ -134,9 +132,11 @@ def test_promise_5_a_conflict_is_known_from_its_event_alone(host: Host) -> None:
     assert path.is_right()
     host.ip("route replace 10.64.1.0/24 via 192.0.2.77 proto 186")
     time.sleep(0.1)
-    path.turn()
-    (conflict,) = path.delta.plan(may_delete=True).conflicts
-    assert conflict.foreign.gateway == IPv4Address("192.0.2.77")
+    lists = path.table.lists
+    (conflict,) = path.turn().conditions
+    assert conflict.name == "route-conflict"
+    assert "192.0.2.77" in conflict.cause
+    assert path.table.lists == lists
     host.ip("route del 10.64.1.0/24")
     eventually(path.is_right, 1)
     path.stop()

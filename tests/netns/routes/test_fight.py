@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.daemon.routing import Routing
+from agent.daemon.kernelobjects import KernelObjects
 from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.routes import RouteTable
 from agent.mesh.world import World
@@ -34,15 +34,15 @@ class Daemon:
         self._world = world
         self._events: queue.SimpleQueue[KernelEvent | None] = queue.SimpleQueue()
         self.conditions: tuple[Condition, ...] = ()
-        self.routing = Routing(RouteTable(), 140, time.monotonic)
-        self.monitor = Monitor(self._events.put, own_ports=lambda: self.routing.port_ids)
+        self.objects = KernelObjects(RouteTable(), 140, time.monotonic)
+        self.monitor = Monitor(self._events.put, own_ports=lambda: self.objects.port_ids)
         self.monitor.watch_range((CIDR,), 140)
         host.call(self.monitor.start)
         self._thread = host.thread(self._run)
 
     def _run(self) -> None:
         while True:
-            report = self.routing.run(self._world, may_delete=True, may_sweep=True)
+            report = self.objects.run(self._world, may_delete=True, may_sweep=True)
             self.conditions = report.conditions
             try:
                 event = self._events.get(timeout=report.again_in_s)
@@ -50,7 +50,7 @@ class Daemon:
                 continue
             if event is None:
                 return
-            self.routing.observe(event)
+            self.objects.observe(event)
 
     def stop(self) -> None:
         self._events.put(None)
@@ -71,9 +71,9 @@ class Witness:
         now_s = time.monotonic()
         with self._lock:
             self._written += [
-                (change.route.protocol, now_s)
+                (change.object.protocol, now_s)
                 for change in event.routes
-                if not change.gone and str(change.route.destination) == PEER
+                if not change.gone and str(change.object.destination) == PEER
             ]
 
     def by(self, protocol: int) -> list[float]:

@@ -9,8 +9,8 @@ import pytest
 
 from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.routes import RouteTable
-from agent.mesh.plan import Operation, OperationKind, Reason, RoutePlan
 from agent.model import Route
+from agent.reconcile.objects import Operation, OperationKind, Reason
 from tests.netns.netlab import Host, eventually
 from tests.netns.routes.scene import scene, shown
 
@@ -33,9 +33,7 @@ def one(host: Host) -> Host:
 
 def written(host: Host, table: RouteTable, *routes: Route) -> list[str]:
     """Write the routes and return the problems, "" for each that went well."""
-    plan = RoutePlan(
-        operations=tuple(Operation(OperationKind.REPLACE, each, Reason.MISSING) for each in routes)
-    )
+    plan = [Operation(OperationKind.REPLACE, each, Reason.MISSING) for each in routes]
     return [each.problem for each in host.call(table.apply, plan)]
 
 
@@ -46,7 +44,7 @@ def test_a_route_by_a_link_that_is_not_there_fails_alone(one: Host) -> None:
     assert problems[0] == problems[2]
     assert problems[0].endswith("this host has no link eth7")
     assert shown(one) == {"10.64.1.0/24 via 192.0.2.11 dev eth0"}
-    extra = RoutePlan(operations=(Operation(OperationKind.DELETE, AWAY, Reason.EXTRA),))
+    extra = [Operation(OperationKind.DELETE, AWAY, Reason.EXTRA)]
     assert one.call(table.apply, extra)[0].ok, "what names a link that is gone is gone"
     table.close()
 
@@ -73,8 +71,8 @@ def test_a_list_after_a_rename_has_the_new_name_though_the_kernels_bytes_are_the
     assert [each.link for each in one.call(table.list_ours)] == ["eth0"]
     assert one.call(table.list_ours) is one.call(table.list_ours)
     one.ip("link set eth0 name lan0")  # renaming a link that is up needs Linux 6.2
-    listing = one.call(table.list_routes)
-    assert [each.link for each in listing.ours] == ["lan0"]
+    listing = one.call(table.list_all)
+    assert [each.link for each in listing.own] == ["lan0"]
     assert "eth0" not in {each.link for each in listing.foreign}
     assert "lan0" in {each.link for each in listing.foreign}
     table.close()
@@ -93,6 +91,6 @@ def test_events_name_links_of_before_and_after(one: Host) -> None:
         eventually(lambda: any("later0" in each.addresses for each in events))
         assert any({"late0", "later0"} <= each.links for each in events)
         one.ip("route add 10.64.3.0/24 dev eth0 proto 140")  # a link older than the monitor
-        eventually(lambda: "eth0" in {c.route.link for e in events for c in e.routes})
+        eventually(lambda: "eth0" in {c.object.link for e in events for c in e.routes})
     finally:
         monitor.stop()

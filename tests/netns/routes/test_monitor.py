@@ -225,7 +225,7 @@ def test_promise_6_overrun_by_fifty_thousand_events_ends_in_a_resync(one: Host) 
     one.ip(f"route add {PEER_A} via 192.0.2.77")
     eventually(
         lambda: any(
-            change.route.destination == IPv4Network(PEER_A)
+            change.object.destination == IPv4Network(PEER_A)
             for event in events
             for change in event.routes
         ),

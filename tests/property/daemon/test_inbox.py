@@ -19,8 +19,9 @@ from agent.daemon.events import (
 )
 from agent.daemon.inbox import Inbox
 from agent.errors import EtcdUnavailable
-from agent.kernel.monitor import KernelEvent, RouteChange
+from agent.kernel.monitor import KernelEvent
 from agent.model import Route, RouteKind, View
+from agent.reconcile.objects import Change
 
 pytestmark = pytest.mark.property
 
@@ -29,10 +30,10 @@ COMMANDS = 2
 KINDS = 4 + len(SOURCES)
 
 
-def change(number: int) -> RouteChange:
+def change(number: int) -> Change[Route]:
     destination = IPv4Network((f"10.{number}.0.0", 16))
     route = Route(destination=destination, kind=RouteKind.UNREACHABLE, protocol=140)
-    return RouteChange(route=route, gone=False, replaced=False)
+    return Change(object=route, gone=False, replaced=False)
 
 
 events = st.one_of(

@@ -29,7 +29,7 @@ Desired = dict[ThingKey, Thing]
 
 
 def planned(desired: Desired, kernel: Kernel, *, may_delete: bool = True) -> Plan[Thing]:
-    return compare(KIND, desired, kernel.list(), may_delete=may_delete)
+    return compare(KIND, desired, kernel.list_all()).plan(may_delete=may_delete)
 
 
 @given(desired_sets, kernels)

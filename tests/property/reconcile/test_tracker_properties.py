@@ -108,7 +108,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def lists(self) -> None:
-        self.tracker.listed(self.kernel.list())
+        self.tracker.listed(self.kernel.list_all())
 
     @rule(may_delete=st.booleans(), cut=st.integers(0, 8), refusing=st.none() | st.integers(0, 8))
     def repairs(self, *, may_delete: bool, cut: int, refusing: int | None) -> None:
@@ -146,7 +146,7 @@ class Machine(RuleBasedStateMachine):
     def plan_is_what_a_full_comparison_plans(self) -> None:
         if self.tracker.needs_list:
             return
-        listing = self.kernel.list()
+        listing = self.kernel.list_all()
         missing = [each for each in self.wanted.values() if each not in listing.own]
         assert self.tracker.missing_count == len(missing)
         keys = {each.key for each in listing.own} | self.wanted.keys()
@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
         assert self.tracker.differing_count == len(differing)
         for may_delete in (True, False):
             found = self.tracker.plan(may_delete=may_delete)
-            full = compare(KIND, self.wanted, listing, may_delete=may_delete)
+            full = compare(KIND, self.wanted, listing).plan(may_delete=may_delete)
             assert content(found) == content(full)
             places_taken = taken(self.kernel)
             for each in found.operations:

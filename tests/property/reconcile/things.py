@@ -82,7 +82,7 @@ class Kernel:
     def under(self, key: Hashable) -> list[int]:
         return [n for n, each in enumerate(self.things) if each.key == key]
 
-    def list(self) -> Listing[Thing]:
+    def list_all(self) -> Listing[Thing]:
         return Listing(
             tuple(each for each in self.things if each.writer == OWN),
             tuple(each for each in self.things if each.writer != OWN),

@@ -16,12 +16,16 @@ NAME = re.compile(r"[a-z]+(-[a-z0-9]+)+")
 
 
 def names_in_code() -> Iterator[str]:
-    """Literals in ``name=`` of Condition(…), also those chosen from tables beside it."""
+    """Literals in ``name=`` of Condition(…), also from tables beside it; and those of kinds."""
     for path in (ROOT / "agent").rglob("*.py"):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Background":
                 yield from _literals(node.args[0], tree)
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Kind":
+                kinds = (each.value for each in node.keywords if each.arg == "name")
+                for kind in (name for value in kinds for name in _literals(value, tree)):
+                    yield from (f"{kind}-{what}" for what in ("conflict", "fight", "refused"))
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Condition":
                 for keyword in node.keywords:
                     if keyword.arg == "name":

@@ -25,8 +25,9 @@ from agent.daemon.events import (
 from agent.daemon.inbox import Inbox
 from agent.docker.report import ConfiguratorReport
 from agent.errors import CannotTell, EtcdUnavailable
-from agent.kernel.monitor import KernelEvent, RouteChange
+from agent.kernel.monitor import KernelEvent
 from agent.model import Condition, DockerFacts, DockerState, Route, RouteKind, View
+from agent.reconcile.objects import Change
 from tests.unit.small_mesh import CONFIG
 
 pytestmark = pytest.mark.unit
@@ -46,7 +47,7 @@ def command() -> Command[dict[str, int]]:
 
 def routes_gone(count: int) -> KernelChanged:
     route = Route(destination=IPv4Network("10.65.0.0/16"), kind=RouteKind.UNREACHABLE, protocol=140)
-    change = RouteChange(route=route, gone=True, replaced=False)
+    change = Change(object=route, gone=True, replaced=False)
     return KernelChanged(KernelEvent(routes=(change,) * count))
 
 

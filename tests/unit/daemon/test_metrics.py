@@ -23,12 +23,12 @@ from agent.daemon.connection import Routes, Text
 from agent.daemon.control import MetricsServer
 from agent.daemon.known import Known
 from agent.daemon.metrics import Reading, render
-from agent.daemon.routing import RoutesReport
 from agent.daemon.snapshot import Snapshot
 from agent.daemon.status import is_ready
 from agent.daemon.tally import Tally
 from agent.errors import StateError
 from agent.model import Condition, DockerState, Heartbeat, HostId, Lease, Severity, View
+from agent.reconcile.reconciler import Report
 
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))
@@ -80,7 +80,7 @@ def reading() -> Reading:
     return Reading(
         snapshot=Snapshot(
             known=known,
-            report=RoutesReport(desired=3, installed=2, drift=1),
+            report=Report(desired=3, installed=2, differing=1),
             contact_problem="",
             passed=True,
         ),
@@ -126,7 +126,7 @@ def test_every_value_is_what_the_agent_knows() -> None:
 
 def test_promise_9_routes_that_could_not_be_listed_have_no_number() -> None:
     read = reading()
-    seen = replace(read.snapshot, report=RoutesReport(desired=3, failed=1), passed=False)
+    seen = replace(read.snapshot, report=Report(desired=3, failed=1), passed=False)
     text = render(replace(read, snapshot=seen))[0].decode()
     assert 'hostmesh_routes{state="desired"} 3.0' in text
     assert 'state="installed"' not in text

@@ -24,11 +24,11 @@ class Table(Kernel):
         super().__init__(found)
         self.name, self.log, self.broken = name, log, False
 
-    def list(self) -> Listing[Thing]:
+    def list_all(self) -> Listing[Thing]:
         self.log.append(f"{self.name} list")
         if self.broken:
             raise KernelError("the list was interrupted")
-        return super().list()
+        return super().list_all()
 
     def apply(
         self, operations: Sequence[Operation[Thing]], *, for_s: float | None = None

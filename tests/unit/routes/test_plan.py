@@ -7,8 +7,11 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.mesh.plan import OperationKind, Reason, RoutePlan, plan_routes
+from agent.mesh.kinds import route_kind
 from agent.model import CONDITIONS_SHOWN, Route
+from agent.reconcile.objects import Listing, OperationKind, Reason
+from agent.reconcile.plan import Plan
+from agent.reconcile.tracker import compare
 
 pytestmark = pytest.mark.unit
 
@@ -22,19 +25,23 @@ B = replace(A, destination=IPv4Network("10.66.0.0/16"))
 FOREIGN = replace(A, gateway=IPv4Address("192.0.2.77"), protocol=186)
 
 
+KIND = route_kind(140)
+
+
 def planned(
     desired: list[Route], ours: list[Route], foreign: list[Route], *, may_delete: bool = True
-) -> RoutePlan:
+) -> Plan[Route]:
     wanted = {route.key: route for route in desired}
-    return plan_routes(wanted, ours, foreign, may_delete=may_delete)
+    listing = Listing(tuple(ours), tuple(foreign))
+    return compare(KIND, wanted, listing).plan(may_delete=may_delete)
 
 
-def words(plan: RoutePlan) -> list[tuple[str, str, str]]:
-    return [(o.kind, str(o.route.destination), o.reason) for o in plan.operations]
+def words(plan: Plan[Route]) -> list[tuple[str, str, str]]:
+    return [(o.kind, str(o.object.destination), o.reason) for o in plan.operations]
 
 
 def test_nothing_to_do_when_nothing_differs() -> None:
-    assert planned([A, B], [B, A], []) == RoutePlan()
+    assert planned([A, B], [B, A], []) == Plan()
 
 
 def test_missing_modified_extra() -> None:
@@ -57,7 +64,7 @@ def test_promise_6_replace_before_delete_and_the_specific_before_the_general() -
         OperationKind.DELETE,
         OperationKind.DELETE,
     ]
-    assert str(plan.operations[1].route.destination) == "10.9.1.0/24"
+    assert str(plan.operations[1].object.destination) == "10.9.1.0/24"
 
 
 def test_promise_4_extra_routes_are_held_until_deletion_is_allowed() -> None:
@@ -69,7 +76,7 @@ def test_promise_4_extra_routes_are_held_until_deletion_is_allowed() -> None:
 def test_promise_5_foreign_route_is_reported_not_stolen() -> None:
     plan = planned([A], [], [FOREIGN])
     assert plan.operations == ()
-    (condition,) = plan.conditions
+    (condition,) = plan.conditions(KIND)
     assert condition.name == "route-conflict"
     assert "bgp (186)" in condition.cause
 
@@ -90,7 +97,7 @@ def test_promise_5_ours_gives_way_to_a_foreign_route_of_any_metric(
     foreign = replace(FOREIGN, metric=metric)
     plan = planned([A], [ours], [foreign], may_delete=may_delete)
     assert words(plan) == [("delete", "10.65.0.0/16", "conflict")]
-    assert plan.operations[0].route == ours
+    assert plan.operations[0].object == ours
     assert plan.operations[0].actual == foreign
     assert len(plan.conflicts) == 1
 
@@ -114,7 +121,7 @@ def test_promise_5_a_held_route_gives_way_too() -> None:
 def test_a_foreign_route_that_neither_shadows_nor_is_shadowed_is_no_conflict(
     beside: Route,
 ) -> None:
-    assert planned([A], [A], [beside]) == RoutePlan()
+    assert planned([A], [A], [beside]) == Plan()
     assert words(planned([A], [], [beside])) == [("replace", "10.65.0.0/16", "missing")]
 
 
@@ -128,7 +135,7 @@ def test_of_two_under_one_key_the_wrong_one_goes() -> None:
     bent = replace(A, gateway=IPv4Address("192.0.2.99"))
     plan = planned([A], [bent, A], [])
     assert words(plan) == [("delete", "10.65.0.0/16", "extra")]
-    assert plan.operations[0].route == bent
+    assert plan.operations[0].object == bent
 
 
 def test_extra_of_our_own_in_another_table_goes() -> None:
@@ -141,13 +148,13 @@ def test_promise_10_a_table_full_of_rivals_is_told_in_few_words() -> None:
     wanted = [replace(A, destination=IPv4Network(f"10.65.{n}.0/24")) for n in range(200)]
     plan = planned(wanted, [], [replace(each, protocol=186, metric=7) for each in wanted])
     assert len(plan.conflicts) == 200
-    assert len(plan.conditions) == CONDITIONS_SHOWN + 1
-    assert plan.conditions[-1].subject == "others"
-    assert plan.conditions[-1].cause.startswith("180 more")
-    assert {each.name for each in plan.conditions} == {"route-conflict"}
+    assert len(plan.conditions(KIND)) == CONDITIONS_SHOWN + 1
+    assert plan.conditions(KIND)[-1].subject == "others"
+    assert plan.conditions(KIND)[-1].cause.startswith("180 more")
+    assert {each.name for each in plan.conditions(KIND)} == {"route-conflict"}
 
 
 def test_promise_5_the_hint_removes_the_rival_and_not_what_stands_beside_it() -> None:
     rival = replace(FOREIGN, metric=7, table=100)
-    (condition,) = planned([replace(A, table=100)], [], [rival]).conditions
+    (condition,) = planned([replace(A, table=100)], [], [rival]).conditions(KIND)
     assert "ip route del 10.65.0.0/16 proto 186 metric 7 table 100" in condition.hint

@@ -1,0 +1,49 @@
+"""The kinds of kernel objects as the reconciler knows them: marks, rivals, words. Pure."""
+
+from __future__ import annotations
+
+from agent.mesh.world import MAIN_TABLE, protocol_name
+from agent.model import Route, RouteKey, family_of
+from agent.reconcile.kind import ANY_LINK, Kind
+
+__all__ = ["route_kind"]
+
+
+def route_kind(protocol: int) -> Kind[Route]:
+    """Return the kind of routes whose mark is an rtm_protocol.
+
+    A route of another program to the same destination is in the way at any metric: at a lower
+    one it would be shadowed, at a higher one it would shadow. One of another TOS is not: it
+    takes its own packets only.
+    """
+    return Kind(
+        name="route",
+        is_own=lambda route: route.protocol == protocol,
+        contests=_contested,
+        links=_links,
+        subject=lambda route: str(route.destination),
+        writer=lambda route: protocol_name(route.protocol),
+        removal=_removal,
+        watch="ip monitor route",
+        order=lambda route: -route.destination.prefixlen,
+    )
+
+
+def _contested(route: Route) -> RouteKey:
+    metric = family_of(route.destination).default_metric
+    return RouteKey(route.table, route.destination, route.tos, metric)
+
+
+def _links(route: Route) -> tuple[str, ...]:
+    link = () if route.link is None else (route.link,)
+    return link if route.prefsrc is None else (*link, ANY_LINK)
+
+
+def _removal(route: Route) -> str:
+    """Return the command that removes this route and none beside it."""
+    words = [f"ip route del {route.destination} proto {route.protocol}"]
+    if route.metric:
+        words.append(f"metric {route.metric}")
+    if route.table != MAIN_TABLE:
+        words.append(f"table {route.table}")
+    return " ".join(words)
