@@ -11,6 +11,7 @@ own objects come before every peer's, and the key goes when the last that wants 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -227,8 +228,11 @@ class DesiredObjects:
                 del keys[key]
                 changes[kind][key] = None
             return
-        owners = {*before, owner} if owns else {*before} - {owner}
-        keys[key] = tuple(sorted(owners, key=_precedence))
+        place = bisect_left(before, _precedence(owner), key=_precedence)
+        held = before[place : place + 1] == (owner,)
+        keys[key] = (*before[:place], *(only if owns else ()), *before[place + held :])
+        if each.key == each:
+            return  # nothing but its key: whoever wants it wants the same
         changes[kind][key] = used = self._wanted_by(keys[key][0], kind, key)
         self._settle_clash(kind, key, used)
 
