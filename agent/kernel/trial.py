@@ -11,7 +11,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from agent.errors import HostmeshError, KernelError
@@ -25,8 +25,8 @@ __all__ = ["trial"]
 
 _CLONE_NEWNET: Final = 0x40000000  # sched.h
 _TIMEOUT_S: Final = 30.0
-_CIDR: Final = IPv4Network("10.64.0.0/10")
-_LEASE: Final = IPv4Network("10.64.0.0/16")
+_CIDR: Final = ip_network("10.64.0.0/10")
+_LEASE: Final = ip_network("10.64.0.0/16")
 
 
 def trial(protocol: int, table: int, variant: str) -> dict[str, HostmeshError | None]:
@@ -103,7 +103,7 @@ def _routes(protocol: int, table: int) -> None:
 def _firewall(variant: str) -> None:
     report = open_firewall(variant).apply(
         FirewallWants(
-            cidr=_CIDR, lease=_LEASE, uplink="lo", peers=frozenset({IPv4Address("192.0.2.1")})
+            cidr=_CIDR, lease=_LEASE, uplink="lo", peers=frozenset({ip_address("192.0.2.1")})
         )
     )
     errors = [each.cause for each in report.conditions if each.severity is Severity.ERROR]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +17,7 @@ from agent.kernel.codec import (
 from agent.kernel.linknames import LinkNames, dump_link_names
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 from agent.model import Route
-from agent.model.family import Address
+from agent.model.family import Address, family_of
 
 __all__ = ["Decision", "Neighbour", "decide", "neighbour_on"]
 
@@ -106,7 +105,7 @@ def neighbour_on(address: Address, link_index: int | None = None) -> Neighbour |
         KernelError: The table could not be had.
     """
     with NetlinkSocket() as connection:
-        body = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0)
+        body = _NDMSG.pack(family_of(address).af, 0, 0, 0, 0, 0, 0)
         for payload in connection.dump(_RTM_GETNEIGH, body, "listing neighbours"):
             found = decode_neighbour(payload)
             if found is None or found.address != address:

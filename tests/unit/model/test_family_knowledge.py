@@ -48,8 +48,6 @@ NOT_YET: Final = {
     "kernel/firewall/parse.py",
     "kernel/ipset.py",
     "kernel/ipsetlist.py",
-    "kernel/trial.py",
-    "kernel/way.py",
 }
 """Files that are to be converted."""
 
