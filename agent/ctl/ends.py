@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import AddressValueError
 from typing import Any
 
 from agent.ctl.context import Context
@@ -92,7 +91,7 @@ class Place:
         """
         try:
             return self._of_address(read_address(word))
-        except AddressValueError:
+        except ValueError:
             pass
         container = self._container(word)
         chosen = self._attachment(container, toward)

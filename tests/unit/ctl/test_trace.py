@@ -132,6 +132,7 @@ def test_an_address_of_the_host_and_one_of_nobody_here() -> None:
         ("zzzzzz", "named by its address"),
         ("on-host", "no address on a bridge network"),
         ("10.64.0.2/16", "named by its address"),
+        ("fd00::1", "named by its address"),
         (HOSTILE, "no container"),
     ],
 )
