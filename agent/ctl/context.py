@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -129,6 +129,14 @@ class Context:
     def say_json(self, document: Mapping[str, Any]) -> None:
         """Print the answer as JSON."""
         self.say(json_text(document))
+
+    def show(self, document: Mapping[str, Any], lines: Callable[[], Iterable[str]]) -> None:
+        """Print a document: as JSON, or in ``lines``, which are clean already."""
+        if self.form == "json":
+            self.say_json(document)
+            return
+        for line in lines():
+            self.say(line)
 
     def remark(self, line: str) -> None:
         """Say something beside the answer, on stderr."""

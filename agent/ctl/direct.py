@@ -5,19 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from agent.ctl.client import NO_ANSWER
 from agent.errors import HostmeshError
 from agent.model.family import Network
 
 if TYPE_CHECKING:
+    from agent.ctl.context import Context
     from agent.daemon.offline import Seen
     from agent.leases.operator import Operator
     from agent.leases.registry import Registry
     from agent.model import HostId, View
     from agent.settings import Settings
 
-__all__ = ["log_to_stderr", "operator", "own_host_id", "registry", "time_left"]
+__all__ = [
+    "ask",
+    "log_to_stderr",
+    "operator",
+    "own_host_id",
+    "registry",
+    "time_left",
+    "view",
+    "without_agent",
+]
 
 
 @contextmanager
@@ -59,6 +70,32 @@ def view(settings: Settings) -> Seen:
     from agent.daemon.offline import view_offline  # noqa: PLC0415 - pulls in every room
 
     return view_offline(settings)
+
+
+def ask(context: Context, target: str, instead: str) -> dict[str, Any]:
+    """Return the agent's document; with a remark the same of this host when no agent answers.
+
+    Args:
+        target: Such as "/v1/status".
+        instead: Where it is from then.
+    """
+    try:
+        return context.client.get(target)
+    except NO_ANSWER as error:
+        context.remark(f"{error.message}; {instead}")
+        return without_agent(context, target)
+
+
+def without_agent(context: Context, target: str) -> dict[str, Any]:
+    """Make a document of the control socket without the agent.
+
+    Raises:
+        HostmeshError: It cannot be had.
+    """
+    log_to_stderr()
+    from agent.daemon.offline import DOCUMENTS  # noqa: PLC0415 - pulls in every package
+
+    return dict(DOCUMENTS[target](context.settings))
 
 
 def time_left(settings: Settings, view: View) -> Mapping[Network, float]:

@@ -7,9 +7,10 @@ socket with ``"source": "host"``; what could not be had is a condition, never an
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from agent.daemon.conditions import Standing
 from agent.daemon.endpoint import uplink_now, with_needed
@@ -40,15 +41,7 @@ from agent.reconcile.reconciler import Report
 from agent.reconcile.tracker import DeltaTracker, compare
 from agent.settings import Settings
 
-__all__ = [
-    "Look",
-    "Seen",
-    "look",
-    "offline_firewall",
-    "offline_routes",
-    "offline_status",
-    "view_offline",
-]
+__all__ = ["DOCUMENTS", "Look", "Seen", "look", "view_offline"]
 
 _NOBODY = HostId("")
 
@@ -286,3 +279,13 @@ def _not_running(settings: Settings) -> Condition:
 
 def _problem(name: str, cause: str, hint: str) -> Condition:
     return Condition(name=name, cause=cause, hint=hint or "the rest of this page does not need it")
+
+
+DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = MappingProxyType(
+    {
+        "/v1/status": offline_status,
+        "/v1/routes": offline_routes,
+        "/v1/firewall": offline_firewall,
+    }
+)
+"""The control socket's documents that can be made without the agent."""

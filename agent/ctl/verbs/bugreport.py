@@ -81,11 +81,8 @@ def run(context: Context) -> int:
         raise StateError(
             f"{path} cannot be written: {error.strerror}", hint="agentctl bugreport FILE"
         ) from error
-    document = {"version": 1, "file": str(path), "bytes": len(raw)}
-    if context.form == "json":
-        context.say_json(document)
-    else:
-        context.say(f"{path}: {len(raw)} bytes. Look through it before you send it on.")
+    said = f"{path}: {len(raw)} bytes. Look through it before you send it on."
+    context.show({"version": 1, "file": str(path), "bytes": len(raw)}, lambda: (said,))
     return 0
 
 
@@ -181,9 +178,9 @@ def _without_agent(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
     def events() -> str:
         return as_text(events_document(read_events(context.settings.agent.state_dir)))
 
-    yield "without-agent/status.json", lambda: as_text(offline.offline_status(context.settings))
-    yield "without-agent/routes.json", lambda: as_text(offline.offline_routes(context.settings))
-    yield "without-agent/firewall.json", lambda: as_text(offline.offline_firewall(context.settings))
+    for target, make in offline.DOCUMENTS.items():
+        name = f"without-agent/{target.removeprefix('/v1/')}.json"
+        yield name, lambda make=make: as_text(make(context.settings))  # type: ignore[misc] # the same
     yield "without-agent/leases.json", leases
     yield "without-agent/events.json", events
 

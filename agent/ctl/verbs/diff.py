@@ -28,11 +28,7 @@ def run(context: Context) -> int:
     except HostmeshError as error:
         raise CannotTell(error.message, hint=error.hint) from error
     state = document.get("state")
-    if context.form == "json":
-        context.say_json(document)
-    else:
-        for line in lines(document, context.width):
-            context.say(line)
+    context.show(document, lambda: lines(document, context.width))
     if state not in _STATUSES:
         reason = sentence(document.get("reason") or "the agent has no complete picture now")
         raise CannotTell(f"whether anything differs is not known: {reason}", hint="agentctl status")

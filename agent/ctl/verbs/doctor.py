@@ -22,11 +22,7 @@ def run(context: Context) -> int:
     from agent.daemon.doctor.run import examine  # noqa: PLC0415 - pulls in every room
 
     document = examine(context.settings, probe=context.args.probe).document()
-    if context.form == "json":
-        context.say_json(document)
-    else:
-        for line in lines(document, context):
-            context.say(line)
+    context.show(document, lambda: lines(document, context))
     return 0 if document["can_join"] else 1
 
 

@@ -19,21 +19,20 @@ def show(context: Context) -> int:
         AgentUnavailable: --dry-run, and no agent runs.
     """
     document = _ask(context)
-    if context.form == "json":
-        context.say_json(document)
-        return 0
-    if context.args.dry_run:
-        rules = document.get("restore")
-        if rules is None:
-            raise CannotTell(
-                "this host holds no subnet, so there are no rules to write",
-                hint="agentctl status says why",
-            )
-    else:
-        rules = document.get("rules") or ["no rule of ours stands"]
-    for rule in rules:
-        context.say(sentence(rule))
+    context.show(document, lambda: map(sentence, _rules(context, document)))
     return 0
+
+
+def _rules(context: Context, document: Document) -> list[str]:
+    if not context.args.dry_run:
+        return document.get("rules") or ["no rule of ours stands"]
+    rules: list[str] | None = document.get("restore")
+    if rules is None:
+        raise CannotTell(
+            "this host holds no subnet, so there are no rules to write",
+            hint="agentctl status says why",
+        )
+    return rules
 
 
 def _ask(context: Context) -> Document:
@@ -45,7 +44,4 @@ def _ask(context: Context) -> Document:
             raise
         context.need_root("read the rules from the kernel, and no agent answers")
         context.remark(f"{error.message}; from the kernel instead")
-        direct.log_to_stderr()
-        from agent.daemon.offline import offline_firewall  # noqa: PLC0415 - pulls in every room
-
-        return dict(offline_firewall(context.settings))
+        return direct.without_agent(context, "/v1/firewall")

@@ -53,27 +53,24 @@ def run(context: Context) -> int:
 
     tested = tested_peers(context, status, status.get("peers", []))
     document = document_of(status, routes, *tested)
-    if context.form == "json":
-        context.say_json(document)
-        return 0
     wide = context.form == "wide"
     encoding = (getattr(context.stdout, "encoding", None) or "ascii").lower().replace("-", "")
     signs = _UNICODE if encoding == "utf8" else _ASCII
     width = None if wide else context.width
-    for line in lines(document, wide=wide, width=width, palette=context.palette, signs=signs):
-        context.say(line)
+    context.show(
+        document,
+        lambda: lines(document, wide=wide, width=width, palette=context.palette, signs=signs),
+    )
     return 0
 
 
-def _ask(context: Context) -> tuple[Document, Document]:
+def _ask(context: Context) -> list[Document]:
+    targets = ("/v1/status", "/v1/routes")
     try:
-        return context.client.get("/v1/status"), context.client.get("/v1/routes")
+        return [context.client.get(target) for target in targets]
     except NO_ANSWER as error:
         context.remark(f"{error.message}; from etcd, the kernel and this host's copy instead")
-        direct.log_to_stderr()
-        from agent.daemon.offline import offline_routes, offline_status  # noqa: PLC0415 - every room
-
-        return dict(offline_status(context.settings)), dict(offline_routes(context.settings))
+        return [direct.without_agent(context, target) for target in targets]
 
 
 def document_of(

@@ -37,11 +37,7 @@ def run(context: Context) -> int:
         "reachable": not failed,
         "steps": steps,
     }
-    if context.form == "json":
-        context.say_json(document)
-    else:
-        for line in lines(document, context.palette.paint, context.width):
-            context.say(line)
+    context.show(document, lambda: lines(document, context.palette.paint, context.width))
     return 1 if failed else 0
 
 

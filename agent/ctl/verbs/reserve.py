@@ -84,11 +84,8 @@ def _list(context: Context) -> int:
             view.reservations.items(), key=lambda item: network_order(item[0])
         )
     ]
-    if context.form == "json":
-        context.say_json({"version": 1, "reservations": found})
-        return 0
-    for line in lines(found, None if context.form == "wide" else context.width):
-        context.say(line)
+    width = None if context.form == "wide" else context.width
+    context.show({"version": 1, "reservations": found}, lambda: lines(found, width))
     return 0
 
 

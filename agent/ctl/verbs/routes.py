@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.ctl import direct
-from agent.ctl.client import NO_ANSWER, Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, render_table
 from agent.ctl.stale import banner
@@ -25,25 +24,11 @@ _WIDE = (Column(title="WRITTEN BY", drop=1), Column(title="ROUTE", shrink_to=12,
 
 def run(context: Context) -> int:
     """Print the routes; without an agent as the kernel has them against etcd or the copy."""
-    document = _ask(context)
-    if context.form == "json":
-        context.say_json(document)
-        return 0
+    document = direct.ask(context, "/v1/routes", "from the kernel and etcd instead")
     wide = context.form == "wide"
-    for line in lines(document, wide=wide, width=None if wide else context.width):
-        context.say(line)
+    width = None if wide else context.width
+    context.show(document, lambda: lines(document, wide=wide, width=width))
     return 0
-
-
-def _ask(context: Context) -> Document:
-    try:
-        return context.client.get("/v1/routes")
-    except NO_ANSWER as error:
-        context.remark(f"{error.message}; from the kernel and etcd instead")
-        direct.log_to_stderr()
-        from agent.daemon.offline import offline_routes  # noqa: PLC0415 - pulls in every room
-
-        return dict(offline_routes(context.settings))
 
 
 def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list[str]:

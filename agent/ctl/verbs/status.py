@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.ctl import direct
-from agent.ctl.client import NO_ANSWER, Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, duration, flow, render_table, sentence
 from agent.ctl.stale import banner, heartbeat_words
@@ -39,24 +38,10 @@ def run(context: Context) -> int:
         from agent.ctl.watch import watch  # noqa: PLC0415 - only for that
 
         return watch(context, "/v1/status", lambda d: _screen(context, d), changes)
-    try:
-        document = context.client.get("/v1/status")
-    except NO_ANSWER as error:
-        context.remark(f"{error.message}; from etcd, the kernel and this host's copy instead")
-        document = _look(context)
-    if context.form == "json":
-        context.say_json(document)
-        return 0
-    for line in _screen(context, document):
-        context.say(line)
+    instead = "from etcd, the kernel and this host's copy instead"
+    document = direct.ask(context, "/v1/status", instead)
+    context.show(document, lambda: _screen(context, document))
     return 0
-
-
-def _look(context: Context) -> Document:
-    direct.log_to_stderr()
-    from agent.daemon.offline import offline_status  # noqa: PLC0415 - pulls in every room
-
-    return dict(offline_status(context.settings))
 
 
 def _screen(context: Context, document: Mapping[str, Any]) -> list[str]:

@@ -60,11 +60,7 @@ def run(context: Context) -> int:
         "steps": steps,
         "capture": capture,
     }
-    if context.form == "json":
-        context.say_json(document)
-    else:
-        for line in lines(document, context.palette.paint, context.width):
-            context.say(line)
+    context.show(document, lambda: lines(document, context.palette.paint, context.width))
     return 1 if failed else 0
 
 

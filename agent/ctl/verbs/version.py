@@ -16,9 +16,7 @@ def run(context: Context) -> int:
         running = context.client.get("/v1/status").get("agent_version")
     except HostmeshError:
         running = None
-    if context.form == "json":
-        context.say_json({"version": 1, "agentctl": __version__, "hostmesh_agent": running})
-        return 0
-    context.say(f"agentctl {__version__}")
-    context.say(f"hostmesh-agent {clean(running)}" if running else "hostmesh-agent does not answer")
+    document = {"version": 1, "agentctl": __version__, "hostmesh_agent": running}
+    says = clean(running) if running else "does not answer"
+    context.show(document, lambda: (f"agentctl {__version__}", f"hostmesh-agent {says}"))
     return 0
