@@ -326,7 +326,7 @@ class HostAgent:
         self._settings = settings
         self._bounds.adopt(settings.mesh.bounds())
         self._source.configure_log(settings.log)
-        self._docker_room.rules.adopt(settings.docker)
+        self._docker_room.adopt(settings.docker)
         self._keeper.adopt(settings.lease)
         self._kernel.limit_access(settings.firewall.access)
 

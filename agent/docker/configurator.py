@@ -73,7 +73,6 @@ class Configurator:
 
     def __init__(self, docker: ManagedDocker) -> None:
         self._docker = docker
-        self._settings = docker.settings
         self._engine = docker.engine
         self._store = docker.store
         self._restarter = docker.restarter
@@ -106,7 +105,7 @@ class Configurator:
             Stopped: The agent stops.
         """
         reading = self._engine.read()
-        if not self._settings.manage:
+        if not self._docker.settings.manage:
             return self.observe(wants)
         job = _Pass(
             wants=wants,
@@ -115,7 +114,7 @@ class Configurator:
             version=self._known_version(reading),
             word=word,
             conditions=list(engine_conditions(reading)),
-            replace=replace or self._settings.replace,
+            replace=replace or self._docker.settings.replace,
         )
         if reading.kind in {EngineKind.PODMAN, EngineKind.UNSAFE}:
             return self._report(job)

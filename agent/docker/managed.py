@@ -21,36 +21,13 @@ from agent.docker.service import DockerService
 from agent.docker.store import DaemonJsonStore
 from agent.errors import Refused
 from agent.model import DockerFacts
+from agent.settings import DockerSettings
 
-__all__ = ["EveryTurn", "ManagedDocker", "Settings", "Turn"]
+__all__ = ["EveryTurn", "ManagedDocker", "Turn"]
 
 
 _SETTLE_S = 5.0
 """How long Docker must have been idle before it is restarted without anybody's word."""
-
-
-class Settings(Protocol):
-    """[docker] of the settings, as far as it matters here."""
-
-    @property
-    def manage(self) -> bool:
-        """May daemon.json be written and Docker restarted."""
-        ...
-
-    @property
-    def restart(self) -> str:
-        """One of when-idle, always and never."""
-        ...
-
-    @property
-    def replace(self) -> bool:
-        """The operator's word that their own keys may be replaced."""
-        ...
-
-    @property
-    def expendable(self) -> tuple[str, ...]:
-        """Names of containers that may be restarted with Docker."""
-        ...
 
 
 class Turn(Protocol):
@@ -82,12 +59,12 @@ class EveryTurn:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ManagedDocker:
     """What the ways of giving a lease to Docker and of taking it back share.
 
     Attributes:
-        settings: What we may do to this Docker.
+        settings: What we may do to this Docker now; :meth:`adopt` replaces them.
         engine: The engine.
         store: daemon.json.
         service: dockerd as a service.
@@ -98,7 +75,7 @@ class ManagedDocker:
         turn: Asks the mesh for the turn to restart.
     """
 
-    settings: Settings
+    settings: DockerSettings
     engine: Engine
     store: DaemonJsonStore
     service: DockerService
@@ -107,6 +84,10 @@ class ManagedDocker:
     checker: FileChecker
     own_network: OwnNetwork
     turn: Turn = field(default_factory=EveryTurn)
+
+    def adopt(self, settings: DockerSettings) -> None:
+        """Let other settings hold from the next look at Docker on. Any thread."""
+        self.settings = settings
 
     def held(self, facts: DockerFacts, *, word: Word = Word.NONE) -> Held | None:
         """Return why Docker must not be restarted now, None when it may be.

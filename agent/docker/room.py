@@ -20,7 +20,6 @@ from agent.docker.preview import Preview, preview
 from agent.docker.processes import ProcessTable, read_routes
 from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.docker.restarter import Restarter
-from agent.docker.rules import RulesInForce
 from agent.docker.service import DockerService
 from agent.docker.socketpath import why_replaceable
 from agent.docker.store import DaemonJsonStore
@@ -39,7 +38,7 @@ class DockerRoom:
     """The parts of the room that share one engine and one daemon.json.
 
     Attributes:
-        rules: What may be done to this Docker; a reload changes it.
+        adopt: Let other settings of what may be done to this Docker hold; any thread.
         outlook: What a restart would do to containers now; may be called by any thread.
         may_restart: Whether Docker may be restarted now; any thread.
         preview: What would be done for such wishes, without doing it.
@@ -51,7 +50,7 @@ class DockerRoom:
     attacher: Attacher
     give_back: GiveBack
     wants_of: Callable[[Network, int | None], DockerWants]
-    rules: RulesInForce
+    adopt: Callable[[DockerSettings], None]
     stopping: threading.Event
     may_restart: Callable[[], bool]
     preview: Callable[[DockerWants], Preview]
@@ -74,8 +73,7 @@ class DockerRoom:
             stopping: Ends every wait in this room; set when its worker is stopped.
         """
         stopping = stopping or threading.Event()
-        rules = RulesInForce(settings)
-        docker = _managed(settings, rules, state_dir, stopping, turn or EveryTurn())
+        docker = _managed(settings, state_dir, stopping, turn or EveryTurn())
         give_back = GiveBack(docker, read_routes)
         attacher: Attacher = Configurator(docker)
         if settings.attach == "network":
@@ -87,7 +85,7 @@ class DockerRoom:
             attacher,
             give_back,
             split,
-            rules,
+            docker.adopt,
             stopping,
             docker.may_restart,
             partial(preview, docker),
@@ -106,7 +104,6 @@ class DockerRoom:
 
 def _managed(
     settings: DockerSettings,
-    rules: RulesInForce,
     state_dir: Path,
     stopping: threading.Event,
     turn: Turn,
@@ -126,7 +123,7 @@ def _managed(
     )
     store = DaemonJsonStore(settings.daemon_json, state_dir)
     return ManagedDocker(
-        settings=rules,
+        settings=settings,
         engine=engine,
         store=store,
         service=service,
