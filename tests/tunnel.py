@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import re
+
 from agent.mesh.backends import HostObjects, PeerObjects, ThisHost
-from agent.model import Condition, Lease, Route
+from agent.model import BackendData, Condition, Lease
 from agent.model.family import IPV4, Family
 from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour, VxlanOptions
+from agent.model.untrusted import Fields
 
-__all__ = ["LINK", "Tunnel", "mac_of"]
+__all__ = ["LINK", "PLACE", "Tunnel", "data_of", "mac_of"]
+
+PLACE = "tests.tunnel:Tunnel"
+"""For :data:`agent.model.BACKENDS`."""
 
 LINK = "hm-tunnel"
+_MAC = re.compile("(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 
 
-def mac_of(host_id: str) -> str:
+def mac_of(host_id: str, first: str = "02") -> str:
     """Return a locally administered MAC for a host."""
-    return "02:" + ":".join(host_id[at : at + 2] for at in range(0, 10, 2))
+    return first + ":" + ":".join(host_id[at : at + 2] for at in range(0, 10, 2))
+
+
+def data_of(mac: str) -> BackendData | None:
+    """Return the data that a host with this MAC publishes."""
+    return BackendData.of({"VNI": 7, "VtepMAC": mac})
 
 
 class Tunnel:
     """Each peer behind one device: a route, a neighbour for it, and where its MAC is."""
 
     name = "tunnel"
+    first = "02"
+    """Of this host's MAC: tests change it, as a device that is made anew may do."""
 
     def overhead(self, family: Family) -> int:
         """Return the bytes of the outer headers."""
@@ -31,23 +45,26 @@ class Tunnel:
         if host.host_id is None:
             return Condition(name="tunnel-without-identity", cause="no identity", hint="wait")
         options = VxlanOptions(vni=7, port=4790, local=host.uplink.node_address)
-        device = LinkSpec(name=LINK, kind="vxlan", mac=mac_of(host.host_id), options=options)
-        addresses = (
-            LinkAddress(link=LINK, interface=IPV4.interface((each.network_address, 32)))
-            for each in host.subnets
+        mac = mac_of(host.host_id, self.first)
+        device = LinkSpec(name=LINK, kind="vxlan", mac=mac, options=options)
+        loop = FdbEntry(link=LINK, mac=mac, destination=host.uplink.node_address)
+        addresses = (IPV4.interface((each.network_address, 32)) for each in host.subnets)
+        return HostObjects(
+            objects=(device, loop, *(LinkAddress(link=LINK, interface=each) for each in addresses)),
+            ingress=(LINK,),
+            published=data_of(mac),
         )
-        loop = FdbEntry(link=LINK, mac=device.mac, destination=host.uplink.node_address)
-        return HostObjects(objects=(device, *addresses, loop), ingress=(LINK,))
 
     def peer_objects(self, peer: Lease, host: ThisHost) -> PeerObjects | Condition:
-        """Return the three objects, or a condition for a peer without identity."""
-        if peer.host_id is None:
+        """Return the three objects, or a condition for a peer without a usable MAC."""
+        data = Fields(peer.backend_data.fields if peer.backend_data else {})
+        mac = data.text("VtepMAC", default="none")
+        if not _MAC.fullmatch(mac):
             return Condition(name="peer-without-data", cause="no MAC", hint="upgrade that host")
-        mac = mac_of(peer.host_id)
         inner = peer.subnet.network_address
         return PeerObjects(
             (
-                Route(destination=peer.subnet, gateway=inner, link=LINK, protocol=host.protocol),
+                host.route(peer.subnet, gateway=inner, link=LINK),
                 Neighbour(link=LINK, address=inner, mac=mac),
                 FdbEntry(link=LINK, mac=mac, destination=peer.node_address),
             ),

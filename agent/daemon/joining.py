@@ -19,14 +19,13 @@ from agent.docker.decide import held_back
 from agent.kernel.facts import choose_uplink
 from agent.leases.keeper import Keeper, Registration
 from agent.leases.registry import Registry
-from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.needed import needed_condition, needed_in
 from agent.mesh.overlap import host_overlaps, networks_in_use
 from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Severity, Uplink
 from agent.model.family import Network, within
 from agent.settings import Settings
 
-__all__ = ["Joining", "backend_condition", "overlap_condition"]
+__all__ = ["Joining", "overlap_condition"]
 
 _KEEPS_HERE = frozenset({"cidr-overlaps-host", "cidr-holds-needed-address"})
 _OVERLAPS_SHOWN = 5
@@ -144,8 +143,9 @@ class Joining:
             found = _in_the_way(host, cidr, overlaps, joined=joined)
             subject = "" if cidr == config.cidr else str(cidr)
             conditions += [replace(each, subject=subject) for each in found]
-        if backend_by_name(config.backend) is None:
-            conditions.append(backend_condition(config.backend))
+        rules = replace(known, config=config).rules()
+        if isinstance(rules, Condition):
+            conditions.append(rules)
         return tuple(conditions)
 
     def _without_config(self, known: Known, host: HostFacts) -> tuple[Condition, ...]:
@@ -215,10 +215,13 @@ class Joining:
     def _register(self, known: Known, uplink: Uplink, config: MeshConfig | None) -> None:
         """Say what to keep; ``config``: where to move to, None while that may not be done."""
         had = known.own or self._past
+        backend, backend_data = known.published
         registration = Registration(
             node_address=uplink.node_address,
             host_name=self._host_name,
             docker_state=known.docker_state,
+            backend=backend,
+            backend_data=backend_data,
             avoid=self._avoid(known),
             wanted_subnet=had.subnet if had else None,
             past=self._past,
@@ -307,15 +310,4 @@ def overlap_condition(
         cause=f"the mesh's CIDR {cidr} overlaps {what} of this host",
         hint="choose another CIDR (agentctl config init proposes one)"
         + (", or remove what overlaps" if removable else ""),
-    )
-
-
-def backend_condition(name: str) -> Condition:
-    """The mesh wants a backend that this version does not have."""
-    return Condition(
-        name="backend-unknown",
-        subject=name,
-        severity=Severity.ERROR,
-        cause=f"the mesh uses backend {name!r}; this agent has {', '.join(backend_names())}",
-        hint="upgrade this agent, or change Backend.Type in the mesh's config",
     )

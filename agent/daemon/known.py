@@ -16,8 +16,11 @@ from agent.docker.report import ConfigFile
 from agent.leases import trust
 from agent.mesh.backends import backend_by_name
 from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases
+from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World, peers_of_view
 from agent.model import (
+    DEFAULT_BACKEND,
+    BackendData,
     Condition,
     DockerFacts,
     DockerNetwork,
@@ -203,6 +206,31 @@ class Known:
         between = family_of(self.uplink.node_address)
         return self.uplink.mtu - (backend.overhead(between) if backend else 0)
 
+    def rules(self) -> PeerRules | Condition:
+        """Return what this host may have of the mesh, a lease not yet needed; or why it may not."""
+        return PeerRules.of(
+            World(
+                host_id=self.host_id,
+                config=self.config,
+                own=self.own,
+                former=self.former,
+                uplink=self.uplink,
+                host=self.host,
+            )
+        )
+
+    @property
+    def published(self) -> tuple[str, BackendData | None]:
+        """The backend by which packets travel to this host, and what peers need to know for it.
+
+        As it was while that cannot be said: peers go on with what they have.
+        """
+        rules = self.rules()
+        if isinstance(rules, PeerRules):
+            return rules.backend.name, rules.own.published
+        own = self.own
+        return (DEFAULT_BACKEND, None) if own is None else (own.backend, own.backend_data)
+
     @property
     def complete(self) -> bool:
         """True when what is believed is etcd's own and current, so that deleting is allowed."""
@@ -274,6 +302,7 @@ class Known:
         if self.left or self.own is None or self.believed is None or self.host is None:
             return None
         return World(
+            host_id=self.host_id,
             config=self.config,
             own=self.own,
             former=self.former,

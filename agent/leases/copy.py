@@ -27,9 +27,9 @@ import structlog
 from agent.disk import sync_folder
 from agent.errors import StateError
 from agent.leases.records import decode_config, encode_config
-from agent.leases.records.untrusted import quote
 from agent.model import (
     Access,
+    BackendData,
     Bounds,
     HostId,
     Lease,
@@ -41,6 +41,7 @@ from agent.model import (
     within,
 )
 from agent.model.family import Address, Network, read_address, read_network
+from agent.model.untrusted import quote
 from agent.settings import Settings
 
 __all__ = ["Copy", "CopyFile", "bounds_of", "copy_file"]
@@ -290,17 +291,23 @@ def _bounded(view: View, bounds: Bounds) -> View:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a dataclass or None
-    """Turn a flat dataclass of ours into JSON's types."""
+    """Turn a flat dataclass of ours into JSON's types.
+
+    Defaults are left out: an older version refuses the copy for one field that it does not know.
+    """
     if value is None:
         return None
     return {
         field.name: _text(found)
         for field in dataclasses.fields(value)
         for found in (getattr(value, field.name),)
+        if found != field.default
     }
 
 
 def _text(found: Any) -> Any:  # noqa: ANN401 - a field's value
+    if isinstance(found, BackendData):
+        return found.text
     if isinstance(found, tuple):
         return [str(each) for each in found]
     return str(found) if isinstance(found, Address | Network) else found
@@ -379,10 +386,12 @@ def _config(plain: dict[str, Any]) -> MeshConfig:
 
 
 def _lease(plain: dict[str, Any]) -> Lease:
+    published = plain.get("backend_data")
     return Lease(
         **{
             **plain,
             "subnet": read_network(plain["subnet"]),
             "node_address": read_address(plain["node_address"]),
+            "backend_data": BackendData(published) if published else None,
         }
     )

@@ -19,10 +19,10 @@ from agent.errors import EtcdError
 from agent.leases.kv import Event, Record
 from agent.leases.records import CONFIG, HEARTBEATS, LEASES, TURNS, Keys, RecordKind
 from agent.leases.records.subnets import parse_subnet
-from agent.leases.records.untrusted import quote
 from agent.leases.usable import UsableLeases
 from agent.model import Bounds, Lease, MeshConfig, Problem, SetAside, Unusable, View
 from agent.model.family import Network
+from agent.model.untrusted import quote
 from agent.sharedmap import SharedMap
 
 __all__ = ["Records", "Unknown"]

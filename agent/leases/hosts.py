@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agent.errors import Refused
-from agent.leases.records.untrusted import HOST_ID
 from agent.model import HostId, View
 from agent.model.family import Address
+from agent.model.untrusted import HOST_ID
 from agent.settings.text import nearest, shown
 
 __all__ = ["HostRef", "find_host", "hosts_of"]

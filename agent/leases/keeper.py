@@ -349,6 +349,7 @@ class Keeper:
             host_name=registration.host_name,
             node_address=registration.node_address,
             backend=registration.backend,
+            backend_data=registration.backend_data,
             boot_id=self._boot_id,
             cleared=cleared,
             avoid=registration.avoid,

@@ -132,6 +132,7 @@ class Former:
                 node_address=request.node_address,
                 host_name=request.host_name,
                 backend=request.backend,
+                backend_data=request.backend_data,
                 ttl_s=request.ttl_s,
                 memory_ttl_s=0,
                 boot_id=request.boot_id,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agent.leases.records import LEASES, RESERVATIONS, SHORTEST_RANGE, Keys
-from agent.leases.records.untrusted import quote
 from agent.mesh.ranges import OverlapIndex
 from agent.model import SetAside
 from agent.model.family import Network
+from agent.model.untrusted import quote
 
 __all__ = ["Obstacles", "way_out"]
 

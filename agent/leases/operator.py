@@ -26,7 +26,6 @@ from agent.leases.records import (
     encode_reservation,
     without_key,
 )
-from agent.leases.records.untrusted import parse_object
 from agent.leases.registry import Registry
 from agent.mesh.needed import needed_of_members
 from agent.mesh.reconfigure import left_behind
@@ -41,6 +40,7 @@ from agent.model import (
     is_leasable,
 )
 from agent.model.family import Network, family_of, within
+from agent.model.untrusted import parse_object
 
 __all__ = ["ConfigChange", "Operator", "refuse_outside"]
 

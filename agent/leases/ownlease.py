@@ -124,6 +124,7 @@ class OwnLease:
                 node_address=request.node_address,
                 host_name=request.host_name,
                 backend=request.backend,
+                backend_data=request.backend_data,
                 ttl_s=request.ttl_s,
                 memory_ttl_s=request.memory_ttl_s,
                 boot_id=request.boot_id,

@@ -28,7 +28,7 @@ from agent.leases.records import (
 )
 from agent.leases.request import ClaimRequest, GraceError, LeaseLostError
 from agent.leases.rivals import IdentityInUseError, Life, Rivals
-from agent.model import Bounds, Heartbeat, HostId, Lease, MeshConfig, View
+from agent.model import BackendData, Bounds, Heartbeat, HostId, Lease, MeshConfig, View
 from agent.model.family import Address, Network
 
 __all__ = ["ClaimRequest", "GraceError", "IdentityInUseError", "LeaseLostError", "Registry"]
@@ -227,6 +227,7 @@ class Registry:
         node_address: Address | None = None,
         host_name: str | None = None,
         backend: str | None = None,
+        backend_data: BackendData | None = None,
         ttl_s: int | None = None,
         memory_ttl_s: int,
         boot_id: str = "",
@@ -238,6 +239,7 @@ class Registry:
             node_address: None leaves each as it is; also ``host_name``, ``backend``, ``ttl_s``.
             host_name: See above.
             backend: See above.
+            backend_data: Goes with ``backend``.
             ttl_s: See above.
             memory_ttl_s: How long others avoid the subnet after the lease is gone; 0 writes
                 no memory: it is of another subnet.
@@ -257,6 +259,7 @@ class Registry:
             node_address=node_address or lease.node_address,
             host_name=lease.host_name if host_name is None else host_name,
             backend=backend or lease.backend,
+            backend_data=backend_data if backend else lease.backend_data,
             ttl_s=ttl_s or lease.ttl_s,
         )
         if wished.host_id is None:

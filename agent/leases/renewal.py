@@ -13,8 +13,8 @@ _RENEWALS_PER_TTL = 24
 
 def differs(lease: Lease, wished: Registration | ClaimRequest) -> bool:
     """Whether the lease says something else of the host than it should."""
-    says = (lease.node_address, lease.host_name, lease.backend)
-    return says != (wished.node_address, wished.host_name, wished.backend)
+    says = (lease.node_address, lease.host_name, lease.backend, lease.backend_data)
+    return says != (wished.node_address, wished.host_name, wished.backend, wished.backend_data)
 
 
 def renewal_pause_s(ttl_s: float) -> float:

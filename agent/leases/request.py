@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agent.errors import EtcdError
 from agent.leases.rivals import Life
-from agent.model import Backend, DockerState, HostId, Lease, Needed
+from agent.model import DEFAULT_BACKEND, BackendData, DockerState, HostId, Lease, Needed
 from agent.model.family import Address, Network
 
 __all__ = ["ClaimRequest", "GraceError", "LeaseLostError", "Registration"]
@@ -44,7 +44,8 @@ class ClaimRequest:
     host_id: HostId
     host_name: str
     node_address: Address
-    backend: str = Backend.HOST_GW
+    backend: str = DEFAULT_BACKEND
+    backend_data: BackendData | None = None
     boot_id: str = ""
     avoid: tuple[Network, ...] = ()
     wanted: Network | None = None
@@ -74,7 +75,7 @@ class Registration:
         wanted_subnet: What the host had, by its own copy or by Docker's settings.
         past: The lease that the host had, by its own copy.
         may_change_subnet: Another subnet will do, too: nothing runs on the wanted one.
-        backend: How packets travel to this host.
+        backend, backend_data: How packets travel to this host, and what peers need for it.
         move_into: The mesh's new CIDR: a lease outside it is exchanged for one inside.
         former: The lease that this host still holds from before, by what it knows.
         give_back: Docker has nothing in the former subnet any more.
@@ -89,7 +90,8 @@ class Registration:
     wanted_subnet: Network | None = None
     past: Lease | None = None
     may_change_subnet: bool = True
-    backend: str = Backend.HOST_GW
+    backend: str = DEFAULT_BACKEND
+    backend_data: BackendData | None = None
     move_into: Network | None = None
     former: Lease | None = None
     give_back: bool = False

@@ -117,7 +117,7 @@ class PeerRules:
             uplink=world.uplink,
             on_link=on_link_ranges(world),
             subnets=world.own_subnets,
-            host_id=world.own.host_id if world.own else None,
+            host_id=world.host_id,
             protocol=world.route_protocol,
             table=world.route_table,
             metric=world.route_metric,

@@ -14,6 +14,7 @@ from typing import Final
 from agent.model import (
     DockerFacts,
     HostFacts,
+    HostId,
     Lease,
     MeshConfig,
     Need,
@@ -89,6 +90,7 @@ class World:
     """All that desired state depends on, at one moment.
 
     Attributes:
+        host_id: This host.
         config: What the mesh agreed on; None while it is not known.
         own: This host's lease; None before the first claim and after leaving.
         former: While the mesh moves to another CIDR: the lease that this host had before and
@@ -106,6 +108,7 @@ class World:
         route_metric: Priority of our routes, 0 as with ``ip route add``.
     """
 
+    host_id: HostId | None = None
     config: MeshConfig | None = None
     own: Lease | None = None
     former: Lease | None = None

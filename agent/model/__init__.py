@@ -9,6 +9,7 @@ Here is what other rooms import; the modules are by what a value is about.
 
 from __future__ import annotations
 
+from agent.model.backend import BACKENDS, DEFAULT_BACKEND, BackendData
 from agent.model.bounds import PRIVATE_RANGES, Bounds, Problem, Unusable, forbidden_range
 from agent.model.condition import (
     CONDITIONS_SHOWN,
@@ -57,7 +58,6 @@ from agent.model.mesh import (
     LEVEL_OF_0_1,
     MAX_LEVEL,
     Access,
-    Backend,
     Heartbeat,
     HostId,
     Lease,
@@ -76,7 +76,9 @@ from agent.model.objects import (
 from agent.model.view import Leases, View
 
 __all__ = [
+    "BACKENDS",
     "CONDITIONS_SHOWN",
+    "DEFAULT_BACKEND",
     "FAMILIES",
     "IPV4",
     "IPV6",
@@ -88,7 +90,7 @@ __all__ = [
     "Access",
     "Address",
     "Attachment",
-    "Backend",
+    "BackendData",
     "Binding",
     "Bounds",
     "Condition",

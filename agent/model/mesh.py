@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final, NewType
 
+from agent.model.backend import DEFAULT_BACKEND, BackendData
 from agent.model.docker import DockerState
 from agent.model.family import Address, Network, family_of, within
 from agent.model.host import Needed
@@ -15,7 +16,6 @@ __all__ = [
     "LEVEL_OF_0_1",
     "MAX_LEVEL",
     "Access",
-    "Backend",
     "Heartbeat",
     "HostId",
     "Lease",
@@ -43,12 +43,6 @@ def is_leasable(subnet: Network) -> bool:
     """Whether a host can hold ``subnet``: docker0 and a container fit in."""
     shortest, longest = family_of(subnet).subnet_lengths
     return shortest <= subnet.prefixlen <= longest
-
-
-class Backend(enum.StrEnum):
-    """How packets travel between hosts; flannel's names."""
-
-    HOST_GW = "host-gw"
 
 
 class Access(enum.StrEnum):
@@ -81,7 +75,7 @@ class MeshConfig:
     subnet_len: int
     subnet_min: Address
     subnet_max: Address
-    backend: str = Backend.HOST_GW
+    backend: str = DEFAULT_BACKEND
     previous: tuple[Network, ...] = ()
     access: Access = Access.PUBLISHED
     level: int = LEVEL_OF_0_1
@@ -111,6 +105,7 @@ class Lease:
         claimed_s, renewed_s: Unix time written by the owner's clock; for display only,
             never for a decision (TTLs are etcd's). None for a flannel host.
         ttl_s: The etcd lease's granted TTL.
+        backend_data: What the host's backend publishes (flannel: BackendData); not checked.
         etcd_lease_id: 0 when the key has no etcd lease (a reservation made by flannel).
         create_revision, mod_revision: etcd's, for compare-and-write.
     """
@@ -123,6 +118,7 @@ class Lease:
     claimed_s: float | None = None
     renewed_s: float | None = None
     ttl_s: int | None = None
+    backend_data: BackendData | None = None
     etcd_lease_id: int = 0
     create_revision: int = 0
     mod_revision: int = 0

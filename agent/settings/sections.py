@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from agent.errors import SettingsError
-from agent.model import PRIVATE_RANGES, Access, Backend, Bounds, MeshConfig
+from agent.model import BACKENDS, DEFAULT_BACKEND, PRIVATE_RANGES, Access, Bounds, MeshConfig
 from agent.model.family import IPV4, Address, Network, last_subnet
 from agent.settings import kinds
 from agent.settings.kinds import setting
@@ -126,7 +126,7 @@ class MeshSettings:
     subnet_len: int = setting(kinds.integer(*IPV4.subnet_lengths), 16)
     subnet_min: Address | None = setting(kinds.address(), None)
     subnet_max: Address | None = setting(kinds.address(), None)
-    backend: str = setting(kinds.choice(tuple(str(each) for each in Backend)), str(Backend.HOST_GW))
+    backend: str = setting(kinds.choice(tuple(BACKENDS)), DEFAULT_BACKEND)
     access: Access = setting(kinds.choice(tuple(Access)), Access.PUBLISHED)
     within: tuple[Network, ...] = setting(kinds.ranges(), PRIVATE_RANGES)
 

@@ -23,8 +23,10 @@ from agent.leases.selection import Selection
 from agent.mesh.backends import backend_by_name
 from agent.mesh.needed import needed_in, needed_of_members
 from agent.mesh.overlap import host_overlaps
+from agent.mesh.peer_rules import PeerRules
 from agent.mesh.ranges import subnet_at
-from agent.model import Backend, HostFacts, HostId, Lease, MeshConfig, Uplink, View, name_needed
+from agent.mesh.world import World
+from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Uplink, View, name_needed
 from agent.model.family import IPV4, Address, Network
 from agent.settings import Settings
 
@@ -136,7 +138,7 @@ def look_at_mesh(
     _identity(view, own, address, findings)
     if host is not None:
         _overlap(host[0], config, lease, view, findings)
-        _peers(view, own, host[1], config, findings)
+        _peers(view, own, host, config, findings)
     subnet = lease.subnet if lease else None
     if lease is None and view.config is not None:
         request = ClaimRequest(
@@ -233,21 +235,28 @@ def _overlap(
         )
 
 
-def _peers(view: View, own: HostId, uplink: Uplink, config: MeshConfig, findings: Findings) -> None:
+def _peers(
+    view: View,
+    own: HostId,
+    host: tuple[HostFacts, Uplink],
+    config: MeshConfig,
+    findings: Findings,
+) -> None:
+    facts, uplink = host
     here = uplink.node_address
     peers = [each for each in view.leases if each.host_id != own and each.node_address != here]
     if not peers:
         findings.add("peers", State.OK, "there are none yet")
         return
-    if config.backend == Backend.HOST_GW:
-        off = [each for each in peers if each.node_address not in uplink.on_link]
+    rules = PeerRules.of(World(host_id=own, config=config, uplink=uplink, host=facts))
+    if isinstance(rules, PeerRules):
+        off = [each for each in map(rules.outcome, peers) if isinstance(each, Condition)]
         if off:
-            named = ", ".join(f"{each.host_name or '?'} {each.node_address}" for each in off[:5])
             findings.add(
                 "peers",
                 State.FAIL if len(off) == len(peers) else State.WARN,
-                f"{len(off)} of {len(peers)} are not on the link {uplink.on_link}: {named}",
-                "host-gw needs all hosts on one link; check the uplink (host.uplink)",
+                f"{len(off)} of {len(peers)} cannot be reached from here: {off[0].cause}",
+                off[0].hint,
             )
     near = [each for each in peers if each.node_address in uplink.on_link]
     if near:

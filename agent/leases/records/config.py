@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agent.leases.records.kind import RecordKind, Writer, dump
-from agent.leases.records.untrusted import OURS, Fields, parse_object
 from agent.mesh.ranges import MAX_SUBNETS, count_subnets
 from agent.model import (
     LEVEL,
@@ -19,6 +18,7 @@ from agent.model import (
     Unusable,
 )
 from agent.model.family import Address, Network, can_hold_hosts, family_of, last_subnet, within
+from agent.model.untrusted import OURS, Fields, parse_object
 
 __all__ = ["CONFIG", "decode_config", "encode_config"]
 

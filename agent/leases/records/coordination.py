@@ -7,8 +7,8 @@ from typing import Final
 
 from agent.leases.kv import Record
 from agent.leases.records.kind import RecordKind, Writer, dump
-from agent.leases.records.untrusted import Fields, clean_name, parse_host_id
 from agent.model import HostId
+from agent.model.untrusted import Fields, clean_name, parse_host_id
 
 __all__ = ["GRACE", "TURNS", "Taker"]
 

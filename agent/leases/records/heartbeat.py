@@ -8,7 +8,6 @@ from typing import Final
 
 from agent.leases.kv import Record
 from agent.leases.records.kind import RecordKind, Writer, dump
-from agent.leases.records.untrusted import Fields, clean_name, leasable, parse_host_id
 from agent.model import (
     LEVEL_OF_0_1,
     MAX_LEVEL,
@@ -19,6 +18,7 @@ from agent.model import (
     Needed,
 )
 from agent.model.family import Address, Network, read_address
+from agent.model.untrusted import Fields, clean_name, leasable, parse_host_id
 
 __all__ = ["CLONES", "HEARTBEATS", "encode_heartbeat"]
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 from agent.leases.kv import Record
 from agent.leases.records.kind import RecordKind, Writer, dump
 from agent.leases.records.subnets import parse_subnet, subnet_name
-from agent.leases.records.untrusted import OURS, Fields, clean_name, leasable, parse_host_id
 from agent.model import Lease, MeshConfig
 from agent.model.family import Network
+from agent.model.untrusted import OURS, Fields, clean_name, leasable, parse_host_id
 
 __all__ = ["LEASES", "check_lease", "decode_boot_id", "encode_lease"]
 
@@ -37,6 +37,7 @@ def _decode(subnet: Network, record: Record) -> Lease:
         claimed_s=ours.time_s("Claimed"),
         renewed_s=ours.time_s("Renewed"),
         ttl_s=ours.integer("TTL", 1, _MAX_TTL_S) if ours.has("TTL") else None,
+        backend_data=fields.backend_data("BackendData"),
         etcd_lease_id=record.lease_id,
         create_revision=record.create_revision,
         mod_revision=record.mod_revision,
@@ -66,17 +67,11 @@ def decode_boot_id(record: Record) -> str:
         return ""
 
 
-def encode_lease(
-    lease: Lease,
-    backend_data: Any = None,  # noqa: ANN401 - JSON
-    *,
-    boot_id: str = "",
-) -> bytes:
+def encode_lease(lease: Lease, *, boot_id: str = "") -> bytes:
     """Write a lease as flannel does, ours at the end where flannel ignores it.
 
     Args:
         lease: With a host id; times in seconds since 1970 by the owner's clock.
-        backend_data: What the backend's peers need (flannel: BackendData), None for host-gw.
         boot_id: Of the host, so that it later tells its own lease from a clone's.
     """
     fields: dict[str, Any] = {
@@ -84,8 +79,8 @@ def encode_lease(
         "PublicIPv6": None,
         "BackendType": lease.backend,
     }
-    if backend_data is not None:
-        fields["BackendData"] = backend_data
+    if lease.backend_data is not None:
+        fields["BackendData"] = lease.backend_data.fields
     fields[OURS] = {
         "HostID": lease.host_id,
         "HostName": clean_name(lease.host_name),

@@ -6,9 +6,9 @@ from typing import Final
 
 from agent.leases.kv import Record
 from agent.leases.records.kind import RecordKind, Writer, dump
-from agent.leases.records.untrusted import Fields, leasable, parse_host_id
 from agent.model import HostId
 from agent.model.family import Network
+from agent.model.untrusted import Fields, leasable, parse_host_id
 
 __all__ = ["MEMORY", "encode_memory"]
 

@@ -1,14 +1,15 @@
-"""Backends by name. A new one is a module beside :mod:`.host_gw` and an entry here."""
+"""Backends by name. A new one is a module here and a line in :data:`agent.model.BACKENDS`."""
 
 from __future__ import annotations
 
-from typing import Final
+import functools
+import importlib
+from typing import cast
 
 from agent.mesh.backends.base import Backend, HostObjects, KernelObject, PeerObjects, ThisHost
-from agent.mesh.backends.host_gw import HostGateway
+from agent.model import BACKENDS
 
 __all__ = [
-    "BACKENDS",
     "Backend",
     "HostObjects",
     "KernelObject",
@@ -18,15 +19,18 @@ __all__ = [
     "backend_names",
 ]
 
-_ALL: Final[tuple[Backend, ...]] = (HostGateway(),)
-
-BACKENDS: Final[dict[str, Backend]] = {backend.name: backend for backend in _ALL}
-"""Every backend that this version has, by flannel's name."""
-
 
 def backend_by_name(name: str) -> Backend | None:
     """Return the backend that flannel calls ``name``, None when this version does not have it."""
-    return BACKENDS.get(name)
+    place = BACKENDS.get(name)
+    return None if place is None else _load(place)
+
+
+@functools.cache
+def _load(place: str) -> Backend:
+    """Import a backend: only the one that the mesh uses costs memory."""
+    module, _, name = place.partition(":")
+    return cast("Backend", getattr(importlib.import_module(module), name)())
 
 
 def backend_names() -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from agent.model import Condition, HostId, Lease, MeshConfig, Route, Uplink
+from agent.model import BackendData, Condition, HostId, Lease, MeshConfig, Route, Uplink
 from agent.model.family import Address, Family, Network
 from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour
 
@@ -56,10 +56,12 @@ class HostObjects:
     Attributes:
         objects: Links, their addresses, and so on.
         ingress: Names of the links by which peers' packets come in.
+        published: The data that peers need of this host, written with its lease.
     """
 
     objects: tuple[KernelObject, ...] = ()
     ingress: tuple[str, ...] = ()
+    published: BackendData | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +96,6 @@ class Backend(Protocol):
     def peer_objects(self, peer: Lease, host: ThisHost) -> PeerObjects | Condition:
         """Return the objects that lead to ``peer``'s subnet, or why there can be none.
 
-        The lease has passed the checks of :mod:`agent.mesh.desired` already.
+        The lease has passed the checks of :mod:`agent.mesh.peer_rules` already, but for its
+        ``backend_data``: a record may say anything there.
         """

@@ -7,7 +7,7 @@ containers' own addresses. The price is that a gateway must be on-link (RFC 1812
 from __future__ import annotations
 
 from agent.mesh.backends.base import HostObjects, PeerObjects, ThisHost
-from agent.model import Backend, Condition, Lease
+from agent.model import Condition, Lease
 from agent.model.family import Family
 
 __all__ = ["HostGateway"]
@@ -16,7 +16,7 @@ __all__ = ["HostGateway"]
 class HostGateway:
     """``peer.subnet via peer.node_address dev uplink``. It publishes nothing."""
 
-    name = str(Backend.HOST_GW)
+    name = "host-gw"
 
     def overhead(self, family: Family) -> int:  # noqa: ARG002 # the same for both
         """Return 0: nothing is encapsulated."""

@@ -12,15 +12,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.mesh.backends import BACKENDS, PeerObjects
+from agent.mesh.backends import PeerObjects
 from agent.mesh.desired import DesiredObjects, IngressMember, desired_objects
 from agent.mesh.peer_rules import PeerRules, aggregate_routes
 from agent.mesh.world import World
-from agent.model import HostFacts, HostId, Lease, MeshConfig, Need, Needed, Route, Uplink
+from agent.model import BACKENDS, HostFacts, HostId, Lease, MeshConfig, Need, Needed, Route, Uplink
 from agent.model.family import Network, network_order
 from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour
 from agent.sharedmap import SharedMap
-from tests.tunnel import Tunnel
+from tests.tunnel import PLACE
 
 pytestmark = pytest.mark.property
 
@@ -63,7 +63,7 @@ leases = st.builds(
         [HostId("a" * 32)] * 4 + [HostId("b" * 32)] * 2 + [HostId("0" * 32), None]
     ),
 )
-"""Few hosts and addresses: leases of one host, and forged ones, are frequent."""
+"""Few MACs and addresses: leases of one host, and forged ones, are frequent."""
 
 
 class Machine(RuleBasedStateMachine):
@@ -73,7 +73,14 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.followed = DesiredObjects()
         self.mirror: dict[Any, dict[Hashable, object]] = {kind: {} for kind in KINDS}
-        self.world = World(config=CONFIG, own=OWN, uplink=UPLINK, host=HOSTS[0], peers=SharedMap())
+        self.world = World(
+            host_id=OWN.host_id,
+            config=CONFIG,
+            own=OWN,
+            uplink=UPLINK,
+            host=HOSTS[0],
+            peers=SharedMap(),
+        )
         self._follow(self.world, was_complete=False)
 
     def _follow(self, world: World, *, was_complete: bool | None = None) -> None:
@@ -110,7 +117,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         backend=st.sampled_from(["tunnel"] * 6 + ["host-gw", "unknown", None]),
         uplink=st.sampled_from([UPLINK] * 5 + [replace(UPLINK, name="eth1", index=3), None]),
-        own=st.sampled_from([OWN] * 5 + [replace(OWN, host_id=None)]),
+        host_id=st.sampled_from([OWN.host_id] * 5 + [None]),
         host=st.sampled_from(HOSTS),
         complete=st.booleans(),
         metric=st.sampled_from([0, 9]),
@@ -120,7 +127,7 @@ class Machine(RuleBasedStateMachine):
         self,
         backend: str | None,
         uplink: Uplink | None,
-        own: Lease,
+        host_id: HostId | None,
         host: HostFacts,
         complete: bool,
         metric: int,
@@ -132,7 +139,7 @@ class Machine(RuleBasedStateMachine):
                 self.world,
                 config=config,
                 uplink=uplink,
-                own=own,
+                host_id=host_id,
                 host=host,
                 complete=complete,
                 route_metric=metric,
@@ -199,4 +206,4 @@ class TestDesired(Machine.TestCase):  # type: ignore[misc, valid-type] # made by
 
     @pytest.fixture(autouse=True)
     def tunnel(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(BACKENDS, Tunnel.name, Tunnel())
+        monkeypatch.setitem(BACKENDS, "tunnel", PLACE)

@@ -26,8 +26,8 @@ from agent.leases.records import (
     encode_memory,
     encode_reservation,
 )
-from agent.leases.records.untrusted import clean_name, quote
-from agent.model import Access, DockerState, Heartbeat, HostId, Lease, MeshConfig
+from agent.model import Access, BackendData, DockerState, Heartbeat, HostId, Lease, MeshConfig
+from agent.model.untrusted import clean_name, quote
 
 pytestmark = pytest.mark.unit
 
@@ -47,7 +47,7 @@ def _lease(name: str, value: str | bytes) -> Lease:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "subnet", "address", "backend"),
+    ("name", "value", "subnet", "address", "backend", "data"),
     [
         (
             "10.5.52.0-24",
@@ -55,6 +55,7 @@ def _lease(name: str, value: str | bytes) -> Lease:
             "10.5.52.0/24",
             "192.168.10.37",
             "host-gw",
+            None,
         ),
         (
             "10.5.34.0-24",
@@ -65,8 +66,9 @@ def _lease(name: str, value: str | bytes) -> Lease:
             "10.5.34.0/24",
             "10.0.0.4",
             "vxlan",
+            {"VNI": 1, "VtepMAC": "82:4b:b6:2f:54:4e"},
         ),
-        ("10.5.1.0-24", '{"PublicIP":"10.0.0.9"}', "10.5.1.0/24", "10.0.0.9", "alloc"),
+        ("10.5.1.0-24", '{"PublicIP":"10.0.0.9"}', "10.5.1.0/24", "10.0.0.9", "alloc", None),
         (
             "10.5.2.0-24&fc00:0:0:2::-64",
             (
@@ -76,17 +78,24 @@ def _lease(name: str, value: str | bytes) -> Lease:
             "10.5.2.0/24",
             "10.0.0.9",
             "vxlan",
+            None,
         ),
     ],
 )
 def test_leases_that_flannel_wrote_are_read(
-    name: str, value: str, subnet: str, address: str, backend: str
+    name: str,
+    value: str,
+    subnet: str,
+    address: str,
+    backend: str,
+    data: dict[str, object] | None,
 ) -> None:
     lease = _lease(name, value)
     assert lease == Lease(
         subnet=IPv4Network(subnet),
         node_address=IPv4Address(address),
         backend=backend,
+        backend_data=None if data is None else BackendData.of(data),
         etcd_lease_id=7,
         create_revision=3,
         mod_revision=9,
@@ -114,6 +123,45 @@ def test_our_lease_is_flannels_record_with_ours_behind_it() -> None:
         b'"Claimed":1700000000.5,"Renewed":1700000001.0,"TTL":86400}}'
     )
     assert _lease("10.64.0.0-16", value) == lease
+
+
+def test_what_a_backend_publishes_is_flannels_backend_data() -> None:
+    lease = Lease(
+        subnet=IPv4Network("10.64.0.0/16"),
+        node_address=IPv4Address("192.0.2.1"),
+        backend="vxlan",
+        host_id=_HOST,
+        host_name="host1",
+        backend_data=BackendData.of({"VtepMAC": "82:4b:b6:2f:54:4e", "VNI": 1}),
+        etcd_lease_id=7,
+        create_revision=3,
+        mod_revision=9,
+    )
+    value = encode_lease(lease)
+    assert value.startswith(
+        b'{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"vxlan",'
+        b'"BackendData":{"VNI":1,"VtepMAC":"82:4b:b6:2f:54:4e"},"Hostmesh":{'
+    )
+    assert _lease("10.64.0.0-16", value) == lease
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "null",
+        "{}",
+        "[1]",
+        '"text"',
+        "7",
+        '{"A":"%s"}' % ("x" * 1024),
+        '{"A":%s}' % ("[" * 900 + "]" * 900),
+    ],
+    ids=["null", "empty", "list", "text", "number", "large", "deep"],
+)
+def test_promise_10_data_that_no_backend_can_use_costs_the_data_only(data: str) -> None:
+    lease = _lease("10.5.1.0-24", f'{{"PublicIP":"10.0.0.9","BackendData":{data}}}')
+    assert lease.node_address == IPv4Address("10.0.0.9")
+    assert lease.backend_data is None
 
 
 def test_no_field_of_ours_could_be_taken_by_go_for_one_of_flannels() -> None:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
-from agent.model import HostId, is_leasable
+from agent.model.backend import BackendData
 from agent.model.family import Address, Network, can_be_host, read_address, read_network
+from agent.model.mesh import HostId, is_leasable
 
 __all__ = [
     "HOST_ID",
@@ -173,6 +174,11 @@ class Fields:
         if not isinstance(found, dict):
             raise ValueError(f"{name} is not an object")  # noqa: TRY004 - one error for readers
         return Fields(found)
+
+    def backend_data(self, name: str) -> BackendData | None:
+        """Return an object as it is, None when absent, or not one that a backend can use."""
+        found = self._fields.get(name.lower())
+        return BackendData.of(found) if isinstance(found, dict) else None
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""

@@ -1,0 +1,149 @@
+"""Data that a backend publishes: in the lease, and what peers make of it, on a real etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.joining import Joining
+from agent.daemon.known import Known
+from agent.leases import kv
+from agent.leases.directory import Directory
+from agent.leases.records import LEASES, encode_lease
+from agent.leases.registry import Registry
+from agent.mesh.desired import DesiredObjects
+from agent.mesh.world import World, peers_of_view
+from agent.model import BACKENDS, FdbEntry, HostFacts, Lease, Uplink, View
+from agent.settings import load_settings
+from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry
+from tests.etcd.support.keeping import held, keep
+from tests.tunnel import PLACE, Tunnel, data_of, mac_of
+
+pytestmark = pytest.mark.etcd
+
+
+def uplink(number: int) -> Uplink:
+    return Uplink(
+        index=2,
+        name="eth0",
+        mtu=1500,
+        node_address=IPv4Address(f"192.0.2.{number}"),
+        on_link=IPv4Network("192.0.2.0/24"),
+    )
+
+
+FACTS = HostFacts(links=(), foreign_routes=())
+
+
+class Peer:
+    """A peer as far as it follows records: views in, forwarding entries of the tunnel out."""
+
+    def __init__(self, mesh: Registry) -> None:
+        self._own = Lease(
+            subnet=IPv4Network("10.127.0.0/16"),
+            node_address=uplink(2).node_address,
+            backend="tunnel",
+            host_id=host(2),
+        )
+        self._desired = DesiredObjects()
+        self.entries: dict[str, FdbEntry] = {}
+        self.directory = Directory(mesh, self._follow, Heard())
+
+    def _follow(self, view: View) -> None:
+        changes = self._desired.follow(
+            World(
+                host_id=host(2),
+                config=view.config,
+                own=self._own,
+                peers=peers_of_view(view, self._own),
+                uplink=uplink(2),
+                host=FACTS,
+                complete=True,
+            )
+        )
+        for key, entry in changes.of(FdbEntry).items():
+            if entry is None:
+                del self.entries[key.mac]
+            else:
+                self.entries[key.mac] = entry
+
+    def forwards_to(self, mac: str) -> Callable[[], bool]:
+        """Whether the only MAC behind the tunnel, but for the own one, is this one."""
+        return lambda: set(self.entries) - {mac_of(host(2))} == {mac}
+
+
+@pytest.fixture
+def mesh(shared_etcd: Etcd, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    monkeypatch.setitem(BACKENDS, "tunnel", PLACE)
+    with registry(shared_etcd, prefix=prefix) as made:
+        made.create_config(replace(config(), backend="tunnel"))
+        yield made
+
+
+def test_data_that_changes_is_written_at_once_and_peers_follow(
+    mesh: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, peer = Heard(), Peer(mesh)
+    peer.directory.start()
+    with keep(mesh, heard) as keeper:
+        joining = Joining(
+            settings=load_settings(Path("/nonexistent/agent.toml")),
+            keeper=keeper,
+            registry=mesh,
+            host_id=host(1),
+            boot_id="1" * 32,
+            endpoint=EndpointAddress((), on_change=lambda: None),
+            wanted=None,
+            past=None,
+            host_name="host1",
+        )
+        known = Known(host_id=host(1), host=FACTS, uplink=uplink(1)).with_view(mesh.snapshot())
+        assert joining.step(known) == ()
+        lease = eventually(held(heard))
+        assert (lease.backend, lease.backend_data) == ("tunnel", data_of(mac_of(host(1))))
+        eventually(peer.forwards_to(mac_of(host(1))))
+
+        # The device was made anew, with another MAC.
+        monkeypatch.setattr(Tunnel, "first", "06")
+        known = known.with_lease(lease, None, ()).with_view(mesh.snapshot())
+        assert joining.step(known) == ()
+        eventually(peer.forwards_to(mac_of(host(1), "06")))
+        now = mesh.snapshot().lease_of(host(1))
+        assert now is not None
+        assert (now.subnet, now.create_revision) == (lease.subnet, lease.create_revision)
+
+        # Another program writes the record: the host's own data come back.
+        value = encode_lease(replace(now, backend_data=data_of(mac_of(host(9)))))
+        key = mesh.keys.of(LEASES, lease.subnet)
+        mesh.client.txn("w", [], [kv.put(key, value, now.etcd_lease_id)])
+        eventually(
+            lambda: (mesh.snapshot().lease_of(host(1)) or now).mod_revision > now.mod_revision + 1
+        )
+        eventually(peer.forwards_to(mac_of(host(1), "06")))
+    peer.directory.stop()
+
+
+def test_a_host_that_cannot_say_what_it_publishes_goes_on_with_what_it_had(
+    mesh: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another backend in the config than this version has: peers keep what they know."""
+    known = Known(host_id=host(1), host=FACTS, uplink=uplink(1)).with_view(mesh.snapshot())
+    own = Lease(
+        subnet=IPv4Network("10.65.0.0/16"),
+        node_address=uplink(1).node_address,
+        backend="tunnel",
+        backend_data=data_of(mac_of(host(1))),
+        host_id=host(1),
+    )
+    known = known.with_lease(own, None, ())
+    assert known.published == ("tunnel", own.backend_data)
+    monkeypatch.delitem(BACKENDS, "tunnel")
+    assert known.published == ("tunnel", own.backend_data)
+    assert known.config is not None
+    known = replace(known, config=replace(known.config, backend="host-gw"))
+    assert known.published == ("host-gw", None)
