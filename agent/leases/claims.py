@@ -69,8 +69,10 @@ class Claims:
         try:
             for _ in range(_ROUNDS):
                 records = self._read()
-                view = _usable(records.view(), self._keys)
+                view = records.view()
                 held = _held(view, request) or self._damaged(records, request)
+                if held is None or not view.config_problem:
+                    _require_config(view, self._keys)
                 if held is not None:
                     self._refuse_rival(held, request)
                     adopted = self._adopt(held, request)
@@ -288,29 +290,25 @@ class Claims:
         return self._client.grant(ttl_s).id
 
 
-def _usable(view: View, keys: Keys) -> View:
-    """Return the view if it has a config.
-
-    Raises:
-        MeshConfigError: It has none, or an unusable one.
-    """
-    if view.config_problem:
+def _require_config(view: View, keys: Keys) -> None:
+    """Raise MeshConfigError when the view has no config, or an unusable one."""
+    problem = view.config_problem
+    if problem:
         raise MeshConfigError(
-            f"{keys.of(CONFIG).decode()} is not usable: {view.config_problem}",
-            hint="correct it with agentctl config set",
+            f"{keys.of(CONFIG).decode()} is not usable: {problem}",
+            hint=problem.hint or "correct it with agentctl config set",
         )
     if view.config is None:
         raise MeshConfigError(
             f"there is no config at {keys.of(CONFIG).decode()}",
             hint="create it with agentctl config init --cidr …, or bring [mesh] in agent.toml",
         )
-    return view
 
 
 def _held(view: View, request: ClaimRequest) -> Lease | None:
     """Find the host's lease: by identity, else what flannel leased to this host's address."""
     own = [each for each in view.leases if each.host_id == request.host_id]
-    own += [each for each in view.set_aside_of(request.host_id) if _stays(each, view)]
+    own += [each for each in view.set_aside_of(request.host_id) if _stays(each, view, request)]
     if request.beside is not None:
         cidr = view.config.cidr if view.config else request.beside
         return next(
@@ -333,12 +331,17 @@ def _held(view: View, request: ClaimRequest) -> Lease | None:
     return next(iter((*own, *flannel)), None)
 
 
-def _stays(lease: Lease, view: View) -> bool:
+def _stays(lease: Lease, view: View, request: ClaimRequest) -> bool:
     """Whether a host's lease that nobody uses is still the one it should have.
 
-    So it is where something else than its subnet is wrong: another would be set aside, too.
+    So it is where something else than its subnet is wrong: another would be set aside, too. While
+    the config cannot be used, it is the one that the host knows it had.
     """
-    fits = view.config is not None and view.config.holds(lease.subnet)
+    fits = (
+        view.config.holds(lease.subnet)
+        if view.config
+        else view.config_problem is not None and lease.subnet == request.wanted
+    )
     return fits and not any(each.subnet.overlaps(lease.subnet) for each in view.leases)
 
 

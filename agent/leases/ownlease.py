@@ -51,15 +51,19 @@ class OwnLease:
         self.contested: Condition | None = None
         """Set while the record is overwritten again sooner than it may be repaired."""
         self.has_config = False
-        """The mesh had a usable config when it was last looked at."""
+        """The mesh had a config when it was last looked at."""
         self.due_s = 0.0
         """When the lease is to be looked at again; what stands in the way leaves it as it is."""
 
     def require_config(self) -> None:
-        """Raise MeshConfigError unless the mesh has, or had a moment ago, a usable config."""
+        """Raise MeshConfigError unless the mesh has, or had a moment ago, a config.
+
+        One that this host cannot use is one: what the host holds is kept, and others see the
+        level that its heartbeat says.
+        """
         if self.has_config:
             return
-        if self._registry.config() is None:
+        if not self._registry.has_config():
             raise MeshConfigError(
                 "there is no config in etcd yet",
                 hint="create it with agentctl config init --cidr …, or bring [mesh] in agent.toml",

@@ -101,16 +101,9 @@ class Registry:
             return found
         raise AssertionError  # the loop returns or raises
 
-    def config(self) -> MeshConfig | None:
-        """Read the config alone, None when there is none.
-
-        Raises:
-            MeshConfigError: It describes no mesh that Hostmesh can serve.
-        """
-        page = self.client.range(self.keys.of(CONFIG))
-        if not page.records:
-            return None
-        return self._decode_config(page.records[0])
+    def has_config(self) -> bool:
+        """Whether there is a config, be it one that this host cannot use."""
+        return bool(self.client.range(self.keys.of(CONFIG)).records)
 
     def _read_all(self, last_config: MeshConfig | None) -> Records:
         everything = self.keys.everything

@@ -75,7 +75,7 @@ def test_promise_4_whoever_brings_the_config_has_new_claims_wait_for_holders(
             host_name="host1",
         )
         known = _known(mesh, config() if copied else None)
-        eventually(lambda: (joining.step(known), mesh.config())[1])
+        eventually(lambda: (joining.step(known), mesh.snapshot().config)[1])
         with pytest.raises(GraceError):
             mesh.claim(request(9))
         held = IPv4Network("10.70.0.0/16")

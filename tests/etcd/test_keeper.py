@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 
+from agent.errors import MeshConfigError
+from agent.leases import kv
+from agent.leases.records import CONFIG, LEASES
 from agent.leases.registry import ClaimRequest, Registry
-from agent.model import DockerState, Lease
+from agent.model import LEVEL, DockerState, Lease
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep, steal
 
@@ -258,3 +261,25 @@ def test_stop_is_bounded_while_etcd_hangs(etcd: Etcd) -> None:
             keeper.stop()
             assert time.monotonic() - started_s < 2.5
             etcd.resume()
+
+
+@pytest.mark.parametrize("value", ["garbage", '{"Network":"10.64.0.0/12","Hostmesh":{"Level":3}}'])
+def test_promise_3_a_config_that_cannot_be_used_costs_a_restarted_agent_nothing(
+    mesh: Registry, value: str
+) -> None:
+    """Heartbeat and lease are kept, and nothing new is claimed."""
+    before = mesh.claim(request(1))
+    assert mesh.snapshot().leases == (before,)
+    mesh.client.txn("w", [], [kv.put(mesh.keys.of(CONFIG), value.encode())])
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.update(replace(REGISTRATION, wanted_subnet=before.subnet, may_change_subnet=True))
+        eventually(held(heard))
+        (record,) = mesh.client.range(mesh.keys.of(LEASES, before.subnet)).records
+        assert record.create_revision == before.create_revision
+        assert record.mod_revision > before.mod_revision, "it was renewed"
+        assert mesh.snapshot().heartbeats[host(1)].level == LEVEL
+    with pytest.raises(MeshConfigError, match="is not usable"):
+        mesh.claim(request(2))
+    with pytest.raises(MeshConfigError, match="is not usable"):
+        mesh.claim(request(1, wanted=IPv4Network("10.79.0.0/16")))

@@ -272,7 +272,7 @@ class Moving(RuleBasedStateMachine):
         self.registry.create_config(config(str(_RANGES[0]), 30))
 
     def config(self) -> MeshConfig:
-        found = self.registry.config()
+        found = self.registry.snapshot().config
         assert found is not None
         return found
 
@@ -320,7 +320,7 @@ class Moving(RuleBasedStateMachine):
 
     @rule()
     def operator_finishes(self) -> None:
-        now = self.registry.config()
+        now = self.registry.snapshot().config
         assert now is not None
         outside = [each for each in self.registry.snapshot().leases if now.must_move(each.subnet)]
         if outside:

@@ -34,7 +34,7 @@ def test_config_is_created_once_and_what_is_there_wins(shared_etcd: Etcd, prefix
     with registry(shared_etcd, prefix=prefix) as mesh:
         first = mesh.create_config(config("10.64.0.0/12"))
         assert first.mod_revision > 0
-        assert mesh.create_config(config("10.96.0.0/12")) == first == mesh.config()
+        assert mesh.create_config(config("10.96.0.0/12")) == first == mesh.snapshot().config
 
 
 def test_promise_3_renewal_never_overwrites_the_new_owner(mesh: Registry) -> None:

@@ -174,7 +174,7 @@ def test_flannel_hosts_are_named_that_would_leave_and_their_time_left_is_told(
 
 
 def test_config_set_refuses_a_cidr_that_this_host_uses(mesh: Registry, ctl: Run) -> None:
-    assert mesh.config() is not None
+    assert mesh.snapshot().config is not None
     change = ["ip", "address", "add", "172.30.0.1/24", "dev", "lo"]
     subprocess.run(change, check=True)
     try:
@@ -185,7 +185,7 @@ def test_config_set_refuses_a_cidr_that_this_host_uses(mesh: Registry, ctl: Run)
 
 
 def test_config_set_refuses_a_cidr_that_no_mesh_may_have(mesh: Registry, ctl: Run) -> None:
-    assert mesh.config() is not None
+    assert mesh.snapshot().config is not None
     for cidr in ("127.0.0.0/8", "169.254.0.0/16"):
         assert ctl("config", "set", "--cidr", cidr, "--move") == MeshConfigError.exit_code
 
