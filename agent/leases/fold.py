@@ -45,6 +45,9 @@ class Unknown:
     count: int = 0
     names: list[str] = field(default_factory=list)
 
+    def __bool__(self) -> bool:
+        return self.count > 0
+
     def add(self, key: bytes) -> None:
         """Count a key."""
         self.count += 1

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
+import tracemalloc
 from collections.abc import Iterator
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 
 from agent.errors import EtcdUnavailable
 from agent.leases import directory, kv
 from agent.leases.directory import Directory
+from agent.leases.kv import Page
 from agent.leases.registry import Registry
 from agent.leases.watch import WatchStream
 from agent.model import View
@@ -250,3 +253,46 @@ def test_promise_4_an_empty_etcd_in_place_of_the_old_is_another_cluster(
     verdict = trust.judge(believed, mesh.snapshot())
     assert verdict.kind is trust.VerdictKind.OTHER_CLUSTER
     mesh.client.txn("w", [], [kv.put(b"/hostmesh/x", b"")])
+
+
+def test_promise_10_a_flood_of_unknown_keys_neither_grows_memory_nor_slows_a_change(
+    mesh: Registry,
+) -> None:
+    """100,000 of them, while the mesh is followed; the next list passes over them, too."""
+    batch, of_each = kv.MAX_OPERATIONS, 50_000
+    with follow(mesh) as (views, _):
+        count = len(views)
+        tracemalloc.start()
+        try:
+            at_first, _ = tracemalloc.get_traced_memory()
+            for folder in ("middle", "zebra"):
+                for first in range(0, of_each, batch):
+                    numbers = range(first, min(first + batch, of_each))
+                    keys = [f"{mesh.keys.prefix}/{folder}/{number}" for number in numbers]
+                    mesh.client.txn("w", [], [kv.put(key.encode(), b"x" * 40) for key in keys])
+            started_s = time.monotonic()
+            mesh.claim(request(1))
+            claimed_s = time.monotonic()
+            eventually(lambda: views.last.lease_of(host(1)))
+            seen_s = time.monotonic()
+            grown, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert grown - at_first < 4 * 1024 * 1024
+        assert len(views) - count <= 2, "no view for what no view shows"
+        assert claimed_s - started_s < 5, "a claim lists the mesh"
+        assert seen_s - claimed_s < 5
+        assert _current(views, mesh)
+    pages = []
+    real = mesh.client.range
+
+    def counted(*args: Any, **more: Any) -> Page:  # noqa: ANN401  # handed on
+        pages.append(real(*args, **more))
+        return pages[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mesh.client, "range", counted)
+        records = mesh.records()
+    assert len(pages) <= 4
+    assert 0 < records.unknown.count <= 2_000
+    assert records.view().lease_of(host(1)) is not None

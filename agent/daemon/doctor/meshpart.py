@@ -128,8 +128,15 @@ def look_at_mesh(
     records = registry.records()
     view = records.view()
     findings.add("etcd account", State.OK, f"reads {settings.etcd.prefix}")
+    if unknown := records.unknown:
+        findings.add(
+            "etcd keys",
+            State.OK,
+            f"at least {unknown.count} keys under {settings.etcd.prefix} are of no kind that this"
+            f" version knows, such as {unknown.names[0]}: they are left alone",
+        )
     if findings.attempt("etcd account", lambda: may_write(registry, own)):
-        findings.add("etcd account", State.OK, "may write leases, heartbeats and memory")
+        findings.add("etcd account", State.OK, "may write all that an agent writes")
     config = _config(settings, view, findings)
     if config is None:
         return None
