@@ -117,6 +117,9 @@ def _config_set(parser: argparse.ArgumentParser) -> None:
         "--access", metavar="WORD", help="user-defined networks: open, published or closed"
     )
     parser.add_argument(
+        "--level", metavar="N", help="what may be published, once every host can read it"
+    )
+    parser.add_argument(
         "--move", action="store_true", help="keep the old CIDR in use until its hosts have moved"
     )
     parser.add_argument(

@@ -54,15 +54,16 @@ class Freshness:
             last_heartbeat_s: When each host whose heartbeat lapsed was last seen alive.
         """
         if host_id is None:
-            return {"alive": None, "heartbeat": None, "last_seen_s": None}
-        beats = host_id in view.heartbeats
+            return {"alive": None, "heartbeat": None, "last_seen_s": None, "level": None}
+        beat = view.heartbeats.get(host_id)
+        beats, level = beat is not None, beat.level if beat else None
         seen_s = self._ago(now_s) if beats else None
         if not beats and host_id in last_heartbeat_s:
             seen_s = _since(last_heartbeat_s[host_id], now_s)
+        said = {"last_seen_s": seen_s, "level": level}
         if self.stale:
-            return {"alive": None, "heartbeat": "unknown", "last_seen_s": seen_s}
-        word = "alive" if beats else "none"
-        return {"alive": beats, "heartbeat": word, "last_seen_s": seen_s}
+            return {"alive": None, "heartbeat": "unknown", **said}
+        return {"alive": beats, "heartbeat": "alive" if beats else "none", **said}
 
     @staticmethod
     def container(lease: Lease, view: View) -> str | None:

@@ -15,11 +15,13 @@ from agent.daemon.documents import lease_left_s
 from agent.docker.report import ConfigFile
 from agent.leases import trust
 from agent.mesh.backends import backend_by_name
+from agent.mesh.level import HeldBack
 from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases
 from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World, peers_of_view
 from agent.model import (
     DEFAULT_BACKEND,
+    LEVEL_OF_0_1,
     BackendData,
     Condition,
     DockerFacts,
@@ -63,6 +65,7 @@ class Known:
         docker_config: Whether a Docker that starts now gets the lease.
         docker_seen: The engine answered at least once in this life of the agent.
         left: The operator said leave.
+        held_back: The hosts of ``believed`` that read less than the config's level.
         found_lapsed: Remembered of ``believed``, so that the next view costs what changed.
     """
 
@@ -84,6 +87,7 @@ class Known:
     silent: frozenset[Address] = frozenset()
     uplink: Uplink | None = None
     left: bool = False
+    held_back: HeldBack = field(default=HeldBack(), repr=False, compare=False)
     found_lapsed: Lapsed | None = field(default=None, repr=False, compare=False)
 
     def with_view(self, view: View, *, now_s: float = 0.0, ttl_s: float = math.inf) -> Known:
@@ -132,7 +136,14 @@ class Known:
         own = self.host_id
         lapsed = Lapsed.of(view, own) if before is None else before.follow(view, own)
         config = view.config or self.config
-        return replace(self, believed=view, config=config, found_lapsed=lapsed)
+        level = config.level if config else LEVEL_OF_0_1
+        return replace(
+            self,
+            believed=view,
+            config=config,
+            held_back=self.held_back.follow(view.heartbeats, level),
+            found_lapsed=lapsed,
+        )
 
     def with_docker(self, facts: DockerFacts, state: DockerState) -> Known:
         """Fold in what Docker said; while it does not answer, its networks are the last known.
@@ -334,6 +345,8 @@ class Known:
             found.append(tell.config_unusable(view.config_problem))
         elif view.config is None and self.config is not None:
             found.append(tell.config_gone())
+        if self.held_back.hosts:
+            found.append(tell.level_held_back(self.held_back))
         found.extend(tell.dead(lease) for lease in self.lapsed if lease.node_address in self.silent)
         here = self.uplink.node_address if self.uplink else None
         found.extend(

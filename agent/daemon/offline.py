@@ -153,7 +153,7 @@ def offline_status(settings: Settings) -> Mapping[str, Any]:
             source="host",
         )
     )
-    document["agent_version"] = None
+    document["agent_version"] = document["level"] = None
     silent = holder_of(settings.agent.run_dir) is not None
     stays_out = seen.snapshot.known.left
     document["state"] = "left" if stays_out else "silent" if silent else "stopped"

@@ -15,7 +15,7 @@ from agent.daemon.freshness import CURRENT, Freshness
 from agent.daemon.known import Known
 from agent.daemon.snapshot import Snapshot
 from agent.daemon.tally import Tally
-from agent.model import OWN_BRIDGE, HostId, Lease, Severity, View
+from agent.model import LEVEL, OWN_BRIDGE, HostId, Lease, Severity, View
 
 __all__ = ["host_state", "is_ready", "status_document"]
 
@@ -94,6 +94,7 @@ def status_document(
         "version": _VERSION,
         "source": source,
         "agent_version": __version__,
+        "level": LEVEL,
         "state": host_state(snapshot, standing),
         **freshness.document(wall_s),
         "host": _host(known, host_name),
@@ -194,6 +195,7 @@ def _mesh(known: Known) -> Mapping[str, Any] | None:
         "previous": [str(each) for each in config.previous],
         "subnet_len": config.subnet_len,
         "backend": config.backend,
+        "level": config.level,
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from agent.errors import HostmeshError
 from agent.leases.rivals import CLONE_HINT
+from agent.mesh.level import HeldBack
 from agent.model import (
     Bounds,
     Condition,
@@ -27,6 +28,7 @@ __all__ = [
     "dead",
     "etcd_unreachable",
     "host_unusable",
+    "level_held_back",
     "moving",
     "not_moved",
     "outside_bounds",
@@ -76,6 +78,25 @@ def config_unusable(problem: Problem) -> Condition:
         cause=problem.reason,
         hint=problem.hint
         or "agentctl config show; correct the key with etcdctl or agentctl config",
+    )
+
+
+def level_held_back(held_back: HeldBack) -> Condition:
+    """Report that agents of older versions keep newer records from being published."""
+    hosts = sorted(held_back.hosts.values(), key=lambda each: (each.level, each.host_name))
+    named = _few(
+        [
+            f"{each.host_name or each.host_id} reads level {each.level}"
+            + (f" (hostmesh {each.agent_version})" if each.agent_version else "")
+            for each in hosts
+        ]
+    )
+    return Condition(
+        name="level-held-back",
+        cause=f"the config allows level {held_back.level} and {named}: nothing newer than level"
+        f" {hosts[0].level} is published",
+        hint="install this version of hostmesh there (agentctl leases -o wide shows each host's"
+        " level), or retire what is gone: agentctl remove HOST",
     )
 
 

@@ -28,6 +28,7 @@ from agent.disk import sync_folder
 from agent.errors import StateError
 from agent.leases.records import decode_config, encode_config
 from agent.model import (
+    LEVEL_OF_0_1,
     Access,
     BackendData,
     Bounds,
@@ -53,6 +54,9 @@ _VERSION = 1
 _TOGETHER = 500  # entries in one piece of the file
 _LARGEST_BYTES = 256 * 1024 * 1024  # 65,536 leases take about 25 MB
 _DEFAULT_BOUNDS = Bounds()
+_NOT_IN_0_1 = frozenset({"level"})
+"""Fields of a config that 0.1 does not know: it takes a copy with one of them for damaged, so
+they are written beside the config, where it does not look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,15 +295,13 @@ def _bounded(view: View, bounds: Bounds) -> View:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a dataclass or None
-    """Turn a flat dataclass of ours into JSON's types.
-
-    Defaults are left out: an older version refuses the copy for one field that it does not know.
-    """
+    """Turn a flat dataclass of ours into JSON's types, defaults left out."""
     if value is None:
         return None
     return {
         field.name: _text(found)
         for field in dataclasses.fields(value)
+        if field.name not in _NOT_IN_0_1
         for found in (getattr(value, field.name),)
         if found != field.default
     }
@@ -332,6 +334,8 @@ def _body(
 ) -> Iterator[str]:
     """The JSON of a :class:`Copy`, a piece for some hundred entries."""
     plain = {"cluster_id": view.cluster_id, "revision": view.revision}
+    if view.config is not None:
+        plain["level"] = view.config.level
     yield f'{{"saved":{_compact(saved_s)},"lease":{_compact(_plain(lease))},'
     yield f'"kept":{_compact(_text(kept))},"view":'
     yield f'{_compact(plain)[:-1]},"config":{_compact(_plain(view.config))},"leases":['
@@ -361,10 +365,12 @@ def _view(plain: dict[str, Any]) -> View:
     memory = {host: subnet for host, subnet in remembered if is_leasable(subnet)}
     pairs = ((read_network(at), HostId(host)) for at, host in plain["reservations"].items())
     reserved: dict[Network, HostId] = {each: host for each, host in pairs if is_leasable(each)}
+    config = _config(plain["config"]) if plain["config"] else None
+    level = int(plain.get("level", LEVEL_OF_0_1))
     return View(
         cluster_id=int(plain["cluster_id"]),
         revision=int(plain["revision"]),
-        config=_config(plain["config"]) if plain["config"] else None,
+        config=replace(config, level=level) if config else None,
         leases=tuple(each for each in map(_lease, plain["leases"]) if is_leasable(each.subnet)),
         memory=MappingProxyType(memory),
         reservations=MappingProxyType(reserved),
@@ -372,10 +378,16 @@ def _view(plain: dict[str, Any]) -> View:
     )
 
 
+def _known(kind: type, plain: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a newer version wrote."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in plain.items() if name in names}
+
+
 def _config(plain: dict[str, Any]) -> MeshConfig:
     return MeshConfig(
         **{
-            **plain,
+            **_known(MeshConfig, plain),
             "cidr": read_network(plain["cidr"]),
             "previous": tuple(map(read_network, plain.get("previous", ()))),
             "subnet_min": read_address(plain["subnet_min"]),
@@ -389,7 +401,7 @@ def _lease(plain: dict[str, Any]) -> Lease:
     published = plain.get("backend_data")
     return Lease(
         **{
-            **plain,
+            **_known(Lease, plain),
             "subnet": read_network(plain["subnet"]),
             "node_address": read_address(plain["node_address"]),
             "backend_data": BackendData(published) if published else None,

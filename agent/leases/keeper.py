@@ -23,7 +23,7 @@ from agent.leases.refusals import condition_of
 from agent.leases.registry import Registry
 from agent.leases.request import ClaimRequest, Registration
 from agent.leases.rivals import IdentityInUseError
-from agent.model import Condition, Heartbeat, HostId, Lease, View
+from agent.model import LEVEL, Condition, Heartbeat, HostId, Lease, View
 from agent.model.family import Address
 from agent.settings import LeaseSettings
 
@@ -339,6 +339,7 @@ class Keeper:
             started_s=self._started_s,
             container=registration.container,
             needed=registration.needed,
+            level=LEVEL,
         )
 
     # --- lease ----------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from agent.leases.records import (
     without_key,
 )
 from agent.leases.registry import Registry
+from agent.mesh.level import HeldBack
 from agent.mesh.needed import needed_of_members
 from agent.mesh.reconfigure import left_behind
 from agent.model import (
@@ -197,7 +198,8 @@ class Operator:
             dry: Check and write nothing.
 
         Raises:
-            Refused: A lease or a reservation would be outside, or a node address inside.
+            Refused: A lease or a reservation would be outside, or a node address inside; a host
+                cannot read a higher level.
             MeshConfigError: What is wished describes no possible mesh.
         """
         key = self._keys.of(CONFIG)
@@ -209,7 +211,9 @@ class Operator:
             # What no host of this mesh may use is not in use: a forged lease keeps nothing.
             bounds = self._registry.bounds
             leases = tuple(each for each in records.leases() if not bounds.problem(each.subnet))
-            _refuse_misfits(after, leases, records.view())
+            view = records.view()
+            _refuse_misfits(after, leases, view)
+            _refuse_unread(after.level, before, view)
             value = encode_config(after, _object_or_none(record))
             same = record is not None and value == record.value
             change = ConfigChange(
@@ -354,6 +358,24 @@ def _refuse_misfits(wished: MeshConfig, leases: tuple[Lease, ...], view: View) -
             + (f"; and {more} more" if more > 0 else ""),
             hint="retire those hosts first (agentctl leave, agentctl remove), end those"
             " reservations, choose a range that holds them, or move host by host: --move",
+        )
+
+
+def _refuse_unread(level: int, before: MeshConfig | None, view: View) -> None:
+    """Raise Refused when some host cannot read ``level`` and the config does not have it yet."""
+    if before is not None and level <= before.level:
+        return
+    hosts = sorted(
+        f"{each.host_name or each.host_id} (level {each.level})"
+        for each in HeldBack.of(view.heartbeats, level).hosts.values()
+    )
+    if hosts:
+        more = len(hosts) - _SHOWN
+        raise Refused(
+            f"{len(hosts)} hosts cannot read level {level}: {', '.join(hosts[:_SHOWN])}"
+            + (f" and {more} more" if more > 0 else ""),
+            hint="install this version of hostmesh there first; agentctl leases -o wide shows each"
+            " host's level",
         )
 
 

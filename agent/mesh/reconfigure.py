@@ -29,6 +29,7 @@ class ConfigWish:
     subnet_max: Address | None = None
     backend: str | None = None
     access: Access | None = None
+    level: int | None = None
     move: bool = False
     finish: bool = False
 
@@ -49,6 +50,7 @@ def wished_config(now: MeshConfig, wish: ConfigWish) -> MeshConfig:
         subnet_max=wish.subnet_max or (last if now.subnet_max == high else now.subnet_max),
         backend=wish.backend or now.backend,
         access=wish.access or now.access,
+        level=wish.level or now.level,
         previous=_previous(now, cidr, wish),
     )
 

@@ -165,7 +165,7 @@ def test_promise_1_config_set_sees_a_lease_that_came_after_it_looked(
     monkeypatch.setattr(mesh, "records", lambda: next(looks, None) or real())
     with pytest.raises(Refused, match=r"10\.70\.0\.0/16 is not a part"):
         set_config(operator, config("10.64.0.0/14"))
-    assert mesh.config() == early.view().config
+    assert mesh.snapshot().config == early.view().config
 
 
 def test_a_renewal_does_not_hold_up_config_set(
@@ -219,7 +219,7 @@ def test_config_set_enlarges_a_running_mesh_and_keeps_unknown_fields(
     assert changed.changed
     again = set_config(operator, larger)
     assert not again.changed
-    assert again.after == changed.after == mesh.config()
+    assert again.after == changed.after == mesh.snapshot().config
     assert '"Flannels":"own"' in operator.config_show()[1]
     assert mesh.snapshot().leases == (lease,)
     assert mesh.claim(request(2)).subnet.prefixlen == 20
@@ -244,11 +244,51 @@ def test_config_set_refuses_what_would_leave_somebody_outside(
         set_config(operator, config("10.96.0.0/12"))
 
 
+def _beat(mesh: Registry, number: int, level: int) -> None:
+    address = IPv4Address(f"192.0.2.{number}")
+    heartbeat = Heartbeat(
+        host_id=host(number),
+        host_name=f"host{number}",
+        node_address=address,
+        subnet=None,
+        docker=DockerState.READY,
+        agent_version="0.1.1",
+        boot_id="b",
+        started_s=1.0,
+        level=level,
+    )
+    mesh.heartbeat(heartbeat, 60)
+
+
+def test_promise_12_config_set_refuses_a_level_that_some_host_cannot_read(
+    mesh: Registry, operator: Operator
+) -> None:
+    mesh.claim(request(9))  # without a heartbeat: it shows its level when it is back
+    for number, level in ((1, 2), (2, 1), (3, 1)):
+        _beat(mesh, number, level)
+    higher = replace(config("10.64.0.0/12"), level=2)
+    named = r"2 hosts cannot read level 2: host2 \(level 1\), host3 \(level 1\)"
+    with pytest.raises(Refused, match=named):
+        set_config(operator, higher)
+    assert "Level" not in operator.config_show()[1]
+    for number in (2, 3):
+        operator.remove_host(HostRef(host_id=host(number)), force=True)
+    assert set_config(operator, higher).changed
+    assert '"Hostmesh":{"Level":2' in operator.config_show()[1]
+    _beat(mesh, 2, 1)
+    wider = replace(higher, cidr=IPv4Network("10.64.0.0/11"))
+    assert set_config(operator, wider).after.level == 2, "it has that level already"
+    with pytest.raises(MeshConfigError, match="this version reads up to 2"):
+        set_config(operator, replace(higher, level=3))
+    assert set_config(operator, replace(wider, level=1)).changed
+    assert "Level" not in operator.config_show()[1]
+
+
 def test_config_set_repairs_garbage(mesh: Registry, operator: Operator) -> None:
     _write(mesh, "garbage")
     assert operator.config_show() == (None, "garbage")
     set_config(operator, config("10.64.0.0/12"))
-    assert mesh.config() is not None
+    assert mesh.snapshot().config is not None
 
 
 def set_config(operator: Operator, wished: MeshConfig, **more: bool) -> ConfigChange:

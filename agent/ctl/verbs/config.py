@@ -12,7 +12,7 @@ from agent.ctl.output import clean, flow
 from agent.errors import MeshConfigError, OverlapError
 from agent.mesh.overlap import host_overlaps
 from agent.mesh.ranges import count_subnets, propose_cidr
-from agent.model import Access, DockerFacts, DockerNetwork, HostFacts, MeshConfig
+from agent.model import LEVEL_OF_0_1, Access, DockerFacts, DockerNetwork, HostFacts, MeshConfig
 from agent.model.family import Network, family_of
 from agent.settings import Settings
 
@@ -94,7 +94,8 @@ def show(context: Context) -> int:
         if view.config_problem:
             raise MeshConfigError(
                 f"{key} cannot be used: {view.config_problem}",
-                hint="correct it with etcdctl; every agent holds what it has until then",
+                hint=view.config_problem.hint
+                or "correct it with etcdctl; every agent holds what it has until then",
             )
         raise MeshConfigError(f"there is no {key} in etcd", hint="agentctl config init")
     _say(context, view.config, config_sentence(view.config))
@@ -200,10 +201,11 @@ def config_sentence(config: MeshConfig) -> str:
     access = "" if usual else f", user-defined networks {config.access}"
     if count_subnets(config) != count:
         bounds = f" from {config.subnet_min} to {config.subnet_max}"
+    level = f", level {config.level}" if config.level > LEVEL_OF_0_1 else ""
     moving = f", moving from {', '.join(map(str, config.previous))}" if config.previous else ""
     return (
         f"{config.cidr}, a /{config.subnet_len} for each of up to {count} hosts{bounds},"
-        f" {clean(config.backend)}{access}{moving}"
+        f" {clean(config.backend)}{access}{level}{moving}"
     )
 
 
@@ -218,5 +220,6 @@ def config_document(config: MeshConfig) -> Mapping[str, Any]:
         "backend": config.backend,
         "previous": [str(each) for each in config.previous],
         "access": config.access,
+        "level": config.level,
         "mod_revision": config.mod_revision,
     }

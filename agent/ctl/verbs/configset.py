@@ -17,7 +17,7 @@ from agent.ctl.verbs.config import (
 from agent.errors import MeshConfigError, UsageError
 from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.reconfigure import ConfigWish, wished_config
-from agent.model import Access, MeshConfig
+from agent.model import LEVEL, LEVEL_OF_0_1, Access, MeshConfig
 from agent.model.family import read_address, read_network
 from agent.settings.text import shown
 
@@ -73,6 +73,7 @@ def _wish(context: Context) -> ConfigWish:
         subnet_max=_read("--subnet-max", args.subnet_max, read_address, "an address"),
         backend=args.backend,
         access=_read("--access", args.access, Access, f"one of {', '.join(Access)}"),
+        level=_read("--level", args.level, _level, f"a level from 1 to {LEVEL}, which this reads"),
         move=args.move,
         finish=args.finish,
     )
@@ -98,6 +99,13 @@ def _read(option: str, text: str | None, kind: Callable[[str], _T], what: str) -
         return kind(text)
     except ValueError:
         raise UsageError(f"{option} {shown(text)} is not {what}") from None
+
+
+def _level(text: str) -> int:
+    level = int(text)
+    if not LEVEL_OF_0_1 <= level <= LEVEL:
+        raise ValueError(text)
+    return level
 
 
 def _refuse_twisted(now: MeshConfig, wish: ConfigWish) -> None:

@@ -35,6 +35,7 @@ _HOSTS_SHOWN = 10
 _WIDE = (
     Column(title="LEFT", right=True, drop=5),
     Column(title="DOCKER", drop=3),
+    Column(title="LEVEL", right=True, drop=6),
     Column(title="HOST ID", shrink_to=8, drop=4),
 )
 
@@ -167,7 +168,7 @@ def _values(leases: Sequence[Mapping[str, Any]], *, wide: bool) -> list[list[obj
     ]
     if wide:
         found.append([duration(each.get("ttl_left_s")) for each in leases])
-        found += [[each.get(key) for each in leases] for key in ("docker", "host_id")]
+        found += [[each.get(key) for each in leases] for key in ("docker", "level", "host_id")]
     return found
 
 

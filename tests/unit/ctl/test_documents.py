@@ -71,6 +71,7 @@ def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
         "alive": True,
         "heartbeat": "alive",
         "last_seen_s": None,
+        "level": 1,
         "silent_s": None,
         "docker": "pending",
         "container": None,

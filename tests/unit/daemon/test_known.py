@@ -222,6 +222,29 @@ def test_a_config_that_is_gone_or_garbage_is_not_acted_on() -> None:
     assert world(known) is not None
 
 
+def test_promise_12_a_host_that_reads_less_is_named_until_it_reads_more() -> None:
+    config = replace(CONFIG, level=2)
+
+    def seen(revision: int, *levels: int) -> View:
+        beats = [replace(beat(number), level=level) for number, level in enumerate(levels)]
+        heartbeats = {each.host_id: each for each in beats}
+        return replace(view(0, 1, 2, revision=revision), config=config, heartbeats=heartbeats)
+
+    def held_back(known: Known) -> list[str]:
+        return [each.cause for each in known.conditions() if each.name == "level-held-back"]
+
+    known = member().with_view(seen(11, 2, 2, 2))
+    assert held_back(known) == []
+    known = known.with_view(seen(12, 2, 1, 2))
+    (cause,) = held_back(known)
+    assert "allows level 2 and host1 reads level 1 (hostmesh" in cause
+    assert "nothing newer than level 1 is published" in cause
+    assert held_back(known.with_view(replace(seen(13, 2, 1, 2), config=CONFIG))) == []
+    assert held_back(known.with_view(seen(13, 2, 2, 2))) == []
+    gone = replace(seen(13, 2, 1, 2), config=None, config_problem=Problem("x"))
+    assert held_back(known.with_view(gone)) == [cause], "by the last usable config"
+
+
 def test_promise_3_docker_that_does_not_answer_has_not_lost_its_networks() -> None:
     network = DockerNetwork(
         id="1", name="bridge", bridge="docker0", subnet=IPv4Network("10.64.0.0/17"), default=True

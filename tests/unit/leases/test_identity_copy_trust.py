@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -108,6 +109,48 @@ def test_the_copy_comes_back_as_it_was_saved_marked_cached(tmp_path: Path) -> No
     file.forget()
     file.forget()
     assert file.load() is None
+
+
+def test_promise_12_a_copy_has_the_fields_of_0_1_where_0_1_reads_all_of_them(
+    tmp_path: Path,
+) -> None:
+    """0.1 takes a config or a lease with another field for damaged, so that stands elsewhere."""
+    path = tmp_path / "copy.json"
+    config = replace(_VIEW.config, level=2) if _VIEW.config else None
+    CopyFile(path).save(view=replace(_VIEW, config=config), lease=_lease(1))
+    body = json.loads(json.loads(path.read_text())["body"])
+    for lease in (body["lease"], *body["view"]["leases"]):
+        assert set(lease) <= {
+            "backend",
+            "claimed_s",
+            "create_revision",
+            "etcd_lease_id",
+            "host_id",
+            "host_name",
+            "mod_revision",
+            "node_address",
+            "renewed_s",
+            "subnet",
+            "ttl_s",
+        }
+    assert set(body["view"]["config"]) <= {
+        "access",
+        "backend",
+        "cidr",
+        "mod_revision",
+        "previous",
+        "subnet_len",
+        "subnet_max",
+        "subnet_min",
+    }
+    found = CopyFile(path).load()
+    assert found is not None
+    assert found.view.config == config
+    body["view"]["config"]["newer"] = body["lease"]["newer"] = 1
+    text = json.dumps(body)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps({"version": 1, "body": text, "sha256": checksum}))
+    assert CopyFile(path).load() == found, "and what a newer version adds is passed over"
 
 
 def test_a_copy_cut_off_anywhere_or_flipped_is_set_aside_and_not_fatal(tmp_path: Path) -> None:

@@ -26,7 +26,17 @@ from agent.leases.records import (
     encode_memory,
     encode_reservation,
 )
-from agent.model import Access, BackendData, DockerState, Heartbeat, HostId, Lease, MeshConfig
+from agent.model import (
+    LEVEL,
+    Access,
+    BackendData,
+    DockerState,
+    Heartbeat,
+    HostId,
+    Lease,
+    MeshConfig,
+    Unusable,
+)
 from agent.model.untrusted import clean_name, quote
 
 pytestmark = pytest.mark.unit
@@ -241,6 +251,34 @@ def test_cidrs_that_the_mesh_moves_away_from_stand_under_our_name() -> None:
         True,
         False,
     ]
+
+
+def test_promise_12_a_level_is_written_where_it_says_something() -> None:
+    config = decode_config(b'{"Network":"10.0.0.0/8","Hostmesh":{"level":2,"New":[1]}}')
+    assert config.level == 2
+    before = b'{"Network":"10.0.0.0/8","Hostmesh":{"level":1,"New":[1]}}'
+    assert json.loads(encode_config(config, before))["Hostmesh"] == {
+        "New": [1],
+        "Level": 2,
+        "Access": "published",
+    }
+    assert "Level" not in json.loads(encode_config(replace(config, level=1), before))["Hostmesh"]
+    assert decode_config(b'{"Network":"10.0.0.0/8"}').level == 1
+
+
+def test_promise_12_a_level_that_this_version_does_not_read_comes_before_all_else() -> None:
+    text = f'{{"Network":"from 0.9 on","Hostmesh":{{"Level":{LEVEL + 1}}}}}'
+    with pytest.raises(Unusable, match=f"Level is {LEVEL + 1} and this version reads up to") as got:
+        decode_config(text.encode())
+    assert "install a newer hostmesh" in got.value.problem.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [("{}", 1), ('{"Level":7}', 7), ('{"level":0}', 1), ('{"Level":"2"}', 1), ('{"Level":1e9}', 1)],
+)
+def test_a_heartbeats_level_that_cannot_be_read_is_the_lowest(text: str, level: int) -> None:
+    assert HEARTBEATS.read(_HOST, _record(text)).level == level
 
 
 @pytest.mark.parametrize(
