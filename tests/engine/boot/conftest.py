@@ -11,6 +11,7 @@ from hostmesh_lab.booted import BootedHost
 from hostmesh_lab.lab import Lab, LabOptions
 
 from deploy.deb.build import build
+from tests.engine.boot import history, scenes
 from tests.engine.boot.scenes import FRESH
 from tests.engine.conftest import running_lab
 
@@ -52,12 +53,26 @@ def newer(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.fixture(scope="module")
-def fresh(suite: str) -> Iterator[Lab]:
-    """Two machines that have booted, without Hostmesh, and their etcd."""
+@pytest.fixture(scope="package")
+def older(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package of version 0.1.0: what an upgrade replaces."""
+    if why := history.why_not():
+        pytest.skip(f"NO UPGRADE FROM AN EARLIER VERSION IS TESTED: {why}")
+    return history.build(suite, tmp_path_factory.mktemp("older"))
+
+
+@pytest.fixture(scope="package")
+def _booted(suite: str) -> Iterator[Lab]:
     options = LabOptions(name=f"boot-{suite}", hosts=2, suite=suite, host=FRESH, cidr=None)
     with running_lab(options) as lab:
         yield lab
+
+
+@pytest.fixture(scope="module")
+def fresh(_booted: Lab) -> Lab:
+    """Two or more machines that have booted, without Hostmesh, and their etcd without a mesh."""
+    scenes.make_fresh(_booted)
+    return _booted
 
 
 def machine(lab: Lab, name: str) -> BootedHost:

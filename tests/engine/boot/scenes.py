@@ -7,6 +7,7 @@ import itertools
 import re
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +15,7 @@ from hostmesh_lab import shell
 from hostmesh_lab.booted import BootedHost
 from hostmesh_lab.capture import Pinger
 from hostmesh_lab.kinds import HostOptions
-from hostmesh_lab.lab import Lab
+from hostmesh_lab.lab import Lab, in_parallel
 from hostmesh_lab.machine import Machine
 from hostmesh_lab.wait import wait_until
 
@@ -56,6 +57,19 @@ def settings(lab: Lab, extra: str = "") -> str:
         f'[etcd]\nendpoints = [{endpoints}]\n[mesh]\ncidr = "{CIDR}"\n'
         f"[lease]\nempty_cluster_grace_s = 0\n{extra}"
     )
+
+
+def make_fresh(lab: Lab) -> None:
+    """Take containers, Hostmesh and the mesh's records off a lab that other tests have used."""
+
+    def clear(host: BootedHost) -> None:
+        if names := host.docker("ps", "--all", "--quiet").stdout.split():
+            host.docker("rm", "--force", *names)
+        if not is_gone(host, "/var/lib/dpkg/info/hostmesh.list"):
+            host.run(["dpkg", "--purge", "hostmesh"], timeout_s=120)
+
+    in_parallel(clear, [host for host in lab.hosts.values() if host.proc()])
+    lab.etcdctl("del", "--prefix", "/hostmesh/")
 
 
 def docker_starts(host: BootedHost) -> int:
@@ -125,33 +139,49 @@ class Watched:
 
 
 _KNOCK = """
-import socket, sys
+import socket, sys, time
 while True:
     with socket.socket() as one:
-        one.settimeout(0.05)
+        one.settimeout(float(sys.argv[3]))
+        said = "asked"
         try:
             one.connect((sys.argv[1], int(sys.argv[2])))
-            print("answered", flush=True)
+            said = "answered, and cut off"
+            # To the end: a server whose queue is full of such that were not served loses packets.
+            one.settimeout(5)
+            one.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            while one.recv(4096):
+                said = "answered"
         except ConnectionRefusedError:
-            print("answered", flush=True)
+            said = "answered by a refusal"
         except OSError:
-            print("asked", flush=True)
+            pass
+        print(said, flush=True)
+    time.sleep(float(sys.argv[4]))
 """
 
 
 class Knocking:
     """A machine that asks for a TCP port again and again, over the time of a ``with``.
 
+    Args:
+        wait_s: How long it waits for an answer.
+        pause_s: Between two attempts.
+
     Attributes:
         asked: How often so far.
         answered: Which of the attempts were.
+        failed: Which of them got no page, and when.
     """
 
-    def __init__(self, source: Machine, target: object, port: int) -> None:
+    def __init__(
+        self, source: Machine, target: object, port: int, wait_s: float = 0.05, pause_s: float = 0
+    ) -> None:
         self.asked = 0
         self.answered: list[int] = []
-        argv = ["/usr/bin/python3", "-I", "-c", _KNOCK, str(target), str(port)]
-        self._process = source.popen(argv)
+        self.failed: list[str] = []
+        words = [str(each) for each in (target, port, wait_s, pause_s)]
+        self._process = source.popen(["/usr/bin/python3", "-I", "-c", _KNOCK, *words])
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def __enter__(self) -> Self:
@@ -168,6 +198,9 @@ class Knocking:
             self.asked += 1
             if line.startswith(b"answered"):
                 self.answered.append(self.asked)
+            if line != b"answered\n":
+                at = datetime.now(UTC).time()
+                self.failed.append(f"{line.decode().strip()} {self.asked} at {at}")
 
     def wait_asked(self, number: int) -> None:
         """Return when so many attempts are over."""
@@ -195,6 +228,11 @@ def until_reply_s(source: BootedHost, target: object, since_s: float, timeout_s:
 def package_version(host: BootedHost) -> str:
     """The version of the package that is installed."""
     return host.run(["dpkg-query", "-W", "-f", "${Version}", "hostmesh"]).stdout
+
+
+def version_of(package: Path) -> str:
+    """The version of a package in a file."""
+    return shell.run(["dpkg-deb", "--field", str(package), "Version"], timeout_s=30).stdout.strip()
 
 
 def is_gone(host: BootedHost, path: str) -> bool:
