@@ -31,15 +31,15 @@ class Leases(Sequence[Lease]):
             {lease.subnet: lease for lease in leases}
         )
         """Every lease by its subnet."""
-        self._by_host: SharedMap[HostId, Lease | tuple[Lease, ...]] = SharedMap(
+        self._by_host: SharedMap[HostId, tuple[Lease, ...]] = SharedMap(
             _by_host(self.by_subnet.values())
         )
         self._in_order: tuple[Lease, ...] | None = None
 
     def of(self, host_id: HostId) -> tuple[Lease, ...]:
         """Every lease of a host: one, but for a record that somebody forged."""
-        found: Lease | tuple[Lease, ...] = self._by_host.get(host_id, ())
-        return (found,) if isinstance(found, Lease) else found
+        found: tuple[Lease, ...] = self._by_host.get(host_id, ())
+        return found
 
     def changed(self, changes: Mapping[Network, Lease | None]) -> Leases:
         """Make leases with these instead; None takes a subnet's lease away."""
@@ -48,7 +48,7 @@ class Leases(Sequence[Lease]):
             return self
         found = [*map(self.by_subnet.get, changes), *changes.values()]
         hosts = {each.host_id for each in found if each is not None and each.host_id is not None}
-        owned: dict[HostId, Lease | tuple[Lease, ...] | None] = dict.fromkeys(hosts)
+        owned: dict[HostId, tuple[Lease, ...] | None] = dict.fromkeys(hosts)
         kept = [lease for host in hosts for lease in self.of(host) if lease.subnet not in changes]
         owned.update(_by_host((*kept, *filter(None, changes.values()))))
         made: Leases = Leases.__new__(Leases)
@@ -87,17 +87,11 @@ class Leases(Sequence[Lease]):
         return f"Leases({self._sorted()!r})"
 
 
-def _by_host(leases: Iterable[Lease]) -> dict[HostId, Lease | tuple[Lease, ...]]:
-    """Each host's lease, by itself: a tuple around each would take 4 MB at 65,000 hosts."""
-    found: dict[HostId, Lease | tuple[Lease, ...]] = {}
+def _by_host(leases: Iterable[Lease]) -> dict[HostId, tuple[Lease, ...]]:
+    found: dict[HostId, tuple[Lease, ...]] = {}
     for lease in leases:
         if lease.host_id is not None:
-            before = found.get(lease.host_id)
-            if before is None:
-                found[lease.host_id] = lease
-            else:
-                others = (before,) if isinstance(before, Lease) else before
-                found[lease.host_id] = (*others, lease)
+            found[lease.host_id] = (*found.get(lease.host_id, ()), lease)
     return found
 
 
