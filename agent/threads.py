@@ -4,7 +4,8 @@ A thread that ends by a bug would take a part of the agent with it and nobody wo
 routes are still there, but nothing repairs them. ``threading.excepthook`` is where Python tells of
 it; the daemon sets it to its own, which makes a condition of it.
 
-:class:`Poller` is one thread for everything that waits on sockets.
+:class:`Poller` is one thread for everything that waits on sockets, :class:`Jobs` one for work that
+waits elsewhere, such as for a name server, and is due now and then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-__all__ = ["Poller", "Source", "Wait", "go_on", "tell"]
+__all__ = ["Job", "Jobs", "Poller", "Source", "Wait", "tell"]
 
 _FIRST_S = 1.0
 _LONGEST_S = 60.0
@@ -33,23 +34,30 @@ def tell(error: Exception) -> None:
     threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, this)))
 
 
-def go_on(turn: Callable[[], object], stopping: threading.Event) -> None:
-    """Call ``turn`` again and again until told to stop; after a failed one there is a pause.
+class _Guard:
+    """Calls a component in its name; reports its exceptions, and says for how long it rests."""
 
-    Args:
-        turn: One turn of the thread's work; it waits by itself.
-        stopping: Ends it, and the pause.
-    """
-    pause_s = _FIRST_S
-    while not stopping.is_set():
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._pause_s = 0.0
+        self.rests_until_s: float | None = None
+
+    def call(self, call: Callable[[], _T]) -> _T | None:
+        """Return what ``call`` does; None after an exception."""
+        this = threading.current_thread()
+        thread, this.name = this.name, self._name
         try:
-            turn()
+            answer = call()
         except Exception as error:  # noqa: BLE001 - the top of a thread
             tell(error)
-            stopping.wait(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
-            pause_s = min(pause_s * 2, _LONGEST_S)
-        else:
-            pause_s = _FIRST_S
+            self._pause_s = min(max(_FIRST_S, self._pause_s * 2), _LONGEST_S)
+            spread = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+            self.rests_until_s = time.monotonic() + self._pause_s * spread
+            return None
+        finally:
+            this.name = thread
+        self._pause_s, self.rests_until_s = 0.0, None
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,33 +171,18 @@ class _Served:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._pause_s = 0.0
-        self._rests_until_s = 0.0
+        self._looks, self._serves = _Guard(source.name), _Guard(source.name)
 
     def waits_for(self) -> Wait:
         """Return what the source waits for, or the end of its rest."""
-        found = None if self._pause_s else self._guarded(self.source.waits_for)
-        return found or Wait(until_s=self._rests_until_s)
+        if self._serves.rests_until_s is not None:
+            return Wait(until_s=self._serves.rests_until_s)
+        found = self._looks.call(self.source.waits_for)
+        return found or Wait(until_s=self._looks.rests_until_s or 0.0)
 
     def serve(self, ready: frozenset[int]) -> None:
         """Have the source do what is due."""
-        pause_s, self._pause_s = self._pause_s, 0.0
-        self._guarded(lambda: self.source.serve(ready), pause_s)
-
-    def _guarded(self, call: Callable[[], _T], pause_s: float = 0.0) -> _T | None:
-        """Call in the source's name; report an exception and let the source rest."""
-        this = threading.current_thread()
-        poller, this.name = this.name, self.source.name
-        try:
-            return call()
-        except Exception as error:  # noqa: BLE001 - the top of a thread
-            tell(error)
-            self._pause_s = min(max(_FIRST_S, pause_s * 2), _LONGEST_S)
-            spread = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-            self._rests_until_s = time.monotonic() + self._pause_s * spread
-            return None
-        finally:
-            this.name = poller
+        self._serves.call(lambda: self.source.serve(ready))
 
 
 def _ready(served: tuple[_Served, ...], wake_fd: int) -> Iterator[tuple[_Served, frozenset[int]]]:
@@ -197,7 +190,8 @@ def _ready(served: tuple[_Served, ...], wake_fd: int) -> Iterator[tuple[_Served,
     waits = [(each, each.waits_for()) for each in served]
     poller = select.poll()
     for number in (wake_fd, *(each for _, wait in waits for each in wait.readable)):
-        poller.register(number, select.POLLIN)
+        if number >= 0:  # else it was closed a moment ago
+            poller.register(number, select.POLLIN)
     until_s = min(wait.until_s for _, wait in waits)
     left_s = max(0.0, until_s - time.monotonic())
     ready = {number for number, _ in poller.poll(None if math.isinf(left_s) else left_s * 1000 + 1)}
@@ -207,3 +201,91 @@ def _ready(served: tuple[_Served, ...], wake_fd: int) -> Iterator[tuple[_Served,
         mine = ready.intersection(wait.readable)
         if mine or wait.until_s <= time.monotonic():
             yield each, frozenset(mine)
+
+
+class Job(Protocol):
+    """Work that may wait, such as a question to a name server, and is done again and again."""
+
+    @property
+    def name(self) -> str:
+        """The thread's name meanwhile, for errors and the log."""
+        ...
+
+    def run(self) -> float:
+        """Do it once; return the seconds until it is due again, infinity for never."""
+        ...
+
+
+class Jobs:
+    """Runs the jobs that are due, one after the other, on a thread that ends when none is.
+
+    Args:
+        poller: Starts that thread; None: one of its own.
+    """
+
+    name = "jobs"
+
+    def __init__(self, poller: Poller | None = None) -> None:
+        self._poller = poller or Poller(self.name)
+        self._lock = threading.Lock()
+        self._due_s: dict[Job, float] = {}
+        self._guards: dict[Job, _Guard] = {}
+        self._running = False
+
+    def add(self, job: Job, in_s: float = 0.0) -> None:
+        """Run ``job`` in ``in_s`` seconds, and from then on when it is due."""
+        with self._lock:
+            self._due_s[job] = time.monotonic() + in_s
+            self._guards[job] = _Guard(job.name)
+        self._poller.add(self)
+
+    def remove(self, job: Job) -> None:
+        """Run ``job`` no more. It is not waited for: a name server may hang."""
+        with self._lock:
+            self._due_s.pop(job, None)
+            last = not self._due_s
+        if last:
+            self._poller.remove(self)
+
+    def hurry(self, job: Job) -> None:
+        """Run ``job`` now; once more if it runs already. Any thread."""
+        with self._lock:
+            if job in self._due_s:
+                self._due_s[job] = 0.0
+        self._poller.wake()
+
+    def waits_for(self) -> Wait:
+        """Return when the next job is due; never while the thread runs, which looks itself."""
+        with self._lock:
+            due_s = () if self._running else self._due_s.values()
+            return Wait(until_s=min(due_s, default=math.inf))
+
+    def serve(self, ready: frozenset[int]) -> None:
+        """Start the thread."""
+        del ready
+        with self._lock:
+            self._running = True
+        try:
+            threading.Thread(target=self._run, name=self.name, daemon=True).start()
+        except RuntimeError:  # no thread can be had now
+            with self._lock:
+                self._running = False
+            raise
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            guard = self._guards[job]
+            pause_s = guard.call(job.run)
+            due_s = guard.rests_until_s or time.monotonic() + (pause_s or 0.0)
+            with self._lock:
+                if job in self._due_s:  # it may be removed, or hurried, meanwhile
+                    self._due_s[job] = min(self._due_s[job], due_s)
+        self._poller.wake()
+
+    def _next(self) -> Job | None:
+        with self._lock:
+            due = [job for job, due_s in self._due_s.items() if due_s <= time.monotonic()]
+            self._running = bool(due)
+            if due:
+                self._due_s[due[0]] = math.inf
+            return due[0] if due else None

@@ -71,7 +71,7 @@ from agent.leases.survey import Survey
 from agent.leases.timeleft import TimeLeft
 from agent.model import Condition, HostFacts, Lease
 from agent.settings import Settings
-from agent.threads import Poller
+from agent.threads import Jobs, Poller
 
 __all__ = ["HostAgent", "run_forever"]
 
@@ -105,6 +105,7 @@ class HostAgent:
         self._state = StateFile(settings.agent.state_dir)
         self._inbox = Inbox()
         self._poller = Poller("poller")
+        self._jobs = Jobs(self._poller)
         self._host_id = host_id(read_machine_id())
         self._boot_id = read_boot_id()
         name = host_name(settings)
@@ -118,6 +119,7 @@ class HostAgent:
             settings,
             client=self._client,
             post=self._inbox.post,
+            jobs=self._jobs,
         )
         self._bounds = HostBounds(
             self._registry,
@@ -128,11 +130,13 @@ class HostAgent:
         if self._copy is not None:
             self._client.clusters.pin(self._copy.view.cluster_id)
         self._survey = Survey(
-            self._client, self._inbox.poster(partial(ConditionsFound, "endpoints"))
+            self._client,
+            self._inbox.poster(partial(ConditionsFound, "endpoints")),
+            jobs=self._jobs,
         )
         self._docker_room = docker_room(settings, self._client, self._host_id)
         self._keeper = self._make_keeper()
-        self._docker = self._docker_room.worker(self._inbox.poster(DockerReported))
+        self._docker = self._docker_room.worker(self._inbox.poster(DockerReported), self._poller)
         self._kernel = kernel_pass(settings, self._state)
         self._tell_of_copy()
         self._leaving = self._leaver()

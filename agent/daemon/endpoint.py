@@ -1,24 +1,24 @@
 """The address of the etcd endpoint, by which the uplink is chosen.
 
-A name is looked up in a thread of its own: a resolver that hangs must not stop the loop.
+A name is looked up by a job: a resolver that hangs must not stop the loop.
 """
 
 from __future__ import annotations
 
+import math
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from agent import threads
 from agent.daemon.timers import jittered
 from agent.kernel.facts import choose_uplink
 from agent.kernel.needed import needed_addresses
 from agent.model import HostFacts, Uplink
 from agent.model.family import ENABLED, Address, read_address
 from agent.settings import HostSettings
+from agent.threads import Jobs
 
 __all__ = ["EndpointAddress", "uplink_now", "with_needed"]
 
@@ -32,15 +32,21 @@ class EndpointAddress:
 
     Args:
         endpoints: URLs as in the settings.
-        on_change: Called from the resolver's thread when a name's address changed.
+        on_change: Called on the jobs' thread when a name's address changed.
+        jobs: Runs it; None: jobs of its own.
     """
 
-    def __init__(self, endpoints: tuple[str, ...], on_change: Callable[[], None]) -> None:
+    name = "resolver"
+
+    def __init__(
+        self,
+        endpoints: tuple[str, ...],
+        on_change: Callable[[], None],
+        jobs: Jobs | None = None,
+    ) -> None:
         self._on_change = on_change
         self._name = ""
-        self._stopping = threading.Event()
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="resolver", daemon=True)
+        self._jobs = jobs or Jobs()
         self.address: Address | None = None
         self._hosts: tuple[str, ...] = ()
         self._found: Mapping[str, frozenset[Address]] = MappingProxyType({})
@@ -48,7 +54,7 @@ class EndpointAddress:
 
     def start(self) -> None:
         """Begin to look the name up; nothing to do for an address."""
-        self._thread.start()
+        self._jobs.add(self)
 
     @property
     def addresses(self) -> frozenset[Address]:
@@ -68,16 +74,15 @@ class EndpointAddress:
         self._follow(endpoints)
         if self.address is not None and (self.address, self.addresses) != before:
             self._on_change()
-        self._wake.set()
+        self._jobs.hurry(self)
 
     def look_up(self) -> Address | None:
         """The address now: as known, else from the resolver, which may take its own time."""
         return self.address or (self._look_up() if self._name else None)
 
     def stop(self) -> None:
-        """End the thread; one that hangs in the resolver is left behind (daemon thread)."""
-        self._stopping.set()
-        self._wake.set()
+        """Look no more up; a resolver that hangs is not waited for."""
+        self._jobs.remove(self)
 
     def _follow(self, endpoints: tuple[str, ...]) -> None:
         self._hosts = tuple(dict.fromkeys(filter(None, map(_host_of, endpoints))))[:_MOST]
@@ -88,10 +93,8 @@ class EndpointAddress:
         except ValueError:
             self._name = host  # the address known so far holds until this one is
 
-    def _run(self) -> None:
-        threads.go_on(self._turn, self._stopping)
-
-    def _turn(self) -> None:
+    def run(self) -> float:
+        """Look all names up; return the seconds until that is due again."""
         name = self._name
         found = self._look_up() if name else None
         if found is not None and name == self._name and found != self.address:
@@ -100,10 +103,9 @@ class EndpointAddress:
         before = self.addresses
         if self.look_up_all() != before:
             self._on_change()
-        named = name or not all(map(_plain, self._hosts))
-        pause_s = jittered(_REFRESH_S if found or not name else _REFRESH_S / 6) if named else None
-        self._wake.wait(pause_s)
-        self._wake.clear()
+        if not name and all(map(_plain, self._hosts)):
+            return math.inf
+        return jittered(_REFRESH_S if found or not name else _REFRESH_S / 6)
 
     def _look_up(self) -> Address | None:
         found = _resolve(self._name)

@@ -12,6 +12,7 @@ from agent.leases.client import EtcdClient
 from agent.leases.discovery import Discovery, Found
 from agent.model import Condition
 from agent.settings import Settings
+from agent.threads import Jobs
 
 __all__ = ["Finding", "source_of"]
 
@@ -23,6 +24,7 @@ class Finding:
         settings: Where endpoints are named; when nowhere, DNS is asked.
         client: Gets what is found.
         post: Hands an event to the loop.
+        jobs: Ask name servers.
     """
 
     def __init__(
@@ -31,16 +33,17 @@ class Finding:
         *,
         client: EtcdClient,
         post: Callable[[Event], None],
+        jobs: Jobs | None = None,
     ) -> None:
         self._client = client
         self._post = post
         self._settings = settings
         self._found = Found()
         self.endpoint = EndpointAddress(
-            settings.etcd.endpoints, on_change=lambda: post(EndpointFound())
+            settings.etcd.endpoints, on_change=lambda: post(EndpointFound()), jobs=jobs
         )
         self._discovery = (
-            None if settings.etcd.endpoints else Discovery(settings.etcd, self._on_found)
+            None if settings.etcd.endpoints else Discovery(settings.etcd, self._on_found, jobs=jobs)
         )
 
     def start(self) -> None:
@@ -50,7 +53,7 @@ class Finding:
             self._discovery.start()
 
     def stop(self) -> None:
-        """End the threads."""
+        """Look nothing more up."""
         if self._discovery is not None:
             self._discovery.stop()
         self.endpoint.stop()
@@ -64,7 +67,7 @@ class Finding:
                 "told_by": found.told_by or None}  # fmt: skip
 
     def _on_found(self, found: Found) -> None:
-        """Called on the discovery's thread."""
+        """Called on the jobs' thread."""
         self._found = found
         if found.endpoints:
             self._client.use(found.endpoints)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,11 +19,11 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from agent import threads
 from agent.errors import EtcdUnavailable
 from agent.leases.backoff import Backoff, jittered
 from agent.leases.client import EtcdClient
 from agent.settings import EtcdSettings
+from agent.threads import Jobs
 
 if TYPE_CHECKING:
     import dns.resolver
@@ -192,20 +191,24 @@ def _first_line(error: Exception) -> str:
 
 
 class Discovery:
-    """Asks DNS again and again, in a thread of its own.
+    """Asks DNS again and again.
 
     Args:
         settings: As for :func:`look_up`.
-        on_found: Called in that thread after every question, with what is in force now: an
+        on_found: Called on the jobs' thread after every question, with what is in force now: an
             unanswered question keeps the endpoints and says the problem.
+        jobs: Runs it; None: jobs of its own.
         look: How to ask.
     """
+
+    name = "discovery"
 
     def __init__(
         self,
         settings: EtcdSettings,
         on_found: Callable[[Found], None],
         *,
+        jobs: Jobs | None = None,
         look: Callable[[EtcdSettings], Found] = look_up,
     ) -> None:
         self._settings = settings
@@ -213,21 +216,18 @@ class Discovery:
         self._look = look
         self._found = Found()
         self._backoff = Backoff(first_s=2.0, longest_s=60.0)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="discovery", daemon=True)
+        self._jobs = jobs or Jobs()
 
     def start(self) -> None:
         """Begin; the first question is asked at once."""
-        self._thread.start()
+        self._jobs.add(self)
 
     def stop(self) -> None:
-        """End the thread; one that waits for a name server is left behind (daemon thread)."""
-        self._stop.set()
+        """Ask no more; a question under way is not waited for."""
+        self._jobs.remove(self)
 
-    def _run(self) -> None:
-        threads.go_on(self._turn, self._stop)
-
-    def _turn(self) -> None:
+    def run(self) -> float:
+        """Ask once; return the seconds until the next question."""
         found = self._found
         try:
             seen = self._look(self._settings)
@@ -244,4 +244,4 @@ class Discovery:
             wait_s = jittered(min(max(seen.ttl_s, _LEAST_REFRESH_S), _MOST_REFRESH_S))
         self._found = found
         self._on_found(found)
-        self._stop.wait(wait_s)
+        return wait_s

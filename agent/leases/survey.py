@@ -6,14 +6,13 @@ use fails. Then it is too late to correct a settings file.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
-from agent import threads
 from agent.errors import EtcdError
 from agent.leases.backoff import jittered
 from agent.leases.client import EtcdClient
 from agent.model import Condition
+from agent.threads import Jobs
 
 __all__ = ["Survey"]
 
@@ -22,45 +21,43 @@ _FIRST_S = 5.0
 
 
 class Survey:
-    """A thread that calls back when other endpoints than before are left out.
+    """Calls back when other endpoints than before are left out.
 
     Args:
         client: Whose endpoints.
-        on_change: Called on that thread with a condition for each endpoint that is left out.
+        on_change: Called on the jobs' thread with a condition for each endpoint that is left out.
+        jobs: Runs it; None: jobs of its own.
         every_s: Seconds between two rounds.
     """
+
+    name = "etcd-survey"
 
     def __init__(
         self,
         client: EtcdClient,
         on_change: Callable[[tuple[Condition, ...]], None],
         *,
+        jobs: Jobs | None = None,
         every_s: float = _EVERY_S,
     ) -> None:
         self._client = client
         self._on_change = on_change
         self._every_s = every_s
-        self._stop = threading.Event()
+        self._jobs = jobs or Jobs()
         self._told: tuple[Condition, ...] = ()
-        self._thread = threading.Thread(target=self._run, name="etcd-survey", daemon=True)
 
     def start(self) -> None:
         """Start asking."""
-        self._thread.start()
+        self._jobs.add(self, min(_FIRST_S, self._every_s))
 
     def stop(self) -> None:
-        """Stop; returns within 2 s even if etcd hangs (the thread is a daemon)."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(2.0)
+        """Ask no more; a question under way is not waited for."""
+        self._jobs.remove(self)
 
-    def _run(self) -> None:
-        self._stop.wait(min(_FIRST_S, self._every_s))
-        threads.go_on(self._turn, self._stop)
-
-    def _turn(self) -> None:
+    def run(self) -> float:
+        """Ask every endpoint once; return the seconds until the next round."""
         self._round()
-        self._stop.wait(jittered(self._every_s))
+        return jittered(self._every_s)
 
     def _round(self) -> None:
         endpoints = self._client.endpoints

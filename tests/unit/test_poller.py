@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import socket
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent import threads
-from agent.threads import Poller, Wait
+from agent.threads import Jobs, Poller, Wait
 
 pytestmark = pytest.mark.unit
 
@@ -149,3 +150,83 @@ def test_promise_10_a_removed_source_is_not_served_any_more(echoes: list[Echo]) 
     assert poller.remove(echoes[0])
     assert len(echoes[0].served) == 1
     assert ended("p4")
+
+
+class Count:
+    """A job that counts its runs, and does on each what a test says."""
+
+    def __init__(self, name: str, every_s: float, work: Callable[[], object] = dict) -> None:
+        self.name = name
+        self._every_s = every_s
+        self._work = work
+        self._changed = threading.Condition()
+        self.ran_by: list[str] = []
+
+    def run(self) -> float:
+        with self._changed:
+            self.ran_by.append(threading.current_thread().name)
+            self._changed.notify_all()
+        self._work()
+        return self._every_s
+
+    def wait(self, count: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.ran_by) >= count, 10)
+
+
+def test_jobs_run_when_due_on_a_thread_that_ends() -> None:
+    jobs = Jobs(Poller("p5"))
+    often, once = Count("often", 0.02), Count("once", math.inf)
+    jobs.add(often)
+    jobs.add(once, 0.05)
+    often.wait(3)
+    once.wait(1)
+    assert set(often.ran_by) == {"often"}
+    jobs.remove(often)
+    assert ended("jobs")
+    jobs.hurry(once)
+    once.wait(2)
+    jobs.remove(once)
+    assert ended("p5")
+    jobs.hurry(once)
+    assert len(once.ran_by) == 2
+
+
+def test_a_job_that_is_hurried_while_it_runs_runs_once_more() -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        gate.wait(10)
+
+    jobs = Jobs(Poller("p6"))
+    job = Count("slow", math.inf, hold)
+    jobs.add(job)
+    assert begun.wait(10)
+    jobs.hurry(job)
+    gate.set()
+    job.wait(2)
+    jobs.remove(job)
+    assert ended("p6")
+
+
+def test_promise_10_a_job_that_always_fails_is_tried_less_and_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times: list[float] = []
+
+    def fail() -> None:
+        times.append(time.monotonic())
+        raise KeyError("unexpected")
+
+    monkeypatch.setattr(threading, "excepthook", lambda _args: None)
+    monkeypatch.setattr(threads, "_FIRST_S", 0.05)
+    jobs = Jobs(Poller("p7"))
+    job = Count("bad", 0.0, fail)
+    jobs.add(job)
+    job.wait(4)
+    jobs.remove(job)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert [pause >= least for pause, least in zip(pauses, (0.04, 0.08, 0.16), strict=True)] == [
+        True
+    ] * 3

@@ -392,19 +392,23 @@ def test_a_connection_ends_in_time_however_busy_it_looks(tmp_path: Path) -> None
         server.stop()
 
 
+def threads_of(server: ControlServer) -> list[str]:
+    poller, request = server.name, "control-request"
+    return sorted(each.name for each in threading.enumerate() if each.name in {poller, request})
+
+
 def test_promise_10_a_connection_takes_one_thread_and_gives_it_back(tmp_path: Path) -> None:
-    before = threading.active_count()
     server = ControlServer(tmp_path / "agent.sock", "", Routes({"/": dict}, {}))
     server.start()
     try:
-        assert threading.active_count() == before + 1
+        eventually(lambda: threads_of(server) == ["control"])  # a former server's have ended
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.connect(str(tmp_path / "agent.sock"))
             client.sendall(b"GET / HTTP/1.1\r\n\r\n")
             client.settimeout(5)
             assert client.recv(12) == b"HTTP/1.1 200"
-            assert threading.active_count() == before + 2
-        eventually(lambda: threading.active_count() == before + 1)
+            assert threads_of(server) == ["control", "control-request"]
+        eventually(lambda: threads_of(server) == ["control"])
     finally:
         server.stop()
-    eventually(lambda: threading.active_count() == before)
+    eventually(lambda: threads_of(server) == [])

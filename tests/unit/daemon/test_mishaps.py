@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import sys
 import threading
@@ -189,25 +188,6 @@ def test_promise_10_mishaps_are_few_however_many_threads_fail(told: Told) -> Non
             thread.join()
     assert len(told.conditions) == 8
     assert "(2 times)" in told.conditions[-1].cause
-
-
-def test_promise_10_a_turn_that_always_fails_is_tried_less_and_less(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    waits: list[float] = []
-
-    class Stopping(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            waits.append(timeout or 0.0)
-            if len(waits) == 12:
-                self.set()
-            return self.is_set()
-
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    threads.go_on(fail, Stopping())
-    assert 0.8 <= waits[0] <= 1.2
-    assert all(later > earlier for earlier, later in itertools.pairwise(waits[:5]))
-    assert max(waits) <= 72.0
 
 
 def test_a_name_that_no_name_can_be_is_no_address_and_no_end() -> None:
