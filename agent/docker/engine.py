@@ -1,18 +1,16 @@
-"""The engine's API: what it says of itself, and its event stream.
-
-The ``docker`` package costs 20 MB and 0.2 s, so it is imported when an engine is first
-spoken to, not before.
-"""
+"""The engine's API: what it says of itself, and its event stream."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
+import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
+from agent.docker.api import FAILURES, Api, ApiError
 from agent.docker.containers import Container, container_name, containers_of
 from agent.docker.reading import (
     ACTIVE,
@@ -22,7 +20,6 @@ from agent.docker.reading import (
     stays_down,
     unreachable,
 )
-from agent.docker.stream import EventStream, ended_containers
 from agent.errors import DockerError
 from agent.model import DockerFacts
 from agent.model.family import Network
@@ -32,12 +29,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
+_EVENTS = {
+    "type": ["network", "container", "daemon"],
+    "event": ["create", "destroy", "connect", "disconnect", "start", "die", "reload"],
+}
+_Answer = TypeVar("_Answer")
+
+
+class _NoAnswerError(DockerError):
+    """No Docker answers; ``reading`` says who or what does instead."""
+
+    def __init__(self, reading: EngineReading) -> None:
+        super().__init__(reading.facts.problem)
+        self.reading = reading
+
 
 class Engine:
     """The engine behind one socket. Each call opens a connection and closes it again.
 
     Args:
-        socket: The engine's unix socket.
+        path: The engine's unix socket.
         timeout_s: Deadline of each request; an engine that hangs costs one of them.
         asleep: Says why the engine must not be woken, "" when it may be spoken to. systemd
             starts dockerd when somebody connects to its socket; an agent that only looks
@@ -48,19 +59,17 @@ class Engine:
 
     def __init__(
         self,
-        socket: Path,
+        path: Path,
         timeout_s: float = 5.0,
         *,
         asleep: Callable[[], str] = lambda: "",
         replaceable: Callable[[], str] = lambda: "",
     ) -> None:
-        self._socket = socket
+        self._socket = path
         self._timeout_s = timeout_s
         self._asleep = asleep
         self._replaceable = replaceable
-        self._lock = threading.Lock()
-        self._stream: EventStream | None = None
-        self._quiet = False
+        self._stream: socket.socket | None = None
 
     def facts(self) -> DockerFacts:
         """Return what the engine says of itself; never raises for one that is not there."""
@@ -71,19 +80,15 @@ class Engine:
         why = self._replaceable()
         if why:
             return unreachable(EngineKind.UNSAFE, why)
-        why = self._unavailable()
-        if why:
-            return unreachable(EngineKind.ABSENT, why)
-        failures = _Failures(self._socket, self._timeout_s)
-        with failures, contextlib.closing(self._open()) as client:
-            return read_engine(client, self._socket)
-        return failures.reading()
+        try:
+            return self._ask(lambda api: read_engine(api, self._socket))
+        except _NoAnswerError as error:
+            return error.reading
 
     def ping(self) -> bool:
         """Return whether anybody answers within the deadline."""
-        if self._unavailable():
-            return False
-        with _Failures(self._socket, self._timeout_s), contextlib.closing(self._open()):
+        with contextlib.suppress(DockerError):
+            self._ask(lambda api: api.get("/version"))
             return True
         return False
 
@@ -94,21 +99,20 @@ class Engine:
         these comes back only if it ends with an error when dockerd stops it (seen on 26.1),
         which nobody knows beforehand. Names nobody when the engine does not answer.
         """
-        if self._unavailable():
-            return ()
-        with (
-            _Failures(self._socket, self._timeout_s),
-            contextlib.closing(self._open()) as client,
-        ):
-            active = client.containers(filters={"status": list(ACTIVE)})
+
+        def ask(api: Api) -> tuple[str, ...]:
+            active = api.get("/containers/json", filters={"status": list(ACTIVE)})
             names = {str(each["Id"]): container_name(each) for each in active}
             return tuple(
                 sorted(
                     name
                     for identity, name in names.items()
-                    if name not in expendable and stays_down(client.inspect_container(identity))
+                    if name not in expendable and stays_down(_inspected(api, identity))
                 )
             )
+
+        with contextlib.suppress(DockerError):
+            return self._ask(ask)
         return ()
 
     def ended(self, within_s: float) -> tuple[str, ...]:
@@ -116,13 +120,20 @@ class Engine:
 
         It remembers its last 256 events. Names nobody when it does not answer.
         """
-        if self._unavailable():
-            return ()
-        with (
-            _Failures(self._socket, self._timeout_s),
-            contextlib.closing(self._open()) as client,
-        ):
-            return ended_containers(client, time.time() - within_s)
+        now_s = time.time()
+
+        def ask(api: Api) -> tuple[str, ...]:
+            found = api.lines(
+                "/events",
+                since=f"{now_s - within_s:.9f}",
+                until=f"{now_s:.9f}",
+                filters={"type": ["container"], "event": ["die"]},
+            )
+            actors = [each["Actor"] for each in found]
+            return tuple(sorted({str(each["Attributes"].get("name") or "") for each in actors}))
+
+        with contextlib.suppress(DockerError):
+            return self._ask(ask)
         return ()
 
     def create_bridge(
@@ -167,14 +178,12 @@ class Engine:
         Raises:
             DockerError: The engine does not answer.
         """
-        found: list[str] = []
 
-        def ask(client: docker.APIClient) -> None:
-            listed = client.containers(all=True, filters={"network": network})
-            found.extend(container_name(each) for each in listed)
+        def ask(api: Api) -> tuple[str, ...]:
+            listed = api.get("/containers/json", all="1", filters={"network": [network]})
+            return tuple(sorted(container_name(each) for each in listed))
 
-        self._change(ask)
-        return tuple(sorted(found))
+        return self._ask(ask)
 
     def containers(self) -> tuple[Container, ...]:
         """List the containers that run.
@@ -182,9 +191,7 @@ class Engine:
         Raises:
             DockerError: The engine does not answer.
         """
-        found: list[Container] = []
-        self._change(lambda client: found.extend(containers_of(client.containers())))
-        return tuple(found)
+        return self._ask(lambda api: containers_of(api.get("/containers/json")))
 
     def process_of(self, container: str) -> int:
         """Return the process id of a running container's first process.
@@ -192,64 +199,28 @@ class Engine:
         Raises:
             DockerError: The engine does not answer, or the container does not run.
         """
-        found: list[int] = []
-
-        def ask(client: docker.APIClient) -> None:
-            found.append(int(client.inspect_container(container)["State"]["Pid"]))
-
-        self._change(ask)
-        if not found[0]:
+        number = self._ask(lambda api: int(_inspected(api, container)["State"]["Pid"]))
+        if not number:
             raise DockerError(f"container {container[:12]} does not run any more")
-        return found[0]
+        return number
 
-    def _change(self, run: Callable[[docker.APIClient], object]) -> None:
-        why = self._unavailable()
-        failures = _Failures(self._socket, self._timeout_s)
-        if not why:
-            with failures, contextlib.closing(self._open()) as client:
-                run(client)
-                return
-            why = failures.reading().facts.problem
-        raise DockerError(why)
-
-    def events(self, *, idle_s: float) -> EventStream:
-        """Open the engine's event stream.
-
-        Args:
-            idle_s: How long the stream may be silent before it ends by itself.
+    def events(self) -> socket.socket:
+        """Return a socket on which something can be read whenever something happens.
 
         Raises:
-            DockerError: The engine does not answer, or is not Docker.
+            DockerError: The engine does not answer.
         """
-        why = "Docker is being restarted" if self._quiet else self._unavailable()
-        failures = _Failures(self._socket, self._timeout_s)
-        if not why:
-            with failures:
-                return self._kept(EventStream(self._open(), idle_s))
-            why = failures.reading().facts.problem
-        raise DockerError(why)
+        self._stream = self._ask(lambda api: api.stream("/events", filters=_EVENTS))
+        return self._stream
 
-    @contextlib.contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Close the event stream and open none meanwhile: for the time of a restart.
+    def end_events(self) -> None:
+        """End the stream that :meth:`events` opened last, before a restart of dockerd.
 
         dockerd 26.1 waits 5 s at its end for a connection that is still open (seen).
         """
-        with self._lock:
-            self._quiet = True
-            if self._stream is not None:
-                self._stream.close()
-        try:
-            yield
-        finally:
-            self._quiet = False
-
-    def _kept(self, stream: EventStream) -> EventStream:
-        with self._lock:
-            self._stream = stream
-            if self._quiet:
-                stream.close()
-        return stream
+        if self._stream is not None:
+            with contextlib.suppress(OSError):  # it has ended
+                self._stream.shutdown(socket.SHUT_RDWR)
 
     def _unavailable(self) -> str:
         why = self._replaceable() or self._asleep()
@@ -257,71 +228,50 @@ class Engine:
             why = f"{self._socket} does not exist"
         return why
 
-    def _open(self) -> docker.APIClient:
-        import docker as package  # noqa: PLC0415 - 20 MB: loaded when first needed
+    def _ask(self, question: Callable[[Api], _Answer]) -> _Answer:
+        """Ask on a connection of its own; raises :class:`_NoAnswerError`."""
+        why = self._unavailable()
+        if why:
+            raise _NoAnswerError(unreachable(EngineKind.ABSENT, why))
+        try:
+            with contextlib.closing(Api(self._socket, self._timeout_s)) as api:
+                return question(api)
+        except FAILURES as error:
+            raise _NoAnswerError(self._instead_of_answer(error)) from error
 
-        return package.APIClient(
-            base_url=f"unix://{self._socket}",
-            version="auto",
-            timeout=self._timeout_s,  # type: ignore[arg-type]  # seconds; floats work
-        )
-
-
-class _Failures:
-    """Catches what a request to an engine can end in, and says what it means."""
-
-    def __init__(self, socket: Path, timeout_s: float) -> None:
-        self._socket = socket
-        self._timeout_s = timeout_s
-        self._error: BaseException | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        import docker.errors  # noqa: PLC0415
-        import requests.exceptions  # noqa: PLC0415
-
-        self._error = error
-        return isinstance(
-            error,
-            docker.errors.DockerException
-            | requests.exceptions.RequestException
-            | OSError
-            | KeyError
-            | TypeError
-            | ValueError
-            | AttributeError,
-        )
-
-    def reading(self) -> EngineReading:
-        """Return the reading of an engine that failed so."""
-        import docker.errors  # noqa: PLC0415
-        import requests.exceptions  # noqa: PLC0415
-
-        chain = list(_chain(self._error))
-        if any(isinstance(e, TimeoutError | requests.exceptions.Timeout) for e in chain):
+    def _instead_of_answer(self, error: Exception) -> EngineReading:
+        if isinstance(error, TimeoutError):
             what = f"{self._socket} does not answer within {self._timeout_s:g} s"
             return unreachable(EngineKind.SILENT, what)
-        for error in chain:
-            if isinstance(error, FileNotFoundError | ConnectionRefusedError | PermissionError):
-                return unreachable(EngineKind.ABSENT, f"{self._socket}: {error.strerror}")
-            if isinstance(error, docker.errors.APIError):
-                what = f"{self._socket}: {error.explanation or error}"
-                return unreachable(EngineKind.SILENT, what)
-        what = f"{self._socket} answers what no Docker Engine would: {self._error}"
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError | PermissionError):
+            return unreachable(EngineKind.ABSENT, f"{self._socket}: {error.strerror}")
+        if isinstance(error, ApiError):
+            return unreachable(EngineKind.SILENT, f"{self._socket}: {error}")
+        what = f"{self._socket} answers what no Docker Engine would: {error!r}"
         return unreachable(EngineKind.SILENT, what)
 
+    def _change(self, run: Callable[[docker.APIClient], object]) -> None:
+        """Change something with the ``docker`` package, which is loaded here first."""
+        why = self._unavailable()
+        if why:
+            raise DockerError(why)
+        import docker as package  # noqa: PLC0415 - 7 MB, for hosts that attach by a network
+        import requests.exceptions  # noqa: PLC0415 - the same
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what caused it, through arguments too: urllib3 nests them there."""
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        error = waiting.pop(0)
-        if error is None or id(error) in seen:
-            continue
-        seen.add(id(error))
-        yield error
-        waiting += [error.__cause__, error.__context__]
-        waiting += [part for part in error.args if isinstance(part, BaseException)]
+        try:
+            client = package.APIClient(
+                base_url=f"unix://{self._socket}",
+                version="auto",
+                timeout=self._timeout_s,  # type: ignore[arg-type]  # seconds; floats work
+            )
+            with contextlib.closing(client):
+                run(client)
+        except package.errors.APIError as error:
+            raise DockerError(f"{self._socket}: {error.explanation or error}") from error
+        except (package.errors.DockerException, requests.exceptions.RequestException) as error:
+            raise DockerError(f"{self._socket}: {error}") from error
+
+
+def _inspected(api: Api, container: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = api.get(f"/containers/{quote(container, safe='')}/json")
+    return found

@@ -9,15 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from agent.docker.api import Api
 from agent.docker.containers import container_name, containers_of
 from agent.docker.wants import DOCKER_MTU
 from agent.model import Container, DockerFacts, DockerNetwork
 from agent.model.family import Interface, Network, read_interface, read_network
-
-if TYPE_CHECKING:
-    import docker
 
 __all__ = [
     "ACTIVE",
@@ -109,16 +107,16 @@ def unreachable(kind: EngineKind, problem: str) -> EngineReading:
     return EngineReading(kind=kind, facts=DockerFacts(reachable=False, problem=problem))
 
 
-def read_engine(client: docker.APIClient, socket: Path) -> EngineReading:
-    """Ask the engine everything; raises what the docker package raises."""
-    version = client.version(api_version=False)
+def read_engine(api: Api, socket: Path) -> EngineReading:
+    """Ask the engine everything; raises one of :data:`agent.docker.api.FAILURES`."""
+    version = api.get("/version")
     components = {str(part.get("Name")) for part in version.get("Components") or ()}
     if any("podman" in name.lower() for name in components):
         problem = f"podman answers on {socket}, not Docker"
         return unreachable(EngineKind.PODMAN, problem)
-    info = client.info()
-    networks = client.networks(filters={"driver": "bridge"})
-    listed = client.containers(filters={"status": [*ACTIVE, "created"]})
+    info = api.get("/info")
+    networks = api.get("/networks", filters={"driver": ["bridge"]})
+    listed = api.get("/containers/json", filters={"status": [*ACTIVE, "created"]})
     active = [each for each in listed if _is_active(each, time.time())]
     pools = _pools(info)
     default = next((n for n in networks if n.get("Name") == "bridge"), None)

@@ -101,8 +101,8 @@ class Restarter:
             return Outcome(self._engine.read(), held=held)
         _log.debug("docker-restarting")
         try:
-            with self._engine.quiet():
-                self._service.restart()
+            self._engine.end_events()
+            self._service.restart()
         except DockerError as error:
             return self._roll_back(attempt, error.message, since_s)
         old_pid = before.pid if before else None
@@ -148,15 +148,16 @@ class Restarter:
 
     def _start(self) -> EngineReading:
         """Start Docker; a command that fails shows in what is read."""
-        with contextlib.suppress(DockerError), self._engine.quiet():
+        self._engine.end_events()
+        with contextlib.suppress(DockerError):
             self._service.restart()
         return self.await_reading(lambda seen: seen.facts.reachable)
 
     def plain(self, is_right: Callable[[EngineReading], bool]) -> Outcome:
         """Restart Docker without a way back: after our keys have been taken out."""
         try:
-            with self._engine.quiet():
-                self._service.restart()
+            self._engine.end_events()
+            self._service.restart()
         except DockerError as error:
             return Outcome(self._engine.read(), error.message)
         reading = self.await_reading(is_right)

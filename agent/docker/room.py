@@ -27,6 +27,7 @@ from agent.docker.wants import DockerWants, wants_of
 from agent.docker.worker import Attacher, DockerWorker
 from agent.model.family import Network
 from agent.settings import DockerSettings
+from agent.threads import Poller
 
 __all__ = ["DockerRoom"]
 
@@ -91,14 +92,22 @@ class DockerRoom:
             partial(preview, docker),
         )
 
-    def worker(self, on_report: Callable[[ConfiguratorReport], None]) -> DockerWorker:
+    def worker(
+        self, on_report: Callable[[ConfiguratorReport], None], poller: Poller
+    ) -> DockerWorker:
         """Return the thread that owns this room, not started yet.
 
         Args:
             on_report: Called in that thread after every look; must not block.
+            poller: Reads the engine's events.
         """
         return DockerWorker(
-            self.attacher, self.give_back, self.engine, on_report, stopping=self.stopping
+            self.attacher,
+            self.give_back,
+            self.engine,
+            on_report,
+            stopping=self.stopping,
+            poller=poller,
         )
 
 

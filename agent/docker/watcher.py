@@ -1,22 +1,20 @@
-"""Follows the engine: a thread on its event stream that says what may have changed."""
+"""Follows the engine: whenever something happens there, Docker should be looked at."""
 
 from __future__ import annotations
 
-import enum
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 
-from agent import threads
 from agent.docker.engine import Engine
-from agent.docker.stream import EventStream
 from agent.errors import DockerError
+from agent.threads import Poller, Wait
 
-__all__ = ["EngineEvent", "EngineWatcher", "EventKind"]
+__all__ = ["EngineWatcher"]
 
 _log = structlog.get_logger("docker.watcher")
 
@@ -25,115 +23,121 @@ _BACKOFF_S = (0.25, 15.0)
 _FACTOR = 1.6
 _SHORT_S = 1.0
 """A stream without an event that ends sooner counts as a failure: no hot loop."""
-
-
-class EventKind(enum.Enum):
-    """What an event is about."""
-
-    GONE = "gone"
-    BACK = "back"
-    NETWORK = "network"
-    CONTAINER = "container"
-    DAEMON = "daemon"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineEvent:
-    """Something happened at the engine; a reason to look, not the thing to act on.
-
-    Attributes:
-        kind: What it is about.
-        action: Docker's word for it ("create", "die", …); why, when the engine is gone.
-        name: Of the network or the container.
-    """
-
-    kind: EventKind
-    action: str = ""
-    name: str = ""
+_READ_BYTES = 1 << 16
 
 
 class EngineWatcher:
-    """Follows one engine until stopped.
+    """Follows the event stream of one engine: another thread opens it, a poller reads it.
 
-    Reconnects with jittered backoff, 0.25 to 15 s. A stream that is silent is opened anew
-    every 30 s, which is also how an engine that hangs is noticed.
+    Opens it anew with jittered backoff, 0.25 to 15 s. One that stays open is replaced every 30 s,
+    which is also how an engine that hangs is noticed.
 
     Args:
         engine: Whose events.
-        on_event: Called in the watcher's thread; must not block.
-        idle_s: How long a silent stream is trusted.
+        on_event: Called on the poller's thread when something happened, or the stream ended.
+        poller: Shared with other sources; None: one of its own.
+        idle_s: How long a stream is trusted.
     """
 
+    name = "docker-watcher"
+
     def __init__(
-        self, engine: Engine, on_event: Callable[[EngineEvent], None], *, idle_s: float = _IDLE_S
+        self,
+        engine: Engine,
+        on_event: Callable[[], None],
+        *,
+        poller: Poller | None = None,
+        idle_s: float = _IDLE_S,
     ) -> None:
         self._engine = engine
         self._on_event = on_event
         self._idle_s = idle_s
-        self._stopping = threading.Event()
+        self._poller = poller or Poller(self.name)
         self._lock = threading.Lock()
-        self._stream: EventStream | None = None
+        self._stream: socket.socket | None = None
+        self._opened_s = 0.0
+        self._heard = False
+        self._failures = 0
         self._up: bool | None = None
-        self._thread = threading.Thread(target=self._run, name="docker-watcher", daemon=True)
+        self.due_s = 0.0
+        """Monotonic time at which :meth:`follow` is due."""
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Begin to read."""
+        self._poller.add(self)
 
-    def stop(self, timeout_s: float = 10.0) -> bool:
-        """End the thread; return whether it ended within ``timeout_s``."""
-        self._stopping.set()
-        with self._lock:
-            if self._stream is not None:
-                self._stream.close()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+    def stop(self) -> bool:
+        """Follow no more; return whether that is so within two seconds."""
+        stopped = self._poller.remove(self)
+        self._replace(None)
+        return stopped
 
-    def _run(self) -> None:
-        failures = 0
-        while not self._stopping.is_set():
-            try:
-                failures = 0 if self._follow() else failures + 1
-            except Exception as error:  # noqa: BLE001 - the top of a thread
-                threads.tell(error)
-                failures += 1
-            if failures:
-                lowest_s, highest_s = _BACKOFF_S
-                delay_s = min(highest_s, lowest_s * _FACTOR ** min(failures - 1, 20))
-                self._stopping.wait(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+    def follow(self) -> bool:
+        """Open a stream in place of the one there is; waits for the engine's answer.
 
-    def _follow(self) -> bool:
-        """Follow one stream to its end; return whether there was one worth the name."""
+        Returns:
+            Whether to look now: what happened before the stream began is not told again, and an
+            engine that has just gone is news.
+        """
         try:
-            stream = self._engine.events(idle_s=self._idle_s)
+            stream = self._engine.events()
         except DockerError as error:
-            self._tell(up=False, why=error.message)
-            return False
+            self._replace(None)
+            self._failed()
+            return self._notice(up=False, why=error.message)
+        self._heard = False
+        self._opened_s = time.monotonic()
+        self.due_s = self._opened_s + self._idle_s
+        self._replace(stream)
+        self._poller.wake()
+        self._notice(up=True)
+        return True
+
+    def waits_for(self) -> Wait:
+        """Return the stream."""
         with self._lock:
-            self._stream = stream
-        since_s, seen = time.monotonic(), False
-        try:
-            self._tell(up=True)
-            for kind, action, name in stream:
-                if self._stopping.is_set():
-                    return True
-                seen = True
-                self._pass_on(kind, action, name)
-        finally:
-            with self._lock:
-                self._stream = None
-            stream.close()
-        return seen or time.monotonic() - since_s > _SHORT_S
+            return Wait(() if self._stream is None else (self._stream.fileno(),))
 
-    def _pass_on(self, kind: str, action: str, name: str) -> None:
-        known = {one.value: one for one in EventKind}
-        if kind in known:
-            self._on_event(EngineEvent(known[kind], action, name))
+    def serve(self, ready: frozenset[int]) -> None:
+        """Read what has come; what it says does not matter."""
+        with self._lock:
+            stream = self._stream
+            if stream is None or stream.fileno() not in ready:
+                return
+            try:
+                came = bool(stream.recv(_READ_BYTES, socket.MSG_DONTWAIT))
+            except BlockingIOError:  # another stream has got the number of the former
+                return
+            except OSError:
+                came = False
+        self._heard = self._heard or came
+        if not came:
+            self._ended()
+        self._on_event()
 
-    def _tell(self, *, up: bool, why: str = "") -> None:
-        """Say that the engine is gone or back, once for each change."""
-        if up == self._up or self._stopping.is_set():
-            return
+    def _replace(self, stream: socket.socket | None) -> None:
+        with self._lock:
+            before, self._stream = self._stream, stream
+        if before is not None:
+            before.close()
+
+    def _ended(self) -> None:
+        self._replace(None)
+        if self._heard or time.monotonic() - self._opened_s > _SHORT_S:
+            self._failures, self.due_s = 0, 0.0
+        else:
+            self._failed()
+
+    def _failed(self) -> None:
+        lowest_s, highest_s = _BACKOFF_S
+        delay_s = min(highest_s, lowest_s * _FACTOR ** min(self._failures, 20))
+        self._failures += 1
+        self.due_s = time.monotonic() + delay_s * random.uniform(0.5, 1.0)  # noqa: S311
+
+    def _notice(self, *, up: bool, why: str = "") -> bool:
+        """Return whether this differs from what was so before."""
+        if up == self._up:
+            return False
         self._up = up
-        self._on_event(EngineEvent(EventKind.BACK if up else EventKind.GONE, why))
+        _log.debug("docker-back" if up else "docker-gone", why=why)
+        return True

@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-import structlog
-
 from agent import asker, threads
 from agent.asker import GoesOn, IsWaiting, Order, Withdrawn
 from agent.docker.commands import Stopped
@@ -19,12 +17,11 @@ from agent.docker.giveback import GiveBack
 from agent.docker.giveback import Order as HowToGiveBack
 from agent.docker.report import ConfiguratorReport, RestoreReport
 from agent.docker.wants import DockerWants
-from agent.docker.watcher import EngineEvent, EngineWatcher, EventKind
+from agent.docker.watcher import EngineWatcher
 from agent.errors import DockerError
+from agent.threads import Poller
 
 __all__ = ["Attacher", "DockerWorker"]
-
-_log = structlog.get_logger("docker.worker")
 
 _CHECK_S = 30.0
 _JITTER = 0.2
@@ -66,6 +63,7 @@ class DockerWorker:
         engine: Whose events are followed.
         on_report: Called in the worker's thread after every look; must not block.
         stopping: Shared with everything that waits in this room.
+        poller: For the engine's events; None: one of its own.
         check_s: How often to look without being told to, with 20 % jitter.
     """
 
@@ -77,6 +75,7 @@ class DockerWorker:
         on_report: Callable[[ConfiguratorReport], None],
         *,
         stopping: threading.Event,
+        poller: Poller | None = None,
         check_s: float = _CHECK_S,
     ) -> None:
         self._attacher = attacher
@@ -89,16 +88,16 @@ class DockerWorker:
         self._orders: deque[Order[_Report]] = deque()
         self._due_s = 0.0
         self._looked_s = 0.0
-        self._watcher = EngineWatcher(engine, self._on_event)
+        self._watcher = EngineWatcher(engine, self.look, poller=poller)
         self._thread = threading.Thread(target=self._run, name="docker-worker", daemon=True)
 
     def start(self) -> None:
-        """Start the worker and its watcher."""
+        """Start the worker; it follows the engine's events."""
         self._thread.start()
         self._watcher.start()
 
     def stop(self, timeout_s: float = 10.0) -> bool:
-        """End both threads; return whether they ended within ``timeout_s``.
+        """End the thread; return whether it ended within ``timeout_s``.
 
         A restart of Docker that is under way is left to finish; the next agent goes on from
         the journal.
@@ -107,7 +106,7 @@ class DockerWorker:
         self._stopping.set()
         with self._condition:
             self._condition.notify_all()
-        ended = self._watcher.stop(timeout_s)
+        ended = self._watcher.stop()
         if self._thread.is_alive():
             self._thread.join(max(0.0, deadline_s - time.monotonic()))
         return ended and not self._thread.is_alive()
@@ -191,11 +190,6 @@ class DockerWorker:
         except Stopped:
             raise DockerError("the agent stops", hint="ask again when it runs") from None
 
-    def _on_event(self, event: EngineEvent) -> None:
-        if event.kind in {EventKind.GONE, EventKind.BACK}:
-            _log.debug(f"docker-{event.kind.value}", why=event.action)
-        self.look()
-
     def _hurry(self, delay_s: float) -> None:
         """Bring the next look forward to ``delay_s`` from now. Holds the lock."""
         self._due_s = min(self._due_s, time.monotonic() + delay_s)
@@ -217,20 +211,23 @@ class DockerWorker:
         """Wait for an order or until a look is due, and do it."""
         with self._condition:
             while not self._stopping.is_set() and not self._orders:
-                left_s = self._due_s - time.monotonic()
+                left_s = min(self._due_s, self._watcher.due_s) - time.monotonic()
                 if left_s <= 0:
                     break
                 self._condition.wait(left_s)
             if self._stopping.is_set():
                 return
             order = self._orders.popleft() if self._orders else None
-            wants = self._wants
-            if order is None:
-                spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
-                self._due_s = time.monotonic() + self._check_s * spread
         if order is not None:
             order.carry_out()
             return
+        news = self._watcher.due_s <= time.monotonic() and self._watcher.follow()
+        with self._condition:
+            if not news and self._due_s > time.monotonic():
+                return
+            wants = self._wants
+            spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+            self._due_s = time.monotonic() + self._check_s * spread
         report = self._attacher.observe() if wants is None else self._attacher.ensure(wants)
         self._looked_s = time.monotonic()
         if report.again_in_s is not None:

@@ -1,158 +1,22 @@
 """The engine behind a socket: Docker, podman, nobody, somebody who hangs, somebody else."""
 
-import json
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
+from collections.abc import Iterator
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
-from socketserver import ThreadingUnixStreamServer
-from typing import Any
-from urllib.parse import parse_qsl
 
 import pytest
 
 from agent.docker.engine import Engine
 from agent.docker.reading import EngineKind
-from agent.docker.watcher import EngineEvent, EngineWatcher, EventKind
+from agent.docker.watcher import EngineWatcher
+from tests.unit.docker.fakedocker import CONTAINERS, INFO, VERSION, FakeDocker
 
 pytestmark = pytest.mark.unit
-
-VERSION = {"Version": "26.1.5+dfsg1", "ApiVersion": "1.45", "Components": [{"Name": "Engine"}]}
-INFO = {
-    "DefaultAddressPools": [
-        {"Base": "10.64.128.0/17", "Size": 24},
-        {"Base": "fd00::/48", "Size": 64},
-    ],
-    "LiveRestoreEnabled": True,
-    "Swarm": {"LocalNodeState": "active"},
-}
-BRIDGE = {
-    "Id": "b" * 64,
-    "Name": "bridge",
-    "Driver": "bridge",
-    "IPAM": {"Config": [{"Subnet": "10.64.0.0/17", "Gateway": "10.64.0.1"}]},
-    "Options": {
-        "com.docker.network.bridge.name": "docker0",
-        "com.docker.network.driver.mtu": "1450",
-    },
-    "Labels": {},
-}
-APP = {
-    "Id": "a" * 64,
-    "Name": "app",
-    "Driver": "bridge",
-    "Internal": True,
-    "IPAM": {"Config": [{"Subnet": "fd00::/64"}, {"Subnet": "10.64.129.0/24"}]},
-    "Options": {},
-    "Labels": {"x": "y"},
-}
-SIX = {"Id": "c" * 64, "Name": "six", "Driver": "bridge", "IPAM": {"Config": None}, "Options": None}
-WEB: dict[str, Any] = {
-    "Id": "1" * 64,
-    "Names": ["/web"],
-    "NetworkSettings": {
-        "Networks": {"app": {"NetworkID": "a" * 64, "IPAddress": "10.64.129.2", "MacAddress": ""}}
-    },
-    "Ports": [
-        {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},  # noqa: S104
-        {"IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
-        {"IP": "127.0.0.1", "PrivatePort": 5432, "PublicPort": 5432, "Type": "udp"},
-        {"PrivatePort": 9000, "Type": "tcp"},
-        {"IP": "nowhere", "PrivatePort": 1, "PublicPort": 1, "Type": "tcp"},
-    ],
-}
-CONTAINERS: list[dict[str, Any]] = [WEB, {"Id": "2" * 64, "Names": []}]
-
-
-class FakeDocker:
-    """An HTTP server on a unix socket that answers as it is told."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.answers: dict[str, Any] = {
-            "/version": VERSION,
-            "/info": INFO,
-            "/networks": [BRIDGE, APP, SIX],
-            "/containers/json": CONTAINERS,
-        }
-        self.events: list[bytes | None] = []
-        self.changed = threading.Condition()
-        self.delay_s = 0.0
-        self.asked: list[dict[str, str]] = []
-        self.server = self._serve()
-
-    def _serve(self) -> ThreadingUnixStreamServer:
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def address_string(self) -> str:
-                return "unix"
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                pass
-
-            def do_GET(self) -> None:
-                time.sleep(fake.delay_s)
-                path, _, query = self.path.partition("?")
-                fake.asked.append(dict(parse_qsl(query)))
-                path = "/" + path.split("/", 2)[2] if path.startswith("/v1.") else path
-                if path == "/events":
-                    fake.stream(self)
-                    return
-                answer = fake.answers.get(path, {"message": "page not found"})
-                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-                self.send_response(200 if path in fake.answers else 404)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        self.path.unlink(missing_ok=True)
-        server = ThreadingUnixStreamServer(str(self.path), Handler)
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        return server
-
-    def stream(self, handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
-        handler.wfile.flush()
-        while True:
-            with self.changed:
-                if not self.changed.wait_for(lambda: bool(self.events), 10):
-                    return
-                line = self.events.pop(0)
-            if line is None:
-                handler.close_connection = True
-                if "until" in self.asked[-1]:  # of the past: it has an end
-                    handler.wfile.write(b"0\r\n\r\n")
-                return
-            handler.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
-            handler.wfile.flush()
-
-    def say(self, kind: str, action: str, name: str) -> None:
-        event = {"Type": kind, "Action": action, "Actor": {"Attributes": {"name": name}}}
-        with self.changed:
-            self.events.append(json.dumps(event).encode() + b"\n")
-            self.changed.notify_all()
-
-    def cut(self) -> None:
-        with self.changed:
-            self.events.append(None)
-            self.changed.notify_all()
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.path.unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -372,23 +236,16 @@ def test_the_docker_package_is_loaded_only_when_needed() -> None:
 
 
 class Heard:
-    """Collects events and waits for one."""
+    """Counts what a watcher calls back, and waits for it."""
 
     def __init__(self) -> None:
-        self.events: list[EngineEvent] = []
-        self._changed = threading.Condition()
+        self._count = threading.Semaphore(0)
 
-    def __call__(self, event: EngineEvent) -> None:
-        with self._changed:
-            self.events.append(event)
-            self._changed.notify_all()
+    def __call__(self) -> None:
+        self._count.release()
 
-    def wait(self, wanted: Callable[[EngineEvent], bool], timeout_s: float = 5.0) -> EngineEvent:
-        with self._changed:
-            assert self._changed.wait_for(lambda: any(map(wanted, self.events)), timeout_s)
-            found = next(filter(wanted, self.events))
-            self.events.clear()
-            return found
+    def wait(self, timeout_s: float = 5.0) -> bool:
+        return self._count.acquire(timeout=timeout_s)
 
 
 @pytest.fixture
@@ -398,72 +255,72 @@ def heard() -> Heard:
 
 @pytest.fixture
 def watcher(fake: FakeDocker, heard: Heard) -> Iterator[EngineWatcher]:
-    made = EngineWatcher(Engine(fake.path, 1.0), heard, idle_s=5.0)
+    made = EngineWatcher(Engine(fake.path, 0.5), heard)
     made.start()
     yield made
-    made.stop()
+    assert made.stop()
 
 
-@pytest.mark.usefixtures("watcher")
-def test_events_are_followed_and_the_stream_is_reopened(fake: FakeDocker, heard: Heard) -> None:
-    heard.wait(lambda e: e.kind is EventKind.BACK)
-    fake.say("network", "create", "app")
-    heard.wait(lambda e: e == EngineEvent(EventKind.NETWORK, "create", "app"))
-    fake.cut()
-    fake.say("container", "die", "web")
-    heard.wait(lambda e: e == EngineEvent(EventKind.CONTAINER, "die", "web"))
-
-
-@pytest.mark.usefixtures("watcher")
-def test_an_engine_that_goes_and_comes_back_is_told_once_each(
-    fake: FakeDocker, heard: Heard
+def test_events_are_followed_and_the_stream_is_opened_again(
+    fake: FakeDocker, heard: Heard, watcher: EngineWatcher
 ) -> None:
-    heard.wait(lambda e: e.kind is EventKind.BACK)
+    assert watcher.follow()
+    fake.say("network", "create", "app")
+    assert heard.wait()
+    fake.cut()
+    assert heard.wait(), "the end of the stream is an event, too"
+    assert watcher.due_s == 0.0
+    assert watcher.follow()
+    fake.say("container", "die", "web")
+    assert heard.wait()
+    assert not heard.wait(0.1)
+
+
+def test_an_engine_that_goes_and_comes_back_is_looked_at_once_each(
+    fake: FakeDocker, heard: Heard, watcher: EngineWatcher
+) -> None:
+    assert watcher.follow()
     fake.stop()
     fake.cut()
-    gone = heard.wait(lambda e: e.kind is EventKind.GONE)
-    assert gone.action
-    time.sleep(1.0)
-    assert heard.events == []
+    assert heard.wait()
+    assert [watcher.follow() for _ in range(3)] == [True, False, False]
+    assert watcher.due_s > time.monotonic()
     fake.server = fake._serve()
-    heard.wait(lambda e: e.kind is EventKind.BACK)
+    assert watcher.follow()
 
 
-def test_a_silent_stream_is_opened_anew_and_a_hang_noticed(fake: FakeDocker, heard: Heard) -> None:
-    watcher = EngineWatcher(Engine(fake.path, 0.3), heard, idle_s=1.2)
-    watcher.start()
-    heard.wait(lambda e: e.kind is EventKind.BACK)
+def test_a_stream_is_replaced_in_time_and_a_hang_noticed(
+    fake: FakeDocker, watcher: EngineWatcher
+) -> None:
+    began_s = time.monotonic()
+    assert watcher.follow()
+    assert began_s + 30 <= watcher.due_s <= time.monotonic() + 30
     fake.delay_s = 2.0
-    assert "within 0.3 s" in heard.wait(lambda e: e.kind is EventKind.GONE).action
-    fake.delay_s = 0.0
-    heard.wait(lambda e: e.kind is EventKind.BACK)
-    assert watcher.stop()
+    began_s = time.monotonic()
+    assert watcher.follow()
+    assert time.monotonic() - began_s < 1.5
+    assert watcher.due_s < time.monotonic() + 1
 
 
-def test_promise_10_stop_ends_a_waiting_stream_at_once(fake: FakeDocker, heard: Heard) -> None:
-    watcher = EngineWatcher(Engine(fake.path, 5.0), heard, idle_s=60.0)
+def test_events_end_before_a_restart(fake: FakeDocker, heard: Heard) -> None:
+    engine = Engine(fake.path, 1.0)
+    watcher = EngineWatcher(engine, heard)
     watcher.start()
-    heard.wait(lambda e: e.kind is EventKind.BACK)
-    started_s = time.monotonic()
-    assert watcher.stop(5.0)
-    assert time.monotonic() - started_s < 1
+    assert watcher.follow()
+    engine.end_events()
+    assert heard.wait()
+    assert watcher.stop()
+    engine.end_events()  # harmless
 
 
 def test_promise_10_a_stream_that_ends_at_once_is_no_hot_loop(
-    fake: FakeDocker, heard: Heard
+    fake: FakeDocker, heard: Heard, watcher: EngineWatcher
 ) -> None:
-    opened = 0
-    stream = fake.stream
-
-    def count(handler: BaseHTTPRequestHandler) -> None:
-        nonlocal opened
-        opened += 1
+    pauses = []
+    for _ in range(6):
         fake.cut()
-        stream(handler)
-
-    fake.stream = count  # type: ignore[method-assign]
-    watcher = EngineWatcher(Engine(fake.path, 1.0), heard)
-    watcher.start()
-    time.sleep(1.5)
-    assert watcher.stop()
-    assert 1 < opened < 12
+        assert watcher.follow()
+        assert heard.wait()
+        pauses.append(watcher.due_s - time.monotonic())
+    assert pauses[0] > 0.05
+    assert max(pauses[3:]) > 0.5

@@ -17,11 +17,11 @@ from agent.docker.netattach import NetworkAttacher
 from agent.docker.report import ConfiguratorReport, RestoreReport
 from agent.docker.room import DockerRoom
 from agent.docker.wants import DockerWants, wants_of
-from agent.docker.watcher import EngineEvent, EventKind
 from agent.docker.worker import Attacher, DockerWorker
 from agent.errors import DockerError, Refused
 from agent.model import DockerFacts, DockerState
 from agent.settings import DockerAttach, DockerSettings
+from tests.unit.docker.fakedocker import FakeDocker
 
 pytestmark = pytest.mark.unit
 
@@ -133,7 +133,7 @@ def test_promise_10_a_storm_of_events_is_two_looks_a_second(
     eventually(lambda: len(stub.ensured) == 1)
     until_s = time.monotonic() + 1.5
     while time.monotonic() < until_s:
-        worker._on_event(EngineEvent(EventKind.CONTAINER, "start", "x"))
+        worker.look()
         time.sleep(0.001)
     assert 2 <= len(stub.ensured) <= 5
 
@@ -211,3 +211,24 @@ def test_promise_10_stop_does_not_wait_for_the_timer(worker: DockerWorker, stub:
     started_s = time.monotonic()
     assert worker.stop(5.0)
     assert time.monotonic() - started_s < 1.0
+
+
+def test_an_event_of_the_engine_is_a_look(stub: Stub, tmp_path: Path) -> None:
+    fake = FakeDocker(tmp_path / "docker.sock")
+    made = DockerWorker(
+        cast("Attacher", stub),
+        cast("GiveBack", stub),
+        Engine(fake.path, 1.0),
+        lambda _report: None,
+        stopping=threading.Event(),
+    )
+    made.start()
+    try:
+        eventually(lambda: len(stub.looks) == 1)
+        fake.say("container", "start", "web")
+        eventually(lambda: len(stub.looks) == 2)
+        fake.stop()
+        fake.cut()
+        eventually(lambda: len(stub.looks) == 3)
+    finally:
+        assert made.stop(5.0)
