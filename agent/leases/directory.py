@@ -26,7 +26,7 @@ __all__ = ["Directory"]
 
 _log = structlog.get_logger()
 
-_PROGRESS_EVERY_S = 2.5
+_PROGRESS_EVERY_S = 4.0
 _SILENCE_S = 8.0
 """A watch that has not even answered a progress request for that long is dead.
 With one call's deadline (5 s) on top, a stopped server is reported within 15 s."""
@@ -39,7 +39,6 @@ _STEADY_S = 10.0  # a watch that lived that long resets the back-off
 _PATIENCE = 3
 """So many watches in a row that did not live that long, or were not even created, are told: the
 mesh is then read again and again instead."""
-_SLICE_S = 0.5  # how soon stop() is noticed at the latest
 
 
 class Directory:
@@ -76,6 +75,7 @@ class Directory:
         self._stop = threading.Event()
         self._again = threading.Event()
         self._thread: threading.Thread | None = None
+        self._stream: WatchStream | None = None
         self._problem: str | None = _NEVER_TOLD
         self._last_contact_s = 0.0
         self._short_watches = 0
@@ -88,12 +88,19 @@ class Directory:
     def stop(self) -> None:
         """Stop; returns within 2 s even if etcd hangs (the thread is a daemon)."""
         self._stop.set()
+        self._wake()
         if self._thread is not None:
             self._thread.join(2.0)
 
     def look_again(self) -> None:
         """Take a new snapshot soon: what may be believed of a record has changed. Any thread."""
         self._again.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        stream = self._stream
+        if stream is not None:
+            stream.wake()
 
     @property
     def last_contact_s(self) -> float:
@@ -134,6 +141,7 @@ class Directory:
         except EtcdUnavailable as error:
             self._retry_later(error)
             return
+        self._stream = stream
         try:
             if stream.cluster_id != records.cluster_id:  # replaced between the two
                 raise EtcdUnavailable(f"{stream.member.endpoint} is of another cluster now")
@@ -147,16 +155,17 @@ class Directory:
             stream.close()
 
     def _drain(self, stream: WatchStream, records: Records) -> None:
-        asked_s = heard_s = started_s = self._clock()
+        asked_s = heard_s = now_s = started_s = self._clock()
         while not (self._stop.is_set() or self._again.is_set()):
-            events = stream.next(_SLICE_S)
+            due_s = min(asked_s + _PROGRESS_EVERY_S, heard_s + _SILENCE_S)
+            events = stream.next(due_s - now_s)
             now_s = self._clock()
             if events is not None:
                 heard_s = now_s
                 self._contact()
                 if events:
                     self._fold(stream, records, list(events))
-            if now_s - heard_s > _SILENCE_S:
+            if now_s - heard_s >= _SILENCE_S:
                 raise EtcdUnavailable(
                     f"{stream.member.endpoint} has been silent for {now_s - heard_s:.0f} s",
                     hint="is etcd stopped there, or the network between cut?",

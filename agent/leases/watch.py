@@ -8,6 +8,7 @@ snapshot.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ _PROGRESS = rpc.WatchRequest.FromString(b"\x1a\x00")
 and keep it as an unknown one, which protobuf sends on (etcd >= 3.4 answers it)."""
 
 _END: Any = None
+_WAKE: Any = None
 _QUEUE_LENGTH = 1024
 """Responses waiting to be folded. When full, gRPC's flow control holds back the server."""
 
@@ -80,7 +82,8 @@ class WatchStream:
         """Wait for the next response.
 
         Returns:
-            Its events, () for a progress answer, None when nothing came in ``timeout_s``.
+            Its events, () for a progress answer, None when nothing came in ``timeout_s`` or
+            before :meth:`wake`.
 
         Raises:
             CompactedError, EtcdUnavailable, EtcdAuthError, EtcdError: The watch has ended.
@@ -90,6 +93,11 @@ class WatchStream:
             return None
         self._check(response)
         return tuple(_events(response))
+
+    def wake(self) -> None:
+        """End a wait in :meth:`next`, as if its time were over. Any thread; never blocks."""
+        with contextlib.suppress(queue.Full):  # then nobody waits
+            self._responses.put_nowait(_WAKE)
 
     def close(self) -> None:
         """End the stream; never blocks."""

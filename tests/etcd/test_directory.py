@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +69,24 @@ def _current(views: Heard, mesh: Registry) -> bool:
         truth.config,
         truth.set_aside,
     )
+
+
+def wakes_of(*names: str) -> int:
+    """How often threads of these names have waited and gone on."""
+    found = 0
+    for thread in threading.enumerate():
+        if thread.name in names:
+            status = Path(f"/proc/self/task/{thread.native_id}/status").read_text(encoding="ascii")
+            found += int(status.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return found
+
+
+def test_promise_10_nothing_wakes_while_nothing_comes(mesh: Registry) -> None:
+    with follow(mesh):
+        before = wakes_of("etcd-directory", "etcd-watch-reader")
+        assert before
+        time.sleep(2)
+        assert wakes_of("etcd-directory", "etcd-watch-reader") - before < 8
 
 
 def test_changes_are_seen_at_once_and_by_value(mesh: Registry) -> None:
