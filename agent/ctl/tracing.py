@@ -233,13 +233,14 @@ def _judged(found: Judgement) -> tuple[str, str]:
 
 def _with_nft(result: str, text: str, way: Way) -> tuple[str, str]:
     """No ACCEPT of iptables undoes what a chain of nft drops."""
-    packet: dict[str, str | Network] = {
+    family = family_of(way.source)
+    packet: dict[str, str | Network | bool] = {
         "-i": way.in_link,
         "-o": way.out_link,
-        "-s": family_of(way.source).host(way.source),
-        "-d": family_of(way.destination).host(way.destination),
+        "-s": family.host(way.source),
+        "-d": family.host(way.destination),
     }
-    found = chains_in_the_way(dropping_chains(), packet)
+    found = chains_in_the_way(dropping_chains(family), packet)
     if result == FAILED or not found:
         return result, text
     places = ", ".join(chain.place for chain in found)

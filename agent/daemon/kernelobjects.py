@@ -7,17 +7,21 @@ keyed objects; :mod:`agent.daemon.kernelpass` has both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
 from agent.daemon.timers import jittered
 from agent.kernel.monitor import KernelEvent
 from agent.kernel.routes import RouteTable
-from agent.mesh.desired import DesiredObjects, desired_routes
+from agent.mesh.desired import DesiredObjects, IngressMember, desired_routes
+from agent.mesh.firewall import source_member
 from agent.mesh.kinds import route_kind
 from agent.mesh.world import World
-from agent.model import Address, Link, Route, Uplink
+from agent.model import Link, Route, Uplink
+from agent.model.family import Network
+from agent.model.objects import SetMember
 from agent.reconcile.objects import Operation, Result
 from agent.reconcile.plan import Plan
 from agent.reconcile.reconciler import Permission, Reconciler, Report, reconcile
@@ -34,14 +38,27 @@ class KernelObjects:
     Args:
         protocol: rtm_protocol of the agent's routes.
         clock: Monotonic seconds.
+        sources: Members of the sets of sources that may come in; None where the operator keeps
+            the firewall. They are deleted before everything else and added after it.
+
+    Attributes:
+        permission: What the last pass might delete.
     """
 
-    def __init__(self, routes: RouteTable, protocol: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        routes: RouteTable,
+        protocol: int,
+        clock: Callable[[], float],
+        sources: Reconciler[SetMember] | None = None,
+    ) -> None:
         self._table = routes
         self._routes = Reconciler(
             route_kind(protocol), routes, clock=clock, jitter=lambda: jittered(1.0)
         )
+        self._sources = sources
         self._desired = DesiredObjects()
+        self.permission = Permission(may_delete=False)
         self._uplink: tuple[Uplink | None, Link | None] = (None, None)
         self._log = structlog.get_logger("agent.routes")
 
@@ -69,6 +86,8 @@ class KernelObjects:
     def forget(self) -> None:
         """Desire nothing any more, so that what is missing later is no drift."""
         self._routes.forget()
+        if self._sources is not None:
+            self._sources.forget()
         self._desired = DesiredObjects()
 
     def run(self, world: World, *, may_delete: bool, may_sweep: bool) -> Report[Route]:
@@ -83,14 +102,16 @@ class KernelObjects:
         """
         self._follow(world)
         self._follow_uplink(world)
-        (report,) = reconcile(
-            (self._routes,),
-            Permission(
-                may_delete=may_delete and self._desired.certain,
-                may_sweep=may_sweep,
-                harmful=world.shuts_off,
-            ),
+        self.permission = Permission(
+            may_delete=may_delete and self._desired.certain, may_sweep=may_sweep
         )
+        kinds = (self._routes,) if self._sources is None else (self._routes, self._sources)
+        permission = replace(
+            self.permission,
+            harmful=lambda each: isinstance(each, Route) and world.shuts_off(each),
+        )
+        # The pass over the rules lists the members again, and reports on them.
+        report = reconcile(kinds, permission)[0]
         self._log_changes(report.done)
         return report.with_conditions(self._desired.conditions)
 
@@ -98,6 +119,15 @@ class KernelObjects:
         """Desire the objects of ``world``."""
         changes = self._desired.follow(world)
         self._routes.want(changes.of(Route), known_gone=changes.known_gone)
+        if self._sources is not None:
+            members = (
+                (source_member(each.link, each.network), wanted)
+                for each, wanted in changes.of(IngressMember).items()
+            )
+            self._sources.want(
+                {member: None if wanted is None else member for member, wanted in members},
+                known_gone=changes.known_gone,
+            )
         # Of foreign routes elsewhere nothing is known: one may be in the way now.
         if self._table.limit_foreign(world.config.cidrs if world.config else None):
             self._routes.look_again()
@@ -111,10 +141,10 @@ class KernelObjects:
             self._uplink = uplink
             self._routes.retry_now()
 
-    def gateways(self, world: World) -> frozenset[Address]:
-        """Return the node addresses of the peers that ``world`` has routes to."""
+    def ingress(self, world: World) -> Mapping[str, frozenset[Network]]:
+        """Return the sources that may come in by each link in ``world``."""
         self._follow(world)
-        return self._desired.gateways
+        return self._desired.ingress
 
     def compare(self, world: World) -> DeltaTracker[Route]:
         """Compare the routes that ``world`` wants with a fresh list, without memory.

@@ -7,8 +7,9 @@ is tried again after a growing pause.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from agent.daemon.forwarding import Forwarding
 from agent.daemon.kernelobjects import KernelObjects
@@ -16,15 +17,15 @@ from agent.daemon.routemark import RouteMark
 from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError, StateError
 from agent.kernel.firewall import Firewall
 from agent.kernel.firewall.firewalld import Firewalld
-from agent.mesh.desired import desired_routes
+from agent.mesh.desired import desired_objects
 from agent.mesh.firewall import FirewallWants, desired_firewall
 from agent.mesh.world import World
 from agent.model import Access, Condition, MeshConfig, Route, Severity
-from agent.model.family import Address
+from agent.model.family import Network
 from agent.reconcile.plan import Plan
 from agent.reconcile.reconciler import PASS_S, Report
 
-__all__ = ["KernelPass", "RulesReport", "firewall_wants", "refused"]
+__all__ = ["KernelPass", "RulesReport", "firewall_wants", "outside_links", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,9 +144,8 @@ class KernelPass:
         """Shut strangers out before Docker's first answer; what opens something waits for that."""
         if self._firewall is None:
             return RulesReport()
-        uplink = world.uplink.name if world.uplink else ""
         try:
-            done = self._firewall.close(world.own_subnets, uplink, dry_run=dry_run)
+            done = self._firewall.close(world.own_subnets, outside_links(world), dry_run=dry_run)
         except HostmeshError as error:
             return RulesReport(failed=True, conditions=(refused("firewall", error),))
         return RulesReport(edits=done.edits)
@@ -213,30 +213,50 @@ class KernelPass:
         return RulesReport(edits=self._firewalld.apply(self._wants(world)))
 
     def _wants(self, world: World) -> FirewallWants:
-        return firewall_wants(world, self._access_limit, self.objects.gateways(world))
+        return firewall_wants(world, self._access_limit, self.objects.ingress(world))
 
     def _filter(self, world: World) -> RulesReport:
         if self._firewall is None:
             return RulesReport()
         wants = self._wants(world)
-        done = self._firewall.apply(wants)
+        done = self._firewall.apply(wants, self.objects.permission)
         return RulesReport(
+            failed=done.failed,
             conditions=(*wants.conditions, *done.conditions),
             edits=done.edits,
             repairs=done.repairs,
         )
 
 
+_DOCKERS_VETH: Final = "veth"
+"""Docker's name for the host's end of a container's link (vethPrefix in libnetwork)."""
+
+
+def outside_links(world: World) -> tuple[str, ...]:
+    """The interfaces by which packets from outside may come.
+
+    While the uplink is not known, that is every link but bridges and what hangs on them.
+    """
+    if world.uplink is not None:
+        return (world.uplink.name,)
+    links = world.host.links if world.host else ()
+    return tuple(
+        each.name
+        for each in links
+        if each.kind != "bridge" and each.name != "lo" and not each.name.startswith(_DOCKERS_VETH)
+    )
+
+
 def firewall_wants(
     world: World,
     access_limit: Access = Access.OPEN,
-    gateways: frozenset[Address] | None = None,
+    ingress: Mapping[str, frozenset[Network]] | None = None,
 ) -> FirewallWants:
     """What the firewall should let pass in ``world``.
 
     Args:
-        gateways: Node addresses of the peers that ``world`` has routes to, where they are known
-            already; else every peer is looked at.
+        ingress: What may come in by each interface, where that is known already; else every peer
+            is looked at. The uplink has a set in any case, empty where nothing may come by it.
 
     Raises:
         FirewallError: The world cannot be said in rules (an odd interface name).
@@ -244,17 +264,14 @@ def firewall_wants(
     if world.config is None or world.own is None or world.uplink is None:
         raise FirewallError("the mesh, the lease or the uplink is not known")
     docker = world.docker
-    if gateways is None:
-        found = (route.gateway for route in desired_routes(world).routes.values())
-        gateways = frozenset(gateway for gateway in found if gateway is not None)
+    found = desired_objects(world).ingress if ingress is None else ingress
     try:
         return desired_firewall(
             cidr=world.config.cidr,
             lease=world.own.subnet,
             previous=world.config.previous,
             former=world.former.subnet if world.former else None,
-            uplink=world.uplink.name,
-            peers=gateways,
+            ingress={world.uplink.name: frozenset(), **found},
             networks=docker.networks if docker else (),
             other_bridges=docker.other_bridges if docker else (),
             containers=docker.containers if docker else (),

@@ -69,8 +69,9 @@ def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
     firewall = firewall_of(settings)
     routes = settings.routes
     table = RouteTable(routes.protocol, routes.table)
+    sources = firewall.ingress if firewall else None
     return KernelPass(
-        objects=KernelObjects(table, routes.protocol, time.monotonic),
+        objects=KernelObjects(table, routes.protocol, time.monotonic, sources),
         mark=RouteMark(table, routes.protocol, state),
         firewall=firewall,
         forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),

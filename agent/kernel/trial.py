@@ -11,13 +11,13 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import Final
 
 from agent.errors import HostmeshError, KernelError
 from agent.kernel.firewall import open_firewall
 from agent.kernel.routes import RouteTable
-from agent.mesh.firewall import FirewallWants
+from agent.mesh.firewall import FirewallWants, Ingress
 from agent.model import Route, RouteKind, Severity
 from agent.reconcile.objects import Operation, OperationKind, Reason
 
@@ -27,6 +27,7 @@ _CLONE_NEWNET: Final = 0x40000000  # sched.h
 _TIMEOUT_S: Final = 30.0
 _CIDR: Final = ip_network("10.64.0.0/10")
 _LEASE: Final = ip_network("10.64.0.0/16")
+_PEER: Final = ip_network("192.0.2.1")
 
 
 def trial(protocol: int, table: int, variant: str) -> dict[str, HostmeshError | None]:
@@ -102,9 +103,7 @@ def _routes(protocol: int, table: int) -> None:
 
 def _firewall(variant: str) -> None:
     report = open_firewall(variant).apply(
-        FirewallWants(
-            cidr=_CIDR, lease=_LEASE, uplink="lo", peers=frozenset({ip_address("192.0.2.1")})
-        )
+        FirewallWants(cidr=_CIDR, lease=_LEASE, ingress=(Ingress("lo", frozenset({_PEER})),))
     )
     errors = [each.cause for each in report.conditions if each.severity is Severity.ERROR]
     if errors:

@@ -23,7 +23,7 @@ from agent.mesh.backends import KernelObject
 from agent.mesh.peer_rules import PeerRules, aggregate_routes
 from agent.mesh.world import World
 from agent.model import Condition, Lease, Route, RouteKey, summarise
-from agent.model.family import Address, Network, family_of, is_host, network_order
+from agent.model.family import Network, family_of, network_order
 from agent.reconcile.objects import V
 from agent.sharedmap import changed_keys
 
@@ -95,7 +95,6 @@ class DesiredObjects:
         self._clashes: dict[tuple[type[_Object], Hashable], tuple[Condition, ...]] = {}
         self._summary: tuple[Condition, ...] | None = None
         self._ingress: Mapping[str, frozenset[Network]] | None = None
-        self._gateways: frozenset[Address] | None = None
 
     @property
     def certain(self) -> bool:
@@ -128,14 +127,6 @@ class DesiredObjects:
                 found.setdefault(member.link, set()).add(member.network)
             self._ingress = {link: frozenset(networks) for link, networks in found.items()}
         return self._ingress
-
-    @property
-    def gateways(self) -> frozenset[Address]:
-        """Node addresses of the peers that may deliver; the same object while none changes."""
-        if self._gateways is None:
-            found = (each.network for each in self.of(IngressMember))
-            self._gateways = frozenset(each.network_address for each in found if is_host(each))
-        return self._gateways
 
     def count(self, kind: type[V]) -> int:
         """Return how many objects of one kind are desired."""
@@ -173,7 +164,7 @@ class DesiredObjects:
         for subnet in subnets:
             self._follow_peer(subnet, rules, changes)
         if IngressMember in changes:
-            self._ingress = self._gateways = None
+            self._ingress = None
         return Changes(changes, known_gone=before.complete)
 
     def _follow_peer(

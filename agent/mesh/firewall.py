@@ -8,47 +8,86 @@ A network is open to the mesh only when it is listed here as such: what is not k
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from agent.model import Access, Condition, Container, DockerNetwork
-from agent.model.family import Address, Network, network_order, within
+from agent.model.family import (
+    IPV4,
+    Address,
+    Family,
+    Network,
+    family_of,
+    is_host,
+    network_order,
+    within,
+)
+from agent.model.objects import SetMember
 
 __all__ = [
     "ACCESS_LABEL",
-    "PEERS_SET",
-    "PUBLISHED_SET",
-    "SENDERS_SET",
+    "OUR_SETS",
     "Access",
     "FirewallWants",
+    "Ingress",
     "LocalBridge",
     "PublishedPort",
     "Sender",
     "WantedNetwork",
     "desired_firewall",
+    "ingress_set",
     "is_closed",
+    "old_set",
+    "published_set",
+    "senders_set",
+    "source_member",
 ]
 
 ACCESS_LABEL: Final = "hostmesh.access"
 """Label of a Docker network that says how open it is to the mesh."""
 
-PEERS_SET: Final = "hostmesh-peers"
-"""Name of the set of peers' node addresses (ipset, hash:ip)."""
+OUR_SETS: Final = "hostmesh-"
+"""Every ipset of the agent's bears this prefix, and no other set does."""
 
-PUBLISHED_SET: Final = "hostmesh-published"
-"""Name of the set of addresses and ports that containers publish (ipset, hash:ip,port)."""
 
-SENDERS_SET: Final = "hostmesh-senders"
-"""Name of the set of addresses that may come from another bridge of this host than their own
-(ipset, hash:net,iface)."""
+def ingress_set(interface: str, family: Family) -> str:
+    """Name the set of sources that may come in by an interface (hash:net)."""
+    return f"{OUR_SETS}in{_suffix(family)}-{interface}"
+
+
+def published_set(family: Family) -> str:
+    """Name the set of addresses and ports that containers publish (hash:ip,port)."""
+    return f"{OUR_SETS}published{_suffix(family)}"
+
+
+def senders_set(family: Family) -> str:
+    """Name the set of addresses that may come by another bridge than their own (hash:net,iface)."""
+    return f"{OUR_SETS}senders{_suffix(family)}"
+
+
+def old_set(family: Family) -> str:
+    """Name the set of node addresses that rules of version 0.1.1 name (hash:ip)."""
+    return f"{OUR_SETS}peers{_suffix(family)}"
+
+
+def _suffix(family: Family) -> str:
+    return "" if family is IPV4 else str(family.version)
+
+
+def source_member(interface: str, source: Network) -> SetMember:
+    """Return the member that lets a source come in by an interface."""
+    packed = source.network_address.packed + bytes([source.prefixlen])
+    return SetMember(ingress_set(interface, family_of(source)), packed)
+
 
 _INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 """Names iptables takes literally. A trailing ``+`` would be a wildcard (iptables(8), -i)."""
 
-_PROTOCOLS: Final = frozenset({"tcp", "udp", "sctp"})
-"""What Docker can publish."""
+_PROTOCOLS: Final = MappingProxyType({"tcp": 6, "udp": 17, "sctp": 132})
+"""What Docker can publish, and the numbers of these protocols."""
 
 _TIGHTNESS: Final = {Access.OPEN: 0, Access.PUBLISHED: 1, Access.CLOSED: 2}
 
@@ -91,12 +130,36 @@ class PublishedPort(NamedTuple):
     protocol: str
     port: int
 
+    @property
+    def member(self) -> SetMember:
+        """It as a member of the set of such ports."""
+        packed = bytes([_PROTOCOLS[self.protocol]]) + self.port.to_bytes(2)
+        return SetMember(published_set(family_of(self.address)), self.address.packed + packed)
+
 
 class Sender(NamedTuple):
     """A container that has several networks may answer from ``address`` by another's bridge."""
 
     address: Address
     bridge: str
+
+    @property
+    def member(self) -> SetMember:
+        """It as a member of the set of such senders."""
+        family = family_of(self.address)
+        packed = self.address.packed + bytes([family.bits]) + self.bridge.encode()
+        return SetMember(senders_set(family), packed)
+
+
+class Ingress(NamedTuple):
+    """An interface by which mesh traffic comes in, and the sources that may come by it now.
+
+    Sources are subnets and node addresses of the peers that may deliver by this interface. They
+    are members of a set, never rules.
+    """
+
+    interface: str
+    sources: frozenset[Network]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +171,7 @@ class FirewallWants:
         lease: This host's subnet.
         previous: CIDRs that the mesh moves away from; they count as ``cidr`` does.
         former: The subnet that this host had before the move, while it still holds it.
-        uplink: Name of the interface mesh traffic comes in by and goes out by.
-        peers: Node addresses of usable peers; members of a set, never rules.
+        ingress: The interfaces by which mesh traffic comes in and goes out, in order of name.
         published: Ports that containers publish; members of a set, never rules.
         senders: What may come from another bridge than its address says; members of a set.
         networks: Docker networks inside the lease, in order of subnet.
@@ -121,8 +183,7 @@ class FirewallWants:
 
     cidr: Network
     lease: Network
-    uplink: str
-    peers: frozenset[Address] = frozenset()
+    ingress: tuple[Ingress, ...]
     published: frozenset[PublishedPort] = frozenset()
     senders: frozenset[Sender] = frozenset()
     networks: tuple[WantedNetwork, ...] = ()
@@ -131,6 +192,27 @@ class FirewallWants:
     conditions: tuple[Condition, ...] = ()
     previous: tuple[Network, ...] = ()
     former: Network | None = None
+
+    @property
+    def family(self) -> Family:
+        """The family of every address here."""
+        return family_of(self.cidr)
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """Every interface by which mesh traffic may come."""
+        return tuple(each.interface for each in self.ingress)
+
+    @property
+    def carrying(self) -> tuple[str, ...]:
+        """The interfaces by which it comes now; all of them while there is no peer."""
+        return tuple(each.interface for each in self.ingress if each.sources) or self.interfaces
+
+    @property
+    def nodes(self) -> tuple[Network, ...]:
+        """Node addresses of the peers, in order."""
+        found = {each for ingress in self.ingress for each in ingress.sources if is_host(each)}
+        return tuple(sorted(found, key=network_order))
 
     @property
     def cidrs(self) -> tuple[Network, ...]:
@@ -147,8 +229,7 @@ def desired_firewall(
     *,
     cidr: Network,
     lease: Network,
-    uplink: str,
-    peers: Iterable[Address],
+    ingress: Mapping[str, frozenset[Network]],
     networks: Iterable[DockerNetwork],
     other_bridges: Iterable[str] = (),
     containers: Iterable[Container] = (),
@@ -163,8 +244,8 @@ def desired_firewall(
 
     Args:
         cidr, lease: The mesh's range and this host's part of it.
-        uplink: Interface name of the uplink.
-        peers: Node addresses of usable peers.
+        ingress: By interface: subnets and node addresses of the peers that may deliver by it
+            now. An interface by which nothing may come at the moment has an empty set.
         networks: Every bridge network Docker has, docker0 included. Those outside the
             lease are never opened. Pass the last known ones while Docker does not answer.
         other_bridges: Bridges of Docker's networks without IPv4.
@@ -176,10 +257,11 @@ def desired_firewall(
         previous, former: See :class:`FirewallWants`.
 
     Raises:
-        ValueError: ``uplink`` is no name that iptables takes literally.
+        ValueError: An interface of ``ingress`` has no name that iptables takes literally.
     """
-    if not _INTERFACE_NAME.fullmatch(uplink):
-        raise ValueError(f"uplink {uplink!r} is no interface name that iptables takes literally")
+    for interface in ingress:
+        if not _INTERFACE_NAME.fullmatch(interface):
+            raise ValueError(f"iptables does not take the interface name {interface!r} literally")
     leases = (lease,) if former is None else (lease, former)
     known = sorted(networks, key=lambda network: (network_order(network.subnet), network.bridge))
     usable = [network for network in known if _INTERFACE_NAME.fullmatch(network.bridge)]
@@ -193,8 +275,7 @@ def desired_firewall(
     return FirewallWants(
         cidr=cidr,
         lease=lease,
-        uplink=uplink,
-        peers=frozenset(peers),
+        ingress=tuple(Ingress(name, ingress[name]) for name in sorted(ingress)),
         published=frozenset(_published(containers, leases, node_address)),
         senders=frozenset(_senders(containers, usable)),
         networks=tuple(wanted for wanted, _ in judged),

@@ -71,6 +71,7 @@ class Family:
         default_metric: What the kernel stores for a route that is added without a metric.
         iptables: Name of the program; ``-restore`` and ``-save`` follow it.
         ipset: ipset's word for the family.
+        nft: nft's word for the family, and for its header in a rule.
         icmp: iptables' word for the control protocol.
         mesh_lengths: Prefix lengths of the largest and the smallest mesh.
         subnet_lengths: Those of a host's subnet: docker0 and a container must fit in.
@@ -85,6 +86,7 @@ class Family:
     default_metric: int
     iptables: str
     ipset: str
+    nft: str
     icmp: str
     mesh_lengths: tuple[int, int]
     subnet_lengths: tuple[int, int]
@@ -121,6 +123,7 @@ IPV4: Final = Family(
     default_metric=0,
     iptables="iptables",
     ipset="inet",
+    nft="ip",
     icmp="icmp",
     mesh_lengths=(8, 28),
     subnet_lengths=(12, 30),
@@ -138,6 +141,7 @@ IPV6: Final = Family(
     default_metric=1024,
     iptables="ip6tables",
     ipset="inet6",
+    nft="ip6",
     icmp="ipv6-icmp",
     mesh_lengths=(16, 124),
     subnet_lengths=(20, 126),

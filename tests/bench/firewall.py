@@ -59,12 +59,17 @@ while True:
 """
 
 
+def sources(peers: int) -> Iterator[IPv4Network]:
+    for number in range(peers):
+        yield IPv4Network(int(IPv4Address("172.16.0.2")) + number)
+        yield IPv4Network((int(IPv4Address("10.80.0.0")) + (number << 8), 24))
+
+
 def wants(lease: str = "10.65.0.0/16", peers: int = 10) -> FirewallWants:
     return desired_firewall(
         cidr=CIDR,
         lease=IPv4Network(lease),
-        uplink="eth0",
-        peers=[IPv4Address(int(IPv4Address("172.16.0.2")) + number) for number in range(peers)],
+        ingress={"eth0": frozenset(sources(peers))},
         networks=[
             DockerNetwork(
                 id=bridge, name=bridge, bridge=bridge, subnet=IPv4Network(subnet),

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.netns
         "iptables-nft -A FORWARD -s 10.65.0.0/16 -j DROP",
         "iptables-legacy -t nat -A POSTROUTING -s 10.65.0.0/16 -j ACCEPT",
         "ip6tables-nft -P FORWARD DROP",
-        "ipset create hostmesh-peers hash:ip",
+        "ipset create hostmesh-in-eth0 hash:net",
     ],
 )
 def test_promise_5_whatever_a_test_leaves_behind_is_seen(host: Host, disturbance: str) -> None:

@@ -6,10 +6,12 @@ import os
 
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.doctor.meshpart import Mesh
+from agent.errors import KernelError
 from agent.kernel.firewall.nftchains import dropping_chains
 from agent.kernel.firewall.nftconditions import nft_chains
 from agent.mesh.firewall import desired_firewall
 from agent.model import Access, DockerNetwork, Uplink
+from agent.model.family import family_of
 
 __all__ = ["look_at_nft"]
 
@@ -26,19 +28,24 @@ def look_at_nft(mesh: Mesh, uplink: Uplink, findings: Findings) -> None:
             cidr=mesh.config.cidr,
             previous=mesh.config.previous,
             lease=subnet,
-            uplink=uplink.name,
-            peers=[
-                lease.node_address
-                for lease in mesh.view.leases
-                if lease.node_address != uplink.node_address
-            ],
+            ingress={
+                uplink.name: frozenset(
+                    family_of(lease.node_address).host(lease.node_address)
+                    for lease in mesh.view.leases
+                    if lease.node_address != uplink.node_address
+                )
+            },
             networks=[DockerNetwork(id="", name="bridge", subnet=subnet, bridge=_DOCKER0)],
             host_limit=Access.OPEN,
         )
     except ValueError as error:
         findings.add("nft chains", State.UNKNOWN, str(error))
         return
-    found = tuple(nft_chains(dropping_chains(), wants))
+    try:
+        found = tuple(nft_chains(dropping_chains(), wants))
+    except KernelError as error:
+        findings.add("nft chains", State.UNKNOWN, error.message)
+        return
     findings.conditions("nft chains", found)
     if not found:
         findings.add("nft chains", State.OK, "no chain made by nft drops the mesh")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from agent.errors import DependencyMissing, FirewallError, HostmeshError
+from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError
 from agent.kernel.firewall.nftchains import NftChain, dropping_chains
 from agent.kernel.firewall.parse import Ruleset
 from agent.kernel.firewall.plan import TableEdit, plan_removal
@@ -62,7 +62,8 @@ class Reading:
         ruleset: All tables of the chosen variant.
         dockers: The variant that the running dockerd writes to, None when it cannot be told.
         fixed: Settings say which variant, not where Docker's rules are.
-        chains: What nft holds beside iptables' own, as it is now.
+        chains: What nft holds beside iptables' own, as it was last seen.
+        unseen: Why it was not seen now; None when it was.
     """
 
     writer: Writer
@@ -71,6 +72,7 @@ class Reading:
     dockers: Variant | None
     fixed: bool
     chains: tuple[NftChain, ...]
+    unseen: KernelError | None
 
     @property
     def variant(self) -> Variant:
@@ -107,6 +109,7 @@ class VariantChoice:
         self._last: Variant | None = None
         self._dockers: Variant | None = None
         self._other = Other()
+        self._chains: tuple[NftChain, ...] = ()
         self._look_again_s = 0.0
 
     def read(self) -> Reading:
@@ -119,12 +122,18 @@ class VariantChoice:
             ruleset = self._choose()
         else:
             ruleset = self._writers[self._chosen].read()
+        unseen = None
+        try:
+            self._chains = dropping_chains(self._programs.family)
+        except KernelError as error:
+            unseen = error
         return Reading(
             writer=self._writers[self._chosen or Variant.NFT],
             ruleset=ruleset,
             other=self._other,
             fixed=self._fixed is not None,
-            chains=dropping_chains(),
+            chains=self._chains,
+            unseen=unseen,
             dockers=self._dockers,
         )
 

@@ -11,6 +11,7 @@ from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
 from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER
 from agent.mesh.firewall import FirewallWants
 from agent.model import Condition, Severity
+from agent.model.family import Family
 
 __all__ = [
     "conditions_of",
@@ -18,6 +19,7 @@ __all__ = [
     "misplaced",
     "other_variant",
     "switched_variant",
+    "unlisted_chains",
     "unreadable_variant",
 ]
 
@@ -33,7 +35,7 @@ def conditions_of(
     """
     return (
         *_backend(wants),
-        *_unseen_tables(ruleset),
+        *_unseen_tables(ruleset, wants.family),
         *(misplaced or _docker_rules(ruleset, wants)),
         *operator_rules(ruleset.table("filter"), wants),
         *rules_elsewhere(ruleset, wants),
@@ -53,7 +55,7 @@ def _backend(wants: FirewallWants) -> Iterator[Condition]:
         )
 
 
-def _unseen_tables(ruleset: Ruleset) -> Iterator[Condition]:
+def _unseen_tables(ruleset: Ruleset, family: Family) -> Iterator[Condition]:
     for name in ruleset.unseen:
         yield Condition(
             name="firewall-table-unreadable",
@@ -61,7 +63,7 @@ def _unseen_tables(ruleset: Ruleset) -> Iterator[Condition]:
             severity=Severity.INFO,
             cause=f"iptables cannot read table {name}, which another program wrote: rules there"
             " which drop mesh traffic stay unseen",
-            hint=f"nft list table ip {name} shows it; Hostmesh needs nothing of it",
+            hint=f"nft list table {family.nft} {name} shows it; Hostmesh needs nothing of it",
         )
 
 
@@ -177,6 +179,21 @@ def unreadable_variant(error: HostmeshError | None, variant: str) -> tuple[Condi
     )
 
 
+def unlisted_chains(error: HostmeshError | None) -> tuple[Condition, ...]:
+    """Chains that nft made could not be listed: what is known of them is from before."""
+    if error is None:
+        return ()
+    return (
+        Condition(
+            name="firewall-table-unreadable",
+            subject="nft",
+            cause=f"chains made by nft cannot be listed, so that new ones which drop mesh traffic"
+            f" stay unseen: {error.message}",
+            hint=error.hint or "nft list chains shows them",
+        ),
+    )
+
+
 def contested(written_by: tuple[str, ...], *, is_so: bool) -> tuple[Condition, ...]:
     """Somebody undoes our repairs as fast as they are made.
 
@@ -190,7 +207,7 @@ def contested(written_by: tuple[str, ...], *, is_so: bool) -> tuple[Condition, .
     return (
         Condition(
             name="firewall-contested",
-            cause="rules or the set of ours were repaired twenty times within half a minute:"
+            cause="rules of ours were repaired twenty times within half a minute:"
             " another program keeps changing them, and they are repaired every 5 s only"
             + (f"; last seen to write: {who}" if who else ""),
             hint="one of two that want to be first in a chain must yield; agentctl diff shows what"

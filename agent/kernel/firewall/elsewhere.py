@@ -7,6 +7,7 @@ out of this host itself is not undone by that: each is told, with the rule quote
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Final
 
 from agent.kernel.firewall.operator import DEPTH, End, Fate, Packet, Walk, mesh_packets
@@ -31,7 +32,9 @@ def rules_elsewhere(ruleset: Ruleset, wants: FirewallWants) -> Iterator[Conditio
         fate = _shut(ruleset.table(table), chain, mesh_packets(wants))
         if fate is not None:
             yield _blocks(f"{table} {chain}", f"-t {table} {_quoted(fate)}", wants)
-    outgoing: tuple[Packet, ...] = tuple({"-o": wants.uplink, "-d": cidr} for cidr in wants.cidrs)
+    outgoing: tuple[Packet, ...] = tuple(
+        {"-o": up, "-d": cidr} for up, cidr in product(wants.carrying, wants.cidrs)
+    )
     for table, chain in _OUTGOING:
         fate = _shut(ruleset.table(table), chain, iter(outgoing))
         if fate is not None:

@@ -8,7 +8,6 @@ net/netfilter/nf_conntrack_netlink.c.
 from __future__ import annotations
 
 import errno
-import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,7 @@ from agent.errors import KernelError
 from agent.kernel.codec import attributes
 from agent.kernel.netlink import HEADER, NetlinkSocket
 from agent.mesh.firewall import FirewallWants
-from agent.model.family import Network
+from agent.model.family import IPV4, IPV6, Family, Network
 
 __all__ = ["Flows", "FlowsLook"]
 
@@ -38,13 +37,9 @@ _ACK: Final = 0x4
 _NESTED: Final = 0x8000
 _ORIGINAL, _REPLY, _STATUS, _ZONE, _STATUS_MASK = 1, 2, 3, 18, 26
 """CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_ZONE, CTA_STATUS_MASK."""
-_TUPLE_IP, _V4_SOURCE, _V4_DEST = 1, 1, 2
-"""CTA_TUPLE_IP, CTA_IP_V4_SRC, CTA_IP_V4_DST."""
-_SOURCE_HEAD: Final = struct.pack(
-    "=HHHHH", _ORIGINAL | _NESTED, 20, _TUPLE_IP | _NESTED, 8, _V4_SOURCE
-)
-_DEST_HEAD: Final = struct.pack("=HH", 8, _V4_DEST)
-"""What the kernel writes first, around the addresses: where to a flow goes is seen at a glance."""
+_TUPLE_IP: Final = 1
+_ENDS: Final = {IPV4: (1, 2), IPV6: (3, 4)}
+"""CTA_TUPLE_IP; in it CTA_IP_V4_SRC and CTA_IP_V4_DST, CTA_IP_V6_SRC and CTA_IP_V6_DST."""
 _SOURCE_NAT: Final = struct.pack("!I", 1 << 4)
 """IPS_SRC_NAT of linux/netfilter/nf_conntrack_common.h."""
 _DEADLINE_S: Final = 3.0
@@ -92,12 +87,14 @@ class Flows:
         ends_s = self._clock() + _DEADLINE_S
         try:
             with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:
-                wrong = connection.dump(_GET, _question(), _WHAT, pick=_Wrong(wants).key)
+                wrong = connection.dump(
+                    _GET, _question(wants.family), _WHAT, pick=_Wrong(wants).key
+                )
                 for start in range(0, len(wrong), _BATCH):
                     if self._clock() > ends_s:
                         left = len(wrong) - start
                         break
-                    freed += _forget(connection, wrong[start : start + _BATCH])
+                    freed += _forget(connection, wants.family, wrong[start : start + _BATCH])
         except KernelError as error:
             _log.warning("firewall-flows-unreadable", error=error.message)
         return FlowsLook(freed=freed, left=left)
@@ -107,6 +104,19 @@ class _Wrong:
     """Which flows have a source that they must not have."""
 
     def __init__(self, wants: FirewallWants) -> None:
+        self._source, self._dest = _ENDS[wants.family]
+        self._size = wants.family.bits // 8
+        # The kernel writes addresses first: where to a flow goes is seen at a glance.
+        one = _ATTRIBUTE.size + self._size
+        self._head = struct.pack(
+            "=HHHHH",
+            _ORIGINAL | _NESTED,
+            _ATTRIBUTE.size + 2 * one,
+            _TUPLE_IP | _NESTED,
+            one,
+            self._source,
+        )
+        self._dest_head = _ATTRIBUTE.pack(one, self._dest)
         self._leases = _ranges(wants.leases)
         self._closed = _ranges(each.subnet for each in wants.networks if each.closed)
         self._cidrs = _ranges(wants.cidrs)
@@ -123,8 +133,8 @@ class _Wrong:
                 reply = value
             elif number == _ZONE:
                 zone = value
-        source, dest = _addresses(original)
-        _, back = _addresses(reply)
+        source, dest = self._addresses(original)
+        _, back = self._addresses(reply)
         if source == back or not (_in(source, self._leases) and _in(dest, self._cidrs)):
             return None
         if _in(source, self._closed) or _in(dest, self._leases):
@@ -134,8 +144,22 @@ class _Wrong:
 
     def _goes_elsewhere(self, payload: bytes) -> bool:
         """Surely not to the mesh: most flows of a host, of which there may be very many."""
-        is_usual = payload[6:16] == _SOURCE_HEAD and payload[20:24] == _DEST_HEAD
-        return is_usual and not _in(int.from_bytes(payload[24:28]), self._cidrs)
+        head, dest = 16 + self._size, 20 + self._size
+        is_usual = payload[6:16] == self._head and payload[head:dest] == self._dest_head
+        to = int.from_bytes(payload[dest : dest + self._size])
+        return is_usual and not _in(to, self._cidrs)
+
+    def _addresses(self, half: bytes) -> tuple[int | None, int | None]:
+        """(source, destination) of one direction of a flow; None for another family's."""
+        source = dest = None
+        for number, value in attributes(half, 0):
+            if number == _TUPLE_IP:
+                found = dict(attributes(value, 0))
+                source, dest = (
+                    None if raw is None else int.from_bytes(raw)
+                    for raw in (found.get(self._source), found.get(self._dest))
+                )
+        return source, dest
 
 
 def _ranges(networks: Iterable[Network]) -> tuple[tuple[int, int], ...]:
@@ -147,23 +171,10 @@ def _in(address: int | None, ranges: tuple[tuple[int, int], ...]) -> bool:
     return address is not None and any(address & mask == net for mask, net in ranges)
 
 
-def _addresses(half: bytes) -> tuple[int | None, int | None]:
-    """(source, destination) of one direction of a flow; None for what is not IPv4."""
-    source = dest = None
-    for number, value in attributes(half, 0):
-        if number == _TUPLE_IP:
-            for kind, raw in attributes(value, 0):
-                if kind == _V4_SOURCE:
-                    source = int.from_bytes(raw)
-                elif kind == _V4_DEST:
-                    dest = int.from_bytes(raw)
-    return source, dest
-
-
-def _question() -> bytes:
-    """IPv4 flows with source NAT. Kernels before 5.15 do not filter and tell all."""
+def _question(family: Family) -> bytes:
+    """Flows of a family with source NAT. Kernels before 5.15 do not filter and tell all."""
     return (
-        _MESSAGE.pack(socket.AF_INET, 0, 0)
+        _MESSAGE.pack(family.af, 0, 0)
         + _attribute(_STATUS, _SOURCE_NAT)
         + _attribute(_STATUS_MASK, _SOURCE_NAT)
     )
@@ -174,13 +185,13 @@ def _attribute(number: int, value: bytes) -> bytes:
     return raw + bytes(-len(raw) % 4)
 
 
-def _forget(connection: NetlinkSocket, keys: Sequence[bytes]) -> int:
+def _forget(connection: NetlinkSocket, family: Family, keys: Sequence[bytes]) -> int:
     """Delete these flows, and say how many were there still."""
     first = connection.next_sequences(len(keys))
     last = first + len(keys) - 1
     frames: list[bytearray] = []
     for sequence, key in enumerate(keys, first):
-        body = _MESSAGE.pack(socket.AF_INET, 0, 0) + key
+        body = _MESSAGE.pack(family.af, 0, 0) + key
         flags = _REQUEST | (_ACK if sequence == last else 0)
         header = HEADER.pack(HEADER.size + len(body), _DELETE, flags, sequence, 0)
         frames.append(bytearray(header + body))

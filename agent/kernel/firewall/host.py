@@ -18,6 +18,7 @@ from agent.kernel.firewall.conditions import (
     misplaced,
     other_variant,
     switched_variant,
+    unlisted_chains,
     unreadable_variant,
 )
 from agent.kernel.firewall.damper import Damper
@@ -36,14 +37,18 @@ from agent.kernel.firewall.plan import (
     plan_removal,
     restore_text,
 )
-from agent.kernel.firewall.sets import OurSets, SetChanges
+from agent.kernel.firewall.sets import OurSets
 from agent.kernel.firewall.show import shown
 from agent.kernel.firewall.variant import Programs, Variant
-from agent.mesh.firewall import PEERS_SET, FirewallWants
+from agent.mesh.firewall import FirewallWants
 from agent.model import Condition
-from agent.model.family import Network
+from agent.model.family import IPV4, Family, Network
+from agent.model.objects import SetMember
+from agent.reconcile.reconciler import Permission, Reconciler
 
 __all__ = ["Firewall", "FirewallReport", "HostFirewall", "open_firewall"]
+
+MAY_DELETE: Final = Permission(may_delete=True)
 
 _WRITES: Final = 3
 """How often one pass writes while somebody else does."""
@@ -69,21 +74,20 @@ class FirewallReport:
         differs: Something was not as wanted when this call looked.
         edits: What differed, in words; done, after ``apply``.
         conditions: What the operator should know.
-        peers_added, peers_removed: Changes of the set of node addresses.
         freed_flows: Flows forgotten because they had been masqueraded.
         repairs: How often this object has put right what somebody else had changed.
-        held_back: Nothing was done this time: somebody undoes every repair at once.
+        held_back: No rule was written this time: somebody undoes every repair at once.
+        failed: Some member of a set is not there; the conditions say why.
     """
 
     variant: str
     differs: bool
     edits: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
-    peers_added: int = 0
-    peers_removed: int = 0
     freed_flows: int = 0
     repairs: int = 0
     held_back: bool = False
+    failed: bool = False
 
 
 class Firewall(Protocol):
@@ -95,15 +99,26 @@ class Firewall(Protocol):
     def check(self, wants: FirewallWants) -> FirewallReport:
         """What :meth:`apply` would change. Changes nothing."""
 
-    def apply(self, wants: FirewallWants) -> FirewallReport:
-        """Make the firewall as wanted. Writes nothing when nothing differs."""
+    @property
+    def ingress(self) -> Reconciler[SetMember]:
+        """Sources that may come in, for the pass over routes."""
+
+    def apply(self, wants: FirewallWants, permission: Permission = MAY_DELETE) -> FirewallReport:
+        """Make the firewall as wanted. Writes nothing when nothing differs.
+
+        Args:
+            permission: Which sources may be shut out; closing a port needs none.
+        """
 
     def close(
-        self, leases: tuple[Network, ...], uplink: str, *, dry_run: bool = False
+        self, leases: tuple[Network, ...], interfaces: tuple[str, ...], *, dry_run: bool = False
     ) -> FirewallReport:
         """Shut strangers out of ``leases``, and open nothing, before Docker says what there is.
 
         Rules of an earlier run that are in force stay.
+
+        Args:
+            interfaces: Every one by which a packet from outside may come.
         """
 
     def remove(self) -> FirewallReport:
@@ -173,6 +188,7 @@ class HostFirewall:
         self._damper = Damper()
         self._written_by: tuple[str, ...] = ()
         self._applied: FirewallWants | None = None
+        self._set_repairs = 0
         self._closed = False
         # An earlier life may have ended between a repair of NAT and this.
         self._flow_looks_left = _FLOW_LOOKS
@@ -189,7 +205,12 @@ class HostFirewall:
         """See :class:`Firewall`."""
         return self._report(self._choice.read(), wants, self._sets.difference(wants))
 
-    def apply(self, wants: FirewallWants) -> FirewallReport:
+    @property
+    def ingress(self) -> Reconciler[SetMember]:
+        """See :class:`Firewall`."""
+        return self._sets.ingress
+
+    def apply(self, wants: FirewallWants, permission: Permission = MAY_DELETE) -> FirewallReport:
         """See :class:`Firewall`.
 
         Sets come before the rules that name them, and ours leave the wrong variant last:
@@ -200,22 +221,25 @@ class HostFirewall:
             self._choice.again()
         reading = self._choice.read()
         self._closed = False
-        change = self._sets.difference(wants)
-        report = self._report(reading, wants, change)
+        sets = self._sets.settle(wants, permission)
+        report = self._report(reading, wants, sets.edits)
+        report = replace(
+            report, conditions=(*report.conditions, *sets.conditions), failed=not sets.complete
+        )
         edits = plan(reading.ruleset, wants)
-        drift = bool(edits or change) and wants == self._applied and not self._docker_starts()
-        if drift and not self._damper.allows(self._clock()):
+        drift = wants == self._applied and not self._docker_starts()
+        if edits and drift and not self._damper.allows(self._clock()):
             return replace(report, held_back=True)
-        if change:
-            self._sets.sync(wants)
         if edits:
             self._write(reading.writer, edits, partial(plan, wants=wants))
         moved = self._choice.leave_other()
+        removed, in_use = self._sets.sweep(wants)
         self._applied = wants
-        if drift:
+        if drift and edits:
             self._damper.repaired(self._clock())
+        self._set_repairs += drift and sets.repaired and not edits
         freed = self._free_flows(wants)
-        if edits or change or moved:
+        if edits or sets.edits or moved or removed:
             _log.info(
                 "firewall-changed",
                 variant=reading.variant,
@@ -226,10 +250,9 @@ class HostFirewall:
             )
         return replace(
             report,
-            peers_added=len(change.of(PEERS_SET).added),
-            peers_removed=len(change.of(PEERS_SET).removed),
+            conditions=(*report.conditions, *in_use),
             freed_flows=freed,
-            repairs=self._damper.total,
+            repairs=self._damper.total + self._set_repairs,
         )
 
     def _docker_starts(self) -> bool:
@@ -238,7 +261,7 @@ class HostFirewall:
         return age_s is not None and age_s < _DOCKER_STARTS_S
 
     def close(
-        self, leases: tuple[Network, ...], uplink: str, *, dry_run: bool = False
+        self, leases: tuple[Network, ...], interfaces: tuple[str, ...], *, dry_run: bool = False
     ) -> FirewallReport:
         """See :class:`Firewall`.
 
@@ -248,7 +271,7 @@ class HostFirewall:
         reading = self._choice.read()
         self._closed = True
         leases = not_closed(reading.other.ruleset, leases)
-        planned = partial(plan_closing, leases=leases, uplink=uplink)
+        planned = partial(plan_closing, leases=leases, interfaces=interfaces)
         edits = planned(reading.ruleset) if leases else ()
         if edits and not dry_run:
             self._write(reading.writer, edits, planned)
@@ -274,7 +297,8 @@ class HostFirewall:
 
     def judge(self, way: Way) -> Judgement:
         """What becomes of a new ping on its way through this host. Changes nothing."""
-        return judge(self._choice.read().ruleset.table("filter"), way)
+        table = self._choice.read().ruleset.table("filter")
+        return judge(table, way, self._sets.sources())
 
     def render(self, wants: FirewallWants) -> str:
         """See :class:`Firewall`."""
@@ -300,9 +324,11 @@ class HostFirewall:
             reading.writer.set_policy(previous)
             _log.info("forward-policy-set", policy=previous, previous="DROP")
 
-    def _report(self, reading: Reading, wants: FirewallWants, change: SetChanges) -> FirewallReport:
+    def _report(
+        self, reading: Reading, wants: FirewallWants, sets: tuple[str, ...]
+    ) -> FirewallReport:
         words = [word for edit in plan(reading.ruleset, wants) for word in edit.words()]
-        words += change.words()
+        words += sets
         variant, other = reading.variant, reading.other
         odd = misplaced(reading.ruleset, other.ruleset, variant) if reading.fixed else ()
         stray = plan_removal(other.ruleset)
@@ -314,12 +340,13 @@ class HostFirewall:
             conditions=(
                 *conditions_of(reading.ruleset, wants, odd),
                 *nft_chains(reading.chains, wants),
+                *unlisted_chains(reading.unseen),
                 *(() if odd else other_variant(other.ruleset, variant.other, wants)),
                 *unreadable_variant(other.error, variant.other),
                 *switched_variant(reading.ruleset, variant, reading.dockers),
                 *contested(self._written_by, is_so=self._damper.contested(self._clock())),
             ),
-            repairs=self._damper.total,
+            repairs=self._damper.total + self._set_repairs,
         )
 
     def _write(
@@ -359,12 +386,16 @@ class HostFirewall:
 
 
 def open_firewall(
-    variant: str = "auto", *, dockerd: Callable[[], Dockerd | None] = lambda: None
+    variant: str = "auto",
+    *,
+    dockerd: Callable[[], Dockerd | None] = lambda: None,
+    family: Family = IPV4,
 ) -> HostFirewall:
     """The firewall of this host.
 
     Args:
         variant: "nft", "legacy", or "auto": where Docker's rules are.
+        family: Of the addresses in its rules.
         dockerd: Returns the running dockerd, None when there is none.
 
     Raises:
@@ -372,7 +403,7 @@ def open_firewall(
         FirewallError: It does not say its version.
         ValueError: ``variant`` is none of the three.
     """
-    programs = Programs()
+    programs = Programs(family=family)
     fixed = None if variant == "auto" else Variant(variant)
     if fixed is None or not programs.has(fixed):
         programs.default_variant()
@@ -392,7 +423,7 @@ def open_firewall(
     return HostFirewall(
         programs=programs,
         writers=writers,
-        sets=OurSets(),
+        sets=OurSets(family),
         flows=Flows(),
         variant=fixed,
         docker_variant=docker_variant,

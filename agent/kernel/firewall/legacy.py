@@ -23,6 +23,7 @@ from agent.kernel.firewall.parse import Clause, Ruleset, parse_rule, parse_rules
 from agent.kernel.firewall.plan import JumpEdit, TableEdit
 from agent.kernel.firewall.rules import OURS
 from agent.kernel.firewall.variant import Programs, Variant
+from agent.model.family import IPV4, IPV6
 
 __all__ = ["LegacyWriter"]
 
@@ -75,16 +76,17 @@ class LegacyWriter:
     def _commit(self, name: str, change: Callable[[Any, Any], None]) -> None:
         with _THREAD:
             iptc = _library()
+            kind = {IPV4: iptc.Table, IPV6: iptc.Table6}[self._programs.family]
             with _xtables_lock(self._lock_path):
                 try:
-                    table = iptc.Table(name, autocommit=False)
+                    table = kind(name, autocommit=False)
                     table.refresh()
                     change(iptc, table)
                     table.commit()
                 except (iptc.IPTCError, iptc.XTablesError, AttributeError, ValueError) as error:
                     raise FirewallError(f"legacy table {name} was not changed: {error}") from error
                 finally:
-                    _forget(iptc, name)
+                    _forget(kind, name)
 
 
 def _library() -> Any:  # noqa: ANN401  (the library has no annotations)
@@ -112,9 +114,9 @@ def _library() -> Any:  # noqa: ANN401  (the library has no annotations)
     return iptc
 
 
-def _forget(iptc: Any, name: str) -> None:  # noqa: ANN401
+def _forget(kind: Any, name: str) -> None:  # noqa: ANN401
     """Close the table, so that nothing uncommitted and no stale view is kept."""
-    table = iptc.Table._cache.pop(name, None)  # noqa: SLF001  (it offers no other way)
+    table = kind._cache.pop(name, None)  # noqa: SLF001  (it offers no other way)
     if table is not None:
         table.close()
 
@@ -171,7 +173,7 @@ def _apply_jump(iptc: Any, table: Any, jump: JumpEdit) -> None:  # noqa: ANN401
     """Delete every jump of ours, looked up under the lock, and put the new one in."""
     chain = iptc.Chain(table, jump.chain)
     while (entry := _jump_of_ours(table, jump.chain)) is not None:
-        chain.delete_rule(iptc.Rule(entry, chain))
+        chain.delete_rule(_new_rule(iptc, table, entry, chain))
     if jump.insert_at is not None:
         chain.insert_rule(_rule(iptc, table, jump.body), jump.insert_at)
 
@@ -193,7 +195,7 @@ def _jump_of_ours(table: Any, chain: str) -> Any:  # noqa: ANN401
 def _rule(iptc: Any, table: Any, body: str) -> Any:  # noqa: ANN401
     """One of our rules in the library's form."""
     spec = parse_rule(body)
-    rule = iptc.Rule(chain=iptc.Chain(table, "FORWARD"))
+    rule = _new_rule(iptc, table, None, iptc.Chain(table, "FORWARD"))
     for clause in spec.clauses:
         if not clause.module:
             value = ("!" if clause.negated else "") + clause.values[0]
@@ -203,6 +205,11 @@ def _rule(iptc: Any, table: Any, body: str) -> Any:  # noqa: ANN401
             _add_match(rule, clause)
     rule.target = rule.create_target(spec.target)
     return rule
+
+
+def _new_rule(iptc: Any, table: Any, entry: Any, chain: Any) -> Any:  # noqa: ANN401
+    kind = iptc.Rule6 if isinstance(table, iptc.Table6) else iptc.Rule
+    return kind(entry, chain)
 
 
 def _add_match(rule: Any, clause: Clause) -> None:  # noqa: ANN401

@@ -7,14 +7,15 @@ Sources: linux/netfilter/nf_tables.h, linux/netfilter.h.
 
 from __future__ import annotations
 
+import errno
 import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.errors import KernelError
 from agent.kernel.codec import attribute, attributes
 from agent.kernel.firewall.nftrules import NftRule, Rules, decode_rule, drops_all
-from agent.kernel.netlink import NetlinkSocket
+from agent.kernel.netlink import NetlinkError, NetlinkSocket
+from agent.model.family import IPV4, Family
 
 __all__ = ["NftChain", "dropping_chains"]
 
@@ -22,8 +23,8 @@ _NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 10 << 8
 _GET_CHAIN, _GET_RULE = _SUBSYSTEM | 4, _SUBSYSTEM | 7
 _MESSAGE: Final = struct.Struct("!BBH")
-_FAMILIES: Final = {1: "inet", 2: "ip"}
-"""NFPROTO_INET and NFPROTO_IPV4: what forwarded IPv4 packets meet."""
+_INET: Final = 1
+"""NFPROTO_INET: packets of either family meet its chains. NFPROTO_* of one family is its AF_*."""
 _FORWARD: Final = 2
 """NF_INET_FORWARD."""
 _DROP: Final = 0
@@ -32,6 +33,8 @@ _C_TABLE, _C_NAME, _C_HOOK, _C_POLICY = 1, 3, 4, 5
 _H_NUMBER: Final = 1
 _R_TABLE, _R_CHAIN, _R_EXPRESSIONS = 1, 2, 4
 _IPTABLES: Final = frozenset({"filter", "nat", "mangle", "raw", "security"})
+_NO_NFTABLES: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
+"""What a kernel without nf_tables answers (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c)."""
 _DOCKERS: Final = "docker-bridges"
 """Docker 29's own table; its condition is another."""
 
@@ -59,24 +62,33 @@ class NftChain:
         return f"{self.family} {self.table} {self.name}"
 
 
-def dropping_chains() -> tuple[NftChain, ...]:
-    """Those of the calling thread's network namespace; none where the kernel has no nf_tables."""
-    try:
-        with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:
+def dropping_chains(family: Family = IPV4) -> tuple[NftChain, ...]:
+    """Return those of the calling thread's network namespace that packets of a family meet.
+
+    None where the kernel has no nf_tables.
+
+    Raises:
+        KernelError: They could not be listed completely.
+    """
+    with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:
+        try:
             chains = connection.dump(_GET_CHAIN, _MESSAGE.pack(0, 0, 0), "listing nft chains")
-            found = (_judged(connection, payload) for payload in chains)
-            return tuple(chain for chain in found if chain is not None)
-    except KernelError:  # no nf_tables, no such chains; or they change without pause
-        return ()
+        except NetlinkError as error:
+            if error.errno in _NO_NFTABLES:
+                return ()
+            raise
+        found = (_judged(connection, payload, family) for payload in chains)
+        return tuple(chain for chain in found if chain is not None)
 
 
-def _judged(connection: NetlinkSocket, payload: bytes) -> NftChain | None:
+def _judged(connection: NetlinkSocket, payload: bytes, of: Family) -> NftChain | None:
+    names = {_INET: "inet", of.af: of.nft}
     family = payload[0]
     said = dict(attributes(payload, _MESSAGE.size))
     hook = dict(attributes(said.get(_C_HOOK, b""), 0))
     table, name = _text(said.get(_C_TABLE, b"")), _text(said.get(_C_NAME, b""))
-    own = family == 2 and table in _IPTABLES and name == "FORWARD"  # noqa: PLR2004 - NFPROTO_IPV4
-    if family not in _FAMILIES or _number(hook.get(_H_NUMBER)) != _FORWARD:
+    own = family == of.af and table in _IPTABLES and name == "FORWARD"
+    if family not in names or _number(hook.get(_H_NUMBER)) != _FORWARD:
         return None
     if own or table == _DOCKERS:
         return None
@@ -88,7 +100,7 @@ def _judged(connection: NetlinkSocket, payload: bytes) -> NftChain | None:
             return None
     rules = _rules(connection, family, said[_C_TABLE])
     how = "policy drop" if policy_drops else "a last rule that drops or rejects"
-    return NftChain(_FAMILIES[family], table, name, how, policy_drops, rules)
+    return NftChain(names[family], table, name, how, policy_drops, rules)
 
 
 def _rules(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network
-from itertools import islice
+from itertools import product
 from typing import Final
 
 from agent.kernel.firewall.nftchains import NftChain
@@ -32,8 +31,7 @@ NODES_AT_MOST: Final = 32
 
 def mesh_sources(wants: FirewallWants) -> tuple[Network, ...]:
     """Where traffic to containers comes from: the mesh's ranges, then peers' node addresses."""
-    nodes = islice(sorted(wants.peers), NODES_AT_MOST)
-    return (*wants.cidrs, *map(IPv4Network, nodes))
+    return (*wants.cidrs, *wants.nodes[:NODES_AT_MOST])
 
 
 def dropped_sources(chain: NftChain, wants: FirewallWants) -> tuple[Network, ...]:
@@ -68,13 +66,17 @@ def nft_chains(chains: tuple[NftChain, ...], wants: FirewallWants) -> Iterator[C
 
 
 def _nft_commands(chain: NftChain, dropped: tuple[Network, ...], wants: FirewallWants) -> str:
+    ip = wants.family.nft
     rules = [
         "ct state established,related",
         *(
-            f"iifname {wants.uplink} ip saddr {shown(each)} ip daddr {wants.lease}"
-            for each in dropped
+            f"iifname {up} {ip} saddr {shown(each)} {ip} daddr {wants.lease}"
+            for up, each in product(wants.carrying, dropped)
         ),
-        f"oifname {wants.uplink} ip saddr {wants.lease} ip daddr {wants.cidr}",
+        *(
+            f"oifname {up} {ip} saddr {wants.lease} {ip} daddr {wants.cidr}"
+            for up in wants.carrying
+        ),
     ]
     return "; ".join(f"nft insert rule {chain.place} {rule} accept" for rule in rules)
 
@@ -102,15 +104,16 @@ def _listed(sources: tuple[Network, ...]) -> str:
 
 def _packets(wants: FirewallWants) -> Iterator[tuple[Network, Packet]]:
     """New flows, each with the source that has to be let in for it."""
+    nodes = wants.nodes[:NODES_AT_MOST]
     for packet in mesh_packets(wants):
-        inward = packet.get("-i") == wants.uplink
+        inward = packet.get("-i") in wants.carrying
         source = packet["-s" if inward else "-d"]
-        if not isinstance(source, IPv4Network):
+        if isinstance(source, str | bool):
             continue
         yield source, packet
         if inward and source == wants.cidr:
-            for node in islice(sorted(wants.peers), NODES_AT_MOST):
-                yield IPv4Network(node), {**packet, "-s": IPv4Network(node)}
+            for node in nodes:
+                yield node, {**packet, "-s": node}
 
 
 def _passes(chain: NftChain, packet: Packet) -> bool:

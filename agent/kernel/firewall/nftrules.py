@@ -10,11 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from typing import Final
 
 from agent.kernel.codec import attributes
-from agent.model.family import Network
+from agent.model.family import IPV4, IPV6, Family, Network, family_of
 
 __all__ = ["NftRule", "Rules", "decode_rule", "drops_all", "passes"]
 
@@ -27,15 +26,17 @@ _HARMLESS: Final = frozenset({"counter", "log"})
 _NAME_SIZE: Final = 16
 _IN_NAME, _OUT_NAME, _FAMILY = 6, 7, 15
 _META: Final = {_IN_NAME: "-i", _OUT_NAME: "-o"}
-_SOURCE_AT: Final = {12: "-s", 16: "-d"}
+_ADDRESS_AT: Final[Mapping[Family, Mapping[int, str]]] = {
+    IPV4: {12: "-s", 16: "-d"},
+    IPV6: {8: "-s", 24: "-d"},
+}
+"""Offsets in the network header (RFC 791, RFC 8200)."""
 _NETWORK_HEADER: Final = 1
 _CT: Final = {0: 8, 2: 0}
 """ct state and ct status of a new flow: NF_CT_STATE_BIT(IP_CT_NEW), no flag."""
-_IPV4: Final = 2
 _NOT_EQUAL: Final = 1
-_NUMBER: Final = 4
 
-Packet = Mapping[str, str | Network]
+Packet = Mapping[str, str | Network | bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +155,19 @@ def _loaded(expression: _Expression, packet: Packet) -> _Register | None:
     if expression.name == "ct":
         return _Register(_CT[key]) if key in _CT else None
     if expression.name == "meta":
-        if key == _FAMILY:
-            return _Register(bytes([_IPV4]))
+        if key == _FAMILY:  # NFPROTO_*, which are the numbers of AF_*
+            return _Register(bytes([_family(packet).af]))
         name = packet.get(_META.get(key, ""))
         return _Register(name.encode().ljust(_NAME_SIZE, b"\0")) if isinstance(name, str) else None
-    where = packet.get(_SOURCE_AT.get(_number(said.get(3)), ""))
-    whole = key == _NETWORK_HEADER and _number(said.get(4)) <= _NUMBER
-    return _Register(where) if whole and isinstance(where, IPv4Network) else None
+    family = _family(packet)
+    where = packet.get(_ADDRESS_AT[family].get(_number(said.get(3)), ""))
+    whole = key == _NETWORK_HEADER and _number(said.get(4)) * 8 <= family.bits
+    return None if not whole or isinstance(where, str | bool | None) else _Register(where)
+
+
+def _family(packet: Packet) -> Family:
+    found = (value for value in packet.values() if not isinstance(value, str | bool))
+    return next(map(family_of, found), IPV4)
 
 
 def _masked(register: _Register | None, said: Mapping[int, bytes]) -> _Register | None:
@@ -170,9 +177,9 @@ def _masked(register: _Register | None, said: Mapping[int, bytes]) -> _Register 
         return None
     if isinstance(register.value, int):
         return _Register(register.value & int.from_bytes(mask, sys.byteorder))
-    if isinstance(register.value, IPv4Network) and register.mask is None:
-        return _Register(register.value, int.from_bytes(mask.ljust(_NUMBER, b"\0")))
-    return None
+    if isinstance(register.value, bytes) or register.mask is not None:
+        return None
+    return _Register(register.value, _whole(mask, register.value))
 
 
 def _compared(register: _Register | None, said: Mapping[int, bytes]) -> bool | None:
@@ -190,13 +197,17 @@ def _compared(register: _Register | None, said: Mapping[int, bytes]) -> bool | N
 
 def _within(known: Network, mask: int | None, value: bytes) -> bool | None:
     """Whether all of ``known`` equals ``value`` under the mask; None when a part does."""
-    full = int.from_bytes(b"\xff" * len(value) + bytes(_NUMBER - len(value)))
-    mask = full if mask is None else mask
-    wanted = int.from_bytes(value.ljust(_NUMBER, b"\0"))
+    mask = _whole(b"\xff" * len(value), known) if mask is None else mask
+    wanted = _whole(value, known)
     both = mask & int(known.netmask)
     if int(known.network_address) & both != wanted & both:
         return False
     return True if both == mask else None
+
+
+def _whole(first: bytes, known: Network) -> int:
+    """Return the first bytes of an address of that family as a whole one."""
+    return int.from_bytes(first.ljust(family_of(known).bits // 8, b"\0"))
 
 
 def _data(raw: bytes | None) -> bytes:

@@ -9,18 +9,18 @@ else decides about a part, which is the operator's right.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from ipaddress import ip_network
 from itertools import product
 from typing import Final
 
 from agent.kernel.firewall.parse import Clause, RuleSpec, Table, parse_rule
 from agent.kernel.firewall.plan import entry_chain, is_ours
 from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER, ENTRIES, OURS
-from agent.mesh.firewall import PEERS_SET, Access, FirewallWants
+from agent.mesh.firewall import Access, FirewallWants, ingress_set
 from agent.model import Condition, Severity
-from agent.model.family import Address, Network, within
+from agent.model.family import Address, Network, family_of, within
 
 __all__ = [
     "DEPTH",
@@ -37,10 +37,10 @@ __all__ = [
 
 DEPTH: Final = 8
 """How deep an operator's own chains are followed."""
-_ANYWHERE: Final = IPv4Network("0.0.0.0/0")
 
-Packet = Mapping[str, str | Network]
-"""A new packet's path in a rule's words: what -i, -o, -s and -d are for it."""
+Packet = Mapping[str, str | Network | bool]
+"""A new packet's path in a rule's words: what -i, -o, -s and -d are for it, and whether it is in
+a set ("--match-set NAME src")."""
 
 
 class End(enum.Enum):
@@ -92,14 +92,24 @@ class Judgement:
     ours: bool = False
 
 
-def judge(table: Table, way: Way) -> Judgement:
-    """Walk a new ping through the rules ahead of ours and then through ours."""
+def judge(table: Table, way: Way, sets: Mapping[str, Iterable[Network]]) -> Judgement:
+    """Walk a new ping through the rules ahead of ours and then through ours.
+
+    Args:
+        sets: Members of those ingress sets that rules of ours name.
+    """
+    family = family_of(way.source)
     packet: Packet = {
         "-i": way.in_link,
         "-o": way.out_link,
-        "-s": IPv4Network(way.source),
-        "-d": IPv4Network(way.destination),
-        "-p": "icmp",
+        "-s": family.host(way.source),
+        "-d": family.host(way.destination),
+        "-p": family.icmp,
+        **{
+            f"--match-set {name} {side}": any(address in member for member in members)
+            for name, members in sets.items()
+            for side, address in (("src", way.source), ("dst", way.destination))
+        },
     }
     entry = entry_chain(table)
     rules = table.rules(entry)
@@ -141,50 +151,53 @@ def operator_rules(table: Table, wants: FirewallWants) -> Iterator[Condition]:
         fate = _fate(table, packet)
         if fate is None or fate.end is End.SHUT or (passes and fate.end is End.ACCEPTED):
             continue
-        yield _bypasses(fate, wants)
+        yield _bypasses(fate, packet["-i"], wants)
         break
 
 
 def _blocks(fate: Fate, wants: FirewallWants) -> Condition:
+    spared = " ".join(
+        f"-m set ! --match-set {ingress_set(up, wants.family)} src" for up in wants.carrying
+    )
     return Condition(
         name="operator-blocks-mesh",
         subject=fate.chain,
         severity=Severity.ERROR,
         cause=f"a rule ahead of ours shuts mesh traffic off: -A {fate.chain} {fate.body}",
-        hint=f"let it spare the mesh: ! -s {wants.cidr} for containers, -m set ! --match-set"
-        f" {PEERS_SET} src for hosts; ours drop what strangers may not reach",
+        hint=f"let it spare the mesh: {spared} (hosts and their containers); ours drop what"
+        " strangers may not reach",
     )
 
 
-def _bypasses(fate: Fate, wants: FirewallWants) -> Condition:
+def _bypasses(fate: Fate, interface: object, wants: FirewallWants) -> Condition:
     return Condition(
         name="operator-bypasses-mesh",
         subject=fate.chain,
         cause=f"a rule ahead of ours leads traffic past them, so that neither access to Docker"
         f" networks nor strangers are Hostmesh's to decide: -A {fate.chain} {fate.body}",
-        hint=f"narrow it, so that traffic by {wants.uplink} to {wants.lease} goes on to ours",
+        hint=f"narrow it, so that traffic by {interface} to {wants.lease} goes on to ours",
     )
 
 
 def mesh_packets(wants: FirewallWants) -> Iterator[Packet]:
     """Mesh traffic through this host, in and out."""
-    up = wants.uplink
     opened = [network for network in wants.networks if not network.closed]
-    for network, cidr in product(opened, wants.cidrs):
+    for up, network, cidr in product(wants.carrying, opened, wants.cidrs):
         yield {"-i": up, "-o": network.bridge, "-s": cidr, "-d": network.subnet}
         yield {"-i": network.bridge, "-o": up, "-s": network.subnet, "-d": cidr}
     if not opened:
-        for lease, cidr in product(wants.leases, wants.cidrs):
+        for up, lease, cidr in product(wants.carrying, wants.leases, wants.cidrs):
             yield {"-i": up, "-s": cidr, "-d": lease}
             yield {"-o": up, "-s": lease, "-d": cidr}
 
 
 def _guarded_packets(wants: FirewallWants) -> Iterator[tuple[Packet, bool]]:
     """What ours must see to let it in or keep it out, and whether it would be let in whole."""
-    for network in wants.networks:
-        way: Packet = {"-i": wants.uplink, "-o": network.bridge, "-d": network.subnet}
+    anywhere = wants.family.at(0, 0)
+    for up, network in product(wants.carrying, wants.networks):
+        way: Packet = {"-i": up, "-o": network.bridge, "-d": network.subnet}
         whole = network.access is Access.OPEN and not network.closed
-        yield {**way, "-s": _ANYWHERE}, False
+        yield {**way, "-s": anywhere}, False
         for cidr in wants.cidrs:
             yield {**way, "-s": cidr}, whole
 
@@ -242,20 +255,23 @@ def _holds(clause: Clause, packet: Packet) -> bool:
         return True
     if clause.option in {"--ctstate", "--state"}:
         return ("NEW" in clause.values) != clause.negated
-    known = packet.get(clause.option) if not clause.module else None
-    if isinstance(known, IPv4Network):
-        return _address_holds(clause, known)
+    known = packet.get(
+        " ".join((clause.option, *clause.values)) if clause.module else clause.option
+    )
+    if isinstance(known, bool):
+        return known != clause.negated
     if isinstance(known, str):
         return _interface_matches(clause.values[0], known) != clause.negated
-    return False
+    return known is not None and _address_holds(clause, known)
 
 
 def _address_holds(clause: Clause, known: Network) -> bool:
     try:
-        said = IPv4Network(clause.values[0])
-    except (AddressValueError, NetmaskValueError, ValueError):
+        said = ip_network(clause.values[0])
+    except ValueError:
         return False
-    return not said.overlaps(known) if clause.negated else within(known, said)
+    inside = within(known, said)
+    return not (inside or within(said, known)) if clause.negated else inside
 
 
 def _interface_matches(pattern: str, name: str) -> bool:

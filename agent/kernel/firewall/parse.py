@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Final
 
@@ -30,8 +30,9 @@ _LONG: Final = MappingProxyType(
         "--match": "-m", "--jump": "-j", "--goto": "-g", "--fragment": "-f",
     }
 )  # fmt: skip
-_PROTOCOLS: Final = MappingProxyType({"1": "icmp", "6": "tcp", "17": "udp", "0": "all"})
-_ANYWHERE: Final = "0.0.0.0/0"
+_PROTOCOLS: Final = MappingProxyType(
+    {"1": "icmp", "6": "tcp", "17": "udp", "58": "ipv6-icmp", "0": "all"}
+)
 _LISTS: Final = frozenset({"--ctstate", "--state", "--ctstatus"})
 """Options whose value is a set, printed in the program's own order."""
 
@@ -243,8 +244,7 @@ def _values_end(option: str, values: list[str]) -> bool:
 def _normal(option: str, values: tuple[str, ...]) -> tuple[str, ...] | None:
     """The one spelling of these values; None for a test that is always true."""
     if option in {"-s", "-d"}:
-        address = _normal_address(values[0]) if values else _ANYWHERE
-        return None if address == _ANYWHERE else (address,)
+        return _normal_address(values[0]) if values else None
     if option == "-p":
         protocol = values[0].lower() if values else "all"
         protocol = _PROTOCOLS.get(protocol, protocol)
@@ -254,8 +254,9 @@ def _normal(option: str, values: tuple[str, ...]) -> tuple[str, ...] | None:
     return values
 
 
-def _normal_address(text: str) -> str:
+def _normal_address(text: str) -> tuple[str, ...] | None:
     try:
-        return str(IPv4Network(text, strict=False))
-    except (AddressValueError, NetmaskValueError, ValueError):
-        return text
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return (text,)
+    return (str(network),) if network.prefixlen else None

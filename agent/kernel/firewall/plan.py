@@ -7,7 +7,7 @@ an older version. Rules of others are neither changed nor moved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,18 +112,19 @@ def plan(ruleset: Ruleset, wants: FirewallWants) -> tuple[TableEdit, ...]:
 
 
 def plan_closing(
-    ruleset: Ruleset, leases: tuple[Network, ...], uplink: str
+    ruleset: Ruleset, leases: tuple[Network, ...], interfaces: Iterable[str]
 ) -> tuple[TableEdit, ...]:
     """The edits that close ``leases`` until Docker has said which networks there are.
 
     Rules of an earlier run that are in force stay: what they let pass stays open. They may be of
-    other leases, so what is missing for these comes behind them.
+    other leases, so what is missing for these comes behind them. Rules that only close are
+    written again, since the interfaces may have become known since.
     """
-    wanted = closing_chains(leases, uplink)
+    wanted = closing_chains(leases, interfaces)
     table = ruleset.table("filter")
     target = ENTRIES["filter"][1]
     there = table.rules(target)
-    if in_force(ruleset) and not _same(there, wanted[target]):
+    if in_force(ruleset) and _opens(there) and not _same(there, wanted[target]):
         if not not_closed(ruleset, leases):
             return ()
         known = [parse_rule(rule) for rule in there]
@@ -132,6 +133,11 @@ def plan_closing(
         wanted = {**kept, target: (*there, *missing)}
     edit = _plan_table(table, wanted)
     return (edit,) if edit else ()
+
+
+def _opens(rules: tuple[str, ...]) -> bool:
+    """Whether some rule does more than close."""
+    return any(parse_rule(rule).target not in {"RETURN", "DROP"} for rule in rules)
 
 
 def in_force(ruleset: Ruleset) -> bool:

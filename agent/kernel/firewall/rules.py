@@ -10,7 +10,7 @@ one on the same host, which Docker had blocked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
@@ -19,15 +19,16 @@ from typing import Any, Final
 
 from agent.kernel.firewall.text import join_words
 from agent.mesh.firewall import (
-    PEERS_SET,
-    PUBLISHED_SET,
-    SENDERS_SET,
     Access,
     FirewallWants,
+    Ingress,
     LocalBridge,
     WantedNetwork,
+    ingress_set,
+    published_set,
+    senders_set,
 )
-from agent.model.family import Network
+from agent.model.family import Family, Network
 
 __all__ = [
     "DOCKER_CHAIN",
@@ -63,8 +64,6 @@ ENTRIES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 """Table -> (built-in chain that traffic comes through, our chain that it must reach)."""
 
 _REPLIES: Final = "RELATED,ESTABLISHED"
-_FROM_PEERS: Final = (PEERS_SET, "src")
-_TO_PEERS: Final = (PEERS_SET, "dst")
 
 Chains = Mapping[str, tuple[str, ...]]
 
@@ -78,7 +77,8 @@ def our_chains(wants: FirewallWants) -> Mapping[str, Chains]:
     """Table -> chain -> rule bodies."""
     # Members of sets are no rules: without them what was asked before is found at once.
     none: frozenset[Any] = frozenset()
-    return _our_chains(replace(wants, peers=none, published=none, senders=none))
+    ingress = tuple(Ingress(name, none) for name in wants.interfaces)
+    return _our_chains(replace(wants, ingress=ingress, published=none, senders=none))
 
 
 @lru_cache(maxsize=4)
@@ -93,27 +93,27 @@ def _our_chains(wants: FirewallWants) -> Mapping[str, Chains]:
     )
 
 
-def closing_chains(leases: tuple[Network, ...], uplink: str) -> Chains:
+def closing_chains(leases: tuple[Network, ...], interfaces: Iterable[str]) -> Chains:
     """Chains of the filter table that close this host's subnets and open nothing.
 
     For the time before Docker has said which networks there are: its containers may run already.
 
     Args:
         leases: Every subnet of this host.
-        uplink: Name of the uplink, "" while it is not known.
+        interfaces: Names of every interface by which a packet from outside may come.
     """
-    return MappingProxyType(
-        {
-            FORWARD: (
-                *(
-                    _rule("hostmesh: between networks of this host Docker decides",
-                          "RETURN", source=source, dest=dest, inp=uplink, not_inp=True)
-                    for source, dest in product(leases, leases)
-                ),
-                *shut_out(leases),
-            )
-        }
-    )  # fmt: skip
+    return MappingProxyType({FORWARD: (*_within_host(leases, interfaces), *shut_out(leases))})
+
+
+def _within_host(leases: tuple[Network, ...], interfaces: Iterable[str]) -> Iterator[str]:
+    """Yield the first rules of the forwarding chain: addresses of this host as source."""
+    pairs = tuple(product(leases, leases))
+    for interface, (source, dest) in product(interfaces, pairs):
+        yield _rule("hostmesh: forged, own addresses do not come from outside", "DROP",
+                    source=source, dest=dest, inp=interface)  # fmt: skip
+    for source, dest in pairs:
+        yield _rule("hostmesh: between networks of this host Docker decides", "RETURN",
+                    source=source, dest=dest)  # fmt: skip
 
 
 def shut_out(leases: tuple[Network, ...]) -> tuple[str, ...]:
@@ -128,36 +128,35 @@ def shut_out(leases: tuple[Network, ...]) -> tuple[str, ...]:
 def _prerouting(wants: FirewallWants) -> tuple[str, ...]:
     """Ahead of the DROP that Docker 28 keeps here for every container.
 
-    Raw comes before connection tracking un-NATs, so replies die in it too.
+    Raw comes before connection tracking un-NATs, so replies die in it too. A source in the mesh
+    that may not come by an interface is dropped here whatever the flow's state: a packet written
+    into a running flow has no address of its own to be told by.
     """
-    up = wants.uplink
     closed = [network.subnet for network in wants.networks if network.closed]
-    return (
-        *(
-            _rule("hostmesh: not from the subnet of the bridge", SENDERS,
-                  source=bridge.subnet, not_source=True, inp=bridge.name)
-            for bridge in _held(wants)
-        ),
-        *(
-            _rule(
-                "hostmesh: own addresses do not come from outside", "RETURN", source=lease, inp=up
-            )
-            for lease in wants.leases
-        ),
-        *(
-            _rule("hostmesh: closed network, left to Docker", "RETURN", dest=subnet, inp=up)
-            for subnet in closed
-        ),
-        *(
-            _rule("hostmesh: containers of other hosts", "ACCEPT", source=cidr, dest=lease, inp=up)
-            for lease, cidr in product(wants.leases, wants.cidrs)
-        ),
-        *(
-            _rule("hostmesh: other hosts themselves", "ACCEPT",
-                  dest=lease, inp=up, match_set=_FROM_PEERS)
-            for lease in wants.leases
-        ),
+    held = (
+        _rule("hostmesh: not from the subnet of the bridge", SENDERS,
+              source=bridge.subnet, not_source=True, inp=bridge.name)
+        for bridge in _held(wants)
     )  # fmt: skip
+    return (
+        *held,
+        *(rule for up in wants.interfaces for rule in _coming_in(wants, up, closed)),
+    )
+
+
+def _coming_in(wants: FirewallWants, up: str, closed: list[Network]) -> Iterator[str]:
+    sources = (ingress_set(up, wants.family), "src")
+    for lease in wants.leases:
+        yield _rule("hostmesh: own addresses do not come from outside", "RETURN",
+                    source=lease, inp=up)  # fmt: skip
+    for lease, cidr in product(wants.leases, wants.cidrs):
+        yield _rule("hostmesh: forged, or a host that may not deliver by this interface", "DROP",
+                    source=cidr, dest=lease, inp=up, not_set=sources)  # fmt: skip
+    for subnet in closed:
+        yield _rule("hostmesh: closed network, left to Docker", "RETURN", dest=subnet, inp=up)
+    for lease in wants.leases:
+        yield _rule("hostmesh: other hosts and their containers", "ACCEPT",
+                    dest=lease, inp=up, match_set=sources)  # fmt: skip
 
 
 def _held(wants: FirewallWants) -> Iterator[LocalBridge]:
@@ -166,7 +165,7 @@ def _held(wants: FirewallWants) -> Iterator[LocalBridge]:
     Not one that is the uplink as well (a Docker network on the LAN's own bridge): the traffic of
     every other host comes in by it.
     """
-    return (bridge for bridge in wants.bridges if bridge.name != wants.uplink)
+    return (bridge for bridge in wants.bridges if bridge.name not in wants.interfaces)
 
 
 def _senders(wants: FirewallWants) -> tuple[str, ...]:
@@ -178,9 +177,13 @@ def _senders(wants: FirewallWants) -> tuple[str, ...]:
     """
     return (
         _rule("hostmesh: of a container with several networks", "RETURN",
-              match_set=(SENDERS_SET, "src,src")),
+              match_set=(senders_set(wants.family), "src,src")),
         *(_rule("hostmesh: forged, from a container", "DROP", source=cidr) for cidr in wants.cidrs),
-        _rule("hostmesh: forged, as another host", "DROP", match_set=_FROM_PEERS),
+        *(
+            _rule("hostmesh: forged, as another host", "DROP",
+                  match_set=(ingress_set(up, wants.family), "src"))
+            for up in wants.interfaces
+        ),
         *(
             _rule("hostmesh: stays within the bridge", "RETURN",
                   dest=bridge.subnet, inp=bridge.name)
@@ -195,53 +198,10 @@ def _senders(wants: FirewallWants) -> tuple[str, ...]:
 
 
 def _forward(wants: FirewallWants) -> tuple[str, ...]:
-    leases, cidrs, up = wants.leases, wants.cidrs, wants.uplink
+    leases = wants.leases
     return (
-        *(
-            _rule(
-                "hostmesh: between networks of this host Docker decides",
-                "RETURN", source=source, dest=dest, inp=up, not_inp=True,
-            )
-            for source, dest in product(leases, leases)
-        ),
-        *(
-            _rule("hostmesh: forged, own addresses do not come from outside", "DROP",
-                  source=source, dest=dest, inp=up)
-            for source, dest in product(leases, leases)
-        ),
-        *(
-            _rule("hostmesh: internal network", "DROP", dest=cidr, inp=network.bridge, out=up)
-            for network in wants.networks
-            if network.internal
-            for cidr in cidrs
-        ),
-        *(
-            _rule("hostmesh: from containers of other hosts", INBOUND,
-                  source=cidr, dest=lease, inp=up)
-            for lease, cidr in product(leases, cidrs)
-        ),
-        *(
-            _rule("hostmesh: from other hosts themselves", INBOUND,
-                  dest=lease, inp=up, match_set=_FROM_PEERS)
-            for lease in leases
-        ),
-        *(
-            _rule("hostmesh: replies to containers of other hosts", "ACCEPT",
-                  source=lease, dest=cidr, out=up, states=_REPLIES)
-            for lease, cidr in product(leases, cidrs)
-        ),
-        *(
-            _rule("hostmesh: replies to other hosts themselves", "ACCEPT",
-                  source=lease, out=up, match_set=_TO_PEERS, states=_REPLIES)
-            for lease in leases
-        ),
-        *(
-            _rule("hostmesh: to containers of other hosts", "ACCEPT",
-                  source=network.subnet, dest=cidr, inp=network.bridge, out=up)
-            for network in wants.networks
-            if not network.closed
-            for cidr in cidrs
-        ),
+        *_within_host(leases, wants.interfaces),
+        *(rule for up in wants.interfaces for rule in _forward_by(wants, up)),
         *(
             _rule("hostmesh: from a Docker network of this host, left to Docker", "RETURN",
                   dest=lease, inp=bridge.name)
@@ -251,6 +211,28 @@ def _forward(wants: FirewallWants) -> tuple[str, ...]:
         ),
         *shut_out(leases),
     )  # fmt: skip
+
+
+def _forward_by(wants: FirewallWants, up: str) -> Iterator[str]:
+    """Mesh traffic by one interface, in and out.
+
+    The set alone is not enough on the way out of a network: it holds node addresses, too, and
+    whether a container reaches a host itself is Docker's to decide.
+    """
+    name = ingress_set(up, wants.family)
+    for network, cidr in product(wants.networks, wants.cidrs):
+        if network.internal:
+            yield _rule("hostmesh: internal network", "DROP", dest=cidr, inp=network.bridge, out=up)
+    for lease in wants.leases:
+        yield _rule("hostmesh: from other hosts and their containers", INBOUND,
+                    dest=lease, inp=up, match_set=(name, "src"))  # fmt: skip
+        yield _rule("hostmesh: replies to other hosts and their containers", "ACCEPT",
+                    source=lease, out=up, match_set=(name, "dst"), states=_REPLIES)  # fmt: skip
+    for network, cidr in product(wants.networks, wants.cidrs):
+        if not network.closed:
+            yield _rule("hostmesh: to containers of other hosts", "ACCEPT",
+                        source=network.subnet, dest=cidr, inp=network.bridge, out=up,
+                        match_set=(name, "dst"))  # fmt: skip
 
 
 def _inbound(wants: FirewallWants) -> tuple[str, ...]:
@@ -266,12 +248,12 @@ def _inbound(wants: FirewallWants) -> tuple[str, ...]:
         *(
             body
             for network in accepting
-            for body in _opened(network)
+            for body in _opened(network, wants.family)
         ),
     )  # fmt: skip
 
 
-def _opened(network: WantedNetwork) -> tuple[str, ...]:
+def _opened(network: WantedNetwork, family: Family) -> tuple[str, ...]:
     """Rules for one network that is not closed.
 
     A published network looks its ports up in a set, and falls through to the DROP after it.
@@ -281,14 +263,18 @@ def _opened(network: WantedNetwork) -> tuple[str, ...]:
     if network.access is Access.OPEN:
         return (_rule("hostmesh: open network", "ACCEPT", dest=subnet, out=bridge),)
     return (
-        _rule("hostmesh: ICMP", "ACCEPT", dest=subnet, out=bridge, protocol="icmp"),
+        _rule("hostmesh: ICMP", "ACCEPT", dest=subnet, out=bridge, protocol=family.icmp),
         _rule("hostmesh: published ports", "ACCEPT",
-              dest=subnet, out=bridge, match_set=(PUBLISHED_SET, "dst,dst")),
+              dest=subnet, out=bridge, match_set=(published_set(family), "dst,dst")),
     )  # fmt: skip
 
 
 def _postrouting(wants: FirewallWants) -> tuple[str, ...]:
-    """Ahead of Docker's MASQUERADE: containers of other hosts see true source addresses."""
+    """Ahead of Docker's MASQUERADE: containers of other hosts see true source addresses.
+
+    By range, not by set: NAT is decided once per flow, and the first packet to a new peer may be
+    ahead of its member. The set holds node addresses, too, which see this host's own address.
+    """
     leases = wants.leases
     return (
         *(
@@ -302,8 +288,8 @@ def _postrouting(wants: FirewallWants) -> tuple[str, ...]:
         ),
         *(
             _rule("hostmesh: true source addresses within the mesh", "ACCEPT",
-                  source=lease, dest=cidr, out=wants.uplink)
-            for lease, cidr in product(leases, wants.cidrs)
+                  source=lease, dest=cidr, out=up)
+            for up, lease, cidr in product(wants.interfaces, leases, wants.cidrs)
         ),
     )  # fmt: skip
 
@@ -316,10 +302,10 @@ def _rule(
     not_source: bool = False,
     dest: Network | None = None,
     inp: str = "",
-    not_inp: bool = False,
     out: str = "",
     protocol: str = "",
     match_set: tuple[str, str] | None = None,
+    not_set: tuple[str, str] | None = None,
     states: str = "",
     not_states: str = "",
 ) -> str:
@@ -327,10 +313,11 @@ def _rule(
     words: list[str] = []
     words += ([*(["!"] if not_source else []), "-s", str(source)]) if source else []
     words += ["-d", str(dest)] if dest else []
-    words += ([*(["!"] if not_inp else []), "-i", inp]) if inp else []
+    words += ["-i", inp] if inp else []
     words += ["-o", out] if out else []
     words += ["-p", protocol] if protocol else []
     words += ["-m", "set", "--match-set", *match_set] if match_set else []
+    words += ["-m", "set", "!", "--match-set", *not_set] if not_set else []
     words += ["-m", "conntrack", "--ctstate", states] if states else []
     words += ["-m", "conntrack", "!", "--ctstate", not_states] if not_states else []
     words += ["-m", "comment", "--comment", comment, "-j", target]

@@ -16,6 +16,7 @@ from collections import deque
 from typing import Final
 
 from agent.errors import DependencyMissing, FirewallError, NotRoot
+from agent.model.family import IPV4, Family
 
 __all__ = ["Programs", "Variant"]
 
@@ -41,14 +42,16 @@ class Variant(enum.StrEnum):
 
 
 class Programs:
-    """The iptables programs of this host. Each run has a deadline.
+    """The iptables programs of this host for one family. Each run has a deadline.
 
     Args:
+        family: Of the addresses in their rules.
         path: PATH to look on, the agent's own by default. The folders for system programs
             are looked in as well: a service's PATH may lack them.
     """
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, family: Family = IPV4) -> None:
+        self.family = family
         own = os.environ.get("PATH", os.defpath) if path is None else path
         self._path = os.pathsep.join((own, *_SBIN))
         self._pids: deque[int] = deque(maxlen=_PIDS_KEPT)
@@ -58,16 +61,17 @@ class Programs:
         return frozenset(self._pids)
 
     def default_variant(self) -> Variant:
-        """The variant that ``iptables`` on PATH is.
+        """The variant that the family's program on PATH is.
 
         Raises:
             DependencyMissing: There is no iptables.
             FirewallError: It does not say its version.
         """
-        said = self.run((self._find("iptables"), "-V"))
+        name = self.family.iptables
+        said = self.run((self._find(name), "-V"))
         version = _VERSION.search(said)
         if version is None:
-            raise FirewallError(f"iptables -V says {said.strip()[:80]!r}, which is no version")
+            raise FirewallError(f"{name} -V says {said.strip()[:80]!r}, which is no version")
         return Variant.NFT if version[4] == "nf_tables" else Variant.LEGACY
 
     def has(self, variant: Variant) -> bool:
@@ -144,12 +148,13 @@ class Programs:
         Raises:
             DependencyMissing: This host has no program for the variant.
         """
-        named = shutil.which(f"iptables-{variant}-{verb}", path=self._path)
+        name = self.family.iptables
+        named = shutil.which(f"{name}-{variant}-{verb}", path=self._path)
         if named is not None:
             return named
         if self.default_variant() is variant:
-            return self._find(f"iptables-{verb}")
-        raise _missing(f"iptables-{variant}-{verb}")
+            return self._find(f"{name}-{verb}")
+        raise _missing(f"{name}-{variant}-{verb}")
 
     def _find(self, name: str) -> str:
         found = shutil.which(name, path=self._path)

@@ -263,7 +263,7 @@ def test_status_without_an_agent_comes_from_etcd_and_kernel_and_says_so(
     rules = node.ctl("firewall", "show")
     assert rules.returncode == 0
     assert "from the kernel instead" in rules.stderr
-    assert "ipset hostmesh-peers" in rules.stdout
+    assert "ipset hostmesh-in-" in rules.stdout
     node.host.ip(f"route del {other.subnet()} proto 140")
     rows = {row["destination"]: row["state"] for row in node.document("routes")["routes"]}
     assert rows[other.subnet()] == "missing"

@@ -40,8 +40,9 @@ def wants_of(said: dict[str, Any]) -> FirewallWants:
         cidr=IPv4Network(said["cidr"]),
         previous=tuple(map(IPv4Network, said.get("previous", []))),
         lease=IPv4Network(said["lease"]),
-        uplink=said["uplink"],
-        peers=[IPv4Address(peer) for peer in said["peers"]],
+        ingress={
+            name: frozenset(map(IPv4Network, sources)) for name, sources in said["ingress"].items()
+        },
         default_access=Access(said.get("default_access", "published")),
         host_limit=Access(said.get("host_limit", "open")),
         docker_backend=said.get("docker_backend", ""),
@@ -99,7 +100,7 @@ def main() -> None:
         operation = getattr(firewall, request["op"])
         arguments = [wants_of(request["wants"])] if "wants" in request else request["arguments"]
         if request["op"] == "close":
-            arguments = [(IPv4Network(request["arguments"][0]),), request["arguments"][1]]
+            arguments = [(IPv4Network(request["arguments"][0]),), request["arguments"][1:]]
         try:
             reply = {"result": plain(operation(*arguments))}
         except HostmeshError as error:

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 CIDR, LEASE = "10.64.0.0/10", "10.65.0.0/16"
 HOST, PEER, STRANGER = "192.168.9.1", "192.168.9.2", "192.168.9.3"
-PEER_CONTAINER = "10.66.0.5"
+PEER_SUBNET, PEER_CONTAINER = "10.66.0.0/16", "10.66.0.5"
 C0, A1, I1, O1 = "10.65.0.2", "10.65.128.2", "10.65.129.2", "172.18.0.2"
 BRIDGES = {
     "docker0": ("10.65.0.0/17", "10.65.0.1/17", "c0", C0),
@@ -52,8 +52,7 @@ CONTAINERS: tuple[dict[str, Any], ...] = (
 WANTS: dict[str, Any] = {
     "cidr": CIDR,
     "lease": LEASE,
-    "uplink": "eth0",
-    "peers": [PEER],
+    "ingress": {"eth0": [PEER, PEER_SUBNET]},
     "networks": NETWORKS,
     "containers": CONTAINERS,
     "node_address": HOST,
@@ -210,6 +209,11 @@ class Rig:
         text = self.host.run(f"iptables-{variant or self.variant}-save")
         lines = (line.split(" [")[0] if line.startswith(":") else line for line in text.split("\n"))
         return [line for line in lines if line and not line.startswith("#")]
+
+    def members(self, name: str) -> list[str]:
+        """Members of an ipset, in order; none when there is no such set."""
+        text = self.host.run("ipset", "list", name, check=False)
+        return sorted(text.partition("Members:\n")[2].split())
 
     def foreign(self) -> list[str]:
         """The lines that are not ours."""

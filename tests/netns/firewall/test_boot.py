@@ -74,8 +74,27 @@ def test_promise_5_rules_of_an_earlier_run_may_be_of_another_lease(docked: Rig) 
     docked.expect(*ALL)
 
 
+def test_promise_5_own_addresses_do_not_come_from_outside_once_the_interfaces_are_known(
+    bare: Rig,
+) -> None:
+    """Rules that only close are written again when there is more to be said."""
+    bare.restore(docker_text("20.10"))
+    forged = "10.65.129.77"
+    bare.at["stranger"].ip(f"addr replace {forged}/32 dev lo")
+    bare.at["c0"].seen("udp")
+    for interfaces, arrives in (((), {forged}), (("eth1", "eth0"), set())):
+        bare.firewall("close", LEASE, *interfaces)
+        bare.reach(Probe("stranger", C0, "udp81", forged), timeout_s=0.2)
+        assert bare.at["c0"].seen("udp") == arrives
+    bare.expect(*ISOLATED)
+    bare.firewall("apply")
+    rules = bare.save()
+    assert bare.firewall("close", LEASE)["differs"] is False
+    assert bare.save() == rules
+
+
 def test_the_uplink_need_not_be_known(docked: Rig) -> None:
-    docked.firewall("close", LEASE, "")
+    docked.firewall("close", LEASE)
     docked.expect(*UNPUBLISHED, *ISOLATED, (Probe("stranger", HOST, "tcp8080"), STRANGER))
 
 

@@ -20,8 +20,7 @@ from agent.errors import FirewallError
 from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.nft import NftWriter
 from agent.kernel.firewall.plan import TableEdit
-from agent.kernel.ipset import peer_set
-from agent.mesh.firewall import PEERS_SET, FirewallWants
+from agent.mesh.firewall import FirewallWants, Ingress
 from agent.model import DockerFacts, DockerNetwork, DockerState
 from tests.netns.netlab import Host, Lan, eventually
 from tests.netns.routes.member import PEER, Member, make_agent, running
@@ -77,6 +76,12 @@ def iptables(host: Host, words: str) -> str:
     return str(done.stdout)
 
 
+def members(host: Host, name: str) -> set[str]:
+    argv = ["ipset", "list", name]
+    done = host.call(subprocess.run, argv, check=True, capture_output=True, text=True)
+    return set(str(done.stdout).partition("Members:\n")[2].split())
+
+
 def ours(host: Host) -> list[str]:
     """Every rule by which traffic comes to ours, and ours, in order."""
     lines = iptables(host, "save").splitlines()
@@ -103,15 +108,16 @@ def test_promise_5_what_is_done_to_nft_rules_is_undone_within_a_second_of_being_
 def test_promise_5_a_changed_set_which_nobody_tells_of_is_put_right_by_the_timer(
     member: Member,
 ) -> None:
-    run = member.host.call
-    assert run(peer_set().members) == frozenset([PEER.node_address])
-    run(subprocess.run, ["ipset", "flush", PEERS_SET], check=True)
-    run(subprocess.run, ["ipset", "add", PEERS_SET, "192.0.2.66"], check=True)
-    eventually(lambda: run(peer_set().members) == frozenset([PEER.node_address]), 10)
+    run, name = member.host.call, "hostmesh-in-eth0"
+    wanted = {str(PEER.node_address), str(PEER.subnet)}
+    assert members(member.host, name) == wanted
+    run(subprocess.run, ["ipset", "flush", name], check=True)
+    run(subprocess.run, ["ipset", "add", name, "192.0.2.66"], check=True)
+    eventually(lambda: members(member.host, name) == wanted, 10)
     observer = member.agent._observer
     eventually(lambda: observer.tally.repairs["rules"] >= 1)
     last, _when_s = observer.tally.last_repair or ("", 0.0)
-    assert "ipset hostmesh-peers" in last
+    assert "ipset hostmesh-in-eth0" in last
 
 
 def repaired(host: Host, wanted: list[str]) -> bool:
@@ -130,7 +136,9 @@ def test_what_somebody_writes_at_the_same_moment_is_put_right_in_the_same_pass(
     """Docker that restarts writes while we do. Who never stops is an error, after three tries."""
     firewall = host.call(open_firewall, "nft")
     wants = FirewallWants(
-        cidr=IPv4Network("10.64.0.0/10"), lease=IPv4Network("10.64.0.0/24"), uplink="eth0"
+        cidr=IPv4Network("10.64.0.0/10"),
+        lease=IPv4Network("10.64.0.0/24"),
+        ingress=(Ingress("eth0", frozenset()),),
     )
     disturb = ["iptables-nft", "-t", "nat", *FOREIGN.replace("-A", "-I").split()]
     left = [disturb] * times

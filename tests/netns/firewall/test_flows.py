@@ -8,13 +8,15 @@ from ipaddress import IPv4Network
 import pytest
 
 from agent.kernel.firewall.flows import Flows
-from agent.mesh.firewall import FirewallWants
+from agent.mesh.firewall import FirewallWants, Ingress
 from tests.netns.netlab import Host
 
 pytestmark = pytest.mark.netns
 
 WANTS = FirewallWants(
-    cidr=IPv4Network("10.64.0.0/10"), lease=IPv4Network("10.65.0.0/16"), uplink="eth0"
+    cidr=IPv4Network("10.64.0.0/10"),
+    lease=IPv4Network("10.65.0.0/16"),
+    ingress=(Ingress("eth0", frozenset()),),
 )
 WRONG, RIGHT = 10_500, 500
 

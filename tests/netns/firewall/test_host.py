@@ -5,7 +5,16 @@ import time
 
 import pytest
 
-from tests.netns.firewall.fwlab import C0, PEER_CONTAINER, STRANGER, WANTS, Rig, conditions
+from tests.netns.firewall.fwlab import (
+    C0,
+    PEER,
+    PEER_CONTAINER,
+    PEER_SUBNET,
+    STRANGER,
+    WANTS,
+    Rig,
+    conditions,
+)
 from tests.netns.firewall.probing import Probe
 
 pytestmark = pytest.mark.netns
@@ -71,43 +80,48 @@ def test_rules_do_not_grow_with_peers_and_ten_thousand_fit(bare: Rig, count: int
     bare.firewall("apply")
     rules = bare.save()
     began = time.monotonic()
-    report = bare.firewall("apply", peers=peers)
+    bare.firewall("apply", ingress={"eth0": peers})
     assert time.monotonic() - began < 6
-    assert report["peers_added"] == count
+    assert len(bare.members("hostmesh-in-eth0")) == count
     assert bare.save() == rules
     assert len(few.splitlines()) == len(set(few.splitlines())) + few.count("COMMIT") - 1
-    assert bare.firewall("check", peers=peers)["differs"] is False
-    assert bare.firewall("apply")["peers_removed"] == count
+    assert bare.firewall("check", ingress={"eth0": peers})["differs"] is False
+    bare.firewall("apply")
+    assert bare.members("hostmesh-in-eth0") == [PEER_SUBNET, PEER]
 
 
 def test_a_set_of_another_type_is_not_taken_over(bare: Rig) -> None:
-    bare.host.run("ipset", "create", "hostmesh-peers", "hash:net")
+    bare.host.run("ipset", "create", "hostmesh-in-eth0", "hash:ip")
     bare.driver.send({"op": "apply", "wants": {**WANTS}})
     reply = bare.driver.receive()
     assert reply["error"] == "FirewallError"
-    assert "hash:net" in reply["message"]
+    assert "hash:ip" in reply["message"]
 
 
 def test_members_with_more_than_an_address_are_read_too(bare: Rig) -> None:
     """Somebody made the set with counters and timeouts before us."""
-    bare.host.run("ipset", "create", "hostmesh-peers", "hash:ip", "counters", "timeout", "600")
-    for address in ("10.9.9.9", "10.9.9.10"):
-        bare.host.run("ipset", "add", "hostmesh-peers", address)
+    name = "hostmesh-in-eth0"
+    bare.host.run("ipset", "create", name, "hash:net", "counters", "timeout", "600")
+    for words in ("10.9.9.9", "10.9.0.0/24", f"{PEER_SUBNET} nomatch"):
+        bare.host.run("ipset", "add", name, *words.split())
     report = bare.firewall("apply")
-    assert (report["peers_added"], report["peers_removed"]) == (1, 2)
+    assert f"ipset {name}: 2 to add, 3 to remove" in report["edits"]
     assert bare.firewall("check")["differs"] is False
+    bare.host.run("ipset", "test", name, PEER_CONTAINER)
 
 
 def test_a_set_that_somebody_changed_is_put_right_and_counted(bare: Rig) -> None:
     bare.firewall("apply")
-    bare.host.run("ipset", "flush", "hostmesh-peers")
+    name = "hostmesh-in-eth0"
+    bare.host.run("ipset", "flush", name)
     report = bare.firewall("apply")
-    assert (report["peers_added"], report["repairs"]) == (1, 1)
-    bare.host.run("ipset", "add", "hostmesh-peers", "10.9.9.9")
+    assert (report["edits"], report["repairs"]) == ([f"ipset {name}: 2 to add, 0 to remove"], 1)
+    bare.host.run("ipset", "add", name, "10.9.9.9")
     report = bare.firewall("apply")
-    assert (report["peers_removed"], report["repairs"]) == (1, 2)
-    assert bare.firewall("apply", peers=[])["repairs"] == 2
-    assert bare.firewall("apply", peers=[])["repairs"] == 2
+    assert (report["edits"], report["repairs"]) == ([f"ipset {name}: 0 to add, 1 to remove"], 2)
+    assert bare.firewall("apply", ingress={"eth0": []})["repairs"] == 2
+    assert bare.firewall("apply", ingress={"eth0": []})["repairs"] == 2
+    assert bare.members(name) == []
 
 
 def test_show_says_where_ours_stand_and_what_they_counted(docked: Rig) -> None:
@@ -115,14 +129,15 @@ def test_show_says_where_ours_stand_and_what_they_counted(docked: Rig) -> None:
     docked.reach(Probe("peer", C0, "tcp81", PEER_CONTAINER))
     text = docked.firewall("show")
     assert "filter DOCKER-USER" in text
-    assert "1 members" in text
+    assert "ipset hostmesh-in-eth0: 2 members" in text
+    assert f"  {PEER_SUBNET}" in text
     line = next(line for line in text.splitlines() if "hostmesh: open network" in line)
     assert "[0:0]" not in line
 
 
 def test_the_dry_run_is_what_restore_takes(docked: Rig) -> None:
     text = docked.firewall("render")
-    for name, kind in (("peers", "ip"), ("published", "ip,port"), ("senders", "net,iface")):
+    for name, kind in (("in-eth0", "net"), ("published", "ip,port"), ("senders", "net,iface")):
         docked.host.run("ipset", "create", f"hostmesh-{name}", f"hash:{kind}")
     docked.restore(text)
     report = docked.firewall("check")
@@ -180,4 +195,4 @@ def test_repairs_are_counted_and_damped_where_somebody_fights(bare: Rig) -> None
     assert [report["repairs"] for report in reports] == [*range(1, 21), 20, 20]
     assert [report["held_back"] for report in reports] == [False] * 20 + [True] * 2
     assert "flusher (4711)" in conditions(reports[-1])["firewall-contested"]
-    assert bare.firewall("apply", peers=[])["held_back"] is False
+    assert bare.firewall("apply", ingress={"eth0": []})["held_back"] is False

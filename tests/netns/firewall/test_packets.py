@@ -13,6 +13,7 @@ from tests.netns.firewall.fwlab import (
     O1,
     PEER,
     PEER_CONTAINER,
+    PEER_SUBNET,
     STRANGER,
     Rig,
 )
@@ -21,6 +22,9 @@ from tests.netns.firewall.probing import Probe
 pytestmark = pytest.mark.netns
 
 Expected = tuple[Probe, str | None]
+
+GATEWAY = "10.65.0.1"
+"""docker0's own address."""
 
 MESH_REACHES: tuple[Expected, ...] = (
     *(
@@ -113,7 +117,8 @@ def test_while_the_mesh_moves_both_ranges_are_the_mesh(docked: Rig) -> None:
     """The peer has its old subnet still and this host its new one; or the other way round."""
     docked.firewall("apply", cidr="172.31.0.0/16", previous=["10.64.0.0/10"])
     docked.expect(*ALL)
-    docked.firewall("apply", cidr="172.31.0.0/16", previous=["10.65.0.0/16"])
+    other = {"eth0": [PEER]}
+    docked.firewall("apply", cidr="172.31.0.0/16", previous=["10.65.0.0/16"], ingress=other)
     docked.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
 
 
@@ -130,14 +135,84 @@ def test_forged_own_addresses_reach_nobody(docked: Rig, engine: str) -> None:
     assert docked.at["i1"].seen("udp") == docked.at["a1"].seen("udp") == set()
 
 
-def test_a_peer_that_left_is_a_stranger(docked: Rig) -> None:
+def test_a_peer_that_left_or_is_dead_is_a_stranger_its_running_flows_too(docked: Rig) -> None:
+    """Its subnet and its node address go; a packet of a known flow is dropped as any other."""
+
+    def goes() -> bool:
+        number = docked.at["peer"].ask(
+            "udp", to=C0, port=81, source=PEER_CONTAINER, from_port=4003, timeout_s=0.5
+        )
+        return bool(docked.at["peer"].answers(1)[number] == PEER_CONTAINER)
+
     docked.firewall("apply")
-    docked.firewall("apply", peers=[])
+    assert goes()
+    docked.firewall("apply", ingress={"eth0": []})
+    assert not goes()
     docked.expect(
-        (Probe("peer", C0, "tcp81", PEER), None),
-        (Probe("peer", C0, "icmp", PEER), None),
-        (Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER),
+        *(
+            (Probe("peer", C0, how, source), None)
+            for how in ("tcp81", "icmp")
+            for source in (PEER, PEER_CONTAINER)
+        ),
+        (Probe("peer", HOST, "tcp8081", PEER_CONTAINER), PEER_CONTAINER),
     )
+    docked.firewall("apply")
+    assert goes()
+
+
+UNLEASED = "10.99.0.7"
+"""In the mesh's range, and of no host's lease."""
+
+
+def test_promise_5_a_source_that_nobody_leased_is_dropped(docked: Rig) -> None:
+    """Forged by a neighbour on the LAN; answers would go nowhere, but packets came in."""
+    docked.at["stranger"].ip(f"addr replace {UNLEASED}/32 dev lo")
+    docked.at["c0"].seen("udp")
+    ways = [Probe("stranger", to, "udp81", UNLEASED) for to in (C0, GATEWAY)]
+    docked.firewall("apply", ingress={"eth0": [PEER, "10.99.0.0/16"]})
+    docked.reach(*ways, timeout_s=0.2)
+    assert (docked.at["c0"].seen("udp"), docked.host.seen("udp")) == ({UNLEASED}, {UNLEASED})
+    docked.firewall("apply")
+    docked.reach(*ways, timeout_s=0.2)
+    assert (docked.at["c0"].seen("udp"), docked.host.seen("udp")) == (set(), set())
+
+
+def test_promise_8_what_should_come_by_the_tunnel_is_dropped_on_the_uplink(docked: Rig) -> None:
+    """As with an encrypted backend: the peer is reached by a link of its own, the LAN sees
+    nothing of it, and a neighbour writes plaintext into the LAN, even into a running flow."""
+    host, peer = docked.host, docked.at["peer"]
+    made = f"link add tun0 type veth peer name tun0 netns {peer.pid}"
+    host.ip(made, "addr add 192.168.77.1/24 dev tun0", "link set tun0 up")
+    peer.ip("addr add 192.168.77.2/24 dev tun0", "link set tun0 up")
+    for end in (host, peer):
+        end.sysctl(conf__tun0__rp_filter=0)
+    try:
+        host.ip("route replace 10.66.0.0/16 via 192.168.77.2")
+        peer.ip("route replace 10.65.0.0/16 via 192.168.77.1")
+        docked.firewall("apply", ingress={"eth0": [], "tun0": [PEER, PEER_SUBNET]})
+        docked.expect(
+            (Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER),
+            (Probe("peer", A1, "tcp80", PEER_CONTAINER), PEER_CONTAINER),
+            (Probe("c0", PEER_CONTAINER, "tcp81"), C0),
+            (Probe("stranger", C0, "tcp81"), None),
+            (Probe("stranger", HOST, "tcp8080"), STRANGER),
+        )
+        flow = {"to": C0, "port": 81, "source": PEER_CONTAINER, "from_port": 4004}
+        number = peer.ask("udp", **flow, timeout_s=2)
+        assert peer.answers(1)[number] == PEER_CONTAINER
+        docked.at["c0"].seen("udp")
+        docked.at["stranger"].ip(f"addr replace {PEER_CONTAINER}/32 dev lo")
+        number = docked.at["stranger"].ask("udp", **flow, timeout_s=0.2)
+        assert docked.at["stranger"].answers(1)[number] is None
+        assert docked.at["c0"].seen("udp") == set(), "plaintext in a flow of the tunnel's"
+        docked.firewall("apply", ingress={"eth0": [PEER_SUBNET], "tun0": [PEER, PEER_SUBNET]})
+        number = docked.at["stranger"].ask("udp", **flow, timeout_s=0.2)
+        docked.at["stranger"].answers(1)
+        assert docked.at["c0"].seen("udp") == {PEER_CONTAINER}, "the rig is worth a test"
+    finally:
+        docked.at["stranger"].ip(f"addr del {PEER_CONTAINER}/32 dev lo")
+        host.ip("link del tun0", f"route replace 10.66.0.0/16 via {PEER}")
+        peer.ip(f"route replace 10.65.0.0/16 via {HOST}")
 
 
 @pytest.mark.parametrize("access", ["open", "published", "closed"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.firewall.fwlab import A1, C0, HOST, PEER, PEER_CONTAINER, WANTS, Rig
+from tests.netns.firewall.fwlab import A1, C0, HOST, PEER, PEER_CONTAINER, PEER_SUBNET, WANTS, Rig
 from tests.netns.firewall.probing import Probe
 from tests.netns.firewall.test_packets import ALL
 
@@ -57,7 +57,7 @@ def arrived(rig: Rig, by: str, source: str, where: dict[str, str], **how: object
 def test_promise_5_a_container_sends_to_the_mesh_from_its_bridges_subnet_only(docked: Rig) -> None:
     docked.firewall("apply", networks=[])
     assert [each for each in FORGED if not arrived(docked, *each)] == [], "the rig is worth a test"
-    docked.firewall("apply", peers=[PEER, THIRD])
+    docked.firewall("apply", ingress={"eth0": [PEER, THIRD, PEER_SUBNET]})
     assert [each for each in FORGED if arrived(docked, *each)] == []
     docked.expect(*ALL)
 

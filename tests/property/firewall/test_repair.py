@@ -1,7 +1,6 @@
 """Whatever order, doubles and losses our rules are met in: one pass, and others' stay theirs."""
 
 import copy
-from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from hypothesis import given, settings
@@ -10,8 +9,10 @@ from hypothesis import strategies as st
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
 from agent.kernel.firewall.plan import entry_chain, plan, plan_removal, restore_text
 from agent.kernel.firewall.rules import ENTRIES, OURS
-from agent.mesh.firewall import Access, FirewallWants, LocalBridge, WantedNetwork
+from agent.mesh.firewall import Access, FirewallWants, Ingress, LocalBridge, WantedNetwork
+from agent.model.family import FAMILIES
 from tests.property.firewall.model import BUILT_IN, State, restore, save
+from tests.unit.firewall.wanted import RANGES, network, sources
 
 pytestmark = pytest.mark.property
 
@@ -31,10 +32,12 @@ FOREIGN = (
 
 @st.composite
 def wants(draw: st.DrawFn) -> FirewallWants:
+    family = draw(st.sampled_from(FAMILIES))
+    cidr, lease = RANGES[family]
     octets = draw(st.lists(st.integers(0, 255), unique=True, max_size=4))
     networks = tuple(
         WantedNetwork(
-            subnet=IPv4Network(f"10.65.{octet}.0/24"),
+            subnet=network("", octet, "open", family=family).subnet,
             bridge=f"br-{octet}",
             access=draw(st.sampled_from(Access)),
             internal=draw(st.booleans()),
@@ -42,10 +45,12 @@ def wants(draw: st.DrawFn) -> FirewallWants:
         for octet in sorted(octets)
     )
     return FirewallWants(
-        cidr=IPv4Network("10.64.0.0/10"),
-        lease=IPv4Network("10.65.0.0/16"),
-        uplink="eth0",
-        peers=frozenset({IPv4Address("192.168.9.2")}),
+        cidr=cidr,
+        lease=lease,
+        ingress=tuple(
+            Ingress(name, sources(1, family))
+            for name in draw(st.sampled_from([("eth0",), ("eth0", "hostmesh.1")]))
+        ),
         networks=networks,
         bridges=tuple(LocalBridge(each.bridge, each.subnet) for each in networks),
     )

@@ -103,8 +103,7 @@ def test_promises_5_and_8_no_rule_opens_more_than_the_two_cidrs(found: list[Netw
         previous=(OLD,),
         lease=own,
         former=former,
-        uplink="eth0",
-        peers=(),
+        ingress={"eth0": frozenset()},
         networks=networks,
     )
     for network in wants.networks:

@@ -23,13 +23,22 @@ def names_in_code() -> Iterator[str]:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Background":
                 yield from _literals(node.args[0], tree)
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Kind":
-                kinds = (each.value for each in node.keywords if each.arg == "name")
-                for kind in (name for value in kinds for name in _literals(value, tree)):
-                    yield from (f"{kind}-{what}" for what in ("conflict", "fight", "refused"))
+                said = {each.arg: each.value for each in node.keywords}
+                if "is_own" in said:
+                    yield from _of_kind(said["name"], said["is_own"], tree)
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Condition":
                 for keyword in node.keywords:
                     if keyword.arg == "name":
                         yield from _literals(keyword.value, tree)
+
+
+def _of_kind(name: ast.expr, is_own: ast.expr, tree: ast.Module) -> Iterator[str]:
+    """Where every object is the agent's own, none of another program can be in the way."""
+    whats: tuple[str, ...] = ("fight", "refused")
+    if ast.unparse(is_own) != "lambda _: True":
+        whats = (*whats, "conflict")
+    for kind in _literals(name, tree):
+        yield from (f"{kind}-{what}" for what in whats)
 
 
 def _literals(value: ast.expr, tree: ast.Module) -> Iterator[str]:

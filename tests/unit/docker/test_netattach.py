@@ -48,8 +48,7 @@ def test_the_firewall_treats_it_like_docker0(room: Room, world: World) -> None:
     wanted = desired_firewall(
         cidr=IPv4Network("10.64.0.0/10"),
         lease=WANTS.subnet,
-        uplink="eth0",
-        peers=(),
+        ingress={"eth0": frozenset()},
         networks=[own],
     )
     assert [(each.bridge, each.access) for each in wanted.networks] == [(OWN_BRIDGE, Access.OPEN)]

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 
 import pytest
 
-from agent.daemon.kernelpass import firewall_wants
+from agent.daemon.kernelpass import firewall_wants, outside_links
 from agent.mesh.firewall import (
     Access,
     FirewallWants,
@@ -19,7 +19,9 @@ from agent.model import (
     Container,
     DockerFacts,
     DockerNetwork,
+    HostFacts,
     Lease,
+    Link,
     MeshConfig,
     Uplink,
 )
@@ -49,8 +51,7 @@ def desired(
     return desired_firewall(
         cidr=CIDR,
         lease=LEASE,
-        uplink="eth0",
-        peers=[IPv4Address("192.168.9.2")],
+        ingress={"eth0": frozenset({IPv4Network("192.168.9.2")})},
         networks=networks,
         containers=containers,
         other_bridges=other_bridges,
@@ -122,10 +123,12 @@ def test_a_bridge_name_iptables_would_not_take_literally_is_left_out(bridge: str
     assert "its containers can send with any source address" in said.cause
 
 
-@pytest.mark.parametrize("uplink", ["", "eth+", "eth0 -j ACCEPT"])
-def test_an_uplink_name_iptables_would_not_take_literally_is_refused(uplink: str) -> None:
-    with pytest.raises(ValueError, match="uplink"):
-        desired_firewall(cidr=CIDR, lease=LEASE, uplink=uplink, peers=[], networks=[])
+@pytest.mark.parametrize("name", ["", "eth+", "eth0 -j ACCEPT"])
+def test_an_interface_name_iptables_would_not_take_literally_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="literally"):
+        desired_firewall(
+            cidr=CIDR, lease=LEASE, ingress={"eth0": frozenset(), name: frozenset()}, networks=[]
+        )
 
 
 def container(*addresses: str, published: str = "") -> Container:
@@ -214,3 +217,24 @@ def test_config_opens_and_a_host_only_tightens(
         docker=DockerFacts(reachable=True, networks=networks),
     )
     assert [each.access for each in firewall_wants(world, limit).networks] == expected
+
+
+def link(name: str, kind: str = "") -> Link:
+    return Link(index=1, name=name, kind=kind, up=True, mtu=1500, mac="")
+
+
+def test_while_the_uplink_is_not_known_every_link_but_dockers_leads_outside() -> None:
+    """Promise 5: what comes by one of them from an address of this host's is forged."""
+    links = (
+        link("lo"), link("eth0"), link("eth1", "veth"), link("wg0", "wireguard"),
+        link("docker0", "bridge"), link("veth12ab", "veth"),
+    )  # fmt: skip
+    facts = HostFacts(links=links, foreign_routes=())
+    assert outside_links(World(host=facts)) == ("eth0", "eth1", "wg0")
+    address = IPv4Address("192.168.1.1")
+    uplink = Uplink(
+        index=2, name="eth0", mtu=1500, node_address=address,
+        on_link=IPv4Network("192.168.1.0/24"),
+    )  # fmt: skip
+    assert outside_links(World(host=facts, uplink=uplink)) == ("eth0",)
+    assert outside_links(World()) == ()

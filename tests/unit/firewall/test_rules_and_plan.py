@@ -1,7 +1,7 @@
 """Our rules' text and the edits between what is there and what is wanted."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 
 import pytest
 
@@ -9,8 +9,18 @@ from agent.errors import FirewallError
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
 from agent.kernel.firewall.plan import plan, plan_removal, restore_text
 from agent.kernel.firewall.rules import closing_chains, our_chains
-from agent.mesh.firewall import FirewallWants, PublishedPort, Sender
-from tests.unit.firewall.wanted import CLOSED, DOCKER_20, INTERNAL, OPEN, SHOWN, wants
+from agent.mesh.firewall import FirewallWants, Ingress, PublishedPort, Sender, ingress_set
+from agent.model.family import FAMILIES, IPV4, Family
+from tests.unit.firewall.wanted import (
+    CLOSED,
+    DOCKER_20,
+    INTERNAL,
+    OPEN,
+    SHOWN,
+    network,
+    sources,
+    wants,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -35,20 +45,59 @@ def test_the_number_of_rules_is_that_of_networks_not_of_peers_and_containers() -
 
 
 def test_what_closes_before_docker_answers_accepts_nothing_and_needs_no_set() -> None:
-    (rules,) = closing_chains((IPv4Network("10.65.0.0/16"),), "eth0").values()
+    (rules,) = closing_chains((IPv4Network("10.65.0.0/16"),), ("eth0", "eth1")).values()
     assert {parse_rule(rule).target for rule in rules} == {"RETURN", "DROP"}
     assert not any("match-set" in rule for rule in rules)
 
 
-def test_every_rule_that_lets_something_in_looks_at_the_uplink_first() -> None:
+BOTH = (Ingress("eth0", frozenset()), Ingress("hostmesh.1", sources(3)))
+
+
+def test_every_rule_that_lets_something_in_looks_at_an_interface_of_the_mesh_first() -> None:
     """Promise 5: addresses alone let one network of a host into another."""
-    chains = our_chains(wants(OPEN, SHOWN, CLOSED))
+    chains = our_chains(wants(OPEN, SHOWN, CLOSED, ingress=BOTH))
     for rules in (chains["filter"]["HOSTMESH-FORWARD"], chains["raw"]["HOSTMESH-PREROUTING"]):
         for spec in map(parse_rule, rules):
             if spec.target in {"ACCEPT", "HOSTMESH-INBOUND"}:
                 interfaces = [c for c in spec.clauses if c.option in {"-i", "-o"}]
-                assert any(c.values == ("eth0",) and not c.negated for c in interfaces), spec
-    assert "-s 10.65.0.0/16 -d 10.65.0.0/16 ! -i eth0" in chains["filter"]["HOSTMESH-FORWARD"][0]
+                (way,) = {c.values[0] for c in interfaces} & {"eth0", "hostmesh.1"}
+                (named,) = (c.values[0] for c in spec.clauses if c.option == "--match-set")
+                assert named == f"hostmesh-in-{way}", spec
+    forged = [f"-s 10.65.0.0/16 -d 10.65.0.0/16 -i {each.interface}" for each in BOTH]
+    for rule, words in zip(chains["filter"]["HOSTMESH-FORWARD"], forged, strict=False):
+        assert rule.startswith(words)
+        assert rule.endswith("-j DROP")
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_rules_of_either_family_name_nothing_of_the_other(family: Family) -> None:
+    networks = (
+        network("docker0", 0, "open", family=family),
+        network("br-a", 128, "published", family=family),
+        network("br-i", 130, "closed", internal=True, family=family),
+    )
+    wanted = wants(*networks, family=family)
+    found = [parse_rule(body) for body in bodies(wanted)]
+    words = {
+        value
+        for spec in found
+        for c in spec.clauses
+        for value in c.values
+        if c.option != "--comment"
+    }
+    addresses = {word for word in words if "/" in word}
+    assert {ip_network(word).version for word in addresses} == {family.version}
+    assert (words & {"icmp", "ipv6-icmp"}) == {family.icmp}
+    names = {word for word in words if word.startswith("hostmesh-")}
+    suffix = "" if family is IPV4 else "6"
+    assert names == {
+        f"hostmesh-in{suffix}-eth0",
+        f"hostmesh-published{suffix}",
+        f"hostmesh-senders{suffix}",
+    }
+    assert all(len(name) <= 31 for name in (*names, ingress_set("x" * 15, family)))
+    text = restore_text(plan(parse_ruleset(""), wanted))
+    assert plan(parse_ruleset(_as_saved(text)), wanted) == ()
 
 
 def test_nothing_opens_a_closed_network() -> None:

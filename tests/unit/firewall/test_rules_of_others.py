@@ -1,7 +1,7 @@
 """What rules of others do to traffic of the mesh, and what is said of it."""
 
 import re
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
@@ -224,7 +224,10 @@ def coming(bridge: str, to: str) -> Way:
     )
 
 
-def judged(way: Way, user: str = "") -> Judgement:
+PEER = IPv4Network("10.66.0.0/16")
+
+
+def judged(way: Way, user: str = "", members: tuple[IPv4Network, ...] = (PEER,)) -> Judgement:
     """Under our rules as they are written, behind ``user`` in DOCKER-USER."""
     chains = our_chains(wants(OPEN, SHOWN, CLOSED, INTERNAL))["filter"]
     names = "".join(f":{name} - [0:0]\n" for name in chains)
@@ -232,7 +235,7 @@ def judged(way: Way, user: str = "") -> Judgement:
     jump = f"{user}-A DOCKER-USER -j HOSTMESH-FORWARD\n"
     text = DOCKER_20.format(user=jump).replace("-A FORWARD -j", f"{names}-A FORWARD -j", 1)
     text = text.replace("COMMIT", f"{rules}COMMIT")
-    return judge(parse_ruleset(text).table("filter"), way)
+    return judge(parse_ruleset(text).table("filter"), way, {"hostmesh-in-eth0": members})
 
 
 @pytest.mark.parametrize(
@@ -251,6 +254,12 @@ def test_what_becomes_of_a_ping_under_our_rules(way: Way, verdict: str, says: st
     assert says in found.rule
 
 
+def test_a_ping_of_a_peer_that_may_not_come_in_is_shut_out() -> None:
+    found = judged(coming("docker0", "10.65.0.2"), members=())
+    assert (found.verdict, found.ours) == ("shut", True)
+    assert "hostmesh: strangers" in found.rule
+
+
 def test_what_becomes_of_a_ping_that_an_operator_stops_or_lets_by() -> None:
     drop = "-A DOCKER-USER -i docker0 -d 10.66.0.0/16 -j DROP\n"
     found = judged(OUT, drop)
@@ -264,7 +273,7 @@ def test_what_becomes_of_a_ping_that_an_operator_stops_or_lets_by() -> None:
 
 def test_what_becomes_of_a_ping_without_our_rules() -> None:
     table = parse_ruleset(DOCKER_20.format(user="")).table("filter")
-    assert judge(table, OUT) == Judgement(place="", verdict="unsure")
+    assert judge(table, OUT, {}) == Judgement(place="", verdict="unsure")
 
 
 def test_a_return_from_a_chain_of_ours_goes_on_behind_the_jump_to_it() -> None:
@@ -273,4 +282,4 @@ def test_a_return_from_a_chain_of_ours_goes_on_behind_the_jump_to_it() -> None:
     text = DOCKER_20.format(user=user)
     chains = ":HOSTMESH-FORWARD - [0:0]\n:HOSTMESH-INBOUND - [0:0]\n-A FORWARD -j"
     table = parse_ruleset(text.replace("-A FORWARD -j", chains, 1)).table("filter")
-    assert judge(table, OUT).rule == "-A HOSTMESH-FORWARD -j DROP"
+    assert judge(table, OUT, {}).rule == "-A HOSTMESH-FORWARD -j DROP"

@@ -1,26 +1,49 @@
 """What the tests want of a firewall, and Docker's rules that it stands among."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from agent.mesh.firewall import Access, FirewallWants, LocalBridge, WantedNetwork
+from agent.mesh.firewall import Access, FirewallWants, Ingress, LocalBridge, WantedNetwork
+from agent.model.family import IPV4, IPV6, Family, Network
+
+RANGES: dict[Family, tuple[Network, Network]] = {
+    IPV4: (IPv4Network("10.64.0.0/10"), IPv4Network("10.65.0.0/16")),
+    IPV6: (IPv6Network("fd00:64::/32"), IPv6Network("fd00:64:65::/48")),
+}
+"""The mesh's range and this host's lease."""
+NODES = {IPV4: IPv4Address("192.168.0.0"), IPV6: IPv6Address("2001:db8::")}
 
 
-def wants(*networks: WantedNetwork, peers: int = 1, docker_backend: str = "") -> FirewallWants:
+def sources(peers: int, family: Family = IPV4) -> frozenset[Network]:
+    """Node addresses of so many peers."""
+    first = int(NODES[family])
+    return frozenset(family.at(first + n, family.bits) for n in range(peers))
+
+
+def wants(
+    *networks: WantedNetwork,
+    peers: int = 1,
+    docker_backend: str = "",
+    ingress: tuple[Ingress, ...] = (),
+    family: Family = IPV4,
+) -> FirewallWants:
+    cidr, lease = RANGES[family]
     return FirewallWants(
-        cidr=IPv4Network("10.64.0.0/10"),
-        lease=IPv4Network("10.65.0.0/16"),
-        uplink="eth0",
-        peers=frozenset(IPv4Address("192.168.0.0") + n for n in range(peers)),
+        cidr=cidr,
+        lease=lease,
+        ingress=ingress or (Ingress("eth0", sources(peers, family)),),
         networks=networks,
         bridges=tuple(LocalBridge(each.bridge, each.subnet) for each in networks),
         docker_backend=docker_backend,
     )
 
 
-def network(bridge: str, octet: int, access: str, *, internal: bool = False) -> WantedNetwork:
+def network(
+    bridge: str, octet: int, access: str, *, internal: bool = False, family: Family = IPV4
+) -> WantedNetwork:
+    text = f"10.65.{octet}.0/24" if family is IPV4 else f"fd00:64:65:{octet:x}::/64"
     return WantedNetwork(
         bridge=bridge,
-        subnet=IPv4Network(f"10.65.{octet}.0/24"),
+        subnet=family.network(text),
         access=Access(access),
         internal=internal,
     )
