@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
-from agent.mesh.backends import HostObjects, PeerObjects, ThisHost
+from agent.mesh.backends import HostObjects, PeerObjects, ThisHost, published_by
 from agent.model import BackendData, Condition, Lease
 from agent.model.family import IPV4, Family
 from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour, VxlanOptions
-from agent.model.untrusted import Fields
 
 __all__ = ["LINK", "PLACE", "Tunnel", "data_of", "mac_of"]
 
@@ -16,7 +13,6 @@ PLACE = "tests.tunnel:Tunnel"
 """For :data:`agent.model.BACKENDS`."""
 
 LINK = "hm-tunnel"
-_MAC = re.compile("(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 
 
 def mac_of(host_id: str, first: str = "02") -> str:
@@ -55,12 +51,9 @@ class Tunnel:
             published=data_of(mac),
         )
 
-    def peer_objects(self, peer: Lease, host: ThisHost) -> PeerObjects | Condition:
-        """Return the three objects, or a condition for a peer without a usable MAC."""
-        data = Fields(peer.backend_data.fields if peer.backend_data else {})
-        mac = data.text("VtepMAC", default="none")
-        if not _MAC.fullmatch(mac):
-            return Condition(name="peer-without-data", cause="no MAC", hint="upgrade that host")
+    def peer_objects(self, peer: Lease, host: ThisHost) -> PeerObjects:
+        """Return the three objects."""
+        mac = published_by(peer).mac("VtepMAC")
         inner = peer.subnet.network_address
         return PeerObjects(
             (

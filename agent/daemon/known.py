@@ -14,7 +14,7 @@ from agent.daemon import viewconditions as tell
 from agent.daemon.documents import lease_left_s
 from agent.docker.report import ConfigFile
 from agent.leases import trust
-from agent.mesh.backends import backend_by_name
+from agent.mesh.backends import container_mtu
 from agent.mesh.level import HeldBack
 from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases
 from agent.mesh.peer_rules import PeerRules
@@ -35,7 +35,7 @@ from agent.model import (
     View,
     summarise,
 )
-from agent.model.family import Address, Network, family_of, within
+from agent.model.family import Address, Network, within
 
 __all__ = ["Known", "former_lease", "own_leases"]
 
@@ -213,9 +213,7 @@ class Known:
         """
         if self.uplink is None:
             return None
-        backend = backend_by_name(self.config.backend) if self.config else None
-        between = family_of(self.uplink.node_address)
-        return self.uplink.mtu - (backend.overhead(between) if backend else 0)
+        return container_mtu(self.uplink, self.config.backend if self.config else DEFAULT_BACKEND)
 
     def rules(self) -> PeerRules | Condition:
         """Return what this host may have of the mesh, a lease not yet needed; or why it may not."""

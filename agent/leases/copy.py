@@ -385,6 +385,7 @@ def _known(kind: type, plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config(plain: dict[str, Any]) -> MeshConfig:
+    options = plain.get("backend_options")
     return MeshConfig(
         **{
             **_known(MeshConfig, plain),
@@ -392,6 +393,7 @@ def _config(plain: dict[str, Any]) -> MeshConfig:
             "previous": tuple(map(read_network, plain.get("previous", ()))),
             "subnet_min": read_address(plain["subnet_min"]),
             "subnet_max": read_address(plain["subnet_max"]),
+            "backend_options": BackendData(options) if options else None,
             "access": Access(plain.get("access", Access.PUBLISHED)),
         }
     )

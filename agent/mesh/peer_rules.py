@@ -152,10 +152,22 @@ class PeerRules:
         if peer.subnet in self.world.dead_subnets:
             outcome: PeerObjects | Condition = PeerObjects((self.world.unreachable(peer.subnet),))
         else:
-            outcome = self.backend.peer_objects(peer, self.host)
+            outcome = self._by_backend(peer)
         if self.world.needed and isinstance(outcome, PeerObjects) and self._shuts_off(outcome):
             return self._shut_off(peer)
         return outcome
+
+    def _by_backend(self, peer: Lease) -> PeerObjects | Condition:
+        try:
+            return self.backend.peer_objects(peer, self.host)
+        except ValueError as error:
+            return Condition(
+                name="peer-data-unusable",
+                subject=str(peer.subnet),
+                cause=f"what the owner of {peer.subnet} at {peer.node_address} publishes for"
+                f" backend {self.backend.name!r} is not usable: {error}",
+                hint="upgrade that host; if its record is forged, see agentctl leases -o wide",
+            )
 
     def _shuts_off(self, wanted: PeerObjects) -> bool:
         routes = (each for each in wanted.objects if isinstance(each, Route))

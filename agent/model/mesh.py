@@ -64,6 +64,7 @@ class MeshConfig:
         subnet_max: Network address of the last subnet that may be leased.
         backend: flannel's Backend.Type as written; kept as text because a mesh may name
             a backend this version does not have, which is a condition, not an error.
+        backend_options: What else flannel's Backend says, such as a VNI; not checked.
         previous: CIDRs that the mesh moves away from: leases in them are used and routed, no
             new subnet comes from them. They may overlap ``cidr`` (a mesh that shrinks).
         access: How open user-defined Docker networks are that do not say so themselves.
@@ -76,6 +77,7 @@ class MeshConfig:
     subnet_min: Address
     subnet_max: Address
     backend: str = DEFAULT_BACKEND
+    backend_options: BackendData | None = None
     previous: tuple[Network, ...] = ()
     access: Access = Access.PUBLISHED
     level: int = LEVEL_OF_0_1

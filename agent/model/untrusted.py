@@ -38,6 +38,8 @@ _MAX_SHOWN = 80
 _NAME = re.compile(r"[\x21-\x7e]{1,253}")  # printable ASCII without the space
 _NOT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _NETWORK = re.compile(r"[0-9a-fA-F.:]{2,45}/[0-9]{1,3}")
+_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_NO_MAC: Final = "00:00:00:00:00:00"
 _MAX_INTEGER = 2**53
 
 
@@ -175,10 +177,20 @@ class Fields:
             raise ValueError(f"{name} is not an object")  # noqa: TRY004 - one error for readers
         return Fields(found)
 
-    def backend_data(self, name: str) -> BackendData | None:
-        """Return an object as it is, None when absent, or not one that a backend can use."""
+    def mac(self, name: str) -> str:
+        """Return the MAC address of one host: neither a group's nor the one of nobody."""
+        found = self.text(name).lower()
+        if not _MAC.fullmatch(found) or int(found[:2], 16) & 1 or found == _NO_MAC:
+            raise ValueError(f"{name} is not the MAC address of a host")
+        return found
+
+    def backend_data(self, name: str, *, without: str = "") -> BackendData | None:
+        """Return an object as it is, but for one field; None when no backend can use it."""
         found = self._fields.get(name.lower())
-        return BackendData.of(found) if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            return None
+        kept = {key: value for key, value in found.items() if key.lower() != without.lower()}
+        return BackendData.of(kept)
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""

@@ -71,7 +71,7 @@ def init(context: Context) -> int:
         refuse_outside(config.cidr, bounds, registry.snapshot())
         stored = registry.create_config(config)
     key = f"{settings.etcd.prefix}/config"
-    if replace(stored, mod_revision=0) != replace(config, mod_revision=0):
+    if replace(stored, mod_revision=0, backend_options=None) != config:
         raise MeshConfigError(
             f"{key} is in etcd already and differs: {config_sentence(stored)}; nothing was written",
             hint="agentctl config show; or name another mesh with etcd.prefix",

@@ -20,13 +20,23 @@ from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.registry import Registry
 from agent.leases.request import ClaimRequest
 from agent.leases.selection import Selection
-from agent.mesh.backends import backend_by_name
+from agent.mesh.backends import backend_by_name, container_mtu
 from agent.mesh.needed import needed_in, needed_of_members
 from agent.mesh.overlap import host_overlaps
 from agent.mesh.peer_rules import PeerRules
 from agent.mesh.ranges import subnet_at
 from agent.mesh.world import World
-from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Uplink, View, name_needed
+from agent.model import (
+    DEFAULT_BACKEND,
+    Condition,
+    HostFacts,
+    HostId,
+    Lease,
+    MeshConfig,
+    Uplink,
+    View,
+    name_needed,
+)
 from agent.model.family import IPV4, Address, Network
 from agent.settings import Settings
 
@@ -293,7 +303,9 @@ def look_at_docker(
     if subnet is None:
         seen = Preview(room.engine.facts())
     else:
-        seen = room.preview(room.wants_of(subnet, uplink.mtu if uplink else None))
+        backend = mesh.config.backend if mesh else DEFAULT_BACKEND
+        mtu = container_mtu(uplink, backend) if uplink else None
+        seen = room.preview(room.wants_of(subnet, mtu))
     facts = seen.facts
     if facts.reachable:
         running = f", {len(facts.running)} containers run" if facts.running else ""

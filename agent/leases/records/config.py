@@ -58,6 +58,7 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
         subnet_min=_bound(fields, "SubnetMin", cidr, subnet_len, first=True),
         subnet_max=_bound(fields, "SubnetMax", cidr, subnet_len, first=False),
         backend=_backend(fields),
+        backend_options=fields.backend_data("Backend", without="Type"),
         access=_access(ours),
         level=level,
         mod_revision=mod_revision,
@@ -135,12 +136,17 @@ def encode_config(config: MeshConfig, previous: bytes | None = None) -> bytes:
     """
     fields: dict[str, Any] = parse_object(previous) if previous else {}
     backend = fields.get("Backend")
+    options = {} if config.backend_options is None else config.backend_options.fields
     ours = {
         "Network": str(config.cidr),
         "SubnetLen": config.subnet_len,
         "SubnetMin": str(config.subnet_min),
         "SubnetMax": str(config.subnet_max),
-        "Backend": {**(backend if isinstance(backend, dict) else {}), "Type": config.backend},
+        "Backend": {
+            **(backend if isinstance(backend, dict) else {}),
+            **options,
+            "Type": config.backend,
+        },
     }
     extra = _additions(fields, config)
     if extra:

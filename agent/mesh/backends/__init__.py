@@ -6,8 +6,15 @@ import functools
 import importlib
 from typing import cast
 
-from agent.mesh.backends.base import Backend, HostObjects, KernelObject, PeerObjects, ThisHost
-from agent.model import BACKENDS
+from agent.mesh.backends.base import (
+    Backend,
+    HostObjects,
+    KernelObject,
+    PeerObjects,
+    ThisHost,
+    published_by,
+)
+from agent.model import BACKENDS, Uplink, family_of
 
 __all__ = [
     "Backend",
@@ -17,6 +24,8 @@ __all__ = [
     "ThisHost",
     "backend_by_name",
     "backend_names",
+    "container_mtu",
+    "published_by",
 ]
 
 
@@ -36,3 +45,9 @@ def _load(place: str) -> Backend:
 def backend_names() -> tuple[str, ...]:
     """Return the name of every backend that this version has, for messages."""
     return tuple(BACKENDS)
+
+
+def container_mtu(uplink: Uplink, backend: str) -> int:
+    """Return the bytes that a container's packet may have: the uplink's less the outer headers."""
+    found = backend_by_name(backend)
+    return uplink.mtu - (found.overhead(family_of(uplink.node_address)) if found else 0)

@@ -8,8 +8,9 @@ from typing import Protocol
 from agent.model import BackendData, Condition, HostId, Lease, MeshConfig, Route, Uplink
 from agent.model.family import Address, Family, Network
 from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour
+from agent.model.untrusted import Fields
 
-__all__ = ["Backend", "HostObjects", "KernelObject", "PeerObjects", "ThisHost"]
+__all__ = ["Backend", "HostObjects", "KernelObject", "PeerObjects", "ThisHost", "published_by"]
 
 KernelObject = Route | LinkSpec | LinkAddress | Neighbour | FdbEntry
 
@@ -19,6 +20,7 @@ class ThisHost:
     """All that a backend may depend on beside a peer's lease: equal hosts, equal answers.
 
     Attributes:
+        config: The mesh's; a backend's own options are ``config.backend_options``.
         on_link: Every range that the uplink reaches without a gateway.
         subnets: Of this host, the one for new networks first; none before the first claim.
         protocol, table, metric: Of every route.
@@ -97,5 +99,13 @@ class Backend(Protocol):
         """Return the objects that lead to ``peer``'s subnet, or why there can be none.
 
         The lease has passed the checks of :mod:`agent.mesh.peer_rules` already, but for its
-        ``backend_data``: a record may say anything there.
+        ``backend_data``: a record may say anything there (:func:`published_by`).
+
+        Raises:
+            ValueError: The peer's data is not usable; the reason is fit to be shown.
         """
+
+
+def published_by(peer: Lease) -> Fields:
+    """Return what a peer publishes, to be read field by field with its type and range."""
+    return Fields({} if peer.backend_data is None else peer.backend_data.fields)

@@ -184,6 +184,16 @@ def test_no_field_of_ours_could_be_taken_by_go_for_one_of_flannels() -> None:
     assert {name.lower() for name in top} - flannels == {"hostmesh"}
 
 
+def test_a_backends_options_are_kept_as_they_are_written() -> None:
+    value = b'{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":7,"Port":4789}}'
+    config = decode_config(value)
+    assert config.backend_options == BackendData.of({"VNI": 7, "Port": 4789})
+    assert decode_config(encode_config(config)) == config
+    assert json.loads(encode_config(config, value))["Backend"] == json.loads(value)["Backend"]
+    plain = decode_config(b'{"Network":"10.5.0.0/16","Backend":{"type":"host-gw"}}')
+    assert plain.backend_options is None
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -231,7 +241,8 @@ def test_our_config_states_everything_and_keeps_what_it_does_not_know() -> None:
     after = json.loads(encode_config(config, before))
     assert (after["EnableIPv6"], after["X"], "network" in after) == (False, 9, False)
     assert after["Backend"] == {"Type": "host-gw", "Port": 1}
-    assert decode_config(encode_config(config, before)) == config
+    kept = replace(config, backend_options=BackendData.of({"Port": 1}))
+    assert decode_config(encode_config(config, before)) == kept
 
 
 def test_cidrs_that_the_mesh_moves_away_from_stand_under_our_name() -> None:
