@@ -10,17 +10,18 @@ from typing import Any
 from agent import asker
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.connection import Routes, Text
+from agent.daemon.copying import Copying
 from agent.daemon.documents import leases_document
+from agent.daemon.events import Accepted, Acting
 from agent.daemon.freshness import Freshness
 from agent.daemon.history import events_document
 from agent.daemon.inbox import Inbox
 from agent.daemon.kernelpass import KernelPass
-from agent.daemon.loop import Loop
 from agent.daemon.membership import Done, Leaver
 from agent.daemon.observer import Observer
-from agent.daemon.reload import outcome
+from agent.daemon.reload import Reloader, outcome
 from agent.daemon.routelist import routes_document
-from agent.daemon.silence import Silence
+from agent.daemon.snapshot import StateCell
 from agent.daemon.status import host_state, is_ready, status_document
 from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
@@ -63,10 +64,11 @@ class Answers:
         self,
         *,
         inbox: Inbox,
-        loop: Loop,
+        cell: StateCell,
         kernel: KernelPass,
         conditions: ConditionRegistry,
-        silence: Silence,
+        copying: Copying,
+        reloader: Reloader,
         time_left: TimeLeft,
         host_name: str,
         etcd_source: Callable[[], Document],
@@ -77,10 +79,11 @@ class Answers:
         restart_docker: Callable[[bool, bool], ConfiguratorReport],
     ) -> None:
         self._inbox = inbox
-        self._loop = loop
+        self._cell = cell
         self._kernel = kernel
         self._conditions = conditions
-        self._silence = silence
+        self._copying = copying
+        self._reloader = reloader
         self._time_left = time_left
         self._host_name = host_name
         self._etcd_source = etcd_source
@@ -133,7 +136,7 @@ class Answers:
         return Text(
             *render(
                 Reading(
-                    snapshot=self._loop.snapshot,
+                    snapshot=self._cell.now,
                     standing=self._conditions.all(),
                     tally=self._observer.tally,
                     watch_age_s=time.monotonic() - contact_s if contact_s else None,
@@ -156,7 +159,7 @@ class Answers:
     def status(self) -> Document:
         """``GET /v1/status``."""
         return status_document(
-            self._loop.snapshot,
+            self._cell.now,
             self._conditions.all(),
             host_name=self._host_name,
             etcd_source=self._etcd_source(),
@@ -164,30 +167,30 @@ class Answers:
             now_s=time.monotonic(),
             freshness=self._freshness(),
             wall_s=time.time(),
-            last_heartbeat_s=self._silence.last_heartbeat_s,
+            last_heartbeat_s=self._cell.now.silence.last_heartbeat_s,
             tally=self._observer.tally,
         )
 
     def _freshness(self) -> Freshness:
         contact_s = self._last_contact_s()
         ago_s = time.monotonic() - contact_s
-        return self._loop.snapshot.freshness(time.time() - ago_s if contact_s else None)
+        return self._cell.now.freshness(time.time() - ago_s if contact_s else None)
 
     def leases(self) -> Document:
         """``GET /v1/leases``: of the newest view, the alarming one included."""
-        known = self._loop.snapshot.known
-        view = known.alarming or known.believed
+        known = self._cell.now.known
+        view = known.newest
         if view is None:
             raise CannotTell(
                 "no complete view of etcd yet and no copy of an earlier one",
                 hint="see etcd in agentctl status",
             )
-        may_ask = not (view.cached or self._loop.snapshot.contact_problem)
+        may_ask = not (view.cached or self._cell.now.contact_problem)
         return leases_document(
             view,
             known.host_id,
             time.time(),
-            last_heartbeat_s=self._silence.last_heartbeat_s,
+            last_heartbeat_s=self._cell.now.silence.last_heartbeat_s,
             left_s=self._time_left.of(view.leases, may_ask=may_ask),
             freshness=self._freshness(),
         )
@@ -197,14 +200,14 @@ class Answers:
         return self._inbox.ask(self._diff)
 
     def _diff(self) -> Document:
-        world = self._loop.world()
+        world = self._cell.now.world()
         if world is None:
             return self._unknown("this host holds no subnet, so there is nothing to compare with")
         rules_of_peers = PeerRules.of(world)
         if isinstance(rules_of_peers, Condition):
             return self._unknown(rules_of_peers.cause)
         try:
-            plan = self._kernel.plan(world, may_delete=self._loop.may_sweep)
+            plan = self._kernel.plan(world, may_delete=self._cell.now.may_sweep(time.monotonic()))
             rules = self._kernel.check_firewall(world)
         except HostmeshError as error:
             return self._unknown(error.message)
@@ -234,7 +237,7 @@ class Answers:
         return self._inbox.ask(self._route_list)
 
     def _route_list(self) -> Document:
-        world = self._loop.world()
+        world = self._cell.now.world()
         if world is None:
             raise CannotTell(
                 "this host holds no subnet, so it has no routes", hint="agentctl status"
@@ -251,7 +254,7 @@ class Answers:
         return self._inbox.ask(self._firewall)
 
     def _firewall(self) -> Document:
-        world = self._loop.world()
+        world = self._cell.now.world()
         restore = None if world is None else self._kernel.render_firewall(world).splitlines()
         rules = self._kernel.show_firewall().splitlines()
         return {"version": _VERSION, "rules": rules, "restore": restore}
@@ -266,9 +269,9 @@ class Answers:
 
     def readiness(self) -> tuple[int, Document]:
         """``GET /readyz``: containers of this host are on the mesh, or why not."""
-        ready, reason = is_ready(self._loop.snapshot)
+        ready, reason = is_ready(self._cell.now)
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-        state = host_state(self._loop.snapshot, self._conditions.all())
+        state = host_state(self._cell.now, self._conditions.all())
         return status, {"ready": ready, "reason": reason, "state": state}
 
     def leave(self, body: Document) -> Document:
@@ -288,22 +291,28 @@ class Answers:
     def _save_copy(self) -> tuple[str, ...]:
         """Wait until the host's own copy of what is believed now lasts through a power cut."""
         try:
-            self._inbox.ask(self._loop.copy_written).result(_COPY_S)
+            self._inbox.ask(lambda: self._copying.written(self._cell.now.known)).result(_COPY_S)
         except TimeoutError:
             raise CannotTell(f"no copy of the mesh is written after {_COPY_S:g} s") from None
         return ()
 
     def accept(self, _body: Document) -> Document:
         """``POST /v1/etcd/accept``."""
+
+        def accept(act: Acting) -> bool:
+            alarm = self._cell.now.known.alarming is not None
+            act(Accepted())
+            return alarm
+
         outcome = Done()
-        if self._inbox.ask(self._loop.accept, is_waiting=asker.current()):
+        if self._inbox.change(accept, is_waiting=asker.current()):
             outcome.done.append("what etcd says now is believed")
             outcome.attempt("the alarm returns if this host restarts now", self._save_copy)
         return outcome.document()
 
     def reload(self, _body: Document) -> Document:
         """``POST /v1/reload``: the settings, refused whole with the reason if they are wrong."""
-        return outcome(self._inbox.ask(self._loop.reload, is_waiting=asker.current()))
+        return outcome(self._inbox.change(self._reloader.reload, is_waiting=asker.current()))
 
     def docker(self) -> Document:
         """``GET /v1/docker``: what waits for a restart, and what that would do to containers."""
@@ -315,7 +324,7 @@ class Answers:
         ]
         return {
             "version": _VERSION,
-            "state": str(self._loop.snapshot.known.docker_state),
+            "state": str(self._cell.now.known.docker_state),
             "pending": pending[0] if pending else None,
             "running": list(outlook.running),
             "stay_down": list(outlook.stay_down),
@@ -324,7 +333,7 @@ class Answers:
 
     def docker_restart(self, body: Document) -> Document:
         """``POST /v1/docker/restart``."""
-        if self._loop.snapshot.known.left:
+        if self._cell.now.known.left:
             return self._give_back(under_containers=body.get("now") is True)
         report = self._restart_docker(body.get("now") is True, body.get("replace") is True)
         outcome = Done()

@@ -1,6 +1,6 @@
 """What the operator should know now: every condition with its cause, hint and since when.
 
-Each source (the leases room, the route pass, Docker, ...) replaces its own set whole, so a
+Each :class:`ConditionSource` replaces its own set whole, so a
 condition that is not said again is over. Raising and clearing are logged once each, which
 is what makes status, metrics and log tell the same story (promise 9).
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 import structlog
 
@@ -16,9 +17,30 @@ from agent.daemon.observer import Observer
 from agent.journal import event_id
 from agent.model import Condition, Severity
 
-__all__ = ["ConditionRegistry", "Standing"]
+__all__ = ["ConditionRegistry", "ConditionSource", "Standing"]
 
 _LOG_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "info"}
+
+
+class ConditionSource(StrEnum):
+    """Whose conditions they are."""
+
+    COPY = "copy"
+    COPY_DAMAGED = "copy-damaged"
+    DISCOVERY = "discovery"
+    DOCKER = "docker"
+    ENDPOINTS = "endpoints"
+    ETCD = "etcd"
+    EVENTS = "events"
+    HOST = "host"
+    JOINING = "joining"
+    LEASE = "lease"
+    LEAVING = "leaving"
+    ROUTES = "routes"
+    RULES = "rules"
+    SETTINGS = "settings"
+    THREADS = "threads"
+    VIEW = "view"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +62,10 @@ class ConditionRegistry:
     def __init__(self, clock: Callable[[], float], observer: Observer | None = None) -> None:
         self._clock = clock
         self._observer = observer or Observer()
-        self._by_source: dict[str, dict[tuple[str, str], Standing]] = {}
+        self._by_source: dict[ConditionSource, dict[tuple[str, str], Standing]] = {}
         self._log = structlog.get_logger("agent.conditions")
 
-    def replace(self, source: str, conditions: Iterable[Condition]) -> bool:
+    def replace(self, source: ConditionSource, conditions: Iterable[Condition]) -> bool:
         """Make ``conditions`` all that ``source`` has to say. True when that changed anything.
 
         A condition that was there before keeps its "since", even if its wording changed:

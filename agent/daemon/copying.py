@@ -8,18 +8,17 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.events import CopyWritten
+from agent.daemon.inbox import Inbox
 from agent.daemon.known import Known
-from agent.daemon.timers import Timers, jittered
+from agent.daemon.timers import Timer, Timers, jittered
 from agent.errors import HostmeshError
 from agent.leases.copy import CopyFile
-from agent.model import Condition, Lease, View
+from agent.model import Lease, View
 
 __all__ = ["Copying"]
 
-_COPY = "copy"
 _RETRY_S = 30.0
-_LOOK_S = 0.5
 _SHARE = 10
 """The pause after a write is that many times what the write took: a large mesh that changes all
 the time must not keep a core busy with writing it down."""
@@ -51,22 +50,24 @@ class Copying:
     condition, and tried again. Used by the loop's thread only.
 
     Args:
-        timers: The loop's own; the name "copy" is used here.
+        inbox: Is told when a write has ended.
+        timers: The loop's own; COPY is used here.
         clock: Monotonic seconds.
     """
 
     def __init__(
         self,
         file: CopyFile,
-        conditions: ConditionRegistry,
+        inbox: Inbox,
         timers: Timers,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = file
-        self._conditions = conditions
+        self._inbox = inbox
         self._timers = timers
         self._clock = clock
         self._thread: threading.Thread | None = None
+        self._busy = False
         self._written: _Content | None = None
         self._problem: HostmeshError | None = None
         self._not_before_s = 0.0
@@ -80,29 +81,21 @@ class Copying:
         """
         self._wanted = not known.left
         content = _content(known)
-        if known.left:  # no copy is wanted, so nothing about it is wrong
-            self._problem = None
-            self._tell()
-        if content is None:
+        if content is None or (not self._busy and content.same_as(self._written)):
             self._answer(None)
             return
-        if self._thread is not None and self._thread.is_alive():
-            self._timers.set_sooner(_COPY, _LOOK_S)
-            return
-        self._tell()
-        if content.same_as(self._written):
-            self._answer(None)
-            return
+        if self._busy:
+            return  # its end leads here again
         wait_s = self._not_before_s - self._clock()
         if wait_s > 0:
-            self._timers.set_sooner(_COPY, wait_s)
+            self._timers.set_sooner(Timer.COPY, wait_s)
             return
         asked, self._waiting = self._waiting, []
+        self._busy = True
         self._thread = threading.Thread(
             target=self._write, args=(content, asked), name="copy-writer", daemon=True
         )
         self._thread.start()
-        self._timers.set_sooner(_COPY, _LOOK_S)
 
     def written(self, known: Known) -> Future[None]:
         """Write it now, whatever was written a moment ago. Never blocks.
@@ -148,13 +141,10 @@ class Copying:
             self._problem = None
             self._written = content
             self._not_before_s = self._clock() + _SHARE * (self._clock() - started_s)
+        finally:
+            self._busy = False
         _settle(asked, self._problem)
-
-    def _tell(self) -> None:
-        problem = self._problem
-        self._conditions.replace("copy", () if problem is None else (_not_written(problem),))
-        if self._written is not None:  # in the place of the one that was set aside at start
-            self._conditions.replace("copy-damaged", ())
+        self._inbox.post(CopyWritten(self._problem))
 
 
 def _settle(asked: list[Future[None]], problem: HostmeshError | None) -> None:
@@ -172,11 +162,3 @@ def _content(known: Known) -> _Content | None:
         return None
     # With the last usable config, where the one in etcd is gone or garbage.
     return _Content(replace(view, config=known.config), known.own)
-
-
-def _not_written(error: HostmeshError) -> Condition:
-    return Condition(
-        name="copy-not-written",
-        cause=error.message,
-        hint=error.hint or "without it this host cannot boot while etcd is away",
-    )

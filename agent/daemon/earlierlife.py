@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from agent.daemon.known import Known
+from agent.daemon.snapshot import StateCell
 from agent.model import HostFacts, Uplink
 from agent.model.family import Address
 
@@ -19,17 +20,17 @@ class EarlierLife:
     """Answers the keeper's question about an address that another boot of this host gave.
 
     Args:
-        known: What the loop knows now.
+        cell: What the agent knows now.
         nobody_answers: Whether nobody answers at an address, asked by an uplink; takes
             seconds.
     """
 
     def __init__(
         self,
-        known: Callable[[], Known],
+        cell: StateCell,
         nobody_answers: Callable[[Address, Uplink], bool],
     ) -> None:
-        self._known = known
+        self._cell = cell
         self._nobody_answers = nobody_answers
 
     def __call__(self, address: Address, beating: bool) -> bool:  # noqa: FBT001 # a callback
@@ -38,7 +39,7 @@ class EarlierLife:
         A heartbeat that is there is stronger evidence than silence from beyond a router, where
         a firewall may swallow the question: then its end is waited for. On the link ARP asks.
         """
-        known = self._known()
+        known = self._cell.now.known
         if known.uplink is None or known.host is None:
             return False
         if _is_here(known.host, address) or _is_another_hosts(known, address):
@@ -56,7 +57,7 @@ def _is_here(host: HostFacts, address: Address) -> bool:
 
 def _is_another_hosts(known: Known, address: Address) -> bool:
     """Another host of the mesh has taken that address over: the one that answers is that one."""
-    view = known.alarming or known.believed
+    view = known.newest
     if view is None or view.cached:
         return False
     return any(

@@ -1,39 +1,59 @@
-"""The address of the etcd endpoint, by which the uplink is chosen.
+"""The addresses of etcd's endpoints: by the first the uplink is chosen, no mesh may hold any.
 
-A name is looked up by a job: a resolver that hangs must not stop the loop.
+Names are looked up by a job: a resolver that hangs must not stop the loop.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from types import MappingProxyType
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from agent.daemon.timers import jittered
 from agent.kernel.facts import choose_uplink
 from agent.kernel.needed import needed_addresses
 from agent.model import HostFacts, Uplink
-from agent.model.family import ENABLED, Address, read_address
+from agent.model.family import ENABLED, Address, address_order, read_address
 from agent.settings import HostSettings
 from agent.threads import Jobs
 
-__all__ = ["EndpointAddress", "uplink_now", "with_needed"]
+__all__ = ["EndpointAddress", "Endpoints", "look_up", "uplink_now", "with_needed"]
 
 _REFRESH_S = 60.0
-_MOST = 16
-_NONE: frozenset[Address] = frozenset()
+_NAMES_MOST = 16
+_PER_NAME_MOST = 8
+_KEPT_S = 3600.0
+"""How long an address counts that a name's answers do not bring any more: many name servers rotate
+what they answer, and each change of addresses would cost a snapshot of etcd."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where etcd is, as far as it is known.
+
+    Attributes:
+        address: Of the first endpoint; None: not known yet, loopback, or of no enabled family.
+        addresses: Of all endpoints, the first of each name before the second of any.
+    """
+
+    address: Address | None = None
+    addresses: tuple[Address, ...] = ()
 
 
 class EndpointAddress:
-    """Knows the first endpoint's address, or None: unknown yet, loopback, or of no enabled family.
+    """Knows the endpoints' addresses, and looks names up again every minute.
 
     Args:
         endpoints: URLs as in the settings.
-        on_change: Called on the jobs' thread when a name's address changed.
-        jobs: Runs it; None: jobs of its own.
+        on_change: Called with what changed, on the jobs' thread or that of :meth:`use`.
+        jobs: Run it; None: jobs of its own.
+        ask: Asks for the addresses of names.
+        clock: Monotonic seconds.
     """
 
     name = "resolver"
@@ -41,89 +61,95 @@ class EndpointAddress:
     def __init__(
         self,
         endpoints: tuple[str, ...],
-        on_change: Callable[[], None],
+        on_change: Callable[[Endpoints], None],
+        *,
         jobs: Jobs | None = None,
+        ask: Callable[[Iterable[str]], Mapping[str, tuple[Address, ...]]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_change = on_change
-        self._name = ""
+        self._ask = ask or _ask
+        self._clock = clock
         self._jobs = jobs or Jobs()
-        self.address: Address | None = None
-        self._hosts: tuple[str, ...] = ()
-        self._found: Mapping[str, frozenset[Address]] = MappingProxyType({})
+        self._lock = threading.Lock()
+        self._seen_s: dict[str, dict[Address, float]] = {}
+        self.now = Endpoints()
         self._follow(endpoints)
 
     def start(self) -> None:
-        """Begin to look the name up; nothing to do for an address."""
+        """Begin to look names up; nothing to do for addresses."""
         self._jobs.add(self)
-
-    @property
-    def addresses(self) -> frozenset[Address]:
-        """Addresses of all endpoints, as far as they are known: by a name or plain."""
-        return frozenset(address for found in self._found.values() for address in found)
-
-    def look_up_all(self) -> frozenset[Address]:
-        """The same, from the resolver now, which may take its own time."""
-        self._found = {
-            host: _addresses(host) or self._found.get(host, _NONE) for host in self._hosts
-        }
-        return self.addresses
 
     def use(self, endpoints: tuple[str, ...]) -> None:
         """Follow other endpoints from now on. Any thread."""
-        before = self.address, self.addresses
-        self._follow(endpoints)
-        if self.address is not None and (self.address, self.addresses) != before:
-            self._on_change()
+        if self._follow(endpoints):
+            self._on_change(self.now)
         self._jobs.hurry(self)
 
-    def look_up(self) -> Address | None:
-        """The address now: as known, else from the resolver, which may take its own time."""
-        return self.address or (self._look_up() if self._name else None)
+    def look_up(self) -> bool:
+        """Ask for every name now, which may take its own time; return whether anything changed."""
+        names = [host for host in self._seen_s if _plain(host) is None]
+        found = self._ask(names) if names else {}
+        now_s = self._clock()
+        with self._lock:
+            for host in self._seen_s:
+                self._seen_s[host] = _kept(self._seen_s[host], found.get(host, ()), now_s)
+            return self._settle()
 
     def stop(self) -> None:
         """Look no more up; a resolver that hangs is not waited for."""
         self._jobs.remove(self)
 
-    def _follow(self, endpoints: tuple[str, ...]) -> None:
-        self._hosts = tuple(dict.fromkeys(filter(None, map(_host_of, endpoints))))[:_MOST]
-        self._found = {host: _plain(host) or self._found.get(host, _NONE) for host in self._hosts}
-        host = _host_of(endpoints[0]) if endpoints else ""
-        try:
-            self.address, self._name = _usable(read_address(host)), ""
-        except ValueError:
-            self._name = host  # the address known so far holds until this one is
+    def _follow(self, endpoints: tuple[str, ...]) -> bool:
+        hosts = dict.fromkeys(filter(None, map(_host_of, endpoints)))
+        with self._lock:
+            seen_s = {}
+            for host in itertools.islice(hosts, _NAMES_MOST):
+                plain = _plain(host)
+                seen_s[host] = self._seen_s.get(host, {}) if plain is None else {plain: 0.0}
+            self._seen_s = seen_s
+            return self._settle()
+
+    def _settle(self) -> bool:
+        """Say what is known now; an address that is still good, or has no successor, stays."""
+        before = self.now
+        first = next(iter(self._seen_s.values()), None)
+        address = before.address
+        if first and address not in first:
+            address = next((each for each in first if not each.is_loopback), None)
+        ranks = itertools.zip_longest(*self._seen_s.values())
+        every = (each for rank in ranks for each in rank if each is not None)
+        self.now = Endpoints(address, tuple(dict.fromkeys(every)))
+        return self.now != before
 
     def run(self) -> float:
         """Look all names up; return the seconds until that is due again."""
-        name = self._name
-        found = self._look_up() if name else None
-        if found is not None and name == self._name and found != self.address:
-            self.address = found
-            self._on_change()
-        before = self.addresses
-        if self.look_up_all() != before:
-            self._on_change()
-        if not name and all(map(_plain, self._hosts)):
+        if self.look_up():
+            self._on_change(self.now)
+        seen_s = self._seen_s
+        if not any(_plain(host) is None for host in seen_s):
             return math.inf
-        return jittered(_REFRESH_S if found or not name else _REFRESH_S / 6)
+        return jittered(_REFRESH_S if any(itertools.islice(seen_s.values(), 1)) else _REFRESH_S / 6)
 
-    def _look_up(self) -> Address | None:
-        found = _resolve(self._name)
-        return _usable(found[0]) if found else None
+
+def look_up(endpoints: tuple[str, ...]) -> Endpoints:
+    """Look URLs of etcd up once, for a reader that has no thread for names."""
+    found = EndpointAddress(endpoints, on_change=lambda _: None)
+    found.look_up()
+    return found.now
 
 
 def with_needed(facts: HostFacts, endpoints: tuple[str, ...]) -> HostFacts:
-    """Add what the host needs beside the mesh, for a reader that has no thread for names.
+    """Add what the host needs beside the mesh.
 
     Args:
         endpoints: URLs of etcd.
     """
-    etcd = EndpointAddress(endpoints, on_change=lambda: None).look_up_all()
-    return replace(facts, needed=needed_addresses(facts, etcd))
+    return replace(facts, needed=needed_addresses(facts, look_up(endpoints).addresses))
 
 
 def uplink_now(facts: HostFacts, host: HostSettings, endpoints: tuple[str, ...]) -> Uplink:
-    """Choose the uplink as the agent does, for who has no thread to look a name up with.
+    """Choose the uplink as the agent does.
 
     Args:
         endpoints: URLs of etcd: the way there decides, unless a setting does.
@@ -133,24 +159,52 @@ def uplink_now(facts: HostFacts, host: HostSettings, endpoints: tuple[str, ...])
     """
     etcd = None
     if not host.uplink and host.node_address is None:
-        etcd = EndpointAddress(endpoints, on_change=lambda: None).look_up()
+        etcd = look_up(endpoints).address
     return choose_uplink(facts, host.uplink, etcd, node_address=host.node_address)
+
+
+def _kept(
+    seen_s: Mapping[Address, float], answers: tuple[Address, ...], now_s: float
+) -> dict[Address, float]:
+    """Return when each address was last answered: old ones go, and new ones never push any out."""
+    if not answers:
+        return dict(seen_s)
+    kept = {
+        each: now_s if each in answers else at_s
+        for each, at_s in seen_s.items()
+        if each in answers or now_s - at_s < _KEPT_S
+    }
+    kept |= {each: now_s for each in sorted(answers, key=address_order) if each not in kept}
+    return dict(itertools.islice(kept.items(), _PER_NAME_MOST))
 
 
 def _host_of(endpoint: str) -> str:
     return urlsplit(endpoint).hostname or ""
 
 
-def _plain(host: str) -> frozenset[Address]:
+def _plain(host: str) -> Address | None:
     try:
-        return frozenset({read_address(host)})
+        return read_address(host)
     except ValueError:
-        return _NONE
+        return None
 
 
-def _addresses(host: str) -> frozenset[Address]:
-    """The addresses of a host, none while the resolver knows none."""
-    return _plain(host) or frozenset(_resolve(host))
+def _ask(names: Iterable[str]) -> Mapping[str, tuple[Address, ...]]:
+    """Ask for all names at the same time: one that hangs holds no other up."""
+    found: dict[str, tuple[Address, ...]] = {}
+
+    def ask(name: str) -> None:
+        found[name] = _resolve(name)
+
+    asking = [
+        threading.Thread(target=ask, args=(each,), name="resolver-name", daemon=True)
+        for each in names
+    ]
+    for each in asking:
+        each.start()
+    for each in asking:
+        each.join()
+    return found
 
 
 def _resolve(name: str) -> tuple[Address, ...]:
@@ -163,8 +217,3 @@ def _resolve(name: str) -> tuple[Address, ...]:
             continue
         found += [read_address(str(each[4][0])) for each in answers]
     return tuple(found)
-
-
-def _usable(address: Address) -> Address | None:
-    """An etcd on loopback says nothing about the uplink."""
-    return None if address.is_loopback else address

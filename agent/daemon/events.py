@@ -7,25 +7,38 @@ from dataclasses import dataclass, replace
 from typing import Generic, Self, TypeVar
 
 from agent.asker import GoesOn, IsWaiting, Order, Withdrawn, always
+from agent.daemon.conditions import ConditionSource
+from agent.daemon.endpoint import Endpoints
+from agent.daemon.timers import Timer
 from agent.docker.report import ConfiguratorReport
 from agent.errors import CannotTell, EtcdError, HostmeshError
 from agent.kernel.monitor import KernelEvent
-from agent.model import Condition, Lease, View
+from agent.model import Condition, HostFacts, Lease, Route, Uplink, View
 from agent.model.family import Address
+from agent.reconcile.reconciler import Report
+from agent.settings import Settings
 
 __all__ = [
+    "Accepted",
+    "Acting",
     "Command",
     "ConditionsFound",
     "ContactChanged",
+    "CopyWritten",
     "DockerReported",
     "EndpointFound",
     "Event",
+    "HostSeen",
     "HostsSilent",
     "KernelChanged",
     "LeaseChanged",
+    "Left",
     "Reload",
+    "RoundDone",
     "RulesWritten",
+    "SettingsRead",
     "Stop",
+    "TimersDue",
     "ViewSeen",
 ]
 
@@ -106,14 +119,16 @@ class RulesWritten(Event):
 
 @dataclass(frozen=True, slots=True)
 class EndpointFound(Event):
-    """The address of the etcd endpoint became known or changed: the uplink may follow."""
+    """Addresses of etcd's endpoints became known or changed: the uplink may follow."""
+
+    endpoints: Endpoints
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionsFound(Event):
     """All that a part outside the loop has to tell the operator now; all of it, each time."""
 
-    source: str
+    source: ConditionSource
     conditions: tuple[Condition, ...]
 
     @property
@@ -142,6 +157,13 @@ class HostsSilent(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CopyWritten(Event):
+    """The host's own copy was written, or could not be."""
+
+    problem: HostmeshError | None
+
+
+@dataclass(frozen=True, slots=True)
 class Reload(Event):
     """SIGHUP: read the settings again."""
 
@@ -150,6 +172,58 @@ class Reload(Event):
 class Stop(Event):
     """SIGTERM or SIGINT: leave the loop; the data path stays (promise 3)."""
 
+
+@dataclass(frozen=True, slots=True)
+class TimersDue(Event):
+    """These deadlines have passed. Like all that follow, this comes of the loop itself."""
+
+    timers: frozenset[Timer]
+
+
+@dataclass(frozen=True, slots=True)
+class HostSeen(Event):
+    """What a look at the host found.
+
+    Attributes:
+        failed: Something could not be seen; facts and uplink are as far as they are known.
+    """
+
+    facts: HostFacts | None
+    uplink: Uplink | None
+    conditions: tuple[Condition, ...]
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Event):
+    """The operator said that the alarming view is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left(Event):
+    """The operator said leave, or join."""
+
+    left: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRead(Event):
+    """Other settings are in force."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RoundDone(Event):
+    """The passes that were due have run."""
+
+    report: Report[Route]
+    settled: bool
+    configured: bool
+
+
+Acting = Callable[[Event], None]
+"""Folds an event into the state and does what follows; on the loop's thread only."""
 
 _Answer = TypeVar("_Answer")
 _FINISH_S = 120.0
@@ -160,16 +234,24 @@ class Command(Event, Generic[_Answer]):
     """Something another thread asks the loop to do, with a place for the answer.
 
     Args:
-        run: Called in the loop's thread.
+        run: Called in the loop's thread, with what makes a change known there.
         is_waiting: Asked there before it begins: it is withdrawn if its client has gone.
     """
 
-    def __init__(self, run: Callable[[], _Answer], is_waiting: IsWaiting = always) -> None:
-        self._order = Order(run, is_waiting)
+    def __init__(self, run: Callable[[Acting], _Answer], is_waiting: IsWaiting = always) -> None:
+        self._run = run
+        self._order = Order(self._carry_out, is_waiting)
+        self._act: Acting | None = None
 
-    def execute(self) -> None:
+    def execute(self, act: Acting) -> None:
         """Run it, in the loop's thread, and wake the asker."""
+        self._act = act
         self._order.carry_out()
+
+    def _carry_out(self) -> _Answer:
+        if self._act is None:
+            raise RuntimeError("a command is run by execute() only")
+        return self._run(self._act)
 
     def refuse(self, why: HostmeshError) -> None:
         """Answer with ``why`` instead of running it."""

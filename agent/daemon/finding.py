@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agent.daemon.conditions import ConditionSource
 from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.events import ConditionsFound, EndpointFound, Event
 from agent.errors import EtcdUnavailable
@@ -40,7 +41,7 @@ class Finding:
         self._settings = settings
         self._found = Found()
         self.endpoint = EndpointAddress(
-            settings.etcd.endpoints, on_change=lambda: post(EndpointFound()), jobs=jobs
+            settings.etcd.endpoints, on_change=lambda found: post(EndpointFound(found)), jobs=jobs
         )
         self._discovery = (
             None if settings.etcd.endpoints else Discovery(settings.etcd, self._on_found, jobs=jobs)
@@ -74,7 +75,7 @@ class Finding:
             self.endpoint.use(found.endpoints)
         elif found.unavailable is not None:
             self._client.unknown(found.unavailable)
-        self._post(ConditionsFound("discovery", discovery_conditions(found)))
+        self._post(ConditionsFound(ConditionSource.DISCOVERY, discovery_conditions(found)))
 
 
 def source_of(settings: Settings) -> Mapping[str, Any]:

@@ -1,85 +1,63 @@
-"""When something may be deleted: the two grace times (promises 3 and 4)."""
+"""When something may be deleted: the two grace times (promises 3 and 4). Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from agent.daemon.timers import Timers
-from agent.settings import Settings
-
-__all__ = ["CALM", "SWEEP", "Grace"]
-
-SWEEP = "sweep"
-CALM = "calm"
+__all__ = ["Grace"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grace:
-    """Holds deletions back until hosts had time to be seen. For the loop's thread.
+    """Holds deletions back until hosts had time to be seen. All times are monotonic seconds.
 
-    Args:
-        settings: Tells what is in force now, since both times may be changed by a reload:
-            ``lease.empty_cluster_grace_s`` and ``routes.sweep_grace_s``.
-        timers: Wakes the loop by the names ``SWEEP`` and ``CALM`` when a grace time is over.
-        clock: Monotonic seconds.
+    Attributes:
+        calm_from_s: From then on a route may go whose lease is known to be gone.
+        sweep_from_s: From then on routes of an earlier agent may go, too; None before the first
+            complete view.
+        outage: Contact with etcd was lost after its view was believed.
     """
 
-    def __init__(
-        self, settings: Callable[[], Settings], timers: Timers, clock: Callable[[], float]
-    ) -> None:
-        self._settings = settings
-        self._timers = timers
-        self._clock = clock
-        self._calm_from_s = 0.0
-        self._sweep_from_s: float | None = None
-        self._outage = False
+    calm_from_s: float = 0.0
+    sweep_from_s: float | None = None
+    outage: bool = False
 
-    def update(self, *, alarming: bool, complete: bool) -> None:
-        """Follow what is known: an alarm holds, the first complete view starts the sweep's time."""
-        if alarming:
-            self.hold()
-        elif complete and self._sweep_from_s is None:
-            sweep_s = self._settings().routes.sweep_grace_s
-            self._sweep_from_s = self._clock() + sweep_s
-            self._timers.set(SWEEP, sweep_s)
+    def complete(self, sweep_from_s: float) -> Grace:
+        """Follow a complete view: the first one starts the sweep's time."""
+        return self if self.sweep_from_s is not None else replace(self, sweep_from_s=sweep_from_s)
 
-    def contact_lost(self, *, followed: bool) -> None:
+    def contact_lost(self, *, followed: bool) -> Grace:
         """Etcd cannot be reached.
 
         Args:
             followed: Its own view is believed. Else there is nothing whose end could be taken
                 for news: what only the host's copy knows waits for the sweep's time.
         """
-        self._outage = self._outage or followed
+        return replace(self, outage=self.outage or followed)
 
-    def contact_made(self) -> None:
+    def contact_made(self, calm_from_s: float) -> Grace:
         """Etcd can be reached; after an outage it may be another than it was.
 
         It may have been restored meanwhile and count past where it was, without those who
         joined since the backup.
         """
-        if self._outage:
-            self._outage = False
-            self.hold()
+        return replace(self.hold(calm_from_s), outage=False) if self.outage else self
 
-    def hold(self) -> None:
+    def hold(self, calm_from_s: float) -> Grace:
         """Let holders come back before what is missing counts as gone.
 
         Half of them being back ends an alarm, and the other half may be on its way.
         """
-        calm_s = self._settings().lease.empty_cluster_grace_s
-        self._calm_from_s = self._clock() + calm_s
-        self._timers.set(CALM, calm_s)
+        return replace(self, calm_from_s=calm_from_s)
 
-    def end(self) -> None:
-        """The operator's word: what is seen now is so."""
-        self._calm_from_s = 0.0
+    def end(self) -> Grace:
+        """Follow the operator: what is seen now is so."""
+        return replace(self, calm_from_s=0.0)
 
-    @property
-    def calm(self) -> bool:
+    def calm(self, now_s: float) -> bool:
         """A route may go whose lease is known to be gone."""
-        return self._clock() >= self._calm_from_s
+        return now_s >= self.calm_from_s
 
-    @property
-    def sweep(self) -> bool:
-        """Routes of an earlier life may go, too: hosts had time to be seen."""
-        return self._sweep_from_s is not None and self._clock() >= self._sweep_from_s
+    def sweep(self, now_s: float) -> bool:
+        """Routes of an earlier agent may go, too: hosts had time to be seen."""
+        return self.sweep_from_s is not None and now_s >= self.sweep_from_s

@@ -1,71 +1,76 @@
-"""When the host's links, addresses and others' routes are looked at again, and how much of them."""
+"""The host's links, addresses and others' routes: when they are looked at again, and how."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from agent.kernel.monitor import KernelEvent
-from agent.model import HostFacts
+from agent.daemon import viewconditions as tell
+from agent.daemon.events import HostSeen
+from agent.daemon.snapshot import Snapshot
+from agent.errors import HostmeshError
+from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.needed import needed_addresses
+from agent.model import Condition, HostFacts, Uplink
+from agent.model.family import within
 
-__all__ = ["HostLook", "same_routes"]
+__all__ = ["HostReader"]
 
 
-class HostLook:
-    """Remembers what has to be looked at. Used by the loop's thread only.
-
-    A container that starts or stops makes and unmakes a link that no route leads by: that costs a
-    list of the links. A list of all routes costs 50 ms where a mesh is large, and a second where
-    the host is a router with a full table.
+class HostReader:
+    """Looks at the host. Reading only.
 
     Args:
-        read: A fresh look; given an earlier one, at links and addresses only.
+        former_protocol: What routes of this host bear besides ``routes.protocol``, if anything.
+        check: What else on the host would undo our work.
     """
 
-    def __init__(self, read: Callable[[HostFacts | None], HostFacts]) -> None:
-        self._read = read
-        self._all = True
-        self._links = False
+    def __init__(
+        self,
+        former_protocol: Callable[[], int | None],
+        check: Callable[[Uplink], tuple[Condition, ...]],
+    ) -> None:
+        self._former_protocol = former_protocol
+        self._check = check
 
-    @property
-    def due(self) -> bool:
-        """Whether anything may be otherwise than at the last look."""
-        return self._all or self._links
+    def look(self, state: Snapshot) -> HostSeen:
+        """See how it is now, as much of it as may have changed."""
+        known = state.known
+        facts = known.host
+        try:
+            facts = self._facts(state)
+            uplink = self._uplink(state, facts)
+            return HostSeen(facts, uplink, self._check(uplink))
+        except HostmeshError as error:
+            # The last uplink holds, and what is seen of the host is no less true without one.
+            return HostSeen(facts, known.uplink, (tell.host_unusable(error),), failed=True)
 
-    def again(self) -> None:
-        """Look at everything."""
-        self._all = True
+    def _facts(self, state: Snapshot) -> HostFacts:
+        before = None if state.look.everything else state.known.host
+        facts = read_host_facts(state.settings.routes.protocol, before)
+        former = self._former_protocol()
+        if former is not None and before is None:
+            facts = _without(facts, former, state)
+        return replace(facts, needed=needed_addresses(facts, state.endpoints.addresses))
 
-    def noticed(self, event: KernelEvent, facts: HostFacts | None) -> None:
-        """Follow what the monitor saw since the look that found ``facts``."""
-        if not event.concerns_host:
-            return
-        self._links = True
-        if facts is None or event.ways or event.may_have_taken(_by_routes(facts)):
-            self._all = True
-
-    def look(self, facts: HostFacts | None) -> HostFacts:
-        """See how it is now; nothing is due any more.
-
-        Args:
-            facts: What the last look found.
-
-        Raises:
-            KernelError: A list could not be had completely.
-        """
-        known = None if self._all else facts
-        self._all = self._links = False
-        return self._read(known)
-
-
-def _by_routes(facts: HostFacts) -> frozenset[str]:
-    """Links that others' routes lead by: the kernel takes those with their link, unsaid."""
-    return frozenset(route.link for route in facts.foreign_routes if route.link is not None)
+    @staticmethod
+    def _uplink(state: Snapshot, facts: HostFacts) -> Uplink:
+        host = state.settings.host
+        return choose_uplink(
+            facts,
+            host.uplink,
+            state.endpoints.address,
+            node_address=host.node_address,
+            mesh=state.bounds.in_force,
+        )
 
 
-def same_routes(facts: HostFacts, before: HostFacts | None) -> bool:
-    """Whether others' routes and what the host needs are as they were; rules depend on no more."""
-    return (
-        before is not None
-        and facts.foreign_routes == before.foreign_routes
-        and facts.needed == before.needed
+def _without(facts: HostFacts, former: int, state: Snapshot) -> HostFacts:
+    """Leave this host's routes of a former ``routes.protocol`` out: they are not another's."""
+    cidrs = state.known.config.cidrs if state.known.config else ()
+    foreign = tuple(
+        each
+        for each in facts.foreign_routes
+        if each.protocol != former or not any(within(each.destination, cidr) for cidr in cidrs)
     )
+    return replace(facts, foreign_routes=foreign)

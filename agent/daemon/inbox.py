@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from agent.asker import IsWaiting, always
-from agent.daemon.events import Command, Event
+from agent.daemon.events import Acting, Command, Event
 from agent.errors import CannotTell
 
 __all__ = ["Inbox"]
@@ -85,6 +85,16 @@ class Inbox:
             CannotTell: It was refused or withdrawn, or goes on for long; the message says which.
             HostmeshError: What ``run`` raised.
         """
+        return self.change(lambda _act: run(), timeout_s=timeout_s, is_waiting=is_waiting)
+
+    def change(
+        self,
+        run: Callable[[Acting], _Answer],
+        timeout_s: float = _COMMAND_S,
+        *,
+        is_waiting: IsWaiting = always,
+    ) -> _Answer:
+        """The same as :meth:`ask` for what makes a change known to the loop by an event."""
         command = Command(run, is_waiting)
         self.post(command)
         return command.wait(timeout_s)

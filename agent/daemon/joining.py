@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agent.daemon.background import Background
-from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.known import Known, former_lease
 from agent.daemon.namedcontainer import NamedContainer
+from agent.daemon.snapshot import StateCell
 from agent.daemon.viewconditions import outside_bounds
 from agent.docker.decide import held_back
-from agent.kernel.facts import choose_uplink
 from agent.leases.keeper import Keeper, Registration
 from agent.leases.registry import Registry
 from agent.mesh.needed import needed_condition, needed_in
@@ -36,9 +35,9 @@ class Joining:
     """Decides whether this host may claim, and hands the keeper what to claim for.
 
     Args:
+        cell: Whose settings are in force.
         registry: To create the config with, or to give a lease back.
         host_id, boot_id: This host, in this life.
-        wanted: The config that settings bring ([mesh]), None when they bring none.
         past: The lease of this host's own copy, None when it has none.
         host_name: As peers and operators should see it.
     """
@@ -46,17 +45,15 @@ class Joining:
     def __init__(
         self,
         *,
-        settings: Settings,
+        cell: StateCell,
         keeper: Keeper,
         registry: Registry,
         host_id: HostId,
         boot_id: str,
-        endpoint: EndpointAddress,
-        wanted: MeshConfig | None,
         past: Lease | None,
         host_name: str,
     ) -> None:
-        self._settings = settings
+        self._cell = cell
         self._keeper = keeper
         self._registry = registry
         self._host_id = host_id
@@ -64,33 +61,24 @@ class Joining:
         self._config_job = Background("mesh-config-not-created")
         self._grace_job = Background("claims-not-held-back")
         self._release_job = Background("lease-not-given-back")
-        self._endpoint = endpoint
-        self._wanted = wanted
         self._past = past
         self._host_name = host_name
         self._graced = False
         self._told: Registration | None = None
         self._container = NamedContainer()
 
-    def adopt(self, settings: Settings) -> None:
-        """Go on with other settings."""
-        self._settings = settings
-        self._wanted = settings.mesh.config()
+    @property
+    def _settings(self) -> Settings:
+        return self._cell.now.settings
 
-    def choose_uplink(self, facts: HostFacts) -> Uplink:
-        """The uplink by setting, else by the route to etcd.
-
-        Raises:
-            KernelError: No interface fits.
-        """
-        host = self._settings.host
-        etcd = self._endpoint.address
-        mesh = self._registry.bounds.in_force
-        return choose_uplink(facts, host.uplink, etcd, node_address=host.node_address, mesh=mesh)
+    @property
+    def _wanted(self) -> MeshConfig | None:
+        """The config that settings bring ([mesh]), None when they bring none."""
+        return self._settings.mesh.config()
 
     def step(self, known: Known) -> tuple[Condition, ...]:
         """Go one step towards membership, or say what stands in the way."""
-        view = known.alarming or known.believed
+        view = known.newest
         if view is None or view.cached or known.host is None or known.uplink is None:
             return ()
         held = self._hold(known)
@@ -158,7 +146,8 @@ class Joining:
         if known.config is not None:
             reserved = known.believed.reservations if known.believed else {}
             return self._create_config(known.config, reserved)
-        if self._wanted is None:
+        wanted = self._wanted
+        if wanted is None:
             return (
                 Condition(
                     name="mesh-config-missing",
@@ -167,9 +156,9 @@ class Joining:
                     hint="create the mesh once, on any host: agentctl config init",
                 ),
             )
-        cidr = self._wanted.cidr
+        cidr = wanted.cidr
         found = _in_the_way(host, cidr, host_overlaps(host, cidr, known.docker), joined=False)
-        return found or self._create_config(self._wanted, {})
+        return found or self._create_config(wanted, {})
 
     def _create_config(
         self, config: MeshConfig, reservations: Mapping[Network, HostId]
@@ -246,7 +235,7 @@ class Joining:
             return known.own_subnets
         if self._past is not None:
             return (self._past.subnet,)
-        view = known.alarming or known.believed
+        view = known.newest
         past = view.memory.get(self._host_id) if view is not None else None
         if past is None:
             return ()

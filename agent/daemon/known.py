@@ -206,6 +206,11 @@ class Known:
         return self if self.alarming is None else self._believing(self.alarming, now_s)
 
     @property
+    def newest(self) -> View | None:
+        """The newest view, believed or not."""
+        return self.alarming or self.believed
+
+    @property
     def container_mtu(self) -> int | None:
         """Bytes that a container's packet may have: what the uplink carries and the backend leaves.
 
@@ -333,7 +338,7 @@ class Known:
 
     def conditions(self) -> tuple[Condition, ...]:
         """What the believed and the alarming view have to say, bounded."""
-        view = self.alarming or self.believed
+        view = self.newest
         if view is None:
             return ()
         found: list[Condition] = []

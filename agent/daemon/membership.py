@@ -17,8 +17,11 @@ from typing import Any, Protocol
 
 import structlog
 
+from agent import asker
 from agent.daemon.background import Background
+from agent.daemon.events import Acting, Left
 from agent.daemon.hostlock import HostLock
+from agent.daemon.inbox import Inbox
 from agent.daemon.state import StateFile
 from agent.docker.giveback import Order
 from agent.errors import HostmeshError, Refused
@@ -31,6 +34,7 @@ __all__ = [
     "Unfinished",
     "agent_runs",
     "cleanup",
+    "followed_by",
     "join_offline",
     "leave_offline",
     "not_finished",
@@ -75,6 +79,22 @@ class Follow(Protocol):
 def _only_remember(remember: Callable[[], None], *, left: bool) -> None:
     del left
     remember()
+
+
+def followed_by(inbox: Inbox) -> Follow:
+    """Return how the running agent is told: its loop remembers and follows, or does neither.
+
+    An order that was withdrawn must not be remembered: the next start would carry it out.
+    """
+
+    def follow(remember: Callable[[], None], *, left: bool) -> None:
+        def both(act: Acting) -> None:
+            remember()
+            act(Left(left=left))
+
+        inbox.change(both, is_waiting=asker.current())
+
+    return follow
 
 
 class Leaver:

@@ -14,7 +14,8 @@ import structlog
 from agent.daemon.history import History
 from agent.daemon.tally import Tally
 from agent.errors import HostmeshError
-from agent.model import Condition, HostId, Lease, Route, View
+from agent.model import Condition, HostId, Lease, Route, Uplink, View
+from agent.model.family import Network
 from agent.reconcile.objects import Operation
 from agent.sharedmap import changed_keys
 
@@ -39,6 +40,7 @@ class Observer:
         self.history = history
         self._clock = clock
         self._again_s = 0.0
+        self._log = structlog.get_logger("agent.loop")
 
     def happened(self, kind: str, text: str, subject: str = "") -> None:
         """One event of any kind."""
@@ -101,6 +103,18 @@ class Observer:
         """The agent restarted dockerd."""
         self.tally.docker_restarts += 1
         self.happened("docker-restarted", "dockerd was restarted by the agent")
+
+    def subnet_held(self, subnet: Network) -> None:
+        """A subnet is held, or another one."""
+        self._log.debug("lease-held", subnet=str(subnet))
+        self.happened("subnet-held", f"this host holds {subnet}", str(subnet))
+
+    def uplink_changed(self, uplink: Uplink) -> None:
+        """Another uplink was chosen."""
+        address = str(uplink.node_address)
+        self._log.info("uplink", name=uplink.name, node_address=address, mtu=uplink.mtu)
+        text = f"the uplink is {uplink.name} with {address}"
+        self.happened("uplink-changed", text, uplink.name)
 
     def flush(self) -> tuple[Condition, ...] | None:
         """Write the history down; what stands in the way, None when it is not time to try again."""

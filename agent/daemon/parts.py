@@ -40,6 +40,7 @@ __all__ = [
     "kernel_pass",
     "leaver",
     "release_lease",
+    "remove_ours",
 ]
 
 
@@ -95,13 +96,6 @@ def leaver(settings: Settings) -> Leaver:
             report = docker_room(settings, client, own).give_back.restore(order)
         return report.done, report.todo
 
-    def remove() -> tuple[str, ...]:
-        stood = kernel.settle_mark(config)
-        done = kernel.remove()
-        if stood:
-            raise KernelError(stood[0].cause, hint=stood[0].hint)
-        return done
-
     def release() -> tuple[str, ...]:
         with closing(client_for(settings.etcd)) as client:
             registry = Registry(client, settings.etcd.prefix)
@@ -110,7 +104,7 @@ def leaver(settings: Settings) -> Leaver:
     return Leaver(
         state=state,
         release=release,
-        remove=remove,
+        remove=lambda: remove_ours(kernel, config),
         restore=restore,
         forget=copy.forget,
     )
@@ -122,6 +116,19 @@ def _copied_config(file: CopyFile) -> MeshConfig | None:
     except StateError:
         return None
     return copy.view.config if copy else None
+
+
+def remove_ours(kernel: KernelPass, config: MeshConfig | None) -> tuple[str, ...]:
+    """Take everything of ours out of the kernel, also what bears a former mark.
+
+    Raises:
+        KernelError: Some of it is still there.
+    """
+    stood = kernel.settle_mark(config)
+    done = kernel.remove()
+    if stood:
+        raise KernelError(stood[0].cause, hint=stood[0].hint)
+    return done
 
 
 def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.kernelpass import KernelPass, RulesReport
 from agent.daemon.observer import Observer
-from agent.daemon.timers import Timers, jittered
+from agent.daemon.timers import Timer, Timers, jittered
 from agent.kernel.monitor import KernelEvent
 from agent.mesh.world import World
 from agent.model import Route
@@ -19,14 +19,14 @@ __all__ = ["Passes"]
 _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 30.0
 _SETTLE_S = 0.25
-_ROUTES, _RULES = "routes", "rules"
+_ROUTES, _RULES = Timer.ROUTES, Timer.RULES
 
 
 class Passes:
     """Runs the passes that are due. Used by the loop's thread only.
 
     Args:
-        timers: The loop's own; the names "routes" and "rules" are used here.
+        timers: The loop's own; ROUTES and RULES are used here.
         observer: Is told of each pass; None for nobody.
         check_s: How often the rules are looked at without being told to: legacy rules and
             sets notify nobody.
@@ -99,7 +99,7 @@ class Passes:
         self.kernel.objects.look_again()
         self.world_changed()
 
-    def fell_due(self, names: frozenset[str]) -> None:
+    def fell_due(self, names: frozenset[Timer]) -> None:
         """Timers of ours went off."""
         self._due |= names & {_ROUTES, _RULES}
 
@@ -113,7 +113,7 @@ class Passes:
         self.kernel.objects.forget()
         self._rules_seen = self._rules_wait = self._routes_seen = False
         for name in (_ROUTES, _RULES):
-            self._conditions.replace(name, ())
+            self._conditions.replace(ConditionSource(name), ())
             self._timers.cancel(name)
         self.world_changed()
 
@@ -145,7 +145,7 @@ class Passes:
     def _after_closing(self, report: RulesReport) -> None:
         self._rules_wait = True
         if report.failed or self._failures[_RULES]:
-            self._conditions.replace(_RULES, report.conditions)
+            self._conditions.replace(ConditionSource.RULES, report.conditions)
         pause_s = self._pause_s(_RULES, failed=report.failed)
         self._timers.set(_RULES, pause_s or jittered(self._check_s, 0.1))
 
@@ -158,7 +158,7 @@ class Passes:
         # One failure may be Docker writing at the same moment; it is news when it lasts.
         lasting = not report.failed or self._failures[_RULES] > 0
         if lasting:
-            self._conditions.replace(_RULES, report.conditions)
+            self._conditions.replace(ConditionSource.RULES, report.conditions)
         pause_s = self._pause_s(_RULES, failed=report.failed)
         self._timers.set(_RULES, min(pause_s or self._check_s, jittered(self._check_s, 0.1)))
 
@@ -167,13 +167,13 @@ class Passes:
         self._observer.routes_passed(report.done, report.repaired, took_s)
         self.report = replace(report, done=(), repaired=())  # told; a snapshot keeps them not
         self._routes_seen = True
-        self._conditions.replace(_ROUTES, report.conditions)
+        self._conditions.replace(ConditionSource.ROUTES, report.conditions)
         pause_s = self._pause_s(_ROUTES, failed=report.failed > 0)
         again_in_s = report.again_in_s if report.again_in_s is not None else pause_s
         if again_in_s is not None:
             self._timers.set(_ROUTES, again_in_s)
 
-    def _pause_s(self, name: str, *, failed: bool) -> float | None:
+    def _pause_s(self, name: Timer, *, failed: bool) -> float | None:
         """How long to wait before the next try, None when there is nothing to try again."""
         if not failed:
             self._failures[name] = 0

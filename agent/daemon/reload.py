@@ -14,7 +14,9 @@ from typing import Any
 
 import structlog
 
-from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.conditions import ConditionSource
+from agent.daemon.events import Acting, ConditionsFound, SettingsRead
+from agent.daemon.snapshot import StateCell
 from agent.errors import SettingsError
 from agent.model import Condition, Severity
 from agent.settings import SECTIONS, LogSettings, Settings
@@ -41,8 +43,6 @@ LIVE = frozenset(
     }
 )
 """Keys, and whole sections, that hold without a restart."""
-
-_SOURCE = "settings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +99,16 @@ class Reloader:
 
     Args:
         load: Reads file, environment and flags as at start; raises SettingsError.
-        adopt: Hands settings to the rooms that were built with others.
-        conditions: Where it is said what was refused or waits.
+        cell: Whose settings are in force.
     """
 
-    def __init__(
-        self,
-        *,
-        load: Callable[[], Settings],
-        adopt: Callable[[Settings], None],
-        conditions: ConditionRegistry,
-    ) -> None:
+    def __init__(self, load: Callable[[], Settings], cell: StateCell) -> None:
         self._load = load
-        self._adopt = adopt
-        self._conditions = conditions
+        self._cell = cell
         self._log = structlog.get_logger("agent.settings")
 
-    def reload(self, now: Settings) -> Change:
+    def reload(self, act: Acting) -> Change:
         """Read again, and let what may change change.
-
-        Args:
-            now: What is in force.
 
         Raises:
             SettingsError: Something is wrong with them; nothing was changed.
@@ -128,13 +117,13 @@ class Reloader:
             read = self._load()
         except SettingsError as error:
             self._log.warning("settings-refused", problems=list(error.problems))
-            self._conditions.replace(_SOURCE, (_refused(error),))
+            act(ConditionsFound(ConditionSource.SETTINGS, (_refused(error),)))
             raise
-        change = compare(now, read)
+        change = compare(self._cell.now.settings, read)
         if change.live:
-            self._adopt(change.settings)
+            act(SettingsRead(change.settings))
         self._log.info("settings-read", changed=list(change.live), waiting=list(change.waiting))
-        self._conditions.replace(_SOURCE, _waiting(change.waiting))
+        act(ConditionsFound(ConditionSource.SETTINGS, _waiting(change.waiting)))
         return change
 
 

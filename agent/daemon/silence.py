@@ -1,9 +1,9 @@
-"""Since when each host without a heartbeat has been silent. For display only."""
+"""Since when each host without a heartbeat has been silent. For display only. Pure."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from agent.model import Heartbeat, HostId, View
 from agent.sharedmap import changed_keys
@@ -11,28 +11,30 @@ from agent.sharedmap import changed_keys
 __all__ = ["Silence"]
 
 
+@dataclass(frozen=True, slots=True)
 class Silence:
-    """Remembers when a heartbeat was last seen, by comparing one complete view with the next.
+    """When heartbeats were last seen, by comparing one complete view with the next.
 
-    Args:
-        wall_clock: Unix seconds; what is shown is how long ago, to a person.
+    Attributes:
+        last_heartbeat_s: Unix time at which each silent host's heartbeat was found gone.
+        before: The heartbeats of the last view.
     """
 
-    def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
-        self._wall_clock = wall_clock
-        self._before: Mapping[HostId, Heartbeat] = {}
-        self.last_heartbeat_s: Mapping[HostId, float] = {}
-        """Unix time at which each silent host's heartbeat was found gone. Replaced, not changed."""
+    last_heartbeat_s: Mapping[HostId, float] = field(default_factory=dict)
+    before: Mapping[HostId, Heartbeat] = field(default_factory=dict, repr=False)
 
-    def update(self, view: View) -> None:
-        """Look at a complete view. Costs what changed, and a look at each silent host."""
+    def follow(self, view: View, now_s: float) -> Silence:
+        """Look at a complete view. Costs what changed, and a look at each silent host.
+
+        Args:
+            now_s: Unix time; what is shown is how long ago, to a person.
+        """
         kept = {
             host: at
             for host, at in self.last_heartbeat_s.items()
             if host not in view.heartbeats and view.leases_of(host)
         }
-        for host in changed_keys(self._before, view.heartbeats):
-            if host in self._before and host not in view.heartbeats and view.leases_of(host):
-                kept.setdefault(host, self._wall_clock())
-        self._before = view.heartbeats
-        self.last_heartbeat_s = kept
+        for host in changed_keys(self.before, view.heartbeats):
+            if host in self.before and host not in view.heartbeats and view.leases_of(host):
+                kept.setdefault(host, now_s)
+        return Silence(kept, view.heartbeats)

@@ -1,11 +1,29 @@
-"""Named deadlines for the loop, on the monotonic clock."""
+"""Deadlines of the loop, on the monotonic clock."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from enum import StrEnum
 
-__all__ = ["Timers", "jittered"]
+__all__ = ["Timer", "Timers", "jittered"]
+
+
+class Timer(StrEnum):
+    """What the loop is woken for."""
+
+    RESYNC = "resync"
+    """Everything is compared."""
+    HOST = "host"
+    """The host is looked at again after a look that failed."""
+    SWEEP = "sweep"
+    """Routes of an earlier agent may go: see :class:`~agent.daemon.grace.Grace`."""
+    CALM = "calm"
+    """Routes of leases that are gone may go: the same."""
+    COPY = "copy"
+    """The host's own copy of the mesh is written."""
+    ROUTES = "routes"
+    RULES = "rules"
 
 
 def jittered(seconds: float, spread: float = 0.2) -> float:
@@ -14,7 +32,7 @@ def jittered(seconds: float, spread: float = 0.2) -> float:
 
 
 class Timers:
-    """At most one deadline per name; setting one again moves it.
+    """At most one deadline per timer; setting one again moves it.
 
     Args:
         clock: Monotonic seconds.
@@ -22,28 +40,32 @@ class Timers:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._at: dict[str, float] = {}
+        self._at: dict[Timer, float] = {}
 
-    def set(self, name: str, in_s: float) -> None:
-        """Have ``name`` fall due in ``in_s`` seconds, whatever was set before."""
-        self._at[name] = self._clock() + in_s
+    def set(self, timer: Timer, in_s: float) -> None:
+        """Have ``timer`` fall due in ``in_s`` seconds, whatever was set before."""
+        self.set_at(timer, self._clock() + in_s)
 
-    def set_sooner(self, name: str, in_s: float) -> None:
-        """The same, but keep an earlier deadline that is already set."""
+    def set_at(self, timer: Timer, at_s: float) -> None:
+        """The same at a time of the monotonic clock."""
+        self._at[timer] = at_s
+
+    def set_sooner(self, timer: Timer, in_s: float) -> None:
+        """The same as :meth:`set`, but keep an earlier deadline that is already set."""
         at = self._clock() + in_s
-        self._at[name] = min(at, self._at.get(name, at))
+        self._at[timer] = min(at, self._at.get(timer, at))
 
-    def cancel(self, name: str) -> None:
-        """Forget ``name``."""
-        self._at.pop(name, None)
+    def cancel(self, timer: Timer) -> None:
+        """Forget ``timer``."""
+        self._at.pop(timer, None)
 
-    def due(self) -> frozenset[str]:
-        """The names whose time has come; each is forgotten by being told."""
+    def due(self) -> frozenset[Timer]:
+        """The timers whose time has come; each is forgotten by being told."""
         now = self._clock()
-        names = frozenset(name for name, at in self._at.items() if at <= now)
-        for name in names:
-            del self._at[name]
-        return names
+        found = frozenset(timer for timer, at in self._at.items() if at <= now)
+        for timer in found:
+            del self._at[timer]
+        return found
 
     def wait_s(self, at_most_s: float) -> float:
         """Seconds until the next deadline, 0 when one has passed, ``at_most_s`` when far."""

@@ -25,6 +25,8 @@ __all__ = [
     "cloned",
     "config_gone",
     "config_unusable",
+    "copy_damaged",
+    "copy_not_written",
     "dead",
     "etcd_unreachable",
     "host_unusable",
@@ -46,6 +48,25 @@ def etcd_unreachable(problem: HostmeshError) -> Condition:
         name="etcd-unreachable",
         cause=problem.message,
         hint=problem.hint or "routes and rules stay; see etcd, and etcd.endpoints in agent.toml",
+    )
+
+
+def copy_damaged(problem: str) -> Condition:
+    """The host's own copy could not be read when the agent started."""
+    return Condition(
+        name="copy-damaged",
+        cause=problem,
+        hint="nothing to do while etcd answers: a new copy is written; without etcd this"
+        " host waits for it",
+    )
+
+
+def copy_not_written(problem: HostmeshError) -> Condition:
+    """The host's own copy cannot be written."""
+    return Condition(
+        name="copy-not-written",
+        cause=problem.message,
+        hint=problem.hint or "without it this host cannot boot while etcd is away",
     )
 
 

@@ -9,13 +9,15 @@ from typing import Final
 
 from agent.mesh.needed import gateways
 from agent.model import HostFacts, Need, Needed
-from agent.model.family import Address, address_order, read_address
+from agent.model.family import Address, read_address
 
 __all__ = ["needed_addresses"]
 
 _RESOLVERS: Final = ("etc/resolv.conf", "run/systemd/resolve/resolv.conf")
 """The second is what systemd-resolved asks itself, while the first names its own address."""
 _MOST: Final = 16
+_OF_EACH: Final = 4
+"""So many of each kind have a place: a name of etcd with many addresses crowds no resolver out."""
 _MOST_BYTES: Final = 64 * 1024
 
 
@@ -26,21 +28,26 @@ def needed_addresses(
 
     Args:
         host: A fresh look.
-        endpoints: Addresses of etcd's endpoints, as far as they are known.
+        endpoints: Addresses of etcd's endpoints, as far as they are known, in order.
         root: Where the file system begins, for tests.
     """
     own = {each.ip for link in host.links for each in link.addresses}
-    found = (
-        *(Needed(each, Need.ETCD) for each in sorted(endpoints, key=address_order)),
-        *(Needed(each, Need.GATEWAY) for each in gateways(host)),
-        *(Needed(each, Need.RESOLVER) for name in _RESOLVERS for each in _resolvers(root / name)),
+    kinds = tuple(
+        [
+            Needed(each, need)
+            for each in dict.fromkeys(addresses)
+            if each not in own and not each.is_loopback
+        ]
+        for need, addresses in (
+            (Need.ETCD, endpoints),
+            (Need.GATEWAY, gateways(host)),
+            (Need.RESOLVER, (each for name in _RESOLVERS for each in _resolvers(root / name))),
+        )
     )
-    others = (
-        each
-        for each in dict.fromkeys(found)
-        if each.address not in own and not each.address.is_loopback
-    )
-    return tuple(islice(others, _MOST))
+    firsts = (each for kind in kinds for each in kind[:_OF_EACH])
+    others = (each for kind in kinds for each in kind[_OF_EACH:])
+    kept = frozenset(islice((*firsts, *others), _MOST))
+    return tuple(each for kind in kinds for each in kind if each in kept)
 
 
 def _resolvers(path: Path) -> Iterator[Address]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from agent.daemon import parts
 from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.copying import Copying
+from agent.daemon.inbox import Inbox
 from agent.daemon.known import Known
 from agent.daemon.passes import Passes
 from agent.daemon.silence import Silence
 from agent.daemon.state import StateFile
-from agent.daemon.timers import Timers
+from agent.daemon.timers import Timer, Timers
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.leases.copy import CopyFile
 from agent.leases.fold import Records
@@ -144,7 +145,7 @@ class Agent:
             check_s=5,
         )
         self._settings = settings
-        self._copying = Copying(CopyFile(folder / "copy.json"), conditions, timers)
+        self._copying = Copying(CopyFile(folder / "copy.json"), Inbox(), timers)
         self._silence = Silence()
         self._records = load(peers, gateways)
         facts = read_host_facts()
@@ -165,7 +166,7 @@ class Agent:
         """What the loop does with a view."""
         view = self._records.view()
         before, self.known = self.known, self.known.with_view(view)
-        self._silence.update(view)
+        self._silence = self._silence.follow(view, time.time())
         if self.known.steers_otherwise(before):
             self.passes.world_changed()
         self.run_passes()
@@ -178,7 +179,7 @@ class Agent:
         while again:  # one pass writes for a limited time
             self.passes.run(world, may_delete=True, may_sweep=True, docker_seen=False)
             again = self.passes.report.again_in_s == 0
-            self.passes.fell_due(frozenset({"routes"} if again else ()))
+            self.passes.fell_due(frozenset({Timer.ROUTES} if again else ()))
 
     def compare_all(self) -> None:
         """The timer's full pass, and the copy."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
 import pytest
 
-from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known
+from agent.daemon.snapshot import Snapshot, StateCell
 from agent.leases import kv
 from agent.leases.directory import Directory
 from agent.leases.records import LEASES, encode_lease
@@ -19,7 +18,6 @@ from agent.leases.registry import Registry
 from agent.mesh.desired import DesiredObjects
 from agent.mesh.world import World, peers_of_view
 from agent.model import BACKENDS, FdbEntry, HostFacts, Lease, Uplink, View
-from agent.settings import load_settings
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry
 from tests.etcd.support.keeping import held, keep
 from tests.tunnel import PLACE, Tunnel, data_of, mac_of
@@ -92,13 +90,11 @@ def test_data_that_changes_is_written_at_once_and_peers_follow(
     peer.directory.start()
     with keep(mesh, heard) as keeper:
         joining = Joining(
-            settings=load_settings(Path("/nonexistent/agent.toml")),
+            cell=StateCell(Snapshot(known=Known(host_id=host(1)))),
             keeper=keeper,
             registry=mesh,
             host_id=host(1),
             boot_id="1" * 32,
-            endpoint=EndpointAddress((), on_change=lambda: None),
-            wanted=None,
             past=None,
             host_name="host1",
         )

@@ -259,7 +259,7 @@ def test_the_agent_tells_who_named_etcd(tmp_path: Path, monkeypatch: pytest.Monk
     assert finding.document() == {"endpoints": [], "source": "dns", "told_by": None}
     finding._on_found(answers[0])
     assert finding.document() == {"endpoints": [url], "source": "dns", "told_by": PLAIN}
-    assert str(finding.endpoint.address) == "192.0.2.1"
+    assert str(finding.endpoint.now.address) == "192.0.2.1"
 
 
 def test_a_name_server_that_fails_is_a_condition_and_a_repaired_one_is_not(tmp_path: Path) -> None:

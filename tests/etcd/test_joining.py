@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known
+from agent.daemon.snapshot import Snapshot, StateCell
 from agent.leases.keeper import Keeper
 from agent.leases.records import GRACE
 from agent.leases.registry import Registry
@@ -54,6 +54,8 @@ def test_promise_4_whoever_brings_the_config_has_new_claims_wait_for_holders(
     """An empty etcd may be new or stand in the place of a lost one: a joiner cannot tell."""
     settings = load_settings(Path("/nonexistent/agent.toml"))
     settings = replace(settings, lease=replace(settings.lease, empty_cluster_grace_s=3))
+    if not copied:
+        settings = replace(settings, mesh=replace(settings.mesh, cidr=config().cidr))
     with registry(shared_etcd, prefix=prefix) as mesh:
         keeper = Keeper(
             mesh,
@@ -64,13 +66,11 @@ def test_promise_4_whoever_brings_the_config_has_new_claims_wait_for_holders(
             on_lease=Heard(),
         )
         joining = Joining(
-            settings=settings,
+            cell=StateCell(Snapshot(known=Known(host_id=host(1)), settings=settings)),
             keeper=keeper,
             registry=mesh,
             host_id=host(1),
             boot_id="1" * 32,
-            endpoint=EndpointAddress((), on_change=lambda: None),
-            wanted=None if copied else config(),
             past=None,
             host_name="host1",
         )

@@ -258,8 +258,8 @@ def test_a_bug_in_the_loop_ends_the_agent_with_its_own_status_and_takes_no_route
     before = routes(node)
     node.stop()
     node.start(
-        "from agent.daemon.loop import Loop\n"
-        "Loop._view = lambda self, event: {}['nothing']\n"
+        "from agent.daemon import loop\n"
+        "loop.fold = lambda *event: {}['nothing']\n"
     )  # fmt: skip
     assert node.wait_ended() == 70
     log = node.log.read_text()

@@ -59,6 +59,15 @@ class Member:
         self.etcd_tells(PEER)
         self.agent._inbox.post(LeaseChanged(self.own, ()))
 
+    def end_grace(self) -> None:
+        """Have what holds deletions back end now, as `etcd accept` does."""
+        cell = self.agent._cell
+
+        def end() -> None:
+            cell.now = replace(cell.now, grace=cell.now.grace.end())
+
+        self.agent._inbox.ask(end)
+
     def conditions(self) -> dict[str, str]:
         return {each.condition.name: each.condition.cause for each in self.agent._conditions.all()}
 

@@ -53,7 +53,7 @@ def agent(
 
 
 def uplink_of(agent: compose.HostAgent) -> str:
-    uplink = agent._loop.snapshot.known.uplink
+    uplink = agent._cell.now.known.uplink
     return uplink.name if uplink else ""
 
 

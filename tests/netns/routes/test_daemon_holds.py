@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.daemon import compose, parts
-from agent.daemon.events import ViewSeen
+from agent.daemon import hostlook, parts
+from agent.daemon.consequences import Act
+from agent.daemon.events import Accepted, ViewSeen
 from agent.daemon.inbox import Inbox
 from agent.daemon.state import StateFile
 from agent.errors import CannotTell
@@ -61,12 +62,14 @@ def stuck(inbox: Inbox) -> Iterator[None]:
         begun.set()
         go_on.wait(20)
 
-    ask = inbox.ask
-    hanging = threading.Thread(target=lambda: ask(hang), daemon=True)
+    change = inbox.change
+    hanging = threading.Thread(target=lambda: change(lambda _act: hang()), daemon=True)
     hanging.start()
     assert begun.wait(20)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(inbox, "ask", partial(ask, timeout_s=0.2))
+        patched.setattr(
+            inbox, "change", lambda run, **how: change(run, **{**how, "timeout_s": 0.2})
+        )
         try:
             yield
         finally:
@@ -78,18 +81,18 @@ def test_promise_6_a_leave_or_join_that_is_not_begun_in_time_is_not_remembered(
     member: Member,
 ) -> None:
     """It is reported as not done: the next start of the agent must not carry it out."""
-    loop, leaver, state = member.agent._loop, member.agent._leaving, member.agent._state
+    cell, leaver, state = member.agent._cell, member.agent._leaving, member.agent._state
     with stuck(member.agent._inbox), pytest.raises(CannotTell, match="nothing was done"):
         leaver.leave()
     assert not state.left
-    assert not loop.snapshot.known.left
+    assert not cell.now.known.left
     leaver._follow(lambda: state.set_left(left=True), left=True)
     with stuck(member.agent._inbox), pytest.raises(CannotTell, match="nothing was done"):
         leaver.join()
     assert state.left
     assert leaver.join(), "what was not done is done when it is asked again"
     assert not state.left
-    assert not loop.snapshot.known.left
+    assert not cell.now.known.left
 
 
 def test_an_accepted_config_is_the_one_in_force(member: Member) -> None:
@@ -99,7 +102,7 @@ def test_an_accepted_config_is_the_one_in_force(member: Member) -> None:
     member.agent._inbox.post(ViewSeen(view))
     eventually(lambda: "etcd-alarm" in member.conditions())
     assert member.agent._registry.bounds.in_force == CONFIG.cidrs
-    assert member.agent._inbox.ask(member.agent._loop.accept)
+    member.agent._inbox.change(lambda act: act(Accepted()))
     assert member.agent._registry.bounds.in_force == other.cidrs
 
 
@@ -113,7 +116,7 @@ def test_promise_10_a_container_or_a_network_of_dockers_costs_no_list_of_the_rou
         looks.append(known is None)
         return read_host_facts(protocol, known)
 
-    monkeypatch.setattr(compose, "read_host_facts", look)
+    monkeypatch.setattr(hostlook, "read_host_facts", look)
     table = member.agent._kernel.objects._table
     list_all = table.list_all
 
@@ -190,7 +193,7 @@ def test_promise_9_the_range_stays_closed_through_a_restart_while_etcd_is_away(
     with running(agent, here):
         member = Member(here, agent)
         member.etcd_is_away()
-        eventually(lambda: agent._loop.snapshot.report.installed == 2, 10)
+        eventually(lambda: agent._cell.now.report.installed == 2, 10)
         here.ip("route del 10.64.1.0/24 proto 140")
         eventually(member.is_right)
         time.sleep(0.2)
@@ -211,12 +214,12 @@ def test_promise_4_an_earlier_lifes_routes_go_after_a_complete_view_and_the_grac
     member = Member(here, agent)
     with running(agent, here):
         eventually(member.is_right, 10)
-        agent._inbox.ask(agent._loop._grace.end)
+        member.end_grace()
         assert STALE in shown(here)
-        assert not agent._loop.may_sweep
+        assert not agent._cell.now.may_sweep(time.monotonic())
         began_s = time.monotonic()
         member.joins()
-        eventually(lambda: agent._loop.may_delete)
+        eventually(lambda: agent._cell.now.may_delete(time.monotonic()))
         assert STALE in shown(here)
         assert member.diff()["state"] == "drift"
         eventually(lambda: STALE not in shown(here), 6)
@@ -229,15 +232,15 @@ def test_promise_4_claims_are_held_back_before_the_keeper_sees_what_it_lost(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it might look for another subnet in an etcd that nobody believes."""
-    done: list[str] = []
-    keeper = member.agent._keeper
-    for name in ("hold", "notice", "resume"):
-        monkeypatch.setattr(keeper, name, lambda *_view, called=name: done.append(called))
+    done: list[Act] = []
+    acts: Any = member.agent._loop._acts
+    for each in (Act.HOLD, Act.NOTICE):
+        monkeypatch.setitem(acts, each, lambda *_view, called=each: done.append(called))
     gone = View(cluster_id=2, revision=1, config=CONFIG)
     member.agent._inbox.post(ViewSeen(gone))
     eventually(lambda: "etcd-alarm" in member.conditions())
-    eventually(lambda: {"hold", "notice"} <= set(done))
-    assert done.index("hold") < done.index("notice")
+    eventually(lambda: {Act.HOLD, Act.NOTICE} <= set(done))
+    assert done.index(Act.HOLD) < done.index(Act.NOTICE)
 
 
 def test_promise_6_another_protocol_in_the_settings_takes_the_routes_along(
@@ -321,12 +324,12 @@ def test_promise_10_one_pass_writes_for_a_limited_time_and_the_next_goes_on(
     """Where each of 65,000 peers has a next hop of its own the kernel takes minutes for all."""
     monkeypatch.setattr(reconciler, "PASS_S", 0.0)
     fed: set[int | None] = set()
-    loop = member.agent._loop
-    monkeypatch.setattr(loop._notifier, "alive", lambda: fed.add(loop.snapshot.report.installed))
+    loop, cell = member.agent._loop, member.agent._cell
+    monkeypatch.setattr(loop._notifier, "alive", lambda: fed.add(cell.now.report.installed))
     many = [lease(f"10.{65 + n // 256}.{n % 256}.0/24", "192.0.2.11") for n in range(1700)]
     member.etcd_tells(PEER, *many)
     eventually(lambda: len(shown(member.host)) == 1702, 10)
-    eventually(lambda: member.agent._loop.snapshot.report.installed == 1702)
-    assert member.agent._loop.snapshot.report.again_in_s is None
+    eventually(lambda: member.agent._cell.now.report.installed == 1702)
+    assert member.agent._cell.now.report.again_in_s is None
     assert len(fed & set(range(3, 1702))) >= 3, "the watchdog is fed between the passes"
     assert "route-refused" not in member.conditions()

@@ -243,7 +243,7 @@ def test_promise_10_a_thousand_rivals_are_told_in_few_words_that_stay_the_same(
         return {each.subject: each.cause for each in found if each.name == "route-conflict"}
 
     def installed() -> tuple[int | None, int | None]:
-        report = member.agent._inbox.ask(lambda: member.agent._loop.snapshot).report
+        report = member.agent._inbox.ask(lambda: member.agent._cell.now).report
         return report.desired, report.installed
 
     eventually(lambda: conflicts().get("others", "").startswith("981 more"), 10)
@@ -290,7 +290,7 @@ def test_promise_3_an_address_in_the_range_of_a_gone_peer_fails_at_once(member: 
     gone = lease("10.64.2.0/24", "192.0.2.12")
     member.etcd_tells(PEER, gone)
     eventually(lambda: "10.64.2.0/24 via 192.0.2.12 dev eth0" in shown(member.host))
-    member.agent._inbox.ask(member.agent._loop._grace.end)
+    member.end_grace()
     member.etcd_tells(PEER)
     eventually(lambda: not any("10.64.2.0/24" in line for line in shown(member.host)))
     ping = Pinger(member.host, "10.64.2.9", 0.01)
@@ -299,5 +299,5 @@ def test_promise_3_an_address_in_the_range_of_a_gone_peer_fails_at_once(member: 
     assert seen.refused == seen.sent > 0
     assert IPv4Network("10.64.2.0/24") not in {
         each.subnet
-        for each in member.agent._loop.world().peers.values()  # type: ignore[union-attr]  # it is a member
+        for each in member.agent._cell.now.world().peers.values()  # type: ignore[union-attr]  # it is a member
     }

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.daemon.conditions import ConditionSource
 from agent.daemon.events import (
     Command,
     ConditionsFound,
@@ -25,7 +26,7 @@ from agent.reconcile.objects import Change
 
 pytestmark = pytest.mark.property
 
-SOURCES = ("a", "b")
+SOURCES = (ConditionSource.DISCOVERY, ConditionSource.ENDPOINTS)
 COMMANDS = 2
 KINDS = 4 + len(SOURCES)
 
@@ -48,7 +49,7 @@ events = st.one_of(
         st.lists(st.integers(1, 9), max_size=3),
         st.integers(1, 9),
     ),
-    st.builds(lambda: Command(dict)),
+    st.builds(lambda: Command(lambda _act: None)),
 )
 
 

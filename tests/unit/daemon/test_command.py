@@ -9,31 +9,35 @@ import pytest
 from agent import asker
 from agent.asker import asked_by
 from agent.daemon import events
-from agent.daemon.events import Command
+from agent.daemon.events import Acting, Command, Event
 from agent.errors import CannotTell
 
 pytestmark = pytest.mark.unit
 
 
+def ignored(_event: Event) -> None:
+    """Nothing follows what is made known here."""
+
+
 def test_what_did_not_begin_in_time_is_withdrawn_and_said_to_be() -> None:
     done: list[int] = []
-    command = Command(lambda: done.append(1))
+    command = Command(lambda _act: done.append(1))
     with pytest.raises(CannotTell, match="nothing was done"):
         command.wait(0.01)
-    command.execute()
+    command.execute(ignored)
     assert not done
 
 
 def test_what_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def slow() -> str:
+    def slow(_act: Acting) -> str:
         begun.set()
         go_on.wait(20)
         return "done"
 
     command = Command(slow)
-    loop = threading.Thread(target=command.execute)
+    loop = threading.Thread(target=command.execute, args=(ignored,))
     loop.start()
     assert begun.wait(20)
     monkeypatch.setattr(events, "_FINISH_S", 0.01)
@@ -48,10 +52,10 @@ def test_what_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_client_asked_for_that_has_gone_is_not_begun() -> None:
     done: list[int] = []
     with asked_by(lambda: False):
-        gone = Command(lambda: done.append(1), asker.current())
-    own = Command(lambda: done.append(2))
+        gone = Command(lambda _act: done.append(1), asker.current())
+    own = Command(lambda _act: done.append(2))
     for command in (gone, own):
-        command.execute()
+        command.execute(ignored)
     assert done == [2]
     with pytest.raises(CannotTell, match="nothing was done"):
         gone.wait(0)

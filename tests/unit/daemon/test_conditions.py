@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from structlog.testing import capture_logs
 
-from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.kernelpass import refused
 from agent.errors import DependencyMissing, KernelError
 from agent.model import Condition, Severity
 
 pytestmark = pytest.mark.unit
+
+SOURCES = tuple(ConditionSource)
 
 
 class Clock:
@@ -32,10 +34,10 @@ def test_a_condition_is_logged_when_raised_and_when_cleared_and_not_between() ->
     clock = Clock()
     registry = ConditionRegistry(clock)
     with capture_logs() as logs:
-        registry.replace("etcd", [condition("etcd-unreachable")])
-        registry.replace("etcd", [condition("etcd-unreachable")])
+        registry.replace(ConditionSource.ETCD, [condition("etcd-unreachable")])
+        registry.replace(ConditionSource.ETCD, [condition("etcd-unreachable")])
         clock.now += 7
-        registry.replace("etcd", [])
+        registry.replace(ConditionSource.ETCD, [])
     assert [(line["event"], line["condition"]) for line in logs] == [
         ("condition-raised", "etcd-unreachable"),
         ("condition-cleared", "etcd-unreachable"),
@@ -46,9 +48,9 @@ def test_a_condition_is_logged_when_raised_and_when_cleared_and_not_between() ->
 def test_the_same_trouble_in_other_words_keeps_its_since() -> None:
     clock = Clock()
     registry = ConditionRegistry(clock)
-    registry.replace("etcd", [condition("etcd-unreachable", "refused")])
+    registry.replace(ConditionSource.ETCD, [condition("etcd-unreachable", "refused")])
     clock.now += 5
-    assert registry.replace("etcd", [condition("etcd-unreachable", "timed out")])
+    assert registry.replace(ConditionSource.ETCD, [condition("etcd-unreachable", "timed out")])
     (standing,) = registry.all()
     assert standing.since_s == 100.0
     assert standing.condition.cause == "timed out"
@@ -67,7 +69,7 @@ def test_a_reader_of_another_thread_goes_through_a_registry_that_changes() -> No
     with ThreadPoolExecutor(2) as pool:
         readers = [pool.submit(read) for _ in range(2)]
         for number in range(3000):
-            registry.replace(f"source{number % 50}", [condition("x")] * (number % 3 > 0))
+            registry.replace(SOURCES[number % len(SOURCES)], [condition("x")] * (number % 3 > 0))
         done.set()
         for reader in readers:
             reader.result(20)
@@ -76,16 +78,16 @@ def test_a_reader_of_another_thread_goes_through_a_registry_that_changes() -> No
 
 def test_sources_do_not_clear_each_other() -> None:
     registry = ConditionRegistry(Clock())
-    registry.replace("etcd", [condition("a")])
-    registry.replace("docker", [condition("b")])
-    registry.replace("docker", [])
+    registry.replace(ConditionSource.ETCD, [condition("a")])
+    registry.replace(ConditionSource.DOCKER, [condition("b")])
+    registry.replace(ConditionSource.DOCKER, [])
     assert [each.condition.name for each in registry.all()] == ["a"]
 
 
 def test_two_subjects_of_one_name_stand_side_by_side_and_the_gravest_comes_first() -> None:
     registry = ConditionRegistry(Clock())
     registry.replace(
-        "view",
+        ConditionSource.HOST,
         [
             condition("record-set-aside", subject="x"),
             condition("record-set-aside", subject="y"),
@@ -99,10 +101,10 @@ def test_two_subjects_of_one_name_stand_side_by_side_and_the_gravest_comes_first
 
 def test_replace_says_whether_anything_changed() -> None:
     registry = ConditionRegistry(Clock())
-    assert registry.replace("a", [condition("x")])
-    assert not registry.replace("a", [condition("x")])
-    assert registry.replace("a", [])
-    assert not registry.replace("a", [])
+    assert registry.replace(ConditionSource.HOST, [condition("x")])
+    assert not registry.replace(ConditionSource.HOST, [condition("x")])
+    assert registry.replace(ConditionSource.HOST, [])
+    assert not registry.replace(ConditionSource.HOST, [])
 
 
 def test_an_iptables_that_is_gone_is_the_firewalls_condition() -> None:

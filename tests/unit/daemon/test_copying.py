@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.conditions import ConditionRegistry
 from agent.daemon.copying import Copying
+from agent.daemon.events import CopyWritten
+from agent.daemon.inbox import Inbox
 from agent.daemon.known import Known
-from agent.daemon.timers import Timers
+from agent.daemon.timers import Timer, Timers
 from agent.errors import StateError
 from agent.leases.copy import CopyFile
-from agent.model import Condition, HostId, Lease, View
+from agent.model import HostId, Lease, View
 from tests.unit.small_mesh import CONFIG, lease
 
 pytestmark = pytest.mark.unit
@@ -48,13 +49,19 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.now_s = 100.0
         self.file = Held(folder / "copy.json")
-        self.conditions = ConditionRegistry(lambda: self.now_s)
+        self.inbox = Inbox()
         self.timers = Timers(lambda: self.now_s)
-        self.copying = Copying(self.file, self.conditions, self.timers, lambda: self.now_s)
+        self.copying = Copying(self.file, self.inbox, self.timers, lambda: self.now_s)
 
     def written(self) -> set[str]:
         copy = self.file.load()
         return set() if copy is None else {str(each.subnet) for each in copy.view.leases}
+
+    def told(self) -> str:
+        """Why the last write failed, as it is told to the loop; "" when it did not."""
+        (event,) = self.inbox.take(10)
+        assert isinstance(event, CopyWritten)
+        return event.problem.message if event.problem else ""
 
     def settle(self) -> None:
         self.file.gate.set()
@@ -73,8 +80,8 @@ def test_the_loop_does_not_wait_and_what_came_meanwhile_is_written_after(scene: 
     scene.copying.save(known(0, 1, 2, revision=11))
     assert scene.file.begun.wait(10)
     assert scene.written() == set()
-    assert scene.timers.wait_s(99) < 1
     scene.settle()
+    assert scene.told() == "", "which has the loop save again"
     assert scene.written() == {"10.64.0.0/16", "10.65.0.0/16"}
     scene.now_s += 60
     scene.copying.save(known(0, 1, 2, revision=11))
@@ -91,41 +98,20 @@ def test_the_same_again_is_not_written_again(scene: Scene) -> None:
     assert scene.file.saves == 1
 
 
-def test_a_full_disk_is_a_condition_until_it_is_not(scene: Scene) -> None:
+def test_a_full_disk_is_told_and_tried_again(scene: Scene) -> None:
     scene.file.full = True
     scene.copying.save(known(0, 1))
     scene.settle()
-    scene.now_s += 1
-    assert scene.timers.due() == {"copy"}
+    assert "No space left" in scene.told()
     scene.copying.save(known(0, 1))
-    assert [each.condition.name for each in scene.conditions.all()] == ["copy-not-written"]
     assert 10 < scene.timers.wait_s(99) < 60
     scene.file.full = False
     scene.now_s += 60
+    assert scene.timers.due() == {Timer.COPY}
     scene.copying.save(known(0, 1))
     scene.settle()
-    scene.copying.save(known(0, 1))
-    assert scene.conditions.all() == ()
+    assert scene.told() == ""
     assert scene.written()
-
-
-def test_no_condition_outlasts_what_it_is_about(scene: Scene) -> None:
-    """A copy that is written takes the place of the damaged one; who has left wants none."""
-    damaged = Condition(name="copy-damaged", cause="a checksum differs", hint="")
-    scene.conditions.replace("copy-damaged", (damaged,))
-    there, later = known(0, 1), known(0, 1, 2, revision=11)
-    scene.copying.save(there)
-    scene.settle()
-    scene.copying.save(there)
-    assert scene.conditions.all() == ()
-    scene.file.full = True
-    scene.now_s += 600
-    scene.copying.save(later)
-    scene.settle()
-    scene.copying.save(later)
-    assert [each.condition.name for each in scene.conditions.all()] == ["copy-not-written"]
-    scene.copying.save(later.set_left(left=True))
-    assert scene.conditions.all() == ()
 
 
 def test_a_write_under_way_when_the_host_leaves_leaves_no_file(scene: Scene) -> None:

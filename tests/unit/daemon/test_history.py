@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.history import History, events_document, read_events
 from agent.daemon.observer import Observer
 from agent.errors import StateError
@@ -111,7 +111,7 @@ def test_a_full_disk_is_a_condition_and_nothing_is_lost_meanwhile(
     observer.happened("x", "while full")
     found = observer.flush()
     assert found is not None
-    conditions.replace("events", found)
+    conditions.replace(ConditionSource.EVENTS, found)
     assert found[0].name == "events-not-written"
     assert "No space left" in found[0].cause
     assert (tmp_path / "events.jsonl").stat().st_size == size  # no half line
@@ -120,7 +120,7 @@ def test_a_full_disk_is_a_condition_and_nothing_is_lost_meanwhile(
     now_s[0] = 6.0
     found = observer.flush()
     assert found == ()
-    conditions.replace("events", found)
+    conditions.replace(ConditionSource.EVENTS, found)
     observer.flush()
     kinds = [each.kind for each in read_events(tmp_path)]
     assert kinds == ["x", "x", "condition-raised", "condition-cleared"]
@@ -171,7 +171,7 @@ def test_conditions_are_told_once_each(tmp_path: Path) -> None:
     conditions = ConditionRegistry(lambda: 0.0, observer)
     condition = Condition(name="etcd-unreachable", cause="no endpoint answered", hint="look")
     for found in ((condition,), (condition,), ()):
-        conditions.replace("etcd", found)
+        conditions.replace(ConditionSource.ETCD, found)
     observer.flush()
     raw = (tmp_path / "events.jsonl").read_text().splitlines()
     assert [json.loads(each)["text"] for each in raw] == [

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from agent.daemon.conditions import ConditionSource
 from agent.daemon.events import (
     Command,
     ConditionsFound,
@@ -32,6 +33,8 @@ from tests.unit.small_mesh import CONFIG
 
 pytestmark = pytest.mark.unit
 
+SOURCES = tuple(ConditionSource)[:4]
+
 
 def view(revision: int) -> ViewSeen:
     return ViewSeen(View(cluster_id=1, revision=revision, config=CONFIG))
@@ -42,7 +45,7 @@ def condition(cause: str) -> Condition:
 
 
 def command() -> Command[dict[str, int]]:
-    return Command(dict)
+    return Command(lambda _act: {})
 
 
 def routes_gone(count: int) -> KernelChanged:
@@ -66,8 +69,11 @@ def test_the_newest_of_a_kind_takes_the_place_of_the_one_that_waits() -> None:
 
 def test_each_source_of_conditions_is_a_kind_of_its_own() -> None:
     found = (condition("no answer"),)
-    first, second = ConditionsFound("discovery", ()), ConditionsFound("endpoints", found)
-    later = ConditionsFound("discovery", found)
+    first, second = (
+        ConditionsFound(ConditionSource.DISCOVERY, ()),
+        ConditionsFound(ConditionSource.ENDPOINTS, found),
+    )
+    later = ConditionsFound(ConditionSource.DISCOVERY, found)
     assert coalesced(first, second, later) == (later, second)
 
 
@@ -129,7 +135,7 @@ def test_promise_10_commands_beyond_the_bound_are_refused_at_once() -> None:
     with pytest.raises(CannotTell, match="nothing was done"):
         inbox.ask(dict)
     assert inbox.take(0) == tuple(waiting)
-    inbox.post(Command(dict))
+    inbox.post(command())
     assert len(inbox) == 1
 
 
@@ -140,7 +146,7 @@ def test_promise_10_a_flood_while_the_loop_hangs_leaves_few_events_and_the_last_
         for count in range(2_000):
             inbox.post(view(10_000 * count + number))
             inbox.post(routes_gone(1))
-            inbox.post(ConditionsFound(f"source{number}", (condition(str(count)),)))
+            inbox.post(ConditionsFound(SOURCES[number], (condition(str(count)),)))
 
     threads = [threading.Thread(target=flood, args=(number,)) for number in range(4)]
     for each in threads:
@@ -153,7 +159,7 @@ def test_promise_10_a_flood_while_the_loop_hangs_leaves_few_events_and_the_last_
     last = {
         each.source: each.conditions[0].cause for each in taken if isinstance(each, ConditionsFound)
     }
-    assert last == {f"source{number}": "1999" for number in range(4)}
+    assert last == dict.fromkeys(SOURCES, "1999")
     seen = next(each.view.revision for each in taken if isinstance(each, ViewSeen))
     assert seen // 10_000 == 1_999
 

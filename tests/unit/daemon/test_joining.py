@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.endpoint import EndpointAddress
 from agent.daemon.joining import Joining, overlap_condition
 from agent.daemon.known import Known
+from agent.daemon.snapshot import Snapshot, StateCell
 from agent.leases.client import EtcdClient
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
@@ -92,13 +92,11 @@ def joining(past: IPv4Network | None = None) -> tuple[Joining, Told]:
         on_lease=lambda *_: None,
     )
     made = Joining(
-        settings=settings,
+        cell=StateCell(Snapshot(known=Known(host_id=OWN), settings=settings)),
         keeper=keeper,
         registry=registry,
         host_id=OWN,
         boot_id="b" * 32,
-        endpoint=EndpointAddress((), on_change=lambda: None),
-        wanted=None,
         past=None if past is None else replace(lease(0), subnet=past),
         host_name="one",
     )

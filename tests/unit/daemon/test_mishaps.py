@@ -15,8 +15,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent import threads
-from agent.daemon.conditions import ConditionRegistry
-from agent.daemon.endpoint import EndpointAddress
+from agent.daemon.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.endpoint import EndpointAddress, Endpoints, look_up
 from agent.daemon.events import Command
 from agent.daemon.mishaps import Mishaps
 from agent.kernel.listener import Listener, Listening
@@ -103,8 +103,8 @@ def discovery() -> Case:
 
 
 def resolver() -> Case:
-    made = EndpointAddress(("http://name.invalid:2379",), lambda: None)
-    made._look_up = failing = Sabotaged(lambda: None)  # type: ignore[method-assign]
+    made = EndpointAddress(("http://name.invalid:2379",), lambda _: None)
+    made.look_up = failing = Sabotaged(lambda: False)  # type: ignore[method-assign]
     return Case("resolver", made.start, made.stop, failing)
 
 
@@ -191,12 +191,12 @@ def test_promise_10_mishaps_are_few_however_many_threads_fail(told: Told) -> Non
 
 
 def test_a_name_that_no_name_can_be_is_no_address_and_no_end() -> None:
-    assert EndpointAddress(("http://etcd..example:2379",), lambda: None).look_up() is None
+    assert look_up(("http://etcd..example:2379",)) == Endpoints()
 
 
 def test_what_a_command_raises_is_the_askers_and_not_the_loops() -> None:
-    command = Command[None](fail)
-    command.execute()
+    command = Command[None](lambda _act: fail())
+    command.execute(lambda _event: None)
     with pytest.raises(KeyError):
         command.wait(1)
 
@@ -212,21 +212,21 @@ def hasty() -> Iterator[None]:
 
 def test_conditions_can_be_read_while_a_new_source_speaks(hasty: None) -> None:
     del hasty
-    registry = ConditionRegistry(time.monotonic)
+    registries = [ConditionRegistry(time.monotonic)]
     stopping = threading.Event()
 
     def speak() -> None:
-        number = 0
-        while not stopping.is_set() and number < 20_000:
-            registry.replace(f"source{number % 500}{number // 500}", ())
-            number += 1
+        while not stopping.is_set():
+            registries[0] = ConditionRegistry(time.monotonic)
+            for source in ConditionSource:
+                registries[0].replace(source, ())
 
     thread = threading.Thread(target=speak)
     thread.start()
     try:
         until_s = time.monotonic() + 0.5
         while time.monotonic() < until_s:
-            registry.all()
+            registries[0].all()
     finally:
         stopping.set()
         thread.join()

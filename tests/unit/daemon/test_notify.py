@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.announce import Announcer
-from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.known import Known
 from agent.daemon.notify import Notifier
 from agent.daemon.snapshot import Snapshot
@@ -85,7 +85,7 @@ def test_the_status_line_names_the_gravest_condition_on_one_line(
     """Promise 8: what stands in a cause may come from etcd."""
     conditions = ConditionRegistry(lambda: 0.0)
     conditions.replace(
-        "x",
+        ConditionSource.HOST,
         [
             Condition(name="mild", severity=Severity.INFO, cause="c", hint="h"),
             Condition(name="bad", cause="a\nREADY=1\x1b[31m" + "b" * 400, hint="h"),
@@ -98,7 +98,7 @@ def test_the_status_line_names_the_gravest_condition_on_one_line(
     assert "; worse: it" in line
     assert line.endswith("(and 1 more)")
     assert "\n" not in line
-    conditions.replace("x", [conditions.all()[1].condition])
+    conditions.replace(ConditionSource.HOST, [conditions.all()[1].condition])
     Announcer(notifier(tmp_path)).tell(snapshot(configured=False), conditions.all())
     (line,) = heard(systemd)
     assert len(line) < 270

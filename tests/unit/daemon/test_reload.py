@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.events import ConditionsFound, Event, SettingsRead
+from agent.daemon.known import Known
 from agent.daemon.reload import LIVE, Reloader, compare, outcome
+from agent.daemon.snapshot import Snapshot, StateCell
 from agent.errors import SettingsError
+from agent.model import Condition, HostId
 from agent.settings import KEYS, SECTIONS, Settings, load_settings
 
 pytestmark = pytest.mark.unit
@@ -34,19 +37,28 @@ class Agent:
     """What a running agent has: settings in force and what the rooms were told."""
 
     def __init__(self, path: Path) -> None:
-        self.conditions = ConditionRegistry(lambda: 0.0)
+        self.conditions: tuple[Condition, ...] = ()
         self.adopted: list[Settings] = []
         self.load = loader(path)
-        self.settings = self.load()
-        self.reloader = Reloader(
-            load=self.load, adopt=self.adopted.append, conditions=self.conditions
-        )
+        self.cell = StateCell(Snapshot(known=Known(host_id=HostId("a" * 32)), settings=self.load()))
+        self.reloader = Reloader(self.load, self.cell)
+
+    @property
+    def settings(self) -> Settings:
+        return self.cell.now.settings
+
+    def act(self, event: Event) -> None:
+        if isinstance(event, SettingsRead):
+            self.adopted.append(event.settings)
+            self.cell.now = dataclasses.replace(self.cell.now, settings=event.settings)
+        elif isinstance(event, ConditionsFound):
+            self.conditions = event.conditions
 
     def reload(self) -> None:
-        self.settings = self.reloader.reload(self.settings).settings
+        self.reloader.reload(self.act)
 
     def standing(self) -> dict[str, str]:
-        return {each.condition.name: each.condition.cause for each in self.conditions.all()}
+        return {each.name: each.cause for each in self.conditions}
 
 
 def test_a_wrong_file_is_refused_whole(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.daemon.timers import Timers, jittered
+from agent.daemon.timers import Timer, Timers, jittered
 
 pytestmark = pytest.mark.unit
 
@@ -20,12 +20,12 @@ class Clock:
 def test_a_deadline_falls_due_once() -> None:
     clock = Clock()
     timers = Timers(clock)
-    timers.set("resync", 5)
+    timers.set(Timer.RESYNC, 5)
     assert timers.due() == frozenset()
     assert timers.wait_s(60) == 5
     clock.now = 5
     assert timers.wait_s(60) == 0
-    assert timers.due() == {"resync"}
+    assert timers.due() == {Timer.RESYNC}
     assert timers.due() == frozenset()
     assert timers.wait_s(60) == 60
 
@@ -33,15 +33,17 @@ def test_a_deadline_falls_due_once() -> None:
 def test_set_moves_and_set_sooner_keeps_the_earlier() -> None:
     clock = Clock()
     timers = Timers(clock)
-    timers.set("a", 5)
-    timers.set("a", 9)
+    timers.set(Timer.HOST, 5)
+    timers.set(Timer.HOST, 9)
     assert timers.wait_s(60) == 9
-    timers.set_sooner("a", 12)
+    timers.set_sooner(Timer.HOST, 12)
     assert timers.wait_s(60) == 9
-    timers.set_sooner("a", 1)
+    timers.set_sooner(Timer.HOST, 1)
     assert timers.wait_s(60) == 1
-    timers.cancel("a")
-    timers.cancel("a")
+    timers.set_at(Timer.HOST, clock.now + 7)
+    assert timers.wait_s(60) == 7
+    timers.cancel(Timer.HOST)
+    timers.cancel(Timer.HOST)
     assert timers.wait_s(60) == 60
 
 

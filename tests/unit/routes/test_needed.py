@@ -46,3 +46,14 @@ def test_promise_10_no_file_makes_the_list_long(tmp_path: Path) -> None:
     lines = "".join(f"nameserver 10.{high}.0.1\n" for high in range(200)) * 100
     (tmp_path / "etc/resolv.conf").write_text(lines)
     assert len(needed_addresses(facts(), (), tmp_path)) == 16
+
+
+def test_promise_8_no_kind_crowds_another_out(tmp_path: Path) -> None:
+    """One name of etcd may have many addresses; gateway and resolvers are needed as well."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/resolv.conf").write_text("nameserver 10.0.0.53\nnameserver 10.0.0.54\n")
+    endpoints = [IPv4Address("203.0.113.0") + number for number in range(40)]
+    found = needed_addresses(facts(), endpoints, tmp_path)
+    assert len(found) == 16
+    assert [each.need for each in found[-3:]] == [Need.GATEWAY, Need.RESOLVER, Need.RESOLVER]
+    assert [each.address for each in found[:13]] == endpoints[:13]

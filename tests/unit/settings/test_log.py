@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import structlog
 
-from agent.daemon.conditions import ConditionRegistry
+from agent.daemon.conditions import ConditionRegistry, ConditionSource
 from agent.journal import event_id
 from agent.log import RateLimiter, configure, redact
 from agent.model import Condition
@@ -182,13 +182,13 @@ def test_promise_9_a_flood_of_one_condition_hides_no_other() -> None:
         for number in range(100)
     ]
     other = Condition(name="etcd-unreachable", cause="refused", hint="")
-    registry.replace("view", flood)
-    registry.replace("etcd", [other])
-    registry.replace("view", ())
-    registry.replace("etcd", ())
+    registry.replace(ConditionSource.HOST, flood)
+    registry.replace(ConditionSource.ETCD, [other])
+    registry.replace(ConditionSource.HOST, ())
+    registry.replace(ConditionSource.ETCD, ())
     for _ in range(100):  # one that flaps is still a flood
-        registry.replace("etcd", [other])
-        registry.replace("etcd", ())
+        registry.replace(ConditionSource.ETCD, [other])
+        registry.replace(ConditionSource.ETCD, ())
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     told = Counter((line["event"], line["condition"]) for line in lines)
     assert told == {
@@ -240,8 +240,8 @@ def test_the_journal_gets_fields_and_one_id_for_a_condition(tmp_path: Path) -> N
         configure(LogSettings(), stream=stream, is_tty=False, journald=True, journal_socket=path)
         conditions = ConditionRegistry(lambda: 0.0)
         found = Condition(name="etcd-unreachable", subject="s", cause="x\ny", hint="h")
-        conditions.replace("etcd", (found,))
-        conditions.replace("etcd", ())
+        conditions.replace(ConditionSource.ETCD, (found,))
+        conditions.replace(ConditionSource.ETCD, ())
         structlog.get_logger().info("fine", password="hunter2", url="http://u:hunter2@x/")  # noqa: S106
         raised, cleared, fine = (listening.recv(65536) for _ in range(3))
     for raw, priority in ((raised, b"4"), (cleared, b"6")):
