@@ -14,7 +14,7 @@ import structlog
 
 from agent.daemon.timers import jittered
 from agent.kernel.monitor import KernelEvent
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import DesiredObjects, IngressMember, desired_routes
 from agent.mesh.firewall import source_member
 from agent.mesh.kinds import route_kind

@@ -27,7 +27,7 @@ from agent.daemon.status import status_document
 from agent.docker.room import DockerRoom
 from agent.errors import CannotTell, HostmeshError
 from agent.kernel.facts import read_host_facts
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 from agent.leases.copy import bounds_of, copy_file
 from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id

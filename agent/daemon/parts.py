@@ -21,8 +21,8 @@ from agent.errors import KernelError, StateError
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.firewall.firewalld import Firewalld
 from agent.kernel.hostchecks import host_conditions
-from agent.kernel.routes import RouteTable
 from agent.kernel.sysctl import Sysctls
+from agent.kernel.tables.routes import RouteTable
 from agent.leases.client import EtcdClient
 from agent.leases.copy import CopyFile, copy_file
 from agent.leases.discovery import client_for

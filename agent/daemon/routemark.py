@@ -11,7 +11,7 @@ import structlog
 
 from agent.daemon.state import StateFile
 from agent.errors import KernelError
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 from agent.model.family import Network
 
 __all__ = ["RouteMark"]

@@ -12,22 +12,21 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueE
 from typing import Final
 
 from agent.errors import KernelError
-from agent.kernel.codec import (
-    PROTOCOL_AT,
+from agent.kernel.netlink import NetlinkSocket
+from agent.kernel.netlink.links import LinkNames, RawLink, dump_links
+from agent.kernel.netlink.neighbours import (
     RTM_GETADDR,
-    RTM_GETLINK,
-    RTM_GETROUTE,
     RawAddress,
     address_request,
     decode_address,
-    decode_link,
+)
+from agent.kernel.netlink.routes import (
+    PROTOCOL_AT,
+    RTM_GETROUTE,
     decode_route,
-    link_request,
     route_dump_request,
     route_lookup_request,
 )
-from agent.kernel.linknames import LinkNames, dump_link_names
-from agent.kernel.netlink import NetlinkSocket
 from agent.mesh.world import ROUTE_PROTOCOL
 from agent.model import OWN_BRIDGE, HostFacts, Link, Route, Uplink
 from agent.model.family import Address, Interface, Network
@@ -55,11 +54,11 @@ def read_host_facts(protocol: int = ROUTE_PROTOCOL, known: HostFacts | None = No
         KernelError: Any of the three lists could not be had completely.
     """
     with NetlinkSocket() as connection:
-        links = connection.dump(RTM_GETLINK, link_request(), "listing links")
+        links = dump_links(connection)
         addresses = connection.dump(RTM_GETADDR, address_request(), "listing addresses")
         if known is None:
             routes = connection.dump(RTM_GETROUTE, route_dump_request(), "listing routes")
-            names = LinkNames(lambda: dump_link_names(connection))
+            names = LinkNames(lambda: dump_links(connection), links)
             foreign = tuple(_foreign(routes, protocol, names))
         else:
             foreign = known.foreign_routes
@@ -69,13 +68,12 @@ def read_host_facts(protocol: int = ROUTE_PROTOCOL, known: HostFacts | None = No
         if address is not None:
             by_link.setdefault(address.link_index, []).append(address)
     return HostFacts(
-        links=tuple(_link(payload, by_link) for payload in links),
+        links=tuple(_link(each, by_link) for each in links),
         foreign_routes=foreign,
     )
 
 
-def _link(payload: bytes, addresses: dict[int, list[RawAddress]]) -> Link:
-    raw = decode_link(payload)
+def _link(raw: RawLink, addresses: dict[int, list[RawAddress]]) -> Link:
     own = sorted(addresses.get(raw.number, ()), key=lambda address: address.secondary)
     return Link(
         index=raw.number,
@@ -122,7 +120,7 @@ def path_to(address: Address) -> PathTo:
         payload = connection.request(
             RTM_GETROUTE, route_lookup_request(address), f"looking up the route to {address}"
         )
-        route = decode_route(payload, LinkNames(lambda: dump_link_names(connection)).of)
+        route = decode_route(payload, LinkNames(lambda: dump_links(connection)).of)
     if route is None:
         return PathTo()
     return PathTo(route.link, route.prefsrc, local=route.kind.startswith("local"))

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from agent.errors import FirewallError, HostmeshError, KernelError, NotRoot
-from agent.kernel.codec import attribute, attributes
-from agent.kernel.netlink import HEADER, NetlinkError, NetlinkSocket
+from agent.kernel.netlink import NetlinkError, NetlinkSocket, attribute, attributes
+from agent.kernel.netlink.message import ACK, frame
 from agent.model.family import FAMILIES, Family
 from agent.model.objects import SetMember
 from agent.reconcile.objects import Listing, Operation, OperationKind, Result
@@ -30,7 +30,7 @@ _SUBSYSTEM: Final = 6 << 8
 _CREATE, _DESTROY, _LIST, _ADD, _DEL, _TYPE = (_SUBSYSTEM | each for each in (2, 3, 7, 9, 10, 13))
 _MESSAGE: Final = struct.Struct("!BBH")
 """struct nfgenmsg: family, version, resource id."""
-_REQUEST, _ACK, _EXCLUSIVE = 0x1, 0x4, 0x200
+_ACK, _EXCLUSIVE = 0x4, 0x200
 """Without the last, the kernel does not say that there was nothing to destroy."""
 _A_PROTOCOL, _A_SETNAME, _A_TYPENAME, _A_REVISION = 1, 2, 3, 4
 _A_FAMILY, _A_FLAGS, _A_DATA, _A_ADT = 5, 6, 7, 8
@@ -209,13 +209,15 @@ class SetTable:
     ) -> Iterator[Result[SetMember]]:
         first = connection.next_sequences(len(operations))
         last = first + len(operations) - 1
-        frames: list[bytearray] = []
-        for sequence, each in enumerate(operations, first):
-            command = _ADD if each.kind is OperationKind.REPLACE else _DEL
-            body = self._change(each.object)
-            flags = _REQUEST | (_ACK if sequence == last else 0)
-            header = HEADER.pack(HEADER.size + len(body), command, flags, sequence, 0)
-            frames.append(bytearray(header + body))
+        frames = [
+            frame(
+                _ADD if each.kind is OperationKind.REPLACE else _DEL,
+                ACK if sequence == last else 0,
+                sequence,
+                self._change(each.object),
+            )
+            for sequence, each in enumerate(operations, first)
+        ]
         failed = connection.batch(frames, "changing ipsets")
         for sequence, each in enumerate(operations, first):
             number, words = failed.get(sequence, (0, ""))

@@ -17,28 +17,32 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.errors import KernelError
-from agent.kernel.codec import (
-    RTM_DELADDR,
-    RTM_DELLINK,
-    RTM_DELROUTE,
-    RTM_NEWADDR,
-    RTM_NEWLINK,
-    RTM_NEWNEIGH,
-    RTM_NEWROUTE,
-    decode_neighbour,
-    decode_route,
-    link_index,
-)
-from agent.kernel.linknames import LinkNames, dump_link_names
 from agent.kernel.listener import Listener, Listening
 from agent.kernel.netlink import (
     GROUP_ADDRESSES,
     GROUP_LINKS,
     GROUP_NEIGHBOURS,
     GROUP_ROUTES,
-    HEADER,
     NetlinkSocket,
+    messages,
 )
+from agent.kernel.netlink.links import (
+    RTM_DELLINK,
+    RTM_NEWLINK,
+    LinkNames,
+    RawLink,
+    dump_links,
+    link_index,
+)
+from agent.kernel.netlink.message import REPLACE
+from agent.kernel.netlink.neighbours import (
+    AF_BRIDGE,
+    RTM_DELADDR,
+    RTM_NEWADDR,
+    RTM_NEWNEIGH,
+    decode_neighbour,
+)
+from agent.kernel.netlink.routes import RTM_DELROUTE, RTM_NEWROUTE, decode_route
 from agent.model import Route
 from agent.model.family import Address, Network
 from agent.reconcile.objects import Change
@@ -50,7 +54,6 @@ _RECEIVE_BYTES: Final = 16 << 20
 _ROUTES_IN_EVENT: Final = 1000
 """More changes than this in one event are told as ``resync``: a full pass is cheaper."""
 _DATAGRAMS_IN_EVENT: Final = 20_000
-_NLM_F_REPLACE: Final = 0x100
 _LOCAL_TABLE: Final = 255
 _SCOPE_LINK: Final = 253
 _ROUTE_TYPES: Final = frozenset({RTM_NEWROUTE, RTM_DELROUTE})
@@ -150,7 +153,7 @@ class Monitor:
         self._own_ports = own_ports
         self._receive_bytes = receive_bytes
         self._filter = _Filter()
-        self._names = LinkNames(_list_names)
+        self._names = LinkNames(_list_links)
         self._neighbours: tuple[frozenset[Address], int] = (frozenset(), 0)
         self._failed: set[Address] = set()
         self._listener = Listener(
@@ -282,9 +285,9 @@ class _NeighbourWatch:
         if not self._watched:
             return
         entry = decode_neighbour(payload)
-        if entry is None or entry.link_index != self._link_index:
-            return
         address = entry.address
+        if entry.link_index != self._link_index or address is None or entry.af == AF_BRIDGE:
+            return
         if address not in self._watched:
             return
         if entry.failed and address not in self._failed:
@@ -317,22 +320,18 @@ class _Collector:
         self._routes: list[Change[Route]] = []
 
     def take(self, data: bytes) -> None:
-        offset, end = 0, len(data)
-        while offset + HEADER.size <= end:
-            length, kind, flags, _, port = HEADER.unpack_from(data, offset)
-            if length < HEADER.size:
-                return
+        for kind, flags, _, port, payload in messages(data):
             if kind in _ROUTE_TYPES:
                 if port not in self._own_ports or port == 0:
-                    self._take_route(kind, flags, data[offset + HEADER.size : offset + length])
+                    self._take_route(kind, flags, payload)
             elif kind in _LINK_TYPES:
-                payload = data[offset + HEADER.size : offset + length]
-                self._links |= self._names.follow(kind, payload)
+                before = self._names.known(link_index(payload))
+                link = self._names.follow(kind, payload)
+                self._links.update(filter(None, (before, link.name)))
             elif kind in _ADDRESS_TYPES:
-                self._addresses.add(self._names.of(link_index(data, offset + HEADER.size)))
+                self._addresses.add(self._names.of(link_index(payload)))
             elif kind == RTM_NEWNEIGH:
-                self._neighbours.take(data[offset + HEADER.size : offset + length])
-            offset += (length + 3) & ~3
+                self._neighbours.take(payload)
 
     def _take_route(self, kind: int, flags: int, payload: bytes) -> None:
         if self._resync:
@@ -347,7 +346,7 @@ class _Collector:
             Change(
                 object=route,
                 gone=kind == RTM_DELROUTE,
-                replaced=bool(flags & _NLM_F_REPLACE),
+                replaced=bool(flags & REPLACE),
             )
         )
         if len(self._routes) > _ROUTES_IN_EVENT:
@@ -366,9 +365,9 @@ class _Collector:
         return None if event == _NOTHING else event
 
 
-def _list_names() -> dict[int, str]:
+def _list_links() -> list[RawLink]:
     with NetlinkSocket() as connection:
-        return dump_link_names(connection)
+        return dump_links(connection)
 
 
 _NOTHING: Final = KernelEvent()

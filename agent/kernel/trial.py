@@ -16,7 +16,7 @@ from typing import Final
 
 from agent.errors import HostmeshError, KernelError
 from agent.kernel.firewall import open_firewall
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 from agent.mesh.firewall import FirewallWants, Ingress
 from agent.model import Route, RouteKind, Severity
 from agent.reconcile.objects import Operation, OperationKind, Reason
@@ -95,7 +95,7 @@ def _routes(protocol: int, table: int) -> None:
                 raise KernelError(
                     f"the kernel refuses a route of protocol {protocol}: {result.error}"
                 )
-        if not routes.list_ours():
+        if not routes.list_all().own:
             raise KernelError(f"the kernel does not keep routes of protocol {protocol}")
     finally:
         routes.close()

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
-from typing import Final
 
 from agent.errors import KernelError
-from agent.kernel.codec import (
-    RTM_GETROUTE,
-    attributes,
-    decode_neighbour,
-    decode_route,
-    route_lookup_request,
-)
-from agent.kernel.linknames import LinkNames, dump_link_names
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
+from agent.kernel.netlink.links import LinkNames, dump_links
+from agent.kernel.netlink.neighbours import RTM_GETNEIGH, decode_neighbour, neighbour_request
+from agent.kernel.netlink.routes import RTM_GETROUTE, decode_route, route_lookup_request
 from agent.model import Route
 from agent.model.family import Address, family_of
 
 __all__ = ["Decision", "Neighbour", "decide", "neighbour_on"]
-
-_RTM_GETNEIGH: Final = 30
-_NDMSG: Final = struct.Struct("=BBHiHBB")
-_NDA_LLADDR: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +76,7 @@ def _ask(
 ) -> Route | None:
     body = route_lookup_request(destination, source=source, in_link=in_link, entry=entry)
     answer = connection.request(RTM_GETROUTE, body, what)
-    return decode_route(answer, LinkNames(lambda: dump_link_names(connection)).of)
+    return decode_route(answer, LinkNames(lambda: dump_links(connection)).of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +93,11 @@ def neighbour_on(address: Address, link_index: int | None = None) -> Neighbour |
     Raises:
         KernelError: The table could not be had.
     """
+    body = neighbour_request(family_of(address).af)
     with NetlinkSocket() as connection:
-        body = _NDMSG.pack(family_of(address).af, 0, 0, 0, 0, 0, 0)
-        for payload in connection.dump(_RTM_GETNEIGH, body, "listing neighbours"):
+        for payload in connection.dump(RTM_GETNEIGH, body, "listing neighbours"):
             found = decode_neighbour(payload)
-            if found is None or found.address != address:
-                continue
-            if link_index not in {None, found.link_index}:
-                continue
-            macs = [
-                value for kind, value in attributes(payload, _NDMSG.size) if kind == _NDA_LLADDR
-            ]
-            state = "valid" if found.valid else "failed" if found.failed else "incomplete"
-            return Neighbour(state, macs[0].hex(":") if macs else "")
+            if found.address == address and link_index in {None, found.link_index}:
+                state = "valid" if found.valid else "failed" if found.failed else "incomplete"
+                return Neighbour(state, found.mac)
     return None

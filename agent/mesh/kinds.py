@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent.mesh.world import MAIN_TABLE, protocol_name
-from agent.model import Route, RouteKey, family_of
+from agent.model import FdbEntry, LinkAddress, LinkSpec, Neighbour, Route, RouteKey, family_of
+from agent.model.objects import LINK_OWNER
 from agent.reconcile.kind import ANY_LINK, Kind
 
-__all__ = ["route_kind"]
+__all__ = ["ADDRESS", "FDB", "LINK", "NEIGHBOUR", "route_kind"]
 
 
 def route_kind(protocol: int) -> Kind[Route]:
@@ -47,3 +50,53 @@ def _removal(route: Route) -> str:
     if route.table != MAIN_TABLE:
         words.append(f"table {route.table}")
     return " ".join(words)
+
+
+def _always(_value: object) -> bool:
+    return True
+
+
+def _link(value: LinkAddress | Neighbour | FdbEntry) -> tuple[str, ...]:
+    return (value.link,)
+
+
+def _underlay(link: LinkSpec) -> tuple[str, ...]:
+    options = link.options
+    return () if options is None or options.underlay is None else (options.underlay,)
+
+
+LINK: Final[Kind[LinkSpec]] = Kind(
+    name="link",
+    is_own=lambda link: link.owner == LINK_OWNER,
+    links=_underlay,
+    subject=lambda link: link.name,
+    removal=lambda link: f"ip link del {link.name}",
+    watch="ip monitor link",
+)
+
+ADDRESS: Final[Kind[LinkAddress]] = Kind(
+    name="address",
+    is_own=_always,
+    links=_link,
+    removal=lambda each: f"ip address del {each}",
+    watch="ip monitor address",
+)
+
+NEIGHBOUR: Final[Kind[Neighbour]] = Kind(
+    name="neighbour",
+    is_own=_always,
+    links=_link,
+    subject=lambda each: f"{each.address} on {each.link}",
+    removal=lambda each: f"ip neighbour del {each.address} dev {each.link}",
+    watch="ip monitor neigh",
+)
+
+FDB: Final[Kind[FdbEntry]] = Kind(
+    name="fdb-entry",
+    is_own=_always,
+    links=_link,
+    subject=lambda each: f"{each.mac} on {each.link}",
+    removal=lambda each: f"bridge fdb del {each}",
+    watch="bridge monitor fdb",
+)
+"""Objects of the agent's links are the agent's: a foreign link of such a name has none listed."""

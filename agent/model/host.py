@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent.model.family import Address, Interface, Network
+from agent.model.family import IPV4, Address, Interface, Network, family_of
 
 __all__ = [
     "HostFacts",
@@ -34,7 +34,7 @@ class RouteKind(enum.StrEnum):
 
 
 class RouteKey(NamedTuple):
-    """What the kernel tells IPv4 routes apart by (fib_table_insert in net/ipv4/fib_trie.c)."""
+    """What the kernel tells routes apart by (agent.kernel.netlink.routes). IPv6 has no TOS."""
 
     table: int
     destination: Network
@@ -49,10 +49,13 @@ class RouteKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One IPv4 route as the kernel keeps it.
+    """One route as the kernel keeps it; protocol says who wrote it.
 
-    The kernel's key is (table, destination, tos, metric); protocol says who wrote it.
-    Attributes ``gateway``, ``link`` (its name) and ``prefsrc`` are None when absent.
+    Attributes:
+        gateway, link, prefsrc: None when absent. The link's name.
+        metric: Without one it is what the kernel stores for a route without one (IPv6: 1024).
+        onlink: The gateway is on the link though no address of the link says so.
+        mtu: Largest packet that the route takes whole; 0 for the link's.
     """
 
     destination: Network
@@ -65,6 +68,12 @@ class Route:
     metric: int = 0
     tos: int = 0
     scope: int = 0
+    onlink: bool = False
+    mtu: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.metric and self.destination.version != IPV4.version:
+            object.__setattr__(self, "metric", family_of(self.destination).default_metric)
 
     @property
     def key(self) -> RouteKey:
@@ -86,6 +95,10 @@ class Route:
         words.append(f"proto {self.protocol}")
         if self.metric:
             words.append(f"metric {self.metric}")
+        if self.onlink:
+            words.append("onlink")
+        if self.mtu:
+            words.append(f"mtu {self.mtu}")
         return " ".join(words)
 
 

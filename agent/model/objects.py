@@ -10,11 +10,14 @@ Sources: rtnetlink(7), linux/if_link.h, linux/neighbour.h, drivers/net/vxlan/vxl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from agent.model.family import Address, Interface
 
 __all__ = [
+    "LINK_OWNER",
+    "LINK_PREFIX",
+    "NO_MAC",
     "FdbEntry",
     "FdbKey",
     "LinkAddress",
@@ -25,7 +28,12 @@ __all__ = [
     "VxlanOptions",
 ]
 
-_NO_MAC = "00:00:00:00:00:00"
+NO_MAC: Final = "00:00:00:00:00:00"
+LINK_PREFIX: Final = "hm"
+"""How the names of the agent's links begin."""
+LINK_OWNER: Final = "hostmesh"
+"""The owner mark of the agent's links (IFLA_IFALIAS). A link that lacks it is another program's,
+whatever its name. Objects of a link belong to the link's owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +64,7 @@ class LinkSpec:
         mac: "" for one that the kernel chooses.
         mtu: Bytes; 0 for the kernel's default.
         options: By kind; None for a kind without any.
+        owner: LINK_OWNER for the agent's own.
     """
 
     name: str
@@ -64,6 +73,7 @@ class LinkSpec:
     mtu: int = 0
     up: bool = True
     options: VxlanOptions | None = None
+    owner: str = LINK_OWNER
 
     @property
     def key(self) -> str:
@@ -141,7 +151,7 @@ class FdbEntry:
     @property
     def key(self) -> FdbKey:
         """Link and MAC, and the destination where one MAC has several."""
-        return FdbKey(self.link, self.mac, self.destination if self.mac == _NO_MAC else None)
+        return FdbKey(self.link, self.mac, self.destination if self.mac == NO_MAC else None)
 
     def __str__(self) -> str:
         return f"{self.mac} dst {self.destination} dev {self.link}"

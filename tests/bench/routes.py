@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.monitor import Monitor
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_routes
 from agent.mesh.kinds import route_kind
 from agent.mesh.world import World

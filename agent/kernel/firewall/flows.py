@@ -17,8 +17,8 @@ from typing import Final
 import structlog
 
 from agent.errors import KernelError
-from agent.kernel.codec import attributes
-from agent.kernel.netlink import HEADER, NetlinkSocket
+from agent.kernel.netlink import NetlinkSocket, attribute, attributes
+from agent.kernel.netlink.message import ACK, frame
 from agent.mesh.firewall import FirewallWants
 from agent.model.family import IPV4, IPV6, Family, Network
 
@@ -32,8 +32,6 @@ _DELETE: Final = 1 << 8 | 2
 _MESSAGE: Final = struct.Struct("!BBH")
 """struct nfgenmsg: family, version, resource id."""
 _ATTRIBUTE: Final = struct.Struct("=HH")
-_REQUEST: Final = 0x1
-_ACK: Final = 0x4
 _NESTED: Final = 0x8000
 _ORIGINAL, _REPLY, _STATUS, _ZONE, _STATUS_MASK = 1, 2, 3, 18, 26
 """CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_ZONE, CTA_STATUS_MASK."""
@@ -139,8 +137,8 @@ class _Wrong:
             return None
         if _in(source, self._closed) or _in(dest, self._leases):
             return None
-        key = _attribute(_ORIGINAL | _NESTED, original)
-        return key + _attribute(_ZONE, zone) if zone else key
+        key = attribute(_ORIGINAL | _NESTED, original)
+        return key + attribute(_ZONE, zone) if zone else key
 
     def _goes_elsewhere(self, payload: bytes) -> bool:
         """Surely not to the mesh: most flows of a host, of which there may be very many."""
@@ -175,26 +173,20 @@ def _question(family: Family) -> bytes:
     """Flows of a family with source NAT. Kernels before 5.15 do not filter and tell all."""
     return (
         _MESSAGE.pack(family.af, 0, 0)
-        + _attribute(_STATUS, _SOURCE_NAT)
-        + _attribute(_STATUS_MASK, _SOURCE_NAT)
+        + attribute(_STATUS, _SOURCE_NAT)
+        + attribute(_STATUS_MASK, _SOURCE_NAT)
     )
-
-
-def _attribute(number: int, value: bytes) -> bytes:
-    raw = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value
-    return raw + bytes(-len(raw) % 4)
 
 
 def _forget(connection: NetlinkSocket, family: Family, keys: Sequence[bytes]) -> int:
     """Delete these flows, and say how many were there still."""
     first = connection.next_sequences(len(keys))
     last = first + len(keys) - 1
-    frames: list[bytearray] = []
-    for sequence, key in enumerate(keys, first):
-        body = _MESSAGE.pack(family.af, 0, 0) + key
-        flags = _REQUEST | (_ACK if sequence == last else 0)
-        header = HEADER.pack(HEADER.size + len(body), _DELETE, flags, sequence, 0)
-        frames.append(bytearray(header + body))
+    head = _MESSAGE.pack(family.af, 0, 0)
+    frames = [
+        frame(_DELETE, ACK if sequence == last else 0, sequence, head + key)
+        for sequence, key in enumerate(keys, first)
+    ]
     failed = connection.batch(frames, "forgetting masqueraded flows")
     refused = [words for number, words in failed.values() if number != errno.ENOENT]
     if refused:

@@ -12,9 +12,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.kernel.codec import attribute, attributes
 from agent.kernel.firewall.nftrules import NftRule, Rules, decode_rule, drops_all
-from agent.kernel.netlink import NetlinkError, NetlinkSocket
+from agent.kernel.netlink import NetlinkError, NetlinkSocket, attribute, attributes
 from agent.model.family import IPV4, Family
 
 __all__ = ["NftChain", "dropping_chains"]

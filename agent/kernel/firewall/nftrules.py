@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from agent.kernel.codec import attributes
+from agent.kernel.netlink import attributes
 from agent.model.family import IPV4, IPV6, Family, Network, family_of
 
 __all__ = ["NftRule", "Rules", "decode_rule", "drops_all", "passes"]

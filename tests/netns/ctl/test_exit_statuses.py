@@ -21,7 +21,7 @@ pytestmark = pytest.mark.netns
 REFUSE = """
 from pathlib import Path
 from agent.errors import KernelError
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 list_all = RouteTable.list_all
 def refused(self, **how):
     if Path({flag!r}).exists():

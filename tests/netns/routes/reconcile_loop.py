@@ -12,15 +12,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from agent.kernel import routes
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables import table as tables
+from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World, peers_by_subnet
 from tests.netns.routes.scene import CONFIG, OWN, lease, one_pass
 
 
 def main() -> None:
-    routes._BATCH = 1  # type: ignore[misc]  # see above
+    tables._BATCH = 1  # type: ignore[misc]  # see above
     choose = random.Random(int(sys.argv[1]))  # noqa: S311 # not for secrets
     facts = read_host_facts()
     table = RouteTable()

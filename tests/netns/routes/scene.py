@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_routes
 from agent.mesh.kinds import route_kind
 from agent.mesh.world import World, peers_by_subnet

@@ -16,7 +16,7 @@ import pytest
 from agent.daemon.routemark import RouteMark
 from agent.daemon.state import StateFile
 from agent.errors import KernelError
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_routes
 from agent.mesh.world import World
 from agent.model import Route
@@ -196,7 +196,7 @@ def test_promise_5_routes_of_a_former_protocol_are_taken_over_others_are_not(one
     ]
     others = [
         "10.64.3.0/24 via 192.0.2.13 dev eth0 proto 77",
-        "10.64.4.0/24 via 192.0.2.14 dev eth0 proto 140 mtu 1400",
+        "10.64.4.0/24 via 192.0.2.14 dev eth0 proto 140 advmss 1400",
         "10.64.5.0/24 via 192.0.2.15 dev eth0 proto 77",
         "172.16.0.0/16 via 192.0.2.16 dev eth0 proto 140",
     ]

@@ -11,7 +11,7 @@ import pytest
 
 from agent.daemon.kernelobjects import KernelObjects
 from agent.kernel.monitor import KernelEvent, Monitor
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_routes
 from agent.mesh.world import World
 from agent.model import Lease, Route
@@ -57,7 +57,7 @@ class ShortPath:
     def is_right(self) -> bool:
         """Turn once; true when a fresh list holds exactly what a full comparison wants."""
         self.turn()
-        own = self._host.call(RouteTable().list_ours)
+        own = self._host.call(RouteTable().list_all).own
         return set(own) == set(desired_routes(self.world).routes.values())
 
     def stop(self) -> None:

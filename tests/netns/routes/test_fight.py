@@ -13,7 +13,7 @@ import pytest
 
 from agent.daemon.kernelobjects import KernelObjects
 from agent.kernel.monitor import KernelEvent, Monitor
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World
 from agent.model import Condition
 from tests.netns.netlab import Host, eventually

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.kernel.monitor import KernelEvent, Monitor
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 from agent.model import Route
 from agent.reconcile.objects import Operation, OperationKind, Reason
 from tests.netns.netlab import Host, eventually
@@ -68,8 +68,9 @@ def test_a_list_after_a_rename_has_the_new_name_though_the_kernels_bytes_are_the
 ) -> None:
     table = RouteTable()
     assert written(one, table, replace(ROUTE, gateway=None)) == [""]
-    assert [each.link for each in one.call(table.list_ours)] == ["eth0"]
-    assert one.call(table.list_ours) is one.call(table.list_ours)
+    first = one.call(table.list_all)
+    assert [each.link for each in first.own] == ["eth0"]
+    assert one.call(table.list_all) is first
     one.ip("link set eth0 name lan0")  # renaming a link that is up needs Linux 6.2
     listing = one.call(table.list_all)
     assert [each.link for each in listing.own] == ["lan0"]

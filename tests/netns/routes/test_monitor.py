@@ -13,7 +13,7 @@ import pytest
 from agent.errors import KernelError
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.monitor import KernelEvent, Monitor
-from agent.kernel.routes import RouteTable
+from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World
 from tests.netns.netlab import Host, Lan, Pinger, eventually
 from tests.netns.routes.scene import CIDR, lease, one_pass, repair, scene, shown, world_of

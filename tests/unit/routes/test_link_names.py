@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from agent.kernel.codec import RTM_DELLINK, RTM_NEWLINK, attribute
-from agent.kernel.linknames import LinkNames
+from agent.kernel.netlink import attribute
+from agent.kernel.netlink.links import RTM_DELLINK, RTM_NEWLINK, LinkNames, RawLink
 
 pytestmark = pytest.mark.unit
 
@@ -21,9 +21,12 @@ class Kernel:
         self.links = {1: "lo", 2: "eth0"}
         self.dumps = 0
 
-    def dump(self) -> dict[int, str]:
+    def dump(self) -> list[RawLink]:
         self.dumps += 1
-        return dict(self.links)
+        return [
+            RawLink(number, name, "", up=True, running=True, mtu=1500, mac="")
+            for number, name in self.links.items()
+        ]
 
 
 def link(index: int, name: str, family: int = 0) -> bytes:
@@ -53,8 +56,11 @@ def test_a_refresh_says_whether_a_name_in_use_is_another() -> None:
 def test_notifications_are_followed() -> None:
     names = LinkNames(Kernel().dump)
     names.refresh()
-    assert names.follow(RTM_NEWLINK, link(2, "lan0")) == {"eth0", "lan0"}
-    assert names.follow(RTM_DELLINK, link(2, "lan0", AF_BRIDGE)) == {"lan0"}
-    assert names.of(2) == "lan0", "it left its bridge, no more"
-    assert names.follow(RTM_DELLINK, link(1, "lo")) == {"lo"}
+    assert names.known(2) == "eth0"
+    assert names.follow(RTM_NEWLINK, link(2, "lan0")).name == "lan0"
+    assert names.known(2) == "lan0"
+    assert names.follow(RTM_DELLINK, link(2, "lan0", AF_BRIDGE)).number == 2
+    assert names.known(2) == "lan0", "it left its bridge, no more"
+    names.follow(RTM_DELLINK, link(1, "lo"))
+    assert names.known(1) is None
     assert names.of(1) == "lo", "listed again: the kernel has it"

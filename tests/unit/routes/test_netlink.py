@@ -9,8 +9,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.kernel.codec import RTM_DELROUTE, RTM_NEWROUTE, decode_route, encode_route
 from agent.kernel.netlink import HEADER, NetlinkError, NetlinkSocket, NotAnswered
+from agent.kernel.netlink.routes import decode_route, route_body
 from agent.model import Route
 
 pytestmark = pytest.mark.unit
@@ -27,40 +27,23 @@ ROUTE = Route(
 )
 
 NAMES = {7: "eth7"}
-INDICES = {"eth7": 7, None: None}
-IPV6_ROUTE = struct.pack("=BBBBBBBBI", 10, 64, 0, 0, 254, 140, 0, 1, 0)
+MULTICAST_ROUTE = struct.pack("=BBBBBBBBI", 128, 32, 0, 0, 254, 140, 0, 1, 0)
 
 DUMP = bytes(12)
 DONE, ERROR, OVERRUN, NEWROUTE = 3, 2, 4, 24
 INTERRUPTED = 0x10
 
 
-@pytest.mark.parametrize(
-    "route",
-    [
-        ROUTE,
-        replace(ROUTE, destination=IPv4Network("0.0.0.0/0")),
-        replace(ROUTE, gateway=None, link=None, prefsrc=None, kind="unreachable", metric=0, tos=0),
-        replace(ROUTE, destination=IPv4Network("10.65.0.1/32"), table=254),
-    ],
-)
-def test_a_route_survives_encoding_and_decoding(route: Route) -> None:
-    frame = bytes(encode_route(route, INDICES[route.link], RTM_NEWROUTE, 0x5, 99))
-    length, kind, flags, sequence, _ = HEADER.unpack_from(frame)
-    assert (length, kind, flags, sequence) == (len(frame), RTM_NEWROUTE, 0x5, 99)
-    assert decode_route(frame[HEADER.size :], NAMES.__getitem__) == route
-
-
 def test_promise_5_a_deletion_bears_our_protocol() -> None:
-    frame = bytes(encode_route(replace(ROUTE, kind="unicast+metrics"), 7, RTM_DELROUTE, 0x1, 1))
-    found = decode_route(frame[HEADER.size :], NAMES.__getitem__)
+    body = route_body(replace(ROUTE, kind="unicast+metrics"), 7, deleting=True)
+    found = decode_route(body, NAMES.__getitem__)
     assert found is not None
     assert found.protocol == 140
     assert found.kind == "unicast"
 
 
-def test_ipv6_routes_are_not_ours_to_read() -> None:
-    assert decode_route(IPV6_ROUTE, NAMES.__getitem__) is None
+def test_multicast_routes_are_not_ours_to_read() -> None:
+    assert decode_route(MULTICAST_ROUTE, NAMES.__getitem__) is None
 
 
 class Scripted(NetlinkSocket):

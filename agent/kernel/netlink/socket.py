@@ -1,10 +1,5 @@
 """A netlink socket that never mistakes a failure for an answer.
 
-pyroute2 encodes what we send (:mod:`agent.kernel.codec`); the transport is ours, because a
-long-running agent needs what the library's does not give: dumps that the kernel filters,
-interrupted dumps told from complete ones, one acknowledgement for many requests, deadlines,
-and no descriptor or thread per caller (docs/architecture.md, "Netlink").
-
 Sources: netlink(7), linux/netlink.h, net/netlink/af_netlink.c.
 """
 
@@ -16,26 +11,22 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from agent.errors import KernelError
+from agent.kernel.netlink.message import HEADER, attributes, frame, messages, text_of
 
 __all__ = [
     "GROUP_ADDRESSES",
     "GROUP_LINKS",
     "GROUP_NEIGHBOURS",
     "GROUP_ROUTES",
-    "HEADER",
     "NetlinkError",
     "NetlinkSocket",
     "NotAnswered",
-    "messages",
 ]
-
-HEADER: Final = struct.Struct("=IHHII")
-"""struct nlmsghdr: length, type, flags, sequence, port id."""
 
 GROUP_LINKS: Final = 0x1
 GROUP_NEIGHBOURS: Final = 0x4
@@ -46,8 +37,6 @@ GROUP_ROUTES: Final = 0x40
 _ERROR: Final = 2  # NLMSG_ERROR
 _DONE: Final = 3  # NLMSG_DONE
 _OVERRUN: Final = 4  # NLMSG_OVERRUN
-_REQUEST: Final = 0x1
-_ACK: Final = 0x4
 _DUMP: Final = 0x300
 _DUMP_INTERRUPTED: Final = 0x10
 _CAPPED: Final = 0x100
@@ -62,7 +51,6 @@ _SO_RCVBUFFORCE: Final = 33
 _RECEIVE_BYTES: Final = 4 << 20
 _DATAGRAM_BYTES: Final = 1 << 16
 _DUMP_ATTEMPTS: Final = 10
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _ATTRIBUTE_MESSAGE: Final = 1  # NLMSGERR_ATTR_MSG
 _SEQUENCE_LIMIT: Final = 0xFFFF_0000
 _INTEGER: Final = struct.Struct("=i")
@@ -186,11 +174,10 @@ class NetlinkSocket:
             NotAnswered: No answer before the deadline.
         """
         sequence = self.next_sequences(1)
-        header = HEADER.pack(HEADER.size + len(body), message_type, _REQUEST | flags, sequence, 0)
-        self._send(header + body, what)
+        self._send(frame(message_type, flags, sequence, body), what)
         deadline_s = time.monotonic() + self._timeout_s
         while True:
-            for kind, got_flags, got, payload in messages(self._receive(deadline_s, what)):
+            for kind, got_flags, got, _, payload in messages(self._receive(deadline_s, what)):
                 if got != sequence:
                     continue
                 if kind == _ERROR:
@@ -198,7 +185,7 @@ class NetlinkSocket:
                     if number:
                         raise NetlinkError(what, number, detail)
                     return b""
-                return bytes(payload)
+                return payload
 
     def dump(
         self,
@@ -241,8 +228,7 @@ class NetlinkSocket:
     ) -> list[bytes] | None:
         """All payloads, or None when the dump was interrupted."""
         sequence = self.next_sequences(1)
-        header = HEADER.pack(HEADER.size + len(body), message_type, _REQUEST | _DUMP, sequence, 0)
-        self._send(header + body, what)
+        self._send(frame(message_type, _DUMP, sequence, body), what)
         found: list[bytes] = []
         interrupted = False
         deadline_s = time.monotonic() + self._timeout_s
@@ -263,12 +249,12 @@ class NetlinkSocket:
                         elif (picked := pick(kept)) is not None:
                             found.append(picked)
                     else:
-                        payload = memoryview(data)[offset + header_size : offset + length]
+                        payload = data[offset + header_size : offset + length]
                         _finish_dump(kind, flags, payload, what)
                         return None if interrupted else found
                 offset += (length + 3) & ~3
 
-    def batch(self, frames: Sequence[bytearray], what: str) -> dict[int, tuple[int, str]]:
+    def batch(self, frames: Sequence[bytes], what: str) -> dict[int, tuple[int, str]]:
         """Send many requests in one call of the kernel and collect their errors.
 
         Only the last asks for an acknowledgement; the kernel reports errors unasked
@@ -291,7 +277,7 @@ class NetlinkSocket:
         failed: dict[int, tuple[int, str]] = {}
         deadline_s = time.monotonic() + self._timeout_s
         while True:
-            for kind, flags, got, payload in messages(self._receive(deadline_s, what)):
+            for kind, flags, got, _, payload in messages(self._receive(deadline_s, what)):
                 if kind != _ERROR or not first <= got <= last:
                     continue
                 number, detail = _read_error(flags, payload)
@@ -322,19 +308,7 @@ class NetlinkSocket:
             raise NotAnswered(f"{what}: the kernel's answer was lost: {error}") from error
 
 
-def messages(data: bytes) -> Iterator[tuple[int, int, int, memoryview]]:
-    """(type, flags, sequence, payload) of each message in a datagram."""
-    view = memoryview(data)
-    offset, end = 0, len(data)
-    while offset + HEADER.size <= end:
-        length, kind, flags, sequence, _ = HEADER.unpack_from(data, offset)
-        if length < HEADER.size:
-            return
-        yield kind, flags, sequence, view[offset + HEADER.size : offset + length]
-        offset += (length + 3) & ~3
-
-
-def _finish_dump(kind: int, flags: int, payload: memoryview, what: str) -> None:
+def _finish_dump(kind: int, flags: int, payload: bytes, what: str) -> None:
     """Raise unless the dump ended well. NLMSG_DONE carries the dump's own result."""
     if kind == _DONE:
         number = -_INTEGER.unpack_from(payload)[0] if len(payload) >= _INTEGER.size else 0
@@ -347,7 +321,7 @@ def _finish_dump(kind: int, flags: int, payload: memoryview, what: str) -> None:
     raise NotAnswered(f"{what}: the kernel lost part of its answer")
 
 
-def _read_error(flags: int, payload: memoryview) -> tuple[int, str]:
+def _read_error(flags: int, payload: bytes) -> tuple[int, str]:
     """(error number, the kernel's words or "") of struct nlmsgerr; 0 is success."""
     number = -_INTEGER.unpack_from(payload)[0]
     if not flags & _ACK_TLVS:
@@ -356,12 +330,7 @@ def _read_error(flags: int, payload: memoryview) -> tuple[int, str]:
     if not flags & _CAPPED:
         inner = HEADER.unpack_from(payload, _INTEGER.size)[0]
         offset = _INTEGER.size + ((inner + 3) & ~3)
-    while offset + _ATTRIBUTE.size <= len(payload):
-        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
-        if length < _ATTRIBUTE.size:
-            break
+    for kind, value in attributes(payload, offset):
         if kind == _ATTRIBUTE_MESSAGE:
-            text = bytes(payload[offset + _ATTRIBUTE.size : offset + length])
-            return number, text.rstrip(b"\0").decode("utf-8", "replace")
-        offset += (length + 3) & ~3
+            return number, text_of(value)
     return number, ""

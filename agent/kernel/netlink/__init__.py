@@ -1,0 +1,34 @@
+"""Netlink: the transport, the layout of messages, and links by name.
+
+Written here and not a library's, because a long-running agent needs what those do not give:
+dumps that the kernel filters, interrupted dumps told from complete ones, one acknowledgement for
+many requests, deadlines, and no descriptor or thread per caller (docs/architecture.md, "Netlink").
+"""
+
+from __future__ import annotations
+
+from agent.kernel.netlink.message import HEADER, attribute, attributes, messages, nested
+from agent.kernel.netlink.socket import (
+    GROUP_ADDRESSES,
+    GROUP_LINKS,
+    GROUP_NEIGHBOURS,
+    GROUP_ROUTES,
+    NetlinkError,
+    NetlinkSocket,
+    NotAnswered,
+)
+
+__all__ = [
+    "GROUP_ADDRESSES",
+    "GROUP_LINKS",
+    "GROUP_NEIGHBOURS",
+    "GROUP_ROUTES",
+    "HEADER",
+    "NetlinkError",
+    "NetlinkSocket",
+    "NotAnswered",
+    "attribute",
+    "attributes",
+    "messages",
+    "nested",
+]

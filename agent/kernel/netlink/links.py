@@ -1,0 +1,193 @@
+"""Links: what a list has of them, and their names by index.
+
+The kernel's messages have indices, all else has names. An index may belong to another link
+tomorrow, and a link may have another name. So a name is looked up when a message is encoded, and
+an index that was never seen makes one fresh list.
+
+Sources: rtnetlink(7), linux/if_link.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import sys
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from agent.kernel.netlink.message import attribute, attributes, text_of, u32, u32_of
+from agent.kernel.netlink.socket import NetlinkError, NetlinkSocket
+
+__all__ = [
+    "IFF_UP",
+    "IFINFO",
+    "IFLA_ADDRESS",
+    "IFLA_IFALIAS",
+    "IFLA_IFNAME",
+    "IFLA_LINKINFO",
+    "IFLA_MTU",
+    "INFO_DATA",
+    "INFO_KIND",
+    "RTM_DELLINK",
+    "RTM_GETLINK",
+    "RTM_NEWLINK",
+    "LinkMissing",
+    "LinkNames",
+    "RawLink",
+    "decode_link",
+    "dump_links",
+    "find_link",
+    "link_index",
+    "link_request",
+]
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+
+IFINFO: Final = struct.Struct("=BBHiII")
+"""struct ifinfomsg: family, padding, type, index, flags, changed flags."""
+IFF_UP, _IFF_RUNNING = 0x1, 0x40
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_IFALIAS, _EXT_MASK = 1, 3, 4, 18, 20, 29
+INFO_KIND, INFO_DATA = 1, 2
+_SKIP_STATISTICS: Final = 8  # RTEXT_FILTER_SKIP_STATS
+
+
+class RawLink(NamedTuple):
+    """A link without its addresses.
+
+    Attributes:
+        number: Its index.
+        running: IFF_RUNNING: there is a carrier.
+        alias: IFLA_IFALIAS, "" without one.
+        data: IFLAINFO_DATA: attributes that depend on the kind.
+    """
+
+    number: int
+    name: str
+    kind: str
+    up: bool
+    running: bool
+    mtu: int
+    mac: str
+    alias: str = ""
+    data: bytes = b""
+
+
+class LinkMissing(NetlinkError):
+    """No link has that name now."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("looking up a link", errno.ENODEV, f"this host has no link {name}")
+
+
+def link_request(name: str = "") -> bytes:
+    """Body of RTM_GETLINK, without counters: for the one link of this name, or for a dump."""
+    body = IFINFO.pack(0, 0, 0, 0, 0, 0) + u32(_EXT_MASK, _SKIP_STATISTICS)
+    return body + attribute(IFLA_IFNAME, name.encode() + b"\0") if name else body
+
+
+def link_index(payload: bytes) -> int:
+    """Return the link that an ifinfomsg or an ifaddrmsg is about."""
+    return int.from_bytes(payload[4:8], sys.byteorder)
+
+
+def decode_link(payload: bytes) -> RawLink:
+    """Return the link in an ifinfomsg."""
+    _, _, _, index, flags, _ = IFINFO.unpack_from(payload)
+    found = dict(attributes(payload, IFINFO.size))
+    info = dict(attributes(found.get(IFLA_LINKINFO, b"")))
+    return RawLink(
+        number=index,
+        name=text_of(found.get(IFLA_IFNAME, b"")),
+        kind=text_of(info.get(INFO_KIND, b"")),
+        up=bool(flags & IFF_UP),
+        running=bool(flags & _IFF_RUNNING),
+        mtu=u32_of(found[IFLA_MTU]) if IFLA_MTU in found else 0,
+        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        alias=text_of(found.get(IFLA_IFALIAS, b"")),
+        data=info.get(INFO_DATA, b""),
+    )
+
+
+def dump_links(connection: NetlinkSocket) -> list[RawLink]:
+    """Return every link.
+
+    Raises:
+        KernelError: The list could not be had completely.
+    """
+    return list(map(decode_link, connection.dump(RTM_GETLINK, link_request(), "listing links")))
+
+
+def find_link(connection: NetlinkSocket, name: str) -> RawLink:
+    """Return the link that has this name now.
+
+    Raises:
+        LinkMissing: There is none.
+        KernelError: No answer.
+    """
+    try:
+        found = connection.request(RTM_GETLINK, link_request(name), f"looking up the link {name}")
+    except NetlinkError as error:
+        if error.errno in {errno.ENODEV, errno.EINVAL, errno.ERANGE}:
+            raise LinkMissing(name) from error
+        raise
+    return decode_link(found)
+
+
+class LinkNames:
+    """The name of each link by its index, as far as is known.
+
+    Args:
+        dump: Every link, now. May raise KernelError.
+        known: An earlier list.
+    """
+
+    def __init__(
+        self, dump: Callable[[], Iterable[RawLink]], known: Iterable[RawLink] = ()
+    ) -> None:
+        self._dump = dump
+        self._names = {each.number: each.name for each in known}
+        self._given: dict[int, str] = {}
+        self._may_dump = True
+
+    def refresh(self) -> bool:
+        """List all, and return whether a name that was given out is another now.
+
+        Raises:
+            KernelError: The list could not be had completely.
+        """
+        self._names = {each.number: each.name for each in self._dump()}
+        self._may_dump = True
+        changed = [each for each, name in self._given.items() if self._names.get(each) != name]
+        for each in changed:
+            del self._given[each]
+        return bool(changed)
+
+    def of(self, index: int) -> str:
+        """Return the name, "#7" for an index that no link has.
+
+        Raises:
+            KernelError: The list that an unknown index needs could not be had.
+        """
+        if index not in self._names and self._may_dump:
+            self._names = {each.number: each.name for each in self._dump()}
+            self._may_dump = False
+        name = self._names.get(index, f"#{index}")
+        self._given[index] = name
+        return name
+
+    def known(self, index: int) -> str | None:
+        """Return the name as far as is known, without a list."""
+        return self._names.get(index)
+
+    def follow(self, kind: int, payload: bytes) -> RawLink:
+        """Follow a notification and return the link, under its new name.
+
+        A bridge announces the ports that it loses as links that go (AF_BRIDGE): those stay.
+        """
+        link = decode_link(payload)
+        if kind == RTM_DELLINK and payload[0] == 0:
+            self._names.pop(link.number, None)
+        elif link.name:
+            self._names[link.number] = link.name
+        self._may_dump = True
+        return link

@@ -1,0 +1,194 @@
+"""The agent's links: vxlan, bridge and dummy devices.
+
+A link is the agent's if its name has the agent's prefix and its alias (IFLA_IFALIAS) is the
+agent's mark; the mark also names what was left to the kernel, so that a list compares equal. Every
+other link of such a name is another program's: it is listed as foreign and never touched.
+
+MAC, MTU and up are changed in place. Anything else means deleting and creating the link, which
+the log says. The kernel takes no alias when it creates a link (rtnl_create_link), so that creation
+and mark are two messages. They are sent in one call, so that no kill comes between; and the mark
+goes to an index that was chosen beforehand, so that it misses a link that another program made.
+
+Sources: linux/if_link.h, net/core/rtnetlink.c, drivers/net/vxlan/vxlan_core.c.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from agent.kernel.netlink.links import (
+    IFF_UP,
+    IFINFO,
+    IFLA_ADDRESS,
+    IFLA_IFALIAS,
+    IFLA_IFNAME,
+    IFLA_LINKINFO,
+    IFLA_MTU,
+    INFO_DATA,
+    INFO_KIND,
+    RTM_DELLINK,
+    RTM_GETLINK,
+    RTM_NEWLINK,
+    RawLink,
+    decode_link,
+    link_request,
+)
+from agent.kernel.netlink.message import (
+    CREATE,
+    EXCLUSIVE,
+    attribute,
+    attributes,
+    nested,
+    u32,
+    u32_of,
+)
+from agent.kernel.tables.own import chosen_by_kernel, is_own_link, mark_of, own_link
+from agent.kernel.tables.table import Dump, NetlinkTable, Request
+from agent.model import IPV4, IPV6, LinkSpec, VxlanOptions, family_of
+from agent.model.objects import LINK_OWNER, LINK_PREFIX
+from agent.reconcile.objects import Operation, OperationKind
+
+__all__ = ["LinkTable", "decode_link_spec"]
+
+_log = structlog.get_logger(__name__)
+
+_VXLAN: Final = "vxlan"
+_ID, _LINK, _LEARNING, _PORT = 1, 3, 7, 15
+_LOCAL: Final = {IPV4: 4, IPV6: 17}
+"""IFLA_VXLAN_ID, _LINK, _LEARNING, _PORT, and _LOCAL and _LOCAL6."""
+_PORT_NUMBER: Final = struct.Struct("!H")
+_FIRST_INDEX: Final = 1 << 29
+"""Indices from here on are far above those that the kernel gives out itself."""
+
+
+class _Links:
+    noun = "link"
+    plural = "links"
+    exclusive = False
+
+    def dumps(self, links: Sequence[RawLink]) -> Sequence[Dump]:
+        """All links; those of the agent's names matter."""
+        del links
+        return (Dump(kind=RTM_GETLINK, body=link_request(), keep=_named),)
+
+    def decode(self, payload: bytes, name_of: Callable[[int], str]) -> LinkSpec | None:
+        """Return the link as it would be asked for."""
+        return decode_link_spec(decode_link(payload), name_of)
+
+    def is_own(self, value: LinkSpec) -> bool:
+        """Whether it bears the agent's mark."""
+        return value.owner == LINK_OWNER
+
+    def encode(
+        self, operation: Operation[LinkSpec], link_of: Callable[[str], RawLink]
+    ) -> Sequence[Request]:
+        """Create and mark; or change in place, if that is possible; or delete."""
+        wanted, actual = operation.object, operation.actual
+        if operation.kind is OperationKind.DELETE:
+            return (_deletion(own_link(link_of, wanted.name)),)
+        if actual is None:
+            return _creation(wanted, link_of)
+        link = own_link(link_of, wanted.name)
+        if replace(actual, mac=wanted.mac, mtu=wanted.mtu, up=wanted.up) == wanted:
+            return (_change(wanted, link),)
+        _log.warning("link-recreated", link=wanted.name, was=str(actual), wanted=str(wanted))
+        return (_deletion(link), *_creation(wanted, link_of))
+
+
+class LinkTable(NetlinkTable[LinkSpec]):
+    """The agent's links in this network namespace."""
+
+    def __init__(self, *, timeout_s: float = 10.0) -> None:
+        super().__init__(_Links(), timeout_s=timeout_s)
+
+
+def decode_link_spec(link: RawLink, name_of: Callable[[int], str]) -> LinkSpec | None:
+    """Return a link as it would be asked for; None without a name of the agent's."""
+    if not link.name.startswith(LINK_PREFIX):
+        return None
+    auto = chosen_by_kernel(link.alias)
+    return LinkSpec(
+        name=link.name,
+        kind=link.kind,
+        mac="" if "mac" in auto else link.mac,
+        mtu=0 if "mtu" in auto else link.mtu,
+        up=link.up,
+        options=_vxlan_options(link.data, name_of) if link.kind == _VXLAN else None,
+        owner=LINK_OWNER if is_own_link(link) else link.alias,
+    )
+
+
+def _named(payload: bytes) -> bytes | None:
+    """Return the payload of a link with one of the agent's names, which the kernel lists first."""
+    found = (value for number, value in attributes(payload, IFINFO.size) if number == IFLA_IFNAME)
+    return payload if next(found, b"").startswith(LINK_PREFIX.encode()) else None
+
+
+def _vxlan_options(data: bytes, name_of: Callable[[int], str]) -> VxlanOptions:
+    found = dict(attributes(data))
+    local = next(
+        (family.address(found[number]) for family, number in _LOCAL.items() if number in found),
+        None,
+    )
+    return VxlanOptions(
+        vni=u32_of(found[_ID]),
+        port=_PORT_NUMBER.unpack(found[_PORT])[0],
+        local=local,
+        underlay=name_of(u32_of(found[_LINK])) if _LINK in found else None,
+        learning=bool(found.get(_LEARNING, b"\0")[0]),
+    )
+
+
+def _creation(wanted: LinkSpec, link_of: Callable[[str], RawLink]) -> Sequence[Request]:
+    index = _FIRST_INDEX + secrets.randbelow(_FIRST_INDEX)
+    info = [attribute(INFO_KIND, wanted.kind.encode() + b"\0")]
+    if wanted.options is not None:
+        info.append(nested(INFO_DATA, *_vxlan_data(wanted.options, link_of)))
+    body = (
+        IFINFO.pack(0, 0, 0, index, IFF_UP if wanted.up else 0, IFF_UP)
+        + attribute(IFLA_IFNAME, wanted.name.encode() + b"\0")
+        + _given(wanted)
+        + nested(IFLA_LINKINFO, *info)
+    )
+    return (
+        Request(RTM_NEWLINK, CREATE | EXCLUSIVE, body),
+        Request(RTM_NEWLINK, 0, IFINFO.pack(0, 0, 0, index, 0, 0) + _mark(wanted)),
+    )
+
+
+def _vxlan_data(options: VxlanOptions, link_of: Callable[[str], RawLink]) -> Sequence[bytes]:
+    data = [
+        u32(_ID, options.vni),
+        attribute(_PORT, _PORT_NUMBER.pack(options.port)),
+        attribute(_LEARNING, bytes([options.learning])),
+    ]
+    if options.local is not None:
+        data.append(attribute(_LOCAL[family_of(options.local)], options.local.packed))
+    if options.underlay is not None:
+        data.append(u32(_LINK, link_of(options.underlay).number))
+    return data
+
+
+def _change(wanted: LinkSpec, link: RawLink) -> Request:
+    head = IFINFO.pack(0, 0, 0, link.number, IFF_UP if wanted.up else 0, IFF_UP)
+    return Request(RTM_NEWLINK, 0, head + _given(wanted) + _mark(wanted))
+
+
+def _deletion(link: RawLink) -> Request:
+    return Request(RTM_DELLINK, 0, IFINFO.pack(0, 0, 0, link.number, 0, 0))
+
+
+def _given(wanted: LinkSpec) -> bytes:
+    """Return the attributes of what is not left to the kernel."""
+    mac = attribute(IFLA_ADDRESS, bytes.fromhex(wanted.mac.replace(":", ""))) if wanted.mac else b""
+    return mac + (u32(IFLA_MTU, wanted.mtu) if wanted.mtu else b"")
+
+
+def _mark(wanted: LinkSpec) -> bytes:
+    return attribute(IFLA_IFALIAS, mark_of(mac=wanted.mac, mtu=wanted.mtu).encode())
