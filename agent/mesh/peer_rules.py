@@ -122,7 +122,16 @@ class PeerRules:
             table=world.route_table,
             metric=world.route_metric,
         )
-        own = backend.host_objects(host)
+        try:
+            own = backend.host_objects(host)
+        except ValueError as error:
+            own = Condition(
+                name="backend-options-unusable",
+                subject=backend.name,
+                cause=f"Backend in the mesh's config is not usable: {error}",
+                hint="correct it: agentctl config show; etcdctl put PREFIX/config …",
+                severity=Severity.ERROR,
+            )
         if isinstance(own, Condition):
             return own
         return cls(world, host, backend, own, ends=reserved_ends(world.uplink.on_link))

@@ -85,12 +85,15 @@ def peers_of_view(view: View, own: Lease) -> Mapping[Network, Lease]:
     return view.by_subnet.changed({own.subnet: None, **{each.subnet: None for each in owned}})
 
 
+_UNKNOWN_HOST: Final = HostId("")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """All that desired state depends on, at one moment.
 
     Attributes:
-        host_id: This host.
+        host_id: This host, "" while it is not known.
         config: What the mesh agreed on; None while it is not known.
         own: This host's lease; None before the first claim and after leaving.
         former: While the mesh moves to another CIDR: the lease that this host had before and
@@ -108,7 +111,7 @@ class World:
         route_metric: Priority of our routes, 0 as with ``ip route add``.
     """
 
-    host_id: HostId | None = None
+    host_id: HostId = _UNKNOWN_HOST
     config: MeshConfig | None = None
     own: Lease | None = None
     former: Lease | None = None

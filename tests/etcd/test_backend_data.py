@@ -17,10 +17,10 @@ from agent.leases.records import LEASES, encode_lease
 from agent.leases.registry import Registry
 from agent.mesh.desired import DesiredObjects
 from agent.mesh.world import World, peers_of_view
-from agent.model import BACKENDS, FdbEntry, HostFacts, Lease, Uplink, View
+from agent.model import BACKENDS, BackendData, FdbEntry, HostFacts, Lease, Uplink, View
+from tests import toy
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry
 from tests.etcd.support.keeping import held, keep
-from tests.tunnel import PLACE, Tunnel, data_of, mac_of
 
 pytestmark = pytest.mark.etcd
 
@@ -38,14 +38,22 @@ def uplink(number: int) -> Uplink:
 FACTS = HostFacts(links=(), foreign_routes=())
 
 
+OLD = toy._mac(host(1))
+NEW = "06:00:00:00:00:01"
+
+
+def data_of(mac: str) -> BackendData | None:
+    return BackendData.of({"VNI": 1, "VtepMAC": mac})
+
+
 class Peer:
-    """A peer as far as it follows records: views in, forwarding entries of the tunnel out."""
+    """A peer as far as it follows records: views in, forwarding entries out."""
 
     def __init__(self, mesh: Registry) -> None:
         self._own = Lease(
             subnet=IPv4Network("10.127.0.0/16"),
             node_address=uplink(2).node_address,
-            backend="tunnel",
+            backend="toy",
             host_id=host(2),
         )
         self._desired = DesiredObjects()
@@ -71,15 +79,15 @@ class Peer:
                 self.entries[key.mac] = entry
 
     def forwards_to(self, mac: str) -> Callable[[], bool]:
-        """Whether the only MAC behind the tunnel, but for the own one, is this one."""
-        return lambda: set(self.entries) - {mac_of(host(2))} == {mac}
+        """Whether the only MAC behind the device is this one."""
+        return lambda: set(self.entries) == {mac}
 
 
 @pytest.fixture
 def mesh(shared_etcd: Etcd, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    monkeypatch.setitem(BACKENDS, "tunnel", PLACE)
+    monkeypatch.setitem(BACKENDS, "toy", "tests.toy:Toy")
     with registry(shared_etcd, prefix=prefix) as made:
-        made.create_config(replace(config(), backend="tunnel"))
+        made.create_config(replace(config(), backend="toy"))
         yield made
 
 
@@ -101,26 +109,26 @@ def test_data_that_changes_is_written_at_once_and_peers_follow(
         known = Known(host_id=host(1), host=FACTS, uplink=uplink(1)).with_view(mesh.snapshot())
         assert joining.step(known) == ()
         lease = eventually(held(heard))
-        assert (lease.backend, lease.backend_data) == ("tunnel", data_of(mac_of(host(1))))
-        eventually(peer.forwards_to(mac_of(host(1))))
+        assert (lease.backend, lease.backend_data) == ("toy", data_of(OLD))
+        eventually(peer.forwards_to(OLD))
 
         # The device was made anew, with another MAC.
-        monkeypatch.setattr(Tunnel, "first", "06")
+        monkeypatch.setattr(toy, "_mac", lambda _: NEW)
         known = known.with_lease(lease, None, ()).with_view(mesh.snapshot())
         assert joining.step(known) == ()
-        eventually(peer.forwards_to(mac_of(host(1), "06")))
+        eventually(peer.forwards_to(NEW))
         now = mesh.snapshot().lease_of(host(1))
         assert now is not None
         assert (now.subnet, now.create_revision) == (lease.subnet, lease.create_revision)
 
         # Another program writes the record: the host's own data come back.
-        value = encode_lease(replace(now, backend_data=data_of(mac_of(host(9)))))
+        value = encode_lease(replace(now, backend_data=data_of("02:00:00:00:00:09")))
         key = mesh.keys.of(LEASES, lease.subnet)
         mesh.client.txn("w", [], [kv.put(key, value, now.etcd_lease_id)])
         eventually(
             lambda: (mesh.snapshot().lease_of(host(1)) or now).mod_revision > now.mod_revision + 1
         )
-        eventually(peer.forwards_to(mac_of(host(1), "06")))
+        eventually(peer.forwards_to(NEW))
     peer.directory.stop()
 
 
@@ -132,14 +140,14 @@ def test_a_host_that_cannot_say_what_it_publishes_goes_on_with_what_it_had(
     own = Lease(
         subnet=IPv4Network("10.65.0.0/16"),
         node_address=uplink(1).node_address,
-        backend="tunnel",
-        backend_data=data_of(mac_of(host(1))),
+        backend="toy",
+        backend_data=data_of(OLD),
         host_id=host(1),
     )
     known = known.with_lease(own, None, ())
-    assert known.published == ("tunnel", own.backend_data)
-    monkeypatch.delitem(BACKENDS, "tunnel")
-    assert known.published == ("tunnel", own.backend_data)
+    assert known.published == ("toy", own.backend_data)
+    monkeypatch.delitem(BACKENDS, "toy")
+    assert known.published == ("toy", own.backend_data)
     assert known.config is not None
     known = replace(known, config=replace(known.config, backend="host-gw"))
     assert known.published == ("host-gw", None)

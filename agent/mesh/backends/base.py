@@ -20,7 +20,6 @@ class ThisHost:
     """All that a backend may depend on beside a peer's lease: equal hosts, equal answers.
 
     Attributes:
-        config: The mesh's; a backend's own options are ``config.backend_options``.
         on_link: Every range that the uplink reaches without a gateway.
         subnets: Of this host, the one for new networks first; none before the first claim.
         protocol, table, metric: Of every route.
@@ -30,21 +29,39 @@ class ThisHost:
     uplink: Uplink
     on_link: tuple[Network, ...]
     subnets: tuple[Network, ...]
-    host_id: HostId | None
+    host_id: HostId
     protocol: int
     table: int
     metric: int
+
+    @property
+    def options(self) -> Fields:
+        """The backend's options in the mesh's config, to be read field by field."""
+        options = self.config.backend_options
+        return Fields({} if options is None else options.fields)
 
     def shares_link_with(self, address: Address) -> bool:
         """Whether the uplink reaches ``address`` without a gateway."""
         return any(address in each for each in self.on_link)
 
-    def route(self, destination: Network, gateway: Address, link: str) -> Route:
-        """Return a route with the agent's mark."""
+    def route(
+        self,
+        destination: Network,
+        gateway: Address,
+        link: str,
+        *,
+        source: Address | None = None,
+    ) -> Route:
+        """Return a route with the agent's mark.
+
+        Args:
+            source: Of packets of this host's own processes; None for the link's address.
+        """
         return Route(
             destination=destination,
             gateway=gateway,
             link=link,
+            prefsrc=source,
             protocol=self.protocol,
             table=self.table,
             metric=self.metric,
@@ -93,7 +110,13 @@ class Backend(Protocol):
         """Return the bytes that it adds to each packet between nodes of this family."""
 
     def host_objects(self, host: ThisHost) -> HostObjects | Condition:
-        """Return the objects of this host, or why it cannot take part with this backend."""
+        """Return the objects of this host, or why it cannot take part with this backend.
+
+        Also asked before this host has a lease: what it publishes is written with the claim.
+
+        Raises:
+            ValueError: The options are not usable; the reason is fit to be shown.
+        """
 
     def peer_objects(self, peer: Lease, host: ThisHost) -> PeerObjects | Condition:
         """Return the objects that lead to ``peer``'s subnet, or why there can be none.

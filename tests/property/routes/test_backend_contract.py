@@ -24,11 +24,10 @@ from agent.model import (
     Uplink,
     within,
 )
-from tests.tunnel import PLACE
 
 pytestmark = pytest.mark.property
 
-ALL = (*BACKENDS, "tunnel")
+ALL = (*BACKENDS, "toy")
 CIDR = IPv4Network("10.64.0.0/10")
 OWN = Lease(
     subnet=IPv4Network("10.64.0.0/16"),
@@ -63,8 +62,8 @@ peers = st.builds(
 
 
 @pytest.fixture(autouse=True)
-def tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKENDS, "tunnel", PLACE)
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKENDS, "toy", "tests.toy:Toy")
 
 
 def rules_of(backend: str, own: Lease | None = OWN) -> PeerRules:
@@ -82,7 +81,7 @@ def rules_of(backend: str, own: Lease | None = OWN) -> PeerRules:
         node_address=OWN.node_address,
         on_link=IPv4Network("192.0.2.0/24"),
     )
-    rules = PeerRules.of(World(host_id=OWN.host_id, config=config, own=own, uplink=uplink))
+    rules = PeerRules.of(World(host_id=HostId("0" * 32), config=config, own=own, uplink=uplink))
     assert isinstance(rules, PeerRules)
     return rules
 

@@ -12,15 +12,26 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.mesh.backends import PeerObjects
+from agent.mesh.backends import HostObjects, PeerObjects, ThisHost
 from agent.mesh.desired import DesiredObjects, IngressMember, desired_objects
 from agent.mesh.peer_rules import PeerRules, aggregate_routes
 from agent.mesh.world import World
-from agent.model import BACKENDS, HostFacts, HostId, Lease, MeshConfig, Need, Needed, Route, Uplink
+from agent.model import (
+    BACKENDS,
+    BackendData,
+    HostFacts,
+    HostId,
+    Lease,
+    MeshConfig,
+    Need,
+    Needed,
+    Route,
+    Uplink,
+)
 from agent.model.family import Network, network_order
 from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour
 from agent.sharedmap import SharedMap
-from tests.tunnel import PLACE
+from tests.toy import Toy
 
 pytestmark = pytest.mark.property
 
@@ -30,12 +41,12 @@ CONFIG = MeshConfig(
     subnet_len=24,
     subnet_min=IPv4Address("10.64.0.0"),
     subnet_max=IPv4Address("10.127.255.0"),
-    backend="tunnel",
+    backend="toy",
 )
 OWN = Lease(
     subnet=IPv4Network("10.64.0.0/24"),
     node_address=IPv4Address("192.0.2.1"),
-    backend="tunnel",
+    backend="toy",
     host_id=HostId("0" * 32),
 )
 UPLINK = Uplink(
@@ -53,17 +64,29 @@ HOSTS = (
         needed=(Needed(IPv4Address("10.64.2.9"), Need.ETCD),),
     ),
 )
+MACS = (*["02:aa:aa:aa:aa:aa"] * 4, *["02:bb:bb:bb:bb:bb"] * 2, "02:00:00:00:00:00")
+DATA = [BackendData.of({"VNI": 1, "VtepMAC": each}) for each in MACS]
 subnets = st.sampled_from([IPv4Network(f"10.64.{n}.0/24") for n in range(1, 5)])
 leases = st.builds(
     Lease,
     subnet=subnets,
     node_address=st.sampled_from([IPv4Address(f"192.0.2.{n}") for n in (1, 11, 12)]),
-    backend=st.sampled_from(["tunnel"] * 8 + ["host-gw"]),
+    backend=st.sampled_from(["toy"] * 8 + ["host-gw"]),
     host_id=st.sampled_from(
         [HostId("a" * 32)] * 4 + [HostId("b" * 32)] * 2 + [HostId("0" * 32), None]
     ),
 )
 """Few MACs and addresses: leases of one host, and forged ones, are frequent."""
+
+
+class CrowdedToy(Toy):
+    """One that has a forwarding entry of this host's own, which no peer may take."""
+
+    def host_objects(self, host: ThisHost) -> HostObjects:
+        made = super().host_objects(host)
+        device = next(each for each in made.objects if isinstance(each, LinkSpec))
+        own = FdbEntry(link=device.name, mac=device.mac, destination=host.uplink.node_address)
+        return replace(made, objects=(*made.objects, own))
 
 
 class Machine(RuleBasedStateMachine):
@@ -74,7 +97,7 @@ class Machine(RuleBasedStateMachine):
         self.followed = DesiredObjects()
         self.mirror: dict[Any, dict[Hashable, object]] = {kind: {} for kind in KINDS}
         self.world = World(
-            host_id=OWN.host_id,
+            host_id=HostId("0" * 32),
             config=CONFIG,
             own=OWN,
             uplink=UPLINK,
@@ -115,9 +138,9 @@ class Machine(RuleBasedStateMachine):
         self._follow(replace(self.world, dead_subnets=dead))
 
     @rule(
-        backend=st.sampled_from(["tunnel"] * 6 + ["host-gw", "unknown", None]),
+        backend=st.sampled_from(["toy"] * 6 + ["host-gw", "unknown", None]),
         uplink=st.sampled_from([UPLINK] * 5 + [replace(UPLINK, name="eth1", index=3), None]),
-        host_id=st.sampled_from([OWN.host_id] * 5 + [None]),
+        host_id=st.sampled_from([HostId("0" * 32)] * 5 + [HostId("a" * 32)]),
         host=st.sampled_from(HOSTS),
         complete=st.booleans(),
         metric=st.sampled_from([0, 9]),
@@ -127,7 +150,7 @@ class Machine(RuleBasedStateMachine):
         self,
         backend: str | None,
         uplink: Uplink | None,
-        host_id: HostId | None,
+        host_id: HostId,
         host: HostFacts,
         complete: bool,
         metric: int,
@@ -204,5 +227,5 @@ class TestDesired(Machine.TestCase):  # type: ignore[misc, valid-type] # made by
     settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
 
     @pytest.fixture(autouse=True)
-    def tunnel(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(BACKENDS, "tunnel", PLACE)
+    def toy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(BACKENDS, "toy", f"{__name__}:CrowdedToy")
