@@ -61,7 +61,7 @@ class Toy:
         source = host.subnets[0].network_address if host.subnets else None
         return PeerObjects(
             (
-                host.route(peer.subnet, first, _LINK, source=source),
+                host.route(peer.subnet, first, _LINK, source=source, onlink=True),
                 Neighbour(link=_LINK, address=first, mac=mac),
                 FdbEntry(link=_LINK, mac=mac, destination=peer.node_address),
             ),

@@ -51,17 +51,20 @@ class ThisHost:
         link: str,
         *,
         source: Address | None = None,
+        onlink: bool = False,
     ) -> Route:
         """Return a route with the agent's mark.
 
         Args:
             source: Of packets of this host's own processes; None for the link's address.
+            onlink: The gateway is on the link though no address of the link says so.
         """
         return Route(
             destination=destination,
             gateway=gateway,
             link=link,
             prefsrc=source,
+            onlink=onlink,
             protocol=self.protocol,
             table=self.table,
             metric=self.metric,
