@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -49,6 +50,7 @@ _UNHEALTHY_S = 60.0
 """A loop that did not answer a command for that long is stuck."""
 
 
+@dataclass(slots=True, kw_only=True)
 class Answers:
     """The functions behind the paths. Runs in the control socket's threads.
 
@@ -60,38 +62,20 @@ class Answers:
             in place of the operator's own keys. May take minutes.
     """
 
-    def __init__(
-        self,
-        *,
-        inbox: Inbox,
-        cell: StateCell,
-        kernel: KernelPass,
-        conditions: ConditionRegistry,
-        copying: Copying,
-        reloader: Reloader,
-        time_left: TimeLeft,
-        host_name: str,
-        etcd_source: Callable[[], Document],
-        last_contact_s: Callable[[], float],
-        leaver: Leaver,
-        docker_outlook: Callable[[], RestartOutlook],
-        observer: Observer,
-        restart_docker: Callable[[bool, bool], ConfiguratorReport],
-    ) -> None:
-        self._inbox = inbox
-        self._cell = cell
-        self._kernel = kernel
-        self._conditions = conditions
-        self._copying = copying
-        self._reloader = reloader
-        self._time_left = time_left
-        self._host_name = host_name
-        self._etcd_source = etcd_source
-        self._last_contact_s = last_contact_s
-        self._leaver = leaver
-        self._docker_outlook = docker_outlook
-        self._observer = observer
-        self._restart_docker = restart_docker
+    inbox: Inbox
+    cell: StateCell
+    kernel: KernelPass
+    conditions: ConditionRegistry
+    copying: Copying
+    reloader: Reloader
+    time_left: TimeLeft
+    host_name: str
+    etcd_source: Callable[[], Document]
+    last_contact_s: Callable[[], float]
+    leaver: Leaver
+    docker_outlook: Callable[[], RestartOutlook]
+    observer: Observer
+    restart_docker: Callable[[bool, bool], ConfiguratorReport]
 
     def routes(self) -> Routes:
         """Every path of the socket."""
@@ -132,13 +116,13 @@ class Answers:
         """``GET /metrics``: Prometheus' text form."""
         from agent.daemon.metrics import Reading, render  # noqa: PLC0415 # 5 MB that many never need
 
-        contact_s = self._last_contact_s()
+        contact_s = self.last_contact_s()
         return Text(
             *render(
                 Reading(
-                    snapshot=self._cell.now,
-                    standing=self._conditions.all(),
-                    tally=self._observer.tally,
+                    snapshot=self.cell.now,
+                    standing=self.conditions.all(),
+                    tally=self.observer.tally,
                     watch_age_s=time.monotonic() - contact_s if contact_s else None,
                     stale=self._freshness().stale,
                     now_s=time.time(),
@@ -151,7 +135,7 @@ class Answers:
         after = whole_number(query.get("after", "0"), digits=_ID_DIGITS)
         if after is None:
             raise UsageError("after must be the id of an event")
-        history = self._observer.history
+        history = self.observer.history
         if history is None:
             raise CannotTell("no events are kept: see events-not-kept in the agent's log")
         return events_document(history.events(), after=after)
@@ -159,56 +143,56 @@ class Answers:
     def status(self) -> Document:
         """``GET /v1/status``."""
         return status_document(
-            self._cell.now,
-            self._conditions.all(),
-            host_name=self._host_name,
-            etcd_source=self._etcd_source(),
-            last_contact_s=self._last_contact_s(),
+            self.cell.now,
+            self.conditions.all(),
+            host_name=self.host_name,
+            etcd_source=self.etcd_source(),
+            last_contact_s=self.last_contact_s(),
             now_s=time.monotonic(),
             freshness=self._freshness(),
             wall_s=time.time(),
-            last_heartbeat_s=self._cell.now.silence.last_heartbeat_s,
-            tally=self._observer.tally,
+            last_heartbeat_s=self.cell.now.silence.last_heartbeat_s,
+            tally=self.observer.tally,
         )
 
     def _freshness(self) -> Freshness:
-        contact_s = self._last_contact_s()
+        contact_s = self.last_contact_s()
         ago_s = time.monotonic() - contact_s
-        return self._cell.now.freshness(time.time() - ago_s if contact_s else None)
+        return self.cell.now.freshness(time.time() - ago_s if contact_s else None)
 
     def leases(self) -> Document:
         """``GET /v1/leases``: of the newest view, the alarming one included."""
-        known = self._cell.now.known
+        known = self.cell.now.known
         view = known.newest
         if view is None:
             raise CannotTell(
                 "no complete view of etcd yet and no copy of an earlier one",
                 hint="see etcd in agentctl status",
             )
-        may_ask = not (view.cached or self._cell.now.contact_problem)
+        may_ask = not (view.cached or self.cell.now.contact_problem)
         return leases_document(
             view,
             known.host_id,
             time.time(),
-            last_heartbeat_s=self._cell.now.silence.last_heartbeat_s,
-            left_s=self._time_left.of(view.leases, may_ask=may_ask),
+            last_heartbeat_s=self.cell.now.silence.last_heartbeat_s,
+            left_s=self.time_left.of(view.leases, may_ask=may_ask),
             freshness=self._freshness(),
         )
 
     def diff(self) -> Document:
         """``GET /v1/diff``: what the next pass would do."""
-        return self._inbox.ask(self._diff)
+        return self.inbox.ask(self._diff)
 
     def _diff(self) -> Document:
-        world = self._cell.now.world()
+        world = self.cell.now.world()
         if world is None:
             return self._unknown("this host holds no subnet, so there is nothing to compare with")
         rules_of_peers = PeerRules.of(world)
         if isinstance(rules_of_peers, Condition):
             return self._unknown(rules_of_peers.cause)
         try:
-            plan = self._kernel.plan(world, may_delete=self._cell.now.may_sweep(time.monotonic()))
-            rules = self._kernel.check_firewall(world)
+            plan = self.kernel.plan(world, may_delete=self.cell.now.may_sweep(time.monotonic()))
+            rules = self.kernel.check_firewall(world)
         except HostmeshError as error:
             return self._unknown(error.message)
         equal = not (plan.operations or plan.conflicts or plan.held or rules)
@@ -234,56 +218,56 @@ class Answers:
 
     def route_list(self) -> Document:
         """``GET /v1/routes``: the mesh's routes on this host, wanted or there."""
-        return self._inbox.ask(self._route_list)
+        return self.inbox.ask(self._route_list)
 
     def _route_list(self) -> Document:
-        world = self._cell.now.world()
+        world = self.cell.now.world()
         if world is None:
             raise CannotTell(
                 "this host holds no subnet, so it has no routes", hint="agentctl status"
             )
         return routes_document(
             world,
-            self._kernel.objects.compare(world),
+            self.kernel.objects.compare(world),
             source="agent",
             freshness=self._freshness().document(time.time()),
         )
 
     def firewall(self) -> Document:
         """``GET /v1/firewall``."""
-        return self._inbox.ask(self._firewall)
+        return self.inbox.ask(self._firewall)
 
     def _firewall(self) -> Document:
-        world = self._cell.now.world()
-        restore = None if world is None else self._kernel.render_firewall(world).splitlines()
-        rules = self._kernel.show_firewall().splitlines()
+        world = self.cell.now.world()
+        restore = None if world is None else self.kernel.render_firewall(world).splitlines()
+        rules = self.kernel.show_firewall().splitlines()
         return {"version": _VERSION, "rules": rules, "restore": restore}
 
     def health(self) -> tuple[int, Document]:
         """``GET /healthz``: the loop turns."""
         try:
-            self._inbox.ask(dict, timeout_s=_UNHEALTHY_S / 6)
+            self.inbox.ask(dict, timeout_s=_UNHEALTHY_S / 6)
         except HostmeshError as error:
             return HTTPStatus.SERVICE_UNAVAILABLE, {"healthy": False, "reason": error.message}
         return HTTPStatus.OK, {"healthy": True}
 
     def readiness(self) -> tuple[int, Document]:
         """``GET /readyz``: containers of this host are on the mesh, or why not."""
-        ready, reason = is_ready(self._cell.now)
+        ready, reason = is_ready(self.cell.now)
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-        state = host_state(self._cell.now, self._conditions.all())
+        state = host_state(self.cell.now, self.conditions.all())
         return status, {"ready": ready, "reason": reason, "state": state}
 
     def leave(self, body: Document) -> Document:
         """``POST /v1/leave``."""
-        outcome = self._leaver.leave(force=body.get("force") is True)
-        self._inbox.ask(dict)  # which has the loop tell what is left over
+        outcome = self.leaver.leave(force=body.get("force") is True)
+        self.inbox.ask(dict)  # which has the loop tell what is left over
         return outcome.document()
 
     def join(self, _body: Document) -> Document:
         """``POST /v1/join``."""
         outcome = Done()
-        if self._leaver.join():
+        if self.leaver.join():
             outcome.done.append("this host joins again; watch it with agentctl status")
             outcome.attempt("a host that restarts now waits for etcd", self._save_copy)
         return outcome.document()
@@ -291,7 +275,7 @@ class Answers:
     def _save_copy(self) -> tuple[str, ...]:
         """Wait until the host's own copy of what is believed now lasts through a power cut."""
         try:
-            self._inbox.ask(lambda: self._copying.written(self._cell.now.known)).result(_COPY_S)
+            self.inbox.ask(lambda: self.copying.written(self.cell.now.known)).result(_COPY_S)
         except TimeoutError:
             raise CannotTell(f"no copy of the mesh is written after {_COPY_S:g} s") from None
         return ()
@@ -300,31 +284,31 @@ class Answers:
         """``POST /v1/etcd/accept``."""
 
         def accept(act: Acting) -> bool:
-            alarm = self._cell.now.known.alarming is not None
+            alarm = self.cell.now.known.alarming is not None
             act(Accepted())
             return alarm
 
         outcome = Done()
-        if self._inbox.change(accept, is_waiting=asker.current()):
+        if self.inbox.change(accept, is_waiting=asker.current()):
             outcome.done.append("what etcd says now is believed")
             outcome.attempt("the alarm returns if this host restarts now", self._save_copy)
         return outcome.document()
 
     def reload(self, _body: Document) -> Document:
         """``POST /v1/reload``: the settings, refused whole with the reason if they are wrong."""
-        return outcome(self._inbox.change(self._reloader.reload, is_waiting=asker.current()))
+        return outcome(self.inbox.change(self.reloader.reload, is_waiting=asker.current()))
 
     def docker(self) -> Document:
         """``GET /v1/docker``: what waits for a restart, and what that would do to containers."""
-        outlook = self._docker_outlook()
+        outlook = self.docker_outlook()
         pending = [
             each.condition.cause
-            for each in self._conditions.all()
+            for each in self.conditions.all()
             if each.condition.name in _NEED_RESTART
         ]
         return {
             "version": _VERSION,
-            "state": str(self._cell.now.known.docker_state),
+            "state": str(self.cell.now.known.docker_state),
             "pending": pending[0] if pending else None,
             "running": list(outlook.running),
             "stay_down": list(outlook.stay_down),
@@ -333,9 +317,9 @@ class Answers:
 
     def docker_restart(self, body: Document) -> Document:
         """``POST /v1/docker/restart``."""
-        if self._cell.now.known.left:
+        if self.cell.now.known.left:
             return self._give_back(under_containers=body.get("now") is True)
-        report = self._restart_docker(body.get("now") is True, body.get("replace") is True)
+        report = self.restart_docker(body.get("now") is True, body.get("replace") is True)
         outcome = Done()
         if report.restarted:
             outcome.done.append("Docker was restarted")
@@ -345,7 +329,7 @@ class Answers:
 
     def _give_back(self, *, under_containers: bool) -> Document:
         """What waits for a restart of Docker once the host has left."""
-        if not self._leaver.left_over:
+        if not self.leaver.left_over:
             return Done().document()
         return self.leave({"force": under_containers})
 

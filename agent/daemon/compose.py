@@ -46,7 +46,7 @@ from agent.daemon.reload import Reloader, Source
 from agent.daemon.snapshot import Snapshot, StateCell
 from agent.daemon.state import StateFile
 from agent.daemon.timers import Timers, jittered
-from agent.docker.giveback import Order
+from agent.docker.giveback import GiveBackTerms
 from agent.errors import FirewallError
 from agent.kernel.firewall.monitor import RuleMonitor
 from agent.kernel.monitor import KernelEvent, Monitor
@@ -139,7 +139,9 @@ class HostAgent:
         )
         found = inbox.poster(partial(events.ConditionsFound, ConditionSource.ENDPOINTS))
         self._survey = Survey(self._client, found, jobs=jobs)
-        self._kernel = kernel = kernel_pass(settings, self._state)
+        self._kernel = kernel = kernel_pass(
+            settings, self._state, inbox.poster(events.RulesWritten)
+        )
         self._prober = Prober(inbox.poster(events.HostsSilent), poller=poller)
         self._monitor = Monitor(
             self._on_kernel, own_ports=lambda: kernel.objects.port_ids, poller=poller
@@ -332,10 +334,10 @@ class HostAgent:
         )
 
     def _leaver(self) -> Leaver:
-        def restore(order: Order) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        def restore(terms: GiveBackTerms) -> tuple[tuple[str, ...], tuple[str, ...]]:
             if not self._cell.now.settings.docker.manage:
                 return (), ()
-            report = self._docker.restore(order, timeout_s=_DOCKER_BUSY_S)
+            report = self._docker.restore(terms, timeout_s=_DOCKER_BUSY_S)
             return report.done, report.todo
 
         return Leaver(

@@ -65,8 +65,8 @@ class ConditionRegistry:
         self._by_source: dict[ConditionSource, dict[tuple[str, str], Standing]] = {}
         self._log = structlog.get_logger("agent.conditions")
 
-    def replace(self, source: ConditionSource, conditions: Iterable[Condition]) -> bool:
-        """Make ``conditions`` all that ``source`` has to say. True when that changed anything.
+    def replace(self, source: ConditionSource, conditions: Iterable[Condition]) -> None:
+        """Make ``conditions`` all that ``source`` has to say.
 
         A condition that was there before keeps its "since", even if its wording changed:
         the trouble is the same one.
@@ -80,20 +80,12 @@ class ConditionRegistry:
         # Another dictionary: readers of other threads may be going through this one.
         self._by_source = {**self._by_source, source: now}
         self._tell(before, now)
-        return {k: s.condition for k, s in before.items()} != {
-            k: s.condition for k, s in now.items()
-        }
 
     def all(self) -> tuple[Standing, ...]:
         """Every standing condition, the gravest first, then the oldest."""
         order = list(_LOG_LEVELS)
         standing = (s for source in self._by_source.values() for s in source.values())
         return tuple(sorted(standing, key=lambda s: (order.index(s.condition.severity), s.since_s)))
-
-    def worst(self) -> Severity | None:
-        """The gravest severity that stands, None when there is no condition."""
-        standing = self.all()
-        return standing[0].condition.severity if standing else None
 
     def _tell(
         self,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from agent.daemon.firewalldjob import FirewalldJob
 from agent.daemon.forwarding import Forwarding
 from agent.daemon.kernelobjects import KernelObjects
 from agent.daemon.routemark import RouteMark
@@ -62,7 +63,7 @@ class KernelPass:
         mark: RouteMark,
         firewall: Firewall | None,
         forwarding: Forwarding,
-        firewalld: Firewalld,
+        firewalld: Firewalld | FirewalldJob,
         access_limit: Access = Access.OPEN,
     ) -> None:
         self.objects = objects
@@ -105,8 +106,7 @@ class KernelPass:
     def settle_mark(self, config: MeshConfig | None) -> tuple[Condition, ...]:
         """Take over the routes of a former ``routes.protocol``; what stood in the way.
 
-        Before the host is looked at, or they would look like somebody else's. Nothing is done
-        while the mesh's config, which says where they can be, is not known.
+        Nothing is done while the mesh's config, which says where they can be, is not known.
         """
         if config is None:
             return ()

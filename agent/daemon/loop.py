@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from agent.daemon import events
 from agent.daemon.announce import Announcer
@@ -35,6 +36,7 @@ __all__ = ["Loop"]
 _IDLE_S = 15.0
 
 
+@dataclass(slots=True, kw_only=True)
 class Loop:
     """Folds events and reconciles until told to stop.
 
@@ -48,76 +50,60 @@ class Loop:
         wall_clock: Unix seconds.
     """
 
-    def __init__(
-        self,
-        *,
-        inbox: Inbox,
-        cell: StateCell,
-        acts: Mapping[Act, Callable[..., object]],
-        timers: Timers,
-        reader: HostReader,
-        joining: Joining,
-        unfinished: Unfinished,
-        passes: Passes,
-        copying: Copying,
-        reloader: Reloader,
-        conditions: ConditionRegistry,
-        observer: Observer,
-        notifier: Notifier,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._inbox = inbox
-        self._cell = cell
-        self._acts = acts
-        self._timers = timers
-        self._reader = reader
-        self._joining = joining
-        self._unfinished = unfinished
-        self._passes = passes
-        self._copying = copying
-        self._reloader = reloader
-        self._conditions = conditions
-        self._observer = observer
-        self._notifier = notifier
-        self._announcer = Announcer(notifier)
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._stopping = False
+    inbox: Inbox
+    cell: StateCell
+    acts: Mapping[Act, Callable[..., object]]
+    timers: Timers
+    reader: HostReader
+    joining: Joining
+    unfinished: Unfinished
+    passes: Passes
+    copying: Copying
+    reloader: Reloader
+    conditions: ConditionRegistry
+    observer: Observer
+    notifier: Notifier
+    clock: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time
+    _stopping: bool = field(default=False, init=False)
+    _announcer: Announcer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._announcer = Announcer(self.notifier)
 
     def act(self, event: events.Event) -> None:
         """Fold an event into the state and do what follows. Only the loop's thread."""
-        before = self._cell.now
-        after = fold(before, event, Moment(self._clock(), self._wall_clock()))
-        self._cell.now = after
+        before = self.cell.now
+        after = fold(before, event, Moment(self.clock(), self.wall_clock()))
+        self.cell.now = after
         for effect in consequences(before, after, event):
-            self._acts[effect.act](*effect.given)
+            self.acts[effect.act](*effect.given)
 
     def look(self) -> None:
         """Look at the host now: before the first config is judged by what the host needs."""
-        self.act(self._reader.look(self._cell.now))
+        self.act(self.reader.look(self.cell.now))
 
     def run(self) -> None:
         """Work until :class:`events.Stop`. The data path is left as it is (promise 3)."""
-        self._timers.set(Timer.RESYNC, 0)
+        self.timers.set(Timer.RESYNC, 0)
         while not self._stopping:
-            for event in self._inbox.take(self._wait_s()):
+            for event in self.inbox.take(self._wait_s()):
                 self._take(event)
-                self._notifier.alive()  # sixty questions to a large mesh take a while
-            due = self._timers.due()
+                self.notifier.alive()  # sixty questions to a large mesh take a while
+            due = self.timers.due()
             if due:
                 self.act(events.TimersDue(due))
             if not self._stopping:
                 self._round()
-            self._notifier.alive()
-        self._notifier.stopping()
-        self._copying.finish(self._cell.now.known)
-        self._observer.happened("agent-stopped", "hostmesh-agent ended; routes and rules stay")
+            self.notifier.alive()
+        self.notifier.stopping()
+        self.copying.finish(self.cell.now.known)
+        self.observer.happened("agent-stopped", "hostmesh-agent ended; routes and rules stay")
         self._write_history()
 
     def _wait_s(self) -> float:
-        wait_s = self._timers.wait_s(_IDLE_S)
-        watchdog_s = self._notifier.watchdog_s
+        wait_s = self.timers.wait_s(_IDLE_S)
+        watchdog_s = self.notifier.watchdog_s
         return wait_s if watchdog_s is None else min(wait_s, watchdog_s / 3)
 
     def _take(self, event: events.Event) -> None:
@@ -126,35 +112,35 @@ class Loop:
                 event.execute(self.act)
             case events.Reload():
                 with contextlib.suppress(SettingsError):  # a condition says so
-                    self._reloader.reload(self.act)
+                    self.reloader.reload(self.act)
             case events.Stop():
                 self._stopping = True
             case _:
                 self.act(event)
 
     def _round(self) -> None:
-        if self._cell.now.look.links:
+        if self.cell.now.look.links:
             self.look()
         self._step_membership()
         self._run_passes()
-        self._announcer.tell(self._cell.now, self._conditions.all())
+        self._announcer.tell(self.cell.now, self.conditions.all())
         self._write_history()
 
     def _step_membership(self) -> None:
-        known = self._cell.now.known
-        joining = self._joining
+        known = self.cell.now.known
+        joining = self.joining
         for source, found in (
             (ConditionSource.VIEW, known.conditions()),
             (
                 ConditionSource.JOINING,
                 joining.stay_out(known) if known.left else joining.step(known),
             ),
-            (ConditionSource.LEAVING, self._unfinished.step() if known.left else ()),
+            (ConditionSource.LEAVING, self.unfinished.step() if known.left else ()),
         ):
             self.act(events.ConditionsFound(source, found))
 
     def _run_passes(self) -> None:
-        state, passes, now_s = self._cell.now, self._passes, self._clock()
+        state, passes, now_s = self.cell.now, self.passes, self.clock()
         world = state.world()
         if world is None:
             passes.stand_down(wants_nothing=state.known.wants_nothing)
@@ -168,6 +154,6 @@ class Loop:
         self.act(events.RoundDone(passes.report, passes.settled, passes.configured))
 
     def _write_history(self) -> None:
-        found = self._observer.flush()
+        found = self.observer.flush()
         if found is not None:
             self.act(events.ConditionsFound(ConditionSource.EVENTS, found))

@@ -23,7 +23,7 @@ from agent.daemon.events import Acting, Left
 from agent.daemon.hostlock import HostLock
 from agent.daemon.inbox import Inbox
 from agent.daemon.state import StateFile
-from agent.docker.giveback import Order
+from agent.docker.giveback import GiveBackTerms
 from agent.errors import HostmeshError, Refused
 from agent.model import Condition, Severity
 from agent.settings import Settings
@@ -107,7 +107,7 @@ class Leaver:
     Args:
         release: Gives lease and heartbeat back in etcd. Lines of what was done.
         remove: Takes ours out of the kernel.
-        restore: Gives Docker its former configuration back, as the order says: (done, todo).
+        restore: Gives Docker its former configuration back, by those terms: (done, todo).
         forget: Deletes the host's own copy of the mesh: when it joins again, what it holds
             is what etcd says, not what the copy remembers.
         follow: Has the running agent follow what the operator said.
@@ -119,7 +119,7 @@ class Leaver:
         state: StateFile,
         release: Callable[[], tuple[str, ...]],
         remove: Callable[[], tuple[str, ...]],
-        restore: Callable[[Order], tuple[tuple[str, ...], tuple[str, ...]]],
+        restore: Callable[[GiveBackTerms], tuple[tuple[str, ...], tuple[str, ...]]],
         forget: Callable[[], None],
         follow: Follow | None = None,
     ) -> None:
@@ -151,7 +151,7 @@ class Leaver:
         with self._alone("leave", _LEAVE_WAITS_S):
             self._follow(lambda: self._state.set_left(left=True), left=True)
             self._finished.clear()
-            return self._run(Order(force=force))
+            return self._run(GiveBackTerms(force=force))
 
     def finish(self) -> None:
         """Do again what a leave could not do; nothing where there is none, or one is under way."""
@@ -160,7 +160,7 @@ class Leaver:
         try:
             if self._state.leaving:
                 before = self._left_over
-                outcome = self._run(Order(asked=False))
+                outcome = self._run(GiveBackTerms(asked=False))
                 if outcome.done or outcome.todo != list(before):
                     _log.info("leave-taken-up-again", done=outcome.done, todo=outcome.todo)
         finally:
@@ -183,7 +183,7 @@ class Leaver:
         """Remove what is ours from the host; the lease stays."""
         outcome = Done()
         outcome.attempt("the kernel was not cleaned whole", self._remove)
-        self._give_docker_back(outcome, Order(again="agentctl cleanup"))
+        self._give_docker_back(outcome, GiveBackTerms(again="agentctl cleanup"))
         return outcome
 
     @contextmanager
@@ -199,7 +199,7 @@ class Leaver:
         finally:
             self._one.release()
 
-    def _run(self, order: Order) -> Done:
+    def _run(self, terms: GiveBackTerms) -> Done:
         """Do the steps that are not done yet, each whatever became of the ones before."""
         outcome = Done()
         steps = {
@@ -214,15 +214,15 @@ class Leaver:
             outcome.attempt(what, step)
             if len(outcome.todo) == left:
                 self._finished.add(what)
-        self._give_docker_back(outcome, order)
+        self._give_docker_back(outcome, terms)
         self._left_over = tuple(outcome.todo)
         if not outcome.todo:
             self._state.set_gone()
         return outcome
 
-    def _give_docker_back(self, outcome: Done, order: Order) -> None:
+    def _give_docker_back(self, outcome: Done, terms: GiveBackTerms) -> None:
         try:
-            done, todo = self._restore(order)
+            done, todo = self._restore(terms)
             outcome.done += done
             outcome.todo += todo
         except HostmeshError as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 
+from agent.daemon.firewalldjob import FirewalldJob
 from agent.daemon.forwarding import Forwarding
 from agent.daemon.kernelobjects import KernelObjects
 from agent.daemon.kernelpass import KernelPass
@@ -14,7 +16,7 @@ from agent.daemon.membership import Leaver
 from agent.daemon.restartturn import RestartTurn
 from agent.daemon.routemark import RouteMark
 from agent.daemon.state import StateFile
-from agent.docker.giveback import Order
+from agent.docker.giveback import GiveBackTerms
 from agent.docker.processes import ProcessTable
 from agent.docker.room import DockerRoom
 from agent.errors import KernelError, StateError
@@ -61,14 +63,21 @@ def firewall_of(settings: Settings) -> Firewall | None:
     return open_firewall(settings.firewall.variant, dockerd=dockerd)
 
 
-def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
+def kernel_pass(
+    settings: Settings, state: StateFile, on_late: Callable[[], None] | None = None
+) -> KernelPass:
     """The kernel's writers for these settings.
+
+    Args:
+        on_late: Called when firewalld has done later what a pass did not wait for; None: every
+            pass waits.
 
     Raises:
         DependencyMissing: Rules are to be kept and there is no iptables.
     """
     firewall = firewall_of(settings)
     routes = settings.routes
+    firewalld = Firewalld(record=state, manage=settings.firewall.firewalld == "manage")
     table = RouteTable(routes.protocol, routes.table)
     sources = firewall.ingress if firewall else None
     return KernelPass(
@@ -76,7 +85,7 @@ def kernel_pass(settings: Settings, state: StateFile) -> KernelPass:
         mark=RouteMark(table, routes.protocol, state),
         firewall=firewall,
         forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),
-        firewalld=Firewalld(record=state, manage=settings.firewall.firewalld == "manage"),
+        firewalld=FirewalldJob(firewalld, on_late) if on_late else firewalld,
         access_limit=settings.firewall.access,
     )
 
@@ -89,11 +98,11 @@ def leaver(settings: Settings) -> Leaver:
     copy = copy_file(settings)
     config = _copied_config(copy)  # before it is forgotten
 
-    def restore(order: Order) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def restore(terms: GiveBackTerms) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if not settings.docker.manage:
             return (), ()
         with closing(client_for(settings.etcd)) as client:
-            report = docker_room(settings, client, own).give_back.restore(order)
+            report = docker_room(settings, client, own).give_back.restore(terms)
         return report.done, report.todo
 
     def release() -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from agent.docker.store import Snapshot
 from agent.docker.wants import BIP, POOLS
 from agent.model.family import Interface, Network, family_of, meet, read_interface, within
 
-__all__ = ["GiveBack", "Order", "docker0_of_old"]
+__all__ = ["GiveBack", "GiveBackTerms", "docker0_of_old"]
 
 _log = structlog.get_logger("docker")
 
@@ -54,7 +54,7 @@ def docker0_of_old(taken: Iterable[Network], lease: Network) -> Interface | None
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class GiveBackTerms:
     """How Docker is to be given back.
 
     Attributes:
@@ -87,7 +87,7 @@ class GiveBack:
         self._restarter = docker.restarter
         self._routes = routes
 
-    def restore(self, order: Order = Order()) -> RestoreReport:
+    def restore(self, terms: GiveBackTerms = GiveBackTerms()) -> RestoreReport:
         """Take back what we gave Docker, and restart it if that is needed and allowed.
 
         daemon.json's keys return to what they were, and our network goes. Doing it twice does
@@ -103,7 +103,7 @@ class GiveBack:
         journal = self._store.journal()
         if journal is None:
             return RestoreReport(done=done, todo=todo, facts=self._engine.facts())
-        report = self._restore_file(journal, reading, order)
+        report = self._restore_file(journal, reading, terms)
         return replace(report, done=(*done, *report.done), todo=(*todo, *report.todo))
 
     def needs_restart(self, reading: EngineReading) -> bool:
@@ -125,7 +125,7 @@ class GiveBack:
         return (f"removed Docker network {OWN_NETWORK}",), ()
 
     def _restore_file(
-        self, journal: Journal, reading: EngineReading, order: Order
+        self, journal: Journal, reading: EngineReading, terms: GiveBackTerms
     ) -> RestoreReport:
         if not reading.facts.reachable and _keeps_address(journal):
             self._write_former(journal)
@@ -134,19 +134,19 @@ class GiveBack:
             return _report((), (f"{why}: {keeps}",), reading, journal)
         if not _in_force(journal, reading):
             return _report(self.put_back(), (), reading, journal)
-        word = Word.NOW_UNDER_CONTAINERS if order.force else Word.NONE
+        word = Word.NOW_UNDER_CONTAINERS if terms.force else Word.NONE
         held = self._docker.held(reading.facts, word=word)
-        if not held and not order.asked:
+        if not held and not terms.asked:
             held = self._docker.unsettled(word=word)
         if not held:
-            with self._docker.turn(asked=order.asked) as not_ours:
+            with self._docker.turn(asked=terms.asked) as not_ours:
                 held = not_ours or self._docker.held_now(word=word)
                 if not held:
                     return self.move_back(reading)
         self._write_former(journal)
-        return _report((), (self._still(reading, held, order),), reading, journal)
+        return _report((), (self._still(reading, held, terms),), reading, journal)
 
-    def _still(self, reading: EngineReading, held: Held, order: Order) -> str:
+    def _still(self, reading: EngineReading, held: Held, terms: GiveBackTerms) -> str:
         """Say why docker0 is where it is, and what ends that."""
         facts = reading.facts
         names = blocking_containers(facts, self._docker.settings.expendable)
@@ -155,7 +155,7 @@ class GiveBack:
             return f"{uses}: {held[0]}. {held[1]}"
         verb, them = ("are", "they") if len(names) > 1 else ("is", names[0])
         because = f"because {names_shown(names)} {verb} running"
-        return f"{uses} {because}. When {them} may stop: {order.again}"
+        return f"{uses} {because}. When {them} may stop: {terms.again}"
 
     def move_back(self, reading: EngineReading) -> RestoreReport:
         """Restart with docker0's former address, then put the file back.

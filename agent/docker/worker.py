@@ -13,8 +13,7 @@ from agent import asker, threads
 from agent.asker import GoesOn, IsWaiting, Order, Withdrawn
 from agent.docker.commands import Stopped
 from agent.docker.engine import Engine
-from agent.docker.giveback import GiveBack
-from agent.docker.giveback import Order as HowToGiveBack
+from agent.docker.giveback import GiveBack, GiveBackTerms
 from agent.docker.report import ConfiguratorReport, RestoreReport
 from agent.docker.wants import DockerWants
 from agent.docker.watcher import EngineWatcher
@@ -154,7 +153,7 @@ class DockerWorker:
         self._on_report(report)
         return report
 
-    def restore(self, how: HowToGiveBack, *, timeout_s: float) -> RestoreReport:
+    def restore(self, terms: GiveBackTerms, *, timeout_s: float) -> RestoreReport:
         """Give Docker back and want nothing of it from now on. Waits for it.
 
         Raises:
@@ -162,7 +161,7 @@ class DockerWorker:
                 ``timeout_s``.
         """
         self.want(None)
-        report = self._order(lambda: self._give_back.restore(how), timeout_s)
+        report = self._order(lambda: self._give_back.restore(terms), timeout_s)
         if not isinstance(report, RestoreReport):
             raise TypeError(report)
         self.look()

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from agent.docker.giveback import Order
+from agent.docker.giveback import GiveBackTerms
 from agent.docker.processes import ProcessTable
 from agent.docker.room import DockerRoom
 from agent.errors import HostmeshError
@@ -65,7 +65,7 @@ def main() -> None:
             result = room.outlook()
         else:
             result = room.give_back.restore(
-                Order(force=order["force"], asked=order.get("asked", True))
+                GiveBackTerms(force=order["force"], asked=order.get("asked", True))
             )
     except HostmeshError as error:
         result = {"error": type(error).__name__, "message": error.message}

@@ -233,7 +233,7 @@ def test_promise_4_claims_are_held_back_before_the_keeper_sees_what_it_lost(
 ) -> None:
     """Else it might look for another subnet in an etcd that nobody believes."""
     done: list[Act] = []
-    acts: Any = member.agent._loop._acts
+    acts: Any = member.agent._loop.acts
     for each in (Act.HOLD, Act.NOTICE):
         monkeypatch.setitem(acts, each, lambda *_view, called=each: done.append(called))
     gone = View(cluster_id=2, revision=1, config=CONFIG)
@@ -325,7 +325,7 @@ def test_promise_10_one_pass_writes_for_a_limited_time_and_the_next_goes_on(
     monkeypatch.setattr(reconciler, "PASS_S", 0.0)
     fed: set[int | None] = set()
     loop, cell = member.agent._loop, member.agent._cell
-    monkeypatch.setattr(loop._notifier, "alive", lambda: fed.add(cell.now.report.installed))
+    monkeypatch.setattr(loop.notifier, "alive", lambda: fed.add(cell.now.report.installed))
     many = [lease(f"10.{65 + n // 256}.{n % 256}.0/24", "192.0.2.11") for n in range(1700)]
     member.etcd_tells(PEER, *many)
     eventually(lambda: len(shown(member.host)) == 1702, 10)

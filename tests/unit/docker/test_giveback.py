@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.docker.files import replace_file
-from agent.docker.giveback import Order, docker0_of_old
+from agent.docker.giveback import GiveBackTerms, docker0_of_old
 from agent.docker.journal import Content
 from agent.docker.wants import wants_of
 from agent.errors import DockerConfigError
@@ -19,7 +19,7 @@ from tests.unit.docker.dockerworld import FORMER, OLD, WANTS, Room, World, make,
 
 pytestmark = pytest.mark.unit
 
-UNASKED = Order(asked=False)
+UNASKED = GiveBackTerms(asked=False)
 
 
 def test_leaving_moves_docker0_back_with_one_restart(room: Room, world: World) -> None:
@@ -42,7 +42,7 @@ def test_with_containers_running_it_waits_and_names_them_and_the_command(
         still = f"docker0 still uses {WANTS.bip} because web is running."
         assert report.todo == (f"{still} When web may stop: agentctl leave --force",)
     world.running = ("db", "web")
-    report = room.give_back.restore(Order(again="agentctl cleanup"))
+    report = room.give_back.restore(GiveBackTerms(again="agentctl cleanup"))
     assert report.todo[0].endswith("db, web are running. When they may stop: agentctl cleanup")
 
 
@@ -50,7 +50,7 @@ def test_force_gives_back_what_had_to_wait(room: Room, world: World) -> None:
     room.ensure()
     world.running = ("web",)
     assert room.give_back.restore().todo
-    assert room.give_back.restore(Order(force=True)).todo == ()
+    assert room.give_back.restore(GiveBackTerms(force=True)).todo == ()
     assert (world.bip, world.restarts, room.text) == (OLD, 2, None)
     assert room.store.journal() is None
 
@@ -86,7 +86,7 @@ def test_what_the_operator_wrote_meanwhile_is_theirs(room: Room, world: World) -
     write(world, '{"bip": "192.168.9.1/24"}')
     assert room.give_back.restore().todo
     assert json.loads(room.text or "") == {"bip": "192.168.9.1/24"}
-    assert room.give_back.restore(Order(force=True)).todo == ()
+    assert room.give_back.restore(GiveBackTerms(force=True)).todo == ()
     assert world.bip == IPv4Interface("192.168.9.1/24")
     assert json.loads(room.text or "") == {"bip": "192.168.9.1/24"}
 
@@ -94,7 +94,7 @@ def test_what_the_operator_wrote_meanwhile_is_theirs(room: Room, world: World) -
 def test_with_live_restore_force_says_what_else_it_takes(room: Room, world: World) -> None:
     room.ensure()
     world.running, world.live_restore = ("web",), True
-    report = room.give_back.restore(Order(force=True))
+    report = room.give_back.restore(GiveBackTerms(force=True))
     assert "live-restore" in report.todo[0]
     assert "stop the containers" in report.todo[0]
 

@@ -12,7 +12,7 @@ import pytest
 
 from agent.docker.configurator import Configurator
 from agent.docker.engine import Engine
-from agent.docker.giveback import GiveBack, Order
+from agent.docker.giveback import GiveBack, GiveBackTerms
 from agent.docker.netattach import NetworkAttacher
 from agent.docker.report import ConfiguratorReport, RestoreReport
 from agent.docker.room import DockerRoom
@@ -59,8 +59,8 @@ class Stub:
             raise Refused("web runs on this Docker")
         return self.ensure(wants)
 
-    def restore(self, order: Order) -> RestoreReport:
-        return RestoreReport(done=(f"{order.asked} {order.force}",), todo=(), facts=FACTS)
+    def restore(self, terms: GiveBackTerms) -> RestoreReport:
+        return RestoreReport(done=(f"{terms.asked} {terms.force}",), todo=(), facts=FACTS)
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_the_room_follows_its_settings(tmp_path: Path) -> None:
 
 
 def test_orders_are_carried_out_in_the_workers_thread(worker: DockerWorker) -> None:
-    report = worker.restore(Order(asked=False, force=True), timeout_s=5)
+    report = worker.restore(GiveBackTerms(asked=False, force=True), timeout_s=5)
     assert report.done == ("False True",)
     with pytest.raises(DockerError, match="has no subnet"):
         worker.restart_now(force=True, timeout_s=5)
@@ -175,7 +175,7 @@ def test_after_a_restore_docker_is_only_looked_at(
 ) -> None:
     worker.want(WANTS)
     eventually(lambda: len(stub.ensured) == 1)
-    worker.restore(Order(), timeout_s=5)
+    worker.restore(GiveBackTerms(), timeout_s=5)
     eventually(lambda: reports[-1:] == [SEEN])
     assert len(stub.ensured) == 1
 
@@ -202,7 +202,7 @@ def test_promise_10_a_busy_worker_answers_within_the_deadline(
     worker.want(WANTS)
     eventually(lambda: len(stub.ensured) == 1)
     with pytest.raises(DockerError, match="busy"):
-        worker.restore(Order(), timeout_s=0.2)
+        worker.restore(GiveBackTerms(), timeout_s=0.2)
     go_on.set()
 
 

@@ -1,0 +1,65 @@
+"""Keep firewalld's sources off the loop's thread: firewall-cmd waits for a firewalld that hangs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+
+from agent.errors import HostmeshError
+from agent.kernel.firewall.firewalld import Firewalld
+from agent.mesh.firewall import FirewallWants
+
+__all__ = ["FirewalldJob"]
+
+_PATIENCE_S = 2.0
+"""What takes no longer is done before the rules are looked at, so that they say what is so then."""
+
+
+class FirewalldJob:
+    """Stands in for ``firewalld`` in the loop's thread, which waits a moment only.
+
+    Args:
+        on_late: Called on the job's thread when it ends after that: the next pass has its result.
+    """
+
+    def __init__(self, firewalld: Firewalld, on_late: Callable[[], None]) -> None:
+        self._firewalld = firewalld
+        self._on_late = on_late
+        self._under_way: Future[tuple[str, ...]] | None = None
+        self.manage = firewalld.manage
+
+    def apply(self, wants: FirewallWants) -> tuple[str, ...]:
+        """Return what was done, or nothing while that is under way.
+
+        Raises:
+            HostmeshError: As :meth:`Firewalld.apply`.
+        """
+        found = self._under_way
+        if found is None:
+            found = self._under_way = Future()
+            thread = threading.Thread(
+                target=self._run, args=(found, wants), name="firewalld", daemon=True
+            )
+            thread.start()
+            if wait((found,), _PATIENCE_S).not_done:
+                found.add_done_callback(lambda _: self._on_late())
+        if not found.done():
+            return ()
+        self._under_way = None
+        return found.result()
+
+    def remove(self) -> tuple[str, ...]:
+        """The same as :meth:`Firewalld.remove`, after what is under way."""
+        if self._under_way is not None:
+            wait((self._under_way,))
+        return self._firewalld.remove()
+
+    def _run(self, future: Future[tuple[str, ...]], wants: FirewallWants) -> None:
+        try:
+            future.set_result(self._firewalld.apply(wants))
+        except HostmeshError as error:
+            future.set_exception(error)
+        finally:
+            if not future.done():  # a bug, of which the thread tells
+                future.set_result(())
