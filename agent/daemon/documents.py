@@ -74,6 +74,7 @@ def _lease(
         "host_name": lease.host_name,
         "node_address": str(lease.node_address),
         "backend": lease.backend,
+        "backend_data": lease.backend_data.fields if lease.backend_data else None,
         "age_s": None if lease.claimed_s is None else _since(lease.claimed_s, now_s),
         "ttl_left_s": _ttl_left(lease, now_s, left_s, renewing=said["alive"] is True),
         **said,

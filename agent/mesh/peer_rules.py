@@ -175,7 +175,7 @@ class PeerRules:
                 subject=str(peer.subnet),
                 cause=f"what the owner of {peer.subnet} at {peer.node_address} publishes for"
                 f" backend {self.backend.name!r} is not usable: {error}",
-                hint="upgrade that host; if its record is forged, see agentctl leases -o wide",
+                hint="upgrade that host, or see its record: agentctl leases -o json",
             )
 
     def _shuts_off(self, wanted: PeerObjects) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from agent.daemon.documents import leases_document
 from agent.daemon.freshness import Freshness
-from agent.model import DockerState, Heartbeat, HostId, Lease, SetAside, View
+from agent.model import BackendData, DockerState, Heartbeat, HostId, Lease, SetAside, View
 
 pytestmark = pytest.mark.unit
 
@@ -48,7 +48,14 @@ VIEW = View(
     leases=(
         lease("10.66.0.0/16", TWO, claimed_s=NOW_S + 500, renewed_s=NOW_S + 500),
         lease("10.64.0.0/16", ONE),
-        lease("10.65.0.0/16", None, ttl_s=None, claimed_s=None, renewed_s=None),
+        lease(
+            "10.65.0.0/16",
+            None,
+            ttl_s=None,
+            claimed_s=None,
+            renewed_s=None,
+            backend_data=BackendData.of({"VNI": 1}),
+        ),
     ),
     heartbeats={ONE: heartbeat(ONE)},
     set_aside=(SetAside("/k", "why"),),
@@ -60,12 +67,14 @@ def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
     assert json.loads(json.dumps(document)) == document
     assert document["set_aside"] == [{"key": "/k", "reason": "why"}]
     first, flannel, second = document["leases"]
+    assert flannel["backend_data"] == {"VNI": 1}
     assert first == {
         "subnet": "10.64.0.0/16",
         "host_id": ONE,
         "host_name": "h",
         "node_address": "192.0.2.1",
         "backend": "host-gw",
+        "backend_data": None,
         "age_s": 60.0,
         "ttl_left_s": 86_390.0,
         "alive": True,
