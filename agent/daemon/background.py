@@ -16,10 +16,11 @@ _RETRY_S = 5.0
 
 
 class Background:
-    """Runs one kind of job off the loop. What it changes comes back the normal way, as a view.
+    """Runs one kind of job off the loop. What it changes comes back as a view of etcd.
 
     Args:
         condition: Name of the condition that stands while the job fails.
+        on_end: Called on the job's thread when a try has ended.
         retry_s: Pause between two tries, give or take a fifth.
         clock: Monotonic seconds.
     """
@@ -27,10 +28,12 @@ class Background:
     def __init__(
         self,
         condition: str,
+        on_end: Callable[[], None],
         retry_s: float = _RETRY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._condition = condition
+        self._on_end = on_end
         self._retry_s = retry_s
         self._clock = clock
         self._thread: threading.Thread | None = None
@@ -69,3 +72,4 @@ class Background:
             self._problem = error
         else:
             self._problem = None
+        self._on_end()

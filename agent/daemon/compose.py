@@ -98,7 +98,7 @@ class HostAgent:
         self._state = StateFile(agent.state_dir)
         self._inbox = inbox = Inbox()
         self._poller = poller = Poller("poller")
-        jobs = Jobs(poller)
+        self._jobs = jobs = Jobs(poller)
         self._host_id = host_id(read_machine_id())
         self._boot_id = read_boot_id()
         self._copy_file = copy_file(settings)
@@ -114,13 +114,20 @@ class HostAgent:
         endpoints = self._finding.endpoint.now
         kept = copy.kept if copy else ()
         first = Snapshot(known=known, settings=settings, endpoints=endpoints, kept=kept)
-        self._cell = cell = StateCell(first)
+        self._cell = StateCell(first)
         self._registry = Registry(self._client, etcd.prefix, bounds=first.bounds)
         self._observer = Observer(open_history(agent.state_dir))
         self._conditions = ConditionRegistry(time.monotonic, self._observer)
         self._timers = Timers(time.monotonic)
+        self._make_followers(settings, copy)
+        self._make_kernel_side(settings)
+        self._make_loop(settings, copy)
+
+    def _make_followers(self, settings: Settings, copy: Copy | None) -> None:
+        """Make what follows etcd and Docker."""
+        inbox = self._inbox
         self._docker_room = docker_room(settings, self._client, self._host_id)
-        self._docker = self._docker_room.worker(inbox.poster(events.DockerReported), poller)
+        self._docker = self._docker_room.worker(inbox.poster(events.DockerReported), self._poller)
         self._keeper = Keeper(
             self._registry,
             host_id=self._host_id,
@@ -129,7 +136,7 @@ class HostAgent:
             settings=settings.lease,
             on_lease=inbox.poster(events.LeaseChanged),
             may_leave=self._docker_room.may_restart,
-            earlier_life=EarlierLife(cell, nobody_answers),
+            earlier_life=EarlierLife(self._cell, nobody_answers),
         )
         self._directory = Directory(
             self._registry,
@@ -138,7 +145,11 @@ class HostAgent:
             last_view=copy.view if copy else None,
         )
         found = inbox.poster(partial(events.ConditionsFound, ConditionSource.ENDPOINTS))
-        self._survey = Survey(self._client, found, jobs=jobs)
+        self._survey = Survey(self._client, found, jobs=self._jobs)
+
+    def _make_kernel_side(self, settings: Settings) -> None:
+        """Make what follows and writes the kernel."""
+        inbox, poller = self._inbox, self._poller
         self._kernel = kernel = kernel_pass(
             settings, self._state, inbox.poster(events.RulesWritten)
         )
@@ -146,13 +157,12 @@ class HostAgent:
         self._monitor = Monitor(
             self._on_kernel, own_ports=lambda: kernel.objects.port_ids, poller=poller
         )
-        self._monitor.watch_range(*watched(first))
+        self._monitor.watch_range(*watched(self._cell.now))
         self._rule_monitor = RuleMonitor(
             lambda event: inbox.post(events.RulesWritten(event.by)),
             own_pids=kernel.own_pids,
             poller=poller,
         )
-        self._leaving = self._leaver()
         self._passes = Passes(
             kernel=kernel,
             conditions=self._conditions,
@@ -160,8 +170,13 @@ class HostAgent:
             check_s=settings.firewall.check_s,
             observer=self._observer,
         )
+
+    def _make_loop(self, settings: Settings, copy: Copy | None) -> None:
+        """Make the loop, and what asks it."""
+        inbox, cell, kernel = self._inbox, self._cell, self._kernel
+        self._leaving = self._leaver()
         self._copying = Copying(self._copy_file, inbox, self._timers)
-        self._reloader = Reloader(source.load, cell)
+        self._reloader = Reloader(self._source.load, cell)
         self._joining = Joining(
             cell=cell,
             keeper=self._keeper,
@@ -169,6 +184,7 @@ class HostAgent:
             host_id=self._host_id,
             boot_id=self._boot_id,
             past=_copied_lease(self._host_id, copy),
+            on_job=inbox.poster(events.JobEnded),
             host_name=host_name(settings),
         )
         self._loop = Loop(
@@ -178,7 +194,7 @@ class HostAgent:
             timers=self._timers,
             reader=HostReader(lambda: kernel.former_protocol, check_host),
             joining=self._joining,
-            unfinished=Unfinished(self._state, self._leaving),
+            unfinished=Unfinished(self._state, self._leaving, inbox.poster(events.JobEnded)),
             passes=self._passes,
             copying=self._copying,
             reloader=self._reloader,
@@ -188,7 +204,10 @@ class HostAgent:
         )
         answers = self._answers(settings)
         self._control = ControlServer(
-            agent.socket, agent.socket_group, answers.routes(), poller=poller
+            settings.agent.socket,
+            settings.agent.socket_group,
+            answers.routes(),
+            poller=self._poller,
         )
         self._order = self._in_order(settings, answers)
 

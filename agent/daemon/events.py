@@ -30,6 +30,7 @@ __all__ = [
     "Event",
     "HostSeen",
     "HostsSilent",
+    "JobEnded",
     "KernelChanged",
     "LeaseChanged",
     "Left",
@@ -161,6 +162,11 @@ class CopyWritten(Event):
     """The host's own copy was written, or could not be."""
 
     problem: HostmeshError | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded(Event):
+    """A job at etcd has ended; the next round asks how."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,7 @@ _HANDLERS: Final[Mapping[type[events.Event], _Handler]] = {
     events.EndpointFound: _endpoint,
     events.HostSeen: _host,
     events.HostsSilent: _silent,
+    events.JobEnded: lambda state, _event, _at: state,  # it comes before a round
     events.KernelChanged: _kernel,
     events.LeaseChanged: _lease,
     events.Left: _left,

@@ -7,7 +7,7 @@ its place and reports it: taking a working host out of the mesh would be worse (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.daemon.background import Background
@@ -40,6 +40,7 @@ class Joining:
         host_id, boot_id: This host, in this life.
         past: The lease of this host's own copy, None when it has none.
         host_name: As peers and operators should see it.
+        on_job: Called when a job on another thread has ended: the next step says how.
     """
 
     def __init__(
@@ -52,15 +53,16 @@ class Joining:
         boot_id: str,
         past: Lease | None,
         host_name: str,
+        on_job: Callable[[], None],
     ) -> None:
         self._cell = cell
         self._keeper = keeper
         self._registry = registry
         self._host_id = host_id
         self._boot_id = boot_id
-        self._config_job = Background("mesh-config-not-created")
-        self._grace_job = Background("claims-not-held-back")
-        self._release_job = Background("lease-not-given-back")
+        self._config_job = Background("mesh-config-not-created", on_job)
+        self._grace_job = Background("claims-not-held-back", on_job)
+        self._release_job = Background("lease-not-given-back", on_job)
         self._past = past
         self._host_name = host_name
         self._graced = False

@@ -236,12 +236,13 @@ class Unfinished:
 
     Args:
         leaver: Does it; what is done already costs a look.
+        on_job: Called when a try has ended: the next step says how.
     """
 
-    def __init__(self, state: StateFile, leaver: Leaver) -> None:
+    def __init__(self, state: StateFile, leaver: Leaver, on_job: Callable[[], None]) -> None:
         self._state = state
         self._leaver = leaver
-        self._job = Background("leave-not-finished", _AGAIN_S)
+        self._job = Background("leave-not-finished", on_job, _AGAIN_S)
 
     def step(self) -> tuple[Condition, ...]:
         """Go on with it unless it is done. Never blocks."""

@@ -105,6 +105,7 @@ def test_data_that_changes_is_written_at_once_and_peers_follow(
             boot_id="1" * 32,
             past=None,
             host_name="host1",
+            on_job=lambda: None,
         )
         known = Known(host_id=host(1), host=FACTS, uplink=uplink(1)).with_view(mesh.snapshot())
         assert joining.step(known) == ()

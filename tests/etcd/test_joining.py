@@ -73,6 +73,7 @@ def test_promise_4_whoever_brings_the_config_has_new_claims_wait_for_holders(
             boot_id="1" * 32,
             past=None,
             host_name="host1",
+            on_job=lambda: None,
         )
         known = _known(mesh, config() if copied else None)
         eventually(lambda: (joining.step(known), mesh.snapshot().config)[1])

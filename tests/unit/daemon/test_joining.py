@@ -99,6 +99,7 @@ def joining(past: IPv4Network | None = None) -> tuple[Joining, Told]:
         boot_id="b" * 32,
         past=None if past is None else replace(lease(0), subnet=past),
         host_name="one",
+        on_job=lambda: None,
     )
     return made, keeper
 
