@@ -27,6 +27,7 @@ from agent.kernel.netlink.routes import (
     route_dump_request,
     route_lookup_request,
 )
+from agent.kernel.tables.own import is_own_link
 from agent.mesh.world import ROUTE_PROTOCOL
 from agent.model import OWN_BRIDGE, HostFacts, Link, Route, Uplink
 from agent.model.family import Address, Interface, Network
@@ -83,6 +84,7 @@ def _link(raw: RawLink, addresses: dict[int, list[RawAddress]]) -> Link:
         mtu=raw.mtu,
         mac=raw.mac,
         addresses=tuple(address.interface for address in own),
+        own=is_own_link(raw),
     )
 
 
@@ -190,7 +192,7 @@ def _by_setting(
 
 def _is_containers(link: Link, mesh: tuple[Network, ...]) -> bool:
     """Whether a link leads to this host's containers: no peer is reached by it."""
-    if link.kind == "bridge" and _DOCKERS_BRIDGE.fullmatch(link.name):
+    if link.own or (link.kind == "bridge" and _DOCKERS_BRIDGE.fullmatch(link.name)):
         return True
     return any(each.ip in cidr for each in link.addresses for cidr in mesh)
 

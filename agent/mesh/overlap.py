@@ -30,7 +30,7 @@ def host_overlaps(
     """Every address and route of the host that overlaps ``cidr``, in words; empty when none does.
 
     Not counted: default routes, which everything overlaps; Docker's default bridge, which is
-    about to be renumbered, and the bridge of ours; a refusal (blackhole and its like) of a wider
+    about to be renumbered, and the agent's own links; a refusal (blackhole and its like) of a wider
     range, which the mesh's more specific routes do not disturb; what lies in the own subnet; and
     a route to a peer's subnet by that peer, which flannel or an operator made before: it leads
     where the mesh's own would, and is reported as a conflict until it goes.
@@ -69,7 +69,7 @@ def _overlaps(
 ) -> Iterator[tuple[Network, str]]:
     """Yield each overlapping network, with the words that name what has it."""
     bridge = docker.bridge.bridge if docker is not None and docker.bridge else _DEFAULT_BRIDGE
-    ours = {bridge, _DEFAULT_BRIDGE, OWN_BRIDGE}
+    ours = {bridge, _DEFAULT_BRIDGE, OWN_BRIDGE, *(link.name for link in host.links if link.own)}
     covered: set[tuple[str | None, Network]] = set()
     for link in host.links:
         if link.name in ours:

@@ -104,7 +104,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A network interface. ``kind`` is IFLA_INFO_KIND ("bridge", "veth", ...), "" for hardware."""
+    """A network interface.
+
+    Attributes:
+        kind: IFLA_INFO_KIND ("bridge", "veth", ...), "" for hardware.
+        own: The agent made it.
+    """
 
     index: int
     name: str
@@ -113,6 +118,7 @@ class Link:
     mtu: int
     mac: str
     addresses: tuple[Interface, ...] = ()
+    own: bool = False
 
 
 class Need(enum.StrEnum):

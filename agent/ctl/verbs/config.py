@@ -131,10 +131,10 @@ def docker0_of(facts: HostFacts, settings: Settings) -> DockerFacts:
 
 
 def occupied(facts: HostFacts, docker: DockerFacts) -> Iterator[Network]:
-    """Yield every range this host can see, except docker0's and the default route."""
+    """Yield every range this host can see, except docker0's, the agent's and the default route."""
     leaving = docker.bridge.subnet if docker.bridge else None
     for link in facts.links:
-        for address in link.addresses:
+        for address in () if link.own else link.addresses:
             if address.network != leaving:
                 yield address.network
     for route in facts.foreign_routes:

@@ -18,8 +18,9 @@ pytestmark = pytest.mark.property
 
 @st.composite
 def hosts(draw: st.DrawFn) -> tuple[HostFacts, list[Network]]:
-    """Draw a host of both families, with the networks that it uses."""
+    """Draw a host of both families, with the networks that it uses; some links are the agent's."""
     own = draw(st.lists(networks(), max_size=4, unique=True))
+    made = draw(st.lists(st.booleans(), min_size=4, max_size=4))
     routed = draw(st.lists(networks() | families.map(lambda each: each.at(0, 1)), max_size=4))
     links = tuple(
         Link(
@@ -30,11 +31,13 @@ def hosts(draw: st.DrawFn) -> tuple[HostFacts, list[Network]]:
             mtu=1500,
             mac="",
             addresses=(family_of(each).interface((int(each[1]), each.prefixlen)),),
+            own=made[number],
         )
         for number, each in enumerate(own)
     )
     routes = tuple(Route(destination=each, gateway=each[1]) for each in routed)
-    return HostFacts(links=links, foreign_routes=routes), [*own, *routed]
+    used = [each for each, ours in zip(own, made, strict=False) if not ours]
+    return HostFacts(links=links, foreign_routes=routes), [*used, *routed]
 
 
 @given(hosts(), networks())
