@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from typing import Final
 
 from agent.errors import KernelError
@@ -30,14 +29,21 @@ from agent.kernel.netlink.routes import (
 from agent.kernel.tables.own import is_own_link
 from agent.mesh.world import ROUTE_PROTOCOL
 from agent.model import OWN_BRIDGE, HostFacts, Link, Route, Uplink
-from agent.model.family import Address, Interface, Network
+from agent.model.family import (
+    Address,
+    Interface,
+    Network,
+    family_of,
+    is_host,
+    read_address,
+    read_network,
+)
 
 __all__ = ["PathTo", "choose_uplink", "path_to", "read_host_facts", "uplink_target"]
 
 _LOCAL_TABLE: Final = 255
 _SCOPE_LINK: Final = 253
 _ROUTE_TO: Final = "route to "
-_HOST_ROUTE: Final = 32
 _DOCKERS_BRIDGE: Final = re.compile(rf"docker0|docker_gwbridge|br-[0-9a-f]{{12}}|{OWN_BRIDGE}")
 
 
@@ -155,7 +161,7 @@ def choose_uplink(
     """
     setting = setting.strip()
     if not setting and node_address is not None:
-        return _by_network(facts, IPv4Network(node_address))
+        return _by_network(facts, family_of(node_address).host(node_address))
     chosen = _by_setting(facts, setting, route_to, mesh, lookup)
     if node_address is None or node_address == chosen.node_address:
         return chosen
@@ -215,8 +221,8 @@ def uplink_target(setting: str, route_to: Address | None) -> Address | None:
 def _parse_target(setting: str) -> Address:
     text = setting.removeprefix(_ROUTE_TO).strip()
     try:
-        return IPv4Address(text)
-    except AddressValueError as error:
+        return read_address(text)
+    except ValueError as error:
         raise KernelError(
             f"uplink setting {setting!r}: {text!r} is not an IPv4 address",
             hint='write it as "route to 192.0.2.1"',
@@ -225,8 +231,8 @@ def _parse_target(setting: str) -> Address:
 
 def _parse_network(text: str) -> Network | None:
     try:
-        return IPv4Network(text, strict=False)
-    except (AddressValueError, NetmaskValueError, ValueError):
+        return read_network(text, strict=False)
+    except ValueError:
         return None
 
 
@@ -322,7 +328,7 @@ def _on_link(facts: HostFacts, link: Link, own: Interface) -> Network:
     The address's own prefix says it; where that is a /32 (common in clouds), the widest
     link-scope route of the interface does.
     """
-    if own.network.prefixlen < _HOST_ROUTE:
+    if not is_host(own.network):
         return own.network
     ranges = [
         route.destination

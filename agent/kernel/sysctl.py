@@ -70,10 +70,6 @@ class Sysctls:
         """Whether the host forwards IPv4."""
         return self.read(_FORWARDING) == "1"
 
-    def set_ip_forward(self, *, on: bool) -> SysctlChange | None:
-        """Switch IPv4 forwarding; None when it was so. See :meth:`enable_forwarding`."""
-        return self.write(_FORWARDING, "1" if on else "0")
-
     def enable_forwarding(self) -> SysctlChange | None:
         """Switch IPv4 forwarding on; None when it was.
 

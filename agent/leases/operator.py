@@ -176,14 +176,6 @@ class Operator:
 
     # --- config ---------------------------------------------------------------------------
 
-    def config_show(self) -> tuple[MeshConfig | None, str]:
-        """Return the config (None: none that is usable) and its text as it is in etcd."""
-        record = self._registry.records().get(self._keys.of(CONFIG))
-        if record is None:
-            return None, ""
-        text = record.value.decode("utf-8", "backslashreplace")
-        return _decoded(record), text
-
     def config_set(
         self, wished: Callable[[MeshConfig | None], MeshConfig], *, dry: bool = False
     ) -> ConfigChange:

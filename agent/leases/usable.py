@@ -41,10 +41,6 @@ class UsableLeases:
         """The lease of that name, used or not."""
         return self._named.get(name)
 
-    def of_host(self, host_id: str) -> Lease | None:
-        """A used lease of a host, as of the last :meth:`settle`."""
-        return next(iter(self._used.of(host_id)), None)  # type: ignore[arg-type]  # any text is not found
-
     def __len__(self) -> int:
         return len(self._named)
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_network
 
 from agent.model import MeshConfig
-from agent.model.family import Network, family_of, meet, subnets_of
+from agent.model.family import Network, family_of, subnets_of
 
 __all__ = [
     "MAX_SUBNETS",
@@ -21,7 +21,6 @@ __all__ = [
     "OverlapIndex",
     "candidates",
     "count_subnets",
-    "first_overlap",
     "propose_cidr",
     "subnet_at",
 ]
@@ -40,11 +39,6 @@ NEVER_PROPOSED: tuple[Network, ...] = tuple(
     )
 )
 """Ranges that :func:`propose_cidr` stays out of, even when this host cannot see anybody there."""
-
-
-def first_overlap(subnet: Network, others: Iterable[Network]) -> Network | None:
-    """Return the first of ``others`` that shares an address with ``subnet``, or None."""
-    return next((other for other in others if meet(subnet, other)), None)
 
 
 _Block = tuple[int, int, int]

@@ -115,7 +115,17 @@ def test_on_link_range_of_a_cloud_address_is_the_link_scope_route() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["eth9", "10.0.0.0/8", "bond0.7", "route to nowhere", "(", "lo"]
+    "setting",
+    [
+        "eth9",
+        "10.0.0.0/8",
+        "bond0.7",
+        "route to nowhere",
+        "route to fd00::1",
+        "fd00::/8",
+        "(",
+        "lo",
+    ],
 )
 def test_what_does_not_fit_is_an_error_that_says_what_there_is(setting: str) -> None:
     with pytest.raises(KernelError) as caught:
@@ -212,7 +222,7 @@ def test_forwarding_is_enabled_once_and_undone(sysctls: Sysctls) -> None:
 def test_undo_leaves_what_somebody_set_since(sysctls: Sysctls) -> None:
     change = sysctls.enable_forwarding()
     assert change is not None
-    sysctls.set_ip_forward(on=False)
+    sysctls.write("ip_forward", "0")
     sysctls.write("ip_forward", "2")
     assert not sysctls.undo(change)
 
