@@ -18,8 +18,7 @@ from agent.leases.backoff import Backoff
 from agent.leases.beating import BEATS_PER_TTL, OwnHeartbeat
 from agent.leases.faults import CertificateRefusedError
 from agent.leases.move import Former
-from agent.leases.ownlease import OwnLease
-from agent.leases.refusals import condition_of
+from agent.leases.ownlease import OwnLease, condition_of
 from agent.leases.registry import Registry
 from agent.leases.request import ClaimRequest, Registration
 from agent.leases.rivals import IdentityInUseError

@@ -13,8 +13,13 @@ import structlog
 
 from agent.errors import ClaimConflict
 from agent.leases.registry import Registry
-from agent.leases.renewal import differs, renewal_pause_s
-from agent.leases.request import ClaimRequest, LeaseLostError, Registration
+from agent.leases.request import (
+    ClaimRequest,
+    LeaseLostError,
+    Registration,
+    differs,
+    renewal_pause_s,
+)
 from agent.model import Lease
 from agent.model.family import Network, within
 

@@ -7,17 +7,22 @@ from dataclasses import replace
 
 import structlog
 
-from agent.errors import ClaimConflict, MeshConfigError
-from agent.leases.refusals import condition_of
+from agent.errors import ClaimConflict, HostmeshError, MeshConfigError, NoFreeSubnet
 from agent.leases.registry import Registry
-from agent.leases.renewal import differs, renewal_pause_s
-from agent.leases.request import ClaimRequest, GraceError, LeaseLostError, Registration
+from agent.leases.request import (
+    ClaimRequest,
+    GraceError,
+    LeaseLostError,
+    Registration,
+    differs,
+    renewal_pause_s,
+)
 from agent.leases.rivals import IdentityInUseError
 from agent.model import Condition, Lease, Severity
 from agent.model.family import Network
 from agent.settings import LeaseSettings
 
-__all__ = ["OwnLease"]
+__all__ = ["OwnLease", "condition_of"]
 
 _log = structlog.get_logger()
 
@@ -184,3 +189,16 @@ class OwnLease:
 
     def _set_due(self) -> None:
         self.due_s = self._clock() + renewal_pause_s(self._settings().ttl_s)
+
+
+def condition_of(error: HostmeshError) -> Condition:
+    """Name what keeps this host from having its lease."""
+    names: tuple[tuple[type[HostmeshError], str], ...] = (
+        (IdentityInUseError, "machine-id-cloned"),
+        (ClaimConflict, "lease-taken"),
+        (NoFreeSubnet, "no-free-subnet"),
+        (MeshConfigError, "mesh-config-missing"),
+        (GraceError, "claims-held-back"),
+    )
+    name = next((name for kind, name in names if isinstance(error, kind)), "lease-not-held")
+    return Condition(name=name, cause=error.message, hint=error.hint, severity=Severity.ERROR)

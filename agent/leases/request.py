@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.errors import EtcdError
+from agent.leases.backoff import jittered
 from agent.leases.rivals import Life
 from agent.model import DEFAULT_BACKEND, BackendData, DockerState, HostId, Lease, Needed
 from agent.model.family import Address, Network
 
-__all__ = ["ClaimRequest", "GraceError", "LeaseLostError", "Registration"]
+__all__ = [
+    "ClaimRequest",
+    "GraceError",
+    "LeaseLostError",
+    "Registration",
+    "differs",
+    "renewal_pause_s",
+]
+
+_RENEWALS_PER_TTL = 24
 
 
 class LeaseLostError(EtcdError):
@@ -97,3 +107,14 @@ class Registration:
     give_back: bool = False
     container: Address | None = None
     needed: tuple[Needed, ...] = ()
+
+
+def differs(lease: Lease, wished: Registration | ClaimRequest) -> bool:
+    """Whether the lease says something else of the host than it should."""
+    says = (lease.node_address, lease.host_name, lease.backend, lease.backend_data)
+    return says != (wished.node_address, wished.host_name, wished.backend, wished.backend_data)
+
+
+def renewal_pause_s(ttl_s: float) -> float:
+    """Return the pause before the next renewal: an outage of most of the TTL loses nothing."""
+    return jittered(ttl_s / _RENEWALS_PER_TTL)
