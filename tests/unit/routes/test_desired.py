@@ -8,10 +8,13 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.mesh.backends import backend_by_name
-from agent.mesh.desired import desired_routes
+from agent.mesh.desired import desired_objects, desired_routes
 from agent.mesh.world import World, peers_by_subnet, protocol_name
 from agent.model import (
+    BACKENDS,
     CONDITIONS_SHOWN,
+    BackendData,
+    FdbEntry,
     HostFacts,
     HostId,
     Lease,
@@ -228,3 +231,46 @@ def test_backends_by_name() -> None:
 def test_protocols_have_the_names_ip_route_prints() -> None:
     assert protocol_name(16) == "dhcp (16)"
     assert protocol_name(77) == "protocol 77"
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A mesh with the tests' toy backend, and a peer that publishes nothing."""
+    monkeypatch.setitem(BACKENDS, "toy", "tests.toy:Toy")
+    made = world(lease("10.65.0.0/16", "192.0.2.11", "toy"), host_id=ME)
+    assert made.config is not None
+    return replace(made, config=replace(made.config, backend="toy"))
+
+
+@pytest.mark.parametrize(
+    ("published", "reason"),
+    [
+        (None, "VtepMAC is missing"),
+        ({"VNI": 1, "VtepMAC": "00:00:00:00:00:00"}, "VtepMAC is not the MAC address of a host"),
+        ({"VNI": 1, "VtepMAC": "ff:ff:ff:ff:ff:ff"}, "VtepMAC is not the MAC address of a host"),
+        ({"VNI": 2, "VtepMAC": "02:00:00:00:00:01"}, "its VNI is not 1"),
+    ],
+)
+def test_promise_8_a_peer_with_unusable_data_gets_no_object(
+    toys: World, published: dict[str, object] | None, reason: str
+) -> None:
+    (peer,) = toys.peers.values()
+    data = None if published is None else BackendData.of(published)
+    desired = desired_objects(
+        replace(toys, peers=peers_by_subnet([replace(peer, backend_data=data)], OWN))
+    )
+    (condition,) = desired.conditions
+    assert condition.name == "peer-data-unusable"
+    assert condition.cause.endswith(reason)
+    assert desired.count(FdbEntry) == 0
+    assert desired.certain
+
+
+def test_promise_3_unusable_options_of_the_backend_take_nothing_away(toys: World) -> None:
+    assert toys.config is not None
+    options = BackendData.of({"VNI": "seven"})
+    desired = desired_objects(replace(toys, config=replace(toys.config, backend_options=options)))
+    (condition,) = desired.conditions
+    assert condition.name == "backend-options-unusable"
+    assert "VNI is not an integer from 1 to 16777215" in condition.cause
+    assert not desired.certain
