@@ -28,7 +28,6 @@ from agent.disk import sync_folder
 from agent.errors import StateError
 from agent.leases.records import decode_config, encode_config
 from agent.model import (
-    LEVEL_OF_0_1,
     Access,
     BackendData,
     Bounds,
@@ -54,9 +53,16 @@ _VERSION = 1
 _TOGETHER = 500  # entries in one piece of the file
 _LARGEST_BYTES = 256 * 1024 * 1024  # 65,536 leases take about 25 MB
 _DEFAULT_BOUNDS = Bounds()
-_NOT_IN_0_1 = frozenset({"level"})
-"""Fields of a config that 0.1 does not know: it takes a copy with one of them for damaged, so
-they are written beside the config, where it does not look."""
+_OF_0_1: Final = frozenset(
+    {
+        *("access", "backend", "cidr", "previous", "subnet_len", "subnet_max", "subnet_min"),
+        *("claimed_s", "host_id", "host_name", "node_address", "renewed_s", "subnet", "ttl_s"),
+        *("create_revision", "etcd_lease_id", "mod_revision"),
+    }
+)
+"""Fields of a config or a lease that 0.1 knows. It takes a copy with any other for damaged, so
+others are written beside the config and the leases, where it does not look."""
+_NOTHING_NEWER: Final[dict[str, Any]] = {"lease": {}, "config": {}, "leases": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +254,9 @@ def _parse(raw: bytes, bounds: Bounds) -> Copy:
     if _checksum(envelope["body"]) != envelope["sha256"]:
         raise ValueError("checksum differs")
     body = json.loads(envelope["body"])
-    view = _view(body["view"])
-    lease = _lease(body["lease"]) if body["lease"] else None
+    newer = body.get("newer", _NOTHING_NEWER)
+    view = _view(body["view"], newer)
+    lease = _lease({**body["lease"], **newer["lease"]}) if body["lease"] else None
     if lease is not None and not is_leasable(lease.subnet):
         lease = None
     kept = (
@@ -295,13 +302,21 @@ def _bounded(view: View, bounds: Bounds) -> View:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a dataclass or None
-    """Turn a flat dataclass of ours into JSON's types, defaults left out."""
-    if value is None:
-        return None
+    """Turn what 0.1 knows of a flat dataclass of ours into JSON's types."""
+    return None if value is None else _fields(value, newer=False)
+
+
+def _newer(value: Any) -> dict[str, Any]:  # noqa: ANN401 - the same
+    """Return the fields that 0.1 does not know."""
+    return {} if value is None else _fields(value, newer=True)
+
+
+def _fields(value: Any, *, newer: bool) -> dict[str, Any]:  # noqa: ANN401 - a dataclass
+    """Return fields as JSON's types, defaults left out."""
     return {
         field.name: _text(found)
         for field in dataclasses.fields(value)
-        if field.name not in _NOT_IN_0_1
+        if (field.name not in _OF_0_1) == newer
         for found in (getattr(value, field.name),)
         if found != field.default
     }
@@ -334,9 +349,12 @@ def _body(
 ) -> Iterator[str]:
     """The JSON of a :class:`Copy`, a piece for some hundred entries."""
     plain = {"cluster_id": view.cluster_id, "revision": view.revision}
-    if view.config is not None:
-        plain["level"] = view.config.level
     yield f'{{"saved":{_compact(saved_s)},"lease":{_compact(_plain(lease))},'
+    yield f'"newer":{{"lease":{_compact(_newer(lease))},"config":{_compact(_newer(view.config))},'
+    yield '"leases":{'
+    newer = ((each.subnet, _newer(each)) for each in view.leases)
+    yield from _pieces(f"{_compact(str(at))}:{_compact(more)}" for at, more in newer if more)
+    yield "}},"
     yield f'"kept":{_compact(_text(kept))},"view":'
     yield f'{_compact(plain)[:-1]},"config":{_compact(_plain(view.config))},"leases":['
     yield from _pieces(_compact(_plain(each)) for each in view.leases)
@@ -359,19 +377,20 @@ def _pieces(entries: Iterable[str]) -> Iterator[str]:
         before = ","
 
 
-def _view(plain: dict[str, Any]) -> View:
+def _view(plain: dict[str, Any], newer: dict[str, Any]) -> View:
     """Read a view; a subnet that no host can hold comes back from no copy."""
     remembered = ((HostId(host), read_network(at)) for host, at in plain["memory"].items())
     memory = {host: subnet for host, subnet in remembered if is_leasable(subnet)}
     pairs = ((read_network(at), HostId(host)) for at, host in plain["reservations"].items())
     reserved: dict[Network, HostId] = {each: host for each, host in pairs if is_leasable(each)}
-    config = _config(plain["config"]) if plain["config"] else None
-    level = int(plain.get("level", LEVEL_OF_0_1))
+    leases = (
+        _lease({**each, **newer["leases"].get(each["subnet"], {})}) for each in plain["leases"]
+    )
     return View(
         cluster_id=int(plain["cluster_id"]),
         revision=int(plain["revision"]),
-        config=replace(config, level=level) if config else None,
-        leases=tuple(each for each in map(_lease, plain["leases"]) if is_leasable(each.subnet)),
+        config=_config({**plain["config"], **newer["config"]}) if plain["config"] else None,
+        leases=tuple(each for each in leases if is_leasable(each.subnet)),
         memory=MappingProxyType(memory),
         reservations=MappingProxyType(reserved),
         cached=True,

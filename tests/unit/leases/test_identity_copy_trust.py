@@ -116,8 +116,12 @@ def test_promise_12_a_copy_has_the_fields_of_0_1_where_0_1_reads_all_of_them(
 ) -> None:
     """0.1 takes a config or a lease with another field for damaged, so that stands elsewhere."""
     path = tmp_path / "copy.json"
-    config = replace(_VIEW.config, level=2) if _VIEW.config else None
-    CopyFile(path).save(view=replace(_VIEW, config=config), lease=_lease(1))
+    assert _VIEW.config is not None
+    data = BackendData.of({"VtepMAC": "52:54:00:12:34:56"})
+    config = replace(_VIEW.config, level=2, backend_options=BackendData.of({"VNI": 2}))
+    leases = (*_VIEW.leases, replace(_lease(9), backend_data=data))
+    view = replace(_VIEW, config=config, leases=leases)
+    CopyFile(path).save(view=view, lease=replace(_lease(1), backend_data=data))
     body = json.loads(json.loads(path.read_text())["body"])
     for lease in (body["lease"], *body["view"]["leases"]):
         assert set(lease) <= {
@@ -145,7 +149,10 @@ def test_promise_12_a_copy_has_the_fields_of_0_1_where_0_1_reads_all_of_them(
     }
     found = CopyFile(path).load()
     assert found is not None
-    assert found.view.config == config
+    assert (found.view, found.lease) == (
+        replace(view, cached=True),
+        replace(_lease(1), backend_data=data),
+    )
     body["view"]["config"]["newer"] = body["lease"]["newer"] = 1
     text = json.dumps(body)
     checksum = hashlib.sha256(text.encode()).hexdigest()
