@@ -61,15 +61,16 @@ def settings(lab: Lab, extra: str = "") -> str:
 
 def make_fresh(lab: Lab) -> None:
     """Take containers, Hostmesh and the mesh's records off a lab that other tests have used."""
-
-    def clear(host: BootedHost) -> None:
-        if names := host.docker("ps", "--all", "--quiet").stdout.split():
-            host.docker("rm", "--force", *names)
-        if not is_gone(host, "/var/lib/dpkg/info/hostmesh.list"):
-            host.run(["dpkg", "--purge", "hostmesh"], timeout_s=120)
-
     in_parallel(clear, [host for host in lab.hosts.values() if host.proc()])
     lab.etcdctl("del", "--prefix", "/hostmesh/")
+
+
+def clear(host: BootedHost) -> None:
+    """Take containers and Hostmesh off a host, where there are any."""
+    if names := host.docker("ps", "--all", "--quiet").stdout.split():
+        host.docker("rm", "--force", *names)
+    if not is_gone(host, "/var/lib/dpkg/info/hostmesh.list"):
+        host.run(["dpkg", "--purge", "hostmesh"], timeout_s=120)
 
 
 def docker_starts(host: BootedHost) -> int:

@@ -358,6 +358,7 @@ def test_apt_installs_and_upgrades_the_package_from_a_folder(
     mesh: Mesh, package: Path, newer: Path
 ) -> None:
     host = mesh.two
+    scenes.clear(host)  # the test before has, where it was selected, too
     host.write_file("/etc/hostmesh/agent.toml", scenes.settings(mesh.lab), mode=0o600)
     host.add_repository([package])
     assert "Setting up hostmesh" in host.apt("install", "hostmesh")

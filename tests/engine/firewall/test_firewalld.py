@@ -143,9 +143,13 @@ def test_the_agent_keeps_its_sources_in_firewalld_and_takes_them_back(
 
 
 @pytest.mark.full
-def test_sources_that_were_removed_come_back_and_leave_needs_no_firewalld(mesh: Lab) -> None:
-    """Goes on where the test before it has ended."""
+def test_sources_that_were_removed_come_back_and_leave_needs_no_firewalld(
+    mesh: Lab, webs: dict[str, str]
+) -> None:
+    """Goes on where the test before it ends."""
     one, two = mesh.hosts["host1"], mesh.hosts["host2"]
+    if two.status()["state"] != "left":  # it was not selected
+        test_the_agent_keeps_its_sources_in_firewalld_and_takes_them_back(mesh, webs)
     two.agentctl("join")
     wait_until(lambda: sources(two) == kept(mesh), 40, "the sources after a join")
     shell(two, "firewall-cmd --zone=trusted --remove-source=10.64.0.0/10")

@@ -29,8 +29,17 @@ def node(stage: Stage) -> Node:
     return stage.nodes[0]
 
 
+def leases_in_copy(node: Node) -> int:
+    """How many leases the host's own copy has, 0 without a copy."""
+    path = node.folder / "state/copy.json"
+    if not path.exists():
+        return 0
+    return len(json.loads(json.loads(path.read_text())["body"])["view"]["leases"])
+
+
 @pytest.fixture
-def agent_down(node: Node) -> Iterator[Node]:
+def agent_down(stage: Stage, node: Node) -> Iterator[Node]:
+    eventually(lambda: leases_in_copy(node) == len(stage.nodes), 20)
     node.stop(signal.SIGKILL)
     yield node
     node.start()
