@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -59,7 +60,7 @@ def parse_host_id(text: str) -> HostId:
     """Read a host id."""
     if not HOST_ID.fullmatch(text):
         raise ValueError("not a host id of 32 hex digits")
-    return HostId(text)
+    return HostId(sys.intern(text))  # a host has several records with it
 
 
 def leasable(subnet: Network) -> Network:
@@ -94,7 +95,7 @@ class Fields:
             return self._absent(name, default)
         if not isinstance(found, str) or not _NAME.fullmatch(found) or len(found) > longest:
             raise ValueError(f"{name} is not a name")
-        return found
+        return sys.intern(found)
 
     def integer(self, name: str, low: int, high: int, *, default: int | None = None) -> int:
         """Return an integer from ``low`` to ``high``."""

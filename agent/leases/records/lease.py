@@ -23,13 +23,12 @@ _FLANNELS: Final = Fields({})
 
 def _decode(subnet: Network, record: Record) -> Lease:
     """Read a lease; not yet held against a mesh."""
-    leasable(subnet)
     fields = Fields.parse(record.value)
     ours = fields.object(OURS)
     if ours is None or not ours.has("HostID"):
         ours = _FLANNELS
     return Lease(
-        subnet=subnet,
+        subnet=leasable(subnet),
         node_address=fields.node_address("PublicIP"),
         backend=fields.text("BackendType", default="alloc", longest=32),
         host_id=parse_host_id(ours.text("HostID")) if ours is not _FLANNELS else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.leases.fold import Records
 from agent.leases.kv import Event, Record
-from agent.leases.records import KINDS, LEASES, Keys
+from agent.leases.records import HEARTBEATS, KINDS, LEASES, Keys, decode_config, encode_config
 from agent.model import HostId
 from agent.model.family import within
 
@@ -42,6 +43,7 @@ _FIELDS = (
     "PublicIP BackendType Hostmesh HostID TTL Claimed HostName Network SubnetLen SubnetMin Backend"
     " Type Subnet NodeAddress Docker Started Access"
 )
+_OURS = ("Hostmesh", "Previous", "Level", "EnableIPv4", "SubnetMax")
 names = st.sampled_from(_FIELDS.split())
 objects = st.dictionaries(
     names, json_values | st.dictionaries(names, json_values, max_size=3), max_size=5
@@ -117,3 +119,63 @@ def test_promise_8_decoders_raise_nothing_but_value_errors(value: bytes) -> None
             kind.read(keys[kind.name], Record(b"k", value))
         except ValueError as error:
             assert str(error).isprintable()  # noqa: PT017  # not raising is fine, too
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+levels = st.sampled_from([None, 1, 2])
+unknown = st.dictionaries(
+    st.from_regex(r"[A-Za-z]{1,8}", fullmatch=True).filter(
+        lambda name: name.lower() not in {each.lower() for each in (*_FIELDS.split(), *_OURS)}
+    ),
+    plain,
+    max_size=4,
+)
+
+
+@given(
+    top=unknown,
+    ours=unknown,
+    backend=unknown,
+    before=levels,
+    after=levels,
+)
+def test_promise_12_what_this_version_does_not_know_survives_a_rewrite(
+    top: dict[str, Any],
+    ours: dict[str, Any],
+    backend: dict[str, Any],
+    before: int | None,
+    after: int | None,
+) -> None:
+    """A newer version's fields stay, in whatever order versions write the config."""
+    stated = {} if before is None else {"level": before}
+    text = json.dumps(
+        {
+            **top,
+            "Network": "10.64.0.0/10",
+            "Backend": {**backend, "Type": "host-gw"},
+            "Hostmesh": {**ours, **stated},
+        }
+    ).encode()
+    config = decode_config(text)
+    assert config.level == (before or 1)
+    written = encode_config(replace(config, level=after or config.level), text)
+    found = json.loads(written)
+    assert {name: found[name] for name in top} == top
+    assert {name: found["Backend"][name] for name in backend} == backend
+    kept = found.get("Hostmesh", {})
+    assert {name: kept[name] for name in ours} == ours
+    assert decode_config(written).level == (after or config.level)
+    assert [name for name in kept if name.lower() == "level"] == ["Level"] * ("Level" in kept)
+
+
+@given(more=unknown, level=st.sampled_from([None, 1, 2, 3, 0, "x", [], 10**40]))
+def test_promise_12_a_newer_heartbeat_is_read_as_far_as_it_is_known(
+    more: dict[str, Any], level: object
+) -> None:
+    value = json.dumps({**more, "HostName": "h", "Level": level}).encode()
+    found = HEARTBEATS.read(HostId("f" * 32), Record(b"k", value))
+    assert (found.host_name, found.level) == ("h", level if level in (2, 3) else 1)
