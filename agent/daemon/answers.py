@@ -17,6 +17,7 @@ from agent.daemon.events import Accepted, Acting
 from agent.daemon.freshness import Freshness
 from agent.daemon.history import events_document
 from agent.daemon.inbox import Inbox
+from agent.daemon.kernelobjects import Plans
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.membership import Done, Leaver
 from agent.daemon.observer import Observer
@@ -29,7 +30,6 @@ from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.leases.timeleft import TimeLeft
 from agent.mesh.peer_rules import PeerRules
 from agent.model import Condition, DockerState, Route
-from agent.reconcile.plan import Plan
 from agent.settings.text import whole_number
 
 __all__ = ["Answers"]
@@ -191,16 +191,18 @@ class Answers:
         if isinstance(rules_of_peers, Condition):
             return self._unknown(rules_of_peers.cause)
         try:
-            plan = self.kernel.plan(world, may_delete=self.cell.now.may_sweep(time.monotonic()))
+            may_delete = self.cell.now.may_sweep(time.monotonic())
+            plans = self.kernel.plan(world, may_delete=may_delete)
             rules = self.kernel.check_firewall(world)
         except HostmeshError as error:
             return self._unknown(error.message)
-        equal = not (plan.operations or plan.conflicts or plan.held or rules)
+        documents = _plans_document(plans)
+        equal = not (any(documents.values()) or rules)
         return {
             "version": _VERSION,
             "state": "equal" if equal else "drift",
             **self._freshness().document(time.time()),
-            **_plan_document(plan),
+            **documents,
             "firewall": list(rules),
         }
 
@@ -228,7 +230,7 @@ class Answers:
             )
         return routes_document(
             world,
-            self.kernel.objects.compare(world),
+            self.kernel.objects.compare(world)[Route],
             source="agent",
             freshness=self._freshness().document(time.time()),
         )
@@ -334,24 +336,31 @@ class Answers:
         return self.leave({"force": under_containers})
 
 
-def _plan_document(plan: Plan[Route]) -> Document:
+def _plans_document(plans: Plans) -> Document:
     return {
         "operations": [
             {
                 "action": str(each.kind),
-                "destination": str(each.object.destination),
+                "kind": kind.name,
+                "destination": kind.subject(each.object),
                 "reason": str(each.reason),
                 "route": str(each.object),
             }
+            for kind, plan in plans
             for each in plan.operations
         ],
         "conflicts": [
             {
-                "destination": str(each.wanted.destination),
+                "destination": kind.subject(each.wanted),
                 "wanted": str(each.wanted),
                 "foreign": str(each.foreign),
             }
+            for kind, plan in plans
             for each in plan.conflicts
         ],
-        "held": [{"destination": str(each.destination), "route": str(each)} for each in plan.held],
+        "held": [
+            {"destination": kind.subject(each), "route": str(each)}
+            for kind, plan in plans
+            for each in plan.held
+        ],
     }

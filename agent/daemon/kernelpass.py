@@ -13,7 +13,7 @@ from typing import Final
 
 from agent.daemon.firewalldjob import FirewalldJob
 from agent.daemon.forwarding import Forwarding
-from agent.daemon.kernelobjects import KernelObjects
+from agent.daemon.kernelobjects import KernelObjects, ObjectsReport, Plans
 from agent.daemon.routemark import RouteMark
 from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError, StateError
 from agent.kernel.firewall import Firewall
@@ -21,10 +21,9 @@ from agent.kernel.firewall.firewalld import Firewalld
 from agent.mesh.desired import desired_objects
 from agent.mesh.firewall import FirewallWants, desired_firewall
 from agent.mesh.world import World
-from agent.model import Access, Condition, MeshConfig, Route, Severity
+from agent.model import Access, Condition, MeshConfig, Severity
 from agent.model.family import Network
-from agent.reconcile.plan import Plan
-from agent.reconcile.reconciler import PASS_S, Report
+from agent.reconcile.reconciler import PASS_S
 
 __all__ = ["KernelPass", "RulesReport", "firewall_wants", "outside_links", "refused"]
 
@@ -86,22 +85,23 @@ class KernelPass:
         if self._firewall is not None:
             self._firewall.written_by(programs)
 
-    def routes(self, world: World, *, may_delete: bool, may_sweep: bool) -> Report[Route]:
-        """Make the routes as ``world`` wants them.
+    def build(self, world: World, *, may_delete: bool, may_sweep: bool) -> ObjectsReport:
+        """Make the keyed objects as ``world`` wants them.
 
         Args:
-            may_delete: Routes may go whose lease was seen in this life and is gone.
-            may_sweep: Routes of an earlier life may go, too (promises 3 and 4).
+            may_delete: Objects may go whose lease was seen in this run and is gone.
+            may_sweep: Objects of an earlier run may go, too (promises 3 and 4).
         """
         found = self.settle_mark(world.config)
         report = self.objects.run(world, may_delete=may_delete, may_sweep=may_sweep)
-        if report.error is not None:
-            found = (*found, refused("routes", report.error))
-        if found:
-            return report.with_conditions(found)
-        if world.config is None or self._mark.settled:
-            return report
-        return replace(report, again_in_s=0.0)
+        failed = ((each.kind, each.error) for each in report.by_kind if each.error is not None)
+        unlisted = (refused(f"{kind.name}s" if kind else "", error) for kind, error in failed)
+        settling = not found and world.config is not None and not self._mark.settled
+        return replace(
+            report,
+            conditions=(*found, *unlisted, *report.conditions),
+            again_in_s=0.0 if settling else report.again_in_s,
+        )
 
     def settle_mark(self, config: MeshConfig | None) -> tuple[Condition, ...]:
         """Take over the routes of a former ``routes.protocol``; what stood in the way.
@@ -150,7 +150,7 @@ class KernelPass:
             return RulesReport(failed=True, conditions=(refused("firewall", error),))
         return RulesReport(edits=done.edits)
 
-    def plan(self, world: World, *, may_delete: bool) -> Plan[Route]:
+    def plan(self, world: World, *, may_delete: bool) -> Plans:
         """What a full comparison of the routes says now; nothing is changed."""
         return self.objects.plan(world, may_delete=may_delete)
 

@@ -6,17 +6,20 @@ A repair is drift: something of ours differed although what is desired had not c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from agent.daemon.history import History
 from agent.daemon.tally import Tally
 from agent.errors import HostmeshError
-from agent.model import Condition, HostId, Lease, Route, Uplink, View
+from agent.model import Condition, HostId, Lease, Uplink, View
 from agent.model.family import Network
+from agent.reconcile.kind import Kind
 from agent.reconcile.objects import Operation
+from agent.reconcile.reconciler import Report
 from agent.sharedmap import changed_keys
 
 __all__ = ["Observer", "events_not_written", "open_history"]
@@ -70,24 +73,26 @@ class Observer:
         self._many("peer-joined", "joined", joined)
         self._many("peer-left", "left", left)
 
-    def routes_passed(
-        self,
-        operations: Iterable[Operation[Route]],
-        repairs: Iterable[Operation[Route]],
-        took_s: float,
-    ) -> None:
-        """A pass over the routes did ``operations``, of which ``repairs`` were drift."""
+    def objects_passed(self, reports: Iterable[Report[Any]], took_s: float) -> None:
+        """Count a pass over the keyed objects, and name the drift that it repaired."""
         self.tally.pass_s["routes"].observe(took_s)
-        self.tally.plan_size.observe(float(len(list(operations))))
-        repaired = list(repairs)
-        for number, each in enumerate(repaired):
-            self.tally.repairs[f"route-{each.reason}"] += 1
+        done = 0
+        for report in reports:
+            done += len(report.done)
+            if report.kind is not None:
+                self._repaired(report.kind, report.repaired)
+        self.tally.plan_size.observe(float(done))
+
+    def _repaired(self, kind: Kind[Any], repairs: Sequence[Operation[Any]]) -> None:
+        for number, each in enumerate(repairs):
+            self.tally.repairs[f"{kind.name}-{each.reason}"] += 1
             if number < _NAMED:
                 text = f"{each.object} was {each.reason} and was put right"
                 self.tally.last_repair = text, self._clock()
-                self.happened("route-repaired", text, str(each.object.destination))
-        if len(repaired) > _NAMED:
-            self.happened("route-repaired", f"and {len(repaired) - _NAMED} routes more")
+                self.happened(f"{kind.name}-repaired", text, kind.subject(each.object))
+        if len(repairs) > _NAMED:
+            more = len(repairs) - _NAMED
+            self.happened(f"{kind.name}-repaired", f"and {more} more of kind {kind.name}")
 
     def rules_passed(self, edits: tuple[str, ...], *, drift: bool, took_s: float) -> None:
         """A pass over the rules; ``drift``: somebody else had changed them."""

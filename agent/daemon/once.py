@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 from agent.daemon.endpoint import uplink_now, with_needed
 from agent.daemon.hostlock import HostLock
+from agent.daemon.kernelobjects import ObjectsReport
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.known import Known, own_leases
 from agent.daemon.parts import kernel_pass
@@ -25,10 +27,9 @@ from agent.leases.copy import bounds_of, copy_file
 from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
-from agent.mesh.kinds import route_kind
 from agent.mesh.world import World
-from agent.model import DockerState, Route, View
-from agent.reconcile.reconciler import Report
+from agent.model import DockerState, View
+from agent.reconcile.plan import Plan
 from agent.settings import Settings
 
 __all__ = ["run_once"]
@@ -67,15 +68,15 @@ def _do(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
     lines = [f"{each.name}: {each.cause}" for each in (*rules.conditions, *routes.conditions)]
     if not _docker_answers(world):
         lines.append(_RULES_WAIT)
-    lines.append(f"in place: {count_routes(routes)}")
+    lines.append(f"in place: {count_routes(routes.routes)}")
     right = not routes.failed and not rules.failed and routes.complete
     return (0 if right else 1), tuple(lines)
 
 
-def _make_routes(kernel: KernelPass, world: World) -> Report[Route]:
+def _make_routes(kernel: KernelPass, world: World) -> ObjectsReport:
     """As many passes as it takes: each is limited in time."""
     for _ in range(_PASSES_MOST):
-        report = kernel.routes(world, may_delete=True, may_sweep=True)
+        report = kernel.build(world, may_delete=True, may_sweep=True)
         if report.again_in_s != 0:
             break
     return report
@@ -106,16 +107,26 @@ def _docker_answers(world: World) -> bool:
     return world.docker is not None and world.docker.reachable
 
 
+def _without(plan: Plan[Any], former: int | None) -> Plan[Any]:
+    """Leave out conflicts with the agent's own routes of a former protocol number."""
+    others = (e for e in plan.conflicts if getattr(e.foreign, "protocol", None) != former)
+    return plan if former is None else replace(plan, conflicts=tuple(others))
+
+
 def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
-    plan = kernel.plan(world, may_delete=True)
-    lines = [f"would {each.kind} {each.object} ({each.reason})" for each in plan.operations]
+    plans = kernel.plan(world, may_delete=True)
+    lines = [
+        f"would {each.kind} {each.object} ({each.reason})"
+        for _, plan in plans
+        for each in plan.operations
+    ]
     former = kernel.former_protocol
     if former is not None:
         lines = [f"would first mark the routes of protocol {former} as {world.route_protocol}"]
-        rivals = tuple(each for each in plan.conflicts if each.foreign.protocol != former)
-        plan = replace(plan, conflicts=rivals)
     lines += [
-        f"conflict: {each.cause}" for each in plan.conditions(route_kind(world.route_protocol))
+        f"conflict: {each.cause}"
+        for kind, plan in plans
+        for each in _without(plan, former).conditions(kind)
     ]
     if _docker_answers(world):
         edits = kernel.check_firewall(world)

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from agent.daemon.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.kernelobjects import ObjectsReport
 from agent.daemon.kernelpass import KernelPass, RulesReport
 from agent.daemon.observer import Observer
 from agent.daemon.timers import Timer, Timers, jittered
@@ -53,12 +54,13 @@ class Passes:
         self._rule_repairs = 0
         self._observer = observer or Observer()
         self.report: Report[Route] = Report()
+        self._complete = False
 
     @property
     def settled(self) -> bool:
         """The last pass over each part left nothing undone."""
         done = self._rules_seen and not any(self._failures.values())
-        return done and self.report.complete
+        return done and self._complete
 
     @property
     def configured(self) -> bool:
@@ -110,6 +112,7 @@ class Passes:
             wants_nothing: This host should have no routes, as far as is known.
         """
         self.report = Report(desired=0, installed=0) if wants_nothing else Report()
+        self._complete = wants_nothing
         self.kernel.objects.forget()
         self._rules_seen = self._rules_wait = self._routes_seen = False
         for name in (_ROUTES, _RULES):
@@ -134,8 +137,8 @@ class Passes:
         # as it was before; nobody is let in who should not be.
         if _ROUTES in due:
             began_s = time.monotonic()
-            report = self.kernel.routes(world, may_delete=may_delete, may_sweep=may_sweep)
-            self._after_routes(report, began_s)
+            report = self.kernel.build(world, may_delete=may_delete, may_sweep=may_sweep)
+            self._after_objects(report, began_s)
         if _RULES in due and not docker_seen:
             self._after_closing(self.kernel.close(world))
         elif _RULES in due:
@@ -162,10 +165,12 @@ class Passes:
         pause_s = self._pause_s(_RULES, failed=report.failed)
         self._timers.set(_RULES, min(pause_s or self._check_s, jittered(self._check_s, 0.1)))
 
-    def _after_routes(self, report: Report[Route], began_s: float) -> None:
+    def _after_objects(self, report: ObjectsReport, began_s: float) -> None:
         took_s = time.monotonic() - began_s
-        self._observer.routes_passed(report.done, report.repaired, took_s)
-        self.report = replace(report, done=(), repaired=())  # told; a snapshot keeps them not
+        self._observer.objects_passed(report.by_kind, took_s)
+        # What was done is reported already: a snapshot need not keep it.
+        self.report = replace(report.routes, done=(), repaired=(), again_in_s=report.again_in_s)
+        self._complete = report.complete
         self._routes_seen = True
         self._conditions.replace(ConditionSource.ROUTES, report.conditions)
         pause_s = self._pause_s(_ROUTES, failed=report.failed > 0)

@@ -60,15 +60,16 @@ def _link(value: LinkAddress | Neighbour | FdbEntry) -> tuple[str, ...]:
     return (value.link,)
 
 
-def _underlay(link: LinkSpec) -> tuple[str, ...]:
-    options = link.options
-    return () if options is None or options.underlay is None else (options.underlay,)
+def _links_of_link(link: LinkSpec) -> tuple[str, ...]:
+    underlay = link.options.underlay if link.options else None
+    return (link.name,) if underlay is None else (link.name, underlay)
 
 
 LINK: Final[Kind[LinkSpec]] = Kind(
     name="link",
     is_own=lambda link: link.owner == LINK_OWNER,
-    links=_underlay,
+    links=_links_of_link,
+    makes=lambda link: link.name,
     subject=lambda link: link.name,
     removal=lambda link: f"ip link del {link.name}",
     watch="ip monitor link",

@@ -46,6 +46,8 @@ class Kind(Generic[V]):
         watch: The command that shows who writes objects of this kind.
         order: Deletions run in ascending order of this.
         opens: Adding one lets traffic in: added last, deleted first.
+        makes: The name of the link that writing an object makes or changes; None for a kind of
+            which no object is a link.
     """
 
     name: str
@@ -58,3 +60,4 @@ class Kind(Generic[V]):
     watch: str = "ip monitor"
     order: Callable[[V], int] = _nothing
     opens: bool = False
+    makes: Callable[[V], str] | None = None

@@ -8,7 +8,8 @@ links or addresses changed, an operation was refused, or the caller says so.
 :func:`reconcile` runs several of them as one pass: deletions that close come first, then
 replacements in the order of the kinds, then additions that open, then the other deletions in
 reverse order. So nothing is let in before its path is complete, and nothing that an object
-depends on goes before it.
+depends on goes before it. A kind is listed after those that it depends on were written, because
+the kernel deletes all that is on a link with the link.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Report(Generic[V]):
     """How the objects of one kind are after a pass.
 
     Attributes:
+        kind: Of which kind; None where it does not matter.
         desired, installed: How many are desired, and how many of those exist; None: not known.
         differing: Under how many keys actual is not just the desired object. None: not known.
         failed: Operations that the kernel refused.
@@ -61,6 +63,7 @@ class Report(Generic[V]):
         error: Why the objects could not be listed; nothing was changed then.
     """
 
+    kind: Kind[V] | None = None
     desired: int | None = None
     installed: int | None = None
     differing: int | None = None
@@ -201,6 +204,7 @@ class Reconciler(Generic[V]):
             again_in_s = self._jitter() if failed else None
         desired = len(self._tracker.desired)
         return Report(
+            kind=self.kind,
             desired=desired,
             installed=desired - self._tracker.missing_count,
             differing=self._tracker.differing_count,
@@ -225,19 +229,54 @@ def reconcile(
     Args:
         reconcilers: In the order in which their objects depend on each other.
     """
-    passes: dict[Reconciler[Any], _Pass[Any]] = {}
-    failures: dict[Reconciler[Any], Report[Any]] = {}
-    for each in reconcilers:
-        try:
-            passes[each] = each.begin(permission)
-        except HostmeshError as error:
-            failures[each] = Report(desired=len(each.desired), failed=1, error=error)
-    building = [each for each in passes if not each.kind.opens]
-    opening = [each for each in passes if each.kind.opens]
+    run = _Run(permission)
+    building = [each for each in reconcilers if not each.kind.opens]
+    opening = [each for each in reconcilers if each.kind.opens]
     for each in opening:
-        each.apply(passes[each], passes[each].deletions)
-    for each in (*building, *opening):
-        each.apply(passes[each], passes[each].replacements)
+        run.begin(each)
+        run.delete(each)
+    for number, each in enumerate(building):
+        run.begin(each)
+        made = run.replace(each)
+        for later in building[number + 1 :]:
+            later.links_changed(made)
+    for each in opening:
+        run.replace(each)
     for each in reversed(building):
-        each.apply(passes[each], passes[each].deletions)
-    return tuple(failures.get(each) or each.end(passes[each]) for each in reconcilers)
+        run.delete(each)
+    return tuple(map(run.end, reconcilers))
+
+
+class _Run:
+    """One pass over several kinds, each of which may fail alone."""
+
+    def __init__(self, permission: Permission) -> None:
+        self._permission = permission
+        self._passes: dict[Reconciler[Any], _Pass[Any]] = {}
+        self._failures: dict[Reconciler[Any], HostmeshError] = {}
+
+    def begin(self, each: Reconciler[Any]) -> None:
+        try:
+            self._passes[each] = each.begin(self._permission)
+        except HostmeshError as error:
+            self._failures[each] = error
+
+    def replace(self, each: Reconciler[Any]) -> tuple[str, ...]:
+        """Replace and add; return the links that were made or changed."""
+        current = self._passes.get(each)
+        if current is None:
+            return ()
+        each.apply(current, current.replacements)
+        written = (result.operation.object for result in current.results if result.ok)
+        return tuple(each.kind.makes(value) for value in written) if each.kind.makes else ()
+
+    def delete(self, each: Reconciler[Any]) -> None:
+        current = self._passes.get(each)
+        if current is not None:
+            each.apply(current, current.deletions)
+
+    def end(self, each: Reconciler[Any]) -> Report[Any]:
+        error = self._failures.get(each)
+        if error is not None:
+            return Report(kind=each.kind, desired=len(each.desired), failed=1, error=error)
+        return each.end(self._passes[each])

@@ -9,14 +9,13 @@ from itertools import count
 
 import pytest
 
-from agent.daemon.kernelobjects import KernelObjects
+from agent.daemon.kernelobjects import KernelObjects, ObjectsReport
 from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_routes
 from agent.mesh.world import World
 from agent.model import Lease, Route
 from agent.reconcile.objects import Listing
-from agent.reconcile.reconciler import Report
 from tests.netns.netlab import Host, eventually
 from tests.netns.routes.scene import CIDR, lease, scene, world_of
 
@@ -47,7 +46,7 @@ class ShortPath:
         self.monitor.watch_range((CIDR,), 140)
         host.call(self.monitor.start)
 
-    def turn(self) -> Report[Route]:
+    def turn(self) -> ObjectsReport:
         while not self.events.empty():
             self.objects.observe(self.events.get())
         return self._host.call(

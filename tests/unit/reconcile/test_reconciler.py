@@ -194,3 +194,19 @@ def test_after_a_deletion_beside_another_object_a_list_is_called_for() -> None:
     assert run(things).again_in_s == 0.0
     run(things)
     assert log == ["thing list", "thing delete a", "thing list"]
+
+
+def test_a_kind_is_listed_again_after_the_link_it_is_on_was_made() -> None:
+    """With a link the kernel deletes all that is on it: one pass restores both."""
+    log: list[str] = []
+    links, routes = Table("link", log), Table("route", log)
+    link = Reconciler(replace(KIND, makes=lambda thing: thing.link), links, clock=lambda: 0.0)
+    route = reconciler(routes)
+    for each in (link, route):
+        want(each, Thing("a", "one"))
+    reconcile((link, route), ALL)
+    links.things[:] = [Thing("a", "altered")]
+    link.look_again()
+    routes.things.clear()
+    reconcile((link, route), ALL)
+    assert links.things == routes.things == [Thing("a", "one")]
