@@ -69,7 +69,8 @@ def consequences(before: Snapshot, after: Snapshot, event: events.Event) -> tupl
     if after.known is not before.known:
         found += _mesh(before.known, after.known)
         found += _host(before.known, after.known)
-    found += _outside(before, after)
+    if _outside_may_differ(before, after):
+        found += _outside(before, after)
     found += _news(after, event)
     found += _passes(before, after, event)
     return tuple(found)
@@ -126,12 +127,16 @@ def _host(before: Known, after: Known) -> Iterator[Effect]:
         yield Effect(Act.WANT_DOCKER, wants)
 
 
+def _outside_may_differ(before: Snapshot, after: Snapshot) -> bool:
+    return (
+        after.known is not before.known
+        or after.settings is not before.settings
+        or after.endpoints is not before.endpoints
+    )
+
+
 def _outside(before: Snapshot, after: Snapshot) -> Iterator[Effect]:
     """What follows for the monitor, the prober and the reader of the config."""
-    if all(
-        getattr(after, each) is getattr(before, each) for each in ("known", "settings", "endpoints")
-    ):
-        return
     bounds, was = after.bounds, before.bounds
     if bounds != was:
         yield Effect(Act.BOUND, (bounds,))
