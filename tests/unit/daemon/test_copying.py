@@ -77,7 +77,9 @@ def scene(tmp_path: Path) -> Scene:
 
 def test_the_loop_does_not_wait_and_what_came_meanwhile_is_written_after(scene: Scene) -> None:
     scene.copying.save(known(0, 1))
-    scene.copying.save(known(0, 1, 2, revision=11))
+    first = scene.copying._thread
+    scene.copying.written(known(0, 1, 2, revision=11))
+    assert scene.copying._thread is first, "one write at a time"
     assert scene.file.begun.wait(10)
     assert scene.written() == set()
     scene.settle()
