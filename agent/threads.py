@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import select
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from agent.retry import Backoff
 
 __all__ = ["Job", "Jobs", "Poller", "Source", "Wait", "tell"]
 
@@ -39,7 +40,7 @@ class _Guard:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._pause_s = 0.0
+        self._backoff = Backoff(_FIRST_S, _LONGEST_S)
         self.rests_until_s: float | None = None
 
     def call(self, call: Callable[[], _T]) -> _T | None:
@@ -50,13 +51,12 @@ class _Guard:
             answer = call()
         except Exception as error:  # noqa: BLE001 - the top of a thread
             tell(error)
-            self._pause_s = min(max(_FIRST_S, self._pause_s * 2), _LONGEST_S)
-            spread = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-            self.rests_until_s = time.monotonic() + self._pause_s * spread
+            self.rests_until_s = time.monotonic() + self._backoff.next_s()
             return None
         finally:
             this.name = thread
-        self._pause_s, self.rests_until_s = 0.0, None
+        self._backoff.reset()
+        self.rests_until_s = None
         return answer
 
 

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from agent.daemon.timers import jittered
 from agent.errors import HostmeshError
 from agent.model import Condition, Severity
+from agent.retry import jittered
 
 __all__ = ["Background"]
 

@@ -45,7 +45,7 @@ from agent.daemon.passes import Passes
 from agent.daemon.reload import Reloader, Source
 from agent.daemon.snapshot import Snapshot, StateCell
 from agent.daemon.state import StateFile
-from agent.daemon.timers import Timers, jittered
+from agent.daemon.timers import Timers
 from agent.docker.giveback import GiveBackTerms
 from agent.errors import FirewallError
 from agent.kernel.firewall.monitor import RuleMonitor
@@ -61,6 +61,7 @@ from agent.leases.survey import Survey
 from agent.leases.timeleft import TimeLeft
 from agent.model import Bounds, HostId, Lease, Uplink
 from agent.model.family import Address, Network
+from agent.retry import jittered
 from agent.settings import Settings
 from agent.threads import Jobs, Poller
 

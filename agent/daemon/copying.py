@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from agent.daemon.events import CopyWritten
 from agent.daemon.inbox import Inbox
 from agent.daemon.known import Known
-from agent.daemon.timers import Timer, Timers, jittered
+from agent.daemon.timers import Timer, Timers
 from agent.errors import HostmeshError
 from agent.leases.copy import CopyFile
 from agent.model import Lease, View
+from agent.retry import jittered
 
 __all__ = ["Copying"]
 

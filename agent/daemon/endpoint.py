@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from agent.daemon.timers import jittered
 from agent.kernel.facts import choose_uplink
 from agent.kernel.needed import needed_addresses
 from agent.model import HostFacts, Uplink
 from agent.model.family import ENABLED, Address, address_order, read_address
+from agent.retry import jittered
 from agent.settings import HostSettings
 from agent.threads import Jobs
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import structlog
 
-from agent.daemon.timers import jittered
 from agent.kernel.monitor import KernelEvent
 from agent.kernel.tables.addresses import AddressTable
 from agent.kernel.tables.links import LinkTable
@@ -43,6 +42,7 @@ from agent.reconcile.objects import Operation, Result
 from agent.reconcile.plan import Plan
 from agent.reconcile.reconciler import Permission, Reconciler, Report, reconcile
 from agent.reconcile.tracker import DeltaTracker, compare
+from agent.retry import jittered
 
 __all__ = ["KernelObjects", "ObjectsReport", "Plans"]
 

@@ -9,15 +9,16 @@ from agent.daemon.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.kernelobjects import ObjectsReport
 from agent.daemon.kernelpass import KernelPass, RulesReport
 from agent.daemon.observer import Observer
-from agent.daemon.timers import Timer, Timers, jittered
+from agent.daemon.timers import Timer, Timers
 from agent.kernel.monitor import KernelEvent
 from agent.mesh.world import World
 from agent.model import Route
 from agent.reconcile.reconciler import Report
+from agent.retry import Backoff, jittered
 
 __all__ = ["Passes"]
 
-_RETRY_FIRST_S = 1.0
+_RETRY_FIRST_S = 1.5
 _RETRY_MOST_S = 30.0
 _SETTLE_S = 0.25
 _ROUTES, _RULES = Timer.ROUTES, Timer.RULES
@@ -47,7 +48,7 @@ class Passes:
         self._timers = timers
         self._check_s = check_s
         self._due = {_ROUTES, _RULES}
-        self._failures = {_ROUTES: 0, _RULES: 0}
+        self._retries = {each: Backoff(_RETRY_FIRST_S, _RETRY_MOST_S) for each in (_ROUTES, _RULES)}
         self._rules_seen = False
         self._rules_wait = False
         self._routes_seen = False
@@ -57,9 +58,13 @@ class Passes:
         self._complete = False
 
     @property
+    def _failing(self) -> bool:
+        return any(each.failing for each in self._retries.values())
+
+    @property
     def settled(self) -> bool:
         """The last pass over each part left nothing undone."""
-        done = self._rules_seen and not any(self._failures.values())
+        done = self._rules_seen and not self._failing
         return done and self._complete
 
     @property
@@ -71,7 +76,7 @@ class Passes:
         until this host is configured cannot give it. Rules that close do not wait for it.
         """
         rules = self._rules_seen or self._rules_wait
-        return rules and self._routes_seen and not any(self._failures.values())
+        return rules and self._routes_seen and not self._failing
 
     def world_changed(self) -> None:
         """Routes and rules may have to change."""
@@ -147,7 +152,7 @@ class Passes:
 
     def _after_closing(self, report: RulesReport) -> None:
         self._rules_wait = True
-        if report.failed or self._failures[_RULES]:
+        if report.failed or self._retries[_RULES].failing:
             self._conditions.replace(ConditionSource.RULES, report.conditions)
         pause_s = self._pause_s(_RULES, failed=report.failed)
         self._timers.set(_RULES, pause_s or jittered(self._check_s, 0.1))
@@ -159,7 +164,7 @@ class Passes:
         took_s = time.monotonic() - began_s
         self._observer.rules_passed(report.edits, drift=drift, took_s=took_s)
         # One failure may be Docker writing at the same moment; it is news when it lasts.
-        lasting = not report.failed or self._failures[_RULES] > 0
+        lasting = not report.failed or self._retries[_RULES].failing
         if lasting:
             self._conditions.replace(ConditionSource.RULES, report.conditions)
         pause_s = self._pause_s(_RULES, failed=report.failed)
@@ -180,9 +185,7 @@ class Passes:
 
     def _pause_s(self, name: Timer, *, failed: bool) -> float | None:
         """How long to wait before the next try, None when there is nothing to try again."""
-        if not failed:
-            self._failures[name] = 0
-            return None
-        pause_s: float = min(_RETRY_FIRST_S * 2 ** min(self._failures[name], 8), _RETRY_MOST_S)
-        self._failures[name] += 1
-        return jittered(pause_s)
+        if failed:
+            return self._retries[name].next_s()
+        self._retries[name].reset()
+        return None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from enum import StrEnum
 
-__all__ = ["Timer", "Timers", "jittered"]
+__all__ = ["Timer", "Timers"]
 
 
 class Timer(StrEnum):
@@ -24,11 +23,6 @@ class Timer(StrEnum):
     """The host's own copy of the mesh is written."""
     ROUTES = "routes"
     RULES = "rules"
-
-
-def jittered(seconds: float, spread: float = 0.2) -> float:
-    """``seconds`` give or take ``spread`` of it, so that a fleet does not act in step."""
-    return seconds * random.uniform(1 - spread, 1 + spread)  # noqa: S311 # no secret
 
 
 class Timers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import socket
 import threading
 import time
@@ -12,6 +11,7 @@ import structlog
 
 from agent.docker.engine import Engine
 from agent.errors import DockerError
+from agent.retry import Backoff
 from agent.threads import Poller, Wait
 
 __all__ = ["EngineWatcher"]
@@ -20,7 +20,6 @@ _log = structlog.get_logger("docker.watcher")
 
 _IDLE_S = 30.0
 _BACKOFF_S = (0.25, 15.0)
-_FACTOR = 1.6
 _SHORT_S = 1.0
 """A stream without an event that ends sooner counts as a failure: no hot loop."""
 _READ_BYTES = 1 << 16
@@ -57,7 +56,7 @@ class EngineWatcher:
         self._stream: socket.socket | None = None
         self._opened_s = 0.0
         self._heard = False
-        self._failures = 0
+        self._backoff = Backoff(*_BACKOFF_S)
         self._up: bool | None = None
         self.due_s = 0.0
         """Monotonic time at which :meth:`follow` is due."""
@@ -124,15 +123,13 @@ class EngineWatcher:
     def _ended(self) -> None:
         self._replace(None)
         if self._heard or time.monotonic() - self._opened_s > _SHORT_S:
-            self._failures, self.due_s = 0, 0.0
+            self._backoff.reset()
+            self.due_s = 0.0
         else:
             self._failed()
 
     def _failed(self) -> None:
-        lowest_s, highest_s = _BACKOFF_S
-        delay_s = min(highest_s, lowest_s * _FACTOR ** min(self._failures, 20))
-        self._failures += 1
-        self.due_s = time.monotonic() + delay_s * random.uniform(0.5, 1.0)  # noqa: S311
+        self.due_s = time.monotonic() + self._backoff.next_s()
 
     def _notice(self, *, up: bool, why: str = "") -> bool:
         """Return whether this differs from what was so before."""

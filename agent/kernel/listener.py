@@ -14,6 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import structlog
 
 from agent.errors import KernelError
+from agent.retry import Backoff
 from agent.threads import Poller, Wait
 
 __all__ = ["Listener", "Listening"]
@@ -70,7 +71,7 @@ class Listener(Generic[_S, _E]):
         self._poller = poller or Poller(listening.name)
         self._missed = False
         self._wait_until_s = 0.0
-        self._reopen_s = _REOPEN_FIRST_S
+        self._reopening = Backoff(_REOPEN_FIRST_S, _REOPEN_MOST_S)
         self.socket: _S | None = None
         """The socket in use, None before :meth:`start` and while it is broken."""
 
@@ -134,10 +135,11 @@ class Listener(Generic[_S, _E]):
         try:
             self.socket = self._what.open()
         except (OSError, KernelError) as error:
-            again_in_s = self._reopen_s
-            _log.warning(f"{self.name}-reopen-failed", problem=str(error), again_in_s=again_in_s)
+            again_in_s = self._reopening.next_s()
+            _log.warning(
+                f"{self.name}-reopen-failed", problem=str(error), again_in_s=round(again_in_s, 2)
+            )
             self._wait_until_s = time.monotonic() + again_in_s
-            self._reopen_s = min(again_in_s * 2, _REOPEN_MOST_S)
         else:
-            self._reopen_s = _REOPEN_FIRST_S
+            self._reopening.reset()
         return self.socket

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import structlog
 
 from agent.errors import EtcdError
-from agent.leases.backoff import jittered
 from agent.leases.heartbeats import Written
 from agent.leases.registry import Registry
 from agent.leases.rivals import Life
 from agent.model import Heartbeat, View
 from agent.model.family import Address
+from agent.retry import jittered
 
 __all__ = ["BEATS_PER_TTL", "OwnHeartbeat"]
 
@@ -70,7 +70,7 @@ class OwnHeartbeat:
         if not alive:
             self._written = self._registry.heartbeat(wished, self._ttl_s, lease_id, cleared=cleared)
         self._said, self._doubted = wished, False
-        self.due_s = self._clock() + jittered(self._ttl_s / BEATS_PER_TTL)
+        self.due_s = self._clock() + jittered(self._ttl_s / BEATS_PER_TTL, shorter=0.1, longer=0.0)
         return unchanged and not alive
 
     def doubt(self) -> None:

@@ -15,12 +15,12 @@ import structlog
 
 from agent import threads
 from agent.errors import EtcdError, EtcdUnavailable
-from agent.leases.backoff import Backoff
 from agent.leases.fold import Records
 from agent.leases.kv import Event
 from agent.leases.registry import Registry
 from agent.leases.watch import WatchStream
 from agent.model import View
+from agent.retry import Backoff
 
 __all__ = ["Directory"]
 

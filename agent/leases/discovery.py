@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent.errors import EtcdUnavailable
-from agent.leases.backoff import Backoff, jittered
 from agent.leases.client import EtcdClient
+from agent.retry import Backoff, jittered
 from agent.settings import EtcdSettings
 from agent.threads import Jobs
 
@@ -241,7 +241,9 @@ class Discovery:
                 seen = replace(seen, endpoints=found.endpoints)
             found = seen
             self._backoff.reset()
-            wait_s = jittered(min(max(seen.ttl_s, _LEAST_REFRESH_S), _MOST_REFRESH_S))
+            wait_s = jittered(
+                min(max(seen.ttl_s, _LEAST_REFRESH_S), _MOST_REFRESH_S), shorter=0.1, longer=0.0
+            )
         self._found = found
         self._on_found(found)
         return wait_s

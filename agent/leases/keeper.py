@@ -14,7 +14,6 @@ import structlog
 
 from agent import threads
 from agent.errors import EtcdUnavailable, HostmeshError
-from agent.leases.backoff import Backoff
 from agent.leases.beating import BEATS_PER_TTL, OwnHeartbeat
 from agent.leases.faults import CertificateRefusedError
 from agent.leases.move import Former
@@ -24,6 +23,7 @@ from agent.leases.request import ClaimRequest, Registration
 from agent.leases.rivals import IdentityInUseError
 from agent.model import LEVEL, Condition, Heartbeat, HostId, Lease, View
 from agent.model.family import Address
+from agent.retry import Backoff
 from agent.settings import LeaseSettings
 
 __all__ = ["Keeper", "Registration"]

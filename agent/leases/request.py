@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.errors import EtcdError
-from agent.leases.backoff import jittered
 from agent.leases.rivals import Life
 from agent.model import DEFAULT_BACKEND, BackendData, DockerState, HostId, Lease, Needed
 from agent.model.family import Address, Network
+from agent.retry import jittered
 
 __all__ = [
     "ClaimRequest",
@@ -117,4 +117,4 @@ def differs(lease: Lease, wished: Registration | ClaimRequest) -> bool:
 
 def renewal_pause_s(ttl_s: float) -> float:
     """Return the pause before the next renewal: an outage of most of the TTL loses nothing."""
-    return jittered(ttl_s / _RENEWALS_PER_TTL)
+    return jittered(ttl_s / _RENEWALS_PER_TTL, shorter=0.1, longer=0.0)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.errors import EtcdError
-from agent.leases.backoff import jittered
 from agent.leases.client import EtcdClient
 from agent.model import Condition
+from agent.retry import jittered
 from agent.threads import Jobs
 
 __all__ = ["Survey"]
@@ -57,7 +57,7 @@ class Survey:
     def run(self) -> float:
         """Ask every endpoint once; return the seconds until the next round."""
         self._round()
-        return jittered(self._every_s)
+        return jittered(self._every_s, shorter=0.1, longer=0.0)
 
     def _round(self) -> None:
         endpoints = self._client.endpoints

@@ -16,19 +16,20 @@ from typing import Final, Generic
 
 from agent.errors import HostmeshError
 from agent.model import CONDITIONS_SHOWN, Condition, Severity, and_more
+from agent.reconcile.damping import Damper, Limits
 from agent.reconcile.kind import Kind
 from agent.reconcile.objects import Change, Operation, OperationKind, Reason, Result, V
+from agent.retry import grown
 
 __all__ = ["Pacer"]
 
 _RETRY_FIRST_S: Final = 1.0
 _RETRY_MOST_S: Final = 60.0
-_FIGHT_REPAIRS: Final = 5
 _FIGHT_WINDOW_S: Final = 10.0
-_FIGHT_PAUSE_FIRST_S: Final = 1.0
-_FIGHT_PAUSE_MOST_S: Final = 30.0
-_FIGHT_OVER_S: Final = 60.0
-
+_LIMITS: Final = Limits(
+    burst=6, window_s=_FIGHT_WINDOW_S, first_pause_s=1.0, longest_pause_s=30.0, over_s=60.0
+)
+"""An object is written, and repaired at once four times; the fifth repair makes it a fight."""
 
 _Case = tuple[OperationKind, Hashable]
 """What may become a fight: to add an object again, or to delete one again."""
@@ -45,16 +46,7 @@ class _Failure(Generic[V]):
 @dataclass(slots=True)
 class _Repairs(Generic[V]):
     object: V
-    first_s: float
-    count: int = 0
-
-
-@dataclass(slots=True)
-class _Fight(Generic[V]):
-    object: V
-    pause_s: float
-    due_s: float
-    repairs: int
+    damper: Damper
 
 
 class Pacer(Generic[V]):
@@ -70,7 +62,6 @@ class Pacer(Generic[V]):
         self._failures: dict[Hashable, _Failure[V]] = {}
         self._recent = {kind: _Recent[V]() for kind in OperationKind}
         self._repairs: dict[_Case, _Repairs[V]] = {}
-        self._fights: dict[_Case, _Fight[V]] = {}
         self._writers: dict[Hashable, V] = {}
         self._pruned_s = 0.0
 
@@ -82,7 +73,7 @@ class Pacer(Generic[V]):
         Plan again at that time: what is held back stays in later plans.
         """
         self._prune(now_s)
-        if not self._failures and not self._fights:
+        if not self._failures and not self._repairs:
             return tuple(operations), None
         due = [(self._due_s(each), each) for each in operations]
         later = [due_s for due_s, _ in due if due_s > now_s]
@@ -90,8 +81,8 @@ class Pacer(Generic[V]):
 
     def _due_s(self, operation: Operation[V]) -> float:
         key = operation.object.key
-        failure, fight = self._failures.get(key), self._fights.get((operation.kind, key))
-        return max(failure.due_s if failure else 0.0, fight.due_s if fight else 0.0)
+        failure, repairs = self._failures.get(key), self._repairs.get((operation.kind, key))
+        return max(failure.due_s if failure else 0.0, repairs.damper.due_s if repairs else 0.0)
 
     def observed(self, change: Change[V]) -> None:
         """Remember who wrote, for an object that is being repaired."""
@@ -103,15 +94,14 @@ class Pacer(Generic[V]):
     def _is_mended(self, key: Hashable) -> bool:
         """Whether the agent wrote or deleted something under this key recently."""
         return any(
-            (kind, key) in self._repairs or (kind, key) in self._fights or key in recent
-            for kind, recent in self._recent.items()
+            (kind, key) in self._repairs or key in recent for kind, recent in self._recent.items()
         )
 
     def links_changed(self) -> None:
         """Forget repairs: the kernel deletes objects when links or addresses go."""
         for recent in self._recent.values():
             recent.clear()
-        self._repairs.clear()
+        self._repairs = {case: seen for case, seen in self._repairs.items() if seen.damper.fighting}
         self._writers.clear()
 
     def retry_now(self) -> None:
@@ -134,7 +124,7 @@ class Pacer(Generic[V]):
             key = operation.object.key
             if result.error is not None:
                 before = self._failures.get(key)
-                pause_s = min(before.pause_s * 2, _RETRY_MOST_S) if before else _RETRY_FIRST_S
+                pause_s = grown(before.pause_s if before else 0.0, _RETRY_FIRST_S, _RETRY_MOST_S)
                 due_s = now_s + pause_s * jitter
                 self._failures[key] = _Failure(operation.object, pause_s, due_s, result.error)
                 continue
@@ -156,32 +146,25 @@ class Pacer(Generic[V]):
             self._writers.setdefault(key, foreign)
 
     def _repaired(self, case: _Case, value: V, now_s: float, jitter: float) -> None:
-        fight = self._fights.get(case)
-        if fight is not None:
-            fight.pause_s = min(fight.pause_s * 2, _FIGHT_PAUSE_MOST_S)
-            fight.due_s = now_s + fight.pause_s * jitter
-            fight.repairs += 1
-            return
         seen = self._repairs.get(case)
         if seen is None:
             first_s = self._recent[case[0]].note(value, now_s)
             if first_s is None:
                 return  # written for the first time, or written differently: no repair
-            seen = self._repairs[case] = _Repairs(value, first_s)
-        elif seen.object != value or now_s - seen.first_s > _FIGHT_WINDOW_S:
-            self._repairs[case] = _Repairs(value, now_s)
-            return
-        seen.count += 1
-        if seen.count >= _FIGHT_REPAIRS:
-            pause_s = _FIGHT_PAUSE_FIRST_S
-            self._fights[case] = _Fight(value, pause_s, now_s + pause_s * jitter, seen.count)
+            seen = self._repairs[case] = _Repairs(value, Damper(_LIMITS))
+            seen.damper.repaired(first_s)
+        elif seen.object != value and not seen.damper.fighting:
+            seen = self._repairs[case] = _Repairs(value, Damper(_LIMITS))
+        seen.damper.repaired(now_s, jitter)
 
     def _end_opposite(self, case: _Case) -> None:
         """Forget an addition when the object is deleted by desire, and the other way round."""
         kind, key = case
         other = OperationKind.DELETE if kind is OperationKind.REPLACE else OperationKind.REPLACE
         self._recent[other].forget(key)
-        self._repairs.pop((other, key), None)
+        seen = self._repairs.get((other, key))
+        if seen is not None and not seen.damper.fighting:
+            del self._repairs[other, key]
 
     def _prune(self, now_s: float) -> None:
         """Forget what is over; at most once a second, because a mesh may be large."""
@@ -190,13 +173,8 @@ class Pacer(Generic[V]):
         self._pruned_s = now_s
         for recent in self._recent.values():
             recent.prune(now_s)
-        for case in [c for c, f in self._fights.items() if now_s - f.due_s > _FIGHT_OVER_S]:
-            del self._fights[case]
-            self._repairs.pop(case, None)
         self._repairs = {
-            case: seen
-            for case, seen in self._repairs.items()
-            if case in self._fights or now_s - seen.first_s <= _FIGHT_WINDOW_S
+            case: seen for case, seen in self._repairs.items() if not seen.damper.is_over(now_s)
         }
         if self._writers:
             self._writers = {k: w for k, w in self._writers.items() if self._is_mended(k)}
@@ -211,19 +189,20 @@ class Pacer(Generic[V]):
         if wanted is not None:
             self._failures = {k: f for k, f in self._failures.items() if k in wanted}
             # A deleted object is not wanted any more: that fight ends by time alone.
-            self._fights = {
-                case: fight
-                for case, fight in self._fights.items()
+            self._repairs = {
+                case: seen
+                for case, seen in self._repairs.items()
                 if case[0] is OperationKind.DELETE or case[1] in wanted
             }
-        fights = islice(self._fights.items(), CONDITIONS_SHOWN)
+        fights = [(case, seen) for case, seen in self._repairs.items() if seen.damper.fighting]
+        shown = fights[:CONDITIONS_SHOWN]
         failures = islice(self._failures.values(), CONDITIONS_SHOWN)
         return (
-            *and_more([self._fight_condition(*each) for each in fights], len(self._fights)),
+            *and_more([self._fight_condition(*each) for each in shown], len(fights)),
             *and_more([self._refused(each) for each in failures], len(self._failures)),
         )
 
-    def _fight_condition(self, case: _Case, fight: _Fight[V]) -> Condition:
+    def _fight_condition(self, case: _Case, fight: _Repairs[V]) -> Condition:
         kind, key = case
         writer = self._writers.get(key)
         if writer is None:
@@ -238,9 +217,10 @@ class Pacer(Generic[V]):
         return Condition(
             name=f"{name}-fight",
             subject=subject,
-            cause=f"the {name} to {subject} was {repaired} {fight.repairs} times and is "
+            cause=f"the {name} to {subject} was {repaired} {fight.damper.total} times and is "
             f"{undone} again and again by {who}",
-            hint=f"{self._kind.watch} shows who; repairs are {fight.pause_s:g} s apart meanwhile",
+            hint=f"{self._kind.watch} shows who; repairs are {fight.damper.pause_s:g} s apart "
+            "meanwhile",
         )
 
     def _refused(self, failure: _Failure[V]) -> Condition:

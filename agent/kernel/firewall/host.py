@@ -21,7 +21,6 @@ from agent.kernel.firewall.conditions import (
     unlisted_chains,
     unreadable_variant,
 )
-from agent.kernel.firewall.damper import Damper
 from agent.kernel.firewall.dockerd import Dockerd, variant_of
 from agent.kernel.firewall.flows import Flows
 from agent.kernel.firewall.legacy import LegacyWriter
@@ -44,6 +43,7 @@ from agent.mesh.firewall import FirewallWants
 from agent.model import Condition
 from agent.model.family import IPV4, Family, Network
 from agent.model.objects import SetMember
+from agent.reconcile.damping import Damper, Limits
 from agent.reconcile.reconciler import Permission, Reconciler
 
 __all__ = ["Firewall", "FirewallReport", "HostFirewall", "open_firewall"]
@@ -60,6 +60,10 @@ _DOCKER_STARTS_S: Final = 30.0
 """A dockerd that young may still be writing its own rules."""
 
 _EDITS_TOLD: Final = 2
+_REPAIRS: Final = Limits(
+    burst=20, window_s=30.0, first_pause_s=5.0, longest_pause_s=5.0, over_s=25.0
+)
+"""Docker that restarts, or makes the networks of a Compose project, stays below the burst."""
 """How many edits a log line names; ``agentctl diff`` and ``agentctl firewall show`` have all."""
 
 _log = structlog.get_logger(__name__)
@@ -185,7 +189,7 @@ class HostFirewall:
         self._flows = flows
         self._docker_age_s = docker_age_s
         self._clock = clock
-        self._damper = Damper()
+        self._damper = Damper(_REPAIRS)
         self._written_by: tuple[str, ...] = ()
         self._applied: FirewallWants | None = None
         self._set_repairs = 0
@@ -344,7 +348,7 @@ class HostFirewall:
                 *(() if odd else other_variant(other.ruleset, variant.other, wants)),
                 *unreadable_variant(other.error, variant.other),
                 *switched_variant(reading.ruleset, variant, reading.dockers),
-                *contested(self._written_by, is_so=self._damper.contested(self._clock())),
+                *contested(self._written_by, is_so=self._damper.is_fight(self._clock())),
             ),
             repairs=self._damper.total + self._set_repairs,
         )
