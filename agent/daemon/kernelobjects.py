@@ -87,6 +87,8 @@ class KernelObjects:
 
     Attributes:
         permission: What the last pass might delete.
+        sources_failed: Whether the last pass could not write the sources, such as where another
+            program destroyed their set. The pass over the rules makes it again.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class KernelObjects:
         self._sources = sources
         self._desired = DesiredObjects()
         self.permission = Permission(may_delete=False)
+        self.sources_failed = False
         self._uplink: tuple[Uplink | None, Link | None] = (None, None)
         self._log = structlog.get_logger("agent.objects")
 
@@ -156,8 +159,10 @@ class KernelObjects:
         may_delete = may_delete and self._desired.certain
         self.permission = self._permission(world, may_delete=may_delete, may_sweep=may_sweep)
         sources = () if self._sources is None else (self._sources,)
+        all_reports = reconcile((*self._all, *sources), self.permission)
         # The pass over the rules lists the sources again, and reports on them.
-        reports = reconcile((*self._all, *sources), self.permission)[: len(self._all)]
+        reports = all_reports[: len(self._all)]
+        self.sources_failed = any(each.failed for each in all_reports[len(self._all) :])
         self._log_changes([operation for each in reports for operation in each.done])
         again = [each.again_in_s for each in reports if each.again_in_s is not None]
         found = chain.from_iterable(each.conditions for each in reports)
@@ -199,6 +204,11 @@ class KernelObjects:
             self._uplink = uplink
             for each in self._all:
                 each.retry_now()
+
+    @property
+    def ingress_links(self) -> tuple[str, ...]:
+        """Names of the links by which peers may deliver in the world of the last pass."""
+        return self._desired.ingress_links
 
     def ingress(self, world: World) -> Mapping[str, frozenset[Network]]:
         """Return the sources that may come in by each link in ``world``."""

@@ -103,6 +103,21 @@ class KernelPass:
             again_in_s=0.0 if settling else report.again_in_s,
         )
 
+    def rules_depend_on(self, world: World) -> object:
+        """Return all of ``world`` that rules depend on; equal values mean equal rules.
+
+        Peers are members of sets, which :meth:`build` writes; firewalld's sources name them.
+        """
+        return (
+            world.config,
+            world.own_subnets,
+            world.uplink,
+            world.docker,
+            self._access_limit,
+            self.objects.ingress_links,
+            self.objects.ingress(world) if self._firewalld.manage else None,
+        )
+
     def settle_mark(self, config: MeshConfig | None) -> tuple[Condition, ...]:
         """Take over the routes of a former ``routes.protocol``; what stood in the way.
 

@@ -48,6 +48,8 @@ class Passes:
         self._timers = timers
         self._check_s = check_s
         self._due = {_ROUTES, _RULES}
+        self._world_changed = False
+        self._rules_from: object = None
         self._retries = {each: Backoff(_RETRY_FIRST_S, _RETRY_MOST_S) for each in (_ROUTES, _RULES)}
         self._rules_seen = False
         self._rules_wait = False
@@ -79,8 +81,9 @@ class Passes:
         return rules and self._routes_seen and not self._failing
 
     def world_changed(self) -> None:
-        """Routes and rules may have to change."""
-        self._due = {_ROUTES, _RULES}
+        """Objects may have to change, and rules where what they depend on changed."""
+        self._due.add(_ROUTES)
+        self._world_changed = True
 
     def rules_changed(self, by: tuple[str, ...]) -> None:
         """Somebody wrote rules: these programs.
@@ -104,7 +107,7 @@ class Passes:
     def everything(self) -> None:
         """A full comparison of all there is."""
         self.kernel.objects.look_again()
-        self.world_changed()
+        self._due = {_ROUTES, _RULES}
 
     def fell_due(self, names: frozenset[Timer]) -> None:
         """Timers of ours went off."""
@@ -123,7 +126,7 @@ class Passes:
         for name in (_ROUTES, _RULES):
             self._conditions.replace(ConditionSource(name), ())
             self._timers.cancel(name)
-        self.world_changed()
+        self._due = {_ROUTES, _RULES}
 
     def run(self, world: World, *, may_delete: bool, may_sweep: bool, docker_seen: bool) -> None:
         """Run what is due.
@@ -144,11 +147,22 @@ class Passes:
             began_s = time.monotonic()
             report = self.kernel.build(world, may_delete=may_delete, may_sweep=may_sweep)
             self._after_objects(report, began_s)
+            changed, self._world_changed = self._world_changed, False
+            if self.kernel.objects.sources_failed or (changed and self._rules_differ(world)):
+                due.add(_RULES)
         if _RULES in due and not docker_seen:
             self._after_closing(self.kernel.close(world))
         elif _RULES in due:
             began_s = time.monotonic()
             self._after_rules(self.kernel.rules(world), began_s)
+
+    def _rules_differ(self, world: World) -> bool:
+        """Whether rules may differ from those of the last call.
+
+        A pass over the rules reads them all: in a large mesh most changes are a peer's.
+        """
+        before, self._rules_from = self._rules_from, self.kernel.rules_depend_on(world)
+        return before != self._rules_from
 
     def _after_closing(self, report: RulesReport) -> None:
         self._rules_wait = True

@@ -115,14 +115,18 @@ class DesiredObjects:
         return self._summary
 
     @property
+    def ingress_links(self) -> tuple[str, ...]:
+        """Names of the links by which peers may deliver, whether one does now or not."""
+        return self._rules.own.ingress if isinstance(self._rules, PeerRules) else ()
+
+    @property
     def ingress(self) -> Mapping[str, frozenset[Network]]:
         """Ranges from which packets may come in now, by name of the link they come in by.
 
         A link by which no peer delivers now has none. The same object while nothing changes.
         """
         if self._ingress is None:
-            own = self._rules.own.ingress if isinstance(self._rules, PeerRules) else ()
-            found: dict[str, set[Network]] = {link: set() for link in own}
+            found: dict[str, set[Network]] = {link: set() for link in self.ingress_links}
             for member in self.of(IngressMember).values():
                 found.setdefault(member.link, set()).add(member.network)
             self._ingress = {link: frozenset(networks) for link, networks in found.items()}

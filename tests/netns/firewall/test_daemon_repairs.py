@@ -15,15 +15,18 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.events import DockerReported
+from agent.daemon.kernelpass import RulesReport
 from agent.docker.report import ConfiguratorReport
 from agent.errors import FirewallError
 from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.nft import NftWriter
 from agent.kernel.firewall.plan import TableEdit
 from agent.mesh.firewall import FirewallWants, Ingress
+from agent.mesh.world import World
 from agent.model import DockerFacts, DockerNetwork, DockerState
 from tests.netns.netlab import Host, Lan, eventually
 from tests.netns.routes.member import PEER, Member, make_agent, running
+from tests.netns.routes.scene import lease
 
 pytestmark = pytest.mark.netns
 
@@ -102,6 +105,39 @@ def test_promise_5_what_is_done_to_nft_rules_is_undone_within_a_second_of_being_
         eventually(lambda: counted["rules"] >= len(took_s))  # -F comes table by table
     print(f"repaired after {', '.join(f'{took:.2f}' for took in took_s)} s")
     assert min(took_s) < 1
+
+
+def test_a_peer_that_joins_or_leaves_is_a_member_at_once_and_costs_no_look_at_the_rules(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[World] = []
+    rules = member.agent._kernel.rules
+
+    def look(world: World) -> RulesReport:
+        looks.append(world)
+        return rules(world)
+
+    monkeypatch.setattr(member.agent._kernel, "rules", look)
+    more = lease("10.64.7.0/24", "192.0.2.17")
+    both = {str(each) for each in (PEER.node_address, PEER.subnet, "192.0.2.17", more.subnet)}
+    member.etcd_tells(PEER, more)
+    eventually(lambda: members(member.host, "hostmesh-in-eth0") == both)
+    member.end_grace()
+    member.etcd_tells(PEER)
+    eventually(lambda: "10.64.7.0/24" not in members(member.host, "hostmesh-in-eth0"))
+    assert looks == []
+
+
+def test_a_set_that_another_program_removed_is_there_again_for_a_peer_that_joins(
+    member: Member,
+) -> None:
+    """With the rules that named it; the members of the set are those of now."""
+    iptables(member.host, "-t raw -F HOSTMESH-PREROUTING")
+    member.host.call(subprocess.run, ["ipset", "flush", "hostmesh-in-eth0"], check=True)
+    more = lease("10.64.7.0/24", "192.0.2.17")
+    both = {str(each) for each in (PEER.node_address, PEER.subnet, "192.0.2.17", more.subnet)}
+    member.etcd_tells(PEER, more)
+    eventually(lambda: members(member.host, "hostmesh-in-eth0") == both)
 
 
 @pytest.mark.parametrize("member", ["1"], indirect=True)
