@@ -1,11 +1,36 @@
-"""What it takes for a change of a folder to last through a power cut."""
+"""What it takes for a change of a file or a folder to last through a power cut."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["sync_folder"]
+__all__ = ["replace_file", "sync_folder"]
+
+
+def replace_file(path: Path, pieces: Iterable[bytes], mode: int) -> None:
+    """Put ``pieces`` at ``path`` in one step: a power cut leaves the old file or the new one.
+
+    For one writer at a time; the folder exists.
+
+    Raises:
+        OSError: It cannot be written; the old file is still whole.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        with temporary.open("wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,13 +8,12 @@ which the kernel's routes are known to be ours.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.disk import sync_folder
+from agent.disk import replace_file
 from agent.errors import StateError
 
 __all__ = ["StateFile", "Switched"]
@@ -140,15 +139,9 @@ class StateFile:
             ) from error
 
     def _store(self, content: _Content) -> None:
-        temporary = self._path.with_suffix(".tmp")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with temporary.open("w") as file:
-                json.dump(asdict(content), file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-            sync_folder(self._path.parent)
+            replace_file(self._path, (json.dumps(asdict(content)).encode(),), 0o644)
         except OSError as error:
             raise StateError(
                 f"{self._path} cannot be written: {error.strerror}",

@@ -7,13 +7,10 @@ never fatal: etcd is the truth, the copy only bridges its absence (promises 3 an
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +21,7 @@ from typing import Any, Final
 
 import structlog
 
-from agent.disk import sync_folder
+from agent.disk import replace_file, sync_folder
 from agent.errors import StateError
 from agent.leases.records import decode_config, encode_config
 from agent.model import (
@@ -123,7 +120,8 @@ class CopyFile:
                 return
             try:
                 body = _body(view, lease, self._still_kept(view), self._wall_clock())
-                self._replace(_envelope(body))
+                self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                replace_file(self._path, _envelope(body), 0o644)
             except OSError as error:
                 raise StateError(
                     f"cannot write {self._path}: {error.strerror or error}",
@@ -191,23 +189,6 @@ class CopyFile:
             return None
         except OSError as error:
             raise StateError(f"cannot read {self._path}: {error.strerror or error}") from error
-
-    def _replace(self, pieces: Iterable[bytes]) -> None:
-        folder = self._path.parent
-        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(self._path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
-        sync_folder(folder)
 
     def _set_aside(self, reason: str) -> None:
         aside = self._path.with_name(self._path.name + ".damaged")

@@ -25,7 +25,7 @@ def test_promise_9_a_state_file_that_cannot_be_written_at_the_end_is_a_condition
         forget=lambda: None,
     )
     state.set_left(left=True)
-    (tmp_path / "state.tmp").mkdir()  # what is written there first cannot be
+    (tmp_path / ".state.json.new").mkdir()  # what is written there first cannot be
     ended = threading.Event()
     unfinished = Unfinished(state, leaver, ended.set)
     unfinished.step()
@@ -33,6 +33,6 @@ def test_promise_9_a_state_file_that_cannot_be_written_at_the_end_is_a_condition
     found = unfinished.step()
     assert [each.name for each in found] == ["leave-not-finished"]
     assert f"{tmp_path}/state.json cannot be written" in found[0].cause
-    (tmp_path / "state.tmp").rmdir()
+    (tmp_path / ".state.json.new").rmdir()
     leaver.finish()
     assert unfinished.step() == ()
