@@ -29,7 +29,6 @@ from agent.model.objects import SetMember
 
 __all__ = [
     "ACCESS_LABEL",
-    "OUR_SETS",
     "Access",
     "FirewallWants",
     "Ingress",
@@ -38,49 +37,32 @@ __all__ = [
     "Sender",
     "WantedNetwork",
     "desired_firewall",
-    "ingress_set",
     "is_closed",
-    "old_set",
-    "published_set",
-    "senders_set",
+    "set_name",
     "source_member",
 ]
 
 ACCESS_LABEL: Final = "hostmesh.access"
 """Label of a Docker network that says how open it is to the mesh."""
 
-OUR_SETS: Final = "hostmesh-"
-"""Every ipset of the agent's bears this prefix, and no other set does."""
 
+def set_name(what: str, family: Family, interface: str = "") -> str:
+    """Name an ipset of the agent's; every one begins with "hostmesh-".
 
-def ingress_set(interface: str, family: Family) -> str:
-    """Name the set of sources that may come in by an interface (hash:net)."""
-    return f"{OUR_SETS}in{_suffix(family)}-{interface}"
-
-
-def published_set(family: Family) -> str:
-    """Name the set of addresses and ports that containers publish (hash:ip,port)."""
-    return f"{OUR_SETS}published{_suffix(family)}"
-
-
-def senders_set(family: Family) -> str:
-    """Name the set of addresses that may come by another bridge than their own (hash:net,iface)."""
-    return f"{OUR_SETS}senders{_suffix(family)}"
-
-
-def old_set(family: Family) -> str:
-    """Name the set of node addresses that rules of version 0.1.1 name (hash:ip)."""
-    return f"{OUR_SETS}peers{_suffix(family)}"
-
-
-def _suffix(family: Family) -> str:
-    return "" if family is IPV4 else str(family.version)
+    Args:
+        what: "in", sources that may come in by ``interface`` (hash:net); "published", addresses
+            and ports that containers publish (hash:ip,port); "senders", addresses that may come
+            by another bridge than their own (hash:net,iface). Rules of version 0.1.1 name
+            "peers", node addresses (hash:ip).
+    """
+    suffix = "" if family is IPV4 else str(family.version)
+    return f"hostmesh-{what}{suffix}" + (f"-{interface}" if interface else "")
 
 
 def source_member(interface: str, source: Network) -> SetMember:
     """Return the member that lets a source come in by an interface."""
     packed = source.network_address.packed + bytes([source.prefixlen])
-    return SetMember(ingress_set(interface, family_of(source)), packed)
+    return SetMember(set_name("in", family_of(source), interface), packed)
 
 
 _INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
@@ -134,7 +116,9 @@ class PublishedPort(NamedTuple):
     def member(self) -> SetMember:
         """It as a member of the set of such ports."""
         packed = bytes([_PROTOCOLS[self.protocol]]) + self.port.to_bytes(2)
-        return SetMember(published_set(family_of(self.address)), self.address.packed + packed)
+        return SetMember(
+            set_name("published", family_of(self.address)), self.address.packed + packed
+        )
 
 
 class Sender(NamedTuple):
@@ -148,7 +132,7 @@ class Sender(NamedTuple):
         """It as a member of the set of such senders."""
         family = family_of(self.address)
         packed = self.address.packed + bytes([family.bits]) + self.bridge.encode()
-        return SetMember(senders_set(family), packed)
+        return SetMember(set_name("senders", family), packed)
 
 
 class Ingress(NamedTuple):

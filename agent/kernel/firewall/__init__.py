@@ -1,13 +1,12 @@
 """The host's iptables rules: what mesh traffic needs, beside Docker's and the operator's."""
 
-from agent.kernel.firewall.host import Firewall, FirewallReport, HostFirewall, open_firewall
+from agent.kernel.firewall.host import Firewall, FirewallReport, open_firewall
 from agent.kernel.firewall.monitor import CHECK_EVERY_S, RuleMonitor, RulesChanged
 
 __all__ = [
     "CHECK_EVERY_S",
     "Firewall",
     "FirewallReport",
-    "HostFirewall",
     "RuleMonitor",
     "RulesChanged",
     "open_firewall",

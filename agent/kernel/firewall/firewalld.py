@@ -9,10 +9,7 @@ Sources: firewall-cmd(1), firewall-offline-cmd(1).
 from __future__ import annotations
 
 import math
-import os
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -23,6 +20,7 @@ import structlog
 from agent.errors import DependencyMissing, FirewallError, HostmeshError
 from agent.kernel.firewall.nftchains import NftChain, dropping_chains
 from agent.kernel.firewall.nftconditions import FIREWALLD, dropped_sources, mesh_sources, shown
+from agent.kernel.firewall.programs import Runner
 from agent.mesh.firewall import FirewallWants
 
 __all__ = ["FirewallCmd", "Firewalld", "SourceRecord"]
@@ -33,12 +31,10 @@ _BUDGET_S: Final = 30.0
 """For all runs of one pass: the loop waits for them, and systemd ends a loop that waits 60 s."""
 _PAUSE_S: Final = 60.0
 """After an error, and where another program keeps taking sources away."""
-_SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _OFFLINE: Final = "firewall-offline-cmd"
 _NOT_RUNNING: Final = 252
 """firewall-cmd's exit status for NOT_RUNNING."""
 _SOURCES: Final = re.compile(r"^ *sources: *(.*)$", re.MULTILINE)
-_LAST_WORDS: Final = 300
 
 _log = structlog.get_logger("agent.firewalld")
 
@@ -59,8 +55,7 @@ class FirewallCmd:
 
     def __init__(self, path: str | None = None) -> None:
         self._until_s = math.inf
-        own = os.environ.get("PATH", os.defpath) if path is None else path
-        self._path = os.pathsep.join((own, *_SBIN))
+        self._runner = Runner(path, "apt-get install firewalld")
 
     def begin(self) -> None:
         """Begin a pass: its runs together get half a minute, counted from now."""
@@ -105,35 +100,15 @@ class FirewallCmd:
             self._run(_OFFLINE, "", _ZONE, *options)
 
     def _run(self, name: str, *arguments: str, fine: int = 0) -> str:
-        program = shutil.which(name, path=self._path)
-        if program is None:
-            raise DependencyMissing(f"{name} is not on PATH", hint="apt-get install firewalld")
-        argv = [program, *filter(None, arguments)]
+        argv = (name, *filter(None, arguments))
         timeout_s = min(_TIMEOUT_S, max(0.0, self._until_s - time.monotonic()))
-        try:
-            done = subprocess.run(
-                argv,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=timeout_s,
-                env={"PATH": self._path, "LC_ALL": "C"},
-            )
-        except subprocess.TimeoutExpired as error:
+        done = self._runner.run(argv, timeout_s)
+        if done.status not in {0, fine}:
             raise FirewallError(
-                f"{name} did not end within {timeout_s:.1f} s", hint="systemctl status firewalld"
-            ) from error
-        except OSError as error:
-            raise FirewallError(f"{name} cannot be run: {error.strerror}") from error
-        if done.returncode not in {0, fine}:
-            words = (done.stderr.strip() or done.stdout.strip())[-_LAST_WORDS:]
-            raise FirewallError(
-                f"{' '.join((name, *argv[1:]))} failed with status {done.returncode}: {words}",
+                f"{' '.join(argv)} failed with status {done.status}: {done.words}",
                 hint=f"systemctl {'start' if name == _OFFLINE else 'status'} firewalld",
             )
-        return done.stdout
+        return done.said
 
 
 def _where(permanent: bool) -> str:  # noqa: FBT001 - the option's own name

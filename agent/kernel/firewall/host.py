@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -46,7 +46,7 @@ from agent.model.objects import SetMember
 from agent.reconcile.damping import Damper, Limits
 from agent.reconcile.reconciler import Permission, Reconciler
 
-__all__ = ["Firewall", "FirewallReport", "HostFirewall", "open_firewall"]
+__all__ = ["Firewall", "FirewallReport", "open_firewall"]
 
 MAY_DELETE: Final = Permission(may_delete=True)
 
@@ -94,65 +94,10 @@ class FirewallReport:
     failed: bool = False
 
 
-class Firewall(Protocol):
-    """What the daemon needs of the firewall. One thread at a time.
+class Firewall:
+    """The firewall of this host's network namespace. One thread at a time.
 
     Every method may raise DependencyMissing (no iptables), NotRoot or FirewallError.
-    """
-
-    def check(self, wants: FirewallWants) -> FirewallReport:
-        """What :meth:`apply` would change. Changes nothing."""
-
-    @property
-    def ingress(self) -> Reconciler[SetMember]:
-        """Sources that may come in, for the pass over routes."""
-
-    def apply(self, wants: FirewallWants, permission: Permission = MAY_DELETE) -> FirewallReport:
-        """Make the firewall as wanted. Writes nothing when nothing differs.
-
-        Args:
-            permission: Which sources may be shut out; closing a port needs none.
-        """
-
-    def close(
-        self, leases: tuple[Network, ...], interfaces: tuple[str, ...], *, dry_run: bool = False
-    ) -> FirewallReport:
-        """Shut strangers out of ``leases``, and open nothing, before Docker says what there is.
-
-        Rules of an earlier run that are in force stay.
-
-        Args:
-            interfaces: Every one by which a packet from outside may come.
-        """
-
-    def remove(self) -> FirewallReport:
-        """Take out exactly what is ours, from both variants, and the sets."""
-
-    def show(self) -> str:
-        """Our rules, their place among the others and their counters, for people."""
-
-    def render(self, wants: FirewallWants) -> str:
-        """What :meth:`apply` would feed to iptables-restore. Changes nothing."""
-
-    def written_by(self, programs: tuple[str, ...]) -> None:
-        """Who wrote rules just now, as the kernel names them; told where somebody fights."""
-
-    def own_pids(self) -> frozenset[int]:
-        """Processes of ours, for :class:`~agent.kernel.firewall.monitor.RuleMonitor`."""
-
-    def set_forward_policy_drop(self) -> str:
-        """Set FORWARD's policy to DROP, as Docker does before it switches forwarding on.
-
-        Returns:
-            The policy before, for :meth:`restore_forward_policy`.
-        """
-
-    def restore_forward_policy(self, previous: str) -> None:
-        """Put FORWARD's policy back, if it still is the DROP that was set."""
-
-
-class HostFirewall:
-    """The firewall of this host's network namespace.
 
     Args:
         programs: The iptables programs.
@@ -198,27 +143,30 @@ class HostFirewall:
         self._flow_looks_left = _FLOW_LOOKS
 
     def own_pids(self) -> frozenset[int]:
-        """See :class:`Firewall`."""
+        """Processes of ours, for :class:`~agent.kernel.firewall.monitor.RuleMonitor`."""
         return self._programs.own_pids()
 
     def written_by(self, programs: tuple[str, ...]) -> None:
-        """See :class:`Firewall`."""
+        """Who wrote rules just now, as the kernel names them; told where somebody fights."""
         self._written_by = programs or self._written_by
 
     def check(self, wants: FirewallWants) -> FirewallReport:
-        """See :class:`Firewall`."""
+        """What :meth:`apply` would change. Changes nothing."""
         return self._report(self._choice.read(), wants, self._sets.difference(wants))
 
     @property
     def ingress(self) -> Reconciler[SetMember]:
-        """See :class:`Firewall`."""
+        """Sources that may come in, for the pass over routes."""
         return self._sets.ingress
 
     def apply(self, wants: FirewallWants, permission: Permission = MAY_DELETE) -> FirewallReport:
-        """See :class:`Firewall`.
+        """Make the firewall as wanted. Writes nothing when nothing differs.
 
         Sets come before the rules that name them, and ours leave the wrong variant last:
         at no moment is there a rule less than before.
+
+        Args:
+            permission: Which sources may be shut out; closing a port needs none.
         """
         if self._closed:
             # The variant was chosen before Docker ran. Ours leave the other one below.
@@ -267,10 +215,14 @@ class HostFirewall:
     def close(
         self, leases: tuple[Network, ...], interfaces: tuple[str, ...], *, dry_run: bool = False
     ) -> FirewallReport:
-        """See :class:`Firewall`.
+        """Shut strangers out of ``leases``, and open nothing, before Docker says what there is.
 
-        Which iptables a Docker that starts will use is not known. Both are in force, so that a
-        DROP in the one that the host has by default holds in either case.
+        Rules of an earlier run that are in force stay. Which iptables a Docker that starts will
+        use is not known. Both are in force, so that a DROP in the one that the host has by
+        default holds in either case.
+
+        Args:
+            interfaces: Every one by which a packet from outside may come.
         """
         reading = self._choice.read()
         self._closed = True
@@ -284,7 +236,7 @@ class HostFirewall:
         return FirewallReport(variant=reading.variant, differs=bool(edits), edits=words)
 
     def remove(self) -> FirewallReport:
-        """See :class:`Firewall`. Works on a host whose iptables was switched meanwhile."""
+        """Take out exactly what is ours, from both variants, and the sets."""
         variant, words = self._choice.remove_all()
         done = list(words)
         done += self._sets.remove()
@@ -294,7 +246,7 @@ class HostFirewall:
         return FirewallReport(variant=variant, differs=bool(done), edits=tuple(done))
 
     def show(self) -> str:
-        """See :class:`Firewall`."""
+        """Our rules, their place among the others and their counters, for people."""
         variant = self._choice.read().variant
         counted = parse_ruleset(self._programs.save(variant, counters=True))
         return shown(counted, variant=variant, sets=self._sets.show())
@@ -305,11 +257,15 @@ class HostFirewall:
         return judge(table, way, self._sets.sources())
 
     def render(self, wants: FirewallWants) -> str:
-        """See :class:`Firewall`."""
+        """What :meth:`apply` would feed to iptables-restore. Changes nothing."""
         return restore_text(plan(self._choice.read().ruleset, wants))
 
     def set_forward_policy_drop(self) -> str:
-        """See :class:`Firewall`."""
+        """Set FORWARD's policy to DROP, as Docker does before it switches forwarding on.
+
+        Returns:
+            The policy before, for :meth:`restore_forward_policy`.
+        """
         reading = self._choice.read()
         chain = reading.ruleset.table("filter").chains.get("FORWARD")
         previous = chain.policy if chain is not None else "ACCEPT"
@@ -319,7 +275,7 @@ class HostFirewall:
         return previous
 
     def restore_forward_policy(self, previous: str) -> None:
-        """See :class:`Firewall`."""
+        """Put FORWARD's policy back, if it still is the DROP that was set."""
         if previous not in {"ACCEPT", "DROP"}:
             raise FirewallError(f"{previous!r} is no policy that FORWARD can have")
         reading = self._choice.read()
@@ -394,7 +350,7 @@ def open_firewall(
     *,
     dockerd: Callable[[], Dockerd | None] = lambda: None,
     family: Family = IPV4,
-) -> HostFirewall:
+) -> Firewall:
     """The firewall of this host.
 
     Args:
@@ -424,7 +380,7 @@ def open_firewall(
         found = dockerd()
         return None if found is None else found.age_s
 
-    return HostFirewall(
+    return Firewall(
         programs=programs,
         writers=writers,
         sets=OurSets(family),

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from agent.errors import FirewallError
 from agent.kernel.listener import Listener, Listening
+from agent.kernel.netlink import attributes, messages
 from agent.threads import Poller
 
 __all__ = ["CHECK_EVERY_S", "RuleMonitor", "RulesChanged", "changes_in"]
@@ -34,10 +34,7 @@ _NEWGEN: Final = 10 << 8 | 15
 """NFNL_SUBSYS_NFTABLES and NFT_MSG_NEWGEN."""
 _GEN_PID: Final = 2
 _GEN_NAME: Final = 3
-_HEADER: Final = struct.Struct("=IHHII")
 _GENERIC_BYTES: Final = 4
-_ATTRIBUTE: Final = struct.Struct("=HH")
-_TYPE_MASK: Final = 0x3FFF
 _RECEIVE_BYTES: Final = 4 << 20
 _SO_RCVBUFFORCE: Final = 33
 _DATAGRAM_BYTES: Final = 1 << 16
@@ -134,26 +131,8 @@ def _subscribed() -> socket.socket:
 
 def changes_in(data: bytes) -> Iterator[tuple[int, str]]:
     """(pid, program) of each transaction announced in one datagram. Nonsense ends it."""
-    at = 0
-    while at + _HEADER.size <= len(data):
-        length, kind, _, _, _ = _HEADER.unpack_from(data, at)
-        if length < _HEADER.size or at + length > len(data):
-            return
-        if kind == _NEWGEN:
-            yield _generation(data[at + _HEADER.size + _GENERIC_BYTES : at + length])
-        at += (length + 3) & ~3
-
-
-def _generation(attributes: bytes) -> tuple[int, str]:
-    pid, name, at = 0, "unknown", 0
-    while at + _ATTRIBUTE.size <= len(attributes):
-        length, kind = _ATTRIBUTE.unpack_from(attributes, at)
-        if length < _ATTRIBUTE.size:
-            break
-        value = attributes[at + _ATTRIBUTE.size : at + length]
-        if kind & _TYPE_MASK == _GEN_PID and len(value) == struct.calcsize("!I"):
-            (pid,) = struct.unpack("!I", value)
-        elif kind & _TYPE_MASK == _GEN_NAME:
-            name = value.rstrip(b"\0").decode(errors="replace")
-        at += (length + 3) & ~3
-    return pid, name
+    for kind, _, _, _, payload in messages(data):
+        if kind == _NEWGEN and len(payload) >= _GENERIC_BYTES:
+            said = dict(attributes(payload, _GENERIC_BYTES))
+            pid = int.from_bytes(said.get(_GEN_PID, b""))
+            yield pid, said.get(_GEN_NAME, b"unknown").rstrip(b"\0").decode(errors="replace")

@@ -18,7 +18,7 @@ from typing import Final
 from agent.kernel.firewall.parse import Clause, RuleSpec, Table, parse_rule
 from agent.kernel.firewall.plan import entry_chain, is_ours
 from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER, ENTRIES, OURS
-from agent.mesh.firewall import Access, FirewallWants, ingress_set
+from agent.mesh.firewall import Access, FirewallWants, set_name
 from agent.model import Condition, Severity
 from agent.model.family import Address, Network, family_of, within
 
@@ -156,9 +156,8 @@ def operator_rules(table: Table, wants: FirewallWants) -> Iterator[Condition]:
 
 
 def _blocks(fate: Fate, wants: FirewallWants) -> Condition:
-    spared = " ".join(
-        f"-m set ! --match-set {ingress_set(up, wants.family)} src" for up in wants.carrying
-    )
+    sets = (set_name("in", wants.family, up) for up in wants.carrying)
+    spared = " ".join(f"-m set ! --match-set {name} src" for name in sets)
     return Condition(
         name="operator-blocks-mesh",
         subject=fate.chain,

@@ -24,9 +24,7 @@ from agent.mesh.firewall import (
     Ingress,
     LocalBridge,
     WantedNetwork,
-    ingress_set,
-    published_set,
-    senders_set,
+    set_name,
 )
 from agent.model.family import Family, Network
 
@@ -145,7 +143,7 @@ def _prerouting(wants: FirewallWants) -> tuple[str, ...]:
 
 
 def _coming_in(wants: FirewallWants, up: str, closed: list[Network]) -> Iterator[str]:
-    sources = (ingress_set(up, wants.family), "src")
+    sources = (set_name("in", wants.family, up), "src")
     for lease in wants.leases:
         yield _rule("hostmesh: own addresses do not come from outside", "RETURN",
                     source=lease, inp=up)  # fmt: skip
@@ -177,11 +175,11 @@ def _senders(wants: FirewallWants) -> tuple[str, ...]:
     """
     return (
         _rule("hostmesh: of a container with several networks", "RETURN",
-              match_set=(senders_set(wants.family), "src,src")),
+              match_set=(set_name("senders", wants.family), "src,src")),
         *(_rule("hostmesh: forged, from a container", "DROP", source=cidr) for cidr in wants.cidrs),
         *(
             _rule("hostmesh: forged, as another host", "DROP",
-                  match_set=(ingress_set(up, wants.family), "src"))
+                  match_set=(set_name("in", wants.family, up), "src"))
             for up in wants.interfaces
         ),
         *(
@@ -219,7 +217,7 @@ def _forward_by(wants: FirewallWants, up: str) -> Iterator[str]:
     The set alone is not enough on the way out of a network: it holds node addresses, too, and
     whether a container reaches a host itself is Docker's to decide.
     """
-    name = ingress_set(up, wants.family)
+    name = set_name("in", wants.family, up)
     for network, cidr in product(wants.networks, wants.cidrs):
         if network.internal:
             yield _rule("hostmesh: internal network", "DROP", dest=cidr, inp=network.bridge, out=up)
@@ -265,7 +263,7 @@ def _opened(network: WantedNetwork, family: Family) -> tuple[str, ...]:
     return (
         _rule("hostmesh: ICMP", "ACCEPT", dest=subnet, out=bridge, protocol=family.icmp),
         _rule("hostmesh: published ports", "ACCEPT",
-              dest=subnet, out=bridge, match_set=(published_set(family), "dst,dst")),
+              dest=subnet, out=bridge, match_set=(set_name("published", family), "dst,dst")),
     )  # fmt: skip
 
 

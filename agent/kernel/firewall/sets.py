@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.errors import FirewallError
-from agent.kernel.ipset import SetKind, SetTable
+from agent.kernel.tables.sets import SetKind, SetTable
 from agent.mesh.firewall import (
     FirewallWants,
-    ingress_set,
-    old_set,
-    published_set,
-    senders_set,
+    set_name,
     source_member,
 )
 from agent.model import Condition
@@ -75,11 +72,14 @@ class OurSets:
             opens=True,
         )
         self._kind = kind
-        prefix = ingress_set("", family)
+        prefix = set_name("in", family) + "-"
         nets = SetKind("hash:net", family)
+        self._published = set_name("published", family)
+        self._senders = set_name("senders", family)
+        self._old = set_name("peers", family)
         others = {
-            published_set(family): SetKind("hash:ip,port", family),
-            senders_set(family): SetKind("hash:net,iface", family),
+            self._published: SetKind("hash:ip,port", family),
+            self._senders: SetKind("hash:net,iface", family),
         }
         self._sources = SetTable(lambda name: nets if name.startswith(prefix) else None, _MOST)
         self._rest = SetTable(others.get, _MOST)
@@ -94,7 +94,7 @@ class OurSets:
             FirewallError, NotRoot: They could not be made or listed.
         """
         self._sources.ensure(self._names(wants))
-        self._rest.ensure((published_set(self._family), senders_set(self._family)))
+        self._rest.ensure((self._published, self._senders))
         if not self._is_wanted(wants):
             _want(self.ingress, _sources(wants), known_gone=permission.may_delete)
         _want(self._dockers, _dockers(wants), known_gone=True)
@@ -143,7 +143,7 @@ class OurSets:
             What was done, in words; a condition for each that a rule of others still names.
         """
         wanted = self._names(wants)
-        stale = [*self._sources.sets().keys() - wanted, old_set(self._family)]
+        stale = [*self._sources.sets().keys() - wanted, self._old]
         done, kept = [], []
         for name in stale:
             try:
@@ -159,7 +159,7 @@ class OurSets:
         Raises:
             FirewallError, NotRoot: A rule still names one.
         """
-        names = (*self._sources.sets(), *self._rest.sets(), old_set(self._family))
+        names = (*self._sources.sets(), *self._rest.sets(), self._old)
         self.ingress.forget()
         self._dockers.forget()
         self._last = {}
@@ -188,7 +188,7 @@ class OurSets:
         return tuple(lines)
 
     def _names(self, wants: FirewallWants) -> list[str]:
-        return [ingress_set(interface, self._family) for interface in wants.interfaces]
+        return [set_name("in", self._family, interface) for interface in wants.interfaces]
 
     def _split(self, member: SetMember) -> tuple[int, bytes]:
         size = self._family.bits // 8
@@ -199,10 +199,10 @@ class OurSets:
 
     def _shown(self, member: SetMember) -> str:
         address, rest = self._split(member)
-        if member.set == published_set(self._family):
+        if member.set == self._published:
             protocol = _PROTOCOLS.get(rest[0], str(rest[0]))
             return f"{self._family.address(address)} {protocol} {int.from_bytes(rest[1:])}"
-        if member.set == senders_set(self._family):
+        if member.set == self._senders:
             return f"{self._family.address(address)} by {rest[1:].decode('ascii', 'replace')}"
         return str(self._family.at(address, rest[0]))
 

@@ -8,14 +8,12 @@ with whatever ``iptables`` on its PATH resolves to.
 from __future__ import annotations
 
 import enum
-import os
 import re
-import shutil
-import subprocess
 from collections import deque
 from typing import Final
 
 from agent.errors import DependencyMissing, FirewallError, NotRoot
+from agent.kernel.firewall.programs import Runner
 from agent.model.family import IPV4, Family
 
 __all__ = ["Programs", "Variant"]
@@ -23,9 +21,7 @@ __all__ = ["Programs", "Variant"]
 _TIMEOUT_S: Final = 20.0
 _LOCK_WAIT_S: Final = 5
 """How long to wait for the xtables lock (iptables(8), -w)."""
-_SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?: \((\w+)\))?")
-_LAST_WORDS: Final = 500
 _PIDS_KEPT: Final = 16
 
 
@@ -52,8 +48,9 @@ class Programs:
 
     def __init__(self, path: str | None = None, family: Family = IPV4) -> None:
         self.family = family
-        own = os.environ.get("PATH", os.defpath) if path is None else path
-        self._path = os.pathsep.join((own, *_SBIN))
+        self._runner = Runner(
+            path, "install iptables with the system's packages (Debian: apt-get install iptables)"
+        )
         self._pids: deque[int] = deque(maxlen=_PIDS_KEPT)
 
     def own_pids(self) -> frozenset[int]:
@@ -108,39 +105,12 @@ class Programs:
             NotRoot: It needs root.
             FirewallError: It failed or did not end in time; its last words are quoted.
         """
-        with self._start(argv, reads=bool(stdin)) as process:
-            self._pids.append(process.pid)
-            try:
-                said, complaint = process.communicate(stdin or None, timeout=_TIMEOUT_S)
-            except subprocess.TimeoutExpired as error:
-                process.kill()
-                raise FirewallError(f"{argv[0]} did not end within {_TIMEOUT_S:g} s") from error
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode != 0:
-            words = complaint.strip()[-_LAST_WORDS:].replace("\n", "; ")
-            if "you must be root" in words:
+        done = self._runner.run(argv, _TIMEOUT_S, stdin=stdin, started=self._pids.append)
+        if done.status != 0:
+            if "you must be root" in done.complaint:
                 raise NotRoot(f"{argv[0]} needs root", hint="run it as root")
-            status = process.returncode
-            raise FirewallError(f"{' '.join(argv)} failed with status {status}: {words}")
-        return said
-
-    def _start(self, argv: tuple[str, ...], *, reads: bool) -> subprocess.Popen[str]:
-        try:
-            return subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                env={"PATH": self._path, "LC_ALL": "C"},
-            )
-        except FileNotFoundError as error:
-            raise _missing(argv[0]) from error
-        except OSError as error:
-            raise FirewallError(f"{argv[0]} cannot be run: {error.strerror}") from error
+            raise FirewallError(f"{' '.join(argv)} failed with status {done.status}: {done.words}")
+        return done.said
 
     def _program(self, variant: Variant, verb: str) -> str:
         """Path of ``iptables-save`` or ``-restore`` for a variant.
@@ -149,22 +119,15 @@ class Programs:
             DependencyMissing: This host has no program for the variant.
         """
         name = self.family.iptables
-        named = shutil.which(f"{name}-{variant}-{verb}", path=self._path)
+        named = self._runner.find(f"{name}-{variant}-{verb}")
         if named is not None:
             return named
         if self.default_variant() is variant:
             return self._find(f"{name}-{verb}")
-        raise _missing(f"{name}-{variant}-{verb}")
+        raise self._runner.missing(f"{name}-{variant}-{verb}")
 
     def _find(self, name: str) -> str:
-        found = shutil.which(name, path=self._path)
+        found = self._runner.find(name)
         if found is None:
-            raise _missing(name)
+            raise self._runner.missing(name)
         return found
-
-
-def _missing(name: str) -> DependencyMissing:
-    return DependencyMissing(
-        f"{name} is not on PATH",
-        hint="install iptables with the system's packages (Debian: apt-get install iptables)",
-    )

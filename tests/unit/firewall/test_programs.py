@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import DependencyMissing, FirewallError, NotRoot
+from agent.kernel.firewall import programs as programs_module
 from agent.kernel.firewall import variant as variant_module
 from agent.kernel.firewall.variant import Programs, Variant
 
@@ -17,7 +18,7 @@ Put = Callable[[str, str], None]
 @pytest.fixture
 def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
     """Write a program onto the only folder that is looked in."""
-    monkeypatch.setattr(variant_module, "_SBIN", ())
+    monkeypatch.setattr(programs_module, "_SBIN", ())
 
     def write(name: str, body: str) -> None:
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")

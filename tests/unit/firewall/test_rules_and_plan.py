@@ -9,7 +9,7 @@ from agent.errors import FirewallError
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
 from agent.kernel.firewall.plan import plan, plan_removal, restore_text
 from agent.kernel.firewall.rules import closing_chains, our_chains
-from agent.mesh.firewall import FirewallWants, Ingress, PublishedPort, Sender, ingress_set
+from agent.mesh.firewall import FirewallWants, Ingress, PublishedPort, Sender, set_name
 from agent.model.family import FAMILIES, IPV4, Family
 from tests.unit.firewall.wanted import (
     CLOSED,
@@ -95,7 +95,7 @@ def test_rules_of_either_family_name_nothing_of_the_other(family: Family) -> Non
         f"hostmesh-published{suffix}",
         f"hostmesh-senders{suffix}",
     }
-    assert all(len(name) <= 31 for name in (*names, ingress_set("x" * 15, family)))
+    assert all(len(name) <= 31 for name in (*names, set_name("in", family, "x" * 15)))
     text = restore_text(plan(parse_ruleset(""), wanted))
     assert plan(parse_ruleset(_as_saved(text)), wanted) == ()
 

@@ -18,7 +18,15 @@ from typing import Final, NamedTuple
 
 from agent.errors import FirewallError, HostmeshError, KernelError, NotRoot
 from agent.kernel.netlink import NetlinkError, NetlinkSocket, attribute, attributes
-from agent.kernel.netlink.message import ACK, frame
+from agent.kernel.netlink.message import (
+    ACK,
+    EXCLUSIVE,
+    NESTED,
+    NET_BYTEORDER,
+    frame,
+    nested,
+    text_of,
+)
 from agent.model.family import FAMILIES, Family
 from agent.model.objects import SetMember
 from agent.reconcile.objects import Listing, Operation, OperationKind, Result
@@ -30,15 +38,11 @@ _SUBSYSTEM: Final = 6 << 8
 _CREATE, _DESTROY, _LIST, _ADD, _DEL, _TYPE = (_SUBSYSTEM | each for each in (2, 3, 7, 9, 10, 13))
 _MESSAGE: Final = struct.Struct("!BBH")
 """struct nfgenmsg: family, version, resource id."""
-_ACK, _EXCLUSIVE = 0x4, 0x200
-"""Without the last, the kernel does not say that there was nothing to destroy."""
 _A_PROTOCOL, _A_SETNAME, _A_TYPENAME, _A_REVISION = 1, 2, 3, 4
 _A_FAMILY, _A_FLAGS, _A_DATA, _A_ADT = 5, 6, 7, 8
 _A_IP, _A_CIDR, _A_PORT, _A_PROTO, _A_CADT_FLAGS, _A_MAXELEM, _A_IFACE = 1, 3, 4, 7, 8, 19, 23
 _ADDRESS: Final = {family.af: number for number, family in enumerate(FAMILIES, 1)}
 """IPSET_ATTR_IPADDR_IPV4 and _IPV6, by the family's AF_ number."""
-_NESTED: Final = 0x8000
-_NET_BYTEORDER: Final = 0x4000
 _HEADERS_ONLY: Final = 1 << 2
 """IPSET_FLAG_LIST_HEADER."""
 _PROTOCOL: Final = attribute(_A_PROTOCOL, bytes([6]))
@@ -96,7 +100,7 @@ class SetTable:
         body = _body(_A_FLAGS, _HEADERS_ONLY.to_bytes(4))
         for payload in connection.dump(_LIST, body, "listing ipsets"):
             said = dict(attributes(payload, _MESSAGE.size))
-            name, kind = _text(said[_A_SETNAME]), _text(said[_A_TYPENAME])
+            name, kind = text_of(said[_A_SETNAME]), text_of(said[_A_TYPENAME])
             wanted = self._kind(name)
             if wanted is None:
                 continue
@@ -161,11 +165,11 @@ class SetTable:
             asked = _body(*words[0]) + attribute(*words[1])
             answer = connection.request(_TYPE, asked, f"asking for {kind.type}")
             newest = dict(attributes(answer, _MESSAGE.size))[_A_REVISION]
-            most = attribute(_A_MAXELEM | _NET_BYTEORDER, self._most.to_bytes(4))
+            most = attribute(_A_MAXELEM | NET_BYTEORDER, self._most.to_bytes(4))
             body = _body(_A_SETNAME, _terminated(name))
             body += b"".join(attribute(*each) for each in words)
-            body += attribute(_A_REVISION, newest) + attribute(_A_DATA | _NESTED, most)
-            connection.request(_CREATE, body, f"making ipset {name}", flags=_ACK)
+            body += attribute(_A_REVISION, newest) + nested(_A_DATA, most)
+            connection.request(_CREATE, body, f"making ipset {name}", flags=ACK)
         return made
 
     def destroy(self, name: str) -> bool:
@@ -177,7 +181,8 @@ class SetTable:
         with _opened(f"ipset {name} cannot be removed") as connection:
             try:
                 body = _body(_A_SETNAME, _terminated(name))
-                connection.request(_DESTROY, body, "destroying", flags=_ACK | _EXCLUSIVE)
+                # Without EXCLUSIVE the kernel does not say that there was nothing to destroy.
+                connection.request(_DESTROY, body, "destroying", flags=ACK | EXCLUSIVE)
             except NetlinkError as error:
                 if error.errno == errno.ENOENT:
                     return False
@@ -237,15 +242,15 @@ class SetTable:
         size = kind.family.bits // 8
         address, rest = changed.member[:size], changed.member[size:]
         data = attribute(
-            _A_IP | _NESTED, attribute(_ADDRESS[kind.family.af] | _NET_BYTEORDER, address)
+            _A_IP | NESTED, attribute(_ADDRESS[kind.family.af] | NET_BYTEORDER, address)
         )
         if kind.type == "hash:ip,port":
-            data += attribute(_A_PROTO, rest[:1]) + attribute(_A_PORT | _NET_BYTEORDER, rest[1:])
+            data += attribute(_A_PROTO, rest[:1]) + attribute(_A_PORT | NET_BYTEORDER, rest[1:])
         else:
             data += attribute(_A_CIDR, rest[:1])
         if kind.type == "hash:net,iface":
             data += attribute(_A_IFACE, rest[1:] + b"\0")
-        return _body(_A_SETNAME, _terminated(changed.set)) + attribute(_A_DATA | _NESTED, data)
+        return _body(_A_SETNAME, _terminated(changed.set)) + nested(_A_DATA, data)
 
 
 def _plain_nets(size: int, number: int) -> tuple[struct.Struct, frozenset[bytes]]:
@@ -253,9 +258,9 @@ def _plain_nets(size: int, number: int) -> tuple[struct.Struct, frozenset[bytes]
     heads = (
         struct.pack(
             "=HHHHHH",
-            *(20 + size, _A_DATA | _NESTED, 8 + size, _A_IP | _NESTED, 4 + size, number | flag),
+            *(20 + size, _A_DATA | NESTED, 8 + size, _A_IP | NESTED, 4 + size, number | flag),
         )
-        for flag in (0, _NET_BYTEORDER)
+        for flag in (0, NET_BYTEORDER)
     )
     return struct.Struct(f"=12s{size}sIB3x"), frozenset(heads)
 
@@ -302,10 +307,6 @@ def _body(number: int, value: bytes) -> bytes:
 
 def _terminated(text: str) -> bytes:
     return text.encode("ascii") + b"\0"
-
-
-def _text(raw: bytes) -> str:
-    return raw.rstrip(b"\0").decode("ascii", "replace")
 
 
 @contextmanager

@@ -1,0 +1,133 @@
+"""Members of the ingress sets follow the mesh as routes do, on the real kernel."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from agent.daemon.kernelobjects import KernelObjects
+from agent.daemon.kernelpass import firewall_wants
+from agent.kernel.firewall import Firewall, open_firewall
+from agent.kernel.tables.routes import RouteTable
+from agent.mesh.world import World
+from agent.model import Lease
+from agent.reconcile.objects import Operation
+from tests.netns.netlab import Host
+from tests.netns.routes.scene import lease, scene, shown, world_of
+
+pytestmark = pytest.mark.netns
+
+ONE = lease("10.64.1.0/24", "192.0.2.11")
+TWO = lease("10.64.2.0/24", "192.0.2.12")
+OFF_LINK = lease("10.64.3.0/24", "203.0.113.7")
+NAME = "hostmesh-in-eth0"
+
+
+class Run:
+    """One run of the agent: its passes, and what they write in order."""
+
+    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._host = host
+        self.firewall: Firewall = host.call(open_firewall, "nft")
+        self._routes = RouteTable()
+        self._objects = KernelObjects(self._routes, 140, time.monotonic, self.firewall.ingress)
+        self.written: list[str] = []
+        for table in (self._routes, self.firewall.ingress.table):
+            monkeypatch.setattr(table, "apply", self._recorded(table.apply))
+
+    def _recorded(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+        def recording(operations: Sequence[Operation[Any]], **for_s: float) -> object:
+            self.written += sorted({f"{e.kind} {type(e.object).__name__}" for e in operations})
+            return apply(operations, **for_s)
+
+        return recording
+
+    def routes(self, world: World, *, may_delete: bool = True, may_sweep: bool = True) -> None:
+        self.written.clear()
+        self._host.call(
+            lambda: self._objects.run(world, may_delete=may_delete, may_sweep=may_sweep)
+        )
+
+    def rules(self, world: World) -> None:
+        wants = firewall_wants(world, ingress=self._objects.ingress(world))
+        self._host.call(self.firewall.apply, wants, self._objects.permission)
+
+    def close(self) -> None:
+        self._routes.close()
+
+
+@pytest.fixture
+def run(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    scene(host)
+    made = Run(host, monkeypatch)
+    yield made
+    made.close()
+
+
+def members(host: Host) -> set[str]:
+    argv = ["ipset", "list", NAME]
+    done = host.call(subprocess.run, argv, check=True, capture_output=True, text=True)
+    return set(str(done.stdout).partition("Members:\n")[2].split())
+
+
+def sources(*peers: Lease) -> set[str]:
+    return {str(each) for peer in peers for each in (peer.subnet, peer.node_address)}
+
+
+def test_what_closes_comes_first_and_what_opens_last(host: Host, run: Run) -> None:
+    """A peer that goes and one that comes, in one pass."""
+    run.routes(world_of(host, ONE))
+    assert run.written == ["replace Route", "replace SetMember"]
+    assert members(host) == sources(ONE), "no pass over the rules was needed"
+    run.routes(world_of(host, TWO))
+    assert run.written == [
+        "delete SetMember", "replace Route", "replace SetMember", "delete Route"
+    ]  # fmt: skip
+    assert members(host) == sources(TWO)
+    run.rules(world_of(host, TWO))
+    assert members(host) == sources(TWO)
+
+
+def test_who_is_unreachable_or_has_no_route_is_in_no_set(host: Host, run: Run) -> None:
+    run.routes(world_of(host, ONE, TWO, OFF_LINK))
+    assert members(host) == sources(ONE, TWO)
+    run.routes(world_of(host, ONE, TWO, OFF_LINK, dead=frozenset({TWO.subnet})))
+    assert members(host) == sources(ONE)
+    assert f"unreachable {TWO.subnet}" in shown(host)
+    run.routes(world_of(host, ONE, TWO))
+    assert members(host) == sources(ONE, TWO)
+
+
+def test_promises_3_and_4_a_new_run_shuts_nobody_out_before_it_knows(
+    host: Host, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.routes(world_of(host, ONE, TWO))
+    run.rules(world_of(host, ONE, TWO))
+    later = Run(host, monkeypatch)
+    try:
+        partial = world_of(host, ONE, complete=False)
+        later.routes(partial)
+        later.rules(partial)
+        assert members(host) == sources(ONE, TWO)
+        complete = world_of(host, ONE)
+        later.routes(complete, may_sweep=False)
+        later.rules(complete)
+        assert members(host) == sources(ONE, TWO), "of an earlier run, within the grace time"
+        later.routes(complete)
+        assert members(host) == sources(ONE)
+    finally:
+        later.close()
+
+
+def test_a_foreign_change_is_repaired_by_the_pass_over_the_rules(host: Host, run: Run) -> None:
+    world = world_of(host, ONE)
+    run.routes(world)
+    run.rules(world)
+    for words in (("flush", NAME), ("add", NAME, "10.99.0.0/16"), ("del", NAME, "10.64.1.0/24")):
+        host.call(subprocess.run, ["ipset", *words], check=True)
+        run.rules(world)
+        assert members(host) == sources(ONE), words
