@@ -32,7 +32,7 @@ from agent.leases.copy import bounds_of, copy_file
 from agent.leases.discovery import client_for
 from agent.leases.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
-from agent.mesh.desired import DesiredRoutes, desired_routes
+from agent.mesh.desired import desired_objects
 from agent.mesh.kinds import route_kind
 from agent.mesh.world import World
 from agent.model import Condition, DockerFacts, DockerState, HostId, Route, Severity, View
@@ -235,8 +235,9 @@ def _with_docker(known: Known, settings: Settings) -> Known:
 def _routes(
     world: World | None, settings: Settings, conditions: list[Condition], *, wants_nothing: bool
 ) -> tuple[DeltaTracker[Route] | None, Report[Route]]:
-    desired = DesiredRoutes() if world is None else desired_routes(world)
-    count = len(desired.routes) if world is not None or wants_nothing else None
+    desired = None if world is None else desired_objects(world)
+    routes = {} if desired is None else desired.of(Route)
+    count = len(routes) if world is not None or wants_nothing else None
     table = RouteTable(settings.routes.protocol, settings.routes.table)
     table.limit_foreign(world.config.cidrs if world and world.config else None)
     try:
@@ -249,8 +250,9 @@ def _routes(
     if count is None:
         return None, Report()
     kind = route_kind(settings.routes.protocol)
-    tracker = compare(kind, desired.routes, listing)
-    conditions += [*desired.conditions, *tracker.plan(may_delete=False).conditions(kind)]
+    tracker = compare(kind, routes, listing)
+    found = desired.conditions if desired is not None else ()
+    conditions += [*found, *tracker.plan(may_delete=False).conditions(kind)]
     return tracker, Report(
         desired=count,
         installed=count - tracker.missing_count,

@@ -14,15 +14,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from types import MappingProxyType
 from typing import Any, cast
 
 from agent.mesh.backends import KernelObject
 from agent.mesh.peer_rules import PeerRules, aggregate_routes
 from agent.mesh.world import World
-from agent.model import Condition, Lease, Route, RouteKey, summarise
+from agent.model import Condition, Lease, summarise
 from agent.model.family import Network, family_of, network_order
 from agent.reconcile.objects import V
 from agent.sharedmap import changed_keys
@@ -30,10 +29,8 @@ from agent.sharedmap import changed_keys
 __all__ = [
     "Changes",
     "DesiredObjects",
-    "DesiredRoutes",
     "IngressMember",
     "desired_objects",
-    "desired_routes",
 ]
 
 
@@ -278,27 +275,3 @@ def desired_objects(world: World) -> DesiredObjects:
     desired = DesiredObjects()
     desired.follow(world)
     return desired
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DesiredRoutes:
-    """The routes this host should hold, and the conditions that stand in the way of more.
-
-    Attributes:
-        routes: By the kernel's key; the aggregate comes first.
-        conditions, certain: As those of :class:`DesiredObjects`.
-    """
-
-    routes: Mapping[RouteKey, Route] = field(default_factory=lambda: MappingProxyType({}))
-    conditions: tuple[Condition, ...] = ()
-    certain: bool = False
-
-
-def desired_routes(world: World) -> DesiredRoutes:
-    """Return every route that this host should hold in ``world``."""
-    desired = desired_objects(world)
-    return DesiredRoutes(
-        routes=MappingProxyType(desired.of(Route)),
-        conditions=desired.conditions,
-        certain=desired.certain,
-    )

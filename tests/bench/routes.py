@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.monitor import Monitor
 from agent.kernel.tables.routes import RouteTable
-from agent.mesh.desired import desired_routes
+from agent.mesh.desired import desired_objects
 from agent.mesh.kinds import route_kind
 from agent.mesh.world import World
 from agent.model import Lease, MeshConfig, Route
@@ -81,13 +81,14 @@ def full_programming(
     bench: Bench, count: int, goal: float, gateways: int = GATEWAYS, rounds: int = ROUNDS
 ) -> None:
     made = world(count, gateways)
-    desired = desired_routes(made)
+    desired = desired_objects(made)
     missing = [
-        Operation(OperationKind.REPLACE, each, Reason.MISSING) for each in desired.routes.values()
+        Operation(OperationKind.REPLACE, each, Reason.MISSING)
+        for each in desired.of(Route).values()
     ]
     lines = "".join(
         f"route add {route.destination} via {route.gateway} dev eth0 proto 140\n"
-        for route in desired.routes.values()
+        for route in desired.of(Route).values()
         if route.gateway is not None
     )
     command = ["ip", "-force", "-batch", "-"]
@@ -113,7 +114,7 @@ def full_programming(
 def reconciler(table: RouteTable, made: World) -> Reconciler[Route]:
     table.limit_foreign((CIDR,))
     found = Reconciler(route_kind(140), table, clock=time.monotonic)
-    found.want(desired_routes(made).routes)
+    found.want(desired_objects(made).of(Route))
     return found
 
 
@@ -202,8 +203,8 @@ def drift_repair(bench: Bench, count: int, rounds: int = 500) -> None:
     leases = list(made.peers.values())
     for number in range(rounds):
         victim = leases[number * 7 % count]
-        wanted = desired_routes(replace(made, peers={victim.subnet: victim}))
-        route = next(each for each in wanted.routes.values() if each.gateway is not None)
+        wanted = desired_objects(replace(made, peers={victim.subnet: victim}))
+        route = next(each for each in wanted.of(Route).values() if each.gateway is not None)
         kind = "modified" if number % 2 else "deleted"
         bent = replace(route, gateway=IPv4Address("172.16.0.254"))
         done = (

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.tables.routes import RouteTable
-from agent.mesh.desired import desired_routes
+from agent.mesh.desired import desired_objects
 from agent.mesh.kinds import route_kind
 from agent.mesh.world import World, peers_by_subnet
 from agent.model import HostId, Lease, MeshConfig, Route
@@ -70,9 +70,9 @@ def world_of(
 
 def one_pass(world: World, table: RouteTable) -> tuple[tuple[Result[Route], ...], Plan[Route]]:
     """What the daemon does: list, plan, apply."""
-    desired = desired_routes(world)
+    desired = desired_objects(world)
     table.limit_foreign((CIDR,))
-    tracker = compare(KIND, desired.routes, table.list_all())
+    tracker = compare(KIND, desired.of(Route), table.list_all())
     plan = tracker.plan(may_delete=desired.certain)
     return table.apply(plan.operations), plan
 

@@ -17,7 +17,7 @@ from agent.daemon.routemark import RouteMark
 from agent.daemon.state import StateFile
 from agent.errors import KernelError
 from agent.kernel.tables.routes import RouteTable
-from agent.mesh.desired import desired_routes
+from agent.mesh.desired import desired_objects
 from agent.mesh.world import World
 from agent.model import Route
 from agent.reconcile.objects import Operation, OperationKind, Reason
@@ -128,7 +128,7 @@ def test_promise_5_foreign_route_that_appears_between_list_and_apply_is_not_over
 ) -> None:
     world = world_of(one, lease(PEER_A, "192.0.2.11"))
     table = RouteTable()
-    tracker = compare(KIND, desired_routes(world).routes, one.call(table.list_all))
+    tracker = compare(KIND, desired_objects(world).of(Route), one.call(table.list_all))
     plan = tracker.plan(may_delete=True)
     one.ip(f"route add {PEER_A} via 192.0.2.77 proto static")
 
@@ -433,7 +433,7 @@ def kill_and_converge(one: Host, rounds: int, seed: int) -> None:
         results, _ = repair(one, world)
         assert all(result.ok for result in results), round_number
         listing = one.call(RouteTable().list_all)
-        assert set(listing.own) == set(desired_routes(world).routes.values()), round_number
+        assert set(listing.own) == set(desired_objects(world).of(Route).values()), round_number
         assert "192.0.2.77" in one.ip("route show 10.64.200.0/24")
     print(f"{cut} of {rounds} kills fell into the middle of a plan")
     assert cut > rounds / 10

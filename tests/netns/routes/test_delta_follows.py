@@ -12,7 +12,7 @@ import pytest
 from agent.daemon.kernelobjects import KernelObjects, ObjectsReport
 from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
-from agent.mesh.desired import desired_routes
+from agent.mesh.desired import desired_objects
 from agent.mesh.world import World
 from agent.model import Lease, Route
 from agent.reconcile.objects import Listing
@@ -57,7 +57,7 @@ class ShortPath:
         """Turn once; true when a fresh list holds exactly what a full comparison wants."""
         self.turn()
         own = self._host.call(RouteTable().list_all).own
-        return set(own) == set(desired_routes(self.world).routes.values())
+        return set(own) == set(desired_objects(self.world).of(Route).values())
 
     def stop(self) -> None:
         self.monitor.stop()

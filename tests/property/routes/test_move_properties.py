@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.kernel.firewall.rules import our_chains
-from agent.mesh.desired import desired_routes
+from agent.mesh.desired import desired_objects
 from agent.mesh.firewall import desired_firewall
 from agent.mesh.reconfigure import ConfigWish, left_behind, wished_config
 from agent.mesh.world import World, peers_by_subnet
-from agent.model import DockerNetwork, HostId, Lease, MeshConfig, Uplink
+from agent.model import DockerNetwork, HostId, Lease, MeshConfig, Route, Uplink
 from agent.model.family import Address, Family, Network, within
 from tests.property.networks import families, in_family
 
@@ -79,10 +79,10 @@ def test_promise_8_no_route_leaves_the_two_cidrs(
         complete=True,
         peers=peers_by_subnet([lease(*each) for each in found], own),
     )
-    desired = desired_routes(world)
-    aggregates = {each.destination for each in desired.routes.values() if each.gateway is None}
+    desired = desired_objects(world)
+    aggregates = {each.destination for each in desired.of(Route).values() if each.gateway is None}
     assert {OLD, NEW} <= aggregates
-    for route in desired.routes.values():
+    for route in desired.of(Route).values():
         assert within(route.destination, OLD) or within(route.destination, NEW)
         if route.gateway is not None:
             assert route.destination not in (OLD, NEW)

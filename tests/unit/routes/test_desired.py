@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.mesh.backends import backend_by_name
-from agent.mesh.desired import desired_objects, desired_routes
+from agent.mesh.desired import desired_objects
 from agent.mesh.world import World, peers_by_subnet, protocol_name
 from agent.model import (
     BACKENDS,
@@ -61,13 +61,15 @@ def world(*peers: Lease, **changes: object) -> World:
 
 
 def destinations(made: World) -> set[str]:
-    return {f"{route.kind} {route.destination}" for route in desired_routes(made).routes.values()}
+    return {
+        f"{route.kind} {route.destination}" for route in desired_objects(made).of(Route).values()
+    }
 
 
 def test_a_peer_is_routed_by_its_node_address() -> None:
-    desired = desired_routes(world(lease("10.65.0.0/16", "192.0.2.11")))
+    desired = desired_objects(world(lease("10.65.0.0/16", "192.0.2.11")))
     key = RouteKey(254, IPv4Network("10.65.0.0/16"), 0, 0)
-    assert desired.routes[key] == Route(
+    assert desired.of(Route)[key] == Route(
         destination=IPv4Network("10.65.0.0/16"),
         gateway=IPv4Address("192.0.2.11"),
         link="eth0",
@@ -78,7 +80,7 @@ def test_a_peer_is_routed_by_its_node_address() -> None:
 
 
 def test_protocol_table_and_metric_are_settable() -> None:
-    desired = desired_routes(
+    desired = desired_objects(
         world(
             lease("10.65.0.0/16", "192.0.2.11"),
             route_protocol=77,
@@ -86,7 +88,7 @@ def test_protocol_table_and_metric_are_settable() -> None:
             route_metric=5,
         )
     )
-    assert {(r.protocol, r.table, r.metric) for r in desired.routes.values()} == {(77, 100, 5)}
+    assert {(r.protocol, r.table, r.metric) for r in desired.of(Route).values()} == {(77, 100, 5)}
 
 
 def test_promise_9_the_aggregate_is_there_without_peers_and_without_uplink() -> None:
@@ -104,21 +106,21 @@ def test_promise_9_the_aggregate_is_there_without_peers_and_without_uplink() -> 
 def test_promise_4_a_world_with_gaps_is_not_certain(
     changes: dict[str, object], condition: str
 ) -> None:
-    desired = desired_routes(world(lease("10.65.0.0/16", "192.0.2.11"), **changes))
+    desired = desired_objects(world(lease("10.65.0.0/16", "192.0.2.11"), **changes))
     assert not desired.certain
     assert [each.name for each in desired.conditions] == [condition]
 
 
 def test_promise_4_before_a_complete_view_nothing_is_certain_but_routes_are_wanted() -> None:
-    desired = desired_routes(world(lease("10.65.0.0/16", "192.0.2.11"), complete=False))
+    desired = desired_objects(world(lease("10.65.0.0/16", "192.0.2.11"), complete=False))
     assert not desired.certain
-    assert len(desired.routes) == 2
+    assert len(desired.of(Route)) == 2
 
 
 def test_unknown_backend_of_the_mesh_holds_everything() -> None:
     made = world(lease("10.65.0.0/16", "192.0.2.11"))
     assert made.config is not None
-    desired = desired_routes(replace(made, config=replace(made.config, backend="vxlan")))
+    desired = desired_objects(replace(made, config=replace(made.config, backend="vxlan")))
     assert not desired.certain
     assert [each.name for each in desired.conditions] == ["backend-unknown"]
 
@@ -146,7 +148,7 @@ def test_promise_8_a_record_routes_nothing_it_must_not(
 ) -> None:
     made = world(lease(subnet, address))
     assert destinations(made) == {"unreachable 10.64.0.0/10"}
-    (condition,) = desired_routes(made).conditions
+    (condition,) = desired_objects(made).conditions
     assert condition.name == "peer-refused"
     assert words in condition.cause
 
@@ -173,7 +175,7 @@ def test_one_bad_record_costs_that_record_only() -> None:
 
 
 def test_off_link_peer_is_a_condition_with_a_hint() -> None:
-    (condition,) = desired_routes(world(lease("10.65.0.0/16", "203.0.113.9"))).conditions
+    (condition,) = desired_objects(world(lease("10.65.0.0/16", "203.0.113.9"))).conditions
     assert condition.name == "peer-off-link"
     assert "vxlan" in condition.hint
     assert condition.subject == "10.65.0.0/16"
@@ -191,12 +193,12 @@ def test_a_second_range_on_the_uplink_is_on_link_too() -> None:
 
 
 def test_peer_of_another_backend_is_a_condition() -> None:
-    (condition,) = desired_routes(world(lease("10.65.0.0/16", "192.0.2.11", "vxlan"))).conditions
+    (condition,) = desired_objects(world(lease("10.65.0.0/16", "192.0.2.11", "vxlan"))).conditions
     assert condition.name == "peer-backend-differs"
 
 
 def test_peer_with_our_own_address_is_a_condition() -> None:
-    (condition,) = desired_routes(world(lease("10.65.0.0/16", "192.0.2.1"))).conditions
+    (condition,) = desired_objects(world(lease("10.65.0.0/16", "192.0.2.1"))).conditions
     assert condition.name == "peer-same-address"
 
 
@@ -205,7 +207,7 @@ def test_promise_3_a_dead_peer_is_unreachable_until_it_answers() -> None:
     made = world(peer, dead_subnets=frozenset({peer.subnet}))
     assert destinations(made) == {"unreachable 10.64.0.0/10", "unreachable 10.65.0.0/16"}
     assert all(
-        route.kind == RouteKind.UNREACHABLE for route in desired_routes(made).routes.values()
+        route.kind == RouteKind.UNREACHABLE for route in desired_objects(made).of(Route).values()
     )
 
 
@@ -217,7 +219,7 @@ def test_own_lease_is_no_peer_by_identity_or_by_subnet() -> None:
 
 def test_conditions_are_bounded() -> None:
     peers = [lease(f"10.65.{n}.0/24", "203.0.113.9") for n in range(200)]
-    conditions = desired_routes(world(*peers)).conditions
+    conditions = desired_objects(world(*peers)).conditions
     assert len(conditions) == CONDITIONS_SHOWN + 1
     assert conditions[-1].subject == "others"
     assert conditions[-1].cause.startswith("180 more")
