@@ -1,8 +1,12 @@
-"""Heartbeats: alive or not, and one live host per identity."""
+"""Heartbeats: alive or not, and one live host per identity; the host's own is kept alive."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
 
 from agent.errors import EtcdError
 from agent.leases import kv
@@ -11,10 +15,18 @@ from agent.leases.faults import EtcdLeaseGoneError
 from agent.leases.kv import Record
 from agent.leases.records import HEARTBEATS, Keys, encode_heartbeat
 from agent.leases.rivals import Life
-from agent.model import Heartbeat
+from agent.model import Heartbeat, View
+from agent.model.family import Address
+from agent.retry import jittered
 
-__all__ = ["Heartbeats", "Written"]
+if TYPE_CHECKING:
+    from agent.leases.registry import Registry
 
+__all__ = ["BEATS_PER_TTL", "Heartbeats", "OwnHeartbeat", "Written"]
+
+_log = structlog.get_logger()
+
+BEATS_PER_TTL = 3
 _TRIES = 4
 
 
@@ -74,3 +86,93 @@ class Heartbeats:
         except ValueError:
             return  # nobody's: overwriting it costs nothing
         life.check_heartbeat(other)
+
+
+class OwnHeartbeat:
+    """Keeps one heartbeat in etcd, or the word that another host lives under this identity.
+
+    Used by the keeper's thread only.
+
+    Args:
+        registry: To write to.
+        ttl_s: Of the heartbeat.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, registry: Registry, ttl_s: int, clock: Callable[[], float]) -> None:
+        self._registry = registry
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._said: Heartbeat | None = None
+        self._written = Written(0, 0)
+        self._doubted = False
+        self._clone_id = 0
+        self.due_s = 0.0
+        """When it must be kept alive again, by ``clock``."""
+
+    def keep(self, wished: Heartbeat, cleared: frozenset[Address]) -> bool:
+        """Keep ``wished`` in etcd, writing only when something is due.
+
+        Args:
+            wished: What it shall say; with a node address.
+            cleared: Addresses of which is known that no clone lives there.
+
+        Returns:
+            True when etcd had lost it: this host was away for longer than its TTL.
+
+        Raises:
+            IdentityInUseError: Another live host has this host's identity.
+            EtcdError: It could not be written.
+        """
+        if wished == self._said and self._clock() < self.due_s:
+            return False
+        if self._said is None and wished.node_address is not None:
+            life = Life(wished.host_id, wished.boot_id, wished.node_address, cleared)
+            self._registry.rivals.refuse(life)
+        unchanged = wished == self._said and not self._doubted
+        lease_id = self._written.etcd_lease_id
+        # Writing the key does not prolong its etcd lease: a host that writes often would lapse.
+        kept = self._said is not None and self._registry.client.keep_alive(lease_id) > 0
+        alive = unchanged and kept
+        if not alive:
+            self._written = self._registry.heartbeat(wished, self._ttl_s, lease_id, cleared=cleared)
+        self._said, self._doubted = wished, False
+        self.due_s = self._clock() + jittered(self._ttl_s / BEATS_PER_TTL, shorter=0.1, longer=0.0)
+        return unchanged and not alive
+
+    def doubt(self) -> None:
+        """Write it again at once: that its etcd lease lives does not say that its key is there."""
+        self._doubted = True
+        self.due_s = 0.0
+
+    def is_missing(self, view: View) -> bool:
+        """Whether ``view``, by its revision, should have the heartbeat and has not.
+
+        Called from any thread.
+        """
+        said, written = self._said, self._written
+        return said is not None and (
+            view.revision >= written.revision and said.host_id not in view.heartbeats
+        )
+
+    def give_way(self, wished: Heartbeat) -> None:
+        """Another host lives under this identity: end the heartbeat, and tell that other."""
+        try:
+            if self._said is not None:
+                self._registry.client.revoke(self._written.etcd_lease_id)
+            self._clone_id = self._registry.rivals.announce(wished, self._ttl_s, self._clone_id)
+        except EtcdError as error:
+            _log.warning("clone-not-reported", reason=str(error), limit_key="clone")
+        self.forget()
+
+    def alone(self) -> None:
+        """Take back what :meth:`give_way` told."""
+        if self._clone_id:
+            self._registry.rivals.withdraw(self._clone_id)
+            self._clone_id = 0
+
+    def forget(self) -> None:
+        """Start anew: what is in etcd is left to expire."""
+        self._said = None
+        self._written = Written(0, 0)
+        self.due_s = 0.0

@@ -14,8 +14,8 @@ import structlog
 
 from agent import threads
 from agent.errors import EtcdUnavailable, HostmeshError
-from agent.leases.beating import BEATS_PER_TTL, OwnHeartbeat
 from agent.leases.faults import CertificateRefusedError
+from agent.leases.heartbeats import BEATS_PER_TTL, OwnHeartbeat
 from agent.leases.move import Former
 from agent.leases.ownlease import OwnLease, condition_of
 from agent.leases.registry import Registry

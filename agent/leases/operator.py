@@ -364,7 +364,7 @@ def _refuse_unread(level: int, before: MeshConfig | None, view: View) -> None:
     if hosts:
         more = len(hosts) - _SHOWN
         raise Refused(
-            f"{len(hosts)} hosts cannot read level {level}: {', '.join(hosts[:_SHOWN])}"
+            f"level {level} cannot be read by {', '.join(hosts[:_SHOWN])}"
             + (f" and {more} more" if more > 0 else ""),
             hint="install this version of hostmesh there first; agentctl leases -o wide shows each"
             " host's level",

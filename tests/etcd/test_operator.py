@@ -267,7 +267,7 @@ def test_promise_12_config_set_refuses_a_level_that_some_host_cannot_read(
     for number, level in ((1, 2), (2, 1), (3, 1)):
         _beat(mesh, number, level)
     higher = replace(config("10.64.0.0/12"), level=2)
-    named = r"2 hosts cannot read level 2: host2 \(level 1\), host3 \(level 1\)"
+    named = r"level 2 cannot be read by host2 \(level 1\), host3 \(level 1\)"
     with pytest.raises(Refused, match=named):
         set_config(operator, higher)
     assert "Level" not in _text(mesh)
