@@ -20,14 +20,13 @@ from agent.leases.keeper import Keeper, Registration
 from agent.leases.registry import Registry
 from agent.mesh.needed import needed_condition, needed_in
 from agent.mesh.overlap import host_overlaps, networks_in_use
-from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Severity, Uplink
+from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Severity, Uplink, first_few
 from agent.model.family import Network, within
 from agent.settings import Settings
 
 __all__ = ["Joining", "overlap_condition"]
 
 _KEEPS_HERE = frozenset({"cidr-overlaps-host", "cidr-holds-needed-address"})
-_OVERLAPS_SHOWN = 5
 """A host may have thousands of routes in the mesh's range; a cause is read by people."""
 
 
@@ -293,8 +292,7 @@ def overlap_condition(
     Args:
         removable: Nothing that the host needs lies in the CIDR: one of the routes may lead there.
     """
-    more = len(overlaps) - _OVERLAPS_SHOWN
-    what = ", ".join(overlaps[:_OVERLAPS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    what = first_few(overlaps)
     return Condition(
         name="cidr-overlaps-host",
         severity=Severity.WARNING if joined else Severity.ERROR,

@@ -17,6 +17,7 @@ from agent.model import (
     Problem,
     SetAside,
     Severity,
+    first_few,
 )
 from agent.model.family import Network
 
@@ -105,13 +106,12 @@ def config_unusable(problem: Problem) -> Condition:
 def level_held_back(held_back: HeldBack) -> Condition:
     """Report that agents of older versions keep newer records from being published."""
     hosts = sorted(held_back.hosts.values(), key=lambda each: (each.level, each.host_name))
-    named = _few(
-        [
-            f"{each.host_name or each.host_id} reads level {each.level}"
-            + (f" (hostmesh {each.agent_version})" if each.agent_version else "")
-            for each in hosts
-        ]
-    )
+    names = [
+        f"{each.host_name or each.host_id} reads level {each.level}"
+        + (f" (hostmesh {each.agent_version})" if each.agent_version else "")
+        for each in hosts
+    ]
+    named = first_few(names, _NAMES_SHOWN)
     return Condition(
         name="level-held-back",
         cause=f"the config allows level {held_back.level} and {named}: nothing newer than level"
@@ -179,7 +179,11 @@ def moving(config: MeshConfig, leases: Iterable[Lease]) -> Condition:
     hosts = [
         each.host_name or str(each.node_address) for each in leases if config.must_move(each.subnet)
     ]
-    who = f"{len(hosts)} still hold a subnet there: {_few(hosts)}" if hosts else "nobody is left"
+    who = (
+        f"{len(hosts)} still hold a subnet there: {first_few(hosts, _NAMES_SHOWN)}"
+        if hosts
+        else "nobody is left"
+    )
     return Condition(
         name="mesh-moving",
         severity=Severity.INFO,
@@ -192,7 +196,7 @@ def moving(config: MeshConfig, leases: Iterable[Lease]) -> Condition:
 
 def not_moved(own: Lease, former: Lease, networks: tuple[DockerNetwork, ...]) -> Condition:
     """The host keeps its former subnet for Docker networks that still lie in it."""
-    named = _few([f"{each.name} ({each.subnet})" for each in networks])
+    named = first_few([f"{each.name} ({each.subnet})" for each in networks], _NAMES_SHOWN)
     return Condition(
         name="host-not-moved",
         subject=str(former.subnet),
@@ -202,11 +206,6 @@ def not_moved(own: Lease, former: Lease, networks: tuple[DockerNetwork, ...]) ->
         hint="docker0 moves when Docker restarts (agentctl docker restart --now); other networks"
         " when they are made again (docker compose down, then up)",
     )
-
-
-def _few(names: list[str]) -> str:
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def own_set_aside(record: SetAside) -> Condition:

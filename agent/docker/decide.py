@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from agent.model import DockerFacts
+from agent.model import DockerFacts, first_few
 
-__all__ = ["Held", "Word", "blocking_containers", "held_back", "names_shown"]
-
-_NAMES_SHOWN = 5
+__all__ = ["Held", "Word", "blocking_containers", "held_back"]
 
 Held = tuple[str, str]
 """Why a restart is held back, and what to do about it."""
@@ -47,7 +45,7 @@ def held_back(
         word: The operator's, on this restart.
     """
     if facts.live_restore and facts.running:
-        why = f"with live-restore a restart changes nothing while {names_shown(facts.running)} runs"
+        why = f"with live-restore a restart changes nothing while {first_few(facts.running)} runs"
         return why, "stop the containers for a moment, or set live-restore to false and reload"
     if word is Word.NOW_UNDER_CONTAINERS or (policy == "always" and facts.reachable):
         return None
@@ -58,13 +56,6 @@ def held_back(
         return 'docker.restart is "never"', "restart Docker when it suits you"
     blocking = blocking_containers(facts, expendable)
     if blocking:
-        why = f"not while {names_shown(blocking)} runs"
+        why = f"not while {first_few(blocking)} runs"
         return why, "agentctl docker restart --now, or stop the containers, or wait"
     return None
-
-
-def names_shown(names: Sequence[str]) -> str:
-    """Return the first few names, and how many more there are."""
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    more = len(names) - _NAMES_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown

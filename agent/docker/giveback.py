@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from agent.docker.decide import Held, Word, blocking_containers, names_shown
+from agent.docker.decide import Held, Word, blocking_containers
 from agent.docker.document import KeyPath
 from agent.docker.journal import Journal, Phase
 from agent.docker.jsonspan import JsonValue
@@ -25,6 +25,7 @@ from agent.docker.reading import OWN_NETWORK, EngineReading
 from agent.docker.report import RestoreReport
 from agent.docker.store import Snapshot
 from agent.docker.wants import BIP, POOLS
+from agent.model import first_few
 from agent.model.family import Interface, Network, family_of, meet, read_interface, within
 
 __all__ = ["GiveBack", "GiveBackTerms", "docker0_of_old"]
@@ -154,7 +155,7 @@ class GiveBack:
         if not names or facts.live_restore:
             return f"{uses}: {held[0]}. {held[1]}"
         verb, them = ("are", "they") if len(names) > 1 else ("is", names[0])
-        because = f"because {names_shown(names)} {verb} running"
+        because = f"because {first_few(names)} {verb} running"
         return f"{uses} {because}. When {them} may stop: {terms.again}"
 
     def move_back(self, reading: EngineReading) -> RestoreReport:

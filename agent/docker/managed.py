@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.docker.checker import FileChecker
-from agent.docker.decide import Held, Word, blocking_containers, held_back, names_shown
+from agent.docker.decide import Held, Word, blocking_containers, held_back
 from agent.docker.engine import Engine
 from agent.docker.files import resolve
 from agent.docker.flags import Flags, parse_flags
@@ -20,7 +20,7 @@ from agent.docker.restarter import Restarter
 from agent.docker.service import DockerService
 from agent.docker.store import DaemonJsonStore
 from agent.errors import Refused
-from agent.model import DockerFacts
+from agent.model import DockerFacts, first_few
 from agent.settings import DockerSettings
 
 __all__ = ["EveryTurn", "ManagedDocker", "Turn"]
@@ -110,7 +110,7 @@ class ManagedDocker:
         names = [name for name in self.engine.ended(_SETTLE_S) if name not in spared]
         if not names:
             return None
-        return f"{names_shown(names)} ended a moment ago, perhaps to start again", "wait a moment"
+        return f"{first_few(names)} ended a moment ago, perhaps to start again", "wait a moment"
 
     def held_now(self, *, word: Word = Word.NONE) -> Held | None:
         """Look again, as late as can be: whose turn it is, and what runs by now.

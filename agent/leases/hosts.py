@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agent.errors import Refused
-from agent.model import HostId, View
+from agent.model import HostId, View, first_few
 from agent.model.family import Address
 from agent.model.untrusted import HOST_ID
 from agent.settings.text import nearest, shown
@@ -14,7 +14,6 @@ from agent.settings.text import nearest, shown
 __all__ = ["HostRef", "find_host", "hosts_of"]
 
 _LEAST_OF_AN_ID = 4
-_SHOWN = 5
 _ALIKE = 0.85
 
 
@@ -103,10 +102,8 @@ def find_host(view: View, text: str, *, unknown: bool = False) -> HostRef:
             f"no host of the mesh is known as {shown(text)}",
             hint=f"did you mean {near}? {where}" if near else where,
         )
-    some = "; ".join(str(each) for each in found[:_SHOWN])
-    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     raise Refused(
-        f"{len(found)} hosts are known as {shown(text)}: {some}{more}",
+        f"{len(found)} hosts are known as {shown(text)}: {first_few(found, separator='; ')}",
         hint="name the one you mean by its id or its subnet",
     )
 

@@ -38,6 +38,7 @@ from agent.model import (
     Needed,
     Problem,
     View,
+    first_few,
     is_leasable,
 )
 from agent.model.family import Network, family_of, within
@@ -344,10 +345,8 @@ def _refuse_misfits(wished: MeshConfig, leases: tuple[Lease, ...], view: View) -
         if not wished.holds(subnet)
     ]
     if problems:
-        more = len(problems) - _SHOWN
         raise Refused(
-            f"the config would not fit what is in use: {'; '.join(problems[:_SHOWN])}"
-            + (f"; and {more} more" if more > 0 else ""),
+            f"the config would not fit what is in use: {first_few(problems, _SHOWN, '; ')}",
             hint="retire those hosts first (agentctl leave, agentctl remove), end those"
             " reservations, choose a range that holds them, or move host by host: --move",
         )
@@ -362,10 +361,8 @@ def _refuse_unread(level: int, before: MeshConfig | None, view: View) -> None:
         for each in HeldBack.of(view.heartbeats, level).hosts.values()
     )
     if hosts:
-        more = len(hosts) - _SHOWN
         raise Refused(
-            f"level {level} cannot be read by {', '.join(hosts[:_SHOWN])}"
-            + (f" and {more} more" if more > 0 else ""),
+            f"level {level} cannot be read by {first_few(hosts, _SHOWN)}",
             hint="install this version of hostmesh there first; agentctl leases -o wide shows each"
             " host's level",
         )

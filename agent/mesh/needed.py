@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from agent.model import Condition, HostFacts, Needed, Severity, View, name_needed
+from agent.model import Condition, HostFacts, Needed, Severity, View, first_few
 from agent.model.family import Address, Network, is_default
 
 __all__ = ["gateways", "needed_condition", "needed_in", "needed_of_members"]
@@ -45,7 +45,7 @@ def needed_condition(cidr: Network, found: tuple[Needed, ...], *, joined: bool) 
     return Condition(
         name="cidr-holds-needed-address",
         severity=Severity.WARNING if joined else Severity.ERROR,
-        cause=f"the mesh's CIDR {cidr} holds {name_needed(found)}, which this host needs"
+        cause=f"the mesh's CIDR {cidr} holds {first_few(found)}, which this host needs"
         + ("; it writes no route that would lead there" if joined else "; it does not join"),
         hint="choose a CIDR without these addresses: agentctl config set --cidr CIDR --move;"
         " agentctl config init proposes one",

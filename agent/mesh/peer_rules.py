@@ -25,7 +25,7 @@ from agent.model import (
     Lease,
     Route,
     Severity,
-    name_needed,
+    first_few,
 )
 from agent.model.family import Address, Network, can_be_host, meet, reserved_ends, within
 
@@ -183,7 +183,7 @@ class PeerRules:
         return any(map(self.world.shuts_off, routes))
 
     def _shut_off(self, peer: Lease) -> Condition:
-        found = name_needed(needed_in((peer.subnet,), self.world.needed))
+        found = first_few(needed_in((peer.subnet,), self.world.needed))
         return Condition(
             name="peer-refused",
             subject=str(peer.subnet),

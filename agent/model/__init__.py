@@ -16,6 +16,7 @@ from agent.model.condition import (
     Condition,
     Severity,
     and_more,
+    first_few,
     summarise,
 )
 from agent.model.docker import (
@@ -51,7 +52,6 @@ from agent.model.host import (
     RouteKey,
     RouteKind,
     Uplink,
-    name_needed,
 )
 from agent.model.mesh import (
     LEVEL,
@@ -128,9 +128,9 @@ __all__ = [
     "VxlanOptions",
     "and_more",
     "family_of",
+    "first_few",
     "forbidden_range",
     "is_leasable",
-    "name_needed",
     "network_order",
     "span",
     "subnets_of",

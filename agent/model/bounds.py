@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
+from agent.model.condition import first_few
 from agent.model.family import Network, meet, within
-from agent.model.host import Needed, name_needed
+from agent.model.host import Needed
 from agent.model.mesh import MeshConfig
 
 __all__ = ["NEVER_IN_A_MESH", "PRIVATE_RANGES", "Bounds", "Problem", "Unusable", "forbidden_range"]
@@ -110,7 +111,7 @@ class Bounds:
         held = tuple(each for each in self.needed if each.address in cidr)
         if held and cidr not in self.in_force:
             return Problem(
-                f"holds {name_needed(held)}, which this host needs",
+                f"holds {first_few(held)}, which this host needs",
                 "agentctl config init proposes a range without these addresses",
             )
         return None

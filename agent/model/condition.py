@@ -6,11 +6,18 @@ A mesh of 10,000 peers with one wrong setting would otherwise be as many lines o
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-__all__ = ["CONDITIONS_SHOWN", "Condition", "Severity", "and_more", "summarise"]
+__all__ = [
+    "CONDITIONS_SHOWN",
+    "Condition",
+    "Severity",
+    "and_more",
+    "first_few",
+    "summarise",
+]
 
 
 class Severity(enum.StrEnum):
@@ -52,6 +59,13 @@ def summarise(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
     for group in by_name.values():
         shown.extend(and_more(group[:CONDITIONS_SHOWN], len(group)))
     return tuple(shown)
+
+
+def first_few(found: Sequence[object], most: int = 5, separator: str = ", ") -> str:
+    """Name the first of ``found``, and how many more there are."""
+    more = len(found) - most
+    end = f"{separator.rstrip(', ')} and {more} more" if more > 0 else ""
+    return separator.join(map(str, found[:most])) + end
 
 
 def and_more(shown: list[Condition], of: int) -> tuple[Condition, ...]:

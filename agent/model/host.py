@@ -18,7 +18,6 @@ __all__ = [
     "RouteKey",
     "RouteKind",
     "Uplink",
-    "name_needed",
 ]
 
 Place = tuple[int, Network, int]
@@ -138,15 +137,6 @@ class Needed:
 
     def __str__(self) -> str:
         return f"the {self.need} {self.address}"
-
-
-_SHOWN = 5
-
-
-def name_needed(found: tuple[Needed, ...]) -> str:
-    """Name addresses and what each is; the first few."""
-    more = len(found) - _SHOWN
-    return ", ".join(map(str, found[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

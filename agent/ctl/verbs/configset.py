@@ -17,7 +17,7 @@ from agent.ctl.verbs.config import (
 from agent.errors import MeshConfigError, UsageError
 from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.reconfigure import ConfigWish, wished_config
-from agent.model import LEVEL, LEVEL_OF_0_1, Access, MeshConfig
+from agent.model import LEVEL, LEVEL_OF_0_1, Access, MeshConfig, first_few
 from agent.model.family import read_address, read_network
 from agent.settings.text import shown
 
@@ -153,8 +153,8 @@ def _say_move(context: Context, change: ConfigChange) -> None:
     if not change.not_moved:
         context.say(f"No host is left in {left}. To stop using it: agentctl config set --finish")
         return
-    hosts = [clean(each.host_name or each.node_address) for each in change.not_moved[:_SHOWN]]
-    more = len(change.not_moved) - _SHOWN
-    named = ", ".join(hosts) + (f" and {more} more" if more > 0 else "")
+    named = first_few(
+        [clean(each.host_name or each.node_address) for each in change.not_moved], _SHOWN
+    )
     context.say(f"{left} stays in use until its hosts have moved: {named}")
     context.say("Each moves when its Docker may restart: agentctl docker restart --now there.")

@@ -35,7 +35,7 @@ from agent.model import (
     MeshConfig,
     Uplink,
     View,
-    name_needed,
+    first_few,
 )
 from agent.model.family import IPV4, Address, Network
 from agent.settings import Settings
@@ -230,7 +230,7 @@ def _overlap(
     state = State.FAIL if own is None else State.WARN
     needed = needed_in(config.cidrs, host.needed)
     reported = tuple(needed_of_members(view, config.cidrs))
-    for words, how in ((name_needed(needed), state), (", ".join(reported), State.WARN)):
+    for words, how in ((first_few(needed), state), (", ".join(reported), State.WARN)):
         if words:
             findings.add(
                 "overlap",
