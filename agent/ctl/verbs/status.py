@@ -29,6 +29,7 @@ _PEER_COLUMNS = (
     Column(title="NODE ADDRESS"),
     Column(title="BACKEND", drop=1),
     Column(title="HEARTBEAT"),
+    Column(title="LEVEL", right=True, drop=2),
 )
 
 
@@ -129,7 +130,8 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         length, backend = mesh.get("subnet_len"), mesh.get("backend")
         leaving = ", ".join(map(str, mesh.get("previous") or ()))
         moving = f", moving from {leaving}" if leaving else ""
-        yield "mesh", f"{mesh.get('cidr')}, a /{length} for each host, {backend}{moving}"
+        level = "" if mesh.get("level") in {None, 1} else f", level {mesh['level']}"
+        yield "mesh", f"{mesh.get('cidr')}, a /{length} for each host, {backend}{level}{moving}"
     else:
         yield "mesh", "no config: agentctl config init"
     if host.get("node_address"):
@@ -207,9 +209,10 @@ def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None)
     stale = [peer for peer in peers if peer.get("heartbeat") == "unknown"]
     listed = peers if wide else (stale or silent)[:_MAX_SILENT]
     if listed:
-        rows = [_peer_row(peer) for peer in listed]
+        columns = _PEER_COLUMNS if wide else _PEER_COLUMNS[:-1]
+        rows = [_peer_row(peer)[: len(columns)] for peer in listed]
         room = None if width is None else width - 2
-        yield from (f"  {line}" for line in render_table(_PEER_COLUMNS, rows, room))
+        yield from (f"  {line}" for line in render_table(columns, rows, room))
     if not wide and len(stale or silent) > _MAX_SILENT:
         yield f"  and {len(stale or silent) - _MAX_SILENT} more: agentctl status -o wide"
 
@@ -231,6 +234,7 @@ def _peer_row(peer: Mapping[str, Any]) -> list[object]:
         peer.get("node_address"),
         peer.get("backend"),
         heartbeat_words(peer),
+        peer.get("level"),
     ]
 
 

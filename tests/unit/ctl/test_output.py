@@ -98,7 +98,7 @@ STATUS: dict[str, Any] = {
         "revision": 1234,
         "cached": True,
     },
-    "mesh": {"cidr": "10.64.0.0/10", "subnet_len": 16, "backend": "host-gw"},
+    "mesh": {"cidr": "10.64.0.0/10", "subnet_len": 16, "backend": "host-gw", "level": 2},
     "routes": {"desired": 3, "installed": 2, "drift": 1},
     "repairs": {
         "count": 3,

@@ -230,24 +230,6 @@ def test_a_copy_that_cannot_be_written_leaves_the_old_one(
     assert [each.name for each in tmp_path.iterdir()] == ["copy.json"]
 
 
-def test_promise_12_what_a_copy_says_by_default_is_left_out_for_older_versions(
-    tmp_path: Path,
-) -> None:
-    """0.1 refuses a copy for one field that it does not know."""
-    path = tmp_path / "copy.json"
-    CopyFile(path).save(view=_VIEW, lease=_lease(1))
-    body = json.loads(json.loads(path.read_text())["body"])
-    of_0_1 = {
-        "subnet", "node_address", "backend", "host_id", "host_name", "claimed_s", "renewed_s",
-        "ttl_s", "etcd_lease_id", "create_revision", "mod_revision",
-    }  # fmt: skip
-    assert all(of_0_1.issuperset(each) for each in (body["lease"], *body["view"]["leases"]))
-    assert {
-        "cidr", "subnet_len", "subnet_min", "subnet_max", "backend", "previous", "access",
-        "mod_revision",
-    }.issuperset(body["view"]["config"])  # fmt: skip
-
-
 def test_the_copy_keeps_what_backends_publish(tmp_path: Path) -> None:
     file = CopyFile(tmp_path / "copy.json")
     lease = replace(_lease(1), backend_data=BackendData.of({"VNI": 1}))
