@@ -278,7 +278,7 @@ def _bounded(view: View, bounds: Bounds) -> View:
         encoded = encode_config(view.config)
         config = bounds.check(decode_config(encoded, view.config.mod_revision))
     except ValueError as error:
-        return replace(view, config=None, config_problem=Problem(str(error)))
+        return replace(view, config=None, config_problem=Problem.of(error))
     return replace(view, config=config)
 
 

@@ -28,7 +28,7 @@ from agent.leases.records import (
 )
 from agent.leases.request import ClaimRequest, GraceError, LeaseLostError
 from agent.leases.rivals import IdentityInUseError, Life, Rivals
-from agent.model import BackendData, Bounds, Heartbeat, HostId, Lease, MeshConfig, View
+from agent.model import BackendData, Bounds, Heartbeat, HostId, Lease, MeshConfig, Problem, View
 from agent.model.family import Address, Network
 
 __all__ = ["ClaimRequest", "GraceError", "IdentityInUseError", "LeaseLostError", "Registry"]
@@ -137,7 +137,8 @@ class Registry:
         except ValueError as error:
             raise MeshConfigError(
                 f"{self.keys.of(CONFIG).decode()} is not usable: {error}",
-                hint="correct it with agentctl config set, or with etcdctl put",
+                hint=Problem.of(error).hint
+                or "correct it with agentctl config set, or with etcdctl put",
             ) from error
 
     # --- config ---------------------------------------------------------------------------

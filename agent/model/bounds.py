@@ -58,6 +58,11 @@ class Problem:
     def __str__(self) -> str:
         return self.reason
 
+    @classmethod
+    def of(cls, error: ValueError) -> Problem:
+        """Return what an error of a decoder or of :meth:`Bounds.check` says."""
+        return error.problem if isinstance(error, Unusable) else cls(str(error))
+
 
 class Unusable(ValueError):
     """A value that others wrote and that this host cannot use; ``problem`` says why."""
