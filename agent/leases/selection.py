@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from agent.errors import ClaimConflict, NoFreeSubnet
 from agent.leases import kv
 from agent.leases.fold import Records
 from agent.leases.kv import Compare, Record
-from agent.leases.obstacles import Obstacles, way_out
-from agent.leases.records import CONFIG, GRACE, LEASES, MEMORY, RESERVATIONS, without_key
+from agent.leases.records import (
+    CONFIG,
+    GRACE,
+    LEASES,
+    MEMORY,
+    RESERVATIONS,
+    SHORTEST_RANGE,
+    Keys,
+    without_key,
+)
 from agent.leases.request import ClaimRequest, GraceError
 from agent.mesh.ranges import OverlapIndex, candidates, count_subnets
-from agent.model import Lease, MeshConfig, View, is_leasable
+from agent.model import Lease, MeshConfig, SetAside, View, is_leasable
 from agent.model.family import Network, within
+from agent.model.untrusted import quote
 
-__all__ = ["Selection"]
+__all__ = ["Obstacles", "Selection", "way_out"]
 
 _BUFFER = 256  # candidates computed ahead, for peek
 
@@ -217,3 +226,62 @@ def _shown(lease: Lease) -> str:
 
 def _revision(records: Sequence[Record]) -> int:
     return records[0].mod_revision if records else 0
+
+
+class Obstacles:
+    """Finds the unreadable record that a transaction for a subnet would meet.
+
+    Such a record may be a live host's that another program overwrote, and its owner is not known
+    (promise 1). A claim passes it by, and a refusal names it.
+
+    Args:
+        keys: Of the mesh.
+        unreadable: Keys with the reason; those that are in nobody's way may be among them.
+    """
+
+    def __init__(self, keys: Keys, unreadable: Mapping[bytes, str]) -> None:
+        self._keys = keys
+        self._index = OverlapIndex()
+        self._records: dict[Network, SetAside] = {}
+        self._odd: list[tuple[bytes, SetAside]] = []
+        for key, reason in sorted(unreadable.items()):
+            kind, rest = keys.split(key)
+            if kind not in {LEASES, RESERVATIONS}:
+                continue
+            record = SetAside(quote(key), reason)
+            try:
+                subnet = LEASES.key(rest)
+            except ValueError:  # in the way only where the range of keys around it is compared
+                self._odd.append((key, record))
+                continue
+            if subnet.prefixlen < SHORTEST_RANGE:
+                continue  # larger than any mesh: no claim looks there
+            self._index.add(subnet)
+            self._records.setdefault(subnet, record)
+
+    def over(self, subnet: Network) -> SetAside | None:
+        """One record in the way of a claim for ``subnet``, None when there is none."""
+        found = self._index.find(subnet) if self._records else None
+        if found is not None:
+            return self._records[found]
+        if not self._odd:
+            return None
+        ranges = (
+            *self._keys.overlapping(LEASES, subnet),
+            *self._keys.overlapping(RESERVATIONS, subnet),
+        )
+        return next(
+            (
+                record
+                for key, record in self._odd
+                if any(each.start <= key < each.end for each in ranges)
+            ),
+            None,
+        )
+
+
+def way_out(record: SetAside) -> str:
+    """What an operator does about a record in the way."""
+    return (
+        f"see whose it is (etcdctl get {record.key}); if it is nobody's: etcdctl del {record.key}"
+    )
