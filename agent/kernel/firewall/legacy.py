@@ -36,6 +36,8 @@ _THREAD: Final = threading.Lock()
 
 _BASE: Final = {"-s": "src", "-d": "dst", "-i": "in_interface", "-o": "out_interface",
                 "-p": "protocol"}  # fmt: skip
+_PROTOCOLS: Final = {IPV6.icmp: "icmpv6"}
+"""The library's names where they are not iptables'."""
 
 
 class LegacyWriter:
@@ -198,7 +200,8 @@ def _rule(iptc: Any, table: Any, body: str) -> Any:  # noqa: ANN401
     rule = _new_rule(iptc, table, None, iptc.Chain(table, "FORWARD"))
     for clause in spec.clauses:
         if not clause.module:
-            value = ("!" if clause.negated else "") + clause.values[0]
+            named = clause.values[0]
+            value = ("!" if clause.negated else "") + _PROTOCOLS.get(named, named)
             setattr(rule, _BASE[clause.option], value)
     for clause in spec.clauses:
         if clause.module:
