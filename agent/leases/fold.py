@@ -260,7 +260,7 @@ class Records:
             yield SetAside(quote(key), reason + (last if key in in_use else ""))
         more = len(self._unreadable) - _MOST_ASIDE
         if more > 0:
-            yield SetAside(quote(self.keys.everything.end), f"{more} more records cannot be read")
+            yield SetAside(f"{self.keys.prefix}/*", f"{more} more records cannot be read")
 
     def _set(self, key: bytes, record: Record | None) -> bool:
         """Put a record, or None, in the place of what was there.

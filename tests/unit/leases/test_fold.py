@@ -92,7 +92,7 @@ def test_promise_10_records_that_cannot_be_read_are_named_up_to_a_limit() -> Non
     records.apply(Event(key, Record(key, b"{}"), 6) for key in bad)
     aside = records.view().set_aside
     assert len(aside) == 1_001
-    assert aside[-1] == SetAside("/hostmesh0", "2001 more records cannot be read")
+    assert aside[-1] == SetAside("/hostmesh/*", "2001 more records cannot be read")
     follow(records, lease_record("10.65.0.0/16", 1, 20))
     assert records.view().set_aside is aside
     records.apply(Event(key, None, 30) for key in bad)
