@@ -47,7 +47,7 @@ print(json.dumps([after.edits, shown, again.edits, left]))
 """
 
 
-@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("version", [pytest.param(4, marks=pytest.mark.full), 6])
 def test_rules_and_sets_of_a_family_are_taken_as_they_are_written(
     variant: str, version: int
 ) -> None:
