@@ -21,6 +21,7 @@ from agent.errors import EtcdUnavailable
 from agent.leases import kv
 from agent.leases.checkup import ask_endpoint
 from agent.leases.identity import host_id, read_machine_id
+from agent.leases.records import CONFIG, encode_config
 from agent.model import DockerState, Heartbeat
 from agent.settings import EtcdSettings
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
@@ -234,3 +235,20 @@ def test_what_answers_but_is_no_etcd_is_said(etcd: Etcd) -> None:
             ask_endpoint(etcd.endpoint, EtcdSettings())
     finally:
         etcd.resume()
+
+
+def test_a_backend_that_this_version_lacks_and_a_peer_off_the_link_are_named(
+    doctor: Doctor, shared_etcd: Etcd, prefix: str
+) -> None:
+    with registry(shared_etcd, prefix=prefix) as mesh:
+        stored = mesh.create_config(config("10.64.0.0/12"))
+        mesh.claim(request(5))
+        _, document = doctor(endpoint=shared_etcd.endpoint, prefix=prefix)
+        assert "1 of 1 cannot be reached from here: 192.0.2.6" in said(document, "peers")
+        assert "host-gw cannot reach it" in said(document, "peers")
+        value = encode_config(replace(stored, backend="vxlan"))
+        mesh.client.txn("w", [], [kv.put(mesh.keys.of(CONFIG), value)])
+        status, document = doctor(endpoint=shared_etcd.endpoint, prefix=prefix)
+    assert status == 1
+    assert "fail" in states(document)["mesh"]
+    assert "'vxlan'; this agent has host-gw" in said(document, "mesh")

@@ -20,7 +20,7 @@ from agent.leases.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.registry import Registry
 from agent.leases.request import ClaimRequest
 from agent.leases.selection import Selection
-from agent.mesh.backends import backend_by_name, container_mtu
+from agent.mesh.backends import container_mtu
 from agent.mesh.needed import needed_in, needed_of_members
 from agent.mesh.overlap import host_overlaps
 from agent.mesh.peer_rules import PeerRules
@@ -203,8 +203,6 @@ def _config(settings: Settings, view: View, findings: Findings) -> MeshConfig | 
         findings.add(
             "mesh", State.OK, f"{config.cidr}, a /{config.subnet_len} each, {config.backend}"
         )
-        if backend_by_name(config.backend) is None:
-            findings.add("mesh", State.FAIL, f"there is no backend {config.backend} here")
         return config
     if view.config_problem:
         hint = view.config_problem.hint or "agentctl config show"
@@ -262,10 +260,12 @@ def _peers(
     facts, uplink = host
     here = uplink.node_address
     peers = [each for each in view.leases if each.host_id != own and each.node_address != here]
+    rules = PeerRules.of(World(host_id=own, config=config, uplink=uplink, host=facts))
+    if isinstance(rules, Condition):
+        findings.conditions("mesh", (rules,))
     if not peers:
         findings.add("peers", State.OK, "there are none yet")
         return
-    rules = PeerRules.of(World(host_id=own, config=config, uplink=uplink, host=facts))
     if isinstance(rules, PeerRules):
         off = [each for each in map(rules.outcome, peers) if isinstance(each, Condition)]
         if off:
