@@ -244,7 +244,7 @@ def test_a_backend_that_this_version_lacks_and_a_peer_off_the_link_are_named(
         stored = mesh.create_config(config("10.64.0.0/12"))
         mesh.claim(request(5))
         _, document = doctor(endpoint=shared_etcd.endpoint, prefix=prefix)
-        assert "1 of 1 cannot be reached from here: 192.0.2.6" in said(document, "peers")
+        assert "1 of 1 cannot be reached from here (host5): 192.0.2.6" in said(document, "peers")
         assert "host-gw cannot reach it" in said(document, "peers")
         value = encode_config(replace(stored, backend="vxlan"))
         mesh.client.txn("w", [], [kv.put(mesh.keys.of(CONFIG), value)])

@@ -267,13 +267,16 @@ def _peers(
         findings.add("peers", State.OK, "there are none yet")
         return
     if isinstance(rules, PeerRules):
-        off = [each for each in map(rules.outcome, peers) if isinstance(each, Condition)]
+        found = ((each.host_name or "?", rules.outcome(each)) for each in peers)
+        off = [(name, why) for name, why in found if isinstance(why, Condition)]
         if off:
+            named = ", ".join(name for name, _ in off[:5])
+            why = off[0][1]
             findings.add(
                 "peers",
                 State.FAIL if len(off) == len(peers) else State.WARN,
-                f"{len(off)} of {len(peers)} cannot be reached from here: {off[0].cause}",
-                off[0].hint,
+                f"{len(off)} of {len(peers)} cannot be reached from here ({named}): {why.cause}",
+                why.hint,
             )
     near = [each for each in peers if each.node_address in uplink.on_link]
     if near:
