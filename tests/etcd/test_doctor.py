@@ -95,6 +95,7 @@ def test_a_host_that_can_join_is_told_what_joining_would_do(
     """The kernel is tried in a namespace that ends with the trial: this one stays as it was."""
     with registry(shared_etcd, prefix=prefix) as mesh:
         mesh.create_config(config("10.64.0.0/12"))
+        mesh.client.txn("w", [], [kv.put(f"{prefix}/newer/1".encode(), b"x")])
         before = mesh.snapshot()
         status, document = doctor(endpoint=shared_etcd.endpoint, prefix=prefix)
         after = mesh.snapshot()  # other tests' leases end meanwhile, which is a new revision
@@ -103,6 +104,7 @@ def test_a_host_that_can_join_is_told_what_joining_would_do(
     assert found["root"] == found["kernel: routes"] == found["kernel: firewall"] == {"ok"}
     assert found["etcd endpoint"] == found["clock"] == found["etcd account"] == {"ok"}
     assert found["mesh"] == found["overlap"] == found["subnet"] == {"ok"}
+    assert f"such as {prefix}/newer/1 (1 or more)" in said(document, "etcd keys")
     assert "etcd 3." in said(document, "etcd endpoint")
     assert "named by flag" in said(document, "etcd")
     # An operator's own bip is not replaced unasked (promise 7), and that keeps this host out.

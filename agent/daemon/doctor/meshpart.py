@@ -142,8 +142,8 @@ def look_at_mesh(
         findings.add(
             "etcd keys",
             State.OK,
-            f"at least {unknown.count} keys under {settings.etcd.prefix} are of no kind that this"
-            f" version knows, such as {unknown.names[0]}: they are left alone",
+            f"{settings.etcd.prefix} holds keys that this version does not know, such as"
+            f" {unknown.names[0]} ({unknown.count} or more): they are left alone",
         )
     if findings.attempt("etcd account", lambda: may_write(registry, own)):
         findings.add("etcd account", State.OK, "may write all that an agent writes")
