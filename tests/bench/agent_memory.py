@@ -1,4 +1,4 @@
-"""Resident memory of the whole agent with 10, 1,000 and 65,000 peers.
+"""Resident memory of what grows with the mesh, with 10, 1,000 and 10,000 peers.
 
     .venv/bin/python tests/bench/agent_memory.py [--rounds N] [PEERS ...]
 
@@ -6,7 +6,8 @@ Each round of a count is measured in a process of its own, in an empty network n
 It measures what the daemon holds: everything that ``agent.daemon.compose`` imports, the records as
 etcd would send them (lease, heartbeat and memory of each host), the view of them, what the loop
 knows, desired and actual routes of a real kernel, and the host's own copy, written once. Threads
-and sockets to etcd and Docker are not there: they do not grow with the mesh.
+and sockets to etcd and Docker are not there: they do not grow with the mesh, and running_agent.py
+measures them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.bench.harness import Bench
 from tests.bench.large_mesh import Agent, new_address, prepare
 from tests.bench.statistic import Goal
 
-GOALS_MB = {10: 60, 1_000: 65, 65_000: 150}
+GOALS_MB = {10: 50, 1_000: 55, 10_000: 95}
 _AS_INSTALLED = """
 import runpy, sys
 sys.modules["rich"] = None
