@@ -245,7 +245,6 @@ def main() -> None:
     full_programming(bench, 10_000, 2.5)
     full_programming(bench, 2_000, 3, gateways=2_000)
     no_change(bench, 10_000)
-    drift_repair(bench, 10)
     drift_repair(bench, 10_000)
     one_change(bench, 10_000, GATEWAYS)
     one_change(bench, 10_000, 10_000)
