@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import permutations
@@ -64,7 +65,10 @@ class Mesh:
 
     def wrong(self) -> list[str]:
         """Return each difference between the hosts and what the leases say."""
-        return [f"{host.name}: {line}" for host in self.hosts for line in self._wrong_on(host)]
+        with ThreadPoolExecutor(HOSTS) as pool:
+            found = pool.map(lambda host: list(self._wrong_on(host)), self.hosts)
+        pairs = zip(self.hosts, found, strict=True)
+        return [f"{host.name}: {line}" for host, lines in pairs for line in lines]
 
     def wait_right(self) -> None:
         """Wait until there is no difference; fails with those that there are."""
@@ -235,10 +239,18 @@ def mesh(fresh: Lab, older: Path, package: Path) -> Mesh:
 def change_all(mesh: Mesh, package: Path, traffic: Traffic) -> None:
     """Install a version on one host after the other, and look at all of them after each."""
     for host in mesh.hosts:
+        before = agent_starts(host)
         swap(host, package)
         mesh.wait_right()
         assert traffic.lost() == []
+        assert agent_starts(host) == before + 1, "each version reads the events of the other"
         assert host.status()["agent_version"] == scenes.version_of(package).split("+")[0]
+
+
+def agent_starts(host: BootedHost) -> int:
+    """How often the agent has started, by the events that it keeps."""
+    events = json.loads(host.agentctl("events", "-o", "json").stdout)["events"]
+    return len([each for each in events if each["kind"] == "agent-started"])
 
 
 @contextmanager
