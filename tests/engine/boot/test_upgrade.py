@@ -21,6 +21,7 @@ from hostmesh_lab.machine import Machine
 from hostmesh_lab.shell import Completed
 from hostmesh_lab.wait import wait_until
 
+from agent.errors import Refused
 from tests.engine.boot import scenes
 from tests.engine.boot.conftest import machine
 from tests.engine.boot.scenes import FRESH, Knocking
@@ -350,6 +351,29 @@ def test_promise_12_old_and_new_agents_see_each_other_leave_and_join(mesh: Mesh)
         swap(third, mesh.package if package is mesh.older else mesh.older)
         assert third.status()["state"] == "left", "the other version reads that it has left"
         third.agentctl("join")
+        mesh.wait_right()
+
+
+@pytest.mark.full
+def test_promise_12_a_level_that_an_older_host_does_not_know_costs_it_nothing(mesh: Mesh) -> None:
+    old, new = mesh.hosts[:2]
+    mesh.bring(mesh.package)
+    swap(old, mesh.older)
+    mesh.wait_right()
+    refused = new.agentctl("config", "set", "--level", "2", check=False)
+    assert refused.returncode == Refused.exit_code
+    assert old.name in refused.stderr
+    mesh.bring(mesh.package)
+    new.agentctl("config", "set", "--level", "2")
+    mesh.wait_right()
+    with unchanged(mesh):
+        try:
+            swap(old, mesh.older)
+            mesh.lab.wait_ready(60, [old.name])
+            assert len(old.mesh_routes()) == HOSTS
+            assert old.conditions() == {}
+        finally:
+            new.agentctl("config", "set", "--level", "1")
         mesh.wait_right()
 
 
