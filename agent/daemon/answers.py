@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -21,7 +22,7 @@ from agent.daemon.kernelobjects import Plans
 from agent.daemon.kernelpass import KernelPass
 from agent.daemon.membership import Done, Leaver
 from agent.daemon.observer import Observer
-from agent.daemon.reload import Reloader, outcome
+from agent.daemon.reload import Change, outcome
 from agent.daemon.routelist import routes_document
 from agent.daemon.snapshot import StateCell
 from agent.daemon.status import host_state, is_ready, status_document
@@ -67,7 +68,7 @@ class Answers:
     kernel: KernelPass
     conditions: ConditionRegistry
     copying: Copying
-    reloader: Reloader
+    reload_settings: Callable[[Acting], Change]
     time_left: TimeLeft
     host_name: str
     etcd_source: Callable[[], Document]
@@ -183,7 +184,7 @@ class Answers:
         """``GET /v1/diff``: what the next pass would do."""
         return self.inbox.ask(self._diff)
 
-    def _diff(self) -> Document:
+    def _diff(self, _act: Acting) -> Document:
         world = self.cell.now.world()
         if world is None:
             return self._unknown("this host holds no subnet, so there is nothing to compare with")
@@ -222,7 +223,7 @@ class Answers:
         """``GET /v1/routes``: the mesh's routes on this host, wanted or there."""
         return self.inbox.ask(self._route_list)
 
-    def _route_list(self) -> Document:
+    def _route_list(self, _act: Acting) -> Document:
         world = self.cell.now.world()
         if world is None:
             raise CannotTell(
@@ -239,7 +240,7 @@ class Answers:
         """``GET /v1/firewall``."""
         return self.inbox.ask(self._firewall)
 
-    def _firewall(self) -> Document:
+    def _firewall(self, _act: Acting) -> Document:
         world = self.cell.now.world()
         restore = None if world is None else self.kernel.render_firewall(world).splitlines()
         rules = self.kernel.show_firewall().splitlines()
@@ -248,7 +249,7 @@ class Answers:
     def health(self) -> tuple[int, Document]:
         """``GET /healthz``: the loop turns."""
         try:
-            self.inbox.ask(dict, timeout_s=_UNHEALTHY_S / 6)
+            self.inbox.ask(lambda _act: None, timeout_s=_UNHEALTHY_S / 6)
         except HostmeshError as error:
             return HTTPStatus.SERVICE_UNAVAILABLE, {"healthy": False, "reason": error.message}
         return HTTPStatus.OK, {"healthy": True}
@@ -263,7 +264,7 @@ class Answers:
     def leave(self, body: Document) -> Document:
         """``POST /v1/leave``."""
         outcome = self.leaver.leave(force=body.get("force") is True)
-        self.inbox.ask(dict)  # which has the loop tell what is left over
+        self.inbox.ask(lambda _act: None)  # which has the loop tell what is left over
         return outcome.document()
 
     def join(self, _body: Document) -> Document:
@@ -277,10 +278,13 @@ class Answers:
     def _save_copy(self) -> tuple[str, ...]:
         """Wait until the host's own copy of what is believed now lasts through a power cut."""
         try:
-            self.inbox.ask(lambda: self.copying.written(self.cell.now.known)).result(_COPY_S)
+            self.inbox.ask(self._write_copy).result(_COPY_S)
         except TimeoutError:
             raise CannotTell(f"no copy of the mesh is written after {_COPY_S:g} s") from None
         return ()
+
+    def _write_copy(self, _act: Acting) -> Future[None]:
+        return self.copying.written(self.cell.now.known)
 
     def accept(self, _body: Document) -> Document:
         """``POST /v1/etcd/accept``."""
@@ -291,14 +295,14 @@ class Answers:
             return alarm
 
         outcome = Done()
-        if self.inbox.change(accept, is_waiting=asker.current()):
+        if self.inbox.ask(accept, is_waiting=asker.current()):
             outcome.done.append("what etcd says now is believed")
             outcome.attempt("the alarm returns if this host restarts now", self._save_copy)
         return outcome.document()
 
     def reload(self, _body: Document) -> Document:
         """``POST /v1/reload``: the settings, refused whole with the reason if they are wrong."""
-        return outcome(self.inbox.change(self.reloader.reload, is_waiting=asker.current()))
+        return outcome(self.inbox.ask(self.reload_settings, is_waiting=asker.current()))
 
     def docker(self) -> Document:
         """``GET /v1/docker``: what waits for a restart, and what that would do to containers."""

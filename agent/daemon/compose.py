@@ -24,7 +24,7 @@ from agent.daemon.copying import Copying
 from agent.daemon.earlierlife import EarlierLife
 from agent.daemon.finding import Finding
 from agent.daemon.hostlock import HostLock
-from agent.daemon.hostlook import HostReader
+from agent.daemon.hostlook import look_at_host
 from agent.daemon.inbox import Inbox
 from agent.daemon.joining import Joining
 from agent.daemon.known import Known, former_lease
@@ -42,7 +42,7 @@ from agent.daemon.parts import (
     remove_ours,
 )
 from agent.daemon.passes import Passes
-from agent.daemon.reload import Reloader, Source
+from agent.daemon.reload import Source, reload
 from agent.daemon.snapshot import Snapshot, StateCell
 from agent.daemon.state import StateFile
 from agent.daemon.timers import Timers
@@ -59,7 +59,7 @@ from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry
 from agent.leases.survey import Survey
 from agent.leases.timeleft import TimeLeft
-from agent.model import Bounds, HostId, Lease, Uplink
+from agent.model import HostId, Lease, Uplink
 from agent.model.family import Address, Network
 from agent.retry import jittered
 from agent.settings import Settings
@@ -177,7 +177,7 @@ class HostAgent:
         inbox, cell, kernel = self._inbox, self._cell, self._kernel
         self._leaving = self._leaver()
         self._copying = Copying(self._copy_file, inbox, self._timers)
-        self._reloader = Reloader(self._source.load, cell)
+        self._reload = partial(reload, self._source.load, cell)
         self._joining = Joining(
             cell=cell,
             keeper=self._keeper,
@@ -193,12 +193,12 @@ class HostAgent:
             cell=cell,
             acts=self._acts(),
             timers=self._timers,
-            reader=HostReader(lambda: kernel.former_protocol, check_host),
+            read_host=partial(look_at_host, lambda: kernel.former_protocol, check_host),
             joining=self._joining,
             unfinished=Unfinished(self._state, self._leaving, inbox.poster(events.JobEnded)),
             passes=self._passes,
             copying=self._copying,
-            reloader=self._reloader,
+            reload=self._reload,
             conditions=self._conditions,
             observer=self._observer,
             notifier=Notifier(os.environ),
@@ -294,7 +294,7 @@ class HostAgent:
             Act.NOTE_RESTART: self._observer.docker_restarted,
             Act.PIN: self._client.clusters.pin,
             Act.RECONNECT: self._client.reconnect,
-            Act.BOUND: self._bound,
+            Act.BOUND: partial(setattr, self._registry, "bounds"),
             Act.READ_AGAIN: self._directory.look_again,
             Act.HOLD: self._keeper.hold,
             Act.NOTICE: self._keeper.notice,
@@ -317,9 +317,6 @@ class HostAgent:
         self._kernel.limit_access(settings.firewall.access)
         self._passes.adopt(settings.firewall.check_s)
 
-    def _bound(self, bounds: Bounds) -> None:
-        self._registry.bounds = bounds
-
     def _leave(self) -> None:
         self._copying.leave()
         self._keeper.pause()
@@ -340,7 +337,7 @@ class HostAgent:
             kernel=self._kernel,
             conditions=self._conditions,
             copying=self._copying,
-            reloader=self._reloader,
+            reload_settings=self._reload,
             time_left=TimeLeft(self._client.time_to_live_s),
             host_name=host_name(settings),
             etcd_source=self._finding.document,
@@ -364,7 +361,7 @@ class HostAgent:
             state=self._state,
             release=lambda: release_lease(self._registry, self._host_id, self._boot_id),
             remove=lambda: self._inbox.ask(
-                lambda: remove_ours(self._kernel, self._cell.now.known.config)
+                lambda _act: remove_ours(self._kernel, self._cell.now.known.config)
             ),
             restore=restore,
             forget=self._copy_file.forget,

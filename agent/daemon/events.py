@@ -245,19 +245,13 @@ class Command(Event, Generic[_Answer]):
     """
 
     def __init__(self, run: Callable[[Acting], _Answer], is_waiting: IsWaiting = always) -> None:
-        self._run = run
-        self._order = Order(self._carry_out, is_waiting)
-        self._act: Acting | None = None
+        self._act: Acting
+        self._order = Order(lambda: run(self._act), is_waiting)
 
     def execute(self, act: Acting) -> None:
         """Run it, in the loop's thread, and wake the asker."""
         self._act = act
         self._order.carry_out()
-
-    def _carry_out(self) -> _Answer:
-        if self._act is None:
-            raise RuntimeError("a command is run by execute() only")
-        return self._run(self._act)
 
     def refuse(self, why: HostmeshError) -> None:
         """Answer with ``why`` instead of running it."""

@@ -94,10 +94,6 @@ def _docker(state: Snapshot, event: events.DockerReported, _at: Moment) -> Snaps
     return replace(state, known=replace(known, docker_config=report.config))
 
 
-def _silent(state: Snapshot, event: events.HostsSilent, _at: Moment) -> Snapshot:
-    return replace(state, known=replace(state.known, silent=event.addresses))
-
-
 def _kernel(state: Snapshot, event: events.KernelChanged, _at: Moment) -> Snapshot:
     return replace(state, look=state.look.noticed(event.event, state.known.host))
 
@@ -116,10 +112,6 @@ def _host(state: Snapshot, event: events.HostSeen, _at: Moment) -> Snapshot:
     return replace(state, known=known, look=LookDue(links=False, everything=False))
 
 
-def _conditions(state: Snapshot, event: events.ConditionsFound, _at: Moment) -> Snapshot:
-    return state.saying(event.source, event.conditions)
-
-
 def _copy(state: Snapshot, event: events.CopyWritten, _at: Moment) -> Snapshot:
     problem = None if state.known.left else event.problem  # who has left wants no copy
     state = state.saying(
@@ -136,10 +128,6 @@ def _left(state: Snapshot, event: events.Left, _at: Moment) -> Snapshot:
     return replace(state, known=state.known.set_left(left=event.left), look=LookDue())
 
 
-def _settings(state: Snapshot, event: events.SettingsRead, _at: Moment) -> Snapshot:
-    return replace(state, settings=event.settings)
-
-
 def _round(state: Snapshot, event: events.RoundDone, at: Moment) -> Snapshot:
     known = state.known
     return replace(
@@ -153,20 +141,22 @@ def _round(state: Snapshot, event: events.RoundDone, at: Moment) -> Snapshot:
 
 _HANDLERS: Final[Mapping[type[events.Event], _Handler]] = {
     events.Accepted: _accepted,
-    events.ConditionsFound: _conditions,
+    events.ConditionsFound: lambda state, event, _: state.saying(event.source, event.conditions),
     events.ContactChanged: _contact,
     events.CopyWritten: _copy,
     events.DockerReported: _docker,
     events.EndpointFound: _endpoint,
     events.HostSeen: _host,
-    events.HostsSilent: _silent,
+    events.HostsSilent: lambda state, event, _: replace(
+        state, known=replace(state.known, silent=event.addresses)
+    ),
     events.JobEnded: lambda state, _event, _at: state,  # it comes before a round
     events.KernelChanged: _kernel,
     events.LeaseChanged: _lease,
     events.Left: _left,
     events.RoundDone: _round,
     events.RulesWritten: lambda state, _event, _at: state,  # news for the passes only
-    events.SettingsRead: _settings,
+    events.SettingsRead: lambda state, event, _: replace(state, settings=event.settings),
     events.TimersDue: _timers,
     events.ViewSeen: _view,
 }

@@ -14,55 +14,43 @@ from agent.kernel.needed import needed_addresses
 from agent.model import Condition, HostFacts, Uplink
 from agent.model.family import within
 
-__all__ = ["HostReader"]
+__all__ = ["look_at_host"]
 
 
-class HostReader:
-    """Looks at the host. Reading only.
+def look_at_host(
+    former_protocol: Callable[[], int | None],
+    check: Callable[[Uplink], tuple[Condition, ...]],
+    state: Snapshot,
+) -> HostSeen:
+    """See how the host is now, as much of it as may have changed. Reading only.
 
     Args:
         former_protocol: What routes of this host bear besides ``routes.protocol``, if anything.
         check: What else on the host would undo our work.
     """
-
-    def __init__(
-        self,
-        former_protocol: Callable[[], int | None],
-        check: Callable[[Uplink], tuple[Condition, ...]],
-    ) -> None:
-        self._former_protocol = former_protocol
-        self._check = check
-
-    def look(self, state: Snapshot) -> HostSeen:
-        """See how it is now, as much of it as may have changed."""
-        known = state.known
-        facts = known.host
-        try:
-            facts = self._facts(state)
-            uplink = self._uplink(state, facts)
-            return HostSeen(facts, uplink, self._check(uplink))
-        except HostmeshError as error:
-            # The last uplink holds, and what is seen of the host is no less true without one.
-            return HostSeen(facts, known.uplink, (tell.host_unusable(error),), failed=True)
-
-    def _facts(self, state: Snapshot) -> HostFacts:
-        before = None if state.look.everything else state.known.host
-        facts = read_host_facts(state.settings.routes.protocol, before)
-        former = self._former_protocol()
-        if former is not None and before is None:
-            facts = _without(facts, former, state)
-        return replace(facts, needed=needed_addresses(facts, state.endpoints.addresses))
-
-    @staticmethod
-    def _uplink(state: Snapshot, facts: HostFacts) -> Uplink:
-        host = state.settings.host
-        return choose_uplink(
+    known, host = state.known, state.settings.host
+    facts = known.host
+    try:
+        facts = _facts(state, former_protocol())
+        uplink = choose_uplink(
             facts,
             host.uplink,
             state.endpoints.address,
             node_address=host.node_address,
             mesh=state.bounds.in_force,
         )
+        return HostSeen(facts, uplink, check(uplink))
+    except HostmeshError as error:
+        # The last uplink holds, and what is seen of the host is no less true without one.
+        return HostSeen(facts, known.uplink, (tell.host_unusable(error),), failed=True)
+
+
+def _facts(state: Snapshot, former: int | None) -> HostFacts:
+    before = None if state.look.everything else state.known.host
+    facts = read_host_facts(state.settings.routes.protocol, before)
+    if former is not None and before is None:
+        facts = _without(facts, former, state)
+    return replace(facts, needed=needed_addresses(facts, state.endpoints.addresses))
 
 
 def _without(facts: HostFacts, former: int, state: Snapshot) -> HostFacts:

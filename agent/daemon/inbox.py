@@ -51,7 +51,12 @@ class Inbox:
         with self._filled:
             if isinstance(event, Command):
                 if self._commands >= self._commands_most:
-                    event.refuse(_too_many(self._commands))
+                    event.refuse(
+                        CannotTell(
+                            f"{self._commands} commands wait for the agent: nothing was done",
+                            hint="it may be stuck in a call to the kernel: see its log",
+                        )
+                    )
                     return
                 self._commands += 1
             place = (self._commands, *event.kind)
@@ -69,7 +74,7 @@ class Inbox:
 
     def ask(
         self,
-        run: Callable[[], _Answer],
+        run: Callable[[Acting], _Answer],
         timeout_s: float = _COMMAND_S,
         *,
         is_waiting: IsWaiting = always,
@@ -77,7 +82,7 @@ class Inbox:
         """Have the loop's own thread run something, and wait for what it returns.
 
         Args:
-            run: What to run.
+            run: What to run; it gets what makes a change known to the loop by an event.
             timeout_s: How long it may take to begin; it is withdrawn then.
             is_waiting: For the first step of a client's command: whether the client is there.
 
@@ -85,16 +90,6 @@ class Inbox:
             CannotTell: It was refused or withdrawn, or goes on for long; the message says which.
             HostmeshError: What ``run`` raised.
         """
-        return self.change(lambda _act: run(), timeout_s=timeout_s, is_waiting=is_waiting)
-
-    def change(
-        self,
-        run: Callable[[Acting], _Answer],
-        timeout_s: float = _COMMAND_S,
-        *,
-        is_waiting: IsWaiting = always,
-    ) -> _Answer:
-        """The same as :meth:`ask` for what makes a change known to the loop by an event."""
         command = Command(run, is_waiting)
         self.post(command)
         return command.wait(timeout_s)
@@ -111,10 +106,3 @@ class Inbox:
             taken, self._waiting = self._waiting, {}
             self._commands = 0
         return tuple(taken.values())
-
-
-def _too_many(waiting: int) -> CannotTell:
-    return CannotTell(
-        f"{waiting} commands wait for the agent already: nothing was done",
-        hint="it may be stuck in a call to the kernel: see its log, then ask again",
-    )

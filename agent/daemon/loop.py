@@ -19,15 +19,14 @@ from agent.daemon.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.consequences import Act, consequences
 from agent.daemon.copying import Copying
 from agent.daemon.handlers import Moment, fold
-from agent.daemon.hostlook import HostReader
 from agent.daemon.inbox import Inbox
 from agent.daemon.joining import Joining
 from agent.daemon.membership import Unfinished
 from agent.daemon.notify import Notifier
 from agent.daemon.observer import Observer
 from agent.daemon.passes import Passes
-from agent.daemon.reload import Reloader
-from agent.daemon.snapshot import StateCell
+from agent.daemon.reload import Change
+from agent.daemon.snapshot import Snapshot, StateCell
 from agent.daemon.timers import Timer, Timers
 from agent.errors import SettingsError
 
@@ -44,7 +43,8 @@ class Loop:
         inbox: Where every other thread posts.
         cell: Where the state is.
         acts: How each thing is done that may follow from an event.
-        reader: Looks at the host.
+        read_host: Looks at the host.
+        reload: Reads the settings again.
         unfinished: Goes on with a leave of which something is left to do.
         clock: Monotonic seconds.
         wall_clock: Unix seconds.
@@ -54,12 +54,12 @@ class Loop:
     cell: StateCell
     acts: Mapping[Act, Callable[..., object]]
     timers: Timers
-    reader: HostReader
+    read_host: Callable[[Snapshot], events.HostSeen]
     joining: Joining
     unfinished: Unfinished
     passes: Passes
     copying: Copying
-    reloader: Reloader
+    reload: Callable[[events.Acting], Change]
     conditions: ConditionRegistry
     observer: Observer
     notifier: Notifier
@@ -81,7 +81,7 @@ class Loop:
 
     def look(self) -> None:
         """Look at the host now: before the first config is judged by what the host needs."""
-        self.act(self.reader.look(self.cell.now))
+        self.act(self.read_host(self.cell.now))
 
     def run(self) -> None:
         """Work until :class:`events.Stop`. The data path is left as it is (promise 3)."""
@@ -112,7 +112,7 @@ class Loop:
                 event.execute(self.act)
             case events.Reload():
                 with contextlib.suppress(SettingsError):  # a condition says so
-                    self.reloader.reload(self.act)
+                    self.reload(self.act)
             case events.Stop():
                 self._stopping = True
             case _:

@@ -92,7 +92,7 @@ def followed_by(inbox: Inbox) -> Follow:
             remember()
             act(Left(left=left))
 
-        inbox.change(both, is_waiting=asker.current())
+        inbox.ask(both, is_waiting=asker.current())
 
     return follow
 

@@ -21,7 +21,7 @@ from agent.errors import SettingsError
 from agent.model import Condition, Severity
 from agent.settings import SECTIONS, LogSettings, Settings
 
-__all__ = ["LIVE", "Change", "Reloader", "Source", "compare", "outcome"]
+__all__ = ["LIVE", "Change", "Source", "compare", "outcome", "reload"]
 
 LIVE = frozenset(
     {
@@ -94,37 +94,29 @@ class Source:
     configure_log: Callable[[LogSettings], None]
 
 
-class Reloader:
-    """Reads the settings again when told to. For the loop's thread.
+def reload(load: Callable[[], Settings], cell: StateCell, act: Acting) -> Change:
+    """Read the settings again, and let what may change change. For the loop's thread.
 
     Args:
-        load: Reads file, environment and flags as at start; raises SettingsError.
+        load: As in :class:`Source`.
         cell: Whose settings are in force.
+
+    Raises:
+        SettingsError: Something is wrong with them; nothing was changed.
     """
-
-    def __init__(self, load: Callable[[], Settings], cell: StateCell) -> None:
-        self._load = load
-        self._cell = cell
-        self._log = structlog.get_logger("agent.settings")
-
-    def reload(self, act: Acting) -> Change:
-        """Read again, and let what may change change.
-
-        Raises:
-            SettingsError: Something is wrong with them; nothing was changed.
-        """
-        try:
-            read = self._load()
-        except SettingsError as error:
-            self._log.warning("settings-refused", problems=list(error.problems))
-            act(ConditionsFound(ConditionSource.SETTINGS, (_refused(error),)))
-            raise
-        change = compare(self._cell.now.settings, read)
-        if change.live:
-            act(SettingsRead(change.settings))
-        self._log.info("settings-read", changed=list(change.live), waiting=list(change.waiting))
-        act(ConditionsFound(ConditionSource.SETTINGS, _waiting(change.waiting)))
-        return change
+    log = structlog.get_logger("agent.settings")
+    try:
+        read = load()
+    except SettingsError as error:
+        log.warning("settings-refused", problems=list(error.problems))
+        act(ConditionsFound(ConditionSource.SETTINGS, (_refused(error),)))
+        raise
+    change = compare(cell.now.settings, read)
+    if change.live:
+        act(SettingsRead(change.settings))
+    log.info("settings-read", changed=list(change.live), waiting=list(change.waiting))
+    act(ConditionsFound(ConditionSource.SETTINGS, _waiting(change.waiting)))
+    return change
 
 
 def outcome(change: Change) -> Mapping[str, Any]:

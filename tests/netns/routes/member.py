@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from agent.daemon import compose
-from agent.daemon.events import ContactChanged, LeaseChanged, Stop, ViewSeen
+from agent.daemon.events import Acting, ContactChanged, LeaseChanged, Stop, ViewSeen
 from agent.daemon.reload import Source
 from agent.errors import EtcdUnavailable
 from agent.leases.copy import CopyFile
@@ -63,7 +63,7 @@ class Member:
         """Have what holds deletions back end now, as `etcd accept` does."""
         cell = self.agent._cell
 
-        def end() -> None:
+        def end(_act: Acting) -> None:
             cell.now = replace(cell.now, grace=cell.now.grace.end())
 
         self.agent._inbox.ask(end)

@@ -62,14 +62,12 @@ def stuck(inbox: Inbox) -> Iterator[None]:
         begun.set()
         go_on.wait(20)
 
-    change = inbox.change
-    hanging = threading.Thread(target=lambda: change(lambda _act: hang()), daemon=True)
+    ask = inbox.ask
+    hanging = threading.Thread(target=lambda: ask(lambda _act: hang()), daemon=True)
     hanging.start()
     assert begun.wait(20)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(
-            inbox, "change", lambda run, **how: change(run, **{**how, "timeout_s": 0.2})
-        )
+        patched.setattr(inbox, "ask", lambda run, **how: ask(run, **{**how, "timeout_s": 0.2}))
         try:
             yield
         finally:
@@ -102,7 +100,7 @@ def test_an_accepted_config_is_the_one_in_force(member: Member) -> None:
     member.agent._inbox.post(ViewSeen(view))
     eventually(lambda: "etcd-alarm" in member.conditions())
     assert member.agent._registry.bounds.in_force == CONFIG.cidrs
-    member.agent._inbox.change(lambda act: act(Accepted()))
+    member.agent._inbox.ask(lambda act: act(Accepted()))
     assert member.agent._registry.bounds.in_force == other.cidrs
 
 

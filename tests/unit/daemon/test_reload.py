@@ -11,7 +11,7 @@ import pytest
 
 from agent.daemon.events import ConditionsFound, Event, SettingsRead
 from agent.daemon.known import Known
-from agent.daemon.reload import LIVE, Reloader, compare, outcome
+from agent.daemon.reload import LIVE, compare, outcome, reload
 from agent.daemon.snapshot import Snapshot, StateCell
 from agent.errors import SettingsError
 from agent.model import Condition, HostId
@@ -41,7 +41,6 @@ class Agent:
         self.adopted: list[Settings] = []
         self.load = loader(path)
         self.cell = StateCell(Snapshot(known=Known(host_id=HostId("a" * 32)), settings=self.load()))
-        self.reloader = Reloader(self.load, self.cell)
 
     @property
     def settings(self) -> Settings:
@@ -55,7 +54,7 @@ class Agent:
             self.conditions = event.conditions
 
     def reload(self) -> None:
-        self.reloader.reload(self.act)
+        reload(self.load, self.cell, self.act)
 
     def standing(self) -> dict[str, str]:
         return {each.name: each.cause for each in self.conditions}
