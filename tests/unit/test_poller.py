@@ -227,6 +227,6 @@ def test_promise_10_a_job_that_always_fails_is_tried_less_and_less(
     job.wait(4)
     jobs.remove(job)
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert [pause >= least for pause, least in zip(pauses, (0.04, 0.08, 0.16), strict=True)] == [
+    assert [pause >= least for pause, least in zip(pauses, (0.025, 0.05, 0.1), strict=True)] == [
         True
     ] * 3
