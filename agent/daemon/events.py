@@ -62,9 +62,26 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ViewSeen(Event):
-    """A complete view of etcd, newer than the last."""
+    """A complete view of etcd, newer than the last.
+
+    Attributes:
+        passed: Views that were not acted on meanwhile and may show a loss that this one no longer
+            shows in full: of a prefix that was wiped, half of the holders may be back already.
+    """
 
     view: View
+    passed: tuple[View, ...] = ()
+
+    def after(self, earlier: Self) -> Self:
+        """Keep of the views between the one with the fewest leases and that of the least revision.
+
+        Without them, what is still missing would count as gone at once (promises 3 and 4).
+        """
+        passed = (*earlier.passed, earlier.view)
+        fewest = min(passed, key=lambda each: len(each.leases))
+        oldest = min(passed, key=lambda each: each.revision)
+        kept = tuple(each for each in passed if each is fewest or each is oldest)
+        return replace(self, passed=kept)
 
 
 @dataclass(frozen=True, slots=True)

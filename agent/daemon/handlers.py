@@ -15,6 +15,7 @@ from agent.daemon.snapshot import LookDue, Snapshot
 from agent.daemon.timers import Timer
 from agent.docker.report import ConfigFile
 from agent.leases import trust
+from agent.model import View
 
 __all__ = ["Moment", "fold"]
 
@@ -40,13 +41,19 @@ def fold(state: Snapshot, event: events.Event, at: Moment) -> Snapshot:
 
 
 def _view(state: Snapshot, event: events.ViewSeen, at: Moment) -> Snapshot:
+    for view in (*event.passed, event.view):
+        state = _seen(state, view, at)
+    return state
+
+
+def _seen(state: Snapshot, view: View, at: Moment) -> Snapshot:
     before = state.known
-    known = before.with_view(event.view, now_s=at.wall_s, ttl_s=state.settings.lease.ttl_s)
+    known = before.with_view(view, now_s=at.wall_s, ttl_s=state.settings.lease.ttl_s)
     alarm = before.alarming is not None or known.alarming is not None
     grace = state.grace
-    if alarm or trust.many_gone(before.believed, event.view):
+    if alarm or trust.many_gone(before.believed, view):
         grace = grace.hold(_calm_from_s(state, at))  # who is alive may be about to register again
-    silence = state.silence.follow(event.view, at.wall_s)
+    silence = state.silence.follow(view, at.wall_s)
     return _believing(replace(state, silence=silence), known, grace, at)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -17,6 +17,7 @@ from agent import threads
 from agent.errors import EtcdError, EtcdUnavailable
 from agent.leases.fold import Records
 from agent.leases.kv import Event
+from agent.leases.records import LEASES
 from agent.leases.registry import Registry
 from agent.leases.watch import WatchStream
 from agent.model import View
@@ -180,16 +181,23 @@ class Directory:
     def _fold(self, stream: WatchStream, records: Records, events: list[Event]) -> None:
         """Fold the responses that are already here into one view, so that a storm costs few views.
 
-        Never wait for more: the first change must reach the kernel at once. Changes that precede
-        an error are published before the error is raised.
+        A lease that is gone is seen gone, even if its holder is back already: trust.py judges by
+        how many went at once. Never wait for more: the first change must reach the kernel at
+        once. Changes that precede an error are published before the error is raised.
         """
         try:
             until_s = self._clock() + _COALESCE_S
-            while self._clock() < until_s and (more := stream.next(0.0)) is not None:
-                events.extend(more)
+            more: Sequence[Event] | None = events
+            while more is not None and not self._loses_lease(more) and self._clock() < until_s:
+                more = stream.next(0.0)
+                events.extend(more or ())
         finally:
             if records.apply(events):
                 self._publish(records)
+
+    def _loses_lease(self, events: Sequence[Event]) -> bool:
+        split = self._registry.keys.split
+        return any(each.record is None and split(each.key)[0] is LEASES for each in events)
 
     def _publish(self, records: Records) -> None:
         view = records.view()

@@ -17,6 +17,7 @@ from agent.errors import EtcdUnavailable
 from agent.leases import directory, kv
 from agent.leases.directory import Directory
 from agent.leases.kv import Page
+from agent.leases.records import LEASES
 from agent.leases.registry import Registry
 from agent.leases.watch import WatchStream
 from agent.model import View
@@ -100,6 +101,35 @@ def test_changes_are_seen_at_once_and_by_value(mesh: Registry) -> None:
         assert time.monotonic() - written_s < 0.5
         mesh.release(host(1))
         eventually(lambda: views.last.leases == ())
+
+
+def test_promise_4_a_wipe_is_seen_although_holders_are_back_before_it_is(mesh: Registry) -> None:
+    """Else those who are not back yet would be taken for gone, one by one."""
+    for number in range(3):
+        mesh.claim(request(number))
+    seen, stuck, go_on = Heard(), threading.Event(), threading.Event()
+
+    def on_view(view: View) -> None:
+        seen(view)
+        if len(view.leases) == 4:
+            stuck.set()
+            assert go_on.wait(20)
+
+    following = Directory(mesh, on_view, Heard())
+    following.start()
+    try:
+        eventually(lambda: len(seen) > 0)
+        mesh.claim(request(3))
+        assert stuck.wait(20)
+        keys = [mesh.keys.of(LEASES, lease.subnet) for lease in seen.last.leases]
+        mesh.client.txn("w", [], [kv.delete(key) for key in keys])
+        mesh.claim(request(0, registering=True))
+        go_on.set()
+        eventually(lambda: len(seen.last.leases) == 1)
+    finally:
+        go_on.set()
+        following.stop()
+    assert 0 in [len(view.leases) for view in seen.items]
 
 
 def test_promise_4_a_malformed_record_removes_nothing(mesh: Registry, etcd: Etcd) -> None:

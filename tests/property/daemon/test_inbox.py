@@ -90,5 +90,11 @@ def assert_same_news(before: list[Event], after: list[Event]) -> None:
             lost = [isinstance(e, ContactChanged) and e.problem is not None for e in same]
             assert (told.problem is not None) == lost[-1]
             assert told.was_lost == any(lost[:-1])
+        elif isinstance(told, ViewSeen):
+            seen = [each.view for each in same if isinstance(each, ViewSeen)]
+            assert told.view is seen[-1]
+            assert len(told.passed) <= 2
+            least = min((each.revision for each in seen[:-1]), default=None)
+            assert min((each.revision for each in told.passed), default=None) == least
         else:
             assert told is same[-1]

@@ -152,6 +152,19 @@ def test_promise_4_an_alarm_that_ends_holds_deletions_for_the_grace_time() -> No
     assert wakes in follows(MEMBER, ViewSeen(DOUBT))
 
 
+def test_promise_4_a_wipe_that_was_passed_over_holds_deletions() -> None:
+    """The loop was busy while the prefix was wiped and half of the holders came back."""
+    member = after(MEMBER, ViewSeen(view(0, 1, 2, 3, revision=11)))
+    half = ViewSeen(view(0, 1, revision=13)).after(ViewSeen(view(revision=12)))
+    assert after(member, replace(half, passed=())).may_delete(NOW.clock_s)
+    seen = after(member, half)
+    assert seen.known.alarming is half.view
+    assert not seen.may_delete(NOW.clock_s + 10 * CALM_S)
+    back = after(seen, ViewSeen(view(0, 1, 2, revision=14)))
+    assert not back.may_delete(NOW.clock_s + CALM_S - 1)
+    assert back.may_delete(NOW.clock_s + CALM_S)
+
+
 def test_promise_4_contact_regained_after_an_outage_holds_deletions() -> None:
     away = ContactChanged(EtcdUnavailable("no endpoint answers"))
     for events in ((away, ContactChanged(None)), (ContactChanged(None, was_lost=True),)):

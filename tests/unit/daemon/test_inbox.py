@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -29,7 +30,7 @@ from agent.errors import CannotTell, EtcdUnavailable
 from agent.kernel.monitor import KernelEvent
 from agent.model import Condition, DockerFacts, DockerState, Route, RouteKind, View
 from agent.reconcile.objects import Change
-from tests.unit.small_mesh import CONFIG
+from tests.unit.small_mesh import CONFIG, lease
 
 pytestmark = pytest.mark.unit
 
@@ -62,9 +63,13 @@ def coalesced(*events: Event) -> tuple[Event, ...]:
 
 
 def test_the_newest_of_a_kind_takes_the_place_of_the_one_that_waits() -> None:
-    newest = (view(3), LeaseChanged(None, ()), HostsSilent(frozenset({IPv4Address("192.0.2.9")})))
+    newest = (
+        replace(view(3), passed=(view(1).view,)),
+        LeaseChanged(None, ()),
+        HostsSilent(frozenset({IPv4Address("192.0.2.9")})),
+    )
     older = (view(1), LeaseChanged(None, (condition("x"),)), HostsSilent(frozenset()))
-    assert coalesced(*older, *newest) == newest
+    assert coalesced(*older, view(3), *newest[1:]) == newest
 
 
 def test_each_source_of_conditions_is_a_kind_of_its_own() -> None:
@@ -84,6 +89,20 @@ def test_promise_4_contact_that_was_lost_and_regained_was_lost() -> None:
     assert coalesced(back, lost, back) == (ContactChanged(None, was_lost=True),)
     assert coalesced(lost, back, back) == (ContactChanged(None, was_lost=True),)
     assert coalesced(back, back) == (back,)
+
+
+def test_promise_4_a_loss_is_seen_although_its_holders_are_coming_back() -> None:
+    """Of four leases all were wiped and two are back: of those two missing, none is gone."""
+    everyone, wiped, few, half = (
+        ViewSeen(View(cluster_id=1, revision=n, config=CONFIG, leases=tuple(map(lease, those))))
+        for n, those in ((5, range(4)), (6, ()), (7, (0,)), (8, (0, 1)))
+    )
+    (seen,) = coalesced(everyone, wiped, few, half)
+    assert seen == replace(half, passed=(everyone.view, wiped.view))
+    restored = ViewSeen(replace(everyone.view, revision=2))
+    (seen,) = coalesced(everyone, restored, replace(everyone, view=replace(half.view, revision=9)))
+    assert isinstance(seen, ViewSeen)
+    assert restored.view in seen.passed
 
 
 def test_changes_of_the_kernel_are_joined_and_too_many_are_a_resync() -> None:
@@ -124,7 +143,8 @@ def test_no_event_passes_a_command() -> None:
     """`etcd accept` accepts the view that the operator saw refused, not a later one."""
     accept, other = command(), command()
     first, second, third = view(1), view(2), view(3)
-    assert coalesced(first, accept, second, third, other) == (first, accept, third, other)
+    seen = replace(third, passed=(second.view,))
+    assert coalesced(first, accept, second, third, other) == (first, accept, seen, other)
 
 
 def test_promise_10_commands_beyond_the_bound_are_refused_at_once() -> None:
