@@ -27,12 +27,12 @@ KNOWN = re.compile(r"(\d+) packets transmitted, (\d+) received")
 @contextlib.contextmanager
 def pinging(rig: Rig, source: str) -> Iterator[None]:
     """Ping a container every 10 ms meanwhile; none is lost."""
-    argv = rig.at["peer"].enter("ping", "-i", "0.01", "-I", source, C0)
+    argv = rig.at["peer"].enter("ping", "-O", "-i", "0.01", "-I", source, C0)
     ping = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert ping.stdout is not None
     with ping:
         for line in ping.stdout:
-            if "icmp_seq=" in line:
+            if "bytes from" in line:
                 break
         yield
         for _ in range(20):  # after the change as well
