@@ -277,7 +277,7 @@ class HostAgent:
         """Called on the monitor's thread."""
         if event.neighbours:
             self._prober.hurry(frozenset(change.address for change in event.neighbours))
-        if event.concerns_routes:
+        if event.concerns_objects:
             self._inbox.post(events.KernelChanged(event))
 
     def _acts(self) -> dict[Act, Callable[..., object]]:

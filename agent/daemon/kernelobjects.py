@@ -128,8 +128,8 @@ class KernelObjects:
 
     def observe(self, event: KernelEvent) -> None:
         """Follow the monitor's report."""
-        self._by_type[Route].observe(event.routes)
-        for each in self._all:
+        for kind, each in self._by_type.items():
+            each.observe(event.of(kind))
             if event.resync:
                 each.look_again()
             each.links_changed(event.links | event.addresses, addresses=bool(event.addresses))

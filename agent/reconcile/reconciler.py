@@ -167,7 +167,7 @@ class Reconciler(Generic[V]):
         """
         if self._must_list or self._tracker.needs_list:
             self._must_list = True  # until it has succeeded
-            self._tracker.listed(self.table.list_all())
+            self._tracker.listed(self.table.list_all(self._tracker.desired))
             self._must_list = False
         plan = self._tracker.plan(
             may_delete=permission.may_delete,

@@ -162,8 +162,8 @@ class DeltaTracker(Generic[V]):
     def observed(self, change: Change[V]) -> None:
         """Follow a notification from the kernel."""
         value, key = change.object, change.object.key
-        if change.replaced and not change.gone:
-            if self._count_under(value) != 1:
+        if change.replaced:
+            if not change.gone and self._count_under(value) != 1:
                 self._needs_list = True  # no message says which of several was replaced
             self._heard(key, ())
             self._last_foreign = None

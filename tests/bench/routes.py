@@ -23,7 +23,7 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.kernel.monitor import Monitor
+from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects
 from agent.mesh.kinds import route_kind
@@ -189,7 +189,7 @@ def replaced_by_ip(gateways: int, where: str, rounds: int = 200) -> float:
 
 def drift_repair(bench: Bench, count: int, rounds: int = 500) -> None:
     """From somebody's ``ip route del`` or ``replace`` to the route being right again."""
-    events: queue.SimpleQueue[object] = queue.SimpleQueue()
+    events: queue.SimpleQueue[KernelEvent] = queue.SimpleQueue()
     table = RouteTable()
     monitor = Monitor(events.put, own_ports=lambda: table.port_ids)
     monitor.watch_range((CIDR,), 140)
@@ -217,7 +217,7 @@ def drift_repair(bench: Bench, count: int, rounds: int = 500) -> None:
         repaired = 0
         while not repaired:
             event = events.get(timeout=5)
-            target.observe(getattr(event, "routes", ()))
+            target.observe(event.of(Route))
             repaired = run(target)
         took[kind].append(time.perf_counter() - started_s)
         time.sleep(0.012)

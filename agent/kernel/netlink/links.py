@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
 from agent.kernel.netlink.message import attribute, attributes, text_of, u32, u32_of
@@ -145,7 +145,7 @@ class LinkNames:
         self, dump: Callable[[], Iterable[RawLink]], known: Iterable[RawLink] = ()
     ) -> None:
         self._dump = dump
-        self._names = {each.number: each.name for each in known}
+        self._links = {each.number: each for each in known}
         self._given: dict[int, str] = {}
         self._may_dump = True
 
@@ -155,9 +155,9 @@ class LinkNames:
         Raises:
             KernelError: The list could not be had completely.
         """
-        self._names = {each.number: each.name for each in self._dump()}
+        self._links = {each.number: each for each in self._dump()}
         self._may_dump = True
-        changed = [each for each, name in self._given.items() if self._names.get(each) != name]
+        changed = [each for each, name in self._given.items() if self._name(each) != name]
         for each in changed:
             del self._given[each]
         return bool(changed)
@@ -168,16 +168,24 @@ class LinkNames:
         Raises:
             KernelError: The list that an unknown index needs could not be had.
         """
-        if index not in self._names and self._may_dump:
-            self._names = {each.number: each.name for each in self._dump()}
+        if index not in self._links and self._may_dump:
+            self._links = {each.number: each for each in self._dump()}
             self._may_dump = False
-        name = self._names.get(index, f"#{index}")
-        self._given[index] = name
+        name = self._given[index] = self._name(index)
         return name
 
-    def known(self, index: int) -> str | None:
-        """Return the name as far as is known, without a list."""
-        return self._names.get(index)
+    def _name(self, index: int) -> str:
+        found = self._links.get(index)
+        return f"#{index}" if found is None else found.name
+
+    def link(self, index: int) -> RawLink | None:
+        """Return the link as far as is known, without a list."""
+        return self._links.get(index)
+
+    @property
+    def links(self) -> Collection[RawLink]:
+        """Every link of the last list."""
+        return self._links.values()
 
     def follow(self, kind: int, payload: bytes) -> RawLink:
         """Follow a notification and return the link, under its new name.
@@ -186,8 +194,8 @@ class LinkNames:
         """
         link = decode_link(payload)
         if kind == RTM_DELLINK and payload[0] == 0:
-            self._names.pop(link.number, None)
-        elif link.name:
-            self._names[link.number] = link.name
+            self._links.pop(link.number, None)
+        elif payload[0] == 0:
+            self._links[link.number] = link
         self._may_dump = True
         return link

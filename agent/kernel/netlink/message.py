@@ -49,11 +49,11 @@ def frame(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int, int, bytes]]:
-    """Yield (type, flags, sequence, port id, payload) of each message in a datagram."""
+    """Yield (type, flags, sequence, port id, payload) of each message; nonsense ends it."""
     offset, end = 0, len(data)
     while offset + HEADER.size <= end:
         length, kind, flags, sequence, port = HEADER.unpack_from(data, offset)
-        if length < HEADER.size:
+        if length < HEADER.size or offset + length > end:
             return
         yield kind, flags, sequence, port, data[offset + HEADER.size : offset + length]
         offset += (length + 3) & ~3

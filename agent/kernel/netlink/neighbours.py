@@ -115,6 +115,11 @@ class RawNeighbour(NamedTuple):
         return bool(self.state & _NUD_FAILED)
 
     @property
+    def permanent(self) -> bool:
+        """Whether a program wrote it, and the kernel keeps it as it is."""
+        return bool(self.state & NUD_PERMANENT)
+
+    @property
     def valid(self) -> bool:
         """Whether there is a MAC to send to."""
         return bool(self.state & _NUD_VALID)

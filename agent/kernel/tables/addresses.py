@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from agent.kernel.netlink.links import RawLink
@@ -33,7 +33,7 @@ class _Addresses:
     def __init__(self, families: Sequence[Family]) -> None:
         self._families = families
 
-    def dumps(self, links: Sequence[RawLink]) -> Sequence[Dump]:
+    def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
         """One question for each link of the agent's and each family."""
         return [
             Dump(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -72,7 +72,7 @@ class _Links:
     plural = "links"
     exclusive = False
 
-    def dumps(self, links: Sequence[RawLink]) -> Sequence[Dump]:
+    def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
         """All links; those of the agent's names matter."""
         del links
         return (Dump(kind=RTM_GETLINK, body=link_request(), keep=_named),)
@@ -96,7 +96,7 @@ class _Links:
             return _creation(wanted, link_of)
         link = own_link(link_of, wanted.name)
         if replace(actual, mac=wanted.mac, mtu=wanted.mtu, up=wanted.up) == wanted:
-            return (_change(wanted, link),)
+            return (_change(wanted, actual, link),)
         _log.warning("link-recreated", link=wanted.name, was=str(actual), wanted=str(wanted))
         return (_deletion(link), *_creation(wanted, link_of))
 
@@ -175,9 +175,15 @@ def _vxlan_data(options: VxlanOptions, link_of: Callable[[str], RawLink]) -> Seq
     return data
 
 
-def _change(wanted: LinkSpec, link: RawLink) -> Request:
+def _change(wanted: LinkSpec, actual: LinkSpec, link: RawLink) -> Request:
+    """Set what differs. A MAC that is set again, if the same, flushes the link's neighbours."""
     head = IFINFO.pack(0, 0, 0, link.number, IFF_UP if wanted.up else 0, IFF_UP)
-    return Request(RTM_NEWLINK, 0, head + _given(wanted) + _mark(wanted))
+    differing = replace(
+        wanted,
+        mac="" if wanted.mac == actual.mac else wanted.mac,
+        mtu=0 if wanted.mtu == actual.mtu else wanted.mtu,
+    )
+    return Request(RTM_NEWLINK, 0, head + _given(differing) + _mark(wanted))
 
 
 def _deletion(link: RawLink) -> Request:
@@ -185,7 +191,7 @@ def _deletion(link: RawLink) -> Request:
 
 
 def _given(wanted: LinkSpec) -> bytes:
-    """Return the attributes of what is not left to the kernel."""
+    """Return the attributes of the MAC and the MTU, as far as they are given."""
     mac = attribute(IFLA_ADDRESS, bytes.fromhex(wanted.mac.replace(":", ""))) if wanted.mac else b""
     return mac + (u32(IFLA_MTU, wanted.mtu) if wanted.mtu else b"")
 

@@ -8,7 +8,7 @@ the kernel learned are none of the agent's; they give way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from agent.kernel.netlink.links import RawLink
@@ -32,7 +32,7 @@ from agent.model import IPV4, Family, FdbEntry, Neighbour, family_of
 from agent.model.objects import NO_MAC
 from agent.reconcile.objects import Operation, OperationKind
 
-__all__ = ["FdbTable", "NeighbourTable", "decode_entry"]
+__all__ = ["FdbTable", "NeighbourTable", "entry_of"]
 
 _NTF_SELF: Final = 0x02
 """The entry is the device's own, not its bridge's (NTF_MASTER)."""
@@ -47,7 +47,7 @@ class _Neighbours:
     def __init__(self, families: Sequence[Family]) -> None:
         self._families = families
 
-    def dumps(self, links: Sequence[RawLink]) -> Sequence[Dump]:
+    def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
         """One question for each link of the agent's and each family."""
         return [
             _dump(family.af, link)
@@ -58,7 +58,7 @@ class _Neighbours:
 
     def decode(self, payload: bytes, name_of: Callable[[int], str]) -> Neighbour | None:
         """Return the neighbour."""
-        found = decode_entry(decode_neighbour(payload), name_of)
+        found = entry_of(decode_neighbour(payload), name_of)
         return found if isinstance(found, Neighbour) else None
 
     def is_own(self, value: Neighbour) -> bool:
@@ -87,7 +87,7 @@ class _Fdb:
     plural = "FDB entries"
     exclusive = False
 
-    def dumps(self, links: Sequence[RawLink]) -> Sequence[Dump]:
+    def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
         """One question for each vxlan device of the agent's."""
         return [
             _dump(AF_BRIDGE, link) for link in links if is_own_link(link) and link.kind == _VXLAN
@@ -95,7 +95,7 @@ class _Fdb:
 
     def decode(self, payload: bytes, name_of: Callable[[int], str]) -> FdbEntry | None:
         """Return the entry."""
-        found = decode_entry(decode_neighbour(payload), name_of)
+        found = entry_of(decode_neighbour(payload), name_of)
         return found if isinstance(found, FdbEntry) else None
 
     def is_own(self, value: FdbEntry) -> bool:
@@ -133,9 +133,9 @@ class FdbTable(NetlinkTable[FdbEntry]):
         super().__init__(_Fdb(), timeout_s=timeout_s)
 
 
-def decode_entry(raw: RawNeighbour, name_of: Callable[[int], str]) -> Neighbour | FdbEntry | None:
-    """Return the object that an entry is; None for one that the kernel learned."""
-    if not raw.state & NUD_PERMANENT or raw.address is None:
+def entry_of(raw: RawNeighbour, name_of: Callable[[int], str]) -> Neighbour | FdbEntry | None:
+    """Return the object that an entry is, whoever made it; None for one of another table."""
+    if raw.address is None:
         return None
     link = name_of(raw.link_index)
     if raw.af == AF_BRIDGE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -45,7 +45,7 @@ class _Routes:
         self._family = family
         self.cidrs: tuple[Network, ...] | None = None
 
-    def dumps(self, links: Sequence[RawLink]) -> Sequence[Dump]:
+    def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
         """Ask for the agent's routes, and for foreign ones in the agent's table.
 
         The agent's are asked for in every table: an earlier run may have used another. The kernel

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from agent.errors import FirewallError, HostmeshError, KernelError, NotRoot
 from agent.kernel.netlink import NetlinkError, NetlinkSocket, attribute, attributes
@@ -29,7 +29,7 @@ from agent.kernel.netlink.message import (
 )
 from agent.model.family import FAMILIES, Family
 from agent.model.objects import SetMember
-from agent.reconcile.objects import Listing, Operation, OperationKind, Result
+from agent.reconcile.objects import NONE_KNOWN, Listing, Operation, OperationKind, Result
 
 __all__ = ["SetKind", "SetTable"]
 
@@ -113,14 +113,17 @@ class SetTable:
             found[name] = wanted
         return found
 
-    def list_all(self) -> Listing[SetMember]:
+    def list_all(self, known: Mapping[Any, SetMember] = NONE_KNOWN) -> Listing[SetMember]:
         """Return every member; the very same listing while nothing has changed.
+
+        Args:
+            known: As for :meth:`agent.reconcile.objects.Table.list_all`.
 
         Raises:
             FirewallError, NotRoot: The kernel refused, or a set has another type.
         """
         with _opened("ipsets cannot be read") as connection:
-            dumps = {name: self._dumped(connection, name) for name in self._sets(connection)}
+            dumps = {name: self._dumped(connection, name, known) for name in self._sets(connection)}
         same = self._dumps.keys() == dumps.keys() and all(
             dump is self._dumps[name] for name, dump in dumps.items()
         )
@@ -130,14 +133,16 @@ class SetTable:
             self._listing = Listing(own)
         return self._listing
 
-    def _dumped(self, connection: NetlinkSocket, name: str) -> _Dump:
+    def _dumped(
+        self, connection: NetlinkSocket, name: str, known: Mapping[Any, SetMember]
+    ) -> _Dump:
         body = _body(_A_SETNAME, _terminated(name))
         payloads = connection.dump(_LIST, body, f"listing ipset {name}")
         before = self._dumps.get(name)
         if before is not None and before.payloads == payloads:
             return before
         members = (
-            SetMember(name, member)
+            known.get(made := SetMember(name, member), made)
             for payload in payloads
             for number, value in attributes(payload, _MESSAGE.size)
             if number == _A_ADT

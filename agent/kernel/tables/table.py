@@ -12,9 +12,9 @@ import math
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, NamedTuple, Protocol
+from typing import Any, Final, Generic, NamedTuple, Protocol
 
 import structlog
 
@@ -22,7 +22,7 @@ from agent.errors import KernelError
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 from agent.kernel.netlink.links import LinkNames, RawLink, dump_links, find_link
 from agent.kernel.netlink.message import ACK, frame
-from agent.reconcile.objects import Listing, Operation, OperationKind, Reason, Result, V
+from agent.reconcile.objects import NONE_KNOWN, Listing, Operation, OperationKind, Reason, Result, V
 
 __all__ = ["Codec", "Dump", "NetlinkTable", "Request"]
 
@@ -73,7 +73,7 @@ class Codec(Protocol[V]):
     plural: str
     exclusive: bool
 
-    def dumps(self, links: Sequence[RawLink]) -> Sequence[Dump]:
+    def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
         """Return the questions of which a list consists, on a host with these links."""
 
     def decode(self, payload: bytes, name_of: Callable[[int], str]) -> V | None:
@@ -131,8 +131,7 @@ class NetlinkTable(Generic[V]):
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._socket: NetlinkSocket | None = None
-        self._links: list[RawLink] = []
-        self._names = LinkNames(self._dump_links)
+        self._names = LinkNames(lambda: dump_links(self._open()))
         self._answers: dict[bytes, _Answer[V]] | None = None
         self._listing: Listing[V] = Listing(())
 
@@ -147,8 +146,11 @@ class NetlinkTable(Generic[V]):
         with self._lock:
             self._drop_socket()
 
-    def list_all(self) -> Listing[V]:
+    def list_all(self, known: Mapping[Any, V] = NONE_KNOWN) -> Listing[V]:
         """Return every object; the very same tuples while nothing changed.
+
+        Args:
+            known: As for :meth:`agent.reconcile.objects.Table.list_all`.
 
         Raises:
             KernelError: The list could not be had completely. Never an empty list instead.
@@ -156,7 +158,7 @@ class NetlinkTable(Generic[V]):
         with self._lock:
             try:
                 self._follow_links()
-                return self._list(self._codec.dumps(self._links))
+                return self._list(self._codec.dumps(self._names.links), known)
             except KernelError:
                 self._drop_socket()
                 raise
@@ -193,9 +195,9 @@ class NetlinkTable(Generic[V]):
             )
         return tuple(results)
 
-    def _list(self, dumps: Iterable[Dump]) -> Listing[V]:
+    def _list(self, dumps: Iterable[Dump], known: Mapping[Any, V]) -> Listing[V]:
         before = self._answers or {}
-        after = {each.body: self._ask(each, before.get(each.body)) for each in dumps}
+        after = {each.body: self._ask(each, before.get(each.body), known) for each in dumps}
         same = self._answers is not None and after.keys() == before.keys()
         self._answers = after
         if same and all(after[key] is before[key] for key in after):
@@ -209,7 +211,7 @@ class NetlinkTable(Generic[V]):
         )
         return self._listing
 
-    def _ask(self, dump: Dump, before: _Answer[V] | None) -> _Answer[V]:
+    def _ask(self, dump: Dump, before: _Answer[V] | None, known: Mapping[Any, V]) -> _Answer[V]:
         """Return the answer to one question: the very same one while the kernel says the same.
 
         Between two lists most objects stay as they are, byte for byte: those are not decoded again.
@@ -224,14 +226,14 @@ class NetlinkTable(Generic[V]):
         payloads = _Payloads.of(got)
         if before is not None and payloads == before.payloads:
             return before
-        known = {} if before is None else dict(zip(before.payloads, before.objects, strict=True))
-        decode, name_of = self._codec.decode, self._names.of
-        objects = tuple(known[each] if each in known else decode(each, name_of) for each in got)
-        return _Answer(payloads, objects)
+        old = {} if before is None else dict(zip(before.payloads, before.objects, strict=True))
+        objects = (old[each] if each in old else self._decode(each, known) for each in got)
+        return _Answer(payloads, tuple(objects))
 
-    def _dump_links(self) -> list[RawLink]:
-        self._links = dump_links(self._open())
-        return self._links
+    def _decode(self, payload: bytes, known: Mapping[Any, V]) -> V | None:
+        found = self._codec.decode(payload, self._names.of)
+        same = None if found is None else known.get(found.key)
+        return same if same == found else found
 
     def _follow_links(self) -> None:
         """Forget what was decoded with names that links no longer have."""

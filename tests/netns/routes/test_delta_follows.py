@@ -5,7 +5,9 @@ from __future__ import annotations
 import queue
 import random
 import time
+from collections.abc import Mapping
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects
 from agent.mesh.world import World
 from agent.model import Lease, Route
-from agent.reconcile.objects import Listing
+from agent.reconcile.objects import NONE_KNOWN, Listing
 from tests.netns.netlab import Host, eventually
 from tests.netns.routes.scene import CIDR, lease, scene, world_of
 
@@ -27,9 +29,9 @@ class CountedTable(RouteTable):
 
     lists = 0
 
-    def list_all(self) -> Listing[Route]:
+    def list_all(self, known: Mapping[Any, Route] = NONE_KNOWN) -> Listing[Route]:
         self.lists += 1
-        return super().list_all()
+        return super().list_all(known)
 
 
 class ShortPath:

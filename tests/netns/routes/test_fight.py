@@ -15,7 +15,7 @@ from agent.daemon.kernelobjects import KernelObjects
 from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World
-from agent.model import Condition
+from agent.model import Condition, Route
 from tests.netns.netlab import Host, eventually
 from tests.netns.routes.scene import CIDR, lease, scene, shown, world_of
 
@@ -72,7 +72,7 @@ class Witness:
         with self._lock:
             self._written += [
                 (change.object.protocol, now_s)
-                for change in event.routes
+                for change in event.of(Route)
                 if not change.gone and str(change.object.destination) == PEER
             ]
 

@@ -92,6 +92,6 @@ def test_events_name_links_of_before_and_after(one: Host) -> None:
         eventually(lambda: any("later0" in each.addresses for each in events))
         assert any({"late0", "later0"} <= each.links for each in events)
         one.ip("route add 10.64.3.0/24 dev eth0 proto 140")  # a link older than the monitor
-        eventually(lambda: "eth0" in {c.object.link for e in events for c in e.routes})
+        eventually(lambda: "eth0" in {c.object.link for e in events for c in e.of(Route)})
     finally:
         monitor.stop()

@@ -15,6 +15,7 @@ from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World
+from agent.model import Route
 from tests.netns.netlab import Host, Lan, Pinger, eventually
 from tests.netns.routes.scene import CIDR, lease, one_pass, repair, scene, shown, world_of
 
@@ -227,7 +228,7 @@ def test_promise_6_overrun_by_fifty_thousand_events_ends_in_a_resync(one: Host) 
         lambda: any(
             change.object.destination == IPv4Network(PEER_A)
             for event in events
-            for change in event.routes
+            for change in event.of(Route)
         ),
         2,
     )
@@ -246,7 +247,7 @@ def test_closed_socket_means_a_new_one_and_a_resync(one: Host) -> None:
     monitor._listener._poller.wake()
     eventually(lambda: any(event.resync for event in events), 2)
     one.ip(f"route del {PEER_A}")
-    eventually(lambda: any(change.gone for event in events for change in event.routes), 2)
+    eventually(lambda: any(change.gone for event in events for change in event.of(Route)), 2)
     monitor.stop()
 
 

@@ -82,7 +82,7 @@ def test_a_gateway_that_fails_and_answers_again_is_told_once_each(watching: Watc
     eventually(
         lambda: watching.told == [NeighbourChange(PEER, True), NeighbourChange(PEER, False)], 2
     )
-    assert not any(event.concerns_routes for event in watching.events if event.neighbours)
+    assert not any(event.concerns_objects for event in watching.events if event.neighbours)
 
 
 def _answered(watching: Watching) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from agent.kernel.facts import choose_uplink, read_host_facts, uplink_target
 from agent.kernel.monitor import KernelEvent, Monitor
-from agent.model import Uplink
+from agent.model import Route, Uplink
 from tests.netns.netlab import Host, eventually
 from tests.netns.routes.scene import CIDR, scene
 
@@ -79,7 +79,7 @@ def test_other_routes_are_no_reason_to_look(one: Host, ways: list[KernelEvent], 
     one.ip(f"route add {route}")
     one.ip("route replace default via 192.0.2.253")
     eventually(lambda: ways, 1)
-    destinations = {str(each.object.destination) for event in ways for each in event.routes}
+    destinations = {str(each.object.destination) for event in ways for each in event.of(Route)}
     assert len(ways) == 1
     assert "203.0.112.0/24" not in destinations
 

@@ -95,6 +95,10 @@ class Tunnel:
         """List everything and make it so."""
         for each in self.all:
             each.look_again()
+        return self.step()
+
+    def step(self) -> tuple[Report[Any], ...]:
+        """Run a pass that lists only where that is due."""
         return reconcile(self.all, Permission(may_delete=True))
 
     def settle(self) -> None:

@@ -44,7 +44,7 @@ events = st.one_of(
     st.builds(lambda n: HostsSilent(frozenset({IPv4Address(n)})), st.integers(1, 9)),
     st.builds(
         lambda numbers, link: KernelChanged(
-            KernelEvent(routes=tuple(map(change, numbers)), links=frozenset({link}))
+            KernelEvent(changes=tuple(map(change, numbers)), links=frozenset({link}))
         ),
         st.lists(st.integers(1, 9), max_size=3),
         st.integers(1, 9),
@@ -84,7 +84,7 @@ def assert_same_news(before: list[Event], after: list[Event]) -> None:
         same = [each for each in before if each.kind == told.kind]
         if isinstance(told, KernelChanged):
             heard = [each.event for each in same if isinstance(each, KernelChanged)]
-            assert told.event.routes == tuple(r for each in heard for r in each.routes)
+            assert told.event.changes == tuple(c for each in heard for c in each.changes)
             assert told.event.links == frozenset().union(*(each.links for each in heard))
         elif isinstance(told, ContactChanged):
             lost = [isinstance(e, ContactChanged) and e.problem is not None for e in same]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
 from agent.errors import KernelError
 from agent.reconcile.kind import Kind
-from agent.reconcile.objects import Listing, Operation, OperationKind, Reason, Result
+from agent.reconcile.objects import NONE_KNOWN, Listing, Operation, OperationKind, Reason, Result
 
 OWN, FOREIGN = 140, 186
 
@@ -82,7 +82,8 @@ class Kernel:
     def under(self, key: Hashable) -> list[int]:
         return [n for n, each in enumerate(self.things) if each.key == key]
 
-    def list_all(self) -> Listing[Thing]:
+    def list_all(self, known: Mapping[Any, Thing] = NONE_KNOWN) -> Listing[Thing]:
+        del known
         return Listing(
             tuple(each for each in self.things if each.writer == OWN),
             tuple(each for each in self.things if each.writer != OWN),

@@ -52,7 +52,7 @@ def command() -> Command[dict[str, int]]:
 def routes_gone(count: int) -> KernelChanged:
     route = Route(destination=IPv4Network("10.65.0.0/16"), kind=RouteKind.UNREACHABLE, protocol=140)
     change = Change(object=route, gone=True, replaced=False)
-    return KernelChanged(KernelEvent(routes=(change,) * count))
+    return KernelChanged(KernelEvent(changes=(change,) * count))
 
 
 def coalesced(*events: Event) -> tuple[Event, ...]:
@@ -114,7 +114,7 @@ def test_changes_of_the_kernel_are_joined_and_too_many_are_a_resync() -> None:
             links=frozenset({"eth2", "eth3"}),
             addresses=frozenset({"eth4"}),
             ways=True,
-            routes=routes_gone(3).event.routes,
+            changes=routes_gone(3).event.changes,
         )
     )
     (many,) = coalesced(*[routes_gone(300)] * 4, links)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from agent.errors import KernelError
-from agent.reconcile.objects import Change, Listing, Operation, Result
+from agent.reconcile.objects import NONE_KNOWN, Change, Listing, Operation, Result
 from agent.reconcile.reconciler import Permission, Reconciler, Report, reconcile
 from tests.property.reconcile.things import FOREIGN, KIND, Kernel, Thing
 
@@ -24,11 +25,11 @@ class Table(Kernel):
         super().__init__(found)
         self.name, self.log, self.broken = name, log, False
 
-    def list_all(self) -> Listing[Thing]:
+    def list_all(self, known: Mapping[Any, Thing] = NONE_KNOWN) -> Listing[Thing]:
         self.log.append(f"{self.name} list")
         if self.broken:
             raise KernelError("the list was interrupted")
-        return super().list_all()
+        return super().list_all(known)
 
     def apply(
         self, operations: Sequence[Operation[Thing]], *, for_s: float | None = None

@@ -56,11 +56,11 @@ def test_a_refresh_says_whether_a_name_in_use_is_another() -> None:
 def test_notifications_are_followed() -> None:
     names = LinkNames(Kernel().dump)
     names.refresh()
-    assert names.known(2) == "eth0"
+    assert names.link(2) is not None
     assert names.follow(RTM_NEWLINK, link(2, "lan0")).name == "lan0"
-    assert names.known(2) == "lan0"
+    assert names.of(2) == "lan0"
     assert names.follow(RTM_DELLINK, link(2, "lan0", AF_BRIDGE)).number == 2
-    assert names.known(2) == "lan0", "it left its bridge, no more"
+    assert names.of(2) == "lan0", "it left its bridge, no more"
     names.follow(RTM_DELLINK, link(1, "lo"))
-    assert names.known(1) is None
+    assert names.link(1) is None
     assert names.of(1) == "lo", "listed again: the kernel has it"

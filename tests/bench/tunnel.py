@@ -1,0 +1,148 @@
+"""Figures of tunnel objects: a route, a neighbour and a forwarding entry for each peer.
+
+    unshare -n .venv/bin/python tests/bench/tunnel.py
+
+Runs in an empty network namespace only. The form of the result is tests/bench/harness.py's.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from agent.reconcile.reconciler import Report
+from tests.bench.harness import Bench, timed
+from tests.bench.routes import resident_mb
+from tests.bench.statistic import Goal
+from tests.netns.tables.tunnel import NAME, Tunnel, peer
+
+PEERS = 10_000
+ROUNDS = 6
+
+
+def prepare() -> None:
+    found = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True)
+    if len(found.stdout.splitlines()) > 1:
+        sys.exit("run it in a namespace of its own: unshare -n ...")
+    for command in (
+        "link set lo up",
+        "link add eth0 type veth peer name far0",
+        "addr add 192.0.2.1/24 dev eth0",
+        "link set eth0 up",
+        "link set far0 up",
+    ):
+        subprocess.run(["ip", *command.split()], check=True)
+
+
+def commands() -> tuple[str, str]:
+    """What writes the same with iproute2: a batch for ``ip``, one for ``bridge``."""
+    ip, bridge = [], []
+    for number in range(PEERS):
+        route, neighbour, entry = peer(number)
+        ip.append(f"neigh add {neighbour} nud permanent")
+        ip.append(
+            f"route add {route.destination} via {route.gateway} dev {NAME} src {route.prefsrc}"
+            f" onlink proto 140 mtu {route.mtu}"
+        )
+        bridge.append(f"fdb add {entry.mac} dev {NAME} dst {entry.destination} self permanent")
+    return "\n".join(ip), "\n".join(bridge)
+
+
+def run(program: str, *words: str, stdin: str | None = None) -> None:
+    subprocess.run([program, *words], input=stdin, text=True, check=True, stdout=subprocess.DEVNULL)
+
+
+def device(tunnel: Tunnel) -> None:
+    """Have the device, its address and nothing else."""
+    tunnel.want(())
+    tunnel.run()
+    tunnel.want_peers(0)
+    tunnel.settle()
+
+
+def written(bench: Bench) -> None:
+    tunnel = Tunnel()
+    ip, bridge = commands()
+
+    def ours() -> float:
+        device(tunnel)
+        tunnel.want_peers(PEERS)
+        reports: list[Report[Any]] = []
+        took_s = timed(lambda: reports.extend(tunnel.run()))()
+        assert all(each.complete for each in reports)
+        return took_s
+
+    def other() -> float:
+        device(tunnel)
+
+        def write() -> None:
+            run("ip", "-force", "-batch", "-", stdin=ip)
+            run("bridge", "-force", "-batch", "-", stdin=bridge)
+
+        return timed(write)()
+
+    what = f"{3 * PEERS} tunnel objects of {PEERS} peers written"
+    bench.compare(what, ours, "ip -batch, bridge -batch", other, rounds=ROUNDS, goal=Goal(2.5))
+
+
+def compared(bench: Bench) -> None:
+    before_mb = resident_mb()
+    tunnel = Tunnel()
+    device(tunnel)
+    tunnel.want_peers(PEERS)
+    tunnel.settle()
+    bench.fact("resident more with all of them desired and listed, MB", resident_mb() - before_mb)
+
+    def compare() -> None:
+        assert [len(each.done) for each in tunnel.run()] == [0] * 5
+
+    def show() -> None:
+        run("ip", "-j", "route", "show", "proto", "140")
+        run("ip", "-j", "neigh", "show", "dev", NAME, "nud", "permanent")
+        run("bridge", "-j", "fdb", "show", "dev", NAME)
+
+    bench.compare(
+        f"comparison of {3 * PEERS} tunnel objects without a change",
+        timed(compare),
+        "ip -j route, ip -j neigh, bridge -j fdb",
+        timed(show),
+        rounds=ROUNDS * 2,
+        goal=Goal(2),
+    )
+    one_change(bench, tunnel)
+
+
+def one_change(bench: Bench, tunnel: Tunnel) -> None:
+    """One peer gets another MAC and node address: a neighbour and a forwarding entry."""
+    took: list[float] = []
+    for number in range(200):
+        changed = peer(number, 1)
+        began_s = time.perf_counter()
+        _, neighbour, new = changed
+        tunnel.neighbours.want({neighbour.key: neighbour})
+        tunnel.fdb.want({peer(number)[2].key: None, new.key: new}, known_gone=True)
+        reports = tunnel.step()
+        took.append(time.perf_counter() - began_s)
+        assert sum(len(each.done) for each in reports) == 3
+    bench.value(f"one peer's change among {PEERS}", took, goal=Goal(0.01))
+
+
+def main() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    prepare()
+    bench = Bench("tunnel")
+    compared(bench)
+    written(bench)
+    sys.exit(bench.finish())
+
+
+if __name__ == "__main__":
+    main()
