@@ -26,10 +26,10 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from agent.kernel.netlink.encoders import encode
 from agent.kernel.netlink.message import (
     attribute,
     attributes,
-    nested,
     u32,
     u32_of,
 )
@@ -157,27 +157,26 @@ class _Shape(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _encoded(shape: _Shape) -> bytes:
-    header = _RTMSG.pack(
-        shape.af,
-        shape.prefixlen,
-        0,
-        shape.tos,
-        shape.table if shape.table <= _BYTE_MAX else _TABLE_COMPAT,
-        shape.protocol,
-        shape.scope,
-        _KINDS.index(shape.kind),
-        _FLAG_ONLINK if shape.onlink else 0,
-    )
-    parts = [header, u32(_TABLE, shape.table)]
+    attrs: list[tuple[str, object]] = [("RTA_TABLE", shape.table)]
     if shape.link_index is not None:
-        parts.append(u32(_OIF, shape.link_index))
+        attrs.append(("RTA_OIF", shape.link_index))
     if shape.prefsrc is not None:
-        parts.append(attribute(_PREFSRC, shape.prefsrc.packed))
+        attrs.append(("RTA_PREFSRC", str(shape.prefsrc)))
     if shape.metric:
-        parts.append(u32(_PRIORITY, shape.metric))
+        attrs.append(("RTA_PRIORITY", shape.metric))
     if shape.mtu:
-        parts.append(nested(_METRICS, u32(_MTU, shape.mtu)))
-    return b"".join(parts)
+        attrs.append(("RTA_METRICS", {"attrs": [("RTAX_MTU", shape.mtu)]}))
+    fields = {
+        "family": shape.af,
+        "dst_len": shape.prefixlen,
+        "tos": shape.tos,
+        "table": shape.table if shape.table <= _BYTE_MAX else _TABLE_COMPAT,
+        "proto": shape.protocol,
+        "scope": shape.scope,
+        "type": _KINDS.index(shape.kind),
+        "flags": _FLAG_ONLINK if shape.onlink else 0,
+    }
+    return encode("rtmsg", fields, attrs)
 
 
 def route_body(route: Route, link_index: int | None, *, deleting: bool = False) -> bytes:

@@ -22,16 +22,12 @@ from typing import Final
 
 import structlog
 
+from agent.kernel.netlink.encoders import encode
 from agent.kernel.netlink.links import (
     IFF_UP,
     IFINFO,
-    IFLA_ADDRESS,
     IFLA_IFALIAS,
     IFLA_IFNAME,
-    IFLA_LINKINFO,
-    IFLA_MTU,
-    INFO_DATA,
-    INFO_KIND,
     RTM_DELLINK,
     RTM_GETLINK,
     RTM_NEWLINK,
@@ -44,8 +40,6 @@ from agent.kernel.netlink.message import (
     EXCLUSIVE,
     attribute,
     attributes,
-    nested,
-    u32,
     u32_of,
 )
 from agent.kernel.tables.own import chosen_by_kernel, is_own_link, mark_of, own_link
@@ -147,53 +141,56 @@ def _vxlan_options(data: bytes, name_of: Callable[[int], str]) -> VxlanOptions:
 
 def _creation(wanted: LinkSpec, link_of: Callable[[str], RawLink]) -> Sequence[Request]:
     index = _FIRST_INDEX + secrets.randbelow(_FIRST_INDEX)
-    info = [attribute(INFO_KIND, wanted.kind.encode() + b"\0")]
+    info: list[tuple[str, object]] = [("IFLA_INFO_KIND", wanted.kind)]
     if wanted.options is not None:
-        info.append(nested(INFO_DATA, *_vxlan_data(wanted.options, link_of)))
-    body = (
-        IFINFO.pack(0, 0, 0, index, IFF_UP if wanted.up else 0, IFF_UP)
-        + attribute(IFLA_IFNAME, wanted.name.encode() + b"\0")
-        + _given(wanted)
-        + nested(IFLA_LINKINFO, *info)
-    )
+        info.append(("IFLA_INFO_DATA", {"attrs": _vxlan_data(wanted.options, link_of)}))
+    made = (("IFLA_IFNAME", wanted.name), *_given(wanted), ("IFLA_LINKINFO", {"attrs": info}))
     return (
-        Request(RTM_NEWLINK, CREATE | EXCLUSIVE, body),
+        Request(RTM_NEWLINK, CREATE | EXCLUSIVE, _message(index, made, up=wanted.up)),
         Request(RTM_NEWLINK, 0, IFINFO.pack(0, 0, 0, index, 0, 0) + _mark(wanted)),
     )
 
 
-def _vxlan_data(options: VxlanOptions, link_of: Callable[[str], RawLink]) -> Sequence[bytes]:
-    data = [
-        u32(_ID, options.vni),
-        attribute(_PORT, _PORT_NUMBER.pack(options.port)),
-        attribute(_LEARNING, bytes([options.learning])),
+def _message(index: int, attributes: Sequence[tuple[str, object]], *, up: bool) -> bytes:
+    fields = {"index": index, "flags": IFF_UP if up else 0, "change": IFF_UP}
+    return encode("ifinfmsg", fields, attributes)
+
+
+def _vxlan_data(
+    options: VxlanOptions, link_of: Callable[[str], RawLink]
+) -> list[tuple[str, object]]:
+    data: list[tuple[str, object]] = [
+        ("IFLA_VXLAN_ID", options.vni),
+        ("IFLA_VXLAN_PORT", options.port),
+        ("IFLA_VXLAN_LEARNING", int(options.learning)),
     ]
     if options.local is not None:
-        data.append(attribute(_LOCAL[family_of(options.local)], options.local.packed))
+        name = "IFLA_VXLAN_LOCAL" if family_of(options.local) is IPV4 else "IFLA_VXLAN_LOCAL6"
+        data.append((name, str(options.local)))
     if options.underlay is not None:
-        data.append(u32(_LINK, link_of(options.underlay).number))
+        data.append(("IFLA_VXLAN_LINK", link_of(options.underlay).number))
     return data
 
 
 def _change(wanted: LinkSpec, actual: LinkSpec, link: RawLink) -> Request:
     """Set what differs. A MAC that is set again, if the same, flushes the link's neighbours."""
-    head = IFINFO.pack(0, 0, 0, link.number, IFF_UP if wanted.up else 0, IFF_UP)
     differing = replace(
         wanted,
         mac="" if wanted.mac == actual.mac else wanted.mac,
         mtu=0 if wanted.mtu == actual.mtu else wanted.mtu,
     )
-    return Request(RTM_NEWLINK, 0, head + _given(differing) + _mark(wanted))
+    body = _message(link.number, _given(differing), up=wanted.up)
+    return Request(RTM_NEWLINK, 0, body + _mark(wanted))
 
 
 def _deletion(link: RawLink) -> Request:
     return Request(RTM_DELLINK, 0, IFINFO.pack(0, 0, 0, link.number, 0, 0))
 
 
-def _given(wanted: LinkSpec) -> bytes:
+def _given(wanted: LinkSpec) -> list[tuple[str, object]]:
     """Return the attributes of the MAC and the MTU, as far as they are given."""
-    mac = attribute(IFLA_ADDRESS, bytes.fromhex(wanted.mac.replace(":", ""))) if wanted.mac else b""
-    return mac + (u32(IFLA_MTU, wanted.mtu) if wanted.mtu else b"")
+    given: list[tuple[str, object]] = [("IFLA_ADDRESS", wanted.mac)] if wanted.mac else []
+    return [*given, ("IFLA_MTU", wanted.mtu)] if wanted.mtu else given
 
 
 def _mark(wanted: LinkSpec) -> bytes:
