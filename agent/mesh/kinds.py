@@ -79,6 +79,7 @@ ADDRESS: Final[Kind[LinkAddress]] = Kind(
     name="address",
     is_own=_always,
     links=_link,
+    makes=lambda each: each.link,
     removal=lambda each: f"ip address del {each}",
     watch="ip monitor address",
 )

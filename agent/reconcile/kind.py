@@ -46,8 +46,8 @@ class Kind(Generic[V]):
         watch: The command that shows who writes objects of this kind.
         order: Deletions run in ascending order of this.
         opens: Adding one lets traffic in: added last, deleted first.
-        makes: The name of the link that writing an object makes or changes; None for a kind of
-            which no object is a link.
+        makes: The name of the link that writing an object makes or changes; None for a kind that
+            changes no link, nor its addresses.
     """
 
     name: str

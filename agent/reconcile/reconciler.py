@@ -138,10 +138,11 @@ class Reconciler(Generic[V]):
         """Follow that links, or with ``addresses`` addresses, changed.
 
         The kernel deletes what depends on them without a notification: all objects are listed
-        again if one names such a link.
+        again if one names such a link. What the kernel refused before may be possible now.
         """
         if any(map(self._tracker.depends_on, links)):
             self._pacer.links_changed()
+            self._pacer.retry_now()
             self._must_list = True
         elif addresses and self._tracker.depends_on(ANY_LINK):
             self._must_list = True

@@ -1,8 +1,8 @@
 """Messages that pyroute2 encodes: routes, links and addresses.
 
-Importing ``pyroute2`` runs an ``__init__`` that loads its database, SQLite, asyncio and 160 modules,
-10 MB for a few classes. The modules with the classes are imported here under a package whose
-``__init__`` has not run, and only when the first message of their kind is written.
+Importing ``pyroute2`` runs an ``__init__`` that loads its database, SQLite, asyncio and 160 more
+modules: 10 MB for a few classes. Here the modules with the classes are imported under a package
+whose ``__init__`` has not run, and only when the first message of their kind is written.
 
 An encoder takes 0.3 ms for a message. So a caller that writes thousands keeps what is the same in
 all of them (``route_body``), and neighbours, of which each is another, are packed directly.
