@@ -14,7 +14,7 @@ import gc
 import subprocess
 import sys
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from agent.mesh.kinds import FDB, NEIGHBOUR, route_kind
 from agent.model import FdbEntry, Neighbour, Route
 from agent.reconcile.kind import Kind
-from agent.reconcile.objects import Listing, Operation, OperationKind, Result
+from agent.reconcile.objects import NONE_KNOWN, Listing, Operation, OperationKind, Result
 from agent.reconcile.reconciler import Permission, Reconciler, reconcile
 from tests.bench.harness import Bench
 from tests.bench.statistic import Goal
@@ -42,8 +42,9 @@ class Memory:
     def __init__(self) -> None:
         self._there: dict[Hashable, Any] = {}
 
-    def list_all(self) -> Listing[Any]:
-        return Listing(tuple(replace(each) for each in self._there.values()))
+    def list_all(self, known: Mapping[Any, Any] = NONE_KNOWN) -> Listing[Any]:
+        read = (replace(each) for each in self._there.values())
+        return Listing(tuple(same if (same := known.get(e.key)) == e else e for e in read))
 
     def apply(
         self, operations: Sequence[Operation[Any]], *, for_s: float | None = None
