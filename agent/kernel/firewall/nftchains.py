@@ -12,15 +12,16 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
+from agent.errors import KernelError
 from agent.kernel.firewall.nftrules import NftRule, Rules, decode_rule, drops_all
 from agent.kernel.netlink import NetlinkError, NetlinkSocket, attribute, attributes
 from agent.model.family import IPV4, Family
 
-__all__ = ["NftChain", "dropping_chains"]
+__all__ = ["NftChain", "dropping_chains", "generation"]
 
 _NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 10 << 8
-_GET_CHAIN, _GET_RULE = _SUBSYSTEM | 4, _SUBSYSTEM | 7
+_GET_CHAIN, _GET_RULE, _GET_GENERATION = _SUBSYSTEM | 4, _SUBSYSTEM | 7, _SUBSYSTEM | 16
 _MESSAGE: Final = struct.Struct("!BBH")
 _INET: Final = 1
 """NFPROTO_INET: packets of either family meet its chains. NFPROTO_* of one family is its AF_*."""
@@ -28,6 +29,7 @@ _FORWARD: Final = 2
 """NF_INET_FORWARD."""
 _DROP: Final = 0
 """NF_DROP."""
+_G_ID: Final = 1
 _C_TABLE, _C_NAME, _C_HOOK, _C_POLICY = 1, 3, 4, 5
 _H_NUMBER: Final = 1
 _R_TABLE, _R_CHAIN, _R_EXPRESSIONS = 1, 2, 4
@@ -59,6 +61,20 @@ class NftChain:
     def place(self) -> str:
         """As nft names it: "inet firewalld filter_FORWARD"."""
         return f"{self.family} {self.table} {self.name}"
+
+
+def generation() -> int | None:
+    """Return the kernel's count of nft transactions in the calling thread's network namespace.
+
+    None where the kernel does not tell, such as one without nf_tables.
+    """
+    try:
+        with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:
+            asked = _MESSAGE.pack(0, 0, 0)
+            found = connection.request(_GET_GENERATION, asked, "reading nft's generation")
+    except KernelError:
+        return None
+    return _number(dict(attributes(found, _MESSAGE.size)).get(_G_ID))
 
 
 def dropping_chains(family: Family = IPV4) -> tuple[NftChain, ...]:
