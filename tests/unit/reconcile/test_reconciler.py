@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from agent.errors import KernelError
-from agent.reconcile.objects import NONE_KNOWN, Change, Listing, Operation, Result
+from agent.reconcile.objects import NONE_KNOWN, Change, Listing, Operation, Reason, Result
 from agent.reconcile.reconciler import Permission, Reconciler, Report, reconcile
+from agent.reconcile.tracker import compare
 from tests.property.reconcile.things import FOREIGN, KIND, Kernel, Thing
 
 pytestmark = pytest.mark.unit
@@ -211,3 +212,13 @@ def test_a_kind_is_listed_again_after_the_link_it_is_on_was_made() -> None:
     routes.things.clear()
     reconcile((link, route), ALL)
     assert links.things == routes.things == [Thing("a", "one")]
+
+
+def test_one_that_went_and_replaced_takes_all_under_its_key_with_it() -> None:
+    """A deleted neighbour is announced without its MAC: only its key tells which one it was."""
+    here = Thing("a", "one")
+    tracker = compare(KIND, {here.key: here}, Listing((here,)))
+    tracker.observed(Change(object=replace(here, target=""), gone=True, replaced=True))
+    (missing,) = tracker.plan(may_delete=True).replacements
+    assert (missing.object, missing.reason) == (here, Reason.MISSING)
+    assert not tracker.needs_list
