@@ -13,15 +13,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, starmap
 from typing import Any, cast
 
 from agent.mesh.backends import KernelObject
 from agent.mesh.peer_rules import PeerRules, aggregate_routes
 from agent.mesh.world import World
-from agent.model import Condition, Lease, summarise
+from agent.model import Condition, summarise
 from agent.model.family import Network, family_of, network_order
 from agent.reconcile.objects import V
 from agent.sharedmap import changed_keys
@@ -86,10 +86,12 @@ class DesiredObjects:
         self._world = World()
         self._rules = PeerRules.of(self._world)
         self._wants: dict[_Owner, tuple[_Object, ...]] = {}
-        self._owners: dict[type[_Object], dict[Hashable, tuple[_Owner, ...]]] = {}
-        """Every owner of each key, in order: the first one has it."""
+        self._owners: dict[type[_Object], dict[Hashable, Sequence[_Owner]]] = {}
+        """Every owner of each key, in order: the first one has it. A list where there are several:
+        one forged value in very many leases must not cost their number squared."""
         self._refused: dict[Network, Condition] = {}
-        self._clashes: dict[tuple[type[_Object], Hashable], tuple[Condition, ...]] = {}
+        self._shared: dict[tuple[type[_Object], Hashable], None] = {}
+        """Keys that several want, but for those of objects that have nothing but their key."""
         self._summary: tuple[Condition, ...] | None = None
         self._ingress: Mapping[str, frozenset[Network]] | None = None
 
@@ -108,7 +110,8 @@ class DesiredObjects:
         if isinstance(self._rules, Condition):
             return (self._rules,)
         if self._summary is None:
-            self._summary = summarise(chain(self._refused.values(), *self._clashes.values()))
+            clashes = chain.from_iterable(starmap(self._clashes, self._shared))
+            self._summary = summarise(chain(self._refused.values(), clashes))
         return self._summary
 
     @property
@@ -220,29 +223,32 @@ class DesiredObjects:
                 del keys[key]
                 changes[kind][key] = None
             return
-        place = bisect_left(before, _precedence(owner), key=_precedence)
-        held = before[place : place + 1] == (owner,)
-        keys[key] = (*before[:place], *(only if owns else ()), *before[place + held :])
+        owners = before if isinstance(before, list) else [*before]
+        place = bisect_left(owners, _precedence(owner), key=_precedence)
+        held = owners[place : place + 1] == [owner]
+        owners[place : place + held] = only if owns else ()
+        keys[key] = owners if len(owners) > 1 else tuple(owners)
         if each.key == each:
             return  # nothing but its key: whoever wants it wants the same
-        changes[kind][key] = used = self._wanted_by(keys[key][0], kind, key)
-        self._settle_clash(kind, key, used)
+        changes[kind][key] = self._wanted_by(owners[0], kind, key)
+        self._summary = None
+        if len(owners) > 1:
+            self._shared[kind, key] = None
+        else:
+            self._shared.pop((kind, key), None)
 
     def _wanted_by(self, owner: _Owner, kind: type[_Object], key: Hashable) -> _Object:
         found = (each for each in self._wants[owner] if type(each) is kind)
         return next(each for each in found if each.key == key)
 
-    def _settle_clash(self, kind: type[_Object], key: Hashable, used: _Object) -> None:
-        """Note where owners of one key want different objects under it."""
+    def _clashes(self, kind: type[_Object], key: Hashable) -> Iterator[Condition]:
+        """Yield a condition for each owner of a key that wants another object than is used."""
         first, *others = self._owners[kind][key]
-        self._summary = None
-        self._clashes[kind, key] = tuple(
-            _clash(first, used, owner, wanted)
-            for owner in others
-            if (wanted := self._wanted_by(owner, kind, key)) != used
-        )
-        if not self._clashes[kind, key]:
-            del self._clashes[kind, key]
+        used = self._wanted_by(first, kind, key)
+        for owner in others:
+            wanted = self._wanted_by(owner, kind, key)
+            if wanted != used:
+                yield _clash(first, used, owner, wanted)
 
 
 def _clash(first: _Owner, used: object, owner: _Owner, wanted: object) -> Condition:
@@ -258,11 +264,6 @@ def _clash(first: _Owner, used: object, owner: _Owner, wanted: object) -> Condit
 def _precedence(owner: _Owner) -> tuple[int, ...]:
     """Sort this host before every peer, and peers by subnet."""
     return () if owner is None else network_order(owner)
-
-
-def _members(peer: Lease, links: Iterable[str]) -> Iterator[IngressMember]:
-    sources = (peer.subnet, family_of(peer.node_address).host(peer.node_address))
-    return (IngressMember(link, each) for link in links for each in sources)
 
 
 def _of_this_host(world: World, rules: PeerRules | Condition) -> tuple[_Object, ...]:
