@@ -311,7 +311,7 @@ def _body(number: int, value: bytes) -> bytes:
 
 
 def _terminated(text: str) -> bytes:
-    return text.encode("ascii") + b"\0"
+    return text.encode() + b"\0"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from agent.daemon.kernelobjects import KernelObjects
 from agent.daemon.kernelpass import firewall_wants
+from agent.errors import FirewallError
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World
@@ -131,3 +132,16 @@ def test_a_foreign_change_is_repaired_by_the_pass_over_the_rules(host: Host, run
         host.call(subprocess.run, ["ipset", *words], check=True)
         run.rules(world)
         assert members(host) == sources(ONE), words
+
+
+def test_an_uplink_whose_name_is_no_ascii_ends_no_pass(run: Run, host: Host) -> None:
+    host.ip("link set eth0 down")
+    host.ip("link set eth0 name lån0")
+    host.ip("link set lån0 up")
+    world = world_of(host, ONE, uplink="lån0")
+    run.routes(world)
+    assert shown(host)
+    with pytest.raises(FirewallError, match="does not take the interface name 'lån0'"):
+        run.rules(world)
+    run.routes(world_of(host, uplink="lån0"))
+    assert host.call(run.firewall.remove).edits == ("ipset hostmesh-in-lån0: removed",)
