@@ -29,7 +29,7 @@ class FirewalldJob:
         self._under_way: Future[tuple[str, ...]] | None = None
         self.manage = firewalld.manage
 
-    def apply(self, wants: FirewallWants) -> tuple[str, ...]:
+    def apply(self, wants: FirewallWants, *, may_remove: bool = True) -> tuple[str, ...]:
         """Return what was done, or nothing while that is under way.
 
         Raises:
@@ -39,7 +39,7 @@ class FirewalldJob:
         if found is None:
             found = self._under_way = Future()
             thread = threading.Thread(
-                target=self._run, args=(found, wants), name="firewalld", daemon=True
+                target=self._run, args=(found, wants, may_remove), name="firewalld", daemon=True
             )
             thread.start()
             if wait((found,), _PATIENCE_S).not_done:
@@ -55,9 +55,14 @@ class FirewalldJob:
             wait((self._under_way,))
         return self._firewalld.remove()
 
-    def _run(self, future: Future[tuple[str, ...]], wants: FirewallWants) -> None:
+    def _run(
+        self,
+        future: Future[tuple[str, ...]],
+        wants: FirewallWants,
+        may_remove: bool,  # noqa: FBT001 # as a thread's arguments are
+    ) -> None:
         try:
-            future.set_result(self._firewalld.apply(wants))
+            future.set_result(self._firewalld.apply(wants, may_remove=may_remove))
         except HostmeshError as error:
             future.set_exception(error)
         finally:

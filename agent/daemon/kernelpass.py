@@ -225,7 +225,9 @@ class KernelPass:
         """Before the rules are looked at: their conditions then say what is so afterwards."""
         if self._firewall is None or not self._firewalld.manage:
             return RulesReport()
-        return RulesReport(edits=self._firewalld.apply(self._wants(world)))
+        may = self.objects.permission
+        may_remove = may.may_delete and may.may_sweep
+        return RulesReport(edits=self._firewalld.apply(self._wants(world), may_remove=may_remove))
 
     def _wants(self, world: World) -> FirewallWants:
         return firewall_wants(world, self._access_limit, self.objects.ingress(world))

@@ -134,8 +134,11 @@ class Firewalld:
     _not_before_s: float = 0.0
     _problem: HostmeshError | None = None
 
-    def apply(self, wants: FirewallWants) -> tuple[str, ...]:
+    def apply(self, wants: FirewallWants, *, may_remove: bool = True) -> tuple[str, ...]:
         """Add what the mesh needs and firewalld drops, remove of ours what it needs no more.
+
+        Args:
+            may_remove: Who is not among ``wants`` is known to be gone (promises 3 and 4).
 
         Returns:
             What was done, in words.
@@ -152,7 +155,7 @@ class Firewalld:
             return ()
         self._not_before_s = self.clock() + _PAUSE_S
         try:
-            done, again = self._settle(wants)
+            done, again = self._settle(wants, may_remove=may_remove)
         except HostmeshError as error:
             self._problem = error
             raise
@@ -163,12 +166,13 @@ class Firewalld:
             _log.info("firewalld-changed", edits=done)
         return done
 
-    def _settle(self, wants: FirewallWants) -> tuple[tuple[str, ...], bool]:
+    def _settle(self, wants: FirewallWants, *, may_remove: bool) -> tuple[tuple[str, ...], bool]:
         """What was done, and whether the next pass may look again at once."""
         self.command.begin()
         running = [chain for chain in self.chains() if chain.table == FIREWALLD]
         wanted = tuple(shown(source) for source in mesh_sources(wants))
-        stale = set(self.record.firewalld_sources) - set(wanted)
+        ours = self.record.firewalld_sources if may_remove else ()
+        stale = set(ours) - set(wanted)
         dropped = {shown(each) for chain in running for each in dropped_sources(chain, wants)}
         if not running or not (dropped or stale):
             return (), True

@@ -29,7 +29,8 @@ class Slow:
     runs: int = 0
     manage: bool = True
 
-    def apply(self, _wants: FirewallWants) -> tuple[str, ...]:
+    def apply(self, _wants: FirewallWants, *, may_remove: bool) -> tuple[str, ...]:
+        assert may_remove
         self.runs += 1
         assert self.answer.wait(20)
         if isinstance(self.outcome, Exception):
