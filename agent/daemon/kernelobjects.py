@@ -164,7 +164,7 @@ class KernelObjects:
         reports = all_reports[: len(self._all)]
         self.sources_failed = any(each.failed for each in all_reports[len(self._all) :])
         self._log_changes([operation for each in reports for operation in each.done])
-        again = [each.again_in_s for each in reports if each.again_in_s is not None]
+        again = [each.again_in_s for each in all_reports if each.again_in_s is not None]
         found = chain.from_iterable(each.conditions for each in reports)
         conditions = (*self._desired.conditions, *found)
         return ObjectsReport(reports, conditions, min(again, default=None))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.kernelobjects import KernelObjects
+from agent.daemon.kernelobjects import KernelObjects, ObjectsReport
 from agent.daemon.kernelpass import firewall_wants
 from agent.errors import FirewallError
 from agent.kernel.firewall import Firewall, open_firewall
@@ -47,9 +47,11 @@ class Run:
 
         return recording
 
-    def routes(self, world: World, *, may_delete: bool = True, may_sweep: bool = True) -> None:
+    def routes(
+        self, world: World, *, may_delete: bool = True, may_sweep: bool = True
+    ) -> ObjectsReport:
         self.written.clear()
-        self._host.call(
+        return self._host.call(
             lambda: self._objects.run(world, may_delete=may_delete, may_sweep=may_sweep)
         )
 
@@ -145,3 +147,16 @@ def test_an_uplink_whose_name_is_no_ascii_ends_no_pass(run: Run, host: Host) -> 
         run.rules(world)
     run.routes(world_of(host, uplink="lån0"))
     assert host.call(run.firewall.remove).edits == ("ipset hostmesh-in-lån0: removed",)
+
+
+def test_promise_3_a_source_that_the_kernel_kept_is_shut_out_a_second_later(
+    host: Host, run: Run
+) -> None:
+    """Not only when the rules are looked at for the next time."""
+    assert run.routes(world_of(host, ONE)).again_in_s is None
+    for words in (f"destroy {NAME}", f"create {NAME} bitmap:port range 0-1"):
+        host.call(subprocess.run, ["ipset", *words.split()], check=True)
+    again_in_s = run.routes(world_of(host)).again_in_s
+    assert run.written[0] == "delete SetMember"
+    assert again_in_s is not None
+    assert again_in_s < 2
