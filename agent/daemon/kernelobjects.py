@@ -191,7 +191,10 @@ class KernelObjects:
                 {member: None if wanted is None else member for member, wanted in members},
                 known_gone=changes.known_gone,
             )
-        # Of foreign routes elsewhere nothing is known: one may be in the way now.
+        self._limit_foreign(world)
+
+    def _limit_foreign(self, world: World) -> None:
+        """List foreign routes in the mesh's ranges only; elsewhere one may be in the way now."""
         if self._table.limit_foreign(world.config.cidrs if world.config else None):
             self._by_type[Route].look_again()
 
@@ -221,7 +224,7 @@ class KernelObjects:
         Raises:
             KernelError: One kind could not be listed completely.
         """
-        self._table.limit_foreign(world.config.cidrs if world.config else None)
+        self._limit_foreign(world)
         desired = desired_objects(world)
         return {
             kind: compare(each.kind, desired.of(kind), each.table.list_all())

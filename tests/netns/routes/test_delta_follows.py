@@ -6,6 +6,8 @@ import queue
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Network
 from itertools import count
 from typing import Any
 
@@ -19,7 +21,7 @@ from agent.mesh.world import World
 from agent.model import Lease, Route
 from agent.reconcile.objects import NONE_KNOWN, Listing
 from tests.netns.netlab import Host, eventually
-from tests.netns.routes.scene import CIDR, lease, scene, world_of
+from tests.netns.routes.scene import CIDR, CONFIG, lease, scene, world_of
 
 pytestmark = pytest.mark.netns
 
@@ -154,3 +156,20 @@ def test_promise_6_an_extra_that_the_kernel_does_not_tell_from_ours(host: Host, 
     host.ip(f"route append 10.64.1.0/24 proto 140 {extra}")
     eventually(path.is_right, 2)
     path.stop()
+
+
+def test_promise_5_a_comparison_in_between_hides_no_foreign_route_of_a_new_range(
+    host: Host,
+) -> None:
+    scene(host)
+    path = ShortPath(host, world_of(host))
+    try:
+        host.ip("route add 10.200.1.0/24 via 192.0.2.77 metric 9 proto 186")
+        path.turn()
+        moved = world_of(host, lease("10.200.1.0/24", "192.0.2.11"))
+        config = replace(CONFIG, previous=(IPv4Network("10.192.0.0/10"),))
+        path.world = replace(moved, config=config)
+        host.call(path.objects.compare, path.world)  # as agentctl diff has it done
+        assert "route-conflict" in {each.name for each in path.turn().conditions}
+    finally:
+        path.stop()
