@@ -194,7 +194,7 @@ class Answers:
         try:
             may_delete = self.cell.now.may_sweep(time.monotonic())
             plans = self.kernel.plan(world, may_delete=may_delete)
-            rules = self.kernel.check_firewall(world)
+            rules = self.kernel.check_firewall(world, may_delete=may_delete)
         except HostmeshError as error:
             return self._unknown(error.message)
         documents = _plans_document(plans)

@@ -174,11 +174,11 @@ class KernelPass:
         """What this host's routes bear until the next pass marks them anew; None: nothing else."""
         return self._mark.former
 
-    def check_firewall(self, world: World) -> tuple[str, ...]:
-        """What :meth:`rules` would change now, a line each."""
+    def check_firewall(self, world: World, *, may_delete: bool = True) -> tuple[str, ...]:
+        """What :meth:`rules` would change now, a line each; ``may_delete`` as for :meth:`plan`."""
         if self._firewall is None:
             return ()
-        return self._firewall.check(self._wants(world)).edits
+        return self._firewall.check(self._wants(world), may_delete=may_delete).edits
 
     def show_firewall(self) -> str:
         """Our rules as they stand, with their place among the others; "" when not managed."""

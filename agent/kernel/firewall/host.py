@@ -150,9 +150,14 @@ class Firewall:
         """Who wrote rules just now, as the kernel names them; told where somebody fights."""
         self._written_by = programs or self._written_by
 
-    def check(self, wants: FirewallWants) -> FirewallReport:
-        """What :meth:`apply` would change. Changes nothing."""
-        return self._report(self._choice.read(), wants, self._sets.difference(wants))
+    def check(self, wants: FirewallWants, *, may_delete: bool = True) -> FirewallReport:
+        """What :meth:`apply` would change. Changes nothing.
+
+        Args:
+            may_delete: Whether sources may be shut out.
+        """
+        sets = self._sets.difference(wants, may_delete=may_delete)
+        return self._report(self._choice.read(), wants, sets)
 
     @property
     def ingress(self) -> Reconciler[SetMember]:

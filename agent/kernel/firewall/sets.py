@@ -121,20 +121,26 @@ class OurSets:
             sources is before[name] for name, sources in wants.ingress
         )
 
-    def difference(self, wants: FirewallWants) -> tuple[str, ...]:
+    def difference(self, wants: FirewallWants, *, may_delete: bool = True) -> tuple[str, ...]:
         """What :meth:`settle` would change, a line for each set.
+
+        Args:
+            may_delete: Whether sources may be shut out.
 
         Raises:
             FirewallError, NotRoot: They could not be listed.
         """
-        pairs = ((self._sources, _sources(wants)), (self._rest, _dockers(wants)))
+        parts = (
+            (self._sources, _sources(wants), may_delete),
+            (self._rest, _dockers(wants), True),
+        )
         found = (
-            compare(self._kind, {each: each for each in wanted}, table.list_all())
-            for table, wanted in pairs
+            compare(self._kind, {each: each for each in wanted}, table.list_all()).plan(
+                may_delete=may
+            )
+            for table, wanted, may in parts
         )
-        return _words(
-            operation for each in found for operation in each.plan(may_delete=True).operations
-        )
+        return _words(operation for each in found for operation in each.operations)
 
     def sweep(self, wants: FirewallWants) -> tuple[tuple[str, ...], tuple[Condition, ...]]:
         """Remove sets that are wanted no more, after the rules that named them.

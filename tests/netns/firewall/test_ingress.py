@@ -116,6 +116,11 @@ def test_promises_3_and_4_a_new_run_shuts_nobody_out_before_it_knows(
         later.routes(partial)
         later.rules(partial)
         assert members(host) == sources(ONE, TWO)
+        wants = firewall_wants(partial)
+        assert host.call(later.firewall.check, wants, may_delete=False).edits == ()
+        assert host.call(later.firewall.check, wants).edits == (
+            f"ipset {NAME}: 0 to add, 2 to remove",
+        )
         complete = world_of(host, ONE)
         later.routes(complete, may_sweep=False)
         later.rules(complete)
