@@ -193,9 +193,10 @@ class Passes:
         self._routes_seen = True
         self._conditions.replace(ConditionSource.ROUTES, report.conditions)
         pause_s = self._pause_s(_ROUTES, failed=report.failed > 0)
-        again_in_s = report.again_in_s if report.again_in_s is not None else pause_s
-        if again_in_s is not None:
-            self._timers.set(_ROUTES, again_in_s)
+        # One kind may be held back for long, and another could not be listed this time.
+        pauses = [each for each in (report.again_in_s, pause_s) if each is not None]
+        if pauses:
+            self._timers.set(_ROUTES, min(pauses))
 
     def _pause_s(self, name: Timer, *, failed: bool) -> float | None:
         """How long to wait before the next try, None when there is nothing to try again."""
