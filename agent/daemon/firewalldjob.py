@@ -27,6 +27,7 @@ class FirewalldJob:
         self._firewalld = firewalld
         self._on_late = on_late
         self._under_way: Future[tuple[str, ...]] | None = None
+        self._asked: tuple[FirewallWants, bool] | None = None
         self.manage = firewalld.manage
 
     def apply(self, wants: FirewallWants, *, may_remove: bool = True) -> tuple[str, ...]:
@@ -35,8 +36,9 @@ class FirewalldJob:
         Raises:
             HostmeshError: As :meth:`Firewalld.apply`.
         """
-        found = self._under_way
+        found, asked = self._under_way, (wants, may_remove)
         if found is None:
+            self._asked = asked
             found = self._under_way = Future()
             thread = threading.Thread(
                 target=self._run, args=(found, wants, may_remove), name="firewalld", daemon=True
@@ -47,6 +49,8 @@ class FirewalldJob:
         if not found.done():
             return ()
         self._under_way = None
+        if asked != self._asked:  # what is wanted changed meanwhile
+            self._on_late()
         return found.result()
 
     def remove(self) -> tuple[str, ...]:

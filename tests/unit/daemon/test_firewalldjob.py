@@ -14,6 +14,7 @@ from agent.daemon.firewalldjob import FirewalldJob
 from agent.errors import FirewallError
 from agent.kernel.firewall.firewalld import Firewalld
 from agent.mesh.firewall import FirewallWants
+from tests.unit.firewall.wanted import wants
 
 pytestmark = pytest.mark.unit
 
@@ -113,3 +114,20 @@ def test_what_is_under_way_ends_before_ours_is_removed(slow: Slow) -> None:
     made.apply(WANTS)
     threading.Timer(0.05, slow.answer.set).start()
     assert made.remove() == ("removed",)
+
+
+def test_what_is_wanted_meanwhile_is_done_in_another_pass_at_once(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = threading.Event()
+    made = job(slow, late)
+    assert made.apply(wants(peers=1)) == ()
+    assert made.apply(wants(peers=2)) == ()
+    slow.answer.set()
+    assert late.wait(20)
+    late.clear()
+    assert made.apply(wants(peers=2)) == ("added",)
+    assert late.is_set(), "the job was for one peer"
+    monkeypatch.setattr(firewalldjob, "_PATIENCE_S", 20.0)
+    made.apply(wants(peers=2))
+    assert slow.runs == 2
