@@ -14,25 +14,22 @@ from functools import partial
 import structlog
 
 from agent import __version__
-from agent.daemon import events
-from agent.daemon import viewconditions as tell
-from agent.daemon.answers import Answers
-from agent.daemon.conditions import ConditionRegistry, ConditionSource
-from agent.daemon.consequences import Act, watched
-from agent.daemon.control import ControlServer, MetricsServer
-from agent.daemon.copying import Copying
-from agent.daemon.earlierlife import EarlierLife
-from agent.daemon.finding import Finding
-from agent.daemon.hostlock import HostLock
-from agent.daemon.hostlook import look_at_host
-from agent.daemon.inbox import Inbox
-from agent.daemon.joining import Joining
-from agent.daemon.known import Known, former_lease
-from agent.daemon.loop import Loop
-from agent.daemon.membership import Leaver, Unfinished, followed_by
-from agent.daemon.mishaps import Mishaps
-from agent.daemon.notify import Notifier
-from agent.daemon.observer import Observer, open_history
+from agent.daemon.api.handlers import Answers
+from agent.daemon.api.server import ControlServer, MetricsServer
+from agent.daemon.core import events
+from agent.daemon.core import view_conditions as tell
+from agent.daemon.core.consequences import Act, watched
+from agent.daemon.core.host_look import look_at_host
+from agent.daemon.core.inbox import Inbox
+from agent.daemon.core.known import Known, former_lease
+from agent.daemon.core.loop import Loop
+from agent.daemon.core.reload import Source, reload
+from agent.daemon.core.state import Snapshot, StateCell
+from agent.daemon.core.timers import Timers
+from agent.daemon.membership.endpoint_finder import Finding
+from agent.daemon.membership.join import Joining
+from agent.daemon.membership.leave import Leaver, Unfinished, followed_by
+from agent.daemon.membership.previous_boot import EarlierLife
 from agent.daemon.parts import (
     check_host,
     docker_room,
@@ -41,11 +38,14 @@ from agent.daemon.parts import (
     release_lease,
     remove_ours,
 )
-from agent.daemon.passes import Passes
-from agent.daemon.reload import Source, reload
-from agent.daemon.snapshot import Snapshot, StateCell
-from agent.daemon.state import StateFile
-from agent.daemon.timers import Timers
+from agent.daemon.reconcile.scheduler import Passes
+from agent.daemon.store.host_lock import HostLock
+from agent.daemon.store.state_file import StateFile
+from agent.daemon.store.view_cache import Copying
+from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.observer import Observer, open_history
+from agent.daemon.telemetry.systemd import Notifier
+from agent.daemon.telemetry.thread_errors import Mishaps
 from agent.docker.giveback import GiveBackTerms
 from agent.errors import FirewallError
 from agent.kernel.firewall.monitor import RuleMonitor

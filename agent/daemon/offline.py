@@ -12,18 +12,18 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from agent.daemon.conditions import Standing
-from agent.daemon.endpoint import uplink_now, with_needed
-from agent.daemon.finding import source_of
-from agent.daemon.freshness import Freshness
-from agent.daemon.hostlock import holder_of
-from agent.daemon.known import Known, own_leases
-from agent.daemon.membership import not_finished
+from agent.daemon.api.freshness import Freshness
+from agent.daemon.api.route_list import routes_document
+from agent.daemon.api.status import status_document
+from agent.daemon.core.known import Known, own_leases
+from agent.daemon.core.state import Snapshot
+from agent.daemon.membership.endpoint_finder import source_of
+from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
+from agent.daemon.membership.leave import not_finished
 from agent.daemon.parts import firewall_of, host_name
-from agent.daemon.routelist import routes_document
-from agent.daemon.snapshot import Snapshot
-from agent.daemon.state import StateFile
-from agent.daemon.status import status_document
+from agent.daemon.store.host_lock import holder_of
+from agent.daemon.store.state_file import StateFile
+from agent.daemon.telemetry.conditions import Standing
 from agent.docker.room import DockerRoom
 from agent.errors import CannotTell, HostmeshError
 from agent.kernel.facts import read_host_facts

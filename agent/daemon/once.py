@@ -11,14 +11,14 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from agent.daemon.endpoint import uplink_now, with_needed
-from agent.daemon.hostlock import HostLock
-from agent.daemon.kernelobjects import ObjectsReport
-from agent.daemon.kernelpass import KernelPass
-from agent.daemon.known import Known, own_leases
+from agent.daemon.core.known import Known, own_leases
+from agent.daemon.core.state import count_routes
+from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
 from agent.daemon.parts import kernel_pass
-from agent.daemon.snapshot import count_routes
-from agent.daemon.state import StateFile
+from agent.daemon.reconcile.kernel import KernelPass
+from agent.daemon.reconcile.objects import ObjectsReport
+from agent.daemon.store.host_lock import HostLock
+from agent.daemon.store.state_file import StateFile
 from agent.docker.room import DockerRoom
 from agent.errors import CannotTell, Refused, StateError
 from agent.kernel.facts import read_host_facts

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from agent.daemon.firewalldjob import FirewalldJob
-from agent.daemon.forwarding import Forwarding
-from agent.daemon.kernelobjects import KernelObjects
-from agent.daemon.kernelpass import KernelPass
-from agent.daemon.membership import Leaver
-from agent.daemon.restartturn import RestartTurn
-from agent.daemon.routemark import RouteMark
-from agent.daemon.state import StateFile
+from agent.daemon.membership.docker_restart_lock import RestartTurn
+from agent.daemon.membership.leave import Leaver
+from agent.daemon.reconcile.firewalld_job import FirewalldJob
+from agent.daemon.reconcile.ip_forward import Forwarding
+from agent.daemon.reconcile.kernel import KernelPass
+from agent.daemon.reconcile.objects import KernelObjects
+from agent.daemon.reconcile.protocol_migration import RouteMark
+from agent.daemon.store.state_file import StateFile
 from agent.docker.giveback import GiveBackTerms
 from agent.docker.processes import ProcessTable
 from agent.docker.room import DockerRoom

@@ -10,14 +10,14 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from agent.daemon import parts
-from agent.daemon.conditions import ConditionRegistry
-from agent.daemon.copying import Copying
-from agent.daemon.inbox import Inbox
-from agent.daemon.known import Known
-from agent.daemon.passes import Passes
-from agent.daemon.silence import Silence
-from agent.daemon.state import StateFile
-from agent.daemon.timers import Timer, Timers
+from agent.daemon.core.inbox import Inbox
+from agent.daemon.core.known import Known
+from agent.daemon.core.last_seen import Silence
+from agent.daemon.core.timers import Timer, Timers
+from agent.daemon.reconcile.scheduler import Passes
+from agent.daemon.store.state_file import StateFile
+from agent.daemon.store.view_cache import Copying
+from agent.daemon.telemetry.conditions import ConditionRegistry
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.leases.copy import CopyFile
 from agent.leases.fold import Records

@@ -8,9 +8,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.joining import Joining
-from agent.daemon.known import Known
-from agent.daemon.snapshot import Snapshot, StateCell
+from agent.daemon.core.known import Known
+from agent.daemon.core.state import Snapshot, StateCell
+from agent.daemon.membership.join import Joining
 from agent.leases import kv
 from agent.leases.directory import Directory
 from agent.leases.records import LEASES, encode_lease

@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 import pytest
 
-from agent.daemon.events import ConditionsFound, Event
-from agent.daemon.finding import Finding
+from agent.daemon.core.events import ConditionsFound, Event
+from agent.daemon.membership.endpoint_finder import Finding
 from agent.errors import EtcdUnavailable
 from agent.leases import discovery
 from agent.leases.client import EtcdClient

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.joining import Joining
-from agent.daemon.known import Known
-from agent.daemon.snapshot import Snapshot, StateCell
+from agent.daemon.core.known import Known
+from agent.daemon.core.state import Snapshot, StateCell
+from agent.daemon.membership.join import Joining
 from agent.leases.keeper import Keeper
 from agent.leases.records import GRACE
 from agent.leases.registry import Registry

@@ -307,7 +307,7 @@ def test_promise_4_etcd_replaced_by_an_empty_one_with_a_fifth_host_joining_at_on
         etcd.arguments += ["--initial-cluster-token", "another"]
         etcd.start()
         etcd.wait_healthy()
-        if brings_config:  # as agent.daemon.joining does
+        if brings_config:  # as agent.daemon.membership.join does
             first.mesh.create_config(config("10.64.0.0/14"), grace_s=3)
         fifth = _Host(etcd, stack, 4)
         eventually(lambda: len(first.mesh.snapshot().leases) == 4, timeout_s=20)

@@ -9,8 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from agent.daemon import restartturn
-from agent.daemon.restartturn import RestartTurn
+from agent.daemon.membership import docker_restart_lock as restartturn
+from agent.daemon.membership.docker_restart_lock import RestartTurn
 from agent.docker.commands import Stopped
 from agent.errors import EtcdUnavailable
 from agent.leases import kv

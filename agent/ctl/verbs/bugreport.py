@@ -163,13 +163,13 @@ def _without_agent(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
     """The same from etcd, the kernel, Docker and the agent's files."""
     direct.log_to_stderr()
     from agent.daemon import offline  # noqa: PLC0415 - pulls in every room
-    from agent.daemon.history import events_document, read_events  # noqa: PLC0415 - only here
+    from agent.daemon.telemetry.history import events_document, read_events  # noqa: PLC0415 - only here
 
     def as_text(document: Mapping[str, Any]) -> str:
         return json.dumps(document, indent=2)
 
     def leases() -> str:
-        from agent.daemon.documents import leases_document  # noqa: PLC0415 - only here
+        from agent.daemon.api.documents import leases_document  # noqa: PLC0415 - only here
 
         seen = offline.view_offline(context.settings)
         own, now_s = direct.own_host_id(), time.time()

@@ -156,7 +156,7 @@ def _proposal(facts: HostFacts, docker: DockerFacts) -> Network:
 
 def host_facts(settings: Settings, endpoints: tuple[str, ...]) -> HostFacts:
     """Look at this host, and at what it needs beside the mesh."""
-    from agent.daemon.endpoint import with_needed  # noqa: PLC0415 - costs 0.2 s
+    from agent.daemon.membership.etcd_endpoint import with_needed  # noqa: PLC0415 - costs 0.2 s
     from agent.kernel import facts  # noqa: PLC0415 - the same
 
     return with_needed(facts.read_host_facts(settings.routes.protocol), endpoints)

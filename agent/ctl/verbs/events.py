@@ -46,7 +46,7 @@ def _ask(context: Context, *, follow: bool) -> Document:
         if follow:
             raise
         context.remark(f"{error.message}; from the agent's files")
-        from agent.daemon.history import events_document, read_events  # noqa: PLC0415 - only here
+        from agent.daemon.telemetry.history import events_document, read_events  # noqa: PLC0415 - only here
 
         return events_document(read_events(context.settings.agent.state_dir))
 

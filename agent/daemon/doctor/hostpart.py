@@ -6,7 +6,7 @@ import os
 import platform
 
 from agent.daemon.doctor.findings import Findings, State
-from agent.daemon.endpoint import uplink_now, with_needed
+from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
 from agent.kernel.facts import read_host_facts
 from agent.kernel.firewall.variant import Programs
 from agent.kernel.hostchecks import host_conditions

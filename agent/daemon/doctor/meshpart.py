@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 
 from agent.daemon.doctor.findings import Findings, State
-from agent.daemon.finding import source_of
+from agent.daemon.membership.endpoint_finder import source_of
 from agent.daemon.parts import host_name
 from agent.docker.preview import Preview
 from agent.docker.room import DockerRoom

@@ -6,7 +6,7 @@ import os
 
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.doctor.meshpart import Mesh
-from agent.daemon.membership import agent_runs
+from agent.daemon.membership.leave import agent_runs
 from agent.daemon.parts import host_name
 from agent.errors import HostmeshError
 from agent.kernel.underlay import Passage, passage

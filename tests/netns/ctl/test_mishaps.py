@@ -184,7 +184,7 @@ def test_promise_6_a_leave_that_a_kill_cut_off_is_finished_at_the_next_start(
     name, _, instead = STEPS[step].partition(" = ")
     # The steps are attributes of the object: a property of the class that takes no other value.
     node.start(
-        "from agent.daemon.membership import Leaver\n"
+        "from agent.daemon.membership.leave import Leaver\n"
         f"Leaver.{name} = property(lambda self: ({instead}).__get__(self), lambda *_: None)"
     )
     subnet = eventually(node.subnet, 20)
@@ -220,7 +220,7 @@ def test_a_leave_that_cannot_be_finished_says_so_until_it_can(stage: Stage, node
     assert "no agent runs" in conditions(node)["leave-not-finished"]
     stage.stop_etcd()
     try:
-        node.start("from agent.daemon import membership\nmembership._AGAIN_S = 0.5")
+        node.start("from agent.daemon.membership import leave\nleave._AGAIN_S = 0.5")
         told = eventually(lambda: conditions(node).get("leave-not-finished"), 20)
         assert "could not be given back" in str(told)
         assert not routes(node), "what can be done without etcd is done"
@@ -258,7 +258,7 @@ def test_a_bug_in_the_loop_ends_the_agent_with_its_own_status_and_takes_no_route
     before = routes(node)
     node.stop()
     node.start(
-        "from agent.daemon import loop\n"
+        "from agent.daemon.core import loop\n"
         "loop.fold = lambda *event: {}['nothing']\n"
     )  # fmt: skip
     assert node.wait_ended() == 70

@@ -62,7 +62,7 @@ def blocked(place: str, gate: Path) -> str:
     owner, _, method = place.rpartition(".")
     return (
         "import pathlib, time\n"
-        "from agent.daemon import membership\n"
+        "from agent.daemon.membership import leave as membership\n"
         f"owner = membership.{owner}\n"
         f"wrapped, gate = owner.{method}, pathlib.Path({str(gate)!r})\n"
         "def waits(self, *given, **named):\n"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.events import DockerReported
-from agent.daemon.kernelpass import RulesReport
+from agent.daemon.core.events import DockerReported
+from agent.daemon.reconcile.kernel import RulesReport
 from agent.docker.report import ConfiguratorReport
 from agent.errors import FirewallError
 from agent.kernel.firewall import open_firewall

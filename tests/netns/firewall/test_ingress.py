@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.kernelobjects import KernelObjects, ObjectsReport
-from agent.daemon.kernelpass import firewall_wants
+from agent.daemon.reconcile.kernel import firewall_wants
+from agent.daemon.reconcile.objects import KernelObjects, ObjectsReport
 from agent.errors import FirewallError
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.tables.routes import RouteTable

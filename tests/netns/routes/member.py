@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from agent.daemon import compose
-from agent.daemon.events import Acting, ContactChanged, LeaseChanged, Stop, ViewSeen
-from agent.daemon.reload import Source
+from agent.daemon.core.events import Acting, ContactChanged, LeaseChanged, Stop, ViewSeen
+from agent.daemon.core.reload import Source
 from agent.errors import EtcdUnavailable
 from agent.leases.copy import CopyFile
 from agent.leases.identity import host_id

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.routemark import RouteMark
-from agent.daemon.state import StateFile
+from agent.daemon.reconcile.protocol_migration import RouteMark
+from agent.daemon.store.state_file import StateFile
 from agent.errors import KernelError
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.daemon import compose
-from agent.daemon.events import Event, Stop
-from agent.daemon.reload import Source
+from agent.daemon.core.events import Event, Stop
+from agent.daemon.core.reload import Source
 from agent.kernel.monitor import KernelEvent, NeighbourChange
 from agent.settings import load_settings
 from tests.netns.netlab import Host, eventually

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from agent.daemon import hostlook, parts
-from agent.daemon.consequences import Act
-from agent.daemon.events import Accepted, ViewSeen
-from agent.daemon.inbox import Inbox
-from agent.daemon.state import StateFile
+from agent.daemon import parts
+from agent.daemon.core import host_look as hostlook
+from agent.daemon.core.consequences import Act
+from agent.daemon.core.events import Accepted, ViewSeen
+from agent.daemon.core.inbox import Inbox
+from agent.daemon.store.state_file import StateFile
 from agent.errors import CannotTell
 from agent.kernel.facts import read_host_facts
 from agent.model import HostFacts, View

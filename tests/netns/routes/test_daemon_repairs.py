@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.events import Stop
+from agent.daemon.core.events import Stop
 from agent.kernel import monitor as kernel_monitor
 from agent.leases.keeper import Registration
 from agent.model import Condition

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.kernelobjects import KernelObjects, ObjectsReport
+from agent.daemon.reconcile.objects import KernelObjects, ObjectsReport
 from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.daemon.kernelobjects import KernelObjects
+from agent.daemon.reconcile.objects import KernelObjects
 from agent.kernel.monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.daemon.conditions import ConditionSource
-from agent.daemon.events import (
+from agent.daemon.core.events import (
     Command,
     ConditionsFound,
     ContactChanged,
@@ -18,7 +17,8 @@ from agent.daemon.events import (
     KernelChanged,
     ViewSeen,
 )
-from agent.daemon.inbox import Inbox
+from agent.daemon.core.inbox import Inbox
+from agent.daemon.telemetry.conditions import ConditionSource
 from agent.errors import EtcdUnavailable
 from agent.kernel.monitor import KernelEvent
 from agent.model import Route, RouteKind, View

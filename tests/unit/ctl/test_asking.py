@@ -16,7 +16,7 @@ import pytest
 from agent.ctl import direct
 from agent.ctl.client import AgentClient
 from agent.ctl.main import main
-from agent.daemon.freshness import Freshness
+from agent.daemon.api.freshness import Freshness
 from agent.daemon.offline import Seen
 from agent.errors import AgentUnavailable, EtcdUnavailable
 from agent.model import View
@@ -198,8 +198,8 @@ def test_an_answer_without_end_is_refused(
 def test_the_daemons_own_server_and_agentctl_understand_each_other(
     socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from agent.daemon.connection import Routes  # noqa: PLC0415
-    from agent.daemon.control import ControlServer  # noqa: PLC0415
+    from agent.daemon.api.connection import Routes  # noqa: PLC0415
+    from agent.daemon.api.server import ControlServer  # noqa: PLC0415
     from agent.errors import Refused  # noqa: PLC0415
 
     def refuse(_body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.daemon import membership
+from agent.daemon.membership import leave as membership
 from agent.errors import CannotTell
 from agent.settings import Settings
 from tests.unit.ctl.asked import STATUS, Serving, run
@@ -122,8 +122,8 @@ def test_changing_the_host_needs_root(
 def test_firewall_show_prints_rules_or_what_would_be_written(
     socket_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from agent.daemon.connection import Routes  # noqa: PLC0415
-    from agent.daemon.control import ControlServer  # noqa: PLC0415
+    from agent.daemon.api.connection import Routes  # noqa: PLC0415
+    from agent.daemon.api.server import ControlServer  # noqa: PLC0415
 
     document: dict[str, Any] = {"rules": ["iptables-nft"], "restore": ["*raw", "COMMIT\x1b[1m"]}
     server = ControlServer(socket_path, "", Routes({"/v1/firewall": lambda: document}, {}))

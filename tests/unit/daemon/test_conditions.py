@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from structlog.testing import capture_logs
 
-from agent.daemon.conditions import ConditionRegistry, ConditionSource
-from agent.daemon.kernelpass import refused
+from agent.daemon.reconcile.kernel import refused
+from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
 from agent.errors import DependencyMissing, KernelError
 from agent.model import Condition, Severity
 

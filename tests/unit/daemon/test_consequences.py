@@ -7,10 +7,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.conditions import ConditionSource
-from agent.daemon.consequences import Act, Effect, consequences
-from agent.daemon.endpoint import Endpoints
-from agent.daemon.events import (
+from agent.daemon.core.consequences import Act, Effect, consequences
+from agent.daemon.core.events import (
     Accepted,
     ConditionsFound,
     ContactChanged,
@@ -29,10 +27,12 @@ from agent.daemon.events import (
     TimersDue,
     ViewSeen,
 )
-from agent.daemon.handlers import Moment, fold
-from agent.daemon.known import Known
-from agent.daemon.snapshot import LookDue, Snapshot
-from agent.daemon.timers import Timer
+from agent.daemon.core.handlers import Moment, fold
+from agent.daemon.core.known import Known
+from agent.daemon.core.state import LookDue, Snapshot
+from agent.daemon.core.timers import Timer
+from agent.daemon.membership.etcd_endpoint import Endpoints
+from agent.daemon.telemetry.conditions import ConditionSource
 from agent.docker.report import ConfigFile, ConfiguratorReport
 from agent.errors import EtcdUnavailable, StateError
 from agent.kernel.monitor import KernelEvent

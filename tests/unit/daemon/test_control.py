@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from agent.daemon.connection import Routes
-from agent.daemon.control import ControlServer
-from agent.daemon.mishaps import Mishaps
+from agent.daemon.api.connection import Routes
+from agent.daemon.api.server import ControlServer
+from agent.daemon.telemetry.thread_errors import Mishaps
 from agent.errors import AgentUnavailable, KernelError, NotRoot, StateError
 from agent.log import RateLimiter
 from agent.model import Condition

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.copying import Copying
-from agent.daemon.events import CopyWritten
-from agent.daemon.inbox import Inbox
-from agent.daemon.known import Known
-from agent.daemon.timers import Timer, Timers
+from agent.daemon.core.events import CopyWritten
+from agent.daemon.core.inbox import Inbox
+from agent.daemon.core.known import Known
+from agent.daemon.core.timers import Timer, Timers
+from agent.daemon.store.view_cache import Copying
 from agent.errors import StateError
 from agent.leases.copy import CopyFile
 from agent.model import HostId, Lease, View

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.conditions import Standing
-from agent.daemon.documents import leases_document
-from agent.daemon.known import Known
-from agent.daemon.snapshot import Snapshot
-from agent.daemon.status import status_document
+from agent.daemon.api.documents import leases_document
+from agent.daemon.api.status import status_document
+from agent.daemon.core.known import Known
+from agent.daemon.core.state import Snapshot
+from agent.daemon.telemetry.conditions import Standing
 from agent.model import Condition, HostId, Lease, MeshConfig, SetAside, Uplink, View
 
 ROOT = Path(__file__).parents[3]
@@ -84,7 +84,7 @@ def test_leases_are_what_their_schema_says() -> None:
 
 
 def test_every_path_of_the_socket_is_documented() -> None:
-    answers = (ROOT / "agent" / "daemon" / "answers.py").read_text()
+    answers = (ROOT / "agent" / "daemon" / "api" / "handlers.py").read_text()
     page = (ROOT / "docs" / "control-socket.md").read_text()
     for path in re.findall(r'"(/[a-z0-9/]+)": self\.', answers):
         assert path in page, path

@@ -9,8 +9,8 @@ from typing import cast
 
 import pytest
 
-from agent.daemon import firewalldjob
-from agent.daemon.firewalldjob import FirewalldJob
+from agent.daemon.reconcile import firewalld_job as firewalldjob
+from agent.daemon.reconcile.firewalld_job import FirewalldJob
 from agent.errors import FirewallError
 from agent.kernel.firewall.firewalld import Firewalld
 from agent.mesh.firewall import FirewallWants

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.forwarding import Forwarding
-from agent.daemon.state import StateFile, Switched
+from agent.daemon.reconcile.ip_forward import Forwarding
+from agent.daemon.store.state_file import StateFile, Switched
 from agent.kernel.firewall import Firewall
 from agent.kernel.sysctl import Sysctls
 

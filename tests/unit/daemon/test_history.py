@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.conditions import ConditionRegistry, ConditionSource
-from agent.daemon.history import History, events_document, read_events
-from agent.daemon.observer import Observer
+from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.history import History, events_document, read_events
+from agent.daemon.telemetry.observer import Observer
 from agent.errors import StateError
 from agent.model import Condition, HostId, Lease, View
 
@@ -68,7 +68,7 @@ def test_a_line_that_was_cut_off_costs_that_line(tmp_path: Path) -> None:
 
 def test_kill_9_at_any_time_leaves_whole_events(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from agent.daemon.history import History\n"
+        "import sys; from pathlib import Path; from agent.daemon.telemetry.history import History\n"
         f"h = History(Path({str(tmp_path)!r}), limit_bytes=4000)\n"
         "n = 0\nwhile True:\n n += 1\n h.record('x', f'event {n} ' + 'y' * 50); h.flush()\n"
         " print(n, flush=True)\n"

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.hostlock import HostLock, holder_of
+from agent.daemon.store.host_lock import HostLock, holder_of
 from agent.errors import Refused, StateError
 
 pytestmark = pytest.mark.unit
 
 HOLD = (
-    "import sys, time, pathlib; from agent.daemon.hostlock import HostLock;"
+    "import sys, time, pathlib; from agent.daemon.store.host_lock import HostLock;"
     " held = HostLock(pathlib.Path(sys.argv[1]), 'hostmesh-agent'); print('held', flush=True);"
     " time.sleep(60)"
 )

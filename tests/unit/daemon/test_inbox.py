@@ -10,8 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.conditions import ConditionSource
-from agent.daemon.events import (
+from agent.daemon.core.events import (
     Command,
     ConditionsFound,
     ContactChanged,
@@ -24,7 +23,8 @@ from agent.daemon.events import (
     RulesWritten,
     ViewSeen,
 )
-from agent.daemon.inbox import Inbox
+from agent.daemon.core.inbox import Inbox
+from agent.daemon.telemetry.conditions import ConditionSource
 from agent.docker.report import ConfiguratorReport
 from agent.errors import CannotTell, EtcdUnavailable
 from agent.kernel.monitor import KernelEvent

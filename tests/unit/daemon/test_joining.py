@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.joining import Joining, overlap_condition
-from agent.daemon.known import Known
-from agent.daemon.snapshot import Snapshot, StateCell
+from agent.daemon.core.known import Known
+from agent.daemon.core.state import Snapshot, StateCell
+from agent.daemon.membership.join import Joining, overlap_condition
 from agent.leases.client import EtcdClient
 from agent.leases.keeper import Keeper
 from agent.leases.registry import Registry

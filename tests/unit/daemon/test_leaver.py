@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.membership import Leaver, Unfinished
-from agent.daemon.state import StateFile
+from agent.daemon.membership.leave import Leaver, Unfinished
+from agent.daemon.store.state_file import StateFile
 
 pytestmark = pytest.mark.unit
 

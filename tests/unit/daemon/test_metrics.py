@@ -18,14 +18,14 @@ from types import MappingProxyType
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.daemon.conditions import Standing
-from agent.daemon.connection import Routes, Text
-from agent.daemon.control import MetricsServer
-from agent.daemon.known import Known
-from agent.daemon.metrics import Reading, render
-from agent.daemon.snapshot import Snapshot
-from agent.daemon.status import is_ready
-from agent.daemon.tally import Tally
+from agent.daemon.api.connection import Routes, Text
+from agent.daemon.api.metrics import Reading, render
+from agent.daemon.api.server import MetricsServer
+from agent.daemon.api.status import is_ready
+from agent.daemon.core.known import Known
+from agent.daemon.core.state import Snapshot
+from agent.daemon.telemetry.conditions import Standing
+from agent.daemon.telemetry.counters import Tally
 from agent.errors import StateError
 from agent.model import Condition, DockerState, Heartbeat, HostId, Lease, Severity, View
 from agent.reconcile.reconciler import Report
@@ -155,7 +155,7 @@ def test_the_library_is_loaded_when_first_asked() -> None:
     code = (
         "import sys, agent.daemon.compose\n"
         "assert 'prometheus_client' not in sys.modules\n"
-        "import agent.daemon.metrics\n"
+        "import agent.daemon.api.metrics\n"
         "assert 'prometheus_client' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,10 +15,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent import threads
-from agent.daemon.conditions import ConditionRegistry, ConditionSource
-from agent.daemon.endpoint import EndpointAddress, Endpoints, look_up
-from agent.daemon.events import Command
-from agent.daemon.mishaps import Mishaps
+from agent.daemon.core.events import Command
+from agent.daemon.membership.etcd_endpoint import EndpointAddress, Endpoints, look_up
+from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.thread_errors import Mishaps
 from agent.kernel.listener import Listener, Listening
 from agent.kernel.probe import Prober
 from agent.leases.client import EtcdClient

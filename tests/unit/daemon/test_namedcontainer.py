@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.known import Known
-from agent.daemon.namedcontainer import NamedContainer
+from agent.daemon.core.known import Known
+from agent.daemon.membership.named_container import NamedContainer
 from agent.model import (
     Access,
     Attachment,

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.announce import Announcer
-from agent.daemon.conditions import ConditionRegistry, ConditionSource
-from agent.daemon.known import Known
-from agent.daemon.notify import Notifier
-from agent.daemon.snapshot import Snapshot
+from agent.daemon.core.known import Known
+from agent.daemon.core.state import Snapshot
+from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.status_line import Announcer
+from agent.daemon.telemetry.systemd import Notifier
 from agent.model import Condition, HostId, Lease, Severity
 
 pytestmark = pytest.mark.unit

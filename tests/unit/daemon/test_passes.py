@@ -8,11 +8,11 @@ from typing import cast
 
 import pytest
 
-from agent.daemon.conditions import ConditionRegistry
-from agent.daemon.kernelobjects import ObjectsReport
-from agent.daemon.kernelpass import KernelPass, RulesReport
-from agent.daemon.passes import Passes
-from agent.daemon.timers import Timers
+from agent.daemon.core.timers import Timers
+from agent.daemon.reconcile.kernel import KernelPass, RulesReport
+from agent.daemon.reconcile.objects import ObjectsReport
+from agent.daemon.reconcile.scheduler import Passes
+from agent.daemon.telemetry.conditions import ConditionRegistry
 from agent.errors import KernelError
 from agent.mesh.kinds import FDB, route_kind
 from agent.mesh.world import World

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.events import ConditionsFound, Event, SettingsRead
-from agent.daemon.known import Known
-from agent.daemon.reload import LIVE, compare, outcome, reload
-from agent.daemon.snapshot import Snapshot, StateCell
+from agent.daemon.core.events import ConditionsFound, Event, SettingsRead
+from agent.daemon.core.known import Known
+from agent.daemon.core.reload import LIVE, compare, outcome, reload
+from agent.daemon.core.state import Snapshot, StateCell
 from agent.errors import SettingsError
 from agent.model import Condition, HostId
 from agent.settings import KEYS, SECTIONS, Settings, load_settings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.state import StateFile, Switched
+from agent.daemon.store.state_file import StateFile, Switched
 from agent.errors import StateError
 
 pytestmark = pytest.mark.unit

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import structlog
 
-from agent.daemon.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
 from agent.journal import event_id
 from agent.log import RateLimiter, configure, redact
 from agent.model import Condition

@@ -1,0 +1,1 @@
+"""What the control socket and the metrics answer."""

@@ -1,0 +1,119 @@
+"""The JSON documents that daemon and agentctl share. Pure: view in, plain values out.
+
+docs/control-socket.md describes each field; the shape changes only with its "version".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from agent.daemon.api.freshness import CURRENT, Freshness
+from agent.model import HostId, Lease, View
+from agent.model.family import Network
+
+__all__ = ["lease_left_s", "leases_document"]
+
+_NEVER: Mapping[HostId, float] = MappingProxyType({})
+_UNKNOWN: Mapping[Network, float] = MappingProxyType({})
+_RENEWED_BY = 0.75
+"""An agent that runs renews long before so little of a lease's time is left."""
+
+
+def leases_document(
+    view: View,
+    own: HostId | None,
+    now_s: float,
+    *,
+    last_heartbeat_s: Mapping[HostId, float] = _NEVER,
+    left_s: Mapping[Network, float] = _UNKNOWN,
+    freshness: Freshness = CURRENT,
+) -> dict[str, Any]:
+    """Describe every lease of ``view``, in order of subnet.
+
+    Args:
+        view: A complete view.
+        own: This host's id, None when it is not known.
+        now_s: Unix time.
+        last_heartbeat_s: When each host whose heartbeat lapsed was last seen alive (Unix
+            time). Only a watcher can know; without it ``silent_s`` is null.
+        left_s: How long flannel's leases last, by subnet, as far as it is known.
+        freshness: How old ``view`` is.
+    """
+    config = view.config
+    return {
+        "version": 1,
+        **freshness.document(now_s),
+        "cached": view.cached,
+        "previous": [str(each) for each in config.previous] if config else [],
+        "leases": [
+            _lease(lease, view, own, now_s, last_heartbeat_s, left_s, freshness)
+            for lease in view.leases
+        ],
+        "set_aside": [{"key": each.key, "reason": each.reason} for each in view.set_aside],
+    }
+
+
+def _lease(
+    lease: Lease,
+    view: View,
+    own: HostId | None,
+    now_s: float,
+    last_heartbeat_s: Mapping[HostId, float],
+    left_s: Mapping[Network, float],
+    freshness: Freshness,
+) -> dict[str, Any]:
+    host_id = lease.host_id
+    heartbeat = view.heartbeats.get(host_id) if host_id is not None else None
+    said = freshness.heartbeat(host_id, view, now_s, last_heartbeat_s)
+    known = heartbeat is not None and not freshness.stale
+    return {
+        "subnet": str(lease.subnet),
+        "host_id": host_id,
+        "host_name": lease.host_name,
+        "node_address": str(lease.node_address),
+        "backend": lease.backend,
+        "backend_data": lease.backend_data.fields if lease.backend_data else None,
+        "age_s": None if lease.claimed_s is None else _since(lease.claimed_s, now_s),
+        "ttl_left_s": _ttl_left(lease, now_s, left_s, renewing=said["alive"] is True),
+        **said,
+        "silent_s": said["last_seen_s"] if said["alive"] is False else None,
+        "docker": str(heartbeat.docker) if known and heartbeat is not None else None,
+        "container": freshness.container(lease, view),
+        "own": own is not None and host_id == own,
+        "moving": view.config is not None and view.config.must_move(lease.subnet),
+    }
+
+
+def _since(then_s: float, now_s: float) -> float:
+    """Seconds from ``then_s``, never negative: other hosts' clocks may be ahead."""
+    return round(max(0.0, now_s - then_s), 1)
+
+
+def _ttl_left(
+    lease: Lease, now_s: float, asked_s: Mapping[Network, float], *, renewing: bool
+) -> float | None:
+    """What is left: by the owner's clock, or (flannel's) by what etcd was asked.
+
+    Args:
+        renewing: The owner has a heartbeat, so it renews in time: less than that leaves comes
+            from a clock that is off, and says nothing.
+    """
+    left_s = lease_left_s(lease, now_s)
+    if left_s is None:
+        left_s = asked_s.get(lease.subnet)
+    elif renewing and lease.ttl_s is not None and left_s < lease.ttl_s * _RENEWED_BY:
+        return None
+    return None if left_s is None else round(left_s, 1)
+
+
+def lease_left_s(lease: Lease, now_s: float) -> float | None:
+    """Seconds until a lease ends if it is not renewed, by its owner's clock; None for flannel's.
+
+    Args:
+        now_s: Unix time. Clocks differ, so what comes out is kept within the lease's own time.
+    """
+    if lease.ttl_s is None or lease.renewed_s is None:
+        return None
+    return min(max(0.0, lease.renewed_s + lease.ttl_s - now_s), float(lease.ttl_s))

@@ -1,0 +1,176 @@
+"""``GET /metrics``: what the agent counts and knows, in Prometheus' text form.
+
+Imported when somebody first asks. Labels come from fixed sets only: names of hosts and subnets
+are for ``agentctl``, and a mesh of thousands must not become thousands of series on each host.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from agent import __version__
+from agent.daemon.api.documents import lease_left_s
+from agent.daemon.api.status import host_state, is_ready, peers_of
+from agent.daemon.core.state import Snapshot
+from agent.daemon.telemetry.conditions import Standing
+from agent.daemon.telemetry.counters import Tally
+
+__all__ = ["Reading", "families", "render"]
+
+_STATES = ("ready", "joining", "degraded", "waiting", "left")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """All that the metrics are made of, at one moment.
+
+    Attributes:
+        watch_age_s: Seconds since etcd last answered, None if it never did.
+        stale: etcd does not answer: heartbeats are not known.
+        now_s: Unix time.
+    """
+
+    snapshot: Snapshot
+    standing: tuple[Standing, ...]
+    tally: Tally
+    watch_age_s: float | None
+    stale: bool
+    now_s: float
+
+
+def render(reading: Reading) -> tuple[bytes, str]:
+    """The text and its content type."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Once(reading))
+    return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+class _Once(Collector):
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def collect(self) -> Iterator[Metric]:
+        return families(self._reading)
+
+
+def families(reading: Reading) -> Iterator[Metric]:
+    """Every family, always all of them: what does not apply is missing as a sample only."""
+    yield InfoMetricFamily(
+        "hostmesh_build",
+        "Versions of the agent and its Python",
+        {"version": __version__, "python": platform.python_version()},
+    )
+    yield from _host(reading)
+    yield from _mesh(reading)
+    yield from _work(reading.tally)
+
+
+def _host(reading: Reading) -> Iterator[Metric]:
+    snapshot = reading.snapshot
+    ready, _ = is_ready(snapshot)
+    yield GaugeMetricFamily(
+        "hostmesh_ready", "1 when containers of this host are on the mesh", float(ready)
+    )
+    state = GaugeMetricFamily("hostmesh_state", "1 for the state this host is in", labels=["state"])
+    current = host_state(snapshot, reading.standing)
+    for each in _STATES:
+        state.add_metric([each], float(each == current))
+    yield state
+    docker = GaugeMetricFamily("hostmesh_docker_ready", "1 when Docker has this host's subnet")
+    docker.add_metric([], float(str(snapshot.known.docker_state) == "ready"))
+    yield docker
+    conditions = GaugeMetricFamily(
+        "hostmesh_conditions", "Conditions that stand", labels=["condition", "severity"]
+    )
+    counts = Counter((s.condition.name, str(s.condition.severity)) for s in reading.standing)
+    for (name, severity), count in sorted(counts.items()):
+        conditions.add_metric([name, severity], float(count))
+    yield conditions
+
+
+def _mesh(reading: Reading) -> Iterator[Metric]:
+    known = reading.snapshot.known
+    age = GaugeMetricFamily("hostmesh_watch_age_seconds", "Seconds since etcd last answered")
+    if reading.watch_age_s is not None:
+        age.add_metric([], reading.watch_age_s)
+    yield age
+    yield GaugeMetricFamily(
+        "hostmesh_etcd_connected",
+        "1 while etcd answers",
+        float(not reading.snapshot.contact_problem),
+    )
+    left = GaugeMetricFamily(
+        "hostmesh_lease_left_seconds", "Until this host's lease ends if it is not renewed"
+    )
+    left_s = None if known.own is None else lease_left_s(known.own, reading.now_s)
+    if known.unheld:
+        left_s = 0.0
+    if left_s is not None:
+        left.add_metric([], left_s)
+    yield left
+    peers = GaugeMetricFamily("hostmesh_peers", "Other hosts of the mesh", labels=["state"])
+    beats = known.believed.heartbeats if known.believed and not reading.stale else None
+    found = Counter(
+        "unknown"
+        if lease.host_id is None or beats is None
+        else "alive"
+        if lease.host_id in beats
+        else "silent"
+        for lease in peers_of(known)
+    )
+    for each in ("alive", "silent", "unknown"):
+        peers.add_metric([each], float(found[each]))
+    yield peers
+    routes = GaugeMetricFamily("hostmesh_routes", "Routes of the mesh here", labels=["state"])
+    report = reading.snapshot.report
+    states = {"desired": report.desired, "installed": report.installed, "drift": report.differing}
+    for state, count in states.items():
+        if count is not None:
+            routes.add_metric([state], float(count))
+    yield routes
+
+
+def _work(tally: Tally) -> Iterator[Metric]:
+    reconcile = HistogramMetricFamily(
+        "hostmesh_reconcile_seconds", "How long a pass over the kernel took", labels=["part"]
+    )
+    for part, took in tally.pass_s.items():
+        reconcile.add_metric([part], took.cumulative(), took.total)
+    yield reconcile
+    yield HistogramMetricFamily(
+        "hostmesh_plan_operations",
+        "Operations on routes that a pass did",
+        buckets=tally.plan_size.cumulative(),
+        sum_value=tally.plan_size.total,
+    )
+    repairs = CounterMetricFamily(
+        "hostmesh_drift_repairs", "Drift that was put right", labels=["kind"]
+    )
+    for kind in ("route-missing", "route-modified", "route-extra", "rules"):
+        repairs.add_metric([kind], float(tally.repairs[kind]))
+    yield repairs
+    events = CounterMetricFamily("hostmesh_events", "Events by kind", labels=["kind"])
+    for kind, count in sorted(dict(tally.events).items()):  # the loop may add a kind meanwhile
+        events.add_metric([kind], float(count))
+    yield events
+    yield CounterMetricFamily(
+        "hostmesh_docker_restarts",
+        "Restarts of dockerd by the agent",
+        float(tally.docker_restarts),
+    )
+    yield GaugeMetricFamily(
+        "hostmesh_start_time_seconds", "When the agent started, Unix time", tally.started_s
+    )

@@ -1,0 +1,295 @@
+"""What threads tell the loop. Small, frozen, posted to the inbox; only the loop acts on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, Self, TypeVar
+
+from agent.asker import GoesOn, IsWaiting, Order, Withdrawn, always
+from agent.daemon.core.timers import Timer
+from agent.daemon.membership.etcd_endpoint import Endpoints
+from agent.daemon.telemetry.conditions import ConditionSource
+from agent.docker.report import ConfiguratorReport
+from agent.errors import CannotTell, EtcdError, HostmeshError
+from agent.kernel.monitor import KernelEvent
+from agent.model import Condition, HostFacts, Lease, Route, Uplink, View
+from agent.model.family import Address
+from agent.reconcile.reconciler import Report
+from agent.settings import Settings
+
+__all__ = [
+    "Accepted",
+    "Acting",
+    "Command",
+    "ConditionsFound",
+    "ContactChanged",
+    "CopyWritten",
+    "DockerReported",
+    "EndpointFound",
+    "Event",
+    "HostSeen",
+    "HostsSilent",
+    "JobEnded",
+    "KernelChanged",
+    "LeaseChanged",
+    "Left",
+    "Reload",
+    "RoundDone",
+    "RulesWritten",
+    "SettingsRead",
+    "Stop",
+    "TimersDue",
+    "ViewSeen",
+]
+
+
+class Event:
+    """Something that happened. The newest of a kind takes the place of one that still waits."""
+
+    __slots__ = ()
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Return what events must have in common for one to take the place of the other."""
+        return (type(self),)
+
+    def after(self, earlier: Self) -> Self:
+        """Return the one event that stands for ``earlier`` and this one."""
+        del earlier
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSeen(Event):
+    """A complete view of etcd, newer than the last.
+
+    Attributes:
+        passed: Views that were not acted on meanwhile and may show a loss that this one no longer
+            shows in full: of a prefix that was wiped, half of the holders may be back already.
+    """
+
+    view: View
+    passed: tuple[View, ...] = ()
+
+    def after(self, earlier: Self) -> Self:
+        """Keep of the views between the one with the fewest leases and that of the least revision.
+
+        Without them, what is still missing would count as gone at once (promises 3 and 4).
+        """
+        passed = (*earlier.passed, earlier.view)
+        fewest = min(passed, key=lambda each: len(each.leases))
+        oldest = min(passed, key=lambda each: each.revision)
+        kept = tuple(each for each in passed if each is fewest or each is oldest)
+        return replace(self, passed=kept)
+
+
+@dataclass(frozen=True, slots=True)
+class ContactChanged(Event):
+    """Contact with etcd was lost (why) or regained (None).
+
+    Attributes:
+        was_lost: Contact was lost before it was regained, and that was not acted on.
+    """
+
+    problem: EtcdError | None
+    was_lost: bool = False
+
+    def after(self, earlier: Self) -> Self:
+        """Keep that contact was lost in between: etcd may be another than before."""
+        return replace(self, was_lost=earlier.was_lost or earlier.problem is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseChanged(Event):
+    """What this host owns now, and what the keeper has to say about it."""
+
+    lease: Lease | None
+    conditions: tuple[Condition, ...]
+    former: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelChanged(Event):
+    """Links, addresses or routes changed; by whom is found out by comparing."""
+
+    event: KernelEvent
+
+    def after(self, earlier: Self) -> Self:
+        """Join the changes of both; too many of them become a ``resync``."""
+        return replace(self, event=self.event.after(earlier.event))
+
+
+@dataclass(frozen=True, slots=True)
+class RulesWritten(Event):
+    """Somebody else wrote firewall rules.
+
+    Attributes:
+        by: "name (pid)" of each program; empty where the kernel's word was lost.
+    """
+
+    by: tuple[str, ...] = ()
+
+    def after(self, earlier: Self) -> Self:
+        """Keep the programs that wrote last, as far as the kernel named any."""
+        return self if self.by else earlier
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointFound(Event):
+    """Addresses of etcd's endpoints became known or changed: the uplink may follow."""
+
+    endpoints: Endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionsFound(Event):
+    """All that a part outside the loop has to tell the operator now; all of it, each time."""
+
+    source: ConditionSource
+    conditions: tuple[Condition, ...]
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Each source replaces only its own."""
+        return ConditionsFound, self.source
+
+
+@dataclass(frozen=True, slots=True)
+class DockerReported(Event):
+    """What the Docker worker found or did."""
+
+    report: ConfiguratorReport
+
+    def after(self, earlier: Self) -> Self:
+        """Keep that Docker was restarted."""
+        restarted = self.report.restarted or earlier.report.restarted
+        return replace(self, report=replace(self.report, restarted=restarted))
+
+
+@dataclass(frozen=True, slots=True)
+class HostsSilent(Event):
+    """The node addresses that were probed and do not answer; all of them, each time."""
+
+    addresses: frozenset[Address]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyWritten(Event):
+    """The host's own copy was written, or could not be."""
+
+    problem: HostmeshError | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded(Event):
+    """A job at etcd has ended; the next round asks how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload(Event):
+    """SIGHUP: read the settings again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Event):
+    """SIGTERM or SIGINT: leave the loop; the data path stays (promise 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimersDue(Event):
+    """These deadlines have passed. Like all that follow, this comes of the loop itself."""
+
+    timers: frozenset[Timer]
+
+
+@dataclass(frozen=True, slots=True)
+class HostSeen(Event):
+    """What a look at the host found.
+
+    Attributes:
+        failed: Something could not be seen; facts and uplink are as far as they are known.
+    """
+
+    facts: HostFacts | None
+    uplink: Uplink | None
+    conditions: tuple[Condition, ...]
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Event):
+    """The operator said that the alarming view is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left(Event):
+    """The operator said leave, or join."""
+
+    left: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRead(Event):
+    """Other settings are in force."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RoundDone(Event):
+    """The passes that were due have run."""
+
+    report: Report[Route]
+    settled: bool
+    configured: bool
+
+
+Acting = Callable[[Event], None]
+"""Folds an event into the state and does what follows; on the loop's thread only."""
+
+_Answer = TypeVar("_Answer")
+_FINISH_S = 120.0
+"""What has begun is waited for longer: a leave of several steps is not cut in two."""
+
+
+class Command(Event, Generic[_Answer]):
+    """Something another thread asks the loop to do, with a place for the answer.
+
+    Args:
+        run: Called in the loop's thread, with what makes a change known there.
+        is_waiting: Asked there before it begins: it is withdrawn if its client has gone.
+    """
+
+    def __init__(self, run: Callable[[Acting], _Answer], is_waiting: IsWaiting = always) -> None:
+        self._act: Acting
+        self._order = Order(lambda: run(self._act), is_waiting)
+
+    def execute(self, act: Acting) -> None:
+        """Run it, in the loop's thread, and wake the asker."""
+        self._act = act
+        self._order.carry_out()
+
+    def refuse(self, why: HostmeshError) -> None:
+        """Answer with ``why`` instead of running it."""
+        self._order.refuse(why)
+
+    def wait(self, timeout_s: float) -> _Answer:
+        """The answer.
+
+        Raises:
+            CannotTell: Not in time. The message says whether it was withdrawn or goes on.
+            Exception: What the command itself raised; a HostmeshError, but for a bug.
+        """
+        try:
+            return self._order.answer(timeout_s, _FINISH_S)
+        except Withdrawn as error:
+            raise CannotTell(
+                f"the agent did not begin within {timeout_s:g} s: nothing was done",
+                hint="it may be stuck in a call to the kernel: see its log, then ask again",
+            ) from error
+        except GoesOn as error:
+            raise CannotTell(
+                "the agent has begun this, is not done yet and goes on with it",
+                hint="agentctl status and agentctl events show when it is done",
+            ) from error

@@ -1,0 +1,64 @@
+"""The host's links, addresses and others' routes: when they are looked at again, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent.daemon.core import view_conditions as tell
+from agent.daemon.core.events import HostSeen
+from agent.daemon.core.state import Snapshot
+from agent.errors import HostmeshError
+from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.needed import needed_addresses
+from agent.model import Condition, HostFacts, Uplink
+from agent.model.family import within
+
+__all__ = ["look_at_host"]
+
+
+def look_at_host(
+    former_protocol: Callable[[], int | None],
+    check: Callable[[Uplink], tuple[Condition, ...]],
+    state: Snapshot,
+) -> HostSeen:
+    """See how the host is now, as much of it as may have changed. Reading only.
+
+    Args:
+        former_protocol: What routes of this host bear besides ``routes.protocol``, if anything.
+        check: What else on the host would undo our work.
+    """
+    known, host = state.known, state.settings.host
+    facts = known.host
+    try:
+        facts = _facts(state, former_protocol())
+        uplink = choose_uplink(
+            facts,
+            host.uplink,
+            state.endpoints.address,
+            node_address=host.node_address,
+            mesh=state.bounds.in_force,
+        )
+        return HostSeen(facts, uplink, check(uplink))
+    except HostmeshError as error:
+        # The last uplink holds, and what is seen of the host is no less true without one.
+        return HostSeen(facts, known.uplink, (tell.host_unusable(error),), failed=True)
+
+
+def _facts(state: Snapshot, former: int | None) -> HostFacts:
+    before = None if state.look.everything else state.known.host
+    facts = read_host_facts(state.settings.routes.protocol, before)
+    if former is not None and before is None:
+        facts = _without(facts, former, state)
+    return replace(facts, needed=needed_addresses(facts, state.endpoints.addresses))
+
+
+def _without(facts: HostFacts, former: int, state: Snapshot) -> HostFacts:
+    """Leave this host's routes of a former ``routes.protocol`` out: they are not another's."""
+    cidrs = state.known.config.cidrs if state.known.config else ()
+    foreign = tuple(
+        each
+        for each in facts.foreign_routes
+        if each.protocol != former or not any(within(each.destination, cidr) for cidr in cidrs)
+    )
+    return replace(facts, foreign_routes=foreign)

@@ -1,0 +1,159 @@
+"""The loop: one thread that acts. Everything else waits somewhere and posts events here.
+
+    events -> fold into the state -> what follows -> world -> desired -> plan -> apply -> report
+
+Level-triggered: an event only says that something may have changed; what is done comes from
+comparing what should be with what is. Any number of events make one pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from agent.daemon.core import events
+from agent.daemon.core.consequences import Act, consequences
+from agent.daemon.core.handlers import Moment, fold
+from agent.daemon.core.inbox import Inbox
+from agent.daemon.core.reload import Change
+from agent.daemon.core.state import Snapshot, StateCell
+from agent.daemon.core.timers import Timer, Timers
+from agent.daemon.membership.join import Joining
+from agent.daemon.membership.leave import Unfinished
+from agent.daemon.reconcile.scheduler import Passes
+from agent.daemon.store.view_cache import Copying
+from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.observer import Observer
+from agent.daemon.telemetry.status_line import Announcer
+from agent.daemon.telemetry.systemd import Notifier
+from agent.errors import SettingsError
+
+__all__ = ["Loop"]
+
+_IDLE_S = 15.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Loop:
+    """Folds events and reconciles until told to stop.
+
+    Args:
+        inbox: Where every other thread posts.
+        cell: Where the state is.
+        acts: How each thing is done that may follow from an event.
+        read_host: Looks at the host.
+        reload: Reads the settings again.
+        unfinished: Goes on with a leave of which something is left to do.
+        clock: Monotonic seconds.
+        wall_clock: Unix seconds.
+    """
+
+    inbox: Inbox
+    cell: StateCell
+    acts: Mapping[Act, Callable[..., object]]
+    timers: Timers
+    read_host: Callable[[Snapshot], events.HostSeen]
+    joining: Joining
+    unfinished: Unfinished
+    passes: Passes
+    copying: Copying
+    reload: Callable[[events.Acting], Change]
+    conditions: ConditionRegistry
+    observer: Observer
+    notifier: Notifier
+    clock: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time
+    _stopping: bool = field(default=False, init=False)
+    _announcer: Announcer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._announcer = Announcer(self.notifier)
+
+    def act(self, event: events.Event) -> None:
+        """Fold an event into the state and do what follows. Only the loop's thread."""
+        before = self.cell.now
+        after = fold(before, event, Moment(self.clock(), self.wall_clock()))
+        self.cell.now = after
+        for effect in consequences(before, after, event):
+            self.acts[effect.act](*effect.given)
+
+    def look(self) -> None:
+        """Look at the host now: before the first config is judged by what the host needs."""
+        self.act(self.read_host(self.cell.now))
+
+    def run(self) -> None:
+        """Work until :class:`events.Stop`. The data path is left as it is (promise 3)."""
+        self.timers.set(Timer.RESYNC, 0)
+        while not self._stopping:
+            for event in self.inbox.take(self._wait_s()):
+                self._take(event)
+                self.notifier.alive()  # sixty questions to a large mesh take a while
+            due = self.timers.due()
+            if due:
+                self.act(events.TimersDue(due))
+            if not self._stopping:
+                self._round()
+            self.notifier.alive()
+        self.notifier.stopping()
+        self.copying.finish(self.cell.now.known)
+        self.observer.happened("agent-stopped", "hostmesh-agent ended; routes and rules stay")
+        self._write_history()
+
+    def _wait_s(self) -> float:
+        wait_s = self.timers.wait_s(_IDLE_S)
+        watchdog_s = self.notifier.watchdog_s
+        return wait_s if watchdog_s is None else min(wait_s, watchdog_s / 3)
+
+    def _take(self, event: events.Event) -> None:
+        match event:
+            case events.Command():
+                event.execute(self.act)
+            case events.Reload():
+                with contextlib.suppress(SettingsError):  # a condition says so
+                    self.reload(self.act)
+            case events.Stop():
+                self._stopping = True
+            case _:
+                self.act(event)
+
+    def _round(self) -> None:
+        if self.cell.now.look.links:
+            self.look()
+        self._step_membership()
+        self._run_passes()
+        self._announcer.tell(self.cell.now, self.conditions.all())
+        self._write_history()
+
+    def _step_membership(self) -> None:
+        known = self.cell.now.known
+        joining = self.joining
+        for source, found in (
+            (ConditionSource.VIEW, known.conditions()),
+            (
+                ConditionSource.JOINING,
+                joining.stay_out(known) if known.left else joining.step(known),
+            ),
+            (ConditionSource.LEAVING, self.unfinished.step() if known.left else ()),
+        ):
+            self.act(events.ConditionsFound(source, found))
+
+    def _run_passes(self) -> None:
+        state, passes, now_s = self.cell.now, self.passes, self.clock()
+        world = state.world()
+        if world is None:
+            passes.stand_down(wants_nothing=state.known.wants_nothing)
+        else:
+            passes.run(
+                world,
+                may_delete=state.may_delete(now_s),
+                may_sweep=state.may_sweep(now_s),
+                docker_seen=state.known.docker_seen,
+            )
+        self.act(events.RoundDone(passes.report, passes.settled, passes.configured))
+
+    def _write_history(self) -> None:
+        found = self.observer.flush()
+        if found is not None:
+            self.act(events.ConditionsFound(ConditionSource.EVENTS, found))

@@ -1,0 +1,147 @@
+"""Reading the settings again: what holds from now on, what only after a restart, or nothing at all.
+
+A file with any mistake is refused whole: what was in force stays in force. Of a good one, the
+keys in ``LIVE`` hold at once; the others were used to build the agent and wait for its restart,
+which a condition says until it is done or the file says again what is in force.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from agent.daemon.core.events import Acting, ConditionsFound, SettingsRead
+from agent.daemon.core.state import StateCell
+from agent.daemon.telemetry.conditions import ConditionSource
+from agent.errors import SettingsError
+from agent.model import Condition, Severity
+from agent.settings import SECTIONS, LogSettings, Settings
+
+__all__ = ["LIVE", "Change", "Source", "compare", "outcome", "reload"]
+
+LIVE = frozenset(
+    {
+        "docker.expendable",
+        "docker.manage",
+        "docker.replace",
+        "docker.restart",
+        "firewall.access",
+        "firewall.check_s",
+        "host.node_address",
+        "host.uplink",
+        "lease.empty_cluster_grace_s",
+        "log.format",
+        "log.level",
+        "mesh",
+        "routes.probe",
+        "routes.resync_s",
+        "routes.sweep_grace_s",
+    }
+)
+"""Keys, and whole sections, that hold without a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What other settings would change.
+
+    Attributes:
+        settings: What is in force from now on: the old with what is live of the new.
+        live: Names that hold at once, in order.
+        waiting: Names that wait for a restart, in order.
+    """
+
+    settings: Settings
+    live: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
+def compare(now: Settings, read: Settings) -> Change:
+    """What reading ``read`` changes in an agent that was started with ``now``. Pure."""
+    live: list[str] = []
+    waiting: list[str] = []
+    sections: dict[str, Any] = {}
+    for name in SECTIONS:
+        old, new = getattr(now, name), getattr(read, name)
+        if old == new:
+            continue
+        if name in LIVE:
+            live.append(name)
+            sections[name] = new
+            continue
+        keys = [each.name for each in dataclasses.fields(old)]
+        changed = [key for key in keys if getattr(old, key) != getattr(new, key)]
+        taken = {key: getattr(new, key) for key in changed if f"{name}.{key}" in LIVE}
+        live += [f"{name}.{key}" for key in taken]
+        waiting += [f"{name}.{key}" for key in changed if key not in taken]
+        sections[name] = dataclasses.replace(old, **taken)
+    return Change(dataclasses.replace(now, **sections), tuple(live), tuple(waiting))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where settings come from, and where those of the log go: what the command line decided.
+
+    Attributes:
+        load: Reads file, environment and flags as at start; raises SettingsError.
+    """
+
+    load: Callable[[], Settings]
+    configure_log: Callable[[LogSettings], None]
+
+
+def reload(load: Callable[[], Settings], cell: StateCell, act: Acting) -> Change:
+    """Read the settings again, and let what may change change. For the loop's thread.
+
+    Args:
+        load: As in :class:`Source`.
+        cell: Whose settings are in force.
+
+    Raises:
+        SettingsError: Something is wrong with them; nothing was changed.
+    """
+    log = structlog.get_logger("agent.settings")
+    try:
+        read = load()
+    except SettingsError as error:
+        log.warning("settings-refused", problems=list(error.problems))
+        act(ConditionsFound(ConditionSource.SETTINGS, (_refused(error),)))
+        raise
+    change = compare(cell.now.settings, read)
+    if change.live:
+        act(SettingsRead(change.settings))
+    log.info("settings-read", changed=list(change.live), waiting=list(change.waiting))
+    act(ConditionsFound(ConditionSource.SETTINGS, _waiting(change.waiting)))
+    return change
+
+
+def outcome(change: Change) -> Mapping[str, Any]:
+    """``POST /v1/reload``: what was done and what is left, in lines for the operator."""
+    done = [f"in force now: {', '.join(change.live)}"] if change.live else []
+    todo = [f"{each.cause}: {each.hint}" for each in _waiting(change.waiting)]
+    return {"version": 1, "done": done, "todo": todo}
+
+
+def _refused(error: SettingsError) -> Condition:
+    return Condition(
+        name="settings-refused",
+        severity=Severity.ERROR,
+        cause="; ".join(error.problems),
+        hint="the settings of before are in force; correct them and reload, a restart would fail",
+    )
+
+
+def _waiting(names: tuple[str, ...]) -> tuple[Condition, ...]:
+    if not names:
+        return ()
+    return (
+        Condition(
+            name="settings-need-restart",
+            cause=f"{', '.join(names)} changed and cannot change while the agent runs",
+            hint="systemctl restart hostmesh-agent; routes, rules and containers stay",
+        ),
+    )

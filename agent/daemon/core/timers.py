@@ -1,0 +1,68 @@
+"""Deadlines of the loop, on the monotonic clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+__all__ = ["Timer", "Timers"]
+
+
+class Timer(StrEnum):
+    """What the loop is woken for."""
+
+    RESYNC = "resync"
+    """Everything is compared."""
+    HOST = "host"
+    """The host is looked at again after a look that failed."""
+    SWEEP = "sweep"
+    """Routes of an earlier agent may go: see :class:`~agent.daemon.core.deletion_grace.Grace`."""
+    CALM = "calm"
+    """Routes of leases that are gone may go: the same."""
+    COPY = "copy"
+    """The host's own copy of the mesh is written."""
+    ROUTES = "routes"
+    RULES = "rules"
+
+
+class Timers:
+    """At most one deadline per timer; setting one again moves it.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._at: dict[Timer, float] = {}
+
+    def set(self, timer: Timer, in_s: float) -> None:
+        """Have ``timer`` fall due in ``in_s`` seconds, whatever was set before."""
+        self.set_at(timer, self._clock() + in_s)
+
+    def set_at(self, timer: Timer, at_s: float) -> None:
+        """The same at a time of the monotonic clock."""
+        self._at[timer] = at_s
+
+    def set_sooner(self, timer: Timer, in_s: float) -> None:
+        """The same as :meth:`set`, but keep an earlier deadline that is already set."""
+        at = self._clock() + in_s
+        self._at[timer] = min(at, self._at.get(timer, at))
+
+    def cancel(self, timer: Timer) -> None:
+        """Forget ``timer``."""
+        self._at.pop(timer, None)
+
+    def due(self) -> frozenset[Timer]:
+        """The timers whose time has come; each is forgotten by being told."""
+        now = self._clock()
+        found = frozenset(timer for timer, at in self._at.items() if at <= now)
+        for timer in found:
+            del self._at[timer]
+        return found
+
+    def wait_s(self, at_most_s: float) -> float:
+        """Seconds until the next deadline, 0 when one has passed, ``at_most_s`` when far."""
+        if not self._at:
+            return at_most_s
+        return max(0.0, min(at_most_s, min(self._at.values()) - self._clock()))

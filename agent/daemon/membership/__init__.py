@@ -1,0 +1,1 @@
+"""Joining, leaving, and where etcd is."""

@@ -1,0 +1,102 @@
+"""Which etcd this host speaks to, and who said so: settings, environment or DNS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent.daemon.core.events import ConditionsFound, EndpointFound, Event
+from agent.daemon.membership.etcd_endpoint import EndpointAddress
+from agent.daemon.telemetry.conditions import ConditionSource
+from agent.errors import EtcdUnavailable
+from agent.leases.client import EtcdClient
+from agent.leases.discovery import Discovery, Found
+from agent.model import Condition
+from agent.settings import Settings
+from agent.threads import Jobs
+
+__all__ = ["Finding", "source_of"]
+
+
+class Finding:
+    """Keeps the client's endpoints, and the address by which the uplink is chosen.
+
+    Args:
+        settings: Where endpoints are named; when nowhere, DNS is asked.
+        client: Gets what is found.
+        post: Hands an event to the loop.
+        jobs: Ask name servers.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        client: EtcdClient,
+        post: Callable[[Event], None],
+        jobs: Jobs | None = None,
+    ) -> None:
+        self._client = client
+        self._post = post
+        self._settings = settings
+        self._found = Found()
+        self.endpoint = EndpointAddress(
+            settings.etcd.endpoints, on_change=lambda found: post(EndpointFound(found)), jobs=jobs
+        )
+        self._discovery = (
+            None if settings.etcd.endpoints else Discovery(settings.etcd, self._on_found, jobs=jobs)
+        )
+
+    def start(self) -> None:
+        """Begin to look names up."""
+        self.endpoint.start()
+        if self._discovery is not None:
+            self._discovery.start()
+
+    def stop(self) -> None:
+        """Look nothing more up."""
+        if self._discovery is not None:
+            self._discovery.stop()
+        self.endpoint.stop()
+
+    def document(self) -> Mapping[str, Any]:
+        """What `agentctl status` says of it."""
+        if self._discovery is None:
+            return source_of(self._settings)
+        found = self._found
+        return {"endpoints": list(found.endpoints), "source": "dns",
+                "told_by": found.told_by or None}  # fmt: skip
+
+    def _on_found(self, found: Found) -> None:
+        """Called on the jobs' thread."""
+        self._found = found
+        if found.endpoints:
+            self._client.use(found.endpoints)
+            self.endpoint.use(found.endpoints)
+        elif found.unavailable is not None:
+            self._client.unknown(found.unavailable)
+        self._post(ConditionsFound(ConditionSource.DISCOVERY, discovery_conditions(found)))
+
+
+def source_of(settings: Settings) -> Mapping[str, Any]:
+    """The same document where no agent asks DNS: who named the endpoints, if anybody did."""
+    endpoints = list(settings.etcd.endpoints)
+    if not endpoints:
+        return {"endpoints": endpoints, "source": "dns", "told_by": None}
+    told_by = settings.sources.get("etcd.endpoints", "")
+    source = "environment" if told_by.startswith("environment ") else "settings"
+    return {"endpoints": endpoints, "source": source, "told_by": told_by or None}
+
+
+def discovery_conditions(found: Found) -> tuple[Condition, ...]:
+    """DNS fails while endpoints are known. When none are, the lost contact says why already."""
+    problem: EtcdUnavailable | None = found.unavailable
+    if problem is None or not found.endpoints:
+        return ()
+    return (
+        Condition(
+            name="etcd-discovery-failed",
+            cause=f"{problem.message}; {', '.join(found.endpoints)} stay in use",
+            hint="repair the records or the resolver; changes of etcd's members are not noticed",
+        ),
+    )

@@ -1,0 +1,302 @@
+"""What a host must see before it joins, and what it then tells the lease keeper.
+
+A CIDR that overlaps the host's own addresses or routes is refused here, before anything is
+written to etcd, to Docker or to the kernel. A member that finds such an overlap later keeps
+its place and reports it: taking a working host out of the mesh would be worse (promise 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from agent.daemon.core.known import Known, former_lease
+from agent.daemon.core.retrying_job import Background
+from agent.daemon.core.state import StateCell
+from agent.daemon.core.view_conditions import outside_bounds
+from agent.daemon.membership.named_container import NamedContainer
+from agent.docker.decide import held_back
+from agent.leases.keeper import Keeper, Registration
+from agent.leases.registry import Registry
+from agent.mesh.needed import needed_condition, needed_in
+from agent.mesh.overlap import host_overlaps, networks_in_use
+from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Severity, Uplink, first_few
+from agent.model.family import Network, within
+from agent.settings import Settings
+
+__all__ = ["Joining", "overlap_condition"]
+
+_KEEPS_HERE = frozenset({"cidr-overlaps-host", "cidr-holds-needed-address"})
+"""A host may have thousands of routes in the mesh's range; a cause is read by people."""
+
+
+class Joining:
+    """Decides whether this host may claim, and hands the keeper what to claim for.
+
+    Args:
+        cell: Whose settings are in force.
+        registry: To create the config with, or to give a lease back.
+        host_id, boot_id: This host, in this life.
+        past: The lease of this host's own copy, None when it has none.
+        host_name: As peers and operators should see it.
+        on_job: Called when a job on another thread has ended: the next step says how.
+    """
+
+    def __init__(
+        self,
+        *,
+        cell: StateCell,
+        keeper: Keeper,
+        registry: Registry,
+        host_id: HostId,
+        boot_id: str,
+        past: Lease | None,
+        host_name: str,
+        on_job: Callable[[], None],
+    ) -> None:
+        self._cell = cell
+        self._keeper = keeper
+        self._registry = registry
+        self._host_id = host_id
+        self._boot_id = boot_id
+        self._config_job = Background("mesh-config-not-created", on_job)
+        self._grace_job = Background("claims-not-held-back", on_job)
+        self._release_job = Background("lease-not-given-back", on_job)
+        self._past = past
+        self._host_name = host_name
+        self._graced = False
+        self._told: Registration | None = None
+        self._container = NamedContainer()
+
+    @property
+    def _settings(self) -> Settings:
+        return self._cell.now.settings
+
+    @property
+    def _wanted(self) -> MeshConfig | None:
+        """The config that settings bring ([mesh]), None when they bring none."""
+        return self._settings.mesh.config()
+
+    def step(self, known: Known) -> tuple[Condition, ...]:
+        """Go one step towards membership, or say what stands in the way."""
+        view = known.newest
+        if view is None or view.cached or known.host is None or known.uplink is None:
+            return ()
+        held = self._hold(known)
+        if view.config is None and not view.config_problem:
+            found = self._without_config(known, known.host)
+        elif view.config is None:
+            found = ()  # the view's own condition says so, and nobody overwrites it
+        else:
+            found = self._with_config(known, known.host, view.config, view.by_subnet)
+        if known.own is not None or (
+            view.config is not None and not any(c.severity is Severity.ERROR for c in found)
+        ):
+            stays = any(c.name in _KEEPS_HERE and not c.subject for c in found)
+            self._register(known, known.uplink, None if stays else view.config)
+        return (*held, *found)
+
+    def _hold(self, known: Known) -> tuple[Condition, ...]:
+        """While etcd is in doubt nobody claims anew, and what is held is registered again."""
+        if known.alarming is None:
+            self._keeper.resume()
+            self._graced = False
+            return ()
+        self._keeper.hold()
+        grace_s = round(self._settings.lease.empty_cluster_grace_s)
+        if self._graced or known.alarming.config is None or grace_s == 0:
+            return ()
+
+        def begin() -> None:
+            self._registry.begin_grace(grace_s)
+            self._graced = True
+
+        return self._grace_job.ensure(begin)
+
+    def _with_config(
+        self,
+        known: Known,
+        host: HostFacts,
+        config: MeshConfig,
+        leases: Mapping[Network, Lease],
+    ) -> tuple[Condition, ...]:
+        conditions = list(self._differences(config))
+        bounds = self._registry.bounds
+        outside = bounds.outside(config)
+        if outside:
+            conditions.append(outside_bounds(bounds, outside))
+        own = self._own(known)
+        joined = known.own is not None
+        for cidr in config.cidrs:
+            overlaps = host_overlaps(host, cidr, known.docker, own, leases)
+            found = _in_the_way(host, cidr, overlaps, joined=joined)
+            subject = "" if cidr == config.cidr else str(cidr)
+            conditions += [replace(each, subject=subject) for each in found]
+        rules = replace(known, config=config).rules()
+        if isinstance(rules, Condition):
+            conditions.append(rules)
+        return tuple(conditions)
+
+    def _without_config(self, known: Known, host: HostFacts) -> tuple[Condition, ...]:
+        """Bring the config: from this host's copy if there is one, else from [mesh].
+
+        What a copy knows is never replaced by what settings say (promise 4). For a while
+        after it was brought, only hosts that held a subnet get one: whether this etcd is new,
+        or has taken the place of one that was lost, nobody can see who joins.
+        """
+        if known.config is not None:
+            reserved = known.believed.reservations if known.believed else {}
+            return self._create_config(known.config, reserved)
+        wanted = self._wanted
+        if wanted is None:
+            return (
+                Condition(
+                    name="mesh-config-missing",
+                    severity=Severity.ERROR,
+                    cause=f"there is no {self._settings.etcd.prefix}/config in etcd",
+                    hint="create the mesh once, on any host: agentctl config init",
+                ),
+            )
+        cidr = wanted.cidr
+        found = _in_the_way(host, cidr, host_overlaps(host, cidr, known.docker), joined=False)
+        return found or self._create_config(wanted, {})
+
+    def _create_config(
+        self, config: MeshConfig, reservations: Mapping[Network, HostId]
+    ) -> tuple[Condition, ...]:
+        grace_s = round(self._settings.lease.empty_cluster_grace_s)
+        return self._config_job.ensure(
+            lambda: self._registry.create_config(config, grace_s=grace_s, reservations=reservations)
+        )
+
+    def stay_out(self, known: Known) -> tuple[Condition, ...]:
+        """Give back a lease that etcd still has of this host, which has left.
+
+        ``agentctl leave`` does so itself; this is for when etcd was away at that time.
+        """
+        view = known.believed
+        if view is None or view.cached or view.lease_of(self._host_id) is None:
+            return ()
+        return self._release_job.ensure(
+            lambda: self._registry.release(self._host_id, self._boot_id)
+        )
+
+    def _differences(self, config: MeshConfig) -> tuple[Condition, ...]:
+        wanted = self._wanted
+        if wanted is None:
+            return ()
+        names = ("cidr", "subnet_len", "backend")
+        different = [
+            f"{name} is {getattr(config, name)} in etcd and {getattr(wanted, name)} in [mesh]"
+            for name in names
+            if getattr(config, name) != getattr(wanted, name)
+        ]
+        if not different:
+            return ()
+        return (
+            Condition(
+                name="mesh-settings-differ",
+                severity=Severity.INFO,
+                cause="; ".join(different),
+                hint="what is in etcd is used; correct [mesh] in agent.toml or remove it",
+            ),
+        )
+
+    def _register(self, known: Known, uplink: Uplink, config: MeshConfig | None) -> None:
+        """Say what to keep; ``config``: where to move to, None while that may not be done."""
+        had = known.own or self._past
+        backend, backend_data = known.published
+        registration = Registration(
+            node_address=uplink.node_address,
+            host_name=self._host_name,
+            docker_state=known.docker_state,
+            backend=backend,
+            backend_data=backend_data,
+            avoid=self._avoid(known),
+            wanted_subnet=had.subnet if had else None,
+            past=self._past,
+            may_change_subnet=known.own is None or self._may_restart_docker(known),
+            move_into=config.cidr if config is not None and config.previous else None,
+            former=known.former or former_lease(known.believed, known.own),
+            give_back=known.complete and known.has_moved,
+            needed=known.host.needed if known.host else (),
+            container=self._container.choose(known, self._settings.firewall.access),
+        )
+        if registration != self._told:
+            self._told = registration
+            self._keeper.update(registration)
+
+    def _own(self, known: Known) -> tuple[Network, ...]:
+        """The subnets that this host holds, or had by its own copy.
+
+        When it has left and joins again, Docker may still have networks in what it had: they
+        are no overlap with the mesh. Whatever else is there by now is one.
+        """
+        if known.own is not None:
+            return known.own_subnets
+        if self._past is not None:
+            return (self._past.subnet,)
+        view = known.newest
+        past = view.memory.get(self._host_id) if view is not None else None
+        if past is None:
+            return ()
+        return tuple(each.subnet for each in known.docker.networks if within(each.subnet, past))
+
+    def _may_restart_docker(self, known: Known) -> bool:
+        """Whether another subnet would do, should the own one be lost: Docker then restarts."""
+        docker = self._settings.docker
+        if not docker.manage or not known.docker.reachable:
+            return False
+        return held_back(known.docker, policy=docker.restart, expendable=docker.expendable) is None
+
+    def _avoid(self, known: Known) -> tuple[Network, ...]:
+        """What this host uses: Docker's networks, and its addresses and foreign routes in the CIDR.
+
+        A host that is a member already may meet some there.
+        """
+        own = self._own(known)
+        docker = tuple(
+            network.subnet
+            for network in known.docker.networks
+            if not network.default and not any(network.subnet.overlaps(each) for each in own)
+        )
+        if known.host is None or known.config is None:
+            return docker
+        seen = networks_in_use(known.host, known.config.cidr, known.docker, own)
+        return tuple(dict.fromkeys((*docker, *seen)))
+
+    def forget(self) -> None:
+        """Begin anew: the host leaves, and what it had by its copy is for others to have."""
+        self._told = None
+        self._past = None
+
+
+def _in_the_way(
+    host: HostFacts, cidr: Network, overlaps: tuple[str, ...], *, joined: bool
+) -> tuple[Condition, ...]:
+    """Return the conditions that keep this host from using ``cidr``."""
+    needed = needed_in((cidr,), host.needed)
+    found = []
+    if overlaps:
+        found.append(overlap_condition(cidr, overlaps, joined=joined, removable=not needed))
+    if needed:
+        found.append(needed_condition(cidr, needed, joined=joined))
+    return tuple(found)
+
+
+def overlap_condition(
+    cidr: Network, overlaps: tuple[str, ...], *, joined: bool, removable: bool = True
+) -> Condition:
+    """The mesh's CIDR meets what the host already uses; the first of that are named.
+
+    Args:
+        removable: Nothing that the host needs lies in the CIDR: one of the routes may lead there.
+    """
+    what = first_few(overlaps)
+    return Condition(
+        name="cidr-overlaps-host",
+        severity=Severity.WARNING if joined else Severity.ERROR,
+        cause=f"the mesh's CIDR {cidr} overlaps {what} of this host",
+        hint="choose another CIDR (agentctl config init proposes one)"
+        + (", or remove what overlaps" if removable else ""),
+    )

@@ -1,0 +1,312 @@
+"""Leaving, joining and cleaning up: the operator's word, online and with the agent down.
+
+Both ways run the same steps in the same order. The word is written down first, so that a
+crash at any point ends in a host that stays out, and running the verb again finishes it.
+Nothing here depends on every step succeeding: what cannot be done now is said ("todo").
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from agent import asker
+from agent.daemon.core.events import Acting, Left
+from agent.daemon.core.inbox import Inbox
+from agent.daemon.core.retrying_job import Background
+from agent.daemon.store.host_lock import HostLock
+from agent.daemon.store.state_file import StateFile
+from agent.docker.giveback import GiveBackTerms
+from agent.errors import HostmeshError, Refused
+from agent.model import Condition, Severity
+from agent.settings import Settings
+
+__all__ = [
+    "Done",
+    "Leaver",
+    "Unfinished",
+    "agent_runs",
+    "cleanup",
+    "followed_by",
+    "join_offline",
+    "leave_offline",
+    "not_finished",
+]
+
+
+_log = structlog.get_logger("agent")
+
+_AGAIN_S = 10.0
+_LEAVE_WAITS_S = 30.0
+_JOIN_WAITS_S = 10.0
+"""How long a verb waits for another one: less than agentctl waits for its answer."""
+
+
+@dataclass(slots=True)
+class Done:
+    """What a verb did and what it could not do now, in lines for the operator."""
+
+    done: list[str] = field(default_factory=list)
+    todo: list[str] = field(default_factory=list)
+
+    def attempt(self, what: str, step: Callable[[], tuple[str, ...]]) -> None:
+        """Run a step; its failure becomes a line of ``todo`` and stops nothing."""
+        try:
+            self.done += step()
+        except HostmeshError as error:
+            self.todo.append(f"{what}: {error}")
+
+    def document(self) -> Mapping[str, Any]:
+        """As the control socket says it."""
+        return {"version": 1, "done": self.done, "todo": self.todo}
+
+
+class Follow(Protocol):
+    """Has the running agent remember and follow what the operator said, or do neither."""
+
+    def __call__(self, remember: Callable[[], None], *, left: bool) -> object:
+        """Call ``remember``; ``left``: whether this host has left."""
+        ...
+
+
+def _only_remember(remember: Callable[[], None], *, left: bool) -> None:
+    del left
+    remember()
+
+
+def followed_by(inbox: Inbox) -> Follow:
+    """Return how the running agent is told: its loop remembers and follows, or does neither.
+
+    An order that was withdrawn must not be remembered: the next start would carry it out.
+    """
+
+    def follow(remember: Callable[[], None], *, left: bool) -> None:
+        def both(act: Acting) -> None:
+            remember()
+            act(Left(left=left))
+
+        inbox.ask(both, is_waiting=asker.current())
+
+    return follow
+
+
+class Leaver:
+    """The steps of leaving, with the rooms that do them; and joining again, one at a time.
+
+    What leaving takes is done step by step. A kill, a power cut, an etcd that is away or a full
+    disk in between must not leave a host behind that is half a member and says nothing
+    (promises 6 and 9): what is left over is done by :meth:`finish`.
+
+    Args:
+        release: Gives lease and heartbeat back in etcd. Lines of what was done.
+        remove: Takes ours out of the kernel.
+        restore: Gives Docker its former configuration back, by those terms: (done, todo).
+        forget: Deletes the host's own copy of the mesh: when it joins again, what it holds
+            is what etcd says, not what the copy remembers.
+        follow: Has the running agent follow what the operator said.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: StateFile,
+        release: Callable[[], tuple[str, ...]],
+        remove: Callable[[], tuple[str, ...]],
+        restore: Callable[[GiveBackTerms], tuple[tuple[str, ...], tuple[str, ...]]],
+        forget: Callable[[], None],
+        follow: Follow | None = None,
+    ) -> None:
+        self._state = state
+        self._release = release
+        self._remove = remove
+        self._restore = restore
+        self._forget = forget
+        self._follow = follow or _only_remember
+        self._one = threading.Lock()
+        self._finished: set[str] = set()
+        self._left_over: tuple[str, ...] = ()
+
+    @property
+    def left_over(self) -> tuple[str, ...]:
+        """What the last leave could not do yet, in lines for the operator."""
+        return self._left_over
+
+    def leave(self, *, force: bool = False) -> Done:
+        """Stay out from now on, give the lease back, remove what is ours.
+
+        Args:
+            force: Restart Docker even while containers run.
+
+        Raises:
+            Refused: Another leave or join is under way.
+            CannotTell: The running agent did not begin in time, and nothing was done.
+        """
+        with self._alone("leave", _LEAVE_WAITS_S):
+            self._follow(lambda: self._state.set_left(left=True), left=True)
+            self._finished.clear()
+            return self._run(GiveBackTerms(force=force))
+
+    def finish(self) -> None:
+        """Do again what a leave could not do; nothing where there is none, or one is under way."""
+        if not self._one.acquire(blocking=False):
+            return
+        try:
+            if self._state.leaving:
+                before = self._left_over
+                outcome = self._run(GiveBackTerms(asked=False))
+                if outcome.done or outcome.todo != list(before):
+                    _log.info("leave-taken-up-again", done=outcome.done, todo=outcome.todo)
+        finally:
+            self._one.release()
+
+    def join(self) -> bool:
+        """Be a member again; whether the host had left.
+
+        Raises:
+            Refused: A leave is under way, which would undo it.
+        """
+        with self._alone("join", _JOIN_WAITS_S):
+            if not self._state.left:
+                return False
+            self._follow(lambda: self._state.set_left(left=False), left=False)
+            self._left_over = ()
+            return True
+
+    def clean(self) -> Done:
+        """Remove what is ours from the host; the lease stays."""
+        outcome = Done()
+        outcome.attempt("the kernel was not cleaned whole", self._remove)
+        self._give_docker_back(outcome, GiveBackTerms(again="agentctl cleanup"))
+        return outcome
+
+    @contextmanager
+    def _alone(self, verb: str, wait_s: float) -> Iterator[None]:
+        """Let no other leave or join run: its later steps would undo what this one does."""
+        if not self._one.acquire(timeout=wait_s):
+            raise Refused(
+                "another leave is under way on this host",
+                hint=f"agentctl {verb} again when it has ended",
+            )
+        try:
+            yield
+        finally:
+            self._one.release()
+
+    def _run(self, terms: GiveBackTerms) -> Done:
+        """Do the steps that are not done yet, each whatever became of the ones before."""
+        outcome = Done()
+        steps = {
+            "the lease could not be given back yet": self._release,
+            "the copy of the mesh stays": lambda: (self._forget(), ())[1],
+            "the kernel was not cleaned whole": self._remove,
+        }
+        for what, step in steps.items():
+            if what in self._finished:
+                continue
+            left = len(outcome.todo)
+            outcome.attempt(what, step)
+            if len(outcome.todo) == left:
+                self._finished.add(what)
+        self._give_docker_back(outcome, terms)
+        self._left_over = tuple(outcome.todo)
+        if not outcome.todo:
+            self._state.set_gone()
+        return outcome
+
+    def _give_docker_back(self, outcome: Done, terms: GiveBackTerms) -> None:
+        try:
+            done, todo = self._restore(terms)
+            outcome.done += done
+            outcome.todo += todo
+        except HostmeshError as error:
+            outcome.todo.append(f"Docker's configuration was not restored: {error}")
+
+
+class Unfinished:
+    """A leave of which something is left to do: done again until nothing is.
+
+    It may be a leave of an earlier life of the agent that was cut off.
+
+    Args:
+        leaver: Does it; what is done already costs a look.
+        on_job: Called when a try has ended: the next step says how.
+    """
+
+    def __init__(self, state: StateFile, leaver: Leaver, on_job: Callable[[], None]) -> None:
+        self._state = state
+        self._leaver = leaver
+        self._job = Background("leave-not-finished", on_job, _AGAIN_S)
+
+    def step(self) -> tuple[Condition, ...]:
+        """Go on with it unless it is done. Never blocks."""
+        if not self._state.leaving:
+            return ()
+        failed = self._job.ensure(self._leaver.finish)
+        return not_finished(self._leaver.left_over) or failed
+
+
+def not_finished(
+    left_over: tuple[str, ...], hint: str = "agentctl leave; the agent tries again as well"
+) -> tuple[Condition, ...]:
+    """Return the condition of a leave of which something is left to do."""
+    if not left_over:
+        return ()
+    return (
+        Condition(
+            name="leave-not-finished",
+            severity=Severity.ERROR,
+            cause=f"this host left, and not all of that is done: {'; '.join(left_over)}",
+            hint=hint,
+        ),
+    )
+
+
+def leave_offline(settings: Settings, *, force: bool = False) -> Done:
+    """``agentctl leave`` while no agent runs."""
+    with HostLock(settings.agent.run_dir, "agentctl leave"):
+        from agent.daemon.parts import leaver  # noqa: PLC0415 # pulls in every room
+
+        return leaver(settings).leave(force=force)
+
+
+def cleanup(settings: Settings) -> Done:
+    """``agentctl cleanup``: only the host, only while no agent runs (it would repair at once)."""
+    with HostLock(settings.agent.run_dir, "agentctl cleanup"):
+        from agent.daemon.parts import leaver  # noqa: PLC0415 # the same
+
+        return leaver(settings).clean()
+
+
+def join_offline(settings: Settings) -> Done:
+    """``agentctl join`` while no agent runs: it will join when it starts."""
+    outcome = Done()
+    with HostLock(settings.agent.run_dir, "agentctl join"):
+        state = StateFile(settings.agent.state_dir)
+        if state.left:
+            state.set_left(left=False)
+            outcome.done.append("this host is no longer kept out")
+    outcome.todo.append("start the agent: systemctl start hostmesh-agent")
+    return outcome
+
+
+def agent_runs(path: Path) -> bool:
+    """Whether an agent listens on the control socket; one that is busy or hangs does, too.
+
+    For who only looks: what changes something takes the lock.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:  # its queue is full
+            return True
+        except OSError:
+            return False
+    return True

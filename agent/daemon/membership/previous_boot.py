@@ -1,0 +1,65 @@
+"""Told apart: this host itself before it was rebooted, and a clone of its machine-id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from agent.daemon.core.known import Known
+from agent.daemon.core.state import StateCell
+from agent.model import HostFacts, Uplink
+from agent.model.family import Address
+
+__all__ = ["EarlierLife"]
+
+_log = structlog.get_logger()
+
+
+class EarlierLife:
+    """Answers the keeper's question about an address that another boot of this host gave.
+
+    Args:
+        cell: What the agent knows now.
+        nobody_answers: Whether nobody answers at an address, asked by an uplink; takes
+            seconds.
+    """
+
+    def __init__(
+        self,
+        cell: StateCell,
+        nobody_answers: Callable[[Address, Uplink], bool],
+    ) -> None:
+        self._cell = cell
+        self._nobody_answers = nobody_answers
+
+    def __call__(self, address: Address, beating: bool) -> bool:  # noqa: FBT001 # a callback
+        """Say whether no clone lives at ``address``. Called on the keeper's thread.
+
+        A heartbeat that is there is stronger evidence than silence from beyond a router, where
+        a firewall may swallow the question: then its end is waited for. On the link ARP asks.
+        """
+        known = self._cell.now.known
+        if known.uplink is None or known.host is None:
+            return False
+        if _is_here(known.host, address) or _is_another_hosts(known, address):
+            return True
+        if beating and address not in known.uplink.on_link:
+            return False
+        silent = self._nobody_answers(address, known.uplink)
+        _log.info("earlier-life-asked", address=str(address), answers=not silent)
+        return silent
+
+
+def _is_here(host: HostFacts, address: Address) -> bool:
+    return any(address == each.ip for link in host.links for each in link.addresses)
+
+
+def _is_another_hosts(known: Known, address: Address) -> bool:
+    """Another host of the mesh has taken that address over: the one that answers is that one."""
+    view = known.newest
+    if view is None or view.cached:
+        return False
+    return any(
+        lease.node_address == address and lease.host_id != known.host_id for lease in view.leases
+    )

@@ -1,0 +1,118 @@
+"""What the operator should know now: every condition with its cause, hint and since when.
+
+Each :class:`ConditionSource` replaces its own set whole, so a
+condition that is not said again is over. Raising and clearing are logged once each, which
+is what makes status, metrics and log tell the same story (promise 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+
+from agent.daemon.telemetry.observer import Observer
+from agent.journal import event_id
+from agent.model import Condition, Severity
+
+__all__ = ["ConditionRegistry", "ConditionSource", "Standing"]
+
+_LOG_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "info"}
+
+
+class ConditionSource(StrEnum):
+    """Whose conditions they are."""
+
+    COPY = "copy"
+    COPY_DAMAGED = "copy-damaged"
+    DISCOVERY = "discovery"
+    DOCKER = "docker"
+    ENDPOINTS = "endpoints"
+    ETCD = "etcd"
+    EVENTS = "events"
+    HOST = "host"
+    JOINING = "joining"
+    LEASE = "lease"
+    LEAVING = "leaving"
+    ROUTES = "routes"
+    RULES = "rules"
+    SETTINGS = "settings"
+    THREADS = "threads"
+    VIEW = "view"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A condition that holds, and since when (monotonic seconds)."""
+
+    condition: Condition
+    since_s: float
+
+
+class ConditionRegistry:
+    """The conditions that hold now, by source.
+
+    Args:
+        clock: Monotonic seconds.
+        observer: Is told when a condition begins and ends; None for nobody.
+    """
+
+    def __init__(self, clock: Callable[[], float], observer: Observer | None = None) -> None:
+        self._clock = clock
+        self._observer = observer or Observer()
+        self._by_source: dict[ConditionSource, dict[tuple[str, str], Standing]] = {}
+        self._log = structlog.get_logger("agent.conditions")
+
+    def replace(self, source: ConditionSource, conditions: Iterable[Condition]) -> None:
+        """Make ``conditions`` all that ``source`` has to say.
+
+        A condition that was there before keeps its "since", even if its wording changed:
+        the trouble is the same one.
+        """
+        before = self._by_source.get(source, {})
+        now: dict[tuple[str, str], Standing] = {}
+        for condition in conditions:
+            key = (condition.name, condition.subject)
+            known = before.get(key)
+            now[key] = Standing(condition, known.since_s if known else self._clock())
+        # Another dictionary: readers of other threads may be going through this one.
+        self._by_source = {**self._by_source, source: now}
+        self._tell(before, now)
+
+    def all(self) -> tuple[Standing, ...]:
+        """Every standing condition, the gravest first, then the oldest."""
+        order = list(_LOG_LEVELS)
+        standing = (s for source in self._by_source.values() for s in source.values())
+        return tuple(sorted(standing, key=lambda s: (order.index(s.condition.severity), s.since_s)))
+
+    def _tell(
+        self,
+        before: dict[tuple[str, str], Standing],
+        now: dict[tuple[str, str], Standing],
+    ) -> None:
+        for key, standing in now.items():
+            if key in before:
+                continue
+            condition = standing.condition
+            getattr(self._log, _LOG_LEVELS[condition.severity])(
+                "condition-raised",
+                event_id=event_id(condition.name),
+                condition=condition.name,
+                subject=condition.subject,
+                cause=condition.cause,
+                hint=condition.hint,
+            )
+            self._observer.condition_raised(condition)
+        for key in before.keys() - now.keys():
+            standing = before[key]
+            self._log.info(
+                "condition-cleared",
+                event_id=event_id(standing.condition.name),
+                condition=standing.condition.name,
+                subject=standing.condition.subject,
+                after_s=round(self._clock() - standing.since_s, 1),
+            )
+            after_s = self._clock() - standing.since_s
+            self._observer.condition_cleared(standing.condition, after_s)

@@ -1,0 +1,54 @@
+"""Tells systemd and the log how the host stands, each once per change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from agent.daemon.api.status import is_ready
+from agent.daemon.core.state import Snapshot
+from agent.daemon.telemetry.conditions import Standing
+from agent.daemon.telemetry.systemd import Notifier
+from agent.model import Severity
+from agent.settings.text import printable
+
+__all__ = ["Announcer"]
+
+
+class Announcer:
+    """Follows snapshots.
+
+    READY goes to systemd when the host is configured, from etcd or from its own copy: kernel and
+    daemon.json. Waiting for Docker itself would be waiting for a unit that is ordered after.
+    """
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._was_ready = False
+        self._log = structlog.get_logger("agent")
+
+    def tell(self, snapshot: Snapshot, standing: Sequence[Standing] = ()) -> None:
+        """Say what is new in ``snapshot``.
+
+        Args:
+            standing: The conditions that hold, the gravest first.
+        """
+        ready, reason = is_ready(snapshot)
+        if ready and not self._was_ready:
+            self._log.info("host-ready", summary=snapshot.summary)
+        elif self._was_ready and not ready:
+            self._log.info("host-not-ready", reason=reason)
+        self._was_ready = ready
+        if snapshot.configured or snapshot.known.left:
+            self._notifier.ready()
+        self._notifier.status(snapshot.summary + _gravest(standing))
+
+
+def _gravest(standing: Sequence[Standing]) -> str:
+    """The first condition that somebody should do something about, for the end of a line."""
+    told = [one.condition for one in standing if one.condition.severity is not Severity.INFO]
+    if not told:
+        return ""
+    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+    return f"; {told[0].name}: {printable(told[0].cause)}{more}"
