@@ -40,7 +40,7 @@ def registry(settings: Settings) -> Iterator[Registry]:
     """
     log_to_stderr()
     from agent.leases.copy import bounds_of  # noqa: PLC0415 - costs 0.2 s and 20 MB
-    from agent.leases.discovery import client_for  # noqa: PLC0415 - the same
+    from agent.leases.etcd.discovery import client_for  # noqa: PLC0415 - the same
     from agent.leases.registry import Registry  # noqa: PLC0415 - the same
 
     with closing(client_for(settings.etcd)) as client:
@@ -122,7 +122,7 @@ def log_to_stderr() -> None:
 
 def own_host_id() -> HostId | None:
     """Tell which host this is; None where machine-id cannot be read: no row is marked then."""
-    from agent.leases.identity import host_id, read_machine_id  # noqa: PLC0415 - the same room
+    from agent.leases.own.identity import host_id, read_machine_id  # noqa: PLC0415 - the same room
 
     try:
         return host_id(read_machine_id())

@@ -46,18 +46,18 @@ from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.telemetry.observer import Observer, open_history
 from agent.daemon.telemetry.systemd import Notifier
 from agent.daemon.telemetry.thread_errors import Mishaps
-from agent.docker.giveback import GiveBackTerms
+from agent.docker.attach.give_back import GiveBackTerms
 from agent.errors import FirewallError
 from agent.kernel.firewall.monitor import RuleMonitor
+from agent.kernel.liveness.probe import Prober, nobody_answers
 from agent.kernel.monitor import KernelEvent, Monitor
-from agent.kernel.probe import Prober, nobody_answers
-from agent.leases.client import EtcdClient
 from agent.leases.copy import Copy, copy_file
 from agent.leases.directory import Directory
-from agent.leases.identity import host_id, read_boot_id, read_machine_id
-from agent.leases.keeper import Keeper
+from agent.leases.etcd.client import EtcdClient
+from agent.leases.etcd.survey import Survey
+from agent.leases.own.identity import host_id, read_boot_id, read_machine_id
+from agent.leases.own.keeper import Keeper
 from agent.leases.registry import Registry
-from agent.leases.survey import Survey
 from agent.leases.timeleft import TimeLeft
 from agent.model import HostId, Lease, Uplink
 from agent.model.family import Address, Network

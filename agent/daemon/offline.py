@@ -29,8 +29,8 @@ from agent.errors import CannotTell, HostmeshError
 from agent.kernel.facts import read_host_facts
 from agent.kernel.tables.routes import RouteTable
 from agent.leases.copy import bounds_of, copy_file
-from agent.leases.discovery import client_for
-from agent.leases.identity import host_id, read_machine_id
+from agent.leases.etcd.discovery import client_for
+from agent.leases.own.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
 from agent.mesh.desired import desired_objects
 from agent.mesh.kinds import route_kind

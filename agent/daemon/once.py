@@ -24,8 +24,8 @@ from agent.errors import CannotTell, Refused, StateError
 from agent.kernel.facts import read_host_facts
 from agent.leases import trust
 from agent.leases.copy import bounds_of, copy_file
-from agent.leases.discovery import client_for
-from agent.leases.identity import host_id, read_machine_id
+from agent.leases.etcd.discovery import client_for
+from agent.leases.own.identity import host_id, read_machine_id
 from agent.leases.registry import Registry
 from agent.mesh.world import World
 from agent.model import DockerState, View

@@ -16,21 +16,21 @@ from agent.daemon.reconcile.kernel import KernelPass
 from agent.daemon.reconcile.objects import KernelObjects
 from agent.daemon.reconcile.protocol_migration import RouteMark
 from agent.daemon.store.state_file import StateFile
-from agent.docker.giveback import GiveBackTerms
-from agent.docker.processes import ProcessTable
+from agent.docker.attach.give_back import GiveBackTerms
 from agent.docker.room import DockerRoom
+from agent.docker.service.processes import ProcessTable
 from agent.errors import KernelError, StateError
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.firewall.firewalld import Firewalld
 from agent.kernel.hostchecks import host_conditions
 from agent.kernel.sysctl import Sysctls
 from agent.kernel.tables.routes import RouteTable
-from agent.leases.client import EtcdClient
+from agent.leases.claiming.turns import Turns
 from agent.leases.copy import CopyFile, copy_file
-from agent.leases.discovery import client_for
-from agent.leases.identity import host_id, read_boot_id, read_machine_id
+from agent.leases.etcd.client import EtcdClient
+from agent.leases.etcd.discovery import client_for
+from agent.leases.own.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.registry import Registry
-from agent.leases.turns import Turns
 from agent.model import Condition, HostId, MeshConfig, Uplink
 from agent.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from agent.docker.reading import EngineKind, EngineReading
+from agent.docker.engine.reading import EngineKind, EngineReading
 from agent.errors import HostmeshError, StateError
 from agent.model import Condition, DockerFacts, DockerState, Severity
 

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from agent.docker.checker import FileChecker
-from agent.docker.commands import Commands
-from agent.docker.configurator import Configurator
-from agent.docker.engine import Engine
-from agent.docker.giveback import GiveBack
-from agent.docker.managed import EveryTurn, ManagedDocker, Turn
-from agent.docker.netattach import NetworkAttacher
-from agent.docker.ownnetwork import OwnNetwork
-from agent.docker.preview import Preview, preview
-from agent.docker.processes import ProcessTable, read_routes
+from agent.docker.attach.daemon import Configurator
+from agent.docker.attach.give_back import GiveBack
+from agent.docker.attach.managed import EveryTurn, ManagedDocker, Turn
+from agent.docker.attach.network import NetworkAttacher
+from agent.docker.attach.wants import DockerWants, wants_of
+from agent.docker.daemonjson.checker import FileChecker
+from agent.docker.daemonjson.preview import Preview, preview
+from agent.docker.daemonjson.store import DaemonJsonStore
+from agent.docker.engine.engine import Engine
+from agent.docker.engine.own_network import OwnNetwork
 from agent.docker.report import ConfiguratorReport, RestartOutlook
-from agent.docker.restarter import Restarter
-from agent.docker.service import DockerService
-from agent.docker.socketpath import why_replaceable
-from agent.docker.store import DaemonJsonStore
-from agent.docker.wants import DockerWants, wants_of
+from agent.docker.service.commands import Commands
+from agent.docker.service.processes import ProcessTable, read_routes
+from agent.docker.service.restarter import Restarter
+from agent.docker.service.service import DockerService
+from agent.docker.service.socket_path import why_replaceable
 from agent.docker.worker import Attacher, DockerWorker
 from agent.model.family import Network
 from agent.settings import DockerSettings

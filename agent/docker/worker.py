@@ -11,12 +11,12 @@ from typing import Protocol
 
 from agent import asker, threads
 from agent.asker import GoesOn, IsWaiting, Order, Withdrawn
-from agent.docker.commands import Stopped
-from agent.docker.engine import Engine
-from agent.docker.giveback import GiveBack, GiveBackTerms
+from agent.docker.attach.give_back import GiveBack, GiveBackTerms
+from agent.docker.attach.wants import DockerWants
+from agent.docker.engine.engine import Engine
+from agent.docker.engine.watcher import EngineWatcher
 from agent.docker.report import ConfiguratorReport, RestoreReport
-from agent.docker.wants import DockerWants
-from agent.docker.watcher import EngineWatcher
+from agent.docker.service.commands import Stopped
 from agent.errors import DockerError
 from agent.threads import Poller
 

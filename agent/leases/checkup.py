@@ -16,8 +16,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from agent.errors import EtcdUnavailable
-from agent.leases import kv
-from agent.leases.members import SYSTEM_CA
+from agent.leases.etcd import kv
+from agent.leases.etcd.endpoints import SYSTEM_CA
 from agent.leases.records import Writer
 from agent.leases.registry import Registry
 from agent.model import HostId

@@ -15,11 +15,11 @@ import structlog
 
 from agent import threads
 from agent.errors import EtcdError, EtcdUnavailable
+from agent.leases.etcd.kv import Event
+from agent.leases.etcd.watch import WatchStream
 from agent.leases.fold import Records
-from agent.leases.kv import Event
 from agent.leases.records import LEASES
 from agent.leases.registry import Registry
-from agent.leases.watch import WatchStream
 from agent.model import View
 from agent.retry import Backoff
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 from agent.errors import EtcdError
-from agent.leases.kv import Event, Record
+from agent.leases.etcd.kv import Event, Record
 from agent.leases.records import CONFIG, HEARTBEATS, LEASES, TURNS, Keys, RecordKind
 from agent.leases.records.subnets import parse_subnet
 from agent.leases.usable import UsableLeases

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.errors import ClaimConflict, EtcdError, MeshConfigError, Refused
-from agent.leases import kv
+from agent.leases.claiming.selection import Obstacles, way_out
+from agent.leases.etcd import kv
 from agent.leases.fold import Records
 from agent.leases.hosts import HostRef, find_host, hosts_of
 from agent.leases.records import (
@@ -26,7 +27,6 @@ from agent.leases.records import (
     without_key,
 )
 from agent.leases.registry import Registry
-from agent.leases.selection import Obstacles, way_out
 from agent.mesh.level import HeldBack
 from agent.mesh.needed import needed_of_members
 from agent.mesh.reconfigure import left_behind

@@ -10,14 +10,16 @@ from types import MappingProxyType
 import structlog
 
 from agent.errors import ClaimConflict, EtcdError, EtcdUnavailable, MeshConfigError
-from agent.leases import kv
-from agent.leases.claims import Claims
-from agent.leases.client import EtcdClient
-from agent.leases.faults import CompactedError, TooLargeError
+from agent.leases.claiming.claims import Claims
+from agent.leases.claiming.clones import IdentityInUseError, Life, Rivals
+from agent.leases.claiming.release import GivingBack
+from agent.leases.claiming.request import ClaimRequest, GraceError, LeaseLostError
+from agent.leases.etcd import kv
+from agent.leases.etcd.client import EtcdClient
+from agent.leases.etcd.faults import CompactedError, TooLargeError
+from agent.leases.etcd.kv import Record
 from agent.leases.fold import Records
-from agent.leases.givingback import GivingBack
-from agent.leases.heartbeats import Heartbeats, Written
-from agent.leases.kv import Record
+from agent.leases.own.heartbeats import Heartbeats, Written
 from agent.leases.records import (
     CONFIG,
     GRACE,
@@ -26,8 +28,6 @@ from agent.leases.records import (
     encode_config,
     encode_reservation,
 )
-from agent.leases.request import ClaimRequest, GraceError, LeaseLostError
-from agent.leases.rivals import IdentityInUseError, Life, Rivals
 from agent.model import BackendData, Bounds, Heartbeat, HostId, Lease, MeshConfig, Problem, View
 from agent.model.family import Address, Network
 

@@ -20,8 +20,8 @@ from agent.daemon.store.view_cache import Copying
 from agent.daemon.telemetry.conditions import ConditionRegistry
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.leases.copy import CopyFile
+from agent.leases.etcd.kv import Event, Record
 from agent.leases.fold import Records
-from agent.leases.kv import Event, Record
 from agent.leases.records import (
     HEARTBEATS,
     LEASES,

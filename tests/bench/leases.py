@@ -25,8 +25,8 @@ from agent.model.family import Address
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from agent.leases import kv
 from agent.leases.directory import Directory
+from agent.leases.etcd import kv
 from agent.leases.registry import Registry
 from agent.model import Lease, View
 from tests.bench.harness import Bench, interleave

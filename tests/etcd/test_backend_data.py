@@ -11,8 +11,8 @@ import pytest
 from agent.daemon.core.known import Known
 from agent.daemon.core.state import Snapshot, StateCell
 from agent.daemon.membership.join import Joining
-from agent.leases import kv
 from agent.leases.directory import Directory
+from agent.leases.etcd import kv
 from agent.leases.records import LEASES, encode_lease
 from agent.leases.registry import Registry
 from agent.mesh.desired import DesiredObjects

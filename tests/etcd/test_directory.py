@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from agent.errors import EtcdUnavailable
-from agent.leases import directory, kv
+from agent.leases import directory
 from agent.leases.directory import Directory
-from agent.leases.kv import Page
+from agent.leases.etcd import kv
+from agent.leases.etcd.kv import Page
+from agent.leases.etcd.watch import WatchStream
 from agent.leases.records import LEASES
 from agent.leases.registry import Registry
-from agent.leases.watch import WatchStream
 from agent.model import View
 from tests.etcd.support.etcdlab import (
     Etcd,
@@ -207,7 +208,7 @@ def test_compaction_under_a_running_watch_is_survived(mesh: Registry, etcd: Etcd
 def test_a_cancelled_watch_ends_in_a_new_snapshot(
     mesh: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agent.leases import watch  # noqa: PLC0415  # only here is a response forged
+    from agent.leases.etcd import watch  # noqa: PLC0415  # only here is a response forged
 
     with follow(mesh) as (views, _):
         real = watch._events

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from agent.errors import EtcdUnavailable
-from agent.leases import kv
 from agent.leases.checkup import ask_endpoint
-from agent.leases.identity import host_id, read_machine_id
+from agent.leases.etcd import kv
+from agent.leases.own.identity import host_id, read_machine_id
 from agent.leases.records import CONFIG, encode_config
 from agent.model import DockerState, Heartbeat
 from agent.settings import EtcdSettings

@@ -8,7 +8,7 @@ import pytest
 
 from agent.errors import EtcdUnavailable
 from agent.leases.directory import Directory
-from agent.leases.survey import Survey
+from agent.leases.etcd.survey import Survey
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 
 pytestmark = pytest.mark.etcd

@@ -11,10 +11,10 @@ import pytest
 from agent.daemon.core.known import Known
 from agent.daemon.core.state import Snapshot, StateCell
 from agent.daemon.membership.join import Joining
-from agent.leases.keeper import Keeper
+from agent.leases.claiming.request import GraceError
+from agent.leases.own.keeper import Keeper
 from agent.leases.records import GRACE
 from agent.leases.registry import Registry
-from agent.leases.request import GraceError
 from agent.model import HostFacts, HostId, MeshConfig, Uplink, View
 from agent.model.family import Network
 from agent.settings import load_settings

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import MeshConfigError
-from agent.leases import kv
+from agent.leases.etcd import kv
 from agent.leases.records import CONFIG, LEASES
 from agent.leases.registry import ClaimRequest, Registry
 from agent.model import LEVEL, DockerState, Lease

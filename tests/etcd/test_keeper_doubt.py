@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from agent.errors import EtcdUnavailable
-from agent.leases import kv, trust
+from agent.leases import trust
 from agent.leases.directory import Directory
-from agent.leases.keeper import Keeper
+from agent.leases.etcd import kv
+from agent.leases.own.keeper import Keeper
 from agent.leases.records import CONFIG
 from agent.leases.registry import Registry
 from agent.model import Condition, Lease, View

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from agent.errors import EtcdAuthError, HostmeshError
-from agent.leases.client import EtcdClient
+from agent.leases.claiming.turns import Turn, Turns
 from agent.leases.directory import Directory
-from agent.leases.keeper import Keeper, Registration
+from agent.leases.etcd.client import EtcdClient
 from agent.leases.operator import Operator
+from agent.leases.own.keeper import Keeper, Registration
 from agent.leases.records import GRACE
 from agent.leases.registry import Registry
-from agent.leases.turns import Turn, Turns
 from agent.model import DockerState, View
 from agent.settings import EtcdSettings, LeaseSettings
 from tests.etcd.support.etcdlab import Heard, binaries, config, eventually, host

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from agent.errors import NoFreeSubnet
-from agent.leases import kv
+from agent.leases.etcd import kv
 from agent.leases.records import LEASES, encode_lease
 from agent.leases.registry import Registry
 from agent.mesh.ranges import MAX_SUBNETS, count_subnets, subnet_at

@@ -20,10 +20,10 @@ from hypothesis.stateful import (
 )
 
 from agent.errors import Refused
-from agent.leases import kv
 from agent.leases.directory import Directory
-from agent.leases.keeper import Keeper, Registration
+from agent.leases.etcd import kv
 from agent.leases.operator import Operator
+from agent.leases.own.keeper import Keeper, Registration
 from agent.leases.records import LEASES, encode_lease
 from agent.leases.registry import LeaseLostError, Registry
 from agent.mesh.reconfigure import ConfigWish, wished_config

@@ -9,8 +9,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import ClaimConflict, HostmeshError, NoFreeSubnet
-from agent.leases import kv
 from agent.leases.directory import Directory
+from agent.leases.etcd import kv
 from agent.leases.operator import Operator
 from agent.leases.records import LEASES
 from agent.leases.registry import Registry

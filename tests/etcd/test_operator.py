@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import ClaimConflict, MeshConfigError, Refused
-from agent.leases import kv
+from agent.leases.etcd import kv
 from agent.leases.hosts import HostRef, find_host
 from agent.leases.operator import ConfigChange, Operator
 from agent.leases.records import CONFIG, LEASES

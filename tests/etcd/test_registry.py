@@ -259,6 +259,6 @@ def _beat(lease: Lease) -> Heartbeat:
 
 
 def _put(key: str, value: str) -> object:
-    from agent.leases import kv  # noqa: PLC0415  # only here are records written by hand
+    from agent.leases.etcd import kv  # noqa: PLC0415  # only here are records written by hand
 
     return kv.put(key.encode(), value.encode())

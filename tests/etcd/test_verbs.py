@@ -14,7 +14,7 @@ import pytest
 
 from agent.ctl.main import main
 from agent.errors import ClaimConflict, MeshConfigError, OverlapError, Refused, UsageError
-from agent.leases import kv
+from agent.leases.etcd import kv
 from agent.leases.records import LEASES
 from agent.leases.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, host, request

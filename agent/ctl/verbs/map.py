@@ -49,7 +49,7 @@ _COLUMNS = (
 def run(context: Context) -> int:
     """Draw the mesh as this host sees it."""
     status, routes = _ask(context)
-    from agent.ctl.containerpath import tested_peers  # noqa: PLC0415 - costs 0.3 s
+    from agent.ctl.path.container_path import tested_peers  # noqa: PLC0415 - costs 0.3 s
 
     tested = tested_peers(context, status, status.get("peers", []))
     document = document_of(status, routes, *tested)

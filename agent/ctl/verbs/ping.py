@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.ctl.context import Context
 from agent.ctl.output import clean, duration, flow, sentence
-from agent.ctl.peers import Peer, find_peer
+from agent.ctl.path.peers import Peer, find_peer
 from agent.ctl.stale import age, banner, heartbeat_words
 from agent.errors import HostmeshError, NotRoot
 from agent.model.family import read_address
@@ -71,7 +71,7 @@ def _steps(context: Context, peer: Peer) -> Iterator[Step]:
     if silent:
         yield "containers", "unknown", "not tested: the host itself does not answer"
     else:
-        from agent.ctl.containerpath import path_steps  # noqa: PLC0415 - costs 0.3 s
+        from agent.ctl.path.container_path import path_steps  # noqa: PLC0415 - costs 0.3 s
 
         stale = peer.freshness.get("stale") is True
         yield from path_steps(context, peer.lease, peer.own, stale=stale)
@@ -111,9 +111,9 @@ def _route(context: Context, peer: Peer) -> Step:
 
 
 def _wire(peer: Peer) -> Iterator[Step]:
+    from agent.kernel.diagnose.reach import Reach  # noqa: PLC0415 - the same
+    from agent.kernel.diagnose.way import neighbour_on  # noqa: PLC0415 - the same
     from agent.kernel.facts import path_to, read_host_facts  # noqa: PLC0415 - costs 0.2 s
-    from agent.kernel.reach import Reach  # noqa: PLC0415 - the same
-    from agent.kernel.way import neighbour_on  # noqa: PLC0415 - the same
 
     address = read_address(peer.node_address)
     try:

@@ -9,9 +9,9 @@ from agent.ctl.context import Context
 from agent.ctl.output import clean, flow, sentence
 
 if TYPE_CHECKING:
-    from agent.ctl.tracing import Tracer
-    from agent.kernel.capture import Capture, Frame
-    from agent.kernel.reach import Reach
+    from agent.ctl.path.tracing import Tracer
+    from agent.kernel.diagnose.capture import Capture, Frame
+    from agent.kernel.diagnose.reach import Reach
 
 __all__ = ["lines", "run"]
 
@@ -27,8 +27,8 @@ def run(context: Context) -> int:
     if context.args.capture:
         context.need_root("capture packets")
     from agent.ctl.direct import log_to_stderr  # noqa: PLC0415 - only where rooms are used
-    from agent.ctl.ends import Place  # noqa: PLC0415 - imports rooms, 0.3 s
-    from agent.ctl.tracing import Tracer  # noqa: PLC0415 - the same
+    from agent.ctl.path.ends import Place  # noqa: PLC0415 - imports rooms, 0.3 s
+    from agent.ctl.path.tracing import Tracer  # noqa: PLC0415 - the same
     from agent.ctl.verbs.leases import ask  # noqa: PLC0415 - this room's own, too
 
     log_to_stderr()
@@ -115,7 +115,7 @@ def _captured(capture: Mapping[str, Any], width: int | None) -> list[str]:
 def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
     """Send pings from the source if it is here, else wait for what passes by itself."""
     from agent.errors import KernelError  # noqa: PLC0415 - as below
-    from agent.kernel.capture import Capture  # noqa: PLC0415 - only for that
+    from agent.kernel.diagnose.capture import Capture  # noqa: PLC0415 - only for that
 
     links = tracer.links()
     source, destination = tracer.source.address, tracer.destination.address
@@ -143,8 +143,8 @@ def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
 
 def _sender(tracer: Tracer) -> Reach | None:
     """What sends from the source itself; None when the source is not here."""
-    from agent.kernel.namespace import in_network_of  # noqa: PLC0415 - only for --capture
-    from agent.kernel.reach import Reach  # noqa: PLC0415 - the same
+    from agent.kernel.diagnose.namespace import in_network_of  # noqa: PLC0415 - only for --capture
+    from agent.kernel.diagnose.reach import Reach  # noqa: PLC0415 - the same
 
     source, to = tracer.source, tracer.destination.address
     if source.container is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agent.errors import HostmeshError
-from agent.leases.rivals import CLONE_HINT
+from agent.leases.claiming.clones import CLONE_HINT
 from agent.mesh.level import HeldBack
 from agent.model import (
     Bounds,

@@ -7,11 +7,11 @@ import platform
 
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
+from agent.kernel.diagnose.trial import trial
 from agent.kernel.facts import read_host_facts
-from agent.kernel.firewall.variant import Programs
+from agent.kernel.firewall.variant.variant import Programs
 from agent.kernel.hostchecks import host_conditions
 from agent.kernel.sysctl import Sysctls
-from agent.kernel.trial import trial
 from agent.model import HostFacts, Uplink
 from agent.settings import Settings
 

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.membership.endpoint_finder import source_of
 from agent.daemon.parts import host_name
-from agent.docker.preview import Preview
+from agent.docker.daemonjson.preview import Preview
 from agent.docker.room import DockerRoom
 from agent.errors import EtcdUnavailable
-from agent.kernel.probe import nobody_answers
+from agent.kernel.liveness.probe import nobody_answers
 from agent.leases.checkup import EndpointAnswer, ask_endpoint, may_write
-from agent.leases.client import EtcdClient
+from agent.leases.claiming.request import ClaimRequest
+from agent.leases.claiming.selection import Selection
 from agent.leases.copy import bounds_of
-from agent.leases.identity import host_id, read_boot_id, read_machine_id
+from agent.leases.etcd.client import EtcdClient
+from agent.leases.own.identity import host_id, read_boot_id, read_machine_id
 from agent.leases.registry import Registry
-from agent.leases.request import ClaimRequest
-from agent.leases.selection import Selection
 from agent.mesh.backends import container_mtu
 from agent.mesh.needed import needed_in, needed_of_members
 from agent.mesh.overlap import host_overlaps

@@ -7,8 +7,8 @@ import os
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.doctor.meshpart import Mesh
 from agent.errors import KernelError
-from agent.kernel.firewall.nftchains import dropping_chains
-from agent.kernel.firewall.nftconditions import nft_chains
+from agent.kernel.firewall.advice.nft_chains import dropping_chains
+from agent.kernel.firewall.advice.nft_conditions import nft_chains
 from agent.mesh.firewall import desired_firewall
 from agent.model import Access, DockerNetwork, Uplink
 from agent.model.family import family_of

@@ -7,7 +7,7 @@ from contextlib import closing
 from agent.daemon.doctor import hostpart, meshpart, nftpart, underlaypart
 from agent.daemon.doctor.findings import Findings, State
 from agent.daemon.doctor.meshpart import Mesh
-from agent.leases.discovery import client_for
+from agent.leases.etcd.discovery import client_for
 from agent.settings import Settings
 
 __all__ = ["examine"]

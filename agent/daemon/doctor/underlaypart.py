@@ -9,9 +9,9 @@ from agent.daemon.doctor.meshpart import Mesh
 from agent.daemon.membership.leave import agent_runs
 from agent.daemon.parts import host_name
 from agent.errors import HostmeshError
-from agent.kernel.underlay import Passage, passage
-from agent.leases.identity import read_boot_id
-from agent.leases.request import ClaimRequest
+from agent.kernel.diagnose.underlay import Passage, passage
+from agent.leases.claiming.request import ClaimRequest
+from agent.leases.own.identity import read_boot_id
 from agent.model import Lease, Uplink
 from agent.model.family import Address, Network
 from agent.settings import Settings

@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
-from agent.docker.commands import Stopped
-from agent.docker.decide import Held
+from agent.docker.service.commands import Stopped
+from agent.docker.service.restart_policy import Held
 from agent.errors import EtcdError
-from agent.leases.turns import Holder, Turn, Turns
+from agent.leases.claiming.turns import Holder, Turn, Turns
 
 __all__ = ["RestartTurn"]
 
@@ -34,7 +34,7 @@ _POLL_S = 1.0
 
 
 class RestartTurn:
-    """Takes the turn for the time of a ``with``; see :class:`agent.docker.managed.Turn`.
+    """Takes the turn for the time of a ``with``; see :class:`agent.docker.attach.managed.Turn`.
 
     Args:
         turns: This host's, in etcd.

@@ -15,8 +15,8 @@ from agent.daemon.core.retrying_job import Background
 from agent.daemon.core.state import StateCell
 from agent.daemon.core.view_conditions import outside_bounds
 from agent.daemon.membership.named_container import NamedContainer
-from agent.docker.decide import held_back
-from agent.leases.keeper import Keeper, Registration
+from agent.docker.service.restart_policy import held_back
+from agent.leases.own.keeper import Keeper, Registration
 from agent.leases.registry import Registry
 from agent.mesh.needed import needed_condition, needed_in
 from agent.mesh.overlap import host_overlaps, networks_in_use

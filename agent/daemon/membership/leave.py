@@ -23,7 +23,7 @@ from agent.daemon.core.inbox import Inbox
 from agent.daemon.core.retrying_job import Background
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
-from agent.docker.giveback import GiveBackTerms
+from agent.docker.attach.give_back import GiveBackTerms
 from agent.errors import HostmeshError, Refused
 from agent.model import Condition, Severity
 from agent.settings import Settings

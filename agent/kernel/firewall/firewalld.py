@@ -18,9 +18,14 @@ from typing import Final, Protocol
 import structlog
 
 from agent.errors import DependencyMissing, FirewallError, HostmeshError
-from agent.kernel.firewall.nftchains import NftChain, dropping_chains
-from agent.kernel.firewall.nftconditions import FIREWALLD, dropped_sources, mesh_sources, shown
-from agent.kernel.firewall.programs import Runner
+from agent.kernel.firewall.advice.nft_chains import NftChain, dropping_chains
+from agent.kernel.firewall.advice.nft_conditions import (
+    FIREWALLD,
+    dropped_sources,
+    mesh_sources,
+    shown,
+)
+from agent.kernel.firewall.variant.programs import Runner
 from agent.mesh.firewall import FirewallWants
 
 __all__ = ["FirewallCmd", "Firewalld", "SourceRecord"]

@@ -11,8 +11,7 @@ from typing import Final
 import structlog
 
 from agent.errors import FirewallError
-from agent.kernel.firewall.choice import Reading, VariantChoice, Writer
-from agent.kernel.firewall.conditions import (
+from agent.kernel.firewall.advice.conditions import (
     conditions_of,
     contested,
     misplaced,
@@ -21,12 +20,11 @@ from agent.kernel.firewall.conditions import (
     unlisted_chains,
     unreadable_variant,
 )
-from agent.kernel.firewall.dockerd import Dockerd, variant_of
+from agent.kernel.firewall.advice.nft_conditions import nft_chains
+from agent.kernel.firewall.advice.operator import Judgement, Way, judge
 from agent.kernel.firewall.flows import Flows
 from agent.kernel.firewall.legacy import LegacyWriter
 from agent.kernel.firewall.nft import NftWriter
-from agent.kernel.firewall.nftconditions import nft_chains
-from agent.kernel.firewall.operator import Judgement, Way, judge
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
 from agent.kernel.firewall.plan import (
     TableEdit,
@@ -38,7 +36,9 @@ from agent.kernel.firewall.plan import (
 )
 from agent.kernel.firewall.sets import OurSets
 from agent.kernel.firewall.show import shown
-from agent.kernel.firewall.variant import Programs, Variant
+from agent.kernel.firewall.variant.choice import Reading, VariantChoice, Writer
+from agent.kernel.firewall.variant.dockerd import Dockerd, variant_of
+from agent.kernel.firewall.variant.variant import Programs, Variant
 from agent.mesh.firewall import FirewallWants
 from agent.model import Condition
 from agent.model.family import IPV4, Family, Network

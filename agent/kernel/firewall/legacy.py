@@ -22,7 +22,7 @@ from agent.errors import DependencyMissing, FirewallError
 from agent.kernel.firewall.parse import Clause, Ruleset, parse_rule, parse_ruleset
 from agent.kernel.firewall.plan import JumpEdit, TableEdit
 from agent.kernel.firewall.rules import OURS
-from agent.kernel.firewall.variant import Programs, Variant
+from agent.kernel.firewall.variant.variant import Programs, Variant
 from agent.model.family import IPV4, IPV6
 
 __all__ = ["LegacyWriter"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from agent.kernel.firewall.nftchains import generation
+from agent.kernel.firewall.advice.nft_chains import generation
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
 from agent.kernel.firewall.plan import TableEdit, restore_text
-from agent.kernel.firewall.variant import Programs, Variant
+from agent.kernel.firewall.variant.variant import Programs, Variant
 
 __all__ = ["NftWriter"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from agent.leases.kv import Record
+from agent.leases.etcd.kv import Record
 from agent.leases.records.kind import RecordKind, Writer, dump
 from agent.model import HostId
 from agent.model.untrusted import Fields, clean_name, parse_host_id

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from agent.leases.kv import Record
+from agent.leases.etcd.kv import Record
 from agent.leases.records.kind import RecordKind, Writer, dump
 from agent.model import (
     LEVEL_OF_0_1,

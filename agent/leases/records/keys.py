@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from agent.leases.kv import Record
+from agent.leases.etcd.kv import Record
 from agent.leases.records.config import CONFIG
 from agent.leases.records.coordination import GRACE, TURNS
 from agent.leases.records.heartbeat import CLONES, HEARTBEATS

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from agent.leases.kv import Record
+from agent.leases.etcd.kv import Record
 from agent.model import LEVEL_OF_0_1
 
 __all__ = ["RecordKind", "Writer", "dump"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.leases.kv import Record
+from agent.leases.etcd.kv import Record
 from agent.leases.records.kind import RecordKind, Writer, dump
 from agent.leases.records.subnets import parse_subnet, subnet_name
 from agent.model import HostId

@@ -109,7 +109,7 @@ def test_what_the_package_brings_for_other_programs_is_used_by_them(mesh: Mesh) 
 
 
 def test_promise_11_a_users_process_that_is_called_dockerd_changes_nothing(mesh: Mesh) -> None:
-    host, table = mesh.one, "from agent.docker.processes import ProcessTable"
+    host, table = mesh.one, "from agent.docker.service.processes import ProcessTable"
     with impostor.running(host) as pid:
         host.systemctl("restart", "docker")
         host.restart_agent()

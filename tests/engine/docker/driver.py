@@ -11,9 +11,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from agent.docker.giveback import GiveBackTerms
-from agent.docker.processes import ProcessTable
+from agent.docker.attach.give_back import GiveBackTerms
 from agent.docker.room import DockerRoom
+from agent.docker.service.processes import ProcessTable
 from agent.errors import HostmeshError
 from agent.settings import DockerSettings
 

@@ -17,7 +17,7 @@ from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.wait import wait_until
 
-from agent.docker.knownkeys import KNOWN_TO_20_10
+from agent.docker.daemonjson.known_keys import KNOWN_TO_20_10
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 

@@ -20,8 +20,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from agent.leases.client import EtcdClient
-from agent.leases.identity import host_id
+from agent.leases.etcd.client import EtcdClient
+from agent.leases.own.identity import host_id
 from agent.leases.registry import ClaimRequest, Registry
 from agent.model import HostId, MeshConfig
 from agent.settings import EtcdSettings

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from agent.leases.directory import Directory
-from agent.leases.keeper import Keeper, Registration
+from agent.leases.own.keeper import Keeper, Registration
 from agent.leases.records import LEASES, encode_lease
 from agent.leases.registry import Registry
 from agent.model import DockerState, Lease
@@ -56,7 +56,7 @@ def condition(heard: Heard) -> str:
 
 def steal(mesh: Registry, lease: Lease) -> None:
     """Another host gets the subnet as after a partition longer than the TTL: in one step."""
-    from agent.leases import kv  # noqa: PLC0415  # only here are records written by hand
+    from agent.leases.etcd import kv  # noqa: PLC0415  # only here are records written by hand
 
     thief = replace(
         lease,

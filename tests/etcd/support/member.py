@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from agent import log
 from agent.errors import EtcdError
-from agent.leases.client import EtcdClient
 from agent.leases.directory import Directory
-from agent.leases.keeper import Keeper, Registration
+from agent.leases.etcd.client import EtcdClient
+from agent.leases.etcd.survey import Survey
+from agent.leases.own.keeper import Keeper, Registration
 from agent.leases.registry import Registry
-from agent.leases.survey import Survey
 from agent.model import Condition, DockerState, Lease
 from agent.settings import EtcdSettings, LeaseSettings, LogSettings
 from tests.etcd.support import etcdlab

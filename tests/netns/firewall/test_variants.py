@@ -89,7 +89,7 @@ def test_a_rule_that_only_sets_a_mark_decides_nothing(bare: Rig) -> None:
 
 
 COUNT_DECODED = """
-from agent.kernel.firewall import nftchains
+from agent.kernel.firewall.advice import nft_chains as nftchains
 found, decode = [], nftchains.decode_rule
 nftchains.decode_rule = lambda raw: found.append(raw) or decode(raw)
 print(nftchains.dropping_chains(), len(found))

@@ -21,7 +21,7 @@ from agent.daemon.core.events import Acting, ContactChanged, LeaseChanged, Stop,
 from agent.daemon.core.reload import Source
 from agent.errors import EtcdUnavailable
 from agent.leases.copy import CopyFile
-from agent.leases.identity import host_id
+from agent.leases.own.identity import host_id
 from agent.model import Lease, View
 from agent.settings import load_settings
 from tests.netns.netlab import Host

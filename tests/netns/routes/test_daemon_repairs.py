@@ -15,7 +15,7 @@ import pytest
 
 from agent.daemon.core.events import Stop
 from agent.kernel import monitor as kernel_monitor
-from agent.leases.keeper import Registration
+from agent.leases.own.keeper import Registration
 from agent.model import Condition
 from agent.model.family import Address
 from tests.netns.netlab import Host, Lan, Pinger, drop_net_admin, eventually

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import KernelError
+from agent.kernel.diagnose.underlay import Passage, passage
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.kernel.underlay import Passage, passage
 from agent.model import Uplink
 from tests.netns.netlab import Host, Lan
 

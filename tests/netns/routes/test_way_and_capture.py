@@ -12,10 +12,10 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import KernelError
-from agent.kernel.capture import Capture, Frame
-from agent.kernel.namespace import in_network_of
-from agent.kernel.reach import Reach
-from agent.kernel.way import decide, neighbour_on
+from agent.kernel.diagnose.capture import Capture, Frame
+from agent.kernel.diagnose.namespace import in_network_of
+from agent.kernel.diagnose.reach import Reach
+from agent.kernel.diagnose.way import decide, neighbour_on
 from tests.netns.netlab import Host
 
 pytestmark = pytest.mark.netns

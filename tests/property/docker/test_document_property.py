@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.docker.document import REMOVE, KeyPath, Raw, parse, same_json, with_keys
-from agent.docker.journal import KeyChange, undo
-from agent.docker.jsonspan import JsonValue
-from agent.docker.wants import BIP, MTU, NETWORK_MTU, POOLS
+from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, POOLS
+from agent.docker.daemonjson.document import REMOVE, KeyPath, Raw, parse, same_json, with_keys
+from agent.docker.daemonjson.journal import KeyChange, undo
+from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.errors import DockerConfigError
 
 pytestmark = pytest.mark.property

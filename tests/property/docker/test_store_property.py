@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.docker.document import REMOVE, with_keys
-from agent.docker.journal import Failure, Journal, Phase
-from agent.docker.store import DaemonJsonStore
-from agent.docker.wants import BIP, MTU, NETWORK_MTU, POOLS, keys_for, wants_of
+from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, POOLS, keys_for, wants_of
+from agent.docker.daemonjson.document import REMOVE, with_keys
+from agent.docker.daemonjson.journal import Failure, Journal, Phase
+from agent.docker.daemonjson.store import DaemonJsonStore
 
 pytestmark = pytest.mark.property
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from agent.leases.etcd.kv import Event, Record
 from agent.leases.fold import Records
-from agent.leases.kv import Event, Record
 from agent.leases.records import (
     HEARTBEATS,
     LEASES,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent.leases.kv import MAX_OPERATIONS
+from agent.leases.etcd.kv import MAX_OPERATIONS
 from agent.leases.records import LEASES, RESERVATIONS, Keys
 from agent.leases.records.subnets import overlapping_ranges, parse_subnet, subnet_name
 from agent.mesh.ranges import (

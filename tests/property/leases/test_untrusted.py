@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.leases.etcd.kv import Event, Record
 from agent.leases.fold import Records
-from agent.leases.kv import Event, Record
 from agent.leases.records import HEARTBEATS, KINDS, LEASES, Keys, decode_config, encode_config
 from agent.model import HostId
 from agent.model.family import within

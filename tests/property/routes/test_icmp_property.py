@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel.icmp import echo_reply, echo_request
+from agent.kernel.liveness.icmp import echo_reply, echo_request
 
 pytestmark = pytest.mark.property
 

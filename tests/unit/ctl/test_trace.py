@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.ctl.ends import Place
 from agent.ctl.main import main
+from agent.ctl.path.ends import Place
 from agent.ctl.verbs import trace
-from agent.docker.containers import containers_of
+from agent.docker.engine.containers import containers_of
 from agent.errors import UsageError
-from agent.kernel.capture import parse_frame
+from agent.kernel.diagnose.capture import parse_frame
 from agent.model import DockerNetwork, Link
 from tests.unit.ctl.schemas import check
 

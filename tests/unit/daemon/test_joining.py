@@ -11,10 +11,10 @@ import pytest
 from agent.daemon.core.known import Known
 from agent.daemon.core.state import Snapshot, StateCell
 from agent.daemon.membership.join import Joining, overlap_condition
-from agent.leases.client import EtcdClient
-from agent.leases.keeper import Keeper
+from agent.leases.claiming.request import Registration
+from agent.leases.etcd.client import EtcdClient
+from agent.leases.own.keeper import Keeper
 from agent.leases.registry import Registry
-from agent.leases.request import Registration
 from agent.model import (
     DockerFacts,
     DockerNetwork,

@@ -20,10 +20,10 @@ from agent.daemon.membership.etcd_endpoint import EndpointAddress, Endpoints, lo
 from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.telemetry.thread_errors import Mishaps
 from agent.kernel.listener import Listener, Listening
-from agent.kernel.probe import Prober
-from agent.leases.client import EtcdClient
-from agent.leases.discovery import Discovery, Found
-from agent.leases.survey import Survey
+from agent.kernel.liveness.probe import Prober
+from agent.leases.etcd.client import EtcdClient
+from agent.leases.etcd.discovery import Discovery, Found
+from agent.leases.etcd.survey import Survey
 from agent.model import Condition, Severity
 from agent.settings import EtcdSettings
 

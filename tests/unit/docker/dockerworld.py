@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
-from agent.docker.checker import FileChecker
-from agent.docker.commands import CommandResult
-from agent.docker.configurator import Configurator
-from agent.docker.decide import Held
-from agent.docker.engine import Engine
-from agent.docker.giveback import GiveBack
-from agent.docker.managed import ManagedDocker
-from agent.docker.netattach import NetworkAttacher
-from agent.docker.ownnetwork import OwnNetwork
-from agent.docker.processes import DaemonProcess, ProcessTable
-from agent.docker.reading import (
+from agent.docker.attach.daemon import Configurator
+from agent.docker.attach.give_back import GiveBack
+from agent.docker.attach.managed import ManagedDocker
+from agent.docker.attach.network import NetworkAttacher
+from agent.docker.attach.wants import wants_of
+from agent.docker.daemonjson.checker import FileChecker
+from agent.docker.daemonjson.store import DaemonJsonStore
+from agent.docker.engine.engine import Engine
+from agent.docker.engine.own_network import OwnNetwork
+from agent.docker.engine.reading import (
     BRIDGE_NAME,
     NETWORK_DRIVER_MTU,
     OWN_LABEL,
@@ -28,10 +27,11 @@ from agent.docker.reading import (
     NetworkReading,
 )
 from agent.docker.report import ConfiguratorReport
-from agent.docker.restarter import Restarter
-from agent.docker.service import DockerService
-from agent.docker.store import DaemonJsonStore
-from agent.docker.wants import wants_of
+from agent.docker.service.commands import CommandResult
+from agent.docker.service.processes import DaemonProcess, ProcessTable
+from agent.docker.service.restart_policy import Held
+from agent.docker.service.restarter import Restarter
+from agent.docker.service.service import DockerService
 from agent.errors import DockerError
 from agent.model import DockerFacts, DockerNetwork
 from agent.model.family import Interface, Network

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.commands import CommandResult, Stopped
-from agent.docker.journal import Phase
-from agent.docker.reading import EngineKind
+from agent.docker.attach.wants import wants_of
+from agent.docker.daemonjson.journal import Phase
+from agent.docker.engine.reading import EngineKind
 from agent.docker.report import ConfigFile
-from agent.docker.restarter import Restarter
-from agent.docker.service import DockerService
-from agent.docker.wants import wants_of
+from agent.docker.service.commands import CommandResult, Stopped
+from agent.docker.service.restarter import Restarter
+from agent.docker.service.service import DockerService
 from agent.errors import Refused
 from agent.model import DockerNetwork, DockerState, Severity
 from agent.settings import DockerSettings

@@ -5,7 +5,8 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from agent.docker.conflicts import (
+from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, POOLS, keys_for, wants_of
+from agent.docker.daemonjson.conflicts import (
     Finding,
     doubled_keys,
     file_conflicts,
@@ -13,10 +14,9 @@ from agent.docker.conflicts import (
     foreign_keys,
     network_conflicts,
 )
-from agent.docker.document import parse
-from agent.docker.flags import Flags, for_validation, parse_flags
-from agent.docker.planning import fixable
-from agent.docker.wants import BIP, MTU, NETWORK_MTU, POOLS, keys_for, wants_of
+from agent.docker.daemonjson.document import parse
+from agent.docker.daemonjson.flags import Flags, for_validation, parse_flags
+from agent.docker.daemonjson.planning import fixable
 from agent.model import DockerNetwork, Severity
 
 pytestmark = pytest.mark.unit

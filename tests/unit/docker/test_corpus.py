@@ -5,8 +5,8 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from agent.docker.document import REMOVE, parse, with_keys
-from agent.docker.wants import keys_for, wants_of
+from agent.docker.attach.wants import keys_for, wants_of
+from agent.docker.daemonjson.document import REMOVE, parse, with_keys
 
 pytestmark = pytest.mark.unit
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.docker.document import REMOVE, Raw, parse, parse_bytes, same_json, with_keys
+from agent.docker.daemonjson.document import REMOVE, Raw, parse, parse_bytes, same_json, with_keys
 from agent.errors import DockerConfigError
 
 pytestmark = pytest.mark.unit

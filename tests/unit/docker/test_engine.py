@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.engine import Engine
-from agent.docker.reading import EngineKind
-from agent.docker.watcher import EngineWatcher
+from agent.docker.engine.engine import Engine
+from agent.docker.engine.reading import EngineKind
+from agent.docker.engine.watcher import EngineWatcher
 from tests.unit.docker.fakedocker import CONTAINERS, INFO, VERSION, FakeDocker
 
 pytestmark = pytest.mark.unit
@@ -225,7 +225,7 @@ def test_who_would_not_come_back(fake: FakeDocker) -> None:
 
 def test_the_docker_package_is_loaded_only_when_needed() -> None:
     code = (
-        "import sys, pathlib, agent.docker.room, agent.docker.engine as e\n"
+        "import sys, pathlib, agent.docker.room, agent.docker.engine.engine as e\n"
         "e.Engine(pathlib.Path('/nowhere/docker.sock')).read()\n"
         "sys.exit(any(name.split('.')[0] in {'docker', 'requests'} for name in sys.modules))"
     )

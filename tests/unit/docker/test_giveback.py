@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.files import replace_file
-from agent.docker.giveback import GiveBackTerms, docker0_of_old
-from agent.docker.journal import Content
-from agent.docker.wants import wants_of
+from agent.docker.attach.give_back import GiveBackTerms, docker0_of_old
+from agent.docker.attach.wants import wants_of
+from agent.docker.daemonjson.files import replace_file
+from agent.docker.daemonjson.journal import Content
 from agent.errors import DockerConfigError
 from agent.model import DockerState
 from agent.settings import DockerSettings
@@ -141,7 +141,7 @@ def test_where_nothing_was_written_nothing_is_put_back(
             raise DockerConfigError("cannot write: Operation not permitted")
         replace_file(path, content)
 
-    monkeypatch.setattr("agent.docker.store.replace_file", refuse)
+    monkeypatch.setattr("agent.docker.daemonjson.store.replace_file", refuse)
     assert [each.name for each in room.ensure().conditions] == ["docker-config-unusable"]
     assert room.store.journal() is not None
     report = room.give_back.restore()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.journal import Failure, Phase
-from agent.docker.store import DaemonJsonStore
-from agent.docker.wants import keys_for, wants_of
+from agent.docker.attach.wants import keys_for, wants_of
+from agent.docker.daemonjson.journal import Failure, Phase
+from agent.docker.daemonjson.store import DaemonJsonStore
 from tests.unit.docker.powercut import Disk
 
 pytestmark = pytest.mark.unit

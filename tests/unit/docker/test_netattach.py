@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.reading import EngineKind, NetworkReading
-from agent.docker.wants import wants_of
+from agent.docker.attach.wants import wants_of
+from agent.docker.engine.reading import EngineKind, NetworkReading
 from agent.errors import Refused
 from agent.mesh.firewall import Access, desired_firewall
 from agent.model import OWN_BRIDGE, DockerNetwork, DockerState

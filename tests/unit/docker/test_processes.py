@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker import processes
-from agent.docker.commands import CommandResult
-from agent.docker.processes import DaemonProcess, ProcessTable
-from agent.docker.socketpath import why_replaceable
+from agent.docker.service import processes
+from agent.docker.service.commands import CommandResult
+from agent.docker.service.processes import DaemonProcess, ProcessTable
+from agent.docker.service.socket_path import why_replaceable
 
 pytestmark = pytest.mark.unit
 

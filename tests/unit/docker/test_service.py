@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker import commands
-from agent.docker.checker import FileChecker
-from agent.docker.commands import CommandResult, Commands, Stopped
-from agent.docker.processes import DaemonProcess, ProcessTable, read_routes
-from agent.docker.service import DockerService, error_line
+from agent.docker.daemonjson.checker import FileChecker
+from agent.docker.service import commands
+from agent.docker.service.commands import CommandResult, Commands, Stopped
+from agent.docker.service.processes import DaemonProcess, ProcessTable, read_routes
+from agent.docker.service.service import DockerService, error_line
 from agent.errors import DockerError
 
 pytestmark = pytest.mark.unit

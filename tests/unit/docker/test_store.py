@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.document import KeyPath
-from agent.docker.journal import Failure, Phase, dump, load
-from agent.docker.jsonspan import JsonValue
-from agent.docker.store import DaemonJsonStore
-from agent.docker.wants import BIP, MTU, NETWORK_MTU, keys_for, wants_of
+from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, keys_for, wants_of
+from agent.docker.daemonjson.document import KeyPath
+from agent.docker.daemonjson.journal import Failure, Phase, dump, load
+from agent.docker.daemonjson.jsonspan import JsonValue
+from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.errors import DockerConfigError, StateError
 
 pytestmark = pytest.mark.unit
@@ -189,8 +189,8 @@ def test_mode_and_owner_are_kept_with_no_more_than_the_units_capabilities(
     os.chown(file, uid, gid)
     program = (
         "import sys; from ipaddress import IPv4Network as N; from pathlib import Path\n"
-        "from agent.docker.store import DaemonJsonStore\n"
-        "from agent.docker.wants import keys_for, wants_of\n"
+        "from agent.docker.daemonjson.store import DaemonJsonStore\n"
+        "from agent.docker.attach.wants import keys_for, wants_of\n"
         "store = DaemonJsonStore(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "store.change(store.read(), keys_for(wants_of(N('10.64.0.0/16'), None), '26.1'))\n"
     )
@@ -226,8 +226,8 @@ def test_a_link_to_where_the_agent_may_not_write_is_said_and_nothing_changes(
     file.symlink_to(target)
     program = (
         "import sys; from ipaddress import IPv4Network as N; from pathlib import Path\n"
-        "from agent.docker.store import DaemonJsonStore\n"
-        "from agent.docker.wants import keys_for, wants_of\n"
+        "from agent.docker.daemonjson.store import DaemonJsonStore\n"
+        "from agent.docker.attach.wants import keys_for, wants_of\n"
         "from agent.errors import DockerConfigError\n"
         "store = DaemonJsonStore(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "wanted = keys_for(wants_of(N('10.64.0.0/16'), None), '26.1')\n"

@@ -4,7 +4,7 @@ from ipaddress import IPv4Interface, IPv4Network
 
 import pytest
 
-from agent.docker.wants import (
+from agent.docker.attach.wants import (
     BIP,
     MTU,
     NETWORK_MTU,

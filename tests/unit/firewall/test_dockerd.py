@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.firewall.dockerd import variant_of
-from agent.kernel.firewall.variant import Variant
+from agent.kernel.firewall.variant.dockerd import variant_of
+from agent.kernel.firewall.variant.variant import Variant
 
 pytestmark = pytest.mark.unit
 

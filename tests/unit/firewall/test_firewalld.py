@@ -7,8 +7,8 @@ import pytest
 
 from agent.errors import FirewallError
 from agent.kernel.firewall import firewalld
+from agent.kernel.firewall.advice.nft_chains import NftChain
 from agent.kernel.firewall.firewalld import FirewallCmd, Firewalld
-from agent.kernel.firewall.nftchains import NftChain
 from tests.unit.firewall.wanted import wants
 
 pytestmark = pytest.mark.unit

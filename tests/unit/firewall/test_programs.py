@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import DependencyMissing, FirewallError, NotRoot
-from agent.kernel.firewall import programs as programs_module
-from agent.kernel.firewall import variant as variant_module
-from agent.kernel.firewall.variant import Programs, Variant
+from agent.kernel.firewall.variant import programs as programs_module
+from agent.kernel.firewall.variant import variant as variant_module
+from agent.kernel.firewall.variant.variant import Programs, Variant
 
 pytestmark = pytest.mark.unit
 

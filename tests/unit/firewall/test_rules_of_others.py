@@ -5,8 +5,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.kernel.firewall.conditions import conditions_of, other_variant
-from agent.kernel.firewall.operator import Judgement, Way, judge
+from agent.kernel.firewall.advice.conditions import conditions_of, other_variant
+from agent.kernel.firewall.advice.operator import Judgement, Way, judge
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
 from agent.kernel.firewall.rules import our_chains
 from agent.mesh.firewall import FirewallWants, WantedNetwork

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import pytest
 
 from agent.errors import KernelError
-from agent.kernel.firewall import choice
-from agent.kernel.firewall.choice import VariantChoice
-from agent.kernel.firewall.conditions import unlisted_chains
-from agent.kernel.firewall.nftchains import NftChain, dropping_chains
+from agent.kernel.firewall.advice.conditions import unlisted_chains
+from agent.kernel.firewall.advice.nft_chains import NftChain, dropping_chains
 from agent.kernel.firewall.parse import Ruleset
 from agent.kernel.firewall.plan import TableEdit
-from agent.kernel.firewall.variant import Programs, Variant
+from agent.kernel.firewall.variant import choice
+from agent.kernel.firewall.variant.choice import VariantChoice
+from agent.kernel.firewall.variant.variant import Programs, Variant
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 
 pytestmark = pytest.mark.unit

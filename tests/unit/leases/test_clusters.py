@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.leases.clusters import Clusters
+from agent.leases.etcd.clusters import Clusters
 
 pytestmark = pytest.mark.unit
 

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from agent.errors import EtcdAuthError, EtcdUnavailable
-from agent.leases.faults import CertificateRefusedError, translate
+from agent.leases.etcd.faults import CertificateRefusedError, translate
 
 pytestmark = pytest.mark.unit
 

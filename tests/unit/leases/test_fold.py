@@ -9,8 +9,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import EtcdError
+from agent.leases.etcd.kv import Event, Record
 from agent.leases.fold import Records
-from agent.leases.kv import Event, Record
 from agent.leases.records import (
     CLONES,
     HEARTBEATS,

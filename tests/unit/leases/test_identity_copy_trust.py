@@ -15,7 +15,7 @@ import pytest
 from agent.errors import StateError
 from agent.leases import trust
 from agent.leases.copy import CopyFile
-from agent.leases.identity import APPLICATION_ID, host_id, read_boot_id, read_machine_id
+from agent.leases.own.identity import APPLICATION_ID, host_id, read_boot_id, read_machine_id
 from agent.model import Access, BackendData, HostId, Lease, MeshConfig, View
 
 pytestmark = pytest.mark.unit

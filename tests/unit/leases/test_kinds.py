@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from agent.leases.etcd.kv import Event, Record
 from agent.leases.fold import Records
-from agent.leases.kv import Event, Record
 from agent.leases.records import KINDS, LEASES, Keys, RecordKind, Taker, Writer
 from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig, View
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.leases.tokens import Tokens
+from agent.leases.etcd.tokens import Tokens
 from agent.settings import EtcdSettings
 
 pytestmark = pytest.mark.unit

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.leases.kv import Record
+from agent.leases.etcd.kv import Record
 from agent.leases.records import (
     CONFIG,
     HEARTBEATS,

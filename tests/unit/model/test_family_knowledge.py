@@ -23,16 +23,16 @@ KNOWLEDGE: Final = re.compile(
 )
 
 ALLOWED: Final = {
-    "docker/flags.py": "dockerd's own flag --ip6tables",
-    "docker/knownkeys.py": "daemon.json's own key ip6tables",
-    "docker/processes.py": "/proc/net/route is the IPv4 table",
-    "kernel/arp.py": "ARP is IPv4's",
-    "kernel/capture.py": "reads IPv4 headers (RFC 791)",
-    "kernel/firewall/nftchains.py": "nft's own word for tables of both families",
-    "kernel/icmp.py": "ICMPv4 (RFC 792)",
-    "kernel/probechannel.py": "ARP and ICMPv4",
-    "kernel/reach.py": "ICMPv4",
-    "kernel/underlay.py": "ARP and ICMPv4 frames",
+    "docker/daemonjson/flags.py": "dockerd's own flag --ip6tables",
+    "docker/daemonjson/known_keys.py": "daemon.json's own key ip6tables",
+    "docker/service/processes.py": "/proc/net/route is the IPv4 table",
+    "kernel/liveness/arp.py": "ARP is IPv4's",
+    "kernel/diagnose/capture.py": "reads IPv4 headers (RFC 791)",
+    "kernel/firewall/advice/nft_chains.py": "nft's own word for tables of both families",
+    "kernel/liveness/icmp.py": "ICMPv4 (RFC 792)",
+    "kernel/liveness/probe_channel.py": "ARP and ICMPv4",
+    "kernel/diagnose/reach.py": "ICMPv4",
+    "kernel/diagnose/underlay.py": "ARP and ICMPv4 frames",
     "model/family.py": "here it belongs",
     "settings/sections.py": "a routing table's number has 32 bits",
 }

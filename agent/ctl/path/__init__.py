@@ -1,0 +1,1 @@
+"""Test and explain the way between two containers."""

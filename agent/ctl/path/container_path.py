@@ -1,0 +1,263 @@
+"""The way that containers' packets take to a peer, tested with packets of a container.
+
+A ping of this host itself passes neither its own FORWARD nor the peer's. So the test enters a
+running container's network namespace with a thread, and asks the peer's docker0, and a container
+there: the one that the peer's heartbeat names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from agent.ctl.context import Context
+from agent.ctl.path.ends import Place
+from agent.ctl.path.tracing import judge_rules
+from agent.docker.engine.containers import Container
+from agent.errors import HostmeshError
+from agent.kernel.diagnose.namespace import in_network_of
+from agent.kernel.diagnose.reach import Echo, Reach, sweep
+from agent.kernel.diagnose.way import decide
+from agent.kernel.firewall.advice.operator import Way
+from agent.model.family import Address, Network, address_order, read_address, read_network
+
+__all__ = ["ContainerPath", "path_steps", "tested_peers"]
+
+_MOST_SENDERS: Final = 3
+"""A container may drop pings by rules of its own: others of its network are asked, too."""
+_ECHOES: Final = 2
+Step = tuple[str, str, str]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Where packets of a test come from.
+
+    Attributes:
+        address: Their source.
+        bridge: The link by which they enter FORWARD, or would.
+        container: None for this host itself: its own packets do not pass FORWARD.
+    """
+
+    address: Address
+    bridge: str
+    container: Container | None = None
+
+    @property
+    def words(self) -> str:
+        """Name it."""
+        if self.container is None:
+            return f"{self.address} of this host itself"
+        return f"{self.address}, container {self.container.name}"
+
+
+class ContainerPath:
+    """Sends from containers of this host.
+
+    Args:
+        subnet: This host's lease.
+        named: The container that this host's heartbeat names: its network is open to the mesh.
+
+    Raises:
+        HostmeshError: The links of this host could not be listed.
+    """
+
+    def __init__(self, context: Context, subnet: Network, named: str | None) -> None:
+        self._context = context
+        self._place = Place(context)
+        self.senders = tuple(self._containers(subnet, named))[:_MOST_SENDERS]
+        self.problem = "no container runs here"
+        if self._place.problem:
+            self.problem = f"Docker does not answer here: {self._place.problem}"
+        if not self.senders:
+            self.senders = tuple(self._host_itself(subnet))[:1]
+
+    @property
+    def from_container(self) -> bool:
+        """Packets of the test pass this host's FORWARD."""
+        return any(each.container for each in self.senders)
+
+    def _containers(self, subnet: Network, named: str | None) -> Iterator[Sender]:
+        """Yield the named one, then others of its network; without one those on docker0."""
+        networks = {each.id: each for each in self._place.networks if not each.internal}
+        found = [
+            (networks[place.network], Sender(place.address, networks[place.network].bridge, each))
+            for each in self._place.containers
+            if len(each.attachments) == 1  # with several it may send by another bridge
+            for place in each.attachments
+            if place.address in subnet and place.network in networks
+        ]
+        bridge = next((each.bridge for _, each in found if str(each.address) == named), None)
+        fits = [
+            each
+            for network, each in found
+            if each.bridge == bridge or (not bridge and network.default)
+        ]
+        yield from sorted(
+            fits, key=lambda each: (str(each.address) != named, address_order(each.address))
+        )
+
+    def _host_itself(self, subnet: Network) -> Iterator[Sender]:
+        for link in self._place.links:
+            for each in link.addresses:
+                if each.ip in subnet:
+                    yield Sender(each.ip, link.name)
+
+    def rules(self, target: Address) -> Step:
+        """Walk a packet through this host's routes and rules."""
+        sender = self.senders[0]
+        link = self._place.link(sender.bridge)
+        # Beside this host's own address: from a bridge no packet may come with that one.
+        source = sender.address if sender.container else sender.address + 1
+        try:
+            decision = decide(target, source=source, in_link=link.index if link else 0)
+            out = self._place.link(decision.link)
+            if decision.refusal or out is None:
+                return "rules", "failed", f"{target} from {sender.bridge}: {decision.refusal}"
+            way = Way(
+                in_link=sender.bridge,
+                out_link=out.name,
+                source=source,
+                destination=target,
+            )
+            return "rules", *judge_rules(self._context, way)
+        except HostmeshError as error:
+            return "rules", "unknown", error.message
+
+    def ask(self, target: Address) -> tuple[Echo, Sender]:
+        """Ping from one sender after the other until one gets an answer.
+
+        Raises:
+            HostmeshError: Nothing could be sent.
+        """
+        for sender in self.senders:
+            echo = self._echo(sender, target)
+            if echo.rtt_s:
+                break
+        return echo, sender
+
+    def _echo(self, sender: Sender, target: Address) -> Echo:
+        reach = self._inside(sender, lambda: Reach(target, source=sender.address))
+        try:
+            return reach.echo(_ECHOES)
+        finally:
+            reach.close()
+
+    def answering(self, targets: Sequence[Address]) -> frozenset[Address]:
+        """Ping all of them at once, from one container.
+
+        Raises:
+            HostmeshError: Nothing could be sent.
+        """
+        sender = self.senders[0]
+        return self._inside(sender, lambda: sweep(targets, source=sender.address))
+
+    def _inside(self, sender: Sender, function: Callable[[], T]) -> T:
+        if sender.container is None:
+            return function()
+        return in_network_of(self._place.engine.process_of(sender.container.id), function)
+
+
+def docker0_of(subnet: str) -> Address:
+    """Where a host's docker0 is: the first address of its lease."""
+    return read_network(subnet).network_address + 1
+
+
+def path_steps(
+    context: Context, peer: Mapping[str, Any], own: Mapping[str, Any] | None, *, stale: bool
+) -> Iterator[Step]:
+    """Test the way to a peer's docker0 and to a container there.
+
+    Args:
+        peer, own: Leases of GET /v1/leases.
+        stale: etcd does not answer: the named container may not run any more.
+    """
+    if os.geteuid() != 0:
+        yield "containers", "unknown", "needs root: nothing was sent from a container"
+        return
+    if own is None:
+        yield "containers", "unknown", "this host holds no lease: nothing was sent from one"
+        return
+    try:
+        path = ContainerPath(context, read_network(str(own["subnet"])), own.get("container"))
+        if not path.senders:
+            text = (
+                f"{path.problem}, and no link has an address in {own['subnet']}: nothing was sent"
+            )
+            yield "containers", "unknown", text
+            return
+        yield path.rules(docker0_of(str(peer["subnet"])))
+        yield from _asked(path, peer, stale=stale)
+    except HostmeshError as error:
+        yield "containers", "unknown", f"{error.message}: nothing was sent from a container"
+
+
+def _asked(path: ContainerPath, peer: Mapping[str, Any], *, stale: bool) -> Iterator[Step]:
+    name = str(peer.get("host_name") or peer.get("node_address"))
+    docker0, docker = docker0_of(str(peer["subnet"])), peer.get("docker")
+    echo, sender = path.ask(docker0)
+    container = peer.get("container")
+    there = path.ask(read_address(str(container))) if container else None
+    if echo.rtt_s:
+        yield "docker0", *_passed(path, docker0, echo, sender)
+    elif there and there[0].rtt_s:
+        text = f"{docker0} does not answer; a container there does"
+        yield "docker0", "unknown", text
+    elif docker in {"pending", "absent"}:
+        yield "docker0", "unknown", f"Docker on {name} is {docker}: {docker0} may not be there"
+    else:
+        where = f"look at the rules here and on {name}: agentctl trace {sender.address} {docker0}"
+        yield "docker0", "failed", f"{docker0} does not answer {sender.words}; {where}"
+    if there is None:
+        yield (
+            "container",
+            "unknown",
+            f"no container of {name} is known: FORWARD there is not tested",
+        )
+    elif there[0].rtt_s:
+        yield "container", *_passed(path, read_address(str(container)), *there)
+    else:
+        found = f"{container} on {name} does not answer {there[1].words}"
+        if echo.rtt_s:
+            command = f"agentctl trace {there[1].address} {container}"
+            found += f", docker0 there does; look at the rules on {name}: {command}"
+        yield "container", "unknown" if stale else "failed", found
+
+
+def _passed(path: ContainerPath, target: Address, echo: Echo, sender: Sender) -> tuple[str, str]:
+    text = f"{target} answers {sender.words}, {min(echo.rtt_s) * 1000:.2f} ms"
+    if path.from_container:
+        return "ok", text
+    return "unknown", f"{text}; {path.problem}: FORWARD of this host is not tested"
+
+
+def tested_peers(
+    context: Context, own: Mapping[str, Any], peers: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, bool], str]:
+    """Ping the container that each peer names, all at once, from a container here.
+
+    Args:
+        own, peers: With "subnet" and "container".
+
+    Returns:
+        Whether a peer's container answered, by the peer's subnet; and why none was asked, "" when
+        some were.
+    """
+    if os.geteuid() != 0:
+        return {}, "needs root"
+    if not own.get("subnet"):
+        return {}, "this host holds no lease"
+    named = {
+        str(e["subnet"]): read_address(str(e["container"])) for e in peers if e.get("container")
+    }
+    try:
+        path = ContainerPath(context, read_network(str(own["subnet"])), own.get("container"))
+        if not path.from_container:
+            return {}, path.problem
+        heard = path.answering(tuple(named.values()))
+    except HostmeshError as error:
+        return {}, error.message
+    return {subnet: target in heard for subnet, target in named.items()}, ""

@@ -1,0 +1,149 @@
+"""What an end of a way is on this host: a container, an address of the host's own, or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agent.ctl.context import Context
+from agent.docker.engine.containers import Attachment, Container
+from agent.docker.engine.engine import Engine
+from agent.docker.room import DockerRoom
+from agent.errors import DockerError, HostmeshError, UsageError
+from agent.kernel.diagnose.namespace import in_network_of
+from agent.kernel.facts import path_to, read_host_facts
+from agent.model import DockerNetwork, Link
+from agent.model.family import Address, read_address
+from agent.settings.text import nearest, shown
+
+__all__ = ["End", "Place"]
+
+_LEAST_ID = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """One end.
+
+    Attributes:
+        container: None when it is none of this host's.
+        network: The container's network that holds the address.
+        link: The network's bridge, or the link of this host that has the address; None when
+            the address is not here.
+        mac: The container's, "" when not known.
+    """
+
+    address: Address
+    container: Container | None = None
+    network: DockerNetwork | None = None
+    link: Link | None = None
+    mac: str = ""
+
+    @property
+    def is_host(self) -> bool:
+        """The address is one of this host's own."""
+        return self.link is not None and self.container is None
+
+    def document(self) -> dict[str, Any]:
+        """What a document says of it."""
+        return {
+            "address": str(self.address),
+            "container": self.container.name if self.container else None,
+            "network": self.network.name if self.network else None,
+            "link": self.link.name if self.link else None,
+        }
+
+
+class Place:
+    """The host agentctl runs on: its links, and its containers as far as Docker tells.
+
+    Raises:
+        KernelError: The links could not be listed.
+    """
+
+    def __init__(self, context: Context) -> None:
+        settings = context.settings
+        self.engine: Engine = DockerRoom.of(settings.docker, settings.agent.state_dir).engine
+        self.links = read_host_facts(settings.routes.protocol).links
+        self.containers: tuple[Container, ...] = ()
+        self.networks: tuple[DockerNetwork, ...] = ()
+        self.problem = ""
+        try:
+            self.containers = self.engine.containers()
+            self.networks = self.engine.facts().networks
+        except DockerError as error:
+            self.problem = error.message
+
+    def link(self, name: str | None) -> Link | None:
+        """The link of this name."""
+        return next((each for each in self.links if each.name == name), None)
+
+    def end(self, word: str, toward: Address | None = None) -> End:
+        """What ``word`` means.
+
+        Args:
+            word: An address, or a container's name, or the start of its id.
+            toward: Where a container with several addresses sends to.
+
+        Raises:
+            UsageError: Nothing here is called that.
+        """
+        try:
+            return self._of_address(read_address(word))
+        except ValueError:
+            pass
+        container = self._container(word)
+        chosen = self._attachment(container, toward)
+        if chosen is None:
+            raise UsageError(
+                f"container {shown(container.name)} has no address on a bridge network",
+                hint="with the host's own network it is the host: give the host's address",
+            )
+        return self._attached(container, chosen)
+
+    def _of_address(self, address: Address) -> End:
+        for container in self.containers:
+            for each in container.attachments:
+                if each.address == address:
+                    return self._attached(container, each)
+        holds: Callable[[Link], bool] = lambda link: any(e.ip == address for e in link.addresses)  # noqa: E731
+        return End(address=address, link=next(filter(holds, self.links), None))
+
+    def _container(self, word: str) -> Container:
+        found = [each for each in self.containers if each.name == word]
+        if not found and len(word) >= _LEAST_ID:
+            found = [each for each in self.containers if each.id.startswith(word)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(f"{shown(word)} means {len(found)} containers", hint="give its name")
+        near = nearest(word, (each.name for each in self.containers))
+        hint = "a container of another host is named by its address"
+        if near:
+            hint = f"did you mean {near}?"
+        elif self.problem:
+            hint = f"Docker does not answer ({self.problem}): give addresses"
+        raise UsageError(f"no container {shown(word)} runs on this host", hint=hint)
+
+    def _attachment(self, container: Container, toward: Address | None) -> Attachment | None:
+        """The kernel knows from which of several addresses the container sends."""
+        places = container.attachments
+        if len(places) > 1 and toward is not None:
+            try:
+                pid = self.engine.process_of(container.id)
+                source = in_network_of(pid, lambda: path_to(toward).source)
+            except HostmeshError:
+                source = None
+            return next((each for each in places if each.address == source), places[0])
+        return places[0] if places else None
+
+    def _attached(self, container: Container, place: Attachment) -> End:
+        network = next((each for each in self.networks if each.id == place.network), None)
+        return End(
+            address=place.address,
+            container=container,
+            network=network,
+            link=self.link(name=network.bridge) if network else None,
+            mac=place.mac,
+        )

@@ -1,0 +1,283 @@
+"""The way of a packet, step by step: by this host's kernel and firewall, and what follows next.
+
+Of the next host only the mesh's leases tell: what is said of it is deduced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from agent.ctl.context import Context
+from agent.ctl.output import duration
+from agent.ctl.path.ends import End, Place
+from agent.ctl.stale import heartbeat_words
+from agent.docker.service.processes import ProcessTable
+from agent.errors import HostmeshError
+from agent.kernel.diagnose.way import Decision, decide, neighbour_on
+from agent.kernel.firewall import open_firewall
+from agent.kernel.firewall.advice.nft_chains import dropping_chains
+from agent.kernel.firewall.advice.nft_conditions import chains_in_the_way
+from agent.kernel.firewall.advice.operator import Judgement, Way
+from agent.model import Link, Route
+from agent.model.family import Address, Network, family_of, read_address, read_network
+
+__all__ = ["Step", "Tracer", "judge_rules"]
+
+HERE = "here"
+NEXT = "next"
+OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
+
+
+class Step(NamedTuple):
+    """One step: ``host`` is "here" or "next", ``result`` "ok", "failed" or "unknown"."""
+
+    host: str
+    step: str
+    result: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracer:
+    """Walks from one end to the other.
+
+    Args:
+        leases: Asks for the mesh's leases, as GET /v1/leases has them; may raise HostmeshError.
+    """
+
+    context: Context
+    place: Place
+    source: End
+    destination: End
+    leases: Callable[[], list[Mapping[str, Any]]]
+
+    def in_link(self) -> Link | None:
+        """Where the packet comes in by; None for one of this host's own, or when nobody knows."""
+        if self.source.is_host:
+            return None
+        if self.source.link is not None:
+            return self.source.link
+        return self.place.link(decide(self.source.address).link)
+
+    def decision(self) -> Decision:
+        """The kernel's."""
+        link = self.in_link()
+        return decide(
+            self.destination.address,
+            source=self.source.address,
+            in_link=link.index if link is not None else 0,
+        )
+
+    def links(self) -> list[str]:
+        """Names of the links that the packet passes on this host, in order."""
+        decision = self.decision()
+        out = self.place.link(decision.link)
+        if decision.local:
+            out = self.place.link("lo") if self.source.is_host else None
+        found = [self.in_link(), out, None if self.local else self.destination.link]
+        return list(dict.fromkeys(link.name for link in found if link is not None))
+
+    @property
+    def local(self) -> bool:
+        """The destination is this host itself."""
+        return self.destination.is_host
+
+    @property
+    def bridged(self) -> bool:
+        """Both ends are on one bridge, which passes packets without a route."""
+        ends = (self.source, self.destination)
+        return all(end.container for end in ends) and ends[0].link == ends[1].link is not None
+
+    def steps(self) -> Iterator[Step]:
+        """Every step, in the order in which the packet meets them."""
+        yield self._source()
+        if self.bridged:
+            bridge = self.source.link.name if self.source.link else "?"
+            yield Step(HERE, "bridge", OK, f"{bridge} passes it on: no route, no next hop")
+            yield self._arrival()
+            return
+        decision = self.decision()
+        out = self.place.link(decision.link)
+        yield self._route(decision, out)
+        if decision.refusal:
+            return
+        if decision.local:
+            yield Step(HERE, "arrival", OK, "it is for this host itself: INPUT decides")
+            return
+        if out is None:
+            yield Step(HERE, "link", UNKNOWN, "the kernel names no link")
+            return
+        yield self._rules(out)
+        yield _link(out)
+        if self.destination.container is not None:
+            yield self._arrival()
+            return
+        yield _neighbour(decision.gateway or self.destination.address, out)
+        yield from self._next_host(decision)
+
+    def _source(self) -> Step:
+        end, link = self.source, self.in_link()
+        if end.container is not None:
+            where = link.name if link else "an unknown bridge"
+            network = end.network.name if end.network else "an unknown network"
+            return Step(
+                HERE, "source", OK,
+                f"container {end.container.name}, {end.address} in network {network} on {where}",
+            )  # fmt: skip
+        if end.is_host and end.link is not None:
+            return Step(HERE, "source", OK, f"{end.address} is this host's own, on {end.link.name}")
+        by = f"it would come in by {link.name}" if link else "no link leads there"
+        return Step(HERE, "source", OK if link else FAILED, f"{end.address} is not here: {by}")
+
+    def _route(self, decision: Decision, out: Link | None) -> Step:
+        if decision.refusal:
+            to = self.destination.address
+            return Step(HERE, "route", FAILED, f"the kernel has no way to {to}: {decision.refusal}")
+        by = f" by {out.name}" if out is not None else ""
+        via = f"via {decision.gateway}" if decision.gateway else "straight"
+        if decision.local:
+            via, by = "to this host", ""
+        entry = f"; {_entry(decision.entry)}" if decision.entry is not None else ""
+        return Step(HERE, "route", OK, f"{via}{by}{entry}")
+
+    def _rules(self, out: Link) -> Step:
+        link = self.in_link()
+        if link is None and not self.source.is_host:
+            return Step(HERE, "rules", UNKNOWN, "nobody knows where it would come in by")
+        if link is None:
+            return Step(HERE, "rules", OK, "this host's own packet: FORWARD does not see it")
+        way = Way(
+            in_link=link.name,
+            out_link=out.name,
+            source=self.source.address,
+            destination=self.destination.address,
+        )
+        try:
+            return Step(HERE, "rules", *judge_rules(self.context, way))
+        except HostmeshError as error:
+            return Step(HERE, "rules", UNKNOWN, error.message)
+
+    def _arrival(self) -> Step:
+        end = self.destination
+        name = end.container.name if end.container else "?"
+        mac = f" at {end.mac}" if end.mac else ""
+        return Step(HERE, "arrival", OK, f"container {name}{mac}")
+
+    def _next_host(self, decision: Decision) -> Iterator[Step]:
+        """What the mesh's leases tell of the host that owns the destination."""
+        try:
+            leases = self.leases()
+        except HostmeshError as error:
+            yield Step(NEXT, "host", UNKNOWN, f"nobody tells the leases: {error.message}")
+            return
+        lease = next((each for each in leases if self._owns(each)), None)
+        hop = decision.gateway or self.destination.address
+        if lease is None:
+            yield Step(NEXT, "host", UNKNOWN, f"{self.destination.address} is in no lease's subnet")
+            return
+        name, node = lease.get("host_name") or "a host without a name", lease.get("node_address")
+        at = f"{name} at {node}, by its lease of {lease.get('subnet')}"
+        if lease.get("own"):
+            yield Step(NEXT, "host", FAILED, f"{at}, which is this host; nothing here has it")
+            return
+        direct = self.destination.address == read_address(str(node))
+        if str(hop) != node and not direct:
+            yield Step(NEXT, "host", FAILED, f"{at}; but the route leads to {hop}")
+            return
+        yield Step(NEXT, "host", OK, f"{at} (deduced)")
+        yield _state(lease)
+        if not direct:
+            yield Step(
+                NEXT, "rules", UNKNOWN,
+                "its rules and bridges are known there only: agentctl trace"
+                f" {self.source.address} {self.destination.address} on {name}",
+            )  # fmt: skip
+
+    def _owns(self, lease: Mapping[str, Any]) -> bool:
+        address = self.destination.address
+        node = lease.get("node_address")
+        return str(address) == node or address in read_network(str(lease.get("subnet")))
+
+
+def _entry(route: Route) -> str:
+    via = f" via {route.gateway}" if route.gateway else ""
+    kind = route.kind.partition("+")[0]
+    shown = "" if kind == "unicast" else f"{kind} "
+    return f"{shown}{route.destination}{via} proto {route.protocol} table {route.table}"
+
+
+def judge_rules(context: Context, way: Way) -> tuple[str, str]:
+    """Walk a new ping through this host's rules: the result of a step, and its text.
+
+    Raises:
+        HostmeshError: They cannot be read.
+    """
+    context.need_root("read the firewall's rules")
+    settings = context.settings
+    dockerd = ProcessTable(settings.docker.socket).dockerd
+    found = open_firewall(settings.firewall.variant, dockerd=dockerd).judge(way)
+    return _with_nft(*_judged(found), way)
+
+
+def _judged(found: Judgement) -> tuple[str, str]:
+    place = f"our rules stand in {found.place}" if found.place else "none of our rules is there"
+    if found.verdict == "unsure":
+        return (OK if found.place else UNKNOWN), f"{place}; no rule surely decides about a ping"
+    whose = "ours" if found.ours else "a rule ahead of ours"
+    verb = {"shut": "drops it", "accepted": "lets it pass", "left": "leaves it to what follows"}
+    text = f"{place}; {whose} {verb[found.verdict]}: {found.rule}"
+    return (FAILED if found.verdict == "shut" else OK), text
+
+
+def _with_nft(result: str, text: str, way: Way) -> tuple[str, str]:
+    """No ACCEPT of iptables undoes what a chain of nft drops."""
+    family = family_of(way.source)
+    packet: dict[str, str | Network | bool] = {
+        "-i": way.in_link,
+        "-o": way.out_link,
+        "-s": family.host(way.source),
+        "-d": family.host(way.destination),
+    }
+    found = chains_in_the_way(dropping_chains(family), packet)
+    if result == FAILED or not found:
+        return result, text
+    places = ", ".join(chain.place for chain in found)
+    return (
+        UNKNOWN,
+        f"{text}; but nft's chain {places} may drop it (nft list chain {found[0].place})",
+    )
+
+
+def _link(link: Link) -> Step:
+    result = OK if link.up else FAILED
+    state = "up" if link.up else "down"
+    return Step(HERE, "link", result, f"{link.name} is {state}, MTU {link.mtu}, {link.mac}")
+
+
+def _neighbour(address: Address, link: Link) -> Step:
+    try:
+        found = neighbour_on(address, link.index)
+    except HostmeshError as error:
+        return Step(HERE, "neighbour", UNKNOWN, error.message)
+    if found is None:
+        return Step(HERE, "neighbour", UNKNOWN, f"{address} was not asked for on {link.name} yet")
+    mac = f" at {found.mac}" if found.mac else ""
+    result = OK if found.state == "valid" else FAILED
+    return Step(HERE, "neighbour", result, f"{address}{mac} on {link.name}, {found.state}")
+
+
+def _state(lease: Mapping[str, Any]) -> Step:
+    if lease.get("alive") is False:
+        silent = lease.get("silent_s")
+        since = f" for {duration(silent)}" if silent is not None else ""
+        return Step(NEXT, "agent", FAILED, f"no heartbeat{since}")
+    if lease.get("heartbeat") == "unknown":
+        text = f"etcd does not answer; its heartbeat is {heartbeat_words(lease)}"
+        return Step(NEXT, "agent", UNKNOWN, text)
+    if lease.get("alive") is None:
+        return Step(NEXT, "agent", UNKNOWN, "a flannel host has no heartbeat")
+    docker = lease.get("docker")
+    result = OK if docker == "ready" else UNKNOWN
+    return Step(NEXT, "agent", result, f"its heartbeat says that Docker is {docker}")

@@ -1,0 +1,255 @@
+"""Leaving: Docker gets its former configuration back, and what remains to do is said.
+
+Taking ``bip`` out of daemon.json is not enough. dockerd keeps the address docker0 has, even
+if docker0 is deleted before it starts: it is in its own store (seen on 26.1). So docker0 is
+first moved back by a restart with its former address as ``bip``, and then the original file
+is put in place, which needs no second restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from typing import Final
+
+import structlog
+
+from agent.docker.attach.managed import ManagedDocker
+from agent.docker.attach.wants import BIP, POOLS
+from agent.docker.daemonjson.document import KeyPath
+from agent.docker.daemonjson.journal import Journal, Phase
+from agent.docker.daemonjson.jsonspan import JsonValue
+from agent.docker.daemonjson.planning import pools_of
+from agent.docker.daemonjson.store import Snapshot
+from agent.docker.engine.reading import OWN_NETWORK, EngineReading
+from agent.docker.report import RestoreReport
+from agent.docker.service.restart_policy import Held, Word, blocking_containers
+from agent.model import first_few
+from agent.model.family import Interface, Network, family_of, meet, read_interface, within
+
+__all__ = ["GiveBack", "GiveBackTerms", "docker0_of_old"]
+
+_log = structlog.get_logger("docker")
+
+_DOCKERS_OWN: Final[tuple[Network, ...]] = (
+    *(ip_network(f"172.{second}.0.0/16") for second in range(17, 32)),
+    *(ip_network(f"192.168.{third}.0/20") for third in range(0, 256, 16)),
+)
+"""What Docker takes docker0's network from when nobody says otherwise (20.10 to 28)."""
+
+
+def docker0_of_old(taken: Iterable[Network], lease: Network) -> Interface | None:
+    """Return an address for docker0 as Docker itself would choose it, None when all are taken.
+
+    Args:
+        taken: Destinations of the host's routes.
+        lease: docker0's network until now, which is about to be free.
+    """
+    busy = [network for network in taken if network != lease]
+    for network in _DOCKERS_OWN:
+        if not any(meet(network, other) for other in busy):
+            first = int(network.network_address) + 1
+            return family_of(network).interface((first, network.prefixlen))
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBackTerms:
+    """How Docker is to be given back.
+
+    Attributes:
+        force: Restart it also under running containers.
+        asked: The operator waits for it. Otherwise Docker must have been idle for a while.
+        again: The command that does it under running containers.
+    """
+
+    force: bool = False
+    asked: bool = True
+    again: str = "agentctl leave --force"
+
+
+class GiveBack:
+    """Takes our keys out of daemon.json and lets Docker forget them.
+
+    As long as the running Docker has values of ours, the journal stays, so that it can be done
+    again. daemon.json has docker0's former address meanwhile: any start of Docker moves it back,
+    and then the file becomes what it was.
+
+    Args:
+        docker: What to give back, and by which rules.
+        routes: Reads the destinations of the host's routes.
+    """
+
+    def __init__(self, docker: ManagedDocker, routes: Callable[[], tuple[Network, ...]]) -> None:
+        self._docker = docker
+        self._engine = docker.engine
+        self._store = docker.store
+        self._restarter = docker.restarter
+        self._routes = routes
+
+    def restore(self, terms: GiveBackTerms = GiveBackTerms()) -> RestoreReport:
+        """Take back what we gave Docker, and restart it if that is needed and allowed.
+
+        daemon.json's keys return to what they were, and our network goes. Doing it twice does
+        nothing the second time. Killed in between, it can be done again.
+
+        Raises:
+            DockerConfigError: daemon.json does not parse any more or cannot be written.
+            StateError: The journal cannot be read.
+            Stopped: The agent stops.
+        """
+        reading = self._engine.read()
+        done, todo = self._remove_network(reading)
+        journal = self._store.journal()
+        if journal is None:
+            return RestoreReport(done=done, todo=todo, facts=self._engine.facts())
+        report = self._restore_file(journal, reading, terms)
+        return replace(report, done=(*done, *report.done), todo=(*todo, *report.todo))
+
+    def needs_restart(self, reading: EngineReading) -> bool:
+        """Whether giving back would restart Docker: it has values that we gave it.
+
+        Raises:
+            StateError: The journal cannot be read.
+        """
+        journal = self._store.journal()
+        return journal is not None and _in_force(journal, reading)
+
+    def _remove_network(self, reading: EngineReading) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        own = reading.own_network
+        if own is None or not own.ours:
+            return (), ()
+        problem = self._docker.own_network.remove(reading, why="this host leaves the mesh")
+        if problem:
+            return (), (f"{problem.cause}; docker network rm {OWN_NETWORK} when it is empty",)
+        return (f"removed Docker network {OWN_NETWORK}",), ()
+
+    def _restore_file(
+        self, journal: Journal, reading: EngineReading, terms: GiveBackTerms
+    ) -> RestoreReport:
+        if not reading.facts.reachable and _keeps_address(journal):
+            self._write_former(journal)
+            why = f"Docker does not answer ({reading.facts.problem})"
+            keeps = f"docker0 keeps {_lease_values(journal)[-1]} until Docker starts again"
+            return _report((), (f"{why}: {keeps}",), reading, journal)
+        if not _in_force(journal, reading):
+            return _report(self.put_back(), (), reading, journal)
+        word = Word.NOW_UNDER_CONTAINERS if terms.force else Word.NONE
+        held = self._docker.held(reading.facts, word=word)
+        if not held and not terms.asked:
+            held = self._docker.unsettled(word=word)
+        if not held:
+            with self._docker.turn(asked=terms.asked) as not_ours:
+                held = not_ours or self._docker.held_now(word=word)
+                if not held:
+                    return self.move_back(reading)
+        self._write_former(journal)
+        return _report((), (self._still(reading, held, terms),), reading, journal)
+
+    def _still(self, reading: EngineReading, held: Held, terms: GiveBackTerms) -> str:
+        """Say why docker0 is where it is, and what ends that."""
+        facts = reading.facts
+        names = blocking_containers(facts, self._docker.settings.expendable)
+        uses = f"docker0 still uses {reading.bip}"
+        if not names or facts.live_restore:
+            return f"{uses}: {held[0]}. {held[1]}"
+        verb, them = ("are", "they") if len(names) > 1 else ("is", names[0])
+        because = f"because {first_few(names)} {verb} running"
+        return f"{uses} {because}. When {them} may stop: {terms.again}"
+
+    def move_back(self, reading: EngineReading) -> RestoreReport:
+        """Restart with docker0's former address, then put the file back.
+
+        The caller has looked whether Docker may be restarted now.
+        """
+        journal = self._store.journal()
+        if journal is None:
+            return RestoreReport(done=(), todo=(), facts=reading.facts)
+        former = self._write_former(journal) if reading.bip is not None else None
+        if former is not None:
+            outcome = self._restarter.plain(lambda seen: seen.bip == former)
+            done = self.put_back()
+        else:
+            done = self.put_back()
+            outcome = self._restarter.plain(lambda seen: seen.facts.reachable)
+        if outcome.failure:
+            todo = f"Docker did not come back: {outcome.failure}; look at Docker's log"
+            return _report(done, (todo,), outcome.reading, journal)
+        _log.info("docker-given-back", bridge=str(outcome.reading.bip))
+        told = f"Docker was restarted; docker0 is {outcome.reading.bip or 'absent'}"
+        return _report((*done, told), (), outcome.reading, journal)
+
+    def put_back(self) -> tuple[str, ...]:
+        """Return the keys of daemon.json to what they were; Docker is not restarted."""
+        changed = self._store.restore()
+        return (f"{self._store.path} is as it was before",) if changed else ()
+
+    def _write_former(self, journal: Journal) -> Interface | None:
+        """Let Docker's next start move docker0 back.
+
+        Returns:
+            docker0's address to be, None where daemon.json says it without us.
+        """
+        snapshot = self._store.read()
+        former = self._former(journal, snapshot)
+        values: dict[KeyPath, JsonValue] = {BIP: str(former)} if former else {}
+        drop = tuple(change.path for change in journal.changes if change.path not in values)
+        self._store.change(snapshot, values, drop=drop, bridge_back=str(former or ""))
+        return former
+
+    def _former(self, journal: Journal, snapshot: Snapshot) -> Interface | None:
+        bip, now = journal.change(BIP), snapshot.document.value(BIP)
+        if bip is None or bip.before not in {None, "null"}:
+            return None
+        if snapshot.document.has(BIP) and not bip.is_ours(now):
+            return None  # the operator's by now
+        lease = _lease_values(journal)
+        if journal.bridge_before and journal.bridge_before not in lease:
+            return read_interface(journal.bridge_before)
+        return docker0_of_old(self._routes(), read_interface(lease[-1]).network)
+
+
+def _lease_values(journal: Journal) -> tuple[str, ...]:
+    """Return docker0's addresses that a lease gave it, the newest last.
+
+    Once docker0 is being given back its former address is among the values that we wrote. It
+    was there before us as well where a lost journal was made anew: then it is the lease's.
+    """
+    bip = journal.change(BIP)
+    ours = tuple(str(value) for value in bip.ours) if bip else ()
+    return tuple(value for value in ours if value != journal.bridge_before) or ours
+
+
+def _keeps_address(journal: Journal) -> bool:
+    """Whether a Docker that does not answer has docker0's address in its own store."""
+    bip = journal.change(BIP)
+    if bip is None or bip.before not in {None, "null"}:
+        return False  # daemon.json says where docker0 goes
+    giving_back = len(bip.ours) > 1 and str(bip.ours[-1]) == journal.bridge_before
+    return giving_back or journal.phase is not Phase.WRITTEN
+
+
+def _in_force(journal: Journal, reading: EngineReading) -> bool:
+    """Whether the running engine has a value that we gave it."""
+    if not reading.facts.reachable:
+        return False
+    if str(reading.bip) in _lease_values(journal):
+        return True
+    pools = journal.change(POOLS)
+    have: JsonValue = [{"base": str(base), "size": size} for base, size in reading.pools or ()]
+    return pools is not None and pools.is_ours(have)
+
+
+def _report(
+    done: tuple[str, ...], todo: tuple[str, ...], reading: EngineReading, journal: Journal
+) -> RestoreReport:
+    """Return the report, with the networks that keep a subnet from the lease's pools."""
+    pools = journal.change(POOLS)
+    ours = pools_of(pools.ours[-1]) if pools else ()
+    left = [
+        f"docker network rm {network.name}: it keeps {network.subnet}, which is no longer ours"
+        for network in reading.facts.networks
+        if not network.default and any(within(network.subnet, base) for base, _ in ours)
+    ]
+    return RestoreReport(done=done, todo=(*todo, *left), facts=reading.facts)

@@ -1,0 +1,150 @@
+"""What a lease means for Docker: bip, pools and MTU, and how to say it to which engine. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.docker.daemonjson.document import KeyPath
+from agent.docker.daemonjson.jsonspan import JsonValue
+from agent.mesh.split import split_lease
+from agent.model.family import Interface, Network
+from agent.settings import Docker0Share
+
+__all__ = [
+    "BIP",
+    "DOCKER_MTU",
+    "MTU",
+    "NETWORK_MTU",
+    "POOLS",
+    "DockerWants",
+    "differences",
+    "keys_for",
+    "parse_version",
+    "wants_of",
+]
+
+BIP: KeyPath = ("bip",)
+MTU: KeyPath = ("mtu",)
+POOLS: KeyPath = ("default-address-pools",)
+NETWORK_MTU: KeyPath = ("default-network-opts", "bridge", "com.docker.network.driver.mtu")
+"""The MTU of networks to come; the key is known from Docker 24.0."""
+
+DOCKER_MTU = 1500
+"""What Docker gives every bridge when nobody says otherwise, whatever the uplink has."""
+
+_SHARES: Mapping[Docker0Share, int] = {
+    "all": 0,
+    "half": 1,
+    "quarter": 2,
+    "eighth": 3,
+    "sixteenth": 4,
+}
+"""By how many bits docker0's prefix is longer than the lease's."""
+
+_NETWORK_OPTS_SINCE = (24, 0)
+_VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerWants:
+    """What Docker should have.
+
+    Attributes:
+        subnet: The lease's whole subnet.
+        bip: docker0's address with its prefix length.
+        pools: (base, prefix length of each network); empty for a small lease.
+        mtu: Bytes, for docker0 and new networks; None leaves it to Docker.
+        former: While the mesh moves: the subnet that this host had before and still holds.
+    """
+
+    subnet: Network
+    bip: Interface
+    pools: tuple[tuple[Network, int], ...] = ()
+    mtu: int | None = None
+    former: Network | None = None
+
+    @property
+    def subnets(self) -> tuple[Network, ...]:
+        """Where networks are routed to other hosts."""
+        return (self.subnet,) if self.former is None else (self.subnet, self.former)
+
+
+def wants_of(
+    subnet: Network,
+    mtu: int | None,
+    *,
+    network_len: int | None = None,
+    share: Docker0Share = "half",
+) -> DockerWants:
+    """Return what a lease of ``subnet`` on an uplink of ``mtu`` bytes means for Docker.
+
+    Args:
+        subnet: The lease's subnet, /30 or shorter.
+        mtu: The uplink's MTU less what the backend adds to a packet, in bytes.
+        network_len: Prefix length of each network that Docker makes from the pools.
+        share: docker0's share of the lease; what is left are the pools.
+
+    Raises:
+        ValueError: The subnet is too small to share.
+    """
+    split = split_lease(subnet, network_len=network_len, docker0_bits=_SHARES[share])
+    return DockerWants(subnet=subnet, bip=split.bip, pools=split.pools, mtu=mtu)
+
+
+def parse_version(version: str) -> tuple[int, int] | None:
+    """Major and minor of an engine's version ("20.10.24+dfsg1" -> (20, 10)), None when unclear."""
+    match = _VERSION.match(version)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def keys_for(wants: DockerWants, version: str) -> Mapping[KeyPath, JsonValue]:
+    """Return the keys of daemon.json that say ``wants`` to an engine of ``version``.
+
+    An unknown key stops dockerd, so ``default-network-opts`` is for engines known to be
+    24.0 or later. An MTU of 1500 is Docker's own and is not written.
+
+    Args:
+        wants: What Docker should have.
+        version: The engine's version, "" when nobody knows it.
+    """
+    keys: dict[KeyPath, JsonValue] = {BIP: str(wants.bip)}
+    if wants.pools:
+        keys[POOLS] = [{"base": str(base), "size": size} for base, size in wants.pools]
+    if wants.mtu is None or wants.mtu == DOCKER_MTU:
+        return keys
+    keys[MTU] = wants.mtu
+    known = parse_version(version)
+    if known is not None and known >= _NETWORK_OPTS_SINCE:
+        keys[NETWORK_MTU] = str(wants.mtu)
+    return keys
+
+
+def differences(
+    wants: DockerWants,
+    *,
+    bip: Interface | None,
+    pools: tuple[tuple[Network, int], ...] | None,
+    mtu: int | None,
+) -> Mapping[KeyPath, str]:
+    """Where an engine's effective values differ from ``wants``: key to what is the case.
+
+    Args:
+        wants: What Docker should have.
+        bip: docker0's address, None when the engine has no docker0.
+        pools: The engine's pools; None when it does not say, which is no difference.
+        mtu: docker0's MTU in bytes; None when it does not say, which is no difference.
+    """
+    found: dict[KeyPath, str] = {}
+    if bip != wants.bip:
+        found[BIP] = f"docker0 is {bip or 'absent'}, wanted {wants.bip}"
+    if pools is not None and wants.pools and pools != wants.pools:
+        found[POOLS] = f"pools are {_pools(pools)}, wanted {_pools(wants.pools)}"
+    if mtu is not None and wants.mtu is not None and mtu != wants.mtu:
+        found[MTU] = f"docker0's MTU is {mtu}, wanted {wants.mtu}"
+    return found
+
+
+def _pools(pools: tuple[tuple[Network, int], ...]) -> str:
+    return ", ".join(f"{base} in /{size}" for base, size in pools) or "Docker's own"

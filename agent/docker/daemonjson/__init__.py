@@ -1,0 +1,1 @@
+"""Edit daemon.json: spans, journal, atomic files, checks, what conflicts."""

@@ -1,0 +1,155 @@
+"""Files that a power cut finds old or new, never half: temporary file, fsync, rename, fsync."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+from agent.disk import sync_folder
+from agent.docker.daemonjson.journal import Content
+from agent.errors import DockerConfigError
+
+__all__ = [
+    "make_folder",
+    "read_content",
+    "remove_file",
+    "replace_file",
+    "resolve",
+]
+
+_TEMPORARY = ".{name}.hostmesh-new"
+_MAX_BYTES = 4 * 1024 * 1024
+
+
+def resolve(path: Path) -> Path:
+    """Return where ``path`` leads, symlinks followed, the last of which may dangle.
+
+    A circle of links leads to one of them; reading that one says so.
+    """
+    return Path(os.path.realpath(path, strict=False))
+
+
+def read_content(path: Path) -> Content:
+    """Return the file's bytes, mode and owner, ``data`` None when there is none.
+
+    Raises:
+        DockerConfigError: It is not a regular file, or cannot be read.
+    """
+    try:
+        # Opened without waiting, so that a fifo in place of the file cannot hang the agent.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return Content(None, uid=os.geteuid(), gid=os.getegid())
+    except OSError as error:
+        raise _failed("read", path, error) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            hint = "dockerd reads a regular file; put one there, or remove it"
+            raise DockerConfigError(f"{path} is not a regular file", hint=hint)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(_MAX_BYTES)
+    except OSError as error:
+        raise _failed("read", path, error) from error
+    finally:
+        os.close(descriptor)
+    return Content(data, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+
+
+def replace_file(path: Path, content: Content) -> None:
+    """Put ``content`` at ``path`` in one step, with its mode, owner and the old file's attributes.
+
+    Args:
+        path: The file itself; symlinks are not followed. Its folder exists.
+        content: What it should be; ``data`` is not None.
+
+    Raises:
+        DockerConfigError: Anything that keeps it from being so; the old file stands.
+    """
+    temporary = path.with_name(_TEMPORARY.format(name=path.name))
+    try:
+        _write(temporary, content, like=path)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _failed("write", path, error) from error
+
+
+def _write(temporary: Path, content: Content, *, like: Path) -> None:
+    """Write it whole. The owner comes last: what is another's we may not change any more.
+
+    The unit leaves us CAP_CHOWN and not CAP_FOWNER, which would also reach into every other file.
+    """
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
+        file.write(content.data or b"")
+        os.fchmod(file.fileno(), content.mode)
+        _copy_attributes(like, temporary)
+        status = os.fstat(file.fileno())
+        if (status.st_uid, status.st_gid) != (content.uid, content.gid):
+            os.fchown(file.fileno(), content.uid, content.gid)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _copy_attributes(source: Path, target: Path) -> None:
+    """Copy extended attributes (SELinux label, ACL) where the file system has them."""
+    try:
+        names = os.listxattr(source)
+    except OSError:
+        return
+    for name in names:
+        with contextlib.suppress(OSError):
+            os.setxattr(target, name, os.getxattr(source, name))
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file for good; one that is not there is no error.
+
+    Raises:
+        DockerConfigError: It cannot be removed.
+    """
+    try:
+        path.unlink()
+        sync_folder(path.parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _failed("remove", path, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, so that they last.
+
+    Raises:
+        OSError: One cannot be made or synced.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=0o755, exist_ok=True)
+    sync_folder(folder.parent)
+
+
+_HINTS = {
+    errno.EROFS: "its folder must be writable for the agent: ReadWritePaths= in the unit; a folder"
+    " that was made anew meanwhile is after systemctl restart hostmesh-agent",
+    errno.EBUSY: "the file is a mount point, so it cannot be replaced in one step; "
+    "mount its folder instead",
+    errno.EACCES: "the agent runs as root and needs to write there",
+    errno.EPERM: "its owner or mode cannot be kept: the agent needs CAP_CHOWN, and "
+    "the file must not be immutable",
+    errno.ENOSPC: "free some space on that file system",
+    errno.ELOOP: "the symbolic links lead in a circle",
+}
+
+
+def _failed(verb: str, path: Path, error: OSError) -> DockerConfigError:
+    hint = _HINTS.get(error.errno or 0, "nothing was changed")
+    return DockerConfigError(f"cannot {verb} {path}: {error.strerror or error}", hint=hint)

@@ -1,0 +1,239 @@
+"""What Hostmesh did to daemon.json: the values, how they are stored, and how they undo. Pure.
+
+The journal is written *before* daemon.json, so that whatever point a power cut finds, the
+file is the old or the new one and the journal explains both.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from agent.docker.daemonjson.document import (
+    REMOVE,
+    Document,
+    Edit,
+    KeyPath,
+    Raw,
+    parse,
+    same_json,
+    with_keys,
+)
+from agent.docker.daemonjson.jsonspan import JsonValue
+from agent.errors import StateError
+
+__all__ = [
+    "Content",
+    "Failure",
+    "Journal",
+    "KeyChange",
+    "Phase",
+    "digest",
+    "dump",
+    "load",
+    "merged_changes",
+    "undo",
+]
+
+_FORMAT = 1
+
+
+class Phase(enum.StrEnum):
+    """How far a change of daemon.json has come."""
+
+    WRITTEN = "written"  # about to be in the file, or in it; no engine has been seen with it
+    RESTARTING = "restarting"  # Docker was told to restart for it
+    APPLIED = "applied"  # the engine came up with it
+    ROLLED_BACK = "rolled-back"  # the former file is back; the engine is yet to be seen with it
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A file's bytes, mode and owner; None for ``data`` when there is no file."""
+
+    data: bytes | None
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """One key that we set.
+
+    Attributes:
+        path: Where.
+        before: Its JSON text before us, None when it was not there.
+        ours: The values we wrote or are about to write, newest last. Several until an
+            engine is seen with the newest, because any of them may be in the file, or come back.
+        depth: How many parts of ``path`` were there before us: what we made goes again.
+    """
+
+    path: KeyPath
+    before: str | None
+    ours: tuple[JsonValue, ...]
+    depth: int
+
+    def is_ours(self, value: JsonValue) -> bool:
+        """Return whether ``value`` is one that we wrote."""
+        return any(same_json(value, mine) for mine in self.ours)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A change that the engine did not take; not tried again while ``digest`` is the same."""
+
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """The record of what was done to one daemon.json.
+
+    Attributes:
+        path: The file, symlinks resolved.
+        original: What it was before we first touched it.
+        previous: What it was when an engine was last seen with it: where a roll back leads.
+        changes: The keys that are ours.
+        pristine: Nobody but us has written since ``original``, as far as we saw.
+        written: Digest of the bytes that we wrote last.
+        phase: How far the last change has come.
+        made_folder: The folder did not exist before us.
+        bridge_before: docker0's address before us, "" when nobody knows it.
+        failure: The last change that was rolled back.
+    """
+
+    path: str
+    original: Content
+    previous: Content
+    changes: tuple[KeyChange, ...] = ()
+    pristine: bool = True
+    written: str = ""
+    phase: Phase = Phase.WRITTEN
+    made_folder: bool = False
+    bridge_before: str = ""
+    failure: Failure | None = None
+
+    def change(self, path: KeyPath) -> KeyChange | None:
+        """Return the change of that key, None when it is not ours."""
+        return next((change for change in self.changes if change.path == path), None)
+
+    def is_untouched(self, now: Content) -> bool:
+        """Return whether the file is as we left it, or as it was when a kill came between."""
+        return digest(now.data) in {self.written, digest(self.previous.data)}
+
+
+def digest(data: bytes | None) -> str:
+    """Return a name for some bytes; "absent" for no file."""
+    return "absent" if data is None else hashlib.sha256(data).hexdigest()
+
+
+def undo(document: Document, changes: Iterable[KeyChange], *, keep: Iterable[KeyPath] = ()) -> str:
+    """Return the document's text with our keys as they were before us.
+
+    A key that the operator has changed or removed since is theirs and stays. An object
+    that we made for a nested key goes with the last key in it.
+
+    Args:
+        document: The file as it is now.
+        changes: What we did.
+        keep: Keys to leave as they are.
+
+    Raises:
+        DockerConfigError: Not possible on a document that holds what we wrote.
+    """
+    kept = set(keep)
+    for change in reversed(tuple(changes)):
+        raw = document.raw(change.path)
+        if change.path in kept or raw is None or not change.is_ours(document.value(change.path)):
+            continue
+        edit: Edit = REMOVE if change.before is None else Raw(change.before)
+        document = parse(with_keys(document, {change.path: edit}), source=document.source)
+        for length in range(len(change.path) - 1, change.depth, -1):
+            if document.value(change.path[:length]) == {}:
+                text = with_keys(document, {change.path[:length]: REMOVE})
+                document = parse(text, source=document.source)
+    return document.text
+
+
+def merged_changes(
+    changes: tuple[KeyChange, ...], document: Document, values: Mapping[KeyPath, JsonValue]
+) -> tuple[KeyChange, ...]:
+    """Return what is ours once ``values`` are written, in the order of their first change."""
+    merged = {change.path: change for change in changes}
+    for path, value in values.items():
+        raw, old = document.raw(path), merged.get(path)
+        if old and raw is not None and old.is_ours(document.value(path)):
+            merged[path] = replace(old, ours=_unique(*old.ours, value))
+        elif raw is None or not same_json(document.value(path), value):
+            # Dropped by us, or taken out by somebody: a roll back may still bring ours back.
+            earlier = old.ours if old and raw is None else ()
+            depth = document.depth_of(path)
+            merged[path] = KeyChange(path, raw, _unique(*earlier, value), depth)
+    return tuple(merged.values())
+
+
+def _unique(*values: JsonValue) -> tuple[JsonValue, ...]:
+    """Return ``values`` each once, the last of them last."""
+    found: list[JsonValue] = []
+    for value in values:
+        found = [each for each in found if not same_json(each, value)]
+        found.append(value)
+    return tuple(found)
+
+
+def dump(journal: Journal) -> str:
+    """Return the journal as JSON text."""
+    fields = asdict(journal)
+    for name in ("original", "previous"):
+        data = fields[name]["data"]
+        fields[name]["data"] = None if data is None else base64.b64encode(data).decode("ascii")
+    return json.dumps({"format": _FORMAT, **fields}, indent=2) + "\n"
+
+
+def load(text: str, *, source: str) -> Journal:
+    """Return the journal that :func:`dump` wrote.
+
+    Raises:
+        StateError: The text is damaged, or of a later format.
+    """
+    try:
+        fields = json.loads(text)
+        if fields.pop("format") != _FORMAT:
+            raise StateError(
+                f"{source} was written by a later Hostmesh", hint="install that version again"
+            )
+        return _journal(fields)
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+        copy = "daemon.json.before-hostmesh beside it, the file as it was (none: there was no file)"
+        hint = f"make daemon.json what it is to be, see {copy}; then remove {source}"
+        raise StateError(f"{source} is damaged: {error}", hint=hint) from error
+
+
+def _journal(fields: dict[str, Any]) -> Journal:
+    failure = fields.pop("failure")
+    changes = tuple(
+        KeyChange(tuple(c["path"]), c["before"], tuple(c["ours"]), int(c["depth"]))
+        for c in fields.pop("changes")
+    )
+    return Journal(
+        original=_content(fields.pop("original")),
+        previous=_content(fields.pop("previous")),
+        changes=changes,
+        phase=Phase(fields.pop("phase")),
+        failure=None if failure is None else Failure(**failure),
+        **fields,
+    )
+
+
+def _content(fields: dict[str, Any]) -> Content:
+    data = fields["data"]
+    decoded = None if data is None else base64.b64decode(data, validate=True)
+    return Content(decoded, int(fields["mode"]), int(fields["uid"]), int(fields["gid"]))

@@ -1,0 +1,1 @@
+"""Ask the engine's API, and hear of its events."""

@@ -1,0 +1,246 @@
+"""What an engine says of itself, from the API's answers to values."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from agent.docker.attach.wants import DOCKER_MTU
+from agent.docker.engine.api import Api
+from agent.docker.engine.containers import container_name, containers_of
+from agent.model import Container, DockerFacts, DockerNetwork
+from agent.model.family import Interface, Network, read_interface, read_network
+
+__all__ = [
+    "ACTIVE",
+    "BRIDGE_NAME",
+    "NETWORK_DRIVER_MTU",
+    "OWN_LABEL",
+    "OWN_NETWORK",
+    "EngineKind",
+    "EngineReading",
+    "NetworkReading",
+    "read_engine",
+    "stays_down",
+    "unreachable",
+]
+
+BRIDGE_NAME = "com.docker.network.bridge.name"
+NETWORK_DRIVER_MTU = "com.docker.network.driver.mtu"
+OWN_NETWORK = "hostmesh"
+"""Name of the network that is ours."""
+
+OWN_LABEL = "hostmesh.managed"
+"""Label of the network that is ours; one without it is the operator's."""
+
+ACTIVE = ("running", "paused", "restarting")
+"""Container states that a restart of dockerd would disturb."""
+
+_ABOUT_TO_START_S = 30.0
+"""A container made less than this ago is taken for one that is about to start: Compose makes
+all of a project's before it starts the first, and ``docker run`` would fail half-way."""
+
+_POOLS_SINCE_API = (1, 40)
+"""From this API version GET /info carries DefaultAddressPools when any are configured."""
+
+
+class EngineKind(enum.Enum):
+    """Who answers on the socket."""
+
+    DOCKER = "docker"
+    PODMAN = "podman"
+    SILENT = "silent"  # somebody listens and does not answer in time, or answers nonsense
+    ABSENT = "absent"  # nobody listens
+    UNSAFE = "unsafe"  # its socket may be another user's: not spoken to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkReading:
+    """A bridge network with what matters when it is ours.
+
+    Attributes:
+        id: Docker's.
+        ours: It bears our label.
+        subnet, gateway, bridge: As :class:`agent.docker.engine.own_network.OwnNetwork` makes them.
+        mtu: In bytes; None when it cannot be read.
+    """
+
+    id: str
+    ours: bool
+    subnet: Network
+    gateway: str
+    bridge: str
+    mtu: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReading:
+    """What an engine said, with what :class:`DockerFacts` has no place for.
+
+    Attributes:
+        kind: Who answered.
+        facts: For the other rooms.
+        bip: docker0's address, None when the engine has no docker0.
+        mtu: docker0's MTU in bytes, None when the engine does not say.
+        pools: None when the engine is too old to say which pools it has.
+        swarm: Swarm's local node state, "inactive" when there is none.
+        own_network: The network by the name of ours, whoever made it; None without one.
+    """
+
+    kind: EngineKind
+    facts: DockerFacts
+    bip: Interface | None = None
+    mtu: int | None = None
+    pools: tuple[tuple[Network, int], ...] | None = None
+    swarm: str = "inactive"
+    own_network: NetworkReading | None = None
+
+
+def unreachable(kind: EngineKind, problem: str) -> EngineReading:
+    """Return the reading of an engine that says nothing, and why."""
+    return EngineReading(kind=kind, facts=DockerFacts(reachable=False, problem=problem))
+
+
+def read_engine(api: Api, socket: Path) -> EngineReading:
+    """Ask the engine everything; raises one of :data:`agent.docker.engine.api.FAILURES`."""
+    version = api.get("/version")
+    components = {str(part.get("Name")) for part in version.get("Components") or ()}
+    if any("podman" in name.lower() for name in components):
+        problem = f"podman answers on {socket}, not Docker"
+        return unreachable(EngineKind.PODMAN, problem)
+    info = api.get("/info")
+    networks = api.get("/networks", filters={"driver": ["bridge"]})
+    listed = api.get("/containers/json", filters={"status": [*ACTIVE, "created"]})
+    active = [each for each in listed if _is_active(each, time.time())]
+    pools = _pools(info)
+    default = next((n for n in networks if n.get("Name") == "bridge"), None)
+    own = next((n for n in networks if n.get("Name") == OWN_NETWORK), None)
+    known = _at_least(str(version.get("ApiVersion")), _POOLS_SINCE_API)
+    bridges = tuple(network for raw in networks if (network := _network(raw)))
+    facts = DockerFacts(
+        reachable=True,
+        version=str(version.get("Version") or ""),
+        bridge=next((network for network in bridges if network.default), None),
+        networks=bridges,
+        other_bridges=tuple(sorted(_bridge(each) for each in networks if _ipam(each) is None)),
+        pools=pools,
+        running=tuple(sorted(container_name(c) for c in active)),
+        containers=_attached(active),
+        firewall_backend=_firewall(info),
+        live_restore=bool(info.get("LiveRestoreEnabled")),
+    )
+    return EngineReading(
+        kind=EngineKind.DOCKER,
+        facts=facts,
+        bip=_bip(default) if default else None,
+        mtu=_mtu(default) if default else None,
+        pools=pools if known else None,
+        swarm=str((info.get("Swarm") or {}).get("LocalNodeState") or "inactive"),
+        own_network=_own_network(own) if own else None,
+    )
+
+
+def _attached(active: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:
+    found = (each for each in containers_of(active) if each.attachments)
+    return tuple(sorted(found, key=lambda each: each.id))
+
+
+def _is_active(container: Mapping[str, Any], now_s: float) -> bool:
+    if container.get("State") != "created":
+        return True
+    made_s = float(container.get("Created") or 0)
+    return 0 <= now_s - made_s < _ABOUT_TO_START_S
+
+
+def _at_least(version: str, wanted: tuple[int, int]) -> bool:
+    try:
+        major, minor = version.split(".")[:2]
+        return (int(major), int(minor)) >= wanted
+    except ValueError:
+        return False
+
+
+def _firewall(info: Mapping[str, Any]) -> str:
+    """Return "iptables", "nftables" or ""; engines before 29 say nothing and use iptables."""
+    driver = (info.get("FirewallBackend") or {}).get("Driver") or ""
+    return str(driver).partition("+")[0]
+
+
+def _pools(info: Mapping[str, Any]) -> tuple[tuple[Network, int], ...]:
+    found = []
+    for pool in info.get("DefaultAddressPools") or ():
+        with contextlib.suppress(ValueError):  # an IPv6 pool
+            found.append((read_network(pool["Base"]), int(pool["Size"])))
+    return tuple(found)
+
+
+def _ipam(network: Mapping[str, Any]) -> tuple[Network, str] | None:
+    """Return a network's first IPv4 subnet and its gateway, None when it has none."""
+    for config in (network.get("IPAM") or {}).get("Config") or ():
+        with contextlib.suppress(ValueError):
+            subnet = read_network(config.get("Subnet") or "", strict=False)
+            return subnet, str(config.get("Gateway") or "").partition("/")[0]
+    return None
+
+
+def _network(raw: Mapping[str, Any]) -> DockerNetwork | None:
+    ipam = _ipam(raw)
+    if ipam is None or raw.get("Driver") != "bridge":
+        return None
+    return DockerNetwork(
+        id=str(raw["Id"]),
+        name=str(raw.get("Name")),
+        bridge=_bridge(raw),
+        subnet=ipam[0],
+        internal=bool(raw.get("Internal")),
+        default=raw.get("Name") == "bridge",
+        labels=MappingProxyType(dict(raw.get("Labels") or {})),
+    )
+
+
+def _bridge(raw: Mapping[str, Any]) -> str:
+    """Return the name of a network's Linux bridge."""
+    return str((raw.get("Options") or {}).get(BRIDGE_NAME) or f"br-{str(raw['Id'])[:12]}")
+
+
+def _own_network(raw: Mapping[str, Any]) -> NetworkReading | None:
+    network, ipam = _network(raw), _ipam(raw)
+    if network is None or ipam is None:
+        return None
+    return NetworkReading(
+        id=network.id,
+        ours=OWN_LABEL in network.labels,
+        subnet=network.subnet,
+        gateway=ipam[1],
+        bridge=network.bridge,
+        mtu=_mtu(raw),
+    )
+
+
+def _bip(default: Mapping[str, Any]) -> Interface | None:
+    ipam = _ipam(default)
+    if ipam is None:
+        return None
+    subnet, gateway = ipam
+    address = gateway or str(subnet.network_address + 1)
+    return read_interface(f"{address}/{subnet.prefixlen}")
+
+
+def _mtu(network: Mapping[str, Any]) -> int | None:
+    """Return a bridge's MTU; a network without such an option has Docker's own."""
+    try:
+        return int((network.get("Options") or {}).get(NETWORK_DRIVER_MTU) or DOCKER_MTU)
+    except ValueError:
+        return None
+
+
+def stays_down(container: Mapping[str, Any]) -> bool:
+    """Return whether dockerd may not bring that container back, from its inspection."""
+    policy = (container.get("HostConfig") or {}).get("RestartPolicy") or {}
+    return policy.get("Name") not in {"always", "unless-stopped"}

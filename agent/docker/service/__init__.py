@@ -1,0 +1,1 @@
+"""Find the host's dockerd, check its socket, restart it."""

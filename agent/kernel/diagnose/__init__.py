@@ -1,0 +1,1 @@
+"""Look at the way of a packet: lookups, pings, captures, trials."""

@@ -1,0 +1,1 @@
+"""Find rules of other programs that decide about mesh traffic."""

@@ -1,0 +1,1 @@
+"""Choose iptables' variant, the one that dockerd writes with."""

@@ -1,0 +1,133 @@
+"""Which iptables this host has, and running its programs.
+
+iptables-nft and iptables-legacy are two rule sets that the kernel evaluates both: an ACCEPT
+in one does not undo a DROP in the other. Ours belong where Docker's are, and Docker writes
+with whatever ``iptables`` on its PATH resolves to.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections import deque
+from typing import Final
+
+from agent.errors import DependencyMissing, FirewallError, NotRoot
+from agent.kernel.firewall.variant.programs import Runner
+from agent.model.family import IPV4, Family
+
+__all__ = ["Programs", "Variant"]
+
+_TIMEOUT_S: Final = 20.0
+_LOCK_WAIT_S: Final = 5
+"""How long to wait for the xtables lock (iptables(8), -w)."""
+_VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?: \((\w+)\))?")
+_PIDS_KEPT: Final = 16
+
+
+class Variant(enum.StrEnum):
+    """The two rule sets iptables programs write to."""
+
+    NFT = "nft"
+    LEGACY = "legacy"
+
+    @property
+    def other(self) -> Variant:
+        """The one that is not this."""
+        return Variant.LEGACY if self is Variant.NFT else Variant.NFT
+
+
+class Programs:
+    """The iptables programs of this host for one family. Each run has a deadline.
+
+    Args:
+        family: Of the addresses in their rules.
+        path: PATH to look on, the agent's own by default. The folders for system programs
+            are looked in as well: a service's PATH may lack them.
+    """
+
+    def __init__(self, path: str | None = None, family: Family = IPV4) -> None:
+        self.family = family
+        self._runner = Runner(
+            path, "install iptables with the system's packages (Debian: apt-get install iptables)"
+        )
+        self._pids: deque[int] = deque(maxlen=_PIDS_KEPT)
+
+    def own_pids(self) -> frozenset[int]:
+        """The last few processes run, by which the monitor tells our own changes."""
+        return frozenset(self._pids)
+
+    def default_variant(self) -> Variant:
+        """The variant that the family's program on PATH is.
+
+        Raises:
+            DependencyMissing: There is no iptables.
+            FirewallError: It does not say its version.
+        """
+        name = self.family.iptables
+        said = self.run((self._find(name), "-V"))
+        version = _VERSION.search(said)
+        if version is None:
+            raise FirewallError(f"{name} -V says {said.strip()[:80]!r}, which is no version")
+        return Variant.NFT if version[4] == "nf_tables" else Variant.LEGACY
+
+    def has(self, variant: Variant) -> bool:
+        """Whether this host can read and write ``variant``, as far as names of programs tell."""
+        try:
+            self._program(variant, "save")
+        except (DependencyMissing, FirewallError):  # an `iptables` that fails is none
+            return False
+        return True
+
+    def save(self, variant: Variant, *, counters: bool = False) -> str:
+        """Every table of ``variant`` as iptables-save prints it. Makes no table.
+
+        Raises:
+            DependencyMissing, FirewallError: It is not there, or failed.
+        """
+        program = self._program(variant, "save")
+        return self.run((program, "-c") if counters else (program,))
+
+    def restore(self, variant: Variant, text: str) -> None:
+        """Commit ``text`` with ``iptables-restore --noflush``: each table whole or not at all.
+
+        Raises:
+            DependencyMissing, FirewallError: It is not there, or refused.
+        """
+        program = self._program(variant, "restore")
+        self.run((program, "--noflush", "-w", str(_LOCK_WAIT_S)), stdin=text)
+
+    def run(self, argv: tuple[str, ...], *, stdin: str = "") -> str:
+        """Standard output of one program.
+
+        Raises:
+            DependencyMissing: It is gone.
+            NotRoot: It needs root.
+            FirewallError: It failed or did not end in time; its last words are quoted.
+        """
+        done = self._runner.run(argv, _TIMEOUT_S, stdin=stdin, started=self._pids.append)
+        if done.status != 0:
+            if "you must be root" in done.complaint:
+                raise NotRoot(f"{argv[0]} needs root", hint="run it as root")
+            raise FirewallError(f"{' '.join(argv)} failed with status {done.status}: {done.words}")
+        return done.said
+
+    def _program(self, variant: Variant, verb: str) -> str:
+        """Path of ``iptables-save`` or ``-restore`` for a variant.
+
+        Raises:
+            DependencyMissing: This host has no program for the variant.
+        """
+        name = self.family.iptables
+        named = self._runner.find(f"{name}-{variant}-{verb}")
+        if named is not None:
+            return named
+        if self.default_variant() is variant:
+            return self._find(f"{name}-{verb}")
+        raise self._runner.missing(f"{name}-{variant}-{verb}")
+
+    def _find(self, name: str) -> str:
+        found = self._runner.find(name)
+        if found is None:
+            raise self._runner.missing(name)
+        return found

@@ -1,0 +1,1 @@
+"""Find out whether a host answers: ARP and ICMP."""

@@ -1,0 +1,1 @@
+"""Claim a subnet, and give it back: transactions, choice, turns, clones."""

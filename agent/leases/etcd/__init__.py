@@ -1,0 +1,1 @@
+"""Speak to etcd: connections, endpoints, users, calls, watches. The only importer of etcd3."""

@@ -1,0 +1,1 @@
+"""Keep this host's own records: lease, heartbeat, memory, former lease."""
