@@ -194,7 +194,7 @@ class Verb(NamedTuple):
     Attributes:
         words: What is typed: ("leases",) or ("config", "init").
         summary: One line of help.
-        module: Module of agent.ctl.verbs that has ``run(context) -> exit status``.
+        module: Module in agent.ctl.verbs that has ``run(context) -> exit status``.
         function: The function in it.
         arguments: Adds the verb's own arguments.
         timeout_s: How long to wait without --timeout.
@@ -225,24 +225,24 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         ("doctor",),
         "whether this host can join, and what joining would do; changes nothing",
-        "doctor",
+        "diagnose.doctor",
         "run",
         _doctor,
         60.0,
     ),
     Verb(("diff",), "what differs from what should be: 0 nothing, 1 something, 3 unknown", "diff"),
-    Verb(("map",), "this host, its links and its peers, drawn", "map"),
-    Verb(("ping",), "every step of the way to a peer", "ping", "run", _ping),
-    Verb(("trace",), "rules, routes and links on a packet's way", "trace", "run", _trace),
+    Verb(("map",), "this host, its links and its peers, drawn", "diagnose.map"),
+    Verb(("ping",), "every step of the way to a peer", "diagnose.ping", "run", _ping),
+    Verb(("trace",), "rules, routes and links on a packet's way", "diagnose.trace", "run", _trace),
     Verb(
         ("bugreport",),
         "everything for a bug report, without secrets",
-        "bugreport",
+        "diagnose.bugreport",
         "run",
         _bugreport,
         60.0,
     ),
-    Verb(("events",), "what happened on this host", "events", "run", _events),
+    Verb(("events",), "what happened on this host", "diagnose.events", "run", _events),
     Verb(("config", "init"), "create the mesh", "config", "init", _config_init),
     Verb(("config", "show"), "the mesh's config as it is in etcd", "config", "show"),
     Verb(("config", "set"), "change the mesh while it runs", "configset", arguments=_config_set),

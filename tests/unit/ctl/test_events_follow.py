@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.ctl.main import main
-from agent.ctl.verbs import events
+from agent.ctl.verbs.diagnose import events
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,8 @@ import pytest
 
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, cut, duration, flow, render_table
-from agent.ctl.verbs import diff, doctor, events, leases, ping, reserve, routes, status, trace
+from agent.ctl.verbs import diff, leases, reserve, routes, status
+from agent.ctl.verbs.diagnose import doctor, events, ping, trace
 from agent.settings.text import printable
 from tests.unit.ctl.golden import check_golden
 

@@ -20,7 +20,7 @@ from agent.ctl.main import main
 from agent.ctl.output import Palette
 from agent.ctl.path.peers import matching
 from agent.ctl.redaction import redact_text
-from agent.ctl.verbs import bugreport, map, ping  # noqa: A004 - the verb's name
+from agent.ctl.verbs.diagnose import bugreport, map, ping  # noqa: A004 - the verb's name
 from tests.unit.ctl.golden import check_golden
 from tests.unit.ctl.schemas import check
 

@@ -11,7 +11,7 @@ import pytest
 
 from agent.ctl.main import main
 from agent.ctl.path.ends import Place
-from agent.ctl.verbs import trace
+from agent.ctl.verbs.diagnose import trace
 from agent.docker.engine.containers import containers_of
 from agent.errors import UsageError
 from agent.kernel.diagnose.capture import parse_frame
