@@ -23,10 +23,10 @@ from pathlib import Path
 from agent.errors import KernelError
 from agent.kernel.tables.routes import RouteTable
 list_all = RouteTable.list_all
-def refused(self, **how):
+def refused(self, *known):
     if Path({flag!r}).exists():
         raise KernelError("the kernel refused to list routes")
-    return list_all(self, **how)
+    return list_all(self, *known)
 RouteTable.list_all = refused
 """
 

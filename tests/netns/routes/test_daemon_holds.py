@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -21,8 +21,9 @@ from agent.daemon.core.inbox import Inbox
 from agent.daemon.store.state_file import StateFile
 from agent.errors import CannotTell
 from agent.kernel.facts import read_host_facts
-from agent.model import HostFacts, View
+from agent.model import HostFacts, Route, View
 from agent.reconcile import reconciler
+from agent.reconcile.objects import Listing
 from agent.settings import load_settings
 from tests.netns.netlab import Host, Lan, Pinger, eventually
 from tests.netns.routes.member import (
@@ -119,9 +120,9 @@ def test_promise_10_a_container_or_a_network_of_dockers_costs_no_list_of_the_rou
     table = member.agent._kernel.objects._table
     list_all = table.list_all
 
-    def note() -> object:
+    def note(*known: Mapping[Any, Route]) -> Listing[Route]:
         lists.append(time.monotonic())
-        return list_all()
+        return list_all(*known)
 
     monkeypatch.setattr(table, "list_all", note)
     for number in range(5):
