@@ -93,7 +93,7 @@ def _wait_forgotten(host: Host, subnet: str, address: str) -> float:
     def forgotten() -> bool:
         if any(item["dst"] == subnet for item in host.mesh_routes()):
             return False
-        members = host.run(["ipset", "list", "hostmesh-in-eth0"], check=False).stdout.split()
+        members = host.run(["ipset", "list", "hostmesh-in-eth0"]).stdout.split()
         return address not in members
 
     wait_until(forgotten, 10, f"{host.name} forgets {subnet} and {address}", every_s=0.02)
