@@ -31,6 +31,7 @@ __all__ = [
     "DesiredObjects",
     "IngressMember",
     "desired_objects",
+    "is_certain",
 ]
 
 
@@ -269,6 +270,11 @@ def _precedence(owner: _Owner) -> tuple[int, ...]:
 def _of_this_host(world: World, rules: PeerRules | Condition) -> tuple[_Object, ...]:
     own = rules.own.objects if isinstance(rules, PeerRules) else ()
     return (*aggregate_routes(world), *own)
+
+
+def is_certain(world: World) -> bool:
+    """Whether absence from the desired objects of ``world`` means anything; see DesiredObjects."""
+    return isinstance(PeerRules.of(world), PeerRules) and world.complete
 
 
 def desired_objects(world: World) -> DesiredObjects:

@@ -15,7 +15,7 @@ the kernel deletes all that is on a link with the link.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic
 
 from agent.errors import HostmeshError
@@ -78,10 +78,6 @@ class Report(Generic[V]):
     def complete(self) -> bool:
         """Whether every desired object is known to exist."""
         return self.installed is not None and self.installed == self.desired
-
-    def with_conditions(self, conditions: tuple[Condition, ...]) -> Report[V]:
-        """Return the same report with these conditions ahead of its own."""
-        return replace(self, conditions=(*conditions, *self.conditions)) if conditions else self
 
 
 @dataclass(slots=True)

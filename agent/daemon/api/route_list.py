@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from ipaddress import ip_network
 from typing import Any
 
-from agent.mesh.desired import desired_objects
+from agent.mesh.desired import is_certain
 from agent.mesh.world import World, protocol_name
 from agent.model import Lease, Route
 from agent.model.family import network_order
@@ -45,7 +45,7 @@ def routes_document(
     return {
         "version": 1,
         "source": source,
-        "complete": desired_objects(world).certain,
+        "complete": is_certain(world),
         **freshness,
         "routes": rows,
     }

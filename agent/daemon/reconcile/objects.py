@@ -21,7 +21,7 @@ from agent.kernel.tables.links import LinkTable
 from agent.kernel.tables.neighbours import FdbTable, NeighbourTable
 from agent.kernel.tables.routes import RouteTable
 from agent.kernel.tables.table import NetlinkTable
-from agent.mesh.desired import DesiredObjects, IngressMember, desired_objects
+from agent.mesh.desired import DesiredObjects, IngressMember, desired_objects, is_certain
 from agent.mesh.firewall import source_member
 from agent.mesh.kinds import ADDRESS, FDB, LINK, NEIGHBOUR, route_kind
 from agent.mesh.world import World
@@ -233,9 +233,7 @@ class KernelObjects:
 
     def plan(self, world: World, *, may_delete: bool) -> Plans:
         """Return what a full comparison says now; nothing is changed. As :meth:`compare`."""
-        permission = self._permission(
-            world, may_delete=may_delete and desired_objects(world).certain
-        )
+        permission = self._permission(world, may_delete=may_delete and is_certain(world))
         return tuple(
             (
                 self._by_type[kind].kind,
