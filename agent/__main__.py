@@ -2,7 +2,7 @@
 
 import sys
 
-from agent.daemon.main import main
+from agent.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

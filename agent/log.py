@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from agent import journal
+from agent import systemd_journal as journal
 from agent.settings import LogSettings
 from agent.settings.text import printable
 

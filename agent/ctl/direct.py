@@ -13,11 +13,11 @@ from agent.model.family import Network
 
 if TYPE_CHECKING:
     from agent.ctl.context import Context
-    from agent.daemon.offline import Seen
-    from agent.leases.operator import Operator
-    from agent.leases.registry import Registry
     from agent.model import HostId, View
+    from agent.registry.operations import Operator
+    from agent.registry.registry import Registry
     from agent.settings import Settings
+    from agent.standalone.offline import Seen
 
 __all__ = [
     "ask",
@@ -39,9 +39,9 @@ def registry(settings: Settings) -> Iterator[Registry]:
         EtcdUnavailable, EtcdAuthError, EtcdError: From what is called on it.
     """
     log_to_stderr()
-    from agent.leases.copy import bounds_of  # noqa: PLC0415 - costs 0.2 s and 20 MB
-    from agent.leases.etcd.discovery import client_for  # noqa: PLC0415 - the same
-    from agent.leases.registry import Registry  # noqa: PLC0415 - the same
+    from agent.etcd.discovery import client_for  # noqa: PLC0415 - the same
+    from agent.registry.copy import bounds_of  # noqa: PLC0415 - costs 0.2 s and 20 MB
+    from agent.registry.registry import Registry  # noqa: PLC0415 - the same
 
     with closing(client_for(settings.etcd)) as client:
         yield Registry(client, settings.etcd.prefix, bounds=bounds_of(settings))
@@ -55,7 +55,7 @@ def operator(settings: Settings) -> Iterator[Operator]:
         EtcdUnavailable, EtcdAuthError, EtcdError: From what is called on it.
     """
     with registry(settings) as found:
-        from agent.leases.operator import Operator  # noqa: PLC0415 - as above
+        from agent.registry.operations import Operator  # noqa: PLC0415 - as above
 
         yield Operator(found)
 
@@ -67,7 +67,7 @@ def view(settings: Settings) -> Seen:
         EtcdUnavailable, EtcdAuthError, EtcdError: Neither can be had.
     """
     log_to_stderr()
-    from agent.daemon.offline import view_offline  # noqa: PLC0415 - pulls in every room
+    from agent.standalone.offline import view_offline  # noqa: PLC0415 - pulls in every room
 
     return view_offline(settings)
 
@@ -93,7 +93,7 @@ def without_agent(context: Context, target: str) -> dict[str, Any]:
         HostmeshError: It cannot be had.
     """
     log_to_stderr()
-    from agent.daemon.offline import DOCUMENTS  # noqa: PLC0415 - pulls in every package
+    from agent.standalone.offline import DOCUMENTS  # noqa: PLC0415 - pulls in every package
 
     return dict(DOCUMENTS[target](context.settings))
 
@@ -103,7 +103,7 @@ def time_left(settings: Settings, view: View) -> Mapping[Network, float]:
     if view.cached or all(each.ttl_s is not None for each in view.leases):
         return {}
     with registry(settings) as found:
-        from agent.leases.timeleft import TimeLeft  # noqa: PLC0415 - as above
+        from agent.registry.timeleft import TimeLeft  # noqa: PLC0415 - as above
 
         return TimeLeft(found.client.time_to_live_s).of(view.leases)
 
@@ -122,7 +122,7 @@ def log_to_stderr() -> None:
 
 def own_host_id() -> HostId | None:
     """Tell which host this is; None where machine-id cannot be read: no row is marked then."""
-    from agent.leases.own.identity import host_id, read_machine_id  # noqa: PLC0415 - the same room
+    from agent.registry.own.identity import host_id, read_machine_id  # noqa: PLC0415 - the same room
 
     try:
         return host_id(read_machine_id())

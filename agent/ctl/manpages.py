@@ -47,7 +47,7 @@ def agentctl_page() -> str:
 
 def agent_page() -> str:
     """hostmesh-agent(8) as roff."""
-    from agent.daemon.main import parser  # noqa: PLC0415 - the daemon's own command line
+    from agent.main import parser  # noqa: PLC0415 - the daemon's own command line
 
     command = of_parser(parser(), (), "")
     lines = [*_head("hostmesh-agent", "8", "route containers between plain Docker hosts")]

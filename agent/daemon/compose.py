@@ -14,15 +14,15 @@ from functools import partial
 import structlog
 
 from agent import __version__
-from agent.daemon.api.handlers import Answers
+from agent.daemon.api.request_handlers import Answers
 from agent.daemon.api.server import ControlServer, MetricsServer
 from agent.daemon.core import events
 from agent.daemon.core import view_conditions as tell
 from agent.daemon.core.consequences import Act, watched
 from agent.daemon.core.host_look import look_at_host
 from agent.daemon.core.inbox import Inbox
-from agent.daemon.core.known import Known, former_lease
 from agent.daemon.core.loop import Loop
+from agent.daemon.core.mesh_state import Known, former_lease
 from agent.daemon.core.reload import Source, reload
 from agent.daemon.core.state import Snapshot, StateCell
 from agent.daemon.core.timers import Timers
@@ -30,14 +30,6 @@ from agent.daemon.membership.endpoint_finder import Finding
 from agent.daemon.membership.join import Joining
 from agent.daemon.membership.leave import Leaver, Unfinished, followed_by
 from agent.daemon.membership.previous_boot import EarlierLife
-from agent.daemon.parts import (
-    check_host,
-    docker_room,
-    host_name,
-    kernel_pass,
-    release_lease,
-    remove_ours,
-)
 from agent.daemon.reconcile.scheduler import Passes
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
@@ -46,21 +38,29 @@ from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.telemetry.observer import Observer, open_history
 from agent.daemon.telemetry.systemd import Notifier
 from agent.daemon.telemetry.thread_errors import Mishaps
+from agent.daemon.wiring import (
+    check_host,
+    docker_room,
+    host_name,
+    kernel_pass,
+    release_lease,
+    remove_ours,
+)
 from agent.docker.attach.give_back import GiveBackTerms
 from agent.errors import FirewallError
-from agent.kernel.firewall.monitor import RuleMonitor
+from agent.etcd.client import EtcdClient
+from agent.etcd.survey import Survey
+from agent.kernel.firewall.rule_monitor import RuleMonitor
 from agent.kernel.liveness.probe import Prober, nobody_answers
-from agent.kernel.monitor import KernelEvent, Monitor
-from agent.leases.copy import Copy, copy_file
-from agent.leases.directory import Directory
-from agent.leases.etcd.client import EtcdClient
-from agent.leases.etcd.survey import Survey
-from agent.leases.own.identity import host_id, read_boot_id, read_machine_id
-from agent.leases.own.keeper import Keeper
-from agent.leases.registry import Registry
-from agent.leases.timeleft import TimeLeft
+from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.model import HostId, Lease, Uplink
 from agent.model.family import Address, Network
+from agent.registry.copy import Copy, copy_file
+from agent.registry.directory import Directory
+from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
+from agent.registry.own.keeper import Keeper
+from agent.registry.registry import Registry
+from agent.registry.timeleft import TimeLeft
 from agent.retry import jittered
 from agent.settings import Settings
 from agent.threads import Jobs, Poller

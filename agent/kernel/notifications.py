@@ -32,7 +32,7 @@ from agent.kernel.tables.neighbours import entry_of
 from agent.kernel.tables.own import is_own_link
 from agent.model import Route
 from agent.model.family import Address, Network
-from agent.reconcile.objects import Change
+from agent.reconcile.interfaces import Change
 
 __all__ = ["Collector", "KernelEvent", "NeighbourChange", "NeighbourWatch", "RouteFilter"]
 

@@ -23,7 +23,7 @@ from agent.mesh.peer_rules import PeerRules, aggregate_routes
 from agent.mesh.world import World
 from agent.model import Condition, summarise
 from agent.model.family import Network, family_of, network_order
-from agent.reconcile.objects import V
+from agent.reconcile.interfaces import V
 from agent.sharedmap import changed_keys
 
 __all__ = [

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable
 from typing import Generic
 
-from agent.reconcile.kind import Kind
-from agent.reconcile.objects import V
+from agent.reconcile.interfaces import V
+from agent.reconcile.object_kind import Kind
 
 __all__ = ["ForeignObjects"]
 

@@ -17,8 +17,8 @@ from typing import Final, Generic
 from agent.errors import HostmeshError
 from agent.model import CONDITIONS_SHOWN, Condition, Severity, and_more
 from agent.reconcile.damping import Damper, Limits
-from agent.reconcile.kind import Kind
-from agent.reconcile.objects import Change, Operation, OperationKind, Reason, Result, V
+from agent.reconcile.interfaces import Change, Operation, OperationKind, Reason, Result, V
+from agent.reconcile.object_kind import Kind
 from agent.retry import grown
 
 __all__ = ["Pacer"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Generic
 
 from agent.model import CONDITIONS_SHOWN, Condition, and_more
-from agent.reconcile.kind import Kind
-from agent.reconcile.objects import Operation, OperationKind, Reason, V
+from agent.reconcile.interfaces import Operation, OperationKind, Reason, V
+from agent.reconcile.object_kind import Kind
 
 __all__ = ["Conflict", "Plan", "PlanParts"]
 

@@ -20,8 +20,8 @@ from typing import Any, Final, Generic
 
 from agent.errors import HostmeshError
 from agent.model import Condition
-from agent.reconcile.kind import ANY_LINK, Kind
-from agent.reconcile.objects import Change, Operation, Result, Table, V
+from agent.reconcile.interfaces import Change, Operation, Result, Table, V
+from agent.reconcile.object_kind import ANY_LINK, Kind
 from agent.reconcile.pacing import Pacer
 from agent.reconcile.plan import Plan
 from agent.reconcile.tracker import DeltaTracker

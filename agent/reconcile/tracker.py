@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any, Generic
 
 from agent.reconcile.foreign import ForeignObjects
-from agent.reconcile.kind import Kind
-from agent.reconcile.objects import Change, Listing, Operation, OperationKind, Reason, Result, V
+from agent.reconcile.interfaces import Change, Listing, Operation, OperationKind, Reason, Result, V
+from agent.reconcile.object_kind import Kind
 from agent.reconcile.plan import Plan, PlanParts
 
 __all__ = ["DeltaTracker", "compare"]

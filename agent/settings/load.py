@@ -16,10 +16,10 @@ from typing import Any
 
 from agent.errors import SettingsError, UsageError
 from agent.settings import checks, sections
-from agent.settings.kinds import Kind
 from agent.settings.lines import find_lines, nearest_line
 from agent.settings.sections import DEFAULT_PATH, Settings
 from agent.settings.text import nearest, shown
+from agent.settings.value_types import Kind
 
 __all__ = ["KEYS", "SECTIONS", "load_settings", "overrides_from_flags"]
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal
 from agent.errors import SettingsError
 from agent.model import BACKENDS, DEFAULT_BACKEND, PRIVATE_RANGES, Access, Bounds, MeshConfig
 from agent.model.family import IPV4, Address, Network, last_subnet
-from agent.settings import kinds
-from agent.settings.kinds import setting
+from agent.settings import value_types as kinds
 from agent.settings.place import DEFAULT_PATH, DEFAULT_RUN_DIR, SOCKET_NAME
+from agent.settings.value_types import setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

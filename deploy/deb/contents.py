@@ -28,7 +28,7 @@ _GENERATED = {
 }
 _PROGRAMS = {
     "usr/bin/agentctl": "agent.ctl.main",
-    "usr/sbin/hostmesh-agent": "agent.daemon.main",
+    "usr/sbin/hostmesh-agent": "agent.main",
 }
 _PROGRAM = """\
 #!/usr/lib/hostmesh/bin/python3 -I

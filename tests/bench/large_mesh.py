@@ -9,20 +9,21 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from agent.daemon import parts
+from agent.daemon import wiring as parts
 from agent.daemon.core.inbox import Inbox
-from agent.daemon.core.known import Known
 from agent.daemon.core.last_seen import Silence
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.timers import Timer, Timers
 from agent.daemon.reconcile.scheduler import Passes
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.store.view_cache import Copying
 from agent.daemon.telemetry.conditions import ConditionRegistry
+from agent.etcd.kv import Event, Record
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.leases.copy import CopyFile
-from agent.leases.etcd.kv import Event, Record
-from agent.leases.fold import Records
-from agent.leases.records import (
+from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig
+from agent.registry.copy import CopyFile
+from agent.registry.fold import Records
+from agent.registry.records import (
     HEARTBEATS,
     LEASES,
     MEMORY,
@@ -32,7 +33,6 @@ from agent.leases.records import (
     encode_lease,
     encode_memory,
 )
-from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig
 from agent.settings import load_settings
 
 KEYS = Keys("/hostmesh")

@@ -20,15 +20,15 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from agent.leases.records import LEASES, encode_lease
 from agent.model.family import Address
+from agent.registry.records import LEASES, encode_lease
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from agent.leases.directory import Directory
-from agent.leases.etcd import kv
-from agent.leases.registry import Registry
+from agent.etcd import kv
 from agent.model import Lease, View
+from agent.registry.directory import Directory
+from agent.registry.registry import Registry
 from tests.bench.harness import Bench, interleave
 from tests.bench.statistic import Goal
 from tests.etcd.support import etcdlab

@@ -23,13 +23,13 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.kernel.monitor import KernelEvent, Monitor
+from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects
-from agent.mesh.kinds import route_kind
+from agent.mesh.object_kinds import route_kind
 from agent.mesh.world import World
 from agent.model import Lease, MeshConfig, Route
-from agent.reconcile.objects import Operation, OperationKind, Reason, Result
+from agent.reconcile.interfaces import Operation, OperationKind, Reason, Result
 from agent.reconcile.reconciler import Permission, Reconciler, reconcile
 from tests.bench import large_mesh
 from tests.bench.harness import Bench, timed

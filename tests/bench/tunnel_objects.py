@@ -22,10 +22,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from agent.mesh.kinds import FDB, NEIGHBOUR, route_kind
+from agent.mesh.object_kinds import FDB, NEIGHBOUR, route_kind
 from agent.model import FdbEntry, Neighbour, Route
-from agent.reconcile.kind import Kind
-from agent.reconcile.objects import NONE_KNOWN, Listing, Operation, OperationKind, Result
+from agent.reconcile.interfaces import NONE_KNOWN, Listing, Operation, OperationKind, Result
+from agent.reconcile.object_kind import Kind
 from agent.reconcile.reconciler import Permission, Reconciler, reconcile
 from tests.bench.harness import Bench
 from tests.bench.statistic import Goal

@@ -25,7 +25,7 @@ _CHILD = pytest.StashKey[Any]()
 
 sys.path.insert(0, str(HERE.parents[1]))
 
-from agent.leases.registry import Registry  # noqa: E402  # the same
+from agent.registry.registry import Registry  # noqa: E402  # the same
 from tests.etcd.support import etcdlab  # noqa: E402  # the line above makes it importable
 
 

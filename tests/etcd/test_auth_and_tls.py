@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import EtcdAuthError, EtcdUnavailable
-from agent.leases.directory import Directory
+from agent.registry.directory import Directory
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 
 pytestmark = pytest.mark.etcd

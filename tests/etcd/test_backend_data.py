@@ -8,16 +8,16 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.state import Snapshot, StateCell
 from agent.daemon.membership.join import Joining
-from agent.leases.directory import Directory
-from agent.leases.etcd import kv
-from agent.leases.records import LEASES, encode_lease
-from agent.leases.registry import Registry
+from agent.etcd import kv
 from agent.mesh.desired import DesiredObjects
 from agent.mesh.world import World, peers_of_view
 from agent.model import BACKENDS, BackendData, FdbEntry, HostFacts, Lease, Uplink, View
+from agent.registry.directory import Directory
+from agent.registry.records import LEASES, encode_lease
+from agent.registry.registry import Registry
 from tests import toy
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry
 from tests.etcd.support.keeping import held, keep

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from agent.errors import ClaimConflict, NoFreeSubnet
-from agent.leases.etcd import kv
-from agent.leases.records import CONFIG, MEMORY, RESERVATIONS, encode_config, encode_reservation
-from agent.leases.registry import IdentityInUseError, Registry
+from agent.etcd import kv
 from agent.model import View
 from agent.model.family import Network, within
+from agent.registry.records import CONFIG, MEMORY, RESERVATIONS, encode_config, encode_reservation
+from agent.registry.registry import IdentityInUseError, Registry
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 
 pytestmark = pytest.mark.etcd
@@ -237,6 +237,6 @@ def test_promise_1_an_overlap_made_by_flannel_is_set_aside_and_the_older_lease_u
 
 
 def _put(key: str, value: str) -> object:
-    from agent.leases.etcd import kv  # noqa: PLC0415  # only here are records written by hand
+    from agent.etcd import kv  # noqa: PLC0415  # only here are records written by hand
 
     return kv.put(key.encode(), value.encode())

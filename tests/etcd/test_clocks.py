@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.leases.registry import Registry
 from agent.model import Lease
+from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, eventually, host, request
 from tests.etcd.support.hostprocess import Member
 

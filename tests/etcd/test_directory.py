@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from agent.errors import EtcdUnavailable
-from agent.leases import directory
-from agent.leases.directory import Directory
-from agent.leases.etcd import kv
-from agent.leases.etcd.kv import Page
-from agent.leases.etcd.watch import WatchStream
-from agent.leases.records import LEASES
-from agent.leases.registry import Registry
+from agent.etcd import kv
+from agent.etcd.kv import Page
+from agent.etcd.watch import WatchStream
 from agent.model import View
+from agent.registry import directory
+from agent.registry.directory import Directory
+from agent.registry.records import LEASES
+from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import (
     Etcd,
     Heard,
@@ -208,7 +208,7 @@ def test_compaction_under_a_running_watch_is_survived(mesh: Registry, etcd: Etcd
 def test_a_cancelled_watch_ends_in_a_new_snapshot(
     mesh: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agent.leases.etcd import watch  # noqa: PLC0415  # only here is a response forged
+    from agent.etcd import watch  # noqa: PLC0415  # only here is a response forged
 
     with follow(mesh) as (views, _):
         real = watch._events
@@ -291,7 +291,7 @@ def test_a_member_without_a_leader_is_left_although_it_accepts_connections() -> 
 def test_promise_4_an_empty_etcd_in_place_of_the_old_is_another_cluster(
     mesh: Registry, etcd: Etcd
 ) -> None:
-    from agent.leases import trust  # noqa: PLC0415  # only here
+    from agent.registry import trust  # noqa: PLC0415  # only here
 
     for number in range(4):
         mesh.claim(request(number))

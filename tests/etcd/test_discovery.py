@@ -14,9 +14,9 @@ import pytest
 from agent.daemon.core.events import ConditionsFound, Event
 from agent.daemon.membership.endpoint_finder import Finding
 from agent.errors import EtcdUnavailable
-from agent.leases.etcd import discovery
-from agent.leases.etcd.client import EtcdClient
-from agent.leases.etcd.discovery import Discovery, Found, client_for, look_up
+from agent.etcd import discovery
+from agent.etcd.client import EtcdClient
+from agent.etcd.discovery import Discovery, Found, client_for, look_up
 from agent.settings import EtcdSettings, Settings, load_settings
 from tests.etcd.support.etcdlab import Etcd, Heard, eventually
 

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from agent.errors import EtcdUnavailable
-from agent.leases.checkup import ask_endpoint
-from agent.leases.etcd import kv
-from agent.leases.own.identity import host_id, read_machine_id
-from agent.leases.records import CONFIG, encode_config
+from agent.etcd import kv
 from agent.model import DockerState, Heartbeat
+from agent.registry.checkup import ask_endpoint
+from agent.registry.own.identity import host_id, read_machine_id
+from agent.registry.records import CONFIG, encode_config
 from agent.settings import EtcdSettings
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
 

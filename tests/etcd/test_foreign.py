@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from agent.errors import EtcdUnavailable
-from agent.leases.directory import Directory
-from agent.leases.etcd.survey import Survey
+from agent.etcd.survey import Survey
+from agent.registry.directory import Directory
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 
 pytestmark = pytest.mark.etcd

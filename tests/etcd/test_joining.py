@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.state import Snapshot, StateCell
 from agent.daemon.membership.join import Joining
-from agent.leases.claiming.request import GraceError
-from agent.leases.own.keeper import Keeper
-from agent.leases.records import GRACE
-from agent.leases.registry import Registry
 from agent.model import HostFacts, HostId, MeshConfig, Uplink, View
 from agent.model.family import Network
+from agent.registry.claiming.request import GraceError
+from agent.registry.own.keeper import Keeper
+from agent.registry.records import GRACE
+from agent.registry.registry import Registry
 from agent.settings import load_settings
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 from tests.etcd.support.keeping import SHORT

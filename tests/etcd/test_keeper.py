@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from agent.errors import MeshConfigError
-from agent.leases.etcd import kv
-from agent.leases.records import CONFIG, LEASES
-from agent.leases.registry import ClaimRequest, Registry
+from agent.etcd import kv
 from agent.model import LEVEL, DockerState, Lease
+from agent.registry.records import CONFIG, LEASES
+from agent.registry.registry import ClaimRequest, Registry
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep, steal
 

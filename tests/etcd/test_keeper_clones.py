@@ -8,8 +8,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from agent.leases.records import HEARTBEATS
-from agent.leases.registry import Registry
+from agent.registry.records import HEARTBEATS
+from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Heard, eventually, host
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep
 

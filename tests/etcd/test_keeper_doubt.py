@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from agent.errors import EtcdUnavailable
-from agent.leases import trust
-from agent.leases.directory import Directory
-from agent.leases.etcd import kv
-from agent.leases.own.keeper import Keeper
-from agent.leases.records import CONFIG
-from agent.leases.registry import Registry
+from agent.etcd import kv
 from agent.model import Condition, Lease, View
+from agent.registry import trust
+from agent.registry.directory import Directory
+from agent.registry.own.keeper import Keeper
+from agent.registry.records import CONFIG
+from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep
 

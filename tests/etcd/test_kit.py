@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from agent.errors import EtcdAuthError, HostmeshError
-from agent.leases.claiming.turns import Turn, Turns
-from agent.leases.directory import Directory
-from agent.leases.etcd.client import EtcdClient
-from agent.leases.operator import Operator
-from agent.leases.own.keeper import Keeper, Registration
-from agent.leases.records import GRACE
-from agent.leases.registry import Registry
+from agent.etcd.client import EtcdClient
 from agent.model import DockerState, View
+from agent.registry.claiming.turns import Turn, Turns
+from agent.registry.directory import Directory
+from agent.registry.operations import Operator
+from agent.registry.own.keeper import Keeper, Registration
+from agent.registry.records import GRACE
+from agent.registry.registry import Registry
 from agent.settings import EtcdSettings, LeaseSettings
 from tests.etcd.support.etcdlab import Heard, binaries, config, eventually, host
 

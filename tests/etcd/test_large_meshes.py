@@ -8,12 +8,12 @@ from ipaddress import IPv4Network
 import pytest
 
 from agent.errors import NoFreeSubnet
-from agent.leases.etcd import kv
-from agent.leases.records import LEASES, encode_lease
-from agent.leases.registry import Registry
+from agent.etcd import kv
 from agent.mesh.ranges import MAX_SUBNETS, count_subnets, subnet_at
 from agent.model import Lease, MeshConfig
 from agent.model.family import within
+from agent.registry.records import LEASES, encode_lease
+from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
 
 pytestmark = pytest.mark.etcd

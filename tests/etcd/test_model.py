@@ -25,11 +25,11 @@ from hypothesis.stateful import (
 )
 
 from agent.errors import ClaimConflict, NoFreeSubnet
-from agent.leases.operator import Operator
-from agent.leases.records import LEASES
-from agent.leases.registry import LeaseLostError, Registry
 from agent.model import Lease
 from agent.model.family import Network
+from agent.registry.operations import Operator
+from agent.registry.records import LEASES
+from agent.registry.registry import LeaseLostError, Registry
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
 
 pytestmark = pytest.mark.etcd

@@ -20,15 +20,15 @@ from hypothesis.stateful import (
 )
 
 from agent.errors import Refused
-from agent.leases.directory import Directory
-from agent.leases.etcd import kv
-from agent.leases.operator import Operator
-from agent.leases.own.keeper import Keeper, Registration
-from agent.leases.records import LEASES, encode_lease
-from agent.leases.registry import LeaseLostError, Registry
+from agent.etcd import kv
 from agent.mesh.reconfigure import ConfigWish, wished_config
 from agent.model import DockerState, Lease, MeshConfig
 from agent.model.family import Network, within
+from agent.registry.directory import Directory
+from agent.registry.operations import Operator
+from agent.registry.own.keeper import Keeper, Registration
+from agent.registry.records import LEASES, encode_lease
+from agent.registry.registry import LeaseLostError, Registry
 from agent.settings import LeaseSettings
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 

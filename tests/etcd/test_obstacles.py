@@ -9,12 +9,12 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import ClaimConflict, HostmeshError, NoFreeSubnet
-from agent.leases.directory import Directory
-from agent.leases.etcd import kv
-from agent.leases.operator import Operator
-from agent.leases.records import LEASES
-from agent.leases.registry import Registry
+from agent.etcd import kv
 from agent.model.family import Network
+from agent.registry.directory import Directory
+from agent.registry.operations import Operator
+from agent.registry.records import LEASES
+from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Heard, eventually, host, request
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep
 

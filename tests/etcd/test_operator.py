@@ -8,14 +8,14 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import ClaimConflict, MeshConfigError, Refused
-from agent.leases.etcd import kv
-from agent.leases.hosts import HostRef, find_host
-from agent.leases.operator import ConfigChange, Operator
-from agent.leases.records import CONFIG, LEASES
-from agent.leases.registry import Registry
+from agent.etcd import kv
 from agent.mesh.reconfigure import ConfigWish, wished_config
 from agent.model import DockerState, Heartbeat, MeshConfig
 from agent.model.family import within
+from agent.registry.hosts import HostRef, find_host
+from agent.registry.operations import ConfigChange, Operator
+from agent.registry.records import CONFIG, LEASES
+from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import config, host, request
 
 pytestmark = pytest.mark.etcd

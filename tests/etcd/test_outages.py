@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agent.errors import EtcdUnavailable
-from agent.leases.directory import Directory
-from agent.leases.registry import Registry
 from agent.model import Lease
+from agent.registry.directory import Directory
+from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import (
     Etcd,
     Heard,

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from agent.leases.operator import Operator
 from agent.model import MeshConfig
+from agent.registry.operations import Operator
 from tests.etcd.support.etcdlab import Etcd, config, registry
 from tests.etcd.support.storm import SUBNETS, Answer, check, claim_once, storm
 

@@ -8,9 +8,9 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import ClaimConflict, MeshConfigError
-from agent.leases.records import GRACE, LEASES, MEMORY
-from agent.leases.registry import GraceError, IdentityInUseError, LeaseLostError, Registry
 from agent.model import DockerState, Heartbeat, Lease
+from agent.registry.records import GRACE, LEASES, MEMORY
+from agent.registry.registry import GraceError, IdentityInUseError, LeaseLostError, Registry
 from tests.etcd.support.etcdlab import Etcd, config, eventually, host, registry, request
 
 pytestmark = pytest.mark.etcd
@@ -216,7 +216,7 @@ def test_promise_4_a_snapshot_of_many_pages_is_of_one_revision(
 ) -> None:
     for number in range(12):
         mesh.claim(request(number))
-    monkeypatch.setattr("agent.leases.registry._PAGE", 3)
+    monkeypatch.setattr("agent.registry.registry._PAGE", 3)
     real, calls = mesh.client.range, []
 
     def busy(*arguments: object, **more: object) -> object:
@@ -259,6 +259,6 @@ def _beat(lease: Lease) -> Heartbeat:
 
 
 def _put(key: str, value: str) -> object:
-    from agent.leases.etcd import kv  # noqa: PLC0415  # only here are records written by hand
+    from agent.etcd import kv  # noqa: PLC0415  # only here are records written by hand
 
     return kv.put(key.encode(), value.encode())

@@ -13,10 +13,10 @@ from agent.daemon.membership import docker_restart_lock as restartturn
 from agent.daemon.membership.docker_restart_lock import RestartTurn
 from agent.docker.service.commands import Stopped
 from agent.errors import EtcdUnavailable
-from agent.leases.claiming.turns import Holder, Turn, Turns
-from agent.leases.etcd import kv
-from agent.leases.etcd.client import EtcdClient
-from agent.leases.records import TURNS, Keys
+from agent.etcd import kv
+from agent.etcd.client import EtcdClient
+from agent.registry.claiming.turns import Holder, Turn, Turns
+from agent.registry.records import TURNS, Keys
 from agent.settings import EtcdSettings
 from tests.etcd.support.etcdlab import Etcd, host, registry
 

@@ -14,9 +14,9 @@ import pytest
 
 from agent.ctl.main import main
 from agent.errors import ClaimConflict, MeshConfigError, OverlapError, Refused, UsageError
-from agent.leases.etcd import kv
-from agent.leases.records import LEASES
-from agent.leases.registry import Registry
+from agent.etcd import kv
+from agent.registry.records import LEASES
+from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, host, request
 from tests.unit.ctl.schemas import check
 

@@ -20,7 +20,7 @@ from agent.errors import HostmeshError
 from agent.kernel.diagnose.namespace import in_network_of
 from agent.kernel.diagnose.reach import Echo, Reach, sweep
 from agent.kernel.diagnose.way import decide
-from agent.kernel.firewall.advice.operator import Way
+from agent.kernel.firewall.advice.operator_rules import Way
 from agent.model.family import Address, Network, address_order, read_address, read_network
 
 __all__ = ["ContainerPath", "path_steps", "tested_peers"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.ctl.context import Context
+from agent.docker.assembly import DockerRoom
 from agent.docker.engine.containers import Attachment, Container
 from agent.docker.engine.engine import Engine
-from agent.docker.room import DockerRoom
 from agent.errors import DockerError, HostmeshError, UsageError
 from agent.kernel.diagnose.namespace import in_network_of
 from agent.kernel.facts import path_to, read_host_facts

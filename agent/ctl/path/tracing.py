@@ -19,7 +19,7 @@ from agent.kernel.diagnose.way import Decision, decide, neighbour_on
 from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.advice.nft_chains import dropping_chains
 from agent.kernel.firewall.advice.nft_conditions import chains_in_the_way
-from agent.kernel.firewall.advice.operator import Judgement, Way
+from agent.kernel.firewall.advice.operator_rules import Judgement, Way
 from agent.model import Link, Route
 from agent.model.family import Address, Network, family_of, read_address, read_network
 

@@ -22,7 +22,7 @@ from agent.model.family import read_address, read_network
 from agent.settings.text import shown
 
 if TYPE_CHECKING:
-    from agent.leases.operator import ConfigChange
+    from agent.registry.operations import ConfigChange
 
 __all__ = ["run"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent import __version__
 from agent.daemon.api.freshness import CURRENT, Freshness
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.state import Snapshot
 from agent.daemon.telemetry.conditions import Standing
 from agent.daemon.telemetry.counters import Tally

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from agent.daemon.core import events
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.state import Snapshot
 from agent.daemon.core.timers import Timer
 from agent.kernel.facts import uplink_target

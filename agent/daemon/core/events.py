@@ -12,7 +12,7 @@ from agent.daemon.membership.etcd_endpoint import Endpoints
 from agent.daemon.telemetry.conditions import ConditionSource
 from agent.docker.report import ConfiguratorReport
 from agent.errors import CannotTell, EtcdError, HostmeshError
-from agent.kernel.monitor import KernelEvent
+from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import Condition, HostFacts, Lease, Route, Uplink, View
 from agent.model.family import Address
 from agent.reconcile.reconciler import Report

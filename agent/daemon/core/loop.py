@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from agent.daemon.core import events
 from agent.daemon.core.consequences import Act, consequences
-from agent.daemon.core.handlers import Moment, fold
+from agent.daemon.core.event_handlers import Moment, fold
 from agent.daemon.core.inbox import Inbox
 from agent.daemon.core.reload import Change
 from agent.daemon.core.state import Snapshot, StateCell

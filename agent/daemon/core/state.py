@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from agent.daemon.api.freshness import Freshness
 from agent.daemon.core.deletion_grace import Grace
-from agent.daemon.core.known import Known
 from agent.daemon.core.last_seen import Silence
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.membership.etcd_endpoint import Endpoints
 from agent.daemon.telemetry.conditions import ConditionSource
-from agent.kernel.monitor import KernelEvent
+from agent.kernel.netlink_monitor import KernelEvent
 from agent.mesh.world import World
 from agent.model import Bounds, Condition, HostFacts, Route
 from agent.model.family import Address, Network

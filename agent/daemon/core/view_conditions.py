@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agent.errors import HostmeshError
-from agent.leases.claiming.clones import CLONE_HINT
 from agent.mesh.level import HeldBack
 from agent.model import (
     Bounds,
@@ -20,6 +19,7 @@ from agent.model import (
     first_few,
 )
 from agent.model.family import Network
+from agent.registry.claiming.clones import CLONE_HINT
 
 __all__ = [
     "alarm",

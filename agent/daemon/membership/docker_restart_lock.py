@@ -18,7 +18,7 @@ import structlog
 from agent.docker.service.commands import Stopped
 from agent.docker.service.restart_policy import Held
 from agent.errors import EtcdError
-from agent.leases.claiming.turns import Holder, Turn, Turns
+from agent.registry.claiming.turns import Holder, Turn, Turns
 
 __all__ = ["RestartTurn"]
 

@@ -9,8 +9,8 @@ from agent.daemon.core.events import ConditionsFound, EndpointFound, Event
 from agent.daemon.membership.etcd_endpoint import EndpointAddress
 from agent.daemon.telemetry.conditions import ConditionSource
 from agent.errors import EtcdUnavailable
-from agent.leases.etcd.client import EtcdClient
-from agent.leases.etcd.discovery import Discovery, Found
+from agent.etcd.client import EtcdClient
+from agent.etcd.discovery import Discovery, Found
 from agent.model import Condition
 from agent.settings import Settings
 from agent.threads import Jobs

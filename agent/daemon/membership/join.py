@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from agent.daemon.core.known import Known, former_lease
+from agent.daemon.core.mesh_state import Known, former_lease
 from agent.daemon.core.retrying_job import Background
 from agent.daemon.core.state import StateCell
 from agent.daemon.core.view_conditions import outside_bounds
 from agent.daemon.membership.named_container import NamedContainer
 from agent.docker.service.restart_policy import held_back
-from agent.leases.own.keeper import Keeper, Registration
-from agent.leases.registry import Registry
 from agent.mesh.needed import needed_condition, needed_in
 from agent.mesh.overlap import host_overlaps, networks_in_use
 from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Severity, Uplink, first_few
 from agent.model.family import Network, within
+from agent.registry.own.keeper import Keeper, Registration
+from agent.registry.registry import Registry
 from agent.settings import Settings
 
 __all__ = ["Joining", "overlap_condition"]

@@ -271,7 +271,7 @@ def not_finished(
 def leave_offline(settings: Settings, *, force: bool = False) -> Done:
     """``agentctl leave`` while no agent runs."""
     with HostLock(settings.agent.run_dir, "agentctl leave"):
-        from agent.daemon.parts import leaver  # noqa: PLC0415 # pulls in every room
+        from agent.daemon.wiring import leaver  # noqa: PLC0415 # pulls in every room
 
         return leaver(settings).leave(force=force)
 
@@ -279,7 +279,7 @@ def leave_offline(settings: Settings, *, force: bool = False) -> Done:
 def cleanup(settings: Settings) -> Done:
     """``agentctl cleanup``: only the host, only while no agent runs (it would repair at once)."""
     with HostLock(settings.agent.run_dir, "agentctl cleanup"):
-        from agent.daemon.parts import leaver  # noqa: PLC0415 # the same
+        from agent.daemon.wiring import leaver  # noqa: PLC0415 # the same
 
         return leaver(settings).clean()
 

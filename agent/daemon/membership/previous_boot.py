@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.state import StateCell
 from agent.model import HostFacts, Uplink
 from agent.model.family import Address

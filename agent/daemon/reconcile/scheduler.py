@@ -6,11 +6,11 @@ import time
 from dataclasses import replace
 
 from agent.daemon.core.timers import Timer, Timers
-from agent.daemon.reconcile.kernel import KernelPass, RulesReport
-from agent.daemon.reconcile.objects import ObjectsReport
+from agent.daemon.reconcile.kernel_objects import ObjectsReport
+from agent.daemon.reconcile.kernel_pass import KernelPass, RulesReport
 from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.telemetry.observer import Observer
-from agent.kernel.monitor import KernelEvent
+from agent.kernel.netlink_monitor import KernelEvent
 from agent.mesh.world import World
 from agent.model import Route
 from agent.reconcile.reconciler import Report

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 from agent.daemon.core.events import CopyWritten
 from agent.daemon.core.inbox import Inbox
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.timers import Timer, Timers
 from agent.errors import HostmeshError
-from agent.leases.copy import CopyFile
 from agent.model import Lease, View
+from agent.registry.copy import CopyFile
 from agent.retry import jittered
 
 __all__ = ["Copying"]

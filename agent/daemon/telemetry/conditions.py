@@ -14,8 +14,8 @@ from enum import StrEnum
 import structlog
 
 from agent.daemon.telemetry.observer import Observer
-from agent.journal import event_id
 from agent.model import Condition, Severity
+from agent.systemd_journal import event_id
 
 __all__ = ["ConditionRegistry", "ConditionSource", "Standing"]
 

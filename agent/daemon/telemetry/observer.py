@@ -17,8 +17,8 @@ from agent.daemon.telemetry.history import History
 from agent.errors import HostmeshError
 from agent.model import Condition, HostId, Lease, Uplink, View
 from agent.model.family import Network
-from agent.reconcile.kind import Kind
-from agent.reconcile.objects import Operation
+from agent.reconcile.interfaces import Operation
+from agent.reconcile.object_kind import Kind
 from agent.reconcile.reconciler import Report
 from agent.sharedmap import changed_keys
 

@@ -14,9 +14,9 @@ from agent.docker.attach.wants import BIP, NETWORK_MTU, POOLS, DockerWants, diff
 from agent.docker.daemonjson.conflicts import network_conflicts, not_routable
 from agent.docker.daemonjson.files import resolve
 from agent.docker.daemonjson.flags import Flags
-from agent.docker.daemonjson.journal import Phase
 from agent.docker.daemonjson.planning import FilePlan, attempt_name, fixable, plan_file
 from agent.docker.daemonjson.store import Snapshot
+from agent.docker.daemonjson.undo_journal import Phase
 from agent.docker.engine.reading import EngineKind, EngineReading
 from agent.docker.report import (
     ConfigFile,

@@ -18,10 +18,10 @@ import structlog
 from agent.docker.attach.managed import ManagedDocker
 from agent.docker.attach.wants import BIP, POOLS
 from agent.docker.daemonjson.document import KeyPath
-from agent.docker.daemonjson.journal import Journal, Phase
 from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.planning import pools_of
 from agent.docker.daemonjson.store import Snapshot
+from agent.docker.daemonjson.undo_journal import Journal, Phase
 from agent.docker.engine.reading import OWN_NETWORK, EngineReading
 from agent.docker.report import RestoreReport
 from agent.docker.service.restart_policy import Held, Word, blocking_containers

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, POOLS, DockerWants, parse_version
 from agent.docker.daemonjson.document import Document, KeyPath, same_json
 from agent.docker.daemonjson.flags import Flags
-from agent.docker.daemonjson.journal import Journal
 from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.known_keys import unknown_keys
+from agent.docker.daemonjson.undo_journal import Journal
 from agent.model import Condition, DockerNetwork, Severity
 from agent.model.family import read_address, read_network, within
 

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from agent.disk import sync_folder
-from agent.docker.daemonjson.journal import Content
+from agent.docker.daemonjson.undo_journal import Content
 from agent.errors import DockerConfigError
 
 __all__ = [

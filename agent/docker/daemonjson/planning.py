@@ -24,9 +24,9 @@ from agent.docker.daemonjson.conflicts import (
 )
 from agent.docker.daemonjson.document import Document, KeyPath, parse
 from agent.docker.daemonjson.flags import Flags
-from agent.docker.daemonjson.journal import digest, undo
 from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.store import Snapshot
+from agent.docker.daemonjson.undo_journal import digest, undo
 from agent.model import Condition
 from agent.model.family import Interface, Network, read_interface, read_network
 

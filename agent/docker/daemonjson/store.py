@@ -25,7 +25,8 @@ from agent.docker.daemonjson.files import (
     replace_file,
     resolve,
 )
-from agent.docker.daemonjson.journal import (
+from agent.docker.daemonjson.jsonspan import JsonValue
+from agent.docker.daemonjson.undo_journal import (
     Content,
     Failure,
     Journal,
@@ -36,7 +37,6 @@ from agent.docker.daemonjson.journal import (
     merged_changes,
     undo,
 )
-from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.errors import DockerConfigError, StateError
 
 __all__ = ["DaemonJsonStore", "Snapshot"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from agent.docker.daemonjson.journal import Failure, Phase
 from agent.docker.daemonjson.store import DaemonJsonStore
+from agent.docker.daemonjson.undo_journal import Failure, Phase
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.reading import EngineReading
 from agent.docker.service.commands import Stopped

@@ -19,7 +19,7 @@ from agent.kernel.firewall import open_firewall
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.firewall import FirewallWants, Ingress
 from agent.model import Route, RouteKind, Severity
-from agent.reconcile.objects import Operation, OperationKind, Reason
+from agent.reconcile.interfaces import Operation, OperationKind, Reason
 
 __all__ = ["trial"]
 

@@ -1,7 +1,7 @@
 """The host's iptables rules: what mesh traffic needs, beside Docker's and the operator's."""
 
 from agent.kernel.firewall.host import Firewall, FirewallReport, open_firewall
-from agent.kernel.firewall.monitor import CHECK_EVERY_S, RuleMonitor, RulesChanged
+from agent.kernel.firewall.rule_monitor import CHECK_EVERY_S, RuleMonitor, RulesChanged
 
 __all__ = [
     "CHECK_EVERY_S",

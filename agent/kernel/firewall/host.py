@@ -21,12 +21,13 @@ from agent.kernel.firewall.advice.conditions import (
     unreadable_variant,
 )
 from agent.kernel.firewall.advice.nft_conditions import nft_chains
-from agent.kernel.firewall.advice.operator import Judgement, Way, judge
+from agent.kernel.firewall.advice.operator_rules import Judgement, Way, judge
 from agent.kernel.firewall.flows import Flows
 from agent.kernel.firewall.legacy import LegacyWriter
 from agent.kernel.firewall.nft import NftWriter
+from agent.kernel.firewall.own_sets import OurSets
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
-from agent.kernel.firewall.plan import (
+from agent.kernel.firewall.rule_changes import (
     TableEdit,
     not_closed,
     plan,
@@ -34,7 +35,6 @@ from agent.kernel.firewall.plan import (
     plan_removal,
     restore_text,
 )
-from agent.kernel.firewall.sets import OurSets
 from agent.kernel.firewall.show import shown
 from agent.kernel.firewall.variant.choice import Reading, VariantChoice, Writer
 from agent.kernel.firewall.variant.dockerd import Dockerd, variant_of
@@ -143,7 +143,7 @@ class Firewall:
         self._flow_looks_left = _FLOW_LOOKS
 
     def own_pids(self) -> frozenset[int]:
-        """Processes of ours, for :class:`~agent.kernel.firewall.monitor.RuleMonitor`."""
+        """Processes of ours, for :class:`~agent.kernel.firewall.rule_monitor.RuleMonitor`."""
         return self._programs.own_pids()
 
     def written_by(self, programs: tuple[str, ...]) -> None:

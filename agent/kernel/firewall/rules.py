@@ -17,7 +17,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any, Final
 
-from agent.kernel.firewall.text import join_words
+from agent.kernel.firewall.rule_text import join_words
 from agent.mesh.firewall import (
     Access,
     FirewallWants,

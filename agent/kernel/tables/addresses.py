@@ -18,7 +18,7 @@ from agent.kernel.netlink.neighbours import (
 from agent.kernel.tables.own import is_own_link, own_link
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.model import IPV4, Family, LinkAddress, family_of
-from agent.reconcile.objects import Operation, OperationKind
+from agent.reconcile.interfaces import Operation, OperationKind
 
 __all__ = ["AddressTable", "decode_link_address"]
 

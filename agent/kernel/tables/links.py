@@ -46,7 +46,7 @@ from agent.kernel.tables.own import chosen_by_kernel, is_own_link, mark_of, own_
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.model import IPV4, IPV6, LinkSpec, VxlanOptions, family_of
 from agent.model.objects import LINK_OWNER, LINK_PREFIX
-from agent.reconcile.objects import Operation, OperationKind
+from agent.reconcile.interfaces import Operation, OperationKind
 
 __all__ = ["LinkTable", "decode_link_spec"]
 

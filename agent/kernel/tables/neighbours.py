@@ -30,7 +30,7 @@ from agent.kernel.tables.own import is_own_link, own_link
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.model import IPV4, Family, FdbEntry, Neighbour, family_of
 from agent.model.objects import NO_MAC
-from agent.reconcile.objects import Operation, OperationKind
+from agent.reconcile.interfaces import Operation, OperationKind
 
 __all__ = ["FdbTable", "NeighbourTable", "entry_of"]
 

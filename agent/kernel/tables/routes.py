@@ -24,7 +24,7 @@ from agent.kernel.netlink.routes import (
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.mesh.world import MAIN_TABLE, ROUTE_PROTOCOL
 from agent.model import IPV4, Family, Network, Route, RouteKey, within
-from agent.reconcile.objects import Operation, OperationKind, Reason, Result
+from agent.reconcile.interfaces import Operation, OperationKind, Reason, Result
 
 __all__ = ["RouteTable"]
 

@@ -29,7 +29,7 @@ from agent.kernel.netlink.message import (
 )
 from agent.model.family import FAMILIES, Family
 from agent.model.objects import SetMember
-from agent.reconcile.objects import NONE_KNOWN, Listing, Operation, OperationKind, Result
+from agent.reconcile.interfaces import NONE_KNOWN, Listing, Operation, OperationKind, Result
 
 __all__ = ["SetKind", "SetTable"]
 
@@ -117,7 +117,7 @@ class SetTable:
         """Return every member; the very same listing while nothing has changed.
 
         Args:
-            known: As for :meth:`agent.reconcile.objects.Table.list_all`.
+            known: As for :meth:`agent.reconcile.interfaces.Table.list_all`.
 
         Raises:
             FirewallError, NotRoot: The kernel refused, or a set has another type.
@@ -197,7 +197,7 @@ class SetTable:
     def apply(
         self, operations: Sequence[Operation[SetMember]], *, for_s: float | None = None
     ) -> tuple[Result[SetMember], ...]:
-        """Add and delete members; as :meth:`agent.reconcile.objects.Table.apply`."""
+        """Add and delete members; as :meth:`agent.reconcile.interfaces.Table.apply`."""
         results: list[Result[SetMember]] = []
         ends_s = None if for_s is None else time.monotonic() + for_s
         try:

@@ -22,7 +22,15 @@ from agent.errors import KernelError
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 from agent.kernel.netlink.links import LinkNames, RawLink, dump_links, find_link
 from agent.kernel.netlink.message import ACK, frame
-from agent.reconcile.objects import NONE_KNOWN, Listing, Operation, OperationKind, Reason, Result, V
+from agent.reconcile.interfaces import (
+    NONE_KNOWN,
+    Listing,
+    Operation,
+    OperationKind,
+    Reason,
+    Result,
+    V,
+)
 
 __all__ = ["Codec", "Dump", "NetlinkTable", "Request"]
 
@@ -150,7 +158,7 @@ class NetlinkTable(Generic[V]):
         """Return every object; the very same tuples while nothing changed.
 
         Args:
-            known: As for :meth:`agent.reconcile.objects.Table.list_all`.
+            known: As for :meth:`agent.reconcile.interfaces.Table.list_all`.
 
         Raises:
             KernelError: The list could not be had completely. Never an empty list instead.

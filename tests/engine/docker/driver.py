@@ -11,8 +11,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from agent.docker.assembly import DockerRoom
 from agent.docker.attach.give_back import GiveBackTerms
-from agent.docker.room import DockerRoom
 from agent.docker.service.processes import ProcessTable
 from agent.errors import HostmeshError
 from agent.settings import DockerSettings

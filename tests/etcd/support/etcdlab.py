@@ -20,10 +20,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from agent.leases.etcd.client import EtcdClient
-from agent.leases.own.identity import host_id
-from agent.leases.registry import ClaimRequest, Registry
+from agent.etcd.client import EtcdClient
 from agent.model import HostId, MeshConfig
+from agent.registry.own.identity import host_id
+from agent.registry.registry import ClaimRequest, Registry
 from agent.settings import EtcdSettings
 from tests.debian import CACHE, download
 

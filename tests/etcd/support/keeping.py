@@ -8,11 +8,11 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
-from agent.leases.directory import Directory
-from agent.leases.own.keeper import Keeper, Registration
-from agent.leases.records import LEASES, encode_lease
-from agent.leases.registry import Registry
 from agent.model import DockerState, Lease
+from agent.registry.directory import Directory
+from agent.registry.own.keeper import Keeper, Registration
+from agent.registry.records import LEASES, encode_lease
+from agent.registry.registry import Registry
 from agent.settings import LeaseSettings
 from tests.etcd.support.etcdlab import Heard, host, request
 
@@ -56,7 +56,7 @@ def condition(heard: Heard) -> str:
 
 def steal(mesh: Registry, lease: Lease) -> None:
     """Another host gets the subnet as after a partition longer than the TTL: in one step."""
-    from agent.leases.etcd import kv  # noqa: PLC0415  # only here are records written by hand
+    from agent.etcd import kv  # noqa: PLC0415  # only here are records written by hand
 
     thief = replace(
         lease,

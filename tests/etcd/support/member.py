@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from agent import log
 from agent.errors import EtcdError
-from agent.leases.directory import Directory
-from agent.leases.etcd.client import EtcdClient
-from agent.leases.etcd.survey import Survey
-from agent.leases.own.keeper import Keeper, Registration
-from agent.leases.registry import Registry
+from agent.etcd.client import EtcdClient
+from agent.etcd.survey import Survey
 from agent.model import Condition, DockerState, Lease
+from agent.registry.directory import Directory
+from agent.registry.own.keeper import Keeper, Registration
+from agent.registry.registry import Registry
 from agent.settings import EtcdSettings, LeaseSettings, LogSettings
 from tests.etcd.support import etcdlab
 

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from agent.errors import EtcdError, NoFreeSubnet
-from agent.leases.registry import Registry
+from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, config, eventually, registry, request
 
 SUBNETS = 256
@@ -63,7 +63,7 @@ def check(answers: list[Answer], subnets: int) -> float:
 
 
 def _process(endpoint: str, prefix: str, number: int, barrier: Any, answers: Any) -> None:
-    from agent.leases.etcd.client import EtcdClient  # noqa: PLC0415  # after the fork, before the race
+    from agent.etcd.client import EtcdClient  # noqa: PLC0415  # after the fork, before the race
     from agent.settings import EtcdSettings  # noqa: PLC0415
 
     client = EtcdClient(EtcdSettings(endpoints=(endpoint,), call_timeout_s=20.0))
@@ -86,7 +86,7 @@ def _connects(mesh: Registry) -> bool:
 def storm(etcd: Etcd, prefix: str, hosts: int) -> list[Answer]:
     """Have that many processes claim one of 256 subnets at the same moment."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["agent.leases.etcd.client", "tests.etcd.support.storm"])
+    context.set_forkserver_preload(["agent.etcd.client", "tests.etcd.support.storm"])
     barrier, queue = context.Barrier(hosts + 1), context.Queue()
     with registry(etcd, prefix=prefix) as mesh:
         mesh.create_config(config("10.0.0.0/8"))

@@ -110,9 +110,7 @@ class Node:
 
     def spawn(self, sabotage: str = "") -> None:
         """The same, and wait for nothing."""
-        program = (
-            f"import os, sys\n{sabotage}\nfrom agent.daemon.main import main\nsys.exit(main())"
-        )
+        program = f"import os, sys\n{sabotage}\nfrom agent.main import main\nsys.exit(main())"
 
         def popen() -> subprocess.Popen[bytes]:
             with self.log.open("ab") as log:

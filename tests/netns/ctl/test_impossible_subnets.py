@@ -9,7 +9,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from agent.leases.own.identity import host_id
+from agent.registry.own.identity import host_id
 from tests.netns.ctl.stage import Node, Stage
 from tests.netns.netlab import eventually
 

@@ -233,7 +233,7 @@ def test_a_leave_that_cannot_be_finished_says_so_until_it_can(stage: Stage, node
 def test_promise_9_a_bug_in_a_thread_is_a_condition_and_not_the_threads_end(node: Node) -> None:
     node.stop()
     node.start(
-        "from agent.kernel.monitor import Monitor\n"
+        "from agent.kernel.netlink_monitor import Monitor\n"
         "drain, calls = Monitor._drain, []\n"
         "def first_fails(self, current):\n"
         "    found = drain(self, current)\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.leases.copy import CopyFile
+from agent.registry.copy import CopyFile
 from tests.netns.ctl.stage import Node, Stage
 from tests.netns.netlab import eventually
 

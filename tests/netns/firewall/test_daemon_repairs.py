@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.core.events import DockerReported
-from agent.daemon.reconcile.kernel import RulesReport
+from agent.daemon.reconcile.kernel_pass import RulesReport
 from agent.docker.report import ConfiguratorReport
 from agent.errors import FirewallError
 from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.nft import NftWriter
-from agent.kernel.firewall.plan import TableEdit
+from agent.kernel.firewall.rule_changes import TableEdit
 from agent.mesh.firewall import FirewallWants, Ingress
 from agent.mesh.world import World
 from agent.model import DockerFacts, DockerNetwork, DockerState

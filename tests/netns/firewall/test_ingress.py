@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.reconcile.kernel import firewall_wants
-from agent.daemon.reconcile.objects import KernelObjects, ObjectsReport
+from agent.daemon.reconcile.kernel_objects import KernelObjects, ObjectsReport
+from agent.daemon.reconcile.kernel_pass import firewall_wants
 from agent.errors import FirewallError
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World
 from agent.model import Lease
-from agent.reconcile.objects import Operation
+from agent.reconcile.interfaces import Operation
 from tests.netns.netlab import Host
 from tests.netns.routes.scene import lease, scene, shown, world_of
 

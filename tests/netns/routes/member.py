@@ -20,9 +20,9 @@ from agent.daemon import compose
 from agent.daemon.core.events import Acting, ContactChanged, LeaseChanged, Stop, ViewSeen
 from agent.daemon.core.reload import Source
 from agent.errors import EtcdUnavailable
-from agent.leases.copy import CopyFile
-from agent.leases.own.identity import host_id
 from agent.model import Lease, View
+from agent.registry.copy import CopyFile
+from agent.registry.own.identity import host_id
 from agent.settings import load_settings
 from tests.netns.netlab import Host
 from tests.netns.routes.scene import CONFIG, OWN, lease, shown

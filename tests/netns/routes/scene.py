@@ -7,11 +7,11 @@ from ipaddress import IPv4Address, IPv4Network
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects
-from agent.mesh.kinds import route_kind
+from agent.mesh.object_kinds import route_kind
 from agent.mesh.world import World, peers_by_subnet
 from agent.model import HostId, Lease, MeshConfig, Route
 from agent.model.family import Network
-from agent.reconcile.objects import Result
+from agent.reconcile.interfaces import Result
 from agent.reconcile.plan import Plan
 from agent.reconcile.tracker import compare
 from tests.netns.netlab import Host

@@ -20,7 +20,7 @@ from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects
 from agent.mesh.world import World
 from agent.model import Route
-from agent.reconcile.objects import Operation, OperationKind, Reason
+from agent.reconcile.interfaces import Operation, OperationKind, Reason
 from agent.reconcile.plan import Plan
 from agent.reconcile.tracker import compare
 from tests.netns.netlab import Host, Lan, Pinger, drop_net_admin

@@ -12,7 +12,7 @@ import pytest
 from agent.daemon import compose
 from agent.daemon.core.events import Event, Stop
 from agent.daemon.core.reload import Source
-from agent.kernel.monitor import KernelEvent, NeighbourChange
+from agent.kernel.netlink_monitor import KernelEvent, NeighbourChange
 from agent.settings import load_settings
 from tests.netns.netlab import Host, eventually
 from tests.netns.routes.scene import scene

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.daemon import parts
+from agent.daemon import wiring as parts
 from agent.daemon.core import host_look as hostlook
 from agent.daemon.core.consequences import Act
 from agent.daemon.core.events import Accepted, ViewSeen
@@ -23,7 +23,7 @@ from agent.errors import CannotTell
 from agent.kernel.facts import read_host_facts
 from agent.model import HostFacts, Route, View
 from agent.reconcile import reconciler
-from agent.reconcile.objects import Listing
+from agent.reconcile.interfaces import Listing
 from agent.settings import load_settings
 from tests.netns.netlab import Host, Lan, Pinger, eventually
 from tests.netns.routes.member import (

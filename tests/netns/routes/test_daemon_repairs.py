@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.core.events import Stop
-from agent.kernel import monitor as kernel_monitor
-from agent.leases.own.keeper import Registration
+from agent.kernel import netlink_monitor as kernel_monitor
 from agent.model import Condition
 from agent.model.family import Address
+from agent.registry.own.keeper import Registration
 from tests.netns.netlab import Host, Lan, Pinger, drop_net_admin, eventually
 from tests.netns.routes.member import (
     AGGREGATE,

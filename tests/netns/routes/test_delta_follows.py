@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.reconcile.objects import KernelObjects, ObjectsReport
-from agent.kernel.monitor import KernelEvent, Monitor
+from agent.daemon.reconcile.kernel_objects import KernelObjects, ObjectsReport
+from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects
 from agent.mesh.world import World
 from agent.model import Lease, Route
-from agent.reconcile.objects import NONE_KNOWN, Listing
+from agent.reconcile.interfaces import NONE_KNOWN, Listing
 from tests.netns.netlab import Host, eventually
 from tests.netns.routes.scene import CIDR, CONFIG, lease, scene, world_of
 

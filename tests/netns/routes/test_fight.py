@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.daemon.reconcile.objects import KernelObjects
-from agent.kernel.monitor import KernelEvent, Monitor
+from agent.daemon.reconcile.kernel_objects import KernelObjects
+from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World
 from agent.model import Condition, Route

@@ -16,9 +16,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.kernel.monitor import Monitor
-from agent.leases.records import LEASES, Keys, encode_lease
+from agent.kernel.netlink_monitor import Monitor
 from agent.model import HostId, Lease
+from agent.registry.records import LEASES, Keys, encode_lease
 from tests.netns.ctl.stage import Node, Stage
 from tests.netns.netlab import Pinger, eventually
 from tests.netns.routes.scene import shown

@@ -7,10 +7,10 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.kernel.monitor import KernelEvent, Monitor
+from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.model import Route
-from agent.reconcile.objects import Operation, OperationKind, Reason
+from agent.reconcile.interfaces import Operation, OperationKind, Reason
 from tests.netns.netlab import Host, eventually
 from tests.netns.routes.scene import scene, shown
 

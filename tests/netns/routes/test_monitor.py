@@ -12,7 +12,7 @@ import pytest
 
 from agent.errors import KernelError
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.kernel.monitor import KernelEvent, Monitor
+from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World
 from agent.model import Route

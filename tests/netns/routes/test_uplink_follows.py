@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from agent.kernel.facts import choose_uplink, read_host_facts, uplink_target
-from agent.kernel.monitor import KernelEvent, Monitor
+from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.model import Route, Uplink
 from tests.netns.netlab import Host, eventually
 from tests.netns.routes.scene import CIDR, scene

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agent.kernel.monitor import KernelEvent, Monitor
+from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.model import FdbEntry, LinkAddress, LinkSpec, Neighbour, Route
-from agent.reconcile.objects import Change
+from agent.reconcile.interfaces import Change
 from agent.reconcile.reconciler import Permission, reconcile
 from tests.netns.netlab import Host, eventually
 from tests.netns.tables.test_objects import bridge

@@ -18,11 +18,11 @@ from agent.kernel.tables.links import LinkTable
 from agent.kernel.tables.neighbours import FdbTable, NeighbourTable
 from agent.kernel.tables.routes import RouteTable
 from agent.kernel.tables.table import NetlinkTable
-from agent.mesh.kinds import ADDRESS, NEIGHBOUR, route_kind
+from agent.mesh.object_kinds import ADDRESS, NEIGHBOUR, route_kind
 from agent.model import IPV6, FdbEntry, LinkAddress, LinkSpec, Neighbour, Route, VxlanOptions
 from agent.model.objects import NO_MAC
-from agent.reconcile.kind import Kind
-from agent.reconcile.objects import Operation, OperationKind, Reason, Table, V
+from agent.reconcile.interfaces import Operation, OperationKind, Reason, Table, V
+from agent.reconcile.object_kind import Kind
 from agent.reconcile.reconciler import Permission, Reconciler, reconcile
 from tests.netns.netlab import Host
 from tests.netns.tables.tunnel import ADDRESS_HERE, DEVICE, NAME, Tunnel, mac_of, peer

@@ -17,7 +17,7 @@ from agent.kernel.tables.addresses import AddressTable
 from agent.kernel.tables.links import LinkTable
 from agent.kernel.tables.neighbours import FdbTable, NeighbourTable
 from agent.kernel.tables.routes import RouteTable
-from agent.mesh.kinds import ADDRESS, FDB, LINK, NEIGHBOUR, route_kind
+from agent.mesh.object_kinds import ADDRESS, FDB, LINK, NEIGHBOUR, route_kind
 from agent.model import FdbEntry, LinkAddress, LinkSpec, Neighbour, Route, VxlanOptions
 from agent.reconcile.reconciler import Permission, Reconciler, Report, reconcile
 

@@ -20,9 +20,9 @@ from agent.daemon.core.events import (
 from agent.daemon.core.inbox import Inbox
 from agent.daemon.telemetry.conditions import ConditionSource
 from agent.errors import EtcdUnavailable
-from agent.kernel.monitor import KernelEvent
+from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import Route, RouteKind, View
-from agent.reconcile.objects import Change
+from agent.reconcile.interfaces import Change
 
 pytestmark = pytest.mark.property
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, POOLS
 from agent.docker.daemonjson.document import REMOVE, KeyPath, Raw, parse, same_json, with_keys
-from agent.docker.daemonjson.journal import KeyChange, undo
 from agent.docker.daemonjson.jsonspan import JsonValue
+from agent.docker.daemonjson.undo_journal import KeyChange, undo
 from agent.errors import DockerConfigError
 
 pytestmark = pytest.mark.property

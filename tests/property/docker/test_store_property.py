@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, POOLS, keys_for, wants_of
 from agent.docker.daemonjson.document import REMOVE, with_keys
-from agent.docker.daemonjson.journal import Failure, Journal, Phase
 from agent.docker.daemonjson.store import DaemonJsonStore
+from agent.docker.daemonjson.undo_journal import Failure, Journal, Phase
 
 pytestmark = pytest.mark.property
 

@@ -1,7 +1,7 @@
 """iptables-restore --noflush in memory: enough of it to check what the plan's text does."""
 
 from agent.kernel.firewall.parse import parse_rule
-from agent.kernel.firewall.text import split_words
+from agent.kernel.firewall.rule_text import split_words
 
 State = dict[str, dict[str, list[str]]]
 BUILT_IN = {

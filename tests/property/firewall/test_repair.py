@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
-from agent.kernel.firewall.plan import entry_chain, plan, plan_removal, restore_text
+from agent.kernel.firewall.rule_changes import entry_chain, plan, plan_removal, restore_text
 from agent.kernel.firewall.rules import ENTRIES, OURS
 from agent.mesh.firewall import Access, FirewallWants, Ingress, LocalBridge, WantedNetwork
 from agent.model.family import FAMILIES

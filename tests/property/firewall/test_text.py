@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.errors import FirewallError
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
-from agent.kernel.firewall.text import join_words, split_words
+from agent.kernel.firewall.rule_text import join_words, split_words
 
 pytestmark = pytest.mark.property
 

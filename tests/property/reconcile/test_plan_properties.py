@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.reconcile.objects import OperationKind
+from agent.reconcile.interfaces import OperationKind
 from agent.reconcile.plan import Plan
 from agent.reconcile.tracker import compare
 from tests.property.reconcile.things import (

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.reconcile.objects import Change, OperationKind, Reason
+from agent.reconcile.interfaces import Change, OperationKind, Reason
 from agent.reconcile.plan import Plan
 from agent.reconcile.tracker import DeltaTracker, compare
 from tests.property.reconcile.things import (

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from agent.errors import KernelError
-from agent.reconcile.kind import Kind
-from agent.reconcile.objects import NONE_KNOWN, Listing, Operation, OperationKind, Reason, Result
+from agent.reconcile.interfaces import NONE_KNOWN, Listing, Operation, OperationKind, Reason, Result
+from agent.reconcile.object_kind import Kind
 
 OWN, FOREIGN = 140, 186
 

@@ -25,7 +25,7 @@ from agent.model import (
     VxlanOptions,
 )
 from agent.model.objects import NO_MAC
-from agent.reconcile.objects import Operation, OperationKind, Reason
+from agent.reconcile.interfaces import Operation, OperationKind, Reason
 
 pytestmark = pytest.mark.property
 

@@ -17,10 +17,10 @@ from agent.ctl import direct
 from agent.ctl.client import AgentClient
 from agent.ctl.main import main
 from agent.daemon.api.freshness import Freshness
-from agent.daemon.offline import Seen
 from agent.errors import AgentUnavailable, EtcdUnavailable
 from agent.model import View
 from agent.settings import AgentSettings, Settings
+from agent.standalone.offline import Seen
 from tests.unit.ctl.asked import LEASES, STATUS, Serving, agentctl, run
 
 pytestmark = pytest.mark.unit

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from structlog.testing import capture_logs
 
-from agent.daemon.reconcile.kernel import refused
+from agent.daemon.reconcile.kernel_pass import refused
 from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
 from agent.errors import DependencyMissing, KernelError
 from agent.model import Condition, Severity

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.daemon.core.consequences import Act, Effect, consequences
+from agent.daemon.core.event_handlers import Moment, fold
 from agent.daemon.core.events import (
     Accepted,
     ConditionsFound,
@@ -27,15 +28,14 @@ from agent.daemon.core.events import (
     TimersDue,
     ViewSeen,
 )
-from agent.daemon.core.handlers import Moment, fold
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.state import LookDue, Snapshot
 from agent.daemon.core.timers import Timer
 from agent.daemon.membership.etcd_endpoint import Endpoints
 from agent.daemon.telemetry.conditions import ConditionSource
 from agent.docker.report import ConfigFile, ConfiguratorReport
 from agent.errors import EtcdUnavailable, StateError
-from agent.kernel.monitor import KernelEvent
+from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import (
     Condition,
     DockerFacts,

@@ -10,12 +10,12 @@ import pytest
 
 from agent.daemon.core.events import CopyWritten
 from agent.daemon.core.inbox import Inbox
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.timers import Timer, Timers
 from agent.daemon.store.view_cache import Copying
 from agent.errors import StateError
-from agent.leases.copy import CopyFile
 from agent.model import HostId, Lease, View
+from agent.registry.copy import CopyFile
 from tests.unit.small_mesh import CONFIG, lease
 
 pytestmark = pytest.mark.unit

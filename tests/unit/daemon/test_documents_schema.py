@@ -14,7 +14,7 @@ import pytest
 
 from agent.daemon.api.documents import leases_document
 from agent.daemon.api.status import status_document
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.state import Snapshot
 from agent.daemon.telemetry.conditions import Standing
 from agent.model import Condition, HostId, Lease, MeshConfig, SetAside, Uplink, View
@@ -84,7 +84,7 @@ def test_leases_are_what_their_schema_says() -> None:
 
 
 def test_every_path_of_the_socket_is_documented() -> None:
-    answers = (ROOT / "agent" / "daemon" / "api" / "handlers.py").read_text()
+    answers = (ROOT / "agent" / "daemon" / "api" / "request_handlers.py").read_text()
     page = (ROOT / "docs" / "control-socket.md").read_text()
     for path in re.findall(r'"(/[a-z0-9/]+)": self\.', answers):
         assert path in page, path

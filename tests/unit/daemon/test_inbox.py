@@ -27,9 +27,9 @@ from agent.daemon.core.inbox import Inbox
 from agent.daemon.telemetry.conditions import ConditionSource
 from agent.docker.report import ConfiguratorReport
 from agent.errors import CannotTell, EtcdUnavailable
-from agent.kernel.monitor import KernelEvent
+from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import Condition, DockerFacts, DockerState, Route, RouteKind, View
-from agent.reconcile.objects import Change
+from agent.reconcile.interfaces import Change
 from tests.unit.small_mesh import CONFIG, lease
 
 pytestmark = pytest.mark.unit

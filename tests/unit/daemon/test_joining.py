@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.state import Snapshot, StateCell
 from agent.daemon.membership.join import Joining, overlap_condition
-from agent.leases.claiming.request import Registration
-from agent.leases.etcd.client import EtcdClient
-from agent.leases.own.keeper import Keeper
-from agent.leases.registry import Registry
+from agent.etcd.client import EtcdClient
 from agent.model import (
     DockerFacts,
     DockerNetwork,
@@ -27,6 +24,9 @@ from agent.model import (
     Uplink,
     View,
 )
+from agent.registry.claiming.request import Registration
+from agent.registry.own.keeper import Keeper
+from agent.registry.registry import Registry
 from agent.settings import EtcdSettings, load_settings
 from tests.unit.small_mesh import lease
 

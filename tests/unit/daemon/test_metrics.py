@@ -22,7 +22,7 @@ from agent.daemon.api.connection import Routes, Text
 from agent.daemon.api.metrics import Reading, render
 from agent.daemon.api.server import MetricsServer
 from agent.daemon.api.status import is_ready
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.state import Snapshot
 from agent.daemon.telemetry.conditions import Standing
 from agent.daemon.telemetry.counters import Tally

@@ -19,11 +19,11 @@ from agent.daemon.core.events import Command
 from agent.daemon.membership.etcd_endpoint import EndpointAddress, Endpoints, look_up
 from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.telemetry.thread_errors import Mishaps
+from agent.etcd.client import EtcdClient
+from agent.etcd.discovery import Discovery, Found
+from agent.etcd.survey import Survey
 from agent.kernel.listener import Listener, Listening
 from agent.kernel.liveness.probe import Prober
-from agent.leases.etcd.client import EtcdClient
-from agent.leases.etcd.discovery import Discovery, Found
-from agent.leases.etcd.survey import Survey
 from agent.model import Condition, Severity
 from agent.settings import EtcdSettings
 

@@ -9,12 +9,12 @@ from typing import cast
 import pytest
 
 from agent.daemon.core.timers import Timers
-from agent.daemon.reconcile.kernel import KernelPass, RulesReport
-from agent.daemon.reconcile.objects import ObjectsReport
+from agent.daemon.reconcile.kernel_objects import ObjectsReport
+from agent.daemon.reconcile.kernel_pass import KernelPass, RulesReport
 from agent.daemon.reconcile.scheduler import Passes
 from agent.daemon.telemetry.conditions import ConditionRegistry
 from agent.errors import KernelError
-from agent.mesh.kinds import FDB, route_kind
+from agent.mesh.object_kinds import FDB, route_kind
 from agent.mesh.world import World
 from agent.reconcile.reconciler import Report
 

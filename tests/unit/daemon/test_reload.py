@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.core.events import ConditionsFound, Event, SettingsRead
-from agent.daemon.core.known import Known
+from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.reload import LIVE, compare, outcome, reload
 from agent.daemon.core.state import Snapshot, StateCell
 from agent.errors import SettingsError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.docker.attach.wants import wants_of
-from agent.docker.daemonjson.journal import Phase
+from agent.docker.daemonjson.undo_journal import Phase
 from agent.docker.engine.reading import EngineKind
 from agent.docker.report import ConfigFile
 from agent.docker.service.commands import CommandResult, Stopped

@@ -11,7 +11,7 @@ import pytest
 from agent.docker.attach.give_back import GiveBackTerms, docker0_of_old
 from agent.docker.attach.wants import wants_of
 from agent.docker.daemonjson.files import replace_file
-from agent.docker.daemonjson.journal import Content
+from agent.docker.daemonjson.undo_journal import Content
 from agent.errors import DockerConfigError
 from agent.model import DockerState
 from agent.settings import DockerSettings

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agent.docker.attach.wants import keys_for, wants_of
-from agent.docker.daemonjson.journal import Failure, Phase
 from agent.docker.daemonjson.store import DaemonJsonStore
+from agent.docker.daemonjson.undo_journal import Failure, Phase
 from tests.unit.docker.powercut import Disk
 
 pytestmark = pytest.mark.unit

@@ -14,9 +14,9 @@ import pytest
 
 from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, keys_for, wants_of
 from agent.docker.daemonjson.document import KeyPath
-from agent.docker.daemonjson.journal import Failure, Phase, dump, load
 from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.store import DaemonJsonStore
+from agent.docker.daemonjson.undo_journal import Failure, Phase, dump, load
 from agent.errors import DockerConfigError, StateError
 
 pytestmark = pytest.mark.unit

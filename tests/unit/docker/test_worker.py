@@ -10,13 +10,13 @@ from typing import cast
 
 import pytest
 
+from agent.docker.assembly import DockerRoom
 from agent.docker.attach.daemon import Configurator
 from agent.docker.attach.give_back import GiveBack, GiveBackTerms
 from agent.docker.attach.network import NetworkAttacher
 from agent.docker.attach.wants import DockerWants, wants_of
 from agent.docker.engine.engine import Engine
 from agent.docker.report import ConfiguratorReport, RestoreReport
-from agent.docker.room import DockerRoom
 from agent.docker.worker import Attacher, DockerWorker
 from agent.errors import DockerError, Refused
 from agent.model import DockerFacts, DockerState

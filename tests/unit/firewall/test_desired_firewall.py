@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 
 import pytest
 
-from agent.daemon.reconcile.kernel import firewall_wants, outside_links
+from agent.daemon.reconcile.kernel_pass import firewall_wants, outside_links
 from agent.mesh.firewall import (
     Access,
     FirewallWants,

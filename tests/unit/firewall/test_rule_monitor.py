@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from agent.kernel.firewall.monitor import changes_in
+from agent.kernel.firewall.rule_monitor import changes_in
 
 pytestmark = pytest.mark.unit
 

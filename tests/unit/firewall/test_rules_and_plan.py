@@ -7,7 +7,7 @@ import pytest
 
 from agent.errors import FirewallError
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
-from agent.kernel.firewall.plan import plan, plan_removal, restore_text
+from agent.kernel.firewall.rule_changes import plan, plan_removal, restore_text
 from agent.kernel.firewall.rules import closing_chains, our_chains
 from agent.mesh.firewall import FirewallWants, Ingress, PublishedPort, Sender, set_name
 from agent.model.family import FAMILIES, IPV4, Family

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.kernel.firewall.advice.conditions import conditions_of, other_variant
-from agent.kernel.firewall.advice.operator import Judgement, Way, judge
+from agent.kernel.firewall.advice.operator_rules import Judgement, Way, judge
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
 from agent.kernel.firewall.rules import our_chains
 from agent.mesh.firewall import FirewallWants, WantedNetwork

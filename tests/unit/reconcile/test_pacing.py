@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import KernelError
-from agent.reconcile.objects import Change, Operation, OperationKind, Reason, Result
+from agent.reconcile.interfaces import Change, Operation, OperationKind, Reason, Result
 from agent.reconcile.pacing import Pacer
 from tests.property.reconcile.things import FOREIGN, KIND, Thing
 

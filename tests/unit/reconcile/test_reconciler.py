@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import KernelError
-from agent.reconcile.objects import NONE_KNOWN, Change, Listing, Operation, Reason, Result
+from agent.reconcile.interfaces import NONE_KNOWN, Change, Listing, Operation, Reason, Result
 from agent.reconcile.reconciler import Permission, Reconciler, Report, reconcile
 from agent.reconcile.tracker import compare
 from tests.property.reconcile.things import FOREIGN, KIND, Kernel, Thing

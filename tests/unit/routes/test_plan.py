@@ -7,9 +7,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.mesh.kinds import route_kind
+from agent.mesh.object_kinds import route_kind
 from agent.model import CONDITIONS_SHOWN, Route
-from agent.reconcile.objects import Listing, OperationKind, Reason
+from agent.reconcile.interfaces import Listing, OperationKind, Reason
 from agent.reconcile.plan import Plan
 from agent.reconcile.tracker import compare
 

@@ -18,10 +18,10 @@ import pytest
 import structlog
 
 from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
-from agent.journal import event_id
 from agent.log import RateLimiter, configure, redact
 from agent.model import Condition
 from agent.settings import EtcdSettings, LogSettings
+from agent.systemd_journal import event_id
 
 pytestmark = pytest.mark.unit
 

@@ -162,8 +162,8 @@ class _Agent:
 def _without_agent(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
     """The same from etcd, the kernel, Docker and the agent's files."""
     direct.log_to_stderr()
-    from agent.daemon import offline  # noqa: PLC0415 - pulls in every room
     from agent.daemon.telemetry.history import events_document, read_events  # noqa: PLC0415 - only here
+    from agent.standalone import offline  # noqa: PLC0415 - pulls in every room
 
     def as_text(document: Mapping[str, Any]) -> str:
         return json.dumps(document, indent=2)

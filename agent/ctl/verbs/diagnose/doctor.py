@@ -19,7 +19,7 @@ _STATE_CELLS = 9
 def run(context: Context) -> int:
     """Print every check; 0 when none fails, else 1."""
     direct.log_to_stderr()
-    from agent.daemon.doctor.run import examine  # noqa: PLC0415 - pulls in every room
+    from agent.standalone.doctor.run import examine  # noqa: PLC0415 - pulls in every room
 
     document = examine(context.settings, probe=context.args.probe).document()
     context.show(document, lambda: lines(document, context))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from agent.errors import HostmeshError
 from agent.kernel.firewall.advice.elsewhere import rules_elsewhere, rules_in_other_variant
-from agent.kernel.firewall.advice.operator import operator_rules
+from agent.kernel.firewall.advice.operator_rules import operator_rules
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
 from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER
 from agent.mesh.firewall import FirewallWants

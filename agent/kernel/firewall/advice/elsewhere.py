@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Final
 
-from agent.kernel.firewall.advice.operator import DEPTH, End, Fate, Packet, Walk, mesh_packets
+from agent.kernel.firewall.advice.operator_rules import DEPTH, End, Fate, Packet, Walk, mesh_packets
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
 from agent.mesh.firewall import FirewallWants
 from agent.model import Condition, Severity

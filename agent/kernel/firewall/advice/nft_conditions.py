@@ -8,7 +8,7 @@ from typing import Final
 
 from agent.kernel.firewall.advice.nft_chains import NftChain
 from agent.kernel.firewall.advice.nft_rules import Packet, passes
-from agent.kernel.firewall.advice.operator import mesh_packets
+from agent.kernel.firewall.advice.operator_rules import mesh_packets
 from agent.mesh.firewall import FirewallWants
 from agent.model import Condition
 from agent.model.family import Network

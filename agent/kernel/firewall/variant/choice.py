@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError
 from agent.kernel.firewall.advice.nft_chains import NftChain, dropping_chains
 from agent.kernel.firewall.parse import Ruleset
-from agent.kernel.firewall.plan import TableEdit, plan_removal
+from agent.kernel.firewall.rule_changes import TableEdit, plan_removal
 from agent.kernel.firewall.rules import DOCKER_CHAIN
 from agent.kernel.firewall.variant.variant import Programs, Variant
 

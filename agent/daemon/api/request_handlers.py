@@ -1,0 +1,370 @@
+"""What the control socket answers, from the loop's newest snapshot or by a command to the loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from agent import asker
+from agent.daemon.api.connection import Routes, Text
+from agent.daemon.api.documents import leases_document
+from agent.daemon.api.freshness import Freshness
+from agent.daemon.api.route_list import routes_document
+from agent.daemon.api.status import host_state, is_ready, status_document
+from agent.daemon.core.events import Accepted, Acting
+from agent.daemon.core.inbox import Inbox
+from agent.daemon.core.reload import Change, outcome
+from agent.daemon.core.state import StateCell
+from agent.daemon.membership.leave import Done, Leaver
+from agent.daemon.reconcile.kernel_objects import Plans
+from agent.daemon.reconcile.kernel_pass import KernelPass
+from agent.daemon.store.view_cache import Copying
+from agent.daemon.telemetry.conditions import ConditionRegistry
+from agent.daemon.telemetry.history import events_document
+from agent.daemon.telemetry.observer import Observer
+from agent.docker.report import ConfiguratorReport, RestartOutlook
+from agent.errors import CannotTell, HostmeshError, UsageError
+from agent.mesh.peer_rules import PeerRules
+from agent.model import Condition, DockerState, Route
+from agent.registry.timeleft import TimeLeft
+from agent.settings.text import whole_number
+
+__all__ = ["Answers"]
+
+Document = Mapping[str, Any]
+_VERSION = 1
+_NEED_RESTART = frozenset(
+    {
+        "docker-operator-key",
+        "docker-restart-pending",
+        "docker-rolled-back",
+        "leave-not-finished",
+    }
+)
+_COPY_S = 10.0
+_ID_DIGITS = 18
+_UNHEALTHY_S = 60.0
+"""A loop that did not answer a command for that long is stuck."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Answers:
+    """The functions behind the paths. Runs in the control socket's threads.
+
+    Args:
+        etcd_source: Which etcd this is, and who named it.
+        last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
+        docker_outlook: What a restart of dockerd would do to containers now.
+        restart_docker: Does what is pending for Docker now; its arguments: under containers,
+            in place of the operator's own keys. May take minutes.
+    """
+
+    inbox: Inbox
+    cell: StateCell
+    kernel: KernelPass
+    conditions: ConditionRegistry
+    copying: Copying
+    reload_settings: Callable[[Acting], Change]
+    time_left: TimeLeft
+    host_name: str
+    etcd_source: Callable[[], Document]
+    last_contact_s: Callable[[], float]
+    leaver: Leaver
+    docker_outlook: Callable[[], RestartOutlook]
+    observer: Observer
+    restart_docker: Callable[[bool, bool], ConfiguratorReport]
+
+    def routes(self) -> Routes:
+        """Every path of the socket."""
+        return Routes(
+            read={
+                "/v1/status": self.status,
+                "/v1/leases": self.leases,
+                "/v1/diff": self.diff,
+                "/v1/routes": self.route_list,
+                "/v1/firewall": self.firewall,
+                "/v1/docker": self.docker,
+                "/healthz": self.health,
+                "/readyz": self.readiness,
+                "/metrics": self.metrics,
+            },
+            query={"/v1/events": self.events},
+            change={
+                "/v1/leave": self.leave,
+                "/v1/join": self.join,
+                "/v1/etcd/accept": self.accept,
+                "/v1/reload": self.reload,
+                "/v1/docker/restart": self.docker_restart,
+            },
+        )
+
+    def open_routes(self) -> Routes:
+        """What may be asked over TCP, by anybody who can connect."""
+        return Routes(
+            read={
+                "/metrics": self.metrics,
+                "/healthz": self.health,
+                "/readyz": self.readiness,
+            },
+            change={},
+        )
+
+    def metrics(self) -> Text:
+        """``GET /metrics``: Prometheus' text form."""
+        from agent.daemon.api.metrics import Reading, render  # noqa: PLC0415 # 5 MB that many never need
+
+        contact_s = self.last_contact_s()
+        return Text(
+            *render(
+                Reading(
+                    snapshot=self.cell.now,
+                    standing=self.conditions.all(),
+                    tally=self.observer.tally,
+                    watch_age_s=time.monotonic() - contact_s if contact_s else None,
+                    stale=self._freshness().stale,
+                    now_s=time.time(),
+                )
+            )
+        )
+
+    def events(self, query: Mapping[str, str]) -> Document:
+        """``GET /v1/events?after=ID``: what happened, oldest first."""
+        after = whole_number(query.get("after", "0"), digits=_ID_DIGITS)
+        if after is None:
+            raise UsageError("after must be the id of an event")
+        history = self.observer.history
+        if history is None:
+            raise CannotTell("no events are kept: see events-not-kept in the agent's log")
+        return events_document(history.events(), after=after)
+
+    def status(self) -> Document:
+        """``GET /v1/status``."""
+        return status_document(
+            self.cell.now,
+            self.conditions.all(),
+            host_name=self.host_name,
+            etcd_source=self.etcd_source(),
+            last_contact_s=self.last_contact_s(),
+            now_s=time.monotonic(),
+            freshness=self._freshness(),
+            wall_s=time.time(),
+            last_heartbeat_s=self.cell.now.silence.last_heartbeat_s,
+            tally=self.observer.tally,
+        )
+
+    def _freshness(self) -> Freshness:
+        contact_s = self.last_contact_s()
+        ago_s = time.monotonic() - contact_s
+        return self.cell.now.freshness(time.time() - ago_s if contact_s else None)
+
+    def leases(self) -> Document:
+        """``GET /v1/leases``: of the newest view, the alarming one included."""
+        known = self.cell.now.known
+        view = known.newest
+        if view is None:
+            raise CannotTell(
+                "no complete view of etcd yet and no copy of an earlier one",
+                hint="see etcd in agentctl status",
+            )
+        may_ask = not (view.cached or self.cell.now.contact_problem)
+        return leases_document(
+            view,
+            known.host_id,
+            time.time(),
+            last_heartbeat_s=self.cell.now.silence.last_heartbeat_s,
+            left_s=self.time_left.of(view.leases, may_ask=may_ask),
+            freshness=self._freshness(),
+        )
+
+    def diff(self) -> Document:
+        """``GET /v1/diff``: what the next pass would do."""
+        return self.inbox.ask(self._diff)
+
+    def _diff(self, _act: Acting) -> Document:
+        world = self.cell.now.world()
+        if world is None:
+            return self._unknown("this host holds no subnet, so there is nothing to compare with")
+        rules_of_peers = PeerRules.of(world)
+        if isinstance(rules_of_peers, Condition):
+            return self._unknown(rules_of_peers.cause)
+        try:
+            may_delete = self.cell.now.may_sweep(time.monotonic())
+            plans = self.kernel.plan(world, may_delete=may_delete)
+            rules = self.kernel.check_firewall(world, may_delete=may_delete)
+        except HostmeshError as error:
+            return self._unknown(error.message)
+        documents = _plans_document(plans)
+        equal = not (any(documents.values()) or rules)
+        return {
+            "version": _VERSION,
+            "state": "equal" if equal else "drift",
+            **self._freshness().document(time.time()),
+            **documents,
+            "firewall": list(rules),
+        }
+
+    def _unknown(self, reason: str) -> Document:
+        return {
+            "version": _VERSION,
+            "state": "unknown",
+            **self._freshness().document(time.time()),
+            "reason": reason,
+            "operations": [],
+            "conflicts": [],
+            "held": [],
+            "firewall": [],
+        }
+
+    def route_list(self) -> Document:
+        """``GET /v1/routes``: the mesh's routes on this host, wanted or there."""
+        return self.inbox.ask(self._route_list)
+
+    def _route_list(self, _act: Acting) -> Document:
+        world = self.cell.now.world()
+        if world is None:
+            raise CannotTell(
+                "this host holds no subnet, so it has no routes", hint="agentctl status"
+            )
+        return routes_document(
+            world,
+            self.kernel.objects.compare(world)[Route],
+            source="agent",
+            freshness=self._freshness().document(time.time()),
+        )
+
+    def firewall(self) -> Document:
+        """``GET /v1/firewall``."""
+        return self.inbox.ask(self._firewall)
+
+    def _firewall(self, _act: Acting) -> Document:
+        world = self.cell.now.world()
+        restore = None if world is None else self.kernel.render_firewall(world).splitlines()
+        rules = self.kernel.show_firewall().splitlines()
+        return {"version": _VERSION, "rules": rules, "restore": restore}
+
+    def health(self) -> tuple[int, Document]:
+        """``GET /healthz``: the loop turns."""
+        try:
+            self.inbox.ask(lambda _act: None, timeout_s=_UNHEALTHY_S / 6)
+        except HostmeshError as error:
+            return HTTPStatus.SERVICE_UNAVAILABLE, {"healthy": False, "reason": error.message}
+        return HTTPStatus.OK, {"healthy": True}
+
+    def readiness(self) -> tuple[int, Document]:
+        """``GET /readyz``: containers of this host are on the mesh, or why not."""
+        ready, reason = is_ready(self.cell.now)
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        state = host_state(self.cell.now, self.conditions.all())
+        return status, {"ready": ready, "reason": reason, "state": state}
+
+    def leave(self, body: Document) -> Document:
+        """``POST /v1/leave``."""
+        outcome = self.leaver.leave(force=body.get("force") is True)
+        self.inbox.ask(lambda _act: None)  # which has the loop tell what is left over
+        return outcome.document()
+
+    def join(self, _body: Document) -> Document:
+        """``POST /v1/join``."""
+        outcome = Done()
+        if self.leaver.join():
+            outcome.done.append("this host joins again; watch it with agentctl status")
+            outcome.attempt("a host that restarts now waits for etcd", self._save_copy)
+        return outcome.document()
+
+    def _save_copy(self) -> tuple[str, ...]:
+        """Wait until the host's own copy of what is believed now lasts through a power cut."""
+        try:
+            self.inbox.ask(self._write_copy).result(_COPY_S)
+        except TimeoutError:
+            raise CannotTell(f"no copy of the mesh is written after {_COPY_S:g} s") from None
+        return ()
+
+    def _write_copy(self, _act: Acting) -> Future[None]:
+        return self.copying.written(self.cell.now.known)
+
+    def accept(self, _body: Document) -> Document:
+        """``POST /v1/etcd/accept``."""
+
+        def accept(act: Acting) -> bool:
+            alarm = self.cell.now.known.alarming is not None
+            act(Accepted())
+            return alarm
+
+        outcome = Done()
+        if self.inbox.ask(accept, is_waiting=asker.current()):
+            outcome.done.append("what etcd says now is believed")
+            outcome.attempt("the alarm returns if this host restarts now", self._save_copy)
+        return outcome.document()
+
+    def reload(self, _body: Document) -> Document:
+        """``POST /v1/reload``: the settings, refused whole with the reason if they are wrong."""
+        return outcome(self.inbox.ask(self.reload_settings, is_waiting=asker.current()))
+
+    def docker(self) -> Document:
+        """``GET /v1/docker``: what waits for a restart, and what that would do to containers."""
+        outlook = self.docker_outlook()
+        pending = [
+            each.condition.cause
+            for each in self.conditions.all()
+            if each.condition.name in _NEED_RESTART
+        ]
+        return {
+            "version": _VERSION,
+            "state": str(self.cell.now.known.docker_state),
+            "pending": pending[0] if pending else None,
+            "running": list(outlook.running),
+            "stay_down": list(outlook.stay_down),
+            "live_restore": outlook.live_restore,
+        }
+
+    def docker_restart(self, body: Document) -> Document:
+        """``POST /v1/docker/restart``."""
+        if self.cell.now.known.left:
+            return self._give_back(under_containers=body.get("now") is True)
+        report = self.restart_docker(body.get("now") is True, body.get("replace") is True)
+        outcome = Done()
+        if report.restarted:
+            outcome.done.append("Docker was restarted")
+        if report.state is not DockerState.READY:
+            outcome.todo += [f"{each.name}: {each.cause}" for each in report.conditions]
+        return outcome.document()
+
+    def _give_back(self, *, under_containers: bool) -> Document:
+        """What waits for a restart of Docker once the host has left."""
+        if not self.leaver.left_over:
+            return Done().document()
+        return self.leave({"force": under_containers})
+
+
+def _plans_document(plans: Plans) -> Document:
+    return {
+        "operations": [
+            {
+                "action": str(each.kind),
+                "kind": kind.name,
+                "destination": kind.subject(each.object),
+                "reason": str(each.reason),
+                "route": str(each.object),
+            }
+            for kind, plan in plans
+            for each in plan.operations
+        ],
+        "conflicts": [
+            {
+                "destination": kind.subject(each.wanted),
+                "wanted": str(each.wanted),
+                "foreign": str(each.foreign),
+            }
+            for kind, plan in plans
+            for each in plan.conflicts
+        ],
+        "held": [
+            {"destination": kind.subject(each), "route": str(each)}
+            for kind, plan in plans
+            for each in plan.held
+        ],
+    }

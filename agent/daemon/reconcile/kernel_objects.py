@@ -1,0 +1,262 @@
+"""Every keyed object of the agent's in the kernel: follow the world, write only what differs.
+
+Joins the desired objects (:mod:`agent.mesh.desired`), one reconciler for each kind
+(:mod:`agent.reconcile`) and the kernel's tables (:mod:`agent.kernel`). Iptables chains are not
+keyed objects; :mod:`agent.daemon.reconcile.kernel_pass` has both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import structlog
+
+from agent.kernel.netlink_monitor import KernelEvent
+from agent.kernel.tables.addresses import AddressTable
+from agent.kernel.tables.links import LinkTable
+from agent.kernel.tables.neighbours import FdbTable, NeighbourTable
+from agent.kernel.tables.routes import RouteTable
+from agent.kernel.tables.table import NetlinkTable
+from agent.mesh.desired import DesiredObjects, IngressMember, desired_objects, is_certain
+from agent.mesh.firewall import source_member
+from agent.mesh.object_kinds import ADDRESS, FDB, LINK, NEIGHBOUR, route_kind
+from agent.mesh.world import World
+from agent.model import (
+    Condition,
+    FdbEntry,
+    Link,
+    LinkAddress,
+    LinkSpec,
+    Neighbour,
+    Network,
+    Route,
+    SetMember,
+    Uplink,
+)
+from agent.reconcile.interfaces import Operation, Result
+from agent.reconcile.object_kind import Kind
+from agent.reconcile.plan import Plan
+from agent.reconcile.reconciler import Permission, Reconciler, Report, reconcile
+from agent.reconcile.tracker import DeltaTracker, compare
+from agent.retry import jittered
+
+__all__ = ["KernelObjects", "ObjectsReport", "Plans"]
+
+_LOGGED = 4
+
+Plans = tuple[tuple[Kind[Any], Plan[Any]], ...]
+"""What differs, by kind, in the order in which kinds depend on each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectsReport:
+    """How the objects of every kind are after a pass."""
+
+    by_kind: tuple[Report[Any], ...]
+    conditions: tuple[Condition, ...]
+    again_in_s: float | None
+
+    @property
+    def routes(self) -> Report[Route]:
+        """How the routes are: the kind that operators count."""
+        return next(each for each in self.by_kind if each.kind and each.kind.name == "route")
+
+    @property
+    def complete(self) -> bool:
+        """Whether every desired object is known to exist."""
+        return all(each.complete for each in self.by_kind)
+
+    @property
+    def failed(self) -> int:
+        """How many operations and lists the kernel refused."""
+        return sum(each.failed for each in self.by_kind)
+
+
+class KernelObjects:
+    """The agent's objects in one network namespace. Used by the loop's thread only.
+
+    Args:
+        protocol: rtm_protocol of the agent's routes.
+        clock: Monotonic seconds.
+        sources: Members of the sets of sources that may come in; None where the operator keeps
+            the firewall. They are deleted before everything else and added after it.
+
+    Attributes:
+        permission: What the last pass might delete.
+        sources_failed: Whether the last pass could not write the sources, such as where another
+            program destroyed their set. The pass over the rules makes it again.
+    """
+
+    def __init__(
+        self,
+        routes: RouteTable,
+        protocol: int,
+        clock: Callable[[], float],
+        sources: Reconciler[SetMember] | None = None,
+    ) -> None:
+        self._table = routes
+        new = partial(Reconciler[Any], clock=clock, jitter=lambda: jittered(1.0))
+        kinds: dict[type[Any], tuple[Kind[Any], NetlinkTable[Any]]] = {
+            LinkSpec: (LINK, LinkTable()),
+            LinkAddress: (ADDRESS, AddressTable()),
+            Neighbour: (NEIGHBOUR, NeighbourTable()),
+            FdbEntry: (FDB, FdbTable()),
+            Route: (route_kind(protocol), routes),
+        }
+        self._tables = tuple(table for _, table in kinds.values())
+        self._by_type = {kind: new(*pair) for kind, pair in kinds.items()}
+        """In the order in which they depend on each other."""
+        self._sources = sources
+        self._desired = DesiredObjects()
+        self.permission = Permission(may_delete=False)
+        self.sources_failed = False
+        self._uplink: tuple[Uplink | None, Link | None] = (None, None)
+        self._log = structlog.get_logger("agent.objects")
+
+    @property
+    def _all(self) -> tuple[Reconciler[Any], ...]:
+        return tuple(self._by_type.values())
+
+    @property
+    def port_ids(self) -> frozenset[int]:
+        """Netlink ports the agent writes from, by which the monitor knows its own changes."""
+        return frozenset(chain.from_iterable(each.port_ids for each in self._tables))
+
+    def observe(self, event: KernelEvent) -> None:
+        """Follow the monitor's report."""
+        for kind, each in self._by_type.items():
+            each.observe(event.of(kind))
+            if event.resync:
+                each.look_again()
+            each.links_changed(event.links | event.addresses, addresses=bool(event.addresses))
+
+    def look_again(self) -> None:
+        """List every object at the next pass."""
+        for each in self._all:
+            each.look_again()
+
+    def forget(self) -> None:
+        """Desire nothing any more, so that what is missing later is no drift."""
+        for each in self._all:
+            each.forget()
+        if self._sources is not None:
+            self._sources.forget()
+        self._desired = DesiredObjects()
+
+    def run(self, world: World, *, may_delete: bool, may_sweep: bool) -> ObjectsReport:
+        """Make the objects as ``world`` wants them, as far as it may be done now.
+
+        Args:
+            may_delete: Objects may go whose lease was seen in this run and is gone.
+            may_sweep: Objects of an earlier run may go, too (promises 3 and 4).
+        """
+        self._follow(world)
+        self._follow_uplink(world)
+        may_delete = may_delete and self._desired.certain
+        self.permission = self._permission(world, may_delete=may_delete, may_sweep=may_sweep)
+        sources = () if self._sources is None else (self._sources,)
+        all_reports = reconcile((*self._all, *sources), self.permission)
+        # The pass over the rules lists the sources again, and reports on them.
+        reports = all_reports[: len(self._all)]
+        self.sources_failed = any(each.failed for each in all_reports[len(self._all) :])
+        self._log_changes([operation for each in reports for operation in each.done])
+        again = [each.again_in_s for each in all_reports if each.again_in_s is not None]
+        found = chain.from_iterable(each.conditions for each in reports)
+        conditions = (*self._desired.conditions, *found)
+        return ObjectsReport(reports, conditions, min(again, default=None))
+
+    @staticmethod
+    def _permission(world: World, *, may_delete: bool, may_sweep: bool = True) -> Permission:
+        return Permission(
+            may_delete=may_delete,
+            may_sweep=may_sweep,
+            harmful=lambda each: isinstance(each, Route) and world.shuts_off(each),
+        )
+
+    def _follow(self, world: World) -> None:
+        """Desire the objects of ``world``."""
+        changes = self._desired.follow(world)
+        for kind, each in self._by_type.items():
+            each.want(changes.of(kind), known_gone=changes.known_gone)
+        if self._sources is not None:
+            members = (
+                (source_member(each.link, each.network), wanted)
+                for each, wanted in changes.of(IngressMember).items()
+            )
+            self._sources.want(
+                {member: None if wanted is None else member for member, wanted in members},
+                known_gone=changes.known_gone,
+            )
+        self._limit_foreign(world)
+
+    def _limit_foreign(self, world: World) -> None:
+        """List foreign routes in the mesh's ranges only; elsewhere one may be in the way now."""
+        if self._table.limit_foreign(world.config.cidrs if world.config else None):
+            self._by_type[Route].look_again()
+
+    def _follow_uplink(self, world: World) -> None:
+        """Retry what failed because of the uplink as soon as the uplink changes."""
+        links = world.host.links if world.host and world.uplink else ()
+        index = world.uplink.index if world.uplink else None
+        uplink = (world.uplink, next((each for each in links if each.index == index), None))
+        if uplink != self._uplink:
+            self._uplink = uplink
+            for each in self._all:
+                each.retry_now()
+
+    @property
+    def ingress_links(self) -> tuple[str, ...]:
+        """Names of the links by which peers may deliver in the world of the last pass."""
+        return self._desired.ingress_links
+
+    def ingress(self, world: World) -> Mapping[str, frozenset[Network]]:
+        """Return the sources that may come in by each link in ``world``."""
+        self._follow(world)
+        return self._desired.ingress
+
+    def compare(self, world: World) -> dict[type[Any], DeltaTracker[Any]]:
+        """Compare what ``world`` wants with fresh lists, without memory, by type of object.
+
+        Raises:
+            KernelError: One kind could not be listed completely.
+        """
+        self._limit_foreign(world)
+        desired = desired_objects(world)
+        return {
+            kind: compare(each.kind, desired.of(kind), each.table.list_all())
+            for kind, each in self._by_type.items()
+        }
+
+    def plan(self, world: World, *, may_delete: bool) -> Plans:
+        """Return what a full comparison says now; nothing is changed. As :meth:`compare`."""
+        permission = self._permission(world, may_delete=may_delete and is_certain(world))
+        return tuple(
+            (
+                self._by_type[kind].kind,
+                tracker.plan(may_delete=permission.may_delete, harmful=permission.harmful),
+            )
+            for kind, tracker in self.compare(world).items()
+        )
+
+    def remove_all(self) -> tuple[Result[Any], ...]:
+        """Delete every object that bears the agent's mark, those first that depend on others.
+
+        Raises:
+            KernelError: They could not be listed completely; the rest was left as it is.
+        """
+        results: list[Result[Any]] = []
+        for each in reversed(self._all):
+            plan = compare(each.kind, {}, each.table.list_all()).plan(may_delete=True)
+            results += each.table.apply(plan.deletions)
+            each.look_again()
+        return tuple(results)
+
+    def _log_changes(self, done: Sequence[Operation[Any]]) -> None:
+        """Write one line for a pass; the objects themselves are named while they are few."""
+        if done:
+            shown = [f"{e.kind} {e.object} ({e.reason})" for e in done[:_LOGGED]]
+            self._log.info("objects-changed", changed=len(done), objects=shown)

@@ -1,0 +1,323 @@
+"""The passes over the kernel: desired state of the world, compared with what is there, repaired.
+
+Routes and rules are separate passes: a changed route costs no look at iptables, and the other
+way round. Each reports its own failure as a condition and leaves the other alone; what failed
+is tried again after a growing pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from agent.daemon.reconcile.firewalld_job import FirewalldJob
+from agent.daemon.reconcile.ip_forward import Forwarding
+from agent.daemon.reconcile.kernel_objects import KernelObjects, ObjectsReport, Plans
+from agent.daemon.reconcile.protocol_migration import RouteMark
+from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError, StateError
+from agent.kernel.firewall import Firewall
+from agent.kernel.firewall.firewalld import Firewalld
+from agent.mesh.desired import desired_objects
+from agent.mesh.firewall import FirewallWants, desired_firewall
+from agent.mesh.world import World
+from agent.model import Access, Condition, MeshConfig, Severity
+from agent.model.family import Network
+from agent.reconcile.reconciler import PASS_S
+
+__all__ = ["KernelPass", "RulesReport", "firewall_wants", "outside_links", "refused"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesReport:
+    """How the firewall stands after a pass.
+
+    Attributes:
+        failed: It could not be made as wanted.
+        edits: What was changed, in words.
+        repairs: How often in this life drift was put right.
+    """
+
+    failed: bool = False
+    conditions: tuple[Condition, ...] = ()
+    edits: tuple[str, ...] = ()
+    repairs: int = 0
+
+
+class KernelPass:
+    """The only caller of the kernel room's writers.
+
+    Args:
+        mark: Keeps the routes of this host's earlier lives its own.
+        firewall: None when settings say that the operator keeps the rules.
+        forwarding: Switches net.ipv4.ip_forward on, once, with what that needs.
+        firewalld: Keeps the mesh's sources there, where settings say so.
+        access_limit: No Docker network of this host is opened wider than this.
+    """
+
+    def __init__(
+        self,
+        *,
+        objects: KernelObjects,
+        mark: RouteMark,
+        firewall: Firewall | None,
+        forwarding: Forwarding,
+        firewalld: Firewalld | FirewalldJob,
+        access_limit: Access = Access.OPEN,
+    ) -> None:
+        self.objects = objects
+        self._mark = mark
+        self._firewall = firewall
+        self._forwarding = forwarding
+        self._firewalld = firewalld
+        self._access_limit = access_limit
+
+    def limit_access(self, limit: Access) -> None:
+        """From the next pass on no network of this host is opened wider; the loop's thread only."""
+        self._access_limit = limit
+
+    def own_pids(self) -> frozenset[int]:
+        """Processes whose writes of rules are ours, by which the rule monitor tells them."""
+        return self._firewall.own_pids() if self._firewall else frozenset()
+
+    def rules_written_by(self, programs: tuple[str, ...]) -> None:
+        """Programs that wrote rules just now: told where one of them fights."""
+        if self._firewall is not None:
+            self._firewall.written_by(programs)
+
+    def build(self, world: World, *, may_delete: bool, may_sweep: bool) -> ObjectsReport:
+        """Make the keyed objects as ``world`` wants them.
+
+        Args:
+            may_delete: Objects may go whose lease was seen in this run and is gone.
+            may_sweep: Objects of an earlier run may go, too (promises 3 and 4).
+        """
+        found = self.settle_mark(world.config)
+        report = self.objects.run(world, may_delete=may_delete, may_sweep=may_sweep)
+        failed = ((each.kind, each.error) for each in report.by_kind if each.error is not None)
+        unlisted = (refused(f"{kind.name}s" if kind else "", error) for kind, error in failed)
+        settling = not found and world.config is not None and not self._mark.settled
+        return replace(
+            report,
+            conditions=(*found, *unlisted, *report.conditions),
+            again_in_s=0.0 if settling else report.again_in_s,
+        )
+
+    def rules_depend_on(self, world: World) -> object:
+        """Return all of ``world`` that rules depend on; equal values mean equal rules.
+
+        Peers are members of sets, which :meth:`build` writes; firewalld's sources name them.
+        """
+        return (
+            world.config,
+            world.own_subnets,
+            world.uplink,
+            world.docker,
+            self._access_limit,
+            self.objects.ingress_links,
+            self.objects.ingress(world) if self._firewalld.manage else None,
+        )
+
+    def settle_mark(self, config: MeshConfig | None) -> tuple[Condition, ...]:
+        """Take over the routes of a former ``routes.protocol``; what stood in the way.
+
+        Nothing is done while the mesh's config, which says where they can be, is not known.
+        """
+        if config is None:
+            return ()
+        try:
+            if self._mark.settle(config.cidrs, PASS_S):
+                self.objects.look_again()
+        except KernelError as error:
+            return (refused("former routes", error),)
+        except StateError as error:
+            return (_mark_not_kept(error),)
+        return ()
+
+    def rules(self, world: World) -> RulesReport:
+        """Make rules, set and forwarding as ``world`` wants them."""
+        report = RulesReport()
+        parts: tuple[tuple[str, Callable[[World], RulesReport]], ...] = (
+            ("forwarding", self._forward),
+            ("firewalld", self._trust),
+            ("firewall", self._filter),
+        )
+        for subject, part in parts:
+            try:
+                found = part(world)
+            except HostmeshError as error:
+                found = RulesReport(failed=True, conditions=(refused(subject, error),))
+            report = RulesReport(
+                failed=report.failed or found.failed,
+                conditions=report.conditions + found.conditions,
+                edits=report.edits + found.edits,
+                repairs=report.repairs + found.repairs,
+            )
+        return report
+
+    def close(self, world: World, *, dry_run: bool = False) -> RulesReport:
+        """Shut strangers out before Docker's first answer; what opens something waits for that."""
+        if self._firewall is None:
+            return RulesReport()
+        try:
+            done = self._firewall.close(world.own_subnets, outside_links(world), dry_run=dry_run)
+        except HostmeshError as error:
+            return RulesReport(failed=True, conditions=(refused("firewall", error),))
+        return RulesReport(edits=done.edits)
+
+    def plan(self, world: World, *, may_delete: bool) -> Plans:
+        """What a full comparison of the routes says now; nothing is changed."""
+        return self.objects.plan(world, may_delete=may_delete)
+
+    @property
+    def former_protocol(self) -> int | None:
+        """What this host's routes bear until the next pass marks them anew; None: nothing else."""
+        return self._mark.former
+
+    def check_firewall(self, world: World, *, may_delete: bool = True) -> tuple[str, ...]:
+        """What :meth:`rules` would change now, a line each; ``may_delete`` as for :meth:`plan`."""
+        if self._firewall is None:
+            return ()
+        return self._firewall.check(self._wants(world), may_delete=may_delete).edits
+
+    def show_firewall(self) -> str:
+        """Our rules as they stand, with their place among the others; "" when not managed."""
+        return self._firewall.show() if self._firewall else ""
+
+    def render_firewall(self, world: World) -> str:
+        """What :meth:`rules` would feed to iptables-restore now; "" when nothing differs."""
+        if self._firewall is None:
+            return ""
+        return self._firewall.render(self._wants(world))
+
+    def remove(self) -> tuple[str, ...]:
+        """Take everything of ours out of the kernel. Lines of what was done.
+
+        Routes go last: as long as rules of ours stand, nothing new is let through.
+
+        Raises:
+            KernelError: Something would not go; the rest was removed, run it again.
+            StateError: That nothing is left could not be written down.
+        """
+        done: list[str] = []
+        if self._firewall is not None:
+            done += self._firewall.remove().edits
+        done += self._forwarding.undo()
+        results = self.objects.remove_all()
+        problems = [result.problem for result in results if not result.ok]
+        if problems:
+            raise KernelError(
+                f"{len(problems)} of {len(results)} routes would not go: {problems[0]}",
+                hint="run agentctl cleanup again",
+            )
+        self._mark.forget()
+        if results:
+            done.append(f"removed {len(results)} routes")
+        done += self._firewalld.remove()  # last: a firewalld that hangs holds nothing else up
+        return tuple(done)
+
+    def _forward(self, world: World) -> RulesReport:
+        if world.docker is not None and world.docker.reachable:
+            self._forwarding.ensure()  # Docker off: nothing to forward to, and it does it itself
+        return RulesReport()
+
+    def _trust(self, world: World) -> RulesReport:
+        """Before the rules are looked at: their conditions then say what is so afterwards."""
+        if self._firewall is None or not self._firewalld.manage:
+            return RulesReport()
+        may = self.objects.permission
+        may_remove = may.may_delete and may.may_sweep
+        return RulesReport(edits=self._firewalld.apply(self._wants(world), may_remove=may_remove))
+
+    def _wants(self, world: World) -> FirewallWants:
+        return firewall_wants(world, self._access_limit, self.objects.ingress(world))
+
+    def _filter(self, world: World) -> RulesReport:
+        if self._firewall is None:
+            return RulesReport()
+        wants = self._wants(world)
+        done = self._firewall.apply(wants, self.objects.permission)
+        return RulesReport(
+            failed=done.failed,
+            conditions=(*wants.conditions, *done.conditions),
+            edits=done.edits,
+            repairs=done.repairs,
+        )
+
+
+_DOCKERS_VETH: Final = "veth"
+"""Docker's name for the host's end of a container's link (vethPrefix in libnetwork)."""
+
+
+def outside_links(world: World) -> tuple[str, ...]:
+    """The interfaces by which packets from outside may come.
+
+    While the uplink is not known, that is every link but bridges and what hangs on them.
+    """
+    if world.uplink is not None:
+        return (world.uplink.name,)
+    links = world.host.links if world.host else ()
+    return tuple(
+        each.name
+        for each in links
+        if each.kind != "bridge" and each.name != "lo" and not each.name.startswith(_DOCKERS_VETH)
+    )
+
+
+def firewall_wants(
+    world: World,
+    access_limit: Access = Access.OPEN,
+    ingress: Mapping[str, frozenset[Network]] | None = None,
+) -> FirewallWants:
+    """What the firewall should let pass in ``world``.
+
+    Args:
+        ingress: What may come in by each interface, where that is known already; else every peer
+            is looked at. The uplink has a set in any case, empty where nothing may come by it.
+
+    Raises:
+        FirewallError: The world cannot be said in rules (an odd interface name).
+    """
+    if world.config is None or world.own is None or world.uplink is None:
+        raise FirewallError("the mesh, the lease or the uplink is not known")
+    docker = world.docker
+    found = desired_objects(world).ingress if ingress is None else ingress
+    try:
+        return desired_firewall(
+            cidr=world.config.cidr,
+            lease=world.own.subnet,
+            previous=world.config.previous,
+            former=world.former.subnet if world.former else None,
+            ingress={world.uplink.name: frozenset(), **found},
+            networks=docker.networks if docker else (),
+            other_bridges=docker.other_bridges if docker else (),
+            containers=docker.containers if docker else (),
+            node_address=world.uplink.node_address,
+            docker_backend=docker.firewall_backend if docker else "",
+            default_access=world.config.access,
+            host_limit=access_limit,
+        )
+    except ValueError as error:
+        raise FirewallError(str(error), hint="name another uplink in agent.toml") from error
+
+
+def _mark_not_kept(error: StateError) -> Condition:
+    return Condition(
+        name="state-not-written",
+        cause=error.message,
+        hint=f"{error.hint}; until then keep routes.protocol as it is, or routes of the former "
+        "number stay behind",
+    )
+
+
+def refused(subject: str, error: HostmeshError) -> Condition:
+    """A failed operation as a condition; it stays until the operation succeeds."""
+    of_rules = isinstance(error, FirewallError | DependencyMissing)
+    name = "firewall-refused" if of_rules else "kernel-refused"
+    return Condition(
+        name=name,
+        subject=subject,
+        severity=Severity.ERROR,
+        cause=error.message,
+        hint=error.hint or "it is tried again with increasing pauses",
+    )

@@ -1,0 +1,164 @@
+"""What the daemon, ``--once`` and an offline leave are built of alike."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+from agent.daemon.membership.docker_restart_lock import RestartTurn
+from agent.daemon.membership.leave import Leaver
+from agent.daemon.reconcile.firewalld_job import FirewalldJob
+from agent.daemon.reconcile.ip_forward import Forwarding
+from agent.daemon.reconcile.kernel_objects import KernelObjects
+from agent.daemon.reconcile.kernel_pass import KernelPass
+from agent.daemon.reconcile.protocol_migration import RouteMark
+from agent.daemon.store.state_file import StateFile
+from agent.docker.assembly import DockerRoom
+from agent.docker.attach.give_back import GiveBackTerms
+from agent.docker.service.processes import ProcessTable
+from agent.errors import KernelError, StateError
+from agent.etcd.client import EtcdClient
+from agent.etcd.discovery import client_for
+from agent.kernel.firewall import Firewall, open_firewall
+from agent.kernel.firewall.firewalld import Firewalld
+from agent.kernel.hostchecks import host_conditions
+from agent.kernel.sysctl import Sysctls
+from agent.kernel.tables.routes import RouteTable
+from agent.model import Condition, HostId, MeshConfig, Uplink
+from agent.registry.claiming.turns import Turns
+from agent.registry.copy import CopyFile, copy_file
+from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
+from agent.registry.registry import Registry
+from agent.settings import Settings
+
+__all__ = [
+    "check_host",
+    "docker_room",
+    "firewall_of",
+    "host_name",
+    "kernel_pass",
+    "leaver",
+    "release_lease",
+    "remove_ours",
+]
+
+
+def host_name(settings: Settings) -> str:
+    """Return what peers and operators call this host."""
+    return settings.host.name or socket.gethostname()
+
+
+def firewall_of(settings: Settings) -> Firewall | None:
+    """The host's firewall; None when the operator keeps the rules.
+
+    Raises:
+        DependencyMissing: There is no iptables.
+    """
+    if not settings.firewall.manage:
+        return None
+    dockerd = ProcessTable(settings.docker.socket).dockerd
+    return open_firewall(settings.firewall.variant, dockerd=dockerd)
+
+
+def kernel_pass(
+    settings: Settings, state: StateFile, on_late: Callable[[], None] | None = None
+) -> KernelPass:
+    """The kernel's writers for these settings.
+
+    Args:
+        on_late: Called when firewalld has done later what a pass did not wait for; None: every
+            pass waits.
+
+    Raises:
+        DependencyMissing: Rules are to be kept and there is no iptables.
+    """
+    firewall = firewall_of(settings)
+    routes = settings.routes
+    firewalld = Firewalld(record=state, manage=settings.firewall.firewalld == "manage")
+    table = RouteTable(routes.protocol, routes.table)
+    sources = firewall.ingress if firewall else None
+    return KernelPass(
+        objects=KernelObjects(table, routes.protocol, time.monotonic, sources),
+        mark=RouteMark(table, routes.protocol, state),
+        firewall=firewall,
+        forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),
+        firewalld=FirewalldJob(firewalld, on_late) if on_late else firewalld,
+        access_limit=settings.firewall.access,
+    )
+
+
+def leaver(settings: Settings) -> Leaver:
+    """The steps of leaving, for a host whose agent does not run."""
+    state = StateFile(settings.agent.state_dir)
+    kernel = kernel_pass(settings, state)
+    own = host_id(read_machine_id())
+    copy = copy_file(settings)
+    config = _copied_config(copy)  # before it is forgotten
+
+    def restore(terms: GiveBackTerms) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if not settings.docker.manage:
+            return (), ()
+        with closing(client_for(settings.etcd)) as client:
+            report = docker_room(settings, client, own).give_back.restore(terms)
+        return report.done, report.todo
+
+    def release() -> tuple[str, ...]:
+        with closing(client_for(settings.etcd)) as client:
+            registry = Registry(client, settings.etcd.prefix)
+            return release_lease(registry, own, read_boot_id())
+
+    return Leaver(
+        state=state,
+        release=release,
+        remove=lambda: remove_ours(kernel, config),
+        restore=restore,
+        forget=copy.forget,
+    )
+
+
+def _copied_config(file: CopyFile) -> MeshConfig | None:
+    try:
+        copy = file.peek()
+    except StateError:
+        return None
+    return copy.view.config if copy else None
+
+
+def remove_ours(kernel: KernelPass, config: MeshConfig | None) -> tuple[str, ...]:
+    """Take everything of ours out of the kernel, also what bears a former mark.
+
+    Raises:
+        KernelError: Some of it is still there.
+    """
+    stood = kernel.settle_mark(config)
+    done = kernel.remove()
+    if stood:
+        raise KernelError(stood[0].cause, hint=stood[0].hint)
+    return done
+
+
+def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, ...]:
+    """Give the lease back; a line of what was done.
+
+    Raises:
+        EtcdError: It could not be done now.
+    """
+    subnet = registry.release(own, boot_id)
+    return (f"gave {subnet} back",) if subnet is not None else ()
+
+
+def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerRoom:
+    """The host's Docker, restarted only when it is this host's turn."""
+    stopping = threading.Event()
+    turns = Turns(client, settings.etcd.prefix, own, host_name(settings))
+    turn = RestartTurn(turns, stopping)
+    return DockerRoom.of(settings.docker, settings.agent.state_dir, turn=turn, stopping=stopping)
+
+
+def check_host(uplink: Uplink) -> tuple[Condition, ...]:
+    """What on this host, beside ourselves, would undo or hinder our work."""
+    found = (Sysctls().reverse_path_condition(uplink), *host_conditions())
+    return tuple(each for each in found if each is not None)

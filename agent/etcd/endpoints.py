@@ -1,0 +1,218 @@
+"""One connection per etcd endpoint, and which of them is in use now.
+
+Each endpoint has a channel of its own, so that moving on to the next is a decision of this
+room (a member that accepts connections but has no leader, or is stopped, must be left) and
+not only gRPC's, which leaves a member when its connection breaks.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from agent.errors import EtcdAuthError, EtcdError, EtcdUnavailable
+from agent.etcd.stubs import etcd3, rpc
+from agent.settings import EtcdSettings
+
+__all__ = ["CHANNEL_OPTIONS", "MAX_ANSWER_BYTES", "SYSTEM_CA", "Member", "Members"]
+
+_log = structlog.get_logger()
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+"""Larger answers are refused (and asked for again in smaller pages)."""
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Pings on connections with calls open, so that a stopped server or a pulled cable is
+    # noticed: 11 s in all, measured. etcd refuses pings more often than every 5 s and those
+    # without a call.
+    ("grpc.keepalive_time_ms", 6_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 0),
+    # gRPC's own reconnecting, which runs below our back-off: it must not be the slower one.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    ("grpc.max_send_message_length", 2 * 1024 * 1024),
+    ("grpc.enable_retries", 0),  # retrying is decided here, in one place
+    ("grpc.enable_http_proxy", 0),  # etcd is on the underlay; a proxy variable is for the web
+)
+
+SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """An endpoint with its stubs (etcd3's); ``kv`` to ``maintenance`` are gRPC's."""
+
+    endpoint: str
+    client: Any
+    kv: Any
+    lease: Any
+    auth: Any
+    watch: Any
+    maintenance: Any
+
+
+def _open(endpoint: str, settings: EtcdSettings) -> Member:
+    """Make the channel (it connects when first used).
+
+    Raises:
+        EtcdAuthError: A certificate or key file cannot be read.
+    """
+    url = urlsplit(endpoint)
+    tls: dict[str, str] = {}
+    if url.scheme == "https":
+        tls["ca_cert"] = str(settings.ca_file or SYSTEM_CA)
+        if settings.cert_file and settings.key_file:
+            tls["cert_cert"] = str(settings.cert_file)
+            tls["cert_key"] = str(settings.key_file)
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    try:
+        client = etcd3.Etcd3Client(
+            host=host, port=url.port or 2379, grpc_options=CHANNEL_OPTIONS, **tls
+        )
+    except OSError as error:
+        raise EtcdAuthError(
+            f"cannot read a certificate or key for {endpoint}: {error}",
+            hint="check [etcd] ca_file, cert_file and key_file",
+        ) from error
+    return Member(
+        endpoint=endpoint,
+        client=client,
+        kv=client.kvstub,
+        lease=client.leasestub,
+        auth=rpc.AuthStub(client.channel),
+        watch=rpc.WatchStub(client.channel),
+        maintenance=rpc.MaintenanceStub(client.channel),
+    )
+
+
+class Members:
+    """The endpoints in the order of settings, one of them current. Thread-safe.
+
+    Args:
+        settings: Endpoints and certificates. Files are read when a channel is opened, which
+            is at its first use and again after :meth:`reopen` (certificates may be renewed).
+    """
+
+    def __init__(self, settings: EtcdSettings) -> None:
+        self._settings = settings
+        self._endpoints = settings.endpoints
+        self._unknown_because: EtcdUnavailable | None = None
+        self._lock = threading.Condition()
+        self._opened: dict[str, Member] = {}
+        self._current = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """All endpoints: as in settings, or as found since."""
+        return self._endpoints
+
+    def use(self, endpoints: tuple[str, ...]) -> None:
+        """Take these endpoints from now on. The current one stays current if it is among them.
+
+        Channels to those that are gone are closed: what runs on them ends with an error, and is
+        tried again elsewhere.
+        """
+        with self._lock:
+            if self._closed or endpoints == self._endpoints:
+                return
+            now = self._endpoints[self._current] if self._endpoints else ""
+            self._endpoints = endpoints
+            self._current = endpoints.index(now) if now in endpoints else 0
+            gone = [self._opened.pop(name) for name in tuple(self._opened) if name not in endpoints]
+            self._lock.notify_all()
+        for member in gone:
+            member.client.close()
+
+    def unknown(self, because: EtcdUnavailable) -> None:
+        """Say why no endpoint is known; those who wait for one are told."""
+        with self._lock:
+            self._unknown_because = because
+            self._lock.notify_all()
+
+    def current(self) -> Member:
+        """Return the member to speak to now.
+
+        Raises:
+            EtcdAuthError: Its certificate or key file cannot be read.
+            EtcdUnavailable: No endpoint was found yet, for as long as a call may take.
+            EtcdError: The client was closed.
+        """
+        with self._lock:
+            self._lock.wait_for(
+                lambda: self._closed or self._endpoints or self._unknown_because,
+                self._settings.call_timeout_s,
+            )
+            if not self._endpoints and not self._closed:
+                because = self._unknown_because
+                message = because.message if because else "etcd is being looked for in DNS"
+                raise EtcdUnavailable(message, hint=because.hint if because else "")
+            return self._member(self._endpoints[self._current] if self._endpoints else "")
+
+    def of(self, endpoint: str) -> Member:
+        """Return the member of one of the endpoints; raises as :meth:`current`."""
+        with self._lock:
+            return self._member(endpoint)
+
+    def _member(self, endpoint: str) -> Member:
+        if self._closed:
+            raise EtcdError("the connection to etcd is closed")
+        member = self._opened.get(endpoint)
+        if member is None:
+            member = _open(endpoint, self._settings)
+            self._opened[endpoint] = member
+        return member
+
+    def leave(self, member: Member, reason: str) -> None:
+        """Move on to the next endpoint, unless somebody else did since ``member`` was current."""
+        with self._lock:
+            endpoints = self._endpoints
+            if self._closed or len(endpoints) <= 1:
+                return
+            if endpoints[self._current] != member.endpoint:
+                return
+            self._current = (self._current + 1) % len(endpoints)
+            following = endpoints[self._current]
+        _log.info(
+            "etcd-endpoint-changed",
+            left=member.endpoint,
+            now=following,
+            reason=reason,
+            limit_key=member.endpoint,
+        )
+
+    def reopen(self, member: Member) -> None:
+        """Forget a channel, so that the next use reads the certificate files again."""
+        with self._lock:
+            if self._opened.get(member.endpoint) is member:
+                del self._opened[member.endpoint]
+        member.client.close()
+
+    def reopen_all(self) -> None:
+        """Forget every channel: the address they were made from is gone."""
+        with self._lock:
+            opened = tuple(self._opened.values())
+        for member in opened:
+            self.reopen(member)
+
+    def close(self) -> None:
+        """Close all channels; calls under way end with an error."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+            opened, self._opened = self._opened, {}
+        for member in opened.values():
+            member.client.close()

@@ -1,0 +1,247 @@
+"""The ipsets that rules name, as keyed objects: compared, filled and removed.
+
+Members of the ingress sets follow the mesh, with the permission to delete that routes have. All
+others follow Docker, whose answer is complete.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from agent.errors import FirewallError
+from agent.kernel.tables.sets import SetKind, SetTable
+from agent.mesh.firewall import (
+    FirewallWants,
+    set_name,
+    source_member,
+)
+from agent.model import Condition
+from agent.model.family import Family, Network
+from agent.model.objects import SetMember
+from agent.reconcile.interfaces import Operation, OperationKind
+from agent.reconcile.object_kind import Kind
+from agent.reconcile.reconciler import Permission, Reconciler, reconcile
+from agent.reconcile.tracker import compare
+
+__all__ = ["OurSets", "SetsReport"]
+
+_MOST: Final = 1 << 18
+"""Members of one set: subnets and node addresses of every host, or ports by three protocols."""
+_ALWAYS: Final = Permission(may_delete=True)
+_PROTOCOLS: Final = {6: "tcp", 17: "udp", 132: "sctp"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetsReport:
+    """How the sets are after a pass.
+
+    Attributes:
+        complete: Every member that is desired is known to be there.
+        edits: What was changed, a line for each set.
+        repaired: Some of it undid another program's change.
+    """
+
+    complete: bool
+    edits: tuple[str, ...]
+    repaired: bool
+    conditions: tuple[Condition, ...]
+
+
+class OurSets:
+    """The sets of one family, in the network namespace of the calling thread.
+
+    Attributes:
+        ingress: Members of the sets of sources. It has a part in the pass over routes, too, so
+            that a peer is let in as soon as its route is there.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, family: Family, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._family = family
+        kind: Kind[SetMember] = Kind(
+            name="set",
+            is_own=lambda _: True,
+            subject=self._subject,
+            watch="ipset list",
+            opens=True,
+        )
+        self._kind = kind
+        prefix = set_name("in", family) + "-"
+        nets = SetKind("hash:net", family)
+        self._published = set_name("published", family)
+        self._senders = set_name("senders", family)
+        self._old = set_name("peers", family)
+        others = {
+            self._published: SetKind("hash:ip,port", family),
+            self._senders: SetKind("hash:net,iface", family),
+        }
+        self._sources = SetTable(lambda name: nets if name.startswith(prefix) else None, _MOST)
+        self._rest = SetTable(others.get, _MOST)
+        self.ingress = Reconciler(kind, self._sources, clock=clock)
+        self._dockers = Reconciler(kind, self._rest, clock=clock)
+        self._last: dict[str, frozenset[Network]] = {}
+
+    def settle(self, wants: FirewallWants, permission: Permission) -> SetsReport:
+        """Make the sets hold what is wanted, each of them before a rule names it.
+
+        Raises:
+            FirewallError, NotRoot: They could not be made or listed.
+        """
+        self._sources.ensure(self._names(wants))
+        self._rest.ensure((self._published, self._senders))
+        if not self._is_wanted(wants):
+            _want(self.ingress, _sources(wants), known_gone=permission.may_delete)
+        _want(self._dockers, _dockers(wants), known_gone=True)
+        self.ingress.look_again()
+        self._dockers.look_again()
+        reports = (
+            *reconcile((self.ingress,), permission),
+            *reconcile((self._dockers,), _ALWAYS),
+        )
+        for report in reports:
+            if report.error is not None:
+                raise report.error
+        return SetsReport(
+            complete=all(each.complete for each in reports),
+            edits=_words(operation for each in reports for operation in each.done),
+            repaired=any(each.repaired for each in reports),
+            conditions=tuple(found for each in reports for found in each.conditions),
+        )
+
+    def _is_wanted(self, wants: FirewallWants) -> bool:
+        """Whether these are the very sources of the last call: there may be 20,000 of them."""
+        before, self._last = self._last, dict(wants.ingress)
+        return before.keys() == self._last.keys() and all(
+            sources is before[name] for name, sources in wants.ingress
+        )
+
+    def difference(self, wants: FirewallWants, *, may_delete: bool = True) -> tuple[str, ...]:
+        """What :meth:`settle` would change, a line for each set.
+
+        Args:
+            may_delete: Whether sources may be shut out.
+
+        Raises:
+            FirewallError, NotRoot: They could not be listed.
+        """
+        parts = (
+            (self._sources, _sources(wants), may_delete),
+            (self._rest, _dockers(wants), True),
+        )
+        found = (
+            compare(self._kind, {each: each for each in wanted}, table.list_all()).plan(
+                may_delete=may
+            )
+            for table, wanted, may in parts
+        )
+        return _words(operation for each in found for operation in each.operations)
+
+    def sweep(self, wants: FirewallWants) -> tuple[tuple[str, ...], tuple[Condition, ...]]:
+        """Remove sets that are wanted no more, after the rules that named them.
+
+        Returns:
+            What was done, in words; a condition for each that a rule of others still names.
+        """
+        wanted = self._names(wants)
+        stale = [*self._sources.sets().keys() - wanted, self._old]
+        done, kept = [], []
+        for name in stale:
+            try:
+                if self._sources.destroy(name):
+                    done.append(f"ipset {name}: removed")
+            except FirewallError as error:
+                kept.append(_in_use(name, wanted, error))
+        return tuple(done), tuple(kept)
+
+    def remove(self) -> tuple[str, ...]:
+        """Destroy every set and say which there were. Rules that name them go first.
+
+        Raises:
+            FirewallError, NotRoot: A rule still names one.
+        """
+        names = (*self._sources.sets(), *self._rest.sets(), self._old)
+        self.ingress.forget()
+        self._dockers.forget()
+        self._last = {}
+        return tuple(f"ipset {name}: removed" for name in names if self._rest.destroy(name))
+
+    def sources(self) -> dict[str, list[Network]]:
+        """Return the members of each ingress set, as they are in the kernel.
+
+        Raises:
+            FirewallError, NotRoot: They could not be listed.
+        """
+        found: dict[str, list[Network]] = {name: [] for name in self._sources.sets()}
+        for each in self._sources.list_all().own:
+            address, rest = self._split(each)
+            found[each.set].append(self._family.at(address, rest[0]))
+        return found
+
+    def show(self) -> tuple[str, ...]:
+        """Lines for people: each set and its members."""
+        lines: list[str] = []
+        for table in (self._sources, self._rest):
+            members = sorted(table.list_all().own, key=lambda each: (each.set, each.member))
+            for name in sorted(table.sets()):
+                shown = [f"  {self._shown(each)}" for each in members if each.set == name]
+                lines += [f"ipset {name}: {len(shown)} members", *shown]
+        return tuple(lines)
+
+    def _names(self, wants: FirewallWants) -> list[str]:
+        return [set_name("in", self._family, interface) for interface in wants.interfaces]
+
+    def _split(self, member: SetMember) -> tuple[int, bytes]:
+        size = self._family.bits // 8
+        return int.from_bytes(member.member[:size]), member.member[size:]
+
+    def _subject(self, member: SetMember) -> str:
+        return f"{member.set} {self._shown(member)}"
+
+    def _shown(self, member: SetMember) -> str:
+        address, rest = self._split(member)
+        if member.set == self._published:
+            protocol = _PROTOCOLS.get(rest[0], str(rest[0]))
+            return f"{self._family.address(address)} {protocol} {int.from_bytes(rest[1:])}"
+        if member.set == self._senders:
+            return f"{self._family.address(address)} by {rest[1:].decode('ascii', 'replace')}"
+        return str(self._family.at(address, rest[0]))
+
+
+def _want(reconciler: Reconciler[SetMember], wanted: set[SetMember], *, known_gone: bool) -> None:
+    """Let a reconciler desire these members and no others."""
+    gone = reconciler.desired.keys() - wanted
+    reconciler.want(dict.fromkeys(gone), known_gone=known_gone)
+    reconciler.want({each: each for each in wanted - reconciler.desired.keys()})
+
+
+def _sources(wants: FirewallWants) -> set[SetMember]:
+    return {source_member(name, each) for name, sources in wants.ingress for each in sources}
+
+
+def _dockers(wants: FirewallWants) -> set[SetMember]:
+    return {*(each.member for each in wants.published), *(each.member for each in wants.senders)}
+
+
+def _words(operations: Iterable[Operation[SetMember]]) -> tuple[str, ...]:
+    counts = Counter((each.object.set, each.kind) for each in operations)
+    return tuple(
+        f"ipset {name}: {counts[name, OperationKind.REPLACE]} to add,"
+        f" {counts[name, OperationKind.DELETE]} to remove"
+        for name in sorted({name for name, _ in counts})
+    )
+
+
+def _in_use(name: str, wanted: list[str], error: FirewallError) -> Condition:
+    return Condition(
+        name="firewall-set-in-use",
+        subject=name,
+        cause=f"ipset {name} is filled no more, and a rule of another program or of the operator"
+        f" names it: {error.message}",
+        hint=f"let it name {' and '.join(wanted)} instead; iptables-save | grep {name} shows it",
+    )

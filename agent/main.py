@@ -1,0 +1,130 @@
+"""hostmesh-agent: parse flags, read settings, run the loop until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from agent import __version__
+from agent.errors import HostmeshError, NotRoot, SettingsError
+from agent.settings import DEFAULT_PATH, Settings, load_settings, overrides_from_flags
+from agent.settings.text import forgive, printable
+
+__all__ = ["main", "parser"]
+
+_INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run hostmesh-agent; the exit status (docs/exit-status.md)."""
+    forgive(sys.stdout, sys.stderr)
+    arguments = parser().parse_args(argv)
+    try:
+        overrides = overrides_from_flags(arguments.set)
+        if arguments.etcd:
+            overrides["etcd.endpoints"] = arguments.etcd
+        if arguments.log_level:
+            overrides["log.level"] = arguments.log_level
+        load = partial(load_settings, arguments.settings, os.environ, overrides)
+        settings = load()
+        if arguments.check:
+            for note in settings.notes:
+                print(f"hostmesh-agent: note: {note}", file=sys.stderr)
+            print(f"hostmesh-agent: {settings.path}: settings are good")
+            return 0
+        return _run(settings, load, arguments)
+    except SettingsError as error:
+        for problem in error.problems:
+            print(f"hostmesh-agent: {problem}", file=sys.stderr)
+        _hint(error)
+        return error.exit_code
+    except HostmeshError as error:
+        print(f"hostmesh-agent: {error.message}", file=sys.stderr)
+        _hint(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception:  # noqa: BLE001 - the top of a thread
+        import structlog  # noqa: PLC0415 # --check and --help need no log
+
+        # systemd starts the agent again, and until then routes and rules stay (promise 3).
+        structlog.get_logger("agent").exception("agent-failed")
+        return _INTERNAL_ERROR
+
+
+def _run(settings: Settings, load: Callable[[], Settings], arguments: argparse.Namespace) -> int:
+    from agent import log  # noqa: PLC0415 # --check and --help need none of the rooms
+
+    # SIGABRT is what systemd's watchdog sends: every thread's stack goes to the log.
+    faulthandler.enable()
+    configure_log = partial(
+        log.configure,
+        stream=sys.stderr,
+        is_tty=sys.stderr.isatty(),
+        journald="JOURNAL_STREAM" in os.environ,
+    )
+    configure_log(settings.log)
+    if os.geteuid() != 0:
+        raise NotRoot(
+            "hostmesh-agent changes routes, rules and Docker's configuration and needs root",
+            hint="start it with systemctl start hostmesh-agent, or with sudo",
+        )
+    if arguments.once:
+        from agent.standalone.once import run_once  # noqa: PLC0415 # the same
+
+        status, lines = run_once(settings, dry_run=arguments.dry_run)
+        for line in lines:
+            print(printable(line))
+        return status
+    from agent.daemon.compose import run_forever  # noqa: PLC0415 # the same
+    from agent.daemon.core.reload import Source  # noqa: PLC0415 # the same
+
+    return run_forever(settings, Source(load, configure_log))
+
+
+def _hint(error: HostmeshError) -> None:
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of hostmesh-agent; its man page is made of this, too."""
+    found = argparse.ArgumentParser(
+        prog="hostmesh-agent",
+        description="Lease a subnet from etcd, give it to Docker, and keep routes and firewall"
+        " as all hosts' leases say.",
+        epilog="Settings are read from the file, then from HOSTMESH_<SECTION>_<KEY> in the"
+        " environment, then from flags. Every setting: docs/settings.md.",
+    )
+    found.add_argument(
+        "--settings",
+        type=Path,
+        default=DEFAULT_PATH,
+        metavar="FILE",
+        help=f"settings file (default {DEFAULT_PATH})",
+    )
+    found.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one setting; may be given again",
+    )
+    found.add_argument("--etcd", metavar="URLS", help="same as --set etcd.endpoints=URLS")
+    found.add_argument("--log-level", metavar="LEVEL", help="same as --set log.level=LEVEL")
+    found.add_argument("--check", action="store_true", help="validate the settings and exit")
+    found.add_argument(
+        "--once",
+        action="store_true",
+        help="reconcile this host's kernel once from etcd and exit; claims nothing",
+    )
+    found.add_argument(
+        "--dry-run", action="store_true", help="with --once: print what would be done, do nothing"
+    )
+    found.add_argument("--version", action="version", version=f"hostmesh {__version__}")
+    return found

@@ -1,0 +1,126 @@
+"""What can be learned of an etcd without writing to it: for `agentctl doctor`.
+
+Version and clock come from HTTP: every endpoint answers GET /version, with a Date header.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+from agent.errors import EtcdUnavailable
+from agent.etcd import kv
+from agent.etcd.endpoints import SYSTEM_CA
+from agent.model import HostId
+from agent.registry.records import Writer
+from agent.registry.registry import Registry
+from agent.settings import EtcdSettings
+
+__all__ = ["EndpointAnswer", "ask_endpoint", "may_write"]
+
+_TIMEOUT_S: Final = 3.0
+_MOST_BYTES: Final = 4096
+_NEVER: Final = 2**62
+"""No key has this modification revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointAnswer:
+    """What one endpoint says.
+
+    Attributes:
+        version: Of the server, "" when it does not say.
+        ahead_s: By how many seconds its clock is ahead of this host's; None when not told.
+            A second is its resolution.
+    """
+
+    version: str
+    ahead_s: float | None
+
+
+def ask_endpoint(
+    endpoint: str, settings: EtcdSettings, wall_clock: Callable[[], float] = time.time
+) -> EndpointAnswer:
+    """Ask one endpoint for its version and the time.
+
+    Raises:
+        EtcdUnavailable: It does not answer, or not as an etcd does.
+    """
+    url = urlsplit(endpoint)
+    host, port = url.hostname or "", url.port or 2379
+    try:
+        connection = (
+            http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=_tls(settings))
+            if url.scheme == "https"
+            else http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
+        )
+        try:
+            connection.request("GET", "/version")
+            response = connection.getresponse()
+            body, date, seen_s = (
+                response.read(_MOST_BYTES),
+                response.getheader("Date"),
+                wall_clock(),
+            )
+        finally:
+            connection.close()
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
+        # UnicodeError: DNS may name a host that the resolver cannot encode.
+        raise EtcdUnavailable(
+            f"{endpoint} does not answer: {error or type(error).__name__}"
+        ) from error
+    return EndpointAnswer(_version(endpoint, response.status, body), _ahead_s(date, seen_s))
+
+
+def _tls(settings: EtcdSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(settings.ca_file or SYSTEM_CA))
+    if settings.cert_file and settings.key_file:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+    return context
+
+
+def _version(endpoint: str, status: int, body: bytes) -> str:
+    try:
+        found = json.loads(body)["etcdserver"] if status == http.client.OK else None
+    except (ValueError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, str):
+        raise EtcdUnavailable(f"{endpoint} answers HTTP, but not as an etcd does (status {status})")
+    return found[:40]
+
+
+def _ahead_s(date: str | None, seen_s: float) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp() - seen_s if date else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def may_write(registry: Registry, own: HostId) -> None:
+    """Check that this account may write what an agent must, without writing.
+
+    etcd looks at the permissions of all that a transaction could do before it compares; the
+    comparison here never holds.
+
+    Raises:
+        EtcdAuthError: It may not.
+        EtcdUnavailable, EtcdError: As their names say.
+    """
+    keys = registry.keys
+    wanted = [
+        keys.range(kind).start + (own.encode() if kind.writer is Writer.HOST_ID else b"")
+        for kind in keys.kinds
+        if kind.writer is not Writer.OPERATOR
+    ]
+    registry.client.txn(
+        "check the account's permissions",
+        [kv.unchanged(wanted[0], _NEVER)],
+        [kv.put(key, b"") for key in wanted],
+    )

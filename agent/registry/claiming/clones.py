@@ -1,0 +1,190 @@
+"""One identity, one live host: an own earlier life told from a clone of the machine-id.
+
+What another boot of this identity left in etcd (its heartbeat, its lease) is this host's own
+when it names this host's address: two live hosts cannot share one. At another address it may
+be this host before it was rebooted with a new address, or a clone. Only somebody who can ask
+at that address knows; until then nothing of it is taken over. A host that is refused so writes
+a record of its own, which the other sees: both report it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from agent.errors import ClaimConflict, EtcdError
+from agent.etcd import kv
+from agent.etcd.client import EtcdClient
+from agent.etcd.faults import EtcdLeaseGoneError
+from agent.etcd.kv import Record
+from agent.model import Heartbeat, HostId, Lease
+from agent.model.family import Address
+from agent.registry.records import (
+    CLONES,
+    HEARTBEATS,
+    LEASES,
+    MEMORY,
+    Keys,
+    decode_boot_id,
+    encode_heartbeat,
+)
+
+__all__ = ["CLONE_HINT", "IdentityInUseError", "Life", "Rivals"]
+
+_log = structlog.get_logger()
+
+CLONE_HINT = (
+    "one is a clone of the other: on one of them remove /etc/machine-id, run"
+    " systemd-machine-id-setup and restart hostmesh-agent"
+)
+
+
+class IdentityInUseError(ClaimConflict):
+    """Another host has this host's identity, as far as can be told.
+
+    Args:
+        shown: Its name or id.
+        node_address: Where it says it is.
+        beating: Its heartbeat is there; else only its lease is.
+    """
+
+    def __init__(self, shown: str, node_address: Address, *, beating: bool) -> None:
+        if beating:
+            what = f"host {shown} at {node_address} is alive with the same machine-id as this host"
+            hint = CLONE_HINT
+        else:
+            what = (
+                f"host {shown} at {node_address} has a lease under this host's machine-id, and"
+                " it cannot be ruled out that it is alive there"
+            )
+            hint = (
+                f"{CLONE_HINT}; if {node_address} is another machine's now and no host of the"
+                " mesh's: agentctl remove this host there and it joins anew"
+            )
+        super().__init__(what, hint=hint)
+        self.node_address = node_address
+        self.beating = beating
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A host from boot to boot, at one address.
+
+    Attributes:
+        host_id: Its identity, the same in every life.
+        boot_id: Of this boot; "" when the caller has none, which is then compared as such.
+        node_address: By which peers reach it now.
+        cleared: Addresses of which is known that no clone of this host lives there.
+    """
+
+    host_id: HostId
+    boot_id: str
+    node_address: Address
+    cleared: frozenset[Address] = frozenset()
+
+    def owns(self, boot_id: str, node_address: Address | None) -> bool:
+        """Whether what was written by that boot at that address is this host's own."""
+        if node_address is None or node_address == self.node_address:
+            return True
+        return boot_id == self.boot_id or node_address in self.cleared
+
+    def check_heartbeat(self, other: Heartbeat) -> None:
+        """Raise IdentityInUseError unless that heartbeat is this host's own."""
+        address = other.node_address
+        if address is not None and not self.owns(other.boot_id, address):
+            shown = other.host_name or other.host_id
+            raise IdentityInUseError(shown, address, beating=True)
+
+    def check_lease(self, lease: Lease, record: Record) -> None:
+        """Raise IdentityInUseError unless that lease, read from ``record``, is this host's own.
+
+        A lease of another identity is none of this method's business.
+        """
+        if lease.host_id != self.host_id:
+            return
+        if not self.owns(decode_boot_id(record), lease.node_address):
+            shown = lease.host_name or self.host_id
+            raise IdentityInUseError(shown, lease.node_address, beating=False)
+
+
+class Rivals:
+    """Looks for other lives of an identity, and tells them that this one is there.
+
+    Args:
+        client: To etcd.
+        keys: Of the mesh.
+    """
+
+    def __init__(self, client: EtcdClient, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    def refuse(self, life: Life) -> None:
+        """Look, before anything is written, whether somebody else lives under this identity.
+
+        The memory names the subnet, so that this takes two small reads, not a listing.
+
+        Raises:
+            IdentityInUseError: A heartbeat or a lease of another boot at another address.
+            EtcdError: It could not be found out.
+        """
+        answer = self._client.txn(
+            "look for other lives of this host",
+            [],
+            [
+                kv.get(self._keys.of(HEARTBEATS, life.host_id)),
+                kv.get(self._keys.of(MEMORY, life.host_id)),
+            ],
+        )
+        beats, memories = answer.ranges
+        for record in beats:
+            try:
+                life.check_heartbeat(self._keys.read(HEARTBEATS, record))
+            except ValueError:  # nobody's
+                continue
+        for record in memories:
+            try:
+                subnet = self._keys.read(MEMORY, record)
+            except ValueError:
+                continue
+            self.refuse_lease(life, self._client.range(self._keys.of(LEASES, subnet)).records)
+
+    def refuse_lease(self, life: Life, records: tuple[Record, ...]) -> None:
+        """Raise IdentityInUseError when one of these leases is another life's."""
+        for record in records:
+            try:
+                lease = self._keys.read(LEASES, record)
+            except ValueError:
+                continue
+            life.check_lease(lease, record)
+
+    def announce(self, heartbeat: Heartbeat, ttl_s: int, etcd_lease_id: int) -> int:
+        """Say that this host exists beside another of its identity, for ``ttl_s`` seconds.
+
+        Args:
+            heartbeat: Of this host; with a node address.
+            ttl_s: How long it stands unless it is said again.
+            etcd_lease_id: What the last call returned, 0 at first.
+
+        Returns:
+            The etcd lease's id.
+        """
+        if heartbeat.node_address is None:
+            raise ValueError("a clone is known by its address")
+        key = self._keys.of(CLONES, (heartbeat.host_id, heartbeat.node_address))
+        if not etcd_lease_id or self._client.keep_alive(etcd_lease_id) == 0:
+            etcd_lease_id = self._client.grant(ttl_s).id
+        put = kv.put(key, encode_heartbeat(heartbeat), etcd_lease_id)
+        try:
+            self._client.txn("report a cloned machine-id", [], [put])
+        except EtcdLeaseGoneError:
+            return 0
+        return etcd_lease_id
+
+    def withdraw(self, etcd_lease_id: int) -> None:
+        """End :meth:`announce`; failing costs nothing: it ends by itself."""
+        try:
+            self._client.revoke(etcd_lease_id)
+        except EtcdError as error:
+            _log.debug("clone-report-left-to-expire", reason=str(error))

@@ -1,0 +1,120 @@
+"""What a host asks for: by one claim, for good; and the two answers that are not a lease."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.errors import EtcdError
+from agent.model import DEFAULT_BACKEND, BackendData, DockerState, HostId, Lease, Needed
+from agent.model.family import Address, Network
+from agent.registry.claiming.clones import Life
+from agent.retry import jittered
+
+__all__ = [
+    "ClaimRequest",
+    "GraceError",
+    "LeaseLostError",
+    "Registration",
+    "differs",
+    "renewal_pause_s",
+]
+
+_RENEWALS_PER_TTL = 24
+
+
+class LeaseLostError(EtcdError):
+    """The lease's key is gone: it expired or was deleted. Claim the subnet again."""
+
+
+class GraceError(EtcdError):
+    """etcd was replaced: only hosts that held a subnet before get one for now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRequest:
+    """Who wants a lease, and what it can take.
+
+    Attributes:
+        avoid: Networks that the host itself sees elsewhere (addresses, foreign routes).
+        wanted: The subnet that the host had, by its own copy or by Docker's settings.
+        only_wanted: Take ``wanted`` or nothing, and do not mind ``avoid`` for it: it is in
+            use, and Docker may not be restarted for another.
+        past: The lease by the host's own copy: where its record cannot be read and its key never
+            went away, it is written again.
+        registering: The host's own copy says that it holds ``wanted``. Claiming that does
+            not wait for a replaced etcd's grace time.
+        beside: A subnet that the host holds and keeps: while the mesh moves to another CIDR
+            it has a second one, there.
+        boot_id: Of this boot, "" when unknown: with ``node_address`` it tells what this host
+            wrote from what a clone did.
+        cleared: Addresses of which is known that no clone of this host lives there.
+        ttl_s, memory_ttl_s: Of the lease, and of the memory that outlives it; 0 writes none.
+    """
+
+    host_id: HostId
+    host_name: str
+    node_address: Address
+    backend: str = DEFAULT_BACKEND
+    backend_data: BackendData | None = None
+    boot_id: str = ""
+    avoid: tuple[Network, ...] = ()
+    wanted: Network | None = None
+    only_wanted: bool = False
+    past: Lease | None = None
+    registering: bool = False
+    beside: Network | None = None
+    cleared: frozenset[Address] = frozenset()
+    ttl_s: int = 86_400
+    memory_ttl_s: int = 30 * 86_400
+
+    @property
+    def life(self) -> Life:
+        """Whose claim it is."""
+        return Life(self.host_id, self.boot_id, self.node_address, self.cleared)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What the loop wants kept for this host.
+
+    Attributes:
+        node_address: By which peers reach the host.
+        host_name: For display.
+        docker_state: Whether Docker has the subnet; goes into the heartbeat.
+        avoid: Networks that this host sees elsewhere; no new subnet overlaps them.
+        wanted_subnet: What the host had, by its own copy or by Docker's settings.
+        past: The lease that the host had, by its own copy.
+        may_change_subnet: Another subnet will do, too: nothing runs on the wanted one.
+        backend, backend_data: How packets travel to this host, and what peers need for it.
+        move_into: The mesh's new CIDR: a lease outside it is exchanged for one inside.
+        former: The lease that this host still holds from before, by what it knows.
+        give_back: Docker has nothing in the former subnet any more.
+        container: For the heartbeat: a container's address that peers may ping.
+        needed: For the heartbeat: what this host must reach beside the mesh.
+    """
+
+    node_address: Address
+    host_name: str
+    docker_state: DockerState
+    avoid: tuple[Network, ...] = ()
+    wanted_subnet: Network | None = None
+    past: Lease | None = None
+    may_change_subnet: bool = True
+    backend: str = DEFAULT_BACKEND
+    backend_data: BackendData | None = None
+    move_into: Network | None = None
+    former: Lease | None = None
+    give_back: bool = False
+    container: Address | None = None
+    needed: tuple[Needed, ...] = ()
+
+
+def differs(lease: Lease, wished: Registration | ClaimRequest) -> bool:
+    """Whether the lease says something else of the host than it should."""
+    says = (lease.node_address, lease.host_name, lease.backend, lease.backend_data)
+    return says != (wished.node_address, wished.host_name, wished.backend, wished.backend_data)
+
+
+def renewal_pause_s(ttl_s: float) -> float:
+    """Return the pause before the next renewal: an outage of most of the TTL loses nothing."""
+    return jittered(ttl_s / _RENEWALS_PER_TTL, shorter=0.1, longer=0.0)

@@ -1,0 +1,1 @@
+"""Work without a running agent: one pass, offline documents, the doctor."""

@@ -1,0 +1,293 @@
+"""What can be told of this host while no agent answers: from etcd, the kernel, Docker, the copy.
+
+Reading only, by any user as far as that user may read. The documents are those of the control
+socket with ``"source": "host"``; what could not be had is a condition, never an invention.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+from agent.daemon.api.freshness import Freshness
+from agent.daemon.api.route_list import routes_document
+from agent.daemon.api.status import status_document
+from agent.daemon.core.mesh_state import Known, own_leases
+from agent.daemon.core.state import Snapshot
+from agent.daemon.membership.endpoint_finder import source_of
+from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
+from agent.daemon.membership.leave import not_finished
+from agent.daemon.store.host_lock import holder_of
+from agent.daemon.store.state_file import StateFile
+from agent.daemon.telemetry.conditions import Standing
+from agent.daemon.wiring import firewall_of, host_name
+from agent.docker.assembly import DockerRoom
+from agent.errors import CannotTell, HostmeshError
+from agent.etcd.discovery import client_for
+from agent.kernel.facts import read_host_facts
+from agent.kernel.tables.routes import RouteTable
+from agent.mesh.desired import desired_objects
+from agent.mesh.object_kinds import route_kind
+from agent.mesh.world import World
+from agent.model import Condition, DockerFacts, DockerState, HostId, Route, Severity, View
+from agent.model.family import within
+from agent.reconcile.reconciler import Report
+from agent.reconcile.tracker import DeltaTracker, compare
+from agent.registry.copy import bounds_of, copy_file
+from agent.registry.own.identity import host_id, read_machine_id
+from agent.registry.registry import Registry
+from agent.settings import Settings
+
+__all__ = ["DOCUMENTS", "Look", "Seen", "look", "view_offline"]
+
+_NOBODY = HostId("")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One look at this host from outside the agent.
+
+    Attributes:
+        snapshot: As the loop would have it after one round.
+        world: None when too little is known.
+        tracker: Compares its routes with the kernel's; None when they could not be listed.
+    """
+
+    snapshot: Snapshot
+    world: World | None
+    tracker: DeltaTracker[Route] | None
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A view of the mesh: etcd's, or that of this host's own copy (``cached``).
+
+    Attributes:
+        problem: Why it is not etcd's, "" when it is.
+        freshness: How old it is.
+    """
+
+    view: View
+    problem: str
+    freshness: Freshness
+
+
+def view_offline(settings: Settings) -> Seen:
+    """Read the mesh from etcd, else from this host's own copy.
+
+    Raises:
+        HostmeshError: Neither can be had; the error is etcd's.
+    """
+    client = client_for(settings.etcd)
+    try:
+        view = Registry(client, settings.etcd.prefix, bounds=bounds_of(settings)).snapshot()
+        return Seen(view, "", Freshness(as_of_s=time.time()))
+    except HostmeshError as error:
+        try:
+            copy = copy_file(settings).peek()
+        except HostmeshError:
+            copy = None
+        if copy is None:
+            raise
+        return Seen(
+            copy.view, error.message, Freshness(stale=True, as_of_s=copy.saved_s, cached=True)
+        )
+    finally:
+        client.close()
+
+
+def look(settings: Settings) -> Look:
+    """Look at etcd or the copy, the kernel and Docker. Raises nothing that can be said instead."""
+    conditions = [_not_running(settings)]
+    known = Known(host_id=_own_id(conditions))
+    contact = ""
+    try:
+        seen = view_offline(settings)
+        contact = seen.problem
+        known = replace(known.with_view(seen.view), seen_s=seen.freshness.as_of_s or 0.0)
+        if contact:
+            conditions.append(_problem("etcd-unreachable", contact, ""))
+    except HostmeshError as error:
+        contact = error.message
+        conditions.append(_problem("etcd-unreachable", error.message, error.hint))
+    own, former = (
+        own_leases(known.believed, known.host_id)
+        if known.believed and known.host_id
+        else (None, None)
+    )
+    left, leaving = _left(settings)
+    known = replace(known, left=left, own=own, former=former)
+    if leaving:
+        conditions += not_finished(
+            ("no agent runs to go on with it",),
+            hint="systemctl start hostmesh-agent, or agentctl leave",
+        )
+    known = _with_host(known, settings, conditions)
+    known = _with_docker(known, settings)
+    conditions += known.conditions()
+    routes = settings.routes
+    world = known.world(route_protocol=routes.protocol, route_table=routes.table)
+    tracker, report = _routes(world, settings, conditions, wants_nothing=known.wants_nothing)
+    snapshot = Snapshot(known=known, report=report, contact_problem=contact)
+    return Look(snapshot=snapshot, world=world, tracker=tracker, conditions=tuple(conditions))
+
+
+def offline_status(settings: Settings) -> Mapping[str, Any]:
+    """``GET /v1/status`` without an agent: state "stopped", "silent", or "left"."""
+    seen = look(settings)
+    now_s = time.monotonic()
+    document = dict(
+        status_document(
+            seen.snapshot,
+            tuple(Standing(each, now_s) for each in seen.conditions),
+            host_name=host_name(settings),
+            etcd_source=source_of(settings),
+            last_contact_s=0.0 if seen.snapshot.contact_problem else now_s,
+            now_s=now_s,
+            freshness=seen.snapshot.freshness(seen.snapshot.known.seen_s or None),
+            wall_s=time.time(),
+            source="host",
+        )
+    )
+    document["agent_version"] = document["level"] = None
+    silent = holder_of(settings.agent.run_dir) is not None
+    stays_out = seen.snapshot.known.left
+    document["state"] = "left" if stays_out else "silent" if silent else "stopped"
+    # Nobody was here to see when they began.
+    document["conditions"] = [{**each, "since_s_ago": None} for each in document["conditions"]]
+    return document
+
+
+def offline_routes(settings: Settings) -> Mapping[str, Any]:
+    """``GET /v1/routes`` without an agent.
+
+    Raises:
+        CannotTell: There is no lease, no view or no list of routes to compare.
+    """
+    seen = look(settings)
+    if seen.world is None or seen.tracker is None:
+        reasons = "; ".join(each.cause for each in seen.conditions[1:]) or "it holds no subnet"
+        raise CannotTell(
+            f"the routes that this host should have are not known: {reasons}",
+            hint="agentctl status",
+        )
+    return routes_document(
+        seen.world,
+        seen.tracker,
+        source="host",
+        freshness=seen.snapshot.freshness(None).document(time.time()),
+    )
+
+
+def offline_firewall(settings: Settings) -> Mapping[str, Any]:
+    """``GET /v1/firewall`` without an agent: the rules as they stand.
+
+    Raises:
+        DependencyMissing, NotRoot, FirewallError: They cannot be read.
+    """
+    firewall = firewall_of(settings)
+    rules = firewall.show().splitlines() if firewall is not None else []
+    return {"version": 1, "rules": rules, "restore": None}
+
+
+def _own_id(conditions: list[Condition]) -> HostId:
+    try:
+        return host_id(read_machine_id())
+    except HostmeshError as error:
+        unknown = Condition(name="host-unknown", cause=error.message, hint=error.hint)
+        conditions.append(unknown)
+        return _NOBODY
+
+
+def _left(settings: Settings) -> tuple[bool, bool]:
+    """Whether the operator said leave, and whether not all of that is known to be done."""
+    try:
+        state = StateFile(settings.agent.state_dir)
+    except HostmeshError:  # another user may not read it; then the lease says what is the case
+        return False, False
+    return state.left, state.leaving
+
+
+def _with_host(known: Known, settings: Settings, conditions: list[Condition]) -> Known:
+    try:
+        facts = with_needed(read_host_facts(settings.routes.protocol), settings.etcd.endpoints)
+        known = replace(known, host=facts)
+        return replace(known, uplink=uplink_now(facts, settings.host, settings.etcd.endpoints))
+    except HostmeshError as error:
+        conditions.append(_problem("uplink-missing", error.message, error.hint))
+        return known
+
+
+def _with_docker(known: Known, settings: Settings) -> Known:
+    facts: DockerFacts = DockerRoom.of(settings.docker, settings.agent.state_dir).engine.facts()
+    state = DockerState.ABSENT
+    if facts.reachable:
+        bridge, own = facts.bridge, known.own
+        fits = bridge and own and within(bridge.subnet, own.subnet)
+        state = DockerState.READY if fits else DockerState.PENDING
+    return known.with_docker(facts, state)
+
+
+def _routes(
+    world: World | None, settings: Settings, conditions: list[Condition], *, wants_nothing: bool
+) -> tuple[DeltaTracker[Route] | None, Report[Route]]:
+    desired = None if world is None else desired_objects(world)
+    routes = {} if desired is None else desired.of(Route)
+    count = len(routes) if world is not None or wants_nothing else None
+    table = RouteTable(settings.routes.protocol, settings.routes.table)
+    table.limit_foreign(world.config.cidrs if world and world.config else None)
+    try:
+        listing = table.list_all()
+    except HostmeshError as error:
+        conditions.append(_problem("kernel-refused", error.message, error.hint))
+        return None, Report(desired=count)
+    finally:
+        table.close()
+    if count is None:
+        return None, Report()
+    kind = route_kind(settings.routes.protocol)
+    tracker = compare(kind, routes, listing)
+    found = desired.conditions if desired is not None else ()
+    conditions += [*found, *tracker.plan(may_delete=False).conditions(kind)]
+    return tracker, Report(
+        desired=count,
+        installed=count - tracker.missing_count,
+        differing=tracker.differing_count,
+    )
+
+
+def _not_running(settings: Settings) -> Condition:
+    pid = holder_of(settings.agent.run_dir)
+    if pid is not None:
+        return Condition(
+            name="agent-not-answering",
+            severity=Severity.ERROR,
+            cause=f"hostmesh-agent runs (pid {pid}) and does not answer; routes and rules stay as"
+            " it left them",
+            hint="agentctl bugreport tells where it hangs; systemctl restart hostmesh-agent is safe"
+            " at any time",
+        )
+    return Condition(
+        name="agent-not-running",
+        severity=Severity.ERROR,
+        cause="hostmesh-agent does not run; routes and rules stay as it left them",
+        hint="systemctl status hostmesh-agent; journalctl -u hostmesh-agent -n 20",
+    )
+
+
+def _problem(name: str, cause: str, hint: str) -> Condition:
+    return Condition(name=name, cause=cause, hint=hint or "the rest of this page does not need it")
+
+
+DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = MappingProxyType(
+    {
+        "/v1/status": offline_status,
+        "/v1/routes": offline_routes,
+        "/v1/firewall": offline_firewall,
+    }
+)
+"""The control socket's documents that can be made without the agent."""
