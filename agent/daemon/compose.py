@@ -49,7 +49,7 @@ from agent.daemon.wiring import (
 from agent.docker.attach.give_back import GiveBackTerms
 from agent.errors import FirewallError
 from agent.etcd.client import EtcdClient
-from agent.etcd.survey import Survey
+from agent.etcd.endpoint_check import EndpointCheck
 from agent.kernel.firewall.rule_monitor import RuleMonitor
 from agent.kernel.liveness.probe import Prober, nobody_answers
 from agent.kernel.netlink_monitor import KernelEvent, Monitor
@@ -146,7 +146,7 @@ class HostAgent:
             last_view=copy.view if copy else None,
         )
         found = inbox.poster(partial(events.ConditionsFound, ConditionSource.ENDPOINTS))
-        self._survey = Survey(self._client, found, jobs=self._jobs)
+        self._survey = EndpointCheck(self._client, found, jobs=self._jobs)
 
     def _make_kernel_side(self, settings: Settings) -> None:
         """Make what follows and writes the kernel."""

@@ -20,9 +20,10 @@ from tenacity.nap import sleep_using_event
 
 from agent.errors import EtcdError, EtcdUnavailable
 from agent.etcd import kv
-from agent.etcd.clusters import Clusters
-from agent.etcd.endpoints import Member, Members
-from agent.etcd.faults import (
+from agent.etcd.auth import AuthTokens
+from agent.etcd.cluster_ids import ClusterIds
+from agent.etcd.connections import Connection, ConnectionPool
+from agent.etcd.errors import (
     CertificateRefusedError,
     EtcdLeaseExistsError,
     EtcdLeaseGoneError,
@@ -30,9 +31,8 @@ from agent.etcd.faults import (
     TokenExpiredError,
     translate,
 )
+from agent.etcd.etcd3_compat import grpc, rpc
 from agent.etcd.kv import Compare, Operation, Page, Record, TxnResult
-from agent.etcd.stubs import grpc, rpc
-from agent.etcd.tokens import Tokens
 from agent.etcd.watch import WatchStream
 from agent.settings import EtcdSettings
 
@@ -73,16 +73,16 @@ class EtcdClient:
 
     def __init__(self, settings: EtcdSettings) -> None:
         self.settings = settings
-        self.clusters = Clusters(settings.endpoints)
+        self.clusters = ClusterIds(settings.endpoints)
         """Which cluster each endpoint belongs to; the owner pins the mesh's."""
-        self._members = Members(settings)
-        self._tokens = Tokens(settings)
+        self._pool = ConnectionPool(settings)
+        self._tokens = AuthTokens(settings)
         self._closed = threading.Event()
 
     def close(self) -> None:
         """Close the connections; calls under way in other threads end with an error."""
         self._closed.set()
-        self._members.close()
+        self._pool.close()
 
     def reconnect(self) -> None:
         """Drop the connections and make new ones: this host's own address has changed.
@@ -90,21 +90,21 @@ class EtcdClient:
         Calls under way are tried again at once instead of waiting for a deadline on a
         connection whose source address is gone; a watch ends in a new snapshot.
         """
-        self._members.reopen_all()
+        self._pool.reopen_all()
 
     def use(self, endpoints: tuple[str, ...]) -> None:
-        """Speak to these endpoints from now on; see :meth:`Members.use`."""
+        """Speak to these endpoints from now on; see :meth:`ConnectionPool.use`."""
         self.clusters.use(endpoints)
-        self._members.use(endpoints)
+        self._pool.use(endpoints)
 
     def unknown(self, because: EtcdUnavailable) -> None:
         """While no endpoint is known, every call fails with this."""
-        self._members.unknown(because)
+        self._pool.unknown(because)
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The endpoints in use; empty while they are looked for."""
-        return self._members.endpoints
+        return self._pool.endpoints
 
     def range(
         self, key: bytes, end: bytes | None = None, *, limit: int = 0, revision: int = 0
@@ -127,7 +127,7 @@ class EtcdClient:
             request.range_end = end
         response = self._call(
             f"read {_shown(key)}",
-            lambda member, metadata, timeout_s: member.kv.Range(
+            lambda connection, metadata, timeout_s: connection.kv.Range(
                 request, timeout=timeout_s, metadata=metadata
             ),
         )
@@ -163,7 +163,7 @@ class EtcdClient:
         request = kv.transaction(compares, success, failure)
         response = self._call(
             action,
-            lambda member, metadata, timeout_s: member.kv.Txn(
+            lambda connection, metadata, timeout_s: connection.kv.Txn(
                 request, timeout=timeout_s, metadata=metadata
             ),
         )
@@ -176,7 +176,7 @@ class EtcdClient:
         try:
             response = self._call(
                 "make an etcd lease",
-                lambda member, metadata, timeout_s: member.lease.LeaseGrant(
+                lambda connection, metadata, timeout_s: connection.lease.LeaseGrant(
                     request, timeout=timeout_s, metadata=metadata
                 ),
             )
@@ -191,13 +191,15 @@ class EtcdClient:
             The TTL in seconds, 0 when the lease is gone (etcd answers so, not with an error).
         """
 
-        def once(member: Member, metadata: _Metadata, timeout_s: float) -> int:
+        def once(connection: Connection, metadata: _Metadata, timeout_s: float) -> int:
             requests = iter((rpc.LeaseKeepAliveRequest(ID=lease_id),))
-            answers = member.lease.LeaseKeepAlive(requests, timeout=timeout_s, metadata=metadata)
+            answers = connection.lease.LeaseKeepAlive(
+                requests, timeout=timeout_s, metadata=metadata
+            )
             for answer in answers:
                 answers.cancel()
                 return max(0, int(answer.TTL))
-            raise EtcdUnavailable(f"{member.endpoint} did not answer a keepalive")
+            raise EtcdUnavailable(f"{connection.endpoint} did not answer a keepalive")
 
         return self._call("keep an etcd lease alive", once)
 
@@ -207,7 +209,7 @@ class EtcdClient:
         try:
             self._call(
                 "revoke an etcd lease",
-                lambda member, metadata, timeout_s: member.lease.LeaseRevoke(
+                lambda connection, metadata, timeout_s: connection.lease.LeaseRevoke(
                     request, timeout=timeout_s, metadata=metadata
                 ),
             )
@@ -227,7 +229,7 @@ class EtcdClient:
         request = rpc.LeaseTimeToLiveRequest(ID=lease_id)
         response = self._call(
             "read an etcd lease",
-            lambda member, metadata, timeout_s: member.lease.LeaseTimeToLive(
+            lambda connection, metadata, timeout_s: connection.lease.LeaseTimeToLive(
                 request, timeout=timeout_s, metadata=metadata
             ),
         )
@@ -240,24 +242,24 @@ class EtcdClient:
             CompactedError, EtcdUnavailable, EtcdAuthError, EtcdError: It was not created.
         """
 
-        def once(member: Member, metadata: _Metadata, timeout_s: float) -> WatchStream:
+        def once(connection: Connection, metadata: _Metadata, timeout_s: float) -> WatchStream:
             return WatchStream(
-                member, metadata, start=start, end=end, revision=revision, timeout_s=timeout_s
+                connection, metadata, start=start, end=end, revision=revision, timeout_s=timeout_s
             )
 
         return self._call("watch", once)
 
     def leave(self, stream: WatchStream, reason: str) -> None:
         """Move on to the next endpoint because of what ``stream`` met at its own."""
-        self._members.leave(stream.member, reason)
+        self._pool.leave(stream.connection, reason)
 
-    def _call(self, action: str, once: Callable[[Member, _Metadata, float], _T]) -> _T:
+    def _call(self, action: str, once: Callable[[Connection, _Metadata, float], _T]) -> _T:
         """Try ``once`` until it answers, at most at every endpoint and one more.
 
         No try starts later than one deadline per endpoint after the first: a single server
         that does not answer is not waited for twice.
         """
-        endpoints = max(1, len(self._members))
+        endpoints = max(1, len(self._pool))
         tries, tries_s = endpoints + 1, endpoints * self.settings.call_timeout_s
         retrying = Retrying(
             stop=stop_after_attempt(tries) | stop_after_delay(tries_s),
@@ -269,46 +271,48 @@ class EtcdClient:
         answer: _T = retrying(self._try, action, once)
         return answer
 
-    def _try(self, action: str, once: Callable[[Member, _Metadata, float], _T]) -> _T:
-        member = self._members.current()
+    def _try(self, action: str, once: Callable[[Connection, _Metadata, float], _T]) -> _T:
+        connection = self._pool.current()
         try:
-            return self._ask(member, once)
+            return self._ask(connection, once)
         except grpc.RpcError as error:
-            fault: Any = translate(error, member.endpoint, action)
-            self._react(member, fault)
+            fault: Any = translate(error, connection.endpoint, action)
+            self._react(connection, fault)
             raise fault from error
         except _AGAIN as fault:
-            self._react(member, fault)
+            self._react(connection, fault)
             raise
         except ValueError as error:  # gRPC's "Cannot invoke RPC on closed channel!"
             raise EtcdUnavailable(f"cannot {action}: {error}") from error
 
-    def _ask(self, member: Member, once: Callable[[Member, _Metadata, float], _T]) -> _T:
+    def _ask(
+        self, connection: Connection, once: Callable[[Connection, _Metadata, float], _T]
+    ) -> _T:
         """Ask ``once`` of a member of the mesh's cluster; raises gRPC's errors and ours."""
-        metadata = self._tokens.metadata(member)
-        if len(self._members) > 1 and not self.clusters.known(member.endpoint):
-            self._ask_cluster(member, metadata)
-        self._refuse_foreign(member)
-        answer = once(member, metadata, self.settings.call_timeout_s)
-        self.clusters.saw(member.endpoint, _cluster_of(answer))
+        metadata = self._tokens.metadata(connection)
+        if len(self._pool) > 1 and not self.clusters.known(connection.endpoint):
+            self._ask_cluster(connection, metadata)
+        self._refuse_foreign(connection)
+        answer = once(connection, metadata, self.settings.call_timeout_s)
+        self.clusters.saw(connection.endpoint, _cluster_of(answer))
         try:
-            self._refuse_foreign(member)
+            self._refuse_foreign(connection)
         except ForeignClusterError:
             if isinstance(answer, WatchStream):
                 answer.close()
             raise
         return answer
 
-    def _react(self, member: Member, fault: Exception) -> None:
+    def _react(self, connection: Connection, fault: Exception) -> None:
         if isinstance(fault, TokenExpiredError):
             self._tokens.expire()
         elif isinstance(fault, CertificateRefusedError):
-            self._members.reopen(member)
-            self._members.leave(member, str(fault))
+            self._pool.reopen(connection)
+            self._pool.leave(connection, str(fault))
         elif isinstance(fault, EtcdUnavailable):
             if not isinstance(fault, ForeignClusterError):
-                self.clusters.failed(member.endpoint)
-            self._members.leave(member, str(fault))
+                self.clusters.failed(connection.endpoint)
+            self._pool.leave(connection, str(fault))
 
     def ask_cluster(self, endpoint: str) -> None:
         """Ask one endpoint for its cluster, for :attr:`clusters` to know.
@@ -316,9 +320,9 @@ class EtcdClient:
         Raises:
             EtcdUnavailable, EtcdAuthError, EtcdError: It did not say.
         """
-        member = self._members.of(endpoint)
+        connection = self._pool.of(endpoint)
         try:
-            self._ask_cluster(member, self._tokens.metadata(member))
+            self._ask_cluster(connection, self._tokens.metadata(connection))
         except grpc.RpcError as error:
             self.clusters.failed(endpoint)
             raise translate(error, endpoint, "ask for the cluster") from error
@@ -337,7 +341,7 @@ class EtcdClient:
         try:
             answer = self._call(
                 "read etcd's status",
-                lambda member, metadata, timeout_s: member.maintenance.Status(
+                lambda connection, metadata, timeout_s: connection.maintenance.Status(
                     rpc.StatusRequest(), timeout=timeout_s, metadata=metadata
                 ),
             )
@@ -347,24 +351,24 @@ class EtcdClient:
             return False
         return bool(answer.raftIndex < answer.header.revision)
 
-    def _ask_cluster(self, member: Member, metadata: _Metadata) -> None:
+    def _ask_cluster(self, connection: Connection, metadata: _Metadata) -> None:
         """Ask a member for its cluster before anything is written to it."""
         token = tuple(each for each in metadata if each[0] == "token")
         timeout_s = self.settings.call_timeout_s
         try:
-            answer = member.maintenance.Status(
+            answer = connection.maintenance.Status(
                 rpc.StatusRequest(), timeout=timeout_s, metadata=token
             )
         except grpc.RpcError as error:
             if error.code() not in _NOT_TOLD:
                 raise
         else:
-            self.clusters.saw(member.endpoint, answer.header.cluster_id)
+            self.clusters.saw(connection.endpoint, answer.header.cluster_id)
 
-    def _refuse_foreign(self, member: Member) -> None:
-        if self.clusters.refuses(member.endpoint):
+    def _refuse_foreign(self, connection: Connection) -> None:
+        if self.clusters.refuses(connection.endpoint):
             raise ForeignClusterError(
-                f"{member.endpoint} is a member of another etcd cluster than the mesh's",
+                f"{connection.endpoint} is a member of another etcd cluster than the mesh's",
                 hint="correct etcd.endpoints in agent.toml",
             )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.etcd.stubs import rpc, transactions
+from agent.etcd.etcd3_compat import rpc, transactions
 
 __all__ = [
     "MAX_OPERATIONS",

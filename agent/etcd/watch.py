@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.errors import EtcdAuthError, EtcdError, EtcdUnavailable
-from agent.etcd.endpoints import Member
-from agent.etcd.faults import CompactedError, translate
+from agent.etcd.connections import Connection
+from agent.etcd.errors import CompactedError, translate
+from agent.etcd.etcd3_compat import grpc, rpc
 from agent.etcd.kv import Event, Record
-from agent.etcd.stubs import grpc, rpc
 
 __all__ = ["WatchStream"]
 
@@ -36,7 +36,7 @@ class WatchStream:
     """A watch over [start, end) from one revision on.
 
     Args:
-        member: Where to watch.
+        connection: Where to watch.
         metadata: Token and hasleader.
         start: First key.
         end: First key after the range.
@@ -49,7 +49,7 @@ class WatchStream:
 
     def __init__(
         self,
-        member: Member,
+        connection: Connection,
         metadata: tuple[tuple[str, str], ...],
         *,
         start: bytes,
@@ -57,7 +57,7 @@ class WatchStream:
         revision: int,
         timeout_s: float,
     ) -> None:
-        self.member = member
+        self.connection = connection
         self.cluster_id = 0
         """etcd's cluster id, as the answer that confirmed the watch says it."""
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -65,7 +65,7 @@ class WatchStream:
         self._closed = threading.Event()
         create = rpc.WatchCreateRequest(key=start, range_end=end, start_revision=revision)
         self._requests.put(rpc.WatchRequest(create_request=create))
-        self._call = member.watch.Watch(iter(self._requests.get, _END), metadata=metadata)
+        self._call = connection.watch.Watch(iter(self._requests.get, _END), metadata=metadata)
         self._reader = threading.Thread(target=self._read, name="etcd-watch-reader", daemon=True)
         self._reader.start()
         try:
@@ -110,9 +110,9 @@ class WatchStream:
         try:
             for response in self._call:
                 self._hand_over(response)
-            ended: EtcdError = EtcdUnavailable(f"{self.member.endpoint} ended the watch")
+            ended: EtcdError = EtcdUnavailable(f"{self.connection.endpoint} ended the watch")
         except grpc.RpcError as error:
-            ended = translate(error, self.member.endpoint, "watch")
+            ended = translate(error, self.connection.endpoint, "watch")
         self._hand_over(ended)
 
     def _hand_over(self, item: Any) -> None:  # noqa: ANN401 - message or error
@@ -136,16 +136,16 @@ class WatchStream:
         response = self._take(timeout_s)
         if response is None:
             raise EtcdUnavailable(
-                f"{self.member.endpoint} did not confirm the watch within {timeout_s:g} s"
+                f"{self.connection.endpoint} did not confirm the watch within {timeout_s:g} s"
             )
         # A denied watch is "created" with id -1 and "canceled" at once: check both.
         self._check(response)
         if not response.created:
-            raise EtcdError(f"{self.member.endpoint} answered a watch with something else")
+            raise EtcdError(f"{self.connection.endpoint} answered a watch with something else")
         self.cluster_id = response.header.cluster_id
 
     def _check(self, response: Any) -> None:  # noqa: ANN401 - generated message
-        endpoint = self.member.endpoint
+        endpoint = self.connection.endpoint
         if response.compact_revision:
             raise CompactedError(f"{endpoint} compacted past revision {response.compact_revision}")
         if response.canceled:

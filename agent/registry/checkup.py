@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from agent.errors import EtcdUnavailable
 from agent.etcd import kv
-from agent.etcd.endpoints import SYSTEM_CA
+from agent.etcd.connections import SYSTEM_CA
 from agent.model import HostId
 from agent.registry.records import Writer
 from agent.registry.registry import Registry

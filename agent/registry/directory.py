@@ -145,7 +145,7 @@ class Directory:
         self._stream = stream
         try:
             if stream.cluster_id != records.cluster_id:  # replaced between the two
-                raise EtcdUnavailable(f"{stream.member.endpoint} is of another cluster now")
+                raise EtcdUnavailable(f"{stream.connection.endpoint} is of another cluster now")
             if self._short_watches < _PATIENCE:
                 self._report(None)
             self._drain(stream, records)
@@ -168,7 +168,7 @@ class Directory:
                     self._fold(stream, records, list(events))
             if now_s - heard_s >= _SILENCE_S:
                 raise EtcdUnavailable(
-                    f"{stream.member.endpoint} has been silent for {now_s - heard_s:.0f} s",
+                    f"{stream.connection.endpoint} has been silent for {now_s - heard_s:.0f} s",
                     hint="is etcd stopped there, or the network between cut?",
                 )
             if self._short_watches and now_s - started_s > _STEADY_S:

@@ -12,7 +12,7 @@ import structlog
 from agent.errors import ClaimConflict, EtcdError, EtcdUnavailable, MeshConfigError
 from agent.etcd import kv
 from agent.etcd.client import EtcdClient
-from agent.etcd.faults import CompactedError, TooLargeError
+from agent.etcd.errors import CompactedError, TooLargeError
 from agent.etcd.kv import Record
 from agent.model import BackendData, Bounds, Heartbeat, HostId, Lease, MeshConfig, Problem, View
 from agent.model.family import Address, Network

@@ -37,7 +37,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _BARE = """
 import sys, threading, time
 from queue import SimpleQueue
-from agent.etcd.stubs import grpc, rpc
+from agent.etcd.etcd3_compat import grpc, rpc
 channel = grpc.insecure_channel(sys.argv[1])
 requests = SimpleQueue()
 create = rpc.WatchCreateRequest(key=b"/bare", range_end=b"/barf")

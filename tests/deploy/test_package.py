@@ -105,7 +105,7 @@ def test_it_runs_without_network_compiler_or_pip(target: Target, package: Path) 
     assert re.search(r"^agentctl \d+\.\d+", told, re.MULTILINE), told
     assert "settings are good" in told
     told = target.run(
-        "/usr/lib/hostmesh/bin/python3 -I -c 'from agent.etcd.stubs import rpc;"
+        "/usr/lib/hostmesh/bin/python3 -I -c 'from agent.etcd.etcd3_compat import rpc;"
         " from agent.kernel.firewall.legacy import _library; _library();"
         " import docker, pyroute2, structlog, tenacity; print(rpc.RangeRequest)'"
         " && systemctl is-enabled hostmesh-agent.service"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.errors import EtcdUnavailable
-from agent.etcd.survey import Survey
+from agent.etcd.endpoint_check import EndpointCheck
 from agent.registry.directory import Directory
 from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
 
@@ -83,7 +83,7 @@ def test_an_endpoint_of_another_cluster_is_told_though_it_was_never_used(
     told = Heard()
     with registry(etcd, other) as mesh:
         mesh.create_config(config())
-        survey = Survey(mesh.client, told, every_s=0.2)
+        survey = EndpointCheck(mesh.client, told, every_s=0.2)
         survey.start()
         (condition,) = eventually(lambda: told.last)
         assert (condition.name, condition.subject) == ("etcd-endpoint-foreign", other.endpoint)
@@ -98,7 +98,7 @@ def test_a_foreign_endpoint_that_is_no_endpoint_any_more_is_no_condition(
     told = Heard()
     with registry(etcd, other) as mesh:
         mesh.create_config(config())
-        survey = Survey(mesh.client, told, every_s=0.2)
+        survey = EndpointCheck(mesh.client, told, every_s=0.2)
         survey.start()
         eventually(lambda: told.last)
         mesh.client.use((etcd.endpoint,))

@@ -16,7 +16,7 @@ import structlog
 from agent.errors import ClaimConflict, EtcdError, MeshConfigError
 from agent.etcd import kv
 from agent.etcd.client import EtcdClient
-from agent.etcd.faults import EtcdLeaseGoneError
+from agent.etcd.errors import EtcdLeaseGoneError
 from agent.etcd.kv import Record
 from agent.model import Lease, View
 from agent.model.family import Network, within

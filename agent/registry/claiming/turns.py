@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agent.etcd import kv
 from agent.etcd.client import EtcdClient
-from agent.etcd.faults import EtcdLeaseGoneError
+from agent.etcd.errors import EtcdLeaseGoneError
 from agent.etcd.kv import Record
 from agent.model import HostId
 from agent.registry.records import TURNS, Keys, Taker

@@ -11,7 +11,7 @@ import structlog
 from agent.errors import EtcdError
 from agent.etcd import kv
 from agent.etcd.client import EtcdClient
-from agent.etcd.faults import EtcdLeaseGoneError
+from agent.etcd.errors import EtcdLeaseGoneError
 from agent.etcd.kv import Record
 from agent.model import Heartbeat, View
 from agent.model.family import Address

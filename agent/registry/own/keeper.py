@@ -14,7 +14,7 @@ import structlog
 
 from agent import threads
 from agent.errors import EtcdUnavailable, HostmeshError
-from agent.etcd.faults import CertificateRefusedError
+from agent.etcd.errors import CertificateRefusedError
 from agent.model import LEVEL, Condition, Heartbeat, HostId, Lease, View
 from agent.model.family import Address
 from agent.registry.claiming.clones import IdentityInUseError

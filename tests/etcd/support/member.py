@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 from agent import log
 from agent.errors import EtcdError
 from agent.etcd.client import EtcdClient
-from agent.etcd.survey import Survey
+from agent.etcd.endpoint_check import EndpointCheck
 from agent.model import Condition, DockerState, Lease
 from agent.registry.directory import Directory
 from agent.registry.own.keeper import Keeper, Registration
@@ -73,7 +73,7 @@ def main() -> None:
         on_lease=on_lease,
     )
     directory = Directory(registry, keeper.notice, on_problem)
-    survey = Survey(client, lambda found: tell(endpoints=[each.subject for each in found]))
+    survey = EndpointCheck(client, lambda found: tell(endpoints=[each.subject for each in found]))
     for each in (keeper, directory, survey):
         each.start()
     keeper.update(registration)

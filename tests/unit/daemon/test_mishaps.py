@@ -21,7 +21,7 @@ from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
 from agent.daemon.telemetry.thread_errors import Mishaps
 from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import Discovery, Found
-from agent.etcd.survey import Survey
+from agent.etcd.endpoint_check import EndpointCheck
 from agent.kernel.listener import Listener, Listening
 from agent.kernel.liveness.probe import Prober
 from agent.model import Condition, Severity
@@ -91,7 +91,7 @@ class Case:
 
 def survey() -> Case:
     client = EtcdClient(EtcdSettings(endpoints=("http://192.0.2.1:2379",)))
-    made = Survey(client, lambda _: None, every_s=0.02)
+    made = EndpointCheck(client, lambda _: None, every_s=0.02)
     made._round = failing = Sabotaged(made._round)  # type: ignore[method-assign]
     return Case("etcd-survey", made.start, made.stop, failing)
 

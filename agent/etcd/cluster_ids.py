@@ -12,10 +12,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-__all__ = ["Clusters"]
+__all__ = ["ClusterIds"]
 
 
-class Clusters:
+class ClusterIds:
     """What endpoints said of their cluster. Thread-safe, no I/O.
 
     Args:

@@ -14,13 +14,13 @@ from agent.model import Condition
 from agent.retry import jittered
 from agent.threads import Jobs
 
-__all__ = ["Survey"]
+__all__ = ["EndpointCheck"]
 
 _EVERY_S = 60.0
 _FIRST_S = 5.0
 
 
-class Survey:
+class EndpointCheck:
     """Calls back when other endpoints than before are left out.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.etcd.tokens import Tokens
+from agent.etcd.auth import AuthTokens
 from agent.settings import EtcdSettings
 
 pytestmark = pytest.mark.unit
@@ -35,11 +35,11 @@ class Server:
         return SimpleNamespace(token=self.tokens[min(self.asked, len(self.tokens)) - 1])
 
 
-def _tokens(server: Server) -> Tokens:
-    return Tokens(EtcdSettings(username="mesh"), clock=lambda: server.now_s)
+def _tokens(server: Server) -> AuthTokens:
+    return AuthTokens(EtcdSettings(username="mesh"), clock=lambda: server.now_s)
 
 
-def _sent(tokens: Tokens, server: Server) -> str:
+def _sent(tokens: AuthTokens, server: Server) -> str:
     return dict(tokens.metadata(server))["token"]  # type: ignore[arg-type]
 
 
@@ -93,5 +93,5 @@ def test_a_json_web_token_says_itself_how_long_it_lives(
 
 def test_without_a_user_nothing_is_asked() -> None:
     server = Server([])
-    assert Tokens(EtcdSettings()).metadata(server) == (("hasleader", "true"),)  # type: ignore[arg-type]
+    assert AuthTokens(EtcdSettings()).metadata(server) == (("hasleader", "true"),)  # type: ignore[arg-type]
     assert server.asked == 0

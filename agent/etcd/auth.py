@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from agent.etcd.endpoints import Member
-from agent.etcd.faults import translate
-from agent.etcd.stubs import grpc, rpc
+from agent.etcd.connections import Connection
+from agent.etcd.errors import translate
+from agent.etcd.etcd3_compat import grpc, rpc
 from agent.settings import EtcdSettings
 
-__all__ = ["Tokens"]
+__all__ = ["AuthTokens"]
 
 _UNKNOWN_LIFE_S = 240.0
 """A simple token lives 300 s by default (--auth-token-ttl) and says nothing of it itself."""
@@ -22,7 +22,7 @@ _UNKNOWN_LIFE_S = 240.0
 _RENEW_AT = 0.8  # of a token's life
 
 
-class Tokens:
+class AuthTokens:
     """The token to send with each call, as gRPC metadata. Thread-safe.
 
     Args:
@@ -39,22 +39,22 @@ class Tokens:
         self._token = ""
         self._renew_at_s = 0.0
 
-    def metadata(self, member: Member) -> tuple[tuple[str, str], ...]:
-        """Return the metadata for a call, authenticating at ``member`` when it is time.
+    def metadata(self, connection: Connection) -> tuple[tuple[str, str], ...]:
+        """Return the metadata for a call, authenticating there when it is time.
 
         ``hasleader`` makes a member that lost its leader refuse instead of serving what
         may be old, and end watches instead of keeping them silent.
 
         Raises:
             EtcdAuthError: User or password are wrong.
-            EtcdUnavailable: ``member`` does not answer.
+            EtcdUnavailable: The endpoint does not answer.
         """
         base = (("hasleader", "true"),)
         if not self._settings.username:
             return base
         with self._lock:
             if self._clock() >= self._renew_at_s:
-                self._authenticate(member)
+                self._authenticate(connection)
             return (*base, ("token", self._token)) if self._token else base
 
     def expire(self) -> None:
@@ -62,16 +62,16 @@ class Tokens:
         with self._lock:
             self._renew_at_s = 0.0
 
-    def _authenticate(self, member: Member) -> None:
+    def _authenticate(self, connection: Connection) -> None:
         request = rpc.AuthenticateRequest(
             name=self._settings.username, password=self._settings.password
         )
         try:
-            response = member.auth.Authenticate(request, timeout=self._settings.call_timeout_s)
+            response = connection.auth.Authenticate(request, timeout=self._settings.call_timeout_s)
         except grpc.RpcError as error:
             details: Any = error.details() or ""
             if "authentication is not enabled" not in details:
-                raise translate(error, member.endpoint, "authenticate") from error
+                raise translate(error, connection.endpoint, "authenticate") from error
             # The operator prepared the agents before `etcdctl auth enable`: go on without.
             self._token, life_s = "", _UNKNOWN_LIFE_S
         else:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from agent.errors import EtcdAuthError, EtcdError, EtcdUnavailable
-from agent.etcd.stubs import grpc
+from agent.etcd.etcd3_compat import grpc
 
 __all__ = [
     "CertificateRefusedError",

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 import structlog
 
 from agent.errors import EtcdAuthError, EtcdError, EtcdUnavailable
-from agent.etcd.stubs import etcd3, rpc
+from agent.etcd.etcd3_compat import etcd3, rpc
 from agent.settings import EtcdSettings
 
-__all__ = ["CHANNEL_OPTIONS", "MAX_ANSWER_BYTES", "SYSTEM_CA", "Member", "Members"]
+__all__ = ["CHANNEL_OPTIONS", "MAX_ANSWER_BYTES", "SYSTEM_CA", "Connection", "ConnectionPool"]
 
 _log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Member:
+class Connection:
     """An endpoint with its stubs (etcd3's); ``kv`` to ``maintenance`` are gRPC's."""
 
     endpoint: str
@@ -61,7 +61,7 @@ class Member:
     maintenance: Any
 
 
-def _open(endpoint: str, settings: EtcdSettings) -> Member:
+def _open(endpoint: str, settings: EtcdSettings) -> Connection:
     """Make the channel (it connects when first used).
 
     Raises:
@@ -84,7 +84,7 @@ def _open(endpoint: str, settings: EtcdSettings) -> Member:
             f"cannot read a certificate or key for {endpoint}: {error}",
             hint="check [etcd] ca_file, cert_file and key_file",
         ) from error
-    return Member(
+    return Connection(
         endpoint=endpoint,
         client=client,
         kv=client.kvstub,
@@ -95,7 +95,7 @@ def _open(endpoint: str, settings: EtcdSettings) -> Member:
     )
 
 
-class Members:
+class ConnectionPool:
     """The endpoints in the order of settings, one of them current. Thread-safe.
 
     Args:
@@ -108,7 +108,7 @@ class Members:
         self._endpoints = settings.endpoints
         self._unknown_because: EtcdUnavailable | None = None
         self._lock = threading.Condition()
-        self._opened: dict[str, Member] = {}
+        self._opened: dict[str, Connection] = {}
         self._current = 0
         self._closed = False
 
@@ -134,8 +134,8 @@ class Members:
             self._current = endpoints.index(now) if now in endpoints else 0
             gone = [self._opened.pop(name) for name in tuple(self._opened) if name not in endpoints]
             self._lock.notify_all()
-        for member in gone:
-            member.client.close()
+        for connection in gone:
+            connection.client.close()
 
     def unknown(self, because: EtcdUnavailable) -> None:
         """Say why no endpoint is known; those who wait for one are told."""
@@ -143,7 +143,7 @@ class Members:
             self._unknown_because = because
             self._lock.notify_all()
 
-    def current(self) -> Member:
+    def current(self) -> Connection:
         """Return the member to speak to now.
 
         Raises:
@@ -160,53 +160,53 @@ class Members:
                 because = self._unknown_because
                 message = because.message if because else "etcd is being looked for in DNS"
                 raise EtcdUnavailable(message, hint=because.hint if because else "")
-            return self._member(self._endpoints[self._current] if self._endpoints else "")
+            return self._connection(self._endpoints[self._current] if self._endpoints else "")
 
-    def of(self, endpoint: str) -> Member:
+    def of(self, endpoint: str) -> Connection:
         """Return the member of one of the endpoints; raises as :meth:`current`."""
         with self._lock:
-            return self._member(endpoint)
+            return self._connection(endpoint)
 
-    def _member(self, endpoint: str) -> Member:
+    def _connection(self, endpoint: str) -> Connection:
         if self._closed:
             raise EtcdError("the connection to etcd is closed")
-        member = self._opened.get(endpoint)
-        if member is None:
-            member = _open(endpoint, self._settings)
-            self._opened[endpoint] = member
-        return member
+        connection = self._opened.get(endpoint)
+        if connection is None:
+            connection = _open(endpoint, self._settings)
+            self._opened[endpoint] = connection
+        return connection
 
-    def leave(self, member: Member, reason: str) -> None:
+    def leave(self, connection: Connection, reason: str) -> None:
         """Move on to the next endpoint, unless somebody else did since ``member`` was current."""
         with self._lock:
             endpoints = self._endpoints
             if self._closed or len(endpoints) <= 1:
                 return
-            if endpoints[self._current] != member.endpoint:
+            if endpoints[self._current] != connection.endpoint:
                 return
             self._current = (self._current + 1) % len(endpoints)
             following = endpoints[self._current]
         _log.info(
             "etcd-endpoint-changed",
-            left=member.endpoint,
+            left=connection.endpoint,
             now=following,
             reason=reason,
-            limit_key=member.endpoint,
+            limit_key=connection.endpoint,
         )
 
-    def reopen(self, member: Member) -> None:
+    def reopen(self, connection: Connection) -> None:
         """Forget a channel, so that the next use reads the certificate files again."""
         with self._lock:
-            if self._opened.get(member.endpoint) is member:
-                del self._opened[member.endpoint]
-        member.client.close()
+            if self._opened.get(connection.endpoint) is connection:
+                del self._opened[connection.endpoint]
+        connection.client.close()
 
     def reopen_all(self) -> None:
         """Forget every channel: the address they were made from is gone."""
         with self._lock:
             opened = tuple(self._opened.values())
-        for member in opened:
-            self.reopen(member)
+        for connection in opened:
+            self.reopen(connection)
 
     def close(self) -> None:
         """Close all channels; calls under way end with an error."""
@@ -214,5 +214,5 @@ class Members:
             self._closed = True
             self._lock.notify_all()
             opened, self._opened = self._opened, {}
-        for member in opened.values():
-            member.client.close()
+        for connection in opened.values():
+            connection.client.close()

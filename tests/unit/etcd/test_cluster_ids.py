@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from agent.etcd.clusters import Clusters
+from agent.etcd.cluster_ids import ClusterIds
 
 pytestmark = pytest.mark.unit
 
 _OURS, _OTHER = 0xA, 0xB
 
 
-def _clusters(*said: int | None, pinned: int = _OURS) -> Clusters:
+def _clusters(*said: int | None, pinned: int = _OURS) -> ClusterIds:
     """Endpoints e0, e1, … that said these clusters; None: not tried; -1: did not answer."""
-    found = Clusters([f"e{number}" for number in range(len(said))])
+    found = ClusterIds([f"e{number}" for number in range(len(said))])
     found.pin(pinned)
     for number, cluster_id in enumerate(said):
         if cluster_id == -1:
@@ -48,7 +48,7 @@ def test_a_stray_endpoint_is_left_out_and_a_replaced_cluster_is_not(
 
 
 def test_the_first_answer_says_which_cluster_is_the_meshs_until_told() -> None:
-    found = Clusters(["e0", "e1"])
+    found = ClusterIds(["e0", "e1"])
     found.saw("e0", _OTHER)
     found.saw("e1", _OURS)
     assert found.pinned == _OTHER

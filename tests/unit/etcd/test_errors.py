@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from agent.errors import EtcdAuthError, EtcdUnavailable
-from agent.etcd.faults import CertificateRefusedError, translate
+from agent.etcd.errors import CertificateRefusedError, translate
 
 pytestmark = pytest.mark.unit
 
