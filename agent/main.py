@@ -25,19 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     forgive(sys.stdout, sys.stderr)
     arguments = parser().parse_args(argv)
     try:
-        overrides = overrides_from_flags(arguments.set)
-        if arguments.etcd:
-            overrides["etcd.endpoints"] = arguments.etcd
-        if arguments.log_level:
-            overrides["log.level"] = arguments.log_level
-        load = partial(load_settings, arguments.settings, os.environ, overrides)
-        settings = load()
-        if arguments.check:
-            for note in settings.notes:
-                print(f"hostmesh-agent: note: {note}", file=sys.stderr)
-            print(f"hostmesh-agent: {settings.path}: settings are good")
-            return 0
-        return _run(settings, load, arguments)
+        return _do(arguments)
     except SettingsError as error:
         for problem in error.problems:
             print(f"hostmesh-agent: {problem}", file=sys.stderr)
@@ -55,6 +43,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         # systemd starts the agent again, and until then routes and rules stay (promise 3).
         structlog.get_logger("agent").exception("agent-failed")
         return _INTERNAL_ERROR
+
+
+def _do(arguments: argparse.Namespace) -> int:
+    if arguments.host_id:
+        from agent.registry.own.identity import host_id, read_machine_id  # noqa: PLC0415 # as below
+
+        print(host_id(read_machine_id()))
+        return 0
+    overrides = overrides_from_flags(arguments.set)
+    if arguments.etcd:
+        overrides["etcd.endpoints"] = arguments.etcd
+    if arguments.log_level:
+        overrides["log.level"] = arguments.log_level
+    load = partial(load_settings, arguments.settings, os.environ, overrides)
+    settings = load()
+    if arguments.check:
+        for note in settings.notes:
+            print(f"hostmesh-agent: note: {note}", file=sys.stderr)
+        print(f"hostmesh-agent: {settings.path}: settings are good")
+        return 0
+    return _run(settings, load, arguments)
 
 
 def _run(settings: Settings, load: Callable[[], Settings], arguments: argparse.Namespace) -> int:
@@ -118,6 +127,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--etcd", metavar="URLS", help="same as --set etcd.endpoints=URLS")
     found.add_argument("--log-level", metavar="LEVEL", help="same as --set log.level=LEVEL")
     found.add_argument("--check", action="store_true", help="validate the settings and exit")
+    found.add_argument(
+        "--host-id",
+        action="store_true",
+        help="print this host's id, by which etcd knows it, and exit; reads no settings",
+    )
     found.add_argument(
         "--once",
         action="store_true",

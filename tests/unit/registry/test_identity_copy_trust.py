@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import StateError
+from agent.main import main
 from agent.model import Access, BackendData, HostId, Lease, MeshConfig, View
 from agent.registry import trust
 from agent.registry.copy import CopyFile
@@ -63,6 +64,13 @@ def test_the_host_id_is_a_stable_hash_and_not_the_machine_id() -> None:
     found = host_id(_MACHINE)
     assert found == "01367e658e0c4f7ea3a2610fc456b775"
     assert found != host_id(_MACHINE[::-1])
+
+
+def test_the_agent_prints_the_host_id_without_settings_and_without_root(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["--settings", str(tmp_path / "absent.toml"), "--host-id"]) == 0
+    assert capsys.readouterr().out == f"{host_id(read_machine_id())}\n"
 
 
 @pytest.mark.skipif(shutil.which("systemd-id128") is None, reason="needs systemd-id128")
