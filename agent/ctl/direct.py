@@ -103,9 +103,9 @@ def time_left(settings: Settings, view: View) -> Mapping[Network, float]:
     if view.cached or all(each.ttl_s is not None for each in view.leases):
         return {}
     with registry(settings) as found:
-        from agent.registry.timeleft import TimeLeft  # noqa: PLC0415 - as above
+        from agent.registry.flannel_ttl import FlannelTtls  # noqa: PLC0415 - as above
 
-        return TimeLeft(found.client.time_to_live_s).of(view.leases)
+        return FlannelTtls(found.client.time_to_live_s).of(view.leases)
 
 
 def log_to_stderr() -> None:

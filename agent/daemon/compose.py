@@ -57,10 +57,10 @@ from agent.model import HostId, Lease, Uplink
 from agent.model.family import Address, Network
 from agent.registry.copy import Copy, copy_file
 from agent.registry.directory import Directory
+from agent.registry.flannel_ttl import FlannelTtls
 from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
 from agent.registry.own.keeper import Keeper
 from agent.registry.registry import Registry
-from agent.registry.timeleft import TimeLeft
 from agent.retry import jittered
 from agent.settings import Settings
 from agent.threads import Jobs, Poller
@@ -338,7 +338,7 @@ class HostAgent:
             conditions=self._conditions,
             copying=self._copying,
             reload_settings=self._reload,
-            time_left=TimeLeft(self._client.time_to_live_s),
+            time_left=FlannelTtls(self._client.time_to_live_s),
             host_name=host_name(settings),
             etcd_source=self._finding.document,
             last_contact_s=lambda: self._directory.last_contact_s,

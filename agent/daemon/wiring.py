@@ -28,7 +28,7 @@ from agent.kernel.hostchecks import host_conditions
 from agent.kernel.sysctl import Sysctls
 from agent.kernel.tables.routes import RouteTable
 from agent.model import Condition, HostId, MeshConfig, Uplink
-from agent.registry.claiming.turns import Turns
+from agent.registry.claiming.locks import MeshLocks
 from agent.registry.copy import CopyFile, copy_file
 from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
 from agent.registry.registry import Registry
@@ -153,7 +153,7 @@ def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, .
 def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerRoom:
     """The host's Docker, restarted only when it is this host's turn."""
     stopping = threading.Event()
-    turns = Turns(client, settings.etcd.prefix, own, host_name(settings))
+    turns = MeshLocks(client, settings.etcd.prefix, own, host_name(settings))
     turn = RestartTurn(turns, stopping)
     return DockerRoom.of(settings.docker, settings.agent.state_dir, turn=turn, stopping=stopping)
 

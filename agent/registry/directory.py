@@ -18,7 +18,7 @@ from agent.errors import EtcdError, EtcdUnavailable
 from agent.etcd.kv import Event
 from agent.etcd.watch import WatchStream
 from agent.model import View
-from agent.registry.fold import Records
+from agent.registry.record_store import RecordStore
 from agent.registry.records import LEASES
 from agent.registry.registry import Registry
 from agent.retry import Backoff
@@ -155,7 +155,7 @@ class Directory:
         finally:
             stream.close()
 
-    def _drain(self, stream: WatchStream, records: Records) -> None:
+    def _drain(self, stream: WatchStream, records: RecordStore) -> None:
         asked_s = heard_s = now_s = started_s = self._clock()
         while not (self._stop.is_set() or self._again.is_set()):
             due_s = min(asked_s + _PROGRESS_EVERY_S, heard_s + _SILENCE_S)
@@ -178,7 +178,7 @@ class Directory:
                 asked_s = now_s
                 stream.request_progress()
 
-    def _fold(self, stream: WatchStream, records: Records, events: list[Event]) -> None:
+    def _fold(self, stream: WatchStream, records: RecordStore, events: list[Event]) -> None:
         """Fold the responses that are already here into one view, so that a storm costs few views.
 
         A lease that is gone is seen gone, even if its holder is back already: trust.py judges by
@@ -199,7 +199,7 @@ class Directory:
         split = self._registry.keys.split
         return any(each.record is None and split(each.key)[0] is LEASES for each in events)
 
-    def _publish(self, records: Records) -> None:
+    def _publish(self, records: RecordStore) -> None:
         view = records.view()
         self._last_config, self._last_view = records.last_config, view
         self._on_view(view)

@@ -28,8 +28,8 @@ from agent.model import (
 from agent.model.family import Network, family_of, within
 from agent.model.untrusted import parse_object
 from agent.registry.claiming.selection import Obstacles, way_out
-from agent.registry.fold import Records
 from agent.registry.hosts import HostRef, find_host, hosts_of
+from agent.registry.record_store import RecordStore
 from agent.registry.records import (
     CONFIG,
     HEARTBEATS,
@@ -248,7 +248,7 @@ class Operator:
             refuse_outside(cidr, bounds)
         return after
 
-    def _none_joined(self, records: Records) -> list[kv.Compare]:
+    def _none_joined(self, records: RecordStore) -> list[kv.Compare]:
         """No lease and no reservation that was not looked at."""
         return [
             kv.none_created_since(each.start, each.end, records.revision)
@@ -256,7 +256,7 @@ class Operator:
         ]
 
     def _refuse_overlap(
-        self, records: Records, view: View, host_id: HostId, subnet: Network
+        self, records: RecordStore, view: View, host_id: HostId, subnet: Network
     ) -> None:
         for lease in records.leases():
             if lease.subnet.overlaps(subnet) and lease.host_id != host_id:

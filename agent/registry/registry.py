@@ -17,11 +17,11 @@ from agent.etcd.kv import Record
 from agent.model import BackendData, Bounds, Heartbeat, HostId, Lease, MeshConfig, Problem, View
 from agent.model.family import Address, Network
 from agent.registry.claiming.claims import Claims
-from agent.registry.claiming.clones import IdentityInUseError, Life, Rivals
-from agent.registry.claiming.release import GivingBack
+from agent.registry.claiming.heartbeat_writer import HeartbeatWriter, Written
+from agent.registry.claiming.identity_conflicts import Claimant, CloneCheck, IdentityInUseError
+from agent.registry.claiming.release import Releases
 from agent.registry.claiming.request import ClaimRequest, GraceError, LeaseLostError
-from agent.registry.fold import Records
-from agent.registry.own.heartbeats import Heartbeats, Written
+from agent.registry.record_store import RecordStore
 from agent.registry.records import (
     CONFIG,
     GRACE,
@@ -62,10 +62,10 @@ class Registry:
         self.bounds = bounds
         self.keys = Keys(prefix)
         self._wall_clock = wall_clock
-        self.rivals = Rivals(client, self.keys)
-        self._beats = Heartbeats(client, self.keys)
+        self.clone_check = CloneCheck(client, self.keys)
+        self._beats = HeartbeatWriter(client, self.keys)
         self._claims = Claims(client, self.keys, self.records, wall_clock=wall_clock)
-        self._giving_back = GivingBack(client, self.keys, self.records)
+        self._giving_back = Releases(client, self.keys, self.records)
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -82,7 +82,9 @@ class Registry:
         """
         return self.records().view()
 
-    def records(self, last_config: MeshConfig | None = None, before: View | None = None) -> Records:
+    def records(
+        self, last_config: MeshConfig | None = None, before: View | None = None
+    ) -> RecordStore:
         """Like :meth:`snapshot`, as records that events can be folded into.
 
         Args:
@@ -105,11 +107,11 @@ class Registry:
         """Whether there is a config, be it one that this host cannot use."""
         return bool(self.client.range(self.keys.of(CONFIG)).records)
 
-    def _read_all(self, last_config: MeshConfig | None) -> Records:
+    def _read_all(self, last_config: MeshConfig | None) -> RecordStore:
         everything = self.keys.everything
         start = self.keys.following(everything.start) or everything.start
         revision, limit = 0, _PAGE
-        found: Records | None = None
+        found: RecordStore | None = None
         while True:
             try:
                 page = self.client.range(start, everything.end, limit=limit, revision=revision)
@@ -122,7 +124,7 @@ class Registry:
                 raise EtcdUnavailable("the pages of a snapshot came from two etcd clusters")
             if found is None:
                 revision = page.revision
-                found = Records(
+                found = RecordStore(
                     self.keys, page.cluster_id, revision, last_config, bounds=lambda: self.bounds
                 )
             found.load(page.records)
@@ -258,8 +260,8 @@ class Registry:
         )
         if wished.host_id is None:
             raise ClaimConflict(f"{lease.subnet} is a flannel host's lease, not this host's")
-        life = Life(wished.host_id, boot_id, wished.node_address)
-        return self._claims.renew(wished, memory_ttl_s, life)
+        claimant = Claimant(wished.host_id, boot_id, wished.node_address)
+        return self._claims.renew(wished, memory_ttl_s, claimant)
 
     def give_back(self, lease: Lease) -> None:
         """Give back this lease of a host's and nothing else. Idempotent.
@@ -316,5 +318,5 @@ class Registry:
         address = heartbeat.node_address
         if address is None:
             raise ValueError("a heartbeat to be written names its host's address")
-        life = Life(heartbeat.host_id, heartbeat.boot_id, address, cleared)
-        return self._beats.write(heartbeat, ttl_s, etcd_lease_id, life)
+        claimant = Claimant(heartbeat.host_id, heartbeat.boot_id, address, cleared)
+        return self._beats.write(heartbeat, ttl_s, etcd_lease_id, claimant)

@@ -22,7 +22,7 @@ from agent.etcd.kv import Event, Record
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig
 from agent.registry.copy import CopyFile
-from agent.registry.fold import Records
+from agent.registry.record_store import RecordStore
 from agent.registry.records import (
     HEARTBEATS,
     LEASES,
@@ -108,9 +108,9 @@ def memory_record(number: int) -> Record:
     return record(KEYS.of(MEMORY, identity(number)), encode_memory(lease_of(number).subnet), number)
 
 
-def load(peers: int, gateways: int) -> Records:
+def load(peers: int, gateways: int) -> RecordStore:
     """The snapshot, page by page in the order of keys, as it comes from etcd."""
-    records = Records(KEYS, cluster_id=1, revision=10)
+    records = RecordStore(KEYS, cluster_id=1, revision=10)
     records.load([record(CONFIG_KEY, encode_config(CONFIG), 0)])
     by_id = sorted(range(peers + 1), key=identity)
     for made, numbers in (

@@ -20,7 +20,7 @@ import pytest
 from agent.errors import EtcdUnavailable
 from agent.etcd import kv
 from agent.model import DockerState, Heartbeat
-from agent.registry.checkup import ask_endpoint
+from agent.registry.etcd_checks import ask_endpoint
 from agent.registry.own.identity import host_id, read_machine_id
 from agent.registry.records import CONFIG, encode_config
 from agent.settings import EtcdSettings

@@ -15,7 +15,7 @@ import pytest
 from agent.errors import EtcdAuthError, HostmeshError
 from agent.etcd.client import EtcdClient
 from agent.model import DockerState, View
-from agent.registry.claiming.turns import Turn, Turns
+from agent.registry.claiming.locks import MeshLock, MeshLocks
 from agent.registry.directory import Directory
 from agent.registry.operations import Operator
 from agent.registry.own.keeper import Keeper, Registration
@@ -161,9 +161,9 @@ def test_an_agent_lives_with_its_account(account: dict[str, Registry]) -> None:
     finally:
         directory.stop()
         keeper.stop()
-    turns = Turns(agent.client, "/hostmesh", host(1), "host1")
+    turns = MeshLocks(agent.client, "/hostmesh", host(1), "host1")
     turn = turns.take("docker", 30)
-    assert isinstance(turn, Turn)
+    assert isinstance(turn, MeshLock)
     turns.give_back(turn)
     assert agent.release(host(1)) is not None
     agent.begin_grace(5)  # an alarm's: holders come back first (promise 4)

@@ -195,7 +195,9 @@ def test_a_clone_that_leaves_gives_nothing_of_the_originals_back(mesh: Registry)
         mesh.release(host(1), "c" * 32)
     mesh.client.revoke(beat_id)
     clone = replace(beat, boot_id="c" * 32, node_address=IPv4Address("192.0.2.150"))
-    mesh.rivals.announce(clone, 30, 0)  # it was refused before, whatever the heartbeat does now
+    mesh.clone_check.announce(
+        clone, 30, 0
+    )  # it was refused before, whatever the heartbeat does now
     with pytest.raises(IdentityInUseError):
         mesh.release(host(1), "c" * 32)
     assert mesh.snapshot().leases == (lease,)

@@ -30,7 +30,7 @@ from agent.docker.report import ConfiguratorReport, RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.mesh.peer_rules import PeerRules
 from agent.model import Condition, DockerState, Route
-from agent.registry.timeleft import TimeLeft
+from agent.registry.flannel_ttl import FlannelTtls
 from agent.settings.text import whole_number
 
 __all__ = ["Answers"]
@@ -69,7 +69,7 @@ class Answers:
     conditions: ConditionRegistry
     copying: Copying
     reload_settings: Callable[[Acting], Change]
-    time_left: TimeLeft
+    time_left: FlannelTtls
     host_name: str
     etcd_source: Callable[[], Document]
     last_contact_s: Callable[[], float]

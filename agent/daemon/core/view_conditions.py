@@ -19,7 +19,7 @@ from agent.model import (
     first_few,
 )
 from agent.model.family import Network
-from agent.registry.claiming.clones import CLONE_HINT
+from agent.registry.claiming.identity_conflicts import CLONE_HINT
 
 __all__ = [
     "alarm",

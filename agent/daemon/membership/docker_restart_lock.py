@@ -18,7 +18,7 @@ import structlog
 from agent.docker.service.commands import Stopped
 from agent.docker.service.restart_policy import Held
 from agent.errors import EtcdError
-from agent.registry.claiming.turns import Holder, Turn, Turns
+from agent.registry.claiming.locks import LockHolder, MeshLock, MeshLocks
 
 __all__ = ["RestartTurn"]
 
@@ -45,7 +45,7 @@ class RestartTurn:
 
     def __init__(
         self,
-        turns: Turns,
+        turns: MeshLocks,
         stopping: threading.Event,
         *,
         patience_s: float = _PATIENCE_S,
@@ -55,10 +55,10 @@ class RestartTurn:
         self._stopping = stopping
         self._patience_s = patience_s
         self._clock = clock
-        self._seen = Holder("", 0)
+        self._seen = LockHolder("", 0)
         self._seen_s = 0.0
         self._lock = threading.Lock()
-        self._ours: Turn | None = None
+        self._ours: MeshLock | None = None
         self._asked = False
 
     @contextmanager
@@ -70,7 +70,7 @@ class RestartTurn:
         except EtcdError as error:
             yield self._unasked(error)
             return
-        if isinstance(found, Holder):
+        if isinstance(found, LockHolder):
             yield _held_by(found)
             return
         self._ours = found
@@ -108,7 +108,7 @@ class RestartTurn:
         why = f"etcd cannot be asked whether another host restarts its Docker: {error.message}"
         return why, "wait for etcd, or agentctl docker restart --now"
 
-    def _renew(self) -> Holder | None:
+    def _renew(self) -> LockHolder | None:
         """Give our turn its full TTL, or take it again; return who has it instead.
 
         Raises:
@@ -118,7 +118,7 @@ class RestartTurn:
             if self._ours is None or self._turns.keep(self._ours):
                 return None
             found = self._turns.take(_WHAT, _TTL_S)
-            if isinstance(found, Turn):
+            if isinstance(found, MeshLock):
                 self._ours = found
                 return None
             return found
@@ -130,11 +130,11 @@ class RestartTurn:
                 with suppress(EtcdError):  # its TTL ends it
                     self._turns.give_back(turn)
 
-    def _take(self, patience_s: float) -> Turn | Holder:
+    def _take(self, patience_s: float) -> MeshLock | LockHolder:
         deadline_s = self._clock() + patience_s
         while True:
             found = self._turns.take(_WHAT, _TTL_S, over=self._overdue())
-            if isinstance(found, Turn):
+            if isinstance(found, MeshLock):
                 return found
             if found.mod_revision != self._seen.mod_revision:
                 self._seen, self._seen_s = found, self._clock()
@@ -155,5 +155,5 @@ class RestartTurn:
                     _log.warning("docker-turn-lost", host=other.host_name or "?")
 
 
-def _held_by(holder: Holder) -> Held:
+def _held_by(holder: LockHolder) -> Held:
     return f"host {holder.host_name or '?'} restarts its Docker", "wait: one after the other"

@@ -20,10 +20,10 @@ from agent.etcd.errors import EtcdLeaseGoneError
 from agent.etcd.kv import Record
 from agent.model import Lease, View
 from agent.model.family import Network, within
-from agent.registry.claiming.clones import IdentityInUseError, Life, Rivals
+from agent.registry.claiming.identity_conflicts import Claimant, CloneCheck, IdentityInUseError
 from agent.registry.claiming.request import ClaimRequest, LeaseLostError
 from agent.registry.claiming.selection import Selection
-from agent.registry.fold import Records
+from agent.registry.record_store import RecordStore
 from agent.registry.records import CONFIG, LEASES, MEMORY, Keys, encode_lease, encode_memory
 
 __all__ = ["Claims", "confirmed"]
@@ -53,7 +53,7 @@ class Claims:
         self,
         client: EtcdClient,
         keys: Keys,
-        read: Callable[[], Records],
+        read: Callable[[], RecordStore],
         *,
         wall_clock: Callable[[], float],
     ) -> None:
@@ -61,7 +61,7 @@ class Claims:
         self._keys = keys
         self._read = read
         self._wall_clock = wall_clock
-        self._rivals = Rivals(client, keys)
+        self._clone_check = CloneCheck(client, keys)
 
     def claim(self, request: ClaimRequest) -> Lease:
         """See :meth:`agent.registry.registry.Registry.claim`."""
@@ -171,7 +171,7 @@ class Claims:
                     ttl_s=request.ttl_s,
                 ),
                 request.memory_ttl_s,
-                request.life,
+                request.claimant,
                 fresh=held.host_id is None,
             )
         except IdentityInUseError:
@@ -179,7 +179,7 @@ class Claims:
         except (LeaseLostError, ClaimConflict):
             return None
 
-    def _damaged(self, records: Records, request: ClaimRequest) -> Lease | None:
+    def _damaged(self, records: RecordStore, request: ClaimRequest) -> Lease | None:
         """The lease that this host had, where its record was overwritten and cannot be read."""
         past = request.past
         if past is None or request.beside is not None:
@@ -193,15 +193,17 @@ class Claims:
         """Raise IdentityInUseError when the lease of this identity may be a live clone's."""
         if held.node_address != request.node_address:
             found = self._client.range(self._keys.of(LEASES, held.subnet)).records
-            self._rivals.refuse_lease(request.life, found)
+            self._clone_check.refuse_lease(request.claimant, found)
 
-    def renew(self, lease: Lease, memory_ttl_s: int, life: Life, *, fresh: bool = False) -> Lease:
+    def renew(
+        self, lease: Lease, memory_ttl_s: int, claimant: Claimant, *, fresh: bool = False
+    ) -> Lease:
         """Write ``lease`` if its key is as it was when ``lease`` was read or written.
 
         Args:
             lease: As wished, with the revision and the etcd lease that the key had.
             memory_ttl_s: Of the memory; 0 leaves that as it is.
-            life: Whose lease it is to be.
+            claimant: Whose lease it is to be.
             fresh: Do not go on with the key's etcd lease: it is flannel's.
         """
         own = lease
@@ -211,7 +213,7 @@ class Claims:
             lease_id = self._kept_alive(0 if fresh else before_id, ttl_s)
             wished = replace(lease, etcd_lease_id=lease_id, renewed_s=round(self._wall_clock(), 3))
             try:
-                renewed = self._write(wished, before_id, memory_ttl_s, life)
+                renewed = self._write(wished, before_id, memory_ttl_s, claimant)
             except EtcdLeaseGoneError:
                 continue
             if isinstance(renewed, Lease):
@@ -220,11 +222,13 @@ class Claims:
                 return renewed
             if lease_id != before_id:
                 self._client.drop(lease_id)
-            lease = self._after_conflict(lease, renewed, life, damaged=_is_damaged(own, renewed))
+            lease = self._after_conflict(
+                lease, renewed, claimant, damaged=_is_damaged(own, renewed)
+            )
         raise EtcdError(f"the lease of {lease.subnet} changes faster than it can be renewed")
 
     def _write(
-        self, lease: Lease, before_id: int, memory_ttl_s: int, life: Life
+        self, lease: Lease, before_id: int, memory_ttl_s: int, claimant: Claimant
     ) -> Lease | Record | None:
         """Write a lease and the memory of it if nobody wrote the lease since.
 
@@ -235,10 +239,10 @@ class Claims:
             The lease as written; else what is there instead, None when nothing is.
         """
         key = self._keys.of(LEASES, lease.subnet)
-        value = encode_lease(lease, boot_id=life.boot_id)
+        value = encode_lease(lease, boot_id=claimant.boot_id)
         puts = [kv.put(key, value, lease.etcd_lease_id)]
         if memory_ttl_s:
-            memory = self._keys.of(MEMORY, life.host_id)
+            memory = self._keys.of(MEMORY, claimant.host_id)
             remembered = self._client.range(memory).records
             memory_id = self._kept_alive(remembered[0].lease_id if remembered else 0, memory_ttl_s)
             puts.append(kv.put(memory, encode_memory(lease.subnet), memory_id))
@@ -254,7 +258,7 @@ class Claims:
         return there[0] if there else None
 
     def _after_conflict(
-        self, lease: Lease, there: Record | None, life: Life, *, damaged: bool
+        self, lease: Lease, there: Record | None, claimant: Claimant, *, damaged: bool
     ) -> Lease:
         """Go on from what somebody else wrote, if it still says that the host is the owner.
 
@@ -273,7 +277,7 @@ class Claims:
                 f"the lease of {lease.subnet} was overwritten with something unreadable: {error}",
                 hint=f"look at it with etcdctl get {there.key.decode()}, then delete it",
             ) from error
-        life.check_lease(found, there)
+        claimant.check_lease(found, there)
         ours = found.host_id == lease.host_id
         flannel_here = found.host_id is None and found.node_address == lease.node_address
         if not ours and not flannel_here:

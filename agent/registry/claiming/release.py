@@ -11,16 +11,16 @@ from agent.etcd.kv import Record
 from agent.model import HostId, Lease, View
 from agent.model.family import Network
 from agent.registry.claiming.claims import confirmed
-from agent.registry.claiming.clones import IdentityInUseError
-from agent.registry.fold import Records
+from agent.registry.claiming.identity_conflicts import IdentityInUseError
+from agent.registry.record_store import RecordStore
 from agent.registry.records import HEARTBEATS, LEASES, Keys
 
-__all__ = ["GivingBack"]
+__all__ = ["Releases"]
 
 _TRIES = 4
 
 
-class GivingBack:
+class Releases:
     """Ends what a host has in etcd, never what somebody else has by now.
 
     Args:
@@ -29,7 +29,7 @@ class GivingBack:
         read: Returns all records at one revision.
     """
 
-    def __init__(self, client: EtcdClient, keys: Keys, read: Callable[[], Records]) -> None:
+    def __init__(self, client: EtcdClient, keys: Keys, read: Callable[[], RecordStore]) -> None:
         self._client = client
         self._keys = keys
         self._read = read

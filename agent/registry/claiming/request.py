@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from agent.errors import EtcdError
 from agent.model import DEFAULT_BACKEND, BackendData, DockerState, HostId, Lease, Needed
 from agent.model.family import Address, Network
-from agent.registry.claiming.clones import Life
+from agent.registry.claiming.identity_conflicts import Claimant
 from agent.retry import jittered
 
 __all__ = [
@@ -68,9 +68,9 @@ class ClaimRequest:
     memory_ttl_s: int = 30 * 86_400
 
     @property
-    def life(self) -> Life:
+    def claimant(self) -> Claimant:
         """Whose claim it is."""
-        return Life(self.host_id, self.boot_id, self.node_address, self.cleared)
+        return Claimant(self.host_id, self.boot_id, self.node_address, self.cleared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

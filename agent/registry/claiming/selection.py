@@ -14,7 +14,7 @@ from agent.model import Lease, MeshConfig, SetAside, View, is_leasable
 from agent.model.family import Network, within
 from agent.model.untrusted import quote
 from agent.registry.claiming.request import ClaimRequest, GraceError
-from agent.registry.fold import Records
+from agent.registry.record_store import RecordStore
 from agent.registry.records import (
     CONFIG,
     GRACE,
@@ -40,7 +40,7 @@ class Selection:
         request: Who claims and how.
     """
 
-    def __init__(self, records: Records, view: View, request: ClaimRequest) -> None:
+    def __init__(self, records: RecordStore, view: View, request: ClaimRequest) -> None:
         if view.config is None:
             raise ValueError("a claim needs a config")
         self._records = records

@@ -17,11 +17,11 @@ from agent.errors import EtcdUnavailable, HostmeshError
 from agent.etcd.errors import CertificateRefusedError
 from agent.model import LEVEL, Condition, Heartbeat, HostId, Lease, View
 from agent.model.family import Address
-from agent.registry.claiming.clones import IdentityInUseError
+from agent.registry.claiming.identity_conflicts import IdentityInUseError
 from agent.registry.claiming.request import ClaimRequest, Registration
-from agent.registry.own.former_lease import Former
-from agent.registry.own.heartbeats import BEATS_PER_TTL, OwnHeartbeat
+from agent.registry.own.own_heartbeat import BEATS_PER_TTL, OwnHeartbeat
 from agent.registry.own.own_lease import OwnLease, condition_of
+from agent.registry.own.previous_lease import PreviousLease
 from agent.registry.registry import Registry
 from agent.retry import Backoff
 from agent.settings import LeaseSettings
@@ -53,7 +53,7 @@ class Keeper:
         agent_version: For the heartbeat.
         settings: TTLs.
         on_lease: Called on the keeper's thread with the lease it owns (None: none), what there
-            is to say about it, and the former lease (see :class:`Former`), whenever one changes.
+            is to say about it, and the previous lease (:class:`PreviousLease`), when one changes.
         earlier_life: Asked when another boot left a heartbeat (then the second argument is
             True) or a lease under this host's identity at another address: True when no
             clone of this host lives there, so that it was this host before it was rebooted.
@@ -102,7 +102,7 @@ class Keeper:
         # The thread's own:
         self._own = OwnLease(registry, lambda: self._settings, may_leave, clock)
         self._beat = OwnHeartbeat(registry, settings.heartbeat_ttl_s, clock)
-        self._former = Former(registry, clock)
+        self._former = PreviousLease(registry, clock)
         self._looks = Backoff(_FIRST_LOOK_S, _LONGEST_LOOK_S)
         self._look_from_s = 0.0
         self._told: tuple[Lease | None, tuple[Condition, ...], Lease | None] | None = None
@@ -122,7 +122,7 @@ class Keeper:
             self._thread.join(2.0)
 
     def adopt(self, settings: LeaseSettings) -> None:
-        """Go on with another grace time; the TTLs hold for the keeper's whole life."""
+        """Go on with another grace time; the TTLs hold for the keeper's whole run."""
         self._settings = settings
 
     def update(self, registration: Registration) -> None:

@@ -10,7 +10,7 @@ import structlog
 from agent.errors import ClaimConflict, HostmeshError, MeshConfigError, NoFreeSubnet
 from agent.model import Condition, Lease, Severity
 from agent.model.family import Network
-from agent.registry.claiming.clones import IdentityInUseError
+from agent.registry.claiming.identity_conflicts import IdentityInUseError
 from agent.registry.claiming.request import (
     ClaimRequest,
     GraceError,

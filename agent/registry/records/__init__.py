@@ -7,7 +7,7 @@ docs/architecture.md has the steps.
 from __future__ import annotations
 
 from agent.registry.records.config import CONFIG, decode_config, encode_config
-from agent.registry.records.coordination import GRACE, TURNS, Taker
+from agent.registry.records.coordination import GRACE, LOCKS, LockRecord
 from agent.registry.records.heartbeat import CLONES, HEARTBEATS, encode_heartbeat
 from agent.registry.records.keys import KINDS, Keys
 from agent.registry.records.lease import LEASES, check_lease, decode_boot_id, encode_lease
@@ -23,14 +23,14 @@ __all__ = [
     "HEARTBEATS",
     "KINDS",
     "LEASES",
+    "LOCKS",
     "MEMORY",
     "RESERVATIONS",
     "SHORTEST_RANGE",
-    "TURNS",
     "KeyRange",
     "Keys",
+    "LockRecord",
     "RecordKind",
-    "Taker",
     "Writer",
     "check_lease",
     "decode_boot_id",

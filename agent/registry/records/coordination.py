@@ -10,27 +10,27 @@ from agent.model import HostId
 from agent.model.untrusted import Fields, clean_name, parse_host_id
 from agent.registry.records.record_kind import RecordKind, Writer, dump
 
-__all__ = ["GRACE", "TURNS", "Taker"]
+__all__ = ["GRACE", "LOCKS", "LockRecord"]
 
 
 @dataclass(frozen=True, slots=True)
-class Taker:
+class LockRecord:
     """The host that does a piece of work now."""
 
     host_id: HostId
     host_name: str
 
 
-def _decode_turn(_: str, record: Record) -> Taker:
+def _decode_turn(_: str, record: Record) -> LockRecord:
     fields = Fields.parse(record.value)
-    return Taker(parse_host_id(fields.text("HostID")), fields.text("HostName", default=""))
+    return LockRecord(parse_host_id(fields.text("HostID")), fields.text("HostName", default=""))
 
 
-def _encode_turn(taker: Taker) -> bytes:
+def _encode_turn(taker: LockRecord) -> bytes:
     return dump({"HostID": taker.host_id, "HostName": clean_name(taker.host_name)})
 
 
-TURNS: Final[RecordKind[str, Taker]] = RecordKind(
+LOCKS: Final[RecordKind[str, LockRecord]] = RecordKind(
     name="turns",
     pattern="<work>",
     spell=str,

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from agent.etcd.kv import Record
 from agent.model.family import Network
 from agent.registry.records.config import CONFIG
-from agent.registry.records.coordination import GRACE, TURNS
+from agent.registry.records.coordination import GRACE, LOCKS
 from agent.registry.records.heartbeat import CLONES, HEARTBEATS
 from agent.registry.records.lease import LEASES
 from agent.registry.records.memory import MEMORY
@@ -27,7 +27,7 @@ KINDS: Final[tuple[RecordKind[Any, Any], ...]] = (
     HEARTBEATS,
     CLONES,
     MEMORY,
-    TURNS,
+    LOCKS,
     GRACE,
     RESERVATIONS,
 )

@@ -31,10 +31,10 @@ from agent.model import (
     first_few,
 )
 from agent.model.family import IPV4, Address, Network
-from agent.registry.checkup import EndpointAnswer, ask_endpoint, may_write
 from agent.registry.claiming.request import ClaimRequest
 from agent.registry.claiming.selection import Selection
 from agent.registry.copy import bounds_of
+from agent.registry.etcd_checks import EndpointAnswer, ask_endpoint, may_write
 from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
 from agent.registry.registry import Registry
 from agent.settings import Settings

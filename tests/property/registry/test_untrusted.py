@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent.etcd.kv import Event, Record
 from agent.model import HostId
 from agent.model.family import within
-from agent.registry.fold import Records
+from agent.registry.record_store import RecordStore
 from agent.registry.records import HEARTBEATS, KINDS, LEASES, Keys, decode_config, encode_config
 
 pytestmark = pytest.mark.property
@@ -72,7 +72,7 @@ events = st.builds(
 def test_promise_4_and_8_no_record_costs_another_or_gets_out_of_the_mesh(
     others: list[Event], config: bytes | None
 ) -> None:
-    records = Records(_KEYS, 1, 100)
+    records = RecordStore(_KEYS, 1, 100)
     records.load([Record(_CONFIG_KEY, _CONFIG, 1, 1)])
     good = Record(_KEYS.of(LEASES, IPv4Network("10.64.0.0/16")), _GOOD, 1, 1)
     records.load([good])

@@ -13,8 +13,8 @@ import pytest
 
 from agent.etcd.kv import Event, Record
 from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig, View
-from agent.registry.fold import Records
-from agent.registry.records import KINDS, LEASES, Keys, RecordKind, Taker, Writer
+from agent.registry.record_store import RecordStore
+from agent.registry.records import KINDS, LEASES, Keys, LockRecord, RecordKind, Writer
 
 pytestmark = pytest.mark.unit
 
@@ -48,7 +48,7 @@ _EXAMPLES: Mapping[str, tuple[str, Any, tuple[Any, ...]]] = {
     "hosts": (f"hosts/{_HOST}", _HOST, (_BEAT,)),
     "clones": (f"clones/{_HOST}/192.0.2.1", (_HOST, _ADDRESS), (_BEAT,)),
     "memory": (f"memory/{_HOST}", _HOST, (_SUBNET,)),
-    "turns": ("turns/docker-restart", "docker-restart", (Taker(_HOST, "host1"),)),
+    "turns": ("turns/docker-restart", "docker-restart", (LockRecord(_HOST, "host1"),)),
     "grace": ("grace", None, ()),
     "reservations": ("reservations/10.64.0.0-16", _SUBNET, (_HOST,)),
 }
@@ -130,7 +130,7 @@ def test_a_kind_takes_one_declaration() -> None:
         most=2,
     )
     keys = Keys("/hostmesh", (*(kind for kind in KINDS if kind.name != "memory"), toy))
-    records = Records(keys, cluster_id=1, revision=1)
+    records = RecordStore(keys, cluster_id=1, revision=1)
     good, bad = keys.of(toy, "good"), keys.of(toy, "bad")
     assert records.apply([Event(good, Record(good, b"7")), Event(bad, Record(bad, b"x"))])
     view = records.view()

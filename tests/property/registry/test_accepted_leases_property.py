@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from agent.model import Lease, MeshConfig
 from agent.model.family import FAMILIES, Family, Network
+from agent.registry.accepted_leases import AcceptedLeases
 from agent.registry.records import check_lease
-from agent.registry.usable import UsableLeases
 from tests.property.networks import address_in, families, in_family
 
 pytestmark = pytest.mark.property
@@ -57,7 +57,7 @@ def _by_definition(named: dict[str, Lease], config: MeshConfig) -> set[Lease]:
 def test_promise_1_the_short_way_equals_the_definition(
     family: Family, history: list[tuple[str, Network | None, bool]]
 ) -> None:
-    leases, named = UsableLeases(), dict[str, Lease]()
+    leases, named = AcceptedLeases(), dict[str, Lease]()
     config = _config(family, "10.64.0.0/10")
     node_address = address_in(family, "192.0.2.1")
     for revision, (name, subnet, settle) in enumerate(history, start=1):

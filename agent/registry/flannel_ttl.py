@@ -20,7 +20,7 @@ from agent.errors import EtcdError
 from agent.model import Lease
 from agent.model.family import Network
 
-__all__ = ["TimeLeft"]
+__all__ = ["FlannelTtls"]
 
 _log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ class _Learned:
     ends_s: float
 
 
-class TimeLeft:
+class FlannelTtls:
     """Remembers what etcd said about flannel's leases. Thread-safe.
 
     Args:

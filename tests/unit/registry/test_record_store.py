@@ -11,7 +11,7 @@ import pytest
 from agent.errors import EtcdError
 from agent.etcd.kv import Event, Record
 from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig, SetAside, View
-from agent.registry.fold import Records
+from agent.registry.record_store import RecordStore
 from agent.registry.records import (
     CLONES,
     HEARTBEATS,
@@ -43,8 +43,8 @@ LEASE = Lease(
 )
 
 
-def loaded() -> Records:
-    records = Records(KEYS, cluster_id=1, revision=5)
+def loaded() -> RecordStore:
+    records = RecordStore(KEYS, cluster_id=1, revision=5)
     records.load(
         [
             Record(CONFIG_KEY, encode_config(CONFIG), 1, 1),
@@ -102,7 +102,7 @@ def test_promise_10_records_that_cannot_be_read_are_named_up_to_a_limit() -> Non
 def test_promise_4_more_records_of_a_kind_than_it_may_have_are_no_view() -> None:
     few = replace(CLONES, most=2)
     keys = Keys("/hostmesh", tuple(few if kind is CLONES else kind for kind in KINDS))
-    records = Records(keys, cluster_id=1, revision=5)
+    records = RecordStore(keys, cluster_id=1, revision=5)
     bad = [Record(f"/hostmesh/clones/{number}".encode(), b"{}") for number in range(3)]
     records.load(bad[:2])
     records.view()
@@ -159,7 +159,7 @@ def lease_record(subnet: str, number: int, revision: int) -> Record:
     return Record(KEYS.of(LEASES, lease.subnet), encode_lease(lease), revision, revision)
 
 
-def follow(records: Records, *made: Record) -> View:
+def follow(records: RecordStore, *made: Record) -> View:
     records.apply([Event(each.key, each) for each in made])
     return records.view()
 
@@ -223,12 +223,12 @@ BEAT = Heartbeat(
 KEY = KEYS.of(LEASES, LEASE.subnet)
 
 
-def damaged(records: Records, *, create_revision: int = 2) -> View:
+def damaged(records: RecordStore, *, create_revision: int = 2) -> View:
     records.apply([Event(KEY, Record(KEY, b"{", create_revision, 9), 9)])
     return records.view()
 
 
-def beats(records: Records, *, alive: bool) -> View:
+def beats(records: RecordStore, *, alive: bool) -> View:
     key = KEYS.of(HEARTBEATS, OWNER)
     record = Record(key, encode_heartbeat(BEAT), 8, 8) if alive else None
     records.apply([Event(key, record, 10)])
@@ -263,7 +263,7 @@ def test_promise_1_a_key_that_went_away_in_between_has_no_last_lease() -> None:
 def test_a_new_snapshot_takes_the_last_readable_lease_from_the_view_before() -> None:
     before = beats(loaded(), alive=True)
     for cluster, kept in ((1, {LEASE.subnet}), (2, set())):
-        records = Records(KEYS, cluster_id=cluster, revision=20)
+        records = RecordStore(KEYS, cluster_id=cluster, revision=20)
         records.load(
             [
                 Record(CONFIG_KEY, encode_config(CONFIG), 1, 1),

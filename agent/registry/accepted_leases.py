@@ -16,7 +16,7 @@ from agent.model import Lease, Leases, MeshConfig
 from agent.model.family import Network, meet, subnets_of, supernet_of
 from agent.registry.records import check_lease
 
-__all__ = ["UsableLeases"]
+__all__ = ["AcceptedLeases"]
 
 _FEW: Final = 100
 """More leases than this that are new or not used: looking at each is no better than at all."""
@@ -25,7 +25,7 @@ _BLOCKS: Final = 4096
 
 
 @dataclass(slots=True)
-class UsableLeases:
+class AcceptedLeases:
     """Leases by name (the last part of their key), and which are used. One thread owns it."""
 
     _named: dict[str, Lease] = field(default_factory=dict)

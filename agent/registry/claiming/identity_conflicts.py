@@ -30,7 +30,7 @@ from agent.registry.records import (
     encode_heartbeat,
 )
 
-__all__ = ["CLONE_HINT", "IdentityInUseError", "Life", "Rivals"]
+__all__ = ["CLONE_HINT", "Claimant", "CloneCheck", "IdentityInUseError"]
 
 _log = structlog.get_logger()
 
@@ -68,11 +68,11 @@ class IdentityInUseError(ClaimConflict):
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class Claimant:
     """A host from boot to boot, at one address.
 
     Attributes:
-        host_id: Its identity, the same in every life.
+        host_id: Its identity, the same in every boot.
         boot_id: Of this boot; "" when the caller has none, which is then compared as such.
         node_address: By which peers reach it now.
         cleared: Addresses of which is known that no clone of this host lives there.
@@ -108,7 +108,7 @@ class Life:
             raise IdentityInUseError(shown, lease.node_address, beating=False)
 
 
-class Rivals:
+class CloneCheck:
     """Looks for other lives of an identity, and tells them that this one is there.
 
     Args:
@@ -120,7 +120,7 @@ class Rivals:
         self._client = client
         self._keys = keys
 
-    def refuse(self, life: Life) -> None:
+    def refuse(self, claimant: Claimant) -> None:
         """Look, before anything is written, whether somebody else lives under this identity.
 
         The memory names the subnet, so that this takes two small reads, not a listing.
@@ -133,14 +133,14 @@ class Rivals:
             "look for other lives of this host",
             [],
             [
-                kv.get(self._keys.of(HEARTBEATS, life.host_id)),
-                kv.get(self._keys.of(MEMORY, life.host_id)),
+                kv.get(self._keys.of(HEARTBEATS, claimant.host_id)),
+                kv.get(self._keys.of(MEMORY, claimant.host_id)),
             ],
         )
         beats, memories = answer.ranges
         for record in beats:
             try:
-                life.check_heartbeat(self._keys.read(HEARTBEATS, record))
+                claimant.check_heartbeat(self._keys.read(HEARTBEATS, record))
             except ValueError:  # nobody's
                 continue
         for record in memories:
@@ -148,16 +148,16 @@ class Rivals:
                 subnet = self._keys.read(MEMORY, record)
             except ValueError:
                 continue
-            self.refuse_lease(life, self._client.range(self._keys.of(LEASES, subnet)).records)
+            self.refuse_lease(claimant, self._client.range(self._keys.of(LEASES, subnet)).records)
 
-    def refuse_lease(self, life: Life, records: tuple[Record, ...]) -> None:
+    def refuse_lease(self, claimant: Claimant, records: tuple[Record, ...]) -> None:
         """Raise IdentityInUseError when one of these leases is another life's."""
         for record in records:
             try:
                 lease = self._keys.read(LEASES, record)
             except ValueError:
                 continue
-            life.check_lease(lease, record)
+            claimant.check_lease(lease, record)
 
     def announce(self, heartbeat: Heartbeat, ttl_s: int, etcd_lease_id: int) -> int:
         """Say that this host exists beside another of its identity, for ``ttl_s`` seconds.

@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import EtcdUnavailable
 from agent.model import HostId, Lease
-from agent.registry.timeleft import TimeLeft
+from agent.registry.flannel_ttl import FlannelTtls
 
 pytestmark = pytest.mark.unit
 
@@ -50,7 +50,7 @@ def etcd_fixture() -> Etcd:
 
 
 def test_only_flannels_are_asked_once_and_counted_down(etcd: Etcd) -> None:
-    left = TimeLeft(etcd.ask, etcd.clock)
+    left = FlannelTtls(etcd.ask, etcd.clock)
     leases = [*FLANNEL[:3], ENDLESS, OURS]
     assert left.of(leases) == {each.subnet: 80_000 for each in FLANNEL[:3]}
     etcd.now_s += 60
@@ -59,7 +59,7 @@ def test_only_flannels_are_asked_once_and_counted_down(etcd: Etcd) -> None:
 
 
 def test_a_renewed_record_is_asked_again_and_an_old_answer_too(etcd: Etcd) -> None:
-    left = TimeLeft(etcd.ask, etcd.clock)
+    left = FlannelTtls(etcd.ask, etcd.clock)
     left.of(FLANNEL[:2])
     renewed = replace(FLANNEL[0], etcd_lease_id=200)
     etcd.now_s += 1
@@ -71,16 +71,16 @@ def test_a_renewed_record_is_asked_again_and_an_old_answer_too(etcd: Etcd) -> No
 
 
 def test_promise_10_a_look_is_bounded_and_the_next_goes_on(etcd: Etcd) -> None:
-    left = TimeLeft(etcd.ask, etcd.clock, most=3)
+    left = FlannelTtls(etcd.ask, etcd.clock, most=3)
     assert len(left.of(FLANNEL[:5])) == 3
     assert len(left.of(FLANNEL[:5])) == 5
     etcd.takes_s = 1.5
-    slow = TimeLeft(etcd.ask, etcd.clock)
+    slow = FlannelTtls(etcd.ask, etcd.clock)
     assert len(slow.of(FLANNEL[:5])) == 2, "no request is begun after 2 s"
 
 
 def test_what_is_gone_or_cannot_be_asked_is_not_known(etcd: Etcd) -> None:
-    left = TimeLeft(etcd.ask, etcd.clock)
+    left = FlannelTtls(etcd.ask, etcd.clock)
     assert left.of([FLANNEL[5]]) == {}
     etcd.away = True
     assert left.of(FLANNEL[:4]) == {}

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from agent.etcd.kv import Event, Record
 from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig, View
-from agent.registry.fold import Records
+from agent.registry.record_store import RecordStore
 from agent.registry.records import (
     HEARTBEATS,
     LEASES,
@@ -106,7 +106,7 @@ class Mesh(RuleBasedStateMachine):
         self.there: dict[bytes, Record] = {}
         self.readable: dict[bytes, Record] = {}  # what was there when it could be read last
         self.pending: list[Event] = []
-        self.records = Records(KEYS, cluster_id=1, revision=10)
+        self.records = RecordStore(KEYS, cluster_id=1, revision=10)
         self.view = self.records.view()
         self.last_config: MeshConfig | None = None
         if config:
@@ -223,7 +223,7 @@ class Mesh(RuleBasedStateMachine):
     def the_view_is_what_a_fresh_list_says(self) -> None:
         if self.pending:
             return
-        fresh = Records(KEYS, 1, self.revision, self.last_config)
+        fresh = RecordStore(KEYS, 1, self.revision, self.last_config)
         there = {key: self._seen_as(key) for key in sorted(self.there)}
         fresh.load(there.values())
         expected = fresh.view()

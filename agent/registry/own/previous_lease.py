@@ -23,12 +23,12 @@ from agent.registry.claiming.request import (
 )
 from agent.registry.registry import Registry
 
-__all__ = ["Former"]
+__all__ = ["PreviousLease"]
 
 _log = structlog.get_logger()
 
 
-class Former:
+class PreviousLease:
     """Keeps the lease that the host had before. For the keeper's thread.
 
     Args:

@@ -15,14 +15,14 @@ from agent.docker.service.commands import Stopped
 from agent.errors import EtcdUnavailable
 from agent.etcd import kv
 from agent.etcd.client import EtcdClient
-from agent.registry.claiming.turns import Holder, Turn, Turns
-from agent.registry.records import TURNS, Keys
+from agent.registry.claiming.locks import LockHolder, MeshLock, MeshLocks
+from agent.registry.records import LOCKS, Keys
 from agent.settings import EtcdSettings
 from tests.etcd.support.etcdlab import Etcd, host, registry
 
 pytestmark = pytest.mark.etcd
 
-Make = Callable[[int], Turns]
+Make = Callable[[int], MeshLocks]
 
 
 @pytest.fixture
@@ -33,19 +33,19 @@ def client(shared_etcd: Etcd, prefix: str) -> Iterator[EtcdClient]:
 
 @pytest.fixture
 def turns(client: EtcdClient, prefix: str) -> Make:
-    return lambda number: Turns(client, prefix, host(number), f"host{number}")
+    return lambda number: MeshLocks(client, prefix, host(number), f"host{number}")
 
 
-def taken(turns: Turns, ttl_s: int = 15) -> Turn:
+def taken(turns: MeshLocks, ttl_s: int = 15) -> MeshLock:
     turn = turns.take("x", ttl_s)
-    assert isinstance(turn, Turn)
+    assert isinstance(turn, MeshLock)
     return turn
 
 
 def test_one_host_at_a_time_and_the_other_is_named(turns: Make) -> None:
     first = taken(turns(1))
     other = turns(2).take("x", 15)
-    assert isinstance(other, Holder)
+    assert isinstance(other, LockHolder)
     assert other.host_name == "host1"
     turns(1).give_back(first)
     taken(turns(2))
@@ -56,7 +56,7 @@ def test_of_many_hosts_at_once_one_has_it(turns: Make) -> None:
 
     def restart(number: int) -> None:
         mine = turns(number)
-        while isinstance(turn := mine.take("x", 15), Holder):
+        while isinstance(turn := mine.take("x", 15), LockHolder):
             time.sleep(0.01)
         with lock:
             now[0] += 1
@@ -78,7 +78,7 @@ def test_of_many_hosts_at_once_one_has_it(turns: Make) -> None:
 def test_promise_10_a_dead_holders_turn_ends(turns: Make) -> None:
     taken(turns(1), ttl_s=1)
     deadline_s = time.monotonic() + 20
-    while isinstance(turns(2).take("x", 15), Holder):
+    while isinstance(turns(2).take("x", 15), LockHolder):
         assert time.monotonic() < deadline_s
         time.sleep(0.1)
 
@@ -88,7 +88,7 @@ def test_a_holder_that_lives_keeps_it(turns: Make) -> None:
     until_s = time.monotonic() + 4
     while time.monotonic() < until_s:
         assert turns(1).keep(turn)
-        assert isinstance(turns(2).take("x", 15), Holder)
+        assert isinstance(turns(2).take("x", 15), LockHolder)
         time.sleep(0.2)
     turns(1).give_back(turn)
     assert not turns(1).keep(turn)
@@ -108,7 +108,7 @@ def test_a_holder_whose_key_was_deleted_or_taken_has_no_turn_though_its_etcd_lea
 def test_an_agent_that_was_killed_goes_on_with_its_own_turn(turns: Make) -> None:
     taken(turns(1))
     again = taken(turns(1))
-    assert isinstance(turns(2).take("x", 15), Holder)
+    assert isinstance(turns(2).take("x", 15), LockHolder)
     turns(1).give_back(again)
     taken(turns(2))
 
@@ -117,9 +117,9 @@ def test_an_agent_that_was_killed_goes_on_with_its_own_turn(turns: Make) -> None
 def test_promise_8_a_record_that_says_nothing_is_still_a_turn_but_not_without_end(
     client: EtcdClient, turns: Make, prefix: str, value: bytes
 ) -> None:
-    key = Keys(prefix).of(TURNS, "x")
+    key = Keys(prefix).of(LOCKS, "x")
     client.txn("test", [], [kv.put(key, value, client.grant(60).id)], [])
-    assert isinstance(turns(2).take("x", 15), Holder)
+    assert isinstance(turns(2).take("x", 15), LockHolder)
     client.txn("test", [], [kv.put(key, value)], [])
     taken(turns(2))
 
@@ -152,7 +152,7 @@ def test_a_turn_that_was_lost_is_known_right_before_the_restart(
     client: EtcdClient, turns: Make, prefix: str, taken_by_another: bool
 ) -> None:
     """etcd was away for longer than its TTL, while the file was checked and written."""
-    key = Keys(prefix).of(TURNS, "docker-restart")
+    key = Keys(prefix).of(LOCKS, "docker-restart")
     first, second = (RestartTurn(turns(n), threading.Event()) for n in (1, 2))
     with first(asked=False) as held:
         assert held is None
@@ -179,7 +179,7 @@ def test_a_turn_that_is_lost_amid_the_restart_is_taken_again(
 ) -> None:
     """etcd was away, and is back before the restart is at its end."""
     monkeypatch.setattr(restartturn, "_TTL_S", 1)
-    key = Keys(prefix).of(TURNS, "docker-restart")
+    key = Keys(prefix).of(LOCKS, "docker-restart")
 
     def lease_id() -> int:
         """Of whoever has the turn, 0 for nobody."""
@@ -218,7 +218,7 @@ def test_a_turn_that_etcd_cannot_confirm_holds_the_restart(
 
     turn = RestartTurn(turns(1), threading.Event())
     with turn(asked=False):
-        monkeypatch.setattr(Turns, "keep", keep)
+        monkeypatch.setattr(MeshLocks, "keep", keep)
         lost = turn.lost()
         assert lost is not None
         assert "no endpoint answers" in lost[0]
@@ -261,7 +261,7 @@ def test_the_agent_that_stops_does_not_wait_for_its_turn(turns: Make) -> None:
 def test_without_etcd_only_the_operators_restart_goes_ahead(prefix: str) -> None:
     nobody = EtcdSettings(endpoints=("http://127.0.0.1:9",), call_timeout_s=0.3)
     with closing(EtcdClient(nobody)) as client:
-        turn = RestartTurn(Turns(client, prefix, host(1), "host1"), threading.Event())
+        turn = RestartTurn(MeshLocks(client, prefix, host(1), "host1"), threading.Event())
         with turn(asked=False) as held:
             assert held is not None
             assert "etcd cannot be asked" in held[0]

@@ -20,12 +20,12 @@ from agent.etcd.kv import Event, Record
 from agent.model import Bounds, Lease, MeshConfig, Problem, SetAside, Unusable, View
 from agent.model.family import Network
 from agent.model.untrusted import quote
-from agent.registry.records import CONFIG, HEARTBEATS, LEASES, TURNS, Keys, RecordKind
+from agent.registry.accepted_leases import AcceptedLeases
+from agent.registry.records import CONFIG, HEARTBEATS, LEASES, LOCKS, Keys, RecordKind
 from agent.registry.records.subnets import parse_subnet
-from agent.registry.usable import UsableLeases
 from agent.sharedmap import SharedMap
 
-__all__ = ["Records", "Unknown"]
+__all__ = ["RecordStore", "Unknown"]
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -82,7 +82,7 @@ class _Table(Generic[_K, _V]):
 
 
 @dataclass(slots=True)
-class Records:
+class RecordStore:
     """The records of one mesh at one revision. Not thread-safe: one thread owns it.
 
     Attributes:
@@ -105,7 +105,7 @@ class Records:
     _bare: dict[bytes, Record] = field(default_factory=dict)  # no values, but for the config
     _unreadable: dict[bytes, str] = field(default_factory=dict)
     _bad: Counter[str] = field(default_factory=Counter)  # unreadable ones, by kind
-    _leases: UsableLeases = field(default_factory=UsableLeases)
+    _leases: AcceptedLeases = field(default_factory=AcceptedLeases)
     _kept: dict[str, Lease] = field(default_factory=dict)  # the last that could be read
     _tables: dict[str, _Table[Any, Any]] = field(default_factory=dict)  # by View's attribute
     _aside: tuple[SetAside, ...] | None = None  # the unreadable ones, while none changes
@@ -297,7 +297,7 @@ class Records:
         if kind is CONFIG:  # a value that is much too large is not worth the memory
             value = record.value[: CONFIG.largest_bytes + 1]
             self._bare[record.key] = replace(record, value=value)
-        elif record.key in self._unreadable or kind not in (LEASES, HEARTBEATS, TURNS):
+        elif record.key in self._unreadable or kind not in (LEASES, HEARTBEATS, LOCKS):
             self._bare[record.key] = replace(record, value=b"")
 
     def _fold(self, kind: RecordKind[Any, Any], rest: bytes, record: Record | None) -> str:
