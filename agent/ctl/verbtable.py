@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from agent.settings.text import shown
 
-__all__ = ["GROUPS", "VERBS", "Verb", "seconds"]
+__all__ = ["CONFIG_OPTIONS", "GROUPS", "VERBS", "Verb", "seconds"]
 
 _RESTART_TIMEOUT_S = 180.0  # dockerd may restart, fail, and be brought back as it was
 _MAX_TIMEOUT_S = 86_400.0
@@ -89,9 +89,8 @@ def _config_init(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--subnet-len", metavar="N", help="prefix length of each subnet (16)")
     parser.add_argument("--backend", metavar="NAME", help="how packets travel (host-gw)")
-    parser.add_argument(
-        "--access", metavar="WORD", help="user-defined networks: open, published or closed"
-    )
+    _, text = CONFIG_OPTIONS["--access"]
+    parser.add_argument("--access", choices=("open", "published", "closed"), help=text)
     parser.add_argument("--yes", action="store_true", help="create what is proposed, unasked")
 
 
@@ -107,24 +106,30 @@ def _firewall(parser: argparse.ArgumentParser) -> None:
     )
 
 
+CONFIG_OPTIONS = {
+    "--cidr": ("CIDR", "range of the whole mesh"),
+    "--subnet-len": ("N", "prefix length of each new subnet"),
+    "--subnet-min": ("ADDRESS", "the first subnet for new leases"),
+    "--subnet-max": ("ADDRESS", "the last subnet for new leases"),
+    "--backend": ("NAME", "how packets travel between hosts"),
+    "--access": ("open|published|closed", "which user-defined networks the mesh reaches"),
+    "--level": ("N", "newest record format to publish, once every host can read it"),
+    "--move": ("", "keep the old CIDR in use until its hosts have moved"),
+    "--finish": ("", "end a move: stop using the CIDRs moved away from"),
+}
+"""Options of ``config set``, each a field of :class:`agent.mesh.reconfigure.ConfigWish` of the same
+name, with the form of its value and its help. "" is a flag, "a|b" a choice;
+agent.ctl.verbs.configset converts the others."""
+
+
 def _config_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cidr", metavar="CIDR", help="range of the whole mesh")
-    parser.add_argument("--subnet-len", metavar="N", help="prefix length of each new subnet")
-    parser.add_argument("--subnet-min", metavar="ADDRESS", help="the first subnet for new leases")
-    parser.add_argument("--subnet-max", metavar="ADDRESS", help="the last subnet for new leases")
-    parser.add_argument("--backend", metavar="NAME", help="how packets travel")
-    parser.add_argument(
-        "--access", metavar="WORD", help="user-defined networks: open, published or closed"
-    )
-    parser.add_argument(
-        "--level", metavar="N", help="what may be published, once every host can read it"
-    )
-    parser.add_argument(
-        "--move", action="store_true", help="keep the old CIDR in use until its hosts have moved"
-    )
-    parser.add_argument(
-        "--finish", action="store_true", help="end a move: stop using the CIDRs moved away from"
-    )
+    for flag, (form, text) in CONFIG_OPTIONS.items():
+        if not form:
+            parser.add_argument(flag, action="store_true", help=text)
+        elif "|" in form:
+            parser.add_argument(flag, choices=form.split("|"), help=text)
+        else:
+            parser.add_argument(flag, metavar=form, help=text)
     _dry_run(parser)
 
 

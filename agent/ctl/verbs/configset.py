@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
@@ -14,6 +14,7 @@ from agent.ctl.verbs.config import (
     host_facts,
     refuse_overlap,
 )
+from agent.ctl.verbtable import CONFIG_OPTIONS
 from agent.errors import MeshConfigError, UsageError
 from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.reconfigure import ConfigWish, wished_config
@@ -26,8 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_T = TypeVar("_T")
 _SHOWN = 10
+_FORMS: dict[str, tuple[Callable[[str], object], str]] = {
+    "CIDR": (read_network, "a range such as 10.64.0.0/10"),
+    "ADDRESS": (read_address, "an address such as 10.64.0.0"),
+    "N": (int, "a whole number"),
+    "open|published|closed": (Access, "an access"),
+}
+"""How to read a value of CONFIG_OPTIONS, by its form, and an example; others are taken as text."""
 
 
 def run(context: Context) -> int:
@@ -65,25 +72,19 @@ def run(context: Context) -> int:
 
 
 def _wish(context: Context) -> ConfigWish:
-    args = context.args
-    wish = ConfigWish(
-        cidr=_read("--cidr", args.cidr, read_network, "a range such as 10.64.0.0/10"),
-        subnet_len=_read("--subnet-len", args.subnet_len, int, "a prefix length such as 16"),
-        subnet_min=_read("--subnet-min", args.subnet_min, read_address, "an address"),
-        subnet_max=_read("--subnet-max", args.subnet_max, read_address, "an address"),
-        backend=args.backend,
-        access=_read("--access", args.access, Access, f"one of {', '.join(Access)}"),
-        level=_read("--level", args.level, _level, f"a level from 1 to {LEVEL}, which this reads"),
-        move=args.move,
-        finish=args.finish,
-    )
-    if wish == ConfigWish():
-        raise UsageError("nothing to change is named", hint="agentctl config set --help")
+    """Return what the command line names. Raises UsageError."""
+    values = {flag: getattr(context.args, flag[2:].replace("-", "_")) for flag in CONFIG_OPTIONS}
+    named = {flag: value for flag, value in values.items() if value}
+    if not named:
+        raise UsageError("no change is named", hint="agentctl config set --help")
+    wish = ConfigWish(**{flag[2:].replace("-", "_"): _read(flag, named[flag]) for flag in named})
     if wish.move and (wish.cidr is None or wish.finish):
         raise UsageError(
             "--move says how to get to another --cidr",
             hint="agentctl config set --cidr CIDR --move",
         )
+    if wish.level is not None and not LEVEL_OF_0_1 <= wish.level <= LEVEL:
+        raise UsageError(f"--level {wish.level} is not from 1 to {LEVEL}, which this version reads")
     if wish.backend is not None and backend_by_name(wish.backend) is None:
         raise UsageError(
             f"there is no backend {shown(wish.backend)}",
@@ -92,20 +93,15 @@ def _wish(context: Context) -> ConfigWish:
     return wish
 
 
-def _read(option: str, text: str | None, kind: Callable[[str], _T], what: str) -> _T | None:
-    if text is None:
-        return None
+def _read(flag: str, text: Any) -> Any:  # noqa: ANN401 - each field of ConfigWish has its own type
+    form, _ = CONFIG_OPTIONS[flag]
+    if form not in _FORMS:
+        return text
+    convert, example = _FORMS[form]
     try:
-        return kind(text)
+        return convert(text)
     except ValueError:
-        raise UsageError(f"{option} {shown(text)} is not {what}") from None
-
-
-def _level(text: str) -> int:
-    level = int(text)
-    if not LEVEL_OF_0_1 <= level <= LEVEL:
-        raise ValueError(text)
-    return level
+        raise UsageError(f"{flag} {shown(text)} is not {example}") from None
 
 
 def _refuse_twisted(now: MeshConfig, wish: ConfigWish) -> None:
