@@ -20,8 +20,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hostmesh_lab import agentlayer, images, paths, shell
+from hostmesh_lab import paths, shell
 from hostmesh_lab.errors import LabError
+from hostmesh_lab.filesystems import agentlayer, images
 
 from deploy.deb import contents, control, tree
 

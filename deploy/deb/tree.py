@@ -14,7 +14,8 @@ import re
 import shutil
 from pathlib import Path
 
-from hostmesh_lab import agentlayer, images, paths
+from hostmesh_lab import paths
+from hostmesh_lab.filesystems import agentlayer, images
 
 HOME = "usr/lib/hostmesh"
 """Where the environment is on the target, without the leading slash."""

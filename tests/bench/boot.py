@@ -18,8 +18,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from hostmesh_lab.booted import BootedHost
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.booted import BootedHost
 from hostmesh_lab.wait import wait_until
 
 from deploy.deb.build import build

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.harness import Bench
 from tests.bench.statistic import Goal
-from tests.netns.ctl.arrivals import Arrivals, lease_record
-from tests.netns.ctl.stage import Stage
+from tests.netns.mesh.arrivals import Arrivals, lease_record
+from tests.netns.mesh.stage import Stage
 
 _PUT_GOAL_MS = 6
 _BURST_GOAL_S = 0.3

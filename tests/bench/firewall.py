@@ -29,9 +29,9 @@ from agent.mesh.firewall import FirewallWants, desired_firewall
 from agent.model import DockerNetwork
 from tests.bench.harness import Bench, interleave
 from tests.bench.statistic import Goal
-from tests.netns.firewall.dockerrules import docker_text
-from tests.netns.firewall.fwlab import BRIDGES, HERE, Namespace
-from tests.netns.firewall.probing import Process
+from tests.netns.firewall.rig.docker_rules import docker_text
+from tests.netns.firewall.rig.probing import Process
+from tests.netns.firewall.rig.rig import BRIDGES, HERE, Namespace
 
 CIDR = IPv4Network("10.64.0.0/10")
 ROUNDS = 40

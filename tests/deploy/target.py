@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from hostmesh_lab import agentlayer, images, paths
+from hostmesh_lab import paths
+from hostmesh_lab.filesystems import agentlayer, images
 
 CLONE = Path(__file__).parents[2]
 _OUTSIDE = ("proc", "dev", "sys", "tmp", "run/lock", "work", "var/lib/dpkg", "var/log")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hostmesh_lab import shell
-from hostmesh_lab.host import Host
+from hostmesh_lab.machines.host import Host
 from hostmesh_lab.wait import wait_until
 
 FOLDER = "/var/tmp/impostor"  # noqa: S108 - what any user may make

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.host import Host
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.host import Host
 from hostmesh_lab.wait import wait_until
 
 Boot = Callable[[LabOptions], AbstractContextManager[Lab]]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostmesh_lab import images
+from hostmesh_lab.filesystems import images
 
 pytestmark = [pytest.mark.etcd, pytest.mark.full, pytest.mark.timeout(1800)]
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from hostmesh_lab import machinestate
-from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.kinds import HostOptions
 
 NO_AGENT = HostOptions(agent=False, reject_forward=True)
 

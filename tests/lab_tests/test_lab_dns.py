@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from hostmesh_lab import cli
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
 
 pytestmark = pytest.mark.engine
 NAME = "api.example"

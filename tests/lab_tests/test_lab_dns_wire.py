@@ -5,9 +5,9 @@ from dataclasses import asdict
 from ipaddress import IPv4Address
 
 import pytest
-from hostmesh_lab import dns
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.guest.dns_server import RCODES, TYPES, Zone, pack_name, respond
+from hostmesh_lab.machines import dns
 
 pytestmark = pytest.mark.unit
 TRUNCATED, RECURSION = 0x0200, 0x0100

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import hostmesh_lab
 import pytest
-from hostmesh_lab import cgroups, labimage, machinestate, paths, procs, state
-from hostmesh_lab.capture import ECHO_REPLY, ECHO_REQUEST, Capture, Pinger
+from hostmesh_lab import cgroups, machinestate, paths, procs, state
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.filesystems import labimage
 from hostmesh_lab.lab import Lab, LabOptions
-from hostmesh_lab.topology import ONE_LAN, OUTSIDE
+from hostmesh_lab.machines.capture import ECHO_REPLY, ECHO_REQUEST, Capture, Pinger
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
+from hostmesh_lab.underlay.topology import ONE_LAN, OUTSIDE
 from hostmesh_lab.wait import wait_until
 
 pytestmark = pytest.mark.engine

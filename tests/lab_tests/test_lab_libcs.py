@@ -1,10 +1,10 @@
 """The two C libraries' resolvers in containers, and a machine that boots with packages."""
 
 import pytest
-from hostmesh_lab import labimage, libcimage
-from hostmesh_lab.booted import BootedHost
-from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.filesystems import labimage, libcimage
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.booted import BootedHost
+from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.wait import wait_until
 
 pytestmark = pytest.mark.engine

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hostmesh_lab import images, packagelayer
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.filesystems import images, packagelayer
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
 
 pytestmark = pytest.mark.engine
 LONGEST_BUILD_S = 60.0

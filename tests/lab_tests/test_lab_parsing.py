@@ -10,13 +10,14 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
-from hostmesh_lab import aptsources, labimage, paths, state, toml
-from hostmesh_lab.capture import ECHO_REQUEST, ECHO_REQUEST6, PcapReader, parse_frame
-from hostmesh_lab.config import Config, Restart, Service
+from hostmesh_lab import paths, state, toml
 from hostmesh_lab.errors import LabError, WaitTimeout
+from hostmesh_lab.filesystems import aptsources, labimage
+from hostmesh_lab.machines.capture import ECHO_REQUEST, ECHO_REQUEST6, PcapReader, parse_frame
+from hostmesh_lab.machines.config import Config, Restart, Service
 from hostmesh_lab.machinestate import MachineState
 from hostmesh_lab.procs import Proc, machine_boot_id
-from hostmesh_lab.topology import ONE_LAN, Nic
+from hostmesh_lab.underlay.topology import ONE_LAN, Nic
 from hostmesh_lab.wait import wait_until
 
 pytestmark = pytest.mark.unit

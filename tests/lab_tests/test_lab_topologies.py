@@ -15,18 +15,18 @@ from pathlib import Path
 import hostmesh_lab
 import pytest
 from hostmesh_lab import cli, shell
-from hostmesh_lab.capture import (
+from hostmesh_lab.errors import LabError
+from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.capture import (
     ECHO_REQUEST,
     ECHO_REQUEST6,
     UNREACHABLE,
     Capture,
     Packet,
 )
-from hostmesh_lab.errors import LabError
-from hostmesh_lab.kinds import HostOptions
-from hostmesh_lab.lab import Lab, LabOptions
-from hostmesh_lab.machine import Machine
-from hostmesh_lab.topology import (
+from hostmesh_lab.machines.kinds import HostOptions
+from hostmesh_lab.machines.machine import Machine
+from hostmesh_lab.underlay.topology import (
     DUAL_STACK,
     NAT,
     OUTSIDE,

@@ -4,9 +4,19 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-from hostmesh_lab import demo, topology
+from hostmesh_lab.demo import run as demo
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.topology import NAMED, ONE_LAN, TWO_LANS, TWO_NICS, Link, Nic, Router, Topology
+from hostmesh_lab.underlay import topology
+from hostmesh_lab.underlay.topology import (
+    NAMED,
+    ONE_LAN,
+    TWO_LANS,
+    TWO_NICS,
+    Link,
+    Nic,
+    Router,
+    Topology,
+)
 
 pytestmark = pytest.mark.unit
 

@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 
 import pytest
-from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import LabOptions
+from hostmesh_lab.machines.kinds import HostOptions
 
 from tests.engine.sharedlab import in_order, wanted_after
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostmesh_lab import booted, shell
-from hostmesh_lab.booted import BootedHost
+from hostmesh_lab import shell
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines import booted
+from hostmesh_lab.machines.booted import BootedHost
 
 from deploy.deb.build import build
 from tests.engine.boot import history, scenes

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hostmesh_lab.booted import BootedHost
+from hostmesh_lab.machines.booted import BootedHost
 from hostmesh_lab.wait import wait_until
 
 UNIT = "hostmesh-etcd.service"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hostmesh_lab.booted import BootedHost
 from hostmesh_lab.lab import Lab
+from hostmesh_lab.machines.booted import BootedHost
 from hostmesh_lab.wait import wait_until
 
 from tests.engine.boot import scenes

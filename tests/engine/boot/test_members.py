@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hostmesh_lab.booted import BootedHost
-from hostmesh_lab.capture import Pinger
 from hostmesh_lab.lab import Lab
+from hostmesh_lab.machines.booted import BootedHost
+from hostmesh_lab.machines.capture import Pinger
 from hostmesh_lab.wait import wait_until
 
 from tests.engine import impostor

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from hostmesh_lab import shell
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.wait import wait_until
 
 from agent.docker.daemonjson.known_keys import KNOWN_TO_20_10

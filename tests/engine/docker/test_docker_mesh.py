@@ -15,10 +15,10 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
-from hostmesh_lab.capture import ECHO_REQUEST, Capture
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.capture import ECHO_REQUEST, Capture
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.wait import wait_until
 
 from tests.engine import impostor

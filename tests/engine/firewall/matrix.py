@@ -8,7 +8,7 @@ A scene is two or more hosts of a lab, each with the same containers:
     other   on network "green"  nothing published
     vault   on network "vault", made with --internal
 
-A prober (tests/netns/firewall/prober.py) serves and asks in every container, on every host, on
+A prober (tests/netns/firewall/rig/prober.py) serves and asks in every container, on every host, on
 the stranger and in the world.
 """
 
@@ -23,15 +23,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from hostmesh_lab.host import Host
 from hostmesh_lab.lab import Lab
-from hostmesh_lab.machine import Machine
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.machine import Machine
 
-from tests.netns.firewall.probing import Probe, Prober, reach
+from tests.netns.firewall.rig.probing import Probe, Prober, reach
 
 __all__ = ["CUT_WITHOUT_DOCKER", "PAIRS", "Pair", "Scene", "Wanted"]
 
-_PROBER = Path(__file__).parents[2] / "netns/firewall/prober.py"
+_PROBER = Path(__file__).parents[2] / "netns/firewall/rig/prober.py"
 _INSIDE = "/run/hostmesh-prober.py"
 _WORLD = "203.0.113.7"
 _WORLD_PORT = 81  # 80 is the lab's own web server

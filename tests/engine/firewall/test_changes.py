@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from hostmesh_lab import images
-from hostmesh_lab.capture import Pinger
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.filesystems import images
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.capture import Pinger
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.wait import wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(900)]

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import pytest
-from hostmesh_lab.booted import BootedHost
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.booted import BootedHost
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.wait import wait_until
 
 pytestmark = pytest.mark.engine

@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager
 from itertools import permutations
 
 import pytest
-from hostmesh_lab import images
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.filesystems import images
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.wait import wait_until
 
 from tests.engine.firewall import verified

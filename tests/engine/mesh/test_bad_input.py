@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import DAEMON_JSON, HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import DAEMON_JSON, HostOptions
 from hostmesh_lab.shell import Completed
 
 from agent.errors import (

@@ -9,10 +9,10 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from hostmesh_lab.capture import Pinger
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.capture import Pinger
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.wait import wait_until
 
 from agent.errors import Refused

@@ -12,10 +12,10 @@ from functools import partial
 from ipaddress import ip_interface, ip_network
 
 import pytest
-from hostmesh_lab.capture import Pinger
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.capture import Pinger
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.wait import wait_until
 
 from agent.errors import Refused

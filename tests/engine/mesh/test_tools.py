@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
 from hostmesh_lab.lab import Lab, LabOptions
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.wait import wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]

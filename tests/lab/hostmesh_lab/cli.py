@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hostmesh_lab import cli_underlay, demo, images, layers, libcimage, paths, state
+from hostmesh_lab import cli_underlay, paths, state
+from hostmesh_lab.demo import run as demo
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.kinds import HostOptions
+from hostmesh_lab.filesystems import images, layers, libcimage
 from hostmesh_lab.lab import CIDR, Lab, LabOptions, die_on_sigterm, require_root
+from hostmesh_lab.machines.kinds import HostOptions
 
 _READY_S = 90.0
 

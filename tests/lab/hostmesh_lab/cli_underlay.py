@@ -5,11 +5,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from hostmesh_lab.demo import BACKEND
-from hostmesh_lab.dns import DnsServer
+from hostmesh_lab.demo.run import BACKEND
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.lab import Lab
-from hostmesh_lab.topology import NAMED, ONE_LAN, Topology, named
+from hostmesh_lab.machines.dns import DnsServer
+from hostmesh_lab.underlay.topology import NAMED, ONE_LAN, Topology, named
 
 
 def add_topology(parser: argparse.ArgumentParser) -> None:

@@ -17,17 +17,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hostmesh_lab import cgroups, images, kinds, layers, net, paths, state
-from hostmesh_lab.booted import BootedHost
-from hostmesh_lab.config import Config
-from hostmesh_lab.dns import DnsServer
+from hostmesh_lab import cgroups, paths, state
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.etcd import EtcdMember
-from hostmesh_lab.host import Host
-from hostmesh_lab.kinds import HostOptions
-from hostmesh_lab.machine import Machine
+from hostmesh_lab.filesystems import images, layers
+from hostmesh_lab.machines import kinds
+from hostmesh_lab.machines.booted import BootedHost
+from hostmesh_lab.machines.config import Config
+from hostmesh_lab.machines.dns import DnsServer
+from hostmesh_lab.machines.etcd import EtcdMember
+from hostmesh_lab.machines.host import Host
+from hostmesh_lab.machines.kinds import HostOptions
+from hostmesh_lab.machines.machine import Machine
 from hostmesh_lab.procs import machine_boot_id
-from hostmesh_lab.topology import DNS, ONE_LAN, Topology, etcd_number, host_number, in_url
+from hostmesh_lab.underlay import net
+from hostmesh_lab.underlay.topology import DNS, ONE_LAN, Topology, etcd_number, host_number, in_url
 
 _REPORT = """exec 2>&1; set -x
 cat /etc/docker/daemon.json /etc/hostmesh/agent.toml

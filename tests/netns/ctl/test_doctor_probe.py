@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns.ctl.stage import Node, Stage
+from tests.netns.mesh.stage import Node, Stage
 from tests.netns.netlab import eventually
 
 pytestmark = pytest.mark.netns

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.errors import CannotTell, KernelError, UsageError
-from tests.netns.ctl.stage import Node, Stage
+from tests.netns.mesh.stage import Node, Stage
 from tests.netns.netlab import eventually
 from tests.unit.ctl.schemas import check
 

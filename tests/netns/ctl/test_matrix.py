@@ -19,7 +19,7 @@ import pytest
 
 from agent.ctl.verbtable import VERBS
 from tests.bench.agentctl import put_leases
-from tests.netns.ctl.stage import ROOT, Node, Stage
+from tests.netns.mesh.stage import ROOT, Node, Stage
 from tests.netns.netlab import eventually
 from tests.unit.ctl.schemas import check
 

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from agent.errors import CannotTell
-from tests.netns.ctl.stage import ROOT, Node, Stage
+from tests.netns.mesh.stage import ROOT, Node, Stage
 from tests.netns.netlab import eventually
 from tests.netns.routes.scene import shown
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.netns.ctl.stage import ROOT, Node, Stage
+from tests.netns.mesh.stage import ROOT, Node, Stage
 from tests.netns.netlab import eventually
 from tests.unit.ctl.schemas import check
 

@@ -12,8 +12,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.netns.firewall.dockerrules import ENGINES, docker_text
-from tests.netns.firewall.fwlab import Rig, rig
+from tests.netns.firewall.rig.docker_rules import ENGINES, docker_text
+from tests.netns.firewall.rig.rig import Rig, rig
 
 Rigs = Callable[[str], Rig]
 VARIANTS = ("nft", "legacy")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.netns.firewall.dockerrules import docker_text
-from tests.netns.firewall.fwlab import A1, C0, HOST, LEASE, PEER_CONTAINER, STRANGER, Rig
-from tests.netns.firewall.probing import Probe
+from tests.netns.firewall.rig.docker_rules import docker_text
+from tests.netns.firewall.rig.probing import Probe
+from tests.netns.firewall.rig.rig import A1, C0, HOST, LEASE, PEER_CONTAINER, STRANGER, Rig
 from tests.netns.firewall.test_packets import (
     ALL,
     HOST_PORTS,

@@ -24,8 +24,8 @@ from agent.kernel.firewall.rule_changes import TableEdit
 from agent.mesh.firewall import FirewallWants, Ingress
 from agent.mesh.world import World
 from agent.model import DockerFacts, DockerNetwork, DockerState
+from tests.netns.daemon.member import PEER, Member, make_agent, running
 from tests.netns.netlab import Host, Lan, eventually
-from tests.netns.routes.member import PEER, Member, make_agent, running
 from tests.netns.routes.scene import lease
 
 pytestmark = pytest.mark.netns

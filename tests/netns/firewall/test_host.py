@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from tests.netns.firewall.fwlab import (
+from tests.netns.firewall.rig.probing import Probe
+from tests.netns.firewall.rig.rig import (
     C0,
     PEER,
     PEER_CONTAINER,
@@ -15,7 +16,6 @@ from tests.netns.firewall.fwlab import (
     Rig,
     conditions,
 )
-from tests.netns.firewall.probing import Probe
 
 pytestmark = pytest.mark.netns
 

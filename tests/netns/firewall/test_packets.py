@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.netns.firewall.dockerrules import docker_text
-from tests.netns.firewall.fwlab import (
+from tests.netns.firewall.rig.docker_rules import docker_text
+from tests.netns.firewall.rig.probing import Probe
+from tests.netns.firewall.rig.rig import (
     A1,
     C0,
     HOST,
@@ -17,7 +18,6 @@ from tests.netns.firewall.fwlab import (
     STRANGER,
     Rig,
 )
-from tests.netns.firewall.probing import Probe
 
 pytestmark = pytest.mark.netns
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.netns.firewall.dockerrules import docker_text
-from tests.netns.firewall.fwlab import A1, C0, CONTAINERS, HOST, PEER, PEER_CONTAINER, Rig
-from tests.netns.firewall.probing import Probe
+from tests.netns.firewall.rig.docker_rules import docker_text
+from tests.netns.firewall.rig.probing import Probe
+from tests.netns.firewall.rig.rig import A1, C0, CONTAINERS, HOST, PEER, PEER_CONTAINER, Rig
 
 pytestmark = pytest.mark.netns
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.netns.firewall.dockerrules import docker_text, jumps
-from tests.netns.firewall.fwlab import (
+from tests.netns.firewall.rig.docker_rules import docker_text, jumps
+from tests.netns.firewall.rig.probing import Probe
+from tests.netns.firewall.rig.rig import (
     A1,
     C0,
     HOST,
@@ -16,7 +17,6 @@ from tests.netns.firewall.fwlab import (
     STRANGER,
     Rig,
 )
-from tests.netns.firewall.probing import Probe
 
 pytestmark = pytest.mark.netns
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.netns.firewall.fwlab import A1, C0, HOST, PEER, PEER_CONTAINER, PEER_SUBNET, WANTS, Rig
-from tests.netns.firewall.probing import Probe
+from tests.netns.firewall.rig.probing import Probe
+from tests.netns.firewall.rig.rig import A1, C0, HOST, PEER, PEER_CONTAINER, PEER_SUBNET, WANTS, Rig
 from tests.netns.firewall.test_packets import ALL
 
 pytestmark = pytest.mark.netns

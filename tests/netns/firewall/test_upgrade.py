@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.firewall.fwlab import C0, PEER, PEER_CONTAINER, PEER_SUBNET, Rig, conditions
+from tests.netns.firewall.rig.rig import C0, PEER, PEER_CONTAINER, PEER_SUBNET, Rig, conditions
 from tests.netns.firewall.test_packets import ALL, WORLD
 
 pytestmark = pytest.mark.netns

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.firewall.dockerrules import docker_text
-from tests.netns.firewall.fwlab import C0, PEER_CONTAINER, WANTS, Rig, conditions
-from tests.netns.firewall.probing import Probe
+from tests.netns.firewall.rig.docker_rules import docker_text
+from tests.netns.firewall.rig.probing import Probe
+from tests.netns.firewall.rig.rig import C0, PEER_CONTAINER, WANTS, Rig, conditions
 
 pytestmark = pytest.mark.netns
 

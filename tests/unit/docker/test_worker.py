@@ -21,7 +21,7 @@ from agent.docker.worker import Attacher, DockerWorker
 from agent.errors import DockerError, Refused
 from agent.model import DockerFacts, DockerState
 from agent.settings import DockerAttach, DockerSettings
-from tests.unit.docker.fakedocker import FakeDocker
+from tests.unit.docker.engine.fake_docker import FakeDocker
 
 pytestmark = pytest.mark.unit
 

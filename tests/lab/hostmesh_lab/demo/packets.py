@@ -1,0 +1,54 @@
+"""A step of the demo: where one packet passes, and what changes on the way."""
+
+import contextlib
+from ipaddress import IPv4Address
+
+from hostmesh_lab.demo.stage import WEB, Stage, require
+from hostmesh_lab.errors import LabError
+from hostmesh_lab.machines.capture import ECHO_REPLY, ECHO_REQUEST, Capture, Packet
+
+_TTLS = [64, 63, 63, 62]
+_SEEN_S = 5.0
+
+
+def walk(stage: Stage) -> None:
+    """Follow an echo request from a container on host1 to one on host2, and its reply back."""
+    path = [("host1", "docker0"), ("host1", "eth0"), ("host2", "eth0"), ("host2", "docker0")]
+    source, target = (IPv4Address(stage.containers[name]) for name in ("host1", "host2"))
+    with contextlib.ExitStack() as stack:
+        captures = [
+            stack.enter_context(Capture(stage.host(name), interface, f"icmp and host {target}"))
+            for name, interface in path
+        ]
+        if not stage.host("host1").ping(target, container=WEB):
+            raise LabError(f"no reply from {target}")
+        requests = [_first(capture, ECHO_REQUEST) for capture in captures]
+        replies = [_first(capture, ECHO_REPLY) for capture in reversed(captures)]
+    names = [f"{name} {interface}" for name, interface in path]
+    _check(stage, names, requests, source, target)
+    _check(stage, names[::-1], replies, target, source)
+
+
+def _first(capture: Capture, kind: int) -> Packet:
+    what = "the request" if kind == ECHO_REQUEST else "the reply"
+    return capture.wait_for(lambda packet: packet.icmp_type == kind, _SEEN_S, what)
+
+
+def _check(
+    stage: Stage, names: list[str], packets: list[Packet], source: IPv4Address, target: IPv4Address
+) -> None:
+    for name, packet in zip(names, packets, strict=True):
+        addresses = f"{packet.src} > {packet.dst}  {packet.src_mac} > {packet.dst_mac}"
+        stage.note(f"{name:<14} ttl {packet.ttl}  {addresses}")
+        require(
+            (packet.src, packet.dst) == (source, target),
+            f"on {name} the packet goes from {packet.src} to {packet.dst},"
+            f" not from {source} to {target}",
+        )
+    ttls = [packet.ttl for packet in packets]
+    require(ttls == _TTLS, f"the packet's TTLs are {ttls}, not {_TTLS}")
+    hops = [(packet.src_mac, packet.dst_mac) for packet in packets]
+    require(hops[1] == hops[2], "the packet changes between the two uplinks")
+    require(
+        len({hops[0], hops[1], hops[3]}) == 3, "the MAC addresses do not change from link to link"
+    )

@@ -1,0 +1,1 @@
+"""The LAN of a lab as values (topology) and in the kernel (net)."""

@@ -1,0 +1,123 @@
+"""Times at which a record that is put into etcd reaches a host's kernel and `etcdctl watch`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from ipaddress import IPv4Address, IPv4Network
+from types import TracebackType
+from typing import Self
+
+from tests.etcd.support import etcdlab
+from tests.netns.mesh.stage import ETCD, Node
+
+_PUT = f"""
+import base64, http.client, json, sys, time
+connection = http.client.HTTPConnection("{ETCD}", 2379)
+for line in sys.stdin:
+    pair = [base64.b64encode(text.encode()).decode() for text in json.loads(line)]
+    connection.request("POST", "/v3/kv/put", json.dumps(dict(zip(("key", "value"), pair))))
+    connection.getresponse().read()
+    print(time.monotonic(), flush=True)
+"""
+
+
+def lease_record(number: int) -> tuple[str, str, str]:
+    """Return the destination, key and value of a flannel lease in the upper half of the CIDR."""
+    subnet = IPv4Network((int(IPv4Address("10.96.0.0")) + number * 128, 25))
+    value = {"PublicIP": f"192.0.2.{10 + number % 80}", "BackendType": "host-gw"}
+    key = f"/hostmesh/subnets/{subnet.network_address}-{subnet.prefixlen}"
+    return str(subnet), key, json.dumps(value)
+
+
+class Lines:
+    """The words of a program's output, each with the monotonic time at which it was read."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._seen: dict[str, float] = {}
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            now_s = time.monotonic()
+            with self._changed:
+                for each in line.split():
+                    self._seen.setdefault(each, now_s)
+                self._changed.notify_all()
+
+    def at(self, text: str, timeout_s: float) -> float:
+        """Wait until ``text`` was read and return when. Raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: text in self._seen, timeout_s):
+                raise TimeoutError(f"no {text} within {timeout_s:g} s")
+            return self._seen[text]
+
+
+class Arrivals:
+    """Puts records from a host of a stage, and sees them arrive on that host.
+
+    As a context manager it ends the three programs that it runs there: `ip monitor`,
+    `etcdctl watch` and one that puts over a single connection.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        etcdctl = [str(etcdlab.binaries() / "etcdctl"), "--endpoints", f"http://{ETCD}:2379"]
+        self._programs = [
+            self._start(["ip", "monitor", "route"]),
+            self._start([*etcdctl, "watch", "--prefix", "/hostmesh/subnets/"]),
+            self._start([sys.executable, "-c", _PUT]),
+        ]
+        self.routes, self.watch = (Lines(each) for each in self._programs[:2])
+
+    def _start(self, command: list[str]) -> subprocess.Popen[str]:
+        def popen() -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+                env={**os.environ, "ETCDCTL_API": "3"},
+            )
+
+        return self._node.host.call(popen)
+
+    def put(self, *pairs: tuple[str, str]) -> float:
+        """Put keys and values one after the other; return the monotonic time of the last answer."""
+        writer, at_s = self._programs[2], 0.0
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        for pair in pairs:
+            writer.stdin.write(json.dumps(pair) + "\n")
+        for _ in pairs:
+            at_s = float(writer.stdout.readline())
+        return at_s
+
+    def one(self, number: int, timeout_s: float = 10.0) -> tuple[float, float]:
+        """Put one lease; return the seconds to its route and to the watch's line."""
+        destination, key, value = lease_record(number)
+        began_s = time.monotonic()
+        self.put((key, value))
+        route_s = self.routes.at(destination, timeout_s) - began_s
+        return route_s, self.watch.at(key, timeout_s) - began_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for each in self._programs:
+            each.kill()
+            each.wait(10)

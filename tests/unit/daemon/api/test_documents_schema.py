@@ -1,0 +1,91 @@
+"""Documents against the schemas that the package ships: a field more or less is told here first.
+
+A field that is new goes into agent/ctl/schemas/ and docs/control-socket.md.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.api.documents import leases_document
+from agent.daemon.api.status import status_document
+from agent.daemon.core.mesh_state import Known
+from agent.daemon.core.state import Snapshot
+from agent.daemon.telemetry.conditions import Standing
+from agent.model import Condition, HostId, Lease, MeshConfig, SetAside, Uplink, View
+
+ROOT = Path(__file__).parents[4]
+sys.path.insert(0, str(ROOT))
+
+from tests.unit.ctl.schemas import FOLDER, check  # noqa: E402 # the line above makes it importable
+
+pytestmark = pytest.mark.unit
+
+OWN = HostId("1" * 32)
+LEASE = Lease(
+    subnet=IPv4Network("10.64.0.0/16"),
+    node_address=IPv4Address("192.0.2.1"),
+    backend="host-gw",
+    host_id=OWN,
+    ttl_s=86_400,
+    renewed_s=1.0,
+    claimed_s=1.0,
+)
+CONFIG = MeshConfig(
+    cidr=IPv4Network("10.64.0.0/10"),
+    subnet_len=16,
+    subnet_min=IPv4Address("10.64.0.0"),
+    subnet_max=IPv4Address("10.127.0.0"),
+)
+VIEW = View(
+    cluster_id=1,
+    revision=2,
+    config=CONFIG,
+    leases=(LEASE,),
+    set_aside=(SetAside("/hostmesh/subnets/x", "is not a subnet"),),
+)
+FULL = Known(
+    host_id=OWN,
+    believed=VIEW,
+    config=CONFIG,
+    own=LEASE,
+    uplink=Uplink(
+        index=2,
+        name="eth0",
+        mtu=1500,
+        node_address=IPv4Address("192.0.2.1"),
+        on_link=IPv4Network("192.0.2.0/24"),
+    ),
+)
+
+
+@pytest.mark.parametrize("known", [Known(host_id=OWN), FULL], ids=["empty", "full"])
+def test_status_is_what_its_schema_says(known: Known) -> None:
+    standing = (Standing(Condition(name="x-y", cause="c", hint="h"), 0.0),)
+    document = status_document(
+        Snapshot(known=known),
+        standing,
+        host_name="one",
+        etcd_source={"endpoints": [], "source": None, "told_by": None},
+        last_contact_s=0.0,
+        now_s=1.0,
+        wall_s=1.0,
+    )
+    check("status", document)
+
+
+def test_leases_are_what_their_schema_says() -> None:
+    check("leases", leases_document(VIEW, OWN, 10.0, last_heartbeat_s={OWN: 5.0}))
+
+
+def test_every_path_of_the_socket_is_documented() -> None:
+    answers = (ROOT / "agent" / "daemon" / "api" / "request_handlers.py").read_text()
+    page = (ROOT / "docs" / "control-socket.md").read_text()
+    for path in re.findall(r'"(/[a-z0-9/]+)": self\.', answers):
+        assert path in page, path
+    assert {each.stem for each in FOLDER.glob("*.json")} >= {"status", "leases", "diff", "done"}
