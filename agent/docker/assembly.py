@@ -19,13 +19,13 @@ from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.own_network import OwnNetwork
 from agent.docker.report import ConfiguratorReport, RestartOutlook
-from agent.docker.service.commands import Commands
 from agent.docker.service.processes import ProcessTable, read_routes
 from agent.docker.service.restarter import Restarter
 from agent.docker.service.service import DockerService
 from agent.docker.service.socket_path import why_replaceable
 from agent.docker.worker import Attacher, DockerWorker
 from agent.model.family import Network
+from agent.programs import ProgramRunner
 from agent.settings import DockerSettings
 from agent.threads import Poller
 
@@ -121,7 +121,7 @@ def _managed(
     service = DockerService(
         settings.restart_command,
         settings.restart_timeout_s,
-        runner=Commands(stopping),
+        runner=ProgramRunner(stopping=stopping),
         processes=processes,
     )
     engine = Engine(

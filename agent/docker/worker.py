@@ -16,8 +16,8 @@ from agent.docker.attach.wants import DockerWants
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.watcher import EngineWatcher
 from agent.docker.report import ConfiguratorReport, RestoreReport
-from agent.docker.service.commands import Stopped
 from agent.errors import DockerError
+from agent.programs import Stopped
 from agent.threads import Poller
 
 __all__ = ["Attacher", "DockerWorker"]

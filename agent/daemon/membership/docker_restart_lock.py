@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
-from agent.docker.service.commands import Stopped
 from agent.docker.service.restart_policy import Held
 from agent.errors import EtcdError
+from agent.programs import Stopped
 from agent.registry.claiming.locks import LockHolder, MeshLock, MeshLocks
 
 __all__ = ["RestartTurn"]

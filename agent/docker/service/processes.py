@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.docker.service.commands import Commands, Runner
 from agent.docker.service.socket_path import why_replaceable
 from agent.model.family import Network, read_network
+from agent.programs import ProgramRunner, Runner
 
 __all__ = ["SOCKET", "SYSTEMD", "DaemonProcess", "ProcessTable", "read_routes"]
 
@@ -73,7 +73,7 @@ class ProcessTable:
         proc: Path = _PROC,
     ) -> None:
         self._socket = api_socket
-        self._runner = runner or Commands()
+        self._runner = runner or ProgramRunner()
         self._systemd = systemd
         self._proc = proc
         self._known: tuple[int, int, float] | None = None

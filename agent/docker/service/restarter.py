@@ -14,11 +14,11 @@ from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.daemonjson.undo_journal import Failure, Phase
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.reading import EngineReading
-from agent.docker.service.commands import Stopped
 from agent.docker.service.processes import ProcessTable
 from agent.docker.service.restart_policy import Held
 from agent.docker.service.service import DockerService
 from agent.errors import DockerError
+from agent.programs import Stopped
 
 __all__ = ["Outcome", "Restarter"]
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from agent.docker.service.commands import Commands, Runner
 from agent.docker.service.processes import SYSTEMD, ProcessTable
 from agent.errors import DockerError
+from agent.programs import ProgramRunner, Runner
 
 __all__ = ["DockerService", "error_line"]
 
@@ -54,7 +54,7 @@ class DockerService:
     ) -> None:
         self._command = command
         self._timeout_s = timeout_s
-        self._runner = runner or Commands()
+        self._runner = runner or ProgramRunner()
         self._processes = processes or ProcessTable()
         self._systemd = systemd
         self._which = which
@@ -89,7 +89,7 @@ class DockerService:
             self._runner.run(("systemctl", "reset-failed", _UNIT), _QUERY_TIMEOUT_S)
         result = self._runner.run(argv, self._timeout_s)
         if result.status != 0:
-            how = "did not end" if result.status is None else f"failed ({result.status})"
+            how = "failed" if result.status is None else f"failed ({result.status})"
             what = f"{shlex.join(argv)} {how}: {result.last_lines}".rstrip(": ")
             raise DockerError(what, hint="look at Docker's log: journalctl -u docker")
 
@@ -201,9 +201,9 @@ class DockerService:
         result = self._runner.run(command, _QUERY_TIMEOUT_S)
         if result.status is None:
             return None
-        if result.status == 0 or "unknown flag" in result.output:
+        if result.status == 0 or "unknown flag" in result.text:
             return ""
-        return error_line(result.output) or result.last_lines
+        return error_line(result.text) or result.last_lines
 
 
 def _properties(shown: str) -> dict[str, str]:

@@ -25,8 +25,8 @@ from agent.kernel.firewall.advice.nft_conditions import (
     mesh_sources,
     shown,
 )
-from agent.kernel.firewall.variant.programs import Runner
 from agent.mesh.firewall import FirewallWants
+from agent.programs import ProgramRunner
 
 __all__ = ["FirewallCmd", "Firewalld", "SourceRecord"]
 
@@ -60,7 +60,7 @@ class FirewallCmd:
 
     def __init__(self, path: str | None = None) -> None:
         self._until_s = math.inf
-        self._runner = Runner(path, "apt-get install firewalld")
+        self._runner = ProgramRunner(path)
 
     def begin(self) -> None:
         """Begin a pass: its runs together get half a minute, counted from now."""
@@ -107,13 +107,16 @@ class FirewallCmd:
     def _run(self, name: str, *arguments: str, fine: int = 0) -> str:
         argv = (name, *filter(None, arguments))
         timeout_s = min(_TIMEOUT_S, max(0.0, self._until_s - time.monotonic()))
+        if self._runner.find(name) is None:
+            raise DependencyMissing(f"{name} is not on PATH", hint="apt-get install firewalld")
         done = self._runner.run(argv, timeout_s)
         if done.status not in {0, fine}:
+            how = "" if done.status is None else f" with status {done.status}"
             raise FirewallError(
-                f"{' '.join(argv)} failed with status {done.status}: {done.words}",
+                f"{' '.join(argv)} failed{how}: {done.last_lines}",
                 hint=f"systemctl {'start' if name == _OFFLINE else 'status'} firewalld",
             )
-        return done.said
+        return done.output
 
 
 def _where(permanent: bool) -> str:  # noqa: FBT001 - the option's own name

@@ -11,10 +11,10 @@ import pytest
 
 from agent.daemon.membership import docker_restart_lock as restartturn
 from agent.daemon.membership.docker_restart_lock import RestartTurn
-from agent.docker.service.commands import Stopped
 from agent.errors import EtcdUnavailable
 from agent.etcd import kv
 from agent.etcd.client import EtcdClient
+from agent.programs import Stopped
 from agent.registry.claiming.locks import LockHolder, MeshLock, MeshLocks
 from agent.registry.records import LOCKS, Keys
 from agent.settings import EtcdSettings

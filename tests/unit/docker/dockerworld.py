@@ -27,7 +27,6 @@ from agent.docker.engine.reading import (
     NetworkReading,
 )
 from agent.docker.report import ConfiguratorReport
-from agent.docker.service.commands import CommandResult
 from agent.docker.service.processes import DaemonProcess, ProcessTable
 from agent.docker.service.restart_policy import Held
 from agent.docker.service.restarter import Restarter
@@ -35,6 +34,7 @@ from agent.docker.service.service import DockerService
 from agent.errors import DockerError
 from agent.model import DockerFacts, DockerNetwork
 from agent.model.family import Interface, Network
+from agent.programs import Finished
 from agent.settings import DockerSettings
 
 WANTS = wants_of(IPv4Network("10.64.0.0/16"), 1500)
@@ -106,24 +106,24 @@ class World:
             own_network=self.own,
         )
 
-    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
+    def run(self, argv: Sequence[str], timeout_s: float) -> Finished:
         """Be the restart command: dockerd reads its file."""
         del timeout_s
         self.commands.append(tuple(argv))
         if argv[0] != "restart-docker":
-            return CommandResult(None, "not here")
+            return Finished(None, "not here")
         self.restarts += 1
         given = json.loads(self.file.read_text() or "{}") if self.file.exists() else {}
         why = self.breaks(given)
         self.up = not why
         if why:
-            return CommandResult(1, why)
+            return Finished(1, why)
         if not (self.live_restore and self.running):
             self.bip = IPv4Interface(given.get("bip") or self.bip)
             self.mtu = given.get("mtu", 1500)
         pools = given.get("default-address-pools", [])
         self.pools = tuple((IPv4Network(p["base"]), p["size"]) for p in pools)
-        return CommandResult(0, "")
+        return Finished(0, "")
 
 
 class FakeEngine(Engine):

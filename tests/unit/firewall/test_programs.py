@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from agent import programs as programs_module
 from agent.errors import DependencyMissing, FirewallError, NotRoot
-from agent.kernel.firewall.variant import programs as programs_module
 from agent.kernel.firewall.variant import variant as variant_module
 from agent.kernel.firewall.variant.variant import Programs, Variant
 

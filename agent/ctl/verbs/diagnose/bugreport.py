@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 import tarfile
 import time
@@ -25,6 +24,7 @@ from agent.ctl.client import AgentClient
 from agent.ctl.context import Context
 from agent.ctl.redaction import redact_text
 from agent.errors import AgentUnavailable, HostmeshError, StateError
+from agent.programs import ProgramRunner
 from agent.settings.place import LOCK_NAME
 
 __all__ = ["parts", "run"]
@@ -96,7 +96,7 @@ def _archive(context: Context) -> bytes:
             except HostmeshError as error:
                 errors.append(f"{name}: {error}")
                 continue
-            except (OSError, subprocess.SubprocessError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 errors.append(f"{name}: {error}")
                 continue
             _add(archive, name, text)
@@ -210,14 +210,9 @@ def _text(file: Path) -> str:
 
 
 def _output(command: tuple[str, ...], timeout_s: float) -> str:
-    done = subprocess.run(
-        command,
-        check=False,
-        capture_output=True,
-        timeout=timeout_s,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    text = done.stdout.decode("utf-8", "replace")
-    if done.returncode:
-        text += f"\n(status {done.returncode}) {done.stderr.decode('utf-8', 'replace')}"
-    return text
+    done = ProgramRunner().run(command, timeout_s)
+    if done.status is None:
+        raise OSError(done.last_lines)
+    if done.status == 0:
+        return done.output
+    return f"{done.output}\n(status {done.status}) {done.errors}"

@@ -13,8 +13,8 @@ from collections import deque
 from typing import Final
 
 from agent.errors import DependencyMissing, FirewallError, NotRoot
-from agent.kernel.firewall.variant.programs import Runner
 from agent.model.family import IPV4, Family
+from agent.programs import ProgramRunner
 
 __all__ = ["Programs", "Variant"]
 
@@ -48,9 +48,7 @@ class Programs:
 
     def __init__(self, path: str | None = None, family: Family = IPV4) -> None:
         self.family = family
-        self._runner = Runner(
-            path, "install iptables with the system's packages (Debian: apt-get install iptables)"
-        )
+        self._runner = ProgramRunner(path)
         self._pids: deque[int] = deque(maxlen=_PIDS_KEPT)
 
     def own_pids(self) -> frozenset[int]:
@@ -107,10 +105,11 @@ class Programs:
         """
         done = self._runner.run(argv, _TIMEOUT_S, stdin=stdin, started=self._pids.append)
         if done.status != 0:
-            if "you must be root" in done.complaint:
+            if "you must be root" in done.errors:
                 raise NotRoot(f"{argv[0]} needs root", hint="run it as root")
-            raise FirewallError(f"{' '.join(argv)} failed with status {done.status}: {done.words}")
-        return done.said
+            how = "" if done.status is None else f" with status {done.status}"
+            raise FirewallError(f"{' '.join(argv)} failed{how}: {done.last_lines}")
+        return done.output
 
     def _program(self, variant: Variant, verb: str) -> str:
         """Path of ``iptables-save`` or ``-restore`` for a variant.
@@ -124,10 +123,17 @@ class Programs:
             return named
         if self.default_variant() is variant:
             return self._find(f"{name}-{verb}")
-        raise self._runner.missing(f"{name}-{variant}-{verb}")
+        raise _missing(f"{name}-{variant}-{verb}")
 
     def _find(self, name: str) -> str:
         found = self._runner.find(name)
         if found is None:
-            raise self._runner.missing(name)
+            raise _missing(name)
         return found
+
+
+def _missing(name: str) -> DependencyMissing:
+    return DependencyMissing(
+        f"{name} is not on PATH",
+        hint="install iptables with the system's packages (Debian: apt-get install iptables)",
+    )

@@ -12,11 +12,11 @@ from agent.docker.attach.wants import wants_of
 from agent.docker.daemonjson.undo_journal import Phase
 from agent.docker.engine.reading import EngineKind
 from agent.docker.report import ConfigFile
-from agent.docker.service.commands import CommandResult, Stopped
 from agent.docker.service.restarter import Restarter
 from agent.docker.service.service import DockerService
 from agent.errors import Refused
 from agent.model import DockerNetwork, DockerState, Severity
+from agent.programs import Finished, Stopped
 from agent.settings import DockerSettings
 from tests.unit.docker.dockerworld import FORMER, OLD, WANTS, Room, World, make, names, write
 
@@ -320,7 +320,7 @@ def test_an_engine_that_comes_up_with_other_values_is_rolled_back(room: Room, wo
     world.breaks = lambda _: ""
     original = world.run
 
-    def stubborn(argv: Sequence[str], timeout_s: float) -> CommandResult:
+    def stubborn(argv: Sequence[str], timeout_s: float) -> Finished:
         result = original(argv, timeout_s)
         world.bip = OLD
         return result
@@ -363,7 +363,7 @@ def test_promise_6_an_agent_killed_after_rolling_back_starts_docker(
 def test_an_agent_that_stops_does_not_wait_for_dockerd(room: Room, world: World) -> None:
     original = world.run
 
-    def slow(argv: Sequence[str], timeout_s: float) -> CommandResult:
+    def slow(argv: Sequence[str], timeout_s: float) -> Finished:
         result = original(argv, timeout_s)
         world.up = False
         room.stopping.set()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from agent.docker.service import processes
-from agent.docker.service.commands import CommandResult
 from agent.docker.service.processes import DaemonProcess, ProcessTable
 from agent.docker.service.socket_path import why_replaceable
+from agent.programs import Finished
 
 pytestmark = pytest.mark.unit
 
@@ -28,11 +28,11 @@ class Systemd:
         self.status: int | None = 0
         self.asked: list[tuple[str, ...]] = []
 
-    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
+    def run(self, argv: Sequence[str], timeout_s: float) -> Finished:
         assert timeout_s > 0
         self.asked.append(tuple(argv))
         if self.status != 0:
-            return CommandResult(self.status, "no end within 5 s")
+            return Finished(self.status, "no end within 5 s")
         names = argv[3:]
         shown = [
             text
@@ -40,7 +40,7 @@ class Systemd:
             if any(f"Id={name}\n" in text for name in names)
             or ("*.socket" in names and "Listen=" in text)
         ]
-        return CommandResult(0, "\n\n".join(shown))
+        return Finished(0, "\n\n".join(shown))
 
 
 def process(

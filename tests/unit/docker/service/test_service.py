@@ -1,6 +1,5 @@
 """dockerd as a service: commands with deadlines, units, logs, /proc."""
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
@@ -9,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent.docker.daemonjson.checker import FileChecker
-from agent.docker.service import commands
-from agent.docker.service.commands import CommandResult, Commands, Stopped
 from agent.docker.service.processes import DaemonProcess, ProcessTable, read_routes
 from agent.docker.service.service import DockerService, error_line
 from agent.errors import DockerError
+from agent.programs import Finished
 
 pytestmark = pytest.mark.unit
 
@@ -21,18 +19,18 @@ pytestmark = pytest.mark.unit
 class Script:
     """Answers commands by their first words; notes them all."""
 
-    def __init__(self, answers: dict[str, CommandResult]) -> None:
+    def __init__(self, answers: dict[str, Finished]) -> None:
         self.answers = answers
         self.asked: list[tuple[str, ...]] = []
 
-    def run(self, argv: Sequence[str], timeout_s: float) -> CommandResult:
+    def run(self, argv: Sequence[str], timeout_s: float) -> Finished:
         assert timeout_s > 0
         self.asked.append(tuple(argv))
         line = " ".join(argv)
         for start, result in self.answers.items():
             if line.startswith(start):
                 return result
-        return CommandResult(None, "not installed")
+        return Finished(None, "not installed")
 
 
 class NoProcesses(ProcessTable):
@@ -44,7 +42,7 @@ class NoProcesses(ProcessTable):
 
 def service(
     tmp_path: Path,
-    answers: dict[str, CommandResult],
+    answers: dict[str, Finished],
     *,
     systemd: bool = True,
     which: Callable[[str], str | None] = lambda _: None,
@@ -55,58 +53,14 @@ def service(
     return made, script
 
 
-def test_a_command_says_its_last_lines() -> None:
-    result = Commands().run(["sh", "-c", "for i in $(seq 50); do echo line $i; done; exit 3"], 10)
-    assert result.status == 3
-    assert result.last_lines.startswith("line 43 / ")
-    assert result.last_lines.endswith("line 50")
-
-
-def test_promise_10_a_command_that_hangs_is_ended_with_its_children() -> None:
-    started_s = time.monotonic()
-    result = Commands().run(["sh", "-c", "sleep 60 & sleep 60"], 0.3)
-    assert result.status is None
-    assert time.monotonic() - started_s < 3
-    assert "no end within 0.3 s" in result.last_lines
-
-
-def test_promise_10_a_command_that_cannot_be_killed_is_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It waits in the kernel, for a disk or a network file system."""
-    monkeypatch.setattr(commands, "_KILL_WAIT_S", 0.0)
-    result = Commands().run(["sleep", "60"], 0.1)
-    assert result.status is None
-
-
-def test_a_command_that_is_not_there() -> None:
-    result = Commands().run(["/no/such/program"], 1)
-    assert result.status is None
-    assert "No such file" in result.last_lines
-
-
-def test_a_flood_of_output_fills_no_pipe() -> None:
-    result = Commands().run(["sh", "-c", "yes | head -c 3000000; echo end"], 20)
-    assert result.status == 0
-    assert result.last_lines.endswith("end")
-    assert len(result.output) <= 16 * 1024
-
-
-def test_an_agent_that_stops_leaves_the_command_alone() -> None:
-    stopping = threading.Event()
-    stopping.set()
-    with pytest.raises(Stopped):
-        Commands(stopping).run(["sleep", "1"], 10)
-
-
 def test_restarting_by_systemd_forgets_earlier_failures_first(tmp_path: Path) -> None:
-    made, script = service(tmp_path, {"systemctl": CommandResult(0, "")})
+    made, script = service(tmp_path, {"systemctl": Finished(0, "")})
     made.restart()
     assert [argv[1] for argv in script.asked] == ["reset-failed", "restart"]
 
 
 def test_a_failed_restart_carries_the_last_lines(tmp_path: Path) -> None:
-    answers = {"systemctl restart": CommandResult(1, "Job failed.\nSee journalctl.")}
+    answers = {"systemctl restart": Finished(1, "Job failed.\nSee journalctl.")}
     made, _ = service(tmp_path, answers)
     with pytest.raises(DockerError, match=r"failed \(1\): Job failed. / See journalctl."):
         made.restart()
@@ -131,7 +85,7 @@ def test_the_units_command_line_with_drop_ins_and_variables(tmp_path: Path) -> N
         f"EnvironmentFiles={file} (ignore_errors=yes)\n"
         "EnvironmentFiles=/nowhere/at/all (ignore_errors=yes)\n"
     )
-    made, _ = service(tmp_path, {"systemctl show": CommandResult(0, shown)})
+    made, _ = service(tmp_path, {"systemctl show": Finished(0, shown)})
     assert made.unit_argv() == (
         "/usr/sbin/dockerd",
         "-H",
@@ -182,10 +136,8 @@ def test_dockerds_own_error_line(log: str, line: str) -> None:
 
 def test_the_check_uses_the_services_flags_once_for_each_text(tmp_path: Path) -> None:
     shown = "ExecStart={ argv[]=dockerd -H fd:// --config-file /x $OPTS --debug ; y }"
-    refused = CommandResult(1, "unable to configure the Docker daemon: no-such-key")
-    made, script = service(
-        tmp_path, {"systemctl show": CommandResult(0, shown), "dockerd": refused}
-    )
+    refused = Finished(1, "unable to configure the Docker daemon: no-such-key")
+    made, script = service(tmp_path, {"systemctl show": Finished(0, shown), "dockerd": refused})
     checker = FileChecker(made, NoProcesses())
     for _ in range(2):
         condition = checker.check("{}", "26.1")
@@ -201,7 +153,7 @@ def test_the_check_is_done_again_for_another_dockerd_and_after_no_answer(tmp_pat
     """What a dockerd said of a text says nothing about the one that replaced it."""
     dockerd = tmp_path / "dockerd"
     dockerd.write_text("one")
-    answers = {"dockerd": CommandResult(None, "no end within 10 s")}
+    answers = {"dockerd": Finished(None, "no end within 10 s")}
     made, script = service(tmp_path, answers, which=lambda _: str(dockerd))
     checker = FileChecker(made, NoProcesses())
 
@@ -212,22 +164,22 @@ def test_the_check_is_done_again_for_another_dockerd_and_after_no_answer(tmp_pat
         return sum(argv[0] == "dockerd" for argv in script.asked[before:])
 
     assert (checks(), checks()) == (1, 1), "no answer is none to keep"
-    answers["dockerd"] = CommandResult(1, "unable to configure the Docker daemon: no-such-key")
+    answers["dockerd"] = Finished(1, "unable to configure the Docker daemon: no-such-key")
     assert (checks(), checks()) == (1, 0)
     dockerd.write_text("another")
-    answers["dockerd"] = CommandResult(0, "")
+    answers["dockerd"] = Finished(0, "")
     assert (checks(), checks()) == (1, 0)
 
 
 def test_the_installed_version_is_asked_once_of_each_dockerd(tmp_path: Path) -> None:
     dockerd = tmp_path / "dockerd"
     dockerd.write_text("one")
-    answers = {"dockerd --version": CommandResult(0, "Docker version 26.1.5, build 1")}
+    answers = {"dockerd --version": Finished(0, "Docker version 26.1.5, build 1")}
     made, script = service(tmp_path, answers, which=lambda _: str(dockerd))
     assert [made.installed_version() for _ in range(3)] == ["26.1.5"] * 3
     assert len(script.asked) == 1
     dockerd.write_text("another")
-    answers["dockerd --version"] = CommandResult(0, "Docker version 20.10.24, build 1")
+    answers["dockerd --version"] = Finished(0, "Docker version 20.10.24, build 1")
     assert made.installed_version() == "20.10.24"
 
 
@@ -240,7 +192,7 @@ def test_the_installed_version_is_asked_once_of_each_dockerd(tmp_path: Path) -> 
     ],
 )
 def test_the_installed_version(tmp_path: Path, output: str, version: str) -> None:
-    made, _ = service(tmp_path, {"dockerd --version": CommandResult(0, output)})
+    made, _ = service(tmp_path, {"dockerd --version": Finished(0, output)})
     assert made.installed_version() == version
 
 
@@ -280,7 +232,7 @@ def test_a_dockerd_that_systemd_gave_up_on_since_a_moment(
     tmp_path: Path, unit: tuple[str, str, int, float] | None, failed: bool
 ) -> None:
     text = unit_of(*unit) if unit else ""
-    made, _ = service(tmp_path, {"systemctl show": CommandResult(0, text)})
+    made, _ = service(tmp_path, {"systemctl show": Finished(0, text)})
     assert made.failed(started_within_s=20.0) is failed
     assert not service(tmp_path, {}, systemd=False)[0].failed()
 
@@ -310,7 +262,7 @@ def shown(docker: str, gate: str) -> str:
     ],
 )
 def test_what_systemd_is_about_to_do_with_docker(tmp_path: Path, text: str, why: str) -> None:
-    made, _ = service(tmp_path, {"systemctl show": CommandResult(0, text)})
+    made, _ = service(tmp_path, {"systemctl show": Finished(0, text)})
     assert made.starting() == why
     without, script = service(tmp_path, {}, systemd=False)
     assert without.starting() == ""
