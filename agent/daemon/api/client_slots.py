@@ -1,7 +1,8 @@
 """Cap concurrent connections: evict the one idle longest, and end those that stay too long.
 
 A client that asks nothing, does not take its answer, or sends a byte now and then must not keep
-others from asking.
+others from asking. Each gets a moment to send its request before it can be evicted: otherwise many
+connections at the same time would evict each other unserved.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ class Slots:
         reserved: So many more for root: what changes something gets in while all others wait for
             an answer.
         longest_s: How long a connection may stay, whatever it does.
+        idle_s: How long a connection may be idle before it can be evicted.
     """
 
-    def __init__(self, most: int, reserved: int = 0, longest_s: float = math.inf) -> None:
+    def __init__(
+        self, most: int, reserved: int = 0, longest_s: float = math.inf, idle_s: float = 0.0
+    ) -> None:
         self._most = most
         self._reserved = reserved
         self._longest_s = longest_s
+        self._idle_s = idle_s
         self._lock = threading.Lock()
-        self._idle: dict[socket.socket, None] = {}  # the one that is idle for longest first
+        self._idle: dict[socket.socket, float] = {}  # since when; idle longest is first
         self._working: set[socket.socket] = set()
         self._ends: dict[socket.socket, float] = {}  # the one that ends first is first
 
@@ -46,9 +51,17 @@ class Slots:
                 if not self._idle:
                     return False
                 self._end(next(iter(self._idle)))
-            self._idle[connection] = None
-            self._ends[connection] = time.monotonic() + self._longest_s
+            self._idle[connection] = time.monotonic()
+            self._ends[connection] = self._idle[connection] + self._longest_s
             return True
+
+    @property
+    def free_s(self) -> float:
+        """Return the monotonic time from which on :meth:`take` has an answer for another one."""
+        with self._lock:
+            if len(self._idle) + len(self._working) < self._most:
+                return 0.0
+            return next(iter(self._idle.values()), -math.inf) + self._idle_s
 
     def work(self, connection: socket.socket) -> bool:
         """The connection's request is being answered; False when it was ended."""
@@ -63,14 +76,16 @@ class Slots:
         """It was answered: the connection is idle again."""
         with self._lock:
             self._working.discard(connection)
-            self._idle[connection] = None
+            self._idle[connection] = time.monotonic()
 
-    def leave(self, connection: socket.socket) -> None:
-        """The connection has ended."""
+    def leave(self, connection: socket.socket) -> bool:
+        """Forget a connection that has ended; return whether others had to wait for a place."""
         with self._lock:
+            full = len(self._idle) + len(self._working) >= self._most
             self._idle.pop(connection, None)
             self._ends.pop(connection, None)
             self._working.discard(connection)
+            return full
 
     @property
     def end_s(self) -> float:

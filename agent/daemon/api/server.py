@@ -15,6 +15,8 @@ import os
 import socket
 import sys
 import threading
+import time
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn, UnixStreamServer
@@ -31,6 +33,8 @@ __all__ = ["ControlServer", "MetricsServer"]
 
 _CONNECTION_S = 300.0
 """A connection may stay that long at most, whatever it does: a slot is for everybody."""
+_IDLE_S = 0.25
+"""A client may take that long to send its request before it can be evicted for another."""
 _THREADS = 16
 _FOR_ROOT = 4
 _GOODBYE_S = 0.2
@@ -44,6 +48,7 @@ class _Serving:
         self._server = server
         self._server.socket.settimeout(0)  # a client may be gone before it is accepted
         self._poller = poller or Poller(name)
+        self._server.on_place_free = self._poller.wake
 
     def start(self) -> None:
         """Begin to answer."""
@@ -55,8 +60,15 @@ class _Serving:
         self._server.server_close()
 
     def waits_for(self) -> Wait:
-        """Return the socket that is listened on, and when the time of a connection is over."""
-        return Wait((self._server.fileno(),), self._server.slots.end_s)
+        """Return the socket that is listened on, and when the time of a connection is over.
+
+        While every connection is busy or new, others wait in the kernel's queue.
+        """
+        slots = self._server.slots
+        free_s = slots.free_s
+        if free_s > time.monotonic():
+            return Wait(until_s=min(free_s, slots.end_s))
+        return Wait((self._server.fileno(),), slots.end_s)
 
     def serve(self, ready: frozenset[int]) -> None:
         """Accept a connection; end those whose time is over."""
@@ -74,6 +86,7 @@ class ControlServer(_Serving):
         group: Name of the group that may read, "" for root only.
         routes: What to answer.
         connection_s: How long a connection may stay, whatever it does.
+        idle_s: How long a connection may be idle before it can be evicted for another.
         poller: Shared with other sources; None: one of its own.
 
     Raises:
@@ -87,6 +100,7 @@ class ControlServer(_Serving):
         routes: Routes,
         *,
         connection_s: float = _CONNECTION_S,
+        idle_s: float = _IDLE_S,
         poller: Poller | None = None,
     ) -> None:
         self._path = path
@@ -96,7 +110,7 @@ class ControlServer(_Serving):
             # Nobody may connect between bind and chmod.
             mask = os.umask(0o177)
             try:
-                server = _Server(str(path), routes, connection_s)
+                server = _Server(str(path), routes, connection_s, idle_s)
             finally:
                 os.umask(mask)
             if group:
@@ -148,12 +162,13 @@ class _Bounded(ThreadingMixIn):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
+    on_place_free: Callable[[], None]
 
-    def prepare(self, routes: Routes, connection_s: float, name: str) -> None:
+    def prepare(self, routes: Routes, connection_s: float, idle_s: float, name: str) -> None:
         """To be called before anybody connects."""
         self.routes = routes
         self.thread_name = name
-        self.slots = Slots(_THREADS, _FOR_ROOT, connection_s)
+        self.slots = Slots(_THREADS, _FOR_ROOT, connection_s, idle_s)
 
     def is_root(self, request: socket.socket) -> bool:  # noqa: ARG002 # of those that can tell
         """Whether root is known to be the one who connected."""
@@ -176,7 +191,8 @@ class _Bounded(ThreadingMixIn):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self.slots.leave(request)
+            if self.slots.leave(request):
+                self.on_place_free()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002 # the same
         if not isinstance(sys.exception(), OSError):  # that is a client that went away
@@ -184,8 +200,8 @@ class _Bounded(ThreadingMixIn):
 
 
 class _Server(_Bounded, UnixStreamServer):
-    def __init__(self, path: str, routes: Routes, connection_s: float) -> None:
-        self.prepare(routes, connection_s, "control-request")
+    def __init__(self, path: str, routes: Routes, connection_s: float, idle_s: float) -> None:
+        self.prepare(routes, connection_s, idle_s, "control-request")
         super().__init__(path, Handler)
 
     def is_root(self, request: socket.socket) -> bool:
@@ -196,7 +212,7 @@ class _TcpServer(_Bounded, TCPServer):
     allow_reuse_address = True
 
     def __init__(self, address: tuple[str, int], routes: Routes) -> None:
-        self.prepare(routes, _CONNECTION_S, "metrics-request")
+        self.prepare(routes, _CONNECTION_S, _IDLE_S, "metrics-request")
         super().__init__(address, Handler)
 
 

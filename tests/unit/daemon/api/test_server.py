@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import socket
 import stat
 import tempfile
@@ -99,13 +100,14 @@ def path(stuck: Stuck, changed: list[Mapping[str, Any]]) -> Iterator[Path]:
         changed.append(body)
         return {"got": dict(body)}
 
+    large = {"filler": "x" * 8_000_000}
     routes = Routes(
         read={
             "/v1/status": lambda: {"state": "ready"},
             "/healthz": lambda: (503, {"ok": False}),
             "/v1/broken": refuse,
             "/v1/bug": bug,
-            "/v1/large": lambda: {"filler": "x" * 8_000_000},
+            "/v1/large": lambda: large,
             "/v1/stuck": stuck,
         },
         change={"/v1/echo": change},
@@ -329,10 +331,28 @@ def test_clients_that_say_nothing_keep_nobody_out(path: Path) -> None:
         sock.close()
 
 
+def test_clients_that_connect_at_once_are_not_evicted_before_they_can_ask(tmp_path: Path) -> None:
+    """One of them is slow with its request, such as on a busy host, and 29 come after it."""
+    socket_path = tmp_path / "agent.sock"
+    server = ControlServer(socket_path, "", Routes({"/": dict}, {}), idle_s=20)
+    server.start()
+    try:
+        clients = connected(socket_path, 30)
+        slow = select.poll()
+        slow.register(clients[0], select.POLLIN)
+        assert slow.poll(500) == [], "the first was evicted, as if it had nothing to ask"
+        for sock in clients:
+            sock.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert [sock.recv(12) for sock in clients] == [b"HTTP/1.1 200"] * 30
+    finally:
+        server.stop()
+
+
 def test_a_client_that_does_not_take_its_answer_keeps_nobody_out(path: Path) -> None:
     greedy = connected(path, 30)
     for sock in greedy:
-        sock.sendall(b"GET /v1/large HTTP/1.1\r\nHost: x\r\n\r\n")
+        with contextlib.suppress(BrokenPipeError):  # a slow one is evicted before it asks
+            sock.sendall(b"GET /v1/large HTTP/1.1\r\nHost: x\r\n\r\n")
     began_s = time.monotonic()
     assert ask(path, "GET", "/v1/status")[0] == 200
     assert time.monotonic() - began_s < 8  # who is idle may stay for 10 s
