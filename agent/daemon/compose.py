@@ -46,7 +46,7 @@ from agent.daemon.wiring import (
     release_lease,
     remove_ours,
 )
-from agent.docker.attach.give_back import GiveBackTerms
+from agent.docker.attach.detach import DetachTerms
 from agent.errors import FirewallError
 from agent.etcd.client import EtcdClient
 from agent.etcd.endpoint_check import EndpointCheck
@@ -323,7 +323,7 @@ class HostAgent:
         self._joining.forget()
 
     def _want_docker(self, subnet: Network, mtu: int | None, former: Network | None) -> None:
-        self._docker.want(replace(self._docker_room.wants_of(subnet, mtu), former=former))
+        self._docker.set_desired(replace(self._docker_room.desired_for(subnet, mtu), former=former))
 
     def _probe(self, addresses: frozenset[Address], uplink: Uplink | None) -> None:
         self._prober.watch(addresses, uplink)
@@ -351,10 +351,10 @@ class HostAgent:
         )
 
     def _leaver(self) -> Leaver:
-        def restore(terms: GiveBackTerms) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        def restore(terms: DetachTerms) -> tuple[tuple[str, ...], tuple[str, ...]]:
             if not self._cell.now.settings.docker.manage:
                 return (), ()
-            report = self._docker.restore(terms, timeout_s=_DOCKER_BUSY_S)
+            report = self._docker.detach(terms, timeout_s=_DOCKER_BUSY_S)
             return report.done, report.todo
 
         return Leaver(

@@ -16,9 +16,9 @@ from agent.daemon.reconcile.kernel_objects import KernelObjects
 from agent.daemon.reconcile.kernel_pass import KernelPass
 from agent.daemon.reconcile.protocol_migration import RouteMark
 from agent.daemon.store.state_file import StateFile
-from agent.docker.assembly import DockerRoom
-from agent.docker.attach.give_back import GiveBackTerms
-from agent.docker.service.processes import ProcessTable
+from agent.docker.attach.detach import DetachTerms
+from agent.docker.manager import DockerManager
+from agent.docker.service.dockerd_process import DockerdFinder
 from agent.errors import KernelError, StateError
 from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import client_for
@@ -59,7 +59,7 @@ def firewall_of(settings: Settings) -> Firewall | None:
     """
     if not settings.firewall.manage:
         return None
-    dockerd = ProcessTable(settings.docker.socket).dockerd
+    dockerd = DockerdFinder(settings.docker.socket).dockerd
     return open_firewall(settings.firewall.variant, dockerd=dockerd)
 
 
@@ -98,11 +98,11 @@ def leaver(settings: Settings) -> Leaver:
     copy = copy_file(settings)
     config = _copied_config(copy)  # before it is forgotten
 
-    def restore(terms: GiveBackTerms) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def restore(terms: DetachTerms) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if not settings.docker.manage:
             return (), ()
         with closing(client_for(settings.etcd)) as client:
-            report = docker_room(settings, client, own).give_back.restore(terms)
+            report = docker_room(settings, client, own).detacher.detach(terms)
         return report.done, report.todo
 
     def release() -> tuple[str, ...]:
@@ -150,12 +150,14 @@ def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, .
     return (f"gave {subnet} back",) if subnet is not None else ()
 
 
-def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerRoom:
+def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerManager:
     """The host's Docker, restarted only when it is this host's turn."""
     stopping = threading.Event()
     turns = MeshLocks(client, settings.etcd.prefix, own, host_name(settings))
     turn = RestartTurn(turns, stopping)
-    return DockerRoom.of(settings.docker, settings.agent.state_dir, turn=turn, stopping=stopping)
+    return DockerManager.of(
+        settings.docker, settings.agent.state_dir, restart_lock=turn, stopping=stopping
+    )
 
 
 def check_host(uplink: Uplink) -> tuple[Condition, ...]:

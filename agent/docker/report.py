@@ -10,10 +10,10 @@ from agent.errors import HostmeshError, StateError
 from agent.model import Condition, DockerFacts, DockerState, Severity
 
 __all__ = [
+    "AttachReport",
     "ConfigFile",
-    "ConfiguratorReport",
+    "DetachReport",
     "RestartOutlook",
-    "RestoreReport",
     "engine_conditions",
     "error_condition",
     "observed",
@@ -33,7 +33,7 @@ class ConfigFile(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfiguratorReport:
+class AttachReport:
     """What was found and done.
 
     Attributes:
@@ -57,7 +57,7 @@ class ConfiguratorReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreReport:
+class DetachReport:
     """What giving Docker back came to.
 
     Attributes:
@@ -86,9 +86,9 @@ class RestartOutlook:
     live_restore: bool
 
 
-def observed(reading: EngineReading) -> ConfiguratorReport:
+def observed(reading: EngineReading) -> AttachReport:
     """Return the report of a look at a Docker that has nothing to get."""
-    return ConfiguratorReport(
+    return AttachReport(
         state=DockerState.PENDING if reading.facts.reachable else DockerState.ABSENT,
         facts=reading.facts,
         conditions=engine_conditions(reading),

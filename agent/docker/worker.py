@@ -11,11 +11,11 @@ from typing import Protocol
 
 from agent import asker, threads
 from agent.asker import GoesOn, IsWaiting, Order, Withdrawn
-from agent.docker.attach.give_back import GiveBack, GiveBackTerms
-from agent.docker.attach.wants import DockerWants
+from agent.docker.attach.detach import Detacher, DetachTerms
+from agent.docker.daemonjson.desired import DesiredDocker
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.watcher import EngineWatcher
-from agent.docker.report import ConfiguratorReport, RestoreReport
+from agent.docker.report import AttachReport, DetachReport
 from agent.errors import DockerError
 from agent.programs import Stopped
 from agent.threads import Poller
@@ -32,17 +32,17 @@ _SPACING_S = 0.5
 class Attacher(Protocol):
     """A way of giving a lease to Docker. For one thread; calls may take minutes."""
 
-    def observe(self) -> ConfiguratorReport:
+    def observe(self) -> AttachReport:
         """Look and touch nothing."""
         ...
 
-    def ensure(self, wants: DockerWants) -> ConfiguratorReport:
-        """Make Docker have ``wants``, as far as it may be done now."""
+    def ensure(self, desired: DesiredDocker) -> AttachReport:
+        """Make Docker have ``desired``, as far as it may be done now."""
         ...
 
     def restart_now(
-        self, wants: DockerWants, *, force: bool, replace: bool = False
-    ) -> ConfiguratorReport:
+        self, desired: DesiredDocker, *, force: bool, replace: bool = False
+    ) -> AttachReport:
         """Do what is pending now, on the operator's word; Refused under containers unless forced.
 
         ``replace`` is their word that their own ``bip`` and pools may go.
@@ -50,7 +50,7 @@ class Attacher(Protocol):
         ...
 
 
-_Report = ConfiguratorReport | RestoreReport
+_Report = AttachReport | DetachReport
 
 
 class DockerWorker:
@@ -58,7 +58,7 @@ class DockerWorker:
 
     Args:
         attacher: Brings Docker to the lease.
-        give_back: Gives it back.
+        detacher: Gives it back.
         engine: Whose events are followed.
         on_report: Called in the worker's thread after every look; must not block.
         stopping: Shared with everything that waits in this room.
@@ -69,21 +69,21 @@ class DockerWorker:
     def __init__(
         self,
         attacher: Attacher,
-        give_back: GiveBack,
+        detacher: Detacher,
         engine: Engine,
-        on_report: Callable[[ConfiguratorReport], None],
+        on_report: Callable[[AttachReport], None],
         *,
         stopping: threading.Event,
         poller: Poller | None = None,
         check_s: float = _CHECK_S,
     ) -> None:
         self._attacher = attacher
-        self._give_back = give_back
+        self._detacher = detacher
         self._on_report = on_report
         self._stopping = stopping
         self._check_s = check_s
         self._condition = threading.Condition()
-        self._wants: DockerWants | None = None
+        self._desired: DesiredDocker | None = None
         self._orders: deque[Order[_Report]] = deque()
         self._due_s = 0.0
         self._looked_s = 0.0
@@ -110,11 +110,11 @@ class DockerWorker:
             self._thread.join(max(0.0, deadline_s - time.monotonic()))
         return ended and not self._thread.is_alive()
 
-    def want(self, wants: DockerWants | None) -> None:
+    def set_desired(self, desired: DesiredDocker | None) -> None:
         """Say what Docker should have; None: nothing, only look. The same again is no news."""
         with self._condition:
-            if wants != self._wants:
-                self._wants = wants
+            if desired != self._desired:
+                self._desired = desired
                 self._hurry(0.0)
 
     def look(self) -> None:
@@ -123,9 +123,7 @@ class DockerWorker:
             spaced_s = self._looked_s + _SPACING_S - time.monotonic()
             self._hurry(max(_DEBOUNCE_S, spaced_s))
 
-    def restart_now(
-        self, *, force: bool, timeout_s: float, replace: bool = False
-    ) -> ConfiguratorReport:
+    def restart_now(self, *, force: bool, timeout_s: float, replace: bool = False) -> AttachReport:
         """Do what is pending now, on the operator's word. Waits for it.
 
         Args:
@@ -137,32 +135,32 @@ class DockerWorker:
             Refused: Containers run and ``force`` is not given.
             DockerError: There is no lease, or it takes longer than ``timeout_s``.
         """
-        wants = self._wants
-        if wants is None:
+        desired = self._desired
+        if desired is None:
             raise DockerError(
                 "this host has no subnet (it has left, or is still joining)",
                 hint="agentctl status",
             )
         report = self._order(
-            lambda: self._attacher.restart_now(wants, force=force, replace=replace),
+            lambda: self._attacher.restart_now(desired, force=force, replace=replace),
             timeout_s,
             asker.current(),
         )
-        if not isinstance(report, ConfiguratorReport):
+        if not isinstance(report, AttachReport):
             raise TypeError(report)
         self._on_report(report)
         return report
 
-    def restore(self, terms: GiveBackTerms, *, timeout_s: float) -> RestoreReport:
+    def detach(self, terms: DetachTerms, *, timeout_s: float) -> DetachReport:
         """Give Docker back and want nothing of it from now on. Waits for it.
 
         Raises:
             DockerError: daemon.json could not be restored, or it takes longer than
                 ``timeout_s``.
         """
-        self.want(None)
-        report = self._order(lambda: self._give_back.restore(terms), timeout_s)
-        if not isinstance(report, RestoreReport):
+        self.set_desired(None)
+        report = self._order(lambda: self._detacher.detach(terms), timeout_s)
+        if not isinstance(report, DetachReport):
             raise TypeError(report)
         self.look()
         return report
@@ -224,10 +222,10 @@ class DockerWorker:
         with self._condition:
             if not news and self._due_s > time.monotonic():
                 return
-            wants = self._wants
+            desired = self._desired
             spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
             self._due_s = time.monotonic() + self._check_s * spread
-        report = self._attacher.observe() if wants is None else self._attacher.ensure(wants)
+        report = self._attacher.observe() if desired is None else self._attacher.ensure(desired)
         self._looked_s = time.monotonic()
         if report.again_in_s is not None:
             with self._condition:

@@ -24,7 +24,7 @@ from agent.daemon.store.host_lock import holder_of
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.telemetry.conditions import Standing
 from agent.daemon.wiring import firewall_of, host_name
-from agent.docker.assembly import DockerRoom
+from agent.docker.manager import DockerManager
 from agent.errors import CannotTell, HostmeshError
 from agent.etcd.discovery import client_for
 from agent.kernel.facts import read_host_facts
@@ -223,7 +223,7 @@ def _with_host(known: Known, settings: Settings, conditions: list[Condition]) ->
 
 
 def _with_docker(known: Known, settings: Settings) -> Known:
-    facts: DockerFacts = DockerRoom.of(settings.docker, settings.agent.state_dir).engine.facts()
+    facts: DockerFacts = DockerManager.of(settings.docker, settings.agent.state_dir).engine.facts()
     state = DockerState.ABSENT
     if facts.reachable:
         bridge, own = facts.bridge, known.own

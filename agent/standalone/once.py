@@ -19,7 +19,7 @@ from agent.daemon.reconcile.kernel_pass import KernelPass
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.wiring import kernel_pass
-from agent.docker.assembly import DockerRoom
+from agent.docker.manager import DockerManager
 from agent.errors import CannotTell, Refused, StateError
 from agent.etcd.discovery import client_for
 from agent.kernel.facts import read_host_facts
@@ -148,7 +148,7 @@ def _world(settings: Settings, *, left: bool) -> World:
         view = Registry(client, settings.etcd.prefix, bounds=bounds).snapshot()
     _refuse_doubt(settings, view)
     uplink = uplink_now(facts, settings.host, endpoints)
-    docker = DockerRoom.of(settings.docker, settings.agent.state_dir).engine.facts()
+    docker = DockerManager.of(settings.docker, settings.agent.state_dir).engine.facts()
     lease, former = own_leases(view, own)
     known = replace(
         Known(host_id=own, left=left, host=facts, uplink=uplink), own=lease, former=former

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.ctl.context import Context
-from agent.docker.assembly import DockerRoom
 from agent.docker.engine.containers import Attachment, Container
 from agent.docker.engine.engine import Engine
+from agent.docker.manager import DockerManager
 from agent.errors import DockerError, HostmeshError, UsageError
 from agent.kernel.diagnose.namespace import in_network_of
 from agent.kernel.facts import path_to, read_host_facts
@@ -64,7 +64,7 @@ class Place:
 
     def __init__(self, context: Context) -> None:
         settings = context.settings
-        self.engine: Engine = DockerRoom.of(settings.docker, settings.agent.state_dir).engine
+        self.engine: Engine = DockerManager.of(settings.docker, settings.agent.state_dir).engine
         self.links = read_host_facts(settings.routes.protocol).links
         self.containers: tuple[Container, ...] = ()
         self.networks: tuple[DockerNetwork, ...] = ()

@@ -13,7 +13,7 @@ from agent.ctl.context import Context
 from agent.ctl.output import duration
 from agent.ctl.path.ends import End, Place
 from agent.ctl.stale import heartbeat_words
-from agent.docker.service.processes import ProcessTable
+from agent.docker.service.dockerd_process import DockerdFinder
 from agent.errors import HostmeshError
 from agent.kernel.diagnose.way import Decision, decide, neighbour_on
 from agent.kernel.firewall import open_firewall
@@ -216,7 +216,7 @@ def judge_rules(context: Context, way: Way) -> tuple[str, str]:
     """
     context.need_root("read the firewall's rules")
     settings = context.settings
-    dockerd = ProcessTable(settings.docker.socket).dockerd
+    dockerd = DockerdFinder(settings.docker.socket).dockerd
     found = open_firewall(settings.firewall.variant, dockerd=dockerd).judge(way)
     return _with_nft(*_judged(found), way)
 

@@ -26,7 +26,7 @@ from agent.daemon.store.view_cache import Copying
 from agent.daemon.telemetry.conditions import ConditionRegistry
 from agent.daemon.telemetry.history import events_document
 from agent.daemon.telemetry.observer import Observer
-from agent.docker.report import ConfiguratorReport, RestartOutlook
+from agent.docker.report import AttachReport, RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.mesh.peer_rules import PeerRules
 from agent.model import Condition, DockerState, Route
@@ -76,7 +76,7 @@ class Answers:
     leaver: Leaver
     docker_outlook: Callable[[], RestartOutlook]
     observer: Observer
-    restart_docker: Callable[[bool, bool], ConfiguratorReport]
+    restart_docker: Callable[[bool, bool], AttachReport]
 
     def routes(self) -> Routes:
         """Every path of the socket."""

@@ -10,7 +10,7 @@ from agent.asker import GoesOn, IsWaiting, Order, Withdrawn, always
 from agent.daemon.core.timers import Timer
 from agent.daemon.membership.etcd_endpoint import Endpoints
 from agent.daemon.telemetry.conditions import ConditionSource
-from agent.docker.report import ConfiguratorReport
+from agent.docker.report import AttachReport
 from agent.errors import CannotTell, EtcdError, HostmeshError
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import Condition, HostFacts, Lease, Route, Uplink, View
@@ -159,7 +159,7 @@ class ConditionsFound(Event):
 class DockerReported(Event):
     """What the Docker worker found or did."""
 
-    report: ConfiguratorReport
+    report: AttachReport
 
     def after(self, earlier: Self) -> Self:
         """Keep that Docker was restarted."""

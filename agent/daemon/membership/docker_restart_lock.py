@@ -34,7 +34,7 @@ _POLL_S = 1.0
 
 
 class RestartTurn:
-    """Takes the turn for the time of a ``with``; see :class:`agent.docker.attach.managed.Turn`.
+    """Hold the lock of Docker's restarts for the time of a ``with``.
 
     Args:
         turns: This host's, in etcd.

@@ -23,7 +23,7 @@ from agent.daemon.core.inbox import Inbox
 from agent.daemon.core.retrying_job import Background
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
-from agent.docker.attach.give_back import GiveBackTerms
+from agent.docker.attach.detach import DetachTerms
 from agent.errors import HostmeshError, Refused
 from agent.model import Condition, Severity
 from agent.settings import Settings
@@ -119,7 +119,7 @@ class Leaver:
         state: StateFile,
         release: Callable[[], tuple[str, ...]],
         remove: Callable[[], tuple[str, ...]],
-        restore: Callable[[GiveBackTerms], tuple[tuple[str, ...], tuple[str, ...]]],
+        restore: Callable[[DetachTerms], tuple[tuple[str, ...], tuple[str, ...]]],
         forget: Callable[[], None],
         follow: Follow | None = None,
     ) -> None:
@@ -151,7 +151,7 @@ class Leaver:
         with self._alone("leave", _LEAVE_WAITS_S):
             self._follow(lambda: self._state.set_left(left=True), left=True)
             self._finished.clear()
-            return self._run(GiveBackTerms(force=force))
+            return self._run(DetachTerms(force=force))
 
     def finish(self) -> None:
         """Do again what a leave could not do; nothing where there is none, or one is under way."""
@@ -160,7 +160,7 @@ class Leaver:
         try:
             if self._state.leaving:
                 before = self._left_over
-                outcome = self._run(GiveBackTerms(asked=False))
+                outcome = self._run(DetachTerms(asked=False))
                 if outcome.done or outcome.todo != list(before):
                     _log.info("leave-taken-up-again", done=outcome.done, todo=outcome.todo)
         finally:
@@ -183,7 +183,7 @@ class Leaver:
         """Remove what is ours from the host; the lease stays."""
         outcome = Done()
         outcome.attempt("the kernel was not cleaned whole", self._remove)
-        self._give_docker_back(outcome, GiveBackTerms(again="agentctl cleanup"))
+        self._give_docker_back(outcome, DetachTerms(again="agentctl cleanup"))
         return outcome
 
     @contextmanager
@@ -199,7 +199,7 @@ class Leaver:
         finally:
             self._one.release()
 
-    def _run(self, terms: GiveBackTerms) -> Done:
+    def _run(self, terms: DetachTerms) -> Done:
         """Do the steps that are not done yet, each whatever became of the ones before."""
         outcome = Done()
         steps = {
@@ -220,7 +220,7 @@ class Leaver:
             self._state.set_gone()
         return outcome
 
-    def _give_docker_back(self, outcome: Done, terms: GiveBackTerms) -> None:
+    def _give_docker_back(self, outcome: Done, terms: DetachTerms) -> None:
         try:
             done, todo = self._restore(terms)
             outcome.done += done

@@ -8,29 +8,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from agent.docker.daemonjson.checker import FileChecker
+from agent.docker.attach.own_network import OwnNetwork
 from agent.docker.daemonjson.files import resolve
 from agent.docker.daemonjson.flags import Flags, parse_flags
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.engine.engine import Engine
-from agent.docker.engine.own_network import OwnNetwork
 from agent.docker.report import RestartOutlook
-from agent.docker.service.processes import ProcessTable
-from agent.docker.service.restart_policy import Held, Word, blocking_containers, held_back
+from agent.docker.service.dockerd_process import DockerdFinder
+from agent.docker.service.restart_policy import Held, Override, blocking_containers, held_back
 from agent.docker.service.restarter import Restarter
 from agent.docker.service.service import DockerService
+from agent.docker.service.validation import ConfigValidator
 from agent.errors import Refused
 from agent.model import DockerFacts, first_few
 from agent.settings import DockerSettings
 
-__all__ = ["EveryTurn", "ManagedDocker", "Turn"]
+__all__ = ["ManagedDocker", "NoRestartLock", "RestartLock"]
 
 
 _SETTLE_S = 5.0
 """How long Docker must have been idle before it is restarted without anybody's word."""
 
 
-class Turn(Protocol):
+class RestartLock(Protocol):
     """Asks the mesh for the turn to restart Docker: at most one host at a time."""
 
     def __call__(self, *, asked: bool) -> AbstractContextManager[Held | None]:
@@ -46,7 +46,7 @@ class Turn(Protocol):
         ...
 
 
-class EveryTurn:
+class NoRestartLock:
     """Lets every restart pass: where nobody else can be asked."""
 
     def __call__(self, *, asked: bool) -> AbstractContextManager[Held | None]:
@@ -80,31 +80,31 @@ class ManagedDocker:
     store: DaemonJsonStore
     service: DockerService
     restarter: Restarter
-    processes: ProcessTable
-    checker: FileChecker
+    processes: DockerdFinder
+    checker: ConfigValidator
     own_network: OwnNetwork
-    turn: Turn = field(default_factory=EveryTurn)
+    restart_lock: RestartLock = field(default_factory=NoRestartLock)
 
     def adopt(self, settings: DockerSettings) -> None:
         """Let other settings hold from the next look at Docker on. Any thread."""
         self.settings = settings
 
-    def held(self, facts: DockerFacts, *, word: Word = Word.NONE) -> Held | None:
+    def held(self, facts: DockerFacts, *, override: Override = Override.NONE) -> Held | None:
         """Return why Docker must not be restarted now, None when it may be.
 
         Args:
             facts: What the engine said.
-            word: The operator's, on this restart.
+            override: The operator's, on this restart.
         """
-        return self._service_holds() or self._facts_hold(facts, word)
+        return self._service_holds() or self._facts_hold(facts, override)
 
-    def unsettled(self, *, word: Word = Word.NONE) -> Held | None:
+    def unsettled(self, *, override: Override = Override.NONE) -> Held | None:
         """Return who ended a moment ago, None when nobody did or the operator gave their word.
 
         The first idle moment of a busy host is often the middle of ``docker restart``, or of a
         script that stops a container to start a new one.
         """
-        if word is not Word.NONE or self.settings.restart != "when-idle":
+        if override is not Override.NONE or self.settings.restart != "when-idle":
             return None
         spared = self.settings.expendable
         names = [name for name in self.engine.ended(_SETTLE_S) if name not in spared]
@@ -112,14 +112,14 @@ class ManagedDocker:
             return None
         return f"{first_few(names)} ended a moment ago, perhaps to start again", "wait a moment"
 
-    def held_now(self, *, word: Word = Word.NONE) -> Held | None:
+    def held_now(self, *, override: Override = Override.NONE) -> Held | None:
         """Look again, as late as can be: whose turn it is, and what runs by now.
 
         Between the first look and the restart lie a check of the file, a write and a wait for
         the turn, of a minute at the worst; a container may have been started meanwhile. A
         Docker that somebody stops or starts now does not answer, which holds as well.
         """
-        return self.turn.lost() or self._facts_hold(self.engine.facts(), word)
+        return self.restart_lock.lost() or self._facts_hold(self.engine.facts(), override)
 
     def _service_holds(self) -> Held | None:
         starting = self.service.starting()
@@ -130,12 +130,12 @@ class ManagedDocker:
             return cannot, "restart Docker yourself, or set docker.restart_command"
         return None
 
-    def _facts_hold(self, facts: DockerFacts, word: Word) -> Held | None:
+    def _facts_hold(self, facts: DockerFacts, override: Override) -> Held | None:
         return held_back(
             facts,
             policy=self.settings.restart,
             expendable=self.settings.expendable,
-            word=word,
+            override=override,
         )
 
     def may_restart(self) -> bool:

@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, POOLS, DockerWants, parse_version
+from agent.docker.daemonjson.desired import (
+    BIP,
+    MTU,
+    NETWORK_MTU,
+    POOLS,
+    DesiredDocker,
+    parse_version,
+)
 from agent.docker.daemonjson.document import Document, KeyPath, same_json
 from agent.docker.daemonjson.flags import Flags
 from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.known_keys import unknown_keys
-from agent.docker.daemonjson.undo_journal import Journal
+from agent.docker.daemonjson.undo_journal import UndoJournal
 from agent.model import Condition, DockerNetwork, Severity
 from agent.model.family import read_address, read_network, within
 
@@ -50,7 +57,7 @@ class Finding:
 
 
 def flag_conflicts(
-    wants: DockerWants, sources: Mapping[str, Flags], document: Document
+    desired: DesiredDocker, sources: Mapping[str, Flags], document: Document
 ) -> tuple[Finding, ...]:
     """Find what a command line of dockerd says against the file we would write.
 
@@ -59,7 +66,7 @@ def flag_conflicts(
     save for the MTU.
 
     Args:
-        wants: What Docker should have.
+        desired: What Docker should have.
         sources: Flags by where they were seen ("the unit", "the running dockerd").
         document: daemon.json now.
     """
@@ -68,7 +75,7 @@ def flag_conflicts(
         for name, path in _FLAGS.items():
             given = flags.get(name)
             if given:
-                finding = _flag(wants, name, path, given, where)
+                finding = _flag(desired, name, path, given, where)
                 found.setdefault((finding.condition.name, name), finding)
         bridge = flags.get("bridge")
         if bridge:
@@ -78,21 +85,23 @@ def flag_conflicts(
             found.setdefault(("docker-hosts-conflict", ""), _hosts(flags.get("hosts"), where))
         if _FALSE.intersection(flags.get("iptables")[-1:]):
             found.setdefault(("docker-iptables-off", ""), _iptables_off(f"--iptables of {where}"))
-        for finding in _outside(wants, flags, document, where):
+        for finding in _outside(desired, flags, document, where):
             found.setdefault((finding.condition.name, ""), finding)
     return tuple(found.values())
 
 
-def _outside(wants: DockerWants, flags: Flags, document: Document, where: str) -> Iterator[Finding]:
+def _outside(
+    desired: DesiredDocker, flags: Flags, document: Document, where: str
+) -> Iterator[Finding]:
     """Yield the flags that lead elsewhere: to another file, or out of docker0's range."""
     for path in flags.get("config-file")[-1:]:
         if path != document.source:
             yield _elsewhere(path, document, where)
     for cidr in flags.get("fixed-cidr"):
-        yield from _fixed_cidr(wants, cidr, f"--fixed-cidr of {where}").values()
+        yield from _fixed_cidr(desired, cidr, f"--fixed-cidr of {where}").values()
     for gateway in flags.get("default-gateway"):
-        if not _inside(gateway, wants):
-            yield _gateway(gateway, wants, f"--default-gateway of {where}")
+        if not _inside(gateway, desired):
+            yield _gateway(gateway, desired, f"--default-gateway of {where}")
 
 
 def doubled_keys(sources: Mapping[str, Flags], document: Document) -> tuple[Finding, ...]:
@@ -126,15 +135,15 @@ def _doubled(name: str, source: str, where: str) -> Finding:
 
 
 def _flag(
-    wants: DockerWants, name: str, path: KeyPath, given: tuple[str, ...], where: str
+    desired: DesiredDocker, name: str, path: KeyPath, given: tuple[str, ...], where: str
 ) -> Finding:
     wanted = {
-        "bip": (str(wants.bip),),
-        "default-address-pools": tuple(f"base={b},size={s}" for b, s in wants.pools),
-        "mtu": (str(wants.mtu),),
+        "bip": (str(desired.bip),),
+        "default-address-pools": tuple(f"base={b},size={s}" for b, s in desired.pools),
+        "mtu": (str(desired.mtu),),
     }.get(name, ())
     same = given == wanted
-    minor = path in {MTU, NETWORK_MTU} or (path == POOLS and not wants.pools)
+    minor = path in {MTU, NETWORK_MTU} or (path == POOLS and not desired.pools)
     said = " ".join(given)
     condition = Condition(
         name="docker-flag-conflict",
@@ -148,11 +157,11 @@ def _flag(
     return Finding(condition, blocks=not same and not minor, keys=(path,))
 
 
-def file_conflicts(wants: DockerWants, document: Document, version: str) -> tuple[Finding, ...]:
-    """Find keys of daemon.json that speak against ``wants``, or stop this engine.
+def file_conflicts(desired: DesiredDocker, document: Document, version: str) -> tuple[Finding, ...]:
+    """Find keys of daemon.json that speak against ``desired``, or stop this engine.
 
     Args:
-        wants: What Docker should have.
+        desired: What Docker should have.
         document: daemon.json now.
         version: The engine's, "" when nobody knows it.
     """
@@ -164,22 +173,22 @@ def file_conflicts(wants: DockerWants, document: Document, version: str) -> tupl
         found.append(_bridge(bridge, f'"bridge" in {source}'))
     cidr = document.value(("fixed-cidr",))
     if isinstance(cidr, str) and cidr:
-        found += _fixed_cidr(wants, cidr, f'"fixed-cidr" in {source}').values()
+        found += _fixed_cidr(desired, cidr, f'"fixed-cidr" in {source}').values()
     gateway = document.value(("default-gateway",))
-    if isinstance(gateway, str) and gateway and not _inside(gateway, wants):
-        found.append(_gateway(gateway, wants, f'"default-gateway" in {source}'))
+    if isinstance(gateway, str) and gateway and not _inside(gateway, desired):
+        found.append(_gateway(gateway, desired, f'"default-gateway" in {source}'))
     if document.value(("iptables",)) is False:
         found.append(_iptables_off(f'"iptables" in {source}'))
     return tuple(found)
 
 
 def network_conflicts(
-    wants: DockerWants, networks: Iterable[DockerNetwork]
+    desired: DesiredDocker, networks: Iterable[DockerNetwork]
 ) -> tuple[Condition, ...]:
     """Find networks that lie where docker0 is to be: dockerd would not start with both.
 
     Args:
-        wants: What Docker should have.
+        desired: What Docker should have.
         networks: Every bridge network.
     """
     return tuple(
@@ -187,12 +196,12 @@ def network_conflicts(
             name="docker-network-in-the-way",
             subject=network.name,
             cause=f"Docker network {network.name} has {network.subnet}, which overlaps"
-            f" {wants.bip.network}, docker0's range to be",
+            f" {desired.bip.network}, docker0's range to be",
             hint=f"docker network rm {network.name}; nothing is written before",
             severity=Severity.ERROR,
         )
         for network in networks
-        if not network.default and network.subnet.overlaps(wants.bip.network)
+        if not network.default and network.subnet.overlaps(desired.bip.network)
     )
 
 
@@ -217,34 +226,34 @@ def _bridge(name: str, where: str) -> Finding:
     return Finding(condition, blocks=True)
 
 
-def _fixed_cidr(wants: DockerWants, cidr: str, where: str) -> dict[tuple[str, str], Finding]:
+def _fixed_cidr(desired: DesiredDocker, cidr: str, where: str) -> dict[tuple[str, str], Finding]:
     try:
-        if within(read_network(cidr, strict=False), wants.bip.network):
+        if within(read_network(cidr, strict=False), desired.bip.network):
             return {}
     except ValueError:
         pass  # dockerd would not take it either: said as outside
     condition = Condition(
         name="docker-fixed-cidr-outside",
-        cause=f"{where} is {cidr}, outside docker0's {wants.bip.network}",
-        hint=f"change it to a range inside {wants.bip.network}, or remove it",
+        cause=f"{where} is {cidr}, outside docker0's {desired.bip.network}",
+        hint=f"change it to a range inside {desired.bip.network}, or remove it",
         severity=Severity.ERROR,
     )
     return {(condition.name, ""): Finding(condition, blocks=True)}
 
 
-def _inside(address: str, wants: DockerWants) -> bool:
+def _inside(address: str, desired: DesiredDocker) -> bool:
     try:
-        return read_address(address) in wants.bip.network
+        return read_address(address) in desired.bip.network
     except ValueError:
         return False
 
 
-def _gateway(gateway: str, wants: DockerWants, where: str) -> Finding:
+def _gateway(gateway: str, desired: DesiredDocker, where: str) -> Finding:
     condition = Condition(
         name="docker-default-gateway-outside",
-        cause=f"{where} is {gateway}, outside docker0's {wants.bip.network}:"
+        cause=f"{where} is {gateway}, outside docker0's {desired.bip.network}:"
         " dockerd does not start with that",
-        hint=f"change it to an address inside {wants.bip.network}, or remove it",
+        hint=f"change it to an address inside {desired.bip.network}, or remove it",
         severity=Severity.ERROR,
     )
     return Finding(condition, blocks=True)
@@ -282,7 +291,7 @@ def _iptables_off(where: str) -> Finding:
 
 def foreign_keys(
     document: Document,
-    journal: Journal | None,
+    journal: UndoJournal | None,
     values: Mapping[KeyPath, JsonValue],
     *,
     replace: bool,
@@ -322,20 +331,20 @@ def _foreign(document: Document, path: KeyPath, wanted: JsonValue) -> Finding:
 
 
 def not_routable(
-    networks: Iterable[DockerNetwork], wants: DockerWants, *, attached_by_network: bool = False
+    networks: Iterable[DockerNetwork], desired: DesiredDocker, *, attached_by_network: bool = False
 ) -> tuple[Condition, ...]:
     """Name the networks outside the lease: their containers are not reachable from the mesh.
 
     Args:
         networks: Every bridge network.
-        wants: Which subnets are routed.
+        desired: Which subnets are routed.
         attached_by_network: New networks are not in the lease either: the way in is our network.
     """
     return tuple(
         Condition(
             name="network-not-routable",
             subject=network.name,
-            cause=f"Docker network {network.name} is {network.subnet}, outside {wants.subnet}",
+            cause=f"Docker network {network.name} is {network.subnet}, outside {desired.subnet}",
             hint="docker network connect hostmesh CONTAINER gives its containers an address that is"
             if attached_by_network
             else f"docker network rm {network.name} and create it again: "
@@ -345,5 +354,5 @@ def not_routable(
         for network in networks
         if not network.default
         and not network.internal
-        and not any(within(network.subnet, each) for each in wants.subnets)
+        and not any(within(network.subnet, each) for each in desired.subnets)
     )

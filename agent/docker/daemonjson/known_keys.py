@@ -1,7 +1,7 @@
 """Keys of daemon.json that Docker before 23.0 knows. Pure.
 
 An unknown key stops dockerd. From 23.0 ``dockerd --validate`` says so beforehand
-(:mod:`agent.docker.daemonjson.checker`); older engines have nothing of the kind, so their keys
+(:mod:`agent.docker.service.validation`); older engines have nothing of the kind, so their keys
 are here.
 Taken from Docker 20.10.24, which names every key it does not know (a test asks it again).
 """

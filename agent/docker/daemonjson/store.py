@@ -29,8 +29,8 @@ from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.undo_journal import (
     Content,
     Failure,
-    Journal,
     Phase,
+    UndoJournal,
     digest,
     dump,
     load,
@@ -59,7 +59,7 @@ class Snapshot:
     path: Path
     content: Content
     document: Document
-    journal: Journal | None
+    journal: UndoJournal | None
 
 
 class DaemonJsonStore:
@@ -80,7 +80,7 @@ class DaemonJsonStore:
         """daemon.json as configured."""
         return self._path
 
-    def journal(self) -> Journal | None:
+    def journal(self) -> UndoJournal | None:
         """Return what we did so far, None for nothing.
 
         Raises:
@@ -281,12 +281,12 @@ class DaemonJsonStore:
             raise StateError(f"cannot remove {self._journal_path}: {error.strerror}") from error
         return changed
 
-    def _restored(self, path: Path, now: Content, journal: Journal) -> Content:
+    def _restored(self, path: Path, now: Content, journal: UndoJournal) -> Content:
         if journal.pristine and now.data is not None and journal.is_untouched(now):
             return journal.original
         return self._undone(path, now, journal)
 
-    def _undone(self, path: Path, now: Content, journal: Journal) -> Content:
+    def _undone(self, path: Path, now: Content, journal: UndoJournal) -> Content:
         """Return the file without our keys, None for a file of ours with nothing else in it."""
         if now.data is None:
             return now
@@ -306,8 +306,8 @@ class DaemonJsonStore:
             replace_file(path, content)
 
     def _after_roll_back(
-        self, journal: Journal, target: Content, failure: Failure | None
-    ) -> Journal:
+        self, journal: UndoJournal, target: Content, failure: Failure | None
+    ) -> UndoJournal:
         """Return the journal of a file that went back: only what is still in it is ours."""
         document = parse_bytes(target.data or b"", source=journal.path)
         changes = tuple(
@@ -334,10 +334,10 @@ class DaemonJsonStore:
 
     def _next_journal(
         self, snapshot: Snapshot, values: Mapping[KeyPath, JsonValue], content: Content
-    ) -> Journal:
+    ) -> UndoJournal:
         old = snapshot.journal
         if old is None or old.path != str(snapshot.path):
-            return Journal(
+            return UndoJournal(
                 path=str(snapshot.path),
                 original=snapshot.content,
                 previous=snapshot.content,
@@ -369,7 +369,7 @@ class DaemonJsonStore:
                 f"cannot create {path.parent}: {error.strerror}", hint=hint
             ) from error
 
-    def _save(self, journal: Journal) -> None:
+    def _save(self, journal: UndoJournal) -> None:
         folder = self._journal_path.parent
         try:
             make_folder(folder)

@@ -31,9 +31,9 @@ from agent.errors import StateError
 __all__ = [
     "Content",
     "Failure",
-    "Journal",
     "KeyChange",
     "Phase",
+    "UndoJournal",
     "digest",
     "dump",
     "load",
@@ -94,7 +94,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Journal:
+class UndoJournal:
     """The record of what was done to one daemon.json.
 
     Attributes:
@@ -189,7 +189,7 @@ def _unique(*values: JsonValue) -> tuple[JsonValue, ...]:
     return tuple(found)
 
 
-def dump(journal: Journal) -> str:
+def dump(journal: UndoJournal) -> str:
     """Return the journal as JSON text."""
     fields = asdict(journal)
     for name in ("original", "previous"):
@@ -198,7 +198,7 @@ def dump(journal: Journal) -> str:
     return json.dumps({"format": _FORMAT, **fields}, indent=2) + "\n"
 
 
-def load(text: str, *, source: str) -> Journal:
+def load(text: str, *, source: str) -> UndoJournal:
     """Return the journal that :func:`dump` wrote.
 
     Raises:
@@ -217,13 +217,13 @@ def load(text: str, *, source: str) -> Journal:
         raise StateError(f"{source} is damaged: {error}", hint=hint) from error
 
 
-def _journal(fields: dict[str, Any]) -> Journal:
+def _journal(fields: dict[str, Any]) -> UndoJournal:
     failure = fields.pop("failure")
     changes = tuple(
         KeyChange(tuple(c["path"]), c["before"], tuple(c["ours"]), int(c["depth"]))
         for c in fields.pop("changes")
     )
-    return Journal(
+    return UndoJournal(
         original=_content(fields.pop("original")),
         previous=_content(fields.pop("previous")),
         changes=changes,

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from agent.docker.attach.wants import DOCKER_MTU
 from agent.docker.engine.api import Api
 from agent.docker.engine.containers import container_name, containers_of
 from agent.model import Container, DockerFacts, DockerNetwork
@@ -20,6 +19,7 @@ from agent.model.family import Interface, Network, read_interface, read_network
 __all__ = [
     "ACTIVE",
     "BRIDGE_NAME",
+    "DOCKER_MTU",
     "NETWORK_DRIVER_MTU",
     "OWN_LABEL",
     "OWN_NETWORK",
@@ -33,6 +33,9 @@ __all__ = [
 
 BRIDGE_NAME = "com.docker.network.bridge.name"
 NETWORK_DRIVER_MTU = "com.docker.network.driver.mtu"
+DOCKER_MTU = 1500
+"""MTU of every bridge without a setting of its own, on any uplink."""
+
 OWN_NETWORK = "hostmesh"
 """Name of the network that is ours."""
 
@@ -67,7 +70,7 @@ class NetworkReading:
     Attributes:
         id: Docker's.
         ours: It bears our label.
-        subnet, gateway, bridge: As :class:`agent.docker.engine.own_network.OwnNetwork` makes them.
+        subnet, gateway, bridge: As :class:`agent.docker.attach.own_network.OwnNetwork` makes them.
         mtu: In bytes; None when it cannot be read.
     """
 

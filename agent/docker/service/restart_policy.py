@@ -7,20 +7,20 @@ from collections.abc import Iterable
 
 from agent.model import DockerFacts, first_few
 
-__all__ = ["Held", "Word", "blocking_containers", "held_back"]
+__all__ = ["Held", "Override", "blocking_containers", "held_back"]
 
 Held = tuple[str, str]
 """Why a restart is held back, and what to do about it."""
 
 
-class Word(enum.Enum):
+class Override(enum.Enum):
     """The operator's word on a restart."""
 
     NONE = "none"
     """Nobody asked: the settings decide."""
-    NOW = "now"
+    POLICY = "policy"
     """Now, whatever the settings say, but not under containers."""
-    NOW_UNDER_CONTAINERS = "now-under-containers"
+    CONTAINERS = "containers"
     """They were told who stops."""
 
 
@@ -31,7 +31,11 @@ def blocking_containers(facts: DockerFacts, expendable: Iterable[str]) -> tuple[
 
 
 def held_back(
-    facts: DockerFacts, *, policy: str, expendable: Iterable[str], word: Word = Word.NONE
+    facts: DockerFacts,
+    *,
+    policy: str,
+    expendable: Iterable[str],
+    override: Override = Override.NONE,
 ) -> Held | None:
     """Return why Docker must not be restarted now, None when it may be.
 
@@ -42,17 +46,17 @@ def held_back(
         facts: What the engine said.
         policy: "when-idle", "always" or "never".
         expendable: Containers that may be restarted with Docker.
-        word: The operator's, on this restart.
+        override: The operator's, on this restart.
     """
     if facts.live_restore and facts.running:
         why = f"with live-restore a restart changes nothing while {first_few(facts.running)} runs"
         return why, "stop the containers for a moment, or set live-restore to false and reload"
-    if word is Word.NOW_UNDER_CONTAINERS or (policy == "always" and facts.reachable):
+    if override is Override.CONTAINERS or (policy == "always" and facts.reachable):
         return None
     if not facts.reachable:
         why = f"nobody knows what runs on this Docker: {facts.problem}"
         return why, "wait until it answers, or restart it yourself"
-    if policy == "never" and word is Word.NONE:
+    if policy == "never" and override is Override.NONE:
         return 'docker.restart is "never"', "restart Docker when it suits you"
     blocking = blocking_containers(facts, expendable)
     if blocking:

@@ -14,7 +14,7 @@ from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.daemonjson.undo_journal import Failure, Phase
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.reading import EngineReading
-from agent.docker.service.processes import ProcessTable
+from agent.docker.service.dockerd_process import DockerdFinder
 from agent.docker.service.restart_policy import Held
 from agent.docker.service.service import DockerService
 from agent.errors import DockerError
@@ -62,7 +62,7 @@ class Restarter:
         engine: Engine,
         service: DockerService,
         store: DaemonJsonStore,
-        processes: ProcessTable,
+        processes: DockerdFinder,
         *,
         timeout_s: float,
         stopping: threading.Event,

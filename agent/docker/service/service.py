@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from agent.docker.service.processes import SYSTEMD, ProcessTable
+from agent.docker.service.dockerd_process import SYSTEMD, DockerdFinder
 from agent.errors import DockerError
 from agent.programs import ProgramRunner, Runner
 
@@ -48,14 +48,14 @@ class DockerService:
         timeout_s: float = 60.0,
         *,
         runner: Runner | None = None,
-        processes: ProcessTable | None = None,
+        processes: DockerdFinder | None = None,
         systemd: Path = SYSTEMD,
         which: Callable[[str], str | None] = shutil.which,
     ) -> None:
         self._command = command
         self._timeout_s = timeout_s
         self._runner = runner or ProgramRunner()
-        self._processes = processes or ProcessTable()
+        self._processes = processes or DockerdFinder()
         self._systemd = systemd
         self._which = which
         self._version: tuple[tuple[str, int, int, int], str] | None = None

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from agent.daemon.membership.endpoint_finder import source_of
 from agent.daemon.wiring import host_name
-from agent.docker.assembly import DockerRoom
-from agent.docker.daemonjson.preview import Preview
+from agent.docker.attach.preview import Preview
+from agent.docker.manager import DockerManager
 from agent.errors import EtcdUnavailable
 from agent.etcd.client import EtcdClient
 from agent.kernel.liveness.probe import nobody_answers
@@ -296,7 +296,7 @@ def look_at_docker(
     settings: Settings, mesh: Mesh | None, uplink: Uplink | None, findings: Findings
 ) -> None:
     """Docker, what speaks against its taking the subnet, and what would be done to it."""
-    room = DockerRoom.of(settings.docker, settings.agent.state_dir)
+    room = DockerManager.of(settings.docker, settings.agent.state_dir)
     if os.geteuid() != 0:
         _docker_without_root(settings, room, findings)
         return
@@ -308,7 +308,7 @@ def look_at_docker(
     else:
         backend = mesh.config.backend if mesh else DEFAULT_BACKEND
         mtu = container_mtu(uplink, backend) if uplink else None
-        seen = room.preview(room.wants_of(subnet, mtu))
+        seen = room.preview(room.desired_for(subnet, mtu))
     facts = seen.facts
     if facts.reachable:
         running = f", {len(facts.running)} containers run" if facts.running else ""
@@ -321,7 +321,7 @@ def look_at_docker(
     findings.would.extend(seen.would)
 
 
-def _docker_without_root(settings: Settings, room: DockerRoom, findings: Findings) -> None:
+def _docker_without_root(settings: Settings, room: DockerManager, findings: Findings) -> None:
     facts = room.engine.facts()
     untested = f"what would change in {settings.docker.daemon_json}"
     if facts.reachable:

@@ -109,7 +109,7 @@ def test_what_the_package_brings_for_other_programs_is_used_by_them(mesh: Mesh) 
 
 
 def test_promise_11_a_users_process_that_is_called_dockerd_changes_nothing(mesh: Mesh) -> None:
-    host, table = mesh.one, "from agent.docker.service.processes import ProcessTable"
+    host, table = mesh.one, "from agent.docker.service.dockerd_process import DockerdFinder"
     with impostor.running(host) as pid:
         host.systemctl("restart", "docker")
         host.restart_agent()
@@ -120,7 +120,7 @@ def test_promise_11_a_users_process_that_is_called_dockerd_changes_nothing(mesh:
             assert set(host.conditions()) == {"network-not-routable"}
         finally:
             host.docker("network", "rm", "seen")
-        program = f"{table}; print(ProcessTable().dockerd().pid)"
+        program = f"{table}; print(DockerdFinder().dockerd().pid)"
         found = int(host.run(["/usr/lib/hostmesh/bin/python3", "-I", "-c", program]).stdout)
         assert found == int(host.unit("docker", "MainPID")["MainPID"]) != pid
         assert len(impostor.dockerds_of_root(host)) == 1

@@ -11,9 +11,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from agent.docker.assembly import DockerRoom
-from agent.docker.attach.give_back import GiveBackTerms
-from agent.docker.service.processes import ProcessTable
+from agent.docker.attach.detach import DetachTerms
+from agent.docker.manager import DockerManager
+from agent.docker.service.dockerd_process import DockerdFinder
 from agent.errors import HostmeshError
 from agent.settings import DockerSettings
 
@@ -46,26 +46,26 @@ def main() -> None:
         "restart_timeout_s": 30.0,
         **{key: tuple(v) if isinstance(v, list) else v for key, v in order["settings"].items()},
     }
-    room = DockerRoom.of(DockerSettings(**values), STATE)
-    wants = room.wants_of(IPv4Network(order["subnet"]), order["mtu"])
+    manager = DockerManager.of(DockerSettings(**values), STATE)
+    desired = manager.desired_for(IPv4Network(order["subnet"]), order["mtu"])
     if "die_at" in order:
         die_at(order["die_at"])
     try:
         if order["call"] == "ensure":
-            result: Any = room.attacher.ensure(wants)
+            result: Any = manager.attacher.ensure(desired)
         elif order["call"] == "restart":
-            result = room.attacher.restart_now(
-                wants, force=order["force"], replace=order.get("replace", False)
+            result = manager.attacher.restart_now(
+                desired, force=order["force"], replace=order.get("replace", False)
             )
         elif order["call"] == "read":
-            result = room.engine.read()
+            result = manager.engine.read()
         elif order["call"] == "process":
-            result = ProcessTable(DockerSettings(**values).socket).dockerd()
+            result = DockerdFinder(DockerSettings(**values).socket).dockerd()
         elif order["call"] == "outlook":
-            result = room.outlook()
+            result = manager.outlook()
         else:
-            result = room.give_back.restore(
-                GiveBackTerms(force=order["force"], asked=order.get("asked", True))
+            result = manager.detacher.detach(
+                DetachTerms(force=order["force"], asked=order.get("asked", True))
             )
     except HostmeshError as error:
         result = {"error": type(error).__name__, "message": error.message}
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - anything dataclasses hold
-    """Turn dataclasses into what JSON can say."""
+    """RestartLock dataclasses into what JSON can say."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):

@@ -16,7 +16,7 @@ import pytest
 
 from agent.daemon.core.events import DockerReported
 from agent.daemon.reconcile.kernel_pass import RulesReport
-from agent.docker.report import ConfiguratorReport
+from agent.docker.report import AttachReport
 from agent.errors import FirewallError
 from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.nft import NftWriter
@@ -63,7 +63,7 @@ def member(
             made = Member(host, agent)
             made.joins()
             facts = DockerFacts(reachable=True, networks=(DOCKER0,), bridge=DOCKER0)
-            report = ConfiguratorReport(state=DockerState.READY, facts=facts)
+            report = AttachReport(state=DockerState.READY, facts=facts)
             agent._inbox.post(DockerReported(report))
             eventually(lambda: "-A HOSTMESH-INBOUND -d 10.64.0.0/25" in "".join(ours(host)), 20)
             yield made

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, POOLS
+from agent.docker.daemonjson.desired import BIP, MTU, NETWORK_MTU, POOLS
 from agent.docker.daemonjson.document import REMOVE, KeyPath, Raw, parse, same_json, with_keys
 from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.undo_journal import KeyChange, undo

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, POOLS, keys_for, wants_of
+from agent.docker.daemonjson.desired import BIP, MTU, NETWORK_MTU, POOLS, desired_docker, keys_for
 from agent.docker.daemonjson.document import REMOVE, with_keys
 from agent.docker.daemonjson.store import DaemonJsonStore
-from agent.docker.daemonjson.undo_journal import Failure, Journal, Phase
+from agent.docker.daemonjson.undo_journal import Failure, Phase, UndoJournal
 
 pytestmark = pytest.mark.property
 
@@ -48,7 +48,7 @@ class Life(RuleBasedStateMachine):
         return DaemonJsonStore(self._file, Path(self._folder.name) / "state")
 
     @property
-    def _journal(self) -> Journal | None:
+    def _journal(self) -> UndoJournal | None:
         return self._store.journal()
 
     @property
@@ -68,7 +68,7 @@ class Life(RuleBasedStateMachine):
     def give(self, lease: tuple[str, int]) -> None:
         store = self._store
         snapshot = store.read()
-        values = keys_for(wants_of(IPv4Network(lease[0]), lease[1]), "26.1")
+        values = keys_for(desired_docker(IPv4Network(lease[0]), lease[1]), "26.1")
         changes = snapshot.journal.changes if snapshot.journal else ()
         drop = tuple(
             each.path

@@ -1,4 +1,4 @@
-"""A Docker room on a world of its own, for each test."""
+"""A Docker parts on a world of its own, for each test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from agent.settings import DockerSettings
-from tests.unit.docker.dockerworld import Room, World, make  # the line above
+from tests.unit.docker.dockerworld import Parts, World, make  # the line above
 
 
 @pytest.fixture
@@ -34,5 +34,5 @@ def world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def room(world: World, tmp_path: Path) -> Room:
+def parts(world: World, tmp_path: Path) -> Parts:
     return make(world, tmp_path / "state", DockerSettings())

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
-from agent.docker.attach.daemon import Configurator
-from agent.docker.attach.give_back import GiveBack
+from agent.docker.attach.daemon_json import DaemonJsonAttacher
+from agent.docker.attach.detach import Detacher
 from agent.docker.attach.managed import ManagedDocker
 from agent.docker.attach.network import NetworkAttacher
-from agent.docker.attach.wants import wants_of
-from agent.docker.daemonjson.checker import FileChecker
+from agent.docker.attach.own_network import OwnNetwork
+from agent.docker.daemonjson.desired import desired_docker
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.engine.engine import Engine
-from agent.docker.engine.own_network import OwnNetwork
 from agent.docker.engine.reading import (
     BRIDGE_NAME,
     NETWORK_DRIVER_MTU,
@@ -26,18 +25,19 @@ from agent.docker.engine.reading import (
     EngineReading,
     NetworkReading,
 )
-from agent.docker.report import ConfiguratorReport
-from agent.docker.service.processes import DaemonProcess, ProcessTable
+from agent.docker.report import AttachReport
+from agent.docker.service.dockerd_process import DaemonProcess, DockerdFinder
 from agent.docker.service.restart_policy import Held
 from agent.docker.service.restarter import Restarter
 from agent.docker.service.service import DockerService
+from agent.docker.service.validation import ConfigValidator
 from agent.errors import DockerError
 from agent.model import DockerFacts, DockerNetwork
 from agent.model.family import Interface, Network
 from agent.programs import Finished
 from agent.settings import DockerSettings
 
-WANTS = wants_of(IPv4Network("10.64.0.0/16"), 1500)
+DESIRED = desired_docker(IPv4Network("10.64.0.0/16"), 1500)
 OLD = IPv4Interface("172.17.0.1/16")
 FORMER = '{\n  "bip": "172.17.0.1/16"\n}\n'
 """daemon.json while docker0 waits to be given back, where there was no file before."""
@@ -173,7 +173,7 @@ class FakeEngine(Engine):
         return self.world.users
 
 
-class FakeProcesses(ProcessTable):
+class FakeProcesses(DockerdFinder):
     def __init__(self, world: World) -> None:
         super().__init__()
         self.world = world
@@ -182,7 +182,7 @@ class FakeProcesses(ProcessTable):
         return DaemonProcess(7 + self.world.restarts, self.world.argv, 1e6)
 
 
-class FakeTurn:
+class FakeRestartLock:
     """A turn that takes a while to come, and may be lost again."""
 
     def __init__(self, world: World, allowed: list[bool]) -> None:
@@ -201,12 +201,12 @@ class FakeTurn:
 
 
 @dataclass
-class Room:
+class Parts:
     world: World
     store: DaemonJsonStore
-    configurator: Configurator
-    give_back: GiveBack
-    attacher: NetworkAttacher
+    by_daemon_json: DaemonJsonAttacher
+    detacher: Detacher
+    by_network: NetworkAttacher
     stopping: threading.Event
     allowed: list[bool]
 
@@ -214,11 +214,11 @@ class Room:
     def text(self) -> str | None:
         return self.world.file.read_text() if self.world.file.exists() else None
 
-    def ensure(self) -> ConfiguratorReport:
-        return self.configurator.ensure(WANTS)
+    def ensure(self) -> AttachReport:
+        return self.by_daemon_json.ensure(DESIRED)
 
 
-def make(world: World, state: Path, settings: DockerSettings) -> Room:
+def make(world: World, state: Path, settings: DockerSettings) -> Parts:
     stopping = threading.Event()
     allowed = [True]
 
@@ -232,17 +232,17 @@ def make(world: World, state: Path, settings: DockerSettings) -> Room:
         service=service,
         restarter=Restarter(engine, service, store, processes, timeout_s=0.5, stopping=stopping),
         processes=processes,
-        checker=FileChecker(service, processes),
+        checker=ConfigValidator(service, processes),
         own_network=OwnNetwork(engine),
-        turn=FakeTurn(world, allowed),
+        restart_lock=FakeRestartLock(world, allowed),
     )
-    give_back = GiveBack(docker, lambda: ())
-    attacher = NetworkAttacher(docker, give_back)
-    configurator = Configurator(docker)
-    return Room(world, store, configurator, give_back, attacher, stopping, allowed)
+    detacher = Detacher(docker, lambda: ())
+    by_network = NetworkAttacher(docker, detacher)
+    by_daemon_json = DaemonJsonAttacher(docker)
+    return Parts(world, store, by_daemon_json, detacher, by_network, stopping, allowed)
 
 
-def names(report: ConfiguratorReport) -> set[str]:
+def names(report: AttachReport) -> set[str]:
     return {condition.name for condition in report.conditions}
 
 

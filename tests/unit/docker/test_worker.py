@@ -1,4 +1,4 @@
-"""The worker: nobody waits for Docker, wants coalesce, trouble does not end the thread."""
+"""The worker: nobody waits for Docker, desired coalesce, trouble does not end the thread."""
 
 import threading
 import time
@@ -10,13 +10,13 @@ from typing import cast
 
 import pytest
 
-from agent.docker.assembly import DockerRoom
-from agent.docker.attach.daemon import Configurator
-from agent.docker.attach.give_back import GiveBack, GiveBackTerms
+from agent.docker.attach.daemon_json import DaemonJsonAttacher
+from agent.docker.attach.detach import Detacher, DetachTerms
 from agent.docker.attach.network import NetworkAttacher
-from agent.docker.attach.wants import DockerWants, wants_of
+from agent.docker.daemonjson.desired import DesiredDocker, desired_docker
 from agent.docker.engine.engine import Engine
-from agent.docker.report import ConfiguratorReport, RestoreReport
+from agent.docker.manager import DockerManager
+from agent.docker.report import AttachReport, DetachReport
 from agent.docker.worker import Attacher, DockerWorker
 from agent.errors import DockerError, Refused
 from agent.model import DockerFacts, DockerState
@@ -26,41 +26,41 @@ from tests.unit.docker.engine.fake_docker import FakeDocker
 pytestmark = pytest.mark.unit
 
 _ATTACHES: tuple[DockerAttach, ...] = ("daemon", "network")
-WANTS = wants_of(IPv4Network("10.64.0.0/16"), 1500)
+DESIRED = desired_docker(IPv4Network("10.64.0.0/16"), 1500)
 FACTS = DockerFacts(reachable=True)
-READY = ConfiguratorReport(state=DockerState.READY, facts=FACTS)
-SEEN = ConfiguratorReport(state=DockerState.PENDING, facts=FACTS)
+READY = AttachReport(state=DockerState.READY, facts=FACTS)
+SEEN = AttachReport(state=DockerState.PENDING, facts=FACTS)
 
 
 class Stub:
-    """A configurator and a give-back that note what was asked of them, and when."""
+    """A by_daemon_json and a give-back that note what was asked of them, and when."""
 
     def __init__(self) -> None:
-        self.ensured: list[DockerWants] = []
+        self.ensured: list[DesiredDocker] = []
         self.looks: list[float] = []
         self.before: Callable[[], object] = lambda: None
         self.again_in_s: float | None = None
 
-    def ensure(self, wants: DockerWants) -> ConfiguratorReport:
+    def ensure(self, desired: DesiredDocker) -> AttachReport:
         self.looks.append(time.monotonic())
-        self.ensured.append(wants)
+        self.ensured.append(desired)
         self.before()
         return replace(READY, again_in_s=self.again_in_s)
 
-    def observe(self) -> ConfiguratorReport:
+    def observe(self) -> AttachReport:
         self.looks.append(time.monotonic())
         return SEEN
 
     def restart_now(
-        self, wants: DockerWants, *, force: bool, replace: bool = False
-    ) -> ConfiguratorReport:
+        self, desired: DesiredDocker, *, force: bool, replace: bool = False
+    ) -> AttachReport:
         del replace
         if not force:
             raise Refused("web runs on this Docker")
-        return self.ensure(wants)
+        return self.ensure(desired)
 
-    def restore(self, terms: GiveBackTerms) -> RestoreReport:
-        return RestoreReport(done=(f"{terms.asked} {terms.force}",), todo=(), facts=FACTS)
+    def detach(self, terms: DetachTerms) -> DetachReport:
+        return DetachReport(done=(f"{terms.asked} {terms.force}",), todo=(), facts=FACTS)
 
 
 @pytest.fixture
@@ -69,15 +69,15 @@ def stub() -> Stub:
 
 
 @pytest.fixture
-def reports() -> list[ConfiguratorReport]:
+def reports() -> list[AttachReport]:
     return []
 
 
 @pytest.fixture
-def worker(stub: Stub, reports: list[ConfiguratorReport]) -> Iterator[DockerWorker]:
+def worker(stub: Stub, reports: list[AttachReport]) -> Iterator[DockerWorker]:
     made = DockerWorker(
         cast("Attacher", stub),
-        cast("GiveBack", stub),
+        cast("Detacher", stub),
         Engine(Path("/nowhere/docker.sock")),
         reports.append,
         stopping=threading.Event(),
@@ -98,22 +98,22 @@ def eventually(check: Callable[[], bool]) -> None:
 def test_promise_10_wants_coalesce(worker: DockerWorker, stub: Stub) -> None:
     go_on = threading.Event()
     stub.before = lambda: go_on.wait(5)
-    worker.want(WANTS)
+    worker.set_desired(DESIRED)
     eventually(lambda: len(stub.ensured) == 1)
     for third in range(65, 100):
-        worker.want(wants_of(IPv4Network(f"10.{third}.0.0/16"), 1500))
+        worker.set_desired(desired_docker(IPv4Network(f"10.{third}.0.0/16"), 1500))
     go_on.set()
     eventually(lambda: len(stub.ensured) == 2)
     assert str(stub.ensured[-1].subnet) == "10.99.0.0/16"
 
 
 def test_the_same_again_is_no_news(
-    worker: DockerWorker, stub: Stub, reports: list[ConfiguratorReport]
+    worker: DockerWorker, stub: Stub, reports: list[AttachReport]
 ) -> None:
-    worker.want(WANTS)
+    worker.set_desired(DESIRED)
     eventually(lambda: reports[-1:] == [READY])
     for _ in range(20):
-        worker.want(WANTS)
+        worker.set_desired(DESIRED)
     time.sleep(0.3)
     assert len(stub.ensured) == 1
 
@@ -121,7 +121,7 @@ def test_the_same_again_is_no_news(
 def test_what_is_wanted_is_done_at_once(worker: DockerWorker, stub: Stub) -> None:
     eventually(lambda: bool(stub.looks))
     started_s = time.monotonic()
-    worker.want(WANTS)
+    worker.set_desired(DESIRED)
     eventually(lambda: bool(stub.ensured))
     assert time.monotonic() - started_s < 0.3
 
@@ -129,7 +129,7 @@ def test_what_is_wanted_is_done_at_once(worker: DockerWorker, stub: Stub) -> Non
 def test_promise_10_a_storm_of_events_is_two_looks_a_second(
     worker: DockerWorker, stub: Stub
 ) -> None:
-    worker.want(WANTS)
+    worker.set_desired(DESIRED)
     eventually(lambda: len(stub.ensured) == 1)
     until_s = time.monotonic() + 1.5
     while time.monotonic() < until_s:
@@ -142,53 +142,53 @@ def test_a_restart_that_waits_for_its_turn_is_looked_at_again_soon(
     worker: DockerWorker, stub: Stub
 ) -> None:
     stub.again_in_s = 0.05
-    worker.want(WANTS)
+    worker.set_desired(DESIRED)
     eventually(lambda: len(stub.ensured) >= 3)
 
 
 def test_the_room_follows_its_settings(tmp_path: Path) -> None:
-    rooms = [
-        DockerRoom.of(
+    managers = [
+        DockerManager.of(
             DockerSettings(attach=attach, docker0_share="eighth", network_len=20), tmp_path
         )
         for attach in _ATTACHES
     ]
-    assert [type(room.attacher) for room in rooms] == [Configurator, NetworkAttacher]
-    wants = rooms[0].wants_of(IPv4Network("10.64.0.0/16"), 1400)
-    assert (str(wants.bip), wants.mtu) == ("10.64.0.1/19", 1400)
-    assert {size for _, size in wants.pools} == {20}
+    assert [type(each.attacher) for each in managers] == [DaemonJsonAttacher, NetworkAttacher]
+    desired = managers[0].desired_for(IPv4Network("10.64.0.0/16"), 1400)
+    assert (str(desired.bip), desired.mtu) == ("10.64.0.1/19", 1400)
+    assert {size for _, size in desired.pools} == {20}
 
 
 def test_orders_are_carried_out_in_the_workers_thread(worker: DockerWorker) -> None:
-    report = worker.restore(GiveBackTerms(asked=False, force=True), timeout_s=5)
+    report = worker.detach(DetachTerms(asked=False, force=True), timeout_s=5)
     assert report.done == ("False True",)
     with pytest.raises(DockerError, match="has no subnet"):
         worker.restart_now(force=True, timeout_s=5)
-    worker.want(WANTS)
+    worker.set_desired(DESIRED)
     assert worker.restart_now(force=True, timeout_s=5) == READY
     with pytest.raises(Refused, match="web runs"):
         worker.restart_now(force=False, timeout_s=5)
 
 
 def test_after_a_restore_docker_is_only_looked_at(
-    worker: DockerWorker, stub: Stub, reports: list[ConfiguratorReport]
+    worker: DockerWorker, stub: Stub, reports: list[AttachReport]
 ) -> None:
-    worker.want(WANTS)
+    worker.set_desired(DESIRED)
     eventually(lambda: len(stub.ensured) == 1)
-    worker.restore(GiveBackTerms(), timeout_s=5)
+    worker.detach(DetachTerms(), timeout_s=5)
     eventually(lambda: reports[-1:] == [SEEN])
     assert len(stub.ensured) == 1
 
 
 def test_a_bug_does_not_end_the_thread(
-    worker: DockerWorker, stub: Stub, reports: list[ConfiguratorReport]
+    worker: DockerWorker, stub: Stub, reports: list[AttachReport]
 ) -> None:
     def fail() -> None:
         stub.before = lambda: None
         raise RuntimeError("a bug")
 
     stub.before = fail
-    worker.want(WANTS)
+    worker.set_desired(DESIRED)
     eventually(lambda: len(stub.ensured) == 1)
     worker.look()
     eventually(lambda: reports[-1:] == [READY])
@@ -199,10 +199,10 @@ def test_promise_10_a_busy_worker_answers_within_the_deadline(
 ) -> None:
     go_on = threading.Event()
     stub.before = lambda: go_on.wait(5)
-    worker.want(WANTS)
+    worker.set_desired(DESIRED)
     eventually(lambda: len(stub.ensured) == 1)
     with pytest.raises(DockerError, match="busy"):
-        worker.restore(GiveBackTerms(), timeout_s=0.2)
+        worker.detach(DetachTerms(), timeout_s=0.2)
     go_on.set()
 
 
@@ -217,7 +217,7 @@ def test_an_event_of_the_engine_is_a_look(stub: Stub, tmp_path: Path) -> None:
     fake = FakeDocker(tmp_path / "docker.sock")
     made = DockerWorker(
         cast("Attacher", stub),
-        cast("GiveBack", stub),
+        cast("Detacher", stub),
         Engine(fake.path, 1.0),
         lambda _report: None,
         stopping=threading.Event(),

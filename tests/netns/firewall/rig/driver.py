@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from agent.docker.service.processes import DaemonProcess
+from agent.docker.service.dockerd_process import DaemonProcess
 from agent.errors import HostmeshError
 from agent.kernel.firewall import FirewallReport, RuleMonitor, open_firewall
 from agent.mesh.firewall import FirewallWants, desired_firewall

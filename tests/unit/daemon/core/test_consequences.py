@@ -33,7 +33,7 @@ from agent.daemon.core.state import LookDue, Snapshot
 from agent.daemon.core.timers import Timer
 from agent.daemon.membership.etcd_endpoint import Endpoints
 from agent.daemon.telemetry.conditions import ConditionSource
-from agent.docker.report import ConfigFile, ConfiguratorReport
+from agent.docker.report import AttachReport, ConfigFile
 from agent.errors import EtcdUnavailable, StateError
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import (
@@ -301,7 +301,7 @@ def test_another_address_of_etcd_has_the_host_looked_at_and_its_way_watched() ->
 
 def test_docker_costs_a_pass_when_its_networks_change_and_a_restart_is_noted() -> None:
     facts = DockerFacts(reachable=True, version="27")
-    report = ConfiguratorReport(state=DockerState.READY, facts=facts, config=ConfigFile.WRITTEN)
+    report = AttachReport(state=DockerState.READY, facts=facts, config=ConfigFile.WRITTEN)
     assert follows(MEMBER, DockerReported(report)) == (PASS,)
     state = after(MEMBER, DockerReported(report))
     assert follows(state, DockerReported(report)) == ()
@@ -396,5 +396,5 @@ def test_configured_waits_for_daemon_json() -> None:
     done = RoundDone(Report(), settled=True, configured=True)
     assert not after(MEMBER, done).configured
     facts = DockerFacts(reachable=True)
-    report = ConfiguratorReport(state=DockerState.READY, facts=facts, config=ConfigFile.WRITTEN)
+    report = AttachReport(state=DockerState.READY, facts=facts, config=ConfigFile.WRITTEN)
     assert after(MEMBER, DockerReported(report), done).configured

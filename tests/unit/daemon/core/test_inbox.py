@@ -25,7 +25,7 @@ from agent.daemon.core.events import (
 )
 from agent.daemon.core.inbox import Inbox
 from agent.daemon.telemetry.conditions import ConditionSource
-from agent.docker.report import ConfiguratorReport
+from agent.docker.report import AttachReport
 from agent.errors import CannotTell, EtcdUnavailable
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import Condition, DockerFacts, DockerState, Route, RouteKind, View
@@ -125,8 +125,8 @@ def test_changes_of_the_kernel_are_joined_and_too_many_are_a_resync() -> None:
 
 def test_a_restart_of_docker_is_not_forgotten_for_a_later_report() -> None:
     facts = DockerFacts(reachable=True)
-    restarted = ConfiguratorReport(state=DockerState.READY, facts=facts, restarted=True)
-    later = ConfiguratorReport(state=DockerState.ABSENT, facts=facts)
+    restarted = AttachReport(state=DockerState.READY, facts=facts, restarted=True)
+    later = AttachReport(state=DockerState.ABSENT, facts=facts)
     (told,) = coalesced(DockerReported(restarted), DockerReported(later))
     assert isinstance(told, DockerReported)
     assert (told.report.restarted, told.report.state) == (True, DockerState.ABSENT)

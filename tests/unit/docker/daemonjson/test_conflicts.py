@@ -5,7 +5,6 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, POOLS, keys_for, wants_of
 from agent.docker.daemonjson.conflicts import (
     Finding,
     doubled_keys,
@@ -14,14 +13,15 @@ from agent.docker.daemonjson.conflicts import (
     foreign_keys,
     network_conflicts,
 )
+from agent.docker.daemonjson.desired import BIP, MTU, NETWORK_MTU, POOLS, desired_docker, keys_for
 from agent.docker.daemonjson.document import parse
+from agent.docker.daemonjson.file_plan import fixable
 from agent.docker.daemonjson.flags import Flags, for_validation, parse_flags
-from agent.docker.daemonjson.planning import fixable
 from agent.model import DockerNetwork, Severity
 
 pytestmark = pytest.mark.unit
 
-WANTS = wants_of(IPv4Network("10.64.0.0/16"), 1450)
+DESIRED = desired_docker(IPv4Network("10.64.0.0/16"), 1450)
 EMPTY = parse("")
 
 
@@ -72,7 +72,7 @@ def test_promise_11_no_flag_of_a_process_can_take_what_follows_it() -> None:
 def test_a_flag_that_says_something_else_blocks(
     argv: tuple[str, ...], path: tuple[str, ...]
 ) -> None:
-    finding = by_name(flag_conflicts(WANTS, seen(*argv), EMPTY))["docker-flag-conflict"]
+    finding = by_name(flag_conflicts(DESIRED, seen(*argv), EMPTY))["docker-flag-conflict"]
     assert finding.blocks
     assert finding.keys == (path,)
     assert finding.condition.severity is Severity.ERROR
@@ -93,18 +93,18 @@ def test_a_key_that_is_a_flag_is_never_written(
     argv: tuple[str, ...], path: tuple[str, ...]
 ) -> None:
     """Both together stop dockerd, even when they say the same (20.10 to 28)."""
-    finding = by_name(flag_conflicts(WANTS, seen(*argv), EMPTY))["docker-flag-conflict"]
+    finding = by_name(flag_conflicts(DESIRED, seen(*argv), EMPTY))["docker-flag-conflict"]
     assert finding.keys == (path,)
     assert not finding.blocks
 
 
 def test_hosts_in_the_file_and_as_a_flag() -> None:
     document = parse('{"hosts": ["unix:///run/docker.sock"]}')
-    assert by_name(flag_conflicts(WANTS, seen("-H", "fd://"), document))[
+    assert by_name(flag_conflicts(DESIRED, seen("-H", "fd://"), document))[
         "docker-hosts-conflict"
     ].blocks
-    assert flag_conflicts(WANTS, seen("-H", "fd://"), EMPTY) == ()
-    assert flag_conflicts(WANTS, seen(), document) == ()
+    assert flag_conflicts(DESIRED, seen("-H", "fd://"), EMPTY) == ()
+    assert flag_conflicts(DESIRED, seen(), document) == ()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_hosts_in_the_file_and_as_a_flag() -> None:
     ],
 )
 def test_keys_of_the_file(text: str, name: str | None, blocks: bool) -> None:
-    found = by_name(file_conflicts(WANTS, parse(text), "26.1"))
+    found = by_name(file_conflicts(DESIRED, parse(text), "26.1"))
     assert set(found) == ({name} if name else set())
     if name:
         assert found[name].blocks is blocks
@@ -142,7 +142,7 @@ def test_keys_of_the_file(text: str, name: str | None, blocks: bool) -> None:
     ],
 )
 def test_the_same_as_flags(argv: tuple[str, ...], name: str) -> None:
-    assert name in by_name(flag_conflicts(WANTS, seen(*argv), EMPTY))
+    assert name in by_name(flag_conflicts(DESIRED, seen(*argv), EMPTY))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_key_that_is_a_flag_as_well_is_found_before_dockerd_finds_it(
 
 
 def test_promise_7_keys_the_operator_set_are_theirs() -> None:
-    values = keys_for(WANTS, "26.1")
+    values = keys_for(DESIRED, "26.1")
     document = parse('{"bip": "1.2.3.4/24", "mtu": 9000, "default-address-pools": null}')
     found = {f.keys[0]: f for f in foreign_keys(document, None, values, replace=False)}
     assert set(found) == {BIP, MTU}
@@ -188,10 +188,10 @@ def test_promise_7_keys_the_operator_set_are_theirs() -> None:
 def test_a_restart_is_only_for_what_it_would_mend() -> None:
     differences = {BIP: "a", POOLS: "b", MTU: "c"}
     document = parse('{"bip": "10.64.0.1/17", "mtu": 9000}')
-    assert set(fixable(WANTS, differences, document, {})) == {BIP}
-    assert set(fixable(WANTS, differences, EMPTY, seen("--mtu=1450"))) == {MTU}
+    assert set(fixable(DESIRED, differences, document, {})) == {BIP}
+    assert set(fixable(DESIRED, differences, EMPTY, seen("--mtu=1450"))) == {MTU}
     flag = seen("--bip=172.29.0.1/16")
-    assert BIP not in fixable(WANTS, differences, document, flag)
+    assert BIP not in fixable(DESIRED, differences, document, flag)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_restart_is_only_for_what_it_would_mend() -> None:
 )
 def test_a_key_that_an_engine_without_a_check_does_not_know(version: str, found: set[str]) -> None:
     document = parse('{"proxies": {}, "log-opts": {"max-size": "1m"}}')
-    findings = by_name(file_conflicts(WANTS, document, version))
+    findings = by_name(file_conflicts(DESIRED, document, version))
     assert set(findings) == found
     assert all(finding.blocks for finding in findings.values())
     assert all(finding.condition.subject == "proxies" for finding in findings.values())
@@ -219,4 +219,4 @@ def test_a_network_where_docker0_is_to_be(subnet: str, default: bool, found: int
     network = DockerNetwork(
         id="n", name="old", bridge="br-1", subnet=IPv4Network(subnet), default=default
     )
-    assert len(network_conflicts(WANTS, [network])) == found
+    assert len(network_conflicts(DESIRED, [network])) == found

@@ -5,12 +5,12 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from agent.docker.attach.wants import keys_for, wants_of
+from agent.docker.daemonjson.desired import desired_docker, keys_for
 from agent.docker.daemonjson.document import REMOVE, parse, with_keys
 
 pytestmark = pytest.mark.unit
 
-KEYS = keys_for(wants_of(IPv4Network("10.64.0.0/16"), 1450), "26.1.5")
+KEYS = keys_for(desired_docker(IPv4Network("10.64.0.0/16"), 1450), "26.1.5")
 BIP = '"bip": "10.64.0.1/17"'
 POOLS = '"default-address-pools": [{"base": "10.64.128.0/17", "size": 24}]'
 MTU = '"mtu": 1450'

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.attach.wants import keys_for, wants_of
+from agent.docker.daemonjson.desired import desired_docker, keys_for
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.daemonjson.undo_journal import Failure, Phase
 from tests.unit.docker.daemonjson.powercut import Disk
 
 pytestmark = pytest.mark.unit
 
-KEYS = keys_for(wants_of(IPv4Network("10.64.0.0/16"), 1450), "26.1")
-OTHER = keys_for(wants_of(IPv4Network("10.65.0.0/16"), 1400), "26.1")
+KEYS = keys_for(desired_docker(IPv4Network("10.64.0.0/16"), 1450), "26.1")
+OTHER = keys_for(desired_docker(IPv4Network("10.65.0.0/16"), 1400), "26.1")
 TEXT = b'{\n  "debug": true,\n  "bip" : "192.168.5.1/24"\n}\n'
 # What reaches the disk goes through these; a kill comes before and after each.
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.chown"}

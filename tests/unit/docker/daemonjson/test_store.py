@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.attach.wants import BIP, MTU, NETWORK_MTU, keys_for, wants_of
+from agent.docker.daemonjson.desired import BIP, MTU, NETWORK_MTU, desired_docker, keys_for
 from agent.docker.daemonjson.document import KeyPath
 from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.store import DaemonJsonStore
@@ -21,8 +21,8 @@ from agent.errors import DockerConfigError, StateError
 
 pytestmark = pytest.mark.unit
 
-KEYS = keys_for(wants_of(IPv4Network("10.64.0.0/16"), 1450), "26.1")
-OTHER = keys_for(wants_of(IPv4Network("10.65.0.0/16"), 1400), "26.1")
+KEYS = keys_for(desired_docker(IPv4Network("10.64.0.0/16"), 1450), "26.1")
+OTHER = keys_for(desired_docker(IPv4Network("10.65.0.0/16"), 1400), "26.1")
 TEXT = '{\n  "debug": true,\n  "bip": "192.168.5.1/24"\n}\n'
 
 
@@ -190,9 +190,9 @@ def test_mode_and_owner_are_kept_with_no_more_than_the_units_capabilities(
     program = (
         "import sys; from ipaddress import IPv4Network as N; from pathlib import Path\n"
         "from agent.docker.daemonjson.store import DaemonJsonStore\n"
-        "from agent.docker.attach.wants import keys_for, wants_of\n"
+        "from agent.docker.daemonjson.desired import keys_for, desired_docker\n"
         "store = DaemonJsonStore(Path(sys.argv[1]), Path(sys.argv[2]))\n"
-        "store.change(store.read(), keys_for(wants_of(N('10.64.0.0/16'), None), '26.1'))\n"
+        "store.change(store.read(), keys_for(desired_docker(N('10.64.0.0/16'), None), '26.1'))\n"
     )
     drop = ["setpriv", f"--bounding-set=-all,{bounds}", "--inh-caps=-all", "--no-new-privs"]
     subprocess.run(
@@ -227,10 +227,10 @@ def test_a_link_to_where_the_agent_may_not_write_is_said_and_nothing_changes(
     program = (
         "import sys; from ipaddress import IPv4Network as N; from pathlib import Path\n"
         "from agent.docker.daemonjson.store import DaemonJsonStore\n"
-        "from agent.docker.attach.wants import keys_for, wants_of\n"
+        "from agent.docker.daemonjson.desired import keys_for, desired_docker\n"
         "from agent.errors import DockerConfigError\n"
         "store = DaemonJsonStore(Path(sys.argv[1]), Path(sys.argv[2]))\n"
-        "wanted = keys_for(wants_of(N('10.64.0.0/16'), None), '26.1')\n"
+        "wanted = keys_for(desired_docker(N('10.64.0.0/16'), None), '26.1')\n"
         "try: store.change(store.read(), wanted)\n"
         "except DockerConfigError as error: print(error.message, error.hint)\n"
     )

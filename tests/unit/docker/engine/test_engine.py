@@ -225,7 +225,7 @@ def test_who_would_not_come_back(fake: FakeDocker) -> None:
 
 def test_the_docker_package_is_loaded_only_when_needed() -> None:
     code = (
-        "import sys, pathlib, agent.docker.assembly, agent.docker.engine.engine as e\n"
+        "import sys, pathlib, agent.docker.manager, agent.docker.engine.engine as e\n"
         "e.Engine(pathlib.Path('/nowhere/docker.sock')).read()\n"
         "sys.exit(any(name.split('.')[0] in {'docker', 'requests'} for name in sys.modules))"
     )

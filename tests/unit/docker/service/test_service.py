@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.daemonjson.checker import FileChecker
-from agent.docker.service.processes import DaemonProcess, ProcessTable, read_routes
+from agent.docker.service.dockerd_process import DaemonProcess, DockerdFinder, read_routes
 from agent.docker.service.service import DockerService, error_line
+from agent.docker.service.validation import ConfigValidator
 from agent.errors import DockerError
 from agent.programs import Finished
 
@@ -33,7 +33,7 @@ class Script:
         return Finished(None, "not installed")
 
 
-class NoProcesses(ProcessTable):
+class NoProcesses(DockerdFinder):
     found: DaemonProcess | None = None
 
     def dockerd(self) -> DaemonProcess | None:
@@ -138,7 +138,7 @@ def test_the_check_uses_the_services_flags_once_for_each_text(tmp_path: Path) ->
     shown = "ExecStart={ argv[]=dockerd -H fd:// --config-file /x $OPTS --debug ; y }"
     refused = Finished(1, "unable to configure the Docker daemon: no-such-key")
     made, script = service(tmp_path, {"systemctl show": Finished(0, shown), "dockerd": refused})
-    checker = FileChecker(made, NoProcesses())
+    checker = ConfigValidator(made, NoProcesses())
     for _ in range(2):
         condition = checker.check("{}", "26.1")
         assert condition is not None
@@ -155,7 +155,7 @@ def test_the_check_is_done_again_for_another_dockerd_and_after_no_answer(tmp_pat
     dockerd.write_text("one")
     answers = {"dockerd": Finished(None, "no end within 10 s")}
     made, script = service(tmp_path, answers, which=lambda _: str(dockerd))
-    checker = FileChecker(made, NoProcesses())
+    checker = ConfigValidator(made, NoProcesses())
 
     def checks() -> int:
         before = len(script.asked)

@@ -4,15 +4,15 @@ from ipaddress import IPv4Interface, IPv4Network
 
 import pytest
 
-from agent.docker.attach.wants import (
+from agent.docker.daemonjson.desired import (
     BIP,
     MTU,
     NETWORK_MTU,
     POOLS,
+    desired_docker,
     differences,
     keys_for,
     parse_version,
-    wants_of,
 )
 from agent.mesh.split import split_lease
 from agent.settings import Docker0Share
@@ -76,9 +76,9 @@ def test_networks_of_another_size() -> None:
 def test_docker0s_share_of_a_lease(
     subnet: str, share: Docker0Share, docker0: str, pools: list[str]
 ) -> None:
-    wants = wants_of(IPv4Network(subnet), None, share=share)
-    assert wants.bip.network == IPv4Network(docker0)
-    assert wants.pools == tuple((IPv4Network(base), 24) for base in pools)
+    desired = desired_docker(IPv4Network(subnet), None, share=share)
+    assert desired.bip.network == IPv4Network(docker0)
+    assert desired.pools == tuple((IPv4Network(base), 24) for base in pools)
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,12 @@ def test_docker0s_share_of_a_lease(
 def test_a_key_the_engine_does_not_know_is_not_written(
     version: str, keys: set[tuple[str, ...]]
 ) -> None:
-    assert set(keys_for(wants_of(LEASE, 1450), version)) == keys
+    assert set(keys_for(desired_docker(LEASE, 1450), version)) == keys
 
 
 def test_dockers_own_mtu_is_not_written() -> None:
-    assert set(keys_for(wants_of(LEASE, 1500), "28.5.2")) == {BIP, POOLS}
-    assert set(keys_for(wants_of(LEASE, None), "28.5.2")) == {BIP, POOLS}
+    assert set(keys_for(desired_docker(LEASE, 1500), "28.5.2")) == {BIP, POOLS}
+    assert set(keys_for(desired_docker(LEASE, None), "28.5.2")) == {BIP, POOLS}
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_versions(text: str, version: tuple[int, int] | None) -> None:
 
 
 def test_differences_name_what_is_the_case() -> None:
-    wants = wants_of(LEASE, 1450)
-    found = differences(wants, bip=IPv4Interface("172.17.0.1/16"), pools=(), mtu=1500)
+    desired = desired_docker(LEASE, 1450)
+    found = differences(desired, bip=IPv4Interface("172.17.0.1/16"), pools=(), mtu=1500)
     assert found[BIP] == "docker0 is 172.17.0.1/16, wanted 10.64.0.1/17"
     assert found[POOLS] == "pools are Docker's own, wanted 10.64.128.0/17 in /24"
     assert found[MTU] == "docker0's MTU is 1500, wanted 1450"
-    assert differences(wants, bip=wants.bip, pools=wants.pools, mtu=1450) == {}
-    assert differences(wants, bip=wants.bip, pools=None, mtu=None) == {}
-    assert "absent" in differences(wants, bip=None, pools=None, mtu=None)[BIP]
+    assert differences(desired, bip=desired.bip, pools=desired.pools, mtu=1450) == {}
+    assert differences(desired, bip=desired.bip, pools=None, mtu=None) == {}
+    assert "absent" in differences(desired, bip=None, pools=None, mtu=None)[BIP]

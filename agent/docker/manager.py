@@ -8,34 +8,34 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from agent.docker.attach.daemon import Configurator
-from agent.docker.attach.give_back import GiveBack
-from agent.docker.attach.managed import EveryTurn, ManagedDocker, Turn
+from agent.docker.attach.daemon_json import DaemonJsonAttacher
+from agent.docker.attach.detach import Detacher
+from agent.docker.attach.managed import ManagedDocker, NoRestartLock, RestartLock
 from agent.docker.attach.network import NetworkAttacher
-from agent.docker.attach.wants import DockerWants, wants_of
-from agent.docker.daemonjson.checker import FileChecker
-from agent.docker.daemonjson.preview import Preview, preview
+from agent.docker.attach.own_network import OwnNetwork
+from agent.docker.attach.preview import Preview, preview
+from agent.docker.daemonjson.desired import DesiredDocker, desired_docker
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.engine.engine import Engine
-from agent.docker.engine.own_network import OwnNetwork
-from agent.docker.report import ConfiguratorReport, RestartOutlook
-from agent.docker.service.processes import ProcessTable, read_routes
+from agent.docker.report import AttachReport, RestartOutlook
+from agent.docker.service.dockerd_process import DockerdFinder, read_routes
 from agent.docker.service.restarter import Restarter
 from agent.docker.service.service import DockerService
 from agent.docker.service.socket_path import why_replaceable
+from agent.docker.service.validation import ConfigValidator
 from agent.docker.worker import Attacher, DockerWorker
 from agent.model.family import Network
 from agent.programs import ProgramRunner
 from agent.settings import DockerSettings
 from agent.threads import Poller
 
-__all__ = ["DockerRoom"]
+__all__ = ["DockerManager"]
 
 _ENGINE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class DockerRoom:
+class DockerManager:
     """The parts of the room that share one engine and one daemon.json.
 
     Attributes:
@@ -43,18 +43,18 @@ class DockerRoom:
         outlook: What a restart would do to containers now; may be called by any thread.
         may_restart: Whether Docker may be restarted now; any thread.
         preview: What would be done for such wishes, without doing it.
-        wants_of: What a lease's subnet and the mesh's MTU mean for this Docker.
+        desired_for: What a lease's subnet and the mesh's MTU mean for this Docker.
     """
 
     engine: Engine
     outlook: Callable[[], RestartOutlook]
     attacher: Attacher
-    give_back: GiveBack
-    wants_of: Callable[[Network, int | None], DockerWants]
+    detacher: Detacher
+    desired_for: Callable[[Network, int | None], DesiredDocker]
     adopt: Callable[[DockerSettings], None]
     stopping: threading.Event
     may_restart: Callable[[], bool]
-    preview: Callable[[DockerWants], Preview]
+    preview: Callable[[DesiredDocker], Preview]
 
     @classmethod
     def of(
@@ -62,39 +62,39 @@ class DockerRoom:
         settings: DockerSettings,
         state_dir: Path,
         *,
-        turn: Turn | None = None,
+        restart_lock: RestartLock | None = None,
         stopping: threading.Event | None = None,
-    ) -> DockerRoom:
+    ) -> DockerManager:
         """Put the room together; nothing is started and nothing is asked.
 
         Args:
             settings: [docker] of the settings file.
             state_dir: Where the journal of daemon.json lives.
-            turn: Asks the mesh for the turn to restart Docker; None where there is none to ask.
+            restart_lock: Held while Docker restarts; None where there is none.
             stopping: Ends every wait in this room; set when its worker is stopped.
         """
         stopping = stopping or threading.Event()
-        docker = _managed(settings, state_dir, stopping, turn or EveryTurn())
-        give_back = GiveBack(docker, read_routes)
-        attacher: Attacher = Configurator(docker)
+        docker = _managed(settings, state_dir, stopping, restart_lock or NoRestartLock())
+        detacher = Detacher(docker, read_routes)
+        attacher: Attacher = DaemonJsonAttacher(docker)
         if settings.attach == "network":
-            attacher = NetworkAttacher(docker, give_back)
-        split = partial(wants_of, network_len=settings.network_len, share=settings.docker0_share)
+            attacher = NetworkAttacher(docker, detacher)
+        desired_for = partial(
+            desired_docker, network_len=settings.network_len, share=settings.docker0_share
+        )
         return cls(
             docker.engine,
             docker.outlook,
             attacher,
-            give_back,
-            split,
+            detacher,
+            desired_for,
             docker.adopt,
             stopping,
             docker.may_restart,
             partial(preview, docker),
         )
 
-    def worker(
-        self, on_report: Callable[[ConfiguratorReport], None], poller: Poller
-    ) -> DockerWorker:
+    def worker(self, on_report: Callable[[AttachReport], None], poller: Poller) -> DockerWorker:
         """Return the thread that owns this room, not started yet.
 
         Args:
@@ -103,7 +103,7 @@ class DockerRoom:
         """
         return DockerWorker(
             self.attacher,
-            self.give_back,
+            self.detacher,
             self.engine,
             on_report,
             stopping=self.stopping,
@@ -115,9 +115,9 @@ def _managed(
     settings: DockerSettings,
     state_dir: Path,
     stopping: threading.Event,
-    turn: Turn,
+    restart_lock: RestartLock,
 ) -> ManagedDocker:
-    processes = ProcessTable(settings.socket)
+    processes = DockerdFinder(settings.socket)
     service = DockerService(
         settings.restart_command,
         settings.restart_timeout_s,
@@ -145,7 +145,7 @@ def _managed(
             stopping=stopping,
         ),
         processes=processes,
-        checker=FileChecker(service, processes),
+        checker=ConfigValidator(service, processes),
         own_network=OwnNetwork(engine),
-        turn=turn,
+        restart_lock=restart_lock,
     )

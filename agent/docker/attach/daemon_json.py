@@ -10,28 +10,28 @@ from dataclasses import dataclass
 import structlog
 
 from agent.docker.attach.managed import ManagedDocker
-from agent.docker.attach.wants import BIP, NETWORK_MTU, POOLS, DockerWants, differences
 from agent.docker.daemonjson.conflicts import network_conflicts, not_routable
+from agent.docker.daemonjson.desired import BIP, NETWORK_MTU, POOLS, DesiredDocker, differences
+from agent.docker.daemonjson.file_plan import FilePlan, attempt_name, fixable, plan_file
 from agent.docker.daemonjson.files import resolve
 from agent.docker.daemonjson.flags import Flags
-from agent.docker.daemonjson.planning import FilePlan, attempt_name, fixable, plan_file
 from agent.docker.daemonjson.store import Snapshot
 from agent.docker.daemonjson.undo_journal import Phase
 from agent.docker.engine.reading import EngineKind, EngineReading
 from agent.docker.report import (
+    AttachReport,
     ConfigFile,
-    ConfiguratorReport,
     engine_conditions,
     error_condition,
     observed,
     pending_condition,
     rolled_back_condition,
 )
-from agent.docker.service.restart_policy import Word
+from agent.docker.service.restart_policy import Override
 from agent.errors import HostmeshError
 from agent.model import OWN_BRIDGE, Condition, DockerState
 
-__all__ = ["Configurator"]
+__all__ = ["DaemonJsonAttacher"]
 
 _log = structlog.get_logger("docker")
 
@@ -45,13 +45,13 @@ _OVERTAKEN = frozenset({"docker-absent", "docker-not-answering", "docker-rolled-
 
 @dataclass(slots=True)
 class _Pass:
-    """One run of :meth:`Configurator.ensure`: what is known and what was done so far."""
+    """One run of :meth:`DaemonJsonAttacher.ensure`: what is known and what was done so far."""
 
-    wants: DockerWants
+    desired: DesiredDocker
     reading: EngineReading
     flags: Mapping[str, Flags]
     version: str
-    word: Word
+    override: Override
     conditions: list[Condition]
     replace: bool = False
     config: ConfigFile = ConfigFile.HELD
@@ -61,10 +61,10 @@ class _Pass:
 
     def differences(self, reading: EngineReading | None = None) -> Mapping[tuple[str, ...], str]:
         seen = reading or self.reading
-        return differences(self.wants, bip=seen.bip, pools=seen.pools, mtu=seen.mtu)
+        return differences(self.desired, bip=seen.bip, pools=seen.pools, mtu=seen.mtu)
 
 
-class Configurator:
+class DaemonJsonAttacher:
     """Brings Docker to the lease. For one thread; every call may take minutes.
 
     Args:
@@ -79,24 +79,24 @@ class Configurator:
         self._version = ""
         self._failure: tuple[str, str] | None = None
 
-    def observe(self, wants: DockerWants | None = None) -> ConfiguratorReport:
+    def observe(self, desired: DesiredDocker | None = None) -> AttachReport:
         """Look and touch nothing: for a host without a lease, or where Docker is not ours."""
         reading = self._engine.read()
-        if wants is None:
+        if desired is None:
             return observed(reading)
         conditions = list(engine_conditions(reading))
-        job = _Pass(wants, reading, {}, "", Word.NONE, conditions)
+        job = _Pass(desired, reading, {}, "", Override.NONE, conditions)
         return self._report(job)
 
     def ensure(
-        self, wants: DockerWants, *, word: Word = Word.NONE, replace: bool = False
-    ) -> ConfiguratorReport:
-        """Make Docker have ``wants``, as far as settings and the running containers let it.
+        self, desired: DesiredDocker, *, override: Override = Override.NONE, replace: bool = False
+    ) -> AttachReport:
+        """Make Docker have ``desired``, as far as settings and the running containers let it.
 
         Args:
-            wants: What Docker should have.
-            word: The operator's, on a restart; with it earlier failures are forgotten.
-            replace: The operator's word, this once, that their own keys may be replaced.
+            desired: What Docker should have.
+            override: The operator's, on a restart; with it earlier failures are forgotten.
+            replace: The operator allows, this once,, that their own keys may be replaced.
 
         Returns:
             What was found and done; trouble with Docker is a condition in it.
@@ -106,19 +106,19 @@ class Configurator:
         """
         reading = self._engine.read()
         if not self._docker.settings.manage:
-            return self.observe(wants)
+            return self.observe(desired)
         job = _Pass(
-            wants=wants,
+            desired=desired,
             reading=reading,
             flags=self._docker.flags(),
             version=self._known_version(reading),
-            word=word,
+            override=override,
             conditions=list(engine_conditions(reading)),
             replace=replace or self._docker.settings.replace,
         )
         if reading.kind in {EngineKind.PODMAN, EngineKind.UNSAFE}:
             return self._report(job)
-        if word is not Word.NONE:
+        if override is not Override.NONE:
             self._failure = None
         try:
             self._settle(job)
@@ -128,12 +128,12 @@ class Configurator:
         return self._report(job)
 
     def restart_now(
-        self, wants: DockerWants, *, force: bool, replace: bool = False
-    ) -> ConfiguratorReport:
+        self, desired: DesiredDocker, *, force: bool, replace: bool = False
+    ) -> AttachReport:
         """Do what is pending now, on the operator's word.
 
         Args:
-            wants: What Docker should have.
+            desired: What Docker should have.
             force: Also under running containers.
             replace: Also in place of the operator's own ``bip`` and pools.
 
@@ -144,8 +144,8 @@ class Configurator:
         """
         if not force:
             self._docker.refuse_under_containers()
-        word = Word.NOW_UNDER_CONTAINERS if force else Word.NOW
-        return self.ensure(wants, word=word, replace=replace)
+        override = Override.CONTAINERS if force else Override.POLICY
+        return self.ensure(desired, override=override, replace=replace)
 
     # --- the steps of ensure ------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Configurator:
         """Write what differs and restart if that is needed and allowed."""
         snapshot = self._store.read()
         plan = plan_file(
-            job.wants,
+            job.desired,
             snapshot,
             job.flags,
             version=job.version,
@@ -201,7 +201,7 @@ class Configurator:
             return
         name = self._attempt(job, snapshot, plan)
         failure = self._remembered(snapshot, name)
-        if failure and job.word is Word.NONE:
+        if failure and job.override is Override.NONE:
             job.conditions.append(rolled_back_condition(failure))
             return
         if plan.blocked:
@@ -235,17 +235,17 @@ class Configurator:
 
         Ours, of ``docker.attach = "network"``, is taken back first.
         """
-        if job.reading.bip == job.wants.bip:
+        if job.reading.bip == job.desired.bip:
             return False
         own = self._docker.own_network
         problem = own.remove(job.reading, why='docker.attach is "daemon" now')
         others = [each for each in job.reading.facts.networks if each.bridge != OWN_BRIDGE]
-        found = (problem,) if problem else network_conflicts(job.wants, others)
+        found = (problem,) if problem else network_conflicts(job.desired, others)
         job.conditions += found
         return bool(found)
 
     def _restart_if_needed(self, job: _Pass, snapshot: Snapshot, name: str) -> None:
-        due = dict(fixable(job.wants, job.differences(), snapshot.document, job.flags))
+        due = dict(fixable(job.desired, job.differences(), snapshot.document, job.flags))
         if self._network_mtu_due(snapshot):
             due[NETWORK_MTU] = "new networks do not have the mesh's MTU yet"
         if not due:
@@ -253,16 +253,16 @@ class Configurator:
                 self._store.mark(Phase.APPLIED)
             return
         what = "Docker must be restarted: " + "; ".join(due.values())
-        held = self._docker.held(job.reading.facts, word=job.word)
+        held = self._docker.held(job.reading.facts, override=job.override)
         if held:
             job.conditions.append(pending_condition(what, *held))
             return
-        held = self._docker.unsettled(word=job.word)
+        held = self._docker.unsettled(override=job.override)
         if held:
             job.conditions.append(pending_condition(what, *held))
             job.again_in_s = _AGAIN_S
             return
-        with self._docker.turn(asked=job.word is not Word.NONE) as held:
+        with self._docker.restart_lock(asked=job.override is not Override.NONE) as held:
             if held:
                 job.conditions.append(pending_condition(what, *held))
                 job.again_in_s = _AGAIN_S
@@ -272,7 +272,8 @@ class Configurator:
                 name,
                 lambda seen: self._right(job, seen, tuple(due)),
                 held_now=lambda: (
-                    self._docker.unsettled(word=job.word) or self._docker.held_now(word=job.word)
+                    self._docker.unsettled(override=job.override)
+                    or self._docker.held_now(override=job.override)
                 ),
             )
         if outcome.held:
@@ -315,7 +316,7 @@ class Configurator:
 
     def _attempt(self, job: _Pass, snapshot: Snapshot, plan: FilePlan | None = None) -> str:
         plan = plan or plan_file(
-            job.wants, snapshot, job.flags, version=job.version, replace=job.replace
+            job.desired, snapshot, job.flags, version=job.version, replace=job.replace
         )
         journal = snapshot.journal
         base = snapshot.content.data
@@ -338,7 +339,7 @@ class Configurator:
             self._version = self._docker.service.installed_version() or self._version
         return self._version
 
-    def _report(self, job: _Pass) -> ConfiguratorReport:
+    def _report(self, job: _Pass) -> AttachReport:
         facts = job.reading.facts
         left = job.differences()
         if not facts.reachable:
@@ -348,8 +349,8 @@ class Configurator:
         else:
             state = DockerState.READY
         unique = {(c.name, c.subject): c for c in job.conditions}
-        unique |= {(c.name, c.subject): c for c in not_routable(facts.networks, job.wants)}
-        return ConfiguratorReport(
+        unique |= {(c.name, c.subject): c for c in not_routable(facts.networks, job.desired)}
+        return AttachReport(
             state=state,
             facts=facts,
             config=job.config,

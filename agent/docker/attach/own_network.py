@@ -12,10 +12,11 @@ from typing import Final
 
 import structlog
 
-from agent.docker.attach.wants import DOCKER_MTU, DockerWants
+from agent.docker.daemonjson.desired import DesiredDocker
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.reading import (
     BRIDGE_NAME,
+    DOCKER_MTU,
     NETWORK_DRIVER_MTU,
     OWN_LABEL,
     OWN_NETWORK,
@@ -43,29 +44,29 @@ class OwnNetwork:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def is_right(self, reading: EngineReading, wants: DockerWants) -> bool:
+    def is_right(self, reading: EngineReading, desired: DesiredDocker) -> bool:
         """Whether the lease is there; a wrong MTU alone does not make it unusable."""
         own = reading.own_network
-        return own is not None and own.ours and own.subnet == wants.subnet
+        return own is not None and own.ours and own.subnet == desired.subnet
 
-    def ensure(self, reading: EngineReading, wants: DockerWants) -> Condition | None:
-        """Make the network as ``wants`` has it; return what stands in the way.
+    def ensure(self, reading: EngineReading, desired: DesiredDocker) -> Condition | None:
+        """Make the network as ``desired`` has it; return what stands in the way.
 
         Args:
             reading: The engine now.
-            wants: The lease and its MTU.
+            desired: The lease and its MTU.
         """
         own = reading.own_network
         if own is not None and not own.ours:
             return _name_taken(own)
         if own is not None:
-            wrong = _wrong(own, wants)
+            wrong = _wrong(own, desired)
             if not wrong:
                 return None
             problem = self.remove(reading, why=wrong)
             if problem:
                 return problem
-        return self._create(reading, wants)
+        return self._create(reading, desired)
 
     def remove(self, reading: EngineReading, *, why: str) -> Condition | None:
         """Remove our network; return what stands in the way, None when there is none now.
@@ -87,32 +88,32 @@ class OwnNetwork:
         _log.info("docker-network-removed", network=OWN_NETWORK, subnet=str(own.subnet))
         return None
 
-    def _create(self, reading: EngineReading, wants: DockerWants) -> Condition | None:
+    def _create(self, reading: EngineReading, desired: DesiredDocker) -> Condition | None:
         options = {BRIDGE_NAME: OWN_BRIDGE}
-        if wants.mtu is not None:
-            options[NETWORK_DRIVER_MTU] = str(wants.mtu)
+        if desired.mtu is not None:
+            options[NETWORK_DRIVER_MTU] = str(desired.mtu)
         labels = {OWN_LABEL: "true", ACCESS_LABEL: str(Access.OPEN)}
         try:
-            self._engine.create_bridge(OWN_NETWORK, wants.subnet, options=options, labels=labels)
+            self._engine.create_bridge(OWN_NETWORK, desired.subnet, options=options, labels=labels)
         except DockerError as error:
             others = [
                 f"{each.name} has {each.subnet}"
                 for each in reading.facts.networks
-                if each.subnet.overlaps(wants.subnet) and each.name != OWN_NETWORK
+                if each.subnet.overlaps(desired.subnet) and each.name != OWN_NETWORK
             ]
-            what = f"Docker did not make network {OWN_NETWORK} on {wants.subnet}: {error.message}"
+            what = f"Docker did not make network {OWN_NETWORK} on {desired.subnet}: {error.message}"
             return _refused("; ".join((what, *others)))
-        _log.info("docker-network-made", network=OWN_NETWORK, subnet=str(wants.subnet))
+        _log.info("docker-network-made", network=OWN_NETWORK, subnet=str(desired.subnet))
         return None
 
 
-def _wrong(own: NetworkReading, wants: DockerWants) -> str:
+def _wrong(own: NetworkReading, desired: DesiredDocker) -> str:
     """Say what of the network is not as wanted, "" when all is."""
-    if own.subnet != wants.subnet:
-        return f"it is {own.subnet} and the lease is {wants.subnet}"
+    if own.subnet != desired.subnet:
+        return f"it is {own.subnet} and the lease is {desired.subnet}"
     if own.bridge != OWN_BRIDGE:
         return f"its bridge is {own.bridge}, wanted {OWN_BRIDGE}"
-    wanted = wants.mtu or DOCKER_MTU
+    wanted = desired.mtu or DOCKER_MTU
     if own.mtu != wanted:
         return f"its MTU is {own.mtu}, wanted {wanted}"
     return ""

@@ -20,7 +20,7 @@ from agent.docker.service.socket_path import why_replaceable
 from agent.model.family import Network, read_network
 from agent.programs import ProgramRunner, Runner
 
-__all__ = ["SOCKET", "SYSTEMD", "DaemonProcess", "ProcessTable", "read_routes"]
+__all__ = ["SOCKET", "SYSTEMD", "DaemonProcess", "DockerdFinder", "read_routes"]
 
 SOCKET: Final = Path("/var/run/docker.sock")
 SYSTEMD: Final = Path("/run/systemd/system")
@@ -52,7 +52,7 @@ class DaemonProcess:
     age_s: float
 
 
-class ProcessTable:
+class DockerdFinder:
     """Finds the host's dockerd, by what another user cannot fake.
 
     One object may be used by several threads: at worst two of them ask the same.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.service import processes
-from agent.docker.service.processes import DaemonProcess, ProcessTable
+from agent.docker.service import dockerd_process
+from agent.docker.service.dockerd_process import DaemonProcess, DockerdFinder
 from agent.docker.service.socket_path import why_replaceable
 from agent.programs import Finished
 
@@ -69,15 +69,15 @@ def pid_of(found: DaemonProcess | None) -> int | None:
     return found.pid if found else None
 
 
-def table(tmp_path: Path, systemd: Systemd | None, api: Path = API) -> ProcessTable:
+def table(tmp_path: Path, systemd: Systemd | None, api: Path = API) -> DockerdFinder:
     folder = tmp_path if systemd else tmp_path / "none"
-    return ProcessTable(api, runner=systemd or Systemd(), systemd=folder, proc=tmp_path)
+    return DockerdFinder(api, runner=systemd or Systemd(), systemd=folder, proc=tmp_path)
 
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A socket that this process listens on, in a folder that may be trusted."""
-    monkeypatch.setattr(processes, "why_replaceable", lambda _: "")
+    monkeypatch.setattr(dockerd_process, "why_replaceable", lambda _: "")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "docker.sock"))
         listener.listen(8)
@@ -121,7 +121,7 @@ def test_systemd_is_asked_again_only_when_the_process_is_another(
     systemd.units = (docker(11),)
     process(tmp_path, 11, "dockerd")
     assert pid_of(made.dockerd()) == 11
-    monkeypatch.setattr(processes, "_ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(dockerd_process, "_ASK_AGAIN_S", 0.0)
     assert pid_of(made.dockerd()) == 11
     assert len(systemd.asked) == 3
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.docker.attach.managed import ManagedDocker
-from agent.docker.attach.wants import DockerWants, differences
-from agent.docker.daemonjson.planning import plan_file
+from agent.docker.daemonjson.desired import DesiredDocker, differences
+from agent.docker.daemonjson.file_plan import plan_file
 from agent.docker.engine.reading import EngineKind
 from agent.docker.report import engine_conditions, error_condition
 from agent.errors import HostmeshError
@@ -30,8 +30,8 @@ class Preview:
     conditions: tuple[Condition, ...] = ()
 
 
-def preview(docker: ManagedDocker, wants: DockerWants) -> Preview:
-    """Plan ``wants`` for this Docker. dockerd is asked to check the file; nothing is written."""
+def preview(docker: ManagedDocker, desired: DesiredDocker) -> Preview:
+    """Plan ``desired`` for this Docker. dockerd is asked to check the file; nothing is written."""
     reading = docker.engine.read()
     conditions = list(engine_conditions(reading))
     if reading.kind in {EngineKind.PODMAN, EngineKind.UNSAFE} or not docker.settings.manage:
@@ -39,7 +39,7 @@ def preview(docker: ManagedDocker, wants: DockerWants) -> Preview:
     try:
         snapshot = docker.store.read()
         plan = plan_file(
-            wants,
+            desired,
             snapshot,
             docker.flags(),
             version=reading.facts.version,
@@ -56,7 +56,7 @@ def preview(docker: ManagedDocker, wants: DockerWants) -> Preview:
         conditions.append(refused)
     keys = ", ".join(".".join(path) for path in plan.values)
     would = [f"{docker.store.path}: set {keys}"] if text != snapshot.document.text else []
-    differing = differences(wants, bip=reading.bip, pools=reading.pools, mtu=reading.mtu)
+    differing = differences(desired, bip=reading.bip, pools=reading.pools, mtu=reading.mtu)
     if reading.facts.reachable and differing:
         held = docker.held(reading.facts)
         would.append(f"Docker is not restarted yet: {held[0]}" if held else "restart Docker once")

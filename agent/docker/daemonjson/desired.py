@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 from agent.docker.daemonjson.document import KeyPath
 from agent.docker.daemonjson.jsonspan import JsonValue
+from agent.docker.engine.reading import DOCKER_MTU
 from agent.mesh.split import split_lease
 from agent.model.family import Interface, Network
 from agent.settings import Docker0Share
 
 __all__ = [
     "BIP",
-    "DOCKER_MTU",
     "MTU",
     "NETWORK_MTU",
     "POOLS",
-    "DockerWants",
+    "DesiredDocker",
+    "desired_docker",
     "differences",
     "keys_for",
     "parse_version",
-    "wants_of",
 ]
 
 BIP: KeyPath = ("bip",)
@@ -30,9 +30,6 @@ MTU: KeyPath = ("mtu",)
 POOLS: KeyPath = ("default-address-pools",)
 NETWORK_MTU: KeyPath = ("default-network-opts", "bridge", "com.docker.network.driver.mtu")
 """The MTU of networks to come; the key is known from Docker 24.0."""
-
-DOCKER_MTU = 1500
-"""What Docker gives every bridge when nobody says otherwise, whatever the uplink has."""
 
 _SHARES: Mapping[Docker0Share, int] = {
     "all": 0,
@@ -48,7 +45,7 @@ _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DockerWants:
+class DesiredDocker:
     """What Docker should have.
 
     Attributes:
@@ -71,13 +68,13 @@ class DockerWants:
         return (self.subnet,) if self.former is None else (self.subnet, self.former)
 
 
-def wants_of(
+def desired_docker(
     subnet: Network,
     mtu: int | None,
     *,
     network_len: int | None = None,
     share: Docker0Share = "half",
-) -> DockerWants:
+) -> DesiredDocker:
     """Return what a lease of ``subnet`` on an uplink of ``mtu`` bytes means for Docker.
 
     Args:
@@ -90,7 +87,7 @@ def wants_of(
         ValueError: The subnet is too small to share.
     """
     split = split_lease(subnet, network_len=network_len, docker0_bits=_SHARES[share])
-    return DockerWants(subnet=subnet, bip=split.bip, pools=split.pools, mtu=mtu)
+    return DesiredDocker(subnet=subnet, bip=split.bip, pools=split.pools, mtu=mtu)
 
 
 def parse_version(version: str) -> tuple[int, int] | None:
@@ -99,50 +96,50 @@ def parse_version(version: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def keys_for(wants: DockerWants, version: str) -> Mapping[KeyPath, JsonValue]:
-    """Return the keys of daemon.json that say ``wants`` to an engine of ``version``.
+def keys_for(desired: DesiredDocker, version: str) -> Mapping[KeyPath, JsonValue]:
+    """Return the keys of daemon.json that say ``desired`` to an engine of ``version``.
 
     An unknown key stops dockerd, so ``default-network-opts`` is for engines known to be
     24.0 or later. An MTU of 1500 is Docker's own and is not written.
 
     Args:
-        wants: What Docker should have.
+        desired: What Docker should have.
         version: The engine's version, "" when nobody knows it.
     """
-    keys: dict[KeyPath, JsonValue] = {BIP: str(wants.bip)}
-    if wants.pools:
-        keys[POOLS] = [{"base": str(base), "size": size} for base, size in wants.pools]
-    if wants.mtu is None or wants.mtu == DOCKER_MTU:
+    keys: dict[KeyPath, JsonValue] = {BIP: str(desired.bip)}
+    if desired.pools:
+        keys[POOLS] = [{"base": str(base), "size": size} for base, size in desired.pools]
+    if desired.mtu is None or desired.mtu == DOCKER_MTU:
         return keys
-    keys[MTU] = wants.mtu
+    keys[MTU] = desired.mtu
     known = parse_version(version)
     if known is not None and known >= _NETWORK_OPTS_SINCE:
-        keys[NETWORK_MTU] = str(wants.mtu)
+        keys[NETWORK_MTU] = str(desired.mtu)
     return keys
 
 
 def differences(
-    wants: DockerWants,
+    desired: DesiredDocker,
     *,
     bip: Interface | None,
     pools: tuple[tuple[Network, int], ...] | None,
     mtu: int | None,
 ) -> Mapping[KeyPath, str]:
-    """Where an engine's effective values differ from ``wants``: key to what is the case.
+    """Where an engine's effective values differ from ``desired``: key to what is the case.
 
     Args:
-        wants: What Docker should have.
+        desired: What Docker should have.
         bip: docker0's address, None when the engine has no docker0.
         pools: The engine's pools; None when it does not say, which is no difference.
         mtu: docker0's MTU in bytes; None when it does not say, which is no difference.
     """
     found: dict[KeyPath, str] = {}
-    if bip != wants.bip:
-        found[BIP] = f"docker0 is {bip or 'absent'}, wanted {wants.bip}"
-    if pools is not None and wants.pools and pools != wants.pools:
-        found[POOLS] = f"pools are {_pools(pools)}, wanted {_pools(wants.pools)}"
-    if mtu is not None and wants.mtu is not None and mtu != wants.mtu:
-        found[MTU] = f"docker0's MTU is {mtu}, wanted {wants.mtu}"
+    if bip != desired.bip:
+        found[BIP] = f"docker0 is {bip or 'absent'}, wanted {desired.bip}"
+    if pools is not None and desired.pools and pools != desired.pools:
+        found[POOLS] = f"pools are {_pools(pools)}, wanted {_pools(desired.pools)}"
+    if mtu is not None and desired.mtu is not None and mtu != desired.mtu:
+        found[MTU] = f"docker0's MTU is {mtu}, wanted {desired.mtu}"
     return found
 
 

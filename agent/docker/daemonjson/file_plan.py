@@ -6,15 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent.docker.attach.wants import (
-    BIP,
-    DOCKER_MTU,
-    MTU,
-    NETWORK_MTU,
-    POOLS,
-    DockerWants,
-    keys_for,
-)
 from agent.docker.daemonjson.conflicts import (
     Finding,
     doubled_keys,
@@ -22,11 +13,20 @@ from agent.docker.daemonjson.conflicts import (
     flag_conflicts,
     foreign_keys,
 )
+from agent.docker.daemonjson.desired import (
+    BIP,
+    MTU,
+    NETWORK_MTU,
+    POOLS,
+    DesiredDocker,
+    keys_for,
+)
 from agent.docker.daemonjson.document import Document, KeyPath, parse
 from agent.docker.daemonjson.flags import Flags
 from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.store import Snapshot
 from agent.docker.daemonjson.undo_journal import digest, undo
+from agent.docker.engine.reading import DOCKER_MTU
 from agent.model import Condition
 from agent.model.family import Interface, Network, read_interface, read_network
 
@@ -51,25 +51,25 @@ class FilePlan:
 
 
 def plan_file(
-    wants: DockerWants,
+    desired: DesiredDocker,
     snapshot: Snapshot,
     flags: Mapping[str, Flags],
     *,
     version: str,
     replace: bool,
 ) -> FilePlan:
-    """Return what daemon.json should be made to say so that the next start brings ``wants``.
+    """Return what daemon.json should be made to say so that the next start brings ``desired``.
 
     Args:
-        wants: What Docker should have.
+        desired: What Docker should have.
         snapshot: The file now.
         flags: dockerd's command lines by where they were seen.
         version: The engine's, "" when nobody knows it.
         replace: The operator's word that their own keys may be replaced.
     """
-    wanted = keys_for(wants, version)
+    wanted = keys_for(desired, version)
     findings: tuple[Finding, ...] = (
-        *flag_conflicts(wants, flags, snapshot.document),
+        *flag_conflicts(desired, flags, snapshot.document),
         *foreign_keys(snapshot.document, snapshot.journal, wanted, replace=replace),
     )
     left_out = {path for finding in findings for path in finding.keys}
@@ -86,7 +86,7 @@ def plan_file(
     # A key of ours that this engine does not know, or has as a flag now, goes: it hinders nothing.
     text = undo(snapshot.document, [change for change in ours if change.path in drop])
     left = parse(text, source=snapshot.document.source)
-    findings += (*file_conflicts(wants, left, version), *doubled_keys(flags, left))
+    findings += (*file_conflicts(desired, left, version), *doubled_keys(flags, left))
     return FilePlan(
         values=values,
         drop=drop,
@@ -105,7 +105,7 @@ def attempt_name(values: Mapping[KeyPath, JsonValue], file: bytes | None, versio
 
 
 def fixable(
-    wants: DockerWants,
+    desired: DesiredDocker,
     differences: Mapping[KeyPath, str],
     document: Document,
     flags: Mapping[str, Flags],
@@ -113,10 +113,10 @@ def fixable(
     """Return those differences that a restart with this file and these flags would end."""
     given = {name: value for each in flags.values() for name, value in each.values}
     told = {
-        BIP: _interface(given.get("bip") or document.value(BIP)) == wants.bip,
+        BIP: _interface(given.get("bip") or document.value(BIP)) == desired.bip,
         POOLS: not any(each.get("default-address-pools") for each in flags.values())
-        and pools_of(document.value(POOLS)) == wants.pools,
-        MTU: str(given.get("mtu") or document.value(MTU) or DOCKER_MTU) == str(wants.mtu),
+        and pools_of(document.value(POOLS)) == desired.pools,
+        MTU: str(given.get("mtu") or document.value(MTU) or DOCKER_MTU) == str(desired.mtu),
     }
     return {path: what for path, what in differences.items() if told.get(path)}
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from agent.docker.attach.wants import parse_version
+from agent.docker.daemonjson.desired import parse_version
 from agent.docker.daemonjson.flags import for_validation, parse_flags
 from agent.docker.daemonjson.known_keys import VALIDATES_SINCE
-from agent.docker.service.processes import ProcessTable
+from agent.docker.service.dockerd_process import DockerdFinder
 from agent.docker.service.service import DockerService
 from agent.model import Condition, Severity
 
-__all__ = ["FileChecker"]
+__all__ = ["ConfigValidator"]
 
 
-class FileChecker:
+class ConfigValidator:
     """Runs ``dockerd --validate`` with those of the service's flags that are known here.
 
     It does not parse ``bip`` or ``fixed-cidr`` (seen on 26.1), so it finds unknown keys,
@@ -27,7 +27,7 @@ class FileChecker:
         processes: The running dockerd's flags.
     """
 
-    def __init__(self, service: DockerService, processes: ProcessTable) -> None:
+    def __init__(self, service: DockerService, processes: DockerdFinder) -> None:
         self._service = service
         self._processes = processes
         self._asked: tuple[object, ...] = ()

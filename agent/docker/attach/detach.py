@@ -16,19 +16,19 @@ from typing import Final
 import structlog
 
 from agent.docker.attach.managed import ManagedDocker
-from agent.docker.attach.wants import BIP, POOLS
+from agent.docker.daemonjson.desired import BIP, POOLS
 from agent.docker.daemonjson.document import KeyPath
+from agent.docker.daemonjson.file_plan import pools_of
 from agent.docker.daemonjson.jsonspan import JsonValue
-from agent.docker.daemonjson.planning import pools_of
 from agent.docker.daemonjson.store import Snapshot
-from agent.docker.daemonjson.undo_journal import Journal, Phase
+from agent.docker.daemonjson.undo_journal import Phase, UndoJournal
 from agent.docker.engine.reading import OWN_NETWORK, EngineReading
-from agent.docker.report import RestoreReport
-from agent.docker.service.restart_policy import Held, Word, blocking_containers
+from agent.docker.report import DetachReport
+from agent.docker.service.restart_policy import Held, Override, blocking_containers
 from agent.model import first_few
 from agent.model.family import Interface, Network, family_of, meet, read_interface, within
 
-__all__ = ["GiveBack", "GiveBackTerms", "docker0_of_old"]
+__all__ = ["DetachTerms", "Detacher", "docker0_of_old"]
 
 _log = structlog.get_logger("docker")
 
@@ -55,7 +55,7 @@ def docker0_of_old(taken: Iterable[Network], lease: Network) -> Interface | None
 
 
 @dataclass(frozen=True, slots=True)
-class GiveBackTerms:
+class DetachTerms:
     """How Docker is to be given back.
 
     Attributes:
@@ -69,7 +69,7 @@ class GiveBackTerms:
     again: str = "agentctl leave --force"
 
 
-class GiveBack:
+class Detacher:
     """Takes our keys out of daemon.json and lets Docker forget them.
 
     As long as the running Docker has values of ours, the journal stays, so that it can be done
@@ -88,7 +88,7 @@ class GiveBack:
         self._restarter = docker.restarter
         self._routes = routes
 
-    def restore(self, terms: GiveBackTerms = GiveBackTerms()) -> RestoreReport:
+    def detach(self, terms: DetachTerms = DetachTerms()) -> DetachReport:
         """Take back what we gave Docker, and restart it if that is needed and allowed.
 
         daemon.json's keys return to what they were, and our network goes. Doing it twice does
@@ -103,7 +103,7 @@ class GiveBack:
         done, todo = self._remove_network(reading)
         journal = self._store.journal()
         if journal is None:
-            return RestoreReport(done=done, todo=todo, facts=self._engine.facts())
+            return DetachReport(done=done, todo=todo, facts=self._engine.facts())
         report = self._restore_file(journal, reading, terms)
         return replace(report, done=(*done, *report.done), todo=(*todo, *report.todo))
 
@@ -126,8 +126,8 @@ class GiveBack:
         return (f"removed Docker network {OWN_NETWORK}",), ()
 
     def _restore_file(
-        self, journal: Journal, reading: EngineReading, terms: GiveBackTerms
-    ) -> RestoreReport:
+        self, journal: UndoJournal, reading: EngineReading, terms: DetachTerms
+    ) -> DetachReport:
         if not reading.facts.reachable and _keeps_address(journal):
             self._write_former(journal)
             why = f"Docker does not answer ({reading.facts.problem})"
@@ -135,19 +135,19 @@ class GiveBack:
             return _report((), (f"{why}: {keeps}",), reading, journal)
         if not _in_force(journal, reading):
             return _report(self.put_back(), (), reading, journal)
-        word = Word.NOW_UNDER_CONTAINERS if terms.force else Word.NONE
-        held = self._docker.held(reading.facts, word=word)
+        override = Override.CONTAINERS if terms.force else Override.NONE
+        held = self._docker.held(reading.facts, override=override)
         if not held and not terms.asked:
-            held = self._docker.unsettled(word=word)
+            held = self._docker.unsettled(override=override)
         if not held:
-            with self._docker.turn(asked=terms.asked) as not_ours:
-                held = not_ours or self._docker.held_now(word=word)
+            with self._docker.restart_lock(asked=terms.asked) as not_ours:
+                held = not_ours or self._docker.held_now(override=override)
                 if not held:
                     return self.move_back(reading)
         self._write_former(journal)
         return _report((), (self._still(reading, held, terms),), reading, journal)
 
-    def _still(self, reading: EngineReading, held: Held, terms: GiveBackTerms) -> str:
+    def _still(self, reading: EngineReading, held: Held, terms: DetachTerms) -> str:
         """Say why docker0 is where it is, and what ends that."""
         facts = reading.facts
         names = blocking_containers(facts, self._docker.settings.expendable)
@@ -158,14 +158,14 @@ class GiveBack:
         because = f"because {first_few(names)} {verb} running"
         return f"{uses} {because}. When {them} may stop: {terms.again}"
 
-    def move_back(self, reading: EngineReading) -> RestoreReport:
+    def move_back(self, reading: EngineReading) -> DetachReport:
         """Restart with docker0's former address, then put the file back.
 
         The caller has looked whether Docker may be restarted now.
         """
         journal = self._store.journal()
         if journal is None:
-            return RestoreReport(done=(), todo=(), facts=reading.facts)
+            return DetachReport(done=(), todo=(), facts=reading.facts)
         former = self._write_former(journal) if reading.bip is not None else None
         if former is not None:
             outcome = self._restarter.plain(lambda seen: seen.bip == former)
@@ -185,7 +185,7 @@ class GiveBack:
         changed = self._store.restore()
         return (f"{self._store.path} is as it was before",) if changed else ()
 
-    def _write_former(self, journal: Journal) -> Interface | None:
+    def _write_former(self, journal: UndoJournal) -> Interface | None:
         """Let Docker's next start move docker0 back.
 
         Returns:
@@ -198,7 +198,7 @@ class GiveBack:
         self._store.change(snapshot, values, drop=drop, bridge_back=str(former or ""))
         return former
 
-    def _former(self, journal: Journal, snapshot: Snapshot) -> Interface | None:
+    def _former(self, journal: UndoJournal, snapshot: Snapshot) -> Interface | None:
         bip, now = journal.change(BIP), snapshot.document.value(BIP)
         if bip is None or bip.before not in {None, "null"}:
             return None
@@ -210,7 +210,7 @@ class GiveBack:
         return docker0_of_old(self._routes(), read_interface(lease[-1]).network)
 
 
-def _lease_values(journal: Journal) -> tuple[str, ...]:
+def _lease_values(journal: UndoJournal) -> tuple[str, ...]:
     """Return docker0's addresses that a lease gave it, the newest last.
 
     Once docker0 is being given back its former address is among the values that we wrote. It
@@ -221,7 +221,7 @@ def _lease_values(journal: Journal) -> tuple[str, ...]:
     return tuple(value for value in ours if value != journal.bridge_before) or ours
 
 
-def _keeps_address(journal: Journal) -> bool:
+def _keeps_address(journal: UndoJournal) -> bool:
     """Whether a Docker that does not answer has docker0's address in its own store."""
     bip = journal.change(BIP)
     if bip is None or bip.before not in {None, "null"}:
@@ -230,7 +230,7 @@ def _keeps_address(journal: Journal) -> bool:
     return giving_back or journal.phase is not Phase.WRITTEN
 
 
-def _in_force(journal: Journal, reading: EngineReading) -> bool:
+def _in_force(journal: UndoJournal, reading: EngineReading) -> bool:
     """Whether the running engine has a value that we gave it."""
     if not reading.facts.reachable:
         return False
@@ -242,8 +242,8 @@ def _in_force(journal: Journal, reading: EngineReading) -> bool:
 
 
 def _report(
-    done: tuple[str, ...], todo: tuple[str, ...], reading: EngineReading, journal: Journal
-) -> RestoreReport:
+    done: tuple[str, ...], todo: tuple[str, ...], reading: EngineReading, journal: UndoJournal
+) -> DetachReport:
     """Return the report, with the networks that keep a subnet from the lease's pools."""
     pools = journal.change(POOLS)
     ours = pools_of(pools.ours[-1]) if pools else ()
@@ -252,4 +252,4 @@ def _report(
         for network in reading.facts.networks
         if not network.default and any(within(network.subnet, base) for base, _ in ours)
     ]
-    return RestoreReport(done=done, todo=(*todo, *left), facts=reading.facts)
+    return DetachReport(done=done, todo=(*todo, *left), facts=reading.facts)
