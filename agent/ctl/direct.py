@@ -14,7 +14,6 @@ from agent.model.family import Network
 if TYPE_CHECKING:
     from agent.ctl.context import Context
     from agent.model import HostId, View
-    from agent.registry.operations import Operator
     from agent.registry.registry import Registry
     from agent.settings import Settings
     from agent.standalone.offline import Seen
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ask",
     "log_to_stderr",
-    "operator",
     "own_host_id",
     "registry",
     "time_left",
@@ -45,19 +43,6 @@ def registry(settings: Settings) -> Iterator[Registry]:
 
     with closing(client_for(settings.etcd)) as client:
         yield Registry(client, settings.etcd.prefix, bounds=bounds_of(settings))
-
-
-@contextmanager
-def operator(settings: Settings) -> Iterator[Operator]:
-    """The operator's verbs on the etcd that the settings name.
-
-    Raises:
-        EtcdUnavailable, EtcdAuthError, EtcdError: From what is called on it.
-    """
-    with registry(settings) as found:
-        from agent.registry.operations import Operator  # noqa: PLC0415 - as above
-
-        yield Operator(found)
 
 
 def view(settings: Settings) -> Seen:

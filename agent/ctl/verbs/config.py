@@ -61,7 +61,7 @@ def init(context: Context) -> int:
     if propose and not context.args.yes:
         return _show_proposal(context, config)
     with direct.registry(settings) as registry:
-        from agent.registry.operations import refuse_outside  # noqa: PLC0415 - costs 0.2 s
+        from agent.registry.operations.config_change import refuse_outside  # noqa: PLC0415 - costs 0.2 s
 
         facts = host_facts(settings, registry.endpoints)
         bounds = replace(registry.bounds, needed=(), in_force=())

@@ -42,15 +42,18 @@ def run(context: Context) -> int:
 
 
 def _reserve(context: Context, text: str, subnet: Network) -> int:
-    with direct.operator(context.settings) as operator:
-        view = operator.view()
-        host = operator.find(text, view, unknown=True)
+    with direct.registry(context.settings) as registry:
+        from agent.registry.operations.hosts import find_host  # noqa: PLC0415 - costs 0.2 s
+        from agent.registry.operations.reservations import reserve  # noqa: PLC0415 - costs 0.2 s
+
+        view = registry.snapshot()
+        host = find_host(view, text, unknown=True)
         if host.host_id is None:
             raise UsageError(
                 f"{host} has no identity to reserve a subnet for",
                 hint="flannel's own reservations are leases without a TTL",
             )
-        changed = operator.reserve(host.host_id, subnet, dry=context.args.dry_run)
+        changed = reserve(registry, host.host_id, subnet, dry=context.args.dry_run)
     held = [each.subnet for each in view.leases if each.host_id == host.host_id]
     done = [f"{_did(context, 'reserved', 'reserve')} {subnet} for {host}"] if changed else []
     if held and subnet not in held:
@@ -62,15 +65,17 @@ def _reserve(context: Context, text: str, subnet: Network) -> int:
 
 
 def _end(context: Context, subnet: Network) -> int:
-    with direct.operator(context.settings) as operator:
-        changed = operator.unreserve(subnet, dry=context.args.dry_run)
+    with direct.registry(context.settings) as registry:
+        from agent.registry.operations.reservations import unreserve  # noqa: PLC0415 - costs 0.2 s
+
+        changed = unreserve(registry, subnet, dry=context.args.dry_run)
     done = [f"{_did(context, 'ended', 'end')} the reservation of {subnet}"] if changed else []
     return _say(context, changed, done, subnet=str(subnet))
 
 
 def _list(context: Context) -> int:
-    with direct.operator(context.settings) as operator:
-        view = operator.view()
+    with direct.registry(context.settings) as registry:
+        view = registry.snapshot()
     names = {each.host_id: each.host_name for each in view.leases}
     names |= {each.host_id: each.host_name for each in view.heartbeats.values()}
     found = [
@@ -105,11 +110,14 @@ def remove(context: Context) -> int:
         Refused: It is alive and --force is not given; or no host, or more than one, is meant.
     """
     args = context.args
-    with direct.operator(context.settings) as operator:
-        view = operator.view()
-        host = operator.find(args.host, view, unknown=True)
+    with direct.registry(context.settings) as registry:
+        from agent.registry.operations.host_removal import remove_host  # noqa: PLC0415 - costs 0.2 s
+        from agent.registry.operations.hosts import find_host  # noqa: PLC0415 - costs 0.2 s
+
+        view = registry.snapshot()
+        host = find_host(view, args.host, unknown=True)
         known = host.host_id in view.heartbeats or host.host_id in view.memory
-        subnets = operator.remove_host(host, force=args.force, dry=args.dry_run)
+        subnets = remove_host(registry, host, force=args.force, dry=args.dry_run)
     changed = known or bool(subnets)
     done = [f"{_did(context, 'took', 'take')} {subnet} away from {host}" for subnet in subnets]
     if changed:

@@ -27,7 +27,8 @@ from hypothesis.stateful import (
 from agent.errors import ClaimConflict, NoFreeSubnet
 from agent.model import Lease
 from agent.model.family import Network
-from agent.registry.operations import Operator
+from agent.registry.operations.config_change import change_config
+from agent.registry.operations.reservations import reserve, unreserve
 from agent.registry.records import LEASES
 from agent.registry.registry import LeaseLostError, Registry
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
@@ -51,7 +52,6 @@ class Mesh(RuleBasedStateMachine):
         self.registry: Registry = self.stack.enter_context(
             registry(self.etcd, prefix=f"/model/{next(_prefixes)}")
         )
-        self.operator = Operator(self.registry)
         self.owners: dict[Network, int] = {}
         self.memory: dict[int, Network] = {}
         self.reserved: dict[Network, int] = {}
@@ -143,7 +143,7 @@ class Mesh(RuleBasedStateMachine):
             for s, owner in self.reserved.items()
         )
         try:
-            self.operator.reserve(host(number), subnet)
+            reserve(self.registry, host(number), subnet)
         except ClaimConflict:
             assert held or promised
         else:
@@ -155,12 +155,12 @@ class Mesh(RuleBasedStateMachine):
     @rule(data=st.data())
     def unreserve(self, data: Any) -> None:  # noqa: ANN401  # hypothesis' DataObject
         subnet = data.draw(st.sampled_from(sorted(self.reserved)))
-        assert self.operator.unreserve(subnet)
+        assert unreserve(self.registry, subnet)
         del self.reserved[subnet]
 
     @rule(length=st.sampled_from((29, 30)))
     def change_subnet_len(self, length: int) -> None:
-        self.operator.config_set(lambda _now: config(_CIDR, length))
+        change_config(self.registry, lambda _now: config(_CIDR, length))
         self.length = length
 
     @invariant()

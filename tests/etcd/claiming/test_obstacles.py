@@ -12,7 +12,7 @@ from agent.errors import ClaimConflict, HostmeshError, NoFreeSubnet
 from agent.etcd import kv
 from agent.model.family import Network
 from agent.registry.directory import Directory
-from agent.registry.operations import Operator
+from agent.registry.operations.reservations import reserve
 from agent.registry.records import LEASES
 from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Heard, eventually, host, request
@@ -207,17 +207,16 @@ def test_a_heartbeat_that_is_written_again_and_again_does_not_lapse(mesh: Regist
 
 
 def test_reserve_says_what_is_in_the_way_though_it_is_not_used(mesh: Registry) -> None:
-    operator = Operator(mesh)
     lease = mesh.claim(request(1, wanted=IPv4Network("10.66.0.0/16")))
     _write(mesh, "subnets/10.66.9.0-24", _FLANNEL)
     assert mesh.snapshot().set_aside
     mesh.release(host(1))
     _write(mesh, "subnets/10.66.8.0-21", _FLANNEL)  # now this one is the younger of two
     with pytest.raises(ClaimConflict, match=r"10\.66\.8\.0/21, .*a lease that is set aside"):
-        operator.reserve(host(1), IPv4Network("10.66.8.0/24"))
+        reserve(mesh, host(1), IPv4Network("10.66.8.0/24"))
     key = _write(mesh, "subnets/10.70.0.0-16")
     with pytest.raises(ClaimConflict, match=key):
-        operator.reserve(host(1), IPv4Network("10.70.0.0/16"))
+        reserve(mesh, host(1), IPv4Network("10.70.0.0/16"))
     assert lease.subnet == IPv4Network("10.66.0.0/16")
 
 

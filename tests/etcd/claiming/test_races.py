@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from agent.model import MeshConfig
-from agent.registry.operations import Operator
+from agent.registry.operations.config_change import change_config
+from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, config, registry
 from tests.etcd.support.storm import SUBNETS, Answer, check, claim_once, storm
 
@@ -41,14 +42,14 @@ def test_promise_1_hosts_with_different_lengths_race(shared_etcd: Etcd, prefix: 
         with ThreadPoolExecutor(13) as pool:
             claims = [pool.submit(host, number) for number in range(12)]
             for length in (16, 20, 18, 16):
-                _set_config(Operator(mesh), config("10.64.0.0/12", length))
+                _set_config(mesh, config("10.64.0.0/12", length))
             answers = [each.result() for each in claims]
         check(answers, 256)
         assert mesh.snapshot().set_aside == ()
 
 
-def _set_config(operator: Operator, wished: MeshConfig) -> None:
-    operator.config_set(lambda _now: wished)
+def _set_config(mesh: Registry, wished: MeshConfig) -> None:
+    change_config(mesh, lambda _now: wished)
 
 
 @pytest.mark.full

@@ -17,7 +17,7 @@ from agent.etcd.client import EtcdClient
 from agent.model import DockerState, View
 from agent.registry.claiming.locks import MeshLock, MeshLocks
 from agent.registry.directory import Directory
-from agent.registry.operations import Operator
+from agent.registry.operations.reservations import reserve
 from agent.registry.own.keeper import Keeper, Registration
 from agent.registry.records import GRACE
 from agent.registry.registry import Registry
@@ -177,7 +177,7 @@ def test_an_agent_cannot_write_the_config_reservations_or_other_keys(
     with pytest.raises(EtcdAuthError, match="permission denied"):
         agent.create_config(config())
     with pytest.raises(HostmeshError, match="permission denied"):
-        Operator(agent).reserve(host(2), IPv4Network("10.65.0.0/16"))
+        reserve(agent, host(2), IPv4Network("10.65.0.0/16"))
     password = (cluster / "passwords/agent").read_text().strip()
     commands = (
         ["put", "/other", "x"],

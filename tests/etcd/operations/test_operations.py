@@ -12,8 +12,10 @@ from agent.etcd import kv
 from agent.mesh.reconfigure import ConfigWish, wished_config
 from agent.model import DockerState, Heartbeat, MeshConfig
 from agent.model.family import within
-from agent.registry.hosts import HostRef, find_host
-from agent.registry.operations import ConfigChange, Operator
+from agent.registry.operations.config_change import ConfigChange, change_config
+from agent.registry.operations.host_removal import remove_host
+from agent.registry.operations.hosts import HostRef, find_host
+from agent.registry.operations.reservations import reserve, unreserve
 from agent.registry.records import CONFIG, LEASES
 from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import config, host, request
@@ -23,32 +25,23 @@ pytestmark = pytest.mark.etcd
 _SUBNET = IPv4Network("10.70.0.0/16")
 
 
-@pytest.fixture
-def operator(mesh: Registry) -> Operator:
-    return Operator(mesh)
-
-
-def test_reserve_is_for_one_host_and_can_be_repeated_and_ended(
-    mesh: Registry, operator: Operator
-) -> None:
-    operator.reserve(host(1), _SUBNET)
-    operator.reserve(host(1), _SUBNET)
+def test_reserve_is_for_one_host_and_can_be_repeated_and_ended(mesh: Registry) -> None:
+    reserve(mesh, host(1), _SUBNET)
+    reserve(mesh, host(1), _SUBNET)
     assert mesh.snapshot().reservations == {_SUBNET: host(1)}
     with pytest.raises(ClaimConflict, match="reserved for host"):
-        operator.reserve(host(2), _SUBNET)
+        reserve(mesh, host(2), _SUBNET)
     assert mesh.claim(request(2, wanted=_SUBNET)).subnet != _SUBNET
     assert mesh.claim(request(1)).subnet == _SUBNET
-    assert operator.unreserve(_SUBNET)
-    assert not operator.unreserve(_SUBNET)
+    assert unreserve(mesh, _SUBNET)
+    assert not unreserve(mesh, _SUBNET)
     assert mesh.snapshot().lease_of(host(1)) is not None
 
 
-def test_a_host_that_joins_anew_takes_what_is_reserved_for_it(
-    mesh: Registry, operator: Operator
-) -> None:
+def test_a_host_that_joins_anew_takes_what_is_reserved_for_it(mesh: Registry) -> None:
     had = mesh.claim(request(1)).subnet
     kept = next(each for each in config("10.64.0.0/12").cidr.subnets(new_prefix=16) if each != had)
-    operator.reserve(host(1), kept)
+    reserve(mesh, host(1), kept)
     assert mesh.claim(request(1, wanted=had)).subnet == had, "promise 2: it holds that one"
     mesh.release(host(1))
     assert mesh.claim(request(1, wanted=had, only_wanted=True)).subnet == had, "it is in use"
@@ -56,33 +49,28 @@ def test_a_host_that_joins_anew_takes_what_is_reserved_for_it(
     assert mesh.claim(request(1, wanted=had)).subnet == kept
 
 
-def test_reserve_refuses_what_others_hold_and_what_is_not_of_the_mesh(
-    mesh: Registry, operator: Operator
-) -> None:
+def test_reserve_refuses_what_others_hold_and_what_is_not_of_the_mesh(mesh: Registry) -> None:
     mesh.claim(request(1, wanted=_SUBNET))
-    operator.reserve(host(1), _SUBNET)  # what the host itself holds may be made lasting
+    reserve(mesh, host(1), _SUBNET)  # what the host itself holds may be made lasting
     for subnet in ("10.70.0.0/16", "10.70.3.0/24", "10.68.0.0/14"):
         with pytest.raises(ClaimConflict):
-            operator.reserve(host(2), IPv4Network(subnet))
+            reserve(mesh, host(2), IPv4Network(subnet))
     with pytest.raises(MeshConfigError):
-        operator.reserve(host(2), IPv4Network("10.99.0.0/16"))
+        reserve(mesh, host(2), IPv4Network("10.99.0.0/16"))
 
 
 def test_promise_1_reserve_loses_against_a_claim_made_meanwhile(
-    mesh: Registry, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    mesh: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = mesh.snapshot()
+    before = iter([mesh.records()])
     mesh.claim(request(2, wanted=_SUBNET))
-    views = iter([before])
-    real = mesh.snapshot
-    monkeypatch.setattr(mesh, "snapshot", lambda: next(views, None) or real())
+    real = mesh.records
+    monkeypatch.setattr(mesh, "records", lambda: next(before, None) or real())
     with pytest.raises(ClaimConflict, match="held by host2"):
-        operator.reserve(host(1), _SUBNET)
+        reserve(mesh, host(1), _SUBNET)
 
 
-def test_remove_refuses_a_live_host_and_takes_everything_of_a_dead_one(
-    mesh: Registry, operator: Operator
-) -> None:
+def test_remove_refuses_a_live_host_and_takes_everything_of_a_dead_one(mesh: Registry) -> None:
     lease = mesh.claim(request(1))
     beat = Heartbeat(
         host_id=host(1),
@@ -96,16 +84,16 @@ def test_remove_refuses_a_live_host_and_takes_everything_of_a_dead_one(
     )
     beat_id = mesh.heartbeat(beat, 30).etcd_lease_id
     with pytest.raises(Refused, match=r"host1 .* is alive"):
-        operator.remove_host(HostRef(host_id=host(1)))
+        remove_host(mesh, HostRef(host_id=host(1)))
     assert mesh.snapshot().leases == (lease,)
     mesh.client.revoke(beat_id)
-    assert operator.remove_host(HostRef(host_id=host(1))) == (lease.subnet,)
+    assert remove_host(mesh, HostRef(host_id=host(1))) == (lease.subnet,)
     view = mesh.snapshot()
     assert (view.leases, dict(view.memory), dict(view.heartbeats)) == ((), {}, {})
-    assert operator.remove_host(HostRef(host_id=host(1))) == ()
+    assert remove_host(mesh, HostRef(host_id=host(1))) == ()
     mesh.claim(request(1))
     mesh.heartbeat(beat, 30)
-    assert operator.remove_host(HostRef(host_id=host(1)), force=True)
+    assert remove_host(mesh, HostRef(host_id=host(1)), force=True)
 
 
 def test_a_host_is_found_by_id_name_address_or_subnet(mesh: Registry) -> None:
@@ -129,33 +117,31 @@ def test_a_name_that_two_hosts_have_is_refused_with_both(mesh: Registry) -> None
         assert each in str(caught.value)
 
 
-def test_a_flannel_host_is_removed_by_its_address_and_by_force_only(
-    mesh: Registry, operator: Operator
-) -> None:
+def test_a_flannel_host_is_removed_by_its_address_and_by_force_only(mesh: Registry) -> None:
     key = mesh.keys.of(LEASES, _SUBNET)
     value = b'{"PublicIP":"192.0.2.77","BackendType":"host-gw"}'
     mesh.client.txn("as flannel does", [], [kv.put(key, value)])
     flannel = find_host(mesh.snapshot(), "192.0.2.77")
     assert flannel.host_id is None
     with pytest.raises(Refused, match="may be alive"):
-        operator.remove_host(flannel)
-    assert operator.remove_host(flannel, force=True, dry=True) == (_SUBNET,)
+        remove_host(mesh, flannel)
+    assert remove_host(mesh, flannel, force=True, dry=True) == (_SUBNET,)
     assert mesh.snapshot().leases
-    assert operator.remove_host(flannel, force=True) == (_SUBNET,)
+    assert remove_host(mesh, flannel, force=True) == (_SUBNET,)
     assert mesh.snapshot().leases == ()
 
 
-def test_dry_runs_write_nothing(mesh: Registry, operator: Operator) -> None:
+def test_dry_runs_write_nothing(mesh: Registry) -> None:
     lease = mesh.claim(request(1))
     before = mesh.snapshot()
-    assert operator.reserve(host(2), IPv4Network("10.71.0.0/16"), dry=True)
-    assert operator.remove_host(HostRef(host_id=host(1)), dry=True) == (lease.subnet,)
-    assert set_config(operator, config("10.64.0.0/10"), dry=True).changed
+    assert reserve(mesh, host(2), IPv4Network("10.71.0.0/16"), dry=True)
+    assert remove_host(mesh, HostRef(host_id=host(1)), dry=True) == (lease.subnet,)
+    assert set_config(mesh, config("10.64.0.0/10"), dry=True).changed
     assert mesh.snapshot() == before
 
 
 def test_promise_1_config_set_sees_a_lease_that_came_after_it_looked(
-    mesh: Registry, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    mesh: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shrinking while a host joins outside: the transaction fails, the second look refuses."""
     early = mesh.records()
@@ -164,29 +150,27 @@ def test_promise_1_config_set_sees_a_lease_that_came_after_it_looked(
     real = mesh.records
     monkeypatch.setattr(mesh, "records", lambda: next(looks, None) or real())
     with pytest.raises(Refused, match=r"10\.70\.0\.0/16 is not a part"):
-        set_config(operator, config("10.64.0.0/14"))
+        set_config(mesh, config("10.64.0.0/14"))
     assert mesh.snapshot().config == early.view().config
 
 
 def test_a_renewal_does_not_hold_up_config_set(
-    mesh: Registry, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    mesh: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = mesh.claim(request(1, wanted=_SUBNET))
     early = mesh.records()
     mesh.renew(lease, memory_ttl_s=60)
     monkeypatch.setattr(mesh, "records", lambda: early)
-    assert set_config(operator, config("10.64.0.0/13")).changed
+    assert set_config(mesh, config("10.64.0.0/13")).changed
 
 
-def test_a_move_keeps_the_old_cidr_until_its_last_lease_is_gone(
-    mesh: Registry, operator: Operator
-) -> None:
+def test_a_move_keeps_the_old_cidr_until_its_last_lease_is_gone(mesh: Registry) -> None:
     old = mesh.claim(request(1))
     new, moving = (
         IPv4Network("10.32.0.0/12"),
         ConfigWish(cidr=IPv4Network("10.32.0.0/12"), move=True),
     )
-    change = operator.config_set(lambda now: wished_config(now, moving) if now else config())
+    change = change_config(mesh, lambda now: wished_config(now, moving) if now else config())
     assert (change.after.cidr, change.after.previous) == (new, (IPv4Network("10.64.0.0/12"),))
     assert change.not_moved == (old,)
     assert '"Previous":["10.64.0.0/12"]' in _text(mesh)
@@ -194,16 +178,14 @@ def test_a_move_keeps_the_old_cidr_until_its_last_lease_is_gone(
     assert within(mesh.claim(request(2)).subnet, new)
     finish = ConfigWish(finish=True)
     with pytest.raises(Refused, match=str(old.subnet)):
-        operator.config_set(lambda now: wished_config(now, finish) if now else config())
+        change_config(mesh, lambda now: wished_config(now, finish) if now else config())
     mesh.release(host(1))
-    done = operator.config_set(lambda now: wished_config(now, finish) if now else config())
+    done = change_config(mesh, lambda now: wished_config(now, finish) if now else config())
     assert done.after.previous == ()
     assert "Hostmesh" not in _text(mesh)
 
 
-def test_config_set_enlarges_a_running_mesh_and_keeps_unknown_fields(
-    mesh: Registry, operator: Operator
-) -> None:
+def test_config_set_enlarges_a_running_mesh_and_keeps_unknown_fields(mesh: Registry) -> None:
     lease = mesh.claim(request(1))
     found, text = mesh.snapshot().config, _text(mesh)
     assert found is not None
@@ -215,9 +197,9 @@ def test_config_set_enlarges_a_running_mesh_and_keeps_unknown_fields(
         subnet_len=20,
         subnet_max=IPv4Address("10.127.240.0"),
     )
-    changed = set_config(operator, larger)
+    changed = set_config(mesh, larger)
     assert changed.changed
-    again = set_config(operator, larger)
+    again = set_config(mesh, larger)
     assert not again.changed
     assert again.after == changed.after == mesh.snapshot().config
     assert '"Flannels":"own"' in _text(mesh)
@@ -225,23 +207,21 @@ def test_config_set_enlarges_a_running_mesh_and_keeps_unknown_fields(
     assert mesh.claim(request(2)).subnet.prefixlen == 20
 
 
-def test_config_set_refuses_what_would_leave_somebody_outside(
-    mesh: Registry, operator: Operator
-) -> None:
+def test_config_set_refuses_what_would_leave_somebody_outside(mesh: Registry) -> None:
     mesh.claim(request(1, wanted=_SUBNET))
     with pytest.raises(Refused, match=r"10\.70\.0\.0/16 is not a part"):
-        set_config(operator, config("10.96.0.0/12"))
+        set_config(mesh, config("10.96.0.0/12"))
     near = replace(request(2), node_address=IPv4Address("10.200.0.1"))
     mesh.claim(near)
     with pytest.raises(Refused, match=r"10\.200\.0\.1 is inside"):
-        set_config(operator, config("10.0.0.0/8"))
+        set_config(mesh, config("10.0.0.0/8"))
     with pytest.raises(MeshConfigError, match="four"):
-        set_config(operator, config("10.64.0.0/15"))
+        set_config(mesh, config("10.64.0.0/15"))
     mesh.release(host(1))
     mesh.release(host(2))
-    operator.reserve(host(1), _SUBNET)
+    reserve(mesh, host(1), _SUBNET)
     with pytest.raises(Refused, match="reservation"):
-        set_config(operator, config("10.96.0.0/12"))
+        set_config(mesh, config("10.96.0.0/12"))
 
 
 def _beat(mesh: Registry, number: int, level: int) -> None:
@@ -260,38 +240,36 @@ def _beat(mesh: Registry, number: int, level: int) -> None:
     mesh.heartbeat(heartbeat, 60)
 
 
-def test_promise_12_config_set_refuses_a_level_that_some_host_cannot_read(
-    mesh: Registry, operator: Operator
-) -> None:
+def test_promise_12_config_set_refuses_a_level_that_some_host_cannot_read(mesh: Registry) -> None:
     mesh.claim(request(9))  # without a heartbeat: it shows its level when it is back
     for number, level in ((1, 2), (2, 1), (3, 1)):
         _beat(mesh, number, level)
     higher = replace(config("10.64.0.0/12"), level=2)
     named = r"level 2 cannot be read by host2 \(level 1\), host3 \(level 1\)"
     with pytest.raises(Refused, match=named):
-        set_config(operator, higher)
+        set_config(mesh, higher)
     assert "Level" not in _text(mesh)
     for number in (2, 3):
-        operator.remove_host(HostRef(host_id=host(number)), force=True)
-    assert set_config(operator, higher).changed
+        remove_host(mesh, HostRef(host_id=host(number)), force=True)
+    assert set_config(mesh, higher).changed
     assert '"Hostmesh":{"Level":2' in _text(mesh)
     _beat(mesh, 2, 1)
     wider = replace(higher, cidr=IPv4Network("10.64.0.0/11"))
-    assert set_config(operator, wider).after.level == 2, "it has that level already"
+    assert set_config(mesh, wider).after.level == 2, "it has that level already"
     with pytest.raises(MeshConfigError, match="this version reads up to 2"):
-        set_config(operator, replace(higher, level=3))
-    assert set_config(operator, replace(wider, level=1)).changed
+        set_config(mesh, replace(higher, level=3))
+    assert set_config(mesh, replace(wider, level=1)).changed
     assert "Level" not in _text(mesh)
 
 
-def test_config_set_repairs_garbage(mesh: Registry, operator: Operator) -> None:
+def test_config_set_repairs_garbage(mesh: Registry) -> None:
     _write(mesh, "garbage")
-    set_config(operator, config("10.64.0.0/12"))
+    set_config(mesh, config("10.64.0.0/12"))
     assert mesh.snapshot().config is not None
 
 
-def set_config(operator: Operator, wished: MeshConfig, **more: bool) -> ConfigChange:
-    return operator.config_set(lambda _now: wished, **more)
+def set_config(mesh: Registry, wished: MeshConfig, **more: bool) -> ConfigChange:
+    return change_config(mesh, lambda _now: wished, **more)
 
 
 def _text(mesh: Registry) -> str:

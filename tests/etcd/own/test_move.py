@@ -25,7 +25,7 @@ from agent.mesh.reconfigure import ConfigWish, wished_config
 from agent.model import DockerState, Lease, MeshConfig
 from agent.model.family import Network, within
 from agent.registry.directory import Directory
-from agent.registry.operations import Operator
+from agent.registry.operations.config_change import change_config
 from agent.registry.own.keeper import Keeper, Registration
 from agent.registry.records import LEASES, encode_lease
 from agent.registry.registry import LeaseLostError, Registry
@@ -45,7 +45,7 @@ def change(mesh: Registry, **wish: object) -> MeshConfig:
         assert now is not None
         return wished_config(now, ConfigWish(**wish))  # type: ignore[arg-type]
 
-    return Operator(mesh).config_set(wished).after
+    return change_config(mesh, wished).after
 
 
 class Host:

@@ -6,7 +6,7 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import View
-from agent.registry.hosts import find_host
+from agent.registry.operations.hosts import find_host
 from tests.unit.small_mesh import lease
 
 pytestmark = pytest.mark.unit

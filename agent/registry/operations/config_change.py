@@ -1,0 +1,195 @@
+"""Change the mesh's config while hosts use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from agent.errors import EtcdError, MeshConfigError, Refused
+from agent.etcd import kv
+from agent.mesh.level import HeldBack
+from agent.mesh.needed import needed_of_members
+from agent.mesh.reconfigure import left_behind
+from agent.model import Bounds, Lease, MeshConfig, Problem, View, first_few
+from agent.model.family import Network
+from agent.model.untrusted import parse_object
+from agent.registry.record_store import RecordStore
+from agent.registry.records import (
+    CONFIG,
+    LEASES,
+    RESERVATIONS,
+    check_lease,
+    decode_config,
+    encode_config,
+)
+from agent.registry.registry import Registry
+
+__all__ = ["ConfigChange", "change_config", "refuse_outside"]
+
+_TRIES = 5
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChange:
+    """What became of a change of the config.
+
+    Attributes:
+        before: None when there was none that is usable.
+        after: As it is now, or would be.
+        changed: Something was, or would be, written.
+        flannel_leaves: flannel hosts' leases that flanneld will not take up again when it is
+            restarted, since they have another length or lie out of bounds.
+        not_moved: Leases outside the CIDR for new ones: their hosts have yet to move.
+    """
+
+    before: MeshConfig | None
+    after: MeshConfig
+    changed: bool
+    not_moved: tuple[Lease, ...] = ()
+    flannel_leaves: tuple[Lease, ...] = ()
+
+
+def change_config(
+    registry: Registry, wished: Callable[[MeshConfig | None], MeshConfig], *, dry: bool = False
+) -> ConfigChange:
+    """Change the config; what is in use stays inside, unknown fields stay as they are.
+
+    A larger CIDR and another SubnetLen for new leases work while the mesh runs. Another
+    CIDR takes ``MeshConfig.previous``, in which leases go on until their hosts have moved.
+
+    Args:
+        wished: Makes the new config of the present one (None: none that is usable). Called
+            again when somebody else changed it meanwhile.
+        dry: Check and write nothing.
+
+    Raises:
+        Refused: A lease or a reservation would be outside, or a node address inside; a host
+            cannot read a higher level.
+        MeshConfigError: What is wished describes no possible mesh.
+    """
+    key = registry.keys.of(CONFIG)
+    for _ in range(_TRIES):
+        records = registry.records()
+        record = records.get(key)
+        before = None if record is None else _decoded(record)
+        after = _checked(registry, wished(before), before)
+        # What no host of this mesh may use is not in use: a forged lease keeps nothing.
+        bounds = registry.bounds
+        leases = tuple(each for each in records.leases() if not bounds.problem(each.subnet))
+        view = records.view()
+        _refuse_misfits(after, leases, view)
+        _refuse_unread(after.level, before, view)
+        value = encode_config(after, _object_or_none(record))
+        same = record is not None and value == record.value
+        change = ConfigChange(
+            before=before,
+            after=replace(after, mod_revision=record.mod_revision if record else 0),
+            changed=not same,
+            not_moved=tuple(each for each in records.leases() if after.must_move(each.subnet)),
+            flannel_leaves=tuple(each for each in records.leases() if _flannel_leaves(each, after)),
+        )
+        if same or dry:
+            return change
+        compares = [kv.unchanged(key, record.mod_revision if record else 0)]
+        if left_behind(before, after):
+            compares += _none_joined(registry, records)
+        result = registry.client.txn("change the config", compares, [kv.put(key, value)])
+        if result.succeeded:
+            return replace(change, after=replace(after, mod_revision=result.revision))
+    raise EtcdError("the mesh changes faster than its config can be set")
+
+
+def _checked(registry: Registry, config: MeshConfig, before: MeshConfig | None) -> MeshConfig:
+    """Return the config as every host will read it.
+
+    Raises:
+        MeshConfigError: It describes no possible mesh, or one that this host does not allow.
+    """
+    try:
+        after = decode_config(encode_config(config))
+    except ValueError as error:
+        raise MeshConfigError(f"this config describes no possible mesh: {error}") from error
+    bounds = replace(registry.bounds, in_force=before.cidrs if before else ())
+    for cidr in after.cidrs:
+        refuse_outside(cidr, bounds)
+    return after
+
+
+def _none_joined(registry: Registry, records: RecordStore) -> list[kv.Compare]:
+    """No lease and no reservation that was not looked at."""
+    return [
+        kv.none_created_since(each.start, each.end, records.revision)
+        for each in (registry.keys.range(LEASES), registry.keys.range(RESERVATIONS))
+    ]
+
+
+def refuse_outside(cidr: Network, bounds: Bounds, view: View | None = None) -> None:
+    """Raise MeshConfigError when a host with ``bounds`` would use no mesh in ``cidr``.
+
+    Args:
+        view: Members' heartbeats say what they need; ``cidr`` may hold nothing of that either.
+    """
+    problem = bounds.problem(cidr)
+    reported = tuple(needed_of_members(view, (cidr,))) if view and not problem else ()
+    if reported:
+        problem = Problem(f"holds {', '.join(reported)}")
+    if problem:
+        ways = filter(None, ("choose another range", problem.hint))
+        raise MeshConfigError(f"{cidr} {problem}; nothing was written", hint="; or ".join(ways))
+
+
+def _refuse_misfits(wished: MeshConfig, leases: tuple[Lease, ...], view: View) -> None:
+    problems = [problem for lease in leases if (problem := check_lease(lease, wished))]
+    problems += [
+        f"reservation {subnet} is not a part of {' or '.join(map(str, wished.cidrs))}"
+        for subnet in view.reservations
+        if not wished.holds(subnet)
+    ]
+    if problems:
+        raise Refused(
+            f"the config would not fit what is in use: {first_few(problems, _SHOWN, '; ')}",
+            hint="retire those hosts first (agentctl leave, agentctl remove), end those"
+            " reservations, choose a range that holds them, or move host by host: --move",
+        )
+
+
+def _refuse_unread(level: int, before: MeshConfig | None, view: View) -> None:
+    """Raise Refused when some host cannot read ``level`` and the config does not have it yet."""
+    if before is not None and level <= before.level:
+        return
+    hosts = sorted(
+        f"{each.host_name or each.host_id} (level {each.level})"
+        for each in HeldBack.of(view.heartbeats, level).hosts.values()
+    )
+    if hosts:
+        raise Refused(
+            f"level {level} cannot be read by {first_few(hosts, _SHOWN)}",
+            hint="install this version of hostmesh there first; agentctl leases -o wide shows each"
+            " host's level",
+        )
+
+
+def _flannel_leaves(lease: Lease, config: MeshConfig) -> bool:
+    """Flannel's isSubnetConfigCompat: what it asks of its own lease at start."""
+    first = int(lease.subnet.network_address)
+    inside = int(config.subnet_min) <= first <= int(config.subnet_max)
+    return lease.host_id is None and not (inside and lease.subnet.prefixlen == config.subnet_len)
+
+
+def _decoded(record: kv.Record) -> MeshConfig | None:
+    try:
+        return decode_config(record.value, record.mod_revision)
+    except ValueError:
+        return None
+
+
+def _object_or_none(record: kv.Record | None) -> bytes | None:
+    """Return a config's text if unknown fields can be kept from it."""
+    if record is None:
+        return None
+    try:
+        parse_object(record.value)
+    except ValueError:
+        return None
+    return record.value
