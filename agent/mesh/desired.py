@@ -113,12 +113,12 @@ class DesiredObjects:
         if self._summary is None:
             clashes = chain.from_iterable(starmap(self._clashes, self._shared))
             self._summary = summarise(chain(self._refused.values(), clashes))
-        return self._summary
+        return (*self._rules.conditions, *self._summary)
 
     @property
     def ingress_links(self) -> tuple[str, ...]:
         """Names of the links by which peers may deliver, whether one does now or not."""
-        return self._rules.own.ingress if isinstance(self._rules, PeerRules) else ()
+        return self._rules.ingress if isinstance(self._rules, PeerRules) else ()
 
     @property
     def ingress(self) -> Mapping[str, frozenset[Network]]:
@@ -268,7 +268,7 @@ def _precedence(owner: _Owner) -> tuple[int, ...]:
 
 
 def _of_this_host(world: World, rules: PeerRules | Condition) -> tuple[_Object, ...]:
-    own = rules.own.objects if isinstance(rules, PeerRules) else ()
+    own = rules.objects if isinstance(rules, PeerRules) else ()
     return (*aggregate_routes(world), *own)
 
 

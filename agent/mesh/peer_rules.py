@@ -7,12 +7,13 @@ has its node address inside the mesh.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.mesh.backends import (
     Backend,
     HostObjects,
+    KernelObject,
     PeerObjects,
     ThisHost,
     backend_by_name,
@@ -21,6 +22,8 @@ from agent.mesh.backends import (
 from agent.mesh.needed import needed_in
 from agent.mesh.world import World
 from agent.model import (
+    BackendChoice,
+    BackendData,
     Condition,
     Lease,
     Route,
@@ -29,7 +32,7 @@ from agent.model import (
 )
 from agent.model.family import Address, Network, can_be_host, meet, reserved_ends, within
 
-__all__ = ["PeerRules", "aggregate_routes", "on_link_ranges"]
+__all__ = ["PeerRules", "Published", "aggregate_routes", "on_link_ranges"]
 
 
 def aggregate_routes(world: World) -> tuple[Route, ...]:
@@ -71,18 +74,101 @@ def on_link_ranges(world: World) -> tuple[Network, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """What a host publishes with its lease of how packets travel to it."""
+
+    backend: str
+    data: BackendData | None = None
+    accepted: BackendChoice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One backend that this host has set up.
+
+    Attributes:
+        host: With the backend's options as the config's.
+        own: What the backend needs on this host.
+    """
+
+    backend: Backend
+    host: ThisHost
+    own: HostObjects
+
+    @classmethod
+    def of(cls, choice: BackendChoice, host: ThisHost) -> _Side | Condition:
+        """Set the backend up, or say why that cannot be."""
+        backend = backend_by_name(choice.name)
+        if backend is None:
+            return Condition(
+                name="backend-unknown",
+                subject=choice.name,
+                cause=f"the mesh uses backend {choice.name!r}; this agent has "
+                f"{', '.join(backend_names())}",
+                hint="upgrade this agent, or change Backend.Type with agentctl config",
+                severity=Severity.ERROR,
+            )
+        config = replace(host.config, backend=choice.name, backend_options=choice.data)
+        host = replace(host, config=config)
+        try:
+            own = backend.host_objects(host)
+        except ValueError as error:
+            own = Condition(
+                name="backend-options-unusable",
+                subject=choice.name,
+                cause=f"the options of backend {choice.name!r} in the mesh's config are not usable:"
+                f" {error}",
+                hint="correct them: agentctl config set --backend NAME --backend-option KEY=VALUE",
+                severity=Severity.ERROR,
+            )
+        return own if isinstance(own, Condition) else cls(backend, host, own)
+
+    @property
+    def published(self) -> BackendChoice:
+        """What peers need to know to send by this backend."""
+        return BackendChoice(self.backend.name, self.own.published)
+
+    def objects(self, peer: Lease) -> PeerObjects | Condition:
+        """Return the objects by which this backend leads to ``peer``."""
+        try:
+            return self.backend.peer_objects(peer, self.host)
+        except ValueError as error:
+            return Condition(
+                name="peer-data-unusable",
+                subject=str(peer.subnet),
+                cause=f"what the owner of {peer.subnet} at {peer.node_address} publishes for"
+                f" backend {self.backend.name!r} is not usable: {error}",
+                hint="upgrade that host, or see its record: agentctl leases -o json",
+            )
+
+
+def _as_of(peer: Lease, backend: str) -> Lease | None:
+    """Return the lease with what its owner publishes for ``backend``, None if it does not."""
+    if peer.backend == backend:
+        return peer
+    other = peer.accepted
+    if other is None or other.name != backend:
+        return None
+    return replace(peer, backend=other.name, backend_data=other.data)
+
+
+@dataclass(frozen=True, slots=True)
 class PeerRules:
     """All of a world that one peer's objects depend on, prepared once for many peers.
 
     Attributes:
-        own: What the backend needs on this host.
+        sending: The backend by which this host sends: the config's.
+        accepted: While the mesh changes its backend: the one that this host accepts beside it.
+            A peer that does not publish for ``sending`` is reached by it.
+        conditions: Why ``accepted`` could not be set up.
         ends: Addresses of the underlay that no host can have.
     """
 
     world: World
     host: ThisHost
-    backend: Backend
-    own: HostObjects
+    sending: _Side
+    accepted: _Side | None
+    conditions: tuple[Condition, ...]
     ends: tuple[Address, ...]
 
     @classmethod
@@ -102,18 +188,9 @@ class PeerRules:
                 hint="bring the uplink up, or name it in agent.toml",
                 severity=Severity.ERROR,
             )
-        backend = backend_by_name(world.config.backend)
-        if backend is None:
-            return Condition(
-                name="backend-unknown",
-                subject=world.config.backend,
-                cause=f"the mesh uses backend {world.config.backend!r}; this agent has "
-                f"{', '.join(backend_names())}",
-                hint="upgrade this agent, or change Backend.Type with agentctl config",
-                severity=Severity.ERROR,
-            )
+        config = world.config
         host = ThisHost(
-            config=world.config,
+            config=config,
             uplink=world.uplink,
             on_link=on_link_ranges(world),
             subnets=world.own_subnets,
@@ -122,19 +199,44 @@ class PeerRules:
             table=world.route_table,
             metric=world.route_metric,
         )
-        try:
-            own = backend.host_objects(host)
-        except ValueError as error:
-            own = Condition(
-                name="backend-options-unusable",
-                subject=backend.name,
-                cause=f"Backend in the mesh's config is not usable: {error}",
-                hint="correct it: agentctl config show; etcdctl put PREFIX/config …",
-                severity=Severity.ERROR,
-            )
-        if isinstance(own, Condition):
-            return own
-        return cls(world, host, backend, own, ends=reserved_ends(world.uplink.on_link))
+        sending = _Side.of(BackendChoice(config.backend, config.backend_options), host)
+        if isinstance(sending, Condition):
+            return sending
+        accepted = None if config.accepted is None else _Side.of(config.accepted, host)
+        return cls(
+            world,
+            host,
+            sending,
+            accepted if isinstance(accepted, _Side) else None,
+            conditions=(accepted,) if isinstance(accepted, Condition) else (),
+            ends=reserved_ends(world.uplink.on_link),
+        )
+
+    @property
+    def objects(self) -> tuple[KernelObject, ...]:
+        """What the backends need on this host whatever the peers are."""
+        return tuple(each for side in self._sides for each in side.own.objects)
+
+    @property
+    def ingress(self) -> tuple[str, ...]:
+        """Names of the links by which peers may deliver."""
+        return tuple(dict.fromkeys(each for side in self._sides for each in side.own.ingress))
+
+    @property
+    def _sides(self) -> tuple[_Side, ...]:
+        return (self.sending,) if self.accepted is None else (self.sending, self.accepted)
+
+    def published(self, sends_by: str) -> Published:
+        """Return what this host publishes.
+
+        Args:
+            sends_by: The backend by which it is known to send now; flannel hosts and operators
+                see by it how far the change of a backend has come.
+        """
+        first, *others = (each.published for each in self._sides)
+        if others and others[0].name == sends_by:
+            first, others = others[0], [first]
+        return Published(first.name, first.data, others[0] if others else None)
 
     def equal_for_peers(self, other: PeerRules) -> bool:
         """Whether every peer is worth the same by both rules, but for its own death."""
@@ -150,33 +252,23 @@ class PeerRules:
                 cause=f"the lease of {peer.subnet} at {peer.node_address} is not used: {refusal}",
                 hint="the record in etcd is wrong or forged: see agentctl leases -o wide",
             )
-        if peer.backend != self.backend.name:
+        found = [(side, _as_of(peer, side.backend.name)) for side in self._sides]
+        used = [(side, lease) for side, lease in found if lease is not None]
+        if not used:
             return Condition(
                 name="peer-backend-differs",
                 subject=str(peer.subnet),
                 cause=f"the owner of {peer.subnet} uses backend {peer.backend!r}, the mesh "
-                f"{self.backend.name!r}",
+                f"{self.sending.backend.name!r}",
                 hint="set that host to the mesh's backend; until then its subnet is unreachable",
             )
         if peer.subnet in self.world.dead_subnets:
             outcome: PeerObjects | Condition = PeerObjects((self.world.unreachable(peer.subnet),))
         else:
-            outcome = self._by_backend(peer)
+            outcome = _joined([side.objects(lease) for side, lease in used])
         if self.world.needed and isinstance(outcome, PeerObjects) and self._shuts_off(outcome):
             return self._shut_off(peer)
         return outcome
-
-    def _by_backend(self, peer: Lease) -> PeerObjects | Condition:
-        try:
-            return self.backend.peer_objects(peer, self.host)
-        except ValueError as error:
-            return Condition(
-                name="peer-data-unusable",
-                subject=str(peer.subnet),
-                cause=f"what the owner of {peer.subnet} at {peer.node_address} publishes for"
-                f" backend {self.backend.name!r} is not usable: {error}",
-                hint="upgrade that host, or see its record: agentctl leases -o json",
-            )
 
     def _shuts_off(self, wanted: PeerObjects) -> bool:
         routes = (each for each in wanted.objects if isinstance(each, Route))
@@ -214,3 +306,14 @@ class PeerRules:
         if node in self.ends:
             return f"its node address is an end of the underlay {self.host.uplink.on_link}"
         return ""
+
+
+def _joined(answers: list[PeerObjects | Condition]) -> PeerObjects | Condition:
+    """Send as the first usable answer says; be ready to receive as all of them say."""
+    usable = [each for each in answers if isinstance(each, PeerObjects)]
+    if not usable:
+        return answers[0]
+    first, *others = usable
+    ready = (each for other in others for each in other.objects if not isinstance(each, Route))
+    ingress = (each for answer in usable for each in answer.ingress)
+    return PeerObjects((*first.objects, *ready), tuple(dict.fromkeys(ingress)))

@@ -9,7 +9,7 @@ Here is what other rooms import; the modules are by what a value is about.
 
 from __future__ import annotations
 
-from agent.model.backend import BACKENDS, DEFAULT_BACKEND, BackendData
+from agent.model.backend import BACKENDS, DEFAULT_BACKEND, BackendChoice, BackendData
 from agent.model.bounds import PRIVATE_RANGES, Bounds, Problem, Unusable, forbidden_range
 from agent.model.condition import (
     CONDITIONS_SHOWN,
@@ -90,6 +90,7 @@ __all__ = [
     "Access",
     "Address",
     "Attachment",
+    "BackendChoice",
     "BackendData",
     "Binding",
     "Bounds",

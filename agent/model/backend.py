@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["BACKENDS", "DEFAULT_BACKEND", "BackendData"]
+__all__ = ["BACKENDS", "DEFAULT_BACKEND", "BackendChoice", "BackendData"]
 
 BACKENDS: Final[dict[str, str]] = {
     "host-gw": "agent.mesh.backends.host_gw:HostGateway",
@@ -44,3 +44,11 @@ class BackendData:
         """The object, made anew; a peer's is for :class:`agent.model.untrusted.Fields` to read."""
         found: dict[str, Any] = json.loads(self.text)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class BackendChoice:
+    """A backend by flannel's name, with its options or with what a host publishes for it."""
+
+    name: str
+    data: BackendData | None = None

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final, NewType
 
-from agent.model.backend import DEFAULT_BACKEND, BackendData
+from agent.model.backend import DEFAULT_BACKEND, BackendChoice, BackendData
 from agent.model.docker import DockerState
 from agent.model.family import Address, Network, family_of, within
 from agent.model.host import Needed
@@ -65,6 +65,9 @@ class MeshConfig:
         backend: flannel's Backend.Type as written; kept as text because a mesh may name
             a backend this version does not have, which is a condition, not an error.
         backend_options: What else flannel's Backend says, such as a VNI; not checked.
+        accepted: While the mesh changes its backend: the one that hosts set up, publish and accept
+            packets by beside ``backend``, by which they send. Before the switch it is the new
+            one, then the old one.
         previous: CIDRs that the mesh moves away from: leases in them are used and routed, no
             new subnet comes from them. They may overlap ``cidr`` (a mesh that shrinks).
         access: How open user-defined Docker networks are that do not say so themselves.
@@ -78,6 +81,7 @@ class MeshConfig:
     subnet_max: Address
     backend: str = DEFAULT_BACKEND
     backend_options: BackendData | None = None
+    accepted: BackendChoice | None = None
     previous: tuple[Network, ...] = ()
     access: Access = Access.PUBLISHED
     level: int = LEVEL_OF_0_1
@@ -108,6 +112,7 @@ class Lease:
             never for a decision (TTLs are etcd's). None for a flannel host.
         ttl_s: The etcd lease's granted TTL.
         backend_data: What the host's backend publishes (flannel: BackendData); not checked.
+        accepted: The other backend by which packets reach the host while the mesh changes its own.
         etcd_lease_id: 0 when the key has no etcd lease (a reservation made by flannel).
         create_revision, mod_revision: etcd's, for compare-and-write.
     """
@@ -121,6 +126,7 @@ class Lease:
     renewed_s: float | None = None
     ttl_s: int | None = None
     backend_data: BackendData | None = None
+    accepted: BackendChoice | None = None
     etcd_lease_id: int = 0
     create_revision: int = 0
     mod_revision: int = 0

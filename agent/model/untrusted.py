@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
-from agent.model.backend import BackendData
+from agent.model.backend import BackendChoice, BackendData
 from agent.model.family import Address, Network, can_be_host, read_address, read_network
 from agent.model.mesh import HostId, is_leasable
 
@@ -192,6 +192,18 @@ class Fields:
             return None
         kept = {key: value for key, value in found.items() if key.lower() != without.lower()}
         return BackendData.of(kept)
+
+    def backend_choice(self, name: str, data: str) -> BackendChoice | None:
+        """Return a backend's name, a field ``Type``, with its data; None when absent.
+
+        Args:
+            data: Name of the field that holds the data; "" for all fields but ``Type``.
+        """
+        found = self.object(name)
+        if found is None:
+            return None
+        kept = found.backend_data(data) if data else self.backend_data(name, without="Type")
+        return BackendChoice(found.text("Type", longest=32), kept)
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""

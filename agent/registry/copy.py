@@ -25,6 +25,7 @@ from agent.disk import replace_file, sync_folder
 from agent.errors import StateError
 from agent.model import (
     Access,
+    BackendChoice,
     BackendData,
     Bounds,
     HostId,
@@ -306,6 +307,8 @@ def _fields(value: Any, *, newer: bool) -> dict[str, Any]:  # noqa: ANN401 - a d
 def _text(found: Any) -> Any:  # noqa: ANN401 - a field's value
     if isinstance(found, BackendData):
         return found.text
+    if isinstance(found, BackendChoice):
+        return {"name": found.name, "data": found.data.text if found.data else None}
     if isinstance(found, tuple):
         return [str(each) for each in found]
     return str(found) if isinstance(found, Address | Network) else found
@@ -394,6 +397,7 @@ def _config(plain: dict[str, Any]) -> MeshConfig:
             "subnet_min": read_address(plain["subnet_min"]),
             "subnet_max": read_address(plain["subnet_max"]),
             "backend_options": BackendData(options) if options else None,
+            "accepted": _choice(plain.get("accepted")),
             "access": Access(plain.get("access", Access.PUBLISHED)),
         }
     )
@@ -407,5 +411,13 @@ def _lease(plain: dict[str, Any]) -> Lease:
             "subnet": read_network(plain["subnet"]),
             "node_address": read_address(plain["node_address"]),
             "backend_data": BackendData(published) if published else None,
+            "accepted": _choice(plain.get("accepted")),
         }
     )
+
+
+def _choice(plain: dict[str, Any] | None) -> BackendChoice | None:
+    if plain is None:
+        return None
+    data = plain["data"]
+    return BackendChoice(plain["name"], BackendData(data) if data else None)

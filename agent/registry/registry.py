@@ -14,7 +14,17 @@ from agent.etcd import kv
 from agent.etcd.client import EtcdClient
 from agent.etcd.errors import CompactedError, TooLargeError
 from agent.etcd.kv import Record
-from agent.model import BackendData, Bounds, Heartbeat, HostId, Lease, MeshConfig, Problem, View
+from agent.model import (
+    BackendChoice,
+    BackendData,
+    Bounds,
+    Heartbeat,
+    HostId,
+    Lease,
+    MeshConfig,
+    Problem,
+    View,
+)
 from agent.model.family import Address, Network
 from agent.registry.claiming.claims import Claims
 from agent.registry.claiming.heartbeat_writer import HeartbeatWriter, Written
@@ -224,6 +234,7 @@ class Registry:
         host_name: str | None = None,
         backend: str | None = None,
         backend_data: BackendData | None = None,
+        accepted: BackendChoice | None = None,
         ttl_s: int | None = None,
         memory_ttl_s: int,
         boot_id: str = "",
@@ -236,6 +247,7 @@ class Registry:
             host_name: See above.
             backend: See above.
             backend_data: Goes with ``backend``.
+            accepted: Goes with ``backend``.
             ttl_s: See above.
             memory_ttl_s: How long others avoid the subnet after the lease is gone; 0 writes
                 no memory: it is of another subnet.
@@ -256,6 +268,7 @@ class Registry:
             host_name=lease.host_name if host_name is None else host_name,
             backend=backend or lease.backend,
             backend_data=backend_data if backend else lease.backend_data,
+            accepted=accepted if backend else lease.accepted,
             ttl_s=ttl_s or lease.ttl_s,
         )
         if wished.host_id is None:

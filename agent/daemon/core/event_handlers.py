@@ -137,8 +137,11 @@ def _left(state: Snapshot, event: events.Left, _at: Moment) -> Snapshot:
 
 def _round(state: Snapshot, event: events.RoundDone, at: Moment) -> Snapshot:
     known = state.known
+    if event.configured and known.config is not None and known.sends_by != known.config.backend:
+        known = replace(known, sends_by=known.config.backend)
     return replace(
         state,
+        known=known,
         lease_ended=bool(state.contact_problem) and known.lease_ended(at.wall_s),
         report=event.report,
         passed=event.settled,

@@ -121,8 +121,8 @@ class Loop:
     def _round(self) -> None:
         if self.cell.now.look.links:
             self.look()
-        self._step_membership()
         self._run_passes()
+        self._step_membership()  # what is published says what the pass has done
         self._announcer.tell(self.cell.now, self.conditions.all())
         self._write_history()
 

@@ -16,12 +16,11 @@ from agent.docker.report import ConfigFile
 from agent.mesh.backends import container_mtu
 from agent.mesh.level import HeldBack
 from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases
-from agent.mesh.peer_rules import PeerRules
+from agent.mesh.peer_rules import PeerRules, Published
 from agent.mesh.world import World, peers_of_view
 from agent.model import (
     DEFAULT_BACKEND,
     LEVEL_OF_0_1,
-    BackendData,
     Condition,
     DockerFacts,
     DockerNetwork,
@@ -66,6 +65,8 @@ class Known:
         docker_seen: The engine answered at least once in this life of the agent.
         left: The operator said leave.
         held_back: The hosts of ``believed`` that read less than the config's level.
+        sends_by: The backend by which this host is known to send: that of the config when the
+            last pass over the kernel refused nothing; "" before the first.
         found_lapsed: Remembered of ``believed``, so that the next view costs what changed.
     """
 
@@ -88,6 +89,7 @@ class Known:
     uplink: Uplink | None = None
     left: bool = False
     held_back: HeldBack = field(default=HeldBack(), repr=False, compare=False)
+    sends_by: str = ""
     found_lapsed: Lapsed | None = field(default=None, repr=False, compare=False)
 
     def with_view(self, view: View, *, now_s: float = 0.0, ttl_s: float = math.inf) -> Known:
@@ -218,7 +220,10 @@ class Known:
         """
         if self.uplink is None:
             return None
-        return container_mtu(self.uplink, self.config.backend if self.config else DEFAULT_BACKEND)
+        backends = [DEFAULT_BACKEND] if self.config is None else [self.config.backend]
+        if self.config is not None and self.config.accepted is not None:
+            backends.append(self.config.accepted.name)
+        return min(container_mtu(self.uplink, each) for each in backends)
 
     def rules(self) -> PeerRules | Condition:
         """Return what this host may have of the mesh, a lease not yet needed; or why it may not."""
@@ -234,16 +239,18 @@ class Known:
         )
 
     @property
-    def published(self) -> tuple[str, BackendData | None]:
+    def published(self) -> Published:
         """The backend by which packets travel to this host, and what peers need to know for it.
 
         As it was while that cannot be said: peers go on with what they have.
         """
         rules = self.rules()
         if isinstance(rules, PeerRules):
-            return rules.backend.name, rules.own.published
+            return rules.published(self.sends_by or (self.own.backend if self.own else ""))
         own = self.own
-        return (DEFAULT_BACKEND, None) if own is None else (own.backend, own.backend_data)
+        if own is None:
+            return Published(DEFAULT_BACKEND)
+        return Published(own.backend, own.backend_data, own.accepted)
 
     @property
     def complete(self) -> bool:

@@ -205,13 +205,14 @@ class Joining:
     def _register(self, known: Known, uplink: Uplink, config: MeshConfig | None) -> None:
         """Say what to keep; ``config``: where to move to, None while that may not be done."""
         had = known.own or self._past
-        backend, backend_data = known.published
+        published = known.published
         registration = Registration(
             node_address=uplink.node_address,
             host_name=self._host_name,
             docker_state=known.docker_state,
-            backend=backend,
-            backend_data=backend_data,
+            backend=published.backend,
+            backend_data=published.data,
+            accepted=published.accepted,
             avoid=self._avoid(known),
             wanted_subnet=had.subnet if had else None,
             past=self._past,

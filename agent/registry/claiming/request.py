@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.errors import EtcdError
-from agent.model import DEFAULT_BACKEND, BackendData, DockerState, HostId, Lease, Needed
+from agent.model import (
+    DEFAULT_BACKEND,
+    BackendChoice,
+    BackendData,
+    DockerState,
+    HostId,
+    Lease,
+    Needed,
+)
 from agent.model.family import Address, Network
 from agent.registry.claiming.identity_conflicts import Claimant
 from agent.retry import jittered
@@ -56,6 +64,7 @@ class ClaimRequest:
     node_address: Address
     backend: str = DEFAULT_BACKEND
     backend_data: BackendData | None = None
+    accepted: BackendChoice | None = None
     boot_id: str = ""
     avoid: tuple[Network, ...] = ()
     wanted: Network | None = None
@@ -86,6 +95,7 @@ class Registration:
         past: The lease that the host had, by its own copy.
         may_change_subnet: Another subnet will do, too: nothing runs on the wanted one.
         backend, backend_data: How packets travel to this host, and what peers need for it.
+        accepted: The same of another backend, by which packets reach this host, too.
         move_into: The mesh's new CIDR: a lease outside it is exchanged for one inside.
         former: The lease that this host still holds from before, by what it knows.
         give_back: Docker has nothing in the former subnet any more.
@@ -102,6 +112,7 @@ class Registration:
     may_change_subnet: bool = True
     backend: str = DEFAULT_BACKEND
     backend_data: BackendData | None = None
+    accepted: BackendChoice | None = None
     move_into: Network | None = None
     former: Lease | None = None
     give_back: bool = False
@@ -111,8 +122,11 @@ class Registration:
 
 def differs(lease: Lease, wished: Registration | ClaimRequest) -> bool:
     """Whether the lease says something else of the host than it should."""
-    says = (lease.node_address, lease.host_name, lease.backend, lease.backend_data)
-    return says != (wished.node_address, wished.host_name, wished.backend, wished.backend_data)
+    says, wish = (
+        (each.node_address, each.host_name, each.backend, each.backend_data, each.accepted)
+        for each in (lease, wished)
+    )
+    return says != wish
 
 
 def renewal_pause_s(ttl_s: float) -> float:

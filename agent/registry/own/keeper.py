@@ -350,6 +350,7 @@ class Keeper:
             node_address=registration.node_address,
             backend=registration.backend,
             backend_data=registration.backend_data,
+            accepted=registration.accepted,
             boot_id=self._boot_id,
             cleared=cleared,
             avoid=registration.avoid,

@@ -134,6 +134,7 @@ class OwnLease:
                 host_name=request.host_name,
                 backend=request.backend,
                 backend_data=request.backend_data,
+                accepted=request.accepted,
                 ttl_s=request.ttl_s,
                 memory_ttl_s=request.memory_ttl_s,
                 boot_id=request.boot_id,

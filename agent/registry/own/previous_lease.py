@@ -138,6 +138,7 @@ class PreviousLease:
                 host_name=request.host_name,
                 backend=request.backend,
                 backend_data=request.backend_data,
+                accepted=request.accepted,
                 ttl_s=request.ttl_s,
                 memory_ttl_s=0,
                 boot_id=request.boot_id,

@@ -13,6 +13,7 @@ from agent.model import (
     LEVEL_OF_0_1,
     MAX_LEVEL,
     Access,
+    BackendChoice,
     MeshConfig,
     Unusable,
 )
@@ -25,6 +26,7 @@ __all__ = ["CONFIG", "decode_config", "encode_config"]
 _ACCESS: Final = "Access"
 _PREVIOUS: Final = "Previous"
 _LEVEL: Final = "Level"
+_ACCEPT: Final = "Accept"
 _MAX_PREVIOUS: Final = 4
 
 
@@ -59,6 +61,7 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
         subnet_max=_bound(fields, "SubnetMax", cidr, subnet_len, first=False),
         backend=_backend(fields),
         backend_options=fields.backend_data("Backend", without="Type"),
+        accepted=_accepted(ours, _backend(fields)),
         access=_access(ours),
         level=level,
         mod_revision=mod_revision,
@@ -120,6 +123,12 @@ def _backend(fields: Fields) -> str:
     return "udp" if backend is None else backend.text("Type", longest=32)
 
 
+def _accepted(ours: Fields, backend: str) -> BackendChoice | None:
+    """Read the backend that is accepted beside the one in use; None where they are the same."""
+    found = ours.backend_choice(_ACCEPT, "")
+    return None if found is None or found.name == backend else found
+
+
 def _access(ours: Fields) -> Access:
     said = ours.text(_ACCESS, default=Access.PUBLISHED, longest=16)
     if said not in set(Access):
@@ -143,7 +152,7 @@ def encode_config(config: MeshConfig, previous: bytes | None = None) -> bytes:
         "SubnetMin": str(config.subnet_min),
         "SubnetMax": str(config.subnet_max),
         "Backend": {
-            **(backend if isinstance(backend, dict) else {}),
+            **_kept_options(backend, config.backend),
             **options,
             "Type": config.backend,
         },
@@ -157,16 +166,27 @@ def encode_config(config: MeshConfig, previous: bytes | None = None) -> bytes:
     return dump({**fields, **ours})
 
 
+def _kept_options(backend: object, name: str) -> dict[str, Any]:
+    """Return what a config's Backend says if it says it of the backend ``name``."""
+    if not isinstance(backend, dict):
+        return {}
+    types = [value for key, value in backend.items() if key.lower() == "type"]
+    return backend if types == [name] else {}
+
+
 def _additions(fields: dict[str, Any], config: MeshConfig) -> dict[str, Any]:
     """Take our part out of a config's fields, with what ``config`` says put in."""
     names = [each for each in fields if each.lower() == OURS.lower()]
     found = [each for each in map(fields.pop, names) if isinstance(each, dict)]
-    stated = {each.lower() for each in (_PREVIOUS, _ACCESS, _LEVEL)}
+    stated = {each.lower() for each in (_PREVIOUS, _ACCESS, _LEVEL, _ACCEPT)}
     extra = {
         name: value for each in found for name, value in each.items() if name.lower() not in stated
     }
     if config.previous:
         extra[_PREVIOUS] = [str(each) for each in config.previous]
+    if config.accepted is not None:
+        options = config.accepted.data.fields if config.accepted.data else {}
+        extra[_ACCEPT] = {**options, "Type": config.accepted.name}
     if config.level > LEVEL_OF_0_1:
         extra[_LEVEL] = config.level
     if extra or config.access is not Access.PUBLISHED:

@@ -17,6 +17,7 @@ from agent.registry.records.subnets import parse_subnet, subnet_name
 __all__ = ["LEASES", "check_lease", "decode_boot_id", "encode_lease"]
 
 _MAX_TTL_S: Final = 400 * 86_400
+_ACCEPTS: Final = "Accepts"
 _FLANNELS: Final = Fields({})
 """What a flannel host's lease has of ours."""
 
@@ -37,6 +38,7 @@ def _decode(subnet: Network, record: Record) -> Lease:
         renewed_s=ours.time_s("Renewed"),
         ttl_s=ours.integer("TTL", 1, _MAX_TTL_S) if ours.has("TTL") else None,
         backend_data=fields.backend_data("BackendData"),
+        accepted=ours.backend_choice(_ACCEPTS, "Data"),
         etcd_lease_id=record.lease_id,
         create_revision=record.create_revision,
         mod_revision=record.mod_revision,
@@ -87,6 +89,12 @@ def encode_lease(lease: Lease, *, boot_id: str = "") -> bytes:
         "Renewed": lease.renewed_s,
         "TTL": lease.ttl_s,
     }
+    if lease.accepted is not None:
+        data = lease.accepted.data
+        fields[OURS][_ACCEPTS] = {
+            "Type": lease.accepted.name,
+            **({"Data": data.fields} if data else {}),
+        }
     if boot_id:
         fields[OURS]["BootID"] = boot_id
     return dump(fields)

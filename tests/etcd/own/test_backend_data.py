@@ -13,6 +13,7 @@ from agent.daemon.core.state import Snapshot, StateCell
 from agent.daemon.membership.join import Joining
 from agent.etcd import kv
 from agent.mesh.desired import DesiredObjects
+from agent.mesh.peer_rules import Published
 from agent.mesh.world import World, peers_of_view
 from agent.model import BACKENDS, BackendData, FdbEntry, HostFacts, Lease, Uplink, View
 from agent.registry.directory import Directory
@@ -146,9 +147,9 @@ def test_a_host_that_cannot_say_what_it_publishes_goes_on_with_what_it_had(
         host_id=host(1),
     )
     known = known.with_lease(own, None, ())
-    assert known.published == ("toy", own.backend_data)
+    assert known.published == Published("toy", own.backend_data)
     monkeypatch.delitem(BACKENDS, "toy")
-    assert known.published == ("toy", own.backend_data)
+    assert known.published == Published("toy", own.backend_data)
     assert known.config is not None
     known = replace(known, config=replace(known.config, backend="host-gw"))
-    assert known.published == ("host-gw", None)
+    assert known.published == Published("host-gw")

@@ -98,7 +98,7 @@ def test_a_backend_has_the_name_it_is_registered_under(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_a_backend_publishes_before_it_has_a_lease_and_the_same_after(name: str) -> None:
     """The first claim says already what peers need."""
-    assert rules_of(name, own=None).own.published == rules_of(name).own.published
+    assert rules_of(name, own=None).published("") == rules_of(name).published("")
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -108,13 +108,13 @@ def test_promises_5_and_8_a_peer_has_its_own_subnet_and_the_backends_own_links(
 ) -> None:
     rules = rules_of(name)
     host: ThisHost = rules.host
-    links = {each.name for each in rules.own.objects if isinstance(each, LinkSpec)}
+    links = {each.name for each in rules.objects if isinstance(each, LinkSpec)}
     peer = replace(peer, backend=name)
     outcome = rules.outcome(peer)
     assert outcome == rules.outcome(peer), "the same question, the same answer"
     if not isinstance(outcome, PeerObjects):
         return
-    assert set(outcome.ingress) <= set(rules.own.ingress)
+    assert set(outcome.ingress) <= set(rules.ingress)
     assert outcome.ingress, "what it sends must be let in"
     keys = [(type(each), each.key) for each in outcome.objects]
     assert len(keys) == len(set(keys))

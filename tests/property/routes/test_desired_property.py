@@ -216,7 +216,7 @@ def naive(world: World) -> dict[Any, dict[Hashable, object]]:
         wanted[Route][route.key] = route
     rules = PeerRules.of(world)
     if isinstance(rules, PeerRules):
-        for each in rules.own.objects:
+        for each in rules.objects:
             wanted[type(each)][each.key] = each
     for _, kind, key, found in by_peer(world):
         wanted[kind].setdefault(key, found)

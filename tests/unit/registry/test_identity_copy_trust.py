@@ -14,7 +14,7 @@ import pytest
 
 from agent.errors import StateError
 from agent.main import main
-from agent.model import Access, BackendData, HostId, Lease, MeshConfig, View
+from agent.model import Access, BackendChoice, BackendData, HostId, Lease, MeshConfig, View
 from agent.registry import trust
 from agent.registry.copy import CopyFile
 from agent.registry.own.identity import APPLICATION_ID, host_id, read_boot_id, read_machine_id
@@ -126,8 +126,14 @@ def test_promise_12_a_copy_has_the_fields_of_0_1_where_0_1_reads_all_of_them(
     path = tmp_path / "copy.json"
     assert _VIEW.config is not None
     data = BackendData.of({"VtepMAC": "52:54:00:12:34:56"})
-    config = replace(_VIEW.config, level=2, backend_options=BackendData.of({"VNI": 2}))
-    leases = (*_VIEW.leases, replace(_lease(9), backend_data=data))
+    config = replace(
+        _VIEW.config,
+        level=2,
+        backend_options=BackendData.of({"VNI": 2}),
+        accepted=BackendChoice("wireguard"),
+    )
+    accepted = BackendChoice("vxlan", data)
+    leases = (*_VIEW.leases, replace(_lease(9), backend_data=data, accepted=accepted))
     view = replace(_VIEW, config=config, leases=leases)
     CopyFile(path).save(view=view, lease=replace(_lease(1), backend_data=data))
     body = json.loads(json.loads(path.read_text())["body"])

@@ -13,6 +13,7 @@ from agent.etcd.kv import Record
 from agent.model import (
     LEVEL,
     Access,
+    BackendChoice,
     BackendData,
     DockerState,
     Heartbeat,
@@ -237,12 +238,50 @@ def test_our_config_states_everything_and_keeps_what_it_does_not_know() -> None:
         b'{"Network":"10.64.0.0/10","SubnetLen":16,"SubnetMin":"10.64.0.0",'
         b'"SubnetMax":"10.127.0.0","Backend":{"Type":"host-gw"}}'
     )
-    before = b'{"EnableIPv6":false,"network":"10.0.0.0/8","Backend":{"Type":"udp","Port":1},"X":9}'
+    before = (
+        b'{"EnableIPv6":false,"network":"10.0.0.0/8","Backend":{"Type":"host-gw","Port":1},"X":9}'
+    )
     after = json.loads(encode_config(config, before))
     assert (after["EnableIPv6"], after["X"], "network" in after) == (False, 9, False)
     assert after["Backend"] == {"Type": "host-gw", "Port": 1}
     kept = replace(config, backend_options=BackendData.of({"Port": 1}))
     assert decode_config(encode_config(config, before)) == kept
+    other = json.loads(encode_config(replace(config, backend="vxlan"), before))
+    assert other["Backend"] == {"Type": "vxlan"}, "options of another backend are not kept"
+
+
+def test_a_config_names_the_backend_that_is_accepted_beside_the_one_in_use() -> None:
+    text = b'{"Network":"10.0.0.0/8","Backend":{"Type":"host-gw"},"Hostmesh":{"accept":%s,"New":1}}'
+    config = decode_config(text % b'{"Type":"vxlan","VNI":7}')
+    assert config.accepted == BackendChoice("vxlan", BackendData.of({"VNI": 7}))
+    written = json.loads(encode_config(config, text % b'{"Type":"vxlan","VNI":7}'))
+    assert written["Hostmesh"] == {
+        "New": 1,
+        "Accept": {"VNI": 7, "Type": "vxlan"},
+        "Access": "published",
+    }
+    done = encode_config(replace(config, accepted=None), text % b"{}")
+    assert "Accept" not in json.loads(done)["Hostmesh"]
+    assert decode_config(text % b'{"Type":"host-gw"}').accepted is None, "it is in use"
+
+
+def test_a_lease_names_the_other_backend_by_which_its_host_can_be_reached() -> None:
+    lease = Lease(
+        subnet=IPv4Network("10.64.0.0/16"),
+        node_address=IPv4Address("192.0.2.1"),
+        backend="host-gw",
+        host_id=_HOST,
+        host_name="host1",
+        accepted=BackendChoice("vxlan", BackendData.of({"VNI": 1})),
+        etcd_lease_id=7,
+        create_revision=3,
+        mod_revision=9,
+    )
+    value = encode_lease(lease)
+    assert b'"Accepts":{"Type":"vxlan","Data":{"VNI":1}}}' in value
+    assert _lease("10.64.0.0-16", value) == lease
+    bare = replace(lease, accepted=BackendChoice("host-gw"))
+    assert _lease("10.64.0.0-16", encode_lease(bare)) == bare
 
 
 def test_cidrs_that_the_mesh_moves_away_from_stand_under_our_name() -> None:
