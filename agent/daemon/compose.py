@@ -51,7 +51,7 @@ from agent.errors import FirewallError
 from agent.etcd.client import EtcdClient
 from agent.etcd.endpoint_check import EndpointCheck
 from agent.kernel.firewall.rule_monitor import RuleMonitor
-from agent.kernel.liveness.probe import Prober, nobody_answers
+from agent.kernel.liveness.prober import Prober, is_silent
 from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.model import HostId, Lease, Uplink
 from agent.model.family import Address, Network
@@ -137,7 +137,7 @@ class HostAgent:
             settings=settings.lease,
             on_lease=inbox.poster(events.LeaseChanged),
             may_leave=self._docker_room.may_restart,
-            earlier_life=EarlierLife(self._cell, nobody_answers),
+            earlier_life=EarlierLife(self._cell, is_silent),
         )
         self._directory = Directory(
             self._registry,

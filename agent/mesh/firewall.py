@@ -1,6 +1,6 @@
 """What the host's firewall should let pass: addresses, devices and access, not yet rules.
 
-Pure. The kernel's room turns a :class:`FirewallWants` into chains (agent/kernel/firewall).
+Pure. The kernel's room turns a :class:`DesiredFirewall` into chains (agent/kernel/firewall).
 A network is open to the mesh only when it is listed here as such: what is not known yet
 (a network that Docker made a moment ago) stays closed until the next pass.
 """
@@ -30,7 +30,7 @@ from agent.model.objects import SetMember
 __all__ = [
     "ACCESS_LABEL",
     "Access",
-    "FirewallWants",
+    "DesiredFirewall",
     "Ingress",
     "LocalBridge",
     "PublishedPort",
@@ -147,7 +147,7 @@ class Ingress(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FirewallWants:
+class DesiredFirewall:
     """All that the firewall's rules depend on.
 
     Attributes:
@@ -223,7 +223,7 @@ def desired_firewall(
     host_limit: Access = Access.OPEN,
     previous: tuple[Network, ...] = (),
     former: Network | None = None,
-) -> FirewallWants:
+) -> DesiredFirewall:
     """What the firewall should let pass on this host.
 
     Args:
@@ -238,7 +238,7 @@ def desired_firewall(
         docker_backend: ``DockerFacts.firewall_backend``.
         default_access: The mesh's default for user-defined networks without a label.
         host_limit: No network of this host is opened wider than this.
-        previous, former: See :class:`FirewallWants`.
+        previous, former: See :class:`DesiredFirewall`.
 
     Raises:
         ValueError: An interface of ``ingress`` has no name that iptables takes literally.
@@ -256,7 +256,7 @@ def desired_firewall(
     ]
     odd = (_odd_bridge(network) for network in known if network not in usable)
     containers = tuple(containers)
-    return FirewallWants(
+    return DesiredFirewall(
         cidr=cidr,
         lease=lease,
         ingress=tuple(Ingress(name, ingress[name]) for name in sorted(ingress)),

@@ -1,7 +1,7 @@
 """Which peers are dead: promise 3's one exception to "routes stay". Pure.
 
 A heartbeat's absence alone means nothing for traffic: the agent may have crashed while the
-containers run on. Only a host that is also silent on the data path (agent.kernel.liveness.probe)
+containers run on. Only a host that is also silent on the data path (agent.kernel.liveness.prober)
 is taken for dead, and its subnet is made unreachable so that senders fail at once. Absence is
 read from a complete view, never from a clock; flannel hosts have no heartbeat and are exempt.
 """

@@ -25,7 +25,7 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from agent.kernel.firewall import Firewall, open_firewall
-from agent.mesh.firewall import FirewallWants, desired_firewall
+from agent.mesh.firewall import DesiredFirewall, desired_firewall
 from agent.model import DockerNetwork
 from tests.bench.harness import Bench, interleave
 from tests.bench.statistic import Goal
@@ -65,7 +65,7 @@ def sources(peers: int) -> Iterator[IPv4Network]:
         yield IPv4Network((int(IPv4Address("10.80.0.0")) + (number << 8), 24))
 
 
-def wants(lease: str = "10.65.0.0/16", peers: int = 10) -> FirewallWants:
+def wants(lease: str = "10.65.0.0/16", peers: int = 10) -> DesiredFirewall:
     return desired_firewall(
         cidr=CIDR,
         lease=IPv4Network(lease),

@@ -15,7 +15,7 @@ from agent.ctl.path.ends import End, Place
 from agent.ctl.stale import heartbeat_words
 from agent.docker.service.dockerd_process import DockerdFinder
 from agent.errors import HostmeshError
-from agent.kernel.diagnose.way import Decision, decide, neighbour_on
+from agent.kernel.diagnose.lookup import Decision, decide, neighbour_on
 from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.advice.nft_chains import dropping_chains
 from agent.kernel.firewall.advice.nft_conditions import chains_in_the_way

@@ -18,7 +18,7 @@ from agent.ctl.verbs.config import (
 from agent.ctl.verbtable import CONFIG_OPTIONS
 from agent.errors import MeshConfigError, UsageError
 from agent.mesh.backends import backend_by_name, backend_names
-from agent.mesh.reconfigure import ConfigWish, wished_config
+from agent.mesh.config_change import ConfigWish, wished_config
 from agent.model import LEVEL, LEVEL_OF_0_1, Access, MeshConfig, first_few
 from agent.model.family import read_address, read_network
 from agent.settings.text import shown

@@ -10,7 +10,7 @@ from agent.daemon.core.events import HostSeen
 from agent.daemon.core.state import Snapshot
 from agent.errors import HostmeshError
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.kernel.needed import needed_addresses
+from agent.kernel.needed_addresses import needed_addresses
 from agent.model import Condition, HostFacts, Uplink
 from agent.model.family import within
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from agent.kernel.facts import choose_uplink
-from agent.kernel.needed import needed_addresses
+from agent.kernel.needed_addresses import needed_addresses
 from agent.model import HostFacts, Uplink
 from agent.model.family import ENABLED, Address, address_order, read_address
 from agent.retry import jittered

@@ -21,17 +21,17 @@ class EarlierLife:
 
     Args:
         cell: What the agent knows now.
-        nobody_answers: Whether nobody answers at an address, asked by an uplink; takes
+        is_silent: Whether nobody answers at an address, asked by an uplink; takes
             seconds.
     """
 
     def __init__(
         self,
         cell: StateCell,
-        nobody_answers: Callable[[Address, Uplink], bool],
+        is_silent: Callable[[Address, Uplink], bool],
     ) -> None:
         self._cell = cell
-        self._nobody_answers = nobody_answers
+        self._nobody_answers = is_silent
 
     def __call__(self, address: Address, beating: bool) -> bool:  # noqa: FBT001 # a callback
         """Say whether no clone lives at ``address``. Called on the keeper's thread.

@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 
 from agent.errors import HostmeshError
 from agent.kernel.firewall.firewalld import Firewalld
-from agent.mesh.firewall import FirewallWants
+from agent.mesh.firewall import DesiredFirewall
 
 __all__ = ["FirewalldJob"]
 
@@ -27,10 +27,10 @@ class FirewalldJob:
         self._firewalld = firewalld
         self._on_late = on_late
         self._under_way: Future[tuple[str, ...]] | None = None
-        self._asked: tuple[FirewallWants, bool] | None = None
+        self._asked: tuple[DesiredFirewall, bool] | None = None
         self.manage = firewalld.manage
 
-    def apply(self, wants: FirewallWants, *, may_remove: bool = True) -> tuple[str, ...]:
+    def apply(self, wants: DesiredFirewall, *, may_remove: bool = True) -> tuple[str, ...]:
         """Return what was done, or nothing while that is under way.
 
         Raises:
@@ -62,7 +62,7 @@ class FirewalldJob:
     def _run(
         self,
         future: Future[tuple[str, ...]],
-        wants: FirewallWants,
+        wants: DesiredFirewall,
         may_remove: bool,  # noqa: FBT001 # as a thread's arguments are
     ) -> None:
         try:

@@ -19,7 +19,7 @@ from agent.errors import DependencyMissing, FirewallError, HostmeshError, Kernel
 from agent.kernel.firewall import Firewall
 from agent.kernel.firewall.firewalld import Firewalld
 from agent.mesh.desired import desired_objects
-from agent.mesh.firewall import FirewallWants, desired_firewall
+from agent.mesh.firewall import DesiredFirewall, desired_firewall
 from agent.mesh.world import World
 from agent.model import Access, Condition, MeshConfig, Severity
 from agent.model.family import Network
@@ -229,7 +229,7 @@ class KernelPass:
         may_remove = may.may_delete and may.may_sweep
         return RulesReport(edits=self._firewalld.apply(self._wants(world), may_remove=may_remove))
 
-    def _wants(self, world: World) -> FirewallWants:
+    def _wants(self, world: World) -> DesiredFirewall:
         return firewall_wants(world, self._access_limit, self.objects.ingress(world))
 
     def _filter(self, world: World) -> RulesReport:
@@ -268,7 +268,7 @@ def firewall_wants(
     world: World,
     access_limit: Access = Access.OPEN,
     ingress: Mapping[str, frozenset[Network]] | None = None,
-) -> FirewallWants:
+) -> DesiredFirewall:
     """What the firewall should let pass in ``world``.
 
     Args:

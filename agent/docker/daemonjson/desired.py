@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from agent.docker.daemonjson.document import KeyPath
 from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.engine.reading import DOCKER_MTU
-from agent.mesh.split import split_lease
+from agent.mesh.lease_split import split_lease
 from agent.model.family import Interface, Network
 from agent.settings import Docker0Share
 

@@ -17,7 +17,7 @@ from typing import Final
 from agent.errors import HostmeshError, KernelError
 from agent.kernel.firewall import open_firewall
 from agent.kernel.tables.routes import RouteTable
-from agent.mesh.firewall import FirewallWants, Ingress
+from agent.mesh.firewall import DesiredFirewall, Ingress
 from agent.model import Route, RouteKind, Severity
 from agent.reconcile.interfaces import Operation, OperationKind, Reason
 
@@ -103,7 +103,7 @@ def _routes(protocol: int, table: int) -> None:
 
 def _firewall(variant: str) -> None:
     report = open_firewall(variant).apply(
-        FirewallWants(cidr=_CIDR, lease=_LEASE, ingress=(Ingress("lo", frozenset({_PEER})),))
+        DesiredFirewall(cidr=_CIDR, lease=_LEASE, ingress=(Ingress("lo", frozenset({_PEER})),))
     )
     errors = [each.cause for each in report.conditions if each.severity is Severity.ERROR]
     if errors:

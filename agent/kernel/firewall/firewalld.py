@@ -25,7 +25,7 @@ from agent.kernel.firewall.advice.nft_conditions import (
     mesh_sources,
     shown,
 )
-from agent.mesh.firewall import FirewallWants
+from agent.mesh.firewall import DesiredFirewall
 from agent.programs import ProgramRunner
 
 __all__ = ["FirewallCmd", "Firewalld", "SourceRecord"]
@@ -142,7 +142,7 @@ class Firewalld:
     _not_before_s: float = 0.0
     _problem: HostmeshError | None = None
 
-    def apply(self, wants: FirewallWants, *, may_remove: bool = True) -> tuple[str, ...]:
+    def apply(self, wants: DesiredFirewall, *, may_remove: bool = True) -> tuple[str, ...]:
         """Add what the mesh needs and firewalld drops, remove of ours what it needs no more.
 
         Args:
@@ -174,7 +174,7 @@ class Firewalld:
             _log.info("firewalld-changed", edits=done)
         return done
 
-    def _settle(self, wants: FirewallWants, *, may_remove: bool) -> tuple[tuple[str, ...], bool]:
+    def _settle(self, wants: DesiredFirewall, *, may_remove: bool) -> tuple[tuple[str, ...], bool]:
         """What was done, and whether the next pass may look again at once."""
         self.command.begin()
         running = [chain for chain in self.chains() if chain.table == FIREWALLD]

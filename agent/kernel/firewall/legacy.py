@@ -19,10 +19,10 @@ from functools import partial
 from typing import Any, Final
 
 from agent.errors import DependencyMissing, FirewallError
+from agent.kernel.firewall.chains import OURS
+from agent.kernel.firewall.edits import JumpEdit, TableEdit
 from agent.kernel.firewall.parse import Clause, Ruleset, parse_rule, parse_ruleset
-from agent.kernel.firewall.rule_changes import JumpEdit, TableEdit
-from agent.kernel.firewall.rules import OURS
-from agent.kernel.firewall.variant.variant import Programs, Variant
+from agent.kernel.firewall.variant.iptables import Programs, Variant
 from agent.model.family import IPV4, IPV6
 
 __all__ = ["LegacyWriter"]

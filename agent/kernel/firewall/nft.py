@@ -9,9 +9,9 @@ import time
 from typing import Final
 
 from agent.kernel.firewall.advice.nft_chains import generation
+from agent.kernel.firewall.edits import TableEdit, restore_text
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
-from agent.kernel.firewall.rule_changes import TableEdit, restore_text
-from agent.kernel.firewall.variant.variant import Programs, Variant
+from agent.kernel.firewall.variant.iptables import Programs, Variant
 
 __all__ = ["NftWriter"]
 

@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Final
 
 from agent.errors import FirewallError
+from agent.kernel.firewall.chains import ENTRIES
 from agent.kernel.firewall.rule_text import split_words
-from agent.kernel.firewall.rules import ENTRIES
 
 __all__ = ["Chain", "Clause", "RuleSpec", "Ruleset", "Table", "parse_rule", "parse_ruleset"]
 

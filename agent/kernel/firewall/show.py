@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from agent.kernel.firewall.chains import ENTRIES, OURS
+from agent.kernel.firewall.edits import entry_chain, is_ours
 from agent.kernel.firewall.parse import Chain, Ruleset
-from agent.kernel.firewall.rule_changes import entry_chain, is_ours
-from agent.kernel.firewall.rules import ENTRIES, OURS
 
 __all__ = ["shown"]
 

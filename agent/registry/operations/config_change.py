@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from agent.errors import EtcdError, MeshConfigError, Refused
 from agent.etcd import kv
+from agent.mesh.config_change import left_behind
 from agent.mesh.level import HeldBack
 from agent.mesh.needed import needed_of_members
-from agent.mesh.reconfigure import left_behind
 from agent.model import Bounds, Lease, MeshConfig, Problem, View, first_few
 from agent.model.family import Network
 from agent.model.untrusted import parse_object

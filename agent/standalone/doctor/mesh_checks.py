@@ -12,7 +12,7 @@ from agent.docker.attach.preview import Preview
 from agent.docker.manager import DockerManager
 from agent.errors import EtcdUnavailable
 from agent.etcd.client import EtcdClient
-from agent.kernel.liveness.probe import nobody_answers
+from agent.kernel.liveness.prober import is_silent
 from agent.mesh.backends import container_mtu
 from agent.mesh.needed import needed_in, needed_of_members
 from agent.mesh.overlap import host_overlaps
@@ -283,7 +283,7 @@ def _peers(
         findings.add("peers", State.OK, f"{len(near)} of {len(peers)} are on {uplink.on_link}")
     alive = [each for each in near if each.host_id in view.heartbeats][:_ASKED_PEERS]
     for each in alive if os.geteuid() == 0 else ():  # ARP and ping take root
-        if nobody_answers(each.node_address, uplink, attempts=3, interval_s=0.3):
+        if is_silent(each.node_address, uplink, attempts=3, interval_s=0.3):
             findings.add(
                 "peers",
                 State.WARN,

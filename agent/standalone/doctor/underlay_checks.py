@@ -7,7 +7,7 @@ import os
 from agent.daemon.membership.leave import agent_runs
 from agent.daemon.wiring import host_name
 from agent.errors import HostmeshError
-from agent.kernel.diagnose.underlay import Passage, passage
+from agent.kernel.diagnose.source_filter import Passage, passage
 from agent.model import Lease, Uplink
 from agent.model.family import Address, Network
 from agent.registry.claiming.request import ClaimRequest

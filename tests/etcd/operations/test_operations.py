@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import ClaimConflict, MeshConfigError, Refused
 from agent.etcd import kv
-from agent.mesh.reconfigure import ConfigWish, wished_config
+from agent.mesh.config_change import ConfigWish, wished_config
 from agent.model import DockerState, Heartbeat, MeshConfig
 from agent.model.family import within
 from agent.registry.operations.config_change import ConfigChange, change_config

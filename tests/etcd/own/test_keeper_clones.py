@@ -75,13 +75,13 @@ def test_promise_1_an_original_that_was_cut_off_from_everything_does_not_share_w
     clone = replace(REGISTRATION, node_address=IPv4Address("192.0.2.150"), host_name="clone")
     cut = {REGISTRATION.node_address}
 
-    def nobody_answers(address: IPv4Address, _beating: bool) -> bool:
+    def is_silent(address: IPv4Address, _beating: bool) -> bool:
         return address in cut
 
-    with keep(mesh, first, earlier_life=nobody_answers) as original:
+    with keep(mesh, first, earlier_life=is_silent) as original:
         original.update(REGISTRATION)
         lease = eventually(held(first))
-        with keep(mesh, second, boot_id="2" * 32, earlier_life=nobody_answers) as copied:
+        with keep(mesh, second, boot_id="2" * 32, earlier_life=is_silent) as copied:
             copied.update(clone)
             adopted = eventually(held(second))
             assert adopted.subnet == lease.subnet

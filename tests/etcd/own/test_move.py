@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from agent.errors import Refused
 from agent.etcd import kv
-from agent.mesh.reconfigure import ConfigWish, wished_config
+from agent.mesh.config_change import ConfigWish, wished_config
 from agent.model import DockerState, Lease, MeshConfig
 from agent.model.family import Network, within
 from agent.registry.directory import Directory

@@ -19,9 +19,9 @@ from agent.daemon.reconcile.kernel_pass import RulesReport
 from agent.docker.report import AttachReport
 from agent.errors import FirewallError
 from agent.kernel.firewall import open_firewall
+from agent.kernel.firewall.edits import TableEdit
 from agent.kernel.firewall.nft import NftWriter
-from agent.kernel.firewall.rule_changes import TableEdit
-from agent.mesh.firewall import FirewallWants, Ingress
+from agent.mesh.firewall import DesiredFirewall, Ingress
 from agent.mesh.world import World
 from agent.model import DockerFacts, DockerNetwork, DockerState
 from tests.netns.daemon.member import PEER, Member, make_agent, running
@@ -171,7 +171,7 @@ def test_what_somebody_writes_at_the_same_moment_is_put_right_in_the_same_pass(
 ) -> None:
     """Docker that restarts writes while we do. Who never stops is an error, after three tries."""
     firewall = host.call(open_firewall, "nft")
-    wants = FirewallWants(
+    wants = DesiredFirewall(
         cidr=IPv4Network("10.64.0.0/10"),
         lease=IPv4Network("10.64.0.0/24"),
         ingress=(Ingress("eth0", frozenset()),),

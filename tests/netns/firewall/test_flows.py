@@ -7,13 +7,13 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from agent.kernel.firewall.flows import Flows
-from agent.mesh.firewall import FirewallWants, Ingress
+from agent.kernel.firewall.conntrack import Flows
+from agent.mesh.firewall import DesiredFirewall, Ingress
 from tests.netns.netlab import Host
 
 pytestmark = pytest.mark.netns
 
-WANTS = FirewallWants(
+WANTS = DesiredFirewall(
     cidr=IPv4Network("10.64.0.0/10"),
     lease=IPv4Network("10.65.0.0/16"),
     ingress=(Ingress("eth0", frozenset()),),

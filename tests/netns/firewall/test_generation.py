@@ -9,7 +9,7 @@ import pytest
 
 from agent.kernel.firewall import nft
 from agent.kernel.firewall.nft import NftWriter
-from agent.kernel.firewall.variant.variant import Programs
+from agent.kernel.firewall.variant.iptables import Programs
 from tests.netns.netlab import Host
 
 pytestmark = pytest.mark.netns

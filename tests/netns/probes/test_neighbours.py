@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.kernel.liveness.probe import Prober
+from agent.kernel.liveness.prober import Prober
 from agent.kernel.netlink_monitor import KernelEvent, Monitor, NeighbourChange
 from agent.model.family import Address
 from tests.netns.netlab import Host, Lan, eventually

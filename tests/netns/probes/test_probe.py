@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.kernel.facts import choose_uplink, read_host_facts
-from agent.kernel.liveness.probe import Prober
+from agent.kernel.liveness.prober import Prober
 from agent.mesh.liveness import dead_subnets
 from agent.model.family import Address
 from tests.netns.netlab import Host, Lan, Pinger, eventually

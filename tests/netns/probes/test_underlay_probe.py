@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import KernelError
-from agent.kernel.diagnose.underlay import Passage, passage
+from agent.kernel.diagnose.source_filter import Passage, passage
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.model import Uplink
 from tests.netns.netlab import Host, Lan

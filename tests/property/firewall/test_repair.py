@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.kernel.firewall.chains import ENTRIES, OURS
+from agent.kernel.firewall.edits import entry_chain, plan, removal_edits, restore_text
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
-from agent.kernel.firewall.rule_changes import entry_chain, plan, plan_removal, restore_text
-from agent.kernel.firewall.rules import ENTRIES, OURS
-from agent.mesh.firewall import Access, FirewallWants, Ingress, LocalBridge, WantedNetwork
+from agent.mesh.firewall import Access, DesiredFirewall, Ingress, LocalBridge, WantedNetwork
 from agent.model.family import FAMILIES
 from tests.property.firewall.model import BUILT_IN, State, restore, save
 from tests.unit.firewall.wanted import RANGES, network, sources
@@ -31,7 +31,7 @@ FOREIGN = (
 
 
 @st.composite
-def wants(draw: st.DrawFn) -> FirewallWants:
+def wants(draw: st.DrawFn) -> DesiredFirewall:
     family = draw(st.sampled_from(FAMILIES))
     cidr, lease = RANGES[family]
     octets = draw(st.lists(st.integers(0, 255), unique=True, max_size=4))
@@ -44,7 +44,7 @@ def wants(draw: st.DrawFn) -> FirewallWants:
         )
         for octet in sorted(octets)
     )
-    return FirewallWants(
+    return DesiredFirewall(
         cidr=cidr,
         lease=lease,
         ingress=tuple(
@@ -57,7 +57,7 @@ def wants(draw: st.DrawFn) -> FirewallWants:
 
 
 @st.composite
-def states(draw: st.DrawFn, wanted: FirewallWants) -> State:
+def states(draw: st.DrawFn, wanted: DesiredFirewall) -> State:
     """Foreign rules, with ours as a pass leaves them, and then a storm over ours."""
     state: State = {table: {chain: [] for chain in chains} for table, chains in BUILT_IN.items()}
     docker = draw(st.sampled_from([(), ("DOCKER",), ("DOCKER", "DOCKER-USER"), ("DOCKER-USER",)]))
@@ -147,7 +147,7 @@ def test_removal_takes_exactly_what_is_ours(data: st.DataObject) -> None:
     wanted = data.draw(wants())
     state = data.draw(states(wanted))
     before = copy.deepcopy(foreign(state))
-    restore(state, restore_text(plan_removal(parse_ruleset(save(state)))))
+    restore(state, restore_text(removal_edits(parse_ruleset(save(state)))))
     assert foreign(state) == before
     assert OURS + "F" not in str([list(chains) for chains in state.values()])
-    assert plan_removal(parse_ruleset(save(state))) == ()
+    assert removal_edits(parse_ruleset(save(state))) == ()

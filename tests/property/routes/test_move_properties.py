@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel.firewall.rules import our_chains
+from agent.kernel.firewall.chains import our_chains
+from agent.mesh.config_change import ConfigWish, left_behind, wished_config
 from agent.mesh.desired import desired_objects
 from agent.mesh.firewall import desired_firewall
-from agent.mesh.reconfigure import ConfigWish, left_behind, wished_config
 from agent.mesh.world import World, peers_by_subnet
 from agent.model import DockerNetwork, HostId, Lease, MeshConfig, Route, Uplink
 from agent.model.family import Address, Family, Network, within

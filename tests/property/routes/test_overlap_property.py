@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.mesh.lease_split import split_lease
 from agent.mesh.needed import gateways, needed_in
 from agent.mesh.overlap import host_overlaps, networks_in_use
-from agent.mesh.split import split_lease
 from agent.model import HostFacts, Link, Need, Needed, Route
 from agent.model.family import Family, Network, family_of, is_default, meet, within
 from tests.property.networks import families, networks

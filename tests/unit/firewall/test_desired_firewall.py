@@ -7,7 +7,7 @@ import pytest
 from agent.daemon.reconcile.kernel_pass import firewall_wants, outside_links
 from agent.mesh.firewall import (
     Access,
-    FirewallWants,
+    DesiredFirewall,
     PublishedPort,
     Sender,
     desired_firewall,
@@ -47,7 +47,7 @@ def desired(
     host_limit: Access = Access.OPEN,
     containers: tuple[Container, ...] = (),
     other_bridges: tuple[str, ...] = (),
-) -> FirewallWants:
+) -> DesiredFirewall:
     return desired_firewall(
         cidr=CIDR,
         lease=LEASE,
@@ -61,7 +61,7 @@ def desired(
     )
 
 
-def access_of(wants: FirewallWants) -> dict[str, str]:
+def access_of(wants: DesiredFirewall) -> dict[str, str]:
     return {network.bridge: network.access for network in wants.networks}
 
 

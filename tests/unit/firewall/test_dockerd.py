@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.kernel.firewall.variant.dockerd import variant_of
-from agent.kernel.firewall.variant.variant import Variant
+from agent.kernel.firewall.variant.iptables import Variant
 
 pytestmark = pytest.mark.unit
 

@@ -7,8 +7,8 @@ import pytest
 
 from agent import programs as programs_module
 from agent.errors import DependencyMissing, FirewallError, NotRoot
-from agent.kernel.firewall.variant import variant as variant_module
-from agent.kernel.firewall.variant.variant import Programs, Variant
+from agent.kernel.firewall.variant import iptables as variant_module
+from agent.kernel.firewall.variant.iptables import Programs, Variant
 
 pytestmark = pytest.mark.unit
 

@@ -6,10 +6,10 @@ from ipaddress import IPv4Address, IPv4Network, ip_network
 import pytest
 
 from agent.errors import FirewallError
+from agent.kernel.firewall.chains import closing_chains, our_chains
+from agent.kernel.firewall.edits import plan, removal_edits, restore_text
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
-from agent.kernel.firewall.rule_changes import plan, plan_removal, restore_text
-from agent.kernel.firewall.rules import closing_chains, our_chains
-from agent.mesh.firewall import FirewallWants, Ingress, PublishedPort, Sender, set_name
+from agent.mesh.firewall import DesiredFirewall, Ingress, PublishedPort, Sender, set_name
 from agent.model.family import FAMILIES, IPV4, Family
 from tests.unit.firewall.wanted import (
     CLOSED,
@@ -25,7 +25,7 @@ from tests.unit.firewall.wanted import (
 pytestmark = pytest.mark.unit
 
 
-def bodies(wanted: FirewallWants) -> list[str]:
+def bodies(wanted: DesiredFirewall) -> list[str]:
     chains = our_chains(wanted)
     return [rule for table in chains.values() for rules in table.values() for rule in rules]
 
@@ -144,7 +144,7 @@ def test_jumps_are_deleted_by_their_text_and_never_by_number() -> None:
 
 
 def test_removal_of_nothing_is_nothing() -> None:
-    assert plan_removal(parse_ruleset(DOCKER_20.format(user=""))) == ()
+    assert removal_edits(parse_ruleset(DOCKER_20.format(user=""))) == ()
     assert restore_text(()) == ""
 
 

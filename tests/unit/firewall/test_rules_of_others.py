@@ -7,15 +7,15 @@ import pytest
 
 from agent.kernel.firewall.advice.conditions import conditions_of, other_variant
 from agent.kernel.firewall.advice.operator_rules import Judgement, Way, judge
+from agent.kernel.firewall.chains import our_chains
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
-from agent.kernel.firewall.rules import our_chains
-from agent.mesh.firewall import FirewallWants, WantedNetwork
+from agent.mesh.firewall import DesiredFirewall, WantedNetwork
 from tests.unit.firewall.wanted import CLOSED, DOCKER_20, INTERNAL, OPEN, SHOWN, wants
 
 pytestmark = pytest.mark.unit
 
 
-def names(user: str, wanted: FirewallWants | None = None) -> list[str]:
+def names(user: str, wanted: DesiredFirewall | None = None) -> list[str]:
     ruleset = parse_ruleset(DOCKER_20.format(user=user))
     return [c.name for c in conditions_of(ruleset, wanted or wants(OPEN, SHOWN))]
 

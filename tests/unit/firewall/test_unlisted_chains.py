@@ -8,11 +8,11 @@ import pytest
 from agent.errors import KernelError
 from agent.kernel.firewall.advice.conditions import unlisted_chains
 from agent.kernel.firewall.advice.nft_chains import NftChain, dropping_chains
+from agent.kernel.firewall.edits import TableEdit
 from agent.kernel.firewall.parse import Ruleset
-from agent.kernel.firewall.rule_changes import TableEdit
 from agent.kernel.firewall.variant import choice
 from agent.kernel.firewall.variant.choice import VariantChoice
-from agent.kernel.firewall.variant.variant import Programs, Variant
+from agent.kernel.firewall.variant.iptables import Programs, Variant
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 
 pytestmark = pytest.mark.unit

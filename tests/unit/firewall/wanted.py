@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from agent.mesh.firewall import Access, FirewallWants, Ingress, LocalBridge, WantedNetwork
+from agent.mesh.firewall import Access, DesiredFirewall, Ingress, LocalBridge, WantedNetwork
 from agent.model.family import IPV4, IPV6, Family, Network
 
 RANGES: dict[Family, tuple[Network, Network]] = {
@@ -25,9 +25,9 @@ def wants(
     docker_backend: str = "",
     ingress: tuple[Ingress, ...] = (),
     family: Family = IPV4,
-) -> FirewallWants:
+) -> DesiredFirewall:
     cidr, lease = RANGES[family]
-    return FirewallWants(
+    return DesiredFirewall(
         cidr=cidr,
         lease=lease,
         ingress=ingress or (Ingress("eth0", sources(peers, family)),),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.needed import needed_addresses
+from agent.kernel.needed_addresses import needed_addresses
 from agent.model import HostFacts, Link, Need, Needed, Route
 
 pytestmark = pytest.mark.unit

@@ -11,7 +11,7 @@ from agent.ctl.output import clean, flow, sentence
 if TYPE_CHECKING:
     from agent.ctl.path.tracing import Tracer
     from agent.kernel.diagnose.capture import Capture, Frame
-    from agent.kernel.diagnose.reach import Reach
+    from agent.kernel.diagnose.ping import Reach
 
 __all__ = ["lines", "run"]
 
@@ -144,7 +144,7 @@ def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
 def _sender(tracer: Tracer) -> Reach | None:
     """What sends from the source itself; None when the source is not here."""
     from agent.kernel.diagnose.namespace import in_network_of  # noqa: PLC0415 - only for --capture
-    from agent.kernel.diagnose.reach import Reach  # noqa: PLC0415 - the same
+    from agent.kernel.diagnose.ping import Reach  # noqa: PLC0415 - the same
 
     source, to = tracer.source, tracer.destination.address
     if source.container is not None:

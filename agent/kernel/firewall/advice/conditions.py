@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.errors import HostmeshError
-from agent.kernel.firewall.advice.elsewhere import rules_elsewhere, rules_in_other_variant
 from agent.kernel.firewall.advice.operator_rules import operator_rules
+from agent.kernel.firewall.advice.other_tables import rules_elsewhere, rules_in_other_variant
+from agent.kernel.firewall.chains import DOCKER_CHAIN, DOCKER_USER
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
-from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER
-from agent.mesh.firewall import FirewallWants
+from agent.mesh.firewall import DesiredFirewall
 from agent.model import Condition, Severity
 from agent.model.family import Family
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def conditions_of(
-    ruleset: Ruleset, wants: FirewallWants, misplaced: tuple[Condition, ...] = ()
+    ruleset: Ruleset, wants: DesiredFirewall, misplaced: tuple[Condition, ...] = ()
 ) -> tuple[Condition, ...]:
     """Every condition that shows in the rules, in a stable order; not those of the wants.
 
@@ -42,7 +42,7 @@ def conditions_of(
     )
 
 
-def _backend(wants: FirewallWants) -> Iterator[Condition]:
+def _backend(wants: DesiredFirewall) -> Iterator[Condition]:
     if wants.docker_backend == "nftables":
         yield Condition(
             name="firewall-backend-nftables",
@@ -67,7 +67,7 @@ def _unseen_tables(ruleset: Ruleset, family: Family) -> Iterator[Condition]:
         )
 
 
-def _docker_rules(ruleset: Ruleset, wants: FirewallWants) -> Iterator[Condition]:
+def _docker_rules(ruleset: Ruleset, wants: DesiredFirewall) -> Iterator[Condition]:
     """Docker's chains are gone, or nothing leads into them, as after ``iptables -F``."""
     if wants.docker_backend == "nftables":
         return
@@ -117,7 +117,7 @@ def misplaced(ruleset: Ruleset, other: Ruleset, variant: str) -> tuple[Condition
     )
 
 
-def other_variant(other: Ruleset, variant: str, wants: FirewallWants) -> tuple[Condition, ...]:
+def other_variant(other: Ruleset, variant: str, wants: DesiredFirewall) -> tuple[Condition, ...]:
     """What the variant that ours are not in does to mesh traffic: Docker's rules first."""
     return _stale(other, variant) or tuple(rules_in_other_variant(other, variant, wants))
 

@@ -9,7 +9,7 @@ from typing import Final
 from agent.kernel.firewall.advice.nft_chains import NftChain
 from agent.kernel.firewall.advice.nft_rules import Packet, passes
 from agent.kernel.firewall.advice.operator_rules import mesh_packets
-from agent.mesh.firewall import FirewallWants
+from agent.mesh.firewall import DesiredFirewall
 from agent.model import Condition
 from agent.model.family import Network
 
@@ -29,12 +29,12 @@ NODES_AT_MOST: Final = 32
 """How many node addresses are judged, and given to firewalld: it makes rules for pairs of them."""
 
 
-def mesh_sources(wants: FirewallWants) -> tuple[Network, ...]:
+def mesh_sources(wants: DesiredFirewall) -> tuple[Network, ...]:
     """Where traffic to containers comes from: the mesh's ranges, then peers' node addresses."""
     return (*wants.cidrs, *wants.nodes[:NODES_AT_MOST])
 
 
-def dropped_sources(chain: NftChain, wants: FirewallWants) -> tuple[Network, ...]:
+def dropped_sources(chain: NftChain, wants: DesiredFirewall) -> tuple[Network, ...]:
     """Those of :func:`mesh_sources` whose new flows do not surely pass the chain."""
     found = {source for source, packet in _packets(wants) if not _passes(chain, packet)}
     return tuple(source for source in mesh_sources(wants) if source in found)
@@ -45,7 +45,7 @@ def chains_in_the_way(chains: tuple[NftChain, ...], packet: Packet) -> tuple[Nft
     return tuple(chain for chain in chains if not _passes(chain, packet))
 
 
-def nft_chains(chains: tuple[NftChain, ...], wants: FirewallWants) -> Iterator[Condition]:
+def nft_chains(chains: tuple[NftChain, ...], wants: DesiredFirewall) -> Iterator[Condition]:
     """One condition for each chain that does not surely let the mesh pass."""
     for chain in chains:
         dropped = dropped_sources(chain, wants)
@@ -65,7 +65,7 @@ def nft_chains(chains: tuple[NftChain, ...], wants: FirewallWants) -> Iterator[C
         )
 
 
-def _nft_commands(chain: NftChain, dropped: tuple[Network, ...], wants: FirewallWants) -> str:
+def _nft_commands(chain: NftChain, dropped: tuple[Network, ...], wants: DesiredFirewall) -> str:
     ip = wants.family.nft
     rules = [
         "ct state established,related",
@@ -102,7 +102,7 @@ def _listed(sources: tuple[Network, ...]) -> str:
     return ", ".join(map(shown, sources))
 
 
-def _packets(wants: FirewallWants) -> Iterator[tuple[Network, Packet]]:
+def _packets(wants: DesiredFirewall) -> Iterator[tuple[Network, Packet]]:
     """New flows, each with the source that has to be let in for it."""
     nodes = wants.nodes[:NODES_AT_MOST]
     for packet in mesh_packets(wants):

@@ -15,10 +15,10 @@ from ipaddress import ip_network
 from itertools import product
 from typing import Final
 
+from agent.kernel.firewall.chains import DOCKER_CHAIN, DOCKER_USER, ENTRIES, OURS
+from agent.kernel.firewall.edits import entry_chain, is_ours
 from agent.kernel.firewall.parse import Clause, RuleSpec, Table, parse_rule
-from agent.kernel.firewall.rule_changes import entry_chain, is_ours
-from agent.kernel.firewall.rules import DOCKER_CHAIN, DOCKER_USER, ENTRIES, OURS
-from agent.mesh.firewall import Access, FirewallWants, set_name
+from agent.mesh.firewall import Access, DesiredFirewall, set_name
 from agent.model import Condition, Severity
 from agent.model.family import Address, Network, family_of, within
 
@@ -140,7 +140,7 @@ def _within_ours(table: Table, chain: str, packet: Packet, depth: int) -> Fate |
     return None
 
 
-def operator_rules(table: Table, wants: FirewallWants) -> Iterator[Condition]:
+def operator_rules(table: Table, wants: DesiredFirewall) -> Iterator[Condition]:
     """At most one condition for each: mesh traffic shut off, traffic led past ours."""
     for packet in mesh_packets(wants):
         fate = _fate(table, packet)
@@ -155,7 +155,7 @@ def operator_rules(table: Table, wants: FirewallWants) -> Iterator[Condition]:
         break
 
 
-def _blocks(fate: Fate, wants: FirewallWants) -> Condition:
+def _blocks(fate: Fate, wants: DesiredFirewall) -> Condition:
     sets = (set_name("in", wants.family, up) for up in wants.carrying)
     spared = " ".join(f"-m set ! --match-set {name} src" for name in sets)
     return Condition(
@@ -168,7 +168,7 @@ def _blocks(fate: Fate, wants: FirewallWants) -> Condition:
     )
 
 
-def _bypasses(fate: Fate, interface: object, wants: FirewallWants) -> Condition:
+def _bypasses(fate: Fate, interface: object, wants: DesiredFirewall) -> Condition:
     return Condition(
         name="operator-bypasses-mesh",
         subject=fate.chain,
@@ -178,7 +178,7 @@ def _bypasses(fate: Fate, interface: object, wants: FirewallWants) -> Condition:
     )
 
 
-def mesh_packets(wants: FirewallWants) -> Iterator[Packet]:
+def mesh_packets(wants: DesiredFirewall) -> Iterator[Packet]:
     """Mesh traffic through this host, in and out."""
     opened = [network for network in wants.networks if not network.closed]
     for up, network, cidr in product(wants.carrying, opened, wants.cidrs):
@@ -190,7 +190,7 @@ def mesh_packets(wants: FirewallWants) -> Iterator[Packet]:
             yield {"-o": up, "-s": lease, "-d": cidr}
 
 
-def _guarded_packets(wants: FirewallWants) -> Iterator[tuple[Packet, bool]]:
+def _guarded_packets(wants: DesiredFirewall) -> Iterator[tuple[Packet, bool]]:
     """What ours must see to let it in or keep it out, and whether it would be let in whole."""
     anywhere = wants.family.at(0, 0)
     for up, network in product(wants.carrying, wants.networks):

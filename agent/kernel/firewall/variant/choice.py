@@ -12,10 +12,10 @@ from typing import Final, Protocol
 
 from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError
 from agent.kernel.firewall.advice.nft_chains import NftChain, dropping_chains
+from agent.kernel.firewall.chains import DOCKER_CHAIN
+from agent.kernel.firewall.edits import TableEdit, removal_edits
 from agent.kernel.firewall.parse import Ruleset
-from agent.kernel.firewall.rule_changes import TableEdit, plan_removal
-from agent.kernel.firewall.rules import DOCKER_CHAIN
-from agent.kernel.firewall.variant.variant import Programs, Variant
+from agent.kernel.firewall.variant.iptables import Programs, Variant
 
 __all__ = ["Other", "Reading", "VariantChoice", "Writer"]
 
@@ -146,7 +146,7 @@ class VariantChoice:
 
         An error is kept for :attr:`Reading.other`: ours stand where they belong by now.
         """
-        edits = plan_removal(self._other.ruleset)
+        edits = removal_edits(self._other.ruleset)
         if self._chosen is None or not edits:
             return ()
         writer = self._writers[self._chosen.other]
@@ -174,7 +174,7 @@ class VariantChoice:
         self._chosen = None
         for variant in filter(self._programs.has, (chosen, chosen.other)):
             try:
-                edits = plan_removal(self._writers[variant].read())
+                edits = removal_edits(self._writers[variant].read())
                 self._writers[variant].write(edits)
             except (FirewallError, DependencyMissing) as error:
                 errors[variant] = error

@@ -11,7 +11,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
-from agent.kernel.firewall.variant.variant import Variant
+from agent.kernel.firewall.variant.iptables import Variant
 
 __all__ = ["Dockerd", "variant_of"]
 

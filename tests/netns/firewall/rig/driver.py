@@ -15,7 +15,7 @@ import structlog
 from agent.docker.service.dockerd_process import DaemonProcess
 from agent.errors import HostmeshError
 from agent.kernel.firewall import FirewallReport, RuleMonitor, open_firewall
-from agent.mesh.firewall import FirewallWants, desired_firewall
+from agent.mesh.firewall import DesiredFirewall, desired_firewall
 from agent.model import Access, Attachment, Binding, Container, DockerNetwork
 
 
@@ -35,7 +35,7 @@ def container_of(said: dict[str, Any]) -> Container:
     )
 
 
-def wants_of(said: dict[str, Any]) -> FirewallWants:
+def wants_of(said: dict[str, Any]) -> DesiredFirewall:
     return desired_firewall(
         cidr=IPv4Network(said["cidr"]),
         previous=tuple(map(IPv4Network, said.get("previous", []))),

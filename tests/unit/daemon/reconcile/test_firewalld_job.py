@@ -13,12 +13,12 @@ from agent.daemon.reconcile import firewalld_job as firewalldjob
 from agent.daemon.reconcile.firewalld_job import FirewalldJob
 from agent.errors import FirewallError
 from agent.kernel.firewall.firewalld import Firewalld
-from agent.mesh.firewall import FirewallWants
+from agent.mesh.firewall import DesiredFirewall
 from tests.unit.firewall.wanted import wants
 
 pytestmark = pytest.mark.unit
 
-WANTS = cast("FirewallWants", None)
+WANTS = cast("DesiredFirewall", None)
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Slow:
     runs: int = 0
     manage: bool = True
 
-    def apply(self, _wants: FirewallWants, *, may_remove: bool) -> tuple[str, ...]:
+    def apply(self, _wants: DesiredFirewall, *, may_remove: bool) -> tuple[str, ...]:
         assert may_remove
         self.runs += 1
         assert self.answer.wait(20)

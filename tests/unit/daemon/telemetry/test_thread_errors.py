@@ -23,7 +23,7 @@ from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import Discovery, Found
 from agent.etcd.endpoint_check import EndpointCheck
 from agent.kernel.listener import Listener, Listening
-from agent.kernel.liveness.probe import Prober
+from agent.kernel.liveness.prober import Prober
 from agent.model import Condition, Severity
 from agent.settings import EtcdSettings
 

@@ -14,7 +14,7 @@ from agent.docker.daemonjson.desired import (
     keys_for,
     parse_version,
 )
-from agent.mesh.split import split_lease
+from agent.mesh.lease_split import split_lease
 from agent.settings import Docker0Share
 
 pytestmark = pytest.mark.unit

@@ -12,7 +12,7 @@ from typing import Final
 
 from agent.kernel.firewall.advice.operator_rules import DEPTH, End, Fate, Packet, Walk, mesh_packets
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
-from agent.mesh.firewall import FirewallWants
+from agent.mesh.firewall import DesiredFirewall
 from agent.model import Condition, Severity
 
 __all__ = ["rules_elsewhere", "rules_in_other_variant"]
@@ -26,7 +26,7 @@ _FORWARDED: Final = (
 _OUTGOING: Final = (("raw", "OUTPUT"), ("mangle", "OUTPUT"), ("filter", "OUTPUT"))
 
 
-def rules_elsewhere(ruleset: Ruleset, wants: FirewallWants) -> Iterator[Condition]:
+def rules_elsewhere(ruleset: Ruleset, wants: DesiredFirewall) -> Iterator[Condition]:
     """At most one condition for each chain beside those that ours stand in."""
     for table, chain in _FORWARDED:
         fate = _shut(ruleset.table(table), chain, mesh_packets(wants))
@@ -48,7 +48,7 @@ def rules_elsewhere(ruleset: Ruleset, wants: FirewallWants) -> Iterator[Conditio
 
 
 def rules_in_other_variant(
-    other: Ruleset, variant: str, wants: FirewallWants
+    other: Ruleset, variant: str, wants: DesiredFirewall
 ) -> Iterator[Condition]:
     """At most one condition: what the variant that ours are not in drops stays dropped.
 
@@ -70,7 +70,7 @@ def rules_in_other_variant(
             return
 
 
-def _blocks(subject: str, quoted: str, wants: FirewallWants) -> Condition:
+def _blocks(subject: str, quoted: str, wants: DesiredFirewall) -> Condition:
     return Condition(
         name="operator-blocks-mesh",
         subject=subject,

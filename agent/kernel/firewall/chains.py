@@ -20,7 +20,7 @@ from typing import Any, Final
 from agent.kernel.firewall.rule_text import join_words
 from agent.mesh.firewall import (
     Access,
-    FirewallWants,
+    DesiredFirewall,
     Ingress,
     LocalBridge,
     WantedNetwork,
@@ -71,7 +71,7 @@ def jump_to(chain: str) -> str:
     return _rule("hostmesh: everything of ours is in this chain", chain)
 
 
-def our_chains(wants: FirewallWants) -> Mapping[str, Chains]:
+def our_chains(wants: DesiredFirewall) -> Mapping[str, Chains]:
     """Table -> chain -> rule bodies."""
     # Members of sets are no rules: without them what was asked before is found at once.
     none: frozenset[Any] = frozenset()
@@ -80,7 +80,7 @@ def our_chains(wants: FirewallWants) -> Mapping[str, Chains]:
 
 
 @lru_cache(maxsize=4)
-def _our_chains(wants: FirewallWants) -> Mapping[str, Chains]:
+def _our_chains(wants: DesiredFirewall) -> Mapping[str, Chains]:
     """Cached: most passes ask for the same again."""
     return MappingProxyType(
         {
@@ -123,7 +123,7 @@ def shut_out(leases: tuple[Network, ...]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _prerouting(wants: FirewallWants) -> tuple[str, ...]:
+def _prerouting(wants: DesiredFirewall) -> tuple[str, ...]:
     """Ahead of the DROP that Docker 28 keeps here for every container.
 
     Raw comes before connection tracking un-NATs, so replies die in it too. A source in the mesh
@@ -142,7 +142,7 @@ def _prerouting(wants: FirewallWants) -> tuple[str, ...]:
     )
 
 
-def _coming_in(wants: FirewallWants, up: str, closed: list[Network]) -> Iterator[str]:
+def _coming_in(wants: DesiredFirewall, up: str, closed: list[Network]) -> Iterator[str]:
     sources = (set_name("in", wants.family, up), "src")
     for lease in wants.leases:
         yield _rule("hostmesh: own addresses do not come from outside", "RETURN",
@@ -157,7 +157,7 @@ def _coming_in(wants: FirewallWants, up: str, closed: list[Network]) -> Iterator
                     dest=lease, inp=up, match_set=sources)  # fmt: skip
 
 
-def _held(wants: FirewallWants) -> Iterator[LocalBridge]:
+def _held(wants: DesiredFirewall) -> Iterator[LocalBridge]:
     """Bridges whose containers are held to the bridge's own subnet.
 
     Not one that is the uplink as well (a Docker network on the LAN's own bridge): the traffic of
@@ -166,7 +166,7 @@ def _held(wants: FirewallWants) -> Iterator[LocalBridge]:
     return (bridge for bridge in wants.bridges if bridge.name not in wants.interfaces)
 
 
-def _senders(wants: FirewallWants) -> tuple[str, ...]:
+def _senders(wants: DesiredFirewall) -> tuple[str, ...]:
     """Mesh traffic that a container sends with an address which its bridge does not have.
 
     Docker grants NET_RAW, so a container writes any source it likes. Other hosts believe the
@@ -195,7 +195,7 @@ def _senders(wants: FirewallWants) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _forward(wants: FirewallWants) -> tuple[str, ...]:
+def _forward(wants: DesiredFirewall) -> tuple[str, ...]:
     leases = wants.leases
     return (
         *_within_host(leases, wants.interfaces),
@@ -211,7 +211,7 @@ def _forward(wants: FirewallWants) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _forward_by(wants: FirewallWants, up: str) -> Iterator[str]:
+def _forward_by(wants: DesiredFirewall, up: str) -> Iterator[str]:
     """Mesh traffic by one interface, in and out.
 
     The set alone is not enough on the way out of a network: it holds node addresses, too, and
@@ -233,7 +233,7 @@ def _forward_by(wants: FirewallWants, up: str) -> Iterator[str]:
                         match_set=(name, "dst"))  # fmt: skip
 
 
-def _inbound(wants: FirewallWants) -> tuple[str, ...]:
+def _inbound(wants: DesiredFirewall) -> tuple[str, ...]:
     """Mesh traffic to this host's containers. What falls through meets FORWARD's last rule."""
     closed = [network.subnet for network in wants.networks if network.closed]
     accepting = [network for network in wants.networks if not network.closed]
@@ -267,7 +267,7 @@ def _opened(network: WantedNetwork, family: Family) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _postrouting(wants: FirewallWants) -> tuple[str, ...]:
+def _postrouting(wants: DesiredFirewall) -> tuple[str, ...]:
     """Ahead of Docker's MASQUERADE: containers of other hosts see true source addresses.
 
     By range, not by set: NAT is decided once per flow, and the first packet to a new peer may be

@@ -24,7 +24,7 @@ from agent.model import Uplink
 from agent.model.family import Address
 from agent.threads import Poller, Wait
 
-__all__ = ["Prober", "nobody_answers"]
+__all__ = ["Prober", "is_silent"]
 
 _log = structlog.get_logger(__name__)
 
@@ -230,7 +230,7 @@ class Prober:
             self._on_change(self._told)
 
 
-def nobody_answers(
+def is_silent(
     address: Address, uplink: Uplink, *, attempts: int = 4, interval_s: float = 0.5
 ) -> bool:
     """Ask one address now, and wait for the outcome: some ``attempts * interval_s`` seconds.

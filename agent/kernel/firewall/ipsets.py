@@ -15,7 +15,7 @@ from typing import Final
 from agent.errors import FirewallError
 from agent.kernel.tables.sets import SetKind, SetTable
 from agent.mesh.firewall import (
-    FirewallWants,
+    DesiredFirewall,
     set_name,
     source_member,
 )
@@ -27,7 +27,7 @@ from agent.reconcile.object_kind import Kind
 from agent.reconcile.reconciler import Permission, Reconciler, reconcile
 from agent.reconcile.tracker import compare
 
-__all__ = ["OurSets", "SetsReport"]
+__all__ = ["Ipsets", "SetsReport"]
 
 _MOST: Final = 1 << 18
 """Members of one set: subnets and node addresses of every host, or ports by three protocols."""
@@ -51,7 +51,7 @@ class SetsReport:
     conditions: tuple[Condition, ...]
 
 
-class OurSets:
+class Ipsets:
     """The sets of one family, in the network namespace of the calling thread.
 
     Attributes:
@@ -87,7 +87,7 @@ class OurSets:
         self._dockers = Reconciler(kind, self._rest, clock=clock)
         self._last: dict[str, frozenset[Network]] = {}
 
-    def settle(self, wants: FirewallWants, permission: Permission) -> SetsReport:
+    def settle(self, wants: DesiredFirewall, permission: Permission) -> SetsReport:
         """Make the sets hold what is wanted, each of them before a rule names it.
 
         Raises:
@@ -114,14 +114,14 @@ class OurSets:
             conditions=tuple(found for each in reports for found in each.conditions),
         )
 
-    def _is_wanted(self, wants: FirewallWants) -> bool:
+    def _is_wanted(self, wants: DesiredFirewall) -> bool:
         """Whether these are the very sources of the last call: there may be 20,000 of them."""
         before, self._last = self._last, dict(wants.ingress)
         return before.keys() == self._last.keys() and all(
             sources is before[name] for name, sources in wants.ingress
         )
 
-    def difference(self, wants: FirewallWants, *, may_delete: bool = True) -> tuple[str, ...]:
+    def difference(self, wants: DesiredFirewall, *, may_delete: bool = True) -> tuple[str, ...]:
         """What :meth:`settle` would change, a line for each set.
 
         Args:
@@ -142,7 +142,7 @@ class OurSets:
         )
         return _words(operation for each in found for operation in each.operations)
 
-    def sweep(self, wants: FirewallWants) -> tuple[tuple[str, ...], tuple[Condition, ...]]:
+    def sweep(self, wants: DesiredFirewall) -> tuple[tuple[str, ...], tuple[Condition, ...]]:
         """Remove sets that are wanted no more, after the rules that named them.
 
         Returns:
@@ -193,7 +193,7 @@ class OurSets:
                 lines += [f"ipset {name}: {len(shown)} members", *shown]
         return tuple(lines)
 
-    def _names(self, wants: FirewallWants) -> list[str]:
+    def _names(self, wants: DesiredFirewall) -> list[str]:
         return [set_name("in", self._family, interface) for interface in wants.interfaces]
 
     def _split(self, member: SetMember) -> tuple[int, bytes]:
@@ -220,11 +220,11 @@ def _want(reconciler: Reconciler[SetMember], wanted: set[SetMember], *, known_go
     reconciler.want({each: each for each in wanted - reconciler.desired.keys()})
 
 
-def _sources(wants: FirewallWants) -> set[SetMember]:
+def _sources(wants: DesiredFirewall) -> set[SetMember]:
     return {source_member(name, each) for name, sources in wants.ingress for each in sources}
 
 
-def _dockers(wants: FirewallWants) -> set[SetMember]:
+def _dockers(wants: DesiredFirewall) -> set[SetMember]:
     return {*(each.member for each in wants.published), *(each.member for each in wants.senders)}
 
 

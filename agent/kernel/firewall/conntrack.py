@@ -19,7 +19,7 @@ import structlog
 from agent.errors import KernelError
 from agent.kernel.netlink import NetlinkSocket, attribute, attributes
 from agent.kernel.netlink.message import ACK, frame
-from agent.mesh.firewall import FirewallWants
+from agent.mesh.firewall import DesiredFirewall
 from agent.model.family import IPV4, IPV6, Family, Network
 
 __all__ = ["Flows", "FlowsLook"]
@@ -71,7 +71,7 @@ class Flows:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
 
-    def free_masqueraded(self, wants: FirewallWants) -> FlowsLook:
+    def free_masqueraded(self, wants: DesiredFirewall) -> FlowsLook:
         """Forget flows whose source our NAT rules would keep, and which have another one.
 
         That is from a subnet of this host, unless the network is closed, to the mesh outside
@@ -101,7 +101,7 @@ class Flows:
 class _Wrong:
     """Which flows have a source that they must not have."""
 
-    def __init__(self, wants: FirewallWants) -> None:
+    def __init__(self, wants: DesiredFirewall) -> None:
         self._source, self._dest = _ENDS[wants.family]
         self._size = wants.family.bits // 8
         # The kernel writes addresses first: where to a flow goes is seen at a glance.

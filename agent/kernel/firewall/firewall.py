@@ -22,24 +22,24 @@ from agent.kernel.firewall.advice.conditions import (
 )
 from agent.kernel.firewall.advice.nft_conditions import nft_chains
 from agent.kernel.firewall.advice.operator_rules import Judgement, Way, judge
-from agent.kernel.firewall.flows import Flows
-from agent.kernel.firewall.legacy import LegacyWriter
-from agent.kernel.firewall.nft import NftWriter
-from agent.kernel.firewall.own_sets import OurSets
-from agent.kernel.firewall.parse import Ruleset, parse_ruleset
-from agent.kernel.firewall.rule_changes import (
+from agent.kernel.firewall.conntrack import Flows
+from agent.kernel.firewall.edits import (
     TableEdit,
+    closing_edits,
     not_closed,
     plan,
-    plan_closing,
-    plan_removal,
+    removal_edits,
     restore_text,
 )
+from agent.kernel.firewall.ipsets import Ipsets
+from agent.kernel.firewall.legacy import LegacyWriter
+from agent.kernel.firewall.nft import NftWriter
+from agent.kernel.firewall.parse import Ruleset, parse_ruleset
 from agent.kernel.firewall.show import shown
 from agent.kernel.firewall.variant.choice import Reading, VariantChoice, Writer
 from agent.kernel.firewall.variant.dockerd import Dockerd, variant_of
-from agent.kernel.firewall.variant.variant import Programs, Variant
-from agent.mesh.firewall import FirewallWants
+from agent.kernel.firewall.variant.iptables import Programs, Variant
+from agent.mesh.firewall import DesiredFirewall
 from agent.model import Condition
 from agent.model.family import IPV4, Family, Network
 from agent.model.objects import SetMember
@@ -115,7 +115,7 @@ class Firewall:
         *,
         programs: Programs,
         writers: Mapping[Variant, Writer],
-        sets: OurSets,
+        sets: Ipsets,
         flows: Flows,
         variant: Variant | None = None,
         docker_variant: Callable[[], Variant | None] = lambda: None,
@@ -136,7 +136,7 @@ class Firewall:
         self._clock = clock
         self._damper = Damper(_REPAIRS)
         self._written_by: tuple[str, ...] = ()
-        self._applied: FirewallWants | None = None
+        self._applied: DesiredFirewall | None = None
         self._set_repairs = 0
         self._closed = False
         # An earlier life may have ended between a repair of NAT and this.
@@ -150,7 +150,7 @@ class Firewall:
         """Who wrote rules just now, as the kernel names them; told where somebody fights."""
         self._written_by = programs or self._written_by
 
-    def check(self, wants: FirewallWants, *, may_delete: bool = True) -> FirewallReport:
+    def check(self, wants: DesiredFirewall, *, may_delete: bool = True) -> FirewallReport:
         """What :meth:`apply` would change. Changes nothing.
 
         Args:
@@ -164,7 +164,7 @@ class Firewall:
         """Sources that may come in, for the pass over routes."""
         return self._sets.ingress
 
-    def apply(self, wants: FirewallWants, permission: Permission = MAY_DELETE) -> FirewallReport:
+    def apply(self, wants: DesiredFirewall, permission: Permission = MAY_DELETE) -> FirewallReport:
         """Make the firewall as wanted. Writes nothing when nothing differs.
 
         Sets come before the rules that name them, and ours leave the wrong variant last:
@@ -232,7 +232,7 @@ class Firewall:
         reading = self._choice.read()
         self._closed = True
         leases = not_closed(reading.other.ruleset, leases)
-        planned = partial(plan_closing, leases=leases, interfaces=interfaces)
+        planned = partial(closing_edits, leases=leases, interfaces=interfaces)
         edits = planned(reading.ruleset) if leases else ()
         if edits and not dry_run:
             self._write(reading.writer, edits, planned)
@@ -261,7 +261,7 @@ class Firewall:
         table = self._choice.read().ruleset.table("filter")
         return judge(table, way, self._sets.sources())
 
-    def render(self, wants: FirewallWants) -> str:
+    def render(self, wants: DesiredFirewall) -> str:
         """What :meth:`apply` would feed to iptables-restore. Changes nothing."""
         return restore_text(plan(self._choice.read().ruleset, wants))
 
@@ -290,13 +290,13 @@ class Firewall:
             _log.info("forward-policy-set", policy=previous, previous="DROP")
 
     def _report(
-        self, reading: Reading, wants: FirewallWants, sets: tuple[str, ...]
+        self, reading: Reading, wants: DesiredFirewall, sets: tuple[str, ...]
     ) -> FirewallReport:
         words = [word for edit in plan(reading.ruleset, wants) for word in edit.words()]
         words += sets
         variant, other = reading.variant, reading.other
         odd = misplaced(reading.ruleset, other.ruleset, variant) if reading.fixed else ()
-        stray = plan_removal(other.ruleset)
+        stray = removal_edits(other.ruleset)
         words += [f"{variant.other}: {word}" for edit in stray for word in edit.words()]
         return FirewallReport(
             variant=variant,
@@ -339,7 +339,7 @@ class Firewall:
             hint="another program may be writing iptables rules at the same time",
         )
 
-    def _free_flows(self, wants: FirewallWants) -> int:
+    def _free_flows(self, wants: DesiredFirewall) -> int:
         """Free what was masqueraded before NAT was right, in this pass or in later ones."""
         if not self._flow_looks_left:
             return 0
@@ -388,7 +388,7 @@ def open_firewall(
     return Firewall(
         programs=programs,
         writers=writers,
-        sets=OurSets(family),
+        sets=Ipsets(family),
         flows=Flows(),
         variant=fixed,
         docker_variant=docker_variant,

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
-from agent.kernel.firewall.rules import (
+from agent.kernel.firewall.chains import (
     DOCKER_USER,
     ENTRIES,
     OURS,
@@ -21,17 +20,18 @@ from agent.kernel.firewall.rules import (
     our_chains,
     shut_out,
 )
-from agent.mesh.firewall import FirewallWants
+from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
+from agent.mesh.firewall import DesiredFirewall
 from agent.model.family import Network
 
 __all__ = [
     "JumpEdit",
     "TableEdit",
+    "closing_edits",
     "entry_chain",
     "not_closed",
     "plan",
-    "plan_closing",
-    "plan_removal",
+    "removal_edits",
     "restore_text",
 ]
 
@@ -103,7 +103,7 @@ def entry_chain(table: Table) -> str:
     return DOCKER_USER if leads else base
 
 
-def plan(ruleset: Ruleset, wants: FirewallWants) -> tuple[TableEdit, ...]:
+def plan(ruleset: Ruleset, wants: DesiredFirewall) -> tuple[TableEdit, ...]:
     """The edits that make ``ruleset`` hold exactly what is wanted; none when it does."""
     chains = our_chains(wants)
     edits = (_plan_table(ruleset.table(name), chains[name]) for name in _TABLES)
@@ -111,7 +111,7 @@ def plan(ruleset: Ruleset, wants: FirewallWants) -> tuple[TableEdit, ...]:
     return tuple(edit for edit in (*edits, *strays) if edit)
 
 
-def plan_closing(
+def closing_edits(
     ruleset: Ruleset, leases: tuple[Network, ...], interfaces: Iterable[str]
 ) -> tuple[TableEdit, ...]:
     """The edits that close ``leases`` until Docker has said which networks there are.
@@ -159,7 +159,7 @@ def not_closed(ruleset: Ruleset, leases: tuple[Network, ...]) -> tuple[Network, 
     )
 
 
-def plan_removal(ruleset: Ruleset) -> tuple[TableEdit, ...]:
+def removal_edits(ruleset: Ruleset) -> tuple[TableEdit, ...]:
     """The edits that take out exactly what is ours."""
     return tuple(edit for edit in map(_removal, ruleset.tables.values()) if edit)
 
