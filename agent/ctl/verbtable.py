@@ -117,7 +117,7 @@ CONFIG_OPTIONS = {
     "--move": ("", "keep the old CIDR in use until its hosts have moved"),
     "--finish": ("", "end a move: stop using the CIDRs moved away from"),
 }
-"""Options of ``config set``, each a field of :class:`agent.mesh.config_change.ConfigWish` of the same
+"""Options of ``config set``, each a field of :class:`~agent.mesh.config_change.ConfigWish` of that
 name, with the form of its value and its help. "" is a flag, "a|b" a choice;
 agent.ctl.verbs.configset converts the others."""
 

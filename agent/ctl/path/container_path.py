@@ -19,7 +19,7 @@ from agent.docker.engine.containers import Container
 from agent.errors import HostmeshError
 from agent.kernel.diagnose.lookup import decide
 from agent.kernel.diagnose.namespace import in_network_of
-from agent.kernel.diagnose.ping import Echo, Reach, sweep
+from agent.kernel.diagnose.ping import Echo, Pinger, sweep
 from agent.kernel.firewall.advice.operator_rules import Way
 from agent.model.family import Address, Network, address_order, read_address, read_network
 
@@ -140,7 +140,7 @@ class ContainerPath:
         return echo, sender
 
     def _echo(self, sender: Sender, target: Address) -> Echo:
-        reach = self._inside(sender, lambda: Reach(target, source=sender.address))
+        reach = self._inside(sender, lambda: Pinger(target, source=sender.address))
         try:
             return reach.echo(_ECHOES)
         finally:

@@ -12,7 +12,7 @@ from agent.kernel.netlink.routes import RTM_GETROUTE, decode_route, route_lookup
 from agent.model import Route
 from agent.model.family import Address, family_of
 
-__all__ = ["Decision", "Neighbour", "decide", "neighbour_on"]
+__all__ = ["Decision", "NeighbourState", "decide", "neighbour_on"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +80,14 @@ def _ask(
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class NeighbourState:
     """An entry of the neighbour table: "valid", "failed" or "incomplete"."""
 
     state: str
     mac: str
 
 
-def neighbour_on(address: Address, link_index: int | None = None) -> Neighbour | None:
+def neighbour_on(address: Address, link_index: int | None = None) -> NeighbourState | None:
     """The kernel's entry for ``address`` on a link (None: on any), None when there is none.
 
     Raises:
@@ -99,5 +99,5 @@ def neighbour_on(address: Address, link_index: int | None = None) -> Neighbour |
             found = decode_neighbour(payload)
             if found.address == address and link_index in {None, found.link_index}:
                 state = "valid" if found.valid else "failed" if found.failed else "incomplete"
-                return Neighbour(state, found.mac)
+                return NeighbourState(state, found.mac)
     return None

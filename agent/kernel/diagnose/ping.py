@@ -19,7 +19,7 @@ from agent.errors import KernelError, NotRoot
 from agent.kernel.liveness.icmp import echo_reply, echo_request
 from agent.model.family import Address
 
-__all__ = ["Echo", "Reach", "sweep"]
+__all__ = ["Echo", "Pinger", "sweep"]
 
 _HEADERS_BYTES: Final = 28  # IPv4 without options, and ICMP
 _IP_MTU_DISCOVER, _PROBE = 10, 3  # IP_PMTUDISC_PROBE: don't fragment, ignore what is cached
@@ -40,7 +40,7 @@ class Echo:
     problem: str = ""
 
 
-class Reach:
+class Pinger:
     """Sends echo requests to one address.
 
     Args:

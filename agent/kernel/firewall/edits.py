@@ -30,9 +30,9 @@ __all__ = [
     "closing_edits",
     "entry_chain",
     "not_closed",
-    "plan",
     "removal_edits",
     "restore_text",
+    "table_edits",
 ]
 
 _TABLES: Final = tuple(ENTRIES)
@@ -103,7 +103,7 @@ def entry_chain(table: Table) -> str:
     return DOCKER_USER if leads else base
 
 
-def plan(ruleset: Ruleset, wants: DesiredFirewall) -> tuple[TableEdit, ...]:
+def table_edits(ruleset: Ruleset, wants: DesiredFirewall) -> tuple[TableEdit, ...]:
     """The edits that make ``ruleset`` hold exactly what is wanted; none when it does."""
     chains = our_chains(wants)
     edits = (_plan_table(ruleset.table(name), chains[name]) for name in _TABLES)

@@ -1,4 +1,4 @@
-"""The host's firewall: one reading, one plan, one writing, whichever iptables it has."""
+"""The host's firewall: one reading, one comparison, one writing, whichever iptables it has."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from agent.kernel.firewall.edits import (
     TableEdit,
     closing_edits,
     not_closed,
-    plan,
     removal_edits,
     restore_text,
+    table_edits,
 )
 from agent.kernel.firewall.ipsets import Ipsets
 from agent.kernel.firewall.legacy import LegacyWriter
@@ -38,7 +38,7 @@ from agent.kernel.firewall.parse import Ruleset, parse_ruleset
 from agent.kernel.firewall.show import shown
 from agent.kernel.firewall.variant.choice import Reading, VariantChoice, Writer
 from agent.kernel.firewall.variant.dockerd import Dockerd, variant_of
-from agent.kernel.firewall.variant.iptables import Programs, Variant
+from agent.kernel.firewall.variant.iptables import Iptables, Variant
 from agent.mesh.firewall import DesiredFirewall
 from agent.model import Condition
 from agent.model.family import IPV4, Family, Network
@@ -113,7 +113,7 @@ class Firewall:
     def __init__(
         self,
         *,
-        programs: Programs,
+        programs: Iptables,
         writers: Mapping[Variant, Writer],
         sets: Ipsets,
         flows: Flows,
@@ -183,12 +183,12 @@ class Firewall:
         report = replace(
             report, conditions=(*report.conditions, *sets.conditions), failed=not sets.complete
         )
-        edits = plan(reading.ruleset, wants)
+        edits = table_edits(reading.ruleset, wants)
         drift = wants == self._applied and not self._docker_starts()
         if edits and drift and not self._damper.allows(self._clock()):
             return replace(report, held_back=True)
         if edits:
-            self._write(reading.writer, edits, partial(plan, wants=wants))
+            self._write(reading.writer, edits, partial(table_edits, wants=wants))
         moved = self._choice.leave_other()
         removed, in_use = self._sets.sweep(wants)
         self._applied = wants
@@ -263,7 +263,7 @@ class Firewall:
 
     def render(self, wants: DesiredFirewall) -> str:
         """What :meth:`apply` would feed to iptables-restore. Changes nothing."""
-        return restore_text(plan(self._choice.read().ruleset, wants))
+        return restore_text(table_edits(self._choice.read().ruleset, wants))
 
     def set_forward_policy_drop(self) -> str:
         """Set FORWARD's policy to DROP, as Docker does before it switches forwarding on.
@@ -292,7 +292,7 @@ class Firewall:
     def _report(
         self, reading: Reading, wants: DesiredFirewall, sets: tuple[str, ...]
     ) -> FirewallReport:
-        words = [word for edit in plan(reading.ruleset, wants) for word in edit.words()]
+        words = [word for edit in table_edits(reading.ruleset, wants) for word in edit.words()]
         words += sets
         variant, other = reading.variant, reading.other
         odd = misplaced(reading.ruleset, other.ruleset, variant) if reading.fixed else ()
@@ -368,7 +368,7 @@ def open_firewall(
         FirewallError: It does not say its version.
         ValueError: ``variant`` is none of the three.
     """
-    programs = Programs(family=family)
+    programs = Iptables(family=family)
     fixed = None if variant == "auto" else Variant(variant)
     if fixed is None or not programs.has(fixed):
         programs.default_variant()

@@ -22,7 +22,7 @@ from agent.errors import DependencyMissing, FirewallError
 from agent.kernel.firewall.chains import OURS
 from agent.kernel.firewall.edits import JumpEdit, TableEdit
 from agent.kernel.firewall.parse import Clause, Ruleset, parse_rule, parse_ruleset
-from agent.kernel.firewall.variant.iptables import Programs, Variant
+from agent.kernel.firewall.variant.iptables import Iptables, Variant
 from agent.model.family import IPV4, IPV6
 
 __all__ = ["LegacyWriter"]
@@ -45,7 +45,7 @@ class LegacyWriter:
 
     variant = Variant.LEGACY
 
-    def __init__(self, programs: Programs, *, lock_path: str | None = None) -> None:
+    def __init__(self, programs: Iptables, *, lock_path: str | None = None) -> None:
         self._programs = programs
         self._lock_path = lock_path or os.environ.get("XTABLES_LOCKFILE", _LOCK_PATH)
 

@@ -11,7 +11,7 @@ from typing import Final
 from agent.kernel.firewall.advice.nft_chains import generation
 from agent.kernel.firewall.edits import TableEdit, restore_text
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
-from agent.kernel.firewall.variant.iptables import Programs, Variant
+from agent.kernel.firewall.variant.iptables import Iptables, Variant
 
 __all__ = ["NftWriter"]
 
@@ -23,7 +23,7 @@ class NftWriter:
 
     variant = Variant.NFT
 
-    def __init__(self, programs: Programs) -> None:
+    def __init__(self, programs: Iptables) -> None:
         self._programs = programs
         self._last: tuple[int, float, Ruleset] | None = None  # its generation, and until when
 

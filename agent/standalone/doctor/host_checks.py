@@ -8,7 +8,7 @@ import platform
 from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
 from agent.kernel.diagnose.trial import trial
 from agent.kernel.facts import read_host_facts
-from agent.kernel.firewall.variant.iptables import Programs
+from agent.kernel.firewall.variant.iptables import Iptables
 from agent.kernel.hostchecks import host_conditions
 from agent.kernel.sysctl import Sysctls
 from agent.model import HostFacts, Uplink
@@ -49,7 +49,7 @@ def _try_kernel(settings: Settings, findings: Findings) -> None:
 
 
 def _iptables(findings: Findings) -> None:
-    variant = Programs().default_variant()
+    variant = Iptables().default_variant()
     findings.add("iptables", State.OK, f"iptables writes {variant}")
 
 

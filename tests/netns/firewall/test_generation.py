@@ -9,7 +9,7 @@ import pytest
 
 from agent.kernel.firewall import nft
 from agent.kernel.firewall.nft import NftWriter
-from agent.kernel.firewall.variant.iptables import Programs
+from agent.kernel.firewall.variant.iptables import Iptables
 from tests.netns.netlab import Host
 
 pytestmark = pytest.mark.netns
@@ -25,7 +25,7 @@ def alone() -> Iterator[Host]:
 def test_a_rule_of_another_program_is_seen_at_the_next_look(
     alone: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    programs = Programs()
+    programs = Iptables()
     writer = NftWriter(programs)
     first = alone.call(writer.read)
     assert alone.call(writer.read) == first

@@ -15,7 +15,7 @@ from agent.errors import KernelError
 from agent.kernel.diagnose.capture import Capture, Frame
 from agent.kernel.diagnose.lookup import decide, neighbour_on
 from agent.kernel.diagnose.namespace import in_network_of
-from agent.kernel.diagnose.ping import Reach
+from agent.kernel.diagnose.ping import Pinger
 from tests.netns.netlab import Host
 
 pytestmark = pytest.mark.netns
@@ -107,7 +107,7 @@ def walk(
 
     def look() -> tuple[tuple[float, ...], tuple[Frame, ...]]:
         with Capture(["br9", "wan0"], CONTAINER, to, passed_on=passed_on) as capture:
-            reach = in_network_of(scene.pid, lambda: Reach(to, source=CONTAINER))
+            reach = in_network_of(scene.pid, lambda: Pinger(to, source=CONTAINER))
             try:
                 echo = reach.echo(1)
             finally:
@@ -179,8 +179,8 @@ def test_waiting_ends_with_enough_packets_and_counts_no_others(scene: Scene) -> 
     found: list[tuple[Frame, ...]] = []
     thread = scene.router.thread(lambda: found.append(wait()))
     assert with_others.wait(10)
-    scene.peer.call(lambda: Reach(IPv4Address("192.0.2.1")).echo(1))
-    scene.peer.call(lambda: Reach(CONTAINER).echo(1))
+    scene.peer.call(lambda: Pinger(IPv4Address("192.0.2.1")).echo(1))
+    scene.peer.call(lambda: Pinger(CONTAINER).echo(1))
     thread.join(20)
     assert [(e.source, e.destination, e.ttl) for e in found[0]] == [
         (PEER, CONTAINER, 64), (CONTAINER, PEER, 63),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.kernel.firewall.chains import ENTRIES, OURS
-from agent.kernel.firewall.edits import entry_chain, plan, removal_edits, restore_text
+from agent.kernel.firewall.edits import entry_chain, removal_edits, restore_text, table_edits
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
 from agent.mesh.firewall import Access, DesiredFirewall, Ingress, LocalBridge, WantedNetwork
 from agent.model.family import FAMILIES
@@ -69,7 +69,7 @@ def states(draw: st.DrawFn, wanted: DesiredFirewall) -> State:
             allowed = {"", "ACCEPT", "DROP", "RETURN", "MASQUERADE", *chains} - {chain}
             rules.extend(body for body in bodies if parse_rule(body).target in allowed)
     if draw(st.booleans()):
-        restore(state, restore_text(plan(parse_ruleset(save(state)), wanted)))
+        restore(state, restore_text(table_edits(parse_ruleset(save(state)), wanted)))
     storm(draw, state)
     if draw(st.booleans()):
         del state[draw(st.sampled_from(sorted(state)))]
@@ -125,10 +125,10 @@ def test_one_pass_converges_and_foreign_rules_stay_byte_for_byte(data: st.DataOb
     wanted = data.draw(wants())
     state = data.draw(states(wanted))
     before = copy.deepcopy(foreign(state))
-    restore(state, restore_text(plan(parse_ruleset(save(state)), wanted)))
+    restore(state, restore_text(table_edits(parse_ruleset(save(state)), wanted)))
     assert foreign(state) == before
     after = parse_ruleset(save(state))
-    assert plan(after, wanted) == ()
+    assert table_edits(after, wanted) == ()
     for name, (_, ours) in ENTRIES.items():
         jumps = [
             (chain, body)

@@ -12,7 +12,7 @@ from agent.kernel.firewall.edits import TableEdit
 from agent.kernel.firewall.parse import Ruleset
 from agent.kernel.firewall.variant import choice
 from agent.kernel.firewall.variant.choice import VariantChoice
-from agent.kernel.firewall.variant.iptables import Programs, Variant
+from agent.kernel.firewall.variant.iptables import Iptables, Variant
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 
 pytestmark = pytest.mark.unit
@@ -49,7 +49,7 @@ def test_promise_9_a_listing_that_fails_clears_no_warning(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(choice, "dropping_chains", listed)
     made = VariantChoice(
-        programs=Programs(),
+        programs=Iptables(),
         writers={variant: Empty(variant) for variant in Variant},
         fixed=Variant.NFT,
         docker_variant=lambda: None,

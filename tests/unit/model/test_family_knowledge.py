@@ -31,8 +31,8 @@ ALLOWED: Final = {
     "kernel/firewall/advice/nft_chains.py": "nft's own word for tables of both families",
     "kernel/liveness/icmp.py": "ICMPv4 (RFC 792)",
     "kernel/liveness/probe_channel.py": "ARP and ICMPv4",
-    "kernel/diagnose/reach.py": "ICMPv4",
-    "kernel/diagnose/underlay.py": "ARP and ICMPv4 frames",
+    "kernel/diagnose/ping.py": "ICMPv4",
+    "kernel/diagnose/source_filter.py": "ARP and ICMPv4 frames",
     "model/family.py": "here it belongs",
     "settings/sections.py": "a routing table's number has 32 bits",
 }

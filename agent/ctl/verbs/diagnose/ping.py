@@ -112,12 +112,12 @@ def _route(context: Context, peer: Peer) -> Step:
 
 def _wire(peer: Peer) -> Iterator[Step]:
     from agent.kernel.diagnose.lookup import neighbour_on  # noqa: PLC0415 - the same
-    from agent.kernel.diagnose.ping import Reach  # noqa: PLC0415 - the same
+    from agent.kernel.diagnose.ping import Pinger  # noqa: PLC0415 - the same
     from agent.kernel.facts import path_to, read_host_facts  # noqa: PLC0415 - costs 0.2 s
 
     address = read_address(peer.node_address)
     try:
-        reach = Reach(address)
+        reach = Pinger(address)
     except NotRoot as error:
         yield "icmp", "unknown", f"{error.message}; {error.hint}"
         return

@@ -11,7 +11,7 @@ from agent.ctl.output import clean, flow, sentence
 if TYPE_CHECKING:
     from agent.ctl.path.tracing import Tracer
     from agent.kernel.diagnose.capture import Capture, Frame
-    from agent.kernel.diagnose.ping import Reach
+    from agent.kernel.diagnose.ping import Pinger
 
 __all__ = ["lines", "run"]
 
@@ -141,19 +141,19 @@ def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
     }
 
 
-def _sender(tracer: Tracer) -> Reach | None:
+def _sender(tracer: Tracer) -> Pinger | None:
     """What sends from the source itself; None when the source is not here."""
     from agent.kernel.diagnose.namespace import in_network_of  # noqa: PLC0415 - only for --capture
-    from agent.kernel.diagnose.ping import Reach  # noqa: PLC0415 - the same
+    from agent.kernel.diagnose.ping import Pinger  # noqa: PLC0415 - the same
 
     source, to = tracer.source, tracer.destination.address
     if source.container is not None:
         pid = tracer.place.engine.process_of(source.container.id)
-        return in_network_of(pid, lambda: Reach(to, source=source.address))
-    return Reach(to, source=source.address) if source.is_host else None
+        return in_network_of(pid, lambda: Pinger(to, source=source.address))
+    return Pinger(to, source=source.address) if source.is_host else None
 
 
-def _ping(reach: Reach, capture: Capture) -> tuple[int, int, str, tuple[Frame, ...]]:
+def _ping(reach: Pinger, capture: Capture) -> tuple[int, int, str, tuple[Frame, ...]]:
     sent = 0
     try:
         for _ in range(_ECHOES):

@@ -15,7 +15,7 @@ from agent.kernel.firewall.advice.nft_chains import NftChain, dropping_chains
 from agent.kernel.firewall.chains import DOCKER_CHAIN
 from agent.kernel.firewall.edits import TableEdit, removal_edits
 from agent.kernel.firewall.parse import Ruleset
-from agent.kernel.firewall.variant.iptables import Programs, Variant
+from agent.kernel.firewall.variant.iptables import Iptables, Variant
 
 __all__ = ["Other", "Reading", "VariantChoice", "Writer"]
 
@@ -94,7 +94,7 @@ class VariantChoice:
     def __init__(
         self,
         *,
-        programs: Programs,
+        programs: Iptables,
         writers: Mapping[Variant, Writer],
         fixed: Variant | None,
         docker_variant: Callable[[], Variant | None],

@@ -16,7 +16,7 @@ from agent.errors import DependencyMissing, FirewallError, NotRoot
 from agent.model.family import IPV4, Family
 from agent.programs import ProgramRunner
 
-__all__ = ["Programs", "Variant"]
+__all__ = ["Iptables", "Variant"]
 
 _TIMEOUT_S: Final = 20.0
 _LOCK_WAIT_S: Final = 5
@@ -37,7 +37,7 @@ class Variant(enum.StrEnum):
         return Variant.LEGACY if self is Variant.NFT else Variant.NFT
 
 
-class Programs:
+class Iptables:
     """The iptables programs of this host for one family. Each run has a deadline.
 
     Args:

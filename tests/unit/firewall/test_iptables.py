@@ -8,7 +8,7 @@ import pytest
 from agent import programs as programs_module
 from agent.errors import DependencyMissing, FirewallError, NotRoot
 from agent.kernel.firewall.variant import iptables as variant_module
-from agent.kernel.firewall.variant.iptables import Programs, Variant
+from agent.kernel.firewall.variant.iptables import Iptables, Variant
 
 pytestmark = pytest.mark.unit
 
@@ -39,13 +39,13 @@ def test_the_variant_is_what_iptables_says(
     put: Put, tmp_path: Path, said: str, expected: Variant
 ) -> None:
     put("iptables", f"echo '{said}'")
-    assert Programs(str(tmp_path)).default_variant() is expected
+    assert Iptables(str(tmp_path)).default_variant() is expected
 
 
 @pytest.mark.usefixtures("put")
 def test_a_host_without_iptables_is_told_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(DependencyMissing) as caught:
-        Programs(str(tmp_path)).default_variant()
+        Iptables(str(tmp_path)).default_variant()
     assert "install iptables" in caught.value.hint
     assert caught.value.exit_code == 12
 
@@ -53,7 +53,7 @@ def test_a_host_without_iptables_is_told_what_to_install(tmp_path: Path) -> None
 def test_nonsense_for_a_version_is_an_error(put: Put, tmp_path: Path) -> None:
     put("iptables", "echo hello")
     with pytest.raises(FirewallError, match="hello"):
-        Programs(str(tmp_path)).default_variant()
+        Iptables(str(tmp_path)).default_variant()
 
 
 def test_a_broken_iptables_is_no_reason_to_do_without_the_named_programs(
@@ -61,7 +61,7 @@ def test_a_broken_iptables_is_no_reason_to_do_without_the_named_programs(
 ) -> None:
     put("iptables", "exit 1")
     put("iptables-nft-save", "echo saved")
-    programs = Programs(str(tmp_path))
+    programs = Iptables(str(tmp_path))
     assert programs.has(Variant.NFT)
     assert not programs.has(Variant.LEGACY)
 
@@ -69,7 +69,7 @@ def test_a_broken_iptables_is_no_reason_to_do_without_the_named_programs(
 def test_plain_names_serve_where_a_host_has_one_variant_only(put: Put, tmp_path: Path) -> None:
     put("iptables", "echo 'iptables v1.8.9 (nf_tables)'")
     put("iptables-save", "echo saved")
-    programs = Programs(str(tmp_path))
+    programs = Iptables(str(tmp_path))
     assert programs.has(Variant.NFT)
     assert not programs.has(Variant.LEGACY)
     assert programs.save(Variant.NFT) == "saved\n"
@@ -78,13 +78,13 @@ def test_plain_names_serve_where_a_host_has_one_variant_only(put: Put, tmp_path:
 def test_a_programs_last_words_are_quoted(put: Put, tmp_path: Path) -> None:
     put("iptables-nft-restore", "echo 'line 7 failed' >&2; exit 2")
     with pytest.raises(FirewallError, match="line 7 failed"):
-        Programs(str(tmp_path)).restore(Variant.NFT, "")
+        Iptables(str(tmp_path)).restore(Variant.NFT, "")
 
 
 def test_a_program_that_needs_root_says_so(put: Put, tmp_path: Path) -> None:
     put("iptables-nft-save", "echo 'Permission denied (you must be root)' >&2; exit 4")
     with pytest.raises(NotRoot):
-        Programs(str(tmp_path)).save(Variant.NFT)
+        Iptables(str(tmp_path)).save(Variant.NFT)
 
 
 def test_a_program_that_hangs_is_ended(
@@ -94,4 +94,4 @@ def test_a_program_that_hangs_is_ended(
     monkeypatch.setattr(variant_module, "_TIMEOUT_S", 0.2)
     put("iptables-nft-save", "exec /bin/sleep 30")
     with pytest.raises(FirewallError, match="did not end"):
-        Programs(str(tmp_path)).save(Variant.NFT)
+        Iptables(str(tmp_path)).save(Variant.NFT)

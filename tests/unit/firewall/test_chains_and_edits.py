@@ -7,7 +7,7 @@ import pytest
 
 from agent.errors import FirewallError
 from agent.kernel.firewall.chains import closing_chains, our_chains
-from agent.kernel.firewall.edits import plan, removal_edits, restore_text
+from agent.kernel.firewall.edits import removal_edits, restore_text, table_edits
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
 from agent.mesh.firewall import DesiredFirewall, Ingress, PublishedPort, Sender, set_name
 from agent.model.family import FAMILIES, IPV4, Family
@@ -96,8 +96,8 @@ def test_rules_of_either_family_name_nothing_of_the_other(family: Family) -> Non
         f"hostmesh-senders{suffix}",
     }
     assert all(len(name) <= 31 for name in (*names, set_name("in", family, "x" * 15)))
-    text = restore_text(plan(parse_ruleset(""), wanted))
-    assert plan(parse_ruleset(_as_saved(text)), wanted) == ()
+    text = restore_text(table_edits(parse_ruleset(""), wanted))
+    assert table_edits(parse_ruleset(_as_saved(text)), wanted) == ()
 
 
 def test_nothing_opens_a_closed_network() -> None:
@@ -125,7 +125,7 @@ def test_the_last_rule_drops_strangers_whatever_the_policy() -> None:
 
 def test_ours_go_behind_the_operators_and_before_the_return() -> None:
     ruleset = parse_ruleset(DOCKER_20.format(user="-A DOCKER-USER -s 10.9.9.9/32 -j DROP\n"))
-    text = restore_text(plan(ruleset, wants(OPEN)))
+    text = restore_text(table_edits(ruleset, wants(OPEN)))
     assert "-I DOCKER-USER 2 " in text
     assert ":DOCKER" not in text
     assert ":FORWARD" not in text
@@ -138,7 +138,7 @@ def test_jumps_are_deleted_by_their_text_and_never_by_number() -> None:
             ":DOCKER ", ":HOSTMESH-FORWARD - [0:0]\n:DOCKER "
         )
     )
-    text = restore_text(plan(ruleset, wants(OPEN)))
+    text = restore_text(table_edits(ruleset, wants(OPEN)))
     assert text.count("-D DOCKER-USER -m tcp -p tcp -j HOSTMESH-FORWARD\n") == 2
     assert "-D DOCKER-USER 1" not in text
 
@@ -150,9 +150,9 @@ def test_removal_of_nothing_is_nothing() -> None:
 
 def test_legacys_normal_forms_are_no_difference() -> None:
     wanted = wants(OPEN, SHOWN)
-    text = restore_text(plan(parse_ruleset(""), wanted))
+    text = restore_text(table_edits(parse_ruleset(""), wanted))
     tables = parse_ruleset(_as_saved(text))
-    assert plan(tables, wanted) == ()
+    assert table_edits(tables, wanted) == ()
 
 
 def _as_saved(text: str) -> str:
