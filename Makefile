@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-rooms test-etcd test-fast test-full check format lock deb clean
+.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-namespaces test-etcd test-fast test-full check format lock deb clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -20,33 +20,33 @@ demo: ## A mesh of real hosts in namespaces, shown and verified (root; KEEP=1 le
 
 test: ## What every change must pass, on real etcd, dockerds and kernel (root; a quarter of an hour)
 	@tests/prepare.sh lab
-	@echo "make test: first unit and property tests (2 minutes); then engines and labs (real dockerds), rooms"
-	@echo "  (namespaces) and etcd, three at a time. Each says here how far it is; its whole output comes at its end."
+	@echo "make test: first unit and property tests (2 minutes); then engines and labs (real dockerds),"
+	@echo "  namespaces and etcd, three at a time. Each prints its progress here, and its whole output when it ends."
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-unit test-property 9>&2
-	@$(MAKE) --no-print-directory -j 3 --output-sync=target test-engines test-labs test-rooms test-etcd 9>&2
+	@$(MAKE) --no-print-directory -j 3 --output-sync=target test-engines test-labs test-namespaces test-etcd 9>&2
 
 # Three at a time: a lab waits more than it computes. Descriptor 9 is the terminal, past output-sync.
-PYTEST_SAYS = $(PY) -m pytest -p tests.progress --progress-fd=9 --durations=15
+RUN = $(PY) -m pytest -p tests.progress --progress-fd=9 --durations=15
 
 test-unit:
-	@$(PYTEST_SAYS) --progress=unit -m "unit and not full"
+	@$(RUN) --progress=unit -m "unit and not full"
 
 test-property:
-	@$(PYTEST_SAYS) --progress=property -m "property and not unit and not full"
+	@$(RUN) --progress=property -m "property and not unit and not full"
 
 ENGINES = tests/engine/docker tests/engine/boot
 
 test-engines:
-	@$(PYTEST_SAYS) --progress=engines -m "engine and not full" $(ENGINES)
+	@$(RUN) --progress=engines -m "engine and not full" $(ENGINES)
 
 test-labs:
-	@LAB_PLACE=2 $(PYTEST_SAYS) --progress=labs -m "engine and not full" $(ENGINES:%=--ignore=%)
+	@LAB_PLACE=2 $(RUN) --progress=labs -m "engine and not full" $(ENGINES:%=--ignore=%)
 
-test-rooms:
-	@$(PYTEST_SAYS) --progress=rooms -m "not unit and not property and not engine and not etcd and not full"
+test-namespaces:
+	@$(RUN) --progress=namespaces -m "not unit and not property and not engine and not etcd and not full"
 
 test-etcd:
-	@$(PYTEST_SAYS) --progress=etcd -m "etcd and not unit and not property and not engine and not full"
+	@$(RUN) --progress=etcd -m "etcd and not unit and not property and not engine and not full"
 
 test-full: ## The whole matrix, long outages and soak too (root; run before an issue is called resolved)
 	@tests/prepare.sh lab
@@ -56,14 +56,15 @@ test-fast: ## Without root: unit and property tests
 	@tests/prepare.sh
 	$(PY) -m pytest -q -m "(unit or property) and not full"
 
-check: ## Lint, types and import rules
+check: ## Lint, types, import rules, folders, words and docs
 	@tests/prepare.sh
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	$(PY) -m pytest -q --noconftest tests/house
 
-format: ## Put the code into the house's format
+format: ## Format the code as `make check` wants it
 	@tests/prepare.sh
 	.venv/bin/ruff check --fix-only .
 	.venv/bin/ruff format .

@@ -15,7 +15,7 @@ def test_lines_come_for_a_failure_and_for_the_end_of_a_module(tmp_path: Path) ->
     (tmp_path / "test_two.py").write_text("def test_c(): pass\n")
     read_end, write_end = os.pipe()
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "tests.progress", "-p", "no:cacheprovider"]
-    argv += ["--progress=rooms", f"--progress-fd={write_end}", f"--rootdir={tmp_path}", "."]
+    argv += ["--progress=namespaces", f"--progress-fd={write_end}", f"--rootdir={tmp_path}", "."]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         argv,
@@ -32,8 +32,8 @@ def test_lines_come_for_a_failure_and_for_the_end_of_a_module(tmp_path: Path) ->
         said = [line.rpartition(", ")[0] or line.strip() for line in lines]
     assert done.returncode == 1, done.stdout + done.stderr
     assert said == [
-        "rooms 3 tests",
-        "rooms FAILED test_one.py::test_b (call)",
-        "rooms 2/3 test_one.py, 1 failed",
-        "rooms 3/3 done, 1 failed",
+        "namespaces 3 tests",
+        "namespaces FAILED test_one.py::test_b (call)",
+        "namespaces 2/3 test_one.py, 1 failed",
+        "namespaces 3/3 done, 1 failed",
     ]

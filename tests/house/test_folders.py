@@ -1,4 +1,4 @@
-"""The house stays readable: at most 15 modules in a folder; packages say what is in them."""
+"""Folders stay small: at most 15 modules in each; packages say what is in them."""
 
 from __future__ import annotations
 
