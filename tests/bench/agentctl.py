@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.harness import Bench, interleave, timed
 from tests.etcd.support import etcdlab
 from tests.netns.mesh.stage import ROOT, Stage
-from tests.netns.netlab import eventually
+from tests.waiting import eventually
 
 ROUNDS = 9
 _PROGRAM = "import sys; from agent.ctl.main import main; sys.exit(main())"

@@ -32,9 +32,10 @@ from agent.registry.registry import Registry
 from tests.bench.harness import Bench, interleave
 from tests.bench.statistic import Goal
 from tests.etcd.support import etcdlab
-from tests.etcd.support.etcdlab import Etcd, Heard, eventually, registry
+from tests.etcd.support.etcdlab import Etcd, Heard, registry
 from tests.etcd.support.hostprocess import Member
 from tests.etcd.support.storm import check, storm
+from tests.waiting import eventually
 
 _INSIDE = "HOSTMESH_BENCH_INSIDE"
 _LEASES = 10_000

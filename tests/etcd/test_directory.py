@@ -22,16 +22,8 @@ from agent.registry import directory
 from agent.registry.directory import Directory
 from agent.registry.records import LEASES
 from agent.registry.registry import Registry
-from tests.etcd.support.etcdlab import (
-    Etcd,
-    Heard,
-    cluster,
-    config,
-    eventually,
-    host,
-    registry,
-    request,
-)
+from tests.etcd.support.etcdlab import Etcd, Heard, cluster, config, host, registry, request
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 
@@ -98,7 +90,7 @@ def test_changes_are_seen_at_once_and_by_value(mesh: Registry) -> None:
         eventually(lambda: views.last.lease_of(host(1)) == lease)
         written_s = time.monotonic()
         moved = mesh.renew(lease, node_address=IPv4Address("192.0.2.99"), memory_ttl_s=3600)
-        eventually(lambda: views.last.lease_of(host(1)) == moved, interval_s=0.005)
+        eventually(lambda: views.last.lease_of(host(1)) == moved, every_s=0.005)
         assert time.monotonic() - written_s < 0.5
         mesh.release(host(1))
         eventually(lambda: views.last.leases == ())

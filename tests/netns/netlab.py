@@ -208,18 +208,6 @@ def _checksum(data: bytes) -> int:
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-def eventually(check: Callable[[], T], timeout_s: float = 5.0) -> T:
-    """Poll until ``check`` returns something true; its value. Fails at the deadline."""
-    until_s = time.monotonic() + timeout_s
-    while True:
-        value = check()
-        if value:
-            return value
-        if time.monotonic() > until_s:
-            raise AssertionError(f"not within {timeout_s} s: {check}")
-        time.sleep(0.005)
-
-
 def drop_net_admin() -> None:
     """Take CAP_NET_ADMIN from the calling thread for good (capset(2), version 3)."""
     header = struct.pack("=Ii", 0x20080522, 0)

@@ -14,7 +14,8 @@ from agent.model import View
 from agent.model.family import Network, within
 from agent.registry.records import CONFIG, MEMORY, RESERVATIONS, encode_config, encode_reservation
 from agent.registry.registry import IdentityInUseError, Registry
-from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

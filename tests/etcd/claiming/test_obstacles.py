@@ -15,8 +15,9 @@ from agent.registry.directory import Directory
 from agent.registry.operations.reservations import reserve
 from agent.registry.records import LEASES
 from agent.registry.registry import Registry
-from tests.etcd.support.etcdlab import Heard, eventually, host, request
+from tests.etcd.support.etcdlab import Heard, host, request
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

@@ -16,8 +16,9 @@ import pytest
 
 from agent.model import Lease
 from agent.registry.registry import Registry
-from tests.etcd.support.etcdlab import Etcd, eventually, host, request
+from tests.etcd.support.etcdlab import Etcd, host, request
 from tests.etcd.support.hostprocess import Member
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

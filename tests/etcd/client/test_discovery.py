@@ -18,7 +18,8 @@ from agent.etcd import discovery
 from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import Discovery, Found, client_for, look_up
 from agent.settings import EtcdSettings, Settings, load_settings
-from tests.etcd.support.etcdlab import Etcd, Heard, eventually
+from tests.etcd.support.etcdlab import Etcd, Heard
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

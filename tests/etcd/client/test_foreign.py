@@ -9,7 +9,8 @@ import pytest
 from agent.errors import EtcdUnavailable
 from agent.etcd.endpoint_check import EndpointCheck
 from agent.registry.directory import Directory
-from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

@@ -22,7 +22,8 @@ from agent.registry.own.keeper import Keeper, Registration
 from agent.registry.records import GRACE
 from agent.registry.registry import Registry
 from agent.settings import EtcdSettings, LeaseSettings
-from tests.etcd.support.etcdlab import Heard, binaries, config, eventually, host
+from tests.etcd.support.etcdlab import Heard, binaries, config, host
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

@@ -21,7 +21,6 @@ from tests.etcd.support.etcdlab import (
     Wire,
     cluster,
     config,
-    eventually,
     host,
     leader_of,
     registry,
@@ -29,6 +28,7 @@ from tests.etcd.support.etcdlab import (
     wired_cluster,
 )
 from tests.etcd.support.hostprocess import Member
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

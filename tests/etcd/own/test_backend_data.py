@@ -20,8 +20,9 @@ from agent.registry.directory import Directory
 from agent.registry.records import LEASES, encode_lease
 from agent.registry.registry import Registry
 from tests import toy
-from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry
+from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry
 from tests.etcd.support.keeping import held, keep
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

@@ -18,8 +18,9 @@ from agent.registry.own.keeper import Keeper
 from agent.registry.records import GRACE
 from agent.registry.registry import Registry
 from agent.settings import load_settings
-from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
 from tests.etcd.support.keeping import SHORT
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

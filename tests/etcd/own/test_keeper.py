@@ -15,8 +15,9 @@ from agent.etcd import kv
 from agent.model import LEVEL, DockerState, Lease
 from agent.registry.records import CONFIG, LEASES
 from agent.registry.registry import ClaimRequest, Registry
-from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep, steal
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

@@ -10,8 +10,9 @@ import pytest
 
 from agent.registry.records import HEARTBEATS
 from agent.registry.registry import Registry
-from tests.etcd.support.etcdlab import Heard, eventually, host
+from tests.etcd.support.etcdlab import Heard, host
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

@@ -20,8 +20,9 @@ from agent.registry.directory import Directory
 from agent.registry.own.keeper import Keeper
 from agent.registry.records import CONFIG
 from agent.registry.registry import Registry
-from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

@@ -30,7 +30,8 @@ from agent.registry.own.keeper import Keeper, Registration
 from agent.registry.records import LEASES, encode_lease
 from agent.registry.registry import LeaseLostError, Registry
 from agent.settings import LeaseSettings
-from tests.etcd.support.etcdlab import Etcd, Heard, config, eventually, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.etcd]
 

@@ -11,7 +11,8 @@ from agent.errors import ClaimConflict, MeshConfigError
 from agent.model import DockerState, Heartbeat, Lease
 from agent.registry.records import GRACE, LEASES, MEMORY
 from agent.registry.registry import GraceError, IdentityInUseError, LeaseLostError, Registry
-from tests.etcd.support.etcdlab import Etcd, config, eventually, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
 

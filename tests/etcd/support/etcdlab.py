@@ -14,11 +14,11 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from agent.etcd.client import EtcdClient
 from agent.model import HostId, MeshConfig
@@ -26,8 +26,7 @@ from agent.registry.own.identity import host_id
 from agent.registry.registry import ClaimRequest, Registry
 from agent.settings import EtcdSettings
 from tests.debian import CACHE, download
-
-_T = TypeVar("_T")
+from tests.waiting import eventually
 
 _ports = itertools.count(20_000, 2)
 
@@ -339,20 +338,6 @@ def request(number: int, **more: Any) -> ClaimRequest:
         boot_id=f"{number:032x}",
         **more,
     )
-
-
-def eventually(
-    look: Callable[[], _T | None], *, timeout_s: float = 10.0, interval_s: float = 0.05
-) -> _T:
-    """Wait until ``look`` returns something true; fail with its last result otherwise."""
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > deadline_s:
-            raise AssertionError(f"not within {timeout_s} s: {found!r}")
-        time.sleep(interval_s)
 
 
 @dataclass

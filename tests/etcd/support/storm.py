@@ -13,7 +13,8 @@ from typing import Any
 
 from agent.errors import EtcdError, NoFreeSubnet
 from agent.registry.registry import Registry
-from tests.etcd.support.etcdlab import Etcd, config, eventually, registry, request
+from tests.etcd.support.etcdlab import Etcd, config, registry, request
+from tests.waiting import eventually
 
 SUBNETS = 256
 _WAIT_S = 120.0
@@ -68,7 +69,7 @@ def _process(endpoint: str, prefix: str, number: int, barrier: Any, answers: Any
 
     client = EtcdClient(EtcdSettings(endpoints=(endpoint,), call_timeout_s=20.0))
     mesh = Registry(client, prefix)
-    eventually(lambda: _connects(mesh), timeout_s=_WAIT_S * 0.8, interval_s=0.5)
+    eventually(lambda: _connects(mesh), timeout_s=_WAIT_S * 0.8, every_s=0.5)
     barrier.wait(_WAIT_S)
     answers.put(claim_once(mesh, number))
     client.close()

@@ -9,7 +9,9 @@ from hostmesh_lab.errors import LabError, WaitTimeout
 T = TypeVar("T")
 
 
-def wait_until(predicate: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.1) -> T:
+def wait_until(
+    predicate: Callable[[], T | None], timeout_s: float, what: str, every_s: float = 0.1
+) -> T:
     """Ask again and again until the answer is true and return it.
 
     What the predicate last said, or the lab's error it last raised, is in the message.

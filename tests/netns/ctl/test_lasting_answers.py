@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.netns.mesh.stage import ROOT, Node, Stage
-from tests.netns.netlab import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -20,8 +20,8 @@ import pytest
 from agent.ctl.verbtable import VERBS
 from tests.bench.agentctl import put_leases
 from tests.netns.mesh.stage import ROOT, Node, Stage
-from tests.netns.netlab import eventually
 from tests.unit.ctl.schemas import check
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

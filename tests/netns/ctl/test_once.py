@@ -11,8 +11,8 @@ import pytest
 
 from agent.errors import CannotTell
 from tests.netns.mesh.stage import ROOT, Node, Stage
-from tests.netns.netlab import eventually
 from tests.netns.routes.scene import shown
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns.mesh.stage import ROOT, Node, Stage
-from tests.netns.netlab import eventually
 from tests.unit.ctl.schemas import check
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

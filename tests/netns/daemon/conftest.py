@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.netns.daemon.member import CONTAINER, Member, make_agent, running
-from tests.netns.netlab import Host, Lan, eventually
+from tests.netns.netlab import Host, Lan
+from tests.waiting import eventually
 
 
 @pytest.fixture

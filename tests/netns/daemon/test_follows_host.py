@@ -14,8 +14,9 @@ from agent.daemon.core.events import Event, Stop
 from agent.daemon.core.reload import Source
 from agent.kernel.netlink_monitor import KernelEvent, NeighbourChange
 from agent.settings import load_settings
-from tests.netns.netlab import Host, eventually
+from tests.netns.netlab import Host
 from tests.netns.routes.scene import scene
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -36,8 +36,9 @@ from tests.netns.daemon.member import (
     make_agent,
     running,
 )
-from tests.netns.netlab import Host, Lan, Pinger, eventually
+from tests.netns.netlab import Host, Lan, Pinger
 from tests.netns.routes.scene import CONFIG, lease, shown
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -13,8 +13,9 @@ import pytest
 from agent.kernel.hostchecks import networkd_condition
 from tests.netns.daemon.member import CONTAINER, Member, make_agent, running
 from tests.netns.daemon.networkd import missing, networkd
-from tests.netns.netlab import Host, Pinger, eventually
+from tests.netns.netlab import Host, Pinger
 from tests.netns.routes.scene import shown
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

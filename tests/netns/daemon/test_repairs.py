@@ -27,8 +27,9 @@ from tests.netns.daemon.member import (
     make_agent,
     running,
 )
-from tests.netns.netlab import Host, Lan, Pinger, drop_net_admin, eventually
+from tests.netns.netlab import Host, Lan, Pinger, drop_net_admin
 from tests.netns.routes.scene import lease, shown
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

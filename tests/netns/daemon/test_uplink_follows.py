@@ -10,8 +10,9 @@ import pytest
 from agent.kernel.facts import choose_uplink, read_host_facts, uplink_target
 from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.model import Route, Uplink
-from tests.netns.netlab import Host, eventually
+from tests.netns.netlab import Host
 from tests.netns.routes.scene import CIDR, scene
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

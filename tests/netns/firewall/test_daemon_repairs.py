@@ -25,8 +25,9 @@ from agent.mesh.firewall import DesiredFirewall, Ingress
 from agent.mesh.world import World
 from agent.model import DockerFacts, DockerNetwork, DockerState
 from tests.netns.daemon.member import PEER, Member, make_agent, running
-from tests.netns.netlab import Host, Lan, eventually
+from tests.netns.netlab import Host, Lan
 from tests.netns.routes.scene import lease
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.etcd.support import etcdlab
-from tests.netns.netlab import Host, Lan, eventually
+from tests.netns.netlab import Host, Lan
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
 ETCD = "192.0.2.100"

@@ -13,8 +13,8 @@ import pytest
 
 from agent.errors import AgentUnavailable, CannotTell, Refused
 from tests.netns.mesh.stage import Node, Stage
-from tests.netns.netlab import eventually
 from tests.unit.ctl.schemas import check
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns.mesh.stage import Node, Stage
-from tests.netns.netlab import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns.mesh.stage import ETCD, Node, Stage
-from tests.netns.netlab import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.netns.mesh.stage import Node, Stage
-from tests.netns.netlab import Pinger, eventually
+from tests.netns.netlab import Pinger
 from tests.netns.routes.scene import shown
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

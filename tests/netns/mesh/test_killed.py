@@ -20,8 +20,9 @@ from agent.kernel.netlink_monitor import Monitor
 from agent.model import HostId, Lease
 from agent.registry.records import LEASES, Keys, encode_lease
 from tests.netns.mesh.stage import Node, Stage
-from tests.netns.netlab import Pinger, eventually
+from tests.netns.netlab import Pinger
 from tests.netns.routes.scene import shown
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.netns.mesh.stage import Node, Stage
-from tests.netns.netlab import Host, Pinger, eventually
+from tests.netns.netlab import Host, Pinger
 from tests.netns.routes.scene import shown
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

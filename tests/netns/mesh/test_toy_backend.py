@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from tests.netns.mesh.stage import Node, Stage
-from tests.netns.netlab import Pinger, eventually
+from tests.netns.netlab import Pinger
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -15,7 +15,8 @@ from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.liveness.prober import Prober
 from agent.kernel.netlink_monitor import KernelEvent, Monitor, NeighbourChange
 from agent.model.family import Address
-from tests.netns.netlab import Host, Lan, eventually
+from tests.netns.netlab import Host, Lan
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

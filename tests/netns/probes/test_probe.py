@@ -14,8 +14,9 @@ from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.liveness.prober import Prober
 from agent.mesh.liveness import dead_subnets
 from agent.model.family import Address
-from tests.netns.netlab import Host, Lan, Pinger, eventually
+from tests.netns.netlab import Host, Lan, Pinger
 from tests.netns.routes.scene import lease, repair, shown, world_of
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.netns.mesh.stage import Node, Stage
-from tests.netns.netlab import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

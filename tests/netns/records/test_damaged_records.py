@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns.mesh.stage import Node, Stage
-from tests.netns.netlab import Pinger, eventually
+from tests.netns.netlab import Pinger
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -11,7 +11,7 @@ import pytest
 
 from agent.registry.own.identity import host_id
 from tests.netns.mesh.stage import Node, Stage
-from tests.netns.netlab import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -11,7 +11,7 @@ import pytest
 
 from agent.registry.copy import CopyFile
 from tests.netns.mesh.stage import Node, Stage
-from tests.netns.netlab import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

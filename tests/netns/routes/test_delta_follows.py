@@ -20,8 +20,9 @@ from agent.mesh.desired import desired_objects
 from agent.mesh.world import World
 from agent.model import Lease, Route
 from agent.reconcile.interfaces import NONE_KNOWN, Listing
-from tests.netns.netlab import Host, eventually
+from tests.netns.netlab import Host
 from tests.netns.routes.scene import CIDR, CONFIG, lease, scene, world_of
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

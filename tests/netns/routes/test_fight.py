@@ -16,8 +16,9 @@ from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World
 from agent.model import Condition, Route
-from tests.netns.netlab import Host, eventually
+from tests.netns.netlab import Host
 from tests.netns.routes.scene import CIDR, lease, scene, shown, world_of
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -11,8 +11,9 @@ from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.model import Route
 from agent.reconcile.interfaces import Operation, OperationKind, Reason
-from tests.netns.netlab import Host, eventually
+from tests.netns.netlab import Host
 from tests.netns.routes.scene import scene, shown
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -16,8 +16,9 @@ from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.world import World
 from agent.model import Route
-from tests.netns.netlab import Host, Lan, Pinger, eventually
+from tests.netns.netlab import Host, Lan, Pinger
 from tests.netns.routes.scene import CIDR, lease, one_pass, repair, scene, shown, world_of
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -12,9 +12,10 @@ from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.model import FdbEntry, LinkAddress, LinkSpec, Neighbour, Route
 from agent.reconcile.interfaces import Change
 from agent.reconcile.reconciler import Permission, reconcile
-from tests.netns.netlab import Host, eventually
+from tests.netns.netlab import Host
 from tests.netns.tables.test_objects import bridge
 from tests.netns.tables.tunnel import ADDRESS_HERE, DEVICE, NAME, Tunnel, mac_of, peer
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

@@ -22,6 +22,7 @@ from agent.errors import DockerError, Refused
 from agent.model import DockerFacts, DockerState
 from agent.settings import DockerAttach, DockerSettings
 from tests.unit.docker.engine.fake_docker import FakeDocker
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.unit
 
@@ -85,14 +86,6 @@ def worker(stub: Stub, reports: list[AttachReport]) -> Iterator[DockerWorker]:
     made.start()
     yield made
     assert made.stop(5.0)
-
-
-def eventually(check: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if check():
-            return
-        time.sleep(0.01)
-    pytest.fail("it did not come")
 
 
 def test_promise_10_wants_coalesce(worker: DockerWorker, stub: Stub) -> None:

@@ -25,6 +25,7 @@ from agent.daemon.telemetry.thread_errors import Mishaps
 from agent.errors import AgentUnavailable, KernelError, NotRoot, StateError
 from agent.log import RateLimiter
 from agent.model import Condition
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.unit
 
@@ -379,13 +380,6 @@ def test_while_everybody_waits_for_the_agent_root_gets_in_and_others_are_told(
     for sock in waiting:
         assert sock.recv(12) == b"HTTP/1.1 200"
         sock.close()
-
-
-def eventually(found: Callable[[], bool], within_s: float = 5) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not found():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def test_a_connection_ends_in_time_however_busy_it_looks(tmp_path: Path) -> None:
