@@ -90,7 +90,7 @@ def _run(settings: Settings, load: Callable[[], Settings], arguments: argparse.N
         for line in lines:
             print(printable(line))
         return status
-    from agent.daemon.compose import run_forever  # noqa: PLC0415 # the same
+    from agent.daemon.app import run_forever  # noqa: PLC0415 # the same
     from agent.daemon.core.reload import Source  # noqa: PLC0415 # the same
 
     return run_forever(settings, Source(load, configure_log))

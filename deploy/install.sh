@@ -136,7 +136,7 @@ make_environment() {
     pip --require-hashes -r "$work/build.lock"
     pip --require-hashes --no-build-isolation -r requirements.lock
     pip --no-deps --no-build-isolation "$work/source"
-    $prefix/venv.new/bin/python -I -c 'import agent.ctl.main, agent.daemon.compose' || fail "what was installed does not run"
+    $prefix/venv.new/bin/python -I -c 'import agent.ctl.main, agent.daemon.app' || fail "what was installed does not run"
     $prefix/venv.new/bin/python -I -m agent.ctl.manpages "$work/made"
     $prefix/venv.new/bin/python -I -m agent.ctl.completions "$work/made"
     rm -rf $prefix/venv.old

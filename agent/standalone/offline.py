@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from agent.daemon.api.freshness import Freshness
-from agent.daemon.api.route_list import routes_document
+from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import status_document
-from agent.daemon.core.mesh_state import Known, own_leases
-from agent.daemon.core.state import Snapshot
 from agent.daemon.membership.endpoint_finder import source_of
 from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
 from agent.daemon.membership.leave import not_finished
+from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state.freshness import Freshness
+from agent.daemon.state.mesh_state import Known, own_leases
 from agent.daemon.store.host_lock import holder_of
 from agent.daemon.store.state_file import StateFile
-from agent.daemon.telemetry.conditions import Standing
+from agent.daemon.telemetry.condition_registry import Standing
 from agent.daemon.wiring import firewall_of, host_name
 from agent.docker.manager import DockerManager
 from agent.errors import CannotTell, HostmeshError

@@ -11,11 +11,11 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from agent.daemon.core.mesh_state import Known, own_leases
-from agent.daemon.core.state import count_routes
 from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
 from agent.daemon.reconcile.kernel_objects import ObjectsReport
 from agent.daemon.reconcile.kernel_pass import KernelPass
+from agent.daemon.state.agent_state import count_routes
+from agent.daemon.state.mesh_state import Known, own_leases
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.wiring import kernel_pass

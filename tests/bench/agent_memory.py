@@ -3,7 +3,7 @@
     .venv/bin/python tests/bench/agent_memory.py [--rounds N] [PEERS ...]
 
 Each round of a count is measured in a process of its own, in an empty network namespace (root).
-It measures what the daemon holds: everything that ``agent.daemon.compose`` imports, the records as
+It measures what the daemon holds: everything that ``agent.daemon.app`` imports, the records as
 etcd would send them (lease, heartbeat and memory of each host), the view of them, what the loop
 knows, desired and actual routes of a real kernel, and the host's own copy, written once. Threads
 and sockets to etcd and Docker are not there: they do not grow with the mesh, and running_agent.py

@@ -10,14 +10,14 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from agent.daemon import wiring as parts
-from agent.daemon.core.inbox import Inbox
-from agent.daemon.core.last_seen import Silence
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.timers import Timer, Timers
 from agent.daemon.reconcile.scheduler import Passes
+from agent.daemon.state.inbox import Inbox
+from agent.daemon.state.last_seen import Silence
+from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.timers import Timer, Timers
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.store.view_cache import Copying
-from agent.daemon.telemetry.conditions import ConditionRegistry
+from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.etcd.kv import Event, Record
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig

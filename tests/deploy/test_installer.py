@@ -86,7 +86,7 @@ def test_it_installs_upgrades_a_running_agent_and_leaves_nothing_behind(target: 
     # First while an image is made, without systemd: units are there, and enabled for its boot.
     told = installed(target, "--etcd", f"{ETCD},http://192.0.2.2:2379", "--start")
     assert "status" not in told, told
-    modules = "agent.daemon.compose; from agent.kernel.firewall.legacy import _library; _library()"
+    modules = "agent.daemon.app; from agent.kernel.firewall.legacy import _library; _library()"
     told = on_path(
         target,
         "cd /tmp; agentctl version; hostmesh-agent --check; cat /etc/hostmesh/agent.toml;"

@@ -76,7 +76,7 @@ def ask(context: Context) -> Document:
         if seen.problem:
             context.remark(seen.problem)
         left_s = direct.time_left(context.settings, seen.view)
-        from agent.daemon.api.documents import leases_document  # noqa: PLC0415 - model and all
+        from agent.daemon.api.leases import leases_document  # noqa: PLC0415 - model and all
 
         return leases_document(
             seen.view,

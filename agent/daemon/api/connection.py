@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl
 
 from agent import threads
 from agent.asker import asked_by
-from agent.daemon.api.client_slots import Slots
+from agent.daemon.api.connection_limit import Slots
 from agent.errors import HostmeshError, NotRoot, UsageError
 
 __all__ = ["Handler", "Routes", "Text", "error_document", "peer_uid"]

@@ -22,10 +22,10 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from agent import __version__
-from agent.daemon.api.documents import lease_left_s
+from agent.daemon.api.leases import lease_left_s
 from agent.daemon.api.status import host_state, is_ready, peers_of
-from agent.daemon.core.state import Snapshot
-from agent.daemon.telemetry.conditions import Standing
+from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.telemetry.condition_registry import Standing
 from agent.daemon.telemetry.counters import Tally
 
 __all__ = ["Reading", "families", "render"]

@@ -11,19 +11,19 @@ from typing import Any
 
 from agent import asker
 from agent.daemon.api.connection import Routes, Text
-from agent.daemon.api.documents import leases_document
-from agent.daemon.api.freshness import Freshness
-from agent.daemon.api.route_list import routes_document
+from agent.daemon.api.leases import leases_document
+from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import host_state, is_ready, status_document
-from agent.daemon.core.events import Accepted, Acting
-from agent.daemon.core.inbox import Inbox
 from agent.daemon.core.reload import Change, outcome
-from agent.daemon.core.state import StateCell
 from agent.daemon.membership.leave import Done, Leaver
 from agent.daemon.reconcile.kernel_objects import Plans
 from agent.daemon.reconcile.kernel_pass import KernelPass
+from agent.daemon.state.agent_state import StateCell
+from agent.daemon.state.events import Accepted, Acting
+from agent.daemon.state.freshness import Freshness
+from agent.daemon.state.inbox import Inbox
 from agent.daemon.store.view_cache import Copying
-from agent.daemon.telemetry.conditions import ConditionRegistry
+from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.history import events_document
 from agent.daemon.telemetry.observer import Observer
 from agent.docker.report import AttachReport, RestartOutlook

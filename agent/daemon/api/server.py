@@ -24,8 +24,8 @@ from typing import Any
 
 import structlog
 
-from agent.daemon.api.client_slots import Slots
 from agent.daemon.api.connection import Handler, Routes, error_document, peer_uid
+from agent.daemon.api.connection_limit import Slots
 from agent.errors import AgentUnavailable, StateError
 from agent.threads import Poller, Wait
 

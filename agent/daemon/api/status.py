@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from agent import __version__
-from agent.daemon.api.freshness import CURRENT, Freshness
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.state import Snapshot
-from agent.daemon.telemetry.conditions import Standing
+from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state.freshness import CURRENT, Freshness
+from agent.daemon.state.mesh_state import Known
+from agent.daemon.telemetry.condition_registry import Standing
 from agent.daemon.telemetry.counters import Tally
 from agent.model import LEVEL, OWN_BRIDGE, HostId, Lease, Severity, View
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
-from agent.daemon.core import events
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.state import Snapshot
-from agent.daemon.core.timers import Timer
+from agent.daemon.state import events
+from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.timers import Timer
 from agent.kernel.facts import uplink_target
 from agent.model import HostFacts
 from agent.model.family import Address, Network

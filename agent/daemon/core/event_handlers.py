@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from agent.daemon.core import events
-from agent.daemon.core import view_conditions as tell
-from agent.daemon.core.deletion_grace import Grace
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.state import LookDue, Snapshot
-from agent.daemon.core.timers import Timer
-from agent.daemon.telemetry.conditions import ConditionSource
+from agent.daemon.state import conditions as tell
+from agent.daemon.state import events
+from agent.daemon.state.agent_state import LookDue, Snapshot
+from agent.daemon.state.deletion_grace import Grace
+from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.timers import Timer
+from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.docker.report import ConfigFile
 from agent.model import View
 from agent.registry import trust

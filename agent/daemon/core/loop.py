@@ -13,18 +13,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from agent.daemon.core import events
 from agent.daemon.core.consequences import Act, consequences
 from agent.daemon.core.event_handlers import Moment, fold
-from agent.daemon.core.inbox import Inbox
 from agent.daemon.core.reload import Change
-from agent.daemon.core.state import Snapshot, StateCell
-from agent.daemon.core.timers import Timer, Timers
 from agent.daemon.membership.join import Joining
 from agent.daemon.membership.leave import Unfinished
 from agent.daemon.reconcile.scheduler import Passes
+from agent.daemon.state import events
+from agent.daemon.state.agent_state import Snapshot, StateCell
+from agent.daemon.state.inbox import Inbox
+from agent.daemon.state.timers import Timer, Timers
 from agent.daemon.store.view_cache import Copying
-from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
 from agent.daemon.telemetry.observer import Observer
 from agent.daemon.telemetry.status_line import Announcer
 from agent.daemon.telemetry.systemd import Notifier

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.daemon.core.events import ConditionsFound, EndpointFound, Event
 from agent.daemon.membership.etcd_endpoint import EndpointAddress
-from agent.daemon.telemetry.conditions import ConditionSource
+from agent.daemon.state.events import ConditionsFound, EndpointFound, Event
+from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.errors import EtcdUnavailable
 from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import Discovery, Found

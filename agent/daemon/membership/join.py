@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from agent.daemon.core.mesh_state import Known, former_lease
-from agent.daemon.core.retrying_job import Background
-from agent.daemon.core.state import StateCell
-from agent.daemon.core.view_conditions import outside_bounds
 from agent.daemon.membership.named_container import NamedContainer
+from agent.daemon.membership.retrying_job import Background
+from agent.daemon.state.agent_state import StateCell
+from agent.daemon.state.conditions import outside_bounds
+from agent.daemon.state.mesh_state import Known, former_lease
 from agent.docker.service.restart_policy import held_back
 from agent.mesh.needed import needed_condition, needed_in
 from agent.mesh.overlap import host_overlaps, networks_in_use

@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import structlog
 
 from agent import asker
-from agent.daemon.core.events import Acting, Left
-from agent.daemon.core.inbox import Inbox
-from agent.daemon.core.retrying_job import Background
+from agent.daemon.membership.retrying_job import Background
+from agent.daemon.state.events import Acting, Left
+from agent.daemon.state.inbox import Inbox
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.docker.attach.detach import DetachTerms

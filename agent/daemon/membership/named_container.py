@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from agent.daemon.core.mesh_state import Known
+from agent.daemon.state.mesh_state import Known
 from agent.mesh.firewall import is_closed
 from agent.model import Access
 from agent.model.family import Address, within

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import structlog
 
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.state import StateCell
+from agent.daemon.state.agent_state import StateCell
+from agent.daemon.state.mesh_state import Known
 from agent.model import HostFacts, Uplink
 from agent.model.family import Address
 

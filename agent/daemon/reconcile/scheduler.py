@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from agent.daemon.core.timers import Timer, Timers
 from agent.daemon.reconcile.kernel_objects import ObjectsReport
 from agent.daemon.reconcile.kernel_pass import KernelPass, RulesReport
-from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.state.timers import Timer, Timers
+from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
 from agent.daemon.telemetry.observer import Observer
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.mesh.world import World

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from agent.daemon.core.events import CopyWritten
-from agent.daemon.core.inbox import Inbox
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.timers import Timer, Timers
+from agent.daemon.state.events import CopyWritten
+from agent.daemon.state.inbox import Inbox
+from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.timers import Timer, Timers
 from agent.errors import HostmeshError
 from agent.model import Lease, View
 from agent.registry.copy import CopyFile

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import structlog
 
 from agent.daemon.api.status import is_ready
-from agent.daemon.core.state import Snapshot
-from agent.daemon.telemetry.conditions import Standing
+from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.telemetry.condition_registry import Standing
 from agent.daemon.telemetry.systemd import Notifier
 from agent.model import Severity
 from agent.settings.text import printable

@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 import pytest
 
-from agent.daemon.core.events import ConditionsFound, Event
 from agent.daemon.membership.endpoint_finder import Finding
+from agent.daemon.state.events import ConditionsFound, Event
 from agent.errors import EtcdUnavailable
 from agent.etcd import discovery
 from agent.etcd.client import EtcdClient

@@ -8,9 +8,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.state import Snapshot, StateCell
 from agent.daemon.membership.join import Joining
+from agent.daemon.state.agent_state import Snapshot, StateCell
+from agent.daemon.state.mesh_state import Known
 from agent.etcd import kv
 from agent.mesh.desired import DesiredObjects
 from agent.mesh.peer_rules import Published

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.state import Snapshot, StateCell
 from agent.daemon.membership.join import Joining
+from agent.daemon.state.agent_state import Snapshot, StateCell
+from agent.daemon.state.mesh_state import Known
 from agent.model import HostFacts, HostId, MeshConfig, Uplink, View
 from agent.model.family import Network
 from agent.registry.claiming.request import GraceError

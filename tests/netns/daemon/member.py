@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from agent.daemon import compose
-from agent.daemon.core.events import Acting, ContactChanged, LeaseChanged, Stop, ViewSeen
+from agent.daemon import app as compose
 from agent.daemon.core.reload import Source
+from agent.daemon.state.events import Acting, ContactChanged, LeaseChanged, Stop, ViewSeen
 from agent.errors import EtcdUnavailable
 from agent.model import Lease, View
 from agent.registry.copy import CopyFile

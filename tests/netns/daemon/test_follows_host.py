@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon import compose
-from agent.daemon.core.events import Event, Stop
+from agent.daemon import app as compose
 from agent.daemon.core.reload import Source
+from agent.daemon.state.events import Event, Stop
 from agent.kernel.netlink_monitor import KernelEvent, NeighbourChange
 from agent.settings import load_settings
 from tests.netns.netlab import Host

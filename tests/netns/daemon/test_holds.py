@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from agent.daemon import wiring as parts
-from agent.daemon.core import host_look as hostlook
+from agent.daemon.core import host_facts as hostlook
 from agent.daemon.core.consequences import Act
-from agent.daemon.core.events import Accepted, ViewSeen
-from agent.daemon.core.inbox import Inbox
+from agent.daemon.state.events import Accepted, ViewSeen
+from agent.daemon.state.inbox import Inbox
 from agent.daemon.store.state_file import StateFile
 from agent.errors import CannotTell
 from agent.kernel.facts import read_host_facts

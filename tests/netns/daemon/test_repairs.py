@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.core.events import Stop
+from agent.daemon.state.events import Stop
 from agent.kernel import netlink_monitor as kernel_monitor
 from agent.model import Condition
 from agent.model.family import Address

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.core.events import DockerReported
 from agent.daemon.reconcile.kernel_pass import RulesReport
+from agent.daemon.state.events import DockerReported
 from agent.docker.report import AttachReport
 from agent.errors import FirewallError
 from agent.kernel.firewall import open_firewall

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.daemon.core.events import (
+from agent.daemon.state.events import (
     Command,
     ConditionsFound,
     ContactChanged,
@@ -17,8 +17,8 @@ from agent.daemon.core.events import (
     KernelChanged,
     ViewSeen,
 )
-from agent.daemon.core.inbox import Inbox
-from agent.daemon.telemetry.conditions import ConditionSource
+from agent.daemon.state.inbox import Inbox
+from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.errors import EtcdUnavailable
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import Route, RouteKind, View

@@ -16,7 +16,7 @@ import pytest
 from agent.ctl import direct
 from agent.ctl.client import AgentClient
 from agent.ctl.main import main
-from agent.daemon.api.freshness import Freshness
+from agent.daemon.state.freshness import Freshness
 from agent.errors import AgentUnavailable, EtcdUnavailable
 from agent.model import View
 from agent.settings import AgentSettings, Settings

@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.api.documents import leases_document
-from agent.daemon.api.freshness import Freshness
+from agent.daemon.api.leases import leases_document
+from agent.daemon.state.freshness import Freshness
 from agent.model import BackendData, DockerState, Heartbeat, HostId, Lease, SetAside, View
 
 pytestmark = pytest.mark.unit

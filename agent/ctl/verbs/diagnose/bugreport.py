@@ -169,7 +169,7 @@ def _without_agent(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
         return json.dumps(document, indent=2)
 
     def leases() -> str:
-        from agent.daemon.api.documents import leases_document  # noqa: PLC0415 - only here
+        from agent.daemon.api.leases import leases_document  # noqa: PLC0415 - only here
 
         seen = offline.view_offline(context.settings)
         own, now_s = direct.own_host_id(), time.time()

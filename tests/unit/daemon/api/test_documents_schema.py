@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.api.documents import leases_document
+from agent.daemon.api.leases import leases_document
 from agent.daemon.api.status import status_document
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.state import Snapshot
-from agent.daemon.telemetry.conditions import Standing
+from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state.mesh_state import Known
+from agent.daemon.telemetry.condition_registry import Standing
 from agent.model import Condition, HostId, Lease, MeshConfig, SetAside, Uplink, View
 
 ROOT = Path(__file__).parents[4]

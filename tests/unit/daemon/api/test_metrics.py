@@ -22,9 +22,9 @@ from agent.daemon.api.connection import Routes, Text
 from agent.daemon.api.metrics import Reading, render
 from agent.daemon.api.server import MetricsServer
 from agent.daemon.api.status import is_ready
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.state import Snapshot
-from agent.daemon.telemetry.conditions import Standing
+from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state.mesh_state import Known
+from agent.daemon.telemetry.condition_registry import Standing
 from agent.daemon.telemetry.counters import Tally
 from agent.errors import StateError
 from agent.model import Condition, DockerState, Heartbeat, HostId, Lease, Severity, View
@@ -153,7 +153,7 @@ def test_no_name_of_a_host_and_no_cause_becomes_a_label() -> None:
 
 def test_the_library_is_loaded_when_first_asked() -> None:
     code = (
-        "import sys, agent.daemon.compose\n"
+        "import sys, agent.daemon.app\n"
         "assert 'prometheus_client' not in sys.modules\n"
         "import agent.daemon.api.metrics\n"
         "assert 'prometheus_client' in sys.modules\n"

@@ -9,7 +9,9 @@ import pytest
 
 from agent.daemon.core.consequences import Act, Effect, consequences
 from agent.daemon.core.event_handlers import Moment, fold
-from agent.daemon.core.events import (
+from agent.daemon.membership.etcd_endpoint import Endpoints
+from agent.daemon.state.agent_state import LookDue, Snapshot
+from agent.daemon.state.events import (
     Accepted,
     ConditionsFound,
     ContactChanged,
@@ -28,11 +30,9 @@ from agent.daemon.core.events import (
     TimersDue,
     ViewSeen,
 )
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.state import LookDue, Snapshot
-from agent.daemon.core.timers import Timer
-from agent.daemon.membership.etcd_endpoint import Endpoints
-from agent.daemon.telemetry.conditions import ConditionSource
+from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.timers import Timer
+from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.docker.report import AttachReport, ConfigFile
 from agent.errors import EtcdUnavailable, StateError
 from agent.kernel.netlink_monitor import KernelEvent

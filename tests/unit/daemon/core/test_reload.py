@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.core.events import ConditionsFound, Event, SettingsRead
-from agent.daemon.core.mesh_state import Known
 from agent.daemon.core.reload import LIVE, compare, outcome, reload
-from agent.daemon.core.state import Snapshot, StateCell
+from agent.daemon.state.agent_state import Snapshot, StateCell
+from agent.daemon.state.events import ConditionsFound, Event, SettingsRead
+from agent.daemon.state.mesh_state import Known
 from agent.errors import SettingsError
 from agent.model import Condition, HostId
 from agent.settings import KEYS, SECTIONS, Settings, load_settings

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.state import Snapshot, StateCell
 from agent.daemon.membership.join import Joining, overlap_condition
+from agent.daemon.state.agent_state import Snapshot, StateCell
+from agent.daemon.state.mesh_state import Known
 from agent.etcd.client import EtcdClient
 from agent.model import (
     DockerFacts,

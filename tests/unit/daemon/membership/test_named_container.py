@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.core.mesh_state import Known
 from agent.daemon.membership.named_container import NamedContainer
+from agent.daemon.state.mesh_state import Known
 from agent.model import (
     Access,
     Attachment,

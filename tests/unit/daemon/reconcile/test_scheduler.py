@@ -8,11 +8,11 @@ from typing import cast
 
 import pytest
 
-from agent.daemon.core.timers import Timers
 from agent.daemon.reconcile.kernel_objects import ObjectsReport
 from agent.daemon.reconcile.kernel_pass import KernelPass, RulesReport
 from agent.daemon.reconcile.scheduler import Passes
-from agent.daemon.telemetry.conditions import ConditionRegistry
+from agent.daemon.state.timers import Timers
+from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.errors import KernelError
 from agent.mesh.object_kinds import FDB, route_kind
 from agent.mesh.world import World

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.core.events import CopyWritten
-from agent.daemon.core.inbox import Inbox
-from agent.daemon.core.mesh_state import Known
-from agent.daemon.core.timers import Timer, Timers
+from agent.daemon.state.events import CopyWritten
+from agent.daemon.state.inbox import Inbox
+from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.timers import Timer, Timers
 from agent.daemon.store.view_cache import Copying
 from agent.errors import StateError
 from agent.model import HostId, Lease, View

@@ -15,9 +15,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent import threads
-from agent.daemon.core.events import Command
 from agent.daemon.membership.etcd_endpoint import EndpointAddress, Endpoints, look_up
-from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.state.events import Command
+from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
 from agent.daemon.telemetry.thread_errors import Mishaps
 from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import Discovery, Found

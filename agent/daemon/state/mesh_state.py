@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from agent.daemon.api.documents import lease_left_s
-from agent.daemon.core import view_conditions as tell
+from agent.daemon.api.leases import lease_left_s
+from agent.daemon.state import conditions as tell
 from agent.docker.report import ConfigFile
 from agent.mesh.backends import container_mtu
 from agent.mesh.level import HeldBack

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.daemon.api.freshness import Freshness
-from agent.daemon.core.deletion_grace import Grace
-from agent.daemon.core.last_seen import Silence
-from agent.daemon.core.mesh_state import Known
 from agent.daemon.membership.etcd_endpoint import Endpoints
-from agent.daemon.telemetry.conditions import ConditionSource
+from agent.daemon.state.deletion_grace import Grace
+from agent.daemon.state.freshness import Freshness
+from agent.daemon.state.last_seen import Silence
+from agent.daemon.state.mesh_state import Known
+from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.mesh.world import World
 from agent.model import Bounds, Condition, HostFacts, Route

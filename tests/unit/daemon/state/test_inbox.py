@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.core.events import (
+from agent.daemon.state.events import (
     Command,
     ConditionsFound,
     ContactChanged,
@@ -23,8 +23,8 @@ from agent.daemon.core.events import (
     RulesWritten,
     ViewSeen,
 )
-from agent.daemon.core.inbox import Inbox
-from agent.daemon.telemetry.conditions import ConditionSource
+from agent.daemon.state.inbox import Inbox
+from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.docker.report import AttachReport
 from agent.errors import CannotTell, EtcdUnavailable
 from agent.kernel.netlink_monitor import KernelEvent

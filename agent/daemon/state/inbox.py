@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from agent.asker import IsWaiting, always
-from agent.daemon.core.events import Acting, Command, Event
+from agent.daemon.state.events import Acting, Command, Event
 from agent.errors import CannotTell
 
 __all__ = ["Inbox"]

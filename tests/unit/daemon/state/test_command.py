@@ -8,8 +8,8 @@ import pytest
 
 from agent import asker
 from agent.asker import asked_by
-from agent.daemon.core import events
-from agent.daemon.core.events import Acting, Command, Event
+from agent.daemon.state import events
+from agent.daemon.state.events import Acting, Command, Event
 from agent.errors import CannotTell
 
 pytestmark = pytest.mark.unit

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Generic, Self, TypeVar
 
 from agent.asker import GoesOn, IsWaiting, Order, Withdrawn, always
-from agent.daemon.core.timers import Timer
 from agent.daemon.membership.etcd_endpoint import Endpoints
-from agent.daemon.telemetry.conditions import ConditionSource
+from agent.daemon.state.timers import Timer
+from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.docker.report import AttachReport
 from agent.errors import CannotTell, EtcdError, HostmeshError
 from agent.kernel.netlink_monitor import KernelEvent

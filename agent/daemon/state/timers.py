@@ -16,7 +16,7 @@ class Timer(StrEnum):
     HOST = "host"
     """The host is looked at again after a look that failed."""
     SWEEP = "sweep"
-    """Routes of an earlier agent may go: see :class:`~agent.daemon.core.deletion_grace.Grace`."""
+    """Routes of an earlier agent may go: see :class:`~agent.daemon.state.deletion_grace.Grace`."""
     CALM = "calm"
     """Routes of leases that are gone may go: the same."""
     COPY = "copy"

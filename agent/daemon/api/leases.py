@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from agent.daemon.api.freshness import CURRENT, Freshness
+from agent.daemon.state.freshness import CURRENT, Freshness
 from agent.model import HostId, Lease, View
 from agent.model.family import Network
 

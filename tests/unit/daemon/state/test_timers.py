@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.daemon.core.timers import Timer, Timers
+from agent.daemon.state.timers import Timer, Timers
 from agent.retry import jittered
 
 pytestmark = pytest.mark.unit

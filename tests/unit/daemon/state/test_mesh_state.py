@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.daemon.api.status import host_state, is_ready
-from agent.daemon.core.mesh_state import Known, own_leases
-from agent.daemon.core.state import Snapshot
+from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state.mesh_state import Known, own_leases
 from agent.mesh.backends.host_gw import HostGateway
 from agent.model import (
     Attachment,

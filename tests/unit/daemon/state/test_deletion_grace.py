@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.daemon.core.deletion_grace import Grace
+from agent.daemon.state.deletion_grace import Grace
 
 pytestmark = pytest.mark.unit
 

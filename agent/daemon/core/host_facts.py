@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.daemon.core import view_conditions as tell
-from agent.daemon.core.events import HostSeen
-from agent.daemon.core.state import Snapshot
+from agent.daemon.state import conditions as tell
+from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state.events import HostSeen
 from agent.errors import HostmeshError
 from agent.kernel.facts import choose_uplink, read_host_facts
 from agent.kernel.needed_addresses import needed_addresses

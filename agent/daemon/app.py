@@ -16,25 +16,25 @@ import structlog
 from agent import __version__
 from agent.daemon.api.request_handlers import Answers
 from agent.daemon.api.server import ControlServer, MetricsServer
-from agent.daemon.core import events
-from agent.daemon.core import view_conditions as tell
 from agent.daemon.core.consequences import Act, watched
-from agent.daemon.core.host_look import look_at_host
-from agent.daemon.core.inbox import Inbox
+from agent.daemon.core.host_facts import look_at_host
 from agent.daemon.core.loop import Loop
-from agent.daemon.core.mesh_state import Known, former_lease
 from agent.daemon.core.reload import Source, reload
-from agent.daemon.core.state import Snapshot, StateCell
-from agent.daemon.core.timers import Timers
 from agent.daemon.membership.endpoint_finder import Finding
 from agent.daemon.membership.join import Joining
 from agent.daemon.membership.leave import Leaver, Unfinished, followed_by
 from agent.daemon.membership.previous_boot import EarlierLife
 from agent.daemon.reconcile.scheduler import Passes
+from agent.daemon.state import conditions as tell
+from agent.daemon.state import events
+from agent.daemon.state.agent_state import Snapshot, StateCell
+from agent.daemon.state.inbox import Inbox
+from agent.daemon.state.mesh_state import Known, former_lease
+from agent.daemon.state.timers import Timers
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.store.view_cache import Copying
-from agent.daemon.telemetry.conditions import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
 from agent.daemon.telemetry.observer import Observer, open_history
 from agent.daemon.telemetry.systemd import Notifier
 from agent.daemon.telemetry.thread_errors import Mishaps
