@@ -28,13 +28,14 @@ from agent.daemon.reconcile.scheduler import Passes
 from agent.daemon.state import conditions as tell
 from agent.daemon.state import events
 from agent.daemon.state.agent_state import Snapshot, StateCell
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.inbox import Inbox
 from agent.daemon.state.mesh_state import Known, former_lease
 from agent.daemon.state.timers import Timers
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.store.view_cache import Copying
-from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.observer import Observer, open_history
 from agent.daemon.telemetry.systemd import Notifier
 from agent.daemon.telemetry.thread_errors import Mishaps

@@ -131,6 +131,16 @@ class Lease:
     create_revision: int = 0
     mod_revision: int = 0
 
+    def left_s(self, now_s: float) -> float | None:
+        """Return the seconds until it ends unrenewed, by its owner's clock; None for flannel's.
+
+        Args:
+            now_s: Unix time. Clocks differ, so the result is kept within the lease's own time.
+        """
+        if self.ttl_s is None or self.renewed_s is None:
+            return None
+        return min(max(0.0, self.renewed_s + self.ttl_s - now_s), float(self.ttl_s))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:

@@ -13,7 +13,7 @@ from agent.daemon.state.freshness import CURRENT, Freshness
 from agent.model import HostId, Lease, View
 from agent.model.family import Network
 
-__all__ = ["lease_left_s", "leases_document"]
+__all__ = ["leases_document"]
 
 _NEVER: Mapping[HostId, float] = MappingProxyType({})
 _UNKNOWN: Mapping[Network, float] = MappingProxyType({})
@@ -100,20 +100,9 @@ def _ttl_left(
         renewing: The owner has a heartbeat, so it renews in time: less than that leaves comes
             from a clock that is off, and says nothing.
     """
-    left_s = lease_left_s(lease, now_s)
+    left_s = lease.left_s(now_s)
     if left_s is None:
         left_s = asked_s.get(lease.subnet)
     elif renewing and lease.ttl_s is not None and left_s < lease.ttl_s * _RENEWED_BY:
         return None
     return None if left_s is None else round(left_s, 1)
-
-
-def lease_left_s(lease: Lease, now_s: float) -> float | None:
-    """Seconds until a lease ends if it is not renewed, by its owner's clock; None for flannel's.
-
-    Args:
-        now_s: Unix time. Clocks differ, so what comes out is kept within the lease's own time.
-    """
-    if lease.ttl_s is None or lease.renewed_s is None:
-        return None
-    return min(max(0.0, lease.renewed_s + lease.ttl_s - now_s), float(lease.ttl_s))

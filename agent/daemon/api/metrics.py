@@ -22,8 +22,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from agent import __version__
-from agent.daemon.api.leases import lease_left_s
-from agent.daemon.api.status import host_state, is_ready, peers_of
+from agent.daemon.api.status import host_state, peers_of
 from agent.daemon.state.agent_state import Snapshot
 from agent.daemon.telemetry.condition_registry import Standing
 from agent.daemon.telemetry.counters import Tally
@@ -80,7 +79,7 @@ def families(reading: Reading) -> Iterator[Metric]:
 
 def _host(reading: Reading) -> Iterator[Metric]:
     snapshot = reading.snapshot
-    ready, _ = is_ready(snapshot)
+    ready, _ = snapshot.readiness
     yield GaugeMetricFamily(
         "hostmesh_ready", "1 when containers of this host are on the mesh", float(ready)
     )
@@ -115,7 +114,7 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
     left = GaugeMetricFamily(
         "hostmesh_lease_left_seconds", "Until this host's lease ends if it is not renewed"
     )
-    left_s = None if known.own is None else lease_left_s(known.own, reading.now_s)
+    left_s = None if known.own is None else known.own.left_s(reading.now_s)
     if known.unheld:
         left_s = 0.0
     if left_s is not None:

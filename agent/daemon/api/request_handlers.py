@@ -13,7 +13,7 @@ from agent import asker
 from agent.daemon.api.connection import Routes, Text
 from agent.daemon.api.leases import leases_document
 from agent.daemon.api.routes import routes_document
-from agent.daemon.api.status import host_state, is_ready, status_document
+from agent.daemon.api.status import host_state, status_document
 from agent.daemon.core.reload import Change, outcome
 from agent.daemon.membership.leave import Done, Leaver
 from agent.daemon.reconcile.kernel_objects import Plans
@@ -256,7 +256,7 @@ class Answers:
 
     def readiness(self) -> tuple[int, Document]:
         """``GET /readyz``: containers of this host are on the mesh, or why not."""
-        ready, reason = is_ready(self.cell.now)
+        ready, reason = self.cell.now.readiness
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         state = host_state(self.cell.now, self.conditions.all())
         return status, {"ready": ready, "reason": reason, "state": state}

@@ -17,7 +17,7 @@ from agent.daemon.telemetry.condition_registry import Standing
 from agent.daemon.telemetry.counters import Tally
 from agent.model import LEVEL, OWN_BRIDGE, HostId, Lease, Severity, View
 
-__all__ = ["host_state", "is_ready", "status_document"]
+__all__ = ["host_state", "status_document"]
 
 _VERSION = 1
 _NEVER: Mapping[HostId, float] = MappingProxyType({})
@@ -42,24 +42,6 @@ def host_state(snapshot: Snapshot, standing: Iterable[Standing]) -> str:
     if any(each.condition.severity is Severity.ERROR for each in standing):
         return "degraded"
     return "ready" if known.complete else "degraded"
-
-
-def is_ready(snapshot: Snapshot) -> tuple[bool, str]:
-    """Whether containers of this host are on the mesh, or the reason they are not."""
-    known = snapshot.known
-    if known.left:
-        return False, "the host has left the mesh"
-    if known.own is None:
-        return False, "no subnet is held yet" + (f": {known.unheld}" if known.unheld else "")
-    if snapshot.lease_problem:
-        return False, snapshot.lease_problem
-    if not known.docker_in_place:
-        return False, f"Docker does not have {known.own.subnet} yet ({known.docker_state})"
-    if not snapshot.passed:
-        unknown = snapshot.report.failed and snapshot.report.installed is None
-        listed = "which routes are in place is not known: they could not be listed"
-        return False, listed if unknown else "routes or rules are not all in place"
-    return True, "ready"
 
 
 def status_document(

@@ -9,10 +9,10 @@ from typing import Any, Final
 from agent.daemon.state import conditions as tell
 from agent.daemon.state import events
 from agent.daemon.state.agent_state import LookDue, Snapshot
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.deletion_grace import Grace
 from agent.daemon.state.mesh_state import Known
 from agent.daemon.state.timers import Timer
-from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.docker.report import ConfigFile
 from agent.model import View
 from agent.registry import trust

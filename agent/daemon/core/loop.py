@@ -21,10 +21,11 @@ from agent.daemon.membership.leave import Unfinished
 from agent.daemon.reconcile.scheduler import Passes
 from agent.daemon.state import events
 from agent.daemon.state.agent_state import Snapshot, StateCell
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.inbox import Inbox
 from agent.daemon.state.timers import Timer, Timers
 from agent.daemon.store.view_cache import Copying
-from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.observer import Observer
 from agent.daemon.telemetry.status_line import Announcer
 from agent.daemon.telemetry.systemd import Notifier

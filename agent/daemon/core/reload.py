@@ -15,8 +15,8 @@ from typing import Any
 import structlog
 
 from agent.daemon.state.agent_state import StateCell
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.events import Acting, ConditionsFound, SettingsRead
-from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.errors import SettingsError
 from agent.model import Condition, Severity
 from agent.settings import SECTIONS, LogSettings, Settings

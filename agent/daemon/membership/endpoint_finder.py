@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.daemon.membership.etcd_endpoint import EndpointAddress
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.events import ConditionsFound, EndpointFound, Event
-from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.errors import EtcdUnavailable
 from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import Discovery, Found

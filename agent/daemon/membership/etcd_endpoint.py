@@ -11,9 +11,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import urlsplit
 
+from agent.daemon.state.events import Endpoints
 from agent.kernel.facts import choose_uplink
 from agent.kernel.needed_addresses import needed_addresses
 from agent.model import HostFacts, Uplink
@@ -22,7 +23,7 @@ from agent.retry import jittered
 from agent.settings import HostSettings
 from agent.threads import Jobs
 
-__all__ = ["EndpointAddress", "Endpoints", "look_up", "uplink_now", "with_needed"]
+__all__ = ["EndpointAddress", "look_up", "uplink_now", "with_needed"]
 
 _REFRESH_S = 60.0
 _NAMES_MOST = 16
@@ -30,19 +31,6 @@ _PER_NAME_MOST = 8
 _KEPT_S = 3600.0
 """How long an address counts that a name's answers do not bring any more: many name servers rotate
 what they answer, and each change of addresses would cost a snapshot of etcd."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoints:
-    """Where etcd is, as far as it is known.
-
-    Attributes:
-        address: Of the first endpoint; None: not known yet, loopback, or of no enabled family.
-        addresses: Of all endpoints, the first of each name before the second of any.
-    """
-
-    address: Address | None = None
-    addresses: tuple[Address, ...] = ()
 
 
 class EndpointAddress:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from agent.daemon.reconcile.kernel_objects import ObjectsReport
 from agent.daemon.reconcile.kernel_pass import KernelPass, RulesReport
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.timers import Timer, Timers
-from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.observer import Observer
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.mesh.world import World

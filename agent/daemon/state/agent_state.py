@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.daemon.membership.etcd_endpoint import Endpoints
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.deletion_grace import Grace
+from agent.daemon.state.events import Endpoints
 from agent.daemon.state.freshness import Freshness
 from agent.daemon.state.last_seen import Silence
 from agent.daemon.state.mesh_state import Known
-from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.mesh.world import World
 from agent.model import Bounds, Condition, HostFacts, Route
@@ -149,6 +149,24 @@ class Snapshot:
         if self.lease_ended:
             return f"the lease of {known.own.subnet} has ended, not renewed: {self.contact_problem}"
         return ""
+
+    @property
+    def readiness(self) -> tuple[bool, str]:
+        """Return whether containers of this host are on the mesh, and why not."""
+        known = self.known
+        if known.left:
+            return False, "the host has left the mesh"
+        if known.own is None:
+            return False, "no subnet is held yet" + (f": {known.unheld}" if known.unheld else "")
+        if self.lease_problem:
+            return False, self.lease_problem
+        if not known.docker_in_place:
+            return False, f"Docker does not have {known.own.subnet} yet ({known.docker_state})"
+        if not self.passed:
+            unknown = self.report.failed and self.report.installed is None
+            listed = "which routes are in place is not known: they could not be listed"
+            return False, listed if unknown else "routes or rules are not all in place"
+        return True, "ready"
 
     @property
     def summary(self) -> str:

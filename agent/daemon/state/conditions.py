@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
 
 from agent.errors import HostmeshError
 from agent.mesh.level import HeldBack
@@ -22,6 +23,7 @@ from agent.model.family import Network
 from agent.registry.claiming.identity_conflicts import CLONE_HINT
 
 __all__ = [
+    "ConditionSource",
     "alarm",
     "cloned",
     "config_gone",
@@ -41,6 +43,27 @@ __all__ = [
 
 
 _NAMES_SHOWN = 10
+
+
+class ConditionSource(StrEnum):
+    """Whose conditions they are."""
+
+    COPY = "copy"
+    COPY_DAMAGED = "copy-damaged"
+    DISCOVERY = "discovery"
+    DOCKER = "docker"
+    ENDPOINTS = "endpoints"
+    ETCD = "etcd"
+    EVENTS = "events"
+    HOST = "host"
+    JOINING = "joining"
+    LEASE = "lease"
+    LEAVING = "leaving"
+    ROUTES = "routes"
+    RULES = "rules"
+    SETTINGS = "settings"
+    THREADS = "threads"
+    VIEW = "view"
 
 
 def etcd_unreachable(problem: HostmeshError) -> Condition:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Generic, Self, TypeVar
 
 from agent.asker import GoesOn, IsWaiting, Order, Withdrawn, always
-from agent.daemon.membership.etcd_endpoint import Endpoints
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.timers import Timer
-from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.docker.report import AttachReport
 from agent.errors import CannotTell, EtcdError, HostmeshError
 from agent.kernel.netlink_monitor import KernelEvent
@@ -27,6 +26,7 @@ __all__ = [
     "CopyWritten",
     "DockerReported",
     "EndpointFound",
+    "Endpoints",
     "Event",
     "HostSeen",
     "HostsSilent",
@@ -42,6 +42,19 @@ __all__ = [
     "TimersDue",
     "ViewSeen",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where etcd is, as far as it is known.
+
+    Attributes:
+        address: Of the first endpoint; None: not known yet, loopback, or of no enabled family.
+        addresses: Of all endpoints, the first of each name before the second of any.
+    """
+
+    address: Address | None = None
+    addresses: tuple[Address, ...] = ()
 
 
 class Event:

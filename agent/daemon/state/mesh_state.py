@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from agent.daemon.api.leases import lease_left_s
 from agent.daemon.state import conditions as tell
 from agent.docker.report import ConfigFile
 from agent.mesh.backends import container_mtu
@@ -191,7 +190,7 @@ class Known:
         Args:
             now_s: Unix time.
         """
-        return self.own is not None and lease_left_s(self.own, now_s) == 0
+        return self.own is not None and self.own.left_s(now_s) == 0
 
     def set_left(self, *, left: bool) -> Known:
         """Follow the operator's word."""

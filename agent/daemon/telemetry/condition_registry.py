@@ -9,38 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 
 import structlog
 
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.telemetry.observer import Observer
 from agent.model import Condition, Severity
 from agent.systemd_journal import event_id
 
-__all__ = ["ConditionRegistry", "ConditionSource", "Standing"]
+__all__ = ["ConditionRegistry", "Standing"]
 
 _LOG_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "info"}
-
-
-class ConditionSource(StrEnum):
-    """Whose conditions they are."""
-
-    COPY = "copy"
-    COPY_DAMAGED = "copy-damaged"
-    DISCOVERY = "discovery"
-    DOCKER = "docker"
-    ENDPOINTS = "endpoints"
-    ETCD = "etcd"
-    EVENTS = "events"
-    HOST = "host"
-    JOINING = "joining"
-    LEASE = "lease"
-    LEAVING = "leaving"
-    ROUTES = "routes"
-    RULES = "rules"
-    SETTINGS = "settings"
-    THREADS = "threads"
-    VIEW = "view"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import structlog
 
-from agent.daemon.api.status import is_ready
 from agent.daemon.state.agent_state import Snapshot
 from agent.daemon.telemetry.condition_registry import Standing
 from agent.daemon.telemetry.systemd import Notifier
@@ -34,7 +33,7 @@ class Announcer:
         Args:
             standing: The conditions that hold, the gravest first.
         """
-        ready, reason = is_ready(snapshot)
+        ready, reason = snapshot.readiness
         if ready and not self._was_ready:
             self._log.info("host-ready", summary=snapshot.summary)
         elif self._was_ready and not ready:

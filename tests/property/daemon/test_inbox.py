@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.events import (
     Command,
     ConditionsFound,
@@ -18,7 +19,6 @@ from agent.daemon.state.events import (
     ViewSeen,
 )
 from agent.daemon.state.inbox import Inbox
-from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.errors import EtcdUnavailable
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import Route, RouteKind, View

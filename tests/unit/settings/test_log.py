@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import structlog
 
-from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
+from agent.daemon.state.conditions import ConditionSource
+from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.log import RateLimiter, configure, redact
 from agent.model import Condition
 from agent.settings import EtcdSettings, LogSettings

@@ -21,7 +21,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.daemon.api.connection import Routes, Text
 from agent.daemon.api.metrics import Reading, render
 from agent.daemon.api.server import MetricsServer
-from agent.daemon.api.status import is_ready
 from agent.daemon.state.agent_state import Snapshot
 from agent.daemon.state.mesh_state import Known
 from agent.daemon.telemetry.condition_registry import Standing
@@ -131,7 +130,7 @@ def test_promise_9_routes_that_could_not_be_listed_have_no_number() -> None:
     assert 'hostmesh_routes{state="desired"} 3.0' in text
     assert 'state="installed"' not in text
     assert 'state="drift"' not in text
-    assert is_ready(seen)[1].startswith("which routes are in place is not known")
+    assert seen.readiness[1].startswith("which routes are in place is not known")
     assert "not known which are in place" in seen.summary
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from agent.daemon.core.consequences import Act, Effect, consequences
 from agent.daemon.core.event_handlers import Moment, fold
-from agent.daemon.membership.etcd_endpoint import Endpoints
 from agent.daemon.state.agent_state import LookDue, Snapshot
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.events import (
     Accepted,
     ConditionsFound,
@@ -18,6 +18,7 @@ from agent.daemon.state.events import (
     CopyWritten,
     DockerReported,
     EndpointFound,
+    Endpoints,
     Event,
     HostSeen,
     HostsSilent,
@@ -32,7 +33,6 @@ from agent.daemon.state.events import (
 )
 from agent.daemon.state.mesh_state import Known
 from agent.daemon.state.timers import Timer
-from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.docker.report import AttachReport, ConfigFile
 from agent.errors import EtcdUnavailable, StateError
 from agent.kernel.netlink_monitor import KernelEvent

@@ -9,7 +9,8 @@ from ipaddress import IPv4Address
 import pytest
 
 from agent.daemon.membership import etcd_endpoint as endpoint
-from agent.daemon.membership.etcd_endpoint import EndpointAddress, Endpoints
+from agent.daemon.membership.etcd_endpoint import EndpointAddress
+from agent.daemon.state.events import Endpoints
 from agent.model.family import Address
 
 pytestmark = pytest.mark.unit

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.events import (
     Command,
     ConditionsFound,
@@ -24,7 +25,6 @@ from agent.daemon.state.events import (
     ViewSeen,
 )
 from agent.daemon.state.inbox import Inbox
-from agent.daemon.telemetry.condition_registry import ConditionSource
 from agent.docker.report import AttachReport
 from agent.errors import CannotTell, EtcdUnavailable
 from agent.kernel.netlink_monitor import KernelEvent

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.api.status import host_state, is_ready
+from agent.daemon.api.status import host_state
 from agent.daemon.state.agent_state import Snapshot
 from agent.daemon.state.mesh_state import Known, own_leases
 from agent.mesh.backends.host_gw import HostGateway
@@ -406,8 +406,8 @@ def ready(known: Known, *, ended: bool = False) -> tuple[bool, str]:
         lease_ended=ended,
         passed=True,
     )
-    assert (host_state(seen, ()) == "ready") is is_ready(seen)[0]
-    return is_ready(seen)
+    assert (host_state(seen, ()) == "ready") is seen.readiness[0]
+    return seen.readiness
 
 
 TAKEN = Condition(name="lease-taken", cause="host9 owns 10.64.0.0/16", hint="")

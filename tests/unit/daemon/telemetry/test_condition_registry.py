@@ -9,7 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.daemon.reconcile.kernel_pass import refused
-from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
+from agent.daemon.state.conditions import ConditionSource
+from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.errors import DependencyMissing, KernelError
 from agent.model import Condition, Severity
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
+from agent.daemon.state.conditions import ConditionSource
+from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.history import History, events_document, read_events
 from agent.daemon.telemetry.observer import Observer
 from agent.errors import StateError

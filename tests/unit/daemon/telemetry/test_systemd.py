@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.mesh_state import Known
-from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
+from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.status_line import Announcer
 from agent.daemon.telemetry.systemd import Notifier
 from agent.model import Condition, HostId, Lease, Severity

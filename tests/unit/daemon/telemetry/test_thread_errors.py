@@ -15,9 +15,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent import threads
-from agent.daemon.membership.etcd_endpoint import EndpointAddress, Endpoints, look_up
-from agent.daemon.state.events import Command
-from agent.daemon.telemetry.condition_registry import ConditionRegistry, ConditionSource
+from agent.daemon.membership.etcd_endpoint import EndpointAddress, look_up
+from agent.daemon.state.conditions import ConditionSource
+from agent.daemon.state.events import Command, Endpoints
+from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.thread_errors import Mishaps
 from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import Discovery, Found
