@@ -6,22 +6,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 
 from agent.daemon.membership.docker_restart_lock import RestartTurn
-from agent.daemon.membership.leave import Leaver
 from agent.daemon.reconcile.firewalld_job import FirewalldJob
 from agent.daemon.reconcile.ip_forward import Forwarding
 from agent.daemon.reconcile.kernel_objects import KernelObjects
 from agent.daemon.reconcile.kernel_pass import KernelPass
 from agent.daemon.reconcile.protocol_migration import RouteMark
 from agent.daemon.store.state_file import StateFile
-from agent.docker.attach.detach import DetachTerms
 from agent.docker.manager import DockerManager
 from agent.docker.service.dockerd_process import DockerdFinder
-from agent.errors import KernelError, StateError
+from agent.errors import KernelError
 from agent.etcd.client import EtcdClient
-from agent.etcd.discovery import client_for
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.firewall.firewalld import Firewalld
 from agent.kernel.hostchecks import host_conditions
@@ -29,8 +25,6 @@ from agent.kernel.sysctl import Sysctls
 from agent.kernel.tables.routes import RouteTable
 from agent.model import Condition, HostId, MeshConfig, Uplink
 from agent.registry.claiming.locks import MeshLocks
-from agent.registry.copy import CopyFile, copy_file
-from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
 from agent.registry.registry import Registry
 from agent.settings import Settings
 
@@ -40,7 +34,6 @@ __all__ = [
     "firewall_of",
     "host_name",
     "kernel_pass",
-    "leaver",
     "release_lease",
     "remove_ours",
 ]
@@ -88,43 +81,6 @@ def kernel_pass(
         firewalld=FirewalldJob(firewalld, on_late) if on_late else firewalld,
         access_limit=settings.firewall.access,
     )
-
-
-def leaver(settings: Settings) -> Leaver:
-    """The steps of leaving, for a host whose agent does not run."""
-    state = StateFile(settings.agent.state_dir)
-    kernel = kernel_pass(settings, state)
-    own = host_id(read_machine_id())
-    copy = copy_file(settings)
-    config = _copied_config(copy)  # before it is forgotten
-
-    def restore(terms: DetachTerms) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if not settings.docker.manage:
-            return (), ()
-        with closing(client_for(settings.etcd)) as client:
-            report = docker_room(settings, client, own).detacher.detach(terms)
-        return report.done, report.todo
-
-    def release() -> tuple[str, ...]:
-        with closing(client_for(settings.etcd)) as client:
-            registry = Registry(client, settings.etcd.prefix)
-            return release_lease(registry, own, read_boot_id())
-
-    return Leaver(
-        state=state,
-        release=release,
-        remove=lambda: remove_ours(kernel, config),
-        restore=restore,
-        forget=copy.forget,
-    )
-
-
-def _copied_config(file: CopyFile) -> MeshConfig | None:
-    try:
-        copy = file.peek()
-    except StateError:
-        return None
-    return copy.view.config if copy else None
 
 
 def remove_ours(kernel: KernelPass, config: MeshConfig | None) -> tuple[str, ...]:

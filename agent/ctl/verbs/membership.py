@@ -24,7 +24,7 @@ def leave(context: Context) -> int:
         raise  # it runs, and may be at it still
     except AgentUnavailable as error:
         context.remark(f"{error.message}; leaving without it")
-        from agent.daemon.membership.leave import leave_offline  # noqa: PLC0415 - pulls in every room
+        from agent.standalone.leave import leave_offline  # noqa: PLC0415 - pulls in every room
 
         direct.log_to_stderr()
         document = leave_offline(context.settings, force=context.args.force).document()
@@ -40,7 +40,7 @@ def join(context: Context) -> int:
         raise  # it runs, and may be at it still
     except AgentUnavailable as error:
         context.remark(f"{error.message}; noted for when it starts")
-        from agent.daemon.membership.leave import join_offline  # noqa: PLC0415 - as above
+        from agent.standalone.leave import join_offline  # noqa: PLC0415 - as above
 
         direct.log_to_stderr()
         document = join_offline(context.settings).document()
@@ -52,7 +52,7 @@ def join(context: Context) -> int:
 def cleanup(context: Context) -> int:
     """Remove what is ours from this host; the lease stays. Refused while the agent runs."""
     context.need_root("clean this host")
-    from agent.daemon.membership.leave import cleanup as clean_host  # noqa: PLC0415 - as above
+    from agent.standalone.leave import cleanup as clean_host  # noqa: PLC0415 - as above
 
     direct.log_to_stderr()
     return context.report(clean_host(context.settings).document())

@@ -7,12 +7,10 @@ Nothing here depends on every step succeeding: what cannot be done now is said (
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -21,22 +19,16 @@ from agent import asker
 from agent.daemon.membership.retrying_job import Background
 from agent.daemon.state.events import Acting, Left
 from agent.daemon.state.inbox import Inbox
-from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.docker.attach.detach import DetachTerms
 from agent.errors import HostmeshError, Refused
 from agent.model import Condition, Severity
-from agent.settings import Settings
 
 __all__ = [
     "Done",
     "Leaver",
     "Unfinished",
-    "agent_runs",
-    "cleanup",
     "followed_by",
-    "join_offline",
-    "leave_offline",
     "not_finished",
 ]
 
@@ -266,47 +258,3 @@ def not_finished(
             hint=hint,
         ),
     )
-
-
-def leave_offline(settings: Settings, *, force: bool = False) -> Done:
-    """``agentctl leave`` while no agent runs."""
-    with HostLock(settings.agent.run_dir, "agentctl leave"):
-        from agent.daemon.wiring import leaver  # noqa: PLC0415 # pulls in every room
-
-        return leaver(settings).leave(force=force)
-
-
-def cleanup(settings: Settings) -> Done:
-    """``agentctl cleanup``: only the host, only while no agent runs (it would repair at once)."""
-    with HostLock(settings.agent.run_dir, "agentctl cleanup"):
-        from agent.daemon.wiring import leaver  # noqa: PLC0415 # the same
-
-        return leaver(settings).clean()
-
-
-def join_offline(settings: Settings) -> Done:
-    """``agentctl join`` while no agent runs: it will join when it starts."""
-    outcome = Done()
-    with HostLock(settings.agent.run_dir, "agentctl join"):
-        state = StateFile(settings.agent.state_dir)
-        if state.left:
-            state.set_left(left=False)
-            outcome.done.append("this host is no longer kept out")
-    outcome.todo.append("start the agent: systemctl start hostmesh-agent")
-    return outcome
-
-
-def agent_runs(path: Path) -> bool:
-    """Whether an agent listens on the control socket; one that is busy or hangs does, too.
-
-    For who only looks: what changes something takes the lock.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:  # its queue is full
-            return True
-        except OSError:
-            return False
-    return True

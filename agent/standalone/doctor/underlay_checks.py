@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from agent.daemon.membership.leave import agent_runs
 from agent.daemon.wiring import host_name
 from agent.errors import HostmeshError
 from agent.kernel.diagnose.source_filter import Passage, passage
@@ -15,6 +14,7 @@ from agent.registry.own.identity import read_boot_id
 from agent.settings import Settings
 from agent.standalone.doctor.findings import Findings, State
 from agent.standalone.doctor.mesh_checks import Mesh
+from agent.standalone.leave import agent_runs
 
 __all__ = ["look_at_underlay"]
 

@@ -25,6 +25,7 @@ from agent.model import HostFacts, Route, View
 from agent.reconcile import reconciler
 from agent.reconcile.interfaces import Listing
 from agent.settings import load_settings
+from agent.standalone.leave import leaver
 from tests.netns.daemon.member import (
     AGGREGATE,
     CONTAINER,
@@ -280,7 +281,7 @@ def test_a_cleanup_takes_the_routes_of_a_former_protocol_along(
     path = tmp_path / "agent.toml"
     path.write_text(path.read_text().replace("[routes]", "[routes]\nprotocol = 141"))
     monkeypatch.setattr(parts, "read_machine_id", lambda: MACHINE_ID)
-    outcome = here.call(parts.leaver(load_settings(path, {}, {})).clean)
+    outcome = here.call(leaver(load_settings(path, {}, {})).clean)
     assert outcome.todo == []
     assert shown(here) | shown(here, "proto 141") == set()
     assert StateFile(tmp_path / "state").route_protocol is None

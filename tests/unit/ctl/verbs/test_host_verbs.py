@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.membership import leave as membership
+from agent.daemon.membership.leave import Done
 from agent.errors import CannotTell
 from agent.settings import Settings
+from agent.standalone import leave as membership
 from tests.unit.ctl.asked import STATUS, Serving, run
 
 pytestmark = pytest.mark.unit
@@ -84,7 +85,7 @@ def test_leave_join_and_cleanup_work_without_an_agent(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     for name in ("leave_offline", "join_offline", "cleanup"):
-        done = membership.Done(done=[f"{name} ran"])
+        done = Done(done=[f"{name} ran"])
         monkeypatch.setattr(membership, name, lambda _settings, done=done, **_how: done)
     for verb in ("leave", "join", "cleanup"):
         assert run(socket_path, verb) == 0
