@@ -139,7 +139,7 @@ class AgentClient:
 
     def _absent(self) -> AgentAbsentError:
         return AgentAbsentError(
-            f"hostmesh-agent is not running here: nobody answers on {self.path}",
+            f"hostmesh-agent is not running: nothing listens on {self.path}",
             hint=_START_HINT,
         )
 

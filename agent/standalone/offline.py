@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from agent.daemon.api.leases import leases_document
 from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import status_document
 from agent.daemon.membership.endpoint_finder import source_of
@@ -23,6 +25,7 @@ from agent.daemon.state.mesh_state import Known, own_leases
 from agent.daemon.store.host_lock import holder_of
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.telemetry.condition_registry import Standing
+from agent.daemon.telemetry.history import events_document, read_events
 from agent.daemon.wiring import firewall_of, host_name
 from agent.docker.manager import DockerManager
 from agent.errors import CannotTell, HostmeshError
@@ -33,10 +36,11 @@ from agent.mesh.desired import desired_objects
 from agent.mesh.object_kinds import route_kind
 from agent.mesh.world import World
 from agent.model import Condition, DockerFacts, DockerState, HostId, Route, Severity, View
-from agent.model.family import within
+from agent.model.family import Network, within
 from agent.reconcile.reconciler import Report
 from agent.reconcile.tracker import DeltaTracker, compare
 from agent.registry.copy import bounds_of, copy_file
+from agent.registry.flannel_ttl import FlannelTtls
 from agent.registry.own.identity import host_id, read_machine_id
 from agent.registry.registry import Registry
 from agent.settings import Settings
@@ -194,6 +198,28 @@ def offline_firewall(settings: Settings) -> Mapping[str, Any]:
     return {"version": 1, "rules": rules, "restore": None}
 
 
+def offline_leases(settings: Settings) -> Mapping[str, Any]:
+    """Return ``GET /v1/leases`` without an agent; its "remarks" say why it is not etcd's.
+
+    Raises:
+        HostmeshError: Neither etcd nor this host's copy can be had; the error is etcd's.
+    """
+    seen = view_offline(settings)
+    left_s: Mapping[Network, float] = {}
+    if not seen.view.cached and any(each.ttl_s is None for each in seen.view.leases):
+        with closing(client_for(settings.etcd)) as client:
+            left_s = FlannelTtls(client.time_to_live_s).of(seen.view.leases)
+    document = leases_document(
+        seen.view, _own_id([]) or None, time.time(), left_s=left_s, freshness=seen.freshness
+    )
+    return {**document, "remarks": [seen.problem] if seen.problem else []}
+
+
+def offline_events(settings: Settings) -> Mapping[str, Any]:
+    """Return ``GET /v1/events`` from the agent's files. Raises StateError."""
+    return events_document(read_events(settings.agent.state_dir))
+
+
 def _own_id(conditions: list[Condition]) -> HostId:
     try:
         return host_id(read_machine_id())
@@ -286,8 +312,10 @@ def _problem(name: str, cause: str, hint: str) -> Condition:
 DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = MappingProxyType(
     {
         "/v1/status": offline_status,
+        "/v1/leases": offline_leases,
         "/v1/routes": offline_routes,
         "/v1/firewall": offline_firewall,
+        "/v1/events": offline_events,
     }
 )
 """The control socket's documents that can be made without the agent."""

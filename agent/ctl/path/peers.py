@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.errors import UsageError
 from agent.model.family import read_address, read_network
@@ -53,9 +54,7 @@ def find_peer(context: Context, word: str) -> Peer:
         UsageError: None or several; the nearest names are in the hint.
         HostmeshError: Neither agent nor etcd nor the copy told the leases.
     """
-    from agent.ctl.verbs.leases import ask  # noqa: PLC0415 - it imports this room's context, too
-
-    document = ask(context)
+    document = direct.ask(context, "/v1/leases")
     leases = document.get("leases", [])
     found = matching(leases, word)
     if len(found) == 1:

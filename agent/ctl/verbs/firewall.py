@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from agent.ctl import direct
-from agent.ctl.client import NO_ANSWER, Document
+from agent.ctl.client import Document
 from agent.ctl.context import Context
 from agent.ctl.output import sentence
 from agent.errors import CannotTell
 
 __all__ = ["show"]
+
+_TARGET = "/v1/firewall"
 
 
 def show(context: Context) -> int:
@@ -18,7 +20,8 @@ def show(context: Context) -> int:
         CannotTell: --dry-run, and this host holds no subnet to make rules for.
         AgentUnavailable: --dry-run, and no agent runs.
     """
-    document = _ask(context)
+    dry_run = context.args.dry_run  # only the agent knows what it would write
+    document = context.client.get(_TARGET) if dry_run else direct.ask(context, _TARGET)
     context.show(document, lambda: map(sentence, _rules(context, document)))
     return 0
 
@@ -33,15 +36,3 @@ def _rules(context: Context, document: Document) -> list[str]:
             hint="agentctl status says why",
         )
     return rules
-
-
-def _ask(context: Context) -> Document:
-    """From the agent, else from the kernel; what would be written only the agent knows."""
-    try:
-        return context.client.get("/v1/firewall")
-    except NO_ANSWER as error:
-        if context.args.dry_run:
-            raise
-        context.need_root("read the rules from the kernel, and no agent answers")
-        context.remark(f"{error.message}; from the kernel instead")
-        return direct.without_agent(context, "/v1/firewall")

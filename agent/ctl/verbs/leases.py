@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,8 @@ from agent.ctl.client import Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, clean, duration, flow, render_columns
 from agent.ctl.stale import banner
-from agent.errors import AgentUnavailable, HostmeshError
 
-__all__ = ["ask", "changes", "lines", "run"]
+__all__ = ["changes", "lines", "run"]
 
 _COLUMNS = (
     Column(title="  SUBNET"),
@@ -46,7 +44,7 @@ def run(context: Context) -> int:
         from agent.ctl.watch import watch  # noqa: PLC0415 - only for that
 
         return watch(context, "/v1/leases", lambda d: _screen(context, d), changes)
-    document = ask(context)
+    document = direct.ask(context, "/v1/leases")
     if context.form == "json":
         context.say_json(document)
     else:
@@ -56,35 +54,6 @@ def run(context: Context) -> int:
 
 def _screen(context: Context, document: Document) -> list[str]:
     return lines(document, wide=context.form == "wide", width=context.width)
-
-
-def ask(context: Context) -> Document:
-    """The leases from the agent, else from etcd, else from the host's own copy.
-
-    Raises:
-        HostmeshError: Nobody can tell; the error is etcd's.
-    """
-    try:
-        return context.client.get("/v1/leases")
-    except AgentUnavailable as error:
-        context.remark(f"{error.message}; asking etcd")
-        try:
-            seen = direct.view(context.settings)
-        except HostmeshError as etcds:
-            etcds.hint = etcds.hint or error.hint
-            raise
-        if seen.problem:
-            context.remark(seen.problem)
-        left_s = direct.time_left(context.settings, seen.view)
-        from agent.daemon.api.leases import leases_document  # noqa: PLC0415 - model and all
-
-        return leases_document(
-            seen.view,
-            direct.own_host_id(),
-            time.time(),
-            left_s=left_s,
-            freshness=seen.freshness,
-        )
 
 
 def changes(before: Document, now: Document) -> list[str]:

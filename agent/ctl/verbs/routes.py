@@ -24,7 +24,7 @@ _WIDE = (Column(title="WRITTEN BY", drop=1), Column(title="ROUTE", shrink_to=12,
 
 def run(context: Context) -> int:
     """Print the routes; without an agent as the kernel has them against etcd or the copy."""
-    document = direct.ask(context, "/v1/routes", "from the kernel and etcd instead")
+    document = direct.ask(context, "/v1/routes")
     wide = context.form == "wide"
     width = None if wide else context.width
     context.show(document, lambda: lines(document, wide=wide, width=width))

@@ -39,8 +39,7 @@ def run(context: Context) -> int:
         from agent.ctl.watch import watch  # noqa: PLC0415 - only for that
 
         return watch(context, "/v1/status", lambda d: _screen(context, d), changes)
-    instead = "from etcd, the kernel and this host's copy instead"
-    document = direct.ask(context, "/v1/status", instead)
+    document = direct.ask(context, "/v1/status")
     context.show(document, lambda: _screen(context, document))
     return 0
 

@@ -176,7 +176,7 @@ def test_promise_3_stopping_the_agent_leaves_everything(mesh: Lab, web: dict[str
         assert host.ping(web[other.name], container="web")
         listed = host.agentctl("leases")
         assert "10." in listed.stdout
-        assert "asking etcd" in listed.stderr
+        assert "from etcd, the kernel" in listed.stderr
     finally:
         host.start_agent()
 

@@ -59,7 +59,7 @@ TABLE: dict[str, Row] = {
     "leases": Row(),
     "routes": Row(),
     "doctor": Row(nobody=0, no_etcd={0, 1}, neither={0, 1}),
-    "diff": Row(up={0, 1}, down=2, nobody_down=2, no_etcd={0, 1}, neither=2, full=2),
+    "diff": Row(up={0, 1}, down=3, nobody_down=3, no_etcd={0, 1}, neither=3, full=3),
     "map": Row(),
     "ping": Row(words=("node2",), nobody_down={0, 1}, no_etcd={0, 1}, neither={0, 1}),
     "trace": Row(
@@ -85,7 +85,7 @@ TABLE: dict[str, Row] = {
     "reload": Row(down=23, nobody_down=23, neither=23, full=23),
     "firewall show": Row(nobody_down=11),
     "wait": Row(
-        words=("--timeout", "300ms"), up=1, down=2, nobody_down=2, no_etcd=1, neither=2, full=2
+        words=("--timeout", "300ms"), up=1, down=3, nobody_down=3, no_etcd=1, neither=3, full=3
     ),
     "version": Row(nobody=0),
     "completion": Row(words=("bash",), nobody=0),

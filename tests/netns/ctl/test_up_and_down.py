@@ -110,7 +110,7 @@ def test_what_happened_is_told_counted_and_kept(stage: Stage, node: Node) -> Non
     node.stop(signal.SIGKILL)
     kept = node.ctl("events")
     assert kept.returncode == 0
-    assert "from the agent's files" in kept.stderr
+    assert "this host's files instead" in kept.stderr
     assert "was put right" in kept.stdout
     assert node.ctl("events", user=65534).returncode in (11, 26)
     node.start()
@@ -261,7 +261,7 @@ def test_status_without_an_agent_comes_from_etcd_and_kernel_and_says_so(
     node, other = agent_down, stage.nodes[1]
     done = node.ctl("status", "-o", "json")
     assert done.returncode == 0
-    assert "from etcd, the kernel and this host's copy instead" in done.stderr
+    assert "from etcd, the kernel and this host's files instead" in done.stderr
     document = json.loads(done.stdout)
     check("status", document)
     assert (document["state"], document["source"]) == ("stopped", "host")
@@ -271,7 +271,7 @@ def test_status_without_an_agent_comes_from_etcd_and_kernel_and_says_so(
     assert document["repairs"] is None
     rules = node.ctl("firewall", "show")
     assert rules.returncode == 0
-    assert "from the kernel instead" in rules.stderr
+    assert "from etcd, the kernel" in rules.stderr
     assert "ipset hostmesh-in-" in rules.stdout
     node.host.ip(f"route del {other.subnet()} proto 140")
     rows = {row["destination"]: row["state"] for row in node.document("routes")["routes"]}

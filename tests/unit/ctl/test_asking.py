@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from agent.ctl import direct
 from agent.ctl.client import AgentClient
 from agent.ctl.main import main
 from agent.daemon.state.freshness import Freshness
 from agent.errors import AgentUnavailable, EtcdUnavailable
 from agent.model import View
-from agent.settings import AgentSettings, Settings
+from agent.settings import AgentSettings
+from agent.standalone import offline
 from agent.standalone.offline import Seen
 from tests.unit.ctl.asked import LEASES, STATUS, Serving, agentctl, run
 
@@ -60,8 +60,8 @@ def test_leases_ask_etcd_or_the_copy_when_no_agent_answers_and_say_so(
 ) -> None:
     view = View(cluster_id=1, revision=2, cached=cached)
     freshness = Freshness(stale=cached, as_of_s=1.0, cached=cached)
-    monkeypatch.setattr(direct, "view", lambda _settings: Seen(view, problem, freshness))
-    monkeypatch.setattr(direct, "own_host_id", lambda: None)
+    seen = Seen(view, problem, freshness)
+    monkeypatch.setattr(offline, "view_offline", lambda _settings: seen)
     assert run(socket_path, "leases") == 0
     out, err = capsys.readouterr()
     copy = "! etcd unreachable: this host's own copy of the last known state, saved "
@@ -69,29 +69,16 @@ def test_leases_ask_etcd_or_the_copy_when_no_agent_answers_and_say_so(
     assert answer == "no host has a lease"
     assert [line.startswith(copy) for line in above] == ([True] if cached else [])
     first, *rest = err.splitlines()
-    assert (
-        first == f"hostmesh-agent is not running here: nobody answers on {socket_path}; asking etcd"
+    assert first == (
+        f"hostmesh-agent is not running: nothing listens on {socket_path};"
+        " from etcd, the kernel and this host's files instead"
     )
     assert rest == ([problem] if cached else [])
 
 
-def test_with_agent_and_etcd_down_and_no_copy_the_error_is_etcds(
-    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def view(_settings: Settings) -> None:
-        raise EtcdUnavailable("no endpoint answered", hint="check etcd.endpoints")
-
-    monkeypatch.setattr(direct, "view", view)
-    assert run(socket_path, "leases") == EtcdUnavailable.exit_code
-    assert capsys.readouterr().err.splitlines()[1:] == [
-        "agentctl: no endpoint answered",
-        "hint: check etcd.endpoints",
-    ]
-
-
-def test_with_nobody_there_stdout_stays_empty_and_the_reason_is_etcds(socket_path: Path) -> None:
-    nobody = ["--set", "etcd.endpoints=http://127.0.0.1:1", "--set", "etcd.call_timeout_s=0.2"]
-    done = agentctl("leases", "-o", "json", "--socket", str(socket_path), *nobody)
+def test_without_any_source_stdout_is_empty_and_the_error_is_etcds(socket_path: Path) -> None:
+    absent = ["--set", "etcd.endpoints=http://127.0.0.1:1", "--set", "etcd.call_timeout_s=0.2"]
+    done = agentctl("leases", "-o", "json", "--socket", str(socket_path), *absent)
     assert (done.returncode, done.stdout) == (EtcdUnavailable.exit_code, "")
     assert len(done.stderr.splitlines()) == 3, done.stderr
     assert done.stderr.splitlines()[1].startswith("agentctl: ")
@@ -114,7 +101,7 @@ def test_verbs_that_need_the_agent_say_that_it_is_not_running(
     assert run(socket_path, *words) == 23
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 2
-    assert err[0].startswith("agentctl: hostmesh-agent is not running here")
+    assert err[0].startswith("agentctl: hostmesh-agent is not running: ")
     assert err[1].startswith("hint: ")
 
 

@@ -113,7 +113,7 @@ def test_an_agent_that_goes_is_waited_for(
     if away[0].startswith("hostmesh-agent broke off"):  # it ended between question and answer
         away.pop(0)
     assert len(away) == 1
-    assert away[0].startswith("hostmesh-agent is not running here")
+    assert away[0].startswith("hostmesh-agent is not running")
     assert back == "hostmesh-agent answers again"
 
 
@@ -180,7 +180,7 @@ def test_a_screen_follows_the_terminals_size_and_says_how_old_it_is(
         lines = re.sub(rb"\x1b\[[0-9]*[A-Z]", b"", seen).decode().splitlines()
         assert len(lines) == size[0]
         assert max(len(line) for line in lines) == size[1]
-    assert b"hostmesh-agent is not running here" in third
+    assert b"hostmesh-agent is not running" in third
     assert b"\r\nas of " in third
     assert b"10.66.3.0/24" in third, "what was known stays"
 

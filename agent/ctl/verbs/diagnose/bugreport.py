@@ -14,9 +14,10 @@ import re
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from agent import __version__
 from agent.ctl import direct
@@ -118,7 +119,7 @@ def parts(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
     agent = _Agent(context)
     yield "version.txt", lambda: f"agentctl {__version__}, Python {sys.version}\n"
     for path in _PATHS:
-        yield f"{path}.json", lambda path=path: agent.document(path)  # type: ignore[misc] # a default binds it
+        yield f"{path}.json", partial(agent.document, path)
     yield "metrics.txt", agent.metrics
     if agent.away is not None:
         yield from _without_agent(context)
@@ -126,7 +127,7 @@ def parts(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
     settings, docker = context.args.settings, Path("/etc/docker/daemon.json")
     files = (settings, docker, Path("/etc/os-release"), Path("/etc/default/hostmesh"))
     for file in files:
-        yield f"files/{file.name}", lambda file=file: _text(file)  # type: ignore[misc] # the same
+        yield f"files/{file.name}", partial(_text, file)
     for name, command in _COMMANDS:
         yield f"{name}.txt", lambda command=command: _output(command, agent.left_s())  # type: ignore[misc] # the same
 
@@ -160,29 +161,15 @@ class _Agent:
 
 
 def _without_agent(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
-    """The same from etcd, the kernel, Docker and the agent's files."""
-    direct.log_to_stderr()
-    from agent.daemon.telemetry.history import events_document, read_events  # noqa: PLC0415 - only here
-    from agent.standalone import offline  # noqa: PLC0415 - pulls in every room
+    """Yield the same from etcd, the kernel, Docker and the agent's files."""
+    from agent.standalone.offline import DOCUMENTS  # noqa: PLC0415 - imports every package
 
-    def as_text(document: Mapping[str, Any]) -> str:
-        return json.dumps(document, indent=2)
+    def text_of(target: str) -> str:
+        return json.dumps(direct.without_agent(context, target), indent=2)
 
-    def leases() -> str:
-        from agent.daemon.api.leases import leases_document  # noqa: PLC0415 - only here
-
-        seen = offline.view_offline(context.settings)
-        own, now_s = direct.own_host_id(), time.time()
-        return as_text(leases_document(seen.view, own, now_s, freshness=seen.freshness))
-
-    def events() -> str:
-        return as_text(events_document(read_events(context.settings.agent.state_dir)))
-
-    for target, make in offline.DOCUMENTS.items():
+    for target in DOCUMENTS:
         name = f"without-agent/{target.removeprefix('/v1/')}.json"
-        yield name, lambda make=make: as_text(make(context.settings))  # type: ignore[misc] # the same
-    yield "without-agent/leases.json", leases
-    yield "without-agent/events.json", events
+        yield name, partial(text_of, target)
 
 
 def _process(lock: Path) -> str:

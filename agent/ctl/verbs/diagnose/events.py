@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from agent.ctl.client import NO_ANSWER, AgentClient, Document
+from agent.ctl import direct
+from agent.ctl.client import AgentClient, Document
 from agent.ctl.context import Context
 from agent.ctl.output import clean, flow, sentence
 from agent.errors import AgentUnavailable
 
 __all__ = ["lines", "run"]
 
+_TARGET = "/v1/events"
 _EVERY_S = 1.0
 _TEXT_AT = 21  # below the kind: beside it too little room is left of 80 columns
 _ONE_REQUEST_S = 10.0
@@ -23,7 +25,7 @@ _ONE_REQUEST_S = 10.0
 def run(context: Context) -> int:
     """Print the events, oldest first; without an agent from its files."""
     follow = context.args.follow
-    document = _ask(context, follow=follow)
+    document = context.client.get(_TARGET) if follow else direct.ask(context, _TARGET)
     since_s = context.args.since
     if since_s is not None:
         from_s = time.time() - since_s
@@ -39,18 +41,6 @@ def run(context: Context) -> int:
     return 0
 
 
-def _ask(context: Context, *, follow: bool) -> Document:
-    try:
-        return context.client.get("/v1/events")
-    except NO_ANSWER as error:
-        if follow:
-            raise
-        context.remark(f"{error.message}; from the agent's files")
-        from agent.daemon.telemetry.history import events_document, read_events  # noqa: PLC0415 - only here
-
-        return events_document(read_events(context.settings.agent.state_dir))
-
-
 def _follow(context: Context, document: Document) -> None:
     """Ask for what is new every second; an agent that goes away is waited for."""
     until_s = None if context.args.timeout is None else time.monotonic() + context.timeout_s
@@ -62,7 +52,7 @@ def _follow(context: Context, document: Document) -> None:
         left_s = _EVERY_S if until_s is None else until_s - time.monotonic()
         time.sleep(max(0.0, min(_EVERY_S, left_s)))
         try:
-            found = client.get(f"/v1/events?after={last}")
+            found = client.get(f"{_TARGET}?after={last}")
         except AgentUnavailable:
             continue
         _print(context, found)
@@ -70,7 +60,7 @@ def _follow(context: Context, document: Document) -> None:
 
 
 def _newest(client: AgentClient) -> int:
-    return max((int(each["id"]) for each in client.get("/v1/events")["events"]), default=0)
+    return max((int(each["id"]) for each in client.get(_TARGET)["events"]), default=0)
 
 
 def _print(context: Context, document: Document) -> None:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.ctl import direct
-from agent.ctl.client import NO_ANSWER, Document
+from agent.ctl.client import Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, cut, flow, render_table, sentence
 from agent.ctl.stale import age, banner, heartbeat_words
@@ -48,7 +48,7 @@ _COLUMNS = (
 
 def run(context: Context) -> int:
     """Draw the mesh as this host sees it."""
-    status, routes = _ask(context)
+    status, routes = (direct.ask(context, f"/v1/{each}") for each in ("status", "routes"))
     from agent.ctl.path.container_path import tested_peers  # noqa: PLC0415 - costs 0.3 s
 
     tested = tested_peers(context, status, status.get("peers", []))
@@ -62,15 +62,6 @@ def run(context: Context) -> int:
         lambda: lines(document, wide=wide, width=width, palette=context.palette, signs=signs),
     )
     return 0
-
-
-def _ask(context: Context) -> list[Document]:
-    targets = ("/v1/status", "/v1/routes")
-    try:
-        return [context.client.get(target) for target in targets]
-    except NO_ANSWER as error:
-        context.remark(f"{error.message}; from etcd, the kernel and this host's copy instead")
-        return [direct.without_agent(context, target) for target in targets]
 
 
 def document_of(

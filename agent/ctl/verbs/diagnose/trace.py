@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import clean, flow, sentence
 
@@ -26,12 +27,10 @@ def run(context: Context) -> int:
     """Look at every step of the way, and at a real packet with --capture; 1 when one fails."""
     if context.args.capture:
         context.need_root("capture packets")
-    from agent.ctl.direct import log_to_stderr  # noqa: PLC0415 - only where rooms are used
     from agent.ctl.path.ends import Place  # noqa: PLC0415 - imports rooms, 0.3 s
     from agent.ctl.path.tracing import Tracer  # noqa: PLC0415 - the same
-    from agent.ctl.verbs.leases import ask  # noqa: PLC0415 - this room's own, too
 
-    log_to_stderr()
+    direct.log_to_stderr()
     place = Place(context)
     if place.problem:
         context.remark(f"{place.problem}: containers are not known")
@@ -42,7 +41,7 @@ def run(context: Context) -> int:
         place=place,
         source=source,
         destination=destination,
-        leases=lambda: ask(context).get("leases", []),
+        leases=lambda: direct.ask(context, "/v1/leases").get("leases", []),
     )
     # First: afterwards the kernel knows the neighbour.
     capture = _capture(context, tracer) if context.args.capture else None
