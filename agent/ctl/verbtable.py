@@ -88,7 +88,7 @@ def _config_init(parser: argparse.ArgumentParser) -> None:
         "--cidr", metavar="CIDR", help="range of the whole mesh; without it one is proposed"
     )
     parser.add_argument("--subnet-len", metavar="N", help="prefix length of each subnet (16)")
-    parser.add_argument("--backend", metavar="NAME", help="how packets travel (host-gw)")
+    parser.add_argument("--backend", metavar="NAME", help="how packets travel: host-gw, vxlan")
     _, text = CONFIG_OPTIONS["--access"]
     parser.add_argument("--access", choices=("open", "published", "closed"), help=text)
     parser.add_argument("--yes", action="store_true", help="create what is proposed, unasked")

@@ -18,6 +18,7 @@ __all__ = [
     "LINK_OWNER",
     "LINK_PREFIX",
     "NO_MAC",
+    "RP_FILTER_LOOSE",
     "FdbEntry",
     "FdbKey",
     "LinkAddress",
@@ -34,6 +35,7 @@ LINK_PREFIX: Final = "hm"
 LINK_OWNER: Final = "hostmesh"
 """The owner mark of the agent's links (IFLA_IFALIAS). A link that lacks it is another program's,
 whatever its name. Objects of a link belong to the link's owner."""
+RP_FILTER_LOOSE: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,8 @@ class LinkSpec:
         mac: "" for one that the kernel chooses.
         mtu: Bytes; 0 for the kernel's default.
         options: By kind; None for a kind without any.
+        rp_filter: How sources are checked (ip-sysctl.rst): 2, loose. A strict check drops what
+            comes by this link while the way back is another one.
         owner: LINK_OWNER for the agent's own.
     """
 
@@ -73,6 +77,7 @@ class LinkSpec:
     mtu: int = 0
     up: bool = True
     options: VxlanOptions | None = None
+    rp_filter: int = RP_FILTER_LOOSE
     owner: str = LINK_OWNER
 
     @property

@@ -217,12 +217,7 @@ class Known:
 
         None while the uplink is not known.
         """
-        if self.uplink is None:
-            return None
-        backends = [DEFAULT_BACKEND] if self.config is None else [self.config.backend]
-        if self.config is not None and self.config.accepted is not None:
-            backends.append(self.config.accepted.name)
-        return min(container_mtu(self.uplink, each) for each in backends)
+        return None if self.uplink is None else container_mtu(self.uplink, self.config)
 
     def rules(self) -> PeerRules | Condition:
         """Return what this host may have of the mesh, a lease not yet needed; or why it may not."""

@@ -15,13 +15,14 @@ import sys
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
-from agent.kernel.netlink.message import attribute, attributes, text_of, u32, u32_of
+from agent.kernel.netlink.message import attribute, attributes, nested, text_of, u32, u32_of
 from agent.kernel.netlink.socket import NetlinkError, NetlinkSocket
 
 __all__ = [
     "IFF_UP",
     "IFINFO",
     "IFLA_ADDRESS",
+    "IFLA_AF_SPEC",
     "IFLA_IFALIAS",
     "IFLA_IFNAME",
     "IFLA_LINKINFO",
@@ -39,6 +40,7 @@ __all__ = [
     "find_link",
     "link_index",
     "link_request",
+    "rp_filter_attribute",
 ]
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -46,8 +48,11 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 IFINFO: Final = struct.Struct("=BBHiII")
 """struct ifinfomsg: family, padding, type, index, flags, changed flags."""
 IFF_UP, _IFF_RUNNING = 0x1, 0x40
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_IFALIAS, _EXT_MASK = 1, 3, 4, 18, 20, 29
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_IFALIAS = 1, 3, 4, 18, 20
+IFLA_AF_SPEC, _EXT_MASK = 26, 29
 INFO_KIND, INFO_DATA = 1, 2
+_AF_INET, _INET_CONF, _RP_FILTER = 2, 1, 8
+"""AF_INET, IFLA_INET_CONF, IPV4_DEVCONF_RP_FILTER."""
 _SKIP_STATISTICS: Final = 8  # RTEXT_FILTER_SKIP_STATS
 
 
@@ -59,6 +64,7 @@ class RawLink(NamedTuple):
         running: IFF_RUNNING: there is a carrier.
         alias: IFLA_IFALIAS, "" without one.
         data: IFLAINFO_DATA: attributes that depend on the kind.
+        rp_filter: None where the kernel does not say.
     """
 
     number: int
@@ -70,6 +76,7 @@ class RawLink(NamedTuple):
     mac: str
     alias: str = ""
     data: bytes = b""
+    rp_filter: int | None = None
 
 
 class LinkMissing(NetlinkError):
@@ -105,7 +112,20 @@ def decode_link(payload: bytes) -> RawLink:
         mac=found.get(IFLA_ADDRESS, b"").hex(":"),
         alias=text_of(found.get(IFLA_IFALIAS, b"")),
         data=info.get(INFO_DATA, b""),
+        rp_filter=_rp_filter(found.get(IFLA_AF_SPEC, b"")),
     )
+
+
+def rp_filter_attribute(value: int) -> bytes:
+    """Return the attribute that sets a link's net.ipv4.conf.NAME.rp_filter (inet_set_link_af)."""
+    return nested(IFLA_AF_SPEC, nested(_AF_INET, nested(_INET_CONF, u32(_RP_FILTER, value))))
+
+
+def _rp_filter(by_family: bytes) -> int | None:
+    """Read it from what the kernel lists: all values of that kind in a row, from 1 on."""
+    of_ipv4 = dict(attributes(dict(attributes(by_family)).get(_AF_INET, b"")))
+    values = of_ipv4.get(_INET_CONF, b"")[4 * (_RP_FILTER - 1) :]
+    return u32_of(values) if values else None
 
 
 def dump_links(connection: NetlinkSocket) -> list[RawLink]:

@@ -4,10 +4,12 @@ A link is the agent's if its name has the agent's prefix and its alias (IFLA_IFA
 agent's mark; the mark also names what was left to the kernel, so that a list compares equal. Every
 other link of such a name is another program's: it is listed as foreign and never touched.
 
-MAC, MTU and up are changed in place. Anything else means deleting and creating the link, which
-the log says. The kernel takes no alias when it creates a link (rtnl_create_link), so that creation
-and mark are two messages. They are sent in one call, so that no kill comes between; and the mark
-goes to an index that was chosen beforehand, so that it misses a link that another program made.
+MAC, MTU, up, the check of sources, and a vxlan device's own address, underlay and learning are
+changed in place. Anything else means deleting and creating the link, which the log says.
+
+The kernel takes no alias when it creates a link (rtnl_create_link), so that creation and mark are
+two messages. They are sent in one call, so that no kill comes between; and the mark goes to an
+index that was chosen beforehand, so that it misses a link that another program made.
 
 Sources: linux/if_link.h, net/core/rtnetlink.c, drivers/net/vxlan/vxlan_core.c.
 """
@@ -34,6 +36,7 @@ from agent.kernel.netlink.links import (
     RawLink,
     decode_link,
     link_request,
+    rp_filter_attribute,
 )
 from agent.kernel.netlink.message import (
     CREATE,
@@ -44,8 +47,8 @@ from agent.kernel.netlink.message import (
 )
 from agent.kernel.tables.own import chosen_by_kernel, is_own_link, mark_of, own_link
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
-from agent.model import IPV4, IPV6, LinkSpec, VxlanOptions, family_of
-from agent.model.objects import LINK_OWNER, LINK_PREFIX
+from agent.model import IPV4, IPV6, Family, LinkSpec, VxlanOptions, family_of
+from agent.model.objects import LINK_OWNER, LINK_PREFIX, RP_FILTER_LOOSE
 from agent.reconcile.interfaces import Operation, OperationKind
 
 __all__ = ["LinkTable", "decode_link_spec"]
@@ -89,8 +92,8 @@ class _Links:
         if actual is None:
             return _creation(wanted, link_of)
         link = own_link(link_of, wanted.name)
-        if replace(actual, mac=wanted.mac, mtu=wanted.mtu, up=wanted.up) == wanted:
-            return (_change(wanted, actual, link),)
+        if _can_become(actual, wanted):
+            return (_change(wanted, actual, link, link_of),)
         _log.warning("link-recreated", link=wanted.name, was=str(actual), wanted=str(wanted))
         return (_deletion(link), *_creation(wanted, link_of))
 
@@ -114,6 +117,7 @@ def decode_link_spec(link: RawLink, name_of: Callable[[int], str]) -> LinkSpec |
         mtu=0 if "mtu" in auto else link.mtu,
         up=link.up,
         options=_vxlan_options(link.data, name_of) if link.kind == _VXLAN else None,
+        rp_filter=RP_FILTER_LOOSE if link.rp_filter is None else link.rp_filter,
         owner=LINK_OWNER if is_own_link(link) else link.alias,
     )
 
@@ -157,11 +161,12 @@ def _message(index: int, attributes: Sequence[tuple[str, object]], *, up: bool) 
 
 
 def _vxlan_data(
-    options: VxlanOptions, link_of: Callable[[str], RawLink]
+    options: VxlanOptions, link_of: Callable[[str], RawLink], *, changes: bool = False
 ) -> list[tuple[str, object]]:
+    """Return what makes a device; or what changes one, which takes no port, its own neither."""
     data: list[tuple[str, object]] = [
         ("IFLA_VXLAN_ID", options.vni),
-        ("IFLA_VXLAN_PORT", options.port),
+        *([] if changes else [("IFLA_VXLAN_PORT", options.port)]),
         ("IFLA_VXLAN_LEARNING", int(options.learning)),
     ]
     if options.local is not None:
@@ -172,14 +177,37 @@ def _vxlan_data(
     return data
 
 
-def _change(wanted: LinkSpec, actual: LinkSpec, link: RawLink) -> Request:
+def _can_become(actual: LinkSpec, wanted: LinkSpec) -> bool:
+    """Whether the link can be changed in place (vxlan_changelink takes no other VNI or port)."""
+    options, old = wanted.options, actual.options
+    if options and old and _given_parts(options) == _given_parts(old):
+        options = replace(old, local=options.local, underlay=options.underlay,
+                          learning=options.learning)  # fmt: skip
+    return replace(actual, mac=wanted.mac, mtu=wanted.mtu, up=wanted.up,
+                   rp_filter=wanted.rp_filter, options=options) == wanted  # fmt: skip
+
+
+def _given_parts(options: VxlanOptions) -> tuple[Family | None, bool]:
+    """Return what of a device is given: an attribute that is left out changes nothing."""
+    local = None if options.local is None else family_of(options.local)
+    return local, options.underlay is not None
+
+
+def _change(
+    wanted: LinkSpec, actual: LinkSpec, link: RawLink, link_of: Callable[[str], RawLink]
+) -> Request:
     """Set what differs. A MAC that is set again, if the same, flushes the link's neighbours."""
     differing = replace(
         wanted,
         mac="" if wanted.mac == actual.mac else wanted.mac,
         mtu=0 if wanted.mtu == actual.mtu else wanted.mtu,
     )
-    body = _message(link.number, _given(differing), up=wanted.up)
+    given = _given(differing)
+    if wanted.options is not None and wanted.options != actual.options:
+        data = _vxlan_data(wanted.options, link_of, changes=True)
+        info = [("IFLA_INFO_KIND", wanted.kind), ("IFLA_INFO_DATA", {"attrs": data})]
+        given.append(("IFLA_LINKINFO", {"attrs": info}))
+    body = _message(link.number, given, up=wanted.up)
     return Request(RTM_NEWLINK, 0, body + _mark(wanted))
 
 
@@ -194,4 +222,5 @@ def _given(wanted: LinkSpec) -> list[tuple[str, object]]:
 
 
 def _mark(wanted: LinkSpec) -> bytes:
-    return attribute(IFLA_IFALIAS, mark_of(mac=wanted.mac, mtu=wanted.mtu).encode())
+    alias = attribute(IFLA_IFALIAS, mark_of(mac=wanted.mac, mtu=wanted.mtu).encode())
+    return alias + rp_filter_attribute(wanted.rp_filter)

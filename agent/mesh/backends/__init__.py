@@ -12,9 +12,18 @@ from agent.mesh.backends.base import (
     KernelObject,
     PeerObjects,
     ThisHost,
+    outer_mtu,
     published_by,
 )
-from agent.model import BACKENDS, Uplink, family_of
+from agent.model import (
+    BACKENDS,
+    DEFAULT_BACKEND,
+    BackendChoice,
+    MeshConfig,
+    Uplink,
+    family_of,
+)
+from agent.model.untrusted import Fields
 
 __all__ = [
     "Backend",
@@ -47,7 +56,22 @@ def backend_names() -> tuple[str, ...]:
     return tuple(BACKENDS)
 
 
-def container_mtu(uplink: Uplink, backend: str) -> int:
-    """Return the bytes that a container's packet may have: the uplink's less the outer headers."""
-    found = backend_by_name(backend)
-    return uplink.mtu - (found.overhead(family_of(uplink.node_address)) if found else 0)
+def container_mtu(uplink: Uplink, config: MeshConfig | None) -> int:
+    """Return the largest packet of a container: what the uplink carries less the outer headers.
+
+    Args:
+        config: None while it is not known: the default backend's.
+    """
+    if config is None:
+        return _mtu_of(BackendChoice(DEFAULT_BACKEND), uplink)
+    choices = (BackendChoice(config.backend, config.backend_options), config.accepted)
+    return min(_mtu_of(each, uplink) for each in choices if each is not None)
+
+
+def _mtu_of(choice: BackendChoice, uplink: Uplink) -> int:
+    backend = backend_by_name(choice.name)
+    overhead = backend.overhead(family_of(uplink.node_address)) if backend else 0
+    try:
+        return outer_mtu(uplink, Fields(choice.data.fields if choice.data else {})) - overhead
+    except ValueError:  # the condition backend-options-unusable says so
+        return uplink.mtu - overhead

@@ -10,7 +10,19 @@ from agent.model.family import Address, Family, Network
 from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour
 from agent.model.untrusted import Fields
 
-__all__ = ["Backend", "HostObjects", "KernelObject", "PeerObjects", "ThisHost", "published_by"]
+__all__ = [
+    "Backend",
+    "HostObjects",
+    "KernelObject",
+    "PeerObjects",
+    "ThisHost",
+    "outer_mtu",
+    "peer_same_address",
+    "published_by",
+]
+
+_MIN_MTU, _MAX_MTU = 576, 65535
+"""What every IPv4 host accepts (RFC 791), and what its length field can say."""
 
 KernelObject = Route | LinkSpec | LinkAddress | Neighbour | FdbEntry
 
@@ -135,3 +147,23 @@ class Backend(Protocol):
 def published_by(peer: Lease) -> Fields:
     """Return what a peer publishes, to be read field by field with its type and range."""
     return Fields({} if peer.backend_data is None else peer.backend_data.fields)
+
+
+def outer_mtu(uplink: Uplink, options: Fields) -> int:
+    """Return the largest packet between node addresses: the uplink's, or the config's if smaller.
+
+    Raises:
+        ValueError: The option ``MTU`` is not usable.
+    """
+    return min(uplink.mtu, options.integer("MTU", _MIN_MTU, _MAX_MTU, default=_MAX_MTU))
+
+
+def peer_same_address(peer: Lease) -> Condition:
+    """Return the condition for a peer that claims this host's node address."""
+    return Condition(
+        name="peer-same-address",
+        subject=str(peer.subnet),
+        cause=f"the owner of {peer.subnet} has this host's node address {peer.node_address}",
+        hint="two hosts have one address, or an old record of this host is still there: "
+        "see agentctl leases",
+    )

@@ -6,7 +6,7 @@ containers' own addresses. The price is that a gateway must be on-link (RFC 1812
 
 from __future__ import annotations
 
-from agent.mesh.backends.base import HostObjects, PeerObjects, ThisHost
+from agent.mesh.backends.base import HostObjects, PeerObjects, ThisHost, peer_same_address
 from agent.model import Condition, Lease
 from agent.model.family import Family
 
@@ -39,17 +39,10 @@ class HostGateway:
                 ),
                 hint=(
                     "host-gw needs all hosts on one link: choose another uplink in agent.toml, "
-                    "or use the backend vxlan or auto when this version has it"
+                    "or use the backend vxlan: agentctl config set --backend vxlan"
                 ),
             )
         if peer.node_address == uplink.node_address:
-            return Condition(
-                name="peer-same-address",
-                subject=str(peer.subnet),
-                cause=f"the owner of {peer.subnet} has this host's node address "
-                f"{uplink.node_address}",
-                hint="two hosts have one address, or an old record of this host is still there: "
-                "see agentctl leases",
-            )
+            return peer_same_address(peer)
         route = host.route(peer.subnet, gateway=peer.node_address, link=uplink.name)
         return PeerObjects((route,), ingress=(uplink.name,))

@@ -20,7 +20,6 @@ from agent.mesh.peer_rules import PeerRules
 from agent.mesh.ranges import subnet_at
 from agent.mesh.world import World
 from agent.model import (
-    DEFAULT_BACKEND,
     Condition,
     HostFacts,
     HostId,
@@ -306,8 +305,7 @@ def look_at_docker(
     if subnet is None:
         seen = Preview(room.engine.facts())
     else:
-        backend = mesh.config.backend if mesh else DEFAULT_BACKEND
-        mtu = container_mtu(uplink, backend) if uplink else None
+        mtu = container_mtu(uplink, mesh.config if mesh else None) if uplink else None
         seen = room.preview(room.desired_for(subnet, mtu))
     facts = seen.facts
     if facts.reachable:

@@ -12,6 +12,7 @@ from agent.daemon.membership.join import Joining
 from agent.daemon.state.agent_state import Snapshot, StateCell
 from agent.daemon.state.mesh_state import Known
 from agent.etcd import kv
+from agent.mesh.backends import vxlan
 from agent.mesh.desired import DesiredObjects
 from agent.mesh.peer_rules import Published
 from agent.mesh.world import World, peers_of_view
@@ -19,7 +20,6 @@ from agent.model import BACKENDS, BackendData, FdbEntry, HostFacts, Lease, Uplin
 from agent.registry.directory import Directory
 from agent.registry.records import LEASES, encode_lease
 from agent.registry.registry import Registry
-from tests import toy
 from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry
 from tests.etcd.support.keeping import held, keep
 from tests.waiting import eventually
@@ -40,7 +40,7 @@ def uplink(number: int) -> Uplink:
 FACTS = HostFacts(links=(), foreign_routes=())
 
 
-OLD = toy._mac(host(1))
+OLD = vxlan.vtep_mac(host(1))
 NEW = "06:00:00:00:00:01"
 
 
@@ -55,7 +55,7 @@ class Peer:
         self._own = Lease(
             subnet=IPv4Network("10.127.0.0/16"),
             node_address=uplink(2).node_address,
-            backend="toy",
+            backend="vxlan",
             host_id=host(2),
         )
         self._desired = DesiredObjects()
@@ -86,10 +86,9 @@ class Peer:
 
 
 @pytest.fixture
-def mesh(shared_etcd: Etcd, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    monkeypatch.setitem(BACKENDS, "toy", "tests.toy:Toy")
+def mesh(shared_etcd: Etcd, prefix: str) -> Iterator[Registry]:
     with registry(shared_etcd, prefix=prefix) as made:
-        made.create_config(replace(config(), backend="toy"))
+        made.create_config(replace(config(), backend="vxlan"))
         yield made
 
 
@@ -112,11 +111,11 @@ def test_data_that_changes_is_written_at_once_and_peers_follow(
         known = Known(host_id=host(1), host=FACTS, uplink=uplink(1)).with_view(mesh.snapshot())
         assert joining.step(known) == ()
         lease = eventually(held(heard))
-        assert (lease.backend, lease.backend_data) == ("toy", data_of(OLD))
+        assert (lease.backend, lease.backend_data) == ("vxlan", data_of(OLD))
         eventually(peer.forwards_to(OLD))
 
         # The device was made anew, with another MAC.
-        monkeypatch.setattr(toy, "_mac", lambda _: NEW)
+        monkeypatch.setattr(vxlan, "vtep_mac", lambda _: NEW)
         known = known.with_lease(lease, None, ()).with_view(mesh.snapshot())
         assert joining.step(known) == ()
         eventually(peer.forwards_to(NEW))
@@ -143,14 +142,14 @@ def test_a_host_that_cannot_say_what_it_publishes_goes_on_with_what_it_had(
     own = Lease(
         subnet=IPv4Network("10.65.0.0/16"),
         node_address=uplink(1).node_address,
-        backend="toy",
+        backend="vxlan",
         backend_data=data_of(OLD),
         host_id=host(1),
     )
     known = known.with_lease(own, None, ())
-    assert known.published == Published("toy", own.backend_data)
-    monkeypatch.delitem(BACKENDS, "toy")
-    assert known.published == Published("toy", own.backend_data)
+    assert known.published == Published("vxlan", own.backend_data)
+    monkeypatch.delitem(BACKENDS, "vxlan")
+    assert known.published == Published("vxlan", own.backend_data)
     assert known.config is not None
     known = replace(known, config=replace(known.config, backend="host-gw"))
     assert known.published == Published("host-gw")

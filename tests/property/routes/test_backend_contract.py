@@ -27,7 +27,7 @@ from agent.model import (
 
 pytestmark = pytest.mark.property
 
-ALL = (*BACKENDS, "toy")
+ALL = tuple(BACKENDS)
 CIDR = IPv4Network("10.64.0.0/10")
 OWN = Lease(
     subnet=IPv4Network("10.64.0.0/16"),
@@ -42,7 +42,18 @@ json = st.recursive(
 )
 usual_names = st.sampled_from(["VNI", "VtepMAC", "PublicKey", "vtepmac"])
 usual = st.sampled_from([1, "82:4b:b6:2f:54:4e", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "-x"])
-data = st.dictionaries(st.text(max_size=8) | usual_names, json | usual, max_size=4)
+data = st.dictionaries(
+    st.text(max_size=8) | usual_names, json | usual, max_size=4
+) | st.sampled_from(
+    [{"VNI": 1, "VtepMAC": "02:aa:aa:aa:aa:aa"}, {"VNI": 1, "VtepMAC": "82:4b:b6:2f:54:4e"}]
+)
+options = st.sampled_from(
+    [
+        None,
+        BackendData.of({"DirectRouting": True}),
+        BackendData.of({"VNI": 1, "Port": 4789, "MTU": 1400}),
+    ]
+)
 addresses = st.integers(0, 2**32 - 1).map(IPv4Address) | st.integers(0, 255).map(
     lambda last: IPv4Address("192.0.2.0") + last
 )
@@ -61,18 +72,16 @@ peers = st.builds(
 )
 
 
-@pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKENDS, "toy", "tests.toy:Toy")
-
-
-def rules_of(backend: str, own: Lease | None = OWN) -> PeerRules:
+def rules_of(
+    backend: str, own: Lease | None = OWN, options: BackendData | None = None
+) -> PeerRules:
     config = MeshConfig(
         cidr=CIDR,
         subnet_len=16,
         subnet_min=CIDR.network_address,
         subnet_max=IPv4Address("10.127.0.0"),
         backend=backend,
+        backend_options=options,
     )
     uplink = Uplink(
         index=2,
@@ -102,11 +111,11 @@ def test_a_backend_publishes_before_it_has_a_lease_and_the_same_after(name: str)
 
 
 @pytest.mark.parametrize("name", ALL)
-@given(peer=peers)
+@given(peer=peers, options=options)
 def test_promises_5_and_8_a_peer_has_its_own_subnet_and_the_backends_own_links(
-    name: str, peer: Lease
+    name: str, peer: Lease, options: BackendData | None
 ) -> None:
-    rules = rules_of(name)
+    rules = rules_of(name, options=options)
     host: ThisHost = rules.host
     links = {each.name for each in rules.objects if isinstance(each, LinkSpec)}
     peer = replace(peer, backend=name)

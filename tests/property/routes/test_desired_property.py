@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent.mesh.backends import HostObjects, PeerObjects, ThisHost
+from agent.mesh.backends.vxlan import Vxlan
 from agent.mesh.desired import DesiredObjects, IngressMember, desired_objects
 from agent.mesh.peer_rules import PeerRules, aggregate_routes
 from agent.mesh.world import World
@@ -31,7 +32,6 @@ from agent.model import (
 from agent.model.family import Network, network_order
 from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour
 from agent.sharedmap import SharedMap
-from tests.toy import Toy
 
 pytestmark = pytest.mark.property
 
@@ -41,12 +41,12 @@ CONFIG = MeshConfig(
     subnet_len=24,
     subnet_min=IPv4Address("10.64.0.0"),
     subnet_max=IPv4Address("10.127.255.0"),
-    backend="toy",
+    backend="vxlan",
 )
 OWN = Lease(
     subnet=IPv4Network("10.64.0.0/24"),
     node_address=IPv4Address("192.0.2.1"),
-    backend="toy",
+    backend="vxlan",
     host_id=HostId("0" * 32),
 )
 UPLINK = Uplink(
@@ -71,15 +71,15 @@ leases = st.builds(
     Lease,
     subnet=subnets,
     node_address=st.sampled_from([IPv4Address(f"192.0.2.{n}") for n in (1, 11, 12)]),
-    backend=st.sampled_from(["toy"] * 8 + ["host-gw"]),
+    backend=st.sampled_from(["vxlan"] * 8 + ["host-gw"]),
     host_id=st.sampled_from(
-        [HostId("a" * 32)] * 4 + [HostId("b" * 32)] * 2 + [HostId("0" * 32), None]
+        [HostId("a" * 32)] * 3 + [HostId("b" * 32), HostId("0" * 32)] + [None] * 4
     ),
 )
 """Few MACs and addresses: leases of one host, and forged ones, are frequent."""
 
 
-class CrowdedToy(Toy):
+class CrowdedVxlan(Vxlan):
     """One that has a forwarding entry of this host's own, which no peer may take."""
 
     def host_objects(self, host: ThisHost) -> HostObjects:
@@ -138,7 +138,7 @@ class Machine(RuleBasedStateMachine):
         self._follow(replace(self.world, dead_subnets=dead))
 
     @rule(
-        backend=st.sampled_from(["toy"] * 6 + ["host-gw", "unknown", None]),
+        backend=st.sampled_from(["vxlan"] * 6 + ["host-gw", "unknown", None]),
         uplink=st.sampled_from([UPLINK] * 5 + [replace(UPLINK, name="eth1", index=3), None]),
         host_id=st.sampled_from([HostId("0" * 32)] * 5 + [HostId("a" * 32)]),
         host=st.sampled_from(HOSTS),
@@ -227,5 +227,5 @@ class TestDesired(Machine.TestCase):  # type: ignore[misc, valid-type] # made by
     settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
 
     @pytest.fixture(autouse=True)
-    def toy(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(BACKENDS, "toy", f"{__name__}:CrowdedToy")
+    def crowded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(BACKENDS, "vxlan", f"{__name__}:CrowdedVxlan")

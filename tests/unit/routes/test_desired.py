@@ -12,7 +12,6 @@ from agent.mesh.backends import backend_by_name
 from agent.mesh.desired import DesiredObjects, desired_objects
 from agent.mesh.world import World, peers_by_subnet, protocol_name
 from agent.model import (
-    BACKENDS,
     CONDITIONS_SHOWN,
     BackendData,
     FdbEntry,
@@ -121,7 +120,7 @@ def test_promise_4_before_a_complete_view_nothing_is_certain_but_routes_are_want
 def test_unknown_backend_of_the_mesh_holds_everything() -> None:
     made = world(lease("10.65.0.0/16", "192.0.2.11"))
     assert made.config is not None
-    desired = desired_objects(replace(made, config=replace(made.config, backend="vxlan")))
+    desired = desired_objects(replace(made, config=replace(made.config, backend="udp")))
     assert not desired.certain
     assert [each.name for each in desired.conditions] == ["backend-unknown"]
 
@@ -228,7 +227,8 @@ def test_conditions_are_bounded() -> None:
 
 def test_backends_by_name() -> None:
     assert backend_by_name("host-gw") is not None
-    assert backend_by_name("vxlan") is None
+    assert backend_by_name("vxlan") is not None
+    assert backend_by_name("udp") is None
 
 
 def test_protocols_have_the_names_ip_route_prints() -> None:
@@ -237,12 +237,11 @@ def test_protocols_have_the_names_ip_route_prints() -> None:
 
 
 @pytest.fixture
-def toys(monkeypatch: pytest.MonkeyPatch) -> World:
-    """A mesh with the tests' toy backend, and a peer that publishes nothing."""
-    monkeypatch.setitem(BACKENDS, "toy", "tests.toy:Toy")
-    made = world(lease("10.65.0.0/16", "192.0.2.11", "toy"), host_id=ME)
+def tunnel() -> World:
+    """A mesh with vxlan, and a peer that publishes nothing."""
+    made = world(lease("10.65.0.0/16", "192.0.2.11", "vxlan"), host_id=ME)
     assert made.config is not None
-    return replace(made, config=replace(made.config, backend="toy"))
+    return replace(made, config=replace(made.config, backend="vxlan"))
 
 
 @pytest.mark.parametrize(
@@ -251,16 +250,16 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> World:
         (None, "VtepMAC is missing"),
         ({"VNI": 1, "VtepMAC": "00:00:00:00:00:00"}, "VtepMAC is not the MAC address of a host"),
         ({"VNI": 1, "VtepMAC": "ff:ff:ff:ff:ff:ff"}, "VtepMAC is not the MAC address of a host"),
-        ({"VNI": 2, "VtepMAC": "02:00:00:00:00:01"}, "its VNI is not 1"),
+        ({"VNI": 2, "VtepMAC": "02:00:00:00:00:01"}, "its VNI is 2, the mesh's 1"),
     ],
 )
 def test_promise_8_a_peer_with_unusable_data_gets_no_object(
-    toys: World, published: dict[str, object] | None, reason: str
+    tunnel: World, published: dict[str, object] | None, reason: str
 ) -> None:
-    (peer,) = toys.peers.values()
+    (peer,) = tunnel.peers.values()
     data = None if published is None else BackendData.of(published)
     desired = desired_objects(
-        replace(toys, peers=peers_by_subnet([replace(peer, backend_data=data)], OWN))
+        replace(tunnel, peers=peers_by_subnet([replace(peer, backend_data=data)], OWN))
     )
     (condition,) = desired.conditions
     assert condition.name == "peer-data-unusable"
@@ -269,10 +268,11 @@ def test_promise_8_a_peer_with_unusable_data_gets_no_object(
     assert desired.certain
 
 
-def test_promise_3_unusable_options_of_the_backend_take_nothing_away(toys: World) -> None:
-    assert toys.config is not None
+def test_promise_3_unusable_options_of_the_backend_take_nothing_away(tunnel: World) -> None:
+    assert tunnel.config is not None
     options = BackendData.of({"VNI": "seven"})
-    desired = desired_objects(replace(toys, config=replace(toys.config, backend_options=options)))
+    config = replace(tunnel.config, backend_options=options)
+    desired = desired_objects(replace(tunnel, config=config))
     (condition,) = desired.conditions
     assert condition.name == "backend-options-unusable"
     assert "VNI is not an integer from 1 to 16777215" in condition.cause
@@ -280,7 +280,7 @@ def test_promise_3_unusable_options_of_the_backend_take_nothing_away(toys: World
 
 
 def test_promise_10_one_forged_value_in_many_leases_costs_no_more_than_many_values(
-    toys: World,
+    tunnel: World,
 ) -> None:
     many = 2000
 
@@ -289,17 +289,17 @@ def test_promise_10_one_forged_value_in_many_leases_costs_no_more_than_many_valu
         for number in range(1, many + 1):
             which = 1 if forged else number
             mac = f"02:00:00:00:{which >> 8:02x}:{which & 255:02x}"
-            made = lease("10.64.0.0/16", "198.51.100.1", "toy")
+            made = lease("10.64.0.0/16", "198.51.100.1", "vxlan")
             subnet = IPv4Network((int(CIDR.network_address) + (1 << 20) + number * 256, 24))
             node_address = made.node_address + which
             data = BackendData.of({"VNI": 1, "VtepMAC": mac})
             found.append(replace(made, subnet=subnet, node_address=node_address, backend_data=data))
-        full, desired = replace(toys, peers=peers_by_subnet(found, OWN)), DesiredObjects()
+        full, desired = replace(tunnel, peers=peers_by_subnet(found, OWN)), DesiredObjects()
         began_s = time.process_time()
         desired.follow(full)
         assert desired.certain
         assert len(desired.conditions) <= CONDITIONS_SHOWN + 1
-        desired.follow(replace(toys, peers={}))
+        desired.follow(replace(tunnel, peers={}))
         return time.process_time() - began_s
 
     assert took_s(forged=True) < 5 * took_s(forged=False)

@@ -1,8 +1,4 @@
-"""A backend with a device, neighbours and forwarding entries: real agents in two namespaces.
-
-The toy backend (docs/backends.md) is one module and one line of registration; the agents get the
-line from a piece of Python that runs in them first.
-"""
+"""vxlan between real agents in namespaces: what is there, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -21,8 +17,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 
-LINK = "hm-toy"
-REGISTER = "from agent.model import BACKENDS; BACKENDS['toy'] = 'tests.toy:Toy'"
+LINK = "hm-vxlan"
 
 
 def configure(stage: Stage, backend: str, vni: int) -> None:
@@ -38,9 +33,9 @@ def configure(stage: Stage, backend: str, vni: int) -> None:
 def stage() -> Iterator[Stage]:
     stage = Stage(2)
     try:
-        configure(stage, "toy", 7)
+        configure(stage, "vxlan", 7)
         for node in stage.nodes:
-            node.start(REGISTER)
+            node.start()
         eventually(lambda: all(map(reaches_the_other(stage), stage.nodes)), 60)
         yield stage
     finally:
@@ -126,7 +121,7 @@ def test_what_is_published_is_flannels_backend_data(stage: Stage) -> None:
     record = json.loads(
         stage.etcdctl("get", f"/hostmesh/subnets/{key}", "--print-value-only").stdout
     )
-    assert record["BackendType"] == "toy"
+    assert record["BackendType"] == "vxlan"
     assert record["BackendData"] == {"VNI": 7, "VtepMAC": link_of(one)["address"]}
 
 
@@ -158,7 +153,7 @@ def test_promises_3_and_6_a_killed_agent_loses_nothing(stage: Stage) -> None:
     pinger = Pinger(two.host, first(one))
     one.stop(signal.SIGKILL)
     assert objects_of(one) == before
-    one.start(REGISTER)
+    one.start()
     eventually(lambda: one.document("status")["routes"]["installed"] == 2, 30)
     pings = pinger.stop()
     assert objects_of(one) == before
@@ -172,7 +167,7 @@ def test_promise_2_a_host_that_lost_its_copy_is_not_in_its_own_way(stage: Stage)
     subnet, before = one.subnet(), objects_of(one)
     one.stop(signal.SIGKILL)
     (one.folder / "state/copy.json").unlink()
-    one.start(REGISTER)
+    one.start()
     eventually(lambda: one.subnet() == subnet, 30)
     eventually(lambda: one.document("status")["routes"]["installed"] == 2, 30)
     assert objects_of(one) == before
@@ -181,7 +176,7 @@ def test_promise_2_a_host_that_lost_its_copy_is_not_in_its_own_way(stage: Stage)
 
 def test_data_that_changes_reach_the_peers(stage: Stage) -> None:
     """Another VNI in the config: each host makes its device anew and publishes what peers check."""
-    configure(stage, "toy", 8)
+    configure(stage, "vxlan", 8)
     eventually(lambda: {vni_of(node) for node in stage.nodes} == {8}, 30)
     eventually(lambda: all(map(reaches_the_other(stage), stage.nodes)), 30)
 
@@ -190,7 +185,7 @@ def test_promise_8_a_peer_whose_data_is_unusable_costs_that_peer_only(stage: Sta
     one = stage.nodes[0]
     forged = {
         "PublicIP": "192.0.2.66",
-        "BackendType": "toy",
+        "BackendType": "vxlan",
         "BackendData": {"VNI": 8, "VtepMAC": "00:00:00:00:00:00"},
     }
     key = "/hostmesh/subnets/10.99.0.0-24"
@@ -207,7 +202,7 @@ def test_another_backend_takes_the_device_away_and_this_one_brings_it_back(stage
     eventually(lambda: not any(map(link_of, stage.nodes)), 30)
     route = f"{two.subnet()} via {two.address} dev eth0"
     eventually(lambda: route in one.inside(["ip", "route"]).stdout, 30)
-    configure(stage, "toy", 8)
+    configure(stage, "vxlan", 8)
     eventually(lambda: all(map(reaches_the_other(stage), stage.nodes)), 30)
 
 
