@@ -9,17 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
-from agent.kernel.firewall.chains import (
-    DOCKER_USER,
-    ENTRIES,
-    OURS,
-    closing_chains,
-    jump_to,
-    our_chains,
-    shut_out,
-)
+from agent.kernel.firewall.chains import forward
+from agent.kernel.firewall.chains.declared import Chains, entries, our_chains
+from agent.kernel.firewall.chains.rule import DOCKER_USER, OURS, jump_to
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
 from agent.mesh.firewall import DesiredFirewall
 from agent.model.family import Network
@@ -34,8 +27,6 @@ __all__ = [
     "restore_text",
     "table_edits",
 ]
-
-_TABLES: Final = tuple(ENTRIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +78,13 @@ class TableEdit:
         )
 
 
-def entry_chain(table: Table) -> str:
-    """The foreign chain our jump belongs in.
+def entry_chain(table: Table, base: str = "FORWARD") -> str:
+    """Return the foreign chain that our jump belongs in.
 
-    In the filter table that is DOCKER-USER while FORWARD leads there, and FORWARD itself
-    where there is no Docker or where ``iptables -F`` took Docker's jumps.
+    For FORWARD that is DOCKER-USER while FORWARD leads there, and FORWARD itself where there is
+    no Docker or where ``iptables -F`` took Docker's jumps.
     """
-    base = ENTRIES[table.name][0]
-    if table.name != "filter" or DOCKER_USER not in table.chains:
+    if base != "FORWARD" or DOCKER_USER not in table.chains:
         return base
     leads = any(
         spec.target == DOCKER_USER and spec.unconditional
@@ -106,9 +96,11 @@ def entry_chain(table: Table) -> str:
 def table_edits(ruleset: Ruleset, wants: DesiredFirewall) -> tuple[TableEdit, ...]:
     """The edits that make ``ruleset`` hold exactly what is wanted; none when it does."""
     chains = our_chains(wants)
-    edits = (_plan_table(ruleset.table(name), chains[name]) for name in _TABLES)
-    strays = (_removal(table) for table in _other_tables(ruleset))
-    return tuple(edit for edit in (*edits, *strays) if edit)
+    strays: dict[str, Chains] = {table: {} for table in ruleset.tables if table not in chains}
+    edits = (
+        _table_edit(ruleset.table(name), wanted) for name, wanted in {**chains, **strays}.items()
+    )
+    return tuple(edit for edit in edits if edit)
 
 
 def closing_edits(
@@ -120,18 +112,16 @@ def closing_edits(
     other leases, so what is missing for these comes behind them. Rules that only close are
     written again, since the interfaces may have become known since.
     """
-    wanted = closing_chains(leases, interfaces)
+    wanted = forward.closing(leases, interfaces)
     table = ruleset.table("filter")
-    target = ENTRIES["filter"][1]
-    there = table.rules(target)
-    if in_force(ruleset) and _opens(there) and not _same(there, wanted[target]):
+    there = table.rules(forward.NAME)
+    if in_force(ruleset) and _opens(there) and not _same(there, wanted):
         if not not_closed(ruleset, leases):
             return ()
         known = [parse_rule(rule) for rule in there]
-        missing = (rule for rule in wanted[target] if parse_rule(rule) not in known)
-        kept = {chain: table.rules(chain) for chain in _chains_of_ours(table)}
-        wanted = {**kept, target: (*there, *missing)}
-    edit = _plan_table(table, wanted)
+        wanted = (*there, *(rule for rule in wanted if parse_rule(rule) not in known))
+    kept = {chain: table.rules(chain) for chain in _chains_of_ours(table)}
+    edit = _table_edit(table, {**kept, forward.NAME: wanted})
     return (edit,) if edit else ()
 
 
@@ -143,67 +133,62 @@ def _opens(rules: tuple[str, ...]) -> bool:
 def in_force(ruleset: Ruleset) -> bool:
     """Whether something leads to our chain of forwarded traffic, and it is not empty."""
     table = ruleset.table("filter")
-    leads = any(is_ours(rule) for chain in _foreign_chains(table) for rule in table.rules(chain))
-    return leads and bool(table.rules(ENTRIES["filter"][1]))
+    leads = any(
+        is_ours(rule, forward.NAME)
+        for chain in _foreign_chains(table)
+        for rule in table.rules(chain)
+    )
+    return leads and bool(table.rules(forward.NAME))
 
 
 def not_closed(ruleset: Ruleset, leases: tuple[Network, ...]) -> tuple[Network, ...]:
     """Return the leases that no rule in force shuts strangers out of."""
     if not in_force(ruleset):
         return leases
-    there = [parse_rule(rule) for rule in ruleset.table("filter").rules(ENTRIES["filter"][1])]
+    there = [parse_rule(rule) for rule in ruleset.table("filter").rules(forward.NAME)]
     return tuple(
         lease
-        for lease, rule in zip(leases, shut_out(leases), strict=True)
+        for lease, rule in zip(leases, forward.shut_out(leases), strict=True)
         if parse_rule(rule) not in there
     )
 
 
 def removal_edits(ruleset: Ruleset) -> tuple[TableEdit, ...]:
     """The edits that take out exactly what is ours."""
-    return tuple(edit for edit in map(_removal, ruleset.tables.values()) if edit)
+    return tuple(edit for each in ruleset.tables.values() if (edit := _table_edit(each, {})))
 
 
-def _other_tables(ruleset: Ruleset) -> tuple[Table, ...]:
-    return tuple(table for table in ruleset.tables.values() if table.name not in _TABLES)
-
-
-def _plan_table(table: Table, wanted: Mapping[str, tuple[str, ...]]) -> TableEdit:
-    target = ENTRIES[table.name][1]
-    parent = entry_chain(table)
-    fill = {
-        chain: rules
-        for chain, rules in wanted.items()
-        if chain not in table.chains or not _same(table.rules(chain), rules)
+def _table_edit(table: Table, wanted: Mapping[str, tuple[str, ...]]) -> TableEdit:
+    """Return what makes a table hold these chains of ours, and jumps to them, and no others."""
+    targets = {
+        entry_chain(table, base): name
+        for base, name in entries(table.name).items()
+        if name in wanted
     }
-    jumps = [_jump_edit(table, parent, jump_to(target))]
-    jumps += [_jump_edit(table, chain, "") for chain in _foreign_chains(table) if chain != parent]
+    jumps = (
+        _jump_edit(table, chain, targets.get(chain, ""))
+        for chain in dict.fromkeys((*targets, *_foreign_chains(table)))
+    )
     return TableEdit(
         table=table.name,
-        fill=fill,
+        fill={
+            chain: rules
+            for chain, rules in wanted.items()
+            if chain not in table.chains or not _same(table.rules(chain), rules)
+        },
         jumps=tuple(edit for edit in jumps if edit is not None),
         drop=tuple(chain for chain in _chains_of_ours(table) if chain not in wanted),
     )
 
 
-def _removal(table: Table) -> TableEdit:
-    jumps = (_jump_edit(table, chain, "") for chain in _foreign_chains(table))
-    return TableEdit(
-        table=table.name,
-        fill={},
-        jumps=tuple(edit for edit in jumps if edit is not None),
-        drop=_chains_of_ours(table),
-    )
-
-
-def _jump_edit(table: Table, chain: str, body: str) -> JumpEdit | None:
-    """What changes among our jumps in a foreign chain; ``body`` "" when none belongs there."""
+def _jump_edit(table: Table, chain: str, target: str) -> JumpEdit | None:
+    """What changes among our jumps in a foreign chain; ``target`` "" when none belongs there."""
     rules = table.rules(chain)
     ours = tuple(rule for rule in rules if is_ours(rule))
-    if not body:
+    if not target:
         return JumpEdit(chain=chain, delete=ours) if ours else None
     foreign = tuple(rule for rule in rules if not is_ours(rule))
-    at = _place(chain, foreign)
+    at, body = _place(chain, foreign), jump_to(target)
     wanted = (*foreign[:at], body, *foreign[at:])
     if _same(rules, wanted):
         return None
@@ -225,9 +210,9 @@ def _place(chain: str, foreign: tuple[str, ...]) -> int:
     return len(foreign)
 
 
-def is_ours(rule: str) -> bool:
-    """Whether a rule in a foreign chain leads into a chain of ours."""
-    return OURS in rule and parse_rule(rule).target.startswith(OURS)
+def is_ours(rule: str, target: str = OURS) -> bool:
+    """Whether a rule in a foreign chain leads into a chain of ours, or into one of that name."""
+    return target in rule and parse_rule(rule).target.startswith(target)
 
 
 def _same(rules: tuple[str, ...], wanted: tuple[str, ...]) -> bool:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from agent.errors import DependencyMissing, FirewallError
-from agent.kernel.firewall.chains import OURS
+from agent.kernel.firewall.chains.rule import OURS
 from agent.kernel.firewall.edits import JumpEdit, TableEdit
 from agent.kernel.firewall.parse import Clause, Ruleset, parse_rule, parse_ruleset
 from agent.kernel.firewall.variant.iptables import Iptables, Variant

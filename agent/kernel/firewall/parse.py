@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from agent.errors import FirewallError
-from agent.kernel.firewall.chains import ENTRIES
+from agent.kernel.firewall.chains.declared import tables as own_tables
 from agent.kernel.firewall.rule_text import split_words
 
 __all__ = ["Chain", "Clause", "RuleSpec", "Ruleset", "Table", "parse_rule", "parse_ruleset"]
@@ -125,7 +125,7 @@ def parse_ruleset(text: str) -> Ruleset:
     lines = iter(text.split("\n"))
     for line in lines:
         refused = _INCOMPATIBLE.match(line)
-        if refused and refused[1] not in ENTRIES:
+        if refused and refused[1] not in own_tables():
             unseen.append(refused[1])
         elif refused:
             raise FirewallError(

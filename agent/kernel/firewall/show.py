@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.kernel.firewall.chains import ENTRIES, OURS
+from agent.kernel.firewall.chains.declared import entries, tables
+from agent.kernel.firewall.chains.rule import OURS
 from agent.kernel.firewall.edits import entry_chain, is_ours
 from agent.kernel.firewall.parse import Chain, Ruleset
 
@@ -18,10 +19,10 @@ def shown(ruleset: Ruleset, *, variant: str, sets: tuple[str, ...]) -> str:
         sets: Lines about the sets that rules of ours name.
     """
     lines = [f"iptables-{variant}"]
-    for name, (base, _entry) in ENTRIES.items():
+    for name in tables():
         table = ruleset.table(name)
-        chains = [base] if entry_chain(table) == base else [base, entry_chain(table)]
-        for chain in chains:
+        places = ((base, entry_chain(table, base)) for base in entries(name))
+        for chain in dict.fromkeys(chain for place in places for chain in place):
             lines += _foreign(name, table.chains.get(chain))
         for chain_name, chain_found in table.chains.items():
             if chain_name.startswith(OURS):

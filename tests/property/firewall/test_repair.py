@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.kernel.firewall.chains import ENTRIES, OURS
+from agent.kernel.firewall.chains.declared import entries, our_chains
+from agent.kernel.firewall.chains.rule import OURS
 from agent.kernel.firewall.edits import entry_chain, removal_edits, restore_text, table_edits
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
 from agent.mesh.firewall import Access, DesiredFirewall, Ingress, LocalBridge, WantedNetwork
@@ -129,16 +130,18 @@ def test_one_pass_converges_and_foreign_rules_stay_byte_for_byte(data: st.DataOb
     assert foreign(state) == before
     after = parse_ruleset(save(state))
     assert table_edits(after, wanted) == ()
-    for name, (_, ours) in ENTRIES.items():
+    for name, chains in our_chains(wanted).items():
         jumps = [
-            (chain, body)
+            (chain, parse_rule(body).target)
             for chain, rules in state[name].items()
             for body in rules
             if is_jump(body) and not chain.startswith(OURS)
         ]
-        assert [chain for chain, _ in jumps] == [entry_chain(after.table(name))]
-        assert parse_rule(jumps[0][1]).target == ours
-        assert parse_rule(jumps[0][1]).unconditional
+        assert sorted(jumps) == sorted(
+            (entry_chain(after.table(name), base), target)
+            for base, target in entries(name).items()
+            if target in chains
+        )
 
 
 @settings(max_examples=50, deadline=None)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kernel.firewall.chains import our_chains
+from agent.kernel.firewall.chains.declared import our_chains
 from agent.mesh.config_change import ConfigWish, left_behind, wished_config
 from agent.mesh.desired import desired_objects
 from agent.mesh.firewall import desired_firewall

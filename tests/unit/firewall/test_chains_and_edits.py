@@ -6,11 +6,14 @@ from ipaddress import IPv4Address, IPv4Network, ip_network
 import pytest
 
 from agent.errors import FirewallError
-from agent.kernel.firewall.chains import closing_chains, our_chains
-from agent.kernel.firewall.edits import removal_edits, restore_text, table_edits
+from agent.kernel.firewall.chains import declared, forward
+from agent.kernel.firewall.chains.declared import OwnChain, our_chains
+from agent.kernel.firewall.chains.rule import jump_to
+from agent.kernel.firewall.edits import closing_edits, removal_edits, restore_text, table_edits
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
 from agent.mesh.firewall import DesiredFirewall, Ingress, PublishedPort, Sender, set_name
 from agent.model.family import FAMILIES, IPV4, Family
+from tests.property.firewall.model import BUILT_IN, State, restore, save
 from tests.unit.firewall.wanted import (
     CLOSED,
     DOCKER_20,
@@ -45,7 +48,7 @@ def test_the_number_of_rules_is_that_of_networks_not_of_peers_and_containers() -
 
 
 def test_what_closes_before_docker_answers_accepts_nothing_and_needs_no_set() -> None:
-    (rules,) = closing_chains((IPv4Network("10.65.0.0/16"),), ("eth0", "eth1")).values()
+    rules = forward.closing((IPv4Network("10.65.0.0/16"),), ("eth0", "eth1"))
     assert {parse_rule(rule).target for rule in rules} == {"RETURN", "DROP"}
     assert not any("match-set" in rule for rule in rules)
 
@@ -129,6 +132,45 @@ def test_ours_go_behind_the_operators_and_before_the_return() -> None:
     assert "-I DOCKER-USER 2 " in text
     assert ":DOCKER" not in text
     assert ":FORWARD" not in text
+
+
+def test_two_built_in_chains_of_a_table_may_lead_to_chains_of_the_agent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A chain without rules is not made, and goes where an earlier pass had rules for it."""
+
+    def render(wanted: DesiredFirewall) -> tuple[str, ...]:
+        return ("-p udp -m udp --dport 4789 -j ACCEPT",) if wanted.networks else ()
+
+    chain = OwnChain("filter", "HOSTMESH-INPUT", render, base="INPUT")
+    monkeypatch.setattr(declared, "CHAINS", (*declared.CHAINS, chain))
+    declared._our_chains.cache_clear()
+    state: State = {table: {each: [] for each in chains} for table, chains in BUILT_IN.items()}
+    restore(state, restore_text(table_edits(parse_ruleset(save(state)), wants(OPEN))))
+    assert state["filter"]["INPUT"] == [jump_to("HOSTMESH-INPUT")]
+    assert state["filter"]["FORWARD"] == [jump_to("HOSTMESH-FORWARD")]
+    assert table_edits(parse_ruleset(save(state)), wants(OPEN)) == ()
+    restore(state, restore_text(table_edits(parse_ruleset(save(state)), wants())))
+    assert state["filter"]["INPUT"] == []
+    assert "HOSTMESH-INPUT" not in state["filter"]
+    assert state["filter"]["FORWARD"] == [jump_to("HOSTMESH-FORWARD")]
+    declared._our_chains.cache_clear()
+
+
+def test_closing_leaves_the_chains_of_other_built_in_ones_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A tunnel that an earlier run let in goes on while Docker has not answered."""
+    chain = OwnChain("filter", "HOSTMESH-INPUT", lambda _: (), base="INPUT")
+    monkeypatch.setattr(declared, "CHAINS", (*declared.CHAINS, chain))
+    there = parse_ruleset(
+        "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:HOSTMESH-INPUT - [0:0]\n"
+        f"-A INPUT {jump_to('HOSTMESH-INPUT')}\n-A HOSTMESH-INPUT -p udp -j ACCEPT\nCOMMIT\n"
+    )
+    (edit,) = closing_edits(there, (IPv4Network("10.65.0.0/16"),), ("eth0",))
+    assert [jump.chain for jump in edit.jumps] == ["FORWARD"]
+    assert list(edit.fill) == ["HOSTMESH-FORWARD"]
+    assert edit.drop == ()
 
 
 def test_jumps_are_deleted_by_their_text_and_never_by_number() -> None:

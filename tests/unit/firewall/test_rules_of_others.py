@@ -7,7 +7,7 @@ import pytest
 
 from agent.kernel.firewall.advice.conditions import conditions_of, other_variant
 from agent.kernel.firewall.advice.operator_rules import Judgement, Way, judge
-from agent.kernel.firewall.chains import our_chains
+from agent.kernel.firewall.chains.declared import our_chains
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
 from agent.mesh.firewall import DesiredFirewall, WantedNetwork
 from tests.unit.firewall.wanted import CLOSED, DOCKER_20, INTERNAL, OPEN, SHOWN, wants

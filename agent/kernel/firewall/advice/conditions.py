@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from agent.errors import HostmeshError
 from agent.kernel.firewall.advice.operator_rules import operator_rules
 from agent.kernel.firewall.advice.other_tables import rules_elsewhere, rules_in_other_variant
-from agent.kernel.firewall.chains import DOCKER_CHAIN, DOCKER_USER
+from agent.kernel.firewall.chains.rule import DOCKER_CHAIN, DOCKER_USER
 from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
 from agent.mesh.firewall import DesiredFirewall
 from agent.model import Condition, Severity

@@ -15,7 +15,8 @@ from ipaddress import ip_network
 from itertools import product
 from typing import Final
 
-from agent.kernel.firewall.chains import DOCKER_CHAIN, DOCKER_USER, ENTRIES, OURS
+from agent.kernel.firewall.chains import forward
+from agent.kernel.firewall.chains.rule import DOCKER_CHAIN, DOCKER_USER, OURS
 from agent.kernel.firewall.edits import entry_chain, is_ours
 from agent.kernel.firewall.parse import Clause, RuleSpec, Table, parse_rule
 from agent.mesh.firewall import Access, DesiredFirewall, set_name
@@ -117,7 +118,7 @@ def judge(table: Table, way: Way, sets: Mapping[str, Iterable[Network]]) -> Judg
     place = "" if at is None else f"{entry}, rule {at}"
     fate = _fate(table, packet)
     if fate is None and place:
-        fate = _within_ours(table, ENTRIES["filter"][1], packet, DEPTH)
+        fate = _within_ours(table, forward.NAME, packet, DEPTH)
     if fate is None:
         return Judgement(place=place, verdict="unsure")
     verdict = {End.SHUT: "shut", End.ACCEPTED: "accepted", End.RETURNED: "left"}[fate.end]

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError
 from agent.kernel.firewall.advice.nft_chains import NftChain, dropping_chains
-from agent.kernel.firewall.chains import DOCKER_CHAIN
+from agent.kernel.firewall.chains.rule import DOCKER_CHAIN
 from agent.kernel.firewall.edits import TableEdit, removal_edits
 from agent.kernel.firewall.parse import Ruleset
 from agent.kernel.firewall.variant.iptables import Iptables, Variant

@@ -1,0 +1,50 @@
+"""raw PREROUTING: which mesh traffic may come in by an interface, ahead of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Final
+
+from agent.kernel.firewall.chains import senders
+from agent.kernel.firewall.chains.rule import OURS, rule
+from agent.mesh.firewall import DesiredFirewall, set_name
+from agent.model.family import Network
+
+__all__ = ["NAME", "render"]
+
+NAME: Final = OURS + "PREROUTING"
+
+
+def render(wants: DesiredFirewall) -> tuple[str, ...]:
+    """Ahead of the DROP that Docker 28 keeps here for every container.
+
+    Raw comes before connection tracking un-NATs, so replies die in it too. A source in the mesh
+    that may not come by an interface is dropped here whatever the flow's state: a packet written
+    into a running flow has no address of its own to be told by.
+    """
+    closed = [network.subnet for network in wants.networks if network.closed]
+    held = (
+        rule("hostmesh: not from the subnet of the bridge", senders.NAME,
+              source=bridge.subnet, not_source=True, inp=bridge.name)
+        for bridge in senders.held_bridges(wants)
+    )  # fmt: skip
+    return (
+        *held,
+        *(each for up in wants.interfaces for each in _coming_in(wants, up, closed)),
+    )
+
+
+def _coming_in(wants: DesiredFirewall, up: str, closed: list[Network]) -> Iterator[str]:
+    sources = (set_name("in", wants.family, up), "src")
+    for lease in wants.leases:
+        yield rule("hostmesh: own addresses do not come from outside", "RETURN",
+                    source=lease, inp=up)  # fmt: skip
+    for lease, cidr in product(wants.leases, wants.cidrs):
+        yield rule("hostmesh: forged, or a host that may not deliver by this interface", "DROP",
+                    source=cidr, dest=lease, inp=up, not_set=sources)  # fmt: skip
+    for subnet in closed:
+        yield rule("hostmesh: closed network, left to Docker", "RETURN", dest=subnet, inp=up)
+    for lease in wants.leases:
+        yield rule("hostmesh: other hosts and their containers", "ACCEPT",
+                    dest=lease, inp=up, match_set=sources)  # fmt: skip
