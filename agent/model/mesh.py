@@ -30,7 +30,7 @@ LEVEL_OF_0_1: Final = 1
 LEVEL: Final = 2
 """What this version reads. Each level holds the ones below it.
 
-1: 0.1. 2: the level in the config and in heartbeats itself.
+1: 0.1. 2: the level in the config and in heartbeats, and owner records.
 """
 
 MAX_LEVEL: Final = 999
@@ -72,6 +72,8 @@ class MeshConfig:
             new subnet comes from them. They may overlap ``cidr`` (a mesh that shrinks).
         access: How open user-defined Docker networks are that do not say so themselves.
         level: What may be published, if every host can read it.
+        owners: A lease counts by the owner record of its host, not by its key under ``subnets/``.
+        flannel: Leases of flannel hosts, which have no owner record, count.
         mod_revision: etcd revision of the record, 0 when it has not been stored.
     """
 
@@ -85,6 +87,8 @@ class MeshConfig:
     previous: tuple[Network, ...] = ()
     access: Access = Access.PUBLISHED
     level: int = LEVEL_OF_0_1
+    owners: bool = False
+    flannel: bool = True
     mod_revision: int = 0
 
     @property

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from agent.errors import SettingsError
-from agent.model import BACKENDS, DEFAULT_BACKEND, PRIVATE_RANGES, Access, Bounds, MeshConfig
+from agent.model import BACKENDS, DEFAULT_BACKEND, LEVEL, PRIVATE_RANGES, Access, Bounds, MeshConfig
 from agent.model.family import IPV4, Address, Network, last_subnet
 from agent.settings import value_types as kinds
 from agent.settings.place import DEFAULT_PATH, DEFAULT_RUN_DIR, SOCKET_NAME
@@ -148,6 +148,7 @@ class MeshSettings:
             subnet_max=self.subnet_max or last.network_address,
             backend=self.backend,
             access=self.access,
+            level=LEVEL,
         )
 
 

@@ -12,7 +12,7 @@ from agent.ctl.output import clean, flow
 from agent.errors import MeshConfigError, OverlapError
 from agent.mesh.overlap import host_overlaps
 from agent.mesh.ranges import count_subnets, propose_cidr
-from agent.model import LEVEL_OF_0_1, Access, DockerFacts, DockerNetwork, HostFacts, MeshConfig
+from agent.model import LEVEL, Access, DockerFacts, DockerNetwork, HostFacts, MeshConfig
 from agent.model.family import Network, family_of
 from agent.settings import Settings
 
@@ -71,7 +71,8 @@ def init(context: Context) -> int:
         refuse_outside(config.cidr, bounds, registry.snapshot())
         stored = registry.create_config(config)
     key = f"{settings.etcd.prefix}/config"
-    if replace(stored, mod_revision=0, backend_options=None) != config:
+    kept = {name: getattr(stored, name) for name in ("level", "owners", "flannel", "mod_revision")}
+    if replace(stored, backend_options=None) != replace(config, **kept):
         raise MeshConfigError(
             f"{key} is in etcd already and differs: {config_sentence(stored)}; nothing was written",
             hint="agentctl config show; or name another mesh with etcd.prefix",
@@ -201,11 +202,13 @@ def config_sentence(config: MeshConfig) -> str:
     access = "" if usual else f", user-defined networks {config.access}"
     if count_subnets(config) != count:
         bounds = f" from {config.subnet_min} to {config.subnet_max}"
-    level = f", level {config.level}" if config.level > LEVEL_OF_0_1 else ""
+    level = f", level {config.level}" if config.level < LEVEL else ""
+    owners = ", owner records required" if config.owners else ""
+    flannel = ", flannel hosts refused" if not config.flannel else ""
     moving = f", moving from {', '.join(map(str, config.previous))}" if config.previous else ""
     return (
         f"{config.cidr}, a /{config.subnet_len} for each of up to {count} hosts{bounds},"
-        f" {clean(config.backend)}{access}{level}{moving}"
+        f" {clean(config.backend)}{access}{level}{owners}{flannel}{moving}"
     )
 
 
@@ -221,5 +224,7 @@ def config_document(config: MeshConfig) -> Mapping[str, Any]:
         "previous": [str(each) for each in config.previous],
         "access": config.access,
         "level": config.level,
+        "owners": config.owners,
+        "flannel": config.flannel,
         "mod_revision": config.mod_revision,
     }

@@ -26,6 +26,9 @@ __all__ = ["CONFIG", "decode_config", "encode_config"]
 _ACCESS: Final = "Access"
 _PREVIOUS: Final = "Previous"
 _LEVEL: Final = "Level"
+_OWNERS: Final = "Owners"
+_OWNERS_LEVEL: Final = 2
+_FLANNEL: Final = "Flannel"
 _ACCEPT: Final = "Accept"
 _MAX_PREVIOUS: Final = 4
 
@@ -64,8 +67,14 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
         accepted=_accepted(ours, _backend(fields)),
         access=_access(ours),
         level=level,
+        owners=ours.flag(_OWNERS, default=False),
+        flannel=ours.flag(_FLANNEL, default=not ours.flag(_OWNERS, default=False)),
         mod_revision=mod_revision,
     )
+    if config.owners and level < _OWNERS_LEVEL:
+        raise ValueError(
+            f"{OURS}.{_OWNERS} needs {OURS}.{_LEVEL} {_OWNERS_LEVEL}, and it is {level}"
+        )
     if int(config.subnet_min) > int(config.subnet_max):
         raise ValueError("SubnetMin is behind SubnetMax")
     if count_subnets(config) > MAX_SUBNETS:
@@ -178,7 +187,7 @@ def _additions(fields: dict[str, Any], config: MeshConfig) -> dict[str, Any]:
     """Take our part out of a config's fields, with what ``config`` says put in."""
     names = [each for each in fields if each.lower() == OURS.lower()]
     found = [each for each in map(fields.pop, names) if isinstance(each, dict)]
-    stated = {each.lower() for each in (_PREVIOUS, _ACCESS, _LEVEL, _ACCEPT)}
+    stated = {each.lower() for each in (_PREVIOUS, _ACCESS, _LEVEL, _ACCEPT, _OWNERS, _FLANNEL)}
     extra = {
         name: value for each in found for name, value in each.items() if name.lower() not in stated
     }
@@ -189,6 +198,10 @@ def _additions(fields: dict[str, Any], config: MeshConfig) -> dict[str, Any]:
         extra[_ACCEPT] = {**options, "Type": config.accepted.name}
     if config.level > LEVEL_OF_0_1:
         extra[_LEVEL] = config.level
+    if config.owners:
+        extra[_OWNERS] = True
+    if config.flannel is config.owners:  # not what it is without the field
+        extra[_FLANNEL] = config.flannel
     if extra or config.access is not Access.PUBLISHED:
         extra[_ACCESS] = config.access
     return extra

@@ -316,6 +316,28 @@ def test_promise_12_a_level_is_written_where_it_says_something() -> None:
     assert decode_config(b'{"Network":"10.0.0.0/8"}').level == 1
 
 
+@pytest.mark.parametrize(
+    ("ours", "owners", "flannel"),
+    [
+        ({"Level": 2}, False, True),
+        ({"Level": 2, "Owners": True}, True, False),
+        ({"Level": 2, "Owners": True, "Flannel": True}, True, True),
+        ({"Level": 2, "Flannel": False}, False, False),
+        ({"Level": 2, "Owners": False, "Flannel": True}, False, True),
+    ],
+)
+def test_owners_and_flannel_are_read_and_written_where_they_say_something(
+    ours: dict[str, Any], owners: bool, flannel: bool
+) -> None:
+    text = json.dumps({"Network": "10.0.0.0/8", "Hostmesh": ours}).encode()
+    config = decode_config(text)
+    assert (config.owners, config.flannel) == (owners, flannel)
+    written = encode_config(config, text)
+    assert decode_config(written) == config
+    stated = json.loads(written)["Hostmesh"]
+    assert ("Owners" in stated, "Flannel" in stated) == (owners, flannel is owners)
+
+
 def test_promise_12_a_level_that_this_version_does_not_read_comes_before_all_else() -> None:
     text = f'{{"Network":"from 0.9 on","Hostmesh":{{"Level":{LEVEL + 1}}}}}'
     with pytest.raises(Unusable, match=f"Level is {LEVEL + 1} and this version reads up to") as got:
@@ -391,6 +413,8 @@ def test_how_open_networks_are_stands_under_our_name_beside_what_others_put_ther
         ('{"Network":"10.0.0.0/8","EnableIPv4":false}', "routes IPv4"),
         ('{"Network":"10.0.0.0/8","Hostmesh":[]}', "Hostmesh is not an object"),
         ('{"Network":"10.0.0.0/8","Hostmesh":{"Access":1}}', "Access is not a name"),
+        ('{"Network":"10.0.0.0/8","Hostmesh":{"Owners":"yes"}}', "Owners is not true or false"),
+        ('{"Network":"10.0.0.0/8","Hostmesh":{"Owners":true}}', "Owners needs Hostmesh.Level 2"),
         (
             '{"Network":"10.0.0.0/8","Hostmesh":{"Access":"wide"}}',
             "none of open, published",
