@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-namespaces test-etcd test-fast test-full check format lock deb clean
+.PHONY: help setup setup-lab demo test test-unit test-property test-engines test-labs test-namespaces test-etcd test-fast test-full check format lock deb picture clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -78,6 +78,10 @@ lock: ## Resolve the dependencies anew and write both lock files
 	    --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
 	.venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+picture: ## Draw docs/architecture.svg anew (graphviz)
+	dot -Tsvg docs/architecture.dot -o docs/architecture.svg
+	echo "<!-- $$(sha256sum < docs/architecture.dot | cut -d ' ' -f 1) -->" >> docs/architecture.svg
 
 clean: ## Remove what make made in this clone (caches outside it stay: hostmesh-lab image --purge)
 	rm -rf .venv build dist *.egg-info tests/lab/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,144 @@
+"""Docs name files, sections, verbs and settings that exist; the picture is as its source."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.ctl.parser import build_parser
+from agent.ctl.verbtable import GROUPS, VERBS, Verb
+from agent.settings import KEYS
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[2]
+MAP = "docs/architecture.md"
+PAGES = sorted(
+    str(each.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "tests/lab/README.md")
+    for each in ROOT.glob(pattern)
+    if each.name != "CHANGELOG.md"
+)
+TOPS = ("agent/", "tests/", "docs/", "deploy/", "systemd/", ".ci/", ".github/")
+QUOTED = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"^(?:sudo )?agentctl ([a-z].*)$")
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def paths(page: str) -> Iterator[str]:
+    """Files and folders of the repository that a page names."""
+    content = re.sub(r"https?://\S+", "", text(page))
+    for found in re.findall(
+        r"(?<![\w./<-])((?:agent|tests|docs|deploy|systemd)/[\w./*-]+)", content
+    ):
+        yield found.rstrip(".")
+
+
+def exists(name: str) -> bool:
+    return "NAME" in name or bool(list(ROOT.glob(name.rstrip("/"))))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    assert not [each for each in paths(page) if not exists(each)]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_somewhere(page: str) -> None:
+    broken = []
+    for link in LINK.findall(text(page)):
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        if not link.startswith("http") and (
+            not target.exists() or (anchor and anchor not in anchors(target))
+        ):
+            broken.append(link)
+    assert not broken
+
+
+def sections() -> list[tuple[str, str]]:
+    """The sections of the map that are about a package, with the package's name."""
+    found = (each.partition("\n") for each in re.split(r"(?m)^## ", text(MAP))[1:])
+    return [(name, body) for name, _, body in found if (ROOT / "agent" / name).is_dir()]
+
+
+@pytest.mark.parametrize(("package", "body"), sections(), ids=lambda each: each[:12].strip())
+def test_modules_that_the_map_names_are_in_their_package(package: str, body: str) -> None:
+    named = [
+        each
+        for each in QUOTED.findall(body)
+        if re.fullmatch(r"[\w/]+\.py|[a-z_]+/", each) and not each.startswith(TOPS)
+    ]
+    own = ROOT / "agent" / package
+    assert not [
+        each
+        for each in named
+        if not (list(own.rglob(each.rstrip("/"))) or (ROOT / "agent" / each).exists())
+    ]
+
+
+def test_the_map_has_a_section_for_every_package() -> None:
+    packages = {each.parent.name for each in (ROOT / "agent").glob("*/__init__.py")}
+    assert packages == {name for name, _ in sections()}
+
+
+def commands(page: str) -> Iterator[str]:
+    """Command lines of agentctl in code."""
+    for line in text(page).splitlines():
+        spans = [line.strip()] if line.startswith("    ") else QUOTED.findall(line)
+        for span in spans:
+            if found := COMMAND.match(span.partition("#")[0].strip()):
+                yield found[1]
+
+
+def flags(verb: Verb) -> set[str]:
+    parser = argparse.ArgumentParser(parents=[build_parser(())], add_help=False)
+    verb.arguments(parser)
+    return set(parser._option_string_actions)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_agentctl_has_the_verbs_and_options_that_a_page_names(page: str) -> None:
+    unknown = []
+    for command in commands(page):
+        words = tuple(command.replace("[", " ").replace("]", " ").split())
+        verbs = [verb for verb in VERBS if words[: len(verb.words)] == verb.words]
+        if not verbs and words[0] not in GROUPS:
+            unknown.append(command)
+        known = {flag for verb in verbs for flag in flags(verb)}
+        options = (re.match(r"--?[a-z-]+", word) for word in words)
+        unknown += [command for option in options if verbs and option and option[0] not in known]
+    assert not unknown
+
+
+SETTING = re.compile(
+    rf"`((?:{'|'.join(KEYS)})\.(?!py`|sock`|toml|service|socket`|options`)[a-z0-9_]+)(?: = [^`]*)?`"
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_settings_that_a_page_names_exist(page: str) -> None:
+    known = {f"{section}.{key}" for section, keys in KEYS.items() for key in keys}
+    assert not set(SETTING.findall(text(page))) - known
+
+
+def test_pictures_are_drawn_from_their_source() -> None:
+    source = hashlib.sha256((ROOT / "docs/architecture.dot").read_bytes()).hexdigest()
+    assert source in text("docs/architecture.svg"), "run `make picture`"
