@@ -114,8 +114,13 @@ def may_write(registry: Registry, own: HostId) -> None:
         EtcdUnavailable, EtcdError: As their names say.
     """
     keys = registry.keys
+
+    def below_own_id(pattern: str) -> bytes:
+        return f"{own}/".encode() if "/" in pattern else own.encode()
+
     wanted = [
-        keys.range(kind).start + (own.encode() if kind.writer is Writer.HOST_ID else b"")
+        keys.range(kind).start
+        + (below_own_id(kind.pattern) if kind.writer is Writer.HOST_ID else b"")
         for kind in keys.kinds
         if kind.writer is not Writer.OPERATOR
     ]

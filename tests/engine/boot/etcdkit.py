@@ -1,10 +1,8 @@
-"""deploy/etcd on booted machines: three members, their accounts, and all of it taken away again."""
+"""deploy/etcd on booted machines: three members, a host's account, and all of it removed again."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,11 @@ from hostmesh_lab.wait import wait_until
 UNIT = "hostmesh-etcd.service"
 _KIT = Path(__file__).parents[3] / "deploy/etcd"
 _FOLDER = "/etc/hostmesh-etcd"
-_CTL = f"ETCDCTL_API=3 ETCDCTL_CACERT={_FOLDER}/ca.crt etcdctl"
+_PKI = "/root/kit/pki"
+_CTL = (
+    f"ETCDCTL_API=3 ETCDCTL_CACERT={_PKI}/ca.crt ETCDCTL_CERT={_PKI}/admin/etcd.crt"
+    f" ETCDCTL_KEY={_PKI}/admin/etcd.key etcdctl"
+)
 _REMOVE = (
     f"systemctl stop {UNIT}; rm -rf {_FOLDER} /var/lib/hostmesh-etcd /root/kit"
     f" /etc/systemd/system/{UNIT}; systemctl daemon-reload; systemctl reset-failed {UNIT} || true"
@@ -23,29 +25,23 @@ _REMOVE = (
 
 
 class Kit:
-    """An etcd of the kit beside the lab's own.
+    """An etcd of the kit beside the lab's own. The first machine is the operator's, too.
 
     Args:
-        folder: Of this test, for certificates.
         hosts: The members by name.
     """
 
-    def __init__(self, folder: Path, hosts: Mapping[str, BootedHost]) -> None:
-        self._folder = folder
+    def __init__(self, hosts: Mapping[str, BootedHost]) -> None:
         self._hosts = hosts
-        self._user = ""
+        self._operator = next(iter(hosts.values()))
 
     def start(self) -> None:
         """Certificates as the script makes them, the unit as it is, and a quorum."""
-        members = [f"{name}={host.address}" for name, host in self._hosts.items()]
-        pki = self._folder / "pki"
-        subprocess.run(
-            [_KIT / "make-certs.sh", pki, *members], check=True, capture_output=True,
-            env={**os.environ, "HOSTMESH_DAYS": "2"},
-        )  # fmt: skip
+        script = (_KIT / "hosts.sh").read_text()
+        self._operator.write_file("/root/kit/hosts.sh", script, mode=0o755)
+        self._run("members", *(f"{name}={host.address}" for name, host in self._hosts.items()))
         for name, host in self._hosts.items():
-            for file in (pki / name).iterdir():
-                host.write_file(f"{_FOLDER}/{file.name}", file.read_text(), mode=0o600)
+            self._copy(name, host, _FOLDER)
             host.run(["chown", "-R", "etcd:", _FOLDER])
             host.write_file(f"/etc/systemd/system/{UNIT}", (_KIT / UNIT).read_text())
             host.systemctl("daemon-reload")
@@ -58,28 +54,27 @@ class Kit:
 
     def healthy(self, host: BootedHost) -> bool:
         """Whether the member on this machine takes part in decisions."""
-        asked = f"{_CTL} {self._user} --endpoints https://{host.address}:2379 endpoint health"
-        return host.run(["sh", "-c", asked], check=False, timeout_s=15).returncode == 0
+        asked = f"{_CTL} --endpoints https://{host.address}:2379 endpoint health"
+        made = f"test -e {_PKI}/admin/etcd.crt || /root/kit/hosts.sh --folder {_PKI} list"
+        done = self._operator.run(["sh", "-c", f"{made}; {asked}"], check=False, timeout_s=30)
+        return done.returncode == 0
 
-    def make_accounts(self) -> None:
-        """roles.sh on one of the machines."""
-        host = next(iter(self._hosts.values()))
-        host.write_file("/root/kit/roles.sh", (_KIT / "roles.sh").read_text(), mode=0o755)
-        where = f"ETCDCTL_ENDPOINTS=https://{host.address}:2379 ETCDCTL_CACERT={_FOLDER}/ca.crt"
-        host.run(["sh", "-c", f"{where} /root/kit/roles.sh /root/kit/passwords"], timeout_s=60)
-        self._user = f"--user root:{host.read_file('/root/kit/passwords/root').strip()}"
+    def enable(self) -> None:
+        """Refuse everybody without an account."""
+        self._run("enable")
 
     def doctor(self, host: BootedHost) -> dict[str, Any]:
-        """What the doctor says on a machine of this etcd, with an agent's account."""
-        first = next(iter(self._hosts.values()))
-        host.write_file("/root/kit/password", first.read_file("/root/kit/passwords/agent"))
-        endpoints = ",".join(f"https://{each.address}:2379" for each in self._hosts.values())
-        settings = {
-            "etcd.endpoints": endpoints, "etcd.ca_file": f"{_FOLDER}/ca.crt",
-            "etcd.username": "hostmesh-agent", "etcd.password_file": "/root/kit/password",
-        }  # fmt: skip
-        words = [word for name, text in settings.items() for word in ("--set", f"{name}={text}")]
-        done = host.run(["agentctl", "doctor", "-o", "json", *words], check=False, timeout_s=60)
+        """Add a host as its operator does; return what its doctor says of this etcd then."""
+        host_id = host.run(["hostmesh-agent", "--host-id"]).stdout.strip()
+        self._run("add", host.name, "--id", host_id)
+        self._copy(f"hosts/{host.name}", host, "/root/kit/own")
+        settings = host.read_file("/root/kit/own/agent.toml")
+        moved = settings.replace("/etc/hostmesh/", "/root/kit/own/")
+        host.write_file("/root/kit/own/agent.toml", moved)
+        done = host.run(
+            ["agentctl", "--settings", "/root/kit/own/agent.toml", "doctor", "-o", "json"],
+            check=False, timeout_s=60,
+        )  # fmt: skip
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
@@ -87,3 +82,12 @@ class Kit:
         """The machines are as before."""
         for host in self._hosts.values():
             host.run(["sh", "-c", _REMOVE], timeout_s=60)
+
+    def _run(self, *words: str) -> None:
+        command = ["/root/kit/hosts.sh", "--folder", _PKI, *words]
+        self._operator.run(["env", "HOSTMESH_DAYS=2", *command], timeout_s=60)
+
+    def _copy(self, name: str, host: BootedHost, folder: str) -> None:
+        for file in self._operator.run(["ls", f"{_PKI}/{name}"]).stdout.split():
+            text = self._operator.read_file(f"{_PKI}/{name}/{file}")
+            host.write_file(f"{folder}/{file}", text, mode=0o600)

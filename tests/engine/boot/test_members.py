@@ -308,17 +308,17 @@ def test_a_machine_that_boots_for_the_first_time_joins_and_nobody_types(
     mesh.lab.wait_ready(20)
 
 
-def test_the_etcd_kit_runs_on_machines_and_a_host_can_join_it(mesh: Mesh, tmp_path: Path) -> None:
-    """deploy/etcd as its users run it: certificates, three units, accounts, an agent's account."""
+def test_the_etcd_kit_runs_on_machines_and_a_host_can_join_it(mesh: Mesh) -> None:
+    """deploy/etcd as its users run it: certificates, three units, one account for each host."""
     assert mesh.third is not None
     hosts = {f"etcd{n}": host for n, host in enumerate((mesh.one, mesh.two, mesh.third), 1)}
-    kit = etcdkit.Kit(tmp_path, hosts)
+    kit = etcdkit.Kit(hosts)
     try:
         kit.start()
         for host in hosts.values():
             shown = host.unit(etcdkit.UNIT, "ActiveState", "User")
             assert shown == {"ActiveState": "active", "User": "etcd"}
-        kit.make_accounts()
+        kit.enable()
         checked = kit.doctor(mesh.third)
         states = {each["check"]: each["state"] for each in checked["checks"]}
         assert states["etcd endpoint"] == states["etcd account"] == states["clock"] == "ok", checked

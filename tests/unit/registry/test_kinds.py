@@ -149,13 +149,17 @@ def test_the_architecture_page_lists_every_kind() -> None:
     }
 
 
-def test_an_agents_account_may_write_what_hosts_write() -> None:
-    script = (_ROOT / "deploy" / "etcd" / "roles.sh").read_text()
-    (folders,) = re.findall(r"^for kind in (.*); do$", script, re.MULTILINE)
-    hosts = {kind for kind in KINDS if kind.writer is not Writer.OPERATOR}
-    assert set(folders.split()) == {kind.name for kind in hosts if kind.pattern}
-    for kind in hosts:
-        assert kind.pattern or f'readwrite "$prefix/{kind.name}"' in script
+def test_a_hosts_role_may_write_what_hosts_write() -> None:
+    script = (_ROOT / "deploy" / "etcd" / "hosts.sh").read_text()
+    (keys,) = re.findall(r"^keys='(.*)'$", script, re.MULTILINE)
+    written = {
+        f"{kind.name}/{kind.pattern}".replace("host id", "id").partition("<address>")[0].rstrip("/")
+        for kind in KINDS
+        if kind.writer is Writer.HOST_ID
+    } | {kind.name for kind in KINDS if kind.writer is Writer.HOST}
+    assert written <= {key.rstrip("/") for key in keys.split()}
+    operators = {kind.name for kind in KINDS if kind.writer is Writer.OPERATOR}
+    assert not operators & {key.partition("/")[0] for key in keys.split()}
 
 
 def test_leases_are_flannels_kind() -> None:
