@@ -14,31 +14,30 @@ from functools import partial
 import structlog
 
 from agent import __version__
-from agent.daemon.api.request_handlers import Answers
+from agent.daemon.api.request_handlers import RequestHandlers
 from agent.daemon.api.server import ControlServer, MetricsServer
-from agent.daemon.core.consequences import Act, watched
+from agent.daemon.core.consequences import Action, watched
 from agent.daemon.core.host_facts import look_at_host
 from agent.daemon.core.loop import Loop
 from agent.daemon.core.reload import Source, reload
-from agent.daemon.membership.endpoint_finder import Finding
-from agent.daemon.membership.join import Joining
-from agent.daemon.membership.leave import Leaver, Unfinished, followed_by
-from agent.daemon.membership.previous_boot import EarlierLife
-from agent.daemon.reconcile.scheduler import Passes
-from agent.daemon.state import conditions as tell
-from agent.daemon.state import events
-from agent.daemon.state.agent_state import Snapshot, StateCell
+from agent.daemon.membership.endpoint_finder import EndpointFinder
+from agent.daemon.membership.join import Joiner
+from agent.daemon.membership.leave import Leaver, UnfinishedLeave, followed_by
+from agent.daemon.membership.previous_boot import PreviousBoot
+from agent.daemon.reconcile.scheduler import Scheduler
+from agent.daemon.state import conditions, events
+from agent.daemon.state.agent_state import AgentState, StateCell
 from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.inbox import Inbox
-from agent.daemon.state.mesh_state import Known, former_lease
+from agent.daemon.state.mesh_state import MeshState, former_lease
 from agent.daemon.state.timers import Timers
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
-from agent.daemon.store.view_cache import Copying
+from agent.daemon.store.view_cache import ViewCache
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.observer import Observer, open_history
 from agent.daemon.telemetry.systemd import Notifier
-from agent.daemon.telemetry.thread_errors import Mishaps
+from agent.daemon.telemetry.thread_errors import ThreadErrors
 from agent.daemon.wiring import (
     check_host,
     docker_room,
@@ -106,16 +105,18 @@ class HostAgent:
         self._copy_file = copy_file(settings)
         copy = self._copy_file.load()
         if self._copy_file.problem:
-            damaged = tell.copy_damaged(self._copy_file.problem)
+            damaged = conditions.copy_damaged(self._copy_file.problem)
             inbox.post(events.ConditionsFound(ConditionSource.COPY_DAMAGED, (damaged,)))
         self._client = EtcdClient(etcd)
         if copy is not None:
             self._client.clusters.pin(copy.view.cluster_id)
-        self._finding = Finding(settings, client=self._client, post=inbox.post, jobs=jobs)
-        known = _first_known(self._host_id, copy, left=self._state.left)
-        endpoints = self._finding.endpoint.now
+        self._endpoint_finder = EndpointFinder(
+            settings, client=self._client, post=inbox.post, jobs=jobs
+        )
+        mesh = _first_mesh_state(self._host_id, copy, left=self._state.left)
+        endpoints = self._endpoint_finder.endpoint.now
         kept = copy.kept if copy else ()
-        first = Snapshot(known=known, settings=settings, endpoints=endpoints, kept=kept)
+        first = AgentState(mesh=mesh, settings=settings, endpoints=endpoints, kept=kept)
         self._cell = StateCell(first)
         self._registry = Registry(self._client, etcd.prefix, bounds=first.bounds)
         self._observer = Observer(open_history(agent.state_dir))
@@ -138,7 +139,7 @@ class HostAgent:
             settings=settings.lease,
             on_lease=inbox.poster(events.LeaseChanged),
             may_leave=self._docker_room.may_restart,
-            earlier_life=EarlierLife(self._cell, is_silent),
+            earlier_life=PreviousBoot(self._cell, is_silent),
         )
         self._directory = Directory(
             self._registry,
@@ -165,7 +166,7 @@ class HostAgent:
             own_pids=kernel.own_pids,
             poller=poller,
         )
-        self._passes = Passes(
+        self._scheduler = Scheduler(
             kernel=kernel,
             conditions=self._conditions,
             timers=self._timers,
@@ -177,9 +178,9 @@ class HostAgent:
         """Make the loop, and what asks it."""
         inbox, cell, kernel = self._inbox, self._cell, self._kernel
         self._leaving = self._leaver()
-        self._copying = Copying(self._copy_file, inbox, self._timers)
+        self._view_cache = ViewCache(self._copy_file, inbox, self._timers)
         self._reload = partial(reload, self._source.load, cell)
-        self._joining = Joining(
+        self._joiner = Joiner(
             cell=cell,
             keeper=self._keeper,
             registry=self._registry,
@@ -192,13 +193,15 @@ class HostAgent:
         self._loop = Loop(
             inbox=inbox,
             cell=cell,
-            acts=self._acts(),
+            actions=self._actions(),
             timers=self._timers,
             read_host=partial(look_at_host, lambda: kernel.former_protocol, check_host),
-            joining=self._joining,
-            unfinished=Unfinished(self._state, self._leaving, inbox.poster(events.JobEnded)),
-            passes=self._passes,
-            copying=self._copying,
+            joiner=self._joiner,
+            unfinished_leave=UnfinishedLeave(
+                self._state, self._leaving, inbox.poster(events.JobEnded)
+            ),
+            scheduler=self._scheduler,
+            view_cache=self._view_cache,
             reload=self._reload,
             conditions=self._conditions,
             observer=self._observer,
@@ -224,7 +227,7 @@ class HostAgent:
         )
         self._observer.happened("agent-started", f"hostmesh-agent {__version__} started")
         threads = self._inbox.poster(partial(events.ConditionsFound, ConditionSource.THREADS))
-        threading.excepthook = Mishaps(threads)
+        threading.excepthook = ThreadErrors(threads)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: self._inbox.post(events.Stop()))
         signal.signal(signal.SIGHUP, lambda _number, _frame: self._inbox.post(events.Reload()))
@@ -236,7 +239,7 @@ class HostAgent:
             self._stop()
 
     def _in_order(
-        self, settings: Settings, answers: Answers
+        self, settings: Settings, answers: RequestHandlers
     ) -> tuple[tuple[Callable[[], object], Callable[[], object]], ...]:
         """Return how each part is started, in order, and how it is stopped, in reverse order."""
         order: list[tuple[Callable[[], object], Callable[[], object]]] = [
@@ -244,7 +247,7 @@ class HostAgent:
             (_nothing, self._client.close),
             (self._docker.start, self._docker.stop),
             (self._prober.start, self._prober.stop),
-            (self._finding.start, self._finding.stop),
+            (self._endpoint_finder.start, self._endpoint_finder.stop),
             (self._start_rule_monitor, self._rule_monitor.stop),
             # The monitor subscribes before the first look: nothing falls between the two.
             (self._monitor.start, self._monitor.stop),
@@ -255,7 +258,7 @@ class HostAgent:
             (self._control.start, self._control.stop),
         ]
         if settings.metrics.address:
-            metrics = MetricsServer(settings.metrics.address, answers.open_routes(), self._poller)
+            metrics = MetricsServer(settings.metrics.address, answers.open_paths(), self._poller)
             order.append((metrics.start, metrics.stop))
         return tuple(order)
 
@@ -281,34 +284,34 @@ class HostAgent:
         if event.concerns_objects:
             self._inbox.post(events.KernelChanged(event))
 
-    def _acts(self) -> dict[Act, Callable[..., object]]:
+    def _actions(self) -> dict[Action, Callable[..., object]]:
         """Return how each thing is done that may follow from an event."""
         return {
-            Act.TELL: self._conditions.replace,
-            Act.WAKE: lambda timer, in_s: self._timers.set(timer, jittered(in_s)),
-            Act.WAKE_AT: self._timers.set_at,
-            Act.WAKE_SOONER: self._timers.set_sooner,
-            Act.ADOPT: self._adopt,
-            Act.NOTE_PEERS: self._observer.view_seen,
-            Act.NOTE_SUBNET: self._observer.subnet_held,
-            Act.NOTE_UPLINK: self._observer.uplink_changed,
-            Act.NOTE_RESTART: self._observer.docker_restarted,
-            Act.PIN: self._client.clusters.pin,
-            Act.RECONNECT: self._client.reconnect,
-            Act.BOUND: partial(setattr, self._registry, "bounds"),
-            Act.READ_AGAIN: self._directory.look_again,
-            Act.HOLD: self._keeper.hold,
-            Act.NOTICE: self._keeper.notice,
-            Act.LEAVE: self._leave,
-            Act.SAVE_COPY: self._copying.save,
-            Act.WANT_DOCKER: self._want_docker,
-            Act.WATCH: self._monitor.watch_range,
-            Act.PROBE: self._probe,
-            Act.PASS_KERNEL: self._passes.kernel_changed,
-            Act.PASS_RULES: self._passes.rules_changed,
-            Act.PASS_TIMERS: self._passes.fell_due,
-            Act.PASS: self._passes.world_changed,
-            Act.PASS_EVERYTHING: self._passes.everything,
+            Action.SET_CONDITIONS: self._conditions.replace,
+            Action.SET_TIMER: lambda timer, in_s: self._timers.set(timer, jittered(in_s)),
+            Action.SET_TIMER_AT: self._timers.set_at,
+            Action.SET_TIMER_SOONER: self._timers.set_sooner,
+            Action.APPLY_SETTINGS: self._adopt,
+            Action.RECORD_PEERS: self._observer.view_seen,
+            Action.RECORD_SUBNET: self._observer.subnet_held,
+            Action.RECORD_UPLINK: self._observer.uplink_changed,
+            Action.RECORD_RESTART: self._observer.docker_restarted,
+            Action.PIN_CLUSTER: self._client.clusters.pin,
+            Action.RECONNECT_ETCD: self._client.reconnect,
+            Action.SET_BOUNDS: partial(setattr, self._registry, "bounds"),
+            Action.REREAD_CONFIG: self._directory.look_again,
+            Action.HOLD_CLAIMS: self._keeper.hold,
+            Action.CHECK_RECORDS: self._keeper.notice,
+            Action.LEAVE: self._leave,
+            Action.SAVE_COPY: self._view_cache.save,
+            Action.CONFIGURE_DOCKER: self._want_docker,
+            Action.WATCH_ROUTES: self._monitor.watch_range,
+            Action.PROBE_HOSTS: self._probe,
+            Action.PASS_KERNEL: self._scheduler.kernel_changed,
+            Action.PASS_RULES: self._scheduler.rules_changed,
+            Action.PASS_TIMERS: self._scheduler.fell_due,
+            Action.PASS: self._scheduler.world_changed,
+            Action.PASS_EVERYTHING: self._scheduler.everything,
         }
 
     def _adopt(self, settings: Settings) -> None:
@@ -316,12 +319,12 @@ class HostAgent:
         self._docker_room.adopt(settings.docker)
         self._keeper.adopt(settings.lease)
         self._kernel.limit_access(settings.firewall.access)
-        self._passes.adopt(settings.firewall.check_s)
+        self._scheduler.adopt(settings.firewall.check_s)
 
     def _leave(self) -> None:
-        self._copying.leave()
+        self._view_cache.leave()
         self._keeper.pause()
-        self._joining.forget()
+        self._joiner.forget()
 
     def _want_docker(self, subnet: Network, mtu: int | None, former: Network | None) -> None:
         self._docker.set_desired(replace(self._docker_room.desired_for(subnet, mtu), former=former))
@@ -331,17 +334,17 @@ class HostAgent:
         if uplink is not None:
             self._monitor.watch_neighbours(addresses, uplink.index)
 
-    def _answers(self, settings: Settings) -> Answers:
-        return Answers(
+    def _answers(self, settings: Settings) -> RequestHandlers:
+        return RequestHandlers(
             inbox=self._inbox,
             cell=self._cell,
             kernel=self._kernel,
             conditions=self._conditions,
-            copying=self._copying,
+            view_cache=self._view_cache,
             reload_settings=self._reload,
             time_left=FlannelTtls(self._client.time_to_live_s),
             host_name=host_name(settings),
-            etcd_source=self._finding.document,
+            etcd_source=self._endpoint_finder.document,
             last_contact_s=lambda: self._directory.last_contact_s,
             leaver=self._leaving,
             observer=self._observer,
@@ -362,7 +365,7 @@ class HostAgent:
             state=self._state,
             release=lambda: release_lease(self._registry, self._host_id, self._boot_id),
             remove=lambda: self._inbox.ask(
-                lambda _act: remove_ours(self._kernel, self._cell.now.known.config)
+                lambda _apply: remove_ours(self._kernel, self._cell.now.mesh.config)
             ),
             restore=restore,
             forget=self._copy_file.forget,
@@ -374,14 +377,14 @@ def _nothing() -> None:
     """Start or stop nothing."""
 
 
-def _first_known(own: HostId, copy: Copy | None, *, left: bool) -> Known:
+def _first_mesh_state(own: HostId, copy: Copy | None, *, left: bool) -> MeshState:
     """Return what is known before anything was seen: what this host's own copy says."""
-    known = Known(host_id=own, left=left)
+    mesh = MeshState(host_id=own, left=left)
     if copy is None or left:
-        return known
+        return mesh
     lease = _copied_lease(own, copy)
     return replace(
-        known,
+        mesh,
         believed=copy.view,
         seen_s=copy.saved_s,
         config=copy.view.config,

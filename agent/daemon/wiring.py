@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from agent.daemon.membership.docker_restart_lock import RestartTurn
+from agent.daemon.membership.docker_restart_lock import DockerRestartLock
 from agent.daemon.reconcile.firewalld_job import FirewalldJob
-from agent.daemon.reconcile.ip_forward import Forwarding
+from agent.daemon.reconcile.ip_forward import IpForward
 from agent.daemon.reconcile.kernel_objects import KernelObjects
 from agent.daemon.reconcile.kernel_pass import KernelPass
-from agent.daemon.reconcile.protocol_migration import RouteMark
+from agent.daemon.reconcile.protocol_migration import ProtocolMigration
 from agent.daemon.store.state_file import StateFile
 from agent.docker.manager import DockerManager
 from agent.docker.service.dockerd_process import DockerdFinder
@@ -75,9 +75,9 @@ def kernel_pass(
     sources = firewall.ingress if firewall else None
     return KernelPass(
         objects=KernelObjects(table, routes.protocol, time.monotonic, sources),
-        mark=RouteMark(table, routes.protocol, state),
+        migration=ProtocolMigration(table, routes.protocol, state),
         firewall=firewall,
-        forwarding=Forwarding(sysctls=Sysctls(), firewall=firewall, state=state),
+        forwarding=IpForward(sysctls=Sysctls(), firewall=firewall, state=state),
         firewalld=FirewalldJob(firewalld, on_late) if on_late else firewalld,
         access_limit=settings.firewall.access,
     )
@@ -89,7 +89,7 @@ def remove_ours(kernel: KernelPass, config: MeshConfig | None) -> tuple[str, ...
     Raises:
         KernelError: Some of it is still there.
     """
-    stood = kernel.settle_mark(config)
+    stood = kernel.migrate_protocol(config)
     done = kernel.remove()
     if stood:
         raise KernelError(stood[0].cause, hint=stood[0].hint)
@@ -110,7 +110,7 @@ def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerMa
     """The host's Docker, restarted only when it is this host's turn."""
     stopping = threading.Event()
     turns = MeshLocks(client, settings.etcd.prefix, own, host_name(settings))
-    turn = RestartTurn(turns, stopping)
+    turn = DockerRestartLock(turns, stopping)
     return DockerManager.of(
         settings.docker, settings.agent.state_dir, restart_lock=turn, stopping=stopping
     )

@@ -6,7 +6,7 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
-from agent.daemon.membership.leave import Done, Leaver
+from agent.daemon.membership.leave import Leaver, Outcome
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.wiring import docker_room, kernel_pass, release_lease, remove_ours
@@ -59,21 +59,21 @@ def _copied_config(file: CopyFile) -> MeshConfig | None:
     return copy.view.config if copy else None
 
 
-def leave_offline(settings: Settings, *, force: bool = False) -> Done:
+def leave_offline(settings: Settings, *, force: bool = False) -> Outcome:
     """``agentctl leave`` while no agent runs."""
     with HostLock(settings.agent.run_dir, "agentctl leave"):
         return leaver(settings).leave(force=force)
 
 
-def cleanup(settings: Settings) -> Done:
+def cleanup(settings: Settings) -> Outcome:
     """``agentctl cleanup``: only the host, only while no agent runs (it would repair at once)."""
     with HostLock(settings.agent.run_dir, "agentctl cleanup"):
         return leaver(settings).clean()
 
 
-def join_offline(settings: Settings) -> Done:
+def join_offline(settings: Settings) -> Outcome:
     """``agentctl join`` while no agent runs: it will join when it starts."""
-    outcome = Done()
+    outcome = Outcome()
     with HostLock(settings.agent.run_dir, "agentctl join"):
         state = StateFile(settings.agent.state_dir)
         if state.left:

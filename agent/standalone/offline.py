@@ -19,12 +19,12 @@ from agent.daemon.api.status import status_document
 from agent.daemon.membership.endpoint_finder import source_of
 from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
 from agent.daemon.membership.leave import not_finished
-from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.freshness import Freshness
-from agent.daemon.state.mesh_state import Known, own_leases
+from agent.daemon.state.mesh_state import MeshState, own_leases
 from agent.daemon.store.host_lock import holder_of
 from agent.daemon.store.state_file import StateFile
-from agent.daemon.telemetry.condition_registry import Standing
+from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.history import events_document, read_events
 from agent.daemon.wiring import firewall_of, host_name
 from agent.docker.manager import DockerManager
@@ -55,12 +55,12 @@ class Look:
     """One look at this host from outside the agent.
 
     Attributes:
-        snapshot: As the loop would have it after one round.
+        state: As the loop would have it after one round.
         world: None when too little is known.
         tracker: Compares its routes with the kernel's; None when they could not be listed.
     """
 
-    snapshot: Snapshot
+    state: AgentState
     world: World | None
     tracker: DeltaTracker[Route] | None
     conditions: tuple[Condition, ...]
@@ -107,37 +107,35 @@ def view_offline(settings: Settings) -> Seen:
 def look(settings: Settings) -> Look:
     """Look at etcd or the copy, the kernel and Docker. Raises nothing that can be said instead."""
     conditions = [_not_running(settings)]
-    known = Known(host_id=_own_id(conditions))
+    mesh = MeshState(host_id=_own_id(conditions))
     contact = ""
     try:
         seen = view_offline(settings)
         contact = seen.problem
-        known = replace(known.with_view(seen.view), seen_s=seen.freshness.as_of_s or 0.0)
+        mesh = replace(mesh.with_view(seen.view), seen_s=seen.freshness.as_of_s or 0.0)
         if contact:
             conditions.append(_problem("etcd-unreachable", contact, ""))
     except HostmeshError as error:
         contact = error.message
         conditions.append(_problem("etcd-unreachable", error.message, error.hint))
     own, former = (
-        own_leases(known.believed, known.host_id)
-        if known.believed and known.host_id
-        else (None, None)
+        own_leases(mesh.believed, mesh.host_id) if mesh.believed and mesh.host_id else (None, None)
     )
     left, leaving = _left(settings)
-    known = replace(known, left=left, own=own, former=former)
+    mesh = replace(mesh, left=left, own=own, former=former)
     if leaving:
         conditions += not_finished(
             ("no agent runs to go on with it",),
             hint="systemctl start hostmesh-agent, or agentctl leave",
         )
-    known = _with_host(known, settings, conditions)
-    known = _with_docker(known, settings)
-    conditions += known.conditions()
+    mesh = _with_host(mesh, settings, conditions)
+    mesh = _with_docker(mesh, settings)
+    conditions += mesh.conditions()
     routes = settings.routes
-    world = known.world(route_protocol=routes.protocol, route_table=routes.table)
-    tracker, report = _routes(world, settings, conditions, wants_nothing=known.wants_nothing)
-    snapshot = Snapshot(known=known, report=report, contact_problem=contact)
-    return Look(snapshot=snapshot, world=world, tracker=tracker, conditions=tuple(conditions))
+    world = mesh.world(route_protocol=routes.protocol, route_table=routes.table)
+    tracker, report = _routes(world, settings, conditions, wants_nothing=mesh.wants_nothing)
+    state = AgentState(mesh=mesh, report=report, contact_problem=contact)
+    return Look(state=state, world=world, tracker=tracker, conditions=tuple(conditions))
 
 
 def offline_status(settings: Settings) -> Mapping[str, Any]:
@@ -146,20 +144,20 @@ def offline_status(settings: Settings) -> Mapping[str, Any]:
     now_s = time.monotonic()
     document = dict(
         status_document(
-            seen.snapshot,
-            tuple(Standing(each, now_s) for each in seen.conditions),
+            seen.state,
+            tuple(ActiveCondition(each, now_s) for each in seen.conditions),
             host_name=host_name(settings),
             etcd_source=source_of(settings),
-            last_contact_s=0.0 if seen.snapshot.contact_problem else now_s,
+            last_contact_s=0.0 if seen.state.contact_problem else now_s,
             now_s=now_s,
-            freshness=seen.snapshot.freshness(seen.snapshot.known.seen_s or None),
+            freshness=seen.state.freshness(seen.state.mesh.seen_s or None),
             wall_s=time.time(),
             source="host",
         )
     )
     document["agent_version"] = document["level"] = None
     silent = holder_of(settings.agent.run_dir) is not None
-    stays_out = seen.snapshot.known.left
+    stays_out = seen.state.mesh.left
     document["state"] = "left" if stays_out else "silent" if silent else "stopped"
     # Nobody was here to see when they began.
     document["conditions"] = [{**each, "since_s_ago": None} for each in document["conditions"]]
@@ -183,7 +181,7 @@ def offline_routes(settings: Settings) -> Mapping[str, Any]:
         seen.world,
         seen.tracker,
         source="host",
-        freshness=seen.snapshot.freshness(None).document(time.time()),
+        freshness=seen.state.freshness(None).document(time.time()),
     )
 
 
@@ -238,24 +236,24 @@ def _left(settings: Settings) -> tuple[bool, bool]:
     return state.left, state.leaving
 
 
-def _with_host(known: Known, settings: Settings, conditions: list[Condition]) -> Known:
+def _with_host(mesh: MeshState, settings: Settings, conditions: list[Condition]) -> MeshState:
     try:
         facts = with_needed(read_host_facts(settings.routes.protocol), settings.etcd.endpoints)
-        known = replace(known, host=facts)
-        return replace(known, uplink=uplink_now(facts, settings.host, settings.etcd.endpoints))
+        mesh = replace(mesh, host=facts)
+        return replace(mesh, uplink=uplink_now(facts, settings.host, settings.etcd.endpoints))
     except HostmeshError as error:
         conditions.append(_problem("uplink-missing", error.message, error.hint))
-        return known
+        return mesh
 
 
-def _with_docker(known: Known, settings: Settings) -> Known:
+def _with_docker(mesh: MeshState, settings: Settings) -> MeshState:
     facts: DockerFacts = DockerManager.of(settings.docker, settings.agent.state_dir).engine.facts()
     state = DockerState.ABSENT
     if facts.reachable:
-        bridge, own = facts.bridge, known.own
+        bridge, own = facts.bridge, mesh.own
         fits = bridge and own and within(bridge.subnet, own.subnet)
         state = DockerState.READY if fits else DockerState.PENDING
-    return known.with_docker(facts, state)
+    return mesh.with_docker(facts, state)
 
 
 def _routes(

@@ -15,7 +15,7 @@ from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
 from agent.daemon.reconcile.kernel_objects import ObjectsReport
 from agent.daemon.reconcile.kernel_pass import KernelPass
 from agent.daemon.state.agent_state import count_routes
-from agent.daemon.state.mesh_state import Known, own_leases
+from agent.daemon.state.mesh_state import MeshState, own_leases
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.wiring import kernel_pass
@@ -150,10 +150,10 @@ def _world(settings: Settings, *, left: bool) -> World:
     uplink = uplink_now(facts, settings.host, endpoints)
     docker = DockerManager.of(settings.docker, settings.agent.state_dir).engine.facts()
     lease, former = own_leases(view, own)
-    known = replace(
-        Known(host_id=own, left=left, host=facts, uplink=uplink), own=lease, former=former
+    mesh = replace(
+        MeshState(host_id=own, left=left, host=facts, uplink=uplink), own=lease, former=former
     ).with_view(view)
-    world = known.with_docker(docker, DockerState.READY).world(
+    world = mesh.with_docker(docker, DockerState.READY).world(
         route_protocol=settings.routes.protocol, route_table=settings.routes.table
     )
     if world is None:

@@ -50,7 +50,7 @@ def measure(peers: int) -> None:
             agent.follow(new_address(1 + shift, shift))
         working_mb = resident_mb()
         agent.compare_all()
-        report = agent.passes.report
+        report = agent.scheduler.report
         assert report.complete, report
         assert (report.desired or 0) > peers, report
     print(f"{loaded_mb} {working_mb} {resident_mb()} {resident_mb('VmHWM')}")

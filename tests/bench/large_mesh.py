@@ -10,13 +10,13 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from agent.daemon import wiring as parts
-from agent.daemon.reconcile.scheduler import Passes
+from agent.daemon.reconcile.scheduler import Scheduler
 from agent.daemon.state.inbox import Inbox
-from agent.daemon.state.last_seen import Silence
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.last_seen import LastSeen
+from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer, Timers
 from agent.daemon.store.state_file import StateFile
-from agent.daemon.store.view_cache import Copying
+from agent.daemon.store.view_cache import ViewCache
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.etcd.kv import Event, Record
 from agent.kernel.facts import choose_uplink, read_host_facts
@@ -138,18 +138,18 @@ class Agent:
         (folder / "agent.toml").write_text(f"[firewall]\nmanage = false\n[routes]\n{routes}\n")
         settings = load_settings(folder / "agent.toml", {}, {})
         timers, conditions = Timers(time.monotonic), ConditionRegistry(time.monotonic)
-        self.passes = Passes(
+        self.scheduler = Scheduler(
             kernel=parts.kernel_pass(settings, StateFile(folder)),
             conditions=conditions,
             timers=timers,
             check_s=5,
         )
         self._settings = settings
-        self._copying = Copying(CopyFile(folder / "copy.json"), Inbox(), timers)
-        self._silence = Silence()
+        self._view_cache = ViewCache(CopyFile(folder / "copy.json"), Inbox(), timers)
+        self._silence = LastSeen()
         self._records = load(peers, gateways)
         facts = read_host_facts()
-        self.known = Known(
+        self.mesh = MeshState(
             host_id=identity(0),
             own=lease_of(0),
             host=facts,
@@ -165,24 +165,24 @@ class Agent:
     def see(self) -> None:
         """What the loop does with a view."""
         view = self._records.view()
-        before, self.known = self.known, self.known.with_view(view)
+        before, self.mesh = self.mesh, self.mesh.with_view(view)
         self._silence = self._silence.follow(view, time.time())
-        if self.known.steers_otherwise(before):
-            self.passes.world_changed()
+        if self.mesh.steers_otherwise(before):
+            self.scheduler.world_changed()
         self.run_passes()
 
     def run_passes(self) -> None:
         routes = self._settings.routes
-        world = self.known.world(route_protocol=routes.protocol, route_table=routes.table)
+        world = self.mesh.world(route_protocol=routes.protocol, route_table=routes.table)
         assert world is not None
         again = True
         while again:  # one pass writes for a limited time
-            self.passes.run(world, may_delete=True, may_sweep=True, docker_seen=False)
-            again = self.passes.report.again_in_s == 0
-            self.passes.fell_due(frozenset({Timer.ROUTES} if again else ()))
+            self.scheduler.run(world, may_delete=True, may_sweep=True, docker_seen=False)
+            again = self.scheduler.report.again_in_s == 0
+            self.scheduler.fell_due(frozenset({Timer.ROUTES} if again else ()))
 
     def compare_all(self) -> None:
         """The timer's full pass, and the copy."""
-        self.passes.everything()
+        self.scheduler.everything()
         self.run_passes()
-        self._copying.finish(self.known)
+        self._view_cache.finish(self.mesh)

@@ -161,7 +161,7 @@ def one_change(bench: Bench, count: int, gateways: int, rounds: int = 500) -> No
             event = large_mesh.new_address(1 + number % 9, number + 1, gateways)
             for agent, times in zip(agents, took, strict=True):
                 times.append(timed(lambda a=agent, e=event: a.follow(e))())  # type: ignore[misc]
-                assert agent.passes.report.complete
+                assert agent.scheduler.report.complete
     what = f"the kernel's part of it (ip -batch), {gateways} gateways"
     bench.compare(
         what,

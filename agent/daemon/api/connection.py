@@ -22,10 +22,10 @@ from urllib.parse import parse_qsl
 
 from agent import threads
 from agent.asker import asked_by
-from agent.daemon.api.connection_limit import Slots
+from agent.daemon.api.connection_limit import ConnectionLimit
 from agent.errors import HostmeshError, NotRoot, UsageError
 
-__all__ = ["Handler", "Routes", "Text", "error_document", "peer_uid"]
+__all__ = ["Handler", "Paths", "Text", "error_document", "peer_uid"]
 
 Document = Mapping[str, Any]
 Query = Mapping[str, str]
@@ -46,7 +46,7 @@ class Text:
 Answer = Document | Text | tuple[int, Document]
 
 
-class Routes:
+class Paths:
     """What the socket answers: paths to functions.
 
     Args:
@@ -69,8 +69,8 @@ class Routes:
 class Server(Protocol):
     """What a connection needs of its server."""
 
-    routes: Routes
-    slots: Slots
+    routes: Paths
+    slots: ConnectionLimit
 
 
 class Handler(BaseHTTPRequestHandler):

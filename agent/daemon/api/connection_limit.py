@@ -13,10 +13,10 @@ import socket
 import threading
 import time
 
-__all__ = ["Slots"]
+__all__ = ["ConnectionLimit"]
 
 
-class Slots:
+class ConnectionLimit:
     """The connections that are served now. Any thread.
 
     Args:

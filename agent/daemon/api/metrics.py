@@ -23,9 +23,9 @@ from prometheus_client.registry import Collector
 
 from agent import __version__
 from agent.daemon.api.status import host_state, peers_of
-from agent.daemon.state.agent_state import Snapshot
-from agent.daemon.telemetry.condition_registry import Standing
-from agent.daemon.telemetry.counters import Tally
+from agent.daemon.state.agent_state import AgentState
+from agent.daemon.telemetry.condition_registry import ActiveCondition
+from agent.daemon.telemetry.counters import Counters
 
 __all__ = ["Reading", "families", "render"]
 
@@ -42,9 +42,9 @@ class Reading:
         now_s: Unix time.
     """
 
-    snapshot: Snapshot
-    standing: tuple[Standing, ...]
-    tally: Tally
+    state: AgentState
+    active: tuple[ActiveCondition, ...]
+    counters: Counters
     watch_age_s: float | None
     stale: bool
     now_s: float
@@ -74,34 +74,36 @@ def families(reading: Reading) -> Iterator[Metric]:
     )
     yield from _host(reading)
     yield from _mesh(reading)
-    yield from _work(reading.tally)
+    yield from _work(reading.counters)
 
 
 def _host(reading: Reading) -> Iterator[Metric]:
-    snapshot = reading.snapshot
-    ready, _ = snapshot.readiness
+    state = reading.state
+    ready, _ = state.readiness
     yield GaugeMetricFamily(
         "hostmesh_ready", "1 when containers of this host are on the mesh", float(ready)
     )
-    state = GaugeMetricFamily("hostmesh_state", "1 for the state this host is in", labels=["state"])
-    current = host_state(snapshot, reading.standing)
+    states = GaugeMetricFamily(
+        "hostmesh_state", "1 for the state this host is in", labels=["state"]
+    )
+    current = host_state(state, reading.active)
     for each in _STATES:
-        state.add_metric([each], float(each == current))
-    yield state
+        states.add_metric([each], float(each == current))
+    yield states
     docker = GaugeMetricFamily("hostmesh_docker_ready", "1 when Docker has this host's subnet")
-    docker.add_metric([], float(str(snapshot.known.docker_state) == "ready"))
+    docker.add_metric([], float(str(state.mesh.docker_state) == "ready"))
     yield docker
     conditions = GaugeMetricFamily(
         "hostmesh_conditions", "Conditions that stand", labels=["condition", "severity"]
     )
-    counts = Counter((s.condition.name, str(s.condition.severity)) for s in reading.standing)
+    counts = Counter((s.condition.name, str(s.condition.severity)) for s in reading.active)
     for (name, severity), count in sorted(counts.items()):
         conditions.add_metric([name, severity], float(count))
     yield conditions
 
 
 def _mesh(reading: Reading) -> Iterator[Metric]:
-    known = reading.snapshot.known
+    mesh = reading.state.mesh
     age = GaugeMetricFamily("hostmesh_watch_age_seconds", "Seconds since etcd last answered")
     if reading.watch_age_s is not None:
         age.add_metric([], reading.watch_age_s)
@@ -109,32 +111,32 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "hostmesh_etcd_connected",
         "1 while etcd answers",
-        float(not reading.snapshot.contact_problem),
+        float(not reading.state.contact_problem),
     )
     left = GaugeMetricFamily(
         "hostmesh_lease_left_seconds", "Until this host's lease ends if it is not renewed"
     )
-    left_s = None if known.own is None else known.own.left_s(reading.now_s)
-    if known.unheld:
+    left_s = None if mesh.own is None else mesh.own.left_s(reading.now_s)
+    if mesh.unheld:
         left_s = 0.0
     if left_s is not None:
         left.add_metric([], left_s)
     yield left
     peers = GaugeMetricFamily("hostmesh_peers", "Other hosts of the mesh", labels=["state"])
-    beats = known.believed.heartbeats if known.believed and not reading.stale else None
+    beats = mesh.believed.heartbeats if mesh.believed and not reading.stale else None
     found = Counter(
         "unknown"
         if lease.host_id is None or beats is None
         else "alive"
         if lease.host_id in beats
         else "silent"
-        for lease in peers_of(known)
+        for lease in peers_of(mesh)
     )
     for each in ("alive", "silent", "unknown"):
         peers.add_metric([each], float(found[each]))
     yield peers
     routes = GaugeMetricFamily("hostmesh_routes", "Routes of the mesh here", labels=["state"])
-    report = reading.snapshot.report
+    report = reading.state.report
     states = {"desired": report.desired, "installed": report.installed, "drift": report.differing}
     for state, count in states.items():
         if count is not None:
@@ -142,34 +144,34 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
     yield routes
 
 
-def _work(tally: Tally) -> Iterator[Metric]:
+def _work(counters: Counters) -> Iterator[Metric]:
     reconcile = HistogramMetricFamily(
         "hostmesh_reconcile_seconds", "How long a pass over the kernel took", labels=["part"]
     )
-    for part, took in tally.pass_s.items():
+    for part, took in counters.pass_s.items():
         reconcile.add_metric([part], took.cumulative(), took.total)
     yield reconcile
     yield HistogramMetricFamily(
         "hostmesh_plan_operations",
         "Operations on routes that a pass did",
-        buckets=tally.plan_size.cumulative(),
-        sum_value=tally.plan_size.total,
+        buckets=counters.plan_size.cumulative(),
+        sum_value=counters.plan_size.total,
     )
     repairs = CounterMetricFamily(
         "hostmesh_drift_repairs", "Drift that was put right", labels=["kind"]
     )
     for kind in ("route-missing", "route-modified", "route-extra", "rules"):
-        repairs.add_metric([kind], float(tally.repairs[kind]))
+        repairs.add_metric([kind], float(counters.repairs[kind]))
     yield repairs
     events = CounterMetricFamily("hostmesh_events", "Events by kind", labels=["kind"])
-    for kind, count in sorted(dict(tally.events).items()):  # the loop may add a kind meanwhile
+    for kind, count in sorted(dict(counters.events).items()):  # the loop may add a kind meanwhile
         events.add_metric([kind], float(count))
     yield events
     yield CounterMetricFamily(
         "hostmesh_docker_restarts",
         "Restarts of dockerd by the agent",
-        float(tally.docker_restarts),
+        float(counters.docker_restarts),
     )
     yield GaugeMetricFamily(
-        "hostmesh_start_time_seconds", "When the agent started, Unix time", tally.started_s
+        "hostmesh_start_time_seconds", "When the agent started, Unix time", counters.started_s
     )

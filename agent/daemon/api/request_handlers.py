@@ -10,19 +10,19 @@ from http import HTTPStatus
 from typing import Any
 
 from agent import asker
-from agent.daemon.api.connection import Routes, Text
+from agent.daemon.api.connection import Paths, Text
 from agent.daemon.api.leases import leases_document
 from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import host_state, status_document
 from agent.daemon.core.reload import Change, outcome
-from agent.daemon.membership.leave import Done, Leaver
+from agent.daemon.membership.leave import Leaver, Outcome
 from agent.daemon.reconcile.kernel_objects import Plans
 from agent.daemon.reconcile.kernel_pass import KernelPass
 from agent.daemon.state.agent_state import StateCell
-from agent.daemon.state.events import Accepted, Acting
+from agent.daemon.state.events import Accepted, Apply
 from agent.daemon.state.freshness import Freshness
 from agent.daemon.state.inbox import Inbox
-from agent.daemon.store.view_cache import Copying
+from agent.daemon.store.view_cache import ViewCache
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.history import events_document
 from agent.daemon.telemetry.observer import Observer
@@ -33,7 +33,7 @@ from agent.model import Condition, DockerState, Route
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.settings.text import whole_number
 
-__all__ = ["Answers"]
+__all__ = ["RequestHandlers"]
 
 Document = Mapping[str, Any]
 _VERSION = 1
@@ -52,7 +52,7 @@ _UNHEALTHY_S = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Answers:
+class RequestHandlers:
     """The functions behind the paths. Runs in the control socket's threads.
 
     Args:
@@ -67,8 +67,8 @@ class Answers:
     cell: StateCell
     kernel: KernelPass
     conditions: ConditionRegistry
-    copying: Copying
-    reload_settings: Callable[[Acting], Change]
+    view_cache: ViewCache
+    reload_settings: Callable[[Apply], Change]
     time_left: FlannelTtls
     host_name: str
     etcd_source: Callable[[], Document]
@@ -78,9 +78,9 @@ class Answers:
     observer: Observer
     restart_docker: Callable[[bool, bool], AttachReport]
 
-    def routes(self) -> Routes:
+    def routes(self) -> Paths:
         """Every path of the socket."""
-        return Routes(
+        return Paths(
             read={
                 "/v1/status": self.status,
                 "/v1/leases": self.leases,
@@ -102,9 +102,9 @@ class Answers:
             },
         )
 
-    def open_routes(self) -> Routes:
+    def open_paths(self) -> Paths:
         """What may be asked over TCP, by anybody who can connect."""
-        return Routes(
+        return Paths(
             read={
                 "/metrics": self.metrics,
                 "/healthz": self.health,
@@ -121,9 +121,9 @@ class Answers:
         return Text(
             *render(
                 Reading(
-                    snapshot=self.cell.now,
-                    standing=self.conditions.all(),
-                    tally=self.observer.tally,
+                    state=self.cell.now,
+                    active=self.conditions.all(),
+                    counters=self.observer.counters,
                     watch_age_s=time.monotonic() - contact_s if contact_s else None,
                     stale=self._freshness().stale,
                     now_s=time.time(),
@@ -152,8 +152,8 @@ class Answers:
             now_s=time.monotonic(),
             freshness=self._freshness(),
             wall_s=time.time(),
-            last_heartbeat_s=self.cell.now.silence.last_heartbeat_s,
-            tally=self.observer.tally,
+            last_heartbeat_s=self.cell.now.last_seen.last_heartbeat_s,
+            counters=self.observer.counters,
         )
 
     def _freshness(self) -> Freshness:
@@ -163,8 +163,8 @@ class Answers:
 
     def leases(self) -> Document:
         """``GET /v1/leases``: of the newest view, the alarming one included."""
-        known = self.cell.now.known
-        view = known.newest
+        mesh = self.cell.now.mesh
+        view = mesh.newest
         if view is None:
             raise CannotTell(
                 "no complete view of etcd yet and no copy of an earlier one",
@@ -173,9 +173,9 @@ class Answers:
         may_ask = not (view.cached or self.cell.now.contact_problem)
         return leases_document(
             view,
-            known.host_id,
+            mesh.host_id,
             time.time(),
-            last_heartbeat_s=self.cell.now.silence.last_heartbeat_s,
+            last_heartbeat_s=self.cell.now.last_seen.last_heartbeat_s,
             left_s=self.time_left.of(view.leases, may_ask=may_ask),
             freshness=self._freshness(),
         )
@@ -184,7 +184,7 @@ class Answers:
         """``GET /v1/diff``: what the next pass would do."""
         return self.inbox.ask(self._diff)
 
-    def _diff(self, _act: Acting) -> Document:
+    def _diff(self, _apply: Apply) -> Document:
         world = self.cell.now.world()
         if world is None:
             return self._unknown("this host holds no subnet, so there is nothing to compare with")
@@ -223,7 +223,7 @@ class Answers:
         """``GET /v1/routes``: the mesh's routes on this host, wanted or there."""
         return self.inbox.ask(self._route_list)
 
-    def _route_list(self, _act: Acting) -> Document:
+    def _route_list(self, _apply: Apply) -> Document:
         world = self.cell.now.world()
         if world is None:
             raise CannotTell(
@@ -240,7 +240,7 @@ class Answers:
         """``GET /v1/firewall``."""
         return self.inbox.ask(self._firewall)
 
-    def _firewall(self, _act: Acting) -> Document:
+    def _firewall(self, _apply: Apply) -> Document:
         world = self.cell.now.world()
         restore = None if world is None else self.kernel.render_firewall(world).splitlines()
         rules = self.kernel.show_firewall().splitlines()
@@ -249,7 +249,7 @@ class Answers:
     def health(self) -> tuple[int, Document]:
         """``GET /healthz``: the loop turns."""
         try:
-            self.inbox.ask(lambda _act: None, timeout_s=_UNHEALTHY_S / 6)
+            self.inbox.ask(lambda _apply: None, timeout_s=_UNHEALTHY_S / 6)
         except HostmeshError as error:
             return HTTPStatus.SERVICE_UNAVAILABLE, {"healthy": False, "reason": error.message}
         return HTTPStatus.OK, {"healthy": True}
@@ -264,12 +264,12 @@ class Answers:
     def leave(self, body: Document) -> Document:
         """``POST /v1/leave``."""
         outcome = self.leaver.leave(force=body.get("force") is True)
-        self.inbox.ask(lambda _act: None)  # which has the loop tell what is left over
+        self.inbox.ask(lambda _apply: None)  # which has the loop tell what is left over
         return outcome.document()
 
     def join(self, _body: Document) -> Document:
         """``POST /v1/join``."""
-        outcome = Done()
+        outcome = Outcome()
         if self.leaver.join():
             outcome.done.append("this host joins again; watch it with agentctl status")
             outcome.attempt("a host that restarts now waits for etcd", self._save_copy)
@@ -283,18 +283,18 @@ class Answers:
             raise CannotTell(f"no copy of the mesh is written after {_COPY_S:g} s") from None
         return ()
 
-    def _write_copy(self, _act: Acting) -> Future[None]:
-        return self.copying.written(self.cell.now.known)
+    def _write_copy(self, _apply: Apply) -> Future[None]:
+        return self.view_cache.written(self.cell.now.mesh)
 
     def accept(self, _body: Document) -> Document:
         """``POST /v1/etcd/accept``."""
 
-        def accept(act: Acting) -> bool:
-            alarm = self.cell.now.known.alarming is not None
-            act(Accepted())
+        def accept(apply: Apply) -> bool:
+            alarm = self.cell.now.mesh.alarming is not None
+            apply(Accepted())
             return alarm
 
-        outcome = Done()
+        outcome = Outcome()
         if self.inbox.ask(accept, is_waiting=asker.current()):
             outcome.done.append("what etcd says now is believed")
             outcome.attempt("the alarm returns if this host restarts now", self._save_copy)
@@ -314,7 +314,7 @@ class Answers:
         ]
         return {
             "version": _VERSION,
-            "state": str(self.cell.now.known.docker_state),
+            "state": str(self.cell.now.mesh.docker_state),
             "pending": pending[0] if pending else None,
             "running": list(outlook.running),
             "stay_down": list(outlook.stay_down),
@@ -323,10 +323,10 @@ class Answers:
 
     def docker_restart(self, body: Document) -> Document:
         """``POST /v1/docker/restart``."""
-        if self.cell.now.known.left:
+        if self.cell.now.mesh.left:
             return self._give_back(under_containers=body.get("now") is True)
         report = self.restart_docker(body.get("now") is True, body.get("replace") is True)
-        outcome = Done()
+        outcome = Outcome()
         if report.restarted:
             outcome.done.append("Docker was restarted")
         if report.state is not DockerState.READY:
@@ -336,7 +336,7 @@ class Answers:
     def _give_back(self, *, under_containers: bool) -> Document:
         """What waits for a restart of Docker once the host has left."""
         if not self.leaver.left_over:
-            return Done().document()
+            return Outcome().document()
         return self.leave({"force": under_containers})
 
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import structlog
 
-from agent.daemon.api.connection import Handler, Routes, error_document, peer_uid
-from agent.daemon.api.connection_limit import Slots
+from agent.daemon.api.connection import Handler, Paths, error_document, peer_uid
+from agent.daemon.api.connection_limit import ConnectionLimit
 from agent.errors import AgentUnavailable, StateError
 from agent.threads import Poller, Wait
 
@@ -78,7 +78,7 @@ class _Serving:
 
 
 class ControlServer(_Serving):
-    """Serves :class:`Routes` on a unix socket until stopped.
+    """Serves :class:`Paths` on a unix socket until stopped.
 
     Args:
         path: The socket. One that is there is a dead agent's, and is replaced: whoever makes
@@ -97,7 +97,7 @@ class ControlServer(_Serving):
         self,
         path: Path,
         group: str,
-        routes: Routes,
+        routes: Paths,
         *,
         connection_s: float = _CONNECTION_S,
         idle_s: float = _IDLE_S,
@@ -142,7 +142,7 @@ class MetricsServer(_Serving):
     """
 
     def __init__(
-        self, address: tuple[str, int], routes: Routes, poller: Poller | None = None
+        self, address: tuple[str, int], routes: Paths, poller: Poller | None = None
     ) -> None:
         try:
             server = _TcpServer(address, routes)
@@ -164,11 +164,11 @@ class _Bounded(ThreadingMixIn):
     request_queue_size = 128
     on_place_free: Callable[[], None]
 
-    def prepare(self, routes: Routes, connection_s: float, idle_s: float, name: str) -> None:
+    def prepare(self, routes: Paths, connection_s: float, idle_s: float, name: str) -> None:
         """To be called before anybody connects."""
         self.routes = routes
         self.thread_name = name
-        self.slots = Slots(_THREADS, _FOR_ROOT, connection_s, idle_s)
+        self.slots = ConnectionLimit(_THREADS, _FOR_ROOT, connection_s, idle_s)
 
     def is_root(self, request: socket.socket) -> bool:  # noqa: ARG002 # of those that can tell
         """Whether root is known to be the one who connected."""
@@ -200,7 +200,7 @@ class _Bounded(ThreadingMixIn):
 
 
 class _Server(_Bounded, UnixStreamServer):
-    def __init__(self, path: str, routes: Routes, connection_s: float, idle_s: float) -> None:
+    def __init__(self, path: str, routes: Paths, connection_s: float, idle_s: float) -> None:
         self.prepare(routes, connection_s, idle_s, "control-request")
         super().__init__(path, Handler)
 
@@ -211,7 +211,7 @@ class _Server(_Bounded, UnixStreamServer):
 class _TcpServer(_Bounded, TCPServer):
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], routes: Routes) -> None:
+    def __init__(self, address: tuple[str, int], routes: Paths) -> None:
         self.prepare(routes, _CONNECTION_S, _IDLE_S, "metrics-request")
         super().__init__(address, Handler)
 

@@ -10,11 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 from agent import __version__
-from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.freshness import CURRENT, Freshness
-from agent.daemon.state.mesh_state import Known
-from agent.daemon.telemetry.condition_registry import Standing
-from agent.daemon.telemetry.counters import Tally
+from agent.daemon.state.mesh_state import MeshState
+from agent.daemon.telemetry.condition_registry import ActiveCondition
+from agent.daemon.telemetry.counters import Counters
 from agent.model import LEVEL, OWN_BRIDGE, HostId, Lease, Severity, View
 
 __all__ = ["host_state", "status_document"]
@@ -24,29 +24,29 @@ _NEVER: Mapping[HostId, float] = MappingProxyType({})
 _NOTHING = View(cluster_id=0, revision=0)
 
 
-def host_state(snapshot: Snapshot, standing: Iterable[Standing]) -> str:
+def host_state(state: AgentState, active: Iterable[ActiveCondition]) -> str:
     """One word: left, waiting (no subnet yet), joining, degraded or ready.
 
     Ready means what an operator means: the lease is held, Docker has it, and every route and
     rule is as it should be. While etcd is away a host can be degraded and work all the same.
     """
-    known = snapshot.known
-    if known.left:
+    mesh = state.mesh
+    if mesh.left:
         return "left"
-    if known.own is None:
+    if mesh.own is None:
         return "waiting"
-    if not known.docker_in_place or not snapshot.passed:
+    if not mesh.docker_in_place or not state.passed:
         return "joining"
-    if snapshot.lease_problem:
+    if state.lease_problem:
         return "degraded"
-    if any(each.condition.severity is Severity.ERROR for each in standing):
+    if any(each.condition.severity is Severity.ERROR for each in active):
         return "degraded"
-    return "ready" if known.complete else "degraded"
+    return "ready" if mesh.complete else "degraded"
 
 
 def status_document(
-    snapshot: Snapshot,
-    standing: tuple[Standing, ...],
+    state: AgentState,
+    active: tuple[ActiveCondition, ...],
     *,
     host_name: str,
     etcd_source: Mapping[str, Any],
@@ -55,7 +55,7 @@ def status_document(
     wall_s: float,
     freshness: Freshness = CURRENT,
     last_heartbeat_s: Mapping[HostId, float] = _NEVER,
-    tally: Tally | None = None,
+    counters: Counters | None = None,
     source: str = "agent",
 ) -> Mapping[str, Any]:
     """``GET /v1/status``.
@@ -68,108 +68,108 @@ def status_document(
         freshness: How old what is known of the mesh is.
         wall_s: Unix time.
         last_heartbeat_s: When each host whose heartbeat lapsed was last seen alive.
-        tally: What was counted since the agent started; None when none runs.
+        counters: What was counted since the agent started; None when none runs.
         source: "agent", or "host" when agentctl looked by itself.
     """
-    known = snapshot.known
+    mesh = state.mesh
     return {
         "version": _VERSION,
         "source": source,
         "agent_version": __version__,
         "level": LEVEL,
-        "state": host_state(snapshot, standing),
+        "state": host_state(state, active),
         **freshness.document(wall_s),
-        "host": _host(known, host_name),
-        "subnet": str(known.own.subnet) if known.own else None,
-        "container": _own_container(known),
-        "former_subnet": str(known.former.subnet) if known.former else None,
-        "docker": _docker(known),
+        "host": _host(mesh, host_name),
+        "subnet": str(mesh.own.subnet) if mesh.own else None,
+        "container": _own_container(mesh),
+        "former_subnet": str(mesh.former.subnet) if mesh.former else None,
+        "docker": _docker(mesh),
         "etcd": {
-            **_etcd(snapshot, now_s - last_contact_s if last_contact_s else None),
+            **_etcd(state, now_s - last_contact_s if last_contact_s else None),
             **etcd_source,
         },
-        "mesh": _mesh(known),
+        "mesh": _mesh(mesh),
         "routes": {
-            "desired": snapshot.report.desired,
-            "installed": snapshot.report.installed,
-            "drift": snapshot.report.differing,
+            "desired": state.report.desired,
+            "installed": state.report.installed,
+            "drift": state.report.differing,
         },
-        "repairs": None if tally is None else _repairs(tally, now_s),
+        "repairs": None if counters is None else _repairs(counters, now_s),
         "peers": [
-            _peer(lease, known, freshness, wall_s, last_heartbeat_s) for lease in peers_of(known)
+            _peer(lease, mesh, freshness, wall_s, last_heartbeat_s) for lease in peers_of(mesh)
         ],
-        "conditions": [_condition(each, now_s) for each in standing],
+        "conditions": [_condition(each, now_s) for each in active],
     }
 
 
-def _host(known: Known, name: str) -> Mapping[str, Any]:
-    uplink = known.uplink
+def _host(mesh: MeshState, name: str) -> Mapping[str, Any]:
+    uplink = mesh.uplink
     return {
-        "id": known.host_id,
+        "id": mesh.host_id,
         "name": name,
         "node_address": str(uplink.node_address) if uplink else None,
         "uplink": uplink.name if uplink else None,
     }
 
 
-def _own_container(known: Known) -> str | None:
+def _own_container(mesh: MeshState) -> str | None:
     """Return the container that this host's heartbeat names to peers."""
-    if known.own is None or known.believed is None:
+    if mesh.own is None or mesh.believed is None:
         return None
-    return Freshness.container(known.own, known.believed)
+    return Freshness.container(mesh.own, mesh.believed)
 
 
-def _docker(known: Known) -> Mapping[str, Any]:
+def _docker(mesh: MeshState) -> Mapping[str, Any]:
     return {
-        "state": str(known.docker_state),
-        "config": str(known.docker_config),
-        "version": known.docker.version,
-        "bridge": str(known.docker.bridge.subnet) if known.docker.bridge else None,
-        "network": _own_network(known),
+        "state": str(mesh.docker_state),
+        "config": str(mesh.docker_config),
+        "version": mesh.docker.version,
+        "bridge": str(mesh.docker.bridge.subnet) if mesh.docker.bridge else None,
+        "network": _own_network(mesh),
     }
 
 
-def _own_network(known: Known) -> str | None:
+def _own_network(mesh: MeshState) -> str | None:
     """The range of the network that is ours (``docker.attach = "network"``)."""
-    own = (each.subnet for each in known.docker.networks if each.bridge == OWN_BRIDGE)
+    own = (each.subnet for each in mesh.docker.networks if each.bridge == OWN_BRIDGE)
     return next(map(str, own), None)
 
 
-def peers_of(known: Known) -> tuple[Lease, ...]:
+def peers_of(mesh: MeshState) -> tuple[Lease, ...]:
     """Every lease in the believed view that is not this host's."""
-    if known.believed is None:
+    if mesh.believed is None:
         return ()
     return tuple(
         lease
-        for lease in known.believed.leases
-        if lease.host_id is None or lease.host_id != known.host_id
+        for lease in mesh.believed.leases
+        if lease.host_id is None or lease.host_id != mesh.host_id
     )
 
 
-def _etcd(snapshot: Snapshot, silent_s: float | None) -> Mapping[str, Any]:
-    view = snapshot.known.alarming or snapshot.known.believed
+def _etcd(state: AgentState, silent_s: float | None) -> Mapping[str, Any]:
+    view = state.mesh.alarming or state.mesh.believed
     return {
-        "connected": not snapshot.contact_problem,
-        "problem": snapshot.contact_problem or None,
+        "connected": not state.contact_problem,
+        "problem": state.contact_problem or None,
         "last_contact_s_ago": None if silent_s is None else round(silent_s, 1),
         "cluster_id": f"{view.cluster_id:x}" if view else None,
         "revision": view.revision if view else None,
-        "cached": bool(snapshot.known.believed and snapshot.known.believed.cached),
+        "cached": bool(state.mesh.believed and state.mesh.believed.cached),
     }
 
 
-def _repairs(tally: Tally, now_s: float) -> Mapping[str, Any]:
+def _repairs(counters: Counters, now_s: float) -> Mapping[str, Any]:
     """Drift that was put right since the agent started."""
-    text, at_s = tally.last_repair or (None, now_s)
+    text, at_s = counters.last_repair or (None, now_s)
     return {
-        "count": sum(tally.repairs.values()),
+        "count": sum(counters.repairs.values()),
         "last": text,
         "last_s_ago": None if text is None else round(now_s - at_s, 1),
     }
 
 
-def _mesh(known: Known) -> Mapping[str, Any] | None:
-    config = known.config
+def _mesh(mesh: MeshState) -> Mapping[str, Any] | None:
+    config = mesh.config
     if config is None:
         return None
     return {
@@ -183,12 +183,12 @@ def _mesh(known: Known) -> Mapping[str, Any] | None:
 
 def _peer(
     lease: Lease,
-    known: Known,
+    mesh: MeshState,
     freshness: Freshness,
     wall_s: float,
     last_heartbeat_s: Mapping[HostId, float],
 ) -> Mapping[str, Any]:
-    view = known.believed or _NOTHING
+    view = mesh.believed or _NOTHING
     return {
         "host_name": lease.host_name,
         "host_id": lease.host_id,
@@ -200,13 +200,13 @@ def _peer(
     }
 
 
-def _condition(standing: Standing, now_s: float) -> Mapping[str, Any]:
-    condition = standing.condition
+def _condition(active: ActiveCondition, now_s: float) -> Mapping[str, Any]:
+    condition = active.condition
     return {
         "name": condition.name,
         "subject": condition.subject,
         "severity": str(condition.severity),
         "cause": condition.cause,
         "hint": condition.hint,
-        "since_s_ago": round(now_s - standing.since_s, 1),
+        "since_s_ago": round(now_s - active.since_s, 1),
     }

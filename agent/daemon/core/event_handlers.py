@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from agent.daemon.state import conditions as tell
-from agent.daemon.state import events
-from agent.daemon.state.agent_state import LookDue, Snapshot
+from agent.daemon.state import conditions, events
+from agent.daemon.state.agent_state import AgentState, StaleFacts
 from agent.daemon.state.conditions import ConditionSource
-from agent.daemon.state.deletion_grace import Grace
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.deletion_grace import DeletionGrace
+from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer
 from agent.docker.report import ConfigFile
 from agent.model import View
@@ -19,7 +18,7 @@ from agent.registry import trust
 
 __all__ = ["Moment", "fold"]
 
-_Handler = Callable[[Snapshot, Any, "Moment"], Snapshot]
+_Handler = Callable[[AgentState, Any, "Moment"], AgentState]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,117 +34,117 @@ class Moment:
     wall_s: float
 
 
-def fold(state: Snapshot, event: events.Event, at: Moment) -> Snapshot:
+def fold(state: AgentState, event: events.Event, at: Moment) -> AgentState:
     """Return the state after ``event``."""
     return _HANDLERS[type(event)](state, event, at)
 
 
-def _view(state: Snapshot, event: events.ViewSeen, at: Moment) -> Snapshot:
+def _view(state: AgentState, event: events.ViewSeen, at: Moment) -> AgentState:
     for view in (*event.passed, event.view):
         state = _seen(state, view, at)
     return state
 
 
-def _seen(state: Snapshot, view: View, at: Moment) -> Snapshot:
-    before = state.known
-    known = before.with_view(view, now_s=at.wall_s, ttl_s=state.settings.lease.ttl_s)
-    alarm = before.alarming is not None or known.alarming is not None
+def _seen(state: AgentState, view: View, at: Moment) -> AgentState:
+    before = state.mesh
+    mesh = before.with_view(view, now_s=at.wall_s, ttl_s=state.settings.lease.ttl_s)
+    alarm = before.alarming is not None or mesh.alarming is not None
     grace = state.grace
     if alarm or trust.many_gone(before.believed, view):
         grace = grace.hold(_calm_from_s(state, at))  # who is alive may be about to register again
-    silence = state.silence.follow(view, at.wall_s)
-    return _believing(replace(state, silence=silence), known, grace, at)
+    last_seen = state.last_seen.follow(view, at.wall_s)
+    return _believing(replace(state, last_seen=last_seen), mesh, grace, at)
 
 
-def _accepted(state: Snapshot, _event: events.Accepted, at: Moment) -> Snapshot:
-    known = state.known
-    if known.alarming is None:
+def _accepted(state: AgentState, _event: events.Accepted, at: Moment) -> AgentState:
+    mesh = state.mesh
+    if mesh.alarming is None:
         return state
-    return _believing(state, known.accepted(at.wall_s), state.grace.end(), at)
+    return _believing(state, mesh.accepted(at.wall_s), state.grace.end(), at)
 
 
-def _believing(state: Snapshot, known: Known, grace: Grace, at: Moment) -> Snapshot:
-    if known.complete:
+def _believing(state: AgentState, mesh: MeshState, grace: DeletionGrace, at: Moment) -> AgentState:
+    if mesh.complete:
         grace = grace.complete(at.clock_s + state.settings.routes.sweep_grace_s)
-    return replace(state, known=known, grace=grace)
+    return replace(state, mesh=mesh, grace=grace)
 
 
-def _calm_from_s(state: Snapshot, at: Moment) -> float:
+def _calm_from_s(state: AgentState, at: Moment) -> float:
     return at.clock_s + state.settings.lease.empty_cluster_grace_s
 
 
-def _contact(state: Snapshot, event: events.ContactChanged, at: Moment) -> Snapshot:
+def _contact(state: AgentState, event: events.ContactChanged, at: Moment) -> AgentState:
     grace, problem = state.grace, event.problem
     if problem is not None or event.was_lost:
-        believed = state.known.believed
+        believed = state.mesh.believed
         grace = grace.contact_lost(followed=believed is not None and not believed.cached)
     if problem is None:
         state = state.saying(ConditionSource.ETCD, ())
         grace = grace.contact_made(_calm_from_s(state, at))
         return replace(state, grace=grace, contact_problem="")
-    state = state.saying(ConditionSource.ETCD, (tell.etcd_unreachable(problem),))
+    state = state.saying(ConditionSource.ETCD, (conditions.etcd_unreachable(problem),))
     return replace(state, grace=grace, contact_problem=problem.message)
 
 
-def _lease(state: Snapshot, event: events.LeaseChanged, _at: Moment) -> Snapshot:
-    known = state.known
+def _lease(state: AgentState, event: events.LeaseChanged, _at: Moment) -> AgentState:
+    mesh = state.mesh
     # What the keeper posted before it was paused would stay for as long as the host is out.
-    state = state.saying(ConditionSource.LEASE, () if known.left else event.conditions)
-    return replace(state, known=known.with_lease(event.lease, event.former, event.conditions))
+    state = state.saying(ConditionSource.LEASE, () if mesh.left else event.conditions)
+    return replace(state, mesh=mesh.with_lease(event.lease, event.former, event.conditions))
 
 
-def _docker(state: Snapshot, event: events.DockerReported, _at: Moment) -> Snapshot:
+def _docker(state: AgentState, event: events.DockerReported, _at: Moment) -> AgentState:
     report = event.report
-    known = state.known.with_docker(report.facts, report.state)
+    mesh = state.mesh.with_docker(report.facts, report.state)
     state = state.saying(ConditionSource.DOCKER, report.conditions)
-    return replace(state, known=replace(known, docker_config=report.config))
+    return replace(state, mesh=replace(mesh, docker_config=report.config))
 
 
-def _kernel(state: Snapshot, event: events.KernelChanged, _at: Moment) -> Snapshot:
-    return replace(state, look=state.look.noticed(event.event, state.known.host))
+def _kernel(state: AgentState, event: events.KernelChanged, _at: Moment) -> AgentState:
+    return replace(state, look=state.look.noticed(event.event, state.mesh.host))
 
 
-def _endpoint(state: Snapshot, event: events.EndpointFound, _at: Moment) -> Snapshot:
-    return replace(state, endpoints=event.endpoints, look=LookDue())
+def _endpoint(state: AgentState, event: events.EndpointFound, _at: Moment) -> AgentState:
+    return replace(state, endpoints=event.endpoints, look=StaleFacts())
 
 
-def _timers(state: Snapshot, event: events.TimersDue, _at: Moment) -> Snapshot:
-    return replace(state, look=LookDue()) if event.timers & {Timer.RESYNC, Timer.HOST} else state
+def _timers(state: AgentState, event: events.TimersDue, _at: Moment) -> AgentState:
+    return replace(state, look=StaleFacts()) if event.timers & {Timer.RESYNC, Timer.HOST} else state
 
 
-def _host(state: Snapshot, event: events.HostSeen, _at: Moment) -> Snapshot:
+def _host(state: AgentState, event: events.HostSeen, _at: Moment) -> AgentState:
     state = state.saying(ConditionSource.HOST, event.conditions)
-    known = replace(state.known, host=event.facts, uplink=event.uplink)
-    return replace(state, known=known, look=LookDue(links=False, everything=False))
+    mesh = replace(state.mesh, host=event.facts, uplink=event.uplink)
+    return replace(state, mesh=mesh, look=StaleFacts(links=False, everything=False))
 
 
-def _copy(state: Snapshot, event: events.CopyWritten, _at: Moment) -> Snapshot:
-    problem = None if state.known.left else event.problem  # who has left wants no copy
+def _copy(state: AgentState, event: events.CopyWritten, _at: Moment) -> AgentState:
+    problem = None if state.mesh.left else event.problem  # who has left wants no copy
     state = state.saying(
-        ConditionSource.COPY, () if problem is None else (tell.copy_not_written(problem),)
+        ConditionSource.COPY, () if problem is None else (conditions.copy_not_written(problem),)
     )
     # What was written is in the place of the one that was set aside at start.
     return state.saying(ConditionSource.COPY_DAMAGED, ()) if event.problem is None else state
 
 
-def _left(state: Snapshot, event: events.Left, _at: Moment) -> Snapshot:
+def _left(state: AgentState, event: events.Left, _at: Moment) -> AgentState:
     if event.left:
         for source in (ConditionSource.JOINING, ConditionSource.LEASE, ConditionSource.COPY):
             state = state.saying(source, ())
-    return replace(state, known=state.known.set_left(left=event.left), look=LookDue())
+    return replace(state, mesh=state.mesh.set_left(left=event.left), look=StaleFacts())
 
 
-def _round(state: Snapshot, event: events.RoundDone, at: Moment) -> Snapshot:
-    known = state.known
-    if event.configured and known.config is not None and known.sends_by != known.config.backend:
-        known = replace(known, sends_by=known.config.backend)
+def _round(state: AgentState, event: events.RoundDone, at: Moment) -> AgentState:
+    mesh = state.mesh
+    if event.configured and mesh.config is not None and mesh.sends_by != mesh.config.backend:
+        mesh = replace(mesh, sends_by=mesh.config.backend)
     return replace(
         state,
-        known=known,
-        lease_ended=bool(state.contact_problem) and known.lease_ended(at.wall_s),
+        mesh=mesh,
+        lease_ended=bool(state.contact_problem) and mesh.lease_ended(at.wall_s),
         report=event.report,
         passed=event.settled,
-        configured=event.configured and known.docker_config is not ConfigFile.WAITING,
+        configured=event.configured and mesh.docker_config is not ConfigFile.WAITING,
     )
 
 
@@ -158,7 +157,7 @@ _HANDLERS: Final[Mapping[type[events.Event], _Handler]] = {
     events.EndpointFound: _endpoint,
     events.HostSeen: _host,
     events.HostsSilent: lambda state, event, _: replace(
-        state, known=replace(state.known, silent=event.addresses)
+        state, mesh=replace(state.mesh, silent=event.addresses)
     ),
     events.JobEnded: lambda state, _event, _at: state,  # it comes before a round
     events.KernelChanged: _kernel,

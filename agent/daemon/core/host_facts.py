@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.daemon.state import conditions as tell
-from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state import conditions
+from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.events import HostSeen
 from agent.errors import HostmeshError
 from agent.kernel.facts import choose_uplink, read_host_facts
@@ -20,7 +20,7 @@ __all__ = ["look_at_host"]
 def look_at_host(
     former_protocol: Callable[[], int | None],
     check: Callable[[Uplink], tuple[Condition, ...]],
-    state: Snapshot,
+    state: AgentState,
 ) -> HostSeen:
     """See how the host is now, as much of it as may have changed. Reading only.
 
@@ -28,8 +28,8 @@ def look_at_host(
         former_protocol: What routes of this host bear besides ``routes.protocol``, if anything.
         check: What else on the host would undo our work.
     """
-    known, host = state.known, state.settings.host
-    facts = known.host
+    mesh, host = state.mesh, state.settings.host
+    facts = mesh.host
     try:
         facts = _facts(state, former_protocol())
         uplink = choose_uplink(
@@ -42,20 +42,20 @@ def look_at_host(
         return HostSeen(facts, uplink, check(uplink))
     except HostmeshError as error:
         # The last uplink holds, and what is seen of the host is no less true without one.
-        return HostSeen(facts, known.uplink, (tell.host_unusable(error),), failed=True)
+        return HostSeen(facts, mesh.uplink, (conditions.host_unusable(error),), failed=True)
 
 
-def _facts(state: Snapshot, former: int | None) -> HostFacts:
-    before = None if state.look.everything else state.known.host
+def _facts(state: AgentState, former: int | None) -> HostFacts:
+    before = None if state.look.everything else state.mesh.host
     facts = read_host_facts(state.settings.routes.protocol, before)
     if former is not None and before is None:
         facts = _without(facts, former, state)
     return replace(facts, needed=needed_addresses(facts, state.endpoints.addresses))
 
 
-def _without(facts: HostFacts, former: int, state: Snapshot) -> HostFacts:
+def _without(facts: HostFacts, former: int, state: AgentState) -> HostFacts:
     """Leave this host's routes of a former ``routes.protocol`` out: they are not another's."""
-    cidrs = state.known.config.cidrs if state.known.config else ()
+    cidrs = state.mesh.config.cidrs if state.mesh.config else ()
     foreign = tuple(
         each
         for each in facts.foreign_routes

@@ -13,21 +13,21 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from agent.daemon.core.consequences import Act, consequences
+from agent.daemon.core.consequences import Action, consequences
 from agent.daemon.core.event_handlers import Moment, fold
 from agent.daemon.core.reload import Change
-from agent.daemon.membership.join import Joining
-from agent.daemon.membership.leave import Unfinished
-from agent.daemon.reconcile.scheduler import Passes
+from agent.daemon.membership.join import Joiner
+from agent.daemon.membership.leave import UnfinishedLeave
+from agent.daemon.reconcile.scheduler import Scheduler
 from agent.daemon.state import events
-from agent.daemon.state.agent_state import Snapshot, StateCell
+from agent.daemon.state.agent_state import AgentState, StateCell
 from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.inbox import Inbox
 from agent.daemon.state.timers import Timer, Timers
-from agent.daemon.store.view_cache import Copying
+from agent.daemon.store.view_cache import ViewCache
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.observer import Observer
-from agent.daemon.telemetry.status_line import Announcer
+from agent.daemon.telemetry.status_line import StatusLine
 from agent.daemon.telemetry.systemd import Notifier
 from agent.errors import SettingsError
 
@@ -43,46 +43,46 @@ class Loop:
     Args:
         inbox: Where every other thread posts.
         cell: Where the state is.
-        acts: How each thing is done that may follow from an event.
+        actions: How each thing is done that may follow from an event.
         read_host: Looks at the host.
         reload: Reads the settings again.
-        unfinished: Goes on with a leave of which something is left to do.
+        unfinished_leave: Goes on with a leave of which something is left to do.
         clock: Monotonic seconds.
         wall_clock: Unix seconds.
     """
 
     inbox: Inbox
     cell: StateCell
-    acts: Mapping[Act, Callable[..., object]]
+    actions: Mapping[Action, Callable[..., object]]
     timers: Timers
-    read_host: Callable[[Snapshot], events.HostSeen]
-    joining: Joining
-    unfinished: Unfinished
-    passes: Passes
-    copying: Copying
-    reload: Callable[[events.Acting], Change]
+    read_host: Callable[[AgentState], events.HostSeen]
+    joiner: Joiner
+    unfinished_leave: UnfinishedLeave
+    scheduler: Scheduler
+    view_cache: ViewCache
+    reload: Callable[[events.Apply], Change]
     conditions: ConditionRegistry
     observer: Observer
     notifier: Notifier
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     _stopping: bool = field(default=False, init=False)
-    _announcer: Announcer = field(init=False)
+    _status_line: StatusLine = field(init=False)
 
     def __post_init__(self) -> None:
-        self._announcer = Announcer(self.notifier)
+        self._status_line = StatusLine(self.notifier)
 
-    def act(self, event: events.Event) -> None:
+    def apply(self, event: events.Event) -> None:
         """Fold an event into the state and do what follows. Only the loop's thread."""
         before = self.cell.now
         after = fold(before, event, Moment(self.clock(), self.wall_clock()))
         self.cell.now = after
         for effect in consequences(before, after, event):
-            self.acts[effect.act](*effect.given)
+            self.actions[effect.action](*effect.given)
 
     def look(self) -> None:
         """Look at the host now: before the first config is judged by what the host needs."""
-        self.act(self.read_host(self.cell.now))
+        self.apply(self.read_host(self.cell.now))
 
     def run(self) -> None:
         """Work until :class:`events.Stop`. The data path is left as it is (promise 3)."""
@@ -93,12 +93,12 @@ class Loop:
                 self.notifier.alive()  # sixty questions to a large mesh take a while
             due = self.timers.due()
             if due:
-                self.act(events.TimersDue(due))
+                self.apply(events.TimersDue(due))
             if not self._stopping:
                 self._round()
             self.notifier.alive()
         self.notifier.stopping()
-        self.copying.finish(self.cell.now.known)
+        self.view_cache.finish(self.cell.now.mesh)
         self.observer.happened("agent-stopped", "hostmesh-agent ended; routes and rules stay")
         self._write_history()
 
@@ -110,51 +110,51 @@ class Loop:
     def _take(self, event: events.Event) -> None:
         match event:
             case events.Command():
-                event.execute(self.act)
+                event.execute(self.apply)
             case events.Reload():
                 with contextlib.suppress(SettingsError):  # a condition says so
-                    self.reload(self.act)
+                    self.reload(self.apply)
             case events.Stop():
                 self._stopping = True
             case _:
-                self.act(event)
+                self.apply(event)
 
     def _round(self) -> None:
         if self.cell.now.look.links:
             self.look()
         self._run_passes()
         self._step_membership()  # what is published says what the pass has done
-        self._announcer.tell(self.cell.now, self.conditions.all())
+        self._status_line.tell(self.cell.now, self.conditions.all())
         self._write_history()
 
     def _step_membership(self) -> None:
-        known = self.cell.now.known
-        joining = self.joining
+        mesh = self.cell.now.mesh
+        joiner = self.joiner
         for source, found in (
-            (ConditionSource.VIEW, known.conditions()),
+            (ConditionSource.VIEW, mesh.conditions()),
             (
                 ConditionSource.JOINING,
-                joining.stay_out(known) if known.left else joining.step(known),
+                joiner.stay_out(mesh) if mesh.left else joiner.step(mesh),
             ),
-            (ConditionSource.LEAVING, self.unfinished.step() if known.left else ()),
+            (ConditionSource.LEAVING, self.unfinished_leave.step() if mesh.left else ()),
         ):
-            self.act(events.ConditionsFound(source, found))
+            self.apply(events.ConditionsFound(source, found))
 
     def _run_passes(self) -> None:
-        state, passes, now_s = self.cell.now, self.passes, self.clock()
+        state, scheduler, now_s = self.cell.now, self.scheduler, self.clock()
         world = state.world()
         if world is None:
-            passes.stand_down(wants_nothing=state.known.wants_nothing)
+            scheduler.stand_down(wants_nothing=state.mesh.wants_nothing)
         else:
-            passes.run(
+            scheduler.run(
                 world,
                 may_delete=state.may_delete(now_s),
                 may_sweep=state.may_sweep(now_s),
-                docker_seen=state.known.docker_seen,
+                docker_seen=state.mesh.docker_seen,
             )
-        self.act(events.RoundDone(passes.report, passes.settled, passes.configured))
+        self.apply(events.RoundDone(scheduler.report, scheduler.settled, scheduler.configured))
 
     def _write_history(self) -> None:
         found = self.observer.flush()
         if found is not None:
-            self.act(events.ConditionsFound(ConditionSource.EVENTS, found))
+            self.apply(events.ConditionsFound(ConditionSource.EVENTS, found))

@@ -16,7 +16,7 @@ import structlog
 
 from agent.daemon.state.agent_state import StateCell
 from agent.daemon.state.conditions import ConditionSource
-from agent.daemon.state.events import Acting, ConditionsFound, SettingsRead
+from agent.daemon.state.events import Apply, ConditionsFound, SettingsRead
 from agent.errors import SettingsError
 from agent.model import Condition, Severity
 from agent.settings import SECTIONS, LogSettings, Settings
@@ -94,7 +94,7 @@ class Source:
     configure_log: Callable[[LogSettings], None]
 
 
-def reload(load: Callable[[], Settings], cell: StateCell, act: Acting) -> Change:
+def reload(load: Callable[[], Settings], cell: StateCell, apply: Apply) -> Change:
     """Read the settings again, and let what may change change. For the loop's thread.
 
     Args:
@@ -109,13 +109,13 @@ def reload(load: Callable[[], Settings], cell: StateCell, act: Acting) -> Change
         read = load()
     except SettingsError as error:
         log.warning("settings-refused", problems=list(error.problems))
-        act(ConditionsFound(ConditionSource.SETTINGS, (_refused(error),)))
+        apply(ConditionsFound(ConditionSource.SETTINGS, (_refused(error),)))
         raise
     change = compare(cell.now.settings, read)
     if change.live:
-        act(SettingsRead(change.settings))
+        apply(SettingsRead(change.settings))
     log.info("settings-read", changed=list(change.live), waiting=list(change.waiting))
-    act(ConditionsFound(ConditionSource.SETTINGS, _waiting(change.waiting)))
+    apply(ConditionsFound(ConditionSource.SETTINGS, _waiting(change.waiting)))
     return change
 
 

@@ -20,7 +20,7 @@ from agent.errors import EtcdError
 from agent.programs import Stopped
 from agent.registry.claiming.locks import LockHolder, MeshLock, MeshLocks
 
-__all__ = ["RestartTurn"]
+__all__ = ["DockerRestartLock"]
 
 _log = structlog.get_logger("docker.turn")
 
@@ -33,7 +33,7 @@ _PATIENCE_S = 60.0
 _POLL_S = 1.0
 
 
-class RestartTurn:
+class DockerRestartLock:
     """Hold the lock of Docker's restarts for the time of a ``with``.
 
     Args:

@@ -15,10 +15,10 @@ from agent.model import Condition
 from agent.settings import Settings
 from agent.threads import Jobs
 
-__all__ = ["Finding", "source_of"]
+__all__ = ["EndpointFinder", "source_of"]
 
 
-class Finding:
+class EndpointFinder:
     """Keeps the client's endpoints, and the address by which the uplink is chosen.
 
     Args:

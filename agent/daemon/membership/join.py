@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.daemon.membership.named_container import NamedContainer
-from agent.daemon.membership.retrying_job import Background
+from agent.daemon.membership.retrying_job import RetryingJob
 from agent.daemon.state.agent_state import StateCell
 from agent.daemon.state.conditions import outside_bounds
-from agent.daemon.state.mesh_state import Known, former_lease
+from agent.daemon.state.mesh_state import MeshState, former_lease
 from agent.docker.service.restart_policy import held_back
 from agent.mesh.needed import needed_condition, needed_in
 from agent.mesh.overlap import host_overlaps, networks_in_use
@@ -24,13 +24,13 @@ from agent.registry.own.keeper import Keeper, Registration
 from agent.registry.registry import Registry
 from agent.settings import Settings
 
-__all__ = ["Joining", "overlap_condition"]
+__all__ = ["Joiner", "overlap_condition"]
 
 _KEEPS_HERE = frozenset({"cidr-overlaps-host", "cidr-holds-needed-address"})
 """A host may have thousands of routes in the mesh's range; a cause is read by people."""
 
 
-class Joining:
+class Joiner:
     """Decides whether this host may claim, and hands the keeper what to claim for.
 
     Args:
@@ -59,9 +59,9 @@ class Joining:
         self._registry = registry
         self._host_id = host_id
         self._boot_id = boot_id
-        self._config_job = Background("mesh-config-not-created", on_job)
-        self._grace_job = Background("claims-not-held-back", on_job)
-        self._release_job = Background("lease-not-given-back", on_job)
+        self._config_job = RetryingJob("mesh-config-not-created", on_job)
+        self._grace_job = RetryingJob("claims-not-held-back", on_job)
+        self._release_job = RetryingJob("lease-not-given-back", on_job)
         self._past = past
         self._host_name = host_name
         self._graced = False
@@ -77,34 +77,34 @@ class Joining:
         """The config that settings bring ([mesh]), None when they bring none."""
         return self._settings.mesh.config()
 
-    def step(self, known: Known) -> tuple[Condition, ...]:
+    def step(self, mesh: MeshState) -> tuple[Condition, ...]:
         """Go one step towards membership, or say what stands in the way."""
-        view = known.newest
-        if view is None or view.cached or known.host is None or known.uplink is None:
+        view = mesh.newest
+        if view is None or view.cached or mesh.host is None or mesh.uplink is None:
             return ()
-        held = self._hold(known)
+        held = self._hold(mesh)
         if view.config is None and not view.config_problem:
-            found = self._without_config(known, known.host)
+            found = self._without_config(mesh, mesh.host)
         elif view.config is None:
             found = ()  # the view's own condition says so, and nobody overwrites it
         else:
-            found = self._with_config(known, known.host, view.config, view.by_subnet)
-        if known.own is not None or (
+            found = self._with_config(mesh, mesh.host, view.config, view.by_subnet)
+        if mesh.own is not None or (
             view.config is not None and not any(c.severity is Severity.ERROR for c in found)
         ):
             stays = any(c.name in _KEEPS_HERE and not c.subject for c in found)
-            self._register(known, known.uplink, None if stays else view.config)
+            self._register(mesh, mesh.uplink, None if stays else view.config)
         return (*held, *found)
 
-    def _hold(self, known: Known) -> tuple[Condition, ...]:
+    def _hold(self, mesh: MeshState) -> tuple[Condition, ...]:
         """While etcd is in doubt nobody claims anew, and what is held is registered again."""
-        if known.alarming is None:
+        if mesh.alarming is None:
             self._keeper.resume()
             self._graced = False
             return ()
         self._keeper.hold()
         grace_s = round(self._settings.lease.empty_cluster_grace_s)
-        if self._graced or known.alarming.config is None or grace_s == 0:
+        if self._graced or mesh.alarming.config is None or grace_s == 0:
             return ()
 
         def begin() -> None:
@@ -115,7 +115,7 @@ class Joining:
 
     def _with_config(
         self,
-        known: Known,
+        mesh: MeshState,
         host: HostFacts,
         config: MeshConfig,
         leases: Mapping[Network, Lease],
@@ -125,28 +125,28 @@ class Joining:
         outside = bounds.outside(config)
         if outside:
             conditions.append(outside_bounds(bounds, outside))
-        own = self._own(known)
-        joined = known.own is not None
+        own = self._own(mesh)
+        joined = mesh.own is not None
         for cidr in config.cidrs:
-            overlaps = host_overlaps(host, cidr, known.docker, own, leases)
+            overlaps = host_overlaps(host, cidr, mesh.docker, own, leases)
             found = _in_the_way(host, cidr, overlaps, joined=joined)
             subject = "" if cidr == config.cidr else str(cidr)
             conditions += [replace(each, subject=subject) for each in found]
-        rules = replace(known, config=config).rules()
+        rules = replace(mesh, config=config).rules()
         if isinstance(rules, Condition):
             conditions.append(rules)
         return tuple(conditions)
 
-    def _without_config(self, known: Known, host: HostFacts) -> tuple[Condition, ...]:
+    def _without_config(self, mesh: MeshState, host: HostFacts) -> tuple[Condition, ...]:
         """Bring the config: from this host's copy if there is one, else from [mesh].
 
         What a copy knows is never replaced by what settings say (promise 4). For a while
         after it was brought, only hosts that held a subnet get one: whether this etcd is new,
         or has taken the place of one that was lost, nobody can see who joins.
         """
-        if known.config is not None:
-            reserved = known.believed.reservations if known.believed else {}
-            return self._create_config(known.config, reserved)
+        if mesh.config is not None:
+            reserved = mesh.believed.reservations if mesh.believed else {}
+            return self._create_config(mesh.config, reserved)
         wanted = self._wanted
         if wanted is None:
             return (
@@ -158,7 +158,7 @@ class Joining:
                 ),
             )
         cidr = wanted.cidr
-        found = _in_the_way(host, cidr, host_overlaps(host, cidr, known.docker), joined=False)
+        found = _in_the_way(host, cidr, host_overlaps(host, cidr, mesh.docker), joined=False)
         return found or self._create_config(wanted, {})
 
     def _create_config(
@@ -169,12 +169,12 @@ class Joining:
             lambda: self._registry.create_config(config, grace_s=grace_s, reservations=reservations)
         )
 
-    def stay_out(self, known: Known) -> tuple[Condition, ...]:
+    def stay_out(self, mesh: MeshState) -> tuple[Condition, ...]:
         """Give back a lease that etcd still has of this host, which has left.
 
         ``agentctl leave`` does so itself; this is for when etcd was away at that time.
         """
-        view = known.believed
+        view = mesh.believed
         if view is None or view.cached or view.lease_of(self._host_id) is None:
             return ()
         return self._release_job.ensure(
@@ -202,68 +202,68 @@ class Joining:
             ),
         )
 
-    def _register(self, known: Known, uplink: Uplink, config: MeshConfig | None) -> None:
+    def _register(self, mesh: MeshState, uplink: Uplink, config: MeshConfig | None) -> None:
         """Say what to keep; ``config``: where to move to, None while that may not be done."""
-        had = known.own or self._past
-        published = known.published
+        had = mesh.own or self._past
+        published = mesh.published
         registration = Registration(
             node_address=uplink.node_address,
             host_name=self._host_name,
-            docker_state=known.docker_state,
+            docker_state=mesh.docker_state,
             backend=published.backend,
             backend_data=published.data,
             accepted=published.accepted,
-            avoid=self._avoid(known),
+            avoid=self._avoid(mesh),
             wanted_subnet=had.subnet if had else None,
             past=self._past,
-            may_change_subnet=known.own is None or self._may_restart_docker(known),
+            may_change_subnet=mesh.own is None or self._may_restart_docker(mesh),
             move_into=config.cidr if config is not None and config.previous else None,
-            former=known.former or former_lease(known.believed, known.own),
-            give_back=known.complete and known.has_moved,
-            needed=known.host.needed if known.host else (),
-            container=self._container.choose(known, self._settings.firewall.access),
+            former=mesh.former or former_lease(mesh.believed, mesh.own),
+            give_back=mesh.complete and mesh.has_moved,
+            needed=mesh.host.needed if mesh.host else (),
+            container=self._container.choose(mesh, self._settings.firewall.access),
         )
         if registration != self._told:
             self._told = registration
             self._keeper.update(registration)
 
-    def _own(self, known: Known) -> tuple[Network, ...]:
+    def _own(self, mesh: MeshState) -> tuple[Network, ...]:
         """The subnets that this host holds, or had by its own copy.
 
         When it has left and joins again, Docker may still have networks in what it had: they
         are no overlap with the mesh. Whatever else is there by now is one.
         """
-        if known.own is not None:
-            return known.own_subnets
+        if mesh.own is not None:
+            return mesh.own_subnets
         if self._past is not None:
             return (self._past.subnet,)
-        view = known.newest
+        view = mesh.newest
         past = view.memory.get(self._host_id) if view is not None else None
         if past is None:
             return ()
-        return tuple(each.subnet for each in known.docker.networks if within(each.subnet, past))
+        return tuple(each.subnet for each in mesh.docker.networks if within(each.subnet, past))
 
-    def _may_restart_docker(self, known: Known) -> bool:
+    def _may_restart_docker(self, mesh: MeshState) -> bool:
         """Whether another subnet would do, should the own one be lost: Docker then restarts."""
         docker = self._settings.docker
-        if not docker.manage or not known.docker.reachable:
+        if not docker.manage or not mesh.docker.reachable:
             return False
-        return held_back(known.docker, policy=docker.restart, expendable=docker.expendable) is None
+        return held_back(mesh.docker, policy=docker.restart, expendable=docker.expendable) is None
 
-    def _avoid(self, known: Known) -> tuple[Network, ...]:
+    def _avoid(self, mesh: MeshState) -> tuple[Network, ...]:
         """What this host uses: Docker's networks, and its addresses and foreign routes in the CIDR.
 
         A host that is a member already may meet some there.
         """
-        own = self._own(known)
+        own = self._own(mesh)
         docker = tuple(
             network.subnet
-            for network in known.docker.networks
+            for network in mesh.docker.networks
             if not network.default and not any(network.subnet.overlaps(each) for each in own)
         )
-        if known.host is None or known.config is None:
+        if mesh.host is None or mesh.config is None:
             return docker
-        seen = networks_in_use(known.host, known.config.cidr, known.docker, own)
+        seen = networks_in_use(mesh.host, mesh.config.cidr, mesh.docker, own)
         return tuple(dict.fromkeys((*docker, *seen)))
 
     def forget(self) -> None:

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import structlog
 
 from agent import asker
-from agent.daemon.membership.retrying_job import Background
-from agent.daemon.state.events import Acting, Left
+from agent.daemon.membership.retrying_job import RetryingJob
+from agent.daemon.state.events import Apply, Left
 from agent.daemon.state.inbox import Inbox
 from agent.daemon.store.state_file import StateFile
 from agent.docker.attach.detach import DetachTerms
@@ -25,9 +25,9 @@ from agent.errors import HostmeshError, Refused
 from agent.model import Condition, Severity
 
 __all__ = [
-    "Done",
     "Leaver",
-    "Unfinished",
+    "Outcome",
+    "UnfinishedLeave",
     "followed_by",
     "not_finished",
 ]
@@ -42,7 +42,7 @@ _JOIN_WAITS_S = 10.0
 
 
 @dataclass(slots=True)
-class Done:
+class Outcome:
     """What a verb did and what it could not do now, in lines for the operator."""
 
     done: list[str] = field(default_factory=list)
@@ -80,9 +80,9 @@ def followed_by(inbox: Inbox) -> Follow:
     """
 
     def follow(remember: Callable[[], None], *, left: bool) -> None:
-        def both(act: Acting) -> None:
+        def both(apply: Apply) -> None:
             remember()
-            act(Left(left=left))
+            apply(Left(left=left))
 
         inbox.ask(both, is_waiting=asker.current())
 
@@ -130,7 +130,7 @@ class Leaver:
         """What the last leave could not do yet, in lines for the operator."""
         return self._left_over
 
-    def leave(self, *, force: bool = False) -> Done:
+    def leave(self, *, force: bool = False) -> Outcome:
         """Stay out from now on, give the lease back, remove what is ours.
 
         Args:
@@ -171,9 +171,9 @@ class Leaver:
             self._left_over = ()
             return True
 
-    def clean(self) -> Done:
+    def clean(self) -> Outcome:
         """Remove what is ours from the host; the lease stays."""
-        outcome = Done()
+        outcome = Outcome()
         outcome.attempt("the kernel was not cleaned whole", self._remove)
         self._give_docker_back(outcome, DetachTerms(again="agentctl cleanup"))
         return outcome
@@ -191,9 +191,9 @@ class Leaver:
         finally:
             self._one.release()
 
-    def _run(self, terms: DetachTerms) -> Done:
+    def _run(self, terms: DetachTerms) -> Outcome:
         """Do the steps that are not done yet, each whatever became of the ones before."""
-        outcome = Done()
+        outcome = Outcome()
         steps = {
             "the lease could not be given back yet": self._release,
             "the copy of the mesh stays": lambda: (self._forget(), ())[1],
@@ -212,7 +212,7 @@ class Leaver:
             self._state.set_gone()
         return outcome
 
-    def _give_docker_back(self, outcome: Done, terms: DetachTerms) -> None:
+    def _give_docker_back(self, outcome: Outcome, terms: DetachTerms) -> None:
         try:
             done, todo = self._restore(terms)
             outcome.done += done
@@ -221,7 +221,7 @@ class Leaver:
             outcome.todo.append(f"Docker's configuration was not restored: {error}")
 
 
-class Unfinished:
+class UnfinishedLeave:
     """A leave of which something is left to do: done again until nothing is.
 
     It may be a leave of an earlier life of the agent that was cut off.
@@ -234,7 +234,7 @@ class Unfinished:
     def __init__(self, state: StateFile, leaver: Leaver, on_job: Callable[[], None]) -> None:
         self._state = state
         self._leaver = leaver
-        self._job = Background("leave-not-finished", on_job, _AGAIN_S)
+        self._job = RetryingJob("leave-not-finished", on_job, _AGAIN_S)
 
     def step(self) -> tuple[Condition, ...]:
         """Go on with it unless it is done. Never blocks."""

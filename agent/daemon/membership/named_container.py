@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.mesh_state import MeshState
 from agent.mesh.firewall import is_closed
 from agent.model import Access
 from agent.model.family import Address, within
@@ -33,13 +33,13 @@ class NamedContainer:
         self._named: Address | None = None
         self._changed_s: float | None = None
 
-    def choose(self, known: Known, limit: Access) -> Address | None:
+    def choose(self, mesh: MeshState, limit: Access) -> Address | None:
         """Return the address of a container that peers may ping, None when there is none.
 
         Args:
             limit: No network of this host is open wider than this.
         """
-        found = tuple(_pingable(known, limit))
+        found = tuple(_pingable(mesh, limit))
         if self._named in found:
             return self._named
         calm = self._changed_s is None or self._clock() - self._changed_s >= _CALM_S
@@ -49,16 +49,16 @@ class NamedContainer:
         return chosen
 
 
-def _pingable(known: Known, limit: Access) -> Iterator[Address]:
+def _pingable(mesh: MeshState, limit: Access) -> Iterator[Address]:
     """Yield addresses of running containers in the lease and in networks open to pings."""
-    if known.own is None or known.config is None or not known.docker.reachable:
+    if mesh.own is None or mesh.config is None or not mesh.docker.reachable:
         return
-    default = known.config.access
+    default = mesh.config.access
     networks = [
         each.subnet
-        for each in known.docker.networks
-        if within(each.subnet, known.own.subnet) and not is_closed(each, default, limit)
+        for each in mesh.docker.networks
+        if within(each.subnet, mesh.own.subnet) and not is_closed(each, default, limit)
     ]
-    for address in known.docker.addresses:
+    for address in mesh.docker.addresses:
         if any(address in network for network in networks):
             yield address

@@ -7,16 +7,16 @@ from collections.abc import Callable
 import structlog
 
 from agent.daemon.state.agent_state import StateCell
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.mesh_state import MeshState
 from agent.model import HostFacts, Uplink
 from agent.model.family import Address
 
-__all__ = ["EarlierLife"]
+__all__ = ["PreviousBoot"]
 
 _log = structlog.get_logger()
 
 
-class EarlierLife:
+class PreviousBoot:
     """Answers the keeper's question about an address that another boot of this host gave.
 
     Args:
@@ -39,14 +39,14 @@ class EarlierLife:
         A heartbeat that is there is stronger evidence than silence from beyond a router, where
         a firewall may swallow the question: then its end is waited for. On the link ARP asks.
         """
-        known = self._cell.now.known
-        if known.uplink is None or known.host is None:
+        mesh = self._cell.now.mesh
+        if mesh.uplink is None or mesh.host is None:
             return False
-        if _is_here(known.host, address) or _is_another_hosts(known, address):
+        if _is_here(mesh.host, address) or _is_another_hosts(mesh, address):
             return True
-        if beating and address not in known.uplink.on_link:
+        if beating and address not in mesh.uplink.on_link:
             return False
-        silent = self._nobody_answers(address, known.uplink)
+        silent = self._nobody_answers(address, mesh.uplink)
         _log.info("earlier-life-asked", address=str(address), answers=not silent)
         return silent
 
@@ -55,11 +55,11 @@ def _is_here(host: HostFacts, address: Address) -> bool:
     return any(address == each.ip for link in host.links for each in link.addresses)
 
 
-def _is_another_hosts(known: Known, address: Address) -> bool:
+def _is_another_hosts(mesh: MeshState, address: Address) -> bool:
     """Another host of the mesh has taken that address over: the one that answers is that one."""
-    view = known.newest
+    view = mesh.newest
     if view is None or view.cached:
         return False
     return any(
-        lease.node_address == address and lease.host_id != known.host_id for lease in view.leases
+        lease.node_address == address and lease.host_id != mesh.host_id for lease in view.leases
     )

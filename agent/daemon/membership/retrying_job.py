@@ -10,12 +10,12 @@ from agent.errors import HostmeshError
 from agent.model import Condition, Severity
 from agent.retry import jittered
 
-__all__ = ["Background"]
+__all__ = ["RetryingJob"]
 
 _RETRY_S = 5.0
 
 
-class Background:
+class RetryingJob:
     """Runs one kind of job off the loop. What it changes comes back as a view of etcd.
 
     Args:

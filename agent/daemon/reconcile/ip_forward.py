@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import structlog
 
-from agent.daemon.store.state_file import StateFile, Switched
+from agent.daemon.store.state_file import PreviousValues, StateFile
 from agent.kernel.firewall import Firewall
 from agent.kernel.sysctl import SysctlChange, Sysctls
 
-__all__ = ["Forwarding"]
+__all__ = ["IpForward"]
 
 
-class Forwarding:
+class IpForward:
     """Switches forwarding on when it is off, and back when the host leaves.
 
     Args:
@@ -42,12 +42,14 @@ class Forwarding:
         """
         if self._sysctls.ip_forward():
             return False
-        known = self._state.switched
-        self._state.set_switched(Switched(ip_forward="0", forward_policy=known.forward_policy))
+        known = self._state.previous_values
+        self._state.save_previous_values(
+            PreviousValues(ip_forward="0", forward_policy=known.forward_policy)
+        )
         if self._firewall is not None:
             previous = self._firewall.set_forward_policy_drop()
-            self._state.set_switched(
-                Switched(ip_forward="0", forward_policy=known.forward_policy or previous)
+            self._state.save_previous_values(
+                PreviousValues(ip_forward="0", forward_policy=known.forward_policy or previous)
             )
         self._sysctls.enable_forwarding()
         self._log.info("forwarding-enabled", forward_policy="DROP" if self._firewall else "")
@@ -59,17 +61,17 @@ class Forwarding:
         Raises:
             KernelError: The policy or the sysctl could not be set.
         """
-        switched = self._state.switched
+        switched = self._state.previous_values
         if switched.ip_forward != "0":
             return ()
         if not self._sysctls.undo(SysctlChange("ip_forward", "0", "1")):
             # Somebody else has set it since, and relies on it. With forwarding on, the
             # policy that closes FORWARD stays too: the host must not become an open router.
-            self._state.set_switched(Switched())
+            self._state.save_previous_values(PreviousValues())
             return ("net.ipv4.ip_forward was set by somebody else since; it stays",)
         done = ["net.ipv4.ip_forward is 0 again"]
         if switched.forward_policy is not None and self._firewall is not None:
             self._firewall.restore_forward_policy(switched.forward_policy)
             done.append(f"the policy of FORWARD is {switched.forward_policy} again")
-        self._state.set_switched(Switched())
+        self._state.save_previous_values(PreviousValues())
         return tuple(done)

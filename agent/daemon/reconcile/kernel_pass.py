@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.daemon.reconcile.firewalld_job import FirewalldJob
-from agent.daemon.reconcile.ip_forward import Forwarding
+from agent.daemon.reconcile.ip_forward import IpForward
 from agent.daemon.reconcile.kernel_objects import KernelObjects, ObjectsReport, Plans
-from agent.daemon.reconcile.protocol_migration import RouteMark
+from agent.daemon.reconcile.protocol_migration import ProtocolMigration
 from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError, StateError
 from agent.kernel.firewall import Firewall
 from agent.kernel.firewall.firewalld import Firewalld
@@ -48,7 +48,7 @@ class KernelPass:
     """The only caller of the kernel room's writers.
 
     Args:
-        mark: Keeps the routes of this host's earlier lives its own.
+        migration: Keeps the routes of this host's earlier lives its own.
         firewall: None when settings say that the operator keeps the rules.
         forwarding: Switches net.ipv4.ip_forward on, once, with what that needs.
         firewalld: Keeps the mesh's sources there, where settings say so.
@@ -59,14 +59,14 @@ class KernelPass:
         self,
         *,
         objects: KernelObjects,
-        mark: RouteMark,
+        migration: ProtocolMigration,
         firewall: Firewall | None,
-        forwarding: Forwarding,
+        forwarding: IpForward,
         firewalld: Firewalld | FirewalldJob,
         access_limit: Access = Access.OPEN,
     ) -> None:
         self.objects = objects
-        self._mark = mark
+        self._migration = migration
         self._firewall = firewall
         self._forwarding = forwarding
         self._firewalld = firewalld
@@ -92,11 +92,11 @@ class KernelPass:
             may_delete: Objects may go whose lease was seen in this run and is gone.
             may_sweep: Objects of an earlier run may go, too (promises 3 and 4).
         """
-        found = self.settle_mark(world.config)
+        found = self.migrate_protocol(world.config)
         report = self.objects.run(world, may_delete=may_delete, may_sweep=may_sweep)
         failed = ((each.kind, each.error) for each in report.by_kind if each.error is not None)
         unlisted = (refused(f"{kind.name}s" if kind else "", error) for kind, error in failed)
-        settling = not found and world.config is not None and not self._mark.settled
+        settling = not found and world.config is not None and not self._migration.settled
         return replace(
             report,
             conditions=(*found, *unlisted, *report.conditions),
@@ -118,7 +118,7 @@ class KernelPass:
             self.objects.ingress(world) if self._firewalld.manage else None,
         )
 
-    def settle_mark(self, config: MeshConfig | None) -> tuple[Condition, ...]:
+    def migrate_protocol(self, config: MeshConfig | None) -> tuple[Condition, ...]:
         """Take over the routes of a former ``routes.protocol``; what stood in the way.
 
         Nothing is done while the mesh's config, which says where they can be, is not known.
@@ -126,7 +126,7 @@ class KernelPass:
         if config is None:
             return ()
         try:
-            if self._mark.settle(config.cidrs, PASS_S):
+            if self._migration.settle(config.cidrs, PASS_S):
                 self.objects.look_again()
         except KernelError as error:
             return (refused("former routes", error),)
@@ -172,7 +172,7 @@ class KernelPass:
     @property
     def former_protocol(self) -> int | None:
         """What this host's routes bear until the next pass marks them anew; None: nothing else."""
-        return self._mark.former
+        return self._migration.former
 
     def check_firewall(self, world: World, *, may_delete: bool = True) -> tuple[str, ...]:
         """What :meth:`rules` would change now, a line each; ``may_delete`` as for :meth:`plan`."""
@@ -210,7 +210,7 @@ class KernelPass:
                 f"{len(problems)} of {len(results)} routes would not go: {problems[0]}",
                 hint="run agentctl cleanup again",
             )
-        self._mark.forget()
+        self._migration.forget()
         if results:
             done.append(f"removed {len(results)} routes")
         done += self._firewalld.remove()  # last: a firewalld that hangs holds nothing else up

@@ -14,10 +14,10 @@ from agent.errors import KernelError
 from agent.kernel.tables.routes import RouteTable
 from agent.model.family import Network
 
-__all__ = ["RouteMark"]
+__all__ = ["ProtocolMigration"]
 
 
-class RouteMark:
+class ProtocolMigration:
     """Sees to it that all routes of this host bear one mark. For one thread at a time.
 
     Args:

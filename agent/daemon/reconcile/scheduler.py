@@ -17,7 +17,7 @@ from agent.model import Route
 from agent.reconcile.reconciler import Report
 from agent.retry import Backoff, jittered
 
-__all__ = ["Passes"]
+__all__ = ["Scheduler"]
 
 _RETRY_FIRST_S = 1.5
 _RETRY_MOST_S = 30.0
@@ -25,7 +25,7 @@ _SETTLE_S = 0.25
 _ROUTES, _RULES = Timer.ROUTES, Timer.RULES
 
 
-class Passes:
+class Scheduler:
     """Runs the passes that are due. Used by the loop's thread only.
 
     Args:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.daemon.state.conditions import ConditionSource
-from agent.daemon.state.deletion_grace import Grace
+from agent.daemon.state.deletion_grace import DeletionGrace
 from agent.daemon.state.events import Endpoints
 from agent.daemon.state.freshness import Freshness
-from agent.daemon.state.last_seen import Silence
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.last_seen import LastSeen
+from agent.daemon.state.mesh_state import MeshState
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.mesh.world import World
 from agent.model import Bounds, Condition, HostFacts, Route
@@ -18,7 +18,7 @@ from agent.model.family import Address, Network
 from agent.reconcile.reconciler import Report
 from agent.settings import Settings
 
-__all__ = ["LookDue", "Snapshot", "StateCell", "count_routes"]
+__all__ = ["AgentState", "StaleFacts", "StateCell", "count_routes"]
 
 
 def count_routes(report: Report[Route]) -> str:
@@ -31,7 +31,7 @@ def count_routes(report: Report[Route]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class LookDue:
+class StaleFacts:
     """What of the host has to be looked at again.
 
     A container that starts or stops makes and unmakes a link that no route leads by: that costs a
@@ -46,12 +46,12 @@ class LookDue:
     links: bool = True
     everything: bool = True
 
-    def noticed(self, event: KernelEvent, facts: HostFacts | None) -> LookDue:
+    def noticed(self, event: KernelEvent, facts: HostFacts | None) -> StaleFacts:
         """Follow what the monitor saw since the look that found ``facts``."""
         if not event.concerns_host:
             return self
         everything = facts is None or event.ways or event.may_have_taken(_by_routes(facts))
-        return LookDue(links=True, everything=self.everything or everything)
+        return StaleFacts(links=True, everything=self.everything or everything)
 
 
 def _by_routes(facts: HostFacts) -> frozenset[str]:
@@ -60,7 +60,7 @@ def _by_routes(facts: HostFacts) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class AgentState:
     """All that the loop knows, at one moment.
 
     Attributes:
@@ -74,13 +74,13 @@ class Snapshot:
         configured: Kernel and daemon.json are as far as they can be brought.
     """
 
-    known: Known
+    mesh: MeshState
     settings: Settings = field(default_factory=Settings)
     endpoints: Endpoints = field(default_factory=Endpoints)
     kept: tuple[Network, ...] = ()
-    look: LookDue = field(default_factory=LookDue)
-    grace: Grace = field(default_factory=Grace)
-    silence: Silence = field(default_factory=Silence)
+    look: StaleFacts = field(default_factory=StaleFacts)
+    grace: DeletionGrace = field(default_factory=DeletionGrace)
+    last_seen: LastSeen = field(default_factory=LastSeen)
     conditions: Mapping[ConditionSource, tuple[Condition, ...]] = field(default_factory=dict)
     report: Report[Route] = field(default_factory=Report)
     contact_problem: str = "not connected yet"
@@ -88,7 +88,7 @@ class Snapshot:
     passed: bool = False
     configured: bool = False
 
-    def saying(self, source: ConditionSource, conditions: tuple[Condition, ...]) -> Snapshot:
+    def saying(self, source: ConditionSource, conditions: tuple[Condition, ...]) -> AgentState:
         """Make ``conditions`` all that ``source`` has to say."""
         if self.conditions.get(source, ()) == conditions:
             return self
@@ -97,11 +97,11 @@ class Snapshot:
     def world(self) -> World | None:
         """The world as known now, None while there is too little to act on."""
         routes = self.settings.routes
-        return self.known.world(route_protocol=routes.protocol, route_table=routes.table)
+        return self.mesh.world(route_protocol=routes.protocol, route_table=routes.table)
 
     def may_delete(self, now_s: float) -> bool:
         """A route may go whose lease is known to be gone: the view is complete and believed."""
-        return self.known.complete and not self.contact_problem and self.grace.calm(now_s)
+        return self.mesh.complete and not self.contact_problem and self.grace.calm(now_s)
 
     def may_sweep(self, now_s: float) -> bool:
         """Routes of an earlier agent may go, too."""
@@ -110,20 +110,20 @@ class Snapshot:
     @property
     def bounds(self) -> Bounds:
         """What this host allows of a config; the one in force is not refused for what it holds."""
-        known = self.known
+        mesh = self.mesh
         return Bounds(
             allowed=self.settings.mesh.bounds().allowed,
             kept=self.kept,
-            needed=known.host.needed if known.host else (),
-            in_force=known.config.cidrs if known.config else (),
+            needed=mesh.host.needed if mesh.host else (),
+            in_force=mesh.config.cidrs if mesh.config else (),
         )
 
     @property
     def probed(self) -> frozenset[Address]:
         """Node addresses of hosts without a heartbeat, which are asked whether they are there."""
-        if self.known.left or not self.settings.routes.probe:
+        if self.mesh.left or not self.settings.routes.probe:
             return frozenset()
-        return frozenset(lease.node_address for lease in self.known.lapsed)
+        return frozenset(lease.node_address for lease in self.mesh.lapsed)
 
     def freshness(self, contact_s: float | None) -> Freshness:
         """Return how old the newest view is.
@@ -131,37 +131,37 @@ class Snapshot:
         Args:
             contact_s: Unix time at which etcd last answered, None if it never did.
         """
-        known = self.known
-        view = known.newest
+        mesh = self.mesh
+        view = mesh.newest
         if view is not None and view.cached:
-            return Freshness(stale=True, as_of_s=known.seen_s or None, cached=True)
+            return Freshness(stale=True, as_of_s=mesh.seen_s or None, cached=True)
         stale = view is not None and bool(self.contact_problem)
         return Freshness(stale=stale, as_of_s=contact_s)
 
     @property
     def lease_problem(self) -> str:
         """Why others may not count on the subnet being this host's; "" while they may."""
-        known = self.known
-        if known.own is None:
+        mesh = self.mesh
+        if mesh.own is None:
             return ""
-        if known.unheld:
-            return f"the lease of {known.own.subnet} is not held: {known.unheld}"
+        if mesh.unheld:
+            return f"the lease of {mesh.own.subnet} is not held: {mesh.unheld}"
         if self.lease_ended:
-            return f"the lease of {known.own.subnet} has ended, not renewed: {self.contact_problem}"
+            return f"the lease of {mesh.own.subnet} has ended, not renewed: {self.contact_problem}"
         return ""
 
     @property
     def readiness(self) -> tuple[bool, str]:
         """Return whether containers of this host are on the mesh, and why not."""
-        known = self.known
-        if known.left:
+        mesh = self.mesh
+        if mesh.left:
             return False, "the host has left the mesh"
-        if known.own is None:
-            return False, "no subnet is held yet" + (f": {known.unheld}" if known.unheld else "")
+        if mesh.own is None:
+            return False, "no subnet is held yet" + (f": {mesh.unheld}" if mesh.unheld else "")
         if self.lease_problem:
             return False, self.lease_problem
-        if not known.docker_in_place:
-            return False, f"Docker does not have {known.own.subnet} yet ({known.docker_state})"
+        if not mesh.docker_in_place:
+            return False, f"Docker does not have {mesh.own.subnet} yet ({mesh.docker_state})"
         if not self.passed:
             unknown = self.report.failed and self.report.installed is None
             listed = "which routes are in place is not known: they could not be listed"
@@ -171,13 +171,13 @@ class Snapshot:
     @property
     def summary(self) -> str:
         """One line for ``systemctl status``."""
-        known = self.known
-        if known.left:
+        mesh = self.mesh
+        if mesh.left:
             return "left the mesh; agentctl join brings it back"
-        if known.own is None:
+        if mesh.own is None:
             return "waiting for a subnet"
-        source = "from etcd" if known.complete else "from this host's copy"
-        return f"{known.own.subnet}, {count_routes(self.report)}, {source}"
+        source = "from etcd" if mesh.complete else "from this host's copy"
+        return f"{mesh.own.subnet}, {count_routes(self.report)}, {source}"
 
 
 class StateCell:
@@ -187,5 +187,5 @@ class StateCell:
         now: The newest state.
     """
 
-    def __init__(self, first: Snapshot) -> None:
+    def __init__(self, first: AgentState) -> None:
         self.now = first

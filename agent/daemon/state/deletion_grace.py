@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["Grace"]
+__all__ = ["DeletionGrace"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grace:
+class DeletionGrace:
     """Holds deletions back until hosts had time to be seen. All times are monotonic seconds.
 
     Attributes:
@@ -22,11 +22,11 @@ class Grace:
     sweep_from_s: float | None = None
     outage: bool = False
 
-    def complete(self, sweep_from_s: float) -> Grace:
+    def complete(self, sweep_from_s: float) -> DeletionGrace:
         """Follow a complete view: the first one starts the sweep's time."""
         return self if self.sweep_from_s is not None else replace(self, sweep_from_s=sweep_from_s)
 
-    def contact_lost(self, *, followed: bool) -> Grace:
+    def contact_lost(self, *, followed: bool) -> DeletionGrace:
         """Etcd cannot be reached.
 
         Args:
@@ -35,7 +35,7 @@ class Grace:
         """
         return replace(self, outage=self.outage or followed)
 
-    def contact_made(self, calm_from_s: float) -> Grace:
+    def contact_made(self, calm_from_s: float) -> DeletionGrace:
         """Etcd can be reached; after an outage it may be another than it was.
 
         It may have been restored meanwhile and count past where it was, without those who
@@ -43,14 +43,14 @@ class Grace:
         """
         return replace(self.hold(calm_from_s), outage=False) if self.outage else self
 
-    def hold(self, calm_from_s: float) -> Grace:
+    def hold(self, calm_from_s: float) -> DeletionGrace:
         """Let holders come back before what is missing counts as gone.
 
         Half of them being back ends an alarm, and the other half may be on its way.
         """
         return replace(self, calm_from_s=calm_from_s)
 
-    def end(self) -> Grace:
+    def end(self) -> DeletionGrace:
         """Follow the operator: what is seen now is so."""
         return replace(self, calm_from_s=0.0)
 

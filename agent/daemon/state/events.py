@@ -19,7 +19,7 @@ from agent.settings import Settings
 
 __all__ = [
     "Accepted",
-    "Acting",
+    "Apply",
     "Command",
     "ConditionsFound",
     "ContactChanged",
@@ -258,7 +258,7 @@ class RoundDone(Event):
     configured: bool
 
 
-Acting = Callable[[Event], None]
+Apply = Callable[[Event], None]
 """Folds an event into the state and does what follows; on the loop's thread only."""
 
 _Answer = TypeVar("_Answer")
@@ -274,13 +274,13 @@ class Command(Event, Generic[_Answer]):
         is_waiting: Asked there before it begins: it is withdrawn if its client has gone.
     """
 
-    def __init__(self, run: Callable[[Acting], _Answer], is_waiting: IsWaiting = always) -> None:
-        self._act: Acting
-        self._order = Order(lambda: run(self._act), is_waiting)
+    def __init__(self, run: Callable[[Apply], _Answer], is_waiting: IsWaiting = always) -> None:
+        self._apply: Apply
+        self._order = Order(lambda: run(self._apply), is_waiting)
 
-    def execute(self, act: Acting) -> None:
+    def execute(self, apply: Apply) -> None:
         """Run it, in the loop's thread, and wake the asker."""
-        self._act = act
+        self._apply = apply
         self._order.carry_out()
 
     def refuse(self, why: HostmeshError) -> None:

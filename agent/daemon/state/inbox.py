@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from agent.asker import IsWaiting, always
-from agent.daemon.state.events import Acting, Command, Event
+from agent.daemon.state.events import Apply, Command, Event
 from agent.errors import CannotTell
 
 __all__ = ["Inbox"]
@@ -74,7 +74,7 @@ class Inbox:
 
     def ask(
         self,
-        run: Callable[[Acting], _Answer],
+        run: Callable[[Apply], _Answer],
         timeout_s: float = _COMMAND_S,
         *,
         is_waiting: IsWaiting = always,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from agent.model import Heartbeat, HostId, View
 from agent.sharedmap import changed_keys
 
-__all__ = ["Silence"]
+__all__ = ["LastSeen"]
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class LastSeen:
     """When heartbeats were last seen, by comparing one complete view with the next.
 
     Attributes:
@@ -23,7 +23,7 @@ class Silence:
     last_heartbeat_s: Mapping[HostId, float] = field(default_factory=dict)
     before: Mapping[HostId, Heartbeat] = field(default_factory=dict, repr=False)
 
-    def follow(self, view: View, now_s: float) -> Silence:
+    def follow(self, view: View, now_s: float) -> LastSeen:
         """Look at a complete view. Costs what changed, and a look at each silent host.
 
         Args:
@@ -37,4 +37,4 @@ class Silence:
         for host in changed_keys(self.before, view.heartbeats):
             if host in self.before and host not in view.heartbeats and view.leases_of(host):
                 kept.setdefault(host, now_s)
-        return Silence(kept, view.heartbeats)
+        return LastSeen(kept, view.heartbeats)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from agent.daemon.state import conditions as tell
+from agent.daemon.state import conditions
 from agent.docker.report import ConfigFile
 from agent.mesh.backends import container_mtu
 from agent.mesh.level import HeldBack
@@ -35,11 +35,11 @@ from agent.model import (
 from agent.model.family import Address, Network, within
 from agent.registry import trust
 
-__all__ = ["Known", "former_lease", "own_leases"]
+__all__ = ["MeshState", "former_lease", "own_leases"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class MeshState:
     """What the loop knows now.
 
     Attributes:
@@ -91,7 +91,7 @@ class Known:
     sends_by: str = ""
     found_lapsed: Lapsed | None = field(default=None, repr=False, compare=False)
 
-    def with_view(self, view: View, *, now_s: float = 0.0, ttl_s: float = math.inf) -> Known:
+    def with_view(self, view: View, *, now_s: float = 0.0, ttl_s: float = math.inf) -> MeshState:
         """Fold in a complete view: believe it, or hold what is there and raise the alarm.
 
         An alarm over the same cluster at a later revision holds deletions only: what the view
@@ -116,9 +116,9 @@ class Known:
             verdict = verdict if verdict.alarm else self.verdict
         if not verdict.alarm:
             return self._believing(view, now_s)
-        known = replace(self, alarming=view, verdict=verdict, baseline=pinned)
+        mesh = replace(self, alarming=view, verdict=verdict, baseline=pinned)
         more = trust.with_additions(pinned, view)
-        return known if more is None else known.acting_on(more)
+        return mesh if more is None else mesh.acting_on(more)
 
     @property
     def _pinned(self) -> View | None:
@@ -127,11 +127,11 @@ class Known:
             return self.believed
         return replace(self.baseline, revision=self.believed.revision)
 
-    def _believing(self, view: View, now_s: float) -> Known:
-        known = replace(self, alarming=None, verdict=None, baseline=None, seen_s=now_s)
-        return known.acting_on(view)
+    def _believing(self, view: View, now_s: float) -> MeshState:
+        mesh = replace(self, alarming=None, verdict=None, baseline=None, seen_s=now_s)
+        return mesh.acting_on(view)
 
-    def acting_on(self, view: View) -> Known:
+    def acting_on(self, view: View) -> MeshState:
         """Act on ``view`` from now on, whatever the alarm."""
         before = self.found_lapsed
         own = self.host_id
@@ -146,7 +146,7 @@ class Known:
             found_lapsed=lapsed,
         )
 
-    def with_docker(self, facts: DockerFacts, state: DockerState) -> Known:
+    def with_docker(self, facts: DockerFacts, state: DockerState) -> MeshState:
         """Fold in what Docker said; while it does not answer, its networks are the last known.
 
         An engine that restarts or hangs has not lost its networks: taking their rules away
@@ -171,7 +171,7 @@ class Known:
 
     def with_lease(
         self, lease: Lease | None, former: Lease | None, conditions: tuple[Condition, ...]
-    ) -> Known:
+    ) -> MeshState:
         """Fold in what the keeper holds; without a lease what runs keeps running (promise 3).
 
         Args:
@@ -192,13 +192,13 @@ class Known:
         """
         return self.own is not None and self.own.left_s(now_s) == 0
 
-    def set_left(self, *, left: bool) -> Known:
+    def set_left(self, *, left: bool) -> MeshState:
         """Follow the operator's word."""
         if not left:
             return replace(self, left=False)
         return replace(self, left=True, own=None, former=None, unheld="")
 
-    def accepted(self, now_s: float = 0.0) -> Known:
+    def accepted(self, now_s: float = 0.0) -> MeshState:
         """Believe the alarming view, as the operator said.
 
         Args:
@@ -295,7 +295,7 @@ class Known:
             return tuple(found.by_subnet.values())
         return lapsed_leases(self.believed, self.host_id)
 
-    def steers_otherwise(self, before: Known) -> bool:
+    def steers_otherwise(self, before: MeshState) -> bool:
         """Whether what is believed of the mesh makes another world than it did before.
 
         Most changes of a large mesh do not: heartbeats come and go, memories are renewed.
@@ -344,27 +344,29 @@ class Known:
             return ()
         found: list[Condition] = []
         if self.alarming is not None and self.verdict is not None:
-            found.append(tell.alarm(self.verdict.reason))
+            found.append(conditions.alarm(self.verdict.reason))
         if view.config_problem:
-            found.append(tell.config_unusable(view.config_problem))
+            found.append(conditions.config_unusable(view.config_problem))
         elif view.config is None and self.config is not None:
-            found.append(tell.config_gone())
+            found.append(conditions.config_gone())
         if self.held_back.hosts:
-            found.append(tell.level_held_back(self.held_back))
-        found.extend(tell.dead(lease) for lease in self.lapsed if lease.node_address in self.silent)
+            found.append(conditions.level_held_back(self.held_back))
+        found.extend(
+            conditions.dead(lease) for lease in self.lapsed if lease.node_address in self.silent
+        )
         here = self.uplink.node_address if self.uplink else None
         found.extend(
-            tell.cloned(clone, leased=self.own is not None and not self.unheld)
+            conditions.cloned(clone, leased=self.own is not None and not self.unheld)
             for clone in view.clones
             if clone.host_id == self.host_id and clone.node_address != here
         )
         if view.config is not None and view.config.previous:
-            found.append(tell.moving(view.config, view.leases))
+            found.append(conditions.moving(view.config, view.leases))
         if self.former is not None and self.own is not None and self.networks_left:
-            found.append(tell.not_moved(self.own, self.former, self.networks_left))
+            found.append(conditions.not_moved(self.own, self.former, self.networks_left))
         for aside in view.set_aside:
             own = aside.lease is not None and aside.lease.host_id == self.host_id
-            found.append(tell.own_set_aside(aside) if own else tell.set_aside(aside))
+            found.append(conditions.own_set_aside(aside) if own else conditions.set_aside(aside))
         return summarise(found)
 
 

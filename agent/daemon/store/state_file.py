@@ -16,13 +16,13 @@ from typing import Any
 from agent.disk import replace_file
 from agent.errors import StateError
 
-__all__ = ["StateFile", "Switched"]
+__all__ = ["PreviousValues", "StateFile"]
 
 _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Switched:
+class PreviousValues:
     """What the agent found before it changed it; None when it changed nothing.
 
     Attributes:
@@ -39,7 +39,7 @@ class _Content:
     version: int = _VERSION
     left: bool = False
     leaving: bool = False
-    switched: Switched = Switched()
+    switched: PreviousValues = PreviousValues()
     route_protocol: int | None = None
     firewalld_sources: tuple[str, ...] = ()
 
@@ -71,7 +71,7 @@ class StateFile:
         return self._content.leaving
 
     @property
-    def switched(self) -> Switched:
+    def previous_values(self) -> PreviousValues:
         """What to put back when the host leaves."""
         return self._content.switched
 
@@ -97,9 +97,9 @@ class StateFile:
         """Remember that the host has left and nothing remains to be done."""
         self._change(leaving=False)
 
-    def set_switched(self, switched: Switched) -> None:
+    def save_previous_values(self, values: PreviousValues) -> None:
         """Remember what was found before the agent changed it; called before the change."""
-        self._change(switched=switched)
+        self._change(switched=values)
 
     def set_route_protocol(self, protocol: int | None) -> None:
         """Remember the mark of this host's routes, by which a later life finds them."""
@@ -119,7 +119,7 @@ class StateFile:
             return _Content(
                 left=bool(raw["left"]),
                 leaving=bool(raw["left"] and raw.get("leaving")),
-                switched=Switched(
+                switched=PreviousValues(
                     ip_forward=switched.get("ip_forward"),
                     forward_policy=switched.get("forward_policy"),
                 ),

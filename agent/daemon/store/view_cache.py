@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 from agent.daemon.state.events import CopyWritten
 from agent.daemon.state.inbox import Inbox
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer, Timers
 from agent.errors import HostmeshError
 from agent.model import Lease, View
 from agent.registry.copy import CopyFile
 from agent.retry import jittered
 
-__all__ = ["Copying"]
+__all__ = ["ViewCache"]
 
 _RETRY_S = 30.0
 _SHARE = 10
@@ -44,7 +44,7 @@ def _what_is_saved(view: View) -> tuple[object, ...]:
     return (view.cluster_id, view.config, *maps)
 
 
-class Copying:
+class ViewCache:
     """Saves what is believed, on a thread of its own: 65,000 leases take two seconds.
 
     Changes that come while it writes are written together afterwards. A full disk is a
@@ -75,13 +75,13 @@ class Copying:
         self._wanted = True
         self._waiting: list[Future[None]] = []
 
-    def save(self, known: Known) -> None:
+    def save(self, mesh: MeshState) -> None:
         """See to it that the believed view and the own lease are written. Never blocks.
 
         Nothing while there is nothing of etcd's, or once the host has left.
         """
-        self._wanted = not known.left
-        content = _content(known)
+        self._wanted = not mesh.left
+        content = _content(mesh)
         if content is None or (not self._busy and content.same_as(self._written)):
             self._answer(None)
             return
@@ -98,7 +98,7 @@ class Copying:
         )
         self._thread.start()
 
-    def written(self, known: Known) -> Future[None]:
+    def written(self, mesh: MeshState) -> Future[None]:
         """Write it now, whatever was written a moment ago. Never blocks.
 
         Returns:
@@ -108,7 +108,7 @@ class Copying:
         answer: Future[None] = Future()
         self._waiting.append(answer)
         self._not_before_s = 0.0
-        self.save(known)
+        self.save(mesh)
         return answer
 
     def leave(self) -> None:
@@ -116,13 +116,13 @@ class Copying:
         self._wanted = False
         self._written = None
 
-    def finish(self, known: Known) -> None:
+    def finish(self, mesh: MeshState) -> None:
         """Write what is not written yet, and wait for it: the agent ends."""
         if self._thread is not None:
             self._thread.join(_FINISH_S)
             if self._thread.is_alive():
                 return
-        content = _content(known)
+        content = _content(mesh)
         if content is not None and not content.same_as(self._written):
             self._write(content, [])
         self._answer(self._problem)
@@ -156,10 +156,10 @@ def _settle(asked: list[Future[None]], problem: HostmeshError | None) -> None:
             each.set_exception(problem)
 
 
-def _content(known: Known) -> _Content | None:
+def _content(mesh: MeshState) -> _Content | None:
     # Of an alarm the view before it, so that a restart of the agent does not end the alarm.
-    view = known.baseline or known.believed
-    if view is None or view.cached or known.left:
+    view = mesh.baseline or mesh.believed
+    if view is None or view.cached or mesh.left:
         return None
     # With the last usable config, where the one in etcd is gone or garbage.
-    return _Content(replace(view, config=known.config), known.own)
+    return _Content(replace(view, config=mesh.config), mesh.own)

@@ -17,13 +17,13 @@ from agent.daemon.telemetry.observer import Observer
 from agent.model import Condition, Severity
 from agent.systemd_journal import event_id
 
-__all__ = ["ConditionRegistry", "Standing"]
+__all__ = ["ActiveCondition", "ConditionRegistry"]
 
 _LOG_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "info"}
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ActiveCondition:
     """A condition that holds, and since when (monotonic seconds)."""
 
     condition: Condition
@@ -41,7 +41,7 @@ class ConditionRegistry:
     def __init__(self, clock: Callable[[], float], observer: Observer | None = None) -> None:
         self._clock = clock
         self._observer = observer or Observer()
-        self._by_source: dict[ConditionSource, dict[tuple[str, str], Standing]] = {}
+        self._by_source: dict[ConditionSource, dict[tuple[str, str], ActiveCondition]] = {}
         self._log = structlog.get_logger("agent.conditions")
 
     def replace(self, source: ConditionSource, conditions: Iterable[Condition]) -> None:
@@ -51,30 +51,30 @@ class ConditionRegistry:
         the trouble is the same one.
         """
         before = self._by_source.get(source, {})
-        now: dict[tuple[str, str], Standing] = {}
+        now: dict[tuple[str, str], ActiveCondition] = {}
         for condition in conditions:
             key = (condition.name, condition.subject)
             known = before.get(key)
-            now[key] = Standing(condition, known.since_s if known else self._clock())
+            now[key] = ActiveCondition(condition, known.since_s if known else self._clock())
         # Another dictionary: readers of other threads may be going through this one.
         self._by_source = {**self._by_source, source: now}
         self._tell(before, now)
 
-    def all(self) -> tuple[Standing, ...]:
+    def all(self) -> tuple[ActiveCondition, ...]:
         """Every standing condition, the gravest first, then the oldest."""
         order = list(_LOG_LEVELS)
-        standing = (s for source in self._by_source.values() for s in source.values())
-        return tuple(sorted(standing, key=lambda s: (order.index(s.condition.severity), s.since_s)))
+        active = (s for source in self._by_source.values() for s in source.values())
+        return tuple(sorted(active, key=lambda s: (order.index(s.condition.severity), s.since_s)))
 
     def _tell(
         self,
-        before: dict[tuple[str, str], Standing],
-        now: dict[tuple[str, str], Standing],
+        before: dict[tuple[str, str], ActiveCondition],
+        now: dict[tuple[str, str], ActiveCondition],
     ) -> None:
-        for key, standing in now.items():
+        for key, active in now.items():
             if key in before:
                 continue
-            condition = standing.condition
+            condition = active.condition
             getattr(self._log, _LOG_LEVELS[condition.severity])(
                 "condition-raised",
                 event_id=event_id(condition.name),
@@ -85,13 +85,13 @@ class ConditionRegistry:
             )
             self._observer.condition_raised(condition)
         for key in before.keys() - now.keys():
-            standing = before[key]
+            active = before[key]
             self._log.info(
                 "condition-cleared",
-                event_id=event_id(standing.condition.name),
-                condition=standing.condition.name,
-                subject=standing.condition.subject,
-                after_s=round(self._clock() - standing.since_s, 1),
+                event_id=event_id(active.condition.name),
+                condition=active.condition.name,
+                subject=active.condition.subject,
+                after_s=round(self._clock() - active.since_s, 1),
             )
-            after_s = self._clock() - standing.since_s
-            self._observer.condition_cleared(standing.condition, after_s)
+            after_s = self._clock() - active.since_s
+            self._observer.condition_cleared(active.condition, after_s)

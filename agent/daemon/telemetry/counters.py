@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
-__all__ = ["Buckets", "Tally"]
+__all__ = ["Buckets", "Counters"]
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ _SIZES = (0.0, 1.0, 10.0, 100.0, 1000.0, 10000.0)
 
 
 @dataclass(slots=True)
-class Tally:
+class Counters:
     """The counts of one life of the agent.
 
     Attributes:

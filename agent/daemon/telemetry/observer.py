@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from agent.daemon.telemetry.counters import Tally
+from agent.daemon.telemetry.counters import Counters
 from agent.daemon.telemetry.history import History
 from agent.errors import HostmeshError
 from agent.model import Condition, HostId, Lease, Uplink, View
@@ -39,7 +39,7 @@ class Observer:
     def __init__(
         self, history: History | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.tally = Tally()
+        self.counters = Counters()
         self.history = history
         self._clock = clock
         self._again_s = 0.0
@@ -47,7 +47,7 @@ class Observer:
 
     def happened(self, kind: str, text: str, subject: str = "") -> None:
         """One event of any kind."""
-        self.tally.events[kind] += 1
+        self.counters.events[kind] += 1
         if self.history is not None:
             self.history.record(kind, text, subject)
 
@@ -75,20 +75,20 @@ class Observer:
 
     def objects_passed(self, reports: Iterable[Report[Any]], took_s: float) -> None:
         """Count a pass over the keyed objects, and name the drift that it repaired."""
-        self.tally.pass_s["routes"].observe(took_s)
+        self.counters.pass_s["routes"].observe(took_s)
         done = 0
         for report in reports:
             done += len(report.done)
             if report.kind is not None:
                 self._repaired(report.kind, report.repaired)
-        self.tally.plan_size.observe(float(done))
+        self.counters.plan_size.observe(float(done))
 
     def _repaired(self, kind: Kind[Any], repairs: Sequence[Operation[Any]]) -> None:
         for number, each in enumerate(repairs):
-            self.tally.repairs[f"{kind.name}-{each.reason}"] += 1
+            self.counters.repairs[f"{kind.name}-{each.reason}"] += 1
             if number < _NAMED:
                 text = f"{each.object} was {each.reason} and was put right"
-                self.tally.last_repair = text, self._clock()
+                self.counters.last_repair = text, self._clock()
                 self.happened(f"{kind.name}-repaired", text, kind.subject(each.object))
         if len(repairs) > _NAMED:
             more = len(repairs) - _NAMED
@@ -96,17 +96,17 @@ class Observer:
 
     def rules_passed(self, edits: tuple[str, ...], *, drift: bool, took_s: float) -> None:
         """A pass over the rules; ``drift``: somebody else had changed them."""
-        self.tally.pass_s["rules"].observe(took_s)
+        self.counters.pass_s["rules"].observe(took_s)
         if drift:
-            self.tally.repairs["rules"] += 1
+            self.counters.repairs["rules"] += 1
             text = "; ".join(edits[:3]) + (f"; and {len(edits) - 3} more" if len(edits) > 3 else "")  # noqa: PLR2004 - a line's worth
             text = text or "rules were changed and put right"
-            self.tally.last_repair = text, self._clock()
+            self.counters.last_repair = text, self._clock()
             self.happened("rules-repaired", text)
 
     def docker_restarted(self) -> None:
         """The agent restarted dockerd."""
-        self.tally.docker_restarts += 1
+        self.counters.docker_restarts += 1
         self.happened("docker-restarted", "dockerd was restarted by the agent")
 
     def subnet_held(self, subnet: Network) -> None:

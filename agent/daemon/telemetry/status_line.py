@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import structlog
 
-from agent.daemon.state.agent_state import Snapshot
-from agent.daemon.telemetry.condition_registry import Standing
+from agent.daemon.state.agent_state import AgentState
+from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.systemd import Notifier
 from agent.model import Severity
 from agent.settings.text import printable
 
-__all__ = ["Announcer"]
+__all__ = ["StatusLine"]
 
 
-class Announcer:
+class StatusLine:
     """Follows snapshots.
 
     READY goes to systemd when the host is configured, from etcd or from its own copy: kernel and
@@ -27,26 +27,26 @@ class Announcer:
         self._was_ready = False
         self._log = structlog.get_logger("agent")
 
-    def tell(self, snapshot: Snapshot, standing: Sequence[Standing] = ()) -> None:
+    def tell(self, state: AgentState, active: Sequence[ActiveCondition] = ()) -> None:
         """Say what is new in ``snapshot``.
 
         Args:
             standing: The conditions that hold, the gravest first.
         """
-        ready, reason = snapshot.readiness
+        ready, reason = state.readiness
         if ready and not self._was_ready:
-            self._log.info("host-ready", summary=snapshot.summary)
+            self._log.info("host-ready", summary=state.summary)
         elif self._was_ready and not ready:
             self._log.info("host-not-ready", reason=reason)
         self._was_ready = ready
-        if snapshot.configured or snapshot.known.left:
+        if state.configured or state.mesh.left:
             self._notifier.ready()
-        self._notifier.status(snapshot.summary + _gravest(standing))
+        self._notifier.status(state.summary + _gravest(active))
 
 
-def _gravest(standing: Sequence[Standing]) -> str:
+def _gravest(active: Sequence[ActiveCondition]) -> str:
     """The first condition that somebody should do something about, for the end of a line."""
-    told = [one.condition for one in standing if one.condition.severity is not Severity.INFO]
+    told = [one.condition for one in active if one.condition.severity is not Severity.INFO]
     if not told:
         return ""
     more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""

@@ -11,19 +11,19 @@ import structlog
 
 from agent.model import Condition, Severity
 
-__all__ = ["Mishaps"]
+__all__ = ["ThreadErrors"]
 
 _REMEMBERED = 8
 _TEXT = 200
 
 
 @dataclass(frozen=True, slots=True)
-class _Mishap:
+class _ThreadError:
     what: str
     times: int
 
 
-class Mishaps:
+class ThreadErrors:
     """Hears of every exception at the top of a thread (``threading.excepthook``). Any thread.
 
     What is wrong then is a bug: the conditions stand until the agent is started again.
@@ -35,7 +35,7 @@ class Mishaps:
     def __init__(self, on_change: Callable[[tuple[Condition, ...]], None]) -> None:
         self._on_change = on_change
         self._lock = threading.Lock()
-        self._by_thread: OrderedDict[str, _Mishap] = OrderedDict()
+        self._by_thread: OrderedDict[str, _ThreadError] = OrderedDict()
         self._log = structlog.get_logger("agent")
 
     def __call__(self, args: threading.ExceptHookArgs) -> None:
@@ -52,14 +52,14 @@ class Mishaps:
         text = f"{args.exc_type.__name__}: {args.exc_value}"[:_TEXT]
         with self._lock:
             before = self._by_thread.pop(name, None)
-            self._by_thread[name] = _Mishap(text, before.times + 1 if before else 1)
+            self._by_thread[name] = _ThreadError(text, before.times + 1 if before else 1)
             while len(self._by_thread) > _REMEMBERED:
                 self._by_thread.popitem(last=False)
             found = tuple(_condition(*each) for each in self._by_thread.items())
         self._on_change(found)
 
 
-def _condition(thread: str, mishap: _Mishap) -> Condition:
+def _condition(thread: str, mishap: _ThreadError) -> Condition:
     times = f" ({mishap.times} times)" if mishap.times > 1 else ""
     return Condition(
         name="agent-thread-failed",

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from agent.daemon.membership import docker_restart_lock as restartturn
-from agent.daemon.membership.docker_restart_lock import RestartTurn
+from agent.daemon.membership.docker_restart_lock import DockerRestartLock
 from agent.errors import EtcdUnavailable
 from agent.etcd import kv
 from agent.etcd.client import EtcdClient
@@ -126,8 +126,8 @@ def test_promise_8_a_record_that_says_nothing_is_still_a_turn_but_not_without_en
 
 def test_promise_10_a_turn_that_stands_too_long_is_minded_no_more(turns: Make) -> None:
     now_s = [1000.0]
-    turn = RestartTurn(turns(2), threading.Event(), clock=lambda: now_s[0])
-    with RestartTurn(turns(1), threading.Event())(asked=False):
+    turn = DockerRestartLock(turns(2), threading.Event(), clock=lambda: now_s[0])
+    with DockerRestartLock(turns(1), threading.Event())(asked=False):
         for later_s, free in ((0, False), (800, False), (200, True)):
             now_s[0] += later_s
             with turn(asked=False) as held:
@@ -136,14 +136,14 @@ def test_promise_10_a_turn_that_stands_too_long_is_minded_no_more(turns: Make) -
 
 def test_a_turn_lasts_as_long_as_it_is_used(turns: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restartturn, "_TTL_S", 1)
-    with RestartTurn(turns(1), threading.Event())(asked=False) as held:
+    with DockerRestartLock(turns(1), threading.Event())(asked=False) as held:
         assert held is None
         until_s = time.monotonic() + 5
         while time.monotonic() < until_s:
-            with RestartTurn(turns(2), threading.Event())(asked=False) as other:
+            with DockerRestartLock(turns(2), threading.Event())(asked=False) as other:
                 assert other is not None
             time.sleep(0.2)
-    with RestartTurn(turns(2), threading.Event())(asked=False) as held:
+    with DockerRestartLock(turns(2), threading.Event())(asked=False) as held:
         assert held is None, "given back at once, not when its time is over"
 
 
@@ -153,7 +153,7 @@ def test_a_turn_that_was_lost_is_known_right_before_the_restart(
 ) -> None:
     """etcd was away for longer than its TTL, while the file was checked and written."""
     key = Keys(prefix).of(LOCKS, "docker-restart")
-    first, second = (RestartTurn(turns(n), threading.Event()) for n in (1, 2))
+    first, second = (DockerRestartLock(turns(n), threading.Event()) for n in (1, 2))
     with first(asked=False) as held:
         assert held is None
         assert first.lost() is None
@@ -186,25 +186,25 @@ def test_a_turn_that_is_lost_amid_the_restart_is_taken_again(
         found = client.txn("test", [], [kv.get(key)]).ranges[0]
         return found[0].lease_id if found else 0
 
-    with RestartTurn(turns(1), threading.Event())(asked=False):
+    with DockerRestartLock(turns(1), threading.Event())(asked=False):
         lost = lease_id()
         client.revoke(lost)
         deadline_s = time.monotonic() + 20
         while lease_id() in {0, lost}:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
-        with RestartTurn(turns(2), threading.Event())(asked=False) as other:
+        with DockerRestartLock(turns(2), threading.Event())(asked=False) as other:
             assert other is not None
     assert lease_id() == 0
 
 
 def test_a_restart_that_goes_on_without_its_agent_keeps_the_turn_for_its_ttl(turns: Make) -> None:
-    second = RestartTurn(turns(2), threading.Event())
-    with pytest.raises(Stopped), RestartTurn(turns(1), threading.Event())(asked=False):
+    second = DockerRestartLock(turns(2), threading.Event())
+    with pytest.raises(Stopped), DockerRestartLock(turns(1), threading.Event())(asked=False):
         raise Stopped
     with second(asked=False) as held:
         assert held is not None
-    with RestartTurn(turns(1), threading.Event())(asked=False) as held:
+    with DockerRestartLock(turns(1), threading.Event())(asked=False) as held:
         assert held is None, "the next life of that agent has it at once"
     with second(asked=False) as held:
         assert held is None
@@ -216,7 +216,7 @@ def test_a_turn_that_etcd_cannot_confirm_holds_the_restart(
     def keep(*_: object) -> bool:
         raise EtcdUnavailable("no endpoint answers")
 
-    turn = RestartTurn(turns(1), threading.Event())
+    turn = DockerRestartLock(turns(1), threading.Event())
     with turn(asked=False):
         monkeypatch.setattr(MeshLocks, "keep", keep)
         lost = turn.lost()
@@ -227,7 +227,7 @@ def test_a_turn_that_etcd_cannot_confirm_holds_the_restart(
 
 
 def test_who_waits_for_the_operator_waits_for_its_turn(turns: Make) -> None:
-    first, second = (RestartTurn(turns(n), threading.Event()) for n in (1, 2))
+    first, second = (DockerRestartLock(turns(n), threading.Event()) for n in (1, 2))
     order: list[str] = []
     entered = threading.Event()
 
@@ -250,10 +250,10 @@ def test_who_waits_for_the_operator_waits_for_its_turn(turns: Make) -> None:
 
 def test_the_agent_that_stops_does_not_wait_for_its_turn(turns: Make) -> None:
     stopping = threading.Event()
-    with RestartTurn(turns(1), threading.Event())(asked=False):
+    with DockerRestartLock(turns(1), threading.Event())(asked=False):
         stopping.set()
         started_s = time.monotonic()
-        with RestartTurn(turns(2), stopping)(asked=True) as held:
+        with DockerRestartLock(turns(2), stopping)(asked=True) as held:
             assert held is not None
         assert time.monotonic() - started_s < 30
 
@@ -261,7 +261,7 @@ def test_the_agent_that_stops_does_not_wait_for_its_turn(turns: Make) -> None:
 def test_without_etcd_only_the_operators_restart_goes_ahead(prefix: str) -> None:
     nobody = EtcdSettings(endpoints=("http://127.0.0.1:9",), call_timeout_s=0.3)
     with closing(EtcdClient(nobody)) as client:
-        turn = RestartTurn(MeshLocks(client, prefix, host(1), "host1"), threading.Event())
+        turn = DockerRestartLock(MeshLocks(client, prefix, host(1), "host1"), threading.Event())
         with turn(asked=False) as held:
             assert held is not None
             assert "etcd cannot be asked" in held[0]

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import pytest
 
-from agent.daemon.membership.endpoint_finder import Finding
+from agent.daemon.membership.endpoint_finder import EndpointFinder
 from agent.daemon.state.events import ConditionsFound, Event
 from agent.errors import EtcdUnavailable
 from agent.etcd import discovery
@@ -256,7 +256,7 @@ def test_the_agent_tells_who_named_etcd(tmp_path: Path, monkeypatch: pytest.Monk
     answers = [Found((url,), told_by=PLAIN)]
     monkeypatch.setattr(discovery, "look_up", lambda _settings: answers[-1])
     posted: list[Event] = []
-    finding = _finding(load_settings(empty), posted)
+    finding = _endpoint_finder(load_settings(empty), posted)
     assert finding.document() == {"endpoints": [], "source": "dns", "told_by": None}
     finding._on_found(answers[0])
     assert finding.document() == {"endpoints": [url], "source": "dns", "told_by": PLAIN}
@@ -266,7 +266,7 @@ def test_the_agent_tells_who_named_etcd(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_name_server_that_fails_is_a_condition_and_a_repaired_one_is_not(tmp_path: Path) -> None:
     """Promise 9."""
     posted: list[Event] = []
-    finding = _finding(load_settings(tmp_path / "none.toml"), posted)
+    finding = _endpoint_finder(load_settings(tmp_path / "none.toml"), posted)
     good = Found(("http://192.0.2.1:2379",), told_by=PLAIN)
     bad = Found(good.endpoints, told_by=PLAIN, unavailable=EtcdUnavailable("no answer"))
     raised = []
@@ -278,9 +278,9 @@ def test_a_name_server_that_fails_is_a_condition_and_a_repaired_one_is_not(tmp_p
     assert raised == [[], ["etcd-discovery-failed"], []]
 
 
-def _finding(settings: Settings, posted: list[Event]) -> Finding:
-    return Finding(settings, client=EtcdClient(settings.etcd), post=posted.append)
+def _endpoint_finder(settings: Settings, posted: list[Event]) -> EndpointFinder:
+    return EndpointFinder(settings, client=EtcdClient(settings.etcd), post=posted.append)
 
 
 def _document(settings: Settings) -> dict[str, object]:
-    return dict(_finding(settings, []).document())
+    return dict(_endpoint_finder(settings, []).document())

@@ -8,9 +8,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.membership.join import Joining
-from agent.daemon.state.agent_state import Snapshot, StateCell
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.membership.join import Joiner
+from agent.daemon.state.agent_state import AgentState, StateCell
+from agent.daemon.state.mesh_state import MeshState
 from agent.etcd import kv
 from agent.mesh.backends import vxlan
 from agent.mesh.desired import DesiredObjects
@@ -98,8 +98,8 @@ def test_data_that_changes_is_written_at_once_and_peers_follow(
     heard, peer = Heard(), Peer(mesh)
     peer.directory.start()
     with keep(mesh, heard) as keeper:
-        joining = Joining(
-            cell=StateCell(Snapshot(known=Known(host_id=host(1)))),
+        joiner = Joiner(
+            cell=StateCell(AgentState(mesh=MeshState(host_id=host(1)))),
             keeper=keeper,
             registry=mesh,
             host_id=host(1),
@@ -108,16 +108,16 @@ def test_data_that_changes_is_written_at_once_and_peers_follow(
             host_name="host1",
             on_job=lambda: None,
         )
-        known = Known(host_id=host(1), host=FACTS, uplink=uplink(1)).with_view(mesh.snapshot())
-        assert joining.step(known) == ()
+        state = MeshState(host_id=host(1), host=FACTS, uplink=uplink(1)).with_view(mesh.snapshot())
+        assert joiner.step(state) == ()
         lease = eventually(held(heard))
         assert (lease.backend, lease.backend_data) == ("vxlan", data_of(OLD))
         eventually(peer.forwards_to(OLD))
 
         # The device was made anew, with another MAC.
         monkeypatch.setattr(vxlan, "vtep_mac", lambda _: NEW)
-        known = known.with_lease(lease, None, ()).with_view(mesh.snapshot())
-        assert joining.step(known) == ()
+        state = state.with_lease(lease, None, ()).with_view(mesh.snapshot())
+        assert joiner.step(state) == ()
         eventually(peer.forwards_to(NEW))
         now = mesh.snapshot().lease_of(host(1))
         assert now is not None
@@ -138,7 +138,7 @@ def test_a_host_that_cannot_say_what_it_publishes_goes_on_with_what_it_had(
     mesh: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another backend in the config than this version has: peers keep what they know."""
-    known = Known(host_id=host(1), host=FACTS, uplink=uplink(1)).with_view(mesh.snapshot())
+    state = MeshState(host_id=host(1), host=FACTS, uplink=uplink(1)).with_view(mesh.snapshot())
     own = Lease(
         subnet=IPv4Network("10.65.0.0/16"),
         node_address=uplink(1).node_address,
@@ -146,10 +146,10 @@ def test_a_host_that_cannot_say_what_it_publishes_goes_on_with_what_it_had(
         backend_data=data_of(OLD),
         host_id=host(1),
     )
-    known = known.with_lease(own, None, ())
-    assert known.published == Published("vxlan", own.backend_data)
+    state = state.with_lease(own, None, ())
+    assert state.published == Published("vxlan", own.backend_data)
     monkeypatch.delitem(BACKENDS, "vxlan")
-    assert known.published == Published("vxlan", own.backend_data)
-    assert known.config is not None
-    known = replace(known, config=replace(known.config, backend="host-gw"))
-    assert known.published == Published("host-gw")
+    assert state.published == Published("vxlan", own.backend_data)
+    assert state.config is not None
+    state = replace(state, config=replace(state.config, backend="host-gw"))
+    assert state.published == Published("host-gw")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.membership.join import Joining
-from agent.daemon.state.agent_state import Snapshot, StateCell
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.membership.join import Joiner
+from agent.daemon.state.agent_state import AgentState, StateCell
+from agent.daemon.state.mesh_state import MeshState
 from agent.model import HostFacts, HostId, MeshConfig, Uplink, View
 from agent.model.family import Network
 from agent.registry.claiming.request import GraceError
@@ -31,7 +31,7 @@ _RESERVED: dict[Network, HostId] = {
 }
 
 
-def _known(mesh: Registry, last: MeshConfig | None) -> Known:
+def _known(mesh: Registry, last: MeshConfig | None) -> MeshState:
     """A host that sees etcd as it is, with config and reservations of its own copy."""
     uplink = Uplink(
         index=2,
@@ -41,11 +41,11 @@ def _known(mesh: Registry, last: MeshConfig | None) -> Known:
         on_link=IPv4Network("192.0.2.0/24"),
     )
     facts = HostFacts(links=(), foreign_routes=())
-    known = Known(host_id=host(1), host=facts, uplink=uplink)
+    state = MeshState(host_id=host(1), host=facts, uplink=uplink)
     if last is not None:
         copied = View(cluster_id=1, revision=1, config=last, reservations=_RESERVED, cached=True)
-        known = replace(known, believed=copied, config=last)
-    return known.with_view(mesh.snapshot())
+        state = replace(state, believed=copied, config=last)
+    return state.with_view(mesh.snapshot())
 
 
 @pytest.mark.parametrize("copied", [False, True], ids=["from [mesh]", "from its copy"])
@@ -66,8 +66,8 @@ def test_promise_4_whoever_brings_the_config_has_new_claims_wait_for_holders(
             settings=SHORT,
             on_lease=Heard(),
         )
-        joining = Joining(
-            cell=StateCell(Snapshot(known=Known(host_id=host(1)), settings=settings)),
+        joiner = Joiner(
+            cell=StateCell(AgentState(mesh=MeshState(host_id=host(1)), settings=settings)),
             keeper=keeper,
             registry=mesh,
             host_id=host(1),
@@ -76,8 +76,8 @@ def test_promise_4_whoever_brings_the_config_has_new_claims_wait_for_holders(
             host_name="host1",
             on_job=lambda: None,
         )
-        known = _known(mesh, config() if copied else None)
-        eventually(lambda: (joining.step(known), mesh.snapshot().config)[1])
+        state = _known(mesh, config() if copied else None)
+        eventually(lambda: (joiner.step(state), mesh.snapshot().config)[1])
         with pytest.raises(GraceError):
             mesh.claim(request(9))
         held = IPv4Network("10.70.0.0/16")

@@ -18,7 +18,7 @@ import pytest
 
 from agent.daemon import app as compose
 from agent.daemon.core.reload import Source
-from agent.daemon.state.events import Acting, ContactChanged, LeaseChanged, Stop, ViewSeen
+from agent.daemon.state.events import Apply, ContactChanged, LeaseChanged, Stop, ViewSeen
 from agent.errors import EtcdUnavailable
 from agent.model import Lease, View
 from agent.registry.copy import CopyFile
@@ -63,7 +63,7 @@ class Member:
         """Have what holds deletions back end now, as `etcd accept` does."""
         cell = self.agent._cell
 
-        def end(_act: Acting) -> None:
+        def end(_apply: Apply) -> None:
             cell.now = replace(cell.now, grace=cell.now.grace.end())
 
         self.agent._inbox.ask(end)

@@ -54,7 +54,7 @@ def agent(
 
 
 def uplink_of(agent: compose.HostAgent) -> str:
-    uplink = agent._cell.now.known.uplink
+    uplink = agent._cell.now.mesh.uplink
     return uplink.name if uplink else ""
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from agent.daemon import wiring as parts
 from agent.daemon.core import host_facts as hostlook
-from agent.daemon.core.consequences import Act
+from agent.daemon.core.consequences import Action
 from agent.daemon.state.events import Accepted, ViewSeen
 from agent.daemon.state.inbox import Inbox
 from agent.daemon.store.state_file import StateFile
@@ -67,7 +67,7 @@ def stuck(inbox: Inbox) -> Iterator[None]:
         go_on.wait(20)
 
     ask = inbox.ask
-    hanging = threading.Thread(target=lambda: ask(lambda _act: hang()), daemon=True)
+    hanging = threading.Thread(target=lambda: ask(lambda _apply: hang()), daemon=True)
     hanging.start()
     assert begun.wait(20)
     with pytest.MonkeyPatch.context() as patched:
@@ -87,14 +87,14 @@ def test_promise_6_a_leave_or_join_that_is_not_begun_in_time_is_not_remembered(
     with stuck(member.agent._inbox), pytest.raises(CannotTell, match="nothing was done"):
         leaver.leave()
     assert not state.left
-    assert not cell.now.known.left
+    assert not cell.now.mesh.left
     leaver._follow(lambda: state.set_left(left=True), left=True)
     with stuck(member.agent._inbox), pytest.raises(CannotTell, match="nothing was done"):
         leaver.join()
     assert state.left
     assert leaver.join(), "what was not done is done when it is asked again"
     assert not state.left
-    assert not cell.now.known.left
+    assert not cell.now.mesh.left
 
 
 def test_an_accepted_config_is_the_one_in_force(member: Member) -> None:
@@ -104,7 +104,7 @@ def test_an_accepted_config_is_the_one_in_force(member: Member) -> None:
     member.agent._inbox.post(ViewSeen(view))
     eventually(lambda: "etcd-alarm" in member.conditions())
     assert member.agent._registry.bounds.in_force == CONFIG.cidrs
-    member.agent._inbox.ask(lambda act: act(Accepted()))
+    member.agent._inbox.ask(lambda apply: apply(Accepted()))
     assert member.agent._registry.bounds.in_force == other.cidrs
 
 
@@ -114,17 +114,17 @@ def test_promise_10_a_container_or_a_network_of_dockers_costs_no_list_of_the_rou
     lists: list[float] = []
     looks: list[bool] = []
 
-    def look(protocol: int, known: HostFacts | None = None) -> HostFacts:
-        looks.append(known is None)
-        return read_host_facts(protocol, known)
+    def look(protocol: int, mesh: HostFacts | None = None) -> HostFacts:
+        looks.append(mesh is None)
+        return read_host_facts(protocol, mesh)
 
     monkeypatch.setattr(hostlook, "read_host_facts", look)
     table = member.agent._kernel.objects._table
     list_all = table.list_all
 
-    def note(*known: Mapping[Any, Route]) -> Listing[Route]:
+    def note(*mesh: Mapping[Any, Route]) -> Listing[Route]:
         lists.append(time.monotonic())
-        return list_all(*known)
+        return list_all(*mesh)
 
     monkeypatch.setattr(table, "list_all", note)
     for number in range(5):
@@ -234,15 +234,15 @@ def test_promise_4_claims_are_held_back_before_the_keeper_sees_what_it_lost(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it might look for another subnet in an etcd that nobody believes."""
-    done: list[Act] = []
-    acts: Any = member.agent._loop.acts
-    for each in (Act.HOLD, Act.NOTICE):
-        monkeypatch.setitem(acts, each, lambda *_view, called=each: done.append(called))
+    done: list[Action] = []
+    actions: Any = member.agent._loop.actions
+    for each in (Action.HOLD_CLAIMS, Action.CHECK_RECORDS):
+        monkeypatch.setitem(actions, each, lambda *_view, called=each: done.append(called))
     gone = View(cluster_id=2, revision=1, config=CONFIG)
     member.agent._inbox.post(ViewSeen(gone))
     eventually(lambda: "etcd-alarm" in member.conditions())
-    eventually(lambda: {Act.HOLD, Act.NOTICE} <= set(done))
-    assert done.index(Act.HOLD) < done.index(Act.NOTICE)
+    eventually(lambda: {Action.HOLD_CLAIMS, Action.CHECK_RECORDS} <= set(done))
+    assert done.index(Action.HOLD_CLAIMS) < done.index(Action.CHECK_RECORDS)
 
 
 def test_promise_6_another_protocol_in_the_settings_takes_the_routes_along(

@@ -41,7 +41,7 @@ def test_promise_6_what_networkd_takes_comes_back_and_told_not_to_it_takes_less(
             eventually(member.is_right, 10)
             ping = Pinger(here, CONTAINER, 0.005)
             time.sleep(0.1)
-            repaired = agent._observer.tally.repairs
+            repaired = agent._observer.counters.repairs
             service.reconfigure()
             time.sleep(1)
             eventually(member.is_right, 5)

@@ -244,7 +244,7 @@ def test_promise_10_a_thousand_rivals_are_told_in_few_words_that_stay_the_same(
         return {each.subject: each.cause for each in found if each.name == "route-conflict"}
 
     def installed() -> tuple[int | None, int | None]:
-        report = member.agent._inbox.ask(lambda _act: member.agent._cell.now).report
+        report = member.agent._inbox.ask(lambda _apply: member.agent._cell.now).report
         return report.desired, report.installed
 
     eventually(lambda: conflicts().get("others", "").startswith("981 more"), 10)

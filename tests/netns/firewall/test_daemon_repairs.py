@@ -96,7 +96,7 @@ def test_promise_5_what_is_done_to_nft_rules_is_undone_within_a_second_of_being_
     member: Member,
 ) -> None:
     wanted = ours(member.host)
-    counted = member.agent._observer.tally.repairs
+    counted = member.agent._observer.counters.repairs
     took_s: list[float] = []
     for words in DISTURBANCES:
         iptables(member.host, words)
@@ -152,8 +152,8 @@ def test_promise_5_a_changed_set_which_nobody_tells_of_is_put_right_by_the_timer
     run(subprocess.run, ["ipset", "add", name, "192.0.2.66"], check=True)
     eventually(lambda: members(member.host, name) == wanted, 10)
     observer = member.agent._observer
-    eventually(lambda: observer.tally.repairs["rules"] >= 1)
-    last, _when_s = observer.tally.last_repair or ("", 0.0)
+    eventually(lambda: observer.counters.repairs["rules"] >= 1)
+    last, _when_s = observer.counters.last_repair or ("", 0.0)
     assert "ipset hostmesh-in-eth0" in last
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.reconcile.protocol_migration import RouteMark
+from agent.daemon.reconcile.protocol_migration import ProtocolMigration
 from agent.daemon.store.state_file import StateFile
 from agent.errors import KernelError
 from agent.kernel.tables.routes import RouteTable
@@ -226,11 +226,11 @@ def test_promise_10_very_many_are_taken_over_a_part_at_a_time(one: Host, tmp_pat
         state = StateFile(tmp_path)
         assert state.route_protocol == 140
         table = RouteTable(141)
-        mark = RouteMark(table, 141, state)
-        assert one.call(mark.settle, (CIDR,), 0.0)
+        migration = ProtocolMigration(table, 141, state)
+        assert one.call(migration.settle, (CIDR,), 0.0)
         table.close()
         assert len(shown(one)) == left
-        assert mark.settled is (left == 0)
+        assert migration.settled is (left == 0)
     assert len(shown(one, "proto 141")) == 700
     assert StateFile(tmp_path).route_protocol == 141
 

@@ -63,7 +63,7 @@ def measured(folder: Path, peers: int) -> tuple[int, int]:
     for event in events[:5]:  # the first fill caches
         agent.follow(event)
     found = calls(lambda: agent.follow(events[5])), peak_bytes(lambda: agent.follow(events[6]))
-    assert agent.passes.report.complete
+    assert agent.scheduler.report.complete
     return found
 
 

@@ -34,7 +34,7 @@ class Reconciler:
         self._wake = threading.Event()
         self._stopping = False
         self.events: list[KernelEvent] = []
-        self.passes = 0
+        self.scheduler = 0
         self.table = RouteTable()
         self.monitor = Monitor(self._take, own_ports=lambda: self.table.port_ids)
         self.monitor.watch_range((CIDR,), 140)
@@ -56,7 +56,7 @@ class Reconciler:
                 one_pass(self._make_world(), self.table)
             except KernelError:
                 continue  # no uplink just now; the next event brings another pass
-            self.passes += 1
+            self.scheduler += 1
 
     def stop(self) -> None:
         self._stopping = True
@@ -183,19 +183,19 @@ def test_unreachable_aggregate_deleted_is_back(one: Host) -> None:
 
 def test_own_changes_cause_no_further_pass(one: Host, loop: Reconciler) -> None:
     time.sleep(0.2)
-    before = loop.passes
+    before = loop.scheduler
     one.ip(f"route del {PEER_A}")
     eventually(lambda: ROUTE_A in shown(one), 1)
     time.sleep(0.3)
-    assert loop.passes - before == 1
+    assert loop.scheduler - before == 1
 
 
 def test_foreign_routes_elsewhere_are_not_news(one: Host, loop: Reconciler) -> None:
     time.sleep(0.2)
-    before = loop.passes
+    before = loop.scheduler
     one.batch([f"route add 172.16.{n}.0/24 via 192.0.2.77 proto 186" for n in range(200)])
     time.sleep(0.2)
-    assert loop.passes == before
+    assert loop.scheduler == before
 
 
 def test_promise_6_overrun_by_fifty_thousand_events_ends_in_a_resync(one: Host) -> None:
@@ -272,10 +272,10 @@ def test_drift_is_repaired_in_less_than_100_ms(one: Host, loop: Reconciler) -> N
     for number in range(200):
         what = "del" if number % 2 else "replace"
         extra = "" if number % 2 else " via 192.0.2.99 proto 140"
-        passes = loop.passes
+        scheduler = loop.scheduler
         one.ip(f"route {what} {PEER_A}{extra}")
         started_s = time.monotonic()
-        while loop.passes == passes:
+        while loop.scheduler == scheduler:
             assert time.monotonic() - started_s < 2
             time.sleep(0.0005)
         took_s.append(time.monotonic() - started_s)
@@ -296,10 +296,10 @@ def test_promise_6_ping_through_repairs_loses_only_what_the_disturbance_took(lan
     outages: list[tuple[float, float]] = []
     for number in range(40):
         time.sleep(0.1)
-        started_s, passes = time.monotonic(), loop.passes
+        started_s, scheduler = time.monotonic(), loop.scheduler
         extra = "" if number % 2 else " via 192.0.2.99 proto 140"
         here.ip(f"route {'del' if number % 2 else 'replace'} {PEER_A}{extra}")
-        eventually(lambda before=passes: loop.passes > before)  # type: ignore[misc]
+        eventually(lambda before=scheduler: loop.scheduler > before)  # type: ignore[misc]
         eventually(lambda: ROUTE_A in shown(here))
         outages.append((started_s, time.monotonic()))
     time.sleep(0.2)

@@ -49,7 +49,7 @@ events = st.one_of(
         st.lists(st.integers(1, 9), max_size=3),
         st.integers(1, 9),
     ),
-    st.builds(lambda: Command(lambda _act: None)),
+    st.builds(lambda: Command(lambda _apply: None)),
 )
 
 

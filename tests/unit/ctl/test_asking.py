@@ -185,7 +185,7 @@ def test_an_answer_without_end_is_refused(
 def test_the_daemons_own_server_and_agentctl_understand_each_other(
     socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from agent.daemon.api.connection import Routes  # noqa: PLC0415
+    from agent.daemon.api.connection import Paths  # noqa: PLC0415
     from agent.daemon.api.server import ControlServer  # noqa: PLC0415
     from agent.errors import Refused  # noqa: PLC0415
 
@@ -194,7 +194,7 @@ def test_the_daemons_own_server_and_agentctl_understand_each_other(
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     server = ControlServer(
-        socket_path, "", Routes({"/v1/leases": lambda: LEASES}, {"/v1/leave": refuse})
+        socket_path, "", Paths({"/v1/leases": lambda: LEASES}, {"/v1/leave": refuse})
     )
     server.start()
     try:

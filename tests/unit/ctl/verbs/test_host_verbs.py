@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.membership.leave import Done
+from agent.daemon.membership.leave import Outcome
 from agent.errors import CannotTell
 from agent.settings import Settings
 from agent.standalone import leave as membership
@@ -51,8 +51,8 @@ def test_wait_returns_when_the_host_is_ready_and_names_why_it_is_not(
     with serving(socket_path, {"GET /v1/status": STATUS}):
         assert run(socket_path, "wait", "--ready") == 0
     condition = {"name": "docker-pending", "cause": "containers run"}
-    joining = {**STATUS, "state": "joining", "conditions": [condition]}
-    with serving(socket_path, {"GET /v1/status": joining}):
+    joiner = {**STATUS, "state": "joining", "conditions": [condition]}
+    with serving(socket_path, {"GET /v1/status": joiner}):
         assert run(socket_path, "wait", "--ready", "--timeout", "1s") == 1
     assert run(socket_path, "wait", "--timeout", "100ms") == 3
     out, err = capsys.readouterr()
@@ -85,7 +85,7 @@ def test_leave_join_and_cleanup_work_without_an_agent(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     for name in ("leave_offline", "join_offline", "cleanup"):
-        done = Done(done=[f"{name} ran"])
+        done = Outcome(done=[f"{name} ran"])
         monkeypatch.setattr(membership, name, lambda _settings, done=done, **_how: done)
     for verb in ("leave", "join", "cleanup"):
         assert run(socket_path, verb) == 0
@@ -123,11 +123,11 @@ def test_changing_the_host_needs_root(
 def test_firewall_show_prints_rules_or_what_would_be_written(
     socket_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from agent.daemon.api.connection import Routes  # noqa: PLC0415
+    from agent.daemon.api.connection import Paths  # noqa: PLC0415
     from agent.daemon.api.server import ControlServer  # noqa: PLC0415
 
     document: dict[str, Any] = {"rules": ["iptables-nft"], "restore": ["*raw", "COMMIT\x1b[1m"]}
-    server = ControlServer(socket_path, "", Routes({"/v1/firewall": lambda: document}, {}))
+    server = ControlServer(socket_path, "", Paths({"/v1/firewall": lambda: document}, {}))
     server.start()
     try:
         assert run(socket_path, "firewall", "show") == 0

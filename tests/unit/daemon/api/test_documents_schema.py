@@ -14,9 +14,9 @@ import pytest
 
 from agent.daemon.api.leases import leases_document
 from agent.daemon.api.status import status_document
-from agent.daemon.state.agent_state import Snapshot
-from agent.daemon.state.mesh_state import Known
-from agent.daemon.telemetry.condition_registry import Standing
+from agent.daemon.state.agent_state import AgentState
+from agent.daemon.state.mesh_state import MeshState
+from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.model import Condition, HostId, Lease, MeshConfig, SetAside, Uplink, View
 
 ROOT = Path(__file__).parents[4]
@@ -49,7 +49,7 @@ VIEW = View(
     leases=(LEASE,),
     set_aside=(SetAside("/hostmesh/subnets/x", "is not a subnet"),),
 )
-FULL = Known(
+FULL = MeshState(
     host_id=OWN,
     believed=VIEW,
     config=CONFIG,
@@ -64,12 +64,12 @@ FULL = Known(
 )
 
 
-@pytest.mark.parametrize("known", [Known(host_id=OWN), FULL], ids=["empty", "full"])
-def test_status_is_what_its_schema_says(known: Known) -> None:
-    standing = (Standing(Condition(name="x-y", cause="c", hint="h"), 0.0),)
+@pytest.mark.parametrize("mesh", [MeshState(host_id=OWN), FULL], ids=["empty", "full"])
+def test_status_is_what_its_schema_says(mesh: MeshState) -> None:
+    active = (ActiveCondition(Condition(name="x-y", cause="c", hint="h"), 0.0),)
     document = status_document(
-        Snapshot(known=known),
-        standing,
+        AgentState(mesh=mesh),
+        active,
         host_name="one",
         etcd_source={"endpoints": [], "source": None, "told_by": None},
         last_contact_s=0.0,

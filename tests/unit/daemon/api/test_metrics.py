@@ -18,13 +18,13 @@ from types import MappingProxyType
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.daemon.api.connection import Routes, Text
+from agent.daemon.api.connection import Paths, Text
 from agent.daemon.api.metrics import Reading, render
 from agent.daemon.api.server import MetricsServer
-from agent.daemon.state.agent_state import Snapshot
-from agent.daemon.state.mesh_state import Known
-from agent.daemon.telemetry.condition_registry import Standing
-from agent.daemon.telemetry.counters import Tally
+from agent.daemon.state.agent_state import AgentState
+from agent.daemon.state.mesh_state import MeshState
+from agent.daemon.telemetry.condition_registry import ActiveCondition
+from agent.daemon.telemetry.counters import Counters
 from agent.errors import StateError
 from agent.model import Condition, DockerState, Heartbeat, HostId, Lease, Severity, View
 from agent.reconcile.reconciler import Report
@@ -66,25 +66,25 @@ def reading() -> Reading:
     )
     leases = (lease(1, OWN), lease(2, alive), lease(3, silent), lease(4, None))
     view = View(cluster_id=1, revision=2, leases=leases, heartbeats=MappingProxyType({alive: beat}))
-    known = Known(host_id=OWN, believed=view, own=leases[0], docker_state=DockerState.READY)
-    tally = Tally()
-    tally.pass_s["routes"].observe(0.002)
-    tally.pass_s["routes"].observe(50)
-    tally.plan_size.observe(3)
-    tally.repairs["route-missing"] += 2
-    tally.events["peer-joined"] += 1
+    mesh = MeshState(host_id=OWN, believed=view, own=leases[0], docker_state=DockerState.READY)
+    counters = Counters()
+    counters.pass_s["routes"].observe(0.002)
+    counters.pass_s["routes"].observe(50)
+    counters.plan_size.observe(3)
+    counters.repairs["route-missing"] += 2
+    counters.events["peer-joined"] += 1
     condition = Condition(
         name="route-conflict", subject=PLANTED, cause=PLANTED, hint="", severity=Severity.WARNING
     )
     return Reading(
-        snapshot=Snapshot(
-            known=known,
+        state=AgentState(
+            mesh=mesh,
             report=Report(desired=3, installed=2, differing=1),
             contact_problem="",
             passed=True,
         ),
-        standing=(Standing(condition, 0.0),),
-        tally=tally,
+        active=(ActiveCondition(condition, 0.0),),
+        counters=counters,
         watch_age_s=1.5,
         stale=False,
         now_s=1400.0,
@@ -125,8 +125,8 @@ def test_every_value_is_what_the_agent_knows() -> None:
 
 def test_promise_9_routes_that_could_not_be_listed_have_no_number() -> None:
     read = reading()
-    seen = replace(read.snapshot, report=Report(desired=3, failed=1), passed=False)
-    text = render(replace(read, snapshot=seen))[0].decode()
+    seen = replace(read.state, report=Report(desired=3, failed=1), passed=False)
+    text = render(replace(read, state=seen))[0].decode()
     assert 'hostmesh_routes{state="desired"} 3.0' in text
     assert 'state="installed"' not in text
     assert 'state="drift"' not in text
@@ -136,8 +136,8 @@ def test_promise_9_routes_that_could_not_be_listed_have_no_number() -> None:
 
 def test_a_lease_that_is_not_held_has_no_time_left() -> None:
     read = reading()
-    known = replace(read.snapshot.known, unheld="host9 owns it")
-    text = render(replace(read, snapshot=replace(read.snapshot, known=known)))[0].decode()
+    mesh = replace(read.state.mesh, unheld="host9 owns it")
+    text = render(replace(read, state=replace(read.state, mesh=mesh)))[0].decode()
     assert "hostmesh_lease_left_seconds 0.0" in text
     assert "hostmesh_ready 0.0" in text
     assert 'hostmesh_state{state="degraded"} 1.0' in text
@@ -161,7 +161,7 @@ def test_the_library_is_loaded_when_first_asked() -> None:
 
 
 def test_metrics_over_tcp_cannot_change_anything() -> None:
-    routes = Routes({"/metrics": lambda: Text(b"x 1\n", "text/plain")}, {})
+    routes = Paths({"/metrics": lambda: Text(b"x 1\n", "text/plain")}, {})
     server = MetricsServer(("127.0.0.1", 0), routes)
     server.start()
 
@@ -188,8 +188,8 @@ def test_counting_and_reading_at_once_never_fails() -> None:
         number = 0
         while not stop.is_set():
             number += 1
-            one.tally.events[f"kind-{number % 50}"] += 1
-            one.tally.pass_s["rules"].observe(0.01)
+            one.counters.events[f"kind-{number % 50}"] += 1
+            one.counters.pass_s["rules"].observe(0.01)
 
     thread = threading.Thread(target=count)
     thread.start()
@@ -219,11 +219,11 @@ def test_dashboard_and_alerts_name_only_what_is_exported() -> None:
     expressions = re.findall(r"expr: (.*)", alerts)
     assert len(panels) >= 10
     assert len(expressions) >= 8
-    known = exported()
+    mesh = exported()
     for expression in [*panels, *expressions]:
         names = set(NAME.findall(expression))
         assert names, expression
-        assert names <= known, (expression, names - known)
+        assert names <= mesh, (expression, names - mesh)
     page = (ROOT / "docs" / "conditions.md").read_text()
     for name in re.findall(r'condition="([a-z-]+)"', alerts):
         assert f"`{name}`" in page

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from agent.daemon.api.connection import Routes
+from agent.daemon.api.connection import Paths
 from agent.daemon.api.server import ControlServer
-from agent.daemon.telemetry.thread_errors import Mishaps
+from agent.daemon.telemetry.thread_errors import ThreadErrors
 from agent.errors import AgentUnavailable, KernelError, NotRoot, StateError
 from agent.log import RateLimiter
 from agent.model import Condition
@@ -102,7 +102,7 @@ def path(stuck: Stuck, changed: list[Mapping[str, Any]]) -> Iterator[Path]:
         return {"got": dict(body)}
 
     large = {"filler": "x" * 8_000_000}
-    routes = Routes(
+    routes = Paths(
         read={
             "/v1/status": lambda: {"state": "ready"},
             "/healthz": lambda: (503, {"ok": False}),
@@ -142,7 +142,7 @@ def test_the_bugs_of_all_connections_are_counted_and_limited_together(
 ) -> None:
     """Each connection has a thread of its own; their names are one."""
     found: list[tuple[Condition, ...]] = []
-    monkeypatch.setattr(threading, "excepthook", Mishaps(found.append))
+    monkeypatch.setattr(threading, "excepthook", ThreadErrors(found.append))
     with capture_logs(processors=[RateLimiter()]) as logged:
         for _ in range(10):
             assert ask(path, "GET", "/v1/bug")[0] == 500
@@ -298,7 +298,7 @@ def test_a_dead_agents_socket_is_replaced(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(stale))
     assert stale.exists()
-    server = ControlServer(stale, "", Routes({"/": lambda: {"new": True}}, {}))
+    server = ControlServer(stale, "", Paths({"/": lambda: {"new": True}}, {}))
     server.start()
     assert ask(stale, "GET", "/") == (200, {"new": True})
     server.stop()
@@ -306,7 +306,7 @@ def test_a_dead_agents_socket_is_replaced(path: Path) -> None:
 
 def test_an_unknown_group_is_an_error_for_operators(tmp_path: Path) -> None:
     with pytest.raises(StateError) as caught:
-        ControlServer(tmp_path / "agent.sock", "no-such-group-here", Routes({}, {}))
+        ControlServer(tmp_path / "agent.sock", "no-such-group-here", Paths({}, {}))
     assert "socket_group" in caught.value.hint
 
 
@@ -335,7 +335,7 @@ def test_clients_that_say_nothing_keep_nobody_out(path: Path) -> None:
 def test_clients_that_connect_at_once_are_not_evicted_before_they_can_ask(tmp_path: Path) -> None:
     """One of them is slow with its request, such as on a busy host, and 29 come after it."""
     socket_path = tmp_path / "agent.sock"
-    server = ControlServer(socket_path, "", Routes({"/": dict}, {}), idle_s=20)
+    server = ControlServer(socket_path, "", Paths({"/": dict}, {}), idle_s=20)
     server.start()
     try:
         clients = connected(socket_path, 30)
@@ -385,7 +385,7 @@ def test_while_everybody_waits_for_the_agent_root_gets_in_and_others_are_told(
 def test_a_connection_ends_in_time_however_busy_it_looks(tmp_path: Path) -> None:
     """Promise 10: one that sends a byte now and then keeps no slot for ever."""
     socket_path = tmp_path / "agent.sock"
-    server = ControlServer(socket_path, "", Routes({}, {}), connection_s=0.3)
+    server = ControlServer(socket_path, "", Paths({}, {}), connection_s=0.3)
     server.start()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as slow:
@@ -412,7 +412,7 @@ def threads_of(server: ControlServer) -> list[str]:
 
 
 def test_promise_10_a_connection_takes_one_thread_and_gives_it_back(tmp_path: Path) -> None:
-    server = ControlServer(tmp_path / "agent.sock", "", Routes({"/": dict}, {}))
+    server = ControlServer(tmp_path / "agent.sock", "", Paths({"/": dict}, {}))
     server.start()
     try:
         eventually(lambda: threads_of(server) == ["control"])  # a former server's have ended

@@ -7,9 +7,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.daemon.core.consequences import Act, Effect, consequences
+from agent.daemon.core.consequences import Action, Effect, consequences
 from agent.daemon.core.event_handlers import Moment, fold
-from agent.daemon.state.agent_state import LookDue, Snapshot
+from agent.daemon.state.agent_state import AgentState, StaleFacts
 from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.events import (
     Accepted,
@@ -31,7 +31,7 @@ from agent.daemon.state.events import (
     TimersDue,
     ViewSeen,
 )
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer
 from agent.docker.report import AttachReport, ConfigFile
 from agent.errors import EtcdUnavailable, StateError
@@ -60,7 +60,7 @@ NOW = Moment(clock_s=1000.0, wall_s=1_700_000_000.0)
 FACTS = HostFacts(links=(), foreign_routes=())
 CALM_S = Settings().lease.empty_cluster_grace_s
 SWEEP_S = Settings().routes.sweep_grace_s
-PASS = Effect(Act.PASS)
+PASS = Effect(Action.PASS)
 
 
 def view(*numbers: int, revision: int = 10, cluster: int = 1, beats: bool = True) -> View:
@@ -85,17 +85,17 @@ def beat(number: int) -> tuple[HostId, Heartbeat]:
     )
 
 
-def after(state: Snapshot, *events: Event, at: Moment = NOW) -> Snapshot:
+def after(state: AgentState, *events: Event, at: Moment = NOW) -> AgentState:
     for each in events:
         state = fold(state, each, at)
     return state
 
 
-def follows(state: Snapshot, event: Event) -> tuple[Effect, ...]:
+def follows(state: AgentState, event: Event) -> tuple[Effect, ...]:
     return consequences(state, after(state, event), event)
 
 
-FIRST = Snapshot(known=Known(host_id=OWN))
+FIRST = AgentState(mesh=MeshState(host_id=OWN))
 MEMBER = after(
     FIRST,
     HostSeen(FACTS, UPLINK, ()),
@@ -112,43 +112,43 @@ def test_the_first_view_is_pinned_noticed_copied_and_bounds_what_is_watched() ->
     joined = after(FIRST, HostSeen(FACTS, UPLINK, ()))
     bounds = replace(joined.bounds, in_force=CONFIG.cidrs)
     assert follows(joined, ViewSeen(seen)) == (
-        Effect(Act.WAKE_AT, (Timer.SWEEP, NOW.clock_s + SWEEP_S)),
-        Effect(Act.NOTE_PEERS, (None, seen, OWN)),
-        Effect(Act.PIN, (1,)),
-        Effect(Act.NOTICE, (seen,)),
-        Effect(Act.WAKE_SOONER, (Timer.COPY, 2.0)),
-        Effect(Act.BOUND, (bounds,)),
-        Effect(Act.WATCH, (CONFIG.cidrs, 140, None)),
+        Effect(Action.SET_TIMER_AT, (Timer.SWEEP, NOW.clock_s + SWEEP_S)),
+        Effect(Action.RECORD_PEERS, (None, seen, OWN)),
+        Effect(Action.PIN_CLUSTER, (1,)),
+        Effect(Action.CHECK_RECORDS, (seen,)),
+        Effect(Action.SET_TIMER_SOONER, (Timer.COPY, 2.0)),
+        Effect(Action.SET_BOUNDS, (bounds,)),
+        Effect(Action.WATCH_ROUTES, (CONFIG.cidrs, 140, None)),
         PASS,
     )
 
 
 def test_a_view_that_says_the_same_costs_no_pass() -> None:
-    believed = MEMBER.known.believed
+    believed = MEMBER.mesh.believed
     assert believed is not None
     seen = replace(believed, revision=11)
     assert seen.by_subnet is believed.by_subnet
-    assert [each.act for each in follows(MEMBER, ViewSeen(seen))] == [
-        Act.NOTE_PEERS,
-        Act.NOTICE,
-        Act.WAKE_SOONER,
+    assert [each.action for each in follows(MEMBER, ViewSeen(seen))] == [
+        Action.RECORD_PEERS,
+        Action.CHECK_RECORDS,
+        Action.SET_TIMER_SOONER,
     ]
 
 
 def test_promise_4_in_doubt_claims_are_held_before_the_keeper_sees_what_it_lost() -> None:
     """Else it might look for another subnet in an etcd that nobody believes."""
-    found = [each.act for each in follows(MEMBER, ViewSeen(DOUBT))]
-    assert found.index(Act.HOLD) < found.index(Act.NOTICE)
-    assert Act.PIN not in found
+    found = [each.action for each in follows(MEMBER, ViewSeen(DOUBT))]
+    assert found.index(Action.HOLD_CLAIMS) < found.index(Action.CHECK_RECORDS)
+    assert Action.PIN_CLUSTER not in found
     assert not ALARMED.may_delete(NOW.clock_s + 10 * CALM_S)
 
 
 def test_promise_4_an_alarm_that_ends_holds_deletions_for_the_grace_time() -> None:
     over = after(ALARMED, ViewSeen(view(0, 1, revision=12)))
-    assert over.known.alarming is None
+    assert over.mesh.alarming is None
     assert not over.may_delete(NOW.clock_s + CALM_S - 1)
     assert over.may_delete(NOW.clock_s + CALM_S)
-    wakes = Effect(Act.WAKE_AT, (Timer.CALM, NOW.clock_s + CALM_S))
+    wakes = Effect(Action.SET_TIMER_AT, (Timer.CALM, NOW.clock_s + CALM_S))
     assert wakes in follows(MEMBER, ViewSeen(DOUBT))
 
 
@@ -158,7 +158,7 @@ def test_promise_4_a_wipe_that_was_passed_over_holds_deletions() -> None:
     half = ViewSeen(view(0, 1, revision=13)).after(ViewSeen(view(revision=12)))
     assert after(member, replace(half, passed=())).may_delete(NOW.clock_s)
     seen = after(member, half)
-    assert seen.known.alarming is half.view
+    assert seen.mesh.alarming is half.view
     assert not seen.may_delete(NOW.clock_s + 10 * CALM_S)
     back = after(seen, ViewSeen(view(0, 1, 2, revision=14)))
     assert not back.may_delete(NOW.clock_s + CALM_S - 1)
@@ -176,8 +176,8 @@ def test_promise_4_contact_regained_after_an_outage_holds_deletions() -> None:
 
 
 def test_what_the_operator_accepts_is_pinned_bounded_and_routed() -> None:
-    acts = [each.act for each in follows(ALARMED, Accepted())]
-    assert acts == [Act.NOTE_PEERS, Act.PIN, PASS.act]
+    actions = [each.action for each in follows(ALARMED, Accepted())]
+    assert actions == [Action.RECORD_PEERS, Action.PIN_CLUSTER, PASS.action]
     accepted = after(ALARMED, Accepted())
     assert accepted.may_delete(NOW.clock_s)
     assert follows(MEMBER, Accepted()) == ()
@@ -186,7 +186,7 @@ def test_what_the_operator_accepts_is_pinned_bounded_and_routed() -> None:
 def test_promise_3_routes_of_an_earlier_life_wait_for_a_complete_view_and_the_grace_time() -> None:
     """Not before: not by the host's own copy, and not by the first word of etcd."""
     cached = replace(view(0), cached=True)
-    copied = replace(FIRST, known=replace(FIRST.known, believed=cached, config=CONFIG))
+    copied = replace(FIRST, mesh=replace(FIRST.mesh, believed=cached, config=CONFIG))
     assert not copied.may_sweep(NOW.clock_s + 1e9)
     seen = after(copied, ContactChanged(None), ViewSeen(view(0, 1)))
     assert seen.may_delete(NOW.clock_s)
@@ -204,8 +204,8 @@ def test_a_reload_holds_for_the_next_grace_times() -> None:
         routes=replace(settings.routes, sweep_grace_s=5),
     )
     assert follows(MEMBER, SettingsRead(settings)) == (
-        Effect(Act.ADOPT, (settings,)),
-        Effect(Act.WAKE_AT, (Timer.RESYNC, 0.0)),
+        Effect(Action.APPLY_SETTINGS, (settings,)),
+        Effect(Action.SET_TIMER_AT, (Timer.RESYNC, 0.0)),
     )
     seen = after(FIRST, SettingsRead(settings), ViewSeen(view(0)), ViewSeen(DOUBT))
     assert (seen.grace.sweep_from_s, seen.grace.calm_from_s) == (1005.0, 1007.0)
@@ -214,32 +214,39 @@ def test_a_reload_holds_for_the_next_grace_times() -> None:
 def test_ranges_that_the_operator_allows_are_judged_again() -> None:
     settings = Settings()
     settings = replace(settings, mesh=replace(settings.mesh, within=(IPv4Network("11.0.0.0/8"),)))
-    acts = [each.act for each in follows(MEMBER, SettingsRead(settings))]
-    assert acts == [Act.ADOPT, Act.WAKE_AT, Act.BOUND, Act.READ_AGAIN]
+    actions = [each.action for each in follows(MEMBER, SettingsRead(settings))]
+    assert actions == [
+        Action.APPLY_SETTINGS,
+        Action.SET_TIMER_AT,
+        Action.SET_BOUNDS,
+        Action.REREAD_CONFIG,
+    ]
 
 
 def test_a_lease_is_noted_given_to_docker_copied_and_routed() -> None:
     viewed = after(FIRST, HostSeen(FACTS, UPLINK, ()), ViewSeen(view(0, 1)))
     assert follows(viewed, LeaseChanged(lease(0), ())) == (
-        Effect(Act.NOTE_SUBNET, (lease(0).subnet,)),
-        Effect(Act.WAKE_SOONER, (Timer.COPY, 0.0)),
-        Effect(Act.WANT_DOCKER, (lease(0).subnet, UPLINK.mtu, None)),
+        Effect(Action.RECORD_SUBNET, (lease(0).subnet,)),
+        Effect(Action.SET_TIMER_SOONER, (Timer.COPY, 0.0)),
+        Effect(Action.CONFIGURE_DOCKER, (lease(0).subnet, UPLINK.mtu, None)),
         PASS,
     )
     assert follows(MEMBER, LeaseChanged(lease(0), ())) == ()
     taken = Condition(name="lease-taken", cause="host9 owns 10.64.0.0/16", hint="")
     lost = LeaseChanged(None, (taken,))
-    assert follows(MEMBER, lost) == (Effect(Act.TELL, (ConditionSource.LEASE, (taken,))),)
-    assert after(MEMBER, lost).known.own == lease(0), "promise 3"
+    assert follows(MEMBER, lost) == (
+        Effect(Action.SET_CONDITIONS, (ConditionSource.LEASE, (taken,))),
+    )
+    assert after(MEMBER, lost).mesh.own == lease(0), "promise 3"
 
 
 def test_promise_2_a_new_node_address_reconnects_and_is_told_to_docker_by_its_mtu() -> None:
     other = replace(UPLINK, node_address=IPv4Address("192.0.2.7"), mtu=1400)
     assert follows(MEMBER, HostSeen(FACTS, other, ())) == (
-        Effect(Act.RECONNECT),
-        Effect(Act.NOTE_UPLINK, (other,)),
-        Effect(Act.WANT_DOCKER, (lease(0).subnet, 1400, None)),
-        Effect(Act.PROBE, (frozenset(), other)),
+        Effect(Action.RECONNECT_ETCD),
+        Effect(Action.RECORD_UPLINK, (other,)),
+        Effect(Action.CONFIGURE_DOCKER, (lease(0).subnet, 1400, None)),
+        Effect(Action.PROBE_HOSTS, (frozenset(), other)),
         PASS,
     )
 
@@ -255,8 +262,8 @@ def test_others_routes_and_what_the_host_needs_cost_a_pass() -> None:
     needs = replace(FACTS, needed=(Needed(IPv4Address("198.51.100.1"), Need.ETCD),))
     bounds = replace(MEMBER.bounds, needed=needs.needed)
     assert follows(MEMBER, HostSeen(needs, UPLINK, ())) == (
-        Effect(Act.BOUND, (bounds,)),
-        Effect(Act.READ_AGAIN),
+        Effect(Action.SET_BOUNDS, (bounds,)),
+        Effect(Action.REREAD_CONFIG),
         PASS,
     )
 
@@ -265,16 +272,16 @@ def test_a_look_that_fails_keeps_the_uplink_is_told_and_tried_again() -> None:
     missing = Condition(name="uplink-missing", cause="no interface fits", hint="")
     failed = HostSeen(FACTS, UPLINK, (missing,), failed=True)
     assert follows(MEMBER, failed) == (
-        Effect(Act.TELL, (ConditionSource.HOST, (missing,))),
-        Effect(Act.WAKE, (Timer.HOST, 2.0)),
+        Effect(Action.SET_CONDITIONS, (ConditionSource.HOST, (missing,))),
+        Effect(Action.SET_TIMER, (Timer.HOST, 2.0)),
     )
-    assert after(after(MEMBER, failed), TimersDue(frozenset({Timer.HOST}))).look == LookDue()
+    assert after(after(MEMBER, failed), TimersDue(frozenset({Timer.HOST}))).look == StaleFacts()
 
 
 def test_what_the_kernel_and_programs_wrote_goes_to_the_passes_whatever_the_state() -> None:
     changed = KernelEvent(links=frozenset({"eth0"}))
-    assert follows(MEMBER, KernelChanged(changed)) == (Effect(Act.PASS_KERNEL, (changed,)),)
-    assert follows(MEMBER, RulesWritten(("a (1)",))) == (Effect(Act.PASS_RULES, (("a (1)",),)),)
+    assert follows(MEMBER, KernelChanged(changed)) == (Effect(Action.PASS_KERNEL, (changed,)),)
+    assert follows(MEMBER, RulesWritten(("a (1)",))) == (Effect(Action.PASS_RULES, (("a (1)",),)),)
 
 
 def test_only_what_may_take_others_routes_has_them_looked_at() -> None:
@@ -282,20 +289,20 @@ def test_only_what_may_take_others_routes_has_them_looked_at() -> None:
     facts = replace(FACTS, foreign_routes=(other,))
     state = after(MEMBER, HostSeen(facts, UPLINK, ()))
     for event, look in (
-        (KernelEvent(links=frozenset({"veth1"})), LookDue(links=True, everything=False)),
-        (KernelEvent(links=frozenset({"eth0"})), LookDue()),
-        (KernelEvent(ways=True), LookDue()),
-        (KernelEvent(resync=True), LookDue()),
-        (KernelEvent(), LookDue(links=False, everything=False)),
+        (KernelEvent(links=frozenset({"veth1"})), StaleFacts(links=True, everything=False)),
+        (KernelEvent(links=frozenset({"eth0"})), StaleFacts()),
+        (KernelEvent(ways=True), StaleFacts()),
+        (KernelEvent(resync=True), StaleFacts()),
+        (KernelEvent(), StaleFacts(links=False, everything=False)),
     ):
         assert after(state, KernelChanged(event)).look == look
 
 
 def test_another_address_of_etcd_has_the_host_looked_at_and_its_way_watched() -> None:
     found = EndpointFound(Endpoints(IPv4Address("203.0.113.5"), (IPv4Address("203.0.113.5"),)))
-    assert after(MEMBER, found).look == LookDue()
+    assert after(MEMBER, found).look == StaleFacts()
     assert follows(MEMBER, found) == (
-        Effect(Act.WATCH, (CONFIG.cidrs, 140, IPv4Address("203.0.113.5"))),
+        Effect(Action.WATCH_ROUTES, (CONFIG.cidrs, 140, IPv4Address("203.0.113.5"))),
     )
 
 
@@ -306,18 +313,18 @@ def test_docker_costs_a_pass_when_its_networks_change_and_a_restart_is_noted() -
     state = after(MEMBER, DockerReported(report))
     assert follows(state, DockerReported(report)) == ()
     again = replace(report, restarted=True)
-    assert follows(state, DockerReported(again)) == (Effect(Act.NOTE_RESTART),)
+    assert follows(state, DockerReported(again)) == (Effect(Action.RECORD_RESTART),)
 
 
 def test_a_silent_host_costs_a_pass_only_where_a_heartbeat_lapsed() -> None:
     peer = lease(1).node_address
     lapsed = ViewSeen(view(0, 1, revision=11, beats=False))
     assert follows(MEMBER, HostsSilent(frozenset({peer}))) == ()
-    assert Effect(Act.PROBE, (frozenset({peer}), UPLINK)) in follows(MEMBER, lapsed)
+    assert Effect(Action.PROBE_HOSTS, (frozenset({peer}), UPLINK)) in follows(MEMBER, lapsed)
     state = after(MEMBER, lapsed)
     assert follows(state, HostsSilent(frozenset({IPv4Address("198.51.100.7")}))) == ()
     assert follows(state, HostsSilent(frozenset({peer}))) == (PASS,)
-    assert state.silence.last_heartbeat_s[HostId(f"{1:032x}")] == NOW.wall_s
+    assert state.last_seen.last_heartbeat_s[HostId(f"{1:032x}")] == NOW.wall_s
 
 
 def test_timers_lead_to_what_they_are_for() -> None:
@@ -325,13 +332,13 @@ def test_timers_lead_to_what_they_are_for() -> None:
         return follows(MEMBER, TimersDue(frozenset(timers)))[1:]
 
     assert follows(MEMBER, TimersDue(frozenset({Timer.RULES}))) == (
-        Effect(Act.PASS_TIMERS, (frozenset({Timer.RULES}),)),
+        Effect(Action.PASS_TIMERS, (frozenset({Timer.RULES}),)),
     )
     assert due(Timer.RESYNC) == (
-        Effect(Act.WAKE, (Timer.RESYNC, Settings().routes.resync_s)),
-        Effect(Act.PASS_EVERYTHING),
+        Effect(Action.SET_TIMER, (Timer.RESYNC, Settings().routes.resync_s)),
+        Effect(Action.PASS_EVERYTHING),
     )
-    assert due(Timer.COPY) == (Effect(Act.SAVE_COPY, (MEMBER.known,)),)
+    assert due(Timer.COPY) == (Effect(Action.SAVE_COPY, (MEMBER.mesh,)),)
     assert due(Timer.CALM) == (PASS,)
 
 
@@ -339,14 +346,14 @@ def test_a_host_that_leaves_keeps_nothing_and_says_nothing_of_its_lease() -> Non
     lost = Condition(name="lease-taken", cause="", hint="")
     state = after(MEMBER, LeaseChanged(lease(0), (lost,)))
     assert follows(state, Left(left=True)) == (
-        Effect(Act.TELL, (ConditionSource.LEASE, ())),
-        Effect(Act.LEAVE),
-        Effect(Act.PASS_EVERYTHING),
+        Effect(Action.SET_CONDITIONS, (ConditionSource.LEASE, ())),
+        Effect(Action.LEAVE),
+        Effect(Action.PASS_EVERYTHING),
     )
     gone = after(state, Left(left=True), LeaseChanged(lease(0), (lost,)))
     assert gone.world() is None
     assert gone.conditions[ConditionSource.LEASE] == ()
-    assert follows(gone, Left(left=False)) == (Effect(Act.PASS_EVERYTHING),)
+    assert follows(gone, Left(left=False)) == (Effect(Action.PASS_EVERYTHING),)
 
 
 def test_promise_9_a_copy_that_is_not_written_is_told_until_it_is_or_none_is_wanted() -> None:
@@ -356,12 +363,12 @@ def test_promise_9_a_copy_that_is_not_written_is_told_until_it_is_or_none_is_wan
     )
     told, save = follows(MEMBER, full)
     source, (condition,) = told.given
-    assert (told.act, source, condition.name) == (
-        Act.TELL,
+    assert (told.action, source, condition.name) == (
+        Action.SET_CONDITIONS,
         ConditionSource.COPY,
         "copy-not-written",
     )
-    assert save == Effect(Act.SAVE_COPY, (MEMBER.known,)), "what came meanwhile"
+    assert save == Effect(Action.SAVE_COPY, (MEMBER.mesh,)), "what came meanwhile"
     failing = after(MEMBER, damaged, full)
     assert all(
         failing.conditions[each] for each in (ConditionSource.COPY, ConditionSource.COPY_DAMAGED)
@@ -375,11 +382,13 @@ def test_promise_9_a_copy_that_is_not_written_is_told_until_it_is_or_none_is_wan
 
 def test_conditions_are_told_once_per_change() -> None:
     found = ConditionsFound(ConditionSource.THREADS, (Condition(name="x", cause="a", hint=""),))
-    tell = Effect(Act.TELL, (ConditionSource.THREADS, found.conditions))
+    tell = Effect(Action.SET_CONDITIONS, (ConditionSource.THREADS, found.conditions))
     assert follows(MEMBER, found) == (tell,)
     assert follows(after(MEMBER, found), found) == ()
     gone = ConditionsFound(ConditionSource.THREADS, ())
-    assert follows(after(MEMBER, found), gone) == (Effect(Act.TELL, (ConditionSource.THREADS, ())),)
+    assert follows(after(MEMBER, found), gone) == (
+        Effect(Action.SET_CONDITIONS, (ConditionSource.THREADS, ())),
+    )
 
 
 def test_a_lease_that_ran_out_counts_as_ended_only_while_etcd_is_away() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.core.reload import LIVE, compare, outcome, reload
-from agent.daemon.state.agent_state import Snapshot, StateCell
+from agent.daemon.state.agent_state import AgentState, StateCell
 from agent.daemon.state.events import ConditionsFound, Event, SettingsRead
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.mesh_state import MeshState
 from agent.errors import SettingsError
 from agent.model import Condition, HostId
 from agent.settings import KEYS, SECTIONS, Settings, load_settings
@@ -40,13 +40,15 @@ class Agent:
         self.conditions: tuple[Condition, ...] = ()
         self.adopted: list[Settings] = []
         self.load = loader(path)
-        self.cell = StateCell(Snapshot(known=Known(host_id=HostId("a" * 32)), settings=self.load()))
+        self.cell = StateCell(
+            AgentState(mesh=MeshState(host_id=HostId("a" * 32)), settings=self.load())
+        )
 
     @property
     def settings(self) -> Settings:
         return self.cell.now.settings
 
-    def act(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
         if isinstance(event, SettingsRead):
             self.adopted.append(event.settings)
             self.cell.now = dataclasses.replace(self.cell.now, settings=event.settings)
@@ -54,9 +56,9 @@ class Agent:
             self.conditions = event.conditions
 
     def reload(self) -> None:
-        reload(self.load, self.cell, self.act)
+        reload(self.load, self.cell, self.apply)
 
-    def standing(self) -> dict[str, str]:
+    def active(self) -> dict[str, str]:
         return {each.name: each.cause for each in self.conditions}
 
 
@@ -69,11 +71,11 @@ def test_a_wrong_file_is_refused_whole(path: Path) -> None:
     assert len(caught.value.problems) == 2
     assert agent.settings is before
     assert agent.adopted == []
-    assert list(agent.standing()) == ["settings-refused"]
-    assert "resync_s" in agent.standing()["settings-refused"]
+    assert list(agent.active()) == ["settings-refused"]
+    assert "resync_s" in agent.active()["settings-refused"]
     path.write_text(FIRST)
     agent.reload()
-    assert agent.standing() == {}
+    assert agent.active() == {}
 
 
 def test_what_may_change_changes_and_the_rest_waits(path: Path) -> None:
@@ -90,10 +92,10 @@ def test_what_may_change_changes_and_the_rest_waits(path: Path) -> None:
     assert agent.adopted == [now]
     assert now.routes.protocol == 140
     assert now.etcd.endpoints == ("http://192.0.2.1:2379",)
-    assert "etcd.endpoints, routes.protocol changed" in agent.standing()["settings-need-restart"]
+    assert "etcd.endpoints, routes.protocol changed" in agent.active()["settings-need-restart"]
     path.write_text(FIRST)
     agent.reload()
-    assert agent.standing() == {}
+    assert agent.active() == {}
     assert agent.settings.log.level == "info"
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.membership.join import Joining, overlap_condition
-from agent.daemon.state.agent_state import Snapshot, StateCell
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.membership.join import Joiner, overlap_condition
+from agent.daemon.state.agent_state import AgentState, StateCell
+from agent.daemon.state.mesh_state import MeshState
 from agent.etcd.client import EtcdClient
 from agent.model import (
     DockerFacts,
@@ -59,10 +59,10 @@ def link(name: str, index: int, address: str) -> Link:
     )  # fmt: skip
 
 
-def known(*links: Link, docker: tuple[DockerNetwork, ...] = (PROJECT,)) -> Known:
+def mesh(*links: Link, docker: tuple[DockerNetwork, ...] = (PROJECT,)) -> MeshState:
     """A host that holds nothing; the mesh remembers what it had."""
     view = View(cluster_id=1, revision=5, config=CONFIG, memory={OWN: PAST})
-    return Known(
+    return MeshState(
         host_id=OWN,
         host=HostFacts(links=links, foreign_routes=()),
         uplink=UPLINK,
@@ -79,7 +79,7 @@ class Told(Keeper):
         return self._registration
 
 
-def joining(past: IPv4Network | None = None) -> tuple[Joining, Told]:
+def joiner(past: IPv4Network | None = None) -> tuple[Joiner, Told]:
     client = EtcdClient(EtcdSettings(endpoints=("http://192.0.2.9:2379",)))
     registry = Registry(client, "/hostmesh")
     settings = load_settings(Path("/nonexistent/agent.toml"))
@@ -91,8 +91,8 @@ def joining(past: IPv4Network | None = None) -> tuple[Joining, Told]:
         settings=settings.lease,
         on_lease=lambda *_: None,
     )
-    made = Joining(
-        cell=StateCell(Snapshot(known=Known(host_id=OWN), settings=settings)),
+    made = Joiner(
+        cell=StateCell(AgentState(mesh=MeshState(host_id=OWN), settings=settings)),
         keeper=keeper,
         registry=registry,
         host_id=OWN,
@@ -106,16 +106,16 @@ def joining(past: IPv4Network | None = None) -> tuple[Joining, Told]:
 
 def test_a_docker_network_of_its_last_stay_keeps_no_host_from_joining_again() -> None:
     """It left while a Compose project was up: its range is no stranger's."""
-    made, keeper = joining()
-    assert made.step(known(link("br-app", 5, "10.70.128.1/24"))) == ()
+    made, keeper = joiner()
+    assert made.step(mesh(link("br-app", 5, "10.70.128.1/24"))) == ()
     told = keeper.registration
     assert told is not None
     assert not any(each.overlaps(PROJECT.subnet) for each in told.avoid)
 
 
 def test_whatever_else_is_in_the_range_of_the_last_stay_does() -> None:
-    made, keeper = joining()
-    (found,) = made.step(known(link("eth1", 6, "10.70.5.1/24"), docker=()))
+    made, keeper = joiner()
+    (found,) = made.step(mesh(link("eth1", 6, "10.70.5.1/24"), docker=()))
     assert found.name == "cidr-overlaps-host"
     assert "10.70.5.1/24" in found.cause
     assert keeper.registration is None
@@ -123,12 +123,12 @@ def test_whatever_else_is_in_the_range_of_the_last_stay_does() -> None:
 
 def test_a_host_that_left_claims_no_right_to_what_its_copy_said() -> None:
     """By now it may be another's: only what the mesh says counts."""
-    made, keeper = joining(PAST)
-    made.step(known(docker=()))
+    made, keeper = joiner(PAST)
+    made.step(mesh(docker=()))
     assert keeper.registration is not None
     assert keeper.registration.wanted_subnet == PAST
     made.forget()
-    made.step(known(docker=()))
+    made.step(mesh(docker=()))
     assert keeper.registration.wanted_subnet is None
 
 
@@ -141,7 +141,7 @@ def test_promise_10_of_very_many_overlaps_a_few_are_named() -> None:
 
 def test_what_a_member_holds_is_no_overlap() -> None:
     lease = Lease(subnet=PAST, node_address=UPLINK.node_address, backend="host-gw", host_id=OWN)
-    made, keeper = joining()
-    assert made.step(replace(known(link("br-app", 5, "10.70.128.1/24")), own=lease)) == ()
+    made, keeper = joiner()
+    assert made.step(replace(mesh(link("br-app", 5, "10.70.128.1/24")), own=lease)) == ()
     assert keeper.registration is not None
     assert keeper.registration.wanted_subnet == PAST

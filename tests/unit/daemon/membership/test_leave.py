@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.membership.leave import Leaver, Unfinished
+from agent.daemon.membership.leave import Leaver, UnfinishedLeave
 from agent.daemon.store.state_file import StateFile
 
 pytestmark = pytest.mark.unit
@@ -27,12 +27,12 @@ def test_promise_9_a_state_file_that_cannot_be_written_at_the_end_is_a_condition
     state.set_left(left=True)
     (tmp_path / ".state.json.new").mkdir()  # what is written there first cannot be
     ended = threading.Event()
-    unfinished = Unfinished(state, leaver, ended.set)
-    unfinished.step()
+    unfinished_leave = UnfinishedLeave(state, leaver, ended.set)
+    unfinished_leave.step()
     assert ended.wait(20), "the loop is told when the job ends"
-    found = unfinished.step()
+    found = unfinished_leave.step()
     assert [each.name for each in found] == ["leave-not-finished"]
     assert f"{tmp_path}/state.json cannot be written" in found[0].cause
     (tmp_path / ".state.json.new").rmdir()
     leaver.finish()
-    assert unfinished.step() == ()
+    assert unfinished_leave.step() == ()

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.daemon.membership.named_container import NamedContainer
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.mesh_state import MeshState
 from agent.model import (
     Access,
     Attachment,
@@ -36,14 +36,14 @@ def network(subnet: str, **more: object) -> DockerNetwork:
     )
 
 
-def known(*containers: str) -> Known:
+def mesh(*containers: str) -> MeshState:
     networks = (
         network("10.64.0.0/17", default=True),
         network("10.64.128.0/24", internal=True),
         network("10.64.129.0/24", labels={"hostmesh.access": "closed"}),
         network("172.18.0.0/16"),
     )
-    return Known(
+    return MeshState(
         host_id=OWN,
         own=Lease(
             subnet=LEASE, node_address=IPv4Address("192.0.2.1"), backend="host-gw", host_id=OWN
@@ -66,9 +66,9 @@ def known(*containers: str) -> Known:
 
 
 def test_only_one_that_the_mesh_may_ping_is_named() -> None:
-    closed = known("10.64.128.2", "10.64.129.2", "172.18.0.2")
+    closed = mesh("10.64.128.2", "10.64.129.2", "172.18.0.2")
     assert NamedContainer().choose(closed, Access.OPEN) is None
-    both = known("10.64.0.7", "10.64.128.2")
+    both = mesh("10.64.0.7", "10.64.128.2")
     assert NamedContainer().choose(both, Access.OPEN) == IPv4Address("10.64.0.7")
     assert NamedContainer().choose(both, Access.CLOSED) is None
     assert NamedContainer().choose(replace(both, own=None), Access.OPEN) is None
@@ -77,14 +77,14 @@ def test_only_one_that_the_mesh_may_ping_is_named() -> None:
 def test_promise_10_it_stays_and_a_container_that_crashes_for_ever_costs_little() -> None:
     now = [0.0]
     named = NamedContainer(lambda: now[0])
-    assert named.choose(known("10.64.0.3"), Access.OPEN) == IPv4Address("10.64.0.3")
-    assert named.choose(known("10.64.0.2", "10.64.0.3"), Access.OPEN) == IPv4Address("10.64.0.3")
+    assert named.choose(mesh("10.64.0.3"), Access.OPEN) == IPv4Address("10.64.0.3")
+    assert named.choose(mesh("10.64.0.2", "10.64.0.3"), Access.OPEN) == IPv4Address("10.64.0.3")
     now[0] = 30.0
-    assert named.choose(known("10.64.0.2"), Access.OPEN) == IPv4Address("10.64.0.2")
-    changes, before = 0, named.choose(known("10.64.0.2"), Access.OPEN)
+    assert named.choose(mesh("10.64.0.2"), Access.OPEN) == IPv4Address("10.64.0.2")
+    changes, before = 0, named.choose(mesh("10.64.0.2"), Access.OPEN)
     for second in range(1, 301):
         now[0] = 30.0 + second
-        found = named.choose(known("10.64.0.2") if second % 2 else known(), Access.OPEN)
+        found = named.choose(mesh("10.64.0.2") if second % 2 else mesh(), Access.OPEN)
         changes += found != before
         before = found
     assert changes <= 2 * 300 / 30
@@ -98,7 +98,7 @@ def test_promise_10_containers_that_take_over_from_each_other_cost_little() -> N
     for second in range(300):
         now[0] = float(second)
         running = (f"10.64.0.{2 + second % 200}", f"10.64.0.{2 + (second + 1) % 200}")
-        found = named.choose(known(*running), Access.OPEN)
+        found = named.choose(mesh(*running), Access.OPEN)
         assert found is None or str(found) in running
         changes += found != before
         before = found

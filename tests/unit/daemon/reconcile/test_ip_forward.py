@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.reconcile.ip_forward import Forwarding
-from agent.daemon.store.state_file import StateFile, Switched
+from agent.daemon.reconcile.ip_forward import IpForward
+from agent.daemon.store.state_file import PreviousValues, StateFile
 from agent.kernel.firewall import Firewall
 from agent.kernel.sysctl import Sysctls
 
@@ -40,10 +40,10 @@ def sysctl(tmp_path: Path) -> Path:
     return path
 
 
-def forwarding(sysctl: Path, policy: Policy | None) -> tuple[Forwarding, StateFile]:
+def forwarding(sysctl: Path, policy: Policy | None) -> tuple[IpForward, StateFile]:
     state = StateFile(sysctl.parents[1] / "state")
     firewall: Firewall | None = policy  # type: ignore[assignment] # the two methods that matter
-    return Forwarding(sysctls=Sysctls(sysctl.parent), firewall=firewall, state=state), state
+    return IpForward(sysctls=Sysctls(sysctl.parent), firewall=firewall, state=state), state
 
 
 def test_the_policy_comes_before_the_switch_and_goes_after_it(sysctl: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_policy_comes_before_the_switch_and_goes_after_it(sysctl: Path) -> N
     assert subject.ensure()
     assert policy.value == "DROP"
     assert sysctl.read_text().strip() == "1"
-    assert state.switched == Switched(ip_forward="0", forward_policy="ACCEPT")
+    assert state.previous_values == PreviousValues(ip_forward="0", forward_policy="ACCEPT")
     assert not subject.ensure()
     assert subject.undo()
     assert policy.value == "ACCEPT"
@@ -67,7 +67,7 @@ def test_a_host_that_forwards_already_is_left_as_it_is(sysctl: Path) -> None:
     subject, state = forwarding(sysctl, policy)
     assert not subject.ensure()
     assert policy.value == "ACCEPT"
-    assert state.switched == Switched()
+    assert state.previous_values == PreviousValues()
     assert subject.undo() == ()
     assert sysctl.read_text().strip() == "1"
 
@@ -79,7 +79,7 @@ def test_what_was_found_survives_a_kill_between_the_two_steps(sysctl: Path) -> N
     sysctl.write_text("0\n")  # as if killed before the switch; DROP stands already
     again, state = forwarding(sysctl, policy)
     again.ensure()
-    assert state.switched == Switched(ip_forward="0", forward_policy="ACCEPT")
+    assert state.previous_values == PreviousValues(ip_forward="0", forward_policy="ACCEPT")
 
 
 def test_with_forwarding_still_on_by_somebody_else_the_policy_stays(sysctl: Path) -> None:
@@ -96,6 +96,6 @@ def test_with_forwarding_still_on_by_somebody_else_the_policy_stays(sysctl: Path
 def test_without_rules_of_ours_only_the_sysctl_is_switched(sysctl: Path) -> None:
     subject, state = forwarding(sysctl, None)
     assert subject.ensure()
-    assert state.switched == Switched(ip_forward="0")
+    assert state.previous_values == PreviousValues(ip_forward="0")
     assert subject.undo()
     assert sysctl.read_text().strip() == "0"

@@ -10,7 +10,7 @@ import pytest
 
 from agent.daemon.reconcile.kernel_objects import ObjectsReport
 from agent.daemon.reconcile.kernel_pass import KernelPass, RulesReport
-from agent.daemon.reconcile.scheduler import Passes
+from agent.daemon.reconcile.scheduler import Scheduler
 from agent.daemon.state.timers import Timers
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.errors import KernelError
@@ -43,11 +43,11 @@ class HalfListed:
 
 def test_a_kind_that_was_not_listed_does_not_wait_for_another_ones_pause() -> None:
     timers = Timers(time.monotonic)
-    passes = Passes(
+    scheduler = Scheduler(
         kernel=cast("KernelPass", HalfListed()),
         conditions=ConditionRegistry(time.monotonic),
         timers=timers,
         check_s=3600,
     )
-    passes.run(World(), may_delete=False, may_sweep=False, docker_seen=True)
+    scheduler.run(World(), may_delete=False, may_sweep=False, docker_seen=True)
     assert timers.wait_s(3600) < 5

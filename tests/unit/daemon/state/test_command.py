@@ -9,7 +9,7 @@ import pytest
 from agent import asker
 from agent.asker import asked_by
 from agent.daemon.state import events
-from agent.daemon.state.events import Acting, Command, Event
+from agent.daemon.state.events import Apply, Command, Event
 from agent.errors import CannotTell
 
 pytestmark = pytest.mark.unit
@@ -21,7 +21,7 @@ def ignored(_event: Event) -> None:
 
 def test_what_did_not_begin_in_time_is_withdrawn_and_said_to_be() -> None:
     done: list[int] = []
-    command = Command(lambda _act: done.append(1))
+    command = Command(lambda _apply: done.append(1))
     with pytest.raises(CannotTell, match="nothing was done"):
         command.wait(0.01)
     command.execute(ignored)
@@ -31,7 +31,7 @@ def test_what_did_not_begin_in_time_is_withdrawn_and_said_to_be() -> None:
 def test_what_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def slow(_act: Acting) -> str:
+    def slow(_apply: Apply) -> str:
         begun.set()
         go_on.wait(20)
         return "done"
@@ -52,8 +52,8 @@ def test_what_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_client_asked_for_that_has_gone_is_not_begun() -> None:
     done: list[int] = []
     with asked_by(lambda: False):
-        gone = Command(lambda _act: done.append(1), asker.current())
-    own = Command(lambda _act: done.append(2))
+        gone = Command(lambda _apply: done.append(1), asker.current())
+    own = Command(lambda _apply: done.append(2))
     for command in (gone, own):
         command.execute(ignored)
     assert done == [2]

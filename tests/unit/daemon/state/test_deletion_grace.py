@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.daemon.state.deletion_grace import Grace
+from agent.daemon.state.deletion_grace import DeletionGrace
 
 pytestmark = pytest.mark.unit
 
@@ -13,11 +13,13 @@ NOW, LATER = 1000.0, 1060.0
 
 def test_first_contact_after_a_start_holds_nothing() -> None:
     """A host that leaves while another's agent is a few seconds old is gone there, too."""
-    assert Grace().contact_lost(followed=False).contact_made(LATER).calm(NOW)
+    assert DeletionGrace().contact_lost(followed=False).contact_made(LATER).calm(NOW)
 
 
 def test_promise_4_after_an_outage_holders_have_time_to_come_back() -> None:
-    lost = Grace().contact_made(LATER).contact_lost(followed=True).contact_lost(followed=True)
+    lost = (
+        DeletionGrace().contact_made(LATER).contact_lost(followed=True).contact_lost(followed=True)
+    )
     made = lost.contact_made(LATER)
     assert not made.calm(NOW)
     assert made.calm(LATER)
@@ -26,11 +28,11 @@ def test_promise_4_after_an_outage_holders_have_time_to_come_back() -> None:
 
 
 def test_the_operators_word_ends_what_holds() -> None:
-    assert Grace().hold(LATER).end().calm(NOW)
+    assert DeletionGrace().hold(LATER).end().calm(NOW)
 
 
 def test_promise_3_routes_of_an_earlier_life_wait_for_the_first_complete_view() -> None:
-    assert not Grace().sweep(NOW)
-    seen = Grace().complete(LATER).complete(LATER + 60)
+    assert not DeletionGrace().sweep(NOW)
+    seen = DeletionGrace().complete(LATER).complete(LATER + 60)
     assert not seen.sweep(NOW)
     assert seen.sweep(LATER)

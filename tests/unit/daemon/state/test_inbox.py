@@ -46,7 +46,7 @@ def condition(cause: str) -> Condition:
 
 
 def command() -> Command[dict[str, int]]:
-    return Command(lambda _act: {})
+    return Command(lambda _apply: {})
 
 
 def routes_gone(count: int) -> KernelChanged:
@@ -153,7 +153,7 @@ def test_promise_10_commands_beyond_the_bound_are_refused_at_once() -> None:
     for each in waiting:
         inbox.post(each)
     with pytest.raises(CannotTell, match="nothing was done"):
-        inbox.ask(lambda _act: {})
+        inbox.ask(lambda _apply: {})
     assert inbox.take(0) == tuple(waiting)
     inbox.post(command())
     assert len(inbox) == 1

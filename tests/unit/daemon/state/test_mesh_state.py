@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.daemon.api.status import host_state
-from agent.daemon.state.agent_state import Snapshot
-from agent.daemon.state.mesh_state import Known, own_leases
+from agent.daemon.state.agent_state import AgentState
+from agent.daemon.state.mesh_state import MeshState, own_leases
 from agent.mesh.backends.host_gw import HostGateway
 from agent.model import (
     Attachment,
@@ -59,30 +59,30 @@ def view(*numbers: int, revision: int = 10, cluster: int = 1) -> View:
 _EMPTY = view(cluster=2, revision=1)
 
 
-def member() -> Known:
+def member() -> MeshState:
     return replace(
-        Known(host_id=OWN).with_view(view(0, 1, 2, 3)),
+        MeshState(host_id=OWN).with_view(view(0, 1, 2, 3)),
         own=lease(0),
         host=HostFacts(links=(), foreign_routes=()),
         uplink=UPLINK,
     )
 
 
-def world(known: Known) -> object:
-    return known.world(route_protocol=140, route_table=254)
+def world(mesh: MeshState) -> object:
+    return mesh.world(route_protocol=140, route_table=254)
 
 
 def test_a_view_is_believed_and_allows_deleting() -> None:
-    known = member()
-    assert known.complete
-    assert known.alarming is None
-    assert known.conditions() == ()
+    mesh = member()
+    assert mesh.complete
+    assert mesh.alarming is None
+    assert mesh.conditions() == ()
 
 
 def test_promise_3_the_hosts_own_copy_never_allows_deleting() -> None:
-    known = replace(member(), believed=replace(view(0, 1), cached=True))
-    assert not known.complete
-    made = known.world(route_protocol=140, route_table=254)
+    mesh = replace(member(), believed=replace(view(0, 1), cached=True))
+    assert not mesh.complete
+    made = mesh.world(route_protocol=140, route_table=254)
     assert made is not None
     assert not made.complete
     assert set(made.peers) == {lease(1).subnet}
@@ -99,11 +99,11 @@ def test_promise_3_the_hosts_own_copy_never_allows_deleting() -> None:
     ids=["another cluster", "a past", "most leases gone", "all leases gone"],
 )
 def test_promise_4_an_alarming_view_deletes_nothing(alarming: View) -> None:
-    known = member()
-    held = known.with_view(alarming)
+    mesh = member()
+    held = mesh.with_view(alarming)
     assert held.believed is not None
-    assert known.believed is not None
-    assert held.believed.leases == known.believed.leases
+    assert mesh.believed is not None
+    assert held.believed.leases == mesh.believed.leases
     assert held.alarming == alarming
     assert not held.complete
     made = held.world(route_protocol=140, route_table=254)
@@ -155,14 +155,14 @@ def test_a_view_with_another_config_adds_nothing_during_an_alarm() -> None:
 
 def test_an_old_view_raises_no_alarm_over_leases_that_are_gone() -> None:
     day_s = 86_400.0
-    known = Known(host_id=OWN).with_view(view(0, 1, 2, 3), now_s=1000.0, ttl_s=day_s)
+    mesh = MeshState(host_id=OWN).with_view(view(0, 1, 2, 3), now_s=1000.0, ttl_s=day_s)
     new = view(5, 6, 7, revision=11)
-    young = known.with_view(new, now_s=900.0 + day_s, ttl_s=day_s)
+    young = mesh.with_view(new, now_s=900.0 + day_s, ttl_s=day_s)
     assert young.alarming is not None
     assert young.with_view(new, now_s=1100.0 + day_s, ttl_s=day_s).alarming is None
-    old = known.with_view(new, now_s=1100.0 + day_s, ttl_s=day_s)
+    old = mesh.with_view(new, now_s=1100.0 + day_s, ttl_s=day_s)
     assert (old.alarming, old.believed) == (None, new)
-    other = known.with_view(replace(new, cluster_id=2), now_s=1100.0 + day_s, ttl_s=day_s)
+    other = mesh.with_view(replace(new, cluster_id=2), now_s=1100.0 + day_s, ttl_s=day_s)
     assert other.alarming is not None, "promise 4: another mesh's"
 
 
@@ -178,14 +178,14 @@ def test_promise_4_an_alarm_ends_when_the_holders_are_back_and_not_before() -> N
 
 
 def test_promise_4_in_a_mesh_of_two_a_host_does_not_agree_with_itself() -> None:
-    held = Known(host_id=OWN).with_view(view(0, 1)).with_view(view(cluster=2, revision=1))
+    held = MeshState(host_id=OWN).with_view(view(0, 1)).with_view(view(cluster=2, revision=1))
     held = held.with_view(view(0, cluster=2, revision=2))  # what this host registered again
     assert held.alarming is not None
     assert held.with_view(view(0, 1, cluster=2, revision=3)).alarming is None
 
 
 def test_promise_4_a_host_that_is_alone_has_nobody_to_wait_for() -> None:
-    held = Known(host_id=OWN).with_view(view(0)).with_view(replace(_EMPTY, config=None))
+    held = MeshState(host_id=OWN).with_view(view(0)).with_view(replace(_EMPTY, config=None))
     assert held.alarming is not None
     assert held.with_view(view(0, cluster=2, revision=2)).alarming is None
 
@@ -200,8 +200,8 @@ def test_promise_4_an_alarm_ends_by_the_operators_word() -> None:
 
 def test_promise_9_the_own_lease_set_aside_is_told_apart_from_others() -> None:
     aside = tuple(SetAside(f"/k{n}", "it lies elsewhere", lease(n)) for n in (0, 1))
-    known = member().with_view(replace(view(2, 3, 4, revision=11), set_aside=aside))
-    found = {each.name: each.subject for each in known.conditions()}
+    mesh = member().with_view(replace(view(2, 3, 4, revision=11), set_aside=aside))
+    found = {each.name: each.subject for each in mesh.conditions()}
     assert found == {"own-lease-set-aside": "/k0", "record-set-aside": "/k1"}
 
 
@@ -210,16 +210,16 @@ def test_one_host_may_leave_without_an_alarm() -> None:
 
 
 def test_a_config_that_is_gone_or_garbage_is_not_acted_on() -> None:
-    known = member().with_view(replace(view(0, 1, 2, 3, revision=11), config=None))
-    assert known.config == CONFIG
-    assert [each.name for each in known.conditions()] == ["mesh-config-gone"]
+    mesh = member().with_view(replace(view(0, 1, 2, 3, revision=11), config=None))
+    assert mesh.config == CONFIG
+    assert [each.name for each in mesh.conditions()] == ["mesh-config-gone"]
     garbage = replace(
         view(0, 1, 2, 3, revision=12), config=None, config_problem=Problem("not JSON")
     )
-    known = known.with_view(garbage)
-    assert known.config == CONFIG
-    assert [each.name for each in known.conditions()] == ["mesh-config-unusable"]
-    assert world(known) is not None
+    mesh = mesh.with_view(garbage)
+    assert mesh.config == CONFIG
+    assert [each.name for each in mesh.conditions()] == ["mesh-config-unusable"]
+    assert world(mesh) is not None
 
 
 def test_promise_12_a_host_that_reads_less_is_named_until_it_reads_more() -> None:
@@ -230,19 +230,19 @@ def test_promise_12_a_host_that_reads_less_is_named_until_it_reads_more() -> Non
         heartbeats = {each.host_id: each for each in beats}
         return replace(view(0, 1, 2, revision=revision), config=config, heartbeats=heartbeats)
 
-    def held_back(known: Known) -> list[str]:
-        return [each.cause for each in known.conditions() if each.name == "level-held-back"]
+    def held_back(mesh: MeshState) -> list[str]:
+        return [each.cause for each in mesh.conditions() if each.name == "level-held-back"]
 
-    known = member().with_view(seen(11, 2, 2, 2))
-    assert held_back(known) == []
-    known = known.with_view(seen(12, 2, 1, 2))
-    (cause,) = held_back(known)
+    mesh = member().with_view(seen(11, 2, 2, 2))
+    assert held_back(mesh) == []
+    mesh = mesh.with_view(seen(12, 2, 1, 2))
+    (cause,) = held_back(mesh)
     assert "allows level 2 and host1 reads level 1 (hostmesh" in cause
     assert "nothing newer than level 1 is published" in cause
-    assert held_back(known.with_view(replace(seen(13, 2, 1, 2), config=CONFIG))) == []
-    assert held_back(known.with_view(seen(13, 2, 2, 2))) == []
+    assert held_back(mesh.with_view(replace(seen(13, 2, 1, 2), config=CONFIG))) == []
+    assert held_back(mesh.with_view(seen(13, 2, 2, 2))) == []
     gone = replace(seen(13, 2, 1, 2), config=None, config_problem=Problem("x"))
-    assert held_back(known.with_view(gone)) == [cause], "by the last usable config"
+    assert held_back(mesh.with_view(gone)) == [cause], "by the last usable config"
 
 
 def test_promise_3_docker_that_does_not_answer_has_not_lost_its_networks() -> None:
@@ -258,8 +258,8 @@ def test_promise_3_docker_that_does_not_answer_has_not_lost_its_networks() -> No
         other_bridges=("br-six",),
         containers=(web,),
     )
-    known = member().with_docker(facts, DockerState.READY)
-    silent = known.with_docker(DockerFacts(reachable=False, problem="hangs"), DockerState.ABSENT)
+    mesh = member().with_docker(facts, DockerState.READY)
+    silent = mesh.with_docker(DockerFacts(reachable=False, problem="hangs"), DockerState.ABSENT)
     assert silent.docker.networks == (network,)
     assert silent.docker.bridge == network
     assert silent.docker.other_bridges == ("br-six",)
@@ -269,27 +269,27 @@ def test_promise_3_docker_that_does_not_answer_has_not_lost_its_networks() -> No
 
 
 def test_before_docker_ever_answered_its_networks_are_not_known() -> None:
-    known = member().with_docker(DockerFacts(reachable=False), DockerState.ABSENT)
-    assert not known.docker_seen
+    mesh = member().with_docker(DockerFacts(reachable=False), DockerState.ABSENT)
+    assert not mesh.docker_seen
 
 
 def test_no_member_no_world() -> None:
-    known = member()
-    assert world(known) is not None
-    assert world(replace(known, left=True)) is None
-    assert world(replace(known, own=None)) is None
-    assert world(replace(known, host=None)) is None
+    mesh = member()
+    assert world(mesh) is not None
+    assert world(replace(mesh, left=True)) is None
+    assert world(replace(mesh, own=None)) is None
+    assert world(replace(mesh, host=None)) is None
 
 
 def test_promise_3_only_a_silent_host_without_heartbeat_is_dead() -> None:
     lapsed = replace(view(0, 1, 2, 3, revision=11), heartbeats={})
-    known = member().with_view(lapsed)
-    assert {each.subnet for each in known.lapsed} == {lease(n).subnet for n in (1, 2, 3)}
-    known = replace(known, silent=frozenset({lease(2).node_address}))
-    made = known.world(route_protocol=140, route_table=254)
+    mesh = member().with_view(lapsed)
+    assert {each.subnet for each in mesh.lapsed} == {lease(n).subnet for n in (1, 2, 3)}
+    mesh = replace(mesh, silent=frozenset({lease(2).node_address}))
+    made = mesh.world(route_protocol=140, route_table=254)
     assert made is not None
     assert made.dead_subnets == {lease(2).subnet}
-    assert [each.name for each in known.conditions()] == ["peer-dead"]
+    assert [each.name for each in mesh.conditions()] == ["peer-dead"]
     alive = replace(member(), silent=frozenset({lease(2).node_address}))
     made = alive.world(route_protocol=140, route_table=254)
     assert made is not None
@@ -299,27 +299,27 @@ def test_promise_3_only_a_silent_host_without_heartbeat_is_dead() -> None:
 def test_containers_get_what_the_uplink_carries_less_what_the_backend_adds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = Known(host_id=OWN)
-    assert known.container_mtu is None
-    known = replace(known, uplink=replace(UPLINK, mtu=9001))
-    assert known.container_mtu == 9001
-    known = replace(known, config=CONFIG)
-    assert known.container_mtu == 9001
+    mesh = MeshState(host_id=OWN)
+    assert mesh.container_mtu is None
+    mesh = replace(mesh, uplink=replace(UPLINK, mtu=9001))
+    assert mesh.container_mtu == 9001
+    mesh = replace(mesh, config=CONFIG)
+    assert mesh.container_mtu == 9001
     overhead = {IPV4.name: 50, IPV6.name: 70}
     monkeypatch.setattr(HostGateway, "overhead", lambda _, family: overhead[family.name])
-    assert known.container_mtu == 8951
+    assert mesh.container_mtu == 8951
 
 
 def test_a_clone_without_a_lease_does_not_say_that_it_keeps_one() -> None:
     clone = replace(beat(0), node_address=IPv4Address("192.0.2.99"))
     seen = replace(view(0, 1, revision=11), clones=(clone,))
-    held = replace(Known(host_id=OWN).with_view(seen), own=lease(0))
-    for known, words in (
+    held = replace(MeshState(host_id=OWN).with_view(seen), own=lease(0))
+    for mesh, words in (
         (held, "keeps its lease"),
         (replace(held, own=None), "no lease either"),
         (replace(held, unheld="another host has it"), "no lease either"),
     ):
-        (found,) = known.conditions()
+        (found,) = mesh.conditions()
         assert found.name == "machine-id-cloned"
         assert words in found.cause
 
@@ -346,7 +346,7 @@ def docker(*subnets: str) -> DockerFacts:
     )
 
 
-def mover() -> Known:
+def mover() -> MeshState:
     """A host that holds two leases, as etcd says too."""
     new = replace(lease(0), subnet=IPv4Network("10.33.0.0/16"))
     seen = replace(view(0, 1), config=MOVING)
@@ -373,18 +373,18 @@ def mover() -> Known:
 def test_promise_3_the_former_subnet_stays_until_docker_has_nothing_there(
     facts: DockerFacts, state: DockerState, moved: bool, in_place: bool
 ) -> None:
-    known = mover().with_docker(facts, state)
-    assert known.has_moved is moved
-    assert known.docker_in_place is in_place
+    mesh = mover().with_docker(facts, state)
+    assert mesh.has_moved is moved
+    assert mesh.docker_in_place is in_place
 
 
 def test_promise_9_who_has_not_moved_is_said() -> None:
-    known = mover().with_docker(docker("10.33.0.0/17", "10.64.128.0/24"), DockerState.READY)
-    told = {each.name: each for each in known.conditions()}
+    mesh = mover().with_docker(docker("10.33.0.0/17", "10.64.128.0/24"), DockerState.READY)
+    told = {each.name: each for each in mesh.conditions()}
     assert "2 still hold a subnet there: host0, host1" in told["mesh-moving"].cause
     assert "net1 (10.64.128.0/24)" in told["host-not-moved"].cause
-    finished = replace(known, former=None).with_view(
-        replace(view(revision=11), config=MOVING, leases=(known.own,) if known.own else ())
+    finished = replace(mesh, former=None).with_view(
+        replace(view(revision=11), config=MOVING, leases=(mesh.own,) if mesh.own else ())
     )
     told = {each.name: each for each in finished.conditions()}
     assert "config set --finish" in told["mesh-moving"].hint
@@ -399,9 +399,9 @@ def test_the_world_has_both_subnets_and_no_peer_of_this_hosts_own() -> None:
     assert mover().set_left(left=True).own_subnets == ()
 
 
-def ready(known: Known, *, ended: bool = False) -> tuple[bool, str]:
-    seen = Snapshot(
-        known=known.with_docker(docker("10.64.0.0/17"), DockerState.READY),
+def ready(mesh: MeshState, *, ended: bool = False) -> tuple[bool, str]:
+    seen = AgentState(
+        mesh=mesh.with_docker(docker("10.64.0.0/17"), DockerState.READY),
         contact_problem="etcd is away" if ended else "",
         lease_ended=ended,
         passed=True,

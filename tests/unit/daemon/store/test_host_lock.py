@@ -15,7 +15,7 @@ from agent.errors import Refused, StateError
 
 pytestmark = pytest.mark.unit
 
-HOLD = (
+HOLD_CLAIMS = (
     "import sys, time, pathlib; from agent.daemon.store.host_lock import HostLock;"
     " held = HostLock(pathlib.Path(sys.argv[1]), 'hostmesh-agent'); print('held', flush=True);"
     " time.sleep(60)"
@@ -24,7 +24,7 @@ HOLD = (
 
 def holder(folder: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD_CLAIMS, str(folder)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.store.state_file import StateFile, Switched
+from agent.daemon.store.state_file import PreviousValues, StateFile
 from agent.errors import StateError
 
 pytestmark = pytest.mark.unit
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
 def test_a_fresh_host_has_not_left(tmp_path: Path) -> None:
     state = StateFile(tmp_path / "hostmesh")
     assert not state.left
-    assert state.switched == Switched()
+    assert state.previous_values == PreviousValues()
     assert state.route_protocol is None
     assert not (tmp_path / "hostmesh").exists()
 
@@ -23,12 +23,12 @@ def test_a_fresh_host_has_not_left(tmp_path: Path) -> None:
 def test_leaving_and_what_was_switched_survive_a_restart(tmp_path: Path) -> None:
     state = StateFile(tmp_path / "hostmesh")
     state.set_left(left=True)
-    state.set_switched(Switched(ip_forward="0", forward_policy="ACCEPT"))
+    state.save_previous_values(PreviousValues(ip_forward="0", forward_policy="ACCEPT"))
     state.set_route_protocol(141)
     again = StateFile(tmp_path / "hostmesh")
     assert again.left
     assert again.route_protocol == 141
-    assert again.switched == Switched(ip_forward="0", forward_policy="ACCEPT")
+    assert again.previous_values == PreviousValues(ip_forward="0", forward_policy="ACCEPT")
     again.set_left(left=False)
     assert not StateFile(tmp_path / "hostmesh").left
 

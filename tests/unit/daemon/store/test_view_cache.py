@@ -10,9 +10,9 @@ import pytest
 
 from agent.daemon.state.events import CopyWritten
 from agent.daemon.state.inbox import Inbox
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer, Timers
-from agent.daemon.store.view_cache import Copying
+from agent.daemon.store.view_cache import ViewCache
 from agent.errors import StateError
 from agent.model import HostId, Lease, View
 from agent.registry.copy import CopyFile
@@ -21,9 +21,9 @@ from tests.unit.small_mesh import CONFIG, lease
 pytestmark = pytest.mark.unit
 
 
-def known(*numbers: int, revision: int = 10) -> Known:
+def mesh(*numbers: int, revision: int = 10) -> MeshState:
     view = View(cluster_id=1, revision=revision, config=CONFIG, leases=tuple(map(lease, numbers)))
-    return replace(Known(host_id=HostId("0" * 32)).with_view(view), own=lease(0))
+    return replace(MeshState(host_id=HostId("0" * 32)).with_view(view), own=lease(0))
 
 
 class Held(CopyFile):
@@ -51,7 +51,7 @@ class Scene:
         self.file = Held(folder / "copy.json")
         self.inbox = Inbox()
         self.timers = Timers(lambda: self.now_s)
-        self.copying = Copying(self.file, self.inbox, self.timers, lambda: self.now_s)
+        self.view_cache = ViewCache(self.file, self.inbox, self.timers, lambda: self.now_s)
 
     def written(self) -> set[str]:
         copy = self.file.load()
@@ -65,7 +65,7 @@ class Scene:
 
     def settle(self) -> None:
         self.file.gate.set()
-        thread = self.copying._thread
+        thread = self.view_cache._thread
         assert thread is not None
         thread.join(10)
 
@@ -76,25 +76,25 @@ def scene(tmp_path: Path) -> Scene:
 
 
 def test_the_loop_does_not_wait_and_what_came_meanwhile_is_written_after(scene: Scene) -> None:
-    scene.copying.save(known(0, 1))
-    first = scene.copying._thread
-    scene.copying.written(known(0, 1, 2, revision=11))
-    assert scene.copying._thread is first, "one write at a time"
+    scene.view_cache.save(mesh(0, 1))
+    first = scene.view_cache._thread
+    scene.view_cache.written(mesh(0, 1, 2, revision=11))
+    assert scene.view_cache._thread is first, "one write at a time"
     assert scene.file.begun.wait(10)
     assert scene.written() == set()
     scene.settle()
     assert scene.told() == "", "which has the loop save again"
     assert scene.written() == {"10.64.0.0/16", "10.65.0.0/16"}
     scene.now_s += 60
-    scene.copying.save(known(0, 1, 2, revision=11))
+    scene.view_cache.save(mesh(0, 1, 2, revision=11))
     scene.settle()
     assert "10.66.0.0/16" in scene.written()
 
 
 def test_the_same_again_is_not_written_again(scene: Scene) -> None:
-    there = known(0, 1)
+    there = mesh(0, 1)
     for _ in range(3):
-        scene.copying.save(there)
+        scene.view_cache.save(there)
         scene.settle()
         scene.now_s += 60
     assert scene.file.saves == 1
@@ -102,24 +102,24 @@ def test_the_same_again_is_not_written_again(scene: Scene) -> None:
 
 def test_a_full_disk_is_told_and_tried_again(scene: Scene) -> None:
     scene.file.full = True
-    scene.copying.save(known(0, 1))
+    scene.view_cache.save(mesh(0, 1))
     scene.settle()
     assert "No space left" in scene.told()
-    scene.copying.save(known(0, 1))
+    scene.view_cache.save(mesh(0, 1))
     assert 10 < scene.timers.wait_s(99) < 60
     scene.file.full = False
     scene.now_s += 60
     assert scene.timers.due() == {Timer.COPY}
-    scene.copying.save(known(0, 1))
+    scene.view_cache.save(mesh(0, 1))
     scene.settle()
     assert scene.told() == ""
     assert scene.written()
 
 
 def test_a_write_under_way_when_the_host_leaves_leaves_no_file(scene: Scene) -> None:
-    scene.copying.save(known(0, 1))
+    scene.view_cache.save(mesh(0, 1))
     assert scene.file.begun.wait(10)
-    scene.copying.leave()
+    scene.view_cache.leave()
     scene.file.forget()
     scene.settle()
     assert scene.file.load() is None
@@ -127,6 +127,6 @@ def test_a_write_under_way_when_the_host_leaves_leaves_no_file(scene: Scene) -> 
 
 def test_what_is_not_written_yet_is_written_when_the_agent_ends(scene: Scene) -> None:
     scene.file.gate.set()
-    scene.copying.save(known(0, 1))
-    scene.copying.finish(known(0, 1, 2, revision=11))
+    scene.view_cache.save(mesh(0, 1))
+    scene.view_cache.finish(mesh(0, 1, 2, revision=11))
     assert "10.66.0.0/16" in scene.written()

@@ -52,9 +52,9 @@ def test_the_same_trouble_in_other_words_keeps_its_since() -> None:
     registry.replace(ConditionSource.ETCD, [condition("etcd-unreachable", "refused")])
     clock.now += 5
     registry.replace(ConditionSource.ETCD, [condition("etcd-unreachable", "timed out")])
-    (standing,) = registry.all()
-    assert standing.since_s == 100.0
-    assert standing.condition.cause == "timed out"
+    (active,) = registry.all()
+    assert active.since_s == 100.0
+    assert active.condition.cause == "timed out"
 
 
 def test_a_reader_of_another_thread_goes_through_a_registry_that_changes() -> None:

@@ -20,7 +20,7 @@ def names_in_code() -> Iterator[str]:
     for path in (ROOT / "agent").rglob("*.py"):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Background":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "RetryingJob":
                 yield from _literals(node.args[0], tree)
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Kind":
                 said = {each.arg: each.value for each in node.keywords}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.state.agent_state import Snapshot
+from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.conditions import ConditionSource
-from agent.daemon.state.mesh_state import Known
+from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
-from agent.daemon.telemetry.status_line import Announcer
+from agent.daemon.telemetry.status_line import StatusLine
 from agent.daemon.telemetry.systemd import Notifier
 from agent.model import Condition, HostId, Lease, Severity
 
@@ -45,11 +45,11 @@ def notifier(tmp_path: Path, watchdog_s: float | None = 60.0) -> Notifier:
     return Notifier(environ)
 
 
-def snapshot(*, configured: bool) -> Snapshot:
+def snapshot(*, configured: bool) -> AgentState:
     lease = Lease(
         subnet=IPv4Network("10.64.0.0/16"), node_address=IPv4Address("192.0.2.1"), backend="host-gw"
     )
-    return Snapshot(known=Known(host_id=HostId("a" * 32), own=lease), configured=configured)
+    return AgentState(mesh=MeshState(host_id=HostId("a" * 32), own=lease), configured=configured)
 
 
 def test_until_ready_a_turn_of_the_loop_extends_the_time_to_start(
@@ -73,10 +73,10 @@ def test_without_a_watchdog_nothing_is_fed(tmp_path: Path, systemd: socket.socke
 def test_ready_is_said_when_the_host_is_configured_and_not_before(
     tmp_path: Path, systemd: socket.socket
 ) -> None:
-    announcer = Announcer(notifier(tmp_path))
-    announcer.tell(snapshot(configured=False))
+    status_line = StatusLine(notifier(tmp_path))
+    status_line.tell(snapshot(configured=False))
     assert not [line for line in heard(systemd) if line.startswith("READY")]
-    announcer.tell(snapshot(configured=True))
+    status_line.tell(snapshot(configured=True))
     assert heard(systemd) == ["READY=1"]
 
 
@@ -93,14 +93,14 @@ def test_the_status_line_names_the_gravest_condition_on_one_line(
             Condition(name="worse", severity=Severity.ERROR, cause="it\nREADY=1", hint="h"),
         ],
     )
-    Announcer(notifier(tmp_path)).tell(snapshot(configured=False), conditions.all())
+    StatusLine(notifier(tmp_path)).tell(snapshot(configured=False), conditions.all())
     (line,) = heard(systemd)
     assert line.startswith("STATUS=10.64.0.0/16")
     assert "; worse: it" in line
     assert line.endswith("(and 1 more)")
     assert "\n" not in line
     conditions.replace(ConditionSource.HOST, [conditions.all()[1].condition])
-    Announcer(notifier(tmp_path)).tell(snapshot(configured=False), conditions.all())
+    StatusLine(notifier(tmp_path)).tell(snapshot(configured=False), conditions.all())
     (line,) = heard(systemd)
     assert len(line) < 270
     assert line.isprintable()

@@ -19,7 +19,7 @@ from agent.daemon.membership.etcd_endpoint import EndpointAddress, look_up
 from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.events import Command, Endpoints
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
-from agent.daemon.telemetry.thread_errors import Mishaps
+from agent.daemon.telemetry.thread_errors import ThreadErrors
 from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import Discovery, Found
 from agent.etcd.endpoint_check import EndpointCheck
@@ -52,7 +52,7 @@ class Told:
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     made = Told()
-    monkeypatch.setattr(threading, "excepthook", Mishaps(made))
+    monkeypatch.setattr(threading, "excepthook", ThreadErrors(made))
     monkeypatch.setattr(threads, "_FIRST_S", 0.01)
     return made
 
@@ -196,7 +196,7 @@ def test_a_name_that_no_name_can_be_is_no_address_and_no_end() -> None:
 
 
 def test_what_a_command_raises_is_the_askers_and_not_the_loops() -> None:
-    command = Command[None](lambda _act: fail())
+    command = Command[None](lambda _apply: fail())
     command.execute(lambda _event: None)
     with pytest.raises(KeyError):
         command.wait(1)
