@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agent.ctl.context import Context
 from agent.ctl.parser import build_parser, parse
@@ -64,9 +63,7 @@ def _run(argv: Sequence[str]) -> int:
         build_parser().print_help(sys.stderr)
         return UsageError.exit_code
     context = Context(args, os.environ, sys.stdout, sys.stderr)
-    module = importlib.import_module(f"agent.ctl.verbs.{args.verb.module}")
-    run: Callable[[Context], int] = getattr(module, args.verb.function)
-    status = run(context)
+    status: int = args.verb.load()(context)
     if sys.stdout is not None:  # closed from the beginning
         sys.stdout.flush()
     return status

@@ -1,16 +1,18 @@
-"""Man pages, made of the parsers that --help prints: ``python -m agent.ctl.manpages FOLDER``.
+"""Man pages, made of what --help prints: ``python -m agent.ctl.manpages FOLDER``.
 
 Writes ``agentctl.1`` and ``hostmesh-agent.8``. Packages run it when they are built.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from agent import __version__
-from agent.ctl.surface import Argument, Command, commands, of_parser
+from agent import __version__, errors
+from agent.ctl.parser import build_parser
+from agent.ctl.verbtable import VERBS, Verb
 
 __all__ = ["agent_page", "agentctl_page", "main"]
 
@@ -19,105 +21,105 @@ _FILES = (
     ("/run/hostmesh/agent.sock", "The agent's control socket: HTTP with JSON."),
     ("/var/lib/hostmesh", "What the agent must remember over reboots."),
 )
-_AGENTCTL_TEXT = """\
-asks the hostmesh-agent of this host over its control socket. Where no agent answers, what can \
-be told is read from etcd, the kernel and the host's own copy of the mesh, and standard error \
-says so.
+_AGENTCTL = """\
+asks the hostmesh-agent of this host over its control socket. Where no agent answers, it reads \
+what it can from etcd, the kernel and the agent's files, and says so on standard error.
 Colours are used on a terminal only and never when NO_COLOR is set. Names that come from other \
 hosts are shown with everything escaped that a terminal might obey."""
-_AGENT_TEXT = """\
+_AGENT = """\
 leases a subnet from etcd, gives it to Docker, and keeps routes and firewall as the leases of \
 all hosts say they should be. When it stops the data path stays as it is."""
 
 
 def agentctl_page() -> str:
-    """agentctl(1) as roff."""
-    top, *verbs = commands()
-    lines = [*_head("agentctl", "1", "ask and steer the Hostmesh agent of this host")]
-    lines += [".SH SYNOPSIS", ".B agentctl", _roff("VERB [ARGUMENT]... [OPTION]...")]
-    lines += [".SH DESCRIPTION", ".B agentctl", *_paragraphs(_AGENTCTL_TEXT)]
-    lines += [".SH OPTIONS", "Every verb takes these, before or after it.", *_options(top.options)]
-    lines.append(".SH VERBS")
-    common = {each.flags for each in top.options}
-    for verb in verbs:
-        lines += _verb(verb, common)
-    lines += [".SH EXIT STATUS", *_statuses(), *_tail("hostmesh\\-agent (8)")]
-    return "\n".join(lines) + "\n"
+    """Return agentctl(1) as roff."""
+    parser = build_parser(())
+    lines = _head("agentctl", "1", parser.description or "", "VERB [ARGUMENT]... [OPTION]...")
+    lines += [*_paragraphs(_AGENTCTL), ".SH OPTIONS"]
+    lines += ["Every verb takes these, before or after it.", *_options(parser), ".SH VERBS"]
+    for verb in VERBS:
+        lines += [] if verb.hidden else _verb(verb)
+    return "\n".join([*lines, *_tail("hostmesh\\-agent (8)")]) + "\n"
 
 
 def agent_page() -> str:
-    """hostmesh-agent(8) as roff."""
-    from agent.main import parser  # noqa: PLC0415 - the daemon's own command line
+    """Return hostmesh-agent(8) as roff."""
+    from agent.main import parser  # noqa: PLC0415 - the agent's own command line
 
-    command = of_parser(parser(), (), "")
-    lines = [*_head("hostmesh-agent", "8", "route containers between plain Docker hosts")]
-    lines += [".SH SYNOPSIS", ".B hostmesh\\-agent", _roff("[OPTION]...")]
-    lines += [".SH DESCRIPTION", ".B hostmesh\\-agent", *_paragraphs(_AGENT_TEXT)]
-    lines += [".SH OPTIONS", *_options(command.options)]
-    lines += [".SH EXIT STATUS", *_statuses(), *_tail("agentctl (1)")]
-    return "\n".join(lines) + "\n"
+    summary = "Route containers between plain Docker hosts."
+    lines = _head("hostmesh-agent", "8", summary, "[OPTION]...")
+    lines += [*_paragraphs(_AGENT), ".SH OPTIONS", *_options(parser())]
+    return "\n".join([*lines, *_tail("agentctl (1)")]) + "\n"
 
 
-def _head(name: str, section: str, summary: str) -> list[str]:
+def _head(name: str, section: str, summary: str, synopsis: str) -> list[str]:
     return [
         f'.TH {_roff(name.upper())} {section} "" "Hostmesh {__version__}" "Hostmesh"',
         ".SH NAME",
-        f"{_roff(name)} \\- {_roff(summary)}",
+        f"{_roff(name)} \\- {_roff(summary[0].lower() + summary[1:].rstrip('.'))}",
+        ".SH SYNOPSIS",
+        f".B {_roff(name)}",
+        _roff(synopsis),
+        ".SH DESCRIPTION",
+        f".B {_roff(name)}",
     ]
 
 
-def _tail(other: str) -> list[str]:
-    lines = [".SH FILES"]
-    for path, what in _FILES:
-        lines += [".TP", f".I {_roff(path)}", _roff(what)]
-    return [*lines, ".SH SEE ALSO", f".BR {other},", ".BR docker (1),", ".BR ip\\-route (8)"]
-
-
-def _verb(verb: Command, common: set[tuple[str, ...]]) -> Iterator[str]:
-    words = [_roff(" ".join(verb.words))]
-    for each in verb.positionals:
-        value = f"\\fI{_roff(each.value)}\\fP"
-        words.append(f"[{value}]" if each.optional else value)
-    yield f'.SS "{" ".join(words)}"'
-    yield _roff(_sentence(verb.summary))
-    own = [each for each in verb.options if each.flags not in common]
-    yield from _options([*verb.positionals, *own])
-
-
-def _options(arguments: Iterable[Argument]) -> Iterator[str]:
-    for each in arguments:
-        flags = ", ".join(f"\\fB{_roff(flag)}\\fP" for flag in each.flags)
-        value = f"\\fI{_roff(each.value)}\\fP" if each.value else ""
-        yield ".TP"
-        yield " ".join(part for part in (flags, value) if part)
-        yield _roff(_sentence(each.help))
-
-
-def _statuses() -> Iterator[str]:
-    """Every error's exit status from the error tree itself."""
-    from agent import errors  # noqa: PLC0415 - only this page needs the tree
-
-    told: dict[int, list[str]] = {0: ["Done, or the answer is yes."]}
+def _tail(other: str) -> Iterator[str]:
+    """Yield exit statuses, from the error tree; files; other pages."""
+    yield ".SH EXIT STATUS"
+    meanings: dict[int, list[str]] = {0: ["Done, or the answer is yes."]}
     for name in errors.__all__:
         cls = getattr(errors, name)
-        summary = (cls.__doc__ or "").partition("\n")[0].strip()
-        told.setdefault(cls.exit_code, []).append(summary)
-    told[1] = ["Done in part, a difference was found, or a failure without a number of its own."]
-    for code in sorted(told):
-        yield ".TP"
-        yield f"\\fB{code}\\fP"
-        yield _roff(" ".join(told[code]).replace("``", ""))
+        summary = (cls.__doc__ or "").partition("\n")[0].strip().replace("``", "")
+        meanings.setdefault(cls.exit_code, []).append(summary)
+    meanings[1] = ["Done in part, a difference was found, or a failure without its own number."]
+    for code in sorted(meanings):
+        yield from _item(f"\\fB{code}\\fP", " ".join(meanings[code]))
+    yield ".SH FILES"
+    for path, content in _FILES:
+        yield from _item(f"\\fI{_roff(path)}\\fP", content)
+    yield from (".SH SEE ALSO", f".BR {other},", ".BR docker (1),", ".BR ip\\-route (8)")
 
 
-def _paragraphs(texts: str) -> Iterator[str]:
-    for number, text in enumerate(texts.splitlines()):
-        if number:
-            yield ".PP"
-        yield _roff(text)
+def _verb(verb: Verb) -> Iterator[str]:
+    words, items = [_roff(verb.name)], list[str]()
+    for each in verb.arguments:
+        form = each.form
+        if not each.name.startswith("-"):
+            form = form or each.name.strip("[]")
+            value = f"\\fI{_roff(form)}\\fP"
+            words.append(f"[{value}]" if each.name.startswith("[") else value)
+        flags = (each.name,) if each.name.startswith("-") else ()
+        items += _item(_term(flags, form), _sentence(each.help))
+    yield f'.SS "{" ".join(words)}"'
+    yield _roff(_sentence(verb.summary))
+    yield from items
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:  # noqa: SLF001 - argparse offers no other way
+        if action.option_strings:
+            form = "|".join(action.choices or ()) or action.metavar or action.dest.upper()
+            value = "" if action.nargs == 0 else str(form)
+            text = (action.help or "").replace("%%", "%")
+            yield from _item(_term(action.option_strings, value), _sentence(text))
+
+
+def _term(flags: Sequence[str], value: str) -> str:
+    bold = ", ".join(f"\\fB{_roff(flag)}\\fP" for flag in flags)
+    return f"{bold} \\fI{_roff(value)}\\fP".strip() if value else bold
+
+
+def _item(term: str, text: str) -> tuple[str, str, str]:
+    return ".TP", term, _roff(text)
+
+
+def _paragraphs(texts: str) -> list[str]:
+    return _roff(texts).replace("\n", "\n.PP\n").splitlines()
 
 
 def _sentence(text: str) -> str:
-    text = text.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".") if text else ""
 
 

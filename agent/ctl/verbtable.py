@@ -1,26 +1,31 @@
-"""Every verb of agentctl: what is typed, its help, its arguments, and where its code is.
+"""Every verb of agentctl: its name, help, arguments, and the function that runs it.
 
-A verb's module is imported when it runs.
+A verb's module is imported when it runs. A new verb is a row of VERBS and a module in
+agent.ctl.verbs; a new option is an :class:`Argument` of its row.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.settings.text import shown
 
-__all__ = ["CONFIG_OPTIONS", "GROUPS", "VERBS", "Verb", "seconds"]
+if TYPE_CHECKING:
+    from agent.ctl.context import Context
 
-_RESTART_TIMEOUT_S = 180.0  # dockerd may restart, fail, and be brought back as it was
+__all__ = ["CONFIG_OPTIONS", "GROUPS", "VERBS", "Argument", "Verb", "seconds"]
+
+_RESTART_S = 180.0  # Docker may restart, fail, and be restarted with the previous settings
+_LOOK_S = 60.0
 _MAX_TIMEOUT_S = 86_400.0
 
 
 def seconds(text: str) -> float:
-    """``60``, ``60s`` or ``2m``."""
+    """Return the seconds of ``60``, ``60s`` or ``2m``. Raises ArgumentTypeError."""
     number, unit_s = text, 1.0
     for suffix, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)):
         if text.endswith(suffix):
@@ -35,259 +40,239 @@ def seconds(text: str) -> float:
     return value
 
 
-def _no_arguments(_parser: argparse.ArgumentParser) -> None:
-    """Most verbs take none of their own."""
+class Argument(NamedTuple):
+    """One argument of a verb. No dataclass: importing those takes longer than parsing.
 
+    Attributes:
+        name: "--follow" for an option; "PEER" for a positional argument, "[FILE]" for one that
+            may be left out.
+        help: One line.
+        form: "" is a flag, "a|b" a choice; else what an option takes, such as "TIME".
+    """
 
-def _events(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--follow", action="store_true", help="print new ones until Ctrl-C or --timeout"
-    )
-    parser.add_argument(
-        "--since", type=seconds, metavar="TIME", help="only those of the last TIME, such as 1h"
-    )
+    name: str
+    help: str
+    form: str = ""
 
-
-def _ping(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("peer", metavar="PEER", help="a host: name, subnet, address or id")
-
-
-def _trace(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", metavar="SRC", help="a container of this host (name or id), or an address"
-    )
-    parser.add_argument("destination", metavar="DST", help="the same; of another host an address")
-    parser.add_argument(
-        "--capture",
-        action="store_true",
-        help="send a ping from SRC, or wait for packets if it is not here, and show them on"
-        " every link of the way (root)",
-    )
-
-
-def _bugreport(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "file",
-        type=Path,
-        nargs="?",
-        metavar="FILE",
-        help="archive to write, or - for standard output (hostmesh-bugreport-TIME.tar.gz)",
-    )
-
-
-def _watch(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--watch",
-        action="store_true",
-        help="follow it until Ctrl-C or --timeout; off a terminal, one line for each change",
-    )
-
-
-def _config_init(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cidr", metavar="CIDR", help="range of the whole mesh; without it one is proposed"
-    )
-    parser.add_argument("--subnet-len", metavar="N", help="prefix length of each subnet (16)")
-    parser.add_argument("--backend", metavar="NAME", help="how packets travel: host-gw, vxlan")
-    _, text = CONFIG_OPTIONS["--access"]
-    parser.add_argument("--access", choices=("open", "published", "closed"), help=text)
-    parser.add_argument("--yes", action="store_true", help="create what is proposed, unasked")
-
-
-def _dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="check, say what, write nothing")
-
-
-def _firewall(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="what would be fed to iptables-restore now, nothing when nothing differs",
-    )
-
-
-CONFIG_OPTIONS = {
-    "--cidr": ("CIDR", "range of the whole mesh"),
-    "--subnet-len": ("N", "prefix length of each new subnet"),
-    "--subnet-min": ("ADDRESS", "the first subnet for new leases"),
-    "--subnet-max": ("ADDRESS", "the last subnet for new leases"),
-    "--backend": ("NAME", "how packets travel between hosts"),
-    "--access": ("open|published|closed", "which user-defined networks the mesh reaches"),
-    "--level": ("N", "newest record format to publish, once every host can read it"),
-    "--move": ("", "keep the old CIDR in use until its hosts have moved"),
-    "--finish": ("", "end a move: stop using the CIDRs moved away from"),
-}
-"""Options of ``config set``, each a field of :class:`~agent.mesh.config_change.ConfigWish` of that
-name, with the form of its value and its help. "" is a flag, "a|b" a choice;
-agent.ctl.verbs.configset converts the others."""
-
-
-def _config_set(parser: argparse.ArgumentParser) -> None:
-    for flag, (form, text) in CONFIG_OPTIONS.items():
-        if not form:
-            parser.add_argument(flag, action="store_true", help=text)
-        elif "|" in form:
-            parser.add_argument(flag, choices=form.split("|"), help=text)
-        else:
-            parser.add_argument(flag, metavar=form, help=text)
-    _dry_run(parser)
-
-
-def _reserve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("host", nargs="?", metavar="HOST", help="its name, address, subnet or id")
-    parser.add_argument("subnet", nargs="?", metavar="SUBNET", help="what to keep for it")
-    parser.add_argument("--delete", metavar="SUBNET", help="end this reservation")
-    _dry_run(parser)
-
-
-def _remove(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("host", metavar="HOST", help="its name, address, subnet or id")
-    parser.add_argument("--force", action="store_true", help="even if it is alive")
-    _dry_run(parser)
-
-
-def _leave(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--force", action="store_true", help="leave even if Docker must restart under containers"
-    )
-
-
-def _docker_restart(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--now",
-        action="store_true",
-        help="restart dockerd although containers run; without it nothing is done",
-    )
-    parser.add_argument(
-        "--yes", action="store_true", help="restart unasked, whatever containers stop"
-    )
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="replace a bip or pools that you had set yourself; leave brings them back",
-    )
-
-
-def _doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--probe",
-        action="store_true",
-        help="also ask a peer from a container's address; a host that is no member claims a"
-        " subnet for that and gives it back",
-    )
-
-
-def _completion(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="whose script to print")
-
-
-def _wait(parser: argparse.ArgumentParser) -> None:
-    goal = parser.add_mutually_exclusive_group()
-    goal.add_argument(
-        "--ready", action="store_true", help="until containers are on the mesh (the default)"
-    )
-    goal.add_argument(
-        "--docker-config",
-        action="store_true",
-        help="until a Docker that starts now gets the lease, or cannot get it as things are",
-    )
+    @property
+    def field(self) -> str:
+        """Name of the value in the parsed command line."""
+        return self.name.strip("-[]").replace("-", "_").lower()
 
 
 class Verb(NamedTuple):
-    """One verb. No dataclass: importing those takes longer than parsing.
+    """One verb.
 
     Attributes:
-        words: What is typed: ("leases",) or ("config", "init").
+        name: Such as "leases" or "config init".
         summary: One line of help.
-        module: Module in agent.ctl.verbs that has ``run(context) -> exit status``.
-        function: The function in it.
-        arguments: Adds the verb's own arguments.
+        code: Module in agent.ctl.verbs, and ":" and the function in it unless that is ``run``.
+        arguments: The verb's own.
         timeout_s: How long to wait without --timeout.
         hidden: For programs (completion), not for --help.
-        reads_settings: Tells every mistake in agent.toml, even while the agent answers.
+        reads_settings: Reports every mistake in agent.toml, even while the agent answers.
     """
 
-    words: tuple[str, ...]
+    name: str
     summary: str
-    module: str
-    function: str = "run"
-    arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+    code: str
+    arguments: tuple[Argument, ...] = ()
     timeout_s: float = 15.0
     hidden: bool = False
     reads_settings: bool = False
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The name's parts."""
+        return tuple(self.name.split(" "))
 
-VERBS: tuple[Verb, ...] = (
+    def load(self) -> Callable[[Context], int]:
+        """Import the function that runs the verb and returns the exit status."""
+        module, _, function = self.code.partition(":")
+        found: Callable[[Context], int] = getattr(
+            importlib.import_module(f"agent.ctl.verbs.{module}"), function or "run"
+        )
+        return found
+
+
+_WATCH = Argument(
+    "--watch", "refresh until Ctrl-C or --timeout; off a terminal, print one line per change"
+)
+_DRY_RUN = Argument("--dry-run", "check and report, write nothing")
+_HOST = "the host's name, address, subnet or id"
+_ACCESS = Argument(
+    "--access", "which user-defined networks the mesh reaches", "open|published|closed"
+)
+
+CONFIG_OPTIONS = (
+    Argument("--cidr", "range of the whole mesh", "CIDR"),
+    Argument("--subnet-len", "prefix length of each new subnet", "N"),
+    Argument("--subnet-min", "the first subnet for new leases", "ADDRESS"),
+    Argument("--subnet-max", "the last subnet for new leases", "ADDRESS"),
+    Argument("--backend", "how packets travel between hosts", "NAME"),
+    _ACCESS,
+    Argument("--level", "newest record format to publish, once every host can read it", "N"),
+    Argument("--move", "keep the old CIDR in use until its hosts have moved"),
+    Argument("--finish", "end a move: stop using the CIDRs moved away from"),
+)
+"""Options of ``config set``, each a field of :class:`agent.mesh.config_change.ConfigWish` of that
+name; agent.ctl.verbs.configset converts the value by its form."""
+
+VERBS = (
     Verb(
-        ("status",),
-        "this host on one screen, with every condition",
         "status",
-        arguments=_watch,
+        "show this host on one screen, with every condition",
+        "status",
+        (_WATCH,),
         reads_settings=True,
     ),
-    Verb(("leases",), "who owns which subnet, and whether they are alive", "leases", "run", _watch),
-    Verb(("routes",), "the mesh's routes on this host, wanted or there", "routes"),
+    Verb("leases", "list every host's subnet, and whether the host is alive", "leases", (_WATCH,)),
+    Verb("routes", "list mesh routes on this host: expected and installed", "routes"),
     Verb(
-        ("doctor",),
-        "whether this host can join, and what joining would do; changes nothing",
+        "doctor",
+        "check whether this host can join, and list what joining would do; changes nothing",
         "diagnose.doctor",
-        "run",
-        _doctor,
-        60.0,
+        (
+            Argument(
+                "--probe",
+                "also ask a peer from a container's address; a host that is no member claims a"
+                " subnet for that and releases it",
+            ),
+        ),
+        _LOOK_S,
     ),
-    Verb(("diff",), "what differs from what should be: 0 nothing, 1 something, 3 unknown", "diff"),
-    Verb(("map",), "this host, its links and its peers, drawn", "diagnose.map"),
-    Verb(("ping",), "every step of the way to a peer", "diagnose.ping", "run", _ping),
-    Verb(("trace",), "rules, routes and links on a packet's way", "diagnose.trace", "run", _trace),
+    Verb("diff", "list what the agent would change: 0 nothing, 1 something, 3 unknown", "diff"),
+    Verb("map", "draw this host, its links and its peers", "diagnose.map"),
+    Verb("ping", "check the path to another host", "diagnose.ping", (Argument("PEER", _HOST),)),
     Verb(
-        ("bugreport",),
-        "everything for a bug report, without secrets",
+        "trace",
+        "show how a packet gets from SRC to DST",
+        "diagnose.trace",
+        (
+            Argument("SRC", "a container on this host (name or id), or an address"),
+            Argument("DST", "the same; for another host an address"),
+            Argument(
+                "--capture",
+                "send a ping from SRC and show it on every link; if SRC is not on this host, wait"
+                " for packets (root)",
+            ),
+        ),
+    ),
+    Verb(
+        "bugreport",
+        "collect everything for a bug report, without secrets",
         "diagnose.bugreport",
-        "run",
-        _bugreport,
-        60.0,
+        (
+            Argument(
+                "[FILE]",
+                "archive to write, or - for standard output (hostmesh-bugreport-TIME.tar.gz)",
+            ),
+        ),
+        _LOOK_S,
     ),
-    Verb(("events",), "what happened on this host", "diagnose.events", "run", _events),
-    Verb(("config", "init"), "create the mesh", "config", "init", _config_init),
-    Verb(("config", "show"), "the mesh's config as it is in etcd", "config", "show"),
-    Verb(("config", "set"), "change the mesh while it runs", "configset", arguments=_config_set),
     Verb(
-        ("reserve",),
-        "keep a subnet for a host; without arguments list what is kept",
+        "events",
+        "list what happened on this host",
+        "diagnose.events",
+        (
+            Argument("--follow", "print new ones until Ctrl-C or --timeout"),
+            Argument("--since", "only those of the last TIME, such as 1h", "TIME"),
+        ),
+    ),
+    Verb(
+        "config init",
+        "create the mesh",
+        "config:init",
+        (
+            Argument("--cidr", "range of the whole mesh; without it a range is proposed", "CIDR"),
+            Argument("--subnet-len", "prefix length of each subnet (16)", "N"),
+            Argument("--backend", "how packets travel: host-gw, vxlan", "NAME"),
+            _ACCESS,
+            Argument("--yes", "create the proposed mesh without asking"),
+        ),
+    ),
+    Verb("config show", "show the mesh's config as it is in etcd", "config:show"),
+    Verb(
+        "config set",
+        "change the mesh while it runs",
+        "configset",
+        (*CONFIG_OPTIONS, _DRY_RUN),
+    ),
+    Verb(
         "reserve",
-        arguments=_reserve,
+        "keep a subnet for a host; without arguments list the reservations",
+        "reserve",
+        (
+            Argument("[HOST]", _HOST),
+            Argument("[SUBNET]", "the subnet to keep for it"),
+            Argument("--delete", "delete this reservation", "SUBNET"),
+            _DRY_RUN,
+        ),
     ),
-    Verb(("remove",), "retire another host: its lease and memory", "reserve", "remove", _remove),
-    Verb(("join",), "join again after a leave", "membership", "join"),
     Verb(
-        ("leave",),
-        "give the lease back and stay out until join",
-        "membership",
+        "remove",
+        "delete another host's subnet and history",
+        "reserve:remove",
+        (Argument("HOST", _HOST), Argument("--force", "even if it is alive"), _DRY_RUN),
+    ),
+    Verb("join", "join again after a leave", "membership:join"),
+    Verb(
         "leave",
-        _leave,
-        _RESTART_TIMEOUT_S,
+        "release this host's subnet and stay out until join",
+        "membership:leave",
+        (Argument("--force", "even if Docker must restart while containers run"),),
+        _RESTART_S,
     ),
-    Verb(("cleanup",), "take ours off this host and keep the lease", "membership", "cleanup"),
-    Verb(("etcd", "accept"), "believe etcd again after an alarm", "etcd", "accept"),
     Verb(
-        ("docker", "restart"),
-        "restart dockerd if it needs it",
-        "docker",
-        "restart",
-        _docker_restart,
-        _RESTART_TIMEOUT_S,
+        "cleanup",
+        "remove Hostmesh's routes, rules and Docker settings here; keep the subnet",
+        "membership:cleanup",
     ),
-    Verb(("reload",), "have the agent read its settings again", "reload"),
-    Verb(("firewall", "show"), "our firewall rules as they stand", "firewall", "show", _firewall),
-    Verb(("wait",), "wait until this host is ready", "wait", "run", _wait, _RESTART_TIMEOUT_S),
-    Verb(("version",), "versions of agentctl and of the agent here", "version"),
-    Verb(("completion",), "a completion script for a shell", "completion", "run", _completion),
-    Verb(("complete-hosts",), "names of live hosts", "completion", "hosts", hidden=True),
+    Verb("etcd accept", "accept etcd's data after an alarm", "etcd:accept"),
+    Verb(
+        "docker restart",
+        "restart Docker if it needs a restart",
+        "docker:restart",
+        (
+            Argument("--now", "restart even while containers run; without it nothing is done"),
+            Argument("--yes", "do not ask, even if containers will stop"),
+            Argument("--replace", "replace a bip or pools that you set; leave restores them"),
+        ),
+        _RESTART_S,
+    ),
+    Verb("reload", "make the agent read its settings again", "reload"),
+    Verb(
+        "firewall show",
+        "show Hostmesh's firewall rules as installed",
+        "firewall:show",
+        (Argument("--dry-run", "show the input of iptables-restore; nothing when all is right"),),
+    ),
+    Verb(
+        "wait",
+        "wait until this host is ready",
+        "wait",
+        (
+            Argument("--ready", "until containers are on the mesh (the default)"),
+            Argument(
+                "--docker-config",
+                "until a Docker that starts now gets the subnet, or cannot get it",
+            ),
+        ),
+        _RESTART_S,
+    ),
+    Verb("version", "show the versions of agentctl and of the agent", "version"),
+    Verb(
+        "completion",
+        "print a completion script for a shell",
+        "completion",
+        (Argument("SHELL", "the shell", "bash|zsh|fish"),),
+    ),
+    Verb("complete-hosts", "print the names of hosts", "completion:hosts", hidden=True),
 )
 
 GROUPS = {
-    "config": "the mesh's config",
-    "docker": "this host's Docker",
-    "etcd": "etcd and what is believed of it",
-    "firewall": "this host's firewall",
+    "config": "show or change the mesh's config",
+    "docker": "restart Docker on this host",
+    "etcd": "accept etcd's data after an alarm",
+    "firewall": "show the firewall on this host",
 }

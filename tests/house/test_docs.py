@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import re
 from collections.abc import Iterator
@@ -109,9 +108,8 @@ def commands(page: str) -> Iterator[str]:
 
 
 def flags(verb: Verb) -> set[str]:
-    parser = argparse.ArgumentParser(parents=[build_parser(())], add_help=False)
-    verb.arguments(parser)
-    return set(parser._option_string_actions)
+    every = set(build_parser(())._option_string_actions)
+    return every | {each.name for each in verb.arguments if each.name.startswith("--")}
 
 
 @pytest.mark.parametrize("page", PAGES)

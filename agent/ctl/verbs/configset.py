@@ -15,7 +15,7 @@ from agent.ctl.verbs.config import (
     host_facts,
     refuse_overlap,
 )
-from agent.ctl.verbtable import CONFIG_OPTIONS
+from agent.ctl.verbtable import CONFIG_OPTIONS, Argument
 from agent.errors import MeshConfigError, UsageError
 from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.config_change import ConfigWish, wished_config
@@ -80,11 +80,11 @@ def run(context: Context) -> int:
 
 def _wish(context: Context) -> ConfigWish:
     """Return what the command line names. Raises UsageError."""
-    values = {flag: getattr(context.args, flag[2:].replace("-", "_")) for flag in CONFIG_OPTIONS}
-    named = {flag: value for flag, value in values.items() if value}
+    values = {option: getattr(context.args, option.field) for option in CONFIG_OPTIONS}
+    named = {option.field: _read(option, text) for option, text in values.items() if text}
     if not named:
         raise UsageError("no change is named", hint="agentctl config set --help")
-    wish = ConfigWish(**{flag[2:].replace("-", "_"): _read(flag, named[flag]) for flag in named})
+    wish = ConfigWish(**named)
     if wish.move and (wish.cidr is None or wish.finish):
         raise UsageError(
             "--move says how to get to another --cidr",
@@ -100,15 +100,14 @@ def _wish(context: Context) -> ConfigWish:
     return wish
 
 
-def _read(flag: str, text: Any) -> Any:  # noqa: ANN401 - each field of ConfigWish has its own type
-    form, _ = CONFIG_OPTIONS[flag]
-    if form not in _FORMS:
+def _read(option: Argument, text: Any) -> Any:  # noqa: ANN401 - each field has a type of its own
+    if option.form not in _FORMS:
         return text
-    convert, example = _FORMS[form]
+    convert, example = _FORMS[option.form]
     try:
         return convert(text)
     except ValueError:
-        raise UsageError(f"{flag} {shown(text)} is not {example}") from None
+        raise UsageError(f"{option.name} {shown(text)} is not {example}") from None
 
 
 def _refuse_twisted(now: MeshConfig, wish: ConfigWish) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from agent.ctl.client import AgentClient
 from agent.ctl.context import Context
 from agent.ctl.output import clean, sentence
-from agent.errors import AgentUnavailable, CannotTell, HostmeshError
+from agent.errors import AgentUnavailable, CannotTell, HostmeshError, UsageError
 
 __all__ = ["run"]
 
@@ -24,6 +24,10 @@ def run(context: Context) -> int:
         HostmeshError: Not within --timeout; the message has the state and the conditions.
         CannotTell: No agent answered all that time.
     """
+    if context.args.ready and context.args.docker_config:
+        raise UsageError(
+            "--ready and --docker-config exclude each other", hint="agentctl wait --help"
+        )
     timeout_s = context.timeout_s
     reached = _docker_is_decided if context.args.docker_config else _is_ready
     deadline_s = time.monotonic() + timeout_s

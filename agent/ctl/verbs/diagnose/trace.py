@@ -34,8 +34,8 @@ def run(context: Context) -> int:
     place = Place(context)
     if place.problem:
         context.remark(f"{place.problem}: containers are not known")
-    destination = place.end(context.args.destination)
-    source = place.end(context.args.source, destination.address)
+    destination = place.end(context.args.dst)
+    source = place.end(context.args.src, destination.address)
     tracer = Tracer(
         context=context,
         place=place,
