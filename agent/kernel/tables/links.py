@@ -24,6 +24,8 @@ from typing import Final
 
 import structlog
 
+from agent.errors import KernelError
+from agent.kernel.netlink import NetlinkError
 from agent.kernel.netlink.encoders import encode
 from agent.kernel.netlink.links import (
     IFF_UP,
@@ -35,6 +37,7 @@ from agent.kernel.netlink.links import (
     RTM_NEWLINK,
     RawLink,
     decode_link,
+    dump_links,
     link_request,
     rp_filter_attribute,
 )
@@ -47,6 +50,7 @@ from agent.kernel.netlink.message import (
 )
 from agent.kernel.tables.own import chosen_by_kernel, is_own_link, mark_of, own_link
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
+from agent.kernel.tables.taken import why_refused
 from agent.model import IPV4, IPV6, Family, LinkSpec, VxlanOptions, family_of
 from agent.model.objects import LINK_OWNER, LINK_PREFIX, RP_FILTER_LOOSE
 from agent.reconcile.interfaces import Operation, OperationKind
@@ -103,6 +107,13 @@ class LinkTable(NetlinkTable[LinkSpec]):
 
     def __init__(self, *, timeout_s: float = 10.0) -> None:
         super().__init__(_Links(), timeout_s=timeout_s)
+
+    def _explained(self, operation: Operation[LinkSpec], refused: NetlinkError) -> NetlinkError:
+        """Name the program that is in the way of a device."""
+        try:
+            return why_refused(operation.object, refused, dump_links(self._open()))
+        except KernelError:
+            return refused
 
 
 def decode_link_spec(link: RawLink, name_of: Callable[[int], str]) -> LinkSpec | None:

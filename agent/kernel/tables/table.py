@@ -316,7 +316,13 @@ class NetlinkTable(Generic[V]):
         if outrun:
             words = f"another {self._codec.noun} appeared there meanwhile; it is left alone"
         what = f"{self._codec.noun} {operation.kind} {operation.object}"
-        return Result(operation, NetlinkError(what, number, words), outrun)
+        refused = NetlinkError(what, number, words)
+        return Result(operation, self._explained(operation, refused), outrun)
+
+    def _explained(self, operation: Operation[V], refused: NetlinkError) -> NetlinkError:
+        """Return a refusal with what the operator should know beside it."""
+        del operation
+        return refused
 
     def _open(self) -> NetlinkSocket:
         if self._socket is None:

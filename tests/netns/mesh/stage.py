@@ -224,11 +224,14 @@ class Stage:
             timeout=30,
         )
 
-    def create_mesh(self) -> None:
-        config = json.dumps(
-            {"Network": "10.64.0.0/10", "SubnetLen": 24, "Backend": {"Type": "host-gw"}}
-        )
-        assert self.etcdctl("put", "/hostmesh/config", config).returncode == 0
+    def create_mesh(self, backend: str = "host-gw", **options: object) -> None:
+        """Write the config, or change it."""
+        config = {
+            "Network": "10.64.0.0/10",
+            "SubnetLen": 24,
+            "Backend": {"Type": backend, **options},
+        }
+        assert self.etcdctl("put", "/hostmesh/config", json.dumps(config)).returncode == 0
 
     def start(self) -> None:
         """The mesh, and every agent until it holds a subnet and routes to all others."""

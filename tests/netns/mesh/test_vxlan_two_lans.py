@@ -1,0 +1,144 @@
+"""vxlan between two LANs: the router sees VXLAN only, and node addresses may change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from tests.netns.mesh.stage import Node
+from tests.netns.mesh.twolans import TwoLans, captured, is_vxlan
+from tests.netns.netlab import Pinger
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.netns
+
+CIDR = IPv4Network("10.64.0.0/10")
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[TwoLans]:
+    stage = TwoLans(2, beyond=1)
+    try:
+        stage.create_mesh("vxlan", DirectRouting=True)
+        for node in stage.nodes:
+            node.start()
+        for node in stage.nodes:
+            eventually(node.subnet, 30)
+            container_of(node)
+        eventually(lambda: all(all_reached(stage, node) for node in stage.nodes), 30)
+        yield stage
+    finally:
+        stage.close()
+
+
+def container_of(node: Node) -> None:
+    subnet = IPv4Network(node.subnet())
+    node.host.ip("link add docker0 type bridge")
+    node.host.ip(f"addr add {subnet[1]}/24 dev docker0")
+    node.host.ip("link set docker0 up")
+
+
+def inner(node: Node) -> str:
+    """An address in the node's subnet that answers, as a container does."""
+    return str(IPv4Network(node.subnet())[1])
+
+
+def reaches(node: Node, other: Node) -> bool:
+    words = ["ping", "-c1", "-W1", "-I", inner(node), inner(other)]
+    return node.inside(words).returncode == 0
+
+
+def all_reached(stage: TwoLans, node: Node) -> bool:
+    return all(reaches(node, other) for other in stage.nodes if other is not node)
+
+
+def route_to(node: Node, other: Node) -> str:
+    return node.inside(["ip", "route", "show", other.subnet()]).stdout
+
+
+def leads_by(link: str, node: Node, other: Node) -> bool:
+    return f"dev {link}" in route_to(node, other)
+
+
+def forwarding(node: Node) -> str:
+    return node.inside(["bridge", "fdb", "show", "dev", "hm-vxlan"]).stdout
+
+
+def index_of_device(node: Node) -> str:
+    return node.inside(["ip", "-o", "link", "show", "hm-vxlan"]).stdout.partition(":")[0]
+
+
+def in_mesh(packet: bytes) -> bool:
+    return any(IPv4Address(packet[at : at + 4]) in CIDR for at in (12, 16))
+
+
+def test_the_router_sees_vxlan_and_no_container(stage: TwoLans) -> None:
+    one, _, far = stage.nodes
+    with captured(stage.router, "eth1") as packets:
+        assert reaches(one, far)
+        assert reaches(far, one)
+    assert len(list(filter(is_vxlan, packets))) >= 4
+    assert not any(map(in_mesh, packets))
+
+
+def test_direct_routing_is_decided_for_each_peer(stage: TwoLans) -> None:
+    one, two, far = stage.nodes
+    assert f"via {two.address} dev eth0" in route_to(one, two)
+    assert "dev hm-vxlan" in route_to(one, far)
+    assert "dev hm-vxlan" in route_to(far, two)
+
+
+def test_promise_6_direct_routing_is_switched_under_a_ping(stage: TwoLans) -> None:
+    one, two, _ = stage.nodes
+    pinger = Pinger(one.host, inner(two), 0.01)
+    for direct in (False, True):
+        stage.create_mesh("vxlan", DirectRouting=direct)
+        link = "eth0" if direct else "hm-vxlan"
+        eventually(partial(leads_by, link, one, two), 20)
+        eventually(partial(leads_by, link, two, one), 20)
+    seen = pinger.stop()
+    assert seen.sent > 10
+    assert len(seen.lost) <= 2, "one for each change"
+
+
+def test_peers_follow_a_flannel_hosts_new_mac(stage: TwoLans) -> None:
+    """flannel's device that is made anew has another MAC."""
+    one = stage.nodes[0]
+    key = "/hostmesh/subnets/10.99.0.0-24"
+    for mac in ("82:4b:b6:2f:54:4e", "82:4b:b6:2f:54:4f"):
+        record = {
+            "PublicIP": "198.51.100.77",
+            "BackendType": "vxlan",
+            "BackendData": {"VNI": 1, "VtepMAC": mac},
+        }
+        assert stage.etcdctl("put", key, json.dumps(record)).returncode == 0
+
+        def followed(mac: str = mac) -> bool:
+            neighbours = one.inside(["ip", "neigh", "show", "10.99.0.0"]).stdout
+            return f"{mac} dst 198.51.100.77" in forwarding(one) and mac in neighbours
+
+        eventually(followed, 20)
+    stage.etcdctl("del", key)
+
+
+def test_promise_2_a_new_node_address_rebuilds_nothing(stage: TwoLans) -> None:
+    one, _, far = stage.nodes
+    promote = Path("/proc/sys/net/ipv4/conf/eth0/promote_secondaries")
+    far.host.call(promote.write_text, "1")
+    index = index_of_device(far)
+    far.host.ip("addr add 198.51.100.99/24 dev eth0")
+    far.host.ip(f"addr del {far.address}/24 dev eth0")
+    far.address = "198.51.100.99"
+
+    def followed() -> bool:
+        return f"dst {far.address}" in forwarding(one)
+
+    eventually(followed, 20)
+    eventually(lambda: reaches(one, far), 20)
+    assert "local 198.51.100.99" in far.inside(["ip", "-d", "link", "show", "hm-vxlan"]).stdout
+    assert index_of_device(far) == index
