@@ -15,7 +15,10 @@ from agent.daemon.state.freshness import CURRENT, Freshness
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.counters import Counters
+from agent.mesh.liveness import dead_subnets
+from agent.mesh.ranges import count_subnets
 from agent.model import LEVEL, OWN_BRIDGE, HostId, Lease, Severity, View
+from agent.model.family import Network
 
 __all__ = ["host_state", "status_document"]
 
@@ -72,11 +75,13 @@ def status_document(
         source: "agent", or "host" when agentctl looked by itself.
     """
     mesh = state.mesh
+    dead = None if counters is None else dead_subnets(mesh.lapsed, mesh.silent)
     return {
         "version": _VERSION,
         "source": source,
         "agent_version": __version__,
         "level": LEVEL,
+        "up_s": None if counters is None else max(0, round(wall_s - counters.started_s)),
         "state": host_state(state, active),
         **freshness.document(wall_s),
         "host": _host(mesh, host_name),
@@ -96,7 +101,8 @@ def status_document(
         },
         "repairs": None if counters is None else _repairs(counters, now_s),
         "peers": [
-            _peer(lease, mesh, freshness, wall_s, last_heartbeat_s) for lease in peers_of(mesh)
+            _peer(lease, mesh, freshness, wall_s, last_heartbeat_s, dead)
+            for lease in peers_of(mesh)
         ],
         "conditions": [_condition(each, now_s) for each in active],
     }
@@ -176,6 +182,7 @@ def _mesh(mesh: MeshState) -> Mapping[str, Any] | None:
         "cidr": str(config.cidr),
         "previous": [str(each) for each in config.previous],
         "subnet_len": config.subnet_len,
+        "subnets": count_subnets(config),
         "backend": config.backend,
         "level": config.level,
     }
@@ -187,6 +194,7 @@ def _peer(
     freshness: Freshness,
     wall_s: float,
     last_heartbeat_s: Mapping[HostId, float],
+    dead: frozenset[Network] | None,
 ) -> Mapping[str, Any]:
     view = mesh.believed or _NOTHING
     return {
@@ -196,6 +204,7 @@ def _peer(
         "node_address": str(lease.node_address),
         "backend": lease.backend,
         "container": freshness.container(lease, view),
+        "reachable": None if dead is None else lease.subnet not in dead,
         **freshness.heartbeat(lease.host_id, view, wall_s, last_heartbeat_s),
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from agent.daemon.api.status import status_document
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.telemetry.condition_registry import ActiveCondition
+from agent.daemon.telemetry.counters import Counters
 from agent.model import Condition, HostId, Lease, MeshConfig, SetAside, Uplink, View
 
 ROOT = Path(__file__).parents[4]
@@ -77,6 +79,34 @@ def test_status_is_what_its_schema_says(mesh: MeshState) -> None:
         wall_s=1.0,
     )
     check("status", document)
+
+
+def test_promise_9_status_says_which_peer_is_dead_and_how_long_the_agent_runs() -> None:
+    peers = [
+        replace(LEASE, subnet=IPv4Network(f"10.6{n}.0.0/16"), host_id=HostId(f"{n}" * 32),
+                node_address=IPv4Address(f"192.0.2.{n}"))
+        for n in (5, 6)
+    ]  # fmt: skip
+    mesh = replace(
+        FULL,
+        believed=replace(VIEW, leases=(LEASE, *peers)),
+        silent=frozenset({peers[1].node_address}),
+    )
+    counters = Counters(started_s=100.0)
+    for given, reachable, up_s in ((counters, [True, False], 60), (None, [None, None], None)):
+        document = status_document(
+            AgentState(mesh=mesh),
+            (),
+            host_name="one",
+            etcd_source={"endpoints": [], "source": None, "told_by": None},
+            last_contact_s=0.0,
+            now_s=1.0,
+            wall_s=160.0,
+            counters=given,
+        )
+        check("status", document)
+        assert [each["reachable"] for each in document["peers"]] == reachable
+        assert (document["up_s"], document["mesh"]["subnets"]) == (up_s, 64)
 
 
 def test_leases_are_what_their_schema_says() -> None:
