@@ -80,7 +80,7 @@ class Member:
 
     def diff(self) -> Mapping[str, Any]:
         """What agentctl diff is told."""
-        return self.agent._control._server.routes.read["/v1/diff"]()  # type: ignore[return-value]  # a document
+        return self.agent._control.paths.read["/v1/diff"]()  # type: ignore[return-value]  # a document
 
     def is_right(self) -> bool:
         return {AGGREGATE, PEER_ROUTE} <= shown(self.host)
