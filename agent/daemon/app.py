@@ -113,7 +113,7 @@ class HostAgent:
         self._endpoint_finder = EndpointFinder(
             settings, client=self._client, post=inbox.post, jobs=jobs
         )
-        mesh = _first_mesh_state(self._host_id, copy, left=self._state.left)
+        mesh = _first_mesh_state(self._host_id, copy, left=self._state.now.left)
         endpoints = self._endpoint_finder.endpoint.now
         kept = copy.kept if copy else ()
         first = AgentState(mesh=mesh, settings=settings, endpoints=endpoints, kept=kept)
@@ -223,7 +223,7 @@ class HostAgent:
             version=__version__,
             host_id=self._host_id,
             etcd=list(self._cell.now.settings.etcd.endpoints) or "looked for in DNS",
-            left=self._state.left,
+            left=self._state.now.left,
         )
         self._observer.happened("agent-started", f"hostmesh-agent {__version__} started")
         threads = self._inbox.poster(partial(events.ConditionsFound, ConditionSource.THREADS))

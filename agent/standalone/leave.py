@@ -76,8 +76,8 @@ def join_offline(settings: Settings) -> Outcome:
     outcome = Outcome()
     with HostLock(settings.agent.run_dir, "agentctl join"):
         state = StateFile(settings.agent.state_dir)
-        if state.left:
-            state.set_left(left=False)
+        if state.now.left:
+            state.change(left=False, leaving=False)
             outcome.done.append("this host is no longer kept out")
     outcome.todo.append("start the agent: systemctl start hostmesh-agent")
     return outcome

@@ -233,7 +233,7 @@ def _left(settings: Settings) -> tuple[bool, bool]:
         state = StateFile(settings.agent.state_dir)
     except HostmeshError:  # another user may not read it; then the lease says what is the case
         return False, False
-    return state.left, state.leaving
+    return state.now.left, state.now.leaving
 
 
 def _with_host(mesh: MeshState, settings: Settings, conditions: list[Condition]) -> MeshState:

@@ -58,7 +58,7 @@ def run_once(settings: Settings, *, dry_run: bool) -> tuple[int, tuple[str, ...]
 
 def _found(settings: Settings) -> tuple[KernelPass, World]:
     state = StateFile(settings.agent.state_dir)
-    world = _world(settings, left=state.left)
+    world = _world(settings, left=state.now.left)
     return kernel_pass(settings, state), world
 
 

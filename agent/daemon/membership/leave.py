@@ -141,7 +141,7 @@ class Leaver:
             CannotTell: The running agent did not begin in time, and nothing was done.
         """
         with self._alone("leave", _LEAVE_WAITS_S):
-            self._follow(lambda: self._state.set_left(left=True), left=True)
+            self._follow(lambda: self._state.change(left=True, leaving=True), left=True)
             self._finished.clear()
             return self._run(DetachTerms(force=force))
 
@@ -150,7 +150,7 @@ class Leaver:
         if not self._one.acquire(blocking=False):
             return
         try:
-            if self._state.leaving:
+            if self._state.now.leaving:
                 before = self._left_over
                 outcome = self._run(DetachTerms(asked=False))
                 if outcome.done or outcome.todo != list(before):
@@ -165,9 +165,9 @@ class Leaver:
             Refused: A leave is under way, which would undo it.
         """
         with self._alone("join", _JOIN_WAITS_S):
-            if not self._state.left:
+            if not self._state.now.left:
                 return False
-            self._follow(lambda: self._state.set_left(left=False), left=False)
+            self._follow(lambda: self._state.change(left=False, leaving=False), left=False)
             self._left_over = ()
             return True
 
@@ -209,7 +209,7 @@ class Leaver:
         self._give_docker_back(outcome, terms)
         self._left_over = tuple(outcome.todo)
         if not outcome.todo:
-            self._state.set_gone()
+            self._state.change(leaving=False)
         return outcome
 
     def _give_docker_back(self, outcome: Outcome, terms: DetachTerms) -> None:
@@ -238,7 +238,7 @@ class UnfinishedLeave:
 
     def step(self) -> tuple[Condition, ...]:
         """Go on with it unless it is done. Never blocks."""
-        if not self._state.leaving:
+        if not self._state.now.leaving:
             return ()
         failed = self._job.ensure(self._leaver.finish)
         return not_finished(self._leaver.left_over) or failed

@@ -42,14 +42,16 @@ class IpForward:
         """
         if self._sysctls.ip_forward():
             return False
-        known = self._state.previous_values
-        self._state.save_previous_values(
-            PreviousValues(ip_forward="0", forward_policy=known.forward_policy)
+        known = self._state.now.switched
+        self._state.change(
+            switched=PreviousValues(ip_forward="0", forward_policy=known.forward_policy)
         )
         if self._firewall is not None:
             previous = self._firewall.set_forward_policy_drop()
-            self._state.save_previous_values(
-                PreviousValues(ip_forward="0", forward_policy=known.forward_policy or previous)
+            self._state.change(
+                switched=PreviousValues(
+                    ip_forward="0", forward_policy=known.forward_policy or previous
+                )
             )
         self._sysctls.enable_forwarding()
         self._log.info("forwarding-enabled", forward_policy="DROP" if self._firewall else "")
@@ -61,17 +63,17 @@ class IpForward:
         Raises:
             KernelError: The policy or the sysctl could not be set.
         """
-        switched = self._state.previous_values
+        switched = self._state.now.switched
         if switched.ip_forward != "0":
             return ()
         if not self._sysctls.undo(SysctlChange("ip_forward", "0", "1")):
             # Somebody else has set it since, and relies on it. With forwarding on, the
             # policy that closes FORWARD stays too: the host must not become an open router.
-            self._state.save_previous_values(PreviousValues())
+            self._state.change(switched=PreviousValues())
             return ("net.ipv4.ip_forward was set by somebody else since; it stays",)
         done = ["net.ipv4.ip_forward is 0 again"]
         if switched.forward_policy is not None and self._firewall is not None:
             self._firewall.restore_forward_policy(switched.forward_policy)
             done.append(f"the policy of FORWARD is {switched.forward_policy} again")
-        self._state.save_previous_values(PreviousValues())
+        self._state.change(switched=PreviousValues())
         return tuple(done)

@@ -33,12 +33,12 @@ class ProtocolMigration:
     @property
     def settled(self) -> bool:
         """Whether no route of a former mark can be there any more."""
-        return self._state.route_protocol == self._protocol
+        return self._state.now.route_protocol == self._protocol
 
     @property
     def former(self) -> int | None:
         """The mark that routes of this host bear still; None when there is no other."""
-        return None if self.settled else self._state.route_protocol
+        return None if self.settled else self._state.now.route_protocol
 
     def settle(self, within: tuple[Network, ...], for_s: float) -> bool:
         """Take the routes of a former mark over; costs nothing when there is none.
@@ -57,7 +57,7 @@ class ProtocolMigration:
         """
         former = self.former
         if former is None:
-            self._state.set_route_protocol(self._protocol)
+            self._state.change(route_protocol=self._protocol)
             return False
         results, there = self._table.take_over(former, within, for_s=for_s)
         problems = [each.problem for each in results if not each.ok]
@@ -72,10 +72,10 @@ class ProtocolMigration:
                 hint=f"it is tried again; ip route show proto {former} lists them",
             )
         if len(results) == there:
-            self._state.set_route_protocol(self._protocol)
+            self._state.change(route_protocol=self._protocol)
         return bool(results)
 
     def forget(self) -> None:
         """No route of this host is left, so none has to be found again; StateError as above."""
         if self.settled:
-            self._state.set_route_protocol(None)
+            self._state.change(route_protocol=None)

@@ -1,33 +1,29 @@
-"""The agent's own small facts on disk: has the operator said leave; what the agent switched.
+"""The agent's own facts on disk, in one JSON file that is written atomically.
 
-One JSON file, written atomically. It holds only what cannot be read back from the kernel
-or from etcd: an operator's word, values to put back when the host leaves, and the mark by
-which the kernel's routes are known to be ours.
+It holds what cannot be read back from the kernel or from etcd.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from agent.disk import replace_file
 from agent.errors import StateError
 
-__all__ = ["PreviousValues", "StateFile"]
-
-_VERSION = 1
+__all__ = ["PreviousValues", "SavedState", "StateFile"]
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousValues:
-    """What the agent found before it changed it; None when it changed nothing.
+    """Values before the agent changed them; None where it changed nothing.
 
     Attributes:
-        ip_forward: Value of net.ipv4.ip_forward before ("0").
-        forward_policy: Policy of filter FORWARD before ("ACCEPT").
+        ip_forward: Of net.ipv4.ip_forward ("0").
+        forward_policy: Of filter FORWARD ("ACCEPT").
     """
 
     ip_forward: str | None = None
@@ -35,11 +31,21 @@ class PreviousValues:
 
 
 @dataclass(frozen=True, slots=True)
-class _Content:
-    version: int = _VERSION
+class SavedState:
+    """What the file holds. Older and newer agents read the same names.
+
+    Attributes:
+        left: The operator said leave, and has not said join since.
+        leaving: The operator said leave, and not all of it is known to be done.
+        switched: What to put back when the host leaves.
+        route_protocol: The rtm_protocol of this host's routes; None when it has none.
+        firewalld_sources: Sources that the agent put into firewalld's zone trusted.
+    """
+
+    version: int = 1
     left: bool = False
     leaving: bool = False
-    switched: PreviousValues = PreviousValues()
+    switched: PreviousValues = field(default_factory=PreviousValues)
     route_protocol: int | None = None
     firewalld_sources: tuple[str, ...] = ()
 
@@ -58,76 +64,43 @@ class StateFile:
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "state.json"
         self._lock = threading.Lock()
-        self._content = self._load()
+        self.now = self._load()
 
-    @property
-    def left(self) -> bool:
-        """The operator said leave, and has not said join since."""
-        return self._content.left
+    def change(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of SavedState
+        """Write fields of :class:`SavedState`; call it before what they describe is changed.
 
-    @property
-    def leaving(self) -> bool:
-        """The operator said leave, and not all of it is known to be done."""
-        return self._content.leaving
-
-    @property
-    def previous_values(self) -> PreviousValues:
-        """What to put back when the host leaves."""
-        return self._content.switched
-
-    @property
-    def route_protocol(self) -> int | None:
-        """The rtm_protocol that this host's routes bear; None when it has none."""
-        return self._content.route_protocol
+        Raises:
+            StateError: They cannot be written, and stay as they were.
+        """
+        with self._lock:
+            state = replace(self.now, **changes)
+            if state != self.now:
+                self._store(state)
+                self.now = state
 
     @property
     def firewalld_sources(self) -> tuple[str, ...]:
         """Sources that the agent put into firewalld's zone trusted."""
-        return self._content.firewalld_sources
+        return self.now.firewalld_sources
 
     def set_firewalld_sources(self, sources: tuple[str, ...]) -> None:
-        """Remember what to take out of firewalld; called before it is put in."""
-        self._change(firewalld_sources=sources)
+        """Write what to take out of firewalld; call it before they are put in."""
+        self.change(firewalld_sources=sources)
 
-    def set_left(self, *, left: bool) -> None:
-        """Remember the operator's word over restarts and reboots; "leave" is yet to be done."""
-        self._change(left=left, leaving=left)
-
-    def set_gone(self) -> None:
-        """Remember that the host has left and nothing remains to be done."""
-        self._change(leaving=False)
-
-    def save_previous_values(self, values: PreviousValues) -> None:
-        """Remember what was found before the agent changed it; called before the change."""
-        self._change(switched=values)
-
-    def set_route_protocol(self, protocol: int | None) -> None:
-        """Remember the mark of this host's routes, by which a later life finds them."""
-        self._change(route_protocol=protocol)
-
-    def _change(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of _Content
-        with self._lock:
-            content = replace(self._content, **changes)
-            if content != self._content:
-                self._store(content)
-
-    def _load(self) -> _Content:
+    def _load(self) -> SavedState:
         try:
             raw = json.loads(self._path.read_text())
             switched = raw.get("switched", {})
             protocol = raw.get("route_protocol")
-            return _Content(
+            return SavedState(
                 left=bool(raw["left"]),
                 leaving=bool(raw["left"] and raw.get("leaving")),
-                switched=PreviousValues(
-                    ip_forward=switched.get("ip_forward"),
-                    forward_policy=switched.get("forward_policy"),
-                ),
+                switched=PreviousValues(switched.get("ip_forward"), switched.get("forward_policy")),
                 route_protocol=None if protocol is None else int(protocol),
                 firewalld_sources=tuple(map(str, raw.get("firewalld_sources", ()))),
             )
         except FileNotFoundError:
-            return _Content()
+            return SavedState()
         except OSError as error:
             raise StateError(
                 f"{self._path} cannot be read: {error.strerror}", hint="check its owner and mode"
@@ -138,13 +111,12 @@ class StateFile:
                 hint='write {"version": 1, "left": false} to it, or true if this host has left',
             ) from error
 
-    def _store(self, content: _Content) -> None:
+    def _store(self, state: SavedState) -> None:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace_file(self._path, (json.dumps(asdict(content)).encode(),), 0o644)
+            replace_file(self._path, (json.dumps(asdict(state)).encode(),), 0o644)
         except OSError as error:
             raise StateError(
                 f"{self._path} cannot be written: {error.strerror}",
                 hint="check free space, owner and mode",
             ) from error
-        self._content = content

@@ -86,14 +86,14 @@ def test_promise_6_a_leave_or_join_that_is_not_begun_in_time_is_not_remembered(
     cell, leaver, state = member.agent._cell, member.agent._leaving, member.agent._state
     with stuck(member.agent._inbox), pytest.raises(CannotTell, match="nothing was done"):
         leaver.leave()
-    assert not state.left
+    assert not state.now.left
     assert not cell.now.mesh.left
-    leaver._follow(lambda: state.set_left(left=True), left=True)
+    leaver._follow(lambda: state.change(left=True, leaving=True), left=True)
     with stuck(member.agent._inbox), pytest.raises(CannotTell, match="nothing was done"):
         leaver.join()
-    assert state.left
+    assert state.now.left
     assert leaver.join(), "what was not done is done when it is asked again"
-    assert not state.left
+    assert not state.now.left
     assert not cell.now.mesh.left
 
 
@@ -284,7 +284,7 @@ def test_a_cleanup_takes_the_routes_of_a_former_protocol_along(
     outcome = here.call(leaver(load_settings(path, {}, {})).clean)
     assert outcome.todo == []
     assert shown(here) | shown(here, "proto 141") == set()
-    assert StateFile(tmp_path / "state").route_protocol is None
+    assert StateFile(tmp_path / "state").now.route_protocol is None
 
 
 def test_promise_6_another_table_in_the_settings_empties_the_former_one(

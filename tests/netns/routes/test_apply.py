@@ -221,10 +221,10 @@ def test_promise_10_very_many_are_taken_over_a_part_at_a_time(one: Host, tmp_pat
     one.batch([f"route add 10.64.{n}.0/24 via 192.0.2.11 proto 140" for n in range(200)])
     one.batch([f"route add 10.65.{n}.0/24 via 192.0.2.11 proto 140" for n in range(250)])
     one.batch([f"route add 10.66.{n}.0/24 via 192.0.2.11 proto 140" for n in range(250)])
-    StateFile(tmp_path).set_route_protocol(140)
+    StateFile(tmp_path).change(route_protocol=140)
     for left in (200, 0):
         state = StateFile(tmp_path)
-        assert state.route_protocol == 140
+        assert state.now.route_protocol == 140
         table = RouteTable(141)
         migration = ProtocolMigration(table, 141, state)
         assert one.call(migration.settle, (CIDR,), 0.0)
@@ -232,7 +232,7 @@ def test_promise_10_very_many_are_taken_over_a_part_at_a_time(one: Host, tmp_pat
         assert len(shown(one)) == left
         assert migration.settled is (left == 0)
     assert len(shown(one, "proto 141")) == 700
-    assert StateFile(tmp_path).route_protocol == 141
+    assert StateFile(tmp_path).now.route_protocol == 141
 
 
 def test_a_table_that_nobody_has_written_to_yet_is_an_empty_one(one: Host) -> None:

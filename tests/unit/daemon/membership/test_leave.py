@@ -24,7 +24,7 @@ def test_promise_9_a_state_file_that_cannot_be_written_at_the_end_is_a_condition
         restore=lambda _order: ((), ()),
         forget=lambda: None,
     )
-    state.set_left(left=True)
+    state.change(left=True, leaving=True)
     (tmp_path / ".state.json.new").mkdir()  # what is written there first cannot be
     ended = threading.Event()
     unfinished_leave = UnfinishedLeave(state, leaver, ended.set)

@@ -52,7 +52,7 @@ def test_the_policy_comes_before_the_switch_and_goes_after_it(sysctl: Path) -> N
     assert subject.ensure()
     assert policy.value == "DROP"
     assert sysctl.read_text().strip() == "1"
-    assert state.previous_values == PreviousValues(ip_forward="0", forward_policy="ACCEPT")
+    assert state.now.switched == PreviousValues(ip_forward="0", forward_policy="ACCEPT")
     assert not subject.ensure()
     assert subject.undo()
     assert policy.value == "ACCEPT"
@@ -67,7 +67,7 @@ def test_a_host_that_forwards_already_is_left_as_it_is(sysctl: Path) -> None:
     subject, state = forwarding(sysctl, policy)
     assert not subject.ensure()
     assert policy.value == "ACCEPT"
-    assert state.previous_values == PreviousValues()
+    assert state.now.switched == PreviousValues()
     assert subject.undo() == ()
     assert sysctl.read_text().strip() == "1"
 
@@ -79,7 +79,7 @@ def test_what_was_found_survives_a_kill_between_the_two_steps(sysctl: Path) -> N
     sysctl.write_text("0\n")  # as if killed before the switch; DROP stands already
     again, state = forwarding(sysctl, policy)
     again.ensure()
-    assert state.previous_values == PreviousValues(ip_forward="0", forward_policy="ACCEPT")
+    assert state.now.switched == PreviousValues(ip_forward="0", forward_policy="ACCEPT")
 
 
 def test_with_forwarding_still_on_by_somebody_else_the_policy_stays(sysctl: Path) -> None:
@@ -96,6 +96,6 @@ def test_with_forwarding_still_on_by_somebody_else_the_policy_stays(sysctl: Path
 def test_without_rules_of_ours_only_the_sysctl_is_switched(sysctl: Path) -> None:
     subject, state = forwarding(sysctl, None)
     assert subject.ensure()
-    assert state.previous_values == PreviousValues(ip_forward="0")
+    assert state.now.switched == PreviousValues(ip_forward="0")
     assert subject.undo()
     assert sysctl.read_text().strip() == "0"
