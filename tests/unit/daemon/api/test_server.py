@@ -418,10 +418,11 @@ def test_promise_10_a_connection_takes_one_thread_and_gives_it_back(tmp_path: Pa
         eventually(lambda: threads_of(server) == ["control"])  # a former server's have ended
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.connect(str(tmp_path / "agent.sock"))
-            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            client.sendall(b"GET / HTTP/1.1\r\n")
+            eventually(lambda: threads_of(server) == ["control", "control-request"])
+            client.sendall(b"\r\n")
             client.settimeout(5)
             assert client.recv(12) == b"HTTP/1.1 200"
-            assert threads_of(server) == ["control", "control-request"]
         eventually(lambda: threads_of(server) == ["control"])
     finally:
         server.stop()

@@ -30,7 +30,7 @@ def test_leaving_and_what_was_switched_survive_a_restart(tmp_path: Path) -> None
     assert again.now.route_protocol == 141
     assert again.now.switched == PreviousValues(ip_forward="0", forward_policy="ACCEPT")
     again.change(left=False, leaving=False)
-    assert not StateFile(tmp_path / "hostmesh").left
+    assert not StateFile(tmp_path / "hostmesh").now.left
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_leave_counts_as_done_only_when_it_was_said_to_be(tmp_path: Path) -> N
     again = StateFile(tmp_path)
     assert (again.now.left, again.now.leaving) == (True, False)
     again.change(left=True, leaving=True)
-    assert StateFile(tmp_path).leaving, "the operator says it once more: it is done once more"
+    assert StateFile(tmp_path).now.leaving, "the operator says it once more: it is done once more"
     again.change(left=False, leaving=False)
     again.change(leaving=False)
     assert (again.now.left, again.now.leaving) == (False, False)
