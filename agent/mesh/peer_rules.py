@@ -23,16 +23,16 @@ from agent.mesh.needed import needed_in
 from agent.mesh.world import World
 from agent.model import (
     BackendChoice,
-    BackendData,
     Condition,
     Lease,
+    Published,
     Route,
     Severity,
     first_few,
 )
 from agent.model.family import Address, Network, can_be_host, meet, reserved_ends, within
 
-__all__ = ["PeerRules", "Published", "aggregate_routes", "on_link_ranges"]
+__all__ = ["PeerRules", "aggregate_routes", "on_link_ranges"]
 
 
 def aggregate_routes(world: World) -> tuple[Route, ...]:
@@ -71,15 +71,6 @@ def on_link_ranges(world: World) -> tuple[Network, ...]:
         and route.destination.prefixlen > 0
     )
     return tuple(dict.fromkeys((uplink.on_link, *others)))
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What a host publishes with its lease of how packets travel to it."""
-
-    backend: str
-    data: BackendData | None = None
-    accepted: BackendChoice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +227,8 @@ class PeerRules:
         first, *others = (each.published for each in self._sides)
         if others and others[0].name == sends_by:
             first, others = others[0], [first]
-        return Published(first.name, first.data, others[0] if others else None)
+        accepted, uplink = others[0] if others else None, self.host.uplink
+        return Published(first.name, first.data, accepted, uplink.link, uplink.mtu)
 
     def equal_for_peers(self, other: PeerRules) -> bool:
         """Whether every peer is worth the same by both rules, but for its own death."""

@@ -62,6 +62,7 @@ from agent.model.mesh import (
     HostId,
     Lease,
     MeshConfig,
+    Published,
     SetAside,
     is_leasable,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "Network",
     "Place",
     "Problem",
+    "Published",
     "Route",
     "RouteKey",
     "RouteKind",

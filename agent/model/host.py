@@ -154,10 +154,15 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uplink:
-    """The interface that carries the node address, with the node address and its on-link range."""
+    """The interface that carries the node address, with the node address and its on-link range.
+
+    Attributes:
+        link: Name of the underlay segment (``host.link``), "" without one.
+    """
 
     index: int
     name: str
     mtu: int
     node_address: Address
     on_link: Network
+    link: str = ""

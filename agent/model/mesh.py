@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NewType
 
 from agent.model.backend import DEFAULT_BACKEND, BackendChoice, BackendData
@@ -20,6 +20,7 @@ __all__ = [
     "HostId",
     "Lease",
     "MeshConfig",
+    "Published",
     "SetAside",
     "is_leasable",
 ]
@@ -105,6 +106,17 @@ class MeshConfig:
         return bool(self.previous) and not within(subnet, self.cidr)
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a host publishes with its lease of how packets travel to it; as in :class:`Lease`."""
+
+    backend: str = DEFAULT_BACKEND
+    data: BackendData | None = None
+    accepted: BackendChoice | None = None
+    link: str = ""
+    mtu: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """The record that one host owns one subnet, of one family.
@@ -117,6 +129,8 @@ class Lease:
         ttl_s: The etcd lease's granted TTL.
         backend_data: What the host's backend publishes (flannel: BackendData); not checked.
         accepted: The other backend by which packets reach the host while the mesh changes its own.
+        link: Name of the underlay segment that the host says it is on.
+        mtu: Bytes that its uplink carries, 0 when the record does not say.
         etcd_lease_id: 0 when the key has no etcd lease (a reservation made by flannel).
         create_revision, mod_revision: etcd's, for compare-and-write.
     """
@@ -131,9 +145,27 @@ class Lease:
     ttl_s: int | None = None
     backend_data: BackendData | None = None
     accepted: BackendChoice | None = None
+    link: str = ""
+    mtu: int = 0
     etcd_lease_id: int = 0
     create_revision: int = 0
     mod_revision: int = 0
+
+    @property
+    def published(self) -> Published:
+        """What the owner publishes of how packets travel to it."""
+        return Published(self.backend, self.backend_data, self.accepted, self.link, self.mtu)
+
+    def publishing(self, published: Published) -> Lease:
+        """Return the lease with what its owner publishes now."""
+        return replace(
+            self,
+            backend=published.backend,
+            backend_data=published.data,
+            accepted=published.accepted,
+            link=published.link,
+            mtu=published.mtu,
+        )
 
     def left_s(self, now_s: float) -> float | None:
         """Return the seconds until it ends unrenewed, by its owner's clock; None for flannel's.

@@ -15,14 +15,13 @@ from agent.etcd.client import EtcdClient
 from agent.etcd.errors import CompactedError, TooLargeError
 from agent.etcd.kv import Record
 from agent.model import (
-    BackendChoice,
-    BackendData,
     Bounds,
     Heartbeat,
     HostId,
     Lease,
     MeshConfig,
     Problem,
+    Published,
     View,
 )
 from agent.model.family import Address, Network
@@ -232,9 +231,7 @@ class Registry:
         *,
         node_address: Address | None = None,
         host_name: str | None = None,
-        backend: str | None = None,
-        backend_data: BackendData | None = None,
-        accepted: BackendChoice | None = None,
+        published: Published | None = None,
         ttl_s: int | None = None,
         memory_ttl_s: int,
         boot_id: str = "",
@@ -243,11 +240,9 @@ class Registry:
 
         Args:
             lease: As last claimed or renewed, or as seen in a view.
-            node_address: None leaves each as it is; also ``host_name``, ``backend``, ``ttl_s``.
+            node_address: None leaves each as it is; also ``host_name``, ``published``, ``ttl_s``.
             host_name: See above.
-            backend: See above.
-            backend_data: Goes with ``backend``.
-            accepted: Goes with ``backend``.
+            published: See above.
             ttl_s: See above.
             memory_ttl_s: How long others avoid the subnet after the lease is gone; 0 writes
                 no memory: it is of another subnet.
@@ -263,12 +258,9 @@ class Registry:
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
         wished = replace(
-            lease,
+            lease.publishing(published or lease.published),
             node_address=node_address or lease.node_address,
             host_name=lease.host_name if host_name is None else host_name,
-            backend=backend or lease.backend,
-            backend_data=backend_data if backend else lease.backend_data,
-            accepted=accepted if backend else lease.accepted,
             ttl_s=ttl_s or lease.ttl_s,
         )
         if wished.host_id is None:

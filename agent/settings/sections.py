@@ -159,6 +159,7 @@ class HostSettings:
     name: str = setting(kinds.pattern("a host name", r"([A-Za-z0-9_]([A-Za-z0-9._-]{0,252}))?"), "")
     uplink: str = setting(kinds.uplink(), "")
     node_address: Address | None = setting(kinds.optional_address(), None)
+    link: str = setting(kinds.pattern("a name", r"[A-Za-z0-9._-]{0,63}"), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ def look_at_host(
             node_address=host.node_address,
             mesh=state.bounds.in_force,
         )
-        return HostSeen(facts, uplink, check(uplink))
+        return HostSeen(facts, replace(uplink, link=host.link), check(uplink))
     except HostmeshError as error:
         # The last uplink holds, and what is seen of the host is no less true without one.
         return HostSeen(facts, mesh.uplink, (conditions.host_unusable(error),), failed=True)

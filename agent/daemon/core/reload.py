@@ -31,6 +31,7 @@ LIVE = frozenset(
         "docker.restart",
         "firewall.access",
         "firewall.check_s",
+        "host.link",
         "host.node_address",
         "host.uplink",
         "lease.empty_cluster_grace_s",

@@ -148,7 +148,8 @@ def uplink_now(facts: HostFacts, host: HostSettings, endpoints: tuple[str, ...])
     etcd = None
     if not host.uplink and host.node_address is None:
         etcd = look_up(endpoints).address
-    return choose_uplink(facts, host.uplink, etcd, node_address=host.node_address)
+    found = choose_uplink(facts, host.uplink, etcd, node_address=host.node_address)
+    return replace(found, link=host.link)
 
 
 def _kept(

@@ -205,14 +205,11 @@ class Joiner:
     def _register(self, mesh: MeshState, uplink: Uplink, config: MeshConfig | None) -> None:
         """Say what to keep; ``config``: where to move to, None while that may not be done."""
         had = mesh.own or self._past
-        published = mesh.published
         registration = Registration(
             node_address=uplink.node_address,
             host_name=self._host_name,
             docker_state=mesh.docker_state,
-            backend=published.backend,
-            backend_data=published.data,
-            accepted=published.accepted,
+            published=mesh.published,
             avoid=self._avoid(mesh),
             wanted_subnet=had.subnet if had else None,
             past=self._past,

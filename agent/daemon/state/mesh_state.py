@@ -15,10 +15,9 @@ from agent.docker.report import ConfigFile
 from agent.mesh.backends import container_mtu
 from agent.mesh.level import HeldBack
 from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases
-from agent.mesh.peer_rules import PeerRules, Published
+from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World, peers_of_view
 from agent.model import (
-    DEFAULT_BACKEND,
     LEVEL_OF_0_1,
     Condition,
     DockerFacts,
@@ -28,6 +27,7 @@ from agent.model import (
     HostId,
     Lease,
     MeshConfig,
+    Published,
     Uplink,
     View,
     summarise,
@@ -241,10 +241,7 @@ class MeshState:
         rules = self.rules()
         if isinstance(rules, PeerRules):
             return rules.published(self.sends_by or (self.own.backend if self.own else ""))
-        own = self.own
-        if own is None:
-            return Published(DEFAULT_BACKEND)
-        return Published(own.backend, own.backend_data, own.accepted)
+        return self.own.published if self.own else Published()
 
     @property
     def complete(self) -> bool:

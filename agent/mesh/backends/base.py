@@ -56,6 +56,14 @@ class ThisHost:
         """Whether the uplink reaches ``address`` without a gateway."""
         return any(address in each for each in self.on_link)
 
+    def is_direct(self, peer: Lease) -> bool:
+        """Whether the peer is on the link, and on no other segment of the same range.
+
+        A flannel host does not say which segment it is on.
+        """
+        same = peer.host_id is None or peer.link == self.uplink.link
+        return same and self.shares_link_with(peer.node_address)
+
     def route(
         self,
         destination: Network,

@@ -110,7 +110,7 @@ class Vxlan:
             return peer_same_address(peer)
         on_link = host.shares_link_with(peer.node_address)
         ingress = (LINK, host.uplink.name) if on_link else (LINK,)
-        if options.direct and on_link:
+        if options.direct and host.is_direct(peer):
             route = host.route(peer.subnet, gateway=peer.node_address, link=host.uplink.name)
             return PeerObjects((route,), ingress)
         inner = peer.subnet.network_address

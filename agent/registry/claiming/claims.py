@@ -146,29 +146,24 @@ class Claims:
         return Lease(
             subnet=subnet,
             node_address=request.node_address,
-            backend=request.backend,
-            backend_data=request.backend_data,
-            accepted=request.accepted,
+            backend=request.published.backend,
             host_id=request.host_id,
             host_name=request.host_name,
             claimed_s=now_s,
             renewed_s=now_s,
             ttl_s=request.ttl_s,
             etcd_lease_id=lease_id,
-        )
+        ).publishing(request.published)
 
     def _adopt(self, held: Lease, request: ClaimRequest) -> Lease | None:
         """Take over the host's own lease, or flannel's of this same address; None: read again."""
         try:
             return self.renew(
                 replace(
-                    held,
+                    held.publishing(request.published),
                     host_id=request.host_id,
                     host_name=request.host_name,
                     node_address=request.node_address,
-                    backend=request.backend,
-                    backend_data=request.backend_data,
-                    accepted=request.accepted,
                     claimed_s=held.claimed_s or round(self._wall_clock(), 3),
                     ttl_s=request.ttl_s,
                 ),

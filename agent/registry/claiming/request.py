@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.errors import EtcdError
-from agent.model import (
-    DEFAULT_BACKEND,
-    BackendChoice,
-    BackendData,
-    DockerState,
-    HostId,
-    Lease,
-    Needed,
-)
+from agent.model import DockerState, HostId, Lease, Needed, Published
 from agent.model.family import Address, Network
 from agent.registry.claiming.identity_conflicts import Claimant
 from agent.retry import jittered
@@ -62,9 +54,7 @@ class ClaimRequest:
     host_id: HostId
     host_name: str
     node_address: Address
-    backend: str = DEFAULT_BACKEND
-    backend_data: BackendData | None = None
-    accepted: BackendChoice | None = None
+    published: Published = field(default_factory=Published)
     boot_id: str = ""
     avoid: tuple[Network, ...] = ()
     wanted: Network | None = None
@@ -94,8 +84,7 @@ class Registration:
         wanted_subnet: What the host had, by its own copy or by Docker's settings.
         past: The lease that the host had, by its own copy.
         may_change_subnet: Another subnet will do, too: nothing runs on the wanted one.
-        backend, backend_data: How packets travel to this host, and what peers need for it.
-        accepted: The same of another backend, by which packets reach this host, too.
+        published: How packets travel to this host, and what peers need for it.
         move_into: The mesh's new CIDR: a lease outside it is exchanged for one inside.
         former: The lease that this host still holds from before, by what it knows.
         give_back: Docker has nothing in the former subnet any more.
@@ -110,9 +99,7 @@ class Registration:
     wanted_subnet: Network | None = None
     past: Lease | None = None
     may_change_subnet: bool = True
-    backend: str = DEFAULT_BACKEND
-    backend_data: BackendData | None = None
-    accepted: BackendChoice | None = None
+    published: Published = field(default_factory=Published)
     move_into: Network | None = None
     former: Lease | None = None
     give_back: bool = False
@@ -122,10 +109,7 @@ class Registration:
 
 def differs(lease: Lease, wished: Registration | ClaimRequest) -> bool:
     """Whether the lease says something else of the host than it should."""
-    says, wish = (
-        (each.node_address, each.host_name, each.backend, each.backend_data, each.accepted)
-        for each in (lease, wished)
-    )
+    says, wish = ((each.node_address, each.host_name, each.published) for each in (lease, wished))
     return says != wish
 
 

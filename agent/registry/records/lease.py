@@ -18,6 +18,9 @@ __all__ = ["LEASES", "check_lease", "decode_boot_id", "encode_lease"]
 
 _MAX_TTL_S: Final = 400 * 86_400
 _ACCEPTS: Final = "Accepts"
+_LINK, _MTU = "Link", "MTU"
+_MAX_MTU: Final = 2**31 - 1
+"""Of a loopback; the kernel keeps an int."""
 _FLANNELS: Final = Fields({})
 """What a flannel host's lease has of ours."""
 
@@ -39,6 +42,8 @@ def _decode(subnet: Network, record: Record) -> Lease:
         ttl_s=ours.integer("TTL", 1, _MAX_TTL_S) if ours.has("TTL") else None,
         backend_data=fields.backend_data("BackendData"),
         accepted=ours.backend_choice(_ACCEPTS, "Data"),
+        link=ours.text(_LINK, default=""),
+        mtu=ours.integer(_MTU, 0, _MAX_MTU, default=0),
         etcd_lease_id=record.lease_id,
         create_revision=record.create_revision,
         mod_revision=record.mod_revision,
@@ -95,6 +100,10 @@ def encode_lease(lease: Lease, *, boot_id: str = "") -> bytes:
             "Type": lease.accepted.name,
             **({"Data": data.fields} if data else {}),
         }
+    if lease.link:
+        fields[OURS][_LINK] = lease.link
+    if lease.mtu:
+        fields[OURS][_MTU] = lease.mtu
     if boot_id:
         fields[OURS]["BootID"] = boot_id
     return dump(fields)

@@ -14,9 +14,17 @@ from agent.daemon.state.mesh_state import MeshState
 from agent.etcd import kv
 from agent.mesh.backends import vxlan
 from agent.mesh.desired import DesiredObjects
-from agent.mesh.peer_rules import Published
 from agent.mesh.world import World, peers_of_view
-from agent.model import BACKENDS, BackendData, FdbEntry, HostFacts, Lease, Uplink, View
+from agent.model import (
+    BACKENDS,
+    BackendData,
+    FdbEntry,
+    HostFacts,
+    Lease,
+    Published,
+    Uplink,
+    View,
+)
 from agent.registry.directory import Directory
 from agent.registry.records import LEASES, encode_lease
 from agent.registry.registry import Registry
@@ -147,9 +155,9 @@ def test_a_host_that_cannot_say_what_it_publishes_goes_on_with_what_it_had(
         host_id=host(1),
     )
     state = state.with_lease(own, None, ())
-    assert state.published == Published("vxlan", own.backend_data)
+    assert state.published == Published("vxlan", own.backend_data, mtu=1500)
     monkeypatch.delitem(BACKENDS, "vxlan")
     assert state.published == Published("vxlan", own.backend_data)
     assert state.config is not None
     state = replace(state, config=replace(state.config, backend="host-gw"))
-    assert state.published == Published("host-gw")
+    assert state.published == Published("host-gw", mtu=1500)

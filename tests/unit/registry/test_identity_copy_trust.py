@@ -135,7 +135,7 @@ def test_promise_12_a_copy_has_the_fields_of_0_1_where_0_1_reads_all_of_them(
     accepted = BackendChoice("vxlan", data)
     leases = (*_VIEW.leases, replace(_lease(9), backend_data=data, accepted=accepted))
     view = replace(_VIEW, config=config, leases=leases)
-    CopyFile(path).save(view=view, lease=replace(_lease(1), backend_data=data))
+    CopyFile(path).save(view=view, lease=replace(_lease(1), backend_data=data, link="a", mtu=9000))
     body = json.loads(json.loads(path.read_text())["body"])
     for lease in (body["lease"], *body["view"]["leases"]):
         assert set(lease) <= {
@@ -165,7 +165,7 @@ def test_promise_12_a_copy_has_the_fields_of_0_1_where_0_1_reads_all_of_them(
     assert found is not None
     assert (found.view, found.lease) == (
         replace(view, cached=True),
-        replace(_lease(1), backend_data=data),
+        replace(_lease(1), backend_data=data, link="a", mtu=9000),
     )
     body["view"]["config"]["newer"] = body["lease"]["newer"] = 1
     text = json.dumps(body)

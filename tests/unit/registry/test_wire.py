@@ -144,6 +144,8 @@ def test_what_a_backend_publishes_is_flannels_backend_data() -> None:
         host_id=_HOST,
         host_name="host1",
         backend_data=BackendData.of({"VtepMAC": "82:4b:b6:2f:54:4e", "VNI": 1}),
+        link="rack-7",
+        mtu=9000,
         etcd_lease_id=7,
         create_revision=3,
         mod_revision=9,
@@ -153,6 +155,7 @@ def test_what_a_backend_publishes_is_flannels_backend_data() -> None:
         b'{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"vxlan",'
         b'"BackendData":{"VNI":1,"VtepMAC":"82:4b:b6:2f:54:4e"},"Hostmesh":{'
     )
+    assert b'"Link":"rack-7","MTU":9000' in value
     assert _lease("10.64.0.0-16", value) == lease
 
 

@@ -163,6 +163,22 @@ def test_direct_routing_is_for_peers_on_the_link() -> None:
     assert len(objects(Vxlan().peer_objects(peer(), direct)).objects) == 3
 
 
+@pytest.mark.parametrize(
+    ("own_link", "peers_link", "direct"),
+    [("", "", True), ("a", "a", True), ("a", "b", False), ("", "b", False), ("a", "", False)],
+)
+def test_direct_routing_does_not_guess_across_segments_of_one_range(
+    own_link: str, peers_link: str, *, direct: bool
+) -> None:
+    host = this_host(DirectRouting=True)
+    host = replace(host, uplink=replace(host.uplink, link=own_link))
+    proper = BackendData.of({"VNI": 1, "VtepMAC": vtep_mac(OTHER)})
+    lease = replace(peer("192.0.2.9", proper, OTHER), link=peers_link)
+    assert (len(objects(Vxlan().peer_objects(lease, host)).objects) == 1) == direct
+    flannels = replace(lease, host_id=None)
+    assert len(objects(Vxlan().peer_objects(flannels, host)).objects) == 1
+
+
 def test_a_peer_on_the_link_may_deliver_by_either_link() -> None:
     """Hosts do not change from one to the other in the same millisecond."""
     for direct in (False, True):
