@@ -17,7 +17,7 @@ from agent.settings.text import shown
 if TYPE_CHECKING:
     from agent.ctl.context import Context
 
-__all__ = ["CONFIG_OPTIONS", "GROUPS", "VERBS", "Argument", "Verb", "seconds"]
+__all__ = ["BACKEND_OPTIONS", "CONFIG_OPTIONS", "GROUPS", "VERBS", "Argument", "Verb", "seconds"]
 
 _RESTART_S = 180.0  # Docker may restart, fail, and be restarted with the previous settings
 _LOOK_S = 60.0
@@ -109,14 +109,21 @@ CONFIG_OPTIONS = (
     Argument("--subnet-len", "prefix length of each new subnet", "N"),
     Argument("--subnet-min", "the first subnet for new leases", "ADDRESS"),
     Argument("--subnet-max", "the last subnet for new leases", "ADDRESS"),
-    Argument("--backend", "how packets travel between hosts", "NAME"),
     _ACCESS,
     Argument("--level", "newest record format to publish, once every host can read it", "N"),
     Argument("--move", "keep the old CIDR in use until its hosts have moved"),
-    Argument("--finish", "end a move: stop using the CIDRs moved away from"),
+    Argument("--finish", "end a move or, with --backend, its change: give the previous one up"),
 )
 """Options of ``config set``, each a field of :class:`agent.mesh.config_change.ConfigWish` of that
 name; agent.ctl.verbs.configset converts the value by its form."""
+
+BACKEND_OPTIONS = (
+    Argument("--backend-options", "options of that backend, such as VNI=7,Port=4789", "OPTIONS"),
+    Argument("--prepare", "with --backend, only this step: every host accepts it, too"),
+    Argument("--switch", "with --backend, only this step: every host sends by it"),
+    Argument("--force", "with --backend: go on; hosts that cannot follow are cut off"),
+)
+"""Options that need --backend."""
 
 VERBS = (
     Verb(
@@ -196,7 +203,13 @@ VERBS = (
         "config set",
         "change the mesh while it runs",
         "configset",
-        (*CONFIG_OPTIONS, _DRY_RUN),
+        (
+            *CONFIG_OPTIONS,
+            Argument("--backend", "how packets travel: change it in three steps, waiting", "NAME"),
+            *BACKEND_OPTIONS,
+            _DRY_RUN,
+        ),
+        _RESTART_S,
     ),
     Verb(
         "reserve",

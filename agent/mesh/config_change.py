@@ -27,7 +27,6 @@ class ConfigWish:
     subnet_len: int | None = None
     subnet_min: Address | None = None
     subnet_max: Address | None = None
-    backend: str | None = None
     access: Access | None = None
     level: int | None = None
     move: bool = False
@@ -48,7 +47,6 @@ def wished_config(now: MeshConfig, wish: ConfigWish) -> MeshConfig:
         subnet_len=length,
         subnet_min=wish.subnet_min or (first if now.subnet_min == low else now.subnet_min),
         subnet_max=wish.subnet_max or (last if now.subnet_max == high else now.subnet_max),
-        backend=wish.backend or now.backend,
         access=wish.access or now.access,
         level=wish.level or now.level,
         previous=_previous(now, cidr, wish),

@@ -109,7 +109,7 @@ class _Side:
                 subject=choice.name,
                 cause=f"the options of backend {choice.name!r} in the mesh's config are not usable:"
                 f" {error}",
-                hint="correct them: agentctl config set --backend NAME --backend-option KEY=VALUE",
+                hint="correct them: agentctl config set --backend NAME --backend-options KEY=VALUE",
                 severity=Severity.ERROR,
             )
         return own if isinstance(own, Condition) else cls(backend, host, own)

@@ -206,9 +206,10 @@ def config_sentence(config: MeshConfig) -> str:
     owners = ", owner records required" if config.owners else ""
     flannel = ", flannel hosts refused" if not config.flannel else ""
     moving = f", moving from {', '.join(map(str, config.previous))}" if config.previous else ""
+    other = f" ({clean(config.accepted.name)} is accepted, too)" if config.accepted else ""
     return (
         f"{config.cidr}, a /{config.subnet_len} for each of up to {count} hosts{bounds},"
-        f" {clean(config.backend)}{access}{level}{owners}{flannel}{moving}"
+        f" {clean(config.backend)}{other}{access}{level}{owners}{flannel}{moving}"
     )
 
 
@@ -221,6 +222,8 @@ def config_document(config: MeshConfig) -> Mapping[str, Any]:
         "subnet_min": str(config.subnet_min),
         "subnet_max": str(config.subnet_max),
         "backend": config.backend,
+        "backend_options": config.backend_options.fields if config.backend_options else None,
+        "accepted_backend": config.accepted.name if config.accepted else None,
         "previous": [str(each) for each in config.previous],
         "access": config.access,
         "level": config.level,

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import clean
+from agent.ctl.verbs import backend_change
 from agent.ctl.verbs.config import (
     config_document,
     config_sentence,
     host_facts,
     refuse_overlap,
 )
-from agent.ctl.verbtable import CONFIG_OPTIONS, Argument
+from agent.ctl.verbtable import BACKEND_OPTIONS, CONFIG_OPTIONS, Argument
 from agent.errors import MeshConfigError, UsageError
-from agent.mesh.backends import backend_by_name, backend_names
 from agent.mesh.config_change import ConfigWish, wished_config
 from agent.model import LEVEL, LEVEL_OF_0_1, Access, MeshConfig, first_few
 from agent.model.family import read_address, read_network
@@ -47,6 +47,9 @@ def run(context: Context) -> int:
         OverlapError: The new CIDR meets this host's addresses or routes.
         MeshConfigError: There is no config yet, or no mesh can be like that.
     """
+    if context.args.backend:
+        _refuse_beside_backend(context)
+        return backend_change.run(context)
     wish = _wish(context)
 
     def wished(now: MeshConfig | None) -> MeshConfig:
@@ -78,10 +81,23 @@ def run(context: Context) -> int:
     return 0
 
 
+def _refuse_beside_backend(context: Context) -> None:
+    """Raise UsageError when something else is to change together with the backend."""
+    beside = [each.name for each in CONFIG_OPTIONS if getattr(context.args, each.field)]
+    if set(beside) - {"--finish"}:
+        raise UsageError(
+            f"--backend cannot be changed together with {', '.join(beside)}",
+            hint="run agentctl config set once for each",
+        )
+
+
 def _wish(context: Context) -> ConfigWish:
     """Return what the command line names. Raises UsageError."""
     values = {option: getattr(context.args, option.field) for option in CONFIG_OPTIONS}
     named = {option.field: _read(option, text) for option, text in values.items() if text}
+    beside = [each.name for each in BACKEND_OPTIONS if getattr(context.args, each.field)]
+    if beside:
+        raise UsageError(f"{', '.join(beside)} needs --backend", hint="agentctl config set --help")
     if not named:
         raise UsageError("no change is named", hint="agentctl config set --help")
     wish = ConfigWish(**named)
@@ -92,11 +108,6 @@ def _wish(context: Context) -> ConfigWish:
         )
     if wish.level is not None and not LEVEL_OF_0_1 <= wish.level <= LEVEL:
         raise UsageError(f"--level {wish.level} is not from 1 to {LEVEL}, which this version reads")
-    if wish.backend is not None and backend_by_name(wish.backend) is None:
-        raise UsageError(
-            f"there is no backend {shown(wish.backend)}",
-            hint=f"there are {', '.join(backend_names())}",
-        )
     return wish
 
 

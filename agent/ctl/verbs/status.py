@@ -127,6 +127,8 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     if mesh:
         length, backend = mesh.get("subnet_len"), mesh.get("backend")
+        if mesh.get("accepted_backend"):
+            backend = f"{backend} ({mesh['accepted_backend']} is accepted, too)"
         leaving = ", ".join(map(str, mesh.get("previous") or ()))
         moving = f", moving from {leaving}" if leaving else ""
         level = "" if mesh.get("level") in {None, 1} else f", level {mesh['level']}"

@@ -75,6 +75,7 @@ def _lease(
         "node_address": str(lease.node_address),
         "backend": lease.backend,
         "backend_data": lease.backend_data.fields if lease.backend_data else None,
+        "accepted_backend": lease.accepted.name if lease.accepted else None,
         "age_s": None if lease.claimed_s is None else _since(lease.claimed_s, now_s),
         "ttl_left_s": _ttl_left(lease, now_s, left_s, renewing=said["alive"] is True),
         **said,

@@ -184,6 +184,7 @@ def _mesh(mesh: MeshState) -> Mapping[str, Any] | None:
         "subnet_len": config.subnet_len,
         "subnets": count_subnets(config),
         "backend": config.backend,
+        "accepted_backend": config.accepted.name if config.accepted else None,
         "level": config.level,
     }
 
@@ -203,6 +204,7 @@ def _peer(
         "subnet": str(lease.subnet),
         "node_address": str(lease.node_address),
         "backend": lease.backend,
+        "accepted_backend": lease.accepted.name if lease.accepted else None,
         "container": freshness.container(lease, view),
         "reachable": None if dead is None else lease.subnet not in dead,
         **freshness.heartbeat(lease.host_id, view, wall_s, last_heartbeat_s),

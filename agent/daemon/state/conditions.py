@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from agent.errors import HostmeshError
+from agent.mesh.backend_change import Step, awaited
 from agent.mesh.level import HeldBack
 from agent.model import (
     Bounds,
@@ -17,6 +18,7 @@ from agent.model import (
     Problem,
     SetAside,
     Severity,
+    View,
     first_few,
 )
 from agent.model.family import Network
@@ -25,6 +27,7 @@ from agent.registry.claiming.identity_conflicts import CLONE_HINT
 __all__ = [
     "ConditionSource",
     "alarm",
+    "backend_changing",
     "cloned",
     "config_gone",
     "config_unusable",
@@ -214,6 +217,31 @@ def moving(config: MeshConfig, leases: Iterable[Lease]) -> Condition:
         hint="a host moves when its Docker may restart: agentctl docker restart --now there"
         if hosts
         else "agentctl config set --finish ends the move",
+    )
+
+
+def backend_changing(config: MeshConfig, view: View) -> Condition | None:
+    """Report how far a change of the mesh's backend has come; None while there is none."""
+    if config.accepted is None:
+        return None
+    other = config.accepted.name
+    behind = awaited(view, config.backend, Step.SWITCH)
+    if behind:
+        named = first_few(
+            [each.host_name or str(each.node_address) for each in behind], _NAMES_SHOWN
+        )
+        cause, hint = f"{named} do not send by {config.backend} yet", "see agentctl status there"
+    else:
+        cause = f"every live host sends by {config.backend}"
+        hint = (
+            f"agentctl config set --backend {config.backend} --finish gives {other} up; before a"
+            f" change to {other}: agentctl config set --backend {other} --switch"
+        )
+    return Condition(
+        name="mesh-backend-changing",
+        severity=Severity.INFO,
+        cause=f"hosts accept packets by {config.backend} and by {other}; {cause}",
+        hint=hint,
     )
 
 

@@ -359,6 +359,8 @@ class MeshState:
         )
         if view.config is not None and view.config.previous:
             found.append(conditions.moving(view.config, view.leases))
+        changing = conditions.backend_changing(view.config, view) if view.config else None
+        found += [] if changing is None else [changing]
         if self.former is not None and self.own is not None and self.networks_left:
             found.append(conditions.not_moved(self.own, self.former, self.networks_left))
         for aside in view.set_aside:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import cast
+from dataclasses import replace
+from typing import Final, cast
 
+from agent.errors import MeshConfigError
 from agent.mesh.backends.base import (
     Backend,
     HostObjects,
@@ -19,6 +21,7 @@ from agent.model import (
     BACKENDS,
     DEFAULT_BACKEND,
     BackendChoice,
+    HostId,
     MeshConfig,
     Uplink,
     family_of,
@@ -35,7 +38,10 @@ __all__ = [
     "backend_names",
     "container_mtu",
     "published_by",
+    "refuse_options",
 ]
+
+_LARGEST_MTU: Final = 65_535
 
 
 def backend_by_name(name: str) -> Backend | None:
@@ -75,3 +81,38 @@ def _mtu_of(choice: BackendChoice, uplink: Uplink) -> int:
         return outer_mtu(uplink, Fields(choice.data.fields if choice.data else {})) - overhead
     except ValueError:  # the condition backend-options-unusable says so
         return uplink.mtu - overhead
+
+
+def refuse_options(config: MeshConfig) -> None:
+    """Raise MeshConfigError when a backend of ``config`` cannot use its options on any host."""
+    for choice in (BackendChoice(config.backend, config.backend_options), config.accepted):
+        backend = None if choice is None else backend_by_name(choice.name)
+        if choice is None or backend is None:
+            continue
+        try:
+            backend.host_objects(
+                _any_host(replace(config, backend=choice.name, backend_options=choice.data))
+            )
+        except ValueError as error:
+            raise MeshConfigError(f"backend {choice.name}: {error}") from error
+
+
+def _any_host(config: MeshConfig) -> ThisHost:
+    """Return a host that has not joined yet: what its config says is all that matters."""
+    uplink = Uplink(
+        index=0,
+        name="",
+        mtu=_LARGEST_MTU,
+        node_address=config.cidr.network_address,
+        on_link=config.cidr,
+    )
+    return ThisHost(
+        config=config,
+        uplink=uplink,
+        on_link=(),
+        subnets=(),
+        host_id=HostId("0" * 32),
+        protocol=0,
+        table=0,
+        metric=0,
+    )

@@ -75,6 +75,7 @@ def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
         "node_address": "192.0.2.1",
         "backend": "host-gw",
         "backend_data": None,
+        "accepted_backend": None,
         "age_s": 60.0,
         "ttl_left_s": 86_390.0,
         "alive": True,

@@ -1,0 +1,146 @@
+"""``agentctl config set --backend``: change how packets travel, step by step, while they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from agent.ctl import direct
+from agent.ctl.context import Context
+from agent.ctl.output import clean
+from agent.ctl.verbs.config import config_document, config_sentence
+from agent.errors import HostmeshError, MeshConfigError, Refused, UsageError
+from agent.mesh.backend_change import Step, awaited, read_options, step_config, unable
+from agent.mesh.backends import backend_by_name, backend_names, refuse_options
+from agent.model import BackendData, Lease, MeshConfig, first_few
+from agent.settings.text import shown
+
+if TYPE_CHECKING:
+    from agent.registry.operations.config_change import ConfigChange
+    from agent.registry.registry import Registry
+
+__all__ = ["run"]
+
+_PAUSE_S = 0.5
+_SHOWN = 10
+_DONE = {
+    Step.PREPARE: "every host accepts packets by {}, too",
+    Step.SWITCH: "every host sends by {}",
+    Step.FINISH: "every host has given up the previous backend",
+}
+
+
+def run(context: Context) -> int:
+    """Do the steps that are named, or all of them and wait after each.
+
+    Raises:
+        UsageError: The backend or an option is unknown, or another change is asked for, too.
+        MeshConfigError: There is no config, or another change of the backend is under way.
+        Refused: A live host cannot receive by the backend, and --force is not given.
+        HostmeshError: Hosts did not follow within --timeout. The same command goes on.
+    """
+    args = context.args
+    backend, options = _wish(context)
+    named = [each for each in Step if getattr(args, each)]
+    with direct.registry(context.settings) as registry:
+        for step in named or Step:
+            change = _step(context, registry, backend, step, options)
+            options = None
+            if args.dry_run:
+                break
+            if not named:
+                _wait(context, registry, backend, step)
+    _say(context, change)
+    return 0
+
+
+def _wish(context: Context) -> tuple[str, BackendData | None]:
+    backend = context.args.backend
+    if backend_by_name(backend) is None:
+        raise UsageError(
+            f"there is no backend {shown(backend)}", hint=f"there are {', '.join(backend_names())}"
+        )
+    try:
+        return backend, read_options(context.args.backend_options)
+    except ValueError as error:
+        raise UsageError(f"--backend-options: {error}") from None
+
+
+def _step(
+    context: Context,
+    registry: Registry,
+    backend: str,
+    step: Step,
+    options: BackendData | None,
+) -> ConfigChange:
+    """Write the config of one step, if the hosts are ready for it."""
+    from agent.registry.operations.config_change import change_config  # noqa: PLC0415 - 0.2 s
+
+    def wished(now: MeshConfig | None) -> MeshConfig:
+        if now is None:
+            raise MeshConfigError(
+                "there is no usable config in etcd to change",
+                hint="agentctl config show says why; create the mesh with agentctl config init",
+            )
+        after = step_config(now, backend, step, options)
+        refuse_options(after)
+        if not context.args.force:
+            _refuse_unready(registry, backend, step)
+        return after
+
+    return change_config(registry, wished, dry=context.args.dry_run)
+
+
+def _refuse_unready(registry: Registry, backend: str, step: Step) -> None:
+    view = registry.snapshot()
+    if step is Step.PREPARE:
+        behind, what = unable(view, backend), "flannel hosts keep their backend"
+    elif step is Step.SWITCH:
+        behind, what = awaited(view, backend, Step.PREPARE), f"not yet receiving by {backend}"
+    else:
+        behind, what = awaited(view, backend, Step.SWITCH), f"not yet sending by {backend}"
+    if behind:
+        raise Refused(
+            f"{what}: {_names(behind)}",
+            hint="wait for them, upgrade or remove them; --force goes on and cuts them off",
+        )
+
+
+def _wait(context: Context, registry: Registry, backend: str, step: Step) -> None:
+    """Wait until every live host has followed. Hosts that never will are passed over."""
+    deadline_s = time.monotonic() + context.timeout_s
+    said = False
+    while behind := _following(context, registry, backend, step):
+        if not said:
+            context.remark(f"{step}: waiting for {_names(behind)}, at most {context.timeout_s:g} s")
+            said = True
+        if time.monotonic() >= deadline_s:
+            raise HostmeshError(
+                f"{step}: {_names(behind)} did not follow within {context.timeout_s:g} s",
+                hint="see agentctl status there; then run the same command again, it goes on",
+            )
+        time.sleep(_PAUSE_S)
+    context.remark(f"{step}: {_DONE[step].format(backend)}")
+
+
+def _following(context: Context, registry: Registry, backend: str, step: Step) -> tuple[Lease, ...]:
+    view = registry.snapshot()
+    cut_off = unable(view, backend) if context.args.force else ()
+    return tuple(each for each in awaited(view, backend, step) if each not in cut_off)
+
+
+def _names(leases: Iterable[Lease]) -> str:
+    return first_few([clean(each.host_name or each.node_address) for each in leases], _SHOWN)
+
+
+def _say(context: Context, change: ConfigChange) -> None:
+    if context.form == "json":
+        document = {**config_document(change.after), "changed": change.changed}
+        context.say_json({**document, "dry_run": context.args.dry_run, "not_moved": []})
+        return
+    sentence = config_sentence(change.after)
+    if context.args.dry_run:
+        context.say(f"would be: {sentence}")
+    else:
+        context.say(f"changed: {sentence}" if change.changed else f"nothing to change: {sentence}")
