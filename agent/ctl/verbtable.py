@@ -115,7 +115,7 @@ CONFIG_OPTIONS = (
     Argument("--finish", "end a move or, with --backend, its change: give the previous one up"),
 )
 """Options of ``config set``, each a field of :class:`agent.mesh.config_change.ConfigWish` of that
-name; agent.ctl.verbs.configset converts the value by its form."""
+name; agent.ctl.verbs.config.change converts the value by its form."""
 
 BACKEND_OPTIONS = (
     Argument("--backend-options", "options of that backend, such as VNI=7,Port=4789", "OPTIONS"),
@@ -189,7 +189,7 @@ VERBS = (
     Verb(
         "config init",
         "create the mesh",
-        "config:init",
+        "config.mesh:init",
         (
             Argument("--cidr", "range of the whole mesh; without it a range is proposed", "CIDR"),
             Argument("--subnet-len", "prefix length of each subnet (16)", "N"),
@@ -198,11 +198,11 @@ VERBS = (
             Argument("--yes", "create the proposed mesh without asking"),
         ),
     ),
-    Verb("config show", "show the mesh's config as it is in etcd", "config:show"),
+    Verb("config show", "show the mesh's config as it is in etcd", "config.mesh:show"),
     Verb(
         "config set",
         "change the mesh while it runs",
-        "configset",
+        "config.change",
         (
             *CONFIG_OPTIONS,
             Argument("--backend", "how packets travel: change it in three steps, waiting", "NAME"),

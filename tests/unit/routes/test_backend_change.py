@@ -10,7 +10,7 @@ import pytest
 from agent.errors import MeshConfigError
 from agent.mesh.backend_change import Step, awaited, read_options, step_config
 from agent.mesh.desired import DesiredObjects, desired_objects
-from agent.mesh.peer_rules import PeerRules, Published
+from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World, peers_by_subnet
 from agent.model import (
     BackendChoice,
@@ -19,6 +19,7 @@ from agent.model import (
     Lease,
     MeshConfig,
     Neighbour,
+    Published,
     Route,
     Uplink,
     View,
@@ -127,7 +128,9 @@ def test_a_host_publishes_first_the_backend_by_which_it_is_known_to_send() -> No
     assert new is not None
     assert new.name == "vxlan"
     assert published(SWITCHED, "host-gw") == published(PREPARED, "host-gw"), "not yet applied"
-    assert published(SWITCHED, "vxlan") == Published("vxlan", new.data, BackendChoice("host-gw"))
+    after = published(SWITCHED, "vxlan")
+    assert (after.backend, after.data) == ("vxlan", new.data)
+    assert after.accepted == BackendChoice("host-gw")
     assert published(replace(SWITCHED, accepted=None), "host-gw").backend == "vxlan"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import clean
-from agent.ctl.verbs.config import config_document, config_sentence
+from agent.ctl.verbs.config.mesh import config_document, config_sentence
 from agent.errors import HostmeshError, MeshConfigError, Refused, UsageError
 from agent.mesh.backend_change import Step, awaited, read_options, step_config, unable
 from agent.mesh.backends import backend_by_name, backend_names, refuse_options

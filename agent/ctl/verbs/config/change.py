@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import clean
-from agent.ctl.verbs import backend_change
-from agent.ctl.verbs.config import (
+from agent.ctl.verbs.config import backend
+from agent.ctl.verbs.config.mesh import (
     config_document,
     config_sentence,
     host_facts,
@@ -49,7 +49,7 @@ def run(context: Context) -> int:
     """
     if context.args.backend:
         _refuse_beside_backend(context)
-        return backend_change.run(context)
+        return backend.run(context)
     wish = _wish(context)
 
     def wished(now: MeshConfig | None) -> MeshConfig:

@@ -1,0 +1,1 @@
+"""The verbs of `agentctl config`: create the mesh, show it, change it."""
