@@ -11,6 +11,7 @@ import pytest
 
 from agent.ctl.parser import build_parser
 from agent.ctl.verbtable import GROUPS, VERBS, Verb
+from agent.model import BACKENDS
 from agent.settings import KEYS
 
 pytestmark = pytest.mark.unit
@@ -140,3 +141,9 @@ def test_settings_that_a_page_names_exist(page: str) -> None:
 def test_pictures_are_drawn_from_their_source() -> None:
     source = hashlib.sha256((ROOT / "docs/architecture.dot").read_bytes()).hexdigest()
     assert source in text("docs/architecture.svg"), "run `make picture`"
+
+
+def test_help_names_every_backend() -> None:
+    (init,) = (verb for verb in VERBS if verb.name == "config init")
+    (backend,) = (each for each in init.arguments if each.name == "--backend")
+    assert all(name in backend.help for name in BACKENDS)
