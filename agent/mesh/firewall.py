@@ -14,6 +14,7 @@ from itertools import permutations
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from agent.mesh.backends.base import TunnelPort
 from agent.model import Access, Condition, Container, DockerNetwork
 from agent.model.family import (
     IPV4,
@@ -162,6 +163,7 @@ class DesiredFirewall:
         bridges: Bridges of every Docker network of this host, inside the lease or not, in order
             of name. Where their traffic goes on this host is Docker's to judge.
         docker_backend: Docker's firewall backend: "iptables", "nftables" or "" when unknown.
+        tunnels: UDP ports by which tunnels' packets come in.
         conditions: What was wrong with the input; nothing of it was guessed.
     """
 
@@ -173,6 +175,7 @@ class DesiredFirewall:
     networks: tuple[WantedNetwork, ...] = ()
     bridges: tuple[LocalBridge, ...] = ()
     docker_backend: str = ""
+    tunnels: tuple[TunnelPort, ...] = ()
     conditions: tuple[Condition, ...] = ()
     previous: tuple[Network, ...] = ()
     former: Network | None = None
@@ -219,6 +222,7 @@ def desired_firewall(
     containers: Iterable[Container] = (),
     node_address: Address | None = None,
     docker_backend: str = "",
+    tunnels: tuple[TunnelPort, ...] = (),
     default_access: Access = Access.PUBLISHED,
     host_limit: Access = Access.OPEN,
     previous: tuple[Network, ...] = (),
@@ -236,6 +240,7 @@ def desired_firewall(
         containers: Every container with a network. Pass the last known ones, too.
         node_address: Address of this host to which its peers send.
         docker_backend: ``DockerFacts.firewall_backend``.
+        tunnels: See :class:`DesiredFirewall`.
         default_access: The mesh's default for user-defined networks without a label.
         host_limit: No network of this host is opened wider than this.
         previous, former: See :class:`DesiredFirewall`.
@@ -265,6 +270,7 @@ def desired_firewall(
         networks=tuple(wanted for wanted, _ in judged),
         bridges=_bridges(usable, other_bridges),
         docker_backend=docker_backend,
+        tunnels=tunnels,
         conditions=(*(problem for _, problem in judged if problem), *odd),
         previous=previous,
         former=former,

@@ -16,6 +16,7 @@ from agent.mesh.backends import (
     KernelObject,
     PeerObjects,
     ThisHost,
+    TunnelPort,
     backend_by_name,
     backend_names,
 )
@@ -212,6 +213,11 @@ class PeerRules:
     def ingress(self) -> tuple[str, ...]:
         """Names of the links by which peers may deliver."""
         return tuple(dict.fromkeys(each for side in self._sides for each in side.own.ingress))
+
+    @property
+    def tunnels(self) -> tuple[TunnelPort, ...]:
+        """UDP ports by which tunnels' packets come in."""
+        return tuple(each for side in self._sides for each in side.own.ports)
 
     @property
     def _sides(self) -> tuple[_Side, ...]:

@@ -20,6 +20,7 @@ from agent.kernel.firewall import Firewall
 from agent.kernel.firewall.firewalld import Firewalld
 from agent.mesh.desired import desired_objects
 from agent.mesh.firewall import DesiredFirewall, desired_firewall
+from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World
 from agent.model import Access, Condition, MeshConfig, Severity
 from agent.model.family import Network
@@ -282,6 +283,7 @@ def firewall_wants(
         raise FirewallError("the mesh, the lease or the uplink is not known")
     docker = world.docker
     found = desired_objects(world).ingress if ingress is None else ingress
+    rules = PeerRules.of(world)
     try:
         return desired_firewall(
             cidr=world.config.cidr,
@@ -294,6 +296,7 @@ def firewall_wants(
             containers=docker.containers if docker else (),
             node_address=world.uplink.node_address,
             docker_backend=docker.firewall_backend if docker else "",
+            tunnels=rules.tunnels if isinstance(rules, PeerRules) else (),
             default_access=world.config.access,
             host_limit=access_limit,
         )

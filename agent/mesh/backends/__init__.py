@@ -14,6 +14,7 @@ from agent.mesh.backends.base import (
     KernelObject,
     PeerObjects,
     ThisHost,
+    TunnelPort,
     outer_mtu,
     published_by,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "KernelObject",
     "PeerObjects",
     "ThisHost",
+    "TunnelPort",
     "backend_by_name",
     "backend_names",
     "container_mtu",

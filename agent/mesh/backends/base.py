@@ -16,6 +16,7 @@ __all__ = [
     "KernelObject",
     "PeerObjects",
     "ThisHost",
+    "TunnelPort",
     "outer_mtu",
     "peer_same_address",
     "published_by",
@@ -91,6 +92,21 @@ class ThisHost:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TunnelPort:
+    """The UDP port by which a tunnel's packets come in.
+
+    Attributes:
+        link: The tunnel's device.
+        authenticated: The device drops what no peer has signed: open to every address, since a
+            peer's may change. Otherwise the port is open to node addresses of peers only.
+    """
+
+    port: int
+    link: str
+    authenticated: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostObjects:
     """What a backend needs on this host whatever the peers are.
@@ -98,11 +114,13 @@ class HostObjects:
     Attributes:
         objects: Links, their addresses, and so on.
         ingress: Names of the links by which peers' packets come in.
+        ports: UDP ports by which tunnels' packets come in.
         published: The data that peers need of this host, written with its lease.
     """
 
     objects: tuple[KernelObject, ...] = ()
     ingress: tuple[str, ...] = ()
+    ports: tuple[TunnelPort, ...] = ()
     published: BackendData | None = None
 
 

@@ -18,6 +18,7 @@ from agent.mesh.backends.base import (
     HostObjects,
     PeerObjects,
     ThisHost,
+    TunnelPort,
     outer_mtu,
     peer_same_address,
     published_by,
@@ -90,6 +91,7 @@ class Vxlan:
         return HostObjects(
             objects=(device, *(LinkAddress(link=LINK, interface=each) for each in addresses)),
             ingress=(LINK, uplink.name),
+            ports=(TunnelPort(options.port, LINK),),
             published=BackendData.of({"VNI": options.vni, "VtepMAC": mac}),
         )
 

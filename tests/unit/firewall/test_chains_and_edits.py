@@ -11,6 +11,7 @@ from agent.kernel.firewall.chains.declared import OwnChain, our_chains
 from agent.kernel.firewall.chains.rule import jump_to
 from agent.kernel.firewall.edits import closing_edits, removal_edits, restore_text, table_edits
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
+from agent.mesh.backends.base import TunnelPort
 from agent.mesh.firewall import DesiredFirewall, Ingress, PublishedPort, Sender, set_name
 from agent.model.family import FAMILIES, IPV4, Family
 from tests.property.firewall.model import BUILT_IN, State, restore, save
@@ -34,7 +35,8 @@ def bodies(wanted: DesiredFirewall) -> list[str]:
 
 
 def test_every_rule_says_its_purpose() -> None:
-    for body in bodies(wants(OPEN, SHOWN, CLOSED, INTERNAL)):
+    tunnel = TunnelPort(8472, "eth0")
+    for body in bodies(replace(wants(OPEN, SHOWN, CLOSED, INTERNAL), tunnels=(tunnel,))):
         assert '--comment "hostmesh: ' in body
 
 

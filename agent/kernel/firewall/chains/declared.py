@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
-from agent.kernel.firewall.chains import forward, inbound, postrouting, prerouting, senders
+from agent.kernel.firewall.chains import (
+    forward,
+    inbound,
+    input_,
+    postrouting,
+    prerouting,
+    senders,
+    tunnels,
+)
 from agent.mesh.firewall import DesiredFirewall, Ingress
 
 __all__ = ["CHAINS", "Chains", "OwnChain", "entries", "our_chains", "tables"]
@@ -34,8 +42,10 @@ class OwnChain:
 CHAINS: Final[tuple[OwnChain, ...]] = (
     OwnChain("raw", prerouting.NAME, prerouting.render, base="PREROUTING"),
     OwnChain("raw", senders.NAME, senders.render),
+    OwnChain("raw", tunnels.NAME, tunnels.render),
     OwnChain("filter", forward.NAME, forward.render, base="FORWARD"),
     OwnChain("filter", inbound.NAME, inbound.render),
+    OwnChain("filter", input_.NAME, input_.render, base="INPUT"),
     OwnChain("nat", postrouting.NAME, postrouting.render, base="POSTROUTING"),
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Final
 
-from agent.kernel.firewall.chains import senders
+from agent.kernel.firewall.chains import senders, tunnels
 from agent.kernel.firewall.chains.rule import OURS, rule
 from agent.mesh.firewall import DesiredFirewall, set_name
 from agent.model.family import Network
@@ -30,6 +30,7 @@ def render(wants: DesiredFirewall) -> tuple[str, ...]:
         for bridge in senders.held_bridges(wants)
     )  # fmt: skip
     return (
+        *tunnels.jumps(wants),
         *held,
         *(each for up in wants.interfaces for each in _coming_in(wants, up, closed)),
     )

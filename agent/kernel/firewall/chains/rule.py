@@ -29,6 +29,7 @@ def rule(
     inp: str = "",
     out: str = "",
     protocol: str = "",
+    port: int = 0,
     match_set: tuple[str, str] | None = None,
     not_set: tuple[str, str] | None = None,
     states: str = "",
@@ -41,6 +42,7 @@ def rule(
     words += ["-i", inp] if inp else []
     words += ["-o", out] if out else []
     words += ["-p", protocol] if protocol else []
+    words += ["-m", protocol, "--dport", str(port)] if port else []
     words += ["-m", "set", "--match-set", *match_set] if match_set else []
     words += ["-m", "set", "!", "--match-set", *not_set] if not_set else []
     words += ["-m", "conntrack", "--ctstate", states] if states else []

@@ -15,6 +15,7 @@ import structlog
 from agent.docker.service.dockerd_process import DaemonProcess
 from agent.errors import HostmeshError
 from agent.kernel.firewall import FirewallReport, RuleMonitor, open_firewall
+from agent.mesh.backends.base import TunnelPort
 from agent.mesh.firewall import DesiredFirewall, desired_firewall
 from agent.model import Access, Attachment, Binding, Container, DockerNetwork
 
@@ -46,6 +47,7 @@ def wants_of(said: dict[str, Any]) -> DesiredFirewall:
         default_access=Access(said.get("default_access", "published")),
         host_limit=Access(said.get("host_limit", "open")),
         docker_backend=said.get("docker_backend", ""),
+        tunnels=tuple(TunnelPort(*each) for each in said.get("tunnels", ())),
         node_address=IPv4Address(said["node_address"]),
         containers=[container_of(each) for each in said["containers"]],
         networks=[

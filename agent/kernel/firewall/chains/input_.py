@@ -1,0 +1,38 @@
+"""filter INPUT: packets of tunnels to this host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Final
+
+from agent.kernel.firewall.chains.rule import OURS, rule
+from agent.mesh.backends.base import TunnelPort
+from agent.mesh.firewall import DesiredFirewall, set_name
+
+__all__ = ["NAME", "render"]
+
+NAME: Final = OURS + "INPUT"
+
+
+def render(wants: DesiredFirewall) -> tuple[str, ...]:
+    """Return the chain's rules, none without a tunnel."""
+    return tuple(chain.from_iterable(_of(each, wants) for each in wants.tunnels))
+
+
+def _of(tunnel: TunnelPort, wants: DesiredFirewall) -> Iterator[str]:
+    """Open the port to peers' node addresses, which the set of the tunnel's sources holds.
+
+    It holds their subnets, too, from which no tunnel's packet comes.
+    """
+    if tunnel.authenticated:
+        yield rule("hostmesh: tunnel, which checks each packet", "ACCEPT",
+                    protocol="udp", port=tunnel.port)  # fmt: skip
+        return
+    for cidr in wants.cidrs:
+        yield rule("hostmesh: tunnel, from no container", "DROP",
+                    source=cidr, protocol="udp", port=tunnel.port)  # fmt: skip
+    yield rule("hostmesh: tunnel, from other hosts", "ACCEPT",
+                protocol="udp", port=tunnel.port,
+                match_set=(set_name("in", wants.family, tunnel.link), "src"))  # fmt: skip
+    yield rule("hostmesh: tunnel, from elsewhere", "DROP", protocol="udp", port=tunnel.port)

@@ -1,0 +1,45 @@
+"""raw, from PREROUTING: containers send no packets of tunnels.
+
+Docker masquerades what a container sends to a node address: the peer would take it for a packet
+of this host's tunnel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, product
+from typing import Final
+
+from agent.kernel.firewall.chains import senders
+from agent.kernel.firewall.chains.rule import OURS, rule
+from agent.mesh.backends.base import TunnelPort
+from agent.mesh.firewall import DesiredFirewall, set_name
+
+__all__ = ["NAME", "jumps", "render"]
+
+NAME: Final = OURS + "TUNNELS"
+
+
+def jumps(wants: DesiredFirewall) -> Iterator[str]:
+    """Yield rules that lead containers' packets to the port of a tunnel into this chain."""
+    for tunnel, bridge in product(_checked(wants), senders.held_bridges(wants)):
+        yield rule("hostmesh: to the port of a tunnel", NAME,
+                    inp=bridge.name, protocol="udp", port=tunnel.port)  # fmt: skip
+
+
+def render(wants: DesiredFirewall) -> tuple[str, ...]:
+    """Return the chain's rules, none without a tunnel."""
+    return tuple(chain.from_iterable(_of(each, wants) for each in _checked(wants)))
+
+
+def _checked(wants: DesiredFirewall) -> tuple[TunnelPort, ...]:
+    return tuple(each for each in wants.tunnels if not each.authenticated)
+
+
+def _of(tunnel: TunnelPort, wants: DesiredFirewall) -> Iterator[str]:
+    """Drop what goes to peers' node addresses. To the own, INPUT lets peers' packets only."""
+    for cidr in wants.cidrs:
+        yield rule("hostmesh: to a container", "RETURN", dest=cidr)
+    yield rule("hostmesh: forged, as a packet of a tunnel", "DROP",
+                protocol="udp", port=tunnel.port,
+                match_set=(set_name("in", wants.family, tunnel.link), "dst"))  # fmt: skip

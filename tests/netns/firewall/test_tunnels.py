@@ -1,0 +1,74 @@
+"""The port of a tunnel: open to hosts of the mesh, closed to all else, and no container's."""
+
+import pytest
+
+from tests.netns.firewall.rig.probing import Probe
+from tests.netns.firewall.rig.rig import C0, HOST, PEER, PEER_CONTAINER, STRANGER, Rig
+from tests.netns.firewall.test_packets import ALL
+
+pytestmark = pytest.mark.netns
+
+TUNNEL = {"tunnels": [(81, "eth0")]}
+"""The port at which the rig's hosts answer, and the link whose set has the peer's addresses."""
+AUTHENTICATED = {"tunnels": [(81, "eth0", True)]}
+AT_HOST = {"to": HOST, "at": "host"}
+FROM_PEER = Probe("peer", HOST, "udp81", PEER)
+FROM_PEERS_CONTAINER = Probe("peer", HOST, "udp81", PEER_CONTAINER)
+FROM_STRANGER = Probe("stranger", HOST, "udp81")
+TO_PEER = Probe("c0", PEER, "udp81")
+
+
+def test_the_port_is_open_to_node_addresses_of_peers_only(docked: Rig) -> None:
+    """As beside ufw: INPUT drops what no rule lets in."""
+    docked.iptables("-P", "INPUT", "DROP")
+    try:
+        docked.firewall("apply")
+        docked.expect((FROM_PEER, None), (FROM_STRANGER, None))
+        docked.firewall("apply", **TUNNEL)
+        docked.expect(
+            (FROM_PEER, PEER),
+            (FROM_STRANGER, None),
+            (FROM_PEERS_CONTAINER, None),
+            (Probe("peer", HOST, "udp80", PEER), None),
+        )
+        docked.firewall("apply", **AUTHENTICATED)
+        docked.expect((FROM_PEER, PEER), (FROM_STRANGER, STRANGER))
+    finally:
+        docked.iptables("-P", "INPUT", "ACCEPT")
+
+
+def test_what_no_peer_sends_is_dropped_where_input_is_open(docked: Rig) -> None:
+    docked.firewall("apply")
+    docked.expect((FROM_STRANGER, STRANGER))
+    docked.firewall("apply", **TUNNEL)
+    docked.expect((FROM_PEER, PEER), (FROM_STRANGER, None), (Probe("c0", HOST, "udp81"), None))
+    docked.expect(*ALL)
+
+
+def test_promise_11_containers_send_no_packets_of_the_tunnel(docked: Rig) -> None:
+    """Docker masquerades them: to the peer they would come from this host."""
+    docked.firewall("apply")
+    docked.expect((TO_PEER, HOST))
+    docked.firewall("apply", **TUNNEL)
+    docked.expect(
+        (TO_PEER, None),
+        (Probe("c0", PEER, "udp80"), HOST),
+        (Probe("o1", PEER, "udp81"), None),
+        (Probe("c0", PEER_CONTAINER, "udp81"), C0),
+        (Probe("c0", STRANGER, "udp81"), HOST),
+    )
+
+
+def test_the_chain_goes_with_the_tunnel(docked: Rig) -> None:
+    before = docked.foreign()
+    docked.firewall("apply", **TUNNEL)
+    docked.firewall("apply", **TUNNEL)
+    assert docked.firewall("check", **TUNNEL)["differs"] is False
+    docked.iptables("-D", "INPUT", "1")
+    docked.firewall("apply", **TUNNEL)
+    docked.expect((FROM_STRANGER, None))
+    docked.firewall("apply")
+    assert not [line for line in docked.save() if "HOSTMESH-INPUT" in line or "TUNNELS" in line]
+    docked.firewall("remove")
+    rules = [line for line in docked.foreign() if line.startswith("-A")]
+    assert rules == [line for line in before if line.startswith("-A")]
