@@ -56,7 +56,9 @@ class Context:
         from agent.settings import load_settings, overrides_from_flags  # noqa: PLC0415 - 50 ms
 
         flags = overrides_from_flags(self.args.set)
-        return load_settings(self.args.settings, self._environ, {**flags, **overrides})
+        return load_settings(
+            self.args.settings, self._environ, {**flags, **overrides}, self.args.as_operator
+        )
 
     @cached_property
     def client(self) -> AgentClient:

@@ -40,8 +40,22 @@ def registry(settings: Settings) -> Iterator[Registry]:
     from agent.registry.copy import bounds_of  # noqa: PLC0415 - the same
     from agent.registry.registry import Registry  # noqa: PLC0415 - the same
 
-    with closing(client_for(settings.etcd)) as client:
+    with closing(client_for(settings.etcd)) as client, _naming_the_operator():
         yield Registry(client, settings.etcd.prefix, bounds=bounds_of(settings))
+
+
+@contextmanager
+def _naming_the_operator() -> Iterator[None]:
+    from agent.etcd.errors import PermissionDeniedError  # noqa: PLC0415 - costs 0.2 s
+
+    try:
+        yield
+    except PermissionDeniedError as error:
+        error.hint = (
+            "add --as-operator FILE, a file with the credentials of an account that may write"
+            " the mesh's config in [etcd]: operator.toml of deploy/etcd/hosts.sh"
+        )
+        raise
 
 
 def ask(context: Context, target: str) -> dict[str, Any]:

@@ -89,6 +89,10 @@ def _common() -> _Parser:
     common.add_argument(
         "--set", action="append", metavar="SECTION.KEY=VALUE", help="override one setting"
     )
+    common.add_argument(
+        "--as-operator", type=Path, metavar="FILE",
+        help="ask etcd with the credentials in [etcd] of FILE (hosts.sh: operator.toml)",
+    )  # fmt: skip
     common.add_argument("--socket", type=Path, metavar="FILE", help="the agent's control socket")
     common.add_argument("--timeout", type=seconds, metavar="TIME", help="wait at most this long")
     return common
@@ -132,6 +136,7 @@ def build_parser(known: Sequence[Verb] = VERBS) -> _Parser:
     top.set_defaults(
         verb=None, parser=top, output="text", settings=DEFAULT_PATH, set=[], socket=None,
         timeout=None,
+        as_operator=None,
     )  # fmt: skip
     # Given prog, argparse need not format the usage for it.
     how: dict[str, Any] = {"metavar": "VERB", "title": "verbs", "parser_class": _Parser}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from agent.errors import EtcdAuthError, SettingsError
 from agent.etcd.connections import Connection
 from agent.etcd.errors import translate
 from agent.etcd.etcd3_compat import grpc, rpc
@@ -63,9 +64,11 @@ class AuthTokens:
             self._renew_at_s = 0.0
 
     def _authenticate(self, connection: Connection) -> None:
-        request = rpc.AuthenticateRequest(
-            name=self._settings.username, password=self._settings.password
-        )
+        try:
+            password = self._settings.password
+        except SettingsError as error:
+            raise EtcdAuthError(error.message, hint=error.hint) from error
+        request = rpc.AuthenticateRequest(name=self._settings.username, password=password)
         try:
             response = connection.auth.Authenticate(request, timeout=self._settings.call_timeout_s)
         except grpc.RpcError as error:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from agent.errors import EtcdAuthError, EtcdError, EtcdUnavailable
+from agent.errors import EtcdAuthError, EtcdError, EtcdUnavailable, HostmeshError
 from agent.etcd.etcd3_compat import grpc
+from agent.model import Condition, Severity
 
 __all__ = [
     "CertificateRefusedError",
@@ -14,8 +15,10 @@ __all__ = [
     "EtcdLeaseExistsError",
     "EtcdLeaseGoneError",
     "ForeignClusterError",
+    "PermissionDeniedError",
     "TokenExpiredError",
     "TooLargeError",
+    "contact_condition",
     "translate",
 ]
 
@@ -44,6 +47,10 @@ class TokenExpiredError(EtcdAuthError):
     """etcd no longer knows the token; authenticating again gives a new one."""
 
 
+class PermissionDeniedError(EtcdAuthError):
+    """The account has no right to that key; another account may have it."""
+
+
 class CertificateRefusedError(EtcdAuthError):
     """No TLS session: one side does not accept the other's certificate."""
 
@@ -54,7 +61,11 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 _MAX_DETAILS = 300
 
 _HINT_REACH = "check that etcd runs there and that this host reaches it: etcdctl endpoint health"
-_HINT_USER = "check [etcd] username and password_file, and the role's grant on the prefix"
+_HINT_USER = "check [etcd] username and password_file: deploy/etcd/hosts.sh add NAME repairs them"
+_HINT_NO_USER = (
+    "set [etcd] cert_file and key_file, or username and password_file, as `hosts.sh add` wrote them"
+)
+_HINT_ROLE = "give this host's account its role again: deploy/etcd/hosts.sh add NAME"
 _HINT_TLS = (
     "check [etcd] ca_file, cert_file and key_file, their dates, and that the endpoint's name"
     " or address is in etcd's certificate"
@@ -81,14 +92,27 @@ def translate(error: Any, endpoint: str, action: str) -> EtcdError:  # noqa: ANN
     status = grpc.StatusCode
     if code == status.UNAUTHENTICATED or any(text in details for text in _EXPIRED_TOKEN):
         return TokenExpiredError(what, hint=_HINT_USER)
-    if code == status.PERMISSION_DENIED or "authentication failed" in details:
+    if code == status.PERMISSION_DENIED or "user name not found" in details:
+        return PermissionDeniedError(what, hint=_HINT_ROLE)
+    if "authentication failed" in details:
         return EtcdAuthError(what, hint=_HINT_USER)
     if "user name is empty" in details:
-        return EtcdAuthError(what, hint="etcd wants a user: set [etcd] username, password_file")
+        return EtcdAuthError(what, hint=_HINT_NO_USER)
     tls = endpoint.startswith("https") and _TLS.search(details)
     if code == status.UNAVAILABLE and tls:
         return CertificateRefusedError(what, hint=_HINT_TLS)
     return _by_code(code, details, what)
+
+
+def contact_condition(error: HostmeshError, hint: str) -> Condition:
+    """Say why etcd cannot be read or followed; ``hint`` is for where the error has none."""
+    refused = isinstance(error, EtcdAuthError)
+    return Condition(
+        name="etcd-auth-failed" if refused else "etcd-unreachable",
+        severity=Severity.ERROR if refused else Severity.WARNING,
+        cause=error.message,
+        hint=error.hint or hint,
+    )
 
 
 _SPECIAL: tuple[tuple[Any, str, type[EtcdError]], ...] = (

@@ -56,8 +56,9 @@ _SECRET_KEYS = re.compile("passw|secret|token", re.IGNORECASE)
 class _Loader:
     """Collects values and problems from the sources, then builds :class:`Settings`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files_below: Path | None = None) -> None:
         self.path = path
+        self._files_below = files_below
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.sources: dict[str, str] = {}
@@ -114,6 +115,25 @@ class _Loader:
                     place = f"{self.path}:{nearest_line(lines, (section, key))}"
                     self.take(section, key, value, place, place)
 
+    def read_operator(self, path: Path) -> None:
+        """Take [etcd] of an operator's file, in place of this host's own credentials.
+
+        Endpoints and prefix stay where it has none. Its paths may be relative to it.
+        """
+        other = _Loader(path, files_below=path.absolute().parent)
+        other.read_file()
+        self.problems += other.problems or other.notes
+        self.problems += [
+            f"{path}: [{section}] has no place here, only [etcd]"
+            for section in other._values.keys() - {"etcd"}
+        ]
+        own = self._values.setdefault("etcd", {})
+        for key in ("ca_file", "cert_file", "key_file", "username", "password_file"):
+            own.pop(key, None)
+        own.update(other._values.get("etcd", {}))
+        self._places.update(other._places)
+        self.sources.update(other.sources)
+
     def read_environ(self, environ: Mapping[str, str]) -> None:
         """Read HOSTMESH_<SECTION>_<KEY>; names of no section are noted, near misses refused."""
         for variable in sorted(name for name in environ if name.startswith(_ENV_PREFIX)):
@@ -149,6 +169,8 @@ class _Loader:
         if kind is None:
             self.problems.append(f"{place}: {name}: {_unknown_key(section, key)}")
             return
+        if self._files_below and key.endswith("_file") and isinstance(value, str):
+            value = str(self._files_below / value)
         try:
             converted = kind.convert(value)
         except ValueError as error:
@@ -260,13 +282,15 @@ def load_settings(
     path: Path = DEFAULT_PATH,
     environ: Mapping[str, str] = MappingProxyType({}),
     overrides: Mapping[str, str] = MappingProxyType({}),
+    operator: Path | None = None,
 ) -> Settings:
-    """Load settings from ``path``, then ``environ``, then ``overrides``.
+    """Load settings from ``path``, then ``environ``, then ``operator``, then ``overrides``.
 
     Args:
         path: agent.toml; if it is not there, defaults hold and ``notes`` says so.
         environ: The process's environment; HOSTMESH_<SECTION>_<KEY> are read.
         overrides: Flags, "section.key" to the value's text.
+        operator: A file whose [etcd] holds the operator's credentials; None for the agent's own.
 
     Raises:
         SettingsError: With every problem found in any of them.
@@ -274,5 +298,7 @@ def load_settings(
     loader = _Loader(path)
     loader.read_file()
     loader.read_environ(environ)
+    if operator is not None:
+        loader.read_operator(operator)
     loader.read_overrides(overrides)
     return loader.build()

@@ -30,6 +30,7 @@ from agent.daemon.wiring import firewall_of, host_name
 from agent.docker.manager import DockerManager
 from agent.errors import CannotTell, HostmeshError
 from agent.etcd.discovery import client_for
+from agent.etcd.errors import contact_condition
 from agent.kernel.facts import read_host_facts
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects
@@ -48,6 +49,7 @@ from agent.settings import Settings
 __all__ = ["DOCUMENTS", "Look", "Seen", "look", "view_offline"]
 
 _NOBODY = HostId("")
+_NOT_NEEDED = "the rest of this page does not need it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +73,12 @@ class Seen:
     """A view of the mesh: etcd's, or that of this host's own copy (``cached``).
 
     Attributes:
-        problem: Why it is not etcd's, "" when it is.
+        problem: Why it is not etcd's, None when it is.
         freshness: How old it is.
     """
 
     view: View
-    problem: str
+    problem: HostmeshError | None
     freshness: Freshness
 
 
@@ -89,7 +91,7 @@ def view_offline(settings: Settings) -> Seen:
     client = client_for(settings.etcd)
     try:
         view = Registry(client, settings.etcd.prefix, bounds=bounds_of(settings)).snapshot()
-        return Seen(view, "", Freshness(as_of_s=time.time()))
+        return Seen(view, None, Freshness(as_of_s=time.time()))
     except HostmeshError as error:
         try:
             copy = copy_file(settings).peek()
@@ -97,9 +99,7 @@ def view_offline(settings: Settings) -> Seen:
             copy = None
         if copy is None:
             raise
-        return Seen(
-            copy.view, error.message, Freshness(stale=True, as_of_s=copy.saved_s, cached=True)
-        )
+        return Seen(copy.view, error, Freshness(stale=True, as_of_s=copy.saved_s, cached=True))
     finally:
         client.close()
 
@@ -108,16 +108,15 @@ def look(settings: Settings) -> Look:
     """Look at etcd or the copy, the kernel and Docker. Raises nothing that can be said instead."""
     conditions = [_not_running(settings)]
     mesh = MeshState(host_id=_own_id(conditions))
-    contact = ""
+    contact: HostmeshError | None = None
     try:
         seen = view_offline(settings)
         contact = seen.problem
         mesh = replace(mesh.with_view(seen.view), seen_s=seen.freshness.as_of_s or 0.0)
-        if contact:
-            conditions.append(_problem("etcd-unreachable", contact, ""))
     except HostmeshError as error:
-        contact = error.message
-        conditions.append(_problem("etcd-unreachable", error.message, error.hint))
+        contact = error
+    if contact is not None:
+        conditions.append(contact_condition(contact, _NOT_NEEDED))
     own, former = (
         own_leases(mesh.believed, mesh.host_id) if mesh.believed and mesh.host_id else (None, None)
     )
@@ -134,7 +133,7 @@ def look(settings: Settings) -> Look:
     routes = settings.routes
     world = mesh.world(route_protocol=routes.protocol, route_table=routes.table)
     tracker, report = _routes(world, settings, conditions, wants_nothing=mesh.wants_nothing)
-    state = AgentState(mesh=mesh, report=report, contact_problem=contact)
+    state = AgentState(mesh=mesh, report=report, contact_problem=contact.message if contact else "")
     return Look(state=state, world=world, tracker=tracker, conditions=tuple(conditions))
 
 
@@ -304,7 +303,7 @@ def _not_running(settings: Settings) -> Condition:
 
 
 def _problem(name: str, cause: str, hint: str) -> Condition:
-    return Condition(name=name, cause=cause, hint=hint or "the rest of this page does not need it")
+    return Condition(name=name, cause=cause, hint=hint or _NOT_NEEDED)
 
 
 DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = MappingProxyType(

@@ -13,6 +13,7 @@ from agent.daemon.state.deletion_grace import DeletionGrace
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer
 from agent.docker.report import ConfigFile
+from agent.etcd.errors import contact_condition
 from agent.model import View
 from agent.registry import trust
 
@@ -82,7 +83,10 @@ def _contact(state: AgentState, event: events.ContactChanged, at: Moment) -> Age
         state = state.saying(ConditionSource.ETCD, ())
         grace = grace.contact_made(_calm_from_s(state, at))
         return replace(state, grace=grace, contact_problem="")
-    state = state.saying(ConditionSource.ETCD, (conditions.etcd_unreachable(problem),))
+    lost = contact_condition(
+        problem, "routes and rules stay; see etcd, and etcd.endpoints in agent.toml"
+    )
+    state = state.saying(ConditionSource.ETCD, (lost,))
     return replace(state, grace=grace, contact_problem=problem.message)
 
 

@@ -34,7 +34,6 @@ __all__ = [
     "copy_damaged",
     "copy_not_written",
     "dead",
-    "etcd_unreachable",
     "host_unusable",
     "level_held_back",
     "moving",
@@ -67,15 +66,6 @@ class ConditionSource(StrEnum):
     SETTINGS = "settings"
     THREADS = "threads"
     VIEW = "view"
-
-
-def etcd_unreachable(problem: HostmeshError) -> Condition:
-    """Etcd cannot be followed now; nothing changes (promise 3)."""
-    return Condition(
-        name="etcd-unreachable",
-        cause=problem.message,
-        hint=problem.hint or "routes and rules stay; see etcd, and etcd.endpoints in agent.toml",
-    )
 
 
 def copy_damaged(problem: str) -> Condition:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import structlog
 
-from agent.errors import ClaimConflict, HostmeshError, MeshConfigError, NoFreeSubnet
+from agent.errors import ClaimConflict, EtcdAuthError, HostmeshError, MeshConfigError, NoFreeSubnet
 from agent.model import Condition, Lease, Severity
 from agent.model.family import Network
 from agent.registry.claiming.identity_conflicts import IdentityInUseError
@@ -198,6 +198,7 @@ def condition_of(error: HostmeshError) -> Condition:
         (NoFreeSubnet, "no-free-subnet"),
         (MeshConfigError, "mesh-config-missing"),
         (GraceError, "claims-held-back"),
+        (EtcdAuthError, "etcd-auth-failed"),
     )
     name = next((name for kind, name in names if isinstance(error, kind)), "lease-not-held")
     return Condition(name=name, cause=error.message, hint=error.hint, severity=Severity.ERROR)

@@ -216,6 +216,17 @@ def test_no_user_or_a_wrong_password_is_an_error_that_says_so(
         assert "wrong" not in str(refused.value)
 
 
+def test_a_password_that_cannot_be_read_is_an_error_that_names_its_file(
+    guarded: tuple[Etcd, Path], tmp_path: Path
+) -> None:
+    etcd, _ = guarded
+    with (
+        registry(etcd, username="mesh", password_file=tmp_path / "absent") as mesh,
+        pytest.raises(EtcdAuthError, match="absent"),
+    ):
+        mesh.snapshot()
+
+
 def test_a_user_without_a_grant_on_the_prefix_is_told(guarded: tuple[Etcd, Path]) -> None:
     etcd, password = guarded
     with (

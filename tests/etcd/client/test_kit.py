@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.ctl.main import main as agentctl
 from agent.errors import EtcdAuthError, HostmeshError
 from agent.etcd.client import EtcdClient
 from agent.model import DockerState, View
@@ -154,6 +155,17 @@ def test_the_operator_writes_the_mesh_and_nothing_else(kit: Kit) -> None:
         reserve(registry, host(2), IPv4Network("10.65.0.0/16"))
     assert "permission denied" in kit.etcdctl("put", "/other", "x", who="operator").stderr
     assert "permission denied" in kit.etcdctl("user", "list", who="operator").stderr
+
+
+def test_agentctl_changes_the_mesh_with_the_operators_file_and_names_it_without(
+    kit: Kit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--settings", str(kit.agent_toml("hosts/web1")), "reserve", host(2), "10.66.0.0/16"]
+    assert agentctl(words) == EtcdAuthError.exit_code
+    assert "--as-operator FILE" in capsys.readouterr().err
+    assert agentctl(["--as-operator", str(kit.operator), *words]) == 0
+    with registry_of(kit, "hosts/web1") as registry:
+        assert IPv4Network("10.66.0.0/16") in registry.snapshot().reservations
 
 
 def test_nobody_gets_in_without_a_certificate_or_in_the_clear(kit: Kit) -> None:

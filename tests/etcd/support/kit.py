@@ -93,11 +93,18 @@ class Kit:
 
     def settings(self, account: str) -> EtcdSettings:
         """Load what an account's folder says: "operator", or a host's as if in /etc/hostmesh."""
+        if account == "operator":
+            return load_settings(self._calls.with_name("none"), operator=self.operator).etcd
+        return load_settings(self.agent_toml(account)).etcd
+
+    @property
+    def operator(self) -> Path:
+        """The file for agentctl --as-operator."""
+        return self.folder / "operator/operator.toml"
+
+    def agent_toml(self, account: str) -> Path:
+        """Return a host's agent.toml, with its files where the kit made them."""
         own = self.folder / account
-        (file,) = own.glob("*.toml")
-        text = (
-            file.read_text().replace("/etc/hostmesh/etcd", "etcd").replace('"etcd', f'"{own}/etcd')
-        )
-        moved = self._calls.with_name("moved.toml")
-        moved.write_text(text)
-        return load_settings(moved, {}, {}).etcd
+        moved = self._calls.with_name(f"{own.name}.toml")
+        moved.write_text((own / "agent.toml").read_text().replace("/etc/hostmesh", str(own)))
+        return moved

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from agent.errors import EtcdAuthError, EtcdUnavailable
-from agent.etcd.errors import CertificateRefusedError, translate
+from agent.etcd.errors import CertificateRefusedError, contact_condition, translate
 
 pytestmark = pytest.mark.unit
 
@@ -45,3 +45,10 @@ def test_certificate_trouble_is_named_on_https_only() -> None:
         translate(Refusal(details), "https://192.0.2.1:2379", "read"), CertificateRefusedError
     )
     assert isinstance(translate(Refusal(details), "http://192.0.2.1:2379", "read"), EtcdUnavailable)
+
+
+def test_a_refused_login_is_a_condition_of_its_own() -> None:
+    refused = contact_condition(EtcdAuthError("authentication failed", hint="repair"), "wait")
+    assert (refused.name, refused.severity, refused.hint) == ("etcd-auth-failed", "error", "repair")
+    away = contact_condition(EtcdUnavailable("no answer"), "wait")
+    assert (away.name, away.severity, away.hint) == ("etcd-unreachable", "warning", "wait")

@@ -334,3 +334,26 @@ def test_every_default_is_itself_acceptable() -> None:
             elif isinstance(default, Path):
                 default = str(default)
             assert KEYS[section][field.name].convert(default) == field.default
+
+
+def test_an_operators_file_replaces_the_hosts_credentials_only(tmp_path: Path) -> None:
+    for name in ("ca.crt", "host.crt", "host.key", "operator/op.crt", "operator/op.key"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "agent.toml").write_text(
+        f'[etcd]\nendpoints = ["https://192.0.2.1:2379"]\nca_file = "{tmp_path}/ca.crt"\n'
+        f'cert_file = "{tmp_path}/host.crt"\nkey_file = "{tmp_path}/host.key"\n'
+    )
+    operator = tmp_path / "operator/operator.toml"
+    operator.write_text('[etcd]\ncert_file = "op.crt"\nkey_file = "op.key"\n')
+    etcd = load_settings(tmp_path / "agent.toml", operator=operator).etcd
+    assert etcd.endpoints == ("https://192.0.2.1:2379",)
+    assert etcd.cert_file == tmp_path / "operator/op.crt"
+    assert etcd.ca_file is None
+    operator.write_text('[etcd]\nkey_fil = "op.key"\n[log]\nlevel = "debug"\n')
+    with pytest.raises(SettingsError) as refused:
+        load_settings(tmp_path / "agent.toml", operator=operator)
+    assert len(refused.value.problems) == 2
+    assert all(str(operator) in each for each in refused.value.problems)
+    with pytest.raises(SettingsError, match="absent is not there"):
+        load_settings(tmp_path / "agent.toml", operator=tmp_path / "absent")
