@@ -1,4 +1,4 @@
-"""The banner over what is not current, and a heartbeat in words."""
+"""Say how old data is and whether a host is up."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from agent.ctl.output import duration
 
-__all__ = ["age", "banner", "heartbeat_words"]
+__all__ = ["age", "banner", "state_of"]
 
 _DAY_S = 86_400
 
 
 def banner(document: Mapping[str, Any]) -> list[str]:
-    """Return the line over what was true when etcd last answered; none while it answers."""
+    """Return the line above a document that is older than etcd's last answer, or no line."""
     if document.get("stale") is not True:
         return []
     ago, at = document.get("as_of_s_ago"), _at(document)
@@ -40,15 +40,17 @@ def age(seconds: object) -> str:
     return re.sub(r"(\d+)(\D)", r"\1 \2 ", duration(seconds)).strip()
 
 
-def heartbeat_words(lease: Mapping[str, Any]) -> str:
-    """Return what is known of a host's heartbeat, from a lease or a peer of a document."""
-    if lease.get("heartbeat") == "unknown":
-        seen = lease.get("last_seen_s")
-        return "unknown" if seen is None else f"unknown (was up {age(seen)} ago)"
-    alive = lease.get("alive")
-    if alive is None:
-        return "-"  # a flannel host has none
-    if alive:
-        return "alive"
-    silent_s = lease.get("silent_s")
-    return "none" if silent_s is None else f"none for {duration(silent_s)}"
+def state_of(host: Mapping[str, Any]) -> str:
+    """Return whether a host is up, from a lease or a peer of a document."""
+    seen_s = host.get("last_seen_s")
+    if seen_s is None:
+        seen_s = host.get("silent_s")  # agents before 0.1.1
+    if host.get("heartbeat") == "unknown":
+        return "unknown" if seen_s is None else f"unknown (was up {age(seen_s)} ago)"
+    if host.get("alive") is None:
+        return "flannel host"
+    if host["alive"]:
+        return "up"
+    if host.get("reachable") is False:
+        return "DOWN" if seen_s is None else f"DOWN {age(seen_s)}"
+    return "no heartbeat" + ("" if seen_s is None else f" for {age(seen_s)}")

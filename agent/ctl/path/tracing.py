@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from agent.ctl.context import Context
-from agent.ctl.output import duration
 from agent.ctl.path.ends import End, Place
-from agent.ctl.stale import heartbeat_words
+from agent.ctl.stale import age, state_of
 from agent.docker.service.dockerd_process import DockerdFinder
 from agent.errors import HostmeshError
 from agent.kernel.diagnose.lookup import Decision, decide, neighbour_on
@@ -191,8 +190,8 @@ class Tracer:
         if not direct:
             yield Step(
                 NEXT, "rules", UNKNOWN,
-                "its rules and bridges are known there only: agentctl trace"
-                f" {self.source.address} {self.destination.address} on {name}",
+                f"{name}'s firewall can only be checked on {name}; run there: agentctl trace"
+                f" {self.source.address} {self.destination.address}",
             )  # fmt: skip
 
     def _owns(self, lease: Mapping[str, Any]) -> bool:
@@ -222,11 +221,11 @@ def judge_rules(context: Context, way: Way) -> tuple[str, str]:
 
 
 def _judged(found: Judgement) -> tuple[str, str]:
-    place = f"our rules stand in {found.place}" if found.place else "none of our rules is there"
+    place = f"Hostmesh's rules are in {found.place}" if found.place else "no rules of Hostmesh"
     if found.verdict == "unsure":
-        return (OK if found.place else UNKNOWN), f"{place}; no rule surely decides about a ping"
-    whose = "ours" if found.ours else "a rule ahead of ours"
-    verb = {"shut": "drops it", "accepted": "lets it pass", "left": "leaves it to what follows"}
+        return (OK if found.place else UNKNOWN), f"{place}; no rule clearly accepts or drops a ping"
+    whose = "Hostmesh" if found.ours else "a rule before Hostmesh's"
+    verb = {"shut": "drops it", "accepted": "accepts it", "left": "passes it to later rules"}
     text = f"{place}; {whose} {verb[found.verdict]}: {found.rule}"
     return (FAILED if found.verdict == "shut" else OK), text
 
@@ -270,14 +269,13 @@ def _neighbour(address: Address, link: Link) -> Step:
 
 def _state(lease: Mapping[str, Any]) -> Step:
     if lease.get("alive") is False:
-        silent = lease.get("silent_s")
-        since = f" for {duration(silent)}" if silent is not None else ""
-        return Step(NEXT, "agent", FAILED, f"no heartbeat{since}")
+        return Step(NEXT, "agent", FAILED, state_of(lease))
     if lease.get("heartbeat") == "unknown":
-        text = f"etcd does not answer; its heartbeat is {heartbeat_words(lease)}"
-        return Step(NEXT, "agent", UNKNOWN, text)
+        return Step(NEXT, "agent", UNKNOWN, f"etcd does not answer; state {state_of(lease)}")
     if lease.get("alive") is None:
         return Step(NEXT, "agent", UNKNOWN, "a flannel host has no heartbeat")
     docker = lease.get("docker")
     result = OK if docker == "ready" else UNKNOWN
-    return Step(NEXT, "agent", result, f"its heartbeat says that Docker is {docker}")
+    seen_s = lease.get("last_seen_s")
+    ago = "" if seen_s is None else f" {age(seen_s)} ago"
+    return Step(NEXT, "agent", result, f"Docker is {docker} (reported{ago})")

@@ -1,4 +1,4 @@
-"""``agentctl leases``: who owns which subnet."""
+"""``agentctl leases``: every host and its subnet."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, clean, duration, flow, render_columns
-from agent.ctl.stale import banner
+from agent.ctl.stale import banner, state_of
 
 __all__ = ["changes", "lines", "run"]
 
 _COLUMNS = (
-    Column(title="  SUBNET"),
-    Column(title="HOST", shrink_to=8),
+    Column(title="  HOST", shrink_to=10),
+    Column(title="SUBNET"),
     Column(title="NODE ADDRESS"),
     Column(title="BACKEND", shrink_to=7, drop=1),
     Column(title="AGE", right=True, drop=2),
-    Column(title="HEARTBEAT"),
-    Column(title="LAST SEEN"),
+    Column(title="STATE"),
 )
 _FOLLOWED = {
     "host_id": "host",
     "node_address": "node address",
     "backend": "backend",
-    "alive": "heartbeat",
+    "alive": "state",
     "docker": "Docker",
 }
 _HOSTS_SHOWN = 10
@@ -57,7 +56,7 @@ def _screen(context: Context, document: Document) -> list[str]:
 
 
 def changes(before: Document, now: Document) -> list[str]:
-    """What is new in the second of two documents, a line each."""
+    """Return what is new in the second of two documents, a line each."""
     earlier = {lease.get("subnet"): lease for lease in before.get("leases", [])}
     later = {lease.get("subnet"): lease for lease in now.get("leases", [])}
     found = _contact(before, now)
@@ -66,7 +65,7 @@ def changes(before: Document, now: Document) -> list[str]:
     for subnet, lease in later.items():
         old = earlier.get(subnet, lease)
         found += [
-            f"{_who(lease)} {words}: {_word(old.get(key))} -> {_word(lease.get(key))}"
+            f"{_who(lease)} {words}: {_shown(key, old)} -> {_shown(key, lease)}"
             for key, words in _FOLLOWED.items()
             if old.get(key) != lease.get(key) and not _is_guess(key, before, now, lease)
         ]
@@ -74,7 +73,7 @@ def changes(before: Document, now: Document) -> list[str]:
 
 
 def _contact(before: Document, now: Document) -> list[str]:
-    """A line where etcd went or came back: no line for each host whose heartbeat is unknown."""
+    """Return one line where etcd went or came back, in place of one for each host."""
     if now.get("stale") == before.get("stale"):
         return []
     away = "etcd unreachable: last known state, heartbeats unknown"
@@ -92,10 +91,8 @@ def _who(lease: Mapping[str, Any]) -> str:
     return f"{clean(lease.get('subnet'))} {clean(lease.get('host_name'))}"
 
 
-def _word(value: object) -> str:
-    if isinstance(value, bool):
-        return "alive" if value else "none"
-    return clean(value)
+def _shown(key: str, lease: Mapping[str, Any]) -> str:
+    return state_of({"alive": lease.get(key)}) if key == "alive" else clean(lease.get(key))
 
 
 def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list[str]:
@@ -115,44 +112,26 @@ def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list
 
 
 def _move(document: Mapping[str, Any]) -> str:
-    """What the mesh moves away from, and who is there yet."""
+    """Name the CIDRs that the mesh moves away from, and the hosts that are still there."""
     ranges = clean(", ".join(map(str, document["previous"])))
     left = [each for each in document["leases"] if each.get("moving")]
     hosts = [clean(each.get("host_name") or each.get("node_address")) for each in left]
     more = len(hosts) - _HOSTS_SHOWN
-    who = ", ".join(hosts[:_HOSTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    return f"the mesh moves away from {ranges}; still there: {who or 'nobody'}"
+    named = ", ".join(hosts[:_HOSTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return f"the mesh moves away from {ranges}; still there: {named or 'no host'}"
 
 
 def _values(leases: Sequence[Mapping[str, Any]], *, wide: bool) -> list[list[object]]:
-    """What stands in each column."""
+    """Return each column's cells."""
     found: list[list[object]] = [
-        [f"{'*' if each.get('own') else ' '} {each.get('subnet') or '-'}" for each in leases],
-        [each.get("host_name") for each in leases],
+        [f"{'*' if each.get('own') else ' '} {each.get('host_name') or '-'}" for each in leases],
+        [each.get("subnet") for each in leases],
         [each.get("node_address") for each in leases],
         [each.get("backend") for each in leases],
         [duration(each.get("age_s")) for each in leases],
-        [_heartbeat(each) for each in leases],
-        [_last_seen(each) for each in leases],
+        [state_of(each) for each in leases],
     ]
     if wide:
         found.append([duration(each.get("ttl_left_s")) for each in leases])
         found += [[each.get(key) for each in leases] for key in ("docker", "level", "host_id")]
     return found
-
-
-def _heartbeat(lease: Mapping[str, Any]) -> str:
-    """Say whether a host beats; a flannel host has no heartbeat."""
-    if lease.get("heartbeat") == "unknown":
-        return "unknown"
-    return {True: "alive", False: "none"}.get(lease.get("alive"), "-")  # type: ignore[arg-type]  # None is not there
-
-
-def _last_seen(lease: Mapping[str, Any]) -> str:
-    """Say when a host's heartbeat was seen last; without a watcher nobody knows."""
-    if lease.get("alive"):
-        return "now"
-    seen_s = lease.get("last_seen_s")
-    if seen_s is None:
-        seen_s = lease.get("silent_s")  # of an agent before 0.1.1
-    return "-" if seen_s is None else f"{duration(seen_s)} ago"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.ctl.output import Column, Palette, clean, duration, flow, render_table, sentence
-from agent.ctl.stale import banner, heartbeat_words
+from agent.ctl.output import Column, Palette, clean, flow, render_table, sentence
+from agent.ctl.stale import age, banner, state_of
 
 __all__ = ["changes", "lines", "run"]
 
@@ -20,25 +21,28 @@ _STYLES = {
     "error": "bad",
     "warning": "warn",
 }
-_AWAY: Mapping[Any, str] = {True: "connected", False: "away"}
-_MAX_SILENT = 10  # one screen
-_LABEL_CELLS = 11
+_CONNECTED: Mapping[Any, str] = {True: "connected", False: "unreachable"}
+_MAX_PEERS = 10  # one screen
+_LABEL_CELLS = 8
+_SEVERITY_CELLS = 9
+_BRIEF_CELLS = 20
 _PEER_COLUMNS = (
     Column(title="PEER", shrink_to=10),
     Column(title="SUBNET"),
-    Column(title="NODE ADDRESS"),
+    Column(title="STATE"),
+    Column(title="NODE ADDRESS", drop=3),
     Column(title="BACKEND", drop=1),
-    Column(title="HEARTBEAT"),
     Column(title="LEVEL", right=True, drop=2),
 )
+_BRIEF_COLUMNS = 3
 
 
 def run(context: Context) -> int:
-    """Print what the agent says of itself; 0 whatever the state (``wait --ready`` tells)."""
+    """Print the agent's status; return 0 in every state (``wait --ready`` tests the state)."""
     if context.args.watch:
         from agent.ctl.watch import watch  # noqa: PLC0415 - only for that
 
-        return watch(context, "/v1/status", lambda d: _screen(context, d), changes)
+        return watch(context, "/v1/status", partial(_screen, context), changes)
     document = direct.ask(context, "/v1/status")
     context.show(document, lambda: _screen(context, document))
     return 0
@@ -50,7 +54,7 @@ def _screen(context: Context, document: Mapping[str, Any]) -> list[str]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is new in the second of two documents, a line each."""
+    """Return what is new in the second of two documents, a line each."""
     found = []
     for name, old, new in (
         ("state", before.get("state"), now.get("state")),
@@ -66,15 +70,16 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         ("peers", *(_counts(_list(each, "peers")) for each in (before, now))),
     ):
         if old != new:
-            found.append(f"{name}: {clean(_AWAY.get(old, old))} -> {clean(_AWAY.get(new, new))}")
+            was, is_now = (clean(_CONNECTED.get(each, each)) for each in (old, new))
+            found.append(f"{name}: {was} -> {is_now}")
     earlier, later = _by_name(before), _by_name(now)
     found += [
-        f"condition raised: {_heading(each)}: {sentence(each.get('cause'))}"
+        f"condition raised: {_name(each)}: {sentence(each.get('cause'))}"
         for key, each in later.items()
         if key not in earlier
     ]
     found += [
-        f"condition cleared: {_heading(each)}" for key, each in earlier.items() if key not in later
+        f"condition cleared: {_name(each)}" for key, each in earlier.items() if key not in later
     ]
     return found
 
@@ -84,7 +89,7 @@ def _by_name(document: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, 
     return {(str(each.get("name")), str(each.get("subject"))): each for each in conditions}
 
 
-def _heading(condition: Mapping[str, Any]) -> str:
+def _name(condition: Mapping[str, Any]) -> str:
     about = f" ({clean(condition['subject'])})" if condition.get("subject") else ""
     return f"{clean(condition.get('name'))}{about}"
 
@@ -92,18 +97,38 @@ def _heading(condition: Mapping[str, Any]) -> str:
 def lines(
     document: Mapping[str, Any], *, wide: bool, width: int | None, palette: Palette
 ) -> list[str]:
-    """Lay out the document of GET /v1/status; ``wide`` lists every peer."""
+    """Lay out the document of GET /v1/status; ``wide`` lists every peer and every detail."""
     found = [palette.paint("warn", each) for each in banner(document)]
-    for label, value in _facts(document):
-        style = _STYLES.get(value) if label == "state" else None
+    found += _heading(document, width, palette)
+    brief: list[str] = []
+    for label, value in _facts(document, wide=wide):
         text = sentence(value)
-        if style:
-            found.append(f"{label:<{_LABEL_CELLS}}{palette.paint(style, text)}")
+        if label in {"etcd", "docker", "routes"} and len(text) <= _BRIEF_CELLS:
+            brief.append(f"{label:<{_LABEL_CELLS}}{text:<{_BRIEF_CELLS}}")
         else:
-            found.extend(flow(text, width, first=f"{label:<{_LABEL_CELLS}}", rest=_LABEL_CELLS))
-    found.extend(_peers(_list(document, "peers"), wide=wide, width=width))
-    found.extend(_conditions(_list(document, "conditions"), width=width, palette=palette))
+            found += flow(text, width, first=f"{label:<{_LABEL_CELLS}}", rest=_LABEL_CELLS)
+    together = "".join(brief).rstrip()
+    fits = width is None or len(together) <= width
+    found += [together] if together and fits else [each.rstrip() for each in brief]
+    repairs = _part(document, "repairs")
+    if repairs.get("count"):
+        last = f"the last {age(repairs.get('last_s_ago'))} ago: {sentence(repairs.get('last'))}"
+        found += flow(f"{clean(repairs['count'])}, {last}", width, first="repairs ", rest=8)
+    found += _peers(_list(document, "peers"), wide=wide, width=width)
+    found += _problems(_list(document, "conditions"), width=width, palette=palette)
     return found
+
+
+def _heading(document: Mapping[str, Any], width: int | None, palette: Palette) -> list[str]:
+    state, version = clean(document.get("state")), document.get("agent_version")
+    former = document.get("former_subnet")
+    leaving = f" (leaving {clean(former)})" if former else ""
+    subnet = clean(document.get("subnet") or "no subnet")
+    host = f"{clean(_part(document, 'host').get('name'))}  {subnet}{leaving}  "
+    first = f"{host}{palette.paint(_STYLES.get(state, 'strong'), state.upper())}  "
+    program = f"hostmesh {clean(version)}" if version else "no agent answers"
+    up = f", up {age(document['up_s'])}" if document.get("up_s") is not None else ""
+    return flow(f"{program}{up}", width, first=first, rest=_LABEL_CELLS)
 
 
 def _part(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -116,42 +141,33 @@ def _list(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return [each for each in part if isinstance(each, Mapping)] if isinstance(part, list) else []
 
 
-def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    host, mesh = _part(document, "host"), _part(document, "mesh")
-    yield "host", f"{host.get('name')} ({host.get('id')})"
-    yield "state", str(document.get("state"))
-    former = document.get("former_subnet")
-    yield (
-        "subnet",
-        str(document.get("subnet") or "none") + (f", leaving {former}" if former else ""),
-    )
-    if mesh:
-        length, backend = mesh.get("subnet_len"), mesh.get("backend")
-        if mesh.get("accepted_backend"):
-            backend = f"{backend} ({mesh['accepted_backend']} is accepted, too)"
-        leaving = ", ".join(map(str, mesh.get("previous") or ()))
-        moving = f", moving from {leaving}" if leaving else ""
-        level = "" if mesh.get("level") in {None, 1} else f", level {mesh['level']}"
-        yield "mesh", f"{mesh.get('cidr')}, a /{length} for each host, {backend}{level}{moving}"
-    else:
-        yield "mesh", "no config: agentctl config init"
-    if host.get("node_address"):
-        yield "address", f"{host.get('node_address')} on {host.get('uplink')}"
-    else:
-        yield "address", "no uplink"
-    yield "docker", _docker(_part(document, "docker"))
+def _facts(document: Mapping[str, Any], *, wide: bool) -> Iterator[tuple[str, str]]:
+    host = _part(document, "host")
+    yield "mesh", _mesh(document, wide=wide)
+    if wide or not host.get("node_address"):
+        address = f"{host.get('node_address')} on {host.get('uplink')}, host id {host.get('id')}"
+        yield "address", address if host.get("node_address") else "no uplink"
     etcd = _part(document, "etcd")
     yield "etcd", _etcd(etcd)
-    if etcd.get("source"):
+    if etcd.get("source") and (wide or not etcd.get("connected")):
         yield "", _etcd_source(etcd)
+    yield "docker", _docker(_part(document, "docker"), wide=wide)
     yield "routes", _routes(_part(document, "routes"))
-    repairs = _part(document, "repairs")
-    if repairs.get("count"):
-        count, ago = repairs["count"], duration(repairs.get("last_s_ago"))
-        since = f"{count} since the agent started, the last {ago} ago"
-        yield "repaired", f"{since}: {repairs.get('last')}"
-    elif repairs:
-        yield "repaired", "nothing since the agent started"
+
+
+def _mesh(document: Mapping[str, Any], *, wide: bool) -> str:
+    mesh = _part(document, "mesh")
+    if not mesh:
+        return "no config: agentctl config init"
+    used = len(_list(document, "peers")) + bool(document.get("subnet"))
+    all_subnets = f"{used} of {mesh['subnets']} subnets used, " if mesh.get("subnets") else ""
+    found = f"{mesh.get('cidr')}, {all_subnets}{mesh.get('backend')}"
+    if wide:
+        found += f", a /{mesh.get('subnet_len')} for each host, level {mesh.get('level', 1)}"
+    if mesh.get("accepted_backend"):
+        found += f", {mesh['accepted_backend']} is accepted, too"
+    leaving = ", ".join(map(str, mesh.get("previous") or ()))
+    return found + (f", moving from {leaving}" if leaving else "")
 
 
 def _routes(routes: Mapping[str, Any]) -> str:
@@ -168,93 +184,82 @@ def _drift(routes: Mapping[str, Any]) -> object:
     return "unknown" if drift is None else drift
 
 
-def _docker(docker: Mapping[str, Any]) -> str:
-    found = [str(docker.get("state"))]
-    if docker.get("version"):
-        found.append(f"version {docker['version']}")
-    if docker.get("bridge"):
-        found.append(f"docker0 {docker['bridge']}")
-    if docker.get("network"):
-        found.append(f"network hostmesh {docker['network']}")
+def _docker(docker: Mapping[str, Any], *, wide: bool) -> str:
+    ready = docker.get("state") == "ready"
+    found = ["ok" if ready else str(docker.get("state"))]
+    found += [str(docker["version"])] if docker.get("version") else []
+    if wide or not ready:
+        found += [f"docker0 {docker['bridge']}"] if docker.get("bridge") else []
+        found += [f"network hostmesh {docker['network']}"] if docker.get("network") else []
     return ", ".join(found)
 
 
 def _etcd(etcd: Mapping[str, Any]) -> str:
-    found = ["connected" if etcd.get("connected") else "away"]
-    if etcd.get("problem"):
-        found.append(str(etcd["problem"]))
+    problem = f": {etcd['problem']}" if etcd.get("problem") else ""
+    found = f"ok{problem}" if etcd.get("connected") else f"unreachable{problem}"
     if etcd.get("last_contact_s_ago") is not None:
-        found.append(f"last contact {duration(etcd['last_contact_s_ago'])} ago")
-    if etcd.get("revision") is not None:
-        found.append(f"revision {etcd['revision']}")
-    if etcd.get("cached"):
-        found.append("working from this host's own copy")
-    return ", ".join(found)
+        found += f" ({age(etcd['last_contact_s_ago'])} ago)"
+    return found + (", working from this host's own copy" if etcd.get("cached") else "")
 
 
 def _etcd_source(etcd: Mapping[str, Any]) -> str:
-    """Where etcd is, and who said so."""
-    endpoints = etcd.get("endpoints")
-    told_by = etcd.get("told_by")
+    """Name etcd's endpoints and what named them."""
+    endpoints, named_by = etcd.get("endpoints"), etcd.get("told_by")
     if not isinstance(endpoints, list) or not endpoints:
-        return "looked for in DNS: nothing found yet"
+        return "searched in DNS: nothing found yet"
     found = ", ".join(str(each) for each in endpoints)
     if etcd.get("source") == "dns":
-        return f"{found}, from DNS {told_by}"
-    return f"{found}, from {told_by or 'settings'}"
+        return f"{found}, from DNS {named_by}"
+    return f"{found}, from {named_by or 'settings'}"
 
 
 def _peers(peers: Sequence[Mapping[str, Any]], *, wide: bool, width: int | None) -> Iterator[str]:
-    silent = [peer for peer in peers if peer.get("alive") is False]
-    yield f"{'peers':<{_LABEL_CELLS}}{_counts(peers)}"
-    stale = [peer for peer in peers if peer.get("heartbeat") == "unknown"]
-    listed = peers if wide else (stale or silent)[:_MAX_SILENT]
-    if listed:
-        columns = _PEER_COLUMNS if wide else _PEER_COLUMNS[:-1]
-        rows = [_peer_row(peer)[: len(columns)] for peer in listed]
-        room = None if width is None else width - 2
-        yield from (f"  {line}" for line in render_table(columns, rows, room))
-    if not wide and len(stale or silent) > _MAX_SILENT:
-        yield f"  and {len(stale or silent) - _MAX_SILENT} more: agentctl status -o wide"
+    """Yield a line for each peer; unless ``wide`` for the first ten, those that are down first."""
+    label, indent = f"{'PEERS':<{_LABEL_CELLS}}", " " * _LABEL_CELLS
+    if not peers:
+        yield f"{label}none"
+        return
+    listed = peers if wide else sorted(peers, key=lambda each: each.get("alive") is not False)
+    listed = listed if wide else listed[:_MAX_PEERS]
+    columns = _PEER_COLUMNS if wide else _PEER_COLUMNS[:_BRIEF_COLUMNS]
+    rows = [_peer_row(peer)[: len(columns)] for peer in listed]
+    table = render_table(columns, rows, None if width is None else width - _LABEL_CELLS)
+    for number, line in enumerate(table if wide else table[1:]):
+        yield f"{indent if number else label}{line}"
+    if len(peers) > len(listed):
+        more = f"and {len(peers) - len(listed)} more: agentctl status -o wide"
+        yield from flow(f"{more} ({_counts(peers)})", width, first=indent, rest=_LABEL_CELLS)
+
+
+def _peer_row(peer: Mapping[str, Any]) -> list[object]:
+    keys = ("node_address", "backend", "level")
+    names = [peer.get("host_name"), peer.get("subnet"), state_of(peer)]
+    return [*names, *(peer.get(key) for key in keys)]
 
 
 def _counts(peers: Sequence[Mapping[str, Any]]) -> str:
     silent = sum(peer.get("alive") is False for peer in peers)
     unknown = sum(peer.get("alive") is None for peer in peers)
-    alive = len(peers) - silent - unknown
-    counts = [f"{alive} alive"] if alive or not (silent or unknown) else []
+    up = len(peers) - silent - unknown
+    counts = [f"{up} up"] if up or not (silent or unknown) else []
     counts += [f"{silent} without heartbeat"] if silent else []
     counts += [f"{unknown} unknown"] if unknown else []
     return f"{len(peers)}" + (f": {', '.join(counts)}" if peers else "")
 
 
-def _peer_row(peer: Mapping[str, Any]) -> list[object]:
-    return [
-        peer.get("host_name"),
-        peer.get("subnet"),
-        peer.get("node_address"),
-        peer.get("backend"),
-        heartbeat_words(peer),
-        peer.get("level"),
-    ]
-
-
-def _conditions(
+def _problems(
     conditions: Sequence[Mapping[str, Any]], *, width: int | None, palette: Palette
 ) -> Iterator[str]:
-    if not conditions:
-        yield f"{'conditions':<{_LABEL_CELLS}}none"
-        return
-    yield f"{'conditions':<{_LABEL_CELLS}}{len(conditions)}"
+    """Yield each condition's cause, name and age, and its hint."""
+    yield f"PROBLEMS ({len(conditions)})" if conditions else "no problems"
+    indent = 2 + _SEVERITY_CELLS
     for condition in conditions:
-        severity = clean(condition.get("severity"))
+        severity, since_s = clean(condition.get("severity")), condition.get("since_s_ago")
+        cause, subject = sentence(condition.get("cause")), clean(condition.get("subject"))
         name = clean(condition.get("name"))
-        about = f" ({clean(condition['subject'])})" if condition.get("subject") else ""
-        known = condition.get("since_s_ago") is not None
-        since = f" for {duration(condition['since_s_ago'])}" if known else ""
-        painted = palette.paint(_STYLES.get(severity, "dim"), severity)
-        heading = f"  {painted} {palette.paint('strong', name)}"
-        yield from flow(f"{about}{since}", width, first=heading, rest=4)
-        yield from flow(sentence(condition.get("cause")), width, first=" " * 4, rest=4)
+        name += f" {subject}" if condition.get("subject") and subject not in cause else ""
+        since = f", {age(since_s)}" if since_s is not None else ""
+        painted = palette.paint(_STYLES.get(severity, "dim"), f"{severity:<{_SEVERITY_CELLS}}")
+        yield from flow(f"{cause} ({name}{since})", width, first=f"  {painted}", rest=indent)
         if condition.get("hint"):
-            yield from flow(f"hint: {sentence(condition['hint'])}", width, first=" " * 4, rest=4)
+            yield from flow(sentence(condition["hint"]), width, first=" " * indent, rest=indent)

@@ -139,9 +139,8 @@ def test_a_packets_way_is_traced_and_captured(mesh: Lab, web: dict[str, str]) ->
     try:
         shut = host.agentctl("trace", one, two, check=False)
         assert shut.returncode == 1
-        assert (
-            f"a rule ahead of ours drops it: -A DOCKER-USER -d {two}/32 -i docker0" in shut.stdout
-        )
+        rule_text = f"-A DOCKER-USER -d {two}/32 -i docker0"
+        assert f"a rule before Hostmesh's drops it: {rule_text}" in shut.stdout
     finally:
         host.run(["iptables", "-D", "DOCKER-USER", *rule])
         host.start_agent()

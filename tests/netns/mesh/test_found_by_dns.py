@@ -64,7 +64,7 @@ def test_a_host_without_settings_finds_etcd_and_joins(node: Node) -> None:
     assert told["endpoints"] == ["http://etcd1.example.test:2379"]
     # The uplink was chosen by the route to what DNS named: this host has no default route.
     assert node.document("status")["host"]["uplink"] == "eth0"
-    assert f"from DNS {NAME}" in node.ctl("status", environ={"COLUMNS": "160"}).stdout
+    assert f"from DNS {NAME}" in node.ctl("status", "-o", "wide", environ={"COLUMNS": "160"}).stdout
     # Without the agent agentctl looks for itself.
     node.stop()
     assert node.subnet() != ""

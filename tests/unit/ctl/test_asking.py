@@ -35,8 +35,8 @@ def test_leases_come_through_the_socket(
     out, err = capsys.readouterr()
     table, _, document = out.partition("{")
     assert table.splitlines() == [
-        "  SUBNET        HOST   NODE ADDRESS  BACKEND    AGE  HEARTBEAT  LAST SEEN",
-        "* 10.64.0.0/16  host1  192.0.2.1     host-gw  3h12m  alive      now",
+        "  HOST   SUBNET        NODE ADDRESS  BACKEND    AGE  STATE",
+        "* host1  10.64.0.0/16  192.0.2.1     host-gw  3h12m  up",
     ]
     assert json.loads("{" + document) == LEASES
     assert err == ""

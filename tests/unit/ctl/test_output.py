@@ -82,6 +82,7 @@ STATUS: dict[str, Any] = {
     "version": 1,
     "source": "agent",
     "agent_version": "0.1.0",
+    "up_s": 259_500.0,
     "state": "degraded",
     "host": {
         "id": "0123456789abcdef0123456789abcdef",
@@ -99,7 +100,13 @@ STATUS: dict[str, Any] = {
         "revision": 1234,
         "cached": True,
     },
-    "mesh": {"cidr": "10.64.0.0/10", "subnet_len": 16, "backend": "host-gw", "level": 2},
+    "mesh": {
+        "cidr": "10.64.0.0/10",
+        "subnet_len": 16,
+        "subnets": 64,
+        "backend": "host-gw",
+        "level": 2,
+    },
     "routes": {"desired": 3, "installed": 2, "drift": 1},
     "repairs": {
         "count": 3,
@@ -108,7 +115,7 @@ STATUS: dict[str, Any] = {
     },
     "peers": [
         {**lease(1), "alive": True},
-        {**lease(2), "alive": False},
+        {**lease(2), "alive": False, "reachable": False, "last_seen_s": 29.0},
         {**lease(3), "alive": None},
     ],
     "conditions": [
@@ -147,6 +154,26 @@ def test_golden_leases(width: int, wide: bool) -> None:
 def test_golden_status(width: int, wide: bool) -> None:
     lines = status.lines(STATUS, wide=wide, width=width, palette=Palette(colours=False))
     check_golden(f"status{'-wide' if wide else ''}-{width}.txt", lines, width=width)
+
+
+def test_the_status_of_a_host_in_order_is_short() -> None:
+    document = {
+        **STATUS,
+        "state": "ready",
+        "docker": {**STATUS["docker"], "state": "ready", "bridge": "10.64.0.0/17"},
+        "etcd": {"connected": True, "last_contact_s_ago": 2.0},
+        "routes": {"desired": 3, "installed": 3, "drift": 0},
+        "repairs": {"count": 0},
+        "peers": [lease(1)],
+        "conditions": [],
+    }
+    assert status.lines(document, wide=False, width=80, palette=Palette(colours=False)) == [
+        "host0  10.64.0.0/16  READY  hostmesh 0.1.0, up 3 d",
+        "mesh    10.64.0.0/10, 2 of 64 subnets used, host-gw",
+        "etcd    ok (2 s ago)        docker  ok, 26.1.5          routes  3 of 3",
+        "PEERS   host1  10.65.0.0/16  up",
+        "no problems",
+    ]
 
 
 def route(destination: str, **more: object) -> dict[str, Any]:
@@ -192,7 +219,8 @@ def test_a_status_fits_one_screen_with_5000_peers() -> None:
         {**STATUS, "peers": peers}, wide=False, width=80, palette=Palette(colours=False)
     )
     assert len(lines) <= 40
-    assert "  and 2490 more: agentctl status -o wide" in lines
+    more = "and 4990 more: agentctl status -o wide (5000: 2500 up, 2500 without"
+    assert f"        {more}" in lines
 
 
 @pytest.mark.parametrize("name", HOSTILE)

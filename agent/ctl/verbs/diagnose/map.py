@@ -10,7 +10,7 @@ from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
 from agent.ctl.output import Column, Palette, clean, cut, flow, render_table, sentence
-from agent.ctl.stale import age, banner, heartbeat_words
+from agent.ctl.stale import banner, state_of
 
 __all__ = ["document_of", "lines", "run"]
 
@@ -70,11 +70,11 @@ def document_of(
     answered: Mapping[str, bool] = _NOT_TESTED,
     untested: str | None = None,
 ) -> Document:
-    """The map as a document: this host, and each peer with the link and the state of its way.
+    """Return the map as a document: this host, and each peer with its link and state.
 
     Args:
-        answered: Whether a peer's container answered one of this host, by the peer's subnet.
-        untested: Why none was asked, "" when some were.
+        answered: By peer's subnet: whether a container there answered one on this host.
+        untested: Why no container was asked, "" when some were.
     """
     by_subnet = {row["destination"]: row for row in routes.get("routes", [])}
     peers = []
@@ -139,7 +139,7 @@ def lines(
         f"{uplink}  mesh {clean(document.get('mesh'))}", width, first=f"{signs['end']} ", rest=3
     )
     if document.get("untested"):
-        text = f"the way of containers' packets is not tested: {sentence(document['untested'])}"
+        text = f"containers' path not tested: {sentence(document['untested'])}"
         found += flow(text, width, first="   ", rest=3)
     order = ("broken", "silent", "unknown", "untested", "ok")
     peers = sorted(document["peers"], key=lambda peer: order.index(peer["state"]))
@@ -161,7 +161,7 @@ def _rows(
     if not peers:
         return [f"   {signs['end']} no peers"]
     cells = [
-        [each["host_name"], each["subnet"], f"via {clean(each['node_address'])}", _words(each)]
+        [each["host_name"], each["subnet"], f"via {clean(each['node_address'])}", _state_text(each)]
         for each in peers
     ]
     table = render_table(_COLUMNS, cells, None if width is None else width - 8)[1:]
@@ -173,20 +173,15 @@ def _rows(
     return drawn
 
 
-def _words(peer: Mapping[str, Any]) -> str:
-    beat = {True: "alive", False: "no heartbeat"}.get(peer["alive"], "no heartbeat known")
-    if peer.get("heartbeat") == "unknown":
-        beat = heartbeat_words(peer)
-    if peer.get("kind") == "unreachable":
-        seen_s = peer.get("last_seen_s")
-        down = beat if peer.get("alive") is not False else "down"
-        if down == "down" and seen_s is not None:
-            down = f"down {age(seen_s)}"
-        return f"{down}, unreachable"
+def _state_text(peer: Mapping[str, Any]) -> str:
+    unreachable = peer.get("kind") == "unreachable"
+    state = state_of({**peer, "reachable": not unreachable})
+    if unreachable:
+        return f"{state}, unreachable"
     if peer["state"] == "ok":
-        return f"{beat}, a container answers"
+        return f"{state}, a container answers"
     if peer["state"] == "untested":
-        return f"{beat}, not tested" + ("" if peer.get("container") else ": no container known")
+        return f"{state}, not tested" + ("" if peer.get("container") else ": no container known")
     if peer.get("path") == "failed" and peer.get("route") == "installed":
-        return f"{beat}, {clean(peer.get('container'))} does not answer"
-    return f"{beat}, route {clean(peer['route'])}"
+        return f"{state}, {clean(peer.get('container'))} does not answer"
+    return f"{state}, route {clean(peer['route'])}"

@@ -10,7 +10,7 @@ from typing import Any
 from agent.ctl.context import Context
 from agent.ctl.output import clean, duration, flow, sentence
 from agent.ctl.path.peers import Peer, find_peer
-from agent.ctl.stale import age, banner, heartbeat_words
+from agent.ctl.stale import age, banner, state_of
 from agent.errors import HostmeshError, NotRoot
 from agent.model.family import read_address
 
@@ -87,7 +87,7 @@ def _lease(peer: Peer) -> Step:
         return "lease", "failed", f"{left} left, and no heartbeat{since}"
     held = f"held for {duration(lease.get('age_s'))}, {left} left"
     if lease.get("heartbeat") == "unknown":
-        return "lease", "unknown", f"{held}; its heartbeat is {heartbeat_words(lease)}"
+        return "lease", "unknown", f"{held}; state {state_of(lease)}"
     if not lease.get("alive"):
         return "lease", "ok", f"{held}; a flannel host has no heartbeat"
     return "lease", "ok", f"{held}; heartbeat seen{_seen(lease)}"

@@ -85,9 +85,9 @@ def test_golden_map() -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"alive": False, "last_seen_s": 29.0}, "down 29 s, unreachable"),
-        ({"alive": False}, "down, unreachable"),
-        ({"alive": True}, "alive, unreachable"),
+        ({"alive": False, "last_seen_s": 29.0}, "DOWN 29 s, unreachable"),
+        ({"alive": False}, "DOWN, unreachable"),
+        ({"alive": True}, "up, unreachable"),
     ],
 )
 def test_a_map_does_not_call_an_unreachable_route_installed(
