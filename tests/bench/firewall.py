@@ -94,6 +94,7 @@ def ours_of(text: str) -> int:
 def rule_count(bench: Bench, firewall: Firewall, variant: str) -> None:
     counts = {}
     for peers in (10, 10_000):
+        firewall.want_sources(wants(peers=peers))
         firewall.apply(wants(peers=peers))
         saved = subprocess.run(
             [f"iptables-{variant}-save"], capture_output=True, text=True, check=True
@@ -105,6 +106,7 @@ def rule_count(bench: Bench, firewall: Firewall, variant: str) -> None:
 def idle_pass(bench: Bench, firewall: Firewall, variant: str, peers: int) -> None:
     """A pass that changes nothing against the one program run that it cannot do without."""
     wanted = wants(peers=peers)
+    firewall.want_sources(wanted)
     firewall.apply(wanted)
 
     def ours() -> float:

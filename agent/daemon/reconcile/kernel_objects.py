@@ -101,13 +101,12 @@ class KernelObjects:
         self._table = routes
         new = partial(Reconciler[Any], clock=clock, jitter=lambda: jittered(1.0))
         kinds: dict[type[Any], tuple[Kind[Any], NetlinkTable[Any]]] = {
-            LinkSpec: (LINK, LinkTable()),
-            LinkAddress: (ADDRESS, AddressTable()),
-            Neighbour: (NEIGHBOUR, NeighbourTable()),
-            FdbEntry: (FDB, FdbTable()),
+            LinkSpec: (LINK, LinkTable(routes.session)),
+            LinkAddress: (ADDRESS, AddressTable(session=routes.session)),
+            Neighbour: (NEIGHBOUR, NeighbourTable(session=routes.session)),
+            FdbEntry: (FDB, FdbTable(session=routes.session)),
             Route: (route_kind(protocol), routes),
         }
-        self._tables = tuple(table for _, table in kinds.values())
         self._by_type = {kind: new(*pair) for kind, pair in kinds.items()}
         """In the order in which they depend on each other."""
         self._sources = sources
@@ -124,7 +123,7 @@ class KernelObjects:
     @property
     def port_ids(self) -> frozenset[int]:
         """Netlink ports the agent writes from, by which the monitor knows its own changes."""
-        return frozenset(chain.from_iterable(each.port_ids for each in self._tables))
+        return self._table.port_ids
 
     def observe(self, event: KernelEvent) -> None:
         """Follow the monitor's report."""
@@ -159,7 +158,8 @@ class KernelObjects:
         may_delete = may_delete and self._desired.certain
         self.permission = self._permission(world, may_delete=may_delete, may_sweep=may_sweep)
         sources = () if self._sources is None else (self._sources,)
-        all_reports = reconcile((*self._all, *sources), self.permission)
+        with self._table.session.links_listed_once():
+            all_reports = reconcile((*self._all, *sources), self.permission)
         # The pass over the rules lists the sources again, and reports on them.
         reports = all_reports[: len(self._all)]
         self.sources_failed = any(each.failed for each in all_reports[len(self._all) :])
@@ -226,10 +226,11 @@ class KernelObjects:
         """
         self._limit_foreign(world)
         desired = desired_objects(world)
-        return {
-            kind: compare(each.kind, desired.of(kind), each.table.list_all())
-            for kind, each in self._by_type.items()
-        }
+        with self._table.session.links_listed_once():
+            return {
+                kind: compare(each.kind, desired.of(kind), each.table.list_all())
+                for kind, each in self._by_type.items()
+            }
 
     def plan(self, world: World, *, may_delete: bool) -> Plans:
         """Return what a full comparison says now; nothing is changed. As :meth:`compare`."""
@@ -248,11 +249,11 @@ class KernelObjects:
         Raises:
             KernelError: They could not be listed completely; the rest was left as it is.
         """
+        self.forget()
         results: list[Result[Any]] = []
         for each in reversed(self._all):
             plan = compare(each.kind, {}, each.table.list_all()).plan(may_delete=True)
             results += each.table.apply(plan.deletions)
-            each.look_again()
         return tuple(results)
 
     def _log_changes(self, done: Sequence[Operation[Any]]) -> None:

@@ -102,9 +102,10 @@ def _routes(protocol: int, table: int) -> None:
 
 
 def _firewall(variant: str) -> None:
-    report = open_firewall(variant).apply(
-        DesiredFirewall(cidr=_CIDR, lease=_LEASE, ingress=(Ingress("lo", frozenset({_PEER})),))
-    )
+    firewall = open_firewall(variant)
+    wanted = DesiredFirewall(cidr=_CIDR, lease=_LEASE, ingress=(Ingress("lo", frozenset({_PEER})),))
+    firewall.want_sources(wanted)
+    report = firewall.apply(wanted)
     errors = [each.cause for each in report.conditions if each.severity is Severity.ERROR]
     if errors:
         raise KernelError("; ".join(errors))

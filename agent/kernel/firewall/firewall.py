@@ -164,6 +164,10 @@ class Firewall:
         """Sources that may come in, for the pass over routes."""
         return self._sets.ingress
 
+    def want_sources(self, wants: DesiredFirewall) -> None:
+        """Desire exactly these sources, where no pass over routes does it."""
+        self._sets.want_sources(wants)
+
     def apply(self, wants: DesiredFirewall, permission: Permission = MAY_DELETE) -> FirewallReport:
         """Make the firewall as wanted. Writes nothing when nothing differs.
 

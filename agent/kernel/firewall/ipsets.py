@@ -1,24 +1,20 @@
 """The ipsets that rules name, as keyed objects: compared, filled and removed.
 
-Members of the ingress sets follow the mesh, with the permission to delete that routes have. All
-others follow Docker, whose answer is complete.
+Members of the ingress sets follow the mesh, with the permission to delete that routes have: who
+reconciles routes says which are desired. All others follow Docker, whose answer is complete.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from agent.errors import FirewallError
 from agent.kernel.tables.sets import SetKind, SetTable
-from agent.mesh.firewall import (
-    DesiredFirewall,
-    set_name,
-    source_member,
-)
+from agent.mesh.firewall import DesiredFirewall, set_name, source_member
 from agent.model import Condition
 from agent.model.family import Family, Network
 from agent.model.objects import SetMember
@@ -55,8 +51,9 @@ class Ipsets:
     """The sets of one family, in the network namespace of the calling thread.
 
     Attributes:
-        ingress: Members of the sets of sources. It has a part in the pass over routes, too, so
-            that a peer is let in as soon as its route is there.
+        ingress: Members of the sets of sources. It takes part in the pass over routes, too, so
+            that a peer is let in as soon as its route is there. Its desired members are written
+            by :class:`~agent.daemon.reconcile.kernel_objects.KernelObjects` only.
 
     Args:
         clock: Monotonic seconds.
@@ -85,7 +82,6 @@ class Ipsets:
         self._rest = SetTable(others.get, _MOST)
         self.ingress = Reconciler(kind, self._sources, clock=clock)
         self._dockers = Reconciler(kind, self._rest, clock=clock)
-        self._last: dict[str, frozenset[Network]] = {}
 
     def settle(self, wants: DesiredFirewall, permission: Permission) -> SetsReport:
         """Make the sets hold what is wanted, each of them before a rule names it.
@@ -95,9 +91,7 @@ class Ipsets:
         """
         self._sources.ensure(self._names(wants))
         self._rest.ensure((self._published, self._senders))
-        if not self._is_wanted(wants):
-            _want(self.ingress, _sources(wants), known_gone=permission.may_delete)
-        _want(self._dockers, _dockers(wants), known_gone=True)
+        _want_only(self._dockers, _dockers(wants))
         self.ingress.look_again()
         self._dockers.look_again()
         reports = (
@@ -114,12 +108,10 @@ class Ipsets:
             conditions=tuple(found for each in reports for found in each.conditions),
         )
 
-    def _is_wanted(self, wants: DesiredFirewall) -> bool:
-        """Whether these are the very sources of the last call: there may be 20,000 of them."""
-        before, self._last = self._last, dict(wants.ingress)
-        return before.keys() == self._last.keys() and all(
-            sources is before[name] for name, sources in wants.ingress
-        )
+    def want_sources(self, wants: DesiredFirewall) -> None:
+        """Desire exactly these sources, where no pass over routes does it."""
+        members = (source_member(link, each) for link, found in wants.ingress for each in found)
+        _want_only(self.ingress, {each: each for each in members})
 
     def difference(self, wants: DesiredFirewall, *, may_delete: bool = True) -> tuple[str, ...]:
         """What :meth:`settle` would change, a line for each set.
@@ -131,13 +123,11 @@ class Ipsets:
             FirewallError, NotRoot: They could not be listed.
         """
         parts = (
-            (self._sources, _sources(wants), may_delete),
+            (self._sources, self.ingress.desired, may_delete),
             (self._rest, _dockers(wants), True),
         )
         found = (
-            compare(self._kind, {each: each for each in wanted}, table.list_all()).plan(
-                may_delete=may
-            )
+            compare(self._kind, wanted, table.list_all()).plan(may_delete=may)
             for table, wanted, may in parts
         )
         return _words(operation for each in found for operation in each.operations)
@@ -166,9 +156,8 @@ class Ipsets:
             FirewallError, NotRoot: A rule still names one.
         """
         names = (*self._sources.sets(), *self._rest.sets(), self._old)
-        self.ingress.forget()
+        self.ingress.look_again()
         self._dockers.forget()
-        self._last = {}
         return tuple(f"ipset {name}: removed" for name in names if self._rest.destroy(name))
 
     def sources(self) -> dict[str, list[Network]]:
@@ -213,19 +202,14 @@ class Ipsets:
         return str(self._family.at(address, rest[0]))
 
 
-def _want(reconciler: Reconciler[SetMember], wanted: set[SetMember], *, known_gone: bool) -> None:
-    """Let a reconciler desire these members and no others."""
-    gone = reconciler.desired.keys() - wanted
-    reconciler.want(dict.fromkeys(gone), known_gone=known_gone)
-    reconciler.want({each: each for each in wanted - reconciler.desired.keys()})
+def _dockers(wants: DesiredFirewall) -> dict[SetMember, SetMember]:
+    published = (each.member for each in wants.published)
+    return {each: each for each in (*published, *(sender.member for sender in wants.senders))}
 
 
-def _sources(wants: DesiredFirewall) -> set[SetMember]:
-    return {source_member(name, each) for name, sources in wants.ingress for each in sources}
-
-
-def _dockers(wants: DesiredFirewall) -> set[SetMember]:
-    return {*(each.member for each in wants.published), *(each.member for each in wants.senders)}
+def _want_only(reconciler: Reconciler[SetMember], wanted: Mapping[Any, SetMember]) -> None:
+    gone = reconciler.desired.keys() - wanted.keys()
+    reconciler.want({**dict.fromkeys(gone), **wanted}, known_gone=True)
 
 
 def _words(operations: Iterable[Operation[SetMember]]) -> tuple[str, ...]:

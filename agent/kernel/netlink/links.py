@@ -166,21 +166,16 @@ class LinkNames:
     ) -> None:
         self._dump = dump
         self._links = {each.number: each for each in known}
-        self._given: dict[int, str] = {}
         self._may_dump = True
 
-    def refresh(self) -> bool:
-        """List all, and return whether a name that was given out is another now.
+    def refresh(self) -> None:
+        """List all.
 
         Raises:
             KernelError: The list could not be had completely.
         """
         self._links = {each.number: each for each in self._dump()}
         self._may_dump = True
-        changed = [each for each, name in self._given.items() if self._name(each) != name]
-        for each in changed:
-            del self._given[each]
-        return bool(changed)
 
     def of(self, index: int) -> str:
         """Return the name, "#7" for an index that no link has.
@@ -191,10 +186,10 @@ class LinkNames:
         if index not in self._links and self._may_dump:
             self._links = {each.number: each for each in self._dump()}
             self._may_dump = False
-        name = self._given[index] = self._name(index)
-        return name
+        return self.of_known(index)
 
-    def _name(self, index: int) -> str:
+    def of_known(self, index: int) -> str:
+        """Return the name as far as is known, without a list."""
         found = self._links.get(index)
         return f"#{index}" if found is None else found.name
 

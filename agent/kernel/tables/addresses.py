@@ -16,6 +16,7 @@ from agent.kernel.netlink.neighbours import (
     decode_address,
 )
 from agent.kernel.tables.own import is_own_link, own_link
+from agent.kernel.tables.session import NetlinkSession
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.model import IPV4, Family, LinkAddress, family_of
 from agent.reconcile.interfaces import Operation, OperationKind
@@ -25,12 +26,16 @@ __all__ = ["AddressTable", "decode_link_address"]
 _SCOPE_LINK: Final = 253
 
 
-class _Addresses:
+class AddressTable(NetlinkTable[LinkAddress]):
+    """The addresses of the agent's links in this network namespace."""
+
     noun = "address"
     plural = "addresses"
-    exclusive = False
 
-    def __init__(self, families: Sequence[Family]) -> None:
+    def __init__(
+        self, families: Sequence[Family] = (IPV4,), *, session: NetlinkSession | None = None
+    ) -> None:
+        super().__init__(session)
         self._families = families
 
     def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
@@ -50,11 +55,6 @@ class _Addresses:
         """Return the address."""
         return decode_link_address(payload, name_of)
 
-    def is_own(self, value: LinkAddress) -> bool:
-        """Every address of a link is its owner's."""
-        del value
-        return True
-
     def encode(
         self, operation: Operation[LinkAddress], link_of: Callable[[str], RawLink]
     ) -> Sequence[Request]:
@@ -65,13 +65,6 @@ class _Addresses:
         if operation.kind is OperationKind.DELETE:
             return (Request(RTM_DELADDR, 0, body),)
         return (Request(RTM_NEWADDR, CREATE | REPLACE, body),)
-
-
-class AddressTable(NetlinkTable[LinkAddress]):
-    """The addresses of the agent's links in this network namespace."""
-
-    def __init__(self, families: Sequence[Family] = (IPV4,), *, timeout_s: float = 10.0) -> None:
-        super().__init__(_Addresses(families), timeout_s=timeout_s)
 
 
 def decode_link_address(payload: bytes, name_of: Callable[[int], str]) -> LinkAddress | None:

@@ -68,10 +68,11 @@ _FIRST_INDEX: Final = 1 << 29
 """Indices from here on are far above those that the kernel gives out itself."""
 
 
-class _Links:
+class LinkTable(NetlinkTable[LinkSpec]):
+    """The agent's links in this network namespace."""
+
     noun = "link"
     plural = "links"
-    exclusive = False
 
     def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
         """All links; those of the agent's names matter."""
@@ -101,17 +102,10 @@ class _Links:
         _log.warning("link-recreated", link=wanted.name, was=str(actual), wanted=str(wanted))
         return (_deletion(link), *_creation(wanted, link_of))
 
-
-class LinkTable(NetlinkTable[LinkSpec]):
-    """The agent's links in this network namespace."""
-
-    def __init__(self, *, timeout_s: float = 10.0) -> None:
-        super().__init__(_Links(), timeout_s=timeout_s)
-
     def _explained(self, operation: Operation[LinkSpec], refused: NetlinkError) -> NetlinkError:
         """Name the program that is in the way of a device."""
         try:
-            return why_refused(operation.object, refused, dump_links(self._open()))
+            return why_refused(operation.object, refused, dump_links(self.session.open()))
         except KernelError:
             return refused
 

@@ -27,6 +27,7 @@ from agent.kernel.netlink.neighbours import (
     permanent_part,
 )
 from agent.kernel.tables.own import is_own_link, own_link
+from agent.kernel.tables.session import NetlinkSession
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.model import IPV4, Family, FdbEntry, Neighbour, family_of
 from agent.model.objects import NO_MAC
@@ -39,12 +40,16 @@ _NTF_SELF: Final = 0x02
 _VXLAN: Final = "vxlan"
 
 
-class _Neighbours:
+class NeighbourTable(NetlinkTable[Neighbour]):
+    """The permanent neighbours of the agent's links in this network namespace."""
+
     noun = "neighbour"
     plural = "neighbours"
-    exclusive = False
 
-    def __init__(self, families: Sequence[Family]) -> None:
+    def __init__(
+        self, families: Sequence[Family] = (IPV4,), *, session: NetlinkSession | None = None
+    ) -> None:
+        super().__init__(session)
         self._families = families
 
     def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
@@ -60,11 +65,6 @@ class _Neighbours:
         """Return the neighbour."""
         found = entry_of(decode_neighbour(payload), name_of)
         return found if isinstance(found, Neighbour) else None
-
-    def is_own(self, value: Neighbour) -> bool:
-        """Every permanent entry of a link is its owner's."""
-        del value
-        return True
 
     def encode(
         self, operation: Operation[Neighbour], link_of: Callable[[str], RawLink]
@@ -82,10 +82,11 @@ class _Neighbours:
         )
 
 
-class _Fdb:
+class FdbTable(NetlinkTable[FdbEntry]):
+    """The permanent forwarding entries of the agent's vxlan devices."""
+
     noun = "FDB entry"
     plural = "FDB entries"
-    exclusive = False
 
     def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
         """One question for each vxlan device of the agent's."""
@@ -97,11 +98,6 @@ class _Fdb:
         """Return the entry."""
         found = entry_of(decode_neighbour(payload), name_of)
         return found if isinstance(found, FdbEntry) else None
-
-    def is_own(self, value: FdbEntry) -> bool:
-        """Every permanent entry of a device is its owner's."""
-        del value
-        return True
 
     def encode(
         self, operation: Operation[FdbEntry], link_of: Callable[[str], RawLink]
@@ -117,20 +113,6 @@ class _Fdb:
                 CREATE | (APPEND if value.mac == NO_MAC else REPLACE),
             ),
         )
-
-
-class NeighbourTable(NetlinkTable[Neighbour]):
-    """The permanent neighbours of the agent's links in this network namespace."""
-
-    def __init__(self, families: Sequence[Family] = (IPV4,), *, timeout_s: float = 10.0) -> None:
-        super().__init__(_Neighbours(families), timeout_s=timeout_s)
-
-
-class FdbTable(NetlinkTable[FdbEntry]):
-    """The permanent forwarding entries of the agent's vxlan devices."""
-
-    def __init__(self, *, timeout_s: float = 10.0) -> None:
-        super().__init__(_Fdb(), timeout_s=timeout_s)
 
 
 def entry_of(raw: RawNeighbour, name_of: Callable[[int], str]) -> Neighbour | FdbEntry | None:

@@ -21,6 +21,7 @@ from agent.kernel.netlink.routes import (
     route_body,
     route_dump_request,
 )
+from agent.kernel.tables.session import NetlinkSession
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.mesh.world import MAIN_TABLE, ROUTE_PROTOCOL
 from agent.model import IPV4, Family, Network, Route, RouteKey, within
@@ -32,18 +33,34 @@ _NO_TABLE: Final = frozenset({errno.ENOENT})
 """Nothing was written to this table yet (inet_dump_fib: "FIB table does not exist")."""
 
 
-class _Routes:
-    """The codec; see :mod:`agent.kernel.netlink.routes` for what the kernel makes of it."""
+class RouteTable(NetlinkTable[Route]):
+    """The routes of one protocol number in one table of this network namespace.
+
+    See :mod:`agent.kernel.netlink.routes` for what the kernel makes of them.
+
+    Args:
+        protocol: rtm_protocol that marks the agent's routes.
+        table: Table they live in.
+        timeout_s: Longest wait for one answer of the kernel.
+    """
 
     noun = "route"
     plural = "routes"
     exclusive = True
 
-    def __init__(self, protocol: int, table: int, family: Family) -> None:
+    def __init__(
+        self,
+        protocol: int = ROUTE_PROTOCOL,
+        table: int = MAIN_TABLE,
+        *,
+        family: Family = IPV4,
+        timeout_s: float = 10.0,
+    ) -> None:
+        super().__init__(NetlinkSession(timeout_s=timeout_s))
         self._protocol = protocol
         self._table = table
         self._family = family
-        self.cidrs: tuple[Network, ...] | None = None
+        self._cidrs: tuple[Network, ...] | None = None
 
     def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
         """Ask for the agent's routes, and for foreign ones in the agent's table.
@@ -71,7 +88,7 @@ class _Routes:
 
     def _meeting(self, payload: bytes) -> bytes | None:
         foreign = payload[PROTOCOL_AT] != self._protocol
-        return payload if foreign and (not self.cidrs or meets(payload, self.cidrs)) else None
+        return payload if foreign and (not self._cidrs or meets(payload, self._cidrs)) else None
 
     def decode(self, payload: bytes, name_of: Callable[[int], str]) -> Route | None:
         """Return the route; None for another program's in another table."""
@@ -95,36 +112,13 @@ class _Routes:
         how = EXCLUSIVE if operation.reason is Reason.MISSING else REPLACE
         return (Request(RTM_NEWROUTE, CREATE | how, route_body(route, index)),)
 
-
-class RouteTable(NetlinkTable[Route]):
-    """The routes of one protocol number in one table of this network namespace.
-
-    Args:
-        protocol: rtm_protocol that marks the agent's routes.
-        table: Table they live in.
-        timeout_s: Longest wait for one answer of the kernel.
-    """
-
-    def __init__(
-        self,
-        protocol: int = ROUTE_PROTOCOL,
-        table: int = MAIN_TABLE,
-        *,
-        family: Family = IPV4,
-        timeout_s: float = 10.0,
-    ) -> None:
-        self._routes = _Routes(protocol, table, family)
-        self._protocol = protocol
-        self._family = family
-        super().__init__(self._routes, timeout_s=timeout_s)
-
     def limit_foreign(self, cidrs: tuple[Network, ...] | None) -> bool:
         """Leave foreign routes that overlap none of ``cidrs`` out of every list from now on.
 
         Returns:
             Whether the limit changed, so that an earlier list may lack a route.
         """
-        changed, self._routes.cidrs = cidrs != self._routes.cidrs, cidrs
+        changed, self._cidrs = cidrs != self._cidrs, cidrs
         return changed
 
     def take_over(
@@ -163,13 +157,13 @@ class RouteTable(NetlinkTable[Route]):
 
     def _list_everything(self) -> list[Route]:
         """Return every route of every table and program."""
-        with self._lock:
+        with self.session.lock:
             try:
-                self._follow_links()
+                self.session.list_links()
                 body = route_dump_request(self._family)
-                payloads = self._open().dump(RTM_GETROUTE, body, "listing routes")
-                routes = [decode_route(each, self._names.of) for each in payloads]
+                payloads = self.session.open().dump(RTM_GETROUTE, body, "listing routes")
+                routes = [decode_route(each, self.session.name_of) for each in payloads]
             except KernelError:
-                self._drop_socket()
+                self.session.close()
                 raise
         return [each for each in routes if each is not None]

@@ -10,23 +10,17 @@ from __future__ import annotations
 import errno
 import struct
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from agent.errors import FirewallError, HostmeshError, KernelError, NotRoot
 from agent.kernel.netlink import NetlinkError, NetlinkSocket, attribute, attributes
-from agent.kernel.netlink.message import (
-    ACK,
-    EXCLUSIVE,
-    NESTED,
-    NET_BYTEORDER,
-    frame,
-    nested,
-    text_of,
-)
+from agent.kernel.netlink.links import RawLink
+from agent.kernel.netlink.message import ACK, EXCLUSIVE, NESTED, NET_BYTEORDER, nested, text_of
+from agent.kernel.tables.session import NetlinkSession
+from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.model.family import FAMILIES, Family
 from agent.model.objects import SetMember
 from agent.reconcile.interfaces import NONE_KNOWN, Listing, Operation, OperationKind, Result
@@ -47,7 +41,6 @@ _HEADERS_ONLY: Final = 1 << 2
 """IPSET_FLAG_LIST_HEADER."""
 _PROTOCOL: Final = attribute(_A_PROTOCOL, bytes([6]))
 """The oldest version that kernels still take (IPSET_PROTOCOL_MIN)."""
-_BATCH: Final = 500
 _WORDS: Final = {
     4100: "a rule still names it, an operator's or one of ours that cannot be seen",
     4352: "it is full",
@@ -64,39 +57,33 @@ class SetKind(NamedTuple):
     family: Family
 
 
-@dataclass(frozen=True, slots=True)
-class _Dump:
-    """One set as the kernel listed it, and its members."""
-
-    payloads: list[bytes]
-    members: tuple[SetMember, ...]
-
-
-class SetTable:
-    """Members of some sets. Keeps no socket open.
+class SetTable(NetlinkTable[SetMember]):
+    """Members of some sets, and the sets themselves.
 
     Args:
         kind: What a set of that name should hold; None for one that is not in this table.
         most: How many members a set may have.
     """
 
+    noun = "ipset member"
+    plural = "ipset members"
+
     def __init__(self, kind: Callable[[str], SetKind | None], most: int) -> None:
+        super().__init__(NetlinkSession(family=_NETLINK_NETFILTER))
         self._kind = kind
         self._most = most
-        self._dumps: dict[str, _Dump] = {}
-        self._listing: Listing[SetMember] | None = None
 
-    def sets(self) -> Mapping[str, SetKind | None]:
-        """Return the sets that exist, and what each should hold.
+    def sets(self) -> Mapping[str, SetKind]:
+        """Return the sets that exist, and what each holds.
 
         Raises:
-            FirewallError: A set of that name holds something else.
+            FirewallError, NotRoot: The kernel refused, or a set of that name holds something else.
         """
-        with _opened("ipsets cannot be read") as connection:
+        with self._opened("ipsets cannot be read") as connection:
             return self._sets(connection)
 
-    def _sets(self, connection: NetlinkSocket) -> dict[str, SetKind | None]:
-        found: dict[str, SetKind | None] = {}
+    def _sets(self, connection: NetlinkSocket) -> dict[str, SetKind]:
+        found: dict[str, SetKind] = {}
         body = _body(_A_FLAGS, _HEADERS_ONLY.to_bytes(4))
         for payload in connection.dump(_LIST, body, "listing ipsets"):
             said = dict(attributes(payload, _MESSAGE.size))
@@ -122,60 +109,24 @@ class SetTable:
         Raises:
             FirewallError, NotRoot: The kernel refused, or a set has another type.
         """
-        with _opened("ipsets cannot be read") as connection:
-            dumps = {name: self._dumped(connection, name, known) for name in self._sets(connection)}
-        same = self._dumps.keys() == dumps.keys() and all(
-            dump is self._dumps[name] for name, dump in dumps.items()
-        )
-        self._dumps = dumps
-        if self._listing is None or not same:
-            own = tuple(each for dump in dumps.values() for each in dump.members)
-            self._listing = Listing(own)
-        return self._listing
+        with self._opened("ipsets cannot be read"):
+            return super().list_all(known)
 
-    def _dumped(
-        self, connection: NetlinkSocket, name: str, known: Mapping[Any, SetMember]
-    ) -> _Dump:
-        body = _body(_A_SETNAME, _terminated(name))
-        payloads = connection.dump(_LIST, body, f"listing ipset {name}")
-        before = self._dumps.get(name)
-        if before is not None and before.payloads == payloads:
-            return before
-        members = (
-            known.get(made := SetMember(name, member), made)
-            for payload in payloads
-            for number, value in attributes(payload, _MESSAGE.size)
-            if number == _A_ADT
-            for member in _members(value)
-        )
-        return _Dump(payloads, tuple(members))
+    def _dumps(self) -> Sequence[Dump]:
+        return self.dumps(())
 
-    def ensure(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Make the sets that are missing, empty, and return their names.
+    def ensure(self, names: Iterable[str]) -> None:
+        """Make the sets that are missing, empty.
 
         Raises:
             FirewallError, NotRoot: The kernel refused.
         """
-        with _opened("an ipset cannot be made") as connection:
-            return self._ensure(connection, names)
-
-    def _ensure(self, connection: NetlinkSocket, names: Iterable[str]) -> tuple[str, ...]:
-        there = self._sets(connection)
-        made = tuple(name for name in dict.fromkeys(names) if name not in there)
-        for name in made:
-            kind = self._kind(name)
-            if kind is None:
-                raise ValueError(f"no set of this table is named {name}")
-            words = [(_A_TYPENAME, _terminated(kind.type)), (_A_FAMILY, bytes([kind.family.af]))]
-            asked = _body(*words[0]) + attribute(*words[1])
-            answer = connection.request(_TYPE, asked, f"asking for {kind.type}")
-            newest = dict(attributes(answer, _MESSAGE.size))[_A_REVISION]
-            most = attribute(_A_MAXELEM | NET_BYTEORDER, self._most.to_bytes(4))
-            body = _body(_A_SETNAME, _terminated(name))
-            body += b"".join(attribute(*each) for each in words)
-            body += attribute(_A_REVISION, newest) + nested(_A_DATA, most)
-            connection.request(_CREATE, body, f"making ipset {name}", flags=ACK)
-        return made
+        with self._opened("an ipset cannot be made") as connection:
+            there = self._sets(connection)
+            for name in dict.fromkeys(names):
+                kind = self._kind(name)
+                if name not in there and kind is not None:
+                    _create(connection, name, kind, self._most)
 
     def destroy(self, name: str) -> bool:
         """Destroy a set, and return whether there was one.
@@ -183,7 +134,7 @@ class SetTable:
         Raises:
             FirewallError, NotRoot: The kernel refused: a rule still names it, for example.
         """
-        with _opened(f"ipset {name} cannot be removed") as connection:
+        with self._opened(f"ipset {name} cannot be removed") as connection:
             try:
                 body = _body(_A_SETNAME, _terminated(name))
                 # Without EXCLUSIVE the kernel does not say that there was nothing to destroy.
@@ -198,52 +149,41 @@ class SetTable:
         self, operations: Sequence[Operation[SetMember]], *, for_s: float | None = None
     ) -> tuple[Result[SetMember], ...]:
         """Add and delete members; as :meth:`agent.reconcile.interfaces.Table.apply`."""
-        results: list[Result[SetMember]] = []
-        ends_s = None if for_s is None else time.monotonic() + for_s
+        adding = [each.object.set for each in operations if each.kind is OperationKind.REPLACE]
         try:
-            with _opened("ipsets cannot be written") as connection:
-                adding = (
-                    each.object.set for each in operations if each.kind is OperationKind.REPLACE
-                )
-                self._ensure(connection, adding)
-                for start in range(0, len(operations), _BATCH):
-                    if ends_s is not None and time.monotonic() > ends_s:
-                        break
-                    results += self._batch(connection, operations[start : start + _BATCH])
+            if adding:
+                self.ensure(adding)
         except HostmeshError as error:
-            results += [Result(each, error) for each in operations[len(results) :]]
-        return tuple(results)
+            return tuple(Result(each, error) for each in operations)
+        return super().apply(operations, for_s=for_s)
 
-    def _batch(
-        self, connection: NetlinkSocket, operations: Sequence[Operation[SetMember]]
-    ) -> Iterator[Result[SetMember]]:
-        first = connection.next_sequences(len(operations))
-        last = first + len(operations) - 1
-        frames = [
-            frame(
-                _ADD if each.kind is OperationKind.REPLACE else _DEL,
-                ACK if sequence == last else 0,
-                sequence,
-                self._change(each.object),
-            )
-            for sequence, each in enumerate(operations, first)
+    def _explained(self, operation: Operation[SetMember], refused: NetlinkError) -> NetlinkError:
+        what = f"changing ipset {operation.object.set}"
+        return NetlinkError(what, refused.errno, _WORDS.get(refused.errno, refused.detail))
+
+    def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
+        """One question for each set that exists."""
+        del links
+        return [
+            Dump(kind=_LIST, body=_body(_A_SETNAME, _terminated(name)), parts=partial(_parts, name))
+            for name in self._sets(self.session.open())
         ]
-        failed = connection.batch(frames, "changing ipsets")
-        for sequence, each in enumerate(operations, first):
-            number, words = failed.get(sequence, (0, ""))
-            gone = each.kind is OperationKind.DELETE and number == errno.ENOENT
-            if not number or gone:
-                yield Result(each)
-                continue
-            where = f"ipset {each.object.set}"
-            problem = FirewallError(f"{where} was not changed: {_WORDS.get(number, words)}")
-            yield Result(each, problem)
 
-    def _change(self, changed: SetMember) -> bytes:
-        """One member as the kernel takes it (IPSET_ATTR_DATA)."""
+    def decode(self, payload: bytes, name_of: Callable[[int], str]) -> SetMember:
+        """Return the member."""
+        del name_of
+        name, _, member = payload.partition(b"\0")
+        return SetMember(sys.intern(name.decode()), member)
+
+    def encode(
+        self, operation: Operation[SetMember], link_of: Callable[[str], RawLink]
+    ) -> Sequence[Request]:
+        """Add or delete."""
+        del link_of
+        changed = operation.object
         kind = self._kind(changed.set)
         if kind is None:
-            raise ValueError(f"no set of this table is named {changed.set}")
+            raise NetlinkError("changing ipsets", errno.EINVAL, f"{changed.set} is another's")
         size = kind.family.bits // 8
         address, rest = changed.member[:size], changed.member[size:]
         data = attribute(
@@ -255,7 +195,46 @@ class SetTable:
             data += attribute(_A_CIDR, rest[:1])
         if kind.type == "hash:net,iface":
             data += attribute(_A_IFACE, rest[1:] + b"\0")
-        return _body(_A_SETNAME, _terminated(changed.set)) + nested(_A_DATA, data)
+        body = _body(_A_SETNAME, _terminated(changed.set)) + nested(_A_DATA, data)
+        return (Request(_DEL if operation.kind is OperationKind.DELETE else _ADD, 0, body),)
+
+    @contextmanager
+    def _opened(self, doing: str) -> Iterator[NetlinkSocket]:
+        """Turn refusals into errors of the firewall."""
+        try:
+            with self.session.lock:
+                yield self.session.open()
+        except NetlinkError as error:
+            if error.errno in {errno.EPERM, errno.EACCES}:
+                raise NotRoot(f"{doing}: it needs root", hint="run it as root") from error
+            words = _WORDS.get(error.errno, error.message)
+            raise FirewallError(f"{doing}: {words}", hint=error.hint) from error
+        except FirewallError:
+            raise
+        except KernelError as error:
+            self.session.close()
+            raise FirewallError(f"{doing}: {error.message}", hint=error.hint) from error
+
+
+def _create(connection: NetlinkSocket, name: str, kind: SetKind, most: int) -> None:
+    words = [(_A_TYPENAME, _terminated(kind.type)), (_A_FAMILY, bytes([kind.family.af]))]
+    asked = _body(*words[0]) + attribute(*words[1])
+    answer = connection.request(_TYPE, asked, f"asking for {kind.type}")
+    newest = dict(attributes(answer, _MESSAGE.size))[_A_REVISION]
+    body = _body(_A_SETNAME, _terminated(name))
+    body += b"".join(attribute(*each) for each in words)
+    body += attribute(_A_REVISION, newest)
+    body += nested(_A_DATA, attribute(_A_MAXELEM | NET_BYTEORDER, most.to_bytes(4)))
+    connection.request(_CREATE, body, f"making ipset {name}", flags=ACK)
+
+
+def _parts(name: str, payload: bytes) -> Iterator[bytes]:
+    """Yield the members in one message of a dump, each behind the set's name."""
+    head = _terminated(name)
+    for number, value in attributes(payload, _MESSAGE.size):
+        if number == _A_ADT:
+            for member in _members(value):
+                yield head + member
 
 
 def _plain_nets(size: int, number: int) -> tuple[struct.Struct, frozenset[bytes]]:
@@ -312,20 +291,3 @@ def _body(number: int, value: bytes) -> bytes:
 
 def _terminated(text: str) -> bytes:
     return text.encode() + b"\0"
-
-
-@contextmanager
-def _opened(doing: str) -> Iterator[NetlinkSocket]:
-    """A socket to the kernel's ipset; its refusals become errors of the firewall."""
-    try:
-        with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:
-            yield connection
-    except NetlinkError as error:
-        if error.errno in {errno.EPERM, errno.EACCES}:
-            raise NotRoot(f"{doing}: it needs root", hint="run it as root") from error
-        words = _WORDS.get(error.errno, error.message)
-        raise FirewallError(f"{doing}: {words}", hint=error.hint) from error
-    except FirewallError:
-        raise
-    except KernelError as error:
-        raise FirewallError(f"{doing}: {error.message}", hint=error.hint) from error

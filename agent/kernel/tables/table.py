@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import errno
 import math
-import threading
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, NamedTuple, Protocol
+from typing import Any, Final, Generic, NamedTuple
 
 import structlog
 
 from agent.errors import KernelError
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
-from agent.kernel.netlink.links import LinkNames, RawLink, dump_links, find_link
+from agent.kernel.netlink.links import RawLink, find_link
 from agent.kernel.netlink.message import ACK, frame
+from agent.kernel.tables.session import NetlinkSession
 from agent.reconcile.interfaces import (
     NONE_KNOWN,
     Listing,
@@ -32,7 +33,7 @@ from agent.reconcile.interfaces import (
     V,
 )
 
-__all__ = ["Codec", "Dump", "NetlinkTable", "Request"]
+__all__ = ["Dump", "NetlinkTable", "Request"]
 
 _log = structlog.get_logger(__name__)
 
@@ -59,45 +60,15 @@ class Dump:
         kind, body: The request.
         keep: What matters of a payload, None for nothing: of very many objects only those that
             matter are held. Two lists are compared by it, so it leaves out ages and counters.
+        parts: Cuts a payload that has several objects into one part to be decoded for each.
         nothing: Error numbers that mean "there are none".
     """
 
     kind: int
     body: bytes
-    keep: Callable[[bytes], bytes | None]
+    keep: Callable[[bytes], bytes | None] | None = None
+    parts: Callable[[bytes], Iterable[bytes]] | None = None
     nothing: frozenset[int] = frozenset()
-
-
-class Codec(Protocol[V]):
-    """How objects of one kind are asked for, read and written.
-
-    Attributes:
-        noun, plural: For messages: "route", "routes".
-        exclusive: Whether a missing object is added exclusively, so that "exists" is the answer
-            where another program came first.
-    """
-
-    noun: str
-    plural: str
-    exclusive: bool
-
-    def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
-        """Return the questions of which a list consists, on a host with these links."""
-
-    def decode(self, payload: bytes, name_of: Callable[[int], str]) -> V | None:
-        """Return the object in a payload, None when it is none of this kind."""
-
-    def is_own(self, value: V) -> bool:
-        """Whether an object bears the agent's mark."""
-
-    def encode(
-        self, operation: Operation[V], link_of: Callable[[str], RawLink]
-    ) -> Sequence[Request]:
-        """Return the messages that carry out an operation, in order.
-
-        Raises:
-            KernelError: It cannot be done; ``link_of`` raises it for a link that is missing.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,34 +96,39 @@ class _Answer(NamedTuple, Generic[V]):
     objects: tuple[V | None, ...]
 
 
-class NetlinkTable(Generic[V]):
+class NetlinkTable(ABC, Generic[V]):
     """The objects of one kind in this network namespace.
 
     May be used from several threads; calls wait for each other.
 
+    Attributes:
+        noun, plural: For messages: "route", "routes".
+        exclusive: Whether a missing object is added exclusively, so that "exists" is the answer
+            where another program came first.
+
     Args:
-        timeout_s: Longest wait for one answer of the kernel.
+        session: May be shared with other tables.
     """
 
-    def __init__(self, codec: Codec[V], *, timeout_s: float = 10.0) -> None:
-        self._codec = codec
-        self._timeout_s = timeout_s
-        self._lock = threading.Lock()
-        self._socket: NetlinkSocket | None = None
-        self._names = LinkNames(lambda: dump_links(self._open()))
+    noun: str
+    plural: str
+    exclusive = False
+
+    def __init__(self, session: NetlinkSession | None = None) -> None:
+        self.session = session or NetlinkSession()
         self._answers: dict[bytes, _Answer[V]] | None = None
+        self._version = 0
         self._listing: Listing[V] = Listing(())
 
     @property
     def port_ids(self) -> frozenset[int]:
         """Netlink ports this writes from: a notification that bears one echoes the agent."""
-        current = self._socket
-        return frozenset() if current is None else frozenset({current.port_id})
+        return self.session.port_ids
 
     def close(self) -> None:
         """Close the socket; the next call opens another."""
-        with self._lock:
-            self._drop_socket()
+        with self.session.lock:
+            self.session.close()
 
     def list_all(self, known: Mapping[Any, V] = NONE_KNOWN) -> Listing[V]:
         """Return every object; the very same tuples while nothing changed.
@@ -163,13 +139,42 @@ class NetlinkTable(Generic[V]):
         Raises:
             KernelError: The list could not be had completely. Never an empty list instead.
         """
-        with self._lock:
+        with self.session.lock:
             try:
-                self._follow_links()
-                return self._list(self._codec.dumps(self._names.links), known)
+                return self._list(self._dumps(), known)
             except KernelError:
-                self._drop_socket()
+                self.session.close()
                 raise
+
+    def _dumps(self) -> Sequence[Dump]:
+        links = self.session.list_links()
+        if self._version != self.session.version:
+            self._answers = None  # decoded with names that links no longer have
+            self._version = self.session.version
+        return self.dumps(links)
+
+    @abstractmethod
+    def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
+        """Return the questions of which a list consists, on a host with these links."""
+
+    @abstractmethod
+    def decode(self, payload: bytes, name_of: Callable[[int], str]) -> V | None:
+        """Return the object in a payload, None when it is none of this kind."""
+
+    def is_own(self, value: V) -> bool:
+        """Whether an object bears the agent's mark; what is on the agent's links does."""
+        del value
+        return True
+
+    @abstractmethod
+    def encode(
+        self, operation: Operation[V], link_of: Callable[[str], RawLink]
+    ) -> Sequence[Request]:
+        """Return the messages that carry out an operation, in order.
+
+        Raises:
+            KernelError: It cannot be done; ``link_of`` raises it for a link that is missing.
+        """
 
     def apply(
         self, operations: Sequence[Operation[V]], *, for_s: float | None = None
@@ -187,7 +192,8 @@ class NetlinkTable(Generic[V]):
         """
         results: list[Result[V]] = []
         until_s = math.inf if for_s is None else time.monotonic() + for_s
-        with self._lock:
+        with self.session.lock:
+            self.session.written()
             found: dict[str, RawLink] = {}
             for start in range(0, len(operations), _BATCH):
                 results += self._apply_batch(operations[start : start + _BATCH], found)
@@ -196,7 +202,7 @@ class NetlinkTable(Generic[V]):
         failed = [each.error for each in results if each.error is not None and not each.outrun]
         if failed:
             _log.warning(
-                f"{self._codec.plural}-refused".replace(" ", "-"),
+                f"{self.plural}-refused".replace(" ", "-"),
                 failed=len(failed),
                 of=len(results),
                 first=failed[0].message,
@@ -211,8 +217,8 @@ class NetlinkTable(Generic[V]):
         if same and all(after[key] is before[key] for key in after):
             return self._listing
         found = [each for answer in after.values() for each in answer.objects if each is not None]
-        own = tuple(each for each in found if self._codec.is_own(each))
-        foreign = tuple(each for each in found if not self._codec.is_own(each))
+        own = tuple(each for each in found if self.is_own(each))
+        foreign = tuple(each for each in found if not self.is_own(each))
         self._listing = Listing(
             self._listing.own if own == self._listing.own else own,
             self._listing.foreign if foreign == self._listing.foreign else foreign,
@@ -225,8 +231,8 @@ class NetlinkTable(Generic[V]):
         Between two lists most objects stay as they are, byte for byte: those are not decoded again.
         """
         try:
-            what = f"listing {self._codec.plural}"
-            got = self._open().dump(dump.kind, dump.body, what, pick=dump.keep)
+            what = f"listing {self.plural}"
+            got = self.session.open().dump(dump.kind, dump.body, what, pick=dump.keep)
         except NetlinkError as error:
             if error.errno not in dump.nothing:
                 raise
@@ -234,26 +240,26 @@ class NetlinkTable(Generic[V]):
         payloads = _Payloads.of(got)
         if before is not None and payloads == before.payloads:
             return before
-        old = {} if before is None else dict(zip(before.payloads, before.objects, strict=True))
-        objects = (old[each] if each in old else self._decode(each, known) for each in got)
+        old = (
+            {}
+            if before is None
+            else dict(zip(_cut(dump, before.payloads), before.objects, strict=True))
+        )
+        parts = _cut(dump, got)
+        objects = (old[each] if each in old else self._decode(each, known) for each in parts)
         return _Answer(payloads, tuple(objects))
 
     def _decode(self, payload: bytes, known: Mapping[Any, V]) -> V | None:
-        found = self._codec.decode(payload, self._names.of)
+        found = self.decode(payload, self.session.name_of)
         same = None if found is None else known.get(found.key)
         return same if same == found else found
-
-    def _follow_links(self) -> None:
-        """Forget what was decoded with names that links no longer have."""
-        if self._names.refresh():
-            self._answers = None
 
     def _apply_batch(
         self, operations: Sequence[Operation[V]], found: dict[str, RawLink]
     ) -> list[Result[V]]:
         """Apply them in one call of the kernel; ``found`` collects links that were looked up."""
         try:
-            connection = self._open()
+            connection = self.session.open()
 
             def link_of(name: str) -> RawLink:
                 if name not in found:
@@ -264,13 +270,13 @@ class NetlinkTable(Generic[V]):
             ends: list[int | NetlinkError] = []
             for operation in operations:
                 try:
-                    requests += self._codec.encode(operation, link_of)
+                    requests += self.encode(operation, link_of)
                     ends.append(len(requests))
                 except NetlinkError as error:
                     ends.append(error)
             failed = self._send(connection, requests)
         except KernelError as error:
-            self._drop_socket()
+            self.session.close()
             return [Result(each, error) for each in operations]
         return list(self._results(operations, ends, failed))
 
@@ -286,7 +292,7 @@ class NetlinkTable(Generic[V]):
             frame(kind, flags | ACK if number == last else flags, number, body)
             for number, (kind, flags, body) in enumerate(requests, first)
         ]
-        failed = connection.batch(frames, f"writing {self._codec.plural}")
+        failed = connection.batch(frames, f"writing {self.plural}")
         return {number - first: failure for number, failure in failed.items()}
 
     def _results(
@@ -312,10 +318,10 @@ class NetlinkTable(Generic[V]):
         if number in _GONE and operation.kind is OperationKind.DELETE:
             return Result(operation)
         missing = operation.reason is Reason.MISSING
-        outrun = self._codec.exclusive and missing and number == errno.EEXIST
+        outrun = self.exclusive and missing and number == errno.EEXIST
         if outrun:
-            words = f"another {self._codec.noun} appeared there meanwhile; it is left alone"
-        what = f"{self._codec.noun} {operation.kind} {operation.object}"
+            words = f"another {self.noun} appeared there meanwhile; it is left alone"
+        what = f"{self.noun} {operation.kind} {operation.object}"
         refused = NetlinkError(what, number, words)
         return Result(operation, self._explained(operation, refused), outrun)
 
@@ -324,12 +330,9 @@ class NetlinkTable(Generic[V]):
         del operation
         return refused
 
-    def _open(self) -> NetlinkSocket:
-        if self._socket is None:
-            self._socket = NetlinkSocket(timeout_s=self._timeout_s)
-        return self._socket
 
-    def _drop_socket(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+def _cut(dump: Dump, payloads: Iterable[bytes]) -> Iterable[bytes]:
+    """Return one part for each object in the payloads."""
+    if dump.parts is None:
+        return payloads
+    return (part for payload in payloads for part in dump.parts(payload))

@@ -36,10 +36,14 @@ wanted = replace(
     senders=frozenset({Sender(inside, "docker0")}),
 )
 firewall = open_firewall(variant, family=family)
+firewall.want_sources(wanted)
 firewall.apply(wanted)
 after = firewall.check(wanted)
 shown = firewall.show()
-firewall.apply(replace(wanted, ingress=wanted.ingress[:1], published=frozenset()))
+fewer = replace(wanted, ingress=wanted.ingress[:1], published=frozenset())
+firewall.want_sources(fewer)
+firewall.apply(fewer)
+firewall.want_sources(wanted)
 again = firewall.check(wanted)
 removed = firewall.remove()
 left = subprocess.run(["ipset", "list", "-n"], capture_output=True, text=True).stdout

@@ -335,8 +335,8 @@ def test_promise_4_listing_error_is_raised(one: Host, monkeypatch: pytest.Monkey
             return nothing if name == "recv" else lambda *_: None
 
     one.call(table.list_all)
-    assert table._socket is not None
-    monkeypatch.setattr(table._socket, "_socket", Deaf())
+    assert table.session._socket is not None
+    monkeypatch.setattr(table.session._socket, "_socket", Deaf())
     with pytest.raises(KernelError):
         one.call(table.list_all)
     assert one.call(table.list_all).own

@@ -67,7 +67,7 @@ links = st.builds(
 
 def requests(table: Any, value: object, kind: OperationKind) -> list[bytes]:  # noqa: ANN401
     operation = Operation(kind, value, Reason.MISSING)  # type: ignore[type-var]
-    return [each.body for each in table._codec.encode(operation, LINKS.__getitem__)]
+    return [each.body for each in table.encode(operation, LINKS.__getitem__)]
 
 
 @given(
@@ -78,7 +78,7 @@ def requests(table: Any, value: object, kind: OperationKind) -> list[bytes]:  # 
 def test_an_entry_is_read_as_it_was_written(value: object, kind: OperationKind) -> None:
     table: Any = NeighbourTable(FAMILIES) if isinstance(value, Neighbour) else FdbTable()
     (body,) = requests(table, value, kind)
-    assert table._codec.decode(body, NAMES.__getitem__) == value
+    assert table.decode(body, NAMES.__getitem__) == value
     assert permanent_part(body, OWN.number) == body
     assert permanent_part(body, UPLINK.number) is None
 
@@ -87,7 +87,7 @@ def test_an_entry_is_read_as_it_was_written(value: object, kind: OperationKind) 
 def test_an_address_is_read_as_it_was_written(value: LinkAddress) -> None:
     table: Any = AddressTable(FAMILIES)
     (body,) = requests(table, value, OperationKind.REPLACE)
-    assert table._codec.decode(body, NAMES.__getitem__) == value
+    assert table.decode(body, NAMES.__getitem__) == value
 
 
 @given(links)
@@ -98,4 +98,4 @@ def test_a_link_is_read_as_it_was_asked_for(value: LinkSpec) -> None:
     (alias,) = (each for number, each in attributes(mark, 16) if number == IFALIAS)
     assert alias.decode() == mark_of(mac=value.mac, mtu=value.mtu)
     listed = creation + mark[16:]
-    assert table._codec.decode(listed, NAMES.__getitem__) == value
+    assert table.decode(listed, NAMES.__getitem__) == value

@@ -100,7 +100,10 @@ def main() -> None:
             print(json.dumps({"result": None}), flush=True)
             continue
         operation = getattr(firewall, request["op"])
-        arguments = [wants_of(request["wants"])] if "wants" in request else request["arguments"]
+        arguments = request.get("arguments", [])
+        if "wants" in request:
+            arguments = [wants_of(request["wants"])]
+            firewall.want_sources(*arguments)
         if request["op"] == "close":
             arguments = [(IPv4Network(request["arguments"][0]),), request["arguments"][1:]]
         try:
