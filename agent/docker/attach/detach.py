@@ -17,9 +17,8 @@ import structlog
 
 from agent.docker.attach.managed import ManagedDocker
 from agent.docker.daemonjson.desired import BIP, POOLS
-from agent.docker.daemonjson.document import KeyPath
+from agent.docker.daemonjson.document import JsonValue, KeyPath
 from agent.docker.daemonjson.file_plan import pools_of
-from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.store import Snapshot
 from agent.docker.daemonjson.undo_journal import Phase, UndoJournal
 from agent.docker.engine.reading import OWN_NETWORK, EngineReading

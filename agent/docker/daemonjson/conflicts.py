@@ -17,9 +17,8 @@ from agent.docker.daemonjson.desired import (
     DesiredDocker,
     parse_version,
 )
-from agent.docker.daemonjson.document import Document, KeyPath, same_json
+from agent.docker.daemonjson.document import Document, JsonValue, KeyPath, same_json
 from agent.docker.daemonjson.flags import Flags
-from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.known_keys import unknown_keys
 from agent.docker.daemonjson.undo_journal import UndoJournal
 from agent.model import Condition, DockerNetwork, Severity

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent.docker.daemonjson.document import KeyPath
-from agent.docker.daemonjson.jsonspan import JsonValue
+from agent.docker.daemonjson.document import JsonValue, KeyPath
 from agent.docker.engine.reading import DOCKER_MTU
 from agent.mesh.lease_split import split_lease
 from agent.model.family import Interface, Network

@@ -1,60 +1,48 @@
 """daemon.json as the operator's document: edited in place, every other byte kept. Pure.
 
-Order, values, indentation, the spelling of numbers, line ends and the end of the file are
-the operator's. An edit changes the text of the keys it names and nothing else; a key that
-is added follows the style of its neighbours; a key that is added and removed again leaves
-the text as it was.
+The standard parser says what a text means; its scanner also says where a value ends, and by that
+the text of one key is found. Order, values, indentation, the spelling of numbers, line ends and
+the end of the file stay the operator's. A key that is added follows the style of its neighbours;
+a key that is added and removed again leaves the text as it was.
 """
 
 from __future__ import annotations
 
-import enum
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
-from agent.docker.daemonjson.jsonspan import JsonValue, Kind, Member, Node, fail_at, parse_object
 from agent.errors import DockerConfigError
 
-__all__ = [
-    "REMOVE",
-    "Document",
-    "Edit",
-    "KeyPath",
-    "Raw",
-    "parse",
-    "parse_bytes",
-    "same_json",
-    "with_keys",
-]
+__all__ = ["Document", "JsonValue", "KeyPath", "parse", "parse_bytes", "same_json"]
+
+JsonValue: TypeAlias = bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"] | None
+"""Any JSON value in Python's types."""
 
 KeyPath: TypeAlias = tuple[str, ...]
-"""Where a value stands: ``("bip",)`` at the top, longer inside nested objects."""
+"""Where a value is: ``("bip",)`` at the top, longer inside nested objects."""
 
 _BOM = "\ufeff"
 _MAX_BYTES = 1024 * 1024
-_BLANK = re.compile(r"[ \t\n\r]*+\Z")
+_BLANKS = re.compile(r"[ \t\n\r]*+")
 _LAST_LINE = re.compile(r"(?:\r\n|\n|\r)[ \t]*\Z")
 
 
-class _Remove(enum.Enum):
-    REMOVE = "remove"
-
-
-REMOVE: Final = _Remove.REMOVE
-"""In place of a value: the key goes."""
-
-
 @dataclass(frozen=True, slots=True)
-class Raw:
-    """A value as JSON text, written as it is: how a former value comes back byte for byte."""
+class Member:
+    """One ``"key": value`` of an object, with its place in the text.
 
-    text: str
+    ``key_start`` and ``key_end`` enclose the key's quotes, ``start`` and ``end`` the value.
+    """
 
-
-Edit: TypeAlias = JsonValue | Raw | _Remove
+    key: str
+    value: JsonValue
+    key_start: int
+    key_end: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,36 +57,76 @@ class Document:
 
     text: str
     source: str
-    root: Node | None
+    root: Member | None
 
     def has(self, path: KeyPath) -> bool:
-        """Whether a value stands at ``path``."""
-        return self._node(path) is not None
+        """Return whether there is a value at ``path``."""
+        return self.member(path) is not None
 
     def raw(self, path: KeyPath) -> str | None:
         """Return the JSON text at ``path`` as the file spells it, None when there is none."""
-        node = self._node(path)
-        return None if node is None else self.text[node.start : node.end]
+        member = self.member(path)
+        return None if member is None else self.text[member.start : member.end]
 
     def value(self, path: KeyPath) -> JsonValue:
         """Return the value at ``path``, None when there is none (or when it is null)."""
-        raw = self.raw(path)
-        return None if raw is None else _loads(raw)
+        member = self.member(path)
+        return None if member is None else member.value
 
     def names(self) -> tuple[str, ...]:
         """Return the top-level keys in the file's order."""
-        return tuple(member.key for member in self.root.members) if self.root else ()
+        return tuple(self.root.value) if self.root and isinstance(self.root.value, dict) else ()
 
     def depth_of(self, path: KeyPath) -> int:
-        """How many parts of ``path``, from the left, are there already."""
+        """Return how many parts of ``path``, from the left, are there already."""
         return next((n for n in range(len(path), 0, -1) if self.has(path[:n])), 0)
 
-    def _node(self, path: KeyPath) -> Node | None:
-        node = self.root
+    def with_values(self, values: Mapping[KeyPath, JsonValue]) -> Document:
+        """Return the document with ``values`` set, every other character as it was.
+
+        A value that is there already, however it is spelled, is left as it is. Objects on the
+        way to a nested key are made where they are missing.
+
+        Raises:
+            DockerConfigError: A nested key's parent is there and is not an object.
+        """
+        document = self
+        for path, value in values.items():
+            text = _with_value(document, path, value)
+            if text != document.text:
+                document = parse(text, source=self.source)
+        return document
+
+    def with_text(self, path: KeyPath, text: str | None) -> Document:
+        """Return the document with other JSON text for a key that is there; None removes the key.
+
+        Removing a key leaves its object.
+        """
+        member = self.member(path)
+        if member is None:
+            return self
+        start, end = (member.start, member.end) if text is not None else self._extent(path, member)
+        edited = self.text[:start] + (text or "") + self.text[end:]
+        return parse(edited, source=self.source)
+
+    def member(self, path: KeyPath) -> Member | None:
+        """Return the place of the value at ``path``, None when there is none."""
+        found = self.root
         for part in path:
-            member = node.member(part) if node is not None else None
-            node = member.value if member else None
-        return node
+            below = _members(self.text, found) if found else ()
+            found = next((each for each in below if each.key == part), None)
+        return found
+
+    def _extent(self, path: KeyPath, member: Member) -> tuple[int, int]:
+        """Return what goes with a member: the comma before it, or after it if it is the first."""
+        parent = self.member(path[:-1])
+        siblings = tuple(_members(self.text, parent)) if parent else ()
+        at = siblings.index(member)
+        if at > 0:
+            return siblings[at - 1].end, member.end
+        if len(siblings) > 1:
+            return member.key_start, siblings[1].key_start
+        return parent.start + 1 if parent else 0, member.end
 
 
 def parse_bytes(data: bytes, *, source: str) -> Document:
@@ -108,14 +136,14 @@ def parse_bytes(data: bytes, *, source: str) -> Document:
         DockerConfigError: Larger than 1 MiB, not UTF-8, or not one JSON object.
     """
     if len(data) > _MAX_BYTES:
-        hint = "a daemon.json of Docker's is a few hundred bytes long; look what this file is"
+        hint = "a daemon.json of Docker's is a few hundred bytes long; see what this file is"
         raise DockerConfigError(f"{source}: {len(data)} bytes is too long", hint=hint)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8")
         what = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise fail_at(before, len(before), what, source=source, hint="save it as UTF-8") from error
+        raise _error_at(before, len(before), what, source, "save it as UTF-8") from error
     return parse(text, source=source)
 
 
@@ -126,117 +154,145 @@ def parse(text: str, *, source: str = "daemon.json") -> Document:
         DockerConfigError: The text is not one JSON object; says line and column. Comments,
             trailing commas and keys given twice are refused.
     """
-    start = len(_BOM) if text.startswith(_BOM) else 0
-    if _BLANK.match(text, start):
+    start = _skip(text, len(_BOM) if text.startswith(_BOM) else 0)
+    if start == len(text):
         return Document(text, source, None)
-    return Document(text, source, parse_object(text, start, source=source))
-
-
-def with_keys(
-    document: Document, edits: Mapping[KeyPath, Edit] | Mapping[KeyPath, JsonValue]
-) -> str:
-    """Return the document's text with ``edits`` made, every other character as it was.
-
-    A key maps to its new value, to :class:`Raw` text, or to :data:`REMOVE`. A value that
-    is there already, however it is spelled, is left as it is. Objects on the way to a
-    nested key are made where they are missing; removing a key leaves its object.
-
-    Raises:
-        DockerConfigError: A nested key's parent is there and is not an object.
-    """
-    for path, edit in edits.items():
-        text = _without(document, path) if edit is REMOVE else _with(document, path, edit)
-        document = parse(text, source=document.source)
-    return document.text
+    hint = "dockerd does not start with this file either; repair it"
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        if text[error.pos : error.pos + 1] in {"/", "#"}:
+            hint = "JSON has no comments and dockerd refuses them; remove it"
+        raise _error_at(text, error.pos, error.msg, source, hint) from error
+    except RecursionError:
+        raise DockerConfigError(f"{source}: nested too deep", hint=hint) from None
+    except ValueError as error:
+        raise DockerConfigError(f"{source}: {error}", hint=hint) from error
+    if not isinstance(value, dict):
+        raise _error_at(text, start, "Expecting an object, as in {…}", source, hint)
+    if _skip(text, end) != len(text):
+        raise _error_at(text, _skip(text, end), "Expecting the end of the file", source, hint)
+    return Document(text, source, Member("", value, start, start, start, end))
 
 
 def same_json(left: JsonValue, right: JsonValue) -> bool:
-    """Whether two values are the same JSON; unlike ``==``, ``1``, ``1.0`` and ``true`` differ."""
+    """Return whether two values are the same JSON; unlike ``==``, 1, 1.0 and true differ."""
     return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
 
 
-def _loads(raw: str) -> JsonValue:
+# --- reading -----------------------------------------------------------------------------
+
+
+def _once(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    found: dict[str, JsonValue] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is given twice")
+        found[key] = value
+    return found
+
+
+def _refuse(constant: str) -> JsonValue:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _integer(digits: str) -> JsonValue:
     try:
-        value: JsonValue = json.loads(raw)
-    except ValueError:  # an integer of more digits than Python converts
-        return raw
-    return value
+        return int(digits)
+    except ValueError:  # more digits than Python converts
+        return digits
 
 
-# --- changing and adding ---------------------------------------------------------------
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse, parse_int=_integer)
+"""Takes what RFC 8259 has, which is what dockerd's own parser takes."""
 
 
-def _with(document: Document, path: KeyPath, value: JsonValue | Raw) -> str:
+def _skip(text: str, at: int) -> int:
+    """Return where the white space at ``at`` ends."""
+    match = _BLANKS.match(text, at)
+    return match.end() if match else at
+
+
+def _members(text: str, parent: Member) -> Iterator[Member]:
+    """Yield the members of an object of ``text``; none of another value."""
+    at = _skip(text, parent.start + 1)
+    while isinstance(parent.value, dict) and text[at] == '"':
+        key, key_end = _DECODER.raw_decode(text, at)
+        value_start = _skip(text, _skip(text, key_end) + 1)
+        value, end = _DECODER.raw_decode(text, value_start)
+        yield Member(key, value, at, key_end, value_start, end)
+        at = _skip(text, end)
+        at = _skip(text, at + 1) if text[at] == "," else at
+
+
+def _error_at(text: str, offset: int, what: str, source: str, hint: str) -> DockerConfigError:
+    """Return the error for ``what`` at ``offset``, with line and column, both from 1."""
+    line = text.count("\n", 0, offset) + 1
+    column = offset - text.rfind("\n", 0, offset)
+    return DockerConfigError(f"{source}:{line}:{column}: {what}", hint=hint)
+
+
+# --- changing and adding -----------------------------------------------------------------
+
+
+def _with_value(document: Document, path: KeyPath, value: JsonValue) -> str:
     """Return the text with ``value`` at ``path``."""
-    if document.root is None:
-        return _fresh(document, path, value)
-    node = document.root
-    for depth, part in enumerate(path):
-        if node.kind is not Kind.OBJECT:
-            where = ".".join(path[:depth])
-            what = f"{where!r} is not an object, so it cannot hold {part!r}"
-            hint = "dockerd does not accept that value either"
-            raise fail_at(document.text, node.start, what, source=document.source, hint=hint)
-        member = node.member(part)
-        if member is None:
-            return _added(document, node, part, _nested(path[depth + 1 :], value))
-        node = member.value
-    return _replaced(document, node, value)
+    depth = document.depth_of(path)
+    place = document.member(path[:depth])
+    if place is None:  # an empty file
+        bom = _BOM if document.text.startswith(_BOM) else ""
+        return _with_value(parse(bom + "{}\n", source=document.source), path, value)
+    if depth == len(path):
+        return _replaced(document.text, place, value)
+    if not isinstance(place.value, dict):
+        what = f"{'.'.join(path[:depth])!r} is not an object, so it cannot hold {path[depth]!r}"
+        hint = "dockerd does not accept that value either; remove it"
+        raise _error_at(document.text, place.start, what, document.source, hint)
+    for part in reversed(path[depth + 1 :]):
+        value = {part: value}
+    return _added(document, place, path[depth], value)
 
 
-def _nested(path: KeyPath, value: JsonValue | Raw) -> JsonValue | Raw:
-    for part in reversed(path):
-        value = {part: json.loads(value.text) if isinstance(value, Raw) else value}
-    return value
-
-
-def _fresh(document: Document, path: KeyPath, value: JsonValue | Raw) -> str:
-    bom = _BOM if document.text.startswith(_BOM) else ""
-    rendered = _render(_nested(path[1:], value), spaced=True)
-    return f"{bom}{{\n  {json.dumps(path[0])}: {rendered}\n}}\n"
-
-
-def _replaced(document: Document, node: Node, value: JsonValue | Raw) -> str:
-    text = document.text
-    old = text[node.start : node.end]
-    if not isinstance(value, Raw) and same_json(_loads(old), value):
+def _replaced(text: str, old: Member, value: JsonValue) -> str:
+    if same_json(old.value, value):
         return text
-    spaced = node.kind is Kind.SCALAR or ": " in old or ":" not in old
-    return text[: node.start] + _render(value, spaced=spaced) + text[node.end :]
+    raw = text[old.start : old.end]
+    spaced = raw[0] not in "{[" or ": " in raw or ":" not in raw
+    return text[: old.start] + _render(value, spaced=spaced) + text[old.end :]
 
 
-def _added(document: Document, parent: Node, key: str, value: JsonValue | Raw) -> str:
+def _added(document: Document, parent: Member, key: str, value: JsonValue) -> str:
     """Return the text with a member appended to ``parent``, in its last member's style."""
     text = document.text
-    if not parent.members:
-        return _added_to_empty(document, parent, key, value)
-    last = parent.members[-1]
-    colon = text[last.key_end : last.value.start]
+    members = tuple(_members(text, parent))
+    if not members:
+        return _added_to_empty(document, parent, f"{json.dumps(key)}: {_render(value)}")
+    last = members[-1]
+    colon = text[last.key_end : last.start]
     if "\n" in colon or "\r" in colon:
         colon = ": "
-    member = f"{json.dumps(key)}{colon}{_render(value, spaced=colon != ':')}"
-    gap = _gap(text, parent, spaced=colon != ":")
-    return text[: last.value.end] + gap + member + text[last.value.end :]
+    spaced = colon != ":"
+    member = f"{json.dumps(key)}{colon}{_render(value, spaced=spaced)}"
+    return text[: last.end] + _gap(text, parent, members, spaced=spaced) + member + text[last.end :]
 
 
-def _added_to_empty(document: Document, parent: Node, key: str, value: JsonValue | Raw) -> str:
+def _added_to_empty(document: Document, parent: Member, member: str) -> str:
     """Return the text with the first member of ``parent``; the blanks in it stay behind it."""
     text = document.text
-    member = f"{json.dumps(key)}: {_render(value, spaced=True)}"
+    line_end = re.search(r"\r\n|\n", text)
+    newline = line_end.group() if line_end else "\n"
     broken = _LAST_LINE.search(text, parent.start + 1, parent.end - 1)
     if broken:
-        member = _newline(text) + broken.group().lstrip("\r\n") + "  " + member
+        member = newline + broken.group().lstrip("\r\n") + "  " + member
     elif parent is document.root:
-        member = f"{_newline(text)}  {member}{_newline(text)}"
+        member = f"{newline}  {member}{newline}"
     return text[: parent.start + 1] + member + text[parent.start + 1 :]
 
 
-def _gap(text: str, parent: Node, *, spaced: bool) -> str:
+def _gap(text: str, parent: Member, members: tuple[Member, ...], *, spaced: bool) -> str:
     """Return what separates the last member from one after it: comma and white space."""
-    members = parent.members
     if len(members) > 1:
-        gap = text[members[-2].value.end : members[-1].key_start]
-        before, after = gap.split(",")
+        before, after = text[members[-2].end : members[-1].key_start].split(",")
         return _one_line(before) + "," + _one_line(after)
     lead = _one_line(text[parent.start + 1 : members[0].key_start])
     if "\n" in lead or "\r" in lead:
@@ -245,40 +301,10 @@ def _gap(text: str, parent: Node, *, spaced: bool) -> str:
 
 
 def _one_line(blank: str) -> str:
-    """White space without its empty lines: the last line break and the indentation after it."""
+    """Return white space without its empty lines: the last line break and what follows it."""
     match = _LAST_LINE.search(blank)
     return match.group() if match else blank
 
 
-def _newline(text: str) -> str:
-    match = re.search(r"\r\n|\n", text)
-    return match.group() if match else "\n"
-
-
-def _render(value: JsonValue | Raw, *, spaced: bool) -> str:
-    if isinstance(value, Raw):
-        return value.text
+def _render(value: JsonValue, *, spaced: bool = True) -> str:
     return json.dumps(value, separators=(", ", ": ") if spaced else (",", ":"))
-
-
-# --- removing --------------------------------------------------------------------------
-
-
-def _without(document: Document, path: KeyPath) -> str:
-    """Return the text without the member at ``path``; as it is when there is none."""
-    parent = document._node(path[:-1])  # noqa: SLF001 - the document's own module
-    member = parent.member(path[-1]) if parent is not None else None
-    if parent is None or member is None:
-        return document.text
-    start, end = _extent(parent, member)
-    return document.text[:start] + document.text[end:]
-
-
-def _extent(parent: Node, member: Member) -> tuple[int, int]:
-    """Return what goes with a member: the comma before it, or after it if it is the first."""
-    at = parent.members.index(member)
-    if at > 0:
-        return parent.members[at - 1].value.end, member.value.end
-    if len(parent.members) > 1:
-        return member.key_start, parent.members[1].key_start
-    return parent.start + 1, member.value.end

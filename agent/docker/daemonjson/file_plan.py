@@ -21,9 +21,8 @@ from agent.docker.daemonjson.desired import (
     DesiredDocker,
     keys_for,
 )
-from agent.docker.daemonjson.document import Document, KeyPath, parse
+from agent.docker.daemonjson.document import Document, JsonValue, KeyPath
 from agent.docker.daemonjson.flags import Flags
-from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.store import Snapshot
 from agent.docker.daemonjson.undo_journal import digest, undo
 from agent.docker.engine.reading import DOCKER_MTU
@@ -84,8 +83,7 @@ def plan_file(
         and not (change.path == NETWORK_MTU and not version)
     )
     # A key of ours that this engine does not know, or has as a flag now, goes: it hinders nothing.
-    text = undo(snapshot.document, [change for change in ours if change.path in drop])
-    left = parse(text, source=snapshot.document.source)
+    left = undo(snapshot.document, [change for change in ours if change.path in drop])
     findings += (*file_conflicts(desired, left, version), *doubled_keys(flags, left))
     return FilePlan(
         values=values,

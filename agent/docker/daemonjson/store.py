@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.disk import sync_folder
-from agent.docker.daemonjson.document import Document, KeyPath, parse_bytes, with_keys
+from agent.docker.daemonjson.document import Document, JsonValue, KeyPath, parse_bytes
 from agent.docker.daemonjson.files import (
     make_folder,
     read_content,
@@ -25,7 +25,6 @@ from agent.docker.daemonjson.files import (
     replace_file,
     resolve,
 )
-from agent.docker.daemonjson.jsonspan import JsonValue
 from agent.docker.daemonjson.undo_journal import (
     Content,
     Failure,
@@ -166,13 +165,9 @@ class DaemonJsonStore:
         Raises:
             DockerConfigError: A nested key's parent is not an object.
         """
-        journal = snapshot.journal
-        text = snapshot.document.text
-        if journal and drop:
-            kept = [change.path for change in journal.changes if change.path not in drop]
-            text = undo(snapshot.document, journal.changes, keep=kept)
-        document = parse_bytes(text.encode("utf-8"), source=str(snapshot.path))
-        return with_keys(document, values)
+        ours = snapshot.journal.changes if snapshot.journal else ()
+        left = undo(snapshot.document, [change for change in ours if change.path in drop])
+        return left.with_values(values).text
 
     def mark(self, phase: Phase) -> None:
         """Record how far the last change has come; nothing to do without a journal.
@@ -291,13 +286,12 @@ class DaemonJsonStore:
         if now.data is None:
             return now
         document = parse_bytes(now.data, source=str(path))
-        text = undo(document, journal.changes)
-        if text == document.text:
+        left = undo(document, journal.changes)
+        if left is document:
             return now
-        left = parse_bytes(text.encode("utf-8"), source=str(path))
         if journal.original.data is None and not left.names():
             return replace(now, data=None)
-        return replace(now, data=text.encode("utf-8"))
+        return replace(now, data=left.text.encode("utf-8"))
 
     def _put(self, path: Path, content: Content) -> None:
         if content.data is None:

@@ -15,17 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from agent.docker.daemonjson.document import (
-    REMOVE,
-    Document,
-    Edit,
-    KeyPath,
-    Raw,
-    parse,
-    same_json,
-    with_keys,
-)
-from agent.docker.daemonjson.jsonspan import JsonValue
+from agent.docker.daemonjson.document import Document, JsonValue, KeyPath, same_json
 from agent.errors import StateError
 
 __all__ = [
@@ -135,8 +125,8 @@ def digest(data: bytes | None) -> str:
     return "absent" if data is None else hashlib.sha256(data).hexdigest()
 
 
-def undo(document: Document, changes: Iterable[KeyChange], *, keep: Iterable[KeyPath] = ()) -> str:
-    """Return the document's text with our keys as they were before us.
+def undo(document: Document, changes: Iterable[KeyChange]) -> Document:
+    """Return the document with our keys as they were before us.
 
     A key that the operator has changed or removed since is theirs and stays. An object
     that we made for a nested key goes with the last key in it.
@@ -144,23 +134,16 @@ def undo(document: Document, changes: Iterable[KeyChange], *, keep: Iterable[Key
     Args:
         document: The file as it is now.
         changes: What we did.
-        keep: Keys to leave as they are.
-
-    Raises:
-        DockerConfigError: Not possible on a document that holds what we wrote.
     """
-    kept = set(keep)
     for change in reversed(tuple(changes)):
-        raw = document.raw(change.path)
-        if change.path in kept or raw is None or not change.is_ours(document.value(change.path)):
+        path = change.path
+        if not document.has(path) or not change.is_ours(document.value(path)):
             continue
-        edit: Edit = REMOVE if change.before is None else Raw(change.before)
-        document = parse(with_keys(document, {change.path: edit}), source=document.source)
-        for length in range(len(change.path) - 1, change.depth, -1):
-            if document.value(change.path[:length]) == {}:
-                text = with_keys(document, {change.path[:length]: REMOVE})
-                document = parse(text, source=document.source)
-    return document.text
+        document = document.with_text(path, change.before)
+        for length in range(len(path) - 1, change.depth, -1):
+            if document.value(path[:length]) == {}:
+                document = document.with_text(path[:length], None)
+    return document
 
 
 def merged_changes(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agent.docker.daemonjson.desired import BIP, MTU, NETWORK_MTU, POOLS, desired_docker, keys_for
-from agent.docker.daemonjson.document import REMOVE, with_keys
+from agent.docker.daemonjson.document import JsonValue
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.daemonjson.undo_journal import Failure, Phase, UndoJournal
 
@@ -102,13 +102,16 @@ class Life(RuleBasedStateMachine):
     def the_operator_sets_their_own_bip(self, bip: str | None) -> None:
         self._edit("bip", bip)
 
-    def _edit(self, key: str, value: object) -> None:
+    def _edit(self, key: str, value: JsonValue) -> None:
         document = self._store.read().document
         if value is None and not document.has((key,)):
             return
         self._file.parent.mkdir(exist_ok=True)
-        edit = REMOVE if value is None else value
-        self._file.write_text(with_keys(document, {(key,): edit}))  # type: ignore[dict-item]
+        if value is None:
+            document = document.with_text((key,), None)
+        else:
+            document = document.with_values({(key,): value})
+        self._file.write_text(document.text)
         self._edited = True
         self._theirs.pop(key, None)
         if value is not None:

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.docker.daemonjson.desired import BIP, MTU, NETWORK_MTU, desired_docker, keys_for
-from agent.docker.daemonjson.document import KeyPath
-from agent.docker.daemonjson.jsonspan import JsonValue
+from agent.docker.daemonjson.document import JsonValue, KeyPath
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.daemonjson.undo_journal import Failure, Phase, dump, load
 from agent.errors import DockerConfigError, StateError
