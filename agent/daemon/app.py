@@ -138,7 +138,7 @@ class HostAgent:
             agent_version=__version__,
             settings=settings.lease,
             on_lease=inbox.poster(events.LeaseChanged),
-            may_leave=self._docker_room.may_restart,
+            may_leave=self._docker_room.docker.may_restart,
             earlier_life=PreviousBoot(self._cell, is_silent),
         )
         self._directory = Directory(
@@ -316,7 +316,7 @@ class HostAgent:
 
     def _adopt(self, settings: Settings) -> None:
         self._source.configure_log(settings.log)
-        self._docker_room.adopt(settings.docker)
+        self._docker_room.docker.adopt(settings.docker)
         self._keeper.adopt(settings.lease)
         self._kernel.limit_access(settings.firewall.access)
         self._scheduler.adopt(settings.firewall.check_s)
@@ -348,7 +348,7 @@ class HostAgent:
             last_contact_s=lambda: self._directory.last_contact_s,
             leaver=self._leaving,
             observer=self._observer,
-            docker_outlook=self._docker_room.outlook,
+            docker_outlook=self._docker_room.docker.outlook,
             restart_docker=lambda force, replace: self._docker.restart_now(
                 force=force, replace=replace, timeout_s=_DOCKER_BUSY_S
             ),

@@ -111,7 +111,7 @@ def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerMa
     stopping = threading.Event()
     turns = MeshLocks(client, settings.etcd.prefix, own, host_name(settings))
     turn = DockerRestartLock(turns, stopping)
-    return DockerManager.of(
+    return DockerManager(
         settings.docker, settings.agent.state_dir, restart_lock=turn, stopping=stopping
     )
 

@@ -1,10 +1,9 @@
-"""Puts the room together from settings: what the daemon makes once."""
+"""Everything that the agent does with the host's Docker, put together from the settings."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,17 +11,15 @@ from agent.docker.attach.daemon_json import DaemonJsonAttacher
 from agent.docker.attach.detach import Detacher
 from agent.docker.attach.managed import ManagedDocker, NoRestartLock, RestartLock
 from agent.docker.attach.network import NetworkAttacher
-from agent.docker.attach.own_network import OwnNetwork
-from agent.docker.attach.preview import Preview, preview
 from agent.docker.daemonjson.desired import DesiredDocker, desired_docker
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.engine.engine import Engine
-from agent.docker.report import AttachReport, RestartOutlook
-from agent.docker.service.dockerd_process import DockerdFinder, read_routes
+from agent.docker.report import AttachReport
+from agent.docker.service.dockerd_process import DockerdFinder
+from agent.docker.service.dockerd_program import DockerdProgram
 from agent.docker.service.restarter import Restarter
 from agent.docker.service.service import DockerService
 from agent.docker.service.socket_path import why_replaceable
-from agent.docker.service.validation import ConfigValidator
 from agent.docker.worker import Attacher, DockerWorker
 from agent.model.family import Network
 from agent.programs import ProgramRunner
@@ -34,68 +31,52 @@ __all__ = ["DockerManager"]
 _ENGINE_TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
 class DockerManager:
-    """The parts of the room that share one engine and one daemon.json.
+    """The host's Docker; making it starts nothing and asks nothing.
+
+    Args:
+        settings: [docker] of the settings file.
+        state_dir: Where the journal of daemon.json is.
+        restart_lock: Held while Docker restarts; None where there is no mesh to ask.
+        stopping: Ends every wait; set when the worker is stopped.
 
     Attributes:
-        adopt: Let other settings of what may be done to this Docker hold; any thread.
-        outlook: What a restart would do to containers now; may be called by any thread.
-        may_restart: Whether Docker may be restarted now; any thread.
-        preview: What would be done for such wishes, without doing it.
-        desired_for: What a lease's subnet and the mesh's MTU mean for this Docker.
+        docker: The parts.
+        engine: Docker's API.
+        attacher: Gives Docker the lease, in the way that the settings name.
+        detacher: Takes it back.
     """
 
-    engine: Engine
-    outlook: Callable[[], RestartOutlook]
-    attacher: Attacher
-    detacher: Detacher
-    desired_for: Callable[[Network, int | None], DesiredDocker]
-    adopt: Callable[[DockerSettings], None]
-    stopping: threading.Event
-    may_restart: Callable[[], bool]
-    preview: Callable[[DesiredDocker], Preview]
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         settings: DockerSettings,
         state_dir: Path,
         *,
         restart_lock: RestartLock | None = None,
         stopping: threading.Event | None = None,
-    ) -> DockerManager:
-        """Put the room together; nothing is started and nothing is asked.
-
-        Args:
-            settings: [docker] of the settings file.
-            state_dir: Where the journal of daemon.json lives.
-            restart_lock: Held while Docker restarts; None where there is none.
-            stopping: Ends every wait in this room; set when its worker is stopped.
-        """
-        stopping = stopping or threading.Event()
-        docker = _managed(settings, state_dir, stopping, restart_lock or NoRestartLock())
-        detacher = Detacher(docker, read_routes)
-        attacher: Attacher = DaemonJsonAttacher(docker)
-        if settings.attach == "network":
-            attacher = NetworkAttacher(docker, detacher)
-        desired_for = partial(
-            desired_docker, network_len=settings.network_len, share=settings.docker0_share
+    ) -> None:
+        self._settings = settings
+        self._stopping = stopping or threading.Event()
+        self.docker = _docker(settings, state_dir, self._stopping, restart_lock or NoRestartLock())
+        self.engine = self.docker.engine
+        self.detacher = Detacher(self.docker)
+        self.attacher: Attacher = (
+            NetworkAttacher(self.docker, self.detacher)
+            if settings.attach == "network"
+            else DaemonJsonAttacher(self.docker)
         )
-        return cls(
-            docker.engine,
-            docker.outlook,
-            attacher,
-            detacher,
-            desired_for,
-            docker.adopt,
-            stopping,
-            docker.may_restart,
-            partial(preview, docker),
+
+    def desired_for(self, subnet: Network, mtu: int | None) -> DesiredDocker:
+        """Return what a lease's subnet and the mesh's MTU mean for this Docker."""
+        return desired_docker(
+            subnet,
+            mtu,
+            network_len=self._settings.network_len,
+            share=self._settings.docker0_share,
         )
 
     def worker(self, on_report: Callable[[AttachReport], None], poller: Poller) -> DockerWorker:
-        """Return the thread that owns this room, not started yet.
+        """Return the thread that owns this Docker, not started yet.
 
         Args:
             on_report: Called in that thread after every look; must not block.
@@ -106,24 +87,17 @@ class DockerManager:
             self.detacher,
             self.engine,
             on_report,
-            stopping=self.stopping,
+            stopping=self._stopping,
             poller=poller,
         )
 
 
-def _managed(
-    settings: DockerSettings,
-    state_dir: Path,
-    stopping: threading.Event,
-    restart_lock: RestartLock,
+def _docker(
+    settings: DockerSettings, state_dir: Path, stopping: threading.Event, lock: RestartLock
 ) -> ManagedDocker:
-    processes = DockerdFinder(settings.socket)
-    service = DockerService(
-        settings.restart_command,
-        settings.restart_timeout_s,
-        runner=ProgramRunner(stopping=stopping),
-        processes=processes,
-    )
+    processes, runner = DockerdFinder(settings.socket), ProgramRunner(stopping=stopping)
+    timeout_s = settings.restart_timeout_s
+    service = DockerService(settings.restart_command, timeout_s, runner=runner, processes=processes)
     engine = Engine(
         settings.socket,
         _ENGINE_TIMEOUT_S,
@@ -137,15 +111,9 @@ def _managed(
         store=store,
         service=service,
         restarter=Restarter(
-            engine,
-            service,
-            store,
-            processes,
-            timeout_s=settings.restart_timeout_s,
-            stopping=stopping,
+            engine, service, store, processes, timeout_s=timeout_s, stopping=stopping
         ),
         processes=processes,
-        checker=ConfigValidator(service, processes),
-        own_network=OwnNetwork(engine),
-        restart_lock=restart_lock,
+        program=DockerdProgram(runner),
+        restart_lock=lock,
     )

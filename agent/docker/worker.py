@@ -11,11 +11,13 @@ from typing import Protocol
 
 from agent import asker, threads
 from agent.asker import GoesOn, IsWaiting, Order, Withdrawn
+from agent.docker.attach.conditions import engine_report
 from agent.docker.attach.detach import Detacher, DetachTerms
 from agent.docker.daemonjson.desired import DesiredDocker
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.watcher import EngineWatcher
-from agent.docker.report import AttachReport, DetachReport
+from agent.docker.report import AttachReport, DetachReport, Preview
+from agent.docker.service.restart_policy import Override
 from agent.errors import DockerError
 from agent.programs import Stopped
 from agent.threads import Poller
@@ -32,21 +34,23 @@ _SPACING_S = 0.5
 class Attacher(Protocol):
     """A way of giving a lease to Docker. For one thread; calls may take minutes."""
 
-    def observe(self) -> AttachReport:
-        """Look and touch nothing."""
-        ...
-
-    def ensure(self, desired: DesiredDocker) -> AttachReport:
-        """Make Docker have ``desired``, as far as it may be done now."""
-        ...
-
-    def restart_now(
-        self, desired: DesiredDocker, *, force: bool, replace: bool = False
+    def ensure(
+        self, desired: DesiredDocker, override: Override = Override.NONE, *, replace: bool = False
     ) -> AttachReport:
-        """Do what is pending now, on the operator's word; Refused under containers unless forced.
+        """Make Docker have ``desired``, as far as it may be done now.
 
-        ``replace`` is their word that their own ``bip`` and pools may go.
+        Args:
+            desired: What Docker should have.
+            override: The operator's, on a restart.
+            replace: The operator's own ``bip`` and pools may be replaced.
+
+        Raises:
+            Refused: Containers run and ``override`` does not reach that far.
         """
+        ...
+
+    def preview(self, desired: DesiredDocker) -> Preview:
+        """Say what :meth:`ensure` would do; change nothing."""
         ...
 
 
@@ -87,6 +91,7 @@ class DockerWorker:
         self._orders: deque[Order[_Report]] = deque()
         self._due_s = 0.0
         self._looked_s = 0.0
+        self._engine = engine
         self._watcher = EngineWatcher(engine, self.look, poller=poller)
         self._thread = threading.Thread(target=self._run, name="docker-worker", daemon=True)
 
@@ -141,8 +146,9 @@ class DockerWorker:
                 "this host has no subnet (it has left, or is still joining)",
                 hint="agentctl status",
             )
+        override = Override.CONTAINERS if force else Override.POLICY
         report = self._order(
-            lambda: self._attacher.restart_now(desired, force=force, replace=replace),
+            lambda: self._attacher.ensure(desired, override, replace=replace),
             timeout_s,
             asker.current(),
         )
@@ -225,7 +231,11 @@ class DockerWorker:
             desired = self._desired
             spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
             self._due_s = time.monotonic() + self._check_s * spread
-        report = self._attacher.observe() if desired is None else self._attacher.ensure(desired)
+        report = (
+            engine_report(self._engine.read())
+            if desired is None
+            else self._attacher.ensure(desired)
+        )
         self._looked_s = time.monotonic()
         if report.again_in_s is not None:
             with self._condition:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from agent.model.family import Address, Network, address_order
+from agent.model.family import Address, Interface, Network, address_order
 
 __all__ = [
     "OWN_BRIDGE",
@@ -39,6 +39,8 @@ class DockerNetwork:
         bridge: Name of its Linux bridge ("docker0", "br-0123456789ab").
         internal: Created with --internal.
         default: Docker's own network "bridge", on docker0.
+        address: The bridge's own, with the prefix length; None when not known.
+        mtu: In bytes; None when it cannot be read.
     """
 
     id: str
@@ -48,6 +50,8 @@ class DockerNetwork:
     internal: bool = False
     default: bool = False
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    address: Interface | None = None
+    mtu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,6 @@ class DockerFacts:
     bridge: DockerNetwork | None = None
     networks: tuple[DockerNetwork, ...] = ()
     other_bridges: tuple[str, ...] = ()
-    pools: tuple[tuple[Network, int], ...] = ()
     running: tuple[str, ...] = ()
     containers: tuple[Container, ...] = ()
     firewall_backend: str = ""

@@ -246,7 +246,7 @@ def _with_host(mesh: MeshState, settings: Settings, conditions: list[Condition])
 
 
 def _with_docker(mesh: MeshState, settings: Settings) -> MeshState:
-    facts: DockerFacts = DockerManager.of(settings.docker, settings.agent.state_dir).engine.facts()
+    facts: DockerFacts = DockerManager(settings.docker, settings.agent.state_dir).engine.facts()
     state = DockerState.ABSENT
     if facts.reachable:
         bridge, own = facts.bridge, mesh.own

@@ -148,7 +148,7 @@ def _world(settings: Settings, *, left: bool) -> World:
         view = Registry(client, settings.etcd.prefix, bounds=bounds).snapshot()
     _refuse_doubt(settings, view)
     uplink = uplink_now(facts, settings.host, endpoints)
-    docker = DockerManager.of(settings.docker, settings.agent.state_dir).engine.facts()
+    docker = DockerManager(settings.docker, settings.agent.state_dir).engine.facts()
     lease, former = own_leases(view, own)
     mesh = replace(
         MeshState(host_id=own, left=left, host=facts, uplink=uplink), own=lease, former=former

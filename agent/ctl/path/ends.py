@@ -64,7 +64,7 @@ class Place:
 
     def __init__(self, context: Context) -> None:
         settings = context.settings
-        self.engine: Engine = DockerManager.of(settings.docker, settings.agent.state_dir).engine
+        self.engine: Engine = DockerManager(settings.docker, settings.agent.state_dir).engine
         self.links = read_host_facts(settings.routes.protocol).links
         self.containers: tuple[Container, ...] = ()
         self.networks: tuple[DockerNetwork, ...] = ()

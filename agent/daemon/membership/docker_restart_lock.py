@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
-from agent.docker.service.restart_policy import Held
+from agent.docker.service.restart_policy import Hold
 from agent.errors import EtcdError
 from agent.programs import Stopped
 from agent.registry.claiming.locks import LockHolder, MeshLock, MeshLocks
@@ -62,7 +62,7 @@ class DockerRestartLock:
         self._asked = False
 
     @contextmanager
-    def __call__(self, *, asked: bool) -> Iterator[Held | None]:
+    def __call__(self, *, asked: bool) -> Iterator[Hold | None]:
         """Yield why not now, None when it is our turn."""
         self._asked = asked
         try:
@@ -88,7 +88,7 @@ class DockerRestartLock:
             ended.set()
             self._give_back()
 
-    def lost(self) -> Held | None:
+    def lost(self) -> Hold | None:
         """Return why the turn that is held is ours no longer, None when it still is.
 
         Gives it its full TTL again, so that the restart that follows has all of it.
@@ -101,12 +101,12 @@ class DockerRestartLock:
             return self._unasked(error)
         return _held_by(other) if other is not None else None
 
-    def _unasked(self, error: EtcdError) -> Held | None:
+    def _unasked(self, error: EtcdError) -> Hold | None:
         if self._asked:
             _log.warning("docker-restart-without-turn", reason=error.message)
             return None
         why = f"etcd cannot be asked whether another host restarts its Docker: {error.message}"
-        return why, "wait for etcd, or agentctl docker restart --now"
+        return Hold(why, "wait for etcd, or agentctl docker restart --now", soon=True)
 
     def _renew(self) -> LockHolder | None:
         """Give our turn its full TTL, or take it again; return who has it instead.
@@ -155,5 +155,6 @@ class DockerRestartLock:
                     _log.warning("docker-turn-lost", host=other.host_name or "?")
 
 
-def _held_by(holder: LockHolder) -> Held:
-    return f"host {holder.host_name or '?'} restarts its Docker", "wait: one after the other"
+def _held_by(holder: LockHolder) -> Hold:
+    why = f"host {holder.host_name or '?'} restarts its Docker"
+    return Hold(why, "wait: one after the other", soon=True)

@@ -15,7 +15,7 @@ from agent.daemon.membership.retrying_job import RetryingJob
 from agent.daemon.state.agent_state import StateCell
 from agent.daemon.state.conditions import outside_bounds
 from agent.daemon.state.mesh_state import MeshState, former_lease
-from agent.docker.service.restart_policy import held_back
+from agent.docker.service.restart_policy import policy_hold
 from agent.mesh.needed import needed_condition, needed_in
 from agent.mesh.overlap import host_overlaps, networks_in_use
 from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Severity, Uplink, first_few
@@ -245,7 +245,8 @@ class Joiner:
         docker = self._settings.docker
         if not docker.manage or not mesh.docker.reachable:
             return False
-        return held_back(mesh.docker, policy=docker.restart, expendable=docker.expendable) is None
+        hold = policy_hold(mesh.docker, policy=docker.restart, expendable=docker.expendable)
+        return hold is None
 
     def _avoid(self, mesh: MeshState) -> tuple[Network, ...]:
         """What this host uses: Docker's networks, and its addresses and foreign routes in the CIDR.

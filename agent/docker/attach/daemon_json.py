@@ -1,4 +1,4 @@
-"""Brings Docker to the lease and keeps it there, with the operator's word at every step."""
+"""``docker.attach = "daemon"``: the lease goes to docker0 and the pools, by daemon.json."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent.docker.attach.conditions import (
+    engine_conditions,
+    error_condition,
+    network_conflicts,
+    not_routable,
+    pending_condition,
+    rolled_back_condition,
+)
 from agent.docker.attach.managed import ManagedDocker
-from agent.docker.daemonjson.conflicts import network_conflicts, not_routable
+from agent.docker.attach.own_network import remove_network
 from agent.docker.daemonjson.desired import BIP, NETWORK_MTU, POOLS, DesiredDocker, differences
 from agent.docker.daemonjson.file_plan import FilePlan, attempt_name, fixable, plan_file
 from agent.docker.daemonjson.files import resolve
@@ -18,16 +26,9 @@ from agent.docker.daemonjson.flags import Flags
 from agent.docker.daemonjson.store import Snapshot
 from agent.docker.daemonjson.undo_journal import Phase
 from agent.docker.engine.reading import EngineKind, EngineReading
-from agent.docker.report import (
-    AttachReport,
-    ConfigFile,
-    engine_conditions,
-    error_condition,
-    observed,
-    pending_condition,
-    rolled_back_condition,
-)
-from agent.docker.service.restart_policy import Override
+from agent.docker.report import AttachReport, ConfigFile, Preview
+from agent.docker.service.restart_policy import Hold, Override
+from agent.docker.service.restarter import Outcome
 from agent.errors import HostmeshError
 from agent.model import OWN_BRIDGE, Condition, DockerState
 
@@ -36,11 +37,12 @@ __all__ = ["DaemonJsonAttacher"]
 _log = structlog.get_logger("docker")
 
 _AGAIN_S = 2.0
-"""How soon to look again at what is soon over: another host's turn, a container that ended."""
-
+"""How soon to look again at what is over soon: another host's restart, a container that ended."""
 
 _OVERTAKEN = frozenset({"docker-absent", "docker-not-answering", "docker-rolled-back"})
 """Conditions that a restart brings up to date."""
+
+_NOT_DOCKER = frozenset({EngineKind.PODMAN, EngineKind.UNSAFE})
 
 
 @dataclass(slots=True)
@@ -53,7 +55,7 @@ class _Pass:
     version: str
     override: Override
     conditions: list[Condition]
-    replace: bool = False
+    replace: bool
     config: ConfigFile = ConfigFile.HELD
     changed: bool = False
     restarted: bool = False
@@ -63,9 +65,20 @@ class _Pass:
         seen = reading or self.reading
         return differences(self.desired, bip=seen.bip, pools=seen.pools, mtu=seen.mtu)
 
+    def is_right(
+        self, reading: EngineReading, due: tuple[tuple[str, ...], ...] = (BIP, POOLS)
+    ) -> bool:
+        left = self.differences(reading)
+        return reading.facts.reachable and not any(path in left for path in due)
+
+    def pend(self, what: str, hold: Hold) -> None:
+        self.conditions.append(pending_condition(what, hold))
+        if hold.soon:
+            self.again_in_s = _AGAIN_S
+
 
 class DaemonJsonAttacher:
-    """Brings Docker to the lease. For one thread; every call may take minutes.
+    """Brings Docker to the lease and keeps it there. For one thread; a call may take minutes.
 
     Args:
         docker: What to work on, and by which rules.
@@ -79,44 +92,28 @@ class DaemonJsonAttacher:
         self._version = ""
         self._failure: tuple[str, str] | None = None
 
-    def observe(self, desired: DesiredDocker | None = None) -> AttachReport:
-        """Look and touch nothing: for a host without a lease, or where Docker is not ours."""
-        reading = self._engine.read()
-        if desired is None:
-            return observed(reading)
-        conditions = list(engine_conditions(reading))
-        job = _Pass(desired, reading, {}, "", Override.NONE, conditions)
-        return self._report(job)
-
     def ensure(
-        self, desired: DesiredDocker, *, override: Override = Override.NONE, replace: bool = False
+        self, desired: DesiredDocker, override: Override = Override.NONE, *, replace: bool = False
     ) -> AttachReport:
         """Make Docker have ``desired``, as far as settings and the running containers let it.
 
         Args:
             desired: What Docker should have.
             override: The operator's, on a restart; with it earlier failures are forgotten.
-            replace: The operator allows, this once,, that their own keys may be replaced.
+            replace: The operator allows, this once, that their own keys are replaced.
 
         Returns:
             What was found and done; trouble with Docker is a condition in it.
 
         Raises:
+            Refused: Containers run and ``override`` does not reach that far; names those that
+                may not be started again.
             Stopped: The agent stops.
         """
-        reading = self._engine.read()
-        if not self._docker.settings.manage:
-            return self.observe(desired)
-        job = _Pass(
-            desired=desired,
-            reading=reading,
-            flags=self._docker.flags(),
-            version=self._known_version(reading),
-            override=override,
-            conditions=list(engine_conditions(reading)),
-            replace=replace or self._docker.settings.replace,
-        )
-        if reading.kind in {EngineKind.PODMAN, EngineKind.UNSAFE}:
+        if override is Override.POLICY:
+            self._docker.refuse_under_containers()
+        job = self._begin(desired, override, replace=replace)
+        if not self._docker.settings.manage or job.reading.kind in _NOT_DOCKER:
             return self._report(job)
         if override is not Override.NONE:
             self._failure = None
@@ -127,27 +124,47 @@ class DaemonJsonAttacher:
             job.conditions.append(error_condition(error))
         return self._report(job)
 
-    def restart_now(
-        self, desired: DesiredDocker, *, force: bool, replace: bool = False
-    ) -> AttachReport:
-        """Do what is pending now, on the operator's word.
+    def preview(self, desired: DesiredDocker) -> Preview:
+        """Plan ``desired``. dockerd is asked to check the file; nothing is written."""
+        job = self._begin(desired, Override.NONE, replace=False)
+        would: list[str] = []
+        if self._docker.settings.manage and job.reading.kind not in _NOT_DOCKER:
+            try:
+                would = self._would(job)
+            except HostmeshError as error:
+                job.conditions.append(error_condition(error))
+        return Preview(job.reading.facts, tuple(would), tuple(job.conditions))
 
-        Args:
-            desired: What Docker should have.
-            force: Also under running containers.
-            replace: Also in place of the operator's own ``bip`` and pools.
-
-        Raises:
-            Refused: Containers run and ``force`` is not given; names those that would not
-                come back by themselves.
-            Stopped: The agent stops.
-        """
-        if not force:
-            self._docker.refuse_under_containers()
-        override = Override.CONTAINERS if force else Override.POLICY
-        return self.ensure(desired, override=override, replace=replace)
+    def _would(self, job: _Pass) -> list[str]:
+        snapshot = self._store.read()
+        plan = self._plan(job, snapshot)
+        job.conditions += plan.conditions
+        if plan.blocked:
+            return []
+        text = self._checked(job, snapshot, plan)
+        keys = ", ".join(".".join(path) for path in plan.values)
+        would = [f"{self._store.path}: set {keys}"] if text != snapshot.document.text else []
+        if job.reading.facts.reachable and job.differences():
+            hold = self._docker.hold(job.reading.facts)
+            would.append(
+                f"Docker is not restarted yet: {hold.why}" if hold else "restart Docker once"
+            )
+        return would
 
     # --- the steps of ensure ------------------------------------------------------------
+
+    def _begin(self, desired: DesiredDocker, override: Override, *, replace: bool) -> _Pass:
+        reading = self._engine.read()
+        used = self._docker.settings.manage and reading.kind not in _NOT_DOCKER
+        return _Pass(
+            desired=desired,
+            reading=reading,
+            flags=self._docker.flags() if used else {},
+            version=self._known_version(reading),
+            override=override,
+            conditions=list(engine_conditions(reading)),
+            replace=replace or self._docker.settings.replace,
+        )
 
     def _settle(self, job: _Pass) -> None:
         """Bring a change that was cut off by a kill, or a dockerd that failed, to an end."""
@@ -158,27 +175,26 @@ class DaemonJsonAttacher:
         gave_up = down and journal.phase is Phase.WRITTEN and self._gave_up()
         if down and not gave_up and self._docker.service.starting():
             # The host went down in the middle of it: the Docker that is about to start
-            # reads the file that there is, and nobody may wait for it here.
+            # reads the file that is there, and waiting for it here would delay the boot.
             if journal.phase is Phase.RESTARTING:
                 self._store.mark(Phase.WRITTEN)
             return
         name = self._attempt(job, self._store.read())
         if journal.phase is Phase.RESTARTING:
-            outcome = self._restarter.resume(name, lambda seen: self._right(job, seen))
-            self._note(job, outcome.reading, name, outcome.failure)
-        elif job.reading.facts.reachable:
+            self._note(job, self._restarter.resume(name, job.is_right), name)
+        elif not down:
             if journal.phase is Phase.ROLLED_BACK:
                 self._store.mark(Phase.APPLIED)
         elif journal.phase is Phase.ROLLED_BACK:
             job.reading = self._restarter.start_after_roll_back()
         elif gave_up:
-            outcome = self._restarter.roll_back(name, "dockerd failed with the new daemon.json")
-            self._note(job, outcome.reading, name, outcome.failure)
+            why = "dockerd failed with the new daemon.json"
+            self._note(job, self._restarter.roll_back(name, why), name)
 
     def _gave_up(self) -> bool:
-        """Whether dockerd failed with the file that there is now.
+        """Return whether dockerd failed with the file that is there now.
 
-        One that had failed before it was written says nothing about it.
+        A failure before that file was written says nothing about it.
         """
         try:
             age_s = time.time() - resolve(self._store.path).stat().st_mtime
@@ -189,13 +205,7 @@ class DaemonJsonAttacher:
     def _work(self, job: _Pass) -> None:
         """Write what differs and restart if that is needed and allowed."""
         snapshot = self._store.read()
-        plan = plan_file(
-            job.desired,
-            snapshot,
-            job.flags,
-            version=job.version,
-            replace=job.replace,
-        )
+        plan = self._plan(job, snapshot)
         job.conditions += plan.conditions
         if self._network_in_the_way(job):
             return
@@ -204,41 +214,42 @@ class DaemonJsonAttacher:
         if failure and job.override is Override.NONE:
             job.conditions.append(rolled_back_condition(failure))
             return
-        if plan.blocked:
-            return
-        refused = self._docker.checker.check(
-            self._store.preview(snapshot, plan.values, drop=plan.drop), job.version
-        )
-        if refused:
-            job.conditions.append(refused)
+        if plan.blocked or self._checked(job, snapshot, plan) is None:
             return
         before = str(job.reading.bip) if job.reading.bip else ""
         written = self._store.change(snapshot, plan.values, drop=plan.drop, bridge_before=before)
         job.config = ConfigFile.WRITTEN
         job.changed = written is not snapshot
         if job.changed:
-            _log.info(
-                "daemon-json-written",
-                path=str(written.path),
-                keys=[".".join(path) for path in plan.values],
-            )
+            keys = [".".join(path) for path in plan.values]
+            _log.info("daemon-json-written", path=str(written.path), keys=keys)
         if job.reading.facts.reachable:
             self._restart_if_needed(job, written, name)
         elif job.changed and plan.drop and self._docker.service.failed():
             # A key of ours kept it from starting: it was written for a later Docker.
             _log.info("docker-start-due", why="daemon.json had a key that it does not know")
             outcome = self._restarter.apply(name, lambda seen: seen.facts.reachable)
-            self._note(job, outcome.reading, name, outcome.failure)
+            self._note(job, outcome, name)
+
+    def _checked(self, job: _Pass, snapshot: Snapshot, plan: FilePlan) -> str | None:
+        """Return the text to be written, None when dockerd would refuse it."""
+        text = self._store.preview(snapshot, plan.values, drop=plan.drop)
+        flags = next(iter(job.flags.values()), Flags())
+        refused = self._docker.program.check_config(text, job.version, flags)
+        if refused:
+            job.conditions.append(refused)
+            return None
+        return text
 
     def _network_in_the_way(self, job: _Pass) -> bool:
-        """Whether a network lies where docker0 is to be.
+        """Return whether a network lies where docker0 is to be.
 
-        Ours, of ``docker.attach = "network"``, is taken back first.
+        The one of ``docker.attach = "network"`` is removed first.
         """
         if job.reading.bip == job.desired.bip:
             return False
-        own = self._docker.own_network
-        problem = own.remove(job.reading, why='docker.attach is "daemon" now')
+        why = 'docker.attach is "daemon" now'
+        problem = remove_network(self._engine, job.reading, why=why)
         others = [each for each in job.reading.facts.networks if each.bridge != OWN_BRIDGE]
         found = (problem,) if problem else network_conflicts(job.desired, others)
         job.conditions += found
@@ -252,56 +263,27 @@ class DaemonJsonAttacher:
             if snapshot.journal and snapshot.journal.phase is Phase.WRITTEN:
                 self._store.mark(Phase.APPLIED)
             return
-        what = "Docker must be restarted: " + "; ".join(due.values())
-        held = self._docker.held(job.reading.facts, override=job.override)
-        if held:
-            job.conditions.append(pending_condition(what, *held))
-            return
-        held = self._docker.unsettled(override=job.override)
-        if held:
-            job.conditions.append(pending_condition(what, *held))
-            job.again_in_s = _AGAIN_S
-            return
-        with self._docker.restart_lock(asked=job.override is not Override.NONE) as held:
-            if held:
-                job.conditions.append(pending_condition(what, *held))
-                job.again_in_s = _AGAIN_S
+        facts, asked = job.reading.facts, job.override is not Override.NONE
+        with self._docker.restart_permission(facts, job.override, asked=asked) as hold:
+            if hold:
+                job.pend("Docker must be restarted: " + "; ".join(due.values()), hold)
                 return
             _log.info("docker-restart-due", why=list(due.values()))
-            outcome = self._restarter.apply(
-                name,
-                lambda seen: self._right(job, seen, tuple(due)),
-                held_now=lambda: (
-                    self._docker.unsettled(override=job.override)
-                    or self._docker.held_now(override=job.override)
-                ),
-            )
-        if outcome.held:
-            job.reading = outcome.reading
-            job.conditions.append(pending_condition(what, *outcome.held))
-            job.again_in_s = _AGAIN_S
-            return
+            outcome = self._restarter.apply(name, lambda seen: job.is_right(seen, tuple(due)))
         job.restarted = True
-        self._note(job, outcome.reading, name, outcome.failure)
+        self._note(job, outcome, name)
 
-    def _note(self, job: _Pass, reading: EngineReading, name: str, failure: str) -> None:
-        job.reading = reading
-        job.conditions = [
-            condition for condition in job.conditions if condition.name not in _OVERTAKEN
-        ]
-        job.conditions += engine_conditions(reading)
-        if failure:
-            self._failure = (name, failure)
-            job.conditions.append(rolled_back_condition(failure))
-
-    def _right(
-        self, job: _Pass, reading: EngineReading, due: tuple[tuple[str, ...], ...] = (BIP, POOLS)
-    ) -> bool:
-        left = job.differences(reading)
-        return reading.facts.reachable and not any(path in left for path in due)
+    def _note(self, job: _Pass, outcome: Outcome, name: str) -> None:
+        """Take over what a restart came to."""
+        job.reading = outcome.reading
+        job.conditions = [each for each in job.conditions if each.name not in _OVERTAKEN]
+        job.conditions += engine_conditions(outcome.reading)
+        if outcome.failure:
+            self._failure = (name, outcome.failure)
+            job.conditions.append(rolled_back_condition(outcome.failure))
 
     def _network_mtu_due(self, snapshot: Snapshot) -> bool:
-        """Whether the running dockerd is older than the file's MTU for new networks."""
+        """Return whether the running dockerd is older than the file's MTU for new networks."""
         journal = snapshot.journal
         if journal is None or journal.phase is not Phase.WRITTEN:
             return False
@@ -314,10 +296,12 @@ class DaemonJsonAttacher:
 
     # --- what is known --------------------------------------------------------------------
 
+    def _plan(self, job: _Pass, snapshot: Snapshot) -> FilePlan:
+        return plan_file(job.desired, snapshot, job.flags, version=job.version, replace=job.replace)
+
     def _attempt(self, job: _Pass, snapshot: Snapshot, plan: FilePlan | None = None) -> str:
-        plan = plan or plan_file(
-            job.desired, snapshot, job.flags, version=job.version, replace=job.replace
-        )
+        """Return the name under which a failure of this change is remembered."""
+        plan = plan or self._plan(job, snapshot)
         journal = snapshot.journal
         base = snapshot.content.data
         if journal and journal.phase in {Phase.WRITTEN, Phase.RESTARTING}:
@@ -336,20 +320,17 @@ class DaemonJsonAttacher:
         if reading.facts.version:
             self._version = reading.facts.version
         elif reading.kind is EngineKind.ABSENT:  # what starts next may be another one
-            self._version = self._docker.service.installed_version() or self._version
+            self._version = self._docker.program.version() or self._version
         return self._version
 
     def _report(self, job: _Pass) -> AttachReport:
         facts = job.reading.facts
-        left = job.differences()
         if not facts.reachable:
             state = DockerState.ABSENT
-        elif BIP in left or POOLS in left:
-            state = DockerState.PENDING
         else:
-            state = DockerState.READY
-        unique = {(c.name, c.subject): c for c in job.conditions}
-        unique |= {(c.name, c.subject): c for c in not_routable(facts.networks, job.desired)}
+            state = DockerState.READY if job.is_right(job.reading) else DockerState.PENDING
+        conditions = (*job.conditions, *not_routable(facts.networks, job.desired))
+        unique = {(each.name, each.subject): each for each in conditions}
         return AttachReport(
             state=state,
             facts=facts,

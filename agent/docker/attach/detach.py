@@ -1,21 +1,25 @@
-"""Leaving: Docker gets its former configuration back, and what remains to do is said.
+"""Give Docker its previous configuration back, and say what is left to the operator.
 
-Taking ``bip`` out of daemon.json is not enough. dockerd keeps the address docker0 has, even
-if docker0 is deleted before it starts: it is in its own store (seen on 26.1). So docker0 is
-first moved back by a restart with its former address as ``bip``, and then the original file
+Taking ``bip`` out of daemon.json is not enough. dockerd keeps the address that docker0 has, even
+if docker0 is deleted before it starts: the address is in its own store (seen on 26.1). So docker0
+is first moved back by a restart with its previous address as ``bip``, and then the original file
 is put in place, which needs no second restart.
 """
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Final
 
 import structlog
 
 from agent.docker.attach.managed import ManagedDocker
+from agent.docker.attach.own_network import remove_network
 from agent.docker.daemonjson.desired import BIP, POOLS
 from agent.docker.daemonjson.document import JsonValue, KeyPath
 from agent.docker.daemonjson.file_plan import pools_of
@@ -23,11 +27,19 @@ from agent.docker.daemonjson.store import Snapshot
 from agent.docker.daemonjson.undo_journal import Phase, UndoJournal
 from agent.docker.engine.reading import OWN_NETWORK, EngineReading
 from agent.docker.report import DetachReport
-from agent.docker.service.restart_policy import Held, Override, blocking_containers
+from agent.docker.service.restart_policy import Hold, Override, blocking_containers
 from agent.model import first_few
-from agent.model.family import Interface, Network, family_of, meet, read_interface, within
+from agent.model.family import (
+    Interface,
+    Network,
+    family_of,
+    meet,
+    read_interface,
+    read_network,
+    within,
+)
 
-__all__ = ["DetachTerms", "Detacher", "docker0_of_old"]
+__all__ = ["DetachTerms", "Detacher", "free_bridge_address", "read_routes"]
 
 _log = structlog.get_logger("docker")
 
@@ -35,22 +47,7 @@ _DOCKERS_OWN: Final[tuple[Network, ...]] = (
     *(ip_network(f"172.{second}.0.0/16") for second in range(17, 32)),
     *(ip_network(f"192.168.{third}.0/20") for third in range(0, 256, 16)),
 )
-"""What Docker takes docker0's network from when nobody says otherwise (20.10 to 28)."""
-
-
-def docker0_of_old(taken: Iterable[Network], lease: Network) -> Interface | None:
-    """Return an address for docker0 as Docker itself would choose it, None when all are taken.
-
-    Args:
-        taken: Destinations of the host's routes.
-        lease: docker0's network until now, which is about to be free.
-    """
-    busy = [network for network in taken if network != lease]
-    for network in _DOCKERS_OWN:
-        if not any(meet(network, other) for other in busy):
-            first = int(network.network_address) + 1
-            return family_of(network).interface((first, network.prefixlen))
-    return None
+"""Where Docker takes docker0's network from without a setting (20.10 to 28)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +66,31 @@ class DetachTerms:
 
 
 class Detacher:
-    """Takes our keys out of daemon.json and lets Docker forget them.
+    """Takes Hostmesh's keys out of daemon.json and lets Docker forget them.
 
-    As long as the running Docker has values of ours, the journal stays, so that it can be done
-    again. daemon.json has docker0's former address meanwhile: any start of Docker moves it back,
-    and then the file becomes what it was.
+    As long as the running Docker has values of Hostmesh, the journal stays, so that it can be
+    done again. daemon.json has docker0's previous address meanwhile: any start of Docker moves it
+    back, and then the file becomes what it was.
 
     Args:
         docker: What to give back, and by which rules.
         routes: Reads the destinations of the host's routes.
     """
 
-    def __init__(self, docker: ManagedDocker, routes: Callable[[], tuple[Network, ...]]) -> None:
+    def __init__(
+        self, docker: ManagedDocker, routes: Callable[[], tuple[Network, ...]] | None = None
+    ) -> None:
         self._docker = docker
         self._engine = docker.engine
         self._store = docker.store
         self._restarter = docker.restarter
-        self._routes = routes
+        self._routes = routes or read_routes
 
     def detach(self, terms: DetachTerms = DetachTerms()) -> DetachReport:
-        """Take back what we gave Docker, and restart it if that is needed and allowed.
+        """Take back what Docker was given, and restart it if that is needed and allowed.
 
-        daemon.json's keys return to what they were, and our network goes. Doing it twice does
-        nothing the second time. Killed in between, it can be done again.
+        daemon.json's keys return to what they were, and network hostmesh goes. Doing it twice
+        does nothing the second time. Killed in between, it can be done again.
 
         Raises:
             DockerConfigError: daemon.json does not parse any more or cannot be written.
@@ -107,7 +106,7 @@ class Detacher:
         return replace(report, done=(*done, *report.done), todo=(*todo, *report.todo))
 
     def needs_restart(self, reading: EngineReading) -> bool:
-        """Whether giving back would restart Docker: it has values that we gave it.
+        """Return whether detaching would restart Docker: it has values that it was given.
 
         Raises:
             StateError: The journal cannot be read.
@@ -115,59 +114,17 @@ class Detacher:
         journal = self._store.journal()
         return journal is not None and _in_force(journal, reading)
 
-    def _remove_network(self, reading: EngineReading) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        own = reading.own_network
-        if own is None or not own.ours:
-            return (), ()
-        problem = self._docker.own_network.remove(reading, why="this host leaves the mesh")
-        if problem:
-            return (), (f"{problem.cause}; docker network rm {OWN_NETWORK} when it is empty",)
-        return (f"removed Docker network {OWN_NETWORK}",), ()
-
-    def _restore_file(
-        self, journal: UndoJournal, reading: EngineReading, terms: DetachTerms
-    ) -> DetachReport:
-        if not reading.facts.reachable and _keeps_address(journal):
-            self._write_former(journal)
-            why = f"Docker does not answer ({reading.facts.problem})"
-            keeps = f"docker0 keeps {_lease_values(journal)[-1]} until Docker starts again"
-            return _report((), (f"{why}: {keeps}",), reading, journal)
-        if not _in_force(journal, reading):
-            return _report(self.put_back(), (), reading, journal)
-        override = Override.CONTAINERS if terms.force else Override.NONE
-        held = self._docker.held(reading.facts, override=override)
-        if not held and not terms.asked:
-            held = self._docker.unsettled(override=override)
-        if not held:
-            with self._docker.restart_lock(asked=terms.asked) as not_ours:
-                held = not_ours or self._docker.held_now(override=override)
-                if not held:
-                    return self.move_back(reading)
-        self._write_former(journal)
-        return _report((), (self._still(reading, held, terms),), reading, journal)
-
-    def _still(self, reading: EngineReading, held: Held, terms: DetachTerms) -> str:
-        """Say why docker0 is where it is, and what ends that."""
-        facts = reading.facts
-        names = blocking_containers(facts, self._docker.settings.expendable)
-        uses = f"docker0 still uses {reading.bip}"
-        if not names or facts.live_restore:
-            return f"{uses}: {held[0]}. {held[1]}"
-        verb, them = ("are", "they") if len(names) > 1 else ("is", names[0])
-        because = f"because {first_few(names)} {verb} running"
-        return f"{uses} {because}. When {them} may stop: {terms.again}"
-
     def move_back(self, reading: EngineReading) -> DetachReport:
-        """Restart with docker0's former address, then put the file back.
+        """Restart with docker0's previous address, then put the file back.
 
         The caller has looked whether Docker may be restarted now.
         """
         journal = self._store.journal()
         if journal is None:
-            return DetachReport(done=(), todo=(), facts=reading.facts)
-        former = self._write_former(journal) if reading.bip is not None else None
-        if former is not None:
-            outcome = self._restarter.plain(lambda seen: seen.bip == former)
+            return DetachReport(facts=reading.facts)
+        previous = self._write_previous(journal) if reading.bip is not None else None
+        if previous is not None:
+            outcome = self._restarter.plain(lambda seen: seen.bip == previous)
             done = self.put_back()
         else:
             done = self.put_back()
@@ -176,28 +133,64 @@ class Detacher:
             todo = f"Docker did not come back: {outcome.failure}; look at Docker's log"
             return _report(done, (todo,), outcome.reading, journal)
         _log.info("docker-given-back", bridge=str(outcome.reading.bip))
-        told = f"Docker was restarted; docker0 is {outcome.reading.bip or 'absent'}"
-        return _report((*done, told), (), outcome.reading, journal)
+        restarted = f"Docker was restarted; docker0 is {outcome.reading.bip or 'absent'}"
+        return _report((*done, restarted), (), outcome.reading, journal)
 
     def put_back(self) -> tuple[str, ...]:
         """Return the keys of daemon.json to what they were; Docker is not restarted."""
         changed = self._store.restore()
         return (f"{self._store.path} is as it was before",) if changed else ()
 
-    def _write_former(self, journal: UndoJournal) -> Interface | None:
+    def _remove_network(self, reading: EngineReading) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if reading.own_network is None:
+            return (), ()
+        problem = remove_network(self._engine, reading, why="this host leaves the mesh")
+        if problem:
+            return (), (f"{problem.cause}; docker network rm {OWN_NETWORK} when it is empty",)
+        return (f"removed Docker network {OWN_NETWORK}",), ()
+
+    def _restore_file(
+        self, journal: UndoJournal, reading: EngineReading, terms: DetachTerms
+    ) -> DetachReport:
+        if not reading.facts.reachable and _keeps_address(journal):
+            self._write_previous(journal)
+            why = f"Docker does not answer ({reading.facts.problem})"
+            keeps = f"docker0 keeps {_lease_values(journal)[-1]} until Docker starts again"
+            return _report((), (f"{why}: {keeps}",), reading, journal)
+        if not _in_force(journal, reading):
+            return _report(self.put_back(), (), reading, journal)
+        override = Override.CONTAINERS if terms.force else Override.NONE
+        with self._docker.restart_permission(reading.facts, override, asked=terms.asked) as hold:
+            if not hold:
+                return self.move_back(reading)
+        self._write_previous(journal)
+        return _report((), (self._still(reading, hold, terms),), reading, journal)
+
+    def _still(self, reading: EngineReading, hold: Hold, terms: DetachTerms) -> str:
+        """Return why docker0 has the lease still, and what ends that."""
+        facts = reading.facts
+        names = blocking_containers(facts, self._docker.settings.expendable)
+        uses = f"docker0 still uses {reading.bip}"
+        if not names or facts.live_restore:
+            return f"{uses}: {hold.why}. {hold.hint}"
+        verb, them = ("are", "they") if len(names) > 1 else ("is", names[0])
+        because = f"because {first_few(names)} {verb} running"
+        return f"{uses} {because}. When {them} may stop: {terms.again}"
+
+    def _write_previous(self, journal: UndoJournal) -> Interface | None:
         """Let Docker's next start move docker0 back.
 
         Returns:
-            docker0's address to be, None where daemon.json says it without us.
+            docker0's address to be, None where daemon.json has the operator's own.
         """
         snapshot = self._store.read()
-        former = self._former(journal, snapshot)
-        values: dict[KeyPath, JsonValue] = {BIP: str(former)} if former else {}
+        previous = self._previous(journal, snapshot)
+        values: dict[KeyPath, JsonValue] = {BIP: str(previous)} if previous else {}
         drop = tuple(change.path for change in journal.changes if change.path not in values)
-        self._store.change(snapshot, values, drop=drop, bridge_back=str(former or ""))
-        return former
+        self._store.change(snapshot, values, drop=drop, bridge_back=str(previous or ""))
+        return previous
 
-    def _former(self, journal: UndoJournal, snapshot: Snapshot) -> Interface | None:
+    def _previous(self, journal: UndoJournal, snapshot: Snapshot) -> Interface | None:
         bip, now = journal.change(BIP), snapshot.document.value(BIP)
         if bip is None or bip.before not in {None, "null"}:
             return None
@@ -206,14 +199,45 @@ class Detacher:
         lease = _lease_values(journal)
         if journal.bridge_before and journal.bridge_before not in lease:
             return read_interface(journal.bridge_before)
-        return docker0_of_old(self._routes(), read_interface(lease[-1]).network)
+        return free_bridge_address(self._routes(), read_interface(lease[-1]).network)
+
+
+def free_bridge_address(taken: Iterable[Network], lease: Network) -> Interface | None:
+    """Return an address for docker0 as Docker itself would choose it, None when all are taken.
+
+    Args:
+        taken: Destinations of the host's routes.
+        lease: docker0's network until now, which is about to be free.
+    """
+    busy = [network for network in taken if network != lease]
+    for network in _DOCKERS_OWN:
+        if not any(meet(network, other) for other in busy):
+            first = int(network.network_address) + 1
+            return family_of(network).interface((first, network.prefixlen))
+    return None
+
+
+def read_routes(table: Path = Path("/proc/net/route")) -> tuple[Network, ...]:
+    """Return the destinations of the main routing table, the default route left out."""
+    found = []
+    try:
+        lines = table.read_text("ascii").splitlines()[1:]
+    except OSError:
+        return ()
+    for line in lines:
+        fields = line.split()
+        destination, mask = (struct.pack("=I", int(fields[i], 16)) for i in (1, 7))
+        if any(mask):
+            text = f"{socket.inet_ntoa(destination)}/{socket.inet_ntoa(mask)}"
+            found.append(read_network(text, strict=False))
+    return tuple(found)
 
 
 def _lease_values(journal: UndoJournal) -> tuple[str, ...]:
     """Return docker0's addresses that a lease gave it, the newest last.
 
-    Once docker0 is being given back its former address is among the values that we wrote. It
-    was there before us as well where a lost journal was made anew: then it is the lease's.
+    Once docker0 is being given back its previous address is among the values that were written.
+    It was there before as well where a lost journal was made anew: then it is the lease's.
     """
     bip = journal.change(BIP)
     ours = tuple(str(value) for value in bip.ours) if bip else ()
@@ -221,7 +245,7 @@ def _lease_values(journal: UndoJournal) -> tuple[str, ...]:
 
 
 def _keeps_address(journal: UndoJournal) -> bool:
-    """Whether a Docker that does not answer has docker0's address in its own store."""
+    """Return whether a Docker that does not answer has docker0's address in its own store."""
     bip = journal.change(BIP)
     if bip is None or bip.before not in {None, "null"}:
         return False  # daemon.json says where docker0 goes
@@ -230,7 +254,7 @@ def _keeps_address(journal: UndoJournal) -> bool:
 
 
 def _in_force(journal: UndoJournal, reading: EngineReading) -> bool:
-    """Whether the running engine has a value that we gave it."""
+    """Return whether the running engine has a value that it was given."""
     if not reading.facts.reachable:
         return False
     if str(reading.bip) in _lease_values(journal):
@@ -247,7 +271,8 @@ def _report(
     pools = journal.change(POOLS)
     ours = pools_of(pools.ours[-1]) if pools else ()
     left = [
-        f"docker network rm {network.name}: it keeps {network.subnet}, which is no longer ours"
+        f"docker network rm {network.name}: it keeps {network.subnet}, which is no longer this"
+        " host's"
         for network in reading.facts.networks
         if not network.default and any(within(network.subnet, base) for base, _ in ours)
     ]

@@ -1,78 +1,75 @@
-"""The host's Docker with all that it takes to change it, and the rules for doing so."""
+"""The host's Docker with the parts that change it, and the rules for restarting it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from agent.docker.attach.own_network import OwnNetwork
 from agent.docker.daemonjson.files import resolve
 from agent.docker.daemonjson.flags import Flags, parse_flags
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.engine.engine import Engine
 from agent.docker.report import RestartOutlook
 from agent.docker.service.dockerd_process import DockerdFinder
-from agent.docker.service.restart_policy import Held, Override, blocking_containers, held_back
+from agent.docker.service.dockerd_program import DockerdProgram
+from agent.docker.service.restart_policy import Hold, Override, blocking_containers, policy_hold
 from agent.docker.service.restarter import Restarter
 from agent.docker.service.service import DockerService
-from agent.docker.service.validation import ConfigValidator
 from agent.errors import Refused
 from agent.model import DockerFacts, first_few
 from agent.settings import DockerSettings
 
 __all__ = ["ManagedDocker", "NoRestartLock", "RestartLock"]
 
-
 _SETTLE_S = 5.0
-"""How long Docker must have been idle before it is restarted without anybody's word."""
+"""How long Docker must have been idle before it is restarted without being asked."""
 
 
 class RestartLock(Protocol):
-    """Asks the mesh for the turn to restart Docker: at most one host at a time."""
+    """The mesh's lock on restarts of Docker: at most one host at a time."""
 
-    def __call__(self, *, asked: bool) -> AbstractContextManager[Held | None]:
-        """Hold the turn for the time of a ``with``; it says why not now, None when it may be.
+    def __call__(self, *, asked: bool) -> AbstractContextManager[Hold | None]:
+        """Hold the lock for the time of a ``with``; it yields why not, None when it is held.
 
         Args:
-            asked: The operator waits for it, so it may wait a while for its turn.
+            asked: The operator waits for the restart, so waiting for the lock may take a while.
         """
         ...
 
-    def lost(self) -> Held | None:
-        """Return why the turn that is held is ours no longer, None when it still is."""
+    def lost(self) -> Hold | None:
+        """Return why the lock is held no longer, None when it still is."""
         ...
 
 
 class NoRestartLock:
-    """Lets every restart pass: where nobody else can be asked."""
+    """Lets every restart pass: where there is no mesh to ask."""
 
-    def __call__(self, *, asked: bool) -> AbstractContextManager[Held | None]:
+    def __call__(self, *, asked: bool) -> AbstractContextManager[Hold | None]:
         """Pass."""
         del asked
         return nullcontext()
 
-    def lost(self) -> Held | None:
-        """Never."""
+    def lost(self) -> Hold | None:
+        """Return None."""
         return None
 
 
 @dataclass(slots=True, kw_only=True)
 class ManagedDocker:
-    """What the ways of giving a lease to Docker and of taking it back share.
+    """What attaching and detaching share.
 
     Attributes:
-        settings: What we may do to this Docker now; :meth:`adopt` replaces them.
+        settings: What may be done to this Docker now; :meth:`adopt` replaces them.
         engine: The engine.
         store: daemon.json.
         service: dockerd as a service.
         restarter: Restarts with a way back.
-        processes: The running dockerd's command line.
-        checker: Lets dockerd check a file before it is written.
-        own_network: The network of ``docker.attach = "network"``.
-        turn: Asks the mesh for the turn to restart.
+        processes: Finds the running dockerd.
+        program: The installed dockerd.
+        restart_lock: Held while Docker restarts.
     """
 
     settings: DockerSettings
@@ -81,67 +78,50 @@ class ManagedDocker:
     service: DockerService
     restarter: Restarter
     processes: DockerdFinder
-    checker: ConfigValidator
-    own_network: OwnNetwork
+    program: DockerdProgram
     restart_lock: RestartLock = field(default_factory=NoRestartLock)
 
     def adopt(self, settings: DockerSettings) -> None:
-        """Let other settings hold from the next look at Docker on. Any thread."""
+        """Use other settings from the next look at Docker on. Any thread."""
         self.settings = settings
 
-    def held(self, facts: DockerFacts, *, override: Override = Override.NONE) -> Held | None:
+    def hold(self, facts: DockerFacts, override: Override = Override.NONE) -> Hold | None:
         """Return why Docker must not be restarted now, None when it may be.
 
         Args:
             facts: What the engine said.
             override: The operator's, on this restart.
         """
-        return self._service_holds() or self._facts_hold(facts, override)
+        return self._service_hold() or self._policy_hold(facts, override)
 
-    def unsettled(self, *, override: Override = Override.NONE) -> Held | None:
-        """Return who ended a moment ago, None when nobody did or the operator gave their word.
+    @contextmanager
+    def restart_permission(
+        self, facts: DockerFacts, override: Override = Override.NONE, *, asked: bool
+    ) -> Iterator[Hold | None]:
+        """Take the mesh's lock, if Docker may be restarted; yield why it must not be.
 
-        The first idle moment of a busy host is often the middle of ``docker restart``, or of a
-        script that stops a container to start a new one.
+        Waiting for the lock takes a minute at the worst, and a container may be started
+        meanwhile: so all is asked again once it is held. A Docker that another program stops or
+        starts now does not answer, which holds as well.
+
+        Args:
+            facts: What the engine said.
+            override: The operator's, on this restart.
+            asked: The operator waits for it.
         """
-        if override is not Override.NONE or self.settings.restart != "when-idle":
-            return None
-        spared = self.settings.expendable
-        names = [name for name in self.engine.ended(_SETTLE_S) if name not in spared]
-        if not names:
-            return None
-        return f"{first_few(names)} ended a moment ago, perhaps to start again", "wait a moment"
-
-    def held_now(self, *, override: Override = Override.NONE) -> Held | None:
-        """Look again, as late as can be: whose turn it is, and what runs by now.
-
-        Between the first look and the restart lie a check of the file, a write and a wait for
-        the turn, of a minute at the worst; a container may have been started meanwhile. A
-        Docker that somebody stops or starts now does not answer, which holds as well.
-        """
-        return self.restart_lock.lost() or self._facts_hold(self.engine.facts(), override)
-
-    def _service_holds(self) -> Held | None:
-        starting = self.service.starting()
-        if starting:
-            return starting, "nothing: Docker is looked at again when it runs"
-        cannot = self.service.can_restart()
-        if cannot:
-            return cannot, "restart Docker yourself, or set docker.restart_command"
-        return None
-
-    def _facts_hold(self, facts: DockerFacts, override: Override) -> Held | None:
-        return held_back(
-            facts,
-            policy=self.settings.restart,
-            expendable=self.settings.expendable,
-            override=override,
-        )
+        hold = self.hold(facts, override) or self._unsettled(asked=asked)
+        if hold:
+            yield hold
+            return
+        with self.restart_lock(asked=asked) as other:
+            hold = other or self.restart_lock.lost() or self._unsettled(asked=asked)
+            hold = hold or self._policy_hold(self.engine.facts(), override)
+            yield hold and hold._replace(soon=True)
 
     def may_restart(self) -> bool:
-        """Look whether Docker may be restarted without anybody's word. Any thread."""
+        """Return whether Docker may be restarted without being asked. Any thread."""
         facts = self.engine.facts()
-        return facts.reachable and self.held(facts) is None
+        return facts.reachable and self.hold(facts) is None
 
     def refuse_under_containers(self) -> None:
         """Refuse what ends running containers, naming those that may not come back.
@@ -154,7 +134,7 @@ class ManagedDocker:
         if not running:
             return
         what = f"{len(running)} containers run" if len(running) > 1 else f"{running[0]} runs"
-        lost = f"; perhaps not back by themselves: {', '.join(staying)}" if staying else ""
+        lost = f"; perhaps not started again: {', '.join(staying)}" if staying else ""
         hint = "agentctl docker restart --now restarts it all the same"
         raise Refused(f"{what} on this Docker{lost}", hint=hint)
 
@@ -168,7 +148,7 @@ class ManagedDocker:
         )
 
     def flags(self) -> Mapping[str, Flags]:
-        """Return dockerd's flags by where they were seen."""
+        """Return dockerd's flags by where they were seen, those of the unit first."""
         sources: dict[str, Flags] = {}
         unit = self.service.unit_argv()
         if unit:
@@ -177,6 +157,36 @@ class ManagedDocker:
         if process:
             sources["the running dockerd"] = _flags(process.argv)
         return sources
+
+    def _service_hold(self) -> Hold | None:
+        starting = self.service.starting()
+        if starting:
+            return Hold(starting, "nothing: Docker is looked at again when it runs")
+        cannot = self.service.can_restart()
+        if cannot:
+            return Hold(cannot, "restart Docker yourself, or set docker.restart_command")
+        return None
+
+    def _policy_hold(self, facts: DockerFacts, override: Override) -> Hold | None:
+        settings = self.settings
+        return policy_hold(
+            facts, policy=settings.restart, expendable=settings.expendable, override=override
+        )
+
+    def _unsettled(self, *, asked: bool) -> Hold | None:
+        """Return which containers ended a moment ago, None when there are none or it was asked.
+
+        The first idle moment of a busy host is often the middle of ``docker restart``, or of a
+        script that stops a container to start a new one.
+        """
+        if asked or self.settings.restart != "when-idle":
+            return None
+        spared = self.settings.expendable
+        names = [name for name in self.engine.ended(_SETTLE_S) if name not in spared]
+        if not names:
+            return None
+        why = f"{first_few(names)} ended a moment ago, perhaps to start again"
+        return Hold(why, "wait a moment", soon=True)
 
 
 def _flags(argv: Sequence[str]) -> Flags:

@@ -1,4 +1,4 @@
-"""What would keep dockerd from starting, or from using what we write, found beforehand. Pure.
+"""Find what would keep dockerd from starting, or from using what is written. Pure.
 
 Each finding is a named condition. A *blocking* one means that daemon.json is not written,
 because the next start of dockerd would fail or would not use it.
@@ -6,8 +6,9 @@ because the next start of dockerd would fail or would not use it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from agent.docker.daemonjson.desired import (
     BIP,
@@ -21,29 +22,21 @@ from agent.docker.daemonjson.document import Document, JsonValue, KeyPath, same_
 from agent.docker.daemonjson.flags import Flags
 from agent.docker.daemonjson.known_keys import unknown_keys
 from agent.docker.daemonjson.undo_journal import UndoJournal
-from agent.model import Condition, DockerNetwork, Severity
+from agent.model import Condition, Severity
 from agent.model.family import read_address, read_network, within
 
-__all__ = [
-    "Finding",
-    "doubled_keys",
-    "file_conflicts",
-    "flag_conflicts",
-    "foreign_keys",
-    "network_conflicts",
-    "not_routable",
-]
+__all__ = ["Finding", "doubled_keys", "file_conflicts", "flag_conflicts", "foreign_keys"]
 
-_FLAGS: Mapping[str, KeyPath] = {
+_FLAGS: Final[Mapping[str, KeyPath]] = {
     "bip": BIP,
     "default-address-pools": POOLS,
     "mtu": MTU,
     "default-network-opts": NETWORK_MTU,
 }
-_FALSE = frozenset({"false", "False", "FALSE", "f", "F", "0"})
+_FALSE: Final = frozenset({"false", "False", "FALSE", "f", "F", "0"})
 """What Go takes for false."""
 
-_WAY_OUT = "remove it from {where} and restart Docker, or set docker.manage = false"
+_WAY_OUT: Final = "remove it from {where} and restart Docker, or set docker.manage = false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +44,17 @@ class Finding:
     """A condition, whether it blocks, and the keys that must not be written."""
 
     condition: Condition
-    blocks: bool = False
+    blocks: bool = True
     keys: tuple[KeyPath, ...] = ()
 
 
 def flag_conflicts(
     desired: DesiredDocker, sources: Mapping[str, Flags], document: Document
 ) -> tuple[Finding, ...]:
-    """Find what a command line of dockerd says against the file we would write.
+    """Find what a command line of dockerd says against the file that would be written.
 
     A key given both as a flag and in the file stops dockerd (all versions): so a key that
-    is a flag is never written. If the flag says what we want, that is all; else it blocks,
+    is a flag is never written. If the flag says what is desired, that is all; else it blocks,
     save for the MTU.
 
     Args:
@@ -71,36 +64,86 @@ def flag_conflicts(
     """
     found: dict[tuple[str, str], Finding] = {}
     for where, flags in sources.items():
-        for name, path in _FLAGS.items():
-            given = flags.get(name)
-            if given:
-                finding = _flag(desired, name, path, given, where)
-                found.setdefault((finding.condition.name, name), finding)
-        bridge = flags.get("bridge")
-        if bridge:
-            finding = _bridge(bridge[-1], f"--bridge of {where}")
-            found.setdefault((finding.condition.name, "bridge"), finding)
-        if flags.get("hosts") and document.has(("hosts",)):
-            found.setdefault(("docker-hosts-conflict", ""), _hosts(flags.get("hosts"), where))
-        if _FALSE.intersection(flags.get("iptables")[-1:]):
-            found.setdefault(("docker-iptables-off", ""), _iptables_off(f"--iptables of {where}"))
-        for finding in _outside(desired, flags, document, where):
-            found.setdefault((finding.condition.name, ""), finding)
+        for finding in _flag_conflicts(desired, where, flags, document):
+            found.setdefault((finding.condition.name, finding.condition.subject), finding)
     return tuple(found.values())
 
 
-def _outside(
-    desired: DesiredDocker, flags: Flags, document: Document, where: str
+def _flag_conflicts(
+    desired: DesiredDocker, where: str, flags: Flags, document: Document
 ) -> Iterator[Finding]:
-    """Yield the flags that lead elsewhere: to another file, or out of docker0's range."""
-    for path in flags.get("config-file")[-1:]:
-        if path != document.source:
-            yield _elsewhere(path, document, where)
+    for name, path in _FLAGS.items():
+        given = flags.get(name)
+        if given:
+            yield _flag(desired, name, path, given, where)
+    for bridge in flags.get("bridge")[-1:]:
+        yield _bridge(bridge, f"--bridge of {where}")
+    if flags.get("hosts") and document.has(("hosts",)):
+        yield Finding(
+            Condition(
+                name="docker-hosts-conflict",
+                cause=f'"hosts" is in daemon.json and {where} has -H'
+                f" {' -H '.join(flags.get('hosts'))}: dockerd does not start with both",
+                hint="take -H out of the unit with a drop-in (ExecStart= twice), or hosts out of"
+                " the file",
+                severity=Severity.ERROR,
+            )
+        )
+    if _FALSE.intersection(flags.get("iptables")[-1:]):
+        yield _iptables_off(f"--iptables of {where}")
+    for file in flags.get("config-file")[-1:]:
+        if file != document.source:
+            yield Finding(
+                Condition(
+                    name="docker-config-elsewhere",
+                    cause=f"{where} has --config-file={file}: dockerd does not read"
+                    f" {document.source}",
+                    hint=f'set docker.daemon_json = "{file}", or remove the flag',
+                    severity=Severity.ERROR,
+                )
+            )
     for cidr in flags.get("fixed-cidr"):
-        yield from _fixed_cidr(desired, cidr, f"--fixed-cidr of {where}").values()
+        yield from _fixed_cidr(desired, cidr, f"--fixed-cidr of {where}")
     for gateway in flags.get("default-gateway"):
-        if not _inside(gateway, desired):
-            yield _gateway(gateway, desired, f"--default-gateway of {where}")
+        yield from _gateway(desired, gateway, f"--default-gateway of {where}")
+
+
+def file_conflicts(desired: DesiredDocker, document: Document, version: str) -> tuple[Finding, ...]:
+    """Find keys of daemon.json that speak against ``desired``, or stop this engine.
+
+    Args:
+        desired: What Docker should have.
+        document: daemon.json now.
+        version: The engine's, "" when it is not known.
+    """
+    return tuple(_file_conflicts(desired, document, version))
+
+
+def _file_conflicts(desired: DesiredDocker, document: Document, version: str) -> Iterator[Finding]:
+    source = document.source
+    for name in unknown_keys(document.names(), parse_version(version)):
+        yield Finding(
+            Condition(
+                name="docker-key-unknown",
+                subject=name,
+                cause=f"{source} has {name}, which Docker {version} does not know: its next start"
+                " fails",
+                hint="remove it, or upgrade Docker; nothing was written",
+                severity=Severity.ERROR,
+            )
+        )
+    bridge, cidr, gateway = (
+        value if isinstance(value, str) else ""
+        for value in map(document.value, (("bridge",), ("fixed-cidr",), ("default-gateway",)))
+    )
+    if bridge:
+        yield _bridge(bridge, f'"bridge" in {source}')
+    if cidr:
+        yield from _fixed_cidr(desired, cidr, f'"fixed-cidr" in {source}')
+    if gateway:
+        yield from _gateway(desired, gateway, f'"default-gateway" in {source}')
+    if document.value(("iptables",)) is False:
+        yield _iptables_off(f'"iptables" in {source}')
 
 
 def doubled_keys(sources: Mapping[str, Flags], document: Document) -> tuple[Finding, ...]:
@@ -113,24 +156,52 @@ def doubled_keys(sources: Mapping[str, Flags], document: Document) -> tuple[Find
         sources: Flags by where they were seen.
         document: daemon.json as it is to be.
     """
-    found: dict[str, Finding] = {}
+    found: dict[str, str] = {}
     for where, flags in sources.items():
         for name in flags.names:
             if document.has((name,)) and name != "hosts":  # which has a condition of its own
-                found.setdefault(name, _doubled(name, document.source, where))
-    return tuple(found.values())
-
-
-def _doubled(name: str, source: str, where: str) -> Finding:
-    condition = Condition(
-        name="docker-flag-conflict",
-        subject=name,
-        cause=f"{name} is in {source} and a flag of {where}: dockerd does not start with both",
-        hint="take it out of one of them; of the unit with a drop-in (ExecStart= twice), see"
-        " systemctl cat docker",
-        severity=Severity.ERROR,
+                found.setdefault(name, where)
+    return tuple(
+        Finding(
+            Condition(
+                name="docker-flag-conflict",
+                subject=name,
+                cause=f"{name} is in {document.source} and a flag of {where}: dockerd does not"
+                " start with both",
+                hint="take it out of one of them; of the unit with a drop-in (ExecStart= twice),"
+                " see systemctl cat docker",
+                severity=Severity.ERROR,
+            )
+        )
+        for name, where in found.items()
     )
-    return Finding(condition, blocks=True)
+
+
+def foreign_keys(
+    document: Document,
+    journal: UndoJournal | None,
+    values: Mapping[KeyPath, JsonValue],
+    *,
+    replace: bool,
+) -> tuple[Finding, ...]:
+    """Find keys that the operator set to something else: theirs until they allow otherwise.
+
+    Args:
+        document: daemon.json now.
+        journal: What was written before; None for nothing.
+        values: What would be written.
+        replace: The operator allows it.
+    """
+    found: list[Finding] = []
+    for path, wanted in values.items():
+        value = document.value(path)
+        if value is None or replace:  # null means unset to dockerd
+            continue
+        change = journal.change(path) if journal else None
+        if same_json(value, wanted) or (change and change.is_ours(value)):
+            continue
+        found.append(_foreign(document, path, wanted))
+    return tuple(found)
 
 
 def _flag(
@@ -143,176 +214,16 @@ def _flag(
     }.get(name, ())
     same = given == wanted
     minor = path in {MTU, NETWORK_MTU} or (path == POOLS and not desired.pools)
-    said = " ".join(given)
     condition = Condition(
         name="docker-flag-conflict",
         subject=name,
-        cause=f"{where} has {name} as a flag: {said}"
+        cause=f"{where} has {name} as a flag: {' '.join(given)}"
         + ("" if same or not wanted else f"; wanted is {' '.join(wanted)}"),
-        hint=f"dockerd does not start with {name} both as a flag and in daemon.json; "
-        + _WAY_OUT.format(where=where),
+        hint=f"{_WAY_OUT.format(where=where)}; dockerd does not start with {name} both as a flag"
+        " and in daemon.json",
         severity=Severity.INFO if same else Severity.WARNING if minor else Severity.ERROR,
     )
     return Finding(condition, blocks=not same and not minor, keys=(path,))
-
-
-def file_conflicts(desired: DesiredDocker, document: Document, version: str) -> tuple[Finding, ...]:
-    """Find keys of daemon.json that speak against ``desired``, or stop this engine.
-
-    Args:
-        desired: What Docker should have.
-        document: daemon.json now.
-        version: The engine's, "" when nobody knows it.
-    """
-    unknown = unknown_keys(document.names(), parse_version(version))
-    found = [_unknown(name, document.source, version) for name in unknown]
-    source = document.source
-    bridge = document.value(("bridge",))
-    if isinstance(bridge, str) and bridge:
-        found.append(_bridge(bridge, f'"bridge" in {source}'))
-    cidr = document.value(("fixed-cidr",))
-    if isinstance(cidr, str) and cidr:
-        found += _fixed_cidr(desired, cidr, f'"fixed-cidr" in {source}').values()
-    gateway = document.value(("default-gateway",))
-    if isinstance(gateway, str) and gateway and not _inside(gateway, desired):
-        found.append(_gateway(gateway, desired, f'"default-gateway" in {source}'))
-    if document.value(("iptables",)) is False:
-        found.append(_iptables_off(f'"iptables" in {source}'))
-    return tuple(found)
-
-
-def network_conflicts(
-    desired: DesiredDocker, networks: Iterable[DockerNetwork]
-) -> tuple[Condition, ...]:
-    """Find networks that lie where docker0 is to be: dockerd would not start with both.
-
-    Args:
-        desired: What Docker should have.
-        networks: Every bridge network.
-    """
-    return tuple(
-        Condition(
-            name="docker-network-in-the-way",
-            subject=network.name,
-            cause=f"Docker network {network.name} has {network.subnet}, which overlaps"
-            f" {desired.bip.network}, docker0's range to be",
-            hint=f"docker network rm {network.name}; nothing is written before",
-            severity=Severity.ERROR,
-        )
-        for network in networks
-        if not network.default and network.subnet.overlaps(desired.bip.network)
-    )
-
-
-def _unknown(name: str, source: str, version: str) -> Finding:
-    condition = Condition(
-        name="docker-key-unknown",
-        subject=name,
-        cause=f"{source} has {name}, which Docker {version} does not know: its next start fails",
-        hint="remove it, or upgrade Docker; nothing was written",
-        severity=Severity.ERROR,
-    )
-    return Finding(condition, blocks=True)
-
-
-def _bridge(name: str, where: str) -> Finding:
-    if name == "none":
-        cause = f"{where} is none: this Docker has no docker0"
-    else:
-        cause = f"{where} is {name}: this Docker uses a bridge of the operator's, not docker0"
-    hint = "dockerd refuses bip beside it; " + _WAY_OUT.format(where="there")
-    condition = Condition(name="docker-bridge-set", cause=cause, hint=hint, severity=Severity.ERROR)
-    return Finding(condition, blocks=True)
-
-
-def _fixed_cidr(desired: DesiredDocker, cidr: str, where: str) -> dict[tuple[str, str], Finding]:
-    try:
-        if within(read_network(cidr, strict=False), desired.bip.network):
-            return {}
-    except ValueError:
-        pass  # dockerd would not take it either: said as outside
-    condition = Condition(
-        name="docker-fixed-cidr-outside",
-        cause=f"{where} is {cidr}, outside docker0's {desired.bip.network}",
-        hint=f"change it to a range inside {desired.bip.network}, or remove it",
-        severity=Severity.ERROR,
-    )
-    return {(condition.name, ""): Finding(condition, blocks=True)}
-
-
-def _inside(address: str, desired: DesiredDocker) -> bool:
-    try:
-        return read_address(address) in desired.bip.network
-    except ValueError:
-        return False
-
-
-def _gateway(gateway: str, desired: DesiredDocker, where: str) -> Finding:
-    condition = Condition(
-        name="docker-default-gateway-outside",
-        cause=f"{where} is {gateway}, outside docker0's {desired.bip.network}:"
-        " dockerd does not start with that",
-        hint=f"change it to an address inside {desired.bip.network}, or remove it",
-        severity=Severity.ERROR,
-    )
-    return Finding(condition, blocks=True)
-
-
-def _hosts(given: tuple[str, ...], where: str) -> Finding:
-    condition = Condition(
-        name="docker-hosts-conflict",
-        cause=f'"hosts" is in daemon.json and {where} has -H {" -H ".join(given)}: '
-        "dockerd does not start with both",
-        hint="take -H out of the unit with a drop-in (ExecStart= twice), or hosts out of the file",
-        severity=Severity.ERROR,
-    )
-    return Finding(condition, blocks=True)
-
-
-def _elsewhere(path: str, document: Document, where: str) -> Finding:
-    condition = Condition(
-        name="docker-config-elsewhere",
-        cause=f"{where} has --config-file={path}: dockerd does not read {document.source}",
-        hint=f'set docker.daemon_json = "{path}", or remove the flag',
-        severity=Severity.ERROR,
-    )
-    return Finding(condition, blocks=True)
-
-
-def _iptables_off(where: str) -> Finding:
-    condition = Condition(
-        name="docker-iptables-off",
-        cause=f"{where} is false: Docker isolates and publishes nothing itself",
-        hint="make sure that your own rules do; Hostmesh only lets mesh traffic pass",
-    )
-    return Finding(condition)
-
-
-def foreign_keys(
-    document: Document,
-    journal: UndoJournal | None,
-    values: Mapping[KeyPath, JsonValue],
-    *,
-    replace: bool,
-) -> tuple[Finding, ...]:
-    """Find keys that the operator set to something else: theirs until they give their word.
-
-    Args:
-        document: daemon.json now.
-        journal: What we wrote before; None for nothing.
-        values: What we would write.
-        replace: The operator's word.
-    """
-    found: list[Finding] = []
-    for path, wanted in values.items():
-        if document.value(path) is None or replace:  # null means unset to dockerd
-            continue
-        value = document.value(path)
-        change = journal.change(path) if journal else None
-        if same_json(value, wanted) or (change and change.is_ours(value)):
-            continue
-        found.append(_foreign(document, path, wanted))
-    return tuple(found)
 
 
 def _foreign(document: Document, path: KeyPath, wanted: JsonValue) -> Finding:
@@ -329,29 +240,57 @@ def _foreign(document: Document, path: KeyPath, wanted: JsonValue) -> Finding:
     return Finding(condition, blocks=not minor, keys=(path,))
 
 
-def not_routable(
-    networks: Iterable[DockerNetwork], desired: DesiredDocker, *, attached_by_network: bool = False
-) -> tuple[Condition, ...]:
-    """Name the networks outside the lease: their containers are not reachable from the mesh.
-
-    Args:
-        networks: Every bridge network.
-        desired: Which subnets are routed.
-        attached_by_network: New networks are not in the lease either: the way in is our network.
-    """
-    return tuple(
+def _bridge(name: str, where: str) -> Finding:
+    what = "has no docker0" if name == "none" else "uses a bridge of the operator's, not docker0"
+    return Finding(
         Condition(
-            name="network-not-routable",
-            subject=network.name,
-            cause=f"Docker network {network.name} is {network.subnet}, outside {desired.subnet}",
-            hint="docker network connect hostmesh CONTAINER gives its containers an address that is"
-            if attached_by_network
-            else f"docker network rm {network.name} and create it again: "
-            "a new one gets a subnet inside the lease",
-            severity=Severity.INFO,
+            name="docker-bridge-set",
+            cause=f"{where} is {name}: this Docker {what}",
+            hint=f"{_WAY_OUT.format(where='there')}; dockerd refuses bip beside it",
+            severity=Severity.ERROR,
         )
-        for network in networks
-        if not network.default
-        and not network.internal
-        and not any(within(network.subnet, each) for each in desired.subnets)
     )
+
+
+def _iptables_off(where: str) -> Finding:
+    condition = Condition(
+        name="docker-iptables-off",
+        cause=f"{where} is false: Docker isolates and publishes nothing itself",
+        hint="make sure that your own rules do; Hostmesh only lets mesh traffic pass",
+    )
+    return Finding(condition, blocks=False)
+
+
+def _fixed_cidr(desired: DesiredDocker, cidr: str, where: str) -> Iterator[Finding]:
+    docker0 = desired.bip.network
+    try:
+        inside = within(read_network(cidr, strict=False), docker0)
+    except ValueError:  # dockerd would not take it either
+        inside = False
+    if not inside:
+        yield Finding(
+            Condition(
+                name="docker-fixed-cidr-outside",
+                cause=f"{where} is {cidr}, outside docker0's {docker0}",
+                hint=f"change it to a range inside {docker0}, or remove it",
+                severity=Severity.ERROR,
+            )
+        )
+
+
+def _gateway(desired: DesiredDocker, gateway: str, where: str) -> Iterator[Finding]:
+    docker0 = desired.bip.network
+    try:
+        inside = read_address(gateway) in docker0
+    except ValueError:
+        inside = False
+    if not inside:
+        yield Finding(
+            Condition(
+                name="docker-default-gateway-outside",
+                cause=f"{where} is {gateway}, outside docker0's {docker0}: dockerd does not start"
+                " with that",
+                hint=f"change it to an address inside {docker0}, or remove it",
+                severity=Severity.ERROR,
+            )
+        )

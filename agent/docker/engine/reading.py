@@ -25,7 +25,6 @@ __all__ = [
     "OWN_NETWORK",
     "EngineKind",
     "EngineReading",
-    "NetworkReading",
     "read_engine",
     "stays_down",
     "unreachable",
@@ -64,45 +63,36 @@ class EngineKind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkReading:
-    """A bridge network with what matters when it is ours.
-
-    Attributes:
-        id: Docker's.
-        ours: It bears our label.
-        subnet, gateway, bridge: As :class:`agent.docker.attach.own_network.OwnNetwork` makes them.
-        mtu: In bytes; None when it cannot be read.
-    """
-
-    id: str
-    ours: bool
-    subnet: Network
-    gateway: str
-    bridge: str
-    mtu: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineReading:
     """What an engine said, with what :class:`DockerFacts` has no place for.
 
     Attributes:
         kind: Who answered.
-        facts: For the other rooms.
-        bip: docker0's address, None when the engine has no docker0.
-        mtu: docker0's MTU in bytes, None when the engine does not say.
+        facts: For the rest of the agent.
         pools: None when the engine is too old to say which pools it has.
         swarm: Swarm's local node state, "inactive" when there is none.
-        own_network: The network by the name of ours, whoever made it; None without one.
     """
 
     kind: EngineKind
     facts: DockerFacts
-    bip: Interface | None = None
-    mtu: int | None = None
     pools: tuple[tuple[Network, int], ...] | None = None
     swarm: str = "inactive"
-    own_network: NetworkReading | None = None
+
+    @property
+    def bip(self) -> Interface | None:
+        """docker0's address, None when the engine has no docker0."""
+        return self.facts.bridge.address if self.facts.bridge else None
+
+    @property
+    def mtu(self) -> int | None:
+        """docker0's MTU in bytes, None when the engine does not say."""
+        return self.facts.bridge.mtu if self.facts.bridge else None
+
+    @property
+    def own_network(self) -> DockerNetwork | None:
+        """The network that Hostmesh made (``docker.attach = "network"``), None without one."""
+        found = (e for e in self.facts.networks if e.name == OWN_NETWORK and OWN_LABEL in e.labels)
+        return next(found, None)
 
 
 def unreachable(kind: EngineKind, problem: str) -> EngineReading:
@@ -121,10 +111,6 @@ def read_engine(api: Api, socket: Path) -> EngineReading:
     networks = api.get("/networks", filters={"driver": ["bridge"]})
     listed = api.get("/containers/json", filters={"status": [*ACTIVE, "created"]})
     active = [each for each in listed if _is_active(each, time.time())]
-    pools = _pools(info)
-    default = next((n for n in networks if n.get("Name") == "bridge"), None)
-    own = next((n for n in networks if n.get("Name") == OWN_NETWORK), None)
-    known = _at_least(str(version.get("ApiVersion")), _POOLS_SINCE_API)
     bridges = tuple(network for raw in networks if (network := _network(raw)))
     facts = DockerFacts(
         reachable=True,
@@ -132,20 +118,17 @@ def read_engine(api: Api, socket: Path) -> EngineReading:
         bridge=next((network for network in bridges if network.default), None),
         networks=bridges,
         other_bridges=tuple(sorted(_bridge(each) for each in networks if _ipam(each) is None)),
-        pools=pools,
         running=tuple(sorted(container_name(c) for c in active)),
         containers=_attached(active),
         firewall_backend=_firewall(info),
         live_restore=bool(info.get("LiveRestoreEnabled")),
     )
+    says_pools = _at_least(str(version.get("ApiVersion")), _POOLS_SINCE_API)
     return EngineReading(
         kind=EngineKind.DOCKER,
         facts=facts,
-        bip=_bip(default) if default else None,
-        mtu=_mtu(default) if default else None,
-        pools=pools if known else None,
+        pools=_pools(info) if says_pools else None,
         swarm=str((info.get("Swarm") or {}).get("LocalNodeState") or "inactive"),
-        own_network=_own_network(own) if own else None,
     )
 
 
@@ -183,56 +166,37 @@ def _pools(info: Mapping[str, Any]) -> tuple[tuple[Network, int], ...]:
     return tuple(found)
 
 
-def _ipam(network: Mapping[str, Any]) -> tuple[Network, str] | None:
-    """Return a network's first IPv4 subnet and its gateway, None when it has none."""
+def _ipam(network: Mapping[str, Any]) -> Interface | None:
+    """Return the bridge's address on a network's first IPv4 subnet, None when it has none."""
     for config in (network.get("IPAM") or {}).get("Config") or ():
         with contextlib.suppress(ValueError):
             subnet = read_network(config.get("Subnet") or "", strict=False)
-            return subnet, str(config.get("Gateway") or "").partition("/")[0]
+            gateway = str(config.get("Gateway") or "").partition("/")[0]
+            address = gateway or str(subnet.network_address + 1)
+            return read_interface(f"{address}/{subnet.prefixlen}")
     return None
 
 
 def _network(raw: Mapping[str, Any]) -> DockerNetwork | None:
-    ipam = _ipam(raw)
-    if ipam is None or raw.get("Driver") != "bridge":
+    address = _ipam(raw)
+    if address is None or raw.get("Driver") != "bridge":
         return None
     return DockerNetwork(
         id=str(raw["Id"]),
         name=str(raw.get("Name")),
         bridge=_bridge(raw),
-        subnet=ipam[0],
+        subnet=address.network,
         internal=bool(raw.get("Internal")),
         default=raw.get("Name") == "bridge",
         labels=MappingProxyType(dict(raw.get("Labels") or {})),
+        address=address,
+        mtu=_mtu(raw),
     )
 
 
 def _bridge(raw: Mapping[str, Any]) -> str:
     """Return the name of a network's Linux bridge."""
     return str((raw.get("Options") or {}).get(BRIDGE_NAME) or f"br-{str(raw['Id'])[:12]}")
-
-
-def _own_network(raw: Mapping[str, Any]) -> NetworkReading | None:
-    network, ipam = _network(raw), _ipam(raw)
-    if network is None or ipam is None:
-        return None
-    return NetworkReading(
-        id=network.id,
-        ours=OWN_LABEL in network.labels,
-        subnet=network.subnet,
-        gateway=ipam[1],
-        bridge=network.bridge,
-        mtu=_mtu(raw),
-    )
-
-
-def _bip(default: Mapping[str, Any]) -> Interface | None:
-    ipam = _ipam(default)
-    if ipam is None:
-        return None
-    subnet, gateway = ipam
-    address = gateway or str(subnet.network_address + 1)
-    return read_interface(f"{address}/{subnet.prefixlen}")
 
 
 def _mtu(network: Mapping[str, Any]) -> int | None:

@@ -1,4 +1,4 @@
-"""What the kernel and systemd say of the running dockerd, and the routes Docker avoids.
+"""Find the dockerd that runs, by what the kernel and systemd say.
 
 Names prove nothing here: any user may call a process dockerd. Docker is the main process of the
 unit that systemd runs it by, else the process of root that listens on its API socket.
@@ -17,18 +17,13 @@ from pathlib import Path
 from typing import Final
 
 from agent.docker.service.socket_path import why_replaceable
-from agent.model.family import Network, read_network
+from agent.docker.service.systemd import DOCKER_UNIT, FOLDER, Systemd, Unit, number
 from agent.programs import ProgramRunner, Runner
 
-__all__ = ["SOCKET", "SYSTEMD", "DaemonProcess", "DockerdFinder", "read_routes"]
+__all__ = ["SOCKET", "DaemonProcess", "DockerdFinder"]
 
 SOCKET: Final = Path("/var/run/docker.sock")
-SYSTEMD: Final = Path("/run/systemd/system")
-"""A folder that is there when systemd runs the host."""
-
 _PROC = Path("/proc")
-_UNIT: Final = "docker.service"
-_QUERY_TIMEOUT_S: Final = 5.0
 _CONNECT_TIMEOUT_S: Final = 1.0
 _ASK_AGAIN_S: Final = 30.0
 """How long a process that was identified is taken for Docker without another question."""
@@ -69,12 +64,11 @@ class DockerdFinder:
         api_socket: Path = SOCKET,
         *,
         runner: Runner | None = None,
-        systemd: Path = SYSTEMD,
+        systemd: Path = FOLDER,
         proc: Path = _PROC,
     ) -> None:
         self._socket = api_socket
-        self._runner = runner or ProgramRunner()
-        self._systemd = systemd
+        self._systemd = Systemd(runner or ProgramRunner(), systemd)
         self._proc = proc
         self._known: tuple[int, int, float] | None = None
 
@@ -94,9 +88,9 @@ class DockerdFinder:
         return found[0] if found else None
 
     def _find(self) -> tuple[DaemonProcess, int] | None:
-        if self._systemd.exists():
-            units = self._units(_UNIT)
-            pid = _main_pid(units.get(_UNIT, {})) if units else 0
+        if self._systemd.runs:
+            units = self._units(DOCKER_UNIT)
+            pid = number(units.get(DOCKER_UNIT, {}), "MainPID") if units else 0
             if pid:
                 return self._read(pid)
             # A socket of systemd's is not connected to: that would start Docker.
@@ -105,21 +99,17 @@ class DockerdFinder:
                 return None
             for unit in sockets.values():
                 if unit.get("ActiveState") == "active" and self._socket_is_of(unit):
-                    service = unit.get("Triggers", "").partition(" ")[0] or _UNIT
-                    pid = _main_pid((self._units(service) or {}).get(service, {}))
+                    service = unit.get("Triggers", "").partition(" ")[0] or DOCKER_UNIT
+                    pid = number((self._units(service) or {}).get(service, {}), "MainPID")
                     return self._read(pid) if pid else None
         pid = self._listener()
         found = self._read(pid) if pid else None
         return found if found and self._is_called_dockerd(pid) else None
 
-    def _units(self, name: str) -> Mapping[str, Mapping[str, str]] | None:
+    def _units(self, name: str) -> Mapping[str, Unit] | None:
         """Return what systemd says of units, by their names; None when it does not answer."""
-        wanted = "--property=Id,MainPID,ActiveState,Triggers,Listen"
-        shown = self._runner.run(("systemctl", "show", wanted, name), _QUERY_TIMEOUT_S)
-        if shown.status != 0:
-            return None
-        units = [_properties(text) for text in shown.output.split("\n\n")]
-        return {unit["Id"]: unit for unit in units if "Id" in unit}
+        units = self._systemd.show("Id,MainPID,ActiveState,Triggers,Listen", name)
+        return None if units is None else {unit["Id"]: unit for unit in units if "Id" in unit}
 
     def _socket_is_of(self, unit: Mapping[str, str]) -> bool:
         """Whether a socket unit listens on the engine's socket; it may name it by a link."""
@@ -184,38 +174,3 @@ class DockerdFinder:
             return (folder / "ns/net").readlink() != (self._proc / "self/ns/net").readlink()
         except OSError:  # not allowed to look: taken for the host's
             return False
-
-
-def _properties(shown: str) -> Mapping[str, str]:
-    """Return a unit's properties; values of one that comes several times are lines."""
-    found: dict[str, str] = {}
-    for line in shown.splitlines():
-        name, equals, value = line.partition("=")
-        if equals:
-            found[name] = f"{found[name]}\n{value}" if name in found else value
-    return found
-
-
-def _main_pid(unit: Mapping[str, str]) -> int:
-    value = unit.get("MainPID", "")
-    return int(value) if value.isdecimal() else 0
-
-
-def read_routes(table: Path = _PROC / "net/route") -> tuple[Network, ...]:
-    """Return the destinations of the main routing table, the default route left out.
-
-    Only to choose an address for docker0 when it is given back; the mesh's own view of the
-    kernel is the kernel room's.
-    """
-    found = []
-    try:
-        lines = table.read_text("ascii").splitlines()[1:]
-    except OSError:
-        return ()
-    for line in lines:
-        fields = line.split()
-        destination, mask = (struct.pack("=I", int(fields[i], 16)) for i in (1, 7))
-        if any(mask):
-            text = f"{socket.inet_ntoa(destination)}/{socket.inet_ntoa(mask)}"
-            found.append(read_network(text, strict=False))
-    return tuple(found)

@@ -1,27 +1,39 @@
-"""May Docker be restarted now? Pure."""
+"""Whether Docker may be restarted now, by the settings and what runs. Pure."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from agent.model import DockerFacts, first_few
 
-__all__ = ["Held", "Override", "blocking_containers", "held_back"]
+__all__ = ["Hold", "Override", "blocking_containers", "policy_hold"]
 
-Held = tuple[str, str]
-"""Why a restart is held back, and what to do about it."""
+
+class Hold(NamedTuple):
+    """Why Docker must not be restarted now.
+
+    Attributes:
+        why: The fact.
+        hint: What the operator can do.
+        soon: It is over soon: look again in a few seconds.
+    """
+
+    why: str
+    hint: str
+    soon: bool = False
 
 
 class Override(enum.Enum):
-    """The operator's word on a restart."""
+    """How far the operator overrides the restart policy, this once."""
 
     NONE = "none"
-    """Nobody asked: the settings decide."""
+    """Not asked for: the settings decide."""
     POLICY = "policy"
-    """Now, whatever the settings say, but not under containers."""
+    """Restart now, but not under containers."""
     CONTAINERS = "containers"
-    """They were told who stops."""
+    """Restart now, also under the containers that were named to the operator."""
 
 
 def blocking_containers(facts: DockerFacts, expendable: Iterable[str]) -> tuple[str, ...]:
@@ -30,13 +42,13 @@ def blocking_containers(facts: DockerFacts, expendable: Iterable[str]) -> tuple[
     return tuple(name for name in facts.running if name not in spared)
 
 
-def held_back(
+def policy_hold(
     facts: DockerFacts,
     *,
     policy: str,
     expendable: Iterable[str],
     override: Override = Override.NONE,
-) -> Held | None:
+) -> Hold | None:
     """Return why Docker must not be restarted now, None when it may be.
 
     live-restore is looked at first: with it and any container running, dockerd keeps
@@ -46,20 +58,22 @@ def held_back(
         facts: What the engine said.
         policy: "when-idle", "always" or "never".
         expendable: Containers that may be restarted with Docker.
-        override: The operator's, on this restart.
+        override: The operator's.
     """
     if facts.live_restore and facts.running:
         why = f"with live-restore a restart changes nothing while {first_few(facts.running)} runs"
-        return why, "stop the containers for a moment, or set live-restore to false and reload"
+        return Hold(
+            why, "stop the containers for a moment, or set live-restore to false and reload"
+        )
     if override is Override.CONTAINERS or (policy == "always" and facts.reachable):
         return None
     if not facts.reachable:
-        why = f"nobody knows what runs on this Docker: {facts.problem}"
-        return why, "wait until it answers, or restart it yourself"
+        why = f"it is not known what runs on this Docker: {facts.problem}"
+        return Hold(why, "wait until it answers, or restart it yourself")
     if policy == "never" and override is Override.NONE:
-        return 'docker.restart is "never"', "restart Docker when it suits you"
+        return Hold('docker.restart is "never"', "restart Docker when it suits you")
     blocking = blocking_containers(facts, expendable)
     if blocking:
-        why = f"not while {first_few(blocking)} runs"
-        return why, "agentctl docker restart --now, or stop the containers, or wait"
+        hint = "agentctl docker restart --now, or stop the containers, or wait"
+        return Hold(f"not while {first_few(blocking)} runs", hint)
     return None

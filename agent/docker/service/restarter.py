@@ -15,7 +15,6 @@ from agent.docker.daemonjson.undo_journal import Failure, Phase
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.reading import EngineReading
 from agent.docker.service.dockerd_process import DockerdFinder
-from agent.docker.service.restart_policy import Held
 from agent.docker.service.service import DockerService
 from agent.errors import DockerError
 from agent.programs import Stopped
@@ -37,12 +36,10 @@ class Outcome:
     Attributes:
         reading: The engine's last.
         failure: Why it failed, "" when it did not.
-        held: Why there was none at the last moment.
     """
 
     reading: EngineReading
     failure: str = ""
-    held: Held | None = None
 
 
 class Restarter:
@@ -74,19 +71,12 @@ class Restarter:
         self._timeout_s = timeout_s
         self._stopping = stopping
 
-    def apply(
-        self,
-        attempt: str,
-        is_right: Callable[[EngineReading], bool],
-        *,
-        held_now: Callable[[], Held | None] = lambda: None,
-    ) -> Outcome:
+    def apply(self, attempt: str, is_right: Callable[[EngineReading], bool]) -> Outcome:
         """Restart Docker; if it does not come up as wanted, put the former file back.
 
         Args:
             attempt: Under which name a failure is remembered.
             is_right: Whether a reading is what was wanted.
-            held_now: Asked right before the restart, when all is written: why not, after all.
 
         Raises:
             HostmeshError: The journal or daemon.json cannot be written.
@@ -95,10 +85,6 @@ class Restarter:
         self._store.mark(Phase.RESTARTING)
         since_s = time.time()
         before = self._processes.dockerd()
-        held = held_now()
-        if held:
-            self._store.mark(Phase.WRITTEN)
-            return Outcome(self._engine.read(), held=held)
         _log.debug("docker-restarting")
         try:
             self._engine.end_events()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from agent.daemon.membership.endpoint_finder import source_of
 from agent.daemon.wiring import host_name
-from agent.docker.attach.preview import Preview
 from agent.docker.manager import DockerManager
+from agent.docker.report import Preview
 from agent.errors import EtcdUnavailable
 from agent.etcd.client import EtcdClient
 from agent.kernel.liveness.prober import is_silent
@@ -295,7 +295,7 @@ def look_at_docker(
     settings: Settings, mesh: Mesh | None, uplink: Uplink | None, findings: Findings
 ) -> None:
     """Docker, what speaks against its taking the subnet, and what would be done to it."""
-    room = DockerManager.of(settings.docker, settings.agent.state_dir)
+    room = DockerManager(settings.docker, settings.agent.state_dir)
     if os.geteuid() != 0:
         _docker_without_root(settings, room, findings)
         return
@@ -306,7 +306,7 @@ def look_at_docker(
         seen = Preview(room.engine.facts())
     else:
         mtu = container_mtu(uplink, mesh.config if mesh else None) if uplink else None
-        seen = room.preview(room.desired_for(subnet, mtu))
+        seen = room.attacher.preview(room.desired_for(subnet, mtu))
     facts = seen.facts
     if facts.reachable:
         running = f", {len(facts.running)} containers run" if facts.running else ""

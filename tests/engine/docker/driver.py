@@ -14,6 +14,7 @@ from typing import Any
 from agent.docker.attach.detach import DetachTerms
 from agent.docker.manager import DockerManager
 from agent.docker.service.dockerd_process import DockerdFinder
+from agent.docker.service.restart_policy import Override
 from agent.errors import HostmeshError
 from agent.settings import DockerSettings
 
@@ -46,7 +47,7 @@ def main() -> None:
         "restart_timeout_s": 30.0,
         **{key: tuple(v) if isinstance(v, list) else v for key, v in order["settings"].items()},
     }
-    manager = DockerManager.of(DockerSettings(**values), STATE)
+    manager = DockerManager(DockerSettings(**values), STATE)
     desired = manager.desired_for(IPv4Network(order["subnet"]), order["mtu"])
     if "die_at" in order:
         die_at(order["die_at"])
@@ -54,15 +55,14 @@ def main() -> None:
         if order["call"] == "ensure":
             result: Any = manager.attacher.ensure(desired)
         elif order["call"] == "restart":
-            result = manager.attacher.restart_now(
-                desired, force=order["force"], replace=order.get("replace", False)
-            )
+            override = Override.CONTAINERS if order["force"] else Override.POLICY
+            result = manager.attacher.ensure(desired, override, replace=order.get("replace", False))
         elif order["call"] == "read":
             result = manager.engine.read()
         elif order["call"] == "process":
             result = DockerdFinder(DockerSettings(**values).socket).dockerd()
         elif order["call"] == "outlook":
-            result = manager.outlook()
+            result = manager.docker.outlook()
         else:
             result = manager.detacher.detach(
                 DetachTerms(force=order["force"], asked=order.get("asked", True))

@@ -12,25 +12,21 @@ from agent.docker.attach.daemon_json import DaemonJsonAttacher
 from agent.docker.attach.detach import Detacher
 from agent.docker.attach.managed import ManagedDocker
 from agent.docker.attach.network import NetworkAttacher
-from agent.docker.attach.own_network import OwnNetwork
-from agent.docker.daemonjson.desired import desired_docker
+from agent.docker.daemonjson.desired import DesiredDocker, desired_docker
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.reading import (
     BRIDGE_NAME,
     NETWORK_DRIVER_MTU,
-    OWN_LABEL,
-    OWN_NETWORK,
     EngineKind,
     EngineReading,
-    NetworkReading,
 )
 from agent.docker.report import AttachReport
 from agent.docker.service.dockerd_process import DaemonProcess, DockerdFinder
-from agent.docker.service.restart_policy import Held
+from agent.docker.service.dockerd_program import DockerdProgram
+from agent.docker.service.restart_policy import Hold, Override
 from agent.docker.service.restarter import Restarter
 from agent.docker.service.service import DockerService
-from agent.docker.service.validation import ConfigValidator
 from agent.errors import DockerError
 from agent.model import DockerFacts, DockerNetwork
 from agent.model.family import Interface, Network
@@ -64,10 +60,9 @@ class World:
     commands: list[tuple[str, ...]] = field(default_factory=list)
     stay: tuple[str, ...] = ()
     asked: list[bool] = field(default_factory=list)
-    own: NetworkReading | None = None
+    own: DockerNetwork | None = None
     users: tuple[str, ...] = ()
     made: int = 0
-    labels: Mapping[str, str] = field(default_factory=dict)
     ended: tuple[str, ...] = ()
     meanwhile: list[Callable[[], None]] = field(default_factory=list)
 
@@ -79,31 +74,28 @@ class World:
             facts = DockerFacts(reachable=False, problem="refused")
             return EngineReading(kind=EngineKind.ABSENT, facts=facts)
         default = DockerNetwork(
-            id="b", name="bridge", bridge="docker0", subnet=self.bip.network, default=True
+            id="b",
+            name="bridge",
+            bridge="docker0",
+            subnet=self.bip.network,
+            default=True,
+            address=self.bip,
+            mtu=self.mtu,
         )
-        own = self.own
-        ours = (
-            ()
-            if own is None
-            else (DockerNetwork(id=own.id, name=OWN_NETWORK, bridge=own.bridge, subnet=own.subnet),)
-        )
+        ours = () if self.own is None else (self.own,)
         facts = DockerFacts(
             reachable=True,
             version=self.version,
             bridge=default,
             networks=(default, *self.networks, *ours),
-            pools=self.pools,
             running=self.running,
             live_restore=self.live_restore,
         )
         return EngineReading(
             kind=EngineKind.DOCKER,
             facts=facts,
-            bip=self.bip,
-            mtu=self.mtu,
             pools=self.pools,
             swarm=self.swarm,
-            own_network=self.own,
         )
 
     def run(self, argv: Sequence[str], timeout_s: float) -> Finished:
@@ -153,12 +145,11 @@ class FakeEngine(Engine):
         if self.world.own or any(subnet.overlaps(each) for each in taken):
             raise DockerError("Pool overlaps with other one on this address space")
         self.world.made += 1
-        self.world.labels = {"name": name, **labels}
-        self.world.own = NetworkReading(
+        self.world.own = DockerNetwork(
             id=f"own{self.world.made}",
-            ours=OWN_LABEL in labels,
+            name=name,
+            labels=labels,
             subnet=subnet,
-            gateway=str(subnet.network_address + 1),
             bridge=options[BRIDGE_NAME],
             mtu=int(options.get(NETWORK_DRIVER_MTU, 1500)),
         )
@@ -190,14 +181,14 @@ class FakeRestartLock:
         self._allowed = allowed
 
     @contextmanager
-    def __call__(self, *, asked: bool) -> Iterator[Held | None]:
+    def __call__(self, *, asked: bool) -> Iterator[Hold | None]:
         self._world.asked.append(asked)
         for happens in self._world.meanwhile:
             happens()
         yield self.lost() if not self._world.meanwhile else None
 
-    def lost(self) -> Held | None:
-        return None if self._allowed[0] else ("host two restarts its Docker", "wait")
+    def lost(self) -> Hold | None:
+        return None if self._allowed[0] else Hold("host two restarts its Docker", "wait", soon=True)
 
 
 @dataclass
@@ -217,6 +208,12 @@ class Parts:
     def ensure(self) -> AttachReport:
         return self.by_daemon_json.ensure(DESIRED)
 
+    def restart_now(
+        self, desired: DesiredDocker = DESIRED, *, force: bool, replace: bool = False
+    ) -> AttachReport:
+        override = Override.CONTAINERS if force else Override.POLICY
+        return self.by_daemon_json.ensure(desired, override, replace=replace)
+
 
 def make(world: World, state: Path, settings: DockerSettings) -> Parts:
     stopping = threading.Event()
@@ -232,8 +229,7 @@ def make(world: World, state: Path, settings: DockerSettings) -> Parts:
         service=service,
         restarter=Restarter(engine, service, store, processes, timeout_s=0.5, stopping=stopping),
         processes=processes,
-        checker=ConfigValidator(service, processes),
-        own_network=OwnNetwork(engine),
+        program=DockerdProgram(world),
         restart_lock=FakeRestartLock(world, allowed),
     )
     detacher = Detacher(docker, lambda: ())

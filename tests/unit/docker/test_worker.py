@@ -1,9 +1,9 @@
 """The worker: nobody waits for Docker, desired coalesce, trouble does not end the thread."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,7 @@ from agent.docker.daemonjson.desired import DesiredDocker, desired_docker
 from agent.docker.engine.engine import Engine
 from agent.docker.manager import DockerManager
 from agent.docker.report import AttachReport, DetachReport
+from agent.docker.service.restart_policy import Override
 from agent.docker.worker import Attacher, DockerWorker
 from agent.errors import DockerError, Refused
 from agent.model import DockerFacts, DockerState
@@ -30,35 +31,25 @@ _ATTACHES: tuple[DockerAttach, ...] = ("daemon", "network")
 DESIRED = desired_docker(IPv4Network("10.64.0.0/16"), 1500)
 FACTS = DockerFacts(reachable=True)
 READY = AttachReport(state=DockerState.READY, facts=FACTS)
-SEEN = AttachReport(state=DockerState.PENDING, facts=FACTS)
 
 
 class Stub:
-    """A by_daemon_json and a give-back that note what was asked of them, and when."""
+    """An attacher and a detacher that note what was asked of them."""
 
     def __init__(self) -> None:
         self.ensured: list[DesiredDocker] = []
-        self.looks: list[float] = []
         self.before: Callable[[], object] = lambda: None
         self.again_in_s: float | None = None
 
-    def ensure(self, desired: DesiredDocker) -> AttachReport:
-        self.looks.append(time.monotonic())
-        self.ensured.append(desired)
-        self.before()
-        return replace(READY, again_in_s=self.again_in_s)
-
-    def observe(self) -> AttachReport:
-        self.looks.append(time.monotonic())
-        return SEEN
-
-    def restart_now(
-        self, desired: DesiredDocker, *, force: bool, replace: bool = False
+    def ensure(
+        self, desired: DesiredDocker, override: Override = Override.NONE, *, replace: bool = False
     ) -> AttachReport:
         del replace
-        if not force:
+        if override is Override.POLICY:
             raise Refused("web runs on this Docker")
-        return self.ensure(desired)
+        self.ensured.append(desired)
+        self.before()
+        return dataclasses.replace(READY, again_in_s=self.again_in_s)
 
     def detach(self, terms: DetachTerms) -> DetachReport:
         return DetachReport(done=(f"{terms.asked} {terms.force}",), todo=(), facts=FACTS)
@@ -111,8 +102,10 @@ def test_the_same_again_is_no_news(
     assert len(stub.ensured) == 1
 
 
-def test_what_is_wanted_is_done_at_once(worker: DockerWorker, stub: Stub) -> None:
-    eventually(lambda: bool(stub.looks))
+def test_what_is_wanted_is_done_at_once(
+    worker: DockerWorker, stub: Stub, reports: list[AttachReport]
+) -> None:
+    eventually(lambda: bool(reports))
     started_s = time.monotonic()
     worker.set_desired(DESIRED)
     eventually(lambda: bool(stub.ensured))
@@ -131,7 +124,7 @@ def test_promise_10_a_storm_of_events_is_two_looks_a_second(
     assert 2 <= len(stub.ensured) <= 5
 
 
-def test_a_restart_that_waits_for_its_turn_is_looked_at_again_soon(
+def test_a_restart_that_waits_for_the_lock_is_looked_at_again_soon(
     worker: DockerWorker, stub: Stub
 ) -> None:
     stub.again_in_s = 0.05
@@ -139,9 +132,9 @@ def test_a_restart_that_waits_for_its_turn_is_looked_at_again_soon(
     eventually(lambda: len(stub.ensured) >= 3)
 
 
-def test_the_room_follows_its_settings(tmp_path: Path) -> None:
+def test_the_settings_name_the_way_of_attaching(tmp_path: Path) -> None:
     managers = [
-        DockerManager.of(
+        DockerManager(
             DockerSettings(attach=attach, docker0_share="eighth", network_len=20), tmp_path
         )
         for attach in _ATTACHES
@@ -163,13 +156,13 @@ def test_orders_are_carried_out_in_the_workers_thread(worker: DockerWorker) -> N
         worker.restart_now(force=False, timeout_s=5)
 
 
-def test_after_a_restore_docker_is_only_looked_at(
+def test_after_detaching_docker_is_only_looked_at(
     worker: DockerWorker, stub: Stub, reports: list[AttachReport]
 ) -> None:
     worker.set_desired(DESIRED)
     eventually(lambda: len(stub.ensured) == 1)
     worker.detach(DetachTerms(), timeout_s=5)
-    eventually(lambda: reports[-1:] == [SEEN])
+    eventually(lambda: reports[-1].state is DockerState.ABSENT)
     assert len(stub.ensured) == 1
 
 
@@ -199,29 +192,33 @@ def test_promise_10_a_busy_worker_answers_within_the_deadline(
     go_on.set()
 
 
-def test_promise_10_stop_does_not_wait_for_the_timer(worker: DockerWorker, stub: Stub) -> None:
-    eventually(lambda: bool(stub.looks))
+def test_promise_10_stop_does_not_wait_for_the_timer(
+    worker: DockerWorker, reports: list[AttachReport]
+) -> None:
+    eventually(lambda: bool(reports))
     started_s = time.monotonic()
     assert worker.stop(5.0)
     assert time.monotonic() - started_s < 1.0
 
 
-def test_an_event_of_the_engine_is_a_look(stub: Stub, tmp_path: Path) -> None:
+def test_an_event_of_the_engine_is_a_look(
+    stub: Stub, reports: list[AttachReport], tmp_path: Path
+) -> None:
     fake = FakeDocker(tmp_path / "docker.sock")
     made = DockerWorker(
         cast("Attacher", stub),
         cast("Detacher", stub),
         Engine(fake.path, 1.0),
-        lambda _report: None,
+        reports.append,
         stopping=threading.Event(),
     )
     made.start()
     try:
-        eventually(lambda: len(stub.looks) == 1)
+        eventually(lambda: len(reports) == 1)
         fake.say("container", "start", "web")
-        eventually(lambda: len(stub.looks) == 2)
+        eventually(lambda: len(reports) == 2)
         fake.stop()
         fake.cut()
-        eventually(lambda: len(stub.looks) == 3)
+        eventually(lambda: len(reports) == 3)
     finally:
         assert made.stop(5.0)

@@ -1,6 +1,7 @@
 """From the world's facts to what the firewall should let pass."""
 
 from ipaddress import IPv4Address, IPv4Network, ip_address
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.unit
 CIDR, LEASE = IPv4Network("10.64.0.0/10"), IPv4Network("10.65.0.0/16")
 
 
-def network(bridge: str, subnet: str, label: str | None = None, **more: bool) -> DockerNetwork:
+def network(bridge: str, subnet: str, label: str | None = None, **more: Any) -> DockerNetwork:  # noqa: ANN401
     labels = {} if label is None else {"hostmesh.access": label}
     return DockerNetwork(
         id=bridge, name=bridge, bridge=bridge, subnet=IPv4Network(subnet), labels=labels, **more

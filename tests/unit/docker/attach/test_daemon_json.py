@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.docker.attach.conditions import engine_report, network_conflicts
 from agent.docker.daemonjson.desired import desired_docker
 from agent.docker.daemonjson.undo_journal import Phase
 from agent.docker.engine.reading import EngineKind
 from agent.docker.report import ConfigFile
+from agent.docker.service.dockerd_program import DockerdProgram
 from agent.docker.service.restarter import Restarter
 from agent.docker.service.service import DockerService
 from agent.errors import Refused
@@ -77,17 +79,19 @@ def test_promise_7_running_containers_hold_the_restart(
 
 def test_promise_7_live_restore_is_held_even_when_forced(parts: Parts, world: World) -> None:
     world.running, world.live_restore = ("web",), True
-    report = parts.by_daemon_json.restart_now(DESIRED, force=True)
+    report = parts.restart_now(DESIRED, force=True)
     assert (report.restarted, world.restarts) == (False, 0)
     assert "live-restore" in report.conditions[0].cause
 
 
-def test_the_operators_word_restarts_and_names_who_stays_down(parts: Parts, world: World) -> None:
+def test_the_operators_restart_names_the_containers_that_stay_down(
+    parts: Parts, world: World
+) -> None:
     world.running, world.stay = ("db", "web"), ("db",)
-    with pytest.raises(Refused, match=r"2 containers run on this Docker; perhaps not back .*: db"):
-        parts.by_daemon_json.restart_now(DESIRED, force=False)
+    with pytest.raises(Refused, match=r"2 containers run on .*; perhaps not started again: db"):
+        parts.restart_now(DESIRED, force=False)
     assert world.restarts == 0
-    report = parts.by_daemon_json.restart_now(DESIRED, force=True)
+    report = parts.restart_now(DESIRED, force=True)
     assert (report.state, world.restarts) == (DockerState.READY, 1)
 
 
@@ -111,17 +115,16 @@ def started(world: World) -> Callable[[], None]:
 def test_promise_7_a_container_started_before_the_restart_is_seen(
     parts: Parts, world: World, asked: bool
 ) -> None:
-    """Between the first look and the restart lies a wait for the turn, of a minute at the worst."""
+    """Between the first look and the restart lies a wait for the lock, a minute at the worst."""
     world.meanwhile = [started(world)]
-    report = parts.by_daemon_json.restart_now(DESIRED, force=False) if asked else parts.ensure()
+    report = parts.restart_now(DESIRED, force=False) if asked else parts.ensure()
     assert (names(report), report.restarted) == ({"docker-restart-pending"}, False)
     assert "web" in report.conditions[0].cause
-    assert report.facts.running == ("web",)
     assert world.restarts == 0
     journal = parts.store.journal()
     assert journal is not None
     assert journal.phase is Phase.WRITTEN
-    assert parts.by_daemon_json.restart_now(DESIRED, force=True).state is DockerState.READY
+    assert parts.restart_now(DESIRED, force=True).state is DockerState.READY
 
 
 def test_promise_7_the_middle_of_a_containers_restart_is_no_idle_engine(
@@ -136,7 +139,7 @@ def test_promise_7_the_middle_of_a_containers_restart_is_no_idle_engine(
     world.ended, world.meanwhile = (), [lambda: setattr(world, "ended", ("web",))]
     assert names(parts.ensure()) == {"docker-restart-pending"}
     assert world.restarts == 0
-    assert parts.by_daemon_json.restart_now(DESIRED, force=False).state is DockerState.READY
+    assert parts.restart_now(DESIRED, force=False).state is DockerState.READY
 
 
 @pytest.mark.parametrize(
@@ -234,7 +237,7 @@ def test_promise_7_a_former_file_that_does_not_start_either_leaves_what_the_oper
     parts.by_daemon_json.ensure(other)
     assert world.restarts == restarts, "and it is left in peace"
     world.breaks = lambda _: ""
-    assert parts.by_daemon_json.restart_now(other, force=False).state is DockerState.READY
+    assert parts.restart_now(other, force=False).state is DockerState.READY
 
 
 def test_promise_7_the_former_lease_that_came_back_is_not_taken_for_the_operators(
@@ -248,7 +251,7 @@ def test_promise_7_the_former_lease_that_came_back_is_not_taken_for_the_operator
     report = parts.by_daemon_json.ensure(other)
     assert (names(report), parts.text) == ({"docker-rolled-back"}, before)
     world.breaks = lambda _: ""
-    assert parts.by_daemon_json.restart_now(other, force=False).state is DockerState.READY
+    assert parts.restart_now(other, force=False).state is DockerState.READY
     parts.detacher.detach()
     assert parts.text == '{"debug": true}'
 
@@ -302,7 +305,7 @@ def test_a_failure_is_tried_again_once_something_changed(
     elif what == "desired":
         desired = desired_docker(IPv4Network("10.65.0.0/16"), 1500)
     if what == "word":
-        report = parts.by_daemon_json.restart_now(desired, force=False)
+        report = parts.restart_now(desired, force=False)
     else:
         report = parts.by_daemon_json.ensure(desired)
     assert report.state is DockerState.READY
@@ -400,9 +403,9 @@ def test_promise_7_the_operators_word_may_be_given_once_by_the_verb(
 ) -> None:
     text = '{"bip": "192.168.5.1/24"}'
     write(world, text)
-    assert names(parts.by_daemon_json.restart_now(DESIRED, force=True)) == {"docker-operator-key"}
+    assert names(parts.restart_now(DESIRED, force=True)) == {"docker-operator-key"}
     assert (parts.text, world.restarts) == (text, 0)
-    replaced = parts.by_daemon_json.restart_now(DESIRED, force=True, replace=True)
+    replaced = parts.restart_now(DESIRED, force=True, replace=True)
     assert (replaced.state, world.bip) == (DockerState.READY, DESIRED.bip)
     assert names(parts.ensure()) == set(), "it is ours now"
     parts.detacher.detach()
@@ -439,13 +442,13 @@ def test_a_key_of_ours_that_became_a_flag_goes_from_the_file(parts: Parts, world
     assert "bip" not in json.loads(parts.text or "")
 
 
-def test_a_swarm_is_told_and_not_in_the_way(parts: Parts, world: World) -> None:
+def test_a_swarm_is_a_condition_and_not_in_the_way(parts: Parts, world: World) -> None:
     world.swarm = "active"
     report = parts.ensure()
     assert (report.state, names(report)) == (DockerState.READY, {"docker-swarm"})
     (condition,) = report.conditions
     assert "active" in condition.cause
-    assert "restart moves Swarm's tasks" in condition.hint
+    assert "moves Swarm's tasks" in condition.hint
 
 
 def test_promise_7_without_its_journal_nothing_is_done(
@@ -530,7 +533,7 @@ def test_promise_7_an_engine_that_was_downgraded_loses_the_key_it_does_not_know(
     assert parts.by_daemon_json.ensure(desired).state is DockerState.READY
     assert "default-network-opts" in (parts.text or "")
     monkeypatch.setattr(DockerService, "failed", lambda _, **__: not world.up)
-    monkeypatch.setattr(DockerService, "installed_version", lambda _: "20.10.24")
+    monkeypatch.setattr(DockerdProgram, "version", lambda _: "20.10.24")
     world.up, world.version, world.breaks = False, "20.10.24", unknown_key
     if killed:
         with monkeypatch.context() as patched:
@@ -580,7 +583,23 @@ def test_a_restart_that_a_power_cut_broke_off_is_left_to_the_boot(
 
 
 def test_the_report_says_whether_daemon_json_has_the_lease(parts: Parts, world: World) -> None:
-    assert parts.by_daemon_json.observe().config is ConfigFile.WAITING
+    assert engine_report(world.read()).config is ConfigFile.WAITING
     assert parts.ensure().config is ConfigFile.WRITTEN
     world.file.write_text("{ not json")
     assert parts.ensure().config is ConfigFile.HELD
+
+
+@pytest.mark.parametrize(
+    ("subnet", "default", "found"),
+    [
+        ("10.64.3.0/24", False, 1),
+        ("10.0.0.0/8", False, 1),
+        ("10.64.128.0/24", False, 0),
+        ("10.64.0.0/17", True, 0),
+    ],
+)
+def test_a_network_where_docker0_is_to_be(subnet: str, default: bool, found: int) -> None:
+    network = DockerNetwork(
+        id="n", name="old", bridge="br-1", subnet=IPv4Network(subnet), default=default
+    )
+    assert len(network_conflicts(DESIRED, [network])) == found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.attach.detach import DetachTerms, docker0_of_old
+from agent.docker.attach.detach import DetachTerms, free_bridge_address, read_routes
 from agent.docker.daemonjson.desired import desired_docker
 from agent.docker.daemonjson.files import replace_file
 from agent.docker.daemonjson.undo_journal import Content
@@ -172,5 +172,18 @@ def test_a_folder_that_was_removed_from_an_idle_docker(parts: Parts, world: Worl
 def test_docker0_goes_where_docker_itself_would_put_it() -> None:
     lease = IPv4Network("10.64.0.0/17")
     taken = [lease, IPv4Network("172.17.0.0/16"), IPv4Network("172.18.4.0/24")]
-    assert docker0_of_old(taken, lease) == IPv4Interface("172.19.0.1/16")
-    assert docker0_of_old([IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1")], lease) is None
+    assert free_bridge_address(taken, lease) == IPv4Interface("172.19.0.1/16")
+    assert (
+        free_bridge_address([IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/1")], lease) is None
+    )
+
+
+def test_routes(tmp_path: Path) -> None:
+    table = tmp_path / "route"
+    table.write_text(
+        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+        "eth0\t00000000\t0132A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+        "docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
+    )
+    assert read_routes(table) == (IPv4Network("172.17.0.0/16"),)
+    assert read_routes(tmp_path / "none") == ()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.docker.daemonjson.desired import desired_docker
-from agent.docker.engine.reading import EngineKind, NetworkReading
+from agent.docker.engine.reading import OWN_NETWORK, EngineKind
+from agent.docker.service.restart_policy import Override
 from agent.errors import Refused
 from agent.mesh.firewall import Access, desired_firewall
 from agent.model import OWN_BRIDGE, DockerNetwork, DockerState
@@ -16,13 +17,8 @@ from tests.unit.docker.dockerworld import DESIRED, OLD, Parts, World, make, name
 
 pytestmark = pytest.mark.unit
 
-THEIRS = NetworkReading(
-    id="theirs",
-    ours=False,
-    subnet=IPv4Network("192.168.99.0/24"),
-    gateway="192.168.99.1",
-    bridge="br-1",
-    mtu=1500,
+THEIRS = DockerNetwork(
+    id="theirs", name=OWN_NETWORK, bridge="br-1", subnet=IPv4Network("192.168.99.0/24"), mtu=1500
 )
 
 
@@ -34,7 +30,7 @@ def test_promise_7_the_lease_goes_to_a_network_and_nothing_else_is_touched(
     assert (report.state, names(report)) == (DockerState.READY, set())
     assert world.own is not None
     assert (world.own.subnet, world.own.bridge) == (DESIRED.subnet, OWN_BRIDGE)
-    assert (world.own.mtu, world.own.gateway) == (1450, "10.64.0.1")
+    assert world.own.mtu == 1450
     assert (world.restarts, parts.text, world.bip) == (0, None, OLD)
     parts.by_network.ensure(desired_docker(DESIRED.subnet, 1450))
     assert world.made == 1
@@ -42,14 +38,12 @@ def test_promise_7_the_lease_goes_to_a_network_and_nothing_else_is_touched(
 
 def test_the_firewall_treats_it_like_docker0(parts: Parts, world: World) -> None:
     parts.by_network.ensure(DESIRED)
-    own = DockerNetwork(
-        id="x", name="hostmesh", bridge=OWN_BRIDGE, subnet=DESIRED.subnet, labels=world.labels
-    )
+    assert world.own is not None
     wanted = desired_firewall(
         cidr=IPv4Network("10.64.0.0/10"),
         lease=DESIRED.subnet,
         ingress={"eth0": frozenset()},
-        networks=[own],
+        networks=[world.own],
     )
     assert [(each.bridge, each.access) for each in wanted.networks] == [(OWN_BRIDGE, Access.OPEN)]
 
@@ -137,7 +131,7 @@ def test_switching_to_the_network_gives_docker0_back_first(parts: Parts, world: 
     assert (held.state, names(held)) == (DockerState.PENDING, {"docker-restart-pending"})
     assert world.bip == DESIRED.bip
     with pytest.raises(Refused, match="web"):
-        parts.by_network.restart_now(DESIRED, force=False)
+        parts.by_network.ensure(DESIRED, Override.POLICY)
     world.running = ()
     parts.allowed[0] = False
     waiting = parts.by_network.ensure(DESIRED)

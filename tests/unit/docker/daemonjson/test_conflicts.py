@@ -11,13 +11,12 @@ from agent.docker.daemonjson.conflicts import (
     file_conflicts,
     flag_conflicts,
     foreign_keys,
-    network_conflicts,
 )
 from agent.docker.daemonjson.desired import BIP, MTU, NETWORK_MTU, POOLS, desired_docker, keys_for
 from agent.docker.daemonjson.document import parse
 from agent.docker.daemonjson.file_plan import fixable
 from agent.docker.daemonjson.flags import Flags, for_validation, parse_flags
-from agent.model import DockerNetwork, Severity
+from agent.model import Severity
 
 pytestmark = pytest.mark.unit
 
@@ -204,19 +203,3 @@ def test_a_key_that_an_engine_without_a_check_does_not_know(version: str, found:
     assert set(findings) == found
     assert all(finding.blocks for finding in findings.values())
     assert all(finding.condition.subject == "proxies" for finding in findings.values())
-
-
-@pytest.mark.parametrize(
-    ("subnet", "default", "found"),
-    [
-        ("10.64.3.0/24", False, 1),
-        ("10.0.0.0/8", False, 1),
-        ("10.64.128.0/24", False, 0),
-        ("10.64.0.0/17", True, 0),
-    ],
-)
-def test_a_network_where_docker0_is_to_be(subnet: str, default: bool, found: int) -> None:
-    network = DockerNetwork(
-        id="n", name="old", bridge="br-1", subnet=IPv4Network(subnet), default=default
-    )
-    assert len(network_conflicts(DESIRED, [network])) == found

@@ -1,15 +1,15 @@
 """dockerd as a service: commands with deadlines, units, logs, /proc."""
 
 import time
-from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from agent.docker.service.dockerd_process import DaemonProcess, DockerdFinder, read_routes
+from agent.docker.daemonjson.flags import Flags, parse_flags
+from agent.docker.service.dockerd_process import DaemonProcess, DockerdFinder
+from agent.docker.service.dockerd_program import DockerdProgram
 from agent.docker.service.service import DockerService, error_line
-from agent.docker.service.validation import ConfigValidator
 from agent.errors import DockerError
 from agent.programs import Finished
 
@@ -45,11 +45,10 @@ def service(
     answers: dict[str, Finished],
     *,
     systemd: bool = True,
-    which: Callable[[str], str | None] = lambda _: None,
 ) -> tuple[DockerService, Script]:
     script = Script(answers)
     folder = tmp_path if systemd else tmp_path / "none"
-    made = DockerService(runner=script, processes=NoProcesses(), systemd=folder, which=which)
+    made = DockerService(runner=script, processes=NoProcesses(), systemd=folder)
     return made, script
 
 
@@ -134,53 +133,52 @@ def test_dockerds_own_error_line(log: str, line: str) -> None:
     assert error_line(log) == line
 
 
-def test_the_check_uses_the_services_flags_once_for_each_text(tmp_path: Path) -> None:
-    shown = "ExecStart={ argv[]=dockerd -H fd:// --config-file /x $OPTS --debug ; y }"
+def test_the_check_uses_the_services_flags_once_for_each_text() -> None:
     refused = Finished(1, "unable to configure the Docker daemon: no-such-key")
-    made, script = service(tmp_path, {"systemctl show": Finished(0, shown), "dockerd": refused})
-    checker = ConfigValidator(made, NoProcesses())
+    script = Script({"dockerd": refused})
+    program = DockerdProgram(script, which=lambda _: None)
+    flags = parse_flags(("dockerd", "-H", "fd://", "--config-file", "/x", "--debug"))
     for _ in range(2):
-        condition = checker.check("{}", "26.1")
+        condition = program.check_config("{}", "26.1", flags)
         assert condition is not None
         assert "no-such-key" in condition.cause
-    (asked,) = [argv for argv in script.asked if argv[0] == "dockerd"]
+    (asked,) = script.asked
     assert asked[1:4] == ("--validate", "--host=fd://", "--debug=true")
     assert len(asked) == 5
-    assert checker.check("{}", "20.10.24") is None
+    assert program.check_config("{}", "20.10.24", flags) is None
 
 
 def test_the_check_is_done_again_for_another_dockerd_and_after_no_answer(tmp_path: Path) -> None:
     """What a dockerd said of a text says nothing about the one that replaced it."""
     dockerd = tmp_path / "dockerd"
     dockerd.write_text("one")
-    answers = {"dockerd": Finished(None, "no end within 10 s")}
-    made, script = service(tmp_path, answers, which=lambda _: str(dockerd))
-    checker = ConfigValidator(made, NoProcesses())
+    script = Script({"dockerd": Finished(None, "no end within 10 s")})
+    program = DockerdProgram(script, which=lambda _: str(dockerd))
 
     def checks() -> int:
         before = len(script.asked)
-        refused = checker.check("{}", "26.1")
-        assert (refused is not None) == (answers["dockerd"].status == 1)
-        return sum(argv[0] == "dockerd" for argv in script.asked[before:])
+        refused = program.check_config("{}", "26.1", Flags())
+        assert (refused is not None) == (script.answers["dockerd"].status == 1)
+        return len(script.asked) - before
 
     assert (checks(), checks()) == (1, 1), "no answer is none to keep"
-    answers["dockerd"] = Finished(1, "unable to configure the Docker daemon: no-such-key")
+    script.answers["dockerd"] = Finished(1, "unable to configure the Docker daemon: no-such-key")
     assert (checks(), checks()) == (1, 0)
     dockerd.write_text("another")
-    answers["dockerd"] = Finished(0, "")
+    script.answers["dockerd"] = Finished(0, "")
     assert (checks(), checks()) == (1, 0)
 
 
 def test_the_installed_version_is_asked_once_of_each_dockerd(tmp_path: Path) -> None:
     dockerd = tmp_path / "dockerd"
     dockerd.write_text("one")
-    answers = {"dockerd --version": Finished(0, "Docker version 26.1.5, build 1")}
-    made, script = service(tmp_path, answers, which=lambda _: str(dockerd))
-    assert [made.installed_version() for _ in range(3)] == ["26.1.5"] * 3
+    script = Script({"dockerd --version": Finished(0, "Docker version 26.1.5, build 1")})
+    program = DockerdProgram(script, which=lambda _: str(dockerd))
+    assert [program.version() for _ in range(3)] == ["26.1.5"] * 3
     assert len(script.asked) == 1
     dockerd.write_text("another")
-    answers["dockerd --version"] = Finished(0, "Docker version 20.10.24, build 1")
-    assert made.installed_version() == "20.10.24"
+    script.answers["dockerd --version"] = Finished(0, "Docker version 20.10.24, build 1")
+    assert program.version() == "20.10.24"
 
 
 @pytest.mark.parametrize(
@@ -191,20 +189,9 @@ def test_the_installed_version_is_asked_once_of_each_dockerd(tmp_path: Path) -> 
         ("podman", ""),
     ],
 )
-def test_the_installed_version(tmp_path: Path, output: str, version: str) -> None:
-    made, _ = service(tmp_path, {"dockerd --version": Finished(0, output)})
-    assert made.installed_version() == version
-
-
-def test_routes(tmp_path: Path) -> None:
-    table = tmp_path / "route"
-    table.write_text(
-        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
-        "eth0\t00000000\t0132A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
-        "docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
-    )
-    assert read_routes(table) == (IPv4Network("172.17.0.0/16"),)
-    assert read_routes(tmp_path / "none") == ()
+def test_the_installed_version(output: str, version: str) -> None:
+    program = DockerdProgram(Script({"dockerd --version": Finished(0, output)}))
+    assert program.version() == version
 
 
 def unit_of(active: str, sub: str, restarts: int, started_ago_s: float) -> str:
