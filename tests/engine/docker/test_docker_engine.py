@@ -172,7 +172,7 @@ def test_promise_7_no_restart_under_running_containers(driven: Driven) -> None:
     assert driven.starts() == starts
     refused = driven.call("restart")
     assert refused["error"] == "Refused"
-    assert "perhaps not back by themselves: web" in refused["message"]
+    assert "perhaps not started again: web" in refused["message"]
     spared = driven.ensure(settings={"expendable": ["web"]})
     assert (spared["state"], spared["restarted"]) == ("ready", True)
     assert driven.docker0() == ["10.64.0.1/17"]
@@ -270,7 +270,7 @@ def test_promise_7_leave_gives_back_file_and_docker0(driven: Driven) -> None:
     assert driven.host.path(DAEMON_JSON).read_bytes() == text.encode()
     assert driven.docker0() == ["172.17.0.1/16"]
     assert report["todo"] == [
-        "docker network rm app: it keeps 10.64.128.0/24, which is no longer ours"
+        "docker network rm app: it keeps 10.64.128.0/24, which is no longer this host's"
     ]
     driven.host.service("restart", "docker")
     assert driven.docker0() == ["172.17.0.1/16"]
