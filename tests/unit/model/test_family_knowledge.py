@@ -25,7 +25,7 @@ KNOWLEDGE: Final = re.compile(
 ALLOWED: Final = {
     "docker/daemonjson/flags.py": "dockerd's own flag --ip6tables",
     "docker/daemonjson/known_keys.py": "daemon.json's own key ip6tables",
-    "docker/service/dockerd_process.py": "/proc/net/route is the IPv4 table",
+    "docker/attach/detach.py": "/proc/net/route is the IPv4 table",
     "kernel/liveness/arp.py": "ARP is IPv4's",
     "kernel/diagnose/capture.py": "reads IPv4 headers (RFC 791)",
     "kernel/firewall/advice/nft_chains.py": "nft's own word for tables of both families",
