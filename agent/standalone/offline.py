@@ -209,7 +209,7 @@ def offline_leases(settings: Settings) -> Mapping[str, Any]:
     document = leases_document(
         seen.view, _own_id([]) or None, time.time(), left_s=left_s, freshness=seen.freshness
     )
-    return {**document, "remarks": [seen.problem] if seen.problem else []}
+    return {**document, "remarks": [seen.problem.message] if seen.problem else []}
 
 
 def offline_events(settings: Settings) -> Mapping[str, Any]:
