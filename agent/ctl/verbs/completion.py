@@ -1,4 +1,4 @@
-"""``agentctl completion SHELL``, and the host names that the scripts ask for."""
+"""``agentctl completion SHELL``, and the names of hosts for its scripts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from agent.errors import HostmeshError
 __all__ = ["hosts", "run"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
-"""A shell splits and expands what it is given as completions: other names are not offered."""
+"""Shells split and expand the completions that they are given: other names are not offered."""
 
 
 def run(context: Context) -> int:
-    """Print the script for one shell, made of the parser that prints --help."""
-    from agent.ctl.completions import SHELLS  # noqa: PLC0415 - only this verb needs it
+    """Print the script for one shell."""
+    from agent.ctl.completions import script  # noqa: PLC0415 - shtab, which only this verb needs
 
-    context.stdout.write(SHELLS[context.args.shell]())
+    context.stdout.write(script(context.args.shell))
     return 0
 
 

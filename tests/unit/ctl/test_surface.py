@@ -1,4 +1,4 @@
-"""Man pages and completions: made of the parser, and they say all that it takes."""
+"""Man pages and completions have every verb and option of the parser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from agent.ctl import completions, manpages
 from agent.ctl.main import main
-from agent.ctl.surface import commands
+from agent.ctl.verbtable import VERBS
 
 pytestmark = pytest.mark.unit
 
@@ -24,14 +24,14 @@ Serving = Callable[[Path, Mapping[str, Any]], AbstractContextManager[Any]]
 
 
 def asked(shell: str, folder: Path, line: str) -> str:
-    """What ``shell`` offers at the end of ``line``; ``agentctl`` on PATH tells two hosts."""
+    """Return what ``shell`` offers after ``line``; ``agentctl`` on PATH prints two hosts."""
     words = line.split(" ")
     quoted = " ".join(f"'{word}'" for word in words)
     command = {
         "bash": [
             "bash", "--norc", "-c",
             (f"source agentctl.bash; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1};"
-            ' _agentctl; printf "%s\\n" "${COMPREPLY[@]}"'),
+            ' _shtab_agentctl; printf "%s\\n" "${COMPREPLY[@]}"'),
         ],
         "zsh": ["zsh", "-f", str(Path(__file__).with_name("offered.zsh")), str(folder), line],
         "fish": ["fish", "--no-config", "-c", f"source agentctl.fish; complete -C '{line}'"],
@@ -69,6 +69,7 @@ LINES = {
     "agentctl leave --fo": {"--force"},
     "agentctl config set --fin": {"--finish"},
     "agentctl ping ": {"host-one", "host-two"},
+    "agentctl trace host-one ": {"host-one", "host-two"},
     "agentctl remove ho": {"host-one", "host-two"},
     "agentctl leases --fo": set(),
 }
@@ -81,25 +82,26 @@ def test_each_shell_offers_what_the_parser_takes(shell: str, folder: Path) -> No
     subprocess.run([shell, "-n", str(folder / completions.FILES[shell])], check=True)
     found = {}
     for line in LINES:
-        told = asked(shell, folder, line).splitlines()
-        found[line] = {each.split("\t")[0] for each in told if each.strip()}
+        offered = asked(shell, folder, line).splitlines()
+        found[line] = {each.split("\t")[0] for each in offered if each.strip()}
     assert found == LINES
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_verb_and_option_is_in_every_script(shell: str) -> None:
-    script = completions.SHELLS[shell]()
-    for command in commands():
-        assert all(word in script for word in command.words)
-        for option in command.options:
-            for flag in option.flags:
-                wanted = flag if shell != "fish" else f"-{'l' if '--' in flag else 's'} "
-                assert wanted + (flag.lstrip("-") if shell == "fish" else "") in script
+    script = completions.script(shell)
+    assert "complete-hosts:" not in script
+    for verb in VERBS:
+        assert verb.hidden or all(word in script for word in verb.words)
+        for argument in verb.arguments:
+            if argument.name.startswith("--"):
+                flag = argument.name
+                assert (flag if shell != "fish" else f" -l {flag.removeprefix('--')} ") in script
 
 
 def test_the_verb_prints_the_same_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "fish"]) == 0
-    assert capsys.readouterr().out == completions.fish()
+    assert capsys.readouterr().out == completions.script("fish")
 
 
 def test_promise_8_only_harmless_names_are_offered_to_a_shell(
@@ -114,13 +116,18 @@ def test_promise_8_only_harmless_names_are_offered_to_a_shell(
     assert capsys.readouterr() == ("good-1\n", "")
 
 
-def test_the_pages_tell_every_verb_option_and_exit_status(tmp_path: Path) -> None:
+def test_the_pages_have_every_verb_option_and_exit_status(tmp_path: Path) -> None:
     assert manpages.main([str(tmp_path)]) == 0
     page = (tmp_path / "agentctl.1").read_text()
     plain = page.replace("\\-", "-").replace("\\fP", "").replace("\\fB", "").replace("\\fI", "")
-    for command in commands():
-        assert " ".join(command.words) in plain
-        assert all(flag in plain for option in command.options for flag in option.flags)
+    for verb in VERBS:
+        assert verb.hidden or verb.name in plain
+        assert all(
+            argument.name.strip("[]") in plain
+            for argument in verb.arguments
+            if "|" not in argument.form
+        )
+    assert "-o, --output text|wide|json" in plain
     assert re.search(r"^24\n", plain, re.MULTILINE)
     assert "complete-hosts" not in plain
     agent = (tmp_path / "hostmesh-agent.8").read_text().replace("\\-", "-")
