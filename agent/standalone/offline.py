@@ -1,7 +1,7 @@
-"""What can be told of this host while no agent answers: from etcd, the kernel, Docker, the copy.
+"""The control socket's documents while no agent answers, with ``"source": "host"``.
 
-Reading only, by any user as far as that user may read. The documents are those of the control
-socket with ``"source": "host"``; what could not be had is a condition, never an invention.
+They are made by the same functions as the agent's, of what etcd or this host's copy, the kernel and
+Docker say, as far as the user may read that. What could not be read is a condition.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from agent.daemon.api.leases import leases_document
 from agent.daemon.api.routes import routes_document
@@ -23,12 +23,13 @@ from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.freshness import Freshness
 from agent.daemon.state.mesh_state import MeshState, own_leases
 from agent.daemon.store.host_lock import holder_of
-from agent.daemon.store.state_file import StateFile
+from agent.daemon.store.state_file import SavedState, StateFile
 from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.history import events_document, read_events
 from agent.daemon.wiring import firewall_of, host_name
 from agent.docker.manager import DockerManager
 from agent.errors import CannotTell, HostmeshError
+from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import client_for
 from agent.etcd.errors import contact_condition
 from agent.kernel.facts import read_host_facts
@@ -36,7 +37,7 @@ from agent.kernel.tables.routes import RouteTable
 from agent.mesh.desired import desired_objects
 from agent.mesh.object_kinds import route_kind
 from agent.mesh.world import World
-from agent.model import Condition, DockerFacts, DockerState, HostId, Route, Severity, View
+from agent.model import Condition, DockerState, HostId, Needed, Route, Severity, View
 from agent.model.family import Network, within
 from agent.reconcile.reconciler import Report
 from agent.reconcile.tracker import DeltaTracker, compare
@@ -46,15 +47,112 @@ from agent.registry.own.identity import host_id, read_machine_id
 from agent.registry.registry import Registry
 from agent.settings import Settings
 
-__all__ = ["DOCUMENTS", "Look", "Seen", "look", "view_offline"]
+__all__ = ["DOCUMENTS", "Inspection", "OfflineView", "inspect_host", "view_offline"]
 
-_NOBODY = HostId("")
-_NOT_NEEDED = "the rest of this page does not need it"
+
+_Found = TypeVar("_Found")
+_ETCD = "etcd-unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineView:
+    """A view of the mesh: etcd's, or that of this host's own copy (``cached``).
+
+    Attributes:
+        problem: Why it is not etcd's, None when it is.
+        freshness: How old it is.
+    """
+
+    view: View
+    problem: HostmeshError | None
+    freshness: Freshness
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The host as its agent would see it after one round.
+
+    Attributes:
+        errors: What could not be read, by the name of the condition for it.
+    """
+
+    mesh: MeshState
+    errors: Mapping[str, HostmeshError]
+
+
+def view_offline(settings: Settings) -> OfflineView:
+    """Read the mesh from etcd, else from this host's own copy.
+
+    Raises:
+        HostmeshError: Neither can be read; the error is etcd's.
+    """
+    with closing(client_for(settings.etcd)) as client:
+        return _view(settings, client, ())
+
+
+def _view(settings: Settings, client: EtcdClient, needed: tuple[Needed, ...]) -> OfflineView:
+    try:
+        bounds = replace(bounds_of(settings), needed=needed)
+        view = Registry(client, settings.etcd.prefix, bounds=bounds).snapshot()
+        return OfflineView(view, None, Freshness(as_of_s=time.time()))
+    except HostmeshError as error:
+        try:
+            copy = copy_file(settings).peek()
+        except HostmeshError:
+            copy = None
+        if copy is None:
+            raise
+        freshness = Freshness(stale=True, as_of_s=copy.saved_s, cached=True)
+        return OfflineView(copy.view, error, freshness)
+
+
+def inspect_host(settings: Settings, *, left: bool) -> Inspection:
+    """Read all that a round of the agent needs.
+
+    Args:
+        left: The operator said leave.
+    """
+    errors: dict[str, HostmeshError] = {}
+
+    def attempt(name: str, read: Callable[[], _Found]) -> _Found | None:
+        try:
+            return read()
+        except HostmeshError as error:
+            errors[name] = error
+            return None
+
+    own_id = attempt("host-unknown", lambda: host_id(read_machine_id()))
+    mesh = MeshState(host_id=own_id or HostId(""), left=left)
+    with closing(client_for(settings.etcd)) as client:
+        endpoints = client.endpoints
+        protocol = settings.routes.protocol
+        facts = attempt("uplink-missing", lambda: with_needed(read_host_facts(protocol), endpoints))
+        needed = facts.needed if facts else ()
+        seen = attempt(_ETCD, lambda: _view(settings, client, needed))
+    if seen is not None:
+        if seen.problem:
+            errors[_ETCD] = seen.problem
+        own, former = own_leases(seen.view, own_id) if own_id else (None, None)
+        mesh = replace(mesh.with_view(seen.view), own=own, former=former)
+        mesh = replace(mesh, seen_s=seen.freshness.as_of_s or 0.0)
+    if facts is not None:
+        uplink = attempt("uplink-missing", lambda: uplink_now(facts, settings.host, endpoints))
+        mesh = replace(mesh, host=facts, uplink=uplink)
+    return Inspection(_with_docker(mesh, settings), errors)
+
+
+def _with_docker(mesh: MeshState, settings: Settings) -> MeshState:
+    facts = DockerManager(settings.docker, settings.agent.state_dir).engine.facts()
+    state = DockerState.ABSENT
+    if facts.reachable:
+        fits = facts.bridge and mesh.own and within(facts.bridge.subnet, mesh.own.subnet)
+        state = DockerState.READY if fits else DockerState.PENDING
+    return mesh.with_docker(facts, state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """One look at this host from outside the agent.
+class _Comparison:
+    """The host without its agent, and its routes compared with the kernel's.
 
     Attributes:
         state: As the loop would have it after one round.
@@ -68,78 +166,35 @@ class Look:
     conditions: tuple[Condition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A view of the mesh: etcd's, or that of this host's own copy (``cached``).
-
-    Attributes:
-        problem: Why it is not etcd's, None when it is.
-        freshness: How old it is.
-    """
-
-    view: View
-    problem: HostmeshError | None
-    freshness: Freshness
-
-
-def view_offline(settings: Settings) -> Seen:
-    """Read the mesh from etcd, else from this host's own copy.
-
-    Raises:
-        HostmeshError: Neither can be had; the error is etcd's.
-    """
-    client = client_for(settings.etcd)
-    try:
-        view = Registry(client, settings.etcd.prefix, bounds=bounds_of(settings)).snapshot()
-        return Seen(view, None, Freshness(as_of_s=time.time()))
-    except HostmeshError as error:
-        try:
-            copy = copy_file(settings).peek()
-        except HostmeshError:
-            copy = None
-        if copy is None:
-            raise
-        return Seen(copy.view, error, Freshness(stale=True, as_of_s=copy.saved_s, cached=True))
-    finally:
-        client.close()
-
-
-def look(settings: Settings) -> Look:
-    """Look at etcd or the copy, the kernel and Docker. Raises nothing that can be said instead."""
+def _compare(settings: Settings) -> _Comparison:
+    """Inspect this host and compare its routes. What could not be read is a condition."""
+    saved = _saved_state(settings)
+    seen = inspect_host(settings, left=saved.left)
+    mesh = seen.mesh
     conditions = [_not_running(settings)]
-    mesh = MeshState(host_id=_own_id(conditions))
-    contact: HostmeshError | None = None
-    try:
-        seen = view_offline(settings)
-        contact = seen.problem
-        mesh = replace(mesh.with_view(seen.view), seen_s=seen.freshness.as_of_s or 0.0)
-    except HostmeshError as error:
-        contact = error
-    if contact is not None:
-        conditions.append(contact_condition(contact, _NOT_NEEDED))
-    own, former = (
-        own_leases(mesh.believed, mesh.host_id) if mesh.believed and mesh.host_id else (None, None)
-    )
-    left, leaving = _left(settings)
-    mesh = replace(mesh, left=left, own=own, former=former)
-    if leaving:
+    conditions += [_problem(name, error) for name, error in seen.errors.items()]
+    if saved.leaving:
         conditions += not_finished(
             ("no agent runs to go on with it",),
             hint="systemctl start hostmesh-agent, or agentctl leave",
         )
-    mesh = _with_host(mesh, settings, conditions)
-    mesh = _with_docker(mesh, settings)
     conditions += mesh.conditions()
     routes = settings.routes
     world = mesh.world(route_protocol=routes.protocol, route_table=routes.table)
     tracker, report = _routes(world, settings, conditions, wants_nothing=mesh.wants_nothing)
-    state = AgentState(mesh=mesh, report=report, contact_problem=contact.message if contact else "")
-    return Look(state=state, world=world, tracker=tracker, conditions=tuple(conditions))
+    etcd = seen.errors.get(_ETCD)
+    contact = etcd.message if etcd else ""
+    return _Comparison(
+        state=AgentState(mesh=mesh, report=report, contact_problem=contact),
+        world=world,
+        tracker=tracker,
+        conditions=tuple(conditions),
+    )
 
 
 def offline_status(settings: Settings) -> Mapping[str, Any]:
     """``GET /v1/status`` without an agent: state "stopped", "silent", or "left"."""
-    seen = look(settings)
+    seen = _compare(settings)
     now_s = time.monotonic()
     document = dict(
         status_document(
@@ -169,7 +224,7 @@ def offline_routes(settings: Settings) -> Mapping[str, Any]:
     Raises:
         CannotTell: There is no lease, no view or no list of routes to compare.
     """
-    seen = look(settings)
+    seen = _compare(settings)
     if seen.world is None or seen.tracker is None:
         reasons = "; ".join(each.cause for each in seen.conditions[1:]) or "it holds no subnet"
         raise CannotTell(
@@ -206,9 +261,11 @@ def offline_leases(settings: Settings) -> Mapping[str, Any]:
     if not seen.view.cached and any(each.ttl_s is None for each in seen.view.leases):
         with closing(client_for(settings.etcd)) as client:
             left_s = FlannelTtls(client.time_to_live_s).of(seen.view.leases)
-    document = leases_document(
-        seen.view, _own_id([]) or None, time.time(), left_s=left_s, freshness=seen.freshness
-    )
+    try:
+        own = host_id(read_machine_id())
+    except HostmeshError:
+        own = None
+    document = leases_document(seen.view, own, time.time(), left_s=left_s, freshness=seen.freshness)
     return {**document, "remarks": [seen.problem.message] if seen.problem else []}
 
 
@@ -217,42 +274,12 @@ def offline_events(settings: Settings) -> Mapping[str, Any]:
     return events_document(read_events(settings.agent.state_dir))
 
 
-def _own_id(conditions: list[Condition]) -> HostId:
+def _saved_state(settings: Settings) -> SavedState:
+    """Return what the agent saved; nothing where this user may not read it."""
     try:
-        return host_id(read_machine_id())
-    except HostmeshError as error:
-        unknown = Condition(name="host-unknown", cause=error.message, hint=error.hint)
-        conditions.append(unknown)
-        return _NOBODY
-
-
-def _left(settings: Settings) -> tuple[bool, bool]:
-    """Whether the operator said leave, and whether not all of that is known to be done."""
-    try:
-        state = StateFile(settings.agent.state_dir)
-    except HostmeshError:  # another user may not read it; then the lease says what is the case
-        return False, False
-    return state.now.left, state.now.leaving
-
-
-def _with_host(mesh: MeshState, settings: Settings, conditions: list[Condition]) -> MeshState:
-    try:
-        facts = with_needed(read_host_facts(settings.routes.protocol), settings.etcd.endpoints)
-        mesh = replace(mesh, host=facts)
-        return replace(mesh, uplink=uplink_now(facts, settings.host, settings.etcd.endpoints))
-    except HostmeshError as error:
-        conditions.append(_problem("uplink-missing", error.message, error.hint))
-        return mesh
-
-
-def _with_docker(mesh: MeshState, settings: Settings) -> MeshState:
-    facts: DockerFacts = DockerManager(settings.docker, settings.agent.state_dir).engine.facts()
-    state = DockerState.ABSENT
-    if facts.reachable:
-        bridge, own = facts.bridge, mesh.own
-        fits = bridge and own and within(bridge.subnet, own.subnet)
-        state = DockerState.READY if fits else DockerState.PENDING
-    return mesh.with_docker(facts, state)
+        return StateFile(settings.agent.state_dir).now
+    except HostmeshError:
+        return SavedState()
 
 
 def _routes(
@@ -266,7 +293,7 @@ def _routes(
     try:
         listing = table.list_all()
     except HostmeshError as error:
-        conditions.append(_problem("kernel-refused", error.message, error.hint))
+        conditions.append(_problem("kernel-refused", error))
         return None, Report(desired=count)
     finally:
         table.close()
@@ -302,8 +329,11 @@ def _not_running(settings: Settings) -> Condition:
     )
 
 
-def _problem(name: str, cause: str, hint: str) -> Condition:
-    return Condition(name=name, cause=cause, hint=hint or _NOT_NEEDED)
+def _problem(name: str, error: HostmeshError) -> Condition:
+    hint = "the rest of this page does not need it"
+    if name == _ETCD:
+        return contact_condition(error, hint)
+    return Condition(name=name, cause=error.message, hint=error.hint or hint)
 
 
 DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = MappingProxyType(

@@ -7,30 +7,23 @@ nothing and touches neither Docker nor the lease.
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from agent.daemon.membership.etcd_endpoint import uplink_now, with_needed
 from agent.daemon.reconcile.kernel_objects import ObjectsReport
 from agent.daemon.reconcile.kernel_pass import KernelPass
 from agent.daemon.state.agent_state import count_routes
-from agent.daemon.state.mesh_state import MeshState, own_leases
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.wiring import kernel_pass
-from agent.docker.manager import DockerManager
 from agent.errors import CannotTell, Refused, StateError
-from agent.etcd.discovery import client_for
-from agent.kernel.facts import read_host_facts
 from agent.mesh.world import World
-from agent.model import DockerState, View
+from agent.model import View
 from agent.reconcile.plan import Plan
 from agent.registry import trust
-from agent.registry.copy import bounds_of, copy_file
-from agent.registry.own.identity import host_id, read_machine_id
-from agent.registry.registry import Registry
+from agent.registry.copy import copy_file
 from agent.settings import Settings
+from agent.standalone.offline import inspect_host
 
 __all__ = ["run_once"]
 
@@ -140,22 +133,13 @@ def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
 
 
 def _world(settings: Settings, *, left: bool) -> World:
-    own = host_id(read_machine_id())
-    with closing(client_for(settings.etcd)) as client:
-        endpoints = client.endpoints
-        facts = with_needed(read_host_facts(settings.routes.protocol), endpoints)
-        bounds = replace(bounds_of(settings), needed=facts.needed)
-        view = Registry(client, settings.etcd.prefix, bounds=bounds).snapshot()
-    _refuse_doubt(settings, view)
-    uplink = uplink_now(facts, settings.host, endpoints)
-    docker = DockerManager(settings.docker, settings.agent.state_dir).engine.facts()
-    lease, former = own_leases(view, own)
-    mesh = replace(
-        MeshState(host_id=own, left=left, host=facts, uplink=uplink), own=lease, former=former
-    ).with_view(view)
-    world = mesh.with_docker(docker, DockerState.READY).world(
-        route_protocol=settings.routes.protocol, route_table=settings.routes.table
-    )
+    seen = inspect_host(settings, left=left)
+    for error in seen.errors.values():
+        raise error
+    mesh = seen.mesh
+    if mesh.believed is not None:
+        _refuse_doubt(settings, mesh.believed)
+    world = mesh.world(route_protocol=settings.routes.protocol, route_table=settings.routes.table)
     if world is None:
         raise CannotTell(
             "this host has left the mesh" if left else "this host holds no subnet in etcd",

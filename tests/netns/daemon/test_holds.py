@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from agent.daemon import wiring as parts
 from agent.daemon.core import host_facts as hostlook
 from agent.daemon.core.consequences import Action
 from agent.daemon.state.events import Accepted, ViewSeen
@@ -25,7 +24,7 @@ from agent.model import HostFacts, Route, View
 from agent.reconcile import reconciler
 from agent.reconcile.interfaces import Listing
 from agent.settings import load_settings
-from agent.standalone.leave import leaver
+from agent.standalone import leave
 from tests.netns.daemon.member import (
     AGGREGATE,
     CONTAINER,
@@ -280,8 +279,8 @@ def test_a_cleanup_takes_the_routes_of_a_former_protocol_along(
         eventually(member.is_right, 10)
     path = tmp_path / "agent.toml"
     path.write_text(path.read_text().replace("[routes]", "[routes]\nprotocol = 141"))
-    monkeypatch.setattr(parts, "read_machine_id", lambda: MACHINE_ID)
-    outcome = here.call(leaver(load_settings(path, {}, {})).clean)
+    monkeypatch.setattr(leave, "read_machine_id", lambda: MACHINE_ID)
+    outcome = here.call(leave.leaver(load_settings(path, {}, {})).clean)
     assert outcome.todo == []
     assert shown(here) | shown(here, "proto 141") == set()
     assert StateFile(tmp_path / "state").now.route_protocol is None

@@ -20,7 +20,7 @@ from agent.errors import AgentUnavailable, EtcdUnavailable
 from agent.model import View
 from agent.settings import AgentSettings
 from agent.standalone import offline
-from agent.standalone.offline import Seen
+from agent.standalone.offline import OfflineView
 from tests.unit.ctl.asked import LEASES, STATUS, Serving, agentctl, run
 
 pytestmark = pytest.mark.unit
@@ -60,7 +60,7 @@ def test_leases_ask_etcd_or_the_copy_when_no_agent_answers_and_say_so(
 ) -> None:
     view = View(cluster_id=1, revision=2, cached=cached)
     freshness = Freshness(stale=cached, as_of_s=1.0, cached=cached)
-    seen = Seen(view, EtcdUnavailable(problem) if problem else None, freshness)
+    seen = OfflineView(view, EtcdUnavailable(problem) if problem else None, freshness)
     monkeypatch.setattr(offline, "view_offline", lambda _settings: seen)
     assert run(socket_path, "leases") == 0
     out, err = capsys.readouterr()
