@@ -13,10 +13,10 @@ setup: ## Prepare .venv only
 setup-lab: ## Prepare .venv and what the lab needs (root)
 	@tests/prepare.sh lab
 
-demo: ## A mesh of real hosts in namespaces, shown and verified (root; KEEP=1 leaves it up, TOPOLOGY=two-nics)
+demo: ## A mesh of real hosts in namespaces, shown and verified (root; KEEP=1 leaves it up, TOPOLOGY=two-lans BACKEND=vxlan)
 	@echo "make demo: needs root, about 3 GB of disk and 5 minutes the first time (2 later); builds .venv and a root filesystem, then runs a mesh of four hosts inside namespaces of its own."
 	@tests/prepare.sh lab
-	@.venv/bin/hostmesh-lab demo $(if $(KEEP),--keep) $(if $(TOPOLOGY),--topology $(TOPOLOGY))
+	@.venv/bin/hostmesh-lab demo $(if $(KEEP),--keep) $(if $(TOPOLOGY),--topology $(TOPOLOGY)) $(if $(BACKEND),--backend $(BACKEND))
 
 test: ## What every change must pass, on real etcd, dockerds and kernel (root; a quarter of an hour)
 	@tests/prepare.sh lab

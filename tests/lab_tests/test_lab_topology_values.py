@@ -71,6 +71,8 @@ def test_host_gw_needs_all_hosts_on_one_link_with_ipv4() -> None:
     assert carried == ["one-lan", "two-nics", "dual-stack"]
     assert "several links (lan, lan2)" in TWO_LANS.obstacle("host-gw")
     assert "link lan has none" in NAMED["v6"].obstacle("host-gw")
+    tunnelled = [name for name, each in NAMED.items() if not each.obstacle("vxlan")]
+    assert sorted({*tunnelled, "nat", "v6"}) == sorted(NAMED)
 
 
 @pytest.mark.parametrize("name", ["two-lans", "nat", "v6"])

@@ -51,7 +51,7 @@ def why_refused(
             refused.errno,
             f"{detail} port {options.port}",
             f"remove it (ip link del {other.name}), or use another VNI: agentctl config set"
-            " --backend vxlan --backend-option VNI=NUMBER",
+            " --backend vxlan --backend-options VNI=NUMBER",
         )
     if refused.errno != errno.EADDRINUSE:
         return refused
@@ -61,7 +61,7 @@ def why_refused(
         refused.errno,
         f"{user} uses UDP port {options.port}",
         "stop it, or use another port: agentctl config set --backend vxlan"
-        " --backend-option Port=NUMBER",
+        " --backend-options Port=NUMBER",
     )
 
 

@@ -157,11 +157,12 @@ def _up(arguments: argparse.Namespace) -> int:
             owned=False,
             packages=arguments.packages,
             topology=topology,
+            backend={"Type": arguments.backend},
         ),
         _say,
     )
     _say(f"lab {lab.name} is up: {', '.join(lab.hosts)}")
-    obstacle = cli_underlay.why_not_ready(topology)
+    obstacle = cli_underlay.why_not_ready(topology, arguments.backend)
     if host.agent and obstacle:
         _say(obstacle)
     elif host.agent and arguments.cidr:
@@ -300,4 +301,6 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     topology = cli_underlay.chosen(arguments)
-    return demo.run(arguments.name, arguments.suite, topology, keep=arguments.keep)
+    return demo.run(
+        arguments.name, arguments.suite, topology, arguments.backend, keep=arguments.keep
+    )

@@ -5,28 +5,29 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from hostmesh_lab.demo.run import BACKEND
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.lab import Lab
 from hostmesh_lab.machines.dns import DnsServer
-from hostmesh_lab.underlay.topology import NAMED, ONE_LAN, Topology, named
+from hostmesh_lab.underlay.topology import BACKENDS, NAMED, ONE_LAN, Topology, named
 
 
 def add_topology(parser: argparse.ArgumentParser) -> None:
-    """Add the option that chooses a topology; the help describes each."""
+    """Add the options that choose a topology and a backend; the help describes each topology."""
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0])
     parser.add_argument("--topology", choices=tuple(NAMED), default=ONE_LAN.name)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    lines = [f"  {each.name:<11} {each.about}{_without_backend(each)}" for each in NAMED.values()]
+    lines = [f"  {each.name:<11} {each.about}{_without(each)}" for each in NAMED.values()]
     parser.epilog = "topologies:\n" + "\n".join(lines)
 
 
-def _without_backend(topology: Topology) -> str:
-    return f"\n  {'':<11} (not for {BACKEND})" if topology.obstacle(BACKEND) else ""
+def _without(topology: Topology) -> str:
+    names = ", ".join(each for each in BACKENDS if topology.obstacle(each))
+    return f"\n  {'':<11} (not for {names})" if names else ""
 
 
-def why_not_ready(topology: Topology) -> str:
+def why_not_ready(topology: Topology, backend: str) -> str:
     """Say why the agents of a lab are not waited for; "" if they can become ready."""
-    obstacle = topology.obstacle(BACKEND)
+    obstacle = topology.obstacle(backend)
     return f"not waiting for the agents on topology {topology.name}: {obstacle}" if obstacle else ""
 
 

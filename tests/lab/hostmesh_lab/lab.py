@@ -30,7 +30,15 @@ from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.machines.machine import Machine
 from hostmesh_lab.procs import machine_boot_id
 from hostmesh_lab.underlay import net
-from hostmesh_lab.underlay.topology import DNS, ONE_LAN, Topology, etcd_number, host_number, in_url
+from hostmesh_lab.underlay.topology import (
+    BACKENDS,
+    DNS,
+    ONE_LAN,
+    Topology,
+    etcd_number,
+    host_number,
+    in_url,
+)
 
 _REPORT = """exec 2>&1; set -x
 cat /etc/docker/daemon.json /etc/hostmesh/agent.toml
@@ -47,7 +55,8 @@ class LabOptions:
 
     `host` holds for every host; `hosts_differ` names hosts with options of their own. With `cidr`
     the mesh's config is in etcd before its hosts boot, and in the agents' settings; None leaves it
-    to `agentctl config init`. `packages` are Debian's, on every machine; a host may have more.
+    to `agentctl config init`. `backend` is the config's Backend object. `packages` are Debian's, on
+    every machine; a host may have more.
     """
 
     name: str = "lab"
@@ -60,6 +69,7 @@ class LabOptions:
     owned: bool = True
     packages: Sequence[str] = ()
     topology: Topology = ONE_LAN
+    backend: Mapping[str, Any] = field(default_factory=lambda: {"Type": BACKENDS[0]})
 
 
 class Lab:
@@ -207,10 +217,10 @@ class Lab:
         in_parallel(lambda machine: machine.wait_booted(), others, self._cut_power)
         mesh = _completed(options.host, options).settings.get("mesh")
         if mesh and options.host.agent and self.etcd:
-            self._create_mesh(mesh)
+            self._create_mesh(mesh, options.backend)
         in_parallel(lambda machine: machine.boot(), hosts, self._cut_power)
 
-    def _create_mesh(self, mesh: Mapping[str, Any]) -> None:
+    def _create_mesh(self, mesh: Mapping[str, Any], backend: Mapping[str, Any]) -> None:
         """Write the config as `agentctl config init` does, by the operator's word.
 
         An agent that brings it in its settings has new claims wait: it cannot know that there
@@ -223,7 +233,7 @@ class Lab:
             "SubnetLen": length,
             "SubnetMin": mesh.get("subnet_min", str(cidr.network_address)),
             "SubnetMax": mesh.get("subnet_max", str(last)),
-            "Backend": {"Type": "host-gw"},
+            "Backend": dict(backend),
         }
         self.etcdctl("put", "/hostmesh/config", json.dumps(config))
 

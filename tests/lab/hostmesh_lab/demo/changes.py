@@ -75,7 +75,9 @@ def host_leaves(stage: Stage) -> None:
         began = time.monotonic()
         leaver.agentctl("leave")
         returned = time.monotonic()
-        waits = [pool.submit(_wait_forgotten, host, subnet, leaver.address) for host in others]
+        waits = [
+            pool.submit(_wait_forgotten, stage, host, subnet, leaver.address) for host in others
+        ]
         gone = max(wait.result() for wait in waits)
     require(
         gone - returned < _GONE_S,
@@ -89,11 +91,13 @@ def host_leaves(stage: Stage) -> None:
     )
 
 
-def _wait_forgotten(host: Host, subnet: str, address: str) -> float:
+def _wait_forgotten(stage: Stage, host: Host, subnet: str, address: str) -> float:
+    sources = f"hostmesh-in-{stage.tunnel or 'eth0'}"
+
     def forgotten() -> bool:
         if any(item["dst"] == subnet for item in host.mesh_routes()):
             return False
-        members = host.run(["ipset", "list", "hostmesh-in-eth0"]).stdout.split()
+        members = host.run(["ipset", "list", sources]).stdout.split()
         return address not in members
 
     wait_until(forgotten, 10, f"{host.name} forgets {subnet} and {address}", every_s=0.02)
@@ -102,6 +106,8 @@ def _wait_forgotten(host: Host, subnet: str, address: str) -> float:
 
 def _require_clean(host: Host) -> None:
     require(not host.mesh_routes(), f"{host.name} still has routes of ours")
+    links = host.run(["ip", "-o", "link", "show"]).stdout
+    require(": hm-" not in links, f"{host.name} still has a link of ours")
     for table in ("raw", "mangle", "nat", "filter"):
         left = [line for line in host.iptables(table) if "HOSTMESH" in line]
         require(not left, f"{host.name} still has rules of ours: {left[:1]}")

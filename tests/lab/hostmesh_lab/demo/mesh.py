@@ -17,8 +17,9 @@ def hosts_join(stage: Stage) -> None:
     """Create the mesh as an operator does, and look at what each host made of it."""
     first = stage.host("host1")
     wait_until(first.status, READY_S, "the agent of host1 answers agentctl")
-    first.agentctl("config", "init", "--cidr", CIDR)
-    stage.note(f"host1# agentctl config init --cidr {CIDR}")
+    options = ["--cidr", CIDR, *(["--backend", stage.backend] if stage.tunnel else [])]
+    first.agentctl("config", "init", *options)
+    stage.note(f"host1# agentctl config init {' '.join(options)}")
     stage.lab.wait_ready(READY_S)
     for name, host in stage.lab.hosts.items():
         subnet = stage.learn_subnet(name)
@@ -42,11 +43,13 @@ def check_docker(host: Host, subnet: IPv4Network) -> None:
 
 
 def check_routes(stage: Stage, host: Host) -> None:
-    """The kernel has one route of ours to each peer, by the peer's node address."""
-    routes = {item["dst"]: item.get("gateway") for item in host.mesh_routes()}
+    """The kernel has one route of ours to each peer, by its node address or by the tunnel."""
+    routes = {item["dst"]: (item.get("gateway"), item.get("dev")) for item in host.mesh_routes()}
     for peer, subnet in stage.subnets.items():
         if peer != host.name:
-            want = stage.host(peer).address
+            want = (stage.host(peer).address, "eth0")
+            if stage.tunnel:
+                want = (str(subnet.network_address), stage.tunnel)
             require(
                 routes.get(str(subnet)) == want,
                 f"{host.name} routes {subnet} by {routes.get(str(subnet))}, not by {peer}'s {want}",

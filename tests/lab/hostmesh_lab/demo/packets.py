@@ -13,9 +13,14 @@ _SEEN_S = 5.0
 
 def walk(stage: Stage) -> None:
     """Follow an echo request from a container on host1 to one on host2, and its reply back."""
-    path = [("host1", "docker0"), ("host1", "eth0"), ("host2", "eth0"), ("host2", "docker0")]
+    middle = stage.tunnel or "eth0"
+    path = [("host1", "docker0"), ("host1", middle), ("host2", middle), ("host2", "docker0")]
     source, target = (IPv4Address(stage.containers[name]) for name in ("host1", "host2"))
     with contextlib.ExitStack() as stack:
+        outer = [
+            stack.enter_context(Capture(stage.host(name), "eth0", "udp port 8472"))
+            for name in (("host1", "host2") if stage.tunnel else ())
+        ]
         captures = [
             stack.enter_context(Capture(stage.host(name), interface, f"icmp and host {target}"))
             for name, interface in path
@@ -27,11 +32,30 @@ def walk(stage: Stage) -> None:
     names = [f"{name} {interface}" for name, interface in path]
     _check(stage, names, requests, source, target)
     _check(stage, names[::-1], replies, target, source)
+    if outer:
+        _check_outer(stage, [_first_udp(each) for each in outer])
 
 
 def _first(capture: Capture, kind: int) -> Packet:
     what = "the request" if kind == ECHO_REQUEST else "the reply"
     return capture.wait_for(lambda packet: packet.icmp_type == kind, _SEEN_S, what)
+
+
+def _first_udp(capture: Capture) -> Packet:
+    return capture.wait_for(lambda packet: packet.protocol == "udp", _SEEN_S, "the outer packet")
+
+
+def _check_outer(stage: Stage, packets: list[Packet]) -> None:
+    """The tunnel's own headers: from node address to node address, past the router between."""
+    ends = tuple(IPv4Address(stage.host(name).address) for name in ("host1", "host2"))
+    for name, packet in zip(("host1", "host2"), packets, strict=True):
+        stage.note(f"{name} eth0 outer ttl {packet.ttl}  {packet.src} > {packet.dst}  UDP 8472")
+        require(
+            (packet.src, packet.dst) == ends, f"on {name} the outer packet is not the hosts' own"
+        )
+    routed = stage.lab.topology.place(1) != stage.lab.topology.place(2)
+    hops = packets[0].ttl - packets[1].ttl
+    require(hops == int(routed), f"the outer TTL falls by {hops} on the way")
 
 
 def _check(
@@ -48,7 +72,7 @@ def _check(
     ttls = [packet.ttl for packet in packets]
     require(ttls == _TTLS, f"the packet's TTLs are {ttls}, not {_TTLS}")
     hops = [(packet.src_mac, packet.dst_mac) for packet in packets]
-    require(hops[1] == hops[2], "the packet changes between the two uplinks")
+    require(hops[1] == hops[2], "the packet changes between the two hosts")
     require(
         len({hops[0], hops[1], hops[3]}) == 3, "the MAC addresses do not change from link to link"
     )

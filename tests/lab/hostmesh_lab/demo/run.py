@@ -16,9 +16,8 @@ from hostmesh_lab.demo.stage import Stage
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.lab import Lab, LabOptions, die_on_sigterm, require_root
 from hostmesh_lab.machines.kinds import HostOptions
-from hostmesh_lab.underlay.topology import NAMED, ONE_LAN, Topology
+from hostmesh_lab.underlay.topology import BACKENDS, NAMED, ONE_LAN, Topology
 
-BACKEND = "host-gw"
 _KEPT_FAILURES = 3
 _BOLD, _GREEN, _RED, _DIM, _PLAIN = "\033[1m", "\033[32m", "\033[31m", "\033[2m", "\033[0m"
 
@@ -91,15 +90,22 @@ class _Outcome:
     changed: list[str] = field(default_factory=list)
 
 
-def run(name: str, suite: str, topology: Topology = ONE_LAN, *, keep: bool) -> int:
+def run(
+    name: str,
+    suite: str,
+    topology: Topology = ONE_LAN,
+    backend: str = BACKENDS[0],
+    *,
+    keep: bool,
+) -> int:
     """Run the demo; 0 only if every step was verified and the machine is as it was."""
     require_root()
     paths.checked_name(name)
-    obstacle = topology.obstacle(BACKEND)
+    obstacle = topology.obstacle(backend)
     if obstacle:
-        usable = [each.name for each in NAMED.values() if not each.obstacle(BACKEND)]
+        usable = [each.name for each in NAMED.values() if not each.obstacle(backend)]
         raise LabError(
-            f"the demo's backend is {BACKEND}, which does not support topology {topology.name}:"
+            f"the demo's backend is {backend}, which does not support topology {topology.name}:"
             f" {obstacle}",
             "choose one of " + ", ".join(usable),
         )
@@ -111,7 +117,9 @@ def run(name: str, suite: str, topology: Topology = ONE_LAN, *, keep: bool) -> i
     die_on_sigterm()
     screen, outcome = Screen(), _Outcome()
     host = HostOptions(reject_forward=True)
-    options = LabOptions(name, 3, suite, host=host, cidr=None, topology=topology)
+    options = LabOptions(
+        name, 3, suite, host=host, cidr=None, topology=topology, backend={"Type": backend}
+    )
     before = machinestate.look(lab=name)
     try:
         _perform(options, screen, outcome)
@@ -131,7 +139,7 @@ def _perform(options: LabOptions, screen: Screen, outcome: _Outcome) -> None:
     try:
         with screen.step(str(number), title):
             lab = Lab.up(options, screen.note)
-        stage = Stage(lab, screen.note)
+        stage = Stage(lab, screen.note, options.backend["Type"])
         for number, (title, step) in enumerate(STEPS, 1):
             with screen.step(str(number), title):
                 step(stage)

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.lab import CIDR, Lab
 from hostmesh_lab.machines.host import Host
+from hostmesh_lab.underlay.topology import BACKENDS
 
 MESH = IPv4Network(CIDR)
 WEB = "web"
@@ -19,11 +20,17 @@ class Stage:
 
     lab: Lab
     note: Callable[[str], None]
+    backend: str = BACKENDS[0]
     subnets: dict[str, IPv4Network] = field(default_factory=dict)
     containers: dict[str, str] = field(default_factory=dict)
 
     def host(self, name: str) -> Host:
         return self.lab.hosts[name]
+
+    @property
+    def tunnel(self) -> str:
+        """The device through which packets between hosts travel, "" without one."""
+        return "hm-vxlan" if self.backend == "vxlan" else ""
 
     def add_container(self, name: str) -> str:
         """Start a container that serves pages; its address must be of the host's subnet."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from hostmesh_lab.errors import LabError
 
+BACKENDS = ("host-gw", "vxlan")
 GATEWAY = 1
 DNS = 5
 STRANGER = 200
@@ -178,15 +179,18 @@ class Topology:
 
     def obstacle(self, backend: str) -> str:
         """Say why a backend cannot carry packets between these hosts; "" if it can."""
-        if backend != "host-gw":
+        if backend not in BACKENDS:
             return f"the lab does not know backend {backend}"
         uplinks = dict.fromkeys(place[0] for place in self.places)
-        if len(uplinks) > 1:
+        if backend == "host-gw" and len(uplinks) > 1:
             names = ", ".join(uplinks)
             return f"host-gw needs every peer on-link, and the hosts are on several links ({names})"
         without = [name for name in uplinks if not self.link(name).v4]
         if without:
-            return f"host-gw needs IPv4 node addresses, and link {without[0]} has none"
+            return f"{backend} needs IPv4 node addresses, and link {without[0]} has none"
+        hidden = {nic.link for each in self.routers if each.masquerade for nic in each.nics[1:]}
+        if hidden.intersection(uplinks):
+            return f"{backend} needs to reach every peer's node address, and some are behind NAT"
         return ""
 
     @classmethod
