@@ -19,7 +19,8 @@ from agent.daemon.store.state_file import StateFile
 from agent.daemon.store.view_cache import ViewCache
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.etcd.kv import Event, Record
-from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.facts import read_host_facts
+from agent.kernel.uplink import choose_uplink
 from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig
 from agent.registry.copy import CopyFile
 from agent.registry.record_store import RecordStore

@@ -22,9 +22,10 @@ import structlog
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.facts import read_host_facts
 from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
+from agent.kernel.uplink import choose_uplink
 from agent.mesh.desired import desired_objects
 from agent.mesh.object_kinds import route_kind
 from agent.mesh.world import World

@@ -12,7 +12,8 @@ from agent.docker.engine.engine import Engine
 from agent.docker.manager import DockerManager
 from agent.errors import DockerError, HostmeshError, UsageError
 from agent.kernel.diagnose.namespace import in_network_of
-from agent.kernel.facts import path_to, read_host_facts
+from agent.kernel.facts import read_host_facts
+from agent.kernel.lookup import path_to
 from agent.model import DockerNetwork, Link
 from agent.model.family import Address, read_address
 from agent.settings.text import nearest, shown

@@ -14,11 +14,11 @@ from agent.ctl.path.ends import End, Place
 from agent.ctl.stale import age, state_of
 from agent.docker.service.dockerd_process import DockerdFinder
 from agent.errors import HostmeshError
-from agent.kernel.diagnose.lookup import Decision, decide, neighbour_on
 from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.advice.nft_chains import dropping_chains
 from agent.kernel.firewall.advice.nft_conditions import chains_in_the_way
 from agent.kernel.firewall.advice.operator_rules import Judgement, Way
+from agent.kernel.lookup import Decision, decide, neighbour_on
 from agent.model import Link, Route
 from agent.model.family import Address, Network, family_of, read_address, read_network
 

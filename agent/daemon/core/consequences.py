@@ -11,7 +11,7 @@ from agent.daemon.state import events
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer
-from agent.kernel.facts import uplink_target
+from agent.kernel.uplink import uplink_target
 from agent.model import HostFacts
 from agent.model.family import Address, Network
 

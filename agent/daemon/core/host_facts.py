@@ -9,8 +9,9 @@ from agent.daemon.state import conditions
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.events import HostSeen
 from agent.errors import HostmeshError
-from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.facts import read_host_facts
 from agent.kernel.needed_addresses import needed_addresses
+from agent.kernel.uplink import choose_uplink
 from agent.model import Condition, HostFacts, Uplink
 from agent.model.family import within
 

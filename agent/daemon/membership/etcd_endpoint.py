@@ -15,8 +15,8 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from agent.daemon.state.events import Endpoints
-from agent.kernel.facts import choose_uplink
 from agent.kernel.needed_addresses import needed_addresses
+from agent.kernel.uplink import choose_uplink
 from agent.model import HostFacts, Uplink
 from agent.model.family import ENABLED, Address, address_order, read_address
 from agent.retry import jittered

@@ -7,8 +7,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from agent.kernel.facts import choose_uplink, read_host_facts, uplink_target
+from agent.kernel.facts import read_host_facts
 from agent.kernel.netlink_monitor import KernelEvent, Monitor
+from agent.kernel.uplink import choose_uplink, uplink_target
 from agent.model import Route, Uplink
 from tests.netns.netlab import Host
 from tests.netns.routes.scene import CIDR, scene

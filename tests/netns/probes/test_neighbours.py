@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.facts import read_host_facts
 from agent.kernel.liveness.prober import Prober
 from agent.kernel.netlink_monitor import KernelEvent, Monitor, NeighbourChange
+from agent.kernel.uplink import choose_uplink
 from agent.model.family import Address
 from tests.netns.netlab import Host, Lan
 from tests.waiting import eventually

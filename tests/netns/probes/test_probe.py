@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.facts import read_host_facts
 from agent.kernel.liveness.prober import Prober
+from agent.kernel.uplink import choose_uplink
 from agent.mesh.liveness import dead_subnets
 from agent.model.family import Address
 from tests.netns.netlab import Host, Lan, Pinger

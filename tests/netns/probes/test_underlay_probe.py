@@ -11,7 +11,8 @@ import pytest
 
 from agent.errors import KernelError
 from agent.kernel.diagnose.source_filter import Passage, passage
-from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.facts import read_host_facts
+from agent.kernel.uplink import choose_uplink
 from agent.model import Uplink
 from tests.netns.netlab import Host, Lan
 

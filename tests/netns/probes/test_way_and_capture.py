@@ -13,9 +13,9 @@ import pytest
 
 from agent.errors import KernelError
 from agent.kernel.diagnose.capture import Capture, Frame
-from agent.kernel.diagnose.lookup import decide, neighbour_on
 from agent.kernel.diagnose.namespace import in_network_of
 from agent.kernel.diagnose.ping import Pinger
+from agent.kernel.lookup import decide, neighbour_on
 from tests.netns.netlab import Host
 
 pytestmark = pytest.mark.netns

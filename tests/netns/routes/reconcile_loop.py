@@ -12,9 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.facts import read_host_facts
 from agent.kernel.tables import table as tables
 from agent.kernel.tables.routes import RouteTable
+from agent.kernel.uplink import choose_uplink
 from agent.mesh.world import World, peers_by_subnet
 from tests.netns.routes.scene import CONFIG, OWN, lease, one_pass
 

@@ -11,9 +11,10 @@ from ipaddress import IPv4Network
 import pytest
 
 from agent.errors import KernelError
-from agent.kernel.facts import choose_uplink, read_host_facts
+from agent.kernel.facts import read_host_facts
 from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.tables.routes import RouteTable
+from agent.kernel.uplink import choose_uplink
 from agent.mesh.world import World
 from agent.model import Route
 from tests.netns.netlab import Host, Lan, Pinger

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import KernelError
-from agent.kernel.facts import PathTo, choose_uplink
+from agent.kernel.lookup import Decision
 from agent.kernel.sysctl import Sysctls
+from agent.kernel.uplink import choose_uplink
 from agent.mesh.overlap import host_overlaps, networks_in_use
 from agent.model import DockerFacts, DockerNetwork, HostFacts, Lease, Link, Route, Uplink
 from agent.model.family import Address
@@ -49,7 +50,7 @@ FACTS = HostFacts(
 )
 
 
-def no_path(_: Address) -> PathTo:
+def no_path(_: Address) -> Decision:
     raise AssertionError("not to be asked")
 
 
@@ -81,9 +82,9 @@ def test_by_cidr_takes_the_address_in_it() -> None:
 def test_by_route_to_an_address() -> None:
     asked: list[Address] = []
 
-    def lookup(address: Address) -> PathTo:
+    def lookup(address: Address) -> Decision:
         asked.append(address)
-        return PathTo(link="eth0", source=IPv4Address("192.0.2.2"))
+        return Decision(link="eth0", source=IPv4Address("192.0.2.2"))
 
     uplink = choose_uplink(FACTS, "route to 192.0.2.9", None, lookup=lookup)
     assert (uplink.name, uplink.node_address) == ("eth0", IPv4Address("192.0.2.2"))
@@ -92,11 +93,11 @@ def test_by_route_to_an_address() -> None:
 
 def test_by_the_route_to_etcd_without_a_setting() -> None:
     etcd = IPv4Address("192.0.2.9")
-    assert choose_uplink(FACTS, "", etcd, lookup=lambda _: PathTo("eth0")).name == "eth0"
+    assert choose_uplink(FACTS, "", etcd, lookup=lambda _: Decision(link="eth0")).name == "eth0"
 
 
 def test_etcd_on_this_host_by_its_address_or_by_the_default_route() -> None:
-    here = PathTo("lo", local=True)
+    here = Decision(link="lo", local=True)
     assert choose_uplink(FACTS, "", IPv4Address("192.0.2.1"), lookup=lambda _: here).name == "eth0"
     assert choose_uplink(FACTS, "", IPv4Address("127.0.0.1"), lookup=lambda _: here).name == "eth1"
     assert choose_uplink(FACTS, "", None, lookup=no_path).name == "eth1"

@@ -111,9 +111,9 @@ def _route(context: Context, peer: Peer) -> Step:
 
 
 def _wire(peer: Peer) -> Iterator[Step]:
-    from agent.kernel.diagnose.lookup import neighbour_on  # noqa: PLC0415 - the same
     from agent.kernel.diagnose.ping import Pinger  # noqa: PLC0415 - the same
-    from agent.kernel.facts import path_to, read_host_facts  # noqa: PLC0415 - costs 0.2 s
+    from agent.kernel.facts import read_host_facts  # noqa: PLC0415 - costs 0.2 s
+    from agent.kernel.lookup import neighbour_on, path_to  # noqa: PLC0415 - the same
 
     address = read_address(peer.node_address)
     try:

@@ -12,7 +12,7 @@ from agent.kernel.netlink.routes import RTM_GETROUTE, decode_route, route_lookup
 from agent.model import Route
 from agent.model.family import Address, family_of
 
-__all__ = ["Decision", "NeighbourState", "decide", "neighbour_on"]
+__all__ = ["Decision", "NeighbourState", "decide", "neighbour_on", "path_to"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class Decision:
     Attributes:
         link: Name of the link it goes out by; None when it goes nowhere.
         gateway: The next hop; None when the destination is on the link itself.
+        source: The address that a packet of this host's own is sent from.
         local: It is for this host.
         entry: The routing table's entry that decided; None before Linux 4.14.
         refusal: The kernel's words when there is no way, else "".
@@ -29,6 +30,7 @@ class Decision:
 
     link: str | None = None
     gateway: Address | None = None
+    source: Address | None = None
     local: bool = False
     entry: Route | None = None
     refusal: str = ""
@@ -47,12 +49,18 @@ def decide(destination: Address, *, source: Address | None = None, in_link: int 
     """
     what = f"looking up the route to {destination}"
     with NetlinkSocket() as connection:
+        names = LinkNames(lambda: dump_links(connection))
+
+        def ask(*, entry: bool) -> Route | None:
+            body = route_lookup_request(destination, source=source, in_link=in_link, entry=entry)
+            return decode_route(connection.request(RTM_GETROUTE, body, what), names.of)
+
         try:
-            found = _ask(connection, destination, source, in_link, what, entry=False)
+            found = ask(entry=False)
         except NetlinkError as error:
             return Decision(refusal=error.detail)
         try:
-            entry = _ask(connection, destination, source, in_link, what, entry=True)
+            entry = ask(entry=True)
         except NetlinkError:  # it changed in between
             entry = None
     if found is None:
@@ -60,23 +68,22 @@ def decide(destination: Address, *, source: Address | None = None, in_link: int 
     return Decision(
         link=found.link,
         gateway=found.gateway,
+        source=found.prefsrc,
         local=found.kind.startswith("local"),
         entry=entry,
     )
 
 
-def _ask(
-    connection: NetlinkSocket,
-    destination: Address,
-    source: Address | None,
-    in_link: int,
-    what: str,
-    *,
-    entry: bool,
-) -> Route | None:
-    body = route_lookup_request(destination, source=source, in_link=in_link, entry=entry)
-    answer = connection.request(RTM_GETROUTE, body, what)
-    return decode_route(answer, LinkNames(lambda: dump_links(connection)).of)
+def path_to(destination: Address) -> Decision:
+    """Ask which way a packet of this host's own would go.
+
+    Raises:
+        KernelError: No way there (the message has the kernel's words), or no answer.
+    """
+    found = decide(destination)
+    if found.refusal:
+        raise KernelError(f"looking up the route to {destination}: {found.refusal}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
