@@ -114,7 +114,7 @@ def test_every_live_key_is_a_setting_and_stands_in_the_docs() -> None:
     names = {f"{section}.{key}" for section, keys in KEYS.items() for key in keys} | set(SECTIONS)
     assert names >= LIVE
     page = (Path(__file__).parents[4] / "docs/settings.md").read_text()
-    told = page.partition("these hold at once:")[2].partition("The others wait")[0]
+    told = page.partition("take effect at once:")[2].partition("The others wait")[0]
     assert set(re.findall(r"`([a-z_.]+)`", told)) == LIVE
 
 
