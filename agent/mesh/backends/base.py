@@ -65,6 +65,13 @@ class ThisHost:
         same = peer.host_id is None or peer.link == self.uplink.link
         return same and self.shares_link_with(peer.node_address)
 
+    def smaller_mtu(self, peer: Lease, overhead: int = 0) -> int:
+        """Return the largest packet that the peer takes, 0 where this host takes no larger one.
+
+        Senders get "fragmentation needed" then, where a switch would drop the packet unseen.
+        """
+        return peer.mtu - overhead if 0 < peer.mtu < outer_mtu(self.uplink, self.options) else 0
+
     def route(
         self,
         destination: Network,
@@ -73,12 +80,14 @@ class ThisHost:
         *,
         source: Address | None = None,
         onlink: bool = False,
+        mtu: int = 0,
     ) -> Route:
         """Return a route with the agent's mark.
 
         Args:
             source: Of packets of this host's own processes; None for the link's address.
             onlink: The gateway is on the link though no address of the link says so.
+            mtu: Largest packet that the peer takes, 0 for the link's.
         """
         return Route(
             destination=destination,
@@ -86,6 +95,7 @@ class ThisHost:
             link=link,
             prefsrc=source,
             onlink=onlink,
+            mtu=mtu,
             protocol=self.protocol,
             table=self.table,
             metric=self.metric,

@@ -44,5 +44,5 @@ class HostGateway:
             )
         if peer.node_address == uplink.node_address:
             return peer_same_address(peer)
-        route = host.route(peer.subnet, gateway=peer.node_address, link=uplink.name)
+        route = host.route(peer.subnet, peer.node_address, uplink.name, mtu=host.smaller_mtu(peer))
         return PeerObjects((route,), ingress=(uplink.name,))

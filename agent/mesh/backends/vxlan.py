@@ -113,13 +113,17 @@ class Vxlan:
         on_link = host.shares_link_with(peer.node_address)
         ingress = (LINK, host.uplink.name) if on_link else (LINK,)
         if options.direct and host.is_direct(peer):
-            route = host.route(peer.subnet, gateway=peer.node_address, link=host.uplink.name)
+            route = host.route(
+                peer.subnet, peer.node_address, host.uplink.name, mtu=host.smaller_mtu(peer)
+            )
             return PeerObjects((route,), ingress)
         inner = peer.subnet.network_address
         source = host.subnets[0].network_address if host.subnets else None
+        overhead = self.overhead(family_of(peer.node_address))
+        mtu = host.smaller_mtu(peer, overhead)
         return PeerObjects(
             (
-                host.route(peer.subnet, inner, LINK, source=source, onlink=True),
+                host.route(peer.subnet, inner, LINK, source=source, onlink=True, mtu=mtu),
                 Neighbour(link=LINK, address=inner, mac=mac),
                 FdbEntry(link=LINK, mac=mac, destination=peer.node_address),
             ),
