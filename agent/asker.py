@@ -1,9 +1,9 @@
-"""Orders from one thread to another, and whether the client behind one still waits.
+"""Calls from one thread to another that end with the client behind them.
 
 A command may begin long after it was sent: the agent was frozen, or its loop was busy. The client
-has then given up and has said so to the operator. The thread that serves the client states here how
-to find out. An order that is the first step of a command takes that along, and is withdrawn if its
-client has gone. Later steps do not: a command that has begun is finished.
+has then given up and has said so to the operator. The thread that serves the client sets here how
+to find out. The first call of a command takes that along, and is cancelled if the client has gone.
+Later calls do not: a command that has begun is finished.
 """
 
 from __future__ import annotations
@@ -14,28 +14,36 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Generic, TypeVar
 
-__all__ = ["GoesOn", "IsWaiting", "Order", "Withdrawn", "always", "asked_by", "current"]
+__all__ = [
+    "CallCancelled",
+    "CallRunning",
+    "IsWaiting",
+    "ThreadCall",
+    "always_waiting",
+    "client_is_waiting",
+    "serving",
+]
 
 _Answer = TypeVar("_Answer")
 IsWaiting = Callable[[], bool]
 
 
-def always() -> bool:
-    """Whether the agent itself still waits for what it ordered."""
+def always_waiting() -> bool:
+    """Return True: the agent itself waits for its own calls."""
     return True
 
 
-_current: ContextVar[IsWaiting] = ContextVar("is_waiting", default=always)
+_current: ContextVar[IsWaiting] = ContextVar("is_waiting", default=always_waiting)
 
 
-def current() -> IsWaiting:
+def client_is_waiting() -> IsWaiting:
     """Return how to find out whether the client whose request this thread serves still waits."""
     return _current.get()
 
 
 @contextmanager
-def asked_by(is_waiting: IsWaiting) -> Iterator[None]:
-    """State for the request that this thread serves how to find out whether its client waits."""
+def serving(is_waiting: IsWaiting) -> Iterator[None]:
+    """Set how to find out whether the client of the request that this thread serves waits."""
     token = _current.set(is_waiting)
     try:
         yield
@@ -43,29 +51,29 @@ def asked_by(is_waiting: IsWaiting) -> Iterator[None]:
         _current.reset(token)
 
 
-class Withdrawn(Exception):
-    """The order had not begun in time, or its client had gone: it is not done and will not be."""
+class CallCancelled(Exception):
+    """The call had not begun in time, or its client had gone: it never runs."""
 
 
-class GoesOn(Exception):
-    """The order had begun in time and was not done: it goes on."""
+class CallRunning(Exception):
+    """The call had begun in time and has not ended: it goes on."""
 
 
-class Order(Generic[_Answer]):
-    """What one thread asks of another, which carries it out when it gets to it.
+class ThreadCall(Generic[_Answer]):
+    """A function that one thread has another one run.
 
     Args:
-        run: Called in the thread that carries the order out.
+        run: Called in the other thread.
         is_waiting: Asked there before it begins.
     """
 
-    def __init__(self, run: Callable[[], _Answer], is_waiting: IsWaiting = always) -> None:
+    def __init__(self, run: Callable[[], _Answer], is_waiting: IsWaiting = always_waiting) -> None:
         self._run = run
         self._is_waiting = is_waiting
         self._future: Future[_Answer] = Future()
 
-    def carry_out(self) -> None:
-        """Do it unless it was withdrawn or its client has gone, and wake the asker."""
+    def execute(self) -> None:
+        """Run it unless it was cancelled or its client has gone, and wake the caller."""
         if not self._is_waiting():
             self._future.cancel()
         if not self._future.set_running_or_notify_cancel():
@@ -73,31 +81,31 @@ class Order(Generic[_Answer]):
         try:
             self._future.set_result(self._run())
         except BaseException as error:
-            self._future.set_exception(error)  # the asker's, whose question it was
+            self._future.set_exception(error)  # for the caller
             if not isinstance(error, Exception):
                 raise
 
     def refuse(self, why: Exception) -> None:
-        """Answer with an error instead of carrying it out."""
+        """Answer with an error instead of running it."""
         if self._future.set_running_or_notify_cancel():
             self._future.set_exception(why)
 
     def answer(self, begin_s: float, end_s: float = 0.0) -> _Answer:
-        """Wait for the answer; withdraw the order if it has not begun in time.
+        """Wait for the answer; cancel the call if it has not begun in time.
 
         Args:
-            begin_s: How long to wait before it is withdrawn.
+            begin_s: How long to wait before it is cancelled.
             end_s: How much longer to wait once it has begun.
 
         Raises:
-            Withdrawn: It was not begun.
-            GoesOn: It was begun and is not done.
-            BaseException: What it raised.
+            CallCancelled: It did not begin.
+            CallRunning: It has begun and not ended.
+            BaseException: The function's.
         """
         late = wait((self._future,), begin_s).not_done
         if late and not self._future.cancel() and wait((self._future,), end_s).not_done:
-            raise GoesOn
+            raise CallRunning
         try:
             return self._future.result(0)
         except CancelledError as error:
-            raise Withdrawn from error
+            raise CallCancelled from error

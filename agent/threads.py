@@ -1,8 +1,8 @@
 """The top of a thread: report unexpected exceptions and keep the thread running.
 
-A thread that ends by a bug would take a part of the agent with it and nobody would see: the
-routes are still there, but nothing repairs them. ``threading.excepthook`` is where Python tells of
-it; the daemon sets it to its own, which makes a condition of it.
+A thread that ends by a bug would take a part of the agent with it unseen: the routes are still
+there, but nothing repairs them. The daemon sets ``threading.excepthook`` to its own, which raises a
+condition.
 
 :class:`Poller` is one thread for everything that waits on sockets, :class:`Jobs` one for work that
 waits elsewhere, such as for a name server, and is due now and then.
@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 
 from agent.retry import Backoff
 
-__all__ = ["Job", "Jobs", "Poller", "Source", "Wait", "tell"]
+__all__ = ["Job", "Jobs", "Poller", "Source", "Wait", "report_error", "start_thread"]
 
 _FIRST_S = 1.0
 _LONGEST_S = 60.0
@@ -29,14 +29,25 @@ _STOP_S = 2.0
 _T = TypeVar("_T")
 
 
-def tell(error: Exception) -> None:
-    """Tell of an exception that this thread outlives, as Python tells of one that ends a thread."""
+def start_thread(name: str, call: Callable[[], object]) -> threading.Thread:
+    """Run ``call`` on a thread of its own that does not keep the process alive.
+
+    Raises:
+        RuntimeError: No thread can be had now.
+    """
+    thread = threading.Thread(target=call, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def report_error(error: Exception) -> None:
+    """Report an exception that this thread survives, as Python reports one that ends a thread."""
     this = threading.current_thread()
     threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, this)))
 
 
 class _Guard:
-    """Calls a component in its name; reports its exceptions, and says for how long it rests."""
+    """Calls a component, reports its exceptions in its name, and spaces calls that fail."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -50,7 +61,7 @@ class _Guard:
         try:
             answer = call()
         except Exception as error:  # noqa: BLE001 - the top of a thread
-            tell(error)
+            report_error(error)
             self.rests_until_s = time.monotonic() + self._backoff.next_s()
             return None
         finally:
@@ -117,7 +128,7 @@ class Poller:
             self._served[source] = _Served(source)
             if self._wake_fd is None:
                 self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+                start_thread(self._name, self._run)
         self.wake()
 
     def remove(self, source: Source, timeout_s: float = _STOP_S) -> bool:
@@ -216,6 +227,12 @@ class Job(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Scheduled:
+    guard: _Guard
+    due_s: float
+
+
 class Jobs:
     """Runs the jobs that are due, one after the other, on a thread that ends when none is.
 
@@ -228,36 +245,34 @@ class Jobs:
     def __init__(self, poller: Poller | None = None) -> None:
         self._poller = poller or Poller(self.name)
         self._lock = threading.Lock()
-        self._due_s: dict[Job, float] = {}
-        self._guards: dict[Job, _Guard] = {}
+        self._jobs: dict[Job, _Scheduled] = {}
         self._running = False
 
     def add(self, job: Job, in_s: float = 0.0) -> None:
         """Run ``job`` in ``in_s`` seconds, and from then on when it is due."""
         with self._lock:
-            self._due_s[job] = time.monotonic() + in_s
-            self._guards[job] = _Guard(job.name)
+            self._jobs[job] = _Scheduled(_Guard(job.name), time.monotonic() + in_s)
         self._poller.add(self)
 
     def remove(self, job: Job) -> None:
         """Run ``job`` no more. It is not waited for: a name server may hang."""
         with self._lock:
-            self._due_s.pop(job, None)
-            last = not self._due_s
+            self._jobs.pop(job, None)
+            last = not self._jobs
         if last:
             self._poller.remove(self)
 
     def hurry(self, job: Job) -> None:
         """Run ``job`` now; once more if it runs already. Any thread."""
         with self._lock:
-            if job in self._due_s:
-                self._due_s[job] = 0.0
+            if job in self._jobs:
+                self._jobs[job].due_s = 0.0
         self._poller.wake()
 
     def waits_for(self) -> Wait:
         """Return when the next job is due; never while the thread runs, which looks itself."""
         with self._lock:
-            due_s = () if self._running else self._due_s.values()
+            due_s = () if self._running else (each.due_s for each in self._jobs.values())
             return Wait(until_s=min(due_s, default=math.inf))
 
     def serve(self, ready: frozenset[int]) -> None:
@@ -266,26 +281,26 @@ class Jobs:
         with self._lock:
             self._running = True
         try:
-            threading.Thread(target=self._run, name=self.name, daemon=True).start()
-        except RuntimeError:  # no thread can be had now
+            start_thread(self.name, self._run)
+        except RuntimeError:
             with self._lock:
                 self._running = False
             raise
 
     def _run(self) -> None:
-        while (job := self._next()) is not None:
-            guard = self._guards[job]
-            pause_s = guard.call(job.run)
-            due_s = guard.rests_until_s or time.monotonic() + (pause_s or 0.0)
-            with self._lock:
-                if job in self._due_s:  # it may be removed, or hurried, meanwhile
-                    self._due_s[job] = min(self._due_s[job], due_s)
+        while (found := self._next()) is not None:
+            job, scheduled = found
+            pause_s = scheduled.guard.call(job.run)
+            due_s = scheduled.guard.rests_until_s or time.monotonic() + (pause_s or 0.0)
+            with self._lock:  # it may be hurried meanwhile
+                scheduled.due_s = min(scheduled.due_s, due_s)
         self._poller.wake()
 
-    def _next(self) -> Job | None:
+    def _next(self) -> tuple[Job, _Scheduled] | None:
         with self._lock:
-            due = [job for job, due_s in self._due_s.items() if due_s <= time.monotonic()]
-            self._running = bool(due)
-            if due:
-                self._due_s[due[0]] = math.inf
-            return due[0] if due else None
+            now_s = time.monotonic()
+            due = next((item for item in self._jobs.items() if item[1].due_s <= now_s), None)
+            self._running = due is not None
+            if due is not None:
+                due[1].due_s = math.inf
+            return due

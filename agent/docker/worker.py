@@ -9,8 +9,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from agent import asker, threads
-from agent.asker import GoesOn, IsWaiting, Order, Withdrawn
+from agent import threads
+from agent.asker import (
+    CallCancelled,
+    CallRunning,
+    IsWaiting,
+    ThreadCall,
+    always_waiting,
+    client_is_waiting,
+)
 from agent.docker.attach.conditions import engine_report
 from agent.docker.attach.detach import Detacher, DetachTerms
 from agent.docker.daemonjson.desired import DesiredDocker
@@ -88,7 +95,7 @@ class DockerWorker:
         self._check_s = check_s
         self._condition = threading.Condition()
         self._desired: DesiredDocker | None = None
-        self._orders: deque[Order[_Report]] = deque()
+        self._orders: deque[ThreadCall[_Report]] = deque()
         self._due_s = 0.0
         self._looked_s = 0.0
         self._engine = engine
@@ -147,10 +154,10 @@ class DockerWorker:
                 hint="agentctl status",
             )
         override = Override.CONTAINERS if force else Override.POLICY
-        report = self._order(
+        report = self._call(
             lambda: self._attacher.ensure(desired, override, replace=replace),
             timeout_s,
-            asker.current(),
+            client_is_waiting(),
         )
         if not isinstance(report, AttachReport):
             raise TypeError(report)
@@ -165,27 +172,27 @@ class DockerWorker:
                 ``timeout_s``.
         """
         self.set_desired(None)
-        report = self._order(lambda: self._detacher.detach(terms), timeout_s)
+        report = self._call(lambda: self._detacher.detach(terms), timeout_s)
         if not isinstance(report, DetachReport):
             raise TypeError(report)
         self.look()
         return report
 
-    def _order(
-        self, run: Callable[[], _Report], timeout_s: float, is_waiting: IsWaiting = asker.always
+    def _call(
+        self, run: Callable[[], _Report], timeout_s: float, is_waiting: IsWaiting = always_waiting
     ) -> _Report:
-        order = Order(run, is_waiting)
+        order = ThreadCall(run, is_waiting)
         with self._condition:
             self._orders.append(order)
             self._condition.notify_all()
         try:
             return order.answer(timeout_s)
-        except Withdrawn:
+        except CallCancelled:
             raise DockerError(
                 f"Docker is busy: this was not begun within {timeout_s:g} s and nothing was done",
                 hint="see agentctl status, then ask again",
             ) from None
-        except GoesOn:
+        except CallRunning:
             raise DockerError(
                 f"Docker is busy: this was begun, is not done after {timeout_s:g} s and goes on",
                 hint="agentctl status and agentctl events show when it is done",
@@ -205,7 +212,7 @@ class DockerWorker:
             except Stopped:
                 break
             except Exception as error:  # noqa: BLE001 - the top of a thread
-                threads.tell(error)
+                threads.report_error(error)
                 self._stopping.wait(_SPACING_S)
         for order in tuple(self._orders):
             order.refuse(Stopped())
@@ -222,7 +229,7 @@ class DockerWorker:
                 return
             order = self._orders.popleft() if self._orders else None
         if order is not None:
-            order.carry_out()
+            order.execute()
             return
         news = self._watcher.due_s <= time.monotonic() and self._watcher.follow()
         with self._condition:

@@ -117,7 +117,7 @@ class Directory:
             except EtcdError as error:
                 self._report(error)
             except Exception as error:  # noqa: BLE001  # the top of a thread
-                threads.tell(error)
+                threads.report_error(error)
                 self._report(EtcdError("the directory met an unexpected error; see the log"))
             if self._clock() - started_s > _STEADY_S:
                 backoff.reset()

@@ -51,7 +51,7 @@ __all__ = ["DOCUMENTS", "Inspection", "OfflineView", "inspect_host", "view_offli
 
 
 _Found = TypeVar("_Found")
-_ETCD = "etcd-unreachable"
+_NOT_NEEDED = "the rest of this page does not need it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,14 @@ class Inspection:
     """The host as its agent would see it after one round.
 
     Attributes:
-        errors: What could not be read, by the name of the condition for it.
+        errors: Why something could not be read; a condition says so, too.
+        contact_problem: Why etcd could not be read, "" where it could.
     """
 
     mesh: MeshState
-    errors: Mapping[str, HostmeshError]
+    errors: tuple[HostmeshError, ...]
+    conditions: tuple[Condition, ...]
+    contact_problem: str
 
 
 def view_offline(settings: Settings) -> OfflineView:
@@ -112,13 +115,16 @@ def inspect_host(settings: Settings, *, left: bool) -> Inspection:
     Args:
         left: The operator said leave.
     """
-    errors: dict[str, HostmeshError] = {}
+    errors: list[HostmeshError] = []
+    conditions: list[Condition] = []
 
     def attempt(name: str, read: Callable[[], _Found]) -> _Found | None:
         try:
             return read()
         except HostmeshError as error:
-            errors[name] = error
+            errors.append(error)
+            hint = error.hint or _NOT_NEEDED
+            conditions.append(Condition(name=name, cause=error.message, hint=hint))
             return None
 
     own_id = attempt("host-unknown", lambda: host_id(read_machine_id()))
@@ -127,18 +133,28 @@ def inspect_host(settings: Settings, *, left: bool) -> Inspection:
         endpoints = client.endpoints
         protocol = settings.routes.protocol
         facts = attempt("uplink-missing", lambda: with_needed(read_host_facts(protocol), endpoints))
-        needed = facts.needed if facts else ()
-        seen = attempt(_ETCD, lambda: _view(settings, client, needed))
-    if seen is not None:
-        if seen.problem:
-            errors[_ETCD] = seen.problem
-        own, former = own_leases(seen.view, own_id) if own_id else (None, None)
-        mesh = replace(mesh.with_view(seen.view), own=own, former=former)
-        mesh = replace(mesh, seen_s=seen.freshness.as_of_s or 0.0)
+        mesh, problem = _with_view(mesh, settings, client, facts.needed if facts else ())
+    if problem is not None:
+        errors.append(problem)
+        conditions.append(contact_condition(problem, _NOT_NEEDED))
     if facts is not None:
         uplink = attempt("uplink-missing", lambda: uplink_now(facts, settings.host, endpoints))
         mesh = replace(mesh, host=facts, uplink=uplink)
-    return Inspection(_with_docker(mesh, settings), errors)
+    mesh = _with_docker(mesh, settings)
+    contact = "" if problem is None else problem.message
+    return Inspection(mesh, tuple(errors), tuple(conditions), contact)
+
+
+def _with_view(
+    mesh: MeshState, settings: Settings, client: EtcdClient, needed: tuple[Needed, ...]
+) -> tuple[MeshState, HostmeshError | None]:
+    try:
+        seen = _view(settings, client, needed)
+    except HostmeshError as error:
+        return mesh, error
+    own, former = own_leases(seen.view, mesh.host_id) if mesh.host_id else (None, None)
+    mesh = replace(mesh.with_view(seen.view), own=own, former=former)
+    return replace(mesh, seen_s=seen.freshness.as_of_s or 0.0), seen.problem
 
 
 def _with_docker(mesh: MeshState, settings: Settings) -> MeshState:
@@ -171,8 +187,7 @@ def _compare(settings: Settings) -> _Comparison:
     saved = _saved_state(settings)
     seen = inspect_host(settings, left=saved.left)
     mesh = seen.mesh
-    conditions = [_not_running(settings)]
-    conditions += [_problem(name, error) for name, error in seen.errors.items()]
+    conditions = [_not_running(settings), *seen.conditions]
     if saved.leaving:
         conditions += not_finished(
             ("no agent runs to go on with it",),
@@ -182,10 +197,8 @@ def _compare(settings: Settings) -> _Comparison:
     routes = settings.routes
     world = mesh.world(route_protocol=routes.protocol, route_table=routes.table)
     tracker, report = _routes(world, settings, conditions, wants_nothing=mesh.wants_nothing)
-    etcd = seen.errors.get(_ETCD)
-    contact = etcd.message if etcd else ""
     return _Comparison(
-        state=AgentState(mesh=mesh, report=report, contact_problem=contact),
+        state=AgentState(mesh=mesh, report=report, contact_problem=seen.contact_problem),
         world=world,
         tracker=tracker,
         conditions=tuple(conditions),
@@ -293,7 +306,10 @@ def _routes(
     try:
         listing = table.list_all()
     except HostmeshError as error:
-        conditions.append(_problem("kernel-refused", error))
+        refused = Condition(
+            name="kernel-refused", cause=error.message, hint=error.hint or _NOT_NEEDED
+        )
+        conditions.append(refused)
         return None, Report(desired=count)
     finally:
         table.close()
@@ -327,13 +343,6 @@ def _not_running(settings: Settings) -> Condition:
         cause="hostmesh-agent does not run; routes and rules stay as it left them",
         hint="systemctl status hostmesh-agent; journalctl -u hostmesh-agent -n 20",
     )
-
-
-def _problem(name: str, error: HostmeshError) -> Condition:
-    hint = "the rest of this page does not need it"
-    if name == _ETCD:
-        return contact_condition(error, hint)
-    return Condition(name=name, cause=error.message, hint=error.hint or hint)
 
 
 DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = MappingProxyType(

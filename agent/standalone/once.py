@@ -134,8 +134,8 @@ def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
 
 def _world(settings: Settings, *, left: bool) -> World:
     seen = inspect_host(settings, left=left)
-    for error in seen.errors.values():
-        raise error
+    if seen.errors:
+        raise seen.errors[0]
     mesh = seen.mesh
     if mesh.believed is not None:
         _refuse_doubt(settings, mesh.believed)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from agent import threads
-from agent.asker import asked_by
+from agent.asker import serving
 from agent.daemon.api.connection_limit import ConnectionLimit
 from agent.errors import HostmeshError, NotRoot, UsageError
 
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if not self._is_waiting():
             return  # the client has said that it was not answered: nothing is done for it
-        with asked_by(self._is_waiting):
+        with serving(self._is_waiting):
             self._answer(lambda: function(body))
 
     def _is_waiting(self) -> bool:
@@ -213,7 +213,7 @@ def _answer_of(function: Callable[[], Answer]) -> Answer:
     except HostmeshError as error:
         return _refusal(error)
     except Exception as error:  # noqa: BLE001 - the top of a thread: the client is answered
-        threads.tell(error)
+        threads.report_error(error)
         bug = HostmeshError(
             f"internal error in the agent: {type(error).__name__}: {error}",
             hint="its log has the traceback; please report it with agentctl bugreport",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from agent import asker
+from agent.asker import client_is_waiting
 from agent.daemon.api.connection import Paths, Text
 from agent.daemon.api.leases import leases_document
 from agent.daemon.api.routes import routes_document
@@ -295,14 +295,14 @@ class RequestHandlers:
             return alarm
 
         outcome = Outcome()
-        if self.inbox.ask(accept, is_waiting=asker.current()):
+        if self.inbox.ask(accept, is_waiting=client_is_waiting()):
             outcome.done.append("what etcd says now is believed")
             outcome.attempt("the alarm returns if this host restarts now", self._save_copy)
         return outcome.document()
 
     def reload(self, _body: Document) -> Document:
         """``POST /v1/reload``: the settings, refused whole with the reason if they are wrong."""
-        return outcome(self.inbox.ask(self.reload_settings, is_waiting=asker.current()))
+        return outcome(self.inbox.ask(self.reload_settings, is_waiting=client_is_waiting()))
 
     def docker(self) -> Document:
         """``GET /v1/docker``: what waits for a restart, and what that would do to containers."""

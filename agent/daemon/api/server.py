@@ -13,15 +13,15 @@ import grp
 import json
 import os
 import socket
-import threading
 import time
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
 from agent.daemon.api.connection import Handler, Paths, error_document, peer_uid
 from agent.daemon.api.connection_limit import ConnectionLimit
 from agent.errors import AgentUnavailable, StateError
-from agent.threads import Poller, Wait
+from agent.threads import Poller, Wait, start_thread
 
 __all__ = ["ControlServer", "MetricsServer"]
 
@@ -91,12 +91,9 @@ class _Server:
             connection.close()
             return
         # One name for all: errors are counted and their log lines limited by the thread's name.
-        name = f"{self.name}-request"
         try:
-            threading.Thread(
-                target=self._answer, args=(connection,), name=name, daemon=True
-            ).start()
-        except BaseException:  # no thread can be had now
+            start_thread(f"{self.name}-request", partial(self._answer, connection))
+        except RuntimeError:  # no thread can be had now
             self.limit.leave(connection)
             connection.close()
             raise

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import structlog
 
@@ -19,6 +20,7 @@ from agent.docker.service.restart_policy import Hold
 from agent.errors import EtcdError
 from agent.programs import Stopped
 from agent.registry.claiming.locks import LockHolder, MeshLock, MeshLocks
+from agent.threads import start_thread
 
 __all__ = ["DockerRestartLock"]
 
@@ -75,8 +77,7 @@ class DockerRestartLock:
             return
         self._ours = found
         ended = threading.Event()
-        keeper = threading.Thread(target=self._keep, args=(ended,), name="docker-turn", daemon=True)
-        keeper.start()
+        start_thread("docker-restart-lock", partial(self._keep, ended))
         try:
             yield None
         except Stopped:

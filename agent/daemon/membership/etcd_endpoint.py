@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from urllib.parse import urlsplit
 
 from agent.daemon.state.events import Endpoints
@@ -21,7 +22,7 @@ from agent.model import HostFacts, Uplink
 from agent.model.family import ENABLED, Address, address_order, read_address
 from agent.retry import jittered
 from agent.settings import HostSettings
-from agent.threads import Jobs
+from agent.threads import Jobs, start_thread
 
 __all__ = ["EndpointAddress", "look_up", "uplink_now", "with_needed"]
 
@@ -185,14 +186,8 @@ def _ask(names: Iterable[str]) -> Mapping[str, tuple[Address, ...]]:
     def ask(name: str) -> None:
         found[name] = _resolve(name)
 
-    asking = [
-        threading.Thread(target=ask, args=(each,), name="resolver-name", daemon=True)
-        for each in names
-    ]
-    for each in asking:
-        each.start()
-    for each in asking:
-        each.join()
+    for thread in [start_thread("resolver-name", partial(ask, each)) for each in names]:
+        thread.join()
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from agent import asker
+from agent.asker import client_is_waiting
 from agent.daemon.membership.retrying_job import RetryingJob
 from agent.daemon.state.events import Apply, Left
 from agent.daemon.state.inbox import Inbox
@@ -84,7 +84,7 @@ def followed_by(inbox: Inbox) -> Follow:
             remember()
             apply(Left(left=left))
 
-        inbox.ask(both, is_waiting=asker.current())
+        inbox.ask(both, is_waiting=client_is_waiting())
 
     return follow
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from agent.errors import HostmeshError
 from agent.model import Condition, Severity
 from agent.retry import jittered
+from agent.threads import start_thread
 
 __all__ = ["RetryingJob"]
 
@@ -49,10 +51,7 @@ class RetryingJob:
         idle = self._thread is None or not self._thread.is_alive()
         if idle and self._clock() >= self._not_before_s:
             self._not_before_s = self._clock() + jittered(self._retry_s)
-            self._thread = threading.Thread(
-                target=self._run, args=(job,), name="background", daemon=True
-            )
-            self._thread.start()
+            self._thread = start_thread("retrying-job", partial(self._run, job))
         problem = self._problem
         if problem is None:
             return ()

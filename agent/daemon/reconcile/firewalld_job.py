@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from functools import partial
 
 from agent.errors import HostmeshError
 from agent.kernel.firewall.firewalld import Firewalld
 from agent.mesh.firewall import DesiredFirewall
+from agent.threads import start_thread
 
 __all__ = ["FirewalldJob"]
 
 _PATIENCE_S = 2.0
-"""What takes no longer is done before the rules are looked at, so that they say what is so then."""
+"""A shorter run ends before the rules are read, so that their conditions are true after it."""
 
 
 class FirewalldJob:
-    """Stands in for ``firewalld`` in the loop's thread, which waits a moment only.
+    """Runs ``firewalld`` on another thread; the loop's waits for a moment only.
 
     Args:
         on_late: Called on the job's thread when it ends after that: the next pass has its result.
@@ -40,10 +41,7 @@ class FirewalldJob:
         if found is None:
             self._asked = asked
             found = self._under_way = Future()
-            thread = threading.Thread(
-                target=self._run, args=(found, wants, may_remove), name="firewalld", daemon=True
-            )
-            thread.start()
+            start_thread("firewalld", partial(self._run, found, wants, may_remove=may_remove))
             if wait((found,), _PATIENCE_S).not_done:
                 found.add_done_callback(lambda _: self._on_late())
         if not found.done():
@@ -60,10 +58,7 @@ class FirewalldJob:
         return self._firewalld.remove()
 
     def _run(
-        self,
-        future: Future[tuple[str, ...]],
-        wants: DesiredFirewall,
-        may_remove: bool,  # noqa: FBT001 # as a thread's arguments are
+        self, future: Future[tuple[str, ...]], wants: DesiredFirewall, *, may_remove: bool
     ) -> None:
         try:
             future.set_result(self._firewalld.apply(wants, may_remove=may_remove))

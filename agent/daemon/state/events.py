@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, Self, TypeVar
 
-from agent.asker import GoesOn, IsWaiting, Order, Withdrawn, always
+from agent.asker import CallCancelled, CallRunning, IsWaiting, ThreadCall, always_waiting
 from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.timers import Timer
 from agent.docker.report import AttachReport
@@ -271,21 +271,23 @@ class Command(Event, Generic[_Answer]):
 
     Args:
         run: Called in the loop's thread, with what makes a change known there.
-        is_waiting: Asked there before it begins: it is withdrawn if its client has gone.
+        is_waiting: Asked there before it begins: it is cancelled if its client has gone.
     """
 
-    def __init__(self, run: Callable[[Apply], _Answer], is_waiting: IsWaiting = always) -> None:
+    def __init__(
+        self, run: Callable[[Apply], _Answer], is_waiting: IsWaiting = always_waiting
+    ) -> None:
         self._apply: Apply
-        self._order = Order(lambda: run(self._apply), is_waiting)
+        self._call = ThreadCall(lambda: run(self._apply), is_waiting)
 
     def execute(self, apply: Apply) -> None:
         """Run it, in the loop's thread, and wake the asker."""
         self._apply = apply
-        self._order.carry_out()
+        self._call.execute()
 
     def refuse(self, why: HostmeshError) -> None:
         """Answer with ``why`` instead of running it."""
-        self._order.refuse(why)
+        self._call.refuse(why)
 
     def wait(self, timeout_s: float) -> _Answer:
         """The answer.
@@ -295,13 +297,13 @@ class Command(Event, Generic[_Answer]):
             Exception: What the command itself raised; a HostmeshError, but for a bug.
         """
         try:
-            return self._order.answer(timeout_s, _FINISH_S)
-        except Withdrawn as error:
+            return self._call.answer(timeout_s, _FINISH_S)
+        except CallCancelled as error:
             raise CannotTell(
                 f"the agent did not begin within {timeout_s:g} s: nothing was done",
                 hint="it may be stuck in a call to the kernel: see its log, then ask again",
             ) from error
-        except GoesOn as error:
+        except CallRunning as error:
             raise CannotTell(
                 "the agent has begun this, is not done yet and goes on with it",
                 hint="agentctl status and agentctl events show when it is done",

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from agent.asker import IsWaiting, always
+from agent.asker import IsWaiting, always_waiting
 from agent.daemon.state.events import Apply, Command, Event
 from agent.errors import CannotTell
 
@@ -77,7 +77,7 @@ class Inbox:
         run: Callable[[Apply], _Answer],
         timeout_s: float = _COMMAND_S,
         *,
-        is_waiting: IsWaiting = always,
+        is_waiting: IsWaiting = always_waiting,
     ) -> _Answer:
         """Have the loop's own thread run something, and wait for what it returns.
 

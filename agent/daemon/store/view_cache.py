@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 
 from agent.daemon.state.events import CopyWritten
 from agent.daemon.state.inbox import Inbox
@@ -16,6 +17,7 @@ from agent.errors import HostmeshError
 from agent.model import Lease, View
 from agent.registry.copy import CopyFile
 from agent.retry import jittered
+from agent.threads import start_thread
 
 __all__ = ["ViewCache"]
 
@@ -93,10 +95,7 @@ class ViewCache:
             return
         asked, self._waiting = self._waiting, []
         self._busy = True
-        self._thread = threading.Thread(
-            target=self._write, args=(content, asked), name="copy-writer", daemon=True
-        )
-        self._thread.start()
+        self._thread = start_thread("copy-writer", partial(self._write, content, asked))
 
     def written(self, mesh: MeshState) -> Future[None]:
         """Write it now, whatever was written a moment ago. Never blocks.

@@ -215,7 +215,7 @@ class Keeper:
                 self._tell(condition_of(error))
                 wait_s = backoff.next_s()
             except Exception as error:  # noqa: BLE001  # the top of a thread
-                threads.tell(error)
+                threads.report_error(error)
                 wait_s = backoff.next_s()
             self._wake.wait(min(wait_s, self._settings.heartbeat_ttl_s / BEATS_PER_TTL))
 

@@ -6,8 +6,7 @@ import threading
 
 import pytest
 
-from agent import asker
-from agent.asker import asked_by
+from agent.asker import client_is_waiting, serving
 from agent.daemon.state import events
 from agent.daemon.state.events import Apply, Command, Event
 from agent.errors import CannotTell
@@ -51,8 +50,8 @@ def test_what_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_client_asked_for_that_has_gone_is_not_begun() -> None:
     done: list[int] = []
-    with asked_by(lambda: False):
-        gone = Command(lambda _apply: done.append(1), asker.current())
+    with serving(lambda: False):
+        gone = Command(lambda _apply: done.append(1), client_is_waiting())
     own = Command(lambda _apply: done.append(2))
     for command in (gone, own):
         command.execute(ignored)
