@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from agent.errors import SettingsError
 from agent.model import BACKENDS, DEFAULT_BACKEND, LEVEL, PRIVATE_RANGES, Access, Bounds, MeshConfig
@@ -52,13 +52,6 @@ Docker0Share = Literal["all", "half", "quarter", "eighth", "sixteenth"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 
-_VARIANTS: tuple[FirewallVariant, ...] = ("auto", "nft", "legacy")
-_FIREWALLD: tuple[FirewalldSources, ...] = ("operator", "manage")
-_RESTARTS: tuple[RestartPolicy, ...] = ("when-idle", "always", "never")
-_ATTACHES: tuple[DockerAttach, ...] = ("daemon", "network")
-_SHARES: tuple[Docker0Share, ...] = ("all", "half", "quarter", "eighth", "sixteenth")
-_LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
-_FORMATS: tuple[LogFormat, ...] = ("auto", "console", "json")
 
 _MAX_TTL_S = 9_000_000_000  # etcd's own limit for a lease
 
@@ -80,18 +73,18 @@ _REFUSED_TABLES = {255: "table local is the kernel's own"}
 class EtcdSettings:
     """[etcd]: where the hosts meet."""
 
-    endpoints: tuple[str, ...] = setting(kinds.endpoints(), ())
+    endpoints: tuple[str, ...] = setting(kinds.ENDPOINTS, ())
     domain: str = setting(
         kinds.pattern("a DNS domain", r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,240})?"), ""
     )
     prefix: str = setting(
         kinds.pattern("a key prefix such as /hostmesh", r"(/[A-Za-z0-9._-]+){1,16}"), "/hostmesh"
     )
-    ca_file: Path | None = setting(kinds.optional_file(), None)
-    cert_file: Path | None = setting(kinds.optional_file(), None)
-    key_file: Path | None = setting(kinds.optional_file(), None)
+    ca_file: Path | None = setting(kinds.FILE, None)
+    cert_file: Path | None = setting(kinds.FILE, None)
+    key_file: Path | None = setting(kinds.FILE, None)
     username: str = setting(kinds.pattern("a user name", r"[^\s:]{0,255}"), "")
-    password_file: Path | None = setting(kinds.optional_file(), None)
+    password_file: Path | None = setting(kinds.FILE, None)
     call_timeout_s: float = setting(kinds.seconds(0.1, 300), 5.0)
 
     @property
@@ -122,13 +115,13 @@ class MeshSettings:
         within: The ranges in which this host lets a mesh be, whatever etcd says.
     """
 
-    cidr: Network | None = setting(kinds.mesh_cidr(), None)
+    cidr: Network | None = setting(kinds.CIDR, None)
     subnet_len: int = setting(kinds.integer(*IPV4.subnet_lengths), 16)
-    subnet_min: Address | None = setting(kinds.address(), None)
-    subnet_max: Address | None = setting(kinds.address(), None)
-    backend: str = setting(kinds.choice(tuple(BACKENDS)), DEFAULT_BACKEND)
-    access: Access = setting(kinds.choice(tuple(Access)), Access.PUBLISHED)
-    within: tuple[Network, ...] = setting(kinds.ranges(), PRIVATE_RANGES)
+    subnet_min: Address | None = setting(kinds.ADDRESS, None)
+    subnet_max: Address | None = setting(kinds.ADDRESS, None)
+    backend: str = setting(kinds.choice(BACKENDS), DEFAULT_BACKEND)
+    access: Access = setting(kinds.choice(Access), Access.PUBLISHED)
+    within: tuple[Network, ...] = setting(kinds.RANGES, PRIVATE_RANGES)
 
     def bounds(self) -> Bounds:
         """Say what a config in etcd may be; a CIDR that the operator named here is allowed."""
@@ -157,8 +150,8 @@ class HostSettings:
     """[host]: how this host is called and reached; empty values mean "find out"."""
 
     name: str = setting(kinds.pattern("a host name", r"([A-Za-z0-9_]([A-Za-z0-9._-]{0,252}))?"), "")
-    uplink: str = setting(kinds.uplink(), "")
-    node_address: Address | None = setting(kinds.optional_address(), None)
+    uplink: str = setting(kinds.UPLINK, "")
+    node_address: Address | None = setting(kinds.NODE_ADDRESS, None)
     link: str = setting(kinds.pattern("a name", r"[A-Za-z0-9._-]{0,63}"), "")
 
 
@@ -170,7 +163,7 @@ class RouteSettings:
     table: int = setting(kinds.integer(1, 2**32 - 1, refused=_REFUSED_TABLES), 254)
     resync_s: float = setting(kinds.seconds(1, 86_400), 60.0)
     sweep_grace_s: float = setting(kinds.seconds(0, 86_400), 10.0)
-    probe: bool = setting(kinds.boolean(), True)  # noqa: FBT003 - the default's value
+    probe: bool = setting(kinds.BOOLEAN, True)  # noqa: FBT003 - the default's value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,11 +174,11 @@ class FirewallSettings:
         firewalld: Who keeps the mesh's sources in firewalld's zone trusted.
     """
 
-    manage: bool = setting(kinds.boolean(), default=True)
-    variant: FirewallVariant = setting(kinds.choice(_VARIANTS), "auto")
+    manage: bool = setting(kinds.BOOLEAN, default=True)
+    variant: FirewallVariant = setting(kinds.choice(get_args(FirewallVariant)), "auto")
     check_s: float = setting(kinds.seconds(1, 3600), 5.0)
-    access: Access = setting(kinds.choice(tuple(Access)), Access.OPEN)
-    firewalld: FirewalldSources = setting(kinds.choice(_FIREWALLD), "operator")
+    access: Access = setting(kinds.choice(Access), Access.OPEN)
+    firewalld: FirewalldSources = setting(kinds.choice(get_args(FirewalldSources)), "operator")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,16 +195,16 @@ class DockerSettings:
         network_len: Prefix length of each of those.
     """
 
-    manage: bool = setting(kinds.boolean(), default=True)
-    socket: Path = setting(kinds.absolute_path(), Path("/var/run/docker.sock"))
-    daemon_json: Path = setting(kinds.absolute_path(), Path("/etc/docker/daemon.json"))
-    restart: RestartPolicy = setting(kinds.choice(_RESTARTS), "when-idle")
+    manage: bool = setting(kinds.BOOLEAN, default=True)
+    socket: Path = setting(kinds.PATH, Path("/var/run/docker.sock"))
+    daemon_json: Path = setting(kinds.PATH, Path("/etc/docker/daemon.json"))
+    restart: RestartPolicy = setting(kinds.choice(get_args(RestartPolicy)), "when-idle")
     restart_command: tuple[str, ...] = setting(kinds.texts("list: program, arguments"), ())
     restart_timeout_s: float = setting(kinds.seconds(1, 3600), 60.0)
-    replace: bool = setting(kinds.boolean(), default=False)
+    replace: bool = setting(kinds.BOOLEAN, default=False)
     expendable: tuple[str, ...] = setting(kinds.texts("list of container names"), ())
-    attach: DockerAttach = setting(kinds.choice(_ATTACHES), "daemon")
-    docker0_share: Docker0Share = setting(kinds.choice(_SHARES), "half")
+    attach: DockerAttach = setting(kinds.choice(get_args(DockerAttach)), "daemon")
+    docker0_share: Docker0Share = setting(kinds.choice(get_args(Docker0Share)), "half")
     network_len: int = setting(kinds.integer(16, 28), IPV4.pool_length)
 
 
@@ -229,8 +222,8 @@ class LeaseSettings:
 class AgentSettings:
     """[agent]: the agent's own files."""
 
-    state_dir: Path = setting(kinds.absolute_path(), Path("/var/lib/hostmesh"))
-    run_dir: Path = setting(kinds.absolute_path(), DEFAULT_RUN_DIR)
+    state_dir: Path = setting(kinds.PATH, Path("/var/lib/hostmesh"))
+    run_dir: Path = setting(kinds.PATH, DEFAULT_RUN_DIR)
     socket_group: str = setting(
         kinds.pattern("a group name", r"([A-Za-z_][A-Za-z0-9_.-]{0,31}\$?)?"), ""
     )
@@ -245,7 +238,7 @@ class AgentSettings:
 class MetricsSettings:
     """[metrics]: where Prometheus may ask besides the control socket; nowhere by default."""
 
-    listen: str = setting(kinds.listen_address(), "")
+    listen: str = setting(kinds.LISTEN, "")
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -258,8 +251,8 @@ class MetricsSettings:
 class LogSettings:
     """[log]: how much is told and in which form."""
 
-    level: LogLevel = setting(kinds.choice(_LEVELS), "info")
-    format: LogFormat = setting(kinds.choice(_FORMATS), "auto")
+    level: LogLevel = setting(kinds.choice(get_args(LogLevel)), "info")
+    format: LogFormat = setting(kinds.choice(get_args(LogFormat)), "auto")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
