@@ -1,4 +1,4 @@
-"""What the operator tells the agent on this host: /etc/hostmesh/agent.toml, environment, flags."""
+"""The agent's settings on this host: /etc/hostmesh/agent.toml, the environment and flags."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _IN_LOAD = frozenset({"KEYS", "SECTIONS", "load_settings", "overrides_from_flags
 
 
 def __getattr__(name: str) -> object:
-    """Load what is asked for: agentctl needs none of it while the agent answers (PEP 562)."""
+    """Import on first use (PEP 562): agentctl needs none of it while the agent answers."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "load" if name in _IN_LOAD else "sections"

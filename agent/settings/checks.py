@@ -1,4 +1,4 @@
-"""What can only be seen by looking at several settings together."""
+"""Check settings against each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MIN_SUBNET_BITS = 2  # flannel refuses a config with fewer than four subnets
 _MAX_SUBNET_BITS = 16  # agent.mesh.ranges.MAX_SUBNETS
 
 Problem = tuple[str, str]
-"""("section.key", what is wrong with it)."""
+"""("section.key", its fault)."""
 
 
 def cross_checks(settings: Settings) -> Iterator[Problem]:

@@ -1,7 +1,6 @@
-"""Settings from file, environment and flags, in that order; the last one to speak wins.
+"""Load settings from the file, the environment and flags; a later source overrides.
 
-Nothing stops at the first mistake: all problems of all sources are collected and raised as
-one :class:`~agent.errors.SettingsError`.
+All problems of all sources are collected and raised as one :class:`~agent.errors.SettingsError`.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ KEYS: Mapping[str, Mapping[str, Kind[Any]]] = MappingProxyType(
         for name, cls in SECTIONS.items()
     }
 )
-"""Section name to its keys, each with what it accepts."""
+"""Section name to its keys, each with its kind."""
 
 _ENV_PREFIX = "HOSTMESH_"
 _MAX_BYTES = 1 << 20
@@ -64,15 +63,15 @@ class _Loader:
         self.sources: dict[str, str] = {}
         self._broken: set[str] = set()  # sections with a wrong value
         self._values: dict[str, dict[str, Any]] = {}
-        self._places: dict[str, str] = {}  # "section" or "section.key" to what messages begin with
+        self._places: dict[str, str] = {}  # "section" or "section.key" to the begin of a message
 
     def read_file(self) -> None:
-        """Read ``path``; one that is not there means defaults and a note."""
+        """Read ``path``; without such a file defaults are used, with a note."""
         try:
             with self.path.open("rb") as file:
                 data = file.read(_MAX_BYTES + 1)
         except FileNotFoundError:
-            self.notes.append(f"{self.path} is not there; defaults hold")
+            self.notes.append(f"{self.path} does not exist; defaults are used")
             return
         except OSError as error:
             self.problems.append(f"{self.path}: cannot be read: {error.strerror}")
@@ -183,7 +182,7 @@ class _Loader:
         self._places.setdefault(section, place)
 
     def build(self) -> Settings:
-        """Check what only shows between keys, and make the Settings.
+        """Check keys against each other, and make the Settings.
 
         Raises:
             SettingsError: With every problem of every source.
@@ -203,7 +202,7 @@ class _Loader:
             notes=tuple(self.notes),
         )
         for name, what in checks.cross_checks(settings):
-            # A wrong value's place was taken by its default: comparing that would mislead.
+            # A wrong value was replaced by its default: comparing that would mislead.
             if name.partition(".")[0] not in self._broken:
                 self.problems.append(f"{self._place_of(name)}: {name}: {what}")
         if self.problems:
@@ -216,7 +215,7 @@ class _Loader:
 
 
 def _name(name: str) -> str:
-    """Quote a name from outside so that it is harmless in a message."""
+    """Return a name from outside so that it is harmless in a message."""
     return name if re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", name) else shown(name)
 
 
@@ -230,7 +229,7 @@ def _syntax_problem(path: Path, text: str, message: str) -> str:
     where = f"column {found[3]}" if found[3] else "end of file"
     what = found[1] if found[1].isprintable() else shown(found[1])
     if what == "Invalid value":
-        what += "; text stands in quotes"
+        what += "; text needs quotes"
     return f"{path}:{line}: {where}: {what}"
 
 
@@ -242,7 +241,7 @@ def _unknown_section(name: str, content: object) -> str:
     if not isinstance(content, dict):
         for section, keys in KEYS.items():
             if name in keys:
-                return f"stands outside a section; did you mean {name} in [{section}]?"
+                return f"is outside a section; did you mean {name} in [{section}]?"
     near = _near(name, SECTIONS)
     if near:
         return f"unknown section; did you mean [{near}]?"
@@ -287,7 +286,7 @@ def load_settings(
     """Load settings from ``path``, then ``environ``, then ``operator``, then ``overrides``.
 
     Args:
-        path: agent.toml; if it is not there, defaults hold and ``notes`` says so.
+        path: agent.toml; without it defaults are used and ``notes`` says so.
         environ: The process's environment; HOSTMESH_<SECTION>_<KEY> are read.
         overrides: Flags, "section.key" to the value's text.
         operator: A file whose [etcd] holds the operator's credentials; None for the agent's own.

@@ -1,4 +1,4 @@
-"""Where the settings file and the control socket are. Imports next to nothing."""
+"""Paths of the settings file and the control socket. Imports next to nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _MAX_BYTES = 1 << 20
 
 
 def socket_at_a_glance(path: Path, environ: Mapping[str, str]) -> Path | None:
-    """The control socket that the settings mean, when that is plain and it is there.
+    """Return the control socket's path where it is plain and exists, else None.
 
-    The whole reader (:func:`agent.settings.load_settings`) takes 60 ms to import and knows every
-    key; agentctl needs this one. None leaves the question to it: whenever a variable of ours is
-    set, the file cannot be read, says something odd of ``run_dir``, or nothing is at that place.
+    :func:`agent.settings.load_settings` takes 60 ms to import, and agentctl needs this one key.
+    None means that it must be used: a HOSTMESH_ variable is set, the file cannot be read, its
+    ``run_dir`` is odd, or nothing has that path.
     """
     if any(name.startswith("HOSTMESH_") for name in environ):
         return None
@@ -32,7 +32,7 @@ def socket_at_a_glance(path: Path, environ: Mapping[str, str]) -> Path | None:
 
 
 def _run_dir(path: Path) -> Path | None:
-    """``agent.run_dir`` of the file. Raises OSError and ValueError."""
+    """Return ``agent.run_dir`` of the file. Raises OSError and ValueError."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
@@ -40,7 +40,7 @@ def _run_dir(path: Path) -> Path | None:
         return DEFAULT_RUN_DIR
     if len(data) > _MAX_BYTES:
         return None
-    # A key is spelled out in TOML, unless it is quoted and has escapes.
+    # A key that is not quoted has no escapes.
     if b"run_dir" not in data and b"\\" not in data:
         return DEFAULT_RUN_DIR
     import tomllib  # noqa: PLC0415 - 10 ms, and most files do not name it

@@ -1,4 +1,4 @@
-"""The sections of agent.toml as frozen dataclasses. docs/settings.md says what each is for.
+"""The sections of agent.toml as frozen dataclasses; docs/settings.md explains each key.
 
 Fields made with ``setting`` can be set by file, environment and flags; the kind says what
 they accept. Constructing a section directly checks nothing: it is for tests and defaults.
@@ -124,7 +124,7 @@ class MeshSettings:
     within: tuple[Network, ...] = setting(kinds.RANGES, PRIVATE_RANGES)
 
     def bounds(self) -> Bounds:
-        """Say what a config in etcd may be; a CIDR that the operator named here is allowed."""
+        """Return what a config in etcd may be; a CIDR in this file is allowed."""
         config = self.config()
         outside = Bounds(allowed=self.within).outside(config) if config else ()
         return Bounds(allowed=(*self.within, *outside))
@@ -147,7 +147,7 @@ class MeshSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSettings:
-    """[host]: how this host is called and reached; empty values mean "find out"."""
+    """[host]: this host's name and address; an empty value is found automatically."""
 
     name: str = setting(kinds.pattern("a host name", r"([A-Za-z0-9_]([A-Za-z0-9._-]{0,252}))?"), "")
     uplink: str = setting(kinds.UPLINK, "")
@@ -157,7 +157,7 @@ class HostSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSettings:
-    """[routes]: how our routes are marked and how often they are compared."""
+    """[routes]: the protocol number of the agent's routes, and how often they are compared."""
 
     protocol: int = setting(kinds.integer(1, 255, refused=_REFUSED_PROTOCOLS), 140)
     table: int = setting(kinds.integer(1, 2**32 - 1, refused=_REFUSED_TABLES), 254)
@@ -168,10 +168,11 @@ class RouteSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirewallSettings:
-    """[firewall]: whether and through which iptables our rules are kept.
+    """[firewall]: whether and through which iptables the agent's rules are kept.
 
     Attributes:
-        firewalld: Who keeps the mesh's sources in firewalld's zone trusted.
+        firewalld: Whether the agent or the operator keeps the mesh's sources in firewalld's zone
+            trusted.
     """
 
     manage: bool = setting(kinds.BOOLEAN, default=True)
@@ -183,14 +184,14 @@ class FirewallSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerSettings:
-    """[docker]: what we may do to the host's Docker.
+    """[docker]: what the agent may do to the host's Docker.
 
     Attributes:
         restart_command: Program and arguments that restart dockerd; empty: find out.
         expendable: Names of containers that may be restarted with dockerd.
-        replace: The operator's word that their own ``bip`` and pools may be replaced.
-        attach: What of Docker gets the lease: docker0 and the pools, by daemon.json, or one
-            network made through Docker's API, for which nothing restarts.
+        replace: Whether the operator's own ``bip`` and pools may be replaced.
+        attach: Where Docker gets the lease: docker0 and the pools, by daemon.json, or one network
+            made through Docker's API, which needs no restart.
         docker0_share: docker0's share of the lease; the rest is for networks that Docker makes.
         network_len: Prefix length of each of those.
     """
@@ -249,7 +250,7 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """[log]: how much is told and in which form."""
+    """[log]: which events are logged, and in which form."""
 
     level: LogLevel = setting(kinds.choice(get_args(LogLevel)), "info")
     format: LogFormat = setting(kinds.choice(get_args(LogFormat)), "auto")
@@ -257,12 +258,12 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything the agent is told by its operator on this host.
+    """All settings of the agent on this host.
 
     Attributes:
         path: The settings file, there or not.
         sources: "section.key" to where the value came from, for keys that are not defaults.
-        notes: What the operator should know though it is no error.
+        notes: Remarks for the operator that are no errors.
     """
 
     etcd: EtcdSettings = field(default_factory=EtcdSettings)

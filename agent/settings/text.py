@@ -1,4 +1,4 @@
-"""Text from outside made harmless for a terminal or a log line. Imports next to nothing."""
+"""Make text from outside harmless for a terminal or a log line. Imports next to nothing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FORGIVING = "hostmesh-as-ascii"
 def printable(text: str, *, keep: str = "") -> str:
     """Spell out as an escape everything in ``text`` that a terminal might obey.
 
-    Control characters, line separators and the marks that reorder text are not printable in
-    Unicode's sense (:meth:`str.isprintable`). Combining marks are, but stack without end on
-    the character before them, so they are spelled out too. ``keep`` names exceptions.
+    Control characters, line separators and characters that reorder text are not printable in
+    Unicode's sense (:meth:`str.isprintable`). Combining characters are, but pile up without end
+    on the character before them, so they are spelled out too. ``keep`` has exceptions.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -51,7 +51,7 @@ def whole_number(text: str, *, digits: int = 9) -> int | None:
 
 
 def nearest(wrong: str, known: Iterable[str], *, alike: float = 0.5) -> str:
-    """The word that was probably meant; "" when none is near.
+    """Return the name that was probably meant; "" when none is near.
 
     Args:
         alike: From 0 to 1: how near it must be.
@@ -62,9 +62,9 @@ def nearest(wrong: str, known: Iterable[str], *, alike: float = 0.5) -> str:
 
 
 def forgive(*streams: TextIO | None) -> None:
-    """Have what a stream's encoding lacks printed as an escape instead of ending the program.
+    """Print characters that a stream's encoding lacks as escapes.
 
-    Where the locale is not UTF-8 a name in etcd could do that otherwise.
+    Otherwise a name in etcd ends the program where the locale is not UTF-8.
     """
     codecs.register_error(_FORGIVING, _as_ascii)
     for stream in streams:

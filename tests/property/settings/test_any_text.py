@@ -1,4 +1,4 @@
-"""Whatever the file holds: Settings, or one SettingsError that names places. Never a traceback."""
+"""Any file gives Settings or one SettingsError that names places, never a traceback."""
 
 from __future__ import annotations
 

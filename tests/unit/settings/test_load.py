@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
 
 
 EXPECTED = """\
-2: prefix: stands outside a section; did you mean prefix in [etcd]?
+2: prefix: is outside a section; did you mean prefix in [etcd]?
 5: etcd.endpoints: must not carry a user or password; use etcd.username and password_file
 9: etcd.prefix: holds control characters ('no\\nslash')
 11: etcd.call_timeout_s: must be a number of seconds from 0.1 to 300, not true or false (true)
@@ -52,12 +52,12 @@ def problems_of(
 
 def test_a_missing_file_means_defaults_and_a_note(tmp_path: Path) -> None:
     settings = load_settings(tmp_path / "none.toml")
-    assert settings.notes == (f"{tmp_path}/none.toml is not there; defaults hold",)
+    assert settings.notes == (f"{tmp_path}/none.toml does not exist; defaults are used",)
     assert dataclasses.replace(settings, notes=(), path=Settings().path) == Settings()
     assert settings.mesh.config() is None
 
 
-def test_the_last_source_to_speak_wins(tmp_path: Path) -> None:
+def test_a_later_source_overrides_an_earlier_one(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(
         '[etcd]\nprefix = "/a"\nusername = ""\n[host]\nname = "one"\n[log]\nlevel = "error"\n'
@@ -202,7 +202,7 @@ def test_mesh_settings_make_a_whole_config() -> None:
     ("text", "expected"),
     [
         ("[etcd\nx = 1", "1: column 6: Expected ']' at the end of a table declaration"),
-        ("[log]\nlevel = debug", "2: column 9: Invalid value; text stands in quotes"),
+        ("[log]\nlevel = debug", "2: column 9: Invalid value; text needs quotes"),
         ("[log]\nlevel = ", "2: end of file: Invalid value"),
         ('x = """', "1: end of file: "),
         ("[log]\n[log]\n", "2: column 5: Cannot declare"),
@@ -277,7 +277,7 @@ def test_environment_texts_become_values_of_every_kind(tmp_path: Path) -> None:
     assert settings.agent.socket == tmp_path / "agent.sock"
 
 
-def test_other_variables_of_our_name_are_noted_not_refused(tmp_path: Path) -> None:
+def test_other_variables_with_the_prefix_are_noted_not_refused(tmp_path: Path) -> None:
     settings = load_settings(tmp_path / "none", {"HOSTMESH_LAB_CACHE": "/x"})
     assert "environment HOSTMESH_LAB_CACHE is not a setting and was ignored" in settings.notes
 
@@ -355,5 +355,5 @@ def test_an_operators_file_replaces_the_hosts_credentials_only(tmp_path: Path) -
         load_settings(tmp_path / "agent.toml", operator=operator)
     assert len(refused.value.problems) == 2
     assert all(str(operator) in each for each in refused.value.problems)
-    with pytest.raises(SettingsError, match="absent is not there"):
+    with pytest.raises(SettingsError, match="absent does not exist"):
         load_settings(tmp_path / "agent.toml", operator=tmp_path / "absent")

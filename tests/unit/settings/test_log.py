@@ -191,8 +191,8 @@ def test_promise_9_a_flood_of_one_condition_hides_no_other() -> None:
         registry.replace(ConditionSource.ETCD, [other])
         registry.replace(ConditionSource.ETCD, ())
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    told = Counter((line["event"], line["condition"]) for line in lines)
-    assert told == {
+    counts = Counter((line["event"], line["condition"]) for line in lines)
+    assert counts == {
         (event, name): count
         for name, count in (("record-set-aside", 100), ("etcd-unreachable", 20))
         for event in ("condition-raised", "condition-cleared")

@@ -1,4 +1,4 @@
-"""The quick look for the control socket never says anything but what the whole reader says."""
+"""The quick look for the control socket never contradicts the whole reader."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_without_a_file_or_without_the_key_it_is_the_default(tmp_path: Path, run
         'agent.run_dir = "{}"\n',
         'agent = {{ run_dir = "{}" }}\n',
         '["agent"]\n"run\\u005fdir" = "{}"\n',
-        "\ufeff['agent']\n'run_dir' = '{}'  # a mark that Windows leaves\n",
+        "\ufeff['agent']\n'run_dir' = '{}'  # a BOM, as Windows writes it\n",
         '["a\\u0067ent"]\nrun_dir = "{}"\n',
     ],
 )
@@ -61,12 +61,12 @@ def test_a_set_place_wins_however_it_is_written(text: str, tmp_path: Path, run_d
         '[agent]\nrun_dir = "relative"\n',
         "[agent]\nrun_dir = 7\n",
         'agent = "run_dir"\n',
-        "[agent]\nrun_dir = '/nobody/lives/here'\n",
+        "[agent]\nrun_dir = '/no/such/folder'\n",
         "\udcff run_dir",
         'b = "run_dir"\na = ' + "[" * 100_000,
     ],
 )
-def test_what_is_not_plain_is_left_to_the_whole_reader(
+def test_a_file_that_is_not_plain_is_left_to_the_whole_reader(
     text: str, tmp_path: Path, run_dir: Path
 ) -> None:
     path = tmp_path / "agent.toml"
@@ -75,7 +75,7 @@ def test_what_is_not_plain_is_left_to_the_whole_reader(
     assert socket_at_a_glance(path, {}) is None
 
 
-def test_a_variable_of_ours_is_for_the_whole_reader(tmp_path: Path, run_dir: Path) -> None:
+def test_a_variable_with_the_prefix_is_for_the_whole_reader(tmp_path: Path, run_dir: Path) -> None:
     assert run_dir.exists()
     environ = {"HOSTMESH_AGENT_RUN_DIR": "/elsewhere"}
     assert socket_at_a_glance(tmp_path / "agent.toml", environ) is None
