@@ -233,7 +233,7 @@ class DaemonJsonAttacher:
 
     def _checked(self, job: _Pass, snapshot: Snapshot, plan: FilePlan) -> str | None:
         """Return the text to be written, None when dockerd would refuse it."""
-        text = self._store.preview(snapshot, plan.values, drop=plan.drop)
+        text = self._store.preview(snapshot, plan.values, drop=plan.drop).text
         flags = next(iter(job.flags.values()), Flags())
         refused = self._docker.program.check_config(text, job.version, flags)
         if refused:

@@ -3,7 +3,7 @@
 The order of a change, which a kill at any point must leave startable and undoable:
 
 1. the copy of the first original, for people to look at (``daemon.json.before-hostmesh``);
-2. the journal: the former text, the keys that are about to be ours with both values;
+2. the journal: the previous text, and the keys that are about to be written with both values;
 3. daemon.json, in one step (temporary file, fsync, rename, fsync of the folder);
 4. the journal again, once an engine has come up with it.
 """
@@ -46,13 +46,13 @@ _COPY = "daemon.json.before-hostmesh"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """daemon.json at one moment, with what we did to it.
+    """daemon.json at one moment, with what was done to it.
 
     Attributes:
         path: The file, symlinks resolved.
         content: Its bytes, mode and owner.
         document: It parsed.
-        journal: None when it was never ours.
+        journal: None when nothing was done to it.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class DaemonJsonStore:
 
     Args:
         path: daemon.json as configured; symlinks are followed at every use.
-        state_dir: Where the journal lives (/var/lib/hostmesh).
+        state_dir: Where the journal is kept (/var/lib/hostmesh).
     """
 
     def __init__(self, path: Path, state_dir: Path) -> None:
@@ -80,7 +80,7 @@ class DaemonJsonStore:
         return self._path
 
     def journal(self) -> UndoJournal | None:
-        """Return what we did so far, None for nothing.
+        """Return what was done so far, None for nothing.
 
         Raises:
             StateError: The journal cannot be read or is damaged.
@@ -115,43 +115,36 @@ class DaemonJsonStore:
         bridge_before: str = "",
         bridge_back: str = "",
     ) -> Snapshot:
-        """Set keys, and give back keys of ours that are no longer wanted.
+        """Set keys, and give back keys that are no longer wanted.
 
         Args:
             snapshot: What the decision was made on; the file must still be that.
             values: The keys to set.
-            drop: Keys of ours to return to what they were before us.
-            bridge_before: docker0's address now, kept if this is our first change.
+            drop: Keys to return to what they were before.
+            bridge_before: docker0's address now, kept if this is the first change.
             bridge_back: docker0's address to be, when it is given back.
 
         Returns:
-            The file as it is now; the same content when nothing needed changing.
+            The file as it is now; the same snapshot when nothing needed changing.
 
         Raises:
             DockerConfigError: The file changed meanwhile, or cannot be written. The old one
-                stands.
-            StateError: The journal cannot be written. The old file stands.
+                is still there.
+            StateError: The journal cannot be written. The old file is still there.
         """
-        text = self.preview(snapshot, values, drop=drop)
-        content = replace(snapshot.content, data=text.encode("utf-8"))
-        if digest(content.data) == digest(snapshot.content.data):
+        document = self.preview(snapshot, values, drop=drop)
+        if document.text == snapshot.document.text:
             return snapshot
+        content = replace(snapshot.content, data=document.text.encode("utf-8"))
         self._check_unchanged(snapshot)
         journal = self._next_journal(snapshot, values, content)
-        if snapshot.journal is None:
-            journal = replace(journal, bridge_before=bridge_before)
-        if bridge_back:
-            journal = replace(journal, bridge_before=bridge_back)
+        if bridge_back or snapshot.journal is None:
+            journal = replace(journal, bridge_before=bridge_back or bridge_before)
         self._save(journal)
         self._make_folder(snapshot.path)
         replace_file(snapshot.path, content)
-        settled = tuple(c for c in journal.changes if c.path not in drop)
-        return Snapshot(
-            snapshot.path,
-            content,
-            parse_bytes(content.data or b"", source=str(snapshot.path)),
-            replace(journal, changes=settled),
-        )
+        settled = tuple(each for each in journal.changes if each.path not in drop)
+        return Snapshot(snapshot.path, content, document, replace(journal, changes=settled))
 
     def preview(
         self,
@@ -159,21 +152,21 @@ class DaemonJsonStore:
         values: Mapping[KeyPath, JsonValue],
         *,
         drop: tuple[KeyPath, ...] = (),
-    ) -> str:
-        """Return the text that :meth:`change` would write.
+    ) -> Document:
+        """Return the document that :meth:`change` would write.
 
         Raises:
             DockerConfigError: A nested key's parent is not an object.
         """
         ours = snapshot.journal.changes if snapshot.journal else ()
         left = undo(snapshot.document, [change for change in ours if change.path in drop])
-        return left.with_values(values).text
+        return left.with_values(values)
 
     def mark(self, phase: Phase) -> None:
         """Record how far the last change has come; nothing to do without a journal.
 
-        APPLIED settles what is ours and, unless it follows a roll back, forgets the last
-        failure.
+        APPLIED settles which values are Hostmesh's and, unless it follows a roll back, forgets
+        the last failure.
 
         Raises:
             StateError: The journal cannot be read or written.
@@ -183,7 +176,7 @@ class DaemonJsonStore:
             return
         marked = replace(journal, phase=phase)
         if phase is Phase.APPLIED:
-            changes = tuple(replace(c, ours=c.ours[-1:]) for c in journal.changes)
+            changes = tuple(replace(each, ours=each.ours[-1:]) for each in journal.changes)
             back = journal.phase in {Phase.ROLLED_BACK, Phase.APPLIED}
             marked = replace(marked, changes=changes, failure=journal.failure if back else None)
         if marked != journal:
@@ -192,8 +185,8 @@ class DaemonJsonStore:
     def roll_back(self, failure: Failure) -> bool:
         """Return daemon.json to what it was before the last change, and remember why.
 
-        An operator who wrote the file since keeps what they wrote: then only keys that
-        are still ours go back to what they were before us.
+        An operator who wrote the file since keeps what they wrote: then only keys that still
+        have Hostmesh's values go back to what they were before.
 
         Returns:
             Whether the file changed.
@@ -205,23 +198,15 @@ class DaemonJsonStore:
         journal = self.journal()
         if journal is None:
             return False
-        path = Path(journal.path)
-        now = read_content(path)
-        target = journal.previous
-        if not journal.is_untouched(now):
-            target = self._undone(path, now, journal)
-            journal = replace(journal, pristine=False)
-        self._save(replace(journal, failure=failure))
-        changed = digest(target.data) != digest(now.data)
-        self._put(path, target)
-        self._save(self._after_roll_back(journal, target, failure))
-        return changed
+        now = read_content(Path(journal.path))
+        target = journal.previous if journal.is_untouched(now) else self._undone(now, journal)
+        return self._put_back(replace(journal, failure=failure), now, target)
 
     def take_out(self) -> bool:
-        """Take every key of ours out: dockerd does not start with the former file either.
+        """Take all of Hostmesh's keys out: dockerd does not start with the previous file either.
 
         Returns:
-            Whether the file changed; False when nothing of ours is left in it.
+            Whether the file changed; False when no such key is left in it.
 
         Raises:
             DockerConfigError: It cannot be written.
@@ -230,23 +215,15 @@ class DaemonJsonStore:
         journal = self.journal()
         if journal is None:
             return False
-        path = Path(journal.path)
-        now = read_content(path)
-        target = self._undone(path, now, journal)
-        if digest(target.data) == digest(now.data):
-            return False
-        pristine = journal.pristine and journal.is_untouched(now)
-        journal = replace(journal, pristine=pristine, previous=target)
-        self._save(journal)
-        self._put(path, target)
-        self._save(self._after_roll_back(journal, target, journal.failure))
-        return True
+        now = read_content(Path(journal.path))
+        target = self._undone(now, journal)
+        return target != now and self._put_back(replace(journal, previous=target), now, target)
 
     def restore(self) -> bool:
-        """Return our keys, and only those, to what they were before us; forget the journal.
+        """Return Hostmesh's keys, and only those, to what they were; forget the journal.
 
-        Byte for byte the original when nobody else wrote; a file and folder that we made
-        and that hold nothing else are removed.
+        Where no other program wrote the file it is the original again, byte for byte. A file and
+        folder that Hostmesh made and that hold nothing else are removed.
 
         Returns:
             Whether the file changed.
@@ -261,12 +238,11 @@ class DaemonJsonStore:
             return False
         path = Path(journal.path)
         now = read_content(path)
-        target = self._restored(path, now, journal)
-        changed = digest(target.data) != digest(now.data)
-        if changed:
-            self._put(path, target)
+        target = self._undone(now, journal)
+        if target != now:
+            _put(path, target)
         if target.data is None and journal.made_folder:
-            with contextlib.suppress(OSError):  # somebody else's files are in it
+            with contextlib.suppress(OSError):  # other files are in it
                 path.parent.rmdir()
         try:
             self._journal_path.unlink(missing_ok=True)
@@ -274,56 +250,48 @@ class DaemonJsonStore:
             sync_folder(self._journal_path.parent)
         except OSError as error:
             raise StateError(f"cannot remove {self._journal_path}: {error.strerror}") from error
-        return changed
+        return target != now
 
-    def _restored(self, path: Path, now: Content, journal: UndoJournal) -> Content:
-        if journal.pristine and now.data is not None and journal.is_untouched(now):
-            return journal.original
-        return self._undone(path, now, journal)
-
-    def _undone(self, path: Path, now: Content, journal: UndoJournal) -> Content:
-        """Return the file without our keys, None for a file of ours with nothing else in it."""
+    def _undone(self, now: Content, journal: UndoJournal) -> Content:
+        """Return the file without Hostmesh's keys; as it was where nothing else is in it."""
         if now.data is None:
             return now
-        document = parse_bytes(now.data, source=str(path))
+        document = parse_bytes(now.data, source=journal.path)
         left = undo(document, journal.changes)
         if left is document:
             return now
-        if journal.original.data is None and not left.names():
-            return replace(now, data=None)
+        original = journal.original.data
+        if not left.names() and not parse_bytes(original or b"", source=journal.path).names():
+            return replace(now, data=original)
         return replace(now, data=left.text.encode("utf-8"))
 
-    def _put(self, path: Path, content: Content) -> None:
-        if content.data is None:
-            remove_file(path)
-        else:
-            replace_file(path, content)
-
-    def _after_roll_back(
-        self, journal: UndoJournal, target: Content, failure: Failure | None
-    ) -> UndoJournal:
-        """Return the journal of a file that went back: only what is still in it is ours."""
+    def _put_back(self, journal: UndoJournal, now: Content, target: Content) -> bool:
+        """Write ``target``, with the journal before and after; return whether the file changed."""
+        self._save(journal)
+        _put(Path(journal.path), target)
         document = parse_bytes(target.data or b"", source=journal.path)
-        changes = tuple(
+        left = tuple(
             replace(change, ours=(document.value(change.path),))
             for change in journal.changes
             if document.has(change.path) and change.is_ours(document.value(change.path))
         )
-        return replace(
-            journal,
-            changes=changes,
-            previous=target,
-            written=digest(target.data),
-            phase=Phase.ROLLED_BACK,
-            failure=failure,
+        self._save(
+            replace(
+                journal,
+                changes=left,
+                previous=target,
+                written=digest(target.data),
+                phase=Phase.ROLLED_BACK,
+            )
         )
+        return target.data != now.data
 
     def _check_unchanged(self, snapshot: Snapshot) -> None:
         path = resolve(self._path)
         if path != snapshot.path or read_content(path) != snapshot.content:
             raise DockerConfigError(
                 f"{self._path} changed while it was being worked on",
-                hint="it will be looked at again",
+                hint="nothing to do: it is looked at again",
             )
 
     def _next_journal(
@@ -339,16 +307,15 @@ class DaemonJsonStore:
                 written=digest(content.data),
                 made_folder=not snapshot.path.parent.exists(),
             )
-        untouched = old.is_untouched(snapshot.content)
         previous = snapshot.content
         if old.phase in {Phase.WRITTEN, Phase.RESTARTING}:
-            # No engine was seen with what we wrote last, so that is nowhere to go back to.
-            previous = old.previous if untouched else self._undone(snapshot.path, previous, old)
+            # No engine was seen with the last text, so that is nowhere to go back to.
+            untouched = old.is_untouched(previous)
+            previous = old.previous if untouched else self._undone(previous, old)
         return replace(
             old,
             previous=previous,
             changes=merged_changes(old.changes, snapshot.document, values),
-            pristine=old.pristine and untouched,
             written=digest(content.data),
             phase=Phase.WRITTEN,
             failure=None,
@@ -364,9 +331,8 @@ class DaemonJsonStore:
             ) from error
 
     def _save(self, journal: UndoJournal) -> None:
-        folder = self._journal_path.parent
         try:
-            make_folder(folder)
+            make_folder(self._journal_path.parent)
             original = journal.original
             if original.data is not None and not self._copy_path.exists():
                 replace_file(self._copy_path, _private(original.data))
@@ -375,8 +341,15 @@ class DaemonJsonStore:
             what = error.message if isinstance(error, DockerConfigError) else str(error)
             raise StateError(
                 f"the journal of daemon.json cannot be written: {what}",
-                hint="daemon.json was not touched; the state folder must be writable",
+                hint="make the state folder writable; daemon.json was not touched",
             ) from error
+
+
+def _put(path: Path, content: Content) -> None:
+    if content.data is None:
+        remove_file(path)
+    else:
+        replace_file(path, content)
 
 
 def _private(data: bytes) -> Content:

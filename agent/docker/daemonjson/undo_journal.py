@@ -92,7 +92,6 @@ class UndoJournal:
         original: What it was before we first touched it.
         previous: What it was when an engine was last seen with it: where a roll back leads.
         changes: The keys that are ours.
-        pristine: Nobody but us has written since ``original``, as far as we saw.
         written: Digest of the bytes that we wrote last.
         phase: How far the last change has come.
         made_folder: The folder did not exist before us.
@@ -104,7 +103,6 @@ class UndoJournal:
     original: Content
     previous: Content
     changes: tuple[KeyChange, ...] = ()
-    pristine: bool = True
     written: str = ""
     phase: Phase = Phase.WRITTEN
     made_folder: bool = False
@@ -178,7 +176,8 @@ def dump(journal: UndoJournal) -> str:
     for name in ("original", "previous"):
         data = fields[name]["data"]
         fields[name]["data"] = None if data is None else base64.b64encode(data).decode("ascii")
-    return json.dumps({"format": _FORMAT, **fields}, indent=2) + "\n"
+    # Read by versions before 0.2: true would let them put the whole original back.
+    return json.dumps({"format": _FORMAT, **fields, "pristine": False}, indent=2) + "\n"
 
 
 def load(text: str, *, source: str) -> UndoJournal:
@@ -202,6 +201,7 @@ def load(text: str, *, source: str) -> UndoJournal:
 
 def _journal(fields: dict[str, Any]) -> UndoJournal:
     failure = fields.pop("failure")
+    fields.pop("pristine", None)
     changes = tuple(
         KeyChange(tuple(c["path"]), c["before"], tuple(c["ours"]), int(c["depth"]))
         for c in fields.pop("changes")
