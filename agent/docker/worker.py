@@ -1,4 +1,4 @@
-"""The thread that owns Docker, so that no call to it ever holds up the reconcile loop."""
+"""The thread that owns Docker, so that no call to it holds up the reconcile loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from agent import threads
 from agent.asker import (
@@ -61,7 +61,7 @@ class Attacher(Protocol):
         ...
 
 
-_Report = AttachReport | DetachReport
+_Answer = TypeVar("_Answer")
 
 
 class DockerWorker:
@@ -69,12 +69,12 @@ class DockerWorker:
 
     Args:
         attacher: Brings Docker to the lease.
-        detacher: Gives it back.
+        detacher: Takes the lease back from it.
         engine: Whose events are followed.
         on_report: Called in the worker's thread after every look; must not block.
-        stopping: Shared with everything that waits in this room.
+        stopping: Shared with everything that waits for Docker.
         poller: For the engine's events; None: one of its own.
-        check_s: How often to look without being told to, with 20 % jitter.
+        check_s: How often to look without an event, with 20 % jitter.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class DockerWorker:
         self._check_s = check_s
         self._condition = threading.Condition()
         self._desired: DesiredDocker | None = None
-        self._orders: deque[ThreadCall[_Report]] = deque()
+        self._calls: deque[ThreadCall[Any]] = deque()
         self._due_s = 0.0
         self._looked_s = 0.0
         self._engine = engine
@@ -123,20 +123,20 @@ class DockerWorker:
         return ended and not self._thread.is_alive()
 
     def set_desired(self, desired: DesiredDocker | None) -> None:
-        """Say what Docker should have; None: nothing, only look. The same again is no news."""
+        """Set what Docker should have; None: nothing, only look. The same again changes nothing."""
         with self._condition:
             if desired != self._desired:
                 self._desired = desired
                 self._hurry(0.0)
 
     def look(self) -> None:
-        """Look at Docker soon, whatever the timer says; often asked, seldom done."""
+        """Look at Docker soon, before the timer is due; calls coalesce."""
         with self._condition:
             spaced_s = self._looked_s + _SPACING_S - time.monotonic()
             self._hurry(max(_DEBOUNCE_S, spaced_s))
 
     def restart_now(self, *, force: bool, timeout_s: float, replace: bool = False) -> AttachReport:
-        """Do what is pending now, on the operator's word. Waits for it.
+        """Do what is pending now, for the operator; wait for it.
 
         Args:
             force: Also under running containers.
@@ -159,13 +159,11 @@ class DockerWorker:
             timeout_s,
             client_is_waiting(),
         )
-        if not isinstance(report, AttachReport):
-            raise TypeError(report)
         self._on_report(report)
         return report
 
     def detach(self, terms: DetachTerms, *, timeout_s: float) -> DetachReport:
-        """Give Docker back and want nothing of it from now on. Waits for it.
+        """Give Docker its previous configuration back and leave it alone; wait for it.
 
         Raises:
             DockerError: daemon.json could not be restored, or it takes longer than
@@ -173,24 +171,22 @@ class DockerWorker:
         """
         self.set_desired(None)
         report = self._call(lambda: self._detacher.detach(terms), timeout_s)
-        if not isinstance(report, DetachReport):
-            raise TypeError(report)
         self.look()
         return report
 
     def _call(
-        self, run: Callable[[], _Report], timeout_s: float, is_waiting: IsWaiting = always_waiting
-    ) -> _Report:
-        order = ThreadCall(run, is_waiting)
+        self, run: Callable[[], _Answer], timeout_s: float, is_waiting: IsWaiting = always_waiting
+    ) -> _Answer:
+        call = ThreadCall(run, is_waiting)
         with self._condition:
-            self._orders.append(order)
+            self._calls.append(call)
             self._condition.notify_all()
         try:
-            return order.answer(timeout_s)
+            return call.answer(timeout_s)
         except CallCancelled:
             raise DockerError(
                 f"Docker is busy: this was not begun within {timeout_s:g} s and nothing was done",
-                hint="see agentctl status, then ask again",
+                hint="agentctl status, then the command again",
             ) from None
         except CallRunning:
             raise DockerError(
@@ -198,7 +194,9 @@ class DockerWorker:
                 hint="agentctl status and agentctl events show when it is done",
             ) from None
         except Stopped:
-            raise DockerError("the agent stops", hint="ask again when it runs") from None
+            raise DockerError(
+                "the agent stops", hint="run the command again when the agent runs"
+            ) from None
 
     def _hurry(self, delay_s: float) -> None:
         """Bring the next look forward to ``delay_s`` from now. Holds the lock."""
@@ -214,22 +212,22 @@ class DockerWorker:
             except Exception as error:  # noqa: BLE001 - the top of a thread
                 threads.report_error(error)
                 self._stopping.wait(_SPACING_S)
-        for order in tuple(self._orders):
-            order.refuse(Stopped())
+        for call in tuple(self._calls):
+            call.refuse(Stopped())
 
     def _step(self) -> None:
-        """Wait for an order or until a look is due, and do it."""
+        """Wait for a call or until a look is due, and do it."""
         with self._condition:
-            while not self._stopping.is_set() and not self._orders:
+            while not self._stopping.is_set() and not self._calls:
                 left_s = min(self._due_s, self._watcher.due_s) - time.monotonic()
                 if left_s <= 0:
                     break
                 self._condition.wait(left_s)
             if self._stopping.is_set():
                 return
-            order = self._orders.popleft() if self._orders else None
-        if order is not None:
-            order.execute()
+            call = self._calls.popleft() if self._calls else None
+        if call is not None:
+            call.execute()
             return
         news = self._watcher.due_s <= time.monotonic() and self._watcher.follow()
         with self._condition:

@@ -62,8 +62,7 @@ class _Pass:
     again_in_s: float | None = None
 
     def differences(self, reading: EngineReading | None = None) -> Mapping[tuple[str, ...], str]:
-        seen = reading or self.reading
-        return differences(self.desired, bip=seen.bip, pools=seen.pools, mtu=seen.mtu)
+        return differences(self.desired, reading or self.reading)
 
     def is_right(
         self, reading: EngineReading, due: tuple[tuple[str, ...], ...] = (BIP, POOLS)
@@ -226,7 +225,7 @@ class DaemonJsonAttacher:
         if job.reading.facts.reachable:
             self._restart_if_needed(job, written, name)
         elif job.changed and plan.drop and self._docker.service.failed():
-            # A key of ours kept it from starting: it was written for a later Docker.
+            # A key that was written for a later Docker kept it from starting.
             _log.info("docker-start-due", why="daemon.json had a key that it does not know")
             outcome = self._restarter.apply(name, lambda seen: seen.facts.reachable)
             self._note(job, outcome, name)

@@ -114,8 +114,9 @@ class ManagedDocker:
             yield hold
             return
         with self.restart_lock(asked=asked) as other:
-            hold = other or self.restart_lock.lost() or self._unsettled(asked=asked)
+            hold = other or self._unsettled(asked=asked)
             hold = hold or self._policy_hold(self.engine.facts(), override)
+            hold = hold or self.restart_lock.lost()
             yield hold and hold._replace(soon=True)
 
     def may_restart(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a lease means for Docker: bip, pools and MTU, and how to say it to which engine. Pure."""
+"""What Docker should have for a lease: bip, pools and MTU, and the keys that say so. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.docker.daemonjson.document import JsonValue, KeyPath
-from agent.docker.engine.reading import DOCKER_MTU
+from agent.docker.engine.reading import DOCKER_MTU, EngineReading
 from agent.mesh.lease_split import split_lease
 from agent.model.family import Interface, Network
 from agent.settings import Docker0Share
@@ -63,7 +63,7 @@ class DesiredDocker:
 
     @property
     def subnets(self) -> tuple[Network, ...]:
-        """Where networks are routed to other hosts."""
+        """The subnets whose networks are routed to other hosts."""
         return (self.subnet,) if self.former is None else (self.subnet, self.former)
 
 
@@ -90,7 +90,7 @@ def desired_docker(
 
 
 def parse_version(version: str) -> tuple[int, int] | None:
-    """Major and minor of an engine's version ("20.10.24+dfsg1" -> (20, 10)), None when unclear."""
+    """Return major and minor of a version: "20.10.24+dfsg1" -> (20, 10); None when unclear."""
     match = _VERSION.match(version)
     return (int(match[1]), int(match[2])) if match else None
 
@@ -100,10 +100,6 @@ def keys_for(desired: DesiredDocker, version: str) -> Mapping[KeyPath, JsonValue
 
     An unknown key stops dockerd, so ``default-network-opts`` is for engines known to be
     24.0 or later. An MTU of 1500 is Docker's own and is not written.
-
-    Args:
-        desired: What Docker should have.
-        version: The engine's version, "" when nobody knows it.
     """
     keys: dict[KeyPath, JsonValue] = {BIP: str(desired.bip)}
     if desired.pools:
@@ -117,21 +113,12 @@ def keys_for(desired: DesiredDocker, version: str) -> Mapping[KeyPath, JsonValue
     return keys
 
 
-def differences(
-    desired: DesiredDocker,
-    *,
-    bip: Interface | None,
-    pools: tuple[tuple[Network, int], ...] | None,
-    mtu: int | None,
-) -> Mapping[KeyPath, str]:
-    """Where an engine's effective values differ from ``desired``: key to what is the case.
+def differences(desired: DesiredDocker, reading: EngineReading) -> Mapping[KeyPath, str]:
+    """Return the keys whose values the engine does not use, and what it uses.
 
-    Args:
-        desired: What Docker should have.
-        bip: docker0's address, None when the engine has no docker0.
-        pools: The engine's pools; None when it does not say, which is no difference.
-        mtu: docker0's MTU in bytes; None when it does not say, which is no difference.
+    A value that the engine does not say is no difference.
     """
+    bip, pools, mtu = reading.bip, reading.pools, reading.mtu
     found: dict[KeyPath, str] = {}
     if bip != desired.bip:
         found[BIP] = f"docker0 is {bip or 'absent'}, wanted {desired.bip}"

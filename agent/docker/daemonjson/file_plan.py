@@ -1,4 +1,4 @@
-"""What to write into daemon.json, and what a restart would bring. Pure."""
+"""Plan what to write into daemon.json, and what a restart would bring. Pure."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ __all__ = ["FilePlan", "attempt_name", "fixable", "plan_file", "pools_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilePlan:
-    """What daemon.json should be made to say.
+    """A change of daemon.json.
 
     Attributes:
         values: Keys to set.
-        drop: Keys of ours to give back.
+        drop: Keys to return to what they were before.
         conditions: What speaks against it, or is worth knowing.
         blocked: Nothing must be written.
     """
@@ -57,14 +57,14 @@ def plan_file(
     version: str,
     replace: bool,
 ) -> FilePlan:
-    """Return what daemon.json should be made to say so that the next start brings ``desired``.
+    """Return the change after which Docker's next start brings ``desired``.
 
     Args:
         desired: What Docker should have.
         snapshot: The file now.
         flags: dockerd's command lines by where they were seen.
-        version: The engine's, "" when nobody knows it.
-        replace: The operator's word that their own keys may be replaced.
+        version: The engine's, "" when it is not known.
+        replace: The operator allows that their own keys are replaced.
     """
     wanted = keys_for(desired, version)
     findings: tuple[Finding, ...] = (
@@ -82,7 +82,7 @@ def plan_file(
         and change.is_ours(snapshot.document.value(change.path))
         and not (change.path == NETWORK_MTU and not version)
     )
-    # A key of ours that this engine does not know, or has as a flag now, goes: it hinders nothing.
+    # What is dropped (this engine does not know it, or has it as a flag) conflicts with nothing.
     left = undo(snapshot.document, [change for change in ours if change.path in drop])
     findings += (*file_conflicts(desired, left, version), *doubled_keys(flags, left))
     return FilePlan(
@@ -108,15 +108,15 @@ def fixable(
     document: Document,
     flags: Mapping[str, Flags],
 ) -> Mapping[KeyPath, str]:
-    """Return those differences that a restart with this file and these flags would end."""
+    """Return the differences that a restart with this file and these flags would end."""
     given = {name: value for each in flags.values() for name, value in each.values}
-    told = {
+    ends = {
         BIP: _interface(given.get("bip") or document.value(BIP)) == desired.bip,
         POOLS: not any(each.get("default-address-pools") for each in flags.values())
         and pools_of(document.value(POOLS)) == desired.pools,
         MTU: str(given.get("mtu") or document.value(MTU) or DOCKER_MTU) == str(desired.mtu),
     }
-    return {path: what for path, what in differences.items() if told.get(path)}
+    return {path: what for path, what in differences.items() if ends.get(path)}
 
 
 def _interface(value: JsonValue) -> Interface | None:

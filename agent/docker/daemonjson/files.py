@@ -1,4 +1,4 @@
-"""Files that a power cut finds old or new, never half: temporary file, fsync, rename, fsync."""
+"""Write files with their mode, owner and attributes, old or new after a power cut, never half."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_BYTES = 4 * 1024 * 1024
 def resolve(path: Path) -> Path:
     """Return where ``path`` leads, symlinks followed, the last of which may dangle.
 
-    A circle of links leads to one of them; reading that one says so.
+    Links in a circle lead to one of them; reading that one says so.
     """
     return Path(os.path.realpath(path, strict=False))
 
@@ -67,7 +67,7 @@ def replace_file(path: Path, content: Content) -> None:
         content: What it should be; ``data`` is not None.
 
     Raises:
-        DockerConfigError: Anything that keeps it from being so; the old file stands.
+        DockerConfigError: It cannot be written; the old file is still there.
     """
     temporary = path.with_name(_TEMPORARY.format(name=path.name))
     try:
@@ -81,9 +81,9 @@ def replace_file(path: Path, content: Content) -> None:
 
 
 def _write(temporary: Path, content: Content, *, like: Path) -> None:
-    """Write it whole. The owner comes last: what is another's we may not change any more.
+    """Write the whole file, its owner last: a file of another user cannot be changed any more.
 
-    The unit leaves us CAP_CHOWN and not CAP_FOWNER, which would also reach into every other file.
+    The unit has CAP_CHOWN and not CAP_FOWNER, which would also reach into every other file.
     """
     temporary.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -138,15 +138,14 @@ def make_folder(folder: Path) -> None:
 
 
 _HINTS = {
-    errno.EROFS: "its folder must be writable for the agent: ReadWritePaths= in the unit; a folder"
-    " that was made anew meanwhile is after systemctl restart hostmesh-agent",
-    errno.EBUSY: "the file is a mount point, so it cannot be replaced in one step; "
-    "mount its folder instead",
-    errno.EACCES: "the agent runs as root and needs to write there",
-    errno.EPERM: "its owner or mode cannot be kept: the agent needs CAP_CHOWN, and "
-    "the file must not be immutable",
+    errno.EROFS: "make its folder writable for the agent: ReadWritePaths= in the unit; if the"
+    " folder was made anew meanwhile: systemctl restart hostmesh-agent",
+    errno.EBUSY: "mount its folder instead: a mount point cannot be replaced in one step",
+    errno.EACCES: "let root write there",
+    errno.EPERM: "give the agent CAP_CHOWN to keep the owner and mode, and see with lsattr that the"
+    " file is not immutable",
     errno.ENOSPC: "free some space on that file system",
-    errno.ELOOP: "the symbolic links lead in a circle",
+    errno.ELOOP: "repair the symbolic links: they lead in a circle",
 }
 
 

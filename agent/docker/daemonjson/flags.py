@@ -85,10 +85,10 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     names: list[str] = []
     rest = list(argv[1:])
     while rest:
-        word = rest.pop(0)
-        if not word.startswith("-"):
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
             continue
-        name, value = _named(word)
+        name, value = _named(argument)
         key = _PLURALS.get(name, name)
         names.append(key)
         if name in _ARE_SWITCHES:
@@ -98,16 +98,13 @@ def parse_flags(argv: Sequence[str]) -> Flags:
     return Flags(tuple(found), tuple(dict.fromkeys(filter(None, names))))
 
 
-def _named(word: str) -> tuple[str, str | None]:
-    """Return a flag's long name and the value that is in the same word, None without one."""
-    if word.startswith("--"):
-        name, equals, value = word[2:].partition("=")
+def _named(argument: str) -> tuple[str, str | None]:
+    """Return a flag's long name and the value in the same argument, None without one."""
+    if argument.startswith("--"):
+        name, equals, value = argument[2:].partition("=")
         return name, value if equals else None
-    name, value = _SHORT.get(word[1:2], ""), word[2:].removeprefix("=")
-    return (
-        name,
-        None if name in _ARE_SWITCHES else value or None,
-    )  # -Dl is two switches, not a value
+    name, value = _SHORT.get(argument[1:2], ""), argument[2:].removeprefix("=")
+    return name, None if name in _ARE_SWITCHES else value or None  # -Dl is two switches
 
 
 def for_validation(flags: Flags) -> tuple[str, ...]:

@@ -35,12 +35,7 @@ KNOWN_TO_20_10: Final = frozenset(_NAMES.split())
 
 
 def unknown_keys(names: Iterable[str], version: tuple[int, int] | None) -> tuple[str, ...]:
-    """Return the top-level keys that stop an engine of that version, as far as it is known here.
-
-    Args:
-        names: daemon.json's keys.
-        version: The engine's; None when nobody knows it.
-    """
+    """Return the top-level keys that stop an engine before 23.0; none where it is not known."""
     if version is None or version >= VALIDATES_SINCE:
         return ()
     return tuple(name for name in names if name not in KNOWN_TO_20_10)

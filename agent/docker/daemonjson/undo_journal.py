@@ -1,7 +1,7 @@
-"""What Hostmesh did to daemon.json: the values, how they are stored, and how they undo. Pure.
+"""What Hostmesh did to daemon.json: values, their stored form, and how to undo them. Pure.
 
-The journal is written *before* daemon.json, so that whatever point a power cut finds, the
-file is the old or the new one and the journal explains both.
+The journal is written *before* daemon.json: at any moment of a power cut the file is the old or
+the new one, and the journal explains both.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Phase(enum.StrEnum):
     """How far a change of daemon.json has come."""
 
     WRITTEN = "written"  # about to be in the file, or in it; no engine has been seen with it
-    RESTARTING = "restarting"  # Docker was told to restart for it
+    RESTARTING = "restarting"  # Docker is being restarted for it
     APPLIED = "applied"  # the engine came up with it
-    ROLLED_BACK = "rolled-back"  # the former file is back; the engine is yet to be seen with it
+    ROLLED_BACK = "rolled-back"  # the previous file is back; no engine has been seen with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,13 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """One key that we set.
+    """One key that Hostmesh set.
 
     Attributes:
-        path: Where.
-        before: Its JSON text before us, None when it was not there.
-        ours: The values we wrote or are about to write, newest last. Several until an
-            engine is seen with the newest, because any of them may be in the file, or come back.
-        depth: How many parts of ``path`` were there before us: what we made goes again.
+        before: Its JSON text before, None when it was not there.
+        ours: The values written or about to be, newest last. Several until an engine is seen
+            with the newest, because any of them may be in the file, or come back.
+        depth: How many parts of ``path`` were there before: objects made for it go again.
     """
 
     path: KeyPath
@@ -71,7 +70,7 @@ class KeyChange:
     depth: int
 
     def is_ours(self, value: JsonValue) -> bool:
-        """Return whether ``value`` is one that we wrote."""
+        """Return whether ``value`` is one that Hostmesh wrote."""
         return any(same_json(value, mine) for mine in self.ours)
 
 
@@ -89,13 +88,13 @@ class UndoJournal:
 
     Attributes:
         path: The file, symlinks resolved.
-        original: What it was before we first touched it.
+        original: What it was before the first change.
         previous: What it was when an engine was last seen with it: where a roll back leads.
-        changes: The keys that are ours.
-        written: Digest of the bytes that we wrote last.
+        changes: The keys that Hostmesh set.
+        written: Digest of the bytes that were written last.
         phase: How far the last change has come.
-        made_folder: The folder did not exist before us.
-        bridge_before: docker0's address before us, "" when nobody knows it.
+        made_folder: The folder was made with the file.
+        bridge_before: docker0's address before, "" when it is not known.
         failure: The last change that was rolled back.
     """
 
@@ -110,11 +109,11 @@ class UndoJournal:
     failure: Failure | None = None
 
     def change(self, path: KeyPath) -> KeyChange | None:
-        """Return the change of that key, None when it is not ours."""
+        """Return the change of that key, None when there is none."""
         return next((change for change in self.changes if change.path == path), None)
 
     def is_untouched(self, now: Content) -> bool:
-        """Return whether the file is as we left it, or as it was when a kill came between."""
+        """Return whether the file is as it was left, or as it was when a kill came between."""
         return digest(now.data) in {self.written, digest(self.previous.data)}
 
 
@@ -124,14 +123,10 @@ def digest(data: bytes | None) -> str:
 
 
 def undo(document: Document, changes: Iterable[KeyChange]) -> Document:
-    """Return the document with our keys as they were before us.
+    """Return the document with the keys of ``changes`` as they were before.
 
     A key that the operator has changed or removed since is theirs and stays. An object
-    that we made for a nested key goes with the last key in it.
-
-    Args:
-        document: The file as it is now.
-        changes: What we did.
+    that was made for a nested key goes with the last key in it.
     """
     for change in reversed(tuple(changes)):
         path = change.path
@@ -147,14 +142,14 @@ def undo(document: Document, changes: Iterable[KeyChange]) -> Document:
 def merged_changes(
     changes: tuple[KeyChange, ...], document: Document, values: Mapping[KeyPath, JsonValue]
 ) -> tuple[KeyChange, ...]:
-    """Return what is ours once ``values`` are written, in the order of their first change."""
+    """Return all changes once ``values`` are written, in the order of their first change."""
     merged = {change.path: change for change in changes}
     for path, value in values.items():
         raw, old = document.raw(path), merged.get(path)
         if old and raw is not None and old.is_ours(document.value(path)):
             merged[path] = replace(old, ours=_unique(*old.ours, value))
         elif raw is None or not same_json(document.value(path), value):
-            # Dropped by us, or taken out by somebody: a roll back may still bring ours back.
+            # The key was removed since: a roll back may still bring the written value back.
             earlier = old.ours if old and raw is None else ()
             depth = document.depth_of(path)
             merged[path] = KeyChange(path, raw, _unique(*earlier, value), depth)

@@ -1,1 +1,1 @@
-"""Ask the engine's API, and hear of its events."""
+"""Ask the engine's API and follow its events."""

@@ -19,7 +19,7 @@ _DONE: Final = frozenset({http.HTTPStatus.OK, http.HTTPStatus.CREATED, http.HTTP
 
 
 class ApiError(Exception):
-    """The engine answered with an error; its words."""
+    """The engine answered with an error; its message."""
 
 
 FAILURES: Final = (

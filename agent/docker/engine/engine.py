@@ -1,4 +1,4 @@
-"""The engine's API: what it says of itself, and its event stream."""
+"""The engine behind one socket: what it says of itself, its networks, its event stream."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _Answer = TypeVar("_Answer")
 
 
 class _NoAnswerError(DockerError):
-    """No Docker answers; ``reading`` says who or what does instead."""
+    """No Docker answers; ``reading`` says what does instead."""
 
     def __init__(self, reading: EngineReading) -> None:
         super().__init__(reading.facts.problem)
@@ -47,11 +47,11 @@ class Engine:
     Args:
         path: The engine's unix socket.
         timeout_s: Deadline of each request; an engine that hangs costs one of them.
-        asleep: Says why the engine must not be woken, "" when it may be spoken to. systemd
-            starts dockerd when somebody connects to its socket; an agent that only looks
-            must not be that somebody.
-        replaceable: Says why another user could put a socket of their own in its place, "" when
-            none can: what it would answer decides what root does.
+        asleep: Returns why the engine must not be woken, "" when it may be spoken to. systemd
+            starts dockerd when a program connects to its socket; an agent that only looks
+            must not be that program.
+        replaceable: Returns why another user could put a socket of their own in its place, ""
+            when none can: what it would answer decides what root does.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Engine:
             return error.reading
 
     def ping(self) -> bool:
-        """Return whether anybody answers within the deadline."""
+        """Return whether an engine answers within the deadline."""
         with contextlib.suppress(DockerError):
             self._ask(lambda api: api.get("/version"))
             return True
@@ -94,7 +94,7 @@ class Engine:
 
         Those are the ones without a restart policy, with --rm, and with "on-failure": one of
         these comes back only if it ends with an error when dockerd stops it (seen on 26.1),
-        which nobody knows beforehand. Names nobody when the engine does not answer.
+        which is not known beforehand. None when the engine does not answer.
         """
 
         def ask(api: Api) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ class Engine:
     def ended(self, within_s: float) -> tuple[str, ...]:
         """Name the containers that ended in the last ``within_s`` seconds, from dockerd's memory.
 
-        It remembers its last 256 events. Names nobody when it does not answer.
+        It remembers its last 256 events. None when it does not answer.
         """
         now_s = time.time()
 
@@ -144,7 +144,7 @@ class Engine:
         """Make a bridge network whose gateway is the subnet's first address.
 
         Raises:
-            DockerError: Docker refused; carries its words.
+            DockerError: Docker refused; carries its message.
         """
         pool = {"Subnet": str(subnet), "Gateway": str(subnet.network_address + 1)}
         network = {
@@ -161,7 +161,7 @@ class Engine:
         """Remove a network.
 
         Raises:
-            DockerError: Docker refused; carries its words.
+            DockerError: Docker refused; carries its message.
         """
         self._ask(lambda api: api.send("DELETE", f"/networks/{quote(identity, safe='')}"))
 

@@ -1,4 +1,4 @@
-"""What an engine says of itself, from the API's answers to values."""
+"""Read the API's answers: what an engine says of itself."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ DOCKER_MTU = 1500
 """MTU of every bridge without a setting of its own, on any uplink."""
 
 OWN_NETWORK = "hostmesh"
-"""Name of the network that is ours."""
+"""Name of the network of ``docker.attach = "network"``."""
 
 OWN_LABEL = "hostmesh.managed"
-"""Label of the network that is ours; one without it is the operator's."""
+"""Its label; a network without it is the operator's."""
 
 ACTIVE = ("running", "paused", "restarting")
 """Container states that a restart of dockerd would disturb."""
@@ -53,13 +53,13 @@ _POOLS_SINCE_API = (1, 40)
 
 
 class EngineKind(enum.Enum):
-    """Who answers on the socket."""
+    """What answers on the socket."""
 
     DOCKER = "docker"
     PODMAN = "podman"
-    SILENT = "silent"  # somebody listens and does not answer in time, or answers nonsense
-    ABSENT = "absent"  # nobody listens
-    UNSAFE = "unsafe"  # its socket may be another user's: not spoken to
+    SILENT = "silent"  # a program listens and does not answer in time, or answers nonsense
+    ABSENT = "absent"  # no program listens
+    UNSAFE = "unsafe"  # the socket may be another user's: it is not asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class EngineReading:
     """What an engine said, with what :class:`DockerFacts` has no place for.
 
     Attributes:
-        kind: Who answered.
+        kind: What answered.
         facts: For the rest of the agent.
         pools: None when the engine is too old to say which pools it has.
         swarm: Swarm's local node state, "inactive" when there is none.

@@ -1,4 +1,4 @@
-"""Follows the engine: whenever something happens there, Docker should be looked at."""
+"""Follow the engine's events: Docker is looked at whenever something happens there."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class EngineWatcher:
         """Open a stream in place of the one there is; waits for the engine's answer.
 
         Returns:
-            Whether to look now: what happened before the stream began is not told again, and an
-            engine that has just gone is news.
+            Whether to look now: events before the stream began are lost, and an engine that has
+            just gone is news.
         """
         try:
             stream = self._engine.events()
@@ -105,7 +105,7 @@ class EngineWatcher:
                 return
             try:
                 came = bool(stream.recv(_READ_BYTES, socket.MSG_DONTWAIT))
-            except BlockingIOError:  # another stream has got the number of the former
+            except BlockingIOError:  # another stream has got the number of the previous one
                 return
             except OSError:
                 came = False

@@ -1,1 +1,1 @@
-"""Find the host's dockerd, check its socket, restart it."""
+"""dockerd as a program and a service: find it, check its file, restart it, roll back."""

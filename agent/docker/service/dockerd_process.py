@@ -1,4 +1,4 @@
-"""Find the dockerd that runs, by what the kernel and systemd say.
+"""Find the dockerd that runs, by the kernel and systemd, not by its name.
 
 Names prove nothing here: any user may call a process dockerd. Docker is the main process of the
 unit that systemd runs it by, else the process of root that listens on its API socket.

@@ -1,4 +1,4 @@
-"""Checkpoint, restart, look, finalise or roll back: the only place that restarts Docker."""
+"""Restart Docker with a checkpoint, and finalise or roll back: nothing else restarts it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ its API is up only after its networks are, but the old one may answer a moment l
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a restart came to.
+    """How a restart ended.
 
     Attributes:
         reading: The engine's last.
@@ -72,11 +72,11 @@ class Restarter:
         self._stopping = stopping
 
     def apply(self, attempt: str, is_right: Callable[[EngineReading], bool]) -> Outcome:
-        """Restart Docker; if it does not come up as wanted, put the former file back.
+        """Restart Docker; if it does not come up as wanted, put the previous file back.
 
         Args:
-            attempt: Under which name a failure is remembered.
-            is_right: Whether a reading is what was wanted.
+            attempt: The name under which a failure is remembered.
+            is_right: Returns whether a reading is as wanted.
 
         Raises:
             HostmeshError: The journal or daemon.json cannot be written.
@@ -116,14 +116,14 @@ class Restarter:
         return self._roll_back(attempt, reading.facts.problem, time.time() - self._timeout_s)
 
     def roll_back(self, attempt: str, why: str) -> Outcome:
-        """Put the former file back because dockerd failed with ours, and start dockerd."""
+        """Put the previous file back because dockerd failed with the new one, and start dockerd."""
         return self._roll_back(attempt, why, time.time() - 3600)
 
     def start_after_roll_back(self) -> EngineReading:
-        """Start Docker with the former file, else without a key of ours; each once.
+        """Start Docker with the previous file, else without any key of Hostmesh; each once.
 
-        The former file may be one that we wrote, and that does not fit any more: an engine that
-        was downgraded, another flag in its unit. What the operator wrote is the last resort.
+        The previous file may be one that Hostmesh wrote and that does not fit any more: an engine
+        that was downgraded, another flag in its unit. The operator's own is the last resort.
         """
         reading = self._start()
         if not reading.facts.reachable and self._store.take_out():
@@ -133,14 +133,14 @@ class Restarter:
         return reading
 
     def _start(self) -> EngineReading:
-        """Start Docker; a command that fails shows in what is read."""
+        """Start Docker; a command that fails shows in the reading."""
         self._engine.end_events()
         with contextlib.suppress(DockerError):
             self._service.restart()
         return self.await_reading(lambda seen: seen.facts.reachable)
 
     def plain(self, is_right: Callable[[EngineReading], bool]) -> Outcome:
-        """Restart Docker without a way back: after our keys have been taken out."""
+        """Restart Docker without a way back: after Hostmesh's keys have been taken out."""
         try:
             self._engine.end_events()
             self._service.restart()
@@ -155,7 +155,7 @@ class Restarter:
         self._store.roll_back(Failure(attempt, reason))
         reading = self.start_after_roll_back()
         if not reading.facts.reachable:
-            reason += f"; with the former file: {reading.facts.problem}"
+            reason += f"; with the previous file: {reading.facts.problem}"
         return Outcome(reading, reason)
 
     def await_reading(
@@ -180,7 +180,7 @@ class Restarter:
                 raise Stopped
 
     def _anew(self, reading: EngineReading, old_pid: int | None) -> bool:
-        """Whether it is a new dockerd that answers."""
+        """Return whether it is a new dockerd that answers."""
         process = self._processes.dockerd()
         return (
             reading.facts.reachable

@@ -1,4 +1,4 @@
-"""Which path of Docker's socket may be trusted: one that root alone can replace."""
+"""Trust a path of Docker's socket only if root alone can replace it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def why_replaceable(path: Path, *, owner: int = 0) -> str:
     """Return why another user could put a socket of their own at ``path``, "" when none can.
 
     Every folder on the way must belong to ``owner`` and be writable for that user only, links
-    included. A sticky folder such as /tmp is not enough: a name that is free is anybody's.
+    included. A sticky folder such as /tmp is not enough: any user can take a free name.
 
     Args:
-        path: Of the socket, absolute. What is missing on the way can be made by ``owner`` only.
+        path: Of the socket, absolute. Folders missing on the way can be made by ``owner`` only.
         owner: The user who may write, root.
     """
     here = Path("/")

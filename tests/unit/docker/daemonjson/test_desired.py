@@ -14,7 +14,10 @@ from agent.docker.daemonjson.desired import (
     keys_for,
     parse_version,
 )
+from agent.docker.engine.reading import EngineKind, EngineReading
 from agent.mesh.lease_split import split_lease
+from agent.model import DockerFacts, DockerNetwork
+from agent.model.family import Network
 from agent.settings import Docker0Share
 
 pytestmark = pytest.mark.unit
@@ -111,12 +114,24 @@ def test_versions(text: str, version: tuple[int, int] | None) -> None:
     assert parse_version(text) == version
 
 
+def engine(
+    bip: str, pools: tuple[tuple[Network, int], ...] | None, mtu: int | None
+) -> EngineReading:
+    address = IPv4Interface(bip)
+    docker0 = DockerNetwork(
+        id="b", name="bridge", bridge="docker0", subnet=address.network, address=address, mtu=mtu
+    )
+    facts = DockerFacts(reachable=True, bridge=docker0, networks=(docker0,))
+    return EngineReading(kind=EngineKind.DOCKER, facts=facts, pools=pools)
+
+
 def test_differences_name_what_is_the_case() -> None:
     desired = desired_docker(LEASE, 1450)
-    found = differences(desired, bip=IPv4Interface("172.17.0.1/16"), pools=(), mtu=1500)
+    found = differences(desired, engine("172.17.0.1/16", (), 1500))
     assert found[BIP] == "docker0 is 172.17.0.1/16, wanted 10.64.0.1/17"
     assert found[POOLS] == "pools are Docker's own, wanted 10.64.128.0/17 in /24"
     assert found[MTU] == "docker0's MTU is 1500, wanted 1450"
-    assert differences(desired, bip=desired.bip, pools=desired.pools, mtu=1450) == {}
-    assert differences(desired, bip=desired.bip, pools=None, mtu=None) == {}
-    assert "absent" in differences(desired, bip=None, pools=None, mtu=None)[BIP]
+    assert differences(desired, engine(str(desired.bip), desired.pools, 1450)) == {}
+    assert differences(desired, engine(str(desired.bip), None, None)) == {}
+    none = EngineReading(kind=EngineKind.DOCKER, facts=DockerFacts(reachable=True))
+    assert "absent" in differences(desired, none)[BIP]
