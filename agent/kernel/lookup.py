@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from agent.errors import KernelError
 from agent.kernel.netlink import NetlinkError, NetlinkSocket
 from agent.kernel.netlink.links import LinkNames, dump_links
-from agent.kernel.netlink.neighbours import RTM_GETNEIGH, decode_neighbour, neighbour_request
+from agent.kernel.netlink.neighbours import (
+    AF_BRIDGE,
+    RTM_GETNEIGH,
+    decode_neighbour,
+    neighbour_request,
+)
 from agent.kernel.netlink.routes import RTM_GETROUTE, decode_route, route_lookup_request
 from agent.model import Route
 from agent.model.family import Address, family_of
 
-__all__ = ["Decision", "NeighbourState", "decide", "neighbour_on", "path_to"]
+__all__ = ["Decision", "NeighbourState", "decide", "neighbour_on", "path_to", "tunnel_end"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,4 +112,19 @@ def neighbour_on(address: Address, link_index: int | None = None) -> NeighbourSt
             if found.address == address and link_index in {None, found.link_index}:
                 state = "valid" if found.valid else "failed" if found.failed else "incomplete"
                 return NeighbourState(state, found.mac)
+    return None
+
+
+def tunnel_end(mac: str, link_index: int) -> Address | None:
+    """The address that a vxlan device sends frames for this MAC to, None when it has none.
+
+    Raises:
+        KernelError: The device's forwarding table could not be had.
+    """
+    body = neighbour_request(AF_BRIDGE, link_index)
+    with NetlinkSocket() as connection:
+        for payload in connection.dump(RTM_GETNEIGH, body, "listing forwarding entries"):
+            found = decode_neighbour(payload)
+            if (found.link_index, found.mac) == (link_index, mac) and found.address is not None:
+                return found.address
     return None

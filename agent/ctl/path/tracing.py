@@ -18,8 +18,9 @@ from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.advice.nft_chains import dropping_chains
 from agent.kernel.firewall.advice.nft_conditions import chains_in_the_way
 from agent.kernel.firewall.advice.operator_rules import Judgement, Way
-from agent.kernel.lookup import Decision, decide, neighbour_on
-from agent.model import Link, Route
+from agent.kernel.lookup import Decision, NeighbourState, decide, neighbour_on, tunnel_end
+from agent.kernel.tables.links import LinkTable
+from agent.model import Link, Route, VxlanOptions
 from agent.model.family import Address, Network, family_of, read_address, read_network
 
 __all__ = ["Step", "Tracer", "judge_rules"]
@@ -27,6 +28,7 @@ __all__ = ["Step", "Tracer", "judge_rules"]
 HERE = "here"
 NEXT = "next"
 OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
+_VXLAN = "vxlan"
 
 
 class Step(NamedTuple):
@@ -78,6 +80,12 @@ class Tracer:
         found = [self.in_link(), out, None if self.local else self.destination.link]
         return list(dict.fromkeys(link.name for link in found if link is not None))
 
+    def tunnel(self) -> VxlanOptions | None:
+        """The options of the agent's device by which the packet leaves, None where it is none."""
+        name = self.decision().link
+        listed = LinkTable().list_all().own
+        return next((each.options for each in listed if each.name == name), None)
+
     @property
     def local(self) -> bool:
         """The destination is this host itself."""
@@ -113,8 +121,17 @@ class Tracer:
         if self.destination.container is not None:
             yield self._arrival()
             return
-        yield _neighbour(decision.gateway or self.destination.address, out)
-        yield from self._next_host(decision)
+        yield from self._beyond(decision.gateway or self.destination.address, out)
+
+    def _beyond(self, gateway: Address, out: Link) -> Iterator[Step]:
+        """The next hop on the link that the packet leaves by, and the host there."""
+        found, step = _neighbour(gateway, out)
+        yield step
+        hop: Address | None = gateway
+        if out.kind == _VXLAN and found is not None:
+            hop, step = _tunnel(found.mac, out)
+            yield step
+        yield from self._next_host(hop)
 
     def _source(self) -> Step:
         end, link = self.source, self.in_link()
@@ -164,7 +181,7 @@ class Tracer:
         mac = f" at {end.mac}" if end.mac else ""
         return Step(HERE, "arrival", OK, f"container {name}{mac}")
 
-    def _next_host(self, decision: Decision) -> Iterator[Step]:
+    def _next_host(self, hop: Address | None) -> Iterator[Step]:
         """What the mesh's leases tell of the host that owns the destination."""
         try:
             leases = self.leases()
@@ -172,7 +189,6 @@ class Tracer:
             yield Step(NEXT, "host", UNKNOWN, f"nobody tells the leases: {error.message}")
             return
         lease = next((each for each in leases if self._owns(each)), None)
-        hop = decision.gateway or self.destination.address
         if lease is None:
             yield Step(NEXT, "host", UNKNOWN, f"{self.destination.address} is in no lease's subnet")
             return
@@ -255,16 +271,32 @@ def _link(link: Link) -> Step:
     return Step(HERE, "link", result, f"{link.name} is {state}, MTU {link.mtu}, {link.mac}")
 
 
-def _neighbour(address: Address, link: Link) -> Step:
+def _neighbour(address: Address, link: Link) -> tuple[NeighbourState | None, Step]:
     try:
         found = neighbour_on(address, link.index)
     except HostmeshError as error:
-        return Step(HERE, "neighbour", UNKNOWN, error.message)
+        return None, Step(HERE, "neighbour", UNKNOWN, error.message)
     if found is None:
-        return Step(HERE, "neighbour", UNKNOWN, f"{address} was not asked for on {link.name} yet")
+        text = f"{address} was not asked for on {link.name} yet"
+        return None, Step(HERE, "neighbour", UNKNOWN, text)
     mac = f" at {found.mac}" if found.mac else ""
     result = OK if found.state == "valid" else FAILED
-    return Step(HERE, "neighbour", result, f"{address}{mac} on {link.name}, {found.state}")
+    return found, Step(HERE, "neighbour", result, f"{address}{mac} on {link.name}, {found.state}")
+
+
+def _tunnel(mac: str, link: Link) -> tuple[Address | None, Step]:
+    """Where a tunnel's device sends frames for this MAC, and the way there."""
+    try:
+        end = tunnel_end(mac, link.index)
+        outer = None if end is None else decide(end)
+    except HostmeshError as error:
+        return None, Step(HERE, "tunnel", UNKNOWN, error.message)
+    if outer is None:
+        return None, Step(HERE, "tunnel", FAILED, f"{link.name} knows no host for {mac}")
+    if outer.refusal:
+        return end, Step(HERE, "tunnel", FAILED, f"to {end}: {outer.refusal}")
+    via = f" via {outer.gateway}" if outer.gateway else ""
+    return end, Step(HERE, "tunnel", OK, f"in VXLAN to {end}{via} by {outer.link}")
 
 
 def _state(lease: Mapping[str, Any]) -> Step:

@@ -41,10 +41,12 @@ _ICMP: Final = {0: "echo reply", 3: "unreachable", 8: "echo request", 11: "time 
 _ICMP_ERRORS: Final = frozenset({3, 11})
 _MIN_HEADER_WORDS: Final = 5
 
-# linux/bpf_common.h: load a half word or word at an offset, jump if equal, return.
-_LD_H, _LD_W, _JEQ, _RET = 0x28, 0x20, 0x15, 0x06
+# linux/bpf_common.h: load a byte, half word or word at an offset, jump if equal, return.
+_LD_B, _LD_H, _LD_W, _JEQ, _RET = 0x30, 0x28, 0x20, 0x15, 0x06
 _LINK_INDEX: Final = 0xFFFF_F008  # SKF_AD_OFF + SKF_AD_IFINDEX
-_TYPE_AT, _SOURCE_AT, _DESTINATION_AT = 12, 26, 30
+_TYPE_AT, _PROTOCOL_AT, _SOURCE_AT, _DESTINATION_AT, _PORT_AT = 12, 23, 26, 30, 36
+_INNER_AT: Final = _ETHERNET_BYTES + _IP_BYTES + 8 + 8
+"""Where the frame in a VXLAN packet begins, behind UDP's and VXLAN's header (RFC 7348)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,8 @@ class Frame:
         at_s: When the kernel saw it (Unix time).
         what: "echo request", "echo reply", another ICMP message, or the protocol.
         identifier: An echo's, else None.
+        port: UDP's destination port, else 0.
+        inner: The packet in a tunnel's packet.
     """
 
     link: str
@@ -68,7 +72,9 @@ class Frame:
     protocol: str
     what: str
     identifier: int | None = None
+    port: int = 0
     is_error: bool = False
+    inner: Frame | None = None
 
 
 class Capture:
@@ -79,6 +85,7 @@ class Capture:
         source, destination: Packets between the two count, and ICMP errors to ``source``.
         passed_on: Also what a bridge among ``links`` hands from one port to another by itself: it
             shows its own taps only what is for the host, unless one asks for everything.
+        vxlan_port: UDP port of tunnels: packets in their packets count, too; 0: none.
 
     Raises:
         NotRoot: This user may not capture.
@@ -92,11 +99,14 @@ class Capture:
         destination: Address,
         *,
         passed_on: bool = False,
+        vxlan_port: int = 0,
     ) -> None:
         self._links = frozenset(links)
         self._source = source
         self._destination = destination
-        self._socket = _open(sorted(self._links), source, destination, everything=passed_on)
+        self._vxlan_port = vxlan_port
+        program = _Program(source, destination, vxlan_port)
+        self._socket = _open(sorted(self._links), program, everything=passed_on)
 
     def __enter__(self) -> Self:
         return self
@@ -148,9 +158,14 @@ class Capture:
             if stamped and len(value) == _TIMESPEC.size:
                 seconds, nanoseconds = _TIMESPEC.unpack(value)
                 at_s = seconds + nanoseconds / 1e9
-        return parse_frame(data, address[0], at_s)
+        frame = parse_frame(data, address[0], at_s)
+        if frame is None or frame.port != self._vxlan_port or not self._vxlan_port:
+            return frame
+        inner = parse_frame(data[_INNER_AT:], address[0], at_s)
+        return frame if inner is None else replace(frame, inner=inner)
 
     def _counts(self, frame: Frame, identifier: int | None) -> bool:
+        frame = frame.inner or frame
         ends = {frame.source, frame.destination}
         if identifier is not None and frame.identifier is not None:
             return frame.identifier == identifier
@@ -174,9 +189,7 @@ def _in_time(frames: Sequence[Frame]) -> Iterator[Frame]:
         yield replace(frame, at_s=at_s)
 
 
-def _open(
-    links: Sequence[str], source: Address, destination: Address, *, everything: bool
-) -> socket.socket:
+def _open(links: Sequence[str], program: _Program, *, everything: bool) -> socket.socket:
     try:
         indexes = [socket.if_nametoindex(link) for link in links]
     except OSError as error:
@@ -188,7 +201,7 @@ def _open(
     except OSError as error:
         raise KernelError(f"cannot open a socket to capture with: {error}") from error
     try:
-        _attach(opened, _filter(indexes, source, destination))
+        _attach(opened, program.of(indexes))
         opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         for index in indexes if everything else ():  # ends with the socket
             opened.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, _MEMBERSHIP.pack(index, _PROMISC, 0))
@@ -198,25 +211,49 @@ def _open(
     return opened
 
 
-def _filter(
-    links: Sequence[int], source: Address, destination: Address
-) -> list[tuple[int, int, int, int]]:
-    """On one of these links: IPv4 from or to ``destination``, or to ``source``."""
-    there, back = int(destination), int(source)
-    return [
-        (_LD_W, 0, 0, _LINK_INDEX),
-        *((_JEQ, len(links) - at, 0, index) for at, index in enumerate(links)),
-        (_RET, 0, 0, 0),
-        (_LD_H, 0, 0, _TYPE_AT),
-        (_JEQ, 0, 6, int.from_bytes(_ETH_P_IP)),
-        (_LD_W, 0, 0, _SOURCE_AT),
-        (_JEQ, 3, 0, there),
-        (_LD_W, 0, 0, _DESTINATION_AT),
-        (_JEQ, 1, 0, there),
-        (_JEQ, 0, 1, back),
-        (_RET, 0, 0, _SNAP_BYTES),
-        (_RET, 0, 0, 0),
-    ]
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """What a capture's filter in the kernel takes."""
+
+    source: Address
+    destination: Address
+    vxlan_port: int
+
+    def of(self, links: Sequence[int]) -> list[tuple[int, int, int, int]]:
+        """Return instructions: IPv4 on one of these links, or in a VXLAN packet there.
+
+        Its source is the destination of the question, or its destination is one of the two ends.
+        """
+        there, back = int(self.destination), int(self.source)
+        parts = [
+            *_load(_LD_W, _LINK_INDEX, links),
+            *_load(_LD_H, _TYPE_AT, [int.from_bytes(_ETH_P_IP)]),
+        ]
+        accepting = [
+            *_accept(_SOURCE_AT, [there]),
+            *_accept(_DESTINATION_AT, [there, back]),
+        ]
+        if self.vxlan_port:
+            accepting += [
+                *_load(_LD_B, _PROTOCOL_AT, [socket.IPPROTO_UDP]),
+                *_load(_LD_H, _PORT_AT, [self.vxlan_port]),
+                *_accept(_INNER_AT + _SOURCE_AT, [there]),
+                *_accept(_INNER_AT + _DESTINATION_AT, [there, back]),
+            ]
+        return [*parts, *accepting, (_RET, 0, 0, 0)]
+
+
+def _load(how: int, at: int, values: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Go on where a field has one of these values, else take nothing."""
+    tests = ((_JEQ, len(values) - number, 0, value) for number, value in enumerate(values))
+    return [(how, 0, 0, at), *tests, (_RET, 0, 0, 0)]
+
+
+def _accept(at: int, values: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Take the packet where a word has one of these values, else go on."""
+    tests = [(_JEQ, 0, 1, value) for value in values]
+    take = (_RET, 0, 0, _SNAP_BYTES)
+    return [(_LD_W, 0, 0, at), *(each for test in tests for each in (test, take))]
 
 
 def _attach(opened: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
@@ -236,13 +273,15 @@ def parse_frame(data: bytes, link: str, at_s: float) -> Frame | None:
     if packet[0] >> 4 != 4 or words < _MIN_HEADER_WORDS:  # noqa: PLR2004 - IPv4
         return None
     protocol = _PROTOCOLS.get(packet[9], f"protocol {packet[9]}")
-    what, identifier, is_error = protocol, None, False
+    what, identifier, port, is_error = protocol, None, 0, False
     body = packet[words * 4 :]
     first = int.from_bytes(packet[6:8]) & 0x1FFF == 0
     if protocol == "icmp" and first and len(body) >= _ICMP_BYTES:
         what = _ICMP.get(body[0], f"icmp type {body[0]}")
         is_error = body[0] in _ICMP_ERRORS
         identifier = int.from_bytes(body[4:6]) if what.startswith("echo") else None
+    if protocol == "udp" and first:
+        port = int.from_bytes(body[2:4])
     return Frame(
         link=link,
         at_s=at_s,
@@ -254,5 +293,6 @@ def parse_frame(data: bytes, link: str, at_s: float) -> Frame | None:
         protocol=protocol,
         what=what,
         identifier=identifier,
+        port=port,
         is_error=is_error,
     )

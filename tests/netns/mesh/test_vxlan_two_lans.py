@@ -126,6 +126,23 @@ def test_peers_follow_a_flannel_hosts_new_mac(stage: TwoLans) -> None:
     stage.etcdctl("del", key)
 
 
+def test_a_trace_follows_the_packet_into_the_tunnel(stage: TwoLans) -> None:
+    one, _, far = stage.nodes
+    found = one.document("trace", "--capture", inner(one), inner(far))
+    steps = {each["step"]: each for each in found["steps"]}
+    assert steps["tunnel"]["result"] == "ok"
+    assert f"in VXLAN to {far.address} via 192.0.2.254 by eth0" in steps["tunnel"]["text"]
+    assert steps["host"]["result"] == "ok"
+    assert far.name in steps["host"]["text"]
+    capture = found["capture"]
+    assert capture["answered"] == capture["sent"] > 0
+    request, *_ = (each for each in capture["frames"] if each["link"] == "eth0")
+    assert (request["source"], request["destination"]) == (one.address, far.address)
+    assert request["what"] == f"VXLAN with echo request {inner(one)} > {inner(far)} ttl 64"
+    assert {each["link"] for each in capture["frames"]} == {"hm-vxlan", "eth0"}
+    assert found["passes"]
+
+
 def test_promise_2_a_new_node_address_rebuilds_nothing(stage: TwoLans) -> None:
     one, _, far = stage.nodes
     promote = Path("/proc/sys/net/ipv4/conf/eth0/promote_secondaries")

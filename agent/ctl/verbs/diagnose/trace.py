@@ -118,9 +118,19 @@ def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
 
     links = tracer.links()
     source, destination = tracer.source.address, tracer.destination.address
+    tunnel = tracer.tunnel()
+    if tunnel is not None and tunnel.underlay is not None:
+        links.append(tunnel.underlay)
     if not links:
         raise KernelError(f"no link of this host is on the way from {source} to {destination}")
-    with Capture(links, source, destination, passed_on=tracer.bridged) as capture:
+    capturing = Capture(
+        links,
+        source,
+        destination,
+        passed_on=tracer.bridged,
+        vxlan_port=tunnel.port if tunnel else 0,
+    )
+    with capturing as capture:
         reach = _sender(tracer)
         if reach is not None:
             sent, answered, problem, frames = _ping(reach, capture)
@@ -167,6 +177,11 @@ def _ping(reach: Pinger, capture: Capture) -> tuple[int, int, str, tuple[Frame, 
 
 
 def _frame(frame: Frame) -> dict[str, Any]:
+    inner = frame.inner
+    what = frame.what
+    if inner is not None:
+        ends = f"{inner.source} > {inner.destination}"
+        what = f"VXLAN with {inner.what} {ends} ttl {inner.ttl}"
     return {
         "link": frame.link,
         "at_s": round(frame.at_s, 6),
@@ -175,5 +190,5 @@ def _frame(frame: Frame) -> dict[str, Any]:
         "destination": str(frame.destination),
         "source_mac": frame.source_mac,
         "destination_mac": frame.destination_mac,
-        "what": frame.what,
+        "what": what,
     }
