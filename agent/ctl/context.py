@@ -1,4 +1,4 @@
-"""What a verb gets to work with: arguments, settings, the agent's socket, where to print."""
+"""A verb's context: its arguments, the settings, the agent's socket, and where to print."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Context:
         args: The parsed command line.
         environ: The process's environment.
         stdout: For the answer.
-        stderr: For everything that is not the answer, so that pipes stay clean.
+        stderr: For everything but the answer, so that pipes stay clean.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Context:
         return self.settings_with({})
 
     def settings_with(self, overrides: Mapping[str, str]) -> Settings:
-        """The settings with ``overrides`` ("section.key" to text) on top of everything."""
+        """Return the settings with ``overrides`` ("section.key" to text) on top of everything."""
         from agent.settings import load_settings, overrides_from_flags  # noqa: PLC0415 - 50 ms
 
         flags = overrides_from_flags(self.args.set)
@@ -67,10 +67,9 @@ class Context:
         return AgentClient(path or self._socket(), self.timeout_s)
 
     def _socket(self) -> Path:
-        """Where the settings say; where it is by default if they are wrong and an agent runs.
+        """Return the settings' path; the default one if they are wrong and an agent runs.
 
-        The agent goes on with the settings of before, and is the one to ask what is the matter:
-        ``status`` reads them whole for that, and tells their mistakes.
+        The agent goes on with the previous settings, and its status says what is wrong.
         """
         if not (self.args.set or self.args.verb.reads_settings):
             found = socket_at_a_glance(self.args.settings, self._environ)
@@ -90,7 +89,7 @@ class Context:
 
     @property
     def timeout_s(self) -> float:
-        """How long the verb may wait: --timeout, else its own measure."""
+        """How long the verb may wait: --timeout, else the verb's default."""
         given: float | None = self.args.timeout
         own: float = self.args.verb.timeout_s
         return own if given is None else given
@@ -103,7 +102,7 @@ class Context:
 
     @property
     def width(self) -> int | None:
-        """Cells of the terminal; None when the output goes elsewhere: nothing is cut then."""
+        """Cells of the terminal; None for a file or a pipe, where nothing is cut."""
         given = whole_number(self._environ.get("COLUMNS", ""), digits=4)
         if given is not None:
             return max(_MIN_WIDTH, given)
@@ -141,15 +140,15 @@ class Context:
             self.say(line)
 
     def remark(self, line: str) -> None:
-        """Say something beside the answer, on stderr."""
+        """Print a remark on stderr."""
         print(printable(line), file=self._stderr)
 
     def report(self, document: Mapping[str, Any], *, nothing: str = "nothing to do") -> int:
-        """Print what a changing verb did; 1 when something is left to do, else 0.
+        """Print what a changing verb did; return 1 when something is left to do, else 0.
 
         Args:
             document: With lines under "done" and "todo".
-            nothing: What to say when there was nothing to do.
+            nothing: The answer when there was nothing to do.
         """
         done, todo = document.get("done") or [], document.get("todo") or []
         if self.form == "json":
@@ -164,17 +163,17 @@ class Context:
         return 1 if todo else 0
 
     def confirm(self, question: str, *, unasked: str) -> bool:
-        """Ask the operator; anything but a yes is a no.
+        """Ask the operator; return whether the answer is yes.
 
         Args:
             question: Ends in a question mark.
-            unasked: Hint for where there is no terminal to ask at.
+            unasked: Hint for when there is no terminal.
 
         Raises:
-            Refused: Nobody can be asked.
+            Refused: There is no terminal.
         """
         if not sys.stdin.isatty():
-            raise Refused("there is no terminal to ask at, so nothing was done", hint=unasked)
+            raise Refused("there is no terminal to ask on, so nothing was done", hint=unasked)
         print(f"{question} [y/N] ", end="", file=self._stderr, flush=True)
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
 

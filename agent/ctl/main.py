@@ -1,4 +1,4 @@
-"""agentctl: parse, ask, print. An error is one line and a hint; its class decides the status."""
+"""Run agentctl. An error is one line and a hint; its class has the exit status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.settings.text import forgive, printable
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
+_INTERRUPTED = 130  # 128 + SIGINT, as shells do
 _PIPE_BROKEN = 141  # 128 + SIGPIPE
 _OBJECTS = 100_000
 
@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run agentctl; the result is the process's exit status (docs/exit-status.md).
 
     Args:
-        argv: None: as the program, whose process ends here and now. To take everything apart in
-            order first would take a tenth of the time of an answer.
+        argv: None for the program itself, whose process ends at once: finalizing the interpreter
+            takes a tenth of the time of an answer.
     """
     if argv is not None:
         return _status(argv)
@@ -49,14 +49,14 @@ def _status(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        return _PIPE_BROKEN  # whoever read our output has seen enough
+        return _PIPE_BROKEN  # the reader of the output has ended
     except OSError as error:
         _complain((f"{error.filename or 'output'}: {error.strerror or error}",), "")
         return HostmeshError.exit_code
 
 
 def _run(argv: Sequence[str]) -> int:
-    # A mesh of thousands is one large document, and the collector would walk it again and again.
+    # The collector would walk the document of a large mesh again and again.
     gc.set_threshold(_OBJECTS)
     args = parse(argv)
     if args.verb is None:
@@ -64,7 +64,7 @@ def _run(argv: Sequence[str]) -> int:
         return UsageError.exit_code
     context = Context(args, os.environ, sys.stdout, sys.stderr)
     status: int = args.verb.load()(context)
-    if sys.stdout is not None:  # closed from the beginning
+    if sys.stdout is not None:  # closed by the parent
         sys.stdout.flush()
     return status
 

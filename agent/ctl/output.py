@@ -1,4 +1,4 @@
-"""What agentctl prints: tables that fit the terminal, durations, colour where it is wanted.
+"""Format output: tables that fit the terminal, durations, colours.
 
 Every value passes through :func:`agent.settings.text.printable`: names come from etcd, where
 any host can write, and must not reach the terminal as commands.
@@ -40,22 +40,22 @@ _COLOUR = re.compile(r"(\x1b\[[0-9]*m)")
 
 
 def clean(value: object, *, max_chars: int = _MAX_CELL_CHARS) -> str:
-    """``value`` as one harmless cell; "-" for nothing."""
+    """Return ``value`` as one harmless cell; "-" for nothing."""
     if value is None or value == "":
         return "-"
     if type(value) is str and len(value) <= max_chars and value.isascii() and value.isprintable():
-        return value  # nearly every cell of a table of thousands
+        return value  # fast path of most cells
     text = printable(str(value)[: max_chars + 1])
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
 def sentence(value: object) -> str:
-    """``value`` as a harmless line of its own, longer than a cell may be."""
+    """Return ``value`` as a harmless line, which may be longer than a cell."""
     return clean(value, max_chars=_MAX_SENTENCE_CHARS)
 
 
 def duration(seconds: object) -> str:
-    """Seconds as 45s, 12m, 3h12m, 2d4h or 30d; "-" when not known."""
+    """Return seconds as 45s, 12m, 3h12m, 2d4h or 30d; "-" when not known."""
     if type(seconds) is not float and type(seconds) is not int:
         return "-"
     if seconds != seconds:  # noqa: PLR0124 - not a number
@@ -66,7 +66,7 @@ def duration(seconds: object) -> str:
 
 @lru_cache(4096)
 def _minutes(count: int) -> str:
-    """Of thousands of hosts many joined within one minute, and all of them renew by the hour."""
+    """Return minutes as text; cached, since thousands of hosts have few different values."""
     if count < _HOUR_MIN:
         return f"{count}m"
     if count < _DAY_MIN:
@@ -75,7 +75,7 @@ def _minutes(count: int) -> str:
 
 
 def _two_units(count: int, unit: str, rest: int, smaller_unit: str) -> str:
-    """3h12m, but 23h: the larger the number, the less the rest says."""
+    """Return 3h12m, but 23h: the rest matters less the larger the number is."""
     return f"{count}{unit}" + (f"{rest}{smaller_unit}" if rest and count < _SMALL else "")
 
 
@@ -85,8 +85,9 @@ class Column(NamedTuple):
     Attributes:
         title: Heading.
         shrink_to: Least width when the table is too wide; 0: is never shortened.
-        drop: Order in which columns go when shortening is not enough, lowest first; 0: stays.
-        right: Numbers and durations stand to the right.
+        drop: Order in which columns are left out when shortening is not enough, lowest first; 0:
+            never.
+        right: Align to the right, for numbers and durations.
     """
 
     title: str
@@ -96,7 +97,7 @@ class Column(NamedTuple):
 
 
 def _cells(text: str) -> int:
-    """Cells that ``text`` takes on a terminal; it is printable and has no combining marks."""
+    """Return the terminal cells of printable text without combining characters."""
     if text.isascii():
         return len(text)
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
@@ -112,15 +113,15 @@ def _shorten(text: str, width: int) -> str:
 
 
 def flow(text: str, width: int | None, *, first: str = "", rest: int = 0) -> list[str]:
-    """``first`` and then ``text``, broken at spaces into lines of at most ``width`` cells.
+    """Break ``text`` after ``first`` at spaces into lines of at most ``width`` cells.
 
     Words stay whole, so that commands and names can be copied, unless one is longer than a line.
 
     Args:
         text: Clean already.
-        width: None: one line, however long; less than what is readable counts as that.
-        first: Stands before the text on the first line; may have colours in it.
-        rest: Cells that the other lines are in.
+        width: None: one line of any length; a width too small to read is enlarged.
+        first: Precedes the text on the first line; may have colours.
+        rest: Indent of the other lines.
     """
     if width is None:
         return [first + text]
@@ -142,7 +143,7 @@ def flow(text: str, width: int | None, *, first: str = "", rest: int = 0) -> lis
 
 
 def _head(word: str, width: int) -> str:
-    """As much of a word as ``width`` cells take, one character at least."""
+    """Return the part of a word that fits ``width`` cells, at least one character."""
     kept = word[: max(1, width)]
     while len(kept) > 1 and _cells(kept) > width:
         kept = kept[:-1]
@@ -150,7 +151,7 @@ def _head(word: str, width: int) -> str:
 
 
 def cut(line: str, width: int) -> str:
-    """At most ``width`` cells of a line, which may have colours of :class:`Palette` in it."""
+    """Cut a line, which may have colours, to ``width`` cells."""
     if line.isascii() and len(line) <= width:
         return line
     left, found = width, []
@@ -165,7 +166,7 @@ def cut(line: str, width: int) -> str:
 
 
 def _width(column: Column, cells: Sequence[str]) -> int:
-    """What a column takes with nothing shortened."""
+    """Return the width of a column with nothing shortened."""
     measure = len if "".join(cells).isascii() else _cells
     return max(_cells(column.title), max(map(measure, cells), default=0))
 
@@ -177,10 +178,10 @@ def _total(widths: Sequence[int]) -> int:
 def render_table(
     columns: Sequence[Column], rows: Iterable[Sequence[object]], width: int | None
 ) -> list[str]:
-    """Lay out ``rows`` in at most ``width`` cells; None: as wide as it takes.
+    """Lay out ``rows`` in at most ``width`` cells; None: no limit.
 
-    Shortens the columns that may be shortened, widest first; if that is not enough leaves
-    out whole columns in their order. A table of columns that may neither be shortened nor
+    Shorten columns that allow it, widest first; if that is not enough leave out whole
+    columns in their order. A table of columns that may neither be shortened nor
     dropped can be wider.
     """
     return render_columns(columns, list(zip(*rows, strict=True)) or [()] * len(columns), width)
@@ -189,7 +190,7 @@ def render_table(
 def render_columns(
     columns: Sequence[Column], values: Sequence[Sequence[object]], width: int | None
 ) -> list[str]:
-    """The same of the values of each column: to take a table of thousands apart costs as much."""
+    """Do the same for values by column, which spares a large table the transposing."""
     columns = list(columns)
     cells = [_cleaned(each) for each in values]
     natural = [_width(*each) for each in zip(columns, cells, strict=True)]
@@ -206,7 +207,7 @@ def render_columns(
 
 
 def _cleaned(values: Sequence[object]) -> Sequence[str]:
-    """Every value through :func:`clean`; a whole column at a time where it is clean already."""
+    """Clean every value; a whole column at once where it is clean already."""
     if all(type(value) is str for value in values):
         texts = cast("Sequence[str]", values)
         text = "".join(texts)
@@ -228,7 +229,7 @@ def _shrunk(columns: Sequence[Column], natural: Sequence[int], width: int) -> li
 
 
 def _aligned(column: Column, width: int, cells: Sequence[str]) -> list[str]:
-    """The column's title and cells, each ``width`` wide."""
+    """Return the column's title and cells, each ``width`` wide."""
     texts = [column.title, *cells]
     if column.shrink_to and width < _width(column, cells):
         texts = [_shorten(text, width) for text in texts]
@@ -240,12 +241,12 @@ def _aligned(column: Column, width: int, cells: Sequence[str]) -> list[str]:
 
 
 def json_text(document: Mapping[str, Any]) -> str:
-    """``document`` as indented JSON in ASCII: no byte of it can mean anything to a terminal."""
+    """Return ``document`` as indented JSON in ASCII: harmless for a terminal."""
     return json.dumps(document, indent=2, ensure_ascii=True)
 
 
 class Palette:
-    """Colours, or none.
+    """Paints in colours, or not at all.
 
     Args:
         colours: Whether to use any: only on a terminal without NO_COLOR.
