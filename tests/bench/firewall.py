@@ -25,13 +25,15 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from agent.kernel.firewall import Firewall, open_firewall
-from agent.mesh.firewall import DesiredFirewall, desired_firewall
-from agent.model import DockerNetwork
+from agent.mesh.firewall import DesiredFirewall
+from agent.mesh.firewall.desired import desired_firewall
+from agent.model import DockerFacts, DockerNetwork
 from tests.bench.harness import Bench, interleave
 from tests.bench.statistic import Goal
 from tests.netns.firewall.rig.docker_rules import docker_text
 from tests.netns.firewall.rig.probing import Process
 from tests.netns.firewall.rig.rig import BRIDGES, HERE, Namespace
+from tests.unit.firewall.wanted import world_of
 
 CIDR = IPv4Network("10.64.0.0/10")
 ROUNDS = 40
@@ -66,18 +68,15 @@ def sources(peers: int) -> Iterator[IPv4Network]:
 
 
 def wants(lease: str = "10.65.0.0/16", peers: int = 10) -> DesiredFirewall:
-    return desired_firewall(
-        cidr=CIDR,
-        lease=IPv4Network(lease),
-        ingress={"eth0": frozenset(sources(peers))},
-        networks=[
-            DockerNetwork(
-                id=bridge, name=bridge, bridge=bridge, subnet=IPv4Network(subnet),
-                default=bridge == "docker0", internal=bridge == "br-int",
-            )
-            for bridge, (subnet, *_) in BRIDGES.items()
-        ],
+    networks = tuple(
+        DockerNetwork(
+            id=bridge, name=bridge, bridge=bridge, subnet=IPv4Network(subnet),
+            default=bridge == "docker0", internal=bridge == "br-int",
+        )
+        for bridge, (subnet, *_) in BRIDGES.items()
     )  # fmt: skip
+    world = world_of(CIDR, IPv4Network(lease), DockerFacts(reachable=True, networks=networks))
+    return desired_firewall(world, ingress={"eth0": frozenset(sources(peers))})
 
 
 def prepare() -> None:

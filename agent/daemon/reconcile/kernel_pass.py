@@ -7,9 +7,8 @@ is tried again after a growing pause.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
 
 from agent.daemon.reconcile.firewalld_job import FirewalldJob
 from agent.daemon.reconcile.ip_forward import IpForward
@@ -18,15 +17,13 @@ from agent.daemon.reconcile.protocol_migration import ProtocolMigration
 from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError, StateError
 from agent.kernel.firewall import Firewall
 from agent.kernel.firewall.firewalld import Firewalld
-from agent.mesh.desired import desired_objects
-from agent.mesh.firewall import DesiredFirewall, desired_firewall
-from agent.mesh.peer_rules import PeerRules
+from agent.mesh.firewall import DesiredFirewall
+from agent.mesh.firewall.desired import desired_firewall, outside_links
 from agent.mesh.world import World
 from agent.model import Access, Condition, MeshConfig, Severity
-from agent.model.family import Network
 from agent.reconcile.reconciler import PASS_S
 
-__all__ = ["KernelPass", "RulesReport", "firewall_wants", "outside_links", "refused"]
+__all__ = ["KernelPass", "RulesReport", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +228,7 @@ class KernelPass:
         return RulesReport(edits=self._firewalld.apply(self._wants(world), may_remove=may_remove))
 
     def _wants(self, world: World) -> DesiredFirewall:
-        return firewall_wants(world, self._access_limit, self.objects.ingress(world))
+        return desired_firewall(world, self._access_limit, self.objects.ingress(world))
 
     def _filter(self, world: World) -> RulesReport:
         if self._firewall is None:
@@ -244,64 +241,6 @@ class KernelPass:
             edits=done.edits,
             repairs=done.repairs,
         )
-
-
-_DOCKERS_VETH: Final = "veth"
-"""Docker's name for the host's end of a container's link (vethPrefix in libnetwork)."""
-
-
-def outside_links(world: World) -> tuple[str, ...]:
-    """The interfaces by which packets from outside may come.
-
-    While the uplink is not known, that is every link but bridges and what hangs on them.
-    """
-    if world.uplink is not None:
-        return (world.uplink.name,)
-    links = world.host.links if world.host else ()
-    return tuple(
-        each.name
-        for each in links
-        if each.kind != "bridge" and each.name != "lo" and not each.name.startswith(_DOCKERS_VETH)
-    )
-
-
-def firewall_wants(
-    world: World,
-    access_limit: Access = Access.OPEN,
-    ingress: Mapping[str, frozenset[Network]] | None = None,
-) -> DesiredFirewall:
-    """What the firewall should let pass in ``world``.
-
-    Args:
-        ingress: What may come in by each interface, where that is known already; else every peer
-            is looked at. The uplink has a set in any case, empty where nothing may come by it.
-
-    Raises:
-        FirewallError: The world cannot be said in rules (an odd interface name).
-    """
-    if world.config is None or world.own is None or world.uplink is None:
-        raise FirewallError("the mesh, the lease or the uplink is not known")
-    docker = world.docker
-    found = desired_objects(world).ingress if ingress is None else ingress
-    rules = PeerRules.of(world)
-    try:
-        return desired_firewall(
-            cidr=world.config.cidr,
-            lease=world.own.subnet,
-            previous=world.config.previous,
-            former=world.former.subnet if world.former else None,
-            ingress={world.uplink.name: frozenset(), **found},
-            networks=docker.networks if docker else (),
-            other_bridges=docker.other_bridges if docker else (),
-            containers=docker.containers if docker else (),
-            node_address=world.uplink.node_address,
-            docker_backend=docker.firewall_backend if docker else "",
-            tunnels=rules.tunnels if isinstance(rules, PeerRules) else (),
-            default_access=world.config.access,
-            host_limit=access_limit,
-        )
-    except ValueError as error:
-        raise FirewallError(str(error), hint="name another uplink in agent.toml") from error
 
 
 def _mark_not_kept(error: StateError) -> Condition:

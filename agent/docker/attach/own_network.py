@@ -21,8 +21,8 @@ from agent.docker.engine.reading import (
     EngineReading,
 )
 from agent.errors import DockerError
-from agent.mesh.firewall import ACCESS_LABEL, Access
-from agent.model import OWN_BRIDGE, Condition, DockerNetwork, Severity, first_few
+from agent.mesh.firewall import ACCESS_LABEL
+from agent.model import OWN_BRIDGE, Access, Condition, DockerNetwork, Severity, first_few
 
 __all__ = ["ensure_network", "is_right", "remove_network"]
 

@@ -7,8 +7,9 @@ import os
 from agent.errors import KernelError
 from agent.kernel.firewall.advice.nft_chains import dropping_chains
 from agent.kernel.firewall.advice.nft_conditions import nft_chains
-from agent.mesh.firewall import desired_firewall
-from agent.model import Access, DockerNetwork, Uplink
+from agent.mesh.firewall.desired import desired_firewall
+from agent.mesh.world import World
+from agent.model import DockerFacts, DockerNetwork, Lease, Uplink
 from agent.model.family import family_of
 from agent.standalone.doctor.findings import Findings, State
 from agent.standalone.doctor.mesh_checks import Mesh
@@ -23,25 +24,20 @@ def look_at_nft(mesh: Mesh, uplink: Uplink, findings: Findings) -> None:
     if os.geteuid() != 0:
         return  # the finding "root" says what is not tested
     subnet = mesh.subnet or mesh.config.cidr
+    networks = (DockerNetwork(id="", name="bridge", subnet=subnet, bridge=_DOCKER0),)
+    world = World(
+        config=mesh.config,
+        own=Lease(subnet=subnet, node_address=uplink.node_address, backend=mesh.config.backend),
+        uplink=uplink,
+        docker=DockerFacts(reachable=True, networks=networks),
+    )
+    peers = frozenset(
+        family_of(lease.node_address).host(lease.node_address)
+        for lease in mesh.view.leases
+        if lease.node_address != uplink.node_address
+    )
     try:
-        wants = desired_firewall(
-            cidr=mesh.config.cidr,
-            previous=mesh.config.previous,
-            lease=subnet,
-            ingress={
-                uplink.name: frozenset(
-                    family_of(lease.node_address).host(lease.node_address)
-                    for lease in mesh.view.leases
-                    if lease.node_address != uplink.node_address
-                )
-            },
-            networks=[DockerNetwork(id="", name="bridge", subnet=subnet, bridge=_DOCKER0)],
-            host_limit=Access.OPEN,
-        )
-    except ValueError as error:
-        findings.add("nft chains", State.UNKNOWN, str(error))
-        return
-    try:
+        wants = desired_firewall(world, ingress={uplink.name: peers})
         found = tuple(nft_chains(dropping_chains(), wants))
     except KernelError as error:
         findings.add("nft chains", State.UNKNOWN, error.message)

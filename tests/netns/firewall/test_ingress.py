@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from agent.daemon.reconcile.kernel_objects import KernelObjects, ObjectsReport
-from agent.daemon.reconcile.kernel_pass import firewall_wants
 from agent.errors import FirewallError
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.tables.routes import RouteTable
+from agent.mesh.firewall.desired import desired_firewall
 from agent.mesh.world import World
 from agent.model import Lease
 from agent.reconcile.interfaces import Operation
@@ -56,7 +56,7 @@ class Run:
         )
 
     def rules(self, world: World) -> None:
-        wants = firewall_wants(world, ingress=self._objects.ingress(world))
+        wants = desired_firewall(world, ingress=self._objects.ingress(world))
         self._host.call(self.firewall.apply, wants, self._objects.permission)
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ def test_promises_3_and_4_a_new_run_shuts_nobody_out_before_it_knows(
         later.routes(partial)
         later.rules(partial)
         assert members(host) == sources(ONE, TWO)
-        wants = firewall_wants(partial)
+        wants = desired_firewall(partial)
         assert host.call(later.firewall.check, wants, may_delete=False).edits == ()
         assert host.call(later.firewall.check, wants).edits == (
             f"ipset {NAME}: 0 to add, 2 to remove",

@@ -10,7 +10,8 @@ from agent.kernel.firewall.chains.declared import entries, our_chains
 from agent.kernel.firewall.chains.rule import OURS
 from agent.kernel.firewall.edits import entry_chain, removal_edits, restore_text, table_edits
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
-from agent.mesh.firewall import Access, DesiredFirewall, Ingress, LocalBridge, WantedNetwork
+from agent.mesh.firewall import DesiredFirewall, Ingress, LocalBridge, WantedNetwork
+from agent.model import Access
 from agent.model.family import FAMILIES
 from tests.property.firewall.model import BUILT_IN, State, restore, save
 from tests.unit.firewall.wanted import RANGES, network, sources

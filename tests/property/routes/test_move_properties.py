@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from agent.kernel.firewall.chains.declared import our_chains
 from agent.mesh.config_change import ConfigWish, left_behind, wished_config
 from agent.mesh.desired import desired_objects
-from agent.mesh.firewall import desired_firewall
+from agent.mesh.firewall.desired import desired_firewall
 from agent.mesh.world import World, peers_by_subnet
-from agent.model import DockerNetwork, HostId, Lease, MeshConfig, Route, Uplink
+from agent.model import DockerFacts, DockerNetwork, HostId, Lease, MeshConfig, Route, Uplink
 from agent.model.family import Address, Family, Network, within
 from tests.property.networks import families, in_family
+from tests.unit.firewall.wanted import world_of
 
 pytestmark = pytest.mark.property
 
@@ -98,14 +99,8 @@ def test_promises_5_and_8_no_rule_opens_more_than_the_two_cidrs(found: list[Netw
         DockerNetwork(id=str(n), name=f"n{n}", bridge=f"br-{n}", subnet=subnet)
         for n, subnet in enumerate(found)
     ]
-    wants = desired_firewall(
-        cidr=NEW,
-        previous=(OLD,),
-        lease=own,
-        former=former,
-        ingress={"eth0": frozenset()},
-        networks=networks,
-    )
+    docker = DockerFacts(reachable=True, networks=tuple(networks))
+    wants = desired_firewall(world_of(NEW, own, docker, previous=(OLD,), former=former))
     for network in wants.networks:
         assert within(network.subnet, own) or within(network.subnet, former)
     chains = our_chains(wants)

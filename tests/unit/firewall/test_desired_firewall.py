@@ -5,27 +5,22 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.reconcile.kernel_pass import firewall_wants, outside_links
-from agent.mesh.firewall import (
-    Access,
-    DesiredFirewall,
-    PublishedPort,
-    Sender,
-    desired_firewall,
-)
+from agent.errors import FirewallError
+from agent.mesh.firewall import DesiredFirewall, PublishedPort, Sender
+from agent.mesh.firewall.desired import desired_firewall, outside_links
 from agent.mesh.world import World
 from agent.model import (
+    Access,
     Attachment,
     Binding,
     Container,
     DockerFacts,
     DockerNetwork,
     HostFacts,
-    Lease,
     Link,
-    MeshConfig,
     Uplink,
 )
+from tests.unit.firewall.wanted import world_of
 
 pytestmark = pytest.mark.unit
 
@@ -49,17 +44,10 @@ def desired(
     containers: tuple[Container, ...] = (),
     other_bridges: tuple[str, ...] = (),
 ) -> DesiredFirewall:
-    return desired_firewall(
-        cidr=CIDR,
-        lease=LEASE,
-        ingress={"eth0": frozenset({IPv4Network("192.168.9.2")})},
-        networks=networks,
-        containers=containers,
-        other_bridges=other_bridges,
-        node_address=IPv4Address("192.168.9.1"),
-        default_access=default_access,
-        host_limit=host_limit,
+    docker = DockerFacts(
+        reachable=True, networks=networks, other_bridges=other_bridges, containers=containers
     )
+    return desired_firewall(world_of(CIDR, LEASE, docker, access=default_access), host_limit)
 
 
 def access_of(wants: DesiredFirewall) -> dict[str, str]:
@@ -126,10 +114,8 @@ def test_a_bridge_name_iptables_would_not_take_literally_is_left_out(bridge: str
 
 @pytest.mark.parametrize("name", ["", "eth+", "eth0 -j ACCEPT"])
 def test_an_interface_name_iptables_would_not_take_literally_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="literally"):
-        desired_firewall(
-            cidr=CIDR, lease=LEASE, ingress={"eth0": frozenset(), name: frozenset()}, networks=[]
-        )
+    with pytest.raises(FirewallError, match="literally"):
+        desired_firewall(world_of(CIDR, LEASE, DockerFacts(reachable=True), link=name))
 
 
 def container(*addresses: str, published: str = "") -> Container:
@@ -198,26 +184,8 @@ def test_config_opens_and_a_host_only_tightens(
         network("docker0", "10.65.0.0/17", default=True),
         network("br-app", "10.65.128.0/24"),
     )
-    address = IPv4Address("192.168.1.1")
-    world = World(
-        config=MeshConfig(
-            cidr=CIDR,
-            subnet_len=16,
-            subnet_min=IPv4Address("10.64.0.0"),
-            subnet_max=IPv4Address("10.127.0.0"),
-            access=config,
-        ),
-        own=Lease(subnet=LEASE, node_address=address, backend="host-gw"),
-        uplink=Uplink(
-            index=2,
-            name="eth0",
-            mtu=1500,
-            node_address=address,
-            on_link=IPv4Network("192.168.1.0/24"),
-        ),
-        docker=DockerFacts(reachable=True, networks=networks),
-    )
-    assert [each.access for each in firewall_wants(world, limit).networks] == expected
+    world = world_of(CIDR, LEASE, DockerFacts(reachable=True, networks=networks), access=config)
+    assert [each.access for each in desired_firewall(world, limit).networks] == expected
 
 
 def link(name: str, kind: str = "") -> Link:

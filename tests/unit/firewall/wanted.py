@@ -2,14 +2,17 @@
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from agent.mesh.firewall import Access, DesiredFirewall, Ingress, LocalBridge, WantedNetwork
-from agent.model.family import IPV4, IPV6, Family, Network
+from agent.mesh.firewall import DesiredFirewall, Ingress, LocalBridge, WantedNetwork
+from agent.mesh.world import World
+from agent.model import Access, DockerFacts, Lease, MeshConfig, Uplink
+from agent.model.family import IPV4, IPV6, Address, Family, Network
 
 RANGES: dict[Family, tuple[Network, Network]] = {
     IPV4: (IPv4Network("10.64.0.0/10"), IPv4Network("10.65.0.0/16")),
     IPV6: (IPv6Network("fd00:64::/32"), IPv6Network("fd00:64:65::/48")),
 }
 """The mesh's range and this host's lease."""
+NODE = IPv4Address("192.168.9.1")
 NODES = {IPV4: IPv4Address("192.168.0.0"), IPV6: IPv6Address("2001:db8::")}
 
 
@@ -34,6 +37,44 @@ def wants(
         networks=networks,
         bridges=tuple(LocalBridge(each.bridge, each.subnet) for each in networks),
         docker_backend=docker_backend,
+    )
+
+
+def world_of(
+    cidr: Network,
+    lease: Network,
+    docker: DockerFacts,
+    *,
+    access: Access = Access.PUBLISHED,
+    previous: tuple[Network, ...] = (),
+    former: Network | None = None,
+    link: str = "eth0",
+    node_address: Address = NODE,
+) -> World:
+    """A world of one host without peers."""
+
+    def owned(subnet: Network) -> Lease:
+        return Lease(subnet=subnet, node_address=node_address, backend="host-gw")
+
+    return World(
+        config=MeshConfig(
+            cidr=cidr,
+            subnet_len=lease.prefixlen,
+            subnet_min=cidr.network_address,
+            subnet_max=cidr.broadcast_address,
+            access=access,
+            previous=previous,
+        ),
+        own=owned(lease),
+        former=None if former is None else owned(former),
+        uplink=Uplink(
+            index=2,
+            name=link,
+            mtu=1500,
+            node_address=node_address,
+            on_link=IPv4Network((int(node_address) & ~0xFF, 24)),
+        ),
+        docker=docker,
     )
 
 

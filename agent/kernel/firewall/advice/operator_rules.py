@@ -19,8 +19,8 @@ from agent.kernel.firewall.chains import forward
 from agent.kernel.firewall.chains.rule import DOCKER_CHAIN, DOCKER_USER, OURS
 from agent.kernel.firewall.edits import entry_chain, is_ours
 from agent.kernel.firewall.parse import Clause, RuleSpec, Table, parse_rule
-from agent.mesh.firewall import Access, DesiredFirewall, set_name
-from agent.model import Condition, Severity
+from agent.mesh.firewall import DesiredFirewall, set_name
+from agent.model import Access, Condition, Severity
 from agent.model.family import Address, Network, family_of, within
 
 __all__ = [

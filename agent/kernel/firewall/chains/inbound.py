@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from agent.kernel.firewall.chains.rule import OURS, REPLIES, rule
-from agent.mesh.firewall import Access, DesiredFirewall, WantedNetwork, set_name
+from agent.mesh.firewall import DesiredFirewall, WantedNetwork, set_name
+from agent.model import Access
 from agent.model.family import Family
 
 __all__ = ["NAME", "render"]

@@ -16,8 +16,10 @@ from agent.docker.service.dockerd_process import DaemonProcess
 from agent.errors import HostmeshError
 from agent.kernel.firewall import FirewallReport, RuleMonitor, open_firewall
 from agent.mesh.backends.base import TunnelPort
-from agent.mesh.firewall import DesiredFirewall, desired_firewall
-from agent.model import Access, Attachment, Binding, Container, DockerNetwork
+from agent.mesh.firewall import DesiredFirewall
+from agent.mesh.firewall.desired import desired_firewall
+from agent.model import Access, Attachment, Binding, Container, DockerFacts, DockerNetwork
+from tests.unit.firewall.wanted import world_of
 
 
 def container_of(said: dict[str, Any]) -> Container:
@@ -37,20 +39,11 @@ def container_of(said: dict[str, Any]) -> Container:
 
 
 def wants_of(said: dict[str, Any]) -> DesiredFirewall:
-    return desired_firewall(
-        cidr=IPv4Network(said["cidr"]),
-        previous=tuple(map(IPv4Network, said.get("previous", []))),
-        lease=IPv4Network(said["lease"]),
-        ingress={
-            name: frozenset(map(IPv4Network, sources)) for name, sources in said["ingress"].items()
-        },
-        default_access=Access(said.get("default_access", "published")),
-        host_limit=Access(said.get("host_limit", "open")),
-        docker_backend=said.get("docker_backend", ""),
-        tunnels=tuple(TunnelPort(*each) for each in said.get("tunnels", ())),
-        node_address=IPv4Address(said["node_address"]),
-        containers=[container_of(each) for each in said["containers"]],
-        networks=[
+    docker = DockerFacts(
+        reachable=True,
+        firewall_backend=said.get("docker_backend", ""),
+        containers=tuple(map(container_of, said["containers"])),
+        networks=tuple(
             DockerNetwork(
                 id=network["bridge"],
                 name=network["bridge"],
@@ -61,8 +54,23 @@ def wants_of(said: dict[str, Any]) -> DesiredFirewall:
                 labels=network.get("labels", {}),
             )
             for network in said["networks"]
-        ],
+        ),
     )
+    ingress = {
+        name: frozenset(map(IPv4Network, sources)) for name, sources in said["ingress"].items()
+    }
+    world = world_of(
+        IPv4Network(said["cidr"]),
+        IPv4Network(said["lease"]),
+        docker,
+        access=Access(said.get("default_access", "published")),
+        previous=tuple(map(IPv4Network, said.get("previous", []))),
+        link=next(iter(ingress)),
+        node_address=IPv4Address(said["node_address"]),
+    )
+    wanted = desired_firewall(world, Access(said.get("host_limit", "open")), ingress)
+    tunnels = tuple(TunnelPort(*each) for each in said.get("tunnels", ()))
+    return dataclasses.replace(wanted, tunnels=tunnels)
 
 
 def plain(report: Any) -> Any:  # noqa: ANN401

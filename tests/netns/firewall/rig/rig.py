@@ -171,7 +171,7 @@ class Rig:
         self.at[name].sysctl(conf__eth0__rp_filter=0)
 
     def _driver(self, choose: str) -> Process:
-        driver = Process(self.host.enter(sys.executable, str(HERE / "driver.py"), choose))
+        driver = Process(self.host.enter(sys.executable, "-m", f"{__package__}.driver", choose))
         self._stack.callback(driver.close)
         return driver
 

@@ -10,10 +10,11 @@ from agent.docker.daemonjson.desired import desired_docker
 from agent.docker.engine.reading import OWN_NETWORK, EngineKind
 from agent.docker.service.restart_policy import Override
 from agent.errors import Refused
-from agent.mesh.firewall import Access, desired_firewall
-from agent.model import OWN_BRIDGE, DockerNetwork, DockerState
+from agent.mesh.firewall.desired import desired_firewall
+from agent.model import OWN_BRIDGE, Access, DockerFacts, DockerNetwork, DockerState
 from agent.settings import DockerSettings
 from tests.unit.docker.dockerworld import DESIRED, OLD, Parts, World, make, names, write
+from tests.unit.firewall.wanted import world_of as firewall_world
 
 pytestmark = pytest.mark.unit
 
@@ -39,12 +40,8 @@ def test_promise_7_the_lease_goes_to_a_network_and_nothing_else_is_touched(
 def test_the_firewall_treats_it_like_docker0(parts: Parts, world: World) -> None:
     parts.by_network.ensure(DESIRED)
     assert world.own is not None
-    wanted = desired_firewall(
-        cidr=IPv4Network("10.64.0.0/10"),
-        lease=DESIRED.subnet,
-        ingress={"eth0": frozenset()},
-        networks=[world.own],
-    )
+    docker = DockerFacts(reachable=True, networks=(world.own,))
+    wanted = desired_firewall(firewall_world(IPv4Network("10.64.0.0/10"), DESIRED.subnet, docker))
     assert [(each.bridge, each.access) for each in wanted.networks] == [(OWN_BRIDGE, Access.OPEN)]
 
 

@@ -1,0 +1,165 @@
+"""From the world to what this host's firewall should let pass. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import permutations
+from typing import Final
+
+from agent.errors import FirewallError
+from agent.mesh.desired import desired_objects
+from agent.mesh.firewall.access import judged
+from agent.mesh.firewall.values import (
+    PROTOCOLS,
+    DesiredFirewall,
+    Ingress,
+    LocalBridge,
+    PublishedPort,
+    Sender,
+)
+from agent.mesh.peer_rules import PeerRules
+from agent.mesh.world import World
+from agent.model import Access, Condition, Container, DockerFacts, DockerNetwork
+from agent.model.family import Address, Network, network_order, within
+
+__all__ = ["desired_firewall", "outside_links"]
+
+_INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
+"""Names iptables takes literally. A trailing ``+`` would be a wildcard (iptables(8), -i)."""
+
+_DOCKERS_VETH: Final = "veth"
+"""Docker's name for the host's end of a container's link (vethPrefix in libnetwork)."""
+
+_NO_DOCKER: Final = DockerFacts(reachable=False)
+
+
+def desired_firewall(
+    world: World,
+    access_limit: Access = Access.OPEN,
+    ingress: Mapping[str, frozenset[Network]] | None = None,
+) -> DesiredFirewall:
+    """Return what the firewall should let pass in ``world``.
+
+    A Docker network is open to the mesh only when it is known: one that Docker made a moment ago
+    stays closed until the next pass. One outside the lease is never opened.
+
+    Args:
+        access_limit: No network of this host is opened wider than this.
+        ingress: What may come in by each interface, where that is known already; else every peer
+            is looked at. The uplink has a set in any case, empty where nothing may come by it.
+
+    Raises:
+        FirewallError: The mesh, the lease or the uplink is not known, or an interface has no name
+            that iptables takes literally.
+    """
+    config, own, uplink = world.config, world.own, world.uplink
+    if config is None or own is None or uplink is None:
+        raise FirewallError("the mesh, the lease or the uplink is not known")
+    found = {
+        uplink.name: frozenset[Network](),
+        **(desired_objects(world).ingress if ingress is None else ingress),
+    }
+    for name in found:
+        if not _INTERFACE_NAME.fullmatch(name):
+            raise FirewallError(
+                f"iptables does not take the interface name {name!r} literally",
+                hint="name another uplink in agent.toml",
+            )
+    docker = world.docker or _NO_DOCKER
+    leases = world.own_subnets
+    known = sorted(
+        docker.networks, key=lambda network: (network_order(network.subnet), network.bridge)
+    )
+    usable = [network for network in known if _INTERFACE_NAME.fullmatch(network.bridge)]
+    inside = (each for each in usable if any(within(each.subnet, lease) for lease in leases))
+    networks = [judged(each, config.access, access_limit) for each in inside]
+    rules = PeerRules.of(world)
+    return DesiredFirewall(
+        cidr=config.cidr,
+        previous=config.previous,
+        lease=own.subnet,
+        former=world.former.subnet if world.former else None,
+        ingress=tuple(Ingress(name, found[name]) for name in sorted(found)),
+        published=frozenset(_published(docker.containers, leases, uplink.node_address)),
+        senders=frozenset(_senders(docker.containers, usable)),
+        networks=tuple(wanted for wanted, _ in networks),
+        bridges=_bridges(usable, docker.other_bridges),
+        docker_backend=docker.firewall_backend,
+        tunnels=rules.tunnels if isinstance(rules, PeerRules) else (),
+        conditions=(
+            *(problem for _, problem in networks if problem),
+            *(_odd_bridge(network) for network in known if network not in usable),
+        ),
+    )
+
+
+def outside_links(world: World) -> tuple[str, ...]:
+    """Return the interfaces by which packets from outside may come.
+
+    While the uplink is not known, that is every link but bridges and the links on them.
+    """
+    if world.uplink is not None:
+        return (world.uplink.name,)
+    links = world.host.links if world.host else ()
+    return tuple(
+        each.name
+        for each in links
+        if each.kind != "bridge" and each.name != "lo" and not each.name.startswith(_DOCKERS_VETH)
+    )
+
+
+def _bridges(networks: Iterable[DockerNetwork], others: Iterable[str]) -> tuple[LocalBridge, ...]:
+    subnets: dict[str, Network | None] = {
+        name: None for name in others if _INTERFACE_NAME.fullmatch(name)
+    }
+    subnets |= {network.bridge: network.subnet for network in networks}
+    return tuple(LocalBridge(name, subnets[name]) for name in sorted(subnets))
+
+
+def _published(
+    containers: Iterable[Container],
+    leases: tuple[Network, ...],
+    node_address: Address,
+) -> Iterator[PublishedPort]:
+    """Ports that the host shows to everybody or at the node address.
+
+    One that it shows at 127.0.0.1 or at an address of another LAN is not meant for the mesh.
+    """
+    for container in containers:
+        addresses = [
+            each.address
+            for each in container.attachments
+            if any(each.address in lease for lease in leases)
+        ]
+        for each in container.bindings:
+            everywhere = each.host_address.is_unspecified or each.host_address == node_address
+            if everywhere and each.protocol in PROTOCOLS:
+                for address in addresses:
+                    yield PublishedPort(address, each.protocol, each.port)
+
+
+def _senders(
+    containers: Iterable[Container], networks: Iterable[DockerNetwork]
+) -> Iterator[Sender]:
+    """Addresses of containers that have several networks, by the bridges of the other ones.
+
+    What comes to such a container by one network is answered by the network that has its default
+    route. Docker does nothing against it.
+    """
+    bridges = {network.id: network.bridge for network in networks if not network.internal}
+    for container in containers:
+        places = [each for each in container.attachments if each.network in bridges]
+        for one, other in permutations(places, 2):
+            yield Sender(one.address, bridges[other.network])
+
+
+def _odd_bridge(network: DockerNetwork) -> Condition:
+    return Condition(
+        name="network-bridge-unusable",
+        subject=network.name,
+        cause=f"bridge name {network.bridge!r} of Docker network {network.name} cannot be"
+        " written in a firewall rule; the network is closed to the mesh, and its containers can"
+        " send with any source address",
+        hint="make the network again with another com.docker.network.bridge.name",
+    )
