@@ -1,4 +1,4 @@
-"""What every test needs, whoever started the run; and what none of them may do to the machine."""
+"""Prepare for every test, and check that no test changed the machine."""
 
 from __future__ import annotations
 

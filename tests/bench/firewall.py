@@ -194,7 +194,7 @@ class TwoHosts:
         return found
 
     def _minimal(self) -> list[str]:
-        """The three rules that somebody would write by hand (facts of Docker 28)."""
+        """Return the three rules that an operator would write by hand (facts of Docker 28)."""
         found = []
         for index, lease in enumerate(self.LEASES):
             host = self.at[f"h{index}"]

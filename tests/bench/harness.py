@@ -185,7 +185,7 @@ class Bench:
         )  # fmt: skip
 
     def fact(self, name: str, value: object) -> None:
-        """Keep what is counted or told, not measured: a version, a number of rules."""
+        """Keep a value that is counted or read, not measured: a version, a number of rules."""
         self._facts[name] = value
         self._say(f"{name}: {value}")
 
@@ -216,7 +216,7 @@ class Bench:
 
 
 def machine() -> dict[str, Any]:
-    """What a figure depends on beside the code."""
+    """Return the facts that a figure depends on, beside the code."""
     cpu = ""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(("model name", "Model")):

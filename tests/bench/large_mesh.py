@@ -67,7 +67,7 @@ def identity(number: int) -> HostId:
 
 
 def lease_of(number: int, shift: int = 0, gateways: int = GATEWAYS) -> Lease:
-    """Host ``number``; 0 is this one, which nobody shares an address with."""
+    """Host ``number``; 0 is this one, which shares its address with no other."""
     place = 1 + (number + shift) % gateways if number else 0
     return Lease(
         subnet=IPv4Network((int(CONFIG.cidr.network_address) + number * 256, 24)),
@@ -125,13 +125,13 @@ def load(peers: int, gateways: int) -> RecordStore:
 
 
 def new_address(number: int, shift: int, gateways: int = GATEWAYS) -> Event:
-    """What the watch tells when a host has another node address."""
+    """Return the watch's event of a host with another node address."""
     changed = replace(lease_record(number, shift, gateways), mod_revision=1_000_000 + shift)
     return Event(changed.key, changed, changed.mod_revision)
 
 
 class Agent:
-    """What of the daemon grows with the mesh, put together as ``compose`` does it."""
+    """The parts of the daemon that grow with the mesh, connected as agent.daemon.app does it."""
 
     def __init__(
         self, folder: Path, peers: int, gateways: int = GATEWAYS, routes: str = ""
@@ -159,12 +159,12 @@ class Agent:
         self.see()
 
     def follow(self, event: Event) -> None:
-        """What becomes of one event of the watch."""
+        """Carry one event of the watch through the daemon's parts."""
         self._records.apply([event])
         self.see()
 
     def see(self) -> None:
-        """What the loop does with a view."""
+        """Do with a view what the loop does."""
         view = self._records.view()
         before, self.mesh = self.mesh, self.mesh.with_view(view)
         self._silence = self._silence.follow(view, time.time())

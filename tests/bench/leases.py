@@ -177,7 +177,7 @@ def claims(bench: Bench, hosts: int) -> None:
 
 
 def down(bench: Bench, seconds: float) -> None:
-    """What one host's rooms for etcd cost with all three members gone, and with all there."""
+    """Measure one host's packages for etcd with all three members gone, and with all there."""
     with etcdlab.cluster() as members:
         with registry(members[0]) as mesh:
             mesh.create_config(_CONFIG)

@@ -189,7 +189,7 @@ def replaced_by_ip(gateways: int, where: str, rounds: int = 200) -> float:
 
 
 def drift_repair(bench: Bench, count: int, rounds: int = 500) -> None:
-    """From somebody's ``ip route del`` or ``replace`` to the route being right again."""
+    """Measure from an ``ip route del`` or ``replace`` until the route is right again."""
     events: queue.SimpleQueue[KernelEvent] = queue.SimpleQueue()
     table = RouteTable()
     monitor = Monitor(events.put, own_ports=lambda: table.port_ids)

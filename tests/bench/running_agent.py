@@ -1,4 +1,4 @@
-"""What an agent that runs costs: memory, threads and CPU while nothing happens.
+"""Measure a running agent: memory, threads and CPU while nothing happens.
 
     flock -w 1200 /var/cache/hostmesh-lab/lab.lock \\
         .venv/bin/python -m tests.bench.running_agent [--window S] [--rounds N]

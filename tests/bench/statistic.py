@@ -21,7 +21,7 @@ WIDEST = 1.5
 
 
 class Verdict(StrEnum):
-    """What the measurements say of the claim."""
+    """The verdict of the measurements on the claim."""
 
     OK = "ok"
     MISSED = "MISSED"
@@ -42,7 +42,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a figure shall be: at most or at least ``value``."""
+    """The goal of a figure: at most or at least ``value``."""
 
     value: float
     at_most: bool = True

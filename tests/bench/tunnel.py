@@ -43,7 +43,7 @@ def prepare() -> None:
 
 
 def commands() -> tuple[str, str]:
-    """What writes the same with iproute2: a batch for ``ip``, one for ``bridge``."""
+    """Return what writes the same with iproute2: a batch for ``ip``, one for ``bridge``."""
     ip, bridge = [], []
     for number in range(PEERS):
         route, neighbour, entry = peer(number)

@@ -15,7 +15,7 @@ _ARGUMENTS = (
     f"-H unix://{SOCKET} --group=nogroup --data-root={FOLDER}/data --exec-root={FOLDER}/exec"
     " --iptables=false --label=filler=FILLER --pidfile"
 )
-"""What takes --validate for the name of its file starts a second dockerd, open to that user."""
+"""A program that takes --validate for a file starts a second dockerd, open to that user."""
 
 _SCRIPT = """
 import ctypes, sys, time

@@ -60,7 +60,7 @@ class SharedLab:
 
 
 def lasting_differences(lab: Lab, options: LabOptions, new: frozenset[str]) -> list[str]:
-    """What differs from the new lab for longer than healing takes."""
+    """Return what differs from the new lab for longer than healing takes."""
     found: list[str] = []
 
     def same() -> bool:

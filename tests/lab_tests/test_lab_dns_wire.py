@@ -20,7 +20,7 @@ def query(name: str, kind: str = "A", *, edns: int | None = None, flags: int = R
 
 
 def zone(**records: list[str]) -> Zone:
-    """Records by name; an underscore stands for a dot."""
+    """Records by name; an underscore is a dot."""
     parsed = {
         name.replace("_", "."): [dns.parse_record(text) for text in texts]
         for name, texts in records.items()

@@ -1,4 +1,4 @@
-"""What every test in namespaces shares: hosts to work on; the machine itself is left alone."""
+"""Give every test in namespaces hosts to work on, and leave the machine itself alone."""
 
 from __future__ import annotations
 

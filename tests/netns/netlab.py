@@ -128,7 +128,7 @@ class Lan:
 
 @dataclass
 class Pings:
-    """What a continuous ping saw.
+    """The replies that a continuous ping saw.
 
     Attributes:
         lost: Sequence numbers without an answer, and when they were sent (monotonic seconds).

@@ -108,14 +108,14 @@ def test_a_source_is_served_at_its_time_and_when_that_changes(echoes: list[Echo]
 def test_promise_9_a_source_that_fails_is_told_and_the_others_are_served(
     echoes: list[Echo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     def tell(args: threading.ExceptHookArgs) -> None:
         assert args.thread is not None
-        told.append(args.thread.name)
+        reported.append(args.thread.name)
 
     def fail() -> None:
-        if len(told) < 3:
+        if len(reported) < 3:
             raise KeyError("unexpected")
 
     monkeypatch.setattr(threading, "excepthook", tell)
@@ -128,7 +128,7 @@ def test_promise_9_a_source_that_fails_is_told_and_the_others_are_served(
     echoes[1].wait(1)
     began_s = time.monotonic()
     echoes[0].wait(1)
-    assert told == ["bad"] * 3
+    assert reported == ["bad"] * 3
     assert time.monotonic() - began_s > 0.1, "it rests, longer each time"
     assert all(poller.remove(each) for each in echoes)
 

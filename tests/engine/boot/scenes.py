@@ -1,4 +1,4 @@
-"""What the boot tests look at: settings, starts of Docker, all that a removal must give back."""
+"""Share what the boot tests look at: settings, starts of Docker, all that a removal must undo."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ find /etc /usr /opt /root /run/hostmesh /var/lib /var/cache -xdev \
 def settings(lab: Lab, extra: str = "") -> str:
     """agent.toml as a first host has it: where etcd is, and the mesh to create.
 
-    There was none before, so that nobody need be waited for.
+    There was none before, so there is nothing to wait for.
     """
     endpoints = ", ".join(f'"{url}"' for url in lab.endpoints())
     return (
@@ -89,7 +89,7 @@ def left_behind(host: BootedHost) -> list[str]:
 
 
 def lasting_differences(host: BootedHost, before: list[str], *, patience_s: float) -> list[str]:
-    """What differs from before, and still does after a while: lines that came or went."""
+    """Return the lines that came or went, and still differ after a while."""
     deadline_s = time.monotonic() + patience_s
     while True:
         found = [
@@ -108,7 +108,7 @@ def main_pid(host: BootedHost) -> int:
 
 
 def install_seed(host: BootedHost, text: str) -> None:
-    """What cloud-init does with `write_files` before the network is said to be up."""
+    """Do what cloud-init does with `write_files` before the network is up."""
     host.write_file("/var/lib/cloud/seed/agent.toml", text)
     host.write_file(
         "/etc/systemd/system/seed.service",

@@ -72,16 +72,16 @@ def test_an_etcd_in_a_container_of_the_same_host_does_not_deadlock(
 def test_promise_7_a_dockerd_that_fails_under_systemd_is_rolled_back_past_its_limit_of_starts(
     fresh: Lab, package: Path
 ) -> None:
-    """Nobody restarted it: the gate let it go with the lease, and systemd gave up on it."""
+    """No program restarted it: the gate let it start with the lease, and systemd gave up on it."""
     host = new_machine(fresh, package, scenes.settings(fresh))
     host.write_file(DOCKERD, BROKEN, mode=0o755)
     exec_start = f"ExecStart=\nExecStart={DOCKERD} -H fd://\n"
     host.drop_in("docker", f"[Service]\n{exec_start}RestartSec=200ms\n")
     host.power_on()
-    told = host.wait_condition("docker-rolled-back", 90)
+    found = host.wait_condition("docker-rolled-back", 90)
     # dockerd's own line, from the journal; 20.10 does not name the driver.
-    assert "error initializing graphdriver" in told["cause"] or "nonsense" in told["cause"]
-    assert scenes.docker_starts(host) >= 4, "three, and the one with the former file"
+    assert "error initializing graphdriver" in found["cause"] or "nonsense" in found["cause"]
+    assert scenes.docker_starts(host) >= 4, "three, and the one with the previous file"
     assert host.docker("info", check=False).returncode == 0
     assert host.unit("docker", "ActiveState")["ActiveState"] == "active"
     assert not host.path("/etc/docker/daemon.json").exists()

@@ -1,6 +1,6 @@
 """Members that boot: they come back as they were, and whatever is done to the agent, packets pass.
 
-The tests of this file go one after the other through the life of the same machines.
+The tests of this file use the same machines, one after the other.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ def unchanged(mesh: Mesh) -> Iterator[Traffic]:
 
 
 def kept_state(host: BootedHost) -> dict[str, Any]:
-    """What state.json has had since version 0.1.0."""
+    """The fields that state.json has had since version 0.1.0."""
     state: dict[str, Any] = json.loads(host.read_file("/var/lib/hostmesh/state.json"))
     names = ("version", "left", "leaving", "switched", "route_protocol")
     return {name: state.get(name) for name in names}
@@ -402,6 +402,6 @@ def test_promise_12_either_version_starts_from_the_others_copy(mesh: Mesh, first
 
 
 def copy_used(host: BootedHost) -> str:
-    """What the unit says once the agent is up, "" before."""
+    """Return the unit's status once the agent is up, "" before."""
     shown = host.unit("agent", "ActiveState", "StatusText")
     return shown["StatusText"] if shown["ActiveState"] == "active" else ""

@@ -1,4 +1,4 @@
-"""Who reaches whom between real engines: the pairs, what each must get, and how it is asked.
+"""Probe who reaches whom between real engines: the pairs, the expected results, the probers.
 
 A scene is two or more hosts of a lab, each with the same containers:
 
@@ -87,7 +87,7 @@ CUT_WITHOUT_DOCKER = {
     ),
     "iptables -t nat -F": frozenset({"stranger-host", "world", "to-host"}),
 }
-"""What Docker's own rules did: with them gone it is a condition, and not asked here."""
+"""Pairs that Docker's own rules decide; without those no probe is sent."""
 
 
 class Wanted(NamedTuple):
@@ -196,7 +196,7 @@ class Scene:
                 return wrong
 
     def _ask(self, probes: Sequence[Probe]) -> list[str | None]:
-        """What each probe got; of a forged one its source, if the other side has seen it.
+        """Return the result of each probe, or the source of a forged one that was seen.
 
         They go as frames to the bridge: an internal network has no route that would send them.
         A true packet from the same host behind the forged ones says that they had time.
@@ -261,12 +261,12 @@ class Scene:
     def _forged(self, asker: Host, tested: Host) -> Iterator[Wanted]:
         """The sender's own host is the one whose rules are tested."""
         here, there = asker.name, tested.name
-        nobody = {
+        unused = {
             by: f"{self.addresses[f'{by}@{here}'].rpartition('.')[0]}.250" for by in _NETWORKS
         }
         for by, neighbour in (("open0", "shown"), ("shown", "other"), ("vault", "open0")):
             for to in (there, f"open0@{there}", here):
-                for source in (_ELSEWHERE, nobody[neighbour]):
+                for source in (_ELSEWHERE, unused[neighbour]):
                     probe = Probe(f"{by}@{here}", self.addresses[to], "forge", source)
                     yield Wanted("forged", here, probe, None)
             probe = Probe(f"{by}@{here}", self.addresses[f"open0@{there}"], "forge", "203.0.113.99")

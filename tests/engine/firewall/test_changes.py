@@ -1,4 +1,4 @@
-"""What happens to a Docker host over time: iptables switched, Docker upgraded."""
+"""Change a Docker host over time: iptables switched, Docker upgraded."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def mesh(make_lab: Callable[[LabOptions], AbstractContextManager[Lab]]) -> Itera
 def test_promise_9_iptables_switched_under_docker_is_told_and_ours_follow(mesh: Lab) -> None:
     host, other = mesh.hosts["host2"], mesh.hosts["host1"]
     host.run(["update-alternatives", "--set", "iptables", "/usr/sbin/iptables-legacy"])
-    told = host.wait_condition("firewall-stale-variant", 60)
-    assert "restart docker" in told["hint"]
+    found = host.wait_condition("firewall-stale-variant", 60)
+    assert "restart docker" in found["hint"]
     assert other.ping(host.container_address("web"), container="web"), "ours stay with Docker's"
     host.run(["lab-service", "restart", "docker"], timeout_s=120)
     wait_until(lambda: _ours(host, "legacy") and not _ours(host, "nft"), 60, "ours to be moved")

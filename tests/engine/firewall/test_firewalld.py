@@ -52,7 +52,7 @@ def sources(host: Host) -> dict[str, set[str]]:
 
 
 def kept(mesh: Lab) -> dict[str, set[str]]:
-    """What :func:`sources` says of host2 once its agent has put the mesh's there."""
+    """Return what :func:`sources` says of host2 once its agent has added the mesh's."""
     wanted = {"10.64.0.0/10", mesh.hosts["host1"].address, OPERATORS}
     return {"": wanted, "--permanent": wanted}
 

@@ -179,7 +179,7 @@ def test_what_a_container_publishes_is_open_from_its_start_to_its_stop(scene: Sc
 
 
 def test_a_container_with_two_networks_answers_at_both_addresses(scene: Scene) -> None:
-    """What came by one network leaves by the other one, which has the default route."""
+    """A reply leaves by the network that has the default route, not by the one it came in by."""
     for here, there in permutations(scene.hosts):
         there.docker("network", "connect", "green", "shown")
         try:
@@ -259,7 +259,9 @@ def test_promise_5_rules_of_others_are_the_same_before_join_and_after_leave(
     assert any("HOSTMESH" in line for line in host.iptables("filter", variant=variant))
     during = _used_tables(host, variant)
     for table, rule in _OPERATORS:
-        assert f"-A {rule[3:]}" in during[table], "an operator's rule stands while we are there"
+        assert f"-A {rule[3:]}" in during[table], (
+            "an operator's rule stays while the agent's are there"
+        )
     host.agentctl("leave", "--force", timeout_s=240)
     assert {each: _used_tables(host, each) for each in ("nft", "legacy")} == before
     assert "hostmesh" not in host.run(["ipset", "list", "-n"]).stdout

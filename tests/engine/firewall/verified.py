@@ -1,4 +1,4 @@
-"""What the matrix verified on which engine, kept beside it, and its table in docs/docker.md."""
+"""Keep what the matrix verified on which engine, and make its table in docs/docker.md."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _phase(kept: Verified, suite: str, phase: str) -> str:
 
 
 def page_with(page: str, text: str) -> str:
-    """The page with the text between its marks."""
+    """Return the page with the text between its two comments."""
     before, _, rest = page.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     assert end, f"{PAGE} has lost {_BEGIN} or {_END}"

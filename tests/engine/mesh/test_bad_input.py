@@ -28,7 +28,7 @@ SETTINGS = "/etc/hostmesh/agent.toml"
 
 @dataclass(frozen=True)
 class Trace:
-    """What bad input must not change."""
+    """Return the state that bad input must not change."""
 
     routes: str
     rules: str

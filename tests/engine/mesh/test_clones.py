@@ -64,18 +64,18 @@ def test_promise_1_a_clone_beside_its_original_is_reported_on_both_and_gets_no_l
     original, other = mesh.hosts["host1"], mesh.hosts["host2"]
     before, subnet = leases(mesh), original.lease() or ""
     clone.start_agent()
-    told = clone.wait_condition(_CLONED, 30)
-    assert "host1" in told["cause"]
-    told = original.wait_condition(_CLONED, 10)
-    assert str(clone.address) in told["cause"]
-    assert "systemd-machine-id-setup" in told["hint"]
+    found = clone.wait_condition(_CLONED, 30)
+    assert "host1" in found["cause"]
+    found = original.wait_condition(_CLONED, 10)
+    assert str(clone.address) in found["cause"]
+    assert "systemd-machine-id-setup" in found["hint"]
     assert clone.lease() is None
     assert leases(mesh) == before
     assert route(other, subnet) == str(original.address)
-    # What the hint says ends it: an identity of its own, a subnet of its own.
+    # Follow the hint: an identity of its own, a subnet of its own.
     clone.write_file("/etc/machine-id", "5ca1ab1e" * 4 + "\n")
     clone.restart_agent()
-    wait_until(clone.ready, 60, "the former clone to be ready")
+    wait_until(clone.ready, 60, "the host that was a clone to be ready")
     assert clone.lease() not in {None, *before}
     wait_until(lambda: _CLONED not in original.conditions(), 15, "the original's report to end")
     assert original.lease() == subnet
@@ -109,7 +109,7 @@ def test_promise_1_a_clone_that_starts_while_the_original_is_cut_off_from_etcd(
 def test_promise_1_an_original_cut_off_from_everything_does_not_share_when_it_returns(
     mesh: Lab, clone: Host
 ) -> None:
-    """Nobody can tell it from a host that was rebooted: the clone has the lease, alone."""
+    """It cannot be distinguished from a host that was rebooted: the clone alone has the lease."""
     original = mesh.hosts["host1"]
     subnet = original.lease() or ""
     original.cable("silent")
@@ -143,8 +143,8 @@ def test_promise_3_a_host_whose_subnet_is_taken_moves_only_when_docker_may_be_re
     key = f"/hostmesh/subnets/{subnet.replace('/', '-')}"
     mesh.etcdctl("put", key, json.dumps(thief))
     host.resume_agent()
-    told = host.wait_condition("lease-taken", 30)
-    assert "192.168.50.99" in told["cause"]
+    found = host.wait_condition("lease-taken", 30)
+    assert "192.168.50.99" in found["cause"]
     assert host.ping(address)
     assert leases(mesh)[subnet] == "192.168.50.99", "the new owner was overwritten"
     assert str(host.address) not in leases(mesh).values(), "it announced what it does not own"

@@ -70,7 +70,7 @@ def test_leave_takes_a_host_out_everywhere_within_a_second_and_leaves_no_trace(m
     assert "bip" not in host.run(["cat", "/etc/docker/daemon.json"], check=False).stdout
     assert host.addresses("docker0") == ["172.17.0.1/16"]
     assert host.status()["state"] == "left"
-    # The operator's word holds over a restart and over a power cut.
+    # The leave survives a restart and a power cut.
     host.restart_agent()
     wait_until(lambda: host.status().get("state") == "left", 15, "the agent to stay out")
     host.kill()
@@ -105,7 +105,7 @@ def test_a_leave_under_containers_says_what_it_waits_for_and_force_ends_it(mesh:
 
 
 def test_promise_9_a_leave_is_finished_when_the_disk_and_the_containers_let_it(mesh: Lab) -> None:
-    """Nobody types anything after the leave, and the agent is not restarted."""
+    """No command is typed after the leave, and the agent is not restarted."""
     host = mesh.hosts["host3"]
     host.start_container("web", options=["--restart=always", AT_ONCE])
     host.run(["sh", "-c", _FULL_DISK])

@@ -85,7 +85,7 @@ def test_a_larger_cidr_and_another_length_under_a_running_ping(mesh: Lab) -> Non
 
 
 def test_promise_3_a_move_begins_and_cuts_nobody_off(mesh: Lab) -> None:
-    """A host that runs nothing moves by itself; the others hold two subnets and wait."""
+    """A host without containers moves at once; the others hold two subnets and wait."""
     if "host3" not in mesh.hosts:
         test_a_larger_cidr_and_another_length_under_a_running_ping(mesh)
     one, two, three = (mesh.hosts[f"host{n}"] for n in (1, 2, 3))

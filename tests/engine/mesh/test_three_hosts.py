@@ -35,7 +35,7 @@ def web(mesh: Lab) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(autouse=True)
 def _ready_again(mesh: Lab) -> Iterator[None]:
-    """Whatever a test disturbed has healed before the next one starts."""
+    """Wait until the mesh has healed before the next test starts."""
     yield
     mesh.wait_ready(60)
 
@@ -45,7 +45,7 @@ def route_to(host: Host, subnet: str) -> dict[str, Any] | None:
 
 
 def kernel(host: Host) -> tuple[object, list[str]]:
-    """Everything of ours in the kernel, without counters and comments of time."""
+    """Return everything of the agent's in the kernel, without counters and comments of time."""
     rules = [
         line.partition(" [")[0]
         for table in ("raw", "filter", "nat")

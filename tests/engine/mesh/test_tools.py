@@ -1,4 +1,4 @@
-"""What an operator's tools say of healthy hosts and of broken ones. Promise 9."""
+"""Check what an operator's tools show of healthy hosts and of broken ones (promise 9)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def hosts(mesh: Lab) -> list[Host]:
 
 @pytest.fixture(autouse=True)
 def _ready_again(mesh: Lab) -> Iterator[None]:
-    """Whatever a test disturbed has healed before the next one starts."""
+    """Wait until the mesh has healed before the next test starts."""
     yield
     mesh.wait_ready(60)
 
@@ -57,8 +57,8 @@ def test_promise_9_the_doctor_names_a_source_check_on_a_members_port(mesh: Lab) 
 
 def test_promise_9_without_root_the_doctor_says_what_it_did_not_test(mesh: Lab) -> None:
     host = hosts(mesh)[0]
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    done = host.run([*nobody, "agentctl", "doctor", "-o", "json"], check=False)
+    as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    done = host.run([*as_user, "agentctl", "doctor", "-o", "json"], check=False)
     document = json.loads(done.stdout)
     by_state: dict[str, list[str]] = {}
     for each in document["checks"]:
@@ -77,7 +77,7 @@ def ping(host: Host, peer: Host) -> tuple[int, dict[str, dict[str, str]]]:
 
 
 def drawn(host: Host) -> dict[str, str]:
-    """What the map says of each peer: its name to its state."""
+    """Return the state of each peer on the map, by its name."""
     peers = json.loads(host.agentctl("map", "-o", "json").stdout)["peers"]
     return {each["host_name"]: each["state"] for each in peers}
 

@@ -37,7 +37,7 @@ def routes(host: Host) -> set[str]:
 
 
 def alarms(host: Host) -> int:
-    """How often the alarm was raised in the host's life."""
+    """Return how often the host raised the alarm."""
     return sum(
         '"etcd-alarm"' in line and "condition-raised" in line
         for line in host.agent_log().splitlines()
@@ -101,7 +101,7 @@ def test_promise_4_etcd_restored_from_a_backup_that_is_older_than_a_host(mesh: L
     member.restore()
     newcomer = mesh.join()
     holders.watch_until(lambda: holders.settled() and newcomer.ready(), 90)
-    # Not by all: whoever is back last may find etcd further than it ever was.
+    # Not by all: the host that is back last may find etcd at a later revision than before.
     assert holders.who_raised_the_alarm()
     holders.nothing_was_lost()
     assert newcomer.lease() not in {None, *holders.held.values()}
@@ -122,7 +122,7 @@ def test_promise_4_a_prefix_wiped_by_mistake(mesh: Lab) -> None:
 def test_promise_4_another_meshs_etcd_at_the_endpoint_until_the_operator_accepts(
     mesh: Lab,
 ) -> None:
-    """Its CIDR is another one, so nobody can register there: the alarm stands until the word."""
+    """Its CIDR differs, so no host can register there: the alarm stays until `etcd accept`."""
     holders = Holders(mesh)
     member = mesh.etcd["etcd1"]
     for host in mesh.hosts.values():
