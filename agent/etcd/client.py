@@ -107,7 +107,14 @@ class EtcdClient:
         return self._pool.endpoints
 
     def range(
-        self, key: bytes, end: bytes | None = None, *, limit: int = 0, revision: int = 0
+        self,
+        key: bytes,
+        end: bytes | None = None,
+        *,
+        limit: int = 0,
+        revision: int = 0,
+        created_since: int = 0,
+        keys_only: bool = False,
     ) -> Page:
         """Read one key, or up to ``limit`` keys (0: all) in [key, end), in order of key.
 
@@ -116,13 +123,21 @@ class EtcdClient:
             end: First key after the range.
             limit: How many at most; ``more`` says whether there were more.
             revision: Read as of this revision; 0 is now.
+            created_since: Leave out keys that were there before this revision.
+            keys_only: Leave out the values.
 
         Raises:
             CompactedError: ``revision`` is no longer in the history.
             TooLargeError: The answer is larger than this client takes; lower ``limit``.
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
-        request = rpc.RangeRequest(key=key, limit=limit, revision=revision)
+        request = rpc.RangeRequest(
+            key=key,
+            limit=limit,
+            revision=revision,
+            min_create_revision=created_since,
+            keys_only=keys_only,
+        )
         if end is not None:
             request.range_end = end
         response = self._call(

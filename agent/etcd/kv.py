@@ -138,9 +138,10 @@ def put(key: bytes, value: bytes, lease_id: int = 0) -> Operation:
     return rpc.RequestOp(request_put=rpc.PutRequest(key=key, value=value, lease=lease_id))
 
 
-def delete(key: bytes) -> Operation:
-    """Delete one key; nothing happens when it is not there."""
-    return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
+def delete(key: bytes, end: bytes = b"") -> Operation:
+    """Delete one key, or all keys in [key, end); nothing happens when none is there."""
+    request = rpc.DeleteRangeRequest(key=key, range_end=end)
+    return rpc.RequestOp(request_delete_range=request)
 
 
 def get(

@@ -21,6 +21,7 @@ class ConfigWish:
     Attributes:
         move: Keep what ``cidr`` replaces in use until its hosts have moved.
         finish: Stop using the CIDRs that the mesh moved away from.
+        flannel: None with another value of ``owners``: as it is by default then.
     """
 
     cidr: Network | None = None
@@ -29,6 +30,8 @@ class ConfigWish:
     subnet_max: Address | None = None
     access: Access | None = None
     level: int | None = None
+    owners: bool | None = None
+    flannel: bool | None = None
     move: bool = False
     finish: bool = False
 
@@ -39,6 +42,8 @@ def wished_config(now: MeshConfig, wish: ConfigWish) -> MeshConfig:
     A bound that was the CIDR's own follows the CIDR and the length; one that was chosen stays.
     """
     cidr, length = wish.cidr or now.cidr, wish.subnet_len or now.subnet_len
+    owners = now.owners if wish.owners is None else wish.owners
+    flannel = now.flannel if owners is now.owners else not owners
     low, high = _bounds(now.cidr, now.subnet_len)
     first, last = _bounds(cidr, length)
     return replace(
@@ -49,6 +54,8 @@ def wished_config(now: MeshConfig, wish: ConfigWish) -> MeshConfig:
         subnet_max=wish.subnet_max or (last if now.subnet_max == high else now.subnet_max),
         access=wish.access or now.access,
         level=wish.level or now.level,
+        owners=owners,
+        flannel=flannel if wish.flannel is None else wish.flannel,
         previous=_previous(now, cidr, wish),
     )
 

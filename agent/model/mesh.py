@@ -15,11 +15,13 @@ __all__ = [
     "LEVEL",
     "LEVEL_OF_0_1",
     "MAX_LEVEL",
+    "OWNERS_LEVEL",
     "Access",
     "Heartbeat",
     "HostId",
     "Lease",
     "MeshConfig",
+    "OwnerRecords",
     "Published",
     "SetAside",
     "is_leasable",
@@ -33,6 +35,9 @@ LEVEL: Final = 2
 
 1: 0.1. 2: the level in the config and in heartbeats, and owner records.
 """
+
+OWNERS_LEVEL: Final = 2
+"""From this level on hosts write owner records."""
 
 MAX_LEVEL: Final = 999
 
@@ -52,6 +57,15 @@ class Access(enum.StrEnum):
     OPEN = "open"
     PUBLISHED = "published"
     CLOSED = "closed"
+
+
+class OwnerRecords(enum.Enum):
+    """What hosts of a mesh do with owner records."""
+
+    UNUSED = "unused"
+    WRITTEN = "written"
+    DECIDE = "decide"
+    """They are written, and a lease counts by its owner record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +110,18 @@ class MeshConfig:
     def cidrs(self) -> tuple[Network, ...]:
         """Every range in which the mesh has subnets, the one for new leases first."""
         return (self.cidr, *self.previous)
+
+    @property
+    def owner_records(self) -> OwnerRecords:
+        """What hosts do with owner records.
+
+        A host that reads a lower level passes over their keys. So one that joins late does not hold
+        them back.
+        """
+        if self.owners:
+            return OwnerRecords.DECIDE
+        written = self.level >= OWNERS_LEVEL
+        return OwnerRecords.WRITTEN if written else OwnerRecords.UNUSED
 
     def holds(self, subnet: Network) -> bool:
         """Whether a lease of ``subnet`` is a part of the mesh."""

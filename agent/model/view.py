@@ -108,7 +108,10 @@ class View:
         config: None when there is none or when it is not usable (see config_problem).
         leases: Usable leases, the own one included, in order of subnet, none overlapping.
             Always :class:`Leases`, whatever sequence was given.
-        heartbeats, memory: Always a SharedMap, whatever mapping was given.
+        heartbeats, memory, owners: Always a SharedMap, whatever mapping was given.
+        owners: Owner records. With ``config.owners`` the leases are made of them.
+        overwritten: With ``config.owners``: subnets whose key under ``subnets/`` is gone or
+            does not agree with the owner record.
         memory: Last subnet of each host that held one in the last 30 days.
         reservations: Subnets only the named host may claim.
         clones: Hosts that found their identity in use by another, as they say of themselves.
@@ -124,16 +127,18 @@ class View:
     leases: Sequence[Lease] = ()
     heartbeats: Mapping[HostId, Heartbeat] = field(default_factory=SharedMap)
     memory: Mapping[HostId, Network] = field(default_factory=SharedMap)
+    owners: Mapping[tuple[HostId, Network], Lease] = field(default_factory=SharedMap)
     reservations: Mapping[Network, HostId] = field(default_factory=lambda: MappingProxyType({}))
     clones: tuple[Heartbeat, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
     kept: frozenset[Network] = frozenset()
+    overwritten: frozenset[Network] = frozenset()
     cached: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.leases, Leases):
             object.__setattr__(self, "leases", Leases(self.leases))
-        for name in ("heartbeats", "memory"):
+        for name in ("heartbeats", "memory", "owners"):
             given = getattr(self, name)
             if not isinstance(given, SharedMap):
                 object.__setattr__(self, name, SharedMap(given))

@@ -1,7 +1,10 @@
-"""Which of the leases in etcd are used: those that fit the mesh, and of two that overlap the older.
+"""Decide which leases are used: those that fit the mesh, and of two that overlap the older.
 
-Judged lease by lease while that is enough. A lease that meets no other lease stands and falls
-alone; where two meet, or the config changed, all are judged anew, in order of age.
+Where owner records decide, a flannel host's lease, which has none, comes after all that have one.
+Its key may be older and what it says new: any host can overwrite it.
+
+Leases are judged one by one while that is enough. A lease that overlaps no other is judged alone.
+Where two overlap, or the config changed, all are judged anew, in order of age.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.mesh.ranges import OverlapIndex
-from agent.model import Lease, Leases, MeshConfig
+from agent.model import HostId, Lease, Leases, MeshConfig
 from agent.model.family import Network, meet, subnets_of, supernet_of
 from agent.registry.records import check_lease
 
@@ -20,6 +23,8 @@ __all__ = ["AcceptedLeases"]
 
 _FEW: Final = 100
 """More leases than this that are new or not used: looking at each is no better than at all."""
+_MOST_OF_HOST: Final = 2
+"""A host has a second lease while the mesh moves to another CIDR."""
 _BLOCKS: Final = 4096
 """More blocks of one length than this in one subnet are not looked up one by one."""
 
@@ -34,6 +39,7 @@ class AcceptedLeases:
     _aside: dict[str, tuple[Lease, str]] = field(default_factory=dict)
     _new: dict[str, Lease] = field(default_factory=dict)  # not judged yet
     _gone: set[Network] = field(default_factory=set)  # used till now
+    _of_host: Counter[HostId | None] = field(default_factory=Counter)
     _judge_all: bool = True
     _config: MeshConfig | None = None
 
@@ -47,16 +53,35 @@ class AcceptedLeases:
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._named.values())
 
+    @property
+    def named(self) -> Mapping[str, Lease]:
+        """Every lease by its name."""
+        return self._named
+
     def put(self, name: str, lease: Lease | None) -> None:
         """The lease of that name is now this one; None: it is gone."""
         before = self._named.pop(name, None)
+        if before is None and lease is None:
+            return
         if before is not None:
+            self._count(before, -1)
             if self._new.pop(name, None) is None and self._aside.pop(name, None) is None:
                 self._gone.add(before.subnet)
             self._judge_all = self._judge_all or self._meets(before.subnet)
         if lease is not None:
             self._judge_all = self._judge_all or self._meets(lease.subnet)
             self._named[name] = self._new[name] = lease
+            self._count(lease, 1)
+
+    def _count(self, lease: Lease, change: int) -> None:
+        """Count a host's leases; judge all where the limit takes part."""
+        before = self._of_host[lease.host_id]
+        if before + change:
+            self._of_host[lease.host_id] = before + change
+        else:
+            del self._of_host[lease.host_id]
+        limited = max(before, before + change) > _MOST_OF_HOST
+        self._judge_all = self._judge_all or (lease.host_id is not None and limited)
 
     def settle(self, config: MeshConfig | None) -> tuple[Leases, Mapping[str, tuple[Lease, str]]]:
         """Judge what has not been judged.
@@ -76,8 +101,14 @@ class AcceptedLeases:
         return self._used, self._aside
 
     def _settle_all(self, config: MeshConfig | None) -> None:
+        owners = config is not None and config.owners
         everything = sorted(
-            self._named.items(), key=lambda each: (each[1].create_revision, each[0])
+            self._named.items(),
+            key=lambda each: (
+                owners and each[1].host_id is None,
+                each[1].create_revision,
+                each[0],
+            ),
         )
         self._aside = {}
         used = {lease.subnet: lease for lease in self._judged(everything, config, OverlapIndex())}
@@ -91,8 +122,14 @@ class AcceptedLeases:
         taken: OverlapIndex | None,
     ) -> Iterator[Lease]:
         """Yield the usable ones in their order; remember the others with the reason."""
+        used = Counter[HostId]()
         for name, lease in named:
             reason = _why_not(lease, config, taken)
+            host = lease.host_id
+            if host is not None and config is not None and config.owners and not reason:
+                used[host] += 1
+                if used[host] > _MOST_OF_HOST:
+                    reason = f"host {host} has {_MOST_OF_HOST} older leases, and no more count"
             if reason:
                 self._aside[name] = (lease, reason)
                 continue
@@ -134,6 +171,8 @@ def _why_not(lease: Lease, config: MeshConfig | None, taken: OverlapIndex | None
     if config is None:
         return "there is no usable config to check it against"
     problem = check_lease(lease, config)
+    if lease.host_id is None and not config.flannel:
+        problem = f"it is a flannel host's ({lease.node_address}), and this mesh refuses them"
     if problem or taken is None:
         return problem
     overlapped = taken.find(lease.subnet)

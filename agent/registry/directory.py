@@ -19,7 +19,7 @@ from agent.etcd.kv import Event
 from agent.etcd.watch import WatchStream
 from agent.model import View
 from agent.registry.record_store import RecordStore
-from agent.registry.records import LEASES
+from agent.registry.records import LEASES, OWNERS
 from agent.registry.registry import Registry
 from agent.retry import Backoff
 
@@ -197,7 +197,9 @@ class Directory:
 
     def _loses_lease(self, events: Sequence[Event]) -> bool:
         split = self._registry.keys.split
-        return any(each.record is None and split(each.key)[0] is LEASES for each in events)
+        return any(
+            each.record is None and split(each.key)[0] in (LEASES, OWNERS) for each in events
+        )
 
     def _publish(self, records: RecordStore) -> None:
         view = records.view()

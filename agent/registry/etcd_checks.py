@@ -9,7 +9,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -106,9 +106,6 @@ def _ahead_s(date: str | None, seen_s: float) -> float | None:
 def may_write(registry: Registry, own: HostId) -> None:
     """Check that this account may write what an agent must, without writing.
 
-    etcd looks at the permissions of all that a transaction could do before it compares; the
-    comparison here never holds.
-
     Raises:
         EtcdAuthError: It may not.
         EtcdUnavailable, EtcdError: As their names say.
@@ -124,6 +121,19 @@ def may_write(registry: Registry, own: HostId) -> None:
         for kind in keys.kinds
         if kind.writer is not Writer.OPERATOR
     ]
+    may_put(registry, wanted)
+
+
+def may_put(registry: Registry, wanted: Sequence[bytes]) -> None:
+    """Check that this account may write some keys, without writing.
+
+    etcd looks at the permissions of all that a transaction could do before it compares; the
+    comparison here never holds.
+
+    Raises:
+        EtcdAuthError: It may not.
+        EtcdUnavailable, EtcdError: As their names say.
+    """
     registry.client.txn(
         "check the account's permissions",
         [kv.unchanged(wanted[0], _NEVER)],

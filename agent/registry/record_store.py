@@ -17,12 +17,10 @@ from typing import Any, Final, Generic, TypeVar
 
 from agent.errors import EtcdError
 from agent.etcd.kv import Event, Record
-from agent.model import Bounds, Lease, MeshConfig, Problem, SetAside, Unusable, View
-from agent.model.family import Network
+from agent.model import Bounds, HostId, Lease, MeshConfig, Problem, SetAside, Unusable, View
 from agent.model.untrusted import quote
-from agent.registry.accepted_leases import AcceptedLeases
-from agent.registry.records import CONFIG, HEARTBEATS, LEASES, LOCKS, Keys, RecordKind
-from agent.registry.records.subnets import parse_subnet
+from agent.registry.lease_records import CountedLeases, LeaseRecords
+from agent.registry.records import CONFIG, HEARTBEATS, LEASES, LOCKS, OWNERS, Keys, RecordKind
 from agent.sharedmap import SharedMap
 
 __all__ = ["RecordStore", "Unknown"]
@@ -32,6 +30,7 @@ _V = TypeVar("_V")
 _MOST_ASIDE: Final = 1_000
 """A view names this many records that cannot be read, and counts the others."""
 _MOST_NAMES: Final = 20
+_OF_LEASES: Final = (LEASES, OWNERS)
 
 
 @dataclass(slots=True)
@@ -105,8 +104,7 @@ class RecordStore:
     _bare: dict[bytes, Record] = field(default_factory=dict)  # no values, but for the config
     _unreadable: dict[bytes, str] = field(default_factory=dict)
     _bad: Counter[str] = field(default_factory=Counter)  # unreadable ones, by kind
-    _leases: AcceptedLeases = field(default_factory=AcceptedLeases)
-    _kept: dict[str, Lease] = field(default_factory=dict)  # the last that could be read
+    _leases: LeaseRecords = field(default_factory=LeaseRecords)
     _tables: dict[str, _Table[Any, Any]] = field(default_factory=dict)  # by View's attribute
     _aside: tuple[SetAside, ...] | None = None  # the unreadable ones, while none changes
 
@@ -143,13 +141,30 @@ class RecordStore:
         record = self._bare.get(key)
         if record is not None:
             return record
-        kind, rest = self.keys.split(key)
-        lease = self._leases.find(_text(rest)) if kind is LEASES else None
+        lease = self._leases.find(self._name(key))
         return None if lease is None else _record_of(key, lease)
 
     def leases(self) -> tuple[Lease, ...]:
-        """All leases that can be read, those that :meth:`view` sets aside included."""
-        return tuple(self._leases)
+        """Return all leases under ``subnets/`` that can be read, used or not."""
+        return self._leases.leases()
+
+    def owners(self) -> tuple[Lease, ...]:
+        """Return all owner records that can be read."""
+        return self._leases.owners()
+
+    def holders(self, own: HostId | None = None) -> tuple[Lease, ...]:
+        """Return all that keep hosts from their subnets; see :meth:`LeaseRecords.holders`."""
+        return self._leases.holders(self.last_config, own)
+
+    def without_rights(self) -> tuple[bytes, ...]:
+        """Return the keys under ``subnets/`` that keep no host from a subnet, in order."""
+        config = self.last_config
+        if config is None or not config.owners:
+            return ()
+        folder = f"{self.keys.prefix}/".encode()
+        found = [folder + _bytes(name) for name in self._leases.without_rights(config)]
+        unreadable = [each for each in self._unreadable if self.keys.split(each)[0] is LEASES]
+        return tuple(sorted((*found, *unreadable)))
 
     def view(self) -> View:
         """See the records as values; sound for any content.
@@ -159,30 +174,29 @@ class RecordStore:
         """
         config, problem = self._config
         self.last_config = config or self.last_config
-        kept = self._keep_readable()
-        leases, not_used = self._leases.settle(self.last_config)
         tables: dict[str, Any] = {
             kind.view: self._table(kind).settle() for kind in self.keys.kinds if _is_tabled(kind)
         }
         self._refuse_flood()
         tables["clones"] = tuple(each for _, each in sorted(tables["clones"].items()))
+        counted = self._leases.settle(self.last_config, tables["owners"], self._is_alive)
         return View(
             cluster_id=self.cluster_id,
             revision=self.revision,
             config=config,
             config_problem=problem,
-            leases=leases,
-            set_aside=self._set_aside(not_used),
-            kept=kept,
+            leases=counted.used,
+            set_aside=self._set_aside(counted),
+            kept=counted.kept,
+            overwritten=counted.overwritten,
             **tables,
         )
 
     def _refuse_flood(self) -> None:
         for kind in self.keys.kinds:
             table = self._tables.get(kind.view)
-            count = self._bad[kind.name] + (
-                len(self._leases) if kind is LEASES else len(table) if table else 0
-            )
+            held = self._leases if kind is LEASES else table or ()
+            count = self._bad[kind.name] + len(held)
             if count > kind.most:
                 raise EtcdError(
                     f"more than {kind.most} keys under {self.keys.of(kind).decode()}",
@@ -197,40 +211,15 @@ class RecordStore:
         if before.cluster_id != self.cluster_id:
             return
         for key in self._unreadable:
-            kind, rest = self.keys.split(key)
-            if kind is LEASES:
-                self._remember(_text(rest), key, _lease_named(before, _text(rest)))
+            self._remember(key, _lease_of(before, *self.keys.split(key)))
 
-    def _remember(self, name: str, key: bytes, lease: Lease | None) -> None:
-        """Keep a host's lease whose key was overwritten and never went away."""
-        record = self._bare.get(key)
-        if lease is None or lease.host_id is None or record is None:
-            return
-        if record.create_revision == lease.create_revision:
-            self._kept[name] = lease
+    def _remember(self, key: bytes, lease: Lease | None) -> None:
+        if self._leases.remember(self._name(key), self._bare.get(key), lease):
             self._aside = None
 
-    def _keep_readable(self) -> frozenset[Network]:
-        """Use the last readable lease of each host with a heartbeat; the host repairs its record.
-
-        Returns:
-            The subnets of these leases.
-        """
-        if not self._kept:
-            return frozenset()
-        used = set()
-        for name, lease in self._kept.items():
-            alive = lease if self._is_alive(lease) else None
-            if self._leases.find(name) != alive:
-                self._leases.put(name, alive)
-            if alive is not None:
-                used.add(alive.subnet)
-        return frozenset(used)
-
-    def _is_alive(self, lease: Lease) -> bool:
-        """Whether the owner has a heartbeat, be it one that cannot be read."""
-        host_id = lease.host_id
-        return host_id is not None and (
+    def _is_alive(self, host_id: HostId) -> bool:
+        """Whether a host has a heartbeat, even one that cannot be read."""
+        return (
             self._table(HEARTBEATS).get(host_id) is not None
             or self.keys.of(HEARTBEATS, host_id) in self._unreadable
         )
@@ -240,24 +229,29 @@ class RecordStore:
         """Keys whose record cannot be read, with the reason."""
         return MappingProxyType(self._unreadable)
 
-    def _set_aside(self, not_used: Mapping[str, tuple[Lease, str]]) -> tuple[SetAside, ...]:
+    def _set_aside(self, counted: CountedLeases) -> tuple[SetAside, ...]:
         if self._aside is None:
             self._aside = tuple(self._bad_ones())
-        if not not_used:
+        if not (counted.aside or counted.unowned):
             return self._aside
-        folder = self.keys.range(LEASES).start.decode()
-        found = (
+        folder = f"{self.keys.prefix}/"
+        found = [
             SetAside(quote(folder + name), reason, lease)
-            for name, (lease, reason) in not_used.items()
-        )
-        return tuple(sorted((*found, *self._aside), key=lambda each: each.key))
+            for name, (lease, reason) in counted.aside.items()
+        ]
+        # Without the lease: another host than the one that it names may have written it.
+        found += [
+            SetAside(quote(folder + name), reason) for name, reason in counted.unowned.items()
+        ]
+        every = (*found, *self._aside)
+        return tuple(heapq.nsmallest(_MOST_ASIDE, every, key=lambda each: each.key))
 
     def _bad_ones(self) -> Iterator[SetAside]:
         """Yield the records that cannot be read, in order of key; many are only counted."""
-        in_use = {self.keys.range(LEASES).start + name.encode("latin-1") for name in self._kept}
         last = "; the lease that was there is used while its host has a heartbeat"
         for key, reason in heapq.nsmallest(_MOST_ASIDE, self._unreadable.items()):
-            yield SetAside(quote(key), reason + (last if key in in_use else ""))
+            kept = self._leases.is_kept(self._name(key))
+            yield SetAside(quote(key), reason + (last if kept else ""))
         more = len(self._unreadable) - _MOST_ASIDE
         if more > 0:
             yield SetAside(f"{self.keys.prefix}/*", f"{more} more records cannot be read")
@@ -271,9 +265,7 @@ class RecordStore:
         kind, rest = self.keys.split(key)
         if kind is None:
             return False
-        before: Lease | None = None
-        if kind is LEASES:
-            before = self._kept.pop(_text(rest), None) or self._leases.find(_text(rest))
+        before = self._leases.forget(self._name(key)) if kind in _OF_LEASES else None
         self._bare.pop(key, None)
         if self._unreadable.pop(key, None) is not None:
             self._bad[kind.name] -= 1
@@ -288,8 +280,8 @@ class RecordStore:
                 self._aside = None
         if record is not None:
             self._keep_bare(kind, record)
-        if kind is LEASES and key in self._unreadable:
-            self._remember(_text(rest), key, before)
+        if key in self._unreadable:
+            self._remember(key, before)
         return bool(kind.view)
 
     def _keep_bare(self, kind: RecordKind[Any, Any], record: Record) -> None:
@@ -297,7 +289,7 @@ class RecordStore:
         if kind is CONFIG:  # a value that is much too large is not worth the memory
             value = record.value[: CONFIG.largest_bytes + 1]
             self._bare[record.key] = replace(record, value=value)
-        elif record.key in self._unreadable or kind not in (LEASES, HEARTBEATS, LOCKS):
+        elif record.key in self._unreadable or kind not in (*_OF_LEASES, HEARTBEATS, LOCKS):
             self._bare[record.key] = replace(record, value=b"")
 
     def _fold(self, kind: RecordKind[Any, Any], rest: bytes, record: Record | None) -> str:
@@ -309,11 +301,15 @@ class RecordStore:
             value = None if record is None else kind.read(key, record)
         except ValueError as error:
             problem = quote(str(error)) if record is not None else ""
-        if kind is LEASES:
-            self._leases.put(_text(rest), value)
-        elif key is not None:
+        if kind in _OF_LEASES:
+            self._leases.put(f"{kind.name}/{_text(rest)}", value)
+        if kind is not LEASES and key is not None:
             self._table(kind).put(key, value)
         return problem
+
+    def _name(self, key: bytes) -> str:
+        """Return the key behind the prefix, whatever bytes it has."""
+        return _text(key[len(self.keys.prefix) + 1 :])
 
     def _read_config(self, record: Record | None) -> tuple[MeshConfig | None, Problem | None]:
         if record is None:
@@ -331,16 +327,24 @@ def _is_tabled(kind: RecordKind[Any, Any]) -> bool:
 
 
 def _text(rest: bytes) -> str:
-    """The rest of a lease's key, whatever bytes it has."""
     return rest.decode("latin-1")
 
 
-def _lease_named(view: View, name: str) -> Lease | None:
+def _bytes(name: str) -> bytes:
+    return name.encode("latin-1")
+
+
+def _lease_of(view: View, kind: RecordKind[Any, Any] | None, rest: bytes) -> Lease | None:
+    """Find the lease that a view has for a key."""
+    if kind not in _OF_LEASES:
+        return None
     try:
-        found: Lease | None = view.by_subnet.get(parse_subnet(name))
+        key = kind.key(rest)
     except ValueError:
         return None
-    return found
+    host_id, subnet = key if kind is OWNERS else (None, key)
+    found: Lease | None = view.by_subnet.get(subnet)
+    return found if found and host_id in {None, found.host_id} else None
 
 
 def _record_of(key: bytes, lease: Lease) -> Record:

@@ -21,7 +21,6 @@ from agent.model import (
     Lease,
     MeshConfig,
     Problem,
-    Published,
     View,
 )
 from agent.model.family import Address, Network
@@ -29,6 +28,7 @@ from agent.registry.claiming.claims import Claims
 from agent.registry.claiming.heartbeat_writer import HeartbeatWriter, Written
 from agent.registry.claiming.identity_conflicts import Claimant, CloneCheck, IdentityInUseError
 from agent.registry.claiming.release import Releases
+from agent.registry.claiming.renewal import Renewals
 from agent.registry.claiming.request import ClaimRequest, GraceError, LeaseLostError
 from agent.registry.record_store import RecordStore
 from agent.registry.records import (
@@ -74,7 +74,8 @@ class Registry:
         self.clone_check = CloneCheck(client, self.keys)
         self._beats = HeartbeatWriter(client, self.keys)
         self._claims = Claims(client, self.keys, self.records, wall_clock=wall_clock)
-        self._giving_back = Releases(client, self.keys, self.records)
+        self._renewals = Renewals(client, self.keys, wall_clock)
+        self._releases = Releases(client, self.keys, self.records)
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -225,28 +226,13 @@ class Registry:
         """
         return self._claims.claim(request)
 
-    def renew(
-        self,
-        lease: Lease,
-        *,
-        node_address: Address | None = None,
-        host_name: str | None = None,
-        published: Published | None = None,
-        ttl_s: int | None = None,
-        memory_ttl_s: int,
-        boot_id: str = "",
-    ) -> Lease:
-        """Write an own lease again, with its full TTL, if and only if it still is our own.
+    def renew(self, lease: Lease, request: ClaimRequest, *, remember: bool = True) -> Lease:
+        """Write an own lease again, with its full TTL, if and only if it is still this host's.
 
         Args:
             lease: As last claimed or renewed, or as seen in a view.
-            node_address: None leaves each as it is; also ``host_name``, ``published``, ``ttl_s``.
-            host_name: See above.
-            published: See above.
-            ttl_s: See above.
-            memory_ttl_s: How long others avoid the subnet after the lease is gone; 0 writes
-                no memory: it is of another subnet.
-            boot_id: Of this boot of the host.
+            request: What it is to say.
+            remember: Write the memory of the subnet, too.
 
         Returns:
             The lease with new revisions.
@@ -257,16 +243,10 @@ class Registry:
             LeaseLostError: The key is gone; nothing was written.
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
-        wished = replace(
-            lease.publishing(published or lease.published),
-            node_address=node_address or lease.node_address,
-            host_name=lease.host_name if host_name is None else host_name,
-            ttl_s=ttl_s or lease.ttl_s,
-        )
-        if wished.host_id is None:
+        if lease.host_id is None:
             raise ClaimConflict(f"{lease.subnet} is a flannel host's lease, not this host's")
-        claimant = Claimant(wished.host_id, boot_id, wished.node_address)
-        return self._claims.renew(wished, memory_ttl_s, claimant)
+        memory_ttl_s = request.memory_ttl_s if remember else 0
+        return self._renewals.renew(request.on(lease), memory_ttl_s, request.claimant)
 
     def give_back(self, lease: Lease) -> None:
         """Give back this lease of a host's and nothing else. Idempotent.
@@ -274,7 +254,8 @@ class Registry:
         Raises:
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
-        self._giving_back.give_back(lease)
+        if lease.host_id is not None:
+            self._releases.give_back(lease.host_id, lease.subnet)
 
     def release(self, host_id: HostId, boot_id: str = "") -> Network | None:
         """Give back a host's leases and end its heartbeat; its memory stays. Idempotent.
@@ -290,7 +271,7 @@ class Registry:
             IdentityInUseError: Another live host has this identity: the lease is its.
             EtcdUnavailable, EtcdAuthError, EtcdError: As their names say.
         """
-        return self._giving_back.release(host_id, boot_id)
+        return self._releases.release(host_id, boot_id)
 
     # --- heartbeat ------------------------------------------------------------------------
 

@@ -75,12 +75,13 @@ def judge(pinned: View | None, view: View, *, expired: bool = False) -> Verdict:
 def many_gone(pinned: View | None, view: View) -> str:
     """Say that most leases of ``pinned`` are gone in ``view``; "" when they are not.
 
-    One host may always leave. Leases of a mesh that moved to another CIDR are not gone.
+    One host may always leave. Leases of a mesh that moved to another CIDR are not gone, nor those
+    of flannel hosts that the config has come to refuse.
     """
     if pinned is None:
         return ""
     before, lost = len(pinned.leases), _gone(pinned, view)
-    gone = len(lost) - _moved(pinned, view, lost)
+    gone = len(lost) - _moved(pinned, view, lost) - _refused(view, lost)
     if gone >= 2 and gone * 2 > before:  # noqa: PLR2004 - one host may always leave
         return f"{gone} of {before} leases are gone from etcd at once"
     return ""
@@ -171,6 +172,12 @@ def _moved(pinned: View, view: View, gone: tuple[Lease, ...]) -> int:
         return 0
     there = {_holder(each) for each in view.leases if within(each.subnet, config.cidr)}
     return sum(_holder(each) in there for each in gone)
+
+
+def _refused(view: View, gone: tuple[Lease, ...]) -> int:
+    """Count those of flannel hosts in a mesh that refuses them."""
+    refuses = view.config is not None and not view.config.flannel
+    return sum(each.host_id is None for each in gone) if refuses else 0
 
 
 def _same_holder(one: Lease, other: Lease | None) -> bool:

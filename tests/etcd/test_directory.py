@@ -22,7 +22,7 @@ from agent.registry import directory
 from agent.registry.directory import Directory
 from agent.registry.records import LEASES
 from agent.registry.registry import Registry
-from tests.etcd.support.etcdlab import Etcd, Heard, cluster, config, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, Heard, cluster, config, host, registry, renew, request
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
@@ -89,7 +89,7 @@ def test_changes_are_seen_at_once_and_by_value(mesh: Registry) -> None:
         lease = mesh.claim(request(1))
         eventually(lambda: views.last.lease_of(host(1)) == lease)
         written_s = time.monotonic()
-        moved = mesh.renew(lease, node_address=IPv4Address("192.0.2.99"), memory_ttl_s=3600)
+        moved = renew(mesh, lease, node_address=IPv4Address("192.0.2.99"), memory_ttl_s=3600)
         eventually(lambda: views.last.lease_of(host(1)) == moved, every_s=0.005)
         assert time.monotonic() - written_s < 0.5
         mesh.release(host(1))
@@ -162,7 +162,7 @@ def test_a_gap_in_the_watch_ends_in_a_complete_view(mesh: Registry, etcd: Etcd) 
         eventually(lambda: problems.last[0] is not None, timeout_s=15)
         etcd.start()
         etcd.wait_healthy()
-        moved = mesh.renew(lease, node_address=IPv4Address("192.0.2.99"), memory_ttl_s=3600)
+        moved = renew(mesh, lease, node_address=IPv4Address("192.0.2.99"), memory_ttl_s=3600)
         mesh.release(host(2))
         eventually(lambda: views.last.leases == (moved,), timeout_s=15)
         assert gone.subnet not in {each.subnet for each in views.last.leases}

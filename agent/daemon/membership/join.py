@@ -18,7 +18,17 @@ from agent.daemon.state.mesh_state import MeshState, former_lease
 from agent.docker.service.restart_policy import policy_hold
 from agent.mesh.needed import needed_condition, needed_in
 from agent.mesh.overlap import host_overlaps, networks_in_use
-from agent.model import Condition, HostFacts, HostId, Lease, MeshConfig, Severity, Uplink, first_few
+from agent.model import (
+    Condition,
+    HostFacts,
+    HostId,
+    Lease,
+    MeshConfig,
+    OwnerRecords,
+    Severity,
+    Uplink,
+    first_few,
+)
 from agent.model.family import Network, within
 from agent.registry.own.keeper import Keeper, Registration
 from agent.registry.registry import Registry
@@ -218,6 +228,7 @@ class Joiner:
             former=mesh.former or former_lease(mesh.believed, mesh.own),
             give_back=mesh.complete and mesh.has_moved,
             needed=mesh.host.needed if mesh.host else (),
+            owners=mesh.config.owner_records if mesh.config else OwnerRecords.UNUSED,
             container=self._container.choose(mesh, self._settings.firewall.access),
         )
         if registration != self._told:

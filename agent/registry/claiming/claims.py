@@ -8,32 +8,29 @@ and arrives late then fails, so a host never ends with two leases.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-
-import structlog
 
 from agent.errors import ClaimConflict, EtcdError, MeshConfigError
 from agent.etcd import kv
 from agent.etcd.client import EtcdClient
-from agent.etcd.errors import EtcdLeaseGoneError
 from agent.etcd.kv import Record
-from agent.model import Lease, View
+from agent.model import Lease, MeshConfig, OwnerRecords, View
 from agent.model.family import Network, within
-from agent.registry.claiming.identity_conflicts import Claimant, CloneCheck, IdentityInUseError
+from agent.registry.claiming.identity_conflicts import CloneCheck, IdentityInUseError
+from agent.registry.claiming.release import end_lease
+from agent.registry.claiming.renewal import Renewals, confirmed, is_damaged, lease_puts
 from agent.registry.claiming.request import ClaimRequest, LeaseLostError
 from agent.registry.claiming.selection import Selection
 from agent.registry.record_store import RecordStore
-from agent.registry.records import CONFIG, LEASES, MEMORY, Keys, encode_lease, encode_memory
+from agent.registry.records import CONFIG, LEASES, MEMORY, OWNERS, Keys, encode_memory
 
-__all__ = ["Claims", "confirmed"]
-
-_log = structlog.get_logger()
+__all__ = ["Claims"]
 
 _ROUNDS = 6  # snapshots per claim
 _TRIES = 64  # transactions per snapshot
-_RENEW_TRIES = 4
-_DAY_S = 86_400
+_MOST_NEW = 10_000
+"""More owner records than this since a claim looked: it is as if one of them overlapped."""
 _LOOK_AHEAD = 64
 """How many of the next candidates a failed claim asks about in its failure branch, so that
 the next try is likely to succeed without listing everything again."""
@@ -62,6 +59,7 @@ class Claims:
         self._read = read
         self._wall_clock = wall_clock
         self._clone_check = CloneCheck(client, keys)
+        self._renewals = Renewals(client, keys, wall_clock)
 
     def claim(self, request: ClaimRequest) -> Lease:
         """See :meth:`agent.registry.registry.Registry.claim`."""
@@ -70,6 +68,7 @@ class Claims:
             for _ in range(_ROUNDS):
                 records = self._read()
                 view = records.view()
+                request = _as_config_says(request, view.config)
                 held = _held(view, request) or self._damaged(records, request)
                 if held is None or not view.config_problem:
                     _require_config(view, self._keys)
@@ -111,14 +110,14 @@ class Claims:
             if subnet is None:
                 return None
             lease = self._new_lease(subnet, request, lease_id)
-            value = encode_lease(lease, boot_id=request.boot_id)
             key, memory = self._keys.of(LEASES, subnet), self._keys.of(MEMORY, request.host_id)
             ahead = selection.peek(_LOOK_AHEAD)
             result = self._client.txn(
                 f"claim {subnet}",
                 selection.compares(subnet),
                 [
-                    kv.put(key, value, lease_id),
+                    *lease_puts(self._keys, lease, request.claimant),
+                    *(kv.delete(each) for each in selection.replaces(subnet) if each != key),
                     *([kv.put(memory, encode_memory(subnet), memory_id)] if memory_id else []),
                 ],
                 [
@@ -129,44 +128,64 @@ class Claims:
                       for each in ahead),
                 ],
             )  # fmt: skip
+            won: Lease | None = None
+            taken: Iterable[tuple[Record, ...]] = ()
             if result.succeeded:
-                return replace(lease, create_revision=result.revision, mod_revision=result.revision)
-            there, config, remembered, *taken = result.ranges
-            if there and there[0].lease_id == lease_id:  # an earlier try had got through
-                return confirmed(lease, there[0])
-            if not selection.still_true(config, remembered):
-                return None
-            selection.lost(
-                subnet, [each for each, found in zip(ahead, taken, strict=True) if found]
-            )
+                at = result.revision
+                won = replace(lease, create_revision=at, mod_revision=at)
+            else:
+                there, config, remembered, *taken = result.ranges
+                if there and there[0].lease_id == lease_id:  # an earlier try had got through
+                    won = confirmed(lease, there[0])
+                elif not selection.still_true(config, remembered):
+                    return None
+            if won is not None and not self._overtaken(won, request, selection.revision):
+                return won
+            gone = zip(ahead, taken, strict=False)
+            selection.lost(subnet, [each for each, found in gone if selection.is_taken(found)])
         return None
+
+    def _overtaken(self, lease: Lease, request: ClaimRequest, seen_revision: int) -> bool:
+        """Give a lease back at once where an older owner record, not seen before, overlaps it.
+
+        Keys of owner records are in order of host, so a transaction cannot compare that none
+        overlaps a subnet. Without this check a host could claim where an owner record hides that
+        counts only later.
+        """
+        if request.owners is not OwnerRecords.DECIDE:
+            return False
+        every, own = self._keys.range(OWNERS), request.claimant.lease_key(self._keys, lease.subnet)
+        page = self._client.range(
+            every.start, every.end, limit=_MOST_NEW, created_since=seen_revision + 1, keys_only=True
+        )
+        older = (
+            each
+            for each in page.records
+            if each.key != own and each.create_revision <= lease.create_revision
+        )
+        if not page.more and not any(_overlaps(self._keys, each, lease.subnet) for each in older):
+            return False
+        end_lease(self._client, self._keys, request.host_id, lease.subnet)
+        return True
 
     def _new_lease(self, subnet: Network, request: ClaimRequest, lease_id: int) -> Lease:
         now_s = round(self._wall_clock(), 3)
-        return Lease(
+        lease = Lease(
             subnet=subnet,
             node_address=request.node_address,
             backend=request.published.backend,
-            host_id=request.host_id,
-            host_name=request.host_name,
             claimed_s=now_s,
             renewed_s=now_s,
-            ttl_s=request.ttl_s,
             etcd_lease_id=lease_id,
-        ).publishing(request.published)
+        )
+        return request.on(lease)
 
     def _adopt(self, held: Lease, request: ClaimRequest) -> Lease | None:
         """Take over the host's own lease, or flannel's of this same address; None: read again."""
         try:
-            return self.renew(
-                replace(
-                    held.publishing(request.published),
-                    host_id=request.host_id,
-                    host_name=request.host_name,
-                    node_address=request.node_address,
-                    claimed_s=held.claimed_s or round(self._wall_clock(), 3),
-                    ttl_s=request.ttl_s,
-                ),
+            claimed_s = held.claimed_s or round(self._wall_clock(), 3)
+            return self._renewals.renew(
+                replace(request.on(held), claimed_s=claimed_s),
                 request.memory_ttl_s,
                 request.claimant,
                 fresh=held.host_id is None,
@@ -181,114 +200,32 @@ class Claims:
         past = request.past
         if past is None or request.beside is not None:
             return None
-        key = self._keys.of(LEASES, past.subnet)
+        key = request.claimant.lease_key(self._keys, past.subnet)
         if key not in records.unreadable:
             return None
-        return past if _is_damaged(past, records.get(key)) else None
+        return past if is_damaged(past, records.get(key)) else None
 
     def _refuse_rival(self, held: Lease, request: ClaimRequest) -> None:
         """Raise IdentityInUseError when the lease of this identity may be a live clone's."""
         if held.node_address != request.node_address:
-            found = self._client.range(self._keys.of(LEASES, held.subnet)).records
-            self._clone_check.refuse_lease(request.claimant, found)
+            self._clone_check.refuse_lease(request.claimant, held.subnet)
 
-    def renew(
-        self, lease: Lease, memory_ttl_s: int, claimant: Claimant, *, fresh: bool = False
-    ) -> Lease:
-        """Write ``lease`` if its key is as it was when ``lease`` was read or written.
 
-        Args:
-            lease: As wished, with the revision and the etcd lease that the key had.
-            memory_ttl_s: Of the memory; 0 leaves that as it is.
-            claimant: Whose lease it is to be.
-            fresh: Do not go on with the key's etcd lease: it is flannel's.
-        """
-        own = lease
-        for _ in range(_RENEW_TRIES):
-            ttl_s = lease.ttl_s or _DAY_S
-            before_id = lease.etcd_lease_id
-            lease_id = self._kept_alive(0 if fresh else before_id, ttl_s)
-            wished = replace(lease, etcd_lease_id=lease_id, renewed_s=round(self._wall_clock(), 3))
-            try:
-                renewed = self._write(wished, before_id, memory_ttl_s, claimant)
-            except EtcdLeaseGoneError:
-                continue
-            if isinstance(renewed, Lease):
-                if not fresh:
-                    self._client.drop(*({before_id, own.etcd_lease_id} - {lease_id}))
-                return renewed
-            if lease_id != before_id:
-                self._client.drop(lease_id)
-            lease = self._after_conflict(
-                lease, renewed, claimant, damaged=_is_damaged(own, renewed)
-            )
-        raise EtcdError(f"the lease of {lease.subnet} changes faster than it can be renewed")
+def _as_config_says(request: ClaimRequest, config: MeshConfig | None) -> ClaimRequest:
+    """Follow a config that is newer than the request: only it says what decides."""
+    if config is None or config.owners is (request.owners is OwnerRecords.DECIDE):
+        return request
+    owners = OwnerRecords.DECIDE if config.owners else OwnerRecords.WRITTEN
+    return replace(request, owners=owners)
 
-    def _write(
-        self, lease: Lease, before_id: int, memory_ttl_s: int, claimant: Claimant
-    ) -> Lease | Record | None:
-        """Write a lease and the memory of it if nobody wrote the lease since.
 
-        Revisions alone do not prove that: an etcd that was replaced counts anew and may
-        have reached the same one. The etcd lease's id is random.
-
-        Returns:
-            The lease as written; else what is there instead, None when nothing is.
-        """
-        key = self._keys.of(LEASES, lease.subnet)
-        value = encode_lease(lease, boot_id=claimant.boot_id)
-        puts = [kv.put(key, value, lease.etcd_lease_id)]
-        if memory_ttl_s:
-            memory = self._keys.of(MEMORY, claimant.host_id)
-            remembered = self._client.range(memory).records
-            memory_id = self._kept_alive(remembered[0].lease_id if remembered else 0, memory_ttl_s)
-            puts.append(kv.put(memory, encode_memory(lease.subnet), memory_id))
-        compares = [kv.unchanged(key, lease.mod_revision)]
-        if before_id:
-            compares.append(kv.attached(key, before_id))
-        result = self._client.txn(f"renew {lease.subnet}", compares, puts, [kv.get(key)])
-        if result.succeeded:
-            return replace(lease, mod_revision=result.revision)
-        there = result.ranges[0]
-        if there and there[0].value == value:  # an earlier try got through
-            return confirmed(lease, there[0])
-        return there[0] if there else None
-
-    def _after_conflict(
-        self, lease: Lease, there: Record | None, claimant: Claimant, *, damaged: bool
-    ) -> Lease:
-        """Go on from what somebody else wrote, if it still says that the host is the owner.
-
-        Args:
-            damaged: The key never went away, and no other agent can have written it: what
-                cannot be read is written again (promise 2).
-        """
-        if there is None:
-            raise LeaseLostError(f"the lease of {lease.subnet} is gone from etcd")
-        try:
-            found = self._keys.read(LEASES, there)
-        except ValueError as error:
-            if damaged:
-                return confirmed(lease, there)
-            raise ClaimConflict(
-                f"the lease of {lease.subnet} was overwritten with something unreadable: {error}",
-                hint=f"look at it with etcdctl get {there.key.decode()}, then delete it",
-            ) from error
-        claimant.check_lease(found, there)
-        ours = found.host_id == lease.host_id
-        flannel_here = found.host_id is None and found.node_address == lease.node_address
-        if not ours and not flannel_here:
-            raise ClaimConflict(
-                f"{lease.subnet} is now leased to {_shown(found)}",
-                hint="this host was away for longer than the lease's TTL; it needs another subnet",
-            )
-        return confirmed(lease, there)
-
-    def _kept_alive(self, lease_id: int, ttl_s: int) -> int:
-        """Give an etcd lease its TTL again; make one when it is gone or has another TTL."""
-        if lease_id and self._client.keep_alive(lease_id) == ttl_s:
-            return lease_id
-        return self._client.grant(ttl_s).id
+def _overlaps(keys: Keys, record: Record, subnet: Network) -> bool:
+    """Whether the key of an owner record names a subnet that overlaps this one."""
+    try:
+        _, owned = OWNERS.key(keys.split(record.key)[1])
+    except ValueError:
+        return False
+    return owned.overlaps(subnet)
 
 
 def _require_config(view: View, keys: Keys) -> None:
@@ -346,34 +283,7 @@ def _stays(lease: Lease, view: View, request: ClaimRequest) -> bool:
     return fits and not any(each.subnet.overlaps(lease.subnet) for each in view.leases)
 
 
-def _is_damaged(own: Lease, there: Record | None) -> bool:
-    """Whether a key that differs from the host's own lease can only have been overwritten.
-
-    A claim of another host needs the key to be absent first, and always attaches an etcd lease.
-    """
-    return (
-        there is not None
-        and own.create_revision != 0
-        and there.create_revision == own.create_revision
-        and there.lease_id in {0, own.etcd_lease_id}
-    )
-
-
 def _own_keys(keys: Keys, subnet: Network) -> tuple[bytes, bytes]:
     """The keys of the lease of exactly this subnet, with and without an IPv6 half."""
     key = keys.of(LEASES, subnet)
     return key, key + b"'"
-
-
-def confirmed(lease: Lease, record: Record) -> Lease:
-    """The lease with the revisions and the etcd lease that its key has."""
-    return replace(
-        lease,
-        etcd_lease_id=record.lease_id,
-        create_revision=record.create_revision,
-        mod_revision=record.mod_revision,
-    )
-
-
-def _shown(lease: Lease) -> str:
-    return f"{lease.host_name or lease.host_id or 'a flannel host'} at {lease.node_address}"

@@ -18,13 +18,14 @@ from agent.etcd import kv
 from agent.etcd.client import EtcdClient
 from agent.etcd.errors import EtcdLeaseGoneError
 from agent.etcd.kv import Record
-from agent.model import Heartbeat, HostId, Lease
-from agent.model.family import Address
+from agent.model import Heartbeat, HostId, Lease, OwnerRecords
+from agent.model.family import Address, Network
 from agent.registry.records import (
     CLONES,
     HEARTBEATS,
     LEASES,
     MEMORY,
+    OWNERS,
     Keys,
     decode_boot_id,
     encode_heartbeat,
@@ -76,12 +77,20 @@ class Claimant:
         boot_id: Of this boot; "" when the caller has none, which is then compared as such.
         node_address: By which peers reach it now.
         cleared: Addresses of which is known that no clone of this host lives there.
+        owners: What the mesh does with owner records.
     """
 
     host_id: HostId
     boot_id: str
     node_address: Address
     cleared: frozenset[Address] = frozenset()
+    owners: OwnerRecords = OwnerRecords.UNUSED
+
+    def lease_key(self, keys: Keys, subnet: Network) -> bytes:
+        """Return the key that says whether this host has the lease of ``subnet``."""
+        if self.owners is OwnerRecords.DECIDE:
+            return keys.of(OWNERS, (self.host_id, subnet))
+        return keys.of(LEASES, subnet)
 
     def owns(self, boot_id: str, node_address: Address | None) -> bool:
         """Whether what was written by that boot at that address is this host's own."""
@@ -148,13 +157,13 @@ class CloneCheck:
                 subnet = self._keys.read(MEMORY, record)
             except ValueError:
                 continue
-            self.refuse_lease(claimant, self._client.range(self._keys.of(LEASES, subnet)).records)
+            self.refuse_lease(claimant, subnet)
 
-    def refuse_lease(self, claimant: Claimant, records: tuple[Record, ...]) -> None:
-        """Raise IdentityInUseError when one of these leases is another life's."""
-        for record in records:
+    def refuse_lease(self, claimant: Claimant, subnet: Network) -> None:
+        """Raise IdentityInUseError when a clone may have the lease of ``subnet``."""
+        for record in self._client.range(claimant.lease_key(self._keys, subnet)).records:
             try:
-                lease = self._keys.read(LEASES, record)
+                lease = self._keys.read_lease(record)
             except ValueError:
                 continue
             claimant.check_lease(lease, record)

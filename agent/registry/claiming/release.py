@@ -1,4 +1,4 @@
-"""Giving leases back: each by one transaction that compares first."""
+"""Give leases back: each by one transaction that compares first."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from collections.abc import Callable
 from agent.errors import EtcdError
 from agent.etcd import kv
 from agent.etcd.client import EtcdClient
-from agent.etcd.kv import Record
-from agent.model import HostId, Lease, View
+from agent.model import HostId, View
 from agent.model.family import Network
-from agent.registry.claiming.claims import confirmed
 from agent.registry.claiming.identity_conflicts import IdentityInUseError
 from agent.registry.record_store import RecordStore
-from agent.registry.records import HEARTBEATS, LEASES, Keys
+from agent.registry.records import HEARTBEATS, LEASES, OWNERS, Keys
 
-__all__ = ["Releases"]
+__all__ = ["Releases", "end_lease"]
 
 _TRIES = 4
 
 
 class Releases:
-    """Ends what a host has in etcd, never what somebody else has by now.
+    """Ends what a host has in etcd, never what another host has by now.
 
     Args:
         client: To etcd.
@@ -40,38 +38,39 @@ class Releases:
         for _ in range(_TRIES):
             records = self._read()
             _refuse_as_clone(records.view(), host_id, boot_id)
-            owned = [each for each in records.leases() if each.host_id == host_id]
-            heartbeat = kv.delete(self._keys.of(HEARTBEATS, host_id))
+            every = (*records.leases(), *records.owners())
+            owned = {each.subnet for each in every if each.host_id == host_id}
             if not owned:
+                heartbeat = kv.delete(self._keys.of(HEARTBEATS, host_id))
                 self._client.txn("end the heartbeat", [], [heartbeat])
                 return given_back
-            for lease in owned:
-                key = self._keys.of(LEASES, lease.subnet)
-                result = self._client.txn(
-                    f"release {lease.subnet}",
-                    [kv.unchanged(key, lease.mod_revision)],
-                    [kv.delete(key), heartbeat],
-                )
-                if result.succeeded:
-                    given_back = lease.subnet
-                    self._client.drop(lease.etcd_lease_id)
+            for subnet in owned:
+                self.give_back(host_id, subnet)
+                given_back = subnet
         raise EtcdError(f"the lease of host {host_id} is written faster than it can be released")
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, host_id: HostId, subnet: Network) -> None:
         """See :meth:`agent.registry.registry.Registry.give_back`."""
-        key = self._keys.of(LEASES, lease.subnet)
-        for _ in range(_TRIES):
-            compares = [kv.unchanged(key, lease.mod_revision)]
-            task = f"give {lease.subnet} back"
-            result = self._client.txn(task, compares, [kv.delete(key)], [kv.get(key)])
-            if result.succeeded:
-                self._client.drop(lease.etcd_lease_id)
-                return
-            there = result.ranges[0]
-            if not there or not _is_of(lease, self._keys, there[0]):
-                return
-            lease = confirmed(lease, there[0])
-        raise EtcdError(f"the lease of {lease.subnet} is written faster than it can be given back")
+        self._client.drop(*end_lease(self._client, self._keys, host_id, subnet))
+
+
+def end_lease(client: EtcdClient, keys: Keys, host_id: HostId, subnet: Network) -> frozenset[int]:
+    """Delete a host's lease of a subnet and its owner record, whatever of them is there.
+
+    Returns:
+        The etcd leases that they were attached to.
+    """
+    places = [kv.get(keys.of(LEASES, subnet)), kv.get(keys.of(OWNERS, (host_id, subnet)))]
+    for _ in range(_TRIES):
+        looked = client.txn(f"read the lease of {subnet}", [], places)
+        own = [each for found in looked.ranges for each in found if _is_of(host_id, keys, each)]
+        if not own:
+            return frozenset()
+        compares = [kv.unchanged(each.key, each.mod_revision) for each in own]
+        deletes = [kv.delete(each.key) for each in own]
+        if client.txn(f"give {subnet} back", compares, deletes).succeeded:
+            return frozenset(each.lease_id for each in own)
+    raise EtcdError(f"the lease of {subnet} is written faster than it can be given back")
 
 
 def _refuse_as_clone(view: View, host_id: HostId, boot_id: str) -> None:
@@ -86,9 +85,11 @@ def _refuse_as_clone(view: View, host_id: HostId, boot_id: str) -> None:
         raise IdentityInUseError(shown, address, beating=other_beats)
 
 
-def _is_of(lease: Lease, keys: Keys, record: Record) -> bool:
-    """Whether ``record`` still says that the owner of ``lease`` has the subnet."""
+def _is_of(host_id: HostId, keys: Keys, record: kv.Record) -> bool:
+    """Whether a record says that the host has the subnet; its own owner record does in any case."""
+    if keys.split(record.key)[0] is OWNERS:
+        return True
     try:
-        return keys.read(LEASES, record).host_id == lease.host_id
+        return keys.read_lease(record).host_id == host_id
     except ValueError:
         return False

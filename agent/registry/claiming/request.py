@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.errors import EtcdError
-from agent.model import DockerState, HostId, Lease, Needed, Published
+from agent.model import DockerState, HostId, Lease, Needed, OwnerRecords, Published
 from agent.model.family import Address, Network
 from agent.registry.claiming.identity_conflicts import Claimant
 from agent.retry import jittered
@@ -48,6 +48,7 @@ class ClaimRequest:
         boot_id: Of this boot, "" when unknown: with ``node_address`` it tells what this host
             wrote from what a clone did.
         cleared: Addresses of which is known that no clone of this host lives there.
+        owners: What the mesh does with owner records.
         ttl_s, memory_ttl_s: Of the lease, and of the memory that outlives it; 0 writes none.
     """
 
@@ -63,13 +64,24 @@ class ClaimRequest:
     registering: bool = False
     beside: Network | None = None
     cleared: frozenset[Address] = frozenset()
+    owners: OwnerRecords = OwnerRecords.UNUSED
     ttl_s: int = 86_400
     memory_ttl_s: int = 30 * 86_400
+
+    def on(self, lease: Lease) -> Lease:
+        """Return a lease as this host writes it."""
+        return replace(
+            lease.publishing(self.published),
+            host_id=self.host_id,
+            host_name=self.host_name,
+            node_address=self.node_address,
+            ttl_s=self.ttl_s,
+        )
 
     @property
     def claimant(self) -> Claimant:
         """Whose claim it is."""
-        return Claimant(self.host_id, self.boot_id, self.node_address, self.cleared)
+        return Claimant(self.host_id, self.boot_id, self.node_address, self.cleared, self.owners)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +102,7 @@ class Registration:
         give_back: Docker has nothing in the former subnet any more.
         container: For the heartbeat: a container's address that peers may ping.
         needed: For the heartbeat: what this host must reach beside the mesh.
+        owners: What the mesh does with owner records.
     """
 
     node_address: Address
@@ -105,6 +118,7 @@ class Registration:
     give_back: bool = False
     container: Address | None = None
     needed: tuple[Needed, ...] = ()
+    owners: OwnerRecords = OwnerRecords.UNUSED
 
 
 def differs(lease: Lease, wished: Registration | ClaimRequest) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from agent.errors import ClaimConflict, NoFreeSubnet
 from agent.etcd import kv
@@ -20,15 +21,17 @@ from agent.registry.records import (
     GRACE,
     LEASES,
     MEMORY,
+    OWNERS,
     RESERVATIONS,
     SHORTEST_RANGE,
-    Keys,
     without_key,
 )
 
 __all__ = ["Obstacles", "Selection", "way_out"]
 
 _BUFFER = 256  # candidates computed ahead, for peek
+_MOST_REPLACED = 12
+"""Keys without rights that one claim replaces: its transaction has room for so many."""
 
 
 class Selection:
@@ -48,8 +51,9 @@ class Selection:
         self._view = view
         self._config: MeshConfig = view.config
         self._request = request
-        self._taken = OverlapIndex(lease.subnet for lease in records.leases())
-        self._obstacles = Obstacles(records.keys, records.unreadable)
+        self._taken = OverlapIndex(each.subnet for each in records.holders(request.host_id))
+        self._obstacles = Obstacles(records)
+        self._without_rights = records.without_rights()
         self._reserved = dict(view.reservations)
         self._refused = OverlapIndex(
             subnet for subnet, owner in self._reserved.items() if owner != request.host_id
@@ -57,6 +61,11 @@ class Selection:
         self._lost_any = False
         self._order = self._candidates()
         self._ahead: deque[Network] = deque()
+
+    @property
+    def revision(self) -> int:
+        """The revision of the snapshot."""
+        return self._records.revision
 
     def next(self) -> Network | None:
         """The next subnet to try.
@@ -88,6 +97,26 @@ class Selection:
         free = (subnet for subnet in self._ahead if self._free(subnet))
         return tuple(itertools.islice(free, count))
 
+    def replaces(self, subnet: Network) -> tuple[bytes, ...]:
+        """Return the keys without rights that a claim of ``subnet`` replaces."""
+        if not self._without_rights:
+            return ()
+        found: list[bytes] = []
+        for each in self._keys.overlapping(LEASES, subnet):
+            first = bisect.bisect_left(self._without_rights, each.start)
+            last = bisect.bisect_left(self._without_rights, each.end)
+            found += self._without_rights[first : min(last, first + _MOST_REPLACED + 1)]
+        return tuple(found)
+
+    def is_taken(self, found: Sequence[Record]) -> bool:
+        """Whether keys that were found under ``subnets/`` keep a claim from their subnet."""
+        return any(
+            (seen := self._records.get(each.key)) is None
+            or each.key not in self._without_rights
+            or each.mod_revision != seen.mod_revision
+            for each in found
+        )
+
     def lost(self, subnet: Network, taken: Collection[Network]) -> None:
         """Learn that a transaction for ``subnet`` failed and that ``taken`` are gone too."""
         self._lost_any = True
@@ -111,9 +140,14 @@ class Selection:
         ]
         if not self._past_grace(subnet):
             found.append(kv.absent(self._keys.of(GRACE)))
-        found += [
-            kv.none_in(each.start, each.end) for each in self._keys.overlapping(LEASES, subnet)
-        ]
+        leases = self._keys.overlapping(LEASES, subnet)
+        for key in self.replaces(subnet):
+            seen = self._records.get(key)
+            found.append(kv.unchanged(key, seen.mod_revision if seen else 0))
+            leases = without_key(leases, key)
+        found += [kv.none_in(each.start, each.end) for each in leases]
+        if self._config.owners:
+            found.append(kv.absent(self._keys.of(OWNERS, (self._request.host_id, subnet))))
         reservations = self._keys.overlapping(RESERVATIONS, subnet)
         if self._reserved.get(subnet) == self._request.host_id:
             key = self._keys.of(RESERVATIONS, subnet)
@@ -163,7 +197,9 @@ class Selection:
 
     def _free(self, subnet: Network) -> bool:
         held = self._taken.find(subnet) or self._refused.find(subnet)
-        return held is None and self._obstacles.over(subnet) is None
+        if held is not None or self._obstacles.over(subnet) is not None:
+            return False
+        return len(self.replaces(subnet)) <= _MOST_REPLACED
 
     def _past_grace(self, subnet: Network) -> bool:
         return self._request.registering and subnet == self._request.wanted
@@ -201,7 +237,7 @@ class Selection:
 
     def _not_had(self, wanted: Network) -> ClaimConflict:
         """Say who has the one subnet that would do, or what is in the way."""
-        leases = (*self._view.leases, *self._records.leases())
+        leases = (*self._view.leases, *self._records.holders(self._request.host_id))
         holder = next((each for each in leases if each.subnet.overlaps(wanted)), None)
         obstacle = self._obstacles.over(wanted)
         free_it = "or free that one: agentctl remove, on any host"
@@ -232,25 +268,27 @@ class Obstacles:
     """Finds the unreadable record that a transaction for a subnet would meet.
 
     Such a record may be a live host's that another program overwrote, and its owner is not known
-    (promise 1). A claim passes it by, and a refusal names it.
+    (promise 1). A claim passes it by, and a refusal names it. Where owner records decide, these
+    are the unreadable ones among them.
 
     Args:
-        keys: Of the mesh.
-        unreadable: Keys with the reason; those that are in nobody's way may be among them.
+        records: All of the mesh.
     """
 
-    def __init__(self, keys: Keys, unreadable: Mapping[bytes, str]) -> None:
-        self._keys = keys
+    def __init__(self, records: RecordStore) -> None:
+        self._keys = keys = records.keys
+        config = records.last_config
+        deciding = OWNERS if config is not None and config.owners else LEASES
         self._index = OverlapIndex()
         self._records: dict[Network, SetAside] = {}
         self._odd: list[tuple[bytes, SetAside]] = []
-        for key, reason in sorted(unreadable.items()):
+        for key, reason in sorted(records.unreadable.items()):
             kind, rest = keys.split(key)
-            if kind not in {LEASES, RESERVATIONS}:
+            if kind not in {deciding, RESERVATIONS}:
                 continue
             record = SetAside(quote(key), reason)
             try:
-                subnet = LEASES.key(rest)
+                subnet = LEASES.key(rest.partition(b"/")[2] if kind is OWNERS else rest)
             except ValueError:  # in the way only where the range of keys around it is compared
                 self._odd.append((key, record))
                 continue

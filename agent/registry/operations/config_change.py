@@ -10,13 +10,16 @@ from agent.etcd import kv
 from agent.mesh.config_change import left_behind
 from agent.mesh.level import HeldBack
 from agent.mesh.needed import needed_of_members
-from agent.model import Bounds, Lease, MeshConfig, Problem, View, first_few
+from agent.mesh.ranges import OverlapIndex
+from agent.model import OWNERS_LEVEL, Bounds, Lease, MeshConfig, Problem, View, first_few
 from agent.model.family import Network
 from agent.model.untrusted import parse_object
+from agent.registry.lease_records import why_unowned
 from agent.registry.record_store import RecordStore
 from agent.registry.records import (
     CONFIG,
     LEASES,
+    OWNERS,
     RESERVATIONS,
     check_lease,
     decode_config,
@@ -51,7 +54,11 @@ class ConfigChange:
 
 
 def change_config(
-    registry: Registry, wished: Callable[[MeshConfig | None], MeshConfig], *, dry: bool = False
+    registry: Registry,
+    wished: Callable[[MeshConfig | None], MeshConfig],
+    *,
+    flannel_may_go: bool = False,
+    dry: bool = False,
 ) -> ConfigChange:
     """Change the config; what is in use stays inside, unknown fields stay as they are.
 
@@ -61,11 +68,12 @@ def change_config(
     Args:
         wished: Makes the new config of the present one (None: none that is usable). Called
             again when somebody else changed it meanwhile.
+        flannel_may_go: The operator says that flannel hosts lose their routes.
         dry: Check and write nothing.
 
     Raises:
         Refused: A lease or a reservation would be outside, or a node address inside; a host
-            cannot read a higher level.
+            cannot read a higher level; a lease would not count any more.
         MeshConfigError: What is wished describes no possible mesh.
     """
     key = registry.keys.of(CONFIG)
@@ -74,20 +82,26 @@ def change_config(
         record = records.get(key)
         before = None if record is None else _decoded(record)
         after = _checked(registry, wished(before), before)
-        # What no host of this mesh may use is not in use: a forged lease keeps nothing.
-        bounds = registry.bounds
-        leases = tuple(each for each in records.leases() if not bounds.problem(each.subnet))
         view = records.view()
+        # What no host of this mesh may use is not in use: a forged lease keeps nothing.
+        bounds, held = registry.bounds, records.leases()
+        if before is not None and before.owners:
+            held = tuple(view.leases)
+        leases = tuple(each for each in held if not bounds.problem(each.subnet))
         _refuse_misfits(after, leases, view)
         _refuse_unread(after.level, before, view)
+        if after.owners and not (before and before.owners):
+            _refuse_unowned(records.owners(), view)
+        if not (after.flannel or flannel_may_go):
+            _refuse_without_flannel(view)
         value = encode_config(after, _object_or_none(record))
         same = record is not None and value == record.value
         change = ConfigChange(
             before=before,
             after=replace(after, mod_revision=record.mod_revision if record else 0),
             changed=not same,
-            not_moved=tuple(each for each in records.leases() if after.must_move(each.subnet)),
-            flannel_leaves=tuple(each for each in records.leases() if _flannel_leaves(each, after)),
+            not_moved=tuple(each for each in held if after.must_move(each.subnet)),
+            flannel_leaves=tuple(each for each in held if _flannel_leaves(each, after)),
         )
         if same or dry:
             return change
@@ -106,6 +120,11 @@ def _checked(registry: Registry, config: MeshConfig, before: MeshConfig | None) 
     Raises:
         MeshConfigError: It describes no possible mesh, or one that this host does not allow.
     """
+    if config.owners and config.level < OWNERS_LEVEL:
+        raise Refused(
+            f"owner records need level {OWNERS_LEVEL} and the config has level {config.level}",
+            hint=f"when every host can read it: agentctl config set --level {OWNERS_LEVEL}",
+        )
     try:
         after = decode_config(encode_config(config))
     except ValueError as error:
@@ -120,7 +139,8 @@ def _none_joined(registry: Registry, records: RecordStore) -> list[kv.Compare]:
     """No lease and no reservation that was not looked at."""
     return [
         kv.none_created_since(each.start, each.end, records.revision)
-        for each in (registry.keys.range(LEASES), registry.keys.range(RESERVATIONS))
+        for kind in (LEASES, OWNERS, RESERVATIONS)
+        for each in (registry.keys.range(kind),)
     ]
 
 
@@ -167,6 +187,42 @@ def _refuse_unread(level: int, before: MeshConfig | None, view: View) -> None:
             f"level {level} cannot be read by {first_few(hosts, _SHOWN)}",
             hint="install this version of hostmesh there first; agentctl leases -o wide shows each"
             " host's level",
+        )
+
+
+def _refuse_unowned(owners: tuple[Lease, ...], view: View) -> None:
+    """Raise Refused unless every lease would count by its owner record alone, now and later.
+
+    An older owner record that overlaps one may not count yet, and could once its host deletes
+    another. While owner records decide, no claim is won beside such a record.
+    """
+    recorded = {(each.host_id, each.subnet): each for each in owners if each.host_id is not None}
+    problems = [why_unowned(each, recorded) for each in view.leases if each.host_id is not None]
+    taken = OverlapIndex()
+    for owner in sorted(owners, key=lambda each: each.create_revision):
+        older = taken.find(owner.subnet)
+        lease = view.by_subnet.get(owner.subnet)
+        if older is not None and lease is not None and lease.host_id == owner.host_id:
+            problems.append(
+                f"the owner record of {owner.subnet} of host {owner.host_name or owner.host_id}"
+                f" overlaps an older one of {older}"
+            )
+        taken.add(owner.subnet)
+    found = list(filter(None, problems))
+    if found:
+        raise Refused(
+            f"{len(found)} leases would not count: {first_few(found, _SHOWN, '; ')}",
+            hint="each host that runs this version writes its owner record within a minute: see"
+            " agentctl status there; retire a host that is gone: agentctl remove HOST",
+        )
+
+
+def _refuse_without_flannel(view: View) -> None:
+    hosts = [str(each.node_address) for each in view.leases if each.host_id is None]
+    if hosts:
+        raise Refused(
+            f"{len(hosts)} flannel hosts would lose their routes: {first_few(hosts, _SHOWN)}",
+            hint="keep them with --flannel allow, or say --flannel refuse",
         )
 
 

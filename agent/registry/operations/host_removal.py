@@ -7,12 +7,13 @@ from agent.etcd import kv
 from agent.model import Lease, View
 from agent.model.family import Network
 from agent.registry.operations.hosts import HostRef, hosts_of
-from agent.registry.records import HEARTBEATS, LEASES, MEMORY
+from agent.registry.records import HEARTBEATS, LEASES, MEMORY, OWNERS
 from agent.registry.registry import Registry
 
 __all__ = ["remove_host"]
 
 _TRIES = 5
+_BATCH = 100  # leases of one transaction
 
 
 def remove_host(
@@ -33,19 +34,41 @@ def remove_host(
         records = registry.records()
         if not force:
             _refuse_alive(records.view(), host)
-        owned = [each for each in records.leases() if _is_of(each, host)]
-        compares = [
-            kv.unchanged(registry.keys.of(LEASES, each.subnet), each.mod_revision) for each in owned
-        ]
-        deletes = [kv.delete(registry.keys.of(LEASES, each.subnet)) for each in owned]
-        if host.host_id is not None:
-            heartbeat = registry.keys.of(HEARTBEATS, host.host_id)
-            compares += [] if force else [kv.absent(heartbeat)]
-            deletes += [kv.delete(heartbeat), kv.delete(registry.keys.of(MEMORY, host.host_id))]
-        subnets = tuple(each.subnet for each in owned)
-        if dry or registry.client.txn(f"remove host {host}", compares, deletes).succeeded:
+        leases = [each for each in records.leases() if _is_of(each, host)]
+        owned = [each for each in records.owners() if _is_of(each, host)]
+        subnets = tuple(dict.fromkeys(each.subnet for each in (*leases, *owned)))
+        if dry or _removed(registry, host, leases, force=force):
             return subnets
     raise EtcdError(f"host {host} writes its lease faster than it can be removed")
+
+
+def _removed(registry: Registry, host: HostRef, leases: list[Lease], *, force: bool) -> bool:
+    """Delete what a host has; return False when some of it changed meanwhile.
+
+    A host may have put its name on any number of keys under ``subnets/``.
+    """
+    keys = registry.keys
+    alive: list[kv.Compare] = []
+    first: list[kv.Operation] = []
+    if host.host_id is not None:
+        heartbeat = keys.of(HEARTBEATS, host.host_id)
+        alive = [] if force else [kv.absent(heartbeat)]
+        owners = keys.range(OWNERS).start + host.host_id.encode()
+        first = [
+            kv.delete(heartbeat),
+            kv.delete(keys.of(MEMORY, host.host_id)),
+            kv.delete(owners + b"/", owners + b"0"),
+        ]
+    for at in range(0, max(1, len(leases)), _BATCH):
+        part = leases[at : at + _BATCH]
+        places = [keys.of(LEASES, each.subnet) for each in part]
+        same = [
+            kv.unchanged(key, each.mod_revision) for key, each in zip(places, part, strict=True)
+        ]
+        deletes = [*(first if at == 0 else []), *map(kv.delete, places)]
+        if not registry.client.txn(f"remove host {host}", [*alive, *same], deletes).succeeded:
+            return False
+    return True
 
 
 def _is_of(lease: Lease, host: HostRef) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from agent.errors import ClaimConflict, EtcdError, MeshConfigError
 from agent.etcd import kv
-from agent.model import HostId, Lease, MeshConfig, View, is_leasable
+from agent.model import HostId, MeshConfig, View, is_leasable
 from agent.model.family import Network, family_of, within
 from agent.registry.claiming.selection import Obstacles, way_out
 from agent.registry.record_store import RecordStore
-from agent.registry.records import CONFIG, LEASES, RESERVATIONS, encode_reservation, without_key
+from agent.registry.records import CONFIG, LEASES, OWNERS, RESERVATIONS, encode_reservation
 from agent.registry.registry import Registry
 
 __all__ = ["reserve", "unreserve"]
@@ -32,7 +32,7 @@ def reserve(registry: Registry, host_id: HostId, subnet: Network, *, dry: bool =
         view = records.view()
         config = _config(view)
         _refuse_odd(config, subnet)
-        _refuse_overlap(registry, records, view, host_id, subnet)
+        _refuse_overlap(records, view, host_id, subnet)
         if view.reservations.get(subnet) == host_id:
             return False
         if dry:
@@ -42,8 +42,12 @@ def reserve(registry: Registry, host_id: HostId, subnet: Network, *, dry: bool =
             kv.none_in(each.start, each.end)
             for each in registry.keys.overlapping(RESERVATIONS, subnet)
         ]
-        own = [each for each in records.leases() if each.host_id == host_id]
-        compares += _leases_unchanged(registry, subnet, own)
+        ranges = registry.keys.overlapping(LEASES, subnet)
+        if config.owners:  # a claim may have replaced a key that has no right to be there
+            ranges = (*ranges, registry.keys.range(OWNERS))
+        compares += [
+            kv.none_created_since(each.start, each.end, records.revision) for each in ranges
+        ]
         put = kv.put(key, encode_reservation(host_id))
         if registry.client.txn(f"reserve {subnet}", compares, [put]).succeeded:
             return True
@@ -80,10 +84,8 @@ def _config(view: View) -> MeshConfig:
     return view.config
 
 
-def _refuse_overlap(
-    registry: Registry, records: RecordStore, view: View, host_id: HostId, subnet: Network
-) -> None:
-    for lease in records.leases():
+def _refuse_overlap(records: RecordStore, view: View, host_id: HostId, subnet: Network) -> None:
+    for lease in records.holders():
         if lease.subnet.overlaps(subnet) and lease.host_id != host_id:
             unused = "" if lease.subnet in view.by_subnet else ", a lease that is set aside"
             raise ClaimConflict(
@@ -91,7 +93,7 @@ def _refuse_overlap(
                 f" {lease.host_name or lease.host_id or 'a flannel host'}{unused}",
                 hint="agentctl leases shows what is held",
             )
-    obstacle = Obstacles(registry.keys, records.unreadable).over(subnet)
+    obstacle = Obstacles(records).over(subnet)
     if obstacle is not None:
         raise ClaimConflict(
             f"{obstacle.key} may hold a part of {subnet} and cannot be read: {obstacle.reason}",
@@ -103,15 +105,3 @@ def _refuse_overlap(
                 f"{subnet} overlaps {reserved}, reserved for host {owner}",
                 hint=f"end that first: agentctl reserve --delete {reserved}",
             )
-
-
-def _leases_unchanged(registry: Registry, subnet: Network, own: list[Lease]) -> list[kv.Compare]:
-    """Nobody has a lease there but ``own``, and those are as they were seen."""
-    ranges = registry.keys.overlapping(LEASES, subnet)
-    found: list[kv.Compare] = []
-    for lease in own:
-        if lease.subnet.overlaps(subnet):
-            key = registry.keys.of(LEASES, lease.subnet)
-            found.append(kv.unchanged(key, lease.mod_revision))
-            ranges = without_key(ranges, key)
-    return [*found, *(kv.none_in(each.start, each.end) for each in ranges)]

@@ -15,12 +15,13 @@ import structlog
 from agent import threads
 from agent.errors import EtcdUnavailable, HostmeshError
 from agent.etcd.errors import CertificateRefusedError
-from agent.model import LEVEL, Condition, Heartbeat, HostId, Lease, View
+from agent.model import LEVEL, Condition, Heartbeat, HostId, Lease, OwnerRecords, View
 from agent.model.family import Address
 from agent.registry.claiming.identity_conflicts import IdentityInUseError
 from agent.registry.claiming.request import ClaimRequest, Registration
 from agent.registry.own.own_heartbeat import BEATS_PER_TTL, OwnHeartbeat
 from agent.registry.own.own_lease import OwnLease, condition_of
+from agent.registry.own.owner_permission import OwnerPermission
 from agent.registry.own.previous_lease import PreviousLease
 from agent.registry.registry import Registry
 from agent.retry import Backoff
@@ -103,6 +104,8 @@ class Keeper:
         self._own = OwnLease(registry, lambda: self._settings, may_leave, clock)
         self._beat = OwnHeartbeat(registry, settings.heartbeat_ttl_s, clock)
         self._former = PreviousLease(registry, clock)
+        self._permission = OwnerPermission(registry, host_id, clock)
+        self._owners = OwnerRecords.UNUSED
         self._looks = Backoff(_FIRST_LOOK_S, _LONGEST_LOOK_S)
         self._look_from_s = 0.0
         self._told: tuple[Lease | None, tuple[Condition, ...], Lease | None] | None = None
@@ -175,8 +178,11 @@ class Keeper:
         """Whether ``view`` is as new as ``lease`` and does not say what this host wrote."""
         if view.revision < lease.mod_revision:
             return False
-        if lease.subnet in view.kept:
-            return True  # the record was damaged, and peers go on with what it said
+        if lease.subnet in view.kept or lease.subnet in view.overwritten:
+            return True  # a key was damaged, and peers go on with what it said
+        written = self._owners is not OwnerRecords.UNUSED
+        if written and (self._host_id, lease.subnet) not in view.owners:
+            return True
         aside = (each for each in view.set_aside_of(self._host_id) if each.subnet == lease.subnet)
         seen = view.by_subnet.get(lease.subnet) or next(aside, None)
         if seen is None or seen.mod_revision != lease.mod_revision:
@@ -237,10 +243,14 @@ class Keeper:
             return _IDLE_S
         wait_s = self._look()
         self._own.require_config()
+        owners = self._permission.follow(registration.owners)
+        if owners is not self._owners:
+            self._owners, self._own.due_s, self._former.due_s = owners, 0.0, 0.0
         cleared: frozenset[Address] = frozenset()
         for last_try in (*(False,) * (_MOST_LIVES - 1), True):
+            request = self._request(registration, cleared)
             try:
-                self._keep(registration, cleared, held_back=held_back)
+                self._keep(registration, request, held_back=held_back)
                 break
             except IdentityInUseError as error:
                 if last_try or not self._left_behind(error):
@@ -252,7 +262,7 @@ class Keeper:
         self._former.adopt(registration)  # before anything is told: nobody may think it is gone
         self._tell()
         if self._own.lease is not None:
-            self._move(self._own.lease, registration, cleared, may_claim=not held_back)
+            self._move(self._own.lease, registration, request, may_claim=not held_back)
             self._tell()
         due_s = min(self._beat.due_s, self._own.due_s)
         if self._former.lease is not None:
@@ -281,7 +291,7 @@ class Keeper:
             if now_s < self._look_from_s:
                 # While a repair is due, etcd refused it: no other program wrote again.
                 if self._lease_denied_by(seen) and self._own.due_s > now_s:
-                    self._own.contest(self._look_from_s - now_s)
+                    self._own.contest(self._look_from_s - now_s, owners=self._owners)
                 return self._look_from_s - now_s
         if now_s - self._look_from_s > _LONGEST_LOOK_S:
             self._looks.reset()
@@ -293,7 +303,7 @@ class Keeper:
     def _keep(
         self,
         registration: Registration,
-        cleared: frozenset[Address],
+        request: ClaimRequest,
         *,
         held_back: bool,
     ) -> None:
@@ -303,10 +313,9 @@ class Keeper:
             IdentityInUseError: Another host may live under this host's identity.
             HostmeshError: What else stands in the way.
         """
-        self._keep_heartbeat(registration, cleared)
-        request = self._request(registration, cleared)
+        self._keep_heartbeat(registration, request)
         self._own.keep(registration, request, held_back=held_back)
-        self._keep_heartbeat(registration, cleared)
+        self._keep_heartbeat(registration, request)
 
     def _left_behind(self, error: IdentityInUseError) -> bool:
         """Whether what another boot left was this host itself, before it was rebooted."""
@@ -322,8 +331,8 @@ class Keeper:
 
     # --- heartbeat ------------------------------------------------------------------------
 
-    def _keep_heartbeat(self, registration: Registration, cleared: frozenset[Address]) -> None:
-        if self._beat.keep(self._heartbeat(registration), cleared):
+    def _keep_heartbeat(self, registration: Registration, request: ClaimRequest) -> None:
+        if self._beat.keep(self._heartbeat(registration), request.claimant):
             self._own.due_s = 0.0  # away for longer than a heartbeat: look at the lease
 
     def _heartbeat(self, registration: Registration) -> Heartbeat:
@@ -350,6 +359,7 @@ class Keeper:
             node_address=registration.node_address,
             published=registration.published,
             boot_id=self._boot_id,
+            owners=self._owners,
             cleared=cleared,
             avoid=registration.avoid,
             past=registration.past,
@@ -361,17 +371,17 @@ class Keeper:
         self,
         lease: Lease,
         registration: Registration,
-        cleared: frozenset[Address],
+        request: ClaimRequest,
         *,
         may_claim: bool,
     ) -> None:
-        request = self._request(registration, cleared)
         own = self._former.step(lease, registration, request, may_claim=may_claim)
         if own is not lease:
             self._own.move(own)
 
     def _tell(self, *conditions: Condition) -> None:
-        found = conditions or self._own.conditions
+        refused = self._permission.condition
+        found = conditions or (*self._own.conditions, *((refused,) if refused else ()))
         told = (self._own.lease, found, self._former.lease)
         if told != self._told:
             self._told = told

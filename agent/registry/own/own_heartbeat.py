@@ -8,7 +8,6 @@ import structlog
 
 from agent.errors import EtcdError
 from agent.model import Heartbeat, View
-from agent.model.family import Address
 from agent.registry.claiming.heartbeat_writer import Written
 from agent.registry.claiming.identity_conflicts import Claimant
 from agent.registry.registry import Registry
@@ -43,12 +42,12 @@ class OwnHeartbeat:
         self.due_s = 0.0
         """When it must be kept alive again, by ``clock``."""
 
-    def keep(self, wished: Heartbeat, cleared: frozenset[Address]) -> bool:
+    def keep(self, wished: Heartbeat, claimant: Claimant) -> bool:
         """Keep ``wished`` in etcd, writing only when something is due.
 
         Args:
             wished: What it shall say; with a node address.
-            cleared: Addresses of which is known that no clone lives there.
+            claimant: This host, as it tells its own records from a clone's.
 
         Returns:
             True when etcd had lost it: this host was away for longer than its TTL.
@@ -59,8 +58,7 @@ class OwnHeartbeat:
         """
         if wished == self._said and self._clock() < self.due_s:
             return False
-        if self._said is None and wished.node_address is not None:
-            claimant = Claimant(wished.host_id, wished.boot_id, wished.node_address, cleared)
+        if self._said is None:
             self._registry.clone_check.refuse(claimant)
         unchanged = wished == self._said and not self._doubted
         lease_id = self._written.etcd_lease_id
@@ -68,7 +66,9 @@ class OwnHeartbeat:
         kept = self._said is not None and self._registry.client.keep_alive(lease_id) > 0
         alive = unchanged and kept
         if not alive:
-            self._written = self._registry.heartbeat(wished, self._ttl_s, lease_id, cleared=cleared)
+            self._written = self._registry.heartbeat(
+                wished, self._ttl_s, lease_id, cleared=claimant.cleared
+            )
         self._said, self._doubted = wished, False
         self.due_s = self._clock() + jittered(self._ttl_s / BEATS_PER_TTL, shorter=0.1, longer=0.0)
         return unchanged and not alive

@@ -8,7 +8,7 @@ from dataclasses import replace
 import structlog
 
 from agent.errors import ClaimConflict, EtcdAuthError, HostmeshError, MeshConfigError, NoFreeSubnet
-from agent.model import Condition, Lease, Severity
+from agent.model import Condition, Lease, OwnerRecords, Severity
 from agent.model.family import Network
 from agent.registry.claiming.identity_conflicts import IdentityInUseError
 from agent.registry.claiming.request import (
@@ -99,11 +99,12 @@ class OwnLease:
         """What there is to say of the lease."""
         return tuple(each for each in (self.taken, self.contested) if each is not None)
 
-    def contest(self, wait_s: float) -> None:
+    def contest(self, wait_s: float, *, owners: OwnerRecords) -> None:
         """Report that the record was overwritten again before it may be repaired again.
 
         Args:
             wait_s: Until the next repair.
+            owners: Where they decide, nothing is lost meanwhile.
         """
         if self.lease is None or self.contested is not None:
             return
@@ -112,7 +113,8 @@ class OwnLease:
             subject=str(self.lease.subnet),
             severity=Severity.ERROR,
             cause=f"another program goes on to change this host's records in etcd; the lease of"
-            f" {self.lease.subnet} is repaired again in {max(1, round(wait_s))} s",
+            f" {self.lease.subnet} is repaired again in {max(1, round(wait_s))} s"
+            + ("; its owner record is intact" if owners is OwnerRecords.DECIDE else ""),
             hint="find the program that writes them (etcdctl watch --prefix, see also etcd's users"
             " and roles), and stop it",
         )
@@ -128,15 +130,7 @@ class OwnLease:
 
     def _renew(self, lease: Lease, request: ClaimRequest) -> None:
         try:
-            self.lease = self._registry.renew(
-                lease,
-                node_address=request.node_address,
-                host_name=request.host_name,
-                published=request.published,
-                ttl_s=request.ttl_s,
-                memory_ttl_s=request.memory_ttl_s,
-                boot_id=request.boot_id,
-            )
+            self.lease = self._registry.renew(lease, request)
         except IdentityInUseError:
             self.lease = None
             raise

@@ -132,15 +132,7 @@ class PreviousLease:
 
     def _renewed(self, lease: Lease, request: ClaimRequest, own: Network) -> Lease:
         try:
-            return self._registry.renew(
-                lease,
-                node_address=request.node_address,
-                host_name=request.host_name,
-                published=request.published,
-                ttl_s=request.ttl_s,
-                memory_ttl_s=0,
-                boot_id=request.boot_id,
-            )
+            return self._registry.renew(lease, request, remember=False)
         except LeaseLostError as error:
             _log.warning("former-lease-lost", subnet=str(lease.subnet), reason=error.message)
         again = replace(

@@ -12,6 +12,7 @@ from agent.registry.records.heartbeat import CLONES, HEARTBEATS, encode_heartbea
 from agent.registry.records.keys import KINDS, Keys
 from agent.registry.records.lease import LEASES, check_lease, decode_boot_id, encode_lease
 from agent.registry.records.memory import MEMORY, encode_memory
+from agent.registry.records.owner import OWNERS
 from agent.registry.records.record_kind import RecordKind, Writer
 from agent.registry.records.reservation import RESERVATIONS, encode_reservation
 from agent.registry.records.subnets import SHORTEST_RANGE, KeyRange, without_key
@@ -25,6 +26,7 @@ __all__ = [
     "LEASES",
     "LOCKS",
     "MEMORY",
+    "OWNERS",
     "RESERVATIONS",
     "SHORTEST_RANGE",
     "KeyRange",

@@ -12,6 +12,7 @@ from agent.model import (
     LEVEL,
     LEVEL_OF_0_1,
     MAX_LEVEL,
+    OWNERS_LEVEL,
     Access,
     BackendChoice,
     MeshConfig,
@@ -27,7 +28,6 @@ _ACCESS: Final = "Access"
 _PREVIOUS: Final = "Previous"
 _LEVEL: Final = "Level"
 _OWNERS: Final = "Owners"
-_OWNERS_LEVEL: Final = 2
 _FLANNEL: Final = "Flannel"
 _ACCEPT: Final = "Accept"
 _MAX_PREVIOUS: Final = 4
@@ -71,9 +71,9 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
         flannel=ours.flag(_FLANNEL, default=not ours.flag(_OWNERS, default=False)),
         mod_revision=mod_revision,
     )
-    if config.owners and level < _OWNERS_LEVEL:
+    if config.owners and level < OWNERS_LEVEL:
         raise ValueError(
-            f"{OURS}.{_OWNERS} needs {OURS}.{_LEVEL} {_OWNERS_LEVEL}, and it is {level}"
+            f"{OURS}.{_OWNERS} needs {OURS}.{_LEVEL} {OWNERS_LEVEL}, and it is {level}"
         )
     if int(config.subnet_min) > int(config.subnet_max):
         raise ValueError("SubnetMin is behind SubnetMax")

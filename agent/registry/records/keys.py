@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from agent.etcd.kv import Record
+from agent.model import Lease
 from agent.model.family import Network
 from agent.registry.records.config import CONFIG
 from agent.registry.records.coordination import GRACE, LOCKS
 from agent.registry.records.heartbeat import CLONES, HEARTBEATS
 from agent.registry.records.lease import LEASES
 from agent.registry.records.memory import MEMORY
+from agent.registry.records.owner import OWNERS
 from agent.registry.records.record_kind import RecordKind
 from agent.registry.records.reservation import RESERVATIONS
 from agent.registry.records.subnets import KeyRange, overlapping_ranges
@@ -24,6 +26,7 @@ _V = TypeVar("_V")
 KINDS: Final[tuple[RecordKind[Any, Any], ...]] = (
     CONFIG,
     LEASES,
+    OWNERS,
     HEARTBEATS,
     CLONES,
     MEMORY,
@@ -76,6 +79,17 @@ class Keys:
             ValueError: It cannot be used; the reason is fit to be shown.
         """
         return kind.read(kind.key(self.split(record.key)[1]), record)
+
+    def read_lease(self, record: Record) -> Lease:
+        """Read a lease or an owner record.
+
+        Raises:
+            ValueError: It cannot be used; the reason is fit to be shown.
+        """
+        kind, rest = self.split(record.key)
+        if kind is not OWNERS:
+            return LEASES.read(LEASES.key(rest), record)
+        return OWNERS.read(OWNERS.key(rest), record)
 
     def overlapping(self, kind: RecordKind[Network, Any], subnet: Network) -> tuple[KeyRange, ...]:
         """Return ranges with all records of a kind that share an address with ``subnet``."""

@@ -14,7 +14,7 @@ from agent.model.untrusted import OURS, Fields, clean_name, leasable, parse_host
 from agent.registry.records.record_kind import RecordKind, Writer, dump
 from agent.registry.records.subnets import parse_subnet, subnet_name
 
-__all__ = ["LEASES", "check_lease", "decode_boot_id", "encode_lease"]
+__all__ = ["LEASES", "check_lease", "decode_boot_id", "decode_lease", "encode_lease"]
 
 _MAX_TTL_S: Final = 400 * 86_400
 _ACCEPTS: Final = "Accepts"
@@ -25,7 +25,7 @@ _FLANNELS: Final = Fields({})
 """What a flannel host's lease has of ours."""
 
 
-def _decode(subnet: Network, record: Record) -> Lease:
+def decode_lease(subnet: Network, record: Record) -> Lease:
     """Read a lease; not yet held against a mesh."""
     fields = Fields.parse(record.value)
     ours = fields.object(OURS)
@@ -114,7 +114,7 @@ LEASES: Final[RecordKind[Network, Lease]] = RecordKind(
     pattern="<address>-<length>",
     spell=subnet_name,
     parse=parse_subnet,
-    decode=_decode,
+    decode=decode_lease,
     encode=encode_lease,
     writer=Writer.HOST,
     ttl="24 h",

@@ -31,7 +31,7 @@ from agent.registry.operations.config_change import change_config
 from agent.registry.operations.reservations import reserve, unreserve
 from agent.registry.records import LEASES
 from agent.registry.registry import LeaseLostError, Registry
-from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, config, host, registry, renew, request
 
 pytestmark = pytest.mark.etcd
 
@@ -113,7 +113,7 @@ class Mesh(RuleBasedStateMachine):
             return
         truth = self.owners.get(lease.subnet)
         try:
-            self.held[number] = self.registry.renew(lease, memory_ttl_s=3600)
+            self.held[number] = renew(self.registry, lease, memory_ttl_s=3600)
         except LeaseLostError:
             assert truth is None
         except ClaimConflict:

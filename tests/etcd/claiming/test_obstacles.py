@@ -15,7 +15,7 @@ from agent.registry.directory import Directory
 from agent.registry.operations.reservations import reserve
 from agent.registry.records import LEASES
 from agent.registry.registry import Registry
-from tests.etcd.support.etcdlab import Heard, host, request
+from tests.etcd.support.etcdlab import Heard, host, renew, request
 from tests.etcd.support.keeping import REGISTRATION, SHORT, condition, held, keep
 from tests.waiting import eventually
 
@@ -73,7 +73,7 @@ def test_promise_4_a_record_as_wide_as_the_mesh_stops_claims_only_and_is_named(
     """It may be nobody's, but that is the operator's to say (promise 1)."""
     lease = mesh.claim(request(1))
     key = _write(mesh, "subnets/10.0.0.0-8")
-    assert mesh.renew(lease, memory_ttl_s=3600).subnet == lease.subnet
+    assert renew(mesh, lease, memory_ttl_s=3600).subnet == lease.subnet
     assert mesh.claim(request(1)).subnet == lease.subnet
     with pytest.raises(NoFreeSubnet) as refused:
         mesh.claim(request(2))
@@ -161,12 +161,12 @@ def test_promise_1_a_damaged_record_that_another_host_may_own_is_left_alone(
     mesh.client.txn("w", [], [kv.delete(key)])
     mesh.client.txn("w", [], [kv.put(key, b"{")])
     with pytest.raises(ClaimConflict):
-        mesh.renew(lease, memory_ttl_s=0)
+        renew(mesh, lease, memory_ttl_s=0)
     mesh.client.txn("w", [], [kv.delete(key)])
     lease = mesh.claim(request(1, wanted=lease.subnet))
     mesh.client.txn("w", [], [kv.put(key, b"{", mesh.client.grant(60).id)])
     with pytest.raises(ClaimConflict):
-        mesh.renew(lease, memory_ttl_s=0)
+        renew(mesh, lease, memory_ttl_s=0)
 
 
 def test_a_record_that_is_damaged_again_and_again_is_a_condition(mesh: Registry) -> None:

@@ -9,7 +9,7 @@ import pytest
 from agent.errors import EtcdUnavailable
 from agent.etcd.endpoint_check import EndpointCheck
 from agent.registry.directory import Directory
-from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, renew, request
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
@@ -46,7 +46,7 @@ def test_promise_4_fail_over_to_another_cluster_is_no_fail_over(etcd: Etcd, othe
         with pytest.raises(EtcdUnavailable):
             mesh.claim(request(2))
         with pytest.raises(EtcdUnavailable):
-            mesh.renew(lease, memory_ttl_s=3600)
+            renew(mesh, lease, memory_ttl_s=3600)
         etcd.start()
         etcd.wait_healthy()
         again = eventually(lambda: _claimed(mesh), timeout_s=20)

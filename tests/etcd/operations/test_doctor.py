@@ -248,9 +248,9 @@ def test_a_backend_that_this_version_lacks_and_a_peer_off_the_link_are_named(
         _, document = doctor(endpoint=shared_etcd.endpoint, prefix=prefix)
         assert "1 of 1 cannot be reached from here (host5): 192.0.2.6" in said(document, "peers")
         assert "host-gw cannot reach it" in said(document, "peers")
-        value = encode_config(replace(stored, backend="vxlan"))
+        value = encode_config(replace(stored, backend="udp"))
         mesh.client.txn("w", [], [kv.put(mesh.keys.of(CONFIG), value)])
         status, document = doctor(endpoint=shared_etcd.endpoint, prefix=prefix)
     assert status == 1
     assert "fail" in states(document)["mesh"]
-    assert "'vxlan'; this agent has host-gw" in said(document, "mesh")
+    assert "'udp'; this agent has host-gw" in said(document, "mesh")

@@ -18,7 +18,7 @@ from agent.registry.operations.hosts import HostRef, find_host
 from agent.registry.operations.reservations import reserve, unreserve
 from agent.registry.records import CONFIG, LEASES
 from agent.registry.registry import Registry
-from tests.etcd.support.etcdlab import config, host, request
+from tests.etcd.support.etcdlab import config, host, renew, request
 
 pytestmark = pytest.mark.etcd
 
@@ -159,7 +159,7 @@ def test_a_renewal_does_not_hold_up_config_set(
 ) -> None:
     lease = mesh.claim(request(1, wanted=_SUBNET))
     early = mesh.records()
-    mesh.renew(lease, memory_ttl_s=60)
+    renew(mesh, lease, memory_ttl_s=60)
     monkeypatch.setattr(mesh, "records", lambda: early)
     assert set_config(mesh, config("10.64.0.0/13")).changed
 

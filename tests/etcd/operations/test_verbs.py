@@ -196,7 +196,7 @@ def test_a_move_is_said_with_who_has_not_moved_and_finished_by_word(
     mesh.claim(request(1))
     assert ctl("config", "set", "--cidr", "10.32.0.0/12", "--move") == 0
     said = capsys.readouterr().out
-    assert "10.32.0.0/12, a /16 for each of up to 16 hosts, host-gw, moving from" in said
+    assert "10.32.0.0/12, a /16 for each of up to 16 hosts, host-gw, level 1, moving from" in said
     assert "10.64.0.0/12 stays in use until its hosts have moved: host1" in said
     assert ctl("config", "set", "--finish") == Refused.exit_code
     mesh.release(host(1))

@@ -193,7 +193,7 @@ def test_promise_9_an_account_that_may_read_and_not_write_is_told(
         etcd.ctl(*command.split())
     with registry(etcd, username="reader", password_file=password) as mesh, keep(mesh, heard) as it:
         it.update(REGISTRATION)
-        eventually(lambda: condition(heard) == "lease-not-held")
+        eventually(lambda: condition(heard) == "etcd-auth-failed")
         assert "permission denied" in heard.last[1][0].cause
         root = ["--user", "root:rootpw"]
         grant = "role grant-permission reader readwrite --prefix=true /hostmesh/"

@@ -30,7 +30,7 @@ from agent.registry.own.keeper import Keeper, Registration
 from agent.registry.records import LEASES, encode_lease
 from agent.registry.registry import LeaseLostError, Registry
 from agent.settings import LeaseSettings
-from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, renew, request
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.etcd]
@@ -313,7 +313,7 @@ class Moving(RuleBasedStateMachine):
             ]
             self.registry.client.revoke(there.lease_id)
             with pytest.raises(LeaseLostError):
-                self.registry.renew(lease, memory_ttl_s=3600)
+                renew(self.registry, lease, memory_ttl_s=3600)
 
     @rule(cidr=st.sampled_from(_RANGES))
     def operator_moves(self, cidr: Network) -> None:

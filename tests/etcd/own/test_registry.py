@@ -11,7 +11,7 @@ from agent.errors import ClaimConflict, MeshConfigError
 from agent.model import DockerState, Heartbeat, Lease
 from agent.registry.records import GRACE, LEASES, MEMORY
 from agent.registry.registry import GraceError, IdentityInUseError, LeaseLostError, Registry
-from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
+from tests.etcd.support.etcdlab import Etcd, config, host, registry, renew, request
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
@@ -42,11 +42,11 @@ def test_promise_3_renewal_never_overwrites_the_new_owner(mesh: Registry) -> Non
     lease = mesh.claim(request(1, ttl_s=60))
     mesh.client.revoke(lease.etcd_lease_id)
     with pytest.raises(LeaseLostError):
-        mesh.renew(lease, memory_ttl_s=_MEMORY_S)
+        renew(mesh, lease, memory_ttl_s=_MEMORY_S)
     taken = mesh.claim(request(2, wanted=lease.subnet))
     assert taken.subnet == lease.subnet
     with pytest.raises(ClaimConflict, match="host2 at"):
-        mesh.renew(lease, memory_ttl_s=_MEMORY_S)
+        renew(mesh, lease, memory_ttl_s=_MEMORY_S)
     assert mesh.snapshot().lease_of(host(2)) == taken
 
 
@@ -60,20 +60,20 @@ def test_promise_3_renewal_does_not_rest_on_a_revision_that_another_etcd_reached
     assert taken.subnet == lease.subnet
     remembered = replace(lease, mod_revision=taken.mod_revision)
     with pytest.raises(ClaimConflict, match="host2 at"):
-        mesh.renew(remembered, memory_ttl_s=_MEMORY_S)
+        renew(mesh, remembered, memory_ttl_s=_MEMORY_S)
 
 
 def test_promise_3_renewal_does_not_overwrite_what_flannel_wrote_over_it(mesh: Registry) -> None:
     lease = mesh.claim(request(1))
     mesh.client.txn("w", [], [_put(mesh.keys.of(LEASES, lease.subnet).decode(), _FLANNEL)])
     with pytest.raises(ClaimConflict, match=r"a flannel host at 192\.0\.2\.200"):
-        mesh.renew(lease, memory_ttl_s=_MEMORY_S)
+        renew(mesh, lease, memory_ttl_s=_MEMORY_S)
 
 
 def test_renewal_updates_address_and_ttl_and_keeps_both_etcd_leases_alive(mesh: Registry) -> None:
     lease = mesh.claim(request(1, ttl_s=60, memory_ttl_s=120))
     address = IPv4Address("192.0.2.77")
-    renewed = mesh.renew(lease, node_address=address, ttl_s=300, memory_ttl_s=600)
+    renewed = renew(mesh, lease, node_address=address, ttl_s=300, memory_ttl_s=600)
     assert mesh.snapshot().leases == (renewed,)
     assert renewed.node_address == address
     assert (mesh.client.time_to_live_s(renewed.etcd_lease_id) or 0) > 200
@@ -84,8 +84,8 @@ def test_renewal_updates_address_and_ttl_and_keeps_both_etcd_leases_alive(mesh: 
 
 def test_renewal_goes_on_from_what_the_host_itself_wrote_meanwhile(mesh: Registry) -> None:
     lease = mesh.claim(request(1))
-    newer = mesh.renew(lease, host_name="newer", memory_ttl_s=_MEMORY_S)
-    again = mesh.renew(lease, host_name="again", memory_ttl_s=_MEMORY_S)
+    newer = renew(mesh, lease, host_name="newer", memory_ttl_s=_MEMORY_S)
+    again = renew(mesh, lease, host_name="again", memory_ttl_s=_MEMORY_S)
     assert again.mod_revision > newer.mod_revision
     assert mesh.snapshot().leases == (again,)
 
@@ -173,7 +173,7 @@ def test_promise_1_renewal_never_overwrites_what_a_clone_adopted(mesh: Registry)
     adopted = mesh.claim(clone)
     assert adopted.subnet == lease.subnet
     with pytest.raises(IdentityInUseError, match=str(elsewhere)):
-        mesh.renew(lease, memory_ttl_s=_MEMORY_S, boot_id=request(1).boot_id)
+        renew(mesh, lease, memory_ttl_s=_MEMORY_S, boot_id=request(1).boot_id)
     with pytest.raises(IdentityInUseError, match=str(elsewhere)):
         mesh.claim(request(1))
     assert mesh.snapshot().leases == (adopted,)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from agent.etcd.client import EtcdClient
-from agent.model import HostId, MeshConfig
+from agent.model import HostId, Lease, MeshConfig
 from agent.registry.own.identity import host_id
 from agent.registry.registry import ClaimRequest, Registry
 from agent.settings import EtcdSettings
@@ -338,6 +338,19 @@ def request(number: int, **more: Any) -> ClaimRequest:
         boot_id=f"{number:032x}",
         **more,
     )
+
+
+def renew(mesh: Registry, lease: Lease, **more: Any) -> Lease:
+    """Renew ``lease`` as it is, but for what is named."""
+    request = ClaimRequest(
+        host_id=lease.host_id or HostId(""),
+        host_name=more.pop("host_name", lease.host_name),
+        node_address=more.pop("node_address", lease.node_address),
+        published=lease.published,
+        ttl_s=more.pop("ttl_s", lease.ttl_s),
+        **more,
+    )
+    return mesh.renew(lease, request, remember=bool(request.memory_ttl_s))
 
 
 @dataclass

@@ -45,6 +45,11 @@ _CONFIG = MeshConfig(
 _EXAMPLES: Mapping[str, tuple[str, Any, tuple[Any, ...]]] = {
     "config": ("config", None, (_CONFIG,)),
     "subnets": ("subnets/10.64.0.0-16", _SUBNET, (replace(_LEASE, host_name="host1"),)),
+    "owners": (
+        f"owners/{_HOST}/10.64.0.0-16",
+        (_HOST, _SUBNET),
+        (replace(_LEASE, host_name="host1"),),
+    ),
     "hosts": (f"hosts/{_HOST}", _HOST, (_BEAT,)),
     "clones": (f"clones/{_HOST}/192.0.2.1", (_HOST, _ADDRESS), (_BEAT,)),
     "memory": (f"memory/{_HOST}", _HOST, (_SUBNET,)),
@@ -90,7 +95,8 @@ def test_promise_10_larger_values_are_not_read(kind: RecordKind[Any, Any]) -> No
         ("confix", "grace"),
         ("hosts/x", "hosts/x\0"),
         ("hosts0", "memory/"),
-        ("other/1", "reservations/"),
+        ("other/1", "owners/"),
+        ("owners0", "reservations/"),
         ("turns/x", "turns/x\0"),
         ("turnsy", None),
     ],

@@ -34,6 +34,8 @@ _FORMS: dict[str, tuple[Callable[[str], object], str]] = {
     "ADDRESS": (read_address, "an address such as 10.64.0.0"),
     "N": (int, "a whole number"),
     "open|published|closed": (Access, "an access"),
+    "required|optional": ("required".__eq__, "required or optional"),
+    "allow|refuse": ("allow".__eq__, "allow or refuse"),
 }
 """How to read a value of CONFIG_OPTIONS, by its form, and an example; others are taken as text."""
 
@@ -76,7 +78,12 @@ def run(context: Context) -> int:
             own = tuple(each.subnet for each in view.leases if each.host_id == here)
             refuse_overlap(context.settings, facts, wish.cidr, own if here else ())
             refuse_outside(wish.cidr, replace(bounds, needed=facts.needed), view)
-        change = change_config(registry, wished, dry=context.args.dry_run)
+        change = change_config(
+            registry,
+            wished,
+            flannel_may_go=wish.flannel is False,
+            dry=context.args.dry_run,
+        )
     _say(context, change)
     return 0
 
