@@ -22,7 +22,7 @@ class ConfigFile(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachReport:
-    """What was found and done to give Docker the lease.
+    """The result of attaching: what was found and done to give Docker the lease.
 
     Attributes:
         state: READY when docker0 and the pools are on the lease, PENDING when not yet,
@@ -46,7 +46,7 @@ class AttachReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetachReport:
-    """What was done to give Docker its previous configuration back.
+    """The result of detaching: what was done to give Docker its configuration back.
 
     Attributes:
         done: Lines of what was done.
@@ -61,7 +61,7 @@ class DetachReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartOutlook:
-    """What a restart of dockerd would do to containers now.
+    """The effect of a restart of dockerd on containers now.
 
     Attributes:
         running: Active containers that the settings do not name as expendable.
@@ -76,7 +76,7 @@ class RestartOutlook:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What would be done to give Docker the lease.
+    """The steps that attaching would take.
 
     Attributes:
         facts: What the engine says now.

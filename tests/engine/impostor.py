@@ -33,7 +33,7 @@ time.sleep(3600)
 
 @contextmanager
 def running(host: Host) -> Iterator[int]:
-    """Run it for the time of a ``with``; its process id there. Its PATH has another iptables."""
+    """Run it for the time of a ``with``; yield its process id. Its PATH has another iptables."""
     host.run(["install", "-d", "-o", "65534", "-g", "65534", FOLDER, f"{FOLDER}/bin"])
     for name in ("iptables", "xtables-legacy-multi"):
         host.run(["install", "-m", "755", "/bin/true", f"{FOLDER}/bin/{name}"])

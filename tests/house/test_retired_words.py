@@ -45,7 +45,6 @@ ALLOWED: dict[str, int] = {
     "agent": 15,
     "agent/ctl": 88,
     "agent/daemon": 226,
-    "agent/docker": 130,
     "agent/etcd": 26,
     "agent/kernel": 133,
     "agent/mesh": 34,

@@ -59,7 +59,7 @@ class NoRestartLock:
 
 @dataclass(slots=True, kw_only=True)
 class ManagedDocker:
-    """What attaching and detaching share.
+    """The parts that attaching and detaching share.
 
     Attributes:
         settings: What may be done to this Docker now; :meth:`adopt` replaces them.

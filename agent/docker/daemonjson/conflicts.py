@@ -34,7 +34,7 @@ _FLAGS: Final[Mapping[str, KeyPath]] = {
     "default-network-opts": NETWORK_MTU,
 }
 _FALSE: Final = frozenset({"false", "False", "FALSE", "f", "F", "0"})
-"""What Go takes for false."""
+"""Go takes these for false."""
 
 _WAY_OUT: Final = "remove it from {where} and restart Docker, or set docker.manage = false"
 

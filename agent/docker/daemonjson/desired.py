@@ -1,4 +1,4 @@
-"""What Docker should have for a lease: bip, pools and MTU, and the keys that say so. Pure."""
+"""Say what Docker should have for a lease: bip, pools, MTU, and the keys for them. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredDocker:
-    """What Docker should have.
+    """The values that Docker should have.
 
     Attributes:
         subnet: The lease's whole subnet.

@@ -82,7 +82,7 @@ def plan_file(
         and change.is_ours(snapshot.document.value(change.path))
         and not (change.path == NETWORK_MTU and not version)
     )
-    # What is dropped (this engine does not know it, or has it as a flag) conflicts with nothing.
+    # Dropped keys (this engine does not know them, or has them as flags) conflict with nothing.
     left = undo(snapshot.document, [change for change in ours if change.path in drop])
     findings += (*file_conflicts(desired, left, version), *doubled_keys(flags, left))
     return FilePlan(

@@ -1,4 +1,4 @@
-"""What Hostmesh did to daemon.json: values, their stored form, and how to undo them. Pure.
+"""The record of changes to daemon.json: values, their stored form, how to undo them. Pure.
 
 The journal is written *before* daemon.json: at any moment of a power cut the file is the old or
 the new one, and the journal explains both.

@@ -31,7 +31,7 @@ FAILURES: Final = (
     ValueError,
     AttributeError,
 )
-"""What a request ends in when no engine answers as Docker does."""
+"""A request ends in one of these when no engine answers as Docker does."""
 
 
 class Api:

@@ -53,7 +53,7 @@ _POOLS_SINCE_API = (1, 40)
 
 
 class EngineKind(enum.Enum):
-    """What answers on the socket."""
+    """The kind of program that answers on the socket."""
 
     DOCKER = "docker"
     PODMAN = "podman"
@@ -64,7 +64,7 @@ class EngineKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineReading:
-    """What an engine said, with what :class:`DockerFacts` has no place for.
+    """One reading of an engine: :class:`DockerFacts` and what only this package needs.
 
     Attributes:
         kind: What answered.

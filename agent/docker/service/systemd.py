@@ -1,4 +1,4 @@
-"""What systemd says of units."""
+"""Ask systemd for the properties of units."""
 
 from __future__ import annotations
 

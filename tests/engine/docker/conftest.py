@@ -3,9 +3,9 @@
 import pytest
 
 LONG = {
-    "test_containers_of_every_restart_policy_hold_the_restart_and_who_may_be_lost_is_named",
+    "test_containers_of_every_restart_policy_hold_the_restart_and_those_at_risk_are_named",
     "test_promise_6_a_kill_of_the_agent_at_each_write_step_is_recovered_from",
-    "test_promise_7_where_the_former_file_does_not_start_either_the_operators_does",
+    "test_promise_7_where_the_previous_file_does_not_start_either_the_operators_does",
 }
 
 

@@ -1,4 +1,4 @@
-"""Runs on a lab host: one call to the Docker room, its outcome as JSON on standard output."""
+"""Run one call to agent/docker on a lab host; print its outcome as JSON."""
 
 import json
 import os
@@ -19,13 +19,13 @@ from agent.errors import HostmeshError
 from agent.settings import DockerSettings
 
 STATE = Path("/var/lib/hostmesh")
-# What reaches the disk, and what starts a program, goes through these.
+# Every write to the disk and every start of a program raises one of these.
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.chown"}
 PLACES = ("/etc/docker", str(STATE))
 
 
 def die_at(step: int) -> None:
-    """Be killed at the step-th time that something is about to be written or started."""
+    """Kill this process before its step-th write or start of a program."""
     seen = 0
 
     def audit(event: str, args: tuple[object, ...]) -> None:
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - anything dataclasses hold
-    """RestartLock dataclasses into what JSON can say."""
+    """Turn dataclasses into what JSON has."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The Docker room on real dockerds (26.1, 20.10 and 28.5), driven by driver.py on the host."""
+"""agent/docker on real dockerds (26.1, 20.10 and 28.5), driven by driver.py on the host."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ ENVIRONMENT = {"PYTHONPATH": "/opt/hostmesh/src"}
 
 @dataclass
 class Driven:
-    """A host whose Docker room is driven from the test."""
+    """A host whose Docker the test manages."""
 
     host: Host
     version: tuple[int, int]
@@ -53,7 +53,7 @@ class Driven:
         return answer
 
     def ensure(self, **order: object) -> dict[str, Any]:
-        """What comes of it, once no container has ended for a moment."""
+        """Return the result, once no container has ended for a moment."""
         deadline_s = time.monotonic() + 30
         while True:
             report = self.call("ensure", **order)
@@ -178,7 +178,7 @@ def test_promise_7_no_restart_under_running_containers(driven: Driven) -> None:
     assert driven.docker0() == ["10.64.0.1/17"]
 
 
-@pytest.mark.parametrize("how", ["always", "the operator's word"])
+@pytest.mark.parametrize("how", ["always", "forced"])
 def test_a_restart_under_containers_when_the_operator_allowed_it(driven: Driven, how: str) -> None:
     driven.host.start_container("web", options=["--restart=always", AT_ONCE])
     if how == "always":
@@ -189,7 +189,7 @@ def test_a_restart_under_containers_when_the_operator_allowed_it(driven: Driven,
     assert str(driven.host.container_address("web")).startswith("10.64.")
 
 
-def test_containers_of_every_restart_policy_hold_the_restart_and_who_may_be_lost_is_named(
+def test_containers_of_every_restart_policy_hold_the_restart_and_those_at_risk_are_named(
     driven: Driven,
 ) -> None:
     policies = ("no", "on-failure", "always", "unless-stopped")
@@ -277,7 +277,7 @@ def test_promise_7_leave_gives_back_file_and_docker0(driven: Driven) -> None:
 
 
 def test_leaving_under_containers_is_finished_by_dockers_next_start(driven: Driven) -> None:
-    """Whoever starts it: the file has docker0's former address until then."""
+    """The file has docker0's previous address until any program starts Docker."""
     assert driven.ensure()["state"] == "ready"
     driven.host.start_container("web", options=["--restart=always", AT_ONCE])
     still = "docker0 still uses 10.64.0.1/17 because web is running."
@@ -307,7 +307,7 @@ def test_leaving_where_the_folder_of_daemon_json_was_removed(driven: Driven) -> 
 
 
 def test_leaving_where_daemon_json_could_never_be_written(driven: Driven) -> None:
-    """It is a mount point, which no file can take the place of."""
+    """It is a mount point, which no file can replace."""
     text = '{"debug": false}'
     driven.host.write_file(DAEMON_JSON, text)
     driven.host.run(["mount", "--bind", DAEMON_JSON, DAEMON_JSON])
@@ -341,7 +341,7 @@ def test_promise_7_an_engine_that_does_not_come_up_is_rolled_back_once(driven: D
     assert driven.ensure()["state"] == "ready", "tried again once something changed"
 
 
-def test_promise_7_where_the_former_file_does_not_start_either_the_operators_does(
+def test_promise_7_where_the_previous_file_does_not_start_either_the_operators_does(
     driven: Driven,
 ) -> None:
     text = '{\n  "debug": false\n}\n'
@@ -385,7 +385,7 @@ def test_a_flag_in_the_way_is_found_before_dockerd_finds_it(driven: Driven) -> N
     assert (driven.file(), driven.starts()) == (None, starts)
 
 
-def test_promise_7_the_operators_bip_needs_their_word(driven: Driven) -> None:
+def test_promise_7_the_operators_bip_is_replaced_only_when_allowed(driven: Driven) -> None:
     text = '{"bip": "172.28.0.1/16"}'
     driven.host.write_file(DAEMON_JSON, text)
     driven.host.service("restart", "docker")
@@ -422,7 +422,7 @@ def test_an_unknown_key_is_found_by_dockerds_own_check(driven: Driven) -> None:
 
 
 def test_a_key_that_an_old_engine_does_not_know_is_found_without_its_help(driven: Driven) -> None:
-    """And what we hold for known is what the engine itself knows: it names all it does not."""
+    """The list of known keys is the engine's own: it names every key that it does not know."""
     if driven.version >= (23, 0):
         pytest.skip("dockerd --validate does it from 23.0")
     driven.host.write_file(DAEMON_JSON, '{"log-format": "json"}')
@@ -435,7 +435,7 @@ def test_a_key_that_an_old_engine_does_not_know_is_found_without_its_help(driven
     assert "match any configuration option: no-such-key\n" in asked.stderr + asked.stdout
 
 
-def test_a_swarm_is_told(driven: Driven) -> None:
+def test_a_swarm_is_a_condition(driven: Driven) -> None:
     driven.host.docker("swarm", "init", "--advertise-addr=127.0.0.1")
     try:
         report = driven.ensure()
@@ -446,7 +446,7 @@ def test_a_swarm_is_told(driven: Driven) -> None:
 
 
 def test_docker_is_the_dockerd_behind_the_socket_wherever_its_program_is(driven: Driven) -> None:
-    """Another one of root's is older, as a Docker in Docker with the host's network may be."""
+    """Another dockerd of root is older, as a Docker in Docker with the host's network may be."""
     host, inner = driven.host, "/run/inner"
     argv = [f"--host=unix://{inner}.sock", f"--exec-root={inner}", f"--pidfile={inner}.pid"]
     away = ["--data-root=/run/inner-data", "--bridge=none", "--iptables=false"]
@@ -493,7 +493,9 @@ def test_a_network_where_docker0_is_to_be_is_found_before_dockerd_finds_it(drive
     assert driven.ensure()["state"] == "ready"
 
 
-def test_an_engine_that_hangs_or_dies_is_told_apart_and_costs_little(driven: Driven) -> None:
+def test_an_engine_that_hangs_or_dies_is_a_condition_and_costs_little(
+    driven: Driven,
+) -> None:
     assert driven.ensure()["state"] == "ready"
     driven.host.service("signal", "docker", number=int(signal.SIGSTOP))
     try:

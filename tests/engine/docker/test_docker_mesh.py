@@ -52,7 +52,7 @@ def entries(host: Host, event: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def composed(host: Host) -> Iterator[str]:
-    """What `docker compose up` makes: a network of the project's, a service with its name."""
+    """Make what `docker compose up` makes: the project's network, a service with its name."""
     host.docker("network", "create", "--label", "com.docker.compose.project=shop", "shop_default")
     try:
         yield host.start_container(
@@ -135,7 +135,7 @@ def docker0_mtu(host: Host) -> str:
 
 
 def asker(source: Host, address: str) -> str:
-    """Whom the server at ``address`` sees when a container of ``source`` asks."""
+    """Return the client's address that the server at ``address`` sees."""
     page = source.fetch(f"http://{address}/cgi-bin/whoami", container="shop-web-1")
     return (page or "").strip()
 
@@ -245,7 +245,7 @@ def test_promise_11_a_users_process_that_is_called_dockerd_changes_nothing(mesh:
             host.docker("network", "rm", "seen")
 
 
-def test_the_operator_is_told_who_stops_and_asked(mesh: Lab) -> None:
+def test_the_operator_sees_which_containers_stop_and_is_asked(mesh: Lab) -> None:
     """host3 switches to daemon.json under containers, and later leaves."""
     host = mesh.hosts["host3"]
     at_once = "--stop-signal=KILL"  # what ignores SIGTERM costs dockerd's end 10 s

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.property
 
 
 def relaxed(examples: int = 100) -> settings:
-    """Settings that a busy machine does not upset: a slow example is no failure here."""
+    """Return settings for a busy machine: a slow example is no failure."""
     return settings(
         max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
@@ -95,7 +95,7 @@ def strict_loads(text: str) -> object:
 
 
 def usable(text: str) -> bool:
-    """Whether the nested key can be set: nothing but objects on the way to it."""
+    """Return whether the nested key can be set: only objects are on the way to it."""
     there = loads(text).get("default-network-opts", {})
     return isinstance(there, dict) and isinstance(there.get("bridge", {}), dict)
 
@@ -144,7 +144,7 @@ def test_promise_7_the_merge_means_what_it_should_and_keeps_the_order(text: str)
 @given(documents(smallest=1).filter(usable))
 @relaxed(150)
 def test_promise_7_every_other_byte_stays(text: str) -> None:
-    """Without the values of our keys, what was there is there, in order, in one piece each."""
+    """Without the values of the written keys, all that was there is there, in order."""
     before, after = parse(text), parse(text).with_values(OURS)
     for key in before.names():
         if key not in NAMES:
@@ -167,8 +167,8 @@ def test_promise_7_restore_after_merge_is_the_original(text: str) -> None:
 
 @given(documents(smallest=1).filter(usable), documents(smallest=1).filter(usable))
 @relaxed()
-def test_promise_7_restore_touches_nothing_that_is_not_ours(mine: str, theirs: str) -> None:
-    """Whatever the file has become, only values that we wrote go."""
+def test_promise_7_restore_touches_only_keys_that_hostmesh_wrote(mine: str, theirs: str) -> None:
+    """However the file has changed, only values that Hostmesh wrote go."""
     changes = changes_of(mine)
     document = parse(theirs)
     touched = [c for c in changes if document.has(c.path) and c.is_ours(document.value(c.path))]

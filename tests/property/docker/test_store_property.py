@@ -1,4 +1,4 @@
-"""Whatever happens to a daemon.json, in whatever order: what the operator wrote comes back."""
+"""Any sequence of changes to a daemon.json: the operator's own text comes back."""
 
 import json
 import os
@@ -25,7 +25,7 @@ TEXTS = (None, b"", b"{}\n", b'{ "debug" : true }', b'{"bip": "192.168.5.1/24", 
 BIPS = st.sampled_from([None, "172.30.0.1/16", "192.168.9.1/24"])
 
 
-class Life(RuleBasedStateMachine):
+class Machine(RuleBasedStateMachine):
     """An agent that gives leases, restarts and leaves, and an operator with an editor."""
 
     def __init__(self) -> None:
@@ -139,8 +139,8 @@ class Life(RuleBasedStateMachine):
         assert found == kept
 
 
-TestLife = pytest.mark.property(Life.TestCase)
-Life.TestCase.settings = settings(
+TestMachine = pytest.mark.property(Machine.TestCase)
+Machine.TestCase.settings = settings(
     max_examples=80,
     stateful_step_count=25,
     deadline=None,

@@ -35,7 +35,7 @@ from agent.settings import DockerSettings
 
 DESIRED = desired_docker(IPv4Network("10.64.0.0/16"), 1500)
 OLD = IPv4Interface("172.17.0.1/16")
-FORMER = '{\n  "bip": "172.17.0.1/16"\n}\n'
+PREVIOUS = '{\n  "bip": "172.17.0.1/16"\n}\n'
 """daemon.json while docker0 waits to be given back, where there was no file before."""
 
 
@@ -174,7 +174,7 @@ class FakeProcesses(DockerdFinder):
 
 
 class FakeRestartLock:
-    """A turn that takes a while to come, and may be lost again."""
+    """A lock that takes a while to get, and may be lost again."""
 
     def __init__(self, world: World, allowed: list[bool]) -> None:
         self._world = world

@@ -1,4 +1,4 @@
-"""What a purge of the package forgets, and what it must not."""
+"""A purge of the package: removed files, and those that must stay."""
 
 from __future__ import annotations
 

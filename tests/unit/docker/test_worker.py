@@ -1,4 +1,4 @@
-"""The worker: nobody waits for Docker, desired coalesce, trouble does not end the thread."""
+"""The worker: no caller waits for Docker, changes coalesce, errors do not end the thread."""
 
 import dataclasses
 import threading
@@ -79,7 +79,7 @@ def worker(stub: Stub, reports: list[AttachReport]) -> Iterator[DockerWorker]:
     assert made.stop(5.0)
 
 
-def test_promise_10_wants_coalesce(worker: DockerWorker, stub: Stub) -> None:
+def test_promise_10_changes_coalesce(worker: DockerWorker, stub: Stub) -> None:
     go_on = threading.Event()
     stub.before = lambda: go_on.wait(5)
     worker.set_desired(DESIRED)
@@ -91,7 +91,7 @@ def test_promise_10_wants_coalesce(worker: DockerWorker, stub: Stub) -> None:
     assert str(stub.ensured[-1].subnet) == "10.99.0.0/16"
 
 
-def test_the_same_again_is_no_news(
+def test_the_same_again_changes_nothing(
     worker: DockerWorker, stub: Stub, reports: list[AttachReport]
 ) -> None:
     worker.set_desired(DESIRED)
@@ -145,7 +145,7 @@ def test_the_settings_name_the_way_of_attaching(tmp_path: Path) -> None:
     assert {size for _, size in desired.pools} == {20}
 
 
-def test_orders_are_carried_out_in_the_workers_thread(worker: DockerWorker) -> None:
+def test_calls_are_done_in_the_workers_thread(worker: DockerWorker) -> None:
     report = worker.detach(DetachTerms(asked=False, force=True), timeout_s=5)
     assert report.done == ("False True",)
     with pytest.raises(DockerError, match="has no subnet"):

@@ -20,7 +20,7 @@ from agent.errors import Refused
 from agent.model import DockerNetwork, DockerState, Severity
 from agent.programs import Finished, Stopped
 from agent.settings import DockerSettings
-from tests.unit.docker.dockerworld import DESIRED, FORMER, OLD, Parts, World, make, names, write
+from tests.unit.docker.dockerworld import DESIRED, OLD, PREVIOUS, Parts, World, make, names, write
 
 pytestmark = pytest.mark.unit
 
@@ -152,13 +152,13 @@ def test_who_may_be_restarted_with_docker_is_not_waited_for(
     assert make(world, tmp_path / "state", settings).ensure().state is DockerState.READY
 
 
-@pytest.mark.parametrize("away", ["silent", "turn"])
+@pytest.mark.parametrize("away", ["silent", "lock"])
 def test_promise_7_what_cannot_be_known_before_the_restart_holds_it(
     parts: Parts, world: World, away: str
 ) -> None:
     def happens() -> None:
-        world.up = away == "turn"
-        parts.allowed[0] = away != "turn"
+        world.up = away == "lock"
+        parts.allowed[0] = away != "lock"
 
     world.meanwhile = [happens]
     report = parts.ensure()
@@ -176,17 +176,17 @@ def test_promise_7_leaving_sees_a_container_that_was_started_while_it_waited(
     world.meanwhile = [started(world)]
     report = parts.detacher.detach()
     assert "web" in report.todo[0]
-    assert (world.restarts, parts.text) == (1, FORMER)
+    assert (world.restarts, parts.text) == (1, PREVIOUS)
 
 
-def test_giving_back_waits_for_its_turn_and_then_leaves_the_restart_to_the_operator(
+def test_detaching_waits_for_the_lock_and_then_leaves_the_restart_to_the_operator(
     parts: Parts, world: World
 ) -> None:
     assert parts.ensure().state is DockerState.READY
     parts.allowed[0] = False
     report = parts.detacher.detach()
     assert world.asked[-1], "the operator waits for it"
-    assert (world.restarts, world.bip, parts.text) == (1, DESIRED.bip, FORMER)
+    assert (world.restarts, world.bip, parts.text) == (1, DESIRED.bip, PREVIOUS)
     assert "host two restarts its Docker" in report.todo[0]
 
 
@@ -218,7 +218,7 @@ def test_promise_7_a_dockerd_that_refuses_the_file_gets_the_old_one_back(
     assert (world.restarts, parts.text) == (2, '{"debug": true}')
 
 
-def test_promise_7_a_former_file_that_does_not_start_either_leaves_what_the_operator_wrote(
+def test_promise_7_a_previous_file_that_does_not_start_either_leaves_the_operators(
     parts: Parts, world: World
 ) -> None:
     """Such as after a downgrade, or with a unit that has other flags now."""
@@ -240,7 +240,7 @@ def test_promise_7_a_former_file_that_does_not_start_either_leaves_what_the_oper
     assert parts.restart_now(other, force=False).state is DockerState.READY
 
 
-def test_promise_7_the_former_lease_that_came_back_is_not_taken_for_the_operators(
+def test_promise_7_the_previous_lease_that_came_back_is_not_taken_for_the_operators(
     parts: Parts, world: World
 ) -> None:
     write(world, '{"debug": true}')
@@ -256,7 +256,7 @@ def test_promise_7_the_former_lease_that_came_back_is_not_taken_for_the_operator
     assert parts.text == '{"debug": true}'
 
 
-def test_promise_7_a_dockerd_that_fails_with_the_file_at_somebody_elses_start_is_rolled_back(
+def test_promise_7_a_dockerd_that_fails_at_another_programs_start_is_rolled_back(
     parts: Parts, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The restart was held, and then the operator restarted Docker."""
@@ -270,7 +270,7 @@ def test_promise_7_a_dockerd_that_fails_with_the_file_at_somebody_elses_start_is
     assert parts.text is None
 
 
-def test_a_dockerd_that_had_failed_before_the_file_was_written_is_no_word_against_it(
+def test_a_dockerd_that_failed_before_the_file_was_written_says_nothing_about_it(
     parts: Parts, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its operator mends it and starts it: with the lease, not with a failure remembered."""
@@ -290,7 +290,7 @@ def test_a_dockerd_that_had_failed_before_the_file_was_written_is_no_word_agains
     assert parts.ensure().state is DockerState.READY
 
 
-@pytest.mark.parametrize("what", ["file", "version", "desired", "word"])
+@pytest.mark.parametrize("what", ["file", "version", "desired", "asked"])
 def test_a_failure_is_tried_again_once_something_changed(
     parts: Parts, world: World, what: str
 ) -> None:
@@ -304,7 +304,7 @@ def test_a_failure_is_tried_again_once_something_changed(
         world.version = "20.10.25"
     elif what == "desired":
         desired = desired_docker(IPv4Network("10.65.0.0/16"), 1500)
-    if what == "word":
+    if what == "asked":
         report = parts.restart_now(desired, force=False)
     else:
         report = parts.by_daemon_json.ensure(desired)
@@ -384,7 +384,7 @@ def test_an_agent_that_stops_does_not_wait_for_dockerd(parts: Parts, world: Worl
     assert journal.phase is Phase.RESTARTING
 
 
-def test_promise_7_the_operators_bip_is_replaced_only_with_their_word(
+def test_promise_7_the_operators_bip_is_replaced_only_when_allowed(
     world: World, tmp_path: Path
 ) -> None:
     text = '{"bip": "192.168.5.1/24"}'
@@ -398,16 +398,14 @@ def test_promise_7_the_operators_bip_is_replaced_only_with_their_word(
     assert parts.text == text
 
 
-def test_promise_7_the_operators_word_may_be_given_once_by_the_verb(
-    parts: Parts, world: World
-) -> None:
+def test_promise_7_the_operator_may_allow_it_once_by_the_verb(parts: Parts, world: World) -> None:
     text = '{"bip": "192.168.5.1/24"}'
     write(world, text)
     assert names(parts.restart_now(DESIRED, force=True)) == {"docker-operator-key"}
     assert (parts.text, world.restarts) == (text, 0)
     replaced = parts.restart_now(DESIRED, force=True, replace=True)
     assert (replaced.state, world.bip) == (DockerState.READY, DESIRED.bip)
-    assert names(parts.ensure()) == set(), "it is ours now"
+    assert names(parts.ensure()) == set(), "Hostmesh wrote it now"
     parts.detacher.detach()
     assert parts.text == text
 
@@ -434,7 +432,7 @@ def test_promise_7_a_file_that_the_next_start_would_not_survive_holds_the_restar
     assert parts.ensure().state is DockerState.READY
 
 
-def test_a_key_of_ours_that_became_a_flag_goes_from_the_file(parts: Parts, world: World) -> None:
+def test_a_written_key_that_became_a_flag_goes_from_the_file(parts: Parts, world: World) -> None:
     assert parts.ensure().state is DockerState.READY
     world.argv = ("dockerd", f"--bip={DESIRED.bip}")
     report = parts.ensure()
@@ -454,7 +452,7 @@ def test_a_swarm_is_a_condition_and_not_in_the_way(parts: Parts, world: World) -
 def test_promise_7_without_its_journal_nothing_is_done(
     parts: Parts, world: World, tmp_path: Path
 ) -> None:
-    """What daemon.json was before us cannot be told from what we made of it."""
+    """The previous daemon.json cannot be seen in the present one."""
     assert parts.ensure().state is DockerState.READY
     journal = tmp_path / "state/daemon.json.journal"
     journal.write_text(journal.read_text()[:-20])
@@ -466,10 +464,10 @@ def test_promise_7_without_its_journal_nothing_is_done(
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_dockerd_that_reads_another_file_is_told_before_it_is_restarted_in_vain(
+def test_a_dockerd_that_reads_another_file_is_found_before_a_restart_in_vain(
     parts: Parts, world: World, tmp_path: Path, same: bool
 ) -> None:
-    """As a snap's does; a link to ours is ours."""
+    """As a snap's does; a link to the file is the file."""
     other = tmp_path / "other.json"
     if same:
         world.file.parent.mkdir()
@@ -488,7 +486,7 @@ def test_podman_is_left_alone(parts: Parts, world: World) -> None:
     assert parts.text is None
 
 
-def test_a_docker_that_is_not_ours_is_only_looked_at(world: World, tmp_path: Path) -> None:
+def test_an_unmanaged_docker_is_only_looked_at(world: World, tmp_path: Path) -> None:
     parts = make(world, tmp_path / "state", DockerSettings(manage=False))
     report = parts.ensure()
     assert (report.state, report.changed, parts.text) == (DockerState.PENDING, False, None)
@@ -526,7 +524,7 @@ def test_promise_7_an_engine_that_was_downgraded_loses_the_key_it_does_not_know(
     monkeypatch: pytest.MonkeyPatch,
     killed: bool,
 ) -> None:
-    """It failed to start with it; systemd gave up; nobody but us knows which key it was."""
+    """It failed to start, systemd gave up, and only the journal says which key it was."""
     desired = desired_docker(IPv4Network("10.64.0.0/16"), 1450)
     write(world, '{"debug": true}')
     world.version = "26.1.5"

@@ -15,7 +15,7 @@ from agent.docker.daemonjson.undo_journal import Content
 from agent.errors import DockerConfigError
 from agent.model import DockerState
 from agent.settings import DockerSettings
-from tests.unit.docker.dockerworld import DESIRED, FORMER, OLD, Parts, World, make, write
+from tests.unit.docker.dockerworld import DESIRED, OLD, PREVIOUS, Parts, World, make, write
 
 pytestmark = pytest.mark.unit
 
@@ -38,7 +38,7 @@ def test_with_containers_running_it_waits_and_names_them_and_the_command(
     world.running = ("web",)
     for _ in range(2):
         report = parts.detacher.detach()
-        assert (parts.text, world.restarts, report.done) == (FORMER, 1, ())
+        assert (parts.text, world.restarts, report.done) == (PREVIOUS, 1, ())
         still = f"docker0 still uses {DESIRED.bip} because web is running."
         assert report.todo == (f"{still} When web may stop: agentctl leave --force",)
     world.running = ("db", "web")
@@ -120,7 +120,7 @@ def test_a_docker_that_does_not_answer_gets_it_with_its_next_start(
     parts.ensure()
     world.up = False
     report = parts.detacher.detach()
-    assert (parts.text, world.restarts) == (FORMER if had_it else None, int(had_it))
+    assert (parts.text, world.restarts) == (PREVIOUS if had_it else None, int(had_it))
     said = f"docker0 keeps {DESIRED.bip} until Docker starts again"
     assert [said in line for line in report.todo] == [True] * had_it
     if had_it:

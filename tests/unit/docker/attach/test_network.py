@@ -45,16 +45,14 @@ def test_the_firewall_treats_it_like_docker0(parts: Parts, world: World) -> None
     assert [(each.bridge, each.access) for each in wanted.networks] == [(OWN_BRIDGE, Access.OPEN)]
 
 
-def test_a_network_that_somebody_removed_is_made_again(parts: Parts, world: World) -> None:
+def test_a_network_that_was_removed_is_made_again(parts: Parts, world: World) -> None:
     parts.by_network.ensure(DESIRED)
     world.own = None
     assert parts.by_network.ensure(DESIRED).state is DockerState.READY
     assert world.made == 2
 
 
-def test_promise_5_a_network_of_that_name_that_is_not_ours_is_left_alone(
-    parts: Parts, world: World
-) -> None:
+def test_promise_5_another_network_of_that_name_is_left_alone(parts: Parts, world: World) -> None:
     world.own = THEIRS
     report = parts.by_network.ensure(DESIRED)
     assert report.state is DockerState.PENDING
@@ -94,7 +92,7 @@ def test_what_is_in_the_way_is_named(parts: Parts, world: World) -> None:
     assert "bridge has 10.64.0.0/16" in cause
 
 
-def test_networks_outside_the_lease_are_told_the_way_in(parts: Parts, world: World) -> None:
+def test_networks_outside_the_lease_get_a_hint(parts: Parts, world: World) -> None:
     world.networks = (
         DockerNetwork(id="n", name="app", bridge="br-2", subnet=IPv4Network("172.20.0.0/16")),
     )
@@ -133,12 +131,12 @@ def test_switching_to_the_network_gives_docker0_back_first(parts: Parts, world: 
     parts.allowed[0] = False
     waiting = parts.by_network.ensure(DESIRED)
     assert names(waiting) == {"docker-restart-pending"}
-    assert world.bip == DESIRED.bip, "another host's turn"
+    assert world.bip == DESIRED.bip, "another host has the lock"
     parts.allowed[0] = True
     world.meanwhile = [lambda: setattr(world, "running", ("web",))]
     late = parts.by_network.ensure(DESIRED)
     assert names(late) == {"docker-restart-pending"}
-    assert world.bip == DESIRED.bip, "a container was started while it waited for its turn"
+    assert world.bip == DESIRED.bip, "a container was started while it waited for the lock"
     world.running, world.meanwhile = (), []
     report = parts.by_network.ensure(DESIRED)
     assert (report.state, names(report)) == (DockerState.READY, set())

@@ -1,4 +1,4 @@
-"""What would keep dockerd from starting, or from using what we write."""
+"""Findings that keep dockerd from starting, or from using the written keys."""
 
 from collections.abc import Mapping
 from ipaddress import IPv4Network

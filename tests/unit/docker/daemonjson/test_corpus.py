@@ -150,7 +150,7 @@ REWRITTEN = {
             '{"bridge": {"com.docker.network.driver.mtu": "1450"}}\n}\n'
         ),
     ),
-    "ours already, spelled differently": (
+    "there already, spelled differently": (
         (
             '{\n  "bip" : "10.64.0.1\\/17" ,\n  "default-address-pools": [\n'
             '    { "size": 24, "base": "10.64.128.0/17" }\n  ],\n  "mtu": 1450\n}\n'

@@ -1,4 +1,4 @@
-"""What a lease means for Docker."""
+"""A lease becomes bip, pools and MTU, and keys of daemon.json."""
 
 from ipaddress import IPv4Interface, IPv4Network
 

@@ -1,4 +1,4 @@
-"""daemon.json: what is refused, and with which words."""
+"""daemon.json: what is refused, and with which message."""
 
 import pytest
 
@@ -39,12 +39,12 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_damage_is_refused_with_its_place(name: str) -> None:
-    text, place, words = REFUSED[name]
+    text, place, message = REFUSED[name]
     with pytest.raises(DockerConfigError) as caught:
         parse(text, source="/etc/docker/daemon.json")
     where = f"/etc/docker/daemon.json:{place}: " if place else "/etc/docker/daemon.json:"
     assert caught.value.message.startswith(where)
-    assert words in caught.value.message
+    assert message in caught.value.message
     assert ("comments" in caught.value.hint) == name.endswith("comment")
 
 
@@ -74,7 +74,7 @@ def test_a_nested_key_below_something_else_than_an_object_is_refused() -> None:
         document.with_values({("default-network-opts", "bridge", "x"): "1"})
 
 
-def test_a_former_value_comes_back_byte_for_byte() -> None:
+def test_a_previous_value_comes_back_byte_for_byte() -> None:
     before = '{"pools": [ {"size":24.0 ,"b":"\\u0031"} ],"a":1}'
     raw = parse(before).raw(("pools",))
     assert raw is not None

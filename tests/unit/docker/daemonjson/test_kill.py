@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
 KEYS = keys_for(desired_docker(IPv4Network("10.64.0.0/16"), 1450), "26.1")
 OTHER = keys_for(desired_docker(IPv4Network("10.65.0.0/16"), 1400), "26.1")
 TEXT = b'{\n  "debug": true,\n  "bip" : "192.168.5.1/24"\n}\n'
-# What reaches the disk goes through these; a kill comes before and after each.
+# Every write goes through these; a kill comes before and after each.
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.chown"}
 
 
@@ -66,7 +66,7 @@ def kill_everywhere(
     work: Callable[[DaemonJsonStore], object],
     check: Callable[[DaemonJsonStore, Path], None],
 ) -> int:
-    """Kill ``work`` at its first step, its second, … until it ends by itself; return how many."""
+    """Kill ``work`` at its first step, its second, … until it ends unkilled; return how many."""
     step = 0
     while True:
         step += 1
@@ -140,7 +140,7 @@ def test_promise_6_a_cut_while_writing_leaves_old_or_new_and_both_undoable(
 
 
 @everywhere
-def test_promise_6_a_cut_while_the_lease_changes_keeps_our_keys_ours(
+def test_promise_6_a_cut_while_the_lease_changes_keeps_the_written_keys_known(
     tmp_path: Path, everywhere: Everywhere
 ) -> None:
     def prepare(store: DaemonJsonStore, file: Path) -> None:
@@ -199,7 +199,7 @@ def test_promise_6_a_cut_while_rolling_back_can_be_rolled_back_again(
 
 
 @everywhere
-def test_promise_6_a_cut_while_our_keys_are_taken_out_can_be_done_again(
+def test_promise_6_a_cut_while_keys_are_taken_out_can_be_done_again(
     tmp_path: Path, everywhere: Everywhere
 ) -> None:
     failure = Failure("name", "why")

@@ -53,7 +53,7 @@ def test_folder_and_file_are_made_and_go_again(store: DaemonJsonStore, file: Pat
     assert store.journal() is None
 
 
-def test_a_folder_with_somebody_elses_file_stays(store: DaemonJsonStore, file: Path) -> None:
+def test_a_folder_with_another_file_stays(store: DaemonJsonStore, file: Path) -> None:
     change(store)
     (file.parent / "key.json").write_text("{}")
     store.restore()
@@ -86,7 +86,7 @@ def test_promise_7_leave_keeps_what_the_operator_wrote_since(
     assert file.read_text() == TEXT.replace('"debug": true', '"debug":  false,\n  "ipv6": true')
 
 
-def test_promise_7_a_key_of_ours_that_the_operator_changed_is_theirs(
+def test_promise_7_a_written_key_that_the_operator_changed_is_theirs(
     store: DaemonJsonStore, file: Path
 ) -> None:
     write(file, TEXT)
@@ -96,7 +96,7 @@ def test_promise_7_a_key_of_ours_that_the_operator_changed_is_theirs(
     assert json.loads(file.read_text()) == {"debug": True, "bip": "10.9.9.9/24"}
 
 
-def test_what_the_operator_added_beside_our_nested_key_stays(
+def test_what_the_operator_added_beside_the_nested_key_stays(
     store: DaemonJsonStore, file: Path
 ) -> None:
     change(store)
@@ -115,9 +115,7 @@ def test_a_file_the_operator_removed_stays_removed(store: DaemonJsonStore, file:
     assert not file.exists()
 
 
-def test_the_operators_word_after_ours_is_what_comes_back(
-    store: DaemonJsonStore, file: Path
-) -> None:
+def test_the_operators_later_value_is_what_comes_back(store: DaemonJsonStore, file: Path) -> None:
     write(file, TEXT)
     change(store)
     file.write_text(file.read_text().replace("10.64.0.1/17", "10.9.9.9/24"))
@@ -148,7 +146,7 @@ def test_the_same_again_writes_nothing(store: DaemonJsonStore, file: Path) -> No
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_values_the_operator_had_already_are_not_ours(store: DaemonJsonStore, file: Path) -> None:
+def test_values_the_operator_had_already_stay_theirs(store: DaemonJsonStore, file: Path) -> None:
     write(file, '{"bip": "10.64.0.1/17"}')
     change(store)
     store.restore()
@@ -215,7 +213,7 @@ def test_mode_and_owner_are_kept_with_no_more_than_the_units_capabilities(
         ("mount --bind {1} {1}", "mount its folder instead"),
     ],
 )
-def test_a_link_to_where_the_agent_may_not_write_is_said_and_nothing_changes(
+def test_a_link_to_where_the_agent_may_not_write_is_an_error_and_changes_nothing(
     file: Path, tmp_path: Path, mount: str, hint: str
 ) -> None:
     """The hardened unit has every folder read-only but those of ReadWritePaths=."""
@@ -329,7 +327,7 @@ def test_a_journal_that_cannot_be_written_leaves_the_file_alone(tmp_path: Path, 
     assert file.read_text() == TEXT
 
 
-def test_a_damaged_journal_is_said_not_guessed(store: DaemonJsonStore, tmp_path: Path) -> None:
+def test_a_damaged_journal_is_an_error_not_a_guess(store: DaemonJsonStore, tmp_path: Path) -> None:
     change(store)
     journal = tmp_path / "state/daemon.json.journal"
     journal.write_text(journal.read_text()[:-20])
@@ -359,6 +357,9 @@ def test_the_journal_survives_being_stored(store: DaemonJsonStore, file: Path) -
     journal = store.journal()
     assert journal is not None
     assert load(dump(journal), source="x") == journal
+    older = json.loads(dump(journal))
+    assert older["pristine"] is False, "versions before 0.2 then undo keys, as this one does"
+    assert load(json.dumps({**older, "pristine": True}), source="x") == journal
 
 
 def test_promise_7_roll_back_returns_the_file_before_the_last_change(
@@ -412,10 +413,10 @@ def test_a_failure_is_forgotten_once_a_change_is_applied(store: DaemonJsonStore)
     assert journal.failure is None
 
 
-def test_promise_7_what_was_ours_is_ours_after_a_roll_back(
+def test_promise_7_written_keys_are_known_after_a_roll_back(
     store: DaemonJsonStore, file: Path
 ) -> None:
-    """Else the former lease would stand there as the operator's, in the way for ever."""
+    """Else the previous lease would be taken for the operator's, and block for ever."""
     write(file, TEXT)
     change(store)
     store.mark(Phase.APPLIED)
@@ -433,7 +434,7 @@ def test_promise_7_what_was_ours_is_ours_after_a_roll_back(
 
 @pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("edited", [True, False])
-def test_promise_7_roll_back_leads_past_what_no_engine_was_seen_with(
+def test_promise_7_roll_back_skips_files_that_no_engine_was_seen_with(
     store: DaemonJsonStore, file: Path, applied: bool, edited: bool
 ) -> None:
     """Several changes while the restart waits: none of them is known to start."""

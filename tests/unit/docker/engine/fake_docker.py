@@ -59,7 +59,7 @@ CONTAINERS: list[dict[str, Any]] = [WEB, {"Id": "2" * 64, "Names": []}]
 
 
 class FakeDocker:
-    """An HTTP server on a unix socket that answers as it is told."""
+    """An HTTP server on a unix socket that gives the answers it was given."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

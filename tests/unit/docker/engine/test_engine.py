@@ -1,4 +1,4 @@
-"""The engine behind a socket: Docker, podman, nobody, somebody who hangs, somebody else."""
+"""The engine behind a socket: Docker, podman, none, one that hangs, another program."""
 
 import socket
 import threading
@@ -69,7 +69,7 @@ def test_bridges_without_ipv4_are_known(fake: FakeDocker) -> None:
     assert Engine(fake.path).facts().other_bridges == ("br-cccccccccccc",)
 
 
-def test_who_ended_a_moment_ago_is_asked_of_the_past(fake: FakeDocker) -> None:
+def test_containers_that_ended_a_moment_ago_come_from_past_events(fake: FakeDocker) -> None:
     for name in ("web", "db", "web"):
         fake.say("container", "die", name)
     fake.cut()
@@ -86,7 +86,7 @@ def test_who_ended_a_moment_ago_is_asked_of_the_past(fake: FakeDocker) -> None:
 def test_promise_7_a_container_that_was_just_made_is_about_to_start(
     fake: FakeDocker, age_s: float, counts: bool
 ) -> None:
-    """Made by docker run or Compose; one that waits for its day is in nobody's way."""
+    """Made by docker run or Compose; one made long ago holds no restart."""
     made = {"Id": "3" * 64, "Names": ["/new"], "State": "created", "Created": time.time() - age_s}
     fake.answers["/containers/json"] = [made, {**CONTAINERS[0], "State": "running"}]
     running = Engine(fake.path).facts().running
@@ -127,13 +127,13 @@ def test_podman_is_not_mistaken_for_docker(fake: FakeDocker) -> None:
     assert "podman" in reading.facts.problem
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_no_socket(tmp_path: Path) -> None:
     reading = Engine(tmp_path / "docker.sock", 2.0).read()
     assert (reading.kind, reading.facts.reachable) == (EngineKind.ABSENT, False)
     assert "does not exist" in reading.facts.problem
 
 
-def test_a_socket_nobody_listens_on(tmp_path: Path) -> None:
+def test_a_socket_without_a_listener(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "docker.sock"))
     reading = Engine(tmp_path / "docker.sock", 2.0).read()
@@ -165,7 +165,7 @@ def test_promise_10_an_engine_that_hangs_costs_one_deadline(
         b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\ncut off",
     ],
 )
-def test_somebody_else_on_the_socket(
+def test_another_program_on_the_socket(
     listener: socket.socket, tmp_path: Path, answer: bytes
 ) -> None:
     def serve() -> None:
@@ -212,7 +212,7 @@ def test_an_engine_that_sleeps_is_not_woken(fake: FakeDocker) -> None:
     assert engine.stay_down() == ()
 
 
-def test_who_would_not_come_back(fake: FakeDocker) -> None:
+def test_containers_that_would_not_come_back(fake: FakeDocker) -> None:
     fake.answers["/containers/json"] = [{"Id": name * 64, "Names": [f"/{name}"]} for name in "abcd"]
     for name, policy in zip("abcd", ["always", "unless-stopped", "on-failure", "no"], strict=True):
         fake.answers[f"/containers/{name * 64}/json"] = {

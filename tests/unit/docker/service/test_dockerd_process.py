@@ -1,4 +1,4 @@
-"""Which process is Docker: by systemd, by the kernel, never by a name."""
+"""Docker's process: by systemd, by the kernel, never by a name."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield tmp_path / "docker.sock"
 
 
-def test_docker_is_the_main_process_of_its_unit_whatever_others_are_called(tmp_path: Path) -> None:
+def test_docker_is_the_main_process_of_its_unit_however_others_are_named(tmp_path: Path) -> None:
     systemd = Systemd(docker(10))
     process(tmp_path, 10, "dockerd-of-theirs")
     process(tmp_path, 5, "dockerd", start=1, uid="1000")
@@ -169,7 +169,7 @@ def test_the_service_of_the_socket_may_have_another_name(tmp_path: Path) -> None
         ("podman", None, None),
     ],
 )
-def test_without_systemd_docker_is_who_listens_on_its_socket(
+def test_without_systemd_docker_is_the_listener_of_its_socket(
     tmp_path: Path, api: Path, comm: str, exe: str | None, found: int | None
 ) -> None:
     process(tmp_path, OWN, comm)
@@ -179,7 +179,7 @@ def test_without_systemd_docker_is_who_listens_on_its_socket(
     assert pid_of(table(tmp_path, None, api).dockerd()) == found
 
 
-def test_promise_11_a_socket_that_others_may_replace_names_nobody(tmp_path: Path) -> None:
+def test_promise_11_a_socket_that_others_may_replace_names_no_process(tmp_path: Path) -> None:
     process(tmp_path, OWN, "dockerd")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "docker.sock"))

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 
 class Script:
-    """Answers commands by their first words; notes them all."""
+    """Answers commands by how they begin; notes them all."""
 
     def __init__(self, answers: dict[str, Finished]) -> None:
         self.answers = answers
@@ -149,7 +149,7 @@ def test_the_check_uses_the_services_flags_once_for_each_text() -> None:
 
 
 def test_the_check_is_done_again_for_another_dockerd_and_after_no_answer(tmp_path: Path) -> None:
-    """What a dockerd said of a text says nothing about the one that replaced it."""
+    """The answer of one dockerd says nothing about the one that replaced it."""
     dockerd = tmp_path / "dockerd"
     dockerd.write_text("one")
     script = Script({"dockerd": Finished(None, "no end within 10 s")})
