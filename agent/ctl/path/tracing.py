@@ -14,12 +14,12 @@ from agent.ctl.path.ends import End, Place
 from agent.ctl.stale import age, state_of
 from agent.docker.service.dockerd_process import DockerdFinder
 from agent.errors import HostmeshError
+from agent.kernel.diagnose.tunnel import tunnel_to
 from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.advice.nft_chains import dropping_chains
 from agent.kernel.firewall.advice.nft_conditions import chains_in_the_way
 from agent.kernel.firewall.advice.operator_rules import Judgement, Way
 from agent.kernel.lookup import Decision, NeighbourState, decide, neighbour_on, tunnel_end
-from agent.kernel.tables.links import LinkTable
 from agent.model import Link, Route, VxlanOptions
 from agent.model.family import Address, Network, family_of, read_address, read_network
 
@@ -82,9 +82,8 @@ class Tracer:
 
     def tunnel(self) -> VxlanOptions | None:
         """The options of the agent's device by which the packet leaves, None where it is none."""
-        name = self.decision().link
-        listed = LinkTable().list_all().own
-        return next((each.options for each in listed if each.name == name), None)
+        found = tunnel_to(family_of(self.destination.address).host(self.destination.address))
+        return None if found is None else found.options
 
     @property
     def local(self) -> bool:

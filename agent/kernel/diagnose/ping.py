@@ -23,6 +23,7 @@ __all__ = ["Echo", "Pinger", "sweep"]
 
 _HEADERS_BYTES: Final = 28  # IPv4 without options, and ICMP
 _IP_MTU_DISCOVER, _PROBE = 10, 3  # IP_PMTUDISC_PROBE: don't fragment, ignore what is cached
+_LEAST_WAIT_S: Final = 0.3
 _LEAST_BYTES: Final = 576  # RFC 791: every host takes that
 
 
@@ -61,6 +62,7 @@ class Pinger:
         self._raw = True
         self.identifier = int.from_bytes(os.urandom(2))
         self._number = 0
+        self._slowest_s = 0.0
         self._socket = self._open()
         if source is not None:
             try:
@@ -97,10 +99,16 @@ class Pinger:
                 return Echo(count, tuple(found), error.strerror or str(error))
             if took_s is not None:
                 found.append(took_s)
+                self._slowest_s = max(self._slowest_s, took_s)
         return Echo(count, tuple(found))
 
     def largest(self, mtu: int) -> int | None:
-        """The largest packet up to ``mtu`` bytes that passes unfragmented; None: not even 576."""
+        """The largest packet up to ``mtu`` bytes that passes unfragmented; None: not even 576.
+
+        After an answer to :meth:`echo`, the wait for each size is a multiple of what that took.
+        """
+        if self._slowest_s:
+            self._timeout_s = min(self._timeout_s, max(_LEAST_WAIT_S, 20 * self._slowest_s))
         self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PROBE)
         if self._passes(mtu):
             return mtu

@@ -9,6 +9,7 @@ from agent.settings import Settings
 from agent.standalone.doctor import host_checks as hostpart
 from agent.standalone.doctor import mesh_checks as meshpart
 from agent.standalone.doctor import nft_checks as nftpart
+from agent.standalone.doctor import tunnel_checks as tunnelpart
 from agent.standalone.doctor import underlay_checks as underlaypart
 from agent.standalone.doctor.findings import Findings, State
 from agent.standalone.doctor.mesh_checks import Mesh
@@ -44,6 +45,9 @@ def examine(settings: Settings, *, probe: bool = False) -> Findings:
                 "underlay",
                 lambda: underlaypart.look_at_underlay(known, link, settings, findings, claim=probe),
                 State.UNKNOWN,
+            )
+            findings.attempt(
+                "tunnel", lambda: tunnelpart.look_at_tunnel(known, findings), State.UNKNOWN
             )
             nftpart.look_at_nft(known, link, findings)
     findings.attempt(

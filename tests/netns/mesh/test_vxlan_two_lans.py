@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -141,6 +142,67 @@ def test_a_trace_follows_the_packet_into_the_tunnel(stage: TwoLans) -> None:
     assert request["what"] == f"VXLAN with echo request {inner(one)} > {inner(far)} ttl 64"
     assert {each["link"] for each in capture["frames"]} == {"hm-vxlan", "eth0"}
     assert found["passes"]
+
+
+def drop(stage: TwoLans, *packets: str) -> Callable[[], None]:
+    """Have the router drop some packets; return what ends that."""
+
+    def rule(how: str) -> None:
+        command = ["iptables", "-w", how, "FORWARD", *packets, "-j", "DROP"]
+        stage.router.call(subprocess.run, command, check=True)
+
+    rule("-A")
+    return partial(rule, "-D")
+
+
+def step(node: Node, peer: Node, name: str) -> dict[str, str]:
+    found = node.document("ping", peer.name)["steps"]
+    return next(each for each in found if each["step"] == name)
+
+
+def check(node: Node, name: str) -> list[dict[str, str]]:
+    return [each for each in node.document("doctor")["checks"] if each["check"] == name]
+
+
+@pytest.mark.full
+def test_promise_9_doctor_and_ping_say_what_the_way_takes(stage: TwoLans) -> None:
+    one, _, far = stage.nodes
+    assert step(one, far, "tunnel")["text"] == "hm-vxlan passes 1450 bytes whole"
+    assert check(one, "tunnel")[0]["state"] == "ok"
+    again = drop(stage, "-m", "length", "--length", "1401:")
+    try:
+        text = step(one, far, "tunnel")["text"]
+        assert text == "of 1450 bytes hm-vxlan passes 1350 only"
+        (found,) = check(one, "tunnel")
+        assert found["state"] == "warn"
+        assert "--backend-options MTU=1400" in found["hint"]
+    finally:
+        again()
+
+
+@pytest.mark.parametrize("direction", ["eth0", pytest.param("eth1", marks=pytest.mark.full)])
+def test_promise_9_a_tunnel_that_is_blocked_one_way_is_found(
+    stage: TwoLans, direction: str
+) -> None:
+    one, _, far = stage.nodes
+    again = drop(stage, "-i", direction, "-p", "udp", "--dport", "8472")
+    try:
+        found = step(one, far, "tunnel")
+        assert found["result"] == "failed"
+        assert "nothing comes back through hm-vxlan, UDP port 8472" in found["text"]
+        assert step(one, far, "icmp")["result"] == "ok"
+        (checked,) = check(one, "tunnel")
+        assert checked["state"] == "fail"
+        assert far.name in checked["hint"]
+    finally:
+        again()
+
+
+def test_the_map_shows_who_is_behind_the_tunnel(stage: TwoLans) -> None:
+    one, two, far = stage.nodes
+    drawn = one.ctl("map").stdout
+    assert f"via {far.address} in hm-vxlan" in drawn
+    assert f"via {two.address}  " in drawn
 
 
 def test_promise_2_a_new_node_address_rebuilds_nothing(stage: TwoLans) -> None:

@@ -145,7 +145,8 @@ def lines(
     peers = sorted(document["peers"], key=lambda peer: order.index(peer["state"]))
     listed = peers if wide else peers[:_MOST]
     rest = len(peers) - len(listed)
-    found += _rows(listed, rest, width, palette, signs)
+    ways = [{**each, "way": _way(each, host.get("uplink"))} for each in listed]
+    found += _rows(ways, rest, width, palette, signs)
     if rest:
         found.append(f"   {signs['end']} and {rest} more: agentctl map -o wide")
     return found
@@ -160,10 +161,7 @@ def _rows(
 ) -> list[str]:
     if not peers:
         return [f"   {signs['end']} no peers"]
-    cells = [
-        [each["host_name"], each["subnet"], f"via {clean(each['node_address'])}", _state_text(each)]
-        for each in peers
-    ]
+    cells = [[each["host_name"], each["subnet"], each["way"], _state_text(each)] for each in peers]
     table = render_table(_COLUMNS, cells, None if width is None else width - 8)[1:]
     drawn = []
     for number, (peer, row) in enumerate(zip(peers, table, strict=True)):
@@ -171,6 +169,13 @@ def _rows(
         sign = palette.paint(_STYLES[peer["state"]], signs[peer["state"]])
         drawn.append(f"   {signs['end' if last else 'tee']} {sign} {row}")
     return drawn
+
+
+def _way(peer: Mapping[str, Any], uplink: str | None) -> str:
+    """The host's address, and the tunnel to it where there is one."""
+    link = peer.get("link")
+    tunnel = f" in {clean(link)}" if link and uplink and link != uplink else ""
+    return f"via {clean(peer['node_address'])}{tunnel}"
 
 
 def _state_text(peer: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from agent.ctl.output import clean, duration, flow, sentence
 from agent.ctl.path.peers import Peer, find_peer
 from agent.ctl.stale import age, banner, state_of
 from agent.errors import HostmeshError, NotRoot
-from agent.model.family import read_address
+from agent.model.family import read_address, read_network
 
 __all__ = ["lines", "run"]
 
@@ -71,6 +71,7 @@ def _steps(context: Context, peer: Peer) -> Iterator[Step]:
     if silent:
         yield "containers", "unknown", "not tested: the host itself does not answer"
     else:
+        yield from _tunnel(peer)
         from agent.ctl.path.container_path import path_steps  # noqa: PLC0415 - costs 0.3 s
 
         stale = peer.freshness.get("stale") is True
@@ -142,6 +143,18 @@ def _wire(peer: Peer) -> Iterator[Step]:
                 yield "mtu", "failed", f"of {mtu} bytes only {largest or 'less than 576'} pass"
     finally:
         reach.close()
+
+
+def _tunnel(peer: Peer) -> Iterator[Step]:
+    from agent.kernel.diagnose.tunnel import try_tunnel  # noqa: PLC0415 - costs 0.2 s
+
+    try:
+        trial = try_tunnel(read_network(peer.subnet), _ECHOES)
+    except HostmeshError as error:
+        yield "tunnel", "unknown", error.message
+        return
+    if trial is not None:
+        yield "tunnel", "ok" if trial.works else "failed", trial.found
 
 
 def _icmp(sent: int, rtt_s: tuple[float, ...], problem: str) -> Step:
