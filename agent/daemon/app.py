@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import structlog
 
@@ -44,7 +45,6 @@ from agent.daemon.wiring import (
     host_name,
     kernel_pass,
     release_lease,
-    remove_ours,
 )
 from agent.docker.attach.detach import DetachTerms
 from agent.errors import FirewallError
@@ -75,6 +75,16 @@ def run_forever(settings: Settings, source: Source) -> int:
     agent = HostAgent(settings, source)
     agent.run()
     return 0
+
+
+class Part(Protocol):
+    """A part of the agent with a thread or a socket of its own."""
+
+    def start(self) -> None:
+        """Begin its work."""
+
+    def stop(self) -> object:
+        """End its work."""
 
 
 class HostAgent:
@@ -125,6 +135,7 @@ class HostAgent:
         self._make_followers(settings, copy)
         self._make_kernel_side(settings)
         self._make_loop(settings, copy)
+        self._make_servers(settings)
 
     def _make_followers(self, settings: Settings, copy: Copy | None) -> None:
         """Make what follows etcd and Docker."""
@@ -175,7 +186,7 @@ class HostAgent:
         )
 
     def _make_loop(self, settings: Settings, copy: Copy | None) -> None:
-        """Make the loop, and what asks it."""
+        """Make the loop and the parts that it drives."""
         inbox, cell, kernel = self._inbox, self._cell, self._kernel
         self._leaving = self._leaver()
         self._view_cache = ViewCache(self._copy_file, inbox, self._timers)
@@ -207,14 +218,23 @@ class HostAgent:
             observer=self._observer,
             notifier=Notifier(os.environ),
         )
+
+    def _make_servers(self, settings: Settings) -> None:
+        """Make the control socket and the metrics listener, and order all parts."""
         answers = self._answers(settings)
         self._control = ControlServer(
-            settings.agent.socket,
-            settings.agent.socket_group,
-            answers.routes(),
-            poller=self._poller,
+            settings.agent.socket, settings.agent.socket_group, answers.paths(), poller=self._poller
         )
-        self._order = self._in_order(settings, answers)
+        servers: tuple[Part, ...] = (self._control,)
+        if address := settings.metrics.address:
+            servers += (MetricsServer(address, answers.open_paths(), self._poller),)
+        self._host_parts: tuple[Part, ...] = (
+            self._docker,
+            self._prober,
+            self._endpoint_finder,
+            self._monitor,
+        )
+        self._mesh_parts = (self._keeper, self._survey, self._directory, *servers)
 
     def run(self) -> None:
         """Start every thread, run the loop in this one, stop every thread."""
@@ -231,41 +251,24 @@ class HostAgent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: self._inbox.post(events.Stop()))
         signal.signal(signal.SIGHUP, lambda _number, _frame: self._inbox.post(events.Reload()))
-        for start, _ in self._order:
-            start()
         try:
+            self._start_rule_monitor()
+            # The monitor subscribes before the first look: nothing falls between the two.
+            for part in self._host_parts:
+                part.start()
+            self._loop.look()
+            for part in self._mesh_parts:
+                part.start()
             self._loop.run()
         finally:
             self._stop()
 
-    def _in_order(
-        self, settings: Settings, answers: RequestHandlers
-    ) -> tuple[tuple[Callable[[], object], Callable[[], object]], ...]:
-        """Return how each part is started, in order, and how it is stopped, in reverse order."""
-        order: list[tuple[Callable[[], object], Callable[[], object]]] = [
-            (_nothing, self._lock.release),
-            (_nothing, self._client.close),
-            (self._docker.start, self._docker.stop),
-            (self._prober.start, self._prober.stop),
-            (self._endpoint_finder.start, self._endpoint_finder.stop),
-            (self._start_rule_monitor, self._rule_monitor.stop),
-            # The monitor subscribes before the first look: nothing falls between the two.
-            (self._monitor.start, self._monitor.stop),
-            (self._loop.look, _nothing),
-            (self._keeper.start, self._keeper.stop),
-            (self._survey.start, self._survey.stop),
-            (self._directory.start, self._directory.stop),
-            (self._control.start, self._control.stop),
-        ]
-        if settings.metrics.address:
-            metrics = MetricsServer(settings.metrics.address, answers.open_paths(), self._poller)
-            order.append((metrics.start, metrics.stop))
-        return tuple(order)
-
     def _stop(self) -> None:
-        with ExitStack() as ending:  # one that fails keeps no other from its end
-            for _, stop in self._order:
+        with ExitStack() as ending:  # a part that fails to stop keeps no other from its end
+            for stop in (self._lock.release, self._client.close, self._rule_monitor.stop):
                 ending.callback(stop)
+            for part in (*self._host_parts, *self._mesh_parts):
+                ending.callback(part.stop)
         self._log.info("agent-stopped", data_path="left as it is")
 
     def _start_rule_monitor(self) -> None:
@@ -365,16 +368,13 @@ class HostAgent:
             state=self._state,
             release=lambda: release_lease(self._registry, self._host_id, self._boot_id),
             remove=lambda: self._inbox.ask(
-                lambda _apply: remove_ours(self._kernel, self._cell.now.mesh.config)
+                lambda _apply: self._kernel.remove(self._cell.now.mesh.config)
             ),
+            remove_from_firewalld=self._kernel.remove_from_firewalld,
             restore=restore,
             forget=self._copy_file.forget,
             follow=followed_by(self._inbox),
         )
-
-
-def _nothing() -> None:
-    """Start or stop nothing."""
 
 
 def _first_mesh_state(own: HostId, copy: Copy | None, *, left: bool) -> MeshState:

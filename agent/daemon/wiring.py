@@ -16,14 +16,13 @@ from agent.daemon.reconcile.protocol_migration import ProtocolMigration
 from agent.daemon.store.state_file import StateFile
 from agent.docker.manager import DockerManager
 from agent.docker.service.dockerd_process import DockerdFinder
-from agent.errors import KernelError
 from agent.etcd.client import EtcdClient
 from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.firewall.firewalld import Firewalld
 from agent.kernel.hostchecks import host_conditions
 from agent.kernel.sysctl import Sysctls
 from agent.kernel.tables.routes import RouteTable
-from agent.model import Condition, HostId, MeshConfig, Uplink
+from agent.model import Condition, HostId, Uplink
 from agent.registry.claiming.locks import MeshLocks
 from agent.registry.registry import Registry
 from agent.settings import Settings
@@ -35,7 +34,6 @@ __all__ = [
     "host_name",
     "kernel_pass",
     "release_lease",
-    "remove_ours",
 ]
 
 
@@ -81,19 +79,6 @@ def kernel_pass(
         firewalld=FirewalldJob(firewalld, on_late) if on_late else firewalld,
         access_limit=settings.firewall.access,
     )
-
-
-def remove_ours(kernel: KernelPass, config: MeshConfig | None) -> tuple[str, ...]:
-    """Take everything of ours out of the kernel, also what bears a former mark.
-
-    Raises:
-        KernelError: Some of it is still there.
-    """
-    stood = kernel.migrate_protocol(config)
-    done = kernel.remove()
-    if stood:
-        raise KernelError(stood[0].cause, hint=stood[0].hint)
-    return done
 
 
 def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.daemon.membership.leave import Leaver, Outcome
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
-from agent.daemon.wiring import docker_room, kernel_pass, release_lease, remove_ours
+from agent.daemon.wiring import docker_room, kernel_pass, release_lease
 from agent.docker.attach.detach import DetachTerms
 from agent.errors import StateError
 from agent.etcd.discovery import client_for
@@ -45,7 +45,8 @@ def leaver(settings: Settings) -> Leaver:
     return Leaver(
         state=state,
         release=release,
-        remove=lambda: remove_ours(kernel, config),
+        remove=lambda: kernel.remove(config),
+        remove_from_firewalld=kernel.remove_from_firewalld,
         restore=restore,
         forget=copy.forget,
     )

@@ -78,7 +78,7 @@ class RequestHandlers:
     observer: Observer
     restart_docker: Callable[[bool, bool], AttachReport]
 
-    def routes(self) -> Paths:
+    def paths(self) -> Paths:
         """Every path of the socket."""
         return Paths(
             read={
@@ -152,7 +152,6 @@ class RequestHandlers:
             now_s=time.monotonic(),
             freshness=self._freshness(),
             wall_s=time.time(),
-            last_heartbeat_s=self.cell.now.last_seen.last_heartbeat_s,
             counters=self.observer.counters,
         )
 

@@ -6,7 +6,6 @@ docs/control-socket.md describes them; a change there is a change of ``version``
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from agent import __version__
@@ -17,13 +16,13 @@ from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.counters import Counters
 from agent.mesh.liveness import dead_subnets
 from agent.mesh.ranges import count_subnets
-from agent.model import LEVEL, OWN_BRIDGE, HostId, Lease, Severity, View
+from agent.model import LEVEL, OWN_BRIDGE, Lease, Route, Severity, View
 from agent.model.family import Network
+from agent.reconcile.reconciler import Report
 
 __all__ = ["host_state", "status_document"]
 
 _VERSION = 1
-_NEVER: Mapping[HostId, float] = MappingProxyType({})
 _NOTHING = View(cluster_id=0, revision=0)
 
 
@@ -57,7 +56,6 @@ def status_document(
     now_s: float,
     wall_s: float,
     freshness: Freshness = CURRENT,
-    last_heartbeat_s: Mapping[HostId, float] = _NEVER,
     counters: Counters | None = None,
     source: str = "agent",
 ) -> Mapping[str, Any]:
@@ -70,12 +68,12 @@ def status_document(
         now_s: Monotonic seconds, as the conditions' own times.
         freshness: How old what is known of the mesh is.
         wall_s: Unix time.
-        last_heartbeat_s: When each host whose heartbeat lapsed was last seen alive.
         counters: What was counted since the agent started; None when none runs.
         source: "agent", or "host" when agentctl looked by itself.
     """
     mesh = state.mesh
     dead = None if counters is None else dead_subnets(mesh.lapsed, mesh.silent)
+    silent_s = now_s - last_contact_s if last_contact_s else None
     return {
         "version": _VERSION,
         "source": source,
@@ -89,22 +87,20 @@ def status_document(
         "container": _own_container(mesh),
         "former_subnet": str(mesh.former.subnet) if mesh.former else None,
         "docker": _docker(mesh),
-        "etcd": {
-            **_etcd(state, now_s - last_contact_s if last_contact_s else None),
-            **etcd_source,
-        },
+        "etcd": {**_etcd(state, silent_s), **etcd_source},
         "mesh": _mesh(mesh),
-        "routes": {
-            "desired": state.report.desired,
-            "installed": state.report.installed,
-            "drift": state.report.differing,
-        },
+        "routes": _routes(state.report),
         "repairs": None if counters is None else _repairs(counters, now_s),
-        "peers": [
-            _peer(lease, mesh, freshness, wall_s, last_heartbeat_s, dead)
-            for lease in peers_of(mesh)
-        ],
+        "peers": [_peer(lease, state, freshness, wall_s, dead) for lease in peers_of(mesh)],
         "conditions": [_condition(each, now_s) for each in active],
+    }
+
+
+def _routes(report: Report[Route]) -> Mapping[str, Any]:
+    return {
+        "desired": report.desired,
+        "installed": report.installed,
+        "drift": report.differing,
     }
 
 
@@ -191,13 +187,12 @@ def _mesh(mesh: MeshState) -> Mapping[str, Any] | None:
 
 def _peer(
     lease: Lease,
-    mesh: MeshState,
+    state: AgentState,
     freshness: Freshness,
     wall_s: float,
-    last_heartbeat_s: Mapping[HostId, float],
     dead: frozenset[Network] | None,
 ) -> Mapping[str, Any]:
-    view = mesh.believed or _NOTHING
+    view = state.mesh.believed or _NOTHING
     return {
         "host_name": lease.host_name,
         "host_id": lease.host_id,
@@ -207,7 +202,7 @@ def _peer(
         "accepted_backend": lease.accepted.name if lease.accepted else None,
         "container": freshness.container(lease, view),
         "reachable": None if dead is None else lease.subnet not in dead,
-        **freshness.heartbeat(lease.host_id, view, wall_s, last_heartbeat_s),
+        **freshness.heartbeat(lease.host_id, view, wall_s, state.last_seen.last_heartbeat_s),
     }
 
 

@@ -98,7 +98,8 @@ class Leaver:
 
     Args:
         release: Gives lease and heartbeat back in etcd. Lines of what was done.
-        remove: Takes ours out of the kernel.
+        remove: Removes the agent's rules and objects from the kernel.
+        remove_from_firewalld: Removes the agent's sources there; may hang.
         restore: Gives Docker its former configuration back, by those terms: (done, todo).
         forget: Deletes the host's own copy of the mesh: when it joins again, what it holds
             is what etcd says, not what the copy remembers.
@@ -111,6 +112,7 @@ class Leaver:
         state: StateFile,
         release: Callable[[], tuple[str, ...]],
         remove: Callable[[], tuple[str, ...]],
+        remove_from_firewalld: Callable[[], tuple[str, ...]],
         restore: Callable[[DetachTerms], tuple[tuple[str, ...], tuple[str, ...]]],
         forget: Callable[[], None],
         follow: Follow | None = None,
@@ -118,6 +120,7 @@ class Leaver:
         self._state = state
         self._release = release
         self._remove = remove
+        self._remove_from_firewalld = remove_from_firewalld
         self._restore = restore
         self._forget = forget
         self._follow = follow or _only_remember
@@ -175,6 +178,7 @@ class Leaver:
         """Remove what is ours from the host; the lease stays."""
         outcome = Outcome()
         outcome.attempt("the kernel was not cleaned whole", self._remove)
+        outcome.attempt("firewalld keeps the mesh's sources", self._remove_from_firewalld)
         self._give_docker_back(outcome, DetachTerms(again="agentctl cleanup"))
         return outcome
 
@@ -198,6 +202,7 @@ class Leaver:
             "the lease could not be given back yet": self._release,
             "the copy of the mesh stays": lambda: (self._forget(), ())[1],
             "the kernel was not cleaned whole": self._remove,
+            "firewalld keeps the mesh's sources": self._remove_from_firewalld,
         }
         for what, step in steps.items():
             if what in self._finished:

@@ -188,15 +188,19 @@ class KernelPass:
             return ""
         return self._firewall.render(self._wants(world))
 
-    def remove(self) -> tuple[str, ...]:
-        """Take everything of ours out of the kernel. Lines of what was done.
+    def remove(self, config: MeshConfig | None) -> tuple[str, ...]:
+        """Remove the agent's rules and objects from the kernel; return lines of what was done.
 
-        Routes go last: as long as rules of ours stand, nothing new is let through.
+        Routes go last: while the agent's rules are there, they let nothing new through.
+
+        Args:
+            config: Says where routes of a previous protocol number can be.
 
         Raises:
-            KernelError: Something would not go; the rest was removed, run it again.
-            StateError: That nothing is left could not be written down.
+            KernelError: Something could not be removed; the rest was, run it again.
+            StateError: That nothing is left could not be saved.
         """
+        not_migrated = self.migrate_protocol(config)
         done: list[str] = []
         if self._firewall is not None:
             done += self._firewall.remove().edits
@@ -205,14 +209,23 @@ class KernelPass:
         problems = [result.problem for result in results if not result.ok]
         if problems:
             raise KernelError(
-                f"{len(problems)} of {len(results)} routes would not go: {problems[0]}",
+                f"{len(problems)} of {len(results)} routes could not be removed: {problems[0]}",
                 hint="run agentctl cleanup again",
             )
         self._migration.forget()
         if results:
             done.append(f"removed {len(results)} routes")
-        done += self._firewalld.remove()  # last: a firewalld that hangs holds nothing else up
+        if not_migrated:
+            raise KernelError(not_migrated[0].cause, hint=not_migrated[0].hint)
         return tuple(done)
+
+    def remove_from_firewalld(self) -> tuple[str, ...]:
+        """Remove the agent's sources from firewalld, which may hang: not on the loop's thread.
+
+        Raises:
+            HostmeshError: As :meth:`Firewalld.remove`.
+        """
+        return self._firewalld.remove()
 
     def _forward(self, world: World) -> RulesReport:
         if world.docker is not None and world.docker.reachable:

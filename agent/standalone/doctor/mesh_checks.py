@@ -35,6 +35,7 @@ from agent.registry.claiming.selection import Selection
 from agent.registry.copy import bounds_of
 from agent.registry.etcd_checks import EndpointAnswer, ask_endpoint, may_write
 from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
+from agent.registry.record_store import RecordStore
 from agent.registry.registry import Registry
 from agent.settings import Settings
 from agent.standalone.doctor.findings import Findings, State
@@ -136,16 +137,7 @@ def look_at_mesh(
     own = host_id(read_machine_id())
     records = registry.records()
     view = records.view()
-    findings.add("etcd account", State.OK, f"reads {settings.etcd.prefix}")
-    if unknown := records.unknown:
-        findings.add(
-            "etcd keys",
-            State.OK,
-            f"{settings.etcd.prefix} holds keys that this version does not know, such as"
-            f" {unknown.names[0]} ({unknown.count} or more): they are left alone",
-        )
-    if findings.attempt("etcd account", lambda: may_write(registry, own)):
-        findings.add("etcd account", State.OK, "may write all that an agent writes")
+    _account(registry, records, own, settings.etcd.prefix, findings)
     config = _config(settings, view, findings)
     if config is None:
         return None
@@ -156,24 +148,48 @@ def look_at_mesh(
         _overlap(host[0], config, lease, view, findings)
         _peers(view, own, host, config, findings)
     subnet = lease.subnet if lease else None
-    if lease is None and view.config is not None:
+    if lease is not None:
+        _member(lease, findings)
+    elif view.config is not None:
         request = ClaimRequest(
             host_id=own,
             host_name=host_name(settings),
             node_address=address or IPV4.address(0),
         )
         subnet = next(iter(Selection(records, view, request).peek(1)), None)
-        if subnet is None:
-            findings.add("subnet", State.FAIL, "every subnet is held or reserved")
-        else:
-            findings.add("subnet", State.OK, f"{subnet} would be this host's, or another free one")
-            findings.would.append(f"claim {subnet} in etcd")
-    elif lease is not None and lease.host_id is None:
+        _candidate(subnet, findings)
+    return Mesh(registry, own, view, config, lease, subnet)
+
+
+def _account(
+    registry: Registry, records: RecordStore, own: HostId, prefix: str, findings: Findings
+) -> None:
+    findings.add("etcd account", State.OK, f"reads {prefix}")
+    if unknown := records.unknown:
+        findings.add(
+            "etcd keys",
+            State.OK,
+            f"{prefix} holds keys that this version does not know, such as"
+            f" {unknown.names[0]} ({unknown.count} or more): they are left alone",
+        )
+    if findings.attempt("etcd account", lambda: may_write(registry, own)):
+        findings.add("etcd account", State.OK, "may write all that an agent writes")
+
+
+def _member(lease: Lease, findings: Findings) -> None:
+    if lease.host_id is None:
         findings.add("subnet", State.OK, f"flannel leases {lease.subnet} to this host's address")
         findings.would.append(f"take flannel's lease of {lease.subnet} over")
-    elif lease is not None:
+    else:
         findings.add("subnet", State.OK, f"this host is a member with {lease.subnet}")
-    return Mesh(registry, own, view, config, lease, subnet)
+
+
+def _candidate(subnet: Network | None, findings: Findings) -> None:
+    if subnet is None:
+        findings.add("subnet", State.FAIL, "every subnet is held or reserved")
+    else:
+        findings.add("subnet", State.OK, f"{subnet} would be this host's, or another free one")
+        findings.would.append(f"claim {subnet} in etcd")
 
 
 def _flannels(view: View, address: Address | None) -> Lease | None:

@@ -40,36 +40,40 @@ def look_at_underlay(
         and lease.node_address in uplink.on_link
         and lease.node_address != uplink.node_address
     ]
-    if not peers:
-        findings.add("underlay", State.UNKNOWN, "no live peer on the link to ask")
-    elif os.geteuid() != 0:
-        found = "needs root: whether it carries containers' addresses is not tested"
-        findings.add("underlay", State.UNKNOWN, found, "sudo agentctl doctor")
-    elif mesh.own is not None and mesh.own.node_address != uplink.node_address:
-        findings.add(
-            "underlay",
-            State.UNKNOWN,
-            f"peers answer to {mesh.own.node_address}, where this host's lease says it is",
-        )
+    untested = _untested(mesh, uplink, settings, peers, claim=claim)
+    if untested is not None:
+        findings.add("underlay", State.UNKNOWN, *untested)
     elif mesh.own is not None:
         _probe(mesh.own.subnet, uplink, peers, findings)
-    elif not claim:
-        findings.add(
-            "underlay",
-            State.UNKNOWN,
+    else:
+        _probe_on_loan(mesh, uplink, settings, peers, findings)
+
+
+def _untested(
+    mesh: Mesh, uplink: Uplink, settings: Settings, peers: list[Lease], *, claim: bool
+) -> tuple[str, str] | None:
+    """Return why nothing is sent, and a hint; None when it is."""
+    if not peers:
+        return "no live peer on the link to ask", ""
+    if os.geteuid() != 0:
+        found = "needs root: whether it carries containers' addresses is not tested"
+        return found, "sudo agentctl doctor"
+    if mesh.own is not None:
+        there = mesh.own.node_address
+        here = f"peers answer to {there}, where this host's lease says it is"
+        return None if there == uplink.node_address else (here, "")
+    if not claim:
+        return (
             "whether it carries containers' addresses: peers can answer only to a subnet in etcd",
             "agentctl doctor --probe claims one for some seconds and gives it back",
         )
-    elif agent_runs(settings.agent.socket):
+    if agent_runs(settings.agent.socket):
         # It may claim at any moment, and would hold what is given back here.
-        findings.add(
-            "underlay",
-            State.UNKNOWN,
+        return (
             "an agent runs here that has no subnet yet: none is claimed beside it",
             "agentctl status says what it waits for",
         )
-    else:
-        _probe_on_loan(mesh, uplink, settings, peers, findings)
+    return None
 
 
 def _probe_on_loan(

@@ -21,6 +21,7 @@ def test_promise_9_a_state_file_that_cannot_be_written_at_the_end_is_a_condition
         state=state,
         release=tuple,
         remove=tuple,
+        remove_from_firewalld=tuple,
         restore=lambda _order: ((), ()),
         forget=lambda: None,
     )
