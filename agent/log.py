@@ -13,20 +13,19 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
 
 from agent import systemd_journal as journal
 from agent.settings import LogSettings
 from agent.settings.text import printable
 
 __all__ = ["RateLimiter", "configure", "printable", "redact"]
-
-Processor = Callable[[Any, str, MutableMapping[str, Any]], MutableMapping[str, Any]]
 
 _SECRET_KEY = re.compile(
     r"passw|secret|token|authorization|credential|private_?key|api_?key", re.IGNORECASE
@@ -37,6 +36,7 @@ _JOURNAL_LEVEL = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2
 _QUIET_LOGGERS = ("docker", "etcd3", "grpc", "pyroute2", "requests", "tenacity", "urllib3")
 _MAX_NESTING = 6
 _KEPT_CONTROLS = "\n\t"
+_JSON = structlog.processors.JSONRenderer(ensure_ascii=True)
 
 
 def redact(value: Any, *, depth: int = 0) -> Any:  # noqa: ANN401 - log values are anything
@@ -59,30 +59,16 @@ def redact(value: Any, *, depth: int = 0) -> Any:  # noqa: ANN401 - log values a
     return _URL_USER.sub(f"{_STRUCK_OUT}@", str(value))
 
 
-def _redact_event(
-    _logger: Any,  # noqa: ANN401 - structlog's signature
-    _method: str,
-    event: MutableMapping[str, Any],
-) -> MutableMapping[str, Any]:
-    cleaned: dict[str, Any] = redact(event)
+def _redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    cleaned: EventDict = redact(event)
     return cleaned
 
 
-def _printable_event(
-    _logger: Any,  # noqa: ANN401 - structlog's signature
-    _method: str,
-    event: MutableMapping[str, Any],
-) -> MutableMapping[str, Any]:
+def _printable_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for key, value in event.items():
-        text = (
-            value
-            if isinstance(value, str)
-            else str(value)
-            if isinstance(value, list | dict)
-            else ""
-        )
-        keep = _KEPT_CONTROLS if key in {"exception", "stack"} else ""
-        if text and not text.isprintable():
+        text = str(value) if isinstance(value, str | list | dict) else ""
+        if not text.isprintable():
+            keep = _KEPT_CONTROLS if key in {"exception", "stack"} else ""
             event[key] = printable(text, keep=keep)
     return event
 
@@ -100,7 +86,7 @@ class RateLimiter:
     As a processor it limits each event by its name, more strictly (one per interval) by
     name and ``limit_key`` where the caller gives that; the next admitted one carries
     ``held_back=N``. Debug events and critical ones pass. What begins or ends a condition has a
-    measure of its own for each condition and subject: no flood of others keeps it from the log.
+    limit of its own for each condition and subject: no flood of others keeps it from the log.
 
     Args:
         clock: Monotonic seconds.
@@ -144,24 +130,18 @@ class RateLimiter:
             window.held_back += 1
             return None
 
-    def __call__(
-        self,
-        _logger: Any,  # noqa: ANN401 - structlog's signature
-        method: str,
-        event: MutableMapping[str, Any],
-    ) -> MutableMapping[str, Any]:
+    def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         """Hold back repeats, as a structlog processor: raises DropEvent for those."""
         limit_key = event.pop("limit_key", None)
         if method in {"debug", "critical"}:
             return event
         name = str(event.get("event", ""))
-        if limit_key is None:
-            subject = (
-                f"{event['condition']}\0{event.get('subject')}" if "condition" in event else ""
-            )
-            held_back = self.admit(f"{name}\0{subject}" if subject else name)
-        else:
+        if limit_key is not None:
             held_back = self.admit(f"{name}\0{limit_key}", burst=1)
+        elif "condition" in event:
+            held_back = self.admit(f"{name}\0{event['condition']}\0{event.get('subject')}")
+        else:
+            held_back = self.admit(name)
         if held_back is None:
             raise structlog.DropEvent
         if held_back:
@@ -169,11 +149,7 @@ class RateLimiter:
         return event
 
 
-def _ordered(
-    _logger: Any,  # noqa: ANN401 - structlog's signature
-    _method: str,
-    event: MutableMapping[str, Any],
-) -> MutableMapping[str, Any]:
+def _ordered(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Put what every line has first, so that raw JSON lines can be read by eye."""
     first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     return {**first, **event}
@@ -193,8 +169,7 @@ class _StreamLogger:
                 self._stream.write(line + "\n")
                 self._stream.flush()
             except (OSError, ValueError):
-                # A full disk, a closed pipe, a closed stream: not worth the agent's life.
-                return
+                return  # a full disk or a closed pipe must not end the agent
 
     debug = info = warning = error = critical = msg
 
@@ -225,18 +200,14 @@ class _JournalLine(str):
     fields: Mapping[str, str]
 
 
-def _journal_lines(renderer: Processor) -> Callable[[Any, str, MutableMapping[str, Any]], str]:
-    """Prefix each line with its syslog level, as sd-daemon(3) has it, and keep its fields."""
-
-    def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:  # noqa: ANN401
-        level = _JOURNAL_LEVEL.get(str(event.get("level")), 6)
-        known = dict(event)
-        text = str(renderer(logger, method, event))
-        line = _JournalLine(f"<{level}>{text}")
-        line.fields = journal.fields_of(known, text, level)
-        return line
-
-    return render
+def _journal_line(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """Render a line with its syslog level in front, as sd-daemon(3) has it, and keep its fields."""
+    level = _JOURNAL_LEVEL.get(str(event.get("level")), 6)
+    fields = dict(event)
+    text = str(_JSON(logger, method, event))
+    line = _JournalLine(f"<{level}>{text}")
+    line.fields = journal.fields_of(fields, text, level)
+    return line
 
 
 class _JournalLogger(_StreamLogger):
@@ -275,20 +246,13 @@ def configure(
         clock: Monotonic seconds for the rate limit.
     """
     level = getattr(logging, settings.level.upper())
-    console = settings.format == "console" or (settings.format == "auto" and is_tty)
-    renderer: Any
-    if console:
-        # Plain tracebacks: the fancy ones print local variables, and with them secrets.
-        tail: list[Any] = [_printable_event]
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=is_tty, exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
-        )
-    else:
-        tail = [_ordered]
-        renderer = structlog.processors.JSONRenderer(ensure_ascii=True)
-        renderer = _journal_lines(renderer) if journald else renderer
-    to_journal = journald and not console
-    logger = _JournalLogger(stream, journal_socket) if to_journal else _StreamLogger(stream)
+    logger = _StreamLogger(stream)
+    tail: list[Any] = [_ordered, _JSON]
+    if settings.format == "console" or (settings.format == "auto" and is_tty):
+        tail = [_printable_event, _console(colors=is_tty)]
+    elif journald:
+        tail = [_ordered, _journal_line]
+        logger = _JournalLogger(stream, journal_socket)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -299,13 +263,19 @@ def configure(
             structlog.processors.format_exc_info,
             _redact_event,
             *tail,
-            renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_args: logger,
         cache_logger_on_first_use=False,
     )
     _configure_libraries(level)
+
+
+def _console(*, colors: bool) -> structlog.dev.ConsoleRenderer:
+    # Plain tracebacks: the fancy ones print local variables, and with them secrets.
+    return structlog.dev.ConsoleRenderer(
+        colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
+    )
 
 
 def _configure_libraries(level: int) -> None:

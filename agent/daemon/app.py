@@ -234,7 +234,12 @@ class HostAgent:
             self._endpoint_finder,
             self._monitor,
         )
-        self._mesh_parts = (self._keeper, self._survey, self._directory, *servers)
+        self._mesh_parts: tuple[Part, ...] = (
+            self._keeper,
+            self._survey,
+            self._directory,
+            *servers,
+        )
 
     def run(self) -> None:
         """Start every thread, run the loop in this one, stop every thread."""
