@@ -1,4 +1,4 @@
-"""What it takes for a change of a file or a folder to last through a power cut."""
+"""Make changes of files and folders last through a power cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""hostmesh-agent: parse flags, read settings, run the loop until told to stop."""
+"""hostmesh-agent: parse flags, read settings, run the loop until it is stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run hostmesh-agent; the exit status (docs/exit-status.md)."""
+    """Run hostmesh-agent; return the exit status (docs/exit-status.md)."""
     forgive(sys.stdout, sys.stderr)
     arguments = parser().parse_args(argv)
     try:
@@ -67,7 +67,7 @@ def _do(arguments: argparse.Namespace) -> int:
 
 
 def _run(settings: Settings, load: Callable[[], Settings], arguments: argparse.Namespace) -> int:
-    from agent import log  # noqa: PLC0415 # --check and --help need none of the rooms
+    from agent import log  # noqa: PLC0415 # --check and --help need no other package
 
     # SIGABRT is what systemd's watchdog sends: every thread's stack goes to the log.
     faulthandler.enable()

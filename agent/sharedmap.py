@@ -114,8 +114,7 @@ _Items = list[tuple[_K, _V]]
 def _differ_in_order(one: _Items[_K, _V], other: _Items[_K, _V]) -> Iterator[_K]:
     """As :func:`_differ`, where most of both is the same and in the same order.
 
-    What stands alike at both ends is told by identity: to look a network up takes a hundred times
-    longer.
+    Equal ends are recognised by identity: to look a network up takes a hundred times longer.
     """
     start = _alike(zip(one, other, strict=False))
     end = _alike(zip(reversed(one[start:]), reversed(other[start:]), strict=False))

@@ -73,7 +73,7 @@ class _Guard:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a source waits for.
+    """The descriptors and the deadline of a source.
 
     Attributes:
         readable: Descriptors; one with something to read is enough.

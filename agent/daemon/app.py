@@ -1,4 +1,4 @@
-"""Puts the agent together from its rooms, and takes it apart again."""
+"""Build the agent from its packages, run it, and stop it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from agent.daemon.telemetry.systemd import Notifier
 from agent.daemon.telemetry.thread_errors import ThreadErrors
 from agent.daemon.wiring import (
     check_host,
-    docker_room,
+    docker_manager,
     host_name,
     kernel_pass,
     release_lease,
@@ -88,12 +88,12 @@ class Part(Protocol):
 
 
 class HostAgent:
-    """The daemon: every room, one loop, the control socket.
+    """The daemon: its parts, one loop, the control socket.
 
-    Inbox and state cell come first; parts made after them post to the one and read the other.
+    Inbox and state cell are made first; parts made after them post to the one and read the other.
 
     Args:
-        settings: What the operator told.
+        settings: Those of the start.
         source: Where to read that again.
 
     Raises:
@@ -140,8 +140,10 @@ class HostAgent:
     def _make_followers(self, settings: Settings, copy: Copy | None) -> None:
         """Make what follows etcd and Docker."""
         inbox = self._inbox
-        self._docker_room = docker_room(settings, self._client, self._host_id)
-        self._docker = self._docker_room.worker(inbox.poster(events.DockerReported), self._poller)
+        self._docker_manager = docker_manager(settings, self._client, self._host_id)
+        self._docker = self._docker_manager.worker(
+            inbox.poster(events.DockerReported), self._poller
+        )
         self._keeper = Keeper(
             self._registry,
             host_id=self._host_id,
@@ -149,7 +151,7 @@ class HostAgent:
             agent_version=__version__,
             settings=settings.lease,
             on_lease=inbox.poster(events.LeaseChanged),
-            may_leave=self._docker_room.docker.may_restart,
+            may_leave=self._docker_manager.docker.may_restart,
             earlier_life=PreviousBoot(self._cell, is_silent),
         )
         self._directory = Directory(
@@ -247,7 +249,7 @@ class HostAgent:
             "agent-started",
             version=__version__,
             host_id=self._host_id,
-            etcd=list(self._cell.now.settings.etcd.endpoints) or "looked for in DNS",
+            etcd=list(self._cell.now.settings.etcd.endpoints) or "found by DNS",
             left=self._state.now.left,
         )
         self._observer.happened("agent-started", f"hostmesh-agent {__version__} started")
@@ -293,7 +295,7 @@ class HostAgent:
             self._inbox.post(events.KernelChanged(event))
 
     def _actions(self) -> dict[Action, Callable[..., object]]:
-        """Return how each thing is done that may follow from an event."""
+        """Return the function behind each action."""
         return {
             Action.SET_CONDITIONS: self._conditions.replace,
             Action.SET_TIMER: lambda timer, in_s: self._timers.set(timer, jittered(in_s)),
@@ -324,7 +326,7 @@ class HostAgent:
 
     def _adopt(self, settings: Settings) -> None:
         self._source.configure_log(settings.log)
-        self._docker_room.docker.adopt(settings.docker)
+        self._docker_manager.docker.adopt(settings.docker)
         self._keeper.adopt(settings.lease)
         self._kernel.limit_access(settings.firewall.access)
         self._scheduler.adopt(settings.firewall.check_s)
@@ -335,7 +337,9 @@ class HostAgent:
         self._joiner.forget()
 
     def _want_docker(self, subnet: Network, mtu: int | None, former: Network | None) -> None:
-        self._docker.set_desired(replace(self._docker_room.desired_for(subnet, mtu), former=former))
+        self._docker.set_desired(
+            replace(self._docker_manager.desired_for(subnet, mtu), former=former)
+        )
 
     def _probe(self, addresses: frozenset[Address], uplink: Uplink | None) -> None:
         self._prober.watch(addresses, uplink)
@@ -356,7 +360,7 @@ class HostAgent:
             last_contact_s=lambda: self._directory.last_contact_s,
             leaver=self._leaving,
             observer=self._observer,
-            docker_outlook=self._docker_room.docker.outlook,
+            docker_outlook=self._docker_manager.docker.outlook,
             restart_docker=lambda force, replace: self._docker.restart_now(
                 force=force, replace=replace, timeout_s=_DOCKER_BUSY_S
             ),
@@ -383,7 +387,7 @@ class HostAgent:
 
 
 def _first_mesh_state(own: HostId, copy: Copy | None, *, left: bool) -> MeshState:
-    """Return what is known before anything was seen: what this host's own copy says."""
+    """Return the state before the first event: that of this host's own copy."""
     mesh = MeshState(host_id=own, left=left)
     if copy is None or left:
         return mesh
@@ -399,6 +403,6 @@ def _first_mesh_state(own: HostId, copy: Copy | None, *, left: bool) -> MeshStat
 
 
 def _copied_lease(own: HostId, copy: Copy | None) -> Lease | None:
-    """The own lease by the copy: not that of the host whose disk this one is a clone of."""
+    """Return the own lease in the copy: not that of the host whose disk was cloned."""
     lease = copy.lease if copy else None
     return lease if lease is not None and lease.host_id == own else None

@@ -1,4 +1,4 @@
-"""What the daemon, ``--once`` and an offline leave are built of alike."""
+"""Build parts that the daemon, ``--once`` and an offline leave share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from agent.settings import Settings
 
 __all__ = [
     "check_host",
-    "docker_room",
+    "docker_manager",
     "firewall_of",
     "host_name",
     "kernel_pass",
@@ -43,7 +43,7 @@ def host_name(settings: Settings) -> str:
 
 
 def firewall_of(settings: Settings) -> Firewall | None:
-    """The host's firewall; None when the operator keeps the rules.
+    """Return the host's firewall; None when the operator keeps the rules.
 
     Raises:
         DependencyMissing: There is no iptables.
@@ -57,7 +57,7 @@ def firewall_of(settings: Settings) -> Firewall | None:
 def kernel_pass(
     settings: Settings, state: StateFile, on_late: Callable[[], None] | None = None
 ) -> KernelPass:
-    """The kernel's writers for these settings.
+    """Return the kernel's writers for these settings.
 
     Args:
         on_late: Called when firewalld has done later what a pass did not wait for; None: every
@@ -82,17 +82,17 @@ def kernel_pass(
 
 
 def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, ...]:
-    """Give the lease back; a line of what was done.
+    """Release the lease; return a line of what was done.
 
     Raises:
         EtcdError: It could not be done now.
     """
     subnet = registry.release(own, boot_id)
-    return (f"gave {subnet} back",) if subnet is not None else ()
+    return (f"released {subnet}",) if subnet is not None else ()
 
 
-def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerManager:
-    """The host's Docker, restarted only when it is this host's turn."""
+def docker_manager(settings: Settings, client: EtcdClient, own: HostId) -> DockerManager:
+    """Return the host's Docker, restarted only under the mesh's restart lock."""
     stopping = threading.Event()
     turns = MeshLocks(client, settings.etcd.prefix, own, host_name(settings))
     turn = DockerRestartLock(turns, stopping)
@@ -102,6 +102,6 @@ def docker_room(settings: Settings, client: EtcdClient, own: HostId) -> DockerMa
 
 
 def check_host(uplink: Uplink) -> tuple[Condition, ...]:
-    """What on this host, beside ourselves, would undo or hinder our work."""
+    """Return conditions for services and sysctls that undo or hinder the agent's work."""
     found = (Sysctls().reverse_path_condition(uplink), *host_conditions())
     return tuple(each for each in found if each is not None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.daemon.membership.leave import Leaver, Outcome
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
-from agent.daemon.wiring import docker_room, kernel_pass, release_lease
+from agent.daemon.wiring import docker_manager, kernel_pass, release_lease
 from agent.docker.attach.detach import DetachTerms
 from agent.errors import StateError
 from agent.etcd.discovery import client_for
@@ -34,7 +34,7 @@ def leaver(settings: Settings) -> Leaver:
         if not settings.docker.manage:
             return (), ()
         with closing(client_for(settings.etcd)) as client:
-            report = docker_room(settings, client, own).detacher.detach(terms)
+            report = docker_manager(settings, client, own).detacher.detach(terms)
         return report.done, report.todo
 
     def release() -> tuple[str, ...]:

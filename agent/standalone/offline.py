@@ -226,7 +226,7 @@ def offline_status(settings: Settings) -> Mapping[str, Any]:
     silent = holder_of(settings.agent.run_dir) is not None
     stays_out = seen.state.mesh.left
     document["state"] = "left" if stays_out else "silent" if silent else "stopped"
-    # Nobody was here to see when they began.
+    # Without an agent it is unknown when they began.
     document["conditions"] = [{**each, "since_s_ago": None} for each in document["conditions"]]
     return document
 
@@ -253,7 +253,7 @@ def offline_routes(settings: Settings) -> Mapping[str, Any]:
 
 
 def offline_firewall(settings: Settings) -> Mapping[str, Any]:
-    """``GET /v1/firewall`` without an agent: the rules as they stand.
+    """``GET /v1/firewall`` without an agent: the installed rules.
 
     Raises:
         DependencyMissing, NotRoot, FirewallError: They cannot be read.

@@ -180,7 +180,7 @@ def test_removal_leaves_the_mesh_and_installing_again_joins_it(
     target.put("/var/lib/hostmesh/state.json", '{"version": 1, "left": false, "switched": {}}')
     target.put("/etc/machine-id", f"{7:032x}\n")
     told = target.run(f"dpkg -i {file} && dpkg -r hostmesh")
-    assert "the lease could not be given back yet" in told  # no etcd here, and it is said
+    assert "the lease could not be released yet" in told  # no etcd here, and it is said
     assert '"left": true' in target.run("cat /var/lib/hostmesh/state.json")
     target.run(f"dpkg -i {file}")
     assert '"left": false' in target.run("cat /var/lib/hostmesh/state.json")

@@ -1,1 +1,1 @@
-"""What the control socket and the metrics answer."""
+"""The control socket, the metrics listener and the documents that both send."""

@@ -60,7 +60,7 @@ class Paths:
 
 
 class Server(Protocol):
-    """What a connection needs of its server."""
+    """The parts of a server that a connection uses."""
 
     paths: Paths
     limit: ConnectionLimit

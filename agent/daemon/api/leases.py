@@ -95,7 +95,7 @@ def _since(then_s: float, now_s: float) -> float:
 def _ttl_left(
     lease: Lease, now_s: float, asked_s: Mapping[Network, float], *, renewing: bool
 ) -> float | None:
-    """What is left: by the owner's clock, or (flannel's) by what etcd was asked.
+    """Return the time left: by the owner's clock, or for flannel's leases as etcd says.
 
     Args:
         renewing: The owner has a heartbeat, so it renews in time: less than that leaves comes

@@ -1,6 +1,6 @@
 """``GET /metrics``: what the agent counts and knows, in Prometheus' text form.
 
-Imported when somebody first asks. Labels come from fixed sets only: names of hosts and subnets
+Imported on the first request. Labels come from fixed sets only: names of hosts and subnets
 are for ``agentctl``, and a mesh of thousands must not become thousands of series on each host.
 """
 
@@ -94,7 +94,7 @@ def _host(reading: Reading) -> Iterator[Metric]:
     docker.add_metric([], float(str(state.mesh.docker_state) == "ready"))
     yield docker
     conditions = GaugeMetricFamily(
-        "hostmesh_conditions", "Conditions that stand", labels=["condition", "severity"]
+        "hostmesh_conditions", "Active conditions", labels=["condition", "severity"]
     )
     counts = Counter((s.condition.name, str(s.condition.severity)) for s in reading.active)
     for (name, severity), count in sorted(counts.items()):

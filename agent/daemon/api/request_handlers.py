@@ -1,4 +1,4 @@
-"""What the control socket answers, from the loop's newest snapshot or by a command to the loop."""
+"""Answer requests of the control socket, from the newest state or by a command to the loop."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class RequestHandlers:
     restart_docker: Callable[[bool, bool], AttachReport]
 
     def paths(self) -> Paths:
-        """Every path of the socket."""
+        """Return every path of the socket."""
         return Paths(
             read={
                 "/v1/status": self.status,
@@ -103,7 +103,7 @@ class RequestHandlers:
         )
 
     def open_paths(self) -> Paths:
-        """What may be asked over TCP, by anybody who can connect."""
+        """Return the paths that any client may read over TCP."""
         return Paths(
             read={
                 "/metrics": self.metrics,
@@ -180,7 +180,7 @@ class RequestHandlers:
         )
 
     def diff(self) -> Document:
-        """``GET /v1/diff``: what the next pass would do."""
+        """``GET /v1/diff``: the operations of the next pass."""
         return self.inbox.ask(self._diff)
 
     def _diff(self, _apply: Apply) -> Document:
@@ -219,7 +219,7 @@ class RequestHandlers:
         }
 
     def route_list(self) -> Document:
-        """``GET /v1/routes``: the mesh's routes on this host, wanted or there."""
+        """``GET /v1/routes``: the mesh's routes on this host, desired and installed."""
         return self.inbox.ask(self._route_list)
 
     def _route_list(self, _apply: Apply) -> Document:
@@ -246,7 +246,7 @@ class RequestHandlers:
         return {"version": _VERSION, "rules": rules, "restore": restore}
 
     def health(self) -> tuple[int, Document]:
-        """``GET /healthz``: the loop turns."""
+        """``GET /healthz``: whether the loop runs."""
         try:
             self.inbox.ask(lambda _apply: None, timeout_s=_UNHEALTHY_S / 6)
         except HostmeshError as error:
@@ -263,7 +263,7 @@ class RequestHandlers:
     def leave(self, body: Document) -> Document:
         """``POST /v1/leave``."""
         outcome = self.leaver.leave(force=body.get("force") is True)
-        self.inbox.ask(lambda _apply: None)  # which has the loop tell what is left over
+        self.inbox.ask(lambda _apply: None)  # then the loop has raised a condition for what is left
         return outcome.document()
 
     def join(self, _body: Document) -> Document:
@@ -295,7 +295,7 @@ class RequestHandlers:
 
         outcome = Outcome()
         if self.inbox.ask(accept, is_waiting=client_is_waiting()):
-            outcome.done.append("what etcd says now is believed")
+            outcome.done.append("the newest view of etcd is accepted")
             outcome.attempt("the alarm returns if this host restarts now", self._save_copy)
         return outcome.document()
 
@@ -333,7 +333,7 @@ class RequestHandlers:
         return outcome.document()
 
     def _give_back(self, *, under_containers: bool) -> Document:
-        """What waits for a restart of Docker once the host has left."""
+        """Finish a leave that waits for a restart of Docker."""
         if not self.leaver.left_over:
             return Outcome().document()
         return self.leave({"force": under_containers})

@@ -1,6 +1,6 @@
-"""What the control socket says about this host: documents made of a snapshot. Pure.
+"""The status document, made of the agent's state. Pure.
 
-docs/control-socket.md describes them; a change there is a change of ``version``.
+docs/control-socket.md describes it; a change there is a change of ``version``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _NOTHING = View(cluster_id=0, revision=0)
 
 
 def host_state(state: AgentState, active: Iterable[ActiveCondition]) -> str:
-    """One word: left, waiting (no subnet yet), joining, degraded or ready.
+    """Return left, waiting (no subnet yet), joining, degraded or ready.
 
-    Ready means what an operator means: the lease is held, Docker has it, and every route and
-    rule is as it should be. While etcd is away a host can be degraded and work all the same.
+    Ready: the lease is held, Docker has it, and every route and rule is as desired. A host without
+    etcd can be degraded and still work.
     """
     mesh = state.mesh
     if mesh.left:
@@ -69,7 +69,7 @@ def status_document(
         freshness: How old what is known of the mesh is.
         wall_s: Unix time.
         counters: What was counted since the agent started; None when none runs.
-        source: "agent", or "host" when agentctl looked by itself.
+        source: "agent", or "host" when agentctl inspected the host without an agent.
     """
     mesh = state.mesh
     dead = None if counters is None else dead_subnets(mesh.lapsed, mesh.silent)
@@ -132,7 +132,7 @@ def _docker(mesh: MeshState) -> Mapping[str, Any]:
 
 
 def _own_network(mesh: MeshState) -> str | None:
-    """The range of the network that is ours (``docker.attach = "network"``)."""
+    """Return the range of the agent's own network (``docker.attach = "network"``)."""
     own = (each.subnet for each in mesh.docker.networks if each.bridge == OWN_BRIDGE)
     return next(map(str, own), None)
 

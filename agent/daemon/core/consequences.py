@@ -1,4 +1,4 @@
-"""What follows from an event: compare the state before it with the state after it. Pure."""
+"""Derive the actions that an event requires from the state before and after it. Pure."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _LOOK_AGAIN_S: Final = 2.0
 
 
 class Action(Enum):
-    """What the loop can do; in parentheses what with."""
+    """An action of the loop; its arguments in parentheses."""
 
     SET_CONDITIONS = auto()  # (source, conditions)
     SET_TIMER = auto()  # (timer, in seconds, give or take a fifth)
     SET_TIMER_AT = auto()  # (timer, monotonic seconds)
     SET_TIMER_SOONER = auto()  # (timer, in seconds)
-    APPLY_SETTINGS = auto()  # Let the rooms go on with other settings. (settings)
+    APPLY_SETTINGS = auto()  # Give other settings to all parts. (settings)
     RECORD_PEERS = auto()  # (view before, view now, this host's id)
     RECORD_SUBNET = auto()  # (subnet)
     RECORD_UPLINK = auto()  # (uplink)
     RECORD_RESTART = auto()  # Docker was restarted.
     PIN_CLUSTER = auto()  # (id of the mesh's cluster)
     RECONNECT_ETCD = auto()  # Drop etcd's connections: they are bound to an address that is gone.
-    SET_BOUNDS = auto()  # (what this host allows of a config)
-    REREAD_CONFIG = auto()  # Judge the config in etcd again.
+    SET_BOUNDS = auto()  # (bounds of a config)
+    REREAD_CONFIG = auto()  # Check the config in etcd again.
     HOLD_CLAIMS = auto()  # Claim no new subnet.
-    CHECK_RECORDS = auto()  # Have the keeper look for what it wrote. (view)
+    CHECK_RECORDS = auto()  # Have the keeper look for its records. (view)
     LEAVE = auto()  # Keep nothing in etcd any more, and no copy.
-    SAVE_COPY = auto()  # (what is known)
+    SAVE_COPY = auto()  # (mesh state)
     CONFIGURE_DOCKER = auto()  # (subnet, MTU, former subnet)
-    WATCH_ROUTES = auto()  # Say which changes of routes matter. (CIDRs, protocol, way to)
+    WATCH_ROUTES = auto()  # (CIDRs, protocol, address of etcd)
     PROBE_HOSTS = auto()  # (addresses, uplink)
     PASS_KERNEL = auto()  # (what changed)
     PASS_RULES = auto()  # (programs that wrote)
@@ -60,10 +60,10 @@ class Effect:
 
 
 def consequences(before: AgentState, after: AgentState, event: events.Event) -> tuple[Effect, ...]:
-    """Return what follows from ``event``, in order.
+    """Return the actions that ``event`` requires, in order.
 
     Args:
-        event: What was folded into ``before``; only news that is no state is taken from it.
+        event: The one that was folded into ``before``.
     """
     found = [*_settings(before, after), *_conditions(before, after), *_graces(before, after)]
     if after.mesh is not before.mesh:
@@ -136,7 +136,7 @@ def _outside_may_differ(before: AgentState, after: AgentState) -> bool:
 
 
 def _outside(before: AgentState, after: AgentState) -> Iterator[Effect]:
-    """What follows for the monitor, the prober and the reader of the config."""
+    """Yield actions of the monitor, the prober and the reader of the config."""
     bounds, was = after.bounds, before.bounds
     if bounds != was:
         yield Effect(Action.SET_BOUNDS, (bounds,))
@@ -150,7 +150,7 @@ def _outside(before: AgentState, after: AgentState) -> Iterator[Effect]:
 
 
 def watched(state: AgentState) -> tuple[tuple[Network, ...] | None, int, Address | None]:
-    """Return which changes of routes matter: CIDRs, our protocol, the way to etcd."""
+    """Return the CIDRs, the protocol and the address of etcd for which routes are watched."""
     config = state.mesh.config
     return (
         config.cidrs if config else None,
@@ -160,7 +160,7 @@ def watched(state: AgentState) -> tuple[tuple[Network, ...] | None, int, Address
 
 
 def _news(after: AgentState, event: events.Event) -> Iterator[Effect]:
-    """What an event brings that is no state."""
+    """Yield actions that come from the event alone, not from the state."""
     match event:
         case events.KernelChanged(changed):
             yield Effect(Action.PASS_KERNEL, (changed,))
@@ -202,7 +202,7 @@ def _world_differs(before: MeshState, after: MeshState, event: events.Event) -> 
 
 
 def _same_routes(facts: HostFacts | None, before: HostFacts | None) -> bool:
-    """Whether others' routes and what the host needs are as they were; rules depend on no more."""
+    """Return whether foreign routes and needed addresses are unchanged: rules depend on these."""
     if facts is None or before is None:
         return facts is before
     return facts.foreign_routes == before.foreign_routes and facts.needed == before.needed

@@ -52,7 +52,7 @@ def _seen(state: AgentState, view: View, at: Moment) -> AgentState:
     alarm = before.alarming is not None or mesh.alarming is not None
     grace = state.grace
     if alarm or trust.many_gone(before.believed, view):
-        grace = grace.hold(_calm_from_s(state, at))  # who is alive may be about to register again
+        grace = grace.hold(_calm_from_s(state, at))  # live hosts may be about to register again
     last_seen = state.last_seen.follow(view, at.wall_s)
     return _believing(replace(state, last_seen=last_seen), mesh, grace, at)
 
@@ -80,27 +80,27 @@ def _contact(state: AgentState, event: events.ContactChanged, at: Moment) -> Age
         believed = state.mesh.believed
         grace = grace.contact_lost(followed=believed is not None and not believed.cached)
     if problem is None:
-        state = state.saying(ConditionSource.ETCD, ())
+        state = state.with_conditions(ConditionSource.ETCD, ())
         grace = grace.contact_made(_calm_from_s(state, at))
         return replace(state, grace=grace, contact_problem="")
     lost = contact_condition(
         problem, "routes and rules stay; see etcd, and etcd.endpoints in agent.toml"
     )
-    state = state.saying(ConditionSource.ETCD, (lost,))
+    state = state.with_conditions(ConditionSource.ETCD, (lost,))
     return replace(state, grace=grace, contact_problem=problem.message)
 
 
 def _lease(state: AgentState, event: events.LeaseChanged, _at: Moment) -> AgentState:
     mesh = state.mesh
-    # What the keeper posted before it was paused would stay for as long as the host is out.
-    state = state.saying(ConditionSource.LEASE, () if mesh.left else event.conditions)
+    # The keeper may have posted conditions before it was paused: they would never end.
+    state = state.with_conditions(ConditionSource.LEASE, () if mesh.left else event.conditions)
     return replace(state, mesh=mesh.with_lease(event.lease, event.former, event.conditions))
 
 
 def _docker(state: AgentState, event: events.DockerReported, _at: Moment) -> AgentState:
     report = event.report
     mesh = state.mesh.with_docker(report.facts, report.state)
-    state = state.saying(ConditionSource.DOCKER, report.conditions)
+    state = state.with_conditions(ConditionSource.DOCKER, report.conditions)
     return replace(state, mesh=replace(mesh, docker_config=report.config))
 
 
@@ -117,24 +117,26 @@ def _timers(state: AgentState, event: events.TimersDue, _at: Moment) -> AgentSta
 
 
 def _host(state: AgentState, event: events.HostSeen, _at: Moment) -> AgentState:
-    state = state.saying(ConditionSource.HOST, event.conditions)
+    state = state.with_conditions(ConditionSource.HOST, event.conditions)
     mesh = replace(state.mesh, host=event.facts, uplink=event.uplink)
     return replace(state, mesh=mesh, look=StaleFacts(links=False, everything=False))
 
 
 def _copy(state: AgentState, event: events.CopyWritten, _at: Moment) -> AgentState:
-    problem = None if state.mesh.left else event.problem  # who has left wants no copy
-    state = state.saying(
+    problem = None if state.mesh.left else event.problem  # a host that has left has no copy
+    state = state.with_conditions(
         ConditionSource.COPY, () if problem is None else (conditions.copy_not_written(problem),)
     )
-    # What was written is in the place of the one that was set aside at start.
-    return state.saying(ConditionSource.COPY_DAMAGED, ()) if event.problem is None else state
+    # The new copy replaces the damaged one.
+    return (
+        state.with_conditions(ConditionSource.COPY_DAMAGED, ()) if event.problem is None else state
+    )
 
 
 def _left(state: AgentState, event: events.Left, _at: Moment) -> AgentState:
     if event.left:
         for source in (ConditionSource.JOINING, ConditionSource.LEASE, ConditionSource.COPY):
-            state = state.saying(source, ())
+            state = state.with_conditions(source, ())
     return replace(state, mesh=state.mesh.set_left(left=event.left), look=StaleFacts())
 
 
@@ -154,7 +156,9 @@ def _round(state: AgentState, event: events.RoundDone, at: Moment) -> AgentState
 
 _HANDLERS: Final[Mapping[type[events.Event], _Handler]] = {
     events.Accepted: _accepted,
-    events.ConditionsFound: lambda state, event, _: state.saying(event.source, event.conditions),
+    events.ConditionsFound: lambda state, event, _: state.with_conditions(
+        event.source, event.conditions
+    ),
     events.ContactChanged: _contact,
     events.CopyWritten: _copy,
     events.DockerReported: _docker,
@@ -163,12 +167,12 @@ _HANDLERS: Final[Mapping[type[events.Event], _Handler]] = {
     events.HostsSilent: lambda state, event, _: replace(
         state, mesh=replace(state.mesh, silent=event.addresses)
     ),
-    events.JobEnded: lambda state, _event, _at: state,  # it comes before a round
+    events.JobEnded: lambda state, _event, _at: state,  # it only causes a round
     events.KernelChanged: _kernel,
     events.LeaseChanged: _lease,
     events.Left: _left,
     events.RoundDone: _round,
-    events.RulesWritten: lambda state, _event, _at: state,  # news for the passes only
+    events.RulesWritten: lambda state, _event, _at: state,  # it only causes a pass
     events.SettingsRead: lambda state, event, _: replace(state, settings=event.settings),
     events.TimersDue: _timers,
     events.ViewSeen: _view,

@@ -1,9 +1,9 @@
-"""The loop: one thread that acts. Everything else waits somewhere and posts events here.
+"""The loop: one thread that acts. Other threads wait for events and post them here.
 
-    events -> fold into the state -> what follows -> world -> desired -> plan -> apply -> report
+    events -> fold into the state -> actions -> world -> desired -> plan -> apply -> report
 
-Level-triggered: an event only says that something may have changed; what is done comes from
-comparing what should be with what is. Any number of events make one pass.
+Level-triggered: an event only says that something may have changed, and the pass compares desired
+with actual. Any number of events make one pass.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _IDLE_S = 15.0
 
 @dataclass(slots=True, kw_only=True)
 class Loop:
-    """Folds events and reconciles until told to stop.
+    """Folds events and reconciles until it is stopped.
 
     Args:
         inbox: Where every other thread posts.
         cell: Where the state is.
-        actions: How each thing is done that may follow from an event.
+        actions: The function behind each action.
         read_host: Looks at the host.
         reload: Reads the settings again.
-        unfinished_leave: Goes on with a leave of which something is left to do.
+        unfinished_leave: Finishes a leave that was cut off.
         clock: Monotonic seconds.
         wall_clock: Unix seconds.
     """
@@ -73,7 +73,7 @@ class Loop:
         self._status_line = StatusLine(self.notifier)
 
     def apply(self, event: events.Event) -> None:
-        """Fold an event into the state and do what follows. Only the loop's thread."""
+        """Fold an event into the state and run its actions. Only the loop's thread."""
         before = self.cell.now
         after = fold(before, event, Moment(self.clock(), self.wall_clock()))
         self.cell.now = after
@@ -81,7 +81,7 @@ class Loop:
             self.actions[effect.action](*effect.given)
 
     def look(self) -> None:
-        """Look at the host now: before the first config is judged by what the host needs."""
+        """Look at the host now: the first config is checked against the addresses it needs."""
         self.apply(self.read_host(self.cell.now))
 
     def run(self) -> None:
@@ -112,7 +112,7 @@ class Loop:
             case events.Command():
                 event.execute(self.apply)
             case events.Reload():
-                with contextlib.suppress(SettingsError):  # a condition says so
+                with contextlib.suppress(SettingsError):  # it has raised a condition
                     self.reload(self.apply)
             case events.Stop():
                 self._stopping = True
@@ -124,7 +124,7 @@ class Loop:
             self.look()
         self._run_passes()
         self._step_membership()  # what is published says what the pass has done
-        self._status_line.tell(self.cell.now, self.conditions.all())
+        self._status_line.report(self.cell.now, self.conditions.all())
         self._write_history()
 
     def _step_membership(self) -> None:

@@ -1,8 +1,8 @@
-"""Reading the settings again: what holds from now on, what only after a restart, or nothing at all.
+"""Read the settings again.
 
-A file with any mistake is refused whole: what was in force stays in force. Of a good one, the
-keys in ``LIVE`` hold at once; the others were used to build the agent and wait for its restart,
-which a condition says until it is done or the file says again what is in force.
+A file with any mistake is refused whole, and the previous settings stay in use. Of a valid one, the
+keys in ``LIVE`` are used at once. The others were used to build the agent: a condition names them
+until the agent is restarted or the file has the old values again.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ LIVE = frozenset(
         "routes.sweep_grace_s",
     }
 )
-"""Keys, and whole sections, that hold without a restart."""
+"""Keys, and whole sections, that are used without a restart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What other settings would change.
+    """The difference that new settings make.
 
     Attributes:
-        settings: What is in force from now on: the old with what is live of the new.
-        live: Names that hold at once, in order.
+        settings: Those in use from now on: the old ones with the live keys of the new.
+        live: Names that are used at once, in order.
         waiting: Names that wait for a restart, in order.
     """
 
@@ -62,7 +62,7 @@ class Change:
 
 
 def compare(now: Settings, read: Settings) -> Change:
-    """What reading ``read`` changes in an agent that was started with ``now``. Pure."""
+    """Compare new settings with those in use. Pure."""
     live: list[str] = []
     waiting: list[str] = []
     sections: dict[str, Any] = {}
@@ -85,7 +85,7 @@ def compare(now: Settings, read: Settings) -> Change:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where settings come from, and where those of the log go: what the command line decided.
+    """Where the command line says that settings come from.
 
     Attributes:
         load: Reads file, environment and flags as at start; raises SettingsError.
@@ -96,11 +96,11 @@ class Source:
 
 
 def reload(load: Callable[[], Settings], cell: StateCell, apply: Apply) -> Change:
-    """Read the settings again, and let what may change change. For the loop's thread.
+    """Read the settings again and apply the live ones. For the loop's thread.
 
     Args:
         load: As in :class:`Source`.
-        cell: Whose settings are in force.
+        cell: Has the settings in use.
 
     Raises:
         SettingsError: Something is wrong with them; nothing was changed.
@@ -121,8 +121,8 @@ def reload(load: Callable[[], Settings], cell: StateCell, apply: Apply) -> Chang
 
 
 def outcome(change: Change) -> Mapping[str, Any]:
-    """``POST /v1/reload``: what was done and what is left, in lines for the operator."""
-    done = [f"in force now: {', '.join(change.live)}"] if change.live else []
+    """``POST /v1/reload``: lines for the operator."""
+    done = [f"in use now: {', '.join(change.live)}"] if change.live else []
     todo = [f"{each.cause}: {each.hint}" for each in _waiting(change.waiting)]
     return {"version": 1, "done": done, "todo": todo}
 
@@ -132,7 +132,8 @@ def _refused(error: SettingsError) -> Condition:
         name="settings-refused",
         severity=Severity.ERROR,
         cause="; ".join(error.problems),
-        hint="the settings of before are in force; correct them and reload, a restart would fail",
+        hint="the previous settings are still in use; correct the file and run agentctl reload, a"
+        " restart would fail",
     )
 
 

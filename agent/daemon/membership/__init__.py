@@ -1,1 +1,1 @@
-"""Joining, leaving, and where etcd is."""
+"""Joining and leaving the mesh, and the endpoints of etcd."""

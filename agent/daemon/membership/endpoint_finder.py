@@ -1,4 +1,4 @@
-"""Which etcd this host speaks to, and who said so: settings, environment or DNS."""
+"""Find etcd's endpoints in settings, environment or DNS, and keep the client's up to date."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class EndpointFinder:
     """Keeps the client's endpoints, and the address by which the uplink is chosen.
 
     Args:
-        settings: Where endpoints are named; when nowhere, DNS is asked.
-        client: Gets what is found.
+        settings: Name the endpoints; where they do not, DNS is asked.
+        client: Gets the endpoints.
         post: Hands an event to the loop.
         jobs: Ask name servers.
     """
@@ -60,7 +60,7 @@ class EndpointFinder:
         self.endpoint.stop()
 
     def document(self) -> Mapping[str, Any]:
-        """What `agentctl status` says of it."""
+        """Return the endpoints and their source for `agentctl status`."""
         if self._discovery is None:
             return source_of(self._settings)
         found = self._found
@@ -79,7 +79,7 @@ class EndpointFinder:
 
 
 def source_of(settings: Settings) -> Mapping[str, Any]:
-    """The same document where no agent asks DNS: who named the endpoints, if anybody did."""
+    """Return the same document where no agent asks DNS."""
     endpoints = list(settings.etcd.endpoints)
     if not endpoints:
         return {"endpoints": endpoints, "source": "dns", "told_by": None}

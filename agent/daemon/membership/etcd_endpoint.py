@@ -1,4 +1,4 @@
-"""The addresses of etcd's endpoints: by the first the uplink is chosen, no mesh may hold any.
+"""The addresses of etcd's endpoints: the first selects the uplink, and no mesh may hold any.
 
 Names are looked up by a job: a resolver that hangs must not stop the loop.
 """
@@ -30,8 +30,8 @@ _REFRESH_S = 60.0
 _NAMES_MOST = 16
 _PER_NAME_MOST = 8
 _KEPT_S = 3600.0
-"""How long an address counts that a name's answers do not bring any more: many name servers rotate
-what they answer, and each change of addresses would cost a snapshot of etcd."""
+"""Keep an address that long after the last answer with it: many name servers rotate their answers,
+and each change of addresses would cost a snapshot of etcd."""
 
 
 class EndpointAddress:
@@ -76,7 +76,7 @@ class EndpointAddress:
         self._jobs.hurry(self)
 
     def look_up(self) -> bool:
-        """Ask for every name now, which may take its own time; return whether anything changed."""
+        """Ask for every name now, which may take long; return whether anything changed."""
         names = [host for host in self._seen_s if _plain(host) is None]
         found = self._ask(names) if names else {}
         now_s = self._clock()
@@ -100,7 +100,7 @@ class EndpointAddress:
             return self._settle()
 
     def _settle(self) -> bool:
-        """Say what is known now; an address that is still good, or has no successor, stays."""
+        """Update the addresses; one that is still valid, or has no successor, stays."""
         before = self.now
         first = next(iter(self._seen_s.values()), None)
         address = before.address
@@ -129,7 +129,7 @@ def look_up(endpoints: tuple[str, ...]) -> Endpoints:
 
 
 def with_needed(facts: HostFacts, endpoints: tuple[str, ...]) -> HostFacts:
-    """Add what the host needs beside the mesh.
+    """Add the addresses that the host needs outside the mesh.
 
     Args:
         endpoints: URLs of etcd.
@@ -192,7 +192,7 @@ def _ask(names: Iterable[str]) -> Mapping[str, tuple[Address, ...]]:
 
 
 def _resolve(name: str) -> tuple[Address, ...]:
-    """Ask the resolver, which may take its own time, for addresses of enabled families."""
+    """Ask the resolver, which may take long, for addresses of enabled families."""
     found: list[Address] = []
     for family in ENABLED:
         try:

@@ -1,8 +1,8 @@
-"""What a host must see before it joins, and what it then tells the lease keeper.
+"""Check that this host may join, and register it with the lease keeper.
 
-A CIDR that overlaps the host's own addresses or routes is refused here, before anything is
-written to etcd, to Docker or to the kernel. A member that finds such an overlap later keeps
-its place and reports it: taking a working host out of the mesh would be worse (promise 3).
+A CIDR that overlaps the host's own addresses or routes is refused before anything is written to
+etcd, to Docker or to the kernel. A member that finds such an overlap later stays and reports it:
+taking a working host out of the mesh would be worse (promise 3).
 """
 
 from __future__ import annotations
@@ -37,16 +37,15 @@ from agent.settings import Settings
 __all__ = ["Joiner", "overlap_condition"]
 
 _KEEPS_HERE = frozenset({"cidr-overlaps-host", "cidr-holds-needed-address"})
-"""A host may have thousands of routes in the mesh's range; a cause is read by people."""
 
 
 class Joiner:
     """Decides whether this host may claim, and hands the keeper what to claim for.
 
     Args:
-        cell: Whose settings are in force.
+        cell: Has the settings in use.
         registry: To create the config with, or to give a lease back.
-        host_id, boot_id: This host, in this life.
+        host_id, boot_id: This host, since its last boot.
         past: The lease of this host's own copy, None when it has none.
         host_name: As peers and operators should see it.
         on_job: Called when a job on another thread has ended: the next step says how.
@@ -75,7 +74,7 @@ class Joiner:
         self._past = past
         self._host_name = host_name
         self._graced = False
-        self._told: Registration | None = None
+        self._registered: Registration | None = None
         self._container = NamedContainer()
 
     @property
@@ -84,11 +83,11 @@ class Joiner:
 
     @property
     def _wanted(self) -> MeshConfig | None:
-        """The config that settings bring ([mesh]), None when they bring none."""
+        """Return the config in [mesh], None when there is none."""
         return self._settings.mesh.config()
 
     def step(self, mesh: MeshState) -> tuple[Condition, ...]:
-        """Go one step towards membership, or say what stands in the way."""
+        """Go one step towards membership; return conditions for what prevents it."""
         view = mesh.newest
         if view is None or view.cached or mesh.host is None or mesh.uplink is None:
             return ()
@@ -96,7 +95,7 @@ class Joiner:
         if view.config is None and not view.config_problem:
             found = self._without_config(mesh, mesh.host)
         elif view.config is None:
-            found = ()  # the view's own condition says so, and nobody overwrites it
+            found = ()  # the view has a condition for it, and the key is not overwritten
         else:
             found = self._with_config(mesh, mesh.host, view.config, view.by_subnet)
         if mesh.own is not None or (
@@ -107,7 +106,7 @@ class Joiner:
         return (*held, *found)
 
     def _hold(self, mesh: MeshState) -> tuple[Condition, ...]:
-        """While etcd is in doubt nobody claims anew, and what is held is registered again."""
+        """Claim nothing while etcd is in doubt, and have held leases registered again."""
         if mesh.alarming is None:
             self._keeper.resume()
             self._graced = False
@@ -150,9 +149,9 @@ class Joiner:
     def _without_config(self, mesh: MeshState, host: HostFacts) -> tuple[Condition, ...]:
         """Bring the config: from this host's copy if there is one, else from [mesh].
 
-        What a copy knows is never replaced by what settings say (promise 4). For a while
-        after it was brought, only hosts that held a subnet get one: whether this etcd is new,
-        or has taken the place of one that was lost, nobody can see who joins.
+        A copy's config is never replaced by the settings' (promise 4). For a while after it was
+        created, only hosts that held a subnet get one: a host that joins cannot see whether this
+        etcd is new or replaces one that was lost.
         """
         if mesh.config is not None:
             reserved = mesh.believed.reservations if mesh.believed else {}
@@ -180,9 +179,9 @@ class Joiner:
         )
 
     def stay_out(self, mesh: MeshState) -> tuple[Condition, ...]:
-        """Give back a lease that etcd still has of this host, which has left.
+        """Release a lease that etcd still has of this host, which has left.
 
-        ``agentctl leave`` does so itself; this is for when etcd was away at that time.
+        ``agentctl leave`` does so, too, but etcd may have been unreachable then.
         """
         view = mesh.believed
         if view is None or view.cached or view.lease_of(self._host_id) is None:
@@ -213,7 +212,7 @@ class Joiner:
         )
 
     def _register(self, mesh: MeshState, uplink: Uplink, config: MeshConfig | None) -> None:
-        """Say what to keep; ``config``: where to move to, None while that may not be done."""
+        """Register with the keeper; ``config``: where to move to, None while it must not move."""
         had = mesh.own or self._past
         registration = Registration(
             node_address=uplink.node_address,
@@ -231,15 +230,15 @@ class Joiner:
             owners=mesh.config.owner_records if mesh.config else OwnerRecords.UNUSED,
             container=self._container.choose(mesh, self._settings.firewall.access),
         )
-        if registration != self._told:
-            self._told = registration
+        if registration != self._registered:
+            self._registered = registration
             self._keeper.update(registration)
 
     def _own(self, mesh: MeshState) -> tuple[Network, ...]:
-        """The subnets that this host holds, or had by its own copy.
+        """Return the subnets that this host holds, or held by its own copy.
 
-        When it has left and joins again, Docker may still have networks in what it had: they
-        are no overlap with the mesh. Whatever else is there by now is one.
+        When it has left and joins again, Docker may still have networks in its past subnet: they
+        do not overlap the mesh. Anything else there does.
         """
         if mesh.own is not None:
             return mesh.own_subnets
@@ -252,7 +251,7 @@ class Joiner:
         return tuple(each.subnet for each in mesh.docker.networks if within(each.subnet, past))
 
     def _may_restart_docker(self, mesh: MeshState) -> bool:
-        """Whether another subnet would do, should the own one be lost: Docker then restarts."""
+        """Return whether another subnet will do if the own one is lost: Docker then restarts."""
         docker = self._settings.docker
         if not docker.manage or not mesh.docker.reachable:
             return False
@@ -260,9 +259,9 @@ class Joiner:
         return hold is None
 
     def _avoid(self, mesh: MeshState) -> tuple[Network, ...]:
-        """What this host uses: Docker's networks, and its addresses and foreign routes in the CIDR.
+        """Return subnets in use: Docker's networks, own addresses, foreign routes in the CIDR.
 
-        A host that is a member already may meet some there.
+        A host that is a member already may have some there.
         """
         own = self._own(mesh)
         docker = tuple(
@@ -276,8 +275,8 @@ class Joiner:
         return tuple(dict.fromkeys((*docker, *seen)))
 
     def forget(self) -> None:
-        """Begin anew: the host leaves, and what it had by its copy is for others to have."""
-        self._told = None
+        """Forget the past lease: the host leaves, and others may claim its subnet."""
+        self._registered = None
         self._past = None
 
 
@@ -297,10 +296,10 @@ def _in_the_way(
 def overlap_condition(
     cidr: Network, overlaps: tuple[str, ...], *, joined: bool, removable: bool = True
 ) -> Condition:
-    """The mesh's CIDR meets what the host already uses; the first of that are named.
+    """Report that the mesh's CIDR overlaps subnets in use; name the first of them.
 
     Args:
-        removable: Nothing that the host needs lies in the CIDR: one of the routes may lead there.
+        removable: The host needs no address in the CIDR, so no route there is needed.
     """
     what = first_few(overlaps)
     return Condition(

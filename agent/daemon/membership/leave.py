@@ -1,8 +1,8 @@
-"""Leaving, joining and cleaning up: the operator's word, online and with the agent down.
+"""Leave, join and clean up, with and without a running agent.
 
-Both ways run the same steps in the same order. The word is written down first, so that a
-crash at any point ends in a host that stays out, and running the verb again finishes it.
-Nothing here depends on every step succeeding: what cannot be done now is said ("todo").
+Both run the same steps in the same order. That the host has left is saved first: a crash at any
+point ends in a host that stays out, and running the verb again finishes it. A step that fails is
+listed in "todo" and stops no other step.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ _JOIN_WAITS_S = 10.0
 
 @dataclass(slots=True)
 class Outcome:
-    """What a verb did and what it could not do now, in lines for the operator."""
+    """Lines for the operator: steps that a verb did, and those that it could not do now."""
 
     done: list[str] = field(default_factory=list)
     todo: list[str] = field(default_factory=list)
 
     def attempt(self, what: str, step: Callable[[], tuple[str, ...]]) -> None:
-        """Run a step; its failure becomes a line of ``todo`` and stops nothing."""
+        """Run a step; its failure becomes a line of ``todo``."""
         try:
             self.done += step()
         except HostmeshError as error:
             self.todo.append(f"{what}: {error}")
 
     def document(self) -> Mapping[str, Any]:
-        """As the control socket says it."""
+        """Return the control socket's document."""
         return {"version": 1, "done": self.done, "todo": self.todo}
 
 
 class Follow(Protocol):
-    """Has the running agent remember and follow what the operator said, or do neither."""
+    """Has the running agent save and follow the operator's command, or do neither."""
 
     def __call__(self, remember: Callable[[], None], *, left: bool) -> object:
         """Call ``remember``; ``left``: whether this host has left."""
@@ -74,9 +74,9 @@ def _only_remember(remember: Callable[[], None], *, left: bool) -> None:
 
 
 def followed_by(inbox: Inbox) -> Follow:
-    """Return how the running agent is told: its loop remembers and follows, or does neither.
+    """Have the running agent's loop save and follow the command, or do neither.
 
-    An order that was withdrawn must not be remembered: the next start would carry it out.
+    A cancelled command must not be saved: the next start would carry it out.
     """
 
     def follow(remember: Callable[[], None], *, left: bool) -> None:
@@ -90,20 +90,19 @@ def followed_by(inbox: Inbox) -> Follow:
 
 
 class Leaver:
-    """The steps of leaving, with the rooms that do them; and joining again, one at a time.
+    """The steps of leaving and joining, one verb at a time.
 
-    What leaving takes is done step by step. A kill, a power cut, an etcd that is away or a full
-    disk in between must not leave a host behind that is half a member and says nothing
-    (promises 6 and 9): what is left over is done by :meth:`finish`.
+    A kill, a power cut, an unreachable etcd or a full disk between two steps must not leave a host
+    that is half a member without a condition (promises 6 and 9): :meth:`finish` does the rest.
 
     Args:
-        release: Gives lease and heartbeat back in etcd. Lines of what was done.
+        release: Deletes lease and heartbeat in etcd. Returns lines of what was done.
         remove: Removes the agent's rules and objects from the kernel.
         remove_from_firewalld: Removes the agent's sources there; may hang.
-        restore: Gives Docker its former configuration back, by those terms: (done, todo).
+        restore: Gives Docker its previous configuration back, by those terms: (done, todo).
         forget: Deletes the host's own copy of the mesh: when it joins again, what it holds
             is what etcd says, not what the copy remembers.
-        follow: Has the running agent follow what the operator said.
+        follow: Has the running agent follow the command; None: there is none.
     """
 
     def __init__(
@@ -130,11 +129,11 @@ class Leaver:
 
     @property
     def left_over(self) -> tuple[str, ...]:
-        """What the last leave could not do yet, in lines for the operator."""
+        """Return lines for the operator: steps that the last leave could not do yet."""
         return self._left_over
 
     def leave(self, *, force: bool = False) -> Outcome:
-        """Stay out from now on, give the lease back, remove what is ours.
+        """Stay out from now on, release the lease, undo the agent's changes to the host.
 
         Args:
             force: Restart Docker even while containers run.
@@ -149,7 +148,7 @@ class Leaver:
             return self._run(DetachTerms(force=force))
 
     def finish(self) -> None:
-        """Do again what a leave could not do; nothing where there is none, or one is under way."""
+        """Repeat the steps that a leave could not do, unless one is under way."""
         if not self._one.acquire(blocking=False):
             return
         try:
@@ -157,12 +156,12 @@ class Leaver:
                 before = self._left_over
                 outcome = self._run(DetachTerms(asked=False))
                 if outcome.done or outcome.todo != list(before):
-                    _log.info("leave-taken-up-again", done=outcome.done, todo=outcome.todo)
+                    _log.info("leave-continued", done=outcome.done, todo=outcome.todo)
         finally:
             self._one.release()
 
     def join(self) -> bool:
-        """Be a member again; whether the host had left.
+        """Become a member again; return whether the host had left.
 
         Raises:
             Refused: A leave is under way, which would undo it.
@@ -175,16 +174,16 @@ class Leaver:
             return True
 
     def clean(self) -> Outcome:
-        """Remove what is ours from the host; the lease stays."""
+        """Undo the agent's changes to the host; the lease stays."""
         outcome = Outcome()
-        outcome.attempt("the kernel was not cleaned whole", self._remove)
+        outcome.attempt("not all rules and routes could be removed", self._remove)
         outcome.attempt("firewalld keeps the mesh's sources", self._remove_from_firewalld)
         self._give_docker_back(outcome, DetachTerms(again="agentctl cleanup"))
         return outcome
 
     @contextmanager
     def _alone(self, verb: str, wait_s: float) -> Iterator[None]:
-        """Let no other leave or join run: its later steps would undo what this one does."""
+        """Let no other leave or join run: its later steps would undo this one's."""
         if not self._one.acquire(timeout=wait_s):
             raise Refused(
                 "another leave is under way on this host",
@@ -196,12 +195,12 @@ class Leaver:
             self._one.release()
 
     def _run(self, terms: DetachTerms) -> Outcome:
-        """Do the steps that are not done yet, each whatever became of the ones before."""
+        """Do the steps that are not done yet; one that fails stops no other."""
         outcome = Outcome()
         steps = {
-            "the lease could not be given back yet": self._release,
-            "the copy of the mesh stays": lambda: (self._forget(), ())[1],
-            "the kernel was not cleaned whole": self._remove,
+            "the lease could not be released yet": self._release,
+            "this host's copy of the mesh could not be deleted": lambda: (self._forget(), ())[1],
+            "not all rules and routes could be removed": self._remove,
             "firewalld keeps the mesh's sources": self._remove_from_firewalld,
         }
         for what, step in steps.items():
@@ -227,12 +226,12 @@ class Leaver:
 
 
 class UnfinishedLeave:
-    """A leave of which something is left to do: done again until nothing is.
+    """Repeats the steps that a leave could not do until all are done.
 
-    It may be a leave of an earlier life of the agent that was cut off.
+    The leave may have been cut off in an earlier run of the agent.
 
     Args:
-        leaver: Does it; what is done already costs a look.
+        leaver: Does the steps; those that are done cost a check.
         on_job: Called when a try has ended: the next step says how.
     """
 
@@ -242,7 +241,7 @@ class UnfinishedLeave:
         self._job = RetryingJob("leave-not-finished", on_job, _AGAIN_S)
 
     def step(self) -> tuple[Condition, ...]:
-        """Go on with it unless it is done. Never blocks."""
+        """Continue a leave that is not done. Never blocks."""
         if not self._state.now.leaving:
             return ()
         failed = self._job.ensure(self._leaver.finish)
@@ -252,14 +251,14 @@ class UnfinishedLeave:
 def not_finished(
     left_over: tuple[str, ...], hint: str = "agentctl leave; the agent tries again as well"
 ) -> tuple[Condition, ...]:
-    """Return the condition of a leave of which something is left to do."""
+    """Return the condition of a leave that is not finished."""
     if not left_over:
         return ()
     return (
         Condition(
             name="leave-not-finished",
             severity=Severity.ERROR,
-            cause=f"this host left, and not all of that is done: {'; '.join(left_over)}",
+            cause=f"this host left, but not completely: {'; '.join(left_over)}",
             hint=hint,
         ),
     )

@@ -1,4 +1,4 @@
-"""Which container of this host its heartbeat names, so that peers can test the way to containers.
+"""Choose the container that this host's heartbeat names, so that peers can test the path to it.
 
 A ping to docker0 ends in INPUT; only one to a container passes this host's FORWARD.
 """

@@ -1,4 +1,4 @@
-"""Told apart: this host itself before it was rebooted, and a clone of its machine-id."""
+"""Tell this host's previous boot from a clone of its machine-id."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _log = structlog.get_logger()
 
 
 class PreviousBoot:
-    """Answers the keeper's question about an address that another boot of this host gave.
+    """Answers the keeper's question about an address that another boot of this host published.
 
     Args:
-        cell: What the agent knows now.
-        is_silent: Whether nobody answers at an address, asked by an uplink; takes
+        cell: The agent's state.
+        is_silent: Returns whether no host answers at an address by an uplink; takes
             seconds.
     """
 
@@ -34,10 +34,10 @@ class PreviousBoot:
         self._nobody_answers = is_silent
 
     def __call__(self, address: Address, beating: bool) -> bool:  # noqa: FBT001 # a callback
-        """Say whether no clone lives at ``address``. Called on the keeper's thread.
+        """Return whether no clone runs at ``address``. Called on the keeper's thread.
 
-        A heartbeat that is there is stronger evidence than silence from beyond a router, where
-        a firewall may swallow the question: then its end is waited for. On the link ARP asks.
+        A live heartbeat is stronger evidence than silence from beyond a router, where a firewall
+        may drop the probe: then the keeper waits for its end. On the link ARP probes.
         """
         mesh = self._cell.now.mesh
         if mesh.uplink is None or mesh.host is None:
@@ -47,7 +47,7 @@ class PreviousBoot:
         if beating and address not in mesh.uplink.on_link:
             return False
         silent = self._nobody_answers(address, mesh.uplink)
-        _log.info("earlier-life-asked", address=str(address), answers=not silent)
+        _log.info("previous-boot-probed", address=str(address), answers=not silent)
         return silent
 
 
@@ -56,7 +56,7 @@ def _is_here(host: HostFacts, address: Address) -> bool:
 
 
 def _is_another_hosts(mesh: MeshState, address: Address) -> bool:
-    """Another host of the mesh has taken that address over: the one that answers is that one."""
+    """Return whether another host of the mesh has that address now, and would answer."""
     view = mesh.newest
     if view is None or view.cached:
         return False

@@ -1,4 +1,4 @@
-"""Small jobs at etcd that must not run on the loop's thread: one at a time, tried again."""
+"""Jobs at etcd that must not run on the loop's thread: one at a time, repeated until it works."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _RETRY_S = 5.0
 
 
 class RetryingJob:
-    """Runs one kind of job off the loop. What it changes comes back as a view of etcd.
+    """Runs one kind of job off the loop. Its changes come back as a view of etcd.
 
     Args:
-        condition: Name of the condition that stands while the job fails.
+        condition: Name of the condition that is active while the job fails.
         on_end: Called on the job's thread when a try has ended.
         retry_s: Pause between two tries, give or take a fifth.
         clock: Monotonic seconds.

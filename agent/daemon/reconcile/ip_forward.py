@@ -2,9 +2,9 @@
 
 Docker up to 27 sets the policy of filter FORWARD to DROP only if it was the one to switch
 forwarding on (facts read from its sources; seen on 20.10). An agent that switches it on first
-would leave the host forwarding anything between its interfaces. So whoever switches it on has
-to do what Docker does: the policy first, then the sysctl. What was found is written down
-before it is changed, and is put back when the host leaves.
+would leave the host forwarding anything between its interfaces. So the agent does the same: the
+policy first, then the sysctl. The previous values are saved before they are changed, and put back
+when the host leaves.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class IpForward:
         self._log = structlog.get_logger("agent.forwarding")
 
     def ensure(self) -> bool:
-        """Forwarding is on after this. True when it had to be switched.
+        """Switch forwarding on; return whether it was off.
 
         Raises:
             KernelError: The policy or the sysctl could not be read or set.
-            StateError: What was found could not be written down; then nothing is changed.
+            StateError: The previous values could not be saved; nothing is changed.
         """
         if self._sysctls.ip_forward():
             return False
@@ -58,7 +58,7 @@ class IpForward:
         return True
 
     def undo(self) -> tuple[str, ...]:
-        """Put back what :meth:`ensure` found, the sysctl first. Lines of what was done.
+        """Put back the previous values, the sysctl first; return lines of what was done.
 
         Raises:
             KernelError: The policy or the sysctl could not be set.
@@ -67,10 +67,10 @@ class IpForward:
         if switched.ip_forward != "0":
             return ()
         if not self._sysctls.undo(SysctlChange("ip_forward", "0", "1")):
-            # Somebody else has set it since, and relies on it. With forwarding on, the
-            # policy that closes FORWARD stays too: the host must not become an open router.
+            # Another program has set it since, and relies on it. While forwarding is on, the
+            # policy that closes FORWARD stays, too: the host must not become an open router.
             self._state.change(switched=PreviousValues())
-            return ("net.ipv4.ip_forward was set by somebody else since; it stays",)
+            return ("net.ipv4.ip_forward was set by another program since; it stays 1",)
         done = ["net.ipv4.ip_forward is 0 again"]
         if switched.forward_policy is not None and self._firewall is not None:
             self._firewall.restore_forward_policy(switched.forward_policy)

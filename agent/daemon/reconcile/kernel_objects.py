@@ -49,7 +49,7 @@ __all__ = ["KernelObjects", "ObjectsReport", "Plans"]
 _LOGGED = 4
 
 Plans = tuple[tuple[Kind[Any], Plan[Any]], ...]
-"""What differs, by kind, in the order in which kinds depend on each other."""
+"""Plans by kind, in the order in which kinds depend on each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ class KernelObjects:
         )
 
     def remove_all(self) -> tuple[Result[Any], ...]:
-        """Delete every object that bears the agent's mark, those first that depend on others.
+        """Delete every object with the owner mark, dependent kinds first.
 
         Raises:
             KernelError: They could not be listed completely; the rest was left as it is.

@@ -28,12 +28,12 @@ __all__ = ["KernelPass", "RulesReport", "refused"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesReport:
-    """How the firewall stands after a pass.
+    """The state of the firewall after a pass.
 
     Attributes:
         failed: It could not be made as wanted.
         edits: What was changed, in words.
-        repairs: How often in this life drift was put right.
+        repairs: How often drift was repaired since the agent started.
     """
 
     failed: bool = False
@@ -43,10 +43,10 @@ class RulesReport:
 
 
 class KernelPass:
-    """The only caller of the kernel room's writers.
+    """The only caller of the writers in agent.kernel.
 
     Args:
-        migration: Keeps the routes of this host's earlier lives its own.
+        migration: Takes over routes of a previous protocol number.
         firewall: None when settings say that the operator keeps the rules.
         forwarding: Switches net.ipv4.ip_forward on, once, with what that needs.
         firewalld: Keeps the mesh's sources there, where settings say so.
@@ -71,15 +71,15 @@ class KernelPass:
         self._access_limit = access_limit
 
     def limit_access(self, limit: Access) -> None:
-        """From the next pass on no network of this host is opened wider; the loop's thread only."""
+        """Open no network of this host wider from the next pass on; the loop's thread only."""
         self._access_limit = limit
 
     def own_pids(self) -> frozenset[int]:
-        """Processes whose writes of rules are ours, by which the rule monitor tells them."""
+        """Return the processes that write rules for the agent: the rule monitor ignores these."""
         return self._firewall.own_pids() if self._firewall else frozenset()
 
     def rules_written_by(self, programs: tuple[str, ...]) -> None:
-        """Programs that wrote rules just now: told where one of them fights."""
+        """Note programs that wrote rules: a fight with one is reported with its name."""
         if self._firewall is not None:
             self._firewall.written_by(programs)
 
@@ -117,9 +117,9 @@ class KernelPass:
         )
 
     def migrate_protocol(self, config: MeshConfig | None) -> tuple[Condition, ...]:
-        """Take over the routes of a former ``routes.protocol``; what stood in the way.
+        """Take over the routes of a previous ``routes.protocol``; return why that failed.
 
-        Nothing is done while the mesh's config, which says where they can be, is not known.
+        Nothing is done while the mesh's config, which says where they can be, is unknown.
         """
         if config is None:
             return ()
@@ -127,7 +127,7 @@ class KernelPass:
             if self._migration.settle(config.cidrs, PASS_S):
                 self.objects.look_again()
         except KernelError as error:
-            return (refused("former routes", error),)
+            return (refused("previous routes", error),)
         except StateError as error:
             return (_mark_not_kept(error),)
         return ()
@@ -154,7 +154,7 @@ class KernelPass:
         return report
 
     def close(self, world: World, *, dry_run: bool = False) -> RulesReport:
-        """Shut strangers out before Docker's first answer; what opens something waits for that."""
+        """Close the lease to outsiders before Docker's first answer; other rules wait for it."""
         if self._firewall is None:
             return RulesReport()
         try:
@@ -164,26 +164,26 @@ class KernelPass:
         return RulesReport(edits=done.edits)
 
     def plan(self, world: World, *, may_delete: bool) -> Plans:
-        """What a full comparison of the routes says now; nothing is changed."""
+        """Return the plans of a full comparison; nothing is changed."""
         return self.objects.plan(world, may_delete=may_delete)
 
     @property
     def former_protocol(self) -> int | None:
-        """What this host's routes bear until the next pass marks them anew; None: nothing else."""
+        """Return the previous protocol number of routes not yet taken over, or None."""
         return self._migration.former
 
     def check_firewall(self, world: World, *, may_delete: bool = True) -> tuple[str, ...]:
-        """What :meth:`rules` would change now, a line each; ``may_delete`` as for :meth:`plan`."""
+        """Return a line for each change that :meth:`rules` would make; as :meth:`plan`."""
         if self._firewall is None:
             return ()
         return self._firewall.check(self._wants(world), may_delete=may_delete).edits
 
     def show_firewall(self) -> str:
-        """Our rules as they stand, with their place among the others; "" when not managed."""
+        """Return the agent's rules as installed, with their position; "" when not managed."""
         return self._firewall.show() if self._firewall else ""
 
     def render_firewall(self, world: World) -> str:
-        """What :meth:`rules` would feed to iptables-restore now; "" when nothing differs."""
+        """Return the input of :meth:`rules` for iptables-restore; "" when nothing differs."""
         if self._firewall is None:
             return ""
         return self._firewall.render(self._wants(world))
@@ -229,11 +229,11 @@ class KernelPass:
 
     def _forward(self, world: World) -> RulesReport:
         if world.docker is not None and world.docker.reachable:
-            self._forwarding.ensure()  # Docker off: nothing to forward to, and it does it itself
+            self._forwarding.ensure()  # without Docker there is nothing to forward to
         return RulesReport()
 
     def _trust(self, world: World) -> RulesReport:
-        """Before the rules are looked at: their conditions then say what is so afterwards."""
+        """Run before the rules are read: their conditions then describe the result."""
         if self._firewall is None or not self._firewalld.manage:
             return RulesReport()
         may = self.objects.permission
@@ -260,13 +260,13 @@ def _mark_not_kept(error: StateError) -> Condition:
     return Condition(
         name="state-not-written",
         cause=error.message,
-        hint=f"{error.hint}; until then keep routes.protocol as it is, or routes of the former "
-        "number stay behind",
+        hint=f"{error.hint}; until then do not change routes.protocol, or routes of the previous"
+        " number stay behind",
     )
 
 
 def refused(subject: str, error: HostmeshError) -> Condition:
-    """A failed operation as a condition; it stays until the operation succeeds."""
+    """Return the condition of a failed operation; it stays until the operation succeeds."""
     of_rules = isinstance(error, FirewallError | DependencyMissing)
     name = "firewall-refused" if of_rules else "kernel-refused"
     return Condition(

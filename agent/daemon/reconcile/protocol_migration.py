@@ -1,8 +1,8 @@
-"""Routes stay this host's own when ``routes.protocol`` is set to another number.
+"""Take over this host's routes when ``routes.protocol`` is set to another number.
 
-The number is all that says a route is ours. So the one in use is written down, and where the
-settings name another at the next start, the routes of the former one are marked anew: each
-stays in force, and what of them is not wanted any more goes as any of an earlier life does.
+Only the number says that a route is the agent's. So the number in use is saved, and where the
+settings name another one at the next start, routes of the previous one get the new number: each
+stays installed, and those that are not desired go as any of an earlier run do.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["ProtocolMigration"]
 
 
 class ProtocolMigration:
-    """Sees to it that all routes of this host bear one mark. For one thread at a time.
+    """Keeps one protocol number on all routes of this host. For one thread at a time.
 
     Args:
-        table: Writes routes with the mark that the settings name, ``protocol``.
+        table: Writes routes with ``protocol``, the number in the settings.
     """
 
     def __init__(self, table: RouteTable, protocol: int, state: StateFile) -> None:
@@ -32,28 +32,27 @@ class ProtocolMigration:
 
     @property
     def settled(self) -> bool:
-        """Whether no route of a former mark can be there any more."""
+        """Return whether no route of a previous number can be left."""
         return self._state.now.route_protocol == self._protocol
 
     @property
     def former(self) -> int | None:
-        """The mark that routes of this host bear still; None when there is no other."""
+        """Return the previous number of routes that are left; None when there is none."""
         return None if self.settled else self._state.now.route_protocol
 
     def settle(self, within: tuple[Network, ...], for_s: float) -> bool:
-        """Take the routes of a former mark over; costs nothing when there is none.
+        """Take the routes of a previous number over; costs nothing when there is none.
 
         Args:
-            within: The mesh's CIDRs: elsewhere a route of that mark may be another program's,
-                which may be why it was changed.
+            within: The mesh's CIDRs: elsewhere a route of that number may be another program's.
             for_s: About how long it may take; what is left is for the next call.
 
         Returns:
             Whether routes were written.
 
         Raises:
-            KernelError: Routes could not be listed, or some not marked. Call again.
-            StateError: The mark could not be written down. Call again.
+            KernelError: Routes could not be listed, or some not replaced. Call again.
+            StateError: The number could not be saved. Call again.
         """
         former = self.former
         if former is None:
@@ -63,12 +62,12 @@ class ProtocolMigration:
         problems = [each.problem for each in results if not each.ok]
         if results:
             self._log.info(
-                "routes-marked-anew", former=former, routes=len(results), failed=len(problems)
+                "routes-taken-over", previous=former, routes=len(results), failed=len(problems)
             )
         if problems:
             raise KernelError(
                 f"{len(problems)} of {len(results)} routes of protocol {former}, which this host "
-                f"used before, could not be marked as ours: {problems[0]}",
+                f"used before, could not be taken over: {problems[0]}",
                 hint=f"it is tried again; ip route show proto {former} lists them",
             )
         if len(results) == there:
@@ -76,6 +75,6 @@ class ProtocolMigration:
         return bool(results)
 
     def forget(self) -> None:
-        """No route of this host is left, so none has to be found again; StateError as above."""
+        """Save that no route of this host is left. Raises StateError."""
         if self.settled:
             self._state.change(route_protocol=None)

@@ -1,4 +1,4 @@
-"""When the kernel is looked at, and how the last looks went."""
+"""Decide when to compare with the kernel, and keep the results."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ class Scheduler:
 
     Args:
         timers: The loop's own; ROUTES and RULES are used here.
-        observer: Is told of each pass; None for nobody.
-        check_s: How often the rules are looked at without being told to: legacy rules and
-            sets notify nobody.
+        observer: Counts each pass.
+        check_s: How often the rules are read without an event: legacy rules and sets send none.
     """
 
     def __init__(
@@ -66,17 +65,17 @@ class Scheduler:
 
     @property
     def settled(self) -> bool:
-        """The last pass over each part left nothing undone."""
+        """Return whether the last pass over each part left nothing undone."""
         done = self._rules_seen and not self._failing
         return done and self._complete
 
     @property
     def configured(self) -> bool:
-        """What can be done was done: the kernel refused nothing.
+        """Return whether the kernel refused nothing.
 
-        Somebody else's route in the place of one of ours does not count against it, nor do
-        rules that open something and wait for Docker's first answer: a Docker that is held back
-        until this host is configured cannot give it. Rules that close do not wait for it.
+        Another program's route in place of a desired one does not count, nor do rules that open
+        something and wait for Docker's first answer: Docker may be held back until this host is
+        configured. Rules that close do not wait for it.
         """
         rules = self._rules_seen or self._rules_wait
         return rules and self._routes_seen and not self._failing
@@ -87,38 +86,37 @@ class Scheduler:
         self._world_changed = True
 
     def rules_changed(self, by: tuple[str, ...]) -> None:
-        """Somebody wrote rules: these programs.
+        """Follow a write of rules by these programs.
 
-        Docker writes in bursts, taking its jumps out and in again: a moment's patience looks
-        at what they come to.
+        Docker writes in bursts, taking its jumps out and in again: wait a moment for the end.
         """
         self.kernel.rules_written_by(by)
         self._timers.set_sooner(_RULES, _SETTLE_S)
 
     def kernel_changed(self, event: KernelEvent) -> None:
-        """Somebody wrote routes, or links or addresses changed."""
+        """Follow a change of routes, links or addresses."""
         self.kernel.objects.observe(event)
         self._due.add(_ROUTES)
 
     def adopt(self, check_s: float) -> None:
-        """Look at the rules in another measure from now on."""
+        """Change the interval of the rule check."""
         self._check_s = check_s
         self._timers.set_sooner(_RULES, check_s)
 
     def everything(self) -> None:
-        """A full comparison of all there is."""
+        """Compare everything at the next pass."""
         self.kernel.objects.look_again()
         self._due = {_ROUTES, _RULES}
 
     def fell_due(self, names: frozenset[Timer]) -> None:
-        """Timers of ours went off."""
+        """Run the passes whose timers have fallen due."""
         self._due |= names & {_ROUTES, _RULES}
 
     def stand_down(self, *, wants_nothing: bool) -> None:
         """Stop comparing: there is no world to reconcile to.
 
         Args:
-            wants_nothing: This host should have no routes, as far as is known.
+            wants_nothing: This host is known to have no routes.
         """
         self.report = Report(desired=0, installed=0) if wants_nothing else Report()
         self._complete = wants_nothing
@@ -133,17 +131,17 @@ class Scheduler:
         """Run what is due.
 
         Args:
-            may_delete: Routes may go whose lease was seen in this life and is gone.
-            may_sweep: Routes of an earlier life may go, too.
-            docker_seen: Docker has said which networks there are. Before that, rules that are
-                there stay as they are: not knowing a network must not close it (promise 3).
-                Where there are none, strangers are shut out.
+            may_delete: Routes may go whose lease was seen in this run and is gone.
+            may_sweep: Routes of an earlier run may go, too.
+            docker_seen: Docker has listed its networks. Before that, installed rules stay: an
+                unknown network must not be closed (promise 3). Where there are none, the lease
+                is closed to outsiders.
         """
         due, self._due = self._due, set()
         if docker_seen and self._rules_wait:
             due.add(_RULES)
         # Routes first: they take a moment and rules do not. Meanwhile a new peer is refused,
-        # as it was before; nobody is let in who should not be.
+        # as it was before.
         if _ROUTES in due:
             began_s = time.monotonic()
             report = self.kernel.build(world, may_delete=may_delete, may_sweep=may_sweep)
@@ -178,7 +176,7 @@ class Scheduler:
         self._rule_repairs = max(report.repairs, self._rule_repairs)
         took_s = time.monotonic() - began_s
         self._observer.rules_passed(report.edits, drift=drift, took_s=took_s)
-        # One failure may be Docker writing at the same moment; it is news when it lasts.
+        # A single failure may be Docker writing at the same moment: report it when it lasts.
         lasting = not report.failed or self._retries[_RULES].failing
         if lasting:
             self._conditions.replace(ConditionSource.RULES, report.conditions)
@@ -188,7 +186,7 @@ class Scheduler:
     def _after_objects(self, report: ObjectsReport, began_s: float) -> None:
         took_s = time.monotonic() - began_s
         self._observer.objects_passed(report.by_kind, took_s)
-        # What was done is reported already: a snapshot need not keep it.
+        # Operations are already reported, so the state does not keep them.
         self.report = replace(report.routes, done=(), repaired=(), again_in_s=report.again_in_s)
         self._complete = report.complete
         self._routes_seen = True
@@ -200,7 +198,7 @@ class Scheduler:
             self._timers.set(_ROUTES, min(pauses))
 
     def _pause_s(self, name: Timer, *, failed: bool) -> float | None:
-        """How long to wait before the next try, None when there is nothing to try again."""
+        """Return the pause before the next try, None when there is nothing to retry."""
         if failed:
             return self._retries[name].next_s()
         self._retries[name].reset()

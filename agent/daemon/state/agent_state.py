@@ -32,7 +32,7 @@ def count_routes(report: Report[Route]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StaleFacts:
-    """What of the host has to be looked at again.
+    """The facts of the host that must be read again.
 
     A container that starts or stops makes and unmakes a link that no route leads by: that costs a
     list of the links. A list of all routes costs 50 ms where a mesh is large, and a second where
@@ -61,13 +61,13 @@ def _by_routes(facts: HostFacts) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentState:
-    """All that the loop knows, at one moment.
+    """The state of the agent at one moment.
 
     Attributes:
-        settings: Those in force.
+        settings: Those in use.
         kept: CIDRs outside ``mesh.within`` that stay valid since this host's copy has them.
-        look: What of the host has to be looked at again.
-        conditions: What each source has to say; the passes over the kernel say theirs elsewhere.
+        look: The facts of the host that must be read again.
+        conditions: By source; but those of the passes over the kernel.
         contact_problem: Why etcd cannot be reached, "" while it can.
         lease_ended: The own lease's time is over by the clock, and etcd does not say otherwise.
         passed: The last passes over routes and rules left nothing undone.
@@ -88,28 +88,30 @@ class AgentState:
     passed: bool = False
     configured: bool = False
 
-    def saying(self, source: ConditionSource, conditions: tuple[Condition, ...]) -> AgentState:
-        """Make ``conditions`` all that ``source`` has to say."""
+    def with_conditions(
+        self, source: ConditionSource, conditions: tuple[Condition, ...]
+    ) -> AgentState:
+        """Replace the conditions of ``source``."""
         if self.conditions.get(source, ()) == conditions:
             return self
         return replace(self, conditions={**self.conditions, source: conditions})
 
     def world(self) -> World | None:
-        """The world as known now, None while there is too little to act on."""
+        """Return the world to reconcile to, None while too little is known."""
         routes = self.settings.routes
         return self.mesh.world(route_protocol=routes.protocol, route_table=routes.table)
 
     def may_delete(self, now_s: float) -> bool:
-        """A route may go whose lease is known to be gone: the view is complete and believed."""
+        """Return whether routes of leases that are gone may go: the view is believed."""
         return self.mesh.complete and not self.contact_problem and self.grace.calm(now_s)
 
     def may_sweep(self, now_s: float) -> bool:
-        """Routes of an earlier agent may go, too."""
+        """Return whether routes of an earlier run may go, too."""
         return self.may_delete(now_s) and self.grace.sweep(now_s)
 
     @property
     def bounds(self) -> Bounds:
-        """What this host allows of a config; the one in force is not refused for what it holds."""
+        """Return the bounds of a config; the one in use is not refused for an address it holds."""
         mesh = self.mesh
         return Bounds(
             allowed=self.settings.mesh.bounds().allowed,
@@ -120,7 +122,7 @@ class AgentState:
 
     @property
     def probed(self) -> frozenset[Address]:
-        """Node addresses of hosts without a heartbeat, which are asked whether they are there."""
+        """Return node addresses of hosts without a heartbeat, which are probed."""
         if self.mesh.left or not self.settings.routes.probe:
             return frozenset()
         return frozenset(lease.node_address for lease in self.mesh.lapsed)
@@ -140,7 +142,7 @@ class AgentState:
 
     @property
     def lease_problem(self) -> str:
-        """Why others may not count on the subnet being this host's; "" while they may."""
+        """Return why this host does not safely hold its subnet; "" while it does."""
         mesh = self.mesh
         if mesh.own is None:
             return ""
@@ -170,7 +172,7 @@ class AgentState:
 
     @property
     def summary(self) -> str:
-        """One line for ``systemctl status``."""
+        """Return one line for ``systemctl status``."""
         mesh = self.mesh
         if mesh.left:
             return "left the mesh; agentctl join brings it back"
@@ -181,7 +183,7 @@ class AgentState:
 
 
 class StateCell:
-    """Where the newest state is. Only the loop's thread replaces it.
+    """Holds the newest state. Only the loop's thread replaces it.
 
     Attributes:
         now: The newest state.

@@ -1,4 +1,4 @@
-"""The conditions that what the loop is told can bring: etcd, its views, the host. Pure."""
+"""Conditions that come from events: etcd, its views, the host. Pure."""
 
 from __future__ import annotations
 
@@ -155,8 +155,8 @@ def config_gone() -> Condition:
         name="mesh-config-gone",
         severity=Severity.ERROR,
         cause="the mesh's config is gone from etcd; the last known one is used",
-        hint="it is written back from this host's copy; if the mesh shall end: agentctl leave"
-        " on every host",
+        hint="it is written back from this host's copy; to dismantle the mesh: agentctl"
+        " leave on every host",
     )
 
 
@@ -184,8 +184,8 @@ def dead(lease: Lease) -> Condition:
         subject=str(lease.subnet),
         cause=f"{lease.host_name or lease.host_id} at {lease.node_address} has no heartbeat and"
         " answers no probe; its subnet is unreachable",
-        hint="it heals by itself when the host answers; if it is gone for good, its lease ends"
-        " by itself",
+        hint="nothing to do if it is rebooting; gone for good: agentctl remove "
+        f"{lease.host_name or lease.subnet}",
     )
 
 
@@ -198,7 +198,7 @@ def moving(config: MeshConfig, leases: Iterable[Lease]) -> Condition:
     who = (
         f"{len(hosts)} still hold a subnet there: {first_few(hosts, _NAMES_SHOWN)}"
         if hosts
-        else "nobody is left"
+        else "every host has moved"
     )
     return Condition(
         name="mesh-moving",
@@ -250,7 +250,7 @@ def not_moved(own: Lease, former: Lease, networks: tuple[DockerNetwork, ...]) ->
 
 
 def own_set_aside(record: SetAside) -> Condition:
-    """The host's own lease is in etcd, and nobody uses it."""
+    """The host's own lease is in etcd, and no host uses it."""
     return Condition(
         name="own-lease-set-aside",
         subject=record.key,

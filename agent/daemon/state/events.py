@@ -1,4 +1,4 @@
-"""What threads tell the loop. Small, frozen, posted to the inbox; only the loop acts on them."""
+"""Events that threads post to the loop's inbox. Small and frozen; only the loop acts on them."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ class Endpoints:
 
 
 class Event:
-    """Something that happened. The newest of a kind takes the place of one that still waits."""
+    """Something that happened. The newest of a kind replaces one that still waits."""
 
     __slots__ = ()
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """Return what events must have in common for one to take the place of the other."""
+        """Return the key under which a newer event replaces an older one."""
         return (type(self),)
 
     def after(self, earlier: Self) -> Self:
-        """Return the one event that stands for ``earlier`` and this one."""
+        """Return one event for ``earlier`` and this one."""
         del earlier
         return self
 
@@ -115,7 +115,7 @@ class ContactChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseChanged(Event):
-    """What this host owns now, and what the keeper has to say about it."""
+    """The lease that this host owns now, and the keeper's conditions."""
 
     lease: Lease | None
     conditions: tuple[Condition, ...]
@@ -124,7 +124,7 @@ class LeaseChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class KernelChanged(Event):
-    """Links, addresses or routes changed; by whom is found out by comparing."""
+    """Links, addresses or routes changed."""
 
     event: KernelEvent
 
@@ -135,10 +135,10 @@ class KernelChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class RulesWritten(Event):
-    """Somebody else wrote firewall rules.
+    """Another program wrote firewall rules.
 
     Attributes:
-        by: "name (pid)" of each program; empty where the kernel's word was lost.
+        by: "name (pid)" of each program; empty where the kernel's message was lost.
     """
 
     by: tuple[str, ...] = ()
@@ -157,7 +157,7 @@ class EndpointFound(Event):
 
 @dataclass(frozen=True, slots=True)
 class ConditionsFound(Event):
-    """All that a part outside the loop has to tell the operator now; all of it, each time."""
+    """All conditions of a part outside the loop, each time."""
 
     source: ConditionSource
     conditions: tuple[Condition, ...]
@@ -170,7 +170,7 @@ class ConditionsFound(Event):
 
 @dataclass(frozen=True, slots=True)
 class DockerReported(Event):
-    """What the Docker worker found or did."""
+    """The Docker worker's report."""
 
     report: AttachReport
 
@@ -196,7 +196,7 @@ class CopyWritten(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobEnded(Event):
-    """A job at etcd has ended; the next round asks how."""
+    """A job at etcd has ended; the next round reads its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ class TimersDue(Event):
 
 @dataclass(frozen=True, slots=True)
 class HostSeen(Event):
-    """What a look at the host found.
+    """The result of a look at the host.
 
     Attributes:
         failed: Something could not be seen; facts and uplink are as far as they are known.
@@ -232,7 +232,7 @@ class HostSeen(Event):
 
 @dataclass(frozen=True, slots=True)
 class Accepted(Event):
-    """The operator said that the alarming view is right."""
+    """The operator accepted the alarming view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ class Left(Event):
 
 @dataclass(frozen=True, slots=True)
 class SettingsRead(Event):
-    """Other settings are in force."""
+    """Other settings are in use."""
 
     settings: Settings
 
@@ -259,18 +259,18 @@ class RoundDone(Event):
 
 
 Apply = Callable[[Event], None]
-"""Folds an event into the state and does what follows; on the loop's thread only."""
+"""Folds an event into the state and runs its actions; on the loop's thread only."""
 
 _Answer = TypeVar("_Answer")
 _FINISH_S = 120.0
-"""What has begun is waited for longer: a leave of several steps is not cut in two."""
+"""Longer than a command waits to begin: a leave has several steps."""
 
 
 class Command(Event, Generic[_Answer]):
-    """Something another thread asks the loop to do, with a place for the answer.
+    """A call from another thread that the loop runs.
 
     Args:
-        run: Called in the loop's thread, with what makes a change known there.
+        run: Called in the loop's thread, with a function that applies events.
         is_waiting: Asked there before it begins: it is cancelled if its client has gone.
     """
 
@@ -281,7 +281,7 @@ class Command(Event, Generic[_Answer]):
         self._call = ThreadCall(lambda: run(self._apply), is_waiting)
 
     def execute(self, apply: Apply) -> None:
-        """Run it, in the loop's thread, and wake the asker."""
+        """Run it in the loop's thread, and wake the caller."""
         self._apply = apply
         self._call.execute()
 
@@ -293,7 +293,7 @@ class Command(Event, Generic[_Answer]):
         """The answer.
 
         Raises:
-            CannotTell: Not in time. The message says whether it was withdrawn or goes on.
+            CannotTell: Not in time. The message says whether it was cancelled or goes on.
             Exception: What the command itself raised; a HostmeshError, but for a bug.
         """
         try:

@@ -1,7 +1,7 @@
-"""How old what is known of the mesh is. Pure.
+"""The age of a view of the mesh. Pure.
 
-While etcd is away the last view stays in force, but it is no fact: a host may have died since.
-Every document that is made of a view carries these fields, and its readers show them.
+Without etcd the last view stays in use, but it is no fact: a host may have died since. Every
+document made of a view has these fields, and its readers show them.
 """
 
 from __future__ import annotations

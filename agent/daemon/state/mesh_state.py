@@ -1,8 +1,6 @@
-"""Everything the loop has been told, the newest of each; and the world it makes of that.
+"""The newest of everything that events bring, and the world made of it. Pure.
 
-``Known`` is immutable: the loop folds an event in by replacing it. What the fold decides is
-here and pure, so that it can be tested without a thread: which view is believed, whether
-anything may be deleted, who the peers are.
+Here is decided which view is believed, whether anything may be deleted, and which hosts are peers.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ __all__ = ["MeshState", "former_lease", "own_leases"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeshState:
-    """What the loop knows now.
+    """The state of mesh, host and Docker as the loop knows it. Immutable.
 
     Attributes:
         host_id: This host.
@@ -57,11 +55,11 @@ class MeshState:
         own: The lease this host holds, or held by its own copy while etcd is away.
         former: While the mesh moves to another CIDR: the lease this host had before, as long as
             Docker has networks in it.
-        unheld: Why etcd does not have ``own`` as this host's lease; "" while it has it, and while
-            nobody knows.
+        unheld: Why etcd does not have ``own`` as this host's lease; "" while it has it or that is
+            unknown.
         silent: Node addresses that were probed and do not answer.
         docker_config: Whether a Docker that starts now gets the lease.
-        docker_seen: The engine answered at least once in this life of the agent.
+        docker_seen: The engine answered at least once since the agent started.
         left: The operator said leave.
         held_back: The hosts of ``believed`` that read less than the config's level.
         sends_by: The backend by which this host is known to send: that of the config when the
@@ -122,7 +120,7 @@ class MeshState:
 
     @property
     def _pinned(self) -> View | None:
-        """What a new view is held against: additions of an alarm count for the revision only."""
+        """Return the view to judge a new one by: of an alarm's additions only the revision."""
         if self.baseline is None or self.believed is None:
             return self.believed
         return replace(self.baseline, revision=self.believed.revision)
@@ -132,7 +130,7 @@ class MeshState:
         return mesh.acting_on(view)
 
     def acting_on(self, view: View) -> MeshState:
-        """Act on ``view`` from now on, whatever the alarm."""
+        """Act on ``view`` from now on, with or without an alarm."""
         before = self.found_lapsed
         own = self.host_id
         lapsed = Lapsed.of(view, own) if before is None else before.follow(view, own)
@@ -193,7 +191,7 @@ class MeshState:
         return self.own is not None and self.own.left_s(now_s) == 0
 
     def set_left(self, *, left: bool) -> MeshState:
-        """Follow the operator's word."""
+        """Follow the operator's leave or join."""
         if not left:
             return replace(self, left=False)
         return replace(self, left=True, own=None, former=None, unheld="")
@@ -255,7 +253,7 @@ class MeshState:
 
     @property
     def networks_left(self) -> tuple[DockerNetwork, ...]:
-        """Docker networks that are still in the former subnet."""
+        """Return Docker networks that are still in the previous subnet."""
         former = self.former
         if former is None:
             return ()
@@ -270,7 +268,7 @@ class MeshState:
 
     @property
     def has_moved(self) -> bool:
-        """Whether Docker has the own subnet and nothing in the former one any more.
+        """Return whether Docker has the own subnet and nothing in the previous one.
 
         Judged by Docker's networks, since its state may still be that of the subnet before.
         """
@@ -335,7 +333,7 @@ class MeshState:
         return self.left or (seen and self.own is None)
 
     def conditions(self) -> tuple[Condition, ...]:
-        """What the believed and the alarming view have to say, bounded."""
+        """Return conditions of the believed and the alarming view, bounded."""
         view = self.newest
         if view is None:
             return ()

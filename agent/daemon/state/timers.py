@@ -9,7 +9,7 @@ __all__ = ["Timer", "Timers"]
 
 
 class Timer(StrEnum):
-    """What the loop is woken for."""
+    """Reasons to wake the loop."""
 
     RESYNC = "resync"
     """Everything is compared."""
@@ -37,7 +37,7 @@ class Timers:
         self._at: dict[Timer, float] = {}
 
     def set(self, timer: Timer, in_s: float) -> None:
-        """Have ``timer`` fall due in ``in_s`` seconds, whatever was set before."""
+        """Have ``timer`` fall due in ``in_s`` seconds, in place of an earlier deadline."""
         self.set_at(timer, self._clock() + in_s)
 
     def set_at(self, timer: Timer, at_s: float) -> None:
@@ -54,7 +54,7 @@ class Timers:
         self._at.pop(timer, None)
 
     def due(self) -> frozenset[Timer]:
-        """The timers whose time has come; each is forgotten by being told."""
+        """Return the timers that are due, and forget them."""
         now = self._clock()
         found = frozenset(timer for timer, at in self._at.items() if at <= now)
         for timer in found:

@@ -1,1 +1,1 @@
-"""What outlasts the process on disk."""
+"""Files that outlast the process, and the host's lock."""

@@ -1,8 +1,8 @@
-"""One agent a host, and no verb that works on the host beside it.
+"""Lock the host for one agent, or for one verb that works without an agent.
 
-The lock is the kernel's (flock(2)): it ends with the process that holds it, however that ends, and
-a process that hangs or is stopped holds it all the same. Whether anybody answers on the control
-socket says nothing: an agent that is busy or stopped does not.
+The lock is the kernel's (flock(2)): it ends with the process that holds it, and a process that
+hangs or is stopped still holds it. The control socket is no proof: an agent that is busy or stopped
+does not answer there.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class HostLock:
 
     Args:
         run_dir: ``agent.run_dir``.
-        holder: Who takes it, for others to read: "hostmesh-agent", "agentctl leave".
+        holder: The program that takes it, for messages: "hostmesh-agent", "agentctl leave".
 
     Raises:
-        Refused: Somebody holds it.
+        Refused: Another process holds it.
         StateError: The file cannot be made.
     """
 
@@ -49,15 +49,14 @@ class HostLock:
             os.close(self._file)
             raise Refused(
                 f"{holder} is not possible while {other} runs on this host: it holds {path}",
-                hint="one agent runs per host: systemctl stop hostmesh-agent ends it, and routes"
-                " and rules stay as they are",
+                hint="stop the agent first: systemctl stop hostmesh-agent; routes and rules stay",
             ) from error
         with contextlib.suppress(OSError):  # a full disk: who it is is only for the message
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"{holder} (pid {os.getpid()})".encode(), 0)
 
     def release(self) -> None:
-        """Let others have it. The file stays: another may be about to lock it."""
+        """Release the lock. The file stays: another process may be about to lock it."""
         os.close(self._file)
 
     def __enter__(self) -> Self:
@@ -75,7 +74,7 @@ def _holder(file: int) -> str:
 
 
 def holder_of(run_dir: Path) -> int | None:
-    """The pid of who holds the host's lock, None when nobody does or it cannot be told.
+    """Return the pid of the lock's holder, None when there is none or it is unknown.
 
     Looks only (proc_locks(5)): to try the lock would be in the way of an agent that starts.
     """

@@ -32,7 +32,7 @@ class PreviousValues:
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """What the file holds. Older and newer agents read the same names.
+    """Content of the file. Older and newer agents read the same names.
 
     Attributes:
         left: The operator said leave, and has not said join since.

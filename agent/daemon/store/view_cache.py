@@ -23,8 +23,8 @@ __all__ = ["ViewCache"]
 
 _RETRY_S = 30.0
 _SHARE = 10
-"""The pause after a write is that many times what the write took: a large mesh that changes all
-the time must not keep a core busy with writing it down."""
+"""Pause after a write that many times as long as it took: a large mesh that changes all the time
+must not keep a core busy with writing."""
 _FINISH_S = 20.0
 
 
@@ -47,13 +47,13 @@ def _what_is_saved(view: View) -> tuple[object, ...]:
 
 
 class ViewCache:
-    """Saves what is believed, on a thread of its own: 65,000 leases take two seconds.
+    """Saves the believed view on a thread of its own: 65,000 leases take two seconds.
 
-    Changes that come while it writes are written together afterwards. A full disk is a
-    condition, and tried again. Used by the loop's thread only.
+    Changes during a write are written together afterwards. A full disk is a condition, and the
+    write is repeated. Used by the loop's thread only.
 
     Args:
-        inbox: Is told when a write has ended.
+        inbox: Gets an event when a write has ended.
         timers: The loop's own; COPY is used here.
         clock: Monotonic seconds.
     """
@@ -78,9 +78,9 @@ class ViewCache:
         self._waiting: list[Future[None]] = []
 
     def save(self, mesh: MeshState) -> None:
-        """See to it that the believed view and the own lease are written. Never blocks.
+        """Have the believed view and the own lease written. Never blocks.
 
-        Nothing while there is nothing of etcd's, or once the host has left.
+        Write nothing before a view of etcd, or once the host has left.
         """
         self._wanted = not mesh.left
         content = _content(mesh)
@@ -98,11 +98,11 @@ class ViewCache:
         self._thread = start_thread("copy-writer", partial(self._write, content, asked))
 
     def written(self, mesh: MeshState) -> Future[None]:
-        """Write it now, whatever was written a moment ago. Never blocks.
+        """Write it now, without a pause after the last write. Never blocks.
 
         Returns:
-            What is done once ``known``, or what came after it, lasts through a power cut; it
-            carries the error when it could not be written.
+            A future that is done once ``mesh`` or a newer state lasts through a power cut; it has
+            the error when it could not be written.
         """
         answer: Future[None] = Future()
         self._waiting.append(answer)
@@ -116,7 +116,7 @@ class ViewCache:
         self._written = None
 
     def finish(self, mesh: MeshState) -> None:
-        """Write what is not written yet, and wait for it: the agent ends."""
+        """Write the rest and wait for it: the agent ends."""
         if self._thread is not None:
             self._thread.join(_FINISH_S)
             if self._thread.is_alive():

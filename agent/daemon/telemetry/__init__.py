@@ -1,1 +1,1 @@
-"""What is told to operators, systemd and metrics."""
+"""Conditions, events, counters, and systemd's notifications."""

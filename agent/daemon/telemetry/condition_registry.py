@@ -1,8 +1,7 @@
-"""What the operator should know now: every condition with its cause, hint and since when.
+"""The active conditions, each with cause, hint and start.
 
-Each :class:`ConditionSource` replaces its own set whole, so a
-condition that is not said again is over. Raising and clearing are logged once each, which
-is what makes status, metrics and log tell the same story (promise 9).
+Each :class:`ConditionSource` replaces its own set whole, so a condition that is missing in the new
+set is over. Raising and clearing are logged once each (promise 9).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class ConditionRegistry:
 
     Args:
         clock: Monotonic seconds.
-        observer: Is told when a condition begins and ends; None for nobody.
+        observer: Records when a condition begins and ends.
     """
 
     def __init__(self, clock: Callable[[], float], observer: Observer | None = None) -> None:
@@ -45,10 +44,9 @@ class ConditionRegistry:
         self._log = structlog.get_logger("agent.conditions")
 
     def replace(self, source: ConditionSource, conditions: Iterable[Condition]) -> None:
-        """Make ``conditions`` all that ``source`` has to say.
+        """Replace the conditions of ``source``.
 
-        A condition that was there before keeps its "since", even if its wording changed:
-        the trouble is the same one.
+        A condition that was active before keeps its "since", even with another cause.
         """
         before = self._by_source.get(source, {})
         now: dict[tuple[str, str], ActiveCondition] = {}
@@ -61,7 +59,7 @@ class ConditionRegistry:
         self._tell(before, now)
 
     def all(self) -> tuple[ActiveCondition, ...]:
-        """Every standing condition, the gravest first, then the oldest."""
+        """Return every active condition, the most severe first, then the oldest."""
         order = list(_LOG_LEVELS)
         active = (s for source in self._by_source.values() for s in source.values())
         return tuple(sorted(active, key=lambda s: (order.index(s.condition.severity), s.since_s)))

@@ -1,4 +1,4 @@
-"""What is counted while the agent runs; the metrics are made of it when somebody asks.
+"""Counters since the agent started; the metrics are made of them on request.
 
 Plain numbers, because they are written on the loop's thread all the time and read rarely. A
 number that is read while it is written is the one before or the one after.
@@ -49,7 +49,7 @@ _SIZES = (0.0, 1.0, 10.0, 100.0, 1000.0, 10000.0)
 
 @dataclass(slots=True)
 class Counters:
-    """The counts of one life of the agent.
+    """The counts since the agent started.
 
     Attributes:
         pass_s: How long passes over a part took, "routes" and "rules".

@@ -1,4 +1,4 @@
-"""What happened on this host, kept on disk in a bounded ring: ``agentctl events``.
+"""Keep events of this host on disk in a bounded ring: ``agentctl events``.
 
 Two files of JSON lines. The newer one is appended to; when it is full it takes the place of the
 older one, by rename. A line cut off by kill -9 or a power cut costs that line. A disk that is full

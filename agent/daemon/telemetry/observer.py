@@ -1,6 +1,6 @@
-"""Turns what the loop sees into counts and into events of the history. Decides nothing.
+"""Count what the loop sees and record it in the history.
 
-A repair is drift: something of ours differed although what is desired had not changed.
+A repair is drift: an object or rule of the agent differed although desired had not changed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from agent.sharedmap import changed_keys
 __all__ = ["Observer", "events_not_written", "open_history"]
 
 _NAMED = 10
-"""Of many things that happen at once so many are told one by one."""
+"""Record that many of the things that happen at once one by one."""
 
 
 class Observer:
-    """Where the loop and its parts say what happened.
+    """Counts and records for the loop and its parts.
 
     Args:
         history: None keeps counts only.
@@ -95,7 +95,7 @@ class Observer:
             self.happened(f"{kind.name}-repaired", f"and {more} more of kind {kind.name}")
 
     def rules_passed(self, edits: tuple[str, ...], *, drift: bool, took_s: float) -> None:
-        """A pass over the rules; ``drift``: somebody else had changed them."""
+        """Record a pass over the rules; ``drift``: another program had changed them."""
         self.counters.pass_s["rules"].observe(took_s)
         if drift:
             self.counters.repairs["rules"] += 1
@@ -122,7 +122,7 @@ class Observer:
         self.happened("uplink-changed", text, uplink.name)
 
     def flush(self) -> tuple[Condition, ...] | None:
-        """Write the history down; what stands in the way, None when it is not time to try again."""
+        """Write the history; return conditions, None when it is not yet time to try again."""
         if self.history is None:
             return ()
         if self._clock() < self._again_s:

@@ -1,4 +1,4 @@
-"""Tells systemd and the log how the host stands, each once per change."""
+"""Report the host's state to systemd and the log, once per change."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class StatusLine:
         self._was_ready = False
         self._log = structlog.get_logger("agent")
 
-    def tell(self, state: AgentState, active: Sequence[ActiveCondition] = ()) -> None:
-        """Say what is new in ``snapshot``.
+    def report(self, state: AgentState, active: Sequence[ActiveCondition] = ()) -> None:
+        """Report changes of ``state``.
 
         Args:
-            standing: The conditions that hold, the gravest first.
+            active: The active conditions, the most severe first.
         """
         ready, reason = state.readiness
         if ready and not self._was_ready:
@@ -45,9 +45,9 @@ class StatusLine:
 
 
 def _gravest(active: Sequence[ActiveCondition]) -> str:
-    """The first condition that somebody should do something about, for the end of a line."""
-    told = [one.condition for one in active if one.condition.severity is not Severity.INFO]
-    if not told:
+    """Return the first condition that needs the operator, for the end of a line."""
+    grave = [one.condition for one in active if one.condition.severity is not Severity.INFO]
+    if not grave:
         return ""
-    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
-    return f"; {told[0].name}: {printable(told[0].cause)}{more}"
+    more = f" (and {len(grave) - 1} more)" if len(grave) > 1 else ""
+    return f"; {grave[0].name}: {printable(grave[0].cause)}{more}"

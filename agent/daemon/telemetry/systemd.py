@@ -1,4 +1,4 @@
-"""Tell systemd how it goes: READY, STATUS, WATCHDOG (sd_notify(3), the datagram protocol)."""
+"""Notify systemd: READY, STATUS, WATCHDOG (sd_notify(3), the datagram protocol)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What threads met that nobody foresaw: a condition each, instead of a silence (promise 9)."""
+"""Report unexpected exceptions of threads: a condition for each thread (promise 9)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _TEXT = 200
 
 @dataclass(frozen=True, slots=True)
 class _ThreadError:
-    what: str
+    text: str
     times: int
 
 
 class ThreadErrors:
-    """Hears of every exception at the top of a thread (``threading.excepthook``). Any thread.
+    """Reports exceptions at the top of a thread (``threading.excepthook``). Any thread.
 
-    What is wrong then is a bug: the conditions stand until the agent is started again.
+    Each is a bug: its condition stays until the agent is started again.
 
     Args:
         on_change: Called on the thread that failed with all conditions; must not block.
@@ -39,7 +39,7 @@ class ThreadErrors:
         self._log = structlog.get_logger("agent")
 
     def __call__(self, args: threading.ExceptHookArgs) -> None:
-        """Log it with its traceback, and tell the conditions."""
+        """Log it with its traceback, and report the conditions."""
         if args.exc_value is None:
             return
         name = args.thread.name if args.thread is not None else "unknown"
@@ -59,13 +59,13 @@ class ThreadErrors:
         self._on_change(found)
 
 
-def _condition(thread: str, mishap: _ThreadError) -> Condition:
-    times = f" ({mishap.times} times)" if mishap.times > 1 else ""
+def _condition(thread: str, error: _ThreadError) -> Condition:
+    times = f" ({error.times} times)" if error.times > 1 else ""
     return Condition(
         name="agent-thread-failed",
         subject=thread,
         severity=Severity.ERROR,
-        cause=f"the agent's thread {thread} met what nobody foresaw{times}: {mishap.what}",
-        hint="a bug: please report it with agentctl bugreport; the agent tries to go on, and"
-        " systemctl restart hostmesh-agent is safe at any time",
+        cause=f"the agent's thread {thread} raised an unexpected exception{times}: {error.text}",
+        hint="report this bug with agentctl bugreport; the agent goes on, and systemctl restart"
+        " hostmesh-agent is safe at any time",
     )

@@ -1,4 +1,4 @@
-"""What the doctor finds: one line for each check."""
+"""Findings of the doctor: one line for each check."""
 
 from __future__ import annotations
 

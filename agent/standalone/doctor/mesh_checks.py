@@ -49,7 +49,7 @@ _ASKED_PEERS = 3
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """What etcd told.
+    """The mesh as etcd has it.
 
     Attributes:
         own: This host's lease, or what flannel leases to it; None when it is no member.
@@ -70,7 +70,7 @@ class Mesh:
 
 
 def look_at_etcd(settings: Settings, client: EtcdClient, findings: Findings) -> None:
-    """Who named it, and each endpoint: reachable, version, clock."""
+    """Check where etcd's endpoints come from, and each one: reachable, version, clock."""
     if not client.endpoints:
         findings.attempt("etcd", lambda: _raise_unknown(client))
         return
@@ -83,7 +83,7 @@ def look_at_etcd(settings: Settings, client: EtcdClient, findings: Findings) -> 
             answers[endpoint] = ask_endpoint(endpoint, settings.etcd)
         except EtcdUnavailable as error:
             answers[endpoint] = error
-    # The agent needs one of them: a member that is away keeps nobody out.
+    # The agent needs one of them: a member that is down is only a warning.
     some = any(isinstance(each, EndpointAnswer) for each in answers.values())
     for endpoint, answer in answers.items():
         if isinstance(answer, EndpointAnswer):
@@ -311,18 +311,18 @@ def look_at_docker(
     settings: Settings, mesh: Mesh | None, uplink: Uplink | None, findings: Findings
 ) -> None:
     """Docker, what speaks against its taking the subnet, and what would be done to it."""
-    room = DockerManager(settings.docker, settings.agent.state_dir)
+    docker = DockerManager(settings.docker, settings.agent.state_dir)
     if os.geteuid() != 0:
-        _docker_without_root(settings, room, findings)
+        _docker_without_root(settings, docker, findings)
         return
     subnet = mesh.subnet if mesh else None
     if subnet is None and mesh is not None:
         subnet = subnet_at(mesh.config, 0)
     if subnet is None:
-        seen = Preview(room.engine.facts())
+        seen = Preview(docker.engine.facts())
     else:
         mtu = container_mtu(uplink, mesh.config if mesh else None) if uplink else None
-        seen = room.attacher.preview(room.desired_for(subnet, mtu))
+        seen = docker.attacher.preview(docker.desired_for(subnet, mtu))
     facts = seen.facts
     if facts.reachable:
         running = f", {len(facts.running)} containers run" if facts.running else ""
@@ -335,8 +335,8 @@ def look_at_docker(
     findings.would.extend(seen.would)
 
 
-def _docker_without_root(settings: Settings, room: DockerManager, findings: Findings) -> None:
-    facts = room.engine.facts()
+def _docker_without_root(settings: Settings, docker: DockerManager, findings: Findings) -> None:
+    facts = docker.engine.facts()
     untested = f"what would change in {settings.docker.daemon_json}"
     if facts.reachable:
         findings.add("docker", State.OK, f"Docker {facts.version}")

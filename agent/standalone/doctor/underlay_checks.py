@@ -104,12 +104,12 @@ def _end_loan(mesh: Mesh, lease: Lease, findings: Findings) -> None:
             "underlay",
             State.WARN,
             f"{lease.subnet} could not be given back: {error.message}",
-            f"it goes by itself within {_PROBE_TTL_S} s",
+            f"it expires within {_PROBE_TTL_S} s",
         )
 
 
 def _probe(subnet: Network, uplink: Uplink, peers: list[Lease], findings: Findings) -> None:
-    """Ask a few peers: a single one may filter by itself, or be slow to learn of the subnet."""
+    """Probe a few peers: a single one may filter, or learn of the subnet late."""
     source = subnet.network_address + 2
     filtered: list[str] = []
     for lease in peers[:_ASKED_PEERS]:

@@ -222,7 +222,7 @@ def test_a_leave_that_cannot_be_finished_says_so_until_it_can(stage: Stage, node
     try:
         node.start("from agent.daemon.membership import leave\nleave._AGAIN_S = 0.5")
         told = eventually(lambda: conditions(node).get("leave-not-finished"), 20)
-        assert "could not be given back" in str(told)
+        assert "could not be released" in str(told)
         assert not routes(node), "what can be done without etcd is done"
     finally:
         stage.start_etcd()

@@ -74,9 +74,9 @@ def test_ready_is_said_when_the_host_is_configured_and_not_before(
     tmp_path: Path, systemd: socket.socket
 ) -> None:
     status_line = StatusLine(notifier(tmp_path))
-    status_line.tell(snapshot(configured=False))
+    status_line.report(snapshot(configured=False))
     assert not [line for line in heard(systemd) if line.startswith("READY")]
-    status_line.tell(snapshot(configured=True))
+    status_line.report(snapshot(configured=True))
     assert heard(systemd) == ["READY=1"]
 
 
@@ -93,14 +93,14 @@ def test_the_status_line_names_the_gravest_condition_on_one_line(
             Condition(name="worse", severity=Severity.ERROR, cause="it\nREADY=1", hint="h"),
         ],
     )
-    StatusLine(notifier(tmp_path)).tell(snapshot(configured=False), conditions.all())
+    StatusLine(notifier(tmp_path)).report(snapshot(configured=False), conditions.all())
     (line,) = heard(systemd)
     assert line.startswith("STATUS=10.64.0.0/16")
     assert "; worse: it" in line
     assert line.endswith("(and 1 more)")
     assert "\n" not in line
     conditions.replace(ConditionSource.HOST, [conditions.all()[1].condition])
-    StatusLine(notifier(tmp_path)).tell(snapshot(configured=False), conditions.all())
+    StatusLine(notifier(tmp_path)).report(snapshot(configured=False), conditions.all())
     (line,) = heard(systemd)
     assert len(line) < 270
     assert line.isprintable()
