@@ -1,4 +1,4 @@
-"""Text from anywhere without what may be secret: for archives that leave the host."""
+"""Strike out secrets in text that leaves the host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VALUE = re.compile(rf"""(?i)({_NAMES}\\*["']?\s*[=:]\s*)({_QUOTED}|[^\s,;}}\]]+
 _LOGIN = re.compile(r"(?i)(--?user[ =][^\s:]+:)\S+")
 _FLAG = re.compile(rf"""(?i)(--?[a-z-]*{_NAMES}[a-z-]*[ ])(\S+)""")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}")
-_USER = re.compile(r"""(?<=://)[^\s"'<>]+@""")  # whatever a password has in it
+_USER = re.compile(r"""(?<=://)[^\s"'<>]+@""")  # a password may hold any character
 _PEM = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
@@ -26,9 +26,9 @@ _STRUCK_OUT = "***"
 
 
 def redact_text(text: str) -> str:
-    """``text`` with values of keys that name a secret, keys and users in URLs struck out.
+    """Return ``text`` with secret values, private keys and users in URLs struck out.
 
-    JSON is read and written again: there a key is known to be one. Anything else is searched.
+    JSON is parsed, since its keys are certain. Other text is searched.
     """
     try:
         document = json.loads(text)

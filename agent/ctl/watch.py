@@ -31,12 +31,12 @@ def watch(
 ) -> int:
     """Ask again every second until Ctrl-C, or until --timeout.
 
-    An agent that goes away, or cannot tell yet, is said and waited for: it may be restarting.
+    Report an agent that does not answer, or cannot tell yet, and wait: it may be restarting.
 
     Args:
-        target: What to ask the agent for.
-        screen: Lays the document out in harmless lines.
-        changes: What differs between two documents, in harmless lines.
+        target: Such as "/v1/status".
+        screen: Lays out the document in harmless lines.
+        changes: Describes the differences of two documents in harmless lines.
 
     Raises:
         AgentUnavailable: No agent answered the first time.
@@ -46,8 +46,8 @@ def watch(
     client = AgentClient(context.client.path, _ONE_REQUEST_S)
     drawn = _Screen(context, screen) if _is_screen(context) else None
     before = client.get(target)
-    told = _Lines(context, changes)
-    (drawn.draw if drawn else told.begin)(before)
+    lines = _Lines(context, changes)
+    (drawn.draw if drawn else lines.begin)(before)
     resized = threading.Event()
     if drawn:
         signal.signal(signal.SIGWINCH, lambda _number, _frame: resized.set())
@@ -58,12 +58,12 @@ def watch(
         try:
             document = client.get(target)
         except HostmeshError as error:
-            (drawn.away if drawn else told.away)(_why(error))
+            (drawn.away if drawn else lines.away)(_why(error))
             continue
         if drawn:
             drawn.draw(document)
         else:
-            told.tell(document)
+            lines.add(document)
     return 0
 
 
@@ -76,7 +76,7 @@ def _is_screen(context: Context) -> bool:
 
 
 class _Screen:
-    """Redraws in place, cut to the terminal: what scrolls away or wraps cannot be redrawn."""
+    """Redraws in place, cut to the terminal: lines that scroll or wrap cannot be redrawn."""
 
     def __init__(self, context: Context, lay_out: Callable[[Document], list[str]]) -> None:
         self._context = context
@@ -91,7 +91,7 @@ class _Screen:
         self._show(f"{self._as_of}  Ctrl-C ends")
 
     def away(self, message: str) -> None:
-        """Keep what was shown and say that it is old."""
+        """Show the last document again, with its time."""
         self._show(f"{_clock()}  {clean(message)}", f"as of {self._as_of}:")
 
     def _show(self, *head: str) -> None:
@@ -101,7 +101,7 @@ class _Screen:
         if len(lines) > rows:
             lines = [*lines[: rows - 1], f"... {len(lines) - rows + 1} more lines"]
         text = "".join(f"{cut(line, width)}{_END_OF_LINE}\n" for line in lines) + _REST
-        # In another size what was drawn stands elsewhere: begin anew.
+        # After a change of size the old lines are elsewhere on the screen: clear it.
         begin = _HOME if self._size == (rows, width) else _CLEAR + _HOME
         self._size = rows, width
         self._context.stdout.write(begin + text)
@@ -120,13 +120,13 @@ class _Lines:
         self._is_away = False
 
     def begin(self, document: Document) -> None:
-        """Remember the first document; as JSON it is printed, too."""
+        """Remember the first document; print it where the form is JSON."""
         self._before = document
         if self._context.form == "json":
             self._say(json.dumps(document, ensure_ascii=True))
 
-    def tell(self, document: Document) -> None:
-        """Say what is new."""
+    def add(self, document: Document) -> None:
+        """Print the changes."""
         if self._is_away:
             self._is_away = False
             self._event("hostmesh-agent answers again")
@@ -141,7 +141,7 @@ class _Lines:
             self._event(line)
 
     def away(self, message: str) -> None:
-        """Say once that nobody answers."""
+        """Print once that the agent does not answer."""
         if not self._is_away:
             self._is_away = True
             self._event(clean(message))

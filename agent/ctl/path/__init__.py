@@ -1,1 +1,1 @@
-"""Test and explain the way between two containers."""
+"""Test and explain the path between two containers."""

@@ -1,8 +1,8 @@
-"""The way that containers' packets take to a peer, tested with packets of a container.
+"""Test the path of containers to a peer with packets from a container.
 
-A ping of this host itself passes neither its own FORWARD nor the peer's. So the test enters a
-running container's network namespace with a thread, and asks the peer's docker0, and a container
-there: the one that the peer's heartbeat names.
+A ping from this host itself passes neither its FORWARD chain nor the peer's. So a thread enters a
+running container's network namespace, and pings the peer's docker0 and the container that the
+peer's heartbeat names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from agent.ctl.context import Context
-from agent.ctl.path.ends import Place
+from agent.ctl.path.ends import LocalHost
 from agent.ctl.path.tracing import judge_rules
 from agent.docker.engine.containers import Container
 from agent.errors import HostmeshError
@@ -26,7 +26,7 @@ from agent.model.family import Address, Network, address_order, read_address, re
 __all__ = ["ContainerPath", "path_steps", "tested_peers"]
 
 _MOST_SENDERS: Final = 3
-"""A container may drop pings by rules of its own: others of its network are asked, too."""
+"""A container may drop pings by its own rules, so others of its network are used, too."""
 _ECHOES: Final = 2
 Step = tuple[str, str, str]
 T = TypeVar("T")
@@ -34,12 +34,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Where packets of a test come from.
+    """The sender of a test's packets.
 
     Attributes:
         address: Their source.
-        bridge: The link by which they enter FORWARD, or would.
-        container: None for this host itself: its own packets do not pass FORWARD.
+        bridge: The link by which they enter FORWARD.
+        container: None for this host itself, whose packets do not pass FORWARD.
     """
 
     address: Address
@@ -47,8 +47,8 @@ class Sender:
     container: Container | None = None
 
     @property
-    def words(self) -> str:
-        """Name it."""
+    def name(self) -> str:
+        """Address and container, for a message."""
         if self.container is None:
             return f"{self.address} of this host itself"
         return f"{self.address}, container {self.container.name}"
@@ -59,7 +59,7 @@ class ContainerPath:
 
     Args:
         subnet: This host's lease.
-        named: The container that this host's heartbeat names: its network is open to the mesh.
+        named: The container in this host's heartbeat, whose network is open to the mesh.
 
     Raises:
         HostmeshError: The links of this host could not be listed.
@@ -67,7 +67,7 @@ class ContainerPath:
 
     def __init__(self, context: Context, subnet: Network, named: str | None) -> None:
         self._context = context
-        self._place = Place(context)
+        self._place = LocalHost(context)
         self.senders = tuple(self._containers(subnet, named))[:_MOST_SENDERS]
         self.problem = "no container runs here"
         if self._place.problem:
@@ -77,16 +77,16 @@ class ContainerPath:
 
     @property
     def from_container(self) -> bool:
-        """Packets of the test pass this host's FORWARD."""
+        """Whether the test's packets pass this host's FORWARD."""
         return any(each.container for each in self.senders)
 
     def _containers(self, subnet: Network, named: str | None) -> Iterator[Sender]:
-        """Yield the named one, then others of its network; without one those on docker0."""
+        """Yield the named container and others of its network; without a name those on docker0."""
         networks = {each.id: each for each in self._place.networks if not each.internal}
         found = [
             (networks[place.network], Sender(place.address, networks[place.network].bridge, each))
             for each in self._place.containers
-            if len(each.attachments) == 1  # with several it may send by another bridge
+            if len(each.attachments) == 1  # with several attachments it may send by another bridge
             for place in each.attachments
             if place.address in subnet and place.network in networks
         ]
@@ -107,10 +107,10 @@ class ContainerPath:
                     yield Sender(each.ip, link.name)
 
     def rules(self, target: Address) -> Step:
-        """Walk a packet through this host's routes and rules."""
+        """Test a packet against this host's routes and rules."""
         sender = self.senders[0]
         link = self._place.link(sender.bridge)
-        # Beside this host's own address: from a bridge no packet may come with that one.
+        # Not this host's own address: the kernel drops packets from a bridge that carry it.
         source = sender.address if sender.container else sender.address + 1
         try:
             decision = decide(target, source=source, in_link=link.index if link else 0)
@@ -128,7 +128,7 @@ class ContainerPath:
             return "rules", "unknown", error.message
 
     def ask(self, target: Address) -> tuple[Echo, Sender]:
-        """Ping from one sender after the other until one gets an answer.
+        """Ping from one sender after another until one gets an answer.
 
         Raises:
             HostmeshError: Nothing could be sent.
@@ -147,7 +147,7 @@ class ContainerPath:
             reach.close()
 
     def answering(self, targets: Sequence[Address]) -> frozenset[Address]:
-        """Ping all of them at once, from one container.
+        """Ping all targets at once from one container; return those that answered.
 
         Raises:
             HostmeshError: Nothing could be sent.
@@ -162,37 +162,41 @@ class ContainerPath:
 
 
 def docker0_of(subnet: str) -> Address:
-    """Where a host's docker0 is: the first address of its lease."""
+    """Return the address of a host's docker0: the first of its lease."""
     return read_network(subnet).network_address + 1
 
 
 def path_steps(
     context: Context, peer: Mapping[str, Any], own: Mapping[str, Any] | None, *, stale: bool
 ) -> Iterator[Step]:
-    """Test the way to a peer's docker0 and to a container there.
+    """Test the path to a peer's docker0 and to a container there.
 
     Args:
         peer, own: Leases of GET /v1/leases.
-        stale: etcd does not answer: the named container may not run any more.
+        stale: etcd does not answer, so the named container may have ended.
     """
     if os.geteuid() != 0:
-        yield "containers", "unknown", "needs root: nothing was sent from a container"
+        yield "containers", "unknown", "needs root: no packet was sent from a container"
         return
     if own is None:
-        yield "containers", "unknown", "this host holds no lease: nothing was sent from one"
+        yield (
+            "containers",
+            "unknown",
+            "this host holds no lease: no packet was sent from a container",
+        )
         return
     try:
         path = ContainerPath(context, read_network(str(own["subnet"])), own.get("container"))
         if not path.senders:
             text = (
-                f"{path.problem}, and no link has an address in {own['subnet']}: nothing was sent"
+                f"{path.problem}, and no link has an address in {own['subnet']}: no packet was sent"
             )
             yield "containers", "unknown", text
             return
         yield path.rules(docker0_of(str(peer["subnet"])))
         yield from _asked(path, peer, stale=stale)
     except HostmeshError as error:
-        yield "containers", "unknown", f"{error.message}: nothing was sent from a container"
+        yield "containers", "unknown", f"{error.message}: no packet was sent from a container"
 
 
 def _asked(path: ContainerPath, peer: Mapping[str, Any], *, stale: bool) -> Iterator[Step]:
@@ -209,8 +213,8 @@ def _asked(path: ContainerPath, peer: Mapping[str, Any], *, stale: bool) -> Iter
     elif docker in {"pending", "absent"}:
         yield "docker0", "unknown", f"Docker on {name} is {docker}: {docker0} may not be there"
     else:
-        where = f"look at the rules here and on {name}: agentctl trace {sender.address} {docker0}"
-        yield "docker0", "failed", f"{docker0} does not answer {sender.words}; {where}"
+        where = f"check the rules here and on {name}: agentctl trace {sender.address} {docker0}"
+        yield "docker0", "failed", f"{docker0} does not answer {sender.name}; {where}"
     if there is None:
         yield (
             "container",
@@ -220,15 +224,15 @@ def _asked(path: ContainerPath, peer: Mapping[str, Any], *, stale: bool) -> Iter
     elif there[0].rtt_s:
         yield "container", *_passed(path, read_address(str(container)), *there)
     else:
-        found = f"{container} on {name} does not answer {there[1].words}"
+        found = f"{container} on {name} does not answer {there[1].name}"
         if echo.rtt_s:
             command = f"agentctl trace {there[1].address} {container}"
-            found += f", docker0 there does; look at the rules on {name}: {command}"
+            found += f", docker0 there does; check the rules on {name}: {command}"
         yield "container", "unknown" if stale else "failed", found
 
 
 def _passed(path: ContainerPath, target: Address, echo: Echo, sender: Sender) -> tuple[str, str]:
-    text = f"{target} answers {sender.words}, {min(echo.rtt_s) * 1000:.2f} ms"
+    text = f"{target} answers {sender.name}, {min(echo.rtt_s) * 1000:.2f} ms"
     if path.from_container:
         return "ok", text
     return "unknown", f"{text}; {path.problem}: FORWARD of this host is not tested"
@@ -237,14 +241,13 @@ def _passed(path: ContainerPath, target: Address, echo: Echo, sender: Sender) ->
 def tested_peers(
     context: Context, own: Mapping[str, Any], peers: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, bool], str]:
-    """Ping the container that each peer names, all at once, from a container here.
+    """Ping the container that each peer names, all at once, from a container on this host.
 
     Args:
         own, peers: With "subnet" and "container".
 
     Returns:
-        Whether a peer's container answered, by the peer's subnet; and why none was asked, "" when
-        some were.
+        By peer's subnet whether its container answered; and the reason if none was pinged, else "".
     """
     if os.geteuid() != 0:
         return {}, "needs root"

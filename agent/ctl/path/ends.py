@@ -1,4 +1,4 @@
-"""What an end of a way is on this host: a container, an address of the host's own, or neither."""
+"""Find the ends of a path: a container here, an address of this host, or neither."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from agent.model import DockerNetwork, Link
 from agent.model.family import Address, read_address
 from agent.settings.text import nearest, shown
 
-__all__ = ["End", "Place"]
+__all__ = ["End", "LocalHost"]
 
 _LEAST_ID = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """One end.
+    """One end of a path.
 
     Attributes:
-        container: None when it is none of this host's.
+        container: None when the address is not a container's on this host.
         network: The container's network that holds the address.
-        link: The network's bridge, or the link of this host that has the address; None when
-            the address is not here.
+        link: The network's bridge, or the link of this host that has the address; None for other
+            addresses.
         mac: The container's, "" when not known.
     """
 
@@ -47,7 +47,7 @@ class End:
         return self.link is not None and self.container is None
 
     def document(self) -> dict[str, Any]:
-        """What a document says of it."""
+        """Return the end for a document."""
         return {
             "address": str(self.address),
             "container": self.container.name if self.container else None,
@@ -56,8 +56,8 @@ class End:
         }
 
 
-class Place:
-    """The host agentctl runs on: its links, and its containers as far as Docker tells.
+class LocalHost:
+    """The host that agentctl runs on: its links, and its containers where Docker answers.
 
     Raises:
         KernelError: The links could not be listed.
@@ -77,18 +77,18 @@ class Place:
             self.problem = error.message
 
     def link(self, name: str | None) -> Link | None:
-        """The link of this name."""
+        """Return the link of this name."""
         return next((each for each in self.links if each.name == name), None)
 
     def end(self, word: str, toward: Address | None = None) -> End:
-        """What ``word`` means.
+        """Return the end that the operator named.
 
         Args:
             word: An address, or a container's name, or the start of its id.
-            toward: Where a container with several addresses sends to.
+            toward: The address that a container with several addresses sends to.
 
         Raises:
-            UsageError: Nothing here is called that.
+            UsageError: This host has no such container.
         """
         try:
             return self._of_address(read_address(word))
@@ -99,7 +99,7 @@ class Place:
         if chosen is None:
             raise UsageError(
                 f"container {shown(container.name)} has no address on a bridge network",
-                hint="with the host's own network it is the host: give the host's address",
+                hint="a container in the host's network has the host's address: give that",
             )
         return self._attached(container, chosen)
 
@@ -120,15 +120,15 @@ class Place:
         if found:
             raise UsageError(f"{shown(word)} means {len(found)} containers", hint="give its name")
         near = nearest(word, (each.name for each in self.containers))
-        hint = "a container of another host is named by its address"
+        hint = "for a container on another host give its address"
         if near:
             hint = f"did you mean {near}?"
         elif self.problem:
-            hint = f"Docker does not answer ({self.problem}): give addresses"
+            hint = f"give an address: Docker does not answer ({self.problem})"
         raise UsageError(f"no container {shown(word)} runs on this host", hint=hint)
 
     def _attachment(self, container: Container, toward: Address | None) -> Attachment | None:
-        """The kernel knows from which of several addresses the container sends."""
+        """Return the attachment that the kernel sends from."""
         places = container.attachments
         if len(places) > 1 and toward is not None:
             try:

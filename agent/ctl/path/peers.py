@@ -1,4 +1,4 @@
-"""Which host an operator means: by name, subnet, node address, host id or the start of one."""
+"""Find the host that an operator names: by name, subnet, address or (the start of) its id."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Peer:
     """A lease of GET /v1/leases.
 
     Attributes:
-        freshness: The fields that say how old the leases are.
-        own: This host's lease, None without one.
+        freshness: The fields for the age of the leases.
+        own: This host's lease, or None.
     """
 
     lease: Mapping[str, Any]
@@ -41,18 +41,18 @@ class Peer:
         return str(self.lease.get("node_address"))
 
     def document(self) -> dict[str, Any]:
-        """What a document says of it."""
+        """Return the peer for a document."""
         return {
             key: self.lease.get(key) for key in ("host_name", "host_id", "subnet", "node_address")
         }
 
 
 def find_peer(context: Context, word: str) -> Peer:
-    """The host that ``word`` means.
+    """Return the host that the operator named.
 
     Raises:
-        UsageError: None or several; the nearest names are in the hint.
-        HostmeshError: Neither agent nor etcd nor the copy told the leases.
+        UsageError: No host, or several; the hint has the nearest names.
+        HostmeshError: The leases cannot be had from the agent, etcd or this host's copy.
     """
     document = direct.ask(context, "/v1/leases")
     leases = document.get("leases", [])
@@ -70,7 +70,7 @@ def find_peer(context: Context, word: str) -> Peer:
 
 
 def matching(leases: list[Mapping[str, Any]], word: str) -> list[Mapping[str, Any]]:
-    """Every lease that ``word`` can mean: an exact name or address before the start of an id."""
+    """Return every lease that ``word`` can mean; an exact match excludes starts of an id."""
     exact = [
         each
         for each in leases

@@ -1,6 +1,6 @@
-"""The way of a packet, step by step: by this host's kernel and firewall, and what follows next.
+"""Follow a packet step by step through this host's kernel and firewall to the next host.
 
-Of the next host only the mesh's leases tell: what is said of it is deduced.
+Steps on the next host are deduced from the mesh's leases.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from agent.ctl.context import Context
-from agent.ctl.path.ends import End, Place
+from agent.ctl.path.ends import End, LocalHost
 from agent.ctl.stale import age, state_of
 from agent.docker.service.dockerd_process import DockerdFinder
 from agent.errors import HostmeshError
@@ -42,20 +42,20 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracer:
-    """Walks from one end to the other.
+    """Follows a packet from one end to the other.
 
     Args:
         leases: Asks for the mesh's leases, as GET /v1/leases has them; may raise HostmeshError.
     """
 
     context: Context
-    place: Place
+    place: LocalHost
     source: End
     destination: End
     leases: Callable[[], list[Mapping[str, Any]]]
 
     def in_link(self) -> Link | None:
-        """Where the packet comes in by; None for one of this host's own, or when nobody knows."""
+        """Return the link that the packet comes in by; None for this host's own or if not known."""
         if self.source.is_host:
             return None
         if self.source.link is not None:
@@ -63,7 +63,7 @@ class Tracer:
         return self.place.link(decide(self.source.address).link)
 
     def decision(self) -> Decision:
-        """The kernel's."""
+        """Return the kernel's routing decision."""
         link = self.in_link()
         return decide(
             self.destination.address,
@@ -72,7 +72,7 @@ class Tracer:
         )
 
     def links(self) -> list[str]:
-        """Names of the links that the packet passes on this host, in order."""
+        """Return the names of the links that the packet passes on this host, in order."""
         decision = self.decision()
         out = self.place.link(decision.link)
         if decision.local:
@@ -81,7 +81,7 @@ class Tracer:
         return list(dict.fromkeys(link.name for link in found if link is not None))
 
     def tunnel(self) -> VxlanOptions | None:
-        """The options of the agent's device by which the packet leaves, None where it is none."""
+        """Return the options of the agent's tunnel device that the packet leaves by, or None."""
         found = tunnel_to(family_of(self.destination.address).host(self.destination.address))
         return None if found is None else found.options
 
@@ -97,11 +97,11 @@ class Tracer:
         return all(end.container for end in ends) and ends[0].link == ends[1].link is not None
 
     def steps(self) -> Iterator[Step]:
-        """Every step, in the order in which the packet meets them."""
+        """Yield every step in the order of the packet."""
         yield self._source()
         if self.bridged:
             bridge = self.source.link.name if self.source.link else "?"
-            yield Step(HERE, "bridge", OK, f"{bridge} passes it on: no route, no next hop")
+            yield Step(HERE, "bridge", OK, f"{bridge} forwards it: no route, no next hop")
             yield self._arrival()
             return
         decision = self.decision()
@@ -110,7 +110,7 @@ class Tracer:
         if decision.refusal:
             return
         if decision.local:
-            yield Step(HERE, "arrival", OK, "it is for this host itself: INPUT decides")
+            yield Step(HERE, "arrival", OK, "for this host itself: INPUT decides")
             return
         if out is None:
             yield Step(HERE, "link", UNKNOWN, "the kernel names no link")
@@ -143,13 +143,17 @@ class Tracer:
             )  # fmt: skip
         if end.is_host and end.link is not None:
             return Step(HERE, "source", OK, f"{end.address} is this host's own, on {end.link.name}")
-        by = f"it would come in by {link.name}" if link else "no link leads there"
-        return Step(HERE, "source", OK if link else FAILED, f"{end.address} is not here: {by}")
+        by = f"it would come in by {link.name}" if link else "no route leads there"
+        return Step(
+            HERE, "source", OK if link else FAILED, f"{end.address} is not on this host: {by}"
+        )
 
     def _route(self, decision: Decision, out: Link | None) -> Step:
         if decision.refusal:
             to = self.destination.address
-            return Step(HERE, "route", FAILED, f"the kernel has no way to {to}: {decision.refusal}")
+            return Step(
+                HERE, "route", FAILED, f"the kernel has no route to {to}: {decision.refusal}"
+            )
         by = f" by {out.name}" if out is not None else ""
         via = f"via {decision.gateway}" if decision.gateway else "straight"
         if decision.local:
@@ -160,9 +164,9 @@ class Tracer:
     def _rules(self, out: Link) -> Step:
         link = self.in_link()
         if link is None and not self.source.is_host:
-            return Step(HERE, "rules", UNKNOWN, "nobody knows where it would come in by")
+            return Step(HERE, "rules", UNKNOWN, "the link that it comes in by is not known")
         if link is None:
-            return Step(HERE, "rules", OK, "this host's own packet: FORWARD does not see it")
+            return Step(HERE, "rules", OK, "this host's own packet does not pass FORWARD")
         way = Way(
             in_link=link.name,
             out_link=out.name,
@@ -181,11 +185,11 @@ class Tracer:
         return Step(HERE, "arrival", OK, f"container {name}{mac}")
 
     def _next_host(self, hop: Address | None) -> Iterator[Step]:
-        """What the mesh's leases tell of the host that owns the destination."""
+        """Yield steps on the host whose lease has the destination."""
         try:
             leases = self.leases()
         except HostmeshError as error:
-            yield Step(NEXT, "host", UNKNOWN, f"nobody tells the leases: {error.message}")
+            yield Step(NEXT, "host", UNKNOWN, f"leases not known: {error.message}")
             return
         lease = next((each for each in leases if self._owns(each)), None)
         if lease is None:
@@ -194,7 +198,12 @@ class Tracer:
         name, node = lease.get("host_name") or "a host without a name", lease.get("node_address")
         at = f"{name} at {node}, by its lease of {lease.get('subnet')}"
         if lease.get("own"):
-            yield Step(NEXT, "host", FAILED, f"{at}, which is this host; nothing here has it")
+            yield Step(
+                NEXT,
+                "host",
+                FAILED,
+                f"{at}, which is this host, but no link or container here has the address",
+            )
             return
         direct = self.destination.address == read_address(str(node))
         if str(hop) != node and not direct:
@@ -223,7 +232,7 @@ def _entry(route: Route) -> str:
 
 
 def judge_rules(context: Context, way: Way) -> tuple[str, str]:
-    """Walk a new ping through this host's rules: the result of a step, and its text.
+    """Test a new ping against this host's rules; return a step's result and text.
 
     Raises:
         HostmeshError: They cannot be read.
@@ -246,7 +255,7 @@ def _judged(found: Judgement) -> tuple[str, str]:
 
 
 def _with_nft(result: str, text: str, way: Way) -> tuple[str, str]:
-    """No ACCEPT of iptables undoes what a chain of nft drops."""
+    """Add chains of nft: an ACCEPT in iptables does not undo their DROP."""
     family = family_of(way.source)
     packet: dict[str, str | Network | bool] = {
         "-i": way.in_link,
@@ -260,7 +269,7 @@ def _with_nft(result: str, text: str, way: Way) -> tuple[str, str]:
     places = ", ".join(chain.place for chain in found)
     return (
         UNKNOWN,
-        f"{text}; but nft's chain {places} may drop it (nft list chain {found[0].place})",
+        f"{text}; but nft's chain {places} may drop it: nft list chain {found[0].place}",
     )
 
 
@@ -276,7 +285,7 @@ def _neighbour(address: Address, link: Link) -> tuple[NeighbourState | None, Ste
     except HostmeshError as error:
         return None, Step(HERE, "neighbour", UNKNOWN, error.message)
     if found is None:
-        text = f"{address} was not asked for on {link.name} yet"
+        text = f"no entry for {address} on {link.name} yet"
         return None, Step(HERE, "neighbour", UNKNOWN, text)
     mac = f" at {found.mac}" if found.mac else ""
     result = OK if found.state == "valid" else FAILED

@@ -1,1 +1,1 @@
-"""agentctl's verbs, a module each; agent.ctl.verbtable names them, agent.ctl.main imports one."""
+"""agentctl's verbs, a module each. agent.ctl.verbtable lists them."""

@@ -1,4 +1,4 @@
-"""``agentctl diff``: what the agent would change now. 0: nothing, 1: something, 3: unknown."""
+"""``agentctl diff``: changes that the agent would make. 0: none, 1: some, 3: unknown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(context: Context) -> int:
     """Print the plan.
 
     Raises:
-        CannotTell: There is no plan, for any reason: 3 must mean just that.
+        CannotTell: There is no plan, for any reason: 3 means exactly that.
     """
     try:
         document = context.client.get("/v1/diff")
@@ -49,7 +49,7 @@ def _found(document: Mapping[str, Any]) -> list[str]:
             f"{sentence(operation.get('action'))} {route}: {sentence(operation.get('reason'))}"
         )
     found.extend(
-        f"extra {sentence(each.get('route') or each.get('destination'))}: kept until it may go"
+        f"extra {sentence(each.get('route') or each.get('destination'))}: it is removed later"
         for each in document.get("held") or []
     )
     found.extend(f"conflict: {_words(each)}" for each in document.get("conflicts") or [])

@@ -1,4 +1,4 @@
-"""``agentctl etcd accept``: the operator's word that what etcd says now is true."""
+"""``agentctl etcd accept``: accept etcd's data after an alarm."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ __all__ = ["accept"]
 
 
 def accept(context: Context) -> int:
-    """Tell the agent to believe the view that raised an alarm."""
+    """Make the agent use the view that raised an alarm."""
     document = context.client.post("/v1/etcd/accept", {})
     return context.report(document, nothing="nothing to accept")

@@ -1,4 +1,4 @@
-"""``agentctl firewall show``: our rules as they stand, or what would be written."""
+"""``agentctl firewall show``: the agent's rules as installed, or as it would write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TARGET = "/v1/firewall"
 
 
 def show(context: Context) -> int:
-    """Print the rules that the agent keeps, in the words of iptables-save.
+    """Print the agent's rules in the form of iptables-save.
 
     Raises:
         CannotTell: --dry-run, and this host holds no subnet to make rules for.
@@ -28,7 +28,7 @@ def show(context: Context) -> int:
 
 def _rules(context: Context, document: Document) -> list[str]:
     if not context.args.dry_run:
-        return document.get("rules") or ["no rule of ours stands"]
+        return document.get("rules") or ["no rule of Hostmesh is installed"]
     rules: list[str] | None = document.get("restore")
     if rules is None:
         raise CannotTell(

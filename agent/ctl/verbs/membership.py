@@ -1,4 +1,4 @@
-"""``agentctl leave``, ``join`` and ``cleanup``: through the agent, or by ourselves without one."""
+"""``agentctl leave``, ``join`` and ``cleanup``, with and without an agent."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["cleanup", "join", "leave"]
 
 
 def leave(context: Context) -> int:
-    """Give the lease back, remove what is ours, stay out until ``join``."""
+    """Release the subnet, remove Hostmesh's settings, stay out until ``join``."""
     context.need_root("let this host leave")
     try:
         document: Mapping[str, Any] = context.client.post(
             "/v1/leave", {"force": context.args.force}
         )
     except AgentSilentError:
-        raise  # it runs, and may be at it still
+        raise  # it runs, and may still be busy with the request
     except AgentUnavailable as error:
         context.remark(f"{error.message}; leaving without it")
-        from agent.standalone.leave import leave_offline  # noqa: PLC0415 - pulls in every room
+        from agent.standalone.leave import leave_offline  # noqa: PLC0415 - imports every package
 
         direct.log_to_stderr()
         document = leave_offline(context.settings, force=context.args.force).document()
@@ -37,9 +37,9 @@ def join(context: Context) -> int:
     try:
         document: Mapping[str, Any] = context.client.post("/v1/join", {})
     except AgentSilentError:
-        raise  # it runs, and may be at it still
+        raise  # it runs, and may still be busy with the request
     except AgentUnavailable as error:
-        context.remark(f"{error.message}; noted for when it starts")
+        context.remark(f"{error.message}; it joins when it is started")
         from agent.standalone.leave import join_offline  # noqa: PLC0415 - as above
 
         direct.log_to_stderr()
@@ -50,7 +50,7 @@ def join(context: Context) -> int:
 
 
 def cleanup(context: Context) -> int:
-    """Remove what is ours from this host; the lease stays. Refused while the agent runs."""
+    """Remove Hostmesh's settings and keep the subnet. Refused while the agent runs."""
     context.need_root("clean this host")
     from agent.standalone.leave import cleanup as clean_host  # noqa: PLC0415 - as above
 

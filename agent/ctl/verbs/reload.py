@@ -1,4 +1,4 @@
-"""``agentctl reload``: what ``systemctl reload`` runs, so that a wrong file makes it fail."""
+"""``agentctl reload``: ``systemctl reload`` runs it, and fails where the file is wrong."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["run"]
 
 
 def run(context: Context) -> int:
-    """Have the agent read its settings again; what waits for a restart is told, and no failure.
+    """Make the agent read its settings again; a key that needs a restart is no failure.
 
     Raises:
-        SettingsError: They are wrong; the agent goes on with those of before, and knows.
+        SettingsError: They are wrong; the agent goes on with the previous settings.
     """
     context.report(context.client.post("/v1/reload", {}), nothing="nothing changed")
     return 0

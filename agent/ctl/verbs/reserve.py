@@ -1,4 +1,4 @@
-"""``agentctl reserve`` and ``agentctl remove``: who shall have which subnet, and who no more."""
+"""``agentctl reserve`` and ``agentctl remove``: keep a subnet for a host; delete a host."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def run(context: Context) -> int:
     """Reserve a subnet for a host, end a reservation, or list them.
 
     Raises:
-        UsageError: The command line cannot be meant.
+        UsageError: The command line is wrong.
         Refused: No host, or more than one, is meant.
-        MeshConfigError, ClaimConflict: The subnet is none of the mesh's, or another's.
+        MeshConfigError, ClaimConflict: The subnet is not the mesh's, or another host's.
     """
     args = context.args
     if args.delete is not None:
@@ -37,7 +37,7 @@ def run(context: Context) -> int:
     if args.host is None:
         return _list(context)
     if args.subnet is None:
-        raise UsageError("which subnet?", hint="agentctl reserve HOST SUBNET")
+        raise UsageError("no subnet is named", hint="agentctl reserve HOST SUBNET")
     return _reserve(context, args.host, _subnet(args.subnet))
 
 
@@ -58,8 +58,8 @@ def _reserve(context: Context, text: str, subnet: Network) -> int:
     done = [f"{_did(context, 'reserved', 'reserve')} {subnet} for {host}"] if changed else []
     if held and subnet not in held:
         context.remark(
-            f"it holds {held[0]} now, and takes {subnet} when it joins anew:"
-            " agentctl leave and agentctl join there"
+            f"{host} holds {held[0]} now. To move it to {subnet}, run there: agentctl leave,"
+            " agentctl join"
         )
     return _say(context, changed, done, subnet=str(subnet), host_id=host.host_id)
 
@@ -104,7 +104,7 @@ def lines(reserved: list[dict[str, Any]], width: int | None) -> list[str]:
 
 
 def remove(context: Context) -> int:
-    """Retire another host: its leases, heartbeat and memory.
+    """Delete another host's leases, heartbeat and memory.
 
     Raises:
         Refused: It is alive and --force is not given; or no host, or more than one, is meant.
@@ -157,7 +157,7 @@ def _subnet(text: str) -> Network:
     """Read a subnet as the operator wrote it.
 
     Raises:
-        UsageError: It is none; with the nearest that is.
+        UsageError: It is no subnet; the hint has the nearest one.
     """
     try:
         return read_network(text)

@@ -1,4 +1,4 @@
-"""``agentctl routes``: the mesh's routes on this host, what each is for and whether it stands."""
+"""``agentctl routes``: the mesh's routes on this host, expected and installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WIDE = (Column(title="WRITTEN BY", drop=1), Column(title="ROUTE", shrink_to=12,
 
 
 def run(context: Context) -> int:
-    """Print the routes; without an agent as the kernel has them against etcd or the copy."""
+    """Print the routes."""
     document = direct.ask(context, "/v1/routes")
     wide = context.form == "wide"
     width = None if wide else context.width
@@ -43,7 +43,7 @@ def _row(route: Mapping[str, Any], *, wide: bool) -> list[object]:
     via = route.get("gateway") or route.get("kind")
     state = route.get("state")
     if state == "conflict":
-        state = f"conflict: {route.get('protocol')} wrote it"
+        state = f"conflict: written by {route.get('protocol')}"
     elif route.get("reachable") is False:
         state = f"{state}, host does not answer"
     row: list[object] = [

@@ -1,4 +1,4 @@
-"""``agentctl version``: ours, and the agent's when it answers."""
+"""``agentctl version``: agentctl's and the agent's version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["run"]
 
 
 def run(context: Context) -> int:
-    """Print both versions; without an agent only ours, and no error for that."""
+    """Print both versions; an agent that does not answer is no error."""
     try:
         running = context.client.get("/v1/status").get("agent_version")
     except HostmeshError:

@@ -1,4 +1,4 @@
-"""``agentctl wait``: for scripts that bring a host up, and the gate that holds Docker back."""
+"""``agentctl wait``: for scripts that set a host up, and the unit that Docker waits for."""
 
 from __future__ import annotations
 

@@ -258,8 +258,8 @@ def test_the_operator_sees_which_containers_stop_and_is_asked(mesh: Lab) -> None
     assert [each["docker"] for each in mesh.hosts["host1"].leases() if each["docker"] != "ready"]
     refused = host.agentctl("docker", "restart", "--now", check=False)
     assert refused.returncode == 24
-    assert "started again by dockerd: stays" in refused.stderr
-    assert "may not come back by themselves: lost" in refused.stderr
+    assert "started again by Docker: stays" in refused.stderr
+    assert "may not be started again by Docker: lost" in refused.stderr
     assert host.docker("ps", "--format", "{{.Names}}").stdout.split() == ["lost", "stays"]
     host.agentctl("docker", "restart", "--now", "--yes", timeout_s=120)
     wait_until(host.ready, 60, "host3 to be ready")

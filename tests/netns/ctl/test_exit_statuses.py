@@ -103,7 +103,7 @@ def test_an_agent_without_a_picture_is_no_usage_error(stage: Stage) -> None:
         stage.start_etcd()
         node.start()
     eventually(lambda: routes(node) == (2, 2, 0), 30)
-    assert node.ctl("ping", "nobody").returncode == UsageError.exit_code
+    assert node.ctl("ping", "unknown-host").returncode == UsageError.exit_code
 
 
 def test_promise_9_drift_is_how_many_routes_differ_now(stage: Stage, node: Node) -> None:

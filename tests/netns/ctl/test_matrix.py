@@ -1,6 +1,6 @@
 """Every verb of agentctl in every situation: a documented exit status, no traceback, in time.
 
-A table: a verb without a row fails. What changes things comes last in its turn, and for real.
+A table: a verb without a row fails. Verbs that change the host come last, and are real.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.netns
 
-NOBODY = 65534
+OTHER_USER = 65534
 BOUND_S = 45.0  # a hang would last for ever; a busy machine takes its time
 PEERS = 5000
 
 
 class Row(NamedTuple):
-    """What a verb is asked, and its exit status in each situation.
+    """A verb's arguments, and its exit status in each situation.
 
     Attributes:
         words: Its arguments; {folder} is one of the test's own, {now} differs each time.
         up: The agent runs, etcd answers, we are root. Also with 5,000 peers.
-        nobody: The same for a user who is in no group.
+        user: The same for a user who is in no group.
         down: The agent was killed.
-        nobody_down: The same for that user.
+        user_down: The same for that user.
         no_etcd: The agent runs, etcd does not.
         neither: Neither does; what the agent kept is there.
         full: No agent, and nothing can be written: neither the answer nor the state.
@@ -46,9 +46,9 @@ class Row(NamedTuple):
 
     words: tuple[str, ...] = ()
     up: int | set[int] = 0
-    nobody: int | set[int] = 11
+    user: int | set[int] = 11
     down: int | set[int] = 0
-    nobody_down: int | set[int] = 0
+    user_down: int | set[int] = 0
     no_etcd: int | set[int] = 0
     neither: int | set[int] = 0
     full: int | set[int] = 1
@@ -58,41 +58,41 @@ TABLE: dict[str, Row] = {
     "status": Row(),
     "leases": Row(),
     "routes": Row(),
-    "doctor": Row(nobody=0, no_etcd={0, 1}, neither={0, 1}),
-    "diff": Row(up={0, 1}, down=3, nobody_down=3, no_etcd={0, 1}, neither=3, full=3),
+    "doctor": Row(user=0, no_etcd={0, 1}, neither={0, 1}),
+    "diff": Row(up={0, 1}, down=3, user_down=3, no_etcd={0, 1}, neither=3, full=3),
     "map": Row(),
-    "ping": Row(words=("node2",), nobody_down={0, 1}, no_etcd={0, 1}, neither={0, 1}),
+    "ping": Row(words=("node2",), user_down={0, 1}, no_etcd={0, 1}, neither={0, 1}),
     "trace": Row(
-        words=("192.0.2.1", "192.0.2.2"), up={0, 1}, nobody={0, 1}, down={0, 1},
-        nobody_down={0, 1}, no_etcd={0, 1}, neither={0, 1}, full={1, 23},
+        words=("192.0.2.1", "192.0.2.2"), up={0, 1}, user={0, 1}, down={0, 1},
+        user_down={0, 1}, no_etcd={0, 1}, neither={0, 1}, full={1, 23},
     ),
-    "bugreport": Row(words=("{folder}/{now}.tar.gz",), nobody_down=11, full=26),
-    "events": Row(nobody_down=26),
-    "config init": Row(nobody=0),
-    "config show": Row(nobody=0, no_etcd=14, neither=14),
-    "config set": Row(words=("--access", "open"), nobody=0, no_etcd=14, neither=14),
+    "bugreport": Row(words=("{folder}/{now}.tar.gz",), user_down=11, full=26),
+    "events": Row(user_down=26),
+    "config init": Row(user=0),
+    "config show": Row(user=0, no_etcd=14, neither=14),
+    "config set": Row(words=("--access", "open"), user=0, no_etcd=14, neither=14),
     "reserve": Row(
-        words=("node2", "10.127.9.0/24", "--dry-run"), nobody=0, no_etcd=14, neither=14
+        words=("node2", "10.127.9.0/24", "--dry-run"), user=0, no_etcd=14, neither=14
     ),
     "remove": Row(
-        words=("node9",), up=24, nobody=24, down=24, nobody_down=24, no_etcd=14, neither=14, full=24
+        words=("node9",), up=24, user=24, down=24, user_down=24, no_etcd=14, neither=14, full=24
     ),
-    "etcd accept": Row(down=23, nobody_down=23, neither=23, full=23),
+    "etcd accept": Row(down=23, user_down=23, neither=23, full=23),
     "docker restart": Row(
-        words=("--now", "--yes"), up={0, 1, 19}, down=23, nobody_down=23, no_etcd={0, 1, 19},
+        words=("--now", "--yes"), up={0, 1, 19}, down=23, user_down=23, no_etcd={0, 1, 19},
         neither=23, full=23,
     ),
-    "reload": Row(down=23, nobody_down=23, neither=23, full=23),
-    "firewall show": Row(nobody_down=11),
+    "reload": Row(down=23, user_down=23, neither=23, full=23),
+    "firewall show": Row(user_down=11),
     "wait": Row(
-        words=("--timeout", "300ms"), up=1, down=3, nobody_down=3, no_etcd=1, neither=3, full=3
+        words=("--timeout", "300ms"), up=1, down=3, user_down=3, no_etcd=1, neither=3, full=3
     ),
-    "version": Row(nobody=0),
-    "completion": Row(words=("bash",), nobody=0),
-    "complete-hosts": Row(nobody=0, full={0, 1}),
-    "cleanup": Row(up=24, nobody_down=11, no_etcd=24, full={1, 26}),
-    "leave": Row(nobody_down=11, no_etcd=1, neither=1, full={1, 26}),
-    "join": Row(nobody_down=11, full={0, 1}),
+    "version": Row(user=0),
+    "completion": Row(words=("bash",), user=0),
+    "complete-hosts": Row(user=0, full={0, 1}),
+    "cleanup": Row(up=24, user_down=11, no_etcd=24, full={1, 26}),
+    "leave": Row(user_down=11, no_etcd=1, neither=1, full={1, 26}),
+    "join": Row(user_down=11, full={0, 1}),
 }  # fmt: skip
 CHANGING = ("cleanup", "leave", "join")  # in this order: what was left is joined again
 
@@ -204,7 +204,7 @@ def test_every_verb_has_a_schema() -> None:
     ],
 )
 def test_each_answer_in_json_is_what_its_schema_says(stage: Stage, way: Way) -> None:
-    """Whoever answers: agent, etcd with the kernel, or the copy. An error leaves stdout empty.
+    """By each source: agent, etcd with the kernel, or the copy. An error leaves stdout empty.
 
     Before the mesh loses 5,000 leases at once, below: that is an alarm, and holds claims back.
     """
@@ -247,10 +247,10 @@ exec "$@" >/dev/full
     ("column", "way", "user"),
     [
         pytest.param("up", as_it_is, 0, id="all-up"),
-        pytest.param("nobody", as_it_is, NOBODY, id="not-root"),
+        pytest.param("user", as_it_is, OTHER_USER, id="not-root"),
         pytest.param("down", killed, 0, id="agent-killed", marks=pytest.mark.full),
         pytest.param(
-            "nobody_down", killed, NOBODY, id="not-root-agent-killed", marks=pytest.mark.full
+            "user_down", killed, OTHER_USER, id="not-root-agent-killed", marks=pytest.mark.full
         ),
         pytest.param("no_etcd", without_etcd, 0, id="etcd-down", marks=pytest.mark.full),
         pytest.param("neither", neither, 0, id="agent-and-etcd-down", marks=pytest.mark.full),

@@ -91,18 +91,18 @@ def test_what_happened_is_told_counted_and_kept(stage: Stage, node: Node) -> Non
     node.host.ip(f"route del {subnet} proto 140")
     eventually(lambda: subnet in node.host.ip("route show proto 140"), 10)
 
-    def told() -> list[str]:
+    def repaired() -> list[str]:
         document = node.document("events")
         check("events", document)
         return [e["text"] for e in document["events"] if e["kind"] == "route-repaired"]
 
-    assert eventually(told, 10) == [
+    assert eventually(repaired, 10) == [
         f"{subnet} via 192.0.2.2 dev eth0 proto 140 was missing and was put right"
     ]
     assert 'hostmesh_drift_repairs_total{kind="route-missing"} 1.0' in metrics(node)
     repairs = node.document("status")["repairs"]
     assert repairs["count"] == 1
-    assert repairs["last"] == told()[0]
+    assert repairs["last"] == repaired()[0]
     assert 0 <= repairs["last_s_ago"] < 60
     assert "repairs 1, the last " in node.ctl("status").stdout
     following = node.ctl("events", "--follow", "--since", "1ms", "--timeout", "300ms")
@@ -318,7 +318,7 @@ def test_with_agent_and_etcd_down_the_copy_speaks(stage: Stage, agent_down: Node
 
 
 def test_promise_9_stale_data_is_no_fact_and_says_how_old_it_is(stage: Stage, node: Node) -> None:
-    """etcd and a host lose power: nobody knows any more whether that host is up."""
+    """etcd and a host lose power: whether that host is up cannot be known."""
     other = stage.nodes[1]
     eventually(lambda: _all_alive(node), 20)
     stage.stop_etcd()

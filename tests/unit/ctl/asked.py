@@ -1,4 +1,4 @@
-"""What tests of agentctl ask an agent that is played, and how."""
+"""Documents of a fake agent, and ways to run agentctl against it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny control socket that answers what a test tells it to."""
+"""A small control socket with the answers of a test."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def serving(path: Path, by_target: Mapping[str, Any]) -> Iterator[Answers]:
     try:
         yield server.answers
     finally:
-        path.unlink()  # first: who connects to a server that is about to end is cut off
+        path.unlink()  # first: a client that connects to a server that ends is cut off
         server.shutdown()
         thread.join()
         server.server_close()
@@ -88,7 +88,7 @@ def serving_fixture() -> Callable[[Path, Mapping[str, Any]], AbstractContextMana
 
 @pytest.fixture(autouse=True)
 def _own_log() -> Iterator[None]:
-    """Where agentctl uses rooms it sets up the log of its process: the tests' own, here."""
+    """Undo the log settings that agentctl makes, since the process is the tests' own."""
     yield
     structlog.reset_defaults()
 

@@ -1,4 +1,4 @@
-"""What is printed, held against files: what an operator sees changes only on purpose."""
+"""Compare output with files, so that it changes only on purpose."""
 
 from __future__ import annotations
 

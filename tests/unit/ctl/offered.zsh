@@ -1,4 +1,4 @@
-# What zsh offers at the end of the line in $2, with the completion in the folder $1: a name a line.
+# Print zsh's completions after the line in $2, with the script in the folder $1, one a line.
 zmodload zsh/zpty || exit 3
 export FOLDER=$1
 zpty asked zsh -f -i

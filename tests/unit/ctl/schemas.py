@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parents[3] / "agent" / "ctl" / "schemas"
 
 
 def strict(schema: Any) -> Any:
-    """The schema without room for fields that it does not name: those would be undocumented."""
+    """Return the schema so that it refuses fields that it does not name, as undocumented."""
     if isinstance(schema, list):
         return [strict(each) for each in schema]
     if not isinstance(schema, dict):

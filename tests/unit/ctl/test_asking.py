@@ -1,4 +1,4 @@
-"""agentctl and the agent: a real HTTP server on a unix socket, a strange one, and nobody."""
+"""agentctl with a real HTTP server on a unix socket, with another program, and with none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What agentctl does with a command line, and how it ends."""
+"""agentctl's command line and exit statuses."""
 
 from __future__ import annotations
 
@@ -111,7 +111,9 @@ def test_a_closed_pipe_is_quiet(socket_path: Path, serving: Serving) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-@pytest.mark.parametrize("words", [["status"], ["leases"], ["map"], ["ping", "nobody"], ["events"]])
+@pytest.mark.parametrize(
+    "words", [["status"], ["leases"], ["map"], ["ping", "unknown"], ["events"]]
+)
 def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(
     words: list[str], encoding: str, socket_path: Path, serving: Serving
 ) -> None:

@@ -93,7 +93,7 @@ def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
 
 
 def test_promise_9_while_etcd_is_away_no_heartbeat_is_a_fact() -> None:
-    """What was seen at the last contact is said with its age."""
+    """Data of the last contact has its age."""
     stale = Freshness(stale=True, as_of_s=NOW_S - 53)
     document = leases_document(
         VIEW, ONE, NOW_S, last_heartbeat_s={TWO: NOW_S - 180}, freshness=stale

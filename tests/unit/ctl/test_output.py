@@ -333,8 +333,8 @@ LONG = (
 STEPS = [
     {"host": host, "step": step, "result": result, "text": text}
     for host, step, result, text in (
-        ("here", "lease", "ok", "held for 3h12m, 23h left; its heartbeat is there"),
-        ("here", "rules", "failed", f"a rule ahead of ours drops it: {LONG}"),
+        ("here", "lease", "ok", "held for 3h12m, 23h left; heartbeat seen 3 s ago"),
+        ("here", "rules", "failed", f"a rule before Hostmesh's drops it: {LONG}"),
         ("next", "neighbour", "unknown", "x" * 200),
         ("next", "agent", "ok", "名" * 60),
     )
@@ -383,7 +383,7 @@ RESERVED = [
 @pytest.mark.parametrize("width", [80, 160])
 @pytest.mark.parametrize("verb", ["ping", "trace", "events", "diff", "doctor", "reserve"])
 def test_golden_answers(verb: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no table: sentences flow into the room there is, and every line fits."""
+    """Sentences are wrapped to the width, and every line fits."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     narrow = context(io.StringIO(), {"COLUMNS": str(width)})

@@ -112,7 +112,7 @@ def test_promise_8_only_harmless_names_are_offered_to_a_shell(
     path = tmp_path / "agent.sock"
     with serving(path, {"GET /v1/leases": document}):
         assert main(["complete-hosts", "--socket", str(path)]) == 0
-    assert main(["complete-hosts", "--socket", str(path)]) == 0  # nobody answers: no noise
+    assert main(["complete-hosts", "--socket", str(path)]) == 0  # no agent, no noise
     assert capsys.readouterr() == ("good-1\n", "")
 
 

@@ -1,7 +1,7 @@
-"""``agentctl bugreport``: one archive with what helps to understand this host, and no secret.
+"""``agentctl bugreport``: one archive with everything about this host, without secrets.
 
-Every part is had by itself: what cannot be had is named in errors.txt. Each has a deadline and a
-largest size; each passes :func:`agent.ctl.redaction.redact_text`.
+A part that fails does not stop the others: errors.txt names it. Each part has a deadline and a
+largest size, and passes :func:`agent.ctl.redaction.redact_text`.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ _COMMANDS = (
 
 
 def run(context: Context) -> int:
-    """Write the archive; what could not be had is in its errors.txt.
+    """Write the archive; its errors.txt names the parts that failed.
 
     Raises:
         StateError: The archive cannot be written.
     """
-    context.need_root("read everything that belongs into a report")
+    context.need_root("read everything for a report")
     raw = _archive(context)
     target: Path | None = context.args.file
     if target is not None and str(target) == "-":
@@ -77,12 +77,12 @@ def run(context: Context) -> int:
     except FileExistsError:
         raise StateError(f"{path} is there already", hint="name another file") from None
     except OSError as error:
-        with contextlib.suppress(OSError):  # half an archive helps nobody
+        with contextlib.suppress(OSError):  # half an archive is useless
             path.unlink()
         raise StateError(
             f"{path} cannot be written: {error.strerror}", hint="agentctl bugreport FILE"
         ) from error
-    said = f"{path}: {len(raw)} bytes. Look through it before you send it on."
+    said = f"{path}: {len(raw)} bytes. Look through it before you send it."
     context.show({"version": 1, "file": str(path), "bytes": len(raw)}, lambda: (said,))
     return 0
 
@@ -115,7 +115,7 @@ def _add(archive: tarfile.TarFile, name: str, text: str) -> None:
 
 
 def parts(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yield every part's name and how to get its text; all of them together take --timeout."""
+    """Yield every part's name and a function for its text; together they take --timeout."""
     agent = _Agent(context)
     yield "version.txt", lambda: f"agentctl {__version__}, Python {sys.version}\n"
     for path in _PATHS:
@@ -133,7 +133,7 @@ def parts(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 class _Agent:
-    """Asks the agent as long as it answers: once it does not, nobody waits for it again."""
+    """Asks the agent until it does not answer once; then every request fails at once."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -156,7 +156,7 @@ class _Agent:
             raise
 
     def left_s(self) -> float:
-        """How long the next part may take."""
+        """Return the seconds that the next part may take."""
         return max(_LEAST_S, min(_ONE_PART_S, self._ends_s - time.monotonic()))
 
 
@@ -173,10 +173,10 @@ def _without_agent(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def _process(lock: Path) -> str:
-    """What each thread of the agent does, by the kernel: where one that hangs hangs.
+    """Return where each thread of the agent is in the kernel, to find one that hangs.
 
     Args:
-        lock: Whose holder the agent is.
+        lock: The lock file that names the agent's process.
     """
     holder = lock.read_text(errors="replace")
     found = re.search(r"\(pid (\d+)\)", holder)
@@ -186,7 +186,7 @@ def _process(lock: Path) -> str:
     lines = [f"{lock}: {holder}", _text(process / "status")]
     for task in sorted((process / "task").iterdir())[:_MOST_THREADS]:
         for name in ("comm", "wchan", "syscall", "stack"):
-            with contextlib.suppress(OSError):  # it has ended, or the kernel does not tell
+            with contextlib.suppress(OSError):  # the thread has ended, or the kernel refuses
                 lines.append(f"{task.name} {name}: {_text(task / name).strip()}")
     return "\n".join(lines) + "\n"
 

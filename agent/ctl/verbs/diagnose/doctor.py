@@ -1,4 +1,4 @@
-"""``agentctl doctor``: whether this host can join, or is a member in order. Changes nothing."""
+"""``agentctl doctor``: check whether this host can join. Changes nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _STATE_CELLS = 9
 
 
 def run(context: Context) -> int:
-    """Print every check; 0 when none fails, else 1."""
+    """Print every check; return 0 when none fails, else 1."""
     direct.log_to_stderr()
-    from agent.standalone.doctor.run import examine  # noqa: PLC0415 - pulls in every room
+    from agent.standalone.doctor.run import examine  # noqa: PLC0415 - imports every package
 
     document = examine(context.settings, probe=context.args.probe).document()
     context.show(document, lambda: lines(document, context))
@@ -27,7 +27,7 @@ def run(context: Context) -> int:
 
 
 def lines(document: Mapping[str, Any], context: Context) -> list[str]:
-    """Lay the document out: a line for each check, its hint below, then what would be done."""
+    """Lay out the document: each check with its hint, then what the agent would do."""
     found: list[str] = []
     width, text_at = context.width, _STATE_CELLS + _LABEL_CELLS
     for check in document["checks"]:
@@ -48,7 +48,7 @@ def lines(document: Mapping[str, Any], context: Context) -> list[str]:
 
 
 def _verdict(document: Mapping[str, Any]) -> str:
-    """Say what the checks come to, and which parts were not tested."""
+    """Summarize the checks, and name the parts that were not tested."""
     checks = document["checks"]
     failed = sum(check["state"] == "fail" for check in checks)
     untested = dict.fromkeys(c["check"] for c in checks if c["state"] == "unknown")

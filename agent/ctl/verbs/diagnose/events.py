@@ -1,4 +1,4 @@
-"""``agentctl events``: what happened on this host, and ``--follow`` for what happens."""
+"""``agentctl events``: the events of this host; ``--follow`` prints new ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["lines", "run"]
 
 _TARGET = "/v1/events"
 _EVERY_S = 1.0
-_TEXT_AT = 21  # below the kind: beside it too little room is left of 80 columns
+_TEXT_AT = 21  # below the kind: beside it 80 columns have too little space
 _ONE_REQUEST_S = 10.0
 
 
 def run(context: Context) -> int:
-    """Print the events, oldest first; without an agent from its files."""
+    """Print the events, oldest first."""
     follow = context.args.follow
     document = context.client.get(_TARGET) if follow else direct.ask(context, _TARGET)
     since_s = context.args.since
@@ -42,7 +42,7 @@ def run(context: Context) -> int:
 
 
 def _follow(context: Context, document: Document) -> None:
-    """Ask for what is new every second; an agent that goes away is waited for."""
+    """Print new events every second; wait for an agent that goes away."""
     until_s = None if context.args.timeout is None else time.monotonic() + context.timeout_s
     client = AgentClient(context.client.path, _ONE_REQUEST_S)
     last = max((int(each["id"]) for each in document["events"]), default=0)
@@ -73,7 +73,7 @@ def _print(context: Context, document: Document) -> None:
 
 
 def lines(event: Mapping[str, Any], width: int | None = None) -> list[str]:
-    """One event: when, what kind, what."""
+    """Lay out one event: time, kind, text."""
     at = event.get("at")
     when = datetime.fromtimestamp(at).astimezone() if isinstance(at, int | float) else None
     shown = when.strftime("%Y-%m-%d %H:%M:%S") if when else "-"

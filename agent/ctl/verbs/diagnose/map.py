@@ -1,4 +1,4 @@
-"""``agentctl map``: this host, its links and its peers, drawn."""
+"""``agentctl map``: a drawing of this host, its links and its peers."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def lines(
     palette: Palette,
     signs: Mapping[str, str] = _UNICODE,
 ) -> list[str]:
-    """Draw the document; what is broken comes first, and at most 40 peers unless ``wide``."""
+    """Draw the document; broken peers come first, and at most 40 peers unless ``wide``."""
     host = document["host"]
     head = f"{clean(host.get('name'))}  {clean(host.get('subnet'))}  {clean(host.get('state'))}"
     if width is not None:

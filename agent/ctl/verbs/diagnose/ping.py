@@ -1,4 +1,4 @@
-"""``agentctl ping PEER``: from the lease to the wire, where a way to a peer ends."""
+"""``agentctl ping PEER``: check the path to another host from its lease to its containers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _STYLES = {"ok": "good", "failed": "bad", "unknown": "warn"}
 _TEXT_AT = 21
 _LEAST_SHARE = 2  # of three answers, before losing one is a failure
 Step = tuple[str, str, str]
-"""What was looked at; "ok", "failed" or "unknown"; and what was found."""
+"""The step's name; "ok", "failed" or "unknown"; and the finding."""
 
 
 def run(context: Context) -> int:
-    """Look at every step of the way; 1 when one fails."""
+    """Check every step of the path; return 1 when one fails."""
     peer = find_peer(context, context.args.peer)
     steps = [_as_document(step) for step in _steps(context, peer)]
     failed = [step for step in steps if step["result"] == "failed"]
@@ -106,7 +106,7 @@ def _route(context: Context, peer: Peer) -> Step:
         return "route", "unknown", error.message
     row = next((each for each in rows if each.get("destination") == peer.subnet), None)
     if row is None:
-        return "route", "failed", f"there is none to {peer.subnet}: see agentctl status"
+        return "route", "failed", f"no route to {peer.subnet}: see agentctl status"
     good = row.get("state") == "installed" and row.get("kind") == "unicast"
     return "route", "ok" if good else "failed", f"{row.get('state')}: {row.get('text')}"
 
@@ -138,9 +138,9 @@ def _wire(peer: Peer) -> Iterator[Step]:
         if echo.rtt_s and mtu:
             largest = reach.largest(mtu)
             if largest == mtu:
-                yield "mtu", "ok", f"{mtu} bytes pass whole"
+                yield "mtu", "ok", f"{mtu} bytes pass unfragmented"
             else:
-                yield "mtu", "failed", f"of {mtu} bytes only {largest or 'less than 576'} pass"
+                yield "mtu", "failed", f"only {largest or 'less than 576'} of {mtu} bytes pass"
     finally:
         reach.close()
 
@@ -166,7 +166,7 @@ def _icmp(sent: int, rtt_s: tuple[float, ...], problem: str) -> Step:
 
 
 def _agent(context: Context, peer: Peer) -> Step:
-    """What the other agent says of itself: over TCP where metrics are served, else in etcd."""
+    """Ask the other agent whether it is ready: over TCP where it serves metrics, else in etcd."""
     address = context.settings.metrics.address
     if address is not None:
         try:

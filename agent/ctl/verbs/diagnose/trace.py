@@ -1,4 +1,4 @@
-"""``agentctl trace SRC DST``: what a packet meets on its way; with --capture for real."""
+"""``agentctl trace SRC DST``: follow a packet by the rules; with --capture a real one."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _STYLES = {"ok": "good", "failed": "bad", "unknown": "warn"}
 
 
 def run(context: Context) -> int:
-    """Look at every step of the way, and at a real packet with --capture; 1 when one fails."""
+    """Check every step of the path, with --capture of a real packet; return 1 when one fails."""
     if context.args.capture:
         context.need_root("capture packets")
-    from agent.ctl.path.ends import Place  # noqa: PLC0415 - imports rooms, 0.3 s
+    from agent.ctl.path.ends import LocalHost  # noqa: PLC0415 - costs 0.3 s
     from agent.ctl.path.tracing import Tracer  # noqa: PLC0415 - the same
 
     direct.log_to_stderr()
-    place = Place(context)
+    place = LocalHost(context)
     if place.problem:
         context.remark(f"{place.problem}: containers are not known")
     destination = place.end(context.args.dst)
@@ -68,7 +68,7 @@ def lines(
     paint: Callable[[str, str], str] = lambda _style, text: text,
     width: int | None = None,
 ) -> list[str]:
-    """Lay out the document; a packet takes two lines where ``width`` is too small for one."""
+    """Lay out the document; where ``width`` is small a packet takes two lines."""
     found = flow(f"{_end(document['source'])} > {_end(document['destination'])}", width)
     for step in document["steps"]:
         result = paint(_STYLES[step["result"]], step["result"].ljust(8))
@@ -112,7 +112,7 @@ def _captured(capture: Mapping[str, Any], width: int | None) -> list[str]:
 
 
 def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
-    """Send pings from the source if it is here, else wait for what passes by itself."""
+    """Send pings from a source on this host; else wait for packets."""
     from agent.errors import KernelError  # noqa: PLC0415 - as below
     from agent.kernel.diagnose.capture import Capture  # noqa: PLC0415 - only for that
 
@@ -136,7 +136,7 @@ def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
             sent, answered, problem, frames = _ping(reach, capture)
         else:
             context.remark(
-                f"{source} is not here: waiting {context.timeout_s:g} s for packets"
+                f"{source} is not on this host: waiting {context.timeout_s:g} s for packets"
                 f" between it and {destination}"
             )
             sent, answered, problem = 0, 0, ""
@@ -151,7 +151,7 @@ def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
 
 
 def _sender(tracer: Tracer) -> Pinger | None:
-    """What sends from the source itself; None when the source is not here."""
+    """Return a sender with the source's address; None when the source is on another host."""
     from agent.kernel.diagnose.namespace import in_network_of  # noqa: PLC0415 - only for --capture
     from agent.kernel.diagnose.ping import Pinger  # noqa: PLC0415 - the same
 

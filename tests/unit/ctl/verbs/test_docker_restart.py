@@ -30,7 +30,7 @@ RESTARTED = {"done": ["restarted dockerd"], "todo": []}
 
 
 class Terminal(io.StringIO):
-    """Somebody who types."""
+    """An operator at a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -66,10 +66,10 @@ def test_docker_restart_lists_who_stops_and_asks(
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal(typed))
     assert run(socket_path, "docker", "restart", "--now") == status
-    told = capsys.readouterr().err
-    assert "docker0 is 172.17.0.1/16" in told
-    assert "stop, and are started again by dockerd: db, web" in told
-    assert "may not come back by themselves: job" in told
+    remarks = capsys.readouterr().err
+    assert "docker0 is 172.17.0.1/16" in remarks
+    assert "stop, and are started again by Docker: db, web" in remarks
+    assert "may not be started again by Docker: job" in remarks
     posted = [target for target, _ in docker if target.startswith("POST")]
     assert len(posted) == (status == 0)
 
@@ -97,7 +97,7 @@ def test_docker_restart_without_a_terminal_needs_yes(
 def test_docker_restart_asks_only_when_something_stops(
     socket_path: Path, serving: Serving, outlook: Mapping[str, Any], posted: Mapping[str, Any]
 ) -> None:
-    """Who saw no container has not agreed to stop one that was started since."""
+    """An operator who saw no container has not agreed to stop one that was started since."""
     answers = {"GET /v1/docker": {**OUTLOOK, **outlook}, "POST /v1/docker/restart": RESTARTED}
     with serving(socket_path, answers) as agent:
         assert run(socket_path, "docker", "restart", "--now") == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.ctl.main import main
-from agent.ctl.path.ends import Place
+from agent.ctl.path.ends import LocalHost
 from agent.ctl.verbs.diagnose import trace
 from agent.docker.engine.containers import containers_of
 from agent.errors import UsageError
@@ -85,9 +85,9 @@ def test_promise_8_hostile_names_in_a_trace() -> None:
         assert not any(unicodedata.combining(char) for char in line)
 
 
-def place() -> Place:
+def place() -> LocalHost:
     """A host with docker0 and eth0, and containers as Docker lists them."""
-    made = object.__new__(Place)
+    made = object.__new__(LocalHost)
     made.links = (
         Link(index=2, name="eth0", kind="", up=True, mtu=1500, mac="",
              addresses=(IPv4Interface("192.0.2.1/24"),)),
@@ -129,10 +129,10 @@ def test_an_address_of_the_host_and_one_of_nobody_here() -> None:
     ("word", "says"),
     [
         ("wbe", "did you mean web"),
-        ("zzzzzz", "named by its address"),
+        ("zzzzzz", "give its address"),
         ("on-host", "no address on a bridge network"),
-        ("10.64.0.2/16", "named by its address"),
-        ("fd00::1", "named by its address"),
+        ("10.64.0.2/16", "give its address"),
+        ("fd00::1", "give its address"),
         (HOSTILE, "no container"),
     ],
 )
