@@ -71,6 +71,8 @@ if [ "$want" = lab ]; then
     need ipset ipset
     need conntrack conntrack
     need tcpdump tcpdump
+    need wg wireguard-tools
+    need wireguard-go wireguard-go  # most kernels of test machines have no wireguard
     need dnsmasq dnsmasq-base
     need ping iputils-ping
     need dpkg-deb dpkg

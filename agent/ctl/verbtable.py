@@ -195,7 +195,7 @@ VERBS = (
         (
             Argument("--cidr", "range of the whole mesh; without it a range is proposed", "CIDR"),
             Argument("--subnet-len", "prefix length of each subnet (16)", "N"),
-            Argument("--backend", "how packets travel: host-gw, vxlan", "NAME"),
+            Argument("--backend", "how packets travel: host-gw, vxlan, wireguard", "NAME"),
             _ACCESS,
             Argument("--yes", "create the proposed mesh without asking"),
         ),

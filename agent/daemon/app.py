@@ -45,6 +45,7 @@ from agent.daemon.wiring import (
     host_name,
     kernel_pass,
     release_lease,
+    wireguard_parts,
 )
 from agent.docker.attach.detach import DetachTerms
 from agent.errors import FirewallError
@@ -208,7 +209,12 @@ class HostAgent:
             cell=cell,
             actions=self._actions(),
             timers=self._timers,
-            read_host=partial(look_at_host, lambda: kernel.former_protocol, check_host),
+            read_host=partial(
+                look_at_host,
+                lambda: kernel.former_protocol,
+                check_host,
+                wireguard_parts(settings).key,
+            ),
             joiner=self._joiner,
             unfinished_leave=UnfinishedLeave(
                 self._state, self._leaving, inbox.poster(events.JobEnded)

@@ -22,6 +22,7 @@ from agent.kernel.firewall.firewalld import Firewalld
 from agent.kernel.hostchecks import host_conditions
 from agent.kernel.sysctl import Sysctls
 from agent.kernel.tables.routes import RouteTable
+from agent.kernel.wireguard.parts import WireGuardParts
 from agent.model import Condition, HostId, Uplink
 from agent.registry.claiming.locks import MeshLocks
 from agent.registry.registry import Registry
@@ -34,6 +35,7 @@ __all__ = [
     "host_name",
     "kernel_pass",
     "release_lease",
+    "wireguard_parts",
 ]
 
 
@@ -71,14 +73,20 @@ def kernel_pass(
     firewalld = Firewalld(record=state, manage=settings.firewall.firewalld == "manage")
     table = RouteTable(routes.protocol, routes.table)
     sources = firewall.ingress if firewall else None
+    wireguard = wireguard_parts(settings)
     return KernelPass(
-        objects=KernelObjects(table, routes.protocol, time.monotonic, sources),
+        objects=KernelObjects(table, routes.protocol, time.monotonic, sources, wireguard),
         migration=ProtocolMigration(table, routes.protocol, state),
         firewall=firewall,
         forwarding=IpForward(sysctls=Sysctls(), firewall=firewall, state=state),
         firewalld=FirewalldJob(firewalld, on_late) if on_late else firewalld,
         access_limit=settings.firewall.access,
     )
+
+
+def wireguard_parts(settings: Settings) -> WireGuardParts:
+    """Return what reads and writes this host's WireGuard."""
+    return WireGuardParts.of(settings.agent.state_dir, settings.wireguard.start_command)
 
 
 def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, ...]:

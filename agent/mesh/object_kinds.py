@@ -7,9 +7,19 @@ from typing import Final
 from agent.mesh.world import MAIN_TABLE, protocol_name
 from agent.model import FdbEntry, LinkAddress, LinkSpec, Neighbour, Route, RouteKey, family_of
 from agent.model.objects import LINK_OWNER
+from agent.model.wireguard import AllowedIp, WireGuardDevice, WireGuardPeer
 from agent.reconcile.object_kind import ANY_LINK, Kind
 
-__all__ = ["ADDRESS", "FDB", "LINK", "NEIGHBOUR", "route_kind"]
+__all__ = [
+    "ADDRESS",
+    "ALLOWED_IP",
+    "FDB",
+    "LINK",
+    "NEIGHBOUR",
+    "WIREGUARD",
+    "WIREGUARD_PEER",
+    "route_kind",
+]
 
 
 def route_kind(protocol: int) -> Kind[Route]:
@@ -56,7 +66,10 @@ def _always(_value: object) -> bool:
     return True
 
 
-def _link(value: LinkAddress | Neighbour | FdbEntry) -> tuple[str, ...]:
+_OfLink = LinkAddress | Neighbour | FdbEntry | WireGuardDevice | WireGuardPeer | AllowedIp
+
+
+def _link(value: _OfLink) -> tuple[str, ...]:
     return (value.link,)
 
 
@@ -100,5 +113,32 @@ FDB: Final[Kind[FdbEntry]] = Kind(
     subject=lambda each: f"{each.mac} on {each.link}",
     removal=lambda each: f"bridge fdb del {each}",
     watch="bridge monitor fdb",
+)
+
+WIREGUARD: Final[Kind[WireGuardDevice]] = Kind(
+    name="wireguard",
+    is_own=_always,
+    links=_link,
+    subject=lambda each: each.link,
+    removal=lambda each: f"ip link del {each.link}",
+    watch="wg show",
+)
+
+WIREGUARD_PEER: Final[Kind[WireGuardPeer]] = Kind(
+    name="wireguard-peer",
+    is_own=_always,
+    links=_link,
+    subject=lambda each: f"{each.public_key} on {each.link}",
+    removal=lambda each: f"wg set {each.link} peer {each.public_key} remove",
+    watch="wg show",
+)
+
+ALLOWED_IP: Final[Kind[AllowedIp]] = Kind(
+    name="allowed-ip",
+    is_own=_always,
+    links=_link,
+    subject=lambda each: f"{each.network} on {each.link}",
+    removal=lambda each: f"wg set {each.link} peer {each.public_key} allowed-ips OTHERS",
+    watch="wg show",
 )
 """Objects of the agent's links are the agent's: a foreign link of such a name has none listed."""

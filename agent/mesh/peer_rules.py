@@ -211,8 +211,13 @@ class PeerRules:
 
     @property
     def ingress(self) -> tuple[str, ...]:
-        """Names of the links by which peers may deliver."""
-        return tuple(dict.fromkeys(each for side in self._sides for each in side.own.ingress))
+        """Names of the links by which peers may deliver, and of the uplink.
+
+        By the uplink what bears an address of the mesh comes from a peer that may deliver by it,
+        or is dropped: where no peer may, all of it is.
+        """
+        links = (each for side in self._sides for each in side.own.ingress)
+        return tuple(dict.fromkeys((*links, self.host.uplink.name)))
 
     @property
     def tunnels(self) -> tuple[TunnelPort, ...]:

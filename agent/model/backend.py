@@ -12,6 +12,7 @@ __all__ = ["BACKENDS", "DEFAULT_BACKEND", "BackendChoice", "BackendData"]
 BACKENDS: Final[dict[str, str]] = {
     "host-gw": "agent.mesh.backends.host_gw:HostGateway",
     "vxlan": "agent.mesh.backends.vxlan:Vxlan",
+    "wireguard": "agent.mesh.backends.wireguard:WireGuard",
 }
 """Every backend that this version has: flannel's name for it, its module and class."""
 

@@ -158,6 +158,9 @@ class Uplink:
 
     Attributes:
         link: Name of the underlay segment (``host.link``), "" without one.
+        public_endpoint: Where peers reach this host's WireGuard (``host.public_endpoint``): an
+            address with a port; "none" behind NAT; "" for the node address.
+        wireguard_key: This host's public key, "" without one.
     """
 
     index: int
@@ -166,3 +169,5 @@ class Uplink:
     node_address: Address
     on_link: Network
     link: str = ""
+    public_endpoint: str = ""
+    wireguard_key: str = ""

@@ -123,6 +123,11 @@ class MeshConfig:
         written = self.level >= OWNERS_LEVEL
         return OwnerRecords.WRITTEN if written else OwnerRecords.UNUSED
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Names of the backends that hosts set up, the one that they send by first."""
+        return (self.backend,) if self.accepted is None else (self.backend, self.accepted.name)
+
     def holds(self, subnet: Network) -> bool:
         """Whether a lease of ``subnet`` is a part of the mesh."""
         return any(within(subnet, each) and subnet != each for each in self.cidrs)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RestartPolicy,
         RouteSettings,
         Settings,
+        WireGuardSettings,
     )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "RestartPolicy",
     "RouteSettings",
     "Settings",
+    "WireGuardSettings",
     "load_settings",
     "overrides_from_flags",
 ]

@@ -32,6 +32,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "docker": sections.DockerSettings,
         "lease": sections.LeaseSettings,
         "agent": sections.AgentSettings,
+        "wireguard": sections.WireGuardSettings,
         "metrics": sections.MetricsSettings,
         "log": sections.LogSettings,
     }

@@ -153,6 +153,13 @@ class HostSettings:
     uplink: str = setting(kinds.UPLINK, "")
     node_address: Address | None = setting(kinds.NODE_ADDRESS, None)
     link: str = setting(kinds.pattern("a name", r"[A-Za-z0-9._-]{0,63}"), "")
+    public_endpoint: str = setting(
+        kinds.pattern(
+            'an IPv4 address with a port, or "none"',
+            r"(none|[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5})?",
+        ),
+        "",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +243,18 @@ class AgentSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WireGuardSettings:
+    """[wireguard]: the backend wireguard on this host.
+
+    Attributes:
+        start_command: Program and arguments that start wireguard-go where the kernel has no
+            wireguard; empty: systemd starts hostmesh-wireguard.service.
+    """
+
+    start_command: tuple[str, ...] = setting(kinds.texts("list: program, arguments"), ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSettings:
     """[metrics]: where Prometheus may ask besides the control socket; nowhere by default."""
 
@@ -274,6 +293,7 @@ class Settings:
     docker: DockerSettings = field(default_factory=DockerSettings)
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)
+    wireguard: WireGuardSettings = field(default_factory=WireGuardSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)
     path: Path = DEFAULT_PATH

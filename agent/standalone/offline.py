@@ -138,7 +138,7 @@ def inspect_host(settings: Settings, *, left: bool) -> Inspection:
         errors.append(problem)
         conditions.append(contact_condition(problem, _NOT_NEEDED))
     if facts is not None:
-        uplink = attempt("uplink-missing", lambda: uplink_now(facts, settings.host, endpoints))
+        uplink = attempt("uplink-missing", lambda: uplink_now(facts, settings, endpoints))
         mesh = replace(mesh, host=facts, uplink=uplink)
     mesh = _with_docker(mesh, settings)
     contact = "" if problem is None else problem.message

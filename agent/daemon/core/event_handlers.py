@@ -54,7 +54,13 @@ def _seen(state: AgentState, view: View, at: Moment) -> AgentState:
     if alarm or trust.many_gone(before.believed, view):
         grace = grace.hold(_calm_from_s(state, at))  # live hosts may be about to register again
     last_seen = state.last_seen.follow(view, at.wall_s)
+    if _backends(before) != _backends(mesh):  # one may need what the host has not made yet
+        state = replace(state, look=StaleFacts())
     return _believing(replace(state, last_seen=last_seen), mesh, grace, at)
+
+
+def _backends(mesh: MeshState) -> tuple[str, ...]:
+    return mesh.config.backends if mesh.config else ()
 
 
 def _accepted(state: AgentState, _event: events.Accepted, at: Moment) -> AgentState:

@@ -12,15 +12,19 @@ from agent.errors import HostmeshError
 from agent.kernel.facts import read_host_facts
 from agent.kernel.needed_addresses import needed_addresses
 from agent.kernel.uplink import choose_uplink
+from agent.kernel.wireguard.key import WireGuardKey
 from agent.model import Condition, HostFacts, Uplink
 from agent.model.family import within
 
 __all__ = ["look_at_host"]
 
+_WIREGUARD = "wireguard"
+
 
 def look_at_host(
     former_protocol: Callable[[], int | None],
     check: Callable[[Uplink], tuple[Condition, ...]],
+    wireguard_key: WireGuardKey,
     state: AgentState,
 ) -> HostSeen:
     """See how the host is now, as much of it as may have changed. Reading only.
@@ -28,6 +32,7 @@ def look_at_host(
     Args:
         former_protocol: What routes of this host bear besides ``routes.protocol``, if anything.
         check: What else on the host would undo our work.
+        wireguard_key: Made now if the mesh's config wants one.
     """
     mesh, host = state.mesh, state.settings.host
     facts = mesh.host
@@ -40,7 +45,14 @@ def look_at_host(
             node_address=host.node_address,
             mesh=state.bounds.in_force,
         )
-        return HostSeen(facts, replace(uplink, link=host.link), check(uplink))
+        wants_key = mesh.config is not None and _WIREGUARD in mesh.config.backends
+        uplink = replace(
+            uplink,
+            link=host.link,
+            public_endpoint=host.public_endpoint,
+            wireguard_key=wireguard_key.public_key(create=wants_key),
+        )
+        return HostSeen(facts, uplink, check(uplink))
     except HostmeshError as error:
         # The last uplink holds, and what is seen of the host is no less true without one.
         return HostSeen(facts, mesh.uplink, (conditions.host_unusable(error),), failed=True)

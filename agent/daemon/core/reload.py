@@ -33,6 +33,7 @@ LIVE = frozenset(
         "firewall.check_s",
         "host.link",
         "host.node_address",
+        "host.public_endpoint",
         "host.uplink",
         "lease.empty_cluster_grace_s",
         "log.format",

@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 from agent.daemon.state.events import Endpoints
 from agent.kernel.needed_addresses import needed_addresses
 from agent.kernel.uplink import choose_uplink
+from agent.kernel.wireguard.key import WireGuardKey
 from agent.model import HostFacts, Uplink
 from agent.model.family import ENABLED, Address, address_order, read_address
 from agent.retry import jittered
-from agent.settings import HostSettings
+from agent.settings import Settings
 from agent.threads import Jobs, start_thread
 
 __all__ = ["EndpointAddress", "look_up", "uplink_now", "with_needed"]
@@ -137,7 +138,7 @@ def with_needed(facts: HostFacts, endpoints: tuple[str, ...]) -> HostFacts:
     return replace(facts, needed=needed_addresses(facts, look_up(endpoints).addresses))
 
 
-def uplink_now(facts: HostFacts, host: HostSettings, endpoints: tuple[str, ...]) -> Uplink:
+def uplink_now(facts: HostFacts, settings: Settings, endpoints: tuple[str, ...]) -> Uplink:
     """Choose the uplink as the agent does.
 
     Args:
@@ -146,11 +147,16 @@ def uplink_now(facts: HostFacts, host: HostSettings, endpoints: tuple[str, ...])
     Raises:
         KernelError: No interface fits.
     """
-    etcd = None
+    etcd, host = None, settings.host
     if not host.uplink and host.node_address is None:
         etcd = look_up(endpoints).address
     found = choose_uplink(facts, host.uplink, etcd, node_address=host.node_address)
-    return replace(found, link=host.link)
+    return replace(
+        found,
+        link=host.link,
+        public_endpoint=host.public_endpoint,
+        wireguard_key=WireGuardKey(settings.agent.state_dir).public_key(),
+    )
 
 
 def _kept(

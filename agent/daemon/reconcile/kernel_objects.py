@@ -20,7 +20,7 @@ from agent.kernel.tables.addresses import AddressTable
 from agent.kernel.tables.links import LinkTable
 from agent.kernel.tables.neighbours import FdbTable, NeighbourTable
 from agent.kernel.tables.routes import RouteTable
-from agent.kernel.tables.table import NetlinkTable
+from agent.kernel.wireguard.parts import WireGuardParts
 from agent.mesh.desired import DesiredObjects, IngressMember, desired_objects, is_certain
 from agent.mesh.firewall import source_member
 from agent.mesh.object_kinds import ADDRESS, FDB, LINK, NEIGHBOUR, route_kind
@@ -84,6 +84,7 @@ class KernelObjects:
         clock: Monotonic seconds.
         sources: Members of the sets of sources that may come in; None where the operator keeps
             the firewall. They are deleted before everything else and added after it.
+        wireguard: None where no device of WireGuard is ever wanted.
 
     Attributes:
         permission: What the last pass might delete.
@@ -97,14 +98,17 @@ class KernelObjects:
         protocol: int,
         clock: Callable[[], float],
         sources: Reconciler[SetMember] | None = None,
+        wireguard: WireGuardParts | None = None,
     ) -> None:
         self._table = routes
         new = partial(Reconciler[Any], clock=clock, jitter=lambda: jittered(1.0))
-        kinds: dict[type[Any], tuple[Kind[Any], NetlinkTable[Any]]] = {
-            LinkSpec: (LINK, LinkTable(routes.session)),
+        start = wireguard.userspace.start if wireguard else None
+        kinds: dict[type[Any], tuple[Kind[Any], Any]] = {
+            LinkSpec: (LINK, LinkTable(routes.session, start_wireguard=start)),
             LinkAddress: (ADDRESS, AddressTable(session=routes.session)),
             Neighbour: (NEIGHBOUR, NeighbourTable(session=routes.session)),
             FdbEntry: (FDB, FdbTable(session=routes.session)),
+            **(wireguard.tables if wireguard else {}),
             Route: (route_kind(protocol), routes),
         }
         self._by_type = {kind: new(*pair) for kind, pair in kinds.items()}

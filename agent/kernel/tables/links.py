@@ -16,6 +16,7 @@ Sources: linux/if_link.h, net/core/rtnetlink.c, drivers/net/vxlan/vxlan_core.c.
 
 from __future__ import annotations
 
+import errno
 import secrets
 import struct
 from collections.abc import Callable, Collection, Sequence
@@ -49,6 +50,7 @@ from agent.kernel.netlink.message import (
     u32_of,
 )
 from agent.kernel.tables.own import chosen_by_kernel, is_own_link, mark_of, own_link
+from agent.kernel.tables.session import NetlinkSession
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.kernel.tables.taken import why_refused
 from agent.model import IPV4, IPV6, Family, LinkSpec, VxlanOptions, family_of
@@ -59,7 +61,9 @@ __all__ = ["LinkTable", "decode_link_spec"]
 
 _log = structlog.get_logger(__name__)
 
-_VXLAN: Final = "vxlan"
+_VXLAN, _WIREGUARD = "vxlan", "wireguard"
+_KINDS: Final = {"tun": _WIREGUARD}
+"""A tun device of the agent's is wireguard-go's: the same to all who use it."""
 _ID, _LINK, _LEARNING, _PORT = 1, 3, 7, 15
 _LOCAL: Final = {IPV4: 4, IPV6: 17}
 """IFLA_VXLAN_ID, _LINK, _LEARNING, _PORT, and _LOCAL and _LOCAL6."""
@@ -69,10 +73,25 @@ _FIRST_INDEX: Final = 1 << 29
 
 
 class LinkTable(NetlinkTable[LinkSpec]):
-    """The agent's links in this network namespace."""
+    """The agent's links in this network namespace.
+
+    Args:
+        session: May be shared with other tables.
+        start_wireguard: Starts wireguard-go where the kernel has no wireguard, and returns what
+            became of that.
+    """
 
     noun = "link"
     plural = "links"
+
+    def __init__(
+        self,
+        session: NetlinkSession | None = None,
+        *,
+        start_wireguard: Callable[[], str] | None = None,
+    ) -> None:
+        super().__init__(session)
+        self._start_wireguard = start_wireguard
 
     def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
         """All links; those of the agent's names matter."""
@@ -103,7 +122,11 @@ class LinkTable(NetlinkTable[LinkSpec]):
         return (_deletion(link), *_creation(wanted, link_of))
 
     def _explained(self, operation: Operation[LinkSpec], refused: NetlinkError) -> NetlinkError:
-        """Name the program that is in the way of a device."""
+        """Name the program that is in the way of a device, or start the one that makes it."""
+        kernel_lacks = refused.errno == errno.EOPNOTSUPP and operation.object.kind == _WIREGUARD
+        if kernel_lacks and self._start_wireguard is not None:
+            detail = f"the kernel has no wireguard; {self._start_wireguard()}"
+            return NetlinkError(f"link replace {operation.object}", refused.errno, detail)
         try:
             return why_refused(operation.object, refused, dump_links(self.session.open()))
         except KernelError:
@@ -117,7 +140,7 @@ def decode_link_spec(link: RawLink, name_of: Callable[[int], str]) -> LinkSpec |
     auto = chosen_by_kernel(link.alias)
     return LinkSpec(
         name=link.name,
-        kind=link.kind,
+        kind=_KINDS.get(link.kind, link.kind),
         mac="" if "mac" in auto else link.mac,
         mtu=0 if "mtu" in auto else link.mtu,
         up=link.up,

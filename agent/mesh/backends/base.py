@@ -9,6 +9,7 @@ from agent.model import BackendData, Condition, HostId, Lease, MeshConfig, Route
 from agent.model.family import Address, Family, Network
 from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour
 from agent.model.untrusted import Fields
+from agent.model.wireguard import AllowedIp, WireGuardDevice, WireGuardPeer
 
 __all__ = [
     "Backend",
@@ -25,7 +26,16 @@ __all__ = [
 _MIN_MTU, _MAX_MTU = 576, 65535
 """What every IPv4 host accepts (RFC 791), and what its length field can say."""
 
-KernelObject = Route | LinkSpec | LinkAddress | Neighbour | FdbEntry
+KernelObject = (
+    Route
+    | LinkSpec
+    | LinkAddress
+    | Neighbour
+    | FdbEntry
+    | WireGuardDevice
+    | WireGuardPeer
+    | AllowedIp
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +85,7 @@ class ThisHost:
     def route(
         self,
         destination: Network,
-        gateway: Address,
+        gateway: Address | None,
         link: str,
         *,
         source: Address | None = None,
@@ -85,6 +95,7 @@ class ThisHost:
         """Return a route with the agent's mark.
 
         Args:
+            gateway: None where every address is on ``link``.
             source: Of packets of this host's own processes; None for the link's address.
             onlink: The gateway is on the link though no address of the link says so.
             mtu: Largest packet that the peer takes, 0 for the link's.

@@ -73,7 +73,7 @@ def look_for_uplink(
 
     def look() -> None:
         facts = with_needed(read_host_facts(settings.routes.protocol), endpoints)
-        uplink = uplink_now(facts, settings.host, endpoints)
+        uplink = uplink_now(facts, settings, endpoints)
         findings.add(
             "uplink",
             State.OK,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from agent.kernel.firewall import Firewall, open_firewall
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.firewall.desired import desired_firewall
 from agent.mesh.world import World
-from agent.model import Lease
+from agent.model import BackendData, Lease
 from agent.reconcile.interfaces import Operation
 from tests.netns.netlab import Host
 from tests.netns.routes.scene import lease, scene, shown, world_of
@@ -71,8 +73,8 @@ def run(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     made.close()
 
 
-def members(host: Host) -> set[str]:
-    argv = ["ipset", "list", NAME]
+def members(host: Host, name: str = NAME) -> set[str]:
+    argv = ["ipset", "list", name]
     done = host.call(subprocess.run, argv, check=True, capture_output=True, text=True)
     return set(str(done.stdout).partition("Members:\n")[2].split())
 
@@ -93,6 +95,32 @@ def test_what_closes_comes_first_and_what_opens_last(host: Host, run: Run) -> No
     assert members(host) == sources(TWO)
     run.rules(world_of(host, TWO))
     assert members(host) == sources(TWO)
+
+
+def test_promise_8_with_wireguard_nothing_may_come_in_the_clear(host: Host, run: Run) -> None:
+    data = BackendData.of({"PublicKey": base64.b64encode(bytes(range(32))).decode()})
+    peer = replace(ONE, backend="wireguard", backend_data=data)
+    world = world_of(host, peer)
+    assert world.config is not None
+    assert world.uplink is not None
+    key = base64.b64encode(bytes(range(1, 33))).decode()
+    world = replace(
+        world,
+        config=replace(world.config, backend="wireguard"),
+        uplink=replace(world.uplink, wireguard_key=key),
+    )
+    run.routes(world)
+    run.rules(world)
+    assert members(host, "hostmesh-in-hm-wg") == sources(peer)
+    assert members(host) == set()
+    rules = host.call(
+        subprocess.run,
+        ["iptables-nft-save", "-t", "raw"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert f"-i eth0 -m set ! --match-set {NAME} src" in rules, "not even by an empty set"
 
 
 def test_who_is_unreachable_or_has_no_route_is_in_no_set(host: Host, run: Run) -> None:

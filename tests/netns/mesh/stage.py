@@ -65,6 +65,11 @@ class Node:
         )
         self.settings.chmod(0o644)
         self.log = self.folder / "log"
+        self.binds = {
+            str(self.folder / "machine-id"): "/etc/machine-id",
+            str(self.resolv_conf): "/etc/resolv.conf",
+        }
+        """What lies over what in the host's mount namespace."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -87,8 +92,7 @@ class Node:
         return self.host.call(run)
 
     def _mounts(self) -> list[str]:
-        files = {"machine-id": "/etc/machine-id", "resolv.conf": "/etc/resolv.conf"}
-        binds = [f"mount --bind {self.folder}/{ours} {at}" for ours, at in files.items()]
+        binds = [f"mount --bind {source} {at}" for source, at in self.binds.items()]
         script = " && ".join([*binds, 'exec "$@"'])
         return ["unshare", "--mount", "sh", "-c", script, "sh"]
 

@@ -22,8 +22,8 @@ class TwoLans(Stage):
         nodes: The last so many are beyond the router.
     """
 
-    def __init__(self, nodes: int, *, beyond: int) -> None:
-        super().__init__(nodes + beyond)
+    def __init__(self, nodes: int, *, beyond: int, extra: str = "") -> None:
+        super().__init__(nodes + beyond, extra)
         self.beyond = Lan()
         self.router = Host("router")
         self.lan.plug(self.router, "eth0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.property
 
 ALL = tuple(BACKENDS)
 CIDR = IPv4Network("10.64.0.0/10")
+KEY, PEERS_KEY = (base64.b64encode(bytes([each] * 32)).decode() for each in (1, 2))
 OWN = Lease(
     subnet=IPv4Network("10.64.0.0/16"),
     node_address=IPv4Address("192.0.2.1"),
@@ -45,7 +47,15 @@ usual = st.sampled_from([1, "82:4b:b6:2f:54:4e", "00:00:00:00:00:00", "ff:ff:ff:
 data = st.dictionaries(
     st.text(max_size=8) | usual_names, json | usual, max_size=4
 ) | st.sampled_from(
-    [{"VNI": 1, "VtepMAC": "02:aa:aa:aa:aa:aa"}, {"VNI": 1, "VtepMAC": "82:4b:b6:2f:54:4e"}]
+    [
+        {"VNI": 1, "VtepMAC": "02:aa:aa:aa:aa:aa"},
+        {"VNI": 1, "VtepMAC": "82:4b:b6:2f:54:4e"},
+        {"PublicKey": PEERS_KEY, "Port": 51820},
+        {"PublicKey": PEERS_KEY, "Endpoint": "198.51.100.7:4000"},
+        {"PublicKey": PEERS_KEY, "Endpoint": "10.64.0.7:4000"},
+        {"PublicKey": PEERS_KEY, "NAT": True},
+        {"PublicKey": KEY},
+    ]
 )
 options = st.sampled_from(
     [
@@ -89,6 +99,7 @@ def rules_of(
         mtu=1500,
         node_address=OWN.node_address,
         on_link=IPv4Network("192.0.2.0/24"),
+        wireguard_key=KEY,
     )
     rules = PeerRules.of(World(host_id=HostId("0" * 32), config=config, own=own, uplink=uplink))
     assert isinstance(rules, PeerRules)

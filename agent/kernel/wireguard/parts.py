@@ -1,0 +1,46 @@
+"""What the rest of the agent needs of WireGuard, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from agent.kernel.wireguard.key import WireGuardKey
+from agent.kernel.wireguard.tables import AllowedIpTable, DeviceTable, PeerTable
+from agent.kernel.wireguard.tool import WireGuardTool
+from agent.kernel.wireguard.userspace import Userspace
+from agent.mesh.object_kinds import ALLOWED_IP, WIREGUARD, WIREGUARD_PEER
+from agent.model.wireguard import AllowedIp, WireGuardDevice, WireGuardPeer
+from agent.reconcile.object_kind import Kind
+
+__all__ = ["WireGuardParts"]
+
+
+@dataclass(frozen=True, slots=True)
+class WireGuardParts:
+    """The key, the tables of the device's objects, and the start of wireguard-go."""
+
+    key: WireGuardKey
+    userspace: Userspace
+    tables: Mapping[type[Any], tuple[Kind[Any], Any]]
+
+    @classmethod
+    def of(cls, state_dir: Path, start_command: Sequence[str] = ()) -> Self:
+        """Put them together.
+
+        Args:
+            state_dir: Of the private key.
+            start_command: Starts wireguard-go; empty: systemd does.
+        """
+        key, tool = WireGuardKey(state_dir), WireGuardTool()
+        return cls(
+            key,
+            Userspace(start_command),
+            {
+                WireGuardDevice: (WIREGUARD, DeviceTable(tool, key.path)),
+                WireGuardPeer: (WIREGUARD_PEER, PeerTable(tool)),
+                AllowedIp: (ALLOWED_IP, AllowedIpTable(tool)),
+            },
+        )
