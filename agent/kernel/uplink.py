@@ -36,7 +36,7 @@ def choose_uplink(
     mesh: tuple[Network, ...] = (),
     lookup: Callable[[Address], Decision] = path_to,
 ) -> Uplink:
-    """The interface that carries the node address.
+    """Return the interface that carries the node address.
 
     Args:
         facts: A fresh look at the host.
@@ -97,7 +97,7 @@ def _is_containers(link: Link, mesh: tuple[Network, ...]) -> bool:
 
 
 def uplink_target(setting: str, route_to: Address | None) -> Address | None:
-    """The address whose route decides which uplink is chosen, None when no such route does.
+    """Return the address whose route decides which uplink is chosen, None when no route does.
 
     Args:
         setting, route_to: As for :func:`choose_uplink`.
@@ -151,7 +151,7 @@ def _by_route(
         if link is not None and link.addresses:
             return _uplink(facts, link, route.prefsrc)
     raise KernelError(
-        "no interface leads to etcd or to a default gateway, so the uplink cannot be told",
+        "no interface leads to etcd or to a default gateway, so the uplink is not known",
         hint="name the uplink in agent.toml",
     )
 
@@ -197,7 +197,7 @@ def _by_pattern(facts: HostFacts, pattern: str) -> Uplink:
 
 
 def _uplink(facts: HostFacts, link: Link, source: Address | None) -> Uplink:
-    """``link`` as the uplink, with ``source`` as node address if it is the link's."""
+    """Return ``link`` as the uplink, with ``source`` as node address if it is the link's."""
     own = next((each for each in link.addresses if each.ip == source), None)
     if own is None:
         own = next((each for each in link.addresses if not each.ip.is_link_local), None)
@@ -216,7 +216,7 @@ def _uplink(facts: HostFacts, link: Link, source: Address | None) -> Uplink:
 
 
 def _on_link(facts: HostFacts, link: Link, own: Interface) -> Network:
-    """The range that is reachable without a gateway.
+    """Return the range that is reachable without a gateway.
 
     The address's own prefix says it; where that is a /32 (common in clouds), the widest
     link-scope route of the interface does.
@@ -236,7 +236,7 @@ def _on_link(facts: HostFacts, link: Link, own: Interface) -> Network:
 
 
 def _inventory(facts: HostFacts) -> str:
-    """The interfaces with an address, for a hint; at most eight."""
+    """List the interfaces with an address, for a hint; at most eight."""
     found = [
         f"{link.name} ({', '.join(str(each) for each in link.addresses)})"
         for link in facts.links

@@ -206,9 +206,10 @@ class Pacer(Generic[V]):
         kind, key = case
         writer = self._writers.get(key)
         if writer is None:
-            who = "a program that leaves no trace but the deletion"
+            who = "an unknown program"
         elif self._kind.is_own(writer):
-            who = f"a program that uses our own {self._kind.writer(writer)}, perhaps another agent"
+            who = f"a program that uses Hostmesh's own {self._kind.writer(writer)}, perhaps another"
+            who += " agent"
         else:
             who = f"the program that writes with {self._kind.writer(writer)}"
         repaired = "repaired" if kind is OperationKind.REPLACE else "removed"
@@ -219,8 +220,8 @@ class Pacer(Generic[V]):
             subject=subject,
             cause=f"the {name} to {subject} was {repaired} {fight.damper.total} times and is "
             f"{undone} again and again by {who}",
-            hint=f"{self._kind.watch} shows who; repairs are {fight.damper.pause_s:g} s apart "
-            "meanwhile",
+            hint=f"find the program ({self._kind.watch}) and stop it; repairs are"
+            f" {fight.damper.pause_s:g} s apart meanwhile",
         )
 
     def _refused(self, failure: _Failure[V]) -> Condition:

@@ -31,8 +31,8 @@ class Conflict(Generic[V]):
             name=f"{kind.name}-conflict",
             subject=kind.subject(self.wanted),
             cause=f"{self.foreign} was written by {kind.writer(self.foreign)}; it is left alone "
-            "and used instead of ours",
-            hint=f"remove it ({kind.removal(self.foreign)}) or find what writes it; "
+            "and used instead of Hostmesh's",
+            hint=f"remove it ({kind.removal(self.foreign)}) and stop the program that writes it; "
             "Hostmesh takes over when it is gone",
         )
 

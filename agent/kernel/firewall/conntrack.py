@@ -1,7 +1,7 @@
-"""Running flows that were masqueraded while NAT rules were out of order.
+"""Delete running flows that were masqueraded while NAT rules were wrong.
 
-NAT is decided once per flow: after the rules are right again a running ping keeps its wrong
-source until its conntrack entry goes. Sources: linux/netfilter/nfnetlink_conntrack.h,
+NAT is decided once per flow: when the rules are right again, a running ping keeps its wrong source
+until its conntrack entry goes. Sources: linux/netfilter/nfnetlink_conntrack.h,
 net/netfilter/nf_conntrack_netlink.c.
 """
 
@@ -52,8 +52,8 @@ class FlowsLook:
     """One look through the kernel's flows.
 
     Attributes:
-        freed: How many were forgotten.
-        left: How many were found and not forgotten for want of time.
+        freed: How many were deleted.
+        left: How many were found and not deleted for want of time.
     """
 
     freed: int = 0
@@ -72,14 +72,14 @@ class Flows:
         self._clock = clock
 
     def free_masqueraded(self, wants: DesiredFirewall) -> FlowsLook:
-        """Forget flows whose source our NAT rules would keep, and which have another one.
+        """Delete flows whose source the agent's NAT rules would keep, and which have another one.
 
         That is from a subnet of this host, unless the network is closed, to the mesh outside
         this host, with replies that go elsewhere than to the source.
 
         Returns:
-            No more than about 3 s are spent on forgetting. An error is logged, not raised: the
-            rules are right by now, and flows end by themselves.
+            At most about 3 s are spent on deleting. An error is logged, not raised: the rules are
+            right by now, and flows end some time.
         """
         freed, left = 0, 0
         ends_s = self._clock() + _DEADLINE_S
@@ -99,7 +99,7 @@ class Flows:
 
 
 class _Wrong:
-    """Which flows have a source that they must not have."""
+    """Finds flows that have a source which they must not have."""
 
     def __init__(self, wants: DesiredFirewall) -> None:
         self._source, self._dest = _ENDS[wants.family]
@@ -120,7 +120,7 @@ class _Wrong:
         self._cidrs = _ranges(wants.cidrs)
 
     def key(self, payload: bytes) -> bytes | None:
-        """The attributes by which the kernel finds this flow; None when nothing is wrong."""
+        """Return the attributes by which the kernel finds this flow; None when nothing is wrong."""
         if self._goes_elsewhere(payload):
             return None
         original = reply = zone = b""
@@ -141,14 +141,14 @@ class _Wrong:
         return key + attribute(_ZONE, zone) if zone else key
 
     def _goes_elsewhere(self, payload: bytes) -> bool:
-        """Surely not to the mesh: most flows of a host, of which there may be very many."""
+        """Whether a flow surely does not go to the mesh, as most of very many do not."""
         head, dest = 16 + self._size, 20 + self._size
         is_usual = payload[6:16] == self._head and payload[head:dest] == self._dest_head
         to = int.from_bytes(payload[dest : dest + self._size])
         return is_usual and not _in(to, self._cidrs)
 
     def _addresses(self, half: bytes) -> tuple[int | None, int | None]:
-        """(source, destination) of one direction of a flow; None for another family's."""
+        """Return source and destination of one direction of a flow; None for another family's."""
         source = dest = None
         for number, value in attributes(half, 0):
             if number == _TUPLE_IP:
@@ -161,7 +161,7 @@ class _Wrong:
 
 
 def _ranges(networks: Iterable[Network]) -> tuple[tuple[int, int], ...]:
-    """(mask, address) of each."""
+    """Return mask and address of each."""
     return tuple((int(each.netmask), int(each.network_address)) for each in networks)
 
 
@@ -170,7 +170,7 @@ def _in(address: int | None, ranges: tuple[tuple[int, int], ...]) -> bool:
 
 
 def _question(family: Family) -> bytes:
-    """Flows of a family with source NAT. Kernels before 5.15 do not filter and tell all."""
+    """Ask for flows of a family with source NAT. Kernels before 5.15 do not filter."""
     return (
         _MESSAGE.pack(family.af, 0, 0)
         + attribute(_STATUS, _SOURCE_NAT)
@@ -179,7 +179,7 @@ def _question(family: Family) -> bytes:
 
 
 def _forget(connection: NetlinkSocket, family: Family, keys: Sequence[bytes]) -> int:
-    """Delete these flows, and say how many were there still."""
+    """Delete these flows, and return how many there still were."""
     first = connection.next_sequences(len(keys))
     last = first + len(keys) - 1
     head = _MESSAGE.pack(family.af, 0, 0)

@@ -1,8 +1,8 @@
-"""From what is there and what is wanted to the edits between them. Pure.
+"""Compute the edits that make a ruleset hold the agent's chains and jumps. Pure.
 
-A second pass over the result of a first one finds nothing to do, whatever the first one met:
-jumps missing, doubled, moved, changed or in the wrong chain, rules of ours changed, chains of
-an older version. Rules of others are neither changed nor moved.
+A second pass after a first one finds nothing to do, whatever state the first one found: jumps
+missing, doubled, moved, changed or in the wrong chain, rules changed, chains of an older version.
+Rules of other programs are neither changed nor moved.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JumpEdit:
-    """Take every jump of ours out of a foreign chain, and perhaps put one in.
+    """Remove every jump of the agent's from a foreign chain, and perhaps insert one.
 
     Attributes:
         chain: The foreign chain.
@@ -49,12 +49,12 @@ class JumpEdit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableEdit:
-    """What changes in one table, in one commit.
+    """The changes of one table, in one commit.
 
     Attributes:
-        fill: Our chains to (re)write whole, with their rules.
-        jumps: Foreign chains in which our jumps change.
-        drop: Chains of ours that have no place any more.
+        fill: Chains of the agent's to write whole, with their rules.
+        jumps: Foreign chains in which jumps of the agent's change.
+        drop: Chains of the agent's to remove.
     """
 
     table: str
@@ -66,7 +66,7 @@ class TableEdit:
         return bool(self.fill or self.jumps or self.drop)
 
     def words(self) -> tuple[str, ...]:
-        """What this does, for people: one line per change."""
+        """Describe it for people, a line per change."""
         return (
             *(f"{self.table}: write chain {chain}" for chain in self.fill),
             *(
@@ -79,7 +79,7 @@ class TableEdit:
 
 
 def entry_chain(table: Table, base: str = "FORWARD") -> str:
-    """Return the foreign chain that our jump belongs in.
+    """Return the foreign chain that the agent's jump belongs in.
 
     For FORWARD that is DOCKER-USER while FORWARD leads there, and FORWARD itself where there is
     no Docker or where ``iptables -F`` took Docker's jumps.
@@ -94,7 +94,7 @@ def entry_chain(table: Table, base: str = "FORWARD") -> str:
 
 
 def table_edits(ruleset: Ruleset, wants: DesiredFirewall) -> tuple[TableEdit, ...]:
-    """The edits that make ``ruleset`` hold exactly what is wanted; none when it does."""
+    """Return the edits that make ``ruleset`` hold exactly what is wanted; none when it does."""
     chains = our_chains(wants)
     strays: dict[str, Chains] = {table: {} for table in ruleset.tables if table not in chains}
     edits = (
@@ -106,11 +106,11 @@ def table_edits(ruleset: Ruleset, wants: DesiredFirewall) -> tuple[TableEdit, ..
 def closing_edits(
     ruleset: Ruleset, leases: tuple[Network, ...], interfaces: Iterable[str]
 ) -> tuple[TableEdit, ...]:
-    """The edits that close ``leases`` until Docker has said which networks there are.
+    """Return the edits that close ``leases`` until Docker has said which networks there are.
 
-    Rules of an earlier run that are in force stay: what they let pass stays open. They may be of
-    other leases, so what is missing for these comes behind them. Rules that only close are
-    written again, since the interfaces may have become known since.
+    Rules of an earlier run that are in force stay, and keep open what they open. They may be of
+    other leases, so rules that are missing for these come behind them. Rules that only close are
+    written again: the interfaces may have become known since.
     """
     wanted = forward.closing(leases, interfaces)
     table = ruleset.table("filter")
@@ -131,7 +131,7 @@ def _opens(rules: tuple[str, ...]) -> bool:
 
 
 def in_force(ruleset: Ruleset) -> bool:
-    """Whether something leads to our chain of forwarded traffic, and it is not empty."""
+    """Whether something leads to HOSTMESH-FORWARD, and it is not empty."""
     table = ruleset.table("filter")
     leads = any(
         is_ours(rule, forward.NAME)
@@ -154,12 +154,12 @@ def not_closed(ruleset: Ruleset, leases: tuple[Network, ...]) -> tuple[Network, 
 
 
 def removal_edits(ruleset: Ruleset) -> tuple[TableEdit, ...]:
-    """The edits that take out exactly what is ours."""
+    """Return the edits that remove exactly the agent's chains and jumps."""
     return tuple(edit for each in ruleset.tables.values() if (edit := _table_edit(each, {})))
 
 
 def _table_edit(table: Table, wanted: Mapping[str, tuple[str, ...]]) -> TableEdit:
-    """Return what makes a table hold these chains of ours, and jumps to them, and no others."""
+    """Return the edit that makes a table hold these own chains, jumps to them, and no others."""
     targets = {
         entry_chain(table, base): name
         for base, name in entries(table.name).items()
@@ -182,7 +182,7 @@ def _table_edit(table: Table, wanted: Mapping[str, tuple[str, ...]]) -> TableEdi
 
 
 def _jump_edit(table: Table, chain: str, target: str) -> JumpEdit | None:
-    """What changes among our jumps in a foreign chain; ``target`` "" when none belongs there."""
+    """Return how jumps in a foreign chain change; ``target`` is "" when none belongs there."""
     rules = table.rules(chain)
     ours = tuple(rule for rule in rules if is_ours(rule))
     if not target:
@@ -196,7 +196,7 @@ def _jump_edit(table: Table, chain: str, target: str) -> JumpEdit | None:
 
 
 def _place(chain: str, foreign: tuple[str, ...]) -> int:
-    """Where among the foreign rules ours belongs.
+    """Return where among the foreign rules the jump belongs.
 
     First, except in DOCKER-USER: there behind the operator's own rules, and before the
     RETURN at its end that engines before 28.3 write, behind which nothing is reached.
@@ -211,7 +211,7 @@ def _place(chain: str, foreign: tuple[str, ...]) -> int:
 
 
 def is_ours(rule: str, target: str = OURS) -> bool:
-    """Whether a rule in a foreign chain leads into a chain of ours, or into one of that name."""
+    """Whether a rule leads into a chain whose name begins so, by default any of the agent's."""
     return target in rule and parse_rule(rule).target.startswith(target)
 
 
@@ -235,10 +235,10 @@ def _foreign_chains(table: Table) -> tuple[str, ...]:
 
 
 def restore_text(edits: tuple[TableEdit, ...]) -> str:
-    """The edits as input of ``iptables-restore --noflush``, which commits table by table.
+    """Return the edits as input of ``iptables-restore --noflush``, which commits table by table.
 
-    Declaring a chain of ours makes it or empties it; a foreign chain is never declared. Jumps
-    are deleted by their text, never by number: a number may have become somebody else's.
+    Declaring a chain makes it or empties it, so a foreign one is never declared. Jumps are
+    deleted by their text, never by number: another rule may have the number by now.
     """
     return "".join(_table_text(edit) for edit in edits)
 

@@ -1,4 +1,4 @@
-"""The host's firewall: one reading, one comparison, one writing, whichever iptables it has."""
+"""The host's firewall: read, compare and write, with whichever iptables the host has."""
 
 from __future__ import annotations
 
@@ -51,37 +51,36 @@ __all__ = ["Firewall", "FirewallReport", "open_firewall"]
 MAY_DELETE: Final = Permission(may_delete=True)
 
 _WRITES: Final = 3
-"""How often one pass writes while somebody else does."""
+"""How often one pass writes while another program does."""
 
 _FLOW_LOOKS: Final = 5
-"""In how many passes at most flows are looked through, should one not come to their end."""
+"""In how many passes at most flows are searched, where one pass does not reach their end."""
 
 _DOCKER_STARTS_S: Final = 30.0
 """A dockerd that young may still be writing its own rules."""
 
-_EDITS_TOLD: Final = 2
+_EDITS_LOGGED: Final = 2
+"""How many edits a log line names; ``agentctl diff`` and ``agentctl firewall show`` have all."""
 _REPAIRS: Final = Limits(
     burst=20, window_s=30.0, first_pause_s=5.0, longest_pause_s=5.0, over_s=25.0
 )
 """Docker that restarts, or makes the networks of a Compose project, stays below the burst."""
-"""How many edits a log line names; ``agentctl diff`` and ``agentctl firewall show`` have all."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirewallReport:
-    """What a look at the firewall found, and what was done about it.
+    """The state of the firewall after a call, and what the call changed.
 
     Attributes:
-        variant: "nft" or "legacy": where ours are.
-        differs: Something was not as wanted when this call looked.
-        edits: What differed, in words; done, after ``apply``.
-        conditions: What the operator should know.
-        freed_flows: Flows forgotten because they had been masqueraded.
-        repairs: How often this object has put right what somebody else had changed.
-        held_back: No rule was written this time: somebody undoes every repair at once.
-        failed: Some member of a set is not there; the conditions say why.
+        variant: "nft" or "legacy": where the agent's rules are.
+        differs: Whether something was not as wanted when this call looked.
+        edits: The differences, as text for people; done, after ``apply``.
+        freed_flows: Flows deleted because they had been masqueraded.
+        repairs: How often this object has undone another program's changes.
+        held_back: No rule was written: another program undoes every repair at once.
+        failed: Some member of a set is missing; the conditions say why.
     """
 
     variant: str
@@ -102,10 +101,10 @@ class Firewall:
     Args:
         programs: The iptables programs.
         writers: One per variant.
-        sets: Those that rules of ours name.
+        sets: Those that the agent's rules name.
         flows: Connection tracking.
         variant: The variant to use; None to find where Docker's rules are.
-        docker_variant: What the running dockerd writes with, None when it cannot be told.
+        docker_variant: What the running dockerd writes with, None when it is not known.
         docker_age_s: For how long dockerd has run, None when none runs.
         clock: Monotonic seconds.
     """
@@ -139,19 +138,19 @@ class Firewall:
         self._applied: DesiredFirewall | None = None
         self._set_repairs = 0
         self._closed = False
-        # An earlier life may have ended between a repair of NAT and this.
+        # An earlier run of the agent may have ended between a repair of NAT and this.
         self._flow_looks_left = _FLOW_LOOKS
 
     def own_pids(self) -> frozenset[int]:
-        """Processes of ours, for :class:`~agent.kernel.firewall.rule_monitor.RuleMonitor`."""
+        """Return the agent's last processes, whose changes the rule monitor leaves out."""
         return self._programs.own_pids()
 
     def written_by(self, programs: tuple[str, ...]) -> None:
-        """Who wrote rules just now, as the kernel names them; told where somebody fights."""
+        """Remember which programs wrote rules just now; a condition may name them."""
         self._written_by = programs or self._written_by
 
     def check(self, wants: DesiredFirewall, *, may_delete: bool = True) -> FirewallReport:
-        """What :meth:`apply` would change. Changes nothing.
+        """Return what :meth:`apply` would change. Changes nothing.
 
         Args:
             may_delete: Whether sources may be shut out.
@@ -171,14 +170,14 @@ class Firewall:
     def apply(self, wants: DesiredFirewall, permission: Permission = MAY_DELETE) -> FirewallReport:
         """Make the firewall as wanted. Writes nothing when nothing differs.
 
-        Sets come before the rules that name them, and ours leave the wrong variant last:
-        at no moment is there a rule less than before.
+        Sets come before the rules that name them, and the wrong variant is cleared last: at no
+        moment is there a rule less than before.
 
         Args:
             permission: Which sources may be shut out; closing a port needs none.
         """
         if self._closed:
-            # The variant was chosen before Docker ran. Ours leave the other one below.
+            # The variant was chosen before Docker ran. The other one is cleared below.
             self._choice.again()
         reading = self._choice.read()
         self._closed = False
@@ -205,7 +204,7 @@ class Firewall:
                 "firewall-changed",
                 variant=reading.variant,
                 changes=len(report.edits),
-                edits=report.edits[:_EDITS_TOLD],
+                edits=report.edits[:_EDITS_LOGGED],
                 freed=freed,
                 **({"drift_by": self._written_by} if drift and self._written_by else {}),
             )
@@ -217,14 +216,14 @@ class Firewall:
         )
 
     def _docker_starts(self) -> bool:
-        """Whether Docker is putting its own rules in place, ahead of ours: that is no drift."""
+        """Whether Docker is writing its own rules ahead of the agent's: that is no drift."""
         age_s = self._docker_age_s()
         return age_s is not None and age_s < _DOCKER_STARTS_S
 
     def close(
         self, leases: tuple[Network, ...], interfaces: tuple[str, ...], *, dry_run: bool = False
     ) -> FirewallReport:
-        """Shut strangers out of ``leases``, and open nothing, before Docker says what there is.
+        """Shut strangers out of ``leases``, and open nothing, before Docker has answered.
 
         Rules of an earlier run that are in force stay. Which iptables a Docker that starts will
         use is not known. Both are in force, so that a DROP in the one that the host has by
@@ -245,7 +244,7 @@ class Firewall:
         return FirewallReport(variant=reading.variant, differs=bool(edits), edits=words)
 
     def remove(self) -> FirewallReport:
-        """Take out exactly what is ours, from both variants, and the sets."""
+        """Remove exactly the agent's rules, from both variants, and its sets."""
         variant, words = self._choice.remove_all()
         done = list(words)
         done += self._sets.remove()
@@ -255,18 +254,18 @@ class Firewall:
         return FirewallReport(variant=variant, differs=bool(done), edits=tuple(done))
 
     def show(self) -> str:
-        """Our rules, their place among the others and their counters, for people."""
+        """Return the agent's rules, their place among the others and their counters, for people."""
         variant = self._choice.read().variant
         counted = parse_ruleset(self._programs.save(variant, counters=True))
         return shown(counted, variant=variant, sets=self._sets.show())
 
     def judge(self, way: Way) -> Judgement:
-        """What becomes of a new ping on its way through this host. Changes nothing."""
+        """Return what happens to a new ping on its way through this host. Changes nothing."""
         table = self._choice.read().ruleset.table("filter")
         return judge(table, way, self._sets.sources())
 
     def render(self, wants: DesiredFirewall) -> str:
-        """What :meth:`apply` would feed to iptables-restore. Changes nothing."""
+        """Return the input that :meth:`apply` would give iptables-restore. Changes nothing."""
         return restore_text(table_edits(self._choice.read().ruleset, wants))
 
     def set_forward_policy_drop(self) -> str:
@@ -324,11 +323,11 @@ class Firewall:
         edits: tuple[TableEdit, ...],
         planned: Callable[[Ruleset], tuple[TableEdit, ...]],
     ) -> None:
-        """Write, look again, and write what somebody changed at the same moment.
+        """Write, read again, and repeat for what another program changed at the same moment.
 
         Raises:
             FirewallError: Refused, or it still differs: the program reported success and wrote
-                something else, or somebody writes without pause.
+                something else, or another program writes without pause.
         """
         for _ in range(_WRITES):
             if any(edit.table == "nat" for edit in edits):
@@ -344,7 +343,7 @@ class Firewall:
         )
 
     def _free_flows(self, wants: DesiredFirewall) -> int:
-        """Free what was masqueraded before NAT was right, in this pass or in later ones."""
+        """Delete flows that were masqueraded before NAT was right, now or in later passes."""
         if not self._flow_looks_left:
             return 0
         look = self._flows.free_masqueraded(wants)
@@ -360,7 +359,7 @@ def open_firewall(
     dockerd: Callable[[], Dockerd | None] = lambda: None,
     family: Family = IPV4,
 ) -> Firewall:
-    """The firewall of this host.
+    """Return the firewall of this host.
 
     Args:
         variant: "nft", "legacy", or "auto": where Docker's rules are.

@@ -1,4 +1,4 @@
-"""Keeps the mesh's sources in firewalld's zone `trusted`, where settings say so.
+"""Keep the mesh's sources in firewalld's zone `trusted`, where settings say so.
 
 firewalld is asked and changed by firewall-cmd, its stable interface, both at run time and in its
 permanent configuration: a source survives firewalld's reload and restart. It runs only when the
@@ -45,14 +45,14 @@ _log = structlog.get_logger("agent.firewalld")
 
 
 class SourceRecord(Protocol):
-    """Which sources are ours, over restarts of the agent."""
+    """The sources that the agent added, kept over its restarts."""
 
     @property
     def firewalld_sources(self) -> tuple[str, ...]:
         """Sources that this agent put into firewalld."""
 
     def set_firewalld_sources(self, sources: tuple[str, ...]) -> None:
-        """Remember them; called before they are added. May raise StateError."""
+        """Write them down; called before they are added. May raise StateError."""
 
 
 class FirewallCmd:
@@ -67,7 +67,7 @@ class FirewallCmd:
         self._until_s = time.monotonic() + _BUDGET_S
 
     def sources(self, *, permanent: bool) -> frozenset[str]:
-        """The zone's sources.
+        """Return the zone's sources.
 
         Raises:
             DependencyMissing: There is no firewall-cmd.
@@ -94,7 +94,7 @@ class FirewallCmd:
         return self._run("firewall-cmd", "", "--state", fine=_NOT_RUNNING).strip() == "running"
 
     def remove_offline(self, sources: Iterable[str]) -> None:
-        """Take sources out of the permanent configuration while firewalld does not run.
+        """Remove sources from the permanent configuration while firewalld does not run.
 
         Raises:
             DependencyMissing, FirewallError: It could not be done.
@@ -128,9 +128,9 @@ class Firewalld:
     """The sources of this host's mesh in firewalld.
 
     Args:
-        record: Which of them are ours.
-        manage: Whether to add any; what was added earlier is removed in any case on ``leave``.
-        chains: What nft holds that drops forwarded traffic.
+        record: Which of them the agent added.
+        manage: Whether to add any. Those added earlier are removed in any case on ``leave``.
+        chains: Lists chains made with nft that drop forwarded traffic.
         clock: Monotonic seconds.
     """
 
@@ -143,13 +143,13 @@ class Firewalld:
     _problem: HostmeshError | None = None
 
     def apply(self, wants: DesiredFirewall, *, may_remove: bool = True) -> tuple[str, ...]:
-        """Add what the mesh needs and firewalld drops, remove of ours what it needs no more.
+        """Add sources that firewalld drops, remove own ones that the mesh needs no more.
 
         Args:
-            may_remove: Who is not among ``wants`` is known to be gone (promises 3 and 4).
+            may_remove: Whether a source that is not wanted is known to be gone (promises 3, 4).
 
         Returns:
-            What was done, in words.
+            The changes, for people.
 
         Raises:
             DependencyMissing, FirewallError, StateError: Something could not be done; it is tried
@@ -175,7 +175,7 @@ class Firewalld:
         return done
 
     def _settle(self, wants: DesiredFirewall, *, may_remove: bool) -> tuple[tuple[str, ...], bool]:
-        """What was done, and whether the next pass may look again at once."""
+        """Return the changes, and whether the next pass may look again at once."""
         self.command.begin()
         running = [chain for chain in self.chains() if chain.table == FIREWALLD]
         wanted = tuple(shown(source) for source in mesh_sources(wants))
@@ -190,7 +190,7 @@ class Firewalld:
         return done, not any(dropped_sources(chain, wants) for chain in running)
 
     def remove(self) -> tuple[str, ...]:
-        """Take ours out of firewalld, whether it runs or not. What was done, in words.
+        """Remove own sources from firewalld, whether it runs or not, and return the changes.
 
         Raises:
             FirewallError, StateError: They may still be there; run it again.
@@ -209,7 +209,7 @@ class Firewalld:
         return _words("removed", ours)
 
     def _add(self, needed: list[str]) -> tuple[str, ...]:
-        """Only what neither the run time nor the permanent configuration has becomes ours."""
+        """Own a source only if neither the run-time nor the permanent configuration has it."""
         present = {each: self.command.sources(permanent=each) for each in (False, True)}
         ours = self.record.firewalld_sources
         theirs = (present[False] | present[True]) - set(ours)

@@ -37,8 +37,8 @@ class SetsReport:
 
     Attributes:
         complete: Every member that is desired is known to be there.
-        edits: What was changed, a line for each set.
-        repaired: Some of it undid another program's change.
+        edits: The changes, a line for each set.
+        repaired: Whether some of them undid another program's.
     """
 
     complete: bool
@@ -84,7 +84,7 @@ class Ipsets:
         self._dockers = Reconciler(kind, self._rest, clock=clock)
 
     def settle(self, wants: DesiredFirewall, permission: Permission) -> SetsReport:
-        """Make the sets hold what is wanted, each of them before a rule names it.
+        """Make the sets hold the desired members, each set before a rule names it.
 
         Raises:
             FirewallError, NotRoot: They could not be made or listed.
@@ -114,7 +114,7 @@ class Ipsets:
         _want_only(self.ingress, {each: each for each in members})
 
     def difference(self, wants: DesiredFirewall, *, may_delete: bool = True) -> tuple[str, ...]:
-        """What :meth:`settle` would change, a line for each set.
+        """Return what :meth:`settle` would change, a line for each set.
 
         Args:
             may_delete: Whether sources may be shut out.
@@ -133,10 +133,10 @@ class Ipsets:
         return _words(operation for each in found for operation in each.operations)
 
     def sweep(self, wants: DesiredFirewall) -> tuple[tuple[str, ...], tuple[Condition, ...]]:
-        """Remove sets that are wanted no more, after the rules that named them.
+        """Destroy sets that are wanted no more, after the rules that named them.
 
         Returns:
-            What was done, in words; a condition for each that a rule of others still names.
+            The changes, for people; a condition for each that a foreign rule still names.
         """
         wanted = self._names(wants)
         stale = [*self._sources.sets().keys() - wanted, self._old]
@@ -150,7 +150,7 @@ class Ipsets:
         return tuple(done), tuple(kept)
 
     def remove(self) -> tuple[str, ...]:
-        """Destroy every set and say which there were. Rules that name them go first.
+        """Destroy every set and return which there were. Rules that name them go first.
 
         Raises:
             FirewallError, NotRoot: A rule still names one.
@@ -173,7 +173,7 @@ class Ipsets:
         return found
 
     def show(self) -> tuple[str, ...]:
-        """Lines for people: each set and its members."""
+        """Return each set and its members, for people."""
         lines: list[str] = []
         for table in (self._sources, self._rest):
             members = sorted(table.list_all().own, key=lambda each: (each.set, each.member))
@@ -225,7 +225,8 @@ def _in_use(name: str, wanted: list[str], error: FirewallError) -> Condition:
     return Condition(
         name="firewall-set-in-use",
         subject=name,
-        cause=f"ipset {name} is filled no more, and a rule of another program or of the operator"
-        f" names it: {error.message}",
-        hint=f"let it name {' and '.join(wanted)} instead; iptables-save | grep {name} shows it",
+        cause=f"Hostmesh no longer fills ipset {name}, and a rule of another program or of the"
+        f" operator names it: {error.message}",
+        hint=f"find the rule (iptables-save | grep {name}) and have it name"
+        f" {' and '.join(wanted)} instead",
     )

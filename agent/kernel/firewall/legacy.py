@@ -1,4 +1,4 @@
-"""Writing with python-iptables: the legacy tables, one atomic replace per table.
+"""Write the legacy tables with python-iptables, one atomic replace per table.
 
 What the library needs to be safe in a long-running process (measured, see
 docs/dependencies.md): one thread, autocommit off, the xtables lock held from refresh to
@@ -32,7 +32,7 @@ _LOCK_PATH: Final = "/run/xtables.lock"
 _LOCK_WAIT_S: Final = 5.0
 _LOCK_POLL_S: Final = 0.02
 _THREAD: Final = threading.Lock()
-"""The library keeps tables in globals: all of this process's use is serialised here."""
+"""The library keeps tables in globals, so all use in this process is serialised."""
 
 _BASE: Final = {"-s": "src", "-d": "dst", "-i": "in_interface", "-o": "out_interface",
                 "-p": "protocol"}  # fmt: skip
@@ -50,7 +50,7 @@ class LegacyWriter:
         self._lock_path = lock_path or os.environ.get("XTABLES_LOCKFILE", _LOCK_PATH)
 
     def read(self) -> Ruleset:
-        """All tables that exist; no table is made.
+        """Return all tables that exist; no table is made.
 
         Raises:
             DependencyMissing, FirewallError: They cannot be read whole.
@@ -92,10 +92,10 @@ class LegacyWriter:
 
 
 def _library() -> Any:  # noqa: ANN401  (the library has no annotations)
-    """python-iptables, imported without setuptools.
+    """Return python-iptables, imported without setuptools.
 
     It asks distutils for a folder. setuptools answers for distutils in its stead, which
-    costs 16 MB; told that there is none, the library uses sysconfig.
+    costs 16 MB. Without distutils the library uses sysconfig.
     """
     loaded = sys.modules.get("iptc")
     if loaded is not None:
@@ -128,7 +128,7 @@ def _xtables_lock(path: str) -> Iterator[None]:
     """Hold the lock that every iptables program takes before it writes.
 
     Raises:
-        FirewallError: Somebody held it for 5 s, or it cannot be opened.
+        FirewallError: Another program held it for 5 s, or it cannot be opened.
     """
     try:
         handle = os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600)
@@ -172,7 +172,7 @@ def _apply(edit: TableEdit, iptc: Any, table: Any) -> None:  # noqa: ANN401
 
 
 def _apply_jump(iptc: Any, table: Any, jump: JumpEdit) -> None:  # noqa: ANN401
-    """Delete every jump of ours, looked up under the lock, and put the new one in."""
+    """Delete every own jump, looked up under the lock, and insert the new one."""
     chain = iptc.Chain(table, jump.chain)
     while (entry := _jump_of_ours(table, jump.chain)) is not None:
         chain.delete_rule(_new_rule(iptc, table, entry, chain))
@@ -181,7 +181,7 @@ def _apply_jump(iptc: Any, table: Any, jump: JumpEdit) -> None:  # noqa: ANN401
 
 
 def _jump_of_ours(table: Any, chain: str) -> Any:  # noqa: ANN401
-    """The first entry that leads into a chain of ours, or None.
+    """Return the first entry that leads into a chain of the agent's, or None.
 
     Foreign rules are not decoded: they may use extensions the library does not know.
     """
@@ -195,7 +195,7 @@ def _jump_of_ours(table: Any, chain: str) -> Any:  # noqa: ANN401
 
 
 def _rule(iptc: Any, table: Any, body: str) -> Any:  # noqa: ANN401
-    """One of our rules in the library's form."""
+    """Return one of the agent's rules in the library's form."""
     spec = parse_rule(body)
     rule = _new_rule(iptc, table, None, iptc.Chain(table, "FORWARD"))
     for clause in spec.clauses:

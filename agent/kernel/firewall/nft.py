@@ -1,4 +1,4 @@
-"""Writing with iptables-nft: one transaction per table, through iptables-restore.
+"""Write with iptables-nft, one transaction per table, through iptables-restore.
 
 python-iptables cannot do this: it speaks to the legacy tables only.
 """

@@ -1,8 +1,8 @@
-"""Reading iptables-save: tables, chains, rules, and what a rule means.
+"""Read iptables-save: tables, chains, rules, and their meaning.
 
-A rule is kept twice. Its *body* is the line as printed, without ``-A CHAIN``: that is what
-is deleted, shown and quoted. Its :class:`RuleSpec` is what it means, with the kernel's and
-the programs' normal forms removed, so that two spellings of one rule are equal.
+A rule is kept twice. Its *body* is the line as printed, without ``-A CHAIN``: it is deleted, shown
+and quoted. Its :class:`RuleSpec` is its meaning, in one normal form, so that two spellings of one
+rule are equal.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class RuleSpec:
-    """What a rule means. Equal for two spellings of one rule.
+    """The meaning of a rule. Equal for two spellings of one rule.
 
     Attributes:
         clauses: Every test, sorted; all must hold.
         target: "" for a rule that only counts.
         goto: ``-g`` instead of ``-j``.
-        options: The target's own words, as printed.
+        options: The target's options, as printed.
     """
 
     clauses: tuple[Clause, ...]
@@ -90,18 +90,18 @@ class Table:
     chains: Mapping[str, Chain] = field(default_factory=lambda: MappingProxyType({}))
 
     def rules(self, chain: str) -> tuple[str, ...]:
-        """The bodies of ``chain``; none when there is no such chain."""
+        """Return the bodies of ``chain``; none when there is no such chain."""
         found = self.chains.get(chain)
         return found.rules if found is not None else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """Every table of one variant. A table nobody used yet is absent, which means empty.
+    """Every table of one variant. A table that was never used is absent, which means empty.
 
     Attributes:
         tables: By name.
-        unseen: Tables that iptables cannot read and that hold nothing of ours.
+        unseen: Tables that iptables cannot read and that the agent has no chain in.
     """
 
     tables: Mapping[str, Table] = field(default_factory=lambda: MappingProxyType({}))
@@ -113,11 +113,11 @@ class Ruleset:
 
 
 def parse_ruleset(text: str) -> Ruleset:
-    """Everything that one run of iptables-save printed.
+    """Return everything that one run of iptables-save printed.
 
     Raises:
         FirewallError: The text breaks off or holds a line that is none of iptables-save's,
-            or a table that ours belong in cannot be shown by it. A partial list of such a
+            or a table with chains of the agent's cannot be shown by it. A partial list of such a
             table is never returned.
     """
     tables: dict[str, Table] = {}
@@ -171,7 +171,7 @@ def _parse_table(name: str, lines: Iterable[str]) -> Table:
 
 @lru_cache(maxsize=4096)
 def parse_rule(body: str) -> RuleSpec:
-    """What the rule with this body means. Cached: a pass reads the same few lines again."""
+    """Return the meaning of a rule's body. Cached: a pass reads the same few lines again."""
     return _Reader(split_words(body)).read()
 
 
@@ -242,7 +242,7 @@ def _values_end(option: str, values: list[str]) -> bool:
 
 
 def _normal(option: str, values: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The one spelling of these values; None for a test that is always true."""
+    """Return the one spelling of these values; None for a test that is always true."""
     if option in {"-s", "-d"}:
         return _normal_address(values[0]) if values else None
     if option == "-p":

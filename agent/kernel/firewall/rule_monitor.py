@@ -1,12 +1,12 @@
-"""Tells the daemon within a moment that somebody changed iptables-nft's rules.
+"""Report within a moment that another program changed iptables-nft's rules.
 
 nftables announces every committed transaction with a message that names the process
 (NFT_MSG_NEWGEN, linux/netfilter/nf_tables.h). Legacy rules and ipsets announce nothing: they
 need a timer, :data:`CHECK_EVERY_S`.
 
-What is posted says only "look": a look that finds nothing changes nothing, so that telling our
-own transactions apart saves work and is not needed for correctness. It fails inside a PID
-namespace, where the kernel names processes by other numbers.
+An event only asks for a look. A look that finds nothing changes nothing, so leaving out the agent's
+own transactions only saves work. It fails inside a PID namespace, where the kernel names processes
+by other numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agent.threads import Poller
 __all__ = ["CHECK_EVERY_S", "RuleMonitor", "RulesChanged", "changes_in"]
 
 CHECK_EVERY_S: Final = 5.0
-"""How often rules and the set are to be looked at without being told."""
+"""How often rules and sets are checked without an event."""
 
 _NETLINK_NETFILTER: Final = 12
 _GROUP: Final = 1 << (7 - 1)
@@ -43,7 +43,7 @@ _COALESCE_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class RulesChanged:
-    """Somebody else changed rules since the last event.
+    """Another program changed rules since the last event.
 
     Attributes:
         by: "name (pid)" of each program, sorted; empty when messages were lost.
@@ -57,7 +57,7 @@ class RuleMonitor:
 
     Args:
         on_event: Called on the poller's thread; must be quick and must not raise.
-        own_pids: Processes of ours, whose transactions are not reported.
+        own_pids: The agent's processes, whose transactions are not reported.
         poller: Shared with other sources; None: one of its own.
     """
 
@@ -97,7 +97,7 @@ class RuleMonitor:
         self._listener.stop()
 
     def _drain(self, current: socket.socket) -> RulesChanged | None:
-        """What was announced by now; None when only we wrote.
+        """Return the transactions announced by now; None when only the agent wrote.
 
         Raises:
             OSError: Messages were lost (ENOBUFS): the socket stays in error.
@@ -112,10 +112,10 @@ class RuleMonitor:
 
 
 def _subscribed() -> socket.socket:
-    """A socket on which the kernel announces transactions.
+    """Return a socket on which the kernel announces transactions.
 
     Raises:
-        OSError: It does not.
+        OSError: The kernel does not.
     """
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     made = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
@@ -130,7 +130,7 @@ def _subscribed() -> socket.socket:
 
 
 def changes_in(data: bytes) -> Iterator[tuple[int, str]]:
-    """(pid, program) of each transaction announced in one datagram. Nonsense ends it."""
+    """Yield pid and program of each transaction in one datagram; nonsense ends it."""
     for kind, _, _, _, payload in messages(data):
         if kind == _NEWGEN and len(payload) >= _GENERIC_BYTES:
             said = dict(attributes(payload, _GENERIC_BYTES))

@@ -12,7 +12,7 @@ _SPACE: Final = frozenset(" \t")
 
 
 def join_words(words: tuple[str, ...]) -> str:
-    """One line that iptables-restore reads back as ``words``.
+    """Return one line that iptables-restore reads back as ``words``.
 
     Raises:
         ValueError: A word holds a line break or a NUL, which no quoting can carry.
@@ -30,7 +30,7 @@ def _quoted(word: str) -> str:
 
 
 def split_words(line: str) -> tuple[str, ...]:
-    r"""The words of a line printed by iptables-save.
+    r"""Return the words of a line printed by iptables-save.
 
     Inside double quotes a backslash keeps the next character, whichever it is: iptables-save
     prints an apostrophe as ``\'`` (xtables_save_string in libxtables), which a shell's rules

@@ -1,4 +1,4 @@
-"""Our rules for people: in their place among the others, with what they counted."""
+"""Show the agent's rules in their place among the others, with their counters."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["shown"]
 
 
 def shown(ruleset: Ruleset, *, variant: str, sets: tuple[str, ...]) -> str:
-    """Text of several lines. Numbers are packets and bytes, in iptables-save's form.
+    """Return several lines. Numbers are packets and bytes, in iptables-save's form.
 
     Args:
         ruleset: Read with counters.
         variant: The iptables variant that was read.
-        sets: Lines about the sets that rules of ours name.
+        sets: Lines about the agent's sets.
     """
     lines = [f"iptables-{variant}"]
     for name in tables():
@@ -31,7 +31,7 @@ def shown(ruleset: Ruleset, *, variant: str, sets: tuple[str, ...]) -> str:
 
 
 def _foreign(table: str, chain: Chain | None) -> list[str]:
-    """A foreign chain that leads to ours: every rule, ours marked."""
+    """Show every rule of a foreign chain, with a star at the agent's."""
     if chain is None:
         return []
     policy = "" if chain.policy == "-" else f" (policy {chain.policy})"

@@ -42,7 +42,7 @@ _HEADERS_ONLY: Final = 1 << 2
 _PROTOCOL: Final = attribute(_A_PROTOCOL, bytes([6]))
 """The oldest version that kernels still take (IPSET_PROTOCOL_MIN)."""
 _WORDS: Final = {
-    4100: "a rule still names it, an operator's or one of ours that cannot be seen",
+    4100: "a rule still names it, which the agent may not see",
     4352: "it is full",
 }
 """IPSET_ERR_BUSY and IPSET_ERR_HASH_FULL."""
@@ -94,7 +94,7 @@ class SetTable(NetlinkTable[SetMember]):
             if (kind, said[_A_FAMILY][0]) != (wanted.type, wanted.family.af):
                 raise FirewallError(
                     f"ipset {name} is a {kind}, not a {wanted.type} of {wanted.family.name}: it is"
-                    " not ours",
+                    " another program's",
                     hint=f"remove it: ipset destroy {name}",
                 )
             found[name] = wanted
@@ -266,7 +266,7 @@ def _members(entries: bytes) -> Iterator[bytes]:
 def _odd_members(entries: bytes) -> Iterator[bytes]:
     """Members of other types, or with extensions (counters, …), which are left out.
 
-    An exception is told apart from the member that it would hide.
+    An exception (nomatch) is another member than the one that it would hide.
     """
     for number, entry in attributes(entries, 0):
         if number == _A_DATA:

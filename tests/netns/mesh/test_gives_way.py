@@ -77,7 +77,7 @@ def gave_way(node: Node, destination: str, address: str) -> None:
     assert f"via {OPERATORS}" in node.host.ip(f"route get {address}")
     found = eventually(lambda: conflict(node), 20)
     assert f"{destination} via {OPERATORS}" in found["cause"]
-    assert "bgp (186); it is left alone and used instead of ours" in found["cause"]
+    assert "bgp (186); it is left alone and used instead of Hostmesh's" in found["cause"]
     diff = node.document("diff")
     assert [each["destination"] for each in diff["conflicts"]] == [destination]
     assert diff["operations"] == []

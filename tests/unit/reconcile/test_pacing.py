@@ -143,7 +143,7 @@ def test_promise_10_one_who_keeps_putting_a_route_there_is_damped_too() -> None:
     assert removals < 40
     (condition,) = pacer.conditions(wanted=[])
     assert condition.name == "thing-fight"
-    assert "our own" in condition.cause
+    assert "Hostmesh's own" in condition.cause
     assert "removed" in condition.cause
 
 
@@ -197,8 +197,8 @@ def test_link_flaps_are_no_fight() -> None:
 
 def test_one_who_writes_as_us_or_only_deletes_is_named_so() -> None:
     for change, words in (
-        (Change(object=A, replaced=True), "our own"),
-        (Change(object=A, gone=True), "no trace"),
+        (Change(object=A, replaced=True), "Hostmesh's own"),
+        (Change(object=A, gone=True), "an unknown program"),
     ):
         pacer = Pacer(KIND)
         for tick in range(20):

@@ -1,4 +1,4 @@
-"""What an operator should know about the rules around ours. Pure."""
+"""Conditions about the rules around the agent's. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def conditions_of(
 
     Args:
         ruleset, wants: What is there and what is wanted.
-        misplaced: Why ours do not stand where Docker's rules are: then those are not missing.
+        misplaced: Conditions that the agent's rules are not where Docker's are: then Docker's are
+            not missing.
     """
     return (
         *_backend(wants),
@@ -49,8 +50,7 @@ def _backend(wants: DesiredFirewall) -> Iterator[Condition]:
             severity=Severity.ERROR,
             cause="Docker uses its nftables firewall backend, whose DROP rules no iptables rule"
             " can lift, and has no DOCKER-USER: other hosts do not reach this host's containers."
-            " It would need allow-direct-routing and bridge-accept-fwmark, and marks that this"
-            " version does not set",
+            " This version does not support it",
             hint='set "firewall-backend": "iptables" in daemon.json and restart Docker',
         )
 
@@ -61,9 +61,9 @@ def _unseen_tables(ruleset: Ruleset, family: Family) -> Iterator[Condition]:
             name="firewall-table-unreadable",
             subject=name,
             severity=Severity.INFO,
-            cause=f"iptables cannot read table {name}, which another program wrote: rules there"
-            " which drop mesh traffic stay unseen",
-            hint=f"nft list table {family.nft} {name} shows it; Hostmesh needs nothing of it",
+            cause=f"iptables cannot read table {name}, which another program wrote with nft; rules"
+            " there that drop mesh traffic are not seen",
+            hint=f"look for rules that drop mesh traffic: nft list table {family.nft} {name}",
         )
 
 
@@ -81,15 +81,16 @@ def _docker_rules(ruleset: Ruleset, wants: DesiredFirewall) -> Iterator[Conditio
         yield Condition(
             name="docker-rules-missing",
             severity=Severity.ERROR,
-            cause=f"nothing leads from {' and '.join(lost)} into Docker's chains any more, as after"
+            cause=f"nothing leads from {' and '.join(lost)} into Docker's chains, as after"
             " iptables -F: published ports, isolation or masquerading of this host's Docker fail",
-            hint="systemctl restart docker writes them again",
+            hint="have Docker write its rules again: systemctl restart docker",
         )
     elif wants.networks and not any(DOCKER_CHAIN in table.chains for table in tables):
         yield Condition(
             name="docker-rules-missing",
             cause="Docker runs, and its chains are not in iptables",
-            hint='systemctl restart docker, unless daemon.json has "iptables": false',
+            hint="have Docker write them: systemctl restart docker (unless daemon.json has"
+            ' "iptables": false)',
         )
 
 
@@ -100,7 +101,7 @@ def _reaches_docker(table: Table, base: str) -> bool:
 
 
 def misplaced(ruleset: Ruleset, other: Ruleset, variant: str) -> tuple[Condition, ...]:
-    """The setting names the variant in which Docker's rules are not; "auto" would not choose it."""
+    """Report that the setting names the variant in which Docker's rules are not."""
     here, there = (DOCKER_CHAIN in each.table("filter").chains for each in (ruleset, other))
     if here or not there:
         return ()
@@ -110,20 +111,20 @@ def misplaced(ruleset: Ruleset, other: Ruleset, variant: str) -> tuple[Condition
             name="firewall-variant-mismatch",
             subject=variant,
             severity=Severity.ERROR,
-            cause=f"firewall.variant is {variant}, and Docker's rules stand in iptables-{dockers}:"
-            " what they drop stays dropped",
+            cause=f"firewall.variant is {variant}, and Docker's rules are in iptables-{dockers}:"
+            " packets that they drop stay dropped",
             hint='set firewall.variant = "auto" in agent.toml and restart the agent',
         ),
     )
 
 
 def other_variant(other: Ruleset, variant: str, wants: DesiredFirewall) -> tuple[Condition, ...]:
-    """What the variant that ours are not in does to mesh traffic: Docker's rules first."""
+    """Report rules of the variant that is not in use that drop mesh traffic, Docker's first."""
     return _stale(other, variant) or tuple(rules_in_other_variant(other, variant, wants))
 
 
 def _stale(other: Ruleset, variant: str) -> tuple[Condition, ...]:
-    """Docker's chains stand in the variant it does not write to any more, still in force."""
+    """Report Docker's chains in force in the variant that Docker no longer writes to."""
     table = other.table("filter")
     if DOCKER_CHAIN not in table.chains or not _reaches_docker(table, "FORWARD"):
         return ()
@@ -132,19 +133,19 @@ def _stale(other: Ruleset, variant: str) -> tuple[Condition, ...]:
             name="firewall-stale-variant",
             subject=variant,
             severity=Severity.ERROR,
-            cause=f"Docker's rules also stand in iptables-{variant}, left from before iptables was"
-            " switched, and are still in force: what they drop stays dropped",
-            hint=f"iptables-{variant}-save shows them; remove them there, or reboot",
+            cause=f"Docker's rules are also in iptables-{variant}, from before iptables was"
+            " switched, and still in force: packets that they drop stay dropped",
+            hint=f"remove them there (iptables-{variant}-save shows them), or reboot",
         ),
     )
 
 
 def switched_variant(ruleset: Ruleset, variant: str, dockers: str | None) -> tuple[Condition, ...]:
-    """Iptables was switched under a running dockerd: its rules stand where it writes no more.
+    """Report that iptables was switched under a running dockerd, which wrote to the other one.
 
     Args:
-        ruleset: The tables of ``variant``, in which ours are.
-        dockers: The variant that dockerd writes to now, None when it cannot be told.
+        ruleset: The tables of ``variant``, in which the agent's rules are.
+        dockers: The variant that dockerd writes to now, None when it is not known.
     """
     table = ruleset.table("filter")
     if dockers in {None, variant} or DOCKER_CHAIN not in table.chains:
@@ -154,51 +155,50 @@ def switched_variant(ruleset: Ruleset, variant: str, dockers: str | None) -> tup
             name="firewall-stale-variant",
             subject=variant,
             severity=Severity.ERROR,
-            cause=f"Docker's rules stand in iptables-{variant}, and the iptables that Docker runs"
-            f" is {dockers} by now: rules of new containers and networks go astray",
-            hint=f"systemctl restart docker, then remove Docker's rules from iptables-{variant}"
-            " or reboot",
+            cause=f"Docker's rules are in iptables-{variant}, and the iptables that Docker runs is"
+            f" {dockers} now: rules of new containers and networks go to the other one",
+            hint=f"restart Docker (systemctl restart docker), then remove its rules from"
+            f" iptables-{variant}, or reboot",
         ),
     )
 
 
 def unreadable_variant(error: HostmeshError | None, variant: str) -> tuple[Condition, ...]:
-    """The variant that ours are not in cannot be looked at, or cannot be rid of ours."""
+    """Report that the variant not in use cannot be read, or cleared of the agent's rules."""
     if error is None:
         return ()
     return (
         Condition(
             name="firewall-variant-unreadable",
             subject=variant,
-            cause=f"iptables-{variant}, in which ours are not, cannot be looked at, so that rules"
-            f" there which drop mesh traffic stay unseen: {error.message}",
+            cause=f"iptables-{variant}, which is not in use, cannot be read, so that rules there"
+            f" that drop mesh traffic are not seen: {error.message}",
             hint=error.hint
-            or f"iptables-{variant}-save says the same; ours stand, and it is"
-            " looked at again by itself",
+            or f"see whether it works: iptables-{variant}-save; the agent reads it again later",
         ),
     )
 
 
 def unlisted_chains(error: HostmeshError | None) -> tuple[Condition, ...]:
-    """Chains that nft made could not be listed: what is known of them is from before."""
+    """Report that chains made with nft could not be listed; those known are from before."""
     if error is None:
         return ()
     return (
         Condition(
             name="firewall-table-unreadable",
             subject="nft",
-            cause=f"chains made by nft cannot be listed, so that new ones which drop mesh traffic"
-            f" stay unseen: {error.message}",
-            hint=error.hint or "nft list chains shows them",
+            cause="chains made with nft cannot be listed, so that new ones that drop mesh traffic"
+            f" are not seen: {error.message}",
+            hint=error.hint or "list them: nft list chains",
         ),
     )
 
 
 def contested(written_by: tuple[str, ...], *, is_so: bool) -> tuple[Condition, ...]:
-    """Somebody undoes our repairs as fast as they are made.
+    """Report that another program undoes repairs as fast as they are made.
 
     Args:
-        written_by: Who wrote rules last, "name (pid)"; empty where the kernel does not tell.
+        written_by: Programs that wrote rules last, "name (pid)"; empty where not known.
         is_so: Repairs are held back.
     """
     if not is_so:
@@ -207,10 +207,10 @@ def contested(written_by: tuple[str, ...], *, is_so: bool) -> tuple[Condition, .
     return (
         Condition(
             name="firewall-contested",
-            cause="rules of ours were repaired twenty times within half a minute:"
-            " another program keeps changing them, and they are repaired every 5 s only"
-            + (f"; last seen to write: {who}" if who else ""),
-            hint="one of two that want to be first in a chain must yield; agentctl diff shows what"
-            " is changed, agentctl firewall show between which rules",
+            cause="Hostmesh's rules were repaired twenty times within half a minute because another"
+            " program keeps changing them; now they are repaired every 5 s"
+            + (f"; last writer: {who}" if who else ""),
+            hint="stop the other program, or have it leave the first place in the chain to"
+            " Hostmesh; agentctl diff shows the changes, agentctl firewall show the chains",
         ),
     )

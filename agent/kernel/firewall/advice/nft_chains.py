@@ -1,7 +1,7 @@
-"""Chains that somebody made with nft, beside iptables' own, and that drop what they do not let by.
+"""List base chains made with nft, beside iptables' own, that drop packets they do not accept.
 
-The kernel asks every base chain of a hook: what one of them drops no ACCEPT in another brings back.
-firewalld and /etc/nftables.conf make such chains. Their rules come along, for nftrules.py.
+The kernel asks every base chain of a hook, and no ACCEPT in one undoes a DROP in another. firewalld
+and /etc/nftables.conf make such chains. They are listed with their rules, for nft_rules.py.
 Sources: linux/netfilter/nf_tables.h, linux/netfilter.h.
 """
 
@@ -37,7 +37,7 @@ _IPTABLES: Final = frozenset({"filter", "nat", "mangle", "raw", "security"})
 _NO_NFTABLES: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 """What a kernel without nf_tables answers (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c)."""
 _DOCKERS: Final = "docker-bridges"
-"""Docker 29's own table; its condition is another."""
+"""Docker 29's own table, which has a condition of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class NftChain:
     """A base chain of the forward hook that drops what it does not accept.
 
     Attributes:
-        how: In words: "policy drop", "a last rule …".
-        policy_drops: It is the chain's policy.
+        how: For messages: "policy drop", "a last rule …".
+        policy_drops: Whether the chain's policy drops.
         rules: All rules of the table, by chain.
     """
 
@@ -66,7 +66,7 @@ class NftChain:
 def generation() -> int | None:
     """Return the kernel's count of nft transactions in the calling thread's network namespace.
 
-    None where the kernel does not tell, such as one without nf_tables.
+    None where it is not known, such as on a kernel without nf_tables.
     """
     try:
         with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:

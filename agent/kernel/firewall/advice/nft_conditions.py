@@ -1,4 +1,4 @@
-"""Chains that nft made and that keep mesh traffic from containers, whatever iptables says. Pure."""
+"""Conditions about chains made with nft that drop mesh traffic whatever iptables says. Pure."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ NODES_AT_MOST: Final = 32
 
 
 def mesh_sources(wants: DesiredFirewall) -> tuple[Network, ...]:
-    """Where traffic to containers comes from: the mesh's ranges, then peers' node addresses."""
+    """Return sources of traffic to containers: the mesh's ranges, then peers' node addresses."""
     return (*wants.cidrs, *wants.nodes[:NODES_AT_MOST])
 
 
 def dropped_sources(chain: NftChain, wants: DesiredFirewall) -> tuple[Network, ...]:
-    """Those of :func:`mesh_sources` whose new flows do not surely pass the chain."""
+    """Return those of :func:`mesh_sources` whose new flows do not surely pass the chain."""
     found = {source for source, packet in _packets(wants) if not _passes(chain, packet)}
     return tuple(source for source in mesh_sources(wants) if source in found)
 
 
 def chains_in_the_way(chains: tuple[NftChain, ...], packet: Packet) -> tuple[NftChain, ...]:
-    """The chains that such a new packet does not surely pass."""
+    """Return the chains that such a new packet does not surely pass."""
     return tuple(chain for chain in chains if not _passes(chain, packet))
 
 
 def nft_chains(chains: tuple[NftChain, ...], wants: DesiredFirewall) -> Iterator[Condition]:
-    """One condition for each chain that does not surely let the mesh pass."""
+    """Yield a condition for each chain that does not surely let the mesh pass."""
     for chain in chains:
         dropped = dropped_sources(chain, wants)
         if not dropped:
@@ -57,11 +57,11 @@ def nft_chains(chains: tuple[NftChain, ...], wants: DesiredFirewall) -> Iterator
         yield Condition(
             name="operator-nft-chain",
             subject=chain.place,
-            cause=f"chain {chain.place} (nft) has {chain.how}: new traffic between containers here"
-            f" and {_listed(dropped)} is dropped, whatever iptables says, unless a rule that tests"
-            " more than interfaces and addresses accepts it",
-            hint=f"{_nft_commands(chain, dropped, wants)}; and write them to the file that makes"
-            " the chain",
+            cause=f"chain {chain.place} (nft) has {chain.how}: it drops new traffic between"
+            f" containers here and {_listed(dropped)} whatever iptables says, unless a rule"
+            " that tests more than interfaces and addresses accepts it",
+            hint=f"accept it: {_nft_commands(chain, dropped, wants)}; also write these rules to"
+            " the file that makes the chain",
         )
 
 
@@ -94,7 +94,7 @@ def _firewalld(chain: NftChain, dropped: tuple[Network, ...]) -> Condition:
 
 
 def shown(source: Network) -> str:
-    """As firewall-cmd takes and lists it: a host without its length."""
+    """Return a source as firewall-cmd takes and lists it: a host without its length."""
     return str(source.network_address) if source.prefixlen == source.max_prefixlen else str(source)
 
 
@@ -103,7 +103,7 @@ def _listed(sources: tuple[Network, ...]) -> str:
 
 
 def _packets(wants: DesiredFirewall) -> Iterator[tuple[Network, Packet]]:
-    """New flows, each with the source that has to be let in for it."""
+    """Yield new flows, each with the source that has to be let in for it."""
     nodes = wants.nodes[:NODES_AT_MOST]
     for packet in mesh_packets(wants):
         inward = packet.get("-i") in wants.carrying

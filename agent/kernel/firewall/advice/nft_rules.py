@@ -1,4 +1,4 @@
-"""Judge rules that nft made: does a new packet surely pass a chain? Pure.
+"""Decide whether a new packet surely passes a chain that was made with nft. Pure.
 
 Known are interfaces, addresses, the protocol family and that the packet opens a flow which no NAT
 has touched. A rule that tests anything else (ports, sets) decides about a part and is left out.
@@ -55,7 +55,7 @@ class NftRule:
 
     @property
     def verdict(self) -> tuple[int | None, str]:
-        """What it does to a packet that it fits, and the chain it sends it to."""
+        """Its verdict on a packet that it fits, and the chain that it sends the packet to."""
         for each in self.expressions:
             if each.name == "reject":
                 return _DROP, ""
@@ -73,7 +73,7 @@ Rules = Mapping[str, tuple[NftRule, ...]]
 
 
 def decode_rule(expressions: bytes) -> NftRule:
-    """The rule in an attribute NFTA_RULE_EXPRESSIONS."""
+    """Return the rule in an attribute NFTA_RULE_EXPRESSIONS."""
     found = []
     for _, expression in attributes(expressions, 0):
         said = dict(attributes(expression, 0))
@@ -94,7 +94,7 @@ def passes(rules: Rules, chain: str, packet: Packet, *, policy_drops: bool) -> b
     Args:
         rules: All rules of the chain's table.
         packet: -i, -o, -s and -d as far as they are given; an address may be a whole network.
-        policy_drops: What has come to the end of the chain is dropped.
+        policy_drops: Whether packets at the end of the chain are dropped.
     """
     end = _through(rules, chain, packet, _DEPTH)
     return not policy_drops if end is None else end == _ACCEPT

@@ -1,9 +1,9 @@
-"""Rules of others that new traffic meets ahead of ours: does it get to ours at all? Pure.
+"""Rules that new traffic meets ahead of the agent's: does it reach the agent's chain? Pure.
 
-A packet of each kind that matters is walked through FORWARD to where ours belongs: first of all,
-or in DOCKER-USER behind the operator's own rules. Only what can be told from
-interface, addresses and connection state counts: a rule that also looks at ports or at anything
-else decides about a part, which is the operator's right.
+One packet of each kind that matters is walked through FORWARD to the agent's jump: first of all, or
+in DOCKER-USER behind the operator's rules. Only tests of interface, addresses and connection state
+count. A rule that tests anything else, such as ports, decides about a part of the traffic; that is
+the operator's right.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ DEPTH: Final = 8
 """How deep an operator's own chains are followed."""
 
 Packet = Mapping[str, str | Network | bool]
-"""A new packet's path in a rule's words: what -i, -o, -s and -d are for it, and whether it is in
-a set ("--match-set NAME src")."""
+"""A new packet as rules test it: its -i, -o, -s and -d, and whether it is in a set
+("--match-set NAME src")."""
 
 
 class End(enum.Enum):
-    """How a walk ends before our chain."""
+    """How a walk ends before the agent's chain."""
 
     SHUT = enum.auto()
     ACCEPTED = enum.auto()
@@ -59,7 +59,7 @@ _ENDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What the rule ``-A chain body`` does to a packet that would have come to ours."""
+    """What the rule ``-A chain body`` does to a packet on its way to the agent's chain."""
 
     end: End
     chain: str
@@ -78,13 +78,13 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What becomes of it, as far as rules say it for sure.
+    """What happens to a ping, as far as rules decide it for sure.
 
     Attributes:
-        place: Where the jump to our chain stands ("DOCKER-USER, rule 2"); "" without one.
-        verdict: "shut", "accepted", "left" (what follows ours decides) or "unsure".
+        place: Where the jump to the agent's chain is ("DOCKER-USER, rule 2"); "" without one.
+        verdict: "shut", "accepted", "left" (the rules behind decide) or "unsure".
         rule: The rule that decides, as iptables-save writes it; "" when none surely does.
-        ours: The rule is one of ours.
+        ours: The rule is in a chain of the agent's.
     """
 
     place: str
@@ -94,10 +94,10 @@ class Judgement:
 
 
 def judge(table: Table, way: Way, sets: Mapping[str, Iterable[Network]]) -> Judgement:
-    """Walk a new ping through the rules ahead of ours and then through ours.
+    """Walk a new ping through the rules ahead of the agent's and then through the agent's.
 
     Args:
-        sets: Members of those ingress sets that rules of ours name.
+        sets: Members of the ingress sets.
     """
     family = family_of(way.source)
     packet: Packet = {
@@ -127,7 +127,7 @@ def judge(table: Table, way: Way, sets: Mapping[str, Iterable[Network]]) -> Judg
 
 
 def _within_ours(table: Table, chain: str, packet: Packet, depth: int) -> Fate | None:
-    """What our rules surely do to it; None when none of them surely does anything."""
+    """Return what the agent's rules surely do to a packet; None when none surely does anything."""
     for body in table.rules(chain):
         spec = parse_rule(body)
         if not _hits(spec, packet):
@@ -142,7 +142,7 @@ def _within_ours(table: Table, chain: str, packet: Packet, depth: int) -> Fate |
 
 
 def operator_rules(table: Table, wants: DesiredFirewall) -> Iterator[Condition]:
-    """At most one condition for each: mesh traffic shut off, traffic led past ours."""
+    """Yield at most one condition for dropped mesh traffic, and one for traffic led past."""
     for packet in mesh_packets(wants):
         fate = _fate(table, packet)
         if fate is not None and fate.end is End.SHUT:
@@ -163,9 +163,9 @@ def _blocks(fate: Fate, wants: DesiredFirewall) -> Condition:
         name="operator-blocks-mesh",
         subject=fate.chain,
         severity=Severity.ERROR,
-        cause=f"a rule ahead of ours shuts mesh traffic off: -A {fate.chain} {fate.body}",
-        hint=f"let it spare the mesh: {spared} (hosts and their containers); ours drop what"
-        " strangers may not reach",
+        cause=f"a rule ahead of Hostmesh's drops mesh traffic: -A {fate.chain} {fate.body}",
+        hint=f"delete it, or exclude the mesh's hosts and their containers with {spared};"
+        " Hostmesh keeps outsiders out",
     )
 
 
@@ -173,14 +173,15 @@ def _bypasses(fate: Fate, interface: object, wants: DesiredFirewall) -> Conditio
     return Condition(
         name="operator-bypasses-mesh",
         subject=fate.chain,
-        cause=f"a rule ahead of ours leads traffic past them, so that neither access to Docker"
-        f" networks nor strangers are Hostmesh's to decide: -A {fate.chain} {fate.body}",
-        hint=f"narrow it, so that traffic by {interface} to {wants.lease} goes on to ours",
+        cause=f"a rule ahead of Hostmesh's leads traffic past it, so that access to Docker networks"
+        f" and outsiders are not checked: -A {fate.chain} {fate.body}",
+        hint=f"narrow the rule, so that traffic by {interface} to {wants.lease} passes on to"
+        " Hostmesh's chain",
     )
 
 
 def mesh_packets(wants: DesiredFirewall) -> Iterator[Packet]:
-    """Mesh traffic through this host, in and out."""
+    """Yield mesh traffic through this host, in and out."""
     opened = [network for network in wants.networks if not network.closed]
     for up, network, cidr in product(wants.carrying, opened, wants.cidrs):
         yield {"-i": up, "-o": network.bridge, "-s": cidr, "-d": network.subnet}
@@ -192,7 +193,7 @@ def mesh_packets(wants: DesiredFirewall) -> Iterator[Packet]:
 
 
 def _guarded_packets(wants: DesiredFirewall) -> Iterator[tuple[Packet, bool]]:
-    """What ours must see to let it in or keep it out, and whether it would be let in whole."""
+    """Yield traffic that the agent's chain must see, and whether all of it would be let in."""
     anywhere = wants.family.at(0, 0)
     for up, network in product(wants.carrying, wants.networks):
         way: Packet = {"-i": up, "-o": network.bridge, "-d": network.subnet}
@@ -203,7 +204,7 @@ def _guarded_packets(wants: DesiredFirewall) -> Iterator[tuple[Packet, bool]]:
 
 
 def _fate(table: Table, packet: Packet) -> Fate | None:
-    """What keeps ``packet`` from our chain; None when it gets there, or nothing tells."""
+    """Return what keeps a packet from the agent's chain; None when nothing surely does."""
     if entry_chain(table) != DOCKER_USER:
         return None
     walk = Walk(table, packet)
@@ -220,11 +221,11 @@ class Walk:
         self.reached = False
 
     def through(self, chain: str, depth: int) -> Fate | None:
-        """Walk one chain. None: it came to ours (``reached``) or went on behind the chain."""
+        """Walk one chain. None: it reached the agent's jump (``reached``) or passed the chain."""
         for body in self._table.rules(chain):
             spec = parse_rule(body)
             if chain == DOCKER_USER and spec.target == "RETURN" and spec.unconditional:
-                break  # ours stands before it, or will
+                break  # the agent's jump is before it, or will be
             if is_ours(body) or not _hits(spec, self._packet):
                 continue
             if spec.target in {"DROP", "REJECT"}:

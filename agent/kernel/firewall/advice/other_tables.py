@@ -1,7 +1,7 @@
-"""Rules of others that shut mesh traffic off where ours never see it. Pure.
+"""Rules that drop mesh traffic in tables where the agent has no chain. Pure.
 
-Ours accept in raw and filter. A DROP in another table, in the other iptables variant, or on the way
-out of this host itself is not undone by that: each is told, with the rule quoted.
+The agent's chains accept in raw and filter. That undoes no DROP in another table, in the other
+iptables variant, or in OUTPUT: each is a condition that quotes the rule.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OUTGOING: Final = (("raw", "OUTPUT"), ("mangle", "OUTPUT"), ("filter", "OUTPUT"
 
 
 def rules_elsewhere(ruleset: Ruleset, wants: DesiredFirewall) -> Iterator[Condition]:
-    """At most one condition for each chain beside those that ours stand in."""
+    """Yield at most one condition for each chain that the agent has no rules in."""
     for table, chain in _FORWARDED:
         fate = _shut(ruleset.table(table), chain, mesh_packets(wants))
         if fate is not None:
@@ -43,19 +43,19 @@ def rules_elsewhere(ruleset: Ruleset, wants: DesiredFirewall) -> Iterator[Condit
                 subject=f"{table} {chain}",
                 cause="a rule keeps this host itself, not its containers, from containers of other"
                 f" hosts: -t {table} {_quoted(fate)}",
-                hint=f"let it spare the mesh: ! -d {wants.cidr}",
+                hint=f"delete it, or exclude the mesh with ! -d {wants.cidr}",
             )
 
 
 def rules_in_other_variant(
     other: Ruleset, variant: str, wants: DesiredFirewall
 ) -> Iterator[Condition]:
-    """At most one condition: what the variant that ours are not in drops stays dropped.
+    """Yield at most one condition: packets that the variant not in use drops stay dropped.
 
     Args:
-        other: Its tables, in which no Docker's rules are in force.
+        other: Its tables, in which no rules of Docker's are in force.
         variant: Its name.
-        wants: What should pass.
+        wants: The traffic that should pass.
     """
     for name, chain in (("filter", "FORWARD"), *_FORWARDED):
         table = other.table(name)
@@ -75,14 +75,14 @@ def _blocks(subject: str, quoted: str, wants: DesiredFirewall) -> Condition:
         name="operator-blocks-mesh",
         subject=subject,
         severity=Severity.ERROR,
-        cause=f"a rule that ours cannot come before shuts mesh traffic off: {quoted}",
-        hint=f"remove it or let it spare the mesh, {wants.cidr}: an ACCEPT undoes no DROP of"
-        " another table or of the other iptables",
+        cause=f"a rule that Hostmesh cannot come before drops mesh traffic: {quoted}",
+        hint=f"delete the rule, or exclude the mesh ({wants.cidr}) in it; no ACCEPT undoes a DROP"
+        " of another table or of the other iptables",
     )
 
 
 def _shut(table: Table, chain: str, packets: Iterator[Packet]) -> Fate | None:
-    """The rule that surely drops some of the packets; None when none does."""
+    """Return the rule that surely drops some of the packets; None when none does."""
     for packet in packets:
         fate = Walk(table, packet).through(chain, DEPTH)
         if fate is not None and fate.end is End.SHUT:
@@ -91,7 +91,7 @@ def _shut(table: Table, chain: str, packets: Iterator[Packet]) -> Fate | None:
 
 
 def _policy(table: Table, name: str) -> str:
-    """How the chain's policy drops everything, "" where it does not or some rule may accept."""
+    """Return the policy that drops everything, "" where it does not or some rule may accept."""
     chain = table.chains.get(name)
     if chain is None or chain.policy != "DROP":
         return ""

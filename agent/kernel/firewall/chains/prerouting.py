@@ -20,8 +20,8 @@ def render(wants: DesiredFirewall) -> tuple[str, ...]:
     """Ahead of the DROP that Docker 28 keeps here for every container.
 
     Raw comes before connection tracking un-NATs, so replies die in it too. A source in the mesh
-    that may not come by an interface is dropped here whatever the flow's state: a packet written
-    into a running flow has no address of its own to be told by.
+    that may not come by an interface is dropped here whatever the flow's state: a packet injected
+    into a running flow has no other sign.
     """
     closed = [network.subnet for network in wants.networks if network.closed]
     held = (

@@ -1,7 +1,7 @@
-"""Which of the two rule sets ours belong in, and a look at the other one.
+"""Choose the iptables variant that the agent's rules belong in, and look at the other one.
 
-The variant that is not chosen is looked at for what it may hold of ours and of Docker's. Nothing
-of that is needed to keep the chosen one right: what cannot be read there costs a condition.
+The other variant is read for rules of the agent's and of Docker's. The chosen one does not depend
+on it: a variant that cannot be read is a condition.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """The variant that is not written to, as it was last seen.
+    """The variant that is not in use, as it was last seen.
 
     Attributes:
         ruleset: Its tables; empty where it is not installed or could not be read.
-        error: Why it could not be read, or ours could not be taken out of it.
+        error: Why it could not be read, or cleared of the agent's rules.
     """
 
     ruleset: Ruleset = field(default_factory=Ruleset)
@@ -60,10 +60,10 @@ class Reading:
     Attributes:
         writer: Of the chosen variant.
         ruleset: All tables of the chosen variant.
-        dockers: The variant that the running dockerd writes to, None when it cannot be told.
+        dockers: The variant that the running dockerd writes to, None when it is not known.
         fixed: Settings say which variant, not where Docker's rules are.
-        chains: What nft holds beside iptables' own, as it was last seen.
-        unseen: Why it was not seen now; None when it was.
+        chains: Chains made with nft, as they were last seen.
+        unseen: Why they could not be listed now; None when they were.
     """
 
     writer: Writer
@@ -81,13 +81,13 @@ class Reading:
 
 
 class VariantChoice:
-    """Reads the variant that ours belong in. The choice is looked at again every 30 s or later.
+    """Reads the variant that the agent's rules belong in; every 30 s or later it chooses again.
 
     Args:
         programs: The iptables programs.
         writers: One per variant.
         fixed: The variant to use; None to find where Docker's rules are.
-        docker_variant: What the running dockerd writes with, None when it cannot be told.
+        docker_variant: What the running dockerd writes with, None when it is not known.
         clock: Monotonic seconds.
     """
 
@@ -113,7 +113,7 @@ class VariantChoice:
         self._look_again_s = 0.0
 
     def read(self) -> Reading:
-        """The chosen variant's tables, read now.
+        """Return the chosen variant's tables, read now.
 
         Raises:
             DependencyMissing, NotRoot, FirewallError: They cannot be read whole.
@@ -142,9 +142,9 @@ class VariantChoice:
         self._chosen = None
 
     def leave_other(self) -> tuple[str, ...]:
-        """Take ours out of the variant that is not in use; what was done, in words.
+        """Remove the agent's rules from the variant that is not in use; return the changes.
 
-        An error is kept for :attr:`Reading.other`: ours stand where they belong by now.
+        An error is kept for :attr:`Reading.other`: the rules are where they belong by now.
         """
         edits = removal_edits(self._other.ruleset)
         if self._chosen is None or not edits:
@@ -159,14 +159,14 @@ class VariantChoice:
         return tuple(f"{writer.variant}: {word}" for edit in edits for word in edit.words())
 
     def remove_all(self) -> tuple[Variant, tuple[str, ...]]:
-        """Take ours out of both variants: the chosen one, and what was done, in words.
+        """Remove the agent's rules from both variants; return the chosen one and the changes.
 
-        Where the other cannot be looked at, the words say so. A rule of ours that is left there
-        keeps the set of node addresses from being destroyed, which is an error of its own.
+        Where the other cannot be read, the changes say so. A rule that is left there keeps its set
+        from being destroyed, which is an error of its own.
 
         Raises:
-            DependencyMissing, NotRoot, FirewallError: Ours may still be in the chosen one;
-                the other was cleaned if it could be.
+            DependencyMissing, NotRoot, FirewallError: Rules may still be in the chosen one; the
+                other was cleared if it could be.
         """
         done: list[str] = []
         errors: dict[Variant, HostmeshError] = {}
@@ -190,11 +190,11 @@ class VariantChoice:
         return found if self._programs.has(found) else found.other
 
     def _choose(self) -> Ruleset:
-        """The variant set, or that of dockerd's ``iptables``, or without a dockerd of ours.
+        """Choose the variant of the settings, else of dockerd's ``iptables``, else of the host's.
 
-        While alternatives were switched and Docker was not restarted since, its rules are in
-        the other one still, and so ours must be. Where ours were right and Docker's chains went
-        (iptables -F and -X), what is left of an older Docker in the other one moves nothing.
+        While alternatives were switched and Docker was not restarted since, its rules are still in
+        the other one, and so the agent's must be. Where the agent's were right and Docker's chains
+        went (iptables -F and -X), chains of an older Docker in the other one move nothing.
         """
         self._chosen = None
         began_s = self._clock()

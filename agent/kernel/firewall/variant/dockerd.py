@@ -34,9 +34,9 @@ class Dockerd(Protocol):
 
 
 def variant_of(pid: int, *, proc: Path = _PROC) -> Variant | None:
-    """The variant that ``iptables`` is for the process ``pid``; None when it cannot be told.
+    """Return the variant that ``iptables`` is for the process ``pid``; None when it is not known.
 
-    Told by the name of the program at the end of all links (iptables' own build calls it
+    It follows from the name of the program at the end of all links (iptables' own build calls it
     ``xtables-nft-multi`` or ``xtables-legacy-multi``, before 1.8 ``xtables-multi``).
     """
     root = proc / str(pid) / "root"
@@ -60,7 +60,7 @@ def _named(name: str) -> Variant | None:
 
 
 def _resolved(root: Path, name: str) -> PurePosixPath | None:
-    """The executable file that ``name`` leads to inside ``root``, all links followed there."""
+    """Return the executable file that ``name`` leads to inside ``root``, all links followed."""
     found = PurePosixPath("/")
     rest = [part for part in reversed(name.split("/")) if part not in {"", "."}]
     links = 0
@@ -72,7 +72,7 @@ def _resolved(root: Path, name: str) -> PurePosixPath | None:
         here = found / part
         try:
             target = str((root / here.relative_to("/")).readlink())
-        except OSError:  # no link, or not there: the last look tells
+        except OSError:  # no link, or not there: checked at the end
             found = here
             continue
         links += 1

@@ -1,8 +1,8 @@
-"""Which iptables this host has, and running its programs.
+"""Find and run this host's iptables programs.
 
-iptables-nft and iptables-legacy are two rule sets that the kernel evaluates both: an ACCEPT
-in one does not undo a DROP in the other. Ours belong where Docker's are, and Docker writes
-with whatever ``iptables`` on its PATH resolves to.
+iptables-nft and iptables-legacy write two rule sets, and the kernel evaluates both: an ACCEPT in
+one does not undo a DROP in the other. The agent's rules belong where Docker's are, and Docker
+writes with the ``iptables`` on its PATH.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Iptables:
         self._pids: deque[int] = deque(maxlen=_PIDS_KEPT)
 
     def own_pids(self) -> frozenset[int]:
-        """The last few processes run, by which the monitor tells our own changes."""
+        """Return the last few processes run, by which the monitor knows the agent's own changes."""
         return frozenset(self._pids)
 
     def default_variant(self) -> Variant:
-        """The variant that the family's program on PATH is.
+        """Return the variant that the family's program on PATH is.
 
         Raises:
             DependencyMissing: There is no iptables.
@@ -78,7 +78,7 @@ class Iptables:
         return True
 
     def save(self, variant: Variant, *, counters: bool = False) -> str:
-        """Every table of ``variant`` as iptables-save prints it. Makes no table.
+        """Return every table of ``variant`` as iptables-save prints it. Makes no table.
 
         Raises:
             DependencyMissing, FirewallError: It is not there, or failed.
@@ -96,12 +96,12 @@ class Iptables:
         self.run((program, "--noflush", "-w", str(_LOCK_WAIT_S)), stdin=text)
 
     def run(self, argv: tuple[str, ...], *, stdin: str = "") -> str:
-        """Standard output of one program.
+        """Run a program and return its standard output.
 
         Raises:
             DependencyMissing: It is gone.
             NotRoot: It needs root.
-            FirewallError: It failed or did not end in time; its last words are quoted.
+            FirewallError: It failed or did not end in time; the message has its last lines.
         """
         done = self._runner.run(argv, _TIMEOUT_S, stdin=stdin, started=self._pids.append)
         if done.status != 0:
@@ -112,7 +112,7 @@ class Iptables:
         return done.output
 
     def _program(self, variant: Variant, verb: str) -> str:
-        """Path of ``iptables-save`` or ``-restore`` for a variant.
+        """Return the path of ``iptables-save`` or ``-restore`` for a variant.
 
         Raises:
             DependencyMissing: This host has no program for the variant.
