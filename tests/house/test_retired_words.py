@@ -47,7 +47,6 @@ ALLOWED: dict[str, int] = {
     "agent/registry": 72,
     "deploy": 27,
     "docs": 9,
-    "systemd": 5,
     "tests/deploy": 65,
     "tests/engine": 6,
     "tests/etcd": 72,

@@ -1,4 +1,4 @@
-"""A host whose daemon follows what the test says etcd and Docker told.
+"""A host whose daemon follows events that the test posts for etcd and Docker.
 
 Everything from there to the kernel is real. The timer that would look at everything comes a minute
 later: what is repaired before that was noticed.
@@ -36,7 +36,7 @@ AGGREGATE = "unreachable 10.64.0.0/10"
 
 @dataclass
 class Member:
-    """A host whose daemon follows what the test says etcd told."""
+    """A host whose daemon follows events that the test posts for etcd."""
 
     host: Host
     agent: compose.HostAgent
@@ -79,7 +79,7 @@ class Member:
         self.agent._inbox.post(ContactChanged(EtcdUnavailable("no endpoint answers")))
 
     def diff(self) -> Mapping[str, Any]:
-        """What agentctl diff is told."""
+        """Return the document of agentctl diff."""
         return self.agent._control.paths.read["/v1/diff"]()  # type: ignore[return-value]  # a document
 
     def is_right(self) -> bool:
@@ -105,7 +105,7 @@ def make_agent(
 
 
 def leave_a_copy(folder: Path, *peers: Lease) -> None:
-    """What an earlier life of this host knew: it held its subnet, and so did these."""
+    """Write a copy of an earlier run: the host held its subnet, and so did these."""
     own = replace(OWN, host_id=host_id(MACHINE_ID))
     view = View(cluster_id=1, revision=5, config=CONFIG, leases=(own, *peers))
     (folder / "state").mkdir(exist_ok=True)

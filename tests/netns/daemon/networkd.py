@@ -58,7 +58,7 @@ class Networkd:
 
     @property
     def root(self) -> Path:
-        """Its file system, as it stands for the programs of this host."""
+        """Its file system, as the programs of this host see it."""
         return Path(f"/proc/{self._process.pid}/root")
 
     def reconfigure(self) -> None:

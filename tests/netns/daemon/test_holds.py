@@ -1,4 +1,4 @@
-"""What the daemon keeps, and until when: given this, do that to the host, expect this."""
+"""The daemon keeps objects until their lease is known to be gone."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_promise_10_a_container_or_a_network_of_dockers_costs_no_list_of_the_rou
     member.host.ip("route del 10.64.1.0/24 proto 140")
     eventually(member.is_right)
     assert lists == []
-    assert looks, "nobody noticed a link"
+    assert looks, "no link was noticed"
     assert not any(looks), "others' routes were listed"
     member.host.ip("link add br-1 type bridge")
     member.host.ip("addr add 172.18.0.1/16 dev br-1")
@@ -232,7 +232,7 @@ def test_promise_4_an_earlier_lifes_routes_go_after_a_complete_view_and_the_grac
 def test_promise_4_claims_are_held_back_before_the_keeper_sees_what_it_lost(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it might look for another subnet in an etcd that nobody believes."""
+    """Else it might look for another subnet in an etcd that is not believed."""
     done: list[Action] = []
     actions: Any = member.agent._loop.actions
     for each in (Action.HOLD_CLAIMS, Action.CHECK_RECORDS):
@@ -247,7 +247,7 @@ def test_promise_4_claims_are_held_back_before_the_keeper_sees_what_it_lost(
 def test_promise_6_another_protocol_in_the_settings_takes_the_routes_along(
     here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The earlier life wrote them as 140, and one whose lease has ended since."""
+    """The earlier run wrote them as 140, and one whose lease has ended since."""
     agent = make_agent(here, tmp_path, monkeypatch)
     with running(agent, here):
         member = Member(here, agent)

@@ -1,6 +1,6 @@
 """The whole daemon's loop and monitor against one kernel: do this to the host, expect that.
 
-etcd and Docker are what the test says they told; everything from there to the kernel is real.
+The test posts the events of etcd and Docker; everything from there to the kernel is real.
 The timer that would look at everything comes a minute later: what is repaired here was noticed.
 """
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.netns
 
 
 def renumber(host: Host, old: str, new: str) -> None:
-    """What a DHCP client does with another lease."""
+    """Change the address as a DHCP client does with another lease."""
     host.ip(f"addr del {old}/24 dev eth0")
     host.ip(f"addr add {new}/24 dev eth0")
     host.ip("route replace default via 192.0.2.254")
@@ -175,11 +175,11 @@ def test_promise_9_the_own_subnet_is_unreachable_until_docker_has_it(
 def test_promise_2_a_new_address_by_dhcp_is_told_to_the_keeper_within_a_second(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[float, Address]] = []
+    reported: list[tuple[float, Address]] = []
     update = member.agent._keeper.update
 
     def note(found: Registration) -> None:
-        told.append((time.monotonic(), found.node_address))
+        reported.append((time.monotonic(), found.node_address))
         update(found)
 
     monkeypatch.setattr(
@@ -189,8 +189,8 @@ def test_promise_2_a_new_address_by_dhcp_is_told_to_the_keeper_within_a_second(
     )
     renumber(member.host, "192.0.2.1", "192.0.2.7")
     changed_s = time.monotonic()
-    eventually(lambda: told and told[-1][1] == IPv4Address("192.0.2.7"), 5)
-    assert told[-1][0] - changed_s < 1
+    eventually(lambda: reported and reported[-1][1] == IPv4Address("192.0.2.7"), 5)
+    assert reported[-1][0] - changed_s < 1
     eventually(member.is_right)
 
 
@@ -256,8 +256,8 @@ def test_promise_10_a_thousand_rivals_are_told_in_few_words_that_stay_the_same(
     member.host.batch([f"route del {each} proto 186" for each in later])
     eventually(lambda: conflicts()["others"].startswith("981 more"), 10)
     assert conflicts() == first
-    told = [each.subject for each in raised if each.name == "route-conflict"]
-    assert sorted(told) == sorted(first)
+    reported = [each.subject for each in raised if each.name == "route-conflict"]
+    assert sorted(reported) == sorted(first)
     eventually(lambda: installed() == (2002, 1001))
 
 

@@ -80,21 +80,21 @@ def test_promise_10_an_inbox_is_bounded_and_loses_no_news(posted: list[Event]) -
 def assert_same_news(before: list[Event], after: list[Event]) -> None:
     kinds = list(dict.fromkeys(each.kind for each in before))
     assert [each.kind for each in after] == kinds, "once each, in the order of the first"
-    for told in after:
-        same = [each for each in before if each.kind == told.kind]
-        if isinstance(told, KernelChanged):
+    for reported in after:
+        same = [each for each in before if each.kind == reported.kind]
+        if isinstance(reported, KernelChanged):
             heard = [each.event for each in same if isinstance(each, KernelChanged)]
-            assert told.event.changes == tuple(c for each in heard for c in each.changes)
-            assert told.event.links == frozenset().union(*(each.links for each in heard))
-        elif isinstance(told, ContactChanged):
+            assert reported.event.changes == tuple(c for each in heard for c in each.changes)
+            assert reported.event.links == frozenset().union(*(each.links for each in heard))
+        elif isinstance(reported, ContactChanged):
             lost = [isinstance(e, ContactChanged) and e.problem is not None for e in same]
-            assert (told.problem is not None) == lost[-1]
-            assert told.was_lost == any(lost[:-1])
-        elif isinstance(told, ViewSeen):
+            assert (reported.problem is not None) == lost[-1]
+            assert reported.was_lost == any(lost[:-1])
+        elif isinstance(reported, ViewSeen):
             seen = [each.view for each in same if isinstance(each, ViewSeen)]
-            assert told.view is seen[-1]
-            assert len(told.passed) <= 2
+            assert reported.view is seen[-1]
+            assert len(reported.passed) <= 2
             least = min((each.revision for each in seen[:-1]), default=None)
-            assert min((each.revision for each in told.passed), default=None) == least
+            assert min((each.revision for each in reported.passed), default=None) == least
         else:
-            assert told is same[-1]
+            assert reported is same[-1]

@@ -26,7 +26,7 @@ _IN_DOCS = {
     "AF_UNIX": "AF_UNIX",
     "~@": "~@",
 }
-"""How lines that are told in groups are called in docs/systemd.md; others by their name."""
+"""Names of groups of lines in docs/systemd.md; other lines have their own name."""
 
 
 def lines_of(name: str) -> Mapping[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Documents against the schemas that the package ships: a field more or less is told here first.
+"""Documents against the schemas that the package ships: a field more or less fails here first.
 
 A field that is new goes into agent/ctl/schemas/ and docs/control-socket.md.
 """

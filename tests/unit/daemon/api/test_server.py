@@ -89,7 +89,7 @@ def stuck() -> Iterator[Stuck]:
 
 @pytest.fixture
 def changed() -> list[Mapping[str, Any]]:
-    """What was sent to be changed."""
+    """Bodies of the changes that were requested."""
     return []
 
 
@@ -124,16 +124,16 @@ def path(stuck: Stuck, changed: list[Mapping[str, Any]]) -> Iterator[Path]:
         assert not socket_path.exists()
 
 
-def test_a_bug_in_an_answer_is_answered_and_told(
+def test_a_bug_in_an_answer_is_answered_and_reported(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(repr(args.exc_value)))
+    reported: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(repr(args.exc_value)))
     status, document = ask(path, "GET", "/v1/bug")
     assert status == 500
     assert "KeyError" in document["error"]["message"]
     assert "bugreport" in document["error"]["hint"]
-    assert told == ["KeyError('x')"]
+    assert reported == ["KeyError('x')"]
     assert ask(path, "GET", "/v1/status")[0] == 200
 
 
@@ -276,7 +276,7 @@ def test_changing_verbs_need_root(path: Path) -> None:
 
 
 def as_nobody(run: Callable[[], tuple[int, Any]]) -> tuple[int, Any]:
-    """Run in a child of uid 65534: SO_PEERCRED is the kernel's word, not ours."""
+    """Run in a child of uid 65534: SO_PEERCRED comes from the kernel."""
     out, back = os.pipe()
     child = os.fork()
     if child == 0:
@@ -321,7 +321,7 @@ def connected(path: Path, number: int) -> list[socket.socket]:
 
 
 def test_clients_that_say_nothing_keep_nobody_out(path: Path) -> None:
-    """Promise 10: the one that is idle for longest makes room."""
+    """Promise 10: the one idle longest is evicted."""
     idle = connected(path, 40)
     began_s = time.monotonic()
     assert [ask(path, "GET", "/v1/status")[0] for _ in range(5)] == [200] * 5

@@ -1,4 +1,4 @@
-"""What follows from an event, without a thread: fold it, and look at what is to be done."""
+"""Events without a thread: fold one, and compare the actions it requires."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_view_that_says_the_same_costs_no_pass() -> None:
 
 
 def test_promise_4_in_doubt_claims_are_held_before_the_keeper_sees_what_it_lost() -> None:
-    """Else it might look for another subnet in an etcd that nobody believes."""
+    """Else it might look for another subnet in an etcd that is not believed."""
     found = [each.action for each in follows(MEMBER, ViewSeen(DOUBT))]
     assert found.index(Action.HOLD_CLAIMS) < found.index(Action.CHECK_RECORDS)
     assert Action.PIN_CLUSTER not in found
@@ -361,9 +361,9 @@ def test_promise_9_a_copy_that_is_not_written_is_told_until_it_is_or_none_is_wan
     damaged = ConditionsFound(
         ConditionSource.COPY_DAMAGED, (Condition(name="copy-damaged", cause="", hint=""),)
     )
-    told, save = follows(MEMBER, full)
-    source, (condition,) = told.given
-    assert (told.action, source, condition.name) == (
+    reported, save = follows(MEMBER, full)
+    source, (condition,) = reported.given
+    assert (reported.action, source, condition.name) == (
         Action.SET_CONDITIONS,
         ConditionSource.COPY,
         "copy-not-written",

@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class Agent:
-    """What a running agent has: settings in force and what the rooms were told."""
+    """A running agent: the settings in use, and those that its parts got."""
 
     def __init__(self, path: Path) -> None:
         self.conditions: tuple[Condition, ...] = ()
@@ -114,8 +114,8 @@ def test_every_live_key_is_a_setting_and_stands_in_the_docs() -> None:
     names = {f"{section}.{key}" for section, keys in KEYS.items() for key in keys} | set(SECTIONS)
     assert names >= LIVE
     page = (Path(__file__).parents[4] / "docs/settings.md").read_text()
-    told = page.partition("take effect at once:")[2].partition("The others wait")[0]
-    assert set(re.findall(r"`([a-z_.]+)`", told)) == LIVE
+    reported = page.partition("take effect at once:")[2].partition("The others wait")[0]
+    assert set(re.findall(r"`([a-z_.]+)`", reported)) == LIVE
 
 
 def test_each_key_alone_is_either_live_or_waits() -> None:

@@ -21,7 +21,7 @@ def address(number: int) -> IPv4Address:
 
 
 class Names:
-    """A name server that says what it is told to, and remembers what it was asked."""
+    """A name server with given answers that remembers its questions."""
 
     def __init__(self, **answers: Iterable[int]) -> None:
         self.answers = {name: tuple(map(address, numbers)) for name, numbers in answers.items()}

@@ -1,4 +1,4 @@
-"""What a host tells the keeper when it joins, and what stands in the way."""
+"""A host that joins registers with the keeper, unless a condition prevents it."""
 
 from __future__ import annotations
 
@@ -71,19 +71,19 @@ def mesh(*links: Link, docker: tuple[DockerNetwork, ...] = (PROJECT,)) -> MeshSt
     ).with_view(view)
 
 
-class Told(Keeper):
-    """A keeper that does not run: what it was told is looked at."""
+class Reported(Keeper):
+    """A keeper that does not run: the test reads its registration."""
 
     @property
     def registration(self) -> Registration | None:
         return self._registration
 
 
-def joiner(past: IPv4Network | None = None) -> tuple[Joiner, Told]:
+def joiner(past: IPv4Network | None = None) -> tuple[Joiner, Reported]:
     client = EtcdClient(EtcdSettings(endpoints=("http://192.0.2.9:2379",)))
     registry = Registry(client, "/hostmesh")
     settings = load_settings(Path("/nonexistent/agent.toml"))
-    keeper = Told(
+    keeper = Reported(
         registry,
         host_id=OWN,
         boot_id="b" * 32,
@@ -108,9 +108,9 @@ def test_a_docker_network_of_its_last_stay_keeps_no_host_from_joining_again() ->
     """It left while a Compose project was up: its range is no stranger's."""
     made, keeper = joiner()
     assert made.step(mesh(link("br-app", 5, "10.70.128.1/24"))) == ()
-    told = keeper.registration
-    assert told is not None
-    assert not any(each.overlaps(PROJECT.subnet) for each in told.avoid)
+    reported = keeper.registration
+    assert reported is not None
+    assert not any(each.overlaps(PROJECT.subnet) for each in reported.avoid)
 
 
 def test_whatever_else_is_in_the_range_of_the_last_stay_does() -> None:

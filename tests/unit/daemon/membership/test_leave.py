@@ -1,4 +1,4 @@
-"""A leave that is not done says so until it is, whatever stands in its way."""
+"""A leave that is not finished is a condition until it is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_promise_9_a_state_file_that_cannot_be_written_at_the_end_is_a_condition
     ended = threading.Event()
     unfinished_leave = UnfinishedLeave(state, leaver, ended.set)
     unfinished_leave.step()
-    assert ended.wait(20), "the loop is told when the job ends"
+    assert ended.wait(20), "the loop gets an event when the job ends"
     found = unfinished_leave.step()
     assert [each.name for each in found] == ["leave-not-finished"]
     assert f"{tmp_path}/state.json cannot be written" in found[0].cause

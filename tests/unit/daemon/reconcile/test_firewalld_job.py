@@ -96,16 +96,16 @@ def test_a_failure_that_comes_late_is_raised_in_the_next_pass(slow: Slow) -> Non
 def test_a_bug_is_told_by_its_thread_and_what_it_was_for_is_tried_again(
     slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[object] = []
+    reported: list[object] = []
     monkeypatch.setattr(firewalldjob, "_PATIENCE_S", 20.0)
-    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_value))
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_value))
     slow.outcome = KeyError("x")
     slow.answer.set()
     made = job(slow, threading.Event())
     assert made.apply(WANTS) == ()
     slow.outcome = ("added",)
     assert made.apply(WANTS) == ("added",)
-    assert len(told) == 1
+    assert len(reported) == 1
 
 
 def test_what_is_under_way_ends_before_ours_is_removed(slow: Slow) -> None:

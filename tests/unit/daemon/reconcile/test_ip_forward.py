@@ -76,7 +76,7 @@ def test_what_was_found_survives_a_kill_between_the_two_steps(sysctl: Path) -> N
     policy = Policy(sysctl)
     subject, _ = forwarding(sysctl, policy)
     subject.ensure()
-    sysctl.write_text("0\n")  # as if killed before the switch; DROP stands already
+    sysctl.write_text("0\n")  # as if killed before the switch; DROP is set already
     again, state = forwarding(sysctl, policy)
     again.ensure()
     assert state.now.switched == PreviousValues(ip_forward="0", forward_policy="ACCEPT")
@@ -87,7 +87,7 @@ def test_with_forwarding_still_on_by_somebody_else_the_policy_stays(sysctl: Path
     policy = Policy(sysctl)
     subject, _ = forwarding(sysctl, policy)
     subject.ensure()
-    sysctl.write_text("2\n")  # somebody set it to something of their own
+    sysctl.write_text("2\n")  # another program set its own value
     subject.undo()
     assert policy.value == "DROP"
     assert sysctl.read_text().strip() == "2"

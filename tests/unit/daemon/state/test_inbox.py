@@ -1,4 +1,4 @@
-"""What waits for the loop: few events, whatever is posted, and none of them lost."""
+"""Few events wait for the loop, however many are posted, and none is lost."""
 
 from __future__ import annotations
 
@@ -127,9 +127,9 @@ def test_a_restart_of_docker_is_not_forgotten_for_a_later_report() -> None:
     facts = DockerFacts(reachable=True)
     restarted = AttachReport(state=DockerState.READY, facts=facts, restarted=True)
     later = AttachReport(state=DockerState.ABSENT, facts=facts)
-    (told,) = coalesced(DockerReported(restarted), DockerReported(later))
-    assert isinstance(told, DockerReported)
-    assert (told.report.restarted, told.report.state) == (True, DockerState.ABSENT)
+    (reported,) = coalesced(DockerReported(restarted), DockerReported(later))
+    assert isinstance(reported, DockerReported)
+    assert (reported.report.restarted, reported.report.state) == (True, DockerState.ABSENT)
 
 
 def test_programs_that_wrote_rules_stay_named_when_the_kernel_lost_its_next_word() -> None:

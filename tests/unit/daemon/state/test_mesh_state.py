@@ -1,4 +1,4 @@
-"""What the loop believes, and when it must not delete (promises 3 and 4)."""
+"""The view that the loop believes, and when it must not delete (promises 3 and 4)."""
 
 from __future__ import annotations
 
@@ -380,15 +380,15 @@ def test_promise_3_the_former_subnet_stays_until_docker_has_nothing_there(
 
 def test_promise_9_who_has_not_moved_is_said() -> None:
     mesh = mover().with_docker(docker("10.33.0.0/17", "10.64.128.0/24"), DockerState.READY)
-    told = {each.name: each for each in mesh.conditions()}
-    assert "2 still hold a subnet there: host0, host1" in told["mesh-moving"].cause
-    assert "net1 (10.64.128.0/24)" in told["host-not-moved"].cause
+    reported = {each.name: each for each in mesh.conditions()}
+    assert "2 still hold a subnet there: host0, host1" in reported["mesh-moving"].cause
+    assert "net1 (10.64.128.0/24)" in reported["host-not-moved"].cause
     finished = replace(mesh, former=None).with_view(
         replace(view(revision=11), config=MOVING, leases=(mesh.own,) if mesh.own else ())
     )
-    told = {each.name: each for each in finished.conditions()}
-    assert "config set --finish" in told["mesh-moving"].hint
-    assert "host-not-moved" not in told
+    reported = {each.name: each for each in finished.conditions()}
+    assert "config set --finish" in reported["mesh-moving"].hint
+    assert "host-not-moved" not in reported
 
 
 def test_the_world_has_both_subnets_and_no_peer_of_this_hosts_own() -> None:
@@ -434,7 +434,7 @@ def test_a_lease_ends_by_the_clock_once_it_was_not_renewed() -> None:
     assert not held.lease_ended(1059.0)
     assert held.lease_ended(1060.0)
     assert not replace(held, own=None).lease_ended(1060.0)
-    assert not member().lease_ended(1060.0), "of a flannel lease nobody knows"
+    assert not member().lease_ended(1060.0), "of a flannel lease it is unknown"
     assert ready(held, ended=True) == (
         False,
         "the lease of 10.64.0.0/16 has ended, not renewed: etcd is away",

@@ -1,4 +1,4 @@
-"""The operator's word survives restarts, and a damaged file is never guessed at."""
+"""The operator's leave survives restarts, and a damaged file is an error."""
 
 from __future__ import annotations
 

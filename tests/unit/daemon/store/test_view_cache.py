@@ -57,8 +57,8 @@ class Scene:
         copy = self.file.load()
         return set() if copy is None else {str(each.subnet) for each in copy.view.leases}
 
-    def told(self) -> str:
-        """Why the last write failed, as it is told to the loop; "" when it did not."""
+    def reported(self) -> str:
+        """Why the last write failed, as the loop gets it; "" when it did not."""
         (event,) = self.inbox.take(10)
         assert isinstance(event, CopyWritten)
         return event.problem.message if event.problem else ""
@@ -83,7 +83,7 @@ def test_the_loop_does_not_wait_and_what_came_meanwhile_is_written_after(scene: 
     assert scene.file.begun.wait(10)
     assert scene.written() == set()
     scene.settle()
-    assert scene.told() == "", "which has the loop save again"
+    assert scene.reported() == "", "which has the loop save again"
     assert scene.written() == {"10.64.0.0/16", "10.65.0.0/16"}
     scene.now_s += 60
     scene.view_cache.save(mesh(0, 1, 2, revision=11))
@@ -104,7 +104,7 @@ def test_a_full_disk_is_told_and_tried_again(scene: Scene) -> None:
     scene.file.full = True
     scene.view_cache.save(mesh(0, 1))
     scene.settle()
-    assert "No space left" in scene.told()
+    assert "No space left" in scene.reported()
     scene.view_cache.save(mesh(0, 1))
     assert 10 < scene.timers.wait_s(99) < 60
     scene.file.full = False
@@ -112,7 +112,7 @@ def test_a_full_disk_is_told_and_tried_again(scene: Scene) -> None:
     assert scene.timers.due() == {Timer.COPY}
     scene.view_cache.save(mesh(0, 1))
     scene.settle()
-    assert scene.told() == ""
+    assert scene.reported() == ""
     assert scene.written()
 
 

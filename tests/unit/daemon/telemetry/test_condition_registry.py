@@ -1,4 +1,4 @@
-"""Promise 9: nothing degrades silently, and a condition is told once when it comes and goes."""
+"""Promise 9: nothing degrades silently, and a condition is logged once when it begins and ends."""
 
 from __future__ import annotations
 

@@ -77,15 +77,15 @@ def test_kill_9_at_any_time_leaves_whole_events(tmp_path: Path) -> None:
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         assert process.stdout is not None
-        told = 0
-        while told < 60:
-            told = int(process.stdout.readline())
+        reported = 0
+        while reported < 60:
+            reported = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
-        told = int((process.stdout.read().split() or [b"%d" % told])[-1])
+        reported = int((process.stdout.read().split() or [b"%d" % reported])[-1])
         process.wait(10)
         process.stdout.close()
         kept = read_events(tmp_path)
-        assert int(kept[-1].text.split()[1]) >= told
+        assert int(kept[-1].text.split()[1]) >= reported
         numbers = [each.number for each in kept]
         assert numbers == list(range(numbers[0], numbers[-1] + 1))
 
@@ -162,9 +162,9 @@ def test_joins_and_leaves_are_told_and_bounded(tmp_path: Path) -> None:
     observer.view_seen(None, before, own)  # the first view is no news
     observer.view_seen(before, now, own)
     observer.flush()
-    told = texts(tmp_path)
-    assert told[0] == "host3 at 192.0.2.3 joined with 10.3.0.0/16"
-    assert told[10:] == ["and 20 hosts more", "host2 at 192.0.2.2 left with 10.2.0.0/16"]
+    reported = texts(tmp_path)
+    assert reported[0] == "host3 at 192.0.2.3 joined with 10.3.0.0/16"
+    assert reported[10:] == ["and 20 hosts more", "host2 at 192.0.2.2 left with 10.2.0.0/16"]
 
 
 def test_conditions_are_told_once_each(tmp_path: Path) -> None:

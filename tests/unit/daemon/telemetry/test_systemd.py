@@ -1,4 +1,4 @@
-"""What systemd is told, on a real socket."""
+"""Notifications for systemd, on a real socket."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_until_ready_a_turn_of_the_loop_extends_the_time_to_start(
     tmp_path: Path, systemd: socket.socket
 ) -> None:
     """A watchdog begins with READY; a loop that is stuck before must be seen too."""
-    told = notifier(tmp_path)
-    told.alive()
+    reported = notifier(tmp_path)
+    reported.alive()
     assert heard(systemd) == ["WATCHDOG=1", "EXTEND_TIMEOUT_USEC=60000000"]
-    told.ready()
-    told.ready()
-    told.alive()
+    reported.ready()
+    reported.ready()
+    reported.alive()
     assert heard(systemd) == ["READY=1", "WATCHDOG=1"]
 
 
@@ -83,7 +83,7 @@ def test_ready_is_said_when_the_host_is_configured_and_not_before(
 def test_the_status_line_names_the_gravest_condition_on_one_line(
     tmp_path: Path, systemd: socket.socket
 ) -> None:
-    """Promise 8: what stands in a cause may come from etcd."""
+    """Promise 8: a cause may contain text from etcd."""
     conditions = ConditionRegistry(lambda: 0.0)
     conditions.replace(
         ConditionSource.HOST,

@@ -31,8 +31,8 @@ from agent.settings import EtcdSettings
 pytestmark = pytest.mark.unit
 
 
-class Told:
-    """What was told to the operator, the newest last."""
+class Reported:
+    """Reported conditions, the newest last."""
 
     def __init__(self) -> None:
         self.conditions: tuple[Condition, ...] = ()
@@ -50,8 +50,8 @@ class Told:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Told:
-    made = Told()
+def reported(monkeypatch: pytest.MonkeyPatch) -> Reported:
+    made = Reported()
     monkeypatch.setattr(threading, "excepthook", ThreadErrors(made))
     monkeypatch.setattr(threads, "_FIRST_S", 0.01)
     return made
@@ -72,7 +72,7 @@ class Sabotaged:
     def __call__(self, *words: Any, **named: Any) -> Any:  # noqa: ANN401 - as the real one
         self.calls += 1
         if self.calls == 1:
-            raise KeyError("nobody thought of this")
+            raise KeyError("unexpected")
         try:
             return self._real(*words, **named)
         finally:
@@ -134,21 +134,21 @@ def listener() -> Case:
 
 @pytest.mark.parametrize("make", [survey, discovery, resolver, prober, listener])
 def test_promise_9_a_thread_that_meets_a_bug_tells_it_and_goes_on(
-    told: Told, make: Callable[[], Case]
+    reported: Reported, make: Callable[[], Case]
 ) -> None:
     case = make()
     with contextlib.ExitStack() as ending:
         ending.callback(case.stop)
         case.start()
         case.poke()
-        (condition,) = told.wait()
+        (condition,) = reported.wait()
         assert (condition.name, condition.subject) == ("agent-thread-failed", case.name)
         assert condition.severity is Severity.ERROR
-        assert "KeyError: 'nobody thought of this'" in condition.cause
+        assert "KeyError: 'unexpected'" in condition.cause
         assert case.failing.went_on.wait(10)
 
 
-def test_what_a_listener_missed_by_a_bug_is_told_as_lost(told: Told) -> None:
+def test_what_a_listener_missed_by_a_bug_is_reported_as_lost(reported: Reported) -> None:
     heard: list[bytes] = []
     came = threading.Event()
 
@@ -169,26 +169,26 @@ def test_what_a_listener_missed_by_a_bug_is_told_as_lost(told: Told) -> None:
     made.stop()
     theirs.close()
     assert heard[0] == b"lost"
-    assert told.conditions
+    assert reported.conditions
 
 
-def test_a_thread_that_ends_by_a_bug_is_told_too(told: Told) -> None:
+def test_a_thread_that_ends_by_a_bug_is_reported_too(reported: Reported) -> None:
     thread = threading.Thread(target=fail, name="short")
     with capture_logs() as logs:
         thread.start()
         thread.join()
-    assert [each.subject for each in told.conditions] == ["short"]
+    assert [each.subject for each in reported.conditions] == ["short"]
     assert [(line["event"], line["thread"]) for line in logs] == [("thread-failed", "short")]
 
 
-def test_promise_10_mishaps_are_few_however_many_threads_fail(told: Told) -> None:
+def test_promise_10_errors_are_few_however_many_threads_fail(reported: Reported) -> None:
     with capture_logs():
         for number in (*range(20), 19):
             thread = threading.Thread(target=fail, name=f"t{number}")
             thread.start()
             thread.join()
-    assert len(told.conditions) == 8
-    assert "(2 times)" in told.conditions[-1].cause
+    assert len(reported.conditions) == 8
+    assert "(2 times)" in reported.conditions[-1].cause
 
 
 def test_a_name_that_no_name_can_be_is_no_address_and_no_end() -> None:
