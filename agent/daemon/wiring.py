@@ -109,7 +109,7 @@ def docker_manager(settings: Settings, client: EtcdClient, own: HostId) -> Docke
     )
 
 
-def check_host(uplink: Uplink) -> tuple[Condition, ...]:
+def check_host(uplink: Uplink, ingress: tuple[str, ...]) -> tuple[Condition, ...]:
     """Return conditions for services and sysctls that undo or hinder the agent's work."""
-    found = (Sysctls().reverse_path_condition(uplink), *host_conditions())
+    found = (Sysctls().reverse_path_condition(uplink, mixed=len(ingress) > 1), *host_conditions())
     return tuple(each for each in found if each is not None)

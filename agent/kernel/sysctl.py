@@ -88,11 +88,14 @@ class Sysctls:
         self.write(change.name, change.before)
         return True
 
-    def reverse_path_condition(self, uplink: Uplink) -> Condition | None:
+    def reverse_path_condition(self, uplink: Uplink, *, mixed: bool = False) -> Condition | None:
         """``rp-filter-strict`` when the uplink drops packets whose way back is another way.
 
         The larger of "all" and the interface's value counts (ip-sysctl.rst); 1 is strict
         (RFC 3704 section 2.2), 2 loose.
+
+        Args:
+            mixed: Peers may send by the uplink what is answered through a tunnel.
         """
         values = (self.read("conf/all/rp_filter"), self.read(f"conf/{uplink.name}/rp_filter"))
         if max(values) != _STRICT:
@@ -101,8 +104,9 @@ class Sysctls:
             name="rp-filter-strict",
             subject=uplink.name,
             cause=f"net.ipv4.conf.{uplink.name}.rp_filter is 1: a peer's packets are dropped "
-            "unless its subnet is routed by this very interface",
-            hint=f"harmless on a host with one uplink; otherwise: "
-            f"sysctl net.ipv4.conf.{uplink.name}.rp_filter=2",
-            severity=Severity.INFO,
+            "unless its subnet is routed by this very interface"
+            + (", and the mesh uses a tunnel, too" if mixed else ""),
+            hint=("" if mixed else "harmless on a host with one uplink; otherwise: ")
+            + f"sysctl net.ipv4.conf.{uplink.name}.rp_filter=2",
+            severity=Severity.WARNING if mixed else Severity.INFO,
         )

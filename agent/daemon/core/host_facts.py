@@ -13,6 +13,7 @@ from agent.kernel.facts import read_host_facts
 from agent.kernel.needed_addresses import needed_addresses
 from agent.kernel.uplink import choose_uplink
 from agent.kernel.wireguard.key import WireGuardKey
+from agent.mesh.peer_rules import PeerRules
 from agent.model import Condition, HostFacts, Uplink
 from agent.model.family import within
 
@@ -23,7 +24,7 @@ _WIREGUARD = "wireguard"
 
 def look_at_host(
     former_protocol: Callable[[], int | None],
-    check: Callable[[Uplink], tuple[Condition, ...]],
+    check: Callable[[Uplink, tuple[str, ...]], tuple[Condition, ...]],
     wireguard_key: WireGuardKey,
     state: AgentState,
 ) -> HostSeen:
@@ -52,7 +53,9 @@ def look_at_host(
             public_endpoint=host.public_endpoint,
             wireguard_key=wireguard_key.public_key(create=wants_key),
         )
-        return HostSeen(facts, uplink, check(uplink))
+        rules = mesh.rules()
+        ingress = rules.ingress if isinstance(rules, PeerRules) else ()
+        return HostSeen(facts, uplink, check(uplink, ingress))
     except HostmeshError as error:
         # The last uplink holds, and what is seen of the host is no less true without one.
         return HostSeen(facts, mesh.uplink, (conditions.host_unusable(error),), failed=True)

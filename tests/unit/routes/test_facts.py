@@ -229,7 +229,7 @@ def test_undo_leaves_what_somebody_set_since(sysctls: Sysctls) -> None:
 
 
 def test_strict_reverse_path_filter_is_a_condition(sysctls: Sysctls) -> None:
-    def of(name: str) -> str:
+    def of(name: str, *, mixed: bool) -> str:
         uplink = Uplink(
             index=2,
             name=name,
@@ -237,11 +237,12 @@ def test_strict_reverse_path_filter_is_a_condition(sysctls: Sysctls) -> None:
             node_address=IPv4Address("192.0.2.1"),
             on_link=IPv4Network("192.0.2.0/24"),
         )
-        found = sysctls.reverse_path_condition(uplink)
-        return found.name if found else ""
+        found = sysctls.reverse_path_condition(uplink, mixed=mixed)
+        return f"{found.name} {found.severity}" if found else ""
 
-    assert of("eth0") == "rp-filter-strict"
-    assert of("eth1") == ""
+    assert of("eth0", mixed=False) == "rp-filter-strict info"
+    assert of("eth0", mixed=True) == "rp-filter-strict warning"
+    assert of("eth1", mixed=True) == ""
 
 
 def test_missing_sysctl_is_a_kernel_error(sysctls: Sysctls) -> None:
