@@ -162,7 +162,7 @@ class HostAgent:
             last_view=copy.view if copy else None,
         )
         found = inbox.poster(partial(events.ConditionsFound, ConditionSource.ENDPOINTS))
-        self._survey = EndpointCheck(self._client, found, jobs=self._jobs)
+        self._endpoint_check = EndpointCheck(self._client, found, jobs=self._jobs)
 
     def _make_kernel_side(self, settings: Settings) -> None:
         """Make what follows and writes the kernel."""
@@ -244,7 +244,7 @@ class HostAgent:
         )
         self._mesh_parts: tuple[Part, ...] = (
             self._keeper,
-            self._survey,
+            self._endpoint_check,
             self._directory,
             *servers,
         )
@@ -364,6 +364,7 @@ class HostAgent:
             host_name=host_name(settings),
             etcd_source=self._endpoint_finder.document,
             last_contact_s=lambda: self._directory.last_contact_s,
+            certificates=lambda: self._endpoint_check.certificates,
             leaver=self._leaving,
             observer=self._observer,
             docker_outlook=self._docker_manager.docker.outlook,

@@ -15,7 +15,7 @@ from agent.etcd.errors import translate
 from agent.etcd.etcd3_compat import grpc, rpc
 from agent.settings import EtcdSettings
 
-__all__ = ["AuthTokens"]
+__all__ = ["AuthTokens", "auth_is_off"]
 
 _UNKNOWN_LIFE_S = 240.0
 """A simple token lives 300 s by default (--auth-token-ttl) and says nothing of it itself."""
@@ -72,8 +72,7 @@ class AuthTokens:
         try:
             response = connection.auth.Authenticate(request, timeout=self._settings.call_timeout_s)
         except grpc.RpcError as error:
-            details: Any = error.details() or ""
-            if "authentication is not enabled" not in details:
+            if not auth_is_off(error):
                 raise translate(error, connection.endpoint, "authenticate") from error
             # The operator prepared the agents before `etcdctl auth enable`: go on without.
             self._token, life_s = "", _UNKNOWN_LIFE_S
@@ -81,6 +80,11 @@ class AuthTokens:
             self._token = response.token
             life_s = _life_s(response.token)
         self._renew_at_s = self._clock() + life_s * _RENEW_AT
+
+
+def auth_is_off(error: Any) -> bool:  # noqa: ANN401 - grpc ships no types
+    """Whether etcd refused to authenticate because it has no accounts in use."""
+    return "authentication is not enabled" in (error.details() or "")
 
 
 def _life_s(token: str) -> float:

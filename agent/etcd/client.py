@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,9 +19,10 @@ from tenacity import (
 )
 from tenacity.nap import sleep_using_event
 
-from agent.errors import EtcdError, EtcdUnavailable
+from agent.errors import EtcdAuthError, EtcdError, EtcdUnavailable
 from agent.etcd import kv
-from agent.etcd.auth import AuthTokens
+from agent.etcd.auth import AuthTokens, auth_is_off
+from agent.etcd.certificates import own_certificates
 from agent.etcd.cluster_ids import ClusterIds
 from agent.etcd.connections import Connection, ConnectionPool
 from agent.etcd.errors import (
@@ -287,11 +289,14 @@ class EtcdClient:
         return answer
 
     def _try(self, action: str, once: Callable[[Connection, _Metadata, float], _T]) -> _T:
+        self._pool.follow_files()
         connection = self._pool.current()
         try:
             return self._ask(connection, once)
         except grpc.RpcError as error:
             fault: Any = translate(error, connection.endpoint, action)
+            if isinstance(fault, EtcdUnavailable) and (expired := self._expired(connection)):
+                fault = expired  # etcd ends such a connection without a reason
             self._react(connection, fault)
             raise fault from error
         except _AGAIN as fault:
@@ -328,6 +333,40 @@ class EtcdClient:
             if not isinstance(fault, ForeignClusterError):
                 self.clusters.failed(connection.endpoint)
             self._pool.leave(connection, str(fault))
+
+    def _expired(self, connection: Connection) -> CertificateRefusedError | None:
+        if not connection.endpoint.startswith("https"):
+            return None
+        for each in own_certificates(self.settings):
+            if each.role == "client" and each.not_after_s < time.time():
+                return CertificateRefusedError(
+                    f"{connection.endpoint} does not answer, and {each.name} expired on"
+                    f" {each.not_after}",
+                    hint="renew it: deploy/etcd/hosts.sh add NAME, and copy its folder here",
+                )
+        return None
+
+    def asks_for_no_account(self, endpoint: str) -> bool:
+        """Whether all who reach an endpoint may read and write.
+
+        Raises:
+            EtcdError: It cannot be found out.
+        """
+        connection = self._pool.of(endpoint)
+        timeout_s = self.settings.call_timeout_s
+        anything = rpc.RangeRequest(key=b"\0", limit=1, keys_only=True, serializable=True)
+        try:
+            connection.kv.Range(anything, timeout=timeout_s)
+        except grpc.RpcError as error:
+            fault = translate(error, endpoint, "read without an account")
+            if isinstance(fault, EtcdAuthError):
+                return False
+            raise fault from error
+        try:  # this host's certificate may be one with every right
+            connection.auth.Authenticate(rpc.AuthenticateRequest(), timeout=timeout_s)
+        except grpc.RpcError as error:
+            return auth_is_off(error)
+        return False
 
     def ask_cluster(self, endpoint: str) -> None:
         """Ask one endpoint for its cluster, for :attr:`clusters` to know.

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 
 from agent.errors import EtcdAuthError, EtcdError, EtcdUnavailable
+from agent.etcd.certificates import SYSTEM_CA, file_stamps, unusable_files
 from agent.etcd.etcd3_compat import etcd3, rpc
 from agent.settings import EtcdSettings
 
-__all__ = ["CHANNEL_OPTIONS", "MAX_ANSWER_BYTES", "SYSTEM_CA", "Connection", "ConnectionPool"]
+__all__ = ["CHANNEL_OPTIONS", "MAX_ANSWER_BYTES", "Connection", "ConnectionPool"]
 
 _log = structlog.get_logger()
 
@@ -44,8 +44,6 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),  # retrying is decided here, in one place
     ("grpc.enable_http_proxy", 0),  # etcd is on the underlay; a proxy variable is for the web
 )
-
-SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,8 +97,7 @@ class ConnectionPool:
     """The endpoints in the order of settings, one of them current. Thread-safe.
 
     Args:
-        settings: Endpoints and certificates. Files are read when a channel is opened, which
-            is at its first use and again after :meth:`reopen` (certificates may be renewed).
+        settings: Endpoints and certificates. Files are read when a channel is opened.
     """
 
     def __init__(self, settings: EtcdSettings) -> None:
@@ -111,6 +108,7 @@ class ConnectionPool:
         self._opened: dict[str, Connection] = {}
         self._current = 0
         self._closed = False
+        self._stamps = file_stamps(settings)
 
     def __len__(self) -> int:
         return len(self._endpoints)
@@ -201,8 +199,24 @@ class ConnectionPool:
                 del self._opened[connection.endpoint]
         connection.client.close()
 
+    def follow_files(self) -> None:
+        """Open every channel anew when a certificate or key was replaced.
+
+        Files that cannot be used yet, such as a key without its certificate while an operator
+        copies them, leave the channels as they are.
+        """
+        stamps = file_stamps(self._settings)
+        if stamps == self._stamps:
+            return
+        self._stamps = stamps
+        if problem := unusable_files(self._settings):
+            _log.warning("etcd-credentials-unusable", problem=problem)
+            return
+        _log.info("etcd-credentials-read")
+        self.reopen_all()
+
     def reopen_all(self) -> None:
-        """Forget every channel: the address they were made from is gone."""
+        """Close every channel; the next use opens it anew."""
         with self._lock:
             opened = tuple(self._opened.values())
         for connection in opened:

@@ -1,33 +1,46 @@
-"""Asks every endpoint now and then which cluster it belongs to, not only the one in use.
+"""Ask every endpoint now and then: which cluster it is of, who may write, until when it is trusted.
 
-An endpoint of another cluster, or one that nothing answers at, does no harm until the one in
-use fails. Then it is too late to correct a settings file.
+An endpoint of another cluster, a certificate that is about to expire and an etcd that is open to
+all do no harm at first. Later it is too late to correct a settings file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from agent.errors import EtcdError
+from agent.etcd.certificates import (
+    Certificate,
+    own_certificates,
+    served_certificate,
+    unusable_files,
+)
 from agent.etcd.client import EtcdClient
-from agent.model import Condition
+from agent.model import Condition, Severity
 from agent.retry import jittered
 from agent.threads import Jobs
 
-__all__ = ["EndpointCheck"]
+__all__ = ["EndpointCheck", "open_condition"]
 
 _EVERY_S = 60.0
 _FIRST_S = 5.0
+_HOURLY_S = 3600.0
+_WARN_BEFORE_S = 14 * 86_400.0
 
 
 class EndpointCheck:
-    """Calls back when other endpoints than before are left out.
+    """Calls back when the endpoints' conditions are others than before.
 
     Args:
         client: Whose endpoints.
-        on_change: Called on the jobs' thread with a condition for each endpoint that is left out.
+        on_change: Called on the jobs' thread with all conditions.
         jobs: Runs it; None: jobs of its own.
         every_s: Seconds between two rounds.
+        hourly_s: Seconds between two questions for what changes seldom.
     """
 
     name = "etcd-survey"
@@ -39,12 +52,19 @@ class EndpointCheck:
         *,
         jobs: Jobs | None = None,
         every_s: float = _EVERY_S,
+        hourly_s: float = _HOURLY_S,
     ) -> None:
         self._client = client
         self._on_change = on_change
         self._every_s = every_s
+        self._hourly_s = hourly_s
+        self._hourly_due_s = 0.0
         self._jobs = jobs or Jobs()
-        self._told: tuple[Condition, ...] = ()
+        self._reported: tuple[Condition, ...] = ()
+        self._served: tuple[Certificate, ...] = ()
+        self._open: dict[str, Condition | None] = {}
+        self.certificates: tuple[Certificate, ...] = ()
+        """This host's, the CA's and the servers', as last seen."""
 
     def start(self) -> None:
         """Start asking."""
@@ -56,31 +76,118 @@ class EndpointCheck:
 
     def run(self) -> float:
         """Ask every endpoint once; return the seconds until the next round."""
-        self._round()
+        endpoints = self._client.endpoints
+        self._hourly(endpoints)
+        self.certificates = (*own_certificates(self._client.settings), *self._served)
+        found = (
+            *self._foreign(endpoints),
+            *self._openness(endpoints),
+            *_unusable(self._client),
+            *_expiring(self.certificates, time.time()),
+        )
+        if found != self._reported:
+            self._reported = found
+            self._on_change(found)
         return jittered(self._every_s, shorter=0.1, longer=0.0)
 
-    def _round(self) -> None:
-        endpoints = self._client.endpoints
+    def _foreign(self, endpoints: tuple[str, ...]) -> Iterator[Condition]:
         # A single one is never left out, and need not be asked.
         for endpoint in endpoints if len(endpoints) > 1 else ():
             try:
                 self._client.ask_cluster(endpoint)
             except EtcdError:  # the directory reports what is out of reach
                 continue
-        found = tuple(
-            _condition(endpoint, cluster_id, self._client.clusters.pinned)
-            for endpoint, cluster_id in self._client.clusters.foreign
-        )
-        if found != self._told:
-            self._told = found
-            self._on_change(found)
+        for endpoint, cluster_id in self._client.clusters.foreign:
+            yield Condition(
+                name="etcd-endpoint-foreign",
+                subject=endpoint,
+                cause=f"{endpoint} is of etcd cluster {cluster_id:x}, the mesh is in"
+                f" {self._client.clusters.pinned:x}: it is left out",
+                hint="correct etcd.endpoints in agent.toml and restart the agent",
+            )
+
+    def _openness(self, endpoints: tuple[str, ...]) -> Iterator[Condition]:
+        """Ask until an endpoint is closed; :meth:`_hourly` has it asked again."""
+        for endpoint in endpoints:
+            if self._open.get(endpoint, True):
+                with contextlib.suppress(EtcdError):  # as above
+                    self._open[endpoint] = open_condition(self._client, endpoint)
+            if condition := self._open.get(endpoint):
+                yield condition
+
+    def _hourly(self, endpoints: tuple[str, ...]) -> None:
+        """Ask for what changes seldom: certificates, and whether accounts are still in use."""
+        now_s = time.monotonic()
+        if now_s < self._hourly_due_s:
+            return
+        self._hourly_due_s = now_s + self._hourly_s
+        self._open = {each: condition for each, condition in self._open.items() if condition}
+        found = []
+        for endpoint in endpoints:
+            if endpoint.startswith("https"):
+                try:
+                    found.append(served_certificate(endpoint, self._client.settings))
+                except (OSError, ValueError):  # the directory reports what is out of reach
+                    continue
+        self._served = tuple(found)
 
 
-def _condition(endpoint: str, cluster_id: int, pinned: int) -> Condition:
+def open_condition(client: EtcdClient, endpoint: str) -> Condition | None:
+    """Say what an endpoint lacks that others can reach: TLS, accounts; None when it has both.
+
+    Raises:
+        EtcdError: It cannot be found out.
+    """
+    if _is_loopback(endpoint):
+        return None
+    lacks = ["TLS"] if endpoint.startswith("http:") else []
+    if client.asks_for_no_account(endpoint):
+        lacks.append("accounts")
+    if not lacks:
+        return None
     return Condition(
-        name="etcd-endpoint-foreign",
+        name="etcd-open",
         subject=endpoint,
-        cause=f"{endpoint} is of etcd cluster {cluster_id:x}, the mesh is in {pinned:x}: it is"
-        " left out",
-        hint="correct etcd.endpoints in agent.toml and restart the agent",
+        cause=f"{endpoint} has no {' and no '.join(lacks)}: a container or any machine that"
+        " reaches it can rewrite the mesh",
+        hint="give etcd TLS and each host an account: deploy/etcd/hosts.sh, docs/install.md",
     )
+
+
+def _is_loopback(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _unusable(client: EtcdClient) -> Iterator[Condition]:
+    if client.settings.cert_file and (problem := unusable_files(client.settings)):
+        yield Condition(
+            name="etcd-auth-failed",
+            subject=str(client.settings.cert_file),
+            severity=Severity.ERROR,
+            cause=f"{problem}; connections that are open stay, others fail",
+            hint="copy ca, certificate and key of this host again: deploy/etcd/hosts.sh add NAME",
+        )
+
+
+def _expiring(certificates: tuple[Certificate, ...], now_s: float) -> Iterator[Condition]:
+    renew = {
+        "client": "deploy/etcd/hosts.sh add NAME, and copy its folder to this host; no restart",
+        "ca": "make a new CA, give every host both in ca_file, then sign with the new one",
+        "server": "deploy/etcd/hosts.sh members … with the same names, copy, restart that member",
+    }
+    for each in certificates:
+        left_s = each.not_after_s - now_s
+        if left_s > _WARN_BEFORE_S:
+            continue
+        when = f"expires on {each.not_after}" if left_s > 0 else f"expired on {each.not_after}"
+        yield Condition(
+            name="etcd-certificate-expires",
+            subject=each.name,
+            severity=Severity.WARNING if left_s > 0 else Severity.ERROR,
+            cause=f"the certificate of {each.name} {when}",
+            hint=f"renew it: {renew[each.role]}",
+        )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 
 from agent.errors import EtcdUnavailable
 from agent.etcd import kv
-from agent.etcd.connections import SYSTEM_CA
+from agent.etcd.certificates import tls_context
 from agent.model import HostId
 from agent.registry.records import Writer
 from agent.registry.registry import Registry
@@ -57,7 +56,9 @@ def ask_endpoint(
     host, port = url.hostname or "", url.port or 2379
     try:
         connection = (
-            http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=_tls(settings))
+            http.client.HTTPSConnection(
+                host, port, timeout=_TIMEOUT_S, context=tls_context(settings)
+            )
             if url.scheme == "https"
             else http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
         )
@@ -77,13 +78,6 @@ def ask_endpoint(
             f"{endpoint} does not answer: {error or type(error).__name__}"
         ) from error
     return EndpointAnswer(_version(endpoint, response.status, body), _ahead_s(date, seen_s))
-
-
-def _tls(settings: EtcdSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(settings.ca_file or SYSTEM_CA))
-    if settings.cert_file and settings.key_file:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
-    return context
 
 
 def _version(endpoint: str, status: int, body: bytes) -> str:

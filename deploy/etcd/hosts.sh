@@ -31,6 +31,8 @@ config=no
 keys='subnets/ turns/ grace hosts/<id> memory/<id> owners/<id>/ clones/<id>/ slices/<id>/ endpoints/<id>/'
 days=${HOSTMESH_DAYS:-825}
 fail() { printf 'hosts.sh: %s\n' "$*" >&2; exit 1; }
+why() { tail -n 1 "$work/error" | grep . || echo "no answer in time"; }
+etcdctl() { timeout 15 etcdctl "$@"; } # while there is no leader it would wait for ever
 say() { printf 'hosts.sh: %s\n' "$*"; }
 while [ $# -gt 0 ]; do
     case $1 in
@@ -74,7 +76,7 @@ certificate() {
     openssl req -new -key "$2" -subj "/CN=$3" -out "$work/request"
     openssl x509 -req -in "$work/request" -CA "$folder/$1.crt" -CAkey "$folder/$1.key" \
         -set_serial "0x$(openssl rand -hex 16)" -days "$days" -extfile "$work/extensions" -out "$work/put" \
-        2>"$work/error" || fail "the certificate of $3 could not be signed: $(tail -n 1 "$work/error")"
+        2>"$work/error" || fail "the certificate of $3 could not be signed: $(why)"
     put "$5" 644
 }
 
@@ -145,10 +147,10 @@ connect() {
         ETCDCTL_USER="$(cat "$admin/user"):$(cat "$admin/etcd-password")" # not an argument: others see those
         export ETCDCTL_USER
     fi
-    users=$(etcdctl user list 2>"$work/error") || fail "etcd: $(tail -n 1 "$work/error")"
+    users=$(etcdctl user list 2>"$work/error") || fail "etcd: $(why)"
 }
 
-ctl() { etcdctl "$@" >/dev/null 2>"$work/error" || fail "etcdctl $*: $(tail -n 1 "$work/error")"; }
+ctl() { etcdctl "$@" >/dev/null 2>"$work/error" || fail "etcdctl $*: $(why)"; }
 role() { etcdctl role get "$1" >/dev/null 2>&1 || ctl role add "$1"; }
 grant() { # ROLE read|readwrite KEY: all keys below one that ends with a slash
     case $3 in
@@ -186,7 +188,7 @@ account() {
             put "$1/etcd-password"
         fi
         etcdctl user $how "$name" --interactive=false <"$1/etcd-password" >/dev/null 2>"$work/error" ||
-            fail "etcdctl user $how $name: $(tail -n 1 "$work/error")"
+            fail "etcdctl user $how $name: $(why)"
     else
         takes_certificates || fail "${ETCDCTL_ENDPOINTS%%,*} is not started with --client-cert-auth: say --password"
         [ $how = passwd ] || ctl user add "$name" --no-password

@@ -26,6 +26,7 @@ from agent.daemon.api.status import host_state, peers_of
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.counters import Counters
+from agent.etcd.certificates import Certificate
 
 __all__ = ["Reading", "families", "render"]
 
@@ -40,6 +41,7 @@ class Reading:
         watch_age_s: Seconds since etcd last answered, None if it never did.
         stale: etcd does not answer: heartbeats are not known.
         now_s: Unix time.
+        certificates: For etcd, as last seen.
     """
 
     state: AgentState
@@ -48,6 +50,7 @@ class Reading:
     watch_age_s: float | None
     stale: bool
     now_s: float
+    certificates: tuple[Certificate, ...] = ()
 
 
 def render(reading: Reading) -> tuple[bytes, str]:
@@ -113,6 +116,14 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
         "1 while etcd answers",
         float(not reading.state.contact_problem),
     )
+    expiry = GaugeMetricFamily(
+        "hostmesh_etcd_certificate_expiration_timestamp_seconds",
+        "When a certificate for etcd ends, Unix time",
+        labels=["role", "name"],
+    )
+    for certificate in reading.certificates:
+        expiry.add_metric([certificate.role, certificate.name], certificate.not_after_s)
+    yield expiry
     left = GaugeMetricFamily(
         "hostmesh_lease_left_seconds", "Until this host's lease ends if it is not renewed"
     )

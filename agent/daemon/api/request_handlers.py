@@ -28,6 +28,7 @@ from agent.daemon.telemetry.history import events_document
 from agent.daemon.telemetry.observer import Observer
 from agent.docker.report import AttachReport, RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
+from agent.etcd.certificates import Certificate
 from agent.mesh.peer_rules import PeerRules
 from agent.model import Condition, DockerState, Route
 from agent.registry.flannel_ttl import FlannelTtls
@@ -58,6 +59,7 @@ class RequestHandlers:
     Args:
         etcd_source: Which etcd this is, and who named it.
         last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
+        certificates: For etcd, as last seen.
         docker_outlook: What a restart of dockerd would do to containers now.
         restart_docker: Does what is pending for Docker now; its arguments: under containers,
             in place of the operator's own keys. May take minutes.
@@ -73,6 +75,7 @@ class RequestHandlers:
     host_name: str
     etcd_source: Callable[[], Document]
     last_contact_s: Callable[[], float]
+    certificates: Callable[[], tuple[Certificate, ...]]
     leaver: Leaver
     docker_outlook: Callable[[], RestartOutlook]
     observer: Observer
@@ -127,6 +130,7 @@ class RequestHandlers:
                     watch_age_s=time.monotonic() - contact_s if contact_s else None,
                     stale=self._freshness().stale,
                     now_s=time.time(),
+                    certificates=self.certificates(),
                 )
             )
         )

@@ -10,8 +10,9 @@ from agent.daemon.membership.endpoint_finder import source_of
 from agent.daemon.wiring import host_name
 from agent.docker.manager import DockerManager
 from agent.docker.report import Preview
-from agent.errors import EtcdUnavailable
+from agent.errors import EtcdError, EtcdUnavailable
 from agent.etcd.client import EtcdClient
+from agent.etcd.endpoint_check import open_condition
 from agent.kernel.liveness.prober import is_silent
 from agent.mesh.backends import container_mtu
 from agent.mesh.needed import needed_in, needed_of_members
@@ -88,9 +89,19 @@ def look_at_etcd(settings: Settings, client: EtcdClient, findings: Findings) -> 
     for endpoint, answer in answers.items():
         if isinstance(answer, EndpointAnswer):
             _endpoint(endpoint, answer, findings)
+            _access(client, endpoint, findings)
         else:
             state = State.WARN if some else State.FAIL
             findings.add("etcd endpoint", state, answer.message, answer.hint)
+
+
+def _access(client: EtcdClient, endpoint: str, findings: Findings) -> None:
+    try:
+        condition = open_condition(client, endpoint)
+    except EtcdError:  # "etcd account" says why
+        return
+    if condition is not None:
+        findings.add("etcd access", State.WARN, condition.cause, condition.hint)
 
 
 def _raise_unknown(client: EtcdClient) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from agent.errors import EtcdAuthError, EtcdUnavailable
 from agent.registry.directory import Directory
 from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
+from tests.etcd.support.pki import issue, openssl
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.etcd
@@ -23,52 +23,19 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CA, a server and a client certificate, one of another CA and an expired one."""
     folder = tmp_path_factory.mktemp("pki")
     for authority in ("ca", "other-ca"):
-        _openssl(
+        openssl(
             folder,
             *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
             *("-keyout", f"{authority}.key", "-out", f"{authority}.crt"),
             *("-subj", f"/CN={authority}", "-days", "2"),
         )
-    _issue(folder, "server", "ca")
-    _issue(folder, "client", "ca")
-    _issue(folder, "stranger", "other-ca")
-    _issue(
+    issue(folder, "server", "ca")
+    issue(folder, "client", "ca")
+    issue(folder, "stranger", "other-ca")
+    issue(
         folder, "expired", "ca", "-not_before", "20200101000000Z", "-not_after", "20200102000000Z"
     )
     return folder
-
-
-def _openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def _issue(folder: Path, name: str, authority: str, *dates: str) -> None:
-    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-    _openssl(
-        folder,
-        *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-        *("-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"),
-    )
-    if not dates:
-        _openssl(
-            folder,
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.crt"),
-            *("-CAkey", f"{authority}.key", "-CAcreateserial", "-days", "1"),
-            *("-extfile", "ext", "-out", f"{name}.crt"),
-        )
-        return
-    (folder / "ca.conf").write_text(
-        "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nserial=serial\nnew_certs_dir=.\n"
-        "default_md=sha256\npolicy=p\nunique_subject=no\n[p]\ncommonName=supplied\n"
-    )
-    (folder / "index").write_text("")
-    (folder / "serial").write_text("77\n")
-    _openssl(
-        folder,
-        *("ca", "-batch", "-config", "ca.conf", "-cert", f"{authority}.crt"),
-        *("-keyfile", f"{authority}.key", "-in", f"{name}.csr", "-out", f"{name}.crt"),
-        *("-extfile", "ext", "-startdate", dates[1], "-enddate", dates[3], "-notext"),
-    )
 
 
 def _secure(pki: Path, name: str = "server", *more: str) -> Etcd:

@@ -48,12 +48,24 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kit]:
             kit.run("add", f"web{number}", "--id", host(number))
         # One that was cut off half-way: a role without its grants.
         assert not kit.etcdctl("role", "add", "hostmesh-operator", who="admin").returncode
+        assert asks_for_no_account(kit, "hosts/web1")
         kit.run("enable")
         yield kit
     finally:
         for member in members:
             member.kill()
             member.wait(10)
+
+
+def asks_for_no_account(kit: Kit, account: str) -> bool:
+    with closing(EtcdClient(kit.settings(account))) as client:
+        return client.asks_for_no_account(client.endpoints[0])
+
+
+@pytest.mark.parametrize("account", ["hosts/web1", "admin"])
+def test_accounts_are_seen_to_be_in_use(kit: Kit, account: str) -> None:
+    """By a certificate with every right, too."""
+    assert not asks_for_no_account(kit, account)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agent.settings import EtcdSettings, load_settings
@@ -92,9 +93,14 @@ class Kit:
         )  # fmt: skip
 
     def settings(self, account: str) -> EtcdSettings:
-        """Load what an account's folder says: "operator", or a host's as if in /etc/hostmesh."""
+        """Load an account's settings: "operator", "admin", or a host's as if in /etc/hostmesh."""
         if account == "operator":
             return load_settings(self._calls.with_name("none"), operator=self.operator).etcd
+        if account == "admin":
+            own = self.folder / "admin"
+            return replace(
+                self.settings("operator"), cert_file=own / "etcd.crt", key_file=own / "etcd.key"
+            )
         return load_settings(self.agent_toml(account)).etcd
 
     @property

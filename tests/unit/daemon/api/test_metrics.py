@@ -26,6 +26,7 @@ from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.counters import Counters
 from agent.errors import StateError
+from agent.etcd.certificates import Certificate
 from agent.model import Condition, DockerState, Heartbeat, HostId, Lease, Severity, View
 from agent.reconcile.reconciler import Report
 
@@ -88,6 +89,7 @@ def reading() -> Reading:
         watch_age_s=1.5,
         stale=False,
         now_s=1400.0,
+        certificates=(Certificate("/etc/etcd.crt", "client", 1500.0),),
     )
 
 
@@ -106,6 +108,8 @@ def test_every_value_is_what_the_agent_knows() -> None:
     assert found["hostmesh_ready"] == 1
     assert found["hostmesh_state state=degraded"] == 0
     assert found["hostmesh_watch_age_seconds"] == 1.5
+    expiry = "hostmesh_etcd_certificate_expiration_timestamp_seconds name=/etc/etcd.crt role=client"
+    assert found[expiry] == 1500.0
     assert found["hostmesh_lease_left_seconds"] == 86_000
     peers = {
         state: found[f"hostmesh_peers state={state}"] for state in ("alive", "silent", "unknown")

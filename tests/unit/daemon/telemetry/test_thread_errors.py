@@ -93,7 +93,7 @@ class Case:
 def survey() -> Case:
     client = EtcdClient(EtcdSettings(endpoints=("http://192.0.2.1:2379",)))
     made = EndpointCheck(client, lambda _: None, every_s=0.02)
-    made._round = failing = Sabotaged(made._round)  # type: ignore[method-assign]
+    made._hourly = failing = Sabotaged(made._hourly)  # type: ignore[method-assign]
     return Case("etcd-survey", made.start, made.stop, failing)
 
 
