@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -23,9 +23,9 @@ __all__ = [
     "duration",
     "flow",
     "json_text",
-    "render_columns",
     "render_table",
     "sentence",
+    "step_lines",
 ]
 
 _MINUTE_S, _HOUR_MIN, _DAY_MIN = 60, 60, 1440
@@ -36,6 +36,8 @@ _MAX_CELL_CHARS = 200
 _MAX_SENTENCE_CHARS = 4000
 _GAP = "  "
 _LEAST_ROOM = 20
+_STEP_TEXT_AT = 21
+_RESULTS = {"ok": "good", "failed": "bad", "unknown": "warn"}
 _COLOUR = re.compile(r"(\x1b\[[0-9]*m)")
 
 
@@ -142,6 +144,20 @@ def flow(text: str, width: int | None, *, first: str = "", rest: int = 0) -> lis
     return [*found, line]
 
 
+def step_lines(
+    steps: Iterable[Mapping[str, Any]], width: int | None, paint: Callable[[str, str], str]
+) -> list[str]:
+    """Lay out the steps of a path: host where there is one, result, name and text."""
+    found = []
+    for step in steps:
+        result = step["result"]
+        host = f"{clean(step['host']):<5} " if "host" in step else ""
+        painted = paint(_RESULTS[result], f"{result:<8}")
+        first = f"  {host}{painted}{clean(step['step']):<10} "
+        found += flow(sentence(step["text"]), width, first=first, rest=len(host) + _STEP_TEXT_AT)
+    return found
+
+
 def _head(word: str, width: int) -> str:
     """Return the part of a word that fits ``width`` cells, at least one character."""
     kept = word[: max(1, width)]
@@ -184,14 +200,8 @@ def render_table(
     columns in their order. A table of columns that may neither be shortened nor
     dropped can be wider.
     """
-    return render_columns(columns, list(zip(*rows, strict=True)) or [()] * len(columns), width)
-
-
-def render_columns(
-    columns: Sequence[Column], values: Sequence[Sequence[object]], width: int | None
-) -> list[str]:
-    """Do the same for values by column, which spares a large table the transposing."""
     columns = list(columns)
+    values = list(zip(*rows, strict=True)) or [()] * len(columns)
     cells = [_cleaned(each) for each in values]
     natural = [_width(*each) for each in zip(columns, cells, strict=True)]
     while True:

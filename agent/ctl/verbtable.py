@@ -230,24 +230,24 @@ VERBS = (
         "reserve:remove",
         (Argument("HOST", _HOST), Argument("--force", "even if it is alive"), _DRY_RUN),
     ),
-    Verb("join", "join again after a leave", "membership:join"),
+    Verb("join", "join again after a leave", "actions:join"),
     Verb(
         "leave",
         "release this host's subnet and stay out until join",
-        "membership:leave",
+        "actions:leave",
         (Argument("--force", "even if Docker must restart while containers run"),),
         _RESTART_S,
     ),
     Verb(
         "cleanup",
         "remove Hostmesh's routes, rules and Docker settings here; keep the subnet",
-        "membership:cleanup",
+        "actions:cleanup",
     ),
-    Verb("etcd accept", "accept etcd's data after an alarm", "etcd:accept"),
+    Verb("etcd accept", "accept etcd's data after an alarm", "actions:accept"),
     Verb(
         "docker restart",
         "restart Docker if it needs a restart",
-        "docker:restart",
+        "actions:restart",
         (
             Argument("--now", "restart even while containers run; without it nothing is done"),
             Argument("--yes", "do not ask, even if containers will stop"),
@@ -255,7 +255,7 @@ VERBS = (
         ),
         _RESTART_S,
     ),
-    Verb("reload", "make the agent read its settings again", "reload"),
+    Verb("reload", "make the agent read its settings again", "actions:reload"),
     Verb(
         "firewall show",
         "show Hostmesh's firewall rules as installed",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.client import Document
 from agent.ctl.context import Context
-from agent.ctl.output import Column, clean, duration, flow, render_columns
+from agent.ctl.output import Column, clean, duration, flow, render_table
 from agent.ctl.stale import banner, state_of
 
 __all__ = ["changes", "lines", "run"]
@@ -101,7 +101,9 @@ def lines(document: Mapping[str, Any], *, wide: bool, width: int | None) -> list
     leases = document["leases"]
     found = banner(document) + ([] if leases else ["no host has a lease"])
     if leases:
-        found += render_columns(columns, _values(leases, wide=wide), None if wide else width)
+        found += render_table(
+            columns, (_row(each, wide=wide) for each in leases), None if wide else width
+        )
     if document.get("previous"):
         found += flow(_move(document), width, rest=2)
     for aside in document.get("set_aside", []):
@@ -121,17 +123,14 @@ def _move(document: Mapping[str, Any]) -> str:
     return f"the mesh moves away from {ranges}; still there: {named or 'no host'}"
 
 
-def _values(leases: Sequence[Mapping[str, Any]], *, wide: bool) -> list[list[object]]:
-    """Return each column's cells."""
-    found: list[list[object]] = [
-        [f"{'*' if each.get('own') else ' '} {each.get('host_name') or '-'}" for each in leases],
-        [each.get("subnet") for each in leases],
-        [each.get("node_address") for each in leases],
-        [each.get("backend") for each in leases],
-        [duration(each.get("age_s")) for each in leases],
-        [state_of(each) for each in leases],
+def _row(lease: Mapping[str, Any], *, wide: bool) -> list[object]:
+    row: list[object] = [
+        f"{'*' if lease.get('own') else ' '} {lease.get('host_name') or '-'}",
+        *(lease.get(key) for key in ("subnet", "node_address", "backend")),
+        duration(lease.get("age_s")),
+        state_of(lease),
     ]
     if wide:
-        found.append([duration(each.get("ttl_left_s")) for each in leases])
-        found += [[each.get(key) for each in leases] for key in ("docker", "level", "host_id")]
-    return found
+        row.append(duration(lease.get("ttl_left_s")))
+        row += [lease.get(key) for key in ("docker", "level", "host_id")]
+    return row

@@ -111,7 +111,7 @@ def _say(context: Context, config: MeshConfig, sentence: str) -> None:
 
 
 def docker0_of(facts: HostFacts, settings: Settings) -> DockerFacts:
-    """What the host's links say of Docker: docker0's range, which is about to be renumbered.
+    """Return Docker's facts by the host's links: docker0's range, which is to be renumbered.
 
     Not when the settings leave Docker alone: then docker0 stays where it is.
     """

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agent.ctl.context import Context
-from agent.ctl.output import clean, duration, flow, sentence
+from agent.ctl.output import clean, duration, flow, step_lines
 from agent.ctl.path.peers import Peer, find_peer
 from agent.ctl.stale import age, banner, state_of
 from agent.errors import HostmeshError, NotRoot
@@ -18,8 +18,6 @@ __all__ = ["lines", "run"]
 
 _ECHOES = 3
 _ANSWER_S = 2.0
-_STYLES = {"ok": "good", "failed": "bad", "unknown": "warn"}
-_TEXT_AT = 21
 _LEAST_SHARE = 2  # of three answers, before losing one is a failure
 Step = tuple[str, str, str]
 """The step's name; "ok", "failed" or "unknown"; and the finding."""
@@ -28,7 +26,8 @@ Step = tuple[str, str, str]
 def run(context: Context) -> int:
     """Check every step of the path; return 1 when one fails."""
     peer = find_peer(context, context.args.peer)
-    steps = [_as_document(step) for step in _steps(context, peer)]
+    names = ("step", "result", "text")
+    steps = [dict(zip(names, step, strict=True)) for step in _steps(context, peer)]
     failed = [step for step in steps if step["result"] == "failed"]
     document = {
         "version": 1,
@@ -49,16 +48,7 @@ def lines(
     """Lay out the document."""
     peer = document["peer"]
     who = f"{clean(peer['host_name'])} at {clean(peer['node_address'])}, {clean(peer['subnet'])}"
-    found = banner(document) + flow(who, width)
-    for step in document["steps"]:
-        result = step["result"]
-        first = f"  {paint(_STYLES[result], result.ljust(8))}{clean(step['step']):<10} "
-        found += flow(sentence(step["text"]), width, first=first, rest=_TEXT_AT)
-    return found
-
-
-def _as_document(step: Step) -> dict[str, str]:
-    return {"step": step[0], "result": step[1], "text": step[2]}
+    return banner(document) + flow(who, width) + step_lines(document["steps"], width, paint)
 
 
 def _steps(context: Context, peer: Peer) -> Iterator[Step]:

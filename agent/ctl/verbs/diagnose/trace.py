@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.ctl.output import clean, flow, sentence
+from agent.ctl.output import clean, flow, sentence, step_lines
 
 if TYPE_CHECKING:
     from agent.ctl.path.tracing import Tracer
@@ -19,8 +19,6 @@ __all__ = ["lines", "run"]
 _ECHOES = 3
 _AFTER_S = 0.2  # every frame of an answered ping is in the sockets by then
 _MOST_FRAMES = 32
-_TEXT_AT = 27
-_STYLES = {"ok": "good", "failed": "bad", "unknown": "warn"}
 
 
 def run(context: Context) -> int:
@@ -70,11 +68,7 @@ def lines(
 ) -> list[str]:
     """Lay out the document; where ``width`` is small a packet takes two lines."""
     found = flow(f"{_end(document['source'])} > {_end(document['destination'])}", width)
-    for step in document["steps"]:
-        result = paint(_STYLES[step["result"]], step["result"].ljust(8))
-        where = clean(step["host"]).ljust(5)
-        first = f"  {where} {result}{clean(step['step']):<10} "
-        found += flow(sentence(step["text"]), width, first=first, rest=_TEXT_AT)
+    found += step_lines(document["steps"], width, paint)
     capture = document["capture"]
     if capture is not None:
         found += _captured(capture, width)
