@@ -29,14 +29,14 @@ _LOCAL_TABLE: Final = 255
 
 
 def read_host_facts(protocol: int = ROUTE_PROTOCOL, known: HostFacts | None = None) -> HostFacts:
-    """Links with their IPv4 addresses, and every route that is not of ``protocol``.
+    """Return links with their IPv4 addresses, and every route that is not of ``protocol``.
 
-    Routes of the table ``local`` are left out: they repeat the addresses. Routes this host's
-    own agent wrote are left out because they would look like an overlap with the mesh.
+    Routes of the table ``local`` are left out: they repeat the addresses. The agent's own routes
+    are left out, because they would look like an overlap with the mesh.
 
     Args:
-        protocol: What our own routes bear.
-        known: An earlier look whose routes hold still: they are not listed again.
+        protocol: Of the agent's own routes.
+        known: Earlier facts whose routes are still right: they are not listed again.
 
     Raises:
         KernelError: Any of the three lists could not be had completely.

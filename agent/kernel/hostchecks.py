@@ -1,6 +1,6 @@
-"""Settings of other programs on the host that would undo ours. Reported, never changed.
+"""Report settings of systemd-networkd and NetworkManager that undo the agent's work.
 
-Sources: networkd.conf(5) and systemd.syntax(7) for where the setting may stand and which wins.
+Sources: networkd.conf(5) and systemd.syntax(7) for where the setting may be and which wins.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NO: Final = frozenset({"no", "false", "off", "n", "f", "0"})
 
 
 def host_conditions(root: Path = Path("/")) -> tuple[Condition, ...]:
-    """What the configuration of this host's own network services would do to our work.
+    """Return conditions about the configuration of this host's network services.
 
     Args:
         root: Where the file system begins, for tests.
@@ -30,11 +30,11 @@ def host_conditions(root: Path = Path("/")) -> tuple[Condition, ...]:
 
 
 def networkd_condition(root: Path = Path("/")) -> Condition | None:
-    """``networkd-manages-foreign-routes`` when systemd-networkd would remove our routes.
+    """Return ``networkd-manages-foreign-routes`` when systemd-networkd would remove routes.
 
     It does so when it (re)starts or reconfigures a link, unless ManageForeignRoutes=no; the
     monitor brings them back, but packets are lost meanwhile. None when networkd has not run
-    since boot, or is told not to. A file that cannot be read counts as not there: this is advice.
+    since boot, or has that setting. A file that cannot be read counts as missing: this is advice.
 
     Args:
         root: Where the file system begins, for tests.
@@ -56,7 +56,7 @@ def networkd_condition(root: Path = Path("/")) -> Condition | None:
 
 
 def _files(root: Path) -> list[Path]:
-    """networkd.conf, then the drop-ins by name; of files of one name the first folder's counts."""
+    """Return networkd.conf, then drop-ins by name; of one name the first folder's counts."""
     mains = [root / folder / "networkd.conf" for folder in _FOLDERS]
     found = [path for path in mains if path.is_file()][:1]
     drop_ins: dict[str, Path] = {}
@@ -67,7 +67,7 @@ def _files(root: Path) -> list[Path]:
 
 
 def _last_value(path: Path) -> str:
-    """The last value the setting gets in this file, "" when it gets none."""
+    """Return the last value of the setting in this file, "" without one."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

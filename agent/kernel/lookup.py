@@ -30,7 +30,7 @@ class Decision:
         source: The address that a packet of this host's own is sent from.
         local: It is for this host.
         entry: The routing table's entry that decided; None before Linux 4.14.
-        refusal: The kernel's words when there is no way, else "".
+        refusal: The kernel's error when there is no way, else "".
     """
 
     link: str | None = None
@@ -100,7 +100,7 @@ class NeighbourState:
 
 
 def neighbour_on(address: Address, link_index: int | None = None) -> NeighbourState | None:
-    """The kernel's entry for ``address`` on a link (None: on any), None when there is none.
+    """Return the entry for ``address`` on a link (None: on any), None when there is none.
 
     Raises:
         KernelError: The table could not be had.

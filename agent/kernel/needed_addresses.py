@@ -1,4 +1,4 @@
-"""Which addresses this host needs beside the mesh; reading only."""
+"""Read the addresses that this host needs beside the mesh: etcd, gateways, resolvers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RESOLVERS: Final = ("etc/resolv.conf", "run/systemd/resolve/resolv.conf")
 """The second is what systemd-resolved asks itself, while the first names its own address."""
 _MOST: Final = 16
 _OF_EACH: Final = 4
-"""So many of each kind have a place: a name of etcd with many addresses crowds no resolver out."""
+"""So many of each kind are kept in any case: etcd's many addresses displace no resolver."""
 _MOST_BYTES: Final = 64 * 1024
 
 

@@ -97,7 +97,7 @@ class Monitor:
     def watch_neighbours(self, addresses: frozenset[Address], link_index: int) -> None:
         """Report when one of these on this link fails to answer, and when it answers again.
 
-        An address that failed before it was asked for here is told when it fails again.
+        An address that failed before it was asked for here is reported when it fails again.
         """
         self._neighbours = (addresses, link_index)
 
@@ -126,7 +126,7 @@ class Monitor:
         return found
 
     def _drain(self, current: NetlinkSocket) -> KernelEvent | None:
-        """Everything queued, as one event; None when nothing of it matters."""
+        """Return everything queued as one event; None when nothing of it matters."""
         watched, link_index = self._neighbours
         self._failed &= watched
         collected = Collector(

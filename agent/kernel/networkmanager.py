@@ -1,4 +1,4 @@
-"""Whether NetworkManager leaves Docker's bridges alone. Reported, never changed.
+"""Report whether NetworkManager leaves Docker's bridges alone.
 
 Sources: NetworkManager.conf(5): FILE FORMAT (which file wins, ``+=`` and ``-=``), KEYFILE
 SECTION (unmanaged-devices), DEVICE SECTION (managed), Device List Format.
@@ -21,7 +21,7 @@ _FOLDERS: Final = ("etc/NetworkManager", "run/NetworkManager", "usr/lib/NetworkM
 """From the folder that wins to the one that loses, for files of one name."""
 _MAIN: Final = "etc/NetworkManager/NetworkManager.conf"
 _BRIDGES: Final = {"docker0": "docker0", "br-0123456789ab": "br-*"}
-"""A bridge as Docker names it, and what stands for all of its kind."""
+"""A bridge as Docker names it, and the pattern for all of its kind."""
 _NO: Final = frozenset({"no", "false", "off", "0"})
 _EXCEPT: Final = "except:"
 _BY_NAME: Final = "interface-name:"
@@ -31,12 +31,12 @@ _Settings = dict[tuple[str, str], list[str]]
 
 
 def networkmanager_condition(root: Path = Path("/")) -> Condition | None:
-    """``networkmanager-manages-bridge`` when NetworkManager may take Docker's bridges in hand.
+    """Return ``networkmanager-manages-bridge`` when NetworkManager may change Docker's bridges.
 
-    It then may take addresses off docker0 or set it down when a profile is activated or its
+    It then may remove addresses from docker0 or set it down when a profile is activated or its
     state is restored. None when it has not run since boot, or its configuration leaves the
-    bridges unmanaged. What udev rules or ``nmcli device set`` say is not seen, and a file that
-    cannot be read counts as not there: this is advice.
+    bridges unmanaged. Udev rules and ``nmcli device set`` are not seen, and a file that cannot be
+    read counts as missing: this is advice.
 
     Args:
         root: Where the file system begins, for tests.
@@ -64,7 +64,7 @@ def networkmanager_condition(root: Path = Path("/")) -> Condition | None:
 
 
 def _files(root: Path) -> list[Path]:
-    """In the order in which they are read: a later one overrides an earlier one."""
+    """Return the files in the order in which they are read: a later one overrides."""
     by_folder: list[list[Path]] = []
     seen: set[str] = set()
     for folder in _FOLDERS:
@@ -114,7 +114,7 @@ def _is_unmanaged(name: str, settings: _Settings) -> bool:
 
 
 def _device_sections(settings: _Settings) -> Iterator[tuple[list[str], list[str]]]:
-    """``managed`` and ``match-device`` of each [device…]; without the latter it is for all."""
+    """Yield ``managed`` and ``match-device`` (absent: for all) of each [device…]."""
     for (section, key), value in settings.items():
         if section.startswith("device") and key == "managed":
             yield value, settings.get((section, "match-device"), ["*"])

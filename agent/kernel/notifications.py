@@ -1,12 +1,12 @@
-"""What netlink's notifications say, as one event: which links changed, and changes by kind.
+"""Fold netlink's notifications into one event: links that changed, and changes by kind.
 
 An event names the links that changed, so that every object that names one is listed again: the
 kernel removes IPv4 routes without a message when their link goes down or an address goes (fib_flush
-in net/ipv4/fib_frontend.c). Changes of single objects are told for routes in the mesh's range, and
-for the agent's own links with all that is on them.
+in net/ipv4/fib_frontend.c). Changes of single objects are reported for routes in the mesh's range,
+and for the agent's own links with all that is on them.
 
 A neighbour table is never quiet: every entry in use is confirmed again each half minute. Of other
-links' tables only this is told: a watched neighbour does not answer, or answers again.
+links' tables only this is reported: a watched neighbour does not answer, or answers again.
 """
 
 from __future__ import annotations
@@ -55,17 +55,18 @@ class NeighbourChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelEvent:
-    """What changed since the last event.
+    """The changes since the last event.
 
     Attributes:
         resync: Messages may have been lost, or too many came: look at everything.
         links, addresses: Names of the links of which something of that kind changed. A link with
             a new name is there under both.
-        ways: A route by which the uplink is chosen changed (a default one, or one that leads to
-            etcd), or one that says what is on a link. The uplink, or its range, may be another now.
+        ways: A route changed by which the uplink is chosen (a default one, or one that leads to
+            etcd), or one that says which range is on a link. The uplink, or its range, may be
+            another now.
         changes: Changes of routes that matter to the agent, and of its links with their addresses,
             neighbours and forwarding entries, in order.
-        neighbours: What became of neighbours asked for with :meth:`Monitor.watch_neighbours`.
+        neighbours: Changes of neighbours asked for with :meth:`Monitor.watch_neighbours`.
     """
 
     resync: bool = False
@@ -126,7 +127,7 @@ class RouteFilter:
     way_to: Address | None = None
 
     def is_way(self, route: Route) -> bool:
-        """Whether the uplink, or who is on its link, may depend on this foreign route."""
+        """Whether the uplink, or the range on its link, may depend on this foreign route."""
         if route.protocol == self.protocol or route.table == _LOCAL_TABLE:
             return False
         destination = route.destination
@@ -137,7 +138,7 @@ class RouteFilter:
         )
 
     def matters(self, route: Route) -> bool:
-        """Whether our own routes may be touched by this one."""
+        """Whether the agent's routes may be affected by this one."""
         return (
             self.cidrs is None
             or route.protocol == self.protocol
@@ -147,7 +148,7 @@ class RouteFilter:
 
 
 class NeighbourWatch:
-    """Tells the few changes that matter from the many that do not.
+    """Picks the few changes that matter from the many that do not.
 
     Args:
         failed: Those known to have failed; kept from one event to the next.
@@ -266,7 +267,7 @@ class Collector:
             self._changes.clear()
 
     def event(self) -> KernelEvent | None:
-        """Return what was taken; None when nothing of it matters."""
+        """Return the event; None when nothing of it matters."""
         event = KernelEvent(
             resync=self._resync,
             links=frozenset(self._links),

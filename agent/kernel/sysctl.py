@@ -1,4 +1,4 @@
-"""net.ipv4 settings under /proc/sys: read, write, undo. They belong to the network namespace."""
+"""Read, write and undo net.ipv4 settings of this network namespace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STRICT: Final = "1"
 
 @dataclass(frozen=True, slots=True)
 class SysctlChange:
-    """What was changed, so that it can be undone. ``name`` is relative to net.ipv4."""
+    """A change that can be undone. ``name`` is relative to net.ipv4."""
 
     name: str
     before: str
@@ -35,7 +35,7 @@ class Sysctls:
         self._root = root
 
     def read(self, name: str) -> str:
-        """The value of net.ipv4.``name`` (slashes between parts), without white space around.
+        """Return the value of net.ipv4.``name`` (slashes between parts), stripped.
 
         Raises:
             KernelError: There is no such setting, or it cannot be read.
@@ -73,23 +73,22 @@ class Sysctls:
     def enable_forwarding(self) -> SysctlChange | None:
         """Switch IPv4 forwarding on; None when it was.
 
-        The caller must have closed FORWARD for strangers first (the firewall room): Docker sets
-        its policy to DROP only when Docker itself was the one to switch forwarding on, so
-        doing it before Docker turns the host into an open router.
-        Writing ip_forward resets some per-interface settings (ip-sysctl.rst); when it is on
-        already nothing is written.
+        The caller must have closed FORWARD to strangers first. Docker sets its policy to DROP only
+        when Docker itself switched forwarding on, so without that the host is an open router.
+        Writing ip_forward resets some per-interface settings (ip-sysctl.rst): when it is on,
+        nothing is written.
         """
         return self.write(_FORWARDING, "1")
 
     def undo(self, change: SysctlChange) -> bool:
-        """Put the old value back, unless somebody has set yet another one since. True if done."""
+        """Restore the old value unless it was set since; return whether it was restored."""
         if self.read(change.name) != change.after:
             return False
         self.write(change.name, change.before)
         return True
 
     def reverse_path_condition(self, uplink: Uplink, *, mixed: bool = False) -> Condition | None:
-        """``rp-filter-strict`` when the uplink drops packets whose way back is another way.
+        """Return ``rp-filter-strict`` when the uplink drops packets whose way back is another one.
 
         The larger of "all" and the interface's value counts (ip-sysctl.rst); 1 is strict
         (RFC 3704 section 2.2), 2 loose.

@@ -1,8 +1,8 @@
 """How a lease is shared between docker0 and the networks that Docker makes. Pure.
 
-docker0 alone is not enough: Compose creates a network per project, and Docker takes its
-subnet from ``default-address-pools``. So the lease is cut: docker0 gets the lower part, half
-of it by default, and what is left becomes pools.
+docker0 alone is not enough: Compose creates a network per project, and Docker takes its subnet from
+``default-address-pools``. So docker0 gets the lower part of the lease, half of it by default, and
+the rest becomes pools.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def split_lease(
             of the lease, 0 all of it.
 
     Raises:
-        ValueError: The subnet has no room for a bridge and a container, or ``network_len``
+        ValueError: The subnet is too small for a bridge and a container, or ``network_len``
             is not a prefix length that a Docker network can have.
     """
     family = family_of(subnet)

@@ -56,7 +56,7 @@ class Lapsed:
 
 
 def _has_lapsed(lease: Lease, view: View, own: HostId) -> bool:
-    """Never by the host's own copy: what is absent there is absent from a file."""
+    """The host's own copy holds no heartbeats, so absence there proves nothing."""
     return (
         not view.cached
         and lease.host_id is not None

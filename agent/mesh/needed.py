@@ -29,7 +29,7 @@ def gateways(host: HostFacts) -> tuple[Address, ...]:
 
 
 def needed_of_members(view: View, cidrs: Iterable[Network]) -> Iterator[str]:
-    """Yield in words what members report that they need and ``cidrs`` hold: the first few."""
+    """Yield addresses in ``cidrs`` that hosts report as needed, for messages; the first few."""
     ranges = tuple(cidrs)
     found = (
         f"{each}, which host {beat.host_name or beat.host_id} needs"

@@ -27,7 +27,7 @@ def host_overlaps(
     own: Iterable[Network] = (),
     leases: Mapping[Network, Lease] = _NOBODY,
 ) -> tuple[str, ...]:
-    """Every address and route of the host that overlaps ``cidr``, in words; empty when none does.
+    """Describe every address and route of the host that overlaps ``cidr``; empty when none does.
 
     Not counted: default routes, which everything overlaps; Docker's default bridge, which is
     about to be renumbered, and the agent's own links; a refusal (blackhole and its like) of a wider

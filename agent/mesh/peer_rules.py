@@ -39,7 +39,7 @@ __all__ = ["PeerRules", "aggregate_routes", "on_link_ranges"]
 def aggregate_routes(world: World) -> tuple[Route, ...]:
     """One ``unreachable`` route for each CIDR of the mesh, behind all that is more specific.
 
-    It covers what nobody owns and the own subnet until Docker's bridge has it, so that neither
+    It covers ranges without an owner, and the own subnet until Docker's bridge has it. So neither
     ever follows the default gateway (promise 9). A mesh has one CIDR, and while it moves two.
     None where it would take the place of the default route to an address that this host needs
     (promise 8).

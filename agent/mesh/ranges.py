@@ -1,7 +1,7 @@
 """Arithmetic on ranges of addresses: overlap, the order in which a host tries subnets, a free CIDR.
 
 Pure: no clock, no randomness but what a host id gives, so that a host prefers the same
-subnets in every life and on every rebuilt etcd.
+subnets after every restart and on every rebuilt etcd.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NEVER_PROPOSED: tuple[Network, ...] = tuple(
         "10.0.0.0/16",  # the usual first private network at cloud providers
     )
 )
-"""Ranges that :func:`propose_cidr` stays out of, even when this host cannot see anybody there."""
+"""Ranges that :func:`propose_cidr` avoids, even when this host sees no use of them."""
 
 
 _Block = tuple[int, int, int]

@@ -1,7 +1,7 @@
 """The immutable world that desired state is computed from.
 
-The daemon's loop folds every event into a new :class:`World`; nothing in this room reads
-anything else. There is no clock here: what depends on time arrives as a value.
+The daemon's loop folds every event into a new :class:`World`; this package reads nothing else.
+There is no clock here: values that depend on time arrive as a part of it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 ROUTE_PROTOCOL: Final = 140
-"""Default rtm_protocol of our routes: free in linux/rtnetlink.h and in iproute2's rt_protos."""
+"""Default rtm_protocol of the agent's routes: no other program of iproute2's rt_protos uses it."""
 
 MAIN_TABLE: Final = 254
 """RT_TABLE_MAIN of linux/rtnetlink.h."""
@@ -52,16 +52,16 @@ _PROTOCOL_NAMES: Final[Mapping[int, str]] = MappingProxyType(
 
 
 def protocol_name(protocol: int) -> str:
-    """Who writes routes with this rtm_protocol: ``"dhcp (16)"``, or ``"protocol 77"``.
+    """Name the writer of routes with this rtm_protocol: ``"dhcp (16)"``, or ``"protocol 77"``.
 
-    The names are RTPROT_* of linux/rtnetlink.h, which is what ``ip route`` prints.
+    The names are RTPROT_* of linux/rtnetlink.h, as ``ip route`` prints them.
     """
     name = _PROTOCOL_NAMES.get(protocol)
     return f"{name} ({protocol})" if name else f"protocol {protocol}"
 
 
 def peers_by_subnet(leases: Iterable[Lease], own: Lease | None) -> Mapping[Network, Lease]:
-    """Every lease that is not this host's, keyed by subnet.
+    """Return every lease that is not this host's, by subnet.
 
     A lease counts as this host's by identity or by subnet: while a claim is being renewed the
     two may differ for a moment, and a route to the own subnet must not come from either.
@@ -94,21 +94,21 @@ class World:
 
     Attributes:
         host_id: This host, "" while it is not known.
-        config: What the mesh agreed on; None while it is not known.
+        config: The mesh's; None while it is not known.
         own: This host's lease; None before the first claim and after leaving.
         former: While the mesh moves to another CIDR: the lease that this host had before and
             still holds, since Docker has networks in it.
         peers: Every other lease, keyed by subnet (see :func:`peers_by_subnet`).
         uplink: The interface that carries the node address; None while there is none.
-        host: What the kernel said at the last look; None before the first.
-        docker: What the engine said at the last look; None before the first.
-        complete: A complete view from etcd was seen in this life. Nothing is deleted before
-            (promise 4); a host's own copy of an earlier view does not count.
+        host: The kernel's facts at the last look; None before the first.
+        docker: The engine's facts at the last look; None before the first.
+        complete: A complete view from etcd was seen in this run of the agent. Nothing is deleted
+            before (promise 4); a host's own copy of an earlier view does not count.
         dead_subnets: Subnets of peers whose heartbeat is known to have lapsed and that answer
             no probe (promise 3's one exception): unreachable until they answer.
-        route_protocol: rtm_protocol that marks a route as ours.
-        route_table: Table our routes live in.
-        route_metric: Priority of our routes, 0 as with ``ip route add``.
+        route_protocol: rtm_protocol of the agent's routes.
+        route_table: Their table.
+        route_metric: Their priority, 0 as with ``ip route add``.
     """
 
     host_id: HostId = _UNKNOWN_HOST
@@ -131,7 +131,7 @@ class World:
         return self.host.needed if self.host else ()
 
     def shuts_off(self, route: Route) -> bool:
-        """Whether ``route``, one of ours, would lead a needed address away.
+        """Whether ``route``, one of the agent's, would lead a needed address away.
 
         A resolver may be a container of the mesh: the route to its host is no harm then.
         """
@@ -142,7 +142,7 @@ class World:
         )
 
     def unreachable(self, destination: Network) -> Route:
-        """Return a route of ours that refuses packets at once."""
+        """Return a route of the agent's that refuses packets at once."""
         return Route(
             destination=destination,
             kind=RouteKind.UNREACHABLE,

@@ -1,10 +1,10 @@
-"""The values every room shares. Frozen, comparable, free of I/O and of clocks.
+"""Values that all packages share. Frozen, comparable, free of I/O and of clocks.
 
 Words are those of docs/architecture.md ("Words"): a *subnet* is the part of the mesh's
 CIDR that one host's containers live in, a *lease* is the record in etcd that one host
 owns one subnet, a *heartbeat* is the short-lived key that says the agent is alive.
 
-Here is what other rooms import; the modules are by what a value is about.
+Other packages import from here; modules are named for the subject of their values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which ranges a mesh may have, as far as this host is concerned.
+"""The ranges that a mesh may have on this host.
 
 The config in etcd is untrusted input: it can route any destination to another host. So each
 host holds it against what its own operator allows, and against ranges that no mesh may have.
@@ -46,7 +46,7 @@ def forbidden_range(network: Network) -> Network | None:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why something in etcd is not used.
+    """The reason why something in etcd is not used.
 
     Attributes:
         hint: A way out that belongs to this reason, "" without one.
@@ -74,7 +74,7 @@ class Unusable(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What this host allows of a config.
+    """The limits that this host sets to a config.
 
     Attributes:
         allowed: ``mesh.within`` of agent.toml.
@@ -103,7 +103,7 @@ class Bounds:
         return config
 
     def problem(self, cidr: Network) -> Problem | None:
-        """Say why no mesh of this host may have ``cidr``, None when it may."""
+        """Return why no mesh of this host may have ``cidr``, None when it may."""
         met = forbidden_range(cidr)
         if met is not None:
             return Problem(f"meets {met}, which no mesh may have")

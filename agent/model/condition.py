@@ -1,4 +1,4 @@
-"""What an operator should know: a condition, how much it matters, and many of them in few words.
+"""Conditions: problems that the agent shows to the operator, and summaries of many of them.
 
 A mesh of 10,000 peers with one wrong setting would otherwise be as many lines of log (promise 10).
 """
@@ -34,9 +34,9 @@ class Condition:
 
     Attributes:
         name: Kebab-case, stable, documented in docs/conditions.md.
-        subject: What it is about, so that two of one name can stand side by side.
-        cause: What is the case, with values.
-        hint: What to do about it.
+        subject: The object, so that two conditions of one name are told apart.
+        cause: The fact, with values.
+        hint: What to do about it, with a command.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Condition:
 
 
 CONDITIONS_SHOWN: Final = 20
-"""Conditions of one name that are shown each; more are told as a number."""
+"""Conditions of one name that are shown in full; more are counted."""
 
 
 def summarise(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
-    """At most :data:`CONDITIONS_SHOWN` of each name, and one more that tells the number."""
+    """Return at most :data:`CONDITIONS_SHOWN` of each name, and one more that counts the rest."""
     by_name: dict[str, list[Condition]] = {}
     for condition in conditions:
         by_name.setdefault(condition.name, []).append(condition)
@@ -69,9 +69,9 @@ def first_few(found: Sequence[object], most: int = 5, separator: str = ", ") -> 
 
 
 def and_more(shown: list[Condition], of: int) -> tuple[Condition, ...]:
-    """The conditions, all of one name, and how many more of it there are when ``of`` is larger.
+    """Return the conditions, all of one name, and a count of more when ``of`` is larger.
 
-    The number stands in the cause: it changes, and the condition stays the same one.
+    The number is in the cause: it changes, and the condition stays the same one.
     """
     more = of - len(shown)
     if more <= 0:

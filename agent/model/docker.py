@@ -1,4 +1,4 @@
-"""What a host's Docker Engine says of itself."""
+"""Facts about a host's Docker Engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 OWN_BRIDGE = "hostmesh0"
-"""The Linux bridge of the Docker network that is ours (``docker.attach = "network"``)."""
+"""The Linux bridge of the agent's own Docker network (``docker.attach = "network"``)."""
 
 
 class DockerState(enum.StrEnum):
@@ -100,7 +100,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerFacts:
-    """What the engine says of itself now, or that it does not answer.
+    """Facts about the engine, or that it does not answer.
 
     Attributes:
         reachable: The API answered within its deadline.

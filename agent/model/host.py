@@ -1,4 +1,4 @@
-"""What the kernel holds: routes, links and addresses of this host."""
+"""The kernel's objects as this host reads them: routes, links and addresses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 Place = tuple[int, Network, int]
 """Table, destination and TOS: of the routes there the kernel uses the one of the lowest metric.
-A route of another TOS is no rival: it takes its own packets only, whatever the others say."""
+A route of another TOS takes its own packets only."""
 
 
 class RouteKind(enum.StrEnum):
@@ -121,7 +121,7 @@ class Link:
 
 
 class Need(enum.StrEnum):
-    """What a host needs an address beside the mesh for."""
+    """The use of an address that a host needs beside the mesh."""
 
     ETCD = "etcd endpoint"
     GATEWAY = "default gateway"
@@ -130,7 +130,7 @@ class Need(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """An address without which the host is cut off, and what it is."""
+    """An address without which the host is cut off, and its use."""
 
     address: Address
     need: Need
@@ -141,10 +141,10 @@ class Needed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What the kernel says about this host: links with addresses, and every route not ours.
+    """The kernel's facts about this host: links with addresses, and every foreign route.
 
     Attributes:
-        needed: Addresses that no route of ours may lead elsewhere; none of the host's own.
+        needed: Addresses that no route of the agent's may lead elsewhere; none of the host's own.
     """
 
     links: tuple[Link, ...]

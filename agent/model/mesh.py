@@ -1,4 +1,4 @@
-"""What hosts agree on: the mesh's config, leases and heartbeats, as etcd holds them."""
+"""The mesh's config, leases and heartbeats, as etcd holds them."""
 
 from __future__ import annotations
 

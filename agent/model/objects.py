@@ -146,7 +146,7 @@ class FdbKey(NamedTuple):
 class FdbEntry:
     """A permanent entry of a vxlan device's forwarding table.
 
-    The all-zero MAC stands for flooding: it may have many destinations.
+    The all-zero MAC is for flooding: it may have many destinations.
     """
 
     link: str

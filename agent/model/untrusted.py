@@ -1,4 +1,4 @@
-"""Reading JSON that others wrote: sizes, types and ranges are checked before anything is believed.
+"""Read JSON of other writers: sizes, types and ranges are checked before use.
 
 Field names are matched as Go's encoding/json does, without regard to case, because flannel
 reads the same records with it.
@@ -30,7 +30,7 @@ __all__ = [
 _T = TypeVar("_T")
 
 OURS: Final = "Hostmesh"
-"""The object that has our additions in flannel's records."""
+"""The object that has Hostmesh's additions in flannel's records."""
 
 HOST_ID: Final = re.compile(r"[0-9a-f]{32}")
 """How a host id looks, in keys and in values."""
@@ -179,7 +179,7 @@ class Fields:
         return Fields(found)
 
     def mac(self, name: str) -> str:
-        """Return the MAC address of one host: neither a group's nor the one of nobody."""
+        """Return the MAC address of one host: neither a group's nor all zeros."""
         found = self.text(name).lower()
         if not _MAC.fullmatch(found) or int(found[:2], 16) & 1 or found == _NO_MAC:
             raise ValueError(f"{name} is not the MAC address of a host")

@@ -37,7 +37,7 @@ class Leases(Sequence[Lease]):
         self._in_order: tuple[Lease, ...] | None = None
 
     def of(self, host_id: HostId) -> tuple[Lease, ...]:
-        """Every lease of a host: one, but for a record that somebody forged."""
+        """Return every lease of a host: one, unless a record is forged."""
         found: tuple[Lease, ...] = self._by_host.get(host_id, ())
         return found
 
@@ -81,7 +81,7 @@ class Leases(Sequence[Lease]):
             return NotImplemented
         return self is other or self._sorted() == tuple(other)
 
-    __hash__ = None  # type: ignore[assignment]  # large; nobody needs it
+    __hash__ = None  # type: ignore[assignment]  # large, and never hashed
 
     def __repr__(self) -> str:
         return f"Leases({self._sorted()!r})"
@@ -149,7 +149,7 @@ class View:
         return _leases_of(self).by_subnet
 
     def leases_of(self, host_id: HostId) -> tuple[Lease, ...]:
-        """Every lease of a host: one, but for a record that somebody forged."""
+        """Return every lease of a host: one, unless a record is forged."""
         return _leases_of(self).of(host_id)
 
     def set_aside_of(self, host_id: HostId) -> tuple[Lease, ...]:

@@ -30,7 +30,7 @@ class Limits:
 class Damper:
     """Lets repairs through at once until they are a fight, and then in growing intervals.
 
-    Otherwise two programs that both want the last word would only burn the processor.
+    Otherwise two programs that undo each other's writes would only burn the processor.
 
     Attributes:
         total: Repairs counted.

@@ -1,4 +1,4 @@
-"""What the generic parts know of one kind of object."""
+"""Facts about one kind of object, for the generic parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.reconcile.interfaces import V
 __all__ = ["ANY_LINK", "Kind"]
 
 ANY_LINK: Final = ""
-"""Stands for every link: the object goes with an address, whichever link that is on."""
+"""Any link: the object goes with an address of any link."""
 
 
 def _own_key(value: V) -> Hashable:
@@ -36,14 +36,14 @@ class Kind(Generic[V]):
 
     Attributes:
         name: "route", "link", …; conditions are named after it: ``route-conflict``.
-        is_own: Whether an object bears the agent's mark.
+        is_own: Whether an object bears the agent's owner mark.
         contests: The key under which the agent would desire an object where this one is. A foreign
             object is in the way of the agent's if both have the same.
         links: Names of the links without which the kernel takes the object, often silently.
         subject: What conditions about it are about.
-        writer: Who wrote an object, as far as it tells.
+        writer: The name of the program that wrote an object, as far as the object says.
         removal: The command that removes a foreign object and nothing else.
-        watch: The command that shows who writes objects of this kind.
+        watch: The command that shows which program writes objects of this kind.
         order: Deletions run in ascending order of this.
         opens: Adding one lets traffic in: added last, deleted first.
         makes: The name of the link that writing an object makes or changes; None for a kind that

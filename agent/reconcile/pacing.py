@@ -32,7 +32,7 @@ _LIMITS: Final = Limits(
 """An object is written, and repaired at once four times; the fifth repair makes it a fight."""
 
 _Case = tuple[OperationKind, Hashable]
-"""What may become a fight: to add an object again, or to delete one again."""
+"""A case that may become a fight: adding an object again, or deleting one again."""
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class Pacer(Generic[V]):
         return max(failure.due_s if failure else 0.0, repairs.damper.due_s if repairs else 0.0)
 
     def observed(self, change: Change[V]) -> None:
-        """Remember who wrote, for an object that is being repaired."""
+        """Remember the writer of an object that is being repaired."""
         key = change.object.key
         own_went = change.gone and self._kind.is_own(change.object)
         if not own_went and self._is_mended(key):

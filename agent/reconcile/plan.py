@@ -1,8 +1,8 @@
-"""The difference under one key, as operations; and a whole plan of them.
+"""Turn the difference under each key into operations; a plan is all of them.
 
-Safe to compute and to apply at any time, any number of times: what is right already brings no
-operation, a replacement never passes through a state without the object, and nothing that
-another program wrote appears in an operation (promises 5 and 6).
+A plan is safe to compute and to apply any number of times: an object that is right brings no
+operation, a replacement never passes through a state without the object, and no operation names
+an object of another program (promises 5 and 6).
 """
 
 from __future__ import annotations

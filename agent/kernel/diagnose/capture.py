@@ -1,4 +1,4 @@
-"""Packets between two addresses, seen as they pass several links. Looks only, and only for a while.
+"""Capture packets between two addresses on several links, for a limited time.
 
 One AF_PACKET socket for all links, so that frames come in the order in which the kernel handled
 them, with a filter in the kernel so that a busy link costs nothing.
@@ -83,8 +83,8 @@ class Capture:
     Args:
         links: Names of Ethernet links: bridges, the uplink.
         source, destination: Packets between the two count, and ICMP errors to ``source``.
-        passed_on: Also what a bridge among ``links`` hands from one port to another by itself: it
-            shows its own taps only what is for the host, unless one asks for everything.
+        passed_on: Also frames that a bridge among ``links`` forwards from port to port: by
+            default its taps see only frames for the host.
         vxlan_port: UDP port of tunnels: packets in their packets count, too; 0: none.
 
     Raises:
@@ -126,7 +126,7 @@ class Capture:
     def collect(
         self, *, most: int, timeout_s: float, identifier: int | None = None
     ) -> tuple[Frame, ...]:
-        """What passed, in that order: until there are ``most``, or the time is over.
+        """Return frames in the order they passed: until there are ``most``, or time is over.
 
         Args:
             most: So many frames at most.
@@ -175,10 +175,10 @@ class Capture:
 
 
 def _in_time(frames: Sequence[Frame]) -> Iterator[Frame]:
-    """The frames with times in their order.
+    """Yield the frames with times in their order.
 
-    The kernel begins to stamp a moment after it was asked to (net_enable_timestamp); what came
-    before is stamped when it is read, which is too late.
+    The kernel begins to stamp a moment after it was asked to (net_enable_timestamp); earlier frames
+    are stamped when they are read, which is too late.
     """
     latest_s = math.inf
     times = []
@@ -265,7 +265,7 @@ def _attach(opened: socket.socket, program: Sequence[tuple[int, int, int, int]])
 
 
 def parse_frame(data: bytes, link: str, at_s: float) -> Frame | None:
-    """The packet in an Ethernet frame, None when it has no whole IPv4 header."""
+    """Return the packet in an Ethernet frame, None when it has no whole IPv4 header."""
     if len(data) < _ETHERNET_BYTES + _IP_BYTES or data[12:14] != _ETH_P_IP:
         return None
     packet = data[_ETHERNET_BYTES:]

@@ -1,7 +1,7 @@
-"""Doing one thing in a container's network namespace, without a program or a child process.
+"""Call a function in a container's network namespace, without a program or a child process.
 
 setns(2) moves one thread. A socket belongs to the namespace it was opened in for good, so the
-thread is needed only to open it.
+thread is only needed to open it.
 """
 
 from __future__ import annotations

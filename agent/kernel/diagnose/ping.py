@@ -1,7 +1,7 @@
-"""Can this host reach another: ICMP echo, and what size passes whole.
+"""ICMP echo to another host, and the packet size that passes unfragmented.
 
-For ``agentctl ping``: asked once by a person, so it waits with deadlines instead of an event
-loop. Sources: icmp(7), ip(7), RFC 792.
+For ``agentctl ping``, which a person runs: calls wait with deadlines.
+Sources: icmp(7), ip(7), RFC 792.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _LEAST_BYTES: Final = 576  # RFC 791: every host takes that
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """How echo requests went.
+    """The result of echo requests.
 
     Attributes:
-        rtt_s: Of each answer.
-        problem: What the kernel said when one could not be sent, "" when all could.
+        rtt_s: Round-trip time of each answer.
+        problem: The kernel's error when one could not be sent, "" when all could.
     """
 
     sent: int
@@ -163,7 +163,7 @@ def sweep(
     rounds: int = 2,
     wait_s: float = 0.5,
 ) -> frozenset[Address]:
-    """Ping many addresses at once; returns those that answered.
+    """Ping many addresses at once and return those that answered.
 
     Args:
         source: This network namespace's address to send from.

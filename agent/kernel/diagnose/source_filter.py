@@ -1,13 +1,13 @@
-"""Does the underlay carry packets of containers? Asked with an echo from a container's address.
+"""Test whether the underlay carries packets from containers' addresses.
 
-Clouds, and switches with port security, drop what a host sends from an address that is not its
-own. Nothing on the host shows that; the mesh then simply does not work. So a peer is asked twice:
-from the node address, which must work, and from an address of this host's subnet.
+Clouds, and switches with port security, drop packets of a host from addresses that are not its
+own. Nothing on the host shows that, and the mesh does not work. So a peer is asked twice: from the
+node address, which must work, and from an address of this host's subnet.
 
-Both requests leave as frames built here, below this host's netfilter: through it Docker's
-MASQUERADE would give the second one the node address, and every member would look filtered.
-A peer's INPUT may be closed to containers' addresses and say nothing of the underlay. So it is
-also asked to forward a packet whose TTL ends there: the kernel answers before any rule of FORWARD.
+Both requests are frames built here, below this host's netfilter: there Docker's MASQUERADE would
+give the second one the node address, and every host would look filtered. A peer's INPUT may be
+closed to containers' addresses, which says nothing of the underlay. So the peer is also asked to
+forward a packet whose TTL ends there: its kernel answers before any rule of FORWARD.
 
 Sources: RFC 792 (echo), RFC 826 (ARP), packet(7).
 """
@@ -36,7 +36,7 @@ _IP: Final = struct.Struct("!BBHHHBBH4s4s")
 
 
 class Passage(enum.Enum):
-    """What a peer's answers say of the underlay."""
+    """The result of asking a peer."""
 
     OPEN = "open"  # a container's packets arrive, and so do answers to them
     FILTERED = "filtered"  # only those of the node address do

@@ -1,8 +1,8 @@
-"""Does this kernel, with this iptables, take what we would write? Tried where it harms nobody.
+"""Test that this kernel and this iptables accept the agent's routes, rules and sets.
 
-The trial happens in a network namespace that a thread makes for itself and that ends with it:
-the very routes, rules and set of ours are written there. A list of module names or of kernel
-versions would say less. Loading a module for it is all that the host can notice.
+A thread makes a network namespace of its own, writes the real ones there, and the namespace ends
+with it. Module names or kernel versions would say less. The host may load modules for it; nothing
+else of it changes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _PEER: Final = ip_network("192.0.2.1")
 
 
 def trial(protocol: int, table: int, variant: str) -> dict[str, HostmeshError | None]:
-    """Write routes, and rules with their set, into a namespace of our own.
+    """Write routes, and rules with their set, into a namespace made for it.
 
     Args:
         protocol, table: Of the routes.
         variant: "auto", "nft" or "legacy".
 
     Returns:
-        "routes" and "firewall", each with what went wrong or None.
+        "routes" and "firewall", each with its error or None.
 
     Raises:
         KernelError: No namespace could be made (not root), or the trial did not end.

@@ -36,7 +36,7 @@ def echo_packet(
     *,
     ttl: int = _TTL,
 ) -> bytes:
-    """Return a whole IPv4 packet with an echo request, as it stands on the wire."""
+    """Return a whole IPv4 packet with an echo request, as it is on the wire."""
     echo = echo_request(identifier, number)
     start = (_VERSION_AND_LENGTH, 0, _IP.size + len(echo), 0, _DONT_FRAGMENT, ttl, _ICMP)
     ends = (source.packed, destination.packed)

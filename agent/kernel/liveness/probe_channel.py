@@ -1,4 +1,4 @@
-"""The questions by which a host is found there or not: ARP and ICMP echo on one uplink.
+"""Send ARP and ICMP echo requests on one uplink, and read the answers.
 
 Sources: RFC 826 (ARP), RFC 792 (ICMP echo), packet(7), raw(7), netdevice(7).
 """
@@ -120,14 +120,14 @@ class ProbeChannel:
         return bool(_IFREQ.unpack(answer)[1] & _IFF_RUNNING)
 
     def answers(self, ready: Collection[int]) -> Iterator[Address]:
-        """Who answered, on the descriptors that are ready to be read."""
+        """Yield hosts that answered, from the descriptors that are ready to be read."""
         if self._icmp.fileno() in ready:
             yield from _read(self._icmp, self._echo_from)
         if self._arp is not None and self._arp.fileno() in ready:
             yield from _read(self._arp, _arp_from)
 
     def _echo_from(self, packet: bytes) -> Address | None:
-        """Who answered our echo request, None when the packet is something else."""
+        """Return the host that answered an echo request, None for another packet."""
         if len(packet) < _IP_BYTES:
             return None
         answer = echo_reply(packet, (packet[0] & 0xF) * 4)

@@ -1,9 +1,8 @@
-"""Asks hosts whose heartbeat has lapsed whether they are there at all: ARP, then ICMP echo.
+"""Probe hosts whose heartbeat has lapsed, by ARP and ICMP echo.
 
-Any answer counts, on either. Silence is concluded only from questions that were really sent:
-an interface that is down, a pulled cable or a full queue is no evidence against the other side.
-The rate is bounded, whatever the number of hosts: the pauses grow with it, so that each has its
-turn.
+Any answer counts, to either. Only questions that were really sent count as unanswered: an interface
+that is down, a pulled cable or a full queue says nothing of the other host. The rate is bounded for
+any number of hosts: pauses grow with their number, so that every host is asked.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 _OPEN_AGAIN_MOST_S: Final = 30.0
 _SHARE_AGAIN: Final = 0.5
-"""Of the questions that may be asked, for those whose state is known: the rest is for others."""
+"""Share of the rate for hosts whose state is known; the rest is for the others."""
 
 
 @dataclass(slots=True)
@@ -85,7 +84,7 @@ class Prober:
         self._targets: dict[Address, _Target] = {}
         self._queue: list[tuple[float, Address]] = []
         self._silent: set[Address] = set()
-        self._told: frozenset[Address] = frozenset()
+        self._reported: frozenset[Address] = frozenset()
         self._channel: ProbeChannel | None = None
         self._open_again_s = (0.0, 0.0)  # when, and the pause after that
         self._due_s = 0.0
@@ -110,10 +109,10 @@ class Prober:
         self._poller.wake()
 
     def hurry(self, addresses: frozenset[Address]) -> None:
-        """Ask those of these that are watched at once instead of at their turn. Any thread.
+        """Ask those of these that are watched at once. For any thread.
 
-        For when the kernel itself noticed something; the rate stays bounded, and it takes as
-        many unanswered questions as ever to call an address silent.
+        For when the kernel itself noticed something. The rate stays bounded, and as many unanswered
+        questions as ever make an address silent.
         """
         with self._lock:
             self._hurried |= addresses & self._wanted[0]
@@ -134,10 +133,10 @@ class Prober:
         due_s = time.monotonic() + self._ask_due()
         with self._lock:
             self._due_s = min(self._due_s, due_s)
-        self._tell()
+        self._report()
 
     def _follow(self) -> None:
-        """Take over what :meth:`watch` and :meth:`hurry` were told."""
+        """Follow the arguments of :meth:`watch` and :meth:`hurry`."""
         with self._lock:
             addresses, uplink = wanted = self._wanted
             hurried, self._hurried = self._hurried, frozenset()
@@ -212,7 +211,7 @@ class Prober:
             target.sent += 1
 
     def _pause_s(self) -> float:
-        """Until an address whose state is known is asked again, so that all have their turn."""
+        """Return the pause before an address of known state is asked again."""
         return max(self._again_s, len(self._targets) * self._gap_s / _SHARE_AGAIN)
 
     def _hear(self, ready: frozenset[int]) -> None:
@@ -224,10 +223,10 @@ class Prober:
                 self._silent.discard(address)
                 target.due_s = time.monotonic() + self._pause_s()
 
-    def _tell(self) -> None:
-        if self._silent != self._told:
-            self._told = frozenset(self._silent)
-            self._on_change(self._told)
+    def _report(self) -> None:
+        if self._silent != self._reported:
+            self._reported = frozenset(self._silent)
+            self._on_change(self._reported)
 
 
 def is_silent(
@@ -236,8 +235,8 @@ def is_silent(
     """Ask one address now, and wait for the outcome: some ``attempts * interval_s`` seconds.
 
     Returns:
-        True when that many questions were sent and none was answered. False when somebody
-        answers, and when the questions could not be sent: that is no evidence of silence.
+        True when that many questions were sent and none was answered. False when a host answers,
+        and when the questions could not be sent: that is no evidence of silence.
     """
     silent = threading.Event()
     prober = Prober(

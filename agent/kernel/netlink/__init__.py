@@ -1,8 +1,8 @@
 """Netlink: the transport, the layout of messages, and links by name.
 
-Written here and not a library's, because a long-running agent needs what those do not give:
-dumps that the kernel filters, interrupted dumps told from complete ones, one acknowledgement for
-many requests, deadlines, and no descriptor or thread per caller (docs/architecture.md, "Netlink").
+No library's, because libraries lack what a long-running agent needs: dumps that the kernel filters,
+complete dumps told apart from interrupted ones, one acknowledgement for many requests, deadlines,
+and no descriptor or thread per caller (docs/dependencies.md).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ All of a message but its addresses is the same for many routes, so it is encoded
 such shape. Reading is direct: a comparison of all routes decodes thousands at a time.
 
 IPv4 (fib_table_insert in net/ipv4/fib_trie.c): the key is (table, destination, TOS, metric);
-NLM_F_REPLACE replaces the first route under it, whoever wrote it; the kernel deletes routes
+NLM_F_REPLACE replaces the first route under it, of any writer; the kernel deletes routes
 without a notification when their link goes down or their address goes (fib_flush).
 
 IPv6 (fib6_add_rt2node in net/ipv6/ip6_fib.c, inet6_rtm_newroute in net/ipv6/route.c): there is no

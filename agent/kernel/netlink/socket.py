@@ -62,7 +62,7 @@ class NetlinkError(KernelError):
     Args:
         what: What was asked, for the message.
         number: The error number (positive).
-        detail: The kernel's own words (extended acknowledgement), or "".
+        detail: The kernel's own message (extended acknowledgement), or "".
     """
 
     def __init__(self, what: str, number: int, detail: str = "") -> None:
@@ -150,7 +150,7 @@ class NetlinkSocket:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     def receive_now(self) -> bytes:
-        """One queued datagram.
+        """Return one queued datagram.
 
         Raises:
             BlockingIOError: Nothing is queued.
@@ -195,11 +195,11 @@ class NetlinkSocket:
         *,
         pick: Callable[[bytes], bytes | None] | None = None,
     ) -> list[bytes]:
-        """Every object of a kind, as payloads after the netlink header. Complete, or an error.
+        """Return every object of a kind, as payloads behind the header; complete, or an error.
 
         Args:
             message_type, body: The request.
-            what: What is being done, for messages.
+            what: The action, for messages.
             pick: What to keep of each payload as it comes, None for nothing of it: of very many
                 objects only those that matter are held.
 
@@ -226,7 +226,7 @@ class NetlinkSocket:
         what: str,
         pick: Callable[[bytes], bytes | None] | None,
     ) -> list[bytes] | None:
-        """All payloads, or None when the dump was interrupted."""
+        """Return all payloads, or None when the dump was interrupted."""
         sequence = self.next_sequences(1)
         self._send(frame(message_type, _DUMP, sequence, body), what)
         found: list[bytes] = []
@@ -266,7 +266,7 @@ class NetlinkSocket:
             what: What is being done, for messages.
 
         Returns:
-            (error number, words) by sequence number, of those that failed.
+            Error number and message by sequence number, of those that failed.
 
         Raises:
             NotAnswered: Some outcome is unknown.
@@ -322,7 +322,7 @@ def _finish_dump(kind: int, flags: int, payload: bytes, what: str) -> None:
 
 
 def _read_error(flags: int, payload: bytes) -> tuple[int, str]:
-    """(error number, the kernel's words or "") of struct nlmsgerr; 0 is success."""
+    """Return error number and message (or "") of a struct nlmsgerr; 0 is success."""
     number = -_INTEGER.unpack_from(payload)[0]
     if not flags & _ACK_TLVS:
         return number, ""

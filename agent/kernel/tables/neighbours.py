@@ -1,6 +1,6 @@
 """Permanent entries of the agent's links: neighbours, and forwarding entries of vxlan devices.
 
-The kernel keeps one neighbour for each address of a link, and replaces it whoever wrote it. A vxlan
+The kernel keeps one neighbour for each address of a link, and replaces one of any writer. A vxlan
 device keeps one destination for each MAC, which NLM_F_REPLACE replaces; of the all-zero MAC it
 keeps many, which can be appended and deleted only (vxlan_fdb_update in vxlan_core.c). Entries that
 the kernel learned are none of the agent's; they give way.
@@ -116,7 +116,7 @@ class FdbTable(NetlinkTable[FdbEntry]):
 
 
 def entry_of(raw: RawNeighbour, name_of: Callable[[int], str]) -> Neighbour | FdbEntry | None:
-    """Return the object that an entry is, whoever made it; None for one of another table."""
+    """Return the object of an entry of any writer; None for one of another table."""
     if raw.address is None:
         return None
     link = name_of(raw.link_index)

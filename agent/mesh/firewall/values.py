@@ -63,7 +63,7 @@ class WantedNetwork:
 
     @property
     def closed(self) -> bool:
-        """Nothing of ours opens this network, in either direction."""
+        """No rule of the agent's opens this network, in either direction."""
         return self.internal or self.access is Access.CLOSED
 
 
@@ -86,7 +86,7 @@ class PublishedPort(NamedTuple):
 
     @property
     def member(self) -> SetMember:
-        """It as a member of the set of such ports."""
+        """The member of the set of such ports."""
         packed = bytes([PROTOCOLS[self.protocol]]) + self.port.to_bytes(2)
         return SetMember(
             set_name("published", family_of(self.address)), self.address.packed + packed
@@ -101,7 +101,7 @@ class Sender(NamedTuple):
 
     @property
     def member(self) -> SetMember:
-        """It as a member of the set of such senders."""
+        """The member of the set of such senders."""
         family = family_of(self.address)
         packed = self.address.packed + bytes([family.bits]) + self.bridge.encode()
         return SetMember(set_name("senders", family), packed)
@@ -135,7 +135,7 @@ class DesiredFirewall:
             of name. Where their traffic goes on this host is Docker's to judge.
         docker_backend: Docker's firewall backend: "iptables", "nftables" or "" when unknown.
         tunnels: UDP ports by which tunnels' packets come in.
-        conditions: What was wrong with the input; nothing of it was guessed.
+        conditions: What was wrong with the input. Nothing was guessed.
     """
 
     cidr: Network
