@@ -7,11 +7,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from hostmesh_lab import machinestate
+from hostmesh_lab import machine_state
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.lab import LabOptions, prepare
 
-_BEFORE = pytest.StashKey[machinestate.MachineState]()
+_BEFORE = pytest.StashKey[machine_state.MachineState]()
 _INSIDE = "ETCD_TESTS_INSIDE"
 """Set in a run within a run (tests/etcd), which has a network of its own."""
 _SHOWN = 20
@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.geteuid() == 0 and _INSIDE not in os.environ and not config.option.collectonly:
-        config.stash[_BEFORE] = machinestate.look_at_network()
+        config.stash[_BEFORE] = machine_state.look_at_network()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -68,7 +68,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     before = session.config.stash.get(_BEFORE, None)
     if before is None:
         return
-    found = machinestate.lasting_differences(before, again=machinestate.look_at_network)
+    found = machine_state.lasting_differences(before, again=machine_state.look_at_network)
     if not found:
         return
     session.exitstatus = pytest.ExitCode.TESTS_FAILED

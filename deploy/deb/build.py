@@ -22,7 +22,7 @@ from pathlib import Path
 
 from hostmesh_lab import paths, shell
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.filesystems import agentlayer, images
+from hostmesh_lab.filesystems import agent_layer, images
 
 from deploy.deb import contents, control, tree
 
@@ -184,7 +184,7 @@ def architecture() -> str:
 
 def _key(clone: Path, bundle: str, epoch: int) -> str:
     """A hash of everything that decides what is in the package."""
-    digest = hashlib.sha256(f"{bundle} {epoch} {agentlayer.FORMAT}".encode())
+    digest = hashlib.sha256(f"{bundle} {epoch} {agent_layer.FORMAT}".encode())
     for name in _INPUTS:
         top = clone / name
         files = sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]

@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 
 from hostmesh_lab import paths
-from hostmesh_lab.filesystems import agentlayer, images
+from hostmesh_lab.filesystems import agent_layer, images
 
 HOME = "usr/lib/hostmesh"
 """Where the environment is on the target, without the leading slash."""
@@ -50,7 +50,7 @@ def packages_folder(image: images.Image) -> str:
 
 def dependencies(image: images.Image, say: images.Say) -> Path:
     """A folder with everything under /usr/lib/hostmesh but the agent, built once and cached."""
-    layer = agentlayer.ensure(image, say)
+    layer = agent_layer.ensure(image, say)
     text = f"{_FORMAT} {layer.parent.name} {Path(__file__).read_text()}"
     key = f"{image.suite}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     folder = paths.cache_root() / "deb-trees" / key

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hostmesh_lab import paths
-from hostmesh_lab.filesystems import agentlayer, images
+from hostmesh_lab.filesystems import agent_layer, images
 
 CLONE = Path(__file__).parents[2]
 _OUTSIDE = ("proc", "dev", "sys", "tmp", "run/lock", "work", "var/lib/dpkg", "var/log")
@@ -51,7 +51,7 @@ class Target:
         upper = self._folder / "upper"
         images.lend_name_service(upper)
         images.prepare_apt(upper)
-        return agentlayer.pip_settings(upper)
+        return agent_layer.pip_settings(upper)
 
     def put(self, path: str, content: str | bytes) -> None:
         """Write a file there."""

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hostmesh_lab import machinestate, paths
+from hostmesh_lab import machine_state, paths
 from hostmesh_lab.lab import Lab, LabOptions
 
 from tests.engine.sharedlab import SharedLab, in_order, wanted_after
@@ -67,12 +67,12 @@ def running_lab(options: LabOptions) -> Iterator[Lab]:
     Its name has this process's id, so that runs beside each other have no lab in common.
     """
     options = replace(options, name=f"{options.name[:12]}-{os.getpid()}")
-    before = machinestate.look(lab=options.name)
+    before = machine_state.look(lab=options.name)
     with Lab.up(options) as lab:
         if options.host.agent and options.cidr is not None:
             lab.wait_ready(90)
         yield lab
-    assert machinestate.lasting_differences(before, lab=options.name) == []
+    assert machine_state.lasting_differences(before, lab=options.name) == []
 
 
 @pytest.fixture(scope="session")

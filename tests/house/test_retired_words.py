@@ -34,7 +34,10 @@ RETIRED = {
     r"^\s*(r?\"\"\"|#)\s*(what|who|whatever)\b": "begin with a verb or with the thing itself",
 }
 
-EXCEPTIONS: dict[str, str] = {}
+EXCEPTIONS: dict[str, str] = {
+    "tests/lab/hostmesh_lab/filesystems/lab_image.py:"
+    r' b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",': "a user",
+}
 """``path: text`` of a line that keeps its word, and the reason."""
 
 ALLOWED: dict[str, int] = {
@@ -49,8 +52,6 @@ ALLOWED: dict[str, int] = {
     "tests/deploy": 65,
     "tests/engine": 6,
     "tests/etcd": 72,
-    "tests/lab": 63,
-    "tests/lab_tests": 10,
     "tests/netns": 126,
     "tests/property": 27,
     "tests/unit": 110,

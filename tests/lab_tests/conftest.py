@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from hostmesh_lab import machinestate
+from hostmesh_lab import machine_state
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.machines.kinds import HostOptions
 
@@ -14,7 +14,7 @@ NO_AGENT = HostOptions(agent=False, reject_forward=True)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Two hosts without agents whose Docker has addresses as an agent would give them."""
     name = "labtest"
-    before = machinestate.look(lab=name)
+    before = machine_state.look(lab=name)
     differ = {
         f"host{n}": HostOptions(
             agent=False, reject_forward=True, daemon_json={"bip": f"10.{63 + n}.0.1/17"}
@@ -28,4 +28,4 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             logs = tmp_path_factory.mktemp("lab-logs")
             made.copy_logs(logs)
             print(f"the lab's logs: {logs}")
-    assert machinestate.lasting_differences(before, lab=name) == []
+    assert machine_state.lasting_differences(before, lab=name) == []

@@ -1,7 +1,7 @@
 """The two C libraries' resolvers in containers, and a machine that boots with packages."""
 
 import pytest
-from hostmesh_lab.filesystems import labimage, libcimage
+from hostmesh_lab.filesystems import lab_image, libc_image
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.machines.booted import BootedHost
 from hostmesh_lab.machines.kinds import HostOptions
@@ -12,7 +12,7 @@ LAB = LabOptions(
     name="lablibc",
     hosts=1,
     etcd_members=0,
-    host=HostOptions(agent=False, images=libcimage.NAMES),
+    host=HostOptions(agent=False, images=libc_image.NAMES),
 )
 BOOTED = LabOptions(
     name="labpkgboot",
@@ -56,7 +56,7 @@ def test_both_c_libraries_find_names_and_fetch_pages(options: LabOptions) -> Non
                 return done.returncode, done.stdout + done.stderr
 
             assert inside("lookup", "there.test") == (0, f"{web}\n")
-            assert inside("lookup", "there.test", "80", "/") == (0, labimage.PAGE)
+            assert inside("lookup", "there.test", "80", "/") == (0, lab_image.PAGE)
             status, said = inside("lookup", "there.test", "no-such-service", "/")
             assert (status, refusal in said) == (1, True), said
         assert web in host.docker("exec", "lab-glibc", "getent", "ahosts", "there.test").stdout

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.filesystems import images, packagelayer
+from hostmesh_lab.filesystems import images, package_layer
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.machines.host import Host
 from hostmesh_lab.machines.kinds import HostOptions
@@ -95,7 +95,7 @@ def lab_of(suite: str) -> LabOptions:
 
 
 def run_program(host: Host, package: str) -> str:
-    """What went wrong with a package's programs, "" for nothing."""
+    """Return the error of a package's programs, "" for none."""
     done = host.run(["sh", "-exc", PROGRAMS[package]], check=False, timeout_s=30)
     return "" if done.returncode == 0 else f"{package}: {done.stdout[-400:]} {done.stderr[-400:]}"
 
@@ -126,7 +126,7 @@ def test_a_layer_that_is_not_cached_takes_less_than_a_minute_and_changes_nothing
     image = images.ensure("trixie", print)
     monkeypatch.setenv("HOSTMESH_LAB_CACHE", str(tmp_path))
     started = time.monotonic()
-    layer = packagelayer.ensure(image, ["firewalld", "iperf3", "docker-compose"], print)[0]
+    layer = package_layer.ensure(image, ["firewalld", "iperf3", "docker-compose"], print)[0]
     assert time.monotonic() - started < LONGEST_BUILD_S
     above, below = (versions(root / STATUS) for root in (layer, image.rootfs))
     assert {name: above.get(name) for name in below} == below
@@ -136,7 +136,7 @@ def test_a_layer_that_is_not_cached_takes_less_than_a_minute_and_changes_nothing
 
 
 def versions(status: Path) -> dict[str, str]:
-    """What dpkg says of each package: its state and version."""
+    """Return dpkg's state and version of each package."""
     found = {}
     for stanza in status.read_text().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line)
@@ -147,7 +147,7 @@ def versions(status: Path) -> dict[str, str]:
 
 def test_a_package_that_debian_has_not_is_an_error_with_apts_reason() -> None:
     with pytest.raises(LabError, match="Unable to locate package hostmesh-no-such") as caught:
-        packagelayer.ensure(images.ensure("trixie", print), ["hostmesh-no-such"], print)
+        package_layer.ensure(images.ensure("trixie", print), ["hostmesh-no-such"], print)
     assert "apt-cache search" in caught.value.line()
     with pytest.raises(LabError, match="is no name of a Debian package"):
-        packagelayer.ensure(images.ensure("trixie", print), ["a;b"], print)
+        package_layer.ensure(images.ensure("trixie", print), ["a;b"], print)

@@ -1,4 +1,4 @@
-"""What the lab reads: apt sources, packets, its own records."""
+"""The lab's parsers: apt sources, packets, its own records."""
 
 import io
 import json
@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from hostmesh_lab import paths, state, toml
 from hostmesh_lab.errors import LabError, WaitTimeout
-from hostmesh_lab.filesystems import aptsources, labimage
+from hostmesh_lab.filesystems import apt_sources, lab_image
+from hostmesh_lab.machine_state import MachineState
 from hostmesh_lab.machines.capture import ECHO_REQUEST, ECHO_REQUEST6, PcapReader, parse_frame
 from hostmesh_lab.machines.config import Config, Restart, Service
-from hostmesh_lab.machinestate import MachineState
-from hostmesh_lab.procs import Proc, machine_boot_id
+from hostmesh_lab.processes import Proc, machine_boot_id
 from hostmesh_lab.underlay.topology import ONE_LAN, Nic
 from hostmesh_lab.wait import wait_until
 
@@ -45,7 +45,7 @@ Components: main
 
 class TestMirror:
     def test_deb822_stanzas_give_one_source_per_suite(self) -> None:
-        found = list(aptsources.parse_deb822(DEB822))
+        found = list(apt_sources.parse_deb822(DEB822))
         assert [source.suite for source in found] == ["trixie", "trixie-updates", "trixie-security"]
         assert found[0].components == ("main", "contrib")
 
@@ -55,28 +55,28 @@ class TestMirror:
             "deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian bookworm main # here\n"
             "deb-src http://mirror.example/debian bookworm main\n"
         )
-        assert list(aptsources.parse_one_line(text)) == [
-            aptsources.Source("http://mirror.example/debian", "bookworm", ("main",))
+        assert list(apt_sources.parse_one_line(text)) == [
+            apt_sources.Source("http://mirror.example/debian", "bookworm", ("main",))
         ]
 
     def test_a_vendors_or_the_security_archive_is_not_taken(self) -> None:
         sources = [
-            aptsources.Source("http://vendor.example/apt", "nodistro", ("main",)),
-            aptsources.Source("http://mirror.example/debian-security", "stable", ("main",)),
-            aptsources.Source("http://mirror.example/debian/", "bookworm", ("main",)),
+            apt_sources.Source("http://vendor.example/apt", "nodistro", ("main",)),
+            apt_sources.Source("http://mirror.example/debian-security", "stable", ("main",)),
+            apt_sources.Source("http://mirror.example/debian/", "bookworm", ("main",)),
         ]
-        assert aptsources.choose_mirror(sources) == "http://mirror.example/debian"
+        assert apt_sources.choose_mirror(sources) == "http://mirror.example/debian"
 
     def test_without_a_debian_source_the_error_says_where_was_looked(self) -> None:
         with pytest.raises(LabError) as caught:
-            aptsources.choose_mirror([])
+            apt_sources.choose_mirror([])
         assert "/etc/apt/sources.list" in caught.value.line()
 
     def test_a_list_of_mirrors_is_followed(self, tmp_path: Path) -> None:
         listed = tmp_path / "mirrors.list"
         listed.write_text("# best first\nhttp://one.example/debian priority:1\n")
         (tmp_path / "sources.list").write_text(f"deb mirror+file://{listed} trixie main\n")
-        assert aptsources.mirror(tmp_path) == "http://one.example/debian"
+        assert apt_sources.mirror(tmp_path) == "http://one.example/debian"
 
 
 def ethernet(payload: bytes, kind: int = 0x0800) -> bytes:
@@ -226,7 +226,7 @@ def test_the_containers_image_names_no_file_that_it_lacks(tmp_path: Path) -> Non
     busybox.parent.mkdir()
     busybox.write_text("#!/bin/sh\necho sh\necho httpd\n")
     busybox.chmod(0o755)
-    with tarfile.open(fileobj=io.BytesIO(labimage.archive(tmp_path))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(lab_image.archive(tmp_path))) as tar:
         reader = tar.extractfile("manifest.json")
         assert reader is not None
         manifest = json.load(reader)[0]

@@ -198,7 +198,7 @@ def test_behind_nat_hosts_reach_out_and_only_a_forwarded_port_reaches_in() -> No
             for address in (two.address, *outer.values()):
                 send_udp(one, address, WIREGUARD)
             packet = forwarded.wait_for(to_port(WIREGUARD), 5, "the forwarded port")
-            # What two sends itself passes its card later than anything that was let in.
+            # Packets that two sends pass its card later than all that it let in.
             send_udp(two, one.address, 9)
             closed.wait_for(to_port(9), 5, "what host2 sends")
             assert not closed.packets(to_port(WIREGUARD))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from hostmesh_lab import machinestate
+from hostmesh_lab import machine_state
 
 from tests.netns.netlab import Host
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.netns
     ],
 )
 def test_promise_5_whatever_a_test_leaves_behind_is_seen(host: Host, disturbance: str) -> None:
-    before = host.call(machinestate.look_at_network)
-    assert before.differences(host.call(machinestate.look_at_network)) == []
+    before = host.call(machine_state.look_at_network)
+    assert before.differences(host.call(machine_state.look_at_network)) == []
     host.call(subprocess.run, disturbance.split(), check=True, capture_output=True)
-    assert before.differences(host.call(machinestate.look_at_network)) != []
+    assert before.differences(host.call(machine_state.look_at_network)) != []

@@ -14,7 +14,7 @@ __all__ = ["Attachment", "Container", "container_name", "containers_of"]
 
 
 def containers_of(listed: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:
-    """The containers of ``GET /containers/json``."""
+    """Return the containers of ``GET /containers/json``."""
     return tuple(
         Container(
             id=str(each.get("Id")),
@@ -43,7 +43,7 @@ def _attachments(listed: Mapping[str, Any]) -> Iterable[Attachment]:
 
 
 def _bindings(listed: Mapping[str, Any]) -> Iterable[Binding]:
-    """A port that is only exposed has no port of the host."""
+    """Yield published ports; one that is only exposed has no port of the host."""
     for found in listed.get("Ports") or ():
         if not found.get("PublicPort"):
             continue

@@ -112,7 +112,7 @@ class DockerdFinder:
         return None if units is None else {unit["Id"]: unit for unit in units if "Id" in unit}
 
     def _socket_is_of(self, unit: Mapping[str, str]) -> bool:
-        """Whether a socket unit listens on the engine's socket; it may name it by a link."""
+        """Return whether a socket unit listens on the engine's socket; it may name it by a link."""
         paths = [line.rpartition(" (")[0] for line in unit.get("Listen", "").splitlines()]
         return os.path.realpath(self._socket) in map(os.path.realpath, filter(None, paths))
 
@@ -134,7 +134,7 @@ class DockerdFinder:
         return pid if user == 0 else 0
 
     def _is_called_dockerd(self, pid: int) -> bool:
-        """Whether root's process runs a dockerd, by its executable.
+        """Return whether root's process runs a dockerd, by its executable.
 
         An agent without CAP_SYS_PTRACE may not read that link. Then the name of root's process
         decides.
@@ -169,7 +169,7 @@ class DockerdFinder:
         return DaemonProcess(pid, tuple(argv), age_s), started
 
     def _elsewhere(self, folder: Path) -> bool:
-        """Whether the process is known to be in another network namespace than ours."""
+        """Return whether the process is known to be in another network namespace than the agent."""
         try:
             return (folder / "ns/net").readlink() != (self._proc / "self/ns/net").readlink()
         except OSError:  # not allowed to look: taken for the host's

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Self
 
 from hostmesh_lab import shell
-from hostmesh_lab.lab import Lab, in_parallel
+from hostmesh_lab.lab import Lab
 from hostmesh_lab.machines.booted import BootedHost
 from hostmesh_lab.machines.capture import Pinger
 from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.machines.machine import Machine
+from hostmesh_lab.parallel import in_parallel
 from hostmesh_lab.wait import wait_until
 
 FRESH = HostOptions(systemd=True, agent=False)

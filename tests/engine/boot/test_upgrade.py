@@ -14,10 +14,11 @@ from typing import Any, Self
 
 import pytest
 from hostmesh_lab.errors import WaitTimeout
-from hostmesh_lab.lab import Lab, in_parallel
+from hostmesh_lab.lab import Lab
 from hostmesh_lab.machines.booted import BootedHost
 from hostmesh_lab.machines.capture import Pinger
 from hostmesh_lab.machines.machine import Machine
+from hostmesh_lab.parallel import in_parallel
 from hostmesh_lab.shell import Completed
 from hostmesh_lab.wait import wait_until
 

@@ -68,7 +68,7 @@ class Driven:
         return path.read_text() if path.exists() else None
 
     def starts(self) -> int:
-        """How often dockerd was started."""
+        """Return how often dockerd was started."""
         return int(self.host.services()["docker"]["starts"])
 
     def wrap(self, script: str) -> None:

@@ -44,7 +44,7 @@ def hosts(mesh: Lab) -> list[Host]:
 
 
 def entries(host: Host, event: str) -> list[dict[str, Any]]:
-    """The lines of that event in the agent's log."""
+    """Return the lines of that event in the agent's log."""
     lines = (line for line in host.agent_log().splitlines() if line.startswith("{"))
     found = (json.loads(line) for line in lines)
     return [each for each in found if each.get("event") == event]
@@ -181,7 +181,7 @@ def test_networks_outside_the_lease_are_listed_with_what_to_do(mesh: Lab) -> Non
 
 
 def rules(host: Host) -> list[str]:
-    """The raw table without its counters."""
+    """Return the raw table without its counters."""
     return [line for line in host.iptables("raw") if line.startswith("-A")]
 
 

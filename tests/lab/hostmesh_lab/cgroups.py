@@ -11,7 +11,7 @@ _OURS = "hostmesh-lab"
 
 
 def mount_point() -> Path:
-    """Where the machine has its cgroup2 tree: the whole of it, or beside cgroup v1."""
+    """Return where the machine has its cgroup2 tree: the whole of it, or beside cgroup v1."""
     with open("/proc/self/mountinfo") as file:
         for line in file:
             fields, _, filesystem = line.partition(" - ")
@@ -23,7 +23,7 @@ def mount_point() -> Path:
 
 
 def lab_group(lab: str) -> Path:
-    """The group that holds everything of one lab."""
+    """Return the group that holds everything of one lab."""
     return mount_point() / _OURS / lab
 
 

@@ -15,9 +15,10 @@ from typing import Any
 from hostmesh_lab import cli_underlay, paths, state
 from hostmesh_lab.demo import run as demo
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.filesystems import images, layers, libcimage
-from hostmesh_lab.lab import CIDR, Lab, LabOptions, die_on_sigterm, require_root
+from hostmesh_lab.filesystems import images, layers, libc_image
+from hostmesh_lab.lab import CIDR, Lab, LabOptions
 from hostmesh_lab.machines.kinds import HostOptions
+from hostmesh_lab.processes import die_on_sigterm, require_root
 
 _READY_S = 90.0
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _split_command(words: list[str]) -> tuple[list[str], list[str]]:
-    """What follows `--` is for another program."""
+    """Split the arguments at `--`: the part behind it is for another program."""
     if "--" not in words:
         return [], words
     at = words.index("--")
@@ -89,12 +90,15 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("machine")
     logs.add_argument("service", nargs="?", default="agent")
     cli_underlay.add_commands(add)
-    demo = add("demo", _demo, "Show the main job on a lab of its own, verified step by step.")
+    _add_demo(add("demo", _demo, "Show the main job on a lab of its own, verified step by step."))
+    return parser
+
+
+def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.set_defaults(name="demo")
     demo.add_argument("--keep", action="store_true", help="leave the lab running")
     demo.add_argument("--suite", choices=tuple(images.SUITES), default=images.DEFAULT_SUITE)
     cli_underlay.add_topology(demo)
-    return parser
 
 
 def _add_packages(command: argparse.ArgumentParser) -> None:
@@ -144,7 +148,7 @@ def _up(arguments: argparse.Namespace) -> int:
         iptables=arguments.iptables,
         mtu=arguments.mtu,
         reject_forward=arguments.reject_forward,
-        images=libcimage.NAMES if arguments.libc else (),
+        images=libc_image.NAMES if arguments.libc else (),
     )
     lab = Lab.up(
         LabOptions(

@@ -107,12 +107,12 @@ _DNS_VERBS: dict[str, Callable[..., object]] = {
 
 
 def chosen(arguments: argparse.Namespace) -> Topology:
-    """The topology that the command line names."""
+    """Return the topology that the command line names."""
     return named(arguments.topology)
 
 
 def described(lab: Lab) -> dict[str, Any]:
-    """What `status -o json` says of the underlay."""
+    """Return the underlay's part of `status -o json`."""
     links = [
         {"name": link.name, "v4": link.v4, "v6": link.v6, "mtu": link.mtu}
         for link in lab.topology.links

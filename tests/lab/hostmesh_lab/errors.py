@@ -9,7 +9,7 @@ class LabError(Exception):
         self.hint = hint
 
     def line(self) -> str:
-        """The message and its hint as the command line prints them."""
+        """Return the message and its hint as the command line prints them."""
         return f"{self} ({self.hint})" if self.hint else str(self)
 
 

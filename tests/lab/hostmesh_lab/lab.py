@@ -5,12 +5,9 @@ with Lab.up(LabOptions(name="mytest", hosts=2)) as lab:
 """
 
 import json
-import os
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -28,7 +25,8 @@ from hostmesh_lab.machines.etcd import EtcdMember
 from hostmesh_lab.machines.host import Host
 from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.machines.machine import Machine
-from hostmesh_lab.procs import machine_boot_id
+from hostmesh_lab.parallel import in_parallel
+from hostmesh_lab.processes import machine_boot_id, require_root
 from hostmesh_lab.underlay import net
 from hostmesh_lab.underlay.topology import (
     BACKENDS,
@@ -51,7 +49,7 @@ CIDR = "10.64.0.0/10"
 
 @dataclass(frozen=True)
 class LabOptions:
-    """What a lab is made of. An owned lab is cleared by the next if the process that made it dies.
+    """The parts of a lab. An owned lab is cleared by the next if the process that made it dies.
 
     `host` holds for every host; `hosts_differ` names hosts with options of their own. With `cidr`
     the mesh's config is in etcd before its hosts boot, and in the agents' settings; None leaves it
@@ -134,7 +132,7 @@ class Lab:
 
     @classmethod
     def open(cls, name: str = "lab") -> "Lab":
-        """The lab of that name, made by whomever."""
+        """Return the lab of that name, whichever process made it."""
         require_root()
         record = state.load(paths.checked_name(name))
         if record is None:
@@ -221,7 +219,7 @@ class Lab:
         in_parallel(lambda machine: machine.boot(), hosts, self._cut_power)
 
     def _create_mesh(self, mesh: Mapping[str, Any], backend: Mapping[str, Any]) -> None:
-        """Write the config as `agentctl config init` does, by the operator's word.
+        """Write the config as `agentctl config init` does for the operator.
 
         An agent that brings it in its settings has new claims wait: it cannot know that there
         was no mesh before.
@@ -265,12 +263,12 @@ class Lab:
             return host
 
     def host_defaults(self) -> HostOptions:
-        """The options that the lab's hosts were made with."""
+        """Return the options that the lab's hosts were made with."""
         raw: dict[str, Any] = dict(self.record.host_defaults)
         return HostOptions(**raw)
 
     def machine(self, name: str) -> Machine:
-        """The machine of that name, of whatever kind."""
+        """Return the machine of that name, of any kind."""
         everything: dict[str, Machine] = {
             **self.hosts,
             **self.etcd,
@@ -286,7 +284,7 @@ class Lab:
         return everything[name]
 
     def host(self, name: str) -> Host:
-        """The host of that name."""
+        """Return the host of that name."""
         machine = self.machine(name)
         if not isinstance(machine, Host):
             raise LabError(f"{name} is no host", "one of " + ", ".join(self.hosts))
@@ -295,7 +293,7 @@ class Lab:
     # -- etcd
 
     def endpoints(self) -> list[str]:
-        """Where clients reach etcd."""
+        """Return the URLs by which clients reach etcd."""
         numbers = [etcd_number(n) for n in range(1, self.record.etcd_members + 1)]
         addresses = [self.topology.first.addresses(number)[0] for number in numbers]
         return [f"http://{in_url(address)}:2379" for address in addresses]
@@ -364,7 +362,7 @@ def prepare(options: LabOptions, say: images.Say) -> tuple[list[str], str]:
 
 
 def _completed(host: HostOptions, options: LabOptions) -> HostOptions:
-    """A host's options with what holds for the whole lab: the mesh's range, packages."""
+    """Return a host's options with what holds for the whole lab: the mesh's range, packages."""
     chosen = replace(host, packages=[*options.packages, *host.packages])
     if options.cidr is None or "mesh" in host.settings:
         return chosen
@@ -380,38 +378,3 @@ def _require_free_name(name: str, say: images.Say) -> None:
     if name in state.known_names():
         say(f"clearing what was left of lab {name}")
         state.clear(name)
-
-
-def in_parallel(
-    act: Callable[[Any], Any], things: Sequence[Any], abort: Callable[[], None] = lambda: None
-) -> None:
-    """Do something to several machines at once.
-
-    On the first error, or Ctrl-C, `abort` ends what the others wait for, so that none is still at
-    work when the error goes on.
-    """
-    pool = ThreadPoolExecutor(max_workers=max(1, min(8, len(things))))
-    try:
-        for future in [pool.submit(act, thing) for thing in things]:
-            future.result()
-    except BaseException:
-        abort()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def require_root() -> None:
-    """Refuse early: nothing of the lab works without root."""
-    if os.geteuid() != 0:
-        raise LabError("the lab needs root", "sudo, or run as root")
-
-
-def die_on_sigterm() -> None:
-    """Make SIGTERM and SIGHUP end the program the way Ctrl-C does, so that it cleans up."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)

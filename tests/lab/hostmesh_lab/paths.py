@@ -22,7 +22,7 @@ def cache_root() -> Path:
 
 
 def program() -> str:
-    """This program as it can be typed here: by its name only where that is found."""
+    """Return this program as it can be typed here: by its name only where that is found."""
     beside = Path(sys.executable).with_name("hostmesh-lab")
     if shutil.which("hostmesh-lab") or not beside.exists():
         return "hostmesh-lab"
@@ -35,18 +35,18 @@ def state_root() -> Path:
 
 
 def disk_root() -> Path:
-    """The hosts' disks, and the logs of demos that failed."""
+    """Return the hosts' disks, and the logs of demos that failed."""
     return Path("/var/lib/hostmesh-lab")
 
 
 def clone_root() -> Path:
-    """The clone whose agent the lab's hosts run."""
+    """Return the clone whose agent the lab's hosts run."""
     chosen = os.environ.get("HOSTMESH_LAB_SOURCE")
     return Path(chosen) if chosen else Path(__file__).resolve().parents[3]
 
 
 def checked_name(name: str) -> str:
-    """A lab's or host's name: it becomes part of paths, cgroups and interface names."""
+    """Return a lab's or host's name: it becomes part of paths, cgroups and interface names."""
     if not _NAME.fullmatch(name):
         raise LabError(
             f"{name!r} is no name for a lab",

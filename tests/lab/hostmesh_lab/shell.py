@@ -1,4 +1,4 @@
-"""Running programs: always with a deadline, always with their last words in the error."""
+"""Run programs with a deadline; errors quote the end of their output."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ _KEPT_OUTPUT = 600
 
 @dataclass(frozen=True)
 class Completed:
-    """What a program said and how it ended."""
+    """The output of a program and how it ended."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -23,7 +23,7 @@ class Completed:
     stderr: str
 
     def check(self, doing: str = "") -> "Completed":
-        """Itself if the program succeeded; otherwise an error that quotes it."""
+        """Return itself if the program succeeded; otherwise raise an error that quotes it."""
         if self.returncode == 0:
             return self
         said = tail(self.stderr.strip() or self.stdout.strip())
@@ -34,7 +34,7 @@ class Completed:
 
 
 def tail(text: str) -> str:
-    """The last lines of a text, on one line."""
+    """Return the last lines of a text, on one line."""
     return " | ".join(text[-_KEPT_OUTPUT:].split("\n"))
 
 
@@ -48,8 +48,7 @@ def run(
     doing: str = "",
     log: Path | None = None,
 ) -> Completed:
-    """Run a program to its end. On timeout its whole session is killed, not only its first process:
-    nsenter's and unshare's children would outlive it. With `log`, output goes to that file."""
+    """Run a program to its end. With `log`, output goes to that file."""
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(open(log, "ab")) if log else None
         process = subprocess.Popen(
@@ -60,18 +59,7 @@ def run(
             env=None if env is None else dict(env),
             start_new_session=True,
         )
-        try:
-            out, err = process.communicate(
-                None if stdin is None else stdin.encode(), timeout=timeout_s
-            )
-        except subprocess.TimeoutExpired:
-            kill_session(process)
-            raise CommandFailed(
-                f"{doing or ' '.join(argv)}: not done after {timeout_s:g} s"
-            ) from None
-        except BaseException:
-            kill_session(process)
-            raise
+        out, err = _communicate(process, stdin, timeout_s, doing or " ".join(argv))
     text = tail_of_log(log) if log else ""
     result = Completed(
         tuple(argv),
@@ -82,8 +70,25 @@ def run(
     return result.check(doing) if check else result
 
 
+def _communicate(
+    process: "subprocess.Popen[bytes]", stdin: str | None, timeout_s: float, doing: str
+) -> tuple[bytes | None, bytes | None]:
+    """Wait for the end; on timeout kill the whole session, not only its first process.
+
+    The children of nsenter and unshare would outlive it.
+    """
+    try:
+        return process.communicate(None if stdin is None else stdin.encode(), timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        kill_session(process)
+        raise CommandFailed(f"{doing}: not done after {timeout_s:g} s") from None
+    except BaseException:
+        kill_session(process)
+        raise
+
+
 def tail_of_log(log: Path) -> str:
-    """The end of a log file, for an error message."""
+    """Return the end of a log file, for an error message."""
     try:
         return log.read_text(errors="replace")[-_KEPT_OUTPUT:]
     except OSError:

@@ -16,7 +16,7 @@ from typing import IO
 
 from hostmesh_lab import cgroups, paths
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.procs import Proc, machine_boot_id, start_time
+from hostmesh_lab.processes import Proc, machine_boot_id, start_time
 
 DEFAULT_NAME = "lab"
 _RECORD = "lab.json"
@@ -24,7 +24,7 @@ _RECORD = "lab.json"
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a lab beside its machines. An owned lab is to end with its owner."""
+    """The record of a lab, beside its machines. An owned lab is to end with its owner."""
 
     name: str
     suite: str
@@ -48,7 +48,7 @@ class Record:
         return self.machine_boot_id == machine_boot_id() and self.holder.alive()
 
     def orphaned(self) -> bool:
-        """Whether it was to end with a process that is gone."""
+        """Return whether it was to end with a process that is gone."""
         return self.owner_pid != 0 and not Proc(self.owner_pid, self.owner_start).alive()
 
     def save(self) -> None:
@@ -60,7 +60,7 @@ class Record:
 
 
 def load(name: str) -> Record | None:
-    """The record of a lab, whether it lives or not."""
+    """Return the record of a lab, running or not."""
     try:
         raw = json.loads((paths.state_root() / name / _RECORD).read_text())
         # Another clone's lab may know more of itself, or less: it is no less alive for that.
@@ -71,7 +71,7 @@ def load(name: str) -> Record | None:
 
 
 def known_names() -> list[str]:
-    """Every lab that left a trace."""
+    """Return every lab that left a trace."""
     places = (paths.state_root(), paths.disk_root(), cgroups.lab_group("x").parent)
     found = {
         entry.name
@@ -105,7 +105,7 @@ def locked(name: str) -> Iterator[None]:
 
 
 def _is_at(lock: IO[str], path: Path) -> bool:
-    """Whether the file that was locked still is the one with that name."""
+    """Return whether the file that was locked still is the one with that name."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), path.stat())
     except FileNotFoundError:
@@ -152,14 +152,14 @@ def clear_dead_labs(except_for: str = "") -> list[str]:
     return cleared
 
 
-def is_ours(name: str) -> bool:
-    """Whether this process made the lab and owns it."""
+def made_by_this_process(name: str) -> bool:
+    """Return whether this process made the lab and owns it."""
     record = load(name)
     return record is not None and (record.owner_pid, record.owner_start) == this_process()
 
 
 def default_name() -> str:
-    """The lab that a command means when it names none: the only one that somebody left running."""
+    """Return the lab that a command means when it names none: the only one that is running."""
     records = map(load, known_names())
     up = [each.name for each in records if each and each.alive() and not each.owner_pid]
     return up[0] if len(up) == 1 else DEFAULT_NAME

@@ -42,7 +42,7 @@ def spelled(text: str, escape: bool) -> str:
 
 @st.composite
 def values(draw: st.DrawFn, depth: int = 2) -> str:
-    """A JSON value in any spelling."""
+    """Return a JSON value in any spelling."""
     kind = draw(st.integers(0, 5 if depth else 3))
     if kind <= 1:
         return spelled(draw(st.text(max_size=8)), draw(st.booleans()))
@@ -58,7 +58,7 @@ def values(draw: st.DrawFn, depth: int = 2) -> str:
 
 @st.composite
 def objects(draw: st.DrawFn, depth: int = 2, smallest: int = 0) -> str:
-    """A JSON object in any spelling and layout."""
+    """Return a JSON object in any spelling and layout."""
     keys = draw(st.lists(KEYS, min_size=smallest, max_size=5, unique=True))
     parts = []
     for key in keys:

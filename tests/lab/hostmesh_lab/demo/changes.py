@@ -15,7 +15,7 @@ _GONE_S = 1.0
 
 
 def fourth_host(stage: Stage) -> None:
-    """Nobody touches the three; their traffic goes on; the fourth is reached from each."""
+    """The three are not touched; their traffic goes on; each of them reaches the fourth."""
     traffic = [
         Pinger(stage.host(name), stage.containers[peer], container=WEB)
         for name, peer in (("host1", "host2"), ("host2", "host3"), ("host3", "host1"))
@@ -87,7 +87,7 @@ def host_leaves(stage: Stage) -> None:
     del stage.subnets["host3"], stage.containers["host3"]
     stage.note(
         f"agentctl leave took {returned - began:.2f} s; {subnet} gone from every host"
-        f" {max(0.0, gone - returned):.2f} s later, nothing of ours is left on host3"
+        f" {max(0.0, gone - returned):.2f} s later, nothing of Hostmesh is left on host3"
     )
 
 
@@ -105,16 +105,16 @@ def _wait_forgotten(stage: Stage, host: Host, subnet: str, address: str) -> floa
 
 
 def _require_clean(host: Host) -> None:
-    require(not host.mesh_routes(), f"{host.name} still has routes of ours")
+    require(not host.mesh_routes(), f"{host.name} still has routes of the mesh")
     links = host.run(["ip", "-o", "link", "show"]).stdout
-    require(": hm-" not in links, f"{host.name} still has a link of ours")
+    require(": hm-" not in links, f"{host.name} still has a link of Hostmesh")
     for table in ("raw", "mangle", "nat", "filter"):
         left = [line for line in host.iptables(table) if "HOSTMESH" in line]
-        require(not left, f"{host.name} still has rules of ours: {left[:1]}")
+        require(not left, f"{host.name} still has rules of Hostmesh: {left[:1]}")
     sets = host.run(["ipset", "list", "-n"]).stdout.split()
     require(
         not [name for name in sets if name.startswith("hostmesh")],
-        f"{host.name} still has a set of ours",
+        f"{host.name} still has a set of Hostmesh",
     )
 
 

@@ -4,7 +4,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from itertools import permutations
 
 from hostmesh_lab.demo.stage import READY_S, WEB, Stage, require
-from hostmesh_lab.filesystems import labimage
+from hostmesh_lab.filesystems import lab_image
 from hostmesh_lab.lab import CIDR
 from hostmesh_lab.machines.host import Host
 from hostmesh_lab.underlay import topology
@@ -31,7 +31,7 @@ def hosts_join(stage: Stage) -> None:
 
 
 def check_docker(host: Host, subnet: IPv4Network) -> None:
-    """docker0 lies in the host's subnet, and so does a network that Docker makes by itself."""
+    """Check that docker0 and a network of Docker's own choice lie in the host's subnet."""
     found = host.addresses("docker0")
     require(
         bool(found) and all(IPv4Interface(item).network.subnet_of(subnet) for item in found),
@@ -43,7 +43,7 @@ def check_docker(host: Host, subnet: IPv4Network) -> None:
 
 
 def check_routes(stage: Stage, host: Host) -> None:
-    """The kernel has one route of ours to each peer, by its node address or by the tunnel."""
+    """Check that the kernel has one mesh route to each peer, by its node address or the tunnel."""
     routes = {item["dst"]: (item.get("gateway"), item.get("dev")) for item in host.mesh_routes()}
     for peer, subnet in stage.subnets.items():
         if peer != host.name:
@@ -83,16 +83,16 @@ def check_pair(stage: Stage, name: str, peer: str) -> None:
         host.ping(target, container=WEB), f"{name}'s container gets no reply from {peer}'s {target}"
     )
     page = host.fetch(f"http://{target}/", container=WEB)
-    require(page == labimage.PAGE, f"{name}'s container does not get {peer}'s page but {page!r}")
+    require(page == lab_image.PAGE, f"{name}'s container does not get {peer}'s page but {page!r}")
     seen = (host.fetch(f"http://{target}/cgi-bin/whoami", container=WEB) or "").strip()
     require(
         seen == stage.containers[name],
-        f"{peer} sees {seen or 'nobody'} instead of {name}'s container {stage.containers[name]}",
+        f"{peer} sees {seen or 'no client'} instead of {name}'s container {stage.containers[name]}",
     )
 
 
 def isolation(stage: Stage) -> None:
-    """What Docker and the operator closed stays closed; what they opened stays open."""
+    """Check that networks stay as closed and as open as Docker and the operator made them."""
     for host in stage.lab.hosts.values():
         rules = [line for line in host.iptables() if line.startswith("-A FORWARD ")]
         require(
@@ -147,7 +147,7 @@ def _world_sees_the_host(stage: Stage) -> None:
         seen = (host.fetch(f"http://{topology.OUTSIDE}/", container=WEB) or "").strip()
         require(
             seen == host.address,
-            f"the world sees {seen or 'nobody'} instead of {name}'s {host.address}",
+            f"the world sees {seen or 'no client'} instead of {name}'s {host.address}",
         )
     stage.note("outside the mesh containers are masqueraded as before")
 

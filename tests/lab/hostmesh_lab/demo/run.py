@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hostmesh_lab import machinestate, paths, state
+from hostmesh_lab import machine_state, paths, state
 from hostmesh_lab.demo import changes, mesh, packets
 from hostmesh_lab.demo.stage import Stage
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.lab import Lab, LabOptions, die_on_sigterm, require_root
+from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.machines.kinds import HostOptions
+from hostmesh_lab.processes import die_on_sigterm, require_root
 from hostmesh_lab.underlay.topology import BACKENDS, NAMED, ONE_LAN, Topology
 
 _KEPT_FAILURES = 3
@@ -38,7 +39,7 @@ STEPS: list[tuple[str, Callable[[Stage], None]]] = [
 
 
 class Screen:
-    """What the demo prints: one line when a step begins and ends, its findings between."""
+    """The demo's output: one line when a step begins and ends, its findings between."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -100,6 +101,28 @@ def run(
 ) -> int:
     """Run the demo; 0 only if every step was verified and the machine is as it was."""
     require_root()
+    _check(name, topology, backend)
+    die_on_sigterm()
+    screen, outcome = Screen(), _Outcome()
+    host = HostOptions(reject_forward=True)
+    options = LabOptions(
+        name, 3, suite, host=host, cidr=None, topology=topology, backend={"Type": backend}
+    )
+    before = machine_state.look(lab=name)
+    try:
+        _perform(options, screen, outcome)
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    kept = keep and not outcome.interrupted
+    if kept:
+        state.disown(name)
+    else:
+        _end_lab(name, before, screen, outcome)
+    return _verdict(name, screen, outcome, kept)
+
+
+def _check(name: str, topology: Topology, backend: str) -> None:
+    """Refuse a demo that cannot run."""
     paths.checked_name(name)
     obstacle = topology.obstacle(backend)
     if obstacle:
@@ -114,23 +137,6 @@ def run(
         raise LabError(
             f"lab {name!r} is up already", f"hostmesh-lab down --name {name}, or --name OTHER"
         )
-    die_on_sigterm()
-    screen, outcome = Screen(), _Outcome()
-    host = HostOptions(reject_forward=True)
-    options = LabOptions(
-        name, 3, suite, host=host, cidr=None, topology=topology, backend={"Type": backend}
-    )
-    before = machinestate.look(lab=name)
-    try:
-        _perform(options, screen, outcome)
-    except KeyboardInterrupt:
-        outcome.interrupted = True
-    kept = keep and not outcome.interrupted
-    if kept:
-        state.disown(name)
-    else:
-        _end_lab(name, before, screen, outcome)
-    return _verdict(name, screen, outcome, kept)
 
 
 def _perform(options: LabOptions, screen: Screen, outcome: _Outcome) -> None:
@@ -147,23 +153,23 @@ def _perform(options: LabOptions, screen: Screen, outcome: _Outcome) -> None:
         if not isinstance(error, LabError):
             traceback.print_exc()
         outcome.failed_step = f"{number}: {title}"
-        if state.is_ours(options.name):
+        if state.made_by_this_process(options.name):
             outcome.kept_logs = _keep_logs(options.name)
 
 
 def _end_lab(
-    name: str, before: machinestate.MachineState, screen: Screen, outcome: _Outcome
+    name: str, before: machine_state.MachineState, screen: Screen, outcome: _Outcome
 ) -> None:
     """Take the lab down whatever happens: a second Ctrl-C must not leave half of it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     title = "the lab ends; this machine's addresses, routes, rules, sysctls, mounts are compared"
     with contextlib.suppress(LabError), screen.step("end", title):
-        if state.is_ours(name):
+        if state.made_by_this_process(name):
             with state.locked(name):
                 state.clear(name)
         outcome.changed = ["unknown"]
-        outcome.changed = machinestate.lasting_differences(before, lab=name)
+        outcome.changed = machine_state.lasting_differences(before, lab=name)
         for line in outcome.changed[:20]:
             screen.note(line)
         if outcome.changed:

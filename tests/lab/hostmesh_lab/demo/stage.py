@@ -1,4 +1,4 @@
-"""What the demo's steps share: the lab, what was learned so far, and how a claim is checked."""
+"""The demo's steps share this: the lab, findings so far, and how a claim is checked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

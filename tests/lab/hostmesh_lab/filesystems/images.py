@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hostmesh_lab import paths, shell
 from hostmesh_lab.errors import CommandFailed, LabError
-from hostmesh_lab.filesystems import aptsources
+from hostmesh_lab.filesystems import apt_sources
 
 Say = Callable[[str], None]
 
@@ -71,26 +71,26 @@ class Image:
 
 
 def image_of(suite: str, layers: Sequence[str]) -> Image:
-    """The image that a machine's layers end in."""
+    """Return the image that a machine's layers end in."""
     folder = Path(layers[-1]).parent
     return Image(suite, folder.name, folder)
 
 
 def suite_named(name: str) -> Suite:
-    """The suite of that name, or an error that lists those there are."""
+    """Return the suite of that name, or an error that lists those there are."""
     if name not in SUITES:
         raise LabError(f"no suite {name!r}", "one of " + ", ".join(SUITES))
     return SUITES[name]
 
 
 def recipe_key(suite: Suite) -> str:
-    """A hash of everything that decides what is in the image."""
+    """Return a hash of everything that decides what is in the image."""
     recipe = json.dumps([FORMAT, suite.name, suite.script, suite.packages()])
     return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
 def ensure(suite_name: str, say: Say) -> Image:
-    """The image of a suite, built if it is not there yet."""
+    """Return the image of a suite, built if it is not there yet."""
     suite = suite_named(suite_name)
     key = f"{suite.name}-{recipe_key(suite)}"
     folder = paths.cache_root() / "images" / key
@@ -154,7 +154,7 @@ def _build(suite: Suite, folder: Path, say: Say) -> None:
     log = paths.cache_root() / f"build-{suite.name}.log"
     log.write_text("")
     say(f"making the {suite.name} root filesystem (one to two minutes; log: {log})")
-    source = aptsources.mirror()
+    source = apt_sources.mirror()
     trusted = _debootstrap(suite, rootfs, source, log, say)
     lend_name_service(rootfs)
     (rootfs / "etc/apt/sources.list").write_text(

@@ -1,8 +1,8 @@
-"""What a lab's machines mount read-only: root filesystem, packages, the agent's environment."""
+"""Make the layers that machines mount read-only: root filesystem, packages, the agent."""
 
 from collections.abc import Iterable, Sequence
 
-from hostmesh_lab.filesystems import agentlayer, images, labimage, libcimage, packagelayer
+from hostmesh_lab.filesystems import agent_layer, images, lab_image, libc_image, package_layer
 
 
 def ensure(
@@ -24,17 +24,17 @@ def ensure(
     """
     image = images.ensure(suite, say)
     layers = [str(image.rootfs)]
-    if agent or agentlayer.lock_file().is_file():
-        layers.insert(0, str(agentlayer.ensure(image, say)))
+    if agent or agent_layer.lock_file().is_file():
+        layers.insert(0, str(agent_layer.ensure(image, say)))
     for packages in package_sets:
-        packagelayer.ensure(image, packages, say)
-    libcimage.ensure(image, libcs, say)
-    return layers, str(labimage.ensure(image.rootfs))
+        package_layer.ensure(image, packages, say)
+    libc_image.ensure(image, libcs, say)
+    return layers, str(lab_image.ensure(image.rootfs))
 
 
 def with_packages(layers: Sequence[str], suite: str, packages: Sequence[str]) -> tuple[str, ...]:
-    """The layers with these packages right above the root filesystem."""
+    """Return the layers with these packages right above the root filesystem."""
     if not packages:
         return tuple(layers)
-    added = packagelayer.ensure(images.image_of(suite, layers), packages, lambda _: None)
+    added = package_layer.ensure(images.image_of(suite, layers), packages, lambda _: None)
     return (*layers[:-1], *map(str, added), layers[-1])

@@ -1,1 +1,1 @@
-"""What runs inside a machine of the lab, by file name: it imports the standard library only."""
+"""Programs that run inside a machine of the lab; they import the standard library only."""

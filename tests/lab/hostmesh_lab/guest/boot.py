@@ -2,7 +2,7 @@
 
 Run by file name, not imported: it must need nothing but the standard library and start fast.
 It talks to the process that started it over two pipes: prints its pid as the machine sees
-it, then `ready` when the tree stands, and waits for a line on its standard input (the network
+it, then `ready` when the tree is mounted, and waits for a line on its standard input (the network
 is plugged in meanwhile) before it becomes PID 1.
 """
 
@@ -83,7 +83,7 @@ def mount_disk(spec: dict[str, Any]) -> Path:
 
 
 def build_tree(spec: dict[str, Any]) -> Path:
-    """Mount the machine's whole file tree and return where it stands."""
+    """Mount the machine's whole file tree and return its path."""
     root = mount_disk(spec)
     mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("sysfs", root / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)

@@ -32,7 +32,7 @@ _MAX_CNAMES = 8
 
 @dataclass(frozen=True)
 class Zone:
-    """What is known: records by name, as (type, value, TTL), and which names fail and how."""
+    """The records by name, as (type, value, TTL), and the names that fail, with how."""
 
     records: dict[str, list[tuple[str, str, int]]] = field(default_factory=dict)
     failing: dict[str, str] = field(default_factory=dict)
@@ -105,7 +105,7 @@ def parse_query(data: bytes) -> Query:
 
 
 def pack_name(name: str) -> bytes:
-    """A name without compression; ValueError if a label is too long."""
+    """Return a name without compression; ValueError if a label is too long."""
     labels = [label.encode() for label in name.strip(".").split(".") if label]
     if any(len(label) > 63 for label in labels):
         raise ValueError(f"{name!r} has a label of more than 63 characters")
@@ -113,7 +113,7 @@ def pack_name(name: str) -> bytes:
 
 
 def pack_value(kind: str, value: str) -> bytes:
-    """A record's data: an address, text, a name, or SRV's three numbers and a name."""
+    """Return a record's data: an address, text, a name, or SRV's three numbers and a name."""
     if kind == "A":
         return IPv4Address(value).packed
     if kind == "AAAA":
@@ -129,7 +129,7 @@ def pack_value(kind: str, value: str) -> bytes:
 
 
 def pack_record(owner: bytes, kind: str, value: str, ttl: int) -> bytes:
-    """A resource record of class IN."""
+    """Return a resource record of class IN."""
     data = pack_value(kind, value)
     return owner + struct.pack("!HHIH", TYPES[kind], 1, ttl, len(data)) + data
 
@@ -208,7 +208,7 @@ class Server:
         self._lock = threading.Lock()
 
     def zone(self) -> Zone:
-        """The zone as its file has it now."""
+        """Return the zone as its file has it now."""
         with self._lock:
             status = self._path.stat()
             if (status.st_ino, status.st_mtime_ns) != self._read_at:

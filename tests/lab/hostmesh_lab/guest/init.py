@@ -28,7 +28,7 @@ def log(text: str) -> None:
 
 
 def reap_forever() -> None:
-    """Collect every child, adopted ones included, and tell whoever started it."""
+    """Collect every child, adopted ones included, and report it to the service that started it."""
     while True:
         try:
             pid, status = os.waitpid(-1, 0)
@@ -123,7 +123,7 @@ class Service:
                 self._spawn()
 
     def _delay(self, recent: list[float]) -> float | None:
-        """How long to wait before an automatic restart; None once there were too many."""
+        """Return how long to wait before an automatic restart; None once there were too many."""
         policy = self.spec["restart"]
         if policy is None:
             return None
@@ -223,7 +223,7 @@ class Service:
 
 
 def family_of(address: str) -> socket.AddressFamily:
-    """The family of an IP address."""
+    """Return the family of an IP address."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
@@ -342,7 +342,7 @@ def serve(machine: Machine, listener: socket.socket) -> None:
 
 
 def main() -> None:
-    """Run the machine until it is told to end."""
+    """Run the machine until it is asked to end."""
     machine = Machine(json.loads(Path(sys.argv[1]).read_text()))
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=machine.shut_down).start())
     threading.Thread(target=reap_forever, daemon=True).start()

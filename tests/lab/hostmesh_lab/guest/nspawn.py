@@ -53,7 +53,7 @@ def command_line(spec: dict[str, Any]) -> list[str]:
         f"--machine={spec['hostname']}",
         "--network-namespace-path=/proc/self/ns/net",
         "--capability=all",
-        # What Docker and systemd's own sandboxes call and a container is not given by itself.
+        # System calls of Docker and systemd's sandboxes that a container does not get by default.
         "--system-call-filter=bpf keyctl add_key",
         "--link-journal=no",
         "--resolv-conf=off",

@@ -21,7 +21,7 @@ from hostmesh_lab.errors import LabError
 from hostmesh_lab.filesystems import images, repository
 from hostmesh_lab.machines.config import Config
 from hostmesh_lab.machines.host import Host
-from hostmesh_lab.procs import Proc
+from hostmesh_lab.processes import Proc
 from hostmesh_lab.wait import wait_until
 
 _GUEST = Path(__file__).parents[1] / "guest"
@@ -96,7 +96,7 @@ class BootedHost(Host):
         )
 
     def log(self, service: str) -> str:
-        """What a unit said since the disk was made; `init` is the whole journal."""
+        """Return a unit's log since the disk was made; `init` is the whole journal."""
         if self.proc() is None:
             return super().log("console")
         unit = [] if service == "init" else ["-u", _unit(service)]
@@ -104,12 +104,12 @@ class BootedHost(Host):
         return self.run(argv, check=False, timeout_s=30).stdout
 
     def journal(self, service: str, *options: str) -> list[dict[str, Any]]:
-        """A unit's entries of this boot as the journal has them."""
+        """Return a unit's entries of this boot as the journal has them."""
         argv = ["journalctl", "--no-pager", "-q", "-b", "-o", "json", "-u", _unit(service)]
         lines = self.run([*argv, *options], timeout_s=30).stdout.splitlines()
         return [json.loads(line) for line in lines]
 
-    # -- its life
+    # -- on and off
 
     def _follow_boot(self, process: "subprocess.Popen[bytes]") -> None:
         super()._follow_boot(process)
@@ -138,7 +138,7 @@ class BootedHost(Host):
             raise LabError(f"{self.name}: units failed: {failed}")
 
     def system_state(self) -> str:
-        """systemd's word for it: starting, running, degraded, stopping."""
+        """Return systemd's state: starting, running, degraded, stopping."""
         return self.systemctl("is-system-running", check=False).stdout.strip()
 
     def shut_down(self, timeout_s: float = 60.0) -> None:

@@ -1,4 +1,4 @@
-"""What really passed an interface: tcpdump on a machine of the lab, read as packets.
+"""Capture the packets that pass an interface: tcpdump on a machine of the lab.
 
 tcpdump writes its binary format, which does not change from version to version as its text does.
 """
@@ -79,7 +79,7 @@ class PcapReader:
 
 
 def parse_frame(frame: bytes, at: float) -> Packet | None:
-    """An Ethernet frame as a packet, or None if it carries no whole IP header."""
+    """Return an Ethernet frame as a packet, or None if it carries no whole IP header."""
     kind, header = frame[12:_ETHERNET], frame[_ETHERNET:]
     src: IPv4Address | IPv6Address
     dst: IPv4Address | IPv6Address
@@ -171,7 +171,7 @@ class Capture:
             return [packet for packet in self._packets if wanted(packet)]
 
     def wait_for(self, wanted: Callable[[Packet], bool], timeout_s: float, what: str) -> Packet:
-        """The first packet of a kind, waiting for it if need be."""
+        """Return the first packet of a kind, waiting for it if need be."""
         where = f"{what} on {self.machine.name} {self.interface}"
         return wait_until(lambda: self.packets(wanted), timeout_s, where, every_s=0.02)[0]
 
@@ -239,7 +239,7 @@ class Pinger:
         return [n for n in range(min(seen), max(seen) + 1) if n not in seen] if seen else []
 
     def wait_reply(self, timeout_s: float, what: str) -> float:
-        """When the first reply came, as a monotonic time."""
+        """Return when the first reply came, as a monotonic time."""
         return wait_until(lambda: self.replies, timeout_s, f"a reply to {what}", every_s=0.02)[0][0]
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What a machine of the lab is, as data: kept beside its disk for later boots."""
+"""The configuration of a machine of the lab, kept beside its disk for later boots."""
 
 import json
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class Bind:
 
 @dataclass(frozen=True)
 class Restart:
-    """What PID 1 does when a service ends unasked."""
+    """PID 1's reaction to a service that ends unasked."""
 
     delay_s: float
     max_delay_s: float

@@ -35,14 +35,14 @@ class Asked:
 
 
 def first_zone(own: Iterable[str]) -> Zone:
-    """What a server knows at first: the web server outside, in the families of its addresses."""
+    """Return a server's first records: the web server outside, in the families of its addresses."""
     v6 = {":" in address for address in own}
     outside = [OUTSIDE6 if each else OUTSIDE for each in sorted(v6)]
     return Zone({WORLD: [parse_record(each) for each in outside]})
 
 
 def zone_text(zone: Zone) -> str:
-    """A zone as its file has it."""
+    """Return a zone as its file has it."""
     return json.dumps(asdict(zone))
 
 
@@ -100,7 +100,7 @@ class DnsServer(Machine):
         self.write_zone(self._first_zone())
 
     def zone(self) -> Zone:
-        """What it knows."""
+        """Return the records."""
         return Zone.of(json.loads(self.read_file(ZONE)))
 
     def write_zone(self, zone: Zone) -> None:
@@ -110,7 +110,7 @@ class DnsServer(Machine):
         self.path(new).rename(self.path(ZONE))
 
     def queries(self, name: str = "") -> list[Asked]:
-        """The queries that it answered since its disk was made, for one name or for all."""
+        """Return the queries that it answered since its disk was made, for one name or for all."""
         lines = [line for line in self.log("dns").splitlines() if line.startswith("{")]
         asked = [Asked(**json.loads(line)) for line in lines]
         return [each for each in asked if name in ("", each.name)]

@@ -36,7 +36,7 @@ class EtcdMember(Machine):
         self.service("kill", "etcd")
 
     def pause(self) -> None:
-        """Stop etcd where it stands: connections stay open and nobody answers."""
+        """Freeze etcd: connections stay open and get no answer."""
         self.service("signal", "etcd", number=int(signal.SIGSTOP))
 
     def resume(self) -> None:
@@ -101,7 +101,7 @@ class EtcdMember(Machine):
         )
 
     def keys(self, prefix: str) -> dict[str, str]:
-        """All keys below a prefix, with their values."""
+        """Return all keys below a prefix, with their values."""
         answer: dict[str, Any] = json.loads(
             self.etcdctl("get", "--prefix", prefix, "-w", "json").stdout
         )

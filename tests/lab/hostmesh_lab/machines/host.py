@@ -45,7 +45,7 @@ class Host(Machine):
         return "" if network in ("none", "host") else str(self.container_address(name))
 
     def container_address(self, name: str, network: str | None = None) -> IPv4Address | IPv6Address:
-        """A container's address, in the network named or in its first."""
+        """Return a container's address, in the network named or in its first."""
         found = self.inspect(name)["NetworkSettings"]["Networks"]
         for label, item in found.items():
             if item["IPAddress"] and network in (None, label):
@@ -55,7 +55,7 @@ class Host(Machine):
         )
 
     def inspect(self, name: str) -> dict[str, Any]:
-        """What Docker knows of a container, network or image."""
+        """Return Docker's inspection of a container, network or image."""
         found: list[dict[str, Any]] = json.loads(self.docker("inspect", name).stdout)
         return found[0]
 
@@ -66,7 +66,7 @@ class Host(Machine):
     def ping(
         self, target: object, *, container: str | None = None, count: int = 1, wait_s: int = 2
     ) -> bool:
-        """Whether an address answers a ping from this host, or from a container on it."""
+        """Return whether an address answers a ping from this host, or from a container on it."""
         argv = ["ping", "-n", "-c", str(count), "-W", str(wait_s), str(target)]
         inside = ["docker", "exec", container] if container else []
         return (
@@ -94,7 +94,7 @@ class Host(Machine):
         return self.run(["agentctl", *args], timeout_s=timeout_s, check=check)
 
     def status(self) -> dict[str, Any]:
-        """What the agent says of itself, or an empty answer if it cannot be asked."""
+        """Return the agent's status, an empty one if it cannot be asked."""
         done = self.agentctl("status", "-o", "json", check=False)
         try:
             answer: dict[str, Any] = json.loads(done.stdout)
@@ -103,7 +103,7 @@ class Host(Machine):
         return answer
 
     def ready(self) -> bool:
-        """Whether the agent says that lease, Docker, routes and rules are right."""
+        """Return whether the agent says that lease, Docker, routes and rules are right."""
         return self.status().get("state") == "ready"
 
     def conditions(self, *, open_etcd: bool = False) -> dict[str, dict[str, Any]]:
@@ -118,7 +118,7 @@ class Host(Machine):
         return found
 
     def wait_condition(self, name: str, timeout_s: float = 20.0) -> dict[str, Any]:
-        """Wait until a condition stands and return it."""
+        """Wait for a condition and return it."""
         return (
             wait_until(
                 lambda: self.conditions(open_etcd=True).get(name),
@@ -129,7 +129,7 @@ class Host(Machine):
         )
 
     def leases(self) -> list[dict[str, Any]]:
-        """The leases as agentctl on this host lists them."""
+        """Return the leases as agentctl on this host lists them."""
         answer = self.agentctl("leases", "-o", "json")
         try:
             found: list[dict[str, Any]] = json.loads(answer.stdout)["leases"]
@@ -140,17 +140,17 @@ class Host(Machine):
         return found
 
     def lease(self) -> str | None:
-        """This host's own subnet as it stands in the list of leases."""
+        """Return this host's own subnet as the list of leases has it."""
         return next(
             (item["subnet"] for item in self.leases() if item["node_address"] == self.address), None
         )
 
     def agent_log(self) -> str:
-        """All that the agent logged since the host's disk was made."""
+        """Return all that the agent logged since the host's disk was made."""
         return self.log("agent")
 
     def docker_log(self) -> str:
-        """All that dockerd logged since the host's disk was made."""
+        """Return all that dockerd logged since the host's disk was made."""
         return self.log("docker")
 
     def start_agent(self) -> None:
@@ -173,7 +173,7 @@ class Host(Machine):
             self.service("signal", "agent", number=int(signal.SIGKILL))
 
     def pause_agent(self) -> None:
-        """Stop the agent where it stands, without ending it."""
+        """Freeze the agent, without ending it."""
         self.service("signal", "agent", number=int(signal.SIGSTOP))
 
     def resume_agent(self) -> None:
@@ -200,11 +200,11 @@ class Host(Machine):
         return self._ip_json("route", "show", *selector)
 
     def mesh_routes(self) -> list[dict[str, Any]]:
-        """The agent's own routes: those with its protocol number."""
+        """Return the agent's own routes: those with its protocol number."""
         return self._ip_json("route", "show", "table", "all", "proto", "140")
 
     def addresses(self, interface: str) -> list[str]:
-        """The IPv4 addresses of an interface, with their prefix lengths."""
+        """Return the IPv4 addresses of an interface, with their prefix lengths."""
         shown = self._ip_json("-4", "address", "show", "dev", interface)
         return [
             f"{item['local']}/{item['prefixlen']}"

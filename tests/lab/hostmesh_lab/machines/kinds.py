@@ -1,4 +1,4 @@
-"""What each kind of machine in the lab runs: hosts, etcd members, routers, the stranger."""
+"""Configure each kind of machine in the lab: hosts, etcd members, routers, the stranger."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hostmesh_lab import paths, toml
-from hostmesh_lab.filesystems import agentlayer, images, libcimage
+from hostmesh_lab.filesystems import agent_layer, images, libc_image
 from hostmesh_lab.machines.config import Bind, Config, Restart, Service
 from hostmesh_lab.underlay import topology
 from hostmesh_lab.underlay.topology import Forward, Nic, Router, Topology, in_url
@@ -17,7 +17,7 @@ DAEMON_JSON = "/etc/docker/daemon.json"
 SETTINGS = "/etc/hostmesh/agent.toml"
 ETCD_DATA = "/var/lib/etcd"
 _GUEST = Path(__file__).parents[1] / "guest"
-# What a distribution sets; a fresh namespace has the kernel's or the machine's values.
+# A distribution sets these; a fresh namespace has the kernel's or the machine's values.
 _SYSCTLS = {
     "net.ipv4.ip_forward": "0",
     "net.ipv6.conf.all.forwarding": "0",
@@ -30,7 +30,7 @@ _SYSCTLS = {
 
 @dataclass(frozen=True)
 class HostOptions:
-    """What a test may choose for a host.
+    """Options of a host that a test may choose.
 
     `mtu` is eth0's, if it is not to be its link's; `links` overrides the topology's places.
     `settings` is merged over the lab's own agent settings, table by table; `settings_text` takes
@@ -58,7 +58,7 @@ class HostOptions:
 
 @dataclass(frozen=True)
 class Base:
-    """What a lab's machines share. `layers` may have the agent's environment and packages."""
+    """The base of a lab's machines. `layers` may have the agent's environment and packages."""
 
     lab: str
     suite: str
@@ -68,7 +68,7 @@ class Base:
 
 
 def host(base: Base, index: int, options: HostOptions) -> Config:
-    """A Docker host with an agent."""
+    """Return a Docker host with an agent."""
     services = [docker_service(options), agent_service(options)]
     if not _has_agent(base):
         services.pop()
@@ -89,7 +89,7 @@ def host(base: Base, index: int, options: HostOptions) -> Config:
         sysctls={**_SYSCTLS, **options.sysctls},
         commands=_first_commands(options),
         binds=[
-            Bind(str(paths.clone_root() / "agent"), f"{agentlayer.SOURCE}/agent"),
+            Bind(str(paths.clone_root() / "agent"), f"{agent_layer.SOURCE}/agent"),
             Bind(base.lab_image, LAB_IMAGE),
             *(Bind(_archive(base, name), f"/run/lab/{name}.tar") for name in options.images),
         ],
@@ -97,12 +97,12 @@ def host(base: Base, index: int, options: HostOptions) -> Config:
 
 
 def _address(base: Base, link: str, number: int) -> str:
-    """A machine's main address on a link; "" on a link without ranges."""
+    """Return a machine's main address on a link; "" on a link without ranges."""
     return next(iter(base.topology.link(link).addresses(number)), "")
 
 
 def _archive(base: Base, name: str) -> str:
-    return str(libcimage.archive(images.image_of(base.suite, base.layers), name))
+    return str(libc_image.archive(images.image_of(base.suite, base.layers), name))
 
 
 def load_commands(names: Sequence[str]) -> list[str]:
@@ -123,7 +123,7 @@ def _is_agent(layer: str) -> bool:
 
 
 def _first_commands(options: HostOptions) -> list[list[str]]:
-    """What start-up does before Docker: the choice of iptables, the operator's own rules."""
+    """Return the services before Docker: the choice of iptables, the operator's own rules."""
     commands = [
         ["update-alternatives", "--set", name, f"/usr/sbin/{name}-{options.iptables}"]
         for name in ("iptables", "ip6tables")
@@ -148,7 +148,7 @@ def docker_service(options: HostOptions) -> Service:
 
 
 def agent_service(options: HostOptions) -> Service:
-    """The agent, restarted whatever it ends with, as its unit has it."""
+    """Return the agent, always restarted, as its unit has it."""
     return Service(
         "agent",
         ["/usr/local/bin/hostmesh-agent"],
@@ -161,7 +161,7 @@ def agent_service(options: HostOptions) -> Service:
 def host_files(
     options: HostOptions, endpoints: Sequence[str], nameservers: Sequence[str] = ()
 ) -> dict[str, str]:
-    """A host's configuration files. Only the settings file differs from a real host's."""
+    """Return a host's configuration files. Only the settings file differs from a real host's."""
     files = {"/etc/resolv.conf": "".join(f"nameserver {each}\n" for each in nameservers)}
     if options.agent or not options.systemd:
         files[SETTINGS] = settings_text(options, endpoints)
@@ -171,7 +171,7 @@ def host_files(
 
 
 def settings_text(options: HostOptions, endpoints: Sequence[str]) -> str:
-    """The agent's settings file."""
+    """Return the agent's settings file."""
     if options.settings_text is not None:
         return options.settings_text
     tables: dict[str, dict[str, Any]] = {"etcd": {"endpoints": list(endpoints)}}
@@ -184,7 +184,7 @@ def settings_text(options: HostOptions, endpoints: Sequence[str]) -> str:
 
 
 def etcd(base: Base, index: int, members: int, token: str) -> Config:
-    """One member of the lab's etcd."""
+    """Return one member of the lab's etcd."""
     first = base.topology.first.name
     number = topology.etcd_number(index)
     address = _address(base, first, number)
@@ -227,7 +227,7 @@ def etcd(base: Base, index: int, members: int, token: str) -> Config:
 def _on_first_link(
     base: Base, name: str, kind: str, number: int, services: list[Service]
 ) -> Config:
-    """A machine that is no host, on the topology's first link."""
+    """Return a machine that is no host, on the topology's first link."""
     link = base.topology.first.name
     return Config(
         base.lab,
@@ -270,7 +270,7 @@ def router(base: Base, described: Router) -> Config:
 
 
 def _outside(base: Base, router: Router) -> list[str]:
-    """The addresses outside that a router has, of the families of its links."""
+    """Return the addresses outside that a router has, of the families of its links."""
     links = [base.topology.link(nic.link) for nic in router.nics if router.outside]
     v4 = [topology.OUTSIDE] if any(link.v4 for link in links) else []
     return [*v4, topology.OUTSIDE6] if any(link.v6 for link in links) else v4
@@ -283,7 +283,7 @@ def _web_service(address: str) -> Service:
 
 
 def _nat(forwards: Sequence[Forward]) -> list[list[str]]:
-    """The rules of a NAT router: out by eth0 with its address, in only what is asked for."""
+    """Return the rules of a NAT router: out by eth0 with its address, in only what is asked for."""
     rules = [
         "-t nat -A POSTROUTING -o eth0 -j MASQUERADE",
         "-A FORWARD ! -i eth0 -j ACCEPT",
@@ -299,7 +299,7 @@ def _nat(forwards: Sequence[Forward]) -> list[list[str]]:
 
 
 def dns(base: Base) -> Config:
-    """The name server of the hosts' resolv.conf, on the first link."""
+    """Return the name server of the hosts' resolv.conf, on the first link."""
     addresses = base.topology.first.addresses(topology.DNS)
     argv = ["/usr/bin/python3", "-I", "-B", "/run/lab/dns_server.py", "/etc/lab-dns.json"]
     ready = {"kind": "port", "host": addresses[0], "port": 53}
@@ -310,5 +310,5 @@ def dns(base: Base) -> Config:
 
 
 def stranger(base: Base) -> Config:
-    """A machine on the first link that is no part of the mesh."""
+    """Return a machine on the first link that is no part of the mesh."""
     return _on_first_link(base, "stranger", "stranger", topology.STRANGER, [])

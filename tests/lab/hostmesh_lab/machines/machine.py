@@ -21,7 +21,7 @@ from typing import Any
 from hostmesh_lab import cgroups, paths, shell
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.machines.config import Bind, Config
-from hostmesh_lab.procs import Proc
+from hostmesh_lab.processes import Proc
 from hostmesh_lab.underlay import net
 from hostmesh_lab.underlay.topology import Port
 
@@ -84,18 +84,18 @@ class Machine:
         path.chmod(mode)
 
     def read_file(self, inside: str) -> str:
-        """The text of one of its files."""
+        """Return the text of one of its files."""
         return self.path(inside).read_text(errors="replace")
 
     def log(self, service: str) -> str:
-        """What a service said since the disk was made (`init` for the machine itself)."""
+        """Return a service's log since the disk was made (`init` for the machine itself)."""
         path = self.disk / "log" / f"{service}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    # -- its life
+    # -- on and off
 
     def proc(self) -> Proc | None:
-        """Its PID 1 as this machine sees it, or None if it is off."""
+        """Return its PID 1 as this machine sees it, or None if it is off."""
         try:
             raw = json.loads(self._pid_file.read_text())
         except (FileNotFoundError, ValueError):
@@ -104,7 +104,7 @@ class Machine:
         return proc if proc.alive() else None
 
     def pid(self) -> int:
-        """The pid of its PID 1, for nsenter and /proc; an error if it is off."""
+        """Return the pid of its PID 1, for nsenter and /proc; an error if it is off."""
         proc = self.proc()
         if proc is None:
             raise LabError(f"{self.name} is off", f"start {self.name}")
@@ -254,7 +254,7 @@ class Machine:
         net.set_cable(self._holder, self.port(device), state)
 
     def port(self, device: str) -> Port:
-        """The card of that name, with its addresses."""
+        """Return the card of that name, with its addresses."""
         for port in self.config.ports:
             if port.device == device:
                 return port
@@ -314,7 +314,7 @@ class Machine:
     # -- running programs on it
 
     def enter(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> list[str]:
-        """The command line that runs a program on this machine."""
+        """Return the command line that runs a program on this machine."""
         settings = {
             "PATH": _PATH,
             "HOME": "/root",

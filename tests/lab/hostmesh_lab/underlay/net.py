@@ -12,10 +12,11 @@ from pathlib import Path
 
 from hostmesh_lab import cgroups, shell
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.procs import Proc
+from hostmesh_lab.processes import Proc
 from hostmesh_lab.underlay.topology import Link, Port
 
 _IP_TIMEOUT_S = 20.0
+_UNSHARE = "unshare --fork --kill-child --pid --net --mount --propagation private".split()
 
 
 def start_holder(group: Path, links: Sequence[Link]) -> Proc:
@@ -23,23 +24,7 @@ def start_holder(group: Path, links: Sequence[Link]) -> Proc:
     cgroups.create(group)
     script = Path(__file__).parents[1] / "guest/holder.py"
     process = subprocess.Popen(
-        [
-            *in_group(group),
-            "unshare",
-            "--fork",
-            "--kill-child",
-            "--pid",
-            "--net",
-            "--mount",
-            "--propagation",
-            "private",
-            "--",
-            sys.executable,
-            "-I",
-            "-S",
-            "-B",
-            str(script),
-        ],
+        [*in_group(group), *_UNSHARE, "--", sys.executable, "-I", "-S", "-B", str(script)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -63,7 +48,7 @@ def start_holder(group: Path, links: Sequence[Link]) -> Proc:
 
 
 def in_group(group: Path) -> list[str]:
-    """The start of a command line that runs the rest inside a cgroup."""
+    """Return the start of a command line that runs the rest inside a cgroup."""
     return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]
 
 

@@ -39,12 +39,12 @@ class Link:
     drop_udp: tuple[int, ...] = ()
 
     def networks(self) -> list[IPv4Network | IPv6Network]:
-        """Its ranges, IPv4 first."""
+        """Return its ranges, IPv4 first."""
         v4: list[IPv4Network | IPv6Network] = [IPv4Network(self.v4)] if self.v4 else []
         return [*v4, IPv6Network(self.v6)] if self.v6 else v4
 
     def addresses(self, number: int) -> list[str]:
-        """The addresses of the card with this number, IPv4 first."""
+        """Return the addresses of the card with this number, IPv4 first."""
         return [str(network[number]) for network in self.networks()]
 
     def mac(self, number: int) -> str:
@@ -140,7 +140,7 @@ class Topology:
         return self.links[0]
 
     def link(self, name: str) -> Link:
-        """The link of that name."""
+        """Return the link of that name."""
         for link in self.links:
             if link.name == name:
                 return link
@@ -148,7 +148,7 @@ class Topology:
         raise LabError(f"no link {name!r} in topology {self.name}", f"one of {known}")
 
     def place(self, index: int) -> tuple[str, ...]:
-        """The links of host number `index` (from 1)."""
+        """Return the links of host number `index` (from 1)."""
         return self.places[(index - 1) % len(self.places)]
 
     def ports(self, machine: str, nics: tuple[Nic, ...], mtu: int | None = None) -> list[Port]:
@@ -172,7 +172,7 @@ class Topology:
         return found
 
     def gateways(self, nic: Nic) -> list[str]:
-        """The default gateways of a card, one for each family, or none."""
+        """Return the default gateways of a card, one for each family, or none."""
         link = self.link(nic.link)
         routed = any(Nic(nic.link, GATEWAY) in router.nics for router in self.routers)
         return link.addresses(GATEWAY) if routed and nic.number != GATEWAY else []
@@ -219,19 +219,19 @@ def _router_of(raw: Mapping[str, Any]) -> Router:
 
 
 def host_number(index: int) -> int:
-    """The number of host `index` (from 1) on each of its links."""
+    """Return the number of host `index` (from 1) on each of its links."""
     if not 1 <= index <= MAX_HOSTS:
         raise LabError(f"a lab has at most {MAX_HOSTS} hosts")
     return 10 + index
 
 
 def etcd_number(index: int) -> int:
-    """The number of etcd member `index` (from 1) on the first link."""
+    """Return the number of etcd member `index` (from 1) on the first link."""
     return GATEWAY + index
 
 
 def in_url(address: str) -> str:
-    """An address as a URL has it: IPv6 in brackets."""
+    """Return an address as a URL has it: IPv6 in brackets."""
     return f"[{address}]" if ":" in address else address
 
 
@@ -295,7 +295,7 @@ NAMED = {each.name: each for each in (ONE_LAN, TWO_LANS, NAT, TWO_NICS, V6, DUAL
 
 
 def named(name: str) -> Topology:
-    """The topology of that name."""
+    """Return the topology of that name."""
     if name not in NAMED:
         raise LabError(f"no topology {name!r}", "one of " + ", ".join(NAMED))
     return NAMED[name]

@@ -96,7 +96,7 @@ class Disk:
                 self.states.append(state)
 
     def _lasting(self, folder: int, name: str) -> Tree:
-        """Nothing that was not synced is there."""
+        """Return the state in which nothing is there that was not synced."""
         tree: Tree = {}
         for entry, inode in self._folders.get(folder, {}).items():
             path = f"{name}{entry}"
@@ -110,7 +110,7 @@ class Disk:
         return tree
 
     def _ahead(self) -> Tree:
-        """Every entry is there, and no byte that was not synced."""
+        """Return the state in which every entry is there, and no byte that was not synced."""
         tree: Tree = {}
         for path in self._base.rglob("*"):
             name = str(path.relative_to(self._base))

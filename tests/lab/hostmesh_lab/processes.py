@@ -1,7 +1,8 @@
-"""Processes by identity: a pid that the kernel gave to somebody else since is never killed."""
+"""Processes by identity: a pid that the kernel has given to another process is never killed."""
 
 import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ class Proc:
         return cls(pid, start)
 
     def alive(self) -> bool:
-        """Whether this very process runs (a zombie does not)."""
+        """Return whether this very process runs (a zombie does not)."""
         return start_time(self.pid) == self.start
 
     def send(self, number: int) -> None:
@@ -33,7 +34,7 @@ class Proc:
                 os.kill(self.pid, number)
 
     def wait_gone(self, timeout_s: float) -> bool:
-        """Whether it ended within the time."""
+        """Return whether it ended within the time."""
         deadline = time.monotonic() + timeout_s
         while self.alive():
             if time.monotonic() > deadline:
@@ -43,7 +44,7 @@ class Proc:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, or None if there is no such process or only its zombie."""
+    """Return when a process started, or None if there is no such process or only its zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -56,3 +57,19 @@ def machine_boot_id() -> str:
     """Names this run of the machine: start times mean nothing after a reboot."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
+
+
+def require_root() -> None:
+    """Refuse early: nothing of the lab works without root."""
+    if os.geteuid() != 0:
+        raise LabError("the lab needs root", "sudo, or run as root")
+
+
+def die_on_sigterm() -> None:
+    """Make SIGTERM and SIGHUP end the program the way Ctrl-C does, so that it cleans up."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)

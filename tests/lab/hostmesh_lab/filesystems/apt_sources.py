@@ -82,7 +82,7 @@ def choose_mirror(sources: Iterable[Source]) -> str:
 
 
 def read_sources(apt: Path = Path("/etc/apt")) -> list[Source]:
-    """Every source of this machine, its main list first."""
+    """Return every source of this machine, its main list first."""
     found: list[Source] = []
     folder = apt / "sources.list.d"
     names = sorted(folder.iterdir()) if folder.is_dir() else []

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hostmesh_lab import paths
 from hostmesh_lab.errors import LabError
-from hostmesh_lab.filesystems import images, labimage
+from hostmesh_lab.filesystems import images, lab_image
 
 NAMES = ("lab-glibc", "lab-musl")
 _SOURCE = Path(__file__).parents[1] / "guest/lookup.c"
@@ -38,12 +38,12 @@ def ensure(image: images.Image, names: Iterable[str], say: images.Say) -> None:
 
 
 def archive(image: images.Image, name: str) -> Path:
-    """Where an image that was made lies."""
+    """Return the path of an image that was made."""
     return _folder(image) / f"{name}.tar"
 
 
 def _folder(image: images.Image) -> Path:
-    recipe = json.dumps([image.key, _SCRIPT, _SOURCE.read_text(), labimage.FORMAT])
+    recipe = json.dumps([image.key, _SCRIPT, _SOURCE.read_text(), lab_image.FORMAT])
     key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
     return paths.cache_root() / "libcs" / f"{image.key}-{key}"
 
@@ -66,7 +66,7 @@ def _build(image: images.Image, folder: Path, say: images.Say) -> None:
             if path.is_file()
         }
         files["etc/nsswitch.conf"] = (b"hosts: files dns\n", 0o644)
-        (folder / f"{name}.tar").write_bytes(labimage.archive(image.rootfs, name, files))
+        (folder / f"{name}.tar").write_bytes(lab_image.archive(image.rootfs, name, files))
     for each in ("upper", "work", "merged"):
         images.remove_tree(folder / each)
     say(f"{' and '.join(NAMES)} are ready after {time.monotonic() - started:.0f} s")

@@ -28,7 +28,7 @@ _SCRIPTS = {
 
 
 def ensure(rootfs: Path) -> Path:
-    """The image as `docker load` takes it, made beside the root filesystem if need be."""
+    """Return the image as `docker load` takes it, made beside the root filesystem if need be."""
     target = rootfs.parent / f"lab-image-{FORMAT}.tar"
     if not target.exists():
         with tempfile.NamedTemporaryFile(dir=rootfs.parent, delete=False) as file:
@@ -47,7 +47,7 @@ def _busybox(rootfs: Path) -> Path:
 def archive(
     rootfs: Path, name: str = "lab", more: Mapping[str, tuple[bytes, int]] | None = None
 ) -> bytes:
-    """The whole image: a configuration, one layer, a manifest.
+    """Return the whole image: a configuration, one layer, a manifest.
 
     Args:
         rootfs: Where busybox is.

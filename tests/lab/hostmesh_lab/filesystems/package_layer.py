@@ -19,7 +19,7 @@ from hostmesh_lab.filesystems import images
 FORMAT = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _NOT_NAMED = ("runc",)
-"""What the recipe brings without naming it, and may not change either."""
+"""Packages that come with the recipe's, and that may not change either."""
 _SCRIPT = """\
 apt-mark -q hold {held} >/dev/null
 apt-get -q update
@@ -39,7 +39,7 @@ _OF_THE_BUILD = (
 
 
 def ensure(image: images.Image, packages: Iterable[str], say: images.Say) -> list[Path]:
-    """The layer with these packages, built if it is not there yet; none for no packages."""
+    """Return the layer with these packages, built if it is not there yet; none for no packages."""
     wanted = sorted(set(packages))
     if not wanted:
         return []
@@ -79,7 +79,7 @@ def _build(
 
 
 def _explained(error: CommandFailed, log: str) -> tuple[str, str]:
-    """What failed and what to do, where apt's own message shows it."""
+    """Return the failure and a hint, where apt's own message shows it."""
     unknown = re.search(r"^E: (Unable to locate package .*)$", log, re.MULTILINE)
     if unknown:
         return f"{error}: {unknown[1]}", "apt-cache search finds Debian's names"

@@ -41,7 +41,7 @@ _SAME_EVERY_TIME = {
 
 
 def build_requirements(dev_lock: Path) -> str:
-    """The lines of the developers' lock file that pin what builds packages: setuptools."""
+    """Return the lines of the developers' lock file that pin what builds packages: setuptools."""
     found = re.search(r"^setuptools==(?:.*\\\n)*.*\n", dev_lock.read_text(), re.MULTILINE)
     if found is None:
         raise LabError(f"{dev_lock} does not pin setuptools", "make lock")
@@ -49,12 +49,12 @@ def build_requirements(dev_lock: Path) -> str:
 
 
 def lock_file() -> Path:
-    """The clone's list of what the agent needs at run time."""
+    """Return the clone's list of what the agent needs at run time."""
     return paths.clone_root() / "requirements.lock"
 
 
 def ensure(image: images.Image, say: images.Say) -> Path:
-    """The layer for an image, built if it is not there yet."""
+    """Return the layer for an image, built if it is not there yet."""
     lock = lock_file()
     if not lock.is_file():
         raise LabError(f"no {lock}", "hosts without an agent: --no-agent")

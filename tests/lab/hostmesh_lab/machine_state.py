@@ -1,4 +1,4 @@
-"""What a lab must leave untouched: the machine's own network, mounts and cgroups."""
+"""Compare what a lab must not touch: the machine's own network, mounts and cgroups."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ class MachineState:
     lines: frozenset[str]
 
     def differences(self, later: "MachineState") -> list[str]:
-        """What changed from this state to a later one, in words."""
+        """Return the changes from this state to a later one, as text."""
         gone = [f"gone: {line}" for line in sorted(self.lines - later.lines)]
         new = sorted(later.lines - self.lines)
         # A module that the kernel loads for a lab's Docker brings settings that were not there
@@ -62,7 +62,7 @@ def look(*, lab: str = "") -> MachineState:
 
 
 def _setting(line: str) -> str:
-    """The name of a sysctl's setting; "" for a line about anything else."""
+    """Return the name of a sysctl's setting; "" for a line about anything else."""
     return line.partition(" = ")[0] if line.startswith("sysctl ") else ""
 
 
@@ -73,7 +73,7 @@ def lasting_differences(
     patience_s: float = 5.0,
     again: Callable[[], MachineState] | None = None,
 ) -> list[str]:
-    """What differs now and still does after a while.
+    """Return the differences that are still there after a while.
 
     The kernel ends namespaces a moment after their last process, and other programs of the machine
     come and go.
@@ -150,7 +150,7 @@ def _sysctls() -> Iterator[str]:
 
 
 def _files() -> Iterator[str]:
-    """What an agent would make or change on the machine itself."""
+    """Return what an agent would make or change on the machine itself."""
     for path in map(Path, _OURS):
         if path.is_file():
             yield f"file {path} {hashlib.sha256(path.read_bytes()).hexdigest()}"
