@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def exists(name: str) -> bool:
     return "NAME" in name or bool(list(ROOT.glob(name.rstrip("/"))))
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "docs/architecture.dot"])
 def test_files_that_a_page_names_exist(page: str) -> None:
     assert not [each for each in paths(page) if not exists(each)]
 
@@ -136,6 +137,14 @@ SETTING = re.compile(
 def test_settings_that_a_page_names_exist(page: str) -> None:
     known = {f"{section}.{key}" for section, keys in KEYS.items() for key in keys}
     assert not set(SETTING.findall(text(page))) - known
+
+
+def test_every_dependency_is_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    cells = re.findall(r"(?m)^\| ([^|]+) \|", text("docs/dependencies.md"))
+    explained = {name.partition(" ")[0] for cell in cells for name in cell.split(", ")}
+    assert {re.split("[<>=]", each)[0] for each in listed} <= explained | {"docker", "types-docker"}
 
 
 UNWRAPPED = {"docs/backends.md", "docs/security.md", "tests/lab/README.md"}
