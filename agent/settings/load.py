@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -113,7 +113,7 @@ class _Loader:
                 self._places[section] = place
                 for key, value in table.items():
                     place = f"{self.path}:{nearest_line(lines, (section, key))}"
-                    self.take(section, key, value, place, place)
+                    self.take(section, key, value, place)
 
     def read_operator(self, path: Path) -> None:
         """Take [etcd] of an operator's file, in place of this host's own credentials.
@@ -160,9 +160,9 @@ class _Loader:
     def take_text(self, section: str, key: str, text: str, place: str) -> None:
         """Take a value that came as text."""
         kind = KEYS[section].get(key)
-        self.take(section, key, kind.from_text(text) if kind else text, place, place)
+        self.take(section, key, kind.from_text(text) if kind else text, place)
 
-    def take(self, section: str, key: str, value: object, place: str, source: str) -> None:
+    def take(self, section: str, key: str, value: object, place: str) -> None:
         """Convert one value; a wrong one becomes a problem at ``place``."""
         name = f"{section}.{_name(key)}"
         kind = KEYS[section].get(key)
@@ -178,8 +178,7 @@ class _Loader:
             self._broken.add(section)
             return
         self._values.setdefault(section, {})[key] = converted
-        self.sources[name] = source
-        self._places[name] = place
+        self.sources[name] = self._places[name] = place
         self._places.setdefault(section, place)
 
     def build(self) -> Settings:
@@ -234,17 +233,11 @@ def _syntax_problem(path: Path, text: str, message: str) -> str:
     return f"{path}:{line}: {where}: {what}"
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    return nearest(name.lower(), known, alike=0.6)
-
-
 def _unknown_section(name: str, content: object) -> str:
-    if not isinstance(content, dict):
-        for section, keys in KEYS.items():
-            if name in keys:
-                return f"is outside a section; did you mean {name} in [{section}]?"
-    near = _near(name, SECTIONS)
-    if near:
+    section = next((each for each, keys in KEYS.items() if name in keys), None)
+    if section and not isinstance(content, dict):
+        return f"is outside a section; did you mean {name} in [{section}]?"
+    if near := nearest(name.lower(), SECTIONS, alike=0.6):
         return f"unknown section; did you mean [{near}]?"
     return "unknown section; there are " + ", ".join(f"[{each}]" for each in SECTIONS)
 
@@ -252,11 +245,10 @@ def _unknown_section(name: str, content: object) -> str:
 def _unknown_key(section: str, key: str) -> str:
     if section == "etcd" and _SECRET_KEYS.search(key) and key != "password_file":
         return "unknown key; put the password into a file and name that in etcd.password_file"
-    if near := _near(key, KEYS[section]):
+    if near := nearest(key.lower(), KEYS[section], alike=0.6):
         return f"unknown key; did you mean {section}.{near}?"
-    for other, keys in KEYS.items():
-        if key in keys:
-            return f"unknown key; did you mean {other}.{key}?"
+    if other := next((each for each, keys in KEYS.items() if key in keys), None):
+        return f"unknown key; did you mean {other}.{key}?"
     return f"unknown key; [{section}] has " + ", ".join(KEYS[section])
 
 
