@@ -63,23 +63,23 @@ class ThreadCall(Generic[_Answer]):
     """A function that one thread has another one run.
 
     Args:
-        run: Called in the other thread.
+        run: Called in the other thread, with the arguments of :meth:`execute`.
         is_waiting: Asked there before it begins.
     """
 
-    def __init__(self, run: Callable[[], _Answer], is_waiting: IsWaiting = always_waiting) -> None:
+    def __init__(self, run: Callable[..., _Answer], is_waiting: IsWaiting = always_waiting) -> None:
         self._run = run
         self._is_waiting = is_waiting
         self._future: Future[_Answer] = Future()
 
-    def execute(self) -> None:
+    def execute(self, *given: object) -> None:
         """Run it unless it was cancelled or its client has gone, and wake the caller."""
         if not self._is_waiting():
             self._future.cancel()
         if not self._future.set_running_or_notify_cancel():
             return
         try:
-            self._future.set_result(self._run())
+            self._future.set_result(self._run(*given))
         except BaseException as error:
             self._future.set_exception(error)  # for the caller
             if not isinstance(error, Exception):

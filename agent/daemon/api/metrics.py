@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -28,13 +28,13 @@ from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.counters import Counters
 from agent.etcd.certificates import Certificate
 
-__all__ = ["Reading", "families", "render"]
+__all__ = ["Reading", "render"]
 
 _STATES = ("ready", "joining", "degraded", "waiting", "left")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+@dataclass(frozen=True, kw_only=True)
+class Reading(Collector):
     """All that the metrics are made of, at one moment.
 
     Attributes:
@@ -52,32 +52,21 @@ class Reading:
     now_s: float
     certificates: tuple[Certificate, ...] = ()
 
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family, always all of them: one that does not apply has no sample."""
+        yield InfoMetricFamily(
+            "hostmesh_build",
+            "Versions of the agent and its Python",
+            {"version": __version__, "python": platform.python_version()},
+        )
+        yield from _host(self)
+        yield from _mesh(self)
+        yield from _work(self.counters)
+
 
 def render(reading: Reading) -> tuple[bytes, str]:
-    """The text and its content type."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(reading))
-    return generate_latest(registry), CONTENT_TYPE_LATEST
-
-
-class _Once(Collector):
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-
-    def collect(self) -> Iterator[Metric]:
-        return families(self._reading)
-
-
-def families(reading: Reading) -> Iterator[Metric]:
-    """Every family, always all of them: what does not apply is missing as a sample only."""
-    yield InfoMetricFamily(
-        "hostmesh_build",
-        "Versions of the agent and its Python",
-        {"version": __version__, "python": platform.python_version()},
-    )
-    yield from _host(reading)
-    yield from _mesh(reading)
-    yield from _work(reading.counters)
+    """Return the text and its content type."""
+    return generate_latest(reading), CONTENT_TYPE_LATEST
 
 
 def _host(reading: Reading) -> Iterator[Metric]:

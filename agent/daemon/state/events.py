@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, Self, TypeVar
+from typing import Self, TypeVar
 
-from agent.asker import CallCancelled, CallRunning, IsWaiting, ThreadCall, always_waiting
+from agent.asker import CallCancelled, CallRunning, ThreadCall
 from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.timers import Timer
 from agent.docker.report import AttachReport
@@ -266,28 +266,8 @@ _FINISH_S = 120.0
 """Longer than a command waits to begin: a leave has several steps."""
 
 
-class Command(Event, Generic[_Answer]):
-    """A call from another thread that the loop runs.
-
-    Args:
-        run: Called in the loop's thread, with a function that applies events.
-        is_waiting: Asked there before it begins: it is cancelled if its client has gone.
-    """
-
-    def __init__(
-        self, run: Callable[[Apply], _Answer], is_waiting: IsWaiting = always_waiting
-    ) -> None:
-        self._apply: Apply
-        self._call = ThreadCall(lambda: run(self._apply), is_waiting)
-
-    def execute(self, apply: Apply) -> None:
-        """Run it in the loop's thread, and wake the caller."""
-        self._apply = apply
-        self._call.execute()
-
-    def refuse(self, why: HostmeshError) -> None:
-        """Answer with ``why`` instead of running it."""
-        self._call.refuse(why)
+class Command(Event, ThreadCall[_Answer]):
+    """A call from another thread that the loop runs, with a function that applies events."""
 
     def wait(self, timeout_s: float) -> _Answer:
         """The answer.
@@ -297,7 +277,7 @@ class Command(Event, Generic[_Answer]):
             Exception: What the command itself raised; a HostmeshError, but for a bug.
         """
         try:
-            return self._call.answer(timeout_s, _FINISH_S)
+            return self.answer(timeout_s, _FINISH_S)
         except CallCancelled as error:
             raise CannotTell(
                 f"the agent did not begin within {timeout_s:g} s: nothing was done",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.errors import HostmeshError
 from agent.model import Condition, Severity
 
 __all__ = ["Finding", "Findings", "State"]
+
+
+_Found = TypeVar("_Found")
 
 
 class State(enum.StrEnum):
@@ -62,14 +65,15 @@ class Findings:
         """Note one finding."""
         self.items.append(Finding(check, state, found, hint))
 
-    def attempt(self, check: str, look: Callable[[], None], state: State = State.FAIL) -> bool:
-        """Run a check; an error that it raises is its finding. True when none was raised."""
+    def attempt(
+        self, check: str, look: Callable[[], _Found], state: State = State.FAIL
+    ) -> _Found | None:
+        """Return the check's result; None after an error, which is its finding."""
         try:
-            look()
+            return look()
         except HostmeshError as error:
             self.add(check, state, error.message, error.hint)
-            return False
-        return True
+            return None
 
     def conditions(self, check: str, found: Iterable[Condition]) -> None:
         """Note conditions as findings of one check."""

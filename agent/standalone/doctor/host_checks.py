@@ -64,24 +64,24 @@ def _forwarding(findings: Findings) -> None:
 def look_for_uplink(
     settings: Settings, findings: Findings, endpoints: tuple[str, ...]
 ) -> tuple[HostFacts, Uplink] | None:
-    """The uplink, and whether the kernel would drop answers on it; None when there is none.
+    """Return the uplink, and report whether the kernel drops answers on it; None without one.
 
     Args:
-        endpoints: etcd's: the way there decides, unless a setting does.
+        endpoints: etcd's: the route there decides, unless a setting does.
     """
-    found: list[tuple[HostFacts, Uplink]] = []
+    return findings.attempt("uplink", lambda: _uplink(settings, findings, endpoints))
 
-    def look() -> None:
-        facts = with_needed(read_host_facts(settings.routes.protocol), endpoints)
-        uplink = uplink_now(facts, settings, endpoints)
-        findings.add(
-            "uplink",
-            State.OK,
-            f"{uplink.name} with {uplink.node_address}, link {uplink.on_link}, MTU {uplink.mtu}",
-        )
-        strict = Sysctls().reverse_path_condition(uplink)
-        findings.conditions("reverse path", (strict,) if strict else ())
-        found.append((facts, uplink))
 
-    findings.attempt("uplink", look)
-    return found[0] if found else None
+def _uplink(
+    settings: Settings, findings: Findings, endpoints: tuple[str, ...]
+) -> tuple[HostFacts, Uplink]:
+    facts = with_needed(read_host_facts(settings.routes.protocol), endpoints)
+    uplink = uplink_now(facts, settings, endpoints)
+    findings.add(
+        "uplink",
+        State.OK,
+        f"{uplink.name} with {uplink.node_address}, link {uplink.on_link}, MTU {uplink.mtu}",
+    )
+    strict = Sysctls().reverse_path_condition(uplink)
+    findings.conditions("reverse path", (strict,) if strict else ())
+    return facts, uplink

@@ -183,8 +183,12 @@ def _account(
             f"{prefix} holds keys that this version does not know, such as"
             f" {unknown.names[0]} ({unknown.count} or more): they are left alone",
         )
-    if findings.attempt("etcd account", lambda: may_write(registry, own)):
-        findings.add("etcd account", State.OK, "may write all that an agent writes")
+    findings.attempt("etcd account", lambda: _may_write(registry, own, findings))
+
+
+def _may_write(registry: Registry, own: HostId, findings: Findings) -> None:
+    may_write(registry, own)
+    findings.add("etcd account", State.OK, "may write all that an agent writes")
 
 
 def _member(lease: Lease, findings: Findings) -> None:
