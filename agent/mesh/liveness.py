@@ -14,9 +14,10 @@ from types import MappingProxyType
 
 from agent.model import HostId, Lease, View
 from agent.model.family import Address, Network
+from agent.model.wireguard import WIREGUARD
 from agent.sharedmap import changed_keys
 
-__all__ = ["Lapsed", "dead_subnets", "lapsed_leases"]
+__all__ = ["Lapsed", "dead_subnets", "lapsed_leases", "probe_address"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,16 @@ def lapsed_leases(view: View | None, own: HostId) -> tuple[Lease, ...]:
     return () if view is None else tuple(Lapsed.of(view, own).by_subnet.values())
 
 
+def probe_address(lease: Lease) -> Address:
+    """Return the address at which a host is asked whether it is there.
+
+    Its node address; behind NAT the network address of its subnet, which its tunnel device has.
+    """
+    data = lease.backend_data.fields if lease.backend_data else {}
+    behind_nat = lease.backend == WIREGUARD and data.get("NAT") is True
+    return lease.subnet.network_address if behind_nat else lease.node_address
+
+
 def dead_subnets(lapsed: Iterable[Lease], silent: Container[Address]) -> frozenset[Network]:
     """Subnets of lapsed hosts whose node address is known to be silent (``World.dead_subnets``)."""
-    return frozenset(lease.subnet for lease in lapsed if lease.node_address in silent)
+    return frozenset(lease.subnet for lease in lapsed if probe_address(lease) in silent)

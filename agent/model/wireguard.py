@@ -11,6 +11,7 @@ from agent.model.family import Address, Network, can_be_host, family_of, read_ad
 
 __all__ = [
     "MAX_PORT",
+    "WIREGUARD",
     "WIREGUARD_LINK",
     "AllowedIp",
     "Endpoint",
@@ -21,6 +22,8 @@ __all__ = [
     "read_endpoint",
 ]
 
+WIREGUARD: Final = "wireguard"
+"""The backend's name, and the kind of its link."""
 WIREGUARD_LINK: Final = "hm-wg"
 MAX_PORT: Final = 65_535
 

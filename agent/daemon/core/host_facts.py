@@ -16,10 +16,9 @@ from agent.kernel.wireguard.key import WireGuardKey
 from agent.mesh.peer_rules import PeerRules
 from agent.model import Condition, HostFacts, Uplink
 from agent.model.family import within
+from agent.model.wireguard import WIREGUARD
 
 __all__ = ["look_at_host"]
-
-_WIREGUARD = "wireguard"
 
 
 def look_at_host(
@@ -46,7 +45,7 @@ def look_at_host(
             node_address=host.node_address,
             mesh=state.bounds.in_force,
         )
-        wants_key = mesh.config is not None and _WIREGUARD in mesh.config.backends
+        wants_key = mesh.config is not None and WIREGUARD in mesh.config.backends
         uplink = replace(
             uplink,
             link=host.link,

@@ -12,6 +12,7 @@ from agent.daemon.state.freshness import Freshness
 from agent.daemon.state.last_seen import LastSeen
 from agent.daemon.state.mesh_state import MeshState
 from agent.kernel.netlink_monitor import KernelEvent
+from agent.mesh.liveness import probe_address
 from agent.mesh.world import World
 from agent.model import Bounds, Condition, HostFacts, Route
 from agent.model.family import Address, Network
@@ -125,7 +126,7 @@ class AgentState:
         """Return node addresses of hosts without a heartbeat, which are probed."""
         if self.mesh.left or not self.settings.routes.probe:
             return frozenset()
-        return frozenset(lease.node_address for lease in self.mesh.lapsed)
+        return frozenset(map(probe_address, self.mesh.lapsed))
 
     def freshness(self, contact_s: float | None) -> Freshness:
         """Return how old the newest view is.

@@ -12,7 +12,7 @@ from agent.daemon.state import conditions
 from agent.docker.report import ConfigFile
 from agent.mesh.backends import container_mtu
 from agent.mesh.level import HeldBack
-from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases
+from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases, probe_address
 from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World, peers_of_view
 from agent.model import (
@@ -347,7 +347,7 @@ class MeshState:
         if self.held_back.hosts:
             found.append(conditions.level_held_back(self.held_back))
         found.extend(
-            conditions.dead(lease) for lease in self.lapsed if lease.node_address in self.silent
+            conditions.dead(lease) for lease in self.lapsed if probe_address(lease) in self.silent
         )
         here = self.uplink.node_address if self.uplink else None
         found.extend(

@@ -29,6 +29,9 @@ _IP_BYTES: Final = 20
 _PACKET_BYTES: Final = 2048
 _RECEIVE_BURST: Final = 1000
 
+_IP_PKTINFO: Final = 8
+_PKTINFO: Final = struct.Struct("=i4s4s")
+"""struct in_pktinfo: interface, source, header's destination."""
 _SIOCGIFFLAGS: Final = 0x8913
 _IFREQ: Final = struct.Struct("16sH22x")
 _IFF_RUNNING: Final = 0x40
@@ -46,6 +49,10 @@ class ProbeChannel:
         self.uplink = uplink
         self._identifier = int.from_bytes(os.urandom(2))
         self._mac = b""
+        # On the link the node address is the source, and behind it what the route says: into a
+        # tunnel that is an address of this host's subnet, since peers drop any other.
+        info = _PKTINFO.pack(0, uplink.node_address.packed, bytes(4))
+        self._source = ((socket.IPPROTO_IP, _IP_PKTINFO, info),)
         self._arp: socket.socket | None = None
         try:
             self._icmp = socket.socket(
@@ -56,7 +63,6 @@ class ProbeChannel:
                 f"cannot open a socket for probes: {error}", hint="the agent needs CAP_NET_RAW"
             ) from error
         try:
-            self._icmp.bind((str(uplink.node_address), 0))
             self._open_arp()
         except OSError as error:
             self.close()
@@ -94,7 +100,8 @@ class ProbeChannel:
         left = False
         try:
             echo = echo_request(self._identifier)
-            self._icmp.sendto(echo, socket.MSG_DONTWAIT, (str(address), 0))
+            source = self._source if address in self.uplink.on_link else ()
+            self._icmp.sendmsg((echo,), source, socket.MSG_DONTWAIT, (str(address), 0))
             left = True
         except OSError as error:
             # EHOSTUNREACH is the kernel's own failed ARP; ARP below is what then counts.

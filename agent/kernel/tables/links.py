@@ -55,14 +55,15 @@ from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.kernel.tables.taken import why_refused
 from agent.model import IPV4, IPV6, Family, LinkSpec, VxlanOptions, family_of
 from agent.model.objects import LINK_OWNER, LINK_PREFIX, RP_FILTER_LOOSE
+from agent.model.wireguard import WIREGUARD
 from agent.reconcile.interfaces import Operation, OperationKind
 
 __all__ = ["LinkTable", "decode_link_spec"]
 
 _log = structlog.get_logger(__name__)
 
-_VXLAN, _WIREGUARD = "vxlan", "wireguard"
-_KINDS: Final = {"tun": _WIREGUARD}
+_VXLAN: Final = "vxlan"
+_KINDS: Final = {"tun": WIREGUARD}
 """A tun device of the agent's is wireguard-go's: the same to all who use it."""
 _ID, _LINK, _LEARNING, _PORT = 1, 3, 7, 15
 _LOCAL: Final = {IPV4: 4, IPV6: 17}
@@ -123,7 +124,7 @@ class LinkTable(NetlinkTable[LinkSpec]):
 
     def _explained(self, operation: Operation[LinkSpec], refused: NetlinkError) -> NetlinkError:
         """Name the program that is in the way of a device, or start the one that makes it."""
-        kernel_lacks = refused.errno == errno.EOPNOTSUPP and operation.object.kind == _WIREGUARD
+        kernel_lacks = refused.errno == errno.EOPNOTSUPP and operation.object.kind == WIREGUARD
         if kernel_lacks and self._start_wireguard is not None:
             detail = f"the kernel has no wireguard; {self._start_wireguard()}"
             return NetlinkError(f"link replace {operation.object}", refused.errno, detail)

@@ -179,7 +179,6 @@ def test_one_side_behind_nat_is_reached_as_long_as_it_can_send(stage: TwoLans) -
         endpoint, _ = peers_of(one)[public_key(far)]
         assert endpoint.startswith("192.0.2.254:"), "the router's address, and a port of its own"
         pinger = Pinger(one.host, inner(far), 0.01)
-        assert one.ctl("reload").returncode == 0
         eventually(lambda: pinger.sent > 1000, 60)  # over two full comparisons
         assert not pinger.stop().lost, "an endpoint that moved and shakes hands is kept"
     far.settings.write_text(text)
@@ -187,10 +186,33 @@ def test_one_side_behind_nat_is_reached_as_long_as_it_can_send(stage: TwoLans) -
     eventually(lambda: all_reached(stage), 90)
 
 
+@pytest.mark.full
+def test_a_host_behind_nat_without_an_agent_is_asked_through_the_tunnel(stage: TwoLans) -> None:
+    one, _, far = stage.nodes
+    text, address = far.settings.read_text(), inner(far)
+    far.settings.write_text(text.replace("[host]\n", '[host]\npublic_endpoint = "none"\n'))
+    with behind_nat(stage):
+        assert far.ctl("reload").returncode == 0
+        eventually(lambda: record_of(stage, far)["BackendData"].get("NAT") is True, 20)
+        eventually(lambda: reaches(one, far), 90)
+        far.stop(signal.SIGKILL)
+        eventually(lambda: "none" in heartbeats(one), 60)
+        pinger = Pinger(one.host, address, 0.01)
+        eventually(lambda: pinger.sent > 1000, 60)  # three questions take three seconds
+        assert not pinger.stop().lost
+    far.settings.write_text(text)
+    far.start()
+    eventually(lambda: all_reached(stage), 90)
+
+
+def heartbeats(node: Node) -> set[str]:
+    return {each["heartbeat"] for each in node.document("leases")["leases"]}
+
+
 @contextmanager
 def behind_nat(stage: TwoLans) -> Iterator[None]:
     masquerade = "-o eth0 -p udp -s 198.51.100.0/24 -j MASQUERADE --to-ports 20000-29999"
-    unasked = "-i eth0 -o eth1 -p udp --dport 51820 -m conntrack --ctstate NEW -j DROP"
+    unasked = "-i eth0 -o eth1 -m conntrack --ctstate NEW -j DROP"
     rules = [f"-t nat {{}} POSTROUTING {masquerade}", f"{{}} FORWARD {unasked}"]
 
     def each(action: str) -> None:
