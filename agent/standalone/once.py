@@ -107,7 +107,7 @@ def _without(plan: Plan[Any], former: int | None) -> Plan[Any]:
 
 
 def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
-    plans = kernel.plan(world, may_delete=True)
+    plans = kernel.objects.plan(world, may_delete=True)
     lines = [
         f"would {each.kind} {each.object} ({each.reason})"
         for _, plan in plans

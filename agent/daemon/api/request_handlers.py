@@ -196,7 +196,7 @@ class RequestHandlers:
             return self._unknown(rules_of_peers.cause)
         try:
             may_delete = self.cell.now.may_sweep(time.monotonic())
-            plans = self.kernel.plan(world, may_delete=may_delete)
+            plans = self.kernel.objects.plan(world, may_delete=may_delete)
             rules = self.kernel.check_firewall(world, may_delete=may_delete)
         except HostmeshError as error:
             return self._unknown(error.message)

@@ -27,8 +27,7 @@ from agent.daemon.state.timers import Timer, Timers
 from agent.daemon.store.view_cache import ViewCache
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.observer import Observer
-from agent.daemon.telemetry.status_line import StatusLine
-from agent.daemon.telemetry.systemd import Notifier
+from agent.daemon.telemetry.systemd import Notifier, StatusLine
 from agent.errors import SettingsError
 
 __all__ = ["Loop"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from agent.daemon.reconcile.firewalld_job import FirewalldJob
 from agent.daemon.reconcile.ip_forward import IpForward
-from agent.daemon.reconcile.kernel_objects import KernelObjects, ObjectsReport, Plans
+from agent.daemon.reconcile.kernel_objects import KernelObjects, ObjectsReport
 from agent.daemon.reconcile.protocol_migration import ProtocolMigration
 from agent.errors import DependencyMissing, FirewallError, HostmeshError, KernelError, StateError
 from agent.kernel.firewall import Firewall
@@ -163,17 +163,13 @@ class KernelPass:
             return RulesReport(failed=True, conditions=(refused("firewall", error),))
         return RulesReport(edits=done.edits)
 
-    def plan(self, world: World, *, may_delete: bool) -> Plans:
-        """Return the plans of a full comparison; nothing is changed."""
-        return self.objects.plan(world, may_delete=may_delete)
-
     @property
     def former_protocol(self) -> int | None:
         """Return the previous protocol number of routes not yet taken over, or None."""
         return self._migration.former
 
     def check_firewall(self, world: World, *, may_delete: bool = True) -> tuple[str, ...]:
-        """Return a line for each change that :meth:`rules` would make; as :meth:`plan`."""
+        """Return a line for each change that :meth:`rules` would make."""
         if self._firewall is None:
             return ()
         return self._firewall.check(self._wants(world), may_delete=may_delete).edits

@@ -1,15 +1,23 @@
-"""Notify systemd: READY, STATUS, WATCHDOG (sd_notify(3), the datagram protocol)."""
+"""Notify systemd: READY, STATUS, WATCHDOG (sd_notify(3), the datagram protocol).
+
+The status line and changes of readiness go to the log, too, once per change.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from agent.settings.text import whole_number
+import structlog
 
-__all__ = ["Notifier"]
+from agent.daemon.state.agent_state import AgentState
+from agent.daemon.telemetry.condition_registry import ActiveCondition
+from agent.model import Severity
+from agent.settings.text import printable, whole_number
+
+__all__ = ["Notifier", "StatusLine"]
 
 _USEC_DIGITS = 18
 _USEC = 1_000_000
@@ -75,3 +83,41 @@ class Notifier:
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
         ):
             sock.sendto(line.encode(), address)
+
+
+class StatusLine:
+    """Follows snapshots.
+
+    READY goes to systemd when the host is configured, from etcd or from its own copy: kernel and
+    daemon.json. Waiting for Docker itself would be waiting for a unit that is ordered after.
+    """
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._was_ready = False
+        self._log = structlog.get_logger("agent")
+
+    def report(self, state: AgentState, active: Sequence[ActiveCondition] = ()) -> None:
+        """Report changes of ``state``.
+
+        Args:
+            active: The active conditions, the most severe first.
+        """
+        ready, reason = state.readiness
+        if ready and not self._was_ready:
+            self._log.info("host-ready", summary=state.summary)
+        elif self._was_ready and not ready:
+            self._log.info("host-not-ready", reason=reason)
+        self._was_ready = ready
+        if state.configured or state.mesh.left:
+            self._notifier.ready()
+        self._notifier.status(state.summary + _gravest(active))
+
+
+def _gravest(active: Sequence[ActiveCondition]) -> str:
+    """Return the first condition that needs the operator, for the end of a line."""
+    grave = [one.condition for one in active if one.condition.severity is not Severity.INFO]
+    if not grave:
+        return ""
+    more = f" (and {len(grave) - 1} more)" if len(grave) > 1 else ""
+    return f"; {grave[0].name}: {printable(grave[0].cause)}{more}"

@@ -14,8 +14,7 @@ from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
-from agent.daemon.telemetry.status_line import StatusLine
-from agent.daemon.telemetry.systemd import Notifier
+from agent.daemon.telemetry.systemd import Notifier, StatusLine
 from agent.model import Condition, HostId, Lease, Severity
 
 pytestmark = pytest.mark.unit
