@@ -107,7 +107,7 @@ def test_a_packets_way_is_traced_and_captured(mesh: Lab, web: dict[str, str]) ->
     assert {each["result"] for name, each in steps.items() if name != "next rules"} == {"ok"}
     assert steps["here route"]["text"].startswith(f"via {other.address} by eth0; {other.lease()}")
     assert "DOCKER-USER, rule " in steps["here rules"]["text"]
-    assert "lets it pass: -A HOSTMESH-FORWARD" in steps["here rules"]["text"]
+    assert "accepts it: -A HOSTMESH-FORWARD" in steps["here rules"]["text"]
     assert f"{other.name} at {other.address}" in steps["next host"]["text"]
     capture = document["capture"]
     assert (capture["sent"], capture["answered"]) == (1, 1)

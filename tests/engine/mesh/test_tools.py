@@ -158,5 +158,6 @@ def test_promise_9_a_rule_that_drops_the_mesh_here_is_red_and_quoted(mesh: Lab) 
     finally:
         host.run(["iptables", "-D", "DOCKER-USER", *rule])
     assert (status, results(steps, "failed")) == (1, {"rules", "docker0", "container"}), steps
-    assert "a rule ahead of ours drops it: -A DOCKER-USER -d 10.64.0.0/10" in steps["rules"]["text"]
+    found = "a rule before Hostmesh's drops it: -A DOCKER-USER -d 10.64.0.0/10"
+    assert found in steps["rules"]["text"]
     assert state == {"host2": "broken", "host3": "broken"}

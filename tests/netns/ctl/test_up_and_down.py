@@ -145,7 +145,7 @@ def test_ping_follows_the_way_to_a_peer(stage: Stage, node: Node) -> None:
     assert good["route"].startswith("ok: installed")
     assert good["neighbour"] == "ok: valid"
     assert good["icmp"].startswith("ok: 3 of 3 answered")
-    assert good["mtu"] == "ok: 1500 bytes pass whole"
+    assert good["mtu"] == "ok: 1500 bytes pass unfragmented"
     assert good["containers"].startswith("unknown: Docker does not answer here: ")
     assert good["agent"].startswith("unknown: Docker is absent (reported ")
     switch = stage.lan.switch
@@ -156,7 +156,7 @@ def test_ping_follows_the_way_to_a_peer(stage: Stage, node: Node) -> None:
     )
     switch.ip(f"link set {port} mtu 1400")
     try:
-        assert steps()["mtu"] == "failed: of 1500 bytes only 1400 pass"
+        assert steps()["mtu"] == "failed: only 1400 of 1500 bytes pass"
         switch.ip(f"link set {port} down")
         node.host.ip("neigh flush dev eth0")
         silent = steps()
@@ -200,10 +200,10 @@ def test_trace_tells_the_way_with_and_without_an_agent(stage: Stage, node: Node)
     assert steps["next rules"].startswith("unknown: ")
     nowhere, steps = traced("10.127.0.1")
     assert nowhere == 1
-    assert steps["here route"].startswith("failed: the kernel has no way to 10.127.0.1")
+    assert steps["here route"].startswith("failed: the kernel has no route to 10.127.0.1")
     waited = node.ctl("trace", "192.0.2.77", node.address, "--capture", "--timeout", "500ms")
     assert waited.returncode == 1
-    assert "192.0.2.77 is not here: it would come in by eth0" in waited.stdout
+    assert "192.0.2.77 is not on this host: it would come in by eth0" in waited.stdout
     assert waited.stdout.endswith("captured on eth0\n  no packet passed\n")
     assert "waiting 0.5 s for packets" in waited.stderr
     status, steps = traced(far, user=65534)
