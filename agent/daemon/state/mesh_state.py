@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from agent.daemon.state import conditions
 from agent.docker.report import ConfigFile
 from agent.mesh.backends import container_mtu
+from agent.mesh.key_changes import KeyChanges
 from agent.mesh.level import HeldBack
 from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases, probe_address
 from agent.mesh.peer_rules import PeerRules
@@ -64,6 +65,7 @@ class MeshState:
         held_back: The hosts of ``believed`` that read less than the config's level.
         sends_by: The backend by which this host is known to send: that of the config when the
             last pass over the kernel refused nothing; "" before the first.
+        key_changes: Hosts whose WireGuard key changed while their agent was running.
         found_lapsed: Remembered of ``believed``, so that the next view costs what changed.
     """
 
@@ -88,6 +90,7 @@ class MeshState:
     held_back: HeldBack = field(default=HeldBack(), repr=False, compare=False)
     sends_by: str = ""
     found_lapsed: Lapsed | None = field(default=None, repr=False, compare=False)
+    key_changes: KeyChanges = field(default_factory=KeyChanges)
 
     def with_view(self, view: View, *, now_s: float = 0.0, ttl_s: float = math.inf) -> MeshState:
         """Fold in a complete view: believe it, or hold what is there and raise the alarm.
@@ -142,6 +145,7 @@ class MeshState:
             config=config,
             held_back=self.held_back.follow(view.heartbeats, level),
             found_lapsed=lapsed,
+            key_changes=self.key_changes.follow(self.believed, view),
         )
 
     def with_docker(self, facts: DockerFacts, state: DockerState) -> MeshState:
@@ -349,6 +353,7 @@ class MeshState:
         found.extend(
             conditions.dead(lease) for lease in self.lapsed if probe_address(lease) in self.silent
         )
+        found.extend(self.key_changes.conditions(view))
         here = self.uplink.node_address if self.uplink else None
         found.extend(
             conditions.cloned(clone, leased=self.own is not None and not self.unheld)
