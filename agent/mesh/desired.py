@@ -230,7 +230,7 @@ class DesiredObjects:
         owners[place : place + held] = only if owns else ()
         keys[key] = owners if len(owners) > 1 else tuple(owners)
         if each.key == each:
-            return  # nothing but its key: whoever wants it wants the same
+            return  # nothing but its key: all that want it want the same
         changes[kind][key] = self._wanted_by(owners[0], kind, key)
         self._summary = None
         if len(owners) > 1:

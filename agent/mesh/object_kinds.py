@@ -23,7 +23,7 @@ __all__ = [
 
 
 def route_kind(protocol: int) -> Kind[Route]:
-    """Return the kind of routes whose mark is an rtm_protocol.
+    """Return the kind of routes, whose owner mark is an rtm_protocol.
 
     A route of another program to the same destination is in the way at any metric: at a lower
     one it would be shadowed, at a higher one it would shadow. One of another TOS is not: it

@@ -67,7 +67,7 @@ def _overlaps(
     own: tuple[Network, ...],
     leases: Mapping[Network, Lease],
 ) -> Iterator[tuple[Network, str]]:
-    """Yield each overlapping network, with the words that name what has it."""
+    """Yield each overlapping network, with text that names what has it."""
     bridge = docker.bridge.bridge if docker is not None and docker.bridge else _DEFAULT_BRIDGE
     ours = {bridge, _DEFAULT_BRIDGE, OWN_BRIDGE, *(link.name for link in host.links if link.own)}
     covered: set[tuple[str | None, Network]] = set()

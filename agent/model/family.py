@@ -70,9 +70,9 @@ class Family:
         af: The AF_ number of netlink messages.
         default_metric: What the kernel stores for a route that is added without a metric.
         iptables: Name of the program; ``-restore`` and ``-save`` follow it.
-        ipset: ipset's word for the family.
-        nft: nft's word for the family, and for its header in a rule.
-        icmp: iptables' word for the control protocol.
+        ipset: ipset's name of the family.
+        nft: nft's name of the family, and of its header in a rule.
+        icmp: iptables' name of the control protocol.
         mesh_lengths: Prefix lengths of the largest and the smallest mesh.
         subnet_lengths: Those of a host's subnet: docker0 and a container must fit in.
         pool_length: Prefix length of each network that Docker makes, unless settings say it.

@@ -115,7 +115,7 @@ class View:
         memory: Last subnet of each host that held one in the last 30 days.
         reservations: Subnets only the named host may claim.
         clones: Hosts that found their identity in use by another, as they say of themselves.
-        kept: Subnets whose record cannot be read now, while its owner's heartbeat lives: the lease
+        kept: Subnets whose record cannot be read now, while its owner has a heartbeat: the lease
             is the last that could be read.
         cached: From the host's own copy of the last complete view, while etcd is away.
     """

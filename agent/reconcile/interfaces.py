@@ -51,7 +51,7 @@ class OperationKind(enum.StrEnum):
 
 
 class Reason(enum.StrEnum):
-    """Why an operation is in a plan; the words ``agentctl diff`` prints."""
+    """Why an operation is in a plan, as ``agentctl diff`` prints it."""
 
     MISSING = "missing"
     MODIFIED = "modified"
@@ -117,8 +117,8 @@ class Listing(Generic[V]):
     """A complete list.
 
     Attributes:
-        own: Every object that bears the agent's mark.
-        foreign: Objects of other programs that may stand where one of the agent's should.
+        own: Every object that bears the owner mark.
+        foreign: Objects of other programs that may be where one of the agent's should.
     """
 
     own: tuple[V, ...]

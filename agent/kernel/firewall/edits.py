@@ -65,7 +65,7 @@ class TableEdit:
     def __bool__(self) -> bool:
         return bool(self.fill or self.jumps or self.drop)
 
-    def words(self) -> tuple[str, ...]:
+    def described(self) -> tuple[str, ...]:
         """Describe it for people, a line per change."""
         return (
             *(f"{self.table}: write chain {chain}" for chain in self.fill),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -12,22 +12,14 @@ import structlog
 
 from agent.errors import FirewallError
 from agent.kernel.firewall.advice.conditions import (
-    conditions_of,
     contested,
-    misplaced,
-    other_variant,
-    switched_variant,
-    unlisted_chains,
-    unreadable_variant,
 )
-from agent.kernel.firewall.advice.nft_conditions import nft_chains
 from agent.kernel.firewall.advice.operator_rules import Judgement, Way, judge
 from agent.kernel.firewall.conntrack import Flows
 from agent.kernel.firewall.edits import (
     TableEdit,
     closing_edits,
     not_closed,
-    removal_edits,
     restore_text,
     table_edits,
 )
@@ -35,18 +27,18 @@ from agent.kernel.firewall.ipsets import Ipsets
 from agent.kernel.firewall.legacy import LegacyWriter
 from agent.kernel.firewall.nft import NftWriter
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
+from agent.kernel.firewall.report import FirewallReport, report_of
 from agent.kernel.firewall.show import shown
 from agent.kernel.firewall.variant.choice import Reading, VariantChoice, Writer
-from agent.kernel.firewall.variant.dockerd import Dockerd, variant_of
+from agent.kernel.firewall.variant.dockerd import Dockerd
 from agent.kernel.firewall.variant.iptables import Iptables, Variant
 from agent.mesh.firewall import DesiredFirewall
-from agent.model import Condition
 from agent.model.family import IPV4, Family, Network
 from agent.model.objects import SetMember
 from agent.reconcile.damping import Damper, Limits
 from agent.reconcile.reconciler import Permission, Reconciler
 
-__all__ = ["Firewall", "FirewallReport", "open_firewall"]
+__all__ = ["Firewall", "open_firewall"]
 
 MAY_DELETE: Final = Permission(may_delete=True)
 
@@ -69,30 +61,6 @@ _REPAIRS: Final = Limits(
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FirewallReport:
-    """The state of the firewall after a call, and what the call changed.
-
-    Attributes:
-        variant: "nft" or "legacy": where the agent's rules are.
-        differs: Whether something was not as wanted when this call looked.
-        edits: The differences, as text for people; done, after ``apply``.
-        freed_flows: Flows deleted because they had been masqueraded.
-        repairs: How often this object has undone another program's changes.
-        held_back: No rule was written: another program undoes every repair at once.
-        failed: Some member of a set is missing; the conditions say why.
-    """
-
-    variant: str
-    differs: bool
-    edits: tuple[str, ...] = ()
-    conditions: tuple[Condition, ...] = ()
-    freed_flows: int = 0
-    repairs: int = 0
-    held_back: bool = False
-    failed: bool = False
-
-
 class Firewall:
     """The firewall of this host's network namespace. One thread at a time.
 
@@ -104,8 +72,7 @@ class Firewall:
         sets: Those that the agent's rules name.
         flows: Connection tracking.
         variant: The variant to use; None to find where Docker's rules are.
-        docker_variant: What the running dockerd writes with, None when it is not known.
-        docker_age_s: For how long dockerd has run, None when none runs.
+        dockerd: Returns the running dockerd, None when there is none.
         clock: Monotonic seconds.
     """
 
@@ -117,8 +84,7 @@ class Firewall:
         sets: Ipsets,
         flows: Flows,
         variant: Variant | None = None,
-        docker_variant: Callable[[], Variant | None] = lambda: None,
-        docker_age_s: Callable[[], float | None] = lambda: None,
+        dockerd: Callable[[], Dockerd | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._programs = programs
@@ -126,12 +92,12 @@ class Firewall:
             programs=programs,
             writers=writers,
             fixed=variant,
-            docker_variant=docker_variant,
+            dockerd=dockerd,
             clock=clock,
         )
         self._sets = sets
         self._flows = flows
-        self._docker_age_s = docker_age_s
+        self._dockerd = dockerd
         self._clock = clock
         self._damper = Damper(_REPAIRS)
         self._written_by: tuple[str, ...] = ()
@@ -182,10 +148,9 @@ class Firewall:
         reading = self._choice.read()
         self._closed = False
         sets = self._sets.settle(wants, permission)
-        report = self._report(reading, wants, sets.edits)
-        report = replace(
-            report, conditions=(*report.conditions, *sets.conditions), failed=not sets.complete
-        )
+        found = self._report(reading, wants, sets.edits)
+        conditions = (*found.conditions, *sets.conditions)
+        report = replace(found, conditions=conditions, failed=not sets.complete)
         edits = table_edits(reading.ruleset, wants)
         drift = wants == self._applied and not self._docker_starts()
         if edits and drift and not self._damper.allows(self._clock()):
@@ -200,14 +165,7 @@ class Firewall:
         self._set_repairs += drift and sets.repaired and not edits
         freed = self._free_flows(wants)
         if edits or sets.edits or moved or removed:
-            _log.info(
-                "firewall-changed",
-                variant=reading.variant,
-                changes=len(report.edits),
-                edits=report.edits[:_EDITS_LOGGED],
-                freed=freed,
-                **({"drift_by": self._written_by} if drift and self._written_by else {}),
-            )
+            self._log_change(report, freed, self._written_by if drift else ())
         return replace(
             report,
             conditions=(*report.conditions, *in_use),
@@ -215,10 +173,21 @@ class Firewall:
             repairs=self._damper.total + self._set_repairs,
         )
 
+    @staticmethod
+    def _log_change(report: FirewallReport, freed: int, drift_by: tuple[str, ...]) -> None:
+        _log.info(
+            "firewall-changed",
+            variant=report.variant,
+            changes=len(report.edits),
+            edits=report.edits[:_EDITS_LOGGED],
+            freed=freed,
+            **({"drift_by": drift_by} if drift_by else {}),
+        )
+
     def _docker_starts(self) -> bool:
         """Whether Docker is writing its own rules ahead of the agent's: that is no drift."""
-        age_s = self._docker_age_s()
-        return age_s is not None and age_s < _DOCKER_STARTS_S
+        dockerd = self._dockerd()
+        return dockerd is not None and dockerd.age_s < _DOCKER_STARTS_S
 
     def close(
         self, leases: tuple[Network, ...], interfaces: tuple[str, ...], *, dry_run: bool = False
@@ -240,7 +209,7 @@ class Firewall:
         if edits and not dry_run:
             self._write(reading.writer, edits, planned)
             _log.info("firewall-closed", variant=reading.variant, subnets=list(map(str, leases)))
-        words = tuple(word for edit in edits for word in edit.words())
+        words = tuple(line for edit in edits for line in edit.described())
         return FirewallReport(variant=reading.variant, differs=bool(edits), edits=words)
 
     def remove(self) -> FirewallReport:
@@ -295,25 +264,11 @@ class Firewall:
     def _report(
         self, reading: Reading, wants: DesiredFirewall, sets: tuple[str, ...]
     ) -> FirewallReport:
-        words = [word for edit in table_edits(reading.ruleset, wants) for word in edit.words()]
-        words += sets
-        variant, other = reading.variant, reading.other
-        odd = misplaced(reading.ruleset, other.ruleset, variant) if reading.fixed else ()
-        stray = removal_edits(other.ruleset)
-        words += [f"{variant.other}: {word}" for edit in stray for word in edit.words()]
-        return FirewallReport(
-            variant=variant,
-            differs=bool(words),
-            edits=tuple(words),
-            conditions=(
-                *conditions_of(reading.ruleset, wants, odd),
-                *nft_chains(reading.chains, wants),
-                *unlisted_chains(reading.unseen),
-                *(() if odd else other_variant(other.ruleset, variant.other, wants)),
-                *unreadable_variant(other.error, variant.other),
-                *switched_variant(reading.ruleset, variant, reading.dockers),
-                *contested(self._written_by, is_so=self._damper.is_fight(self._clock())),
-            ),
+        report = report_of(reading, wants, sets)
+        fight = contested(self._written_by, is_so=self._damper.is_fight(self._clock()))
+        return replace(
+            report,
+            conditions=(*report.conditions, *fight),
             repairs=self._damper.total + self._set_repairs,
         )
 
@@ -336,7 +291,7 @@ class Firewall:
             edits = planned(writer.read())
             if not edits:
                 return
-        words = "; ".join(word for edit in edits for word in edit.words())
+        words = "; ".join(line for edit in edits for line in edit.described())
         raise FirewallError(
             f"the firewall still differs after it was written {_WRITES} times: {words}",
             hint="another program may be writing iptables rules at the same time",
@@ -375,25 +330,11 @@ def open_firewall(
     fixed = None if variant == "auto" else Variant(variant)
     if fixed is None or not programs.has(fixed):
         programs.default_variant()
-    writers: dict[Variant, Writer] = {
-        Variant.NFT: NftWriter(programs),
-        Variant.LEGACY: LegacyWriter(programs),
-    }
-
-    def docker_variant() -> Variant | None:
-        found = dockerd()
-        return None if found is None else variant_of(found.pid)
-
-    def docker_age_s() -> float | None:
-        found = dockerd()
-        return None if found is None else found.age_s
-
     return Firewall(
         programs=programs,
-        writers=writers,
+        writers={Variant.NFT: NftWriter(programs), Variant.LEGACY: LegacyWriter(programs)},
         sets=Ipsets(family),
         flows=Flows(),
         variant=fixed,
-        docker_variant=docker_variant,
-        docker_age_s=docker_age_s,
+        dockerd=dockerd,
     )

@@ -2,7 +2,7 @@
 
 What the library needs to be safe in a long-running process (measured, see
 docs/dependencies.md): one thread, autocommit off, the xtables lock held from refresh to
-commit. Without the lock it lost rules of others while it reported success. It is
+commit. Without the lock it lost other programs' rules while it reported success. It is
 imported only when a legacy table is written: it costs memory, and opening a table makes it.
 """
 

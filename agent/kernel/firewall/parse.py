@@ -176,7 +176,7 @@ def parse_rule(body: str) -> RuleSpec:
 
 
 class _Reader:
-    """Walks the words of one rule once."""
+    """Reads one rule, from left to right."""
 
     def __init__(self, words: tuple[str, ...]) -> None:
         self._words = words

@@ -1,14 +1,14 @@
 """The agent's links: vxlan, bridge and dummy devices.
 
 A link is the agent's if its name has the agent's prefix and its alias (IFLA_IFALIAS) is the
-agent's mark; the mark also names what was left to the kernel, so that a list compares equal. Every
+owner mark; that also names what was left to the kernel, so that a list compares equal. Every
 other link of such a name is another program's: it is listed as foreign and never touched.
 
 MAC, MTU, up, the check of sources, and a vxlan device's own address, underlay and learning are
 changed in place. Anything else means deleting and creating the link, which the log says.
 
-The kernel takes no alias when it creates a link (rtnl_create_link), so that creation and mark are
-two messages. They are sent in one call, so that no kill comes between; and the mark goes to an
+The kernel takes no alias when it creates a link (rtnl_create_link), so that creation and alias are
+two messages. They are sent in one call, so that no kill comes between; and the alias goes to an
 index that was chosen beforehand, so that it misses a link that another program made.
 
 Sources: linux/if_link.h, net/core/rtnetlink.c, drivers/net/vxlan/vxlan_core.c.
@@ -104,13 +104,13 @@ class LinkTable(NetlinkTable[LinkSpec]):
         return decode_link_spec(decode_link(payload), name_of)
 
     def is_own(self, value: LinkSpec) -> bool:
-        """Whether it bears the agent's mark."""
+        """Whether it bears the owner mark."""
         return value.owner == LINK_OWNER
 
     def encode(
         self, operation: Operation[LinkSpec], link_of: Callable[[str], RawLink]
     ) -> Sequence[Request]:
-        """Create and mark; or change in place, if that is possible; or delete."""
+        """Create with the owner mark; or change in place, if that is possible; or delete."""
         wanted, actual = operation.object, operation.actual
         if operation.kind is OperationKind.DELETE:
             return (_deletion(own_link(link_of, wanted.name)),)

@@ -13,11 +13,11 @@ from agent.model.objects import LINK_OWNER, LINK_PREFIX
 __all__ = ["LinkForeign", "chosen_by_kernel", "is_own_link", "mark_of", "own_link"]
 
 _AUTO: Final = "="
-"""Stands in the mark before the names of what was left to the kernel: "hostmesh =mac,mtu"."""
+"""In the owner mark before the names of what was left to the kernel: "hostmesh =mac,mtu"."""
 
 
 class LinkForeign(NetlinkError):
-    """A link with a name of the agent's bears no mark of the agent's."""
+    """A link with a name of the agent's bears no owner mark."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -39,7 +39,7 @@ def chosen_by_kernel(alias: str) -> frozenset[str]:
 
 
 def is_own_link(link: RawLink) -> bool:
-    """Whether a link bears the agent's mark."""
+    """Whether a link bears the owner mark."""
     return link.name.startswith(LINK_PREFIX) and link.alias.partition(" ")[0] == LINK_OWNER
 
 

@@ -124,9 +124,9 @@ class RouteTable(NetlinkTable[Route]):
     def take_over(
         self, former: int, cidrs: tuple[Network, ...], *, for_s: float | None = None
     ) -> tuple[tuple[Result[Route], ...], int]:
-        """Mark the routes of another protocol as the agent's, each in force all the while.
+        """Give routes of another protocol the agent's, each in force all the while.
 
-        For those that this host wrote while its protocol number was another. A route that
+        For routes that this host wrote while its protocol number was another. A route that
         shares its key with another one, or that has what Hostmesh never writes, stays foreign:
         a replacement might hit the other, or change what the route does.
 
@@ -136,7 +136,7 @@ class RouteTable(NetlinkTable[Route]):
             for_s: As for :meth:`apply`.
 
         Returns:
-            What was done, and how many there were to do.
+            The results, and how many routes there were.
 
         Raises:
             KernelError: The list could not be had completely; nothing was changed.
@@ -144,9 +144,9 @@ class RouteTable(NetlinkTable[Route]):
         by_key: dict[RouteKey, list[Route]] = {}
         for route in self._list_everything():
             by_key.setdefault(route.key, []).append(route)
-        mark = partial(Operation, OperationKind.REPLACE, reason=Reason.MODIFIED)
+        change = partial(Operation, OperationKind.REPLACE, reason=Reason.MODIFIED)
         operations = tuple(
-            mark(object=replace(route, protocol=self._protocol), actual=route)
+            change(object=replace(route, protocol=self._protocol), actual=route)
             for route, *others in by_key.values()
             if not others
             and route.protocol == former

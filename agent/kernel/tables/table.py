@@ -162,7 +162,7 @@ class NetlinkTable(ABC, Generic[V]):
         """Return the object in a payload, None when it is none of this kind."""
 
     def is_own(self, value: V) -> bool:
-        """Whether an object bears the agent's mark; what is on the agent's links does."""
+        """Whether an object bears the owner mark; objects of the agent's links count as such."""
         del value
         return True
 

@@ -92,7 +92,7 @@ class ThisHost:
         onlink: bool = False,
         mtu: int = 0,
     ) -> Route:
-        """Return a route with the agent's mark.
+        """Return a route with the agent's protocol.
 
         Args:
             gateway: None where every address is on ``link``.

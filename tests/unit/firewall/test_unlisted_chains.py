@@ -52,7 +52,7 @@ def test_promise_9_a_listing_that_fails_clears_no_warning(monkeypatch: pytest.Mo
         programs=Iptables(),
         writers={variant: Empty(variant) for variant in Variant},
         fixed=Variant.NFT,
-        docker_variant=lambda: None,
+        dockerd=lambda: None,
         clock=lambda: 0.0,
     )
     known = [made.read() for _ in range(3)]

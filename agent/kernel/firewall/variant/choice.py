@@ -15,6 +15,7 @@ from agent.kernel.firewall.advice.nft_chains import NftChain, dropping_chains
 from agent.kernel.firewall.chains.rule import DOCKER_CHAIN
 from agent.kernel.firewall.edits import TableEdit, removal_edits
 from agent.kernel.firewall.parse import Ruleset
+from agent.kernel.firewall.variant.dockerd import Dockerd, variant_of
 from agent.kernel.firewall.variant.iptables import Iptables, Variant
 
 __all__ = ["Other", "Reading", "VariantChoice", "Writer"]
@@ -87,7 +88,7 @@ class VariantChoice:
         programs: The iptables programs.
         writers: One per variant.
         fixed: The variant to use; None to find where Docker's rules are.
-        docker_variant: What the running dockerd writes with, None when it is not known.
+        dockerd: Returns the running dockerd, None when there is none.
         clock: Monotonic seconds.
     """
 
@@ -97,13 +98,13 @@ class VariantChoice:
         programs: Iptables,
         writers: Mapping[Variant, Writer],
         fixed: Variant | None,
-        docker_variant: Callable[[], Variant | None],
+        dockerd: Callable[[], Dockerd | None],
         clock: Callable[[], float],
     ) -> None:
         self._programs = programs
         self._writers = writers
         self._fixed = fixed
-        self._docker_variant = docker_variant
+        self._dockerd = dockerd
         self._clock = clock
         self._chosen: Variant | None = None
         self._last: Variant | None = None
@@ -156,7 +157,7 @@ class VariantChoice:
         except (FirewallError, DependencyMissing) as error:
             self._other = Other(error=error)
             return ()
-        return tuple(f"{writer.variant}: {word}" for edit in edits for word in edit.words())
+        return tuple(f"{writer.variant}: {line}" for edit in edits for line in edit.described())
 
     def remove_all(self) -> tuple[Variant, tuple[str, ...]]:
         """Remove the agent's rules from both variants; return the chosen one and the changes.
@@ -179,11 +180,15 @@ class VariantChoice:
             except (FirewallError, DependencyMissing) as error:
                 errors[variant] = error
                 continue
-            done += [f"{variant}: {word}" for edit in edits for word in edit.words()]
+            done += [f"{variant}: {line}" for edit in edits for line in edit.described()]
         if chosen in errors:
             raise errors[chosen]
         done += [f"{variant}: not looked at: {error.message}" for variant, error in errors.items()]
         return chosen, tuple(done)
+
+    def _docker_variant(self) -> Variant | None:
+        dockerd = self._dockerd()
+        return None if dockerd is None else variant_of(dockerd.pid)
 
     def _default(self) -> Variant:
         found = self._programs.default_variant()
