@@ -108,6 +108,7 @@ def test_a_peer_is_reached_through_the_device(stage: Stage) -> None:
     assert link_of(one)["mtu"] == 1450
     found = objects_of(one)
     assert found["sources"] == ["2"], "loose: a peer may send by one link and be sent to by another"
+    assert " udpcsum " in found["device"][0]
     assert f"{first(one)}/32" in found["address"][0]
     assert found["neighbour"] == [f"{first(two)} lladdr {mac} PERMANENT "]
     assert any(mac in each and f"dst {two.address}" in each for each in found["fdb"])
