@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from agent import threads
 from agent.asker import (
@@ -19,11 +19,13 @@ from agent.asker import (
     client_is_waiting,
 )
 from agent.docker.attach.conditions import engine_report
+from agent.docker.attach.daemon_json import DaemonJsonAttacher
 from agent.docker.attach.detach import Detacher, DetachTerms
+from agent.docker.attach.network import NetworkAttacher
 from agent.docker.daemonjson.desired import DesiredDocker
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.watcher import EngineWatcher
-from agent.docker.report import AttachReport, DetachReport, Preview
+from agent.docker.report import AttachReport, DetachReport
 from agent.docker.service.restart_policy import Override
 from agent.errors import DockerError
 from agent.programs import Stopped
@@ -38,28 +40,8 @@ _SPACING_S = 0.5
 """At most two looks a second, however many events there are: they coalesce."""
 
 
-class Attacher(Protocol):
-    """A way of giving a lease to Docker. For one thread; calls may take minutes."""
-
-    def ensure(
-        self, desired: DesiredDocker, override: Override = Override.NONE, *, replace: bool = False
-    ) -> AttachReport:
-        """Make Docker have ``desired``, as far as it may be done now.
-
-        Args:
-            desired: What Docker should have.
-            override: The operator's, on a restart.
-            replace: The operator's own ``bip`` and pools may be replaced.
-
-        Raises:
-            Refused: Containers run and ``override`` does not reach that far.
-        """
-        ...
-
-    def preview(self, desired: DesiredDocker) -> Preview:
-        """Say what :meth:`ensure` would do; change nothing."""
-        ...
-
+Attacher: TypeAlias = DaemonJsonAttacher | NetworkAttacher
+"""A way of giving a lease to Docker. For one thread; calls may take minutes."""
 
 _Answer = TypeVar("_Answer")
 

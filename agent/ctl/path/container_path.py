@@ -15,12 +15,12 @@ from typing import Any, Final, TypeVar
 from agent.ctl.context import Context
 from agent.ctl.path.ends import LocalHost
 from agent.ctl.path.tracing import judge_rules
-from agent.docker.engine.containers import Container
 from agent.errors import HostmeshError
 from agent.kernel.diagnose.namespace import in_network_of
 from agent.kernel.diagnose.ping import Echo, Pinger, sweep
 from agent.kernel.firewall.advice.operator_rules import Way
 from agent.kernel.lookup import decide
+from agent.model import Container
 from agent.model.family import Address, Network, address_order, read_address, read_network
 
 __all__ = ["ContainerPath", "path_steps", "tested_peers"]

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.ctl.context import Context
-from agent.docker.engine.containers import Attachment, Container
 from agent.docker.engine.engine import Engine
 from agent.docker.manager import DockerManager
 from agent.errors import DockerError, HostmeshError, UsageError
 from agent.kernel.diagnose.namespace import in_network_of
 from agent.kernel.facts import read_host_facts
 from agent.kernel.lookup import path_to
-from agent.model import DockerNetwork, Link
+from agent.model import Attachment, Container, DockerNetwork, Link
 from agent.model.family import Address, read_address
 from agent.settings.text import nearest, shown
 

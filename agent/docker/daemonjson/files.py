@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
 
-from agent.disk import sync_folder
+from agent import disk
 from agent.docker.daemonjson.undo_journal import Content
 from agent.errors import DockerConfigError
 
@@ -20,7 +19,6 @@ __all__ = [
     "resolve",
 ]
 
-_TEMPORARY = ".{name}.hostmesh-new"
 _MAX_BYTES = 4 * 1024 * 1024
 
 
@@ -69,44 +67,12 @@ def replace_file(path: Path, content: Content) -> None:
     Raises:
         DockerConfigError: It cannot be written; the old file is still there.
     """
-    temporary = path.with_name(_TEMPORARY.format(name=path.name))
     try:
-        _write(temporary, content, like=path)
-        temporary.replace(path)
-        sync_folder(path.parent)
+        disk.replace_file(
+            path, (content.data or b"",), content.mode, owner=(content.uid, content.gid)
+        )
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise _failed("write", path, error) from error
-
-
-def _write(temporary: Path, content: Content, *, like: Path) -> None:
-    """Write the whole file, its owner last: a file of another user cannot be changed any more.
-
-    The unit has CAP_CHOWN and not CAP_FOWNER, which would also reach into every other file.
-    """
-    temporary.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
-        file.write(content.data or b"")
-        os.fchmod(file.fileno(), content.mode)
-        _copy_attributes(like, temporary)
-        status = os.fstat(file.fileno())
-        if (status.st_uid, status.st_gid) != (content.uid, content.gid):
-            os.fchown(file.fileno(), content.uid, content.gid)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _copy_attributes(source: Path, target: Path) -> None:
-    """Copy extended attributes (SELinux label, ACL) where the file system has them."""
-    try:
-        names = os.listxattr(source)
-    except OSError:
-        return
-    for name in names:
-        with contextlib.suppress(OSError):
-            os.setxattr(target, name, os.getxattr(source, name))
 
 
 def remove_file(path: Path) -> None:
@@ -117,7 +83,7 @@ def remove_file(path: Path) -> None:
     """
     try:
         path.unlink()
-        sync_folder(path.parent)
+        disk.sync_folder(path.parent)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -134,7 +100,7 @@ def make_folder(folder: Path) -> None:
         return
     make_folder(folder.parent)
     folder.mkdir(mode=0o755, exist_ok=True)
-    sync_folder(folder.parent)
+    disk.sync_folder(folder.parent)
 
 
 _HINTS = {

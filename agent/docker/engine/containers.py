@@ -10,7 +10,7 @@ from typing import Any
 from agent.model import Attachment, Binding, Container
 from agent.model.family import read_address
 
-__all__ = ["Attachment", "Container", "container_name", "containers_of"]
+__all__ = ["container_name", "containers_of"]
 
 
 def containers_of(listed: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from agent.docker.engine.api import FAILURES, Api, ApiError
-from agent.docker.engine.containers import Container, container_name, containers_of
+from agent.docker.engine.containers import container_name, containers_of
 from agent.docker.engine.reading import (
     ACTIVE,
     EngineKind,
@@ -21,7 +21,7 @@ from agent.docker.engine.reading import (
     unreachable,
 )
 from agent.errors import DockerError
-from agent.model import DockerFacts
+from agent.model import Container, DockerFacts
 from agent.model.family import Network
 
 __all__ = ["Engine"]
@@ -81,13 +81,6 @@ class Engine:
             return self._ask(lambda api: read_engine(api, self._socket))
         except _NoAnswerError as error:
             return error.reading
-
-    def ping(self) -> bool:
-        """Return whether an engine answers within the deadline."""
-        with contextlib.suppress(DockerError):
-            self._ask(lambda api: api.get("/version"))
-            return True
-        return False
 
     def stay_down(self, expendable: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Name the active containers that a restart of dockerd may not bring back.

@@ -26,7 +26,7 @@ def test_promise_9_a_state_file_that_cannot_be_written_at_the_end_is_a_condition
         forget=lambda: None,
     )
     state.change(left=True, leaving=True)
-    (tmp_path / ".state.json.new").mkdir()  # what is written there first cannot be
+    (tmp_path / ".state.json.hostmesh-new").mkdir()  # what is written there first cannot be
     ended = threading.Event()
     unfinished_leave = UnfinishedLeave(state, leaver, ended.set)
     unfinished_leave.step()
@@ -34,6 +34,6 @@ def test_promise_9_a_state_file_that_cannot_be_written_at_the_end_is_a_condition
     found = unfinished_leave.step()
     assert [each.name for each in found] == ["leave-not-finished"]
     assert f"{tmp_path}/state.json cannot be written" in found[0].cause
-    (tmp_path / ".state.json.new").rmdir()
+    (tmp_path / ".state.json.hostmesh-new").rmdir()
     leaver.finish()
     assert unfinished_leave.step() == ()
