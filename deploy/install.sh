@@ -45,13 +45,13 @@ while [ $# -gt 0 ]; do
 done
 [ $keep = no ] || [ $uninstall = yes ] || fail "--keep-membership belongs to --uninstall"
 [ "$(id -u)" = 0 ] || fail "root is needed"
-# Two programs of one name would take turns, and an uninstall would take the package's files out.
+# Two programs of one name would replace each other, and an uninstall would take the package's files out.
 [ ! -e /usr/lib/hostmesh/bin/python3 ] ||
     fail "the Debian package hostmesh is installed: upgrade that one, or remove it first (apt-get remove hostmesh leaves the mesh)"
 have_systemctl() { command -v systemctl >/dev/null; }
 systemd_runs() { [ -d /run/systemd/system ] && have_systemctl; }
 
-# A file beside the one that it replaces, so that nobody ever reads half of it.
+# A file beside the one that it replaces, so that no program ever reads half of it.
 put() {
     mkdir -p "${2%/*}"
     cp "$1" "$2.new"
@@ -71,7 +71,7 @@ remove() {
         if [ -e /var/lib/hostmesh ] && ! grep -qs '"left": true' /var/lib/hostmesh/state.json; then
             touch $left_by_removal
         fi
-        # What cannot be given back now (etcd away) is said, and does not keep the files here.
+        # Print what cannot be returned now (etcd away), and remove the files all the same.
         $programs/agentctl leave || say "agentctl leave said the above; going on"
     fi
     if have_systemctl; then
@@ -128,7 +128,7 @@ make_environment() {
     rm -rf $prefix/venv.new
     mkdir -p $prefix
     "$python" -m venv $prefix/venv.new
-    # What builds packages has a version and hashes, too. The clone is not built in: what an
+    # The build tools have versions and hashes, too. The clone is not built in: what an
     # earlier build left there would be installed with the rest.
     sed -n '/^setuptools==/,/[^\\]$/p' requirements-dev.lock >"$work/build.lock"
     mkdir "$work/source"
@@ -230,7 +230,7 @@ check_settings
 make_environment
 [ -e $settings ] || put "$proposed" $settings
 put_files
-# A removal made this host leave; that was not the operator's word to stay out.
+# A removal made this host leave; the operator did not ask it to stay out.
 if [ -e $left_by_removal ]; then
     $programs/agentctl join >/dev/null 2>&1 || true
     rm -f $left_by_removal

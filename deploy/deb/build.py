@@ -170,15 +170,15 @@ def source_date(clone: Path) -> int:
         return int(given)
     command = ["git", "-C", str(clone), "log", "-1", "--format=%ct"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     except OSError:
         return int((clone / "CHANGELOG.md").stat().st_mtime)  # no git: an unpacked archive
-    text = told.stdout.strip()
+    text = done.stdout.strip()
     return int(text) if text.isdigit() else int((clone / "CHANGELOG.md").stat().st_mtime)
 
 
 def architecture() -> str:
-    """What Debian calls this machine's processor; the images are of the same."""
+    """Return Debian's name of this machine's processor; the images are of the same."""
     return shell.run(["dpkg", "--print-architecture"], timeout_s=30).check().stdout.strip()
 
 

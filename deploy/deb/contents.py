@@ -9,7 +9,7 @@ from pathlib import Path
 _UNITS = "usr/lib/systemd/system"
 _DOC = "usr/share/doc/hostmesh"
 CONFFILES = ("/etc/iproute2/rt_protos.d/hostmesh.conf",)
-"""What an operator may change and dpkg must ask about. agent.toml is made by postinst."""
+"""Files that an operator may change, so that dpkg must ask. postinst makes agent.toml."""
 
 _FILES = {
     "deploy/iproute2.conf": "etc/iproute2/rt_protos.d/hostmesh.conf",

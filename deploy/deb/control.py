@@ -58,7 +58,7 @@ Comment: Libraries from PyPI, unchanged; the whole text of each is in its .dist-
 
 @dataclass(frozen=True)
 class Build:
-    """What is the same in all papers of one package."""
+    """The values that all control files of one package share."""
 
     version: str
     suite: str
@@ -68,7 +68,7 @@ class Build:
 
     @property
     def maintainer(self) -> str:
-        """Whoever builds: Debian's own two variables, as its tools read them."""
+        """The builder, from Debian's own two variables, as its tools read them."""
         name = os.environ.get("DEBFULLNAME", "Hostmesh")
         return f"{name} <{os.environ.get('DEBEMAIL', 'hostmesh@localhost.localdomain')}>"
 

@@ -28,12 +28,12 @@ _TOOLS = re.compile(
     r"(pip|setuptools)(-.*)?|pkg_resources|_distutils_hack|distutils-precedence\.pth"
     r"|hostmesh-lab\.pth"
 )
-"""What the environment has beside the agent's dependencies."""
+"""Packages of the environment beside the agent's dependencies."""
 
 _PASSING = frozenset(
     {"__pycache__", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "installed-files.txt"}
 )
-"""What says how and where something was installed."""
+"""Files that say how and where a package was installed."""
 
 _COMPILE = "{python} -m compileall -q -j 0 --invalidation-mode timestamp /{place}"
 
@@ -75,7 +75,7 @@ def _build(image: images.Image, layer: Path, folder: Path, say: images.Say) -> N
 
 
 def _link_interpreter(home: Path, python: str) -> None:
-    """What `python -m venv` makes, less what only an interactive shell would use."""
+    """Files that `python -m venv` makes, without those for interactive shells."""
     (home / "bin").mkdir(parents=True)
     (home / "bin/python3").symlink_to(f"/usr/bin/{python}")
     version = python.removeprefix("python")

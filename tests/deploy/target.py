@@ -1,4 +1,4 @@
-"""A Debian that is no machine of ours: one of the lab's root filesystems, changed freely."""
+"""A Debian to install on: a copy of one of the lab's root filesystems."""
 
 from __future__ import annotations
 

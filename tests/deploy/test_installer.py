@@ -1,4 +1,4 @@
-"""deploy/install.sh on a Debian as any systemd distribution: PyPI, a compiler, no package of ours.
+"""deploy/install.sh on a Debian as any systemd distribution: PyPI, a compiler, no Debian package.
 
 What it says to systemd is recorded where no systemd runs; enabling is done by the real systemctl.
 """
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.netns
 ETCD = "http://192.0.2.1:2379"
 UNITS = "/etc/systemd/system"
 _RECORDER = """#!/bin/sh
-echo "$*" >>/told
+echo "$*" >>/calls
 case "$*" in
 *is-active*) cat /state 2>/dev/null; test -e /state ;;
 esac
@@ -61,10 +61,10 @@ def on_path(target: Target, script: str) -> str:
 
 
 def changed(target: Target, before: dict[str, str]) -> list[str]:
-    """What differs, but for what pip and the lab need to be online."""
+    """Return the differences, without those that pip and the lab need to be online."""
     after = target.files()
     lent = re.compile(
-        r"\./(clone|told|state|stub|root|run/systemd|etc/(resolv|hosts|pip|lab-build|apt|dpkg)|usr/sbin/policy)"
+        r"\./(clone|calls|state|stub|root|run/systemd|etc/(resolv|hosts|pip|lab-build|apt|dpkg)|usr/sbin/policy)"
     )
     names = [each for each in before.keys() | after.keys() if before.get(each) != after.get(each)]
     return sorted(each for each in names if not lent.match(each))
@@ -77,26 +77,26 @@ def test_it_installs_upgrades_a_running_agent_and_leaves_nothing_behind(target: 
     )
     target.put("/etc/machine-id", f"{7:032x}\n")
     before = target.files()
-    told = installed(target, "--etcd", "192.0.2.1:2379")
-    assert "must be URLs" in told
-    assert "nothing was changed" in told
-    assert "status=1" in told
+    output = installed(target, "--etcd", "192.0.2.1:2379")
+    assert "must be URLs" in output
+    assert "nothing was changed" in output
+    assert "status=1" in output
     assert changed(target, before) == []
 
     # First while an image is made, without systemd: units are there, and enabled for its boot.
-    told = installed(target, "--etcd", f"{ETCD},http://192.0.2.2:2379", "--start")
-    assert "status" not in told, told
+    output = installed(target, "--etcd", f"{ETCD},http://192.0.2.2:2379", "--start")
+    assert "status" not in output, output
     modules = "agent.daemon.app; from agent.kernel.firewall.legacy import _library; _library()"
-    told = on_path(
+    output = on_path(
         target,
         "cd /tmp; agentctl version; hostmesh-agent --check; cat /etc/hostmesh/agent.toml;"
         f" systemctl is-enabled hostmesh-agent hostmesh-docker-gate; ls {UNITS};"
         f" /opt/hostmesh/venv/bin/python -I -c 'import {modules}';"
         " bash -c '. /usr/local/share/bash-completion/completions/agentctl; complete -p agentctl'",
     )
-    assert f'endpoints = ["{ETCD}", "http://192.0.2.2:2379"]' in told
-    assert told.count("enabled\n") == 2
-    assert "complete " in told
+    assert f'endpoints = ["{ETCD}", "http://192.0.2.2:2379"]' in output
+    assert output.count("enabled\n") == 2
+    assert "complete " in output
     ours = set(changed(target, before))
     for name in (
         "etc/iproute2/rt_protos.d/hostmesh.conf", "etc/systemd/networkd.conf.d/hostmesh.conf",
@@ -114,31 +114,31 @@ def test_it_installs_upgrades_a_running_agent_and_leaves_nothing_behind(target: 
     target.put("/stub/systemctl", _RECORDER)
     target.put("/etc/iproute2/rt_protos.d/hostmesh.conf", "150 hostmesh\n")
     target.run(
-        "chmod 755 /stub/systemctl; mkdir -p /run/systemd/system; echo active >/state; rm -f /told"
+        "chmod 755 /stub/systemctl; mkdir -p /run/systemd/system; echo active >/state; rm -f /calls"
     )
-    told = installed(target, path="/stub")
-    assert "the agent is restarted" in told
-    said = target.run("cat /told").splitlines()
+    output = installed(target, path="/stub")
+    assert "the agent is restarted" in output
+    said = target.run("cat /calls").splitlines()
     assert said[0] == "daemon-reload"
     assert said[-1] == "--no-block restart hostmesh-agent.service"
     assert not [line for line in said if line.startswith("enable")]
     assert target.run("cat /etc/iproute2/rt_protos.d/hostmesh.conf") == "150 hostmesh\n"
 
-    # The package stands back from the installer's version, and the installer from the package.
+    # The package refuses beside the installer's version, and the installer beside the package.
     target.run("mkdir -p /usr/lib/hostmesh/bin && touch /usr/lib/hostmesh/bin/python3")
     for words in ((), ("--uninstall",)):
-        told = installed(target, *words)
-        assert "the Debian package hostmesh is installed" in told
-        assert "status=1" in told
+        output = installed(target, *words)
+        assert "the Debian package hostmesh is installed" in output
+        assert "status=1" in output
     target.run("rm -r /usr/lib/hostmesh")
     on_path(target, "agentctl version")
 
     target.run("rmdir /run/systemd/system; rm /state; mkdir -p /var/lib/hostmesh")
-    told = installed(target, "--uninstall")
-    assert "install: removed" in told
+    output = installed(target, "--uninstall")
+    assert "install: removed" in output
     assert target.run("ls /var/lib/hostmesh").split() == ["left-by-removal", "state.json"]
     target.run("rm -r /var/lib/hostmesh /etc/hostmesh")
-    # An operator's own file is nobody's to remove.
+    # An operator's own file stays.
     folders = ["./etc/iproute2", "./etc/iproute2/rt_protos.d"]
     kept = [*folders, "./etc/iproute2/rt_protos.d/hostmesh.conf"]
     assert changed(target, before) == kept

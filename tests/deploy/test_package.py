@@ -45,8 +45,8 @@ def target(suite: str, tmp_path: Path) -> Target:
 
 
 def listing(package: Path) -> list[str]:
-    told = subprocess.run(["dpkg-deb", "-c", package], capture_output=True, text=True, check=True)
-    return told.stdout.splitlines()
+    output = subprocess.run(["dpkg-deb", "-c", package], capture_output=True, text=True, check=True)
+    return output.stdout.splitlines()
 
 
 def content(package: Path, name: str) -> str:
@@ -97,21 +97,21 @@ def test_no_tool_to_build_or_install_with_is_inside(package: Path) -> None:
 
 def test_it_runs_without_network_compiler_or_pip(target: Target, package: Path) -> None:
     before = target.files()
-    told = target.run(
+    output = target.run(
         f"! command -v cc gcc pip pip3; dpkg -i {target.take(package)} && dpkg --audit"
         " && cd /tmp && mkdir agent && echo raise SystemExit > agent/__init__.py"
         " && agentctl version && hostmesh-agent --check && agentctl config show || test $? = 14"
     )
-    assert re.search(r"^agentctl \d+\.\d+", told, re.MULTILINE), told
-    assert "settings are good" in told
-    told = target.run(
+    assert re.search(r"^agentctl \d+\.\d+", output, re.MULTILINE), output
+    assert "settings are good" in output
+    output = target.run(
         "/usr/lib/hostmesh/bin/python3 -I -c 'from agent.etcd.etcd3_compat import rpc;"
         " from agent.kernel.firewall.legacy import _library; _library();"
         " import docker, pyroute2, structlog, tenacity; print(rpc.RangeRequest)'"
         " && systemctl is-enabled hostmesh-agent.service"
         " && ! dpkg --verify hostmesh | grep -v -e /usr/share/doc -e /usr/share/man"
     )
-    assert "enabled" in told
+    assert "enabled" in output
     target.run("rm -r /tmp/agent; dpkg -P hostmesh; rm /hostmesh*.deb")
     before.pop("./etc/hostmesh")  # an empty folder of the lab's image
     assert target.files() == before
@@ -119,13 +119,13 @@ def test_it_runs_without_network_compiler_or_pip(target: Target, package: Path) 
 
 def test_the_doctor_runs_from_an_unpacked_package(target: Target, package: Path) -> None:
     """Before anything is installed: nothing of the host is written."""
-    told = target.run(
+    output = target.run(
         f"dpkg-deb -x {target.take(package)} /tmp/hostmesh; cd /tmp/hostmesh/usr/lib/hostmesh;"
         " bin/python3 -I -m agent.ctl doctor --set etcd.endpoints=http://127.0.0.1:9 || test $? = 1"
     )
-    assert re.search("^ok +kernel: routes", told, re.MULTILINE), told
-    assert re.search("^ok +kernel: firewall", told, re.MULTILINE), told
-    assert "this host cannot join yet" in told
+    assert re.search("^ok +kernel: routes", output, re.MULTILINE), output
+    assert re.search("^ok +kernel: firewall", output, re.MULTILINE), output
+    assert "this host cannot join yet" in output
 
 
 def test_each_shell_finds_and_reads_its_completion(
@@ -133,16 +133,16 @@ def test_each_shell_finds_and_reads_its_completion(
 ) -> None:
     """By its own search path, as a user's shell does."""
     target = Target(suite, tmp_path / "shells", [with_packages(suite, "zsh", "fish")])
-    told = target.run(
+    output = target.run(
         f"dpkg -i {target.take(package)} >/dev/null 2>&1; export HOME=/root"
         "; bash -c '. /usr/share/bash-completion/completions/agentctl; complete -p agentctl'"
         "; zsh -fc 'autoload -Uz compinit; compinit -u -D; print zsh $_comps[agentctl]'"
         "; zsh -n /usr/share/zsh/vendor-completions/_agentctl"
         "; fish -c 'complete -C \"agentctl doc\"'"
     ).splitlines()
-    assert "complete" in told[0]
-    assert told[1] == "zsh _agentctl"
-    assert {line.split("\t")[0] for line in told[2:]} == {"docker", "doctor"}
+    assert "complete" in output[0]
+    assert output[1] == "zsh _agentctl"
+    assert {line.split("\t")[0] for line in output[2:]} == {"docker", "doctor"}
 
 
 def test_settings_that_were_there_first_are_kept(target: Target, package: Path) -> None:
@@ -179,8 +179,8 @@ def test_removal_leaves_the_mesh_and_installing_again_joins_it(
     file = target.take(package)
     target.put("/var/lib/hostmesh/state.json", '{"version": 1, "left": false, "switched": {}}')
     target.put("/etc/machine-id", f"{7:032x}\n")
-    told = target.run(f"dpkg -i {file} && dpkg -r hostmesh")
-    assert "the lease could not be released yet" in told  # no etcd here, and it is said
+    output = target.run(f"dpkg -i {file} && dpkg -r hostmesh")
+    assert "the lease could not be released yet" in output  # no etcd here, and it is said
     assert '"left": true' in target.run("cat /var/lib/hostmesh/state.json")
     target.run(f"dpkg -i {file}")
     assert '"left": false' in target.run("cat /var/lib/hostmesh/state.json")
@@ -196,9 +196,9 @@ def test_installing_again_keeps_the_operators_leave(target: Target, package: Pat
 def test_beside_the_installers_version_it_does_not_install(target: Target, package: Path) -> None:
     target.put("/etc/systemd/system/hostmesh-agent.service", "[Service]\n")
     target.run("mkdir -p /opt/hostmesh/venv/bin && cp /bin/true /opt/hostmesh/venv/bin/python")
-    told = target.run(f"dpkg -i {target.take(package)}", check=False)
-    assert "deploy/install.sh --uninstall --keep-membership" in told
-    assert "status=1" in told
+    output = target.run(f"dpkg -i {target.take(package)}", check=False)
+    assert "deploy/install.sh --uninstall --keep-membership" in output
+    assert "status=1" in output
 
 
 @pytest.mark.full
@@ -218,7 +218,7 @@ def test_the_same_sources_make_the_same_package(
 
 @pytest.mark.full
 def test_debians_own_lint_finds_nothing(suite: str, package: Path, tmp_path: Path) -> None:
-    """What it says of every such package is overridden, each with a reason."""
+    """Each of lintian's findings is overridden with a reason."""
     if suite != "trixie":
         pytest.skip("one version of lintian is enough: each names its findings anew")
     target = Target(suite, tmp_path / "lint", [with_packages(suite, "lintian")])

@@ -1,4 +1,4 @@
-"""What happens to a real agent that hangs, is killed while it leaves, or meets a bug of ours."""
+"""A real agent hangs, is killed while it leaves, or meets a bug of its own."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_promise_6_a_leave_that_a_kill_cut_off_is_finished_at_the_next_start(
         f"Leaver.{name} = property(lambda self: ({instead}).__get__(self), lambda *_: None)"
     )
     subnet = eventually(node.subnet, 20)
-    # Not by agentctl: when the agent breaks off it does what is left by itself.
+    # Not by agentctl: when the agent breaks off it does the rest without help.
     asked = [
         "curl",
         "-s",
@@ -221,8 +221,8 @@ def test_a_leave_that_cannot_be_finished_says_so_until_it_can(stage: Stage, node
     stage.stop_etcd()
     try:
         node.start("from agent.daemon.membership import leave\nleave._AGAIN_S = 0.5")
-        told = eventually(lambda: conditions(node).get("leave-not-finished"), 20)
-        assert "could not be released" in str(told)
+        found = eventually(lambda: conditions(node).get("leave-not-finished"), 20)
+        assert "could not be released" in str(found)
         assert not routes(node), "what can be done without etcd is done"
     finally:
         stage.start_etcd()
@@ -244,8 +244,8 @@ def test_promise_9_a_bug_in_a_thread_is_a_condition_and_not_the_threads_end(node
     eventually(node.subnet, 20)
     node.host.ip("route add 198.51.100.0/24 via 192.0.2.2")  # something for the thread to read
     node.host.ip("route del 198.51.100.0/24")
-    told = eventually(lambda: conditions(node).get("agent-thread-failed netlink-monitor"), 10)
-    assert "KeyError: 'nothing'" in str(told)
+    found = eventually(lambda: conditions(node).get("agent-thread-failed netlink-monitor"), 10)
+    assert "KeyError: 'nothing'" in str(found)
     assert "Traceback" in node.log.read_text()
     other = next(each for each in routes(node) if "unreachable" not in each)
     node.host.ip(f"route del {other} proto 140")

@@ -49,7 +49,7 @@ class Mesh:
         return str(self.subnets[node.name][1])
 
     def leased(self) -> dict[IPv4Network, str]:
-        """What etcd holds: node addresses by subnet. While etcd is away: nothing."""
+        """Return the leases in etcd: node addresses by subnet; none while etcd is away."""
         done = self.stage.etcdctl("get", "--prefix", SUBNETS, "-w", "fields")
         lines = [line.split(" : ", 1) for line in done.stdout.splitlines() if " : " in line]
         fields = [(name.strip('"'), json.loads(text)) for name, text in lines]
@@ -66,7 +66,7 @@ class Mesh:
             assert not one.overlaps(other), f"promise 1: {one} and {other}"
 
     def wrong(self) -> list[str]:
-        """What is not as it was: a host's subnet (promise 2), a lease, a route to another host."""
+        """Return each subnet (promise 2), lease and route that differs from before."""
         wanted = {self.subnets[node.name]: node.address for node in self.stage.nodes}
         held = self.leased()
         found = [] if held == wanted else [f"etcd holds {held} instead of {wanted}"]

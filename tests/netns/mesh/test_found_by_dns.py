@@ -1,4 +1,4 @@
-"""An agent whose settings name no etcd: it finds one in DNS, joins, and says who told it."""
+"""An agent whose settings name no etcd: it finds one in DNS, joins, and names the record."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def node() -> Iterator[Node]:
 def test_a_host_without_settings_finds_etcd_and_joins(node: Node) -> None:
     node.start()
     eventually(node.subnet, 30)
-    told = node.document("status")["etcd"]
-    assert told["source"] == "dns"
-    assert told["told_by"] == NAME
-    assert told["endpoints"] == ["http://etcd1.example.test:2379"]
+    found = node.document("status")["etcd"]
+    assert found["source"] == "dns"
+    assert found["told_by"] == NAME
+    assert found["endpoints"] == ["http://etcd1.example.test:2379"]
     # The uplink was chosen by the route to what DNS named: this host has no default route.
     assert node.document("status")["host"]["uplink"] == "eth0"
     assert f"from DNS {NAME}" in node.ctl("status", "-o", "wide", environ={"COLUMNS": "160"}).stdout

@@ -1,8 +1,8 @@
-"""Another program's route of a worse metric is used instead of ours: real agent, etcd, kernel.
+"""A route of another program with a worse metric is used instead of the agent's.
 
-Given a mesh of two hosts, add an operator's route with a metric where one of ours is, before or
-after ours, with the agent alive or killed meanwhile, and expect packets to follow the operator's;
-delete it, and expect ours again.
+Real agent, etcd and kernel. Given a mesh of two hosts, add an operator's route with a metric where
+the agent has one, before it or after it, with the agent alive or killed, and expect packets to
+follow the operator's; delete it, and expect the agent's again.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ AGGREGATE = "unreachable 10.64.0.0/10"
 
 
 class Leases:
-    """What the hosts that are not there hold, in etcd and as it should be in the kernel."""
+    """Return the leases of absent hosts, in etcd and as the kernel should have them."""
 
     def __init__(self, stage: Stage, choose: random.Random) -> None:
         self._stage = stage
@@ -143,7 +143,7 @@ def kill_again_and_again(stage: Stage, rounds: int, seed: int) -> None:
     for number in range(rounds):
         node.spawn()
         if number % 2:
-            time.sleep(choose.uniform(0.1, 2))  # anywhere in its life
+            time.sleep(choose.uniform(0.1, 2))  # at any point of its run
         else:
             written.wait(10)  # in the middle of its work
             time.sleep(choose.uniform(0, 0.02))
@@ -180,7 +180,7 @@ def is_right(node: Node, leases: Leases) -> bool:
 
 
 class WrittenTo:
-    """Tells when somebody writes a route on this host."""
+    """Tell when a program writes a route on this host."""
 
     def __init__(self, node: Node) -> None:
         self._seen = threading.Event()

@@ -86,7 +86,7 @@ def objects_of(node: Node) -> dict[str, list[str]]:
 
 
 def passes_of(node: Node) -> list[str]:
-    """What the agent says of each pass that changed something."""
+    """Return the agent's log of each pass that changed something."""
     return [each for each in node.log.read_text().splitlines() if "objects-changed" in each]
 
 

@@ -1,4 +1,4 @@
-"""The kernel's own word on a neighbour: told when it matters, and only then."""
+"""The kernel's state of a neighbour is reported when it matters, and only then."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Watching:
         return self.here.ip(f"neigh show {address}")
 
     @property
-    def told(self) -> list[NeighbourChange]:
+    def reported(self) -> list[NeighbourChange]:
         return [change for event in self.events for change in event.neighbours]
 
 
@@ -77,12 +77,12 @@ def test_a_gateway_that_fails_and_answers_again_is_told_once_each(watching: Watc
     for _ in range(3):
         watching.send_to(PEER)
         eventually(lambda: "FAILED" in watching.state_of(PEER), 3)
-    eventually(lambda: watching.told == [NeighbourChange(PEER, failed=True)], 2)
+    eventually(lambda: watching.reported == [NeighbourChange(PEER, failed=True)], 2)
 
     watching.peer.ip("link set eth0 up")
     eventually(lambda: _answered(watching), 5)
     eventually(
-        lambda: watching.told == [NeighbourChange(PEER, True), NeighbourChange(PEER, False)], 2
+        lambda: watching.reported == [NeighbourChange(PEER, True), NeighbourChange(PEER, False)], 2
     )
     assert not any(event.concerns_objects for event in watching.events if event.neighbours)
 
@@ -113,11 +113,11 @@ def test_the_same_address_on_another_link_is_not_the_gateway(watching: Watching)
     watching.send_to(PEER)
     eventually(lambda: "dev eth1 FAILED" in watching.state_of(PEER), 3)
     time.sleep(0.1)
-    assert watching.told == []
+    assert watching.reported == []
 
 
 def test_a_failed_neighbour_hurries_the_prober(watching: Watching) -> None:
-    """Its next question would be a minute away; the kernel's word brings it forward."""
+    """Its next probe would be a minute away; the kernel's report brings it forward."""
     silent: list[frozenset[Address]] = []
     prober = Prober(silent.append, attempts=3, interval_s=0.1, again_s=60)
     watching.here.call(prober.start)
@@ -126,7 +126,7 @@ def test_a_failed_neighbour_hurries_the_prober(watching: Watching) -> None:
     watching.peer.ip("link set eth0 down")
     watching.here.ip(f"neigh del {PEER} dev eth0", check=False)
     watching.send_to(PEER)
-    (change,) = eventually(lambda: watching.told, 3)
+    (change,) = eventually(lambda: watching.reported, 3)
     assert silent == []
     prober.hurry(frozenset({change.address, OTHER}))
     eventually(lambda: silent == [frozenset({PEER})], 2)

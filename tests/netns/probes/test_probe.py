@@ -32,11 +32,11 @@ class Probing:
     lan: Lan
     here: Host
     peer: Host
-    told: list[frozenset[Address]] = field(default_factory=list)
+    reported: list[frozenset[Address]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.prober = Prober(
-            self.told.append, attempts=3, interval_s=0.1, again_s=0.2, rate_per_s=500
+            self.reported.append, attempts=3, interval_s=0.1, again_s=0.2, rate_per_s=500
         )
         self.here.call(self.prober.start)
 
@@ -46,7 +46,7 @@ class Probing:
 
     @property
     def silent(self) -> frozenset[Address]:
-        return self.told[-1] if self.told else frozenset()
+        return self.reported[-1] if self.reported else frozenset()
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def probing(lan: Lan) -> Iterator[Probing]:
 def test_promise_3_a_host_whose_agent_crashed_costs_no_traffic(probing: Probing) -> None:
     probing.watch(PEER)
     time.sleep(1.5)
-    assert probing.told == []
+    assert probing.reported == []
 
 
 def test_promise_3_a_host_that_answers_arp_only_is_alive(probing: Probing) -> None:
@@ -67,7 +67,7 @@ def test_promise_3_a_host_that_answers_arp_only_is_alive(probing: Probing) -> No
     probing.peer.call(ignore.write_text, "1")
     probing.watch(PEER)
     time.sleep(1.5)
-    assert probing.told == []
+    assert probing.reported == []
 
 
 def test_promise_3_a_silent_host_is_told_and_heals_by_itself(probing: Probing) -> None:
@@ -90,7 +90,7 @@ def test_promise_4_our_own_uplink_down_is_no_evidence(probing: Probing) -> None:
     time.sleep(0.3)
     probing.here.ip("link set eth0 down")
     time.sleep(1.5)
-    assert probing.told == []
+    assert probing.reported == []
 
 
 def test_promise_4_a_pulled_cable_is_no_evidence(probing: Probing) -> None:
@@ -100,26 +100,26 @@ def test_promise_4_a_pulled_cable_is_no_evidence(probing: Probing) -> None:
     probing.lan.switch.ip("link set p0-eth0 down")
     eventually(lambda: "NO-CARRIER" in probing.here.ip("link show eth0"), 2)
     time.sleep(1.5)
-    assert probing.told == []
+    assert probing.reported == []
 
 
 def test_promise_10_among_very_many_silent_hosts_each_has_its_turn(lan: Lan) -> None:
     """A site without power: the last host of it is found as surely as the first."""
     here = lan.add("172.16.0.1/16")
-    told: list[frozenset[Address]] = []
-    prober = Prober(told.append, attempts=3, interval_s=0.05, again_s=0.1, rate_per_s=1000)
+    reported: list[frozenset[Address]] = []
+    prober = Prober(reported.append, attempts=3, interval_s=0.05, again_s=0.1, rate_per_s=1000)
     first = int(IPv4Address("172.16.1.0"))
     dead = frozenset(IPv4Address(first + number) for number in range(600))
     here.call(prober.start)
     prober.watch(dead, choose_uplink(here.call(read_host_facts), "eth0"))
-    eventually(lambda: told and told[-1] == dead, 15)
+    eventually(lambda: reported and reported[-1] == dead, 15)
     prober.stop()
 
 
 def test_heartbeat_back_means_not_watched_and_not_silent(probing: Probing) -> None:
-    nobody = IPv4Address("192.0.2.99")
-    probing.watch(nobody)
-    eventually(lambda: probing.silent == {nobody}, 3)
+    absent = IPv4Address("192.0.2.99")
+    probing.watch(absent)
+    eventually(lambda: probing.silent == {absent}, 3)
     probing.watch()
     eventually(lambda: probing.silent == frozenset(), 1)
 

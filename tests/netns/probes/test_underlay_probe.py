@@ -1,4 +1,4 @@
-"""An underlay that drops containers' addresses, as clouds do, is told from one that does not."""
+"""Recognise an underlay that drops containers' addresses, as clouds do."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_promise_8_a_config_that_leaves_what_the_host_allows_moves_nothing(
     node.start()
     raised(node, "mesh-config-unusable")
     eventually(lambda: routes(node) == before, 20)
-    done = node.ctl("config", "set", "--finish")  # by an operator who is told nothing else
+    done = node.ctl("config", "set", "--finish")  # by an operator who sees nothing else
     assert done.returncode == 0, done.stderr
     eventually(lambda: "mesh-config-unusable" not in conditions(node), 20)
     assert routes(node) == before

@@ -39,7 +39,7 @@ def put(stage: Stage, key: str, value: object) -> None:
     assert stage.etcdctl("put", f"/hostmesh/{key}", json.dumps(value)).returncode == 0
 
 
-def told(node: Node) -> str:
+def reported(node: Node) -> str:
     return " ".join(each["subject"] for each in node.document("status")["conditions"])
 
 
@@ -55,7 +55,7 @@ def test_promise_8_what_etcd_says_a_host_had_is_not_taken_when_no_host_can_have_
     node.start()
     subnet = IPv4Network(eventually(node.subnet, 30))
     assert subnet.prefixlen == 24
-    assert f"reservations/10.96.0.0-{length}" in told(node)
+    assert f"reservations/10.96.0.0-{length}" in reported(node)
     peer.start()
     eventually(peer.subnet, 30)
     eventually(lambda: str(subnet) in peer.host.ip("route show proto 140"), 20)

@@ -57,7 +57,7 @@ def test_no_verb_lays_the_mesh_over_etcd_here_or_where_a_member_needs_it(stage: 
         done = node.ctl("config", *verb)
         assert done.returncode != 0
         assert f"holds the etcd endpoint {ETCD}" in done.stderr
-    # What only the other host needs is known by its heartbeat.
+    # The heartbeat names addresses that only the other host needs.
     peer.resolv_conf.write_text("nameserver 127.0.0.53\nnameserver 172.20.0.53\n")
     peer.stop()
     peer.start()
@@ -97,7 +97,7 @@ def test_promise_8_a_config_that_covers_etcd_is_not_followed_and_can_be_set_back
 
 
 def test_promise_8_a_route_over_an_endpoint_in_use_goes_even_without_etcd(stage: Stage) -> None:
-    """What the version before wrote and a mesh that has such a CIDR; a forged lease beside it."""
+    """Records of the version before, of a mesh with such a CIDR, beside a forged lease."""
     node = stage.nodes[0]
     node.stop()
     text = node.settings.read_text()
