@@ -111,7 +111,7 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def admit(self, key: str, *, burst: int | None = None) -> int | None:
-        """How many of ``key`` were held back since the last one, or None to hold back this one."""
+        """Return how many of ``key`` were held back since the last, None to hold this one back."""
         now_s = self._clock()
         limit = self._burst if burst is None else burst
         with self._lock:

@@ -102,7 +102,7 @@ def _hint(error: HostmeshError) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of hostmesh-agent; its man page is made of this, too."""
+    """Return the command line of hostmesh-agent; its man page is made of it, too."""
     found = argparse.ArgumentParser(
         prog="hostmesh-agent",
         description="Lease a subnet from etcd, give it to Docker, and keep routes and firewall"

@@ -31,7 +31,7 @@ class Backoff:
 
     @property
     def failing(self) -> bool:
-        """Whether the last try failed."""
+        """Return whether the last try failed."""
         return self._pause_s > 0
 
     def next_s(self) -> float:

@@ -26,7 +26,7 @@ _EMPTY: Final[dict[Any, Any]] = {}
 
 
 def _place(key: object) -> int:
-    """A bucket's number. Networks' own hashes differ in a few bits only: they are spread."""
+    """Return a bucket's number. Networks' hashes differ in a few bits only: spread them."""
     return (hash(key) * _SPREAD & _MASK) >> (64 - _BITS)
 
 
@@ -112,7 +112,7 @@ _Items = list[tuple[_K, _V]]
 
 
 def _differ_in_order(one: _Items[_K, _V], other: _Items[_K, _V]) -> Iterator[_K]:
-    """As :func:`_differ`, where most of both is the same and in the same order.
+    """Do as :func:`_differ` where most of both is the same and in the same order.
 
     Equal ends are recognised by identity: to look a network up takes a hundred times longer.
     """

@@ -29,7 +29,7 @@ def event_id(name: str) -> str:
 
 
 def fields_of(event: Mapping[str, Any], line: str, priority: int) -> dict[str, str]:
-    """The journal's fields of one event that is redacted and printable already.
+    """Return the journal's fields of one event that is redacted and printable already.
 
     Args:
         line: The whole event as it is written elsewhere, for MESSAGE.

@@ -89,7 +89,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """The thread's name while it serves this source, for errors and the log."""
+        """Return the thread's name while it serves this source, for errors and the log."""
         ...
 
     def waits_for(self) -> Wait:
@@ -219,7 +219,7 @@ class Job(Protocol):
 
     @property
     def name(self) -> str:
-        """The thread's name meanwhile, for errors and the log."""
+        """Return the thread's name meanwhile, for errors and the log."""
         ...
 
     def run(self) -> float:

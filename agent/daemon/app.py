@@ -294,7 +294,7 @@ class HostAgent:
             self._log.info("rules-not-watched", reason=error.message)
 
     def _on_kernel(self, event: KernelEvent) -> None:
-        """Called on the monitor's thread."""
+        """Follow a change in the kernel. On the monitor's thread."""
         if event.neighbours:
             self._prober.hurry(frozenset(change.address for change in event.neighbours))
         if event.concerns_objects:

@@ -23,7 +23,7 @@ __all__ = ["agent_runs", "cleanup", "join_offline", "leave_offline", "leaver"]
 
 
 def leaver(settings: Settings) -> Leaver:
-    """The steps of leaving, for a host whose agent does not run."""
+    """Return the steps of leaving for a host whose agent does not run."""
     state = StateFile(settings.agent.state_dir)
     kernel = kernel_pass(settings, state)
     own = host_id(read_machine_id())
@@ -85,7 +85,7 @@ def join_offline(settings: Settings) -> Outcome:
 
 
 def agent_runs(path: Path) -> bool:
-    """Whether an agent listens on the control socket; one that is busy or hangs does, too.
+    """Return whether an agent listens on the control socket; one that is busy or hangs does.
 
     For who only looks: what changes something takes the lock.
     """

@@ -67,7 +67,7 @@ def _do(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
 
 
 def _make_routes(kernel: KernelPass, world: World) -> ObjectsReport:
-    """As many passes as it takes: each is limited in time."""
+    """Run as many passes as it takes: each is limited in time."""
     for _ in range(_PASSES_MOST):
         report = kernel.build(world, may_delete=True, may_sweep=True)
         if report.again_in_s != 0:
@@ -115,7 +115,7 @@ def _would(kernel: KernelPass, world: World) -> tuple[int, tuple[str, ...]]:
     ]
     former = kernel.former_protocol
     if former is not None:
-        lines = [f"would first mark the routes of protocol {former} as {world.route_protocol}"]
+        lines = [f"would first give routes of protocol {former} the number {world.route_protocol}"]
     lines += [
         f"conflict: {each.cause}"
         for kind, plan in plans

@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(lambda: function(body))
 
     def _is_waiting(self) -> bool:
-        """Whether the client is still there. One that only ended its own sending is."""
+        """Return whether the client is connected; one that only ended its sending is."""
         poller = select.poll()
         poller.register(self.connection, 0)
         return not any(events & select.POLLHUP for _, events in poller.poll(0))

@@ -88,7 +88,7 @@ def _lease(
 
 
 def _since(then_s: float, now_s: float) -> float:
-    """Seconds from ``then_s``, never negative: other hosts' clocks may be ahead."""
+    """Return the seconds from ``then_s``, never negative: other hosts' clocks may be ahead."""
     return round(max(0.0, now_s - then_s), 1)
 
 

@@ -136,7 +136,7 @@ class RequestHandlers:
         )
 
     def events(self, query: Mapping[str, str]) -> Document:
-        """``GET /v1/events?after=ID``: what happened, oldest first."""
+        """``GET /v1/events?after=ID``: oldest first."""
         after = whole_number(query.get("after", "0"), digits=_ID_DIGITS)
         if after is None:
             raise UsageError("after must be the id of an event")
@@ -258,7 +258,7 @@ class RequestHandlers:
         return HTTPStatus.OK, {"healthy": True}
 
     def readiness(self) -> tuple[int, Document]:
-        """``GET /readyz``: containers of this host are on the mesh, or why not."""
+        """``GET /readyz``: whether containers of this host are on the mesh, and why not."""
         ready, reason = self.cell.now.readiness
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         state = host_state(self.cell.now, self.conditions.all())
@@ -304,11 +304,11 @@ class RequestHandlers:
         return outcome.document()
 
     def reload(self, _body: Document) -> Document:
-        """``POST /v1/reload``: the settings, refused whole with the reason if they are wrong."""
+        """``POST /v1/reload``: wrong settings are refused whole."""
         return outcome(self.inbox.ask(self.reload_settings, is_waiting=client_is_waiting()))
 
     def docker(self) -> Document:
-        """``GET /v1/docker``: what waits for a restart, and what that would do to containers."""
+        """``GET /v1/docker``: pending changes, and the effect of a restart on containers."""
         outlook = self.docker_outlook()
         pending = [
             each.condition.cause

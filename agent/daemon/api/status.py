@@ -138,7 +138,7 @@ def _own_network(mesh: MeshState) -> str | None:
 
 
 def peers_of(mesh: MeshState) -> tuple[Lease, ...]:
-    """Every lease in the believed view that is not this host's."""
+    """Return the leases in the believed view that are not this host's."""
     if mesh.believed is None:
         return ()
     return tuple(

@@ -68,7 +68,7 @@ class EndpointFinder:
                 "told_by": found.told_by or None}  # fmt: skip
 
     def _on_found(self, found: Found) -> None:
-        """Called on the jobs' thread."""
+        """Follow an answer of DNS. On the jobs' thread."""
         self._found = found
         if found.endpoints:
             self._client.use(found.endpoints)

@@ -52,7 +52,7 @@ class FirewalldJob:
         return found.result()
 
     def remove(self) -> tuple[str, ...]:
-        """The same as :meth:`Firewalld.remove`, after what is under way."""
+        """Call :meth:`Firewalld.remove` after a run that is under way."""
         if self._under_way is not None:
             wait((self._under_way,))
         return self._firewalld.remove()

@@ -62,17 +62,17 @@ class ObjectsReport:
 
     @property
     def routes(self) -> Report[Route]:
-        """How the routes are: the kind that operators count."""
+        """Return the report on routes: operators count them."""
         return next(each for each in self.by_kind if each.kind and each.kind.name == "route")
 
     @property
     def complete(self) -> bool:
-        """Whether every desired object is known to exist."""
+        """Return whether every desired object is known to exist."""
         return all(each.complete for each in self.by_kind)
 
     @property
     def failed(self) -> int:
-        """How many operations and lists the kernel refused."""
+        """Return how many operations and lists the kernel refused."""
         return sum(each.failed for each in self.by_kind)
 
 
@@ -214,7 +214,7 @@ class KernelObjects:
 
     @property
     def ingress_links(self) -> tuple[str, ...]:
-        """Names of the links by which peers may deliver in the world of the last pass."""
+        """Return the names of links by which peers may deliver in the world of the last pass."""
         return self._desired.ingress_links
 
     def ingress(self, world: World) -> Mapping[str, frozenset[Network]]:

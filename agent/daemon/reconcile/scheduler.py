@@ -81,7 +81,7 @@ class Scheduler:
         return rules and self._routes_seen and not self._failing
 
     def world_changed(self) -> None:
-        """Objects may have to change, and rules where what they depend on changed."""
+        """Compare objects, and rules if what they depend on has changed."""
         self._due.add(_ROUTES)
         self._world_changed = True
 
@@ -156,7 +156,7 @@ class Scheduler:
             self._after_rules(self.kernel.rules(world), began_s)
 
     def _rules_differ(self, world: World) -> bool:
-        """Whether rules may differ from those of the last call.
+        """Return whether rules may differ from those of the last call.
 
         A pass over the rules reads them all: in a large mesh most changes are a peer's.
         """

@@ -56,7 +56,7 @@ class StaleFacts:
 
 
 def _by_routes(facts: HostFacts) -> frozenset[str]:
-    """Links that others' routes lead by: the kernel takes those with their link, unsaid."""
+    """Return links of foreign routes: the kernel deletes these with the link, without an event."""
     return frozenset(route.link for route in facts.foreign_routes if route.link is not None)
 
 

@@ -69,7 +69,7 @@ class ConditionSource(StrEnum):
 
 
 def copy_damaged(problem: str) -> Condition:
-    """The host's own copy could not be read when the agent started."""
+    """Report that the host's own copy could not be read when the agent started."""
     return Condition(
         name="copy-damaged",
         cause=problem,
@@ -79,7 +79,7 @@ def copy_damaged(problem: str) -> Condition:
 
 
 def copy_not_written(problem: HostmeshError) -> Condition:
-    """The host's own copy cannot be written."""
+    """Report that the host's own copy cannot be written."""
     return Condition(
         name="copy-not-written",
         cause=problem.message,
@@ -88,7 +88,7 @@ def copy_not_written(problem: HostmeshError) -> Condition:
 
 
 def host_unusable(problem: HostmeshError) -> Condition:
-    """The host's own links and addresses cannot be used."""
+    """Report that the host's links and addresses cannot be used."""
     return Condition(
         name="uplink-missing",
         severity=Severity.ERROR,
@@ -98,7 +98,7 @@ def host_unusable(problem: HostmeshError) -> Condition:
 
 
 def alarm(reason: str) -> Condition:
-    """The newest view is not believed (promise 4)."""
+    """Report that the newest view is not believed (promise 4)."""
     return Condition(
         name="etcd-alarm",
         severity=Severity.ERROR,
@@ -109,7 +109,7 @@ def alarm(reason: str) -> Condition:
 
 
 def config_unusable(problem: Problem) -> Condition:
-    """The config in etcd describes no mesh; the last usable one is in force."""
+    """Report an unusable config in etcd; the last usable one is in use."""
     return Condition(
         name="mesh-config-unusable",
         severity=Severity.ERROR,
@@ -150,7 +150,7 @@ def outside_bounds(bounds: Bounds, cidrs: tuple[Network, ...]) -> Condition:
 
 
 def config_gone() -> Condition:
-    """The config is gone from etcd; the last usable one is in force."""
+    """Report that the config is gone from etcd; the last usable one is in use."""
     return Condition(
         name="mesh-config-gone",
         severity=Severity.ERROR,
@@ -161,7 +161,7 @@ def config_gone() -> Condition:
 
 
 def cloned(other: Heartbeat, *, leased: bool) -> Condition:
-    """Another host found this host's identity in use, and got no lease for it.
+    """Report another host that found this host's identity in use, and got no lease.
 
     Args:
         leased: This host has the lease; else it is a clone, too.
@@ -178,7 +178,7 @@ def cloned(other: Heartbeat, *, leased: bool) -> Condition:
 
 
 def dead(lease: Lease) -> Condition:
-    """A peer without heartbeat that answers no probe."""
+    """Report a peer without heartbeat that answers no probe."""
     return Condition(
         name="peer-dead",
         subject=str(lease.subnet),
@@ -190,7 +190,7 @@ def dead(lease: Lease) -> Condition:
 
 
 def moving(config: MeshConfig, leases: Iterable[Lease]) -> Condition:
-    """The mesh moves to another CIDR; who has yet to."""
+    """Report that the mesh moves to another CIDR, with the hosts that have not moved."""
     left = ", ".join(map(str, config.previous))
     hosts = [
         each.host_name or str(each.node_address) for each in leases if config.must_move(each.subnet)
@@ -236,7 +236,7 @@ def backend_changing(config: MeshConfig, view: View) -> Condition | None:
 
 
 def not_moved(own: Lease, former: Lease, networks: tuple[DockerNetwork, ...]) -> Condition:
-    """The host keeps its former subnet for Docker networks that still lie in it."""
+    """Report that the host keeps its previous subnet for Docker networks that still lie in it."""
     named = first_few([f"{each.name} ({each.subnet})" for each in networks], _NAMES_SHOWN)
     return Condition(
         name="host-not-moved",
@@ -250,7 +250,7 @@ def not_moved(own: Lease, former: Lease, networks: tuple[DockerNetwork, ...]) ->
 
 
 def own_set_aside(record: SetAside) -> Condition:
-    """The host's own lease is in etcd, and no host uses it."""
+    """Report that no host uses this host's lease in etcd."""
     return Condition(
         name="own-lease-set-aside",
         subject=record.key,
@@ -262,7 +262,7 @@ def own_set_aside(record: SetAside) -> Condition:
 
 
 def set_aside(record: SetAside) -> Condition:
-    """One record that is not used."""
+    """Report a record that is not used."""
     return Condition(
         name="record-set-aside",
         subject=record.key,

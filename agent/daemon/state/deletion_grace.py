@@ -55,9 +55,9 @@ class DeletionGrace:
         return replace(self, calm_from_s=0.0)
 
     def calm(self, now_s: float) -> bool:
-        """A route may go whose lease is known to be gone."""
+        """Return whether a route may go whose lease is known to be gone."""
         return now_s >= self.calm_from_s
 
     def sweep(self, now_s: float) -> bool:
-        """Routes of an earlier agent may go, too: hosts had time to be seen."""
+        """Return whether routes of an earlier run may go, too: hosts had time to be seen."""
         return self.sweep_from_s is not None and now_s >= self.sweep_from_s

@@ -270,7 +270,7 @@ class Command(Event, ThreadCall[_Answer]):
     """A call from another thread that the loop runs, with a function that applies events."""
 
     def wait(self, timeout_s: float) -> _Answer:
-        """The answer.
+        """Return the answer.
 
         Raises:
             CannotTell: Not in time. The message says whether it was cancelled or goes on.

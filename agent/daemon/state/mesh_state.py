@@ -187,7 +187,7 @@ class MeshState:
         return replace(self, own=lease, former=former, unheld="")
 
     def lease_ended(self, now_s: float) -> bool:
-        """Whether the own lease's time is over by the clock: of use only while etcd is away.
+        """Return whether the own lease has ended by the clock; for use while etcd is away only.
 
         Args:
             now_s: Unix time.
@@ -210,12 +210,12 @@ class MeshState:
 
     @property
     def newest(self) -> View | None:
-        """The newest view, believed or not."""
+        """Return the newest view, believed or not."""
         return self.alarming or self.believed
 
     @property
     def container_mtu(self) -> int | None:
-        """Bytes that a container's packet may have: what the uplink carries and the backend leaves.
+        """Return the MTU of containers: the uplink's less the backend's overhead.
 
         None while the uplink is not known.
         """
@@ -236,7 +236,7 @@ class MeshState:
 
     @property
     def published(self) -> Published:
-        """The backend by which packets travel to this host, and what peers need to know for it.
+        """Return the backend by which packets travel to this host, with its data for peers.
 
         As it was while that cannot be said: peers go on with what they have.
         """
@@ -247,12 +247,12 @@ class MeshState:
 
     @property
     def complete(self) -> bool:
-        """True when what is believed is etcd's own and current, so that deleting is allowed."""
+        """Return whether the believed view is etcd's and current, so that deleting is allowed."""
         return self.believed is not None and not self.believed.cached and self.alarming is None
 
     @property
     def own_subnets(self) -> tuple[Network, ...]:
-        """Every subnet that this host holds, the one for new networks first."""
+        """Return every subnet that this host holds, the one for new networks first."""
         return tuple(each.subnet for each in (self.own, self.former) if each is not None)
 
     @property
@@ -265,7 +265,7 @@ class MeshState:
 
     @property
     def docker_in_place(self) -> bool:
-        """Whether Docker's networks lie in a subnet of this host: a move may take its time."""
+        """Return whether Docker's networks lie in a subnet of this host: a move may take long."""
         return self.docker_state is DockerState.READY or (
             self.docker.reachable and bool(self.networks_left)
         )
@@ -288,14 +288,14 @@ class MeshState:
 
     @property
     def lapsed(self) -> tuple[Lease, ...]:
-        """Leases of peers whose heartbeat is known to have lapsed."""
+        """Return leases of peers whose heartbeat is known to have lapsed."""
         found = self.found_lapsed
         if found is not None and found.view is self.believed:
             return tuple(found.by_subnet.values())
         return lapsed_leases(self.believed, self.host_id)
 
     def steers_otherwise(self, before: MeshState) -> bool:
-        """Whether what is believed of the mesh makes another world than it did before.
+        """Return whether the believed view makes another world than before.
 
         Most changes of a large mesh do not: heartbeats come and go, memories are renewed.
         """
@@ -309,7 +309,7 @@ class MeshState:
         )
 
     def world(self, *, route_protocol: int, route_table: int) -> World | None:
-        """The world to reconcile to, or None while there is too little to act on.
+        """Return the world to reconcile to, or None while too little is known.
 
         Without an own lease the host is no member yet: it routes nothing and opens nothing.
         """
@@ -332,7 +332,7 @@ class MeshState:
 
     @property
     def wants_nothing(self) -> bool:
-        """Whether this host should have no routes; False while that is not known."""
+        """Return whether this host should have no routes; False while that is unknown."""
         seen = bool(self.host_id) and self.believed is not None
         return self.left or (seen and self.own is None)
 
@@ -373,7 +373,7 @@ class MeshState:
 
 
 def own_leases(view: View, host_id: HostId) -> tuple[Lease | None, Lease | None]:
-    """The host's lease and, while the mesh moves, its former one, as ``view`` tells them."""
+    """Return the host's lease in ``view`` and, while the mesh moves, its previous one."""
     found = list(view.leases_of(host_id))
     config = view.config
     if config is not None:
@@ -383,7 +383,7 @@ def own_leases(view: View, host_id: HostId) -> tuple[Lease | None, Lease | None]
 
 
 def former_lease(view: View | None, own: Lease | None) -> Lease | None:
-    """The other lease that ``own``'s host holds while the mesh moves, as far as ``view`` tells."""
+    """Return the other lease in ``view`` of ``own``'s host while the mesh moves."""
     if view is None or view.config is None or own is None or own.host_id is None:
         return None
     return next(

@@ -41,11 +41,11 @@ class Timers:
         self.set_at(timer, self._clock() + in_s)
 
     def set_at(self, timer: Timer, at_s: float) -> None:
-        """The same at a time of the monotonic clock."""
+        """Set ``timer`` at a time of the monotonic clock."""
         self._at[timer] = at_s
 
     def set_sooner(self, timer: Timer, in_s: float) -> None:
-        """The same as :meth:`set`, but keep an earlier deadline that is already set."""
+        """Set ``timer``, but keep an earlier deadline that is already set."""
         at = self._clock() + in_s
         self._at[timer] = min(at, self._at.get(timer, at))
 
@@ -62,7 +62,7 @@ class Timers:
         return found
 
     def wait_s(self, at_most_s: float) -> float:
-        """Seconds until the next deadline, 0 when one has passed, ``at_most_s`` when far."""
+        """Return the seconds to the next deadline, between 0 and ``at_most_s``."""
         if not self._at:
             return at_most_s
         return max(0.0, min(at_most_s, min(self._at.values()) - self._clock()))

@@ -80,7 +80,7 @@ class StateFile:
 
     @property
     def firewalld_sources(self) -> tuple[str, ...]:
-        """Sources that the agent put into firewalld's zone trusted."""
+        """Return the sources that the agent put into firewalld's zone trusted."""
         return self.now.firewalld_sources
 
     def set_firewalld_sources(self, sources: tuple[str, ...]) -> None:

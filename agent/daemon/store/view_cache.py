@@ -34,7 +34,7 @@ class _Content:
     lease: Lease | None
 
     def same_as(self, other: _Content | None) -> bool:
-        """Whether there is nothing new to write; heartbeats are not in the file."""
+        """Return whether there is nothing new to write; heartbeats are not in the file."""
         if other is None or self.lease != other.lease:
             return False
         return _what_is_saved(self.view) == _what_is_saved(other.view)

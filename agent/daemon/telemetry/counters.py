@@ -35,7 +35,7 @@ class Buckets:
         self.total += value
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Pairs of upper bound and count, as Prometheus counts: each includes those below."""
+        """Return pairs of upper bound and count, each with those below it, as Prometheus counts."""
         found, sum_so_far = [], 0
         for bound, count in zip([*map(str, self.bounds), "+Inf"], list(self.counts), strict=True):
             sum_so_far += count

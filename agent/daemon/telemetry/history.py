@@ -47,7 +47,7 @@ class HistoryEvent:
     text: str
 
     def document(self) -> dict[str, Any]:
-        """As the control socket says it."""
+        """Return the event as in the control socket's document."""
         return {
             "id": self.number,
             "at": round(self.at_s, 3),
@@ -116,7 +116,7 @@ class History:
                 self._waiting.popleft()
 
     def events(self) -> list[HistoryEvent]:
-        """All that is remembered, oldest first.
+        """Return all events, oldest first.
 
         Raises:
             StateError: The files are there but cannot be read.
@@ -151,7 +151,7 @@ class History:
 
 
 def read_events(folder: Path) -> list[HistoryEvent]:
-    """The events on disk, oldest first; lines that are damaged are left out.
+    """Return the events on disk, oldest first, without damaged lines.
 
     Raises:
         StateError: A file is there but cannot be read.

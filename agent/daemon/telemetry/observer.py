@@ -46,22 +46,22 @@ class Observer:
         self._log = structlog.get_logger("agent.loop")
 
     def happened(self, kind: str, text: str, subject: str = "") -> None:
-        """One event of any kind."""
+        """Record one event of any kind."""
         self.counters.events[kind] += 1
         if self.history is not None:
             self.history.record(kind, text, subject)
 
     def condition_raised(self, condition: Condition) -> None:
-        """A condition began to stand."""
+        """Record the beginning of a condition."""
         self.happened("condition-raised", f"{condition.name}: {condition.cause}", _about(condition))
 
     def condition_cleared(self, condition: Condition, after_s: float) -> None:
-        """A condition ended."""
+        """Record the end of a condition."""
         text = f"{condition.name} is over after {after_s:.0f} s"
         self.happened("condition-cleared", text, _about(condition))
 
     def view_seen(self, before: View | None, now: View | None, own: HostId) -> None:
-        """A newer view is believed: who joined, who left."""
+        """Record the peers that joined or left in a newer view."""
         if before is None or now is None or before is now:
             return
         earlier, later = before.by_subnet, now.by_subnet
@@ -105,17 +105,17 @@ class Observer:
             self.happened("rules-repaired", text)
 
     def docker_restarted(self) -> None:
-        """The agent restarted dockerd."""
+        """Record that the agent restarted dockerd."""
         self.counters.docker_restarts += 1
         self.happened("docker-restarted", "dockerd was restarted by the agent")
 
     def subnet_held(self, subnet: Network) -> None:
-        """A subnet is held, or another one."""
+        """Record the subnet that is held."""
         self._log.debug("lease-held", subnet=str(subnet))
         self.happened("subnet-held", f"this host holds {subnet}", str(subnet))
 
     def uplink_changed(self, uplink: Uplink) -> None:
-        """Another uplink was chosen."""
+        """Record the new uplink."""
         address = str(uplink.node_address)
         self._log.info("uplink", name=uplink.name, node_address=address, mtu=uplink.mtu)
         text = f"the uplink is {uplink.name} with {address}"
@@ -144,7 +144,7 @@ class Observer:
 
 
 def open_history(folder: Path) -> History | None:
-    """The history in the agent's state directory; None when what is there cannot be read."""
+    """Return the history in the agent's state directory; None when it cannot be read."""
     try:
         return History(folder)
     except HostmeshError as error:
@@ -161,7 +161,7 @@ def _about(condition: Condition) -> str:
 
 
 def events_not_written(error: HostmeshError) -> Condition:
-    """The history cannot be written down now."""
+    """Report that the history cannot be written."""
     return Condition(
         name="events-not-written",
         cause=error.message,

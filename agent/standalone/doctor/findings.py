@@ -82,11 +82,11 @@ class Findings:
 
     @property
     def can_join(self) -> bool:
-        """Nothing failed."""
+        """Return whether no check failed."""
         return all(each.state is not State.FAIL for each in self.items)
 
     def document(self) -> Mapping[str, Any]:
-        """As `agentctl doctor -o json` says it."""
+        """Return the document of `agentctl doctor -o json`."""
         return {
             "version": 1,
             "can_join": self.can_join,

@@ -66,7 +66,7 @@ class Mesh:
 
     @property
     def is_member(self) -> bool:
-        """A lease is this host's by its identity, not only by flannel's."""
+        """Return whether the lease is this host's by its identity, not only by flannel's."""
         return self.own is not None and self.own.host_id is not None
 
 
@@ -141,7 +141,7 @@ def look_at_mesh(
     host: tuple[HostFacts, Uplink] | None,
     findings: Findings,
 ) -> Mesh | None:
-    """The account, the config, overlaps with this host, peers, and the subnet it would get."""
+    """Check account, config, overlaps with this host, peers, and the subnet it would get."""
     needed = host[0].needed if host else ()
     bounds = replace(bounds_of(settings), needed=needed)
     registry = Registry(client, settings.etcd.prefix, bounds=bounds)
@@ -208,13 +208,13 @@ def _candidate(subnet: Network | None, findings: Findings) -> None:
 
 
 def _flannels(view: View, address: Address | None) -> Lease | None:
-    """The lease that a flannel on this host holds: the agent would take it over."""
+    """Return the lease of a flannel on this host: the agent would take it over."""
     own = (each for each in view.leases if each.host_id is None and each.node_address == address)
     return next(own, None)
 
 
 def _identity(view: View, own: HostId, address: Address | None, findings: Findings) -> None:
-    """Another machine may live under this one's identity: a copied disk."""
+    """Check whether another machine has this one's identity, such as from a copied disk."""
     beat = view.heartbeats.get(own)
     if beat is None or beat.boot_id == read_boot_id() or beat.node_address == address:
         return

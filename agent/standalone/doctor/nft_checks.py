@@ -20,7 +20,7 @@ _DOCKER0 = "docker0"
 
 
 def look_at_nft(mesh: Mesh, uplink: Uplink, findings: Findings) -> None:
-    """Whether firewalld or another program's chain drops mesh traffic to docker0."""
+    """Check whether firewalld or another program's chain drops mesh traffic to docker0."""
     if os.geteuid() != 0:
         return  # the finding "root" says what is not tested
     subnet = mesh.subnet or mesh.config.cidr
