@@ -1,8 +1,10 @@
-"""The engine's API: HTTP on its unix socket, one connection for several requests."""
+"""Reading from an engine: HTTP on its unix socket, one connection for several requests.
+
+The ``docker`` package takes 7 MB and is loaded only where something is changed.
+"""
 
 from __future__ import annotations
 
-import http
 import http.client
 import json
 import socket
@@ -14,8 +16,6 @@ __all__ = ["FAILURES", "Api", "ApiError"]
 
 _MOST_BYTES: Final = 64 << 20
 """Of an answer; 10,000 containers are described in less."""
-
-_DONE: Final = frozenset({http.HTTPStatus.OK, http.HTTPStatus.CREATED, http.HTTPStatus.NO_CONTENT})
 
 
 class ApiError(Exception):
@@ -57,12 +57,6 @@ class Api:
         """Return the documents at ``path``, one a line; raises one of :data:`FAILURES`."""
         return [json.loads(line) for line in self._read(path, query).splitlines() if line.strip()]
 
-    def send(self, method: str, path: str, body: object = None) -> None:
-        """Change something; raises one of :data:`FAILURES`."""
-        text = None if body is None else json.dumps(body)
-        self._connection.request(method, path, text, {"Content-Type": "application/json"})
-        self._answer().read(_MOST_BYTES)
-
     def stream(self, path: str, **query: object) -> socket.socket:
         """Ask for an answer without an end; return a socket on which it goes on.
 
@@ -78,16 +72,10 @@ class Api:
         return body
 
     def _ask(self, path: str, query: dict[str, object]) -> http.client.HTTPResponse:
-        texts = {
-            name: value if isinstance(value, str) else json.dumps(value)
-            for name, value in query.items()
-        }
-        self._connection.request("GET", f"{path}?{urlencode(texts)}" if texts else path)
-        return self._answer()
-
-    def _answer(self) -> http.client.HTTPResponse:
+        words = {name: _word(value) for name, value in query.items()}
+        self._connection.request("GET", f"{path}?{urlencode(words)}" if words else path)
         answer = self._connection.getresponse()
-        if answer.status not in _DONE:
+        if answer.status != http.client.OK:
             raise ApiError(_message(answer))
         return answer
 
@@ -108,6 +96,10 @@ class _Connection(http.client.HTTPConnection):
     def close(self) -> None:
         super().close()
         self.kept.close()
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _message(answer: http.client.HTTPResponse) -> str:

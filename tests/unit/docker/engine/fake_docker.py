@@ -73,8 +73,6 @@ class FakeDocker:
         self.changed = threading.Condition()
         self.delay_s = 0.0
         self.asked: list[dict[str, str]] = []
-        self.changed_by: list[tuple[str, str, Any]] = []
-        self.refuses = ""
         self.server = self._serve()
 
     def _serve(self) -> ThreadingUnixStreamServer:
@@ -104,18 +102,6 @@ class FakeDocker:
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                said = json.loads(body) if body else None
-                fake.changed_by.append((self.command, self.path, said))
-                data = json.dumps({"message": fake.refuses}).encode() if fake.refuses else b""
-                self.send_response(409 if fake.refuses else 201 if said else 204)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_DELETE = do_POST  # noqa: N815 - the standard library's name
 
         self.path.unlink(missing_ok=True)
         server = ThreadingUnixStreamServer(str(self.path), Handler)

@@ -1,6 +1,8 @@
 """The engine behind a socket: Docker, podman, none, one that hangs, another program."""
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +14,6 @@ import pytest
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.reading import EngineKind
 from agent.docker.engine.watcher import EngineWatcher
-from agent.errors import DockerError
 from tests.unit.docker.engine.fake_docker import CONTAINERS, INFO, VERSION, FakeDocker
 
 pytestmark = pytest.mark.unit
@@ -221,27 +222,13 @@ def test_containers_that_would_not_come_back(fake: FakeDocker) -> None:
     assert Engine(fake.path, 2.0).stay_down(("d",)) == ("c",)
 
 
-def test_a_network_is_made_and_removed_as_dockers_api_has_it(fake: FakeDocker) -> None:
-    engine = Engine(fake.path, 2.0)
-    engine.create_bridge(
-        "app", IPv4Network("10.64.1.0/24"), options={"mtu": "1450"}, labels={"x": "y"}
+def test_the_docker_package_is_loaded_only_when_needed() -> None:
+    code = (
+        "import sys, pathlib, agent.docker.manager, agent.docker.engine.engine as e\n"
+        "e.Engine(pathlib.Path('/nowhere/docker.sock')).read()\n"
+        "sys.exit(any(name.split('.')[0] in {'docker', 'requests'} for name in sys.modules))"
     )
-    engine.remove_network("a/b")
-    made = {
-        "Name": "app",
-        "Driver": "bridge",
-        "CheckDuplicate": True,
-        "IPAM": {"Config": [{"Subnet": "10.64.1.0/24", "Gateway": "10.64.1.1"}]},
-        "Options": {"mtu": "1450"},
-        "Labels": {"x": "y"},
-    }
-    assert fake.changed_by == [
-        ("POST", "/networks/create", made),
-        ("DELETE", "/networks/a%2Fb", None),
-    ]
-    fake.refuses = "pool overlaps"
-    with pytest.raises(DockerError, match="pool overlaps"):
-        engine.remove_network("a")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 # --- events -----------------------------------------------------------------------------
