@@ -180,7 +180,10 @@ class Node:
 class Stage:
     """A LAN, an etcd, and nodes."""
 
-    def __init__(self, nodes: int, extra: str = "", etcd_behind_gateway: str = "") -> None:
+    def __init__(
+        self, nodes: int, extra: str = "", etcd_behind_gateway: str = "", etcd_flags: str = ""
+    ) -> None:
+        self._etcd_flags = etcd_flags
         self.folder = Path(tempfile.mkdtemp(prefix="hm-ctl-", dir="/dev/shm"))
         self.folder.chmod(0o755)
         self.lan = Lan()
@@ -201,7 +204,7 @@ class Stage:
         command = [str(etcdlab.binaries() / "etcd"), "--data-dir", str(self.folder / "etcd")]
         urls = ",".join(f"http://{each}:2379" for each in sorted({ETCD, self._etcd_at}))
         command += ["--listen-client-urls", urls, "--advertise-client-urls", urls]
-        command += ["--log-level", "error", "--logger", "zap"]
+        command += ["--log-level", "error", "--logger", "zap", *self._etcd_flags.split()]
 
         def popen() -> subprocess.Popen[bytes]:
             with (self.folder / "etcd.log").open("ab") as log:
@@ -221,10 +224,15 @@ class Stage:
 
     def run_etcdctl(self, words: list[str], text: str) -> subprocess.CompletedProcess[str]:
         """``etcdctl WORDS`` with ``text`` on its standard input."""
+        return self.on_etcd_host(["etcdctl", *words], text)
+
+    def on_etcd_host(self, command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run it where etcd is, with etcdctl in its way and told of the endpoint."""
+        path = f"{etcdlab.binaries()}:{os.environ['PATH']}"
         return self._etcd_host.call(
             subprocess.run,
-            [str(etcdlab.binaries() / "etcdctl"), "--endpoints", _URL, *words],
-            env={**os.environ, "ETCDCTL_API": "3"},
+            command,
+            env={**os.environ, "PATH": path, "ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": _URL},
             input=text,
             check=False,
             capture_output=True,
@@ -246,6 +254,10 @@ class Stage:
         self.create_mesh()
         for node in self.nodes:
             node.start()
+        self.wait_joined()
+
+    def wait_joined(self) -> None:
+        """Wait until every agent holds a subnet and routes to all others."""
         eventually(lambda: all(self._joined(node) for node in self.nodes), 30)
 
     @contextmanager
