@@ -24,7 +24,7 @@ from agent.model import Condition, Severity
 from agent.retry import jittered
 from agent.threads import Jobs
 
-__all__ = ["EndpointCheck", "open_condition"]
+__all__ = ["EndpointCheck", "in_the_clear", "open_condition"]
 
 _EVERY_S = 60.0
 _FIRST_S = 5.0
@@ -140,7 +140,7 @@ def open_condition(client: EtcdClient, endpoint: str) -> Condition | None:
     """
     if _is_loopback(endpoint):
         return None
-    lacks = ["TLS"] if endpoint.startswith("http:") else []
+    lacks = ["TLS"] if in_the_clear(endpoint) else []
     if client.asks_for_no_account(endpoint):
         lacks.append("accounts")
     if not lacks:
@@ -150,8 +150,14 @@ def open_condition(client: EtcdClient, endpoint: str) -> Condition | None:
         subject=endpoint,
         cause=f"{endpoint} has no {' and no '.join(lacks)}: a container or any machine that"
         " reaches it can rewrite the mesh",
-        hint="give etcd TLS and each host an account: deploy/etcd/hosts.sh, docs/install.md",
+        hint="give etcd TLS and each host an account: deploy/etcd/hosts.sh, docs/install.md; until"
+        " then keep containers from it: agentctl config set --etcd-containers closed",
     )
+
+
+def in_the_clear(endpoint: str) -> bool:
+    """Whether what is sent to an endpoint crosses a network without TLS."""
+    return endpoint.startswith("http:") and not _is_loopback(endpoint)
 
 
 def _is_loopback(endpoint: str) -> bool:

@@ -21,6 +21,7 @@ class ConfigWish:
     Attributes:
         move: Keep what ``cidr`` replaces in use until its hosts have moved.
         finish: Stop using the CIDRs that the mesh moved away from.
+        etcd_containers: "allow" or "closed".
         flannel: None with another value of ``owners``: as it is by default then.
     """
 
@@ -32,6 +33,7 @@ class ConfigWish:
     level: int | None = None
     owners: bool | None = None
     flannel: bool | None = None
+    etcd_containers: str | None = None
     move: bool = False
     finish: bool = False
 
@@ -56,6 +58,7 @@ def wished_config(now: MeshConfig, wish: ConfigWish) -> MeshConfig:
         level=wish.level or now.level,
         owners=owners,
         flannel=flannel if wish.flannel is None else wish.flannel,
+        etcd_closed=wish.etcd_containers == "closed" if wish.etcd_containers else now.etcd_closed,
         previous=_previous(now, cidr, wish),
     )
 

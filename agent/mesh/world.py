@@ -24,7 +24,7 @@ from agent.model import (
     Uplink,
     View,
 )
-from agent.model.family import Network
+from agent.model.family import Address, Network
 
 __all__ = [
     "MAIN_TABLE",
@@ -106,6 +106,7 @@ class World:
             before (promise 4); a host's own copy of an earlier view does not count.
         dead_subnets: Subnets of peers whose heartbeat is known to have lapsed and that answer
             no probe (promise 3's one exception): unreachable until they answer.
+        closed_endpoints: Addresses and ports of etcd that containers are kept from.
         route_protocol: rtm_protocol of the agent's routes.
         route_table: Their table.
         route_metric: Their priority, 0 as with ``ip route add``.
@@ -121,6 +122,7 @@ class World:
     docker: DockerFacts | None = None
     complete: bool = False
     dead_subnets: frozenset[Network] = frozenset()
+    closed_endpoints: tuple[tuple[Address, int], ...] = ()
     route_protocol: int = ROUTE_PROTOCOL
     route_table: int = MAIN_TABLE
     route_metric: int = 0

@@ -89,6 +89,7 @@ class MeshConfig:
         level: What may be published, if every host can read it.
         owners: A lease counts by the owner record of its host, not by its key under ``subnets/``.
         flannel: Leases of flannel hosts, which have no owner record, count.
+        etcd_closed: Containers are kept from etcd's client port, unless a host says otherwise.
         mod_revision: etcd revision of the record, 0 when it has not been stored.
     """
 
@@ -104,6 +105,7 @@ class MeshConfig:
     level: int = LEVEL_OF_0_1
     owners: bool = False
     flannel: bool = True
+    etcd_closed: bool = False
     mod_revision: int = 0
 
     @property

@@ -12,6 +12,7 @@ import structlog
 from agent.errors import ClaimConflict, EtcdError, EtcdUnavailable, MeshConfigError
 from agent.etcd import kv
 from agent.etcd.client import EtcdClient
+from agent.etcd.endpoint_check import in_the_clear
 from agent.etcd.errors import CompactedError, TooLargeError
 from agent.etcd.kv import Record
 from agent.model import (
@@ -165,7 +166,7 @@ class Registry:
         """Create the config unless there is one; either way return what is there.
 
         Args:
-            config: To be created.
+            config: To be created. A new one keeps containers from an etcd in the clear.
             grace_s: For that long after creating it, only hosts that say they hold a subnet
                 by their own copy get one (``ClaimRequest.registering``): the holders of an
                 etcd that was replaced by an empty one come back first. Kept by etcd.
@@ -176,6 +177,8 @@ class Registry:
             MeshConfigError: What is there is not usable.
         """
         key = self.keys.of(CONFIG)
+        if not config.mod_revision:
+            config = replace(config, etcd_closed=any(map(in_the_clear, self.client.endpoints)))
         success = [kv.put(key, encode_config(config))]
         if grace_s > 0:
             success.append(

@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 FirewallVariant = Literal["auto", "nft", "legacy"]
+EtcdContainers = Literal["mesh", "allow", "closed"]
 FirewalldSources = Literal["operator", "manage"]
 RestartPolicy = Literal["when-idle", "always", "never"]
 DockerAttach = Literal["daemon", "network"]
@@ -85,6 +86,7 @@ class EtcdSettings:
     key_file: Path | None = setting(kinds.FILE, None)
     username: str = setting(kinds.pattern("a user name", r"[^\s:]{0,255}"), "")
     password_file: Path | None = setting(kinds.FILE, None)
+    containers: EtcdContainers = setting(kinds.choice(get_args(EtcdContainers)), "mesh")
     call_timeout_s: float = setting(kinds.seconds(0.1, 300), 5.0)
 
     @property

@@ -10,9 +10,10 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from agent.daemon.membership.etcd_endpoint import look_up
 from agent.daemon.reconcile.kernel_objects import ObjectsReport
 from agent.daemon.reconcile.kernel_pass import KernelPass
-from agent.daemon.state.agent_state import count_routes
+from agent.daemon.state.agent_state import closed_endpoints, count_routes
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
 from agent.daemon.wiring import kernel_pass
@@ -145,4 +146,6 @@ def _world(settings: Settings, *, left: bool) -> World:
             "this host has left the mesh" if left else "this host holds no subnet in etcd",
             hint="agentctl join" if left else "start hostmesh-agent: it claims one",
         )
-    return world
+    addresses = look_up(settings.etcd.endpoints).addresses
+    closed = closed_endpoints(settings.etcd, world.config, addresses)
+    return replace(world, closed_endpoints=closed)

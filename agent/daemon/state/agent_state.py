@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
+from urllib.parse import urlsplit
 
 from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.deletion_grace import DeletionGrace
@@ -14,12 +16,14 @@ from agent.daemon.state.mesh_state import MeshState
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.mesh.liveness import probe_address
 from agent.mesh.world import World
-from agent.model import Bounds, Condition, HostFacts, Route
-from agent.model.family import Address, Network
+from agent.model import Bounds, Condition, HostFacts, MeshConfig, Route
+from agent.model.family import Address, Network, address_order
 from agent.reconcile.reconciler import Report
-from agent.settings import Settings
+from agent.settings import EtcdSettings, Settings
 
-__all__ = ["AgentState", "StaleFacts", "StateCell", "count_routes"]
+__all__ = ["AgentState", "StaleFacts", "StateCell", "closed_endpoints", "count_routes"]
+
+_ETCD_PORT: Final = 2379
 
 
 def count_routes(report: Report[Route]) -> str:
@@ -58,6 +62,22 @@ class StaleFacts:
 def _by_routes(facts: HostFacts) -> frozenset[str]:
     """Return links of foreign routes: the kernel deletes these with the link, without an event."""
     return frozenset(route.link for route in facts.foreign_routes if route.link is not None)
+
+
+def closed_endpoints(
+    etcd: EtcdSettings, config: MeshConfig | None, addresses: Iterable[Address]
+) -> tuple[tuple[Address, int], ...]:
+    """Return the addresses and ports of etcd that containers of this host are kept from."""
+    by_mesh = config is not None and config.etcd_closed
+    if etcd.containers == "allow" or (etcd.containers == "mesh" and not by_mesh):
+        return ()
+    ports = {urlsplit(each).port or _ETCD_PORT for each in etcd.endpoints} or {_ETCD_PORT}
+    return tuple(
+        (address, port)
+        for address in sorted(addresses, key=address_order)
+        for port in sorted(ports)
+        if not address.is_loopback
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +120,11 @@ class AgentState:
     def world(self) -> World | None:
         """Return the world to reconcile to, None while too little is known."""
         routes = self.settings.routes
-        return self.mesh.world(route_protocol=routes.protocol, route_table=routes.table)
+        world = self.mesh.world(route_protocol=routes.protocol, route_table=routes.table)
+        if world is None:
+            return None
+        closed = closed_endpoints(self.settings.etcd, world.config, self.endpoints.addresses)
+        return replace(world, closed_endpoints=closed)
 
     def may_delete(self, now_s: float) -> bool:
         """Return whether routes of leases that are gone may go: the view is believed."""

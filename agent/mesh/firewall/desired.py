@@ -21,7 +21,7 @@ from agent.mesh.firewall.values import (
 from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World
 from agent.model import Access, Condition, Container, DockerFacts, DockerNetwork
-from agent.model.family import Address, Network, network_order, within
+from agent.model.family import Address, Network, family_of, network_order, within
 
 __all__ = ["desired_firewall", "outside_links"]
 
@@ -85,6 +85,9 @@ def desired_firewall(
         senders=frozenset(_senders(docker.containers, usable)),
         networks=tuple(wanted for wanted, _ in networks),
         bridges=_bridges(usable, docker.other_bridges),
+        closed_endpoints=tuple(
+            each for each in world.closed_endpoints if family_of(each[0]) is family_of(config.cidr)
+        ),
         docker_backend=docker.firewall_backend,
         tunnels=rules.tunnels if isinstance(rules, PeerRules) else (),
         conditions=(

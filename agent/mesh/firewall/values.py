@@ -134,6 +134,7 @@ class DesiredFirewall:
         bridges: Bridges of every Docker network of this host, inside the lease or not, in order
             of name. Where their traffic goes on this host is Docker's to judge.
         docker_backend: Docker's firewall backend: "iptables", "nftables" or "" when unknown.
+        closed_endpoints: Addresses and TCP ports of etcd that containers are kept from.
         tunnels: UDP ports by which tunnels' packets come in.
         conditions: What was wrong with the input. Nothing was guessed.
     """
@@ -146,6 +147,7 @@ class DesiredFirewall:
     networks: tuple[WantedNetwork, ...] = ()
     bridges: tuple[LocalBridge, ...] = ()
     docker_backend: str = ""
+    closed_endpoints: tuple[tuple[Address, int], ...] = ()
     tunnels: tuple[TunnelPort, ...] = ()
     conditions: tuple[Condition, ...] = ()
     previous: tuple[Network, ...] = ()

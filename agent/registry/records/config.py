@@ -30,7 +30,10 @@ _LEVEL: Final = "Level"
 _OWNERS: Final = "Owners"
 _FLANNEL: Final = "Flannel"
 _ACCEPT: Final = "Accept"
+_ETCD_CONTAINERS: Final = "EtcdContainers"
+_CLOSED: Final = "closed"
 _MAX_PREVIOUS: Final = 4
+_OURS_STATED: Final = (_PREVIOUS, _ACCESS, _LEVEL, _ACCEPT, _OWNERS, _FLANNEL, _ETCD_CONTAINERS)
 
 
 def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
@@ -69,6 +72,7 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
         level=level,
         owners=ours.flag(_OWNERS, default=False),
         flannel=ours.flag(_FLANNEL, default=not ours.flag(_OWNERS, default=False)),
+        etcd_closed=ours.text(_ETCD_CONTAINERS, default="", longest=16) == _CLOSED,
         mod_revision=mod_revision,
     )
     if config.owners and level < OWNERS_LEVEL:
@@ -187,7 +191,7 @@ def _additions(fields: dict[str, Any], config: MeshConfig) -> dict[str, Any]:
     """Take our part out of a config's fields, with what ``config`` says put in."""
     names = [each for each in fields if each.lower() == OURS.lower()]
     found = [each for each in map(fields.pop, names) if isinstance(each, dict)]
-    stated = {each.lower() for each in (_PREVIOUS, _ACCESS, _LEVEL, _ACCEPT, _OWNERS, _FLANNEL)}
+    stated = {each.lower() for each in _OURS_STATED}
     extra = {
         name: value for each in found for name, value in each.items() if name.lower() not in stated
     }
@@ -202,6 +206,8 @@ def _additions(fields: dict[str, Any], config: MeshConfig) -> dict[str, Any]:
         extra[_OWNERS] = True
     if config.flannel is config.owners:  # not what it is without the field
         extra[_FLANNEL] = config.flannel
+    if config.etcd_closed:
+        extra[_ETCD_CONTAINERS] = _CLOSED
     if extra or config.access is not Access.PUBLISHED:
         extra[_ACCESS] = config.access
     return extra

@@ -72,6 +72,28 @@ def test_promise_1_each_host_has_a_subnet_of_its_own_and_docker_lives_in_it(mesh
     assert not any(a.overlaps(b) for a, b in itertools.combinations(subnets, 2))
 
 
+def test_promise_11_containers_can_be_kept_from_an_etcd_in_the_clear(mesh: Lab) -> None:
+    """The host itself reaches it, and so do the containers of a host that says so."""
+    host, etcd = mesh.hosts["host2"], f"{mesh.etcd['etcd1'].endpoint}/health"
+    hint = host.wait_condition("etcd-open")["hint"]
+    assert "agentctl config set --etcd-containers closed" in hint
+    assert host.fetch(etcd, container="web")
+    settings = host.read_file("/etc/hostmesh/agent.toml")
+    allowed = settings.replace("[etcd]\n", '[etcd]\ncontainers = "allow"\n')
+    assert allowed != settings
+    host.agentctl("config", "set", "--etcd-containers", "closed")
+    try:
+        wait_until(lambda: not host.fetch(etcd, container="web"), 20, "etcd to be closed")
+        assert "true" in (host.fetch(etcd) or "")
+        host.write_file("/etc/hostmesh/agent.toml", allowed)
+        host.restart_agent()
+        wait_until(lambda: host.fetch(etcd, container="web"), 30, "etcd's answer")
+    finally:
+        host.agentctl("config", "set", "--etcd-containers", "allow")
+        host.write_file("/etc/hostmesh/agent.toml", settings)
+        host.restart_agent()
+
+
 def test_promise_9_a_ready_host_says_so_with_200(mesh: Lab) -> None:
     mesh.wait_ready(60)
     for host in hosts(mesh):

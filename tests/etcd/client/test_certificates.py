@@ -201,6 +201,13 @@ def test_promise_9_an_etcd_that_is_open_to_all_is_a_condition(reachable: Etcd) -
     assert "no TLS:" in found.cause
 
 
+def test_a_new_mesh_in_an_open_etcd_keeps_containers_from_it(reachable: Etcd, etcd: Etcd) -> None:
+    with registry(reachable) as mesh, registry(etcd, prefix="/closed") as at_loopback:
+        assert mesh.create_config(config()).etcd_closed
+        assert not at_loopback.create_config(config()).etcd_closed
+        assert mesh.snapshot().config == mesh.create_config(config())
+
+
 def test_the_doctor_warns_of_an_etcd_that_is_open_to_all(reachable: Etcd) -> None:
     findings = Findings()
     settings = Settings(etcd=EtcdSettings(endpoints=(reachable.endpoint,)))

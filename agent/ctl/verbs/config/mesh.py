@@ -71,7 +71,10 @@ def init(context: Context) -> int:
         refuse_outside(config.cidr, bounds, registry.snapshot())
         stored = registry.create_config(config)
     key = f"{settings.etcd.prefix}/config"
-    kept = {name: getattr(stored, name) for name in ("level", "owners", "flannel", "mod_revision")}
+    kept = {
+        name: getattr(stored, name)
+        for name in ("level", "owners", "flannel", "etcd_closed", "mod_revision")
+    }
     if replace(stored, backend_options=None) != replace(config, **kept):
         raise MeshConfigError(
             f"{key} is in etcd already and differs: {config_sentence(stored)}; nothing was written",
@@ -229,5 +232,6 @@ def config_document(config: MeshConfig) -> Mapping[str, Any]:
         "level": config.level,
         "owners": config.owners,
         "flannel": config.flannel,
+        "etcd_containers": "closed" if config.etcd_closed else "allow",
         "mod_revision": config.mod_revision,
     }

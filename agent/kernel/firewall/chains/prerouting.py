@@ -29,7 +29,15 @@ def render(wants: DesiredFirewall) -> tuple[str, ...]:
               source=bridge.subnet, not_source=True, inp=bridge.name)
         for bridge in senders.held_bridges(wants)
     )  # fmt: skip
+    to_etcd = (
+        rule("hostmesh: a container, to etcd in the clear", "DROP",
+              dest=wants.family.host(address), inp=bridge.name, protocol="tcp", port=port)
+        for (address, port), bridge in product(
+            wants.closed_endpoints, senders.held_bridges(wants)
+        )
+    )  # fmt: skip
     return (
+        *to_etcd,
         *tunnels.jumps(wants),
         *held,
         *(each for up in wants.interfaces for each in _coming_in(wants, up, closed)),
