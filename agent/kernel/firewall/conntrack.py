@@ -18,21 +18,18 @@ import structlog
 
 from agent.errors import KernelError
 from agent.kernel.netlink import NetlinkSocket, attribute, attributes
-from agent.kernel.netlink.message import ACK, frame
+from agent.kernel.netlink.message import ACK, NESTED, frame
+from agent.kernel.netlink.netfilter import BODY_AT, NETFILTER, about
 from agent.mesh.firewall import DesiredFirewall
 from agent.model.family import IPV4, IPV6, Family, Network
 
 __all__ = ["Flows", "FlowsLook"]
 
-_NETLINK_NETFILTER: Final = 12
 _GET: Final = 1 << 8 | 1
 """NFNL_SUBSYS_CTNETLINK and IPCTNL_MSG_CT_GET."""
 _DELETE: Final = 1 << 8 | 2
 """IPCTNL_MSG_CT_DELETE."""
-_MESSAGE: Final = struct.Struct("!BBH")
-"""struct nfgenmsg: family, version, resource id."""
 _ATTRIBUTE: Final = struct.Struct("=HH")
-_NESTED: Final = 0x8000
 _ORIGINAL, _REPLY, _STATUS, _ZONE, _STATUS_MASK = 1, 2, 3, 18, 26
 """CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_ZONE, CTA_STATUS_MASK."""
 _TUPLE_IP: Final = 1
@@ -84,7 +81,7 @@ class Flows:
         freed, left = 0, 0
         ends_s = self._clock() + _DEADLINE_S
         try:
-            with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:
+            with NetlinkSocket(family=NETFILTER) as connection:
                 wrong = connection.dump(
                     _GET, _question(wants.family), _WHAT, pick=_Wrong(wants).key
                 )
@@ -108,9 +105,9 @@ class _Wrong:
         one = _ATTRIBUTE.size + self._size
         self._head = struct.pack(
             "=HHHHH",
-            _ORIGINAL | _NESTED,
+            _ORIGINAL | NESTED,
             _ATTRIBUTE.size + 2 * one,
-            _TUPLE_IP | _NESTED,
+            _TUPLE_IP | NESTED,
             one,
             self._source,
         )
@@ -124,7 +121,7 @@ class _Wrong:
         if self._goes_elsewhere(payload):
             return None
         original = reply = zone = b""
-        for number, value in attributes(payload, _MESSAGE.size):
+        for number, value in attributes(payload, BODY_AT):
             if number == _ORIGINAL:
                 original = value
             elif number == _REPLY:
@@ -137,7 +134,7 @@ class _Wrong:
             return None
         if _in(source, self._closed) or _in(dest, self._leases):
             return None
-        key = attribute(_ORIGINAL | _NESTED, original)
+        key = attribute(_ORIGINAL | NESTED, original)
         return key + attribute(_ZONE, zone) if zone else key
 
     def _goes_elsewhere(self, payload: bytes) -> bool:
@@ -171,18 +168,14 @@ def _in(address: int | None, ranges: tuple[tuple[int, int], ...]) -> bool:
 
 def _question(family: Family) -> bytes:
     """Ask for flows of a family with source NAT. Kernels before 5.15 do not filter."""
-    return (
-        _MESSAGE.pack(family.af, 0, 0)
-        + attribute(_STATUS, _SOURCE_NAT)
-        + attribute(_STATUS_MASK, _SOURCE_NAT)
-    )
+    return about(family.af) + attribute(_STATUS, _SOURCE_NAT) + attribute(_STATUS_MASK, _SOURCE_NAT)
 
 
 def _forget(connection: NetlinkSocket, family: Family, keys: Sequence[bytes]) -> int:
     """Delete these flows, and return how many there still were."""
     first = connection.next_sequences(len(keys))
     last = first + len(keys) - 1
-    head = _MESSAGE.pack(family.af, 0, 0)
+    head = about(family.af)
     frames = [
         frame(_DELETE, ACK if sequence == last else 0, sequence, head + key)
         for sequence, key in enumerate(keys, first)

@@ -12,14 +12,14 @@ by other numbers.
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from agent.errors import FirewallError
+from agent.errors import FirewallError, KernelError
 from agent.kernel.listener import Listener, Listening
-from agent.kernel.netlink import attributes, messages
+from agent.kernel.netlink import NetlinkSocket, attributes, messages
+from agent.kernel.netlink.netfilter import BODY_AT, NETFILTER
 from agent.threads import Poller
 
 __all__ = ["CHECK_EVERY_S", "RuleMonitor", "RulesChanged", "changes_in"]
@@ -27,17 +27,12 @@ __all__ = ["CHECK_EVERY_S", "RuleMonitor", "RulesChanged", "changes_in"]
 CHECK_EVERY_S: Final = 5.0
 """How often rules and sets are checked without an event."""
 
-_NETLINK_NETFILTER: Final = 12
 _GROUP: Final = 1 << (7 - 1)
 """NFNLGRP_NFTABLES of linux/netfilter/nfnetlink.h, as a bit."""
 _NEWGEN: Final = 10 << 8 | 15
 """NFNL_SUBSYS_NFTABLES and NFT_MSG_NEWGEN."""
 _GEN_PID: Final = 2
 _GEN_NAME: Final = 3
-_GENERIC_BYTES: Final = 4
-_RECEIVE_BYTES: Final = 4 << 20
-_SO_RCVBUFFORCE: Final = 33
-_DATAGRAM_BYTES: Final = 1 << 16
 _COALESCE_S: Final = 0.05
 
 
@@ -72,7 +67,7 @@ class RuleMonitor:
         self._listener = Listener(
             Listening(
                 name="firewall-monitor",
-                open=_subscribed,
+                open=lambda: NetlinkSocket(groups=_GROUP, family=NETFILTER),
                 drain=self._drain,
                 lost=RulesChanged(),
                 on_event=on_event,
@@ -89,14 +84,14 @@ class RuleMonitor:
         """
         try:
             self._listener.start()
-        except OSError as error:
-            raise FirewallError(f"rules cannot be watched: {error.strerror}") from error
+        except KernelError as error:
+            raise FirewallError(f"rules cannot be watched: {error.message}") from error
 
     def stop(self) -> None:
         """Listen no more; returns within two seconds. Harmless when it does not run."""
         self._listener.stop()
 
-    def _drain(self, current: socket.socket) -> RulesChanged | None:
+    def _drain(self, current: NetlinkSocket) -> RulesChanged | None:
         """Return the transactions announced by now; None when only the agent wrote.
 
         Raises:
@@ -106,33 +101,15 @@ class RuleMonitor:
         by: set[str] = set()
         with contextlib.suppress(BlockingIOError):
             while True:
-                data = current.recv(_DATAGRAM_BYTES)
-                by.update(f"{name} ({pid})" for pid, name in changes_in(data) if pid not in own)
+                changes = changes_in(current.receive_now())
+                by.update(f"{name} ({pid})" for pid, name in changes if pid not in own)
         return RulesChanged(tuple(sorted(by))) if by else None
-
-
-def _subscribed() -> socket.socket:
-    """Return a socket on which the kernel announces transactions.
-
-    Raises:
-        OSError: The kernel does not.
-    """
-    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    made = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
-    try:
-        with contextlib.suppress(OSError):  # needs CAP_NET_ADMIN; the default is smaller, no more
-            made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
-        made.bind((0, _GROUP))
-    except OSError:
-        made.close()
-        raise
-    return made
 
 
 def changes_in(data: bytes) -> Iterator[tuple[int, str]]:
     """Yield pid and program of each transaction in one datagram; nonsense ends it."""
     for kind, _, _, _, payload in messages(data):
-        if kind == _NEWGEN and len(payload) >= _GENERIC_BYTES:
-            said = dict(attributes(payload, _GENERIC_BYTES))
+        if kind == _NEWGEN and len(payload) >= BODY_AT:
+            said = dict(attributes(payload, BODY_AT))
             pid = int.from_bytes(said.get(_GEN_PID, b""))
             yield pid, said.get(_GEN_NAME, b"unknown").rstrip(b"\0").decode(errors="replace")

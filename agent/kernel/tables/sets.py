@@ -19,6 +19,7 @@ from agent.errors import FirewallError, HostmeshError, KernelError, NotRoot
 from agent.kernel.netlink import NetlinkError, NetlinkSocket, attribute, attributes
 from agent.kernel.netlink.links import RawLink
 from agent.kernel.netlink.message import ACK, EXCLUSIVE, NESTED, NET_BYTEORDER, nested, text_of
+from agent.kernel.netlink.netfilter import BODY_AT, NETFILTER, about
 from agent.kernel.tables.session import NetlinkSession
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.model.family import FAMILIES, Family
@@ -27,11 +28,8 @@ from agent.reconcile.interfaces import NONE_KNOWN, Listing, Operation, Operation
 
 __all__ = ["SetKind", "SetTable"]
 
-_NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 6 << 8
 _CREATE, _DESTROY, _LIST, _ADD, _DEL, _TYPE = (_SUBSYSTEM | each for each in (2, 3, 7, 9, 10, 13))
-_MESSAGE: Final = struct.Struct("!BBH")
-"""struct nfgenmsg: family, version, resource id."""
 _A_PROTOCOL, _A_SETNAME, _A_TYPENAME, _A_REVISION = 1, 2, 3, 4
 _A_FAMILY, _A_FLAGS, _A_DATA, _A_ADT = 5, 6, 7, 8
 _A_IP, _A_CIDR, _A_PORT, _A_PROTO, _A_CADT_FLAGS, _A_MAXELEM, _A_IFACE = 1, 3, 4, 7, 8, 19, 23
@@ -69,7 +67,7 @@ class SetTable(NetlinkTable[SetMember]):
     plural = "ipset members"
 
     def __init__(self, kind: Callable[[str], SetKind | None], most: int) -> None:
-        super().__init__(NetlinkSession(family=_NETLINK_NETFILTER))
+        super().__init__(NetlinkSession(family=NETFILTER))
         self._kind = kind
         self._most = most
 
@@ -86,7 +84,7 @@ class SetTable(NetlinkTable[SetMember]):
         found: dict[str, SetKind] = {}
         body = _body(_A_FLAGS, _HEADERS_ONLY.to_bytes(4))
         for payload in connection.dump(_LIST, body, "listing ipsets"):
-            said = dict(attributes(payload, _MESSAGE.size))
+            said = dict(attributes(payload, BODY_AT))
             name, kind = text_of(said[_A_SETNAME]), text_of(said[_A_TYPENAME])
             wanted = self._kind(name)
             if wanted is None:
@@ -220,7 +218,7 @@ def _create(connection: NetlinkSocket, name: str, kind: SetKind, most: int) -> N
     words = [(_A_TYPENAME, _terminated(kind.type)), (_A_FAMILY, bytes([kind.family.af]))]
     asked = _body(*words[0]) + attribute(*words[1])
     answer = connection.request(_TYPE, asked, f"asking for {kind.type}")
-    newest = dict(attributes(answer, _MESSAGE.size))[_A_REVISION]
+    newest = dict(attributes(answer, BODY_AT))[_A_REVISION]
     body = _body(_A_SETNAME, _terminated(name))
     body += b"".join(attribute(*each) for each in words)
     body += attribute(_A_REVISION, newest)
@@ -231,7 +229,7 @@ def _create(connection: NetlinkSocket, name: str, kind: SetKind, most: int) -> N
 def _parts(name: str, payload: bytes) -> Iterator[bytes]:
     """Yield the members in one message of a dump, each behind the set's name."""
     head = _terminated(name)
-    for number, value in attributes(payload, _MESSAGE.size):
+    for number, value in attributes(payload, BODY_AT):
         if number == _A_ADT:
             for member in _members(value):
                 yield head + member
@@ -286,7 +284,7 @@ def _odd_members(entries: bytes) -> Iterator[bytes]:
 
 def _body(number: int, value: bytes) -> bytes:
     """A message about all families that begins with one attribute."""
-    return _MESSAGE.pack(0, 0, 0) + _PROTOCOL + attribute(number, value)
+    return about() + _PROTOCOL + attribute(number, value)
 
 
 def _terminated(text: str) -> bytes:

@@ -8,21 +8,20 @@ Sources: linux/netfilter/nf_tables.h, linux/netfilter.h.
 from __future__ import annotations
 
 import errno
-import struct
 from dataclasses import dataclass, field
 from typing import Final
 
 from agent.errors import KernelError
 from agent.kernel.firewall.advice.nft_rules import NftRule, Rules, decode_rule, drops_all
 from agent.kernel.netlink import NetlinkError, NetlinkSocket, attribute, attributes
+from agent.kernel.netlink.message import text_of
+from agent.kernel.netlink.netfilter import BODY_AT, NETFILTER, about
 from agent.model.family import IPV4, Family
 
 __all__ = ["NftChain", "dropping_chains", "generation"]
 
-_NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 10 << 8
 _GET_CHAIN, _GET_RULE, _GET_GENERATION = _SUBSYSTEM | 4, _SUBSYSTEM | 7, _SUBSYSTEM | 16
-_MESSAGE: Final = struct.Struct("!BBH")
 _INET: Final = 1
 """NFPROTO_INET: packets of either family meet its chains. NFPROTO_* of one family is its AF_*."""
 _FORWARD: Final = 2
@@ -69,12 +68,11 @@ def generation() -> int | None:
     None where it is not known, such as on a kernel without nf_tables.
     """
     try:
-        with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:
-            asked = _MESSAGE.pack(0, 0, 0)
-            found = connection.request(_GET_GENERATION, asked, "reading nft's generation")
+        with NetlinkSocket(family=NETFILTER) as connection:
+            found = connection.request(_GET_GENERATION, about(), "reading nft's generation")
     except KernelError:
         return None
-    return _number(dict(attributes(found, _MESSAGE.size)).get(_G_ID))
+    return _number(dict(attributes(found, BODY_AT)).get(_G_ID))
 
 
 def dropping_chains(family: Family = IPV4) -> tuple[NftChain, ...]:
@@ -85,9 +83,9 @@ def dropping_chains(family: Family = IPV4) -> tuple[NftChain, ...]:
     Raises:
         KernelError: They could not be listed completely.
     """
-    with NetlinkSocket(family=_NETLINK_NETFILTER) as connection:
+    with NetlinkSocket(family=NETFILTER) as connection:
         try:
-            chains = connection.dump(_GET_CHAIN, _MESSAGE.pack(0, 0, 0), "listing nft chains")
+            chains = connection.dump(_GET_CHAIN, about(), "listing nft chains")
         except NetlinkError as error:
             if error.errno in _NO_NFTABLES:
                 return ()
@@ -99,9 +97,9 @@ def dropping_chains(family: Family = IPV4) -> tuple[NftChain, ...]:
 def _judged(connection: NetlinkSocket, payload: bytes, of: Family) -> NftChain | None:
     names = {_INET: "inet", of.af: of.nft}
     family = payload[0]
-    said = dict(attributes(payload, _MESSAGE.size))
+    said = dict(attributes(payload, BODY_AT))
     hook = dict(attributes(said.get(_C_HOOK, b""), 0))
-    table, name = _text(said.get(_C_TABLE, b"")), _text(said.get(_C_NAME, b""))
+    table, name = text_of(said.get(_C_TABLE, b"")), text_of(said.get(_C_NAME, b""))
     own = family == of.af and table in _IPTABLES and name == "FORWARD"
     if family not in names or _number(hook.get(_H_NUMBER)) != _FORWARD:
         return None
@@ -122,20 +120,16 @@ def _rules(
     connection: NetlinkSocket, family: int, table: bytes, chain: bytes | None = None
 ) -> Rules:
     """Return the rules of a table, or of one chain in it, by chain and in order."""
-    asked = _MESSAGE.pack(family, 0, 0) + attribute(_R_TABLE, table)
+    asked = about(family) + attribute(_R_TABLE, table)
     asked += b"" if chain is None else attribute(_R_CHAIN, chain)
     found: dict[str, list[NftRule]] = {}
     for payload in connection.dump(_GET_RULE, asked, "listing nft rules"):
-        said = dict(attributes(payload, _MESSAGE.size))
+        said = dict(attributes(payload, BODY_AT))
         if payload[0] == family and said.get(_R_TABLE) == table:
             rule = decode_rule(said.get(_R_EXPRESSIONS, b""))
-            found.setdefault(_text(said.get(_R_CHAIN, b"")), []).append(rule)
+            found.setdefault(text_of(said.get(_R_CHAIN, b"")), []).append(rule)
     return {chain: tuple(rules) for chain, rules in found.items()}
 
 
 def _number(raw: bytes | None) -> int | None:
     return int.from_bytes(raw) if raw else None
-
-
-def _text(raw: bytes) -> str:
-    return raw.rstrip(b"\0").decode("utf-8", "replace")
