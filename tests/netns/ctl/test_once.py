@@ -78,7 +78,7 @@ def test_it_says_what_it_would_do_then_does_it_then_finds_nothing(node: Node) ->
     node.settings.write_text(settings.replace("[routes]", "[routes]\nprotocol = 141"))
     would = once(node, "--dry-run")
     assert would.returncode == 1
-    assert "would first mark the routes of protocol 140 as 141" in would.stdout
+    assert "would first give routes of protocol 140 the number 141" in would.stdout
     assert "conflict" not in would.stdout
     assert once(node).returncode == 0
     assert shown(node.host, "proto 141") == {AGGREGATE, PEER_ROUTE}
