@@ -30,7 +30,6 @@ from agent.daemon.state import conditions, events
 from agent.daemon.state.agent_state import AgentState, StateCell
 from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.inbox import Inbox
-from agent.daemon.state.mesh_state import MeshState, former_lease
 from agent.daemon.state.timers import Timers
 from agent.daemon.store.host_lock import HostLock
 from agent.daemon.store.state_file import StateFile
@@ -41,7 +40,9 @@ from agent.daemon.telemetry.systemd import Notifier
 from agent.daemon.telemetry.thread_errors import ThreadErrors
 from agent.daemon.wiring import (
     check_host,
+    copied_lease,
     docker_manager,
+    first_mesh_state,
     host_name,
     kernel_pass,
     release_lease,
@@ -54,7 +55,7 @@ from agent.etcd.endpoint_check import EndpointCheck
 from agent.kernel.firewall.rule_monitor import RuleMonitor
 from agent.kernel.liveness.prober import Prober, is_silent
 from agent.kernel.netlink_monitor import KernelEvent, Monitor
-from agent.model import HostId, Lease, Uplink
+from agent.model import Uplink
 from agent.model.family import Address, Network
 from agent.registry.copy import Copy, copy_file
 from agent.registry.directory import Directory
@@ -124,7 +125,7 @@ class HostAgent:
         self._endpoint_finder = EndpointFinder(
             settings, client=self._client, post=inbox.post, jobs=jobs
         )
-        mesh = _first_mesh_state(self._host_id, copy, left=self._state.now.left)
+        mesh = first_mesh_state(self._host_id, copy, left=self._state.now.left)
         endpoints = self._endpoint_finder.endpoint.now
         kept = copy.kept if copy else ()
         first = AgentState(mesh=mesh, settings=settings, endpoints=endpoints, kept=kept)
@@ -200,7 +201,7 @@ class HostAgent:
             registry=self._registry,
             host_id=self._host_id,
             boot_id=self._boot_id,
-            past=_copied_lease(self._host_id, copy),
+            past=copied_lease(self._host_id, copy),
             on_job=inbox.poster(events.JobEnded),
             host_name=host_name(settings),
         )
@@ -391,25 +392,3 @@ class HostAgent:
             forget=self._copy_file.forget,
             follow=followed_by(self._inbox),
         )
-
-
-def _first_mesh_state(own: HostId, copy: Copy | None, *, left: bool) -> MeshState:
-    """Return the state before the first event: that of this host's own copy."""
-    mesh = MeshState(host_id=own, left=left)
-    if copy is None or left:
-        return mesh
-    lease = _copied_lease(own, copy)
-    return replace(
-        mesh,
-        believed=copy.view,
-        seen_s=copy.saved_s,
-        config=copy.view.config,
-        own=lease,
-        former=former_lease(copy.view, lease),
-    )
-
-
-def _copied_lease(own: HostId, copy: Copy | None) -> Lease | None:
-    """Return the own lease in the copy: not that of the host whose disk was cloned."""
-    lease = copy.lease if copy else None
-    return lease if lease is not None and lease.host_id == own else None

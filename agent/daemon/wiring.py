@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from agent.daemon.membership.docker_restart_lock import DockerRestartLock
 from agent.daemon.reconcile.firewalld_job import FirewalldJob
@@ -13,6 +14,7 @@ from agent.daemon.reconcile.ip_forward import IpForward
 from agent.daemon.reconcile.kernel_objects import KernelObjects
 from agent.daemon.reconcile.kernel_pass import KernelPass
 from agent.daemon.reconcile.protocol_migration import ProtocolMigration
+from agent.daemon.state.mesh_state import MeshState, former_lease
 from agent.daemon.store.state_file import StateFile
 from agent.docker.manager import DockerManager
 from agent.docker.service.dockerd_process import DockerdFinder
@@ -23,15 +25,18 @@ from agent.kernel.hostchecks import host_conditions
 from agent.kernel.sysctl import Sysctls
 from agent.kernel.tables.routes import RouteTable
 from agent.kernel.wireguard.parts import WireGuardParts
-from agent.model import Condition, HostId, Uplink
+from agent.model import Condition, HostId, Lease, Uplink
 from agent.registry.claiming.locks import MeshLocks
+from agent.registry.copy import Copy
 from agent.registry.registry import Registry
 from agent.settings import Settings
 
 __all__ = [
     "check_host",
+    "copied_lease",
     "docker_manager",
     "firewall_of",
+    "first_mesh_state",
     "host_name",
     "kernel_pass",
     "release_lease",
@@ -113,3 +118,25 @@ def check_host(uplink: Uplink, ingress: tuple[str, ...]) -> tuple[Condition, ...
     """Return conditions for services and sysctls that undo or hinder the agent's work."""
     found = (Sysctls().reverse_path_condition(uplink, mixed=len(ingress) > 1), *host_conditions())
     return tuple(each for each in found if each is not None)
+
+
+def first_mesh_state(own: HostId, copy: Copy | None, *, left: bool) -> MeshState:
+    """Return the state before the first event: that of this host's own copy."""
+    mesh = MeshState(host_id=own, left=left)
+    if copy is None or left:
+        return mesh
+    lease = copied_lease(own, copy)
+    return replace(
+        mesh,
+        believed=copy.view,
+        seen_s=copy.saved_s,
+        config=copy.view.config,
+        own=lease,
+        former=former_lease(copy.view, lease),
+    )
+
+
+def copied_lease(own: HostId, copy: Copy | None) -> Lease | None:
+    """Return the own lease in the copy: not that of the host whose disk was cloned."""
+    lease = copy.lease if copy else None
+    return lease if lease is not None and lease.host_id == own else None
