@@ -249,9 +249,9 @@ class Stage:
         }
         assert self.etcdctl("put", "/hostmesh/config", json.dumps(config)).returncode == 0
 
-    def start(self) -> None:
+    def start(self, backend: str = "host-gw") -> None:
         """The mesh, and every agent until it holds a subnet and routes to all others."""
-        self.create_mesh()
+        self.create_mesh(backend)
         for node in self.nodes:
             node.start()
         self.wait_joined()

@@ -30,14 +30,16 @@ pytestmark = pytest.mark.netns
 NODES = 4
 BACK_S = 60.0
 AGGREGATE = "unreachable 10.64.0.0/10"
+TUNNEL = "hm-vxlan"
 SUBNETS = "/hostmesh/subnets/"
 
 
 class Mesh:
     """Four members with a container each, and what they held when they joined."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, backend: str) -> None:
         self.stage = stage
+        self.backend = backend
         self.subnets = {node.name: IPv4Network(node.subnet()) for node in stage.nodes}
         for node in stage.nodes:
             node.host.ip("link add docker0 type bridge")
@@ -71,11 +73,33 @@ class Mesh:
         held = self.leased()
         found = [] if held == wanted else [f"etcd holds {held} instead of {wanted}"]
         for node in self.stage.nodes:
-            others = {route(s, a) for s, a in wanted.items() if a != node.address}
-            if differs := shown(node.host) ^ {AGGREGATE, *others}:
+            others = {s: a for s, a in wanted.items() if a != node.address}
+            if differs := self._there(node) ^ self._wanted(node, others):
                 found.append(f"{node.name} differs in {sorted(differs)}")
             elif node.subnet() != str(self.subnets[node.name]):
                 found.append(f"{node.name} says that it has {node.subnet()!r}")
+        return found
+
+    def _wanted(self, node: Node, others: dict[IPv4Network, str]) -> set[str]:
+        """Routes, and of a tunnel where each peer's frames go."""
+        if self.backend == "host-gw":
+            return {AGGREGATE, *(f"{s} via {a} dev eth0" for s, a in others.items())}
+        source = self.subnets[node.name].network_address
+        return {
+            AGGREGATE,
+            *(f"{s} via {s[0]} dev {TUNNEL} src {source} onlink" for s in others),
+            *(f"fdb {address}" for address in others.values()),
+            *(f"neighbour {s[0]}" for s in others),
+        }
+
+    def _there(self, node: Node) -> set[str]:
+        found = shown(node.host)
+        if self.backend != "host-gw":
+            table = node.inside(["bridge", "fdb", "show", "dev", TUNNEL]).stdout.split()
+            after = pairwise(table)
+            found |= {f"fdb {value}" for word, value in after if word == "dst"}
+            lines = node.inside(["ip", "neigh", "show", "dev", TUNNEL, "nud", "permanent"]).stdout
+            found |= {f"neighbour {line.split()[0]}" for line in lines.splitlines()}
         return found
 
     def wait_right(self, timeout_s: float) -> None:
@@ -90,10 +114,6 @@ class Mesh:
             eventually(right, timeout_s)
         except AssertionError as error:
             raise AssertionError("\n".join(seen)) from error
-
-
-def route(subnet: IPv4Network, address: str) -> str:
-    return f"{subnet} via {address} dev eth0"
 
 
 # -- what can happen to a host; each is over when its context ends
@@ -150,6 +170,12 @@ def routes_led_astray(mesh: Mesh, node: Node) -> Iterator[None]:
 
 
 @contextmanager
+def tunnel_deleted(_mesh: Mesh, node: Node) -> Iterator[None]:
+    node.host.ip(f"link del {TUNNEL}", check=False)
+    yield
+
+
+@contextmanager
 def lease_deleted(mesh: Mesh, node: Node) -> Iterator[None]:
     key = str(mesh.subnets[node.name]).replace("/", "-")
     mesh.stage.etcdctl("del", f"{SUBNETS}{key}")
@@ -171,6 +197,7 @@ HOST_FAULTS = (
     cable_out,
     routes_deleted,
     routes_led_astray,
+    tunnel_deleted,
     lease_deleted,
     left,
 )
@@ -209,22 +236,24 @@ ETCD_FAULTS = (etcd_killed, compacted, wiped, left_alone)
 
 
 @pytest.fixture
-def mesh() -> Iterator[Mesh]:
+def mesh(backend: str) -> Iterator[Mesh]:
     stage = Stage(NODES, extra="[lease]\nempty_cluster_grace_s = 5\n")  # or rounds last minutes
     try:
-        stage.start()
-        yield Mesh(stage)
+        stage.start(backend)
+        yield Mesh(stage, backend)
     finally:
         stage.close()
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("backend", ["host-gw", pytest.param("vxlan", marks=pytest.mark.full)])
 def test_promises_1_2_3_hold_through_faults_in_any_order(mesh: Mesh) -> None:
     walk(mesh, rounds=6, seed=467)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("backend", ["host-gw", "vxlan"])
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_promises_1_2_3_hold_through_many_faults(mesh: Mesh, seed: int) -> None:
     walk(mesh, rounds=40, seed=seed)
