@@ -17,10 +17,10 @@ from agent.settings import EtcdSettings
 
 __all__ = ["AuthTokens", "auth_is_off"]
 
-_UNKNOWN_LIFE_S = 240.0
-"""A simple token lives 300 s by default (--auth-token-ttl) and says nothing of it itself."""
+_DEFAULT_LIFETIME_S = 240.0
+"""A simple token lives 300 s by default (--auth-token-ttl) and does not carry its lifetime."""
 
-_RENEW_AT = 0.8  # of a token's life
+_RENEW_AT = 0.8  # of a token's lifetime
 
 
 class AuthTokens:
@@ -75,7 +75,7 @@ class AuthTokens:
             if not auth_is_off(error):
                 raise translate(error, connection.endpoint, "authenticate") from error
             # The operator prepared the agents before `etcdctl auth enable`: go on without.
-            self._token, life_s = "", _UNKNOWN_LIFE_S
+            self._token, life_s = "", _DEFAULT_LIFETIME_S
         else:
             self._token = response.token
             life_s = _life_s(response.token)
@@ -95,12 +95,12 @@ def _life_s(token: str) -> float:
     """
     parts = token.split(".")
     if len(parts) != 3:  # noqa: PLR2004 - header, claims, signature (RFC 7519)
-        return _UNKNOWN_LIFE_S
+        return _DEFAULT_LIFETIME_S
     try:
         padded = parts[1] + "=" * (-len(parts[1]) % 4)
         claims = json.loads(base64.urlsafe_b64decode(padded))
         issued_s = float(claims.get("iat", time.time()))
         life_s = float(claims["exp"]) - issued_s
     except (ValueError, KeyError, TypeError, AttributeError):
-        return _UNKNOWN_LIFE_S
-    return life_s if 0 < life_s < _UNKNOWN_LIFE_S else _UNKNOWN_LIFE_S
+        return _DEFAULT_LIFETIME_S
+    return life_s if 0 < life_s < _DEFAULT_LIFETIME_S else _DEFAULT_LIFETIME_S

@@ -46,11 +46,11 @@ _T = TypeVar("_T")
 _Metadata = tuple[tuple[str, str], ...]
 
 _AGAIN = (EtcdUnavailable, TokenExpiredError, CertificateRefusedError)
-"""What another try, at the next endpoint or with a new token, may not meet."""
+"""Errors that another try may avoid, at the next endpoint or with a new token."""
 
 
-_NOT_TOLD = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED)
-"""What does not tell, such as a proxy: its answers will."""
+_NO_CLUSTER_ID = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED)
+"""Errors of an endpoint that does not report its cluster, such as a proxy: its answers will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,7 +414,7 @@ class EtcdClient:
                 rpc.StatusRequest(), timeout=timeout_s, metadata=token
             )
         except grpc.RpcError as error:
-            if error.code() not in _NOT_TOLD:
+            if error.code() not in _NO_CLUSTER_ID:
                 raise
         else:
             self.clusters.saw(connection.endpoint, answer.header.cluster_id)

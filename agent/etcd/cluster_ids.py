@@ -16,7 +16,7 @@ __all__ = ["ClusterIds"]
 
 
 class ClusterIds:
-    """What endpoints said of their cluster. Thread-safe, no I/O.
+    """The cluster id that each endpoint reported. Thread-safe, no I/O.
 
     Args:
         endpoints: As in settings.
@@ -31,7 +31,7 @@ class ClusterIds:
         self._tried: set[str] = set()
 
     def use(self, endpoints: Sequence[str]) -> None:
-        """Judge these from now on; what was said by those that are gone is forgotten."""
+        """Judge these endpoints from now on, and forget the others."""
         with self._lock:
             self._endpoints = tuple(endpoints)
             for gone in self._tried - set(endpoints):
@@ -45,12 +45,12 @@ class ClusterIds:
             self._pinned = cluster_id
 
     def known(self, endpoint: str) -> bool:
-        """Whether the endpoint told its cluster since it last failed."""
+        """Whether the endpoint reported its cluster since it last failed."""
         with self._lock:
             return endpoint in self._current
 
     def saw(self, endpoint: str, cluster_id: int) -> None:
-        """Remember what an endpoint's answer says."""
+        """Remember the cluster id of an endpoint's answer."""
         if not cluster_id:
             return
         with self._lock:

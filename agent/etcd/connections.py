@@ -1,7 +1,7 @@
 """One connection per etcd endpoint, and which of them is in use now.
 
 Each endpoint has a channel of its own, so that moving on to the next is a decision of this
-room (a member that accepts connections but has no leader, or is stopped, must be left) and
+module (a member that accepts connections but has no leader, or is stopped, must be left) and
 not only gRPC's, which leaves a member when its connection breaks.
 """
 
@@ -136,7 +136,7 @@ class ConnectionPool:
             connection.client.close()
 
     def unknown(self, because: EtcdUnavailable) -> None:
-        """Say why no endpoint is known; those who wait for one are told."""
+        """Say why no endpoint is known, and wake the threads that wait for one."""
         with self._lock:
             self._unknown_because = because
             self._lock.notify_all()
@@ -175,7 +175,7 @@ class ConnectionPool:
         return connection
 
     def leave(self, connection: Connection, reason: str) -> None:
-        """Move on to the next endpoint, unless somebody else did since ``member`` was current."""
+        """Move on to the next endpoint, unless another thread did already."""
         with self._lock:
             endpoints = self._endpoints
             if self._closed or len(endpoints) <= 1:

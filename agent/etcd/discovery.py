@@ -1,7 +1,7 @@
 """Finding etcd by DNS: SRV records in the host's domain, as etcd's own tools look for them.
 
-The only importer of dnspython, and only when somebody has to look: a host whose settings name
-endpoints never loads it. What DNS says is untrusted input. An answer that cannot be had is never
+The only importer of dnspython, and only when DNS is asked: a host whose settings name
+endpoints never loads it. DNS answers are untrusted input. An answer that cannot be had is never
 an empty list: endpoints that are known stay in use until others are.
 
 Sources: RFC 2782 (SRV), etcd's "DNS discovery" for the names of the services.
@@ -65,7 +65,7 @@ class Found:
 def look_up(settings: EtcdSettings, root: Path = Path("/")) -> Found:
     """Ask DNS where etcd is. Blocks, for a quarter of a minute at most.
 
-    Whoever can suppress an answer must not be able to make this host speak in the clear: the
+    An attacker who suppresses an answer must not be able to make this host speak in the clear: the
     record without TLS counts only after DNS said that there is none with it, and never when a CA
     or a certificate is set.
 

@@ -1,4 +1,4 @@
-"""gRPC's status codes as errors of ours, each with the endpoint, the cause and a hint."""
+"""Translate gRPC's status codes to the agent's errors, with endpoint, cause and hint."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _details(error: Any) -> str:  # noqa: ANN401 - grpc ships no types
 
 
 def translate(error: Any, endpoint: str, action: str) -> EtcdError:  # noqa: ANN401 - as above
-    """Turn a ``grpc.RpcError`` into one of this room's errors.
+    """Turn a ``grpc.RpcError`` into an error of this module.
 
     Args:
         error: The error with ``code()`` and ``details()``.

@@ -6,7 +6,7 @@ code are fine: this module reads them out of etcd3's own files, without executin
 registers them and puts ready modules in place before etcd3 is imported. Nothing is
 generated at build time and nothing of etcd3 is copied. About 30 ms, once.
 
-Import ``etcd3``, ``rpc`` and ``grpc`` from here and nowhere else in this room.
+Import ``etcd3``, ``rpc`` and ``grpc`` from here and nowhere else in this package.
 """
 
 from __future__ import annotations

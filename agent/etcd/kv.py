@@ -1,4 +1,4 @@
-"""Keys, values, compares and operations as values of ours, over etcd3's messages."""
+"""Keys, values, compares and operations as plain values, over etcd3's messages."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class TxnResult:
-    """What a transaction did.
+    """The result of a transaction.
 
     Attributes:
         succeeded: All compares held and the success branch ran; else the failure branch.
@@ -160,7 +160,7 @@ def transaction(
     """Build the ``etcdserverpb.TxnRequest``, checked against etcd's limit.
 
     Raises:
-        ValueError: More compares or operations than etcd takes; a mistake in this room.
+        ValueError: More compares or operations than etcd takes; a mistake in the caller.
     """
     if max(len(compares), len(success), len(failure)) > MAX_OPERATIONS:
         raise ValueError(f"a transaction takes at most {MAX_OPERATIONS} compares or operations")

@@ -2,8 +2,7 @@
 
 gRPC's response iterator blocks without a deadline, so a thread of the stream's own moves
 responses to a queue. Silence, cancellation, compaction and a broken connection all end in
-an exception from :meth:`WatchStream.next`; whoever drives the stream then takes a new
-snapshot.
+an exception from :meth:`WatchStream.next`; the caller then takes a new snapshot.
 """
 
 from __future__ import annotations
@@ -96,7 +95,7 @@ class WatchStream:
 
     def wake(self) -> None:
         """End a wait in :meth:`next`, as if its time were over. Any thread; never blocks."""
-        with contextlib.suppress(queue.Full):  # then nobody waits
+        with contextlib.suppress(queue.Full):  # then no thread waits
             self._responses.put_nowait(_WAKE)
 
     def close(self) -> None:
@@ -161,6 +160,6 @@ class WatchStream:
 def _events(response: Any) -> Iterator[Event]:  # noqa: ANN401 - generated message
     for event in response.events:
         deleted = event.type == type(event).DELETE
-        # What deleted a key stands where otherwise what wrote it does.
+        # Of a deletion, mod_revision is the deletion's.
         record = None if deleted else Record.of(event.kv)
         yield Event(event.kv.key, record, event.kv.mod_revision)

@@ -154,7 +154,7 @@ def test_promise_4_a_config_that_becomes_garbage_costs_no_lease(mesh: Registry, 
 
 
 def test_a_gap_in_the_watch_ends_in_a_complete_view(mesh: Registry, etcd: Etcd) -> None:
-    """What a peer changed while the watch was broken is seen although its subnet is the same."""
+    """A change of a peer while the watch was broken is seen although its subnet is the same."""
     lease = mesh.claim(request(1))
     gone = mesh.claim(request(2))
     with follow(mesh) as (views, problems):
@@ -241,11 +241,11 @@ def test_promise_9_an_etcd_that_can_be_read_and_not_watched_is_told_and_read_eve
         lease = mesh.claim(request(1))
         eventually(lambda: views.last.lease_of(host(1)) == lease)
         assert len(tries) <= 10  # 0.2 s, doubled each time
-        told = len(problems)
+        before = len(problems)
         monkeypatch.undo()
         monkeypatch.setattr(directory, "_STEADY_S", 1.0)
         eventually(lambda: problems.last[0] is None, timeout_s=15)
-        assert len(problems) == told + 1
+        assert len(problems) == before + 1
 
 
 def test_a_stopped_etcd_is_noticed_within_15_s_and_its_return_too(

@@ -53,8 +53,8 @@ def test_promise_2_the_same_host_gets_the_same_subnet_in_a_rebuilt_mesh(
     shared_etcd: Etcd, prefix: str
 ) -> None:
     found = []
-    for life in ("one", "two"):
-        with registry(shared_etcd, prefix=f"{prefix}/{life}") as mesh:
+    for run in ("one", "two"):
+        with registry(shared_etcd, prefix=f"{prefix}/{run}") as mesh:
             mesh.create_config(config())
             found.append(mesh.claim(request(7)).subnet)
     assert found[0] == found[1]

@@ -1,4 +1,4 @@
-"""The turn to restart Docker, on a real etcd: one host at a time, and never for ever."""
+"""The lock to restart Docker, on a real etcd: one host at a time, and never for ever."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_turn_that_was_lost_is_known_right_before_the_restart(
             lost = first.lost()
             assert lost is not None
             assert "host2" in lost[0]
-        assert first.lost() is None, "and is ours when the other is done"
+        assert first.lost() is None, "and this host's when the other is done"
     with second(asked=False) as other:
         assert other is None, "given back by whichever lease it was on"
 
@@ -182,7 +182,7 @@ def test_a_turn_that_is_lost_amid_the_restart_is_taken_again(
     key = Keys(prefix).of(LOCKS, "docker-restart")
 
     def lease_id() -> int:
-        """Of whoever has the turn, 0 for nobody."""
+        """Of the lock's holder, 0 for none."""
         found = client.txn("test", [], [kv.get(key)]).ranges[0]
         return found[0].lease_id if found else 0
 
@@ -205,7 +205,7 @@ def test_a_restart_that_goes_on_without_its_agent_keeps_the_turn_for_its_ttl(tur
     with second(asked=False) as held:
         assert held is not None
     with DockerRestartLock(turns(1), threading.Event())(asked=False) as held:
-        assert held is None, "the next life of that agent has it at once"
+        assert held is None, "the next run of that agent has it at once"
     with second(asked=False) as held:
         assert held is None
 
@@ -242,7 +242,7 @@ def test_who_waits_for_the_operator_waits_for_its_turn(turns: Make) -> None:
         waiter.start()
         assert entered.wait(5)
         with second(asked=False) as other:
-            assert other is not None, "what nobody waits for is tried again later"
+            assert other is not None, "a restart that no client waits for is tried again later"
         order.append("first")
     waiter.join(30)
     assert order == ["first", "second"]
@@ -259,8 +259,8 @@ def test_the_agent_that_stops_does_not_wait_for_its_turn(turns: Make) -> None:
 
 
 def test_without_etcd_only_the_operators_restart_goes_ahead(prefix: str) -> None:
-    nobody = EtcdSettings(endpoints=("http://127.0.0.1:9",), call_timeout_s=0.3)
-    with closing(EtcdClient(nobody)) as client:
+    unreachable = EtcdSettings(endpoints=("http://127.0.0.1:9",), call_timeout_s=0.3)
+    with closing(EtcdClient(unreachable)) as client:
         turn = DockerRestartLock(MeshLocks(client, prefix, host(1), "host1"), threading.Event())
         with turn(asked=False) as held:
             assert held is not None

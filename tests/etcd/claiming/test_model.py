@@ -1,7 +1,7 @@
 """Claims, renewals, expiry, partitions, releases and reservations in any order, on a real etcd.
 
-A model says what must be true after each step: promise 1 (no two leases overlap, nobody has
-what is reserved for another) and promise 2 (a host keeps its subnet; nobody else gets it
+A model says what must be true after each step: promise 1 (no two leases overlap, no host has
+what is reserved for another) and promise 2 (a host keeps its subnet; no other host gets it
 while others are free).
 """
 

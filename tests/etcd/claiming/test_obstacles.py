@@ -70,7 +70,7 @@ def test_promise_4_an_unreadable_record_keeps_what_it_may_hold_and_no_more(
 def test_promise_4_a_record_as_wide_as_the_mesh_stops_claims_only_and_is_named(
     mesh: Registry,
 ) -> None:
-    """It may be nobody's, but that is the operator's to say (promise 1)."""
+    """It may belong to no host, but only the operator can say so (promise 1)."""
     lease = mesh.claim(request(1))
     key = _write(mesh, "subnets/10.0.0.0-8")
     assert renew(mesh, lease, memory_ttl_s=3600).subnet == lease.subnet
@@ -103,7 +103,7 @@ _DAMAGED = {
 def test_promise_2_a_live_hosts_damaged_record_is_repaired_and_not_obeyed(
     mesh: Registry, how: str
 ) -> None:
-    """Though it may take another subnet: nobody else can have got its key meanwhile."""
+    """Though it may take another subnet: no other host can have got its key meanwhile."""
     heard = Heard()
     directory = Directory(mesh, views := Heard(), Heard())
     with keep(mesh, heard) as keeper:

@@ -152,7 +152,7 @@ def guarded(tmp_path: Path) -> Iterator[tuple[Etcd, Path]]:
 
 
 def test_user_and_password_and_a_token_that_runs_out(guarded: tuple[Etcd, Path]) -> None:
-    """Unary calls and watches both go on after the token's life, without a gap to be seen."""
+    """Unary calls and watches both go on after the token's lifetime, without a gap to be seen."""
     etcd, password = guarded
     views, problems = Heard(), Heard()
     with registry(etcd, username="mesh", password_file=password) as mesh:
@@ -169,7 +169,7 @@ def test_user_and_password_and_a_token_that_runs_out(guarded: tuple[Etcd, Path])
         directory.stop()
 
 
-@pytest.mark.parametrize("user", ["", "mesh", "nobody"])
+@pytest.mark.parametrize("user", ["", "mesh", "unknown"])
 def test_no_user_or_a_wrong_password_is_an_error_that_says_so(
     guarded: tuple[Etcd, Path], tmp_path: Path, user: str
 ) -> None:

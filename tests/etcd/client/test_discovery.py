@@ -27,7 +27,7 @@ PLAIN, TLS = "_etcd-client._tcp.example.test", "_etcd-client-ssl._tcp.example.te
 
 
 class NameServer:
-    """dnsmasq that answers for example.test only, and asks nobody else."""
+    """dnsmasq that answers for example.test only, and asks no other server."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -197,13 +197,13 @@ def test_members_follow_the_records_and_survive_their_absence(
     """New members are used without a restart; a name server that is gone takes nothing away."""
     monkeypatch.setattr(discovery, "_LEAST_REFRESH_S", 0.2)
     monkeypatch.setattr(discovery, "_LIFETIME_S", 0.5)
-    told = Heard()
+    heard = Heard()
     settings = EtcdSettings(call_timeout_s=5.0)
     client = EtcdClient(settings)
 
     def on_found(found: Found) -> None:
         client.use(found.endpoints)
-        told(found)
+        heard(found)
 
     asking = Discovery(settings, on_found, look=lambda each: look_up(each, root))
     dns.serve(f"{PLAIN},localhost,1")
@@ -215,8 +215,8 @@ def test_members_follow_the_records_and_survive_their_absence(
         eventually(lambda: client.endpoints == (f"http://localhost:{etcd.port}",))
         assert client.range(b"/x").records == ()
         dns.stop()
-        eventually(lambda: told.last.unavailable is not None)
-        assert told.last.endpoints == (f"http://localhost:{etcd.port}",)
+        eventually(lambda: heard.last.unavailable is not None)
+        assert heard.last.endpoints == (f"http://localhost:{etcd.port}",)
         assert client.range(b"/x").records == ()
     finally:
         asking.stop()
@@ -272,9 +272,9 @@ def test_a_name_server_that_fails_is_a_condition_and_a_repaired_one_is_not(tmp_p
     raised = []
     for found in (good, bad, good):
         finding._on_found(found)
-        told = posted[-1]
-        assert isinstance(told, ConditionsFound)
-        raised.append([each.name for each in told.conditions])
+        heard = posted[-1]
+        assert isinstance(heard, ConditionsFound)
+        raised.append([each.name for each in heard.conditions])
     assert raised == [[], ["etcd-discovery-failed"], []]
 
 

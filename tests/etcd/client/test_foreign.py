@@ -1,4 +1,4 @@
-"""An endpoint of another cluster in the list: left out, told, never taken for the mesh."""
+"""An endpoint of another cluster in the list: left out, reported, never taken for the mesh."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def test_promise_4_the_copys_cluster_decides_which_endpoint_is_right(
 def test_an_endpoint_of_another_cluster_is_told_though_it_was_never_used(
     etcd: Etcd, other: Etcd
 ) -> None:
-    told = Heard()
+    heard = Heard()
     with registry(etcd, other) as mesh:
         mesh.create_config(config())
-        survey = EndpointCheck(mesh.client, told, every_s=0.2)
+        survey = EndpointCheck(mesh.client, heard, every_s=0.2)
         survey.start()
-        (condition,) = eventually(lambda: told.last)
+        (condition,) = eventually(lambda: heard.last)
         assert (condition.name, condition.subject) == ("etcd-endpoint-foreign", other.endpoint)
         assert f"{mesh.snapshot().cluster_id:x}" in condition.cause
         survey.stop()
@@ -96,16 +96,16 @@ def test_a_foreign_endpoint_that_is_no_endpoint_any_more_is_no_condition(
     etcd: Etcd, other: Etcd
 ) -> None:
     """DNS named two and names one now, which is never left out."""
-    told = Heard()
+    heard = Heard()
     with registry(etcd, other) as mesh:
         mesh.create_config(config())
-        survey = EndpointCheck(mesh.client, told, every_s=0.2)
+        survey = EndpointCheck(mesh.client, heard, every_s=0.2)
         survey.start()
-        eventually(lambda: told.last)
+        eventually(lambda: heard.last)
         mesh.client.use((etcd.endpoint,))
-        eventually(lambda: told.last == ())
+        eventually(lambda: heard.last == ())
         mesh.client.use((etcd.endpoint, other.endpoint))
-        eventually(lambda: told.last)
+        eventually(lambda: heard.last)
         survey.stop()
 
 

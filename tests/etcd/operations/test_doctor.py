@@ -35,9 +35,9 @@ def state_of_host() -> str:
     """Everything that a doctor who changes nothing leaves as it is, in this namespace."""
     commands = (["ip", "-4", "route", "show", "table", "all"], ["ip", "link"], ["iptables-save"],
                 ["ipset", "list"], ["sysctl", "net.ipv4.ip_forward"])  # fmt: skip
-    told = (subprocess.run(each, capture_output=True, text=True, check=False) for each in commands)
+    done = (subprocess.run(each, capture_output=True, text=True, check=False) for each in commands)
     return "\n".join(
-        line for each in told for line in each.stdout.splitlines() if not line.startswith("#")
+        line for each in done for line in each.stdout.splitlines() if not line.startswith("#")
     )
 
 
@@ -66,14 +66,14 @@ def doctor(tmp_path: Path, _uplink: None) -> Doctor:
         command += ["--set", "docker.socket=/run/no-docker-here/docker.sock"]
         command += ["--set", f"agent.state_dir={tmp_path}/state", "--set", f"etcd.prefix={prefix}"]
         command += ["--set", f"etcd.endpoints={endpoint}"] if endpoint else []
-        told = subprocess.run(
+        done = subprocess.run(
             [*command, *flags], capture_output=True, text=True, check=False, timeout=60,
             env={**os.environ, "COLUMNS": "100"},
         )  # fmt: skip
-        assert told.returncode in {0, 1}, told.stderr
+        assert done.returncode in {0, 1}, done.stderr
         assert state_of_host() == before
         assert not (tmp_path / "state").exists()
-        return told.returncode, json.loads(told.stdout)
+        return done.returncode, json.loads(done.stdout)
 
     return run
 

@@ -102,7 +102,7 @@ def test_a_host_is_found_by_id_name_address_or_subnet(mesh: Registry) -> None:
     view = mesh.snapshot()
     for text in (host(1), host(1)[:8], "host1", str(lease.node_address), str(lease.subnet)):
         assert find_host(view, text).host_id == host(1)
-    for text in ("", "nobody", host(7)):
+    for text in ("", "unknown", host(7)):
         with pytest.raises(Refused, match="no host"):
             find_host(view, text)
     assert find_host(view, host(7), unknown=True).host_id == host(7)

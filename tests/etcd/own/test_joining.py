@@ -1,4 +1,4 @@
-"""What a host that joins writes to an etcd without a config."""
+"""A host that joins writes the config to an etcd without one."""
 
 from __future__ import annotations
 

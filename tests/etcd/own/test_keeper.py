@@ -110,7 +110,7 @@ def test_another_subnet_is_taken_when_docker_may_be_restarted(mesh: Registry) ->
 def test_a_host_that_has_left_and_joins_again_takes_another_subnet_if_its_own_is_gone(
     mesh: Registry,
 ) -> None:
-    """What ran on the subnet of before is no reason to wait for it: the host is new here."""
+    """Containers on the previous subnet are no reason to wait for it: the host is new here."""
     heard = Heard()
     with keep(mesh, heard, may_leave=lambda: False) as keeper:
         keeper.update(REGISTRATION)
@@ -134,7 +134,7 @@ def test_a_host_that_leaves_and_joins_while_etcd_hangs_is_told_its_lease_anew(
         with keep(mesh, heard, settings=replace(SHORT, ttl_s=86_400)) as keeper:
             keeper.update(REGISTRATION)
             eventually(held(heard))
-            told = len(heard)
+            before = len(heard)
             etcd.pause()
             try:
                 keeper.update(replace(REGISTRATION, docker_state=DockerState.READY))
@@ -143,7 +143,7 @@ def test_a_host_that_leaves_and_joins_while_etcd_hangs_is_told_its_lease_anew(
                 keeper.update(REGISTRATION)
             finally:
                 etcd.resume()
-            eventually(lambda: len(heard) > told and held(heard)(), timeout_s=20)
+            eventually(lambda: len(heard) > before and held(heard)(), timeout_s=20)
 
 
 def test_what_is_released_after_pause_is_not_claimed_again_by_a_write_under_way(

@@ -28,8 +28,8 @@ def test_a_cloned_machine_id_is_reported_and_never_shared(mesh: Registry) -> Non
         assert "host1" in second.last[1][0].cause
         assert second.last[0] is None
         assert mesh.snapshot().leases == (lease,)
-        (told,) = eventually(lambda: mesh.snapshot().clones)  # the original's view says it too
-        assert (told.host_id, told.node_address) == (host(1), clone.node_address)
+        (beat,) = eventually(lambda: mesh.snapshot().clones)  # the original's view says it too
+        assert (beat.host_id, beat.node_address) == (host(1), clone.node_address)
         assert condition(first) == ""  # the keeper's own: it has its lease
     # The original keeps both alive; the report ends with the clone.
     eventually(lambda: not mesh.snapshot().clones, timeout_s=10)
@@ -71,7 +71,7 @@ def test_promise_1_a_clone_that_starts_while_the_original_is_cut_off_gets_nothin
 def test_promise_1_an_original_that_was_cut_off_from_everything_does_not_share_when_it_is_back(
     mesh: Registry,
 ) -> None:
-    """Nobody answered at its address, so the clone took the lease: then the original has none."""
+    """No host answered at its address, so the clone took the lease: then the original has none."""
     first, second = Heard(), Heard()
     clone = replace(REGISTRATION, node_address=IPv4Address("192.0.2.150"), host_name="clone")
     cut = {REGISTRATION.node_address}

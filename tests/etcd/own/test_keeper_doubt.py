@@ -1,4 +1,4 @@
-"""What a host finds gone in etcd, or is told to doubt, it writes again: what it held, no more."""
+"""A host writes again what it held, and no more, if etcd lost it or is in doubt."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_wiped_prefix_is_filled_again_and_then_left_alone(
 def test_promise_4_a_doubt_outlives_an_error_in_between(
     mesh: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an alarm says is registered again must be, also when etcd fails just then."""
+    """A record that an alarm registers again is written even if etcd fails just then."""
     heard, failures = Heard(), iter(range(3))
     with keep(mesh, heard, settings=replace(SHORT, ttl_s=86_400)) as keeper:
         keeper.update(REGISTRATION)
@@ -144,7 +144,7 @@ def test_promise_4_a_record_from_before_a_restore_is_written_again(mesh: Registr
 def test_promise_10_a_view_that_goes_on_to_deny_the_lease_costs_few_writes(
     mesh: Registry,
 ) -> None:
-    """Whatever makes views show it gone: a fault elsewhere must not make a host write on and on."""
+    """If views keep showing it missing, a fault elsewhere must not make a host write on and on."""
     heard = Heard()
     with keep(mesh, heard, settings=replace(SHORT, ttl_s=86_400)) as keeper:
         keeper.update(REGISTRATION)
@@ -295,7 +295,7 @@ class _Host:
 def test_promise_4_etcd_replaced_by_an_empty_one_with_a_fifth_host_joining_at_once(
     etcd: Etcd, brings_config: bool
 ) -> None:
-    """Every holder registers what it held; the joiner waits and takes nobody's subnet."""
+    """Every holder registers what it held; the joiner waits and takes no other host's subnet."""
     with contextlib.ExitStack() as stack:
         first = _Host(etcd, stack, 0)
         eventually(lambda: condition(first.heard) == "mesh-config-missing")

@@ -133,7 +133,7 @@ def test_a_host_holds_both_subnets_until_the_former_is_empty(
     one.update(wanted_subnet=new.subnet, move_into=NEW, former=former, give_back=True)
     one.eventually(NEW, None)
     assert subnets(mesh) == {new.subnet}
-    # What the loop heard of etcd may be older than that: nothing is claimed again.
+    # The loop's view may be older than that: nothing is claimed again.
     one.update(wanted_subnet=new.subnet, move_into=NEW, former=former)
     one.update(wanted_subnet=new.subnet, move_into=NEW, former=former, host_name="again")
     eventually(lambda: {each.host_name for each in mesh.snapshot().leases} == {"again"})
@@ -147,7 +147,7 @@ def test_promise_6_killed_in_the_middle_it_goes_on_with_the_same_two(
     one = new_host()
     new, former = moving(mesh, one)
     one.keeper.stop()
-    # The copy was written before the second lease was told, or after.
+    # The copy was written before the second lease was reported, or after.
     for copied, other in ((former, None), (new, former)):
         again = new_host()
         again.update(
@@ -156,9 +156,9 @@ def test_promise_6_killed_in_the_middle_it_goes_on_with_the_same_two(
         own, before = again.eventually(NEW, OLD)
         assert (own.subnet, before.subnet) == (new.subnet, former.subnet)
         again.keeper.stop()
-        # Never, not for a moment, the new one alone: rules and routes of the former would go.
-        told = [(each[0].subnet, each[2]) for each in again.heard.items]
-        assert (new.subnet, None) not in told
+        # Never, not for a moment, the new one alone: rules and routes of the previous would go.
+        reported = [(each[0].subnet, each[2]) for each in again.heard.items]
+        assert (new.subnet, None) not in reported
     assert subnets(mesh) == {new.subnet, former.subnet}
 
 

@@ -154,7 +154,7 @@ def test_a_heartbeat_of_another_boot_elsewhere_is_not_overwritten(mesh: Registry
     assert again.etcd_lease_id == first.etcd_lease_id
     assert again.revision > first.revision
     rebooted = replace(beat, boot_id="d" * 32)
-    # The same address: its own earlier life.
+    # The same address: its own previous run.
     assert mesh.heartbeat(rebooted, 30).etcd_lease_id != first.etcd_lease_id
     mesh.heartbeat(clone, 30, cleared=frozenset({lease.node_address}))
     assert mesh.snapshot().heartbeats[host(1)] == clone

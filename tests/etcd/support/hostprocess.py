@@ -60,13 +60,13 @@ class Member:
         shutil.rmtree(self._said.parent, ignore_errors=True)
 
     def said(self, key: str) -> list[dict[str, Any]]:
-        """Everything that it told about ``key``, in order."""
+        """Return everything that it reported about ``key``, in order."""
         lines = self._said.read_text().splitlines()
         found = [json.loads(line) for line in lines if line.endswith("}")]
         return [each for each in found if key in each]
 
     def lease(self) -> dict[str, Any]:
-        """What it said last of its lease."""
+        """Return its last report of its lease."""
         return next(reversed(self.said("lease")), {})
 
     def log_lines(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Keepers for tests: told what a directory sees, as in the daemon."""
+"""Keepers for tests that hear a directory's views, as in the daemon."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHORT = LeaseSettings(ttl_s=60, heartbeat_ttl_s=5, memory_ttl_s=3600)
 
 @contextlib.contextmanager
 def keep(mesh: Registry, heard: Heard, **more: Any) -> Iterator[Keeper]:  # noqa: ANN401  # handed on
-    """A keeper that is told what a directory sees, as the daemon does."""
+    """A keeper that hears a directory's views, as in the daemon."""
     keeper = Keeper(
         mesh,
         **{

@@ -1,4 +1,4 @@
-"""A host as far as leases go, in a process of its own: what the daemon runs of this room.
+"""A host as far as leases go, in a process of its own: the daemon's threads for etcd.
 
     python member.py ENDPOINTS PREFIX NUMBER LEASE_TTL_S HEARTBEAT_TTL_S
 

@@ -22,7 +22,7 @@ _WAIT_S = 120.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What one host got: a subnet, or why not; and after how many transactions."""
+    """The result of one host: a subnet, or why none; and after how many transactions."""
 
     subnet: str
     refusal: str

@@ -35,7 +35,7 @@ def _clusters(*said: int | None, pinned: int = _OURS) -> ClusterIds:
         ((_OTHER,), []),  # the only one: what it says is for the alarm to judge
         ((_OTHER, _OTHER), []),  # the cluster was replaced
         ((_OURS, _OTHER, _OTHER), []),  # it is being replaced; e0 has not been heard since
-        ((-1, _OTHER), []),  # nobody of the mesh's own is there
+        ((-1, _OTHER), []),  # no endpoint of the mesh's own is there
     ],
 )
 def test_a_stray_endpoint_is_left_out_and_a_replaced_cluster_is_not(
@@ -53,7 +53,7 @@ def test_the_first_answer_says_which_cluster_is_the_meshs_until_told() -> None:
     found.saw("e1", _OURS)
     assert found.pinned == _OTHER
     assert found.refuses("e1")
-    found.pin(_OURS)  # by the host's copy, or by the operator's word
+    found.pin(_OURS)  # by the host's copy, or by the operator
     assert found.refuses("e0")
     assert not found.refuses("e1")
 

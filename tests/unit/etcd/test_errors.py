@@ -1,4 +1,4 @@
-"""What a gRPC error means to an operator."""
+"""Translate gRPC errors for an operator."""
 
 from __future__ import annotations
 
