@@ -158,7 +158,7 @@ def record(setting: tuple[str, str], scene: Scene) -> Callable[[str], None]:
     return keep
 
 
-def test_everybody_reaches_what_is_meant_for_them_and_nothing_else(
+def test_each_source_reaches_its_destinations_and_nothing_else(
     scene: Scene, record: Callable[[str], None]
 ) -> None:
     assert scene.verify(_HEAL_S) == []

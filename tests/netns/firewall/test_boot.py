@@ -46,7 +46,7 @@ def test_what_opens_waits_for_dockers_first_answer(docked: Rig) -> None:
     assert docked.host.run("ipset", "list", "-n") == ""
 
 
-def test_promise_3_an_agent_that_starts_again_leaves_what_is_in_force(docked: Rig) -> None:
+def test_promise_3_an_agent_that_starts_again_leaves_rules_in_force(docked: Rig) -> None:
     docked.firewall("apply")
     rules = docked.save()
     docked.reopen(docked.variant)

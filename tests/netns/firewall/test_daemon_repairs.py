@@ -1,6 +1,6 @@
 """The daemon's loop and rule monitor: what is done to nft rules is noticed, no timer needed.
 
-etcd and Docker are what the test says they told; everything from there to the kernel is real.
+Facts of etcd and Docker come from the test; everything from there to the kernel is real.
 Every timer that looks at rules comes an hour later.
 """
 
@@ -53,7 +53,7 @@ DOCKER0 = DockerNetwork(
 def member(
     request: pytest.FixtureRequest, lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Member]:
-    """Its parameter: how often the rules are looked at without being told."""
+    """Its parameter: how often the rules are checked without an event."""
     host = lan.add("192.0.2.1/24")
     host.ip("route add default via 192.0.2.254")
     firewall = f'variant = "nft"\ncheck_s = {request.param}'
@@ -92,7 +92,7 @@ def ours(host: Host) -> list[str]:
     return [line for line in lines if line.startswith(("*", "-A"))]
 
 
-def test_promise_5_what_is_done_to_nft_rules_is_undone_within_a_second_of_being_told(
+def test_promise_5_a_change_of_nft_rules_is_undone_within_a_second_of_its_event(
     member: Member,
 ) -> None:
     wanted = ours(member.host)
@@ -142,7 +142,7 @@ def test_a_set_that_another_program_removed_is_there_again_for_a_peer_that_joins
 
 
 @pytest.mark.parametrize("member", ["1"], indirect=True)
-def test_promise_5_a_changed_set_which_nobody_tells_of_is_put_right_by_the_timer(
+def test_promise_5_a_changed_set_has_no_event_and_is_repaired_by_the_timer(
     member: Member,
 ) -> None:
     run, name = member.host.call, "hostmesh-in-eth0"
@@ -158,7 +158,7 @@ def test_promise_5_a_changed_set_which_nobody_tells_of_is_put_right_by_the_timer
 
 
 def repaired(host: Host, wanted: list[str]) -> bool:
-    """Ours are as they were; a rule of somebody else's stays, behind ours."""
+    """Own rules are as they were; a foreign rule stays, behind them."""
     found = ours(host)
     if FOREIGN in found:
         at = found.index(FOREIGN)
@@ -167,7 +167,7 @@ def repaired(host: Host, wanted: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("times", [1, 9])
-def test_what_somebody_writes_at_the_same_moment_is_put_right_in_the_same_pass(
+def test_a_concurrent_write_of_another_program_is_repaired_in_the_same_pass(
     host: Host, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """Docker that restarts writes while we do. Who never stops is an error, after three tries."""

@@ -29,8 +29,8 @@ def test_an_operators_rule_that_shuts_the_mesh_off_is_quoted(docked: Rig) -> Non
     docked.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
 
 
-def test_what_shuts_the_mesh_off_where_ours_cannot_come_before_it_is_quoted(bare: Rig) -> None:
-    """Neither can be undone by an ACCEPT of ours: the probes prove it."""
+def test_a_rule_that_drops_mesh_traffic_in_another_table_is_quoted(bare: Rig) -> None:
+    """No ACCEPT of the agent's can undo either: the probes prove it."""
     other = "legacy" if bare.variant == "nft" else "nft"
     for table, rule, variant in (
         ("mangle", ("-I", "FORWARD", "-i", "eth0", "-j", "DROP"), bare.variant),
@@ -39,8 +39,8 @@ def test_what_shuts_the_mesh_off_where_ours_cannot_come_before_it_is_quoted(bare
     ):
         bare.iptables("-t", table, *rule, variant=variant)
         bare.reopen(bare.variant)
-        told = conditions(bare.firewall("apply"))["operator-blocks-mesh"]
-        assert " ".join(rule).replace("-I", "-A") in told
+        found_conditions = conditions(bare.firewall("apply"))["operator-blocks-mesh"]
+        assert " ".join(rule).replace("-I", "-A") in found_conditions
         bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
         undo = ("-P", "FORWARD", "ACCEPT") if rule[0] == "-P" else ("-D", *rule[1:])
         bare.iptables("-t", table, *undo, variant=variant)
@@ -99,7 +99,7 @@ def test_a_set_of_another_type_is_not_taken_over(bare: Rig) -> None:
 
 
 def test_members_with_more_than_an_address_are_read_too(bare: Rig) -> None:
-    """Somebody made the set with counters and timeouts before us."""
+    """Another program made the set with counters and timeouts before."""
     name = "hostmesh-in-eth0"
     bare.host.run("ipset", "create", name, "hash:net", "counters", "timeout", "600")
     for words in ("10.9.9.9", "10.9.0.0/24", f"{PEER_SUBNET} nomatch"):
@@ -110,7 +110,7 @@ def test_members_with_more_than_an_address_are_read_too(bare: Rig) -> None:
     bare.host.run("ipset", "test", name, PEER_CONTAINER)
 
 
-def test_a_set_that_somebody_changed_is_put_right_and_counted(bare: Rig) -> None:
+def test_a_set_that_another_program_changed_is_repaired_and_counted(bare: Rig) -> None:
     bare.firewall("apply")
     name = "hostmesh-in-eth0"
     bare.host.run("ipset", "flush", name)
@@ -124,7 +124,7 @@ def test_a_set_that_somebody_changed_is_put_right_and_counted(bare: Rig) -> None
     assert bare.members(name) == []
 
 
-def test_show_says_where_ours_stand_and_what_they_counted(docked: Rig) -> None:
+def test_show_has_the_place_and_the_counters_of_the_agents_rules(docked: Rig) -> None:
     docked.firewall("apply")
     docked.reach(Probe("peer", C0, "tcp81", PEER_CONTAINER))
     text = docked.firewall("show")
@@ -167,9 +167,9 @@ def test_a_legacy_commit_loses_no_rule_of_a_racing_program(bare: Rig) -> None:
     assert len([line for line in bare.save() if "-A INPUT" in line]) == 150
 
 
-def test_a_change_of_somebody_elses_is_told_within_a_second_and_our_own_is_not(bare: Rig) -> None:
+def test_a_foreign_change_is_reported_within_a_second_and_the_agents_is_not(bare: Rig) -> None:
     if bare.variant != "nft":
-        pytest.skip("legacy rules notify nobody: the daemon looks every CHECK_EVERY_S")
+        pytest.skip("legacy rules have no events: the daemon looks every CHECK_EVERY_S")
     bare.firewall("watch")
     bare.firewall("apply")
     time.sleep(0.3)
@@ -185,7 +185,7 @@ def test_a_change_of_somebody_elses_is_told_within_a_second_and_our_own_is_not(b
     assert bare.firewall("events") == []
 
 
-def test_repairs_are_counted_and_damped_where_somebody_fights(bare: Rig) -> None:
+def test_repairs_are_counted_and_damped_in_a_fight(bare: Rig) -> None:
     bare.firewall("apply")
     bare.firewall("written_by", ["flusher (4711)"])
     reports = []

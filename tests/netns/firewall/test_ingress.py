@@ -123,7 +123,7 @@ def test_promise_8_with_wireguard_nothing_may_come_in_the_clear(host: Host, run:
     assert f"-i eth0 -m set ! --match-set {NAME} src" in rules, "not even by an empty set"
 
 
-def test_who_is_unreachable_or_has_no_route_is_in_no_set(host: Host, run: Run) -> None:
+def test_a_peer_without_a_route_is_in_no_set(host: Host, run: Run) -> None:
     run.routes(world_of(host, ONE, TWO, OFF_LINK))
     assert members(host) == sources(ONE, TWO)
     run.routes(world_of(host, ONE, TWO, OFF_LINK, dead=frozenset({TWO.subnet})))
@@ -133,7 +133,7 @@ def test_who_is_unreachable_or_has_no_route_is_in_no_set(host: Host, run: Run) -
     assert members(host) == sources(ONE, TWO)
 
 
-def test_promises_3_and_4_a_new_run_shuts_nobody_out_before_it_knows(
+def test_promises_3_and_4_a_new_run_shuts_no_peer_out_before_a_complete_view(
     host: Host, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.routes(world_of(host, ONE, TWO))

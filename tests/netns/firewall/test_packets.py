@@ -82,7 +82,7 @@ INTERNAL: tuple[Expected, ...] = (
 ALL = (*MESH_REACHES, *PUBLISHED, *WORLD, *HOST_PORTS, *STRANGERS, *ISOLATED, *INTERNAL)
 
 
-def test_everybody_reaches_what_is_meant_for_them_and_nothing_else(docked: Rig) -> None:
+def test_each_source_reaches_its_destinations_and_nothing_else(docked: Rig) -> None:
     docked.firewall("apply")
     docked.expect(*ALL)
     docked.iptables("-P", "FORWARD", "DROP")
@@ -122,7 +122,7 @@ def test_while_the_mesh_moves_both_ranges_are_the_mesh(docked: Rig) -> None:
     docked.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
 
 
-def test_forged_own_addresses_reach_nobody(docked: Rig, engine: str) -> None:
+def test_forged_own_addresses_reach_no_container(docked: Rig, engine: str) -> None:
     """Addresses of the lease as source, from outside: Docker's isolation trusts them."""
     forged = "10.65.129.77"
     docked.at["stranger"].ip(f"addr replace {forged}/32 dev lo")
@@ -164,7 +164,7 @@ UNLEASED = "10.99.0.7"
 """In the mesh's range, and of no host's lease."""
 
 
-def test_promise_5_a_source_that_nobody_leased_is_dropped(docked: Rig) -> None:
+def test_promise_5_a_source_in_no_lease_is_dropped(docked: Rig) -> None:
     """Forged by a neighbour on the LAN; answers would go nowhere, but packets came in."""
     docked.at["stranger"].ip(f"addr replace {UNLEASED}/32 dev lo")
     docked.at["c0"].seen("udp")

@@ -68,7 +68,7 @@ def test_the_set_follows_containers_and_no_rule_is_written(docked: Rig) -> None:
     assert docked.host.run("ipset", "list", "-n") == ""
 
 
-def test_what_is_published_needs_no_chain_of_dockers(bare: Rig) -> None:
+def test_published_ports_need_no_chain_of_dockers(bare: Rig) -> None:
     """As after ``iptables -F``, or with "iptables": false."""
     bare.restore(docker_text("20.10"))
     bare.firewall("apply")

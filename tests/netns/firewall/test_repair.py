@@ -193,7 +193,9 @@ def test_leaving_leaves_no_trace(docked: Rig) -> None:
     assert docked.firewall("remove")["differs"] is False
 
 
-def test_ours_stand_behind_the_operators_and_before_the_return(docked: Rig, engine: str) -> None:
+def test_the_agents_jump_is_behind_the_operators_rules_and_before_the_return(
+    docked: Rig, engine: str
+) -> None:
     docked.iptables("-I", "DOCKER-USER", "-s", "10.66.0.77", "-j", "DROP")
     docked.firewall("apply")
     docked.iptables("-I", "DOCKER-USER", "-s", "10.66.0.78", "-j", "DROP")

@@ -87,7 +87,7 @@ def test_promise_5_frames_to_a_bridge_are_held_too(docked: Rig) -> None:
         docked.at["i1"].ip("route del 10.65.0.1/32", "route add default via 10.65.129.1")
 
 
-def test_what_is_no_mesh_traffic_is_not_looked_at(docked: Rig) -> None:
+def test_other_traffic_than_the_meshs_is_not_checked(docked: Rig) -> None:
     """A container may route for others: within its bridge, and to the world."""
     docked.firewall("apply")
     assert arrived(docked, "c0", "172.29.0.7", TO_HOST)
@@ -107,7 +107,7 @@ def test_senders_follow_dockers_networks(docked: Rig) -> None:
     docked.expect((Probe("a1", PEER_CONTAINER, "tcp81"), A1))
 
 
-def test_a_docker_network_on_the_uplinks_own_bridge_cuts_nobody_off(docked: Rig) -> None:
+def test_a_docker_network_on_the_uplinks_own_bridge_cuts_no_host_off(docked: Rig) -> None:
     lan = {"bridge": "eth0", "subnet": "192.168.9.0/24"}
     docked.firewall("apply", networks=[*WANTS["networks"], lan])
     docked.expect(

@@ -65,14 +65,14 @@ def test_promise_12_an_upgrade_and_a_downgrade_lose_no_packet(docked: Rig) -> No
     docked.expect(*WORLD)
 
 
-def test_a_set_that_an_operators_rule_names_stays_and_is_told(bare: Rig) -> None:
+def test_a_set_that_an_operators_rule_names_stays_with_a_condition(bare: Rig) -> None:
     """As the hints of version 0.1.1 advised: a rule that spares hosts of the mesh."""
     old_sets(bare)
     rule = ("-i", "eth0", "-m", "set", "!", "--match-set", "hostmesh-peers", "src", "-j", "LOG")
     bare.iptables("-I", "FORWARD", *rule)
     report = bare.firewall("apply")
-    told = conditions(report)["firewall-set-in-use"]
-    assert "hostmesh-peers" in told
+    found_conditions = conditions(report)["firewall-set-in-use"]
+    assert "hostmesh-peers" in found_conditions
     assert bare.members("hostmesh-peers") == [PEER]
     bare.iptables("-D", "FORWARD", *rule)
     assert "firewall-set-in-use" not in conditions(bare.firewall("apply"))

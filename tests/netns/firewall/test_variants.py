@@ -42,11 +42,11 @@ NFT_CONDITIONS = {
 }
 
 
-def test_chains_of_nft_that_drop_what_they_do_not_accept_are_told(bare: Rig) -> None:
+def test_chains_of_nft_with_a_drop_at_their_end_are_conditions(bare: Rig) -> None:
     """As firewalld and Debian's /etc/nftables.conf make them, beside iptables' own."""
     bare.iptables("-P", "FORWARD", "DROP")
-    told = bare.firewall("apply")["conditions"]
-    assert "operator-nft-chain" not in {condition["name"] for condition in told}
+    found_conditions = bare.firewall("apply")["conditions"]
+    assert "operator-nft-chain" not in {condition["name"] for condition in found_conditions}
     chains = [
         f"nft.chain('add', table='{table}', name='{hook}', hook='{hook}', type='filter',"
         f" policy={policy})"
@@ -60,9 +60,9 @@ def test_chains_of_nft_that_drop_what_they_do_not_accept_are_told(bare: Rig) -> 
     ]
     with nft_tables(bare, 1, ("firewalld", "filter"), *chains, *rules):
         bare.reopen(bare.variant)
-        told = bare.firewall("apply")["conditions"]
+        found_conditions = bare.firewall("apply")["conditions"]
         bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
-    found = {each["name"]: each for each in told if each["name"] in NFT_CONDITIONS}
+    found = {each["name"]: each for each in found_conditions if each["name"] in NFT_CONDITIONS}
     assert {name: each["subject"] for name, each in found.items()} == NFT_CONDITIONS
     assert {each["severity"] for each in found.values()} == {"warning"}
 
@@ -83,9 +83,9 @@ def test_a_rule_that_only_sets_a_mark_decides_nothing(bare: Rig) -> None:
     ]
     with nft_tables(bare, 1, ("filter",), chain.format("policy=0"), *rules):
         bare.reopen(bare.variant)
-        told = bare.firewall("apply")["conditions"]
+        found_conditions = bare.firewall("apply")["conditions"]
         bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER))
-    assert "operator-nft-chain" not in {each["name"] for each in told}
+    assert "operator-nft-chain" not in {each["name"] for each in found_conditions}
 
 
 COUNT_DECODED = """
@@ -156,10 +156,10 @@ def broken_other(bare: Rig) -> Iterator[str]:
         yield other
 
 
-def test_promise_9_ours_that_are_left_in_a_broken_variant_are_an_error_of_leaving(
+def test_promise_9_rules_left_in_a_broken_variant_are_an_error_of_leaving(
     bare: Rig,
 ) -> None:
-    """Nobody can look there, and the set that they name cannot go: it is not said to be done."""
+    """The agent cannot look there, and the set that they name cannot go: leaving is not done."""
     other = "legacy" if bare.variant == "nft" else "nft"
     bare.reopen(other)
     bare.firewall("apply")
@@ -205,12 +205,14 @@ def test_rules_that_only_nft_can_show_do_not_stop_what_does_not_need_them(
             return
         report = bare.firewall("apply")
         own, other = "firewall-table-unreadable", "firewall-variant-unreadable"
-        told = {name: cause for name, cause in conditions(report).items() if name in {own, other}}
+        found_conditions = {
+            name: cause for name, cause in conditions(report).items() if name in {own, other}
+        }
         if bare.variant == "nft":
-            assert "mangle" in told.pop(own)
+            assert "mangle" in found_conditions.pop(own)
         elif table == "filter":
-            assert "another program wrote it" in told.pop(other)
-        assert told == {}
+            assert "another program wrote it" in found_conditions.pop(other)
+        assert found_conditions == {}
         bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER))
         assert bare.firewall("apply")["differs"] is False
 
@@ -219,9 +221,9 @@ def test_the_variant_that_settings_name_may_be_the_one_docker_is_not_in(bare: Ri
     other = "legacy" if bare.variant == "nft" else "nft"
     bare.restore(docker_text("28.5"), variant=other)
     bare.reopen(bare.variant)
-    told = conditions(bare.firewall("apply"))
-    assert list(told) == ["firewall-variant-mismatch"]
-    assert f"iptables-{other}" in told["firewall-variant-mismatch"]
+    found_conditions = conditions(bare.firewall("apply"))
+    assert list(found_conditions) == ["firewall-variant-mismatch"]
+    assert f"iptables-{other}" in found_conditions["firewall-variant-mismatch"]
     bare.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
     bare.reopen("auto")
     assert conditions(bare.firewall("apply")) == {}

@@ -154,7 +154,7 @@ def test_promise_5_deletion_spares_a_foreign_route_under_the_same_key(one: Host)
     assert "192.0.2.11" not in left
 
 
-def test_promise_5_same_key_appended_twice_leaves_ours_once(one: Host) -> None:
+def test_promise_5_same_key_appended_twice_leaves_the_agents_route_once(one: Host) -> None:
     world = world_of(one, lease(PEER_A, "192.0.2.11"))
     repair(one, world)
     one.ip(f"route append {PEER_A} via 192.0.2.66 proto 140")
@@ -235,7 +235,7 @@ def test_promise_10_very_many_are_taken_over_a_part_at_a_time(one: Host, tmp_pat
     assert StateFile(tmp_path).now.route_protocol == 141
 
 
-def test_a_table_that_nobody_has_written_to_yet_is_an_empty_one(one: Host) -> None:
+def test_a_table_that_was_never_written_is_an_empty_one(one: Host) -> None:
     world = replace(world_of(one, lease(PEER_A, "192.0.2.11")), route_table=100)
     table = RouteTable(table=100)
 
@@ -381,7 +381,7 @@ def test_promise_8_no_record_moves_the_default_route_or_the_underlay(one: Host) 
     assert one.ip("route show") == before
 
 
-def test_promise_9_addresses_nobody_owns_fail_at_once_and_never_leave(lan: Lan) -> None:
+def test_promise_9_addresses_in_no_lease_fail_at_once_and_never_leave(lan: Lan) -> None:
     here = lan.add("192.0.2.1/24")
     gateway = lan.add("192.0.2.254/24")
     here.ip("route add default via 192.0.2.254")

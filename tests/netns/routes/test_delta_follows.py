@@ -149,7 +149,7 @@ def test_promise_5_a_conflict_is_known_from_its_event_alone(host: Host) -> None:
 @pytest.mark.parametrize(
     "extra", ["via 192.0.2.11 mtu 1300", "nexthop via 192.0.2.11 nexthop via 192.0.2.12"]
 )
-def test_promise_6_an_extra_that_the_kernel_does_not_tell_from_ours(host: Host, extra: str) -> None:
+def test_promise_6_an_extra_that_the_kernel_takes_for_the_agents(host: Host, extra: str) -> None:
     """A deletion names next hops only, so that of two alike the kernel may take the wrong one."""
     scene(host)
     path = ShortPath(host, world_of(host, lease("10.64.1.0/24", "192.0.2.11")))

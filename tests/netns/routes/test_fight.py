@@ -155,7 +155,7 @@ def test_promise_10_a_fight_is_damped_named_and_outlasted(
     assert not [each for each in daemon.conditions if each.name == "route-conflict"]
 
 
-def test_promise_5_one_who_writes_and_stays_is_a_conflict_and_no_fight(
+def test_promise_5_a_foreign_route_that_stays_is_a_conflict_and_no_fight(
     one: Host, daemon: Daemon, witness: Witness
 ) -> None:
     rival = fighter(one, *(f"replace {PEER} via 192.0.2.{number} proto 186" for number in (77, 78)))
@@ -173,7 +173,7 @@ def test_promise_5_one_who_writes_and_stays_is_a_conflict_and_no_fight(
 def test_promise_9_a_fight_is_noticed_while_containers_come_and_go(
     one: Host, daemon: Daemon
 ) -> None:
-    """Links that no route of ours leads by change all the time on a host with Docker."""
+    """Links without a route of the agent's change all the time on a host with Docker."""
     body = f"ip route del {PEER}; ip link add c0 type veth peer name c1; ip link del c0"
     rival = one.popen(
         ["sh", "-c", f"trap stop=1 TERM; while [ -z $stop ]; do {body}; sleep 0.2; done"]
@@ -185,7 +185,7 @@ def test_promise_9_a_fight_is_noticed_while_containers_come_and_go(
         rival.wait(5)
 
 
-def test_promise_10_one_who_keeps_adding_routes_in_our_name_is_damped(
+def test_promise_10_repeated_additions_with_the_agents_protocol_are_damped(
     one: Host, daemon: Daemon
 ) -> None:
     rival = fighter(one, "add 10.64.9.0/24 via 192.0.2.77 proto 140")

@@ -1,4 +1,4 @@
-"""Changes of every kind are told by name and undone without a list of everything."""
+"""Changes of every kind are reported by name and undone without a list of everything."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Following:
                 if event.resync:
                     one.look_again()
         reports = self.host.call(reconcile, self.tunnel.all, Permission(may_delete=True))
-        # Routes go with their source address, and may be told of before it: that fails once.
+        # Routes go with their source address, and may be reported before it: that fails once.
         assert [each.failed for each in reports[:-1]] == [0] * 4
         return sum(len(each.done) for each in reports)
 
@@ -61,7 +61,7 @@ class Following:
         eventually(lambda: self.turn() == 0 and there())
 
     def routes(self) -> set[str]:
-        """Destinations of the routes that were told of, without those that go with addresses."""
+        """Destinations of the reported routes, without those that go with addresses."""
         found = (each.object for each in self.of(Route))
         return {str(each.destination) for each in found if each.kind == "unicast"}
 
@@ -111,7 +111,7 @@ def following(host: Host) -> Iterator[Following]:
         (LinkSpec, f"link del {NAME}", "link show", f"{NAME}: <"),
     ],
 )
-def test_a_foreign_change_is_told_and_undone(
+def test_a_foreign_change_is_reported_and_undone(
     following: Following, kind: type[Any], command: str, shown: str, there: str
 ) -> None:
     following.host.ip(command)
@@ -128,7 +128,7 @@ def test_a_foreign_change_is_told_and_undone(
         f"fdb replace {mac_of(1)} dev {NAME} dst 192.0.2.99",
     ],
 )
-def test_a_foreign_change_of_a_forwarding_entry_is_told_and_undone(
+def test_a_foreign_change_of_a_forwarding_entry_is_reported_and_undone(
     following: Following, command: str
 ) -> None:
     bridge(following.host, command)
@@ -151,7 +151,7 @@ def test_objects_that_another_program_adds_to_the_agents_link_go(following: Foll
     )
 
 
-def test_other_links_and_the_agents_own_writing_are_not_told(following: Following) -> None:
+def test_other_links_and_the_agents_own_writing_are_not_reported(following: Following) -> None:
     host = following.host
     host.ip("link add hm-foreign type vxlan id 9 dstport 4791")
     host.ip("link set hm-foreign up")
@@ -161,13 +161,13 @@ def test_other_links_and_the_agents_own_writing_are_not_told(following: Followin
     host.ip("addr add 10.64.0.9/32 dev hm-foreign")
     following.tunnel.want((DEVICE, ADDRESS_HERE, *peer(0), *peer(7)))
     eventually(lambda: following.turn() > 0)
-    host.ip("route add 10.65.99.0/24 dev eth0")  # the last: all before it was told by then
+    host.ip("route add 10.65.99.0/24 dev eth0")  # the last: all before it was reported by then
     eventually(lambda: following.turn() == 0 and "10.65.99.0/24" in following.routes())
     assert following.routes() == {"10.65.99.0/24"}
     assert following.of(LinkAddress) == []
     # The kernel tells of a neighbour's end later and as its own doing: that changes nothing.
     assert all(each.gone for each in following.of(Neighbour))
     assert {each.object.owner for each in following.of(LinkSpec)} == {""}
-    told = {each.object.mac for each in following.of(FdbEntry)}
-    assert mac_of(9) not in told
+    reported = {each.object.mac for each in following.of(FdbEntry)}
+    assert mac_of(9) not in reported
     assert "hm-foreign" in {name for event in following.events for name in event.links}

@@ -121,7 +121,7 @@ def test_a_link_that_goes_down_or_away_costs_one_pass(one: Host, tunnel: Tunnel)
     assert index_of(one, NAME) >= 1 << 29
 
 
-def test_what_is_desired_no_longer_goes(one: Host, tunnel: Tunnel) -> None:
+def test_an_object_that_is_no_longer_desired_goes(one: Host, tunnel: Tunnel) -> None:
     tunnel.want_peers(1)
     one.call(tunnel.settle)
     assert len(permanent(bridge(one, f"fdb show dev {NAME}"))) == 1
@@ -183,7 +183,7 @@ def test_promise_5_the_mark_misses_a_link_that_came_first(one: Host) -> None:
     table.close()
 
 
-def test_what_is_left_to_the_kernel_is_no_difference(one: Host) -> None:
+def test_values_left_to_the_kernel_are_no_difference(one: Host) -> None:
     tunnel = one.call(Tunnel)
     plain = LinkSpec(name="hm-br", kind="bridge")
     tunnel.want((plain, replace(DEVICE, mac="", mtu=0)))

@@ -79,7 +79,7 @@ def states(draw: st.DrawFn, wanted: DesiredFirewall) -> State:
 
 
 def storm(draw: st.DrawFn, state: State) -> None:
-    """Lose, double, move and bend rules of ours; add chains and jumps of an older version."""
+    """Lose, double, move and change own rules; add chains and jumps of an older version."""
     for chains in state.values():
         for chain in [chain for chain in chains if chain.startswith(OURS)]:
             kept = [draw(st.booleans()) for _ in chains[chain]]
@@ -111,7 +111,7 @@ def is_jump(body: str) -> bool:
 
 
 def foreign(state: State) -> dict[tuple[str, str], list[str]]:
-    """What is not ours, byte for byte; a table nobody used counts as empty."""
+    """Foreign rules, byte for byte; an unused table counts as empty."""
     held = {
         (table, chain): [body for body in rules if not is_jump(body)]
         for table, chains in state.items()
@@ -147,7 +147,7 @@ def test_one_pass_converges_and_foreign_rules_stay_byte_for_byte(data: st.DataOb
 
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
-def test_removal_takes_exactly_what_is_ours(data: st.DataObject) -> None:
+def test_removal_takes_exactly_the_agents_rules(data: st.DataObject) -> None:
     wanted = data.draw(wants())
     state = data.draw(states(wanted))
     before = copy.deepcopy(foreign(state))

@@ -86,7 +86,7 @@ def test_promise_6_no_key_is_ever_without_an_object_it_keeps(
 
 
 @given(desired_sets, kernels, st.builds(Thing, st.sampled_from("abc"), targets), st.booleans())
-def test_promise_5_ours_gives_way_to_a_foreign_one_and_is_back_when_it_goes(
+def test_promise_5_an_own_object_gives_way_to_a_foreign_one_and_comes_back(
     desired: Desired, found: list[Thing], thing: Thing, before: bool
 ) -> None:
     """In both orders, and whether or not anything may be deleted."""

@@ -128,7 +128,7 @@ def test_the_last_rule_drops_strangers_whatever_the_policy() -> None:
     assert last.endswith("-j DROP")
 
 
-def test_ours_go_behind_the_operators_and_before_the_return() -> None:
+def test_the_jump_goes_behind_the_operators_rules_and_before_the_return() -> None:
     ruleset = parse_ruleset(DOCKER_20.format(user="-A DOCKER-USER -s 10.9.9.9/32 -j DROP\n"))
     text = restore_text(table_edits(ruleset, wants(OPEN)))
     assert "-I DOCKER-USER 2 " in text

@@ -74,7 +74,7 @@ def test_the_programs_of_before_1_8_are_legacy(proc: Proc) -> None:
 
 
 @pytest.mark.parametrize("to", ["/usr/sbin/wrapper", "iptables", "/usr/sbin/gone"])
-def test_what_cannot_be_told_is_not_guessed(proc: Proc, to: str) -> None:
+def test_an_unknown_variant_is_not_guessed(proc: Proc, to: str) -> None:
     proc.program("/usr/sbin/wrapper")
     proc.link("/usr/sbin/iptables", to)
     assert proc.variant() is None

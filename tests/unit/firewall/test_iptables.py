@@ -43,7 +43,7 @@ def test_the_variant_is_what_iptables_says(
 
 
 @pytest.mark.usefixtures("put")
-def test_a_host_without_iptables_is_told_what_to_install(tmp_path: Path) -> None:
+def test_a_host_without_iptables_gets_a_hint_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(DependencyMissing) as caught:
         Iptables(str(tmp_path)).default_variant()
     assert "install iptables" in caught.value.hint

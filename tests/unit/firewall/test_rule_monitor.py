@@ -45,5 +45,5 @@ def test_nonsense_is_nothing(data: bytes) -> None:
     assert list(changes_in(data)) == []
 
 
-def test_a_transaction_that_names_nobody_is_one_all_the_same() -> None:
+def test_a_transaction_without_a_name_counts() -> None:
     assert list(changes_in(message(NEWGEN, b"\1\0\2\0"))) == [(0, "unknown")]

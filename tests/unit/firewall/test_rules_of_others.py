@@ -43,7 +43,7 @@ def test_an_operators_rule_that_surely_shuts_the_mesh_off_is_quoted(rule: str) -
 
 
 def elsewhere(table: str, *rules: str, policy: str = "ACCEPT") -> Ruleset:
-    """Docker's rules, and others in chains that lead to none of ours."""
+    """Docker's rules, and others in chains that lead to none of the agent's."""
     chains = {rule.split()[1] for rule in rules} or {"FORWARD"}
     declared = "".join(f":{chain} {policy} [0:0]\n" for chain in sorted(chains))
     text = f"*{table}\n{declared}" + "".join(f"{rule}\n" for rule in rules) + "COMMIT\n"
@@ -81,7 +81,7 @@ def test_a_rule_that_shuts_the_mesh_off_elsewhere_is_quoted(table: str, rule: st
         ("raw", "-A OUTPUT -d 10.66.0.9/32 -j DROP"),
     ],
 )
-def test_a_rule_elsewhere_that_drops_a_part_or_nothing_is_none_of_ours(
+def test_a_rule_elsewhere_that_drops_a_part_or_nothing_is_no_condition(
     table: str, rule: str
 ) -> None:
     assert conditions_of(elsewhere(table, rule), wants(OPEN, SHOWN)) == ()
@@ -144,7 +144,7 @@ def test_a_rule_that_closes_only_a_part_is_the_operators_right(rule: str) -> Non
         ("-s 10.0.0.0/8 -i eth0 -j ACCEPT", [INTERNAL]),
     ],
 )
-def test_an_operators_rule_that_leads_traffic_past_ours_is_quoted(
+def test_an_operators_rule_that_leads_traffic_past_the_agents_is_quoted(
     rule: str, wanted: list[WantedNetwork]
 ) -> None:
     ruleset = parse_ruleset(DOCKER_20.format(user=f"-A DOCKER-USER {rule}\n"))
@@ -166,7 +166,7 @@ def test_an_operators_rule_that_leads_traffic_past_ours_is_quoted(
         "-j RETURN",
     ],
 )
-def test_what_lets_in_what_ours_let_in_or_only_a_part_is_no_bypass(rule: str) -> None:
+def test_a_rule_that_lets_in_the_same_or_only_a_part_is_no_bypass(rule: str) -> None:
     assert names(f"-A DOCKER-USER {rule}\n", wants(OPEN)) == []
 
 
@@ -176,7 +176,7 @@ def test_a_rule_behind_one_that_spares_the_mesh_does_not_shut_it_off() -> None:
     assert names("-A DOCKER-USER ! -s 10.64.0.0/10 -i eth0 -j DROP\n") == []
 
 
-def test_rules_ahead_of_ours_are_judged_alike_before_ours_stand() -> None:
+def test_rules_ahead_are_judged_alike_before_the_agents_are_written() -> None:
     """The first look of an agent's life; a REJECT behind ours is none of our business."""
     text = DOCKER_20.format(user="").replace("COMMIT", "-A FORWARD -j REJECT\nCOMMIT", 1)
     without = re.sub(r".*HOSTMESH.*\n", "", text)
@@ -276,7 +276,7 @@ def test_what_becomes_of_a_ping_without_our_rules() -> None:
     assert judge(table, OUT, {}) == Judgement(place="", verdict="unsure")
 
 
-def test_a_return_from_a_chain_of_ours_goes_on_behind_the_jump_to_it() -> None:
+def test_a_return_from_an_own_chain_goes_on_behind_the_jump_to_it() -> None:
     user = "-A DOCKER-USER -j HOSTMESH-FORWARD\n-A HOSTMESH-FORWARD -j HOSTMESH-INBOUND\n"
     user += "-A HOSTMESH-INBOUND -j RETURN\n-A HOSTMESH-FORWARD -j DROP\n"
     text = DOCKER_20.format(user=user)

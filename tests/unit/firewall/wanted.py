@@ -1,4 +1,4 @@
-"""What the tests want of a firewall, and Docker's rules that it stands among."""
+"""Desired firewalls for tests, and Docker's rules beside them."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 

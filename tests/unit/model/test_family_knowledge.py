@@ -28,7 +28,7 @@ ALLOWED: Final = {
     "docker/attach/detach.py": "/proc/net/route is the IPv4 table",
     "kernel/liveness/arp.py": "ARP is IPv4's",
     "kernel/diagnose/capture.py": "reads IPv4 headers (RFC 791)",
-    "kernel/firewall/advice/nft_chains.py": "nft's own word for tables of both families",
+    "kernel/firewall/advice/nft_chains.py": "nft's own name of tables of both families",
     "kernel/liveness/icmp.py": "ICMPv4 (RFC 792)",
     "kernel/liveness/probe_channel.py": "ARP and ICMPv4",
     "kernel/diagnose/ping.py": "ICMPv4",
@@ -69,7 +69,7 @@ def test_no_other_module_knows_a_family() -> None:
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_what_is_allowed_is_needed(name: str) -> None:
+def test_an_exception_that_is_listed_is_needed(name: str) -> None:
     assert _found(AGENT / name)
 
 

@@ -25,7 +25,7 @@ def test_a_burst_of_repairs_goes_through_then_one_in_five_seconds_until_it_is_qu
 
 
 def test_promise_10_a_fight_of_minutes_is_one_condition_and_one_repair_in_five_seconds() -> None:
-    """Somebody undoes every repair at once: no new burst after half a minute."""
+    """Another program undoes every repair at once: no new burst after half a minute."""
     damper = Damper(LIMITS)
     contested = []
     for tick in range(3_000):

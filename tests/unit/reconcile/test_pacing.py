@@ -44,7 +44,7 @@ def test_promise_10_a_failing_route_backs_off_alone() -> None:
     assert [each.name for each in pacer.conditions()] == ["thing-refused"] or not pacer.conditions()
 
 
-def test_promise_10_what_failed_together_is_tried_together_and_told_in_few_words() -> None:
+def test_promise_10_common_failures_are_retried_together_and_summarised() -> None:
     """All routes of a large mesh while the uplink is down."""
     jitter = iter([0.8, 1.2, 0.9, 1.1] * 2000)
     pacer = Pacer(KIND, jitter=lambda: next(jitter))
@@ -59,7 +59,7 @@ def test_promise_10_what_failed_together_is_tried_together_and_told_in_few_words
     assert len(pacer.conditions()) == 21
 
 
-def test_the_next_due_time_is_told() -> None:
+def test_the_next_due_time_is_returned() -> None:
     pacer = Pacer(KIND, jitter=lambda: 1.2)
     fail(pacer, plan(A), 100)
     allowed, next_s = pacer.allow(plan(A, B), 100.5)
@@ -132,7 +132,7 @@ def test_a_changed_uplink_ends_the_waiting_and_not_the_growth_of_the_pauses() ->
     assert pacer.allow(plan(A), 71)[1] == pytest.approx(70 + 60)
 
 
-def test_promise_10_one_who_keeps_putting_a_route_there_is_damped_too() -> None:
+def test_promise_10_repeated_additions_of_a_route_are_damped_too() -> None:
     pacer = Pacer(KIND)
     extra = (Operation(OperationKind.DELETE, A, Reason.EXTRA),)
     removals = 0
@@ -170,7 +170,7 @@ def test_promise_10_a_rival_of_another_metric_that_comes_and_goes_is_a_fight_and
     assert "writer 186" in fight.cause
 
 
-def test_a_fight_over_what_is_there_delays_no_removal_of_what_is_not_wanted() -> None:
+def test_a_fight_over_an_object_delays_no_removal_of_another() -> None:
     pacer = Pacer(KIND)
     for tick in range(20):
         succeed(pacer, plan(A), tick / 10)
@@ -178,7 +178,7 @@ def test_a_fight_over_what_is_there_delays_no_removal_of_what_is_not_wanted() ->
     assert succeed(pacer, gone, 2.1) == 1
 
 
-def test_promise_9_what_the_kernel_said_and_what_to_do_are_told() -> None:
+def test_promise_9_a_refusal_has_the_kernels_message_and_a_hint() -> None:
     pacer = Pacer(KIND)
     error = KernelError("not permitted", hint="the agent needs root")
     (operation,) = plan(A)
@@ -195,7 +195,7 @@ def test_link_flaps_are_no_fight() -> None:
         assert succeed(pacer, plan(A), tick / 10) == 1
 
 
-def test_one_who_writes_as_us_or_only_deletes_is_named_so() -> None:
+def test_a_writer_with_the_agents_protocol_or_an_unknown_one_is_named_so() -> None:
     for change, words in (
         (Change(object=A, replaced=True), "Hostmesh's own"),
         (Change(object=A, gone=True), "an unknown program"),
@@ -207,7 +207,7 @@ def test_one_who_writes_as_us_or_only_deletes_is_named_so() -> None:
         assert words in pacer.conditions()[0].cause
 
 
-def test_promise_10_who_wrote_once_is_forgotten_with_what_was_repaired() -> None:
+def test_promise_10_a_writer_is_forgotten_with_the_repair() -> None:
     pacer = Pacer(KIND)
     succeed(pacer, plan(A, B, reason=Reason.MISSING), 0)
     for thing in (A, B):
@@ -223,7 +223,7 @@ def test_promise_10_who_wrote_once_is_forgotten_with_what_was_repaired() -> None
     assert pacer._writers == {}
 
 
-def test_what_is_no_longer_wanted_has_no_condition() -> None:
+def test_an_object_that_is_no_longer_wanted_has_no_condition() -> None:
     pacer = Pacer(KIND)
     fail(pacer, plan(A), 0)
     assert pacer.conditions(wanted=[]) == ()

@@ -167,7 +167,7 @@ def test_overlaps_are_named(links: list[Link], routes: list[Route], words: str) 
         ([link(7, "br-1", "10.64.0.129/25")], [route("10.64.0.128/25", "br-1", protocol=2)]),
     ],
 )
-def test_what_is_no_overlap(links: list[Link], routes: list[Route]) -> None:
+def test_links_and_routes_that_do_not_overlap(links: list[Link], routes: list[Route]) -> None:
     facts = HostFacts(links=tuple(links), foreign_routes=tuple(routes))
     assert host_overlaps(facts, CIDR, None, [IPv4Network("10.64.0.0/24")]) == ()
 
@@ -220,7 +220,7 @@ def test_forwarding_is_enabled_once_and_undone(sysctls: Sysctls) -> None:
     assert not sysctls.ip_forward()
 
 
-def test_undo_leaves_what_somebody_set_since(sysctls: Sysctls) -> None:
+def test_undo_leaves_a_value_that_another_program_set_since(sysctls: Sysctls) -> None:
     change = sysctls.enable_forwarding()
     assert change is not None
     sysctls.write("ip_forward", "0")

@@ -105,7 +105,7 @@ def test_where_networkmanager_runs(tmp_path: Path, files: dict[str, str], manage
         assert f"does not leave {managed} unmanaged" in found.cause
 
 
-def test_the_bridge_of_ours_counts_where_there_is_one(tmp_path: Path) -> None:
+def test_the_agents_own_bridge_counts_where_there_is_one(tmp_path: Path) -> None:
     (tmp_path / "run/NetworkManager").mkdir(parents=True)
     docker = "interface-name:docker0;interface-name:br-*"
     write(tmp_path, ETC, f"[keyfile]\nunmanaged-devices={docker}\n")

@@ -42,7 +42,7 @@ def test_promise_5_a_deletion_bears_our_protocol() -> None:
     assert found.kind == "unicast"
 
 
-def test_multicast_routes_are_not_ours_to_read() -> None:
+def test_multicast_routes_are_left_out() -> None:
     assert decode_route(MULTICAST_ROUTE, NAMES.__getitem__) is None
 
 
@@ -82,7 +82,7 @@ def test_promise_4_interrupted_dump_is_thrown_away_and_asked_again() -> None:
     assert found == [b"full"]
 
 
-def test_promise_4_interruption_told_with_the_end_counts() -> None:
+def test_promise_4_an_interruption_flagged_at_the_end_counts() -> None:
     found = Scripted(
         [(NEWROUTE, 0, b"half"), (DONE, INTERRUPTED, bytes(4))], [(NEWROUTE, 0, b"full"), done()]
     ).dump(26, DUMP, "x")

@@ -90,7 +90,7 @@ def test_promise_5_foreign_route_of_another_metric_is_a_conflict_too() -> None:
 @pytest.mark.parametrize("ours", [A, replace(A, gateway=IPv4Address("192.0.2.99"))])
 @pytest.mark.parametrize("metric", [0, 100])
 @pytest.mark.parametrize("may_delete", [True, False])
-def test_promise_5_ours_gives_way_to_a_foreign_route_of_any_metric(
+def test_promise_5_an_own_route_gives_way_to_a_foreign_one_of_any_metric(
     ours: Route, metric: int, *, may_delete: bool
 ) -> None:
     """Never by a replacement: at the same metric it could hit the foreign route."""
@@ -144,7 +144,7 @@ def test_extra_of_our_own_in_another_table_goes() -> None:
     ]
 
 
-def test_promise_10_a_table_full_of_rivals_is_told_in_few_words() -> None:
+def test_promise_10_a_table_full_of_conflicts_is_summarised() -> None:
     wanted = [replace(A, destination=IPv4Network(f"10.65.{n}.0/24")) for n in range(200)]
     plan = planned(wanted, [], [replace(each, protocol=186, metric=7) for each in wanted])
     assert len(plan.conflicts) == 200

@@ -106,7 +106,7 @@ def probe_icmp(request: dict[str, Any]) -> str | None:
 
 
 def forge(request: dict[str, Any]) -> str:
-    """Send one UDP packet with any source, as whoever has NET_RAW may. No answer comes here.
+    """Send one UDP packet with any source, as a process with NET_RAW may. No answer comes here.
 
     With ``mac`` it goes out as a frame to that address, which needs no route; ``tags`` are the
     VLANs it claims to be in, and ``fragments`` splits it.
