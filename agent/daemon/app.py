@@ -23,7 +23,7 @@ from agent.daemon.core.loop import Loop
 from agent.daemon.core.reload import Source, reload
 from agent.daemon.membership.endpoint_finder import EndpointFinder
 from agent.daemon.membership.join import Joiner
-from agent.daemon.membership.leave import Leaver, UnfinishedLeave, followed_by
+from agent.daemon.membership.leave import Leaver, UnfinishedLeave
 from agent.daemon.membership.previous_boot import PreviousBoot
 from agent.daemon.reconcile.scheduler import Scheduler
 from agent.daemon.state import conditions, events
@@ -390,5 +390,5 @@ class HostAgent:
             remove_from_firewalld=self._kernel.remove_from_firewalld,
             restore=restore,
             forget=self._copy_file.forget,
-            follow=followed_by(self._inbox),
+            inbox=self._inbox,
         )

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -28,7 +28,6 @@ __all__ = [
     "Leaver",
     "Outcome",
     "UnfinishedLeave",
-    "followed_by",
     "not_finished",
 ]
 
@@ -60,35 +59,6 @@ class Outcome:
         return {"version": 1, "done": self.done, "todo": self.todo}
 
 
-class Follow(Protocol):
-    """Has the running agent save and follow the operator's command, or do neither."""
-
-    def __call__(self, remember: Callable[[], None], *, left: bool) -> object:
-        """Call ``remember``; ``left``: whether this host has left."""
-        ...
-
-
-def _only_remember(remember: Callable[[], None], *, left: bool) -> None:
-    del left
-    remember()
-
-
-def followed_by(inbox: Inbox) -> Follow:
-    """Have the running agent's loop save and follow the command, or do neither.
-
-    A cancelled command must not be saved: the next start would carry it out.
-    """
-
-    def follow(remember: Callable[[], None], *, left: bool) -> None:
-        def both(apply: Apply) -> None:
-            remember()
-            apply(Left(left=left))
-
-        inbox.ask(both, is_waiting=client_is_waiting())
-
-    return follow
-
-
 class Leaver:
     """The steps of leaving and joining, one verb at a time.
 
@@ -102,7 +72,7 @@ class Leaver:
         restore: Gives Docker its previous configuration back, by those terms: (done, todo).
         forget: Deletes the host's own copy of the mesh: when it joins again, what it holds
             is what etcd says, not what the copy remembers.
-        follow: Has the running agent follow the command; None: there is none.
+        inbox: The running agent's, whose loop follows the command; None without an agent.
     """
 
     def __init__(
@@ -114,7 +84,7 @@ class Leaver:
         remove_from_firewalld: Callable[[], tuple[str, ...]],
         restore: Callable[[DetachTerms], tuple[tuple[str, ...], tuple[str, ...]]],
         forget: Callable[[], None],
-        follow: Follow | None = None,
+        inbox: Inbox | None = None,
     ) -> None:
         self._state = state
         self._release = release
@@ -122,7 +92,7 @@ class Leaver:
         self._remove_from_firewalld = remove_from_firewalld
         self._restore = restore
         self._forget = forget
-        self._follow = follow or _only_remember
+        self._inbox = inbox
         self._one = threading.Lock()
         self._finished: set[str] = set()
         self._left_over: tuple[str, ...] = ()
@@ -143,7 +113,7 @@ class Leaver:
             CannotTell: The running agent did not begin in time, and nothing was done.
         """
         with self._alone("leave", _LEAVE_WAITS_S):
-            self._follow(lambda: self._state.change(left=True, leaving=True), left=True)
+            self._set_left(left=True)
             self._finished.clear()
             return self._run(DetachTerms(force=force))
 
@@ -169,7 +139,7 @@ class Leaver:
         with self._alone("join", _JOIN_WAITS_S):
             if not self._state.now.left:
                 return False
-            self._follow(lambda: self._state.change(left=False, leaving=False), left=False)
+            self._set_left(left=False)
             self._left_over = ()
             return True
 
@@ -180,6 +150,21 @@ class Leaver:
         outcome.attempt("firewalld keeps the mesh's sources", self._remove_from_firewalld)
         self._give_docker_back(outcome, DetachTerms(again="agentctl cleanup"))
         return outcome
+
+    def _set_left(self, *, left: bool) -> None:
+        """Save the operator's command and have the agent's loop follow it, or do neither.
+
+        A cancelled command must not be saved: the next start would carry it out.
+        """
+
+        def both(apply: Apply) -> None:
+            self._state.change(left=left, leaving=left)
+            apply(Left(left=left))
+
+        if self._inbox is None:
+            self._state.change(left=left, leaving=left)
+        else:
+            self._inbox.ask(both, is_waiting=client_is_waiting())
 
     @contextmanager
     def _alone(self, verb: str, wait_s: float) -> Iterator[None]:

@@ -87,7 +87,7 @@ def test_promise_6_a_leave_or_join_that_is_not_begun_in_time_is_not_remembered(
         leaver.leave()
     assert not state.now.left
     assert not cell.now.mesh.left
-    leaver._follow(lambda: state.change(left=True, leaving=True), left=True)
+    leaver._set_left(left=True)
     with stuck(member.agent._inbox), pytest.raises(CannotTell, match="nothing was done"):
         leaver.join()
     assert state.now.left
