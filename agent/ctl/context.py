@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -93,6 +94,10 @@ class Context:
         given: float | None = self.args.timeout
         own: float = self.args.verb.timeout_s
         return own if given is None else given
+
+    def follow_until_s(self) -> float | None:
+        """Return when a verb that follows the agent ends: monotonic seconds, None without end."""
+        return None if self.args.timeout is None else time.monotonic() + self.timeout_s
 
     @property
     def form(self) -> str:

@@ -13,6 +13,7 @@ from datetime import datetime
 from agent.ctl.client import AgentClient, Document
 from agent.ctl.context import Context
 from agent.ctl.output import clean, cut
+from agent.ctl.polling import rounds
 from agent.errors import AgentUnavailable, HostmeshError
 
 __all__ = ["watch"]
@@ -42,29 +43,35 @@ def watch(
         AgentUnavailable: No agent answered the first time.
         HostmeshError: It could not tell the first time.
     """
-    until_s = None if context.args.timeout is None else time.monotonic() + context.timeout_s
+    ticks = rounds(_EVERY_S, context.follow_until_s(), _pause_of(context))
     client = AgentClient(context.client.path, _ONE_REQUEST_S)
-    drawn = _Screen(context, screen) if _is_screen(context) else None
-    before = client.get(target)
-    lines = _Lines(context, changes)
-    (drawn.draw if drawn else lines.begin)(before)
-    resized = threading.Event()
-    if drawn:
-        signal.signal(signal.SIGWINCH, lambda _number, _frame: resized.set())
-    while until_s is None or time.monotonic() < until_s:
-        left_s = _EVERY_S if until_s is None else until_s - time.monotonic()
-        if resized.wait(max(0.0, min(_EVERY_S, left_s))):
-            resized.clear()
+    shown: _Screen | _Lines = _Lines(context, changes)
+    if _is_screen(context):
+        shown = _Screen(context, screen)
+    next(ticks)
+    shown.show(client.get(target))
+    for _ in ticks:
         try:
             document = client.get(target)
         except HostmeshError as error:
-            (drawn.away if drawn else lines.away)(_why(error))
-            continue
-        if drawn:
-            drawn.draw(document)
+            shown.away(_why(error))
         else:
-            lines.add(document)
+            shown.show(document)
     return 0
+
+
+def _pause_of(context: Context) -> Callable[[float], object]:
+    """Return what waits for the next round; a change of a screen's size ends the wait."""
+    if not _is_screen(context):
+        return time.sleep
+    resized = threading.Event()
+    signal.signal(signal.SIGWINCH, lambda _number, _frame: resized.set())
+
+    def pause(seconds: float) -> None:
+        resized.wait(seconds)
+        resized.clear()
+
+    return pause
 
 
 def _why(error: HostmeshError) -> str:
@@ -85,16 +92,16 @@ class _Screen:
         self._as_of = ""
         self._size: tuple[int, int] | None = None
 
-    def draw(self, document: Document) -> None:
-        """Show ``document``."""
+    def show(self, document: Document) -> None:
+        """Draw ``document``."""
         self._document, self._as_of = document, _clock()
-        self._show(f"{self._as_of}  Ctrl-C ends")
+        self._draw(f"{self._as_of}  Ctrl-C ends")
 
     def away(self, message: str) -> None:
         """Show the last document again, with its time."""
-        self._show(f"{_clock()}  {clean(message)}", f"as of {self._as_of}:")
+        self._draw(f"{_clock()}  {clean(message)}", f"as of {self._as_of}:")
 
-    def _show(self, *head: str) -> None:
+    def _draw(self, *head: str) -> None:
         size = shutil.get_terminal_size()
         rows, width = max(3, size.lines - 1), size.columns
         lines = [*head, *self._lay_out(self._document)]
@@ -116,22 +123,16 @@ class _Lines:
     ) -> None:
         self._context = context
         self._changes = changes
-        self._before: Document = {}
+        self._before: Document | None = None
         self._is_away = False
 
-    def begin(self, document: Document) -> None:
-        """Remember the first document; print it where the form is JSON."""
-        self._before = document
-        if self._context.form == "json":
-            self._say(json.dumps(document, ensure_ascii=True))
-
-    def add(self, document: Document) -> None:
-        """Print the changes."""
+    def show(self, document: Document) -> None:
+        """Print what changed since the last document; of the first one nothing but JSON."""
         if self._is_away:
             self._is_away = False
             self._event("hostmesh-agent answers again")
-        found = self._changes(self._before, document)
-        if not found:
+        found = [] if self._before is None else self._changes(self._before, document)
+        if self._before is not None and not found:
             return
         self._before = document
         if self._context.form == "json":

@@ -9,6 +9,7 @@ from typing import Any
 from agent.ctl.client import AgentClient
 from agent.ctl.context import Context
 from agent.ctl.output import clean, sentence
+from agent.ctl.polling import rounds
 from agent.errors import AgentUnavailable, CannotTell, HostmeshError, UsageError
 
 __all__ = ["run"]
@@ -30,11 +31,10 @@ def run(context: Context) -> int:
         )
     timeout_s = context.timeout_s
     reached = _docker_is_decided if context.args.docker_config else _is_ready
-    deadline_s = time.monotonic() + timeout_s
     client = AgentClient(context.client.path, min(timeout_s, _ONE_REQUEST_S))
     last: Mapping[str, Any] = {}
     away: AgentUnavailable | None = None
-    while True:
+    for _ in rounds(_PAUSE_S, time.monotonic() + timeout_s):
         try:
             last, away = client.get("/v1/status"), None
         except AgentUnavailable as error:
@@ -45,10 +45,6 @@ def run(context: Context) -> int:
             else:
                 context.say(line)
             return 0
-        left_s = deadline_s - time.monotonic()
-        if left_s <= 0:
-            break
-        time.sleep(min(_PAUSE_S, left_s))
     if away is not None:
         raise CannotTell(f"not ready after {timeout_s:g} s: {away.message}", hint=away.hint)
     raise HostmeshError(f"not ready after {timeout_s:g} s: {_why(last)}", hint="agentctl status")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import clean
+from agent.ctl.polling import rounds
 from agent.ctl.verbs.config.mesh import config_document, config_sentence
 from agent.errors import HostmeshError, MeshConfigError, Refused, UsageError
 from agent.mesh.backend_change import Step, awaited, read_options, step_config, unable
@@ -109,19 +110,18 @@ def _refuse_unready(registry: Registry, backend: str, step: Step) -> None:
 
 def _wait(context: Context, registry: Registry, backend: str, step: Step) -> None:
     """Wait until every live host has followed. Hosts that never will are passed over."""
-    deadline_s = time.monotonic() + context.timeout_s
-    said = False
-    while behind := _following(context, registry, backend, step):
-        if not said:
-            context.remark(f"{step}: waiting for {_names(behind)}, at most {context.timeout_s:g} s")
-            said = True
-        if time.monotonic() >= deadline_s:
-            raise HostmeshError(
-                f"{step}: {_names(behind)} did not follow within {context.timeout_s:g} s",
-                hint="see agentctl status there; then run the same command again, it goes on",
-            )
-        time.sleep(_PAUSE_S)
-    context.remark(f"{step}: {_DONE[step].format(backend)}")
+    at_most = f"{context.timeout_s:g} s"
+    for number, _ in enumerate(rounds(_PAUSE_S, time.monotonic() + context.timeout_s)):
+        behind = _following(context, registry, backend, step)
+        if not behind:
+            context.remark(f"{step}: {_DONE[step].format(backend)}")
+            return
+        if not number:
+            context.remark(f"{step}: waiting for {_names(behind)}, at most {at_most}")
+    raise HostmeshError(
+        f"{step}: {_names(behind)} did not follow within {at_most}",
+        hint="see agentctl status there; then run the same command again, it goes on",
+    )
 
 
 def _following(context: Context, registry: Registry, backend: str, step: Step) -> tuple[Lease, ...]:

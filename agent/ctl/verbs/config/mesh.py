@@ -1,4 +1,4 @@
-"""``agentctl config``: create the mesh, and show what it agreed on."""
+"""``agentctl config init`` and ``show``: create the mesh, show its config."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 __all__ = [
     "config_document",
     "config_sentence",
-    "docker0_of",
     "host_facts",
     "init",
-    "occupied",
     "refuse_overlap",
     "show",
 ]
@@ -49,12 +47,11 @@ def init(context: Context) -> int:
     """
     settings = context.settings
     facts = host_facts(settings, settings.etcd.endpoints)
-    docker = docker0_of(facts, settings)
     flags = {key: getattr(context.args, name) for name, key in _FLAGS.items()}
     overrides = {key: text for key, text in flags.items() if text is not None}
     propose = "mesh.cidr" not in overrides and settings.mesh.cidr is None
     if propose:
-        overrides["mesh.cidr"] = str(_proposal(facts, docker))
+        overrides["mesh.cidr"] = str(_proposal(facts, _docker0_of(facts, settings)))
     config = context.settings_with(overrides).mesh.config()
     if config is None:  # it has a CIDR by now
         raise MeshConfigError("no CIDR is given", hint="agentctl config init --cidr CIDR")
@@ -66,7 +63,7 @@ def init(context: Context) -> int:
         facts = host_facts(settings, registry.endpoints)
         bounds = replace(registry.bounds, needed=(), in_force=())
         refuse_outside(config.cidr, bounds)
-        _refuse_overlap(facts, config.cidr, docker)
+        refuse_overlap(settings, facts, config.cidr)
         bounds = replace(bounds, needed=facts.needed)
         refuse_outside(config.cidr, bounds, registry.snapshot())
         stored = registry.create_config(config)
@@ -113,7 +110,7 @@ def _say(context: Context, config: MeshConfig, sentence: str) -> None:
         context.say("\n".join(flow(sentence, context.width, rest=2)))
 
 
-def docker0_of(facts: HostFacts, settings: Settings) -> DockerFacts:
+def _docker0_of(facts: HostFacts, settings: Settings) -> DockerFacts:
     """Return Docker's facts by the host's links: docker0's range, which is to be renumbered.
 
     Not when the settings leave Docker alone: then docker0 stays where it is.
@@ -134,7 +131,7 @@ def docker0_of(facts: HostFacts, settings: Settings) -> DockerFacts:
     return unknown
 
 
-def occupied(facts: HostFacts, docker: DockerFacts) -> Iterator[Network]:
+def _occupied(facts: HostFacts, docker: DockerFacts) -> Iterator[Network]:
     """Yield every range this host can see, except docker0's, the agent's and the default route."""
     leaving = docker.bridge.subnet if docker.bridge else None
     for link in facts.links:
@@ -149,7 +146,7 @@ def occupied(facts: HostFacts, docker: DockerFacts) -> Iterator[Network]:
 
 
 def _proposal(facts: HostFacts, docker: DockerFacts) -> Network:
-    found = propose_cidr(tuple(occupied(facts, docker)))
+    found = propose_cidr(tuple(_occupied(facts, docker)))
     if found is None:
         raise MeshConfigError(
             "no private range is free on this host, not even a /16",
@@ -159,7 +156,7 @@ def _proposal(facts: HostFacts, docker: DockerFacts) -> Network:
 
 
 def host_facts(settings: Settings, endpoints: tuple[str, ...]) -> HostFacts:
-    """Look at this host, and at what it needs beside the mesh."""
+    """Read this host's facts, and the addresses that it needs beside the mesh."""
     from agent.daemon.membership.etcd_endpoint import with_needed  # noqa: PLC0415 - costs 0.2 s
     from agent.kernel import facts  # noqa: PLC0415 - the same
 
@@ -169,16 +166,11 @@ def host_facts(settings: Settings, endpoints: tuple[str, ...]) -> HostFacts:
 def refuse_overlap(
     settings: Settings, facts: HostFacts, cidr: Network, own: tuple[Network, ...] = ()
 ) -> None:
-    """Raise OverlapError when ``cidr`` meets what this host has, its ``own`` subnets left out."""
-    _refuse_overlap(facts, cidr, docker0_of(facts, settings), own)
-
-
-def _refuse_overlap(
-    facts: HostFacts, cidr: Network, docker: DockerFacts, own: tuple[Network, ...] = ()
-) -> None:
+    """Raise OverlapError when ``cidr`` overlaps something on this host but its ``own`` subnets."""
+    docker = _docker0_of(facts, settings)
     overlaps = host_overlaps(facts, cidr, docker, own)
     if overlaps:
-        free = propose_cidr(tuple(occupied(facts, docker)), prefixlen=max(cidr.prefixlen, 8))
+        free = propose_cidr(tuple(_occupied(facts, docker)), prefixlen=max(cidr.prefixlen, 8))
         raise OverlapError(
             f"{cidr} overlaps {', '.join(overlaps)} of this host; nothing was written",
             hint=f"{free} overlaps nothing here" if free else "choose another CIDR",
@@ -198,7 +190,7 @@ def _show_proposal(context: Context, config: MeshConfig) -> int:
 
 
 def config_sentence(config: MeshConfig) -> str:
-    """A config in words, clean."""
+    """Return a config as a sentence, clean."""
     count = 1 << (config.subnet_len - config.cidr.prefixlen)
     bounds = ""
     usual = config.access is Access.PUBLISHED
@@ -217,7 +209,7 @@ def config_sentence(config: MeshConfig) -> str:
 
 
 def config_document(config: MeshConfig) -> Mapping[str, Any]:
-    """A config as JSON."""
+    """Return a config for a document."""
     return {
         "version": 1,
         "cidr": str(config.cidr),

@@ -12,6 +12,7 @@ from agent.ctl import direct
 from agent.ctl.client import AgentClient, Document
 from agent.ctl.context import Context
 from agent.ctl.output import clean, flow, sentence
+from agent.ctl.polling import rounds
 from agent.errors import AgentUnavailable
 
 __all__ = ["lines", "run"]
@@ -26,7 +27,7 @@ def run(context: Context) -> int:
     """Print the events, oldest first."""
     follow = context.args.follow
     document = context.client.get(_TARGET) if follow else direct.ask(context, _TARGET)
-    since_s = context.args.since
+    last, since_s = _newest(document), context.args.since
     if since_s is not None:
         from_s = time.time() - since_s
         document["events"] = [each for each in document["events"] if each.get("at", 0) >= from_s]
@@ -35,32 +36,28 @@ def run(context: Context) -> int:
         return 0
     _print(context, document)
     if follow:
-        _follow(context, document)
+        _follow(context, last)
     elif not document["events"]:
         context.say("no events")
     return 0
 
 
-def _follow(context: Context, document: Document) -> None:
-    """Print new events every second; wait for an agent that goes away."""
-    until_s = None if context.args.timeout is None else time.monotonic() + context.timeout_s
+def _follow(context: Context, last: int) -> None:
+    """Print events after the number ``last`` every second; wait for an agent that goes away."""
     client = AgentClient(context.client.path, _ONE_REQUEST_S)
-    last = max((int(each["id"]) for each in document["events"]), default=0)
-    if context.args.since is not None:
-        last = max(last, _newest(client))
-    while until_s is None or time.monotonic() < until_s:
-        left_s = _EVERY_S if until_s is None else until_s - time.monotonic()
-        time.sleep(max(0.0, min(_EVERY_S, left_s)))
+    ticks = rounds(_EVERY_S, context.follow_until_s())
+    next(ticks)
+    for _ in ticks:
         try:
             found = client.get(f"{_TARGET}?after={last}")
         except AgentUnavailable:
             continue
         _print(context, found)
-        last = max([last, *(int(each["id"]) for each in found["events"])])
+        last = max(last, _newest(found))
 
 
-def _newest(client: AgentClient) -> int:
-    return max((int(each["id"]) for each in client.get(_TARGET)["events"]), default=0)
+def _newest(document: Document) -> int:
+    return max((int(each["id"]) for each in document["events"]), default=0)
 
 
 def _print(context: Context, document: Document) -> None:
