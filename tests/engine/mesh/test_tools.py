@@ -142,7 +142,7 @@ def test_promise_9_a_rule_that_drops_the_mesh_on_the_peer_is_red(
     finally:
         other.run(["iptables", "-D", "DOCKER-USER", *rule])
     assert (status, results(steps, "failed")) == (1, {"container"}), steps
-    trace = f"look at the rules on host2: agentctl trace {probes['host1']} {probes['host2']}"
+    trace = f"check the rules on host2: agentctl trace {probes['host1']} {probes['host2']}"
     assert trace in steps["container"]["text"]
     assert state == {"host2": "broken", "host3": "ok"}
 
