@@ -21,6 +21,7 @@ import secrets
 import struct
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -56,13 +57,14 @@ from agent.kernel.tables.taken import why_refused
 from agent.model import IPV4, IPV6, Family, LinkSpec, VxlanOptions, family_of
 from agent.model.objects import LINK_OWNER, LINK_PREFIX, RP_FILTER_LOOSE
 from agent.model.wireguard import WIREGUARD
-from agent.reconcile.interfaces import Operation, OperationKind
+from agent.reconcile.interfaces import Operation, OperationKind, Result
 
 __all__ = ["LinkTable", "decode_link_spec"]
 
 _log = structlog.get_logger(__name__)
 
 _VXLAN: Final = "vxlan"
+_TUNNELS: Final = frozenset({_VXLAN, WIREGUARD})
 _KINDS: Final = {"tun": WIREGUARD}
 """A tun device of the agent's is wireguard-go's: the same to all who use it."""
 _ID, _LINK, _LEARNING, _PORT = 1, 3, 7, 15
@@ -122,6 +124,17 @@ class LinkTable(NetlinkTable[LinkSpec]):
         _log.warning("link-recreated", link=wanted.name, was=str(actual), wanted=str(wanted))
         return (_deletion(link), *_creation(wanted, link_of))
 
+    def apply(
+        self, operations: Sequence[Operation[LinkSpec]], *, for_s: float | None = None
+    ) -> tuple[Result[LinkSpec], ...]:
+        """Carry out operations as :meth:`NetlinkTable.apply`; a tunnel brings no IPv6 router."""
+        results = super().apply(operations, for_s=for_s)
+        for each in results:
+            link = each.operation.object
+            if each.ok and each.operation.kind is OperationKind.REPLACE and link.kind in _TUNNELS:
+                _refuse_routers(link.name)
+        return results
+
     def _explained(self, operation: Operation[LinkSpec], refused: NetlinkError) -> NetlinkError:
         """Name the program that is in the way of a device, or start the one that makes it."""
         kernel_lacks = refused.errno == errno.EOPNOTSUPP and operation.object.kind == WIREGUARD
@@ -132,6 +145,16 @@ class LinkTable(NetlinkTable[LinkSpec]):
             return why_refused(operation.object, refused, dump_links(self.session.open()))
         except KernelError:
             return refused
+
+
+def _refuse_routers(name: str) -> None:
+    """Keep a packet in a tunnel from giving this host an IPv6 router."""
+    try:
+        Path(f"/proc/sys/net/ipv6/conf/{name}/accept_ra").write_text("0", encoding="ascii")
+    except FileNotFoundError:
+        return  # a kernel without IPv6
+    except OSError as error:
+        _log.warning("ipv6-routers-not-refused", link=name, reason=error.strerror)
 
 
 def decode_link_spec(link: RawLink, name_of: Callable[[int], str]) -> LinkSpec | None:

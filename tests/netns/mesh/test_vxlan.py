@@ -118,6 +118,11 @@ def test_a_peer_is_reached_through_the_device(stage: Stage) -> None:
     assert f"src {first(one)}" in route
 
 
+def test_promise_11_a_packet_in_the_tunnel_makes_no_ipv6_router(stage: Stage) -> None:
+    setting = f"/proc/sys/net/ipv6/conf/{LINK}/accept_ra"
+    assert stage.nodes[0].inside(["cat", setting]).stdout.strip() == "0"
+
+
 def test_what_is_published_is_flannels_backend_data(stage: Stage) -> None:
     one = stage.nodes[0]
     key = one.subnet().replace("/", "-")
