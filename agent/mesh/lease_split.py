@@ -45,15 +45,10 @@ def split_lease(
     ======  ===================  ==========================
     lease   docker0              pool
     ======  ===================  ==========================
-    /12     lower /13            2,048 networks of /24
     /16     lower /17            128 networks of /24
-    /20     lower /21            8 networks of /24
     /23     lower /24            1 network of /24
     /24     the whole /24        none
-    /30     the whole /30        none
     ======  ===================  ==========================
-
-    With two bits, a quarter, a /16 is a /18 for docker0, and pools of a /18 and a /17.
 
     Args:
         subnet: The lease's subnet, one that a host can hold.

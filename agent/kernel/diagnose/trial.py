@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from typing import Final
 
@@ -49,22 +49,7 @@ def trial(protocol: int, table: int, variant: str) -> dict[str, HostmeshError | 
     }
     found: dict[str, HostmeshError | None] = {}
     failed: list[HostmeshError] = []
-
-    def run() -> None:
-        try:
-            _leave_namespace()
-        except KernelError as error:
-            failed.append(error)
-            return
-        for name, step in steps.items():
-            try:
-                step()
-            except HostmeshError as error:
-                found[name] = error
-            else:
-                found[name] = None
-
-    thread = threading.Thread(target=run, name="trial", daemon=True)
+    thread = threading.Thread(target=_run, args=(steps, found, failed), name="trial", daemon=True)
     thread.start()
     thread.join(_TIMEOUT_S)
     if failed:
@@ -72,6 +57,25 @@ def trial(protocol: int, table: int, variant: str) -> dict[str, HostmeshError | 
     if thread.is_alive() or len(found) < len(steps):
         raise KernelError(f"the trial in a namespace did not end within {_TIMEOUT_S:g} s")
     return found
+
+
+def _run(
+    steps: Mapping[str, Callable[[], None]],
+    found: dict[str, HostmeshError | None],
+    failed: list[HostmeshError],
+) -> None:
+    try:
+        _leave_namespace()
+    except KernelError as error:
+        failed.append(error)
+        return
+    for name, step in steps.items():
+        try:
+            step()
+        except HostmeshError as error:
+            found[name] = error
+        else:
+            found[name] = None
 
 
 def _leave_namespace() -> None:

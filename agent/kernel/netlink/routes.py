@@ -103,13 +103,10 @@ def decode_route(payload: bytes, name_of: Callable[[int], str]) -> Route | None:
             found[name] = value
         else:
             odd.append(_ODD_NAMES.get(name, f"attribute{name}"))
-    mtu = 0
-    if _METRICS in found:
-        metrics = dict(attributes(found[_METRICS]))
-        if metrics.keys() == {_MTU}:
-            mtu = u32_of(metrics[_MTU])
-        elif metrics:
-            odd.append("metrics")
+    metrics = dict(attributes(found.get(_METRICS, b"")))
+    if metrics.keys() - {_MTU}:
+        odd.append("metrics")
+    mtu = u32_of(metrics[_MTU]) if metrics.keys() == {_MTU} else 0
     kind_name = _KINDS[kind] if kind < len(_KINDS) else f"type{kind}"
     gateway, prefsrc, metric = found.get(_GATEWAY), found.get(_PREFSRC), found.get(_PRIORITY)
     return Route(

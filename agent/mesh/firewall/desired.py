@@ -56,21 +56,10 @@ def desired_firewall(
     config, own, uplink = world.config, world.own, world.uplink
     if config is None or own is None or uplink is None:
         raise FirewallError("the mesh, the lease or the uplink is not known")
-    found = {
-        uplink.name: frozenset[Network](),
-        **(desired_objects(world).ingress if ingress is None else ingress),
-    }
-    for name in found:
-        if not _INTERFACE_NAME.fullmatch(name):
-            raise FirewallError(
-                f"iptables does not take the interface name {name!r} literally",
-                hint="name another uplink in agent.toml",
-            )
+    sources = desired_objects(world).ingress if ingress is None else ingress
     docker = world.docker or _NO_DOCKER
     leases = world.own_subnets
-    known = sorted(
-        docker.networks, key=lambda network: (network_order(network.subnet), network.bridge)
-    )
+    known = sorted(docker.networks, key=lambda each: (network_order(each.subnet), each.bridge))
     usable = [network for network in known if _INTERFACE_NAME.fullmatch(network.bridge)]
     inside = (each for each in usable if any(within(each.subnet, lease) for lease in leases))
     networks = [judged(each, config.access, access_limit) for each in inside]
@@ -80,7 +69,7 @@ def desired_firewall(
         previous=config.previous,
         lease=own.subnet,
         former=world.former.subnet if world.former else None,
-        ingress=tuple(Ingress(name, found[name]) for name in sorted(found)),
+        ingress=_ingress({uplink.name: frozenset(), **sources}),
         published=frozenset(_published(docker.containers, leases, uplink.node_address)),
         senders=frozenset(_senders(docker.containers, usable)),
         networks=tuple(wanted for wanted, _ in networks),
@@ -95,6 +84,16 @@ def desired_firewall(
             *(_odd_bridge(network) for network in known if network not in usable),
         ),
     )
+
+
+def _ingress(sources: Mapping[str, frozenset[Network]]) -> tuple[Ingress, ...]:
+    for name in sources:
+        if not _INTERFACE_NAME.fullmatch(name):
+            raise FirewallError(
+                f"iptables does not take the interface name {name!r} literally",
+                hint="name another uplink in agent.toml",
+            )
+    return tuple(Ingress(name, sources[name]) for name in sorted(sources))
 
 
 def outside_links(world: World) -> tuple[str, ...]:
