@@ -105,7 +105,7 @@ def test_a_source_is_served_at_its_time_and_when_that_changes(echoes: list[Echo]
     assert poller.remove(echoes[0])
 
 
-def test_promise_9_a_source_that_fails_is_told_and_the_others_are_served(
+def test_promise_9_a_source_that_fails_is_reported_and_others_are_served(
     echoes: list[Echo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[str] = []

@@ -305,7 +305,7 @@ def test_promise_6_another_table_in_the_settings_empties_the_former_one(
     assert ping.stop().lost == []
 
 
-def test_what_cannot_be_told_is_not_called_equal(
+def test_an_unknown_comparison_is_not_called_equal(
     here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here.ip("addr flush dev eth0")

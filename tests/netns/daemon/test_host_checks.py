@@ -26,7 +26,7 @@ def set_sysctl(host: Host, name: str, value: str) -> None:
 
 @pytest.mark.skipif(bool(missing()), reason=f"no {missing()} here")
 @pytest.mark.parametrize("manages", [True, False])
-def test_promise_6_what_networkd_takes_comes_back_and_told_not_to_it_takes_less(
+def test_promise_6_routes_that_networkd_removes_come_back(
     here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manages: bool
 ) -> None:
     """It sets its own address anew in either case, and the kernel takes peers' routes with it."""

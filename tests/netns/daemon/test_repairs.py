@@ -172,7 +172,7 @@ def test_promise_9_the_own_subnet_is_unreachable_until_docker_has_it(
     assert "route-conflict" not in member.conditions()
 
 
-def test_promise_2_a_new_address_by_dhcp_is_told_to_the_keeper_within_a_second(
+def test_promise_2_a_new_address_by_dhcp_reaches_the_keeper_within_a_second(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[tuple[float, Address]] = []
@@ -227,7 +227,7 @@ def test_promise_5_a_writer_that_keeps_overwriting_is_named_by_its_protocol(
     eventually(member.is_right, 35)
 
 
-def test_promise_10_a_thousand_rivals_are_told_in_few_words_that_stay_the_same(
+def test_promise_10_a_thousand_conflicts_make_one_short_condition(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rival of another metric is one, too: ours gives way and does not count as installed."""

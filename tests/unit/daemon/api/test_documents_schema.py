@@ -67,7 +67,7 @@ FULL = MeshState(
 
 
 @pytest.mark.parametrize("mesh", [MeshState(host_id=OWN), FULL], ids=["empty", "full"])
-def test_status_is_what_its_schema_says(mesh: MeshState) -> None:
+def test_status_follows_its_schema(mesh: MeshState) -> None:
     active = (ActiveCondition(Condition(name="x-y", cause="c", hint="h"), 0.0),)
     document = status_document(
         AgentState(mesh=mesh),
@@ -109,7 +109,7 @@ def test_promise_9_status_says_which_peer_is_dead_and_how_long_the_agent_runs() 
         assert (document["up_s"], document["mesh"]["subnets"]) == (up_s, 64)
 
 
-def test_leases_are_what_their_schema_says() -> None:
+def test_leases_follow_their_schema() -> None:
     check("leases", leases_document(VIEW, OWN, 10.0, last_heartbeat_s={OWN: 5.0}))
 
 

@@ -103,7 +103,7 @@ def samples() -> dict[str, float]:
     }
 
 
-def test_every_value_is_what_the_agent_knows() -> None:
+def test_every_value_comes_from_the_agents_state() -> None:
     found = samples()
     assert found["hostmesh_ready"] == 1
     assert found["hostmesh_state state=degraded"] == 0
@@ -213,7 +213,7 @@ def exported() -> set[str]:
     return {s.name for family in text_string_to_metric_families(text) for s in family.samples}
 
 
-def test_dashboard_and_alerts_name_only_what_is_exported() -> None:
+def test_dashboard_and_alerts_name_exported_metrics_only() -> None:
     monitoring = ROOT / "deploy" / "monitoring"
     dashboard = json.loads((monitoring / "grafana-dashboard.json").read_text())
     panels = [

@@ -172,7 +172,7 @@ def test_errors_carry_code_hint_and_exit_status(path: Path) -> None:
     }
 
 
-def test_an_unknown_path_says_what_there_is(path: Path) -> None:
+def test_an_unknown_path_lists_the_known_ones(path: Path) -> None:
     status, body = ask(path, "GET", "/v1/stats")
     assert status == 404
     assert "/v1/status" in body["error"]["hint"]
@@ -234,7 +234,7 @@ def test_half_a_body_changes_nothing(path: Path, changed: list[Mapping[str, Any]
         (b"GET /v1/status HTTP/1.1\r\n" + b"A: a\r\n" * 200 + b"\r\n", 431),
     ],
 )
-def test_what_is_no_request_of_ours_gets_json_too(path: Path, raw: bytes, wanted: int) -> None:
+def test_an_unreadable_request_gets_json_too(path: Path, raw: bytes, wanted: int) -> None:
     status, document, _ = spoken(path, raw)
     assert status == wanted
     assert document["error"]["exit_code"] == 2
@@ -320,7 +320,7 @@ def connected(path: Path, number: int) -> list[socket.socket]:
     return found
 
 
-def test_clients_that_say_nothing_keep_nobody_out(path: Path) -> None:
+def test_silent_clients_are_evicted(path: Path) -> None:
     """Promise 10: the one idle longest is evicted."""
     idle = connected(path, 40)
     began_s = time.monotonic()
@@ -349,7 +349,7 @@ def test_clients_that_connect_at_once_are_not_evicted_before_they_can_ask(tmp_pa
         server.stop()
 
 
-def test_a_client_that_does_not_take_its_answer_keeps_nobody_out(path: Path) -> None:
+def test_clients_that_do_not_take_their_answer_are_evicted(path: Path) -> None:
     greedy = connected(path, 30)
     for sock in greedy:
         with contextlib.suppress(BrokenPipeError):  # a slow one is evicted before it asks
@@ -361,7 +361,7 @@ def test_a_client_that_does_not_take_its_answer_keeps_nobody_out(path: Path) -> 
         sock.close()
 
 
-def test_while_everybody_waits_for_the_agent_root_gets_in_and_others_are_told(
+def test_while_all_clients_wait_root_gets_in_and_others_are_refused(
     path: Path, stuck: Stuck, changed: list[Mapping[str, Any]]
 ) -> None:
     if os.geteuid() != 0:

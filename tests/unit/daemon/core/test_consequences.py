@@ -107,7 +107,7 @@ DOUBT = view(revision=1, cluster=2)
 ALARMED = after(MEMBER, ViewSeen(DOUBT))
 
 
-def test_the_first_view_is_pinned_noticed_copied_and_bounds_what_is_watched() -> None:
+def test_the_first_view_is_pinned_checked_copied_and_bounds_the_watch() -> None:
     seen = view(0, 1)
     joined = after(FIRST, HostSeen(FACTS, UPLINK, ()))
     bounds = replace(joined.bounds, in_force=CONFIG.cidrs)
@@ -175,7 +175,7 @@ def test_promise_4_contact_regained_after_an_outage_holds_deletions() -> None:
     assert not after(MEMBER, away).may_delete(NOW.clock_s + 10 * CALM_S), "promise 3"
 
 
-def test_what_the_operator_accepts_is_pinned_bounded_and_routed() -> None:
+def test_an_accepted_view_is_pinned_bounded_and_routed() -> None:
     actions = [each.action for each in follows(ALARMED, Accepted())]
     assert actions == [Action.RECORD_PEERS, Action.PIN_CLUSTER, PASS.action]
     accepted = after(ALARMED, Accepted())
@@ -240,7 +240,7 @@ def test_a_lease_is_noted_given_to_docker_copied_and_routed() -> None:
     assert after(MEMBER, lost).mesh.own == lease(0), "promise 3"
 
 
-def test_promise_2_a_new_node_address_reconnects_and_is_told_to_docker_by_its_mtu() -> None:
+def test_promise_2_a_new_node_address_reconnects_and_sets_dockers_mtu() -> None:
     other = replace(UPLINK, node_address=IPv4Address("192.0.2.7"), mtu=1400)
     assert follows(MEMBER, HostSeen(FACTS, other, ())) == (
         Effect(Action.RECONNECT_ETCD),
@@ -268,7 +268,7 @@ def test_others_routes_and_what_the_host_needs_cost_a_pass() -> None:
     )
 
 
-def test_a_look_that_fails_keeps_the_uplink_is_told_and_tried_again() -> None:
+def test_a_look_that_fails_keeps_the_uplink_and_is_repeated() -> None:
     missing = Condition(name="uplink-missing", cause="no interface fits", hint="")
     failed = HostSeen(FACTS, UPLINK, (missing,), failed=True)
     assert follows(MEMBER, failed) == (
@@ -278,13 +278,13 @@ def test_a_look_that_fails_keeps_the_uplink_is_told_and_tried_again() -> None:
     assert after(after(MEMBER, failed), TimersDue(frozenset({Timer.HOST}))).look == StaleFacts()
 
 
-def test_what_the_kernel_and_programs_wrote_goes_to_the_passes_whatever_the_state() -> None:
+def test_writes_of_kernel_and_programs_cause_passes_in_any_state() -> None:
     changed = KernelEvent(links=frozenset({"eth0"}))
     assert follows(MEMBER, KernelChanged(changed)) == (Effect(Action.PASS_KERNEL, (changed,)),)
     assert follows(MEMBER, RulesWritten(("a (1)",))) == (Effect(Action.PASS_RULES, (("a (1)",),)),)
 
 
-def test_only_what_may_take_others_routes_has_them_looked_at() -> None:
+def test_only_an_event_that_may_delete_foreign_routes_lists_them() -> None:
     other = Route(destination=IPv4Network("198.51.100.0/24"), link="eth0")
     facts = replace(FACTS, foreign_routes=(other,))
     state = after(MEMBER, HostSeen(facts, UPLINK, ()))
@@ -327,7 +327,7 @@ def test_a_silent_host_costs_a_pass_only_where_a_heartbeat_lapsed() -> None:
     assert state.last_seen.last_heartbeat_s[HostId(f"{1:032x}")] == NOW.wall_s
 
 
-def test_timers_lead_to_what_they_are_for() -> None:
+def test_each_timer_causes_its_actions() -> None:
     def due(*timers: Timer) -> tuple[Effect, ...]:
         return follows(MEMBER, TimersDue(frozenset(timers)))[1:]
 
@@ -356,7 +356,7 @@ def test_a_host_that_leaves_keeps_nothing_and_says_nothing_of_its_lease() -> Non
     assert follows(gone, Left(left=False)) == (Effect(Action.PASS_EVERYTHING),)
 
 
-def test_promise_9_a_copy_that_is_not_written_is_told_until_it_is_or_none_is_wanted() -> None:
+def test_promise_9_an_unwritten_copy_is_a_condition_until_it_is_written() -> None:
     full = CopyWritten(StateError("cannot write: No space left on device"))
     damaged = ConditionsFound(
         ConditionSource.COPY_DAMAGED, (Condition(name="copy-damaged", cause="", hint=""),)
@@ -380,7 +380,7 @@ def test_promise_9_a_copy_that_is_not_written_is_told_until_it_is_or_none_is_wan
     assert left.conditions[ConditionSource.COPY] == ()
 
 
-def test_conditions_are_told_once_per_change() -> None:
+def test_conditions_are_replaced_once_per_change() -> None:
     found = ConditionsFound(ConditionSource.THREADS, (Condition(name="x", cause="a", hint=""),))
     tell = Effect(Action.SET_CONDITIONS, (ConditionSource.THREADS, found.conditions))
     assert follows(MEMBER, found) == (tell,)

@@ -78,7 +78,7 @@ def test_a_wrong_file_is_refused_whole(path: Path) -> None:
     assert agent.active() == {}
 
 
-def test_what_may_change_changes_and_the_rest_waits(path: Path) -> None:
+def test_live_settings_change_and_the_rest_waits(path: Path) -> None:
     agent = Agent(path)
     path.write_text(
         '[etcd]\nendpoints = ["http://192.0.2.9:2379"]\n[log]\nlevel = "debug"\n'
@@ -99,7 +99,7 @@ def test_what_may_change_changes_and_the_rest_waits(path: Path) -> None:
     assert agent.settings.log.level == "info"
 
 
-def test_the_same_again_tells_nobody(path: Path) -> None:
+def test_equal_settings_cause_no_event(path: Path) -> None:
     agent = Agent(path)
     agent.reload()
     assert agent.adopted == []
@@ -110,7 +110,7 @@ def test_the_same_again_tells_nobody(path: Path) -> None:
     }
 
 
-def test_every_live_key_is_a_setting_and_stands_in_the_docs() -> None:
+def test_every_live_key_is_a_setting_and_documented() -> None:
     names = {f"{section}.{key}" for section, keys in KEYS.items() for key in keys} | set(SECTIONS)
     assert names >= LIVE
     page = (Path(__file__).parents[4] / "docs/settings.md").read_text()

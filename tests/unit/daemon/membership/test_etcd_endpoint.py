@@ -80,7 +80,7 @@ def test_a_name_with_ever_new_addresses_changes_rarely_and_stays_bounded() -> No
     assert changes <= 24
 
 
-def test_what_is_answered_no_more_goes_after_an_hour_and_the_uplinks_way_follows() -> None:
+def test_an_address_without_answers_goes_after_an_hour() -> None:
     names = Names(a=[1])
     made = names.of("a")
     made.look_up()

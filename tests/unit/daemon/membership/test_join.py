@@ -121,7 +121,7 @@ def test_whatever_else_is_in_the_range_of_the_last_stay_does() -> None:
     assert keeper.registration is None
 
 
-def test_a_host_that_left_claims_no_right_to_what_its_copy_said() -> None:
+def test_a_host_that_left_claims_nothing_from_its_copy() -> None:
     """By now it may be another's: only what the mesh says counts."""
     made, keeper = joiner(PAST)
     made.step(mesh(docker=()))
@@ -139,7 +139,7 @@ def test_promise_10_of_very_many_overlaps_a_few_are_named() -> None:
     assert "10.70.5.0/24" not in found.cause
 
 
-def test_what_a_member_holds_is_no_overlap() -> None:
+def test_a_members_own_subnet_is_no_overlap() -> None:
     lease = Lease(subnet=PAST, node_address=UPLINK.node_address, backend="host-gw", host_id=OWN)
     made, keeper = joiner()
     assert made.step(replace(mesh(link("br-app", 5, "10.70.128.1/24")), own=lease)) == ()

@@ -52,7 +52,7 @@ def job(slow: Slow, late: threading.Event) -> FirewalldJob:
     return FirewalldJob(cast("Firewalld", slow), late.set)
 
 
-def test_what_is_done_in_a_moment_is_told_at_once(
+def test_a_quick_run_returns_its_result_at_once(
     slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(firewalldjob, "_PATIENCE_S", 20.0)
@@ -93,7 +93,7 @@ def test_a_failure_that_comes_late_is_raised_in_the_next_pass(slow: Slow) -> Non
         made.apply(WANTS)
 
 
-def test_a_bug_is_told_by_its_thread_and_what_it_was_for_is_tried_again(
+def test_a_bug_is_reported_by_its_thread_and_the_run_repeated(
     slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[object] = []
@@ -108,7 +108,7 @@ def test_a_bug_is_told_by_its_thread_and_what_it_was_for_is_tried_again(
     assert len(reported) == 1
 
 
-def test_what_is_under_way_ends_before_ours_is_removed(slow: Slow) -> None:
+def test_a_run_under_way_ends_before_the_sources_are_removed(slow: Slow) -> None:
     late = threading.Event()
     made = job(slow, late)
     made.apply(WANTS)
@@ -116,7 +116,7 @@ def test_what_is_under_way_ends_before_ours_is_removed(slow: Slow) -> None:
     assert made.remove() == ("removed",)
 
 
-def test_what_is_wanted_meanwhile_is_done_in_another_pass_at_once(
+def test_changes_during_a_run_are_applied_at_once_after_it(
     slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = threading.Event()

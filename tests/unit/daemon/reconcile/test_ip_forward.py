@@ -72,7 +72,7 @@ def test_a_host_that_forwards_already_is_left_as_it_is(sysctl: Path) -> None:
     assert sysctl.read_text().strip() == "1"
 
 
-def test_what_was_found_survives_a_kill_between_the_two_steps(sysctl: Path) -> None:
+def test_previous_values_survive_a_kill_between_the_two_steps(sysctl: Path) -> None:
     policy = Policy(sysctl)
     subject, _ = forwarding(sysctl, policy)
     subject.ensure()
@@ -82,7 +82,7 @@ def test_what_was_found_survives_a_kill_between_the_two_steps(sysctl: Path) -> N
     assert state.now.switched == PreviousValues(ip_forward="0", forward_policy="ACCEPT")
 
 
-def test_with_forwarding_still_on_by_somebody_else_the_policy_stays(sysctl: Path) -> None:
+def test_while_another_program_keeps_forwarding_on_the_policy_stays(sysctl: Path) -> None:
     """Opening FORWARD while the host goes on forwarding would make it an open router."""
     policy = Policy(sysctl)
     subject, _ = forwarding(sysctl, policy)
@@ -93,7 +93,7 @@ def test_with_forwarding_still_on_by_somebody_else_the_policy_stays(sysctl: Path
     assert sysctl.read_text().strip() == "2"
 
 
-def test_without_rules_of_ours_only_the_sysctl_is_switched(sysctl: Path) -> None:
+def test_without_managed_rules_only_the_sysctl_is_switched(sysctl: Path) -> None:
     subject, state = forwarding(sysctl, None)
     assert subject.ensure()
     assert state.now.switched == PreviousValues(ip_forward="0")

@@ -18,7 +18,7 @@ def ignored(_event: Event) -> None:
     """Nothing follows what is made known here."""
 
 
-def test_what_did_not_begin_in_time_is_withdrawn_and_said_to_be() -> None:
+def test_a_command_that_did_not_begin_in_time_is_cancelled() -> None:
     done: list[int] = []
     command = Command(lambda _apply: done.append(1))
     with pytest.raises(CannotTell, match="nothing was done"):
@@ -27,7 +27,7 @@ def test_what_did_not_begin_in_time_is_withdrawn_and_said_to_be() -> None:
     assert not done
 
 
-def test_what_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(_apply: Apply) -> str:
@@ -48,7 +48,7 @@ def test_what_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     loop.join()
 
 
-def test_what_a_client_asked_for_that_has_gone_is_not_begun() -> None:
+def test_a_command_of_a_client_that_has_gone_does_not_begin() -> None:
     done: list[int] = []
     with serving(lambda: False):
         gone = Command(lambda _apply: done.append(1), client_is_waiting())

@@ -27,7 +27,7 @@ def test_promise_4_after_an_outage_holders_have_time_to_come_back() -> None:
     assert lost.contact_lost(followed=False).contact_made(LATER) == made
 
 
-def test_the_operators_word_ends_what_holds() -> None:
+def test_an_accept_ends_the_grace() -> None:
     assert DeletionGrace().hold(LATER).end().calm(NOW)
 
 

@@ -132,7 +132,7 @@ def test_a_restart_of_docker_is_not_forgotten_for_a_later_report() -> None:
     assert (reported.report.restarted, reported.report.state) == (True, DockerState.ABSENT)
 
 
-def test_programs_that_wrote_rules_stay_named_when_the_kernel_lost_its_next_word() -> None:
+def test_programs_that_wrote_rules_stay_named_when_the_next_message_is_lost() -> None:
     assert coalesced(RulesWritten(("a (1)",)), RulesWritten(())) == (RulesWritten(("a (1)",)),)
     assert coalesced(RulesWritten(("a (1)",)), RulesWritten(("b (2)",))) == (
         RulesWritten(("b (2)",)),

@@ -184,13 +184,13 @@ def test_promise_4_in_a_mesh_of_two_a_host_does_not_agree_with_itself() -> None:
     assert held.with_view(view(0, 1, cluster=2, revision=3)).alarming is None
 
 
-def test_promise_4_a_host_that_is_alone_has_nobody_to_wait_for() -> None:
+def test_promise_4_a_host_that_is_alone_waits_for_no_peer() -> None:
     held = MeshState(host_id=OWN).with_view(view(0)).with_view(replace(_EMPTY, config=None))
     assert held.alarming is not None
     assert held.with_view(view(0, cluster=2, revision=2)).alarming is None
 
 
-def test_promise_4_an_alarm_ends_by_the_operators_word() -> None:
+def test_promise_4_an_alarm_ends_by_accept() -> None:
     held = member().with_view(view(7, cluster=2, revision=1))
     accepted = held.accepted()
     assert accepted.alarming is None
@@ -198,7 +198,7 @@ def test_promise_4_an_alarm_ends_by_the_operators_word() -> None:
     assert member().accepted() == member()
 
 
-def test_promise_9_the_own_lease_set_aside_is_told_apart_from_others() -> None:
+def test_promise_9_the_own_lease_set_aside_has_a_condition_of_its_own() -> None:
     aside = tuple(SetAside(f"/k{n}", "it lies elsewhere", lease(n)) for n in (0, 1))
     mesh = member().with_view(replace(view(2, 3, 4, revision=11), set_aside=aside))
     found = {each.name: each.subject for each in mesh.conditions()}
@@ -296,7 +296,7 @@ def test_promise_3_only_a_silent_host_without_heartbeat_is_dead() -> None:
     assert made.dead_subnets == frozenset()
 
 
-def test_containers_get_what_the_uplink_carries_less_what_the_backend_adds(
+def test_containers_get_the_uplinks_mtu_less_the_backends_overhead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mesh = MeshState(host_id=OWN)
@@ -378,7 +378,7 @@ def test_promise_3_the_former_subnet_stays_until_docker_has_nothing_there(
     assert mesh.docker_in_place is in_place
 
 
-def test_promise_9_who_has_not_moved_is_said() -> None:
+def test_promise_9_hosts_that_have_not_moved_are_named() -> None:
     mesh = mover().with_docker(docker("10.33.0.0/17", "10.64.128.0/24"), DockerState.READY)
     reported = {each.name: each for each in mesh.conditions()}
     assert "2 still hold a subnet there: host0, host1" in reported["mesh-moving"].cause

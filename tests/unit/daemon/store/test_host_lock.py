@@ -50,7 +50,7 @@ def test_one_that_is_stopped_holds_it_and_one_that_is_killed_does_not(tmp_path: 
     HostLock(tmp_path / "run", "hostmesh-agent").release()
 
 
-def test_nobody_holds_what_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_lock_has_no_holder(tmp_path: Path) -> None:
     assert holder_of(tmp_path / "run") is None
 
 

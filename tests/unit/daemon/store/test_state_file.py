@@ -20,7 +20,7 @@ def test_a_fresh_host_has_not_left(tmp_path: Path) -> None:
     assert not (tmp_path / "hostmesh").exists()
 
 
-def test_leaving_and_what_was_switched_survive_a_restart(tmp_path: Path) -> None:
+def test_leaving_and_previous_values_survive_a_restart(tmp_path: Path) -> None:
     state = StateFile(tmp_path / "hostmesh")
     state.change(left=True, leaving=True)
     state.change(switched=PreviousValues(ip_forward="0", forward_policy="ACCEPT"))

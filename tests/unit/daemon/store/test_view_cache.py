@@ -75,7 +75,7 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
 
 
-def test_the_loop_does_not_wait_and_what_came_meanwhile_is_written_after(scene: Scene) -> None:
+def test_the_loop_does_not_wait_and_later_changes_are_written_after(scene: Scene) -> None:
     scene.view_cache.save(mesh(0, 1))
     first = scene.view_cache._thread
     scene.view_cache.written(mesh(0, 1, 2, revision=11))
@@ -100,7 +100,7 @@ def test_the_same_again_is_not_written_again(scene: Scene) -> None:
     assert scene.file.saves == 1
 
 
-def test_a_full_disk_is_told_and_tried_again(scene: Scene) -> None:
+def test_a_full_disk_is_a_condition_and_the_write_repeated(scene: Scene) -> None:
     scene.file.full = True
     scene.view_cache.save(mesh(0, 1))
     scene.settle()
@@ -125,7 +125,7 @@ def test_a_write_under_way_when_the_host_leaves_leaves_no_file(scene: Scene) -> 
     assert scene.file.load() is None
 
 
-def test_what_is_not_written_yet_is_written_when_the_agent_ends(scene: Scene) -> None:
+def test_the_rest_is_written_when_the_agent_ends(scene: Scene) -> None:
     scene.file.gate.set()
     scene.view_cache.save(mesh(0, 1))
     scene.view_cache.finish(mesh(0, 1, 2, revision=11))

@@ -46,7 +46,7 @@ def test_a_condition_is_logged_when_raised_and_when_cleared_and_not_between() ->
     assert logs[1]["after_s"] == 7
 
 
-def test_the_same_trouble_in_other_words_keeps_its_since() -> None:
+def test_a_condition_with_another_cause_keeps_its_since() -> None:
     clock = Clock()
     registry = ConditionRegistry(clock)
     registry.replace(ConditionSource.ETCD, [condition("etcd-unreachable", "refused")])

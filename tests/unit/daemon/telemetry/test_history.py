@@ -154,7 +154,7 @@ def lease(number: int) -> Lease:
     )
 
 
-def test_joins_and_leaves_are_told_and_bounded(tmp_path: Path) -> None:
+def test_joins_and_leaves_are_recorded_and_bounded(tmp_path: Path) -> None:
     observer = Observer(History(tmp_path))
     own = HostId(f"{1:032x}")
     before = View(cluster_id=1, revision=1, leases=(lease(1), lease(2)))
@@ -167,7 +167,7 @@ def test_joins_and_leaves_are_told_and_bounded(tmp_path: Path) -> None:
     assert reported[10:] == ["and 20 hosts more", "host2 at 192.0.2.2 left with 10.2.0.0/16"]
 
 
-def test_conditions_are_told_once_each(tmp_path: Path) -> None:
+def test_conditions_are_logged_once_each(tmp_path: Path) -> None:
     observer = Observer(History(tmp_path))
     conditions = ConditionRegistry(lambda: 0.0, observer)
     condition = Condition(name="etcd-unreachable", cause="no endpoint answered", hint="look")

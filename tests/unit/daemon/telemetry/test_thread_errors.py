@@ -148,7 +148,7 @@ def test_promise_9_a_thread_that_meets_a_bug_tells_it_and_goes_on(
         assert case.failing.went_on.wait(10)
 
 
-def test_what_a_listener_missed_by_a_bug_is_reported_as_lost(reported: Reported) -> None:
+def test_events_that_a_listener_missed_by_a_bug_count_as_lost(reported: Reported) -> None:
     heard: list[bytes] = []
     came = threading.Event()
 
@@ -195,7 +195,7 @@ def test_a_name_that_no_name_can_be_is_no_address_and_no_end() -> None:
     assert look_up(("http://etcd..example:2379",)) == Endpoints()
 
 
-def test_what_a_command_raises_is_the_askers_and_not_the_loops() -> None:
+def test_an_exception_of_a_command_goes_to_its_caller() -> None:
     command = Command[None](lambda _apply: fail())
     command.execute(lambda _event: None)
     with pytest.raises(KeyError):
