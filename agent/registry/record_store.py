@@ -248,9 +248,11 @@ class RecordStore:
 
     def _bad_ones(self) -> Iterator[SetAside]:
         """Yield the records that cannot be read, in order of key; many are only counted."""
+        owners = self.last_config is not None and self.last_config.owners
+        decides = OWNERS if owners else LEASES
         last = "; the lease that was there is used while its host has a heartbeat"
         for key, reason in heapq.nsmallest(_MOST_ASIDE, self._unreadable.items()):
-            kept = self._leases.is_kept(self._name(key))
+            kept = self.keys.split(key)[0] is decides and self._leases.is_kept(self._name(key))
             yield SetAside(quote(key), reason + (last if kept else ""))
         more = len(self._unreadable) - _MOST_ASIDE
         if more > 0:
