@@ -76,7 +76,7 @@ def test_reserve_says_when_the_host_holds_another_subnet(
     assert ctl("reserve", "host1", "10.79.0.0/16") == 0
     said = capsys.readouterr()
     assert said.out == f"reserved 10.79.0.0/16 for host1 ({host(1)}) at 192.0.2.2\n"
-    assert f"it holds {lease.subnet} now" in said.err
+    assert f"holds {lease.subnet} now" in said.err
 
 
 @pytest.mark.parametrize(
