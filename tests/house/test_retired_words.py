@@ -35,6 +35,14 @@ RETIRED = {
 }
 
 EXCEPTIONS: dict[str, str] = {
+    "CHANGELOG.md:"
+    " `objects`), and `earlier-life-asked`, `leave-taken-up-again`,"
+    " `docker-turn-lost`,": "an old name",
+    "tests/engine/firewall/test_matrix.py:"
+    ' _JUMP = ("-m", "comment", "--comment", "hostmesh: everything of ours is in this chain",'
+    ' "-j")': "0.1's",
+    "tests/property/firewall/test_repair.py:"
+    " '-m comment --comment \"hostmesh: everything of ours is in this chain\"',": "0.1's",
     "tests/lab/hostmesh_lab/filesystems/lab_image.py:"
     r' b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",': "a user",
 }
