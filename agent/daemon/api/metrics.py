@@ -60,6 +60,7 @@ class Reading(Collector):
             {"version": __version__, "python": platform.python_version()},
         )
         yield from _host(self)
+        yield from _etcd(self)
         yield from _mesh(self)
         yield from _work(self.counters)
 
@@ -94,8 +95,7 @@ def _host(reading: Reading) -> Iterator[Metric]:
     yield conditions
 
 
-def _mesh(reading: Reading) -> Iterator[Metric]:
-    mesh = reading.state.mesh
+def _etcd(reading: Reading) -> Iterator[Metric]:
     age = GaugeMetricFamily("hostmesh_watch_age_seconds", "Seconds since etcd last answered")
     if reading.watch_age_s is not None:
         age.add_metric([], reading.watch_age_s)
@@ -113,6 +113,10 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
     for certificate in reading.certificates:
         expiry.add_metric([certificate.role, certificate.name], certificate.not_after_s)
     yield expiry
+
+
+def _mesh(reading: Reading) -> Iterator[Metric]:
+    mesh = reading.state.mesh
     left = GaugeMetricFamily(
         "hostmesh_lease_left_seconds", "Until this host's lease ends if it is not renewed"
     )
