@@ -18,7 +18,7 @@ from agent.ctl.main import main
 from agent.daemon.state.freshness import Freshness
 from agent.errors import AgentUnavailable, EtcdUnavailable
 from agent.model import View
-from agent.settings import AgentSettings
+from agent.settings import AgentSettings, Settings
 from agent.standalone import offline
 from agent.standalone.offline import OfflineView
 from tests.unit.ctl.asked import LEASES, STATUS, Serving, agentctl, run
@@ -158,6 +158,45 @@ def test_another_programs_socket_is_recognised(
     with serving(socket_path, {"GET /v1/status": (200, body)}):
         assert run(socket_path, "status") == 23
     assert "does not answer as hostmesh-agent does" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("begin", [b"x" * 100_000, b"HTTP/1.1 200 OK\r\n\r\n{}"])
+def test_a_program_that_speaks_other_http_is_not_waited_for(
+    socket_path: Path, begin: bytes
+) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(socket_path))
+        server.listen(1)
+        done = threading.Event()
+
+        def answer() -> None:
+            one, _ = server.accept()
+            one.sendall(begin)
+            done.wait(20)
+            one.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            with pytest.raises(AgentUnavailable, match="not hostmesh-agent's HTTP"):
+                AgentClient(socket_path, 15).get("/v1/status")
+        finally:
+            done.set()
+            thread.join()
+
+
+def test_an_error_without_a_hint_gets_the_agents(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def view(_settings: Settings) -> None:
+        raise EtcdUnavailable("no endpoint answered")
+
+    monkeypatch.setattr(offline, "view_offline", view)
+    assert run(socket_path, "leases") == EtcdUnavailable.exit_code
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "agentctl: no endpoint answered",
+        "hint: systemctl status hostmesh-agent; journalctl -u hostmesh-agent -n 20",
+    ]
 
 
 def test_a_silent_agent_is_given_up_in_time(
