@@ -46,6 +46,15 @@ class JumpEdit:
     insert_at: int | None = None
     body: str = ""
 
+    @property
+    def described(self) -> str:
+        """What it does, for people."""
+        if self.insert_at is None:
+            return f"remove the jump to Hostmesh from {self.chain}"
+        if not self.delete:
+            return f"add the jump to Hostmesh to {self.chain} as rule {self.insert_at + 1}"
+        return f"move the jump to Hostmesh in {self.chain} back to rule {self.insert_at + 1}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableEdit:
@@ -69,11 +78,7 @@ class TableEdit:
         """Describe it for people, a line per change."""
         return (
             *(f"{self.table}: write chain {chain}" for chain in self.fill),
-            *(
-                f"{self.table}: jump in {jump.chain}: {len(jump.delete)} taken out"
-                + ("" if jump.insert_at is None else f", 1 put at {jump.insert_at + 1}")
-                for jump in self.jumps
-            ),
+            *(f"{self.table}: {jump.described}" for jump in self.jumps),
             *(f"{self.table}: remove chain {chain}" for chain in self.drop),
         )
 

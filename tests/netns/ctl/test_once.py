@@ -100,7 +100,7 @@ def test_promise_3_what_opens_waits_for_docker_and_what_is_in_force_stays(node: 
     assert "-i eth7" in node.inside(["iptables-save"]).stdout, "an earlier run left it"
     node.inside(["iptables", "-F", "FORWARD"])
     would = once(node, "--dry-run").stdout
-    assert "firewall: filter: jump in FORWARD" in would
+    assert "firewall: filter: add the jump to Hostmesh to FORWARD" in would
     assert "-A FORWARD" not in node.inside(["iptables-save", "-t", "filter"]).stdout
     assert once(node).returncode == 0
     assert drop in node.inside(["iptables-save"]).stdout

@@ -187,6 +187,21 @@ def test_jumps_are_deleted_by_their_text_and_never_by_number() -> None:
     assert "-D DOCKER-USER 1" not in text
 
 
+def test_edits_are_described_for_people() -> None:
+    """What agentctl diff and the log show."""
+    chains = ":HOSTMESH-FORWARD - [0:0]\n:DOCKER "
+    behind = "-A DOCKER-USER -j RETURN\n" + f"-A DOCKER-USER {jump_to('HOSTMESH-FORWARD')}\n"
+    moved = parse_ruleset(DOCKER_20.format(user=behind).replace(":DOCKER ", chains))
+    lines = [line for edit in table_edits(moved, wants(OPEN)) for line in edit.described()]
+    assert "filter: move the jump to Hostmesh in DOCKER-USER back to rule 1" in lines
+    assert "nat: add the jump to Hostmesh to POSTROUTING as rule 1" in lines
+    removed = [line for edit in removal_edits(moved) for line in edit.described()]
+    assert removed == [
+        "filter: remove the jump to Hostmesh from DOCKER-USER",
+        "filter: remove chain HOSTMESH-FORWARD",
+    ]
+
+
 def test_removal_of_nothing_is_nothing() -> None:
     assert removal_edits(parse_ruleset(DOCKER_20.format(user=""))) == ()
     assert restore_text(()) == ""
