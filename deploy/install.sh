@@ -4,7 +4,7 @@
 # agent that runs is restarted, the data path and the lease stay as they are meanwhile.
 #
 #   deploy/install.sh [--etcd http://10.0.0.5:2379[,http://…]] [--start]
-#                                     without --etcd the agent asks DNS (docs/install.md)
+#                                     without --etcd: set [etcd] domain or endpoints before you start it
 #   deploy/install.sh --uninstall     leave the mesh, then remove what this script installed
 #   deploy/install.sh --uninstall --keep-membership
 #                                     remove the program only: lease, routes, rules and Docker's

@@ -40,7 +40,7 @@ def registry(settings: Settings) -> Iterator[Registry]:
     from agent.registry.copy import bounds_of  # noqa: PLC0415 - the same
     from agent.registry.registry import Registry  # noqa: PLC0415 - the same
 
-    with closing(client_for(settings.etcd)) as client, _naming_the_operator():
+    with closing(client_for(settings)) as client, _naming_the_operator():
         yield Registry(client, settings.etcd.prefix, bounds=bounds_of(settings))
 
 

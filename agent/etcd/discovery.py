@@ -22,13 +22,13 @@ import structlog
 from agent.errors import EtcdUnavailable
 from agent.etcd.client import EtcdClient
 from agent.retry import Backoff, jittered
-from agent.settings import EtcdSettings
+from agent.settings import EtcdSettings, Settings
 from agent.threads import Jobs
 
 if TYPE_CHECKING:
     import dns.resolver
 
-__all__ = ["Discovery", "Found", "client_for", "look_up"]
+__all__ = ["Discovery", "Found", "client_for", "look_up", "may_ask", "not_named"]
 
 _log = structlog.get_logger("agent.discovery")
 
@@ -40,8 +40,8 @@ _LEAST_REFRESH_S: Final = 30.0
 _MOST_REFRESH_S: Final = 300.0
 _HOST: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*")
 _HINT: Final = (
-    "name it in agent.toml: [etcd] endpoints; or publish SRV records _etcd-client-ssl._tcp or"
-    " _etcd-client._tcp in the host's domain (etcd.domain says which)"
+    "name it in agent.toml: [etcd] endpoints; or publish SRV records _etcd-client-ssl._tcp and set"
+    " etcd.domain to their domain"
 )
 
 
@@ -66,8 +66,8 @@ def look_up(settings: EtcdSettings, root: Path = Path("/")) -> Found:
     """Ask DNS where etcd is. Blocks, for a quarter of a minute at most.
 
     An attacker who suppresses an answer must not be able to make this host speak in the clear: the
-    record without TLS counts only after DNS said that there is none with it, and never when a CA
-    or a certificate is set.
+    record without TLS counts only after DNS said that there is none with it, and never when a CA,
+    a certificate or a user is set.
 
     Args:
         settings: ``domain``, or empty for the host's own; certificates.
@@ -80,7 +80,7 @@ def look_up(settings: EtcdSettings, root: Path = Path("/")) -> Found:
     domains = (settings.domain,) if settings.domain else tuple(_domains(resolver, root))
     if not domains:
         raise _not_found("this host has no domain, neither in its name nor in /etc/resolv.conf")
-    only_tls = bool(settings.ca_file or settings.cert_file)
+    only_tls = bool(settings.ca_file or settings.cert_file or settings.username)
     absent: list[str] = []
     deadline_s = time.monotonic() + 3 * _LIFETIME_S
     for domain in domains:
@@ -96,15 +96,34 @@ def look_up(settings: EtcdSettings, root: Path = Path("/")) -> Found:
     raise _not_found(f"there is no {' and no '.join(absent)}")
 
 
-def client_for(settings: EtcdSettings) -> EtcdClient:
-    """A client for what runs once: of the endpoints that are set, else of those that DNS knows.
+def may_ask(settings: Settings) -> bool:
+    """Whether DNS is asked for etcd: a domain is set.
 
-    Where DNS does not say, every call on it fails with that.
+    A host that joined before this was needed goes on with its own domain.
     """
-    client = EtcdClient(settings)
-    if not settings.endpoints:
+    return bool(settings.etcd.domain) or settings.agent.mesh_copy.exists()
+
+
+def not_named() -> EtcdUnavailable:
+    """Return the error of a host that is not configured."""
+    return EtcdUnavailable(
+        "no etcd is known: agent.toml and the environment set neither etcd.endpoints nor"
+        " etcd.domain",
+        hint=_HINT,
+    )
+
+
+def client_for(settings: Settings) -> EtcdClient:
+    """Make a client for a single run: of the endpoints that are set, else of those in DNS.
+
+    Without any, every call on it fails with the reason.
+    """
+    client = EtcdClient(settings.etcd)
+    if not settings.etcd.endpoints:
         try:
-            client.use(look_up(settings).endpoints)
+            if not may_ask(settings):
+                raise not_named()
+            client.use(look_up(settings.etcd).endpoints)
         except EtcdUnavailable as error:
             client.unknown(error)
     return client

@@ -46,7 +46,6 @@ __all__ = ["Copy", "CopyFile", "bounds_of", "copy_file"]
 
 _log = structlog.get_logger()
 
-_NAME: Final = "copy.json"
 _VERSION = 1
 _TOGETHER = 500  # entries in one piece of the file
 _LARGEST_BYTES = 256 * 1024 * 1024  # 65,536 leases take about 25 MB
@@ -203,7 +202,7 @@ class CopyFile:
 
 def copy_file(settings: Settings) -> CopyFile:
     """Return this host's copy, as its settings say."""
-    return CopyFile(settings.agent.state_dir / _NAME, bounds=settings.mesh.bounds())
+    return CopyFile(settings.agent.mesh_copy, bounds=settings.mesh.bounds())
 
 
 def bounds_of(settings: Settings) -> Bounds:

@@ -239,6 +239,11 @@ class AgentSettings:
     )
 
     @property
+    def mesh_copy(self) -> Path:
+        """The host's own copy of the mesh, from its first join on."""
+        return self.state_dir / "copy.json"
+
+    @property
     def socket(self) -> Path:
         """The control socket."""
         return self.run_dir / SOCKET_NAME

@@ -33,12 +33,12 @@ def leaver(settings: Settings) -> Leaver:
     def restore(terms: DetachTerms) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if not settings.docker.manage:
             return (), ()
-        with closing(client_for(settings.etcd)) as client:
+        with closing(client_for(settings)) as client:
             report = docker_manager(settings, client, own).detacher.detach(terms)
         return report.done, report.todo
 
     def release() -> tuple[str, ...]:
-        with closing(client_for(settings.etcd)) as client:
+        with closing(client_for(settings)) as client:
             registry = Registry(client, settings.etcd.prefix)
             return release_lease(registry, own, read_boot_id())
 

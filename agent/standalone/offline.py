@@ -89,7 +89,7 @@ def view_offline(settings: Settings) -> OfflineView:
     Raises:
         HostmeshError: Neither can be read; the error is etcd's.
     """
-    with closing(client_for(settings.etcd)) as client:
+    with closing(client_for(settings)) as client:
         return _view(settings, client, ())
 
 
@@ -129,7 +129,7 @@ def inspect_host(settings: Settings, *, left: bool) -> Inspection:
 
     own_id = attempt("host-unknown", lambda: host_id(read_machine_id()))
     mesh = MeshState(host_id=own_id or HostId(""), left=left)
-    with closing(client_for(settings.etcd)) as client:
+    with closing(client_for(settings)) as client:
         endpoints = client.endpoints
         protocol = settings.routes.protocol
         facts = attempt("uplink-missing", lambda: with_needed(read_host_facts(protocol), endpoints))
@@ -272,7 +272,7 @@ def offline_leases(settings: Settings) -> Mapping[str, Any]:
     seen = view_offline(settings)
     left_s: Mapping[Network, float] = {}
     if not seen.view.cached and any(each.ttl_s is None for each in seen.view.leases):
-        with closing(client_for(settings.etcd)) as client:
+        with closing(client_for(settings)) as client:
             left_s = FlannelTtls(client.time_to_live_s).of(seen.view.leases)
     try:
         own = host_id(read_machine_id())

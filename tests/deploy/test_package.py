@@ -145,6 +145,18 @@ def test_each_shell_finds_and_reads_its_completion(
     assert {line.split("\t")[0] for line in output[2:]} == {"docker", "doctor"}
 
 
+def test_an_agent_that_was_never_configured_is_enabled_and_not_started(
+    target: Target, package: Path
+) -> None:
+    file, line = target.take(package), "not started: name etcd in /etc/hostmesh/agent.toml"
+    install = f"mkdir -p /run/systemd/system; dpkg -i {file}"
+    assert line in target.run(install)
+    assert "enabled" in target.run("systemctl is-enabled hostmesh-agent.service")
+    target.run("dpkg -P hostmesh")
+    target.put("/etc/hostmesh/agent.toml", '[etcd]\nendpoints = ["http://192.0.2.1:2379"]\n')
+    assert line not in target.run(install)
+
+
 def test_settings_that_were_there_first_are_kept(target: Target, package: Path) -> None:
     """A cloud image brings its settings before the package; dpkg must not stop at a question."""
     seed = '[etcd]\nendpoints = ["http://192.0.2.1:2379"]\n'

@@ -8,9 +8,8 @@ from typing import Any
 from agent.daemon.membership.etcd_endpoint import EndpointAddress
 from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.events import ConditionsFound, EndpointFound, Event
-from agent.errors import EtcdUnavailable
 from agent.etcd.client import EtcdClient
-from agent.etcd.discovery import Discovery, Found
+from agent.etcd.discovery import Discovery, Found, may_ask, not_named
 from agent.model import Condition
 from agent.settings import Settings
 from agent.threads import Jobs
@@ -43,9 +42,12 @@ class EndpointFinder:
         self.endpoint = EndpointAddress(
             settings.etcd.endpoints, on_change=lambda found: post(EndpointFound(found)), jobs=jobs
         )
-        self._discovery = (
-            None if settings.etcd.endpoints else Discovery(settings.etcd, self._on_found, jobs=jobs)
-        )
+        self._discovery: Discovery | None = None
+        if not settings.etcd.endpoints:
+            if may_ask(settings):
+                self._discovery = Discovery(settings.etcd, self._on_found, jobs=jobs)
+            else:
+                client.unknown(not_named())
 
     def start(self) -> None:
         """Begin to look names up."""
@@ -75,7 +77,12 @@ class EndpointFinder:
             self.endpoint.use(found.endpoints)
         elif found.unavailable is not None:
             self._client.unknown(found.unavailable)
-        self._post(ConditionsFound(ConditionSource.DISCOVERY, discovery_conditions(found)))
+        self._post(
+            ConditionsFound(
+                ConditionSource.DISCOVERY,
+                discovery_conditions(found, self._settings.etcd.domain),
+            )
+        )
 
 
 def source_of(settings: Settings) -> Mapping[str, Any]:
@@ -88,15 +95,31 @@ def source_of(settings: Settings) -> Mapping[str, Any]:
     return {"endpoints": endpoints, "source": source, "told_by": told_by or None}
 
 
-def discovery_conditions(found: Found) -> tuple[Condition, ...]:
-    """DNS fails while endpoints are known. When none are, the lost contact says why already."""
-    problem: EtcdUnavailable | None = found.unavailable
-    if problem is None or not found.endpoints:
+def discovery_conditions(found: Found, domain: str) -> tuple[Condition, ...]:
+    """Return what is wrong with DNS while endpoints are known.
+
+    When none are, the lost contact says why already.
+    """
+    if not found.endpoints:
         return ()
-    return (
-        Condition(
-            name="etcd-discovery-failed",
-            cause=f"{problem.message}; {', '.join(found.endpoints)} stay in use",
-            hint="repair the records or the resolver; changes of etcd's members are not noticed",
-        ),
-    )
+    conditions = []
+    if found.unavailable is not None:
+        conditions.append(
+            Condition(
+                name="etcd-discovery-failed",
+                cause=f"{found.unavailable.message}; {', '.join(found.endpoints)} stay in use",
+                hint="repair the records or the resolver; changes of etcd's members are not"
+                " noticed",
+            )
+        )
+    if not domain:
+        own = found.told_by.partition("._tcp.")[2]
+        conditions.append(
+            Condition(
+                name="etcd-domain-unset",
+                cause=f"etcd was found by {found.told_by}, in a domain that no setting names: a"
+                " new host does not look there",
+                hint=f'set domain = "{own}" in [etcd] of agent.toml and restart the agent',
+            )
+        )
+    return tuple(conditions)

@@ -28,7 +28,7 @@ def examine(settings: Settings, *, probe: bool = False) -> Findings:
     attempt = findings.attempt
     look_at_host(settings, findings)
     mesh: Mesh | None = None
-    with closing(client_for(settings.etcd)) as client:
+    with closing(client_for(settings)) as client:
         look_at_etcd(settings, client, findings)
         host = look_for_uplink(settings, findings, client.endpoints)
         uplink = host[1] if host else None

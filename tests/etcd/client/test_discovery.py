@@ -17,7 +17,7 @@ from agent.errors import EtcdUnavailable
 from agent.etcd import discovery
 from agent.etcd.client import EtcdClient
 from agent.etcd.discovery import Discovery, Found, client_for, look_up
-from agent.settings import EtcdSettings, Settings, load_settings
+from agent.settings import AgentSettings, EtcdSettings, Settings, load_settings
 from tests.etcd.support.etcdlab import Etcd, Heard
 from tests.waiting import eventually
 
@@ -177,13 +177,13 @@ def test_a_client_for_one_run_finds_etcd_or_says_why(
 ) -> None:
     monkeypatch.setattr(discovery, "look_up", lambda settings: look_up(settings, root))
     dns.serve(f"{PLAIN},localhost,{etcd.port}")
-    client = client_for(EtcdSettings(domain="example.test"))
+    client = client_for(Settings(etcd=EtcdSettings(domain="example.test")))
     try:
         assert client.range(b"/x").records == ()
         assert client.endpoints == (f"http://localhost:{etcd.port}",)
     finally:
         client.close()
-    client = client_for(EtcdSettings(domain="elsewhere.test"))
+    client = client_for(Settings(etcd=EtcdSettings(domain="elsewhere.test")))
     try:
         with pytest.raises(EtcdUnavailable, match=r"no _etcd-client\._tcp\.elsewhere\.test"):
             client.range(b"/x")
@@ -244,7 +244,7 @@ def test_the_agent_tells_who_named_etcd(tmp_path: Path, monkeypatch: pytest.Monk
     file = tmp_path / "agent.toml"
     file.write_text(f'[etcd]\nendpoints = ["{url}"]\n')
     empty = tmp_path / "empty.toml"
-    empty.touch()
+    empty.write_text('[etcd]\ndomain = "example.test"\n')
     environ = MappingProxyType({"HOSTMESH_ETCD_ENDPOINTS": url})
     assert _document(load_settings(file)) == {
         "endpoints": [url], "source": "settings", "told_by": f"{file}:2",
@@ -263,10 +263,11 @@ def test_the_agent_tells_who_named_etcd(tmp_path: Path, monkeypatch: pytest.Monk
     assert str(finding.endpoint.now.address) == "192.0.2.1"
 
 
-def test_a_name_server_that_fails_is_a_condition_and_a_repaired_one_is_not(tmp_path: Path) -> None:
+def test_a_name_server_that_fails_is_a_condition_and_a_repaired_one_is_not() -> None:
     """Promise 9."""
     posted: list[Event] = []
-    finding = _endpoint_finder(load_settings(tmp_path / "none.toml"), posted)
+    settings = Settings(etcd=EtcdSettings(domain="example.test"))
+    finding = _endpoint_finder(settings, posted)
     good = Found(("http://192.0.2.1:2379",), told_by=PLAIN)
     bad = Found(good.endpoints, told_by=PLAIN, unavailable=EtcdUnavailable("no answer"))
     raised = []
@@ -276,6 +277,43 @@ def test_a_name_server_that_fails_is_a_condition_and_a_repaired_one_is_not(tmp_p
         assert isinstance(heard, ConditionsFound)
         raised.append([each.name for each in heard.conditions])
     assert raised == [[], ["etcd-discovery-failed"], []]
+
+
+def test_only_a_host_that_joined_before_looks_in_its_own_domain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 11: on a new host no answer of DNS decides where root's agent finds its mesh."""
+    settings = Settings(agent=AgentSettings(state_dir=tmp_path))
+    asked: list[EtcdSettings] = []
+    found = Found(("http://192.0.2.1:2379",), told_by=PLAIN)
+
+    def look(each: EtcdSettings) -> Found:
+        asked.append(each)
+        return found
+
+    monkeypatch.setattr(discovery, "look_up", look)
+    client = client_for(settings)
+    with pytest.raises(EtcdUnavailable, match=r"neither etcd\.endpoints nor etcd\.domain"):
+        client.range(b"/x")
+    posted: list[Event] = []
+    finder = _endpoint_finder(settings, posted)
+    finder.start()
+    finder.stop()
+    assert (asked, posted) == ([], [])
+    settings.agent.mesh_copy.touch()
+    assert client_for(settings).endpoints == found.endpoints
+    finder = _endpoint_finder(settings, posted)
+    finder._on_found(found)
+    heard = posted[-1]
+    assert isinstance(heard, ConditionsFound)
+    assert [each.name for each in heard.conditions] == ["etcd-domain-unset"]
+    assert 'domain = "example.test"' in heard.conditions[0].hint
+
+
+def test_a_user_name_allows_no_record_without_tls(dns: NameServer, root: Path) -> None:
+    dns.serve(f"{PLAIN},one.example.test,2379")
+    with pytest.raises(EtcdUnavailable, match=f"there is no {TLS} "):
+        look_up(EtcdSettings(username="mesh"), root)
 
 
 def _endpoint_finder(settings: Settings, posted: list[Event]) -> EndpointFinder:

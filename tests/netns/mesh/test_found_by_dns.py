@@ -43,7 +43,10 @@ def node() -> Iterator[Node]:
         made = Nameless(stage.lan.add("192.0.2.1/24"), 1, stage.folder)
         text = made.settings.read_text()
         made.settings.write_text(
-            "\n".join(line for line in text.splitlines() if not line.startswith("endpoints"))
+            "\n".join(
+                'domain = "example.test"' if line.startswith("endpoints") else line
+                for line in text.splitlines()
+            )
         )
         yield made
     finally:
@@ -55,7 +58,7 @@ def node() -> Iterator[Node]:
         stage.close()
 
 
-def test_a_host_without_settings_finds_etcd_and_joins(node: Node) -> None:
+def test_a_host_with_a_domain_finds_etcd_and_joins(node: Node) -> None:
     node.start()
     eventually(node.subnet, 30)
     found = node.document("status")["etcd"]
