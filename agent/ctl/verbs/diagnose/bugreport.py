@@ -94,10 +94,7 @@ def _archive(context: Context) -> bytes:
         for name, get in parts(context):
             try:
                 text = get()
-            except HostmeshError as error:
-                errors.append(f"{name}: {error}")
-                continue
-            except (OSError, ValueError) as error:
+            except (HostmeshError, OSError, ValueError) as error:
                 errors.append(f"{name}: {error}")
                 continue
             _add(archive, name, text)
@@ -129,7 +126,7 @@ def parts(context: Context) -> Iterator[tuple[str, Callable[[], str]]]:
     for file in files:
         yield f"files/{file.name}", partial(_text, file)
     for name, command in _COMMANDS:
-        yield f"{name}.txt", lambda command=command: _output(command, agent.left_s())  # type: ignore[misc] # the same
+        yield f"{name}.txt", partial(_output, command, agent.left_s)
 
 
 class _Agent:
@@ -196,8 +193,8 @@ def _text(file: Path) -> str:
         return opened.read(_MOST_BYTES).decode("utf-8", "replace")
 
 
-def _output(command: tuple[str, ...], timeout_s: float) -> str:
-    done = ProgramRunner().run(command, timeout_s)
+def _output(command: tuple[str, ...], timeout_s: Callable[[], float]) -> str:
+    done = ProgramRunner().run(command, timeout_s())
     if done.status is None:
         raise OSError(done.last_lines)
     if done.status == 0:
