@@ -1,1 +1,1 @@
-"""Who owns which subnet. The only room that speaks to etcd."""
+"""Hold what the mesh's hosts agree on in etcd: who owns which subnet."""

@@ -64,7 +64,7 @@ _NOTHING_NEWER: Final[dict[str, Any]] = {"lease": {}, "config": {}, "leases": {}
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What was saved.
+    """The saved copy.
 
     Attributes:
         view: With ``cached`` set. Without heartbeats: they say nothing by now.
@@ -283,7 +283,7 @@ def _bounded(view: View, bounds: Bounds) -> View:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a dataclass or None
-    """Turn what 0.1 knows of a flat dataclass of ours into JSON's types."""
+    """Turn what 0.1 knows of a flat dataclass into JSON's types."""
     return None if value is None else _fields(value, newer=False)
 
 

@@ -1,7 +1,7 @@
 """Everybody's leases, followed: a complete snapshot, then a watch, for as long as it runs.
 
 Whatever ends the watch (compaction, cancellation, silence, a broken connection) leads to a
-new complete snapshot, and every view that is handed out is complete. Nobody computes "what
+new complete snapshot, and every view that is handed out is complete. No follower computes "what
 was removed" here: views are compared by value by those who use them (promises 3 and 4).
 """
 
@@ -35,10 +35,10 @@ With one call's deadline (5 s) on top, a stopped server is reported within 15 s.
 _COALESCE_S = 0.1
 """Responses that are already here are folded into one view, for this long at most."""
 
-_NEVER_TOLD = "never told"
+_NEVER_REPORTED = "never reported"
 _STEADY_S = 10.0  # a watch that lived that long resets the back-off
 _PATIENCE = 3
-"""So many watches in a row that did not live that long, or were not even created, are told: the
+"""So many watches in a row that did not live that long, or were not even created, are reported: the
 mesh is then read again and again instead."""
 
 
@@ -77,7 +77,7 @@ class Directory:
         self._again = threading.Event()
         self._thread: threading.Thread | None = None
         self._stream: WatchStream | None = None
-        self._problem: str | None = _NEVER_TOLD
+        self._problem: str | None = _NEVER_REPORTED
         self._last_contact_s = 0.0
         self._short_watches = 0
 
@@ -227,7 +227,7 @@ class Directory:
             return
         before, self._problem = self._problem, reason
         if error is None:
-            _log.info("etcd-contact" if before is _NEVER_TOLD else "etcd-contact-regained")
-        elif before in {None, _NEVER_TOLD}:
+            _log.info("etcd-contact" if before is _NEVER_REPORTED else "etcd-contact-regained")
+        elif before in {None, _NEVER_REPORTED}:
             _log.warning("etcd-contact-lost", reason=reason, limit_key="lost")
         self._on_problem(error, self._last_contact_s)

@@ -1,4 +1,4 @@
-"""What can be learned of an etcd without writing to it: for `agentctl doctor`.
+"""Learn of an etcd without writing to it: for `agentctl doctor`.
 
 Version and clock come from HTTP: every endpoint answers GET /version, with a Date header.
 """
@@ -32,11 +32,11 @@ _NEVER: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
-    """What one endpoint says.
+    """The answers of one endpoint.
 
     Attributes:
         version: Of the server, "" when it does not say.
-        ahead_s: By how many seconds its clock is ahead of this host's; None when not told.
+        ahead_s: By how many seconds its clock is ahead of this host's; None when not known.
             A second is its resolution.
     """
 

@@ -1,4 +1,4 @@
-"""How long flannel's leases last, by few requests and only when somebody asks.
+"""How long flannel's leases last, by few requests and only on request.
 
 Our own records say when they were renewed and for how long; flannel's say neither, and a list
 of keys does not tell what their etcd leases have left. Asking costs one request per lease. So:

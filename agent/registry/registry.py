@@ -126,7 +126,7 @@ class Registry:
         while True:
             try:
                 page = self.client.range(start, everything.end, limit=limit, revision=revision)
-            except TooLargeError:  # somebody wrote huge values: they must not cost the others
+            except TooLargeError:  # huge values must not cost the others
                 if limit == 1:
                     raise
                 limit = max(1, limit // 8)
@@ -299,7 +299,7 @@ class Registry:
                 heartbeat of one is what this host left behind before it was rebooted.
 
         Returns:
-            The etcd lease and the revision; the next call is given the former.
+            The etcd lease and the revision; pass the first to the next call.
 
         Raises:
             IdentityInUseError: Another live host has this host's identity.

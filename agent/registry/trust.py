@@ -15,7 +15,7 @@ __all__ = ["Verdict", "VerdictKind", "agrees", "judge", "many_gone", "with_addit
 
 
 class VerdictKind(enum.StrEnum):
-    """What is wrong with a view."""
+    """The reason not to trust a view."""
 
     OK = "ok"
     OTHER_CLUSTER = "other-cluster"
@@ -185,7 +185,7 @@ def _same_holder(one: Lease, other: Lease | None) -> bool:
 
 
 def _holder(lease: Lease) -> HostId | Address:
-    """Whatever changes in a lease's life (name, revisions), its holder stays.
+    """The holder stays the same while name and revisions of its lease change.
 
     A flannel host is its address.
     """

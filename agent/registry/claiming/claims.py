@@ -270,7 +270,7 @@ def _held(view: View, request: ClaimRequest) -> Lease | None:
 
 
 def _stays(lease: Lease, view: View, request: ClaimRequest) -> bool:
-    """Whether a host's lease that nobody uses is still the one it should have.
+    """Whether a host's lease that no host uses is still the one it should have.
 
     So it is where something else than its subnet is wrong: another would be set aside, too. While
     the config cannot be used, it is the one that the host knows it had.

@@ -74,5 +74,5 @@ class HeartbeatWriter:
         try:
             other = self._keys.read(HEARTBEATS, record)
         except ValueError:
-            return  # nobody's: overwriting it costs nothing
+            return  # no host's: overwriting it costs nothing
         claimant.check_heartbeat(other)

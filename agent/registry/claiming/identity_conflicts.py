@@ -1,8 +1,8 @@
-"""One identity, one live host: an own earlier life told from a clone of the machine-id.
+"""Distinguish this host's own previous run from a clone of its machine-id.
 
 What another boot of this identity left in etcd (its heartbeat, its lease) is this host's own
 when it names this host's address: two live hosts cannot share one. At another address it may
-be this host before it was rebooted with a new address, or a clone. Only somebody who can ask
+be this host before it was rebooted with a new address, or a clone. Only a host that can ask
 at that address knows; until then nothing of it is taken over. A host that is refused so writes
 a record of its own, which the other sees: both report it.
 """
@@ -42,7 +42,7 @@ CLONE_HINT = (
 
 
 class IdentityInUseError(ClaimConflict):
-    """Another host has this host's identity, as far as can be told.
+    """Another host seems to have this host's identity.
 
     Args:
         shown: Its name or id.
@@ -118,7 +118,7 @@ class Claimant:
 
 
 class CloneCheck:
-    """Looks for other lives of an identity, and tells them that this one is there.
+    """Look for other hosts with this identity, and announce this one to them.
 
     Args:
         client: To etcd.
@@ -130,7 +130,7 @@ class CloneCheck:
         self._keys = keys
 
     def refuse(self, claimant: Claimant) -> None:
-        """Look, before anything is written, whether somebody else lives under this identity.
+        """Look, before anything is written, whether another host is alive with this identity.
 
         The memory names the subnet, so that this takes two small reads, not a listing.
 
@@ -139,7 +139,7 @@ class CloneCheck:
             EtcdError: It could not be found out.
         """
         answer = self._client.txn(
-            "look for other lives of this host",
+            "look for other hosts with this identity",
             [],
             [
                 kv.get(self._keys.of(HEARTBEATS, claimant.host_id)),
@@ -150,7 +150,7 @@ class CloneCheck:
         for record in beats:
             try:
                 claimant.check_heartbeat(self._keys.read(HEARTBEATS, record))
-            except ValueError:  # nobody's
+            except ValueError:  # no host's
                 continue
         for record in memories:
             try:
@@ -173,7 +173,7 @@ class CloneCheck:
 
         Args:
             heartbeat: Of this host; with a node address.
-            ttl_s: How long it stands unless it is said again.
+            ttl_s: How long it lasts unless it is written again.
             etcd_lease_id: What the last call returned, 0 at first.
 
         Returns:
@@ -192,7 +192,7 @@ class CloneCheck:
         return etcd_lease_id
 
     def withdraw(self, etcd_lease_id: int) -> None:
-        """End :meth:`announce`; failing costs nothing: it ends by itself."""
+        """End :meth:`announce`; failing costs nothing: it expires."""
         try:
             self._client.revoke(etcd_lease_id)
         except EtcdError as error:

@@ -109,7 +109,7 @@ class Renewals:
     def _after_conflict(
         self, lease: Lease, there: Record | None, claimant: Claimant, *, damaged: bool
     ) -> Lease:
-        """Go on from what somebody else wrote, if it still says that the host is the owner.
+        """Continue from another writer's record, if it still says that the host is the owner.
 
         Args:
             damaged: The key never went away, and no other agent can have written it: what

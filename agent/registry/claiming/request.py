@@ -1,4 +1,4 @@
-"""What a host asks for: by one claim, for good; and the two answers that are not a lease."""
+"""The requests of a host, by one claim or for good, and the two answers that are not a lease."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GraceError(EtcdError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRequest:
-    """Who wants a lease, and what it can take.
+    """A host that wants a lease, and the subnets it can take.
 
     Attributes:
         avoid: Networks that the host itself sees elsewhere (addresses, foreign routes).
@@ -86,7 +86,7 @@ class ClaimRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What the loop wants kept for this host.
+    """The records that the loop wants kept for this host.
 
     Attributes:
         node_address: By which peers reach the host.
@@ -99,7 +99,7 @@ class Registration:
         published: How packets travel to this host, and what peers need for it.
         move_into: The mesh's new CIDR: a lease outside it is exchanged for one inside.
         former: The lease that this host still holds from before, by what it knows.
-        give_back: Docker has nothing in the former subnet any more.
+        give_back: Docker has nothing in the previous subnet any more.
         container: For the heartbeat: a container's address that peers may ping.
         needed: For the heartbeat: what this host must reach beside the mesh.
         owners: What the mesh does with owner records.

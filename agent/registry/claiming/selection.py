@@ -31,7 +31,7 @@ __all__ = ["Obstacles", "Selection", "way_out"]
 
 _BUFFER = 256  # candidates computed ahead, for peek
 _MOST_REPLACED = 12
-"""Keys without rights that one claim replaces: its transaction has room for so many."""
+"""Keys without rights that one claim replaces: its transaction takes no more."""
 
 
 class Selection:
@@ -168,7 +168,7 @@ class Selection:
             return iter(wanted)
         reserved = [each for each, owner in self._reserved.items() if owner == request.host_id]
         remembered = self._view.memory.get(request.host_id)
-        preferred = [*reserved, *wanted, remembered]  # the operator's word comes first
+        preferred = [*reserved, *wanted, remembered]  # the operator's reservation comes first
         return candidates(
             config,
             request.host_id,
@@ -319,7 +319,7 @@ class Obstacles:
 
 
 def way_out(record: SetAside) -> str:
-    """What an operator does about a record in the way."""
+    """Say what an operator can do about a record in the way."""
     return (
-        f"see whose it is (etcdctl get {record.key}); if it is nobody's: etcdctl del {record.key}"
+        f"see whose it is (etcdctl get {record.key}); if it is no host's: etcdctl del {record.key}"
     )

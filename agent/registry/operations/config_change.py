@@ -35,7 +35,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigChange:
-    """What became of a change of the config.
+    """The result of a change of the config.
 
     Attributes:
         before: None when there was none that is usable.
@@ -67,7 +67,7 @@ def change_config(
 
     Args:
         wished: Makes the new config of the present one (None: none that is usable). Called
-            again when somebody else changed it meanwhile.
+            again when another operator changed it meanwhile.
         flannel_may_go: The operator says that flannel hosts lose their routes.
         dry: Check and write nothing.
 
@@ -83,7 +83,7 @@ def change_config(
         before = None if record is None else _decoded(record)
         after = _checked(registry, wished(before), before)
         view = records.view()
-        # What no host of this mesh may use is not in use: a forged lease keeps nothing.
+        # A lease that no host of this mesh may use is not in use: a forged one keeps nothing.
         bounds, held = registry.bounds, records.leases()
         if before is not None and before.owners:
             held = tuple(view.leases)

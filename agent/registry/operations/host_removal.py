@@ -27,7 +27,7 @@ def remove_host(
         The subnets that it held, () when none.
 
     Raises:
-        Refused: It is alive, or (a flannel host) nobody can tell, and ``force`` is not
+        Refused: It is alive, or (a flannel host) it may be, and ``force`` is not
             given.
     """
     for _ in range(_TRIES):

@@ -1,4 +1,4 @@
-"""Who this host is: machine-id, hashed for this application; and which boot this is."""
+"""Identify this host: machine-id, hashed for this application; and this boot."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ __all__ = ["Keeper", "Registration"]
 
 _log = structlog.get_logger()
 
-_MOST_LIVES = 4  # of this host, that are told from clones in one step
+_MOST_FOUND = 4  # hosts of this identity that are checked in one step
 _IDLE_S = 60.0
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 15.0
@@ -50,7 +50,7 @@ class Keeper:
     Args:
         registry: To write to.
         host_id: This host's identity.
-        boot_id: Of this boot of the host, to tell an earlier life from a clone.
+        boot_id: Of this boot of the host, to distinguish an earlier run from a clone.
         agent_version: For the heartbeat.
         settings: TTLs.
         on_lease: Called on the keeper's thread with the lease it owns (None: none), what there
@@ -60,7 +60,7 @@ class Keeper:
             clone of this host lives there, so that it was this host before it was rebooted.
             It may take seconds. Without it nothing of the sort is ever taken over.
         may_leave: Asked on the keeper's thread before another subnet is claimed in place of one
-            that was held in this life: what the registration says may be older than a
+            that was held in this run: what the registration says may be older than a
             container that has just started. It may take seconds.
         clock: Seconds that never go back.
         wall_clock: Unix seconds, for the time the agent started.
@@ -108,7 +108,7 @@ class Keeper:
         self._owners = OwnerRecords.UNUSED
         self._looks = Backoff(_FIRST_LOOK_S, _LONGEST_LOOK_S)
         self._look_from_s = 0.0
-        self._told: tuple[Lease | None, tuple[Condition, ...], Lease | None] | None = None
+        self._reported: tuple[Lease | None, tuple[Condition, ...], Lease | None] | None = None
 
     # --- called from other threads --------------------------------------------------------
 
@@ -232,7 +232,7 @@ class Keeper:
             Seconds until something is due again.
 
         Raises:
-            HostmeshError: What stands in the way; tried again later.
+            HostmeshError: It is not possible now; tried again later.
         """
         with self._lock:
             registration, held_back = self._registration, self._held_back
@@ -247,7 +247,7 @@ class Keeper:
         if owners is not self._owners:
             self._owners, self._own.due_s, self._former.due_s = owners, 0.0, 0.0
         cleared: frozenset[Address] = frozenset()
-        for last_try in (*(False,) * (_MOST_LIVES - 1), True):
+        for last_try in (*(False,) * (_MOST_FOUND - 1), True):
             request = self._request(registration, cleared)
             try:
                 self._keep(registration, request, held_back=held_back)
@@ -259,7 +259,7 @@ class Keeper:
                     raise
                 cleared |= {error.node_address}
         self._beat.alone()
-        self._former.adopt(registration)  # before anything is told: nobody may think it is gone
+        self._former.adopt(registration)  # before any report: no peer may think it is gone
         self._tell()
         if self._own.lease is not None:
             self._move(self._own.lease, registration, request, may_claim=not held_back)
@@ -311,7 +311,7 @@ class Keeper:
 
         Raises:
             IdentityInUseError: Another host may live under this host's identity.
-            HostmeshError: What else stands in the way.
+            HostmeshError: Any other failure.
         """
         self._keep_heartbeat(registration, request)
         self._own.keep(registration, request, held_back=held_back)
@@ -324,7 +324,7 @@ class Keeper:
 
     def _forget(self) -> None:
         """Hold nothing, and have had nothing: the host has left, whatever comes then."""
-        self._told = None
+        self._reported = None
         self._own.forget()
         self._former.forget()
         self._beat.forget()
@@ -382,7 +382,7 @@ class Keeper:
     def _tell(self, *conditions: Condition) -> None:
         refused = self._permission.condition
         found = conditions or (*self._own.conditions, *((refused,) if refused else ()))
-        told = (self._own.lease, found, self._former.lease)
-        if told != self._told:
-            self._told = told
-            self._on_lease(*told)
+        report = (self._own.lease, found, self._former.lease)
+        if report != self._reported:
+            self._reported = report
+            self._on_lease(*report)

@@ -101,7 +101,7 @@ class OwnHeartbeat:
         self.forget()
 
     def alone(self) -> None:
-        """Take back what :meth:`give_way` told."""
+        """Withdraw the report of :meth:`give_way`."""
         if self._clone_id:
             self._registry.clone_check.withdraw(self._clone_id)
             self._clone_id = 0

@@ -52,13 +52,13 @@ class OwnLease:
         self._joined_s = 0.0  # when this host first saw the mesh
         self.lease: Lease | None = None
         self.taken: Condition | None = None
-        """Who has the subnet instead, until there is a lease again."""
+        """The host that has the subnet instead, until there is a lease again."""
         self.contested: Condition | None = None
         """Set while the record is overwritten again sooner than it may be repaired."""
         self.has_config = False
         """The mesh had a config when it was last looked at."""
         self.due_s = 0.0
-        """When the lease is to be looked at again; what stands in the way leaves it as it is."""
+        """When the lease is checked again; a failure leaves it as it is."""
 
     def require_config(self) -> None:
         """Raise MeshConfigError unless the mesh has, or had a moment ago, a config.
@@ -86,7 +86,7 @@ class OwnLease:
 
         Raises:
             IdentityInUseError: Another host may live under this host's identity.
-            HostmeshError: What else stands in the way; tried again later.
+            HostmeshError: Any other failure; tried again later.
         """
         lease = self.lease
         if lease is not None and (differs(lease, registration) or self._clock() >= self.due_s):
@@ -96,7 +96,7 @@ class OwnLease:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """What there is to say of the lease."""
+        """The conditions of the lease."""
         return tuple(each for each in (self.taken, self.contested) if each is not None)
 
     def contest(self, wait_s: float, *, owners: OwnerRecords) -> None:

@@ -42,10 +42,10 @@ class PreviousLease:
         self._given_back: set[Network] = set()
         self.lease: Lease | None = None
         self.due_s = 0.0
-        """When the lease is to be looked at again; what stands in the way leaves it as it is."""
+        """When the lease is checked again; a failure leaves it as it is."""
 
     def adopt(self, registration: Registration) -> None:
-        """Take over what an earlier life of the agent held; not what this one gave back."""
+        """Take over the lease of an earlier run; not one that this run gave back."""
         lease = None if registration.give_back else registration.former
         if self.lease is None and lease is not None and lease.subnet not in self._given_back:
             self._hold(lease)
@@ -59,7 +59,7 @@ class PreviousLease:
         *,
         may_claim: bool,
     ) -> Lease:
-        """Do what is due: move, keep the former lease, or give it back.
+        """Do what is due: move, keep the previous lease, or give it back.
 
         Args:
             own: The host's lease.
@@ -71,7 +71,7 @@ class PreviousLease:
             The lease that is the host's own from now on.
 
         Raises:
-            HostmeshError: What stands in the way; tried again later.
+            HostmeshError: It is not possible now; tried again later.
         """
         cidr = registration.move_into
         if cidr is not None and self._may_begin(own, cidr):
@@ -88,7 +88,7 @@ class PreviousLease:
         return back and not within(own.subnet, cidr)
 
     def _move(self, lease: Lease, request: ClaimRequest) -> Lease:
-        """Claim a subnet in the mesh's new CIDR, and hold ``lease`` as the former one.
+        """Claim a subnet in the mesh's new CIDR, and hold ``lease`` as the previous one.
 
         A second lease that the host has there already is taken: it was cut off in the middle,
         or the operator turned the move round.

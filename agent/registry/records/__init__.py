@@ -1,4 +1,4 @@
-"""What lies in etcd: each kind of record is declared once, in a module of its own.
+"""The kinds of records in etcd, each declared once in a module of its own.
 
 Adding a kind takes a module that makes a :class:`RecordKind` and its name in ``KINDS``.
 docs/architecture.md has the steps.

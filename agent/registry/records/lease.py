@@ -22,7 +22,7 @@ _LINK, _MTU = "Link", "MTU"
 _MAX_MTU: Final = 2**31 - 1
 """Of a loopback; the kernel keeps an int."""
 _FLANNELS: Final = Fields({})
-"""What a flannel host's lease has of ours."""
+"""The agent's fields in a flannel host's lease: none."""
 
 
 def decode_lease(subnet: Network, record: Record) -> Lease:

@@ -1,4 +1,4 @@
-"""What one kind of record in etcd is: its key, its value, its limits, and who writes it."""
+"""Describe one kind of record in etcd: its key, value, limits and writer."""
 
 from __future__ import annotations
 
