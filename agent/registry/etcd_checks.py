@@ -97,8 +97,8 @@ def _ahead_s(date: str | None, seen_s: float) -> float | None:
         return None
 
 
-def may_write(registry: Registry, own: HostId) -> None:
-    """Check that this account may write what an agent must, without writing.
+def may_write(registry: Registry, own: HostId, level: int) -> None:
+    """Check that this account may write what an agent of a mesh of ``level`` must.
 
     Raises:
         EtcdAuthError: It may not.
@@ -113,7 +113,7 @@ def may_write(registry: Registry, own: HostId) -> None:
         keys.range(kind).start
         + (below_own_id(kind.pattern) if kind.writer is Writer.HOST_ID else b"")
         for kind in keys.kinds
-        if kind.writer is not Writer.OPERATOR
+        if kind.writer is not Writer.OPERATOR and kind.level <= level
     ]
     may_put(registry, wanted)
 

@@ -21,6 +21,7 @@ from agent.mesh.peer_rules import PeerRules
 from agent.mesh.ranges import subnet_at
 from agent.mesh.world import World
 from agent.model import (
+    LEVEL_OF_0_1,
     Condition,
     HostFacts,
     HostId,
@@ -183,11 +184,12 @@ def _account(
             f"{prefix} holds keys that this version does not know, such as"
             f" {unknown.names[0]} ({unknown.count} or more): they are left alone",
         )
-    findings.attempt("etcd account", lambda: _may_write(registry, own, findings))
+    level = records.last_config.level if records.last_config else LEVEL_OF_0_1
+    findings.attempt("etcd account", lambda: _may_write(registry, own, level, findings))
 
 
-def _may_write(registry: Registry, own: HostId, findings: Findings) -> None:
-    may_write(registry, own)
+def _may_write(registry: Registry, own: HostId, level: int, findings: Findings) -> None:
+    may_write(registry, own, level)
     findings.add("etcd account", State.OK, "may write all that an agent writes")
 
 

@@ -16,7 +16,7 @@ import pytest
 from agent.ctl.main import main as agentctl
 from agent.errors import EtcdAuthError, HostmeshError
 from agent.etcd.client import EtcdClient
-from agent.model import DockerState, View
+from agent.model import LEVEL, DockerState, View
 from agent.registry.claiming.locks import MeshLock, MeshLocks
 from agent.registry.directory import Directory
 from agent.registry.etcd_checks import may_write
@@ -81,9 +81,9 @@ def test_a_host_does_its_work_with_its_certificate(kit: Kit) -> None:
         operator.create_config(config())
     heard, views = Heard(), Heard()
     with registry_of(kit, "hosts/web1") as agent:
-        may_write(agent, host(1))
+        may_write(agent, host(1), LEVEL)
         with pytest.raises(EtcdAuthError):
-            may_write(agent, host(2))
+            may_write(agent, host(2), LEVEL)
         keeper = Keeper(
             agent,
             host_id=host(1),

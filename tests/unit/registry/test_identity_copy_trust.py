@@ -49,6 +49,9 @@ _VIEW = View(
         subnet_len=16,
         subnet_min=IPv4Address("10.64.0.0"),
         subnet_max=IPv4Address("10.127.0.0"),
+        level=2,
+        owners=True,
+        flannel=True,
         mod_revision=2,
     ),
     leases=tuple(_lease(number) for number in range(1, 5)),
@@ -322,6 +325,16 @@ def test_a_lease_that_is_there_as_it_was_granted_speaks_against_a_wiped_prefix()
     assert trust.many_gone(_VIEW, view)
     granted_again = replace(_VIEW.leases[0], etcd_lease_id=77)
     assert trust.judge(_VIEW, replace(view, leases=(granted_again, _lease(7)))).alarm
+
+
+def test_flannel_hosts_that_the_config_refuses_are_not_gone() -> None:
+    assert _VIEW.config is not None
+    flannel = tuple(replace(each, host_id=None) for each in _VIEW.leases[:3])
+    before = replace(_VIEW, leases=(*flannel, _VIEW.leases[3]))
+    after = replace(_VIEW, revision=101, leases=_VIEW.leases[3:])
+    assert trust.many_gone(before, after)
+    refused = replace(after, config=replace(_VIEW.config, flannel=False))
+    assert not trust.many_gone(before, refused)
 
 
 def test_hosts_that_moved_to_another_cidr_are_not_gone() -> None:
