@@ -147,7 +147,7 @@ def test_every_dependency_is_explained() -> None:
     assert {re.split("[<>=]", each)[0] for each in listed} <= explained | {"docker", "types-docker"}
 
 
-UNWRAPPED = {"docs/backends.md", "docs/security.md", "tests/lab/README.md"}
+UNWRAPPED = {"tests/lab/README.md"}
 """Pages that are yet to be wrapped."""
 
 
