@@ -27,7 +27,7 @@ from hostmesh_lab.machines.kinds import HostOptions
 from hostmesh_lab.machines.machine import Machine
 from hostmesh_lab.parallel import in_parallel
 from hostmesh_lab.processes import machine_boot_id, require_root
-from hostmesh_lab.underlay import net
+from hostmesh_lab.underlay import net, wireguard
 from hostmesh_lab.underlay.topology import (
     BACKENDS,
     DNS,
@@ -68,6 +68,12 @@ class LabOptions:
     packages: Sequence[str] = ()
     topology: Topology = ONE_LAN
     backend: Mapping[str, Any] = field(default_factory=lambda: {"Type": BACKENDS[0]})
+
+    @property
+    def all_packages(self) -> Sequence[str]:
+        """Return Debian's packages for every machine, with those of the backend."""
+        tunnel = wireguard.PACKAGES if self.backend["Type"] == "wireguard" else ()
+        return [*self.packages, *tunnel]
 
 
 class Lab:
@@ -201,7 +207,7 @@ class Lab:
         for link in self.topology.links:
             if link.drop_udp:
                 self.drop_udp(link.name, link.drop_udp)
-        base, token = self._base(options.packages), f"lab-{self.name}"
+        base, token = self._base(options.all_packages), f"lab-{self.name}"
         configs = [kinds.router(base, router) for router in self.topology.routers]
         configs += [kinds.stranger(base), kinds.dns(base)]
         members = options.etcd_members
@@ -244,6 +250,9 @@ class Lab:
         return self._create_host(index, _completed(chosen, options))
 
     def _create_host(self, index: int, chosen: HostOptions) -> Host:
+        if set(wireguard.PACKAGES) <= set(chosen.packages):
+            own = wireguard.settings(self.topology, index)
+            chosen = replace(chosen, settings=_over(own, chosen))
         config = kinds.host(self._base(chosen.packages), index, chosen)
         host = self._adopt(config)
         assert isinstance(host, Host)
@@ -351,10 +360,10 @@ def prepare(options: LabOptions, say: images.Say) -> tuple[list[str], str]:
     pytest does it before the first test, whose time-out must not cover a build.
     """
     chosen = [options.host, *options.hosts_differ.values()]
-    sets = {tuple(sorted({*options.packages, *each.packages})) for each in chosen}
+    sets = {tuple(sorted({*options.all_packages, *each.packages})) for each in chosen}
     return layers.ensure(
         options.suite,
-        [options.packages, *sorted(sets)],
+        [options.all_packages, *sorted(sets)],
         say,
         agent=options.host.agent,
         libcs=sorted({name for each in chosen for name in each.images}),
@@ -363,10 +372,16 @@ def prepare(options: LabOptions, say: images.Say) -> tuple[list[str], str]:
 
 def _completed(host: HostOptions, options: LabOptions) -> HostOptions:
     """Return a host's options with what holds for the whole lab: the mesh's range, packages."""
-    chosen = replace(host, packages=[*options.packages, *host.packages])
+    chosen = replace(host, packages=[*options.all_packages, *host.packages])
     if options.cidr is None or "mesh" in host.settings:
         return chosen
     return replace(chosen, settings={"mesh": {"cidr": options.cidr}, **host.settings})
+
+
+def _over(own: Mapping[str, Mapping[str, Any]], chosen: HostOptions) -> dict[str, Any]:
+    """Put a host's own settings over others, table by table."""
+    names = {*own, *chosen.settings}
+    return {each: {**own.get(each, {}), **chosen.settings.get(each, {})} for each in names}
 
 
 def _require_free_name(name: str, say: images.Say) -> None:

@@ -47,9 +47,8 @@ def check_routes(stage: Stage, host: Host) -> None:
     routes = {item["dst"]: (item.get("gateway"), item.get("dev")) for item in host.mesh_routes()}
     for peer, subnet in stage.subnets.items():
         if peer != host.name:
-            want = (stage.host(peer).address, "eth0")
-            if stage.tunnel:
-                want = (str(subnet.network_address), stage.tunnel)
+            gateway = None if stage.backend == "wireguard" else str(subnet.network_address)
+            want = (gateway, stage.tunnel) if stage.tunnel else (stage.host(peer).address, "eth0")
             require(
                 routes.get(str(subnet)) == want,
                 f"{host.name} routes {subnet} by {routes.get(str(subnet))}, not by {peer}'s {want}",

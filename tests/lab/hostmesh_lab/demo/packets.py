@@ -15,10 +15,12 @@ def walk(stage: Stage) -> None:
     """Follow an echo request from a container on host1 to one on host2, and its reply back."""
     middle = stage.tunnel or "eth0"
     path = [("host1", "docker0"), ("host1", middle), ("host2", middle), ("host2", "docker0")]
+    if stage.backend == "wireguard":  # its device has no Ethernet frames to compare
+        path = [path[0], path[-1]]
     source, target = (IPv4Address(stage.containers[name]) for name in ("host1", "host2"))
     with contextlib.ExitStack() as stack:
         outer = [
-            stack.enter_context(Capture(stage.host(name), "eth0", "udp port 8472"))
+            stack.enter_context(Capture(stage.host(name), "eth0", f"udp port {stage.tunnel_port}"))
             for name in (("host1", "host2") if stage.tunnel else ())
         ]
         captures = [
@@ -49,9 +51,11 @@ def _check_outer(stage: Stage, packets: list[Packet]) -> None:
     """The tunnel's own headers: from node address to node address, past the router between."""
     ends = tuple(IPv4Address(stage.host(name).address) for name in ("host1", "host2"))
     for name, packet in zip(("host1", "host2"), packets, strict=True):
-        stage.note(f"{name} eth0 outer ttl {packet.ttl}  {packet.src} > {packet.dst}  UDP 8472")
+        shown = f"{packet.src} > {packet.dst}  UDP {stage.tunnel_port}"
+        stage.note(f"{name} eth0 outer ttl {packet.ttl}  {shown}")
         require(
-            (packet.src, packet.dst) == ends, f"on {name} the outer packet is not the hosts' own"
+            stage.behind_nat or (packet.src, packet.dst) == ends,
+            f"on {name} the outer packet is not the hosts' own",
         )
     routed = stage.lab.topology.place(1) != stage.lab.topology.place(2)
     hops = packets[0].ttl - packets[1].ttl
@@ -70,7 +74,10 @@ def _check(
             f" not from {source} to {target}",
         )
     ttls = [packet.ttl for packet in packets]
-    require(ttls == _TTLS, f"the packet's TTLs are {ttls}, not {_TTLS}")
+    wanted = _TTLS if len(packets) == len(_TTLS) else [_TTLS[0], _TTLS[-1]]
+    require(ttls == wanted, f"the packet's TTLs are {ttls}, not {wanted}")
+    if stage.backend == "wireguard":
+        return
     hops = [(packet.src_mac, packet.dst_mac) for packet in packets]
     require(hops[1] == hops[2], "the packet changes between the two hosts")
     require(

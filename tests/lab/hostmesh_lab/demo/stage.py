@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.lab import CIDR, Lab
 from hostmesh_lab.machines.host import Host
-from hostmesh_lab.underlay.topology import BACKENDS
+from hostmesh_lab.underlay.topology import BACKENDS, WIREGUARD
 
 MESH = IPv4Network(CIDR)
 WEB = "web"
@@ -30,7 +30,17 @@ class Stage:
     @property
     def tunnel(self) -> str:
         """The device through which packets between hosts travel, "" without one."""
-        return "hm-vxlan" if self.backend == "vxlan" else ""
+        return {"vxlan": "hm-vxlan", "wireguard": "hm-wg"}.get(self.backend, "")
+
+    @property
+    def tunnel_port(self) -> int:
+        """The UDP port of the tunnel's own packets."""
+        return {"wireguard": WIREGUARD}.get(self.backend, 8472)
+
+    @property
+    def behind_nat(self) -> bool:
+        """Whether a router gives some host's packets an address of its own."""
+        return any(each.masquerade for each in self.lab.topology.routers)
 
     def add_container(self, name: str) -> str:
         """Start a container that serves pages; its address must be of the host's subnet."""

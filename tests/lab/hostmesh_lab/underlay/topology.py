@@ -12,7 +12,7 @@ from typing import Any
 
 from hostmesh_lab.errors import LabError
 
-BACKENDS = ("host-gw", "vxlan")
+BACKENDS = ("host-gw", "vxlan", "wireguard")
 GATEWAY = 1
 DNS = 5
 STRANGER = 200
@@ -189,7 +189,7 @@ class Topology:
         if without:
             return f"{backend} needs IPv4 node addresses, and link {without[0]} has none"
         hidden = {nic.link for each in self.routers if each.masquerade for nic in each.nics[1:]}
-        if hidden.intersection(uplinks):
+        if hidden.intersection(uplinks) and backend != "wireguard":
             return f"{backend} needs to reach every peer's node address, and some are behind NAT"
         return ""
 
