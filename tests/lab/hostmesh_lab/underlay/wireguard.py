@@ -1,4 +1,4 @@
-"""What a lab's hosts need for the backend wireguard: the machine's kernel may have none."""
+"""Give hosts of a lab the backend wireguard: the kernel of the machine may have none."""
 
 from collections.abc import Mapping
 from typing import Any
