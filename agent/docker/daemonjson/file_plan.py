@@ -78,8 +78,7 @@ def plan_file(
         change.path
         for change in ours
         if change.path not in values
-        and snapshot.document.has(change.path)
-        and change.is_ours(snapshot.document.value(change.path))
+        and change.is_in(snapshot.document)
         and not (change.path == NETWORK_MTU and not version)
     )
     # Dropped keys (this engine does not know them, or has them as flags) conflict with nothing.

@@ -273,7 +273,7 @@ class DaemonJsonStore:
         left = tuple(
             replace(change, ours=(document.value(change.path),))
             for change in journal.changes
-            if document.has(change.path) and change.is_ours(document.value(change.path))
+            if change.is_in(document)
         )
         self._save(
             replace(

@@ -73,6 +73,10 @@ class KeyChange:
         """Return whether ``value`` is one that Hostmesh wrote."""
         return any(same_json(value, mine) for mine in self.ours)
 
+    def is_in(self, document: Document) -> bool:
+        """Return whether the key has a value that Hostmesh wrote."""
+        return document.has(self.path) and self.is_ours(document.value(self.path))
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -130,7 +134,7 @@ def undo(document: Document, changes: Iterable[KeyChange]) -> Document:
     """
     for change in reversed(tuple(changes)):
         path = change.path
-        if not document.has(path) or not change.is_ours(document.value(path)):
+        if not change.is_in(document):
             continue
         document = document.with_text(path, change.before)
         for length in range(len(path) - 1, change.depth, -1):
@@ -146,7 +150,7 @@ def merged_changes(
     merged = {change.path: change for change in changes}
     for path, value in values.items():
         raw, old = document.raw(path), merged.get(path)
-        if old and raw is not None and old.is_ours(document.value(path)):
+        if old and old.is_in(document):
             merged[path] = replace(old, ours=_unique(*old.ours, value))
         elif raw is None or not same_json(document.value(path), value):
             # The key was removed since: a roll back may still bring the written value back.
