@@ -16,7 +16,7 @@ __all__ = ["ConfigWish", "left_behind", "wished_config"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigWish:
-    """What shall change; None leaves it as it is.
+    """The wanted changes; None leaves a field as it is.
 
     Attributes:
         move: Keep what ``cidr`` replaces in use until its hosts have moved.

@@ -81,7 +81,7 @@ class Changes:
 
 
 class DesiredObjects:
-    """What should be there. Not for use by two threads at once."""
+    """The desired objects. Not for use by two threads at once."""
 
     def __init__(self) -> None:
         self._world = World()
@@ -107,7 +107,7 @@ class DesiredObjects:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """What the operator should know, bounded."""
+        """Conditions for the operator, bounded."""
         if isinstance(self._rules, Condition):
             return (self._rules,)
         if self._summary is None:

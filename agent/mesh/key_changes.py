@@ -18,7 +18,7 @@ __all__ = ["KeyChanges"]
 
 @dataclass(frozen=True, slots=True)
 class KeyChanges:
-    """What was seen since this agent started.
+    """The keys seen since this agent started.
 
     Attributes:
         started_s: By host, when the agent started under which the key changed, by its own clock.

@@ -1,4 +1,4 @@
-"""What may be published: nothing that an agent of the mesh cannot read (promise 12). Pure."""
+"""Publish nothing that an agent of the mesh cannot read (promise 12). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a host's own addresses and routes meets the mesh's CIDR. Pure.
+"""Find a host's own addresses and routes that overlap the mesh's CIDR. Pure.
 
 Each joining host checks this before anything is written: a mesh laid over ranges that the host
 already uses would cut it off from them.

@@ -1,4 +1,4 @@
-"""What one peer's lease is worth on this host, and what forbids it. Pure.
+"""Decide which objects one peer's lease gets on this host, and why not. Pure.
 
 Promise 8 is kept here a second time: whatever a record in etcd says, no object comes out of
 this module for a subnet that leaves the mesh's CIDR, meets the own subnet or the underlay, or
@@ -117,7 +117,7 @@ class _Side:
 
     @property
     def published(self) -> BackendChoice:
-        """What peers need to know to send by this backend."""
+        """The data that peers need to send by this backend."""
         return BackendChoice(self.backend.name, self.own.published)
 
     def objects(self, peer: Lease) -> PeerObjects | Condition:
@@ -206,7 +206,7 @@ class PeerRules:
 
     @property
     def objects(self) -> tuple[KernelObject, ...]:
-        """What the backends need on this host whatever the peers are."""
+        """Objects that the backends need on this host, independent of peers."""
         return tuple(each for side in self._sides for each in side.own.objects)
 
     @property

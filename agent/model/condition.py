@@ -34,7 +34,7 @@ class Condition:
 
     Attributes:
         name: Kebab-case, stable, documented in docs/conditions.md.
-        subject: The object, so that two conditions of one name are told apart.
+        subject: The object, so that two conditions of one name differ.
         cause: The fact, with values.
         hint: What to do about it, with a command.
     """

@@ -33,7 +33,7 @@ class RouteKind(enum.StrEnum):
 
 
 class RouteKey(NamedTuple):
-    """What the kernel tells routes apart by (agent.kernel.netlink.routes). IPv6 has no TOS."""
+    """The kernel's key of routes (agent.kernel.netlink.routes). IPv6 has no TOS."""
 
     table: int
     destination: Network

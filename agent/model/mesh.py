@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 LEVEL_OF_0_1: Final = 1
-"""What 0.1 reads: what a config and a heartbeat without a level mean."""
+"""The level that 0.1 reads, and that a config or heartbeat without a level has."""
 
 LEVEL: Final = 2
-"""What this version reads. Each level holds the ones below it.
+"""The level that this version reads. Each level holds the ones below it.
 
 1: 0.1. 2: the level in the config and in heartbeats, and owner records.
 """
@@ -60,7 +60,7 @@ class Access(enum.StrEnum):
 
 
 class OwnerRecords(enum.Enum):
-    """What hosts of a mesh do with owner records."""
+    """How hosts of a mesh use owner records."""
 
     UNUSED = "unused"
     WRITTEN = "written"
@@ -115,7 +115,7 @@ class MeshConfig:
 
     @property
     def owner_records(self) -> OwnerRecords:
-        """What hosts do with owner records.
+        """How hosts use owner records.
 
         A host that reads a lower level passes over their keys. So one that joins late does not hold
         them back.
@@ -141,7 +141,7 @@ class MeshConfig:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a host publishes with its lease of how packets travel to it; as in :class:`Lease`."""
+    """The data of a host's backend that it publishes with its lease; as in :class:`Lease`."""
 
     backend: str = DEFAULT_BACKEND
     data: BackendData | None = None
@@ -186,7 +186,7 @@ class Lease:
 
     @property
     def published(self) -> Published:
-        """What the owner publishes of how packets travel to it."""
+        """The data of the owner's backend."""
         return Published(self.backend, self.backend_data, self.accepted, self.link, self.mtu)
 
     def publishing(self, published: Published) -> Lease:

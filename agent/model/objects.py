@@ -40,7 +40,7 @@ RP_FILTER_LOOSE: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VxlanOptions:
-    """What a vxlan device is made with (IFLA_VXLAN_*).
+    """The options of a vxlan device (IFLA_VXLAN_*).
 
     Attributes:
         vni: VXLAN network identifier, 1 to 2**24 - 1.

@@ -1,4 +1,4 @@
-"""What a WireGuard device holds, as keyed values (wg(8), linux/wireguard.h)."""
+"""The contents of a WireGuard device as keyed values (wg(8), linux/wireguard.h)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class KeyedObject(Protocol):
 
     @property
     def key(self) -> Hashable:
-        """What the kernel tells objects of this kind apart by."""
+        """The key by which the kernel distinguishes objects of this kind."""
 
     def __hash__(self) -> int: ...
 
@@ -44,7 +44,7 @@ V = TypeVar("V", bound=KeyedObject)
 
 
 class OperationKind(enum.StrEnum):
-    """What is done to an object."""
+    """The action on an object."""
 
     REPLACE = "replace"
     DELETE = "delete"
@@ -96,7 +96,7 @@ class Result(Generic[V]):
 
     @property
     def problem(self) -> str:
-        """What failed and why, "" when nothing did."""
+        """The failure and its reason, "" for none."""
         return "" if self.error is None else self.error.message
 
 

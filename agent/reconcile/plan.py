@@ -39,7 +39,7 @@ class Conflict(Generic[V]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Generic[V]):
-    """What has to be done, in order, and what is not done and why.
+    """The operations to do, in order, and those that are not done, with the reason.
 
     Attributes:
         replacements: Objects that are missing or modified. They come first.

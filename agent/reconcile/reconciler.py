@@ -35,7 +35,7 @@ matters only where the kernel looks for each of many next hops among all others.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permission:
-    """What a pass may delete.
+    """The deletions that a pass may do.
 
     Attributes:
         may_delete: Objects may go that were desired in this run and are known to be gone.
@@ -82,7 +82,7 @@ class Report(Generic[V]):
 
 @dataclass(slots=True)
 class _Pass(Generic[V]):
-    """What one pass does about one kind."""
+    """The part of a pass for one kind."""
 
     plan: Plan[V]
     next_s: float | None

@@ -26,7 +26,7 @@ folder=hostmesh-pki
 prefix=/hostmesh
 password=no
 config=no
-# What a host writes; all else it only reads. Not below its own id: flannel's format lets any host claim any
+# The keys that a host writes; it only reads all others. Not below its own id: flannel's format lets any host claim any
 # subnet, hosts take turns, and an alarm holds new claims back for all.
 keys='subnets/ turns/ grace hosts/<id> memory/<id> owners/<id>/ clones/<id>/ slices/<id>/ endpoints/<id>/'
 days=${HOSTMESH_DAYS:-825}
@@ -53,7 +53,7 @@ mkdir -p "$folder"
 work=$(mktemp -d "$folder/.new.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# Every file is written aside and renamed: nobody reads half of one, and an interruption loses none.
+# Every file is written aside and renamed: no program reads half of one, and an interruption loses none.
 put() { chmod "${2:-600}" "$work/put"; mv "$work/put" "$1"; }
 
 # --- certificates ---

@@ -49,20 +49,9 @@ EXCEPTIONS: dict[str, str] = {
 """``path: text`` of a line that keeps its word, and the reason."""
 
 ALLOWED: dict[str, int] = {
-    "agent/etcd": 24,
-    "agent/kernel": 133,
-    "agent/mesh": 32,
-    "agent/model": 31,
-    "agent/reconcile": 17,
-    "agent/registry": 72,
-    "deploy": 27,
-    "docs": 9,
-    "tests/deploy": 65,
-    "tests/engine": 6,
-    "tests/etcd": 72,
-    "tests/netns": 126,
-    "tests/property": 27,
-    "tests/unit": 110,
+    "agent/kernel": 19,
+    "tests/netns": 29,
+    "tests/property": 1,
 }
 """Lines that are left to reword, by package. Lower a figure; never raise one."""
 

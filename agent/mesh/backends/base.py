@@ -1,4 +1,4 @@
-"""What a backend answers: this host's objects, one peer's objects, and the data it publishes."""
+"""The protocol of backends: this host's objects, one peer's objects, and published data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _MIN_MTU, _MAX_MTU = 576, 65535
-"""What every IPv4 host accepts (RFC 791), and what its length field can say."""
+"""The MTU that every IPv4 host accepts (RFC 791), and the largest of its length field."""
 
 KernelObject = (
     Route
@@ -130,7 +130,7 @@ class TunnelPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostObjects:
-    """What a backend needs on this host whatever the peers are.
+    """Objects that a backend needs on this host, independent of peers.
 
     Attributes:
         objects: Links, their addresses, and so on.
@@ -147,7 +147,7 @@ class HostObjects:
 
 @dataclass(frozen=True, slots=True)
 class PeerObjects:
-    """What one lease of a peer is worth.
+    """Objects for one lease of a peer.
 
     Attributes:
         objects: In any order. Another peer may want one of them, too.

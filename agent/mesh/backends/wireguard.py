@@ -40,7 +40,7 @@ from agent.model.wireguard import (
 __all__ = ["BEHIND_NAT", "WireGuard"]
 
 BEHIND_NAT: Final = "none"
-"""``host.public_endpoint`` of a host that nobody can send to first."""
+"""``host.public_endpoint`` of a host that no peer can send to first."""
 _DEFAULT_PORT: Final = 51820
 _NAT_KEEPALIVE_S: Final = 25
 """Shorter than the UDP timeout of usual NATs (RFC 4787, REQ-5: 2 minutes, often 30 s)."""

@@ -1,4 +1,4 @@
-"""What a host's firewall should let pass: addresses, devices and access, not yet rules. Pure.
+"""Decide what a host's firewall lets pass: addresses, devices and access, not yet rules. Pure.
 
 :mod:`agent.kernel.firewall` renders a :class:`DesiredFirewall` as chains and sets.
 """

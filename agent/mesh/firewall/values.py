@@ -1,4 +1,4 @@
-"""What a host's firewall should let pass, as values: addresses, devices, members of sets."""
+"""The desired firewall of a host as values: addresses, devices, members of sets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 PROTOCOLS: Final = MappingProxyType({"tcp": 6, "udp": 17, "sctp": 132})
-"""What Docker can publish, and the numbers of these protocols."""
+"""The protocols that Docker can publish, and their numbers."""
 
 
 def set_name(what: str, family: Family, interface: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What a few measurements may claim: exact for any distribution."""
+"""A few measurements may claim this much: exact for any distribution."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def lease_of(key: bytes, value: bytes) -> Lease | None:
 
 
 class Mesh(RuleBasedStateMachine):
-    """Somebody writes to etcd, well or badly; the fold hears of it, in batches."""
+    """A program writes to etcd, well or badly; the store hears of it in batches."""
 
     @initialize(config=st.booleans())
     def begin(self, config: bool) -> None:

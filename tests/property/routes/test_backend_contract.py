@@ -1,4 +1,4 @@
-"""What every backend keeps to, whatever records say: a new one is tested by being registered."""
+"""Hold every registered backend to the promises, for any record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who has lapsed, followed from view to view, is who has lapsed by a look at all (promise 4)."""
+"""Lapsed hosts, followed from view to view, are those of a look at all (promise 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table writes for an object is what it reads as that object."""
+"""A table reads back the object that it wrote."""
 
 from __future__ import annotations
 

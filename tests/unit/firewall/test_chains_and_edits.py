@@ -188,7 +188,7 @@ def test_jumps_are_deleted_by_their_text_and_never_by_number() -> None:
 
 
 def test_edits_are_described_for_people() -> None:
-    """What agentctl diff and the log show."""
+    """The texts of agentctl diff and the log."""
     chains = ":HOSTMESH-FORWARD - [0:0]\n:DOCKER "
     behind = "-A DOCKER-USER -j RETURN\n" + f"-A DOCKER-USER {jump_to('HOSTMESH-FORWARD')}\n"
     moved = parse_ruleset(DOCKER_20.format(user=behind).replace(":DOCKER ", chains))

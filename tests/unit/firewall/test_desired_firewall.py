@@ -179,7 +179,7 @@ def test_order_of_input_does_not_matter() -> None:
 def test_config_opens_and_a_host_only_tightens(
     config: Access, limit: Access, expected: list[Access]
 ) -> None:
-    """What the mesh's config and agent.toml say gets to the rules."""
+    """The mesh's config and agent.toml reach the rules."""
     networks = (
         network("docker0", "10.65.0.0/17", default=True),
         network("br-app", "10.65.128.0/24"),

@@ -1,4 +1,4 @@
-"""What the kernel's announcements of rules say."""
+"""Read the kernel's announcements of rules."""
 
 import struct
 

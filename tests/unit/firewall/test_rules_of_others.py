@@ -1,4 +1,4 @@
-"""What rules of others do to traffic of the mesh, and what is said of it."""
+"""Rules of other programs that affect mesh traffic, and the conditions about them."""
 
 import re
 from ipaddress import IPv4Address, IPv4Network
@@ -177,7 +177,7 @@ def test_a_rule_behind_one_that_spares_the_mesh_does_not_shut_it_off() -> None:
 
 
 def test_rules_ahead_are_judged_alike_before_the_agents_are_written() -> None:
-    """The first look of an agent's life; a REJECT behind ours is none of our business."""
+    """The first look of an agent; a REJECT behind the agent's rules does not matter."""
     text = DOCKER_20.format(user="").replace("COMMIT", "-A FORWARD -j REJECT\nCOMMIT", 1)
     without = re.sub(r".*HOSTMESH.*\n", "", text)
     assert conditions_of(parse_ruleset(without), wants(OPEN, SHOWN)) == ()

@@ -1,4 +1,4 @@
-"""What differs between IPv4 and IPv6 is known in agent/model/family.py only."""
+"""Only agent/model/family.py knows what differs between IPv4 and IPv6."""
 
 from __future__ import annotations
 

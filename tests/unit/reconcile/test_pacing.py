@@ -216,7 +216,7 @@ def test_promise_10_a_writer_is_forgotten_with_the_repair() -> None:
         succeed(pacer, plan(A), tick / 10)
     assert len(pacer._writers) == 2
     pacer.allow(plan(A), 13)
-    assert list(pacer._writers) == [A.key], "the fight stands"
+    assert list(pacer._writers) == [A.key], "the fight is remembered"
     assert "writer 186" in pacer.conditions()[0].cause
     pacer.allow(plan(A), 200)
     pacer.allow(plan(A), 202)

@@ -1,4 +1,4 @@
-"""What is learned of flannel's leases, and how few requests that takes."""
+"""Learn the TTLs of flannel's leases, with few requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who this host is, what it remembers on disk, and when it does not believe etcd."""
+"""A host's identity, its copy on disk, and when it does not trust etcd."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_copy_comes_back_as_it_was_saved_marked_cached(tmp_path: Path) -> No
 def test_promise_12_a_copy_has_the_fields_of_0_1_where_0_1_reads_all_of_them(
     tmp_path: Path,
 ) -> None:
-    """0.1 takes a config or a lease with another field for damaged, so that stands elsewhere."""
+    """0.1 takes a config or a lease with another field for damaged, so that is elsewhere."""
     path = tmp_path / "copy.json"
     assert _VIEW.config is not None
     data = BackendData.of({"VtepMAC": "52:54:00:12:34:56"})

@@ -180,7 +180,7 @@ def test_what_the_host_uses_inside_the_cidr_is_no_subnet_for_it() -> None:
 
 
 def test_a_route_that_leads_to_a_peers_subnet_by_that_peer_is_no_overlap() -> None:
-    """What flanneld leaves behind, or an operator's own `ip route`: docs/flannel.md, step 4."""
+    """Routes that flanneld left behind, or an operator's own: docs/flannel.md, step 4."""
     subnet, peer = IPv4Network("10.70.0.0/16"), IPv4Address("192.0.2.7")
     lease = Lease(subnet=subnet, node_address=peer, backend="host-gw")
     leftover = HostFacts(links=(), foreign_routes=(route(str(subnet), "eth0", gateway=peer),))

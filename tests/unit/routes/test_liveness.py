@@ -1,4 +1,4 @@
-"""Who is suspected, and who is dead."""
+"""Find suspected and dead hosts."""
 
 from __future__ import annotations
 

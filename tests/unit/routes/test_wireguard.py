@@ -226,7 +226,7 @@ def test_the_kernel_is_asked_for_a_device_as_iproute2_does_it() -> None:
         attribute(3, b"hm-wg\0") + attribute(4, struct.pack("=I", 1420))
         + attribute(18, attribute(1, b"wireguard\0"))
     )  # fmt: skip
-    assert mark.body[4:8] == header[4:8], "the mark goes to the link that was just made"
+    assert mark.body[4:8] == header[4:8], "the owner mark goes to the link that was just made"
     assert mark.body[16:].startswith(attribute(20, b"hostmesh =mac"))
 
 
