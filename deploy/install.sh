@@ -18,6 +18,7 @@ share=/usr/local/share
 settings=/etc/hostmesh/agent.toml
 protocol_name=/etc/iproute2/rt_protos.d/hostmesh.conf
 networkd=/etc/systemd/networkd.conf.d/hostmesh.conf
+tunnels=/etc/systemd/network/05-hostmesh.network
 unit_folder=/etc/systemd/system
 units="hostmesh-agent.service hostmesh-docker-gate.service"
 log_settings=$unit_folder/hostmesh-agent.service.d/log.conf
@@ -81,6 +82,7 @@ remove() {
     for unit in $units; do rm -f "$unit_folder/$unit"; done
     remove_if_ours deploy/deb/log.conf $log_settings
     remove_if_ours deploy/deb/networkd.conf $networkd
+    remove_if_ours deploy/deb/tunnels.network $tunnels
     remove_if_ours deploy/iproute2.conf $protocol_name
     # shellcheck disable=SC2086  # a list of names
     rm -f $programs/hostmesh-agent $programs/agentctl $generated
@@ -165,6 +167,7 @@ put_files() {
     # One that is there stays: the operator may have another routes.protocol.
     [ -e $protocol_name ] || put deploy/iproute2.conf $protocol_name
     [ -e $networkd ] || put deploy/deb/networkd.conf $networkd
+    [ -e $tunnels ] || put deploy/deb/tunnels.network $tunnels
     for unit in $units; do put "systemd/$unit" "$unit_folder/$unit"; done
     put deploy/deb/log.conf $log_settings
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.model import OWN_BRIDGE, Condition, Severity
+from agent.model.objects import LINK_PREFIX
 
 __all__ = ["networkmanager_condition"]
 
@@ -22,6 +23,8 @@ _FOLDERS: Final = ("etc/NetworkManager", "run/NetworkManager", "usr/lib/NetworkM
 _MAIN: Final = "etc/NetworkManager/NetworkManager.conf"
 _BRIDGES: Final = {"docker0": "docker0", "br-0123456789ab": "br-*"}
 """A bridge as Docker names it, and the pattern for all of its kind."""
+_TUNNELS: Final = f"{LINK_PREFIX}-*"
+"""The devices of the agent's tunnels."""
 _NO: Final = frozenset({"no", "false", "off", "0"})
 _EXCEPT: Final = "except:"
 _BY_NAME: Final = "interface-name:"
@@ -49,14 +52,17 @@ def networkmanager_condition(root: Path = Path("/")) -> Condition | None:
     bridges = dict(_BRIDGES)
     if (root / "sys/class/net" / OWN_BRIDGE).exists():  # only with docker.attach = "network"
         bridges[OWN_BRIDGE] = OWN_BRIDGE
-    managed = [shown for name, shown in bridges.items() if not _is_unmanaged(name, settings)]
+    for tunnel in (root / "sys/class/net").glob(_TUNNELS):
+        bridges[tunnel.name] = _TUNNELS
+    found = (shown for name, shown in bridges.items() if not _is_unmanaged(name, settings))
+    managed = list(dict.fromkeys(found))
     if not managed:
         return None
     items = ";".join(_BY_NAME + shown for shown in managed)
     return Condition(
         name="networkmanager-manages-bridge",
         cause=f"NetworkManager's configuration does not leave {' and '.join(managed)} unmanaged: "
-        "it may change what Docker set up there",
+        "it may change what Docker and the agent set up there",
         hint=f"write [keyfile] unmanaged-devices+={items} (two lines) to "
         "/etc/NetworkManager/conf.d/hostmesh.conf, then: nmcli general reload",
         severity=Severity.INFO,

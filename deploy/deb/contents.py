@@ -15,6 +15,7 @@ _FILES = {
     "deploy/iproute2.conf": "etc/iproute2/rt_protos.d/hostmesh.conf",
     "deploy/deb/agent.toml": "usr/share/hostmesh/agent.toml",
     "deploy/deb/networkd.conf": "usr/lib/systemd/networkd.conf.d/hostmesh.conf",
+    "deploy/deb/tunnels.network": "usr/lib/systemd/network/05-hostmesh.network",
     "deploy/deb/lintian-overrides": "usr/share/lintian/overrides/hostmesh",
     "deploy/deb/log.conf": f"{_UNITS}/hostmesh-agent.service.d/log.conf",
     "README.md": f"{_DOC}/README.md",

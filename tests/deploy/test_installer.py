@@ -100,6 +100,7 @@ def test_it_installs_upgrades_a_running_agent_and_leaves_nothing_behind(target: 
     ours = set(changed(target, before))
     for name in (
         "etc/iproute2/rt_protos.d/hostmesh.conf", "etc/systemd/networkd.conf.d/hostmesh.conf",
+        "etc/systemd/network/05-hostmesh.network",
         "etc/systemd/system/hostmesh-agent.service.d/log.conf",
         "usr/local/share/man/man8/hostmesh-agent.8", "usr/local/share/man/man1/agentctl.1",
     ):  # fmt: skip

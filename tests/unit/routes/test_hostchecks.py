@@ -116,6 +116,19 @@ def test_the_agents_own_bridge_counts_where_there_is_one(tmp_path: Path) -> None
     assert "interface-name:hostmesh0" in found.hint
 
 
+def test_the_devices_of_tunnels_count_where_there_are_some(tmp_path: Path) -> None:
+    (tmp_path / "run/NetworkManager").mkdir(parents=True)
+    docker = "interface-name:docker0;interface-name:br-*"
+    write(tmp_path, ETC, f"[keyfile]\nunmanaged-devices={docker}\n")
+    for name in ("hm-vxlan", "hm-wg"):
+        (tmp_path / "sys/class/net" / name).mkdir(parents=True)
+    found = networkmanager_condition(tmp_path)
+    assert found is not None
+    assert found.hint.count("interface-name:hm-*") == 1
+    write(tmp_path, ETC, f"[keyfile]\nunmanaged-devices={docker};interface-name:hm-*\n")
+    assert networkmanager_condition(tmp_path) is None
+
+
 def test_the_hint_is_what_ends_the_condition(tmp_path: Path) -> None:
     (tmp_path / "run/NetworkManager").mkdir(parents=True)
     (found,) = host_conditions(tmp_path)
