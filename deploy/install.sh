@@ -82,7 +82,8 @@ remove() {
     for unit in $units; do rm -f "$unit_folder/$unit"; done
     remove_if_ours deploy/deb/log.conf $log_settings
     remove_if_ours deploy/deb/networkd.conf $networkd
-    remove_if_ours deploy/deb/tunnels.network $tunnels
+    # Its folder is Debian's.
+    if cmp -s deploy/deb/tunnels.network $tunnels; then rm -f $tunnels; fi
     remove_if_ours deploy/iproute2.conf $protocol_name
     # shellcheck disable=SC2086  # a list of names
     rm -f $programs/hostmesh-agent $programs/agentctl $generated
