@@ -206,7 +206,10 @@ def _rule(iptc: Any, table: Any, body: str) -> Any:  # noqa: ANN401
     for clause in spec.clauses:
         if clause.module:
             _add_match(rule, clause)
-    rule.target = rule.create_target(spec.target)
+    target = rule.create_target(spec.target)
+    for option in spec.options:
+        target.set_parameter(option.removeprefix("--"), "")
+    rule.target = target
     return rule
 
 

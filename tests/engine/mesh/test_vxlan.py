@@ -94,6 +94,28 @@ def test_containers_with_the_uplinks_mtu_learn_that_the_tunnel_takes_less(mesh: 
 
 
 @pytest.mark.full
+def test_segments_fit_where_nothing_says_that_packets_are_too_large(mesh: Lab) -> None:
+    """Both containers have the uplink's MTU, and hear no "fragmentation needed"."""
+    one, far = mesh.hosts["host1"], mesh.hosts["host2"]
+    made = ("-o", "com.docker.network.driver.mtu=1500", "--label", "hostmesh.access=open")
+    try:
+        for host in (one, far):
+            host.docker("network", "create", *made, "old")
+            host.start_container("web", network="old")
+            deaf = ("iptables", "-A", "INPUT", "-p", "icmp", "-j", "DROP")
+            assert inside(host, "web", *deaf)[0] == 0
+        address = str(far.container_address("web"))
+        wait_until(
+            lambda: one.fetch(f"http://{address}/", container="web"), 20, "the network to be open"
+        )
+        assert transferred(far, one, address)
+    finally:
+        for host in (one, far):
+            host.remove_container("web")
+            host.docker("network", "rm", "old")
+
+
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("mtu", "far_mtu"), [(1280, 1280), (9000, 9000), (9000, 1500), (1500, 1280)]
 )

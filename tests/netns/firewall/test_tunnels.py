@@ -1,5 +1,7 @@
 """The port of a tunnel: open to hosts of the mesh, closed to all else, and no container's."""
 
+import re
+
 import pytest
 
 from tests.netns.firewall.rig.probing import Probe
@@ -59,6 +61,13 @@ def test_promise_11_containers_send_no_packets_of_the_tunnel(docked: Rig) -> Non
     )
 
 
+def test_segments_are_clamped_while_there_is_a_tunnel(docked: Rig) -> None:
+    docked.firewall("apply", **TUNNEL)
+    clamped = [line for line in docked.save() if "--clamp-mss-to-pmtu" in line]
+    assert ["-i eth0" in line for line in clamped] == [True, False]
+    docked.expect(*ALL)
+
+
 def test_the_chain_goes_with_the_tunnel(docked: Rig) -> None:
     before = docked.foreign()
     docked.firewall("apply", **TUNNEL)
@@ -68,7 +77,7 @@ def test_the_chain_goes_with_the_tunnel(docked: Rig) -> None:
     docked.firewall("apply", **TUNNEL)
     docked.expect((FROM_STRANGER, None))
     docked.firewall("apply")
-    assert not [line for line in docked.save() if "HOSTMESH-INPUT" in line or "TUNNELS" in line]
+    assert not [line for line in docked.save() if re.search("HOSTMESH-(INPUT|TUNNELS|CLAMP)", line)]
     docked.firewall("remove")
     rules = [line for line in docked.foreign() if line.startswith("-A")]
     assert rules == [line for line in before if line.startswith("-A")]

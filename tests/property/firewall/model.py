@@ -7,6 +7,7 @@ State = dict[str, dict[str, list[str]]]
 BUILT_IN = {
     "raw": ("PREROUTING", "OUTPUT"),
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
     "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
 }
 
@@ -47,7 +48,7 @@ def _target(body: str) -> str:
 
 def _check_target(chains: dict[str, list[str]], body: str) -> None:
     target = _target(body)
-    known = {"ACCEPT", "DROP", "RETURN", "REJECT", "MASQUERADE", "DNAT", "LOG", ""}
+    known = {"ACCEPT", "DROP", "RETURN", "REJECT", "MASQUERADE", "DNAT", "LOG", "TCPMSS", ""}
     assert target in known or target in chains, f"no chain {target}"
     assert split_words(body)
 

@@ -10,6 +10,7 @@ from agent.kernel.firewall.chains.declared import entries, our_chains
 from agent.kernel.firewall.chains.rule import OURS
 from agent.kernel.firewall.edits import entry_chain, removal_edits, restore_text, table_edits
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
+from agent.mesh.backends.base import TunnelPort
 from agent.mesh.firewall import DesiredFirewall, Ingress, LocalBridge, WantedNetwork
 from agent.model import Access
 from agent.model.family import FAMILIES
@@ -55,6 +56,7 @@ def wants(draw: st.DrawFn) -> DesiredFirewall:
         ),
         networks=networks,
         bridges=tuple(LocalBridge(each.bridge, each.subnet) for each in networks),
+        tunnels=draw(st.sampled_from([(), (TunnelPort(8472, "eth0"),)])),
     )
 
 
@@ -134,7 +136,7 @@ def test_one_pass_converges_and_foreign_rules_stay_byte_for_byte(data: st.DataOb
     for name, chains in our_chains(wanted).items():
         jumps = [
             (chain, parse_rule(body).target)
-            for chain, rules in state[name].items()
+            for chain, rules in state.get(name, {}).items()
             for body in rules
             if is_jump(body) and not chain.startswith(OURS)
         ]

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from agent.kernel.firewall.chains import (
+    clamp,
     forward,
     inbound,
     input_,
@@ -46,6 +47,7 @@ CHAINS: Final[tuple[OwnChain, ...]] = (
     OwnChain("filter", forward.NAME, forward.render, base="FORWARD"),
     OwnChain("filter", inbound.NAME, inbound.render),
     OwnChain("filter", input_.NAME, input_.render, base="INPUT"),
+    OwnChain("mangle", clamp.NAME, clamp.render, base="FORWARD"),
     OwnChain("nat", postrouting.NAME, postrouting.render, base="POSTROUTING"),
 )
 

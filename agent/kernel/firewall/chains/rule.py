@@ -22,7 +22,7 @@ REPLIES: Final = "RELATED,ESTABLISHED"
 def rule(
     comment: str,
     target: str,
-    *,
+    *options: str,
     source: Network | None = None,
     not_source: bool = False,
     dest: Network | None = None,
@@ -30,6 +30,7 @@ def rule(
     out: str = "",
     protocol: str = "",
     port: int = 0,
+    syn: bool = False,
     match_set: tuple[str, str] | None = None,
     not_set: tuple[str, str] | None = None,
     states: str = "",
@@ -43,11 +44,12 @@ def rule(
     words += ["-o", out] if out else []
     words += ["-p", protocol] if protocol else []
     words += ["-m", protocol, "--dport", str(port)] if port else []
+    words += ["-m", "tcp", "--tcp-flags", "SYN,RST", "SYN"] if syn else []
     words += ["-m", "set", "--match-set", *match_set] if match_set else []
     words += ["-m", "set", "!", "--match-set", *not_set] if not_set else []
     words += ["-m", "conntrack", "--ctstate", states] if states else []
     words += ["-m", "conntrack", "!", "--ctstate", not_states] if not_states else []
-    words += ["-m", "comment", "--comment", comment, "-j", target]
+    words += ["-m", "comment", "--comment", comment, "-j", target, *options]
     return join_words(tuple(words))
 
 

@@ -59,7 +59,8 @@ WANTS: dict[str, Any] = {
 }
 
 
-RESET = " <<EOF\n*filter\n:FORWARD ACCEPT\nCOMMIT\n*nat\nCOMMIT\n*raw\nCOMMIT\nEOF\n"
+_EMPTY = "*mangle\nCOMMIT\n*filter\n:FORWARD ACCEPT\nCOMMIT\n*nat\nCOMMIT\n*raw\nCOMMIT\n"
+RESET = f" <<EOF\n{_EMPTY}EOF\n"
 
 
 class Namespace:
