@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from hostmesh_lab.lab import Lab, LabOptions
 from hostmesh_lab.machines.host import Host
+from hostmesh_lab.underlay import wireguard
 from hostmesh_lab.wait import wait_until
 
 from agent.model import BACKENDS
@@ -80,7 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
     backends = arguments.backends.split(",")
     found = {name: Measured() for name in (BARE, *backends)}
-    options = LabOptions(name="backends", hosts=2, packages=["iperf3"])
+    options = LabOptions(name="backends", hosts=2, packages=["iperf3", *wireguard.PACKAGES])
     with Lab.up(options) as lab:
         lab.wait_ready(60)
         one, two = lab.hosts["host1"], lab.hosts["host2"]
