@@ -20,7 +20,7 @@ protocol_name=/etc/iproute2/rt_protos.d/hostmesh.conf
 networkd=/etc/systemd/networkd.conf.d/hostmesh.conf
 tunnels=/etc/systemd/network/05-hostmesh.network
 unit_folder=/etc/systemd/system
-units="hostmesh-agent.service hostmesh-docker-gate.service"
+units="hostmesh-agent.service hostmesh-docker-gate.service hostmesh-wireguard.service"
 log_settings=$unit_folder/hostmesh-agent.service.d/log.conf
 generated="$share/man/man1/agentctl.1 $share/man/man8/hostmesh-agent.8
     $share/bash-completion/completions/agentctl $share/zsh/site-functions/_agentctl
