@@ -149,11 +149,14 @@ def test_an_agent_that_was_never_configured_is_enabled_and_not_started(
     target: Target, package: Path
 ) -> None:
     file, line = target.take(package), "not started: name etcd in /etc/hostmesh/agent.toml"
-    install = f"mkdir -p /run/systemd/system; dpkg -i {file}"
+    install = f"mkdir -p /run/systemd/system; dpkg -i {file}; rm -r /run/systemd/system"
     assert line in target.run(install)
     assert "enabled" in target.run("systemctl is-enabled hostmesh-agent.service")
-    target.run("dpkg -P hostmesh")
-    target.put("/etc/hostmesh/agent.toml", '[etcd]\nendpoints = ["http://192.0.2.1:2379"]\n')
+    settings = '[etcd]\nendpoints = ["http://192.0.2.1:2379"]'
+    target.run(
+        "dpkg -P hostmesh; mkdir -p /etc/hostmesh;"
+        f" printf '%s\\n' '{settings}' >/etc/hostmesh/agent.toml"
+    )
     assert line not in target.run(install)
 
 

@@ -107,7 +107,9 @@ def test_promise_9_a_client_goes_on_with_renewed_files_when_the_old_ones_expire(
             mesh.client.reconnect()  # connections that are open are not asked again
             with pytest.raises(CertificateRefusedError, match=r"own\.crt expired on"):
                 mesh.snapshot()
-            eventually(lambda: isinstance(problems.last[0], EtcdAuthError), timeout_s=20)
+            eventually(
+                lambda: isinstance((problems.last or [None])[0], EtcdAuthError), timeout_s=20
+            )
             put(pki, "next", tmp_path)
             lease = eventually(lambda: mesh.claim(request(1)), timeout_s=5)
             eventually(lambda: views.last.lease_of(host(1)) == lease, timeout_s=20)

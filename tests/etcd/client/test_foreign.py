@@ -42,7 +42,7 @@ def test_promise_4_fail_over_to_another_cluster_is_no_fail_over(etcd: Etcd, othe
         directory.start()
         eventually(lambda: views.last)
         etcd.kill()
-        eventually(lambda: problems.last[0] is not None, timeout_s=20)
+        eventually(lambda: problems.last and problems.last[0] is not None, timeout_s=20)
         with pytest.raises(EtcdUnavailable):
             mesh.claim(request(2))
         with pytest.raises(EtcdUnavailable):
