@@ -359,6 +359,7 @@ def test_promise_12_old_and_new_agents_see_each_other_leave_and_join(mesh: Mesh)
 def test_promise_12_a_level_that_an_older_host_does_not_know_costs_it_nothing(mesh: Mesh) -> None:
     old, new = mesh.hosts[:2]
     mesh.bring(mesh.package)
+    new.agentctl("config", "set", "--level", "1")  # as a mesh that 0.1 created
     swap(old, mesh.older)
     mesh.wait_right()
     refused = new.agentctl("config", "set", "--level", "2", check=False)
