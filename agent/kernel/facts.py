@@ -1,4 +1,4 @@
-"""What the kernel says about this host. Reading only; nothing is cached."""
+"""Facts that the kernel has about this host. Reading only; nothing is cached."""
 
 from __future__ import annotations
 

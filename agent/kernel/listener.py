@@ -37,7 +37,7 @@ _E = TypeVar("_E")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening(Generic[_S, _E]):
-    """What is listened to, and how.
+    """A source of events, and how to listen to it.
 
     Attributes:
         name: Of the source; names the log's events too.

@@ -213,7 +213,7 @@ def _open(links: Sequence[str], program: _Program, *, everything: bool) -> socke
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """What a capture's filter in the kernel takes."""
+    """Packets that a capture's filter in the kernel takes."""
 
     source: Address
     destination: Address

@@ -19,7 +19,7 @@ __all__ = ["Trial", "try_tunnel", "tunnel_to"]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a tunnel did.
+    """Result of trying a tunnel.
 
     Attributes:
         link: The device of this host.
@@ -37,7 +37,7 @@ class Trial:
 
     @property
     def found(self) -> str:
-        """What was seen, in words."""
+        """Return the result in words."""
         name, echo = self.link.name, self.echo
         if not echo.rtt_s:
             port = f", UDP port {self.link.options.port}" if self.link.options else ""

@@ -48,7 +48,7 @@ class JumpEdit:
 
     @property
     def described(self) -> str:
-        """What it does, for people."""
+        """Describe the edit for people."""
         if self.insert_at is None:
             return f"remove the jump to Hostmesh from {self.chain}"
         if not self.delete:

@@ -1,7 +1,7 @@
 """Netlink: the transport, the layout of messages, and links by name.
 
 No library's, because libraries lack what a long-running agent needs: dumps that the kernel filters,
-complete dumps told apart from interrupted ones, one acknowledgement for many requests, deadlines,
+interrupted dumps detected, one acknowledgement for many requests, deadlines,
 and no descriptor or thread per caller (docs/dependencies.md).
 """
 

@@ -1,4 +1,4 @@
-"""What all messages of netfilter's part of netlink share: nf_tables, ipset, connection tracking.
+"""Parts that all netfilter messages of netlink share: nf_tables, ipset, connection tracking.
 
 Sources: linux/netfilter/nfnetlink.h.
 """

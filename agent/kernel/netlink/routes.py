@@ -60,7 +60,7 @@ _FLAG_ONLINK: Final = 4
 _FLAG_FIB_MATCH: Final = 0x2000  # RTM_F_FIB_MATCH
 _BYTE_MAX: Final = 255
 _TABLE_COMPAT: Final = 252
-"""RT_TABLE_COMPAT: stands in the header's byte for a table above 255, which RTA_TABLE names."""
+"""RT_TABLE_COMPAT: the header's byte has it for a table above 255, which RTA_TABLE names."""
 
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")
 PROTOCOL_AT: Final = 5

@@ -39,7 +39,7 @@ class RouteTable(NetlinkTable[Route]):
     See :mod:`agent.kernel.netlink.routes` for what the kernel makes of them.
 
     Args:
-        protocol: rtm_protocol that marks the agent's routes.
+        protocol: rtm_protocol of the agent's routes.
         table: Table they live in.
         timeout_s: Longest wait for one answer of the kernel.
     """

@@ -49,7 +49,7 @@ _NOMATCH: Final = 1 << 2
 
 
 class SetKind(NamedTuple):
-    """What a set holds: the kernel's name for it, such as "hash:net", and its addresses' family."""
+    """Kind of a set: the kernel's name for it, such as "hash:net", and its addresses' family."""
 
     type: str
     family: Family

@@ -41,7 +41,7 @@ _BATCH: Final = 500
 """Operations in one send: 40 kB, well under the default send buffer of 208 kB; were all of them
 refused, the answers (about 1 kB each in the kernel) fit the receive buffer four times."""
 _GONE: Final = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL})
-"""What a deletion is answered with when there is nothing to delete."""
+"""Errors that answer a deletion when there is nothing to delete."""
 
 
 class Request(NamedTuple):

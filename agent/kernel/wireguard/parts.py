@@ -1,4 +1,4 @@
-"""What the rest of the agent needs of WireGuard, put together."""
+"""The parts of WireGuard that the rest of the agent needs, put together."""
 
 from __future__ import annotations
 

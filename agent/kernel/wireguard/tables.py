@@ -38,7 +38,7 @@ _FRESH_S: Final = 180
 
 
 class _Table(Generic[V]):
-    """What the three kinds have in common: one device, one tool."""
+    """Common base of the three kinds: one device, one tool."""
 
     port_ids: frozenset[int] = frozenset()
     """No netlink port writes these."""

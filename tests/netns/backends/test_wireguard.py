@@ -113,7 +113,7 @@ def test_promise_6_everything_is_repaired(stage: TwoLans, disturbance: str) -> N
     before = peers_of(one)
     words = disturbance.format(link=LINK, key=public_key(two)).split()
     assert one.inside(words).returncode == 0
-    # wg tells nobody what it does: the next full comparison finds it.
+    # wg sends no notification of a change: the next full comparison finds it.
     eventually(lambda: peers_of(one).keys() == before.keys() and reaches(one, two), 60)
     eventually(lambda: reaches(one, far), 20)
     assert {each[1] for each in peers_of(one).values()} == {each[1] for each in before.values()}

@@ -17,7 +17,7 @@ EXTRA = f'resync_s = 5\n[wireguard]\nstart_command = ["sh", "-c", "{START}"]\n'
 
 
 def missing_programs() -> list[str]:
-    """What the tests need and Debian's packages wireguard-go and wireguard-tools bring."""
+    """Return the tests' missing programs, of Debian's wireguard-go and wireguard-tools."""
     return [each for each in ("wireguard-go", "wg") if shutil.which(each) is None]
 
 

@@ -1,4 +1,4 @@
-"""Who reaches whom, by real packets, on each engine's rules and each iptables."""
+"""Check with real packets which hosts reach which, on each engine's rules and each iptables."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whatever happens to the rules: one pass repairs it, a second finds nothing, others' stay."""
+"""One pass repairs any change of the rules, a second finds nothing, others' rules stay."""
 
 import time
 from collections.abc import Callable

@@ -118,7 +118,7 @@ def test_a_docker_network_on_the_uplinks_own_bridge_cuts_no_host_off(docked: Rig
 
 
 def test_a_container_with_several_networks_answers_by_any_of_them(docked: Rig) -> None:
-    """What came by one network leaves by the one with the default route, with its source."""
+    """Replies leave by the network with the default route, with the source that was addressed."""
     both = {"name": "c0", "networks": {"docker0": C0, "br-app": "10.65.128.9"}}
     inside = {"name": "i1", "networks": {"docker0": "10.65.0.9", "br-int": "10.65.129.9"}}
     docked.firewall("apply", containers=[both, inside])

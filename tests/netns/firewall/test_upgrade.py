@@ -15,7 +15,7 @@ from tests.netns.firewall.test_packets import ALL, WORLD
 pytestmark = pytest.mark.netns
 
 OLD_RULES = (Path(__file__).parent / "rules_0_1_1.txt").read_text()
-"""What agent 0.1.1 writes for this rig. They name sets, which it fills before."""
+"""Rules that agent 0.1.1 writes for this rig. They name sets, which it fills before."""
 OLD_SETS = (
     ("hostmesh-peers", "hash:ip", (PEER,)),
     ("hostmesh-published", "hash:ip,port", ("10.65.0.2,tcp:80", "10.65.128.2,tcp:80")),

@@ -68,7 +68,7 @@ def test_chains_of_nft_with_a_drop_at_their_end_are_conditions(bare: Rig) -> Non
 
 
 def test_a_rule_that_only_sets_a_mark_decides_nothing(bare: Rig) -> None:
-    """nft loads the mark by the same expression as a verdict."""
+    """nft loads a packet mark by the same expression as a verdict."""
     chain = "nft.chain('add', table='filter', name='forward', hook='forward', type='filter', {})"
     value = "{'attrs': [('NFTA_DATA_VALUE', bytes([5, 0, 0, 0]))]}"
     mark = ", ".join(
@@ -138,7 +138,7 @@ def test_docker_in_both_variants_is_a_condition(docked: Rig, engine: str) -> Non
 
 @contextlib.contextmanager
 def broken(rig: Rig, variant: str) -> Iterator[None]:
-    """The programs of a variant end with an error; a new life of the agent meets that."""
+    """The programs of a variant end with an error; the next run of the agent meets that."""
     program = f"/usr/sbin/xtables-{variant}-multi"
     rig.host.run("mount", "--bind", "/bin/false", program)
     try:

@@ -69,7 +69,7 @@ class Node:
             str(self.folder / "machine-id"): "/etc/machine-id",
             str(self.resolv_conf): "/etc/resolv.conf",
         }
-        """What lies over what in the host's mount namespace."""
+        """Bind mounts in the host's mount namespace: source to target."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -124,7 +124,7 @@ class Node:
                     [*self._mounts(), *command], stderr=log, stdout=log, cwd=ROOT
                 )
 
-        self.socket.unlink(missing_ok=True)  # of an agent that was killed: nobody answers there
+        self.socket.unlink(missing_ok=True)  # left by a killed agent, no answers
         self._process = self.host.call(popen)
 
     @property
@@ -134,7 +134,7 @@ class Node:
         return self._process.pid
 
     def wait_ended(self) -> int:
-        """Its exit status, once it has ended by itself."""
+        """Return the agent's exit status, once it has ended without a call of ``stop``."""
         assert self._process is not None
         status = self._process.wait(20)
         self._process = None
@@ -227,7 +227,7 @@ class Stage:
         return self.on_etcd_host(["etcdctl", *words], text)
 
     def on_etcd_host(self, command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
-        """Run it where etcd is, with etcdctl in its way and told of the endpoint."""
+        """Run it on etcd's host, with etcdctl in PATH and the endpoint in its environment."""
         path = f"{etcdlab.binaries()}:{os.environ['PATH']}"
         return self._etcd_host.call(
             subprocess.run,

@@ -47,7 +47,7 @@ class RouteWatch:
         while time.monotonic() < deadline:
             try:
                 line = self._lines.get(timeout=0.5 if mark else 0)
-            except queue.Empty:  # at first nobody listens yet
+            except queue.Empty:  # at first the watch does not listen yet
                 mark = f"203.0.113.{next(_marks) % 250 + 1}"
                 self.node.host.ip(f"route replace {mark} dev lo")
                 self.node.host.ip(f"route del {mark} dev lo")

@@ -1,4 +1,4 @@
-"""What a stolen account of one host can do to the others: nothing to their routes.
+"""A stolen account of one host can do nothing to the routes of the others.
 
 Real agents, an etcd with roles for each host as deploy/etcd/hosts.sh makes them, and an attacker
 who has all that the third host has. Every attack is watched on both other hosts.
@@ -153,7 +153,7 @@ def scene() -> Iterator[Scene]:
 
 
 def test_the_watch_sees_a_theft_where_owner_records_do_not_decide() -> None:
-    """What the other tests of this module would miss without it."""
+    """Show that the watch sees a theft: the other tests of this module rely on it."""
     with staged(owners=False) as stage:
         *honest, third = stage.nodes
         attacker = Attacker(stage, third, honest[0])

@@ -20,7 +20,7 @@ from agent.model import MeshConfig, OwnerRecords
 agent.registry.own.keeper.LEVEL = 1
 MeshConfig.owner_records = property(lambda _: OwnerRecords.UNUSED)
 """
-"""What is run before an agent that is to know nothing of owner records, as 0.1 did."""
+"""Code to run before an agent that is to know nothing of owner records, as 0.1 did."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def stage() -> Iterator[Stage]:
 
 
 def routes(node: Node) -> bool:
-    """Whether it routes to all others, and has a route for what is nobody's in its own subnet."""
+    """Return whether it has routes to all others, and one for its own subnet's unused addresses."""
     return bool(node.document("status")["routes"]["installed"] == 3)
 
 

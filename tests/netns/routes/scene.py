@@ -70,7 +70,7 @@ def world_of(
 
 
 def one_pass(world: World, table: RouteTable) -> tuple[tuple[Result[Route], ...], Plan[Route]]:
-    """What the daemon does: list, plan, apply."""
+    """Do one pass as the daemon does: list, plan, apply."""
     desired = desired_objects(world)
     table.limit_foreign((CIDR,))
     tracker = compare(KIND, desired.of(Route), table.list_all())
@@ -88,5 +88,5 @@ def repair(host: Host, world: World) -> tuple[tuple[Result[Route], ...], Plan[Ro
 
 
 def shown(host: Host, what: str = "proto 140") -> set[str]:
-    """What ``ip route show`` prints, without white space at the ends."""
+    """Return the lines that ``ip route show`` prints, without white space at the ends."""
     return {line.strip() for line in host.ip(f"route show {what}").splitlines()}

@@ -39,7 +39,7 @@ def mac_of(number: int, generation: int = 0) -> str:
 
 
 def peer(number: int, generation: int = 0) -> tuple[Route, Neighbour, FdbEntry]:
-    """What there is for one peer; its MAC and its node address depend on the generation."""
+    """Return the objects for one peer; its MAC and its node address depend on the generation."""
     subnet = IPv4Network((int(IPv4Address("10.65.0.0")) + number * 256, 24))
     inner, mac = subnet.network_address, mac_of(number, generation)
     return (

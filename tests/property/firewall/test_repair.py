@@ -1,4 +1,4 @@
-"""Whatever order, doubles and losses our rules are met in: one pass, and others' stay theirs."""
+"""One pass repairs any order, doubles and losses of the agent's rules; others' stay theirs."""
 
 import copy
 

@@ -34,7 +34,7 @@ _H_NUMBER: Final = 1
 _R_TABLE, _R_CHAIN, _R_EXPRESSIONS = 1, 2, 4
 _IPTABLES: Final = frozenset({"filter", "nat", "mangle", "raw", "security"})
 _NO_NFTABLES: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
-"""What a kernel without nf_tables answers (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c)."""
+"""Errors of a kernel without nf_tables (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c)."""
 _DOCKERS: Final = "docker-bridges"
 """Docker 29's own table, which has a condition of its own."""
 

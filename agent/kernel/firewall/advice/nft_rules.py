@@ -124,7 +124,7 @@ def _fits(rule: NftRule, packet: Packet) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Register:
-    """What a rule has loaded: bytes, a number or addresses, and the mask laid over it."""
+    """Value that a rule has loaded: bytes, a number or addresses, and the mask laid over it."""
 
     value: bytes | int | Network
     mask: int | None = None

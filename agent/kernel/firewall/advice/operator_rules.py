@@ -59,7 +59,7 @@ _ENDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What the rule ``-A chain body`` does to a packet on its way to the agent's chain."""
+    """Effect of the rule ``-A chain body`` on a packet on its way to the agent's chain."""
 
     end: End
     chain: str
@@ -78,7 +78,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What happens to a ping, as far as rules decide it for sure.
+    """Outcome of a ping, as far as rules decide it for sure.
 
     Attributes:
         place: Where the jump to the agent's chain is ("DOCKER-USER, rule 2"); "" without one.

@@ -1,4 +1,4 @@
-"""What each Docker engine writes for the rig's networks, as text for iptables-restore.
+"""Rules that each Docker engine writes for the rig's networks, as text for iptables-restore.
 
 Shapes as read from the engines' sources at each tag and seen on running ones: 20.10 and 26.1
 differ in nothing that matters here, 28 has DOCKER-FORWARD, a DROP for unpublished ports and
@@ -73,7 +73,7 @@ def _isolation() -> list[str]:
 
 
 def jumps(engine: str) -> tuple[str, ...]:
-    """What the engine inserts at the head of FORWARD, each time it starts; last one first."""
+    """Return the jumps that the engine inserts at the head of FORWARD at each start, last first."""
     if engine.startswith("28"):
         return ("-I FORWARD -j DOCKER-FORWARD", "-I FORWARD -j DOCKER-USER")
     return ("-I FORWARD -j DOCKER-ISOLATION-STAGE-1", "-I FORWARD -j DOCKER-USER")

@@ -91,7 +91,7 @@ class Prober(Process):
 
 
 def reach(at: Mapping[str, Prober], probes: Sequence[Probe], timeout_s: float) -> list[str | None]:
-    """What each probe got, all sent at once: the source address seen by the other side
+    """Return the answer to each probe, all sent at once: the source address seen by the other side
     ("yes" for ICMP), None when nothing came back."""
     asked: dict[str, list[tuple[int, int]]] = {}
     for index, probe in enumerate(probes):

@@ -187,7 +187,7 @@ class Rig:
         return reply["result"]
 
     def reopen(self, variant: str, dockerd: int | None = None) -> None:
-        """A new life of the agent's firewall; ``dockerd``: the process that is said to be it."""
+        """Open the agent's firewall anew; ``dockerd``: the process that is said to be it."""
         self.driver.send({"op": "reopen", "arguments": [variant], "dockerd": dockerd})
         assert self.driver.receive() == {"result": None}
 
@@ -221,8 +221,8 @@ class Rig:
         return [line for line in self.save() if "HOSTMESH-" not in line]
 
     def reach(self, *probes: Probe, timeout_s: float = 0.35) -> list[str | None]:
-        """What each probe got, all sent at once: the source address seen by the other side
-        ("yes" for ICMP), None when nothing came back."""
+        """Return the answer to each probe, all sent at once: the source address seen by the other
+        side ("yes" for ICMP), None when nothing came back."""
         return reach({name: each.prober for name, each in self.at.items()}, probes, timeout_s)
 
     def expect(self, *pairs: tuple[Probe, str | None]) -> None:
