@@ -26,7 +26,11 @@ from hostmesh_lab.wait import wait_until
 
 _GUEST = Path(__file__).parents[1] / "guest"
 _UNITS = {"agent": "hostmesh-agent.service", "docker": "docker.service"}
-_OUR_UNITS = ("hostmesh-agent.service", "hostmesh-docker-gate.service")
+_OUR_UNITS = (
+    "hostmesh-agent.service",
+    "hostmesh-docker-gate.service",
+    "hostmesh-wireguard.service",
+)
 _POWER_OFF = signal.SIGRTMIN + 4
 _BOOTED = ("running", "degraded")
 # etcd-server starts one on every machine that has the package; the lab's are elsewhere.
@@ -65,7 +69,8 @@ class BootedHost(Host):
         if any(item.name == "agent" and item.autostart for item in self.config.services):
             clone = paths.clone_root() / "systemd"
             units |= {name: (clone / name).read_text() for name in _OUR_UNITS}
-        wants = "[Unit]\nWants=" + " ".join(units) + "\n"
+        wanted = [name for name in units if name != "hostmesh-wireguard.service"]
+        wants = "[Unit]\nWants=" + " ".join(wanted) + "\n"  # the agent starts the other
         super().create_disk(
             {
                 **{f"/etc/systemd/system/{name}": text for name, text in units.items()},
