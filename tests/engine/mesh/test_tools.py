@@ -67,6 +67,8 @@ def test_promise_9_without_root_the_doctor_says_what_it_did_not_test(mesh: Lab) 
     document = json.loads(done.stdout)
     by_state: dict[str, list[str]] = {}
     for each in document["checks"]:
+        if each["check"] == OPEN:
+            continue
         by_state.setdefault(each["state"], []).append(each["check"])
         if each["state"] != "ok":
             assert each["found"].startswith("needs root:"), each
