@@ -10,14 +10,6 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 from agent import threads
-from agent.asker import (
-    CallCancelled,
-    CallRunning,
-    IsWaiting,
-    ThreadCall,
-    always_waiting,
-    client_is_waiting,
-)
 from agent.docker.attach.conditions import engine_report
 from agent.docker.attach.daemon_json import DaemonJsonAttacher
 from agent.docker.attach.detach import Detacher, DetachTerms
@@ -29,6 +21,14 @@ from agent.docker.report import AttachReport, DetachReport
 from agent.docker.service.restart_policy import Override
 from agent.errors import DockerError
 from agent.programs import Stopped
+from agent.thread_call import (
+    CallCancelled,
+    CallRunning,
+    IsWaiting,
+    ThreadCall,
+    always_waiting,
+    client_is_waiting,
+)
 from agent.threads import Poller
 
 __all__ = ["Attacher", "DockerWorker"]

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from agent import threads
-from agent.asker import serving
 from agent.daemon.api.connection_limit import ConnectionLimit
 from agent.errors import HostmeshError, NotRoot, UsageError
+from agent.thread_call import serving
 
 __all__ = ["Handler", "Paths", "Text", "error_document", "peer_uid"]
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from agent.asker import client_is_waiting
 from agent.daemon.api.connection import Paths, Text
 from agent.daemon.api.leases import leases_document
 from agent.daemon.api.routes import routes_document
@@ -33,6 +32,7 @@ from agent.mesh.peer_rules import PeerRules
 from agent.model import Condition, DockerState, Route
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.settings.text import whole_number
+from agent.thread_call import client_is_waiting
 
 __all__ = ["RequestHandlers"]
 

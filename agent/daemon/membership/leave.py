@@ -15,7 +15,6 @@ from typing import Any
 
 import structlog
 
-from agent.asker import client_is_waiting
 from agent.daemon.membership.retrying_job import RetryingJob
 from agent.daemon.state.events import Apply, Left
 from agent.daemon.state.inbox import Inbox
@@ -23,6 +22,7 @@ from agent.daemon.store.state_file import StateFile
 from agent.docker.attach.detach import DetachTerms
 from agent.errors import HostmeshError, Refused
 from agent.model import Condition, Severity
+from agent.thread_call import client_is_waiting
 
 __all__ = [
     "Leaver",

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
-from agent.asker import CallCancelled, CallRunning, ThreadCall
 from agent.daemon.state.conditions import ConditionSource
 from agent.daemon.state.timers import Timer
 from agent.docker.report import AttachReport
@@ -16,6 +15,7 @@ from agent.model import Condition, HostFacts, Lease, Route, Uplink, View
 from agent.model.family import Address
 from agent.reconcile.reconciler import Report
 from agent.settings import Settings
+from agent.thread_call import CallCancelled, CallRunning, ThreadCall
 
 __all__ = [
     "Accepted",

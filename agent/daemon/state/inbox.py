@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from agent.asker import IsWaiting, always_waiting
 from agent.daemon.state.events import Apply, Command, Event
 from agent.errors import CannotTell
+from agent.thread_call import IsWaiting, always_waiting
 
 __all__ = ["Inbox"]
 

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from agent.asker import client_is_waiting, serving
 from agent.daemon.state import events
 from agent.daemon.state.events import Apply, Command, Event
 from agent.errors import CannotTell
+from agent.thread_call import client_is_waiting, serving
 
 pytestmark = pytest.mark.unit
 
