@@ -93,13 +93,13 @@ class Renewals:
         compares = [kv.unchanged(key, lease.mod_revision)]
         if before_id:
             compares.append(kv.attached(key, before_id))
-        decides = claimant.owners is OwnerRecords.DECIDE
-        if fresh and decides:
+        if fresh and claimant.owners is OwnerRecords.DECIDE:
             compares.append(kv.absent(claimant.lease_key(self._keys, subnet)))
-        result = self._client.txn(f"renew {subnet}", compares, puts, [kv.get(key)])
+        # The key that decides is another one after owner records came to decide, or ceased to.
+        written = kv.get(claimant.lease_key(self._keys, subnet), keys_only=True)
+        result = self._client.txn(f"renew {subnet}", compares, [*puts, written], [kv.get(key)])
         if result.succeeded:
-            created = result.revision if fresh and decides else lease.create_revision
-            return replace(lease, create_revision=created, mod_revision=result.revision)
+            return confirmed(lease, result.ranges[0][0])
         there = result.ranges[0]
         value = encode_lease(lease, boot_id=claimant.boot_id)
         if there and there[0].value == value:  # an earlier try got through

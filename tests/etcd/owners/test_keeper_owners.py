@@ -126,6 +126,26 @@ def test_the_mode_changes_under_a_keeper_and_its_lease_stays(mesh: Registry) -> 
         assert {each[0].subnet for each in heard.items} == {lease.subnet}
 
 
+def test_promise_2_a_damaged_owner_record_is_repaired_after_the_mode_changed(
+    mesh: Registry,
+) -> None:
+    heard = Heard()
+    with keep(mesh, heard) as keeper:
+        keeper.update(REGISTRATION)
+        lease = eventually(held(heard))
+        keeper.update(_WRITTEN)
+        eventually(lambda: agreed(mesh, lease))
+        value = encode_config(replace(config("10.64.0.0/12"), level=2, owners=True))
+        mesh.client.txn("w", [], [kv.put(mesh.keys.of(CONFIG), value)])
+        revision = mesh.snapshot().revision
+        keeper.update(_DECIDE)
+        eventually(lambda: heard.last[0].mod_revision > revision)
+        key = mesh.keys.of(OWNERS, (host(1), lease.subnet))
+        mesh.client.txn("w", [], [kv.put(key, b"garbage")])
+        eventually(lambda: agreed(mesh, lease), timeout_s=10)
+        assert {each[0] and each[0].subnet for each in heard.items} == {lease.subnet}
+
+
 def test_a_lease_whose_owner_record_is_gone_is_claimed_again(owned: Registry) -> None:
     heard = Heard()
     with keep(owned, heard) as keeper:
