@@ -12,8 +12,9 @@ from agent.mesh.level import HeldBack
 from agent.mesh.needed import needed_of_members
 from agent.mesh.ranges import OverlapIndex
 from agent.model import OWNERS_LEVEL, Bounds, Lease, MeshConfig, Problem, View, first_few
-from agent.model.family import Network
+from agent.model.family import Network, network_order
 from agent.model.untrusted import parse_object
+from agent.registry.accepted_leases import AcceptedLeases
 from agent.registry.lease_records import why_unowned
 from agent.registry.record_store import RecordStore
 from agent.registry.records import (
@@ -90,8 +91,11 @@ def change_config(
         leases = tuple(each for each in held if not bounds.problem(each.subnet))
         _refuse_misfits(after, leases, view)
         _refuse_unread(after.level, before, view)
-        if after.owners and not (before and before.owners):
-            _refuse_unowned(records.owners(), view)
+        begins = after.owners and not (before and before.owners)
+        if begins:
+            _refuse_unowned(records.owners(), view, after)
+        if before is not None and before.owners and not after.owners:
+            _refuse_overwritten(view)
         if not (after.flannel or flannel_may_go):
             _refuse_without_flannel(view)
         value = encode_config(after, _object_or_none(record))
@@ -106,7 +110,7 @@ def change_config(
         if same or dry:
             return change
         compares = [kv.unchanged(key, record.mod_revision if record else 0)]
-        if left_behind(before, after):
+        if begins or left_behind(before, after):
             compares += _none_joined(registry, records)
         result = registry.client.txn("change the config", compares, [kv.put(key, value)])
         if result.succeeded:
@@ -190,7 +194,7 @@ def _refuse_unread(level: int, before: MeshConfig | None, view: View) -> None:
         )
 
 
-def _refuse_unowned(owners: tuple[Lease, ...], view: View) -> None:
+def _refuse_unowned(owners: tuple[Lease, ...], view: View, after: MeshConfig) -> None:
     """Raise Refused unless every lease would count by its owner record alone, now and later.
 
     An older owner record that overlaps one may not count yet, and could once its host deletes
@@ -208,12 +212,46 @@ def _refuse_unowned(owners: tuple[Lease, ...], view: View) -> None:
                 f" overlaps an older one of {older}"
             )
         taken.add(owner.subnet)
-    found = list(filter(None, problems))
+    found = list(filter(None, problems)) or _set_aside(owners, view, after)
     if found:
         raise Refused(
             f"{len(found)} leases would not count: {first_few(found, _SHOWN, '; ')}",
             hint="each host that runs this version writes its owner record within a minute: see"
-            " agentctl status there; retire a host that is gone: agentctl remove HOST",
+            " agentctl status there; retire a host that is gone: agentctl remove HOST; an owner"
+            " record that is in the way and of no such host: etcdctl del its key",
+        )
+
+
+def _set_aside(owners: tuple[Lease, ...], view: View, after: MeshConfig) -> list[str]:
+    """Judge as hosts will, and say which leases of today would not be used.
+
+    Before hosts had accounts of their own, any of them could write owner records in another's name
+    or over a flannel host's subnet.
+    """
+    flannels = [each for each in view.leases if each.host_id is None and after.flannel]
+    judged = AcceptedLeases()
+    for each in (*owners, *flannels):
+        judged.put(f"{each.host_id} {each.subnet}", each)
+    used, aside = judged.settle(after)
+    return [
+        f"{lease.subnet} of {lease.host_name or lease.node_address}: {reason}"
+        for lease, reason in aside.values()
+        if lease.subnet not in used.by_subnet
+        and (now := view.by_subnet.get(lease.subnet)) is not None
+        and now.host_id == lease.host_id
+    ]
+
+
+def _refuse_overwritten(view: View) -> None:
+    """Raise Refused where a key that would decide is missing or says something else."""
+    leases = (view.by_subnet[each] for each in sorted(view.overwritten, key=network_order))
+    found = [f"{each.subnet} of host {each.host_name or each.host_id}" for each in leases]
+    if found:
+        raise Refused(
+            f"{len(found)} leases would not count, because their keys under subnets/ are gone or"
+            f" overwritten: {first_few(found, _SHOWN)}",
+            hint="their hosts write them again at once while their agents run: start these, or"
+            " retire a host that is gone: agentctl remove HOST",
         )
 
 

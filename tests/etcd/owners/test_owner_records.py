@@ -155,6 +155,8 @@ def test_owner_records_made_beforehand_keep_the_change_from_happening(mesh: Regi
     set_config(mesh, level=2)
     for subnet in ("10.65.0.0/16", "10.66.0.0/16", "10.70.128.0/17"):
         owner(mesh, 9, IPv4Network(subnet))
+        forge(mesh, IPv4Network(subnet), 9)
+    delete(mesh, mesh.keys.of(LEASES, IPv4Network("10.70.128.0/17")))
     lease = mesh.claim(request(1, wanted=IPv4Network("10.71.0.0/16"), owners=_WRITTEN))
     set_config(mesh, owners=True)
     set_config(mesh, owners=False)
@@ -166,6 +168,54 @@ def test_owner_records_made_beforehand_keep_the_change_from_happening(mesh: Regi
     put(mesh, mesh.keys.of(OWNERS, (host(1), _SUBNET)), _value(mesh, _SUBNET))
     with pytest.raises(Refused, match=r"overlaps an older one of 10\.70\.128\.0/17"):
         set_config(mesh, owners=True)
+
+
+def test_owner_records_in_another_hosts_name_keep_the_change_from_happening(mesh: Registry) -> None:
+    """Before hosts had accounts of their own, any program could write them: they are older."""
+    set_config(mesh, level=2)
+    for subnet in ("10.65.0.0/16", "10.66.0.0/16"):
+        owner(mesh, 1, IPv4Network(subnet))
+    lease = mesh.claim(request(1, wanted=_SUBNET, owners=_WRITTEN))
+    assert lease.subnet == _SUBNET
+    with pytest.raises(Refused, match=r"10\.70\.0\.0/16 .*: host .* has 2 older leases"):
+        set_config(mesh, owners=True)
+    delete(mesh, mesh.keys.of(OWNERS, (host(1), IPv4Network("10.66.0.0/16"))))
+    assert set_config(mesh, owners=True).owners
+    assert mesh.snapshot().by_subnet[_SUBNET].host_id == host(1)
+
+
+def test_a_flannel_host_is_not_displaced_by_an_owner_record_unsaid(mesh: Registry) -> None:
+    set_config(mesh, level=2)
+    put(mesh, mesh.keys.of(LEASES, _SUBNET), b'{"PublicIP":"192.0.2.77","BackendType":"host-gw"}')
+    owner(mesh, 9, IPv4Network("10.70.128.0/17"))
+    with pytest.raises(Refused, match=r"10\.70\.0\.0/16 .*overlaps the older lease 10\.70\.128"):
+        set_config(mesh, owners=True, flannel=True)
+
+
+def test_a_host_that_joins_without_an_owner_record_meanwhile_is_seen(mesh: Registry) -> None:
+    set_config(mesh, level=2)
+    joined: list[Lease] = []
+
+    def wished(now: MeshConfig | None) -> MeshConfig:
+        assert now is not None
+        if not joined:
+            joined.append(mesh.claim(request(1)))
+        return wished_config(now, ConfigWish(owners=True))
+
+    with pytest.raises(Refused, match="has no owner record"):
+        change_config(mesh, wished)
+    assert mesh.snapshot().leases == tuple(joined)
+
+
+def test_owner_records_are_given_up_only_where_no_lease_is_lost(owned: Registry) -> None:
+    lease = owned.claim(request(1, wanted=_SUBNET))
+    delete(owned, owned.keys.of(LEASES, _SUBNET))
+    with pytest.raises(Refused, match=r"gone or overwritten: 10\.70\.0\.0/16 of host"):
+        set_config(owned, owners=False)
+    assert owned.snapshot().by_subnet[_SUBNET].host_id == host(1)
+    renew(owned, lease, owners=_DECIDE)
+    assert not set_config(owned, owners=False).owners
+    assert owned.snapshot().by_subnet[_SUBNET].host_id == host(1)
 
 
 def _value(mesh: Registry, subnet: Network) -> bytes:
