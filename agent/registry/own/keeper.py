@@ -14,7 +14,7 @@ import structlog
 
 from agent import threads
 from agent.errors import EtcdUnavailable, HostmeshError
-from agent.etcd.errors import CertificateRefusedError
+from agent.etcd.errors import CertificateRefusedError, PermissionDeniedError
 from agent.model import LEVEL, Condition, Heartbeat, HostId, Lease, OwnerRecords, View
 from agent.model.family import Address
 from agent.registry.claiming.identity_conflicts import IdentityInUseError
@@ -218,6 +218,8 @@ class Keeper:
                 _log.warning("lease-not-kept", reason=str(error), limit_key="keeper")
                 wait_s = backoff.next_s()
             except HostmeshError as error:
+                if isinstance(error, PermissionDeniedError):
+                    self._permission.doubt()
                 self._tell(condition_of(error))
                 wait_s = backoff.next_s()
             except Exception as error:  # noqa: BLE001  # the top of a thread

@@ -53,6 +53,10 @@ class OwnerPermission:
             self._ask()
         return wished if self._granted else OwnerRecords.UNUSED
 
+    def doubt(self) -> None:
+        """Ask again before the next write: etcd refused one, and a role may have changed."""
+        self._granted = False
+
     def _ask(self) -> None:
         try:
             may_put(self._registry, [self._key])

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.etcd
 
 _WRITTEN = replace(REGISTRATION, owners=OwnerRecords.WRITTEN)
 _DECIDE = replace(REGISTRATION, owners=OwnerRecords.DECIDE)
+_OWNERS = "/hostmesh/owners/"
 
 
 @pytest.fixture
@@ -190,3 +191,20 @@ def test_promise_12_a_host_goes_on_without_owner_records_where_roles_refuse_them
         assert (view.leases, view.owners) == ((lease,), {})
         keeper.update(replace(_WRITTEN, host_name="newer"))
         eventually(lambda: old_roles.snapshot().leases[0].host_name == "newer")
+
+
+def test_promise_3_a_role_that_loses_owner_records_costs_no_lease(
+    etcd: Etcd, old_roles: Registry
+) -> None:
+    """Such as the role of an older version, given again before a downgrade."""
+    folder = ["--prefix=true", "agent"]
+    etcd.ctl("--user", "root:secret", "role", "grant-permission", *folder, "readwrite", _OWNERS)
+    heard = Heard()
+    with keep(old_roles, heard) as keeper:
+        keeper.update(_WRITTEN)
+        lease = eventually(held(heard))
+        assert agreed(old_roles, lease)
+        etcd.ctl("--user", "root:secret", "role", "revoke-permission", *folder, _OWNERS)
+        keeper.update(replace(_WRITTEN, host_name="newer"))
+        eventually(lambda: old_roles.snapshot().leases[0].host_name == "newer")
+        eventually(lambda: condition(heard) == "owner-record-refused")
