@@ -14,16 +14,17 @@
 #   hosts.sh remove web7   delete its account and role
 #   hosts.sh list
 #
-# Options, before the verb: --folder FOLDER (hostmesh-pki), --prefix PREFIX (/hostmesh), --password: give
-# accounts a password, for an etcd that is not started with --client-cert-auth; --config: a host that is added
-# may write the mesh's config too, for hosts that bring [mesh].
+# Options, before the verb: --folder FOLDER (hostmesh-pki); --prefix PREFIX: the mesh's in etcd (as the
+# account had it before, /hostmesh at first); --password: give accounts a password, for an etcd that is not
+# started with --client-cert-auth; --config: a host that is added may write the mesh's config too, for hosts
+# that bring [mesh].
 # Run any of it again after it was cut off. ETCDCTL_ENDPOINTS: another etcd than that of `members`;
 # ETCDCTL_USER: root of an etcd that has accounts already; HOSTMESH_DAYS: how long certificates are
 # valid (825). FOLDER signs for every host: keep it off them.
 set -eu
 umask 077
 folder=hostmesh-pki
-prefix=/hostmesh
+prefix=
 password=no
 config=no
 # The keys that a host writes; it only reads all others. Not below its own id: flannel's format lets any host claim any
@@ -37,7 +38,7 @@ say() { printf 'hosts.sh: %s\n' "$*"; }
 while [ $# -gt 0 ]; do
     case $1 in
     --folder) folder=${2:?}; shift ;;
-    --prefix) prefix=${2:?}; shift ;;
+    --prefix) prefix=${2:?}; prefix=${prefix%/}; shift ;;
     --password) password=yes ;;
     --config) config=yes ;;
     --*) fail "unknown option $1" ;;
@@ -52,6 +53,7 @@ command -v openssl >/dev/null || fail "openssl is missing"
 mkdir -p "$folder"
 work=$(mktemp -d "$folder/.new.XXXXXX")
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
 
 # Every file is written aside and renamed: no program reads half of one, and an interruption loses none.
 put() { chmod "${2:-600}" "$work/put"; mv "$work/put" "$1"; }
@@ -127,6 +129,9 @@ SETTINGS
 
 quoted() { printf '%s' "$1" | sed 's/[^,]*/"&"/g; s/,/, /g'; }
 
+admin=$folder/admin
+previous=$folder/admin.previous
+
 # Let etcdctl act as the account of FOLDER/admin, by certificate or by password.
 connect() {
     command -v etcdctl >/dev/null || fail "etcdctl is missing (Debian: apt-get install etcd-client)"
@@ -136,8 +141,8 @@ connect() {
         ETCDCTL_ENDPOINTS=$(cat "$folder/endpoints")
     fi
     export ETCDCTL_ENDPOINTS
+    if [ ! -e "$admin" ] && [ -e "$previous" ]; then mv "$previous" "$admin"; fi # cut off in rotate
     if [ -e "$folder/ca.crt" ]; then export ETCDCTL_CACERT="${ETCDCTL_CACERT:-$folder/ca.crt}"; fi
-    admin=$folder/admin
     name_account "$admin" admin
     if [ -e "$folder/clients-ca.key" ]; then
         if ! openssl x509 -in "$admin/etcd.crt" -noout -checkend 604800 >/dev/null 2>&1; then certify "$admin"; fi
@@ -204,6 +209,12 @@ takes_certificates() {
     openssl s_client -connect "${place#https://}" </dev/null 2>/dev/null | grep -q "^Acceptable client certificate CA"
 }
 
+# same_prefix FILE: without --prefix, that of the settings that were written before.
+same_prefix() {
+    if [ -z "$prefix" ] && [ -e "$1" ]; then prefix=$(sed -n 's/^prefix = "\(.*\)"$/\1/p' "$1"); fi
+    prefix=${prefix:-/hostmesh}
+}
+
 # settings FOLDER WHERE FILE: the section [etcd], with files named below WHERE.
 settings() {
     {
@@ -232,6 +243,7 @@ host() { # NAME: find its folder and id
 }
 
 host_account() { # [new]
+    same_prefix "$own/agent.toml"
     name_account "$own" "$id" "${1:-}"
     role "hostmesh-$id"
     grant "hostmesh-$id" read ""
@@ -266,6 +278,7 @@ add() {
 }
 
 operator() { # [new]
+    same_prefix "$folder/operator/operator.toml"
     name_account "$folder/operator" operator "${1:-}"
     role hostmesh-operator
     grant hostmesh-operator readwrite ""
@@ -281,8 +294,10 @@ rotate() {
         mkdir "$work/admin"
         name_account "$work/admin" admin
         account "$work/admin" root
-        mv "$admin" "$work/previous"
+        rm -rf "$previous"
+        mv "$admin" "$previous"
         mv "$work/admin" "$admin"
+        rm -rf "$previous"
         id="admin"
         own=$admin
         ;;

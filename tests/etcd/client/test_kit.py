@@ -265,7 +265,11 @@ def test_the_operators_and_the_kits_own_account_rotate(kit: Kit) -> None:
         kit.run("rotate", name)
         assert kit.etcdctl("get", "/hostmesh/config", who=f"old-{name}").returncode
         assert not kit.etcdctl("get", "/hostmesh/config", who=name).returncode
+    # Cut off between the two renames that exchange the kit's own folder.
+    (kit.folder / "admin").rename(kit.folder / "admin.previous")
     kit.run("list")
+    kit.run("rotate", "admin")
+    assert not list(kit.folder.glob("admin.*"))
 
 
 def test_secrets_are_private_and_on_no_command_line(kit: Kit) -> None:
@@ -275,6 +279,29 @@ def test_secrets_are_private_and_on_no_command_line(kit: Kit) -> None:
     assert list(kit.folder.glob(".new.*")) == []
     assert "etcdctl role grant-permission" in kit.calls()
     assert not any(path.read_text().strip() in kit.calls() for path in secrets)
+
+
+def test_an_interruption_leaves_no_key_lying_about(tmp_path: Path) -> None:
+    kit = Kit(tmp_path)
+    (tmp_path / "programs/openssl").write_text("#!/bin/sh\nkill -TERM $PPID\nexit 1\n")
+    kit.run("members", "etcd1=127.0.0.11", fails=True)
+    assert list(kit.folder.iterdir()) == []
+
+
+def test_an_account_keeps_its_prefix(tmp_path: Path) -> None:
+    with Etcd() as etcd:
+        kit = Kit(tmp_path, [etcd.endpoint])
+        for words in (
+            ("--password", "--prefix", "/second/", "add", "web1", "--id", host(1)),
+            ("add", "web1"),
+            ("rotate", "web1"),
+        ):
+            kit.run(*words)
+            assert kit.settings("hosts/web1").prefix == "/second"
+        assert "/hostmesh/" not in etcd.ctl("role", "get", f"hostmesh-{host(1)}")
+        kit.run("--password", "--prefix", "/second", "enable")
+        kit.run("rotate", "operator")
+        assert kit.settings("operator").prefix == "/second"
 
 
 def test_members_certificates_are_renewed_under_the_same_cas(tmp_path: Path) -> None:
