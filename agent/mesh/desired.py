@@ -4,9 +4,10 @@
 one call of the backend, whatever the size of the mesh. :func:`desired_objects` is the same for
 one world alone; a stateful property test holds the two together.
 
-Several peers may want one key. Two leases of one host share its neighbour and its forwarding
-entry; a forged record may name another host's MAC. The lowest subnet has the key, this host's
-own objects come before every peer's, and the key goes when the last that wants it goes.
+Several peers may want one key. Two leases of one host share its forwarding entry; a forged record
+may name another host's MAC or WireGuard key. The oldest lease has the key, one of a flannel host
+after all others; this host's own objects come before every peer's, and the key goes when the last
+that wants it goes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, cast
 from agent.mesh.backends import KernelObject
 from agent.mesh.peer_rules import PeerRules, aggregate_routes
 from agent.mesh.world import World
-from agent.model import Condition, summarise
+from agent.model import Condition, Lease, summarise
 from agent.model.family import Network, family_of, network_order
 from agent.reconcile.interfaces import V
 from agent.sharedmap import changed_keys
@@ -87,6 +88,8 @@ class DesiredObjects:
         self._world = World()
         self._rules = PeerRules.of(self._world)
         self._wants: dict[_Owner, tuple[_Object, ...]] = {}
+        self._ranks: dict[_Owner, tuple[int, ...]] = {None: ()}
+        """Of each owner among those that want one key: the lowest has it."""
         self._owners: dict[type[_Object], dict[Hashable, Sequence[_Owner]]] = {}
         """Every owner of each key, in order: the first one has it. A list where there are several:
         one forged value in very many leases must not cost their number squared."""
@@ -194,6 +197,13 @@ class DesiredObjects:
                     IngressMember(link, each) for link in outcome.ingress for each in sources
                 )
                 wanted = (*outcome.objects, *members)
+        rank = None if peer is None else _rank(peer)
+        if rank != self._ranks.get(subnet):
+            self._want(subnet, (), changes)  # from the place that it has
+            if rank is None:
+                del self._ranks[subnet]
+                return
+            self._ranks[subnet] = rank
         self._want(subnet, wanted, changes)
 
     def _want(self, owner: _Owner, wanted: tuple[_Object, ...], changes: _ByKind) -> None:
@@ -225,7 +235,7 @@ class DesiredObjects:
                 changes[kind][key] = None
             return
         owners = before if isinstance(before, list) else [*before]
-        place = bisect_left(owners, _precedence(owner), key=_precedence)
+        place = bisect_left(owners, self._ranks[owner], key=self._ranks.__getitem__)
         held = owners[place : place + 1] == [owner]
         owners[place : place + held] = only if owns else ()
         keys[key] = owners if len(owners) > 1 else tuple(owners)
@@ -262,9 +272,12 @@ def _clash(first: _Owner, used: object, owner: _Owner, wanted: object) -> Condit
     )
 
 
-def _precedence(owner: _Owner) -> tuple[int, ...]:
-    """Sort this host before every peer, and peers by subnet."""
-    return () if owner is None else network_order(owner)
+def _rank(peer: Lease) -> tuple[int, ...]:
+    """Sort peers by the age of their lease, those that flannel's format is all of last.
+
+    With owner records the age is that of the record that only the owner may write.
+    """
+    return (peer.host_id is None, peer.create_revision, *network_order(peer.subnet))
 
 
 def _of_this_host(world: World, rules: PeerRules | Condition) -> tuple[_Object, ...]:

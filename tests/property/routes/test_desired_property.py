@@ -75,6 +75,7 @@ leases = st.builds(
     host_id=st.sampled_from(
         [HostId("a" * 32)] * 3 + [HostId("b" * 32), HostId("0" * 32)] + [None] * 4
     ),
+    create_revision=st.integers(5, 7),
 )
 """Few MACs and addresses: leases of one host, and forged ones, are frequent."""
 
@@ -193,11 +194,14 @@ class Machine(RuleBasedStateMachine):
                 assert str(subnet) in reported
 
 
+def age(peer: Lease) -> tuple[object, ...]:
+    return peer.host_id is None, peer.create_revision, network_order(peer.subnet)
+
+
 def by_peer(world: World) -> Iterator[tuple[Network, Any, Hashable, object]]:
     rules = PeerRules.of(world)
     if isinstance(rules, PeerRules):
-        for subnet in sorted(world.peers, key=network_order):
-            peer = world.peers[subnet]
+        for subnet, peer in sorted(world.peers.items(), key=lambda each: age(each[1])):
             outcome = rules.outcome(peer)
             if isinstance(outcome, PeerObjects):
                 for each in outcome.objects:
@@ -210,7 +214,7 @@ def by_peer(world: World) -> Iterator[tuple[Network, Any, Hashable, object]]:
 
 
 def naive(world: World) -> dict[Any, dict[Hashable, object]]:
-    """Ask for every peer in order of subnet; the first that wants a key has it."""
+    """Ask for every peer, the oldest lease first; the first that wants a key has it."""
     wanted: dict[Any, dict[Hashable, object]] = {kind: {} for kind in KINDS}
     for route in aggregate_routes(world):
         wanted[Route][route.key] = route

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -9,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.mesh.backends import backend_by_name
+from agent.mesh.backends.vxlan import vtep_mac
 from agent.mesh.desired import DesiredObjects, desired_objects
 from agent.mesh.world import World, peers_by_subnet, protocol_name
 from agent.model import (
@@ -24,10 +26,11 @@ from agent.model import (
     RouteKind,
     Uplink,
 )
+from agent.model.wireguard import Endpoint, WireGuardPeer
 
 pytestmark = pytest.mark.unit
 
-ME = HostId("0" * 32)
+ME, THEM = HostId("0" * 32), HostId("a" * 32)
 CIDR = IPv4Network("10.64.0.0/10")
 
 
@@ -266,6 +269,59 @@ def test_promise_8_a_peer_with_unusable_data_gets_no_object(
     assert condition.cause.endswith(reason)
     assert desired.count(FdbEntry) == 0
     assert desired.certain
+
+
+def test_promise_8_a_forged_record_of_a_lower_subnet_takes_no_mac(tunnel: World) -> None:
+    """One in flannel's format has no host id that the MAC would have to agree with."""
+    data = BackendData.of({"VNI": 1, "VtepMAC": vtep_mac(THEM)})
+    peer = replace(
+        lease("10.66.0.0/16", "192.0.2.11", "vxlan"),
+        host_id=THEM,
+        backend_data=data,
+        create_revision=9,
+    )
+    forged = replace(lease("10.65.0.0/16", "192.0.2.66", "vxlan"), backend_data=data)
+    for first in (peer, forged):
+        desired = DesiredObjects()
+        for known in ((first,), (peer, forged)):
+            desired.follow(replace(tunnel, peers=peers_by_subnet(known, OWN)))
+        (entry,) = desired.of(FdbEntry).values()
+        assert entry.destination == peer.node_address
+        (condition,) = desired.conditions
+        assert (condition.name, condition.subject) == ("peer-conflict", "10.65.0.0/16")
+
+
+def test_promise_8_a_younger_lease_takes_no_wireguard_key() -> None:
+    key, own = (base64.b64encode(bytes([each] * 32)).decode() for each in (2, 1))
+    made = world(host_id=ME)
+    assert made.config is not None
+    assert made.uplink is not None
+    mesh = replace(
+        made,
+        config=replace(made.config, backend="wireguard"),
+        uplink=replace(made.uplink, wireguard_key=own),
+    )
+    data = BackendData.of({"PublicKey": key})
+    peer = replace(
+        lease("10.66.0.0/16", "192.0.2.11", "wireguard"),
+        host_id=THEM,
+        backend_data=data,
+        create_revision=5,
+    )
+    other = replace(
+        lease("10.65.0.0/16", "192.0.2.66", "wireguard"),
+        host_id=HostId("b" * 32),
+        backend_data=data,
+        create_revision=8,
+    )
+    desired = DesiredObjects()
+    desired.follow(replace(mesh, peers=peers_by_subnet([peer, other], OWN)))
+    (found,) = desired.of(WireGuardPeer).values()
+    assert found.endpoint == Endpoint(peer.node_address, 51820)
+    again = replace(peer, create_revision=9)  # its lease ended and was claimed again
+    desired.follow(replace(mesh, peers=peers_by_subnet([again, other], OWN)))
+    (found,) = desired.of(WireGuardPeer).values()
+    assert found.endpoint == Endpoint(other.node_address, 51820)
 
 
 def test_promise_3_unusable_options_of_the_backend_take_nothing_away(tunnel: World) -> None:
