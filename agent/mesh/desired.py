@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import chain, starmap
 from typing import Any, cast
 
-from agent.mesh.backends import KernelObject
+from agent.mesh.backends import KernelObject, TunnelPort
 from agent.mesh.peer_rules import PeerRules, aggregate_routes
 from agent.mesh.world import World
 from agent.model import Condition, Lease, summarise
@@ -87,6 +87,8 @@ class DesiredObjects:
     def __init__(self) -> None:
         self._world = World()
         self._rules = PeerRules.of(self._world)
+        self._usable: PeerRules | None = None
+        """The last rules that there were."""
         self._wants: dict[_Owner, tuple[_Object, ...]] = {}
         self._ranks: dict[_Owner, tuple[int, ...]] = {None: ()}
         """Of each owner among those that want one key: the lowest has it."""
@@ -119,9 +121,22 @@ class DesiredObjects:
         return (*self._rules.conditions, *self._summary)
 
     @property
+    def usable(self) -> bool:
+        """Whether the backend could be set up once, so that links and tunnels are known."""
+        return self._usable is not None
+
+    @property
     def ingress_links(self) -> tuple[str, ...]:
-        """Names of the links by which peers may deliver, whether one does now or not."""
-        return self._rules.ingress if isinstance(self._rules, PeerRules) else ()
+        """Names of the links by which peers may deliver, whether one does now or not.
+
+        As it was while the backend cannot be set up (promise 3): so are its links and routes.
+        """
+        return self._usable.ingress if self._usable else ()
+
+    @property
+    def tunnels(self) -> tuple[TunnelPort, ...]:
+        """UDP ports by which tunnels' packets come in. As it was, too."""
+        return self._usable.tunnels if self._usable else ()
 
     @property
     def ingress(self) -> Mapping[str, frozenset[Network]]:
@@ -156,6 +171,7 @@ class DesiredObjects:
         before, self._world = self._world, world
         old_rules, rules = self._rules, PeerRules.of(world)
         self._rules = rules
+        self._usable = rules if isinstance(rules, PeerRules) else self._usable
         changes = _ByKind(dict)
         if (
             isinstance(rules, PeerRules)

@@ -21,6 +21,7 @@ from agent.kernel.tables.links import LinkTable
 from agent.kernel.tables.neighbours import FdbTable, NeighbourTable
 from agent.kernel.tables.routes import RouteTable
 from agent.kernel.wireguard.parts import WireGuardParts
+from agent.mesh.backends import TunnelPort
 from agent.mesh.desired import DesiredObjects, IngressMember, desired_objects, is_certain
 from agent.mesh.firewall import source_member
 from agent.mesh.object_kinds import ADDRESS, FDB, LINK, NEIGHBOUR, route_kind
@@ -216,6 +217,16 @@ class KernelObjects:
     def ingress_links(self) -> tuple[str, ...]:
         """Return the names of links by which peers may deliver in the world of the last pass."""
         return self._desired.ingress_links
+
+    @property
+    def tunnels(self) -> tuple[TunnelPort, ...]:
+        """Return the ports by which tunnels' packets come in, as :attr:`ingress_links`."""
+        return self._desired.tunnels
+
+    @property
+    def usable(self) -> bool:
+        """Return whether the mesh's backend could be set up once in this run."""
+        return self._desired.usable
 
     def ingress(self, world: World) -> Mapping[str, frozenset[Network]]:
         """Return the sources that may come in by each link in ``world``."""

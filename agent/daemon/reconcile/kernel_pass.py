@@ -170,9 +170,9 @@ class KernelPass:
 
     def check_firewall(self, world: World, *, may_delete: bool = True) -> tuple[str, ...]:
         """Return a line for each change that :meth:`rules` would make."""
-        if self._firewall is None:
+        if self._firewall is None or (wants := self._wants(world, self._firewall)) is None:
             return ()
-        return self._firewall.check(self._wants(world), may_delete=may_delete).edits
+        return self._firewall.check(wants, may_delete=may_delete).edits
 
     def show_firewall(self) -> str:
         """Return the agent's rules as installed, with their position; "" when not managed."""
@@ -180,9 +180,9 @@ class KernelPass:
 
     def render_firewall(self, world: World) -> str:
         """Return the input of :meth:`rules` for iptables-restore; "" when nothing differs."""
-        if self._firewall is None:
+        if self._firewall is None or (wants := self._wants(world, self._firewall)) is None:
             return ""
-        return self._firewall.render(self._wants(world))
+        return self._firewall.render(wants)
 
     def remove(self, config: MeshConfig | None) -> tuple[str, ...]:
         """Remove the agent's rules and objects from the kernel; return lines of what was done.
@@ -232,17 +232,26 @@ class KernelPass:
         """Run before the rules are read: their conditions then describe the result."""
         if self._firewall is None or not self._firewalld.manage:
             return RulesReport()
+        wants = self._wants(world, self._firewall)
+        if wants is None:
+            return RulesReport()
         may = self.objects.permission
         may_remove = may.may_delete and may.may_sweep
-        return RulesReport(edits=self._firewalld.apply(self._wants(world), may_remove=may_remove))
+        return RulesReport(edits=self._firewalld.apply(wants, may_remove=may_remove))
 
-    def _wants(self, world: World) -> DesiredFirewall:
-        return desired_firewall(world, self._access_limit, self.objects.ingress(world))
+    def _wants(self, world: World, firewall: Firewall) -> DesiredFirewall | None:
+        """Return what the rules should let pass; None to leave them as they are.
+
+        After a start an agent that cannot set the backend up does not know by which links peers
+        deliver: to close one would cut off what an earlier run has set up (promise 3).
+        """
+        ingress, objects = self.objects.ingress(world), self.objects
+        wants = desired_firewall(world, self._access_limit, ingress, objects.tunnels)
+        return wants if objects.usable or not firewall.closes_links(wants) else None
 
     def _filter(self, world: World) -> RulesReport:
-        if self._firewall is None:
+        if self._firewall is None or (wants := self._wants(world, self._firewall)) is None:
             return RulesReport()
-        wants = self._wants(world)
         done = self._firewall.apply(wants, self.objects.permission)
         return RulesReport(
             failed=done.failed,

@@ -133,6 +133,10 @@ class Firewall:
         """Desire exactly these sources, where no pass over routes does it."""
         self._sets.want_sources(wants)
 
+    def closes_links(self, wants: DesiredFirewall) -> bool:
+        """Return whether :meth:`apply` would shut out all that comes by one of the links."""
+        return bool(self._sets.unwanted_sources(wants))
+
     def apply(self, wants: DesiredFirewall, permission: Permission = MAY_DELETE) -> FirewallReport:
         """Make the firewall as wanted. Writes nothing when nothing differs.
 

@@ -139,7 +139,7 @@ class Ipsets:
             The changes, for people; a condition for each that a foreign rule still names.
         """
         wanted = self._names(wants)
-        stale = [*self._sources.sets().keys() - wanted, self._old]
+        stale = [*self.unwanted_sources(wants), self._old]
         done, kept = [], []
         for name in stale:
             try:
@@ -148,6 +148,14 @@ class Ipsets:
             except FirewallError as error:
                 kept.append(_in_use(name, wanted, error))
         return tuple(done), tuple(kept)
+
+    def unwanted_sources(self, wants: DesiredFirewall) -> frozenset[str]:
+        """Return the names of ingress sets that are there and not wanted.
+
+        Raises:
+            FirewallError, NotRoot: They could not be listed.
+        """
+        return frozenset(self._sources.sets()).difference(self._names(wants))
 
     def remove(self) -> tuple[str, ...]:
         """Destroy every set and return which there were. Rules that name them go first.

@@ -8,6 +8,7 @@ from itertools import permutations
 from typing import Final
 
 from agent.errors import FirewallError
+from agent.mesh.backends import TunnelPort
 from agent.mesh.desired import desired_objects
 from agent.mesh.firewall.access import judged
 from agent.mesh.firewall.values import (
@@ -38,6 +39,7 @@ def desired_firewall(
     world: World,
     access_limit: Access = Access.OPEN,
     ingress: Mapping[str, frozenset[Network]] | None = None,
+    tunnels: tuple[TunnelPort, ...] | None = None,
 ) -> DesiredFirewall:
     """Return what the firewall should let pass in ``world``.
 
@@ -48,6 +50,7 @@ def desired_firewall(
         access_limit: No network of this host is opened wider than this.
         ingress: What may come in by each interface, where that is known already; else every peer
             is looked at. The uplink has a set in any case, empty where nothing may come by it.
+        tunnels: By which ports tunnels' packets come in, where that is known already.
 
     Raises:
         FirewallError: The mesh, the lease or the uplink is not known, or an interface has no name
@@ -63,7 +66,9 @@ def desired_firewall(
     usable = [network for network in known if _INTERFACE_NAME.fullmatch(network.bridge)]
     inside = (each for each in usable if any(within(each.subnet, lease) for lease in leases))
     networks = [judged(each, config.access, access_limit) for each in inside]
-    rules = PeerRules.of(world)
+    if tunnels is None:
+        rules = PeerRules.of(world)
+        tunnels = rules.tunnels if isinstance(rules, PeerRules) else ()
     return DesiredFirewall(
         cidr=config.cidr,
         previous=config.previous,
@@ -78,7 +83,7 @@ def desired_firewall(
             each for each in world.closed_endpoints if family_of(each[0]) is family_of(config.cidr)
         ),
         docker_backend=docker.firewall_backend,
-        tunnels=rules.tunnels if isinstance(rules, PeerRules) else (),
+        tunnels=tunnels,
         conditions=(
             *(problem for _, problem in networks if problem),
             *(_odd_bridge(network) for network in known if network not in usable),

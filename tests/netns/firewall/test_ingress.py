@@ -7,20 +7,27 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.daemon.reconcile.ip_forward import IpForward
 from agent.daemon.reconcile.kernel_objects import KernelObjects, ObjectsReport
+from agent.daemon.reconcile.kernel_pass import KernelPass
+from agent.daemon.reconcile.protocol_migration import ProtocolMigration
+from agent.daemon.store.state_file import StateFile
 from agent.errors import FirewallError
 from agent.kernel.firewall import Firewall, open_firewall
+from agent.kernel.firewall.firewalld import Firewalld
+from agent.kernel.sysctl import Sysctls
 from agent.kernel.tables.routes import RouteTable
 from agent.mesh.firewall.desired import desired_firewall
 from agent.mesh.world import World
 from agent.model import BackendData, Lease
 from agent.reconcile.interfaces import Operation
 from tests.netns.netlab import Host
-from tests.netns.routes.scene import lease, scene, shown, world_of
+from tests.netns.routes.scene import OWN, lease, scene, shown, world_of
 
 pytestmark = pytest.mark.netns
 
@@ -36,10 +43,10 @@ class Run:
     def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         self._host = host
         self.firewall: Firewall = host.call(open_firewall, "nft")
-        self._routes = RouteTable()
-        self._objects = KernelObjects(self._routes, 140, time.monotonic, self.firewall.ingress)
+        self.table = RouteTable()
+        self.objects = KernelObjects(self.table, 140, time.monotonic, self.firewall.ingress)
         self.written: list[str] = []
-        for table in (self._routes, self.firewall.ingress.table):
+        for table in (self.table, self.firewall.ingress.table):
             monkeypatch.setattr(table, "apply", self._recorded(table.apply))
 
     def _recorded(self, apply: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,15 +61,15 @@ class Run:
     ) -> ObjectsReport:
         self.written.clear()
         return self._host.call(
-            lambda: self._objects.run(world, may_delete=may_delete, may_sweep=may_sweep)
+            lambda: self.objects.run(world, may_delete=may_delete, may_sweep=may_sweep)
         )
 
     def rules(self, world: World) -> None:
-        wants = desired_firewall(world, ingress=self._objects.ingress(world))
-        self._host.call(self.firewall.apply, wants, self._objects.permission)
+        wants = desired_firewall(world, ingress=self.objects.ingress(world))
+        self._host.call(self.firewall.apply, wants, self.objects.permission)
 
     def close(self) -> None:
-        self._routes.close()
+        self.table.close()
 
 
 @pytest.fixture
@@ -121,6 +128,61 @@ def test_promise_8_with_wireguard_nothing_may_come_in_the_clear(host: Host, run:
         text=True,
     ).stdout
     assert f"-i eth0 -m set ! --match-set {NAME} src" in rules, "not even by an empty set"
+
+
+def kernel_pass(run: Run, folder: Path) -> KernelPass:
+    """The pass as the daemon has it."""
+    state = StateFile(folder)
+    return KernelPass(
+        objects=run.objects,
+        migration=ProtocolMigration(run.table, 140, state),
+        firewall=run.firewall,
+        forwarding=IpForward(sysctls=Sysctls(), firewall=None, state=state),
+        firewalld=Firewalld(record=state, manage=False),
+    )
+
+
+def rules_of(host: Host) -> list[str]:
+    argv = ["iptables-nft-save"]
+    done = host.call(subprocess.run, argv, check=True, capture_output=True, text=True)
+    return [each for each in done.stdout.splitlines() if each.startswith("-A HOSTMESH")]
+
+
+def test_promise_3_a_backend_that_cannot_be_set_up_closes_no_tunnel(
+    host: Host, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not while the agent runs, nor when it is started anew."""
+    data = BackendData.of({"VNI": 1, "VtepMAC": "82:4b:b6:2f:54:4e"})
+    peer = replace(ONE, backend="vxlan", backend_data=data)
+    plain = world_of(host, peer)
+    assert OWN.host_id is not None
+    plain = replace(plain, host_id=OWN.host_id)
+    assert plain.config is not None
+    world = replace(plain, config=replace(plain.config, backend="vxlan"))
+    broken = replace(
+        world,
+        config=replace(
+            plain.config, backend="vxlan", backend_options=BackendData.of({"VNI": "seven"})
+        ),
+    )
+    first = kernel_pass(run, tmp_path)
+    run.routes(world)
+    assert not host.call(first.rules, world).failed
+    before = rules_of(host)
+    assert sum("hm-vxlan" in each for each in before) > 3
+    run.routes(broken)
+    assert not host.call(first.rules, broken).failed
+    assert rules_of(host) == before
+    assert members(host, "hostmesh-in-hm-vxlan") == sources(peer)
+    later = Run(host, monkeypatch)
+    try:
+        second = kernel_pass(later, tmp_path)
+        later.routes(broken)
+        assert not host.call(second.rules, broken).failed
+        assert rules_of(host) == before
+        assert members(host, "hostmesh-in-hm-vxlan") == sources(peer)
+    finally:
+        later.close()
 
 
 def test_a_peer_without_a_route_is_in_no_set(host: Host, run: Run) -> None:
