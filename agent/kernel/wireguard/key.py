@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from pathlib import Path
 
 import structlog
@@ -18,6 +19,8 @@ _log = structlog.get_logger(__name__)
 
 _NAME = "wireguard.key"
 _DEADLINE_S = 5.0
+_AGAIN_S = 60.0
+"""Pause after wg(8) did not end: the loop waits for it."""
 
 
 class WireGuardKey:
@@ -31,6 +34,7 @@ class WireGuardKey:
         self.path = state_dir / _NAME
         self._runner = runner or ProgramRunner()
         self._read: tuple[str, str] = ("", "")
+        self._again_s = 0.0
 
     def public_key(self, *, create: bool = False) -> str:
         """Return the public key; "" where there is none, or where wg(8) cannot tell it.
@@ -39,19 +43,28 @@ class WireGuardKey:
             create: Make a private key if there is none.
         """
         private = self._private_key()
+        if private is None:
+            return self._read[1]
         if not private and create:
             private = self._create()
         if not private:
             return ""
         if self._read[0] != private:
-            self._read = (private, self._derived(private))
+            derived = self._derived(private)
+            if derived is None:
+                return ""  # until it can be said
+            self._read = (private, derived)
         return self._read[1]
 
-    def _private_key(self) -> str:
+    def _private_key(self) -> str | None:
+        """Return the private key, "" where there is none, None where it cannot be read."""
         try:
-            return self.path.read_text().strip()
-        except OSError:
+            return self.path.read_text(encoding="ascii", errors="replace").strip()
+        except FileNotFoundError:
             return ""
+        except OSError as error:
+            _log.warning("wireguard-key-not-read", path=str(self.path), error=str(error))
+            return None
 
     def _create(self) -> str:
         raw = bytearray(os.urandom(32))
@@ -66,10 +79,16 @@ class WireGuardKey:
         _log.info("wireguard-key-created", path=str(self.path))
         return private
 
-    def _derived(self, private: str) -> str:
+    def _derived(self, private: str) -> str | None:
+        """Return the public key, "" for what is no key, None while wg(8) cannot be asked."""
+        if time.monotonic() < self._again_s or self._runner.find("wg") is None:
+            return None
         done = self._runner.run(("wg", "pubkey"), _DEADLINE_S, stdin=f"{private}\n")
         found = done.output.strip()
         if done.status == 0 and is_public_key(found):
             return found
-        _log.warning("wireguard-key-unusable", path=str(self.path), error=done.last_lines)
+        _log.warning("wireguard-key-unusable", path=str(self.path), error=done.errors.strip())
+        if done.status is None:
+            self._again_s = time.monotonic() + _AGAIN_S
+            return None
         return ""

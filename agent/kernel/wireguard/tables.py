@@ -7,11 +7,12 @@ comparison.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, TypeVar
 
 from agent.errors import HostmeshError, KernelError
 from agent.kernel.wireguard.tool import DeviceState, PeerState, WireGuardTool
@@ -30,6 +31,8 @@ from agent.model.wireguard import (
 from agent.reconcile.interfaces import NONE_KNOWN, Listing, Operation, OperationKind, Result, V
 
 __all__ = ["AllowedIpTable", "DeviceTable", "PeerTable"]
+
+K = TypeVar("K")
 
 _BATCH: Final = 100
 _FRESH_S: Final = 180
@@ -62,25 +65,43 @@ class _Table(Generic[V]):
         raise NotImplementedError
 
     def _set(
-        self, operations: Sequence[Operation[V]], words: Callable[[Operation[V]], Sequence[str]]
+        self,
+        operations: Sequence[Operation[V]],
+        words: Callable[[Operation[V]], Sequence[str]],
+        for_s: float | None,
     ) -> list[Result[V]]:
-        """Change the device in few calls; where one is refused, in one call for each."""
+        """Change the device in few calls, and begin none after ``for_s`` seconds."""
         found: list[Result[V]] = []
-        for start in range(0, len(operations), _BATCH):
-            batch = operations[start : start + _BATCH]
-            try:
-                self._tool.set(LINK, [word for each in batch for word in words(each)])
-                found += map(Result, batch)
-            except HostmeshError:
-                found += (self._one(each, words(each)) for each in batch)
+        for batch in _batches(operations, for_s):
+            refused = self._refused({at: words(each) for at, each in enumerate(batch)})
+            found += (Result(each, refused.get(at)) for at, each in enumerate(batch))
         return found
 
-    def _one(self, operation: Operation[V], words: Sequence[str]) -> Result[V]:
+    def _refused(self, changes: Mapping[K, Sequence[str]]) -> dict[K, HostmeshError]:
+        """Make changes in one call; where it is refused, in one for each. Return what failed."""
+        found: dict[K, HostmeshError] = {}
+        changes = {key: words for key, words in changes.items() if words}
+        if not changes:
+            return found
         try:
-            self._tool.set(LINK, words)
-        except HostmeshError as error:
-            return Result(operation, error)
-        return Result(operation)
+            self._tool.set(LINK, [word for words in changes.values() for word in words])
+        except HostmeshError:
+            for key, words in changes.items():
+                try:
+                    self._tool.set(LINK, words)
+                except HostmeshError as error:
+                    found[key] = error
+        return found
+
+
+def _batches(
+    operations: Sequence[Operation[V]], for_s: float | None
+) -> Iterator[Sequence[Operation[V]]]:
+    until_s = math.inf if for_s is None else time.monotonic() + for_s
+    for start in range(0, len(operations), _BATCH):
+        if start and time.monotonic() >= until_s:
+            return
+        yield operations[start : start + _BATCH]
 
 
 class DeviceTable(_Table[WireGuardDevice]):
@@ -98,15 +119,12 @@ class DeviceTable(_Table[WireGuardDevice]):
         self, operations: Sequence[Operation[WireGuardDevice]], *, for_s: float | None = None
     ) -> tuple[Result[WireGuardDevice], ...]:
         """Set key and port. They go with the link: there is nothing to delete."""
-        del for_s
-        return tuple(
-            Result(each)
-            if each.kind is OperationKind.DELETE
-            else self._one(
-                each, ("private-key", str(self._key_file), "listen-port", str(each.object.port))
-            )
-            for each in operations
-        )
+        return tuple(self._set(operations, self._words, for_s))
+
+    def _words(self, operation: Operation[WireGuardDevice]) -> Sequence[str]:
+        if operation.kind is OperationKind.DELETE:
+            return ()
+        return ("private-key", str(self._key_file), "listen-port", str(operation.object.port))
 
     def _of(
         self, state: DeviceState, known: Mapping[Any, WireGuardDevice]
@@ -131,13 +149,12 @@ class PeerTable(_Table[WireGuardPeer]):
         self, operations: Sequence[Operation[WireGuardPeer]], *, for_s: float | None = None
     ) -> tuple[Result[WireGuardPeer], ...]:
         """Add, change and remove peers."""
-        del for_s
-        results = self._set(operations, _peer_words)
+        results = self._set(operations, _peer_words, for_s)
         for each in results:
             wanted = each.operation.object
-            if each.ok and each.operation.kind is OperationKind.REPLACE:
-                self._written[wanted.key] = wanted.endpoint
-            else:
+            if each.operation.kind is OperationKind.REPLACE:
+                self._written[wanted.key] = wanted.endpoint if each.ok else None
+            elif each.ok:
                 self._written.pop(wanted.key, None)
         return tuple(results)
 
@@ -161,7 +178,8 @@ class PeerTable(_Table[WireGuardPeer]):
         if wanted.endpoint is None:
             return True
         fresh = self._wall_clock() - there.handshake_s < _FRESH_S
-        return fresh and self._written.get(wanted.key) == wanted.endpoint
+        # The endpoint that an earlier run of the agent wrote is not known.
+        return fresh and self._written.get(wanted.key, wanted.endpoint) == wanted.endpoint
 
 
 def _endpoint(text: str) -> Endpoint | None:
@@ -195,25 +213,25 @@ class AllowedIpTable(_Table[AllowedIp]):
         self, operations: Sequence[Operation[AllowedIp]], *, for_s: float | None = None
     ) -> tuple[Result[AllowedIp], ...]:
         """Add and remove ranges; one that another peer has moves at once."""
-        del for_s
         try:
             state = self._tool.show(LINK)
         except KernelError as error:
             return tuple(Result(each, error) for each in operations)
-        peers = {} if state is None else {each.public_key: each for each in state.peers}
-        ranges = {key: set(_ranges(each)) for key, each in peers.items()}
-        before = {key: frozenset(each) for key, each in ranges.items()}
-        for each in operations:
-            _change(ranges, each)
-        failed: dict[str, HostmeshError] = {}
-        for key, wanted in ranges.items():
-            if wanted != before[key]:
-                text = ",".join(map(str, sorted(wanted, key=network_order)))
-                try:
-                    self._tool.set(LINK, ("peer", key, "allowed-ips", text))
-                except HostmeshError as error:
-                    failed[key] = error
-        return tuple(_result(each, ranges, failed) for each in operations)
+        peers = () if state is None else state.peers
+        ranges = {each.public_key: frozenset(_ranges(each)) for each in peers}
+        holders = {each: key for key, found in ranges.items() for each in found}
+        results: list[Result[AllowedIp]] = []
+        for batch in _batches(operations, for_s):
+            wanted = {key: set(each) for key, each in ranges.items()}
+            for each in batch:
+                _change(wanted, holders, each)
+            changed = [key for key in ranges if wanted[key] != ranges[key]]
+            # A range is taken from a peer by giving it to another one: there is no moment between.
+            changed.sort(key=lambda key: not wanted[key] - ranges[key])
+            refused = self._refused({key: _range_words(key, wanted[key]) for key in changed})
+            results += (_result(each, ranges, refused) for each in batch)
+            ranges |= {key: frozenset(wanted[key]) for key in changed}
+        return tuple(results)
 
     def _of(self, state: DeviceState, known: Mapping[Any, AllowedIp]) -> Iterable[AllowedIp]:
         del known
@@ -222,20 +240,29 @@ class AllowedIpTable(_Table[AllowedIp]):
                 yield AllowedIp(link=LINK, network=network, public_key=each.public_key)
 
 
-def _change(ranges: Mapping[str, set[Network]], operation: Operation[AllowedIp]) -> None:
+def _change(
+    ranges: Mapping[str, set[Network]],
+    holders: dict[Network, str],
+    operation: Operation[AllowedIp],
+) -> None:
     """Carry an operation out on what the peers have; a peer that is missing has nothing."""
-    wanted = operation.object
+    network, key = operation.object.network, operation.object.public_key
     if operation.kind is OperationKind.DELETE:
-        ranges.get(wanted.public_key, set()).discard(wanted.network)
-    elif wanted.public_key in ranges:
-        for each in ranges.values():
-            each.discard(wanted.network)
-        ranges[wanted.public_key].add(wanted.network)
+        ranges.get(key, set()).discard(network)
+    elif key in ranges:
+        if network in holders:
+            ranges[holders[network]].discard(network)
+        ranges[key].add(network)
+        holders[network] = key
+
+
+def _range_words(key: str, ranges: Iterable[Network]) -> Sequence[str]:
+    return ("peer", key, "allowed-ips", ",".join(map(str, sorted(ranges, key=network_order))))
 
 
 def _result(
     operation: Operation[AllowedIp],
-    ranges: Mapping[str, set[Network]],
+    ranges: Mapping[str, frozenset[Network]],
     failed: Mapping[str, HostmeshError],
 ) -> Result[AllowedIp]:
     key = operation.object.public_key

@@ -5,18 +5,21 @@ Sources: wg(8) of wireguard-tools 1.0.20210914, "show INTERFACE dump" and "set".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from agent.errors import KernelError
 from agent.kernel.netlink import NetlinkSocket
 from agent.kernel.netlink.links import LinkMissing, find_link
 from agent.kernel.tables.own import is_own_link
-from agent.programs import ProgramRunner
+from agent.programs import Finished, ProgramRunner
 
 __all__ = ["DeviceState", "PeerState", "WireGuardTool"]
 
 _DEADLINE_S: Final = 10.0
+_AGAIN_S: Final = 30.0
+"""Pause after wg did not end: a pass over many peers must not wait for each (promise 10)."""
 _DEVICE_FIELDS, _PEER_FIELDS = 4, 8
 
 
@@ -45,10 +48,24 @@ class DeviceState(NamedTuple):
 
 
 class WireGuardTool:
-    """Reads and changes devices of the agent in this network namespace."""
+    """Reads and changes devices of the agent in this network namespace.
 
-    def __init__(self, runner: ProgramRunner | None = None) -> None:
+    Args:
+        deadline_s: How long wg may take.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        runner: ProgramRunner | None = None,
+        *,
+        deadline_s: float = _DEADLINE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._runner = runner or ProgramRunner()
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._again_s = 0.0
         self._socket: NetlinkSocket | None = None
 
     def show(self, link: str) -> DeviceState | None:
@@ -59,11 +76,11 @@ class WireGuardTool:
         """
         if not self._has(link):
             return None
-        done = self._runner.run(("wg", "show", link, "dump"), _DEADLINE_S)
+        done = self._run("show", link, "dump")
         lines = [line.split("\t") for line in done.output.splitlines()]
         if done.status != 0 or not lines or len(lines[0]) != _DEVICE_FIELDS:
             raise KernelError(
-                f"the WireGuard device {link} could not be listed: {done.last_lines}",
+                f"the WireGuard device {link} could not be listed: {_why(done)}",
                 hint="is wg installed (apt install wireguard-tools)? then: wg show",
             )
         _, public_key, port, _ = lines[0]
@@ -75,11 +92,26 @@ class WireGuardTool:
         Raises:
             KernelError: It was refused.
         """
-        done = self._runner.run(("wg", "set", link, *words), _DEADLINE_S)
+        done = self._run("set", link, *words)
         if done.status != 0:
             raise KernelError(
-                f"wg set {link} was refused: {done.last_lines}", hint="see: wg show; wg --version"
+                f"wg set {link} was refused: {_why(done)}", hint="see: wg show; wg --version"
             )
+
+    def _run(self, *words: str) -> Finished:
+        """Run wg, but not again at once after it did not end.
+
+        Raises:
+            KernelError: It did not end a moment ago.
+        """
+        if self._clock() < self._again_s:
+            raise KernelError(
+                "wg did not end the last time, and is not run again yet", hint="see: wg show"
+            )
+        done = self._runner.run(("wg", *words), self._deadline_s)
+        if done.status is None:
+            self._again_s = self._clock() + _AGAIN_S
+        return done
 
     def _has(self, link: str) -> bool:
         if self._socket is None:
@@ -92,6 +124,11 @@ class WireGuardTool:
             self._socket.close()
             self._socket = None
             raise
+
+
+def _why(done: Finished) -> str:
+    """Return what wg says of a failure, none of its output: that has the private key."""
+    return done._replace(output="").last_lines or f"exit status {done.status}"
 
 
 def _peer(fields: Sequence[str]) -> PeerState:
