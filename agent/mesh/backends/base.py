@@ -78,9 +78,11 @@ class ThisHost:
     def smaller_mtu(self, peer: Lease, overhead: int = 0) -> int:
         """Return the largest packet that the peer takes, 0 where this host takes no larger one.
 
-        Senders get "fragmentation needed" then, where a switch would drop the packet unseen.
+        Senders get "fragmentation needed" then, where a switch would drop the packet unseen. A
+        record may name a number that no host can have: it counts as none.
         """
-        return peer.mtu - overhead if 0 < peer.mtu < outer_mtu(self.uplink, self.options) else 0
+        smaller = _MIN_MTU <= peer.mtu < outer_mtu(self.uplink, self.options)
+        return peer.mtu - overhead if smaller else 0
 
     def route(
         self,

@@ -29,6 +29,8 @@ from agent.model import (
 pytestmark = pytest.mark.property
 
 ALL = tuple(BACKENDS)
+_SMALLEST_MTU = 68
+"""Of IPv4 (RFC 791)."""
 CIDR = IPv4Network("10.64.0.0/10")
 KEY, PEERS_KEY = (base64.b64encode(bytes([each] * 32)).decode() for each in (1, 2))
 OWN = Lease(
@@ -68,17 +70,19 @@ addresses = st.integers(0, 2**32 - 1).map(IPv4Address) | st.integers(0, 255).map
     lambda last: IPv4Address("192.0.2.0") + last
 )
 peers = st.builds(
-    lambda second, address, found, host: Lease(
+    lambda second, address, found, host, mtu: Lease(
         subnet=IPv4Network(f"10.{second}.0.0/16"),
         node_address=address,
         backend="",
         backend_data=BackendData.of(found),
         host_id=host,
+        mtu=mtu,
     ),
     st.integers(60, 130),
     addresses,
     data,
     st.none() | st.sampled_from([HostId("0" * 32), HostId("a" * 32)]),
+    st.sampled_from([0, 1, 60, 575, 576, 1400, 1500, 9000, 2**31 - 1]),
 )
 
 
@@ -141,6 +145,7 @@ def test_promises_5_and_8_a_peer_has_its_own_subnet_and_the_backends_own_links(
     for each in outcome.objects:
         if isinstance(each, Route):
             assert within(each.destination, peer.subnet)
+            assert each.mtu == 0 or _SMALLEST_MTU <= each.mtu < host.uplink.mtu
             assert (each.protocol, each.table, each.metric) == (
                 host.protocol,
                 host.table,

@@ -197,7 +197,7 @@ def test_promise_8_a_host_cannot_claim_the_mac_of_another() -> None:
 
 def test_a_route_is_no_larger_than_the_peers_uplink() -> None:
     for address, left in (("198.51.100.9", 1350), ("192.0.2.9", 1400)):
-        for mtu, wanted in ((1400, left), (1500, 0), (9000, 0), (0, 0)):
+        for mtu, wanted in ((1400, left), (1500, 0), (9000, 0), (0, 0), (10, 0)):
             lease = replace(peer(address), mtu=mtu)
             found = objects(Vxlan().peer_objects(lease, this_host(DirectRouting=True)))
             (route,) = (each for each in found.objects if isinstance(each, Route))
