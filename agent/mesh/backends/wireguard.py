@@ -129,10 +129,13 @@ class WireGuard:
             AllowedIp(link=WIREGUARD_LINK, network=peer.subnet, public_key=public_key),
         )
         if options.direct and host.is_direct(peer):
-            route = host.route(peer.subnet, gateway=peer.node_address, link=host.uplink.name)
+            route = host.route(
+                peer.subnet, peer.node_address, host.uplink.name, mtu=host.smaller_mtu(peer)
+            )
             return PeerObjects((*tunnel, route), (WIREGUARD_LINK, host.uplink.name))
         source = host.subnets[0].network_address if host.subnets else None
-        route = host.route(peer.subnet, gateway=None, link=WIREGUARD_LINK, source=source)
+        mtu = host.smaller_mtu(peer, self.overhead(family_of(peer.node_address)))
+        route = host.route(peer.subnet, None, WIREGUARD_LINK, source=source, mtu=mtu)
         return PeerObjects((*tunnel, route), (WIREGUARD_LINK,))
 
 

@@ -166,6 +166,14 @@ def test_direct_routing_sends_in_the_clear_on_the_link_only() -> None:
     assert objects_of(a_peer("192.0.2.2")).ingress == ("hm-wg",), "without it everything is hidden"
 
 
+def test_a_route_is_no_larger_than_the_peers_uplink() -> None:
+    for address, left in (("198.51.100.7", 1320), ("192.0.2.2", 1400)):
+        for mtu, wanted in ((1400, left), (1500, 0), (9000, 0), (0, 0), (10, 0)):
+            found = objects_of(replace(a_peer(address), mtu=mtu), this_host(DirectRouting=True))
+            (route,) = (each for each in found.objects if isinstance(each, Route))
+            assert route.mtu == wanted
+
+
 @pytest.mark.parametrize(
     ("published", "reason"),
     [
