@@ -20,6 +20,7 @@ from agent.mesh.backends import (
     backend_by_name,
     backend_names,
 )
+from agent.mesh.liveness import probe_address
 from agent.mesh.needed import needed_in
 from agent.mesh.world import World
 from agent.model import (
@@ -31,7 +32,7 @@ from agent.model import (
     Severity,
     first_few,
 )
-from agent.model.family import Address, Network, can_be_host, meet, reserved_ends, within
+from agent.model.family import Address, Network, can_be_host, family_of, meet, reserved_ends, within
 
 __all__ = ["PeerRules", "aggregate_routes", "on_link_ranges"]
 
@@ -265,13 +266,28 @@ class PeerRules:
                 f"{self.sending.backend.name!r}",
                 hint="set that host to the mesh's backend; until then its subnet is unreachable",
             )
+        outcome = _joined([side.objects(lease) for side, lease in used])
         if peer.subnet in self.world.dead_subnets:
-            outcome: PeerObjects | Condition = PeerObjects((self.world.unreachable(peer.subnet),))
-        else:
-            outcome = _joined([side.objects(lease) for side, lease in used])
+            outcome = self._silent(peer, outcome)
         if self.world.needed and isinstance(outcome, PeerObjects) and self._shuts_off(outcome):
             return self._shut_off(peer)
         return outcome
+
+    def _silent(self, peer: Lease, alive: PeerObjects | Condition) -> PeerObjects:
+        """Refuse packets to a peer, but those that ask whether it is back (promise 3).
+
+        Behind NAT only its tunnel leads to it.
+        """
+        refused, asked = self.world.unreachable(peer.subnet), probe_address(peer)
+        if asked not in peer.subnet or isinstance(alive, Condition):
+            return PeerObjects((refused,))
+        way = (
+            replace(each, destination=family_of(asked).host(asked))
+            if isinstance(each, Route)
+            else each
+            for each in alive.objects
+        )
+        return PeerObjects((refused, *way), alive.ingress)
 
     def _shuts_off(self, wanted: PeerObjects) -> bool:
         routes = (each for each in wanted.objects if isinstance(each, Route))

@@ -200,9 +200,27 @@ def test_a_host_behind_nat_without_an_agent_is_asked_through_the_tunnel(stage: T
         pinger = Pinger(one.host, address, 0.01)
         eventually(lambda: pinger.sent > 1000, 60)  # three questions take three seconds
         assert not pinger.stop().lost
+        with cut(stage):
+            eventually(lambda: f"unreachable {far.subnet()}" in routes_of(one), 60)
+        eventually(lambda: reaches(one, far), 60)
     far.settings.write_text(text)
     far.start()
     eventually(lambda: all_reached(stage), 90)
+
+
+def routes_of(node: Node) -> str:
+    return node.inside(["ip", "route"]).stdout
+
+
+@contextmanager
+def cut(stage: TwoLans) -> Iterator[None]:
+    """Let the router forward nothing for a while."""
+    dropped = ["FORWARD", "-j", "DROP"]
+    stage.router.call(subprocess.run, ["iptables", "-I", *dropped], check=True)
+    try:
+        yield
+    finally:
+        stage.router.call(subprocess.run, ["iptables", "-D", *dropped], check=True)
 
 
 def heartbeats(node: Node) -> set[str]:

@@ -12,6 +12,7 @@ import pytest
 from agent.mesh.backends import backend_by_name
 from agent.mesh.backends.vxlan import vtep_mac
 from agent.mesh.desired import DesiredObjects, desired_objects
+from agent.mesh.liveness import probe_address
 from agent.mesh.world import World, peers_by_subnet, protocol_name
 from agent.model import (
     CONDITIONS_SHOWN,
@@ -26,7 +27,7 @@ from agent.model import (
     RouteKind,
     Uplink,
 )
-from agent.model.wireguard import Endpoint, WireGuardPeer
+from agent.model.wireguard import AllowedIp, Endpoint, WireGuardPeer
 
 pytestmark = pytest.mark.unit
 
@@ -214,6 +215,38 @@ def test_promise_3_a_dead_peer_is_unreachable_until_it_answers() -> None:
     )
 
 
+KEYS = tuple(base64.b64encode(bytes([each] * 32)).decode() for each in (1, 2))
+
+
+@pytest.fixture
+def encrypted() -> World:
+    """A mesh with wireguard, without peers."""
+    made = world(host_id=ME)
+    assert made.config is not None
+    assert made.uplink is not None
+    return replace(
+        made,
+        config=replace(made.config, backend="wireguard"),
+        uplink=replace(made.uplink, wireguard_key=KEYS[0]),
+    )
+
+
+def test_promise_3_a_dead_peer_behind_nat_can_still_be_asked(encrypted: World) -> None:
+    """Only its tunnel leads to it: without one it would be dead for good, however it answers."""
+    data = BackendData.of({"PublicKey": KEYS[1], "NAT": True})
+    peer = replace(lease("10.65.0.0/16", "10.0.2.15", "wireguard"), backend_data=data)
+    dead = frozenset({peer.subnet})
+    made = replace(encrypted, peers=peers_by_subnet([peer], OWN), dead_subnets=dead)
+    assert destinations(made) == {
+        "unreachable 10.64.0.0/10", "unreachable 10.65.0.0/16", "unicast 10.65.0.0/32"
+    }  # fmt: skip
+    desired = desired_objects(made)
+    assert probe_address(peer) == IPv4Address("10.65.0.0")
+    assert desired.of(Route)[RouteKey(254, IPv4Network("10.65.0.0/32"), 0, 0)].link == "hm-wg"
+    assert len(desired.of(WireGuardPeer)) == len(desired.of(AllowedIp)) == 1
+    assert peer.subnet in desired.ingress["hm-wg"]
+
+
 def test_own_lease_is_no_peer_by_identity_or_by_subnet() -> None:
     by_identity = replace(lease("10.66.0.0/16", "192.0.2.7"), host_id=ME)
     by_subnet = lease("10.64.0.0/16", "192.0.2.8")
@@ -291,17 +324,8 @@ def test_promise_8_a_forged_record_of_a_lower_subnet_takes_no_mac(tunnel: World)
         assert (condition.name, condition.subject) == ("peer-conflict", "10.65.0.0/16")
 
 
-def test_promise_8_a_younger_lease_takes_no_wireguard_key() -> None:
-    key, own = (base64.b64encode(bytes([each] * 32)).decode() for each in (2, 1))
-    made = world(host_id=ME)
-    assert made.config is not None
-    assert made.uplink is not None
-    mesh = replace(
-        made,
-        config=replace(made.config, backend="wireguard"),
-        uplink=replace(made.uplink, wireguard_key=own),
-    )
-    data = BackendData.of({"PublicKey": key})
+def test_promise_8_a_younger_lease_takes_no_wireguard_key(encrypted: World) -> None:
+    data = BackendData.of({"PublicKey": KEYS[1]})
     peer = replace(
         lease("10.66.0.0/16", "192.0.2.11", "wireguard"),
         host_id=THEM,
@@ -315,11 +339,11 @@ def test_promise_8_a_younger_lease_takes_no_wireguard_key() -> None:
         create_revision=8,
     )
     desired = DesiredObjects()
-    desired.follow(replace(mesh, peers=peers_by_subnet([peer, other], OWN)))
+    desired.follow(replace(encrypted, peers=peers_by_subnet([peer, other], OWN)))
     (found,) = desired.of(WireGuardPeer).values()
     assert found.endpoint == Endpoint(peer.node_address, 51820)
     again = replace(peer, create_revision=9)  # its lease ended and was claimed again
-    desired.follow(replace(mesh, peers=peers_by_subnet([again, other], OWN)))
+    desired.follow(replace(encrypted, peers=peers_by_subnet([again, other], OWN)))
     (found,) = desired.of(WireGuardPeer).values()
     assert found.endpoint == Endpoint(other.node_address, 51820)
 
