@@ -106,7 +106,8 @@ class World:
             before (promise 4); a host's own copy of an earlier view does not count.
         dead_subnets: Subnets of peers whose heartbeat is known to have lapsed and that answer
             no probe (promise 3's one exception): unreachable until they answer.
-        closed_endpoints: Addresses and ports of etcd that containers are kept from.
+        closed_endpoints: Addresses and ports of etcd that containers are kept from. Loopback is the
+            etcd of this host.
         route_protocol: rtm_protocol of the agent's routes.
         route_table: Their table.
         route_metric: Their priority, 0 as with ``ip route add``.

@@ -76,7 +76,6 @@ def closed_endpoints(
         (address, port)
         for address in sorted(addresses, key=address_order)
         for port in sorted(ports)
-        if not address.is_loopback
     )
 
 

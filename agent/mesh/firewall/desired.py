@@ -80,8 +80,11 @@ def desired_firewall(
         networks=tuple(wanted for wanted, _ in networks),
         bridges=_bridges(usable, docker.other_bridges),
         closed_endpoints=tuple(
-            each for each in world.closed_endpoints if family_of(each[0]) is family_of(config.cidr)
+            (address, port)
+            for address, port in world.closed_endpoints
+            if family_of(address) is family_of(config.cidr) and not address.is_loopback
         ),
+        closed_ports=_ports_of_this_host(world),
         docker_backend=docker.firewall_backend,
         tunnels=tunnels,
         conditions=(
@@ -89,6 +92,14 @@ def desired_firewall(
             *(_odd_bridge(network) for network in known if network not in usable),
         ),
     )
+
+
+def _ports_of_this_host(world: World) -> tuple[int, ...]:
+    """Return the closed ports of an etcd that runs on this host."""
+    links = world.host.links if world.host else ()
+    own = {interface.ip for link in links for interface in link.addresses}
+    here = (port for at, port in world.closed_endpoints if at.is_loopback or at in own)
+    return tuple(sorted(set(here)))
 
 
 def _ingress(sources: Mapping[str, frozenset[Network]]) -> tuple[Ingress, ...]:

@@ -135,6 +135,8 @@ class DesiredFirewall:
             of name. Where their traffic goes on this host is Docker's to judge.
         docker_backend: Docker's firewall backend: "iptables", "nftables" or "" when unknown.
         closed_endpoints: Addresses and TCP ports of etcd that containers are kept from.
+        closed_ports: TCP ports of an etcd of this host: containers are kept from them at every
+            address of this host, since it may listen on all.
         tunnels: UDP ports by which tunnels' packets come in.
         conditions: What was wrong with the input. Nothing was guessed.
     """
@@ -148,6 +150,7 @@ class DesiredFirewall:
     bridges: tuple[LocalBridge, ...] = ()
     docker_backend: str = ""
     closed_endpoints: tuple[tuple[Address, int], ...] = ()
+    closed_ports: tuple[int, ...] = ()
     tunnels: tuple[TunnelPort, ...] = ()
     conditions: tuple[Condition, ...] = ()
     previous: tuple[Network, ...] = ()

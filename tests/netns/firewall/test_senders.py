@@ -1,4 +1,4 @@
-"""Containers write any source they like (NET_RAW): what of it leaves their host."""
+"""Containers write any source they like (NET_RAW): what of it leaves their host. And etcd."""
 
 import json
 from typing import Any
@@ -6,7 +6,17 @@ from typing import Any
 import pytest
 
 from tests.netns.firewall.rig.probing import Probe
-from tests.netns.firewall.rig.rig import A1, C0, HOST, PEER, PEER_CONTAINER, PEER_SUBNET, WANTS, Rig
+from tests.netns.firewall.rig.rig import (
+    A1,
+    C0,
+    HOST,
+    PEER,
+    PEER_CONTAINER,
+    PEER_SUBNET,
+    STRANGER,
+    WANTS,
+    Rig,
+)
 from tests.netns.firewall.test_packets import ALL
 
 pytestmark = pytest.mark.netns
@@ -132,3 +142,42 @@ def test_a_container_with_several_networks_answers_by_any_of_them(docked: Rig) -
         assert not arrived(docked, *forged), forged
     docked.firewall("apply", containers=[])
     assert not arrived(docked, "c0", "10.65.128.9", TO_PEER)
+
+
+ETCD_ELSEWHERE = {"closed_endpoints": [(STRANGER, 80)]}
+ETCD_HERE = {"closed_endpoints": [(HOST, 81)], "closed_ports": [81]}
+AT_HOST = tuple(
+    Probe(by, to, "tcp81")
+    for by, to in (("c0", HOST), ("c0", GATEWAY), ("o1", GATEWAY), ("i1", "10.65.129.1"))
+)
+"""An etcd that listens on all addresses is at each of them."""
+FROM_PEERS_CONTAINER = tuple(Probe("peer", to, "tcp81", PEER_CONTAINER) for to in (HOST, GATEWAY))
+
+
+def test_promise_11_containers_are_kept_from_an_etcd_elsewhere(docked: Rig) -> None:
+    ways = [Probe(by, STRANGER, "tcp80") for by in ("c0", "a1", "o1")]
+    docked.firewall("apply")
+    docked.expect(*((each, HOST) for each in ways))
+    docked.firewall("apply", **ETCD_ELSEWHERE)
+    docked.expect(
+        *((each, None) for each in ways),
+        (Probe("host", STRANGER, "tcp80"), HOST),
+        (Probe("c0", PEER_CONTAINER, "tcp80"), C0),
+        *ALL,
+    )
+
+
+def test_promise_11_containers_are_kept_from_an_etcd_of_this_host(docked: Rig) -> None:
+    """At no address of the host, and those of other hosts neither."""
+    docked.firewall("apply")
+    assert None not in docked.reach(*AT_HOST, *FROM_PEERS_CONTAINER)
+    docked.firewall("apply", **ETCD_HERE)
+    assert docked.firewall("check", **ETCD_HERE)["differs"] is False
+    docked.expect(
+        *((each, None) for each in (*AT_HOST, *FROM_PEERS_CONTAINER)),
+        (Probe("peer", HOST, "tcp81", PEER), PEER),
+        (Probe("host", HOST, "tcp81"), HOST),
+        (Probe("peer", C0, "tcp81", PEER_CONTAINER), PEER_CONTAINER),
+        (Probe("c0", HOST, "tcp80"), C0),
+        *ALL,
+    )

@@ -1,6 +1,7 @@
 """From the world's facts to what the firewall should let pass."""
 
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
 from typing import Any
 
 import pytest
@@ -207,3 +208,26 @@ def test_while_the_uplink_is_not_known_every_link_but_dockers_leads_outside() ->
     )  # fmt: skip
     assert outside_links(World(host=facts, uplink=uplink)) == ("eth0",)
     assert outside_links(World()) == ()
+
+
+@pytest.mark.parametrize(
+    ("etcd", "endpoints", "ports"),
+    [
+        ("192.168.9.1", [("192.168.9.1", 2379)], (2379,)),
+        ("127.0.0.1", [], (2379,)),
+        ("192.168.9.7", [("192.168.9.7", 2379)], ()),
+    ],
+)
+def test_an_etcd_of_this_host_is_closed_at_every_address_of_it(
+    etcd: str, endpoints: list[tuple[str, int]], ports: tuple[int, ...]
+) -> None:
+    own = IPv4Interface("192.168.9.1/24")
+    link = Link(index=2, name="eth0", kind="", up=True, mtu=1500, mac="", addresses=(own,))
+    world = replace(
+        world_of(CIDR, LEASE, DockerFacts(reachable=True)),
+        host=HostFacts(links=(link,), foreign_routes=()),
+        closed_endpoints=((IPv4Address(etcd), 2379),),
+    )
+    wants = desired_firewall(world)
+    assert [(str(at), port) for at, port in wants.closed_endpoints] == endpoints
+    assert wants.closed_ports == ports

@@ -29,19 +29,28 @@ def render(wants: DesiredFirewall) -> tuple[str, ...]:
               source=bridge.subnet, not_source=True, inp=bridge.name)
         for bridge in senders.held_bridges(wants)
     )  # fmt: skip
-    to_etcd = (
-        rule("hostmesh: a container, to etcd in the clear", "DROP",
-              dest=wants.family.host(address), inp=bridge.name, protocol="tcp", port=port)
-        for (address, port), bridge in product(
-            wants.closed_endpoints, senders.held_bridges(wants)
-        )
-    )  # fmt: skip
     return (
-        *to_etcd,
+        *_to_etcd(wants),
         *tunnels.jumps(wants),
         *held,
         *(each for up in wants.interfaces for each in _coming_in(wants, up, closed)),
     )
+
+
+def _to_etcd(wants: DesiredFirewall) -> Iterator[str]:
+    """Keep containers from an etcd in the clear, those of other hosts from this host's own."""
+    bridges = [bridge.name for bridge in senders.held_bridges(wants)]
+    for (address, port), bridge in product(wants.closed_endpoints, bridges):
+        dest = wants.family.host(address)
+        yield rule("hostmesh: a container, to etcd in the clear", "DROP",
+                    dest=dest, inp=bridge, protocol="tcp", port=port)  # fmt: skip
+    for port in wants.closed_ports:
+        for bridge in bridges:
+            yield rule("hostmesh: a container, to etcd of this host", "DROP",
+                        inp=bridge, protocol="tcp", port=port, local=True)  # fmt: skip
+        for up, cidr in product(wants.interfaces, wants.cidrs):
+            yield rule("hostmesh: from the mesh, to etcd of this host", "DROP",
+                        source=cidr, inp=up, protocol="tcp", port=port, local=True)  # fmt: skip
 
 
 def _coming_in(wants: DesiredFirewall, up: str, closed: list[Network]) -> Iterator[str]:

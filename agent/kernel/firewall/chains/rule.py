@@ -30,6 +30,7 @@ def rule(
     out: str = "",
     protocol: str = "",
     port: int = 0,
+    local: bool = False,
     syn: bool = False,
     match_set: tuple[str, str] | None = None,
     not_set: tuple[str, str] | None = None,
@@ -44,6 +45,7 @@ def rule(
     words += ["-o", out] if out else []
     words += ["-p", protocol] if protocol else []
     words += ["-m", protocol, "--dport", str(port)] if port else []
+    words += ["-m", "addrtype", "--dst-type", "LOCAL"] if local else []
     words += ["-m", "tcp", "--tcp-flags", "SYN,RST", "SYN"] if syn else []
     words += ["-m", "set", "--match-set", *match_set] if match_set else []
     words += ["-m", "set", "!", "--match-set", *not_set] if not_set else []

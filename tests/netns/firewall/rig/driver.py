@@ -70,7 +70,14 @@ def wants_of(said: dict[str, Any]) -> DesiredFirewall:
     )
     wanted = desired_firewall(world, Access(said.get("host_limit", "open")), ingress)
     tunnels = tuple(TunnelPort(*each) for each in said.get("tunnels", ()))
-    return dataclasses.replace(wanted, tunnels=tunnels)
+    return dataclasses.replace(
+        wanted,
+        tunnels=tunnels,
+        closed_endpoints=tuple(
+            (IPv4Address(address), port) for address, port in said.get("closed_endpoints", ())
+        ),
+        closed_ports=tuple(said.get("closed_ports", ())),
+    )
 
 
 def plain(report: Any) -> Any:  # noqa: ANN401
