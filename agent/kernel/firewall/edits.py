@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from agent.kernel.firewall.chains import forward
 from agent.kernel.firewall.chains.declared import Chains, entries, our_chains
 from agent.kernel.firewall.chains.rule import DOCKER_USER, OURS, jump_to
-from agent.kernel.firewall.parse import Ruleset, Table, parse_rule
+from agent.kernel.firewall.parse import Ruleset, Table, parse_rule, unreadable
 from agent.mesh.firewall import DesiredFirewall
 from agent.model.family import Network
 
@@ -99,8 +99,15 @@ def entry_chain(table: Table, base: str = "FORWARD") -> str:
 
 
 def table_edits(ruleset: Ruleset, wants: DesiredFirewall) -> tuple[TableEdit, ...]:
-    """Return the edits that make ``ruleset`` hold exactly what is wanted; none when it does."""
+    """Return the edits that make ``ruleset`` hold exactly what is wanted; none when it does.
+
+    Raises:
+        FirewallError: iptables cannot read a table in which something is wanted.
+    """
     chains = our_chains(wants)
+    for name in ruleset.unseen:
+        if chains.get(name):
+            raise unreadable(name)
     strays: dict[str, Chains] = {table: {} for table in ruleset.tables if table not in chains}
     edits = (
         _table_edit(ruleset.table(name), wanted) for name, wanted in {**chains, **strays}.items()

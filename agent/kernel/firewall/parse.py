@@ -16,10 +16,19 @@ from types import MappingProxyType
 from typing import Final
 
 from agent.errors import FirewallError
-from agent.kernel.firewall.chains.declared import tables as own_tables
+from agent.kernel.firewall.chains.declared import needed_tables
 from agent.kernel.firewall.rule_text import split_words
 
-__all__ = ["Chain", "Clause", "RuleSpec", "Ruleset", "Table", "parse_rule", "parse_ruleset"]
+__all__ = [
+    "Chain",
+    "Clause",
+    "RuleSpec",
+    "Ruleset",
+    "Table",
+    "parse_rule",
+    "parse_ruleset",
+    "unreadable",
+]
 
 _COUNTERS: Final = re.compile(r"^\[(\d+):(\d+)\] ")
 _INCOMPATIBLE: Final = re.compile(r"^# Table `(\w+)' is incompatible")
@@ -101,7 +110,7 @@ class Ruleset:
 
     Attributes:
         tables: By name.
-        unseen: Tables that iptables cannot read and that the agent has no chain in.
+        unseen: Tables that iptables cannot read and that no mesh, or not every one, needs.
     """
 
     tables: Mapping[str, Table] = field(default_factory=lambda: MappingProxyType({}))
@@ -125,13 +134,10 @@ def parse_ruleset(text: str) -> Ruleset:
     lines = iter(text.split("\n"))
     for line in lines:
         refused = _INCOMPATIBLE.match(line)
-        if refused and refused[1] not in own_tables():
+        if refused and refused[1] not in needed_tables():
             unseen.append(refused[1])
         elif refused:
-            raise FirewallError(
-                f"iptables cannot read table {refused[1]}: another program wrote it",
-                hint="nft list ruleset shows it; remove what nft added to iptables' tables",
-            )
+            raise unreadable(refused[1])
         if not line or line.startswith("#"):
             continue
         if not line.startswith("*"):
@@ -139,6 +145,14 @@ def parse_ruleset(text: str) -> Ruleset:
         table = _parse_table(line[1:].strip(), lines)
         tables[table.name] = table
     return Ruleset(MappingProxyType(tables), tuple(unseen))
+
+
+def unreadable(table: str) -> FirewallError:
+    """Return the error for a table that the agent needs and iptables cannot read."""
+    return FirewallError(
+        f"iptables cannot read table {table}: another program wrote it",
+        hint="nft list ruleset shows it; remove what nft added to iptables' tables",
+    )
 
 
 def _parse_table(name: str, lines: Iterable[str]) -> Table:

@@ -247,6 +247,14 @@ def test_a_partial_or_unreadable_list_is_an_error_never_an_empty_list(text: str)
         parse_ruleset(text)
 
 
+def test_a_table_that_only_tunnels_need_is_missed_by_them_alone() -> None:
+    seen = parse_ruleset("# Table `mangle' is incompatible, use 'nft' tool.\n")
+    assert seen.unseen == ("mangle",)
+    assert not [each for each in table_edits(seen, wants(OPEN)) if each.table == "mangle"]
+    with pytest.raises(FirewallError, match="cannot read table mangle"):
+        table_edits(seen, replace(wants(OPEN), tunnels=(TunnelPort(8472, "eth0"),)))
+
+
 def test_a_foreign_comment_with_odd_line_breaks_is_one_rule() -> None:
     rule = '-A INPUT -m comment --comment "a\x0b\x85\u2028b" -j ACCEPT'
     text = f"*filter\n:INPUT ACCEPT [0:0]\n{rule}\nCOMMIT\n"

@@ -19,7 +19,7 @@ from agent.kernel.firewall.chains import (
 )
 from agent.mesh.firewall import DesiredFirewall, Ingress
 
-__all__ = ["CHAINS", "Chains", "OwnChain", "entries", "our_chains", "tables"]
+__all__ = ["CHAINS", "Chains", "OwnChain", "entries", "needed_tables", "our_chains", "tables"]
 
 Chains = Mapping[str, tuple[str, ...]]
 """Rule bodies of one table, by chain."""
@@ -32,12 +32,14 @@ class OwnChain:
     Attributes:
         render: Return its rules; where there are none it is not made, nor a jump to it.
         base: The built-in chain that leads into it; "" for one that others of the agent's lead to.
+        always: Every mesh needs rules of it.
     """
 
     table: str
     name: str
     render: Callable[[DesiredFirewall], tuple[str, ...]]
     base: str = ""
+    always: bool = True
 
 
 CHAINS: Final[tuple[OwnChain, ...]] = (
@@ -47,7 +49,7 @@ CHAINS: Final[tuple[OwnChain, ...]] = (
     OwnChain("filter", forward.NAME, forward.render, base="FORWARD"),
     OwnChain("filter", inbound.NAME, inbound.render),
     OwnChain("filter", input_.NAME, input_.render, base="INPUT"),
-    OwnChain("mangle", clamp.NAME, clamp.render, base="FORWARD"),
+    OwnChain("mangle", clamp.NAME, clamp.render, base="FORWARD", always=False),
     OwnChain("nat", postrouting.NAME, postrouting.render, base="POSTROUTING"),
 )
 
@@ -55,6 +57,11 @@ CHAINS: Final[tuple[OwnChain, ...]] = (
 def tables() -> tuple[str, ...]:
     """Return the tables that the chains are in, in the order in which they are written."""
     return tuple(dict.fromkeys(each.table for each in CHAINS))
+
+
+def needed_tables() -> frozenset[str]:
+    """Return the tables that every mesh needs."""
+    return frozenset(each.table for each in CHAINS if each.always)
 
 
 def entries(table: str) -> Mapping[str, str]:
