@@ -27,7 +27,8 @@ def why_not() -> str:
 def build(suite: str, folder: Path) -> Path:
     """Build the package for a suite in a folder and return its path.
 
-    The suite's image and the agent's dependencies are the lab's: both versions pin the same.
+    The suite's image and the agent's dependencies are cached ones where both versions have the
+    same recipe for them.
     """
     tree, out = folder / "tree", folder / "dist"
     archive = folder / "tree.tar"
@@ -35,9 +36,14 @@ def build(suite: str, folder: Path) -> Path:
     with tarfile.open(archive) as packed:
         packed.extractall(tree, filter="data")
     dated = shell.run(_git("log", "-1", "--format=%ct", COMMIT), timeout_s=30).stdout.strip()
-    env = {**os.environ, "HOSTMESH_LAB_SOURCE": str(tree), "SOURCE_DATE_EPOCH": dated}
+    env = {
+        **os.environ,
+        "HOSTMESH_LAB_SOURCE": str(tree),
+        "PYTHONPATH": str(tree / "tests/lab"),
+        "SOURCE_DATE_EPOCH": dated,
+    }
     argv = [sys.executable, "-m", "deploy.deb.build", "--suite", suite, "--out", str(out)]
-    # With the folder of the archive first on the path: its recipe, this clone's lab.
+    # With the archive's folders first on the path: its recipe and its lab.
     shell.run(["env", f"--chdir={tree}", *argv], timeout_s=_BUILD_S, env=env)
     return next(out.glob("*.deb"))
 
