@@ -122,6 +122,21 @@ def test_while_the_mesh_moves_both_ranges_are_the_mesh(docked: Rig) -> None:
     docked.expect((Probe("peer", C0, "tcp81", PEER_CONTAINER), None))
 
 
+def test_promise_7_forged_own_addresses_are_not_forwarded_to_other_hosts(docked: Rig) -> None:
+    """A tunnel would sign them: other hosts take them for packets of this host's containers."""
+    forged = "10.65.0.78"
+    docked.at["stranger"].ip(
+        f"addr replace {forged}/32 dev lo", f"route replace {PEER_SUBNET} via {HOST}"
+    )
+    to_peer = Probe("stranger", PEER_CONTAINER, "udp81", forged)
+    docked.reach(to_peer, timeout_s=0.2)
+    assert docked.at["peer"].seen("udp"), "the rig is worth something"
+    docked.firewall("apply")
+    docked.reach(to_peer, timeout_s=0.2)
+    assert not docked.at["peer"].seen("udp")
+    docked.expect(*ALL)
+
+
 def test_forged_own_addresses_reach_no_container(docked: Rig, engine: str) -> None:
     """Addresses of the lease as source, from outside: Docker's isolation trusts them."""
     forged = "10.65.129.77"

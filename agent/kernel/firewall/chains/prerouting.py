@@ -55,6 +55,11 @@ def _to_etcd(wants: DesiredFirewall) -> Iterator[str]:
 
 def _coming_in(wants: DesiredFirewall, up: str, closed: list[Network]) -> Iterator[str]:
     sources = (set_name("in", wants.family, up), "src")
+    # Other hosts would take it for a packet of this host's containers, and a tunnel sign it.
+    if all(bridge.name != up for bridge in wants.bridges):
+        for lease, cidr in product(wants.leases, wants.cidrs):
+            yield rule("hostmesh: forged, own addresses do not come from outside", "DROP",
+                        source=lease, dest=cidr, inp=up)  # fmt: skip
     for lease in wants.leases:
         yield rule("hostmesh: own addresses do not come from outside", "RETURN",
                     source=lease, inp=up)  # fmt: skip
