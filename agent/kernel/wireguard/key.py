@@ -62,6 +62,8 @@ class WireGuardKey:
             return self.path.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             return ""
+        except PermissionError:  # an operator who is not root
+            return None
         except OSError as error:
             _log.warning("wireguard-key-not-read", path=str(self.path), error=str(error))
             return None
