@@ -103,7 +103,8 @@ def test_a_dropping_chain_of_nft_is_a_warning_until_its_commands_let_the_mesh_pa
         assert not two.ping(web, wait_s=1)
         found = one.wait_condition("operator-nft-chain")
         assert (found["severity"], found["subject"]) == ("warning", "inet filter forward")
-        shell(one, found["hint"].partition("; and write")[0])
+        commands = found["hint"].removeprefix("accept it: ").partition("; also write")[0]
+        shell(one, commands)
         assert two.ping(web)
         wait_until(lambda: "operator-nft-chain" not in one.conditions(), 20, "no condition")
     finally:
