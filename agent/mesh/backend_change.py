@@ -15,7 +15,7 @@ from typing import Any
 from agent.errors import MeshConfigError
 from agent.model import BackendChoice, BackendData, Lease, MeshConfig, View
 
-__all__ = ["Step", "awaited", "read_options", "step_config", "unable"]
+__all__ = ["Step", "absent", "awaited", "read_options", "step_config", "unable"]
 
 
 class Step(enum.StrEnum):
@@ -96,6 +96,12 @@ def awaited(view: View, backend: str, step: Step) -> tuple[Lease, ...]:
     """
     found = (each for each in view.leases if not _has_followed(each, backend, step))
     return tuple(each for each in found if _is_live(each, view.heartbeats))
+
+
+def absent(view: View, backend: str) -> tuple[Lease, ...]:
+    """Return the leases of hosts without heartbeat that finish cuts off until their agents run."""
+    behind = (each for each in view.leases if not _has_followed(each, backend, Step.SWITCH))
+    return tuple(each for each in behind if not _is_live(each, view.heartbeats))
 
 
 def unable(view: View, backend: str) -> tuple[Lease, ...]:

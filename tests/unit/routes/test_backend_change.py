@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import MeshConfigError
-from agent.mesh.backend_change import Step, awaited, read_options, step_config
+from agent.mesh.backend_change import Step, absent, awaited, read_options, step_config
 from agent.mesh.desired import DesiredObjects, desired_objects
 from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World, peers_by_subnet
@@ -158,6 +158,8 @@ def test_only_live_hosts_are_waited_for_and_flannels_always() -> None:
     view = View(cluster_id=1, revision=1, config=CONFIG, leases=(OLD, ours))
     assert awaited(view, "vxlan", Step.PREPARE) == (OLD,), "the other has no heartbeat"
     assert awaited(view, "host-gw", Step.SWITCH) == ()
+    assert absent(view, "vxlan") == (ours,), "finish cuts it off, and names it"
+    assert absent(view, "host-gw") == ()
 
 
 def test_options_are_json_where_they_can_be() -> None:

@@ -12,7 +12,7 @@ from agent.ctl.output import clean
 from agent.ctl.polling import rounds
 from agent.ctl.verbs.config.mesh import config_document, config_sentence
 from agent.errors import HostmeshError, MeshConfigError, Refused, UsageError
-from agent.mesh.backend_change import Step, awaited, read_options, step_config, unable
+from agent.mesh.backend_change import Step, absent, awaited, read_options, step_config, unable
 from agent.mesh.backends import backend_by_name, backend_names, refuse_options
 from agent.model import BackendData, Lease, MeshConfig, first_few
 from agent.settings.text import shown
@@ -46,6 +46,8 @@ def run(context: Context) -> int:
     named = [each for each in Step if getattr(args, each)]
     with direct.registry(context.settings) as registry:
         for step in named or Step:
+            if step is Step.FINISH:
+                _name_absent(context, registry, backend)
             change = _step(context, registry, backend, step, options)
             options = None
             if args.dry_run:
@@ -105,6 +107,14 @@ def _refuse_unready(registry: Registry, backend: str, step: Step) -> None:
         raise Refused(
             f"{what}: {_names(behind)}",
             hint="wait for them, upgrade or remove them; --force goes on and cuts them off",
+        )
+
+
+def _name_absent(context: Context, registry: Registry, backend: str) -> None:
+    """Name hosts that are not waited for: their containers may run, and send by the other."""
+    if behind := absent(registry.snapshot(), backend):
+        context.remark(
+            f"{Step.FINISH}: no heartbeat, cut off until the agent runs: {_names(behind)}"
         )
 
 
