@@ -122,7 +122,7 @@ def the_fight(daemon: Daemon) -> Condition | None:
     [
         ((f"replace {PEER} via 192.0.2.77 proto 186", f"del {PEER} proto 186"), "bgp (186)"),
         ((f"add {PEER} via 192.0.2.77 proto 186 metric 9", f"del {PEER} proto 186"), "bgp (186)"),
-        ((f"del {PEER}",), "no trace but the deletion"),
+        ((f"del {PEER}",), "an unknown program"),
     ],
     ids=["overwriting", "worse metric", "deleting"],
 )
