@@ -64,6 +64,7 @@ PROGRAMS = {
         ufw disable""",
     "iperf3": """
         iperf3 --server --one-off --daemon
+        until ss -Htln sport = 5201 | grep -q .; do sleep 0.1; done
         iperf3 --client 127.0.0.1 --bytes 1M | grep receiver""",
     "qperf": """
         qperf & server=$!

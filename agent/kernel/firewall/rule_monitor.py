@@ -97,12 +97,12 @@ class RuleMonitor:
         Raises:
             OSError: Messages were lost (ENOBUFS): the socket stays in error.
         """
-        own = self._own_pids()
-        by: set[str] = set()
+        found: set[tuple[int, str]] = set()
         with contextlib.suppress(BlockingIOError):
             while True:
-                changes = changes_in(current.receive_now())
-                by.update(f"{name} ({pid})" for pid, name in changes if pid not in own)
+                found.update(changes_in(current.receive_now()))
+        own = self._own_pids()  # afterwards: each process that wrote by now is among them
+        by = {f"{name} ({pid})" for pid, name in found if pid not in own}
         return RulesChanged(tuple(sorted(by))) if by else None
 
 

@@ -257,7 +257,7 @@ def test_a_bug_in_the_loop_ends_the_agent_with_its_own_status_and_takes_no_route
 ) -> None:
     before = routes(node)
     node.stop()
-    node.start(
+    node.spawn(  # it may end before it has a socket
         "from agent.daemon.core import loop\n"
         "loop.fold = lambda *event: {}['nothing']\n"
     )  # fmt: skip

@@ -7,8 +7,10 @@ writes with the ``iptables`` on its PATH.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import re
+import threading
 from collections import deque
 from typing import Final
 
@@ -50,10 +52,12 @@ class Iptables:
         self.family = family
         self._runner = ProgramRunner(path)
         self._pids: deque[int] = deque(maxlen=_PIDS_KEPT)
+        self._starting = threading.Lock()  # held until the id of a new process is known
 
     def own_pids(self) -> frozenset[int]:
         """Return the last few processes run, by which the monitor knows the agent's own changes."""
-        return frozenset(self._pids)
+        with self._starting:
+            return frozenset(self._pids)
 
     def default_variant(self) -> Variant:
         """Return the variant that the family's program on PATH is.
@@ -103,7 +107,14 @@ class Iptables:
             NotRoot: It needs root.
             FirewallError: It failed or did not end in time; the message has its last lines.
         """
-        done = self._runner.run(argv, _TIMEOUT_S, stdin=stdin, started=self._pids.append)
+        with contextlib.ExitStack() as starting:
+            starting.enter_context(self._starting)
+
+            def started(pid: int) -> None:
+                self._pids.append(pid)
+                starting.close()
+
+            done = self._runner.run(argv, _TIMEOUT_S, stdin=stdin, started=started)
         if done.status != 0:
             if "you must be root" in done.errors:
                 raise NotRoot(f"{argv[0]} needs root", hint="run it as root")
