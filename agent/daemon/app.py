@@ -46,7 +46,6 @@ from agent.daemon.wiring import (
     host_name,
     kernel_pass,
     release_lease,
-    wireguard_parts,
 )
 from agent.docker.attach.detach import DetachTerms
 from agent.errors import FirewallError
@@ -55,6 +54,7 @@ from agent.etcd.endpoint_check import EndpointCheck
 from agent.kernel.firewall.rule_monitor import RuleMonitor
 from agent.kernel.liveness.prober import Prober, is_silent
 from agent.kernel.netlink_monitor import KernelEvent, Monitor
+from agent.kernel.wireguard.key import WireGuardKey
 from agent.model import Uplink
 from agent.model.family import Address, Network
 from agent.registry.copy import Copy, copy_file
@@ -214,7 +214,7 @@ class HostAgent:
                 look_at_host,
                 lambda: kernel.former_protocol,
                 check_host,
-                wireguard_parts(settings).key,
+                WireGuardKey(settings.agent.state_dir),
             ),
             joiner=self._joiner,
             unfinished_leave=UnfinishedLeave(

@@ -40,7 +40,6 @@ __all__ = [
     "host_name",
     "kernel_pass",
     "release_lease",
-    "wireguard_parts",
 ]
 
 
@@ -78,7 +77,7 @@ def kernel_pass(
     firewalld = Firewalld(record=state, manage=settings.firewall.firewalld == "manage")
     table = RouteTable(routes.protocol, routes.table)
     sources = firewall.ingress if firewall else None
-    wireguard = wireguard_parts(settings)
+    wireguard = WireGuardParts.of(settings.agent.state_dir, settings.wireguard.start_command)
     return KernelPass(
         objects=KernelObjects(table, routes.protocol, time.monotonic, sources, wireguard),
         migration=ProtocolMigration(table, routes.protocol, state),
@@ -87,11 +86,6 @@ def kernel_pass(
         firewalld=FirewalldJob(firewalld, on_late) if on_late else firewalld,
         access_limit=settings.firewall.access,
     )
-
-
-def wireguard_parts(settings: Settings) -> WireGuardParts:
-    """Return what reads and writes this host's WireGuard."""
-    return WireGuardParts.of(settings.agent.state_dir, settings.wireguard.start_command)
 
 
 def release_lease(registry: Registry, own: HostId, boot_id: str) -> tuple[str, ...]:

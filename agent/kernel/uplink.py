@@ -19,12 +19,23 @@ from agent.model.family import (
     read_address,
     read_network,
 )
+from agent.settings import HostSettings
 
-__all__ = ["choose_uplink", "uplink_target"]
+__all__ = ["as_peers_see_it", "choose_uplink", "uplink_target"]
 
 _SCOPE_LINK: Final = 253
 _ROUTE_TO: Final = "route to "
 _DOCKERS_BRIDGE: Final = re.compile(rf"docker0|docker_gwbridge|br-[0-9a-f]{{12}}|{OWN_BRIDGE}")
+
+
+def as_peers_see_it(uplink: Uplink, host: HostSettings, wireguard_key: str) -> Uplink:
+    """Return the uplink with what the settings and the key say of how peers reach this host."""
+    return replace(
+        uplink,
+        link=host.link,
+        public_endpoint=host.public_endpoint,
+        wireguard_key=wireguard_key,
+    )
 
 
 def choose_uplink(

@@ -1,4 +1,4 @@
-"""The kinds of kernel objects as the reconciler knows them: marks, rivals, words. Pure."""
+"""The kinds of kernel objects: owner marks, what contests them, commands for messages. Pure."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ def _removal(route: Route) -> str:
 
 
 def _always(_value: object) -> bool:
+    """Return True: of the agent's links only, entries are listed, and all are the agent's."""
     return True
 
 
@@ -141,4 +142,3 @@ ALLOWED_IP: Final[Kind[AllowedIp]] = Kind(
     removal=lambda each: f"wg set {each.link} peer {each.public_key} allowed-ips OTHERS",
     watch="wg show",
 )
-"""Objects of the agent's links are the agent's: a foreign link of such a name has none listed."""

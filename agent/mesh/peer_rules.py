@@ -101,8 +101,7 @@ class _Side:
                 hint="upgrade this agent, or change Backend.Type with agentctl config",
                 severity=Severity.ERROR,
             )
-        config = replace(host.config, backend=choice.name, backend_options=choice.data)
-        host = replace(host, config=config)
+        host = replace(host, config=host.config.using(choice))
         try:
             own = backend.host_objects(host)
         except ValueError as error:
@@ -192,16 +191,15 @@ class PeerRules:
             table=world.route_table,
             metric=world.route_metric,
         )
-        sending = _Side.of(BackendChoice(config.backend, config.backend_options), host)
+        sending, *others = (_Side.of(each, host) for each in config.choices)
         if isinstance(sending, Condition):
             return sending
-        accepted = None if config.accepted is None else _Side.of(config.accepted, host)
         return cls(
             world,
             host,
             sending,
-            accepted if isinstance(accepted, _Side) else None,
-            conditions=(accepted,) if isinstance(accepted, Condition) else (),
+            next((each for each in others if isinstance(each, _Side)), None),
+            conditions=tuple(each for each in others if isinstance(each, Condition)),
             ends=reserved_ends(world.uplink.on_link),
         )
 

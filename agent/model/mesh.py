@@ -126,9 +126,19 @@ class MeshConfig:
         return OwnerRecords.WRITTEN if written else OwnerRecords.UNUSED
 
     @property
+    def choices(self) -> tuple[BackendChoice, ...]:
+        """The backends that hosts set up with their options, the one that they send by first."""
+        sending = BackendChoice(self.backend, self.backend_options)
+        return (sending,) if self.accepted is None else (sending, self.accepted)
+
+    @property
     def backends(self) -> tuple[str, ...]:
-        """Names of the backends that hosts set up, the one that they send by first."""
-        return (self.backend,) if self.accepted is None else (self.backend, self.accepted.name)
+        """Their names."""
+        return tuple(each.name for each in self.choices)
+
+    def using(self, choice: BackendChoice) -> MeshConfig:
+        """Return the config as the backend of ``choice`` reads it: its options are the config's."""
+        return replace(self, backend=choice.name, backend_options=choice.data)
 
     def holds(self, subnet: Network) -> bool:
         """Whether a lease of ``subnet`` is a part of the mesh."""

@@ -11,7 +11,7 @@ from agent.daemon.state.events import HostSeen
 from agent.errors import HostmeshError
 from agent.kernel.facts import read_host_facts
 from agent.kernel.needed_addresses import needed_addresses
-from agent.kernel.uplink import choose_uplink
+from agent.kernel.uplink import as_peers_see_it, choose_uplink
 from agent.kernel.wireguard.key import WireGuardKey
 from agent.mesh.peer_rules import PeerRules
 from agent.model import Condition, HostFacts, Uplink
@@ -27,7 +27,7 @@ def look_at_host(
     wireguard_key: WireGuardKey,
     state: AgentState,
 ) -> HostSeen:
-    """See how the host is now, as much of it as may have changed. Reading only.
+    """See how the host is now, as much of it as may have changed. Writes nothing but a key.
 
     Args:
         former_protocol: What routes of this host bear besides ``routes.protocol``, if anything.
@@ -46,12 +46,7 @@ def look_at_host(
             mesh=state.bounds.in_force,
         )
         wants_key = mesh.config is not None and WIREGUARD in mesh.config.backends
-        uplink = replace(
-            uplink,
-            link=host.link,
-            public_endpoint=host.public_endpoint,
-            wireguard_key=wireguard_key.public_key(create=wants_key),
-        )
+        uplink = as_peers_see_it(uplink, host, wireguard_key.public_key(create=wants_key))
         rules = mesh.rules()
         ingress = rules.ingress if isinstance(rules, PeerRules) else ()
         return HostSeen(facts, uplink, check(uplink, ingress))

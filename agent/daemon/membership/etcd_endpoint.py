@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from agent.daemon.state.events import Endpoints
 from agent.kernel.needed_addresses import needed_addresses
-from agent.kernel.uplink import choose_uplink
+from agent.kernel.uplink import as_peers_see_it, choose_uplink
 from agent.kernel.wireguard.key import WireGuardKey
 from agent.model import HostFacts, Uplink
 from agent.model.family import ENABLED, Address, address_order, read_address
@@ -151,12 +151,7 @@ def uplink_now(facts: HostFacts, settings: Settings, endpoints: tuple[str, ...])
     if not host.uplink and host.node_address is None:
         etcd = look_up(endpoints).address
     found = choose_uplink(facts, host.uplink, etcd, node_address=host.node_address)
-    return replace(
-        found,
-        link=host.link,
-        public_endpoint=host.public_endpoint,
-        wireguard_key=WireGuardKey(settings.agent.state_dir).public_key(),
-    )
+    return as_peers_see_it(found, host, WireGuardKey(settings.agent.state_dir).public_key())
 
 
 def _kept(

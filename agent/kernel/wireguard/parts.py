@@ -20,9 +20,8 @@ __all__ = ["WireGuardParts"]
 
 @dataclass(frozen=True, slots=True)
 class WireGuardParts:
-    """The key, the tables of the device's objects, and the start of wireguard-go."""
+    """The tables of the device's objects, and the start of wireguard-go."""
 
-    key: WireGuardKey
     userspace: Userspace
     tables: Mapping[type[Any], tuple[Kind[Any], Any]]
 
@@ -34,12 +33,11 @@ class WireGuardParts:
             state_dir: Of the private key.
             start_command: Starts wireguard-go; empty: systemd does.
         """
-        key, tool = WireGuardKey(state_dir), WireGuardTool()
+        tool = WireGuardTool()
         return cls(
-            key,
             Userspace(start_command),
             {
-                WireGuardDevice: (WIREGUARD, DeviceTable(tool, key.path)),
+                WireGuardDevice: (WIREGUARD, DeviceTable(tool, WireGuardKey(state_dir).path)),
                 WireGuardPeer: (WIREGUARD_PEER, PeerTable(tool)),
                 AllowedIp: (ALLOWED_IP, AllowedIpTable(tool)),
             },

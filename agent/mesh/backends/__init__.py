@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-from dataclasses import replace
 from typing import Final, cast
 
 from agent.errors import MeshConfigError
@@ -72,8 +71,7 @@ def container_mtu(uplink: Uplink, config: MeshConfig | None) -> int:
     """
     if config is None:
         return _mtu_of(BackendChoice(DEFAULT_BACKEND), uplink)
-    choices = (BackendChoice(config.backend, config.backend_options), config.accepted)
-    return min(_mtu_of(each, uplink) for each in choices if each is not None)
+    return min(_mtu_of(each, uplink) for each in config.choices)
 
 
 def _mtu_of(choice: BackendChoice, uplink: Uplink) -> int:
@@ -87,14 +85,12 @@ def _mtu_of(choice: BackendChoice, uplink: Uplink) -> int:
 
 def refuse_options(config: MeshConfig) -> None:
     """Raise MeshConfigError when a backend of ``config`` cannot use its options on any host."""
-    for choice in (BackendChoice(config.backend, config.backend_options), config.accepted):
-        backend = None if choice is None else backend_by_name(choice.name)
-        if choice is None or backend is None:
+    for choice in config.choices:
+        backend = backend_by_name(choice.name)
+        if backend is None:
             continue
         try:
-            backend.host_objects(
-                _any_host(replace(config, backend=choice.name, backend_options=choice.data))
-            )
+            backend.host_objects(_any_host(config.using(choice)))
         except ValueError as error:
             raise MeshConfigError(f"backend {choice.name}: {error}") from error
 

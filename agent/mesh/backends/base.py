@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.model import BackendData, Condition, HostId, Lease, MeshConfig, Route, Uplink
-from agent.model.family import Address, Family, Network
+from agent.model.family import Address, Family, Network, family_of
 from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour
 from agent.model.untrusted import Fields
 from agent.model.wireguard import AllowedIp, WireGuardDevice, WireGuardPeer
@@ -75,6 +75,18 @@ class ThisHost:
         same = peer.host_id is None or peer.link == self.uplink.link
         return same and self.shares_link_with(peer.node_address)
 
+    @property
+    def source(self) -> Address | None:
+        """The source of packets that this host's own processes send into a tunnel."""
+        return self.subnets[0].network_address if self.subnets else None
+
+    def addresses_of(self, link: str) -> tuple[LinkAddress, ...]:
+        """Return the addresses of a tunnel's device: the network address of each subnet."""
+        return tuple(
+            LinkAddress(link=link, interface=family_of(each).interface(each.network_address))
+            for each in self.subnets
+        )
+
     def smaller_mtu(self, peer: Lease, overhead: int = 0) -> int:
         """Return the largest packet that the peer takes, 0 where this host takes no larger one.
 
@@ -83,6 +95,11 @@ class ThisHost:
         """
         smaller = _MIN_MTU <= peer.mtu < outer_mtu(self.uplink, self.options)
         return peer.mtu - overhead if smaller else 0
+
+    def direct_route(self, peer: Lease) -> Route:
+        """Return the route that leads past a tunnel to a peer on the link."""
+        mtu = self.smaller_mtu(peer)
+        return self.route(peer.subnet, peer.node_address, self.uplink.name, mtu=mtu)
 
     def route(
         self,

@@ -25,7 +25,7 @@ from agent.mesh.backends.base import (
 )
 from agent.model import BackendData, Condition, HostId, Lease
 from agent.model.family import IPV4, Family, family_of
-from agent.model.objects import FdbEntry, LinkAddress, LinkSpec, Neighbour, VxlanOptions
+from agent.model.objects import FdbEntry, LinkSpec, Neighbour, VxlanOptions
 from agent.model.untrusted import Fields
 
 __all__ = ["LINK", "Vxlan", "vtep_mac"]
@@ -87,9 +87,8 @@ class Vxlan:
                 underlay=uplink.name,
             ),
         )
-        addresses = (family_of(each).interface(each.network_address) for each in host.subnets)
         return HostObjects(
-            objects=(device, *(LinkAddress(link=LINK, interface=each) for each in addresses)),
+            objects=(device, *host.addresses_of(LINK)),
             ingress=(LINK, uplink.name),
             ports=(TunnelPort(options.port, LINK),),
             published=BackendData.of({"VNI": options.vni, "VtepMAC": mac}),
@@ -113,17 +112,13 @@ class Vxlan:
         on_link = host.shares_link_with(peer.node_address)
         ingress = (LINK, host.uplink.name) if on_link else (LINK,)
         if options.direct and host.is_direct(peer):
-            route = host.route(
-                peer.subnet, peer.node_address, host.uplink.name, mtu=host.smaller_mtu(peer)
-            )
-            return PeerObjects((route,), ingress)
+            return PeerObjects((host.direct_route(peer),), ingress)
         inner = peer.subnet.network_address
-        source = host.subnets[0].network_address if host.subnets else None
         overhead = self.overhead(family_of(peer.node_address))
         mtu = host.smaller_mtu(peer, overhead)
         return PeerObjects(
             (
-                host.route(peer.subnet, inner, LINK, source=source, onlink=True, mtu=mtu),
+                host.route(peer.subnet, inner, LINK, source=host.source, onlink=True, mtu=mtu),
                 Neighbour(link=LINK, address=inner, mac=mac),
                 FdbEntry(link=LINK, mac=mac, destination=peer.node_address),
             ),

@@ -24,7 +24,7 @@ from agent.mesh.backends.base import (
 )
 from agent.model import BackendData, Condition, Lease, Severity
 from agent.model.family import Family, family_of
-from agent.model.objects import LinkAddress, LinkSpec
+from agent.model.objects import LinkSpec
 from agent.model.untrusted import Fields
 from agent.model.wireguard import (
     MAX_PORT,
@@ -96,11 +96,10 @@ class WireGuard:
             )
         overhead = self.overhead(family_of(host.uplink.node_address))
         mtu = outer_mtu(host.uplink, host.options) - overhead
-        addresses = (family_of(each).interface(each.network_address) for each in host.subnets)
         return HostObjects(
             objects=(
                 LinkSpec(name=WIREGUARD_LINK, kind="wireguard", mtu=mtu),
-                *(LinkAddress(link=WIREGUARD_LINK, interface=each) for each in addresses),
+                *host.addresses_of(WIREGUARD_LINK),
                 WireGuardDevice(
                     link=WIREGUARD_LINK, public_key=host.uplink.wireguard_key, port=options.port
                 ),
@@ -129,13 +128,10 @@ class WireGuard:
             AllowedIp(link=WIREGUARD_LINK, network=peer.subnet, public_key=public_key),
         )
         if options.direct and host.is_direct(peer):
-            route = host.route(
-                peer.subnet, peer.node_address, host.uplink.name, mtu=host.smaller_mtu(peer)
-            )
-            return PeerObjects((*tunnel, route), (WIREGUARD_LINK, host.uplink.name))
-        source = host.subnets[0].network_address if host.subnets else None
+            links = (WIREGUARD_LINK, host.uplink.name)
+            return PeerObjects((*tunnel, host.direct_route(peer)), links)
         mtu = host.smaller_mtu(peer, self.overhead(family_of(peer.node_address)))
-        route = host.route(peer.subnet, None, WIREGUARD_LINK, source=source, mtu=mtu)
+        route = host.route(peer.subnet, None, WIREGUARD_LINK, source=host.source, mtu=mtu)
         return PeerObjects((*tunnel, route), (WIREGUARD_LINK,))
 
 

@@ -16,16 +16,12 @@ import pytest
 from tests.netns.backends.wireguard import (
     EXTRA,
     LINK,
-    all_reached,
-    container_of,
     end_wireguard,
-    inner,
     missing_programs,
     public_key,
-    reaches,
     with_own_run,
 )
-from tests.netns.mesh.stage import Node
+from tests.netns.mesh.stage import Node, all_reached, container_of, inner, reaches
 from tests.netns.mesh.twolans import TwoLans, captured
 from tests.netns.netlab import Pinger
 from tests.waiting import eventually

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Self
 
@@ -284,3 +285,26 @@ class Stage:
         self.stop_etcd()
         self.lan.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def container_of(node: Node) -> None:
+    """A bridge with an address in the node's subnet, as docker0 has it."""
+    subnet = IPv4Network(node.subnet())
+    node.host.ip("link add docker0 type bridge")
+    node.host.ip(f"addr add {subnet[1]}/24 dev docker0")
+    node.host.ip("link set docker0 up")
+
+
+def inner(node: Node) -> str:
+    """An address in the node's subnet that answers, as a container does."""
+    return str(IPv4Network(node.subnet())[1])
+
+
+def reaches(node: Node, other: Node) -> bool:
+    words = ["ping", "-c1", "-W1", "-I", inner(node), inner(other)]
+    return node.inside(words).returncode == 0
+
+
+def all_reached(stage: Stage) -> bool:
+    pairs = [(one, two) for one in stage.nodes for two in stage.nodes if one is not two]
+    return all(reaches(*pair) for pair in pairs)

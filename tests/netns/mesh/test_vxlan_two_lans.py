@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.mesh.stage import Node
+from tests.netns.mesh.stage import Node, all_reached, container_of, inner, reaches
 from tests.netns.mesh.twolans import TwoLans, captured, is_vxlan
 from tests.netns.netlab import Pinger
 from tests.waiting import eventually
@@ -31,31 +31,10 @@ def stage() -> Iterator[TwoLans]:
         for node in stage.nodes:
             eventually(node.subnet, 30)
             container_of(node)
-        eventually(lambda: all(all_reached(stage, node) for node in stage.nodes), 30)
+        eventually(lambda: all_reached(stage), 30)
         yield stage
     finally:
         stage.close()
-
-
-def container_of(node: Node) -> None:
-    subnet = IPv4Network(node.subnet())
-    node.host.ip("link add docker0 type bridge")
-    node.host.ip(f"addr add {subnet[1]}/24 dev docker0")
-    node.host.ip("link set docker0 up")
-
-
-def inner(node: Node) -> str:
-    """An address in the node's subnet that answers, as a container does."""
-    return str(IPv4Network(node.subnet())[1])
-
-
-def reaches(node: Node, other: Node) -> bool:
-    words = ["ping", "-c1", "-W1", "-I", inner(node), inner(other)]
-    return node.inside(words).returncode == 0
-
-
-def all_reached(stage: TwoLans, node: Node) -> bool:
-    return all(reaches(node, other) for other in stage.nodes if other is not node)
 
 
 def route_to(node: Node, other: Node) -> str:

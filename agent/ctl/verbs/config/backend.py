@@ -10,8 +10,8 @@ from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import clean
 from agent.ctl.polling import rounds
-from agent.ctl.verbs.config.mesh import config_document, config_sentence
-from agent.errors import HostmeshError, MeshConfigError, Refused, UsageError
+from agent.ctl.verbs.config.outcome import say_change, usable
+from agent.errors import HostmeshError, Refused, UsageError
 from agent.mesh.backend_change import Step, absent, awaited, read_options, step_config, unable
 from agent.mesh.backends import backend_by_name, backend_names, refuse_options
 from agent.model import BackendData, Lease, MeshConfig, first_few
@@ -54,7 +54,7 @@ def run(context: Context) -> int:
                 break
             if not named:
                 _wait(context, registry, backend, step)
-    _say(context, change)
+    say_change(context, change)
     return 0
 
 
@@ -81,12 +81,7 @@ def _step(
     from agent.registry.operations.config_change import change_config  # noqa: PLC0415 - 0.2 s
 
     def wished(now: MeshConfig | None) -> MeshConfig:
-        if now is None:
-            raise MeshConfigError(
-                "there is no usable config in etcd to change",
-                hint="agentctl config show says why; create the mesh with agentctl config init",
-            )
-        after = step_config(now, backend, step, options)
+        after = step_config(usable(now), backend, step, options)
         refuse_options(after)
         if not context.args.force:
             _refuse_unready(registry, backend, step)
@@ -142,15 +137,3 @@ def _following(context: Context, registry: Registry, backend: str, step: Step) -
 
 def _names(leases: Iterable[Lease]) -> str:
     return first_few([clean(each.host_name or each.node_address) for each in leases], _SHOWN)
-
-
-def _say(context: Context, change: ConfigChange) -> None:
-    if context.form == "json":
-        document = {**config_document(change.after), "changed": change.changed}
-        context.say_json({**document, "dry_run": context.args.dry_run, "not_moved": []})
-        return
-    sentence = config_sentence(change.after)
-    if context.args.dry_run:
-        context.say(f"would be: {sentence}")
-    else:
-        context.say(f"changed: {sentence}" if change.changed else f"nothing to change: {sentence}")

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.ctl.output import clean
 from agent.ctl.verbs.config import backend
 from agent.ctl.verbs.config.mesh import (
-    config_document,
-    config_sentence,
     host_facts,
     refuse_overlap,
 )
+from agent.ctl.verbs.config.outcome import say_change, usable
 from agent.ctl.verbtable import BACKEND_OPTIONS, CONFIG_OPTIONS, Argument
 from agent.errors import MeshConfigError, UsageError
 from agent.mesh.config_change import ConfigWish, wished_config
-from agent.model import LEVEL, LEVEL_OF_0_1, Access, MeshConfig, first_few
+from agent.model import LEVEL, LEVEL_OF_0_1, Access, MeshConfig
 from agent.model.family import read_address, read_network
 from agent.settings.text import shown
-
-if TYPE_CHECKING:
-    from agent.registry.operations.config_change import ConfigChange
 
 __all__ = ["run"]
 
@@ -55,11 +50,7 @@ def run(context: Context) -> int:
     wish = _wish(context)
 
     def wished(now: MeshConfig | None) -> MeshConfig:
-        if now is None:
-            raise MeshConfigError(
-                "there is no usable config in etcd to change",
-                hint="agentctl config show says why; create the mesh with agentctl config init",
-            )
+        now = usable(now)
         _refuse_twisted(now, wish)
         return wished_config(now, wish)
 
@@ -84,7 +75,7 @@ def run(context: Context) -> int:
             flannel_may_go=wish.flannel is False,
             dry=context.args.dry_run,
         )
-    _say(context, change)
+    say_change(context, change)
     return 0
 
 
@@ -137,44 +128,3 @@ def _refuse_twisted(now: MeshConfig, wish: ConfigWish) -> None:
                 f"{option} is {bound} and that is outside {after.cidr}",
                 hint=f"name {option} as well",
             )
-
-
-def _say(context: Context, change: ConfigChange) -> None:
-    if change.changed and change.flannel_leaves:
-        named = ", ".join(str(each.node_address) for each in change.flannel_leaves[:_SHOWN])
-        context.remark(
-            f"{len(change.flannel_leaves)} flannel hosts ({named}) take another subnet when"
-            " flanneld is restarted there: theirs does not fit this config"
-        )
-    moving = [str(each.subnet) for each in change.not_moved]
-    if context.form == "json":
-        context.say_json(
-            {
-                **config_document(change.after),
-                "changed": change.changed,
-                "dry_run": context.args.dry_run,
-                "not_moved": moving,
-            }
-        )
-        return
-    sentence = config_sentence(change.after)
-    if not change.changed:
-        context.say(f"nothing to change: {sentence}")
-    elif context.args.dry_run:
-        context.say(f"would be: {sentence}")
-    else:
-        context.say(f"changed: {sentence}")
-    if change.after.previous:
-        _say_move(context, change)
-
-
-def _say_move(context: Context, change: ConfigChange) -> None:
-    left = ", ".join(map(str, change.after.previous))
-    if not change.not_moved:
-        context.say(f"No host is left in {left}. To stop using it: agentctl config set --finish")
-        return
-    named = first_few(
-        [clean(each.host_name or each.node_address) for each in change.not_moved], _SHOWN
-    )
-    context.say(f"{left} stays in use until its hosts have moved: {named}")
-    context.say("Each moves when its Docker may restart: agentctl docker restart --now there.")
