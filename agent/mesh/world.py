@@ -25,6 +25,8 @@ from agent.model import (
     View,
 )
 from agent.model.family import Address, Network
+from agent.model.network import MeshNetwork, NetworkSlice
+from agent.sharedmap import SharedMap
 
 __all__ = [
     "MAIN_TABLE",
@@ -102,6 +104,8 @@ class World:
         uplink: The interface that carries the node address; None while there is none.
         host: The kernel's facts at the last look; None before the first.
         docker: The engine's facts at the last look; None before the first.
+        slices: Each host's part of each mesh network, as the hosts say.
+        networks: The operator's records of mesh networks.
         complete: A complete view from etcd was seen in this run of the agent. Nothing is deleted
             before (promise 4); a host's own copy of an earlier view does not count.
         dead_subnets: Subnets of peers whose heartbeat is known to have lapsed and that answer
@@ -121,6 +125,8 @@ class World:
     uplink: Uplink | None = None
     host: HostFacts | None = None
     docker: DockerFacts | None = None
+    slices: Mapping[tuple[HostId, str], NetworkSlice] = field(default_factory=SharedMap)
+    networks: Mapping[str, MeshNetwork] = field(default_factory=SharedMap)
     complete: bool = False
     dead_subnets: frozenset[Network] = frozenset()
     closed_endpoints: tuple[tuple[Address, int], ...] = ()

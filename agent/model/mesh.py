@@ -15,6 +15,7 @@ __all__ = [
     "LEVEL",
     "LEVEL_OF_0_1",
     "MAX_LEVEL",
+    "NETWORKS_LEVEL",
     "OWNERS_LEVEL",
     "Access",
     "Heartbeat",
@@ -30,14 +31,18 @@ __all__ = [
 LEVEL_OF_0_1: Final = 1
 """The level that 0.1 reads, and that a config or heartbeat without a level has."""
 
-LEVEL: Final = 2
+LEVEL: Final = 3
 """The level that this version reads. Each level holds the ones below it.
 
-1: 0.1. 2: the level in the config and in heartbeats, and owner records.
+1: 0.1. 2: the level in the config and in heartbeats, and owner records. 3: mesh networks,
+endpoints and names.
 """
 
 OWNERS_LEVEL: Final = 2
 """From this level on hosts write owner records."""
+
+NETWORKS_LEVEL: Final = 3
+"""From this level on hosts publish slices of mesh networks, and endpoints."""
 
 MAX_LEVEL: Final = 999
 
@@ -90,6 +95,9 @@ class MeshConfig:
         owners: A lease counts by the owner record of its host, not by its key under ``subnets/``.
         flannel: Leases of flannel hosts, which have no owner record, count.
         etcd_closed: Containers are kept from etcd's client port, unless a host says otherwise.
+        declared_networks: Only mesh networks with a record of the operator's count; without it a
+            label on a Docker network is enough.
+        domain: Under which containers and hosts have names, such as "hostmesh.internal"; "": none.
         mod_revision: etcd revision of the record, 0 when it has not been stored.
     """
 
@@ -106,6 +114,8 @@ class MeshConfig:
     owners: bool = False
     flannel: bool = True
     etcd_closed: bool = False
+    declared_networks: bool = False
+    domain: str = ""
     mod_revision: int = 0
 
     @property

@@ -160,6 +160,15 @@ class Fields:
             raise ValueError(f"{name} is not a list of at most {most}")
         return tuple(_network(name, each, strict=True) for each in found)
 
+    def texts(self, name: str, most: int) -> tuple[str, ...]:
+        """Return a list of at most ``most`` texts as :meth:`text` reads them, () when absent."""
+        found = self._fields.get(name.lower())
+        if found is None:
+            return ()
+        if not isinstance(found, list) or len(found) > most:
+            raise ValueError(f"{name} is not a list of at most {most}")
+        return tuple(Fields({name: each}).text(name) for each in found)
+
     def flag(self, name: str, *, default: bool) -> bool:
         """Return true or false."""
         found = self._fields.get(name.lower())

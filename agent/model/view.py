@@ -10,6 +10,7 @@ from typing import overload
 from agent.model.bounds import Problem
 from agent.model.family import Network, network_order
 from agent.model.mesh import Heartbeat, HostId, Lease, MeshConfig, SetAside
+from agent.model.network import MeshNetwork, NetworkSlice
 from agent.sharedmap import SharedMap
 
 __all__ = ["Leases", "View"]
@@ -108,12 +109,14 @@ class View:
         config: None when there is none or when it is not usable (see config_problem).
         leases: Usable leases, the own one included, in order of subnet, none overlapping.
             Always :class:`Leases`, whatever sequence was given.
-        heartbeats, memory, owners: Always a SharedMap, whatever mapping was given.
+        heartbeats, memory, owners, slices, networks: Always a SharedMap, from any mapping.
         owners: Owner records. With ``config.owners`` the leases are made of them.
         overwritten: With ``config.owners``: subnets whose key under ``subnets/`` is gone or
             does not agree with the owner record.
         memory: Last subnet of each host that held one in the last 30 days.
         reservations: Subnets only the named host may claim.
+        slices: Each host's part of each mesh network, by host and network, as the hosts say.
+        networks: The operator's records of mesh networks, by name.
         clones: Hosts that found their identity in use by another, as they say of themselves.
         kept: Subnets whose record cannot be read now, while its owner has a heartbeat: the lease
             is the last that could be read.
@@ -129,6 +132,8 @@ class View:
     memory: Mapping[HostId, Network] = field(default_factory=SharedMap)
     owners: Mapping[tuple[HostId, Network], Lease] = field(default_factory=SharedMap)
     reservations: Mapping[Network, HostId] = field(default_factory=lambda: MappingProxyType({}))
+    slices: Mapping[tuple[HostId, str], NetworkSlice] = field(default_factory=SharedMap)
+    networks: Mapping[str, MeshNetwork] = field(default_factory=SharedMap)
     clones: tuple[Heartbeat, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
     kept: frozenset[Network] = frozenset()
@@ -138,7 +143,7 @@ class View:
     def __post_init__(self) -> None:
         if not isinstance(self.leases, Leases):
             object.__setattr__(self, "leases", Leases(self.leases))
-        for name in ("heartbeats", "memory", "owners"):
+        for name in ("heartbeats", "memory", "owners", "slices", "networks"):
             given = getattr(self, name)
             if not isinstance(given, SharedMap):
                 object.__setattr__(self, name, SharedMap(given))

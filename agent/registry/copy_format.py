@@ -10,11 +10,12 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from agent.etcd.kv import Record
 from agent.model import (
     Access,
     BackendChoice,
@@ -30,7 +31,8 @@ from agent.model import (
     within,
 )
 from agent.model.family import Address, Network, read_address, read_network
-from agent.registry.records import decode_config, encode_config
+from agent.registry.records import NETWORKS, SLICES, RecordKind, decode_config, encode_config
+from agent.sharedmap import SharedMap
 
 __all__ = ["LARGEST_BYTES", "Copy", "copy_bytes", "parse_copy"]
 
@@ -47,6 +49,8 @@ _OF_0_1: Final = frozenset(
 """Fields of a config or a lease that 0.1 knows. It takes a copy with any other for damaged, so
 others are written beside the config and the leases, where it does not look."""
 _NOTHING_NEWER: Final[dict[str, Any]] = {"lease": {}, "config": {}, "leases": {}}
+_AS_RECORDS: Final = (NETWORKS, SLICES)
+"""Kinds that 0.1 does not know: written as etcd has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,12 @@ def _body(
     yield '"leases":{'
     newer = ((each.subnet, _newer(each)) for each in view.leases)
     yield from _pieces(f"{_compact(str(at))}:{_compact(more)}" for at, more in newer if more)
-    yield "}},"
+    yield "}"
+    for kind in _AS_RECORDS:
+        yield f',"{kind.name}":{{'
+        yield from _pieces(_record(kind, key, each) for key, each in _shown(view, kind).items())
+        yield "}"
+    yield "},"
     yield f'"kept":{_compact(_text(kept))},"view":'
     yield f'{_compact(plain)[:-1]},"config":{_compact(_plain(view.config))},"leases":['
     yield from _pieces(_compact(_plain(each)) for each in view.leases)
@@ -201,6 +210,28 @@ def _body(
     reserved = view.reservations.items()
     yield from _pieces(f"{_compact(str(net))}:{_compact(host)}" for net, host in reserved)
     yield "}}}"
+
+
+def _shown(view: View, kind: RecordKind[Any, Any]) -> Mapping[Any, Any]:
+    found: Mapping[Any, Any] = getattr(view, kind.view)
+    return found
+
+
+def _record(kind: RecordKind[Any, Any], key: Any, value: Any) -> str:  # noqa: ANN401 - any kind's
+    """Return one record as a JSON member: its value as text, and its revisions."""
+    text = kind.encode(value).decode("ascii")
+    found = [text, value.create_revision, value.mod_revision]
+    return f"{_compact(kind.spell(key))}:{_compact(found)}"
+
+
+def _records(kind: RecordKind[Any, Any], newer: dict[str, Any]) -> SharedMap[Any, Any]:
+    """Read the records of a kind as from etcd."""
+    found = {}
+    for name, (text, created, modified) in newer.get(kind.name, {}).items():
+        key = kind.key(name.encode())
+        record = Record(b"", text.encode(), created, modified)
+        found[key] = kind.read(key, record)
+    return SharedMap(found)
 
 
 def _pieces(entries: Iterable[str]) -> Iterator[str]:
@@ -229,6 +260,8 @@ def _view(plain: dict[str, Any], newer: dict[str, Any]) -> View:
         memory=MappingProxyType(memory),
         reservations=MappingProxyType(reserved),
         cached=True,
+        networks=_records(NETWORKS, newer),
+        slices=_records(SLICES, newer),
     )
 
 

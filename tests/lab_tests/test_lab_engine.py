@@ -210,6 +210,7 @@ def test_a_lab_that_was_killed_is_cleared_and_the_machine_is_as_before(victim: s
         wait_until(
             lambda: all(processes.start_time(pid) is None for pid in pids), 10, "the lab's end"
         )
+        assert lab.record.holder.wait_gone(10)  # its machines end before it does
         with pytest.raises(LabError, match="was killed"):
             Lab.open(name)
     if victim == "host1":

@@ -303,6 +303,8 @@ class MeshState:
             return before.believed is not self.believed
         return (
             self.believed.by_subnet is not before.believed.by_subnet
+            or self.believed.slices is not before.believed.slices
+            or self.believed.networks is not before.believed.networks
             or self.config != before.config
             or self.complete != before.complete
             or dead_subnets(self.lapsed, self.silent) != dead_subnets(before.lapsed, before.silent)
@@ -324,6 +326,8 @@ class MeshState:
             uplink=self.uplink,
             host=self.host,
             docker=self.docker,
+            slices=self.believed.slices,
+            networks=self.believed.networks,
             dead_subnets=dead_subnets(self.lapsed, self.silent),
             complete=self.complete,
             route_protocol=route_protocol,

@@ -12,9 +12,11 @@ from agent.registry.records.heartbeat import CLONES, HEARTBEATS, encode_heartbea
 from agent.registry.records.keys import KINDS, Keys
 from agent.registry.records.lease import LEASES, check_lease, decode_boot_id, encode_lease
 from agent.registry.records.memory import MEMORY, encode_memory
+from agent.registry.records.networks import NETWORKS, encode_network
 from agent.registry.records.owner import OWNERS
 from agent.registry.records.record_kind import RecordKind, Writer
 from agent.registry.records.reservation import RESERVATIONS, encode_reservation
+from agent.registry.records.slices import SLICES, encode_slice
 from agent.registry.records.subnets import SHORTEST_RANGE, KeyRange, without_key
 
 __all__ = [
@@ -26,9 +28,11 @@ __all__ = [
     "LEASES",
     "LOCKS",
     "MEMORY",
+    "NETWORKS",
     "OWNERS",
     "RESERVATIONS",
     "SHORTEST_RANGE",
+    "SLICES",
     "KeyRange",
     "Keys",
     "LockRecord",
@@ -41,6 +45,8 @@ __all__ = [
     "encode_heartbeat",
     "encode_lease",
     "encode_memory",
+    "encode_network",
     "encode_reservation",
+    "encode_slice",
     "without_key",
 ]

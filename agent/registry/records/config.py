@@ -18,6 +18,7 @@ from agent.model import (
     MeshConfig,
     Unusable,
 )
+from agent.model.domain import LONGEST_DOMAIN, parse_domain
 from agent.model.family import Address, Network, can_hold_hosts, family_of, last_subnet, within
 from agent.model.untrusted import OURS, Fields, parse_object
 from agent.registry.records.record_kind import RecordKind, Writer, dump
@@ -31,9 +32,15 @@ _OWNERS: Final = "Owners"
 _FLANNEL: Final = "Flannel"
 _ACCEPT: Final = "Accept"
 _ETCD_CONTAINERS: Final = "EtcdContainers"
+_NETWORKS: Final = "Networks"
+_DECLARED: Final = "declared"
+_NAMES: Final = "Names"
 _CLOSED: Final = "closed"
 _MAX_PREVIOUS: Final = 4
-_OURS_STATED: Final = (_PREVIOUS, _ACCESS, _LEVEL, _ACCEPT, _OWNERS, _FLANNEL, _ETCD_CONTAINERS)
+_OURS_STATED: Final = (
+    *(_PREVIOUS, _ACCESS, _LEVEL, _ACCEPT, _OWNERS, _FLANNEL),
+    *(_ETCD_CONTAINERS, _NETWORKS, _NAMES),
+)
 
 
 def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
@@ -73,6 +80,8 @@ def decode_config(value: bytes, mod_revision: int = 0) -> MeshConfig:
         owners=ours.flag(_OWNERS, default=False),
         flannel=ours.flag(_FLANNEL, default=not ours.flag(_OWNERS, default=False)),
         etcd_closed=ours.text(_ETCD_CONTAINERS, default="", longest=16) == _CLOSED,
+        declared_networks=ours.text(_NETWORKS, default="", longest=16) == _DECLARED,
+        domain=_domain(ours),
         mod_revision=mod_revision,
     )
     if config.owners and level < OWNERS_LEVEL:
@@ -149,6 +158,12 @@ def _access(ours: Fields) -> Access:
     return Access(said)
 
 
+def _domain(ours: Fields) -> str:
+    """Read the domain of names; "" where the mesh has none."""
+    domain = ours.text(_NAMES, default="", longest=LONGEST_DOMAIN)
+    return parse_domain(domain) if domain else ""
+
+
 def encode_config(config: MeshConfig, previous: bytes | None = None) -> bytes:
     """Write a config; whatever else ``previous`` holds, of flannel's or anyone's, stays.
 
@@ -208,6 +223,10 @@ def _additions(fields: dict[str, Any], config: MeshConfig) -> dict[str, Any]:
         extra[_FLANNEL] = config.flannel
     if config.etcd_closed:
         extra[_ETCD_CONTAINERS] = _CLOSED
+    if config.declared_networks:
+        extra[_NETWORKS] = _DECLARED
+    if config.domain:
+        extra[_NAMES] = config.domain
     if extra or config.access is not Access.PUBLISHED:
         extra[_ACCESS] = config.access
     return extra

@@ -13,9 +13,11 @@ from agent.registry.records.coordination import GRACE, LOCKS
 from agent.registry.records.heartbeat import CLONES, HEARTBEATS
 from agent.registry.records.lease import LEASES
 from agent.registry.records.memory import MEMORY
+from agent.registry.records.networks import NETWORKS
 from agent.registry.records.owner import OWNERS
 from agent.registry.records.record_kind import RecordKind
 from agent.registry.records.reservation import RESERVATIONS
+from agent.registry.records.slices import SLICES
 from agent.registry.records.subnets import KeyRange, overlapping_ranges
 
 __all__ = ["KINDS", "Keys"]
@@ -33,6 +35,8 @@ KINDS: Final[tuple[RecordKind[Any, Any], ...]] = (
     LOCKS,
     GRACE,
     RESERVATIONS,
+    NETWORKS,
+    SLICES,
 )
 """Every kind of record that Hostmesh knows. All other keys are left alone."""
 

@@ -43,13 +43,18 @@ _FIELDS = (
     "PublicIP BackendType Hostmesh HostID TTL Claimed HostName Network SubnetLen SubnetMin Backend"
     " Type Subnet NodeAddress Docker Started Access"
 )
-_OURS = ("Hostmesh", "Previous", "Level", "EnableIPv4", "SubnetMax", "Owners", "Flannel", "Accept")
+_OURS = (
+    *("Hostmesh", "Previous", "Level", "EnableIPv4", "SubnetMax", "Owners", "Flannel", "Accept"),
+    *("Networks", "Names"),
+)
 names = st.sampled_from(_FIELDS.split())
 objects = st.dictionaries(
     names, json_values | st.dictionaries(names, json_values, max_size=3), max_size=5
 )
 values = st.binary(max_size=60) | objects.map(lambda each: json.dumps(each).encode())
-kinds = st.sampled_from(["subnets", "owners", "hosts", "memory", "reservations", "other", ""])
+kinds = st.sampled_from(
+    ["subnets", "owners", "hosts", "memory", "reservations", "networks", "slices", "other", ""]
+)
 tails = (
     st.text(max_size=20)
     | st.from_regex(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}-\d{1,2}", fullmatch=True)
@@ -113,6 +118,8 @@ def test_promise_8_decoders_raise_nothing_but_value_errors(value: bytes) -> None
         "owners": (host, subnet),
         "clones": (host, IPv4Address("192.0.2.7")),
         "turns": "docker-restart",
+        "networks": "shop",
+        "slices": (host, "shop"),
     }
     assert set(keys) == {kind.name for kind in KINDS}
     for kind in KINDS:

@@ -15,6 +15,7 @@ import pytest
 from agent.errors import StateError
 from agent.main import main
 from agent.model import Access, BackendChoice, BackendData, HostId, Lease, MeshConfig, View
+from agent.model.network import MeshNetwork, NetworkSlice
 from agent.registry import trust
 from agent.registry.copy import CopyFile
 from agent.registry.own.identity import APPLICATION_ID, host_id, read_boot_id, read_machine_id
@@ -52,11 +53,23 @@ _VIEW = View(
         level=2,
         owners=True,
         flannel=True,
+        declared_networks=True,
+        domain="mesh.example",
         mod_revision=2,
     ),
     leases=tuple(_lease(number) for number in range(1, 5)),
     memory={HostId(_MACHINE): IPv4Network("10.70.0.0/16")},
     reservations={IPv4Network("10.71.0.0/16"): HostId(_MACHINE)},
+    networks={"shop": MeshNetwork(name="shop", hosts=("a*",), create_revision=3, mod_revision=4)},
+    slices={
+        (HostId(_MACHINE), "shop"): NetworkSlice(
+            host_id=HostId(_MACHINE),
+            network="shop",
+            subnet=IPv4Network("10.65.1.0/24"),
+            create_revision=5,
+            mod_revision=6,
+        )
+    },
 )
 
 

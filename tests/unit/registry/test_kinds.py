@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from agent.etcd.kv import Event, Record
-from agent.model import DockerState, Heartbeat, HostId, Lease, MeshConfig, View
+from agent.model import Access, DockerState, Heartbeat, HostId, Lease, MeshConfig, View
+from agent.model.network import MeshNetwork, NetworkSlice
 from agent.registry.record_store import RecordStore
 from agent.registry.records import KINDS, LEASES, Keys, LockRecord, RecordKind, Writer
 
@@ -54,6 +55,16 @@ _EXAMPLES: Mapping[str, tuple[str, Any, tuple[Any, ...]]] = {
     "clones": (f"clones/{_HOST}/192.0.2.1", (_HOST, _ADDRESS), (_BEAT,)),
     "memory": (f"memory/{_HOST}", _HOST, (_SUBNET,)),
     "turns": ("turns/docker-restart", "docker-restart", (LockRecord(_HOST, "host1"),)),
+    "networks": (
+        "networks/shop",
+        "shop",
+        (MeshNetwork(name="shop", access=Access.CLOSED, hosts=("web-*", _HOST), removed=True),),
+    ),
+    "slices": (
+        f"slices/{_HOST}/shop",
+        (_HOST, "shop"),
+        (NetworkSlice(host_id=_HOST, network="shop", subnet=IPv4Network("10.64.1.0/24")),),
+    ),
     "grace": ("grace", None, ()),
     "reservations": ("reservations/10.64.0.0-16", _SUBNET, (_HOST,)),
 }
@@ -95,8 +106,10 @@ def test_promise_10_larger_values_are_not_read(kind: RecordKind[Any, Any]) -> No
         ("confix", "grace"),
         ("hosts/x", "hosts/x\0"),
         ("hosts0", "memory/"),
+        ("memory0", "networks/"),
         ("other/1", "owners/"),
         ("owners0", "reservations/"),
+        ("reservations0", "slices/"),
         ("turns/x", "turns/x\0"),
         ("turnsy", None),
     ],
@@ -118,7 +131,9 @@ def test_a_view_shows_the_kinds_that_say_so() -> None:
         "config",
         "leases",
         "memory",
+        "networks",
         "reservations",
+        "slices",
     }, "what agent/registry/copy.py writes"
 
 
@@ -159,7 +174,7 @@ def test_a_hosts_role_may_write_what_hosts_write() -> None:
     script = (_ROOT / "deploy" / "etcd" / "hosts.sh").read_text()
     (keys,) = re.findall(r"^keys='(.*)'$", script, re.MULTILINE)
     written = {
-        f"{kind.name}/{kind.pattern}".replace("host id", "id").partition("<address>")[0].rstrip("/")
+        re.sub(r"/<(?!id>).*", "", f"{kind.name}/{kind.pattern}".replace("host id", "id"))
         for kind in KINDS
         if kind.writer is Writer.HOST_ID
     } | {kind.name for kind in KINDS if kind.writer is Writer.HOST}

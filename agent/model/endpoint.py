@@ -1,0 +1,61 @@
+"""Endpoints: running containers as other hosts need them, with names and addresses."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from agent.model.family import Address
+from agent.model.mesh import Access, HostId
+
+__all__ = ["Endpoint", "EndpointAddress", "Health"]
+
+
+class Health(enum.StrEnum):
+    """The result of a container's health check, in Docker's terms."""
+
+    NONE = "none"
+    """The container has no health check."""
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointAddress:
+    """The place of a container in one routable Docker network of its host.
+
+    Attributes:
+        network: Docker's name of the network ("bridge" for docker0).
+        mesh_network: The mesh network whose slice it is, "" for none.
+        access: How much of the network other hosts reach.
+        aliases: The container's names in this network beside its own.
+    """
+
+    network: str
+    address: Address
+    mesh_network: str = ""
+    access: Access = Access.PUBLISHED
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A running container as its host publishes it.
+
+    Attributes:
+        container_id: Docker's, 64 hex digits.
+        name: The container's, without a slash.
+        project, service: Of Compose, "" without it.
+        addresses: In networks inside the host's lease, in order of network name.
+        boot_id: Of the host's run in which the container was seen.
+    """
+
+    host_id: HostId
+    container_id: str
+    name: str
+    project: str = ""
+    service: str = ""
+    health: Health = Health.NONE
+    addresses: tuple[EndpointAddress, ...] = ()
+    boot_id: str = ""

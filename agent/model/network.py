@@ -1,0 +1,91 @@
+"""Mesh networks: Docker networks of several hosts, at most one per host, that carry one name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+from agent.model.family import Network
+from agent.model.mesh import Access, HostId
+
+__all__ = [
+    "LONGEST_SLICE",
+    "NETWORK_LABEL",
+    "RESERVED_NETWORK_NAMES",
+    "MeshNetwork",
+    "NetworkSlice",
+    "parse_network_name",
+]
+
+NETWORK_LABEL: Final = "hostmesh.network"
+"""Label of a Docker network that names the mesh network whose slice it is."""
+
+RESERVED_NETWORK_NAMES: Final = frozenset({"host", "none", "bridge", "default"})
+"""Docker's own networks; ``host`` is also the domain of hosts' names."""
+
+LONGEST_SLICE: Final = 30
+"""Prefix length of the smallest slice: the bridge and one container fit in."""
+
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+"""A label of a host name (RFC 1123, 2.1) in lower case: the name is also a DNS domain."""
+
+
+def parse_network_name(text: str) -> str:
+    """Return the name of a mesh network.
+
+    Raises:
+        ValueError: It is none; the reason is fit to be shown.
+    """
+    if not _NAME.fullmatch(text):
+        raise ValueError(
+            "a network's name has 1 to 63 lower-case letters, digits and hyphens, with no hyphen"
+            " at an end"
+        )
+    if text in RESERVED_NETWORK_NAMES:
+        raise ValueError(f"{text} is a name that Docker or the mesh reserves")
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSlice:
+    """The part of a mesh network that lives on one host.
+
+    Attributes:
+        subnet: Of the host's Docker network; inside a lease of the host, or it does not count.
+        create_revision: etcd's; of two slices that overlap, the older one counts.
+    """
+
+    host_id: HostId
+    network: str
+    subnet: Network
+    create_revision: int = 0
+    mod_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshNetwork:
+    """The operator's record of a mesh network.
+
+    Attributes:
+        access: How much of it hosts that are not in it reach; None: as the mesh's config says.
+        hosts: Which hosts take part: a host id, or a pattern of host names (``*``, ``?``). A
+            name is what a host says of itself, an id is proved by its credentials. () is all.
+        length: Prefix length of each host's slice.
+        removed: Hosts are to remove their Docker network as soon as it is unused.
+    """
+
+    name: str
+    access: Access | None = None
+    hosts: tuple[str, ...] = ()
+    length: int = 24
+    removed: bool = False
+    create_revision: int = 0
+    mod_revision: int = 0
+
+    def has(self, host_id: HostId, host_name: str) -> bool:
+        """Return whether a host may take part."""
+        return not self.hosts or any(
+            each == host_id or fnmatchcase(host_name, each) for each in self.hosts
+        )
