@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 import structlog
 
 from agent import __version__
+from agent.daemon.actions import Actions
+from agent.daemon.api.change_handlers import ChangeHandlers
 from agent.daemon.api.request_handlers import RequestHandlers
 from agent.daemon.api.server import ControlServer, MetricsServer
 from agent.daemon.core.consequences import Action, watched
@@ -55,15 +56,12 @@ from agent.kernel.firewall.rule_monitor import RuleMonitor
 from agent.kernel.liveness.prober import Prober, is_silent
 from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.wireguard.key import WireGuardKey
-from agent.model import Uplink
-from agent.model.family import Address, Network
 from agent.registry.copy import Copy, copy_file
 from agent.registry.directory import Directory
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
 from agent.registry.own.keeper import Keeper
 from agent.registry.registry import Registry
-from agent.retry import jittered
 from agent.settings import Settings
 from agent.threads import Jobs, Poller
 
@@ -231,8 +229,9 @@ class HostAgent:
     def _make_servers(self, settings: Settings) -> None:
         """Make the control socket and the metrics listener, and order all parts."""
         answers = self._answers(settings)
+        paths = answers.paths().and_those_of(self._changes().paths())
         self._control = ControlServer(
-            settings.agent.socket, settings.agent.socket_group, answers.paths(), poller=self._poller
+            settings.agent.socket, settings.agent.socket_group, paths, poller=self._poller
         )
         servers: tuple[Part, ...] = (self._control,)
         if address := settings.metrics.address:
@@ -302,56 +301,24 @@ class HostAgent:
             self._inbox.post(events.KernelChanged(event))
 
     def _actions(self) -> dict[Action, Callable[..., object]]:
-        """Return the function behind each action."""
-        return {
-            Action.SET_CONDITIONS: self._conditions.replace,
-            Action.SET_TIMER: lambda timer, in_s: self._timers.set(timer, jittered(in_s)),
-            Action.SET_TIMER_AT: self._timers.set_at,
-            Action.SET_TIMER_SOONER: self._timers.set_sooner,
-            Action.APPLY_SETTINGS: self._adopt,
-            Action.RECORD_PEERS: self._observer.view_seen,
-            Action.RECORD_SUBNET: self._observer.subnet_held,
-            Action.RECORD_UPLINK: self._observer.uplink_changed,
-            Action.RECORD_RESTART: self._observer.docker_restarted,
-            Action.PIN_CLUSTER: self._client.clusters.pin,
-            Action.RECONNECT_ETCD: self._client.reconnect,
-            Action.SET_BOUNDS: partial(setattr, self._registry, "bounds"),
-            Action.REREAD_CONFIG: self._directory.look_again,
-            Action.HOLD_CLAIMS: self._keeper.hold,
-            Action.CHECK_RECORDS: self._keeper.notice,
-            Action.LEAVE: self._leave,
-            Action.SAVE_COPY: self._view_cache.save,
-            Action.CONFIGURE_DOCKER: self._want_docker,
-            Action.WATCH_ROUTES: self._monitor.watch_range,
-            Action.PROBE_HOSTS: self._probe,
-            Action.PASS_KERNEL: self._scheduler.kernel_changed,
-            Action.PASS_RULES: self._scheduler.rules_changed,
-            Action.PASS_TIMERS: self._scheduler.fell_due,
-            Action.PASS: self._scheduler.world_changed,
-            Action.PASS_EVERYTHING: self._scheduler.everything,
-        }
-
-    def _adopt(self, settings: Settings) -> None:
-        self._source.configure_log(settings.log)
-        self._docker_manager.docker.adopt(settings.docker)
-        self._keeper.adopt(settings.lease)
-        self._kernel.limit_access(settings.firewall.access)
-        self._scheduler.adopt(settings.firewall.check_s)
-
-    def _leave(self) -> None:
-        self._view_cache.leave()
-        self._keeper.pause()
-        self._joiner.forget()
-
-    def _want_docker(self, subnet: Network, mtu: int | None, former: Network | None) -> None:
-        self._docker.set_desired(
-            replace(self._docker_manager.desired_for(subnet, mtu), former=former)
-        )
-
-    def _probe(self, addresses: frozenset[Address], uplink: Uplink | None) -> None:
-        self._prober.watch(addresses, uplink)
-        if uplink is not None:
-            self._monitor.watch_neighbours(addresses, uplink.index)
+        return Actions(
+            source=self._source,
+            client=self._client,
+            registry=self._registry,
+            directory=self._directory,
+            keeper=self._keeper,
+            joiner=self._joiner,
+            docker=self._docker,
+            docker_manager=self._docker_manager,
+            kernel=self._kernel,
+            monitor=self._monitor,
+            prober=self._prober,
+            scheduler=self._scheduler,
+            timers=self._timers,
+            view_cache=self._view_cache,
+            conditions=self._conditions,
+            observer=self._observer,
+        ).by_name()
 
     def _answers(self, settings: Settings) -> RequestHandlers:
         return RequestHandlers(
@@ -359,16 +326,22 @@ class HostAgent:
             cell=self._cell,
             kernel=self._kernel,
             conditions=self._conditions,
-            view_cache=self._view_cache,
-            reload_settings=self._reload,
             time_left=FlannelTtls(self._client.time_to_live_s),
             host_name=host_name(settings),
             etcd_source=self._endpoint_finder.document,
             last_contact_s=lambda: self._directory.last_contact_s,
             certificates=lambda: self._endpoint_check.certificates,
-            leaver=self._leaving,
             observer=self._observer,
             docker_outlook=self._docker_manager.docker.outlook,
+        )
+
+    def _changes(self) -> ChangeHandlers:
+        return ChangeHandlers(
+            inbox=self._inbox,
+            cell=self._cell,
+            view_cache=self._view_cache,
+            reload_settings=self._reload,
+            leaver=self._leaving,
             restart_docker=lambda force, replace: self._docker.restart_now(
                 force=force, replace=replace, timeout_s=_DOCKER_BUSY_S
             ),

@@ -54,9 +54,18 @@ class Paths:
         query: GET: take the query's fields.
     """
 
-    read: Mapping[str, Callable[[], Answer]]
-    change: Mapping[str, Callable[[Document], Document]]
+    read: Mapping[str, Callable[[], Answer]] = field(default_factory=dict)
+    change: Mapping[str, Callable[[Document], Document]] = field(default_factory=dict)
     query: Mapping[str, Callable[[Query], Answer]] = field(default_factory=dict)
+
+    def and_those_of(self, *others: Paths) -> Paths:
+        """Return these paths and those of other parts; no two parts answer one path."""
+        every = (self, *others)
+        return Paths(
+            read={path: answer for each in every for path, answer in each.read.items()},
+            change={path: answer for each in every for path, answer in each.change.items()},
+            query={path: answer for each in every for path, answer in each.query.items()},
+        )
 
 
 class Server(Protocol):

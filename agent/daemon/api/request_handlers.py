@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -13,26 +12,22 @@ from agent.daemon.api.connection import Paths, Text
 from agent.daemon.api.leases import leases_document
 from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import host_state, status_document
-from agent.daemon.core.reload import Change, outcome
-from agent.daemon.membership.leave import Leaver, Outcome
 from agent.daemon.reconcile.kernel_objects import Plans
 from agent.daemon.reconcile.kernel_pass import KernelPass
 from agent.daemon.state.agent_state import StateCell
-from agent.daemon.state.events import Accepted, Apply
+from agent.daemon.state.events import Apply
 from agent.daemon.state.freshness import Freshness
 from agent.daemon.state.inbox import Inbox
-from agent.daemon.store.view_cache import ViewCache
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.history import events_document
 from agent.daemon.telemetry.observer import Observer
-from agent.docker.report import AttachReport, RestartOutlook
+from agent.docker.report import RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.etcd.certificates import Certificate
 from agent.mesh.peer_rules import PeerRules
-from agent.model import Condition, DockerState, Route
+from agent.model import Condition, Route
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.settings.text import whole_number
-from agent.thread_call import client_is_waiting
 
 __all__ = ["RequestHandlers"]
 
@@ -46,7 +41,6 @@ _NEED_RESTART = frozenset(
         "leave-not-finished",
     }
 )
-_COPY_S = 10.0
 _ID_DIGITS = 18
 _UNHEALTHY_S = 60.0
 """A loop that did not answer a command for that long is stuck."""
@@ -61,25 +55,19 @@ class RequestHandlers:
         last_contact_s: Monotonic seconds when etcd last answered, 0 if never.
         certificates: For etcd, as last seen.
         docker_outlook: What a restart of dockerd would do to containers now.
-        restart_docker: Does what is pending for Docker now; its arguments: under containers,
-            in place of the operator's own keys. May take minutes.
     """
 
     inbox: Inbox
     cell: StateCell
     kernel: KernelPass
     conditions: ConditionRegistry
-    view_cache: ViewCache
-    reload_settings: Callable[[Apply], Change]
     time_left: FlannelTtls
     host_name: str
     etcd_source: Callable[[], Document]
     last_contact_s: Callable[[], float]
     certificates: Callable[[], tuple[Certificate, ...]]
-    leaver: Leaver
     docker_outlook: Callable[[], RestartOutlook]
     observer: Observer
-    restart_docker: Callable[[bool, bool], AttachReport]
 
     def paths(self) -> Paths:
         """Return every path of the socket."""
@@ -96,13 +84,6 @@ class RequestHandlers:
                 "/metrics": self.metrics,
             },
             query={"/v1/events": self.events},
-            change={
-                "/v1/leave": self.leave,
-                "/v1/join": self.join,
-                "/v1/etcd/accept": self.accept,
-                "/v1/reload": self.reload,
-                "/v1/docker/restart": self.docker_restart,
-            },
         )
 
     def open_paths(self) -> Paths:
@@ -113,7 +94,6 @@ class RequestHandlers:
                 "/healthz": self.health,
                 "/readyz": self.readiness,
             },
-            change={},
         )
 
     def metrics(self) -> Text:
@@ -264,49 +244,6 @@ class RequestHandlers:
         state = host_state(self.cell.now, self.conditions.all())
         return status, {"ready": ready, "reason": reason, "state": state}
 
-    def leave(self, body: Document) -> Document:
-        """``POST /v1/leave``."""
-        outcome = self.leaver.leave(force=body.get("force") is True)
-        self.inbox.ask(lambda _apply: None)  # then the loop has raised a condition for what is left
-        return outcome.document()
-
-    def join(self, _body: Document) -> Document:
-        """``POST /v1/join``."""
-        outcome = Outcome()
-        if self.leaver.join():
-            outcome.done.append("this host joins again; watch it with agentctl status")
-            outcome.attempt("a host that restarts now waits for etcd", self._save_copy)
-        return outcome.document()
-
-    def _save_copy(self) -> tuple[str, ...]:
-        """Wait until the host's own copy of what is believed now lasts through a power cut."""
-        try:
-            self.inbox.ask(self._write_copy).result(_COPY_S)
-        except TimeoutError:
-            raise CannotTell(f"no copy of the mesh is written after {_COPY_S:g} s") from None
-        return ()
-
-    def _write_copy(self, _apply: Apply) -> Future[None]:
-        return self.view_cache.written(self.cell.now.mesh)
-
-    def accept(self, _body: Document) -> Document:
-        """``POST /v1/etcd/accept``."""
-
-        def accept(apply: Apply) -> bool:
-            alarm = self.cell.now.mesh.alarming is not None
-            apply(Accepted())
-            return alarm
-
-        outcome = Outcome()
-        if self.inbox.ask(accept, is_waiting=client_is_waiting()):
-            outcome.done.append("the newest view of etcd is accepted")
-            outcome.attempt("the alarm returns if this host restarts now", self._save_copy)
-        return outcome.document()
-
-    def reload(self, _body: Document) -> Document:
-        """``POST /v1/reload``: wrong settings are refused whole."""
-        return outcome(self.inbox.ask(self.reload_settings, is_waiting=client_is_waiting()))
-
     def docker(self) -> Document:
         """``GET /v1/docker``: pending changes, and the effect of a restart on containers."""
         outlook = self.docker_outlook()
@@ -323,24 +260,6 @@ class RequestHandlers:
             "stay_down": list(outlook.stay_down),
             "live_restore": outlook.live_restore,
         }
-
-    def docker_restart(self, body: Document) -> Document:
-        """``POST /v1/docker/restart``."""
-        if self.cell.now.mesh.left:
-            return self._give_back(under_containers=body.get("now") is True)
-        report = self.restart_docker(body.get("now") is True, body.get("replace") is True)
-        outcome = Outcome()
-        if report.restarted:
-            outcome.done.append("Docker was restarted")
-        if report.state is not DockerState.READY:
-            outcome.todo += [f"{each.name}: {each.cause}" for each in report.conditions]
-        return outcome.document()
-
-    def _give_back(self, *, under_containers: bool) -> Document:
-        """Finish a leave that waits for a restart of Docker."""
-        if not self.leaver.left_over:
-            return Outcome().document()
-        return self.leave({"force": under_containers})
 
 
 def _plans_document(plans: Plans) -> Document:

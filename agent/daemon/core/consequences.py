@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
@@ -36,7 +36,7 @@ class Action(Enum):
     PIN_CLUSTER = auto()  # (id of the mesh's cluster)
     RECONNECT_ETCD = auto()  # Drop etcd's connections: they are bound to an address that is gone.
     SET_BOUNDS = auto()  # (bounds of a config)
-    REREAD_CONFIG = auto()  # Check the config in etcd again.
+    REREAD_CONFIG = auto()  # Check the config in etcd again. (needed addresses, allowed ranges)
     HOLD_CLAIMS = auto()  # Claim no new subnet.
     CHECK_RECORDS = auto()  # Have the keeper look for its records. (view)
     LEAVE = auto()  # Keep nothing in etcd any more, and no copy.
@@ -69,8 +69,8 @@ def consequences(before: AgentState, after: AgentState, event: events.Event) -> 
     if after.mesh is not before.mesh:
         found += _mesh(before.mesh, after.mesh)
         found += _host(before.mesh, after.mesh)
-    if _outside_may_differ(before, after):
-        found += _outside(before, after)
+    for output in _OUTPUTS:
+        found += output.effects(before, after)
     found += _news(after, event)
     found += _passes(before, after, event)
     return tuple(found)
@@ -122,31 +122,30 @@ def _host(before: MeshState, after: MeshState) -> Iterator[Effect]:
         if was is not None and uplink.node_address != was.node_address:
             yield Effect(Action.RECONNECT_ETCD)
         yield Effect(Action.RECORD_UPLINK, (uplink,))
-    wants = _docker_wants(after)
-    if wants and wants != _docker_wants(before):
-        yield Effect(Action.CONFIGURE_DOCKER, wants)
 
 
-def _outside_may_differ(before: AgentState, after: AgentState) -> bool:
-    return (
-        after.mesh is not before.mesh
-        or after.settings is not before.settings
-        or after.endpoints is not before.endpoints
-    )
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A value that a part outside the loop follows: it gets the new one when it changes.
 
+    Attributes:
+        action: Gives it to the part.
+        of: Compute it, the action's arguments; None: nothing to give.
+        reads: The parts of the state that it is computed from. While each is the same object, so
+            is the value.
+    """
 
-def _outside(before: AgentState, after: AgentState) -> Iterator[Effect]:
-    """Yield actions of the monitor, the prober and the reader of the config."""
-    bounds, was = after.bounds, before.bounds
-    if bounds != was:
-        yield Effect(Action.SET_BOUNDS, (bounds,))
-        if (bounds.needed, bounds.allowed) != (was.needed, was.allowed):
-            yield Effect(Action.REREAD_CONFIG)
-    if watched(after) != watched(before):
-        yield Effect(Action.WATCH_ROUTES, watched(after))
-    probed = (after.probed, after.mesh.uplink)
-    if probed != (before.probed, before.mesh.uplink):
-        yield Effect(Action.PROBE_HOSTS, probed)
+    action: Action
+    of: Callable[[AgentState], tuple[Any, ...] | None]
+    reads: Callable[[AgentState], tuple[object, ...]]
+
+    def effects(self, before: AgentState, after: AgentState) -> Iterator[Effect]:
+        """Yield the action if the value has changed."""
+        if all(was is now for was, now in zip(self.reads(before), self.reads(after), strict=True)):
+            return
+        given = self.of(after)
+        if given is not None and given != self.of(before):
+            yield Effect(self.action, given)
 
 
 def watched(state: AgentState) -> tuple[tuple[Network, ...] | None, int, Address | None]:
@@ -212,8 +211,27 @@ def _leases(mesh: MeshState) -> tuple[object, object]:
     return mesh.own, mesh.former
 
 
-def _docker_wants(mesh: MeshState) -> tuple[object, ...]:
+def _docker_wants(state: AgentState) -> tuple[object, ...] | None:
+    mesh = state.mesh
     if mesh.left or mesh.own is None or mesh.uplink is None:
-        return ()
+        return None
     former = mesh.former.subnet if mesh.former else None
     return mesh.own.subnet, mesh.container_mtu, former
+
+
+def _everything(state: AgentState) -> tuple[object, ...]:
+    return state.mesh, state.settings, state.endpoints
+
+
+_OUTPUTS: Final = (
+    Output(Action.CONFIGURE_DOCKER, _docker_wants, lambda state: (state.mesh,)),
+    Output(Action.SET_BOUNDS, lambda state: (state.bounds,), _everything),
+    Output(
+        Action.REREAD_CONFIG,
+        lambda state: (state.bounds.needed, state.bounds.allowed),
+        _everything,
+    ),
+    Output(Action.WATCH_ROUTES, watched, _everything),
+    Output(Action.PROBE_HOSTS, lambda state: (state.probed, state.mesh.uplink), _everything),
+)
+"""In the order in which the parts get them."""

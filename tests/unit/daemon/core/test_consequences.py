@@ -263,7 +263,7 @@ def test_others_routes_and_what_the_host_needs_cost_a_pass() -> None:
     bounds = replace(MEMBER.bounds, needed=needs.needed)
     assert follows(MEMBER, HostSeen(needs, UPLINK, ())) == (
         Effect(Action.SET_BOUNDS, (bounds,)),
-        Effect(Action.REREAD_CONFIG),
+        Effect(Action.REREAD_CONFIG, (bounds.needed, bounds.allowed)),
         PASS,
     )
 
