@@ -9,6 +9,7 @@ from typing import Final
 
 from agent.model.family import Network
 from agent.model.mesh import Access, HostId
+from agent.model.untrusted import HOST_ID
 
 __all__ = [
     "LONGEST_SLICE",
@@ -54,12 +55,14 @@ class NetworkSlice:
 
     Attributes:
         subnet: Of the host's Docker network; inside a lease of the host, or it does not count.
+        since_s: Unix time by the host's clock when it first published that; for display only.
         create_revision: etcd's; of two slices that overlap, the older one counts.
     """
 
     host_id: HostId
     network: str
     subnet: Network
+    since_s: float | None = None
     create_revision: int = 0
     mod_revision: int = 0
 
@@ -85,7 +88,11 @@ class MeshNetwork:
     mod_revision: int = 0
 
     def has(self, host_id: HostId, host_name: str) -> bool:
-        """Return whether a host may take part."""
+        """Return whether a host may take part.
+
+        An id is no pattern: a host that calls itself by another's id would match it.
+        """
         return not self.hosts or any(
-            each == host_id or fnmatchcase(host_name, each) for each in self.hosts
+            each == host_id if HOST_ID.fullmatch(each) else fnmatchcase(host_name, each)
+            for each in self.hosts
         )

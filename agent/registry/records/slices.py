@@ -20,21 +20,24 @@ def _parse(name: str) -> tuple[HostId, str]:
 
 def _decode(key: tuple[HostId, str], record: Record) -> NetworkSlice:
     host_id, network = key
-    subnet = Fields.parse(record.value).network("Subnet")
+    fields = Fields.parse(record.value)
+    subnet = fields.network("Subnet")
     if subnet.prefixlen > LONGEST_SLICE:
         raise ValueError(f"Subnet {subnet} is too small for a container")
     return NetworkSlice(
         host_id=host_id,
         network=network,
         subnet=subnet,
+        since_s=fields.time_s("Since"),
         create_revision=record.create_revision,
         mod_revision=record.mod_revision,
     )
 
 
 def encode_slice(found: NetworkSlice) -> bytes:
-    """Write which subnet a host's slice has."""
-    return dump({"Subnet": str(found.subnet)})
+    """Write which subnet a host's slice has, and since when."""
+    since = {} if found.since_s is None else {"Since": found.since_s}
+    return dump({"Subnet": str(found.subnet), **since})
 
 
 SLICES: Final[RecordKind[tuple[HostId, str], NetworkSlice]] = RecordKind(

@@ -63,7 +63,11 @@ _EXAMPLES: Mapping[str, tuple[str, Any, tuple[Any, ...]]] = {
     "slices": (
         f"slices/{_HOST}/shop",
         (_HOST, "shop"),
-        (NetworkSlice(host_id=_HOST, network="shop", subnet=IPv4Network("10.64.1.0/24")),),
+        (
+            NetworkSlice(
+                host_id=_HOST, network="shop", subnet=IPv4Network("10.64.1.0/24"), since_s=1.5
+            ),
+        ),
     ),
     "grace": ("grace", None, ()),
     "reservations": ("reservations/10.64.0.0-16", _SUBNET, (_HOST,)),
