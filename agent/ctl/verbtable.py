@@ -103,6 +103,9 @@ _HOST = "the host's name, address, subnet or id"
 _ACCESS = Argument(
     "--access", "which user-defined networks the mesh reaches", "open|published|closed"
 )
+_NAMES = Argument(
+    "--names", "names of containers and hosts: on (hostmesh.internal), off, or a domain", "DOMAIN"
+)
 
 CONFIG_OPTIONS = (
     Argument("--cidr", "range of the whole mesh", "CIDR"),
@@ -114,6 +117,7 @@ CONFIG_OPTIONS = (
     Argument("--owners", "whether a lease needs the owner record of its host", "required|optional"),
     Argument("--flannel", "whether leases of flannel hosts count", "allow|refuse"),
     Argument("--etcd-containers", "whether containers may reach etcd", "allow|closed"),
+    _NAMES,
     Argument("--move", "keep the old CIDR in use until its hosts have moved"),
     Argument("--finish", "end a move or, with --backend, its change: give the previous one up"),
 )
@@ -198,6 +202,7 @@ VERBS = (
             Argument("--subnet-len", "prefix length of each subnet (16)", "N"),
             Argument("--backend", "how packets travel: host-gw, vxlan, wireguard", "NAME"),
             _ACCESS,
+            _NAMES,
             Argument("--yes", "create the proposed mesh without asking"),
         ),
     ),

@@ -22,6 +22,7 @@ class ConfigWish:
         move: Keep what ``cidr`` replaces in use until its hosts have moved.
         finish: Stop using the CIDRs that the mesh moved away from.
         etcd_containers: "allow" or "closed".
+        names: The domain of names; "" turns them off.
         flannel: None with another value of ``owners``: as it is by default then.
     """
 
@@ -34,6 +35,7 @@ class ConfigWish:
     owners: bool | None = None
     flannel: bool | None = None
     etcd_containers: str | None = None
+    names: str | None = None
     move: bool = False
     finish: bool = False
 
@@ -59,6 +61,7 @@ def wished_config(now: MeshConfig, wish: ConfigWish) -> MeshConfig:
         owners=owners,
         flannel=flannel if wish.flannel is None else wish.flannel,
         etcd_closed=wish.etcd_containers == "closed" if wish.etcd_containers else now.etcd_closed,
+        domain=now.domain if wish.names is None else wish.names,
         previous=_previous(now, cidr, wish),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["DEFAULT_DOMAIN", "LONGEST_DOMAIN", "parse_domain"]
+__all__ = ["DEFAULT_DOMAIN", "LONGEST_DOMAIN", "parse_domain", "parse_names"]
 
 DEFAULT_DOMAIN: Final = "hostmesh.internal"
 """ICANN reserved ``internal`` for private use in 2024."""
@@ -30,3 +30,13 @@ def parse_domain(text: str) -> str:
             " characters"
         )
     return domain
+
+
+def parse_names(text: str) -> str:
+    """Return the domain that an operator wants for names: ``on``, ``off`` ("") or a domain.
+
+    Raises:
+        ValueError: As :func:`parse_domain`.
+    """
+    chosen = {"on": DEFAULT_DOMAIN, "off": ""}.get(text)
+    return parse_domain(text) if chosen is None else chosen

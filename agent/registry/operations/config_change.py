@@ -11,7 +11,16 @@ from agent.mesh.config_change import left_behind
 from agent.mesh.level import HeldBack
 from agent.mesh.needed import needed_of_members
 from agent.mesh.ranges import OverlapIndex
-from agent.model import OWNERS_LEVEL, Bounds, Lease, MeshConfig, Problem, View, first_few
+from agent.model import (
+    NETWORKS_LEVEL,
+    OWNERS_LEVEL,
+    Bounds,
+    Lease,
+    MeshConfig,
+    Problem,
+    View,
+    first_few,
+)
 from agent.model.family import Network, network_order
 from agent.model.untrusted import parse_object
 from agent.registry.accepted_leases import AcceptedLeases
@@ -128,6 +137,12 @@ def _checked(registry: Registry, config: MeshConfig, before: MeshConfig | None) 
         raise Refused(
             f"owner records need level {OWNERS_LEVEL} and the config has level {config.level}",
             hint=f"when every host can read it: agentctl config set --level {OWNERS_LEVEL}",
+        )
+    if config.domain and config.level < NETWORKS_LEVEL:
+        raise Refused(
+            f"names need level {NETWORKS_LEVEL} and the config has level {config.level}",
+            hint=f"when every host can read it: agentctl config set --level {NETWORKS_LEVEL}; a"
+            " mesh goes back below it without names: agentctl config set --names off",
         )
     try:
         after = decode_config(encode_config(config))

@@ -256,10 +256,22 @@ def test_promise_12_config_set_refuses_a_level_that_some_host_cannot_read(mesh: 
     _beat(mesh, 2, 1)
     wider = replace(higher, cidr=IPv4Network("10.64.0.0/11"))
     assert set_config(mesh, wider).after.level == 2, "it has that level already"
-    with pytest.raises(MeshConfigError, match="this version reads up to 2"):
-        set_config(mesh, replace(higher, level=3))
+    with pytest.raises(MeshConfigError, match="this version reads up to 3"):
+        set_config(mesh, replace(higher, level=4))
     assert set_config(mesh, replace(wider, level=1)).changed
     assert "Level" not in _text(mesh)
+
+
+def test_names_need_the_level_at_which_hosts_publish_endpoints(mesh: Registry) -> None:
+    wished = replace(config("10.64.0.0/12"), level=2, domain="mesh.example")
+    with pytest.raises(Refused, match="names need level 3 and the config has level 2"):
+        set_config(mesh, wished)
+    assert set_config(mesh, replace(wished, level=3)).after.domain == "mesh.example"
+    assert '"Names":"mesh.example"' in _text(mesh)
+    with pytest.raises(Refused, match="names need level 3"):
+        set_config(mesh, wished)
+    assert set_config(mesh, replace(wished, domain="")).after.domain == ""
+    assert "Names" not in _text(mesh)
 
 
 def test_config_set_repairs_garbage(mesh: Registry) -> None:

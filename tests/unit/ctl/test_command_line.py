@@ -62,6 +62,14 @@ def test_a_mistake_gets_one_line_and_the_nearest_valid_name(
     assert capsys.readouterr() == ("", f"agentctl: {message}\nhint: {hint}\n")
 
 
+def test_a_domain_of_names_is_checked_before_anything_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["config", "set", "--names", "a_b"]) == 2
+    expected = "agentctl: --names 'a_b' is not on, off or a domain such as mesh.example.org\n"
+    assert capsys.readouterr() == ("", expected)
+
+
 def test_wrong_settings_are_all_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "agent.toml"
     path.write_text("[log]\nlevel = 1\nlvl = 2\n")

@@ -18,6 +18,7 @@ from agent.ctl.verbtable import BACKEND_OPTIONS, CONFIG_OPTIONS, Argument
 from agent.errors import MeshConfigError, UsageError
 from agent.mesh.config_change import ConfigWish, wished_config
 from agent.model import LEVEL, LEVEL_OF_0_1, Access, MeshConfig
+from agent.model.domain import parse_names
 from agent.model.family import read_address, read_network
 from agent.settings.text import shown
 
@@ -31,6 +32,7 @@ _FORMS: dict[str, tuple[Callable[[str], object], str]] = {
     "open|published|closed": (Access, "an access"),
     "required|optional": ("required".__eq__, "required or optional"),
     "allow|refuse": ("allow".__eq__, "allow or refuse"),
+    "DOMAIN": (parse_names, "on, off or a domain such as mesh.example.org"),
 }
 """How to read a value of CONFIG_OPTIONS, by its form, and an example; others are taken as text."""
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import clean, flow
-from agent.errors import MeshConfigError, OverlapError
+from agent.errors import MeshConfigError, OverlapError, UsageError
 from agent.mesh.overlap import host_overlaps
 from agent.mesh.ranges import count_subnets, propose_cidr
 from agent.model import LEVEL, Access, DockerFacts, DockerNetwork, HostFacts, MeshConfig
+from agent.model.domain import parse_names
 from agent.model.family import Network, family_of
 from agent.settings import Settings
+from agent.settings.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +57,7 @@ def init(context: Context) -> int:
     config = context.settings_with(overrides).mesh.config()
     if config is None:  # it has a CIDR by now
         raise MeshConfigError("no CIDR is given", hint="agentctl config init --cidr CIDR")
+    config = _named(context, config)
     if propose and not context.args.yes:
         return _show_proposal(context, config)
     with direct.registry(settings) as registry:
@@ -68,17 +71,27 @@ def init(context: Context) -> int:
         refuse_outside(config.cidr, bounds, registry.snapshot())
         stored = registry.create_config(config)
     key = f"{settings.etcd.prefix}/config"
-    kept = {
-        name: getattr(stored, name)
-        for name in ("level", "owners", "flannel", "etcd_closed", "mod_revision")
-    }
-    if replace(stored, backend_options=None) != replace(config, **kept):
+    kept = ["level", "owners", "flannel", "etcd_closed", "mod_revision"]
+    kept += [] if context.args.names else ["domain"]
+    same = {name: getattr(stored, name) for name in kept}
+    if replace(stored, backend_options=None) != replace(config, **same):
         raise MeshConfigError(
             f"{key} is in etcd already and differs: {config_sentence(stored)}; nothing was written",
             hint="agentctl config show; or name another mesh with etcd.prefix",
         )
     _say(context, stored, f"{key} is in etcd: {config_sentence(stored)}")
     return 0
+
+
+def _named(context: Context, config: MeshConfig) -> MeshConfig:
+    """Return the config with the domain of names that --names gives."""
+    text = context.args.names
+    if text is None:
+        return config
+    try:
+        return replace(config, domain=parse_names(text))
+    except ValueError as error:
+        raise UsageError(f"--names {shown(text)}: {error}", hint="--names on, or off") from None
 
 
 def show(context: Context) -> int:
@@ -200,11 +213,12 @@ def config_sentence(config: MeshConfig) -> str:
     level = f", level {config.level}" if config.level < LEVEL else ""
     owners = ", owner records required" if config.owners else ""
     flannel = ", flannel hosts refused" if not config.flannel else ""
+    names = f", names under {config.domain}" if config.domain else ""
     moving = f", moving from {', '.join(map(str, config.previous))}" if config.previous else ""
     other = f" ({clean(config.accepted.name)} is accepted, too)" if config.accepted else ""
     return (
         f"{config.cidr}, a /{config.subnet_len} for each of up to {count} hosts{bounds},"
-        f" {clean(config.backend)}{other}{access}{level}{owners}{flannel}{moving}"
+        f" {clean(config.backend)}{other}{access}{level}{owners}{flannel}{names}{moving}"
     )
 
 
@@ -225,5 +239,6 @@ def config_document(config: MeshConfig) -> Mapping[str, Any]:
         "owners": config.owners,
         "flannel": config.flannel,
         "etcd_containers": "closed" if config.etcd_closed else "allow",
+        "domain": config.domain,
         "mod_revision": config.mod_revision,
     }
