@@ -10,6 +10,7 @@ from tests.netns.firewall.rig.rig import (
     A1,
     C0,
     HOST,
+    LEASE,
     PEER,
     PEER_CONTAINER,
     PEER_SUBNET,
@@ -30,6 +31,8 @@ GATEWAY = "10.65.0.1"
 TO_PEER = {"to": PEER_CONTAINER, "at": "peer"}
 TO_NODE = {"to": PEER, "at": "peer"}
 TO_HOST = {"to": GATEWAY, "at": "host"}
+FORGED_FROM = 4321
+"""The port that forged packets are sent from."""
 FORGED = (
     ("c0", ELSEWHERE, TO_PEER),
     ("c0", "10.65.128.77", TO_PEER),
@@ -95,6 +98,38 @@ def test_promise_5_frames_to_a_bridge_are_held_too(docked: Rig) -> None:
         assert [each for each in ways if arrived(docked, *each[:3], **each[3])] == []
     finally:
         docked.at["i1"].ip("route del 10.65.0.1/32", "route add default via 10.65.129.1")
+
+
+def test_promise_5_another_nic_brings_no_packet_into_a_containers_flow(docked: Rig) -> None:
+    """Docker's FORWARD drops all that no rule lets pass; no rule knows the second NIC."""
+    neighbour, flow = docked.at["stranger"], {"to": PEER_CONTAINER, "port": 81, "source": C0}
+    docked.host.ip(f"link add back type veth peer name eth1 netns {neighbour.pid}")
+    docked.host.ip("link set back up")
+    neighbour.ip("link set eth1 up")
+    shown = json.loads(docked.host.run("ip", "-j", "link", "show", "back"))
+    docked.iptables("-P", "FORWARD", "DROP")
+
+    def injected() -> bool:
+        c0 = docked.at["c0"]
+        number = c0.ask("udp", **flow, from_port=FORGED_FROM, timeout_s=5)
+        assert c0.answers(1)[number] == C0
+        docked.at["peer"].seen("udp")
+        number = neighbour.ask("forge", **flow, mac=shown[0]["address"], link="eth1")
+        assert neighbour.answers(1)[number] == "sent"
+        assert docked.reach(Probe("a1", PEER_CONTAINER, "udp81"), timeout_s=5) == [A1]
+        return C0 in docked.at["peer"].seen("udp")
+
+    rule = ["HOSTMESH-FORWARD", "-s", LEASE, "-o", "eth0"]
+    rule += ["-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT"]
+    try:
+        docked.firewall("apply")
+        docked.iptables("-I", *rule)
+        assert injected(), "the rig is worth a test"
+        docked.iptables("-D", *rule)
+        assert not injected()
+    finally:
+        docked.iptables("-P", "FORWARD", "ACCEPT")
+        docked.host.ip("link del back")
 
 
 def test_other_traffic_than_the_meshs_is_not_checked(docked: Rig) -> None:

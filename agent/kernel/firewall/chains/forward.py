@@ -46,8 +46,11 @@ def _forward_by(wants: DesiredFirewall, up: str) -> Iterator[str]:
     for lease in wants.leases:
         yield rule("hostmesh: from other hosts and their containers", inbound.NAME,
                     dest=lease, inp=up, match_set=(name, "src"))  # fmt: skip
+    # By a bridge only: another NIC may bring a packet with a container's source into its flow.
+    for lease, bridge in product(wants.leases, wants.bridges):
         yield rule("hostmesh: replies to other hosts and their containers", "ACCEPT",
-                    source=lease, out=up, match_set=(name, "dst"), states=REPLIES)  # fmt: skip
+                    source=lease, inp=bridge.name, out=up,
+                    match_set=(name, "dst"), states=REPLIES)  # fmt: skip
     for network, cidr in product(wants.networks, wants.cidrs):
         if not network.closed:
             yield rule("hostmesh: to containers of other hosts", "ACCEPT",

@@ -108,8 +108,8 @@ def probe_icmp(request: dict[str, Any]) -> str | None:
 def forge(request: dict[str, Any]) -> str:
     """Send one UDP packet with any source, as a process with NET_RAW may. No answer comes here.
 
-    With ``mac`` it goes out as a frame to that address, which needs no route; ``tags`` are the
-    VLANs it claims to be in, and ``fragments`` splits it.
+    With ``mac`` it goes out as a frame to that address by ``link``, which needs no route; ``tags``
+    are the VLANs it claims to be in, and ``fragments`` splits it.
     """
     data = b"forged"
     udp = struct.pack("!HHHH", 4321, request["port"], 8 + len(data), 0) + data
@@ -127,7 +127,7 @@ def forge(request: dict[str, Any]) -> str:
                 raw.sendto(packet, (request["to"], 0))
         return "sent"
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as frames:
-        frames.bind(("eth0", 0))
+        frames.bind((request.get("link", "eth0"), 0))
         head = bytes.fromhex(request["mac"].replace(":", "")) + frames.getsockname()[4]
         tags = b"".join(struct.pack("!HH", 0x8100, vlan) for vlan in request.get("tags", ()))
         for packet in packets:
