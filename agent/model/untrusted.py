@@ -187,6 +187,17 @@ class Fields:
             raise ValueError(f"{name} is not an object")  # noqa: TRY004 - one error for readers
         return Fields(found)
 
+    def objects(self, name: str, most: int) -> tuple[Fields, ...]:
+        """Return a list of at most ``most`` objects, () when absent."""
+        found = self._fields.get(name.lower())
+        if found is None:
+            return ()
+        if not isinstance(found, list) or len(found) > most:
+            raise ValueError(f"{name} is not a list of at most {most}")
+        if not all(isinstance(each, dict) for each in found):
+            raise ValueError(f"{name} has an item that is not an object")
+        return tuple(map(Fields, found))
+
     def mac(self, name: str) -> str:
         """Return the MAC address of one host: neither a group's nor all zeros."""
         found = self.text(name).lower()

@@ -1,0 +1,341 @@
+"""The name server's snapshot: files that the agent writes and the server reads.
+
+One folder has a file for each host that publishes names, ``HOST_ID.json``, and ``local.json``
+about this host. Each is replaced in one step, so a change of one host's containers costs that
+host's file. The agent sets the time of ``local.json`` again at least every ``TOUCH_S`` while it
+knows this host's containers; ``LocalNames.complete`` says that it knows the whole mesh, too.
+
+Writers put every name of an address into the host's file; the server decides between names that
+are equal: the first kind of ``NameKind`` answers, and healthy addresses before others.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from agent.model.domain import parse_domain
+from agent.model.family import Address, Network
+from agent.model.mesh import Access, HostId
+from agent.model.untrusted import Fields, parse_host_id
+
+__all__ = [
+    "FRESH_S",
+    "LOCAL_FILE",
+    "MOST_ADDRESSES",
+    "MOST_BYTES",
+    "MOST_NAMES",
+    "MOST_NETWORKS",
+    "OWN_LABEL",
+    "TOUCH_S",
+    "HostNames",
+    "LocalNames",
+    "LocalNetwork",
+    "Name",
+    "NameKind",
+    "NamedAddress",
+    "decode_host",
+    "decode_local",
+    "encode_host",
+    "encode_local",
+    "host_file",
+]
+
+LOCAL_FILE: Final = "local.json"
+OWN_LABEL: Final = "host"
+"""The label above hosts' own names; no network, project or host with containers has it."""
+
+TOUCH_S: Final = 20.0
+FRESH_S: Final = 60.0
+"""Age of ``local.json`` from which it proves no absence: the agent does not run."""
+
+MOST_BYTES: Final = 16 << 20
+MOST_ADDRESSES: Final = 4096
+"""Of one host: 2,000 containers, most of them in one or two networks."""
+MOST_NAMES: Final = 64
+"""Of one address, of every kind together."""
+MOST_NETWORKS: Final = 1024
+"""Docker networks of this host."""
+_MOST_ASKERS: Final = 4096
+_MOST_OF_ASKER: Final = 64
+
+_FORMAT: Final = 1
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_PLAIN: Final = re.compile(_LABEL)
+_IN_DOMAIN: Final = re.compile(rf"{_LABEL}\.{_LABEL}")
+_LONGEST: Final = 127
+_LINK: Final = re.compile(r"[^/\s]{1,15}", re.ASCII)
+
+
+class NameKind(enum.StrEnum):
+    """The source of a name; of equal names, the kind that comes first here answers."""
+
+    NETWORK = "network"
+    """``<container, service or alias>.<mesh network>``."""
+    PROJECT = "project"
+    """``<service>.<project>``."""
+    HOST = "host"
+    """``<container>.<host>``."""
+    OWN = "own"
+    """``<host>.host``; every container may see it."""
+    PLAIN = "plain"
+    """``<container, service or alias>``: for askers in the address's own network only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name in lower case, without the mesh's domain.
+
+    Attributes:
+        text: Two labels, one if it is plain.
+    """
+
+    text: str
+    kind: NameKind
+
+    def __post_init__(self) -> None:
+        shape = _PLAIN if self.kind is NameKind.PLAIN else _IN_DOMAIN
+        if not shape.fullmatch(self.text):
+            raise ValueError(f"{self.text!r} is not a name of kind {self.kind}")
+        own = self.text.endswith(f".{OWN_LABEL}")
+        if own is not (self.kind is NameKind.OWN):
+            raise ValueError(f"{self.text} and kind {self.kind} do not agree: host is reserved")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedAddress:
+    """An address that has been verified, with all its names.
+
+    Attributes:
+        names: In order of kind.
+        network: Docker's name of the network at the publishing host, by ``clean_name``.
+        mesh_network: The mesh network whose slice that network is, "" for none.
+        access: How much of the network other hosts reach.
+        healthy: Answered before others; False while its health check fails or starts.
+        pointer: The name that the address itself has (PTR), "" for none.
+    """
+
+    address: Address
+    names: tuple[Name, ...] = ()
+    network: str = ""
+    mesh_network: str = ""
+    access: Access = Access.PUBLISHED
+    healthy: bool = True
+    pointer: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.names) > MOST_NAMES:
+            raise ValueError(f"{self.address} has more than {MOST_NAMES} names")
+        if self.pointer and not _IN_DOMAIN.fullmatch(self.pointer):
+            raise ValueError(f"{self.pointer!r} is not a name of two labels")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostNames:
+    """All that one host has names for."""
+
+    host_id: HostId
+    addresses: tuple[NamedAddress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalNetwork:
+    """A Docker network of this host, routable or not.
+
+    Attributes:
+        name: As ``NamedAddress.network`` of this host has it.
+        bridge: The Linux bridge that its containers' queries come in by.
+        subnets: That its containers have addresses in.
+        mesh_network: The mesh network whose slice it is, "" for none.
+        access: Its containers see names of other networks unless it is closed.
+        internal: Docker gives it no way out (``--internal``).
+    """
+
+    name: str
+    bridge: str
+    subnets: tuple[Network, ...]
+    mesh_network: str = ""
+    access: Access = Access.PUBLISHED
+    internal: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalNames:
+    """Facts of this host and its mesh that the server needs.
+
+    Attributes:
+        domain: The mesh's.
+        serial: Grows with every change of any file; the zone's serial number.
+        boot_id: Of the kernel that ran when this was written: a file of an earlier boot proves no
+            absence.
+        complete: The host files are those of the whole mesh, and etcd is being watched.
+        ranges: The mesh's CIDR, and its previous one while it moves; their reverse zones are never
+            forwarded.
+        askers: Names of the networks of each local container that is in several networks. Any
+            other asker is in the network whose subnet has its address.
+    """
+
+    domain: str
+    host_id: HostId
+    boot_id: str
+    serial: int = 0
+    complete: bool = False
+    ranges: tuple[Network, ...] = ()
+    networks: tuple[LocalNetwork, ...] = ()
+    askers: Mapping[Address, tuple[str, ...]] = field(default_factory=dict)
+
+
+def host_file(folder: Path, host_id: HostId) -> Path:
+    """Return the path of a host's file."""
+    return folder / f"{host_id}.json"
+
+
+def encode_host(host: HostNames) -> bytes:
+    """Return a host's file; equal values give equal bytes.
+
+    Raises:
+        ValueError: More addresses than readers take.
+    """
+    if len(host.addresses) > MOST_ADDRESSES:
+        raise ValueError(f"{host.host_id} has more than {MOST_ADDRESSES} addresses")
+    rows = [_address_row(each) for each in host.addresses]
+    return _json({"format": _FORMAT, "host": host.host_id, "addresses": rows})
+
+
+def encode_local(local: LocalNames) -> bytes:
+    """Return ``local.json``."""
+    networks = [
+        {
+            "name": each.name,
+            "bridge": each.bridge,
+            "subnets": [str(subnet) for subnet in each.subnets],
+            "mesh_network": each.mesh_network,
+            "access": each.access,
+            "internal": each.internal,
+        }
+        for each in local.networks
+    ]
+    return _json(
+        {
+            "format": _FORMAT,
+            "domain": local.domain,
+            "host": local.host_id,
+            "boot_id": local.boot_id,
+            "serial": local.serial,
+            "complete": local.complete,
+            "ranges": [str(each) for each in local.ranges],
+            "networks": networks,
+            "askers": [
+                {"address": str(address), "networks": list(names)}
+                for address, names in local.askers.items()
+            ],
+        }
+    )
+
+
+def decode_host(content: bytes) -> HostNames:
+    """Read a host's file.
+
+    Raises:
+        ValueError: It is damaged, too large, or of another format.
+    """
+    fields = _fields(content)
+    rows = fields.objects("addresses", MOST_ADDRESSES)
+    return HostNames(
+        host_id=parse_host_id(fields.text("host")), addresses=tuple(map(_read_address_row, rows))
+    )
+
+
+def decode_local(content: bytes) -> LocalNames:
+    """Read ``local.json``.
+
+    Raises:
+        ValueError: It is damaged, too large, or of another format.
+    """
+    fields = _fields(content)
+    askers = {
+        each.address("address"): each.texts("networks", _MOST_OF_ASKER)
+        for each in fields.objects("askers", _MOST_ASKERS)
+    }
+    return LocalNames(
+        domain=parse_domain(fields.text("domain")),
+        host_id=parse_host_id(fields.text("host")),
+        boot_id=fields.text("boot_id", longest=36),
+        serial=fields.integer("serial", 0, 2**53, default=0),
+        complete=fields.flag("complete", default=False),
+        ranges=fields.networks("ranges", 16),
+        networks=tuple(map(_read_network, fields.objects("networks", MOST_NETWORKS))),
+        askers=askers,
+    )
+
+
+def _fields(content: bytes) -> Fields:
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"the file has more than {MOST_BYTES} bytes")
+    fields = Fields.parse(content)
+    fields.integer("format", _FORMAT, _FORMAT)
+    return fields
+
+
+def _address_row(each: NamedAddress) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "address": str(each.address),
+        "names": _by_kind(each.names),
+        "network": each.network,
+        "access": each.access,
+    }
+    if each.mesh_network:
+        row["mesh_network"] = each.mesh_network
+    if not each.healthy:
+        row["healthy"] = False
+    if each.pointer:
+        row["pointer"] = each.pointer
+    return row
+
+
+def _by_kind(names: tuple[Name, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(name.kind, []).append(name.text)
+    return found
+
+
+def _read_address_row(row: Fields) -> NamedAddress:
+    return NamedAddress(
+        address=row.address("address"),
+        names=_read_names(row.object("names")),
+        network=row.text("network", default=""),
+        mesh_network=row.text("mesh_network", default="", longest=63),
+        access=Access(row.text("access", default=Access.PUBLISHED)),
+        healthy=row.flag("healthy", default=True),
+        pointer=row.text("pointer", default="", longest=_LONGEST),
+    )
+
+
+def _read_names(by_kind: Fields | None) -> tuple[Name, ...]:
+    if by_kind is None:
+        return ()
+    return tuple(Name(text, kind) for kind in NameKind for text in by_kind.texts(kind, MOST_NAMES))
+
+
+def _read_network(row: Fields) -> LocalNetwork:
+    bridge = row.text("bridge", longest=15)
+    if not _LINK.fullmatch(bridge):
+        raise ValueError("bridge is not the name of a link")
+    return LocalNetwork(
+        name=row.text("name"),
+        bridge=bridge,
+        subnets=row.networks("subnets", 16),
+        mesh_network=row.text("mesh_network", default="", longest=63),
+        access=Access(row.text("access", default=Access.PUBLISHED)),
+        internal=row.flag("internal", default=False),
+    )
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
