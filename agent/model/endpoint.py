@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 from agent.model.family import Address
 from agent.model.mesh import Access, HostId
 
-__all__ = ["Endpoint", "EndpointAddress", "Health"]
+__all__ = [
+    "ENDPOINTS_MOST",
+    "LONGEST_NAME",
+    "NAMES_MOST",
+    "Endpoint",
+    "EndpointAddress",
+    "Health",
+]
+
+ENDPOINTS_MOST: Final = 2_000
+"""Of one host."""
+
+NAMES_MOST: Final = 16
+"""Aliases of a container in one network, and networks of a container."""
+
+LONGEST_NAME: Final = 128
+"""Characters of the name of a container, network, project or service, and of an alias."""
 
 
 class Health(enum.StrEnum):

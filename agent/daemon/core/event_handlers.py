@@ -110,6 +110,11 @@ def _docker(state: AgentState, event: events.DockerReported, _at: Moment) -> Age
     return replace(state, mesh=replace(mesh, docker_config=report.config))
 
 
+def _endpoints(state: AgentState, event: events.EndpointsSeen, _at: Moment) -> AgentState:
+    state = state.with_conditions(ConditionSource.CONTAINERS, event.conditions)
+    return replace(state, mesh=replace(state.mesh, own_endpoints=event.endpoints))
+
+
 def _kernel(state: AgentState, event: events.KernelChanged, _at: Moment) -> AgentState:
     return replace(state, look=state.look.noticed(event.event, state.mesh.host))
 
@@ -169,6 +174,7 @@ _HANDLERS: Final[Mapping[type[events.Event], _Handler]] = {
     events.CopyWritten: _copy,
     events.DockerReported: _docker,
     events.EndpointFound: _endpoint,
+    events.EndpointsSeen: _endpoints,
     events.HostSeen: _host,
     events.HostsSilent: lambda state, event, _: replace(
         state, mesh=replace(state.mesh, silent=event.addresses)

@@ -50,6 +50,7 @@ _NAMES_SHOWN = 10
 class ConditionSource(StrEnum):
     """Whose conditions they are."""
 
+    CONTAINERS = "containers"
     COPY = "copy"
     COPY_DAMAGED = "copy-damaged"
     DISCOVERY = "discovery"

@@ -12,6 +12,7 @@ from agent.docker.report import AttachReport
 from agent.errors import CannotTell, EtcdError, HostmeshError
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import Condition, HostFacts, Lease, Route, Uplink, View
+from agent.model.endpoint import Endpoint
 from agent.model.family import Address
 from agent.reconcile.reconciler import Report
 from agent.settings import Settings
@@ -27,6 +28,7 @@ __all__ = [
     "DockerReported",
     "EndpointFound",
     "Endpoints",
+    "EndpointsSeen",
     "Event",
     "HostSeen",
     "HostsSilent",
@@ -178,6 +180,14 @@ class DockerReported(Event):
         """Keep that Docker was restarted."""
         restarted = self.report.restarted or earlier.report.restarted
         return replace(self, report=replace(self.report, restarted=restarted))
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsSeen(Event):
+    """All endpoints of this host, each time, and the conditions of looking for them."""
+
+    endpoints: tuple[Endpoint, ...]
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

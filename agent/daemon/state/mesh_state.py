@@ -31,6 +31,7 @@ from agent.model import (
     View,
     summarise,
 )
+from agent.model.endpoint import Endpoint
 from agent.model.family import Address, Network, within
 from agent.registry import trust
 
@@ -61,6 +62,8 @@ class MeshState:
         silent: Node addresses that were probed and do not answer.
         docker_config: Whether a Docker that starts now gets the lease.
         docker_seen: The engine answered at least once since the agent started.
+        own_endpoints: This host's running containers; the last known ones while Docker does not
+            answer, None before its first answer since the agent started.
         left: The operator said leave.
         held_back: The hosts of ``believed`` that read less than the config's level.
         sends_by: The backend by which this host is known to send: that of the config when the
@@ -84,6 +87,7 @@ class MeshState:
     docker_state: DockerState = DockerState.ABSENT
     docker_config: ConfigFile = ConfigFile.WAITING
     docker_seen: bool = False
+    own_endpoints: tuple[Endpoint, ...] | None = field(default=None, repr=False)
     silent: frozenset[Address] = frozenset()
     uplink: Uplink | None = None
     left: bool = False
