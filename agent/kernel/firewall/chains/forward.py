@@ -47,9 +47,11 @@ def _forward_by(wants: DesiredFirewall, up: str) -> Iterator[str]:
         yield rule("hostmesh: from other hosts and their containers", inbound.NAME,
                     dest=lease, inp=up, match_set=(name, "src"))  # fmt: skip
     # By a bridge only: another NIC may bring a packet with a container's source into its flow.
-    for lease, bridge in product(wants.leases, wants.bridges):
+    closed = {network.bridge for network in wants.networks if network.closed}
+    bridges = [bridge.name for bridge in wants.bridges if bridge.name not in closed]
+    for lease, bridge in product(wants.leases, bridges):
         yield rule("hostmesh: replies to other hosts and their containers", "ACCEPT",
-                    source=lease, inp=bridge.name, out=up,
+                    source=lease, inp=bridge, out=up,
                     match_set=(name, "dst"), states=REPLIES)  # fmt: skip
     for network, cidr in product(wants.networks, wants.cidrs):
         if not network.closed:
