@@ -11,17 +11,22 @@ are equal: the first kind of ``NameKind`` answers, and healthy addresses before 
 
 from __future__ import annotations
 
-import enum
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from agent.model.domain import parse_domain
-from agent.model.family import Address, Network
 from agent.model.mesh import Access, HostId
+from agent.model.names import (
+    MOST_NAMES,
+    HostNames,
+    LocalNames,
+    LocalNetwork,
+    Name,
+    NamedAddress,
+    NameKind,
+)
 from agent.model.untrusted import Fields, parse_host_id
 
 __all__ = [
@@ -29,16 +34,8 @@ __all__ = [
     "LOCAL_FILE",
     "MOST_ADDRESSES",
     "MOST_BYTES",
-    "MOST_NAMES",
     "MOST_NETWORKS",
-    "OWN_LABEL",
     "TOUCH_S",
-    "HostNames",
-    "LocalNames",
-    "LocalNetwork",
-    "Name",
-    "NameKind",
-    "NamedAddress",
     "decode_host",
     "decode_local",
     "encode_host",
@@ -47,8 +44,6 @@ __all__ = [
 ]
 
 LOCAL_FILE: Final = "local.json"
-OWN_LABEL: Final = "host"
-"""The label above hosts' own names; no network, project or host with containers has it."""
 
 TOUCH_S: Final = 20.0
 FRESH_S: Final = 60.0
@@ -57,137 +52,14 @@ FRESH_S: Final = 60.0
 MOST_BYTES: Final = 16 << 20
 MOST_ADDRESSES: Final = 4096
 """Of one host: 2,000 containers, most of them in one or two networks."""
-MOST_NAMES: Final = 64
-"""Of one address, of every kind together."""
 MOST_NETWORKS: Final = 1024
 """Docker networks of this host."""
 _MOST_ASKERS: Final = 4096
 _MOST_OF_ASKER: Final = 64
 
 _FORMAT: Final = 1
-_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_PLAIN: Final = re.compile(_LABEL)
-_IN_DOMAIN: Final = re.compile(rf"{_LABEL}\.{_LABEL}")
 _LONGEST: Final = 127
 _LINK: Final = re.compile(r"[^/\s]{1,15}", re.ASCII)
-
-
-class NameKind(enum.StrEnum):
-    """The source of a name; of equal names, the kind that comes first here answers."""
-
-    NETWORK = "network"
-    """``<container, service or alias>.<mesh network>``."""
-    PROJECT = "project"
-    """``<service>.<project>``."""
-    HOST = "host"
-    """``<container>.<host>``."""
-    OWN = "own"
-    """``<host>.host``; every container may see it."""
-    PLAIN = "plain"
-    """``<container, service or alias>``: for askers in the address's own network only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A name in lower case, without the mesh's domain.
-
-    Attributes:
-        text: Two labels, one if it is plain.
-    """
-
-    text: str
-    kind: NameKind
-
-    def __post_init__(self) -> None:
-        shape = _PLAIN if self.kind is NameKind.PLAIN else _IN_DOMAIN
-        if not shape.fullmatch(self.text):
-            raise ValueError(f"{self.text!r} is not a name of kind {self.kind}")
-        own = self.text.endswith(f".{OWN_LABEL}")
-        if own is not (self.kind is NameKind.OWN):
-            raise ValueError(f"{self.text} and kind {self.kind} do not agree: host is reserved")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedAddress:
-    """An address that has been verified, with all its names.
-
-    Attributes:
-        names: In order of kind.
-        network: Docker's name of the network at the publishing host, by ``clean_name``.
-        mesh_network: The mesh network whose slice that network is, "" for none.
-        access: How much of the network other hosts reach.
-        healthy: Answered before others; False while its health check fails or starts.
-        pointer: The name that the address itself has (PTR), "" for none.
-    """
-
-    address: Address
-    names: tuple[Name, ...] = ()
-    network: str = ""
-    mesh_network: str = ""
-    access: Access = Access.PUBLISHED
-    healthy: bool = True
-    pointer: str = ""
-
-    def __post_init__(self) -> None:
-        if len(self.names) > MOST_NAMES:
-            raise ValueError(f"{self.address} has more than {MOST_NAMES} names")
-        if self.pointer and not _IN_DOMAIN.fullmatch(self.pointer):
-            raise ValueError(f"{self.pointer!r} is not a name of two labels")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostNames:
-    """All that one host has names for."""
-
-    host_id: HostId
-    addresses: tuple[NamedAddress, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalNetwork:
-    """A Docker network of this host, routable or not.
-
-    Attributes:
-        name: As ``NamedAddress.network`` of this host has it.
-        bridge: The Linux bridge that its containers' queries come in by.
-        subnets: That its containers have addresses in.
-        mesh_network: The mesh network whose slice it is, "" for none.
-        access: Its containers see names of other networks unless it is closed.
-        internal: Docker gives it no way out (``--internal``).
-    """
-
-    name: str
-    bridge: str
-    subnets: tuple[Network, ...]
-    mesh_network: str = ""
-    access: Access = Access.PUBLISHED
-    internal: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalNames:
-    """Facts of this host and its mesh that the server needs.
-
-    Attributes:
-        domain: The mesh's.
-        serial: Grows with every change of any file; the zone's serial number.
-        boot_id: Of the kernel that ran when this was written: a file of an earlier boot proves no
-            absence.
-        complete: The host files are those of the whole mesh, and etcd is being watched.
-        ranges: The mesh's CIDR, and its previous one while it moves; their reverse zones are never
-            forwarded.
-        askers: Names of the networks of each local container that is in several networks. Any
-            other asker is in the network whose subnet has its address.
-    """
-
-    domain: str
-    host_id: HostId
-    boot_id: str
-    serial: int = 0
-    complete: bool = False
-    ranges: tuple[Network, ...] = ()
-    networks: tuple[LocalNetwork, ...] = ()
-    askers: Mapping[Address, tuple[str, ...]] = field(default_factory=dict)
 
 
 def host_file(folder: Path, host_id: HostId) -> Path:

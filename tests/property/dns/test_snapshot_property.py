@@ -12,6 +12,13 @@ from hypothesis import strategies as st
 from agent.dns.snapshot import (
     MOST_ADDRESSES,
     MOST_BYTES,
+    decode_host,
+    decode_local,
+    encode_host,
+    encode_local,
+)
+from agent.model import Access, HostId
+from agent.model.names import (
     MOST_NAMES,
     HostNames,
     LocalNames,
@@ -19,12 +26,7 @@ from agent.dns.snapshot import (
     Name,
     NamedAddress,
     NameKind,
-    decode_host,
-    decode_local,
-    encode_host,
-    encode_local,
 )
-from agent.model import Access, HostId
 
 pytestmark = pytest.mark.property
 
