@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from agent.docker.attach.daemon_json import DaemonJsonAttacher
 from agent.docker.attach.detach import Detacher
 from agent.docker.attach.managed import ManagedDocker, NoRestartLock, RestartLock
 from agent.docker.attach.network import NetworkAttacher
-from agent.docker.daemonjson.desired import DesiredDocker, desired_docker
+from agent.docker.daemonjson.desired import DesiredDocker, MeshNames, desired_docker
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.engine.engine import Engine
 from agent.docker.report import AttachReport
@@ -66,14 +67,17 @@ class DockerManager:
             else DaemonJsonAttacher(self.docker)
         )
 
-    def desired_for(self, subnet: Network, mtu: int | None) -> DesiredDocker:
-        """Return what a lease's subnet and the mesh's MTU mean for this Docker."""
-        return desired_docker(
+    def desired_for(
+        self, subnet: Network, mtu: int | None, names: MeshNames | None = None
+    ) -> DesiredDocker:
+        """Return what a lease's subnet, the mesh's MTU and its names mean for this Docker."""
+        desired = desired_docker(
             subnet,
             mtu,
             network_len=self._settings.network_len,
             share=self._settings.docker0_share,
         )
+        return replace(desired, names=names)
 
     def worker(self, on_report: Callable[[AttachReport], None], poller: Poller) -> DockerWorker:
         """Return the thread that owns this Docker, not started yet.

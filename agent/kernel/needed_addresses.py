@@ -9,6 +9,7 @@ from typing import Final
 
 from agent.mesh.needed import gateways
 from agent.model import HostFacts, Need, Needed
+from agent.model.domain import MOST_BYTES, parse_resolv_conf
 from agent.model.family import Address, read_address
 
 __all__ = ["needed_addresses"]
@@ -18,7 +19,6 @@ _RESOLVERS: Final = ("etc/resolv.conf", "run/systemd/resolve/resolv.conf")
 _MOST: Final = 16
 _OF_EACH: Final = 4
 """So many of each kind are kept in any case: etcd's many addresses displace no resolver."""
-_MOST_BYTES: Final = 64 * 1024
 
 
 def needed_addresses(
@@ -54,13 +54,11 @@ def _resolvers(path: Path) -> Iterator[Address]:
     """Yield the name servers of a resolv.conf; a file that cannot be read names none."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(_MOST_BYTES)
+            text = file.read(MOST_BYTES)
     except OSError:
         return
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
-            try:
-                yield read_address(words[1])
-            except ValueError:  # of a family that is not enabled
-                continue
+    for server in parse_resolv_conf(text).servers:
+        try:
+            yield read_address(server)
+        except ValueError:  # of a family that is not enabled
+            continue

@@ -1,17 +1,34 @@
-"""The domain under which containers and hosts of a mesh have names."""
+"""Domains: of the mesh's names, and those that a host's resolver searches (resolv.conf(5))."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DEFAULT_DOMAIN", "LONGEST_DOMAIN", "parse_domain", "parse_names"]
+__all__ = [
+    "DEFAULT_DOMAIN",
+    "LONGEST_DOMAIN",
+    "MOST_BYTES",
+    "ResolvConf",
+    "parse_domain",
+    "parse_names",
+    "parse_resolv_conf",
+]
 
 DEFAULT_DOMAIN: Final = "hostmesh.internal"
 """ICANN reserved ``internal`` for private use in 2024."""
 
 LONGEST_DOMAIN: Final = 120
 """Leaves place for two labels of 63 octets in a name of 253 (RFC 1035, 2.3.4)."""
+
+MOST_BYTES: Final = 64 * 1024
+"""Of a resolv.conf: what is behind is not read."""
+
+_MOST_SEARCHED: Final = 6
+"""glibc before 2.26 searches no more."""
+
 
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -40,3 +57,37 @@ def parse_names(text: str) -> str:
     """
     chosen = {"on": DEFAULT_DOMAIN, "off": ""}.get(text)
     return parse_domain(text) if chosen is None else chosen
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvConf:
+    """The settings of a resolver.
+
+    Attributes:
+        servers: Addresses as they are written, not checked.
+        search: Domains in which short names are searched, in lower case.
+    """
+
+    servers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+
+
+def parse_resolv_conf(text: str) -> ResolvConf:
+    """Read a resolv.conf; what is no setting, or no domain, is passed over."""
+    servers: list[str] = []
+    search: tuple[str, ...] = ()
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver":
+            servers.append(words[1])
+        elif words and words[0] in {"search", "domain"}:  # the last such line counts
+            search = tuple(dict.fromkeys(_domains(words[1:])))[:_MOST_SEARCHED]
+    return ResolvConf(tuple(servers), search)
+
+
+def _domains(words: list[str]) -> Iterator[str]:
+    for word in words:
+        try:
+            yield parse_domain(word)
+        except ValueError:
+            continue

@@ -19,10 +19,18 @@ from agent.docker.attach.conditions import (
 )
 from agent.docker.attach.managed import ManagedDocker
 from agent.docker.attach.own_network import remove_network
-from agent.docker.daemonjson.desired import BIP, NETWORK_MTU, POOLS, DesiredDocker, differences
+from agent.docker.daemonjson.desired import (
+    BIP,
+    DNS,
+    NETWORK_MTU,
+    POOLS,
+    DesiredDocker,
+    differences,
+)
 from agent.docker.daemonjson.file_plan import FilePlan, attempt_name, fixable, plan_file
 from agent.docker.daemonjson.files import resolve
 from agent.docker.daemonjson.flags import Flags
+from agent.docker.daemonjson.names import names_due, unmanaged_names
 from agent.docker.daemonjson.store import Snapshot
 from agent.docker.daemonjson.undo_journal import Phase
 from agent.docker.engine.reading import EngineKind, EngineReading
@@ -113,6 +121,7 @@ class DaemonJsonAttacher:
             self._docker.refuse_under_containers()
         job = self._begin(desired, override, replace=replace)
         if not self._docker.settings.manage or job.reading.kind in _NOT_DOCKER:
+            job.conditions += self._unmanaged(job)
             return self._report(job)
         if override is not Override.NONE:
             self._failure = None
@@ -156,7 +165,7 @@ class DaemonJsonAttacher:
         reading = self._engine.read()
         used = self._docker.settings.manage and reading.kind not in _NOT_DOCKER
         return _Pass(
-            desired=desired,
+            desired=self._docker.with_search(desired),
             reading=reading,
             flags=self._docker.flags() if used else {},
             version=self._known_version(reading),
@@ -164,6 +173,15 @@ class DaemonJsonAttacher:
             conditions=list(engine_conditions(reading)),
             replace=replace or self._docker.settings.replace,
         )
+
+    def _unmanaged(self, job: _Pass) -> tuple[Condition, ...]:
+        if job.desired.names is None or job.reading.kind in _NOT_DOCKER:
+            return ()
+        try:
+            document = self._store.read().document
+        except HostmeshError:
+            return ()  # it is the operator's, and dockerd says what is wrong with it
+        return unmanaged_names(job.desired.names, document, self._docker.flags())
 
     def _settle(self, job: _Pass) -> None:
         """Bring a change that was cut off by a kill, or a dockerd that failed, to an end."""
@@ -258,6 +276,9 @@ class DaemonJsonAttacher:
         due = dict(fixable(job.desired, job.differences(), snapshot.document, job.flags))
         if self._network_mtu_due(snapshot):
             due[NETWORK_MTU] = "new networks do not have the mesh's MTU yet"
+        if names_due(snapshot) and self._runs_since_before(snapshot):
+            asks = "do not ask" if job.desired.names else "still ask"
+            due[DNS] = f"containers {asks} this host's name servers"
         if not due:
             if snapshot.journal and snapshot.journal.phase is Phase.WRITTEN:
                 self._store.mark(Phase.APPLIED)
@@ -288,6 +309,10 @@ class DaemonJsonAttacher:
             return False
         if not journal.change(NETWORK_MTU) or not snapshot.document.has(NETWORK_MTU):
             return False
+        return self._runs_since_before(snapshot)
+
+    def _runs_since_before(self, snapshot: Snapshot) -> bool:
+        """Return whether the running dockerd is older than the file."""
         process = self._docker.processes.dockerd()
         if process is None:
             return False

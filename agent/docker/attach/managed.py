@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from agent.docker.daemonjson.desired import DesiredDocker
 from agent.docker.daemonjson.files import resolve
 from agent.docker.daemonjson.flags import Flags, parse_flags
 from agent.docker.daemonjson.store import DaemonJsonStore
@@ -20,6 +21,7 @@ from agent.docker.service.restarter import Restarter
 from agent.docker.service.service import DockerService
 from agent.errors import Refused
 from agent.model import DockerFacts, first_few
+from agent.model.domain import MOST_BYTES, parse_resolv_conf
 from agent.settings import DockerSettings
 
 __all__ = ["ManagedDocker", "NoRestartLock", "RestartLock"]
@@ -70,6 +72,7 @@ class ManagedDocker:
         processes: Finds the running dockerd.
         program: The installed dockerd.
         restart_lock: Held while Docker restarts.
+        resolv_conf: The host's, whose search domains containers keep.
     """
 
     settings: DockerSettings
@@ -80,6 +83,7 @@ class ManagedDocker:
     processes: DockerdFinder
     program: DockerdProgram
     restart_lock: RestartLock = field(default_factory=NoRestartLock)
+    resolv_conf: Path = Path("/etc/resolv.conf")
 
     def adopt(self, settings: DockerSettings) -> None:
         """Use other settings from the next look at Docker on. Any thread."""
@@ -158,6 +162,18 @@ class ManagedDocker:
         if process:
             sources["the running dockerd"] = _flags(process.argv)
         return sources
+
+    def with_search(self, desired: DesiredDocker) -> DesiredDocker:
+        """Return ``desired`` with the search domains that the host has now."""
+        if desired.names is None:
+            return desired
+        try:
+            with self.resolv_conf.open(encoding="utf-8", errors="replace") as file:
+                text = file.read(MOST_BYTES)
+        except OSError:
+            text = ""
+        search = parse_resolv_conf(text).search
+        return replace(desired, names=replace(desired.names, search=search))
 
     def _service_hold(self) -> Hold | None:
         starting = self.service.starting()

@@ -12,11 +12,12 @@ from agent.docker.attach.detach import Detacher
 from agent.docker.attach.managed import ManagedDocker
 from agent.docker.attach.own_network import ensure_network, is_right
 from agent.docker.daemonjson.desired import DesiredDocker
+from agent.docker.daemonjson.names import not_used
 from agent.docker.engine.reading import OWN_NETWORK, EngineKind, EngineReading
 from agent.docker.report import AttachReport, ConfigFile, Preview
 from agent.docker.service.restart_policy import Hold, Override
 from agent.errors import HostmeshError
-from agent.model import Condition, DockerState
+from agent.model import Condition, DockerState, Severity
 
 __all__ = ["NetworkAttacher"]
 
@@ -111,6 +112,9 @@ class NetworkAttacher:
         else:
             state = DockerState.READY if is_right(reading, desired) else DockerState.PENDING
         outside = not_routable(reading.facts.networks, desired, attached_by_network=True)
+        if desired.names:
+            why = 'docker.attach is "network"'
+            outside += (not_used(desired.names, why, Severity.INFO),)
         return AttachReport(
             state=state,
             facts=reading.facts,

@@ -14,10 +14,13 @@ from agent.settings import Docker0Share
 
 __all__ = [
     "BIP",
+    "DNS",
+    "DNS_SEARCH",
     "MTU",
     "NETWORK_MTU",
     "POOLS",
     "DesiredDocker",
+    "MeshNames",
     "desired_docker",
     "differences",
     "keys_for",
@@ -29,6 +32,8 @@ MTU: KeyPath = ("mtu",)
 POOLS: KeyPath = ("default-address-pools",)
 NETWORK_MTU: KeyPath = ("default-network-opts", "bridge", "com.docker.network.driver.mtu")
 """The MTU of networks to come; the key is known from Docker 24.0."""
+DNS: KeyPath = ("dns",)
+DNS_SEARCH: KeyPath = ("dns-search",)
 
 _SHARES: Mapping[Docker0Share, int] = {
     "all": 0,
@@ -44,6 +49,22 @@ _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeshNames:
+    """The names that containers are to find.
+
+    Attributes:
+        domain: The mesh's.
+        served: Name servers of this host answer. Without them Docker is not given their
+            addresses: no container would find any name.
+        search: The host's own search domains, which containers keep.
+    """
+
+    domain: str
+    served: bool = False
+    search: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredDocker:
     """The values that Docker should have.
 
@@ -53,6 +74,7 @@ class DesiredDocker:
         pools: (base, prefix length of each network); empty for a small lease.
         mtu: Bytes, for docker0 and new networks; None leaves it to Docker.
         former: While the mesh moves: the subnet that this host had before and still holds.
+        names: None where the mesh has no names.
     """
 
     subnet: Network
@@ -60,6 +82,7 @@ class DesiredDocker:
     pools: tuple[tuple[Network, int], ...] = ()
     mtu: int | None = None
     former: Network | None = None
+    names: MeshNames | None = None
 
     @property
     def subnets(self) -> tuple[Network, ...]:

@@ -23,6 +23,7 @@ from agent.docker.daemonjson.desired import (
 )
 from agent.docker.daemonjson.document import Document, JsonValue, KeyPath
 from agent.docker.daemonjson.flags import Flags
+from agent.docker.daemonjson.names import plan_names
 from agent.docker.daemonjson.store import Snapshot
 from agent.docker.daemonjson.undo_journal import digest, undo
 from agent.docker.engine.reading import DOCKER_MTU
@@ -72,7 +73,8 @@ def plan_file(
         *foreign_keys(snapshot.document, snapshot.journal, wanted, replace=replace),
     )
     left_out = {path for finding in findings for path in finding.keys}
-    values = {path: value for path, value in wanted.items() if path not in left_out}
+    names, trouble = plan_names(desired.names, snapshot, flags, replace=replace)
+    values = {path: value for path, value in wanted.items() if path not in left_out} | dict(names)
     ours = snapshot.journal.changes if snapshot.journal else ()
     drop = tuple(
         change.path
@@ -87,7 +89,7 @@ def plan_file(
     return FilePlan(
         values=values,
         drop=drop,
-        conditions=tuple(finding.condition for finding in findings),
+        conditions=(*(finding.condition for finding in findings), *trouble),
         blocked=any(finding.blocks for finding in findings),
     )
 

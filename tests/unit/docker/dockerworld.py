@@ -200,6 +200,7 @@ class Parts:
     by_network: NetworkAttacher
     stopping: threading.Event
     allowed: list[bool]
+    docker: ManagedDocker
 
     @property
     def text(self) -> str | None:
@@ -235,7 +236,7 @@ def make(world: World, state: Path, settings: DockerSettings) -> Parts:
     detacher = Detacher(docker, lambda: ())
     by_network = NetworkAttacher(docker, detacher)
     by_daemon_json = DaemonJsonAttacher(docker)
-    return Parts(world, store, by_daemon_json, detacher, by_network, stopping, allowed)
+    return Parts(world, store, by_daemon_json, detacher, by_network, stopping, allowed, docker)
 
 
 def names(report: AttachReport) -> set[str]:
