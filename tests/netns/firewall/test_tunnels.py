@@ -1,6 +1,7 @@
 """The port of a tunnel: open to hosts of the mesh, closed to all else, and no container's."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,11 @@ pytestmark = pytest.mark.netns
 TUNNEL = {"tunnels": [(81, "eth0")]}
 """The port at which the rig's hosts answer, and the link whose set has the peer's addresses."""
 AUTHENTICATED = {"tunnels": [(81, "eth0", True)]}
-AT_HOST = {"to": HOST, "at": "host"}
 FROM_PEER = Probe("peer", HOST, "udp81", PEER)
 FROM_PEERS_CONTAINER = Probe("peer", HOST, "udp81", PEER_CONTAINER)
 FROM_STRANGER = Probe("stranger", HOST, "udp81")
-TO_PEER = Probe("c0", PEER, "udp81")
+GATEWAY = "10.65.0.1"
+"""docker0's own address."""
 
 
 def test_the_port_is_open_to_node_addresses_of_peers_only(docked: Rig) -> None:
@@ -47,17 +48,28 @@ def test_what_no_peer_sends_is_dropped_where_input_is_open(docked: Rig) -> None:
     docked.expect(*ALL)
 
 
-def test_promise_11_containers_send_no_packets_of_the_tunnel(docked: Rig) -> None:
-    """Docker masquerades them: to the peer they would come from this host."""
+@pytest.mark.parametrize("tunnel", [TUNNEL, AUTHENTICATED], ids=["vxlan", "wireguard"])
+def test_promise_11_containers_send_no_packets_of_the_tunnel(
+    docked: Rig, tunnel: dict[str, Any]
+) -> None:
+    """Docker masquerades them: to the peer they would come from this host.
+
+    Its own ports elsewhere and other machines' tunnels are left alone.
+    """
+    to_peer = [Probe(by, PEER, "udp81") for by in ("c0", "a1", "o1")]
+    here = [Probe(by, to, "udp81") for by, to in (("c0", HOST), ("c0", GATEWAY), ("o1", HOST))]
     docked.firewall("apply")
-    docked.expect((TO_PEER, HOST))
-    docked.firewall("apply", **TUNNEL)
+    docked.expect(*((each, HOST) for each in to_peer))
+    assert None not in docked.reach(*here, FROM_PEERS_CONTAINER)
+    docked.firewall("apply", **tunnel)
     docked.expect(
-        (TO_PEER, None),
+        *((each, None) for each in (*to_peer, *here)),
         (Probe("c0", PEER, "udp80"), HOST),
-        (Probe("o1", PEER, "udp81"), None),
+        (Probe("c0", HOST, "udp80"), C0),
         (Probe("c0", PEER_CONTAINER, "udp81"), C0),
         (Probe("c0", STRANGER, "udp81"), HOST),
+        (FROM_PEERS_CONTAINER, None),
+        (FROM_PEER, PEER),
     )
 
 

@@ -21,17 +21,18 @@ def render(wants: DesiredFirewall) -> tuple[str, ...]:
 
 
 def _of(tunnel: TunnelPort, wants: DesiredFirewall) -> Iterator[str]:
-    """Open the port to peers' node addresses, which the set of the tunnel's sources holds.
+    """Open the port to all but containers, or to peers' node addresses only.
 
-    It holds their subnets, too, from which no tunnel's packet comes.
+    The set of the tunnel's sources holds these, and peers' subnets, from which no tunnel's packet
+    comes.
     """
+    for cidr in wants.cidrs:
+        yield rule("hostmesh: tunnel, from no container", "DROP",
+                    source=cidr, protocol="udp", port=tunnel.port)  # fmt: skip
     if tunnel.authenticated:
         yield rule("hostmesh: tunnel, which checks each packet", "ACCEPT",
                     protocol="udp", port=tunnel.port)  # fmt: skip
         return
-    for cidr in wants.cidrs:
-        yield rule("hostmesh: tunnel, from no container", "DROP",
-                    source=cidr, protocol="udp", port=tunnel.port)  # fmt: skip
     yield rule("hostmesh: tunnel, from other hosts", "ACCEPT",
                 protocol="udp", port=tunnel.port,
                 match_set=(set_name("in", wants.family, tunnel.link), "src"))  # fmt: skip

@@ -1,7 +1,8 @@
 """raw, from PREROUTING: containers send no packets of tunnels.
 
-Docker masquerades what a container sends to a node address: the peer would take it for a packet
-of this host's tunnel.
+Docker masquerades what a container sends to a node address: a peer would take it for a packet of
+this host's tunnel. Where the device checks each packet, that costs the host time. A public endpoint
+of a peer behind NAT is left out: every machine can send to it.
 """
 
 from __future__ import annotations
@@ -22,22 +23,23 @@ NAME: Final = OURS + "TUNNELS"
 
 def jumps(wants: DesiredFirewall) -> Iterator[str]:
     """Yield rules that lead containers' packets to the port of a tunnel into this chain."""
-    for tunnel, bridge in product(_checked(wants), senders.held_bridges(wants)):
+    for tunnel, bridge in product(wants.tunnels, senders.held_bridges(wants)):
         yield rule("hostmesh: to the port of a tunnel", NAME,
                     inp=bridge.name, protocol="udp", port=tunnel.port)  # fmt: skip
 
 
 def render(wants: DesiredFirewall) -> tuple[str, ...]:
     """Return the chain's rules, none without a tunnel."""
-    return tuple(chain.from_iterable(_of(each, wants) for each in _checked(wants)))
-
-
-def _checked(wants: DesiredFirewall) -> tuple[TunnelPort, ...]:
-    return tuple(each for each in wants.tunnels if not each.authenticated)
+    return tuple(chain.from_iterable(_of(each, wants) for each in wants.tunnels))
 
 
 def _of(tunnel: TunnelPort, wants: DesiredFirewall) -> Iterator[str]:
-    """Drop what goes to peers' node addresses. To the own, INPUT lets peers' packets only."""
+    """Drop what goes to this host or to peers' node addresses.
+
+    What a container sends to a peer's address within the mesh is left to the peer's INPUT.
+    """
+    yield rule("hostmesh: to the tunnel of this host", "DROP",
+                protocol="udp", port=tunnel.port, local=True)  # fmt: skip
     for cidr in wants.cidrs:
         yield rule("hostmesh: to a container", "RETURN", dest=cidr)
     yield rule("hostmesh: forged, as a packet of a tunnel", "DROP",
