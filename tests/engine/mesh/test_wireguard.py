@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 LAB = LabOptions(name="wireguard", hosts=3, topology=NAT, backend={"Type": "wireguard"})
 """host2 is behind NAT, host3 behind one that forwards the port; both are 192.168.1.0/24."""
+MARKER = "from-a-container"
 
 
 def test_hosts_behind_nat_reach_each_other_encrypted(mesh: Lab) -> None:
@@ -42,3 +43,21 @@ def test_hosts_behind_nat_reach_each_other_encrypted(mesh: Lab) -> None:
     finally:
         for host in hosts:
             host.remove_container("web")
+
+
+def test_promise_11_containers_send_nothing_to_the_port_of_a_peer(mesh: Lab) -> None:
+    one = mesh.hosts["host1"]
+    one.start_container("web")
+    nodes = [each["node_address"] for each in one.status()["peers"]]
+    pid = one.docker("inspect", "-f", "{{.State.Pid}}", "web").stdout.strip()
+    try:
+        with Capture(one, "eth0", f"udp and udp[4:2] == {8 + len(MARKER)}") as passed:
+            for port in (51820, 51821):
+                for node in nodes:
+                    send = f"printf {MARKER} > /dev/udp/{node}/{port}"
+                    one.run(["nsenter", "-t", pid, "-n", "bash", "-c", send])
+            wait_until(lambda: len(passed.packets()) >= len(nodes), 20, "those to another port")
+        ports = [each.ports[1] for each in passed.packets() if each.ports]
+        assert ports == [51821] * len(nodes)
+    finally:
+        one.remove_container("web")
