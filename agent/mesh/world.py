@@ -106,6 +106,7 @@ class World:
         docker: The engine's facts at the last look; None before the first.
         slices: Each host's part of each mesh network, as the hosts say.
         networks: The operator's records of mesh networks.
+        allowed_networks: Patterns of names of the mesh networks that this host takes part in.
         complete: A complete view from etcd was seen in this run of the agent. Nothing is deleted
             before (promise 4); a host's own copy of an earlier view does not count.
         dead_subnets: Subnets of peers whose heartbeat is known to have lapsed and that answer
@@ -127,6 +128,7 @@ class World:
     docker: DockerFacts | None = None
     slices: Mapping[tuple[HostId, str], NetworkSlice] = field(default_factory=SharedMap)
     networks: Mapping[str, MeshNetwork] = field(default_factory=SharedMap)
+    allowed_networks: tuple[str, ...] = ("*",)
     complete: bool = False
     dead_subnets: frozenset[Network] = frozenset()
     closed_endpoints: tuple[tuple[Address, int], ...] = ()
