@@ -29,6 +29,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "host": sections.HostSettings,
         "routes": sections.RouteSettings,
         "firewall": sections.FirewallSettings,
+        "networks": sections.NetworkSettings,
         "docker": sections.DockerSettings,
         "lease": sections.LeaseSettings,
         "agent": sections.AgentSettings,

@@ -39,6 +39,7 @@ __all__ = [
     "LogSettings",
     "MeshSettings",
     "MetricsSettings",
+    "NetworkSettings",
     "RestartPolicy",
     "RouteSettings",
     "Settings",
@@ -192,6 +193,17 @@ class FirewallSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """[networks]: the mesh networks that this host takes part in.
+
+    Attributes:
+        allow: Names, with ``*`` and ``?``; what a label or a record says beyond them does nothing.
+    """
+
+    allow: tuple[str, ...] = setting(kinds.NAME_PATTERNS, ("*",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DockerSettings:
     """[docker]: what the agent may do to the host's Docker.
 
@@ -297,6 +309,7 @@ class Settings:
     host: HostSettings = field(default_factory=HostSettings)
     routes: RouteSettings = field(default_factory=RouteSettings)
     firewall: FirewallSettings = field(default_factory=FirewallSettings)
+    networks: NetworkSettings = field(default_factory=NetworkSettings)
     docker: DockerSettings = field(default_factory=DockerSettings)
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)

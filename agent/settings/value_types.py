@@ -28,6 +28,7 @@ __all__ = [
     "ENDPOINTS",
     "FILE",
     "LISTEN",
+    "NAME_PATTERNS",
     "NODE_ADDRESS",
     "PATH",
     "RANGES",
@@ -44,6 +45,7 @@ __all__ = [
 T = TypeVar("T")
 
 _MAX_TEXT_CHARS = 4096
+_NAME_PATTERN = re.compile(r"[a-z0-9*?-]{1,63}")
 
 
 @dataclass(frozen=True)
@@ -297,6 +299,17 @@ def _texts(value: object) -> list[str]:
 def texts(accepts: str) -> Kind[tuple[str, ...]]:
     """Build the kind "list of texts"."""
     return Kind(accepts, lambda value: tuple(_texts(value)), _listed)
+
+
+def _name_patterns(value: object) -> tuple[str, ...]:
+    found = tuple(_texts(value))
+    for text in found:
+        if not _NAME_PATTERN.fullmatch(text):
+            raise ValueError(f"holds {shown(text)}, and names have lower-case letters, digits, -")
+    return found
+
+
+NAME_PATTERNS = Kind("list of names or patterns such as web-*", _name_patterns, _listed)
 
 
 def _ranges(value: object) -> tuple[Network, ...]:

@@ -148,4 +148,5 @@ def _world(settings: Settings, *, left: bool) -> World:
         )
     addresses = look_up(settings.etcd.endpoints).addresses
     closed = closed_endpoints(settings.etcd, world.config, addresses)
-    return replace(world, closed_endpoints=closed)
+    allowed = settings.networks.allow
+    return replace(world, closed_endpoints=closed, allowed_networks=allowed)

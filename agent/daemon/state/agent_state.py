@@ -123,7 +123,8 @@ class AgentState:
         if world is None:
             return None
         closed = closed_endpoints(self.settings.etcd, world.config, self.endpoints.addresses)
-        return replace(world, closed_endpoints=closed)
+        allowed = self.settings.networks.allow
+        return replace(world, closed_endpoints=closed, allowed_networks=allowed)
 
     def may_delete(self, now_s: float) -> bool:
         """Return whether routes of leases that are gone may go: the view is believed."""

@@ -32,7 +32,7 @@ EXPECTED = """\
 environment HOSTMESH_ETDC_PREFIX: unknown; did you mean HOSTMESH_ETCD_PREFIX?
 environment HOSTMESH_LEASE_TTL_S: lease.ttl_s: must be a whole number from 60 to 9000000000, not text ('soon')
 flag: log.levle: unknown key; did you mean log.level?
-flag: nothing: unknown section; there are [etcd], [mesh], [host], [routes], [firewall], [docker], [lease], [agent], [wireguard], [metrics], [log]
+flag: nothing: unknown section; there are [etcd], [mesh], [host], [routes], [firewall], [networks], [docker], [lease], [agent], [wireguard], [metrics], [log]
 25: mesh.cidr: is missing; [mesh] needs it"""  # noqa: E501 - as they are printed
 
 
@@ -258,11 +258,18 @@ def test_lines_are_right_in_every_spelling_of_toml(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("pattern", ["Web", "a b", "web.*", "x" * 64])
+def test_a_pattern_that_no_network_can_match_is_refused(tmp_path: Path, pattern: str) -> None:
+    (problem,) = problems_of(tmp_path, f'networks.allow = ["*", "{pattern}"]\n')
+    assert "lower-case" in problem
+
+
 def test_environment_texts_become_values_of_every_kind(tmp_path: Path) -> None:
     environ = {
         "HOSTMESH_ETCD_ENDPOINTS": "https://a:2379, https://b:2379,https://a:2379",
         "HOSTMESH_DOCKER_MANAGE": "off",
         "HOSTMESH_DOCKER_RESTART_COMMAND": '["service", "docker, restart"]',
+        "HOSTMESH_NETWORKS_ALLOW": "web-*, db",
         "HOSTMESH_ROUTES_RESYNC_S": "2.5",
         "HOSTMESH_ROUTES_TABLE": "100",
         "HOSTMESH_HOST_NODE_ADDRESS": "192.0.2.1",
@@ -272,6 +279,7 @@ def test_environment_texts_become_values_of_every_kind(tmp_path: Path) -> None:
     assert settings.etcd.endpoints == ("https://a:2379", "https://b:2379")
     assert settings.docker.manage is False
     assert settings.docker.restart_command == ("service", "docker, restart")
+    assert settings.networks.allow == ("web-*", "db")
     assert (settings.routes.resync_s, settings.routes.table) == (2.5, 100)
     assert settings.host.node_address == IPv4Address("192.0.2.1")
     assert settings.agent.socket == tmp_path / "agent.sock"
