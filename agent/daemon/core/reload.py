@@ -39,7 +39,7 @@ LIVE = frozenset(
         "log.format",
         "log.level",
         "mesh",
-        "networks",
+        "networks.allow",
         "routes.probe",
         "routes.resync_s",
         "routes.sweep_grace_s",
