@@ -252,8 +252,12 @@ class EtcdClient:
         )
         return int(response.TTL) if response.TTL >= 0 else None
 
-    def watch(self, start: bytes, end: bytes, revision: int) -> WatchStream:
-        """Watch [start, end) from ``revision`` on; the caller closes the stream.
+    def watch(self, ranges: Sequence[tuple[bytes, bytes]], after: int) -> WatchStream:
+        """Watch ranges of keys for changes after a revision; the caller closes the stream.
+
+        Args:
+            ranges: Each [start, end); the last one decides how far the stream has come.
+            after: A revision of this cluster.
 
         Raises:
             CompactedError, EtcdUnavailable, EtcdAuthError, EtcdError: It was not created.
@@ -261,7 +265,7 @@ class EtcdClient:
 
         def once(connection: Connection, metadata: _Metadata, timeout_s: float) -> WatchStream:
             return WatchStream(
-                connection, metadata, start=start, end=end, revision=revision, timeout_s=timeout_s
+                connection, metadata, ranges=ranges, after=after, timeout_s=timeout_s
             )
 
         return self._call("watch", once)

@@ -144,30 +144,25 @@ class Fields:
 
     def addresses(self, name: str, most: int) -> tuple[Address, ...]:
         """Return a list of at most ``most`` IPv4 addresses, () when absent."""
-        found = self._fields.get(name.lower())
-        if found is None:
-            return ()
-        if not isinstance(found, list) or len(found) > most:
-            raise ValueError(f"{name} is not a list of at most {most}")
-        return tuple(Fields({name: each}).address(name) for each in found)
+        return tuple(Fields({name: each}).address(name) for each in self._list(name, most))
 
     def networks(self, name: str, most: int) -> tuple[Network, ...]:
         """Return a list of at most ``most`` IPv4 networks, () when absent."""
-        found = self._fields.get(name.lower())
-        if found is None:
-            return ()
-        if not isinstance(found, list) or len(found) > most:
-            raise ValueError(f"{name} is not a list of at most {most}")
-        return tuple(_network(name, each, strict=True) for each in found)
+        return tuple(_network(name, each, strict=True) for each in self._list(name, most))
 
-    def texts(self, name: str, most: int) -> tuple[str, ...]:
+    def texts(self, name: str, most: int, *, longest: int = 253) -> tuple[str, ...]:
         """Return a list of at most ``most`` texts as :meth:`text` reads them, () when absent."""
+        return tuple(
+            Fields({name: each}).text(name, longest=longest) for each in self._list(name, most)
+        )
+
+    def _list(self, name: str, most: int) -> list[Any]:
         found = self._fields.get(name.lower())
         if found is None:
-            return ()
+            return []
         if not isinstance(found, list) or len(found) > most:
             raise ValueError(f"{name} is not a list of at most {most}")
-        return tuple(Fields({name: each}).text(name) for each in found)
+        return found
 
     def flag(self, name: str, *, default: bool) -> bool:
         """Return true or false."""
@@ -189,11 +184,7 @@ class Fields:
 
     def objects(self, name: str, most: int) -> tuple[Fields, ...]:
         """Return a list of at most ``most`` objects, () when absent."""
-        found = self._fields.get(name.lower())
-        if found is None:
-            return ()
-        if not isinstance(found, list) or len(found) > most:
-            raise ValueError(f"{name} is not a list of at most {most}")
+        found = self._list(name, most)
         if not all(isinstance(each, dict) for each in found):
             raise ValueError(f"{name} has an item that is not an object")
         return tuple(map(Fields, found))

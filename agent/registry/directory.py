@@ -133,12 +133,9 @@ class Directory:
         self._again.clear()
         records = self._registry.records(self._last_config, self._last_view)
         self._contact()
-        everything = self._registry.keys.everything
         self._publish(records)
         try:
-            stream = self._registry.client.watch(
-                everything.start, everything.end, records.revision + 1
-            )
+            stream = self._registry.client.watch(self._registry.keys.followed, records.revision)
         except EtcdUnavailable as error:
             self._retry_later(error)
             return

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 from types import MappingProxyType
 
 import structlog
 
-from agent.errors import ClaimConflict, EtcdError, EtcdUnavailable, MeshConfigError
+from agent.errors import ClaimConflict, EtcdError, MeshConfigError
 from agent.etcd import kv
 from agent.etcd.client import EtcdClient
 from agent.etcd.endpoint_check import in_the_clear
-from agent.etcd.errors import CompactedError, TooLargeError
 from agent.etcd.kv import Record
 from agent.model import (
     Bounds,
@@ -40,13 +40,12 @@ from agent.registry.records import (
     encode_config,
     encode_reservation,
 )
+from agent.registry.snapshot import pages, whole
 
 __all__ = ["ClaimRequest", "GraceError", "IdentityInUseError", "LeaseLostError", "Registry"]
 
 _log = structlog.get_logger()
 
-_PAGE = 1_000  # keys of one range request
-_SNAPSHOT_TRIES = 3
 _DEFAULT_BOUNDS = Bounds()
 
 
@@ -102,47 +101,24 @@ class Registry:
             last_config: By which leases are judged while the config in etcd is unusable.
             before: An earlier view, whose leases are used where a record cannot be read now.
         """
-        for last_try in (*(False,) * (_SNAPSHOT_TRIES - 1), True):
-            try:
-                found = self._read_all(last_config)
-            except CompactedError:  # between two pages; the next try pins a newer revision
-                if last_try:
-                    raise
-                continue
-            if before is not None:
-                found.remember(before)
-            return found
-        raise AssertionError  # the loop returns or raises
+        found = whole(lambda: self._read_all(last_config))
+        if before is not None:
+            found.remember(before)
+        return found
 
     def has_config(self) -> bool:
         """Whether there is a config, be it one that this host cannot use."""
         return bool(self.client.range(self.keys.of(CONFIG)).records)
 
     def _read_all(self, last_config: MeshConfig | None) -> RecordStore:
-        everything = self.keys.everything
-        start = self.keys.following(everything.start) or everything.start
-        revision, limit = 0, _PAGE
-        found: RecordStore | None = None
-        while True:
-            try:
-                page = self.client.range(start, everything.end, limit=limit, revision=revision)
-            except TooLargeError:  # huge values must not cost the others
-                if limit == 1:
-                    raise
-                limit = max(1, limit // 8)
-                continue
-            if found is not None and page.cluster_id != found.cluster_id:
-                raise EtcdUnavailable("the pages of a snapshot came from two etcd clusters")
-            if found is None:
-                revision = page.revision
-                found = RecordStore(
-                    self.keys, page.cluster_id, revision, last_config, bounds=lambda: self.bounds
-                )
+        every = pages(self.client, self.keys.followed, self.keys.following)
+        first = next(every)
+        found = RecordStore(
+            self.keys, first.cluster_id, first.revision, last_config, bounds=lambda: self.bounds
+        )
+        for page in chain((first,), every):
             found.load(page.records)
-            following = self.keys.following(page.records[-1].key) if page.more else None
-            if following is None:
-                return found
-            start = following
+        return found
 
     def _decode_config(self, record: Record) -> MeshConfig:
         try:

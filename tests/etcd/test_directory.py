@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -225,11 +225,11 @@ def test_promise_9_an_etcd_that_can_be_read_and_not_watched_is_told_and_read_eve
     """As behind a proxy that lets no stream pass. Views go on; and so they do when it is mended."""
     real, tries = mesh.client.watch, Heard()
 
-    def broken(start: bytes, end: bytes, revision: int) -> WatchStream:
-        tries(revision)
+    def broken(ranges: Sequence[tuple[bytes, bytes]], after: int) -> WatchStream:
+        tries(after)
         if not created:
             raise EtcdUnavailable("no stream here")
-        stream = real(start, end, revision)
+        stream = real(ranges, after)
         stream._call.cancel()
         return stream
 

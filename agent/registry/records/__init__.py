@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from agent.registry.records.config import CONFIG, decode_config, encode_config
 from agent.registry.records.coordination import GRACE, LOCKS, LockRecord
+from agent.registry.records.endpoints import ENDPOINTS, encode_endpoint, endpoint_key
 from agent.registry.records.heartbeat import CLONES, HEARTBEATS, encode_heartbeat
 from agent.registry.records.keys import KINDS, Keys
 from agent.registry.records.lease import LEASES, check_lease, decode_boot_id, encode_lease
@@ -22,6 +23,7 @@ from agent.registry.records.subnets import SHORTEST_RANGE, KeyRange, without_key
 __all__ = [
     "CLONES",
     "CONFIG",
+    "ENDPOINTS",
     "GRACE",
     "HEARTBEATS",
     "KINDS",
@@ -42,11 +44,13 @@ __all__ = [
     "decode_boot_id",
     "decode_config",
     "encode_config",
+    "encode_endpoint",
     "encode_heartbeat",
     "encode_lease",
     "encode_memory",
     "encode_network",
     "encode_reservation",
     "encode_slice",
+    "endpoint_key",
     "without_key",
 ]

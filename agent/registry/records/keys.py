@@ -10,6 +10,7 @@ from agent.model import Lease
 from agent.model.family import Network
 from agent.registry.records.config import CONFIG
 from agent.registry.records.coordination import GRACE, LOCKS
+from agent.registry.records.endpoints import ENDPOINTS
 from agent.registry.records.heartbeat import CLONES, HEARTBEATS
 from agent.registry.records.lease import LEASES
 from agent.registry.records.memory import MEMORY
@@ -37,6 +38,7 @@ KINDS: Final[tuple[RecordKind[Any, Any], ...]] = (
     RESERVATIONS,
     NETWORKS,
     SLICES,
+    ENDPOINTS,
 )
 """Every kind of record that Hostmesh knows. All other keys are left alone."""
 
@@ -57,6 +59,19 @@ class Keys:
     def everything(self) -> KeyRange:
         """All keys of the mesh."""
         return KeyRange(f"{self.prefix}/".encode(), f"{self.prefix}0".encode())
+
+    @property
+    def followed(self) -> tuple[KeyRange, ...]:
+        """All keys of the mesh but those of kinds that are followed apart, in order of key.
+
+        The last range has all that decides where packets go, but for the config.
+        """
+        start, end = self.everything
+        found = []
+        for apart in sorted(self.range(kind) for kind in self.kinds if kind.apart):
+            found.append(KeyRange(start, apart.start))
+            start = apart.end
+        return (*found, KeyRange(start, end))
 
     def of(self, kind: RecordKind[_K, Any], *key: _K) -> bytes:
         """Return the key of a record; of a kind of one record without ``key``."""
@@ -103,12 +118,12 @@ class Keys:
         )
 
     def following(self, key: bytes) -> bytes | None:
-        """Return where to read on behind ``key``: unknown keys are passed over.
+        """Return where to read on behind ``key``: unknown keys and kinds apart are passed over.
 
         Returns:
             None where no known kind is left.
         """
-        for each in sorted((self.range(kind) for kind in self.kinds), key=lambda one: one.start):
+        for each in sorted(self.range(kind) for kind in self.kinds if not kind.apart):
             if key < each.end:
                 return max(each.start, key + b"\0")
         return None

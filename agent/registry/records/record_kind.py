@@ -41,6 +41,8 @@ class RecordKind(Generic[_K, _V]):
         ttl: How long a record lasts without its writer, as documents show it; "" for ever.
         view: The attribute of :class:`agent.model.View` that shows the kind; "" where only the
             hosts that compete for a record read it.
+        apart: Followed in a stream of its own, by those who need it: no view of the mesh and no
+            watch for it has these records.
         cached: In the host's own copy, for when etcd is away.
         largest_bytes: Larger values are not read.
         most: More records than that are refused as a view.
@@ -56,6 +58,7 @@ class RecordKind(Generic[_K, _V]):
     writer: Writer
     ttl: str = ""
     view: str = ""
+    apart: bool = False
     cached: bool = False
     largest_bytes: int = 16 * 1024
     most: int = 131_072

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.model.family import IPV4, Network
 
@@ -27,8 +27,7 @@ SHORTEST_RANGE = IPV4.mesh_lengths[0]
 """No mesh is larger, so no lease or reservation is shorter."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRange:
+class KeyRange(NamedTuple):
     """The keys in [start, end), in etcd's order (bytes)."""
 
     start: bytes

@@ -52,7 +52,7 @@ def test_promise_1_a_clone_that_starts_while_the_original_is_cut_off_gets_nothin
         lease = eventually(held(first))
     eventually(lambda: not mesh.snapshot().heartbeats, timeout_s=10)  # cut off for long
     key = mesh.keys.of(HEARTBEATS, host(1))
-    beats = mesh.client.watch(key, key + b"\0", mesh.snapshot().revision + 1)
+    beats = mesh.client.watch([(key, key + b"\0")], mesh.snapshot().revision)
     with keep(mesh, second, boot_id="2" * 32, earlier_life=somebody_answers) as copied:
         copied.update(clone)
         eventually(lambda: condition(second) == "machine-id-cloned")

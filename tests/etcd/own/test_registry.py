@@ -219,7 +219,7 @@ def test_promise_4_a_snapshot_of_many_pages_is_of_one_revision(
 ) -> None:
     for number in range(12):
         mesh.claim(request(number))
-    monkeypatch.setattr("agent.registry.registry._PAGE", 3)
+    monkeypatch.setattr("agent.registry.snapshot._PAGE", 3)
     real, calls = mesh.client.range, []
 
     def busy(*arguments: object, **more: object) -> object:

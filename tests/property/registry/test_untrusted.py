@@ -30,7 +30,7 @@ scalars = (
     | st.integers()
     | st.floats()
     | st.text(max_size=20)
-    | st.sampled_from(["10.64.0.0", "127.0.0.1", "192.0.2.7", "10.64.0.0/16", "f" * 32])
+    | st.sampled_from(["10.64.0.0", "127.0.0.1", "192.0.2.7", "10.64.0.0/16", "f" * 32, "c" * 64])
 )
 json_values = st.recursive(
     scalars,
@@ -41,7 +41,7 @@ json_values = st.recursive(
 )
 _FIELDS = (
     "PublicIP BackendType Hostmesh HostID TTL Claimed HostName Network SubnetLen SubnetMin Backend"
-    " Type Subnet NodeAddress Docker Started Access"
+    " Type Subnet NodeAddress Docker Started Access ID Name Networks Address Aliases Mesh Health"
 )
 _OURS = (
     *("Hostmesh", "Previous", "Level", "EnableIPv4", "SubnetMax", "Owners", "Flannel", "Accept"),
@@ -120,6 +120,7 @@ def test_promise_8_decoders_raise_nothing_but_value_errors(value: bytes) -> None
         "turns": "docker-restart",
         "networks": "shop",
         "slices": (host, "shop"),
+        "endpoints": (host, "c" * 16),
     }
     assert set(keys) == {kind.name for kind in KINDS}
     for kind in KINDS:

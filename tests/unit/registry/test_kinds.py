@@ -13,6 +13,7 @@ import pytest
 
 from agent.etcd.kv import Event, Record
 from agent.model import Access, DockerState, Heartbeat, HostId, Lease, MeshConfig, View
+from agent.model.endpoint import Endpoint, EndpointAddress, Health
 from agent.model.network import MeshNetwork, NetworkSlice
 from agent.registry.record_store import RecordStore
 from agent.registry.records import KINDS, LEASES, Keys, LockRecord, RecordKind, Writer
@@ -69,6 +70,31 @@ _EXAMPLES: Mapping[str, tuple[str, Any, tuple[Any, ...]]] = {
             ),
         ),
     ),
+    "endpoints": (
+        f"endpoints/{_HOST}/{'c' * 16}",
+        (_HOST, "c" * 16),
+        (
+            Endpoint(
+                host_id=_HOST,
+                container_id="c" * 64,
+                name="shop-web-1",
+                project="shop",
+                service="web",
+                health=Health.STARTING,
+                addresses=(
+                    EndpointAddress(
+                        network="shop_front",
+                        address=IPv4Address("10.64.1.2"),
+                        mesh_network="front",
+                        access=Access.OPEN,
+                        aliases=("web", "www"),
+                    ),
+                    EndpointAddress(network="bridge", address=IPv4Address("10.64.0.2")),
+                ),
+                boot_id="b" * 32,
+            ),
+        ),
+    ),
     "grace": ("grace", None, ()),
     "reservations": ("reservations/10.64.0.0-16", _SUBNET, (_HOST,)),
 }
@@ -108,6 +134,7 @@ def test_promise_10_larger_values_are_not_read(kind: RecordKind[Any, Any]) -> No
         ("config", "config\0"),
         ("config/x", "grace"),
         ("confix", "grace"),
+        ("endpoints/x", "grace"),
         ("hosts/x", "hosts/x\0"),
         ("hosts0", "memory/"),
         ("memory0", "networks/"),
@@ -126,6 +153,22 @@ def test_a_list_goes_on_behind_unknown_keys(key: str, following: str | None) -> 
 @pytest.mark.parametrize("key", ["config/x", "subnets", "grace/", "more", "", "hosts2/x"])
 def test_a_key_of_no_kind_is_left_alone(key: str) -> None:
     assert _KEYS.split(f"/hostmesh/{key}".encode())[0] is None
+
+
+def test_a_mesh_is_followed_without_the_kinds_that_are_followed_apart() -> None:
+    apart = [kind for kind in KINDS if kind.apart]
+    assert [kind.name for kind in apart] == ["endpoints"]
+    ranges = _KEYS.followed
+    for kind in KINDS:
+        path, key, _ = _EXAMPLES[kind.name]
+        name = _KEYS.of(kind, *(() if key is None else (key,)))
+        assert any(start <= name < end for start, end in ranges) is not kind.apart, path
+    last = ranges[-1]
+    elsewhere = {kind.name for kind in KINDS if not last.start <= _KEYS.range(kind).start}
+    assert elsewhere == {"clones", "config", "endpoints"}, (
+        "what may be older than a view's revision"
+    )
+    assert (ranges[0].start, last.end) == _KEYS.everything
 
 
 def test_a_view_shows_the_kinds_that_say_so() -> None:
