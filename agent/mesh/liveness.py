@@ -17,7 +17,7 @@ from agent.model.family import Address, Network
 from agent.model.wireguard import WIREGUARD
 from agent.sharedmap import changed_keys
 
-__all__ = ["Lapsed", "dead_subnets", "lapsed_leases", "probe_address"]
+__all__ = ["Lapsed", "dead_subnets", "is_dead", "lapsed_leases", "probe_addresses"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +74,25 @@ def lapsed_leases(view: View | None, own: HostId) -> tuple[Lease, ...]:
     return () if view is None else tuple(Lapsed.of(view, own).by_subnet.values())
 
 
-def probe_address(lease: Lease) -> Address:
-    """Return the address at which a host is asked whether it is there.
+def probe_addresses(lease: Lease) -> tuple[Address, ...]:
+    """Return the addresses at which a host is asked whether it is there. One answer is enough.
 
-    Its node address; behind NAT the network address of its subnet, which its tunnel device has.
+    Its node address, unless it is behind NAT. Where it publishes data of a tunnel, also the network
+    address of its subnet, which the tunnel's device has: routers between hosts may drop echo
+    requests, and pass the tunnel.
     """
     data = lease.backend_data.fields if lease.backend_data else {}
     behind_nat = lease.backend == WIREGUARD and data.get("NAT") is True
-    return lease.subnet.network_address if behind_nat else lease.node_address
+    has_tunnel = bool(data) or bool(lease.accepted and lease.accepted.data)
+    inner = (lease.subnet.network_address,) if has_tunnel else ()
+    return inner if behind_nat else (lease.node_address, *inner)
 
 
 def dead_subnets(lapsed: Iterable[Lease], silent: Container[Address]) -> frozenset[Network]:
-    """Subnets of lapsed hosts whose node address is known to be silent (``World.dead_subnets``)."""
-    return frozenset(lease.subnet for lease in lapsed if probe_address(lease) in silent)
+    """Return the subnets of lapsed hosts that answer nowhere (``World.dead_subnets``)."""
+    return frozenset(lease.subnet for lease in lapsed if is_dead(lease, silent))
+
+
+def is_dead(lapsed: Lease, silent: Container[Address]) -> bool:
+    """Return whether a lapsed host is known to be silent at each address where it is asked."""
+    return all(each in silent for each in probe_addresses(lapsed))

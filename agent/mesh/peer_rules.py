@@ -20,7 +20,7 @@ from agent.mesh.backends import (
     backend_by_name,
     backend_names,
 )
-from agent.mesh.liveness import probe_address
+from agent.mesh.liveness import probe_addresses
 from agent.mesh.needed import needed_in
 from agent.mesh.world import World
 from agent.model import (
@@ -274,15 +274,15 @@ class PeerRules:
     def _silent(self, peer: Lease, alive: PeerObjects | Condition) -> PeerObjects:
         """Refuse packets to a peer, but those that ask whether it is back (promise 3).
 
-        Behind NAT only its tunnel leads to it.
+        Those to its address in a tunnel still pass: behind NAT only the tunnel leads to it.
         """
-        refused, asked = self.world.unreachable(peer.subnet), probe_address(peer)
-        if asked not in peer.subnet or isinstance(alive, Condition):
+        refused = self.world.unreachable(peer.subnet)
+        inner = [each for each in probe_addresses(peer) if each in peer.subnet]
+        if not inner or isinstance(alive, Condition):
             return PeerObjects((refused,))
+        asked = family_of(inner[0]).host(inner[0])
         way = (
-            replace(each, destination=family_of(asked).host(asked))
-            if isinstance(each, Route)
-            else each
+            replace(each, destination=asked) if isinstance(each, Route) else each
             for each in alive.objects
         )
         return PeerObjects((refused, *way), alive.ingress)

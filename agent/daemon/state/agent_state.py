@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from agent.daemon.state.freshness import Freshness
 from agent.daemon.state.last_seen import LastSeen
 from agent.daemon.state.mesh_state import MeshState
 from agent.kernel.netlink_monitor import KernelEvent
-from agent.mesh.liveness import probe_address
+from agent.mesh.liveness import probe_addresses
 from agent.mesh.world import World
 from agent.model import Bounds, Condition, HostFacts, MeshConfig, Route
 from agent.model.family import Address, Network, address_order
@@ -147,10 +148,10 @@ class AgentState:
 
     @property
     def probed(self) -> frozenset[Address]:
-        """Return node addresses of hosts without a heartbeat, which are probed."""
+        """Return addresses of hosts without a heartbeat, which are probed."""
         if self.mesh.left or not self.settings.routes.probe:
             return frozenset()
-        return frozenset(map(probe_address, self.mesh.lapsed))
+        return frozenset(chain.from_iterable(map(probe_addresses, self.mesh.lapsed)))
 
     def freshness(self, contact_s: float | None) -> Freshness:
         """Return how old the newest view is.

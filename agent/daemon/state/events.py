@@ -192,7 +192,7 @@ class EndpointsSeen(Event):
 
 @dataclass(frozen=True, slots=True)
 class HostsSilent(Event):
-    """The node addresses that were probed and do not answer; all of them, each time."""
+    """The addresses of hosts that were probed and do not answer; all of them, each time."""
 
     addresses: frozenset[Address]
 

@@ -13,7 +13,7 @@ from agent.docker.report import ConfigFile
 from agent.mesh.backends import container_mtu
 from agent.mesh.key_changes import KeyChanges
 from agent.mesh.level import HeldBack
-from agent.mesh.liveness import Lapsed, dead_subnets, lapsed_leases, probe_address
+from agent.mesh.liveness import Lapsed, dead_subnets, is_dead, lapsed_leases
 from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World, peers_of_view
 from agent.model import (
@@ -59,7 +59,7 @@ class MeshState:
             Docker has networks in it.
         unheld: Why etcd does not have ``own`` as this host's lease; "" while it has it or that is
             unknown.
-        silent: Node addresses that were probed and do not answer.
+        silent: Addresses of hosts that were probed and do not answer.
         docker_config: Whether a Docker that starts now gets the lease.
         docker_seen: The engine answered at least once since the agent started.
         own_endpoints: This host's running containers; the last known ones while Docker does not
@@ -358,9 +358,7 @@ class MeshState:
             found.append(conditions.config_gone())
         if self.held_back.hosts:
             found.append(conditions.level_held_back(self.held_back))
-        found.extend(
-            conditions.dead(lease) for lease in self.lapsed if probe_address(lease) in self.silent
-        )
+        found.extend(conditions.dead(each) for each in self.lapsed if is_dead(each, self.silent))
         found.extend(self.key_changes.conditions(view))
         here = self.uplink.node_address if self.uplink else None
         found.extend(

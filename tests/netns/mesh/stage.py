@@ -300,8 +300,9 @@ def inner(node: Node) -> str:
     return str(IPv4Network(node.subnet())[1])
 
 
-def reaches(node: Node, other: Node) -> bool:
-    words = ["ping", "-c1", "-W1", "-I", inner(node), inner(other)]
+def reaches(node: Node, other: Node, address: str = "") -> bool:
+    """Ask the other's inner address, or one that it is known by while its agent is down."""
+    words = ["ping", "-c1", "-W1", "-I", inner(node), address or inner(other)]
     return node.inside(words).returncode == 0
 
 

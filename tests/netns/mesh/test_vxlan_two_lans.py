@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.netns.mesh.stage import Node, all_reached, container_of, inner, reaches
-from tests.netns.mesh.twolans import TwoLans, captured, is_vxlan
+from tests.netns.mesh.twolans import (
+    TwoLans,
+    captured,
+    check_promise_3_asked_through_the_tunnel,
+    is_vxlan,
+)
 from tests.netns.netlab import Pinger
 from tests.waiting import eventually
 
@@ -23,7 +28,7 @@ CIDR = IPv4Network("10.64.0.0/10")
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[TwoLans]:
-    stage = TwoLans(2, beyond=1)
+    stage = TwoLans(2, beyond=1, extra="[lease]\nheartbeat_ttl_s = 5\n")
     try:
         stage.create_mesh("vxlan", DirectRouting=True)
         for node in stage.nodes:
@@ -175,6 +180,12 @@ def test_promise_9_a_tunnel_that_is_blocked_one_way_is_found(
         assert far.name in checked["hint"]
     finally:
         again()
+
+
+def test_promise_3_an_off_link_host_without_an_agent_is_asked_through_the_tunnel(
+    stage: TwoLans,
+) -> None:
+    check_promise_3_asked_through_the_tunnel(stage)
 
 
 def test_the_map_shows_who_is_behind_the_tunnel(stage: TwoLans) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.netns.mesh.stage import Node, Stage
-from tests.netns.netlab import Host, Lan
+from tests.netns.mesh.stage import Node, Stage, inner, reaches
+from tests.netns.netlab import Host, Lan, Pinger
+from tests.waiting import eventually
 
 _ETH_P_ALL = 3
 
@@ -48,6 +51,53 @@ class TwoLans(Stage):
         super().close()
         self.router.close()
         self.beyond.close()
+
+    def heartbeats(self) -> set[str]:
+        """Return the state of each host's heartbeat, as the first node sees it."""
+        return {each["heartbeat"] for each in self.nodes[0].document("leases")["leases"]}
+
+    @contextmanager
+    def dropping(self, *packets: str) -> Iterator[Callable[[], int]]:
+        """Have the router drop packets for a while; yields what counts those it dropped."""
+        rule = ["FORWARD", *packets, "-j", "DROP"]
+
+        def iptables(*words: str) -> str:
+            command = ["iptables", "-w", *words]
+            done = self.router.call(
+                subprocess.run, command, check=True, capture_output=True, text=True
+            )
+            return str(done.stdout)
+
+        iptables("-I", *rule)
+        try:
+            yield lambda: int(iptables("-nvxL", "FORWARD").splitlines()[2].split()[0])
+        finally:
+            iptables("-D", *rule)
+
+
+def check_promise_3_asked_through_the_tunnel(stage: TwoLans) -> None:
+    """Check that the last host, killed, counts as dead only once its tunnel is silent, too.
+
+    The router drops echo requests to node addresses all the time.
+    """
+    one, far = stage.nodes[0], stage.nodes[-1]
+    address, subnet = inner(far), far.subnet()
+    with stage.dropping("-p", "icmp") as dropped:
+        far.stop(signal.SIGKILL)
+        eventually(lambda: "none" in stage.heartbeats(), 60)
+        pinger, asked = Pinger(one.host, address, 0.01), dropped()
+        # Where nothing but a tunnel leads to it, no question is dropped.
+        eventually(lambda: dropped() >= asked + 4 or pinger.sent > 1000, 60)
+        assert not pinger.stop().lost, "its tunnel answers"
+        with stage.dropping("!", "-p", "icmp"):
+            eventually(lambda: f"unreachable {subnet}" in routes_of(one), 60)
+        eventually(lambda: reaches(one, far, address), 60)
+    far.start()
+    eventually(lambda: reaches(one, far), 30)
+
+
+def routes_of(node: Node) -> str:
+    return node.inside(["ip", "route"]).stdout
 
 
 @contextmanager

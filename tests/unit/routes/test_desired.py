@@ -12,7 +12,7 @@ import pytest
 from agent.mesh.backends import backend_by_name
 from agent.mesh.backends.vxlan import vtep_mac
 from agent.mesh.desired import DesiredObjects, desired_objects
-from agent.mesh.liveness import probe_address
+from agent.mesh.liveness import probe_addresses
 from agent.mesh.world import World, peers_by_subnet, protocol_name
 from agent.model import (
     CONDITIONS_SHOWN,
@@ -241,10 +241,34 @@ def test_promise_3_a_dead_peer_behind_nat_can_still_be_asked(encrypted: World) -
         "unreachable 10.64.0.0/10", "unreachable 10.65.0.0/16", "unicast 10.65.0.0/32"
     }  # fmt: skip
     desired = desired_objects(made)
-    assert probe_address(peer) == IPv4Address("10.65.0.0")
+    assert probe_addresses(peer) == (IPv4Address("10.65.0.0"),)
     assert desired.of(Route)[RouteKey(254, IPv4Network("10.65.0.0/32"), 0, 0)].link == "hm-wg"
     assert len(desired.of(WireGuardPeer)) == len(desired.of(AllowedIp)) == 1
     assert peer.subnet in desired.ingress["hm-wg"]
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_promise_3_a_dead_peer_can_still_be_asked_through_the_tunnel(
+    tunnel: World, direct: bool
+) -> None:
+    (peer,) = tunnel.peers.values()
+    data = BackendData.of({"VNI": 1, "VtepMAC": "82:4b:b6:2f:54:4e"})
+    peer, dead = replace(peer, backend_data=data), frozenset({peer.subnet})
+    assert tunnel.config is not None
+    options = BackendData.of({"DirectRouting": direct})
+    made = replace(
+        tunnel,
+        config=replace(tunnel.config, backend_options=options),
+        peers=peers_by_subnet([peer], OWN),
+        dead_subnets=dead,
+    )
+    assert destinations(made) == {
+        "unreachable 10.64.0.0/10", "unreachable 10.65.0.0/16", "unicast 10.65.0.0/32"
+    }  # fmt: skip
+    desired = desired_objects(made)
+    link = "eth0" if direct else "hm-vxlan"
+    assert desired.of(Route)[RouteKey(254, IPv4Network("10.65.0.0/32"), 0, 0)].link == link
+    assert peer.subnet in desired.ingress[link], "or its answer is dropped"
 
 
 def test_own_lease_is_no_peer_by_identity_or_by_subnet() -> None:

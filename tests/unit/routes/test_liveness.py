@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
 
-from agent.mesh.liveness import dead_subnets, lapsed_leases
-from agent.model import DockerState, Heartbeat, HostId, Lease, View
+from agent.mesh.liveness import dead_subnets, lapsed_leases, probe_addresses
+from agent.model import BackendChoice, BackendData, DockerState, Heartbeat, HostId, Lease, View
 
 pytestmark = pytest.mark.unit
 
@@ -54,3 +55,28 @@ def test_promise_3_dead_is_lapsed_and_silent() -> None:
     assert dead_subnets([THEIRS], {THEIRS.node_address}) == {THEIRS.subnet}
     assert dead_subnets([THEIRS], frozenset()) == frozenset()
     assert dead_subnets([], {THEIRS.node_address}) == frozenset()
+
+
+MAC = BackendData.of({"VNI": 1, "VtepMAC": "02:00:00:00:00:01"})
+NODE, INNER = THEIRS.node_address, THEIRS.subnet.network_address
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [
+        ({}, {NODE}),
+        ({"backend": "vxlan", "backend_data": MAC}, {NODE, INNER}),
+        ({"accepted": BackendChoice("vxlan", MAC)}, {NODE, INNER}),
+        ({"backend": "vxlan", "accepted": BackendChoice("host-gw")}, {NODE}),
+        ({"backend": "wireguard", "backend_data": BackendData.of({"NAT": True})}, {INNER}),
+    ],
+    ids=["host-gw", "vxlan", "accepts-vxlan", "publishes-nothing", "behind-nat"],
+)
+def test_promise_3_a_host_is_dead_when_no_address_of_it_answers(
+    changes: dict[str, Any], asked: set[IPv4Address]
+) -> None:
+    theirs = replace(THEIRS, **changes)
+    assert set(probe_addresses(theirs)) == asked
+    assert dead_subnets([theirs], asked) == {THEIRS.subnet}
+    for answers in asked:
+        assert not dead_subnets([theirs], asked - {answers}), "it answers there"
