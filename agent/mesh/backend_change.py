@@ -15,7 +15,7 @@ from typing import Any
 from agent.errors import MeshConfigError
 from agent.model import BackendChoice, BackendData, Lease, MeshConfig, View
 
-__all__ = ["Step", "absent", "awaited", "read_options", "step_config", "unable"]
+__all__ = ["Step", "absent", "awaited", "live", "read_options", "step_config", "unable"]
 
 
 class Step(enum.StrEnum):
@@ -94,8 +94,12 @@ def awaited(view: View, backend: str, step: Step) -> tuple[Lease, ...]:
     A host without heartbeat is not waited for: it follows when it comes back. A flannel host has
     none, counts as live, and never follows.
     """
-    found = (each for each in view.leases if not _has_followed(each, backend, step))
-    return tuple(each for each in found if _is_live(each, view.heartbeats))
+    return tuple(each for each in live(view) if not _has_followed(each, backend, step))
+
+
+def live(view: View) -> tuple[Lease, ...]:
+    """Return the leases of hosts with a heartbeat, and those of flannel hosts, which have none."""
+    return tuple(each for each in view.leases if _is_live(each, view.heartbeats))
 
 
 def absent(view: View, backend: str) -> tuple[Lease, ...]:

@@ -95,7 +95,8 @@ class DesiredObjects:
         self._owners: dict[type[_Object], dict[Hashable, Sequence[_Owner]]] = {}
         """Every owner of each key, in order: the first one has it. A list where there are several:
         one forged value in very many leases must not cost their number squared."""
-        self._refused: dict[Network, Condition] = {}
+        self._problems: dict[Network, Condition] = {}
+        """Why a peer has no objects, or others than the config asks for."""
         self._shared: dict[tuple[type[_Object], Hashable], None] = {}
         """Keys that several want, but for those of objects that have nothing but their key."""
         self._summary: tuple[Condition, ...] | None = None
@@ -105,10 +106,11 @@ class DesiredObjects:
     def certain(self) -> bool:
         """Whether nothing is missing from the world that would bring more objects.
 
-        False before the first complete view, and while config, uplink or backend are unknown:
-        then absence means nothing, and nothing may be deleted because of it.
+        False before the first complete view, while config, uplink or backend are unknown, and while
+        one of two backends cannot be set up: then absence means nothing, and nothing may be deleted
+        because of it.
         """
-        return isinstance(self._rules, PeerRules) and self._world.complete
+        return _are_certain(self._rules, self._world)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -117,13 +119,14 @@ class DesiredObjects:
             return (self._rules,)
         if self._summary is None:
             clashes = chain.from_iterable(starmap(self._clashes, self._shared))
-            self._summary = summarise(chain(self._refused.values(), clashes))
+            self._summary = summarise(chain(self._problems.values(), clashes))
         return (*self._rules.conditions, *self._summary)
 
     @property
     def usable(self) -> bool:
-        """Whether the backend could be set up once, so that links and tunnels are known."""
-        return self._usable is not None
+        """Whether each backend could be set up once, so that links and tunnels are known."""
+        rules = self._usable
+        return rules is not None and (rules.accepted is not None or not rules.conditions)
 
     @property
     def ingress_links(self) -> tuple[str, ...]:
@@ -171,7 +174,8 @@ class DesiredObjects:
         before, self._world = self._world, world
         old_rules, rules = self._rules, PeerRules.of(world)
         self._rules = rules
-        self._usable = rules if isinstance(rules, PeerRules) else self._usable
+        if isinstance(rules, PeerRules):
+            self._usable = rules.with_side_of(self._usable)
         changes = _ByKind(dict)
         if (
             isinstance(rules, PeerRules)
@@ -181,7 +185,7 @@ class DesiredObjects:
             subnets = changed_keys(before.peers, world.peers)
             subnets |= before.dead_subnets ^ world.dead_subnets
         else:
-            owners = (*self._wants, *self._refused, *world.peers)
+            owners = (*self._wants, *self._problems, *world.peers)
             subnets = {each for each in owners if each is not None}
             self._ingress = None
             self._want(None, _of_this_host(world, rules), changes)
@@ -198,16 +202,17 @@ class DesiredObjects:
         changes: _ByKind,
     ) -> None:
         """Follow one peer; its lease may be known to be gone."""
-        if self._refused.pop(subnet, None) is not None:
+        if self._problems.pop(subnet, None) is not None:
             self._summary = None
         peer = self._world.peers.get(subnet)
         wanted: tuple[_Object, ...] = ()
         if peer is not None and isinstance(rules, PeerRules):
             outcome = rules.outcome(peer)
-            if isinstance(outcome, Condition):
-                self._refused[subnet] = outcome
+            problem = outcome if isinstance(outcome, Condition) else outcome.condition
+            if problem is not None:
+                self._problems[subnet] = problem
                 self._summary = None
-            else:
+            if not isinstance(outcome, Condition):
                 sources = (subnet, family_of(peer.node_address).host(peer.node_address))
                 members = (
                     IngressMember(link, each) for link in outcome.ingress for each in sources
@@ -303,7 +308,11 @@ def _of_this_host(world: World, rules: PeerRules | Condition) -> tuple[_Object, 
 
 def is_certain(world: World) -> bool:
     """Whether absence from the desired objects of ``world`` means anything; see DesiredObjects."""
-    return isinstance(PeerRules.of(world), PeerRules) and world.complete
+    return _are_certain(PeerRules.of(world), world)
+
+
+def _are_certain(rules: PeerRules | Condition, world: World) -> bool:
+    return isinstance(rules, PeerRules) and not rules.conditions and world.complete
 
 
 def desired_objects(world: World) -> DesiredObjects:

@@ -7,6 +7,7 @@ has its node address inside the mesh.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,6 +18,7 @@ from agent.mesh.backends import (
     PeerObjects,
     ThisHost,
     TunnelPort,
+    any_host,
     backend_by_name,
     backend_names,
 )
@@ -27,6 +29,7 @@ from agent.model import (
     BackendChoice,
     Condition,
     Lease,
+    MeshConfig,
     Published,
     Route,
     Severity,
@@ -34,7 +37,7 @@ from agent.model import (
 )
 from agent.model.family import Address, Network, can_be_host, family_of, meet, reserved_ends, within
 
-__all__ = ["PeerRules", "aggregate_routes", "on_link_ranges"]
+__all__ = ["PeerRules", "aggregate_routes", "on_link_ranges", "unusable_data"]
 
 
 def aggregate_routes(world: World) -> tuple[Route, ...]:
@@ -120,6 +123,14 @@ class _Side:
         """The data that peers need to send by this backend."""
         return BackendChoice(self.backend.name, self.own.published)
 
+    def can_use(self, peer: Lease) -> bool:
+        """Return whether this backend can read the peer's data."""
+        try:
+            self.backend.peer_objects(peer, self.host)
+        except ValueError:
+            return False
+        return True
+
     def objects(self, peer: Lease) -> PeerObjects | Condition:
         """Return the objects by which this backend leads to ``peer``."""
         try:
@@ -128,8 +139,9 @@ class _Side:
             return Condition(
                 name="peer-data-unusable",
                 subject=str(peer.subnet),
-                cause=f"what the owner of {peer.subnet} at {peer.node_address} publishes for"
-                f" backend {self.backend.name!r} is not usable: {error}",
+                cause=f"what the owner of {peer.subnet}, {peer.host_name or 'a host'} at"
+                f" {peer.node_address}, publishes for backend {self.backend.name!r} is not usable:"
+                f" {error}",
                 hint="upgrade that host, or see its record: agentctl leases -o json",
             )
 
@@ -142,6 +154,15 @@ def _as_of(peer: Lease, backend: str) -> Lease | None:
     if other is None or other.name != backend:
         return None
     return replace(peer, backend=other.name, backend_data=other.data)
+
+
+def unusable_data(leases: Iterable[Lease], config: MeshConfig) -> tuple[Lease, ...]:
+    """Return those whose owners publish what no host can use to send by the config's backend."""
+    side = _Side.of(config.choices[0], any_host(config))
+    if isinstance(side, Condition):  # nothing is known of any host then
+        return ()
+    found = ((each, _as_of(each, side.backend.name)) for each in leases)
+    return tuple(each for each, lease in found if lease is not None and not side.can_use(lease))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +227,7 @@ class PeerRules:
     @property
     def objects(self) -> tuple[KernelObject, ...]:
         """Objects that the backends need on this host, independent of peers."""
-        return tuple(each for side in self._sides for each in side.own.objects)
+        return tuple(each for side in self.sides for each in side.own.objects)
 
     @property
     def ingress(self) -> tuple[str, ...]:
@@ -215,16 +236,28 @@ class PeerRules:
         By the uplink what bears an address of the mesh comes from a peer that may deliver by it,
         or is dropped: where no peer may, all of it is.
         """
-        links = (each for side in self._sides for each in side.own.ingress)
+        links = (each for side in self.sides for each in side.own.ingress)
         return tuple(dict.fromkeys((*links, self.host.uplink.name)))
 
     @property
     def tunnels(self) -> tuple[TunnelPort, ...]:
         """UDP ports by which tunnels' packets come in."""
-        return tuple(each for side in self._sides for each in side.own.ports)
+        return tuple(each for side in self.sides for each in side.own.ports)
+
+    def with_side_of(self, before: PeerRules | None) -> PeerRules:
+        """Return these rules, with the accepted side as it was where it cannot be set up now.
+
+        Its links and ports stay as its objects do (promise 3).
+        """
+        if not self.conditions or before is None:
+            return self
+        names = [each.name for each in self.host.config.choices[1:]]
+        kept = (each for each in before.sides if each.backend.name in names)
+        return replace(self, accepted=next(kept, None))
 
     @property
-    def _sides(self) -> tuple[_Side, ...]:
+    def sides(self) -> tuple[_Side, ...]:
+        """Return the backends that are set up, the one by which this host sends first."""
         return (self.sending,) if self.accepted is None else (self.sending, self.accepted)
 
     def published(self, sends_by: str) -> Published:
@@ -234,7 +267,7 @@ class PeerRules:
             sends_by: The backend by which it is known to send now; flannel hosts and operators
                 see by it how far the change of a backend has come.
         """
-        first, *others = (each.published for each in self._sides)
+        first, *others = (each.published for each in self.sides)
         if others and others[0].name == sends_by:
             first, others = others[0], [first]
         accepted, uplink = others[0] if others else None, self.host.uplink
@@ -254,7 +287,7 @@ class PeerRules:
                 cause=f"the lease of {peer.subnet} at {peer.node_address} is not used: {refusal}",
                 hint="the record in etcd is wrong or forged: see agentctl leases -o wide",
             )
-        found = [(side, _as_of(peer, side.backend.name)) for side in self._sides]
+        found = [(side, _as_of(peer, side.backend.name)) for side in self.sides]
         used = [(side, lease) for side, lease in found if lease is not None]
         if not used:
             return Condition(
@@ -264,7 +297,7 @@ class PeerRules:
                 f"{self.sending.backend.name!r}",
                 hint="set that host to the mesh's backend; until then its subnet is unreachable",
             )
-        outcome = _joined([side.objects(lease) for side, lease in used])
+        outcome = _joined([(side.backend.name, side.objects(lease)) for side, lease in used])
         if peer.subnet in self.world.dead_subnets:
             outcome = self._silent(peer, outcome)
         if self.world.needed and isinstance(outcome, PeerObjects) and self._shuts_off(outcome):
@@ -285,7 +318,7 @@ class PeerRules:
             replace(each, destination=asked) if isinstance(each, Route) else each
             for each in alive.objects
         )
-        return PeerObjects((refused, *way), alive.ingress)
+        return replace(alive, objects=(refused, *way))
 
     def _shuts_off(self, wanted: PeerObjects) -> bool:
         routes = (each for each in wanted.objects if isinstance(each, Route))
@@ -325,12 +358,21 @@ class PeerRules:
         return ""
 
 
-def _joined(answers: list[PeerObjects | Condition]) -> PeerObjects | Condition:
-    """Send as the first usable answer says; be ready to receive as all of them say."""
-    usable = [each for each in answers if isinstance(each, PeerObjects)]
+def _joined(answers: list[tuple[str, PeerObjects | Condition]]) -> PeerObjects | Condition:
+    """Send as the first usable answer says; be ready to receive as all of them say.
+
+    Args:
+        answers: Of each backend by its name, that of the mesh's config first.
+    """
+    _, why = answers[0]
+    usable = [(name, each) for name, each in answers if isinstance(each, PeerObjects)]
     if not usable:
-        return answers[0]
-    first, *others = usable
-    ready = (each for other in others for each in other.objects if not isinstance(each, Route))
-    ingress = (each for answer in usable for each in answer.ingress)
-    return PeerObjects((*first.objects, *ready), tuple(dict.fromkeys(ingress)))
+        return why
+    (name, first), *others = usable
+    ready = (each for _, other in others for each in other.objects if not isinstance(each, Route))
+    ingress = tuple(dict.fromkeys(link for _, answer in usable for link in answer.ingress))
+    condition = None
+    if isinstance(why, Condition):
+        cause = f"{why.cause}; {name} is used until the change of backend ends"
+        condition = replace(why, cause=cause)
+    return PeerObjects((*first.objects, *ready), ingress, condition)

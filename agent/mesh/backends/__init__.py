@@ -35,6 +35,7 @@ __all__ = [
     "PeerObjects",
     "ThisHost",
     "TunnelPort",
+    "any_host",
     "backend_by_name",
     "backend_names",
     "container_mtu",
@@ -90,19 +91,23 @@ def refuse_options(config: MeshConfig) -> None:
         if backend is None:
             continue
         try:
-            backend.host_objects(_any_host(config.using(choice)))
+            backend.host_objects(any_host(config.using(choice)))
         except ValueError as error:
             raise MeshConfigError(f"backend {choice.name}: {error}") from error
 
 
-def _any_host(config: MeshConfig) -> ThisHost:
-    """Return a host that has not joined yet: what its config says is all that matters."""
+def any_host(config: MeshConfig) -> ThisHost:
+    """Return a host that has not joined yet, has no neighbour and can use every backend.
+
+    Only what the config and a peer's record say matters to it.
+    """
     uplink = Uplink(
         index=0,
         name="",
         mtu=_LARGEST_MTU,
         node_address=config.cidr.network_address,
         on_link=config.cidr,
+        wireguard_key="any",
     )
     return ThisHost(
         config=config,

@@ -171,10 +171,12 @@ class PeerObjects:
     Attributes:
         objects: In any order. Another peer may want one of them, too.
         ingress: Names of the links by which this peer may deliver packets now.
+        condition: Why the objects are not those that the mesh's config asks for.
     """
 
     objects: tuple[KernelObject, ...]
     ingress: tuple[str, ...] = ()
+    condition: Condition | None = None
 
 
 class Backend(Protocol):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Network
@@ -100,6 +102,69 @@ def test_hosts_that_cannot_follow_are_named_and_cut_off_only_when_forced(stage: 
     done = change(stage, "vxlan", "--force")
     assert done.returncode == 0, done.stderr
     assert gateway_link(one, two) == "hm-vxlan"
+
+
+def test_promise_9_a_host_whose_new_data_is_unusable_is_named_and_keeps_the_old_way(
+    stage: Stage,
+) -> None:
+    one, _, three = stage.nodes
+    assert change(stage, "vxlan", "--prepare").returncode == 0
+    eventually(lambda: accepted(stage) == {"vxlan"}, 20)
+    ping, subnet = Pinger(one.host, inner(three), 0.01), three.subnet()
+    os.kill(three.agent_pid, signal.SIGSTOP)  # or it would write its record again
+    with edited(stage, f"subnets/{subnet.replace('/', '-')}") as record:
+        record["Hostmesh"]["Accepts"]["Data"]["VNI"] = 7
+    refused = change(stage, "vxlan", "--switch")
+    assert refused.returncode == 24, refused.stderr
+    assert "the data that they publish for vxlan is not usable: node3" in refused.stderr
+    assert change(stage, "vxlan", "--switch", "--force").returncode == 0
+    eventually(lambda: "its VNI is 7" in cause_of(one, "peer-data-unusable"), 20)
+    assert "node3 at 192.0.2.3" in cause_of(one, "peer-data-unusable")
+    assert gateway_link(one, three) == "eth0"
+    os.kill(three.agent_pid, signal.SIGCONT)
+    eventually(lambda: gateway_link(one, three) == "hm-vxlan", 20)
+    eventually(lambda: not cause_of(one, "peer-data-unusable"), 20)
+    assert len(ping.stop().lost) <= 1
+
+
+def test_promise_3_a_backend_that_cannot_be_set_up_any_more_loses_nothing(stage: Stage) -> None:
+    one, two, _ = stage.nodes
+    assert change(stage, "vxlan", "--prepare").returncode == 0
+    eventually(lambda: accepted(stage) == {"vxlan"}, 20)
+    eventually(lambda: tunnel_of(one).count("dst 192.0.2.") == 2, 20)
+    before = tunnel_of(one)
+    with edited(stage, "config") as config:
+        config["Hostmesh"]["Accept"]["VNI"] = "seven"
+    eventually(lambda: "VNI" in cause_of(one, "backend-options-unusable"), 20)
+    one.inside(["ip", "route", "flush", "proto", "140"])
+    eventually(lambda: gateway_link(one, two) == "eth0", 20)  # a whole pass since
+    assert tunnel_of(one) == before
+    with edited(stage, "config") as config:
+        del config["Hostmesh"]["Accept"]["VNI"]
+    eventually(lambda: not cause_of(one, "backend-options-unusable"), 20)
+    done = change(stage, "vxlan")
+    assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def edited(stage: Stage, name: str) -> Iterator[Any]:
+    """Change a record in etcd as text."""
+    key = f"/hostmesh/{name}"
+    found = json.loads(stage.etcdctl("get", key, "--print-value-only").stdout)
+    yield found
+    assert stage.etcdctl("put", key, json.dumps(found)).returncode == 0
+
+
+def cause_of(node: Node, name: str) -> str:
+    """The cause of a condition, "" while there is none."""
+    found = node.document("status")["conditions"]
+    return next((str(each["cause"]) for each in found if each["name"] == name), "")
+
+
+def tunnel_of(node: Node) -> str:
+    """The device, its entries, and the sets of sources that may come in."""
+    commands = ("ip -d -o link show hm-vxlan", "bridge fdb show dev hm-vxlan", "ipset list -o save")
+    return "\n".join(node.inside(each.split()).stdout for each in commands)
 
 
 def test_what_cannot_be_meant_is_refused_whole(stage: Stage) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from agent.errors import MeshConfigError
 from agent.mesh.backend_change import Step, absent, awaited, read_options, step_config
-from agent.mesh.desired import DesiredObjects, desired_objects
-from agent.mesh.peer_rules import PeerRules
+from agent.mesh.desired import DesiredObjects, desired_objects, is_certain
+from agent.mesh.peer_rules import PeerRules, unusable_data
 from agent.mesh.world import World, peers_by_subnet
 from agent.model import (
     BackendChoice,
@@ -116,6 +116,45 @@ def test_a_backend_that_cannot_be_set_up_beside_is_a_condition_and_costs_nothing
     found = desired(broken, BOTH)
     assert links(found) == {"eth0"}
     assert [each.name for each in found.conditions] == ["backend-options-unusable"]
+    assert not found.usable, "nor are its links known, which an earlier run may have opened"
+
+
+def test_promise_3_nothing_goes_while_one_of_two_backends_cannot_be_set_up() -> None:
+    found = desired(PREPARED, BOTH)
+    assert found.certain
+    before = (found.ingress_links, found.tunnels)
+    broken = replace(CONFIG, accepted=BackendChoice("vxlan", BackendData.of({"VNI": "x"})))
+    found.follow(replace(found._world, config=broken))
+    assert not found.certain, "so its device, neighbours and sources stay"
+    assert not is_certain(found._world)
+    assert (set(found.ingress_links), found.tunnels) == (set(before[0]), before[1])
+    assert found.usable
+    found.follow(replace(found._world, config=PREPARED))
+    assert found.certain
+    assert (found.ingress_links, found.tunnels) == before
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (BackendData.of({"VNI": 2, "VtepMAC": "82:4b:b6:2f:54:4e"}), "its VNI is 2, the mesh's 1"),
+        (None, "VtepMAC is missing"),
+    ],
+)
+def test_promise_9_a_host_that_is_still_sent_to_by_the_old_backend_is_named(
+    data: BackendData | None, reason: str
+) -> None:
+    peer = replace(OLD, host_name="web", accepted=BackendChoice("vxlan", data))
+    found = desired(SWITCHED, peer)
+    assert links(found) == {"eth0"}
+    (condition,) = found.conditions
+    assert condition.name == "peer-data-unusable"
+    for part in ("web at 192.0.2.2", reason, "host-gw is used until"):
+        assert part in condition.cause
+    assert unusable_data([peer, BOTH, OLD], SWITCHED) == (peer,)
+    assert not unusable_data([peer], PREPARED), "no host sends by it yet"
+    found.follow(replace(found._world, peers=peers_by_subnet([BOTH], None)))
+    assert not found.conditions
 
 
 def test_a_host_publishes_first_the_backend_by_which_it_is_known_to_send() -> None:

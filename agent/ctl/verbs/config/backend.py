@@ -12,8 +12,9 @@ from agent.ctl.output import clean
 from agent.ctl.polling import rounds
 from agent.ctl.verbs.config.outcome import say_change, usable
 from agent.errors import HostmeshError, Refused, UsageError
-from agent.mesh.backend_change import Step, absent, awaited, read_options, step_config, unable
+from agent.mesh.backend_change import Step, absent, awaited, live, read_options, step_config, unable
 from agent.mesh.backends import backend_by_name, backend_names, refuse_options
+from agent.mesh.peer_rules import unusable_data
 from agent.model import BackendData, Lease, MeshConfig, first_few
 from agent.settings.text import shown
 
@@ -84,13 +85,14 @@ def _step(
         after = step_config(usable(now), backend, step, options)
         refuse_options(after)
         if not context.args.force:
-            _refuse_unready(registry, backend, step)
+            _refuse_unready(registry, after, backend, step)
         return after
 
     return change_config(registry, wished, dry=context.args.dry_run)
 
 
-def _refuse_unready(registry: Registry, backend: str, step: Step) -> None:
+def _refuse_unready(registry: Registry, after: MeshConfig, backend: str, step: Step) -> None:
+    """Raise Refused with the names of live hosts that ``step`` would cut off."""
     view = registry.snapshot()
     if step is Step.PREPARE:
         behind, what = unable(view, backend), "flannel hosts keep their backend"
@@ -98,6 +100,9 @@ def _refuse_unready(registry: Registry, backend: str, step: Step) -> None:
         behind, what = awaited(view, backend, Step.PREPARE), f"not yet receiving by {backend}"
     else:
         behind, what = awaited(view, backend, Step.SWITCH), f"not yet sending by {backend}"
+    if step is not Step.PREPARE and not behind:
+        behind = unusable_data(live(view), after)
+        what = f"the data that they publish for {backend} is not usable"
     if behind:
         raise Refused(
             f"{what}: {_names(behind)}",
