@@ -15,6 +15,7 @@ from agent.daemon.state.timers import Timers
 from agent.daemon.store.view_cache import ViewCache
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.observer import Observer
+from agent.docker.endpoints.follower import EndpointFollower
 from agent.docker.manager import DockerManager
 from agent.docker.worker import DockerWorker
 from agent.etcd.client import EtcdClient
@@ -43,6 +44,7 @@ class Actions:
     joiner: Joiner
     docker: DockerWorker
     docker_manager: DockerManager
+    containers: EndpointFollower
     kernel: KernelPass
     monitor: Monitor
     prober: Prober
@@ -73,6 +75,7 @@ class Actions:
             Action.LEAVE: self._leave,
             Action.SAVE_COPY: self.view_cache.save,
             Action.CONFIGURE_DOCKER: self._want_docker,
+            Action.FOLLOW_CONTAINERS: self.containers.set_terms,
             Action.WATCH_ROUTES: self.monitor.watch_range,
             Action.PROBE_HOSTS: self._probe,
             Action.PASS_KERNEL: self.scheduler.kernel_changed,

@@ -49,6 +49,7 @@ from agent.daemon.wiring import (
     release_lease,
 )
 from agent.docker.attach.detach import DetachTerms
+from agent.docker.endpoints.follower import EndpointFollower
 from agent.errors import FirewallError
 from agent.etcd.client import EtcdClient
 from agent.etcd.endpoint_check import EndpointCheck
@@ -141,8 +142,14 @@ class HostAgent:
         """Make what follows etcd and Docker."""
         inbox = self._inbox
         self._docker_manager = docker_manager(settings, self._client, self._host_id)
+        self._containers = EndpointFollower(
+            self._docker_manager.engine,
+            inbox.poster(events.EndpointsSeen),
+            boot_id=self._boot_id,
+            jobs=Jobs(self._poller),
+        )
         self._docker = self._docker_manager.worker(
-            inbox.poster(events.DockerReported), self._poller
+            inbox.poster(events.DockerReported), self._poller, self._containers
         )
         self._keeper = Keeper(
             self._registry,
@@ -237,6 +244,7 @@ class HostAgent:
         if address := settings.metrics.address:
             servers += (MetricsServer(address, answers.open_paths(), self._poller),)
         self._host_parts: tuple[Part, ...] = (
+            self._containers,
             self._docker,
             self._prober,
             self._endpoint_finder,
@@ -310,6 +318,7 @@ class HostAgent:
             joiner=self._joiner,
             docker=self._docker,
             docker_manager=self._docker_manager,
+            containers=self._containers,
             kernel=self._kernel,
             monitor=self._monitor,
             prober=self._prober,

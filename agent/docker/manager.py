@@ -21,7 +21,7 @@ from agent.docker.service.dockerd_program import DockerdProgram
 from agent.docker.service.restarter import Restarter
 from agent.docker.service.service import DockerService
 from agent.docker.service.socket_path import why_replaceable
-from agent.docker.worker import Attacher, DockerWorker
+from agent.docker.worker import Attacher, DockerWorker, EventFollower
 from agent.model.family import Network
 from agent.programs import ProgramRunner
 from agent.settings import DockerSettings
@@ -79,12 +79,18 @@ class DockerManager:
         )
         return replace(desired, names=names)
 
-    def worker(self, on_report: Callable[[AttachReport], None], poller: Poller) -> DockerWorker:
+    def worker(
+        self,
+        on_report: Callable[[AttachReport], None],
+        poller: Poller,
+        follower: EventFollower | None = None,
+    ) -> DockerWorker:
         """Return the thread that owns this Docker, not started yet.
 
         Args:
             on_report: Called in that thread after every look; must not block.
             poller: Reads the engine's events.
+            follower: Gets them, too.
         """
         return DockerWorker(
             self.attacher,
@@ -93,6 +99,7 @@ class DockerManager:
             on_report,
             stopping=self._stopping,
             poller=poller,
+            follower=follower,
         )
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from agent import threads
 from agent.docker.attach.conditions import engine_report
@@ -16,6 +16,7 @@ from agent.docker.attach.detach import Detacher, DetachTerms
 from agent.docker.attach.network import NetworkAttacher
 from agent.docker.daemonjson.desired import DesiredDocker
 from agent.docker.engine.engine import Engine
+from agent.docker.engine.events import EngineEvent
 from agent.docker.engine.watcher import EngineWatcher
 from agent.docker.report import AttachReport, DetachReport
 from agent.docker.service.restart_policy import Override
@@ -31,7 +32,7 @@ from agent.thread_call import (
 )
 from agent.threads import Poller
 
-__all__ = ["Attacher", "DockerWorker"]
+__all__ = ["Attacher", "DockerWorker", "EventFollower"]
 
 _CHECK_S = 30.0
 _JITTER = 0.2
@@ -46,6 +47,16 @@ Attacher: TypeAlias = DaemonJsonAttacher | NetworkAttacher
 _Answer = TypeVar("_Answer")
 
 
+class EventFollower(Protocol):
+    """A component that follows the engine's events beside the worker."""
+
+    def notice(self, events: tuple[EngineEvent, ...]) -> None:
+        """Follow what happened; must not block."""
+
+    def check(self) -> None:
+        """Follow that events may have been lost; must not block."""
+
+
 class DockerWorker:
     """Runs the attacher when something may have changed, and at least every 30 s.
 
@@ -56,6 +67,7 @@ class DockerWorker:
         on_report: Called in the worker's thread after every look; must not block.
         stopping: Shared with everything that waits for Docker.
         poller: For the engine's events; None: one of its own.
+        follower: Gets the engine's events, too.
         check_s: How often to look without an event, with 20 % jitter.
     """
 
@@ -68,6 +80,7 @@ class DockerWorker:
         *,
         stopping: threading.Event,
         poller: Poller | None = None,
+        follower: EventFollower | None = None,
         check_s: float = _CHECK_S,
     ) -> None:
         self._attacher = attacher
@@ -81,7 +94,8 @@ class DockerWorker:
         self._due_s = 0.0
         self._looked_s = 0.0
         self._engine = engine
-        self._watcher = EngineWatcher(engine, self.look, poller=poller)
+        self._follower = follower
+        self._watcher = EngineWatcher(engine, self._notice, poller=poller)
         self._thread = threading.Thread(target=self._run, name="docker-worker", daemon=True)
 
     def start(self) -> None:
@@ -180,6 +194,13 @@ class DockerWorker:
                 "the agent stops", hint="run the command again when the agent runs"
             ) from None
 
+    def _notice(self, events: tuple[EngineEvent, ...]) -> None:
+        """Follow the engine's events; none: their stream has ended."""
+        if self._follower is not None:
+            self._follower.notice(events)
+        if not events or any(each.action != "health_status" for each in events):
+            self.look()
+
     def _hurry(self, delay_s: float) -> None:
         """Bring the next look forward to ``delay_s`` from now. Holds the lock."""
         self._due_s = min(self._due_s, time.monotonic() + delay_s)
@@ -212,6 +233,8 @@ class DockerWorker:
             call.execute()
             return
         news = self._watcher.due_s <= time.monotonic() and self._watcher.follow()
+        if news and self._follower is not None:
+            self._follower.check()
         with self._condition:
             if not news and self._due_s > time.monotonic():
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,10 +15,8 @@ __all__ = [
     "LONGEST_SLICE",
     "NETWORK_LABEL",
     "RESERVED_NETWORK_NAMES",
-    "DeclaredNetwork",
     "MeshNetwork",
     "NetworkSlice",
-    "hashed_name",
     "parse_network_name",
 ]
 
@@ -50,14 +47,6 @@ def parse_network_name(text: str) -> str:
     if text in RESERVED_NETWORK_NAMES:
         raise ValueError(f"{text} is a name that Docker or the mesh reserves")
     return text
-
-
-def hashed_name(name: str) -> str:
-    """Return ten hex digits for a network's name: the kernel's names are too short for it.
-
-    Two names may have the same digits; the second one is refused where that happens.
-    """
-    return hashlib.sha256(name.encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,19 +96,3 @@ class MeshNetwork:
             each == host_id if HOST_ID.fullmatch(each) else fnmatchcase(host_name, each)
             for each in self.hosts
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeclaredNetwork:
-    """A mesh network whose record asks this host to make its Docker network, or to remove it.
-
-    Attributes:
-        length: Prefix length of the Docker network's subnet.
-        subnet: That of this host's slice record; None: any of that length that is free.
-        removed: The Docker network goes as soon as no container is attached.
-    """
-
-    name: str
-    length: int = 24
-    subnet: Network | None = None
-    removed: bool = False

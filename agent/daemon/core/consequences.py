@@ -11,8 +11,9 @@ from agent.daemon.state import events
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer
+from agent.docker.endpoints.publishable import EndpointTerms
 from agent.kernel.uplink import uplink_target
-from agent.model import HostFacts
+from agent.model import NETWORKS_LEVEL, HostFacts
 from agent.model.family import Address, Network
 
 __all__ = ["Action", "Effect", "consequences", "watched"]
@@ -42,6 +43,7 @@ class Action(Enum):
     LEAVE = auto()  # Keep nothing in etcd any more, and no copy.
     SAVE_COPY = auto()  # (mesh state)
     CONFIGURE_DOCKER = auto()  # (subnet, MTU, former subnet)
+    FOLLOW_CONTAINERS = auto()  # (terms of endpoints; None: there are none)
     WATCH_ROUTES = auto()  # (CIDRs, protocol, address of etcd)
     PROBE_HOSTS = auto()  # (addresses, uplink)
     PASS_KERNEL = auto()  # (what changed)
@@ -219,6 +221,21 @@ def _docker_wants(state: AgentState) -> tuple[object, ...] | None:
     return mesh.own.subnet, mesh.container_mtu, former
 
 
+def _endpoint_terms(state: AgentState) -> tuple[EndpointTerms | None] | None:
+    mesh, config = state.mesh, state.mesh.config
+    if mesh.left:
+        return (None,)
+    if mesh.own is None or mesh.host is None or config is None or config.level < NETWORKS_LEVEL:
+        return None
+    terms = EndpointTerms(
+        host_id=mesh.host_id,
+        subnets=mesh.own_subnets,
+        access=config.access,
+        limit=state.settings.firewall.access,
+    )
+    return (terms,)
+
+
 def _everything(state: AgentState) -> tuple[object, ...]:
     return state.mesh, state.settings, state.endpoints
 
@@ -231,6 +248,7 @@ _OUTPUTS: Final = (
         lambda state: (state.bounds.needed, state.bounds.allowed),
         _everything,
     ),
+    Output(Action.FOLLOW_CONTAINERS, _endpoint_terms, lambda state: (state.mesh, state.settings)),
     Output(Action.WATCH_ROUTES, watched, _everything),
     Output(Action.PROBE_HOSTS, lambda state: (state.probed, state.mesh.uplink), _everything),
 )

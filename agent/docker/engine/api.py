@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-__all__ = ["FAILURES", "Api", "ApiError"]
+__all__ = ["FAILURES", "Api", "ApiError", "NotThereError"]
 
 _MOST_BYTES: Final = 64 << 20
 """Of an answer; 10,000 containers are described in less."""
@@ -20,6 +20,10 @@ _MOST_BYTES: Final = 64 << 20
 
 class ApiError(Exception):
     """The engine answered with an error; its message."""
+
+
+class NotThereError(ApiError):
+    """The engine knows no such object."""
 
 
 FAILURES: Final = (
@@ -43,6 +47,7 @@ class Api:
     """
 
     def __init__(self, path: Path, timeout_s: float) -> None:
+        self._path, self._timeout_s = path, timeout_s
         self._connection = _Connection(path, timeout_s)
 
     def close(self) -> None:
@@ -58,12 +63,17 @@ class Api:
         return [json.loads(line) for line in self._read(path, query).splitlines() if line.strip()]
 
     def stream(self, path: str, **query: object) -> socket.socket:
-        """Ask for an answer without an end; return a socket on which it goes on.
+        """Ask for an answer without an end; return a socket on which it goes on, unframed.
 
         Raises one of :data:`FAILURES`. The start of the answer may be lost.
         """
-        self._ask(path, query)
-        return self._connection.kept.dup()
+        self._connection.close()
+        self._connection = _OldConnection(self._path, self._timeout_s)
+        answer = self._ask(path, query)
+        try:
+            return self._connection.kept.dup()
+        finally:
+            answer.close()
 
     def _read(self, path: str, query: dict[str, object]) -> bytes:
         body = self._ask(path, query).read(_MOST_BYTES + 1)
@@ -75,6 +85,8 @@ class Api:
         words = {name: _word(value) for name, value in query.items()}
         self._connection.request("GET", f"{path}?{urlencode(words)}" if words else path)
         answer = self._connection.getresponse()
+        if answer.status == http.client.NOT_FOUND:
+            raise NotThereError(_message(answer))
         if answer.status != http.client.OK:
             raise ApiError(_message(answer))
         return answer
@@ -96,6 +108,13 @@ class _Connection(http.client.HTTPConnection):
     def close(self) -> None:
         super().close()
         self.kept.close()
+
+
+class _OldConnection(_Connection):
+    """Speaks HTTP/1.0, in which an answer without an end has no chunks."""
+
+    _http_vsn = 10
+    _http_vsn_str = "HTTP/1.0"
 
 
 def _word(value: object) -> str:

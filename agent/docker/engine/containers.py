@@ -29,8 +29,9 @@ def containers_of(listed: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:
 
 def container_name(container: Mapping[str, Any]) -> str:
     """Return the name of a container from a list of them."""
-    names = container.get("Names") or [str(container.get("Id"))[:12]]
-    return str(names[0]).removeprefix("/")
+    names = [str(each).removeprefix("/") for each in container.get("Names") or ()]
+    own = (each for each in names if "/" not in each)  # others are of links to it
+    return next(own, str(container.get("Id"))[:12])
 
 
 def _attachments(listed: Mapping[str, Any]) -> Iterable[Attachment]:

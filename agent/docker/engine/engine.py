@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from agent.docker.engine.api import FAILURES, Api, ApiError
 from agent.docker.engine.containers import container_name, containers_of
+from agent.docker.engine.events import FOLLOWED
 from agent.docker.engine.reading import (
     ACTIVE,
     EngineKind,
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-_EVENTS = {
-    "type": ["network", "container", "daemon"],
-    "event": ["create", "destroy", "connect", "disconnect", "start", "die", "reload"],
-}
 _Answer = TypeVar("_Answer")
 
 
@@ -81,7 +78,7 @@ class Engine:
         if why:
             return unreachable(EngineKind.UNSAFE, why)
         try:
-            return self._ask(lambda api: read_engine(api, self._socket))
+            return self.ask(lambda api: read_engine(api, self._socket))
         except _NoAnswerError as error:
             return error.reading
 
@@ -105,7 +102,7 @@ class Engine:
             )
 
         with contextlib.suppress(DockerError):
-            return self._ask(ask)
+            return self.ask(ask)
         return ()
 
     def ended(self, within_s: float) -> tuple[str, ...]:
@@ -126,7 +123,7 @@ class Engine:
             return tuple(sorted({str(each["Attributes"].get("name") or "") for each in actors}))
 
         with contextlib.suppress(DockerError):
-            return self._ask(ask)
+            return self.ask(ask)
         return ()
 
     def create_bridge(
@@ -176,7 +173,7 @@ class Engine:
             listed = api.get("/containers/json", all="1", filters={"network": [network]})
             return tuple(sorted(container_name(each) for each in listed))
 
-        return self._ask(ask)
+        return self.ask(ask)
 
     def containers(self) -> tuple[Container, ...]:
         """List the containers that run.
@@ -184,7 +181,7 @@ class Engine:
         Raises:
             DockerError: The engine does not answer.
         """
-        return self._ask(lambda api: containers_of(api.get("/containers/json")))
+        return self.ask(lambda api: containers_of(api.get("/containers/json")))
 
     def process_of(self, container: str) -> int:
         """Return the process id of a running container's first process.
@@ -192,18 +189,18 @@ class Engine:
         Raises:
             DockerError: The engine does not answer, or the container does not run.
         """
-        number = self._ask(lambda api: int(_inspected(api, container)["State"]["Pid"]))
+        number = self.ask(lambda api: int(_inspected(api, container)["State"]["Pid"]))
         if not number:
             raise DockerError(f"container {container[:12]} does not run any more")
         return number
 
     def events(self) -> socket.socket:
-        """Return a socket on which something can be read whenever something happens.
+        """Return a socket on which the lines of events come.
 
         Raises:
             DockerError: The engine does not answer.
         """
-        self._stream = self._ask(lambda api: api.stream("/events", filters=_EVENTS))
+        self._stream = self.ask(lambda api: api.stream("/events", filters=FOLLOWED))
         return self._stream
 
     def end_events(self) -> None:
@@ -215,26 +212,35 @@ class Engine:
             with contextlib.suppress(OSError):  # it has ended
                 self._stream.shutdown(socket.SHUT_RDWR)
 
+    def ask(self, question: Callable[[Api], _Answer], *, timeout_s: float | None = None) -> _Answer:
+        """Put questions on a connection of their own; return the answer.
+
+        Args:
+            question: Asks, and reads the answers.
+            timeout_s: Deadline of each request; None: as usual.
+
+        Raises:
+            DockerError: The engine does not answer, or not as Docker does.
+        """
+        why = self._unavailable()
+        if why:
+            raise _NoAnswerError(unreachable(EngineKind.ABSENT, why))
+        timeout_s = timeout_s or self._timeout_s
+        try:
+            with contextlib.closing(Api(self._socket, timeout_s)) as api:
+                return question(api)
+        except FAILURES as error:
+            raise _NoAnswerError(self._instead_of_answer(error, timeout_s)) from error
+
     def _unavailable(self) -> str:
         why = self._replaceable() or self._asleep()
         if not why and not self._socket.exists():
             why = f"{self._socket} does not exist"
         return why
 
-    def _ask(self, question: Callable[[Api], _Answer]) -> _Answer:
-        """Ask on a connection of its own; raises :class:`_NoAnswerError`."""
-        why = self._unavailable()
-        if why:
-            raise _NoAnswerError(unreachable(EngineKind.ABSENT, why))
-        try:
-            with contextlib.closing(Api(self._socket, self._timeout_s)) as api:
-                return question(api)
-        except FAILURES as error:
-            raise _NoAnswerError(self._instead_of_answer(error)) from error
-
-    def _instead_of_answer(self, error: Exception) -> EngineReading:
+    def _instead_of_answer(self, error: Exception, timeout_s: float) -> EngineReading:
         if isinstance(error, TimeoutError):
-            what = f"{self._socket} does not answer within {self._timeout_s:g} s"
+            what = f"{self._socket} does not answer within {timeout_s:g} s"
             return unreachable(EngineKind.SILENT, what)
         if isinstance(error, FileNotFoundError | ConnectionRefusedError | PermissionError):
             return unreachable(EngineKind.ABSENT, f"{self._socket}: {error.strerror}")

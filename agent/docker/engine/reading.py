@@ -25,6 +25,7 @@ __all__ = [
     "OWN_NETWORK",
     "EngineKind",
     "EngineReading",
+    "bridge_networks",
     "read_engine",
     "stays_down",
     "unreachable",
@@ -111,7 +112,7 @@ def read_engine(api: Api, socket: Path) -> EngineReading:
     networks = api.get("/networks", filters={"driver": ["bridge"]})
     listed = api.get("/containers/json", filters={"status": [*ACTIVE, "created"]})
     active = [each for each in listed if _is_active(each, time.time())]
-    bridges = tuple(network for raw in networks if (network := _network(raw)))
+    bridges = bridge_networks(networks)
     facts = DockerFacts(
         reachable=True,
         version=str(version.get("Version") or ""),
@@ -130,6 +131,11 @@ def read_engine(api: Api, socket: Path) -> EngineReading:
         pools=_pools(info) if says_pools else None,
         swarm=str((info.get("Swarm") or {}).get("LocalNodeState") or "inactive"),
     )
+
+
+def bridge_networks(raw: Iterable[Mapping[str, Any]]) -> tuple[DockerNetwork, ...]:
+    """Return the bridge networks with an IPv4 subnet of ``GET /networks``."""
+    return tuple(network for each in raw if (network := _network(each)))
 
 
 def _attached(active: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:

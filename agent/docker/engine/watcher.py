@@ -1,4 +1,4 @@
-"""Follow the engine's events: Docker is looked at whenever something happens there."""
+"""Follow the engine's events as they come."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from agent.docker.engine.engine import Engine
+from agent.docker.engine.events import EngineEvent, EventLines
 from agent.errors import DockerError
 from agent.retry import Backoff
 from agent.threads import Poller, Wait
@@ -33,7 +34,8 @@ class EngineWatcher:
 
     Args:
         engine: Whose events.
-        on_event: Called on the poller's thread when something happened, or the stream ended.
+        on_events: Called on the poller's thread with what happened; with nothing when the stream
+            ended.
         poller: Shared with other sources; None: one of its own.
         idle_s: How long a stream is trusted.
     """
@@ -43,17 +45,18 @@ class EngineWatcher:
     def __init__(
         self,
         engine: Engine,
-        on_event: Callable[[], None],
+        on_events: Callable[[tuple[EngineEvent, ...]], None],
         *,
         poller: Poller | None = None,
         idle_s: float = _IDLE_S,
     ) -> None:
         self._engine = engine
-        self._on_event = on_event
+        self._on_events = on_events
         self._idle_s = idle_s
         self._poller = poller or Poller(self.name)
         self._lock = threading.Lock()
         self._stream: socket.socket | None = None
+        self._lines = EventLines()
         self._opened_s = 0.0
         self._heard = False
         self._backoff = Backoff(*_BACKOFF_S)
@@ -98,25 +101,28 @@ class EngineWatcher:
             return Wait(() if self._stream is None else (self._stream.fileno(),))
 
     def serve(self, ready: frozenset[int]) -> None:
-        """Read what has come; what it says does not matter."""
+        """Read what has come."""
         with self._lock:
             stream = self._stream
             if stream is None or stream.fileno() not in ready:
                 return
             try:
-                came = bool(stream.recv(_READ_BYTES, socket.MSG_DONTWAIT))
+                came = stream.recv(_READ_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:  # another stream has got the number of the previous one
                 return
             except OSError:
-                came = False
-        self._heard = self._heard or came
+                came = b""
+            events = self._lines.feed(came)
+        self._heard = self._heard or bool(came)
         if not came:
             self._ended()
-        self._on_event()
+            self._on_events(())
+        elif events:
+            self._on_events(events)
 
     def _replace(self, stream: socket.socket | None) -> None:
         with self._lock:
-            before, self._stream = self._stream, stream
+            before, self._stream, self._lines = self._stream, stream, EventLines()
         if before is not None:
             before.close()
 

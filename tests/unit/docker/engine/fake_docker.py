@@ -72,7 +72,9 @@ class FakeDocker:
         self.events: list[bytes | None] = []
         self.changed = threading.Condition()
         self.delay_s = 0.0
+        self.delays_s: dict[str, float] = {}
         self.asked: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.server = self._serve()
 
     def _serve(self) -> ThreadingUnixStreamServer:
@@ -88,9 +90,10 @@ class FakeDocker:
                 pass
 
             def do_GET(self) -> None:
-                time.sleep(fake.delay_s)
                 path, _, query = self.path.partition("?")
+                time.sleep(fake.delays_s.get(path, fake.delay_s))
                 fake.asked.append(dict(parse_qsl(query)))
+                fake.paths.append(path)
                 path = "/" + path.split("/", 2)[2] if path.startswith("/v1.") else path
                 if path == "/events":
                     fake.stream(self)
@@ -110,8 +113,10 @@ class FakeDocker:
         return server
 
     def stream(self, handler: BaseHTTPRequestHandler) -> None:
+        chunked = handler.request_version == "HTTP/1.1"
         handler.send_response(200)
-        handler.send_header("Transfer-Encoding", "chunked")
+        if chunked:
+            handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
         handler.wfile.flush()
         while True:
@@ -124,18 +129,19 @@ class FakeDocker:
                 if "until" in self.asked[-1]:  # of the past: it has an end
                     handler.wfile.write(b"0\r\n\r\n")
                 return
-            handler.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+            handler.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n" if chunked else line)
             handler.wfile.flush()
 
-    def say(self, kind: str, action: str, name: str) -> None:
-        event = {"Type": kind, "Action": action, "Actor": {"Attributes": {"name": name}}}
-        with self.changed:
-            self.events.append(json.dumps(event).encode() + b"\n")
-            self.changed.notify_all()
+    def say(self, kind: str, action: str, name: str, identity: str = "", **more: str) -> None:
+        actor = {"ID": identity, "Attributes": {"name": name, **more}}
+        self.send(json.dumps({"Type": kind, "Action": action, "Actor": actor}).encode() + b"\n")
 
     def cut(self) -> None:
+        self.send(None)
+
+    def send(self, line: bytes | None) -> None:
         with self.changed:
-            self.events.append(None)
+            self.events.append(line)
             self.changed.notify_all()
 
     def stop(self) -> None:

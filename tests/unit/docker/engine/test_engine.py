@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.docker.engine.engine import Engine
+from agent.docker.engine.events import UNREADABLE, EngineEvent
 from agent.docker.engine.reading import EngineKind
 from agent.docker.engine.watcher import EngineWatcher
 from tests.unit.docker.engine.fake_docker import CONTAINERS, INFO, VERSION, FakeDocker
@@ -239,8 +240,10 @@ class Heard:
 
     def __init__(self) -> None:
         self._count = threading.Semaphore(0)
+        self.events: tuple[EngineEvent, ...] = ()
 
-    def __call__(self) -> None:
+    def __call__(self, events: tuple[EngineEvent, ...]) -> None:
+        self.events += events
         self._count.release()
 
     def wait(self, timeout_s: float = 5.0) -> bool:
@@ -273,6 +276,17 @@ def test_events_are_followed_and_the_stream_is_opened_again(
     fake.say("container", "die", "web")
     assert heard.wait()
     assert not heard.wait(0.1)
+    assert heard.events == (EngineEvent("network", "create"), EngineEvent("container", "die"))
+
+
+def test_a_line_that_no_docker_writes_is_an_event(
+    fake: FakeDocker, heard: Heard, watcher: EngineWatcher
+) -> None:
+    assert watcher.follow()
+    for line in (b"[]\n", b"7\n", b'{"Type": "container"}\n', b"\xff\n", b"[" * 20_000 + b"\n"):
+        fake.send(line)
+        assert heard.wait()
+    assert set(heard.events) == {UNREADABLE}
 
 
 def test_an_engine_that_goes_and_comes_back_is_looked_at_once_each(

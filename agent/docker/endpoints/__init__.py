@@ -1,0 +1,1 @@
+"""Follow the containers that run here, as other hosts need them."""
