@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -166,6 +166,33 @@ class Context:
         if not done and not todo:
             self.say(nothing)
         return 1 if todo else 0
+
+    def did(self, done: str, todo: str) -> str:
+        """Return how a verb with --dry-run names what it did, or would do."""
+        return f"would {todo}" if self.args.dry_run else done
+
+    def report_change(
+        self,
+        changed: bool,  # noqa: FBT001 - as the field
+        done: Sequence[str],
+        todo: Sequence[str] = (),
+        **values: object,
+    ) -> int:
+        """Print what a verb with --dry-run changed in etcd, as :meth:`report` does.
+
+        Args:
+            changed: Something was, or would be, written.
+            values: Fields of the document.
+        """
+        document = {
+            "version": 1,
+            "changed": changed,
+            "dry_run": self.args.dry_run,
+            **values,
+            "done": list(done),
+            "todo": list(todo),
+        }
+        return self.report(document)
 
     def confirm(self, question: str, *, unasked: str) -> bool:
         """Ask the operator; return whether the answer is yes.

@@ -172,7 +172,9 @@ def _add(parser: _Parser, argument: Argument) -> None:
     if not name.startswith("-"):
         form = form or name.strip("[]")
         name, how["nargs"] = argument.field, "?" if argument.name.startswith("[") else None
-    if "|" in form:
+    if form.endswith("…"):
+        how |= {"metavar": form.removesuffix("…"), "action": "append"}
+    elif "|" in form:
         how["choices"] = form.split("|")
     elif form:
         how |= {"metavar": form, "type": _CONVERT.get(form, str)}

@@ -47,7 +47,8 @@ class Argument(NamedTuple):
         name: "--follow" for an option; "PEER" for a positional argument, "[FILE]" for one that
             may be left out.
         help: One line.
-        form: "" is a flag, "a|b" a choice; else what an option takes, such as "TIME".
+        form: "" is a flag, "a|b" a choice; else what an option takes, such as "TIME". "HOST…" may
+            be repeated, and its value is a list or None.
     """
 
     name: str
@@ -236,6 +237,39 @@ VERBS = (
         "reserve:remove",
         (Argument("HOST", _HOST), Argument("--force", "even if it is alive"), _DRY_RUN),
     ),
+    Verb(
+        "network create",
+        "create a network that spans hosts, and wait until they have it",
+        "network.change:create",
+        (
+            Argument("NAME", "lower-case letters, digits and hyphens"),
+            Argument(
+                "--access",
+                "how much of it other networks reach; else as the config says",
+                "open|published|closed",
+            ),
+            Argument(
+                "--host",
+                "a host, or a pattern of names with * and ?, that has it (all); may be repeated",
+                "HOST…",
+            ),
+            Argument("--size", "prefix length of each host's part (/24)", "LENGTH"),
+            _DRY_RUN,
+        ),
+    ),
+    Verb("network ls", "list the networks that span hosts", "network.show:ls"),
+    Verb(
+        "network inspect",
+        "show a network, and each host's part of it",
+        "network.show:inspect",
+        (Argument("NAME", "the network"),),
+    ),
+    Verb(
+        "network rm",
+        "remove a network from every host where no container is attached",
+        "network.change:rm",
+        (Argument("NAME", "the network"), _DRY_RUN),
+    ),
     Verb("join", "join again after a leave", "actions:join"),
     Verb(
         "leave",
@@ -296,4 +330,5 @@ GROUPS = {
     "docker": "restart Docker on this host",
     "etcd": "accept etcd's data after an alarm",
     "firewall": "show the firewall on this host",
+    "network": "create, show or remove networks that span hosts",
 }

@@ -12,9 +12,11 @@ from agent.model.mesh import Access, HostId
 from agent.model.untrusted import HOST_ID
 
 __all__ = [
+    "DEFAULT_SLICE",
     "LONGEST_SLICE",
     "NETWORK_LABEL",
     "RESERVED_NETWORK_NAMES",
+    "SHORTEST_SLICE",
     "MeshNetwork",
     "NetworkSlice",
     "parse_network_name",
@@ -26,6 +28,10 @@ NETWORK_LABEL: Final = "hostmesh.network"
 RESERVED_NETWORK_NAMES: Final = frozenset({"host", "none", "bridge", "default"})
 """Docker's own networks; ``host`` is also the domain of hosts' names."""
 
+DEFAULT_SLICE: Final = 24
+"""Prefix length of a slice where the operator says none; Docker's own choice, too."""
+
+SHORTEST_SLICE: Final = 16
 LONGEST_SLICE: Final = 30
 """Prefix length of the smallest slice: the bridge and one container fit in."""
 
@@ -82,7 +88,7 @@ class MeshNetwork:
     name: str
     access: Access | None = None
     hosts: tuple[str, ...] = ()
-    length: int = 24
+    length: int = DEFAULT_SLICE
     removed: bool = False
     create_revision: int = 0
     mod_revision: int = 0

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from agent.daemon.api.leases import leases_document
+from agent.daemon.api.networks import networks_document
 from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import status_document
 from agent.daemon.membership.endpoint_finder import source_of
@@ -66,6 +67,11 @@ class OfflineView:
     view: View
     problem: HostmeshError | None
     freshness: Freshness
+
+    @property
+    def remarks(self) -> list[str]:
+        """Lines that say why it is not etcd's."""
+        return [self.problem.message] if self.problem else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,12 +280,24 @@ def offline_leases(settings: Settings) -> Mapping[str, Any]:
     if not seen.view.cached and any(each.ttl_s is None for each in seen.view.leases):
         with closing(client_for(settings)) as client:
             left_s = FlannelTtls(client.time_to_live_s).of(seen.view.leases)
+    document = leases_document(
+        seen.view, _own_id(), time.time(), left_s=left_s, freshness=seen.freshness
+    )
+    return {**document, "remarks": seen.remarks}
+
+
+def offline_networks(settings: Settings) -> Mapping[str, Any]:
+    """Return ``GET /v1/networks`` without an agent, as :func:`offline_leases` does."""
+    seen = view_offline(settings)
+    document = networks_document(seen.view, _own_id(), time.time(), freshness=seen.freshness)
+    return {**document, "remarks": seen.remarks}
+
+
+def _own_id() -> HostId | None:
     try:
-        own = host_id(read_machine_id())
+        return host_id(read_machine_id())
     except HostmeshError:
-        own = None
-    document = leases_document(seen.view, own, time.time(), left_s=left_s, freshness=seen.freshness)
-    return {**document, "remarks": [seen.problem.message] if seen.problem else []}
+        return None
 
 
 def offline_events(settings: Settings) -> Mapping[str, Any]:
@@ -349,6 +367,7 @@ DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = Mappin
     {
         "/v1/status": offline_status,
         "/v1/leases": offline_leases,
+        "/v1/networks": offline_networks,
         "/v1/routes": offline_routes,
         "/v1/firewall": offline_firewall,
         "/v1/events": offline_events,

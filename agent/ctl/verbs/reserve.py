@@ -55,13 +55,13 @@ def _reserve(context: Context, text: str, subnet: Network) -> int:
             )
         changed = reserve(registry, host.host_id, subnet, dry=context.args.dry_run)
     held = [each.subnet for each in view.leases if each.host_id == host.host_id]
-    done = [f"{_did(context, 'reserved', 'reserve')} {subnet} for {host}"] if changed else []
+    done = [f"{context.did('reserved', 'reserve')} {subnet} for {host}"] if changed else []
     if held and subnet not in held:
         context.remark(
             f"{host} holds {held[0]} now. To move it to {subnet}, run there: agentctl leave,"
             " agentctl join"
         )
-    return _say(context, changed, done, subnet=str(subnet), host_id=host.host_id)
+    return context.report_change(changed, done, subnet=str(subnet), host_id=host.host_id)
 
 
 def _end(context: Context, subnet: Network) -> int:
@@ -69,8 +69,8 @@ def _end(context: Context, subnet: Network) -> int:
         from agent.registry.operations.reservations import unreserve  # noqa: PLC0415 - costs 0.2 s
 
         changed = unreserve(registry, subnet, dry=context.args.dry_run)
-    done = [f"{_did(context, 'ended', 'end')} the reservation of {subnet}"] if changed else []
-    return _say(context, changed, done, subnet=str(subnet))
+    done = [f"{context.did('ended', 'end')} the reservation of {subnet}"] if changed else []
+    return context.report_change(changed, done, subnet=str(subnet))
 
 
 def _list(context: Context) -> int:
@@ -119,38 +119,21 @@ def remove(context: Context) -> int:
         known = host.host_id in view.heartbeats or host.host_id in view.memory
         subnets = remove_host(registry, host, force=args.force, dry=args.dry_run)
     changed = known or bool(subnets)
-    done = [f"{_did(context, 'took', 'take')} {subnet} away from {host}" for subnet in subnets]
+    done = [f"{context.did('took', 'take')} {subnet} away from {host}" for subnet in subnets]
     if changed:
-        done.append(f"{_did(context, 'forgot', 'forget')} {host}")
+        done.append(f"{context.did('forgot', 'forget')} {host}")
     reserved = [str(subnet) for subnet, owner in view.reservations.items() if owner == host.host_id]
     if reserved:
         context.remark(
             f"{', '.join(reserved)} stays reserved for it: agentctl reserve --delete {reserved[0]}"
         )
-    return _say(
-        context,
+    return context.report_change(
         changed,
         done,
         host_id=host.host_id,
         host_name=host.host_name,
         subnets=[str(each) for each in subnets],
     )
-
-
-def _did(context: Context, done: str, todo: str) -> str:
-    return f"would {todo}" if context.args.dry_run else done
-
-
-def _say(context: Context, changed: bool, done: list[str], **values: Any) -> int:  # noqa: ANN401, FBT001 - JSON; a helper of two callers
-    document = {
-        "version": 1,
-        "changed": changed,
-        "dry_run": context.args.dry_run,
-        **values,
-        "done": done,
-        "todo": [],
-    }
-    return context.report(document)
 
 
 def _subnet(text: str) -> Network:

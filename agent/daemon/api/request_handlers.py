@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.daemon.api.connection import Paths, Text
 from agent.daemon.api.leases import leases_document
+from agent.daemon.api.networks import networks_document
 from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import host_state, status_document
 from agent.daemon.reconcile.kernel_objects import Plans
@@ -25,7 +26,7 @@ from agent.docker.report import RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.etcd.certificates import Certificate
 from agent.mesh.peer_rules import PeerRules
-from agent.model import Condition, Route
+from agent.model import Condition, Route, View
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.settings.text import whole_number
 
@@ -75,6 +76,7 @@ class RequestHandlers:
             read={
                 "/v1/status": self.status,
                 "/v1/leases": self.leases,
+                "/v1/networks": self.networks,
                 "/v1/diff": self.diff,
                 "/v1/routes": self.route_list,
                 "/v1/firewall": self.firewall,
@@ -146,22 +148,34 @@ class RequestHandlers:
 
     def leases(self) -> Document:
         """``GET /v1/leases``: of the newest view, the alarming one included."""
-        mesh = self.cell.now.mesh
-        view = mesh.newest
-        if view is None:
-            raise CannotTell(
-                "no complete view of etcd yet and no copy of an earlier one",
-                hint="see etcd in agentctl status",
-            )
+        view = self._view()
         may_ask = not (view.cached or self.cell.now.contact_problem)
         return leases_document(
             view,
-            mesh.host_id,
+            self.cell.now.mesh.host_id,
             time.time(),
             last_heartbeat_s=self.cell.now.last_seen.last_heartbeat_s,
             left_s=self.time_left.of(view.leases, may_ask=may_ask),
             freshness=self._freshness(),
         )
+
+    def networks(self) -> Document:
+        """``GET /v1/networks``: of the newest view, too."""
+        return networks_document(
+            self._view(),
+            self.cell.now.mesh.host_id,
+            time.time(),
+            freshness=self._freshness(),
+        )
+
+    def _view(self) -> View:
+        view = self.cell.now.mesh.newest
+        if view is None:
+            raise CannotTell(
+                "no complete view of etcd yet and no copy of an earlier one",
+                hint="see etcd in agentctl status",
+            )
+        return view
 
     def diff(self) -> Document:
         """``GET /v1/diff``: the operations of the next pass."""

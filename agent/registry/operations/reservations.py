@@ -11,7 +11,7 @@ from agent.registry.record_store import RecordStore
 from agent.registry.records import CONFIG, LEASES, OWNERS, RESERVATIONS, encode_reservation
 from agent.registry.registry import Registry
 
-__all__ = ["reserve", "unreserve"]
+__all__ = ["config_of", "reserve", "unreserve"]
 
 _TRIES = 5
 
@@ -30,7 +30,7 @@ def reserve(registry: Registry, host_id: HostId, subnet: Network, *, dry: bool =
     for _ in range(_TRIES):
         records = registry.records()
         view = records.view()
-        config = _config(view)
+        config = config_of(view)
         _refuse_odd(config, subnet)
         _refuse_overlap(records, view, host_id, subnet)
         if view.reservations.get(subnet) == host_id:
@@ -75,7 +75,8 @@ def _refuse_odd(config: MeshConfig, subnet: Network) -> None:
         )
 
 
-def _config(view: View) -> MeshConfig:
+def config_of(view: View) -> MeshConfig:
+    """Return the mesh's config. Raises MeshConfigError when there is none that is usable."""
     if view.config is None:
         raise MeshConfigError(
             str(view.config_problem or "") or "there is no config in etcd yet",

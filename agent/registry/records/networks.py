@@ -7,7 +7,13 @@ from typing import Final
 
 from agent.etcd.kv import Record
 from agent.model import NETWORKS_LEVEL, Access
-from agent.model.network import LONGEST_SLICE, MeshNetwork, parse_network_name
+from agent.model.network import (
+    DEFAULT_SLICE,
+    LONGEST_SLICE,
+    SHORTEST_SLICE,
+    MeshNetwork,
+    parse_network_name,
+)
 from agent.model.untrusted import Fields
 from agent.registry.records.record_kind import RecordKind, Writer, dump
 
@@ -15,7 +21,6 @@ __all__ = ["MAX_HOST_PATTERNS", "NETWORKS", "encode_network", "parse_host_patter
 
 MAX_HOST_PATTERNS: Final = 64
 _PATTERN: Final = re.compile(r"[A-Za-z0-9._*?-]{1,253}")
-_SHORTEST_SLICE: Final = 16
 
 
 def parse_host_pattern(text: str) -> str:
@@ -39,7 +44,7 @@ def _decode(name: str, record: Record) -> MeshNetwork:
         name=name,
         access=Access(access) if access else None,
         hosts=tuple(map(parse_host_pattern, hosts)),
-        length=fields.integer("SliceLen", _SHORTEST_SLICE, LONGEST_SLICE, default=24),
+        length=fields.integer("SliceLen", SHORTEST_SLICE, LONGEST_SLICE, default=DEFAULT_SLICE),
         removed=fields.flag("Removed", default=False),
         create_revision=record.create_revision,
         mod_revision=record.mod_revision,

@@ -7,36 +7,20 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.ctl.main import main
 from agent.errors import ClaimConflict, MeshConfigError, OverlapError, Refused, UsageError
 from agent.etcd import kv
 from agent.registry.records import LEASES
 from agent.registry.registry import Registry
-from tests.etcd.support.etcdlab import Etcd, host, request
+from tests.etcd.support.etcdlab import host, request
 from tests.unit.ctl.schemas import check
 
 pytestmark = pytest.mark.etcd
 
 Run = Callable[..., int]
-
-
-@pytest.fixture
-def ctl(shared_etcd: Etcd, prefix: str, tmp_path: Path) -> Run:
-    """agentctl as an operator runs it on a host whose agent is down."""
-    settings = tmp_path / "agent.toml"
-    settings.write_text(
-        f'[etcd]\nendpoints = ["{shared_etcd.endpoint}"]\nprefix = "{prefix}"\n', encoding="utf-8"
-    )
-
-    def run(*words: str) -> int:
-        return main([*words, "--settings", str(settings), "--socket", str(tmp_path / "none")])
-
-    return run
 
 
 def answer(capsys: pytest.CaptureFixture[str], schema: str = "config") -> dict[str, Any]:

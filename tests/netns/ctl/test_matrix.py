@@ -77,6 +77,12 @@ TABLE: dict[str, Row] = {
     "remove": Row(
         words=("node9",), up=24, user=24, down=24, user_down=24, no_etcd=14, neither=14, full=24
     ),
+    "network create": Row(words=("shop", "--dry-run"), user=0, no_etcd=14, neither=14),
+    "network ls": Row(),
+    "network inspect": Row(
+        words=("none",), up=2, down=2, user_down=2, no_etcd=2, neither=2, full=2
+    ),
+    "network rm": Row(words=("shop",), user=0, no_etcd=14, neither=14),
     "etcd accept": Row(down=23, user_down=23, neither=23, full=23),
     "docker restart": Row(
         words=("--now", "--yes"), up={0, 1, 19}, down=23, user_down=23, no_etcd={0, 1, 19},
@@ -117,6 +123,10 @@ def _set(wanted: int | set[int]) -> set[int]:
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     with Stage(2).running() as made:
+        node = made.nodes[0]
+        eventually(node.subnet, 30)
+        for words in (("config", "set", "--level", "3"), ("network", "create", "web")):
+            assert node.ctl(*words).returncode == 0
         yield made
 
 
@@ -175,6 +185,10 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
     "reserve": ("reservations",),
     "reserve node2": ("change", "10.127.9.0/24", "--dry-run"),
     "remove": ("change", "node2", "--force", "--dry-run"),
+    "network create": ("change", "shop", "--timeout", "300ms"),
+    "network ls": ("networks",),
+    "network inspect": ("networks", "web"),
+    "network rm": ("change", "shop", "--dry-run"),
     "etcd accept": ("done",),
     "docker restart": ("done", "--now", "--yes"),
     "reload": ("done",),
@@ -227,7 +241,17 @@ def test_each_answer_in_json_is_what_its_schema_says(stage: Stage, way: Way) -> 
         found = dict(zip(SCHEMAS, pool.map(ask, SCHEMAS), strict=True))
     assert not {name: why for name, (how, why) in found.items() if how == "wrong"}
     said = {name for name, (how, _) in found.items() if how == "said"}
-    always = {"status", "leases", "routes", "map", "ping", "events", "doctor", "bugreport"}
+    always = {
+        "status",
+        "leases",
+        "network ls",
+        "routes",
+        "map",
+        "ping",
+        "events",
+        "doctor",
+        "bugreport",
+    }
     assert said >= always | {"trace", "firewall show", "version", "join"}
     if way is as_it_is:
         assert said == set(SCHEMAS) - SILENT, found

@@ -1,0 +1,1 @@
+"""``agentctl network``: networks that span hosts."""
