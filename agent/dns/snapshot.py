@@ -19,7 +19,10 @@ from typing import Any, Final
 from agent.model.domain import parse_domain
 from agent.model.mesh import Access, HostId
 from agent.model.names import (
+    MOST_ADDRESSES,
+    MOST_ASKERS,
     MOST_NAMES,
+    MOST_NETWORKS,
     HostNames,
     LocalNames,
     LocalNetwork,
@@ -32,9 +35,7 @@ from agent.model.untrusted import Fields, parse_host_id
 __all__ = [
     "FRESH_S",
     "LOCAL_FILE",
-    "MOST_ADDRESSES",
     "MOST_BYTES",
-    "MOST_NETWORKS",
     "TOUCH_S",
     "decode_host",
     "decode_local",
@@ -50,11 +51,6 @@ FRESH_S: Final = 60.0
 """Age of ``local.json`` from which it proves no absence: the agent does not run."""
 
 MOST_BYTES: Final = 16 << 20
-MOST_ADDRESSES: Final = 4096
-"""Of one host: 2,000 containers, most of them in one or two networks."""
-MOST_NETWORKS: Final = 1024
-"""Docker networks of this host."""
-_MOST_ASKERS: Final = 4096
 _MOST_OF_ASKER: Final = 64
 
 _FORMAT: Final = 1
@@ -132,7 +128,7 @@ def decode_local(content: bytes) -> LocalNames:
     fields = _fields(content)
     askers = {
         each.address("address"): each.texts("networks", _MOST_OF_ASKER)
-        for each in fields.objects("askers", _MOST_ASKERS)
+        for each in fields.objects("askers", MOST_ASKERS)
     }
     return LocalNames(
         domain=parse_domain(fields.text("domain")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ __all__ = [
     "Endpoint",
     "EndpointAddress",
     "Health",
+    "usable_name",
 ]
 
 ENDPOINTS_MOST: Final = 2_000
@@ -26,6 +28,14 @@ NAMES_MOST: Final = 16
 
 LONGEST_NAME: Final = 128
 """Characters of the name of a container, network, project or service, and of an alias."""
+
+_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{LONGEST_NAME - 1}}}")
+"""Docker's names of containers and networks, bounded."""
+
+
+def usable_name(name: str, identity: str) -> str:
+    """Return a name, or the start of the object's id where others could not read it."""
+    return name if _NAME.fullmatch(name) else identity[:12]
 
 
 class Health(enum.StrEnum):

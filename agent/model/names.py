@@ -12,7 +12,10 @@ from agent.model.family import Address, Network, read_address
 from agent.model.mesh import Access, HostId
 
 __all__ = [
+    "MOST_ADDRESSES",
+    "MOST_ASKERS",
     "MOST_NAMES",
+    "MOST_NETWORKS",
     "NAME_SERVERS",
     "OWN_LABEL",
     "HostNames",
@@ -29,6 +32,15 @@ Link-local (RFC 3927), so no route leads a query for them to another machine."""
 
 OWN_LABEL: Final = "host"
 """The label above hosts' own names; no network, project or host with containers has it."""
+
+MOST_ADDRESSES: Final = 4096
+"""Of one host: 2,000 containers, most of them in one or two networks."""
+
+MOST_ASKERS: Final = 4096
+"""Addresses of local containers that are in several networks."""
+
+MOST_NETWORKS: Final = 1024
+"""Docker networks of this host."""
 
 MOST_NAMES: Final = 64
 """Of one address, of every kind together."""

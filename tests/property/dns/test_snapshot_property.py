@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.dns.snapshot import (
-    MOST_ADDRESSES,
     MOST_BYTES,
     decode_host,
     decode_local,
@@ -19,6 +18,7 @@ from agent.dns.snapshot import (
 )
 from agent.model import Access, HostId
 from agent.model.names import (
+    MOST_ADDRESSES,
     MOST_NAMES,
     HostNames,
     LocalNames,
