@@ -243,14 +243,24 @@ class EtcdClient:
 
     def time_to_live_s(self, lease_id: int) -> int | None:
         """How many seconds an etcd lease has left, None when it is gone."""
-        request = rpc.LeaseTimeToLiveRequest(ID=lease_id)
-        response = self._call(
+        response = self._time_to_live(rpc.LeaseTimeToLiveRequest(ID=lease_id))
+        return int(response.TTL) if response.TTL >= 0 else None
+
+    def has_keys(self, lease_id: int) -> bool:
+        """Whether any key hangs on an etcd lease.
+
+        Raises:
+            EtcdUnavailable, EtcdAuthError, EtcdError: It cannot be found out.
+        """
+        return bool(self._time_to_live(rpc.LeaseTimeToLiveRequest(ID=lease_id, keys=True)).keys)
+
+    def _time_to_live(self, request: Any) -> Any:  # noqa: ANN401 - generated messages
+        return self._call(
             "read an etcd lease",
             lambda connection, metadata, timeout_s: connection.lease.LeaseTimeToLive(
                 request, timeout=timeout_s, metadata=metadata
             ),
         )
-        return int(response.TTL) if response.TTL >= 0 else None
 
     def watch(self, ranges: Sequence[tuple[bytes, bytes]], after: int) -> WatchStream:
         """Watch ranges of keys for changes after a revision; the caller closes the stream.

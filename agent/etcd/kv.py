@@ -18,6 +18,7 @@ __all__ = [
     "TxnResult",
     "absent",
     "attached",
+    "created_at",
     "delete",
     "get",
     "none_created_since",
@@ -121,6 +122,11 @@ def none_created_since(start: bytes, end: bytes, revision: int) -> Compare:
     Renewals do not count. A range without keys satisfies it.
     """
     return (transactions.Create(start, end) < revision + 1).build_message()
+
+
+def created_at(key: bytes, revision: int) -> Compare:
+    """Compare that holds when ``key`` was absent before that revision and never since."""
+    return (transactions.Create(key) == revision).build_message()
 
 
 def unchanged(key: bytes, mod_revision: int) -> Compare:

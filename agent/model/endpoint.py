@@ -76,6 +76,7 @@ class Endpoint:
         project, service: Of Compose, "" without it.
         addresses: In networks inside the host's lease, in order of network name.
         boot_id: Of the host's run in which the container was seen.
+        mod_revision: etcd's, 0 for one that was not read there.
     """
 
     host_id: HostId
@@ -86,3 +87,4 @@ class Endpoint:
     health: Health = Health.NONE
     addresses: tuple[EndpointAddress, ...] = ()
     boot_id: str = ""
+    mod_revision: int = 0

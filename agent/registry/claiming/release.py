@@ -11,9 +11,17 @@ from agent.model import HostId, View
 from agent.model.family import Network
 from agent.registry.claiming.identity_conflicts import IdentityInUseError
 from agent.registry.record_store import RecordStore
-from agent.registry.records import HEARTBEATS, LEASES, OWNERS, Keys
+from agent.registry.records import (
+    ENDPOINTS,
+    HEARTBEATS,
+    LEASES,
+    OWNERS,
+    SLICES,
+    KeyRange,
+    Keys,
+)
 
-__all__ = ["Releases", "end_lease"]
+__all__ = ["Releases", "end_lease", "published_ranges"]
 
 _TRIES = 4
 
@@ -41,6 +49,7 @@ class Releases:
             every = (*records.leases(), *records.owners())
             owned = {each.subnet for each in every if each.host_id == host_id}
             if not owned:
+                self._end_published(host_id)
                 heartbeat = kv.delete(self._keys.of(HEARTBEATS, host_id))
                 self._client.txn("end the heartbeat", [], [heartbeat])
                 return given_back
@@ -48,6 +57,15 @@ class Releases:
                 self.give_back(host_id, subnet)
                 given_back = subnet
         raise EtcdError(f"the lease of host {host_id} is written faster than it can be released")
+
+    def _end_published(self, host_id: HostId) -> None:
+        """Delete slices and endpoints that did not end with the lease.
+
+        Where a role does not have them yet there are none.
+        """
+        for start, end in published_ranges(self._keys, host_id):
+            if self._client.range(start, end, limit=1, keys_only=True).records:
+                self._client.txn("end what is published", [], [kv.delete(start, end)])
 
     def give_back(self, host_id: HostId, subnet: Network) -> None:
         """See :meth:`agent.registry.registry.Registry.give_back`."""
@@ -71,6 +89,12 @@ def end_lease(client: EtcdClient, keys: Keys, host_id: HostId, subnet: Network) 
         if client.txn(f"give {subnet} back", compares, deletes).succeeded:
             return frozenset(each.lease_id for each in own)
     raise EtcdError(f"the lease of {subnet} is written faster than it can be given back")
+
+
+def published_ranges(keys: Keys, host_id: HostId) -> tuple[KeyRange, ...]:
+    """Return the ranges of what a host publishes beside its lease."""
+    folders = (keys.range(kind).start + host_id.encode() for kind in (SLICES, ENDPOINTS))
+    return tuple(KeyRange(each + b"/", each + b"0") for each in folders)
 
 
 def _refuse_as_clone(view: View, host_id: HostId, boot_id: str) -> None:

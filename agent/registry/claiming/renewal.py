@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+
+import structlog
 
 from agent.errors import ClaimConflict, EtcdError
 from agent.etcd import kv
@@ -16,6 +18,8 @@ from agent.registry.claiming.request import LeaseLostError
 from agent.registry.records import LEASES, MEMORY, OWNERS, Keys, encode_lease, encode_memory
 
 __all__ = ["Renewals", "confirmed", "is_damaged", "lease_puts"]
+
+_log = structlog.get_logger()
 
 _RENEW_TRIES = 4
 _DAY_S = 86_400
@@ -58,7 +62,7 @@ class Renewals:
                 continue
             if isinstance(renewed, Lease):
                 if not fresh:
-                    self._client.drop(*({before_id, own.etcd_lease_id} - {lease_id}))
+                    self._drop_unused({before_id, own.etcd_lease_id} - {lease_id})
                 return renewed
             if lease_id != before_id:
                 self._client.drop(lease_id)
@@ -141,6 +145,18 @@ class Renewals:
         if lease_id and self._client.keep_alive(lease_id) == ttl_s:
             return lease_id
         return self._client.grant(ttl_s).id
+
+    def _drop_unused(self, lease_ids: Iterable[int]) -> None:
+        """Revoke etcd leases, but for one on which slices or endpoints still hang.
+
+        Their writer attaches them to the new one; until then no peer may think they are gone.
+        """
+        for each in lease_ids:
+            try:
+                if not self._client.has_keys(each):
+                    self._client.drop(each)
+            except EtcdError as error:
+                _log.debug("etcd-lease-left-to-expire", reason=str(error))
 
 
 def lease_puts(keys: Keys, lease: Lease, claimant: Claimant) -> list[kv.Operation]:

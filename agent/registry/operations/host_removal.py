@@ -6,6 +6,7 @@ from agent.errors import EtcdError, Refused
 from agent.etcd import kv
 from agent.model import Lease, View
 from agent.model.family import Network
+from agent.registry.claiming.release import published_ranges
 from agent.registry.operations.hosts import HostRef, hosts_of
 from agent.registry.records import HEARTBEATS, LEASES, MEMORY, OWNERS
 from agent.registry.registry import Registry
@@ -58,6 +59,7 @@ def _removed(registry: Registry, host: HostRef, leases: list[Lease], *, force: b
             kv.delete(heartbeat),
             kv.delete(keys.of(MEMORY, host.host_id)),
             kv.delete(owners + b"/", owners + b"0"),
+            *(kv.delete(*each) for each in published_ranges(keys, host.host_id)),
         ]
     for at in range(0, max(1, len(leases)), _BATCH):
         part = leases[at : at + _BATCH]

@@ -59,6 +59,7 @@ def _decode(key: tuple[HostId, str], record: Record) -> Endpoint:
         health=Health(health) if health in set(Health) else Health.NONE,
         addresses=tuple(map(_address, fields.objects("Networks", _MOST_ADDRESSES))),
         boot_id=fields.text("BootID", default="", longest=64),
+        mod_revision=record.mod_revision,
     )
 
 
