@@ -21,10 +21,11 @@ from agent.docker.worker import DockerWorker
 from agent.etcd.client import EtcdClient
 from agent.kernel.liveness.prober import Prober
 from agent.kernel.netlink_monitor import Monitor
-from agent.model import Uplink
+from agent.model import Uplink, View
 from agent.model.family import Address, Network
 from agent.registry.directory import Directory
 from agent.registry.own.keeper import Keeper
+from agent.registry.own.publisher import Publisher
 from agent.registry.registry import Registry
 from agent.retry import jittered
 from agent.settings import Settings
@@ -41,6 +42,7 @@ class Actions:
     registry: Registry
     directory: Directory
     keeper: Keeper
+    publisher: Publisher
     joiner: Joiner
     docker: DockerWorker
     docker_manager: DockerManager
@@ -71,8 +73,9 @@ class Actions:
             Action.SET_BOUNDS: partial(setattr, self.registry, "bounds"),
             Action.REREAD_CONFIG: lambda *_: self.directory.look_again(),
             Action.HOLD_CLAIMS: self.keeper.hold,
-            Action.CHECK_RECORDS: self.keeper.notice,
+            Action.CHECK_RECORDS: self._check_records,
             Action.LEAVE: self._leave,
+            Action.PUBLISH: self.publisher.publish,
             Action.SAVE_COPY: self.view_cache.save,
             Action.CONFIGURE_DOCKER: self._want_docker,
             Action.FOLLOW_CONTAINERS: self.containers.set_terms,
@@ -92,8 +95,13 @@ class Actions:
         self.kernel.limit_access(settings.firewall.access)
         self.scheduler.adopt(settings.firewall.check_s)
 
+    def _check_records(self, view: View) -> None:
+        self.keeper.notice(view)
+        self.publisher.notice_slices(view.revision, view.slices)
+
     def _leave(self) -> None:
         self.view_cache.leave()
+        self.publisher.pause()
         self.keeper.pause()
         self.joiner.forget()
 

@@ -62,6 +62,7 @@ from agent.registry.directory import Directory
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
 from agent.registry.own.keeper import Keeper
+from agent.registry.own.publisher import Publisher
 from agent.registry.registry import Registry
 from agent.settings import Settings
 from agent.threads import Jobs, Poller
@@ -161,6 +162,11 @@ class HostAgent:
             may_leave=self._docker_manager.docker.may_restart,
             earlier_life=PreviousBoot(self._cell, is_silent),
         )
+        self._publisher = Publisher(
+            self._registry,
+            self._host_id,
+            inbox.poster(partial(events.ConditionsFound, ConditionSource.PUBLISHING)),
+        )
         self._directory = Directory(
             self._registry,
             on_view=inbox.poster(events.ViewSeen),
@@ -252,6 +258,7 @@ class HostAgent:
         )
         self._mesh_parts: tuple[Part, ...] = (
             self._keeper,
+            self._publisher,
             self._endpoint_check,
             self._directory,
             *servers,
@@ -315,6 +322,7 @@ class HostAgent:
             registry=self._registry,
             directory=self._directory,
             keeper=self._keeper,
+            publisher=self._publisher,
             joiner=self._joiner,
             docker=self._docker,
             docker_manager=self._docker_manager,

@@ -243,18 +243,15 @@ class EtcdClient:
 
     def time_to_live_s(self, lease_id: int) -> int | None:
         """How many seconds an etcd lease has left, None when it is gone."""
-        response = self._time_to_live(rpc.LeaseTimeToLiveRequest(ID=lease_id))
+        response = self._time_to_live(lease_id)
         return int(response.TTL) if response.TTL >= 0 else None
 
     def has_keys(self, lease_id: int) -> bool:
-        """Whether any key hangs on an etcd lease.
+        """Whether any key hangs on an etcd lease. Raises EtcdError."""
+        return bool(self._time_to_live(lease_id, keys=True).keys)
 
-        Raises:
-            EtcdUnavailable, EtcdAuthError, EtcdError: It cannot be found out.
-        """
-        return bool(self._time_to_live(rpc.LeaseTimeToLiveRequest(ID=lease_id, keys=True)).keys)
-
-    def _time_to_live(self, request: Any) -> Any:  # noqa: ANN401 - generated messages
+    def _time_to_live(self, lease_id: int, *, keys: bool = False) -> Any:  # noqa: ANN401 - message
+        request = rpc.LeaseTimeToLiveRequest(ID=lease_id, keys=keys)
         return self._call(
             "read an etcd lease",
             lambda connection, metadata, timeout_s: connection.lease.LeaseTimeToLive(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
+from agent.daemon.membership.publication import publication, read_by_publication
 from agent.daemon.state import events
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.mesh_state import MeshState
@@ -39,8 +40,9 @@ class Action(Enum):
     SET_BOUNDS = auto()  # (bounds of a config)
     REREAD_CONFIG = auto()  # Check the config in etcd again. (needed addresses, allowed ranges)
     HOLD_CLAIMS = auto()  # Claim no new subnet.
-    CHECK_RECORDS = auto()  # Have the keeper look for its records. (view)
+    CHECK_RECORDS = auto()  # Have this host's records looked for. (view)
     LEAVE = auto()  # Keep nothing in etcd any more, and no copy.
+    PUBLISH = auto()  # (publication)
     SAVE_COPY = auto()  # (mesh state)
     CONFIGURE_DOCKER = auto()  # (subnet, MTU, former subnet)
     FOLLOW_CONTAINERS = auto()  # (terms of endpoints; None: there are none)
@@ -241,6 +243,7 @@ def _everything(state: AgentState) -> tuple[object, ...]:
 
 
 _OUTPUTS: Final = (
+    Output(Action.PUBLISH, publication, read_by_publication),
     Output(Action.CONFIGURE_DOCKER, _docker_wants, lambda state: (state.mesh,)),
     Output(Action.SET_BOUNDS, lambda state: (state.bounds,), _everything),
     Output(

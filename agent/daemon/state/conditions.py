@@ -62,6 +62,7 @@ class ConditionSource(StrEnum):
     JOINING = "joining"
     LEASE = "lease"
     LEAVING = "leaving"
+    PUBLISHING = "publishing"
     ROUTES = "routes"
     RULES = "rules"
     SETTINGS = "settings"

@@ -11,7 +11,7 @@ from agent.errors import EtcdError
 from agent.etcd import kv
 from agent.etcd.kv import Record
 from agent.model import Condition, HostId, Lease, Severity
-from agent.registry.records import KeyRange, RecordKind
+from agent.registry.records import SLICES, KeyRange, RecordKind
 from agent.registry.registry import Registry
 from agent.registry.snapshot import pages
 from agent.sharedmap import SharedMap, changed_keys
@@ -242,7 +242,7 @@ class OwnRecords(Generic[_V]):
     def condition(self, cause: str, hint: str) -> Condition:
         """Return the condition that not all records of this kind are in etcd."""
         return Condition(
-            name=f"{self.kind.name}-not-published",
+            name="slices-not-published" if self.kind is SLICES else "endpoints-not-published",
             severity=Severity.WARNING,
             cause=f"not all {self.kind.name} of this host are published: {cause}",
             hint=hint,
