@@ -1,4 +1,4 @@
-"""What this host publishes beside its lease, from the agent's state. Pure."""
+"""Derive the records that this host publishes beside its lease from the agent's state. Pure."""
 
 from __future__ import annotations
 

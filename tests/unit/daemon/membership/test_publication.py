@@ -1,4 +1,4 @@
-"""What a host publishes beside its lease, from the agent's state."""
+"""The records that a host publishes beside its lease, from the agent's state."""
 
 from __future__ import annotations
 
