@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent.model import LEVEL
 from tests.netns.mesh.stage import Node, Stage
 from tests.waiting import eventually
 
@@ -36,13 +37,13 @@ def test_promise_12_a_level_is_set_when_all_read_it_and_held_back_when_one_does_
     stage: Stage,
 ) -> None:
     node = stage.nodes[0]
-    assert {each["level"] for each in node.document("leases")["leases"]} == {2}
+    assert {each["level"] for each in node.document("leases")["leases"]} == {LEVEL}
     assert "LEVEL" in node.ctl("leases", "-o", "wide").stdout
     stage.etcdctl("put", _OLD, _OLD_BEAT)
     refused = node.ctl("config", "set", "--level", "2")
     assert refused.returncode == 24, refused.stderr
     assert "level 2 cannot be read by old (level 1)" in refused.stderr
-    assert node.ctl("config", "set", "--level", "3").returncode == 2
+    assert node.ctl("config", "set", "--level", str(LEVEL + 1)).returncode == 2
     stage.etcdctl("del", _OLD)
     done = node.ctl("config", "set", "--level", "2")
     assert done.returncode == 0, done.stderr
@@ -60,11 +61,11 @@ def test_promise_3_a_config_of_a_higher_level_costs_nothing_that_runs(stage: Sta
     node, peer = stage.nodes
     subnet, before = node.subnet(), [routes(each) for each in stage.nodes]
     config = stage.etcdctl("get", "--print-value-only", "/hostmesh/config").stdout
-    newer = {**json.loads(config), "Network": "10.0.0.0/8", "Hostmesh": {"Level": 3}}
+    newer = {**json.loads(config), "Network": "10.0.0.0/8", "Hostmesh": {"Level": LEVEL + 1}}
     eventually((node.folder / "state" / "copy.json").exists, 20)
     stage.etcdctl("put", "/hostmesh/config", json.dumps(newer))
     eventually(lambda: all(cause(each, "mesh-config-unusable") for each in stage.nodes), 10)
-    assert "Hostmesh.Level is 3 and this version reads up to 2" in cause(
+    assert f"Hostmesh.Level is {LEVEL + 1} and this version reads up to {LEVEL}" in cause(
         node, "mesh-config-unusable"
     )
     key = "/hostmesh/subnets/" + subnet.replace("/", "-")
