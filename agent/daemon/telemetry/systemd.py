@@ -5,9 +5,7 @@ The status line and changes of readiness go to the log, too, once per change.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -16,6 +14,7 @@ from agent.daemon.state.agent_state import AgentState
 from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.model import Severity
 from agent.settings.text import printable, whole_number
+from agent.systemd_notify import notify
 
 __all__ = ["Notifier", "StatusLine"]
 
@@ -74,15 +73,7 @@ class Notifier:
         self._send("STOPPING=1")
 
     def _send(self, line: str) -> None:
-        if not self._address:
-            return
-        # A leading "@" means the abstract namespace (sd_notify(3)).
-        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with (
-            contextlib.suppress(OSError),  # systemd going away must not stop the data path
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
-        ):
-            sock.sendto(line.encode(), address)
+        notify(self._address, line)
 
 
 class StatusLine:

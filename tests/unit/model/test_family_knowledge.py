@@ -23,6 +23,7 @@ KNOWLEDGE: Final = re.compile(
 )
 
 ALLOWED: Final = {
+    "dns/admission.py": "an interface's first IPv4 address (netdevice(7))",
     "docker/daemonjson/flags.py": "dockerd's own flag --ip6tables",
     "docker/daemonjson/known_keys.py": "daemon.json's own key ip6tables",
     "docker/attach/detach.py": "/proc/net/route is the IPv4 table",
