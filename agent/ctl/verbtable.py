@@ -142,6 +142,15 @@ VERBS = (
         reads_settings=True,
     ),
     Verb("leases", "list every host's subnet, and whether the host is alive", "leases", (_WATCH,)),
+    Verb(
+        "containers",
+        "list the running containers of every host",
+        "containers",
+        (
+            Argument("[PATTERN]", "of names of containers or services, with * and ?"),
+            Argument("--host", "only this host's, by its name or id", "HOST"),
+        ),
+    ),
     Verb("routes", "list mesh routes on this host: expected and installed", "routes"),
     Verb(
         "doctor",

@@ -16,6 +16,7 @@ import structlog
 from agent import __version__
 from agent.daemon.actions import Actions
 from agent.daemon.api.change_handlers import ChangeHandlers
+from agent.daemon.api.mesh_handlers import MeshHandlers
 from agent.daemon.api.request_handlers import RequestHandlers
 from agent.daemon.api.server import ControlServer, MetricsServer
 from agent.daemon.core.consequences import Action, watched
@@ -59,6 +60,7 @@ from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.wireguard.key import WireGuardKey
 from agent.registry.copy import Copy, copy_file
 from agent.registry.directory import Directory
+from agent.registry.endpoints.reading import read_endpoints
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
 from agent.registry.own.keeper import Keeper
@@ -242,7 +244,12 @@ class HostAgent:
     def _make_servers(self, settings: Settings) -> None:
         """Make the control socket and the metrics listener, and order all parts."""
         answers = self._answers(settings)
-        paths = answers.paths().and_those_of(self._changes().paths())
+        mesh = MeshHandlers(
+            cell=self._cell,
+            freshness=answers.freshness,
+            read_endpoints=partial(read_endpoints, self._client, self._registry.keys),
+        )
+        paths = answers.paths().and_those_of(self._changes().paths(), mesh.paths())
         self._control = ControlServer(
             settings.agent.socket, settings.agent.socket_group, paths, poller=self._poller
         )

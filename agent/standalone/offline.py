@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+from agent.daemon.api.containers import containers_document, counts_by_network
 from agent.daemon.api.leases import leases_document
 from agent.daemon.api.networks import networks_document
 from agent.daemon.api.routes import routes_document
@@ -39,12 +40,15 @@ from agent.mesh.desired import desired_objects
 from agent.mesh.object_kinds import route_kind
 from agent.mesh.world import World
 from agent.model import Condition, DockerState, HostId, Needed, Route, Severity, View
+from agent.model.endpoint import Endpoint
 from agent.model.family import Network, within
 from agent.reconcile.reconciler import Report
 from agent.reconcile.tracker import DeltaTracker, compare
 from agent.registry.copy import bounds_of, copy_file
+from agent.registry.endpoints.reading import read_endpoints
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.registry.own.identity import host_id, read_machine_id
+from agent.registry.records import Keys
 from agent.registry.registry import Registry
 from agent.settings import Settings
 
@@ -289,8 +293,30 @@ def offline_leases(settings: Settings) -> Mapping[str, Any]:
 def offline_networks(settings: Settings) -> Mapping[str, Any]:
     """Return ``GET /v1/networks`` without an agent, as :func:`offline_leases` does."""
     seen = view_offline(settings)
-    document = networks_document(seen.view, _own_id(), time.time(), freshness=seen.freshness)
+    counts = None if seen.problem else counts_by_network(seen.view, _endpoints(settings))
+    document = networks_document(
+        seen.view, _own_id(), time.time(), counts=counts, freshness=seen.freshness
+    )
     return {**document, "remarks": seen.remarks}
+
+
+def offline_containers(settings: Settings) -> Mapping[str, Any]:
+    """Return ``GET /v1/containers`` without an agent.
+
+    Raises:
+        HostmeshError: etcd cannot be read: this host's own copy has no containers.
+    """
+    seen = view_offline(settings)
+    if seen.problem is not None:
+        raise seen.problem
+    return containers_document(
+        seen.view, _endpoints(settings), _own_id(), time.time(), freshness=seen.freshness
+    )
+
+
+def _endpoints(settings: Settings) -> tuple[Endpoint, ...]:
+    with closing(client_for(settings)) as client:
+        return read_endpoints(client, Keys(settings.etcd.prefix))
 
 
 def _own_id() -> HostId | None:
@@ -368,6 +394,7 @@ DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = Mappin
         "/v1/status": offline_status,
         "/v1/leases": offline_leases,
         "/v1/networks": offline_networks,
+        "/v1/containers": offline_containers,
         "/v1/routes": offline_routes,
         "/v1/firewall": offline_firewall,
         "/v1/events": offline_events,

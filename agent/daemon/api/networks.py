@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.daemon.state.freshness import CURRENT, Freshness
 from agent.model import HostId, View
-from agent.registry.operations.network_hosts import Counts, HostPart, parts_of, slices_by_name
+from agent.registry.operations.network_hosts import Counts, HostPart, Slices, parts_of
 
 __all__ = ["networks_document"]
 
@@ -28,7 +28,7 @@ def networks_document(
         counts: None where endpoints are not known.
         freshness: How old ``view`` is.
     """
-    config, published = view.config, slices_by_name(view)
+    config, slices = view.config, Slices(view)
     return {
         "version": 1,
         **freshness.document(now_s),
@@ -40,10 +40,10 @@ def networks_document(
                 **_network(view, name),
                 "parts": [
                     _part(each, own, now_s, stale=freshness.stale)
-                    for each in parts_of(view, name, published.get(name, ()), counts)
+                    for each in parts_of(view, name, slices, counts)
                 ],
             }
-            for name in sorted({*view.networks, *published})
+            for name in sorted({*view.networks, *slices.names})
         ],
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.daemon.api.connection import Paths, Text
 from agent.daemon.api.leases import leases_document
-from agent.daemon.api.networks import networks_document
+from agent.daemon.api.mesh_handlers import newest_view
 from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import host_state, status_document
 from agent.daemon.reconcile.kernel_objects import Plans
@@ -26,7 +26,7 @@ from agent.docker.report import RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.etcd.certificates import Certificate
 from agent.mesh.peer_rules import PeerRules
-from agent.model import Condition, Route, View
+from agent.model import Condition, Route
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.settings.text import whole_number
 
@@ -76,7 +76,6 @@ class RequestHandlers:
             read={
                 "/v1/status": self.status,
                 "/v1/leases": self.leases,
-                "/v1/networks": self.networks,
                 "/v1/diff": self.diff,
                 "/v1/routes": self.route_list,
                 "/v1/firewall": self.firewall,
@@ -110,7 +109,7 @@ class RequestHandlers:
                     active=self.conditions.all(),
                     counters=self.observer.counters,
                     watch_age_s=time.monotonic() - contact_s if contact_s else None,
-                    stale=self._freshness().stale,
+                    stale=self.freshness().stale,
                     now_s=time.time(),
                     certificates=self.certificates(),
                 )
@@ -136,19 +135,20 @@ class RequestHandlers:
             etcd_source=self.etcd_source(),
             last_contact_s=self.last_contact_s(),
             now_s=time.monotonic(),
-            freshness=self._freshness(),
+            freshness=self.freshness(),
             wall_s=time.time(),
             counters=self.observer.counters,
         )
 
-    def _freshness(self) -> Freshness:
+    def freshness(self) -> Freshness:
+        """Return how old the newest view is."""
         contact_s = self.last_contact_s()
         ago_s = time.monotonic() - contact_s
         return self.cell.now.freshness(time.time() - ago_s if contact_s else None)
 
     def leases(self) -> Document:
         """``GET /v1/leases``: of the newest view, the alarming one included."""
-        view = self._view()
+        view = newest_view(self.cell)
         may_ask = not (view.cached or self.cell.now.contact_problem)
         return leases_document(
             view,
@@ -156,26 +156,8 @@ class RequestHandlers:
             time.time(),
             last_heartbeat_s=self.cell.now.last_seen.last_heartbeat_s,
             left_s=self.time_left.of(view.leases, may_ask=may_ask),
-            freshness=self._freshness(),
+            freshness=self.freshness(),
         )
-
-    def networks(self) -> Document:
-        """``GET /v1/networks``: of the newest view, too."""
-        return networks_document(
-            self._view(),
-            self.cell.now.mesh.host_id,
-            time.time(),
-            freshness=self._freshness(),
-        )
-
-    def _view(self) -> View:
-        view = self.cell.now.mesh.newest
-        if view is None:
-            raise CannotTell(
-                "no complete view of etcd yet and no copy of an earlier one",
-                hint="see etcd in agentctl status",
-            )
-        return view
 
     def diff(self) -> Document:
         """``GET /v1/diff``: the operations of the next pass."""
@@ -199,7 +181,7 @@ class RequestHandlers:
         return {
             "version": _VERSION,
             "state": "equal" if equal else "drift",
-            **self._freshness().document(time.time()),
+            **self.freshness().document(time.time()),
             **documents,
             "firewall": list(rules),
         }
@@ -208,7 +190,7 @@ class RequestHandlers:
         return {
             "version": _VERSION,
             "state": "unknown",
-            **self._freshness().document(time.time()),
+            **self.freshness().document(time.time()),
             "reason": reason,
             "operations": [],
             "conflicts": [],
@@ -230,7 +212,7 @@ class RequestHandlers:
             world,
             self.kernel.objects.compare(world)[Route],
             source="agent",
-            freshness=self._freshness().document(time.time()),
+            freshness=self.freshness().document(time.time()),
         )
 
     def firewall(self) -> Document:

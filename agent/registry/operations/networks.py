@@ -9,7 +9,7 @@ from agent.etcd import kv
 from agent.model import NETWORKS_LEVEL, MeshConfig, View, first_few
 from agent.model.network import DEFAULT_SLICE, LONGEST_SLICE, MeshNetwork
 from agent.registry.operations.hosts import find_host
-from agent.registry.operations.network_hosts import parts_of, slices_by_name
+from agent.registry.operations.network_hosts import Slices, parts_of
 from agent.registry.operations.reservations import config_of
 from agent.registry.records import CONFIG, NETWORKS, encode_network
 from agent.registry.registry import Registry
@@ -82,7 +82,7 @@ def create_network(registry: Registry, wish: MeshNetwork, *, dry: bool = False) 
                 f"there are {len(view.networks)} records of networks, as many as a mesh may have",
                 hint="remove one first: agentctl network ls, agentctl network rm NAME",
             )
-        in_use = bool(slices_by_name(view).get(wish.name))
+        in_use = bool(Slices(view).of(wish.name))
         if present is not None and (in_use or not present.removed):
             _refuse_other(present, wish)
         if present is not None and not present.removed:
@@ -118,7 +118,7 @@ def remove_network(registry: Registry, name: str, *, dry: bool = False) -> Netwo
         network = view.networks.get(name)
         if network is not None and not network.removed:
             operation = kv.put(key, encode_network(replace(network, removed=True)))
-        elif network is not None and slices_by_name(view).get(name):
+        elif network is not None and Slices(view).of(name):
             return NetworkChange(view=view, changed=False)
         else:
             operation, deleted = kv.delete(key), True
@@ -174,7 +174,7 @@ def _listed(hosts: tuple[str, ...]) -> str:
 
 
 def _refuse_label_only(view: View, name: str) -> None:
-    parts = parts_of(view, name, slices_by_name(view).get(name, ()))
+    parts = parts_of(view, name, Slices(view))
     if parts:
         hosts = first_few([each.host_name or each.host_id for each in parts], _SHOWN)
         raise Refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +15,12 @@ import pytest
 from agent.errors import MeshConfigError, Refused
 from agent.etcd import kv
 from agent.model import Access, DockerState, Heartbeat
+from agent.model.endpoint import Endpoint, EndpointAddress
 from agent.model.family import subnets_of
 from agent.model.network import MeshNetwork, NetworkSlice
 from agent.registry.operations.networks import create_network, remove_network
-from agent.registry.records import NETWORKS, SLICES, encode_slice
+from agent.registry.records import ENDPOINTS, NETWORKS, SLICES, encode_slice
+from agent.registry.records.endpoints import encode_endpoint, endpoint_key
 from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, config, host, registry, request
 from tests.unit.ctl.schemas import check
@@ -220,6 +223,60 @@ def test_rm_waits_for_unused_networks_and_then_deletes_the_record(
         assert ctl("network", "rm", "shop", "--timeout", "20") == 0
     assert capsys.readouterr() == ("removed network shop\n", "")
     assert not mesh.snapshot().networks
+
+
+def run_container(mesh: Registry, number: int, name: str, digit: str, network: str = "") -> None:
+    lease = mesh.snapshot().lease_of(host(number))
+    assert lease is not None
+    subnet = next(subnets_of(lease.subnet, 24))
+    place = EndpointAddress(
+        network=network or "bridge", address=subnet.network_address + 9, mesh_network=network
+    )
+    found = Endpoint(
+        host_id=host(number), container_id=digit * 64, name=name, addresses=(place,), boot_id="b"
+    )
+    key = mesh.keys.of(ENDPOINTS, endpoint_key(found))
+    mesh.client.txn("publish", [], [kv.put(key, encode_endpoint(found))])
+
+
+def test_containers_of_all_hosts_are_listed_by_name_and_host(
+    mesh: Registry, ctl: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beat(mesh, 1)
+    publish(mesh, 1)
+    run_container(mesh, 1, "web", "a", "shop")
+    run_container(mesh, 2, "db", "b")
+    damaged = mesh.keys.of(ENDPOINTS, (host(1), "c" * 16))
+    mesh.client.txn("", [], [kv.put(damaged, b"{")])
+    assert ctl("containers", "-o", "json") == 0
+    listed = answer(capsys, "containers")["containers"]
+    assert [(each["host_name"], each["name"], each["alive"]) for each in listed] == [
+        ("host1", "web", True),
+        ("host2", "db", False),
+    ]
+    for words in (
+        ("w*",),
+        ("--host", "host1"),
+        ("--host", host(1)[:8]),
+        ("web", "--host", "host1"),
+    ):
+        assert ctl("containers", *words) == 0
+        said = capsys.readouterr().out
+        assert "web" in said
+        assert "db" not in said
+    assert ctl("network", "ls") == 0
+    assert re.search(r"^shop .* 1 of 1 +1 +ready$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_rm_says_by_how_many_containers_a_network_is_in_use(
+    mesh: Registry, ctl: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_network(mesh, SHOP)
+    beat(mesh, 1)
+    publish(mesh, 1)
+    run_container(mesh, 1, "web", "a", "shop")
+    assert ctl("network", "rm", "shop") == 0, "it does not wait for the container's end"
+    assert capsys.readouterr().err == "host1: to be removed (in use by 1 container)\n"
 
 
 def test_rm_names_what_remains_and_ls_shows_it(

@@ -57,6 +57,7 @@ class Row(NamedTuple):
 TABLE: dict[str, Row] = {
     "status": Row(),
     "leases": Row(),
+    "containers": Row(no_etcd=14, neither=14),
     "routes": Row(),
     "doctor": Row(user=0, no_etcd={0, 1}, neither={0, 1}),
     "diff": Row(up={0, 1}, down=3, user_down=3, no_etcd={0, 1}, neither=3, full=3),
@@ -171,6 +172,7 @@ Way = Callable[[Stage], AbstractContextManager[None]]
 SCHEMAS: dict[str, tuple[str, ...]] = {
     "status": ("status",),
     "leases": ("leases",),
+    "containers": ("containers",),
     "routes": ("routes",),
     "diff": ("diff",),
     "map": ("map",),

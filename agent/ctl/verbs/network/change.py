@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.polling import rounds
+from agent.daemon.api.containers import counts_by_network
 from agent.errors import UsageError
 from agent.model import Access
 from agent.model.network import (
@@ -16,7 +17,8 @@ from agent.model.network import (
     MeshNetwork,
     parse_network_name,
 )
-from agent.registry.operations.network_hosts import HostPart, PartState, parts_of, slices_by_name
+from agent.registry.endpoints.reading import read_endpoints
+from agent.registry.operations.network_hosts import HostPart, PartState, Slices, parts_of
 from agent.registry.operations.networks import (
     create_network,
     member_pattern,
@@ -112,7 +114,8 @@ def _waited(
     until_s = time.monotonic() + (0 if context.args.dry_run else context.timeout_s)
     for _ in rounds(_PAUSE_S, until_s):
         view = registry.snapshot()
-        parts = parts_of(view, name, slices_by_name(view).get(name, ()))
+        counts = counts_by_network(view, read_endpoints(registry.client, registry.keys))
+        parts = parts_of(view, name, Slices(view), counts)
         if not any(each.state is waiting and not each.waits_for for each in parts):
             break
     return parts

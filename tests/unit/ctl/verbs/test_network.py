@@ -42,7 +42,7 @@ def beat(number: int, docker: DockerState = DockerState.READY, level: int = 3) -
 
 
 def part(number: int, network: str) -> NetworkSlice:
-    subnet = IPv4Network(f"10.{64 + number}.3.0/24")
+    subnet = IPv4Network(f"10.{64 + number}.{len(network)}.0/24")
     return NetworkSlice(host_id=host(number), network=network, subnet=subnet, since_s=9_000.0)
 
 
@@ -100,6 +100,22 @@ def test_what_remains_of_a_removed_network_is_listed_and_nothing_is_to_be_made()
         "host1": ("to be removed", None, 0),
     }
     assert states("gone", document()) == {}
+
+
+def test_promise_8_a_slice_that_does_not_count_is_listed_with_the_reason() -> None:
+    outside = replace(part(1, "shop"), subnet=IPv4Network("10.80.0.0/24"))
+    forbidden = part(2, "old")
+    slices = {**VIEW.slices, (host(1), "shop"): outside, (host(2), "old"): forbidden}
+    view = replace(VIEW, slices=slices)
+    found = networks_document(view, host(0), NOW_S)
+    assert states("shop", found)["host1"][:2] == (
+        "set aside",
+        "10.80.0.0/24 is in no lease of the host",
+    )
+    assert states("old", found)["host2"][:2] == (
+        "set aside",
+        "its record does not name the host",
+    )
 
 
 def test_promise_9_containers_are_not_counted_where_endpoints_are_not_known() -> None:

@@ -1,0 +1,1 @@
+"""The running containers of all hosts, apart from the other records of the mesh."""
