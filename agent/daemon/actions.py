@@ -9,12 +9,14 @@ from functools import partial
 from agent.daemon.core.consequences import Action
 from agent.daemon.core.reload import Source
 from agent.daemon.membership.join import Joiner
+from agent.daemon.names.job import NamesJob
 from agent.daemon.reconcile.kernel_pass import KernelPass
 from agent.daemon.reconcile.scheduler import Scheduler
 from agent.daemon.state.timers import Timers
 from agent.daemon.store.view_cache import ViewCache
 from agent.daemon.telemetry.condition_registry import ConditionRegistry
 from agent.daemon.telemetry.observer import Observer
+from agent.docker.daemonjson.desired import DockerNames
 from agent.docker.endpoints.follower import EndpointFollower
 from agent.docker.manager import DockerManager
 from agent.docker.worker import DockerWorker
@@ -49,6 +51,7 @@ class Actions:
     containers: EndpointFollower
     kernel: KernelPass
     monitor: Monitor
+    names: NamesJob
     prober: Prober
     scheduler: Scheduler
     timers: Timers
@@ -79,6 +82,7 @@ class Actions:
             Action.SAVE_COPY: self.view_cache.save,
             Action.CONFIGURE_DOCKER: self._want_docker,
             Action.FOLLOW_CONTAINERS: self.containers.set_terms,
+            Action.FOLLOW_NAMES: self.names.follow,
             Action.WATCH_ROUTES: self.monitor.watch_range,
             Action.PROBE_HOSTS: self._probe,
             Action.PASS_KERNEL: self.scheduler.kernel_changed,
@@ -105,10 +109,15 @@ class Actions:
         self.keeper.pause()
         self.joiner.forget()
 
-    def _want_docker(self, subnet: Network, mtu: int | None, former: Network | None) -> None:
-        self.docker.set_desired(
-            replace(self.docker_manager.desired_for(subnet, mtu), former=former)
-        )
+    def _want_docker(
+        self,
+        subnet: Network,
+        mtu: int | None,
+        former: Network | None,
+        names: DockerNames | None,
+    ) -> None:
+        desired = self.docker_manager.desired_for(subnet, mtu, names)
+        self.docker.set_desired(replace(desired, former=former))
 
     def _probe(self, addresses: frozenset[Address], uplink: Uplink | None) -> None:
         self.prober.watch(addresses, uplink)

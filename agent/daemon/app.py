@@ -27,6 +27,7 @@ from agent.daemon.membership.endpoint_finder import EndpointFinder
 from agent.daemon.membership.join import Joiner
 from agent.daemon.membership.leave import Leaver, UnfinishedLeave
 from agent.daemon.membership.previous_boot import PreviousBoot
+from agent.daemon.names.job import NamesJob
 from agent.daemon.reconcile.scheduler import Scheduler
 from agent.daemon.state import conditions, events
 from agent.daemon.state.agent_state import AgentState, StateCell
@@ -154,6 +155,12 @@ class HostAgent:
         self._docker = self._docker_manager.worker(
             inbox.poster(events.DockerReported), self._poller, self._containers
         )
+        self._names = NamesJob(
+            settings.agent.state_dir / "names",
+            self._boot_id,
+            inbox.post,
+            Jobs(self._poller),
+        )
         self._keeper = Keeper(
             self._registry,
             host_id=self._host_id,
@@ -257,6 +264,7 @@ class HostAgent:
         if address := settings.metrics.address:
             servers += (MetricsServer(address, answers.open_paths(), self._poller),)
         self._host_parts: tuple[Part, ...] = (
+            self._names,
             self._containers,
             self._docker,
             self._prober,
@@ -332,6 +340,7 @@ class HostAgent:
             publisher=self._publisher,
             joiner=self._joiner,
             docker=self._docker,
+            names=self._names,
             docker_manager=self._docker_manager,
             containers=self._containers,
             kernel=self._kernel,

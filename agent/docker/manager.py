@@ -12,7 +12,7 @@ from agent.docker.attach.daemon_json import DaemonJsonAttacher
 from agent.docker.attach.detach import Detacher
 from agent.docker.attach.managed import ManagedDocker, NoRestartLock, RestartLock
 from agent.docker.attach.network import NetworkAttacher
-from agent.docker.daemonjson.desired import DesiredDocker, MeshNames, desired_docker
+from agent.docker.daemonjson.desired import DesiredDocker, DockerNames, desired_docker
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.engine.engine import Engine
 from agent.docker.report import AttachReport
@@ -68,7 +68,7 @@ class DockerManager:
         )
 
     def desired_for(
-        self, subnet: Network, mtu: int | None, names: MeshNames | None = None
+        self, subnet: Network, mtu: int | None, names: DockerNames | None = None
     ) -> DesiredDocker:
         """Return what a lease's subnet, the mesh's MTU and its names mean for this Docker."""
         desired = desired_docker(

@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from agent.daemon.membership.publication import publication, read_by_publication
+from agent.daemon.names.wanted import docker_names, wanted_names
 from agent.daemon.state import events
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.mesh_state import MeshState
@@ -44,7 +45,8 @@ class Action(Enum):
     LEAVE = auto()  # Keep nothing in etcd any more, and no copy.
     PUBLISH = auto()  # (publication)
     SAVE_COPY = auto()  # (mesh state)
-    CONFIGURE_DOCKER = auto()  # (subnet, MTU, former subnet)
+    CONFIGURE_DOCKER = auto()  # (subnet, MTU, former subnet, names)
+    FOLLOW_NAMES = auto()  # (input of the name servers' snapshot)
     FOLLOW_CONTAINERS = auto()  # (terms of endpoints; None: there are none)
     WATCH_ROUTES = auto()  # (CIDRs, protocol, address of etcd)
     PROBE_HOSTS = auto()  # (addresses, uplink)
@@ -220,7 +222,7 @@ def _docker_wants(state: AgentState) -> tuple[object, ...] | None:
     if mesh.left or mesh.own is None or mesh.uplink is None:
         return None
     former = mesh.former.subnet if mesh.former else None
-    return mesh.own.subnet, mesh.container_mtu, former
+    return mesh.own.subnet, mesh.container_mtu, former, docker_names(state)
 
 
 def _endpoint_terms(state: AgentState) -> tuple[EndpointTerms | None] | None:
@@ -244,7 +246,7 @@ def _everything(state: AgentState) -> tuple[object, ...]:
 
 _OUTPUTS: Final = (
     Output(Action.PUBLISH, publication, read_by_publication),
-    Output(Action.CONFIGURE_DOCKER, _docker_wants, lambda state: (state.mesh,)),
+    Output(Action.CONFIGURE_DOCKER, _docker_wants, lambda state: (state.mesh, state.names_served)),
     Output(Action.SET_BOUNDS, lambda state: (state.bounds,), _everything),
     Output(
         Action.REREAD_CONFIG,
@@ -252,6 +254,11 @@ _OUTPUTS: Final = (
         _everything,
     ),
     Output(Action.FOLLOW_CONTAINERS, _endpoint_terms, lambda state: (state.mesh, state.settings)),
+    Output(
+        Action.FOLLOW_NAMES,
+        wanted_names,
+        lambda state: (state.mesh, state.settings, state.contact_problem),
+    ),
     Output(Action.WATCH_ROUTES, watched, _everything),
     Output(Action.PROBE_HOSTS, lambda state: (state.probed, state.mesh.uplink), _everything),
 )

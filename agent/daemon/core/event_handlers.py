@@ -151,6 +151,11 @@ def _left(state: AgentState, event: events.Left, _at: Moment) -> AgentState:
     return replace(state, mesh=state.mesh.set_left(left=event.left), look=StaleFacts())
 
 
+def _names(state: AgentState, event: events.NamesReported, _at: Moment) -> AgentState:
+    state = state.with_conditions(ConditionSource.NAMES, event.conditions)
+    return replace(state, names_served=event.served)
+
+
 def _round(state: AgentState, event: events.RoundDone, at: Moment) -> AgentState:
     mesh = state.mesh
     if event.configured and mesh.config is not None and mesh.sends_by != mesh.config.backend:
@@ -183,6 +188,7 @@ _HANDLERS: Final[Mapping[type[events.Event], _Handler]] = {
     events.KernelChanged: _kernel,
     events.LeaseChanged: _lease,
     events.Left: _left,
+    events.NamesReported: _names,
     events.RoundDone: _round,
     events.RulesWritten: lambda state, _event, _at: state,  # it only causes a pass
     events.SettingsRead: lambda state, event, _: replace(state, settings=event.settings),

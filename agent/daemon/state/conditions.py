@@ -62,6 +62,7 @@ class ConditionSource(StrEnum):
     JOINING = "joining"
     LEASE = "lease"
     LEAVING = "leaving"
+    NAMES = "names"
     PUBLISHING = "publishing"
     ROUTES = "routes"
     RULES = "rules"

@@ -36,6 +36,7 @@ __all__ = [
     "KernelChanged",
     "LeaseChanged",
     "Left",
+    "NamesReported",
     "Reload",
     "RoundDone",
     "RulesWritten",
@@ -188,6 +189,18 @@ class EndpointsSeen(Event):
 
     endpoints: tuple[Endpoint, ...]
     conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NamesReported(Event):
+    """How this host's name servers and their snapshot are.
+
+    Attributes:
+        served: One of the servers answers containers.
+    """
+
+    served: bool
+    conditions: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Here is decided which view is believed, whether anything may be deleted, and whi
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.daemon.state import conditions
@@ -64,6 +65,8 @@ class MeshState:
         docker_seen: The engine answered at least once since the agent started.
         own_endpoints: This host's running containers; the last known ones while Docker does not
             answer, None before its first answer since the agent started.
+        peer_endpoints: Of other hosts, those that count; None before all were read in this run of
+            the agent.
         left: The operator said leave.
         held_back: The hosts of ``believed`` that read less than the config's level.
         sends_by: The backend by which this host is known to send: that of the config when the
@@ -88,6 +91,9 @@ class MeshState:
     docker_config: ConfigFile = ConfigFile.WAITING
     docker_seen: bool = False
     own_endpoints: tuple[Endpoint, ...] | None = field(default=None, repr=False)
+    peer_endpoints: Mapping[tuple[HostId, str], Endpoint] | None = field(
+        default=None, repr=False, compare=False
+    )
     silent: frozenset[Address] = frozenset()
     uplink: Uplink | None = None
     left: bool = False

@@ -20,7 +20,7 @@ __all__ = [
     "NETWORK_MTU",
     "POOLS",
     "DesiredDocker",
-    "MeshNames",
+    "DockerNames",
     "desired_docker",
     "differences",
     "keys_for",
@@ -49,7 +49,7 @@ _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeshNames:
+class DockerNames:
     """The names that containers are to find.
 
     Attributes:
@@ -82,7 +82,7 @@ class DesiredDocker:
     pools: tuple[tuple[Network, int], ...] = ()
     mtu: int | None = None
     former: Network | None = None
-    names: MeshNames | None = None
+    names: DockerNames | None = None
 
     @property
     def subnets(self) -> tuple[Network, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from agent.docker.daemonjson.desired import DNS, DNS_SEARCH, MeshNames
+from agent.docker.daemonjson.desired import DNS, DNS_SEARCH, DockerNames
 from agent.docker.daemonjson.document import Document, JsonValue, KeyPath, parse_bytes, same_json
 from agent.docker.daemonjson.flags import Flags
 from agent.docker.daemonjson.store import Snapshot
@@ -22,14 +22,14 @@ __all__ = ["names_due", "names_keys", "not_used", "plan_names", "unmanaged_names
 _SERVERS: Final = [str(each) for each in NAME_SERVERS]
 
 
-def names_keys(names: MeshNames) -> Mapping[KeyPath, JsonValue]:
+def names_keys(names: DockerNames) -> Mapping[KeyPath, JsonValue]:
     """Return the keys of daemon.json that give containers the mesh's names."""
     search = dict.fromkeys((names.domain, *names.search))
     return {DNS: [*_SERVERS], DNS_SEARCH: [*search]}
 
 
 def plan_names(
-    names: MeshNames | None, snapshot: Snapshot, flags: Mapping[str, Flags], *, replace: bool
+    names: DockerNames | None, snapshot: Snapshot, flags: Mapping[str, Flags], *, replace: bool
 ) -> tuple[Mapping[KeyPath, JsonValue], tuple[Condition, ...]]:
     """Return the keys to set, and why containers do not get all that they should.
 
@@ -60,7 +60,7 @@ def plan_names(
 
 
 def unmanaged_names(
-    names: MeshNames | None, document: Document, flags: Mapping[str, Flags]
+    names: DockerNames | None, document: Document, flags: Mapping[str, Flags]
 ) -> tuple[Condition, ...]:
     """Return why containers of a Docker that the agent leaves alone do not find names."""
     _, given = _flagged(DNS, flags)
@@ -89,7 +89,7 @@ def _is_foreign(
     return not (change and change.is_ours(value))
 
 
-def not_used(names: MeshNames, why: str, severity: Severity = Severity.WARNING) -> Condition:
+def not_used(names: DockerNames, why: str, severity: Severity = Severity.WARNING) -> Condition:
     """Report that containers do not ask this host's name servers."""
     return Condition(
         name="dns-not-used-by-docker",
@@ -101,7 +101,7 @@ def not_used(names: MeshNames, why: str, severity: Severity = Severity.WARNING) 
     )
 
 
-def _not_searched(names: MeshNames, why: str) -> Condition:
+def _not_searched(names: DockerNames, why: str) -> Condition:
     return Condition(
         name="dns-not-searched",
         cause=f"{why}: containers find whole names under {names.domain}, no short ones",

@@ -97,7 +97,9 @@ def after(state: AgentState, *events: Event, at: Moment = NOW) -> AgentState:
 
 
 def follows(state: AgentState, event: Event) -> tuple[Effect, ...]:
-    return consequences(state, after(state, event), event)
+    """Return the effects but for that of names, which every change of the mesh has."""
+    found = consequences(state, after(state, event), event)
+    return tuple(each for each in found if each.action is not Action.FOLLOW_NAMES)
 
 
 FIRST = AgentState(mesh=MeshState(host_id=OWN))
@@ -233,7 +235,7 @@ def test_a_lease_is_noted_given_to_docker_copied_and_routed() -> None:
     assert follows(viewed, LeaseChanged(lease(0), ())) == (
         Effect(Action.RECORD_SUBNET, (lease(0).subnet,)),
         Effect(Action.SET_TIMER_SOONER, (Timer.COPY, 0.0)),
-        Effect(Action.CONFIGURE_DOCKER, (lease(0).subnet, UPLINK.mtu, None)),
+        Effect(Action.CONFIGURE_DOCKER, (lease(0).subnet, UPLINK.mtu, None, None)),
         PASS,
     )
     assert follows(MEMBER, LeaseChanged(lease(0), ())) == ()
@@ -250,7 +252,7 @@ def test_promise_2_a_new_node_address_reconnects_and_sets_dockers_mtu() -> None:
     assert follows(MEMBER, HostSeen(FACTS, other, ())) == (
         Effect(Action.RECONNECT_ETCD),
         Effect(Action.RECORD_UPLINK, (other,)),
-        Effect(Action.CONFIGURE_DOCKER, (lease(0).subnet, 1400, None)),
+        Effect(Action.CONFIGURE_DOCKER, (lease(0).subnet, 1400, None, None)),
         Effect(Action.PROBE_HOSTS, (frozenset(), other)),
         PASS,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.docker.daemonjson.desired import DesiredDocker, MeshNames
+from agent.docker.daemonjson.desired import DesiredDocker, DockerNames
 from agent.docker.daemonjson.undo_journal import Phase
 from agent.docker.report import AttachReport
 from agent.model import Condition
@@ -16,8 +16,8 @@ from tests.unit.docker.dockerworld import DESIRED, Parts, World, make, names, wr
 pytestmark = pytest.mark.unit
 
 SERVERS = ["169.254.20.53", "169.254.20.54"]
-SERVED = replace(DESIRED, names=MeshNames(domain="mesh.example", served=True))
-UNSERVED = replace(DESIRED, names=MeshNames(domain="mesh.example"))
+SERVED = replace(DESIRED, names=DockerNames(domain="mesh.example", served=True))
+UNSERVED = replace(DESIRED, names=DockerNames(domain="mesh.example"))
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_promise_7_other_search_domains_of_the_host_restart_nothing(
 
 def test_promise_7_another_domain_needs_a_restart(parts: Parts, world: World) -> None:
     ensure(parts)
-    other = replace(DESIRED, names=MeshNames(domain="other.example", served=True))
+    other = replace(DESIRED, names=DockerNames(domain="other.example", served=True))
     assert ensure(parts, other).restarted
     assert (keys(parts)[1], world.restarts) == (["other.example"], 2)
 

@@ -1,0 +1,1 @@
+"""Keep the name servers' snapshot as the mesh is, and say how the servers are."""

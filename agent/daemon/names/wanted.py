@@ -1,0 +1,69 @@
+"""Say what the snapshot of the name servers depends on, from the agent's state. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.daemon.state.agent_state import AgentState
+from agent.docker.daemonjson.desired import DockerNames
+from agent.mesh.names import NamesInput
+from agent.model import NETWORKS_LEVEL, Access, MeshConfig
+from agent.sharedmap import SharedMap
+
+__all__ = ["NamesWanted", "docker_names", "has_names", "wanted_names"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NamesWanted:
+    """The input of a snapshot; to compare two costs more than to follow one.
+
+    Attributes:
+        input: None: the mesh has no names, or the host has left it.
+        limit: No network of this host is opened wider than this.
+        own_known: Docker has said in this run of the agent which containers run here.
+        others_known: Every host's endpoints were read from etcd in this run of the agent.
+        current: etcd is being followed: a name that is not there does not exist.
+    """
+
+    input: NamesInput | None = None
+    limit: Access = Access.OPEN
+    own_known: bool = False
+    others_known: bool = False
+    current: bool = False
+
+
+def has_names(config: MeshConfig | None) -> bool:
+    """Return whether hosts of the mesh have name servers answer their containers."""
+    return config is not None and bool(config.domain) and config.level >= NETWORKS_LEVEL
+
+
+def wanted_names(state: AgentState) -> tuple[NamesWanted] | None:
+    """Return the input of the snapshot; None while too little is known to change one."""
+    mesh = state.mesh
+    if mesh.left or (mesh.config is not None and not has_names(mesh.config)):
+        return (NamesWanted(),)
+    world = state.world()
+    if world is None:
+        return None
+    others = mesh.peer_endpoints
+    return (
+        NamesWanted(
+            input=NamesInput(
+                world=world,
+                endpoints=SharedMap() if others is None else others,
+                own=mesh.own_endpoints or (),
+            ),
+            limit=state.settings.firewall.access,
+            own_known=mesh.own_endpoints is not None,
+            others_known=others is not None and world.complete,
+            current=not state.contact_problem,
+        ),
+    )
+
+
+def docker_names(state: AgentState) -> DockerNames | None:
+    """Return the names that Docker is to give containers, None where the mesh has none."""
+    config = state.mesh.config
+    if config is None or not has_names(config):
+        return None
+    return DockerNames(domain=config.domain, served=state.names_served)

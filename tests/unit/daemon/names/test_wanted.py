@@ -1,0 +1,53 @@
+"""Which changes of the agent's state change names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.daemon.core.consequences import Action, consequences
+from agent.daemon.names.wanted import NamesWanted
+from agent.daemon.state.agent_state import AgentState
+from agent.daemon.state.events import (
+    ContactChanged,
+    EndpointsSeen,
+    Event,
+    HostSeen,
+    Left,
+    NamesReported,
+    ViewSeen,
+)
+from agent.docker.daemonjson.desired import DockerNames
+from agent.errors import EtcdUnavailable
+from agent.model import NETWORKS_LEVEL
+from tests.unit.daemon.core.test_consequences import FACTS, FIRST, MEMBER, after, follows, view
+from tests.unit.small_mesh import CONFIG, UPLINK
+
+pytestmark = pytest.mark.unit
+
+
+def wanted_of_names(state: AgentState, event: Event) -> list[NamesWanted]:
+    found = consequences(state, after(state, event), event)
+    return [each.given[0] for each in found if each.action is Action.FOLLOW_NAMES]
+
+
+def test_names_follow_the_mesh_and_docker_once_the_config_has_a_domain() -> None:
+    (off,) = wanted_of_names(after(FIRST, HostSeen(FACTS, UPLINK, ())), ViewSeen(view(0, 1)))
+    assert off.input is None
+    named = replace(CONFIG, domain="mesh.example", level=NETWORKS_LEVEL)
+    before = after(MEMBER, ViewSeen(replace(view(0, 1, revision=11), config=named)))
+    (wanted,) = wanted_of_names(before, EndpointsSeen(()))
+    assert wanted.input is not None
+    assert (wanted.own_known, wanted.others_known, wanted.current) == (True, False, True)
+    (lost,) = wanted_of_names(before, ContactChanged(EtcdUnavailable("etcd is away")))
+    assert not lost.current
+    (left,) = wanted_of_names(before, Left(left=True))
+    assert left.input is None
+
+
+def test_docker_gets_the_name_servers_when_they_answer() -> None:
+    named = replace(CONFIG, domain="mesh.example", level=NETWORKS_LEVEL)
+    before = after(MEMBER, ViewSeen(replace(view(0, 1, revision=11), config=named)))
+    wants = {each.action: each.given for each in follows(before, NamesReported(True, ()))}
+    assert wants[Action.CONFIGURE_DOCKER][3] == DockerNames(domain="mesh.example", served=True)
