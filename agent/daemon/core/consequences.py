@@ -17,6 +17,7 @@ from agent.docker.endpoints.publishable import EndpointTerms
 from agent.kernel.uplink import uplink_target
 from agent.model import NETWORKS_LEVEL, HostFacts
 from agent.model.family import Address, Network
+from agent.sharedmap import SharedMap
 
 __all__ = ["Action", "Effect", "consequences", "watched"]
 
@@ -236,6 +237,7 @@ def _endpoint_terms(state: AgentState) -> tuple[EndpointTerms | None] | None:
         subnets=mesh.own_subnets,
         access=config.access,
         limit=state.settings.firewall.access,
+        records=mesh.believed.networks if mesh.believed else SharedMap(),
     )
     return (terms,)
 

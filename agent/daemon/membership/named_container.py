@@ -54,10 +54,11 @@ def _pingable(mesh: MeshState, limit: Access) -> Iterator[Address]:
     if mesh.own is None or mesh.config is None or not mesh.docker.reachable:
         return
     default = mesh.config.access
+    records = mesh.believed.networks if mesh.believed else {}
     networks = [
         each.subnet
         for each in mesh.docker.networks
-        if within(each.subnet, mesh.own.subnet) and not is_closed(each, default, limit)
+        if within(each.subnet, mesh.own.subnet) and not is_closed(each, default, limit, records)
     ]
     for address in mesh.docker.addresses:
         if any(address in network for network in networks):

@@ -23,7 +23,8 @@ from agent.kernel.tables.routes import RouteTable
 from agent.kernel.wireguard.parts import WireGuardParts
 from agent.mesh.backends import TunnelPort
 from agent.mesh.desired import DesiredObjects, IngressMember, desired_objects, is_certain
-from agent.mesh.firewall import source_member
+from agent.mesh.firewall import slice_member, source_member
+from agent.mesh.networks import SliceMembers
 from agent.mesh.object_kinds import ADDRESS, FDB, LINK, NEIGHBOUR, route_kind
 from agent.mesh.world import World
 from agent.model import (
@@ -116,6 +117,7 @@ class KernelObjects:
         """In the order in which they depend on each other."""
         self._sources = sources
         self._desired = DesiredObjects()
+        self._slices = SliceMembers()
         self.permission = Permission(may_delete=False)
         self.sources_failed = False
         self._uplink: tuple[Uplink | None, Link | None] = (None, None)
@@ -150,6 +152,7 @@ class KernelObjects:
         if self._sources is not None:
             self._sources.forget()
         self._desired = DesiredObjects()
+        self._slices = SliceMembers()
 
     def run(self, world: World, *, may_delete: bool, may_sweep: bool) -> ObjectsReport:
         """Make the objects as ``world`` wants them, as far as it may be done now.
@@ -171,7 +174,7 @@ class KernelObjects:
         self._log_changes([operation for each in reports for operation in each.done])
         again = [each.again_in_s for each in all_reports if each.again_in_s is not None]
         found = chain.from_iterable(each.conditions for each in reports)
-        conditions = (*self._desired.conditions, *found)
+        conditions = (*self._desired.conditions, *self._slices.conditions, *found)
         return ObjectsReport(reports, conditions, min(again, default=None))
 
     @staticmethod
@@ -187,11 +190,17 @@ class KernelObjects:
         changes = self._desired.follow(world)
         for kind, each in self._by_type.items():
             each.want(changes.of(kind), known_gone=changes.known_gone)
-        if self._sources is not None:
-            members = (
+        members = [
+            *(
                 (source_member(each.link, each.network), wanted)
                 for each, wanted in changes.of(IngressMember).items()
-            )
+            ),
+            *(
+                (slice_member(each.name, each.subnet), wanted)
+                for each, wanted in self._slices.follow(world).items()
+            ),
+        ]
+        if self._sources is not None:
             self._sources.want(
                 {member: None if wanted is None else member for member, wanted in members},
                 known_gone=changes.known_gone,

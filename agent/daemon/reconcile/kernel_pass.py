@@ -18,7 +18,7 @@ from agent.errors import DependencyMissing, FirewallError, HostmeshError, Kernel
 from agent.kernel.firewall import Firewall
 from agent.kernel.firewall.firewalld import Firewalld
 from agent.mesh.firewall import DesiredFirewall
-from agent.mesh.firewall.desired import desired_firewall, outside_links
+from agent.mesh.firewall.desired import desired_firewall, judged_networks, outside_links
 from agent.mesh.world import World
 from agent.model import Access, Condition, MeshConfig, Severity
 from agent.reconcile.reconciler import PASS_S
@@ -111,7 +111,7 @@ class KernelPass:
             world.own_subnets,
             world.uplink,
             world.docker,
-            self._access_limit,
+            judged_networks(world, self._access_limit),
             self.objects.ingress_links,
             self.objects.ingress(world) if self._firewalld.manage else None,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from agent.docker.endpoints.containers import RunningContainer, usable_name
@@ -11,7 +12,7 @@ from agent.mesh.firewall.access import judged
 from agent.model import Access, Condition, DockerNetwork, HostId, first_few
 from agent.model.endpoint import ENDPOINTS_MOST, NAMES_MOST, Endpoint, EndpointAddress
 from agent.model.family import Network, within
-from agent.model.network import NETWORK_LABEL, parse_network_name
+from agent.model.network import NETWORK_LABEL, MeshNetwork, parse_network_name
 
 __all__ = ["EndpointTerms", "bound_conditions", "endpoint_of", "is_routable"]
 
@@ -28,6 +29,7 @@ class EndpointTerms:
         boot_id: Of this run of it.
         access: The mesh's default for networks without a label.
         limit: No network of this host is opened wider than this.
+        records: The operator's, of mesh networks.
     """
 
     host_id: HostId
@@ -35,6 +37,7 @@ class EndpointTerms:
     boot_id: str = ""
     access: Access = Access.PUBLISHED
     limit: Access = Access.OPEN
+    records: Mapping[str, MeshNetwork] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def is_routable(network: DockerNetwork, terms: EndpointTerms) -> bool:
@@ -58,7 +61,7 @@ def endpoint_of(
         if network is None or place.address not in network.subnet:
             continue
         if is_routable(network, terms):
-            wanted, _ = judged(network, terms.access, terms.limit)
+            wanted, _ = judged(network, terms.access, terms.limit, terms.records)
             address = EndpointAddress(
                 network=usable_name(network.name, network.id),
                 address=place.address,

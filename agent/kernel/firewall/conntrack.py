@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,11 +68,16 @@ class Flows:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
 
-    def free_masqueraded(self, wants: DesiredFirewall) -> FlowsLook:
+    def free_masqueraded(
+        self, wants: DesiredFirewall, slices: Mapping[str, Iterable[Network]]
+    ) -> FlowsLook:
         """Delete flows whose source the agent's NAT rules would keep, and which have another one.
 
-        That is from a subnet of this host, unless the network is closed, to the mesh outside
-        this host, with replies that go elsewhere than to the source.
+        That is from a subnet of this host to the mesh outside this host, with replies that go
+        elsewhere than to the source; from a closed network to other slices of its mesh network.
+
+        Args:
+            slices: Of the closed networks, by the names of their sets.
 
         Returns:
             At most about 3 s are spent on deleting. An error is logged, not raised: the rules are
@@ -83,7 +88,7 @@ class Flows:
         try:
             with NetlinkSocket(family=NETFILTER) as connection:
                 wrong = connection.dump(
-                    _GET, _question(wants.family), _WHAT, pick=_Wrong(wants).key
+                    _GET, _question(wants.family), _WHAT, pick=_Wrong(wants, slices).key
                 )
                 for start in range(0, len(wrong), _BATCH):
                     if self._clock() > ends_s:
@@ -98,7 +103,7 @@ class Flows:
 class _Wrong:
     """Finds flows that have a source which they must not have."""
 
-    def __init__(self, wants: DesiredFirewall) -> None:
+    def __init__(self, wants: DesiredFirewall, slices: Mapping[str, Iterable[Network]]) -> None:
         self._source, self._dest = _ENDS[wants.family]
         self._size = wants.family.bits // 8
         # The kernel writes addresses first: where to a flow goes is seen at a glance.
@@ -113,7 +118,11 @@ class _Wrong:
         )
         self._dest_head = _ATTRIBUTE.pack(one, self._dest)
         self._leases = _ranges(wants.leases)
-        self._closed = _ranges(each.subnet for each in wants.networks if each.closed)
+        self._closed = tuple(
+            (_ranges((each.subnet,)), _ranges(slices.get(each.slices, ())))
+            for each in wants.networks
+            if each.closed
+        )
         self._cidrs = _ranges(wants.cidrs)
 
     def key(self, payload: bytes) -> bytes | None:
@@ -132,7 +141,9 @@ class _Wrong:
         _, back = self._addresses(reply)
         if source == back or not (_in(source, self._leases) and _in(dest, self._cidrs)):
             return None
-        if _in(source, self._closed) or _in(dest, self._leases):
+        if _in(dest, self._leases):
+            return None
+        if any(_in(source, of) and not _in(dest, others) for of, others in self._closed):
             return None
         key = attribute(_ORIGINAL | NESTED, original)
         return key + attribute(_ZONE, zone) if zone else key

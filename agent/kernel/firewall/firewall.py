@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -106,6 +106,8 @@ class Firewall:
         self._closed = False
         # An earlier run of the agent may have ended between a repair of NAT and this.
         self._flow_looks_left = _FLOW_LOOKS
+        self._slices: Mapping[str, frozenset[Network]] = {}
+        """Of the closed networks: a flow to one that is new may be masqueraded still."""
 
     def own_pids(self) -> frozenset[int]:
         """Return the agent's last processes, whose changes the rule monitor leaves out."""
@@ -126,16 +128,16 @@ class Firewall:
 
     @property
     def ingress(self) -> Reconciler[SetMember]:
-        """Sources that may come in, for the pass over routes."""
+        """Sources that may come in, and slices, for the pass over routes."""
         return self._sets.ingress
 
-    def want_sources(self, wants: DesiredFirewall) -> None:
-        """Desire exactly these sources, where no pass over routes does it."""
-        self._sets.want_sources(wants)
+    def want_sources(self, wants: DesiredFirewall, slices: Iterable[SetMember] = ()) -> None:
+        """Desire exactly these sources and slices, where no pass over routes does it."""
+        self._sets.want_sources(wants, slices)
 
     def closes_links(self, wants: DesiredFirewall) -> bool:
         """Return whether :meth:`apply` would shut out all that comes by one of the links."""
-        return bool(self._sets.unwanted_sources(wants))
+        return bool(self._sets.unwanted_links(wants))
 
     def apply(self, wants: DesiredFirewall, permission: Permission = MAY_DELETE) -> FirewallReport:
         """Make the firewall as wanted. Writes nothing when nothing differs.
@@ -303,9 +305,12 @@ class Firewall:
 
     def _free_flows(self, wants: DesiredFirewall) -> int:
         """Delete flows that were masqueraded before NAT was right, now or in later passes."""
+        slices = self._sets.slices({each.slices for each in wants.networks if each.closed} - {""})
+        if slices != self._slices:
+            self._slices, self._flow_looks_left = slices, _FLOW_LOOKS
         if not self._flow_looks_left:
             return 0
-        look = self._flows.free_masqueraded(wants)
+        look = self._flows.free_masqueraded(wants, slices)
         self._flow_looks_left = 0 if look.complete else self._flow_looks_left - 1
         if look.freed or not look.complete:
             _log.info("firewall-flows-freed", freed=look.freed, left=look.left)

@@ -1,14 +1,15 @@
 """The ipsets that rules name, as keyed objects: compared, filled and removed.
 
-Members of the ingress sets follow the mesh, with the permission to delete that routes have: who
-reconciles routes says which are desired. All others follow Docker, whose answer is complete.
+Members of the ingress sets and of the sets of slices follow the mesh, with the permission to
+delete that routes have: the pass over the routes desires them. All others follow Docker, whose
+answer is complete.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,9 +52,9 @@ class Ipsets:
     """The sets of one family, in the network namespace of the calling thread.
 
     Attributes:
-        ingress: Members of the sets of sources. It takes part in the pass over routes, too, so
-            that a peer is let in as soon as its route is there. Its desired members are written
-            by :class:`~agent.daemon.reconcile.kernel_objects.KernelObjects` only.
+        ingress: Members of the sets of sources and of slices. It takes part in the pass over
+            routes, too, so that a peer is let in as soon as its route is there. Its desired members
+            are written by :class:`~agent.daemon.reconcile.kernel_objects.KernelObjects` only.
 
     Args:
         clock: Monotonic seconds.
@@ -69,7 +70,8 @@ class Ipsets:
             opens=True,
         )
         self._kind = kind
-        prefix = set_name("in", family) + "-"
+        self._links = set_name("in", family) + "-"
+        prefixes = (self._links, set_name("net", family) + "-")
         nets = SetKind("hash:net", family)
         self._published = set_name("published", family)
         self._senders = set_name("senders", family)
@@ -78,7 +80,7 @@ class Ipsets:
             self._published: SetKind("hash:ip,port", family),
             self._senders: SetKind("hash:net,iface", family),
         }
-        self._sources = SetTable(lambda name: nets if name.startswith(prefix) else None, _MOST)
+        self._sources = SetTable(lambda name: nets if name.startswith(prefixes) else None, _MOST)
         self._rest = SetTable(others.get, _MOST)
         self.ingress = Reconciler(kind, self._sources, clock=clock)
         self._dockers = Reconciler(kind, self._rest, clock=clock)
@@ -108,10 +110,10 @@ class Ipsets:
             conditions=tuple(found for each in reports for found in each.conditions),
         )
 
-    def want_sources(self, wants: DesiredFirewall) -> None:
-        """Desire exactly these sources, where no pass over routes does it."""
+    def want_sources(self, wants: DesiredFirewall, slices: Iterable[SetMember]) -> None:
+        """Desire exactly these sources and slices, where no pass over routes does it."""
         members = (source_member(link, each) for link, found in wants.ingress for each in found)
-        _want_only(self.ingress, {each: each for each in members})
+        _want_only(self.ingress, {each: each for each in (*members, *slices)})
 
     def difference(self, wants: DesiredFirewall, *, may_delete: bool = True) -> tuple[str, ...]:
         """Return what :meth:`settle` would change, a line for each set.
@@ -139,9 +141,11 @@ class Ipsets:
             The changes, for people; a condition for each that a foreign rule still names.
         """
         wanted = self._names(wants)
-        stale = [*self.unwanted_sources(wants), self._old]
+        stale = set(self._sources.sets()).difference(wanted)
+        if stale:  # a set that a rule will name again, such as when agent.toml opens it, stays
+            stale -= {each.set for each in self.ingress.desired.values()}
         done, kept = [], []
-        for name in stale:
+        for name in (*sorted(stale), self._old):
             try:
                 if self._sources.destroy(name):
                     done.append(f"ipset {name}: removed")
@@ -149,13 +153,23 @@ class Ipsets:
                 kept.append(_in_use(name, wanted, error))
         return tuple(done), tuple(kept)
 
-    def unwanted_sources(self, wants: DesiredFirewall) -> frozenset[str]:
+    def unwanted_links(self, wants: DesiredFirewall) -> frozenset[str]:
         """Return the names of ingress sets that are there and not wanted.
 
         Raises:
             FirewallError, NotRoot: They could not be listed.
         """
-        return frozenset(self._sources.sets()).difference(self._names(wants))
+        links = (name for name in self._sources.sets() if name.startswith(self._links))
+        return frozenset(links).difference(self._names(wants))
+
+    def slices(self, names: Collection[str]) -> Mapping[str, frozenset[Network]]:
+        """Return the desired members of some sets of slices."""
+        found: dict[str, set[Network]] = {name: set() for name in names}
+        for each in self.ingress.desired.values() if names else ():
+            if each.set in found:
+                address, rest = self._split(each)
+                found[each.set].add(self._family.at(address, rest[0]))
+        return {name: frozenset(networks) for name, networks in found.items()}
 
     def remove(self) -> tuple[str, ...]:
         """Destroy every set and return which there were. Rules that name them go first.
@@ -169,7 +183,7 @@ class Ipsets:
         return tuple(f"ipset {name}: removed" for name in names if self._rest.destroy(name))
 
     def sources(self) -> dict[str, list[Network]]:
-        """Return the members of each ingress set, as they are in the kernel.
+        """Return the members of each set of sources or slices, as they are in the kernel.
 
         Raises:
             FirewallError, NotRoot: They could not be listed.
@@ -191,7 +205,10 @@ class Ipsets:
         return tuple(lines)
 
     def _names(self, wants: DesiredFirewall) -> list[str]:
-        return [set_name("in", self._family, interface) for interface in wants.interfaces]
+        return [
+            *(set_name("in", self._family, interface) for interface in wants.interfaces),
+            *(network.slices for network in wants.networks if network.slices),
+        ]
 
     def _split(self, member: SetMember) -> tuple[int, bytes]:
         size = self._family.bits // 8

@@ -12,6 +12,8 @@ from agent.mesh.firewall.values import (
     Sender,
     WantedNetwork,
     set_name,
+    slice_member,
+    slices_set,
     source_member,
 )
 
@@ -25,5 +27,7 @@ __all__ = [
     "WantedNetwork",
     "is_closed",
     "set_name",
+    "slice_member",
+    "slices_set",
     "source_member",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from agent.mesh.firewall.values import WantedNetwork
 from agent.model import Access, Condition, DockerNetwork
+from agent.model.network import NETWORK_LABEL, MeshNetwork
 
 __all__ = ["ACCESS_LABEL", "is_closed", "judged"]
 
@@ -15,13 +17,17 @@ ACCESS_LABEL: Final = "hostmesh.access"
 _TIGHTNESS: Final = {Access.OPEN: 0, Access.PUBLISHED: 1, Access.CLOSED: 2}
 
 
-def is_closed(network: DockerNetwork, default: Access, limit: Access) -> bool:
-    """Whether the mesh may send nothing into ``network``."""
-    return judged(network, default, limit)[0].closed
+Records = Mapping[str, MeshNetwork]
+"""The operator's records of mesh networks, by name."""
+
+
+def is_closed(network: DockerNetwork, default: Access, limit: Access, records: Records) -> bool:
+    """Whether hosts outside a network's mesh network may send nothing into it."""
+    return judged(network, default, limit, records)[0].closed
 
 
 def judged(
-    network: DockerNetwork, default: Access, limit: Access
+    network: DockerNetwork, default: Access, limit: Access, records: Records
 ) -> tuple[WantedNetwork, Condition | None]:
     """Return what the mesh may do with a network, and what is wrong with its label.
 
@@ -29,28 +35,37 @@ def judged(
         default: The mesh's default for user-defined networks without a label.
         limit: No network of this host is opened wider than this.
     """
-    access, problem = _access(network, default, limit)
+    access, problem = _access(network, default, limit, records)
     wanted = WantedNetwork(
-        subnet=network.subnet, bridge=network.bridge, access=access, internal=network.internal
+        subnet=network.subnet,
+        bridge=network.bridge,
+        access=access,
+        internal=network.internal,
+        labelled=NETWORK_LABEL in network.labels,
     )
     return wanted, problem
 
 
 def _access(
-    network: DockerNetwork, default: Access, limit: Access
+    network: DockerNetwork, default: Access, limit: Access, records: Records
 ) -> tuple[Access, Condition | None]:
-    """How open ``network`` is, never wider than ``limit``; an unreadable label closes it."""
+    """How open ``network`` is, never wider than ``limit``; an unreadable label closes it.
+
+    The record of its mesh network takes the place of the mesh's default, and limits its label.
+    """
     if network.internal:
         return Access.CLOSED, None
     label = network.labels.get(ACCESS_LABEL)
+    record = records.get(network.labels.get(NETWORK_LABEL, ""))
+    said = record.access if record else None
     problem: Condition | None = None
     if label is None:
-        access = Access.OPEN if network.default else default
+        access = Access.OPEN if network.default else said or default
     elif label in set(Access):
         access = Access(label)
     else:
         access, problem = Access.CLOSED, _odd_label(network, label)
-    return max(access, limit, key=_TIGHTNESS.__getitem__), problem
+    return max(access, said or access, limit, key=_TIGHTNESS.__getitem__), problem
 
 
 def _odd_label(network: DockerNetwork, label: str) -> Condition:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import permutations
 from typing import Final
 
@@ -18,13 +19,16 @@ from agent.mesh.firewall.values import (
     LocalBridge,
     PublishedPort,
     Sender,
+    WantedNetwork,
+    slices_set,
 )
+from agent.mesh.networks import own_slices
 from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World
 from agent.model import Access, Condition, Container, DockerFacts, DockerNetwork
 from agent.model.family import Address, Network, family_of, network_order, within
 
-__all__ = ["desired_firewall", "outside_links"]
+__all__ = ["desired_firewall", "judged_networks", "outside_links"]
 
 _INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 """Names iptables takes literally. A trailing ``+`` would be a wildcard (iptables(8), -i)."""
@@ -62,10 +66,9 @@ def desired_firewall(
     sources = desired_objects(world).ingress if ingress is None else ingress
     docker = world.docker or _NO_DOCKER
     leases = world.own_subnets
-    known = sorted(docker.networks, key=lambda each: (network_order(each.subnet), each.bridge))
+    known = _known(docker)
     usable = [network for network in known if _INTERFACE_NAME.fullmatch(network.bridge)]
-    inside = (each for each in usable if any(within(each.subnet, lease) for lease in leases))
-    networks = [judged(each, config.access, access_limit) for each in inside]
+    networks = judged_networks(world, access_limit)
     if tunnels is None:
         rules = PeerRules.of(world)
         tunnels = rules.tunnels if isinstance(rules, PeerRules) else ()
@@ -92,6 +95,34 @@ def desired_firewall(
             *(_odd_bridge(network) for network in known if network not in usable),
         ),
     )
+
+
+def judged_networks(
+    world: World, access_limit: Access
+) -> tuple[tuple[WantedNetwork, Condition | None], ...]:
+    """Return each Docker network inside the lease, with what is wrong with its label of access.
+
+    A host that opens no more than published ports opens no more to a mesh network either: there
+    membership lets nothing pass.
+    """
+    if world.config is None or world.docker is None:
+        return ()
+    members = own_slices(world).by_docker_id if access_limit is Access.OPEN else {}
+    found = []
+    for network in _known(world.docker):
+        inside = any(within(network.subnet, lease) for lease in world.own_subnets)
+        if inside and _INTERFACE_NAME.fullmatch(network.bridge):
+            wanted, problem = judged(network, world.config.access, access_limit, world.networks)
+            if network.id in members:
+                name = members[network.id].name
+                wanted = replace(wanted, slices=slices_set(name, family_of(network.subnet)))
+            found.append((wanted, problem))
+    return tuple(found)
+
+
+def _known(docker: DockerFacts) -> list[DockerNetwork]:
+    """Return Docker's networks in order of subnet."""
+    return sorted(docker.networks, key=lambda each: (network_order(each.subnet), each.bridge))
 
 
 def _ports_of_this_host(world: World) -> tuple[int, ...]:

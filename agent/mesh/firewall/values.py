@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from agent.mesh.backends.base import TunnelPort
+from agent.mesh.networks import digest
 from agent.model import Access, Condition
 from agent.model.family import IPV4, Address, Family, Network, family_of, is_host, network_order
 from agent.model.objects import SetMember
@@ -20,6 +21,8 @@ __all__ = [
     "Sender",
     "WantedNetwork",
     "set_name",
+    "slice_member",
+    "slices_set",
     "source_member",
 ]
 
@@ -27,23 +30,37 @@ PROTOCOLS: Final = MappingProxyType({"tcp": 6, "udp": 17, "sctp": 132})
 """The protocols that Docker can publish, and their numbers."""
 
 
-def set_name(what: str, family: Family, interface: str = "") -> str:
+def set_name(what: str, family: Family, of: str = "") -> str:
     """Name an ipset of the agent's; every one begins with "hostmesh-".
 
     Args:
-        what: "in", sources that may come in by ``interface`` (hash:net); "published", addresses
-            and ports that containers publish (hash:ip,port); "senders", addresses that may come
-            by another bridge than their own (hash:net,iface). Rules of version 0.1.1 name
-            "peers", node addresses (hash:ip).
+        what: "in", sources that may come in by the interface ``of`` (hash:net); "net", slices of
+            the mesh network with the digest ``of`` (hash:net); "published", addresses and ports
+            that containers publish (hash:ip,port); "senders", addresses that may come by another
+            bridge than their own (hash:net,iface). Rules of version 0.1.1 name "peers", node
+            addresses (hash:ip).
     """
     suffix = "" if family is IPV4 else str(family.version)
-    return f"hostmesh-{what}{suffix}" + (f"-{interface}" if interface else "")
+    return f"hostmesh-{what}{suffix}" + (f"-{of}" if of else "")
+
+
+def slices_set(name: str, family: Family) -> str:
+    """Name the set of all slices of a mesh network."""
+    return set_name("net", family, digest(name))
+
+
+def slice_member(name: str, subnet: Network) -> SetMember:
+    """Return the member that makes a subnet a slice of a mesh network."""
+    return SetMember(slices_set(name, family_of(subnet)), _packed(subnet))
 
 
 def source_member(interface: str, source: Network) -> SetMember:
     """Return the member that lets a source come in by an interface."""
-    packed = source.network_address.packed + bytes([source.prefixlen])
-    return SetMember(set_name("in", family_of(source), interface), packed)
+    return SetMember(set_name("in", family_of(source), interface), _packed(source))
+
+
+def _packed(network: Network) -> bytes:
+    return network.network_address.packed + bytes([network.prefixlen])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -54,16 +71,21 @@ class WantedNetwork:
         bridge: Its Linux bridge ("docker0", "br-0123456789ab").
         access: "open", every port; "published", published ports and ICMP; "closed", nothing.
         internal: Made with --internal: closed, and kept from talking to the mesh as well.
+        labelled: It has the label of a mesh network, whether that counts or not.
+        slices: Name of the set of all slices of its mesh network: what they send to it passes,
+            whatever its access is. "" where it is in no mesh network.
     """
 
     subnet: Network
     bridge: str
     access: Access
     internal: bool = False
+    labelled: bool = False
+    slices: str = ""
 
     @property
     def closed(self) -> bool:
-        """No rule of the agent's opens this network, in either direction."""
+        """No rule opens this network to hosts outside its mesh network, in either direction."""
         return self.internal or self.access is Access.CLOSED
 
 

@@ -36,20 +36,24 @@ def local_names(world: World, limit: Access, boot_id: str, *, complete: bool) ->
         complete=complete,
         ranges=config.cidrs,
         networks=tuple(
-            _network(each, slices.get(each.id, ""), config.access, limit)
+            _network(
+                each,
+                slices.get(each.id, ""),
+                judged(each, config.access, limit, world.networks)[0].access,
+            )
             for each in docker.networks[:MOST_NETWORKS]
         ),
         askers=dict(islice(_askers(docker.containers, names).items(), MOST_ASKERS)),
     )
 
 
-def _network(network: DockerNetwork, name: str, default: Access, limit: Access) -> LocalNetwork:
+def _network(network: DockerNetwork, name: str, access: Access) -> LocalNetwork:
     return LocalNetwork(
         name=usable_name(network.name, network.id),
         bridge=network.bridge,
         subnets=(network.subnet,),
         mesh_network=name,
-        access=judged(network, default, limit)[0].access,
+        access=access,
         internal=network.internal,
     )
 

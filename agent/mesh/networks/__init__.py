@@ -6,6 +6,7 @@ of the network and this host's own settings allow.
 
 from agent.mesh.networks.accepted import AcceptedSlices, SliceChanges, accepted_slices
 from agent.mesh.networks.claims import digest
+from agent.mesh.networks.members import SliceMember, SliceMembers
 from agent.mesh.networks.own import OwnSlice, OwnSlices, own_slices
 from agent.mesh.networks.wanted import DesiredNetwork, wanted_networks
 
@@ -15,6 +16,8 @@ __all__ = [
     "OwnSlice",
     "OwnSlices",
     "SliceChanges",
+    "SliceMember",
+    "SliceMembers",
     "accepted_slices",
     "digest",
     "own_slices",

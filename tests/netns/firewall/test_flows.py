@@ -47,15 +47,15 @@ def count(host: Host) -> int:
 
 def test_every_masqueraded_flow_is_freed_and_none_to_the_world(tracked: Host) -> None:
     assert count(tracked) == WRONG + RIGHT
-    look = tracked.call(Flows().free_masqueraded, WANTS)
+    look = tracked.call(Flows().free_masqueraded, WANTS, {})
     assert (look.freed, look.left, look.complete) == (WRONG, 0, True)
     assert count(tracked) == RIGHT
 
 
 def test_promise_10_a_look_that_takes_long_stops_and_the_next_goes_on(tracked: Host) -> None:
     ticks = itertools.count(step=0.5)
-    look = tracked.call(Flows(lambda: next(ticks)).free_masqueraded, WANTS)
+    look = tracked.call(Flows(lambda: next(ticks)).free_masqueraded, WANTS, {})
     assert look.freed < WRONG
     assert (look.freed + look.left, look.complete) == (WRONG, False)
-    assert tracked.call(Flows().free_masqueraded, WANTS).freed == look.left
+    assert tracked.call(Flows().free_masqueraded, WANTS, {}).freed == look.left
     assert count(tracked) == RIGHT

@@ -44,6 +44,8 @@ def wants(draw: st.DrawFn) -> DesiredFirewall:
             bridge=f"br-{octet}",
             access=draw(st.sampled_from(Access)),
             internal=draw(st.booleans()),
+            labelled=draw(st.booleans()),
+            slices=draw(st.sampled_from(["", "hostmesh-net-0123456789"])),
         )
         for octet in sorted(octets)
     )

@@ -10,11 +10,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.mesh.networks import AcceptedSlices, accepted_slices
+from agent.mesh.networks import (
+    AcceptedSlices,
+    SliceMember,
+    SliceMembers,
+    accepted_slices,
+    own_slices,
+)
 from agent.mesh.world import World
-from agent.model import HostId, Lease, MeshConfig
+from agent.model import DockerFacts, DockerNetwork, HostId, Lease, MeshConfig
 from agent.model.family import Network, meet, within
-from agent.model.network import MeshNetwork, NetworkSlice
+from agent.model.network import NETWORK_LABEL, MeshNetwork, NetworkSlice
 from agent.sharedmap import SharedMap
 
 pytestmark = pytest.mark.property
@@ -65,6 +71,8 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.followed = AcceptedSlices()
         self.mirror: dict[tuple[HostId, str], NetworkSlice] = {}
+        self.members = SliceMembers()
+        self.mirrored_members: set[SliceMember] = set()
         own = next(iter(LEASES.values()))
         self.world = World(
             host_id=OWN, config=CONFIG, own=own, peers=SharedMap(), slices=SharedMap()
@@ -77,6 +85,9 @@ class Machine(RuleBasedStateMachine):
             assert self.mirror.pop(key, None) == before
             if now is not None:
                 self.mirror[key] = now
+        for member, wanted in self.members.follow(world).items():
+            assert (member in self.mirrored_members) is (wanted is None)
+            self.mirrored_members ^= {member}
 
     @rule(
         found=st.lists(claims, max_size=4),
@@ -94,6 +105,24 @@ class Machine(RuleBasedStateMachine):
         if renewed:
             found = {key: replace(each, renewed_s=1.0) for key, each in found.items()}
         self._follow(replace(self.world, peers=SharedMap(found)))
+
+    @rule(
+        found=st.dictionaries(st.sampled_from(["web", "db", "X"]), st.integers(0, 7)),
+        reachable=st.booleans(),
+    )
+    def docker_changes(self, found: dict[str, int], *, reachable: bool) -> None:
+        networks = tuple(
+            DockerNetwork(
+                id=label,
+                name=label,
+                bridge=label,
+                subnet=IPv4Network((f"10.64.{at // 4}.{at % 4 * 64}", 26)),
+                labels={NETWORK_LABEL: label},
+            )
+            for label, at in found.items()
+        )
+        facts = DockerFacts(reachable=reachable, networks=networks)
+        self._follow(replace(self.world, docker=facts))
 
     @rule(found=st.lists(records, max_size=2), gone=st.lists(names, max_size=2))
     def records_change(self, found: list[MeshNetwork], gone: list[str]) -> None:
@@ -129,6 +158,17 @@ class Machine(RuleBasedStateMachine):
         for name in ("web", "db", "x"):
             mirrored = {host: each for (host, of), each in self.mirror.items() if of == name}
             assert self.followed.of(name) == full.of(name) == mirrored
+
+    @invariant()
+    def the_members_are_the_slices_of_the_networks_of_this_host(self) -> None:
+        own, accepted = own_slices(self.world), accepted_slices(self.world)
+        wanted = {SliceMember(each.name, each.subnet) for each in own.slices} | {
+            SliceMember(each.name, other.subnet)
+            for each in own.slices
+            for other in accepted.of(each.name).values()
+        }
+        assert self.mirrored_members == wanted
+        assert self.members.conditions == (*own.conditions, *accepted.conditions)
 
     @invariant()
     def promise_8_what_counts_lies_in_its_hosts_lease_and_overlaps_nothing(self) -> None:

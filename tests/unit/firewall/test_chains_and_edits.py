@@ -12,7 +12,14 @@ from agent.kernel.firewall.chains.rule import jump_to
 from agent.kernel.firewall.edits import closing_edits, removal_edits, restore_text, table_edits
 from agent.kernel.firewall.parse import parse_rule, parse_ruleset
 from agent.mesh.backends.base import TunnelPort
-from agent.mesh.firewall import DesiredFirewall, Ingress, PublishedPort, Sender, set_name
+from agent.mesh.firewall import (
+    DesiredFirewall,
+    Ingress,
+    PublishedPort,
+    Sender,
+    WantedNetwork,
+    set_name,
+)
 from agent.model.family import FAMILIES, IPV4, Family
 from tests.property.firewall.model import BUILT_IN, State, restore, save
 from tests.unit.firewall.wanted import (
@@ -21,12 +28,17 @@ from tests.unit.firewall.wanted import (
     INTERNAL,
     OPEN,
     SHOWN,
+    SPANNING,
+    SPANNING_CLOSED,
     network,
     sources,
     wants,
 )
 
 pytestmark = pytest.mark.unit
+
+
+EVERY = (OPEN, SHOWN, CLOSED, INTERNAL, SPANNING, SPANNING_CLOSED)
 
 
 def bodies(wanted: DesiredFirewall) -> list[str]:
@@ -36,7 +48,7 @@ def bodies(wanted: DesiredFirewall) -> list[str]:
 
 def test_every_rule_says_its_purpose() -> None:
     tunnel = TunnelPort(8472, "eth0")
-    for body in bodies(replace(wants(OPEN, SHOWN, CLOSED, INTERNAL), tunnels=(tunnel,))):
+    for body in bodies(replace(wants(*EVERY), tunnels=(tunnel,))):
         assert '--comment "hostmesh: ' in body
 
 
@@ -72,6 +84,36 @@ def test_every_rule_that_lets_something_in_looks_at_an_interface_of_the_mesh_fir
     for rule, words in zip(chains["filter"]["HOSTMESH-FORWARD"], forged, strict=False):
         assert rule.startswith(words)
         assert rule.endswith("-j DROP")
+
+
+def test_what_a_slice_opens_is_behind_the_ingress_set_in_every_table() -> None:
+    """Promise 5: a source alone proves nothing, whatever mesh network it is a slice of."""
+    chains = our_chains(wants(SPANNING, SPANNING_CLOSED, ingress=BOTH))
+    inward = [body for body in bodies(wants(*EVERY)) if "hostmesh-net-" in body and " src " in body]
+    assert all(" -d 10.65.13" in f" {body}" for body in inward), "to the own slice only"
+    for body in chains["filter"]["HOSTMESH-NETWORKS"]:
+        assert "-i " not in body, "HOSTMESH-FORWARD has looked at it"
+    leads = [rule for rule in chains["filter"]["HOSTMESH-FORWARD"] if "HOSTMESH-INBOUND" in rule]
+    assert all("--match-set hostmesh-in-" in rule for rule in leads)
+    raw = chains["raw"]["HOSTMESH-PREROUTING"]
+    for each in BOTH:
+        mine = [rule for rule in raw if f"-i {each.interface} " in rule]
+        drop = next(n for n, rule in enumerate(mine) if "! --match-set hostmesh-in-" in rule)
+        assert drop < next(n for n, rule in enumerate(mine) if "hostmesh-net-" in rule)
+
+
+def test_a_slice_costs_a_constant_number_of_rules() -> None:
+    def count(number: int, of: WantedNetwork) -> int:
+        networks = (
+            replace(of, bridge=f"br-{n}", slices=of.slices and f"hostmesh-net-{n:010x}")
+            for n in range(number)
+        )
+        return len(bodies(wants(OPEN, *networks)))
+
+    for each, alone in ((SPANNING, SHOWN), (SPANNING_CLOSED, CLOSED)):
+        cost = count(100, each) - count(99, each)
+        assert cost == count(3, each) - count(2, each)
+        assert cost - (count(3, alone) - count(2, alone)) == 4
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

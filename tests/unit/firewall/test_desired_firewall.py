@@ -7,10 +7,17 @@ from typing import Any
 import pytest
 
 from agent.errors import FirewallError
-from agent.mesh.firewall import DesiredFirewall, PublishedPort, Sender
+from agent.mesh.firewall import (
+    DesiredFirewall,
+    PublishedPort,
+    Sender,
+    slice_member,
+    slices_set,
+)
 from agent.mesh.firewall.desired import desired_firewall, outside_links
 from agent.mesh.world import World
 from agent.model import (
+    NETWORKS_LEVEL,
     Access,
     Attachment,
     Binding,
@@ -21,6 +28,8 @@ from agent.model import (
     Link,
     Uplink,
 )
+from agent.model.family import IPV4
+from agent.model.network import MeshNetwork
 from tests.unit.firewall.wanted import world_of
 
 pytestmark = pytest.mark.unit
@@ -231,3 +240,66 @@ def test_an_etcd_of_this_host_is_closed_at_every_address_of_it(
     wants = desired_firewall(world)
     assert [(str(at), port) for at, port in wants.closed_endpoints] == endpoints
     assert wants.closed_ports == ports
+
+
+def spanning(
+    *networks: DockerNetwork,
+    limit: Access = Access.OPEN,
+    access: Access = Access.PUBLISHED,
+    record: MeshNetwork | None = None,
+) -> DesiredFirewall:
+    world = world_of(CIDR, LEASE, DockerFacts(reachable=True, networks=networks), access=access)
+    assert world.config is not None
+    config = replace(world.config, level=NETWORKS_LEVEL)
+    records = {} if record is None else {record.name: record}
+    return desired_firewall(replace(world, config=config, networks=records), limit)
+
+
+def slice_of(name: str, access: str | None = None, **more: Any) -> DockerNetwork:  # noqa: ANN401
+    made = network("br-a", "10.65.128.0/24", access, **more)
+    return replace(made, labels={**made.labels, "hostmesh.network": name})
+
+
+def test_a_network_of_several_hosts_names_the_set_of_its_slices() -> None:
+    wants = spanning(DOCKER0, slice_of("web"))
+    assert [each.slices for each in wants.networks] == ["", slices_set("web", IPV4)]
+    assert [each.labelled for each in wants.networks] == [False, True]
+    assert slices_set("web", IPV4) == "hostmesh-net-4b5e57f6eb"
+    member = slice_member("web", IPv4Network("10.66.0.0/24"))
+    assert (member.set, member.member) == ("hostmesh-net-4b5e57f6eb", bytes([10, 66, 0, 0, 24]))
+
+
+@pytest.mark.parametrize("limit", [Access.PUBLISHED, Access.CLOSED])
+def test_what_this_host_opens_at_most_bounds_what_a_label_opens(limit: Access) -> None:
+    (wanted,) = spanning(slice_of("web", "open"), limit=limit).networks
+    assert (wanted.slices, wanted.labelled, wanted.access) == ("", True, limit)
+
+
+@pytest.mark.parametrize(
+    ("label", "record", "default", "expected"),
+    [
+        (None, None, "published", "published"),
+        (None, "open", "closed", "open"),
+        (None, "closed", "open", "closed"),
+        ("open", "published", "closed", "published"),
+        ("closed", "open", "open", "closed"),
+        ("open", None, "closed", "open"),
+    ],
+)
+def test_the_tightest_of_record_and_label_decides_for_everybody_else(
+    label: str | None, record: str | None, default: str, expected: str
+) -> None:
+    said = MeshNetwork(name="web", access=Access(record) if record else None)
+    wants = spanning(slice_of("web", label), access=Access(default), record=said)
+    assert wants.networks[0].access == expected
+    assert wants.networks[0].slices, "its members reach each other whatever its access is"
+
+
+def test_what_is_no_slice_here_opens_nothing_to_members() -> None:
+    for wants in (
+        spanning(slice_of("Bad name")),
+        spanning(slice_of("web", internal=True)),
+        spanning(slice_of("web"), record=MeshNetwork(name="web", hosts=("other",))),
+        desired(slice_of("web")),  # below its level
+    ):
+        assert not wants.networks[0].slices

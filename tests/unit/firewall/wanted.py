@@ -1,5 +1,6 @@
 """Desired firewalls for tests, and Docker's rules beside them."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from agent.mesh.firewall import DesiredFirewall, Ingress, LocalBridge, WantedNetwork
@@ -92,6 +93,12 @@ def network(
 
 OPEN = network("docker0", 0, "open")
 SHOWN = network("br-a", 128, "published")
+SPANNING = replace(
+    network("br-w", 131, "published"), labelled=True, slices="hostmesh-net-0123456789"
+)
+SPANNING_CLOSED = replace(
+    network("br-x", 132, "closed"), labelled=True, slices="hostmesh-net-abcdef0123"
+)
 CLOSED = network("br-c", 129, "closed")
 INTERNAL = network("br-i", 130, "closed", internal=True)
 DOCKER_20 = """\

@@ -53,6 +53,11 @@ def _forward_by(wants: DesiredFirewall, up: str) -> Iterator[str]:
         yield rule("hostmesh: replies to other hosts and their containers", "ACCEPT",
                     source=lease, inp=bridge, out=up,
                     match_set=(name, "dst"), states=REPLIES)  # fmt: skip
+    for network in wants.networks:
+        if network.closed and network.slices:
+            yield rule("hostmesh: within one network of several hosts", "ACCEPT",
+                        source=network.subnet, inp=network.bridge, out=up,
+                        match_set=(network.slices, "dst"))  # fmt: skip
     for network, cidr in product(wants.networks, wants.cidrs):
         if not network.closed:
             yield rule("hostmesh: to containers of other hosts", "ACCEPT",

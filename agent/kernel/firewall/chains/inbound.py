@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from agent.kernel.firewall.chains import networks
 from agent.kernel.firewall.chains.rule import OURS, REPLIES, rule
 from agent.mesh.firewall import DesiredFirewall, WantedNetwork, set_name
 from agent.model import Access
@@ -19,6 +20,7 @@ def render(wants: DesiredFirewall) -> tuple[str, ...]:
     closed = [network.subnet for network in wants.networks if network.closed]
     accepting = [network for network in wants.networks if not network.closed]
     return (
+        *networks.jump(wants),
         # Neither masqueraded nor DNATed: a flow that began while the network was open.
         *(rule("hostmesh: closed network, running flows too", "DROP", dest=subnet,
                 not_states="SNAT,DNAT") for subnet in closed),

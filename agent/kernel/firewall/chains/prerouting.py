@@ -8,8 +8,7 @@ from typing import Final
 
 from agent.kernel.firewall.chains import senders, tunnels
 from agent.kernel.firewall.chains.rule import OURS, rule
-from agent.mesh.firewall import DesiredFirewall, set_name
-from agent.model.family import Network
+from agent.mesh.firewall import DesiredFirewall, WantedNetwork, set_name
 
 __all__ = ["NAME", "render"]
 
@@ -23,7 +22,7 @@ def render(wants: DesiredFirewall) -> tuple[str, ...]:
     that may not come by an interface is dropped here whatever the flow's state: a packet injected
     into a running flow has no other sign.
     """
-    closed = [network.subnet for network in wants.networks if network.closed]
+    closed = [network for network in wants.networks if network.closed]
     held = (
         rule("hostmesh: not from the subnet of the bridge", senders.NAME,
               source=bridge.subnet, not_source=True, inp=bridge.name)
@@ -53,7 +52,7 @@ def _to_etcd(wants: DesiredFirewall) -> Iterator[str]:
                         source=cidr, inp=up, protocol="tcp", port=port, local=True)  # fmt: skip
 
 
-def _coming_in(wants: DesiredFirewall, up: str, closed: list[Network]) -> Iterator[str]:
+def _coming_in(wants: DesiredFirewall, up: str, closed: list[WantedNetwork]) -> Iterator[str]:
     sources = (set_name("in", wants.family, up), "src")
     # Other hosts would take it for a packet of this host's containers, and a tunnel sign it.
     if all(bridge.name != up for bridge in wants.bridges):
@@ -66,8 +65,12 @@ def _coming_in(wants: DesiredFirewall, up: str, closed: list[Network]) -> Iterat
     for lease, cidr in product(wants.leases, wants.cidrs):
         yield rule("hostmesh: forged, or a host that may not deliver by this interface", "DROP",
                     source=cidr, dest=lease, inp=up, not_set=sources)  # fmt: skip
-    for subnet in closed:
-        yield rule("hostmesh: closed network, left to Docker", "RETURN", dest=subnet, inp=up)
+    for network in closed:
+        if network.slices:
+            yield rule("hostmesh: within one network of several hosts", "ACCEPT",
+                        dest=network.subnet, inp=up, match_set=(network.slices, "src"))  # fmt: skip
+        yield rule("hostmesh: closed network, left to Docker", "RETURN",
+                    dest=network.subnet, inp=up)  # fmt: skip
     for lease in wants.leases:
         yield rule("hostmesh: other hosts and their containers", "ACCEPT",
                     dest=lease, inp=up, match_set=sources)  # fmt: skip

@@ -36,6 +36,7 @@ def rule(
     not_set: tuple[str, str] | None = None,
     states: str = "",
     not_states: str = "",
+    direction: str = "",
 ) -> str:
     """One rule's body, in the order iptables-save prints."""
     words: list[str] = []
@@ -51,6 +52,7 @@ def rule(
     words += ["-m", "set", "!", "--match-set", *not_set] if not_set else []
     words += ["-m", "conntrack", "--ctstate", states] if states else []
     words += ["-m", "conntrack", "!", "--ctstate", not_states] if not_states else []
+    words += ["-m", "conntrack", "--ctdir", direction] if direction else []
     words += ["-m", "comment", "--comment", comment, "-j", target, *options]
     return join_words(tuple(words))
 

@@ -16,9 +16,18 @@ from agent.docker.service.dockerd_process import DaemonProcess
 from agent.errors import HostmeshError
 from agent.kernel.firewall import FirewallReport, RuleMonitor, open_firewall
 from agent.mesh.backends.base import TunnelPort
-from agent.mesh.firewall import DesiredFirewall
+from agent.mesh.firewall import DesiredFirewall, slice_member
 from agent.mesh.firewall.desired import desired_firewall
-from agent.model import Access, Attachment, Binding, Container, DockerFacts, DockerNetwork
+from agent.model import (
+    NETWORKS_LEVEL,
+    Access,
+    Attachment,
+    Binding,
+    Container,
+    DockerFacts,
+    DockerNetwork,
+)
+from agent.model.objects import SetMember
 from tests.unit.firewall.wanted import world_of
 
 
@@ -68,6 +77,10 @@ def wants_of(said: dict[str, Any]) -> DesiredFirewall:
         link=next(iter(ingress)),
         node_address=IPv4Address(said["node_address"]),
     )
+    assert world.config is not None
+    world = dataclasses.replace(
+        world, config=dataclasses.replace(world.config, level=NETWORKS_LEVEL)
+    )
     wanted = desired_firewall(world, Access(said.get("host_limit", "open")), ingress)
     tunnels = tuple(TunnelPort(*each) for each in said.get("tunnels", ()))
     return dataclasses.replace(
@@ -77,6 +90,15 @@ def wants_of(said: dict[str, Any]) -> DesiredFirewall:
             (IPv4Address(address), port) for address, port in said.get("closed_endpoints", ())
         ),
         closed_ports=tuple(said.get("closed_ports", ())),
+    )
+
+
+def slices_of(said: dict[str, Any]) -> tuple[SetMember, ...]:
+    """``{"slices": {"web": ["10.66.0.0/24"]}}``: what counts of each mesh network."""
+    return tuple(
+        slice_member(name, IPv4Network(subnet))
+        for name, subnets in said.get("slices", {}).items()
+        for subnet in subnets
     )
 
 
@@ -118,7 +140,7 @@ def main() -> None:
         arguments = request.get("arguments", [])
         if "wants" in request:
             arguments = [wants_of(request["wants"])]
-            firewall.want_sources(*arguments)
+            firewall.want_sources(arguments[0], slices_of(request["wants"]))
         if request["op"] == "close":
             arguments = [(IPv4Network(request["arguments"][0]),), request["arguments"][1:]]
         try:
