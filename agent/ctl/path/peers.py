@@ -40,6 +40,12 @@ class Peer:
         """Its address on the underlay."""
         return str(self.lease.get("node_address"))
 
+    @property
+    def behind_nat(self) -> bool:
+        """Its node address need not be reached from here."""
+        published = self.lease.get("backend_data") or {}
+        return bool(published.get("NAT") or published.get("Endpoint"))
+
     def document(self) -> dict[str, Any]:
         """Return the peer for a document."""
         return {

@@ -5,6 +5,7 @@ Steps on the next host are deduced from the mesh's leases.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,14 +15,15 @@ from agent.ctl.path.ends import End, LocalHost
 from agent.ctl.stale import age, state_of
 from agent.docker.service.dockerd_process import DockerdFinder
 from agent.errors import HostmeshError
-from agent.kernel.diagnose.tunnel import tunnel_to
+from agent.kernel.diagnose.tunnel import Tunnel, tunnel_to
 from agent.kernel.firewall import open_firewall
 from agent.kernel.firewall.advice.nft_chains import dropping_chains
 from agent.kernel.firewall.advice.nft_conditions import chains_in_the_way
 from agent.kernel.firewall.advice.operator_rules import Judgement, Way
 from agent.kernel.lookup import Decision, NeighbourState, decide, neighbour_on, tunnel_end
-from agent.model import Link, Route, VxlanOptions
+from agent.model import Link, Route
 from agent.model.family import Address, Network, family_of, read_address, read_network
+from agent.model.wireguard import WIREGUARD_LINK
 
 __all__ = ["Step", "Tracer", "judge_rules"]
 
@@ -80,10 +82,9 @@ class Tracer:
         found = [self.in_link(), out, None if self.local else self.destination.link]
         return list(dict.fromkeys(link.name for link in found if link is not None))
 
-    def tunnel(self) -> VxlanOptions | None:
-        """Return the options of the agent's tunnel device that the packet leaves by, or None."""
-        found = tunnel_to(family_of(self.destination.address).host(self.destination.address))
-        return None if found is None else found.options
+    def tunnel(self) -> Tunnel | None:
+        """Return the tunnel that the packet leaves by, or None."""
+        return None if self.local else tunnel_to(self.destination.address)
 
     @property
     def local(self) -> bool:
@@ -124,6 +125,9 @@ class Tracer:
 
     def _beyond(self, gateway: Address, out: Link) -> Iterator[Step]:
         """The next hop on the link that the packet leaves by, and the host there."""
+        if out.own and out.name == WIREGUARD_LINK:
+            yield from self._beyond_wireguard(out)
+            return
         found, step = _neighbour(gateway, out)
         yield step
         hop: Address | None = gateway
@@ -131,6 +135,29 @@ class Tracer:
             hop, step = _tunnel(found.mac, out)
             yield step
         yield from self._next_host(hop)
+
+    def _beyond_wireguard(self, out: Link) -> Iterator[Step]:
+        """The peer of the device that the packet is encrypted for, and the host there."""
+        if os.geteuid() != 0:
+            yield Step(HERE, "tunnel", UNKNOWN, "needs root: the peers of the device are not known")
+            return
+        try:
+            found = self.tunnel()
+        except HostmeshError as error:
+            yield Step(HERE, "tunnel", UNKNOWN, error.message)
+            return
+        key = "" if found is None else found.public_key
+        if found is None or not key:
+            text = f"{out.name} has no peer for {self.destination.address}"
+            yield Step(HERE, "tunnel", FAILED, text)
+            return
+        if found.far is None:
+            text = f"{out.name} knows no endpoint of peer {key}: it has to send first"
+            yield Step(HERE, "tunnel", FAILED, text)
+        else:
+            text = f"in WireGuard for peer {key} to {found.far}, UDP port {found.far_port},"
+            yield _outer(found.far, text)
+        yield from self._next_host(None, key)
 
     def _source(self) -> Step:
         end, link = self.source, self.in_link()
@@ -184,8 +211,13 @@ class Tracer:
         mac = f" at {end.mac}" if end.mac else ""
         return Step(HERE, "arrival", OK, f"container {name}{mac}")
 
-    def _next_host(self, hop: Address | None) -> Iterator[Step]:
-        """Yield steps on the host whose lease has the destination."""
+    def _next_host(self, hop: Address | None, key: str = "") -> Iterator[Step]:
+        """Yield steps on the host whose lease has the destination.
+
+        Args:
+            hop: The node address that the packet is sent to.
+            key: WireGuard's public key of the host that can read it, in place of ``hop``.
+        """
         try:
             leases = self.leases()
         except HostmeshError as error:
@@ -206,8 +238,10 @@ class Tracer:
             )
             return
         direct = self.destination.address == read_address(str(node))
-        if str(hop) != node and not direct:
-            yield Step(NEXT, "host", FAILED, f"{at}; but the route leads to {hop}")
+        published = lease.get("backend_data") or {}
+        leads_there = published.get("PublicKey") == key if key else str(hop) == node
+        if not leads_there and not direct:
+            yield Step(NEXT, "host", FAILED, f"{at}; but the route leads to {key or hop}")
             return
         yield Step(NEXT, "host", OK, f"{at} (deduced)")
         yield _state(lease)
@@ -296,15 +330,23 @@ def _tunnel(mac: str, link: Link) -> tuple[Address | None, Step]:
     """Where a tunnel's device sends frames for this MAC, and the way there."""
     try:
         end = tunnel_end(mac, link.index)
-        outer = None if end is None else decide(end)
     except HostmeshError as error:
         return None, Step(HERE, "tunnel", UNKNOWN, error.message)
-    if outer is None:
+    if end is None:
         return None, Step(HERE, "tunnel", FAILED, f"{link.name} knows no host for {mac}")
-    if outer.refusal:
-        return end, Step(HERE, "tunnel", FAILED, f"to {end}: {outer.refusal}")
-    via = f" via {outer.gateway}" if outer.gateway else ""
-    return end, Step(HERE, "tunnel", OK, f"in VXLAN to {end}{via} by {outer.link}")
+    return end, _outer(end, f"in VXLAN to {end}")
+
+
+def _outer(end: Address, text: str) -> Step:
+    """Return the step of the outer packet's way."""
+    try:
+        way = decide(end)
+    except HostmeshError as error:
+        return Step(HERE, "tunnel", UNKNOWN, error.message)
+    if way.refusal:
+        return Step(HERE, "tunnel", FAILED, f"to {end}: {way.refusal}")
+    via = f" via {way.gateway}" if way.gateway else ""
+    return Step(HERE, "tunnel", OK, f"{text}{via} by {way.link}")
 
 
 def _state(lease: Mapping[str, Any]) -> Step:

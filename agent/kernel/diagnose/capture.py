@@ -2,90 +2,72 @@
 
 One AF_PACKET socket for all links, so that frames come in the order in which the kernel handled
 them, with a filter in the kernel so that a busy link costs nothing.
-Sources: packet(7), linux/filter.h, linux/if_ether.h, RFC 791, RFC 792.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
 import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
 from types import TracebackType
 from typing import Final, Self
 
-from agent.errors import KernelError, NotRoot
+from agent.kernel.diagnose.frames import (
+    VXLAN_BYTES,
+    Frame,
+    parse_frame,
+    parse_packet,
+    read_vxlan,
+    read_wireguard,
+)
+from agent.kernel.diagnose.packet_filter import (
+    BARE,
+    DESTINATION,
+    ETHERNET_BYTES,
+    PROTOCOL,
+    SNAP_BYTES,
+    SOURCE,
+    UDP_PORT,
+    Instruction,
+    accept,
+    go_on,
+    open_tap,
+)
 from agent.model.family import Address
 
-__all__ = ["Capture", "Frame", "parse_frame"]
+__all__ = ["Capture", "Outer", "receive_frame"]
 
-_ETH_P_ALL: Final = 3  # outgoing frames are shown to taps of every protocol only
-_ETH_P_IP: Final = b"\x08\x00"
-_ETHERNET_BYTES: Final = 14
-_IP_BYTES: Final = 20
-_ICMP_BYTES: Final = 8
-_SNAP_BYTES: Final = 128
-_SO_ATTACH_FILTER: Final = 26
 _SO_TIMESTAMPNS: Final = 35
-_SOL_PACKET: Final = 263
-_ADD_MEMBERSHIP: Final = 1
-_PROMISC: Final = 1
-_MEMBERSHIP: Final = struct.Struct("=iHH8x")  # struct packet_mreq
 _TIMESPEC: Final = struct.Struct("=qq")
-_PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp"}
-_ICMP: Final = {0: "echo reply", 3: "unreachable", 8: "echo request", 11: "time exceeded"}
-_ICMP_ERRORS: Final = frozenset({3, 11})
-_MIN_HEADER_WORDS: Final = 5
-
-# linux/bpf_common.h: load a byte, half word or word at an offset, jump if equal, return.
-_LD_B, _LD_H, _LD_W, _JEQ, _RET = 0x30, 0x28, 0x20, 0x15, 0x06
-_LINK_INDEX: Final = 0xFFFF_F008  # SKF_AD_OFF + SKF_AD_IFINDEX
-_TYPE_AT, _PROTOCOL_AT, _SOURCE_AT, _DESTINATION_AT, _PORT_AT = 12, 23, 26, 30, 36
-_INNER_AT: Final = _ETHERNET_BYTES + _IP_BYTES + 8 + 8
-"""Where the frame in a VXLAN packet begins, behind UDP's and VXLAN's header (RFC 7348)."""
+_INNER: Final = 20 + 8 + VXLAN_BYTES + ETHERNET_BYTES
+"""Where the inner IPv4 header of a VXLAN packet begins, from that of the outer one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
-    """One packet on one link.
+@dataclass(frozen=True, slots=True)
+class Outer:
+    """A tunnel's packets on the underlay.
 
     Attributes:
-        link: The link's name.
-        at_s: When the kernel saw it (Unix time).
-        what: "echo request", "echo reply", another ICMP message, or the protocol.
-        identifier: An echo's, else None.
-        port: UDP's destination port, else 0.
-        inner: The packet in a tunnel's packet.
+        port: UDP port of this host's device.
+        far: The other end, where the content is encrypted; None for VXLAN, whose content decides.
     """
 
-    link: str
-    at_s: float
-    ttl: int
-    source: Address
-    destination: Address
-    source_mac: str
-    destination_mac: str
-    protocol: str
-    what: str
-    identifier: int | None = None
-    port: int = 0
-    is_error: bool = False
-    inner: Frame | None = None
+    port: int
+    far: Address | None = None
 
 
 class Capture:
     """Listens from its making on; close it, or use it as a context manager.
 
     Args:
-        links: Names of Ethernet links: bridges, the uplink.
+        links: Names of links: bridges, the uplink, a tunnel's device.
         source, destination: Packets between the two count, and ICMP errors to ``source``.
         passed_on: Also frames that a bridge among ``links`` forwards from port to port: by
             default its taps see only frames for the host.
-        vxlan_port: UDP port of tunnels: packets in their packets count, too; 0: none.
+        outer: The tunnel whose packets count, too, if they carry such a packet or may do so.
 
     Raises:
         NotRoot: This user may not capture.
@@ -99,14 +81,13 @@ class Capture:
         destination: Address,
         *,
         passed_on: bool = False,
-        vxlan_port: int = 0,
+        outer: Outer | None = None,
     ) -> None:
         self._links = frozenset(links)
         self._source = source
         self._destination = destination
-        self._vxlan_port = vxlan_port
-        program = _Program(source, destination, vxlan_port)
-        self._socket = _open(sorted(self._links), program, everything=passed_on)
+        self._outer = outer
+        self._socket = open_tap(sorted(self._links), self._packets, promiscuous=passed_on)
 
     def __enter__(self) -> Self:
         return self
@@ -138,40 +119,73 @@ class Capture:
         deadline_s = time.monotonic() + timeout_s
         while len(found) < most and (left_s := deadline_s - time.monotonic()) > 0:
             self._socket.settimeout(left_s)
-            frame = self._receive()
-            if frame is not None and self._counts(frame, identifier):
+            frame = receive_frame(self._socket)
+            if frame is None or frame.link not in self._links:  # from before the filter was there
+                continue
+            frame = self._opened(frame)
+            if self._counts(frame, identifier):
                 found.append(frame)
         return tuple(_in_time(found))
 
-    def _receive(self) -> Frame | None:
-        try:
-            data, extra, _, address = self._socket.recvmsg(
-                _SNAP_BYTES, socket.CMSG_SPACE(_TIMESPEC.size)
-            )
-        except OSError:  # nothing came, or a link went down
-            return None
-        if address[0] not in self._links:  # from before the filter was there
-            return None
-        at_s = time.time()
-        for level, kind, value in extra:
-            stamped = (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS)
-            if stamped and len(value) == _TIMESPEC.size:
-                seconds, nanoseconds = _TIMESPEC.unpack(value)
-                at_s = seconds + nanoseconds / 1e9
-        frame = parse_frame(data, address[0], at_s)
-        if frame is None or frame.port != self._vxlan_port or not self._vxlan_port:
+    def _packets(self, start: int) -> list[Instruction]:
+        """Accept what has the destination as source, or one of both as destination.
+
+        And a tunnel's packets: those that carry such a packet, or all between both ends.
+        """
+        there, back, outer = int(self._destination), int(self._source), self._outer
+        found = [
+            *accept(start, SOURCE, [there]),
+            *accept(start, DESTINATION, [there, back]),
+        ]
+        if outer is not None:
+            found += go_on(start, PROTOCOL, [socket.IPPROTO_UDP])
+        if outer is not None and outer.far is None:
+            found += [
+                *go_on(start, UDP_PORT, [outer.port]),
+                *accept(start + _INNER, SOURCE, [there]),
+                *accept(start + _INNER, DESTINATION, [there, back]),
+            ]
+        elif outer is not None:
+            far = [int(outer.far or 0)]
+            found += [*accept(start, SOURCE, far), *accept(start, DESTINATION, far)]
+        return found
+
+    def _opened(self, frame: Frame) -> Frame:
+        """Return the frame with its content, where it is a tunnel's packet."""
+        outer = self._outer
+        if outer is None or outer.port not in {frame.port, frame.source_port}:
             return frame
-        inner = parse_frame(data[_INNER_AT:], address[0], at_s)
-        return frame if inner is None else replace(frame, inner=inner)
+        carried = read_vxlan(frame) if outer.far is None else read_wireguard(frame)
+        return replace(frame, carried=carried)
 
     def _counts(self, frame: Frame, identifier: int | None) -> bool:
-        frame = frame.inner or frame
+        if frame.carried is not None:
+            if frame.carried.inner is None:
+                return self._outer is not None and self._outer.far is not None
+            frame = frame.carried.inner
         ends = {frame.source, frame.destination}
         if identifier is not None and frame.identifier is not None:
             return frame.identifier == identifier
         return ends == {self._source, self._destination} or (
             frame.is_error and frame.destination == self._source
         )
+
+
+def receive_frame(tap: socket.socket) -> Frame | None:
+    """Return the next packet of a tap within its time-out; None without one, or for no IPv4."""
+    try:
+        data, extra, _, address = tap.recvmsg(SNAP_BYTES, socket.CMSG_SPACE(_TIMESPEC.size))
+    except OSError:  # nothing came, or a link went down
+        return None
+    at_s = time.time()
+    for level, kind, value in extra:
+        stamped = (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS)
+        if stamped and len(value) == _TIMESPEC.size:
+            seconds, nanoseconds = _TIMESPEC.unpack(value)
+            at_s = seconds + nanoseconds / 1e9
+    link, _, packet_type, hardware = address[:4]
+    read = parse_packet if hardware == BARE else parse_frame
+    return read(data, link, at_s, out=packet_type == socket.PACKET_OUTGOING)
 
 
 def _in_time(frames: Sequence[Frame]) -> Iterator[Frame]:
@@ -187,112 +201,3 @@ def _in_time(frames: Sequence[Frame]) -> Iterator[Frame]:
         times.append(latest_s)
     for frame, at_s in zip(frames, reversed(times), strict=True):
         yield replace(frame, at_s=at_s)
-
-
-def _open(links: Sequence[str], program: _Program, *, everything: bool) -> socket.socket:
-    try:
-        indexes = [socket.if_nametoindex(link) for link in links]
-    except OSError as error:
-        raise KernelError(f"cannot capture on {', '.join(links)}: {error.strerror}") from error
-    try:
-        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
-    except PermissionError as error:
-        raise NotRoot("only root may capture packets", hint="run it with sudo") from error
-    except OSError as error:
-        raise KernelError(f"cannot open a socket to capture with: {error}") from error
-    try:
-        _attach(opened, program.of(indexes))
-        opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        for index in indexes if everything else ():  # ends with the socket
-            opened.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, _MEMBERSHIP.pack(index, _PROMISC, 0))
-    except OSError as error:
-        opened.close()
-        raise KernelError(f"cannot set up a capture: {error.strerror}") from error
-    return opened
-
-
-@dataclass(frozen=True, slots=True)
-class _Program:
-    """Packets that a capture's filter in the kernel takes."""
-
-    source: Address
-    destination: Address
-    vxlan_port: int
-
-    def of(self, links: Sequence[int]) -> list[tuple[int, int, int, int]]:
-        """Return instructions: IPv4 on one of these links, or in a VXLAN packet there.
-
-        Its source is the destination of the question, or its destination is one of the two ends.
-        """
-        there, back = int(self.destination), int(self.source)
-        parts = [
-            *_load(_LD_W, _LINK_INDEX, links),
-            *_load(_LD_H, _TYPE_AT, [int.from_bytes(_ETH_P_IP)]),
-        ]
-        accepting = [
-            *_accept(_SOURCE_AT, [there]),
-            *_accept(_DESTINATION_AT, [there, back]),
-        ]
-        if self.vxlan_port:
-            accepting += [
-                *_load(_LD_B, _PROTOCOL_AT, [socket.IPPROTO_UDP]),
-                *_load(_LD_H, _PORT_AT, [self.vxlan_port]),
-                *_accept(_INNER_AT + _SOURCE_AT, [there]),
-                *_accept(_INNER_AT + _DESTINATION_AT, [there, back]),
-            ]
-        return [*parts, *accepting, (_RET, 0, 0, 0)]
-
-
-def _load(how: int, at: int, values: Sequence[int]) -> list[tuple[int, int, int, int]]:
-    """Go on where a field has one of these values, else take nothing."""
-    tests = ((_JEQ, len(values) - number, 0, value) for number, value in enumerate(values))
-    return [(how, 0, 0, at), *tests, (_RET, 0, 0, 0)]
-
-
-def _accept(at: int, values: Sequence[int]) -> list[tuple[int, int, int, int]]:
-    """Take the packet where a word has one of these values, else go on."""
-    tests = [(_JEQ, 0, 1, value) for value in values]
-    take = (_RET, 0, 0, _SNAP_BYTES)
-    return [(_LD_W, 0, 0, at), *(each for test in tests for each in (test, take))]
-
-
-def _attach(opened: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
-    code = b"".join(struct.pack("=HBBI", *each) for each in program)
-    held = ctypes.create_string_buffer(code, len(code))
-    # struct sock_fprog: how many instructions, and where they are.
-    fprog = struct.pack("@HP", len(program), ctypes.addressof(held))
-    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
-
-
-def parse_frame(data: bytes, link: str, at_s: float) -> Frame | None:
-    """Return the packet in an Ethernet frame, None when it has no whole IPv4 header."""
-    if len(data) < _ETHERNET_BYTES + _IP_BYTES or data[12:14] != _ETH_P_IP:
-        return None
-    packet = data[_ETHERNET_BYTES:]
-    words = packet[0] & 0xF
-    if packet[0] >> 4 != 4 or words < _MIN_HEADER_WORDS:  # noqa: PLR2004 - IPv4
-        return None
-    protocol = _PROTOCOLS.get(packet[9], f"protocol {packet[9]}")
-    what, identifier, port, is_error = protocol, None, 0, False
-    body = packet[words * 4 :]
-    first = int.from_bytes(packet[6:8]) & 0x1FFF == 0
-    if protocol == "icmp" and first and len(body) >= _ICMP_BYTES:
-        what = _ICMP.get(body[0], f"icmp type {body[0]}")
-        is_error = body[0] in _ICMP_ERRORS
-        identifier = int.from_bytes(body[4:6]) if what.startswith("echo") else None
-    if protocol == "udp" and first:
-        port = int.from_bytes(body[2:4])
-    return Frame(
-        link=link,
-        at_s=at_s,
-        ttl=packet[8],
-        source=IPv4Address(packet[12:16]),
-        destination=IPv4Address(packet[16:20]),
-        source_mac=data[6:12].hex(":"),
-        destination_mac=data[0:6].hex(":"),
-        protocol=protocol,
-        what=what,
-        identifier=identifier,
-        port=port,
-        is_error=is_error,
-    )

@@ -29,9 +29,9 @@ from agent.kernel.liveness.icmp import echo_packet, echo_reply, error_about
 from agent.model import Uplink
 from agent.model.family import Address
 
-__all__ = ["Passage", "passage"]
+__all__ = ["ETHERTYPE_IP", "Passage", "hardware_address", "passage", "socket_on"]
 
-_ETHERTYPE_IP: Final = 0x0800
+ETHERTYPE_IP: Final = 0x0800
 _IP: Final = struct.Struct("!BBHHHBBH4s4s")
 
 
@@ -67,11 +67,11 @@ def passage(
     sources = {source, uplink.node_address}
     heard: set[Address] = set()
     try:
-        with _socket_on(uplink, _ETHERTYPE_IP) as link:
-            hop = _hardware_address(uplink, peer, attempts, wait_s)
+        with socket_on(uplink.name, ETHERTYPE_IP) as link:
+            hop = hardware_address(uplink.name, uplink.node_address, peer, attempts, wait_s)
             if hop is None:
                 return Passage.UNKNOWN
-            to = (uplink.name, _ETHERTYPE_IP, 0, 0, hop)
+            to = (uplink.name, ETHERTYPE_IP, 0, 0, hop)
             for sequence in range(attempts):
                 for each in sources - heard:
                     link.sendto(echo_packet(each, peer, identifier, sequence), to)
@@ -85,31 +85,42 @@ def passage(
     return Passage.FILTERED if uplink.node_address in heard else Passage.UNKNOWN
 
 
-def _socket_on(uplink: Uplink, protocol: int) -> socket.socket:
-    link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(protocol))
+def socket_on(link: str, protocol: int) -> socket.socket:
+    """Return a socket that sends packets by a link, below this host's netfilter.
+
+    Raises:
+        OSError: Not root, or there is no such link.
+    """
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(protocol))
     try:
-        link.bind((uplink.name, protocol))
+        opened.bind((link, protocol))
     except OSError:
-        link.close()
+        opened.close()
         raise
-    return link
+    return opened
 
 
-def _hardware_address(uplink: Uplink, peer: Address, attempts: int, wait_s: float) -> bytes | None:
-    """Ask for the peer's hardware address: b"" on a link without any, None without an answer."""
-    with _socket_on(uplink, ETHERTYPE_ARP) as link:
-        hardware, own = link.getsockname()[3:5]
+def hardware_address(
+    link: str, own: Address, hop: Address, attempts: int, wait_s: float
+) -> bytes | None:
+    """Ask for the hardware address of a next hop: b"" on a link without any, None unanswered.
+
+    Args:
+        own: This host's address on the link.
+    """
+    with socket_on(link, ETHERTYPE_ARP) as asking:
+        hardware, mac = asking.getsockname()[3:5]
         if hardware != ETHERNET:
             return b""
-        request = arp_request(own, uplink.node_address, peer)
+        request = arp_request(mac, own, hop)
         for _ in range(attempts):
-            link.sendto(request, (uplink.name, ETHERTYPE_ARP, 0, 0, BROADCAST))
+            asking.sendto(request, (link, ETHERTYPE_ARP, 0, 0, BROADCAST))
             until_s = time.monotonic() + wait_s
             while (left_s := until_s - time.monotonic()) > 0:
-                if not select.select([link], [], [], left_s)[0]:
+                if not select.select([asking], [], [], left_s)[0]:
                     break
-                found = arp_sender(link.recv(2048))
-                if found is not None and found[0] == peer:
+                found = arp_sender(asking.recv(2048))
+                if found is not None and found[0] == hop:
                     return found[1]
     return None
 

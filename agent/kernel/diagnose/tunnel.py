@@ -1,4 +1,4 @@
-"""Whether a tunnel carries packets to a peer, and how large ones.
+"""Find the tunnel to a peer, and try whether it carries packets, and how large ones.
 
 The peer's own device is asked: no container is needed, and no rule of FORWARD decides.
 """
@@ -9,12 +9,42 @@ from dataclasses import dataclass
 
 from agent.errors import KernelError
 from agent.kernel.diagnose.ping import Echo, Pinger
-from agent.kernel.lookup import decide
+from agent.kernel.lookup import Decision, decide, neighbour_on, tunnel_end
+from agent.kernel.netlink import NetlinkSocket
+from agent.kernel.netlink.links import find_link
 from agent.kernel.tables.links import LinkTable
+from agent.kernel.wireguard.tool import PeerState, WireGuardTool
 from agent.model import LinkSpec
-from agent.model.family import Network
+from agent.model.family import Address, Network
+from agent.model.wireguard import read_endpoint
 
-__all__ = ["Trial", "try_tunnel", "tunnel_to"]
+__all__ = ["Trial", "Tunnel", "peer_state", "try_tunnel", "tunnel_to"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnel:
+    """The way of packets to a peer by one of the agent's devices.
+
+    Attributes:
+        link: The device of this host.
+        port: The device's UDP port here, 0 where it is not known.
+        far: The address that outer packets are sent to; None where the device knows none.
+        far_port: Their UDP port.
+        public_key: The peer's, as the device knows it; "" where it has none.
+        own_key: The device's, "" where it has none.
+    """
+
+    link: LinkSpec
+    port: int = 0
+    far: Address | None = None
+    far_port: int = 0
+    public_key: str = ""
+    own_key: str = ""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether only the two ends can read what is in its packets."""
+        return self.link.options is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,41 +52,85 @@ class Trial:
     """Result of trying a tunnel.
 
     Attributes:
-        link: The device of this host.
         largest: Bytes of the largest packet that passes whole, None without an answer.
     """
 
-    link: LinkSpec
+    tunnel: Tunnel
     echo: Echo
     largest: int | None
 
     @property
     def works(self) -> bool:
         """Whether packets pass that are as large as the device says."""
-        return self.largest == self.link.mtu
+        return self.largest == self.tunnel.link.mtu
 
     @property
     def found(self) -> str:
         """Return the result in words."""
-        name, echo = self.link.name, self.echo
+        name, mtu, echo = self.tunnel.link.name, self.tunnel.link.mtu, self.echo
         if not echo.rtt_s:
-            port = f", UDP port {self.link.options.port}" if self.link.options else ""
+            port = f", UDP port {self.tunnel.port}" if self.tunnel.port else ""
             return f"nothing comes back through {name}{port}" + (
                 f": {echo.problem}" if echo.problem else ""
             )
         if self.works:
-            return f"{name} passes {self.link.mtu} bytes whole"
-        return f"of {self.link.mtu} bytes {name} passes {self.largest or 'less than 576'} only"
+            return f"{name} passes {mtu} bytes whole"
+        return f"of {mtu} bytes {name} passes {self.largest or 'less than 576'} only"
 
 
-def tunnel_to(subnet: Network) -> LinkSpec | None:
-    """Return the agent's device by which packets to a peer's subnet leave, None for no tunnel.
+def tunnel_to(address: Address) -> Tunnel | None:
+    """Return the tunnel by which packets to an address leave, None where they leave by none.
 
     Raises:
-        KernelError: The kernel does not say.
+        KernelError: The kernel, or wg, does not say.
     """
-    name = decide(subnet.network_address).link
-    return next((each for each in LinkTable().list_all().own if each.name == name), None)
+    way = decide(address)
+    link = next((each for each in LinkTable().list_all().own if each.name == way.link), None)
+    if link is None:
+        return None
+    if link.options is not None:
+        far = _behind_vxlan(address, way, link)
+        return Tunnel(link=link, port=link.options.port, far=far, far_port=link.options.port)
+    state = WireGuardTool().show(link.name)
+    if state is None:
+        return Tunnel(link=link)
+    peer = next((each for each in state.peers if _holds(each, address)), None)
+    if peer is None:
+        return Tunnel(link=link, port=state.port, own_key=state.public_key)
+    try:
+        endpoint = read_endpoint(peer.endpoint)
+    except ValueError:  # none is known
+        endpoint = None
+    return Tunnel(
+        link=link,
+        port=state.port,
+        far=endpoint.address if endpoint else None,
+        far_port=endpoint.port if endpoint else 0,
+        public_key=peer.public_key,
+        own_key=state.public_key,
+    )
+
+
+def peer_state(tunnel: Tunnel) -> PeerState | None:
+    """Return wg's state of the peer, None where there is none.
+
+    Raises:
+        KernelError: wg does not say.
+    """
+    state = WireGuardTool().show(tunnel.link.name) if tunnel.public_key else None
+    peers = () if state is None else state.peers
+    return next((each for each in peers if each.public_key == tunnel.public_key), None)
+
+
+def _behind_vxlan(address: Address, way: Decision, link: LinkSpec) -> Address | None:
+    with NetlinkSocket() as connection:
+        index = find_link(connection, link.name).number
+    neighbour = neighbour_on(way.gateway or address, index)
+    return None if neighbour is None else tunnel_end(neighbour.mac, index)
+
+
+def _holds(peer: PeerState, address: Address) -> bool:
+    return any(address in each for each in peer.ranges)
 
 
 def try_tunnel(subnet: Network, echoes: int) -> Trial | None:
@@ -66,14 +140,14 @@ def try_tunnel(subnet: Network, echoes: int) -> Trial | None:
         NotRoot: This user may not send ICMP.
         KernelError: The kernel does not say, or there is no socket.
     """
-    link = tunnel_to(subnet)
-    if link is None:
+    tunnel = tunnel_to(subnet.network_address)
+    if tunnel is None:
         return None
     pinger = Pinger(subnet.network_address)
     try:
         echo = pinger.echo(echoes)
-        return Trial(link, echo, pinger.largest(link.mtu) if echo.rtt_s else None)
+        return Trial(tunnel, echo, pinger.largest(tunnel.link.mtu) if echo.rtt_s else None)
     except OSError as error:
-        raise KernelError(f"cannot ping through {link.name}: {error.strerror}") from error
+        raise KernelError(f"cannot ping through {tunnel.link.name}: {error.strerror}") from error
     finally:
         pinger.close()

@@ -6,7 +6,6 @@ comparison.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from agent.errors import HostmeshError, KernelError
 from agent.kernel.wireguard.tool import DeviceState, PeerState, WireGuardTool
-from agent.model.family import Network, network_order, read_network
+from agent.model.family import Network, network_order
 from agent.model.wireguard import (
     WIREGUARD_LINK as LINK,
 )
@@ -190,13 +189,6 @@ def _endpoint(text: str) -> Endpoint | None:
         return None
 
 
-def _ranges(peer: PeerState) -> Iterable[Network]:
-    """Yield the ranges of a peer; one of another family is never wanted, and goes with a change."""
-    for text in peer.allowed_ips:
-        with contextlib.suppress(ValueError):
-            yield read_network(text)
-
-
 def _peer_words(operation: Operation[WireGuardPeer]) -> Sequence[str]:
     peer = operation.object
     if operation.kind is OperationKind.DELETE:
@@ -218,7 +210,7 @@ class AllowedIpTable(_Table[AllowedIp]):
         except KernelError as error:
             return tuple(Result(each, error) for each in operations)
         peers = () if state is None else state.peers
-        ranges = {each.public_key: frozenset(_ranges(each)) for each in peers}
+        ranges = {each.public_key: frozenset(each.ranges) for each in peers}
         holders = {each: key for key, found in ranges.items() for each in found}
         results: list[Result[AllowedIp]] = []
         for batch in _batches(operations, for_s):
@@ -236,7 +228,7 @@ class AllowedIpTable(_Table[AllowedIp]):
     def _of(self, state: DeviceState, known: Mapping[Any, AllowedIp]) -> Iterable[AllowedIp]:
         del known
         for each in state.peers:
-            for network in _ranges(each):
+            for network in each.ranges:
                 yield AllowedIp(link=LINK, network=network, public_key=each.public_key)
 
 

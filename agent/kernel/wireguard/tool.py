@@ -5,14 +5,16 @@ Sources: wg(8) of wireguard-tools 1.0.20210914, "show INTERFACE dump" and "set".
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from agent.errors import KernelError
 from agent.kernel.netlink import NetlinkSocket
 from agent.kernel.netlink.links import LinkMissing, find_link
 from agent.kernel.tables.own import is_own_link
+from agent.model.family import Network, read_network
 from agent.programs import Finished, ProgramRunner
 
 __all__ = ["DeviceState", "PeerState", "WireGuardTool"]
@@ -30,6 +32,7 @@ class PeerState(NamedTuple):
         endpoint: "(none)" without one.
         handshake_s: Unix time of the latest handshake, 0 without one.
         keepalive_s: 0 when it is off.
+        received, sent: Bytes of outer packets' content, counted since the peer was added.
     """
 
     public_key: str
@@ -37,6 +40,15 @@ class PeerState(NamedTuple):
     allowed_ips: tuple[str, ...]
     handshake_s: int
     keepalive_s: int
+    received: int = 0
+    sent: int = 0
+
+    @property
+    def ranges(self) -> Iterator[Network]:
+        """The ranges of the mesh; one of another family is never wanted, and goes with a change."""
+        for text in self.allowed_ips:
+            with contextlib.suppress(ValueError):
+                yield read_network(text)
 
 
 class DeviceState(NamedTuple):
@@ -134,11 +146,13 @@ def _why(done: Finished) -> str:
 def _peer(fields: Sequence[str]) -> PeerState:
     if len(fields) != _PEER_FIELDS:
         raise KernelError(f"wg shows a peer of {len(fields)} fields, not {_PEER_FIELDS}")
-    public_key, _, endpoint, allowed, handshake, _, _, keepalive = fields
+    public_key, _, endpoint, allowed, handshake, received, sent, keepalive = fields
     return PeerState(
         public_key,
         endpoint,
         () if allowed == "(none)" else tuple(allowed.split(",")),
         int(handshake),
         0 if keepalive == "off" else int(keepalive),
+        int(received),
+        int(sent),
     )

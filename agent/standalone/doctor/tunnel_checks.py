@@ -1,12 +1,13 @@
-"""Whether the tunnel carries packets to peers, and how large ones."""
+"""Whether the tunnel carries packets to peers, and how large ones; if not, why."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 from agent.kernel.diagnose.ping import Pinger
 from agent.kernel.diagnose.tunnel import Trial, try_tunnel
+from agent.kernel.diagnose.tunnel_findings import published_difference, reason_of
+from agent.kernel.diagnose.tunnel_probe import TunnelEnd, probe
 from agent.mesh.backends import backend_by_name
 from agent.model import Lease, family_of
 from agent.standalone.doctor.findings import Findings, State
@@ -20,48 +21,56 @@ _ECHOES = 2
 
 def look_at_tunnel(mesh: Mesh, findings: Findings) -> None:
     """Ask some live peers through the tunnel, where one leads to them."""
-    if mesh.own is None or os.geteuid() != 0:
+    own = mesh.own
+    if own is None or os.geteuid() != 0:
         return
-    passing = []
-    for lease, trial in _trials(mesh):
-        if trial.works:
-            passing.append(trial)
-        elif trial.largest is not None:
-            overhead = _overhead(lease)
-            findings.add(
-                "tunnel",
-                State.WARN,
-                f"{_name(lease)}: {trial.found}; the way between takes less than both uplinks",
-                f"agentctl config set --backend {lease.backend} --backend-options"
-                f" MTU={trial.largest + overhead}",
-            )
-        elif _answers(lease):
-            findings.add(
-                "tunnel",
-                State.FAIL,
-                f"{_name(lease)} answers a ping, and {trial.found}",
-                "the port must pass between both hosts, in both directions; agentctl doctor and"
-                f" ip -d link show {trial.link.name} on {lease.host_name or lease.node_address}"
-                " say whether its device is the same",
-            )
-        else:
-            findings.add(
-                "tunnel", State.UNKNOWN, f"{_name(lease)} answers no ping", "is the host up?"
-            )
-    if passing:
-        findings.add("tunnel", State.OK, f"{passing[0].found}, to {len(passing)} peers")
-
-
-def _trials(mesh: Mesh) -> Iterator[tuple[Lease, Trial]]:
     peers = [
         each
         for each in mesh.view.leases
         if each.host_id != mesh.host_id and each.host_id in mesh.view.heartbeats
     ]
+    passing = []
     for lease in peers[:_ASKED_PEERS]:
         trial = try_tunnel(lease.subnet, _ECHOES)
-        if trial is not None:
-            yield lease, trial
+        if trial is None:
+            _without_tunnel(own, lease, findings)
+        elif trial.works:
+            passing.append(trial)
+        elif trial.largest is not None:
+            _too_small(lease, trial, findings)
+        else:
+            _silent(own, lease, trial, findings)
+    if passing:
+        findings.add("tunnel", State.OK, f"{passing[0].found}, to {len(passing)} peers")
+
+
+def _without_tunnel(own: Lease, lease: Lease, findings: Findings) -> None:
+    differs = published_difference(TunnelEnd.of(own), TunnelEnd.of(lease))
+    if differs is not None:
+        findings.add("tunnel", State.FAIL, differs.text, differs.hint)
+
+
+def _too_small(lease: Lease, trial: Trial, findings: Findings) -> None:
+    largest = (trial.largest or 0) + _overhead(lease)
+    findings.add(
+        "tunnel",
+        State.WARN,
+        f"{_name(lease)}: {trial.found}; the way between takes less than both uplinks",
+        f"agentctl config set --backend {lease.backend} --backend-options MTU={largest}",
+    )
+
+
+def _silent(own: Lease, lease: Lease, trial: Trial, findings: Findings) -> None:
+    here, there = TunnelEnd.of(own), TunnelEnd.of(lease)
+    reason = reason_of(trial.tunnel, here, there, probe(trial.tunnel, here, there))
+    answers = _answers(lease)
+    also = "answers a ping" if answers else "answers no ping either"
+    findings.add(
+        "tunnel",
+        State.FAIL if answers or trial.tunnel.far != lease.node_address else State.UNKNOWN,
+        f"{_name(lease)} {also}, and {trial.found}: {reason.text}",
+        reason.hint if answers else f"is the host up? if so, {reason.hint}",
+    )
 
 
 def _answers(lease: Lease) -> bool:

@@ -145,6 +145,32 @@ def test_nothing_leaves_in_the_clear_while_the_device_is_down(stage: TwoLans) ->
     assert not any(map(in_mesh, seen_by_neighbour))
 
 
+def test_a_trace_and_the_map_follow_the_packet_into_the_tunnel(stage: TwoLans) -> None:
+    """The inner headers are on the device, the outer ones on the uplink."""
+    one, _, far = stage.nodes
+    found = one.document("trace", "--capture", inner(one), inner(far))
+    steps = {each["step"]: each for each in found["steps"]}
+    text = steps["tunnel"]["text"]
+    assert f"for peer {public_key(far)} to {far.address}, UDP port 51820" in text
+    assert text.endswith("via 192.0.2.254 by eth0")
+    assert (steps["host"]["result"], found["passes"]) == ("ok", True)
+    assert far.name in steps["host"]["text"]
+    frames = found["capture"]["frames"]
+    ends = (one.address, far.address)
+    headers = {(each["link"], each["source"], each["destination"]) for each in frames}
+    assert headers == {
+        (LINK, inner(one), inner(far)),
+        (LINK, inner(far), inner(one)),
+        ("eth0", *ends),
+        ("eth0", *reversed(ends)),
+    }
+    request = next(each for each in frames if each["link"] == "eth0")
+    assert request["what"] == "WireGuard data, 156 bytes"
+    assert request["tunnel"]["port"] == request["tunnel"]["source_port"] == 51820
+    assert request["tunnel"]["inner"] is None
+    assert f"via {far.address} in {LINK}" in one.ctl("map").stdout
+
+
 def test_a_key_that_is_no_key_costs_that_peer_only(stage: TwoLans) -> None:
     one, two, _ = stage.nodes
     record = {

@@ -12,7 +12,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.errors import KernelError
-from agent.kernel.diagnose.capture import Capture, Frame
+from agent.kernel.diagnose.capture import Capture
+from agent.kernel.diagnose.frames import Frame
 from agent.kernel.diagnose.namespace import in_network_of
 from agent.kernel.diagnose.ping import Pinger
 from agent.kernel.lookup import decide, neighbour_on

@@ -12,7 +12,7 @@ from agent.ctl.output import clean, duration, flow, step_lines
 from agent.ctl.path.peers import Peer, find_peer
 from agent.ctl.stale import age, banner, state_of
 from agent.errors import HostmeshError, NotRoot
-from agent.model.family import read_address, read_network
+from agent.model.family import read_address
 
 __all__ = ["lines", "run"]
 
@@ -54,14 +54,18 @@ def lines(
 def _steps(context: Context, peer: Peer) -> Iterator[Step]:
     yield _lease(peer)
     yield _route(context, peer)
-    silent = False
+    untested = ""
     for step in _wire(peer):
-        silent = silent or step[:2] == ("icmp", "failed")
+        if step[:2] == ("icmp", "failed"):
+            untested = "the host itself does not answer"
         yield step
-    if silent:
-        yield "containers", "unknown", "not tested: the host itself does not answer"
+    if not untested:
+        tunnel, passes = _tunnel(peer)
+        yield from (tunnel,) if tunnel else ()
+        untested = "" if passes else "nothing comes back through the tunnel"
+    if untested:
+        yield "containers", "unknown", f"not tested: {untested}"
     else:
-        yield from _tunnel(peer)
         from agent.ctl.path.container_path import path_steps  # noqa: PLC0415 - costs 0.3 s
 
         stale = peer.freshness.get("stale") is True
@@ -124,7 +128,7 @@ def _wire(peer: Peer) -> Iterator[Step]:
         except (HostmeshError, StopIteration) as error:
             yield "neighbour", "unknown", str(error) or "no link leads there"
             mtu = 0
-        yield _icmp(echo.sent, echo.rtt_s, echo.problem)
+        yield _icmp(peer, echo.sent, echo.rtt_s, echo.problem)
         if echo.rtt_s and mtu:
             largest = reach.largest(mtu)
             if largest == mtu:
@@ -135,19 +139,36 @@ def _wire(peer: Peer) -> Iterator[Step]:
         reach.close()
 
 
-def _tunnel(peer: Peer) -> Iterator[Step]:
+def _tunnel(peer: Peer) -> tuple[Step | None, bool]:
+    """Return the tunnel's step, None without one, and whether any packet passes."""
     from agent.kernel.diagnose.tunnel import try_tunnel  # noqa: PLC0415 - costs 0.2 s
+    from agent.kernel.diagnose.tunnel_findings import (  # noqa: PLC0415 - the same
+        published_difference,
+        reason_of,
+    )
+    from agent.kernel.diagnose.tunnel_probe import TunnelEnd, probe  # noqa: PLC0415 - the same
 
+    own = None if peer.own is None else TunnelEnd.of_document(peer.own)
+    there = TunnelEnd.of_document(peer.lease)
     try:
-        trial = try_tunnel(read_network(peer.subnet), _ECHOES)
+        trial = try_tunnel(there.subnet, _ECHOES)
+        if trial is None:
+            differs = None if own is None else published_difference(own, there)
+            if differs is None:
+                return None, True
+            return ("tunnel", "failed", f"{differs.text}; {differs.hint}"), False
+        if trial.echo.rtt_s or own is None:
+            step = ("tunnel", "ok" if trial.works else "failed", trial.found)
+            return step, bool(trial.echo.rtt_s)
+        reason = reason_of(trial.tunnel, own, there, probe(trial.tunnel, own, there))
     except HostmeshError as error:
-        yield "tunnel", "unknown", error.message
-        return
-    if trial is not None:
-        yield "tunnel", "ok" if trial.works else "failed", trial.found
+        return ("tunnel", "unknown", error.message), True
+    return ("tunnel", "failed", f"{trial.found}: {reason.text}; {reason.hint}"), False
 
 
-def _icmp(sent: int, rtt_s: tuple[float, ...], problem: str) -> Step:
+def _icmp(peer: Peer, sent: int, rtt_s: tuple[float, ...], problem: str) -> Step:
+    if not rtt_s and peer.behind_nat:
+        return "icmp", "unknown", "its node address is behind NAT: only the tunnel leads there"
     if not rtt_s:
         return "icmp", "failed", problem or f"none of {sent} requests was answered"
     best_ms = min(rtt_s) * 1000

@@ -11,7 +11,8 @@ from agent.ctl.output import clean, flow, sentence, step_lines
 
 if TYPE_CHECKING:
     from agent.ctl.path.tracing import Tracer
-    from agent.kernel.diagnose.capture import Capture, Frame
+    from agent.kernel.diagnose.capture import Capture
+    from agent.kernel.diagnose.frames import Frame
     from agent.kernel.diagnose.ping import Pinger
 
 __all__ = ["lines", "run"]
@@ -96,10 +97,10 @@ def _captured(capture: Mapping[str, Any], width: int | None) -> list[str]:
     start_s = frames[0]["at_s"]
     for each in frames:
         ends = f"{clean(each['source'])} > {clean(each['destination'])}"
-        macs = f"{clean(each['source_mac'])} > {clean(each['destination_mac'])}"
+        macs = [f"{clean(each['source_mac'])} > {clean(each['destination_mac'])}"]
         after_ms = (each["at_s"] - start_s) * 1000
         way = f"  {after_ms:8.3f} ms  {clean(each['link']):<{column}}  ttl {each['ttl']:<3}  {ends}"
-        more = f"{macs}  {clean(each['what'])}"
+        more = "  ".join([*(macs if each["source_mac"] else []), clean(each["what"])])
         fits = width is None or len(way) + 2 + len(more) <= width
         found += [f"{way}  {more}"] if fits else [way, f"{'':15}{more}"]
     return found
@@ -108,13 +109,16 @@ def _captured(capture: Mapping[str, Any], width: int | None) -> list[str]:
 def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
     """Send pings from a source on this host; else wait for packets."""
     from agent.errors import KernelError  # noqa: PLC0415 - as below
-    from agent.kernel.diagnose.capture import Capture  # noqa: PLC0415 - only for that
+    from agent.kernel.diagnose.capture import Capture, Outer  # noqa: PLC0415 - only for that
+    from agent.kernel.lookup import decide  # noqa: PLC0415 - the same
 
     links = tracer.links()
     source, destination = tracer.source.address, tracer.destination.address
-    tunnel = tracer.tunnel()
-    if tunnel is not None and tunnel.underlay is not None:
-        links.append(tunnel.underlay)
+    tunnel, outer = tracer.tunnel(), None
+    if tunnel is not None and tunnel.far is not None:
+        outer = Outer(tunnel.port, tunnel.far if tunnel.encrypted else None)
+        underlay = decide(tunnel.far).link
+        links += [underlay] if underlay is not None else []
     if not links:
         raise KernelError(f"no link of this host is on the way from {source} to {destination}")
     capturing = Capture(
@@ -122,7 +126,7 @@ def _capture(context: Context, tracer: Tracer) -> dict[str, Any]:
         source,
         destination,
         passed_on=tracer.bridged,
-        vxlan_port=tunnel.port if tunnel else 0,
+        outer=outer,
     )
     with capturing as capture:
         reach = _sender(tracer)
@@ -171,11 +175,6 @@ def _ping(reach: Pinger, capture: Capture) -> tuple[int, int, str, tuple[Frame, 
 
 
 def _frame(frame: Frame) -> dict[str, Any]:
-    inner = frame.inner
-    what = frame.what
-    if inner is not None:
-        ends = f"{inner.source} > {inner.destination}"
-        what = f"VXLAN with {inner.what} {ends} ttl {inner.ttl}"
     return {
         "link": frame.link,
         "at_s": round(frame.at_s, 6),
@@ -184,5 +183,39 @@ def _frame(frame: Frame) -> dict[str, Any]:
         "destination": str(frame.destination),
         "source_mac": frame.source_mac,
         "destination_mac": frame.destination_mac,
-        "what": what,
+        "what": _what(frame),
+        "tunnel": _tunnel(frame),
+    }
+
+
+def _what(frame: Frame) -> str:
+    carried = frame.carried
+    if carried is None:
+        return frame.what
+    inner = carried.inner
+    if inner is None:
+        return f"{carried.tunnel} {carried.message}, {frame.size} bytes"
+    ends = f"{inner.source} > {inner.destination}"
+    return f"{carried.tunnel} with {inner.what} {ends} ttl {inner.ttl}"
+
+
+def _tunnel(frame: Frame) -> dict[str, Any] | None:
+    """Return the outer header's ports, and the inner header where it can be read."""
+    carried = frame.carried
+    if carried is None:
+        return None
+    inner = carried.inner
+    return {
+        "name": carried.tunnel,
+        "source_port": frame.source_port,
+        "port": frame.port,
+        "vni": carried.vni,
+        "inner": None
+        if inner is None
+        else {
+            "ttl": inner.ttl,
+            "source": str(inner.source),
+            "destination": str(inner.destination),
+            "what": inner.what,
+        },
     }

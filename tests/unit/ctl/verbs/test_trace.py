@@ -14,7 +14,7 @@ from agent.ctl.path.ends import LocalHost
 from agent.ctl.verbs.diagnose import trace
 from agent.docker.engine.containers import containers_of
 from agent.errors import UsageError
-from agent.kernel.diagnose.capture import parse_frame
+from agent.kernel.diagnose.frames import parse_frame
 from agent.model import DockerNetwork, Link
 from tests.unit.ctl.schemas import check
 
