@@ -101,6 +101,7 @@ _WATCH = Argument(
 )
 _DRY_RUN = Argument("--dry-run", "check and report, write nothing")
 _HOST = "the host's name, address, subnet or id"
+_CONTAINER = "a container (NAME, NAME.NETWORK, NAME@HOST, or the start of its id), or an address"
 _ACCESS = Argument(
     "--access", "which user-defined networks the mesh reaches", "open|published|closed"
 )
@@ -167,14 +168,20 @@ VERBS = (
     ),
     Verb("diff", "list what the agent would change: 0 nothing, 1 something, 3 unknown", "diff"),
     Verb("map", "draw this host, its links and its peers", "diagnose.map"),
-    Verb("ping", "check the path to another host", "diagnose.ping", (Argument("PEER", _HOST),)),
+    Verb(
+        "ping",
+        "check the path to another host or a container there",
+        "diagnose.ping",
+        (Argument("PEER", f"{_HOST}, or a container: NAME, NAME.NETWORK or NAME@HOST"),),
+    ),
     Verb(
         "trace",
         "show how a packet gets from SRC to DST",
         "diagnose.trace",
         (
-            Argument("SRC", "a container on this host (name or id), or an address"),
-            Argument("DST", "the same; for another host an address"),
+            Argument("SRC", _CONTAINER),
+            Argument("DST", "the same"),
+            Argument("--tcp", "of a connection to this port, in place of a ping", "PORT"),
             Argument(
                 "--capture",
                 "send a ping from SRC and show it on every link; if SRC is not on this host, wait"

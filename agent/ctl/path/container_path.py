@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from agent.ctl.context import Context
 from agent.ctl.path.ends import LocalHost
+from agent.ctl.path.mesh_containers import MeshAddress
 from agent.ctl.path.tracing import judge_rules
 from agent.errors import HostmeshError
 from agent.kernel.diagnose.namespace import in_network_of
@@ -22,6 +23,7 @@ from agent.kernel.firewall.advice.operator_rules import Way
 from agent.kernel.lookup import decide
 from agent.model import Container
 from agent.model.family import Address, Network, address_order, read_address, read_network
+from agent.model.network import NETWORK_LABEL
 
 __all__ = ["ContainerPath", "path_steps", "tested_peers"]
 
@@ -60,15 +62,18 @@ class ContainerPath:
     Args:
         subnet: This host's lease.
         named: The container in this host's heartbeat, whose network is open to the mesh.
+        mesh_network: The network to send from if a container of this host is on it; "" for none.
 
     Raises:
         HostmeshError: The links of this host could not be listed.
     """
 
-    def __init__(self, context: Context, subnet: Network, named: str | None) -> None:
+    def __init__(
+        self, context: Context, subnet: Network, named: str | None, mesh_network: str = ""
+    ) -> None:
         self._context = context
         self._place = LocalHost(context)
-        self.senders = tuple(self._containers(subnet, named))[:_MOST_SENDERS]
+        self.senders = tuple(self._containers(subnet, named, mesh_network))[:_MOST_SENDERS]
         self.problem = "no container runs here"
         if self._place.problem:
             self.problem = f"Docker does not answer here: {self._place.problem}"
@@ -80,8 +85,13 @@ class ContainerPath:
         """Whether the test's packets pass this host's FORWARD."""
         return any(each.container for each in self.senders)
 
-    def _containers(self, subnet: Network, named: str | None) -> Iterator[Sender]:
-        """Yield the named container and others of its network; without a name those on docker0."""
+    def _containers(
+        self, subnet: Network, named: str | None, mesh_network: str
+    ) -> Iterator[Sender]:
+        """Yield containers on the mesh network; else the named one and others of its network.
+
+        Without a name those on docker0.
+        """
         networks = {each.id: each for each in self._place.networks if not each.internal}
         found = [
             (networks[place.network], Sender(place.address, networks[place.network].bridge, each))
@@ -90,6 +100,14 @@ class ContainerPath:
             for place in each.attachments
             if place.address in subnet and place.network in networks
         ]
+        inside = [
+            each
+            for network, each in found
+            if mesh_network and network.labels.get(NETWORK_LABEL) == mesh_network
+        ]
+        if inside:
+            yield from inside
+            return
         bridge = next((each.bridge for _, each in found if str(each.address) == named), None)
         fits = [
             each
@@ -167,13 +185,19 @@ def docker0_of(subnet: str) -> Address:
 
 
 def path_steps(
-    context: Context, peer: Mapping[str, Any], own: Mapping[str, Any] | None, *, stale: bool
+    context: Context,
+    peer: Mapping[str, Any],
+    own: Mapping[str, Any] | None,
+    *,
+    stale: bool,
+    target: MeshAddress | None = None,
 ) -> Iterator[Step]:
     """Test the path to a peer's docker0 and to a container there.
 
     Args:
         peer, own: Leases of GET /v1/leases.
         stale: etcd does not answer, so the named container may have ended.
+        target: The container to ask in place of the one that the peer's heartbeat names.
     """
     if os.geteuid() != 0:
         yield "containers", "unknown", "needs root: no packet was sent from a container"
@@ -186,12 +210,18 @@ def path_steps(
         )
         return
     try:
-        path = ContainerPath(context, read_network(str(own["subnet"])), own.get("container"))
+        network = target.mesh_network if target else ""
+        subnet = read_network(str(own["subnet"]))
+        path = ContainerPath(context, subnet, own.get("container"), network)
         if not path.senders:
             text = (
                 f"{path.problem}, and no link has an address in {own['subnet']}: no packet was sent"
             )
             yield "containers", "unknown", text
+            return
+        if target is not None:
+            yield path.rules(target.address)
+            yield _asked_container(path, target, stale=stale)
             return
         yield path.rules(docker0_of(str(peer["subnet"])))
         yield from _asked(path, peer, stale=stale)
@@ -229,6 +259,16 @@ def _asked(path: ContainerPath, peer: Mapping[str, Any], *, stale: bool) -> Iter
             command = f"agentctl trace {there[1].address} {container}"
             found += f", docker0 there does; check the rules on {name}: {command}"
         yield "container", "unknown" if stale else "failed", found
+
+
+def _asked_container(path: ContainerPath, target: MeshAddress, *, stale: bool) -> Step:
+    """Ask the container that the operator named."""
+    echo, sender = path.ask(target.address)
+    if echo.rtt_s:
+        return "container", *_passed(path, target.address, echo, sender)
+    command = f"agentctl trace {sender.address} {target.address}"
+    found = f"{target} at {target.address} does not answer {sender.name}; {command} shows why"
+    return "container", "unknown" if stale else "failed", found
 
 
 def _passed(path: ContainerPath, target: Address, echo: Echo, sender: Sender) -> tuple[str, str]:

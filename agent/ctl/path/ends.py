@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from agent.ctl import direct
 from agent.ctl.context import Context
+from agent.ctl.path.mesh_containers import MeshAddress, find_address
 from agent.docker.engine.engine import Engine
 from agent.docker.manager import DockerManager
 from agent.errors import DockerError, HostmeshError, UsageError
@@ -17,7 +19,7 @@ from agent.model import Attachment, Container, DockerNetwork, Link
 from agent.model.family import Address, read_address
 from agent.settings.text import nearest, shown
 
-__all__ = ["End", "LocalHost"]
+__all__ = ["End", "LocalHost", "find_end"]
 
 _LEAST_ID = 4
 
@@ -32,6 +34,7 @@ class End:
         link: The network's bridge, or the link of this host that has the address; None for other
             addresses.
         mac: The container's, "" when not known.
+        remote: The container of another host that the operator named.
     """
 
     address: Address
@@ -39,6 +42,7 @@ class End:
     network: DockerNetwork | None = None
     link: Link | None = None
     mac: str = ""
+    remote: MeshAddress | None = None
 
     @property
     def is_host(self) -> bool:
@@ -47,12 +51,39 @@ class End:
 
     def document(self) -> dict[str, Any]:
         """Return the end for a document."""
+        named = self.container or self.remote
+        network = self.remote.network if self.remote else None
         return {
             "address": str(self.address),
-            "container": self.container.name if self.container else None,
-            "network": self.network.name if self.network else None,
+            "container": named.name if named else None,
+            "network": self.network.name if self.network else network,
             "link": self.link.name if self.link else None,
         }
+
+
+def find_end(context: Context, place: LocalHost, word: str, toward: Address | None = None) -> End:
+    """Return the end that the operator named: on this host, else on any host of the mesh.
+
+    Args:
+        place: This host, whose containers come first.
+        word: An address, a container of this host, or one of the mesh as
+            :func:`agent.ctl.path.mesh_containers.find_address` has it.
+        toward: As in :meth:`LocalHost.end`.
+
+    Raises:
+        UsageError: No container is meant, or several.
+    """
+    if place.knows(word):
+        return place.end(word, toward)
+    try:
+        document = direct.ask(context, "/v1/containers")
+    except HostmeshError as error:
+        context.remark(f"containers of other hosts are not known: {error.message}")
+        return place.end(word, toward)
+    found = find_address(document, word)
+    if found.container["own"]:
+        return place.end(str(found.address))
+    return End(address=found.address, remote=found)
 
 
 class LocalHost:
@@ -78,6 +109,14 @@ class LocalHost:
     def link(self, name: str | None) -> Link | None:
         """Return the link of this name."""
         return next((each for each in self.links if each.name == name), None)
+
+    def knows(self, word: str) -> bool:
+        """Return whether ``word`` is an address, or means a container here."""
+        try:
+            read_address(word)
+        except ValueError:
+            return bool(self._meant(word))
+        return True
 
     def end(self, word: str, toward: Address | None = None) -> End:
         """Return the end that the operator named.
@@ -111,9 +150,7 @@ class LocalHost:
         return End(address=address, link=next(filter(holds, self.links), None))
 
     def _container(self, word: str) -> Container:
-        found = [each for each in self.containers if each.name == word]
-        if not found and len(word) >= _LEAST_ID:
-            found = [each for each in self.containers if each.id.startswith(word)]
+        found = self._meant(word)
         if len(found) == 1:
             return found[0]
         if found:
@@ -125,6 +162,12 @@ class LocalHost:
         elif self.problem:
             hint = f"give an address: Docker does not answer ({self.problem})"
         raise UsageError(f"no container {shown(word)} runs on this host", hint=hint)
+
+    def _meant(self, word: str) -> list[Container]:
+        found = [each for each in self.containers if each.name == word]
+        if not found and len(word) >= _LEAST_ID:
+            found = [each for each in self.containers if each.id.startswith(word)]
+        return found
 
     def _attachment(self, container: Container, toward: Address | None) -> Attachment | None:
         """Return the attachment that the kernel sends from."""

@@ -1,4 +1,4 @@
-"""Find the host that an operator names: by name, subnet, address or (the start of) its id."""
+"""Find the host that an operator names: by name, subnet, address, id, or a container there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from agent.ctl import direct
 from agent.ctl.context import Context
-from agent.errors import UsageError
+from agent.ctl.path.mesh_containers import MeshAddress, find_address
+from agent.errors import HostmeshError, UsageError
 from agent.model.family import read_address, read_network
 from agent.settings.text import nearest, shown
 
@@ -24,11 +25,13 @@ class Peer:
     Attributes:
         freshness: The fields for the age of the leases.
         own: This host's lease, or None.
+        target: The container that the operator named; None: the host itself was named.
     """
 
     lease: Mapping[str, Any]
     freshness: Mapping[str, Any]
     own: Mapping[str, Any] | None
+    target: MeshAddress | None = None
 
     @property
     def subnet(self) -> str:
@@ -48,9 +51,15 @@ class Peer:
 
     def document(self) -> dict[str, Any]:
         """Return the peer for a document."""
-        return {
-            key: self.lease.get(key) for key in ("host_name", "host_id", "subnet", "node_address")
-        }
+        keys = ("host_name", "host_id", "subnet", "node_address")
+        found = {key: self.lease.get(key) for key in keys}
+        if self.target is not None:
+            found["container"] = {
+                "name": self.target.name,
+                "network": self.target.network,
+                "address": str(self.target.address),
+            }
+        return found
 
 
 def find_peer(context: Context, word: str) -> Peer:
@@ -62,17 +71,36 @@ def find_peer(context: Context, word: str) -> Peer:
     """
     document = direct.ask(context, "/v1/leases")
     leases = document.get("leases", [])
-    found = matching(leases, word)
+    found, target = matching(leases, word), None
+    if not found:
+        target = _container(context, leases, word)
+        found = [each for each in leases if each.get("host_id") == target.container["host_id"]][:1]
     if len(found) == 1:
         fields = ("cached", "stale", "as_of", "as_of_s_ago")
         own = next((each for each in leases if each.get("own")), None)
-        return Peer(found[0], {key: document.get(key) for key in fields}, own)
-    if found:
-        subnets = ", ".join(str(each.get("subnet")) for each in found[:5])
-        raise UsageError(f"{shown(word)} means {len(found)} hosts", hint=f"name one: {subnets}")
+        return Peer(found[0], {key: document.get(key) for key in fields}, own, target)
+    subnets = ", ".join(str(each.get("subnet")) for each in found[:5])
+    raise UsageError(f"{shown(word)} means {len(found)} hosts", hint=f"name one: {subnets}")
+
+
+def _container(context: Context, leases: list[Mapping[str, Any]], word: str) -> MeshAddress:
+    """Return the container of another host that ``word`` means. Raises UsageError."""
     near = nearest(word, {str(each.get("host_name")) for each in leases if each.get("host_name")})
     hint = f"did you mean {near}?" if near else "agentctl leases names them"
-    raise UsageError(f"no host {shown(word)} has a lease", hint=hint)
+    try:
+        found = find_address(direct.ask(context, "/v1/containers"), word)
+    except UsageError as error:
+        if near:
+            error.hint = hint
+        raise
+    except HostmeshError:
+        raise UsageError(f"no host {shown(word)} has a lease", hint=hint) from None
+    if found.container["own"]:
+        raise UsageError(
+            f"container {shown(found.name)} runs on this host",
+            hint=f"agentctl trace SRC {found.name} shows the path to it",
+        )
+    return found
 
 
 def matching(leases: list[Mapping[str, Any]], word: str) -> list[Mapping[str, Any]]:

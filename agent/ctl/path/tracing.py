@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from agent.ctl.context import Context
 from agent.ctl.path.ends import End, LocalHost
+from agent.ctl.path.mesh_containers import address_of, network_access
 from agent.ctl.stale import age, state_of
 from agent.docker.service.dockerd_process import DockerdFinder
 from agent.errors import HostmeshError
@@ -48,6 +49,8 @@ class Tracer:
 
     Args:
         leases: Asks for the mesh's leases, as GET /v1/leases has them; may raise HostmeshError.
+        containers: Asks for GET /v1/containers; may raise HostmeshError.
+        tcp_port: Of the destination; 0 for a ping.
     """
 
     context: Context
@@ -55,6 +58,8 @@ class Tracer:
     source: End
     destination: End
     leases: Callable[[], list[Mapping[str, Any]]]
+    containers: Callable[[], Mapping[str, Any]]
+    tcp_port: int = 0
 
     def in_link(self) -> Link | None:
         """Return the link that the packet comes in by; None for this host's own or if not known."""
@@ -199,6 +204,7 @@ class Tracer:
             out_link=out.name,
             source=self.source.address,
             destination=self.destination.address,
+            tcp_port=self.tcp_port,
         )
         try:
             return Step(HERE, "rules", *judge_rules(self.context, way))
@@ -246,11 +252,25 @@ class Tracer:
         yield Step(NEXT, "host", OK, f"{at} (deduced)")
         yield _state(lease)
         if not direct:
+            yield from self._access()
+            port = f" --tcp {self.tcp_port}" if self.tcp_port else ""
             yield Step(
                 NEXT, "rules", UNKNOWN,
                 f"{name}'s firewall can only be checked on {name}; run there: agentctl trace"
-                f" {self.source.address} {self.destination.address}",
+                f" {self.source.address} {self.destination.address}{port}",
             )  # fmt: skip
+
+    def _access(self) -> Iterator[Step]:
+        """Yield what the networks of both ends let pass, as far as their hosts publish it."""
+        try:
+            document = self.containers()
+        except HostmeshError as error:
+            yield Step(NEXT, "network", UNKNOWN, f"containers not known: {error.message}")
+            return
+        to = address_of(document, self.destination.address)
+        if to is not None:
+            source = address_of(document, self.source.address)
+            yield Step(NEXT, "network", *network_access(source, to, self.tcp_port))
 
     def _owns(self, lease: Mapping[str, Any]) -> bool:
         address = self.destination.address
@@ -266,7 +286,7 @@ def _entry(route: Route) -> str:
 
 
 def judge_rules(context: Context, way: Way) -> tuple[str, str]:
-    """Test a new ping against this host's rules; return a step's result and text.
+    """Test a new flow against this host's rules; return a step's result and text.
 
     Raises:
         HostmeshError: They cannot be read.
@@ -275,13 +295,14 @@ def judge_rules(context: Context, way: Way) -> tuple[str, str]:
     settings = context.settings
     dockerd = DockerdFinder(settings.docker.socket).dockerd
     found = open_firewall(settings.firewall.variant, dockerd=dockerd).judge(way)
-    return _with_nft(*_judged(found), way)
+    return _with_nft(*_judged(found, way), way)
 
 
-def _judged(found: Judgement) -> tuple[str, str]:
+def _judged(found: Judgement, way: Way) -> tuple[str, str]:
     place = f"Hostmesh's rules are in {found.place}" if found.place else "no rules of Hostmesh"
     if found.verdict == "unsure":
-        return (OK if found.place else UNKNOWN), f"{place}; no rule clearly accepts or drops a ping"
+        what = f"TCP to port {way.tcp_port}" if way.tcp_port else "a ping"
+        return (OK if found.place else UNKNOWN), f"{place}; no rule clearly accepts or drops {what}"
     whose = "Hostmesh" if found.ours else "a rule before Hostmesh's"
     verb = {"shut": "drops it", "accepted": "accepts it", "left": "passes it to later rules"}
     text = f"{place}; {whose} {verb[found.verdict]}: {found.rule}"

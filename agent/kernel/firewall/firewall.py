@@ -32,7 +32,7 @@ from agent.kernel.firewall.show import shown
 from agent.kernel.firewall.variant.choice import Reading, VariantChoice, Writer
 from agent.kernel.firewall.variant.dockerd import Dockerd
 from agent.kernel.firewall.variant.iptables import Iptables, Variant
-from agent.mesh.firewall import DesiredFirewall
+from agent.mesh.firewall import DesiredFirewall, PublishedPort
 from agent.model.family import IPV4, Family, Network
 from agent.model.objects import SetMember
 from agent.reconcile.damping import Damper, Limits
@@ -235,9 +235,11 @@ class Firewall:
         return shown(counted, variant=variant, sets=self._sets.show())
 
     def judge(self, way: Way) -> Judgement:
-        """Return what happens to a new ping on its way through this host. Changes nothing."""
+        """Return what happens to a new flow on its way through this host. Changes nothing."""
         table = self._choice.read().ruleset.table("filter")
-        return judge(table, way, self._sets.sources())
+        port = PublishedPort(way.destination, "tcp", way.tcp_port)
+        published = bool(way.tcp_port) and self._sets.publishes(port)
+        return judge(table, way, self._sets.sources(), published=published)
 
     def render(self, wants: DesiredFirewall) -> str:
         """Return the input that :meth:`apply` would give iptables-restore. Changes nothing."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from agent.errors import FirewallError
 from agent.kernel.tables.sets import SetKind, SetTable
-from agent.mesh.firewall import DesiredFirewall, set_name, source_member
+from agent.mesh.firewall import DesiredFirewall, PublishedPort, set_name, source_member
 from agent.model import Condition
 from agent.model.family import Family, Network
 from agent.model.objects import SetMember
@@ -193,6 +193,14 @@ class Ipsets:
             address, rest = self._split(each)
             found[each.set].append(self._family.at(address, rest[0]))
         return found
+
+    def publishes(self, port: PublishedPort) -> bool:
+        """Return whether the kernel's set of published ports has this one.
+
+        Raises:
+            FirewallError, NotRoot: It could not be listed.
+        """
+        return port.member in self._rest.list_all().own
 
     def show(self) -> tuple[str, ...]:
         """Return each set and its members, for people."""

@@ -1,6 +1,7 @@
 """Rules of other programs that affect mesh traffic, and the conditions about them."""
 
 import re
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -227,7 +228,13 @@ def coming(bridge: str, to: str) -> Way:
 PEER = IPv4Network("10.66.0.0/16")
 
 
-def judged(way: Way, user: str = "", members: tuple[IPv4Network, ...] = (PEER,)) -> Judgement:
+def judged(
+    way: Way,
+    user: str = "",
+    members: tuple[IPv4Network, ...] = (PEER,),
+    *,
+    published: bool = False,
+) -> Judgement:
     """Under our rules as they are written, behind ``user`` in DOCKER-USER."""
     chains = our_chains(wants(OPEN, SHOWN, CLOSED, INTERNAL))["filter"]
     names = "".join(f":{name} - [0:0]\n" for name in chains)
@@ -235,7 +242,8 @@ def judged(way: Way, user: str = "", members: tuple[IPv4Network, ...] = (PEER,))
     jump = f"{user}-A DOCKER-USER -j HOSTMESH-FORWARD\n"
     text = DOCKER_20.format(user=jump).replace("-A FORWARD -j", f"{names}-A FORWARD -j", 1)
     text = text.replace("COMMIT", f"{rules}COMMIT")
-    return judge(parse_ruleset(text).table("filter"), way, {"hostmesh-in-eth0": members})
+    sets = {"hostmesh-in-eth0": members}
+    return judge(parse_ruleset(text).table("filter"), way, sets, published=published)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +260,20 @@ def test_what_becomes_of_a_ping_under_our_rules(way: Way, verdict: str, says: st
     found = judged(way)
     assert (found.place, found.verdict, found.ours) == ("DOCKER-USER, rule 1", verdict, True)
     assert says in found.rule
+
+
+def test_what_becomes_of_a_connection_under_our_rules_and_an_operators() -> None:
+    way = replace(coming("br-a", "10.65.128.2"), tcp_port=80)
+    passes, dropped = judged(way, published=True), judged(way)
+    assert passes.verdict == "accepted"
+    assert "hostmesh: published ports" in passes.rule
+    assert dropped.verdict == "shut"
+    assert "hostmesh: strangers" in dropped.rule
+    user = "-A DOCKER-USER -p tcp -m tcp --dport 80 -j DROP\n"
+    assert judged(way, user, published=True).rule == user.strip()
+    other = replace(way, tcp_port=81)
+    assert "hostmesh: published ports" in judged(other, user, published=True).rule
+    assert "hostmesh: ICMP" in judged(replace(way, tcp_port=0), user).rule
 
 
 def test_a_ping_of_a_peer_that_may_not_come_in_is_shut_out() -> None:

@@ -1,4 +1,4 @@
-"""``agentctl ping PEER``: check the path to another host from its lease to its containers."""
+"""``agentctl ping PEER``: check the path to another host, from its lease to a container there."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ def lines(
     """Lay out the document."""
     peer = document["peer"]
     who = f"{clean(peer['host_name'])} at {clean(peer['node_address'])}, {clean(peer['subnet'])}"
+    if container := peer.get("container"):
+        who = f"{clean(container['name'])} at {clean(container['address'])} on {who}"
     return banner(document) + flow(who, width) + step_lines(document["steps"], width, paint)
 
 
@@ -69,7 +71,7 @@ def _steps(context: Context, peer: Peer) -> Iterator[Step]:
         from agent.ctl.path.container_path import path_steps  # noqa: PLC0415 - costs 0.3 s
 
         stale = peer.freshness.get("stale") is True
-        yield from path_steps(context, peer.lease, peer.own, stale=stale)
+        yield from path_steps(context, peer.lease, peer.own, stale=stale, target=peer.target)
     yield _agent(context, peer)
 
 

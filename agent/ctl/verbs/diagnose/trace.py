@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import clean, flow, sentence, step_lines
+from agent.errors import UsageError
+from agent.settings.text import shown, whole_number
 
 if TYPE_CHECKING:
     from agent.ctl.path.tracing import Tracer
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["lines", "run"]
 
 _ECHOES = 3
+_MOST_PORT = 65_535
 _AFTER_S = 0.2  # every frame of an answered ping is in the sockets by then
 _MOST_FRAMES = 32
 
@@ -25,22 +28,27 @@ _MOST_FRAMES = 32
 def run(context: Context) -> int:
     """Check every step of the path, with --capture of a real packet; return 1 when one fails."""
     if context.args.capture:
+        if context.args.tcp is not None:
+            raise UsageError("--capture sends a ping", hint="leave --tcp or --capture out")
         context.need_root("capture packets")
-    from agent.ctl.path.ends import LocalHost  # noqa: PLC0415 - costs 0.3 s
+    port = _port(context.args.tcp)
+    from agent.ctl.path.ends import LocalHost, find_end  # noqa: PLC0415 - costs 0.3 s
     from agent.ctl.path.tracing import Tracer  # noqa: PLC0415 - the same
 
     direct.log_to_stderr()
     place = LocalHost(context)
     if place.problem:
         context.remark(f"{place.problem}: containers are not known")
-    destination = place.end(context.args.dst)
-    source = place.end(context.args.src, destination.address)
+    destination = find_end(context, place, context.args.dst)
+    source = find_end(context, place, context.args.src, destination.address)
     tracer = Tracer(
         context=context,
         place=place,
         source=source,
         destination=destination,
         leases=lambda: direct.ask(context, "/v1/leases").get("leases", []),
+        containers=lambda: direct.ask(context, "/v1/containers"),
+        tcp_port=port,
     )
     # First: afterwards the kernel knows the neighbour.
     capture = _capture(context, tracer) if context.args.capture else None
@@ -60,6 +68,16 @@ def run(context: Context) -> int:
     }
     context.show(document, lambda: lines(document, context.palette.paint, context.width))
     return 1 if failed else 0
+
+
+def _port(text: str | None) -> int:
+    """Read the port of --tcp; 0 without it. Raises UsageError."""
+    if text is None:
+        return 0
+    port = whole_number(text, digits=5)
+    if not port or port > _MOST_PORT:
+        raise UsageError(f"--tcp {shown(text)}: not a port from 1 to {_MOST_PORT}")
+    return port
 
 
 def lines(

@@ -68,17 +68,22 @@ class Fate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """A new ping through this host: the links it comes in and goes out by, its addresses."""
+    """The first packet of a flow through this host: its links in and out, its addresses.
+
+    Attributes:
+        tcp_port: Of the destination; 0 for a ping.
+    """
 
     in_link: str
     out_link: str
     source: Address
     destination: Address
+    tcp_port: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """Outcome of a ping, as far as rules decide it for sure.
+    """Outcome of a packet, as far as rules decide it for sure.
 
     Attributes:
         place: Where the jump to the agent's chain is ("DOCKER-USER, rule 2"); "" without one.
@@ -93,11 +98,14 @@ class Judgement:
     ours: bool = False
 
 
-def judge(table: Table, way: Way, sets: Mapping[str, Iterable[Network]]) -> Judgement:
-    """Walk a new ping through the rules ahead of the agent's and then through the agent's.
+def judge(
+    table: Table, way: Way, sets: Mapping[str, Iterable[Network]], *, published: bool = False
+) -> Judgement:
+    """Walk a packet through the rules ahead of the agent's and then through the agent's.
 
     Args:
-        sets: Members of the ingress sets.
+        sets: Members of the sets of sources and slices.
+        published: The destination publishes the port.
     """
     family = family_of(way.source)
     packet: Packet = {
@@ -105,7 +113,9 @@ def judge(table: Table, way: Way, sets: Mapping[str, Iterable[Network]]) -> Judg
         "-o": way.out_link,
         "-s": family.host(way.source),
         "-d": family.host(way.destination),
-        "-p": family.icmp,
+        "-p": "tcp" if way.tcp_port else family.icmp,
+        f"--dport {way.tcp_port}": bool(way.tcp_port),
+        f"--match-set {set_name('published', family)} dst,dst": published,
         **{
             f"--match-set {name} {side}": any(address in member for member in members)
             for name, members in sets.items()
