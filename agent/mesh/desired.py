@@ -24,6 +24,8 @@ from agent.mesh.peer_rules import PeerRules, aggregate_routes
 from agent.mesh.world import World
 from agent.model import Condition, Lease, summarise
 from agent.model.family import Network, family_of, network_order
+from agent.model.names import LOOPBACK, NAME_SERVERS
+from agent.model.objects import LinkAddress
 from agent.reconcile.interfaces import V
 from agent.sharedmap import changed_keys
 
@@ -303,7 +305,15 @@ def _rank(peer: Lease) -> tuple[int, ...]:
 
 def _of_this_host(world: World, rules: PeerRules | Condition) -> tuple[_Object, ...]:
     own = rules.objects if isinstance(rules, PeerRules) else ()
-    return (*aggregate_routes(world), *own)
+    return (*aggregate_routes(world), *own, *_of_name_servers(world))
+
+
+def _of_name_servers(world: World) -> Iterator[LinkAddress]:
+    """Yield the addresses at which name servers answer this host's containers."""
+    if world.config is not None and world.own is not None and world.config.has_names:
+        for each in NAME_SERVERS:
+            interface = family_of(each).interface((each, each.max_prefixlen))
+            yield LinkAddress(link=LOOPBACK, interface=interface)
 
 
 def is_certain(world: World) -> bool:

@@ -119,6 +119,11 @@ class MeshConfig:
     mod_revision: int = 0
 
     @property
+    def has_names(self) -> bool:
+        """Whether name servers of each host answer its containers."""
+        return bool(self.domain) and self.level >= NETWORKS_LEVEL
+
+    @property
     def cidrs(self) -> tuple[Network, ...]:
         """Every range in which the mesh has subnets, the one for new leases first."""
         return (self.cidr, *self.previous)

@@ -12,6 +12,7 @@ from agent.model.family import Address, Network, read_address
 from agent.model.mesh import Access, HostId
 
 __all__ = [
+    "LOOPBACK",
     "MOST_ADDRESSES",
     "MOST_ASKERS",
     "MOST_NAMES",
@@ -29,6 +30,9 @@ __all__ = [
 NAME_SERVERS: Final = (read_address("169.254.20.53"), read_address("169.254.20.54"))
 """The service addresses: the same two on every host, on ``lo``, so that daemon.json never changes.
 Link-local (RFC 3927), so no route leads a query for them to another machine."""
+
+LOOPBACK: Final = "lo"
+"""The link that carries them: every host has it."""
 
 OWN_LABEL: Final = "host"
 """The label above hosts' own names; no network, project or host with containers has it."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from agent.daemon.state.agent_state import AgentState
 from agent.docker.daemonjson.desired import DockerNames
 from agent.mesh.names import NamesInput
-from agent.model import NETWORKS_LEVEL, Access, MeshConfig
+from agent.model import Access
 from agent.sharedmap import SharedMap
 
-__all__ = ["NamesWanted", "docker_names", "has_names", "wanted_names"]
+__all__ = ["NamesWanted", "docker_names", "wanted_names"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,15 +32,10 @@ class NamesWanted:
     current: bool = False
 
 
-def has_names(config: MeshConfig | None) -> bool:
-    """Return whether hosts of the mesh have name servers answer their containers."""
-    return config is not None and bool(config.domain) and config.level >= NETWORKS_LEVEL
-
-
 def wanted_names(state: AgentState) -> tuple[NamesWanted] | None:
     """Return the input of the snapshot; None while too little is known to change one."""
     mesh = state.mesh
-    if mesh.left or (mesh.config is not None and not has_names(mesh.config)):
+    if mesh.left or (mesh.config is not None and not mesh.config.has_names):
         return (NamesWanted(),)
     world = state.world()
     if world is None:
@@ -64,6 +59,6 @@ def wanted_names(state: AgentState) -> tuple[NamesWanted] | None:
 def docker_names(state: AgentState) -> DockerNames | None:
     """Return the names that Docker is to give containers, None where the mesh has none."""
     config = state.mesh.config
-    if config is None or not has_names(config):
+    if config is None or not config.has_names:
         return None
     return DockerNames(domain=config.domain, served=state.names_served)

@@ -103,11 +103,12 @@ class KernelObjects:
         wireguard: WireGuardParts | None = None,
     ) -> None:
         self._table = routes
+        self._addresses = AddressTable(session=routes.session)
         new = partial(Reconciler[Any], clock=clock, jitter=lambda: jittered(1.0))
         start = wireguard.userspace.start if wireguard else None
         kinds: dict[type[Any], tuple[Kind[Any], Any]] = {
             LinkSpec: (LINK, LinkTable(routes.session, start_wireguard=start)),
-            LinkAddress: (ADDRESS, AddressTable(session=routes.session)),
+            LinkAddress: (ADDRESS, self._addresses),
             Neighbour: (NEIGHBOUR, NeighbourTable(session=routes.session)),
             FdbEntry: (FDB, FdbTable(session=routes.session)),
             **(wireguard.tables if wireguard else {}),
@@ -147,6 +148,7 @@ class KernelObjects:
 
     def forget(self) -> None:
         """Desire nothing any more, so that what is missing later is no drift."""
+        self._list_servers(listed=False)
         for each in self._all:
             each.forget()
         if self._sources is not None:
@@ -206,6 +208,13 @@ class KernelObjects:
                 known_gone=changes.known_gone,
             )
         self._limit_foreign(world)
+        self._list_servers(listed=world.config is not None and world.config.has_names)
+
+    def _list_servers(self, *, listed: bool) -> None:
+        """Look at the name servers' addresses or no longer: they stay where they are then."""
+        if listed is not self._addresses.of_servers:
+            self._addresses.of_servers = listed
+            self._by_type[LinkAddress].look_again()
 
     def _limit_foreign(self, world: World) -> None:
         """List foreign routes in the mesh's ranges only; elsewhere one may be in the way now."""
@@ -249,6 +258,7 @@ class KernelObjects:
             KernelError: One kind could not be listed completely.
         """
         self._limit_foreign(world)
+        self._list_servers(listed=world.config is not None and world.config.has_names)
         desired = desired_objects(world)
         with self._table.session.links_listed_once():
             return {

@@ -1,4 +1,9 @@
-"""Addresses of the agent's links, but for those that the kernel gives a link itself (fe80::)."""
+"""Addresses of the agent's links, but for those that the kernel gives a link itself (fe80::).
+
+Beside them the addresses of the name servers on ``lo``, while these are wanted. The agent brings
+them back and never deletes them: containers ask there as long as they run, whether their host still
+has names of the mesh or not. Other addresses of ``lo`` are not looked at.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,7 @@ from agent.kernel.tables.own import is_own_link, own_link
 from agent.kernel.tables.session import NetlinkSession
 from agent.kernel.tables.table import Dump, NetlinkTable, Request
 from agent.model import IPV4, Family, LinkAddress, family_of
+from agent.model.names import LOOPBACK, NAME_SERVERS
 from agent.reconcile.interfaces import Operation, OperationKind
 
 __all__ = ["AddressTable", "decode_link_address"]
@@ -27,7 +33,11 @@ _SCOPE_LINK: Final = 253
 
 
 class AddressTable(NetlinkTable[LinkAddress]):
-    """The addresses of the agent's links in this network namespace."""
+    """The addresses of the agent's links in this network namespace.
+
+    Attributes:
+        of_servers: Whether the addresses of the name servers are listed as well.
+    """
 
     noun = "address"
     plural = "addresses"
@@ -37,10 +47,21 @@ class AddressTable(NetlinkTable[LinkAddress]):
     ) -> None:
         super().__init__(session)
         self._families = families
+        self.of_servers = False
 
     def dumps(self, links: Collection[RawLink]) -> Sequence[Dump]:
         """One question for each link of the agent's and each family."""
-        return [
+        loopback = (link for link in links if link.name == LOOPBACK and self.of_servers)
+        servers = [
+            Dump(
+                kind=RTM_GETADDR,
+                body=address_request(family, link.number),
+                keep=_keep_servers,
+            )
+            for link in loopback
+            for family in self._families
+        ]
+        return servers + [
             Dump(
                 kind=RTM_GETADDR,
                 body=address_request(family, link.number),
@@ -60,11 +81,21 @@ class AddressTable(NetlinkTable[LinkAddress]):
     ) -> Sequence[Request]:
         """Add or delete."""
         value = operation.object
-        index = own_link(link_of, value.link).number
+        link = link_of(LOOPBACK) if _is_server(value) else own_link(link_of, value.link)
+        index = link.number
         body = address_body(value.interface, index, family_of(value.interface))
         if operation.kind is OperationKind.DELETE:
             return (Request(RTM_DELADDR, 0, body),)
         return (Request(RTM_NEWADDR, CREATE | REPLACE, body),)
+
+
+def _is_server(value: LinkAddress) -> bool:
+    return value.link == LOOPBACK and value.interface.ip in NAME_SERVERS
+
+
+def _keep_servers(payload: bytes) -> bytes | None:
+    raw = decode_address(payload)
+    return payload if raw is not None and raw.interface.ip in NAME_SERVERS else None
 
 
 def decode_link_address(payload: bytes, name_of: Callable[[int], str]) -> LinkAddress | None:

@@ -25,8 +25,9 @@ from agent.mesh.firewall.values import (
 from agent.mesh.networks import own_slices
 from agent.mesh.peer_rules import PeerRules
 from agent.mesh.world import World
-from agent.model import Access, Condition, Container, DockerFacts, DockerNetwork
+from agent.model import Access, Condition, Container, DockerFacts, DockerNetwork, MeshConfig
 from agent.model.family import Address, Network, family_of, network_order, within
+from agent.model.names import NAME_SERVERS
 
 __all__ = ["desired_firewall", "judged_networks", "outside_links"]
 
@@ -90,6 +91,7 @@ def desired_firewall(
         closed_ports=_ports_of_this_host(world),
         docker_backend=docker.firewall_backend,
         tunnels=tunnels,
+        name_servers=_name_servers(config),
         conditions=(
             *(problem for _, problem in networks if problem),
             *(_odd_bridge(network) for network in known if network not in usable),
@@ -123,6 +125,13 @@ def judged_networks(
 def _known(docker: DockerFacts) -> list[DockerNetwork]:
     """Return Docker's networks in order of subnet."""
     return sorted(docker.networks, key=lambda each: (network_order(each.subnet), each.bridge))
+
+
+def _name_servers(config: MeshConfig) -> tuple[Network, ...]:
+    """Return the addresses of this host's name servers; none of another family than the rules'."""
+    family = family_of(config.cidr)
+    found = NAME_SERVERS if config.has_names else ()
+    return tuple(family.host(each) for each in found if family_of(each) is family)
 
 
 def _ports_of_this_host(world: World) -> tuple[int, ...]:

@@ -161,6 +161,8 @@ class DesiredFirewall:
             address of this host, since it may listen on all.
         tunnels: UDP ports by which tunnels' packets come in.
         conditions: What was wrong with the input. Nothing was guessed.
+        name_servers: Addresses of this host at which containers of its bridges ask for names, and
+            no other machine.
     """
 
     cidr: Network
@@ -177,6 +179,7 @@ class DesiredFirewall:
     conditions: tuple[Condition, ...] = ()
     previous: tuple[Network, ...] = ()
     former: Network | None = None
+    name_servers: tuple[Network, ...] = ()
 
     @property
     def family(self) -> Family:

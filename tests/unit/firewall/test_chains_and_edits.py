@@ -1,5 +1,6 @@
 """Our rules' text and the edits between what is there and what is wanted."""
 
+import re
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
@@ -65,6 +66,23 @@ def test_what_closes_before_docker_answers_accepts_nothing_and_needs_no_set() ->
     rules = forward.closing((IPv4Network("10.65.0.0/16"),), ("eth0", "eth1"))
     assert {parse_rule(rule).target for rule in rules} == {"RETURN", "DROP"}
     assert not any("match-set" in rule for rule in rules)
+
+
+def test_containers_of_this_host_ask_its_name_servers_and_no_other_machine_does() -> None:
+    servers = (ip_network("169.254.20.53/32"), ip_network("169.254.20.54/32"))
+    chains = our_chains(replace(wants(OPEN, INTERNAL), name_servers=servers))["filter"]
+    jumps = [rule for rule in chains["HOSTMESH-INPUT"] if rule.endswith("HOSTMESH-NAMES")]
+    assert [re.findall(r"-d (\S+)/32 .*-p (\w+)", rule)[0] for rule in jumps] == [
+        *(("169.254.20.53", "udp"), ("169.254.20.53", "tcp")),
+        *(("169.254.20.54", "udp"), ("169.254.20.54", "tcp")),
+    ]
+    *accepted, dropped = map(parse_rule, chains["HOSTMESH-NAMES"])
+    clauses = (clause for each in accepted for clause in each.clauses)
+    links = [clause.values[0] for clause in clauses if clause.option == "-i"]
+    assert links == ["lo", OPEN.bridge, INTERNAL.bridge]
+    assert {each.target for each in accepted} == {"ACCEPT"}
+    assert dropped.target == "DROP"
+    assert "HOSTMESH-NAMES" not in our_chains(wants(OPEN))["filter"]
 
 
 BOTH = (Ingress("eth0", frozenset()), Ingress("hostmesh.1", sources(3)))

@@ -1,4 +1,4 @@
-"""filter INPUT: packets of tunnels to this host."""
+"""filter INPUT: packets of tunnels to this host, and containers' queries to its name servers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
+from agent.kernel.firewall.chains import names
 from agent.kernel.firewall.chains.rule import OURS, rule
 from agent.mesh.backends.base import TunnelPort
 from agent.mesh.firewall import DesiredFirewall, set_name
@@ -16,8 +17,11 @@ NAME: Final = OURS + "INPUT"
 
 
 def render(wants: DesiredFirewall) -> tuple[str, ...]:
-    """Return the chain's rules, none without a tunnel."""
-    return tuple(chain.from_iterable(_of(each, wants) for each in wants.tunnels))
+    """Return the chain's rules, none without a tunnel and names."""
+    return (
+        *chain.from_iterable(_of(each, wants) for each in wants.tunnels),
+        *names.jumps(wants),
+    )
 
 
 def _of(tunnel: TunnelPort, wants: DesiredFirewall) -> Iterator[str]:
