@@ -8,6 +8,7 @@ the machine's namespace; whatever is called through it happens there: sockets, s
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import socket
 import struct
@@ -140,6 +141,9 @@ class Pings:
     lost: list[tuple[int, float]] = field(default_factory=list)
 
 
+_pingers = itertools.count()
+
+
 class Pinger:
     """ICMP echo requests without a pause from one host, as ``ping -i`` would send them."""
 
@@ -150,7 +154,8 @@ class Pinger:
         self._sent: dict[int, float] = {}
         self._answered: set[int] = set()
         self._refused = 0
-        self._identifier = os.getpid() & 0xFFFF
+        # Each socket of a host reads the answers to all of them: they must differ.
+        self._identifier = (os.getpid() + next(_pingers)) & 0xFFFF
         self._socket: socket.socket = host.call(
             socket.socket, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP
         )

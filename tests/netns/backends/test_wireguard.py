@@ -18,6 +18,7 @@ from tests.netns.backends.wireguard import (
     LINK,
     end_wireguard,
     missing_programs,
+    peers_of,
     public_key,
     with_own_run,
 )
@@ -60,13 +61,6 @@ def record_of(stage: TwoLans, node: Node) -> Any:  # noqa: ANN401 - JSON
     key = node.subnet().replace("/", "-")
     text = stage.etcdctl("get", f"/hostmesh/subnets/{key}", "--print-value-only").stdout
     return json.loads(text)
-
-
-def peers_of(node: Node) -> dict[str, tuple[str, str]]:
-    """Endpoint and ranges by public key."""
-    lines = node.inside(["wg", "show", LINK, "dump"]).stdout.splitlines()[1:]
-    rows = [line.split("\t") for line in lines]
-    return {row[0]: (row[2], row[3]) for row in rows}
 
 
 def in_mesh(packet: bytes) -> bool:

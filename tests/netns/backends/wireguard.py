@@ -50,3 +50,10 @@ def _uses(folder: Path, process: Path) -> bool:
 
 def public_key(node: Node) -> str:
     return node.inside(["wg", "show", LINK, "public-key"]).stdout.strip()
+
+
+def peers_of(node: Node) -> dict[str, tuple[str, str]]:
+    """Return endpoint and ranges by public key."""
+    lines = node.inside(["wg", "show", LINK, "dump"]).stdout.splitlines()[1:]
+    rows = [line.split("\t") for line in lines]
+    return {row[0]: (row[2], row[3]) for row in rows}

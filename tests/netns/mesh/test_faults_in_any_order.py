@@ -19,7 +19,16 @@ from ipaddress import IPv4Network
 from itertools import pairwise
 
 import pytest
+from hostmesh_lab.errors import WaitTimeout
 
+from tests.netns.backends.wireguard import (
+    EXTRA,
+    LINK,
+    end_wireguard,
+    missing_programs,
+    peers_of,
+    with_own_run,
+)
 from tests.netns.mesh.stage import Node, Stage
 from tests.netns.netlab import Pinger
 from tests.netns.routes.scene import shown
@@ -30,7 +39,7 @@ pytestmark = pytest.mark.netns
 NODES = 4
 BACK_S = 60.0
 AGGREGATE = "unreachable 10.64.0.0/10"
-TUNNEL = "hm-vxlan"
+TUNNELS = {"vxlan": "hm-vxlan", "wireguard": LINK}
 SUBNETS = "/hostmesh/subnets/"
 
 
@@ -40,6 +49,7 @@ class Mesh:
     def __init__(self, stage: Stage, backend: str) -> None:
         self.stage = stage
         self.backend = backend
+        self.tunnel = TUNNELS.get(backend, "")
         self.subnets = {node.name: IPv4Network(node.subnet()) for node in stage.nodes}
         for node in stage.nodes:
             node.host.ip("link add docker0 type bridge")
@@ -85,21 +95,30 @@ class Mesh:
         if self.backend == "host-gw":
             return {AGGREGATE, *(f"{s} via {a} dev eth0" for s, a in others.items())}
         source = self.subnets[node.name].network_address
+        if self.backend == "wireguard":
+            return {
+                AGGREGATE,
+                *(f"{s} dev {LINK} src {source}" for s in others),
+                *(f"peer {address}:51820 {s}" for s, address in others.items()),
+            }
         return {
             AGGREGATE,
-            *(f"{s} via {s[0]} dev {TUNNEL} src {source} onlink" for s in others),
+            *(f"{s} via {s[0]} dev {self.tunnel} src {source} onlink" for s in others),
             *(f"fdb {address}" for address in others.values()),
             *(f"neighbour {s[0]}" for s in others),
         }
 
     def _there(self, node: Node) -> set[str]:
         found = shown(node.host)
-        if self.backend != "host-gw":
-            table = node.inside(["bridge", "fdb", "show", "dev", TUNNEL]).stdout.split()
+        if self.backend == "vxlan":
+            table = node.inside(["bridge", "fdb", "show", "dev", self.tunnel]).stdout.split()
             after = pairwise(table)
             found |= {f"fdb {value}" for word, value in after if word == "dst"}
-            lines = node.inside(["ip", "neigh", "show", "dev", TUNNEL, "nud", "permanent"]).stdout
-            found |= {f"neighbour {line.split()[0]}" for line in lines.splitlines()}
+            permanent = ["ip", "neigh", "show", "dev", self.tunnel, "nud", "permanent"]
+            lines = node.inside(permanent).stdout.splitlines()
+            found |= {f"neighbour {line.split()[0]}" for line in lines}
+        if self.backend == "wireguard":
+            found |= {f"peer {each} {ranges}" for each, ranges in peers_of(node).values()}
         return found
 
     def wait_right(self, timeout_s: float) -> None:
@@ -112,7 +131,7 @@ class Mesh:
 
         try:
             eventually(right, timeout_s)
-        except AssertionError as error:
+        except WaitTimeout as error:
             raise AssertionError("\n".join(seen)) from error
 
 
@@ -170,8 +189,9 @@ def routes_led_astray(mesh: Mesh, node: Node) -> Iterator[None]:
 
 
 @contextmanager
-def tunnel_deleted(_mesh: Mesh, node: Node) -> Iterator[None]:
-    node.host.ip(f"link del {TUNNEL}", check=False)
+def tunnel_deleted(mesh: Mesh, node: Node) -> Iterator[None]:
+    if mesh.tunnel:
+        node.host.ip(f"link del {mesh.tunnel}", check=False)
     yield
 
 
@@ -237,23 +257,33 @@ ETCD_FAULTS = (etcd_killed, compacted, wiped, left_alone)
 
 @pytest.fixture
 def mesh(backend: str) -> Iterator[Mesh]:
-    stage = Stage(NODES, extra="[lease]\nempty_cluster_grace_s = 5\n")  # or rounds last minutes
+    grace = "[lease]\nempty_cluster_grace_s = 5\n"  # or rounds last minutes
+    encrypted = backend == "wireguard"
+    if encrypted and missing_programs():
+        pytest.skip(f"not here: {missing_programs()}")
+    stage = Stage(NODES, extra=f"{EXTRA if encrypted else ''}{grace}")
     try:
+        for node in stage.nodes if encrypted else ():
+            with_own_run(node)
         stage.start(backend)
         yield Mesh(stage, backend)
     finally:
+        if encrypted:
+            end_wireguard(stage)
         stage.close()
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("backend", ["host-gw", pytest.param("vxlan", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "backend", ["host-gw", *(pytest.param(each, marks=pytest.mark.full) for each in TUNNELS)]
+)
 def test_promises_1_2_3_hold_through_faults_in_any_order(mesh: Mesh) -> None:
     walk(mesh, rounds=6, seed=467)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("backend", ["host-gw", "vxlan"])
+@pytest.mark.parametrize("backend", ["host-gw", *TUNNELS])
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_promises_1_2_3_hold_through_many_faults(mesh: Mesh, seed: int) -> None:
     walk(mesh, rounds=40, seed=seed)
