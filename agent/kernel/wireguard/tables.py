@@ -34,6 +34,7 @@ __all__ = ["AllowedIpTable", "DeviceTable", "PeerTable"]
 K = TypeVar("K")
 
 _BATCH: Final = 100
+_ANY_INTERVAL_S: Final = 25
 _FRESH_S: Final = 180
 """A handshake is renewed every two minutes while there is traffic, and a session ends after three
 (REJECT_AFTER_TIME, https://www.wireguard.com/protocol/)."""
@@ -190,12 +191,22 @@ def _endpoint(text: str) -> Endpoint | None:
 
 
 def _peer_words(operation: Operation[WireGuardPeer]) -> Sequence[str]:
+    """Return the change for wg, which also begins a handshake where an endpoint is known.
+
+    A device that was made again has no sessions. Its peers send by the old ones for up to 15 s
+    (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT), and all of that is lost. An interval that is set where
+    there was none has a packet sent at once, so that the session is renewed.
+    """
     peer = operation.object
+    named = ("peer", peer.public_key)
     if operation.kind is OperationKind.DELETE:
-        return ("peer", peer.public_key, "remove")
-    endpoint = () if peer.endpoint is None else ("endpoint", str(peer.endpoint))
-    keepalive = ("persistent-keepalive", str(peer.keepalive_s))
-    return ("peer", peer.public_key, *endpoint, *keepalive)
+        return (*named, "remove")
+    wanted = (*named, "persistent-keepalive", str(peer.keepalive_s))
+    if peer.endpoint is None:
+        return wanted
+    interval = str(peer.keepalive_s or _ANY_INTERVAL_S)
+    first = (*named, "endpoint", str(peer.endpoint), "persistent-keepalive", interval)
+    return first if peer.keepalive_s else (*first, *wanted)
 
 
 class AllowedIpTable(_Table[AllowedIp]):

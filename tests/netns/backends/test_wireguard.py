@@ -113,6 +113,23 @@ def test_promise_6_everything_is_repaired(stage: TwoLans, disturbance: str) -> N
     assert {each[1] for each in peers_of(one).values()} == {each[1] for each in before.values()}
 
 
+def test_promise_6_a_device_that_is_made_again_shakes_hands_before_it_is_needed(
+    stage: TwoLans,
+) -> None:
+    """Or what peers send is lost for 15 seconds, by sessions that it does not know."""
+    one, two, far = stage.nodes
+    assert reaches(two, one)
+    assert reaches(far, one)
+    assert one.inside(["ip", "link", "del", LINK]).returncode == 0
+
+    def shaken() -> set[str]:
+        lines = one.inside(["wg", "show", LINK, "latest-handshakes"]).stdout.splitlines()
+        return {line.split()[0] for line in lines if line.split()[1] != "0"}
+
+    eventually(lambda: shaken() == {public_key(two), public_key(far)}, 30)
+    eventually(lambda: reaches(two, one) and reaches(far, one), 30)
+
+
 def test_promises_3_and_6_a_killed_agent_loses_nothing_and_keeps_the_key(stage: TwoLans) -> None:
     one, _, far = stage.nodes
     key = public_key(one)

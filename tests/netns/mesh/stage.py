@@ -250,9 +250,9 @@ class Stage:
         }
         assert self.etcdctl("put", "/hostmesh/config", json.dumps(config)).returncode == 0
 
-    def start(self, backend: str = "host-gw") -> None:
+    def start(self, backend: str = "host-gw", **options: object) -> None:
         """The mesh, and every agent until it holds a subnet and routes to all others."""
-        self.create_mesh(backend)
+        self.create_mesh(backend, **options)
         for node in self.nodes:
             node.start()
         self.wait_joined()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hostmesh_lab.errors import WaitTimeout
 
 from tests.netns.mesh.stage import Node, Stage
 from tests.netns.netlab import Pinger
@@ -92,7 +93,7 @@ def passes_of(node: Node) -> list[str]:
 
 def became_again(node: Node, wanted: dict[str, list[str]]) -> None:
     """Wait until the node's objects are these; show the difference at the deadline."""
-    with contextlib.suppress(AssertionError):
+    with contextlib.suppress(WaitTimeout):
         eventually(lambda: objects_of(node) == wanted, 30)
     assert objects_of(node) == wanted
 
