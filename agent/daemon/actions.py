@@ -81,6 +81,7 @@ class Actions:
             Action.PUBLISH: self.publisher.publish,
             Action.SAVE_COPY: self.view_cache.save,
             Action.CONFIGURE_DOCKER: self._want_docker,
+            Action.CONFIGURE_NETWORKS: self.docker.set_networks,
             Action.FOLLOW_CONTAINERS: self.containers.set_terms,
             Action.FOLLOW_NAMES: self.names.follow,
             Action.WATCH_ROUTES: self.monitor.watch_range,

@@ -15,6 +15,7 @@ from agent.docker.attach.network import NetworkAttacher
 from agent.docker.daemonjson.desired import DesiredDocker, DockerNames, desired_docker
 from agent.docker.daemonjson.store import DaemonJsonStore
 from agent.docker.engine.engine import Engine
+from agent.docker.networks.maker import NetworkMaker
 from agent.docker.report import AttachReport
 from agent.docker.service.dockerd_process import DockerdFinder
 from agent.docker.service.dockerd_program import DockerdProgram
@@ -45,6 +46,7 @@ class DockerManager:
         docker: The parts.
         engine: Docker's API.
         attacher: Gives Docker the lease, in the way that the settings name.
+        networks: Makes the networks of records.
         detacher: Takes it back.
     """
 
@@ -60,7 +62,8 @@ class DockerManager:
         self._stopping = stopping or threading.Event()
         self.docker = _docker(settings, state_dir, self._stopping, restart_lock or NoRestartLock())
         self.engine = self.docker.engine
-        self.detacher = Detacher(self.docker)
+        self.networks = NetworkMaker(self.engine, lambda: self.docker.settings.manage)
+        self.detacher = Detacher(self.docker, self.networks)
         self.attacher: Attacher = (
             NetworkAttacher(self.docker, self.detacher)
             if settings.attach == "network"
@@ -100,6 +103,7 @@ class DockerManager:
             stopping=self._stopping,
             poller=poller,
             follower=follower,
+            networks=self.networks,
         )
 
 

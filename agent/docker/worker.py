@@ -18,6 +18,8 @@ from agent.docker.daemonjson.desired import DesiredDocker
 from agent.docker.engine.engine import Engine
 from agent.docker.engine.events import EngineEvent
 from agent.docker.engine.watcher import EngineWatcher
+from agent.docker.networks.maker import NetworkMaker
+from agent.docker.networks.plan import Wanted
 from agent.docker.report import AttachReport, DetachReport
 from agent.docker.service.restart_policy import Override
 from agent.errors import DockerError
@@ -68,6 +70,7 @@ class DockerWorker:
         stopping: Shared with everything that waits for Docker.
         poller: For the engine's events; None: one of its own.
         follower: Gets the engine's events, too.
+        networks: Makes the networks of records; None: none are made.
         check_s: How often to look without an event, with 20 % jitter.
     """
 
@@ -81,6 +84,7 @@ class DockerWorker:
         stopping: threading.Event,
         poller: Poller | None = None,
         follower: EventFollower | None = None,
+        networks: NetworkMaker | None = None,
         check_s: float = _CHECK_S,
     ) -> None:
         self._attacher = attacher
@@ -95,6 +99,8 @@ class DockerWorker:
         self._looked_s = 0.0
         self._engine = engine
         self._follower = follower
+        self._networks = networks
+        self._wanted = Wanted()
         self._watcher = EngineWatcher(engine, self._notice, poller=poller)
         self._thread = threading.Thread(target=self._run, name="docker-worker", daemon=True)
 
@@ -123,6 +129,13 @@ class DockerWorker:
         with self._condition:
             if desired != self._desired:
                 self._desired = desired
+                self._hurry(0.0)
+
+    def set_networks(self, wanted: Wanted) -> None:
+        """Set which networks records ask for. The same again changes nothing."""
+        with self._condition:
+            if wanted != self._wanted:
+                self._wanted = wanted
                 self._hurry(0.0)
 
     def look(self) -> None:
@@ -238,7 +251,7 @@ class DockerWorker:
         with self._condition:
             if not news and self._due_s > time.monotonic():
                 return
-            desired = self._desired
+            desired, wanted = self._desired, self._wanted
             spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
             self._due_s = time.monotonic() + self._check_s * spread
         report = (
@@ -246,6 +259,8 @@ class DockerWorker:
             if desired is None
             else self._attacher.ensure(desired)
         )
+        if desired is not None and self._networks is not None:
+            report = self._networks.ensure(wanted, desired, report)
         self._looked_s = time.monotonic()
         if report.again_in_s is not None:
             with self._condition:

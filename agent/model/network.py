@@ -25,8 +25,8 @@ __all__ = [
 NETWORK_LABEL: Final = "hostmesh.network"
 """Label of a Docker network that names the mesh network whose slice it is."""
 
-RESERVED_NETWORK_NAMES: Final = frozenset({"host", "none", "bridge", "default"})
-"""Docker's own networks; ``host`` is also the domain of hosts' names."""
+RESERVED_NETWORK_NAMES: Final = frozenset({"host", "none", "bridge", "default", "hostmesh"})
+"""Docker's own networks and the agent's; ``host`` is also the domain of hosts' names."""
 
 DEFAULT_SLICE: Final = 24
 """Prefix length of a slice where the operator says none; Docker's own choice, too."""

@@ -14,7 +14,10 @@ from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer
 from agent.docker.endpoints.publishable import EndpointTerms
+from agent.docker.networks.plan import Wanted
 from agent.kernel.uplink import uplink_target
+from agent.mesh.networks import wanted_networks
+from agent.mesh.networks.claims import spans_hosts
 from agent.model import NETWORKS_LEVEL, HostFacts
 from agent.model.family import Address, Network
 from agent.sharedmap import SharedMap
@@ -47,6 +50,7 @@ class Action(Enum):
     PUBLISH = auto()  # (publication)
     SAVE_COPY = auto()  # (mesh state)
     CONFIGURE_DOCKER = auto()  # (subnet, MTU, former subnet, names)
+    CONFIGURE_NETWORKS = auto()  # (wanted Docker networks)
     FOLLOW_NAMES = auto()  # (input of the name servers' snapshot)
     FOLLOW_CONTAINERS = auto()  # (terms of endpoints; None: there are none)
     WATCH_ROUTES = auto()  # (CIDRs, protocol, address of etcd)
@@ -226,6 +230,20 @@ def _docker_wants(state: AgentState) -> tuple[object, ...] | None:
     return mesh.own.subnet, mesh.container_mtu, former, docker_names(state)
 
 
+def _networks_wanted(state: AgentState) -> tuple[Wanted] | None:
+    world = state.world()
+    if world is None or not spans_hosts(world):
+        return None
+    return (Wanted(wanted_networks(world), world.complete),)
+
+
+def _records(state: AgentState) -> tuple[object, ...]:
+    mesh = state.mesh
+    view = mesh.believed
+    records = (view.networks, view.slices) if view else (None, None)
+    return (*records, mesh.complete, mesh.config, mesh.own, mesh.uplink, mesh.host, state.settings)
+
+
 def _endpoint_terms(state: AgentState) -> tuple[EndpointTerms | None] | None:
     mesh, config = state.mesh, state.mesh.config
     if mesh.left:
@@ -255,6 +273,7 @@ _OUTPUTS: Final = (
         lambda state: (state.bounds.needed, state.bounds.allowed),
         _everything,
     ),
+    Output(Action.CONFIGURE_NETWORKS, _networks_wanted, _records),
     Output(Action.FOLLOW_CONTAINERS, _endpoint_terms, lambda state: (state.mesh, state.settings)),
     Output(
         Action.FOLLOW_NAMES,

@@ -26,6 +26,7 @@ from agent.docker.daemonjson.file_plan import pools_of
 from agent.docker.daemonjson.store import Snapshot
 from agent.docker.daemonjson.undo_journal import Phase, UndoJournal
 from agent.docker.engine.reading import OWN_NETWORK, EngineReading
+from agent.docker.networks.maker import NetworkMaker
 from agent.docker.report import DetachReport
 from agent.docker.service.restart_policy import Hold, Override, blocking_containers
 from agent.model import first_few
@@ -74,13 +75,18 @@ class Detacher:
 
     Args:
         docker: What to give back, and by which rules.
+        networks: Knows the networks that were made by records.
         routes: Reads the destinations of the host's routes.
     """
 
     def __init__(
-        self, docker: ManagedDocker, routes: Callable[[], tuple[Network, ...]] | None = None
+        self,
+        docker: ManagedDocker,
+        networks: NetworkMaker,
+        routes: Callable[[], tuple[Network, ...]] | None = None,
     ) -> None:
         self._docker = docker
+        self._networks = networks
         self._engine = docker.engine
         self._store = docker.store
         self._restarter = docker.restarter
@@ -89,8 +95,8 @@ class Detacher:
     def detach(self, terms: DetachTerms = DetachTerms()) -> DetachReport:
         """Take back what Docker was given, and restart it if that is needed and allowed.
 
-        daemon.json's keys return to what they were, and network hostmesh goes. Doing it twice
-        does nothing the second time. Killed in between, it can be done again.
+        daemon.json's keys return to what they were, and networks that the agent made go. Doing it
+        twice does nothing the second time. Killed in between, it can be done again.
 
         Raises:
             DockerConfigError: daemon.json does not parse any more or cannot be written.
@@ -98,7 +104,7 @@ class Detacher:
             Stopped: The agent stops.
         """
         reading = self._engine.read()
-        done, todo = self._remove_network(reading)
+        done, todo = self._remove_networks(reading)
         journal = self._store.journal()
         if journal is None:
             return DetachReport(done=done, todo=todo, facts=self._engine.facts())
@@ -141,13 +147,15 @@ class Detacher:
         changed = self._store.restore()
         return (f"{self._store.path} is as it was before",) if changed else ()
 
-    def _remove_network(self, reading: EngineReading) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _remove_networks(self, reading: EngineReading) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        done, todo = self._networks.remove_unused()
         if reading.own_network is None:
-            return (), ()
+            return done, todo
         problem = remove_network(self._engine, reading, why="this host leaves the mesh")
         if problem:
-            return (), (f"{problem.cause}; docker network rm {OWN_NETWORK} when it is empty",)
-        return (f"removed Docker network {OWN_NETWORK}",), ()
+            left = f"{problem.cause}; docker network rm {OWN_NETWORK} when it is empty"
+            return done, (*todo, left)
+        return (*done, f"removed Docker network {OWN_NETWORK}"), todo
 
     def _restore_file(
         self, journal: UndoJournal, reading: EngineReading, terms: DetachTerms

@@ -21,6 +21,7 @@ from agent.docker.engine.reading import (
     EngineKind,
     EngineReading,
 )
+from agent.docker.networks.maker import NetworkMaker
 from agent.docker.report import AttachReport
 from agent.docker.service.dockerd_process import DaemonProcess, DockerdFinder
 from agent.docker.service.dockerd_program import DockerdProgram
@@ -233,7 +234,8 @@ def make(world: World, state: Path, settings: DockerSettings) -> Parts:
         program=DockerdProgram(world),
         restart_lock=FakeRestartLock(world, allowed),
     )
-    detacher = Detacher(docker, lambda: ())
+    networks = NetworkMaker(engine, lambda: docker.settings.manage)
+    detacher = Detacher(docker, networks, lambda: ())
     by_network = NetworkAttacher(docker, detacher)
     by_daemon_json = DaemonJsonAttacher(docker)
     return Parts(world, store, by_daemon_json, detacher, by_network, stopping, allowed, docker)

@@ -19,7 +19,6 @@ from agent.daemon.state.events import (
     DockerReported,
     EndpointFound,
     Endpoints,
-    EndpointsSeen,
     Event,
     HostSeen,
     HostsSilent,
@@ -34,13 +33,10 @@ from agent.daemon.state.events import (
 )
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer
-from agent.docker.endpoints.publishable import EndpointTerms
 from agent.docker.report import AttachReport, ConfigFile
 from agent.errors import EtcdUnavailable, StateError
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import (
-    NETWORKS_LEVEL,
-    Access,
     Condition,
     DockerFacts,
     DockerState,
@@ -53,9 +49,8 @@ from agent.model import (
     Route,
     View,
 )
-from agent.model.endpoint import Endpoint
 from agent.reconcile.reconciler import Report
-from agent.settings import FirewallSettings, Settings
+from agent.settings import Settings
 from tests.unit.small_mesh import CONFIG, UPLINK, lease
 
 pytestmark = pytest.mark.unit
@@ -362,31 +357,6 @@ def test_a_host_that_leaves_keeps_nothing_and_says_nothing_of_its_lease() -> Non
     assert gone.world() is None
     assert gone.conditions[ConditionSource.LEASE] == ()
     assert follows(gone, Left(left=False)) == (Effect(Action.PASS_EVERYTHING),)
-
-
-def test_containers_are_followed_in_a_mesh_that_has_networks_and_no_longer_after_leaving() -> None:
-    assert MEMBER.mesh.own is not None
-    of_level = replace(CONFIG, level=NETWORKS_LEVEL)
-    event = ViewSeen(replace(view(0, 1, revision=11), config=of_level))
-    terms = EndpointTerms(host_id=OWN, subnets=(MEMBER.mesh.own.subnet,))
-    follow = Effect(Action.FOLLOW_CONTAINERS, (terms,))
-    assert follow in follows(MEMBER, event)
-    state = after(MEMBER, event)
-    limited = replace(state.settings, firewall=FirewallSettings(access=Access.CLOSED))
-    tighter = Effect(Action.FOLLOW_CONTAINERS, (replace(terms, limit=Access.CLOSED),))
-    assert tighter in follows(state, SettingsRead(limited))
-    assert Effect(Action.FOLLOW_CONTAINERS, (None,)) in follows(state, Left(left=True))
-    older = ViewSeen(view(0, 1, 2, revision=12))
-    assert not [each for each in follows(MEMBER, older) if each.action is follow.action]
-
-
-def test_endpoints_are_kept_with_their_conditions() -> None:
-    endpoint = Endpoint(host_id=OWN, container_id="1" * 64, name="web")
-    many = Condition(name="endpoints-too-many", cause="", hint="")
-    assert MEMBER.mesh.own_endpoints is None
-    state = after(MEMBER, EndpointsSeen((endpoint,), (many,)))
-    assert state.mesh.own_endpoints == (endpoint,)
-    assert state.conditions[ConditionSource.CONTAINERS] == (many,)
 
 
 def test_promise_9_an_unwritten_copy_is_a_condition_until_it_is_written() -> None:

@@ -110,12 +110,11 @@ class Host:
             self.fake.say("container", "die", "", identity)
 
     def _publish(self) -> None:
+        """Swap all answers at once: an inspection may be under way."""
         answers = self.fake.answers
-        for path in [each for each in answers if each.startswith("/containers/")]:
-            del answers[path]
-        for identity, each in self.running.items():
-            answers[f"/containers/{identity}/json"] = each
-        answers["/containers/json"] = [
+        kept = {path: answers[path] for path in answers if not path.startswith("/containers/")}
+        inspections = {f"/containers/{i}/json": each for i, each in self.running.items()}
+        listed = [
             {
                 "Id": identity,
                 "Names": [each["Name"]],
@@ -125,6 +124,7 @@ class Host:
             }
             for identity, each in self.running.items()
         ]
+        self.fake.answers = {**kept, **inspections, "/containers/json": listed}
 
     def calls(self, path: str) -> int:
         return sum(each == path for each in self.fake.paths)

@@ -1,0 +1,1 @@
+"""Make and remove the Docker networks that records of mesh networks ask for."""
