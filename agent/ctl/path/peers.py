@@ -10,12 +10,11 @@ from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.path.mesh_containers import MeshAddress, find_address
 from agent.errors import HostmeshError, UsageError
-from agent.model.family import read_address, read_network
+from agent.model.family import read_network
+from agent.registry.operations.hosts import HostRef, meant
 from agent.settings.text import nearest, shown
 
-__all__ = ["Peer", "find_peer", "matching"]
-
-_LEAST_ID = 6
+__all__ = ["Peer", "find_peer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +70,11 @@ def find_peer(context: Context, word: str) -> Peer:
     """
     document = direct.ask(context, "/v1/leases")
     leases = document.get("leases", [])
-    found, target = matching(leases, word), None
+    found, target = meant(leases, word, _host), None
     if not found:
         target = _container(context, leases, word)
-        found = [each for each in leases if each.get("host_id") == target.container["host_id"]][:1]
+        owner = target.container["host_id"]
+        found = tuple(each for each in leases if each.get("host_id") == owner)[:1]
     if len(found) == 1:
         fields = ("cached", "stale", "as_of", "as_of_s_ago")
         own = next((each for each in leases if each.get("own")), None)
@@ -103,19 +103,10 @@ def _container(context: Context, leases: list[Mapping[str, Any]], word: str) -> 
     return found
 
 
-def matching(leases: list[Mapping[str, Any]], word: str) -> list[Mapping[str, Any]]:
-    """Return every lease that ``word`` can mean; an exact match excludes starts of an id."""
-    exact = [
-        each
-        for each in leases
-        if word in (each.get("host_name"), each.get("subnet"), each.get("node_address"))
-        or word == each.get("host_id")
-    ]
-    if exact:
-        return exact
-    try:
-        address = read_address(word)
-    except ValueError:
-        long_enough = len(word) >= _LEAST_ID
-        return [e for e in leases if long_enough and str(e.get("host_id") or "").startswith(word)]
-    return [each for each in leases if address in read_network(str(each.get("subnet")))]
+def _host(lease: Mapping[str, Any]) -> HostRef:
+    names = (lease.get(key) for key in ("host_name", "subnet", "node_address"))
+    return HostRef(
+        host_id=lease.get("host_id"),
+        names=frozenset(str(each) for each in names if each),
+        subnets=frozenset({read_network(str(lease.get("subnet")))}),
+    )

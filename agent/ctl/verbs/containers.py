@@ -10,10 +10,10 @@ from agent.ctl import direct
 from agent.ctl.context import Context
 from agent.ctl.output import Column, render_table
 from agent.ctl.stale import banner
+from agent.registry.operations.hosts import HostRef, meant
 
 __all__ = ["lines", "run", "service_of"]
 
-_LEAST_ID = 6
 _COLUMNS = (
     Column(title="  HOST", shrink_to=10),
     Column(title="CONTAINER", shrink_to=12),
@@ -33,7 +33,10 @@ _SHORT_ID = 12
 def run(context: Context) -> int:
     """Print the containers as etcd has them, as far as their hosts may speak for them."""
     document = direct.ask(context, "/v1/containers")
-    found = [each for each in document["containers"] if _is_meant(each, context)]
+    found = document["containers"]
+    if context.args.host is not None:
+        found = meant(found, context.args.host, _host)
+    found = [each for each in found if _is_meant(each, context.args.pattern)]
     document = {**document, "containers": found}
     wide = context.form == "wide"
     context.show(document, lambda: lines(document, wide=wide, width=context.width))
@@ -54,11 +57,12 @@ def service_of(container: Mapping[str, Any]) -> str:
     return "/".join(filter(None, (container["project"], container["service"])))
 
 
-def _is_meant(container: Mapping[str, Any], context: Context) -> bool:
-    host, pattern = context.args.host, context.args.pattern
-    named = host is None or host in (container["host_name"], container["host_id"])
-    if not named and (len(host) < _LEAST_ID or not container["host_id"].startswith(host)):
-        return False
+def _host(container: Mapping[str, Any]) -> HostRef:
+    names = frozenset({str(container["host_name"])})
+    return HostRef(host_id=container["host_id"], names=names)
+
+
+def _is_meant(container: Mapping[str, Any], pattern: str | None) -> bool:
     names = (container["name"], container["service"] or "", service_of(container))
     return pattern is None or any(fnmatchcase(each, pattern) for each in names)
 

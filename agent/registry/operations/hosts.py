@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from agent.errors import Refused
 from agent.model import HostId, View, first_few
-from agent.model.family import Address
+from agent.model.family import Address, Network, read_address
 from agent.model.untrusted import HOST_ID
 from agent.settings.text import nearest, shown
 
-__all__ = ["HostRef", "find_host", "hosts_of"]
+__all__ = ["HostRef", "find_host", "hosts_of", "meant"]
 
+T = TypeVar("T")
 _LEAST_OF_AN_ID = 4
 _ALIKE = 0.85
 
@@ -24,12 +26,14 @@ class HostRef:
     Attributes:
         host_id: None for a flannel host, which has no identity but its address.
         names: All it can be called by: name, node address, subnets.
+        subnets: The ranges of its containers.
     """
 
     host_id: HostId | None
     host_name: str = ""
     node_address: Address | None = None
     names: frozenset[str] = field(default=frozenset(), compare=False)
+    subnets: frozenset[Network] = field(default=frozenset(), compare=False)
 
     def __str__(self) -> str:
         """As in a sentence: ``web1 (0123…) at 192.0.2.7``."""
@@ -50,6 +54,7 @@ def hosts_of(view: View) -> tuple[HostRef, ...]:
                 host_name=before.host_name or ref.host_name,
                 node_address=before.node_address or ref.node_address,
                 names=before.names | ref.names,
+                subnets=before.subnets | ref.subnets,
             )
         found[key] = ref
 
@@ -62,6 +67,7 @@ def hosts_of(view: View) -> tuple[HostRef, ...]:
                 host_name=lease.host_name,
                 node_address=lease.node_address,
                 names=names,
+                subnets=frozenset({lease.subnet}),
             ),
         )
     for beat in view.heartbeats.values():
@@ -76,8 +82,29 @@ def hosts_of(view: View) -> tuple[HostRef, ...]:
     return tuple(found.values())
 
 
+def meant(candidates: Iterable[T], text: str, host: Callable[[T], HostRef]) -> tuple[T, ...]:
+    """Return the candidates whose host ``text`` can mean.
+
+    An id or a name that fits exactly excludes starts of ids and addresses of containers.
+
+    Args:
+        host: Return the host of a candidate.
+    """
+    known = [(each, host(each)) for each in candidates]
+    found = [each for each, ref in known if text and (text == ref.host_id or text in ref.names)]
+    if not found:
+        try:
+            address = read_address(text)
+        except ValueError:
+            begins = text if len(text) >= _LEAST_OF_AN_ID else "-"
+            found = [each for each, ref in known if (ref.host_id or "").startswith(begins)]
+        else:
+            found = [each for each, ref in known if any(address in net for net in ref.subnets)]
+    return tuple(found)
+
+
 def find_host(view: View, text: str, *, unknown: bool = False) -> HostRef:
-    """Find the one host that ``text`` means: a host id or the start of it, or one of its names.
+    """Find the one host that ``text`` means, as :func:`meant` does.
 
     Args:
         view: Where to look.
@@ -88,9 +115,7 @@ def find_host(view: View, text: str, *, unknown: bool = False) -> HostRef:
         Refused: No host is meant, or more than one; then with the candidates.
     """
     hosts = hosts_of(view)
-    found = [each for each in hosts if text and (text == each.host_id or text in each.names)]
-    if not found and len(text) >= _LEAST_OF_AN_ID:
-        found = [each for each in hosts if each.host_id and each.host_id.startswith(text)]
+    found = meant(hosts, text, lambda each: each)
     if len(found) == 1:
         return found[0]
     if not found and unknown and HOST_ID.fullmatch(text):

@@ -18,7 +18,6 @@ import pytest
 
 from agent.ctl.main import main
 from agent.ctl.output import Palette
-from agent.ctl.path.peers import matching
 from agent.ctl.redaction import redact_text
 from agent.ctl.verbs.diagnose import bugreport, map, ping  # noqa: A004 - the verb's name
 from tests.unit.ctl.golden import check_golden
@@ -125,18 +124,6 @@ def test_promise_8_hostile_names_in_map_and_ping() -> None:
     for line in lines:
         assert line.isprintable(), ascii(line)
         assert not any(unicodedata.combining(char) for char in line)
-
-
-@pytest.mark.parametrize(
-    ("word", "found"),
-    [
-        ("host1", [1]), ("10.66.0.0/16", [2]), ("192.168.100.3", [3]), ("10.64.3.9", []),
-        ("10.65.3.9", [1]), (f"{2:032x}", [2]), ("0000000000", [1, 2, 3]), ("00", []), ("x", []),
-    ],
-)  # fmt: skip
-def test_a_host_is_found_by_what_an_operator_has_of_it(word: str, found: list[int]) -> None:
-    peers: list[Mapping[str, Any]] = [peer(number) for number in (1, 2, 3)]
-    assert matching(peers, word) == [peer(number) for number in found]
 
 
 def test_a_wrong_name_gets_the_nearest(
