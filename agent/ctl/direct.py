@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from agent.ctl.context import Context
     from agent.model import HostId
     from agent.registry.registry import Registry
-    from agent.settings import Settings
 
 __all__ = [
     "ask",
@@ -29,7 +28,7 @@ _INSTEAD = "from etcd, the kernel and this host's files instead"
 
 
 @contextmanager
-def registry(settings: Settings) -> Iterator[Registry]:
+def registry(context: Context) -> Iterator[Registry]:
     """Connect to the etcd that the settings name.
 
     Raises:
@@ -40,19 +39,24 @@ def registry(settings: Settings) -> Iterator[Registry]:
     from agent.registry.copy import bounds_of  # noqa: PLC0415 - the same
     from agent.registry.registry import Registry  # noqa: PLC0415 - the same
 
-    with closing(client_for(settings)) as client, _naming_the_operator():
+    settings = context.settings
+    with closing(client_for(settings)) as client, _naming_the_operator(context):
         yield Registry(client, settings.etcd.prefix, bounds=bounds_of(settings))
 
 
 @contextmanager
-def _naming_the_operator() -> Iterator[None]:
+def _naming_the_operator(context: Context) -> Iterator[None]:
     from agent.etcd.errors import PermissionDeniedError  # noqa: PLC0415 - costs 0.2 s
 
     try:
         yield
     except PermissionDeniedError as error:
+        given = context.args.as_operator
         error.hint = (
-            "add --as-operator FILE, a file with the credentials of an account that may write"
+            f"{given} names an account that may not write that: give --as-operator operator.toml of"
+            " deploy/etcd/hosts.sh"
+            if given
+            else "add --as-operator FILE, a file with the credentials of an account that may write"
             " the mesh's config in [etcd]: operator.toml of deploy/etcd/hosts.sh"
         )
         raise

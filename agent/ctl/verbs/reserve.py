@@ -42,7 +42,7 @@ def run(context: Context) -> int:
 
 
 def _reserve(context: Context, text: str, subnet: Network) -> int:
-    with direct.registry(context.settings) as registry:
+    with direct.registry(context) as registry:
         from agent.registry.operations.hosts import find_host  # noqa: PLC0415 - costs 0.2 s
         from agent.registry.operations.reservations import reserve  # noqa: PLC0415 - costs 0.2 s
 
@@ -65,7 +65,7 @@ def _reserve(context: Context, text: str, subnet: Network) -> int:
 
 
 def _end(context: Context, subnet: Network) -> int:
-    with direct.registry(context.settings) as registry:
+    with direct.registry(context) as registry:
         from agent.registry.operations.reservations import unreserve  # noqa: PLC0415 - costs 0.2 s
 
         changed = unreserve(registry, subnet, dry=context.args.dry_run)
@@ -74,7 +74,7 @@ def _end(context: Context, subnet: Network) -> int:
 
 
 def _list(context: Context) -> int:
-    with direct.registry(context.settings) as registry:
+    with direct.registry(context) as registry:
         view = registry.snapshot()
     names = {each.host_id: each.host_name for each in view.leases}
     names |= {each.host_id: each.host_name for each in view.heartbeats.values()}
@@ -110,7 +110,7 @@ def remove(context: Context) -> int:
         Refused: It is alive and --force is not given; or no host, or more than one, is meant.
     """
     args = context.args
-    with direct.registry(context.settings) as registry:
+    with direct.registry(context) as registry:
         from agent.registry.operations.host_removal import remove_host  # noqa: PLC0415 - costs 0.2 s
         from agent.registry.operations.hosts import find_host  # noqa: PLC0415 - costs 0.2 s
 

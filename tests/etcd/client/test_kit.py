@@ -174,7 +174,12 @@ def test_agentctl_changes_the_mesh_with_the_operators_file_and_names_it_without(
 ) -> None:
     words = ["--settings", str(kit.agent_toml("hosts/web1")), "reserve", host(2), "10.66.0.0/16"]
     assert agentctl(words) == EtcdAuthError.exit_code
-    assert "--as-operator FILE" in capsys.readouterr().err
+    assert "add --as-operator FILE" in capsys.readouterr().err
+    agent_toml = str(kit.agent_toml("hosts/web1"))
+    assert agentctl(["--as-operator", agent_toml, *words]) == EtcdAuthError.exit_code
+    said = capsys.readouterr().err
+    assert f"{agent_toml} names an account that may not write that" in said
+    assert "add --as-operator" not in said
     assert agentctl(["--as-operator", str(kit.operator), *words]) == 0
     with registry_of(kit, "hosts/web1") as registry:
         assert IPv4Network("10.66.0.0/16") in registry.snapshot().reservations

@@ -173,6 +173,7 @@ def test_what_cannot_be_meant_is_refused_whole(stage: Stage) -> None:
         (("vxlan", "--backend-options", "VNI"), "'VNI' is not an option"),
         (("vxlan", "--access", "open"), "cannot be changed together"),
         (("smoke",), "there is no backend"),
+        (("vxlan", "--switch", "--backend-options", "VNI=9"), "change nothing with --switch"),
         (("vxlan", "--finish"), "hosts still send by host-gw"),
     ):
         done = change(stage, *words)

@@ -45,7 +45,14 @@ def run(context: Context) -> int:
     args = context.args
     backend, options = _wish(context)
     named = [each for each in Step if getattr(args, each)]
-    with direct.registry(context.settings) as registry:
+    if options is not None and named and Step.PREPARE not in named:
+        steps = " and ".join(f"--{each}" for each in named)
+        raise UsageError(
+            f"--backend-options change nothing with {steps}: hosts read them in the step prepare",
+            hint=f"agentctl config set --backend {backend} --prepare --backend-options"
+            f" {shown(args.backend_options)}",
+        )
+    with direct.registry(context) as registry:
         for step in named or Step:
             if step is Step.FINISH:
                 _name_absent(context, registry, backend)

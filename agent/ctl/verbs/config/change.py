@@ -56,7 +56,7 @@ def run(context: Context) -> int:
         _refuse_twisted(now, wish)
         return wished_config(now, wish)
 
-    with direct.registry(context.settings) as registry:
+    with direct.registry(context) as registry:
         from agent.registry.operations.config_change import (  # noqa: PLC0415 - costs 0.2 s
             change_config,
             refuse_outside,

@@ -60,7 +60,7 @@ def init(context: Context) -> int:
     config = _named(context, config)
     if propose and not context.args.yes:
         return _show_proposal(context, config)
-    with direct.registry(settings) as registry:
+    with direct.registry(context) as registry:
         from agent.registry.operations.config_change import refuse_outside  # noqa: PLC0415 - costs 0.2 s
 
         facts = host_facts(settings, registry.endpoints)
@@ -101,7 +101,7 @@ def show(context: Context) -> int:
         MeshConfigError: There is none, or it cannot be used.
     """
     settings = context.settings
-    with direct.registry(settings) as registry:
+    with direct.registry(context) as registry:
         view = registry.snapshot()
     if view.config is None:
         key = f"{settings.etcd.prefix}/config"

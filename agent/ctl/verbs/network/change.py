@@ -45,7 +45,7 @@ def create(context: Context) -> int:
     """
     args = context.args
     name, length = _name(args.name), _length(args.size)
-    with direct.registry(context.settings) as registry:
+    with direct.registry(context) as registry:
         view = registry.snapshot()
         wish = MeshNetwork(
             name=name,
@@ -77,7 +77,7 @@ def rm(context: Context) -> int:
     """
     name = _name(context.args.name)
     dry = context.args.dry_run
-    with direct.registry(context.settings) as registry:
+    with direct.registry(context) as registry:
         change = remove_network(registry, name, dry=dry)
         parts = _waited(context, registry, name, PartState.LEAVING)
         if not (dry or parts or change.deleted):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +16,10 @@ import pytest
 import structlog
 
 from agent.ctl import direct
+from agent.ctl.context import Context
 from agent.ctl.main import main
 from agent.kernel import facts as kernel_facts
 from agent.model import Bounds, HostFacts, Link, MeshConfig, Problem, Route, View
-from agent.settings import Settings
 
 pytestmark = pytest.mark.unit
 
@@ -78,7 +80,7 @@ def registry_fixture(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
     fake = FakeRegistry()
 
     @contextmanager
-    def registry(_settings: Settings) -> Iterator[FakeRegistry]:
+    def registry(_context: Context) -> Iterator[FakeRegistry]:
         yield fake
 
     monkeypatch.setattr(direct, "registry", registry)
@@ -196,7 +198,8 @@ def test_show(registry: FakeRegistry, capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_rooms_log_never_mixes_with_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
     before = logging.getLogger().handlers[:]
     try:
-        with direct.registry(Settings()):
+        args = Namespace(settings=Path("/nonexistent/agent.toml"), set=[], as_operator=None)
+        with direct.registry(Context(args, {}, io.StringIO(), io.StringIO())):
             structlog.get_logger().info("mesh-config-created")
             structlog.get_logger().warning("slow")
     finally:
