@@ -9,6 +9,7 @@ imported only when a legacy table is written: it costs memory, and opening a tab
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import sys
@@ -113,7 +114,32 @@ def _library() -> Any:  # noqa: ANN401  (the library has no annotations)
         del sys.modules["distutils"]
         if hidden is not None:
             sys.modules["distutils"] = hidden
+    _follow_entry_size(iptc)
     return iptc
+
+
+def _follow_entry_size(iptc: Any) -> None:  # noqa: ANN401
+    """Let the library find every option of an extension, not only the first one.
+
+    It steps through libxtables' struct xt_option_entry by the size of 1.8.10. Since 1.8.11 the
+    struct has a field more at its end, which is 0 in addrtype's options: where the library looks
+    for the name of the second one, it finds none.
+    """
+    options = iptc.Match(iptc.Rule(), "addrtype")._module.x6_options  # noqa: SLF001
+    kind = type(options.contents)
+    size = ctypes.sizeof(kind)
+    second = ctypes.c_void_p.from_address(ctypes.addressof(options.contents) + size)
+    step = size if second.value else size + ctypes.alignment(kind)
+
+    def look_up(_self: object, entries: Any, name: bytes) -> Any:  # noqa: ANN401
+        at = ctypes.addressof(entries.contents)
+        while (entry := kind.from_address(at)).name:
+            if entry.name == name:
+                return entry
+            at += step
+        return None
+
+    iptc.xtables.xtables._option_lookup = look_up  # noqa: SLF001
 
 
 def _forget(kind: Any, name: str) -> None:  # noqa: ANN401
