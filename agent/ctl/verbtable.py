@@ -152,6 +152,21 @@ VERBS = (
             Argument("--host", "only this host's, by its name or id", "HOST"),
         ),
     ),
+    Verb(
+        "names",
+        "list names of containers and hosts, and which are shadowed",
+        "names",
+        (Argument("[PATTERN]", "a name with * and ?, with or without the domain; or a host"),),
+    ),
+    Verb(
+        "resolve",
+        "ask this host's name servers for a name, and say why they answer so",
+        "resolve",
+        (
+            Argument("NAME", "such as api.web; a short name gets the mesh's domain"),
+            Argument("--from", "ask as this container of this host", "CONTAINER"),
+        ),
+    ),
     Verb("routes", "list mesh routes on this host: expected and installed", "routes"),
     Verb(
         "doctor",

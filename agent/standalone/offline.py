@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from agent.daemon.api.containers import containers_document, counts_by_network
 from agent.daemon.api.leases import leases_document
+from agent.daemon.api.names import names_document, read_snapshot
 from agent.daemon.api.networks import networks_document
 from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import status_document
@@ -389,12 +390,18 @@ def _not_running(settings: Settings) -> Condition:
     )
 
 
+def offline_names(settings: Settings) -> Mapping[str, Any]:
+    """``GET /v1/names`` of the name servers' files."""
+    return {**names_document(read_snapshot(settings.agent.state_dir / "names")), "source": "host"}
+
+
 DOCUMENTS: Final[Mapping[str, Callable[[Settings], Mapping[str, Any]]]] = MappingProxyType(
     {
         "/v1/status": offline_status,
         "/v1/leases": offline_leases,
         "/v1/networks": offline_networks,
         "/v1/containers": offline_containers,
+        "/v1/names": offline_names,
         "/v1/routes": offline_routes,
         "/v1/firewall": offline_firewall,
         "/v1/events": offline_events,

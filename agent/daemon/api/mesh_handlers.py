@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.daemon.api.connection import Paths
 from agent.daemon.api.containers import containers_document, counts_by_network
+from agent.daemon.api.names import names_document, read_snapshot
 from agent.daemon.api.networks import networks_document
 from agent.daemon.state.agent_state import StateCell
 from agent.daemon.state.freshness import Freshness
@@ -48,7 +49,17 @@ class MeshHandlers:
 
     def paths(self) -> Paths:
         """Return every path."""
-        return Paths(read={"/v1/networks": self.networks, "/v1/containers": self.containers})
+        return Paths(
+            read={
+                "/v1/networks": self.networks,
+                "/v1/containers": self.containers,
+                "/v1/names": self.names,
+            }
+        )
+
+    def names(self) -> Document:
+        """``GET /v1/names``: as this host's name servers read them."""
+        return names_document(read_snapshot(self.cell.now.settings.agent.state_dir / "names"))
 
     def networks(self) -> Document:
         """``GET /v1/networks``: of the newest view."""

@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from agent import __version__
 from agent.daemon.api.status import host_state, peers_of
+from agent.daemon.names.servers import ServerSeen
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.counters import Counters
@@ -42,6 +43,7 @@ class Reading(Collector):
         stale: etcd does not answer: heartbeats are not known.
         now_s: Unix time.
         certificates: For etcd, as last seen.
+        servers: This host's name servers; none where the mesh has no names.
     """
 
     state: AgentState
@@ -51,6 +53,7 @@ class Reading(Collector):
     stale: bool
     now_s: float
     certificates: tuple[Certificate, ...] = ()
+    servers: tuple[ServerSeen, ...] = ()
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family, always all of them: one that does not apply has no sample."""
@@ -62,6 +65,7 @@ class Reading(Collector):
         yield from _host(self)
         yield from _etcd(self)
         yield from _mesh(self)
+        yield from _names(self.servers)
         yield from _work(self.counters)
 
 
@@ -146,6 +150,22 @@ def _mesh(reading: Reading) -> Iterator[Metric]:
         if count is not None:
             routes.add_metric([state], float(count))
     yield routes
+
+
+def _names(servers: tuple[ServerSeen, ...]) -> Iterator[Metric]:
+    running = GaugeMetricFamily(
+        "hostmesh_dns_up", "1 while a name server of this host runs", labels=["server"]
+    )
+    names = GaugeMetricFamily("hostmesh_dns_names", "Names that it knows", labels=["server"])
+    counted = CounterMetricFamily(
+        "hostmesh_dns", "Queries of a name server by what became of them", labels=["server", "what"]
+    )
+    for each in servers:
+        running.add_metric([str(each.address)], float(each.runs))
+        names.add_metric([str(each.address)], float(each.names))
+        for what, count in each.counters.items():
+            counted.add_metric([str(each.address), what], float(count))
+    yield from (running, names, counted)
 
 
 def _work(counters: Counters) -> Iterator[Metric]:

@@ -13,6 +13,7 @@ from agent.daemon.api.leases import leases_document
 from agent.daemon.api.mesh_handlers import newest_view
 from agent.daemon.api.routes import routes_document
 from agent.daemon.api.status import host_state, status_document
+from agent.daemon.names.servers import look_at_servers
 from agent.daemon.reconcile.kernel_objects import Plans
 from agent.daemon.reconcile.kernel_pass import KernelPass
 from agent.daemon.state.agent_state import StateCell
@@ -101,7 +102,7 @@ class RequestHandlers:
         """``GET /metrics``: Prometheus' text form."""
         from agent.daemon.api.metrics import Reading, render  # noqa: PLC0415 # 5 MB that many never need
 
-        contact_s = self.last_contact_s()
+        contact_s, config = self.last_contact_s(), self.cell.now.mesh.config
         return Text(
             *render(
                 Reading(
@@ -112,6 +113,7 @@ class RequestHandlers:
                     stale=self.freshness().stale,
                     now_s=time.time(),
                     certificates=self.certificates(),
+                    servers=look_at_servers() if config and config.has_names else (),
                 )
             )
         )

@@ -58,6 +58,8 @@ TABLE: dict[str, Row] = {
     "status": Row(),
     "leases": Row(),
     "containers": Row(no_etcd=14, neither=14),
+    "names": Row(user_down=26),
+    "resolve": Row(words=("api.web",), up=3, down=3, user_down=26, no_etcd=3, neither=3, full=3),
     "routes": Row(),
     "doctor": Row(user=0, no_etcd={0, 1}, neither={0, 1}),
     "diff": Row(up={0, 1}, down=3, user_down=3, no_etcd={0, 1}, neither=3, full=3),
@@ -173,6 +175,8 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
     "status": ("status",),
     "leases": ("leases",),
     "containers": ("containers",),
+    "names": ("names",),
+    "resolve": ("resolve", "api.web"),
     "routes": ("routes",),
     "diff": ("diff",),
     "map": ("map",),
@@ -200,7 +204,7 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
     "join": ("done",),
 }
 """A verb, the schema of its ``-o json``, and what else is typed."""
-SILENT = {"wait"}  # this host has no Docker and is never ready
+SILENT = {"wait", "resolve"}  # this host has no Docker and is never ready, and no name server
 NOT_JSON = {"completion", "complete-hosts", "cleanup", "leave"}
 """Scripts and names; and what test_up_and_down and test_mishaps do for real."""
 
