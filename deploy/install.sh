@@ -20,7 +20,10 @@ protocol_name=/etc/iproute2/rt_protos.d/hostmesh.conf
 networkd=/etc/systemd/networkd.conf.d/hostmesh.conf
 tunnels=/etc/systemd/network/05-hostmesh.network
 unit_folder=/etc/systemd/system
-units="hostmesh-agent.service hostmesh-docker-gate.service hostmesh-wireguard.service"
+sockets="hostmesh-dns-53.socket hostmesh-dns-54.socket"
+name_servers="hostmesh-dns@169.254.20.53.service hostmesh-dns@169.254.20.54.service"
+enabled="hostmesh-agent.service hostmesh-docker-gate.service $sockets"
+units="$enabled hostmesh-wireguard.service hostmesh-dns@.service"
 log_settings=$unit_folder/hostmesh-agent.service.d/log.conf
 generated="$share/man/man1/agentctl.1 $share/man/man8/hostmesh-agent.8
     $share/bash-completion/completions/agentctl $share/zsh/site-functions/_agentctl
@@ -77,7 +80,12 @@ remove() {
     fi
     if have_systemctl; then
         # shellcheck disable=SC2086  # a list of names
-        systemctl disable --now $units 2>/dev/null || true
+        systemctl disable --now $enabled hostmesh-wireguard.service 2>/dev/null || true
+        # shellcheck disable=SC2086  # a list of names
+        systemctl stop $name_servers 2>/dev/null || true
+        for number in 53 54; do
+            ip address del 169.254.20.$number/32 dev lo 2>/dev/null || true
+        done
     fi
     for unit in $units; do rm -f "$unit_folder/$unit"; done
     remove_if_ours deploy/deb/log.conf $log_settings
@@ -86,7 +94,7 @@ remove() {
     if cmp -s deploy/deb/tunnels.network $tunnels; then rm -f $tunnels; fi
     remove_if_ours deploy/iproute2.conf $protocol_name
     # shellcheck disable=SC2086  # a list of names
-    rm -f $programs/hostmesh-agent $programs/agentctl $generated
+    rm -f $programs/hostmesh-agent $programs/agentctl $programs/hostmesh-dns $generated
     (cd $share && rmdir man/man1 man/man8 bash-completion/completions bash-completion \
         zsh/site-functions zsh fish/vendor_completions.d fish 2>/dev/null) || true
     rm -rf $prefix
@@ -95,7 +103,7 @@ remove() {
         say "the program is removed; this host is a member still"
         return
     fi
-    rm -rf /run/hostmesh
+    rm -rf /run/hostmesh /run/hostmesh-dns
     if [ -e $made_folder ]; then
         # The unit made it for daemon.json, which is given back by now.
         rmdir /etc/docker 2>/dev/null || true
@@ -156,7 +164,7 @@ pip() {
 put_files() {
     # Wrappers instead of links: console scripts of a moved environment name its old place. -I: what
     # lies in the folder where root happens to be is not imported.
-    for program in hostmesh-agent:agent agentctl:agent.ctl; do
+    for program in hostmesh-agent:agent agentctl:agent.ctl hostmesh-dns:agent.dns.main; do
         printf '#!/bin/sh\nexec %s/venv/bin/python -I -m %s "$@"\n' $prefix "${program#*:}" >"$work/program"
         put "$work/program" "$programs/${program%%:*}" 755
     done
@@ -196,7 +204,7 @@ check_settings() {
 start_or_say() {
     if [ $start = yes ] && have_systemctl; then
         # shellcheck disable=SC2086  # a list of names
-        systemctl enable $units
+        systemctl enable $enabled
     fi
     if ! systemd_runs; then
         have_systemctl && return
@@ -204,9 +212,13 @@ start_or_say() {
         return
     fi
     systemctl daemon-reload
+    # One after the other: each is waited for until it answers, and queries wait in its socket.
+    for server in $name_servers; do systemctl try-restart "$server"; done
     # Not waited for: READY means that this host is a member, and without etcd that takes as long
     # as it takes. One that runs is always restarted: its program is not there any more.
     if [ $start = yes ]; then
+        # shellcheck disable=SC2086  # a list of names
+        systemctl start $sockets
         systemctl --no-block restart hostmesh-agent.service
         say "started; it joins now: agentctl wait --ready --timeout 60s"
         return
@@ -216,7 +228,7 @@ start_or_say() {
         systemctl --no-block restart hostmesh-agent.service
         say "the agent is restarted"
         ;;
-    *) say "next: systemctl enable --now hostmesh-agent hostmesh-docker-gate" ;;
+    *) say "next: systemctl enable --now $enabled" ;;
     esac
 }
 

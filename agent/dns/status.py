@@ -17,7 +17,7 @@ from agent.dns.zone import Zone
 __all__ = ["STATUS_FOLDER", "STATUS_S", "document", "status_file", "write_status"]
 
 STATUS_FOLDER: Final = Path("/run/hostmesh-dns")
-STATUS_S: Final = 5.0
+STATUS_S: Final = 1.0
 """The file is written again this often; an older one is of a process that does not run well."""
 
 

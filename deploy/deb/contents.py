@@ -30,6 +30,7 @@ _GENERATED = {
 _PROGRAMS = {
     "usr/bin/agentctl": "agent.ctl.main",
     "usr/sbin/hostmesh-agent": "agent.main",
+    "usr/sbin/hostmesh-dns": "agent.dns.main",
 }
 _PROGRAM = """\
 #!/usr/lib/hostmesh/bin/python3 -I
@@ -63,7 +64,9 @@ def place_generated(pages: Path, root: Path) -> None:
 
 def units(clone: Path) -> list[Path]:
     """The units of the clone."""
-    return sorted((clone / "systemd").glob("*.service"))
+    return sorted(
+        each for each in (clone / "systemd").iterdir() if each.suffix in (".service", ".socket")
+    )
 
 
 def enabled_units(clone: Path) -> list[str]:
@@ -75,11 +78,18 @@ def scripts(clone: Path, root: Path) -> None:
     """The maintainer scripts, with the units' names in them."""
     names = {
         "@UNITS@": " ".join(enabled_units(clone)),
-        "@ALL_UNITS@": " ".join(unit.name for unit in units(clone)),
+        # Sockets first: a service that is stopped would be started by its next query.
+        "@ALL_UNITS@": " ".join(
+            sorted((each.name.replace("@.", "@*.") for each in units(clone)), key=_is_service)
+        ),
     }
     for script in sorted((clone / "deploy/deb/scripts").iterdir()):
         text = re.sub(r"@[A-Z_]+@", lambda match: names[match[0]], script.read_text())
         _write(root / "DEBIAN" / script.name, text.encode(), mode=0o755)
+
+
+def _is_service(name: str) -> bool:
+    return name.endswith(".service")
 
 
 def zipped(content: bytes) -> bytes:

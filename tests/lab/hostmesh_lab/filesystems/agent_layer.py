@@ -15,10 +15,14 @@ from hostmesh_lab import paths
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.filesystems import images
 
-FORMAT = 3
+FORMAT = 4
 SOURCE = "/opt/hostmesh/src"
 _VENV = "opt/hostmesh/venv"
-_PROGRAMS = {"hostmesh-agent": "agent", "agentctl": "agent.ctl"}
+_PROGRAMS = {
+    "hostmesh-agent": "agent",
+    "agentctl": "agent.ctl",
+    "hostmesh-dns": "agent.dns.main",
+}
 _SCRIPT = """\
 apt-get -q update
 apt-get -q install -y --no-install-recommends gcc libc6-dev python3-dev
@@ -119,7 +123,7 @@ def pip_settings(upper: Path) -> dict[str, str]:
 
 
 def _add_programs(layer: Path, purelib: Path) -> None:
-    """The two commands, and the path by which the environment finds the clone's agent."""
+    """The commands, and the path by which the environment finds the clone's agent."""
     (layer / purelib.relative_to("/") / "hostmesh-lab.pth").write_text(SOURCE + "\n")
     programs = layer / "usr/local/bin"
     programs.mkdir(parents=True)

@@ -30,7 +30,12 @@ _OUR_UNITS = (
     "hostmesh-agent.service",
     "hostmesh-docker-gate.service",
     "hostmesh-wireguard.service",
+    "hostmesh-dns@.service",
+    "hostmesh-dns-53.socket",
+    "hostmesh-dns-54.socket",
 )
+_NOT_WANTED = ("hostmesh-wireguard.service", "hostmesh-dns@.service")
+"""The agent starts the first, the sockets start the other."""
 _POWER_OFF = signal.SIGRTMIN + 4
 _BOOTED = ("running", "degraded")
 # etcd-server starts one on every machine that has the package; the lab's are elsewhere.
@@ -69,8 +74,8 @@ class BootedHost(Host):
         if any(item.name == "agent" and item.autostart for item in self.config.services):
             clone = paths.clone_root() / "systemd"
             units |= {name: (clone / name).read_text() for name in _OUR_UNITS}
-        wanted = [name for name in units if name != "hostmesh-wireguard.service"]
-        wants = "[Unit]\nWants=" + " ".join(wanted) + "\n"  # the agent starts the other
+        wanted = [name for name in units if name not in _NOT_WANTED]
+        wants = "[Unit]\nWants=" + " ".join(wanted) + "\n"
         super().create_disk(
             {
                 **{f"/etc/systemd/system/{name}": text for name, text in units.items()},

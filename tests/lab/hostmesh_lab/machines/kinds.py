@@ -15,6 +15,7 @@ from hostmesh_lab.underlay.topology import Forward, Nic, Router, Topology, in_ur
 LAB_IMAGE = "/run/lab/lab-image.tar"
 DAEMON_JSON = "/etc/docker/daemon.json"
 SETTINGS = "/etc/hostmesh/agent.toml"
+NAME_SERVERS = ("169.254.20.53", "169.254.20.54")
 ETCD_DATA = "/var/lib/etcd"
 _GUEST = Path(__file__).parents[1] / "guest"
 # A distribution sets these; a fresh namespace has the kernel's or the machine's values.
@@ -38,10 +39,12 @@ class HostOptions:
     `systemd` boots a whole machine with systemd as PID 1 (booted.py); with `agent` it runs the
     clone's units and source, without it the disk is a fresh Debian's with Docker. `packages` are
     Debian's, in a layer above the image; their services do not start unasked. `images` are more
-    Docker images that it has: lab-glibc, lab-musl.
+    Docker images that it has: lab-glibc, lab-musl. `names` runs the two name servers, which nothing
+    asks unless the mesh has names.
     """
 
     agent: bool = True
+    names: bool = True
     iptables: str = "nft"
     mtu: int | None = None
     reject_forward: bool = False
@@ -69,9 +72,10 @@ class Base:
 
 def host(base: Base, index: int, options: HostOptions) -> Config:
     """Return a Docker host with an agent."""
-    services = [docker_service(options), agent_service(options)]
-    if not _has_agent(base):
-        services.pop()
+    services = [docker_service(options)]
+    if _has_agent(base):
+        servers = [name_service(each) for each in NAME_SERVERS] if options.names else []
+        services = [*servers, *services, agent_service(options)]
     fresh = options.systemd and not options.agent
     number = topology.host_number(index)
     links = options.links or base.topology.place(index)
@@ -128,6 +132,11 @@ def _first_commands(options: HostOptions) -> list[list[str]]:
         ["update-alternatives", "--set", name, f"/usr/sbin/{name}-{options.iptables}"]
         for name in ("iptables", "ip6tables")
     ]
+    if options.names and not options.systemd:  # their units do it there
+        commands += [
+            ["ip", "address", "replace", f"{each}/32", "dev", "lo"] for each in NAME_SERVERS
+        ]
+        commands.append(["mkdir", "-p", "/run/hostmesh-dns", "/var/lib/hostmesh/names"])
     if options.reject_forward:
         reject = ["-j", "REJECT", "--reject-with", "icmp-host-prohibited"]
         commands.append(["iptables", "-A", "FORWARD", *reject])
@@ -155,6 +164,16 @@ def agent_service(options: HostOptions) -> Service:
         {"kind": "settled", "seconds": 0.3},
         restart=Restart(delay_s=1, max_delay_s=10),
         autostart=options.agent,
+    )
+
+
+def name_service(address: str) -> Service:
+    """Return one of a host's two name servers, always restarted, as its unit has it."""
+    return Service(
+        f"dns-{address.rpartition('.')[2]}",
+        ["/usr/local/bin/hostmesh-dns", "--listen", address],
+        {"kind": "port", "host": address, "port": 53},
+        restart=Restart(delay_s=0.1, max_delay_s=0.1),
     )
 
 
