@@ -8,11 +8,12 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from agent.daemon.membership.publication import publication, read_by_publication
-from agent.daemon.names.wanted import docker_names, wanted_names
+from agent.daemon.names.wanted import wanted_names
 from agent.daemon.state import events
 from agent.daemon.state.agent_state import AgentState
 from agent.daemon.state.mesh_state import MeshState
 from agent.daemon.state.timers import Timer
+from agent.docker.daemonjson.desired import wanted_docker_names
 from agent.docker.endpoints.publishable import EndpointTerms
 from agent.docker.networks.plan import Wanted
 from agent.kernel.uplink import uplink_target
@@ -227,7 +228,8 @@ def _docker_wants(state: AgentState) -> tuple[object, ...] | None:
     if mesh.left or mesh.own is None or mesh.uplink is None:
         return None
     former = mesh.former.subnet if mesh.former else None
-    return mesh.own.subnet, mesh.container_mtu, former, docker_names(state)
+    names = wanted_docker_names(mesh.config, served=state.names_served)
+    return mesh.own.subnet, mesh.container_mtu, former, names
 
 
 def _networks_wanted(state: AgentState) -> tuple[Wanted] | None:

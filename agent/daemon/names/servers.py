@@ -21,7 +21,7 @@ _PORT: Final = 53
 _LATE_S: Final = 3 * STATUS_S
 _MOST_BYTES: Final = 64 * 1024
 _MOST_UPSTREAMS: Final = 16
-_UNITS: Final = "systemctl status 'hostmesh-dns@*'"
+_UNITS: Final = "systemctl status 'hostmesh-dns*'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ def _look(address: Address, folder: Path, proc: Path) -> ServerSeen:
         found = ServerSeen(address=address, runs=False)
     if found.runs:
         return found
-    return ServerSeen(address=address, runs=False, taken=_is_taken(address, proc))
+    return ServerSeen(address=address, runs=False, taken=_is_taken(proc))
 
 
 def _read(address: Address, status: Fields, *, runs: bool) -> ServerSeen:
@@ -80,13 +80,14 @@ def _read(address: Address, status: Fields, *, runs: bool) -> ServerSeen:
     )
 
 
-def _is_taken(address: Address, proc: Path) -> bool:
-    """Return whether a socket has the port at the address, or at every address (proc_net(5))."""
-    wildcards = {"0" * 8, "0" * 32}
-    wanted = {*wildcards, address.packed[::-1].hex().upper()}
-    return any(
-        local in wanted and port == _PORT for local, port in _listening(proc, ("udp", "udp6"))
-    )
+def _is_taken(proc: Path) -> bool:
+    """Return whether a socket has the port at every address (proc_net(5)).
+
+    One at the server's own address may be that of its socket unit.
+    """
+    every = {"0" * 8, "0" * 32}
+    found = _listening(proc, ("udp", "udp6"))
+    return any(local in every and port == _PORT for local, port in found)
 
 
 def _listening(proc: Path, tables: tuple[str, ...]) -> Iterator[tuple[str, int]]:
@@ -129,7 +130,8 @@ def _not_running(server: ServerSeen, servers: tuple[ServerSeen, ...]) -> Conditi
         subject=str(server.address),
         severity=severity,
         cause=f"this host's name server at {server.address} does not run; {effect}",
-        hint=f"{_UNITS}; start it: systemctl enable --now hostmesh-dns@{server.address}",
+        hint=f"{_UNITS}; start both: systemctl enable --now hostmesh-dns-53.socket"
+        " hostmesh-dns-54.socket",
     )
 
 

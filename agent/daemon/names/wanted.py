@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.daemon.state.agent_state import AgentState
-from agent.docker.daemonjson.desired import DockerNames
 from agent.mesh.names import NamesInput
 from agent.model import Access
 from agent.sharedmap import SharedMap
 
-__all__ = ["NamesWanted", "docker_names", "wanted_names"]
+__all__ = ["NamesWanted", "wanted_names"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,11 +53,3 @@ def wanted_names(state: AgentState) -> tuple[NamesWanted] | None:
             current=not state.contact_problem,
         ),
     )
-
-
-def docker_names(state: AgentState) -> DockerNames | None:
-    """Return the names that Docker is to give containers, None where the mesh has none."""
-    config = state.mesh.config
-    if config is None or not config.has_names:
-        return None
-    return DockerNames(domain=config.domain, served=state.names_served)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from agent.docker.daemonjson.document import JsonValue, KeyPath
 from agent.docker.engine.reading import DOCKER_MTU, EngineReading
 from agent.mesh.lease_split import split_lease
+from agent.model import MeshConfig
 from agent.model.family import Interface, Network
 from agent.settings import Docker0Share
 
@@ -25,6 +26,7 @@ __all__ = [
     "differences",
     "keys_for",
     "parse_version",
+    "wanted_docker_names",
 ]
 
 BIP: KeyPath = ("bip",)
@@ -110,6 +112,17 @@ def desired_docker(
     """
     split = split_lease(subnet, network_len=network_len, docker0_bits=_SHARES[share])
     return DesiredDocker(subnet=subnet, bip=split.bip, pools=split.pools, mtu=mtu)
+
+
+def wanted_docker_names(config: MeshConfig | None, *, served: bool) -> DockerNames | None:
+    """Return the names that containers are to find, None where the mesh has none.
+
+    Args:
+        served: Name servers of this host answer.
+    """
+    if config is None or not config.has_names:
+        return None
+    return DockerNames(domain=config.domain, served=served)
 
 
 def parse_version(version: str) -> tuple[int, int] | None:

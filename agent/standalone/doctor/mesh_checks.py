@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass, replace
 
 from agent.daemon.membership.endpoint_finder import source_of
+from agent.daemon.names.servers import look_at_servers
 from agent.daemon.wiring import host_name
+from agent.docker.daemonjson.desired import wanted_docker_names
 from agent.docker.manager import DockerManager
 from agent.docker.report import Preview
 from agent.errors import EtcdError, EtcdUnavailable
@@ -338,8 +340,10 @@ def look_at_docker(
     if subnet is None:
         seen = Preview(docker.engine.facts())
     else:
-        mtu = container_mtu(uplink, mesh.config if mesh else None) if uplink else None
-        seen = docker.attacher.preview(docker.desired_for(subnet, mtu))
+        config = mesh.config if mesh else None
+        mtu = container_mtu(uplink, config) if uplink else None
+        names = wanted_docker_names(config, served=any(each.runs for each in look_at_servers()))
+        seen = docker.attacher.preview(docker.desired_for(subnet, mtu, names))
     facts = seen.facts
     if facts.reachable:
         running = f", {len(facts.running)} containers run" if facts.running else ""

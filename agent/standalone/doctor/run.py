@@ -10,6 +10,7 @@ from agent.settings import Settings
 from agent.standalone.doctor.findings import Findings, State
 from agent.standalone.doctor.host_checks import look_at_host, look_for_uplink
 from agent.standalone.doctor.mesh_checks import Mesh, look_at_docker, look_at_etcd, look_at_mesh
+from agent.standalone.doctor.names_checks import look_at_names
 from agent.standalone.doctor.nft_checks import look_at_nft
 from agent.standalone.doctor.tunnel_checks import look_at_tunnel
 from agent.standalone.doctor.underlay_checks import look_at_underlay
@@ -39,6 +40,8 @@ def examine(settings: Settings, *, probe: bool = False) -> Findings:
             attempt("underlay", underlay, State.UNKNOWN)
             attempt("tunnel", partial(look_at_tunnel, mesh, findings), State.UNKNOWN)
             look_at_nft(mesh, uplink, findings)
+    if mesh is not None:
+        attempt("names", partial(look_at_names, mesh, findings), State.UNKNOWN)
     attempt("docker", partial(look_at_docker, settings, mesh, uplink, findings), State.WARN)
     findings.member = mesh is not None and mesh.is_member
     if mesh is not None and not findings.member:

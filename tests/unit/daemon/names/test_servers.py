@@ -18,12 +18,12 @@ HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when\n"
     [
         ("udp", "00000000:0035", (True, True)),
         ("udp6", "0" * 32 + ":0035", (True, True)),
-        ("udp", "3514FEA9:0035", (True, False)),
+        ("udp", "3514FEA9:0035", (False, False)),
         ("udp", "3514FEA9:1535", (False, False)),
         ("udp", "3500007F:0035", (False, False)),
     ],
 )
-def test_the_port_is_taken_at_an_address_or_at_all(
+def test_the_port_is_taken_by_a_socket_at_every_address(
     tmp_path: Path, table: str, local: str, taken: tuple[bool, bool]
 ) -> None:
     (tmp_path / "net").mkdir()
