@@ -26,6 +26,7 @@ from agent.kernel.netlink_monitor import Monitor
 from agent.model import Uplink, View
 from agent.model.family import Address, Network
 from agent.registry.directory import Directory
+from agent.registry.endpoints.directory import EndpointDirectory
 from agent.registry.own.keeper import Keeper
 from agent.registry.own.publisher import Publisher
 from agent.registry.registry import Registry
@@ -43,6 +44,7 @@ class Actions:
     client: EtcdClient
     registry: Registry
     directory: Directory
+    endpoint_directory: EndpointDirectory
     keeper: Keeper
     publisher: Publisher
     joiner: Joiner
@@ -79,6 +81,10 @@ class Actions:
             Action.CHECK_RECORDS: self._check_records,
             Action.LEAVE: self._leave,
             Action.PUBLISH: self.publisher.publish,
+            Action.FOLLOW_ENDPOINTS: lambda wanted: self.endpoint_directory.follow(wanted=wanted),
+            Action.CHECK_ENDPOINTS: lambda view: self.publisher.notice_endpoints(
+                view.revision, view.endpoints
+            ),
             Action.SAVE_COPY: self.view_cache.save,
             Action.CONFIGURE_DOCKER: self._want_docker,
             Action.CONFIGURE_NETWORKS: self.docker.set_networks,

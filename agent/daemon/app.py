@@ -61,6 +61,7 @@ from agent.kernel.netlink_monitor import KernelEvent, Monitor
 from agent.kernel.wireguard.key import WireGuardKey
 from agent.registry.copy import Copy, copy_file
 from agent.registry.directory import Directory
+from agent.registry.endpoints.directory import EndpointDirectory
 from agent.registry.endpoints.reading import read_endpoints
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.registry.own.identity import host_id, read_boot_id, read_machine_id
@@ -176,6 +177,11 @@ class HostAgent:
             self._host_id,
             inbox.poster(partial(events.ConditionsFound, ConditionSource.PUBLISHING)),
         )
+        self._endpoint_directory = EndpointDirectory(
+            self._registry,
+            inbox.poster(events.EndpointViewSeen),
+            inbox.poster(partial(events.ConditionsFound, ConditionSource.FOLLOWING)),
+        )
         self._directory = Directory(
             self._registry,
             on_view=inbox.poster(events.ViewSeen),
@@ -274,6 +280,7 @@ class HostAgent:
         self._mesh_parts: tuple[Part, ...] = (
             self._keeper,
             self._publisher,
+            self._endpoint_directory,
             self._endpoint_check,
             self._directory,
             *servers,
@@ -336,6 +343,7 @@ class HostAgent:
             client=self._client,
             registry=self._registry,
             directory=self._directory,
+            endpoint_directory=self._endpoint_directory,
             keeper=self._keeper,
             publisher=self._publisher,
             joiner=self._joiner,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent.model.family import Address
 from agent.model.mesh import Access, HostId
+from agent.sharedmap import SharedMap
 
 __all__ = [
     "ENDPOINTS_MOST",
@@ -16,6 +18,7 @@ __all__ = [
     "NAMES_MOST",
     "Endpoint",
     "EndpointAddress",
+    "EndpointView",
     "Health",
     "usable_name",
 ]
@@ -88,3 +91,22 @@ class Endpoint:
     addresses: tuple[EndpointAddress, ...] = ()
     boot_id: str = ""
     mod_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointView:
+    """The endpoints of all hosts at one revision of etcd, as the hosts say.
+
+    Views of one mesh share what did not change between them.
+
+    Attributes:
+        endpoints: By host and the first digits of the container's id.
+        set_aside: Why records cannot be used, by key behind the prefix; bounded.
+        complete: etcd was read completely. False before that: then absence proves nothing.
+    """
+
+    cluster_id: int = 0
+    revision: int = 0
+    endpoints: Mapping[tuple[HostId, str], Endpoint] = field(default_factory=SharedMap)
+    set_aside: Mapping[str, str] = field(default_factory=SharedMap)
+    complete: bool = False

@@ -18,7 +18,7 @@ from agent.etcd import kv
 from agent.etcd.kv import Page
 from agent.etcd.watch import WatchStream
 from agent.model import View
-from agent.registry import directory
+from agent.registry import follower
 from agent.registry.directory import Directory
 from agent.registry.records import LEASES
 from agent.registry.registry import Registry
@@ -233,7 +233,7 @@ def test_promise_9_an_etcd_that_can_be_read_and_not_watched_is_told_and_read_eve
         stream._call.cancel()
         return stream
 
-    monkeypatch.setattr(directory, "_STEADY_S", 1.0)
+    monkeypatch.setattr(follower, "_STEADY_S", 1.0)
     monkeypatch.setattr(mesh.client, "watch", broken)
     with follow(mesh) as (views, problems):
         eventually(lambda: problems.last[0] is not None)
@@ -243,7 +243,7 @@ def test_promise_9_an_etcd_that_can_be_read_and_not_watched_is_told_and_read_eve
         assert len(tries) <= 10  # 0.2 s, doubled each time
         before = len(problems)
         monkeypatch.undo()
-        monkeypatch.setattr(directory, "_STEADY_S", 1.0)
+        monkeypatch.setattr(follower, "_STEADY_S", 1.0)
         eventually(lambda: problems.last[0] is None, timeout_s=15)
         assert len(problems) == before + 1
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from agent.daemon.state.freshness import CURRENT, Freshness
-from agent.mesh.endpoints import accepted_endpoint
+from agent.mesh.endpoints import AcceptedEndpoints
 from agent.model import HostId, View
-from agent.model.endpoint import Endpoint
-from agent.registry.operations.network_hosts import Counts, Slices
+from agent.model.endpoint import Endpoint, EndpointView
+from agent.registry.operations.network_hosts import Counts
+from agent.registry.records import endpoint_key
 
 __all__ = ["accepted_endpoints", "containers_document", "counts_by_network"]
 
 
-def accepted_endpoints(view: View, endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:
-    """Yield endpoints with the addresses that their hosts may speak for."""
-    slices = Slices(view).counted()
-    for each in endpoints:
-        host_id = each.host_id
-        found = accepted_endpoint(each, view.leases_of(host_id), slices.get(host_id, {}))
-        if found is not None:
-            yield found
+def accepted_endpoints(view: View, endpoints: Iterable[Endpoint]) -> Collection[Endpoint]:
+    """Return endpoints with the addresses that their hosts may speak for."""
+    published = EndpointView(endpoints={endpoint_key(each): each for each in endpoints})
+    return AcceptedEndpoints().follow(published, view).endpoints.values()
 
 
 def counts_by_network(view: View, endpoints: Iterable[Endpoint]) -> Counts:

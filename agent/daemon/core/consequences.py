@@ -49,6 +49,8 @@ class Action(Enum):
     CHECK_RECORDS = auto()  # Have this host's records looked for. (view)
     LEAVE = auto()  # Keep nothing in etcd any more, and no copy.
     PUBLISH = auto()  # (publication)
+    FOLLOW_ENDPOINTS = auto()  # (whether they are needed)
+    CHECK_ENDPOINTS = auto()  # Have this host's endpoints looked for. (view)
     SAVE_COPY = auto()  # (mesh state)
     CONFIGURE_DOCKER = auto()  # (subnet, MTU, former subnet, names)
     CONFIGURE_NETWORKS = auto()  # (wanted Docker networks)
@@ -181,6 +183,8 @@ def _news(after: AgentState, event: events.Event) -> Iterator[Effect]:
             yield Effect(Action.RECORD_RESTART)
         case events.HostSeen(failed=True):
             yield Effect(Action.SET_TIMER, (Timer.HOST, _LOOK_AGAIN_S))
+        case events.EndpointViewSeen(view):
+            yield Effect(Action.CHECK_ENDPOINTS, (view,))
         case events.CopyWritten():
             yield Effect(Action.SAVE_COPY, (after.mesh,))  # what came meanwhile
         case events.TimersDue(timers):
@@ -268,6 +272,11 @@ def _everything(state: AgentState) -> tuple[object, ...]:
 
 _OUTPUTS: Final = (
     Output(Action.PUBLISH, publication, read_by_publication),
+    Output(
+        Action.FOLLOW_ENDPOINTS,
+        lambda state: (state.mesh.needs_endpoints,),
+        lambda state: (state.mesh.config, state.mesh.left),
+    ),
     Output(Action.CONFIGURE_DOCKER, _docker_wants, lambda state: (state.mesh, state.names_served)),
     Output(Action.SET_BOUNDS, lambda state: (state.bounds,), _everything),
     Output(

@@ -123,6 +123,14 @@ def _endpoint(state: AgentState, event: events.EndpointFound, _at: Moment) -> Ag
     return replace(state, endpoints=event.endpoints, look=StaleFacts())
 
 
+def _endpoint_view(state: AgentState, event: events.EndpointViewSeen, _at: Moment) -> AgentState:
+    mesh = state.mesh
+    if not mesh.needs_endpoints:  # posted before the directory knew
+        return state
+    found = mesh.peer_endpoints.follow(event.view)
+    return replace(state, mesh=replace(mesh, peer_endpoints=found))
+
+
 def _timers(state: AgentState, event: events.TimersDue, _at: Moment) -> AgentState:
     return replace(state, look=StaleFacts()) if event.timers & {Timer.RESYNC, Timer.HOST} else state
 
@@ -179,6 +187,7 @@ _HANDLERS: Final[Mapping[type[events.Event], _Handler]] = {
     events.CopyWritten: _copy,
     events.DockerReported: _docker,
     events.EndpointFound: _endpoint,
+    events.EndpointViewSeen: _endpoint_view,
     events.EndpointsSeen: _endpoints,
     events.HostSeen: _host,
     events.HostsSilent: lambda state, event, _: replace(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from agent.daemon.state.agent_state import AgentState
 from agent.mesh.names import NamesInput
 from agent.model import Access
-from agent.sharedmap import SharedMap
 
 __all__ = ["NamesWanted", "wanted_names"]
 
@@ -44,12 +43,12 @@ def wanted_names(state: AgentState) -> tuple[NamesWanted] | None:
         NamesWanted(
             input=NamesInput(
                 world=world,
-                endpoints=SharedMap() if others is None else others,
+                endpoints=others.endpoints,
                 own=mesh.own_endpoints or (),
             ),
             limit=state.settings.firewall.access,
             own_known=mesh.own_endpoints is not None,
-            others_known=others is not None and world.complete,
+            others_known=others.complete and world.complete,
             current=not state.contact_problem,
         ),
     )

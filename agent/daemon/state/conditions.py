@@ -58,6 +58,7 @@ class ConditionSource(StrEnum):
     ENDPOINTS = "endpoints"
     ETCD = "etcd"
     EVENTS = "events"
+    FOLLOWING = "following"
     HOST = "host"
     JOINING = "joining"
     LEASE = "lease"

@@ -12,7 +12,7 @@ from agent.docker.report import AttachReport
 from agent.errors import CannotTell, EtcdError, HostmeshError
 from agent.kernel.netlink_monitor import KernelEvent
 from agent.model import Condition, HostFacts, Lease, Route, Uplink, View
-from agent.model.endpoint import Endpoint
+from agent.model.endpoint import Endpoint, EndpointView
 from agent.model.family import Address
 from agent.reconcile.reconciler import Report
 from agent.settings import Settings
@@ -27,6 +27,7 @@ __all__ = [
     "CopyWritten",
     "DockerReported",
     "EndpointFound",
+    "EndpointViewSeen",
     "Endpoints",
     "EndpointsSeen",
     "Event",
@@ -181,6 +182,13 @@ class DockerReported(Event):
         """Keep that Docker was restarted."""
         restarted = self.report.restarted or earlier.report.restarted
         return replace(self, report=replace(self.report, restarted=restarted))
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointViewSeen(Event):
+    """A complete view of the endpoints of all hosts, newer than the last."""
+
+    view: EndpointView
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ Here is decided which view is believed, whether anything may be deleted, and whi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.daemon.state import conditions
 from agent.docker.report import ConfigFile
 from agent.mesh.backends import container_mtu
+from agent.mesh.endpoints import AcceptedEndpoints
 from agent.mesh.key_changes import KeyChanges
 from agent.mesh.level import HeldBack
 from agent.mesh.liveness import Lapsed, dead_subnets, is_dead, lapsed_leases
@@ -65,8 +65,7 @@ class MeshState:
         docker_seen: The engine answered at least once since the agent started.
         own_endpoints: This host's running containers; the last known ones while Docker does not
             answer, None before its first answer since the agent started.
-        peer_endpoints: Of other hosts, those that count; None before all were read in this run of
-            the agent.
+        peer_endpoints: Of other hosts, those that count; followed while they are needed.
         left: The operator said leave.
         held_back: The hosts of ``believed`` that read less than the config's level.
         sends_by: The backend by which this host is known to send: that of the config when the
@@ -91,8 +90,8 @@ class MeshState:
     docker_config: ConfigFile = ConfigFile.WAITING
     docker_seen: bool = False
     own_endpoints: tuple[Endpoint, ...] | None = field(default=None, repr=False)
-    peer_endpoints: Mapping[tuple[HostId, str], Endpoint] | None = field(
-        default=None, repr=False, compare=False
+    peer_endpoints: AcceptedEndpoints = field(
+        default_factory=AcceptedEndpoints, repr=False, compare=False
     )
     silent: frozenset[Address] = frozenset()
     uplink: Uplink | None = None
@@ -149,6 +148,8 @@ class MeshState:
         lapsed = Lapsed.of(view, own) if before is None else before.follow(view, own)
         config = view.config or self.config
         level = config.level if config else LEVEL_OF_0_1
+        needed = config is not None and config.has_names
+        known = self.peer_endpoints if needed else AcceptedEndpoints()
         return replace(
             self,
             believed=view,
@@ -156,6 +157,9 @@ class MeshState:
             held_back=self.held_back.follow(view.heartbeats, level),
             found_lapsed=lapsed,
             key_changes=self.key_changes.follow(self.believed, view),
+            peer_endpoints=replace(known, without=own).follow(
+                mesh=view if view.config else replace(view, config=config)
+            ),
         )
 
     def with_docker(self, facts: DockerFacts, state: DockerState) -> MeshState:
@@ -196,6 +200,11 @@ class MeshState:
             return replace(self, unheld=why)
         return replace(self, own=lease, former=former, unheld="")
 
+    @property
+    def needs_endpoints(self) -> bool:
+        """Return whether this host follows the endpoints of all hosts: names are made of them."""
+        return not self.left and self.config is not None and self.config.has_names
+
     def lease_ended(self, now_s: float) -> bool:
         """Return whether the own lease has ended by the clock; for use while etcd is away only.
 
@@ -208,7 +217,8 @@ class MeshState:
         """Follow the operator's leave or join."""
         if not left:
             return replace(self, left=False)
-        return replace(self, left=True, own=None, former=None, unheld="")
+        nothing = AcceptedEndpoints()
+        return replace(self, left=True, own=None, former=None, unheld="", peer_endpoints=nothing)
 
     def accepted(self, now_s: float = 0.0) -> MeshState:
         """Believe the alarming view, as the operator said.
