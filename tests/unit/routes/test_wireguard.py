@@ -14,6 +14,8 @@ from agent.kernel.netlink.links import RawLink
 from agent.kernel.tables.links import LinkTable
 from agent.mesh.backends import HostObjects, PeerObjects, ThisHost
 from agent.mesh.backends.wireguard import WireGuard
+from agent.mesh.desired import desired_objects
+from agent.mesh.world import World, peers_by_subnet
 from agent.model import (
     BackendData,
     Condition,
@@ -124,6 +126,15 @@ def test_a_peer_is_one_peer_of_the_device_with_its_subnet() -> None:
             protocol=140,
         ),
     )
+
+
+def test_a_host_that_moves_is_one_peer_with_both_subnets() -> None:
+    now, before = a_peer(), replace(a_peer(), subnet=IPv4Network("10.66.0.0/16"))
+    world = World(config=CONFIG, uplink=UPLINK, peers=peers_by_subnet([now, before], None))
+    desired = desired_objects(world)
+    assert desired.count(WireGuardPeer) == 1
+    assert {each.network for each in desired.of(AllowedIp).values()} == {now.subnet, before.subnet}
+    assert not desired.conditions
 
 
 @pytest.mark.parametrize(
