@@ -17,11 +17,10 @@ __all__ = ["Work", "WorkList"]
 _BATCH: Final = 64
 _WAITING_MOST: Final = 4 * ENDPOINTS_MOST
 """With more containers to inspect than that, a check of all of them is due instead."""
-_START_S: Final = 0.3
+_START_S: Final = 0.5
 """A container that starts is connected first, and Docker answers for it when it has started."""
 _STUCK_S: Final = (1.0, 30.0)
 
-_ENDS: Final = frozenset({"die", "destroy"})
 _CHANGES: Final = frozenset({"start", "rename", "health_status"})
 
 
@@ -115,7 +114,7 @@ class WorkList:
             self._whole = True
         elif not container:
             return False  # of a network: containers name it when they use it
-        elif event.action in _ENDS:
+        elif event.action == "die":
             self._inspect.pop(container, None)
             self._left.pop(container, None)
             self._ended.add(container)

@@ -9,7 +9,7 @@ LONG = {
     "test_promise_6_killed_after_docker_made_it_nothing_is_made_twice",
     "test_it_survives_a_restart_of_dockerd_with_and_without_live_restore",
 }
-DRIVEN = {"test_docker_engine.py", "test_networks.py"}
+DRIVEN = {"test_docker_engine.py", "test_endpoints.py", "test_networks.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

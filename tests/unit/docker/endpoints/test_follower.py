@@ -307,8 +307,9 @@ def test_a_container_that_hangs_holds_up_no_other(host: Host, follower: Endpoint
     follower.set_terms(TERMS)
     host.wait()
     host.fake.delays_s[f"/containers/{1:064x}/json"] = 30.0
-    host.run(1)
-    host.run(2)
+    host.run(1, say=False)
+    host.run(2, say=False)
+    follower.check()
     host.wait("c2")
     host.fake.delays_s.clear()
     host.wait("c1", "c2")

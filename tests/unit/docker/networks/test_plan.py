@@ -65,7 +65,7 @@ def test_promise_5_the_operators_network_is_neither_removed_nor_made_again() -> 
     theirs = network("shop_web", "192.168.9.0/24", mesh="web")
     for wanted in (Wanted((WEB,), True), Wanted((), True)):
         made = planned(theirs, wanted=wanted)
-        assert (made.removals, made.creations) == ([], [])
+        assert (made.removals, made.creations, made.conditions) == ([], [], [])
 
 
 def test_a_container_that_never_started_uses_its_network_by_name() -> None:
