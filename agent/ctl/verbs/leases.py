@@ -30,6 +30,9 @@ _FOLLOWED = {
 }
 _HOSTS_SHOWN = 10
 _WIDE = (
+    Column(title="LINK", shrink_to=6, drop=7),
+    Column(title="DEVICE", drop=8),
+    Column(title="MTU", right=True, drop=9),
     Column(title="LEFT", right=True, drop=5),
     Column(title="DOCKER", drop=3),
     Column(title="LEVEL", right=True, drop=6),
@@ -131,6 +134,13 @@ def _row(lease: Mapping[str, Any], *, wide: bool) -> list[object]:
         state_of(lease),
     ]
     if wide:
+        row += [lease.get("link"), _device(lease), lease.get("mtu")]
         row.append(duration(lease.get("ttl_left_s")))
         row += [lease.get(key) for key in ("docker", "level", "host_id")]
     return row
+
+
+def _device(lease: Mapping[str, Any]) -> str | None:
+    """Return the device by which this host sends there; "direct" where that is past a tunnel."""
+    device = lease.get("device")
+    return f"{device}, direct" if lease.get("direct") else device

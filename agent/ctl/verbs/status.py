@@ -144,6 +144,8 @@ def _list(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
 def _facts(document: Mapping[str, Any], *, wide: bool) -> Iterator[tuple[str, str]]:
     host = _part(document, "host")
     yield "mesh", _mesh(document, wide=wide)
+    if _part(document, "mesh").get("device"):
+        yield "device", _device(_part(document, "mesh"))
     if wide or not host.get("node_address"):
         address = f"{host.get('node_address')} on {host.get('uplink')}, host id {host.get('id')}"
         yield "address", address if host.get("node_address") else "no uplink"
@@ -168,6 +170,10 @@ def _mesh(document: Mapping[str, Any], *, wide: bool) -> str:
         found += f", {mesh['accepted_backend']} is accepted, too"
     leaving = ", ".join(map(str, mesh.get("previous") or ()))
     return found + (f", moving from {leaving}" if leaving else "")
+
+
+def _device(mesh: Mapping[str, Any]) -> str:
+    return f"{mesh['device']}, MTU {mesh.get('device_mtu')}; containers {mesh.get('container_mtu')}"
 
 
 def _routes(routes: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.daemon.state.freshness import CURRENT, Freshness
+from agent.mesh.ways import OwnDevice, Way
 from agent.model import HostId, Lease, View
 from agent.model.family import Network
 
@@ -17,6 +18,7 @@ __all__ = ["leases_document"]
 
 _NEVER: Mapping[HostId, float] = MappingProxyType({})
 _UNKNOWN: Mapping[Network, float] = MappingProxyType({})
+_NO_WAYS: Mapping[Network, Way] = MappingProxyType({})
 _RENEWED_BY = 0.75
 """An agent that runs renews long before so little of a lease's time is left."""
 
@@ -29,6 +31,8 @@ def leases_document(
     last_heartbeat_s: Mapping[HostId, float] = _NEVER,
     left_s: Mapping[Network, float] = _UNKNOWN,
     freshness: Freshness = CURRENT,
+    ways: Mapping[Network, Way] = _NO_WAYS,
+    device: OwnDevice | None = None,
 ) -> dict[str, Any]:
     """Describe every lease of ``view``, in order of subnet.
 
@@ -40,6 +44,8 @@ def leases_document(
             time). Only a watcher can know; without it ``silent_s`` is null.
         left_s: How long flannel's leases last, by subnet, as far as it is known.
         freshness: How old ``view`` is.
+        ways: How this host sends to each subnet.
+        device: This host's own.
     """
     config = view.config
     return {
@@ -48,7 +54,10 @@ def leases_document(
         "cached": view.cached,
         "previous": [str(each) for each in config.previous] if config else [],
         "leases": [
-            _lease(lease, view, own, now_s, last_heartbeat_s, left_s, freshness)
+            {
+                **_lease(lease, view, own, now_s, last_heartbeat_s, left_s, freshness),
+                **_way(lease, own, ways.get(lease.subnet), device),
+            }
             for lease in view.leases
         ],
         "set_aside": [{"key": each.key, "reason": each.reason} for each in view.set_aside],
@@ -84,6 +93,24 @@ def _lease(
         "container": freshness.container(lease, view),
         "own": own is not None and host_id == own,
         "moving": view.config is not None and view.config.must_move(lease.subnet),
+    }
+
+
+def _way(
+    lease: Lease, own: HostId | None, way: Way | None, device: OwnDevice | None
+) -> dict[str, Any]:
+    """Return by which device this host sends to the lease's owner; of its own lease that device."""
+    mine = own is not None and lease.host_id == own
+    name, mtu = None, None
+    if mine and device is not None:
+        name, mtu = device.name, device.mtu
+    elif way is not None:
+        name, mtu = way.device, way.mtu
+    return {
+        "link": lease.link or None,
+        "device": name,
+        "direct": None if mine or way is None else way.direct,
+        "mtu": mtu or None,
     }
 
 

@@ -27,6 +27,7 @@ from agent.docker.report import RestartOutlook
 from agent.errors import CannotTell, HostmeshError, UsageError
 from agent.etcd.certificates import Certificate
 from agent.mesh.peer_rules import PeerRules
+from agent.mesh.ways import own_device, ways
 from agent.model import Condition, Route
 from agent.registry.flannel_ttl import FlannelTtls
 from agent.settings.text import whole_number
@@ -152,6 +153,7 @@ class RequestHandlers:
         """``GET /v1/leases``: of the newest view, the alarming one included."""
         view = newest_view(self.cell)
         may_ask = not (view.cached or self.cell.now.contact_problem)
+        world = self.cell.now.world()
         return leases_document(
             view,
             self.cell.now.mesh.host_id,
@@ -159,6 +161,8 @@ class RequestHandlers:
             last_heartbeat_s=self.cell.now.last_seen.last_heartbeat_s,
             left_s=self.time_left.of(view.leases, may_ask=may_ask),
             freshness=self.freshness(),
+            ways={} if world is None else ways(world),
+            device=None if world is None else own_device(world),
         )
 
     def diff(self) -> Document:

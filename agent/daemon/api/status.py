@@ -16,6 +16,7 @@ from agent.daemon.telemetry.condition_registry import ActiveCondition
 from agent.daemon.telemetry.counters import Counters
 from agent.mesh.liveness import dead_subnets
 from agent.mesh.ranges import count_subnets
+from agent.mesh.ways import own_device
 from agent.model import LEVEL, OWN_BRIDGE, Lease, Route, Severity, View
 from agent.model.family import Network
 from agent.reconcile.reconciler import Report
@@ -88,7 +89,7 @@ def status_document(
         "former_subnet": str(mesh.former.subnet) if mesh.former else None,
         "docker": _docker(mesh),
         "etcd": {**_etcd(state, silent_s), **etcd_source},
-        "mesh": _mesh(mesh),
+        "mesh": _mesh(state),
         "routes": _routes(state.report),
         "repairs": None if counters is None else _repairs(counters, now_s),
         "peers": [_peer(lease, state, freshness, wall_s, dead) for lease in peers_of(mesh)],
@@ -170,10 +171,11 @@ def _repairs(counters: Counters, now_s: float) -> Mapping[str, Any]:
     }
 
 
-def _mesh(mesh: MeshState) -> Mapping[str, Any] | None:
-    config = mesh.config
+def _mesh(state: AgentState) -> Mapping[str, Any] | None:
+    config, world = state.mesh.config, state.world()
     if config is None:
         return None
+    device = None if world is None else own_device(world)
     return {
         "cidr": str(config.cidr),
         "previous": [str(each) for each in config.previous],
@@ -181,6 +183,9 @@ def _mesh(mesh: MeshState) -> Mapping[str, Any] | None:
         "subnets": count_subnets(config),
         "backend": config.backend,
         "accepted_backend": config.accepted.name if config.accepted else None,
+        "device": device.name if device else None,
+        "device_mtu": device.mtu if device else None,
+        "container_mtu": device.container_mtu if device else None,
         "level": config.level,
     }
 

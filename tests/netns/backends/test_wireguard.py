@@ -180,6 +180,8 @@ def test_a_trace_and_the_map_follow_the_packet_into_the_tunnel(stage: TwoLans) -
     assert request["tunnel"]["port"] == request["tunnel"]["source_port"] == 51820
     assert request["tunnel"]["inner"] is None
     assert f"via {far.address} in {LINK}" in one.ctl("map").stdout
+    devices = {(each["device"], each["mtu"]) for each in one.document("leases")["leases"]}
+    assert devices == {(LINK, 1420)}
 
 
 def test_a_key_that_is_no_key_costs_that_peer_only(stage: TwoLans) -> None:

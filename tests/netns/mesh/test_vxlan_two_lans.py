@@ -182,6 +182,14 @@ def test_the_map_shows_who_is_behind_the_tunnel(stage: TwoLans) -> None:
     drawn = one.ctl("map").stdout
     assert f"via {far.address} in hm-vxlan" in drawn
     assert f"via {two.address}  " in drawn
+    leases = {each["host_name"]: each for each in one.document("leases")["leases"]}
+    keys = ("device", "direct", "mtu")
+    assert {name: tuple(each[key] for key in keys) for name, each in leases.items()} == {
+        one.name: ("hm-vxlan", None, 1450),
+        two.name: ("eth0", True, 1500),
+        far.name: ("hm-vxlan", False, 1450),
+    }
+    assert "device  hm-vxlan, MTU 1450; containers 1450" in one.ctl("status").stdout
 
 
 def test_promise_2_a_new_node_address_rebuilds_nothing(stage: TwoLans) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from agent.daemon.api.leases import leases_document
 from agent.daemon.state.freshness import Freshness
+from agent.mesh.ways import OwnDevice, Way
 from agent.model import BackendData, DockerState, Heartbeat, HostId, Lease, SetAside, View
+from agent.model.family import Network
 
 pytestmark = pytest.mark.unit
 
@@ -87,9 +89,27 @@ def test_leases_in_order_of_subnet_with_the_own_marked() -> None:
         "container": None,
         "own": True,
         "moving": False,
+        "link": None,
+        "device": None,
+        "direct": None,
+        "mtu": None,
     }
     assert (flannel["alive"], flannel["age_s"], flannel["ttl_left_s"]) == (None, None, None)
     assert (second["alive"], second["silent_s"], second["own"]) == (False, 180.0, False)
+
+
+def test_each_lease_says_how_this_host_sends_there() -> None:
+    ways: dict[Network, Way] = {
+        IPv4Network("10.66.0.0/16"): Way("hm-vxlan", direct=False, mtu=1350)
+    }
+    own = OwnDevice("hm-vxlan", mtu=1450, container_mtu=1420)
+    leases = leases_document(VIEW, ONE, NOW_S, ways=ways, device=own)["leases"]
+    keys = ("device", "direct", "mtu")
+    assert [tuple(each[key] for key in keys) for each in leases] == [
+        ("hm-vxlan", None, 1450),
+        (None, None, None),
+        ("hm-vxlan", False, 1350),
+    ]
 
 
 def test_promise_9_while_etcd_is_away_no_heartbeat_is_a_fact() -> None:

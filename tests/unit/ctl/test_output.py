@@ -46,6 +46,10 @@ def lease(number: int, **fields: object) -> dict[str, object]:
         "level": 2,
         "docker": "ready",
         "own": False,
+        "link": None,
+        "device": "eth0",
+        "direct": True,
+        "mtu": 1500,
         **fields,
     }
 
@@ -54,7 +58,7 @@ LEASES: dict[str, Any] = {
     "version": 1,
     "cached": False,
     "leases": [
-        lease(0, own=True, age_s=45.0),
+        lease(0, own=True, age_s=45.0, link="rack1", device="hm-vxlan", direct=None, mtu=1450),
         lease(1, alive=False, silent_s=185.0, docker=None, level=None),
         lease(2, host_name="a-rather-long-name-of-a-host.rack-17.dc-2.example.net"),
         lease(
@@ -66,8 +70,11 @@ LEASES: dict[str, Any] = {
             alive=None,
             docker=None,
             level=None,
+            device="hm-vxlan",
+            direct=False,
+            mtu=1350,
         ),
-        lease(4, alive=False, docker=None, level=None),
+        lease(4, device=None, direct=None, mtu=None, alive=False, docker=None, level=None),
         lease(
             60,
             subnet="100.100.100.128/30",
@@ -105,6 +112,9 @@ STATUS: dict[str, Any] = {
         "subnet_len": 16,
         "subnets": 64,
         "backend": "host-gw",
+        "device": "eth0",
+        "device_mtu": 1500,
+        "container_mtu": 1500,
         "level": 2,
     },
     "routes": {"desired": 3, "installed": 2, "drift": 1},
@@ -170,6 +180,7 @@ def test_the_status_of_a_host_in_order_is_short() -> None:
     assert status.lines(document, wide=False, width=80, palette=Palette(colours=False)) == [
         "host0  10.64.0.0/16  READY  hostmesh 0.1.0, up 3 d",
         "mesh    10.64.0.0/10, 2 of 64 subnets used, host-gw",
+        "device  eth0, MTU 1500; containers 1500",
         "etcd    ok (2 s ago)        docker  ok, 26.1.5          routes  3 of 3",
         "PEERS   host1  10.65.0.0/16  up",
         "no problems",

@@ -87,6 +87,7 @@ def document_of(
                 "node_address": peer["node_address"],
                 "link": row.get("link"),
                 "gateway": row.get("gateway"),
+                "direct": _is_direct(row, status),
                 "route": row.get("state") or "none",
                 "kind": row.get("kind"),
                 "alive": peer["alive"],
@@ -106,6 +107,12 @@ def document_of(
         "untested": untested or None,
         "peers": peers,
     }
+
+
+def _is_direct(row: Mapping[str, Any], status: Mapping[str, Any]) -> bool | None:
+    """Whether packets to the peer are sent past every tunnel; None without a route."""
+    link, uplink = row.get("link"), status.get("host", {}).get("uplink")
+    return None if link is None or uplink is None else link == uplink
 
 
 def _state(peer: Mapping[str, Any], row: Mapping[str, Any], *, answered: bool | None) -> str:
@@ -145,8 +152,7 @@ def lines(
     peers = sorted(document["peers"], key=lambda peer: order.index(peer["state"]))
     listed = peers if wide else peers[:_MOST]
     rest = len(peers) - len(listed)
-    ways = [{**each, "way": _way(each, host.get("uplink"))} for each in listed]
-    found += _rows(ways, rest, width, palette, signs)
+    found += _rows(listed, rest, width, palette, signs)
     if rest:
         found.append(f"   {signs['end']} and {rest} more: agentctl map -o wide")
     return found
@@ -161,7 +167,7 @@ def _rows(
 ) -> list[str]:
     if not peers:
         return [f"   {signs['end']} no peers"]
-    cells = [[each["host_name"], each["subnet"], each["way"], _state_text(each)] for each in peers]
+    cells = [[e["host_name"], e["subnet"], _way(e), _state_text(e)] for e in peers]
     table = render_table(_COLUMNS, cells, None if width is None else width - 8)[1:]
     drawn = []
     for number, (peer, row) in enumerate(zip(peers, table, strict=True)):
@@ -171,10 +177,9 @@ def _rows(
     return drawn
 
 
-def _way(peer: Mapping[str, Any], uplink: str | None) -> str:
+def _way(peer: Mapping[str, Any]) -> str:
     """The host's address, and the tunnel to it where there is one."""
-    link = peer.get("link")
-    tunnel = f" in {clean(link)}" if link and uplink and link != uplink else ""
+    tunnel = f" in {clean(peer.get('link'))}" if peer.get("direct") is False else ""
     return f"via {clean(peer['node_address'])}{tunnel}"
 
 

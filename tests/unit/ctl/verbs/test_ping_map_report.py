@@ -104,6 +104,18 @@ def test_a_map_does_not_call_an_unreachable_route_installed(
     assert "installed" not in line
 
 
+def test_a_map_tells_a_tunnel_from_the_direct_way() -> None:
+    near, far, lost = peers = [peer(1), peer(2), peer(3)]
+    rows = [*routes([near])["routes"], *routes([far], link="hm-wg", gateway=None)["routes"]]
+    document = map.document_of(status(peers), {"routes": rows})
+    check("map", document)
+    assert [each["direct"] for each in document["peers"]] == [True, False, None]
+    drawn = "\n".join(map.lines(document, wide=False, width=120, palette=PLAIN))
+    assert f"via {far['node_address']} in hm-wg" in drawn
+    assert drawn.count(" in hm-wg") == 1
+    assert lost["node_address"] in drawn
+
+
 def test_a_map_of_5000_peers_fits_a_screen_and_shows_the_broken_first() -> None:
     peers = [peer(number % 200, host_name=f"h{number}") for number in range(4999)]
     broken = peer(201, subnet="10.9.0.0/16")
