@@ -12,12 +12,20 @@ from ipaddress import IPv4Address
 import pytest
 
 from agent.etcd import kv
-from agent.model import HostId
+from agent.model import NETWORKS_LEVEL, HostId
 from agent.model.endpoint import ENDPOINTS_MOST, Endpoint, EndpointAddress, EndpointView
 from agent.registry.directory import Directory
 from agent.registry.endpoints.directory import EndpointDirectory
 from agent.registry.endpoints.reading import read_store
-from agent.registry.records import ENDPOINTS, encode_endpoint, endpoint_key
+from agent.registry.records import (
+    ENDPOINTS,
+    KINDS,
+    NETWORKS,
+    SLICES,
+    Keys,
+    encode_endpoint,
+    endpoint_key,
+)
 from agent.registry.registry import Registry
 from tests.etcd.support.etcdlab import Etcd, Heard, config, host, registry, request
 from tests.etcd.test_directory import wakes_of
@@ -179,3 +187,32 @@ def test_promise_10_a_host_that_publishes_too_much_costs_itself(mesh: Registry) 
     found = [key[0] for key in view.endpoints]
     assert (found.count(host(1)), found.count(host(2))) == (ENDPOINTS_MOST, 1)
     assert f"more than {ENDPOINTS_MOST}" in view.set_aside[f"endpoints/{host(1)}"]
+
+
+def test_promise_12_an_agent_of_a_lower_level_passes_over_slices_and_endpoints(
+    mesh: Registry,
+) -> None:
+    """It watches all keys as one range, and sees no other mesh for what it does not know."""
+    mesh.keys = Keys(mesh.keys.prefix, tuple(kind for kind in KINDS if kind.level < NETWORKS_LEVEL))
+    assert mesh.keys.followed == (mesh.keys.everything,)
+    views, problems = Heard(), Heard()
+    directory = Directory(mesh, views, problems)
+    directory.start()
+    try:
+        eventually(lambda: len(views) and len(problems))
+        count, newer = len(views), Keys(mesh.keys.prefix)
+        for number in range(2, 42):
+            puts = [
+                kv.put(newer.of(ENDPOINTS, (host(1), f"{number:016x}")), b"{}"),
+                kv.put(newer.of(SLICES, (host(1), "shop")), b"{}"),
+                kv.put(newer.of(NETWORKS, "shop"), b"{}"),
+            ]
+            mesh.client.txn("w", [], puts)
+        lease = mesh.claim(request(1))  # it reads past them
+        eventually(lambda: views.last.lease_of(host(1)) == lease)
+        assert len(views) <= count + 2, "no view for what no view shows"
+        assert (views.last.set_aside, problems.last[0]) == ((), None)
+        assert mesh.renew(lease, request(1)).subnet == lease.subnet
+        assert mesh.release(host(1)) == lease.subnet
+    finally:
+        directory.stop()

@@ -86,7 +86,7 @@ def name(subnet: str) -> str:
 
 
 @contextmanager
-def staged(owners: bool, nodes: int = 3, level: int = 2) -> Iterator[Stage]:
+def staged(owners: bool, nodes: int = 3, level: int = 2, names: str = "") -> Iterator[Stage]:
     """A mesh whose hosts have an account each."""
     stage = Stage(nodes, etcd_flags=f"--quota-backend-bytes {_QUOTA}")
     try:
@@ -94,7 +94,7 @@ def staged(owners: bool, nodes: int = 3, level: int = 2) -> Iterator[Stage]:
             "Network": "10.64.0.0/10",
             "SubnetLen": 24,
             "Backend": {"Type": "host-gw"},
-            "Hostmesh": {"Level": level, "Owners": owners},
+            "Hostmesh": {"Level": level, "Owners": owners, "Names": names},
         }
         stage.etcdctl("put", "/hostmesh/config", json.dumps(config))
         for node in stage.nodes:
