@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from agent.daemon.state.agent_state import AgentState
-from agent.mesh.networks import own_slices
+from agent.mesh.networks import own_slices, wanted_networks
+from agent.mesh.world import World
 from agent.model import NETWORKS_LEVEL, Lease, MeshConfig
+from agent.model.family import Network, meet
 from agent.model.network import NetworkSlice
 from agent.registry.own.own_records import Holding
 from agent.registry.own.publisher import Publication
@@ -40,14 +42,33 @@ def _key(state: AgentState, own: Lease, config: MeshConfig) -> bytes:
 
 def _slices(state: AgentState) -> tuple[NetworkSlice, ...] | None:
     world = state.world()
-    found = None if world is None else own_slices(world)
-    if found is None or not found.known:
+    if world is None:
         return None
+    found = own_slices(world)
+    if not found.known:
+        return None
+    slices = {each.name: each.subnet for each in found.slices}
+    slices = {**_awaited(world), **slices}
     host_id = state.mesh.host_id
     return tuple(
-        NetworkSlice(host_id=host_id, network=each.name, subnet=each.subnet)
-        for each in found.slices
+        NetworkSlice(host_id=host_id, network=name, subnet=slices[name]) for name in sorted(slices)
     )
+
+
+def _awaited(world: World) -> dict[str, Network]:
+    """Return the subnets of networks that Docker is to make again in them, by name.
+
+    A network that was removed while the agent was off gets its subnet back. Not one whose subnet
+    Docker has given to another network: the slice would open this mesh network to that one.
+    """
+    taken = [each.subnet for each in world.docker.networks] if world.docker else []
+    return {
+        each.name: each.subnet
+        for each in wanted_networks(world)
+        if each.subnet is not None
+        and not each.removed
+        and not any(meet(each.subnet, other) for other in taken)
+    }
 
 
 def read_by_publication(state: AgentState) -> tuple[object, ...]:

@@ -15,8 +15,9 @@ from agent.daemon.state.events import EndpointsSeen
 from agent.daemon.state.mesh_state import MeshState
 from agent.model import DockerFacts, DockerNetwork, HostFacts, View
 from agent.model.endpoint import Endpoint
-from agent.model.network import NETWORK_LABEL, NetworkSlice
+from agent.model.network import NETWORK_LABEL, MeshNetwork, NetworkSlice
 from agent.registry.own.publisher import Publication
+from agent.sharedmap import SharedMap
 from tests.unit.small_mesh import CONFIG, UPLINK, lease
 
 pytestmark = pytest.mark.unit
@@ -63,6 +64,25 @@ def test_slices_and_endpoints_are_published_under_the_lease() -> None:
     assert (found.slices, found.endpoints) == ((_SLICE,), (_WEB,))
     assert found.holding.key == b"/hostmesh/subnets/10.64.0.0-16"
     assert (found.holding.create_revision, found.holding.etcd_lease_id) == (7, 11)
+
+
+def test_promise_2_a_slice_waits_for_the_network_that_docker_is_to_make_again() -> None:
+    """Until another network has its subnet, or its record is gone or says so."""
+    record = MeshNetwork(name="shop")
+    seen = replace(
+        View(cluster_id=1, revision=9, config=_CONFIG, leases=(_LEASE,)),
+        slices=SharedMap({(_SLICE.host_id, "shop"): _SLICE}),
+        networks=SharedMap({"shop": record}),
+    )
+    other = replace(_SHOP, name="other", id="n2", labels={})
+    elsewhere = replace(other, subnet=IPv4Network("10.64.2.0/24"))
+    without = DockerFacts(reachable=True, networks=(elsewhere,))
+    assert published(state(believed=seen, docker=without)).slices == (_SLICE,)
+    taken = DockerFacts(reachable=True, networks=(other,))
+    assert published(state(believed=seen, docker=taken)).slices == ()
+    for records in ({"shop": replace(record, removed=True)}, {}):
+        gone = replace(seen, networks=SharedMap(records))
+        assert published(state(believed=gone, docker=without)).slices == ()
 
 
 def test_where_owner_records_decide_the_owner_record_is_the_lease() -> None:
