@@ -109,19 +109,15 @@ def network_access(source: MeshAddress | None, to: MeshAddress, tcp_port: int) -
     """
     if to.mesh_network and source is not None and source.mesh_network == to.mesh_network:
         return "ok", f"both ends are on network {to.network}, where every port is open"
-    at = f"{to.name} is on network {to.network} of {to.host}"
-    dropped = "drops what comes from other networks: HOSTMESH-INBOUND, closed network"
+    at = f"{to.name} is on network {to.network} of {to.host}, which is {to.access}"
     if to.access == Access.CLOSED:
-        return "failed", f"{at}, which is closed: {to.host} {dropped}"
+        drops = "drops what comes from other networks: HOSTMESH-INBOUND, closed network"
+        return "failed", f"{at}: {to.host} {drops}"
+    if to.access == Access.PUBLISHED and tcp_port:
+        return "unknown", f"{at}: docker port {to.name} lists its ports there"
     if source is not None and source.access == Access.CLOSED:
-        where = f"{source.name} is on network {source.network} of {source.host}, which is closed"
-        return "failed", f"{where}: {source.host} {dropped}, answers too"
-    if to.access == Access.OPEN or not tcp_port:
-        return "ok", f"{at}, which is {to.access}"
-    return (
-        "unknown",
-        f"{at}, which lets published ports pass: docker port {to.name} lists them there",
-    )
+        at += f"; it sees {source.host}'s address, since network {source.network} is closed"
+    return "ok", at
 
 
 def _addresses(document: Mapping[str, Any]) -> Iterator[MeshAddress]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hostmesh_lab import machine_state, paths, state
-from hostmesh_lab.demo import changes, mesh, packets
+from hostmesh_lab.demo import changes, mesh, networks, packets
 from hostmesh_lab.demo.stage import Stage
 from hostmesh_lab.errors import LabError
 from hostmesh_lab.lab import Lab, LabOptions
@@ -30,6 +30,10 @@ STEPS: list[tuple[str, Callable[[Stage], None]]] = [
     (
         "Docker's isolation and the operator's REJECT are in place, nothing is flushed",
         mesh.isolation,
+    ),
+    (
+        "one network spans the hosts, on every port, and stays closed to others",
+        networks.one_network,
     ),
     ("a fourth host joins under traffic", changes.fourth_host),
     ("a host leaves: gone everywhere within a second", changes.host_leaves),

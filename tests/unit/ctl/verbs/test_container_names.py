@@ -120,13 +120,13 @@ def at(address: str) -> MeshAddress:
         ("10.64.1.2", "10.65.1.3", 0, "ok", "both ends are on network shop"),
         ("10.66.0.6", "10.65.1.3", 0, "failed", "host1 drops what comes from other networks"),
         (None, "10.65.1.3", 5432, "failed", "db is on network shop of host1, which is closed"),
-        ("10.64.1.2", "10.65.0.2", 0, "failed", "host0 drops what comes from other networks"),
+        ("10.64.1.2", "10.65.0.2", 0, "ok", "it sees host0's address"),
         ("10.66.0.6", "10.65.0.2", 80, "ok", "which is open"),
         ("10.65.0.2", "10.66.0.6", 0, "ok", "which is published"),
         ("10.65.0.2", "10.66.0.6", 80, "unknown", "docker port cache"),
     ],
 )
-def test_what_networks_let_pass_is_told_with_the_rule(
+def test_what_networks_let_pass_and_which_rule_drops_the_rest(
     source: str | None, to: str, port: int, result: str, says: str
 ) -> None:
     found = network_access(at(source) if source else None, at(to), port)
