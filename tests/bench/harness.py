@@ -39,7 +39,29 @@ QUIET = 0.5
 """Processes that want a core before a quiet run begins, at most."""
 _VERSION = 1
 _LIBRARIES = ("etcd3", "grpcio", "pyroute2", "python-iptables", "docker")
+_LOOK_S = 2.0
 Run = Callable[[], float]
+
+
+def busy_s() -> float:
+    """Return the processor time that all processes of the machine have had, in seconds."""
+    fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, fields[:7])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_quiet(at_most_s: float) -> float:
+    """Wait until the machine has next to nothing to do; return how many cores are busy.
+
+    The load average knows what was done a minute ago, such as by the bench's own preparation.
+    """
+    until_s = time.monotonic() + at_most_s
+    while True:
+        began_s, before_s = time.monotonic(), busy_s()
+        time.sleep(_LOOK_S)
+        busy = (busy_s() - before_s) / (time.monotonic() - began_s)
+        if busy <= QUIET or time.monotonic() > until_s:
+            return busy
 
 
 def timed(work: Callable[[], object]) -> Run:
@@ -110,15 +132,22 @@ class Bench:
         name: Of the program; part of the file's name.
         folder: Where the JSON goes.
         say: Where lines go.
+        quiet_within_s: How long to wait for other processes to end; 0 to go by the load average.
     """
 
     def __init__(
-        self, name: str, folder: Path = ROOT / "build/bench", say: Callable[[str], None] = print
+        self,
+        name: str,
+        folder: Path = ROOT / "build/bench",
+        say: Callable[[str], None] = print,
+        quiet_within_s: float = 0.0,
     ) -> None:
         self._name = name
         self._folder = folder
         self._say = say
         self._machine = machine()
+        if quiet_within_s:
+            self._machine["load_before"] = wait_quiet(quiet_within_s)
         self._figures: list[Figure] = []
         self._facts: dict[str, object] = {}
         if self._machine["load_before"] > QUIET:

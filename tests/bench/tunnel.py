@@ -1,12 +1,13 @@
 """Figures of tunnel objects: a route, a neighbour and a forwarding entry for each peer.
 
-    unshare -n .venv/bin/python tests/bench/tunnel.py
+    unshare -n .venv/bin/python tests/bench/tunnel.py [PEERS]
 
 Runs in an empty network namespace only. The form of the result is tests/bench/harness.py's.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from tests.bench.routes import resident_mb
 from tests.bench.statistic import Goal
 from tests.netns.tables.tunnel import NAME, Tunnel, peer
 
-PEERS = 10_000
 ROUNDS = 6
 
 
@@ -42,10 +42,10 @@ def prepare() -> None:
         subprocess.run(["ip", *command.split()], check=True)
 
 
-def commands() -> tuple[str, str]:
+def commands(peers: int) -> tuple[str, str]:
     """Return what writes the same with iproute2: a batch for ``ip``, one for ``bridge``."""
     ip, bridge = [], []
-    for number in range(PEERS):
+    for number in range(peers):
         route, neighbour, entry = peer(number)
         ip.append(f"neigh add {neighbour} nud permanent")
         ip.append(
@@ -68,13 +68,13 @@ def device(tunnel: Tunnel) -> None:
     tunnel.settle()
 
 
-def written(bench: Bench) -> None:
+def written(bench: Bench, peers: int) -> None:
     tunnel = Tunnel()
-    ip, bridge = commands()
+    ip, bridge = commands(peers)
 
     def ours() -> float:
         device(tunnel)
-        tunnel.want_peers(PEERS)
+        tunnel.want_peers(peers)
         reports: list[Report[Any]] = []
         took_s = timed(lambda: reports.extend(tunnel.run()))()
         assert all(each.complete for each in reports)
@@ -89,15 +89,15 @@ def written(bench: Bench) -> None:
 
         return timed(write)()
 
-    what = f"{3 * PEERS} tunnel objects of {PEERS} peers written"
+    what = f"{3 * peers} tunnel objects of {peers} peers written"
     bench.compare(what, ours, "ip -batch, bridge -batch", other, rounds=ROUNDS, goal=Goal(2.5))
 
 
-def compared(bench: Bench) -> None:
+def compared(bench: Bench, peers: int) -> None:
     before_mb = resident_mb()
     tunnel = Tunnel()
     device(tunnel)
-    tunnel.want_peers(PEERS)
+    tunnel.want_peers(peers)
     tunnel.settle()
     bench.fact("resident more with all of them desired and listed, MB", resident_mb() - before_mb)
 
@@ -110,17 +110,17 @@ def compared(bench: Bench) -> None:
         run("bridge", "-j", "fdb", "show", "dev", NAME)
 
     bench.compare(
-        f"comparison of {3 * PEERS} tunnel objects without a change",
+        f"comparison of {3 * peers} tunnel objects without a change",
         timed(compare),
         "ip -j route, ip -j neigh, bridge -j fdb",
         timed(show),
         rounds=ROUNDS * 2,
         goal=Goal(2),
     )
-    one_change(bench, tunnel)
+    one_change(bench, tunnel, peers)
 
 
-def one_change(bench: Bench, tunnel: Tunnel) -> None:
+def one_change(bench: Bench, tunnel: Tunnel, peers: int) -> None:
     """One peer gets another MAC and node address: a neighbour and a forwarding entry."""
     took: list[float] = []
     for number in range(200):
@@ -132,15 +132,18 @@ def one_change(bench: Bench, tunnel: Tunnel) -> None:
         reports = tunnel.step()
         took.append(time.perf_counter() - began_s)
         assert sum(len(each.done) for each in reports) == 3
-    bench.value(f"one peer's change among {PEERS}", took, goal=Goal(0.01))
+    bench.value(f"one peer's change among {peers}", took, goal=Goal(0.01))
 
 
 def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("peers", type=int, nargs="?", default=5_000)
+    peers = parser.parse_args().peers
     prepare()
     bench = Bench("tunnel")
-    compared(bench)
-    written(bench)
+    compared(bench, peers)
+    written(bench, peers)
     sys.exit(bench.finish())
 
 
