@@ -265,6 +265,27 @@ def behind_nat(stage: TwoLans) -> Iterator[None]:
         each("-D")
 
 
+@pytest.mark.full
+def test_promise_9_doctor_and_ping_say_what_the_way_takes(stage: TwoLans) -> None:
+    one, _, far = stage.nodes
+
+    def step() -> str:
+        steps = one.document("ping", far.name)["steps"]
+        return next(str(each["text"]) for each in steps if each["step"] == "tunnel")
+
+    assert step() == f"{LINK} passes 1420 bytes whole"
+    large = ["FORWARD", "-m", "length", "--length", "1401:", "-j", "DROP"]
+    stage.router.call(subprocess.run, ["iptables", "-I", *large], check=True)
+    try:
+        # WireGuard pads to 16 bytes: 1400 with its headers and IPv4's are 1340 at most.
+        assert step() == f"of 1420 bytes {LINK} passes 1328 only"
+        found = [each for each in one.document("doctor")["checks"] if each["check"] == "tunnel"]
+        (smaller,) = (each for each in found if each["state"] == "warn")
+        assert "--backend-options MTU=1408" in smaller["hint"]
+    finally:
+        stage.router.call(subprocess.run, ["iptables", "-D", *large], check=True)
+
+
 def test_a_change_to_vxlan_and_back_loses_no_packet(stage: TwoLans) -> None:
     one, two, far = stage.nodes
     pingers = [Pinger(one.host, inner(two), 0.01), Pinger(far.host, inner(one), 0.01)]
