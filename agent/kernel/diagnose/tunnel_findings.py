@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from agent.kernel.diagnose.frames import Frame
 from agent.kernel.diagnose.tunnel import Tunnel
 from agent.kernel.diagnose.tunnel_probe import Seen, TunnelEnd
+from agent.settings.text import shown
 
 __all__ = ["Reason", "published_difference", "reason_of"]
 
@@ -35,7 +36,7 @@ def published_difference(own: TunnelEnd, peer: TunnelEnd) -> Reason | None:
     if here is None or there is None or here == there:
         return None
     return Reason(
-        f"{peer.name} publishes VNI {there}, this host {here}",
+        f"{peer.name} publishes VNI {shown(there)}, this host {shown(here)}",
         f"agentctl config show has the mesh's; on the host that differs: {_RESTART}",
     )
 
@@ -65,7 +66,7 @@ def _device_differs(tunnel: Tunnel, own: TunnelEnd) -> Reason | None:
         if value is not None and said != value:
             show = f"wg show {link}" if tunnel.encrypted else f"ip -d link show {link}"
             return Reason(
-                f"{link} of this host has {name} {value}, its lease says {said}",
+                f"{link} of this host has {name} {value}, its lease says {shown(said)}",
                 f"look here: {show}; {_RESTART}",
             )
     return None
@@ -101,7 +102,7 @@ def _wireguard(tunnel: Tunnel, peer: TunnelEnd, seen: Seen) -> Reason | None:
     ports = {each.source_port for each in seen.arrived} - {said}
     if fixed and said is not None and ports:
         return Reason(
-            f"{name} sends from UDP port {min(ports)}, its lease says {said}",
+            f"{name} sends from UDP port {min(ports)}, its lease says {shown(said)}",
             f"look at {name}: wg show {link} listen-port; {_RESTART}",
         )
     if not seen.arrived or seen.accepted:
