@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.daemon.api.connection import Paths
@@ -77,12 +77,15 @@ class MeshHandlers:
         )
 
     def containers(self) -> Document:
-        """``GET /v1/containers``: as etcd has them now."""
-        endpoints = self.read_endpoints()
+        """``GET /v1/containers``: as etcd has them now, else as this agent last followed them."""
+        mesh, freshness = self.cell.now.mesh, self.freshness()
+        try:
+            endpoints: Iterable[Endpoint] = self.read_endpoints()
+        except EtcdError:
+            followed = mesh.peer_endpoints.published
+            if not followed.complete:
+                raise
+            endpoints, freshness = followed.endpoints.values(), replace(freshness, stale=True)
         return containers_document(
-            newest_view(self.cell),
-            endpoints,
-            self.cell.now.mesh.host_id,
-            time.time(),
-            freshness=self.freshness(),
+            newest_view(self.cell), endpoints, mesh.host_id, time.time(), freshness=freshness
         )
