@@ -6,7 +6,9 @@ A scene is two or more hosts of a lab, each with the same containers:
     shown   on network "blue"   port 80 published as 8081, 81 not
     local   on network "blue"   port 80 published on 127.0.0.1, 81 on the node address
     other   on network "green"  nothing published
-    vault   on network "vault", made with --internal
+    vault   on network "vault", made with --internal, with the label of a mesh network
+    member  on network "web", a slice of mesh network "web"; port 80 published on 127.0.0.1
+    guarded on network "safe", a slice of mesh network "safe" whose access is closed
 
 A prober (tests/netns/firewall/rig/prober.py) serves and asks in every container, on every host, on
 the stranger and in the world.
@@ -36,7 +38,22 @@ _INSIDE = "/run/hostmesh-prober.py"
 _WORLD = "203.0.113.7"
 _WORLD_PORT = 81  # 80 is the lab's own web server
 _TIMEOUT_S = 1.0
-_NETWORKS = {"open0": "", "shown": "blue", "local": "blue", "other": "green", "vault": "vault"}
+_NETWORKS = {
+    "open0": "",
+    "shown": "blue",
+    "local": "blue",
+    "other": "green",
+    "vault": "vault",
+    "member": "web",
+    "guarded": "safe",
+}
+_LABELS = {
+    "blue": (),
+    "green": (),
+    "vault": ("--internal", "--label", "hostmesh.network=vault"),
+    "web": ("--label", "hostmesh.network=web"),
+    "safe": ("--label", "hostmesh.network=safe", "--label", "hostmesh.access=closed"),
+}
 _PUBLISHED = {"open0": 8080, "shown": 8081}
 _ELSEWHERE = "10.127.255.9"
 """In the mesh's range and of no host here."""
@@ -72,6 +89,13 @@ PAIRS = {
     "isolation": Pair("network A → network B of one host", True),
     "internal": Pair("other host, its containers, non-peer → internal network, and back", True),
     "internal-own": Pair("other network → internal network of one host, and back", True),
+    "member": Pair("container → container of another host, same mesh network, any port"),
+    "outsider": Pair(
+        "host, container of another network → container of a mesh network, unpublished", True
+    ),
+    "member-elsewhere": Pair(
+        "container of a mesh network → container of another network, unpublished", True
+    ),
     "forged": Pair("container with a source that its bridge does not have → other host", True),
 }
 
@@ -115,9 +139,8 @@ class Scene:
 
     def __enter__(self) -> Self:
         for host in self.hosts:
-            for network in ("blue", "green"):
-                host.docker("network", "create", network)
-            host.docker("network", "create", "--internal", "vault")
+            for network, options in _LABELS.items():
+                host.docker("network", "create", *options, network)
             for name, network in _NETWORKS.items():
                 host.start_container(
                     name,
@@ -256,7 +279,30 @@ class Scene:
         yield from self._rows("unpublished", there, here, f"shown@{there}", _SHUT, None)
         yield from self._rows("internal", there, here, f"vault@{there}", _EVERY, None)
         yield from self._rows("internal", there, f"vault@{there}", f"open0@{here}", _EVERY, None)
+        yield from self._members(here, there)
         yield from self._forged(asker, tested)
+
+    def _members(self, here: str, there: str) -> Iterator[Wanted]:
+        """Of a mesh network to its slice on the other host, and to all else."""
+        for name in ("member", "guarded"):
+            mine = self.addresses[f"{name}@{here}"]
+            yield from self._rows(
+                "member", there, f"{name}@{here}", f"{name}@{there}", _EVERY, mine
+            )
+        for by in (here, *(f"{each}@{here}" for each in ("open0", "shown", "vault"))):
+            unpublished = ("tcp80", "udp80", *_SHUT)
+            yield from self._rows("outsider", there, by, f"member@{there}", unpublished, None)
+            yield from self._rows("outsider", there, by, f"guarded@{there}", _EVERY, None)
+        for by, to, hows in (
+            ("member", "guarded", _EVERY),
+            ("guarded", "member", _SHUT),
+            ("member", "shown", _SHUT),
+            ("guarded", "shown", _SHUT),
+            ("member", "vault", _EVERY),
+        ):
+            yield from self._rows(
+                "member-elsewhere", there, f"{by}@{here}", f"{to}@{there}", hows, None
+            )
 
     def _forged(self, asker: Host, tested: Host) -> Iterator[Wanted]:
         """The sender's own host is the one whose rules are tested."""
@@ -264,8 +310,15 @@ class Scene:
         unused = {
             by: f"{self.addresses[f'{by}@{here}'].rpartition('.')[0]}.250" for by in _NETWORKS
         }
-        for by, neighbour in (("open0", "shown"), ("shown", "other"), ("vault", "open0")):
-            for to in (there, f"open0@{there}", here):
+        for by, neighbour in (
+            ("open0", "shown"),
+            ("shown", "other"),
+            ("vault", "open0"),
+            ("shown", "member"),
+            ("member", "guarded"),
+        ):
+            mesh = [f"{neighbour}@{there}"] if neighbour in {"member", "guarded"} else []
+            for to in (there, f"open0@{there}", here, *mesh):
                 for source in (_ELSEWHERE, unused[neighbour]):
                     probe = Probe(f"{by}@{here}", self.addresses[to], "forge", source)
                     yield Wanted("forged", here, probe, None)
@@ -280,7 +333,7 @@ class Scene:
             yield from self._rows("world", name, inside, _WORLD, world, host.address)
             ports = ("tcp81", "udp81", "icmp")
             yield from self._rows("to-host", name, inside, name, ports, self.addresses[inside])
-        for to in ("open0", "shown", "local", "other", "vault"):
+        for to in _NETWORKS:
             pair = "internal" if to == "vault" else "stranger"
             yield from self._rows(pair, name, "stranger", f"{to}@{name}", _EVERY, None)
         for port in _PUBLISHED.values():
@@ -292,6 +345,10 @@ class Scene:
             ("shown", "open0"),
             ("other", "shown"),
             ("other", "open0"),
+            ("open0", "member"),
+            ("member", "guarded"),
+            ("guarded", "member"),
+            ("member", "shown"),
         ):
             yield from self._rows("isolation", name, f"{by}@{name}", f"{to}@{name}", _EVERY, None)
         for by in ("open0", "shown"):
@@ -306,6 +363,8 @@ def _publish(host: Host, name: str) -> list[str]:
     """The container's ports as ``-p`` has them."""
     if name == "local":
         return ["127.0.0.1:8082:80", "127.0.0.1:8082:80/udp", f"{host.address}:8083:81"]
+    if name == "member":
+        return ["127.0.0.1:8084:80", "127.0.0.1:8084:80/udp"]
     port = _PUBLISHED.get(name)
     return [f"{port}:80", f"{port}:80/udp"] if port else []
 

@@ -129,6 +129,7 @@ def mesh(
     with make_lab(
         LabOptions(name="matrix", hosts=2, suite=suite, host=options["host1"], hosts_differ=options)
     ) as lab:
+        lab.hosts["host1"].agentctl("config", "set", "--level", "3")
         yield lab
 
 
