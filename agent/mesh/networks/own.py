@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent.mesh.networks.claims import clashes, is_allowed_here, refusal_by_mesh, spans_hosts
 from agent.mesh.world import World
-from agent.model import Access, Condition, DockerNetwork, first_few, summarise
+from agent.model import Condition, DockerNetwork, first_few, summarise
 from agent.model.family import Network, network_order, within
 from agent.model.network import NETWORK_LABEL, parse_network_name
 
@@ -21,14 +21,11 @@ class OwnSlice:
     Attributes:
         name: The mesh network's.
         docker_id: Docker's id of the network; "" while Docker has not answered.
-        access: How much of it hosts that are not in it reach, as its record says; None: as the
-            mesh's config says.
     """
 
     name: str
     subnet: Network
     docker_id: str = ""
-    access: Access | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +70,10 @@ def own_slices(world: World) -> OwnSlices:
             problems += (_not_joined(each, name, why) for each in networks)
             continue
         used = _the_one(world, name, networks)
-        slices += [] if used is None else [_slice(world, name, used.subnet, used.id)]
+        if used is not None:
+            slices.append(OwnSlice(name=name, subnet=used.subnet, docker_id=used.id))
         problems += _duplicates(name, networks, used)
     return OwnSlices(slices=tuple(slices), conditions=summarise(problems), known=True)
-
-
-def _slice(world: World, name: str, subnet: Network, docker_id: str = "") -> OwnSlice:
-    record = world.networks.get(name)
-    access = record.access if record else None
-    return OwnSlice(name=name, subnet=subnet, docker_id=docker_id, access=access)
 
 
 def _published(world: World) -> Iterator[OwnSlice]:
@@ -89,7 +81,7 @@ def _published(world: World) -> Iterator[OwnSlice]:
     own = (each for (host, _), each in world.slices.items() if host == world.host_id)
     for each in sorted(own, key=lambda one: one.network):
         if not _refusal(world, each.network, each.subnet):
-            yield _slice(world, each.network, each.subnet)
+            yield OwnSlice(name=each.network, subnet=each.subnet)
 
 
 def _refusal(world: World, name: str, subnet: Network) -> str:

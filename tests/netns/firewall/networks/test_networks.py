@@ -37,6 +37,12 @@ def labelled(bridge: str = "br-app", name: str = "web", access: str = "") -> dic
     return {"networks": networks, "slices": {name: [OWN, WEB]}}
 
 
+@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.full)])
+def variant(request: pytest.FixtureRequest) -> str:
+    """`make test` has legacy rules in tests/engine/firewall/test_matrix.py."""
+    return str(request.param)
+
+
 @pytest.fixture
 def webbed(docked: Rig) -> Rig:
     """The rig whose peer has a container in another network, too."""
