@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent.mesh.networks.claims import clashes, is_allowed_here, refusal_by_mesh, spans_hosts
 from agent.mesh.world import World
-from agent.model import Condition, DockerNetwork, first_few, summarise
+from agent.model import NETWORKS_LEVEL, Condition, DockerNetwork, first_few, summarise
 from agent.model.family import Network, network_order, within
 from agent.model.network import NETWORK_LABEL, parse_network_name
 
@@ -86,8 +86,11 @@ def _published(world: World) -> Iterator[OwnSlice]:
 
 def _refusal(world: World, name: str, subnet: Network) -> str:
     """Return why this host has no part of a mesh network there, or ""."""
+    if world.config is None:
+        return "the mesh's config is not known"
     if not spans_hosts(world):
-        return f"the mesh's level is {world.config.level if world.config else 0}, and it needs 3"
+        level = world.config.level
+        return f"the mesh's level is {level}, below the {NETWORKS_LEVEL} that it needs"
     if not any(within(subnet, lease) for lease in world.own_subnets):
         return f"its subnet {subnet} is outside this host's lease"
     if not is_allowed_here(world, name):

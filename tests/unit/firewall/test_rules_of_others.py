@@ -11,7 +11,15 @@ from agent.kernel.firewall.advice.operator_rules import Judgement, Way, judge
 from agent.kernel.firewall.chains.declared import our_chains
 from agent.kernel.firewall.parse import Ruleset, parse_ruleset
 from agent.mesh.firewall import DesiredFirewall, WantedNetwork
-from tests.unit.firewall.wanted import CLOSED, DOCKER_20, INTERNAL, OPEN, SHOWN, wants
+from tests.unit.firewall.wanted import (
+    CLOSED,
+    DOCKER_20,
+    INTERNAL,
+    OPEN,
+    SHOWN,
+    SPANNING_CLOSED,
+    wants,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -41,6 +49,12 @@ def test_an_operators_rule_that_surely_shuts_the_mesh_off_is_quoted(rule: str) -
     found = conditions_of(ruleset, wants(OPEN, SHOWN))
     assert [condition.name for condition in found] == ["operator-blocks-mesh"]
     assert f"-A DOCKER-USER {rule}" in found[0].cause
+
+
+def test_a_rule_that_shuts_slices_of_a_mesh_network_off_is_quoted() -> None:
+    rule = f"-A DOCKER-USER -d {SPANNING_CLOSED.subnet} -i eth0 -j DROP\n"
+    assert names(rule, wants(OPEN, SPANNING_CLOSED)) == ["operator-blocks-mesh"]
+    assert names(rule, wants(OPEN, replace(SPANNING_CLOSED, slices=""))) == []
 
 
 def elsewhere(table: str, *rules: str, policy: str = "ACCEPT") -> Ruleset:

@@ -192,7 +192,7 @@ def _bypasses(fate: Fate, interface: object, wants: DesiredFirewall) -> Conditio
 
 def mesh_packets(wants: DesiredFirewall) -> Iterator[Packet]:
     """Yield mesh traffic through this host, in and out."""
-    opened = [network for network in wants.networks if not network.closed]
+    opened = [network for network in wants.networks if network.slices or not network.closed]
     for up, network, cidr in product(wants.carrying, opened, wants.cidrs):
         yield {"-i": up, "-o": network.bridge, "-s": cidr, "-d": network.subnet}
         yield {"-i": network.bridge, "-o": up, "-s": network.subnet, "-d": cidr}
