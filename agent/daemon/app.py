@@ -182,6 +182,8 @@ class HostAgent:
             inbox.poster(events.EndpointViewSeen),
             inbox.poster(partial(events.ConditionsFound, ConditionSource.FOLLOWING)),
         )
+        needed = self._cell.now.mesh.needs_endpoints  # by this host's copy: no change will say so
+        self._endpoint_directory.follow(wanted=needed)
         self._directory = Directory(
             self._registry,
             on_view=inbox.poster(events.ViewSeen),

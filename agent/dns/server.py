@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -121,7 +122,7 @@ async def serve(options: Options, ready: Callable[[], None], alive: Callable[[],
     """
     loop = asyncio.get_running_loop()
     zone, counters = Zone(), Counters()
-    folder = SnapshotFolder(options.snapshot, zone, _BOOT_ID.read_text().strip())
+    folder = SnapshotFolder(options.snapshot, zone, UUID(_BOOT_ID.read_text().strip()).hex)
     upstreams = Upstreams(options.resolv_confs)
     forwarder = Forwarder(loop, upstreams, counters)
     listener = Listener(

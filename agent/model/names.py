@@ -153,8 +153,8 @@ class LocalNames:
     Attributes:
         domain: The mesh's.
         serial: Grows with every change of any file; the zone's serial number.
-        boot_id: Of the kernel that ran when this was written: a file of an earlier boot proves no
-            absence.
+        boot_id: Of the kernel that ran when this was written, without hyphens: a file of an earlier
+            boot proves no absence.
         complete: The host files are those of the whole mesh, and etcd is being watched.
         ranges: The mesh's CIDR, and its previous one while it moves; their reverse zones are never
             forwarded.

@@ -40,7 +40,8 @@ UPSTREAM = CLONE / "tests/lab/hostmesh_lab/guest/dns_server.py"
 LOAD = UPSTREAM.with_name("dns_load.py")
 HERE, THERE = HostId("a" * 32), HostId("b" * 32)
 DOMAIN = "hostmesh.internal"
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+_BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
+BOOT_ID = _BOOT_FILE.read_text(encoding="ascii").strip().replace("-", "")
 FIRST, SECOND = map(str, NAME_SERVERS)
 _IP_PKTINFO = 8
 _AS_SYSTEMD = """
