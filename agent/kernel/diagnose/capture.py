@@ -36,7 +36,7 @@ from agent.kernel.diagnose.packet_filter import (
     go_on,
     open_tap,
 )
-from agent.model.family import Address
+from agent.model.family import Address, Family, family_of
 
 __all__ = ["Capture", "Outer", "receive_frame"]
 
@@ -58,6 +58,10 @@ class Outer:
     port: int
     far: Address | None = None
 
+    def is_of(self, family: Family) -> bool:
+        """Whether its packets are of this family."""
+        return self.far is None or family_of(self.far) is family
+
 
 class Capture:
     """Listens from its making on; close it, or use it as a context manager.
@@ -67,7 +71,8 @@ class Capture:
         source, destination: Packets between the two count, and ICMP errors to ``source``.
         passed_on: Also frames that a bridge among ``links`` forwards from port to port: by
             default its taps see only frames for the host.
-        outer: The tunnel whose packets count, too, if they carry such a packet or may do so.
+        outer: The tunnel whose packets count, too, if they carry such a packet or may do so; not
+            those of another family than the packet's.
 
     Raises:
         NotRoot: This user may not capture.
@@ -86,7 +91,7 @@ class Capture:
         self._links = frozenset(links)
         self._source = source
         self._destination = destination
-        self._outer = outer
+        self._outer = outer if outer is None or outer.is_of(family_of(source)) else None
         self._socket = open_tap(sorted(self._links), self._packets, promiscuous=passed_on)
 
     def __enter__(self) -> Self:

@@ -38,7 +38,7 @@ from agent.kernel.diagnose.tunnel import Tunnel, peer_state
 from agent.kernel.liveness.icmp import echo_packet, echo_request
 from agent.kernel.lookup import decide
 from agent.model import Lease
-from agent.model.family import Address, Network, read_address, read_network
+from agent.model.family import Address, Network, family_of, read_address, read_network
 
 __all__ = ["Seen", "TunnelEnd", "probe"]
 
@@ -117,6 +117,8 @@ def probe(tunnel: Tunnel, own: TunnelEnd, peer: TunnelEnd) -> Seen:
         KernelError: There is no way to the peer, or no socket.
     """
     far = tunnel.far or peer.node_address
+    if family_of(far) is not family_of(own.node_address):
+        raise KernelError(f"{far} is of another family than {own.node_address}: it is not watched")
     way = decide(far)
     if way.refusal or way.link is None:
         raise KernelError(f"there is no way to {far}: {way.refusal or 'the kernel names no link'}")

@@ -33,6 +33,13 @@ VXLAN = pytest.mark.parametrize("stage", ["vxlan"], indirect=True, scope="module
 WIREGUARD = pytest.mark.parametrize(
     "stage", [pytest.param("wireguard", marks=NEEDS_WIREGUARD)], indirect=True, scope="module"
 )
+QUICK = pytest.mark.parametrize(
+    "stage",
+    ["vxlan", pytest.param("wireguard", marks=[NEEDS_WIREGUARD, pytest.mark.full])],
+    indirect=True,
+    scope="module",
+)
+"""WireGuard's handshakes are five seconds apart."""
 PORTS = {"vxlan": 8472, "wireguard": 51820}
 THERE, HERE = "look at UDP port {} inbound on node2", "look at UDP port {} inbound on this host"
 
@@ -130,13 +137,15 @@ def test_promise_9_packets_that_are_lost_to_the_peer(stage: Faulty) -> None:
         text = found(one, far)
         assert "packets of node2 arrive here, this host's do not reach node2" in text
         assert THERE.format(stage.port) in text
-        check = checked(one)
-        assert check["state"] == "fail"
-        assert "do not reach node2" in check["found"]
-        assert check["hint"].startswith(THERE.format(stage.port))
+        if stage.backend == "vxlan":
+            check = checked(one)
+            assert check["state"] == "fail"
+            assert "do not reach node2" in check["found"]
+            assert check["hint"].startswith(THERE.format(stage.port))
     stage.repaired()
 
 
+@QUICK
 def test_promise_9_packets_that_are_lost_on_the_way_back(stage: Faulty) -> None:
     one, far = stage.nodes
     with rules(stage, BACK):
@@ -218,6 +227,7 @@ def test_promise_9_another_vni_or_port_of_the_device_there(
 
 
 @VXLAN
+@pytest.mark.full
 def test_promise_9_another_vni_in_the_lease(stage: Faulty) -> None:
     """An agent that still has an earlier config, for example."""
     one, far = stage.nodes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -162,6 +163,8 @@ def _tunnel(peer: Peer) -> tuple[Step | None, bool]:
         if trial.echo.rtt_s or own is None:
             step = ("tunnel", "ok" if trial.works else "failed", trial.found)
             return step, bool(trial.echo.rtt_s)
+        if os.geteuid() != 0:
+            return ("tunnel", "failed", f"{trial.found}; as root ping says why"), False
         reason = reason_of(trial.tunnel, own, there, probe(trial.tunnel, own, there))
     except HostmeshError as error:
         return ("tunnel", "unknown", error.message), True
