@@ -119,6 +119,7 @@ CONFIG_OPTIONS = (
     Argument("--owners", "whether a lease needs the owner record of its host", "required|optional"),
     Argument("--flannel", "whether leases of flannel hosts count", "allow|refuse"),
     Argument("--etcd-containers", "whether containers may reach etcd", "allow|closed"),
+    Argument("--networks", "whether a label without a record counts", "any|declared"),
     _NAMES,
     Argument("--move", "keep the old CIDR in use until its hosts have moved"),
     Argument("--finish", "end a move or, with --backend, its change: give the previous one up"),

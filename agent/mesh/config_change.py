@@ -22,6 +22,7 @@ class ConfigWish:
         move: Keep what ``cidr`` replaces in use until its hosts have moved.
         finish: Stop using the CIDRs that the mesh moved away from.
         etcd_containers: "allow" or "closed".
+        networks: "declared": only mesh networks with a record count; "any": labels alone, too.
         names: The domain of names; "" turns them off.
         flannel: None with another value of ``owners``: as it is by default then.
     """
@@ -35,6 +36,7 @@ class ConfigWish:
     owners: bool | None = None
     flannel: bool | None = None
     etcd_containers: str | None = None
+    networks: str | None = None
     names: str | None = None
     move: bool = False
     finish: bool = False
@@ -61,6 +63,7 @@ def wished_config(now: MeshConfig, wish: ConfigWish) -> MeshConfig:
         owners=owners,
         flannel=flannel if wish.flannel is None else wish.flannel,
         etcd_closed=wish.etcd_containers == "closed" if wish.etcd_containers else now.etcd_closed,
+        declared_networks=wish.networks == "declared" if wish.networks else now.declared_networks,
         domain=now.domain if wish.names is None else wish.names,
         previous=_previous(now, cidr, wish),
     )

@@ -185,6 +185,22 @@ def test_agentctl_changes_the_mesh_with_the_operators_file_and_names_it_without(
         assert IPv4Network("10.66.0.0/16") in registry.snapshot().reservations
 
 
+def test_promise_11_a_network_is_the_operators_to_create_and_to_remove(
+    kit: Kit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host_says = ["--settings", str(kit.agent_toml("hosts/web1"))]
+    operator_says = [*host_says, "--as-operator", str(kit.operator)]
+    assert agentctl([*operator_says, "config", "set", "--level", "3"]) == 0
+    assert agentctl([*host_says, "network", "create", "shop", "--dry-run"]) == 0
+    for words in (["create", "shop"], ["rm", "shop"]):
+        capsys.readouterr()
+        assert agentctl([*host_says, "network", *words]) == EtcdAuthError.exit_code
+        assert "add --as-operator FILE" in capsys.readouterr().err
+        assert agentctl([*operator_says, "network", *words]) == 0
+    with registry_of(kit, "hosts/web1") as registry:
+        assert not registry.snapshot().networks
+
+
 def test_nobody_gets_in_without_a_certificate_or_in_the_clear(kit: Kit) -> None:
     for settings in (
         EtcdSettings(endpoints=("https://127.0.0.11:2379",), ca_file=kit.folder / "ca.crt"),

@@ -156,6 +156,19 @@ def test_a_label_without_a_record_cannot_be_removed_from_here(mesh: Registry) ->
         remove_network(mesh, "shop")
 
 
+def test_an_operator_may_have_declared_networks_only(
+    mesh: Registry, ctl: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(mesh, 1)
+    for networks, state in (("declared", "set aside"), ("any", "ready")):
+        assert ctl("config", "set", "--networks", networks, "-o", "json") == 0
+        assert answer(capsys, "config")["networks"] == networks
+        assert ctl("network", "inspect", "shop", "-o", "json") == 0
+        found = answer(capsys, "networks")
+        assert found["declared_only"] is (networks == "declared")
+        assert [each["state"] for each in found["networks"][0]["parts"]] == [state]
+
+
 def test_a_damaged_record_is_named_and_rm_deletes_it(mesh: Registry) -> None:
     key = mesh.keys.of(NETWORKS, "shop")
     mesh.client.txn("", [], [kv.put(key, b"{")])

@@ -213,12 +213,14 @@ def config_sentence(config: MeshConfig) -> str:
     level = f", level {config.level}" if config.level < LEVEL else ""
     owners = ", owner records required" if config.owners else ""
     flannel = ", flannel hosts refused" if not config.flannel else ""
+    declared = ", declared networks only" if config.declared_networks else ""
     names = f", names under {config.domain}" if config.domain else ""
     moving = f", moving from {', '.join(map(str, config.previous))}" if config.previous else ""
     other = f" ({clean(config.accepted.name)} is accepted, too)" if config.accepted else ""
     return (
         f"{config.cidr}, a /{config.subnet_len} for each of up to {count} hosts{bounds},"
-        f" {clean(config.backend)}{other}{access}{level}{owners}{flannel}{names}{moving}"
+        f" {clean(config.backend)}{other}{access}{level}{owners}{flannel}{declared}{names}"
+        f"{moving}"
     )
 
 
@@ -239,6 +241,7 @@ def config_document(config: MeshConfig) -> Mapping[str, Any]:
         "owners": config.owners,
         "flannel": config.flannel,
         "etcd_containers": "closed" if config.etcd_closed else "allow",
+        "networks": "declared" if config.declared_networks else "any",
         "domain": config.domain,
         "mod_revision": config.mod_revision,
     }
